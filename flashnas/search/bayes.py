@@ -31,8 +31,6 @@ SAMPLE = 256  # random genotypes that fix the scale of the features and the refe
 RECENT_GOOD = 10  # best trained candidates whose mutants join the pool, beside the front's
 CLIMBS = 2  # rounds of mutating the pool's best by acquisition
 MODELLED = 300  # candidates that the model is fitted to; of more, a part is chosen
-ALWAYS_FITTED = 100  # up to so many candidates hyper-parameters are fitted in every cycle, ..
-GROWTH = 1.1  # .. later each time the history has grown by this factor
 DESIGN = 8  # draws for each candidate before there is a model
 WIDE_REFERENCE = 90  # .. where published trainings foretell them, so that the fast end is no guess
 # percentile of the losses predicted for random candidates beyond which nothing is gained
@@ -61,10 +59,6 @@ class Bayes(SearchAlgorithm):
         self._row = functools.lru_cache(maxsize=REMEMBERED)(
             lambda genotype: features_of(self.space, genotype, self.fitted(genotype)[0])
         )
-        self._fitted_model: LossModel | None = (
-            None  # the last one whose hyper-parameters were fitted
-        )
-        self._modelled = 0  # trained candidates when that was
         self._trained: list[Trial] = []  # those within the budgets, ..
         self._values: list[
             tuple[float, ...] | None
@@ -165,18 +159,12 @@ class Bayes(SearchAlgorithm):
             yield pool[index - len(pending)]
 
     def _model(self, columns: Sequence[np.ndarray]) -> LossModel:
-        count = len(self._trained)
         part = subsample_history(np.column_stack([*columns, self._exact]), MODELLED)
-        like = self._fitted_model if ALWAYS_FITTED < count < GROWTH * self._modelled else None
-        model = LossModel(
+        return LossModel(
             self._scaled([self._trained[i].genotype for i in part]),
             [column[part] for column in columns],
             seed=self.seed,
-            like=like,
         )
-        if like is None:
-            self._fitted_model, self._modelled = model, count
-        return model
 
     def _reference(
         self, losses: Sequence[np.ndarray], model: LossModel, exact: np.ndarray

@@ -87,24 +87,10 @@ class Posterior:
 
 
 class LossModel:
-    """A process of each quality, fitted to features [N, D] within about 0..1 and to columns [N].
+    """A process of each quality, fitted to features [N, D] within about 0..1 and to columns [N]."""
 
-    like: take the hyper-parameters of this model and fit none.
-    """
-
-    def __init__(
-        self,
-        features: np.ndarray,
-        columns: Sequence[np.ndarray],
-        *,
-        seed: int,
-        like: LossModel | None = None,
-    ) -> None:
-        likes = [None] * len(columns) if like is None else like.processes
-        self.processes: list[Surrogate] = [
-            Surrogate(features, column, seed=seed, like=fitted)
-            for column, fitted in zip(columns, likes, strict=True)
-        ]
+    def __init__(self, features: np.ndarray, columns: Sequence[np.ndarray], *, seed: int) -> None:
+        self.processes = [Surrogate(features, column, seed=seed) for column in columns]
 
     def posterior(
         self, features: np.ndarray, offsets: Sequence[np.ndarray | float], exact: np.ndarray
@@ -128,10 +114,8 @@ class Surrogate:
     `fitted` is False when fitting failed and the hyper-parameters are those of the prior.
     """
 
-    def __init__(
-        self, features: np.ndarray, losses: np.ndarray, *, seed: int, like: Surrogate | None = None
-    ) -> None:
-        self.fitted: bool = like is None or like.fitted
+    def __init__(self, features: np.ndarray, losses: np.ndarray, *, seed: int) -> None:
+        self.fitted = True
         self.center = float(losses.mean())
         self.scale = float(losses.std()) or 1.0
         x_ND = torch.as_tensor(features, dtype=torch.float64)
@@ -141,13 +125,10 @@ class Surrogate:
         with _alone(seed):
             self._model = _build(x_ND, y_N1)
             try:
-                if like is not None:
-                    self._model.load_state_dict(like._model.state_dict())
-                else:
-                    fit_gpytorch_mll(
-                        ExactMarginalLogLikelihood(self._model.likelihood, self._model),
-                        optimizer_kwargs={"options": {"maxiter": FIT_STEPS}},
-                    )
+                fit_gpytorch_mll(
+                    ExactMarginalLogLikelihood(self._model.likelihood, self._model),
+                    optimizer_kwargs={"options": {"maxiter": FIT_STEPS}},
+                )
             except (
                 Exception
             ) as error:  # BoTorch raises its own errors, torch's LinAlgError, RuntimeError

@@ -14,16 +14,15 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from flashnas.base.settings import MAX_SEED
 from flashnas.search.algorithm import Genotype, SearchAlgorithm, check_whole
-from flashnas.search.pareto import standings, subsample_history
 from flashnas.search.trial import Trial
 
 REDRAWS = 16  # draws of the sampler for one candidate, before mutation helps out
@@ -31,27 +30,19 @@ REDRAWS = 16  # draws of the sampler for one candidate, before mutation helps ou
 
 class OptunaAlgorithm(SearchAlgorithm):
     """A study in memory behind ask/tell; subclasses choose the sampler. first: candidates that are
-    drawn from the space before the sampler's own. most_trials: of a sampler whose cost grows with
-    the study, to how many finished trials it is cut down, once it has half as many more."""
-
-    most_trials: int | None = None
+    drawn from the space before the sampler's own."""
 
     def __init__(self, *, sampler: optuna.samplers.BaseSampler, first: int, **shared: Any) -> None:
         super().__init__(**shared)
         self.first = first
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.sampler: Any = sampler
-        self.study = self._new_study()
+        self.study = optuna.create_study(
+            directions=["minimize"] * len(self._exactly_known), sampler=sampler
+        )
         self._distributions = self.space.distributions()
         self._trials: deque[optuna.Trial] = deque()  # of the pending candidates, in the order asked
 
-    def _new_study(self) -> optuna.Study:
-        return optuna.create_study(
-            directions=["minimize"] * len(self._exactly_known), sampler=self.sampler
-        )
-
     def _propose(self, count: int) -> Iterator[Genotype]:
-        self._cut()
         for _ in range(count):
             genotype, trial = self._draw()
             self._trials.append(trial)
@@ -71,30 +62,6 @@ class OptunaAlgorithm(SearchAlgorithm):
     def _as_trial(self, genotype: Genotype) -> tuple[Genotype, optuna.Trial]:
         self.study.enqueue_trial(dict(self.space.encode(genotype)))
         return genotype, self.study.ask(self._distributions)
-
-    def _cut(self) -> None:
-        """Begin a new study with the front, the recent and a spread part of the trials."""
-        if self.most_trials is None or len(self.history) < 1.5 * self.most_trials:
-            return
-        told = self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-        if len(told) < 1.5 * self.most_trials:
-            return
-        finite = [trial for trial in told if np.isfinite(trial.values).all()]
-        self._begin_again(
-            [
-                finite[i]
-                for i in subsample_history([trial.values for trial in finite], self.most_trials)
-            ]
-        )
-
-    def _begin_again(self, trials: Sequence[FrozenTrial]) -> None:
-        self.study = self._new_study()
-        self.study.add_trials(trials)
-        pending = [trial.params for trial in self._trials]
-        self._trials.clear()
-        for params in pending:
-            self.study.enqueue_trial(params)
-            self._trials.append(self.study.ask(self._distributions))
 
     def _take_in(self, trial: Trial) -> None:
         self._trials.appendleft(self._as_trial(trial.genotype)[1])
@@ -116,47 +83,13 @@ class Nsga2(OptunaAlgorithm):
     """NSGA-II; `population` is small so that tens of candidates make several generations."""
 
     name = "nsga2"
-    most_drawn = (
-        1024  # trials of a study, those that were dropped included: each draw reads all of them
-    )
 
     def __init__(self, *, seed: int, population: int = 10, **shared: Any) -> None:
-        self.population = check_whole("nsga2: population", population, 2)
+        check_whole("nsga2: population", population, 2)
         sampler = optuna.samplers.NSGAIISampler(
-            population_size=self.population, seed=_sampler_seed(seed)
+            population_size=population, seed=_sampler_seed(seed)
         )
-        super().__init__(seed=seed, sampler=sampler, first=self.population, **shared)
-
-    def _cut(self) -> None:
-        """Begin a new study, whose first generation are the best candidates so far."""
-        if len(self.study.get_trials(deepcopy=False)) < self.most_drawn:
-            return
-        told = [
-            trial
-            for trial in self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
-            if np.isfinite(trial.values).all()
-        ]
-        places = standings([trial.values for trial in told]) if told else np.zeros(0, dtype=int)
-        best = np.argsort(places)[: self.population]
-        first = {self.sampler._get_generation_key(): 0}  # as Optuna marks a generation
-        self._begin_again(
-            [
-                optuna.trial.create_trial(
-                    params=trial.params,
-                    distributions=trial.distributions,
-                    values=trial.values,
-                    system_attrs={
-                        **{
-                            name: value
-                            for name, value in trial.system_attrs.items()
-                            if name not in first
-                        },
-                        **first,
-                    },
-                )
-                for trial in (told[int(place)] for place in best)
-            ]
-        )
+        super().__init__(seed=seed, sampler=sampler, first=population, **shared)
 
 
 class Tpe(OptunaAlgorithm):
@@ -164,7 +97,6 @@ class Tpe(OptunaAlgorithm):
     is spread out."""
 
     name = "tpe"
-    most_trials = 200
 
     def __init__(self, *, seed: int, startup: int = 10, **shared: Any) -> None:
         check_whole("tpe: startup", startup, 0)
