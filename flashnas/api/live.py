@@ -12,7 +12,7 @@ from flashnas.base.text import first_line
 from flashnas.runs.layout import TRIALS
 
 if TYPE_CHECKING:
-    from flashnas.runs.snapshot import Progress, Snapshot
+    from flashnas.study.progress import Progress, Snapshot
     from flashnas.training.trainer import Step as Step
 
 PAGE_EVERY_S = 15.0  # at most so often the page of a running search is written, ..

@@ -14,8 +14,8 @@ from flashnas.study.config import SearchConfig
 
 if TYPE_CHECKING:
     from flashnas.api.run import Run
-    from flashnas.runs.snapshot import Progress
-    from flashnas.runs.snapshot import Snapshot as Snapshot
+    from flashnas.study.progress import Progress
+    from flashnas.study.progress import Snapshot as Snapshot
 
 
 OBJECTS = {

@@ -1,7 +1,9 @@
 """The run folder of one search, open for writing. Nothing finished is lost.
 
-The database holds each evaluated network the moment it is finished; trials.parquet is the
-trajectory in order. A continued run replays the trajectory and finds its networks in the database.
+The database is an Optuna study in a journal, which holds each evaluation the moment it ends, and is
+checked line by line before Optuna reads it. Its name is the identity of the run and never the
+folder's: a renamed or copied folder continues. trials.parquet is the trajectory in order. A
+continued run replays the trajectory and finds its networks in the database.
 """
 
 from __future__ import annotations
@@ -11,20 +13,27 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypedDict
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 
 from flashnas.base.documents import convert
-from flashnas.base.errors import FlashnasError, RunError
-from flashnas.base.foreign import read_json, read_parquet
+from flashnas.base.errors import RunError
+from flashnas.base.foreign import read_json, read_json_lines, read_parquet
 from flashnas.base.system import (
     atomic_file,
+    drop_torn_line,
     hold_lock,
     reason_of,
     recover_folder,
+    uninterrupted,
     write_atomic,
 )
-from flashnas.runs.database import Database
-from flashnas.runs.front import front_path, programs_entries, read_front, write_front
+from flashnas.base.text import first_line, shown
+from flashnas.runs.front import front_path, programs_entries, write_front
 from flashnas.runs.identity import Identity
 from flashnas.runs.layout import (
     CONFIG,
@@ -35,16 +44,12 @@ from flashnas.runs.layout import (
     MEASURED,
     TRIALS,
     TrialsTable,
-    as_recorded,
     read_config,
-    read_trials,
     yaml_text,
 )
-from flashnas.search.trial import STATES, Trial
+from flashnas.search.trial import STATES, Trial, result_fields
 
-SECONDS_EVERY = (
-    30.0  # of a search: how often run.yaml learns its run time, which a killed search would lose
-)
+SECONDS_EVERY = 30.0  # how often run.yaml learns the run time, which a kill would lose
 
 
 def check_out(path: Path, *, resume: bool, evaluated: bool = True) -> None:
@@ -73,6 +78,115 @@ def check_out(path: Path, *, resume: bool, evaluated: bool = True) -> None:
         raise RunError(
             f"{path}: exists and is not a run folder (it has no {CONFIG}); choose another --out"
         )
+
+
+class _Outcome(TypedDict):
+    """What the study keeps of an evaluation. score: as `executors.job.run_job` returns it."""
+
+    hash: str
+    notation: str
+    score: dict[str, Any] | None
+    reason: str
+
+
+class Database:
+    """The results of all evaluations of a run.
+
+    Args:
+        journal: the file.
+        objectives: their number.
+
+    Attributes:
+        results: hash of a network -> the fields of a Trial that its evaluation fills.
+
+    Raises:
+        RunError: the journal is damaged.
+    """
+
+    def __init__(self, journal: Path, *, identity: str, objectives: int) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.journal = journal
+        _check_journal(journal)
+        try:
+            storage = JournalStorage(JournalFileBackend(str(journal)))
+            # Optuna's lock makes another error of an interrupt while it is released
+            with uninterrupted():
+                self._study = optuna.create_study(
+                    storage=storage,
+                    study_name=f"flashnas-{identity}",
+                    directions=["minimize"] * objectives,
+                    load_if_exists=True,
+                )
+            trials = self._study.get_trials(deepcopy=False)
+        except OSError:
+            raise
+        except Exception as error:  # Optuna raises KeyError and others by kind of damage
+            raise RunError(
+                f"{journal}: cannot be opened: {type(error).__name__}: {first_line(error)}"
+            ) from None
+        self.results: dict[str, dict[str, Any]] = {}
+        for trial in trials:
+            if trial.state.is_finished():
+                place = f"{journal}: evaluation {trial.number} is damaged"
+                recorded = trial.user_attrs.get("outcome")
+                outcome = convert(recorded, _Outcome, place, RunError, name="outcome", finite=False)
+                try:
+                    fields = result_fields(outcome["score"], outcome["reason"])
+                except ValueError as error:
+                    raise RunError(f"{place}: {error}") from None
+                self.results.setdefault(outcome["hash"], fields)
+
+    def remember(
+        self,
+        trial: Trial,
+        score: dict[str, Any] | None,
+        reason: str,
+        *,
+        params: Mapping[str, Any],
+        distributions: Mapping[str, Any],
+        values: Sequence[float] | None,
+    ) -> None:
+        """Record a finished evaluation at once.
+
+        Args:
+            trial: the candidate that was evaluated.
+            score: as `executors.job.run_job` returns it; None for a failure with its `reason`.
+            params: the genotype as Optuna parameters inside `distributions`.
+            values: the objectives, all minimised; None for a failure.
+        """
+        outcome: _Outcome = {
+            "hash": trial.hash,
+            "notation": trial.notation,
+            "score": score,
+            "reason": reason,
+        }
+        record = optuna.trial.create_trial(
+            state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+            values=values,
+            params=dict(params),
+            distributions=dict(distributions),
+            user_attrs={"hash": trial.hash, "notation": trial.notation, "outcome": outcome},
+        )
+        with uninterrupted():
+            self._study.add_trial(record)
+        self.results[trial.hash] = result_fields(score, reason)
+
+
+def _check_journal(journal: Path) -> None:
+    """Cut a last line that is unfinished, and remove the lock of a process that was killed, since
+    nobody else writes; raise RunError for any other damage, naming the line."""
+    Path(f"{journal}.lock").unlink(missing_ok=True)
+    drop_torn_line(journal, RunError)
+    if not journal.exists():
+        return
+    try:
+        for number, entry in enumerate(read_json_lines(journal, RunError), start=1):
+            if not isinstance(entry, dict) or "op_code" not in entry:
+                raise RunError(
+                    f"{journal}:{number}: must be a record of Optuna's journal; got {shown(entry)}"
+                )
+    except RunError as error:
+        raise RunError(f"{error}; restore the file, or choose another --out") from None
 
 
 class RunFolder:
@@ -116,7 +230,6 @@ class RunFolder:
                 identity.check_same(recorded.get("question"), recorded.place("question"))
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
-            self._before = before
             self.config = {
                 "format": FORMAT,
                 **facts,
@@ -126,7 +239,6 @@ class RunFolder:
             }
             self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
             self._opened = self._timed = time.monotonic()
-            self._ended_before = before.get("finished") is not None
             if recorded is None:  # a journal without it would be no run
                 self.write_config()
             self.database = Database(
@@ -191,36 +303,9 @@ class RunFolder:
             seconds=round(self.seconds_before + seconds, 1),
         )
 
-    def ended_as(self, options: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The summary of the run, if it had ended when it was opened, was asked with the very same
-        options by this version, and is whole; then nothing is left to do."""
-        before = self._before
-        if (
-            not self._ended_before
-            or before.get("options") != as_recorded(options)
-            or before.get("flashnas") != self.config["flashnas"]
-        ):
-            return None
-        try:
-            trials = read_trials(self.path / TRIALS)
-            failed = trials.loc[trials["state"] == "failed", "reason"].value_counts()
-            front = read_front(self.path)
-            if not front and (trials["state"] == "complete").any():  # somebody has deleted it
-                return None
-            return self.summary(front, {str(key): int(failed[key]) for key in failed.index}, before)
-        except (FlashnasError, KeyError, TypeError, ValueError):  # it is written again
-            return None
-
-    def summary(
-        self,
-        front: Sequence[Trial],
-        failures: Mapping[str, int],
-        config: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """The object of `search --json` of a run that has ended; config: its run.yaml, if not that
-        of now.
-        """
-        config = self.config if config is None else config
+    def summary(self, front: Sequence[Trial], failures: Mapping[str, int]) -> dict[str, Any]:
+        """The object of `search --json` of a run that has ended."""
+        config = self.config
         totals = dict(config["totals"])
         states = {name: totals.pop(name) for name in STATES}
         return {
@@ -252,7 +337,7 @@ class RunFolder:
 
     def _write_seconds(self) -> None:
         """Write how long a search that has not ended took so far."""
-        if not self._ended_before and self.config.get("finished") is None:
+        if self.config.get("finished") is None:
             self._timed = time.monotonic()
             self.write_config(seconds=round(self.seconds_before + self._timed - self._opened, 1))
 

@@ -22,7 +22,6 @@ from flashnas.base.registry import foreign_errors
 from flashnas.base.system import terminate_as_interrupt
 from flashnas.executors.base import Executor
 from flashnas.runs.folder import check_out
-from flashnas.runs.snapshot import Progress
 from flashnas.search.algorithm import Prior
 from flashnas.search.trial import Trial
 from flashnas.space import OperatorSpace
@@ -32,6 +31,7 @@ from flashnas.study.explore import Explored, explore
 from flashnas.study.finish import finish
 from flashnas.study.opening import executor_of, opened
 from flashnas.study.problem import Problem, load_problem
+from flashnas.study.progress import Progress
 from flashnas.study.record import Record
 from flashnas.training.cost import training_flops
 
@@ -79,12 +79,8 @@ def run_search(
                 ) as record,
                 executor,
             ):
-                folder = record.folder
-                before = folder.ended_as(config.given()) if problem.limits.timing is None else None
-                if before is not None:
-                    return before
                 expected = explored(problem)
-                folder.write_config(options=config.given())
+                record.folder.write_config(options=config.given())
                 loop = Loop(record, expected)
                 for line in loop.plan_lines():
                     progress.note(line)

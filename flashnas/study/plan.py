@@ -10,10 +10,10 @@ from flashnas.base.errors import RunError
 from flashnas.base.registry import foreign_errors
 from flashnas.executors.job import run_job
 from flashnas.executors.local import WorkerPool
-from flashnas.study.clock import Clock, training_plan
 from flashnas.study.config import SearchConfig
 from flashnas.study.opening import executor_of, side_by_side
 from flashnas.study.problem import Note, Problem, load_problem
+from flashnas.study.progress import Clock, training_plan
 
 TIMED_STEPS = 3  # optimizer steps of the training that is timed
 FORWARD_SHARE = 1 / 3  # time of a validation token over that of a training token: no backward pass

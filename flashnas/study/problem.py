@@ -19,7 +19,7 @@ from flashnas.executors.job import Job, UserEvaluator, evaluator_name
 from flashnas.latency.costs import Costs, OwnCosts, TableCosts, metric_of
 from flashnas.latency.fitting import Fitter
 from flashnas.latency.prediction import LatencyModel
-from flashnas.reuse.known import known_runs
+from flashnas.reuse.known import KnownRuns, known_runs
 from flashnas.search import (
     ALGORITHMS,
     Goals,
@@ -212,47 +212,35 @@ def load_problem(
         FlashnasError: in one line, for whatever cannot work.
     """
     started = time.monotonic()
-    notes: list[str] = []
     space = load_space(config.space) if space is None else space
     checks.check_objects(space, sampler, evaluator, table)
+    evaluated = evaluator is not None
     with foreign_errors(("space", space), direct=False):
         checks.check_space(space)
         if config.vocab is not None:
             if not isinstance(space, OperatorSpace):
                 config.wrong("vocab", f"needs a space of flashnas' operators; got {space.name!r}")
             space = space.with_vocab(config.vocab)
-        evaluated = evaluator is not None
-        costs = load_costs(
-            config, config.table if table is None else table, workload, evaluated=evaluated
-        )
-        model = getattr(costs, "model", None)
-        checks.check_networks(space, trained=not evaluated, timed=model is not None)
-        if model is not None:
-            config = dataclasses.replace(
-                config, table=config.table if table is None else model.table.name
-            )
-            checks.check_answerable(space, model, config)
-        config = config.ranked_by(
-            checks.ranking(
-                config, space, costed=costs.known, evaluated=evaluated, note=notes.append
-            )
-        )
+        table = config.table if table is None else table
+        costs = load_costs(config, table, workload, evaluated=evaluated)
+        checks.check_networks(space, trained=not evaluated, timed=isinstance(costs, TableCosts))
+        if isinstance(costs, TableCosts):
+            name = table if isinstance(table, str) else costs.model.table.name
+            config = dataclasses.replace(config, table=name)
+            checks.check_answerable(space, costs.model, config)
+        config, notes = ranked(config, space, costed=costs.known, evaluated=evaluated)
         limits = load_limits(config, space, costs)
         earlier = known_runs(config.start_from, space) if config.start_from else None
-        if config.trials == 0 or evaluated:
+        if evaluated:
             recipe = None
+            if config.trials and config.processes_per_candidate > 1:
+                config.wrong(
+                    "processes_per_candidate",
+                    "are those of trainings, which an evaluator of one's own does not do",
+                )
         else:
-            recipe = recipe_of(config, space, recipe, earlier)
-            if reason := untrained(config, space, recipe):
-                notes.append(reason)
-                config, recipe = dataclasses.replace(config, trials=0), None
-            else:
-                notes += check_trainable(config, space, recipe, plan=plan)
-        if config.trials and evaluated and config.processes_per_candidate > 1:
-            config.wrong(
-                "processes_per_candidate",
-                "are those of trainings, which an evaluator of one's own does not do",
-            )
+            config, recipe, lines = load_trainings(config, space, recipe, earlier, plan=plan)
+            notes += lines
         scorer = None
         if config.rank_by == "full":
             scorer = load_scorer(config.evidence, config.planned_tokens, recipe, notes.append)
@@ -261,13 +249,7 @@ def load_problem(
             dataset = prepare_dataset(config.data, recipe, config.tokenizer)
             for line in dataset.notes:
                 note(line)
-        scores = Scores(
-            config=config,
-            known=earlier,
-            with_metrics=not costs.known,
-            recipe=recipe,
-            dataset=dataset,
-        )
+        scores = Scores(config, earlier, not costs.known, recipe, dataset)
         scores.check(evaluator)
         baselines = load_baselines(config, space, limits.fitter, scorer)
         first = [network for _, network in baselines if network is not None]
@@ -290,6 +272,33 @@ def load_problem(
         if config.trials or config.sampler_options:
             problem.algorithm()  # its options are checked before anything is trained
     return problem
+
+
+def ranked(
+    config: SearchConfig, space: SearchSpace[Any], *, costed: bool, evaluated: bool
+) -> tuple[SearchConfig, list[str]]:
+    """The configuration with the ranking that is possible, and lines on it."""
+    notes: list[str] = []
+    ranking = checks.ranking(config, space, costed=costed, evaluated=evaluated, note=notes.append)
+    return config.ranked_by(ranking), notes
+
+
+def load_trainings(
+    config: SearchConfig,
+    space: SearchSpace[Any],
+    recipe: Recipe | None,
+    earlier: KnownRuns | None,
+    *,
+    plan: bool,
+) -> tuple[SearchConfig, Recipe | None, list[str]]:
+    """The recipe of the short trainings, and lines on them; None and no trials where none can
+    change the answer."""
+    if config.trials == 0:
+        return config, None, []
+    recipe = recipe_of(config, space, recipe, earlier)
+    if reason := untrained(config, space, recipe):
+        return dataclasses.replace(config, trials=0), None, [reason]
+    return config, recipe, check_trainable(config, space, recipe, plan=plan)
 
 
 def untrained(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe) -> str:

@@ -10,11 +10,10 @@ from typing import Any
 
 from flashnas.base.errors import ConfigError
 from flashnas.runs.folder import RunFolder
-from flashnas.runs.snapshot import Progress, Snapshot
 from flashnas.search.objectives import FULL, point
 from flashnas.search.trial import COMPUTED_ELSEWHERE, Trial, result_fields
-from flashnas.study.clock import Clock, training_plan
 from flashnas.study.problem import Problem
+from flashnas.study.progress import Clock, Progress, Snapshot, training_plan
 
 REPORT_SHARE = 20  # a report is not repeated before so many times the time that it took, ..
 QUICK_S = 0.002  # .. unless that was less than this

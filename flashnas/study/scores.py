@@ -20,7 +20,7 @@ from flashnas.study.config import SearchConfig
 from flashnas.training.recipe import Recipe
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """What a bench and earlier runs know in one search. known: the earlier runs, or None.
     with_metrics: a score of theirs has its metrics, since no cost function gives them. recipe,

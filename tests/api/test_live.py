@@ -11,8 +11,8 @@ import flashnas as fn
 from flashnas.api import live
 from flashnas.report import html
 from flashnas.report.html import render_html
-from flashnas.runs.snapshot import Snapshot
 from flashnas.study import record
+from flashnas.study.progress import Snapshot
 
 RELOADS = '<meta http-equiv="refresh" content="30">'
 

@@ -20,7 +20,7 @@ from flashnas.base.text import duration
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import main
 from flashnas.cli.progress import SearchProgress
-from flashnas.runs.snapshot import Snapshot
+from flashnas.study.progress import Snapshot
 
 ESTIMATE = "flashnas.api.estimate.estimate"
 

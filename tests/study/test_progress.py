@@ -13,7 +13,7 @@ import pytest
 
 from flashnas.architecture import Architecture
 from flashnas.base.registry import shipped_names
-from flashnas.study.clock import Clock, TrainingPlan
+from flashnas.study.progress import Clock, TrainingPlan
 from flashnas.training.cost import training_seconds
 from flashnas.training.recipe import Recipe
 

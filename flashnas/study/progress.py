@@ -1,6 +1,5 @@
-"""How long a search takes: one plan of all its trainings, what of it is done, and the pace so
-far.
-"""
+"""Where a search is, and how long it takes: one plan of all its trainings, what of it is done, and
+the pace so far."""
 
 from __future__ import annotations
 
@@ -8,13 +7,47 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from flashnas.base.text import duration
 
 # of a training, times the logarithm of the workers: until the last one of a cycle has ended
 WAIT = 0.36
 MAX_SHARE = 0.95  # of a training: what the time since the last completion may take off
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Where a run is.
+
+    done, failed: evaluated networks of this run, baselines included, and of them those that failed.
+    reused, infeasible: trials so far that cost no evaluation. from_bench: of `done`, networks whose
+    score a bench or an earlier run had. total: networks that the run will evaluate, with baselines
+    and those of the bench. best_loss, best_latency_ms: of the network that the front would show as
+    the best now; the loss is that of its short training. remaining_s: of all trainings; None before
+    the first evaluation by a user's evaluator has ended. share_done: by their time.
+    """
+
+    done: int
+    failed: int
+    reused: int
+    infeasible: int
+    total: int
+    best_loss: float | None
+    best_latency_ms: float | None
+    remaining_s: float | None
+    from_bench: int = 0
+    share_done: float = 0.0
+
+
+class Progress(Protocol):
+    """Shows a run to its user."""
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Where the run is now; called about once a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
