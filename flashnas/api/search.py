@@ -158,9 +158,7 @@ def search(
             **objects,
         )
         run = Run.load(out)
-        since, drawn = (out / "run.yaml").stat().st_mtime, (out / "report.html", out / "pareto.png")
-        if not all(file.exists() and file.stat().st_mtime >= since for file in drawn):
-            run.report()  # else it was drawn when the run ended
+        run.report()
     object.__setattr__(run, "summary", summary)
     return run
 

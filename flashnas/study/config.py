@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
-from flashnas.base.registry import shipped_names
 from flashnas.base.settings import (
     MAX_SEED,
     MAX_THREADS,
@@ -45,8 +43,6 @@ DEFAULT_SPACE = "hybrid"
 SPACE_OF = {"llama.cpp": "llama_cpp", "transformers": "nemotron_h", "vllm": "nemotron_h"}
 # of full marks below the transformer: what the recommendation keeps unless asked otherwise
 MIN_RECALL = -0.05
-# options that name files
-FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "bench_table", "start_from")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,17 +366,6 @@ class SearchConfig(Settings, where="search"):
         rest = {name: value for name, value in values.items() if name != "budget_ms"}
         return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
 
-    def given(self) -> dict[str, Any]:
-        """The options that differ from their defaults, for the record of a run, which may be
-        continued from another folder: paths of files are absolute."""
-        kind: Any = type(self)
-        default = kind()
-        return {
-            setting.name: from_anywhere(setting.name, value)
-            for setting in settings_of(kind)
-            if (value := getattr(self, setting.name)) != getattr(default, setting.name)
-        }
-
     def question(self) -> dict[str, Any]:
         """The options that fix the trajectory. The recipe, evidence, type of weights, and known
         scores enter the identity of a run by their values."""
@@ -390,34 +375,3 @@ class SearchConfig(Settings, where="search"):
             for setting in settings_of(kind)
             if setting.identity
         }
-
-
-def from_anywhere(name: str, value: Any) -> Any:
-    """The value of an option with relative paths made absolute, as far as it names files that are
-    there.
-    """
-    if name not in FILES or value is None:
-        return value
-    if isinstance(value, tuple):
-        return tuple(from_anywhere(name, part) for part in value)
-    joined = name == "data" and not os.path.exists(value.partition("#")[0])
-    return "+".join(_absolute(name, part) for part in (value.split("+") if joined else [value]))
-
-
-def _absolute(name: str, text: str) -> str:
-    from flashnas.data.corpus import NAMED
-    from flashnas.training.recipe import shipped_recipes
-
-    names: Mapping[str, Collection[str]] = {
-        "data": NAMED,
-        "recipe": shipped_recipes(),
-        "space": shipped_names("search_spaces", ".yaml"),
-        "table": shipped_names("latency_tables", "meta.yaml"),
-        "bench_table": shipped_names("bench_tables", "bench.parquet"),
-    }
-    path, mark, column = text.partition("#") if name == "data" else (text, "", "")
-    return (
-        text
-        if text in names.get(name, ()) or not os.path.exists(path)
-        else (os.path.abspath(path) + mark + column)
-    )

@@ -29,7 +29,7 @@ from flashnas.study.answer import chances_to_change
 from flashnas.study.config import SearchConfig
 from flashnas.study.explore import Explored, explore
 from flashnas.study.finish import finish
-from flashnas.study.opening import executor_of, opened
+from flashnas.study.opening import executor_of, opened, options_given
 from flashnas.study.problem import Problem, load_problem
 from flashnas.study.progress import Progress
 from flashnas.study.record import Record
@@ -80,7 +80,7 @@ def run_search(
                 executor,
             ):
                 expected = explored(problem)
-                record.folder.write_config(options=config.given())
+                record.folder.write_config(options=options_given(config))
                 loop = Loop(record, expected)
                 for line in loop.plan_lines():
                     progress.note(line)
@@ -333,7 +333,7 @@ class Loop:
         untrained = [
             network
             for index in expected.ranked(problem.config.recall_floor, 10 * NEAR)
-            if (network := expected.networks[index]).hash not in self.record.results
+            if (network := expected.networks[index]).hash not in self.record.placed
         ]
         best = self.record.best_value()
         if best is None:

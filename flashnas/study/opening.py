@@ -5,16 +5,17 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import flashnas
-from flashnas.base.registry import installed_plugins, is_shipped
-from flashnas.base.settings import SettingError
+from flashnas.base.registry import installed_plugins, is_shipped, shipped_names
+from flashnas.base.settings import SettingError, settings_of
 from flashnas.base.text import warn
 from flashnas.executors import EXECUTORS, Executor, Work, executor_options
 from flashnas.executors.job import Job, evaluator_name, run_job
@@ -26,6 +27,9 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.problem import Problem
 from flashnas.study.progress import Progress
 from flashnas.study.record import Record
+
+# options that name files
+FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "bench_table", "start_from")
 
 
 @contextlib.contextmanager
@@ -208,3 +212,46 @@ def run_facts(problem: Problem, out: Path, command: str, executor: Executor) -> 
         },
         "plugins": installed_plugins(),
     }
+
+
+def options_given(config: SearchConfig) -> dict[str, Any]:
+    """The options that differ from their defaults, for the record of a run, which may be continued
+    from another folder: paths of files are absolute."""
+    kind: Any = type(config)
+    default = kind()
+    return {
+        setting.name: from_anywhere(setting.name, value)
+        for setting in settings_of(kind)
+        if (value := getattr(config, setting.name)) != getattr(default, setting.name)
+    }
+
+
+def from_anywhere(name: str, value: Any) -> Any:
+    """The value of an option with relative paths made absolute, as far as it names files that are
+    there.
+    """
+    if name not in FILES or value is None:
+        return value
+    if isinstance(value, tuple):
+        return tuple(from_anywhere(name, part) for part in value)
+    joined = name == "data" and not os.path.exists(value.partition("#")[0])
+    return "+".join(_absolute(name, part) for part in (value.split("+") if joined else [value]))
+
+
+def _absolute(name: str, text: str) -> str:
+    from flashnas.data.corpus import NAMED
+    from flashnas.training.recipe import shipped_recipes
+
+    names: Mapping[str, Collection[str]] = {
+        "data": NAMED,
+        "recipe": shipped_recipes(),
+        "space": shipped_names("search_spaces", ".yaml"),
+        "table": shipped_names("latency_tables", "meta.yaml"),
+        "bench_table": shipped_names("bench_tables", "bench.parquet"),
+    }
+    path, mark, column = text.partition("#") if name == "data" else (text, "", "")
+    return (
+        text
+        if text in names.get(name, ()) or not os.path.exists(path)
+        else (os.path.abspath(path) + mark + column)
+    )

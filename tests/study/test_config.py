@@ -2,6 +2,7 @@ import pytest
 
 from flashnas.base.errors import ConfigError
 from flashnas.study.config import SearchConfig
+from flashnas.study.opening import options_given
 
 
 def write(tmp_path, text):
@@ -136,7 +137,7 @@ def test_paths_of_a_record_are_found_from_any_folder_and_names_stay(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     for name in ("quick.yaml", "texts", "notes.jsonl", "tk.json", "earlier", "tiny"):
         (tmp_path / name).write_text("")
-    given = SearchConfig(
+    config = SearchConfig(
         space="tiny",
         recipe="quick.yaml",
         data="texts+sotu+notes.jsonl#body+hf:a/b",
@@ -144,8 +145,8 @@ def test_paths_of_a_record_are_found_from_any_folder_and_names_stay(tmp_path, mo
         start_from=("earlier", "gone"),
         table="h100_sxm",
         sampler="random",
-    ).given()
-    assert given == {
+    )
+    assert options_given(config) == {
         "space": "tiny",
         "recipe": f"{tmp_path}/quick.yaml",
         "tokenizer": f"{tmp_path}/tk.json",

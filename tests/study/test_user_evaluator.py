@@ -370,9 +370,6 @@ def test_the_display_counts_baselines_once_and_what_an_ended_run_has_done(tmp_pa
         assert notes.snapshots[-1].remaining_s == 0
         assert [done for done, _ in ends] == sorted(done for done, _ in ends)
     assert notes.snapshots[0].remaining_s is not None  # from the times that the run has recorded
-    notes = Notes()
-    search(tmp_path / "run", notes=notes, resume=True, trials=8, **asked)
-    assert notes.snapshots == []  # it is read, and nothing is done
 
 
 def test_a_job_is_plain_data_for_any_pool():
