@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flashnas.base.errors import DeviceError, OperatorError
-from flashnas.operators.attention.cache import FixedCache, KeyValueCache, Position
+from flashnas.operators.attention.cache import KeyValueCache, Position
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def mapped(state: Any, function: Callable[[Any], Any]) -> Any:
 
 
 class FixedStates:
-    """States, of tensors and FixedCaches, that a step continues where they lie, so that it can be
-    recorded and replayed. position: where all their sequences are."""
+    """States, of tensors and caches at a position, that a step continues where they lie, so that it
+    can be recorded and replayed. position: where all their sequences are."""
 
     def __init__(self, states: tuple[Any, ...], position: Position) -> None:
         self.states, self.position = states, position
@@ -73,20 +73,13 @@ class FixedStates:
         """Copies of the states of sequences that have `seen` tokens, with room for `room`."""
         position = Position(seen, room, batch, device)
 
-        def fixed(part: Any) -> Any:
-            return part.clone() if isinstance(part, Tensor) else FixedCache.of(part, room, position)
+        def fixed(part: Tensor | KeyValueCache) -> Tensor | KeyValueCache:
+            return part.clone() if isinstance(part, Tensor) else part.fixed(room, position)
 
         return cls(tuple(mapped(state, fixed) for state in states), position)
 
     def take(self, states: tuple[Any, ...]) -> None:
-        """Continue with the states after a step."""
-        self.copy(states)
-        self.position.advance()
-
-    def copy(self, states: tuple[Any, ...]) -> None:
-        """Copy the states after a step over those before it, where a kernel has not written
-        there.
-        """
+        """Continue with the states after a step: copy those that no kernel has written in place."""
         pairs = [
             (before, after)
             for before, after in zip(_tensors(self.states), _tensors(states), strict=True)
@@ -95,6 +88,7 @@ class FixedStates:
         if pairs:
             before, after = map(list, zip(*pairs, strict=True))
             torch._foreach_copy_(before, after)
+        self.position.advance()
 
 
 def _tensors(state: Any) -> Iterator[Tensor]:
@@ -125,31 +119,21 @@ class CapturedStep:
         tokens_B: Tensor,
     ) -> None:
         self.tokens_B = torch.zeros_like(tokens_B)
+        copies = (cache.states, seen, room, len(tokens_B), tokens_B.device)
         with torch.cuda.device(tokens_B.device):
-            self._capture(step_in_place, cache, seen, room)
-
-    def _capture(
-        self,
-        step_in_place: Callable[[Tensor, FixedStates], Tensor],
-        cache: HybridCache,
-        seen: int,
-        room: int,
-    ) -> None:
-        batch, device = len(self.tokens_B), self.tokens_B.device
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(
-            side
-        ):  # kernels are tuned at the first calls, with states of their own
-            tried = FixedStates.of(cache.states, seen, room, batch, device)
-            for _ in range(min(2, room - seen)):
-                step_in_place(self.tokens_B, tried)
-            del tried
-        torch.cuda.current_stream().wait_stream(side)
-        self.states = FixedStates.of(cache.states, seen, room, batch, device)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self.logits_BV = step_in_place(self.tokens_B, self.states)
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            # kernels are tuned at the first calls, with states of their own
+            with torch.cuda.stream(side):
+                tried = FixedStates.of(*copies)
+                for _ in range(min(2, room - seen)):
+                    step_in_place(self.tokens_B, tried)
+                del tried
+            torch.cuda.current_stream().wait_stream(side)
+            self.states = FixedStates.of(*copies)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self.logits_BV = step_in_place(self.tokens_B, self.states)
 
     def __call__(self, tokens_B: Tensor) -> Tensor:
         self.tokens_B.copy_(tokens_B)

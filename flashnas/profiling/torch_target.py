@@ -19,7 +19,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.network.cache import FixedStates, HybridCache, mapped
 from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
-from flashnas.operators.attention.cache import FixedCache, KeyValueCache, Position
+from flashnas.operators.attention.cache import KeyValueCache, Position
 from flashnas.operators.backends import BACKENDS
 from flashnas.operators.backends.core import choose_backend, installed, running
 from flashnas.profiling.platforms import PLATFORMS, driver
@@ -247,9 +247,7 @@ def filled_states(
         room = min(context, state.window) if state.window else context
         shape = (batch, state.keys_BGTK.shape[1], room, state.keys_BGTK.shape[3])
         keys, values = (torch.randn(shape, **kind) for _ in range(2))
-        if position is not None:
-            return FixedCache(keys, values, position, state.window)
-        return KeyValueCache(keys, values, context - 1, state.window, owned=True)
+        return KeyValueCache(keys, values, context - 1, state.window, owned=True, position=position)
 
     if not states_follow_a_prompt(weight_VD.device):
         return tuple(

@@ -1,9 +1,4 @@
-"""The keys and values that attention keeps.
-
-A KeyValueCache grows with the sequence. A FixedCache has its size from the start, and its length
-lies on the device: no kernel of a step depends on how many tokens were read, so that the step can
-be recorded once and replayed for every further token.
-"""
+"""The keys and values that attention keeps."""
 
 from __future__ import annotations
 
@@ -14,56 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 GROW_TOKENS = 256
-
-
-@dataclass(frozen=True)
-class KeyValueCache:
-    """Rotated keys and values [B, kv_heads, room, head_dim], of which `kept` hold tokens; `seen`:
-    length so far.
-
-    With a window, the token at position p lies in slot p mod window. `step` writes in place where
-    the cache owns its tensors; those of a parallel forward are views of activations and are copied
-    by the first step.
-    """
-
-    keys_BGTK: Tensor
-    values_BGTK: Tensor
-    seen: int
-    window: int
-    owned: bool = False
-
-    @property
-    def kept(self) -> int:
-        return min(self.seen, self.window) if self.window else self.seen
-
-    def in_order(self) -> tuple[Tensor, Tensor]:
-        """Keys and values of the kept tokens, the oldest first."""
-        kept = self.kept
-        keys, values = self.keys_BGTK[:, :, :kept], self.values_BGTK[:, :, :kept]
-        first = self.seen % self.window if self.window and self.seen > self.window else 0
-        if first == 0:
-            return keys, values
-        return keys.roll(-first, 2), values.roll(-first, 2)
-
-    def appended(self, key_BGK: Tensor, value_BGK: Tensor) -> KeyValueCache:
-        """The cache with one more token; grows by half when it is full."""
-        keys, values = self.keys_BGTK, self.values_BGTK
-        slot = self.seen % self.window if self.window else self.seen
-        if slot >= keys.shape[2]:
-            room = slot + max(GROW_TOKENS, slot // 2)
-            more = (min(room, self.window) if self.window else room) - keys.shape[2]
-            keys, values = (F.pad(x, (0, 0, 0, more)) for x in (keys, values))
-        elif not self.owned or torch.is_grad_enabled():  # autograd may still need the old contents
-            keys, values = keys.clone(), values.clone()
-        keys.select(2, slot).copy_(key_BGK)
-        values.select(2, slot).copy_(value_BGK)
-        return KeyValueCache(keys, values, self.seen + 1, self.window, owned=True)
-
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes of the kept tokens (the room beyond them not counted)."""
-        batch, heads, _, dim = self.keys_BGTK.shape
-        return 2 * batch * heads * self.kept * dim * self.keys_BGTK.element_size()
 
 
 class Position:
@@ -88,37 +33,87 @@ class Position:
 
 
 @dataclass(frozen=True)
-class FixedCache:
-    """Rotated keys and values [B, kv_heads, room, head_dim] in the slots of a KeyValueCache;
-    `position` tells how many were written. A step writes in place."""
+class KeyValueCache:
+    """Rotated keys and values [B, kv_heads, room, head_dim]. With a window, the token at position p
+    lies in slot p mod window.
+
+    Args:
+        seen: the tokens read so far. The cache grows with them.
+        owned: a step may write in place; the tensors of a parallel forward are views of
+            activations, which the first step copies.
+        position: takes the place of `seen` where one step is recorded and replayed for every
+            further token. No kernel then depends on a number of the host, and the cache has its
+            size from the start.
+    """
 
     keys_BGTK: Tensor
     values_BGTK: Tensor
-    position: Position
+    seen: int
     window: int
+    owned: bool = False
+    position: Position | None = None
 
-    @classmethod
-    def of(cls, cache: KeyValueCache, room: int, position: Position) -> FixedCache:
-        """A copy with room for so many tokens."""
-        batch, groups, _, dim = cache.keys_BGTK.shape
-        slots = min(room, cache.window) if cache.window else room
-        keys, values = (cache.keys_BGTK.new_zeros(batch, groups, slots, dim) for _ in range(2))
-        for copy, old in ((keys, cache.keys_BGTK), (values, cache.values_BGTK)):
-            copy[:, :, : cache.kept] = old[:, :, : cache.kept]
-        return cls(keys, values, position, cache.window)
+    @property
+    def kept(self) -> int:
+        """How many slots hold tokens; with a `position` all count."""
+        if self.position is not None:
+            return self.keys_BGTK.shape[2]
+        return min(self.seen, self.window) if self.window else self.seen
 
     @property
     def kept_bytes(self) -> int:
-        """Bytes of all slots."""
-        return 2 * self.keys_BGTK.nbytes
+        """Bytes of the kept tokens (the room beyond them not counted)."""
+        batch, heads, _, dim = self.keys_BGTK.shape
+        return 2 * batch * heads * self.kept * dim * self.keys_BGTK.element_size()
 
-    def append(self, key_BGK: Tensor, value_BGK: Tensor) -> None:
-        """Write one token into its slot."""
-        seen_1 = self.position.seen_1
-        slot_1 = seen_1 % self.window if self.window else seen_1
-        self.keys_BGTK.index_copy_(2, slot_1, key_BGK.unsqueeze(2))
-        self.values_BGTK.index_copy_(2, slot_1, value_BGK.unsqueeze(2))
+    @property
+    def next(self) -> tuple[int | Tensor, int]:
+        """The position of the next token, on the device [1] where it is there, and what it stays
+        below."""
+        if self.position is not None:
+            return self.position.seen_1, self.position.room
+        return self.seen, self.seen + 1
 
-    def kept_B(self) -> Tensor:
-        """How many slots hold tokens after `append`, for each sequence."""
-        return (self.position.seen_B + 1).clamp(max=self.keys_BGTK.shape[2])
+    def fixed(self, room: int, position: Position) -> KeyValueCache:
+        """A copy with room for so many tokens, at a position on the device."""
+        batch, groups, _, dim = self.keys_BGTK.shape
+        slots = min(room, self.window) if self.window else room
+        keys, values = (self.keys_BGTK.new_zeros(batch, groups, slots, dim) for _ in range(2))
+        keys[:, :, : self.kept] = self.keys_BGTK[:, :, : self.kept]
+        values[:, :, : self.kept] = self.values_BGTK[:, :, : self.kept]
+        return KeyValueCache(keys, values, self.seen, self.window, owned=True, position=position)
+
+    def in_order(self) -> tuple[Tensor, Tensor]:
+        """Keys and values of the kept tokens, the oldest first."""
+        keys, values = self.keys_BGTK[:, :, : self.kept], self.values_BGTK[:, :, : self.kept]
+        first = self.seen % self.window if self.window and self.seen > self.window else 0
+        return (keys.roll(-first, 2), values.roll(-first, 2)) if first else (keys, values)
+
+    def appended(self, key_BGK: Tensor, value_BGK: Tensor) -> KeyValueCache:
+        """The cache with one more token; grows by half when it is full."""
+        keys, values = self.keys_BGTK, self.values_BGTK
+        if self.position is not None:
+            slot_1 = self.position.seen_1
+            slot_1 = slot_1 % self.window if self.window else slot_1
+            keys.index_copy_(2, slot_1, key_BGK.unsqueeze(2))
+            values.index_copy_(2, slot_1, value_BGK.unsqueeze(2))
+            return self
+        slot = self.seen % self.window if self.window else self.seen
+        if slot >= keys.shape[2]:
+            room = slot + max(GROW_TOKENS, slot // 2)
+            more = (min(room, self.window) if self.window else room) - keys.shape[2]
+            keys, values = (F.pad(x, (0, 0, 0, more)) for x in (keys, values))
+        elif not self.owned or torch.is_grad_enabled():  # autograd may still need the old contents
+            keys, values = keys.clone(), values.clone()
+        keys.select(2, slot).copy_(key_BGK)
+        values.select(2, slot).copy_(value_BGK)
+        return KeyValueCache(keys, values, self.seen + 1, self.window, owned=True)
+
+    def slots(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """After `appended`: keys, values, and how many of the slots hold tokens, for each sequence;
+        None: all."""
+        if self.position is None:
+            kept = self.kept
+            return self.keys_BGTK[:, :, :kept], self.values_BGTK[:, :, :kept], None
+        kept_B = (self.position.seen_B + 1).clamp(max=self.keys_BGTK.shape[2])
+        return self.keys_BGTK, self.values_BGTK, kept_B

@@ -3,22 +3,20 @@ windowed (`swa`)."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 
-from flashnas.operators.attention.cache import FixedCache, KeyValueCache
+from flashnas.operators.attention.cache import KeyValueCache
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Layer
 from flashnas.operators.parts.numerics import cached_table, linear_reference
 from flashnas.operators.parts.projection import Projection
-from flashnas.operators.parts.rotary import Rotary, rotate, rotate_at, rotate_one
+from flashnas.operators.parts.rotary import Rotary, rotate, rotate_one
 
 MIN_WINDOW_BLOCK = 128  # queries
 
@@ -186,53 +184,27 @@ class AttentionLayer(Layer):
     def forward(
         self, x_BTD: Tensor, state: KeyValueCache | None = None
     ) -> tuple[Tensor, KeyValueCache]:
-        *qkv, gate = self._project(x_BTD, state.seen if state else 0)
+        before = state.seen if state else 0
+        *qkv, gate = self._project(x_BTD, lambda x: rotate(x, before, self.rotary))
         q, k, v = (part.transpose(1, 2) for part in qkv)
-        seen = x_BTD.shape[1]
-        if state is not None and state.seen:
+        if state is not None and before:
             old_keys, old_values = state.in_order()
-            k, v = (
-                torch.cat([old_keys.to(k.dtype), k], 2),
-                torch.cat([old_values.to(v.dtype), v], 2),
-            )
-            seen += state.seen
+            k = torch.cat([old_keys.to(k.dtype), k], 2)
+            v = torch.cat([old_values.to(v.dtype), v], 2)
         o = self.core.of(q).forward(q, k, v, self.window)
-        return self._output(o.transpose(1, 2), gate), self._cache(k, v, seen)
+        return self._output(o.transpose(1, 2), gate), self._cache(k, v, before + x_BTD.shape[1])
 
-    def step(self, x_BD: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One token after a KeyValueCache, or after a FixedCache, which stays the same object."""
-        heads = self.in_proj(x_BD).unflatten(-1, (-1, self.head_dim))
-        attend_one = self.core.of(heads).step
-        if isinstance(state, FixedCache):
-            position = state.position
-            q, k, v, gate = self._turned(
-                heads,
-                functools.partial(
-                    rotate_at, position_1=position.seen_1, rotary=self.rotary, room=position.room
-                ),
-            )
-            state.append(k, v)
-            o = attend_one(q, state.keys_BGTK, state.values_BGTK, state.kept_B())
-        else:
-            q, k, v, gate = self._turned(
-                heads, functools.partial(rotate_one, position=state.seen, rotary=self.rotary)
-            )
-            state = state.appended(k, v)
-            o = attend_one(
-                q, state.keys_BGTK[:, :, : state.kept], state.values_BGTK[:, :, : state.kept]
-            )
+    def step(self, x_BD: Tensor, state: KeyValueCache) -> tuple[Tensor, KeyValueCache]:
+        q, k, v, gate = self._project(x_BD, lambda x: rotate_one(x, *state.next, self.rotary))
+        state = state.appended(k, v)
+        o = self.core.of(q).step(q, *state.slots())
         return self._output(o, gate), state
 
-    def _project(self, x_BTD: Tensor, first_position: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        heads = self.in_proj(x_BTD).unflatten(-1, (-1, self.head_dim))
-        return self._turned(
-            heads, functools.partial(rotate, first_position=first_position, rotary=self.rotary)
-        )
-
-    def _turned(
-        self, heads: Tensor, turn: Callable[[Tensor], Tensor]
+    def _project(
+        self, x: Tensor, turn: Callable[[Tensor], Tensor]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Projected heads [.., H, K] -> normalised and rotated queries and keys, values, gate."""
+        """Normalised and rotated queries and keys, values and gate, [.., H, K]."""
+        heads = self.in_proj(x).unflatten(-1, (-1, self.head_dim))
         if self.q_norm is not None and self.k_norm is not None:
             q, k, v, gate = heads.split([self.heads, self.kv_heads, self.kv_heads, self.gates], -2)
             return turn(self.q_norm(q)), turn(self.k_norm(k)), v, gate

@@ -51,30 +51,19 @@ def rotate(x_BTHK: Tensor, first_position: int, rotary: Rotary) -> Tensor:
     return torch.cat([a * cos - b * sin, b * cos + a * sin, *rest], -1)
 
 
-def rotate_one(x_BHK: Tensor, position: int, rotary: Rotary) -> Tensor:
-    """`rotate` of one token."""
+def rotate_one(x_BHK: Tensor, position: int | Tensor, room: int, rotary: Rotary) -> Tensor:
+    """`rotate` of one token at a position below `room`, which may lie on the device, [1]."""
     if not rotary.dim:
         return x_BHK
-    table = _rotary_rows(
-        1 << max(8, position.bit_length()), rotary, state_dtype(x_BHK.dtype), x_BHK.device
-    )
-    return _turned(x_BHK, table[position], rotary.dim)
-
-
-def rotate_at(x_BHK: Tensor, position_1: Tensor, rotary: Rotary, room: int) -> Tensor:
-    """`rotate_one` at a position that lies on the device and is below `room`."""
-    if not rotary.dim:
-        return x_BHK
-    table = _rotary_rows(room, rotary, x_BHK.dtype, x_BHK.device)
-    return _turned(x_BHK, table.index_select(0, position_1)[0], rotary.dim)
-
-
-def _turned(x_BHK: Tensor, row: Tensor, dim: int) -> Tensor:
-    cos, sin = row.to(x_BHK.dtype).unbind(0)
-    turning = x_BHK[..., :dim]
+    length = 1 << max(8, (room - 1).bit_length())
+    table = _rotary_rows(length, rotary, x_BHK.dtype, x_BHK.device)
+    row = table[position] if isinstance(position, int) else table.index_select(0, position)[0]
+    cos, sin = row.unbind(0)
+    turning = x_BHK[..., : rotary.dim]
     a, b = turning.chunk(2, -1)
     turned = torch.addcmul(turning * cos, torch.cat([b, a], -1), sin)
-    return turned if dim == x_BHK.shape[-1] else torch.cat([turned, x_BHK[..., dim:]], -1)
+    rest = [x_BHK[..., rotary.dim :]] if rotary.dim < x_BHK.shape[-1] else []
+    return torch.cat([turned, *rest], -1) if rest else turned
 
 
 @cached_table
