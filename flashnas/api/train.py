@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,17 +163,20 @@ def _trained(values: dict[str, Any]) -> str:
 
 def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
     from flashnas.architecture.source import load_architecture, position_limit
-    from flashnas.training.job import TrainJob, with_overrides
+    from flashnas.training.job import TrainJob
     from flashnas.training.recipe import Recipe
 
     out = Path(f"experiments/runs/train-{now}") if options.out is None else check_out(options)
-    recipe = with_overrides(
+    changes: dict[str, Any] = {
+        "tokens": options.tokens,
+        "short_text": options.short_text or None,
+        "device": options.device,
+        "width_factor": options.width_factor,
+        "micro_batch_sequences": options.micro_batch_sequences,
+    }
+    recipe = replace(
         Recipe.load(options.recipe),
-        tokens=options.tokens,
-        short_text=options.short_text or None,
-        device=options.device,
-        width_factor=options.width_factor,
-        micro_batch_sequences=options.micro_batch_sequences,
+        **{name: value for name, value in changes.items() if value is not None},
     )
     named = isinstance(options.arch, str)
     every_s = (

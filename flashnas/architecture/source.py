@@ -73,8 +73,7 @@ def load_architecture(source: str) -> Architecture:
             " (a notation or a mapping)"
         )
     raise ArchitectureError(
-        f"{shown(source)} is not a preset{did_you_mean(source, presets())}, not a YAML"
-        f" or JSON file"
+        f"{shown(source)} is not a preset{did_you_mean(source, presets())}, not a YAML or JSON file"
         f" and not a notation such as '2048: d f m2 f'; presets: {', '.join(presets())}"
     )
 

@@ -23,6 +23,7 @@ from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import RunError, WeightsError
 from flashnas.base.foreign import MAX_JOURNAL_MB, check_regular, read_text
 from flashnas.base.system import complete_lines, drop_torn_line, hold_lock, write_atomic
+from flashnas.base.text import flat
 from flashnas.network.weights import ARCHITECTURE
 from flashnas.training.checkpoint import check_checkpoint, checkpoints, remove_unfinished
 from flashnas.training.recipe import ROUNDING
@@ -255,19 +256,11 @@ def _damaged(path: Path, reason: str) -> RunError:
     )
 
 
-def _check_same(path: Path, recorded: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    before, now = (dict(_flat(json.loads(json.dumps(question)))) for question in (recorded, given))
+def _check_same(path: Path, recorded: Mapping[str, Any], question: Mapping[str, Any]) -> None:
+    before, now = (dict(flat(json.loads(json.dumps(values)))) for values in (recorded, question))
     for key in [*now, *(key for key in before if key not in now)]:
         if before.get(key) != now.get(key) and key.removeprefix("recipe.") not in ROUNDING:
             raise RunError(
                 f"{path}: question.{key} is {before.get(key)!r}, but this training asks"
                 f" {now.get(key)!r}; choose another --out or the same question"
             )
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in data.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

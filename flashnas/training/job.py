@@ -5,8 +5,6 @@ processes.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import math
 import os
 import platform
 import signal
@@ -31,9 +29,13 @@ from flashnas.training.checkpoint import checkpoints, load_checkpoint, save_chec
 from flashnas.training.distributed import Ranks
 from flashnas.training.folder import CHECKPOINTS, FINAL, LOG, StepLog, TrainFolder
 from flashnas.training.recipe import Recipe
-from flashnas.training.trainer import Step, Trainer, check_job, out_of_memory_is_a_reason
-
-MAX_SEED = 2**64 - 1  # that torch accepts
+from flashnas.training.trainer import (
+    Step,
+    Trainer,
+    check_job,
+    check_positions,
+    out_of_memory_is_a_reason,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,28 +69,12 @@ class TrainJob:
                 f"tokens must be at least one batch ({recipe.batch_sequences} x"
                 f" {recipe.sequence_tokens} = {recipe.batch_tokens:,}); got {recipe.tokens:,}"
             )
-        for name, least, most in (
-            ("checkpoint_every_tokens", 1, math.inf),
-            ("checkpoint_every_s", 0, math.inf),
-            ("keep", 1, math.inf),
-            ("seed", 0, MAX_SEED),
-        ):
-            value, flag = getattr(self, name), f"--{name.replace('_', '-')}"
-            if value is not None and not value >= least:
-                raise ConfigError(f"{flag} must be at least {least}; got {value}")
-            if value is not None and not value <= most:
-                raise ConfigError(f"{flag} must be at most {most:,}; got {value}")
-        tokens = recipe.sequence_tokens + self.architecture.meta_tokens
-        if self.positions is not None and tokens > self.positions:
-            raise ConfigError(
-                f"recipe.sequence_tokens {recipe.sequence_tokens}"
-                + (
-                    f" and {self.architecture.meta_tokens} meta tokens"
-                    if self.architecture.meta_tokens
-                    else ""
-                )
-                + " are beyond the rotary range of the configuration: max_position_embeddings"
-                f" is {self.positions:,}"
+        if self.positions is not None:
+            check_positions(
+                self.architecture,
+                recipe,
+                self.positions,
+                f"the configuration: max_position_embeddings is {self.positions:,}",
             )
 
 
@@ -164,9 +150,8 @@ def _dataset(job: TrainJob) -> Dataset:
     size = vocab_size(load_tokenizer(job.tokenizer))
     if size > needed:
         raise ConfigError(
-            f"tokenizer {job.tokenizer}: has {size:,} tokens, but the architecture's"
-            f" vocabulary is {needed:,}; take a smaller one, or write the architecture with"
-            f" vocab={size}"
+            f"tokenizer {job.tokenizer}: has {size:,} tokens, but the architecture's vocabulary is"
+            f" {needed:,}; take a smaller one, or write the architecture with vocab={size}"
         )
     return prepare_dataset(job.data, job.recipe, tokenizer=job.tokenizer)
 
@@ -317,10 +302,3 @@ class _Signals:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.came = True
-
-
-def with_overrides(recipe: Recipe, **changes: Any) -> Recipe:
-    """The recipe with these fields replaced; None: keep the recipe's value."""
-    return dataclasses.replace(
-        recipe, **{name: value for name, value in changes.items() if value is not None}
-    )

@@ -81,8 +81,7 @@ class Recipe(Settings, where="recipe"):
     depth_factor: int = option(
         1,
         "the trained network is `architecture.shallower(depth_factor)`: every so many-th operator"
-        " of each"
-        " kind",
+        " of each kind",
         min=1,
         max=2**10,
     )
@@ -101,8 +100,7 @@ class Recipe(Settings, where="recipe"):
     micro_batch_sequences: int = option(
         0,
         "sequences per backward pass of a process; gradients of a step are summed, which changes"
-        " rounding"
-        " alone. 0: its whole batch",
+        " rounding alone. 0: its whole batch",
         min=0,
         max=2**24,
     )
@@ -131,9 +129,8 @@ class Recipe(Settings, where="recipe"):
     optimizer: str = option(
         "muon",
         "`muon` gives the hidden matrices to Muon at `muon_lr`, with `muon_steps` Newton-Schulz"
-        " iterations,"
-        " and the other parameters to AdamW at `adamw_lr`; `adamw` gives everything to AdamW at"
-        " `adamw_lr`",
+        " iterations, and the other parameters to AdamW at `adamw_lr`; `adamw` gives everything to"
+        " AdamW at `adamw_lr`",
         choices=("muon", "adamw"),
     )
     muon_lr: float = option(
@@ -146,19 +143,16 @@ class Recipe(Settings, where="recipe"):
     lr_multipliers: dict[str, float] = option(
         dict,
         "factors on the rate of one family of parameters each: an operator's short name, that name"
-        " with"
-        " `.conv` for its short convolution, `moe.router`, `embedding` or `norm`. Other families"
-        " have the"
-        " factor 1",
+        " with `.conv` for its short convolution, `moe.router`, `embedding` or `norm`. Other"
+        " families have the factor 1",
         keys=families,
         above=0,
     )
     lr_depth: int = option(
         0,
         "operators of the networks that `muon_lr` suits. Muon's rate for a network of N operators"
-        " is"
-        " multiplied by"
-        " sqrt(lr_depth / N), since deeper networks want lower ones; 0: one rate for all depths",
+        " is multiplied by sqrt(lr_depth / N), since deeper networks want lower ones; 0: one rate"
+        " for all depths",
         min=0,
         max=2**20,
     )
@@ -182,22 +176,19 @@ class Recipe(Settings, where="recipe"):
     conv_noise: float = option(
         0.2,
         "share of the random filter in a short convolution's start; the rest passes the current"
-        " token"
-        " through. 1: as the model draws it",
+        " token through. 1: as the model draws it",
         min=0,
         max=1,
     )
     weight_norm: bool = option(
         False,
         "set every matrix to unit norm at the start and after each step (training/optimizer.py); it"
-        " needs"
-        " rates of its own (experiments/weight_norm)",
+        " needs rates of its own (experiments/weight_norm)",
     )
     dtype: str = option(
         "bfloat16",
         "`bfloat16` keeps weights and optimizer in float32 and computes matrix products in"
-        " bfloat16; on"
-        " CUDA the residual stream, too",
+        " bfloat16; on CUDA the residual stream, too",
         choices=DTYPES,
     )
     device: str = option("cpu", "that trains", choices=DEVICES)
@@ -210,8 +201,7 @@ class Recipe(Settings, where="recipe"):
     short_text: bool = option(
         False,
         "train on more than 4 epochs of the text, or validate on less than `validation_tokens`,"
-        " where"
-        " the text has no more",
+        " where the text has no more",
     )
 
     def __post_init__(self) -> None:
@@ -358,8 +348,7 @@ class Recipe(Settings, where="recipe"):
         path = shipped.get(str(source), Path(source))
         if not path.exists():
             raise ConfigError(
-                f"recipe {str(source)!r} is neither a shipped"
-                f" recipe{did_you_mean(source, shipped)}"
+                f"recipe {str(source)!r} is neither a shipped recipe{did_you_mean(source, shipped)}"
                 f" nor a YAML file; shipped: {', '.join(shipped)}"
             )
         data = read_yaml(path)

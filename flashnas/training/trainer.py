@@ -27,9 +27,8 @@ from flashnas.training.recipe import Recipe
 
 TOKEN_BY_TOKEN = ("selective_scan",)  # recurrences whose parallel form in torch is a loop on CUDA
 
-_DIVERGED_NATS = (
-    1.0  # above both guessing, ln(vocab), and the first loss: the training has diverged
-)
+# above both guessing, ln(vocab), and the first loss: the training has diverged
+_DIVERGED_NATS = 1.0
 _EVALUATE_TOGETHER = 8  # validation sequences per forward pass
 
 
@@ -89,25 +88,12 @@ def train(
         CorpusError: if the text is too short.
         ConfigError: if vocabulary, length or device do not fit.
     """
-    return train_network(architecture, dataset, recipe, seed, deadline_s=deadline_s, ranks=ranks)[1]
-
-
-def train_network(
-    architecture: Architecture,
-    dataset: Dataset,
-    recipe: Recipe,
-    seed: int,
-    *,
-    deadline_s: float | None = None,
-    ranks: Ranks | None = None,
-) -> tuple[HybridLM, ProxyScore]:
-    """`train` that also returns the trained network, in float32 on the recipe's device."""
     check_job(architecture, dataset, recipe)
     with out_of_memory_is_a_reason():
         trainer = Trainer(architecture, dataset, recipe, seed, ranks)
         for _ in trainer.steps(deadline_s):
             pass
-        return trainer.network, trainer.score()
+        return trainer.score()
 
 
 def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> list[str]:
@@ -119,20 +105,28 @@ def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> l
             f"architecture: vocab must be at least the tokenizer's {dataset.vocab};"
             f" got {architecture.vocab}"
         )
-    positions = architecture.meta_tokens + recipe.sequence_tokens
     for spec in architecture.operators:
-        original = getattr(spec.resolved(architecture.hidden), "rope_original", 0)
-        if original and positions > original * getattr(spec, "rope_factor", 1.0):
-            meta = (
-                f" and {architecture.meta_tokens} meta tokens" if architecture.meta_tokens else ""
-            )
-            raise ConfigError(
-                f"recipe.sequence_tokens {recipe.sequence_tokens}{meta} are beyond the rotary"
-                f" range of operator {str(spec)!r}: rope_original x rope_factor ="
-                f" {original * getattr(spec, 'rope_factor', 1.0):,.0f} positions"
+        if original := getattr(spec.resolved(architecture.hidden), "rope_original", 0):
+            limit = original * getattr(spec, "rope_factor", 1.0)
+            check_positions(
+                architecture,
+                recipe,
+                limit,
+                f"operator {str(spec)!r}: rope_original x rope_factor = {limit:,.0f} positions",
             )
     check_device(recipe)
     return check_kernels(dict.fromkeys(architecture.operators), architecture.hidden, recipe)
+
+
+def check_positions(architecture: Architecture, recipe: Recipe, limit: float, of: str) -> None:
+    """Raises ConfigError for sequences of more than `limit` positions, the rotary range `of` an
+    operator or a configuration."""
+    meta = architecture.meta_tokens
+    if meta + recipe.sequence_tokens > limit:
+        raise ConfigError(
+            f"recipe.sequence_tokens {recipe.sequence_tokens}"
+            f"{f' and {meta} meta tokens' if meta else ''} are beyond the rotary range of {of}"
+        )
 
 
 def check_device(recipe: Recipe) -> None:
@@ -165,15 +159,13 @@ def check_kernels(specs: Iterable[OperatorSpec], hidden: int, recipe: Recipe) ->
             )
             notes[
                 f"recipe {recipe.name!r}: operator {spec.name} will be trained by torch in float32,"
-                " several"
-                f" times as slowly as by a kernel ({reasons or 'no library has it'})"
+                f" several times as slowly as by a kernel ({reasons or 'no library has it'})"
             ] = None
             if core.kind in TOKEN_BY_TOKEN:
                 raise DeviceError(
-                    f"recipe {recipe.name!r}: operator {spec.name} would be trained token by"
-                    f" token by torch ({reasons or 'no library has it'}); install mamba-ssm"
-                    " built with MAMBA_KEEP_CUDA_BUILD=TRUE, leave the operator out, or set"
-                    " backend: torch"
+                    f"recipe {recipe.name!r}: operator {spec.name} would be trained token by token"
+                    f" by torch ({reasons or 'no library has it'}); install mamba-ssm built with"
+                    " MAMBA_KEEP_CUDA_BUILD=TRUE, leave the operator out, or set backend: torch"
                 )
     return list(notes)
 
@@ -232,12 +224,8 @@ class Trainer:
         together.
         """
         self.started = time.perf_counter()
-        self.architecture, self.dataset, self.recipe, self.seed = (
-            architecture,
-            dataset,
-            recipe,
-            seed,
-        )
+        self.architecture, self.dataset = architecture, dataset
+        self.recipe, self.seed = recipe, seed
         self.ranks = ranks or Ranks()
         self.device = self.ranks.device(recipe.device)
         torch.manual_seed(seed)
@@ -339,9 +327,8 @@ class Trainer:
                 with autocast(self.recipe, self.device):
                     loss = self.loss(part_BT[:, :-1], part_BT[:, 1:]) / len(micro)
                 loss.backward()
-            losses.append(
-                loss.detach()
-            )  # read at the end of the step: a GPU waits for the host at each look
+            # read at the end of the step: a GPU waits for the host at each look
+            losses.append(loss.detach())
         total = self.ranks.total(sum(loss.item() for loss in losses))[0] / self.ranks.size
         if not math.isfinite(total):
             raise CandidateError(f"training loss became {total} after {self.tokens:,} tokens")
@@ -369,16 +356,14 @@ class Trainer:
         return self.ranks.total(sum(loss.item() * rows for loss, rows in losses))[0] / len(rows_NT)
 
     def _check_divergence(self, loss: float) -> None:
-        guessing = math.log(
-            self.architecture.vocab
-        )  # a tied head with a large embedding starts far above it
+        # a tied head with a large embedding starts far above it
+        guessing = math.log(self.architecture.vocab)
         if not math.isfinite(loss):
             raise CandidateError(f"validation loss became {loss} after {self.tokens:,} tokens")
         if loss > max(guessing, self.start_loss) + _DIVERGED_NATS:
             raise CandidateError(
-                f"diverged: validation loss {loss:.2f} after {self.tokens:,} tokens is worse"
-                f" than at the start ({self.start_loss:.2f}) and than guessing"
-                f" ({guessing:.2f})"
+                f"diverged: validation loss {loss:.2f} after {self.tokens:,} tokens is worse than"
+                f" at the start ({self.start_loss:.2f}) and than guessing ({guessing:.2f})"
             )
 
 

@@ -250,8 +250,7 @@ def test_networks(tmp_path, case):
             {"model_type": "bamba"},
             ":model_type: the reader for bamba (layers of attention or Mamba2, each with a"
             " feed-forward network) is not written; flashnas has the operators, so that the model"
-            " can"
-            " be given in notation",
+            " can be given in notation",
         ),
         (
             {"model_type": "mixtral", "num_experts_per_tok": 9},
@@ -277,8 +276,7 @@ def test_networks(tmp_path, case):
         (
             {"model_type": "nemotron_h", "hybrid_override_pattern": "ME-EE"},
             ":hybrid_override_pattern: flashnas lacks mixtures of ungated relu2 experts with a"
-            " sigmoid router (layers 1,"
-            " 3..4)",
+            " sigmoid router (layers 1, 3..4)",
         ),
         (
             {"model_type": "nemotron_h", "hybrid_override_pattern": "MX"},

@@ -5,13 +5,12 @@ import sys
 import time
 from pathlib import Path
 
-from flashnas.training import ranks
-from flashnas.training.together import train_together
+from flashnas.training import candidate
 
 
 def run(job):
     """A job whose processes are these."""
-    return train_together(job, module="hanging_ranks")
+    return candidate.train_together(job, module="hanging_ranks")
 
 
 def hang():
@@ -20,6 +19,6 @@ def hang():
 
 
 if __name__ == "__main__":
-    started = ranks._started_by_worker
-    ranks._started_by_worker = lambda: started() and hang()
-    sys.exit(ranks.main(Path(sys.argv[1])))
+    started = candidate._started_by_worker
+    candidate._started_by_worker = lambda: started() and hang()
+    sys.exit(candidate.main(Path(sys.argv[1])))

@@ -315,9 +315,8 @@ def test_bad_layerwise_file_gets_one_line(tmp_path, case):
         (
             "nemotron-flash",
             "'nemotron-flash' is not a shipped search space (did you mean 'nemotron_flash'?) and"
-            " not a YAML"
-            " file;"
-            " shipped: hybrid, layerwise, lfm2, llama_cpp, nemotron_flash, nemotron_h, qwen35, small, tiny",
+            " not a YAML file; shipped: hybrid, layerwise, lfm2, llama_cpp, nemotron_flash,"
+            " nemotron_h, qwen35, small, tiny",
         ),
         ("missing/x.yaml", "missing/x.yaml: no such file"),
         ("x" * 5000, "is not a shipped search space"),

@@ -8,8 +8,7 @@ from flashnas.training.cost import ASSUMED_UTILISATION, H100_FLOPS, expected_sec
 from flashnas.training.recipe import RECIPES, Recipe
 
 
-def test_flops_of_products_are_six_per_weight_and_token():
-    network = Architecture.parse("64(vocab=300): f")
+def test_flops_are_those_of_products_and_of_pairs_of_tokens():
     recipe = Recipe(
         tokens=10_240,
         sequence_tokens=256,
@@ -18,25 +17,16 @@ def test_flops_of_products_are_six_per_weight_and_token():
         curve_tokens=512,
         curve_points=3,
     )
-    weights = (
-        network.params - 64 - 64
-    )  # the norms; the tied head multiplies, the look-up of a token does not
-    assert training_flops(network, recipe) == 2 * weights * (3 * 10_240 + 1024 + 2 * 512)
-
-
-def test_attention_adds_the_pairs_of_tokens_that_a_causal_mask_leaves():
-    recipe = Recipe(
-        tokens=1024,
-        sequence_tokens=256,
-        batch_sequences=4,
-        validation_tokens=256,
-        curve_tokens=256,
-        curve_points=1,
-    )
+    tokens = 3 * 10_240 + 1024 + 2 * 512  # a backward pass is two forward ones
+    network = Architecture.parse("64(vocab=300): f")
+    # the tied head multiplies; norms and the look-up of a token do not
+    weights = network.params - 64 - 64
+    assert training_flops(network, recipe) == 2 * weights * tokens
     network = Architecture.parse("64(vocab=300): a(heads=4,kv_heads=4,head_dim=16)")
     products = 2 * (4 * 64 * 64 + 300 * 64)
-    pairs = 2 * 2 * 64 * (256 + 1) / 2  # q k and weights v, over the mean context
-    assert training_flops(network, recipe) == pytest.approx((products + pairs) * (3 * 1024 + 256))
+    # q k and weights v, over the mean context that a causal mask leaves
+    pairs = 2 * 2 * 64 * (256 + 1) / 2
+    assert training_flops(network, recipe) == pytest.approx((products + pairs) * tokens)
 
 
 @pytest.mark.parametrize(("name", "hours"), [("gpu", 1.0), ("gpu-paper", None)])

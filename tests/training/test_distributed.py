@@ -20,14 +20,6 @@ from flashnas.training.distributed import Ranks, accumulating, processes
 from flashnas.training.recipe import Recipe
 
 NETWORK = "512(meta=8): d f a m2 moe"
-SIX_STEPS = 6 * 128
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def losses(out):
@@ -47,44 +39,18 @@ def asked(small_corpus, tmp_path_factory, quick_recipe):
     recipe.write_text(
         quick_recipe.read_text() + "optimizer: adamw\nmicro_batch_sequences: 1\nclip: 0.5\n"
     )
-    return [
-        "train",
-        NETWORK,
-        "--data",
-        small_corpus,
-        "--recipe",
-        recipe,
-        "--tokens",
-        SIX_STEPS,
-        "--threads",
-        1,
-        "--width-factor",
-        8,
-        "--checkpoint-every-tokens",
-        256,
-        "--keep",
-        9,
-    ]
+    options = "--tokens 768 --threads 1 --width-factor 8 --checkpoint-every-tokens 256 --keep 9"
+    files = ["--data", str(small_corpus), "--recipe", str(recipe)]
+    return ["train", NETWORK, *files, *options.split()]
 
 
 @pytest.fixture(scope="module")
 def by_two(asked, tmp_path_factory):
     """On a free port, one thread each."""
     out = tmp_path_factory.mktemp("train") / "two"
+    torchrun = "-m torch.distributed.run --standalone --nproc-per-node=2 -m flashnas"
     return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node=2",
-            "-m",
-            "flashnas",
-            *map(str, asked),
-            "--out",
-            out,
-            "--json",
-        ],
+        [sys.executable, *torchrun.split(), *asked, "--out", out, "--json"],
         capture_output=True,
         text=True,
         check=False,
@@ -95,9 +61,8 @@ def by_two(asked, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_one(asked, tmp_path_factory):
-    threads, out = torch.get_num_threads(), tmp_path_factory.mktemp("train") / "one"
-    assert main([*map(str, asked), "--micro-batch-sequences", "0", "--out", str(out)]) == 0
-    torch.set_num_threads(threads)
+    out = tmp_path_factory.mktemp("train") / "one"
+    assert main([*asked, "--micro-batch-sequences", "0", "--out", str(out)]) == 0
     return out
 
 
@@ -128,9 +93,7 @@ def test_one_process_continues_what_two_began_with_other_parts_of_a_batch(
     for folder in checkpoints(out / "checkpoints")[:-1]:
         shutil.rmtree(folder)
     assert [folder.name for folder in checkpoints(out / "checkpoints")] == ["step-00000002"]
-    assert (
-        main([*map(str, asked), "--micro-batch-sequences", "2", "--out", str(out), "--resume"]) == 0
-    )
+    assert main([*asked, "--micro-batch-sequences", "2", "--out", str(out), "--resume"]) == 0
     assert losses(out)[0] == pytest.approx(losses(by_one)[0], rel=2e-5)
 
 

@@ -18,10 +18,9 @@ from flashnas.base.errors import CandidateDiedError, CandidateMemoryError, Devic
 from flashnas.data.dataset import prepare_dataset
 from flashnas.executors.base import Work
 from flashnas.executors.local import LocalExecutor
-from flashnas.training import ranks, together
-from flashnas.training.candidate import run_candidate
+from flashnas.training import candidate
+from flashnas.training.candidate import _error_of, _reason, run_candidate
 from flashnas.training.recipe import Recipe
-from flashnas.training.together import _error, _reason
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +37,9 @@ def job(small_corpus, quick_recipe):
 
 @pytest.fixture
 def alone(monkeypatch):
-    """What `ranks.main` does as the only process that torchrun started."""
-    monkeypatch.setattr(ranks, "die_with_parent", lambda: None)
-    monkeypatch.setattr(ranks, "_started_by_worker", lambda: True)
+    """What `candidate.main` does as the only process that torchrun started."""
+    monkeypatch.setattr(candidate, "die_with_parent", lambda: None)
+    monkeypatch.setattr(candidate, "_started_by_worker", lambda: True)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
 
@@ -55,8 +54,8 @@ def test_the_score_of_the_processes_is_that_of_one(job, alone, monkeypatch):
 
     def torchrun(command, stdout, env, **options):
         commands.append(command)
-        assert env[together.WORKER] == str(os.getpid())
-        return subprocess.CompletedProcess(command, ranks.main(Path(command[-1])))
+        assert env[candidate.WORKER] == str(os.getpid())
+        return subprocess.CompletedProcess(command, candidate.main(Path(command[-1])))
 
     monkeypatch.setattr(subprocess, "run", torchrun)
     assert timeless(run_candidate({**job, "processes": 2})) == timeless(run_candidate(job))
@@ -67,7 +66,7 @@ def test_the_score_of_the_processes_is_that_of_one(job, alone, monkeypatch):
         "--nproc-per-node",
         "2",
         "--module",
-        "flashnas.training.ranks",
+        "flashnas.training.candidate",
     ]
     assert not Path(commands[0][-1]).exists()
 
@@ -76,11 +75,13 @@ def test_what_one_process_raises_is_the_reason(job, alone, monkeypatch):
     def lacking(*_):
         raise CandidateMemoryError("out of memory while training")
 
-    monkeypatch.setattr(ranks, "train_candidate", lacking)
+    monkeypatch.setattr(candidate, "train_candidate", lacking)
     monkeypatch.setattr(
         subprocess,
         "run",
-        lambda command, **_: subprocess.CompletedProcess(command, ranks.main(Path(command[-1]))),
+        lambda command, **_: subprocess.CompletedProcess(
+            command, candidate.main(Path(command[-1]))
+        ),
     )
     with pytest.raises(CandidateMemoryError, match=r"^out of memory while training$"):
         run_candidate({**job, "processes": 2})
@@ -170,8 +171,8 @@ def processes():
     ]
 )
 def test_errors_of_another_process_keep_their_meaning(case):
-    said, kind, text = case
-    found = _error(said)
+    report, kind, text = case
+    found = _error_of(report)
     assert (type(found).__name__, str(found)) == (kind, text)
 
 

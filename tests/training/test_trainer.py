@@ -23,7 +23,7 @@ from flashnas.operators import OPERATORS
 from flashnas.training.candidate import run_candidate
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import FAMILIES, Recipe
-from flashnas.training.trainer import ProxyScore, Trainer, check_kernels, train, train_network
+from flashnas.training.trainer import ProxyScore, Trainer, check_kernels, train
 
 RECIPE = Recipe(
     vocab=300,
@@ -40,14 +40,6 @@ RECIPE = Recipe(
 )
 TINY = Architecture.parse("512(meta=32): d f a f")
 ALL = Architecture.parse("512: a f swa f m2 f gla f d f gd f")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def _dataset(tokens, folder=None):
@@ -75,11 +67,8 @@ def structured():
 
 @pytest.fixture(scope="module")
 def score(structured):
-    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    result = train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=1)
-    torch.set_num_threads(threads)
-    return result
+    return train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=1)
 
 
 def test_it_learns_structure_that_unigrams_do_not_have(score, structured):
@@ -130,19 +119,19 @@ def test_gradient_accumulation_changes_rounding_only(structured):
     assert np.array(parts) == pytest.approx(np.array(whole), rel=1e-5)
 
 
-def test_an_absurd_learning_rate_is_a_failed_candidate(structured):
-    recipe = dataclasses.replace(RECIPE, muon_lr=1e9, adamw_lr=1e9)
-    with pytest.raises(CandidateError) as caught:
-        train(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
-    assert "\n" not in str(caught.value)
-    assert "after" in str(caught.value)
-
-
-def test_worse_than_guessing_is_divergence(structured):
-    recipe = dataclasses.replace(RECIPE, muon_lr=3.0, adamw_lr=3.0, tokens=4 * 256, curve_points=1)
-    with pytest.raises(
-        CandidateError, match=r"diverged: validation loss \d+\.\d\d after 1,024 tokens"
-    ):
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"muon_lr": 1e9, "adamw_lr": 1e9}, r"^[^\n]* after [^\n]*$"),
+        (
+            {"muon_lr": 3.0, "adamw_lr": 3.0, "tokens": 4 * 256, "curve_points": 1},
+            r"diverged: validation loss \d+\.\d\d after 1,024 tokens",
+        ),
+    ],
+)
+def test_rates_that_are_too_high_are_failed_candidates(structured, changes, words):
+    recipe = dataclasses.replace(RECIPE, **changes)
+    with pytest.raises(CandidateError, match=words):
         train(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
 
 
@@ -183,42 +172,39 @@ def test_every_step_is_seen(structured):
     seen = list(trainer.steps())
     assert [step.tokens for step in seen] == [256, 512, 768]
     assert all(math.isfinite(step.loss) for step in seen)
-    assert [tokens for tokens, _ in trainer.score().curve] == [
-        256,
-        512,
-        768,
-    ]  # never more points than steps
+    points = [tokens for tokens, _ in trainer.score().curve]
+    assert points == [256, 512, 768]  # never more than steps
 
 
-def test_wrong_jobs_are_the_users_error(structured):
-    with pytest.raises(ConfigError, match="vocab must be at least the tokenizer's 300; got 299"):
-        train(RECIPE.proxy_of(TINY, 299), structured, RECIPE, seed=0)
-    with pytest.raises(CorpusError, match="too short"):
+@pytest.mark.parametrize(
+    ("vocab", "changes", "error", "words"),
+    [
+        (299, {}, ConfigError, "vocab must be at least the tokenizer's 300; got 299"),
+        (300, {"batch_sequences": 10_000}, CorpusError, "too short"),
+        pytest.param(
+            300,
+            {"device": "cuda"},
+            DeviceError,
+            "torch finds no CUDA device; take the recipe 'cpu'",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU"),
+        ),
+    ],
+)
+def test_wrong_jobs_are_the_users_error(structured, vocab, changes, error, words):
+    with pytest.raises(error, match=words):
         train(
-            RECIPE.proxy_of(TINY, 300),
-            structured,
-            dataclasses.replace(RECIPE, batch_sequences=10_000),
-            seed=0,
+            RECIPE.proxy_of(TINY, vocab), structured, dataclasses.replace(RECIPE, **changes), seed=0
         )
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_a_cuda_recipe_without_cuda_names_the_other(structured):
-    with pytest.raises(ConfigError, match="torch finds no CUDA device; take the recipe 'cpu'"):
-        train(
-            RECIPE.proxy_of(TINY, 300),
-            structured,
-            dataclasses.replace(RECIPE, device="cuda"),
-            seed=0,
-        )
-
-
-def test_the_trained_network_comes_back(structured):
+def test_the_score_is_the_loss_of_the_trained_network(structured):
     recipe = dataclasses.replace(RECIPE, tokens=256)
-    network, score = train_network(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
+    trainer = Trainer(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
+    list(trainer.steps())
     rows = torch.from_numpy(structured.validation_slice(recipe, recipe.validation_tokens))
     with torch.no_grad():
-        assert network.loss(rows[:, :-1], rows[:, 1:]).item() == pytest.approx(score.loss, abs=1e-4)
+        loss = trainer.network.loss(rows[:, :-1], rows[:, 1:]).item()
+    assert loss == pytest.approx(trainer.score().loss, abs=1e-4)
 
 
 # -- optimizer groups ------------------------------------------------------------------------------
@@ -280,11 +266,9 @@ def test_muons_rate_falls_with_the_root_of_the_depth():
 
 
 def test_multipliers_scale_the_rate_of_their_family_alone():
-    architecture = RECIPE.proxy_of(ALL)
-    network = HybridLM(architecture)
-    recipe = dataclasses.replace(
-        RECIPE, lr_multipliers={"gd": 2.0, "gd.conv": 0.1, "embedding": 0.5}
-    )
+    network = HybridLM(RECIPE.proxy_of(ALL))
+    factors = {"gd": 2.0, "gd.conv": 0.1, "embedding": 0.5}
+    recipe = dataclasses.replace(RECIPE, lr_multipliers=factors)
     optimizers = Optimizers(network, recipe)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     for parameter in network.parameters():
@@ -296,11 +280,7 @@ def test_multipliers_scale_the_rate_of_their_family_alone():
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 family = network.parameter_uses()[names[id(parameter)]].family
-                expected = (
-                    peak
-                    * {"gd": 2.0, "gd.conv": 0.1, "embedding": 0.5}.get(family, 1.0)
-                    * recipe.lr_factor(7)
-                )
+                expected = peak * factors.get(family, 1.0) * recipe.lr_factor(7)
                 assert group["lr"] == pytest.approx(expected)
 
 

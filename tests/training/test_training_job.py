@@ -25,37 +25,26 @@ from flashnas.training.checkpoint import checkpoints
 ARCH = "64: d(head_dim=16) f a(head_dim=16)"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
+def train(*arguments):
+    assert main(["train", *map(str, arguments)]) == 0
 
 
 @pytest.fixture(scope="module")
 def asked(small_corpus, quick_recipe):
     """What every training here asks: 24 steps of 128 tokens, a checkpoint after every third."""
+    files = ["--data", str(small_corpus), "--recipe", str(quick_recipe)]
     return [
         ARCH,
-        "--data",
-        str(small_corpus),
-        "--recipe",
-        str(quick_recipe),
-        "--tokens",
-        str(24 * 128),
-        "--threads",
-        "1",
-        "--checkpoint-every-tokens",
-        str(3 * 128),
+        *files,
+        *["--tokens", "3072", "--threads", "1", "--checkpoint-every-tokens", "384"],
     ]
 
 
 @pytest.fixture(scope="module")
 def whole(asked, tmp_path_factory):
     """A training that nothing interrupted."""
-    threads, out = torch.get_num_threads(), tmp_path_factory.mktemp("train") / "whole"
-    assert main(["train", *asked, "--out", str(out), "--keep", "3"]) == 0
-    torch.set_num_threads(threads)
+    out = tmp_path_factory.mktemp("train") / "whole"
+    train(*asked, "--out", out, "--keep", "3")
     return out
 
 
@@ -137,19 +126,9 @@ def test_a_training_killed_twice_gives_the_same_curve_and_weights_to_the_bit(
 ):
     out = tmp_path / "killed"
     for at_step, at_checkpoint, resume in ((10, 99, []), (99, 15, ["--resume"])):
+        killed = [sys.executable, "-c", KILLED, str(at_step), str(at_checkpoint)]
         child = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                KILLED,
-                str(at_step),
-                str(at_checkpoint),
-                "train",
-                *asked,
-                "--out",
-                str(out),
-                *resume,
-            ],
+            [*killed, "train", *asked, "--out", str(out), *resume],
             capture_output=True,
             text=True,
             check=False,
@@ -162,7 +141,7 @@ def test_a_training_killed_twice_gives_the_same_curve_and_weights_to_the_bit(
     assert len(curve(out)) == 15
     with open(out / "log.csv", "a") as file:
         file.write("16,2048,3.1")  # a row that the end cut off
-    assert main(["train", *asked, "--out", str(out), "--resume", "--json"]) == 0
+    train(*asked, "--out", out, "--resume", "--json")
     printed, notes = capsys.readouterr()
     assert "continuing after step 12 of 24" in notes
     assert json.loads(printed)["resumed_at_step"] == 12
@@ -190,13 +169,13 @@ def test_an_interrupted_training_saves_its_step_first(asked, whole, tmp_path, mo
     assert said.rstrip().endswith("--resume")
     assert checkpoints(out / "checkpoints")[0].name == "step-00000005"
     monkeypatch.undo()
-    assert main(["train", *asked, "--out", str(out), "--resume"]) == 0
+    train(*asked, "--out", out, "--resume")
     assert curve(out) == curve(whole)
 
 
 def test_a_finished_training_is_said_again_and_not_trained(whole, asked, capsys):
     before = (whole / "log.csv").read_bytes()
-    assert main(["train", *asked, "--out", str(whole), "--resume", "--keep", "3", "--json"]) == 0
+    train(*asked, "--out", whole, "--resume", "--keep", "3", "--json")
     assert json.loads(capsys.readouterr().out)["resumed_at_step"] == 24
     assert (whole / "log.csv").read_bytes() == before
 
@@ -209,25 +188,14 @@ def test_every_kind_of_operator_goes_on_to_the_bit_in_bfloat16_with_normalised_w
     recipe.write_text(
         quick_recipe.read_text().replace("float32", "bfloat16") + "weight_norm: true\n"
     )
-    arguments = [
-        f"512(meta=8): {' '.join(OPERATORS)}",
-        *asked[1:-2],
-        "--recipe",
-        str(recipe),
-        "--tokens",
-        "512",
-        "--width-factor",
-        "8",
-        "--checkpoint-every-tokens",
-        "256",
-        "--out",
-        str(out),
-    ]
-    assert main(["train", *arguments]) == 0
+    options = ["--tokens", "512", "--width-factor", "8", "--checkpoint-every-tokens", "256"]
+    arguments = [f"512(meta=8): {' '.join(OPERATORS)}", *asked[1:-2], *options]
+    arguments += ["--recipe", recipe, "--out", out]
+    train(*arguments)
     shutil.copytree(out, kept)
     shutil.rmtree(out / "checkpoints" / "step-00000004")
     shutil.rmtree(out / "final")
-    assert main(["train", *arguments, "--resume"]) == 0
+    train(*arguments, "--resume")
     assert curve(out) == curve(kept)
     ours, theirs = (load_model(folder / "final").state_dict() for folder in (out, kept))
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
@@ -255,7 +223,7 @@ def test_a_damaged_checkpoint_is_named_and_an_earlier_one_gives_the_same_curve(
 ):
     path = copied / "checkpoints" / "step-00000021" / name
     damage(path)
-    assert main(["train", *asked, "--out", str(copied), "--resume"]) == 0
+    train(*asked, "--out", copied, "--resume")
     notes = capsys.readouterr().err
     assert f"{path}" in notes
     assert "continuing after step 18 of 24" in notes
@@ -276,7 +244,7 @@ def test_a_damaged_log_is_named_with_its_place(copied, asked, capsys):
         assert f"{log}: is damaged: {message}" in line
         assert "delete it to continue without the losses of earlier steps" in line
     log.unlink()
-    assert main(["train", *asked, "--out", str(copied), "--resume"]) == 0
+    train(*asked, "--out", copied, "--resume")
 
 
 def test_checkpoint_files_of_which_none_is_usable_are_named(copied, asked, capsys):
@@ -405,20 +373,8 @@ def test_lengths_beyond_the_rotary_range_name_it(asked, tmp_path, capsys):
         " 'a(head_dim=16,rope_factor=2.0,rope_original=16)': rope_original x rope_factor = 32"
         " positions"
     ) in line
-    assert (
-        main(
-            [
-                "train",
-                arch.replace("(meta=8)", ""),
-                *asked[1:],
-                "--tokens",
-                "128",
-                "--out",
-                str(tmp_path / "run"),
-            ]
-        )
-        == 0
-    )
+    arch = arch.replace("(meta=8)", "")
+    train(arch, *asked[1:], "--tokens", 128, "--out", tmp_path / "run")
 
 
 def test_a_tokenizer_that_does_not_fit_names_both_numbers(asked, whole, tmp_path, capsys):
@@ -428,22 +384,8 @@ def test_a_tokenizer_that_does_not_fit_names_both_numbers(asked, whole, tmp_path
         capsys,
     )
     assert "has 300 tokens, but the architecture's vocabulary is 256" in line
-    assert (
-        main(
-            [
-                "train",
-                "64(vocab=320): f",
-                *asked[1:],
-                "--tokens",
-                "128",
-                "--tokenizer",
-                tokenizer,
-                "--out",
-                str(tmp_path / "run"),
-            ]
-        )
-        == 0
-    )
+    options = ["--tokens", 128, "--tokenizer", tokenizer, "--out", tmp_path / "run"]
+    train("64(vocab=320): f", *asked[1:], *options)
     assert "20 of the architecture's 320 are never seen" in capsys.readouterr().err
     assert load_model(tmp_path / "run" / "final").architecture.vocab == 320
 
@@ -465,11 +407,8 @@ def test_divergence_ends_with_its_reason_and_the_last_checkpoint_stays(
     line = refused([*asked, "--out", tmp_path / "run"], capsys, code=4)
     assert "training loss became nan after 896 tokens; the last checkpoint is" in line
     assert line.endswith("step-00000006")
-    assert (
-        load_model(checkpoints(tmp_path / "run" / "checkpoints")[0])
-        .embedding.weight.isfinite()
-        .all()
-    )
+    last = load_model(checkpoints(tmp_path / "run" / "checkpoints")[0])
+    assert last.embedding.weight.isfinite().all()
     assert not (tmp_path / "run" / "final").exists()
 
 

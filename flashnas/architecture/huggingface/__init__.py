@@ -62,8 +62,7 @@ MODEL_TYPES: dict[str, Callable[[HfConfig], Architecture]] = {
 # what every model of these types has and no operator of flashnas computes
 LACKING = {
     "falcon_h1": "attention and Mamba2 side by side with an output projection each (the operator"
-    " `h` has one"
-    " for both)",
+    " `h` has one for both)",
     "falcon_mamba": "Mamba with normalised time steps, B and C",
     "granitemoehybrid": "multipliers of embeddings, attention and residuals",
     "hymba": "key/value caches that several layers share",
