@@ -8,12 +8,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from flashnas.api.calling import Figures, check_out, silent, takes
+from flashnas.api.calling import check_out, silent, takes
 from flashnas.base.settings import option, over, settings_of
 from flashnas.study.config import SearchConfig
 
 if TYPE_CHECKING:
     from flashnas.api.run import Run
+    from flashnas.study.plan import Plan
     from flashnas.study.progress import Progress
     from flashnas.study.progress import Snapshot as Snapshot
 
@@ -170,7 +171,7 @@ def plan(
     objects: Mapping[str, Any],
     note: Callable[[str], None] = silent,
     evaluator: Callable[[Any], Any] | None = None,
-) -> Figures:
+) -> Plan:
     """What `search` with the same keywords would evaluate, and for how long. Nothing is written but
     the corpus' cache.
 
@@ -178,17 +179,16 @@ def plan(
         evaluator (Callable): as of `search`.
 
     Returns:
-        Figures: the space's size, the fastest network, baselines, candidates, training tokens of
+        Plan: the space's size, the fastest network, baselines, candidates, training tokens of
             each and of
         all, and `seconds`, from a few timed steps. `print` shows them.
     """
     if options.out is not None:
         check_out(options)
 
-    from flashnas.study.plan import plan as planned
-    from flashnas.study.plan import plan_text
+    from flashnas.study import plan as module
 
-    return Figures(planned(options.config, note=note, evaluator=evaluator, **objects), plan_text)
+    return module.plan(options.config, note=note, evaluator=evaluator, **objects)
 
 
 def default_out(options: SearchOptions, objects: Mapping[str, Any]) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
@@ -16,9 +17,9 @@ from flashnas.runs.answer import (
     Experiment,
     FullTraining,
     Reasons,
-    Rival,
     Standing,
     ToChange,
+    WithoutFloor,
 )
 from flashnas.search.trial import Trial
 from flashnas.study.comparison import (
@@ -60,7 +61,7 @@ def answer_of(
     known = known_models(problem)
     compared = Compared.of(scorer, [*front, *baselines], list(known.values()))
     keeping = [trial for trial in front if (trial.expected_recall or 0.0) >= floor]
-    chosen, freest = min(keeping or front, key=value_of), min(front, key=value_of)
+    chosen = min(keeping or front, key=value_of)
     free = {trial.hash for trial in keeping or front}
     standings = tuple(_standing(compared, trial, chosen, free) for trial in front)
     tied = [
@@ -68,48 +69,25 @@ def answer_of(
         for trial, standing in zip(front, standings, strict=True)
         if standing.tied and trial.hash in free
     ]
-    pure = min(baselines, key=value_of, default=None)
-    attention = [
-        trial
-        for trial in baselines
-        if {spec.kind for spec in trial.architecture.operators if spec.mixes_tokens} == {"a"}
-    ]
     before = expected.networks[expected.best(floor)].notation
-    free_difference, free_sd, _ = compared.difference(freest.hash, chosen.hash)
-    network = chosen.architecture
+    keeps = below_zero((chosen.expected_recall or 0.0) - floor, chosen.expected_recall_sd or 0.0)
     return Answer(
         recommended=chosen.hash,
         standings=standings,
         baselines=tuple(_standing(compared, trial, chosen, free) for trial in baselines),
         cheapest=tied[0].hash,
-        pure=Rival() if pure is None else rival_of(problem, compared, chosen, pure),
-        transformer=rival_of(problem, compared, chosen, min(attention, key=value_of))
-        if attention
-        else Rival(),
-        reasons=Reasons()
-        if pure is None or pure.hash == chosen.hash
-        else _reasons(scorer, chosen, pure),
+        **_stacks(problem, compared, chosen, baselines),
         known=tuple(
             known_model(problem, compared, name, model, chosen) for name, model in known.items()
         ),
-        other_calibration=other_calibration(problem, expected, network),
-        support=None if pure is None else support_of(network, pure.architecture),
-        training=_full_training(network, scorer.tokens),
-        experiment=_experiment(scorer, compared, chosen, tied),
+        other_calibration=other_calibration(problem, expected, chosen.architecture),
+        training=_full_training(chosen.architecture, scorer.tokens),
+        experiment=_experiment(compared, chosen, tied),
         limit=_limit(problem, expected, chosen),
         min_recall=floor,
         kept=bool(keeping),
-        keeps=1.0
-        - below_zero((chosen.expected_recall or 0.0) - floor, chosen.expected_recall_sd or 0.0),
-        without_floor={}
-        if freest.hash == chosen.hash
-        else {
-            "hash": freest.hash,
-            "notation": freest.notation,
-            "expected_recall": freest.expected_recall or 0.0,
-            "difference": free_difference,
-            "sd": free_sd,
-        },
+        keeps=1.0 - keeps,
+        without_floor=_without_floor(compared, chosen, min(front, key=value_of)),
         above_budget=tuple(
             trial.hash
             for trial in front
@@ -122,6 +100,45 @@ def answer_of(
         train_tokens=scorer.tokens,
         extrapolated=scorer.extrapolated,
     )
+
+
+def _stacks(
+    problem: Problem, compared: Compared, chosen: Trial, baselines: Sequence[Trial]
+) -> dict[str, Any]:
+    """The entries of the answer about the best pure stack and the best stack of attention."""
+    assert problem.scorer is not None
+    pure = min(baselines, key=value_of, default=None)
+    if pure is None:
+        return {}
+    attention = [
+        trial
+        for trial in baselines
+        if {spec.kind for spec in trial.architecture.operators if spec.mixes_tokens} == {"a"}
+    ]
+    found: dict[str, Any] = {
+        "pure": rival_of(problem, compared, chosen, pure),
+        "support": support_of(chosen.architecture, pure.architecture),
+    }
+    if attention:
+        best = min(attention, key=value_of)
+        found["transformer"] = rival_of(problem, compared, chosen, best)
+    if pure.hash != chosen.hash:
+        found["reasons"] = _reasons(problem.scorer, chosen, pure)
+    return found
+
+
+def _without_floor(compared: Compared, chosen: Trial, best: Trial) -> WithoutFloor:
+    """best: what would be recommended without the floor for recall."""
+    if best.hash == chosen.hash:
+        return {}
+    difference, sd, _ = compared.difference(best.hash, chosen.hash)
+    return {
+        "hash": best.hash,
+        "notation": best.notation,
+        "expected_recall": best.expected_recall or 0.0,
+        "difference": difference,
+        "sd": sd,
+    }
 
 
 def value_of(trial: Trial) -> float:
@@ -168,12 +185,7 @@ def _full_training(network: Architecture, tokens: float) -> FullTraining:
     }
 
 
-def _experiment(
-    scorer: EvidenceScorer,
-    compared: Compared,
-    chosen: Trial,
-    tied: Sequence[Trial],
-) -> Experiment:
+def _experiment(compared: Compared, chosen: Trial, tied: Sequence[Trial]) -> Experiment:
     """Train the recommended network and its closest rival, TOKENS_EACH tokens for each parameter."""
     rivals = [trial for trial in tied if trial.hash != chosen.hash]
     if not rivals:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -119,29 +119,29 @@ def explore(
         population=POPULATION,
         tournament=TOURNAMENT,
     )
-    scored: dict[Any, Scored] = {}
+    scored: dict[Any, Trial] = {}
     quiet, enough, best = 0, QUIET_CYCLES, np.inf
     while tried < MAX_TRIED and quiet < enough:
         genotypes = evolution.ask()
         fitted = {genotype: evolution.fitted(genotype) for genotype in genotypes}
-        new = _scored(fitted, scorer)
+        new = _scored(fitted, scorer, min_recall)
         before = len(scored)
         scored |= new
         enough = QUIET_CYCLES if len(scored) - before >= CYCLE / 4 else QUIET_WHEN_SPARSE
-        evolution.tell(_trial(genotype, new.get(genotype), min_recall) for genotype in genotypes)
-        level = _level(scored.values(), min_recall)
+        evolution.tell(
+            new.get(genotype) or Trial.of(None, genotype=genotype) for genotype in genotypes
+        )
+        level = _level(scored.values())
         quiet, best = (quiet + 1 if level > best - BETTER else 0), min(best, level)
     if not scored:
-        floor = (
-            f" and has an expected recall of {min_recall:g} or more"
-            if fitter.allowed is not None
-            else ""
-        )
+        floor = ""
+        if fitter.allowed is not None:
+            floor = f" and has an expected recall of {min_recall:g} or more"
         raise BudgetError(
             f"none of {tried:,} networks of space {space.name!r} that were tried meets the"
             f" budget{floor}"
         )
-    found = _expected(scored)
+    found = _explored(scored.values())
     even = {}
     for index in {*found.front(min_recall), *found.front(None)}:
         network = found.networks[index]
@@ -149,18 +149,14 @@ def explore(
         genotype = space.locate(ordered)
         if genotype is not None:
             even[genotype] = fitter.latency_of(genotype)
-    return _expected(scored | _scored(even, scorer))
+    return _explored((scored | _scored(even, scorer, min_recall)).values())
 
 
-class Scored(NamedTuple):
-    network: Architecture
-    latency_ms: float
-    value: float
-    recall: float
-
-
-def _scored(fitted: Mapping[Any, tuple[Any, float | None]], scorer: Scorer) -> dict[Any, Scored]:
-    """Those genotypes of which a width meets the budgets."""
+def _scored(
+    fitted: Mapping[Any, tuple[Any, float | None]], scorer: Scorer, min_recall: float
+) -> dict[Any, Trial]:
+    """Trials of the genotypes of which a width meets the budgets. Their values are the value that
+    ranks, the latency, and what the recall lacks to the floor."""
     within = {
         genotype: (network, latency_ms)
         for genotype, (network, latency_ms) in fitted.items()
@@ -168,26 +164,29 @@ def _scored(fitted: Mapping[Any, tuple[Any, float | None]], scorer: Scorer) -> d
     }
     networks = [network for network, _ in within.values()]
     values, recalls = scorer.values(networks), scorer.recalls(networks)
-    return {
-        genotype: Scored(network, latency_ms, float(value), float(recall))
-        for (genotype, (network, latency_ms)), value, recall in zip(
-            within.items(), values, recalls, strict=True
+    trials = {}
+    for (genotype, (network, latency_ms)), value, recall in zip(
+        within.items(), values.tolist(), recalls.tolist(), strict=True
+    ):
+        trials[genotype] = Trial(
+            genotype=genotype,
+            architecture=network,
+            state="expected",
+            latency_ms=latency_ms,
+            expected_recall=recall,
+            values=(value, latency_ms, max(0.0, min_recall - recall)),
         )
-    }
+    return trials
 
 
-def _trial(genotype: Any, scored: Scored | None, min_recall: float) -> Trial:
-    if scored is None:
-        return Trial.of(None, genotype=genotype)
-    lacking = max(0.0, min_recall - scored.recall)
-    values = (scored.value, scored.latency_ms, lacking)
-    return Trial(genotype=genotype, architecture=scored.network, state="expected", values=values)
-
-
-def _expected(scored: Mapping[Any, Scored]) -> Explored:
-    networks, latencies, values, recalls = zip(*scored.values(), strict=True)
+def _explored(trials: Iterable[Trial]) -> Explored:
+    trials = list(trials)
     return Explored(
-        list(scored), list(networks), np.array(latencies), np.array(values), np.array(recalls)
+        [trial.genotype for trial in trials],
+        [trial.architecture for trial in trials],
+        np.array([trial.latency_ms for trial in trials]),
+        np.array([trial.point[0] for trial in trials]),
+        np.array([trial.expected_recall for trial in trials]),
     )
 
 
@@ -195,10 +194,9 @@ def _no_network(network: Any) -> tuple[float, ...]:
     raise AssertionError("all objectives of a candidate are told with it")
 
 
-def _level(scored: Iterable[Scored], min_recall: float) -> float:
+def _level(trials: Iterable[Trial]) -> float:
     """The lowest value with the recall and without it, added up."""
-    values = np.array([[value, recall] for _, _, value, recall in scored]).reshape(-1, 2)
-    keeping = values[values[:, 1] >= min_recall, 0]
-    if not len(keeping):
-        return float(values[:, 0].min(initial=np.inf))
-    return float(values[:, 0].min() + keeping.min() - KEEPING)
+    points = np.array([trial.point for trial in trials]).reshape(-1, 3)
+    keeping = points[points[:, 2] == 0, 0]
+    lowest = float(points[:, 0].min(initial=np.inf))
+    return lowest + float(keeping.min()) - KEEPING if len(keeping) else lowest

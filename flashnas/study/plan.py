@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 from flashnas.base.errors import RunError
@@ -14,23 +14,107 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.opening import executor_of, side_by_side
 from flashnas.study.problem import Note, Problem, load_problem
 from flashnas.study.progress import Clock, training_plan
+from flashnas.study.scores import Scores
 
 TIMED_STEPS = 3  # optimizer steps of the training that is timed
 FORWARD_SHARE = 1 / 3  # time of a validation token over that of a training token: no backward pass
 
 
-def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -> dict[str, Any]:
-    """What `run_search` with the same arguments would evaluate, JSON-ready.
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a search would evaluate.
 
-    Returns:
-        widths: hidden sizes; empty for a space with architectures of its own. fastest,
-            fastest_metrics: the smallest network by the budgets, or by latency_ms. baselines:
-            notation None where no width meets the budgets. evaluations: baselines and candidates,
-            equal networks once, without those that are known. bench, start_from: which of these
-            answer, in words. tokens: training tokens of all. tokens_per_s: of one worker, from a
-            few timed steps, or None. rate: in its place, the assumed FLOP/s of a device that is not
-            here, in words. seconds: of the whole search with its workers; None with the user's
-            evaluator. flops_each: of the longest training.
+    Attributes:
+        widths: hidden sizes; empty for a space with architectures of its own.
+        fastest, fastest_metrics: the smallest network by the budgets, or by latency_ms.
+        baselines: label, and notation or None where no width meets the budgets.
+        evaluations: baselines and candidates, equal networks once, without those that are known.
+        bench, start_from: which of these answer, in words.
+        tokens: training tokens of all.
+        tokens_per_s: of one worker, from a few timed steps, or None; rate: in its place, the
+            assumed FLOP/s of a device that is not here, in words.
+        seconds: of the whole search with its workers; None with the user's evaluator.
+        flops_each: of the longest training.
+    """
+
+    space: str
+    space_size: float
+    widths: tuple[int, ...]
+    budgets: dict[str, float]
+    fastest: str | None
+    fastest_metrics: dict[str, float]
+    baselines: list[dict[str, str | None]]
+    candidates: int
+    evaluations: int
+    width_factor: int | None
+    proxy_widths: tuple[int, ...]
+    known: int
+    bench: str
+    start_from: str
+    tokens_each: int
+    tokens: int
+    tokens_per_s: float | None
+    seconds: float | None
+    workers: int
+    flops_each: float
+    rate: str
+    time_limit_s: float
+    flops: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def __str__(self) -> str:
+        widths = f", widths {self.widths[0]} to {self.widths[-1]}" if self.widths else ""
+        fitting = sum(entry["notation"] is not None for entry in self.baselines)
+        metrics = self.fastest_metrics
+        metric = next((name for name in ("latency_ms", *self.budgets) if name in metrics), None)
+        lines = [f"space      {self.space}: {self.space_size:,.0f} genotypes{widths}"]
+        if metric is not None:
+            lines.append(f"fastest    {metric} {metrics[metric]:,.4g}: {self.fastest}")
+        lines += [f"budget     {name} {limit:,.6g}" for name, limit in self.budgets.items()]
+        if not self.candidates:
+            lines.append(
+                "evaluated  nothing is trained: published trainings alone answer, for networks of"
+                f" the space and {fitting} baselines"
+            )
+        else:
+            lines.append(
+                f"evaluated  {self.evaluations} networks: {self.candidates} candidates and"
+                f" {fitting} of {len(self.baselines)} baselines, which meet the"
+                f" budgets{', but for those that are known' if self.known else ''}"
+            )
+        if self.bench:
+            lines.append(f"bench      {self.bench}")
+        if self.start_from:
+            lines.append(f"start from {self.start_from}")
+        return "\n".join([*lines, *self._training_lines()])
+
+    def _training_lines(self) -> list[str]:
+        """Tokens, time limit and time of the trainings."""
+        lines = []
+        if self.tokens:
+            narrow = self.proxy_widths
+            shrunk = f" at width {narrow[0]} to {narrow[-1]}" if narrow else ""
+            flops = ""
+            if self.flops_each:
+                flops = f"; up to {self.flops_each:.1e} FLOP each, about {self.flops:.1e} in all"
+            lines.append(
+                f"training   {self.tokens_each:,} tokens each{shrunk}, {self.tokens:,} in all{flops}"
+            )
+            lines.append(f"limit      {self.time_limit_s:,.0f} s a training")
+        if self.seconds:
+            took, pace = f"{self.seconds / 3600:,.1f} h", self.rate or "an assumed pace"
+            if self.tokens_per_s is not None:
+                took = f"{self.seconds / 60:,.1f} min"
+                pace = f"{self.tokens_per_s:,.0f} tokens/s each"
+            workers = f"{self.workers} worker{'s' * (self.workers > 1)}"
+            lines.append(f"time       about {took} with {workers}, at {pace}")
+        return lines
+
+
+def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -> Plan:
+    """What `run_search` with the same arguments would evaluate.
 
     Raises:
         FlashnasError: for whatever would stop the search before its first evaluation.
@@ -40,118 +124,69 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
         return _planned(problem, note)
 
 
-def _planned(problem: Problem, note: Note) -> dict[str, Any]:
+def _planned(problem: Problem, note: Note) -> Plan:
     config = problem.config
     for line in problem.notes:
         note(line)
-    baselines, new, trained = problem.baselines, problem.new_baselines, problem.recipe
-    limit, scores = problem.time_limit, problem.scores
+    baselines, new, recipe = problem.baselines, problem.new_baselines, problem.recipe
+    limit, earlier = problem.time_limit, problem.scores.known
     known = {network.hash for _, network in baselines if network is not None} - set(new)
     known |= {network.hash for _, network, _ in problem.known_networks()}
     fastest = problem.fitter.fastest(config.seed)
     widths = tuple(getattr(problem.space, "hidden_sizes", ()))
     rate, pace = None, 1.0
-    if trained is not None and not limit.elsewhere:
-        rate, pace = timed(problem, list(new.values()))
     workers = config.workers or 1
     if not limit.elsewhere:
+        if recipe is not None:
+            rate, pace = timed(problem, list(new.values()))
         executor = executor_of(problem, note)
         workers = executor.workers
         side_by_side(problem, executor, note)
     clock = Clock(training_plan(problem, workers))
     evaluations = len(clock.plan.baselines) + clock.plan.candidates
-    each = 0 if trained is None else trained.steps * trained.batch_tokens
-    bench = (
-        scores.no_bench() and f"not used; {scores.no_bench()}"
-        if scores.bench is None
-        else (
-            f"{scores.bench.bench}: the search starts from {len(known)} networks that it has scores"
-            " for; it has"
-            f" {len(scores.bench)}"
-        )
-    )
-    return {
-        "space": problem.space.name,
-        "space_size": float(problem.space.size()),
-        "widths": widths,
-        "budgets": dict(config.budgets),
-        "fastest": None if fastest is None else fastest[0].notation,
-        "fastest_metrics": {} if fastest is None else fastest[1],
-        "baselines": [
+    tokens_each = 0 if recipe is None else recipe.steps * recipe.batch_tokens
+    factor = None if recipe is None else recipe.width_factor
+    return Plan(
+        space=problem.space.name,
+        space_size=float(problem.space.size()),
+        widths=widths,
+        budgets=dict(config.budgets),
+        fastest=None if fastest is None else fastest[0].notation,
+        fastest_metrics={} if fastest is None else dict(fastest[1]),
+        baselines=[
             {"label": label, "notation": None if network is None else network.notation}
             for label, network in baselines
         ],
-        "candidates": clock.plan.candidates,
-        "evaluations": evaluations,
-        "width_factor": None if trained is None else trained.width_factor,
-        "proxy_widths": ()
-        if trained is None
-        else tuple(width // trained.width_factor for width in widths),
-        "known": len(known),
-        "bench": bench,
-        "start_from": ""
-        if problem.scores.known is None
-        else f"{', '.join(str(run.path) for run in problem.scores.known.runs)}:"
-        f" {len(problem.scores.known.by_hash)} trained networks",
-        "tokens_each": each,
-        "tokens": each * evaluations,
-        "tokens_per_s": rate,
-        "seconds": pace * (clock.remaining_s or 0.0) if each else None,
-        "workers": workers,
-        "flops_each": limit.flops,
-        "rate": limit.elsewhere,
-        "time_limit_s": limit.seconds,
-        "flops": evaluations * limit.mean_flops,
-    }
+        candidates=clock.plan.candidates,
+        evaluations=evaluations,
+        width_factor=factor,
+        proxy_widths=() if factor is None else tuple(width // factor for width in widths),
+        known=len(known),
+        bench=_bench_words(problem.scores, len(known)),
+        start_from=""
+        if earlier is None
+        else f"{', '.join(str(run.path) for run in earlier.runs)}:"
+        f" {len(earlier.by_hash)} trained networks",
+        tokens_each=tokens_each,
+        tokens=tokens_each * evaluations,
+        tokens_per_s=rate,
+        seconds=pace * (clock.remaining_s or 0.0) if tokens_each else None,
+        workers=workers,
+        flops_each=limit.flops,
+        rate=limit.elsewhere,
+        time_limit_s=limit.seconds,
+        flops=evaluations * limit.mean_flops,
+    )
 
 
-def plan_text(values: dict[str, Any]) -> str:
-    planned, fastest = SimpleNamespace(**values), values["fastest_metrics"]
-    widths = f", widths {planned.widths[0]} to {planned.widths[-1]}" if planned.widths else ""
-    fitting = sum(entry["notation"] is not None for entry in planned.baselines)
-    metric = next((name for name in ("latency_ms", *planned.budgets) if name in fastest), None)
-    lines = [f"space      {planned.space}: {planned.space_size:,.0f} genotypes{widths}"]
-    if metric is not None:
-        lines.append(f"fastest    {metric} {fastest[metric]:,.4g}: {planned.fastest}")
-    lines += [f"budget     {name} {limit:,.6g}" for name, limit in planned.budgets.items()]
-    if not planned.candidates:
-        lines.append(
-            "evaluated  nothing is trained: published trainings alone answer, for networks of"
-            f" the space and {fitting} baselines"
-        )
-    else:
-        lines.append(
-            f"evaluated  {planned.evaluations} networks: {planned.candidates} candidates and"
-            f" {fitting} of {len(planned.baselines)} baselines, which meet the"
-            f" budgets{', but for those that are known' if planned.known else ''}"
-        )
-    if planned.bench:
-        lines.append(f"bench      {planned.bench}")
-    if planned.start_from:
-        lines.append(f"start from {planned.start_from}")
-    if planned.tokens:
-        narrow = planned.proxy_widths
-        shrunk = f" at width {narrow[0]} to {narrow[-1]}" if narrow else ""
-        flops = (
-            f"; up to {planned.flops_each:.1e} FLOP each, about {planned.flops:.1e} in all"
-            if planned.flops_each
-            else ""
-        )
-        lines.append(
-            f"training   {planned.tokens_each:,} tokens each{shrunk}, {planned.tokens:,} in all"
-            f"{flops}"
-        )
-        lines.append(f"limit      {planned.time_limit_s:,.0f} s a training")
-    if planned.seconds:
-        took, at = f"{planned.seconds / 3600:,.1f} h", planned.rate or "an assumed pace"
-        if planned.tokens_per_s is not None:
-            took, at = (
-                f"{planned.seconds / 60:,.1f} min",
-                f"{planned.tokens_per_s:,.0f} tokens/s each",
-            )
-        workers = f"{planned.workers} worker{'s' * (planned.workers > 1)}"
-        lines.append(f"time       about {took} with {workers}, at {at}")
-    return "\n".join(lines)
+def _bench_words(scores: Scores, known: int) -> str:
+    bench = scores.bench
+    if bench is None:
+        return f"not used; {reason}" if (reason := scores.no_bench()) else ""
+    return (
+        f"{bench.bench}: the search starts from {known} networks that it has scores for; it has"
+        f" {len(bench)}"
+    )
 
 
 def timed(problem: Problem, networks: list[Any]) -> tuple[float, float]:

@@ -214,33 +214,17 @@ def load_problem(
     started = time.monotonic()
     space = load_space(config.space) if space is None else space
     checks.check_objects(space, sampler, evaluator, table)
-    evaluated = evaluator is not None
     with foreign_errors(("space", space), direct=False):
-        checks.check_space(space)
-        if config.vocab is not None:
-            if not isinstance(space, OperatorSpace):
-                config.wrong("vocab", f"needs a space of flashnas' operators; got {space.name!r}")
-            space = space.with_vocab(config.vocab)
-        table = config.table if table is None else table
-        costs = load_costs(config, table, workload, evaluated=evaluated)
-        checks.check_networks(space, trained=not evaluated, timed=isinstance(costs, TableCosts))
-        if isinstance(costs, TableCosts):
-            name = table if isinstance(table, str) else costs.model.table.name
-            config = dataclasses.replace(config, table=name)
-            checks.check_answerable(space, costs.model, config)
-        config, notes = ranked(config, space, costed=costs.known, evaluated=evaluated)
+        config, space, costs = load_searched(
+            config, space, config.table if table is None else table, workload, evaluator
+        )
+        config, notes = ranked(config, space, costed=costs.known, evaluated=evaluator is not None)
         limits = load_limits(config, space, costs)
         earlier = known_runs(config.start_from, space) if config.start_from else None
-        if evaluated:
-            recipe = None
-            if config.trials and config.processes_per_candidate > 1:
-                config.wrong(
-                    "processes_per_candidate",
-                    "are those of trainings, which an evaluator of one's own does not do",
-                )
-        else:
-            config, recipe, lines = load_trainings(config, space, recipe, earlier, plan=plan)
-            notes += lines
+        config, recipe, lines = load_trainings(
+            config, space, recipe, earlier, evaluated=evaluator is not None, plan=plan
+        )
+        notes += lines
         scorer = None
         if config.rank_by == "full":
             scorer = load_scorer(config.evidence, config.planned_tokens, recipe, notes.append)
@@ -274,6 +258,26 @@ def load_problem(
     return problem
 
 
+def load_searched(
+    config: SearchConfig, space: SearchSpace[Any], table: Any, workload: Any, evaluator: Any
+) -> tuple[SearchConfig, SearchSpace[Any], Costs]:
+    """The space with the vocabulary that is asked for, and what its networks cost; the name of the
+    table enters the configuration."""
+    checks.check_space(space)
+    if config.vocab is not None:
+        if not isinstance(space, OperatorSpace):
+            config.wrong("vocab", f"needs a space of flashnas' operators; got {space.name!r}")
+        space = space.with_vocab(config.vocab)
+    costs = load_costs(config, table, workload, evaluated=evaluator is not None)
+    timed = isinstance(costs, TableCosts)
+    checks.check_networks(space, trained=evaluator is None, timed=timed)
+    if isinstance(costs, TableCosts):
+        name = table if isinstance(table, str) else costs.model.table.name
+        config = dataclasses.replace(config, table=name)
+        checks.check_answerable(space, costs.model, config)
+    return config, space, costs
+
+
 def ranked(
     config: SearchConfig, space: SearchSpace[Any], *, costed: bool, evaluated: bool
 ) -> tuple[SearchConfig, list[str]]:
@@ -289,11 +293,19 @@ def load_trainings(
     recipe: Recipe | None,
     earlier: KnownRuns | None,
     *,
+    evaluated: bool,
     plan: bool,
 ) -> tuple[SearchConfig, Recipe | None, list[str]]:
-    """The recipe of the short trainings, and lines on them; None and no trials where none can
-    change the answer."""
+    """The recipe of the short trainings, and lines on them; None where an evaluator scores, and
+    None with no trials where no training can change the answer."""
     if config.trials == 0:
+        return config, None, []
+    if evaluated:
+        if config.processes_per_candidate > 1:
+            config.wrong(
+                "processes_per_candidate",
+                "are those of trainings, which an evaluator of one's own does not do",
+            )
         return config, None, []
     recipe = recipe_of(config, space, recipe, earlier)
     if reason := untrained(config, space, recipe):
