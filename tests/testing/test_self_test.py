@@ -96,7 +96,7 @@ def test_a_kernel_that_raises_has_failed(monkeypatch):
 def test_a_backend_that_refuses_is_told():
     result = check_layer("d", "fla", "float32", tokens=TOKENS)
     assert result.status == "refused"
-    assert "backend fla cannot run it" in result.reason
+    assert "backend fla cannot" in result.reason
 
 
 @pytest.mark.slow  # two processes that import torch

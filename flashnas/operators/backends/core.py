@@ -15,7 +15,7 @@ and torch elsewhere; what it covers but cannot run is an error. `core.of(x).name
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from flashnas.base.errors import OperatorError
 from flashnas.base.text import one_of
 from flashnas.operators.backends import BACKENDS, fla, flash_attn, mamba_ssm
-from flashnas.operators.backends.library import Function, Pair, without_gradients
+from flashnas.operators.backends.library import Function, Library, Pair
 
 LIBRARIES = {
     library.name: library for library in (fla.LIBRARY, mamba_ssm.LIBRARY, flash_attn.LIBRARY)
@@ -69,13 +69,9 @@ class Core:
         self.choose("auto")
 
     def choose(self, backend: str) -> None:
-        """Raises OperatorError for an unknown name and for a package that is not installed."""
-        if backend not in BACKENDS:
-            raise OperatorError(one_of("backend", backend, BACKENDS))
+        """Take that one of BACKENDS from now on."""
         self.backend = backend
         self._found: dict[tuple[bool, torch.dtype], Kernels] = {}
-        if backend in self._libraries() and (missing := LIBRARIES[backend].missing()):
-            raise self._refused(missing)
 
     def of(self, x: Tensor) -> Kernels:
         """What runs for activations like x; raises OperatorError if the chosen library cannot."""
@@ -86,22 +82,17 @@ class Core:
 
     def kernels(self, device: str, dtype: torch.dtype) -> Kernels:
         """What runs on that device for activations of that dtype."""
-        names = self._libraries()
-        if self.backend == "auto":
-            names = names if device == "cuda" else ()
-        else:  # is tried on every device, so that its refusal is told
-            names = tuple(name for name in names if name == self.backend)
-        reason = ""
-        for name in names:
-            reason = self._reason(name, device, dtype)
-            if not reason:
-                library = LIBRARIES[name]
-                forward, step = library.kernels[self.kind](dtype)
-                return Kernels(
-                    forward, without_gradients(step, self._own.step), f"{name} {library.version()}"
+        for library in self._libraries():
+            if reason := self._reason(library, device, dtype):
+                if self.backend == "auto":
+                    continue
+                raise OperatorError(
+                    f"operator {self.operator}: backend {self.backend} cannot run it: {reason};"
+                    " allowed here: auto, torch"
                 )
-        if names and self.backend != "auto":
-            raise self._refused(reason)
+            forward, step = library.kernels[self.kind](dtype)
+            step = _without_gradients(step, self._own.step)
+            return Kernels(forward, step, f"{library.name} {library.version()}")
         return self._own
 
     def rejected(self, device: str, dtype: torch.dtype) -> dict[str, str]:
@@ -109,54 +100,53 @@ class Core:
         does not.
         """
         reasons: dict[str, str] = {}
-        for name in self._libraries() if device == "cuda" else ():
-            reason = self._reason(name, device, dtype)
-            if not reason:
-                break
-            reasons[name] = reason
+        for library in self._libraries():
+            if device in library.devices:
+                if not (reason := self._reason(library, device, dtype)):
+                    break
+                reasons[library.name] = reason
         return reasons
 
-    def _libraries(self) -> tuple[str, ...]:
-        return CORES.get(self.kind, ())
+    def _libraries(self) -> list[Library]:
+        names = CORES.get(self.kind, ())
+        return [LIBRARIES[name] for name in names if self.backend in ("auto", name)]
 
-    def _reason(self, name: str, device: str, dtype: torch.dtype) -> str:
-        library = LIBRARIES[name]
-        reason = library.reason(self.kind, device, dtype, self.sizes)
-        if (
-            not reason
-            and self.backend == "auto"
-            and dtype == torch.float32
-            and self.kind in library.rounds
-        ):
-            return "it would round float32 to TensorFloat-32"
-        return reason
-
-    def _refused(self, reason: str) -> OperatorError:
-        return OperatorError(
-            f"operator {self.operator}: backend {self.backend} cannot run it: {reason};"
-            " allowed here: auto, torch"
+    def _reason(self, library: Library, device: str, dtype: torch.dtype) -> str:
+        """Why that library does not run, or an empty string."""
+        rounds = dtype == torch.float32 and self.kind in library.rounds
+        return library.reason(self.kind, device, dtype, self.sizes) or (
+            "it would round float32 to TensorFloat-32" if rounds and self.backend == "auto" else ""
         )
+
+
+def _without_gradients(step: Function, plain: Function) -> Function:
+    """`step`, which has no backward pass and may write into the state, where no gradient is needed;
+    else `plain`."""
+
+    def run(*arguments: Any) -> Any:
+        return plain(*arguments) if torch.is_grad_enabled() else step(*arguments)
+
+    return run
 
 
 def cores_of(module: nn.Module) -> Iterator[Core]:
     """The cores of a module and of all inside it."""
     for part in module.modules():
-        core = getattr(part, "core", None)
-        if isinstance(core, Core):
+        if isinstance(core := getattr(part, "core", None), Core):
             yield core
 
 
 def choose_backend(module: nn.Module, backend: str) -> None:
-    """Take that backend for every core of the module; raises OperatorError if it does not exist
-    here.
-    """
+    """Take that backend for every core of the module that it covers; raises OperatorError for an
+    unknown name and for a library that is not installed."""
     if backend not in BACKENDS:
         raise OperatorError(one_of("backend", backend, BACKENDS))
+    if backend in LIBRARIES and (missing := LIBRARIES[backend].missing()):
+        raise OperatorError(
+            f"backend {backend} cannot be used: {missing}; allowed here: auto, torch"
+        )
     for core in cores_of(module):
         core.choose(backend)
-    # though no core of this module would take it
-    if backend in LIBRARIES and (missing := LIBRARIES[backend].missing()):
-        raise OperatorError(f"backend {backend}: {missing}")
 
 
 def running(

@@ -10,12 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from flashnas.operators.backends.library import HALF, Library, Pair, Sizes, name_of
+from flashnas.operators.backends.library import HALF, Library, Pair, Sizes
 
-FUNCTIONS = (
-    "flash_attn_func",
-    "flash_attn_with_kvcache",
-)  # flash-attn 4 has the package, but not these
 MAX_HEAD_DIM = 256
 MIN_CAPABILITY = (8, 0)
 
@@ -45,7 +41,7 @@ def attention(dtype: torch.dtype) -> Pair:
 
 def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
     if dtype not in HALF:
-        return f"it takes bfloat16 and float16 only; got {name_of(dtype)}"
+        return f"it takes bfloat16 and float16 only; got {str(dtype).removeprefix('torch.')}"
     head_dim = sizes["head_dim"]
     if head_dim > MAX_HEAD_DIM or head_dim % 8:
         return f"it takes head_dim in multiples of 8 up to {MAX_HEAD_DIM}; got {head_dim}"
@@ -61,5 +57,4 @@ LIBRARY = Library(
     refusal=refusal,
     kernels={"attention": attention},
     least="2.7",
-    functions=FUNCTIONS,
 )

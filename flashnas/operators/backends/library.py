@@ -15,10 +15,13 @@ from typing import Any
 import torch
 from packaging.version import InvalidVersion, Version
 
+from flashnas.base.text import first_line
+
 Function = Callable[..., Any]
 Sizes = Mapping[str, int]
 Pair = tuple[Function, Function]  # of a whole sequence, of one token
 HALF = (torch.bfloat16, torch.float16)
+UNKNOWN = "of unknown version"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +34,7 @@ class Library:
     or an empty string. rounds: cores whose parallel form multiplies float32 in TensorFloat-32 (10
     bits), which nothing but an explicit choice should do. least: the oldest release whose functions
     we call as they are and whose results are right. build: what makes two builds of a release
-    differ, for records. functions: names of the package that are called; without them it is another
-    library of the same name.
+    differ, for records.
     """
 
     name: str
@@ -44,23 +46,18 @@ class Library:
     devices: tuple[str, ...] = ("cuda",)
     least: str = "0"
     build: Callable[[], str] = str
-    functions: tuple[str, ...] = ()
 
     def missing(self) -> str:
-        """Why it cannot be imported here, or an empty string."""
+        """Why it cannot be used at all, or an empty string."""
         if not importable(self.package):
             return f"the package {self.distribution} is not installed"
-        if reason := _broken(self.package, sys.modules.get(self.package)):
+        if reason := self._failure(importlib.import_module, self.package):
             return f"the package {self.distribution} {self.version()} cannot be imported: {reason}"
+        if self.version() == UNKNOWN:  # flash-attn 4 has the package of flash-attn 2 as a namespace
+            return f"the package {self.package} here is not that of {self.distribution}"
         if older_than(self.version(), self.least):
             return (
                 f"{self.distribution} {self.version()} is too old; {self.least} or later is needed"
-            )
-        module = importlib.import_module(self.package)
-        if lacking := [name for name in self.functions if not hasattr(module, name)]:
-            return (
-                f"the package {self.package} here has no {', '.join(lacking)}, which"
-                f" {self.distribution} has"
             )
         return ""
 
@@ -73,21 +70,20 @@ class Library:
         """Why it cannot run the core here, or an empty string."""
         if device not in self.devices:
             return f"it runs on {' and '.join(self.devices)} only; the tensors are on {device}"
-        return self.missing() or self.refusal(core, dtype, sizes) or self._lacking(core, dtype)
+        if reason := self.missing() or self.refusal(core, dtype, sizes):
+            return reason
+        if reason := self._failure(self.kernels[core], dtype):
+            return f"{self.distribution} {self.version()} cannot be used: {reason}"
+        return ""
 
-    def _lacking(self, core: str, dtype: torch.dtype) -> str:
-        """What is missing for that core in a library that can be imported, or an empty string."""
-        reason = _unusable(self.kernels[core], dtype, sys.modules.get(self.package))
-        return reason and f"{self.distribution} {self.version()} cannot be used: {reason}"
+    def _failure(self, function: Callable[[Any], object], argument: object) -> str:
+        return _failure(function, argument, sys.modules.get(self.package))
 
 
 def importable(package: str) -> bool:
     try:
         return importlib.util.find_spec(package) is not None
-    except (
-        ImportError,
-        ValueError,
-    ):  # a package hidden by None in sys.modules, or one without a spec
+    except (ImportError, ValueError):  # hidden by None in sys.modules, or a package without a spec
         return False
 
 
@@ -99,36 +95,21 @@ def _release(distribution: str, loaded: Any) -> str:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
-        return str(getattr(loaded, "__version__", "of unknown version"))
+        return str(getattr(loaded, "__version__", UNKNOWN))
 
 
 @functools.cache
-def _broken(package: str, loaded: Any) -> str:
-    """What importing an installed package raises, in a line; it is tried once. loaded: the module,
-    where it is."""
+def _failure(function: Callable[[Any], object], argument: object, loaded: Any) -> str:
+    """What an import raises, in a line, or an empty string; tried once. loaded: the module of the
+    library, where it is."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            importlib.import_module(package)
+            function(argument)
     # a library built for another torch raises ImportError, OSError, RuntimeError, ..
     except Exception as error:
-        return _in_a_line(error)
+        return f"{type(error).__name__}: {first_line(error)}"
     return ""
-
-
-@functools.cache
-def _unusable(build: Callable[[torch.dtype], object], dtype: torch.dtype, loaded: Any) -> str:
-    """What importing the functions of a core raises, in a line; tried once. loaded: the module of
-    the library."""
-    try:
-        build(dtype)
-    except (ImportError, AttributeError, OSError, RuntimeError) as error:
-        return _in_a_line(error)
-    return ""
-
-
-def _in_a_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
 
 
 def older_than(version: str, least: str) -> bool:
@@ -137,17 +118,3 @@ def older_than(version: str, least: str) -> bool:
         return Version(version) < Version(least)
     except InvalidVersion:
         return False
-
-
-def name_of(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
-def without_gradients(step: Function, plain: Function) -> Function:
-    """`step`, which has no backward pass and may write into the state, where no gradient is needed;
-    else `plain`."""
-
-    def run(*arguments: Any) -> Any:
-        return plain(*arguments) if torch.is_grad_enabled() else step(*arguments)
-
-    return run
