@@ -22,7 +22,7 @@ from flashnas.report.plot_data import front_unit
 from flashnas.runs.answer import Answer, Rival
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.trial import Trial
-from flashnas.study.answer import TOLD_APART
+from flashnas.study.answer import DISTINCT
 
 RECOMMENDED, TIED, ABOVE = "*", "~", "!"  # marks in the table of the terminal
 REASONS = {
@@ -124,9 +124,9 @@ def _published(run: RecordedRun, answer: Answer) -> str:
     chosen = _chosen(run, answer).name
     verdicts = (f"expected to be worse than {chosen}", f"not told apart from {chosen}", "better")
     groups: dict[str, list[str]] = {verdict: [] for verdict in verdicts}
-    for model in answer.known:
+    for model in answer.published:
         odds, time = model["probability"], model["latency_ms"]
-        verdict = verdicts[(odds > 1 - TOLD_APART) + (odds >= TOLD_APART)]
+        verdict = verdicts[(odds > 1 - DISTINCT) + (odds >= DISTINCT)]
         groups[verdict].append(model["name"] + f" ({_ms(run, time)})" * (time is not None))
     texts = [f"{verdict}: {names_text(names)}" for verdict, names in groups.items() if names]
     return _joined(*texts, "all with the vocabulary of the space" * bool(texts))
@@ -158,7 +158,7 @@ def _tied(run: RecordedRun, answer: Answer) -> str:
     chosen, tied = _chosen(run, answer), [_entry(run, key) for key in answer.tied]
     text = "none on the front"
     if tied:
-        text = f"{_names(tied)}: the probability that {chosen.name} is better is below {TOLD_APART}"
+        text = f"{_names(tied)}: the probability that {chosen.name} is better is below {DISTINCT}"
     standing = next(each for each in answer.standings if each.hash == answer.cheapest)
     cheapest = _entry(run, answer.cheapest)
     saved = 1 - (cheapest.latency_ms or 0.0) / (chosen.latency_ms or 1.0)

@@ -53,7 +53,7 @@ def shown_networks(run: RecordedRun) -> list[Shown]:
             }
             name = stack_label(trial.notation)
             shown.append(Beside(name, trial.notation, trial.label, figures, trial.hash))
-    for model in run.answer.known:
+    for model in run.answer.published:
         figures = {
             **model,
             "expected_recall": model["recall"],

@@ -214,7 +214,7 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
     factor, unit = latency_unit([*points["latency_ms"], run.budget_ms or 0.0])
     final = on_front(run, points)
     mixers, own = points["notation"].map(mixer_colours), points["hash"].map(standings.get)
-    models = run.answer.known if quality == FULL and run.answer is not None else []
+    models = run.answer.published if quality == FULL and run.answer is not None else []
     published = [
         (
             model["name"],

@@ -16,7 +16,7 @@ from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import ENGINE, Workload, load_workload
-from flashnas.reuse.known import KnownRuns, known_runs
+from flashnas.reuse.earlier_runs import EarlierRuns, earlier_runs
 from flashnas.runs.identity import device_facts, table_hash
 
 
@@ -26,7 +26,7 @@ class NewQuestion:
     latency table's, where one answers. limits: metric -> limit, as the user gave them. confidence,
     certificate: with which the limits are kept."""
 
-    known: KnownRuns
+    earlier: EarlierRuns
     objectives: tuple[str, ...]
     costs: Costs
     model: LatencyModel | None
@@ -62,9 +62,9 @@ def new_question(
         ConfigError: the networks of the runs cannot be timed by the table.
         TableError, WorkloadError: the table or workload cannot be read.
     """
-    known = known_runs(sources, space)
-    first = known.runs[0]
-    if space is not None and all(run.entry("space", "hash") != space.hash for run in known.runs):
+    earlier = earlier_runs(sources, space)
+    first = earlier.runs[0]
+    if space is not None and all(run.entry("space", "hash") != space.hash for run in earlier.runs):
         raise ConfigError(
             f"pareto.space: {space.name!r} is not the space of {first.path} as it was searched,"
             f" {first.entry('space', 'name')!r}"
@@ -81,13 +81,13 @@ def new_question(
         confidence = first.confidence
     notes = [
         f"{run.path}: not finished; {len(run.trained)} networks are trained so far"
-        for run in known.runs
+        for run in earlier.runs
         if not run.entry("finished")
     ]
-    model, costs = None, _without_table(known, table, workload)
+    model, costs = None, _without_table(earlier, table, workload)
     if costs is None:
         calibration = calibration or first.entry("question", "calibration") or ENGINE
-        model = _model(known, table, workload, (calibration, mode), notes)
+        model = _model(earlier, table, workload, (calibration, mode), notes)
         costs = TableCosts(model)
     certificate = None
     if confidence is not None:
@@ -102,7 +102,7 @@ def new_question(
             confidence=confidence,
         )
     return NewQuestion(
-        known=known,
+        earlier=earlier,
         objectives=tuple(objectives or first.objectives),
         costs=costs,
         model=model,
@@ -113,13 +113,13 @@ def new_question(
     )
 
 
-def _without_table(known: KnownRuns, table: Any, workload: Any) -> Costs | None:
+def _without_table(earlier: EarlierRuns, table: Any, workload: Any) -> Costs | None:
     """Metrics by a function of the user's, or as the runs recorded them; None where a table
     answers.
     """
-    first = known.runs[0]
+    first = earlier.runs[0]
     if callable(table) and not isinstance(table, LatencyTable):
-        _check_networks(known, "a function")
+        _check_networks(earlier, "a function")
         return OwnCosts(table)
     if table is not None or first.entry("question", "table_hash") is not None:
         return None
@@ -128,18 +128,18 @@ def _without_table(known: KnownRuns, table: Any, workload: Any) -> Costs | None:
             f"pareto.workload needs a latency table, and {first.path} was searched without one;"
             " give a table, too"
         )
-    return RecordedCosts({trained.row.hash: trained.metrics() for trained in known.networks})
+    return RecordedCosts({trained.row.hash: trained.metrics() for trained in earlier.networks})
 
 
 def _model(
-    known: KnownRuns,
+    earlier: EarlierRuns,
     table: str | LatencyTable | None,
     workload: str | Workload | None,
     rows: tuple[str, str | None],  # calibration and mode
     notes: list[str],
 ) -> LatencyModel:
-    _check_networks(known, "a latency table")
-    first = known.runs[0]
+    _check_networks(earlier, "a latency table")
+    first = earlier.runs[0]
     source = first.entry("question", "table") if table is None else table
     try:
         loaded = source if isinstance(source, LatencyTable) else LatencyTable.load(source)
@@ -167,11 +167,11 @@ def _model(
     return model_of(source, load_workload(workload), calibration=calibration, mode=mode)
 
 
-def _check_networks(known: KnownRuns, what: str) -> None:
+def _check_networks(earlier: EarlierRuns, what: str) -> None:
     """Raise RunError where a network cannot be built again, and ConfigError where a table cannot
     time it.
     """
-    for trained in known.networks:
+    for trained in earlier.networks:
         run = trained.run
         if trained.network is None:
             raise RunError(

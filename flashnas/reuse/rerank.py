@@ -16,7 +16,7 @@ from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, Tab
 from flashnas.latency.costs import metric_of
 from flashnas.latency.fitting import excess
 from flashnas.latency.metrics import METRICS, PREDICTED
-from flashnas.reuse.known import Trained
+from flashnas.reuse.earlier_runs import Trained
 from flashnas.reuse.new_question import NewQuestion
 from flashnas.runs.front import (
     ForeignNetwork,
@@ -85,8 +85,8 @@ def rerank(question: NewQuestion) -> Reranked:
         BudgetError: no network of the runs meets the budgets.
         TableError: the table answers for no network.
     """
-    known = question.known
-    for name, run in itertools.product(question.objectives, known.runs):
+    earlier = question.earlier
+    for name, run in itertools.product(question.objectives, earlier.runs):
         trained_for = name in QUALITY and name != "loss"
         if trained_for and run.trials.get(name, pd.Series()).isna().all():
             raise ConfigError(f"pareto.objectives names {name!r}, which {run.path} did not train")
@@ -94,7 +94,7 @@ def rerank(question: NewQuestion) -> Reranked:
     within: list[Timed] = []
     outside: list[Timed] = []
     unanswered: Counter[str] = Counter()
-    for trained in known.networks:
+    for trained in earlier.networks:
         try:
             metrics = question.costs.metrics(_network_of(trained))
         except MissingRowsError as error:
@@ -104,7 +104,7 @@ def rerank(question: NewQuestion) -> Reranked:
         (within if fits else outside).append((trained, metrics))
     if not within and not outside:
         raise TableError(
-            f"{next(iter(unanswered))} (and so for all {len(known.by_hash)} networks of the runs)"
+            f"{next(iter(unanswered))} (and so for all {len(earlier.by_hash)} networks of the runs)"
         )
     if not within:
         closest, figures = min(
@@ -123,7 +123,7 @@ def rerank(question: NewQuestion) -> Reranked:
         )
     return Reranked(
         run=_run(question, within, outside),
-        trained=len(known.by_hash),
+        trained=len(earlier.by_hash),
         outside=len(outside),
         unanswered=dict(unanswered),
         notes=tuple(question.notes),
@@ -142,7 +142,7 @@ def _network_of(trained: Trained) -> Any:
 
 def _run(question: NewQuestion, within: Sequence[Timed], outside: Sequence[Timed]) -> RecordedRun:
     """A run with trials and a front of its own. Networks outside the budgets have no loss there."""
-    names, several = question.objectives, len(question.known.runs) > 1
+    names, several = question.objectives, len(question.earlier.runs) > 1
     points = {
         n: values
         for n, (trained, metrics) in enumerate(within)
@@ -170,7 +170,7 @@ def _run(question: NewQuestion, within: Sequence[Timed], outside: Sequence[Timed
         ]
     )
     front = tuple(_finalist(question, *within[n], number) for number, n in enumerate(best, 1))
-    return RecordedRun(question.known.runs[0].path, _config(question), trials, front)
+    return RecordedRun(question.earlier.runs[0].path, _config(question), trials, front)
 
 
 def _finalist(
@@ -190,7 +190,7 @@ def _finalist(
         number=int(row.number),
         origin=row.origin,
         label=row.label,
-        run=trained.run.name if len(question.known.runs) > 1 else "",
+        run=trained.run.name if len(question.earlier.runs) > 1 else "",
         state="complete",
         notation=row.notation,
         hash=row.hash,
@@ -205,7 +205,7 @@ def _finalist(
 
 def _config(question: NewQuestion) -> dict[str, Any]:
     """The head of run.yaml, without a question: such a folder is not continued."""
-    first = question.known.runs[0]
+    first = question.earlier.runs[0]
     same = {
         key: first.entry(key) for key in ("flashnas", "space", "table", "workload", "seed", "proxy")
     }
@@ -217,7 +217,7 @@ def _config(question: NewQuestion) -> dict[str, Any]:
     return {
         "format": FORMAT,
         **same,
-        "runs": [str(run.path) for run in question.known.runs],
+        "runs": [str(run.path) for run in question.earlier.runs],
         "budgets": dict(question.limits),
         "confidence": question.confidence,
         "objectives": list(question.objectives),

@@ -24,7 +24,7 @@ class Rival(TypedDict, total=False):
     params: float | None
 
 
-class KnownModel(TypedDict):
+class PublishedModel(TypedDict):
     """A published model with the vocabulary of the space. difference, sd, probability: its expected
     full loss less that of the recommended network, and the probability that it is better; recall,
     silence: as of a trial. latency_ms: None where the table does not answer for it."""
@@ -135,7 +135,7 @@ class Answer:
     without_floor, to_change, other_calibration, support and experiment are empty where there is
     nothing to say.
     min_recall: floor that the recommendation keeps, of full marks below a transformer; kept:
-    whether it does, which is so with `keeps`, a probability. known: published models. limit: what
+    whether it does, which is so with `keeps`, a probability. published: models of publications. limit: what
     keeps the recommended network from being better: `budget`, `space` or `support`. above_budget:
     networks whose latency may exceed the budget by its upper bound. before: notation of what
     published trainings alone recommend; same: whether the trainings left it as it is. extrapolated:
@@ -149,7 +149,7 @@ class Answer:
     pure: Rival = field(default_factory=Rival)
     transformer: Rival = field(default_factory=Rival)
     reasons: Reasons = field(default_factory=Reasons)
-    known: tuple[KnownModel, ...] = ()
+    published: tuple[PublishedModel, ...] = ()
     other_calibration: OtherCalibration = field(default_factory=OtherCalibration)
     support: Support | None = None
     training: FullTraining | None = None

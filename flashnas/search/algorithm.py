@@ -37,12 +37,12 @@ REMEMBERED = 16_384  # genotypes whose fitted networks are kept
 class Goals:
     """Objectives other than one trained quality and `latency_ms`; all are minimised.
 
-    known: for each objective, True if its value is exact before training. known_of: network -> the
-    values of these, in order.
+    exact: for each objective, True if its value is known before a training. exact_of: network ->
+    the values of these, in order.
     """
 
-    known: tuple[bool, ...]
-    known_of: Callable[[Any], tuple[float, ...]]
+    exact: tuple[bool, ...]
+    exact_of: Callable[[Any], tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ class SearchAlgorithm(ABC):
         goals: Goals | None = None,
     ) -> None:
         self.space, self.goals = space, goals
-        self._exactly_known = (False, True) if goals is None else goals.known  # before a training
+        self._exact_objectives = (
+            (False, True) if goals is None else goals.exact
+        )  # before a training
         self.seed = check_whole("seed", seed, 0, MAX_SEED)
         self.cycle_size = check_whole("cycle_size", cycle_size, 1)
         self.rng = np.random.default_rng(self.seed)
@@ -210,10 +212,10 @@ class SearchAlgorithm(ABC):
         return genotype in self.pending, self._excess(genotype)
 
 
-def check_whole(place: str, value: Any, least: int, most: int = 10**6) -> int:
-    """A whole number from `least` to `most`, or a ConfigError that names the place."""
+def check_whole(name: str, value: Any, least: int, most: int = 10**6) -> int:
+    """A whole number from `least` to `most`, or a ConfigError that names it."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ConfigError(f"{place} must be a whole number of at least {least}; got {value!r}")
+        raise ConfigError(f"{name} must be a whole number of at least {least}; got {value!r}")
     if value > most:
-        raise ConfigError(f"{place} must be at most {most:,}; got {value!r}")
+        raise ConfigError(f"{name} must be at most {most:,}; got {value!r}")
     return int(value)

@@ -64,7 +64,7 @@ class Bayes(SearchAlgorithm):
             tuple[float, ...] | None
         ] = []  # .. their qualities, None for a failed one, ..
         self._exact: list[tuple[float, ...]] = []  # .. and their exact objectives
-        self._qualities_count = self._exactly_known.count(False)
+        self._qualities_count = self._exact_objectives.count(False)
 
     def _take_in(self, trial: Trial) -> None:
         self._drawn += 1  # it takes the place of a random candidate at the start
@@ -263,7 +263,7 @@ class Bayes(SearchAlgorithm):
     def _qualities(self, trial: Trial) -> tuple[float, ...]:
         return tuple(
             value
-            for value, known in zip(trial.point, self._exactly_known, strict=True)
+            for value, known in zip(trial.point, self._exact_objectives, strict=True)
             if not known
         )
 
@@ -273,7 +273,7 @@ class Bayes(SearchAlgorithm):
         if self.goals is None:
             return (0.0 if latency_ms is None else latency_ms,)
         assert architecture is not None
-        return self.goals.known_of(architecture)
+        return self.goals.exact_of(architecture)
 
     @functools.cached_property
     def _sample(self) -> list[Genotype]:

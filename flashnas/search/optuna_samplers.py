@@ -37,7 +37,7 @@ class OptunaAlgorithm(SearchAlgorithm):
         self.first = first
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(
-            directions=["minimize"] * len(self._exactly_known), sampler=sampler
+            directions=["minimize"] * len(self._exact_objectives), sampler=sampler
         )
         self._distributions = self.space.distributions()
         self._trials: deque[optuna.Trial] = deque()  # of the pending candidates, in the order asked
@@ -71,7 +71,7 @@ class OptunaAlgorithm(SearchAlgorithm):
         asked = self._trials.popleft()
         if not trial.feasible:
             asked.set_constraint("budget", max(self._excess(trial.genotype), 1e-9))
-            self.study.tell(asked, [float("inf")] * len(self._exactly_known))
+            self.study.tell(asked, [float("inf")] * len(self._exact_objectives))
         elif not trial.complete:
             self.study.tell(asked, state=TrialState.FAIL)
         else:

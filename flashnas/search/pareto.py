@@ -46,9 +46,9 @@ def standings(points: Points) -> npt.NDArray[np.int_]:
         members = left[best]
         front[members], room[members] = number, _room(values[members])
         left, number = left[~best], number + 1
-    places = np.empty(len(values), dtype=int)
-    places[np.lexsort((-room, front))] = np.arange(len(values))
-    return places
+    ranks = np.empty(len(values), dtype=int)
+    ranks[np.lexsort((-room, front))] = np.arange(len(values))
+    return ranks
 
 
 def _room(front: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

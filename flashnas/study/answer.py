@@ -25,9 +25,9 @@ from flashnas.search.trial import Trial
 from flashnas.study.comparison import (
     Compared,
     below_zero,
-    known_model,
-    known_models,
     other_calibration,
+    published_model,
+    published_models,
     rival_of,
     support_of,
 )
@@ -36,7 +36,7 @@ from flashnas.study.problem import Problem
 from flashnas.study.scorer import EvidenceScorer
 from flashnas.training.cost import FULL_UTILISATION, H100_FLOPS, full_training_flops
 
-TOLD_APART = 0.8  # probability from which on a network counts as worse than the recommended one
+DISTINCT = 0.8  # probability from which on a network counts as worse than another one
 FULL_BUDGET = 0.97  # of a budget from which on it is what limits the network
 TOKENS_EACH = 20  # of the experiment, for each parameter
 
@@ -58,8 +58,8 @@ def answer_of(
     scorer, config = problem.scorer, problem.config
     assert scorer is not None
     floor, budget_ms = config.recall_floor, config.budgets.get("latency_ms")
-    known = known_models(problem)
-    compared = Compared.of(scorer, [*front, *baselines], list(known.values()))
+    models = published_models(problem)
+    compared = Compared.of(scorer, [*front, *baselines], list(models.values()))
     keeping = [trial for trial in front if (trial.expected_recall or 0.0) >= floor]
     chosen = min(keeping or front, key=value_of)
     free = {trial.hash for trial in keeping or front}
@@ -77,8 +77,9 @@ def answer_of(
         baselines=tuple(_standing(compared, trial, chosen, free) for trial in baselines),
         cheapest=tied[0].hash,
         **_stacks(problem, compared, chosen, baselines),
-        known=tuple(
-            known_model(problem, compared, name, model, chosen) for name, model in known.items()
+        published=tuple(
+            published_model(problem, compared, name, model, chosen)
+            for name, model in models.items()
         ),
         other_calibration=other_calibration(problem, expected, chosen.architecture),
         training=_full_training(chosen.architecture, scorer.tokens),
@@ -155,7 +156,7 @@ def _standing(compared: Compared, trial: Trial, chosen: Trial, free: set[str]) -
         difference=difference,
         sd=sd,
         best=compared.best[trial.hash],
-        tied=worse < TOLD_APART and (trial.hash in free or worse > 1 - TOLD_APART),
+        tied=worse < DISTINCT and (trial.hash in free or worse > 1 - DISTINCT),
     )
 
 
@@ -249,12 +250,12 @@ def _to_change(
     chances = chances_to_change(scorer, others, value_of(chosen))
     if not len(chances) or not chances.any():
         return {}
-    place = int(np.argmax(chances))
-    gap = float(scorer.values([others[place]])[0]) - value_of(chosen)
+    index = int(np.argmax(chances))
+    gap = float(scorer.values([others[index]])[0]) - value_of(chosen)
     return {
-        "hash": others[place].hash,
-        "notation": others[place].notation,
+        "hash": others[index].hash,
+        "notation": others[index].notation,
         "nats": max(gap / SHORT_WEIGHT, 0.0),
-        "usual_nats": float(scorer.step_sds([others[place]])[0]) / SHORT_WEIGHT,
-        "probability": float(chances[place]),
+        "usual_nats": float(scorer.step_sds([others[index]])[0]) / SHORT_WEIGHT,
+        "probability": float(chances[index]),
     }

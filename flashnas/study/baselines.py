@@ -23,8 +23,12 @@ def unevenness(operators: tuple[OperatorSpec, ...]) -> float:
     for kind in dict.fromkeys(
         spec.kind for spec in operators
     ):  # in a fixed order: sums keep their bits
-        places = (np.flatnonzero([spec.kind == kind for spec in operators]) + 0.5) / len(operators)
-        total += float(np.mean((places - (np.arange(len(places)) + 0.5) / len(places)) ** 2))
+        positions = (np.flatnonzero([spec.kind == kind for spec in operators]) + 0.5) / len(
+            operators
+        )
+        total += float(
+            np.mean((positions - (np.arange(len(positions)) + 0.5) / len(positions)) ** 2)
+        )
     return total
 
 
@@ -44,11 +48,11 @@ def evenly_spread(operators: Sequence[OperatorSpec]) -> tuple[OperatorSpec, ...]
 
 def _spread(specs: Sequence[OperatorSpec]) -> list[OperatorSpec]:
     """Each kind at equal distances, the most frequent one first where two have the same place."""
-    placed = []
+    spread = []
     for spec in dict.fromkeys(specs):
         count = specs.count(spec)
-        placed += [((number + 0.5) / count, -count, str(spec), spec) for number in range(count)]
-    return [spec for *_, spec in sorted(placed, key=lambda entry: entry[:3])]
+        spread += [((number + 0.5) / count, -count, str(spec), spec) for number in range(count)]
+    return [spec for *_, spec in sorted(spread, key=lambda entry: entry[:3])]
 
 
 def pure_stacks(

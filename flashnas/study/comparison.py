@@ -19,14 +19,14 @@ from flashnas.latency.calibration import CALIBRATIONS
 from flashnas.latency.costs import TableCosts
 from flashnas.latency.fitting import Fitter
 from flashnas.latency.prediction import model_of
-from flashnas.runs.answer import KnownModel, OtherCalibration, Rival, Support
+from flashnas.runs.answer import OtherCalibration, PublishedModel, Rival, Support
 from flashnas.search.trial import Trial
 from flashnas.space import OperatorSpace
 from flashnas.study.explore import Explored
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import EvidenceScorer
 
-KNOWN_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
+PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
 WIDER = 2.0  # times its width up to which a stack is looked at that makes up for a difference
 WIDTH_STEP = 128
 REFITTED = 1000  # of the explored networks, under the other calibration
@@ -112,19 +112,19 @@ def _as_good(problem: Problem, stack: Architecture, loss: float) -> Architecture
     return next((network for network, mean in zip(wider, means, strict=True) if mean <= loss), None)
 
 
-def known_models(problem: Problem) -> dict[str, Architecture]:
+def published_models(problem: Problem) -> dict[str, Architecture]:
     """Published models with the vocabulary of the space, so that they can be compared."""
     assert isinstance(problem.space, OperatorSpace)
     model = problem.space.model
     return {
         name: dataclasses.replace(presets()[name], vocab=model.vocab, tied=model.tied)
-        for name in KNOWN_MODELS
+        for name in PUBLISHED_MODELS
     }
 
 
-def known_model(
+def published_model(
     problem: Problem, compared: Compared, name: str, model: Architecture, chosen: Trial
-) -> KnownModel:
+) -> PublishedModel:
     """A published model beside the chosen network."""
     assert problem.scorer is not None
     difference, sd, probability = compared.difference(model.hash, chosen.hash)

@@ -115,7 +115,7 @@ class Loop:
         """Evaluate the baselines, what is expected to be the best, and what the algorithm asks for."""
         record, note = self.record, self.record.progress.note
         self._evaluate(self._baselines(), executor)
-        self._start_from_known()
+        self._start_from_scored()
         if first := self._first()[: self._left]:
             self._evaluate(self._proposals(first), executor)
         while self._left:
@@ -177,7 +177,7 @@ class Loop:
         record, before = self.record, self.record.searched
         new: dict[str, Trial] = {}
         for proposal in proposals:
-            if proposal.feasible and proposal.hash not in record.placed:
+            if proposal.feasible and proposal.hash not in record.recorded:
                 record.networks.setdefault(proposal.hash, proposal.architecture)
                 if self.problem.changes(proposal.architecture):
                     new.setdefault(proposal.hash, proposal)
@@ -267,14 +267,14 @@ class Loop:
             for label, network in self.problem.baselines
         ]
 
-    def _start_from_known(self) -> None:
+    def _start_from_scored(self) -> None:
         """Make trials of the networks of the space within the budgets that have a score. The
         algorithm learns those that it would propose, which have the largest width, from the highest
         loss to the lowest."""
         problem, record = self.problem, self.record
         proposals = [
             Trial.of(network, genotype=genotype, origin="bench", label=label)
-            for genotype, network, label in problem.known_networks()
+            for genotype, network, label in problem.scored_networks()
             if network.hash not in record.networks  # else it is a baseline
         ]
         if not proposals:
@@ -312,7 +312,7 @@ class Loop:
         front = expected.spread(expected.front(self.problem.config.recall_floor), MAX_FRONT)
         for index in dict.fromkeys([*front, *expected.front(None)[-1:]]):
             network = expected.networks[index]
-            if network.hash not in record.placed:
+            if network.hash not in record.recorded:
                 record.networks[network.hash] = network
                 record.add(Trial.of(network, genotype=expected.genotypes[index]))
 
@@ -333,7 +333,7 @@ class Loop:
         untrained = [
             network
             for index in expected.ranked(problem.config.recall_floor, 10 * NEAR)
-            if (network := expected.networks[index]).hash not in self.record.placed
+            if (network := expected.networks[index]).hash not in self.record.recorded
         ]
         best = self.record.best_value()
         if best is None:

@@ -149,7 +149,7 @@ def identity_of(problem: Problem) -> Identity:
     }
     for name, part in (
         ("bench", problem.scores.bench),
-        ("start_from", problem.scores.known),
+        ("start_from", problem.scores.earlier),
         ("scorer", problem.scorer),
     ):
         record[name] = None if part is None else part.digest
@@ -202,7 +202,7 @@ def run_facts(problem: Problem, out: Path, command: str, executor: Executor) -> 
         "trials_asked": config.trials,
         "proxy": scored,
         "bench": None if bench is None else bench.to_dict(),
-        "start_from": None if problem.scores.known is None else problem.scores.known.to_dict(),
+        "start_from": None if problem.scores.earlier is None else problem.scores.earlier.to_dict(),
         "host": {
             "cpu": platform.processor() or platform.machine(),
             "executor": executor.name,

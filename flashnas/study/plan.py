@@ -129,9 +129,9 @@ def _planned(problem: Problem, note: Note) -> Plan:
     for line in problem.notes:
         note(line)
     baselines, new, recipe = problem.baselines, problem.new_baselines, problem.recipe
-    limit, earlier = problem.time_limit, problem.scores.known
+    limit, earlier = problem.time_limit, problem.scores.earlier
     known = {network.hash for _, network in baselines if network is not None} - set(new)
-    known |= {network.hash for _, network, _ in problem.known_networks()}
+    known |= {network.hash for _, network, _ in problem.scored_networks()}
     fastest = problem.fitter.fastest(config.seed)
     widths = tuple(getattr(problem.space, "hidden_sizes", ()))
     rate, pace = None, 1.0

@@ -19,7 +19,7 @@ from flashnas.executors.job import Job, UserEvaluator, evaluator_name
 from flashnas.latency.costs import Costs, OwnCosts, TableCosts, metric_of
 from flashnas.latency.fitting import Fitter
 from flashnas.latency.prediction import LatencyModel
-from flashnas.reuse.known import KnownRuns, known_runs
+from flashnas.reuse.earlier_runs import EarlierRuns, earlier_runs
 from flashnas.search import (
     ALGORITHMS,
     Goals,
@@ -116,7 +116,7 @@ class Problem:
             if network is not None and self.changes(network) and self.scores.score(network) is None
         }
 
-    def known_networks(self) -> list[tuple[Any, Any, str]]:
+    def scored_networks(self) -> list[tuple[Any, Any, str]]:
         """Genotype, network and source of the networks of the space within the budgets that have a
         score, each once."""
         networks: dict[str, tuple[Any, Any, str]] = {}
@@ -160,11 +160,11 @@ class Problem:
             return None
         exact = [name for name in names if name not in QUALITY] if costs.known else []
 
-        def known_of(network: Any) -> tuple[float, ...]:
+        def exact_of(network: Any) -> tuple[float, ...]:
             figures = {**costs.metrics(network), **self.expected_figures(network, None)}
             return tuple(minimised(name, metric_of(name, figures)) for name in exact)
 
-        return Goals(tuple(name in exact for name in names), known_of)
+        return Goals(tuple(name in exact for name in names), exact_of)
 
     def job(self, network: Any) -> Job:
         """The evaluation of a network."""
@@ -220,7 +220,7 @@ def load_problem(
         )
         config, notes = ranked(config, space, costed=costs.known, evaluated=evaluator is not None)
         limits = load_limits(config, space, costs)
-        earlier = known_runs(config.start_from, space) if config.start_from else None
+        earlier = earlier_runs(config.start_from, space) if config.start_from else None
         config, recipe, lines = load_trainings(
             config, space, recipe, earlier, evaluated=evaluator is not None, plan=plan
         )
@@ -291,7 +291,7 @@ def load_trainings(
     config: SearchConfig,
     space: SearchSpace[Any],
     recipe: Recipe | None,
-    earlier: KnownRuns | None,
+    earlier: EarlierRuns | None,
     *,
     evaluated: bool,
     plan: bool,

@@ -105,7 +105,7 @@ class Clock:
         seconds of each training that has ended. drawn: expected seconds of each baseline and
         candidate that has not. candidates: how many are still to be drawn."""
         before = self.done_s
-        self.done_s, self.took_s = (math.fsum(part[place] for part in done) for place in (0, 1))
+        self.done_s, self.took_s = (math.fsum(pair[index] for pair in done) for index in (0, 1))
         self.left_s, self._queued_s = self._work(drawn, candidates)
         if self.done_s != before:
             self._since = self._now()
@@ -113,10 +113,10 @@ class Clock:
     def _work(self, drawn: Sequence[float], candidates: int) -> tuple[float, float]:
         """Expected seconds of what is left, on one worker, and in all with the workers, which wait
         for each other at the end of a cycle."""
-        plan, each = self.plan, self.plan.candidate_s
-        work = math.fsum((*drawn, candidates * each))
+        plan, candidate_s = self.plan, self.plan.candidate_s
+        work = math.fsum((*drawn, candidates * candidate_s))
         waits = 0 if plan.cycle == 1 else bool(drawn) + math.ceil(candidates / plan.cycle)
-        return work, work / plan.workers + WAIT * math.log(plan.workers) * each * waits
+        return work, work / plan.workers + WAIT * math.log(plan.workers) * candidate_s * waits
 
     @property
     def pace(self) -> float | None:
@@ -135,25 +135,25 @@ class Clock:
             return 0.0
         if self.pace is None:
             return None
-        plan, each_s = self.plan, self.pace * self.plan.candidate_s
+        plan, training_s = self.plan, self.pace * self.plan.candidate_s
         # the other workers are, on average, in the middle of a training
         begun = min(plan.workers, self.left_s / plan.candidate_s) - 1 if self.done_s else 0.0
-        since_s = min(self._now() - self._since, MAX_SHARE * each_s)
+        since_s = min(self._now() - self._since, MAX_SHARE * training_s)
         return max(
-            self.pace * self._queued_s - max(begun, 0.0) / 2 * each_s / plan.workers - since_s,
-            (1 - MAX_SHARE) * min(each_s, self.pace * self._queued_s),
+            self.pace * self._queued_s - max(begun, 0.0) / 2 * training_s / plan.workers - since_s,
+            (1 - MAX_SHARE) * min(training_s, self.pace * self._queued_s),
         )
 
     def __str__(self) -> str:
         plan, took = self.plan, self.remaining_s
         count = len(plan.baselines) + plan.candidates
-        each = f"trainings of {plan.tokens:,} tokens" if plan.tokens else "evaluations"
+        evaluations = f"trainings of {plan.tokens:,} tokens" if plan.tokens else "evaluations"
         total = f": about {plan.tokens * count:,} tokens" if plan.tokens else ""
         with_workers = f"with {plan.workers} worker{'s' * (plan.workers > 1)}"
         hours = (
             f"; about {duration(took)} {with_workers}, until the pace is measured" if took else ""
         )
         return (
-            f"plan: {count} {each}, {len(plan.baselines)} baselines and {plan.candidates}"
+            f"plan: {count} {evaluations}, {len(plan.baselines)} baselines and {plan.candidates}"
             f" candidates{total}{hours}"
         )

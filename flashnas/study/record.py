@@ -39,7 +39,7 @@ class Record:
         self.results = folder.database.results
         self.trials: list[Trial] = []
         self.networks: dict[str, Any] = {}
-        self.placed: set[str] = set()
+        self.recorded: set[str] = set()
         self.cycles = self.searched = self.evaluated = 0
         self.clock = Clock(training_plan(problem, workers))
         self._distributions = problem.space.distributions()
@@ -95,9 +95,9 @@ class Record:
         if trial.feasible:
             result = self.results.get(trial.hash)
             trial = self._with_figures(trial, result or {"state": "expected"})
-            if trial.hash in self.placed:
+            if trial.hash in self.recorded:
                 trial = dataclasses.replace(trial, state="reused")
-            self.placed.add(trial.hash)
+            self.recorded.add(trial.hash)
         self.trials.append(trial)
         if trial.origin == "search":
             new = trial.state in ("complete", "failed")
@@ -135,7 +135,7 @@ class Record:
         return sum(
             int(result.get("tokens") or 0)
             for key, result in self.results.items()
-            if key in self.placed and _computed_here(result)
+            if key in self.recorded and _computed_here(result)
         )
 
     def report(self, *, now: bool = False) -> None:

@@ -14,7 +14,7 @@ from flashnas.base.errors import BenchError, RunError
 from flashnas.bench.answers import Answers, find_answers
 from flashnas.data.dataset import Dataset
 from flashnas.executors.job import UserEvaluator, evaluator_name
-from flashnas.reuse.known import KnownRuns, difference, training, training_of
+from flashnas.reuse.earlier_runs import EarlierRuns, difference, training, training_of
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.training.recipe import Recipe
@@ -22,12 +22,12 @@ from flashnas.training.recipe import Recipe
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What a bench and earlier runs know in one search. known: the earlier runs, or None.
+    """What a bench and earlier runs know in one search. earlier: the earlier runs, or None.
     with_metrics: a score of theirs has its metrics, since no cost function gives them. recipe,
     dataset: of the trainings; None where an evaluator scores, of which a bench knows nothing."""
 
     config: SearchConfig
-    known: KnownRuns | None
+    earlier: EarlierRuns | None
     with_metrics: bool
     recipe: Recipe | None = None
     dataset: Dataset | None = None
@@ -68,7 +68,7 @@ class Scores:
         """Raise BenchError if the bench that the user names answers nothing, and RunError if the
         earlier runs trained otherwise than this search does."""
         self.no_bench()
-        if self.known is None or not self.config.trials:
+        if self.earlier is None or not self.config.trials:
             return
         own = training(
             self.recipe,
@@ -77,16 +77,16 @@ class Scores:
             None if evaluator is None else evaluator_name(evaluator),
         )
         if reason := difference(
-            training_of(self.known.runs[0]), own, "in the run", "in this search"
+            training_of(self.earlier.runs[0]), own, "in the run", "in this search"
         ):
             raise RunError(
-                f"{self.known.runs[0].path}: a search cannot start from its networks: {reason}"
+                f"{self.earlier.runs[0].path}: a search cannot start from its networks: {reason}"
             )
 
     def score(self, network: Any) -> dict[str, Any] | None:
         """The score of a network, or None."""
-        if self.known is not None:
-            score = self.known.score(network, metrics=self.with_metrics)
+        if self.earlier is not None:
+            score = self.earlier.score(network, metrics=self.with_metrics)
             if score is not None:
                 return score
         return None if self.bench is None else self.bench.score(network)
@@ -95,7 +95,7 @@ class Scores:
         """Genotype, network and source of all known networks of a space: the runs', then the
         bench's.
         """
-        for trained in () if self.known is None else self.known.networks:
+        for trained in () if self.earlier is None else self.earlier.networks:
             genotype, network = trained.genotype, trained.network
             if trained.run.entry("space", "hash") != space.hash:
                 genotype = (

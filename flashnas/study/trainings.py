@@ -15,7 +15,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, ConfigError, DeviceError, OperatorError
 from flashnas.latency.fitting import Fitter
-from flashnas.reuse.known import KnownRuns
+from flashnas.reuse.earlier_runs import EarlierRuns
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import TIMEOUT_S, SearchConfig
 from flashnas.training.cost import (
@@ -39,7 +39,7 @@ DEVICES = {"cpu": "a CPU thread", "cuda": "a GPU"}
 
 
 def recipe_of(
-    config: SearchConfig, space: SearchSpace[Any], given: Recipe | None, known: KnownRuns | None
+    config: SearchConfig, space: SearchSpace[Any], given: Recipe | None, known: EarlierRuns | None
 ) -> Recipe:
     """The recipe given or named, else that of the earlier runs, else the default at the space's own
     width factor."""

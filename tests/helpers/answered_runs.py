@@ -146,7 +146,7 @@ def answer_of_trials(front: Sequence[Trial], baselines: Sequence[Trial], trained
         before=chosen.notation,
         pure=rival(pure, -0.031, 0.74),
         transformer=rival(attention, -0.171, 0.9999),
-        known=tuple(
+        published=tuple(
             {**MODEL, "name": name, "latency_ms": ms, "difference": gap, "probability": odds}  # type: ignore[misc]
             for name, ms, gap, odds in PUBLISHED
         ),

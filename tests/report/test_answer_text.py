@@ -195,7 +195,7 @@ def test_what_an_answer_does_not_have_is_not_said(built):
             pure=chosen,
             transformer={},
             reasons={},
-            known=[],
+            published=[],
             support=None,
             experiment={},
             training=None,
@@ -281,7 +281,7 @@ def test_below_the_front_the_table_has_what_it_is_compared_with(answered):
         for each in answered.answer.baselines
         if each.hash not in on_front
     ]
-    shown += [(each["difference"], 0.033, each["name"]) for each in answered.answer.known]
+    shown += [(each["difference"], 0.033, each["name"]) for each in answered.answer.published]
     for difference, reach, name in shown:
         figures = re.escape(f"{difference:+.3f} ± {reach}")
         assert re.search(rf"\n +{figures}  .*  {name}\n", table), name

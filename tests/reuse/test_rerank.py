@@ -24,7 +24,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError, TableError
 from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel
-from flashnas.reuse.known import known_runs
+from flashnas.reuse.earlier_runs import earlier_runs
 from flashnas.search.pareto import hypervolume, non_dominated
 from flashnas.search.random_search import Random
 
@@ -179,17 +179,17 @@ def changed(run, out, key, value):
 
 
 def test_the_digest_of_runs_changes_with_networks_and_scores(run):
-    known = known_runs([run.path])
-    less = known_runs([dataclasses.replace(known.runs[0], trials=run.trials.iloc[:-5])])
+    known = earlier_runs([run.path])
+    less = earlier_runs([dataclasses.replace(known.runs[0], trials=run.trials.iloc[:-5])])
     other = run.trials.copy()
     other.loc[0, "loss"] += 0.01
     digests = {
         known.digest,
         less.digest,
-        known_runs([dataclasses.replace(known.runs[0], trials=other)]).digest,
+        earlier_runs([dataclasses.replace(known.runs[0], trials=other)]).digest,
     }
     assert len(digests) == 3
-    assert known_runs([run]).digest == known.digest
+    assert earlier_runs([run]).digest == known.digest
 
 
 def test_a_budget_that_no_network_meets_names_the_nearest(run, capsys):
@@ -247,7 +247,7 @@ def test_the_answer_is_written_as_a_run(pages, run, tmp_path, capsys):
 def test_a_search_without_trainings_is_to_be_asked_anew(tmp_path):
     run = write_answered_run(tmp_path / "run", trained=False)
     with pytest.raises(RunError, match=r"run: nothing was trained in it, so that it has nothing"):
-        known_runs([run])
+        earlier_runs([run])
 
 
 # -- a foreign space -------------------------------------------------------------------------------
@@ -309,9 +309,11 @@ def test_what_a_foreign_run_cannot_answer_is_one_line(foreign, asked, error, wor
 def test_a_table_cannot_time_foreign_networks(foreign):
     with pytest.raises(ConfigError, match="are not of flashnas"):
         fn.pareto(foreign, space=WidthFittedGpt2Space(), table="h100_sxm", workload="chat")
-    assert isinstance(known_runs([foreign.path], WidthFittedGpt2Space()).networks[0].network, Gpt2)
+    assert isinstance(
+        earlier_runs([foreign.path], WidthFittedGpt2Space()).networks[0].network, Gpt2
+    )
     assert (
-        known_runs([foreign.path], Gpt2Space()).networks[0].genotype is None
+        earlier_runs([foreign.path], Gpt2Space()).networks[0].genotype is None
     )  # not the space as it was
 
 

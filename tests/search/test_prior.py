@@ -35,7 +35,7 @@ def flat(genotype):
 
 
 def searched(
-    known=None,
+    prior=None,
     *,
     cycles=3,
     loss=lambda genotype: 5.0,
@@ -47,8 +47,8 @@ def searched(
     space = BitSpace(LENGTH)
     options = {"initial": initial, "pool": 64} if sampler == "bayes" else {}
     algorithm = make_algorithm(sampler, space=space, seed=seed, latency_of=latency_of, **options)
-    if known is not None:
-        algorithm.use_prior(known)
+    if prior is not None:
+        algorithm.use_prior(prior)
     batches = []
     for _ in range(cycles):
         batches.append(algorithm.ask(6))

@@ -12,8 +12,8 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.latency.prediction import LatencyModel
 from flashnas.search.trial import Trial
-from flashnas.study.answer import TOLD_APART, answer_of, value_of
-from flashnas.study.comparison import KNOWN_MODELS, other_calibration
+from flashnas.study.answer import DISTINCT, answer_of, value_of
+from flashnas.study.comparison import PUBLISHED_MODELS, other_calibration
 from flashnas.study.explore import Explored
 
 FLOOR = -0.05
@@ -129,8 +129,8 @@ def test_a_difference_is_clear_by_its_probability():
     asked_for = Answered([FAST, HYBRID, LARGE])
     for standing in asked_for.answer.standings:
         ratio = standing.difference / standing.sd if standing.sd > 1e-9 else 0.0
-        assert standing.tied == (ratio < 0.8416), "the normal quantile of TOLD_APART"
-    assert TOLD_APART == 0.8
+        assert standing.tied == (ratio < 0.8416), "the normal quantile of DISTINCT"
+    assert DISTINCT == 0.8
 
 
 def test_the_best_pure_stack_is_named_and_the_reasons_add_up():
@@ -177,14 +177,14 @@ def test_what_a_transformer_gives_up_and_what_buys_it_back():
 
 def test_published_models_are_compared_at_the_vocabulary_of_the_space():
     problem, answer = problem_of(), Answered([HYBRID], [STATES]).answer
-    assert [model["name"] for model in answer.known] == list(KNOWN_MODELS)
-    qwen = answer.known[3]
+    assert [model["name"] for model in answer.published] == list(PUBLISHED_MODELS)
+    qwen = answer.published[3]
     network = dataclasses.replace(presets()["Qwen3-0.6B"], vocab=problem.space.model.vocab)
     assert qwen["params"] == network.params
     assert qwen["latency_ms"] == problem.costs.latencies([network])[0]
     chosen = problem.scorer.posterior([network, Architecture.parse(HYBRID)])
     assert (qwen["difference"], qwen["sd"]) == pytest.approx(chosen.difference(0, 1))
-    lfm = answer.known[2]
+    lfm = answer.published[2]
     assert lfm["silence"] > 0, "no publication has trained its convolutions"
 
 

@@ -92,7 +92,7 @@ def test_a_score_of_a_bench_is_the_one_that_a_search_would_compute(
     question = load_problem(
         dataclasses.replace(config, bench_table=str(tmp_path / "trained"), budgets={}), note=print
     )
-    known = question.known_networks()
+    known = question.scored_networks()
     assert len(known) == 2
     for _, network, _ in known:
         answered, computed = question.scores.score(network), run_job(question.job(network))
@@ -212,7 +212,7 @@ def test_another_bench_or_none_does_not_continue_the_run(
 
 def test_the_digest_of_the_bench_is_part_of_the_identity(config):
     question = load_problem(dataclasses.replace(config, bench=False, bench_table=None), note=print)
-    assert (question.scores.bench, question.scores.no_bench(), question.known_networks()) == (
+    assert (question.scores.bench, question.scores.no_bench(), question.scored_networks()) == (
         None,
         "",
         [],
@@ -231,10 +231,10 @@ def test_every_sampler_starts_from_what_it_would_propose(sampler, config, bench)
     question = load_problem(dataclasses.replace(config, sampler=sampler), note=print)
     known = [
         (genotype, network)
-        for genotype, network, _ in question.known_networks()
+        for genotype, network, _ in question.scored_networks()
         if question.fitter.latency_of(genotype)[0] == network
     ]
-    assert 3 < len(known) < len(question.known_networks())
+    assert 3 < len(known) < len(question.scored_networks())
     algorithm = question.algorithm()
     algorithm.start_from(
         [
@@ -273,7 +273,7 @@ def test_a_shipped_bench_that_does_not_match_is_a_line_of_the_plan_and_nothing_e
     )
     shipped = dataclasses.replace(config, bench_table=None)
     found = plan(shipped)
-    assert found.known == len(load_problem(shipped, note=print).known_networks()) > 10
+    assert found.known == len(load_problem(shipped, note=print).scored_networks()) > 10
     assert f"bench      synthetic: the search starts from {found.known} networks" in str(found)
     other = plan(dataclasses.replace(shipped, tokens=1024))
     assert (other.known, other.tokens) == (0, 4 * 1024)

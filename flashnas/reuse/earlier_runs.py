@@ -53,7 +53,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class KnownRuns:
+class EarlierRuns:
     """The networks that one or several runs trained, by hash, with comparable losses."""
 
     runs: tuple[RecordedRun, ...]
@@ -93,9 +93,9 @@ class KnownRuns:
         }
 
 
-def known_runs(
+def earlier_runs(
     sources: Sequence[str | Path | RecordedRun], space: SearchSpace[Any] | None = None
-) -> KnownRuns:
+) -> EarlierRuns:
     """Read runs, finished or not. space: of all of them, where it is not a shipped one or a file.
     Raises RunError for a folder that is not a run or trained nothing, or for losses that do not
     compare with those of the first one, ConfigError for a space that is not one."""
@@ -127,7 +127,7 @@ def known_runs(
         with foreign_errors(("space", own), direct=False):
             for trained in _networks(run, own):
                 by_hash.setdefault(trained.row.hash, trained)
-    return KnownRuns(runs, by_hash)
+    return EarlierRuns(runs, by_hash)
 
 
 # -- what a loss depends on ------------------------------------------------------------------------
