@@ -23,7 +23,6 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import choose_backend, running
 from flashnas.operators.layer import Layer, build_layer
 from flashnas.operators.parts.norms import RMSNorm
-from flashnas.operators.parts.projection import Transposed, forget_copies, linear_of_one
 from flashnas.operators.tensors import OWN_RATES, Role
 
 
@@ -104,7 +103,7 @@ class HybridLM(nn.Module):
                 f"out of memory: the network has {architecture.params:,} parameters"
             ) from None
         choose_backend(self, backend)
-        self._transposed_head = Transposed()
+        self._by_columns = False
         self.reset_weights()
 
     @torch.no_grad()
@@ -153,14 +152,23 @@ class HybridLM(nn.Module):
             zip(kinds, self.blocks, strict=True), weight.device.type, dtype or weight.dtype
         )
 
-    def train(self, mode: bool = True) -> HybridLM:
-        """As nn.Module's; frees the copies of weights that decoding made."""
-        self._transposed_head.forget()
-        return super().train(mode)
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HybridLM:
-        self._transposed_head.forget()
+        self._lay_out(by_columns=False)
         return super()._apply(fn, recurse)
+
+    def _lay_out(self, by_columns: bool) -> None:
+        """Lay wide matrices on a CPU out by columns, where a product with a single token takes up
+        to half the time less, or by rows again, as training and other devices want them."""
+        if by_columns == self._by_columns:
+            return
+        self._by_columns = by_columns
+        linears = [module for module in self.modules() if isinstance(module, nn.Linear)]
+        for weight in (self.head_weight, *(linear.weight for linear in linears)):
+            rows, columns = weight.shape
+            if rows > columns and weight.is_cpu and weight.dtype == torch.float32:
+                with torch.inference_mode(weight.is_inference()):
+                    data = weight.data
+                    weight.data = data.T.contiguous().T if by_columns else data.contiguous()
 
     @property
     def blocks(self) -> list[Block]:
@@ -188,7 +196,8 @@ class HybridLM(nn.Module):
 
     def hidden_states(self, tokens_BT: Tensor) -> Tensor:
         """[B, T, D] after the final norm, before the head."""
-        self._forget_copies()
+        if torch.is_grad_enabled():
+            self._lay_out(by_columns=False)
         x, _ = self.run_layers(self.embed(tokens_BT), [None] * len(self.layers))
         return self.final_norm(x[:, self.architecture.meta_tokens :])
 
@@ -213,7 +222,6 @@ class HybridLM(nn.Module):
     @torch.no_grad()
     def start_cache(self, batch: int) -> HybridCache:
         """The cache of an empty prompt: meta tokens read, nothing else."""
-        self._forget_copies()
         weight = self.embedding.weight
         if self.meta_tokens is None:
             return HybridCache(
@@ -238,7 +246,6 @@ class HybridLM(nn.Module):
             raise ValueError(
                 "prefill needs at least one token; use start_cache for an empty prompt"
             )
-        self._forget_copies()
         if cache is None:
             x, states = self.run_layers(self.embed(tokens_BT), [None] * len(self.layers))
         else:
@@ -248,6 +255,7 @@ class HybridLM(nn.Module):
     @torch.no_grad()
     def decode_step(self, tokens_B: Tensor, cache: HybridCache) -> tuple[Tensor, HybridCache]:
         """Read one token per sequence: (logits [B, V] of the next, cache)."""
+        self._lay_out(by_columns=True)
         x, states = self.embedding(tokens_B), []
         for block, state in zip(self.blocks, cache.states, strict=True):
             x, state = block.step(x, state)
@@ -262,13 +270,8 @@ class HybridLM(nn.Module):
         states.take(after.states)
         return logits_BV
 
-    def _forget_copies(self) -> None:
-        if not torch.compiler.is_compiling():
-            self._transposed_head.forget()
-            forget_copies(self)
-
     def _next_logits(self, x_BD: Tensor) -> Tensor:
-        return linear_of_one(self.final_norm(x_BD), self.head_weight, None, self._transposed_head)
+        return F.linear(self.final_norm(x_BD), self.head_weight)
 
     @torch.no_grad()
     def generate(

@@ -72,10 +72,10 @@ class Layer(nn.Module):
             )
         return self.tensors[name].shape
 
-    def linear(self, name: str, kind: type[nn.Linear] = nn.Linear) -> nn.Linear:
+    def linear(self, name: str) -> nn.Linear:
         """A projection with the sizes of the tensors `name.weight` and `name.bias`."""
         rows, columns = self.shape(f"{name}.weight")
-        return kind(columns, rows, bias=f"{name}.bias" in self.tensors)
+        return nn.Linear(columns, rows, bias=f"{name}.bias" in self.tensors)
 
     def convolution(self, silu: bool = True) -> ShortConvolution:
         """The short convolution with the tensors `conv.weight` and `conv.bias`."""

@@ -15,7 +15,6 @@ from flashnas.operators.attention.spec import Attention
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Layer
 from flashnas.operators.parts.numerics import cached_table, linear_reference
-from flashnas.operators.parts.projection import Projection
 from flashnas.operators.parts.rotary import Rotary, rotate, rotate_one
 
 MIN_WINDOW_BLOCK = 128  # queries
@@ -140,7 +139,7 @@ class AttentionLayer(Layer):
         self.window = spec.window_tokens
         self.rotary = Rotary(spec.rotary_dim, spec.rope_theta, spec.rope_factor, spec.rope_original)
         self.gates = self.heads if spec.out_gate else 0
-        self.in_proj = self.linear("in_proj", Projection)
+        self.in_proj = self.linear("in_proj")
         self.q_norm = self.norm_of("q_norm") if spec.qk_norm else None
         self.k_norm = self.norm_of("k_norm") if spec.qk_norm else None
         self.out_proj = self.linear("out_proj")

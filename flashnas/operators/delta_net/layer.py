@@ -10,7 +10,6 @@ from torch import Tensor
 from flashnas.operators.delta_layer import DeltaLayer
 from flashnas.operators.delta_net.spec import DeltaNet
 from flashnas.operators.layer import Apply
-from flashnas.operators.parts.projection import Projection
 from flashnas.operators.spec import OUTPUT_NORM_EPS
 
 
@@ -21,7 +20,7 @@ class DeltaNetLayer(DeltaLayer):
 
     def __init__(self, spec: DeltaNet, hidden: int) -> None:
         super().__init__(spec, hidden)
-        self.in_proj = self.linear("in_proj", Projection)
+        self.in_proj = self.linear("in_proj")
         self._build(spec.name, OUTPUT_NORM_EPS)
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:

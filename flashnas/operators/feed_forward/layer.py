@@ -11,7 +11,6 @@ from torch import Tensor
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.layer import Layer
 from flashnas.operators.parts.numerics import linear_reference
-from flashnas.operators.parts.projection import Projection
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -26,7 +25,7 @@ class FeedForwardLayer(Layer):
     def __init__(self, spec: FeedForward, hidden: int) -> None:
         super().__init__(spec, hidden)
         self.relu2 = spec.relu2
-        self.in_proj = self.linear("in_proj", Projection)
+        self.in_proj = self.linear("in_proj")
         self.out_proj = self.linear("out_proj")
 
     def init_state(

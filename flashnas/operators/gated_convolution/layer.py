@@ -8,7 +8,6 @@ from torch import Tensor
 from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.layer import Layer
 from flashnas.operators.parts.numerics import linear_reference
-from flashnas.operators.parts.projection import Projection
 
 
 class GatedConvolutionLayer(Layer):
@@ -16,7 +15,7 @@ class GatedConvolutionLayer(Layer):
 
     def __init__(self, spec: GatedConvolution, hidden: int) -> None:
         super().__init__(spec, hidden)
-        self.in_proj = self.linear("in_proj", Projection)
+        self.in_proj = self.linear("in_proj")
         self.conv = self.convolution(silu=False)
         self.out_proj = self.linear("out_proj")
 

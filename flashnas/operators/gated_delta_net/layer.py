@@ -9,7 +9,6 @@ from torch import Tensor
 from flashnas.operators.delta_layer import DeltaLayer
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.layer import Apply
-from flashnas.operators.parts.projection import Projection
 
 
 class GatedDeltaNetLayer(DeltaLayer):
@@ -19,7 +18,7 @@ class GatedDeltaNetLayer(DeltaLayer):
 
     def __init__(self, spec: GatedDeltaNet, hidden: int) -> None:
         super().__init__(spec, hidden)
-        self.in_proj = self.linear("in_proj", Projection)
+        self.in_proj = self.linear("in_proj")
         q, k, v, *others = self.tensors["in_proj.weight"].rows()
         self.sizes = [q + k + v, *others]
         self._build(spec.name)

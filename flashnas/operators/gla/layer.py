@@ -11,7 +11,6 @@ from torch import Tensor
 from flashnas.operators.backends.core import Core
 from flashnas.operators.gla.spec import GatedLinearAttention
 from flashnas.operators.layer import Apply, RecurrentLayer, Rule
-from flashnas.operators.parts.projection import Projection
 from flashnas.operators.recurrences.gla import gla_chunked, gla_reference, gla_step
 
 GATE_NORMALISER = 16.0
@@ -23,7 +22,7 @@ class GatedLinearAttentionLayer(RecurrentLayer):
     def __init__(self, spec: GatedLinearAttention, hidden: int) -> None:
         super().__init__(spec, hidden)
         self.heads, self.key_dim = spec.heads(hidden), spec.key_dim
-        self.in_proj = self.linear("in_proj", Projection)
+        self.in_proj = self.linear("in_proj")
         self.gate_proj = self.linear("gate_proj")
         self.norm = self.norm_of("norm")
         self.out_proj = self.linear("out_proj")

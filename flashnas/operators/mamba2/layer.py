@@ -17,7 +17,6 @@ from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts.norms import rms_normalise
 from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
-from flashnas.operators.parts.projection import Projection
 from flashnas.operators.recurrences.ssd import ssd_reference, ssd_scan, ssd_scan_step
 from flashnas.operators.spec import OUTPUT_NORM_EPS
 
@@ -32,7 +31,7 @@ class Mamba2Layer(RecurrentLayer):
         z, *self.parts, self.heads = self.tensors["in_proj.weight"].rows()  # parts: x, B, C
         self.sizes = [z, sum(self.parts), self.heads]
         self.groups, self.dt_min = spec.groups, spec.dt_min
-        self.in_proj = self.linear("in_proj", Projection)
+        self.in_proj = self.linear("in_proj")
         self.conv = self.convolution()
         self.A_log = nn.Parameter(log_of_uniform(self.heads))
         self.D = nn.Parameter(torch.ones(self.heads))
