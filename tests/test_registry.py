@@ -259,7 +259,7 @@ def test_the_help_works_with_a_broken_command(install, capsys):
         "flashnas.executors:EXECUTORS",
         "flashnas.space.load:TEMPLATES",
         "flashnas.export.exporter:EXPORTS",
-        "flashnas.report.sections:SECTIONS",
+        "flashnas.report.page:SECTIONS",
         "flashnas.cli.command:COMMANDS",
     ],
 )

@@ -13,7 +13,6 @@ evaluator that is a formula, so that no training has to be repeated to the last 
 """
 
 import argparse
-import base64
 import contextlib
 import csv
 import gzip
@@ -443,10 +442,6 @@ def errors():
 
 def plain(value):
     """JSON-ready, without what changes from run to run."""
-    if isinstance(value, dict) and "bdata" in value:  # an array of Plotly
-        import numpy as np
-
-        return plain(np.frombuffer(base64.b64decode(value["bdata"]), value["dtype"]))
     if isinstance(value, dict):
         return {
             plain(str(key)): plain(item)
@@ -472,7 +467,14 @@ def prepare():
     os.environ.update(SETTINGS, FLASHNAS_CACHE=str(Path.cwd() / "cache"))
     sys.path[:0] = [str(ROOT), str(TOOLS)]
     warnings.simplefilter("ignore")
-    for library in ("torch", "pandas", "optuna", "scipy.optimize", "scipy.stats", "plotly.io"):
+    for library in (
+        "torch",
+        "pandas",
+        "optuna",
+        "scipy.optimize",
+        "scipy.stats",
+        "matplotlib.figure",
+    ):
         importlib.import_module(library)  # forks then need not
     Path("texts").mkdir()
     rng = random.Random(0)

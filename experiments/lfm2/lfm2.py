@@ -144,61 +144,49 @@ def measure() -> None:
 
 def picture(trials: Any, networks: dict[str, Any]) -> None:
     """Loss over milliseconds a token: all that was trained, and the two networks as measured."""
-    from flashnas.report.draw_matplotlib import draw_matplotlib
-    from flashnas.report.marks import Guide, Key, Label, Panel, Picture, PlotAxis, Points, Whiskers
-    from flashnas.report.palette import BUDGET, FAINT, INK, MUTED, SERIES
+    import matplotlib
+
+    from flashnas.report.drawing import BUDGET, FAINT, INK, MUTED, SERIES, STYLE, Plot, key
 
     low, high = trials["loss"].min(), trials["loss"].max()
-    room, marks = 0.15 * (high - low or 1), []
-    for (name, entry), colour in zip(networks.items(), (SERIES[7], BUDGET), strict=True):
-        at, loss = entry["measured_ms"], entry["loss"]
-        marks += [
-            Whiskers(
-                x=[at],
-                y=[loss],
-                low=[at - entry["lowest_ms"]],
-                high=[entry["highest_ms"] - at],
-                colour=INK,
-                along_x=True,
-            ),
-            Points(x=[entry["predicted_ms"]], y=[loss], fill=colour, size=9),
-            Points(x=[at], y=[loss], fill=colour, shape="cross", edge_width=2.5),
-            Label(
-                x=at,
-                y=loss,
-                text="best of the search" if name == "search" else name,
-                dx=0,
-                dy=-22,
-                colour=INK,
-                strong=True,
-            ),
-        ]
-    drawn = draw_matplotlib(
-        Picture(
-            title="Loss over milliseconds a token in llama.cpp",
-            subtitle="short trainings; the bars go from the lowest to the highest of seven timings",
-            keys=[
-                Key(text="trained, predicted", shape="circle", colour=FAINT),
-                Key(text="measured", shape="cross", colour=INK, edge=INK),
-            ],
-            panels=[
-                Panel(
-                    x=PlotAxis(title=f"ms a token, {WEIGHTS}, one core"),
-                    height=340,
-                    y=PlotAxis(
-                        title="loss of the short training, nats a token",
-                        range=(low - room, high + 2 * room),
-                    ),
-                    marks=[
-                        Points(x=trials["tpot_ms"], y=trials["loss"], fill=FAINT, size=9),
-                        *marks,
-                        Guide(at=TPOT_MS, colour=MUTED, text="budget"),
-                    ],
-                )
-            ],
+    room = 0.15 * (high - low or 1)
+    with matplotlib.rc_context(STYLE):
+        plot = Plot(
+            "Loss over milliseconds a token in llama.cpp",
+            "short trainings; the bars go from the lowest to the highest of seven timings",
+            [340],
+            keys=[key("trained, predicted", FAINT, "o"), key("measured", INK, "X")],
         )
-    )
-    drawn.savefig(HERE / "front.png", format="png")
+        (panel,) = plot.panels
+        panel.scatter(trials["tpot_ms"], trials["loss"], 46, FAINT)
+        for (name, entry), colour in zip(networks.items(), (SERIES[7], BUDGET), strict=True):
+            at, loss = entry["measured_ms"], entry["loss"]
+            reach = [[at - entry["lowest_ms"]], [entry["highest_ms"] - at]]
+            panel.errorbar([at], [loss], xerr=reach, ecolor=INK, capsize=2.5, linestyle="none")
+            panel.scatter([entry["predicted_ms"]], [loss], 46, colour, zorder=3)
+            panel.scatter([at], [loss], 68, colour, marker="X", zorder=3)
+            panel.annotate(
+                "best of the search" if name == "search" else name,
+                (at, loss),
+                xytext=(0, -17),
+                textcoords="offset points",
+                ha="center",
+                weight="bold",
+            )
+        panel.axvline(TPOT_MS, color=MUTED, linestyle="--")
+        panel.text(
+            TPOT_MS,
+            1.012,
+            "budget",
+            color=MUTED,
+            ha="center",
+            transform=panel.get_xaxis_transform(),
+        )
+        panel.set_ylim(low - room, high + 2 * room)
+        plot.label(
+            panel, f"ms a token, {WEIGHTS}, one core", "loss of the short training, nats a token"
+        )
+        (HERE / "front.png").write_bytes(plot.png())
 
 
 if __name__ == "__main__":

@@ -270,19 +270,9 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
     """Loss over milliseconds for a token: the trained candidates, and the front as predicted and as
     measured.
     """
-    from flashnas.report.draw_matplotlib import draw_matplotlib
-    from flashnas.report.marks import (
-        Guide,
-        Key,
-        Label,
-        Line,
-        Panel,
-        Picture,
-        PlotAxis,
-        Points,
-        Whiskers,
-    )
-    from flashnas.report.palette import BUDGET, FAINT, INK, MUTED, SERIES
+    import matplotlib
+
+    from flashnas.report.drawing import BUDGET, FAINT, INK, MUTED, SERIES, STYLE, Plot, key
 
     trials = run.trials[run.trials["loss"].notna()]
     front = sorted(run.front, key=lambda entry: entry.figures["tpot_ms"])
@@ -295,54 +285,46 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
     loss = losses[predicted.index(chosen)]
     low, high = trials["loss"].min(), trials["loss"].max()
     room = 0.12 * (high - low or 1)
-    drawn = draw_matplotlib(
-        Picture(
-            title="Loss over milliseconds a token",
-            subtitle="the bar reaches to the bound of the chosen network",
+    with matplotlib.rc_context(STYLE):
+        plot = Plot(
+            "Loss over milliseconds a token",
+            "the bar reaches to the bound of the chosen network",
+            [360],
             keys=[
-                Key(text="trained, predicted", shape="circle", colour=FAINT),
-                Key(text="front, predicted", shape="circle", colour=blue),
-                Key(text="front, measured", shape="cross", colour=BUDGET, edge=BUDGET),
-            ],
-            panels=[
-                Panel(
-                    x=PlotAxis(title=f"ms a token in llama.cpp, {WEIGHTS}, one core"),
-                    height=360,
-                    y=PlotAxis(
-                        title="loss of the short training, nats a token",
-                        range=(low - 2 * room, high + room),
-                    ),
-                    marks=[
-                        Points(x=trials["tpot_ms"], y=trials["loss"], fill=FAINT, size=9),
-                        Line(
-                            x=[
-                                x
-                                for x in [*predicted, max(plan["tpot_ms"], predicted[-1])]
-                                for _ in range(2)
-                            ][1:],
-                            y=[y for y in [*losses, losses[-1]] for _ in range(2)][:-1],
-                            colour=blue,
-                        ),
-                        Whiskers(
-                            x=[chosen],
-                            y=[loss],
-                            low=[0],
-                            high=[found["bound_ms"] - chosen],
-                            colour=INK,
-                            along_x=True,
-                        ),
-                        Points(x=predicted, y=losses, fill=blue, size=9),
-                        Points(x=measured, y=losses, fill=BUDGET, shape="cross", edge_width=2.5),
-                        Guide(at=plan["tpot_ms"], colour=MUTED, text="budget"),
-                        Label(
-                            x=chosen, y=loss, text="chosen", dx=0, dy=-26, colour=INK, strong=True
-                        ),
-                    ],
-                )
+                key("trained, predicted", FAINT, "o"),
+                key("front, predicted", blue, "o"),
+                key("front, measured", BUDGET, "X"),
             ],
         )
-    )
-    drawn.savefig(path, format="png")
+        (panel,) = plot.panels
+        panel.scatter(trials["tpot_ms"], trials["loss"], 46, FAINT)
+        ends = [*predicted, max(plan["tpot_ms"], predicted[-1])]
+        panel.step(ends, [*losses, losses[-1]], color=blue, where="post")
+        reach = [[0], [found["bound_ms"] - chosen]]
+        panel.errorbar([chosen], [loss], xerr=reach, ecolor=INK, capsize=2.5, linestyle="none")
+        panel.scatter(predicted, losses, 46, blue, zorder=3)
+        panel.scatter(measured, losses, 68, BUDGET, marker="X", zorder=3)
+        panel.axvline(plan["tpot_ms"], color=MUTED, linestyle="--")
+        panel.text(
+            plan["tpot_ms"],
+            1.012,
+            "budget",
+            color=MUTED,
+            ha="center",
+            transform=panel.get_xaxis_transform(),
+        )
+        panel.annotate(
+            "chosen",
+            (chosen, loss),
+            xytext=(0, -19),
+            textcoords="offset points",
+            ha="center",
+            weight="bold",
+        )
+        panel.set_ylim(low - 2 * room, high + room)
+        axis = f"ms a token in llama.cpp, {WEIGHTS}, one core"
+        plot.label(panel, axis, "loss of the short training, nats a token")
+        path.write_bytes(plot.png())
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from flashnas.profiling.llama_cpp.target import LlamaCpp
 from flashnas.profiling.target import Target
 from flashnas.profiling.timing import Effort
 from flashnas.profiling.torch_target import Torch
-from flashnas.report.palette import SERIES
+from flashnas.report.drawing import SERIES
 
 HERE = Path(__file__).parent
 CSV, PNG = HERE / "flows.csv", HERE / "flows.png"

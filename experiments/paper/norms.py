@@ -27,7 +27,7 @@ from flashnas.data.dataset import prepare_dataset
 from flashnas.network.model import Block
 from flashnas.operators.parts.norms import rms_normalise
 from flashnas.operators.tensors import Role
-from flashnas.report.palette import MUTED, SERIES
+from flashnas.report.drawing import MUTED, SERIES
 from flashnas.training.candidate import single_thread
 from flashnas.training.optimizer import CASES, Case
 from flashnas.training.trainer import Trainer

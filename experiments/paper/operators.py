@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 import flashnas as fn
-from flashnas.report.palette import INK, MUTED, operator_colour
+from flashnas.report.drawing import INK, MUTED, operator_colour
 from flashnas.search.pareto import non_dominated
 
 HERE = Path(__file__).parent

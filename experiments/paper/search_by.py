@@ -17,7 +17,7 @@ import pandas as pd
 from picture import framed, still
 
 import flashnas as fn
-from flashnas.report.palette import operator_colour, operator_label
+from flashnas.report.drawing import operator_colour, operator_label
 
 HERE = Path(__file__).parent
 CSV, PNG = HERE / "search_by.csv", HERE / "search_by.png"

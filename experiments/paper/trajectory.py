@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from picture import framed, still
 
-from flashnas.report.palette import MUTED, SERIES
+from flashnas.report.drawing import MUTED, SERIES
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parents[1] / "benchmarks"))

@@ -19,7 +19,7 @@ import flashnas as fn
 from flashnas.data.corpus import read_corpus
 from flashnas.data.split import split_documents
 from flashnas.data.tokenizer import train_tokenizer, vocab_size
-from flashnas.report.palette import SERIES
+from flashnas.report.drawing import SERIES
 
 HERE = Path(__file__).parent
 CSV, PNG = HERE / "vocabulary.csv", HERE / "vocabulary.png"

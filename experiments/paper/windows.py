@@ -10,7 +10,7 @@ import pandas as pd
 from picture import framed, still
 
 import flashnas as fn
-from flashnas.report.palette import SERIES
+from flashnas.report.drawing import SERIES
 
 HERE = Path(__file__).parent
 CSV, PNG = HERE / "windows.csv", HERE / "windows.png"

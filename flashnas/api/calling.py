@@ -44,6 +44,13 @@ def silent(*_: Any) -> None:
     """Progress and notes that nobody wants."""
 
 
+class Quiet:
+    """A progress object that shows nothing."""
+
+    def note(self, text: str) -> None: ...
+    def update(self, *_: Any) -> None: ...
+
+
 def takes(
     cls: type[Settings],
     *,

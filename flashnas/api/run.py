@@ -15,7 +15,7 @@ from flashnas.runs.run import RecordedRun
 from flashnas.search.trial import Trial
 
 if TYPE_CHECKING:
-    import plotly.graph_objects as go
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,29 +50,29 @@ class Run(RecordedRun):
         """
         return None if self.answer is None else self.finalists[self.answer.recommended]
 
-    def plot_front(self) -> go.Figure:
-        """What ranks over latency, of every network, with the front and 90 % intervals, as a Plotly
-        figure."""
+    def plot_front(self) -> Figure:
+        """What ranks over latency, of every network, with the front and 90 % intervals, as a figure
+        of matplotlib."""
         return self.plot("front")
 
-    def plot(self, name: str = "front") -> go.Figure:
+    def plot(self, name: str = "front") -> Figure:
         """A figure of the report.
 
         Args:
             name: front, operators, latency-by-operator, curves or objectives.
 
         Returns:
-            A Plotly figure.
+            A figure of matplotlib, which a notebook shows; `savefig` writes it.
 
         Raises:
-            RunError: there is no figure of that name.
+            RunError: there is no figure of that name, or the run has no data for it.
         """
-        from flashnas.base.text import one_of
-        from flashnas.report.page_figures import FIGURES, NotebookFigure
+        from flashnas.report.figures import NothingToShow, draw
 
-        if name not in FIGURES:
-            raise RunError(one_of("figure", name, FIGURES))
-        return NotebookFigure.of(FIGURES[name](self))
+        try:
+            return draw(self, name)
+        except NothingToShow as reason:
+            raise RunError(f"{self.path}: figure {name}: {reason}") from None
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report as one HTML page.
@@ -90,7 +90,7 @@ class Run(RecordedRun):
             from flashnas.report import write_report
 
             return write_report(self)[0]
-        from flashnas.report.html import render_html
+        from flashnas.report.page import render_html
 
         target = Path(path)
         with disk_errors(f"{target}: the report cannot be written", RunError):
@@ -105,7 +105,7 @@ class Run(RecordedRun):
 
     def effort(self) -> str:
         """What the search cost, in words: the tokens of its trainings."""
-        from flashnas.report.words import tokens_words
+        from flashnas.report.networks import tokens_words
 
         return tokens_words(self)
 

@@ -50,7 +50,7 @@ def runs(options: RunsOptions) -> Figures:
 
 
 def _summary(path: Path) -> dict[str, Any]:
-    from flashnas.report.plot_data import objective_points
+    from flashnas.report.networks import objective_points
     from flashnas.runs.run import RecordedRun
 
     try:

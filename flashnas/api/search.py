@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from flashnas.api.calling import check_out, silent, takes
+from flashnas.api.calling import Quiet, check_out, silent, takes
 from flashnas.base.settings import option, over, settings_of
 from flashnas.study.config import SearchConfig
 
@@ -143,8 +143,8 @@ def search(
     """
     out = check_out(replace(options, out=options.out or default_out(options, objects)))
 
-    from flashnas.api.live import Live
     from flashnas.api.run import Run
+    from flashnas.report.page import LivePage
     from flashnas.runs.layout import plugins_named
     from flashnas.study.loop import run_search
 
@@ -153,7 +153,7 @@ def search(
             options.config,
             out,
             resume=options.resume is not None,
-            progress=Live(progress, out),
+            progress=LivePage(progress or Quiet(), out),
             command=command,
             evaluator=evaluator,
             **objects,

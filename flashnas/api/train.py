@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashnas.api.calling import ARCHITECTURE, Figures, check_out, takes
-from flashnas.api.live import Quiet
+from flashnas.api.calling import ARCHITECTURE, Figures, Quiet, check_out, takes
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
 from flashnas.base.system import keep_memory, limit_threads
 from flashnas.base.text import MAX_TOKENS
@@ -16,6 +15,7 @@ from flashnas.data.corpus import from_hub
 
 if TYPE_CHECKING:
     from flashnas.training.job import TrainJob, TrainProgress
+    from flashnas.training.trainer import Step as Step
 
 CHECKPOINT_EVERY_S = 300.0
 # options of all formats of an export

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Self, TextIO
 from flashnas.base.text import duration, printable
 
 if TYPE_CHECKING:
-    from flashnas.api.live import Step
     from flashnas.api.search import Snapshot
+    from flashnas.api.train import Step
 
 REDRAW_S = 0.5
 PLAIN_S = 15.0

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flashnas
-from flashnas.base.text import INTERVAL_90, MISSING, known, number, printable
-from flashnas.report.words import fixed
+from flashnas.base.text import INTERVAL_90, MISSING, fixed, known, number, printable
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trained import ModelEvaluation, search_of
 from flashnas.search.trial import Trial

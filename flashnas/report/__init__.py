@@ -1,14 +1,13 @@
-"""A run folder as tables, pictures and one HTML page. Plotting libraries load when something is
-drawn.
-"""
+"""A run folder as tables, pictures and one HTML page. Matplotlib loads when something is drawn."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from flashnas.base.errors import RunError
-from flashnas.base.system import atomic_file, disk_errors, write_atomic
-from flashnas.report.terminal import front_html, front_table
+from flashnas.base.registry import foreign_errors
+from flashnas.base.system import disk_errors, write_atomic
+from flashnas.report.table import front_html, front_table
 from flashnas.runs.run import RecordedRun
 
 __all__ = ["RecordedRun", "front_html", "front_table", "write_report"]
@@ -25,17 +24,16 @@ def write_report(source: str | Path | RecordedRun) -> tuple[Path, Path]:
         RunError: the folder is not a run, is damaged, or cannot be written.
         PluginError: a section of another package cannot be loaded or fails.
     """
-    from flashnas.report.finalists_section import FINALISTS
-    from flashnas.report.html import render_html
-    from flashnas.report.sections import SECTIONS
+    from flashnas.report.page import PICTURE, SECTIONS, render_html
 
     run = source if isinstance(source, RecordedRun) else RecordedRun.load(source)
     page = run.path / "report.html"
     with disk_errors(f"{run.path}: the report cannot be written", RunError):
         write_atomic(page, render_html(run))
         for section in SECTIONS.values():
-            picture = section.png(run) if section.picture else None
-            if picture is not None:
-                with atomic_file(run.path / section.picture) as part:
-                    picture.savefig(part, format="png")
-    return page, run.path / FINALISTS.picture
+            if section.picture:
+                with foreign_errors(("report section", section.png)):
+                    picture = section.png(run)
+                if picture is not None:
+                    write_atomic(run.path / section.picture, picture)
+    return page, run.path / PICTURE

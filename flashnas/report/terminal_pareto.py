@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flashnas.base.text import MISSING, counted
-from flashnas.report.terminal import front_table
+from flashnas.report.table import front_table
 from flashnas.reuse.rerank import Reranked
 
 

@@ -8,9 +8,9 @@ import re
 import pytest
 
 import flashnas as fn
-from flashnas.api import live
-from flashnas.report import html
-from flashnas.report.html import render_html
+from flashnas.api.calling import Quiet
+from flashnas.report import page as report_page
+from flashnas.report.page import LivePage, render_html
 from flashnas.study import record
 from flashnas.study.progress import Snapshot
 
@@ -18,8 +18,8 @@ RELOADS = '<meta http-equiv="refresh" content="30">'
 
 
 def test_a_search_shows_itself_while_it_runs(pages, tmp_path, monkeypatch):
-    monkeypatch.setattr(live, "PAGE_EVERY_S", 0)
-    monkeypatch.setattr(live, "PAGE_SHARE", 0)
+    monkeypatch.setattr(report_page, "PAGE_EVERY_S", 0)
+    monkeypatch.setattr(report_page, "PAGE_SHARE", 0)
     monkeypatch.setattr(
         record, "QUICK_S", 60
     )  # no update is left out because one before took milliseconds
@@ -67,8 +67,8 @@ def test_a_page_that_cannot_be_written_ends_no_search(tmp_path, monkeypatch):
     class Progress:
         note, update = lines.append, lambda self, snapshot: None
 
-    monkeypatch.setattr(live, "PAGE_EVERY_S", 0)
-    shown = live.Live(Progress(), tmp_path)
+    monkeypatch.setattr(report_page, "PAGE_EVERY_S", 0)
+    shown = LivePage(Progress(), tmp_path)
     (tmp_path / "trials.parquet").write_text("damaged")
     for done in (1, 2):
         shown.update(
@@ -88,12 +88,12 @@ def test_a_page_that_cannot_be_written_ends_no_search(tmp_path, monkeypatch):
 
 
 def test_the_page_follows_a_run_also_after_the_clock_was_set_back(build_run, monkeypatch):
-    monkeypatch.setattr(html, "render_html", lambda run: str(len(run.trials)))
+    monkeypatch.setattr(report_page, "render_html", lambda run: str(len(run.trials)))
     for count in (4, 8):
         folder = build_run(count)
         os.utime(folder / "trials.parquet", (1e9 - count,) * 2)
         if count == 4:
-            shown = live.Live(None, folder)
+            shown = LivePage(Quiet(), folder)
         shown._follow()
         assert (folder / "report.html").read_text() == str(count)
 

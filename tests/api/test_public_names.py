@@ -20,7 +20,7 @@ FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(fn, name))]
 
 def test_the_import_loads_nothing_heavy():
     script = (
-        "import flashnas; heavy = {'torch', 'pandas', 'optuna', 'numpy', 'plotly', 'yaml'};"
+        "import flashnas; heavy = {'torch', 'pandas', 'optuna', 'numpy', 'matplotlib', 'yaml'};"
         "print(sorted(heavy & set(sys.modules)), 'search' in dir(flashnas))"
     )
     assert fresh.printed(script) == ["[] True"]

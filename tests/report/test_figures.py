@@ -1,276 +1,266 @@
-"""What the figures hold, mark by mark, and that both back ends draw it."""
+"""What the figures hold, artist by artist, and their SVG."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import re
 
 import numpy as np
 import pytest
 from answered_runs import write_answered_run
+from matplotlib.collections import PathCollection
+from matplotlib.colors import to_hex
+from matplotlib.text import Annotation
 from run_builder import THIN_RUNS, only_failed
 
 from flashnas.report import RecordedRun
-from flashnas.report.draw_matplotlib import draw_matplotlib
-from flashnas.report.draw_plotly import draw_plotly
-from flashnas.report.figures import (
-    FIGURES,
-    latency_by_operator,
-    operator_share,
-    training_curves,
+from flashnas.report.drawing import (
+    OPERATOR_COLOURS,
+    NothingToShow,
+    operator_colour,
+    operator_label,
+    place_labels,
 )
-from flashnas.report.marks import Bars, Guide, Label, Line, Points, Whiskers
-from flashnas.report.palette import OPERATOR_COLOURS, operator_colour
-from flashnas.report.plane_pictures import front_picture, objectives_picture
-from flashnas.report.planes import BOX_WIDTH, LETTER, LINE
-from flashnas.report.plot_data import front, staircase
-
-
-def marks(picture, kind, place=0):
-    return [mark for mark in picture.panels[place].marks if isinstance(mark, kind)]
-
-
-def networks(picture):
-    return marks(picture, Points)
+from flashnas.report.figures import FIGURES, depth_shares, draw, latency_parts
+from flashnas.report.networks import front
+from flashnas.report.planes import staircase
 
 
 @pytest.fixture(scope="module")
-def pictures(run, tmp_path_factory):
-    """The figures of a plain run, of one with further objectives, and of one that ranks by the full
-    loss.
-    """
-    more = dataclasses.replace(
-        run, config={**run.config, "objectives": ["loss", "latency_ms", "memory_gb"]}
-    )
-    full = RecordedRun.load(write_answered_run(tmp_path_factory.mktemp("answered") / "demo"))
-    return {
-        **{name: draw(run) for name, draw in FIGURES.items()},
-        "objectives": objectives_picture(more),
-        "front full": front_picture(full),
-    }
+def several(run):
+    """The run with further objectives."""
+    objectives = ["loss", "latency_ms", "memory_gb", "params"]
+    return dataclasses.replace(run, config={**run.config, "objectives": objectives})
 
 
-def cut_texts(still):
-    box = still.get_tightbbox(still.canvas.get_renderer())
-    return (
-        min(box.x0, box.y0) < 0 or box.x1 > still.get_figwidth() or box.y1 > still.get_figheight()
-    )
+def points(panel):
+    """(x, y, fill, edge) of every network."""
+    for marks in panel.collections:
+        if isinstance(marks, PathCollection):
+            edges = np.broadcast_to(marks.get_edgecolors(), (len(marks.get_offsets()), 4))
+            for place, fill, edge in zip(
+                marks.get_offsets(), marks.get_facecolors(), edges, strict=True
+            ):
+                yield *place, to_hex(fill), to_hex(edge)
+
+
+def labels(panel):
+    return [text for text in panel.texts if isinstance(text, Annotation)]
+
+
+def keys(plot):
+    (legend,) = plot.legends
+    return [text.get_text() for text in legend.get_texts()]
+
+
+# -- all figures -----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_both_back_ends_draw_every_mark_where_it_is_and_cut_no_text(pictures):
-    for name, picture in pictures.items():
-        page, still = draw_plotly(picture), draw_matplotlib(picture)
-        assert not cut_texts(still), name
-        xs = {
-            "page": [
-                trace.x for trace in page.data if trace.x is not None and list(trace.x) != [None]
-            ],
-            "still": [
-                *(line.get_xdata() for axes in still.axes for line in axes.lines),
-                *(
-                    np.ma.getdata(points.get_offsets())[:, 0]
-                    for axes in still.axes
-                    for points in axes.collections
-                    if len(points.get_offsets())
-                ),
-            ],
-        }
-        for panel in picture.panels:
-            for mark in panel.marks:
-                if isinstance(mark, Points | Line):
-                    for where, drawn in xs.items():
-                        assert any(
-                            len(x) == len(mark.x)
-                            and np.array_equal(
-                                np.array(x, float), np.array(mark.x, float), equal_nan=True
-                            )
-                            for x in drawn
-                        ), (name, where)
-        texts = {annotation.text for annotation in page.layout.annotations}
-        written = {text.get_text() for axes in still.axes for text in axes.texts}
-        labels = {
-            mark.text
-            for panel in picture.panels
-            for mark in panel.marks
-            if isinstance(mark, Label | Guide)
-        }
-        assert labels - {""} <= texts
-        assert labels <= written | {""}
-        guides = sum(isinstance(mark, Guide) for panel in picture.panels for mark in panel.marks)
-        assert len(page.layout.shapes) == guides, name
-        bars = [mark for panel in picture.panels for mark in panel.marks if isinstance(mark, Bars)]
-        assert sum(len(axes.patches) for axes in still.axes) == sum(len(mark.at) for mark in bars)
-        assert sum(
-            len(trace.base) for trace in page.data if trace.type == "bar" and trace.base
-        ) == sum(len(mark.at) for mark in bars)
-        named = {trace.name for trace in page.data if trace.showlegend is not False and trace.name}
-        assert (
-            named
-            == {key.text for key in picture.keys} - {""}
-            == {text.get_text() for legend in still.legends for text in legend.get_texts()} | set()
-        )
+@pytest.mark.parametrize("narrow", [False, True])
+def test_no_text_is_cut_and_none_covers_another(several, tmp_path, narrow):
+    answered = RecordedRun.load(write_answered_run(tmp_path / "demo"))
+    plots = [draw(several, name, narrow) for name in FIGURES]
+    for plot in (*plots, draw(answered, "front", narrow)):
+        plot.draw_without_rendering()
+        renderer = plot.canvas.get_renderer()
+        box = plot.get_tightbbox(renderer)  # in inches
+        assert min(box.x0, box.y0) >= 0, plot.texts[0]
+        assert box.x1 <= plot.get_figwidth()
+        assert box.y1 <= plot.get_figheight()
+        (legend,) = (legend.get_window_extent(renderer) for legend in plot.legends)
+        panels = [panel.get_tightbbox(renderer) for panel in plot.panels]
+        frames = panels if narrow else [panel.get_window_extent() for panel in plot.panels]
+        assert not [frame for frame in frames if legend.overlaps(frame)]
+        lowest = min(text.get_window_extent(renderer).y0 for text in plot.texts)
+        assert all(panel.y1 < lowest for panel in panels)
 
 
+def test_an_svg_has_a_text_for_each_mark_and_no_ids_that_another_figure_could_have(run):
+    plots = [draw(run, "front", narrow) for narrow in (False, True)]
+    wide, narrow = (plot.svg() for plot in plots)
+    assert wide.count("<title>") == len(run.trained)
+    for row in run.trained.itertuples():
+        assert f"loss {row.loss:.4g} nats/token" in wide
+    assert "<title>" not in narrow
+    ids, others = (set(re.findall(r' id="([^"]+)"', svg)) for svg in (wide, narrow))
+    assert ids
+    assert not ids & others
+    used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', wide))
+    assert {first or second for first, second in used} <= ids
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_figure_without_data_says_why(build_run, name):
+    run = RecordedRun.load(build_run(trials=only_failed()))
+    with pytest.raises(NothingToShow, match=r"No (network|trained|finalist|training).*\."):
+        draw(run, name)
+
+
+# -- planes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("narrow", [False, True])
 @pytest.mark.parametrize("case", THIN_RUNS)
-def test_labels_of_networks_lie_within_the_axes(build_run, case):
-    for panel in front_picture(RecordedRun.load(build_run(**THIN_RUNS[case]))).panels:
-        (x0, x1), (y0, y1) = panel.x.range, panel.y.range
-        for mark in panel.marks:
-            if isinstance(mark, Label):
-                x = (mark.x - x0) / (x1 - x0) * BOX_WIDTH + mark.dx
-                y = (mark.y - y0) / (y1 - y0) * panel.height + mark.dy
-                half = (LETTER * len(mark.text) + 4) / 2
-                assert half <= x + 1e-6 <= BOX_WIDTH - half + 1e-3, mark.text
-                assert LINE / 2 <= y + 1e-6 <= panel.height - LINE / 2 + 1e-3, mark.text
+def test_labels_of_networks_lie_within_the_axes(build_run, case, narrow):
+    try:
+        plot = draw(RecordedRun.load(build_run(**THIN_RUNS[case])), "front", narrow)
+    except NothingToShow:
+        return
+    plot.draw_without_rendering()
+    (panel,) = plot.panels
+    frame = panel.get_window_extent()
+    for label in labels(panel):
+        box = label.get_tightbbox()
+        assert frame.x0 <= box.x0, label
+        assert box.x1 <= frame.x1, label
+        assert frame.y0 <= box.y0
+        assert box.y1 <= frame.y1
 
 
 def test_the_front_shows_each_network_once_and_the_staircase(run):
-    picture = front_picture(run)
-    drawn = {
-        (round(x, 6), y) for mark in networks(picture) for x, y in zip(mark.x, mark.y, strict=True)
-    }
+    plot = draw(run, "front")
+    (panel,) = plot.panels
+    drawn = {(round(x, 6), y) for x, y, *_ in points(panel)}
     assert drawn == {
         (round(ms / 1000, 6), loss)
         for ms, loss in zip(run.trained["latency_ms"], run.trained["loss"], strict=True)
     }
-    diamonds = [x for mark in networks(picture) if mark.shape == "diamond" for x in mark.x]
-    assert sorted(diamonds) == pytest.approx(sorted(run.baselines["latency_ms"] / 1000))
-    (line,) = marks(picture, Line)
+    line, budget = panel.lines[0], panel.lines[-1]
     xs, ys = staircase(front(run), 14000.0)
-    assert line.x == pytest.approx([x / 1000 for x in xs])
-    assert line.y == ys
-    (budget,) = marks(picture, Guide)
-    assert (budget.at, budget.text) == (14.0, "budget 14 s")
-    assert {"d", "m2", *(f.name for f in run.front)} <= {
-        mark.text for mark in marks(picture, Label)
-    }
-    assert (
-        picture.subtitle
-        == "31 searched + 4 baselines trained · 2 failed · 1 outside the budget · 2 repeats"
+    assert line.get_xdata() == pytest.approx([x / 1000 for x in xs])
+    assert list(line.get_ydata()) == ys
+    assert set(budget.get_xdata()) == {14.0}
+    texts = {text.get_text() for text in panel.texts}
+    assert {"budget 14 s", "d", "m2", *(entry.name for entry in run.front)} <= texts
+    assert plot.texts[1].get_text() == (
+        "31 searched + 4 baselines trained · 2 failed · 1 outside the budget · 2 repeats"
     )
 
 
-def test_marker_colours_follow_the_mixers(run):
+def test_fills_and_rings_follow_the_mixers_and_the_legend_explains_them(run):
     notations = {f"{row.latency_ms / 1000:.9f}": row.notation for row in run.trained.itertuples()}
-    for mark in networks(front_picture(run)):
-        for x in mark.x:
-            words = notations[f"{x:.9f}"].partition(": ")[2].split()
-            counts = {kind: words.count(kind) for kind in ("d", "a", "m2")}
-            assert counts[next(k for k, c in OPERATOR_COLOURS.items() if c == mark.fill)] == max(
-                counts.values()
-            )
+    plot = draw(run, "front")
+    kinds = {colour.lower(): kind for kind, colour in OPERATOR_COLOURS.items()}
+    for x, _, fill, edge in points(plot.panels[0]):
+        words = notations[f"{x:.9f}"].partition(": ")[2].split()
+        counts = {kind: words.count(kind) for kind in ("d", "a", "m2")}
+        assert counts[kinds[fill]] == max(counts.values())
+        for colour in (fill, edge):
+            if colour in kinds:
+                assert operator_label(kinds[colour]) in keys(plot)
 
 
-def test_the_legend_explains_every_fill_and_ring(run):
-    mixed = next(
-        row.number
-        for row in run.trained.itertuples()
-        if "a" in row.notation and "m2" in row.notation
-    )
-    picture = front_picture(
-        dataclasses.replace(run, trials=run.trials[run.trials["number"] == mixed], front=())
-    )
-    (point,) = networks(picture)
-    assert point.edge != [point.fill]
-    assert {key.colour for key in picture.keys if key.shape == "circle"} == {
-        point.fill,
-        *point.edge,
-    }
+def test_an_unreadable_notation_is_grey(build_run):
+    run = RecordedRun.load(build_run(**THIN_RUNS["unreadable notations"]))
+    fills = {fill for _, _, fill, _ in points(draw(run, "front").panels[0])}
+    assert fills == {operator_colour("?").lower()}
 
 
-def test_the_panels_of_further_objectives_name_the_front_apart(run):
-    more = dataclasses.replace(
-        run, config={**run.config, "objectives": ["loss", "latency_ms", "memory_gb", "params"]}
-    )
-    picture = objectives_picture(more)
-    assert [panel.y.title for panel in picture.panels] == [
+def test_each_further_objective_has_a_panel_that_names_the_front(several):
+    panels = draw(several, "objectives").panels
+    assert [panel.get_ylabel() for panel in panels] == [
         "memory (GB)\nlower is better",
         "params\nlower is better",
     ]
-    for place in range(2):
-        assert [mark.text for mark in marks(picture, Label, place)] == [
-            f.name for f in run.front
-        ] or {mark.text for mark in marks(picture, Label, place)} == {f.name for f in run.front}
+    for panel in panels:
+        assert {label.get_text() for label in labels(panel)} == {e.name for e in several.front}
 
 
-def test_operator_shares_fill_the_bars(run):
-    picture = operator_share(run)
-    for place in range(2):
-        bars = marks(picture, Bars, place)
-        assert np.sum([bar.length for bar in bars], axis=0) == pytest.approx(np.ones(12))
-        for below, above in itertools.pairwise(bars):
-            assert below.start + below.length.to_numpy() == pytest.approx(above.start)
-        assert all(bar.colour == operator_colour(bar.group) for bar in bars)
+def test_labels_avoid_each_other_points_and_the_edge():
+    anchors = [(200.0, 100.0), (206.0, 104.0), (203.0, 96.0), (5.0, 5.0)]
+    sizes = [(60.0, 15.0)] * 4
+    offsets = place_labels(np.array(anchors), sizes, np.array(anchors), (400.0, 200.0))
+    boxes = [
+        (x + dx - 30, y + dy - 7.5, x + dx + 30, y + dy + 7.5)
+        for (x, y), (dx, dy) in zip(anchors, offsets, strict=True)
+    ]
+    for i, (left, low, right, high) in enumerate(boxes):
+        assert left >= 0
+        assert low >= 0
+        assert not any(left < x < right and low < y < high for x, y in anchors)
+        for other in boxes[i + 1 :]:
+            assert right <= other[0] or other[2] <= left or high <= other[1] or other[3] <= low
+
+
+# -- operators, latencies, curves ------------------------------------------------------------------
+
+
+def test_depth_shares_sum_to_one_and_place_operators(run):
+    shares = depth_shares(run.trained["notation"])
+    assert len(shares) == 12
+    assert shares.sum(axis=1).to_numpy() == pytest.approx(1.0)
+    halves = depth_shares(["2048: d f a f"], bins=4)
+    assert halves["d"].tolist() == pytest.approx([1, 0, 0, 0])
+    assert halves["f"].tolist() == pytest.approx([0, 1, 0, 1])
+    # first half: d covers 2/3 of it, and all of it
+    uneven = depth_shares(["2048: d f f", "2048: d d d"], bins=2)
+    assert uneven["d"].tolist() == pytest.approx([(2 / 3 + 1) / 2, 0.5])
+    assert depth_shares(["nonsense"]).empty
+
+
+def test_the_bars_of_operators_are_filled_in_their_colours(run):
+    for panel in draw(run, "operators").panels:
+        tops = {}
+        for bar in panel.patches:
+            assert bar.get_y() == pytest.approx(tops.get(bar.get_x(), 0.0))
+            tops[bar.get_x()] = bar.get_y() + bar.get_height()
+            assert to_hex(bar.get_facecolor()).upper() in OPERATOR_COLOURS.values()
+        assert list(tops.values()) == pytest.approx([1.0] * 12)
 
 
 def test_latency_bars_add_up_and_show_their_source(run):
-    picture = latency_by_operator(run)
-    bars = marks(picture, Bars)
-    for finalist in run.front:
-        place = picture.panels[0].y.names.index(finalist.name)
-        segments = sorted(
-            (start, length)
-            for bar in bars
-            for at, start, length in zip(bar.at, bar.start, bar.length, strict=True)
-            if at == place
-        )
-        ends = np.cumsum([length for _, length in segments])
-        assert ends[-1] == pytest.approx(finalist.figures["latency_ms"] / 1000)
-        assert [start for start, _ in segments[1:]] == pytest.approx(ends[:-1])
-    assert {text.partition("source: ")[2]: bar.hatch for bar in bars for text in bar.hover} == {
-        "imported": "",
-        "derived": "/",
-        "roofline": "x",
+    plot = draw(run, "latency-by-operator")
+    (panel,) = plot.panels
+    names = [tick.get_text() for tick in panel.get_yticklabels()]
+    assert names == [entry.name for entry in run.front]
+    for place, entry in enumerate(run.front):
+        bars = [bar for bar in panel.patches if round(bar.get_y() + bar.get_height() / 2) == place]
+        bars.sort(key=lambda bar: bar.get_x())
+        ends = np.cumsum([bar.get_width() for bar in bars])
+        assert ends[-1] == pytest.approx(entry.figures["latency_ms"] / 1000)
+        assert [bar.get_x() for bar in bars[1:]] == pytest.approx(ends[:-1])
+    hatches = {
+        plot.hovers[bar.get_gid()][0].partition("source: ")[2]: bar.get_hatch()
+        for bar in panel.patches
     }
-    assert {bar.colour for bar in bars} <= {
-        *OPERATOR_COLOURS.values(),
-        operator_colour("head"),
-        operator_colour("embedding"),
-    }
-    names = [key.text for key in picture.keys]
-    assert len(names) == len(set(names))
+    assert hatches == {"imported": "", "derived": "///", "roofline": "xxx"}
+    assert len(set(keys(plot))) == len(keys(plot))
+
+
+@pytest.mark.parametrize(
+    ("ms", "expected"), [(3.0, [3.0]), (0.0, []), (-1.0, []), (float("nan"), [])]
+)
+def test_operators_without_milliseconds_are_left_out(run, ms, expected):
+    entry = dataclasses.replace(run.front[0], operators_ms={"d": {"imported": ms}})
+    assert latency_parts(dataclasses.replace(run, front=(entry,)))["ms"].tolist() == expected
 
 
 def test_bounds_are_whiskers_where_they_are_known(run):
-    (whiskers,) = marks(latency_by_operator(run), Whiskers)
+    (whiskers,) = draw(run, "latency-by-operator").panels[0].collections
     first = run.front[0].figures
-    assert whiskers.x[0] + whiskers.high[0] == pytest.approx(first["upper_ms"] / 1000)
-    assert whiskers.x[0] - whiskers.low[0] == pytest.approx(first["lower_ms"] / 1000)
-    bare = tuple(dataclasses.replace(f, lower_ms=None) for f in run.front)
-    assert not marks(latency_by_operator(dataclasses.replace(run, front=bare)), Whiskers)
+    (low, _), (high, _) = whiskers.get_segments()[0]
+    assert (low, high) == pytest.approx((first["lower_ms"] / 1000, first["upper_ms"] / 1000))
+    bare = tuple(dataclasses.replace(e, lower_ms=None) for e in run.front)
+    plot = draw(dataclasses.replace(run, front=bare), "latency-by-operator")
+    assert not plot.panels[0].collections
 
 
 def test_curves_are_whole_have_their_own_colours_and_their_names_in_order(run):
-    picture = training_curves(run)
-    grey, *curves = marks(picture, Line)
-    keys = picture.keys
-    assert {key.text for key in keys} == {f.name for f in run.front} | set(run.baselines["label"])
-    assert len({curve.colour for curve in curves}) == len(curves)
-    assert [key.colour for key in keys] == [curve.colour for curve in curves]
-    assert all(above.y[-1] >= below.y[-1] for above, below in itertools.pairwise(curves))
-    by_name = dict(zip((key.text for key in keys), curves, strict=True))
-    assert by_name["pure a"].dash
-    assert not by_name["P1"].dash
-    assert by_name["P1"].y[-1] == pytest.approx(run.front[0].figures["loss"])
-    assert sum(y is None for y in grey.y) == len(run.trained) - len(keys)
-    whole, late = picture.panels
-    assert whole.x.range[0] == 0
-    assert all(whole.y.range[0] <= y <= whole.y.range[1] for curve in curves for y in curve.y)
-    assert late.x.range[0] > 0.5 * late.x.range[1]
-
-
-def test_a_figure_without_data_says_why(build_run):
-    run = RecordedRun.load(build_run(trials=only_failed()))
-    assert "No network was trained" in front_picture(run).empty
-    assert "3 failed" in front_picture(run).empty
-    assert "No finalist" in latency_by_operator(run).empty
-    assert draw_plotly(front_picture(run)).layout.annotations[0].text == front_picture(run).empty
-
-
-def test_headings_of_panels_do_not_cover_the_subtitle(run):
-    still = draw_matplotlib(training_curves(run))
-    renderer = still.canvas.get_renderer()
-    lowest = min(text.get_window_extent(renderer).y0 for text in still.texts)
-    for axes in still.axes:
-        assert axes._left_title.get_window_extent(renderer).y1 < lowest
+    plot = draw(run, "curves")
+    names = keys(plot)
+    whole, late = plot.panels
+    curves = [line for line in whole.lines if line.get_gid()]
+    assert {*names} == {entry.name for entry in run.front} | set(run.baselines["label"])
+    assert len({curve.get_color() for curve in curves}) == len(curves) == len(names)
+    assert len(whole.lines) == len(run.trained)
+    ends = [curve.get_ydata()[-1] for curve in curves]
+    assert ends == sorted(ends, reverse=True)
+    by_name = dict(zip(names, curves, strict=True))
+    assert by_name["pure a"].get_linestyle() == "--"
+    assert by_name["P1"].get_linestyle() == "-"
+    assert by_name["P1"].get_ydata()[-1] == pytest.approx(run.front[0].figures["loss"])
+    assert whole.get_xlim()[0] == 0
+    assert late.get_xlim()[0] > 0.5 * late.get_xlim()[1]
+    low, high = whole.get_ylim()
+    assert all(low <= y <= high for curve in curves for y in curve.get_ydata())

@@ -17,7 +17,7 @@ from flashnas.data.dataset import prepare_dataset
 from flashnas.executors.job import Job, run_job
 from flashnas.latency.prediction import LatencyModel
 from flashnas.report import write_report
-from flashnas.report.words import counts_line
+from flashnas.report.networks import counts_line
 from flashnas.runs.run import RecordedRun
 from flashnas.search import ALGORITHMS
 from flashnas.search.pareto import non_dominated

@@ -9,16 +9,14 @@ import re
 
 import pytest
 from answered_runs import write_answered_run
-from matplotlib.image import imread
+from matplotlib.text import Annotation
 
 from flashnas.base.text import INTERVAL_90, names_text, signed
 from flashnas.report import RecordedRun, front_table, write_report
-from flashnas.report.answer_text import statements
-from flashnas.report.header_section import HEADER
-from flashnas.report.marks import Label, Whiskers
-from flashnas.report.next_steps import next_commands
-from flashnas.report.plane_pictures import front_picture
+from flashnas.report.answer import next_commands, statements
+from flashnas.report.figures import draw
 from flashnas.report.planes import plane_of
+from flashnas.report.sections import header
 from flashnas.runs.front import front_path
 
 
@@ -305,64 +303,64 @@ def test_the_table_fits_and_keeps_what_matters(answered, width):
 
 
 def test_the_report_opens_with_the_answer(answered):
-    html, png = write_report(answered.path)
-    page = html.read_text()
-    own = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    page = write_report(answered.path)[0].read_text()
     assert (
-        own.index("Recommended".lower())
-        < own.index("Finalists")
-        < own.index("Where the latencies come from")
+        page.index("recommended")
+        < page.index("Finalists")
+        < page.index("Where the latencies come from")
     )
-    assert own.count('<div class="reason">') == (3 if answered.untrained else 4)
-    assert "recommended</small>" in own
-    assert "None" not in own
-    assert page.count('<script type="application/json">') == (3 if answered.untrained else 4)
-    assert imread(png).shape[:2] == (800, 1500)
+    assert page.count('<div class="reason">') == (3 if answered.untrained else 4)
+    assert "recommended</small>" in page
+    assert "None" not in page
+    assert page.count("<figure ") == (3 if answered.untrained else 4)
 
 
 def test_the_picture_shows_intervals_of_the_front_and_the_baselines(answered):
-    plane = plane_of(answered)
-    shown = plane.points.set_index("hash")
-    for standing in (*answered.answer.standings, *answered.answer.baselines):
-        assert shown.loc[standing.hash, "y"] == pytest.approx(standing.difference)
-        assert shown.loc[standing.hash, "reach"] == pytest.approx(INTERVAL_90 * standing.sd)
-    named = {standing.hash for standing in (*answered.answer.standings, *answered.answer.baselines)}
-    assert shown.loc[~shown.index.isin(named), "reach"].isna().all()
-    assert shown.loc[~shown.index.isin(named), "small"].all()
-    picture = front_picture(answered)
-    (intervals,) = [mark for mark in picture.panels[0].marks if isinstance(mark, Whiskers)]
-    assert len(intervals.x) == len(named) + 2  # of published models within the axes
-    assert {entry.name for entry in answered.front} <= {
-        mark.text for mark in picture.panels[0].marks if isinstance(mark, Label)
-    }
-    assert not [key for key in picture.keys if "front so far" in key.text or "Pareto" in key.text]
+    points = plane_of(answered).points.dropna(subset="hash").set_index("hash")
+    standings = (*answered.answer.standings, *answered.answer.baselines)
+    for standing in standings:
+        assert points.loc[standing.hash, "y"] == pytest.approx(standing.difference)
+        assert points.loc[standing.hash, "reach"] == pytest.approx(INTERVAL_90 * standing.sd)
+    others = points[~points.index.isin({standing.hash for standing in standings})]
+    assert others["reach"].isna().all()
+    assert set(others["look"]) == {"small"}
+    plot = draw(answered, "front")
+    (panel,) = plot.panels
+    intervals = panel.collections[0].get_segments()
+    # and of published models within the axes
+    assert len(intervals) == len({standing.hash for standing in standings}) + 2
+    assert {entry.name for entry in answered.front} <= names_in(panel)
+    keys = [text.get_text() for text in plot.legends[0].get_texts()]
+    assert "90 % interval" in keys
+    assert not [key for key in keys if "front so far" in key or "Pareto" in key]
+
+
+def names_in(panel) -> set[str]:
+    """The labels of networks."""
+    return {text.get_text() for text in panel.texts if isinstance(text, Annotation)}
 
 
 def test_the_axes_hold_what_is_compared_and_name_what_lies_beyond(built):
     first, *others = (dataclasses.asdict(standing) for standing in built().answer.standings)
     run = built(standings=[{**first, "difference": 5.0}, *others])
-    plane = plane_of(run)
-    assert plane.ranges()[1][1] < 0.5
-    assert plane.outside() == ["P1", "Qwen3-1.7B"]
-    panel = front_picture(run).panels[0]
-    assert panel.x.title.endswith("\nbeyond the axes: P1 and Qwen3-1.7B")
-    labels = {mark.text for mark in panel.marks if isinstance(mark, Label)}
-    assert {"P15", "2304: 12x(a f)", "LFM2-1.2B"} <= labels
-    assert "P1" not in labels
+    (panel,) = draw(run, "front").panels
+    assert panel.get_ylim()[1] < 0.5
+    assert panel.get_xlabel().endswith("\nbeyond the axes: P1 and Qwen3-1.7B")
+    assert {"P15", "2304: 12x(a f)", "LFM2-1.2B"} <= names_in(panel)
+    assert "P1" not in names_in(panel)
 
 
 def test_the_axis_of_a_lone_network_is_not_made_of_rounding(built):
     plane = plane_of(built())
-    (low, high) = dataclasses.replace(
-        plane, points=plane.points[:1].assign(y=0.0, reach=1e-8)
-    ).ranges()[1]
+    lone = plane.points[:1].assign(y=0.0, reach=1e-8)
+    low, high = dataclasses.replace(plane, points=lone).ranges[1]
     assert high - low > 0.1
 
 
 def test_text_of_an_answer_cannot_become_markup(built):
     attack = "<script>alert(1)</script>"
     run = built()
-    own = HEADER.html(
+    own = header(
         built(
             pure={**run.answer.pure, "label": attack, "notation": attack}, before=attack, same=False
         )
@@ -376,7 +374,7 @@ def test_a_run_without_an_answer_yet_has_a_picture(answered):
     going = RecordedRun(answered.path, config, answered.trials, ())
     assert statements(going) == next_commands(going) == []
     assert plane_of(going).points["y"].min() == 0
-    assert "answer" not in HEADER.html(going)
+    assert "answer" not in header(going)
 
 
 def test_names_and_signs():
