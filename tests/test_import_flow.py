@@ -29,6 +29,7 @@ ROOMS = (
     "executors",
     "reuse",
     "study",
+    "convert",
     "testing",
     "report",
     "export",

@@ -1,37 +1,43 @@
-"""Networks read back: an export with `--to hf`, which holds every network, and folders of LFM2."""
+"""Networks of folders that `flashnas train` did not write."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from tokenizers import Tokenizer
 
-from flashnas.architecture.huggingface import architecture_from_hf
 from flashnas.base.errors import WeightsError
 from flashnas.base.foreign import read_json
-from flashnas.base.text import first_line, shown
-from flashnas.formats.lfm2 import model_pieces
+from flashnas.base.text import first_line
+from flashnas.convert.weights import is_pretrained, load_pretrained
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import MODEL, fill, read_tensors
 
 CONFIG = "config.json"
 
 
-def read_export(folder: Path) -> tuple[HybridLM, int | None] | None:
-    """The network, and the length of its training's sequences where it is recorded; None for
-    another folder.
-    """
+@dataclass(frozen=True)
+class Foreign:
+    """origin: in one line. tokenizer: where the reader knows more of it than tokenizer.json says.
+    sequence_tokens: of its training, where that is recorded."""
+
+    network: HybridLM
+    origin: str
+    tokenizer: Tokenizer | None = None
+    sequence_tokens: int | None = None
+
+
+def read_foreign(folder: Path) -> Foreign | None:
+    """An export with `--to hf`, or a pretrained model of transformers or llama.cpp; None for
+    something else."""
+    if is_pretrained(folder):
+        model = load_pretrained(folder)
+        return Foreign(model.network, f"the pretrained model {folder.name}", model.tokenizer)
     path = folder / CONFIG
-    data = read_json(path, WeightsError) if path.exists() else None
-    if isinstance(data, dict) and data.get("model_type") == "lfm2":
-        eps = data.get("norm_eps", 1e-5)
-        if type(eps) is not float or not 0 < eps < 1:
-            raise WeightsError(
-                f"{path}:norm_eps: must be a number between 0 and 1; got {shown(eps)}"
-            )
-        return read_lfm2(folder, eps), None
-    if not isinstance(data, dict) or data.get("model_type") != "flashnas":
+    if not path.exists():
         return None
+    data = read_json(path, WeightsError)
     try:
         from flashnas.export.transformers import FlashnasConfig
 
@@ -47,30 +53,5 @@ def read_export(folder: Path) -> tuple[HybridLM, int | None] | None:
         folder / MODEL,
     )
     tokens = data.get("sequence_tokens")
-    return network, tokens if isinstance(tokens, int) and tokens > 0 else None
-
-
-@torch.no_grad()
-def read_lfm2(folder: Path, eps: float) -> HybridLM:
-    """The network of a folder of transformers, such as a released LFM2. eps: of its norms.
-
-    Raises:
-        ArchitectureError, WeightsError: in one line, for what cannot be read.
-    """
-    network = HybridLM(architecture_from_hf(folder))
-    tensors = {
-        name: tensor
-        for path in sorted(folder.glob("*.safetensors"))
-        for name, tensor in read_tensors(path).items()
-    }
-    state = network.state_dict()
-    for piece in model_pieces(network.architecture, eps):
-        if piece.name not in tensors:
-            raise WeightsError(f"{folder}: its weights lack {piece.name}")
-        try:
-            piece.back(tensors[piece.name].float(), state)
-        except (RuntimeError, TypeError) as error:
-            raise WeightsError(
-                f"{folder}: {piece.name} does not fit its configuration: {first_line(error)}"
-            ) from None
-    return network
+    known = isinstance(tokens, int) and tokens > 0
+    return Foreign(network, f"the export {folder.name}", None, tokens if known else None)

@@ -16,7 +16,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ExportError
 from flashnas.data.tokenizer import end_of_document_id, load_tokenizer, vocab_size
-from flashnas.export.exported import read_export
+from flashnas.export.exported import read_foreign
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import ARCHITECTURE, TOKENIZER, load_model, read_architecture
 from flashnas.runs.trained import chosen_weights
@@ -51,8 +51,8 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
 
     Args:
         text: a folder that `flashnas train` or `flashnas export --to hf` wrote, the `final/` or a
-            checkpoint of a training, or a run whose chosen network was trained; with `init_seed`,
-            anything that `load_architecture` takes.
+            checkpoint of a training, a run whose chosen network was trained, or a pretrained model
+            that `load_pretrained` reads; with `init_seed`, anything that `load_architecture` takes.
         init_seed: seed of the weights to draw for an architecture without weights.
         tokenizer: a tokenizer.json; None: that of the trained weights.
 
@@ -60,15 +60,15 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         ExportError: an architecture without weights.
         RunError: a run whose chosen network has not been trained.
     """
-    folder, exported, sequence_tokens = weights_folder(Path(text)), None, None
-    if folder is None and (exported := read_export(Path(text))):
+    folder, foreign, sequence_tokens = weights_folder(Path(text)), None, None
+    if folder is None and (foreign := read_foreign(Path(text))):
         folder = Path(text)
     if folder is not None:
         if init_seed is not None:
             raise ExportError(f"{folder}: holds trained weights; leave out --init-seed")
-        if exported is not None:
-            network, sequence_tokens = exported
-            origin = f"the export {folder.name}"
+        if foreign is not None:
+            network, origin = foreign.network, foreign.origin
+            sequence_tokens = foreign.sequence_tokens
         else:
             network = load_model(folder)
             recorded = str(read_architecture(folder)[1].get("sha256", ""))
@@ -87,7 +87,9 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
             torch.manual_seed(init_seed)
             network = HybridLM(architecture)
         origin = f"untrained weights, drawn with seed {init_seed}"
-    read = None if tokenizer is None else read_tokenizer(tokenizer, network.architecture.vocab)
+    read = foreign.tokenizer if foreign is not None else None
+    if tokenizer is not None:
+        read = read_tokenizer(tokenizer, network.architecture.vocab)
     return Source(network.eval(), read, origin, folder, sequence_tokens)
 
 

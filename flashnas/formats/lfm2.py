@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.formats.fitting import Demands, Format
-from flashnas.formats.pieces import Piece, network_pieces, with_channels
+from flashnas.formats.pieces import Piece, network_pieces
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -89,22 +88,12 @@ def configuration(
     }
 
 
-def model_pieces(architecture: Architecture, eps: float = NORM_EPS) -> list[Piece]:
-    """The tensors of a network that FORMAT holds, under the names of released checkpoints.
-
-    eps: of the norms of the checkpoint; what they read is scaled where HybridLM has another one.
-    """
-    scale = (eps / NORM_EPS) ** 0.5
-
-    def parts(spec: OperatorSpec, hidden: int, names: Container[str]) -> list[Piece]:
-        return [
-            replace(piece, scale=scale) if piece.name in ("q.weight", "k.weight") else piece
-            for piece in with_channels(spec, hidden, names)
-        ]
+def model_pieces(architecture: Architecture) -> list[Piece]:
+    """The tensors of a network that FORMAT holds, under the names of released checkpoints."""
 
     def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
         layer = f"model.layers.{n // 2}."
         return layer, layer + ("operator_norm" if spec.mixes_tokens else "ffn_norm")
 
     top = "model.embed_tokens", "model.embedding_norm", "lm_head"
-    return network_pieces(architecture.canonical(), top, NAMES, place, scale=scale, parts=parts)
+    return network_pieces(architecture.canonical(), top, NAMES, place)

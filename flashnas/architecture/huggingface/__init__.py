@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.huggingface.config_json import HfConfig, read_json
@@ -81,7 +82,11 @@ def architecture_from_hf(path: str | Path) -> Architecture:
     file = Path(path)
     if file.is_dir():
         file = file / "config.json"
-    data = read_json(file)
+    return architecture_of_config(read_json(file), str(file))
+
+
+def architecture_of_config(data: dict[str, Any], file: str) -> Architecture:
+    """The content of a `config.json`; file: names it in errors."""
     if "model_type" not in data:
         raise ArchitectureError(
             f"{file}: a Hugging Face config needs the key 'model_type'"
@@ -100,6 +105,6 @@ def architecture_from_hf(path: str | Path) -> Architecture:
     if kind not in list(MODEL_TYPES):
         raise ArchitectureError(one_of(f"{file}:model_type", kind, MODEL_TYPES))
     try:
-        return MODEL_TYPES[kind](HfConfig(kind, data, str(file)))
+        return MODEL_TYPES[kind](HfConfig(kind, data, file))
     except OperatorError as error:
         raise ArchitectureError(f"{file}: {error}") from None

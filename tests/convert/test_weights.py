@@ -1,0 +1,168 @@
+"""Pretrained models: what transformers computes from a checkpoint, the network computes, too."""
+
+import json
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+import transformers
+from networks import write_tokenizer_json
+from one_line import one_line
+from tokenizers import Tokenizer
+
+from flashnas.base.errors import FlashnasError
+from flashnas.convert.weights import load_pretrained
+from flashnas.export.source import load_source
+
+SIZES = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+LLAMA_3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+MODELS = {
+    "llama": {"rms_norm_eps": 1e-2, "tie_word_embeddings": True},
+    "llama, biases and scaled positions": {
+        "attention_bias": True,
+        "mlp_bias": True,
+        "rope_parameters": LLAMA_3,
+    },
+    "qwen2": {"rms_norm_eps": 1e-3},
+    "qwen3": {"head_dim": 32, "rms_norm_eps": 1e-2},
+    "smollm3": {"no_rope_layer_interval": 2, "pad_token_id": 0},
+    "lfm2": {"norm_eps": 1e-2, "full_attn_idxs": [1], "block_multiple_of": 16},
+}
+
+
+def random_model(name, folder, **further):
+    """A model of transformers with random weights, biases and norms, saved in a folder."""
+    kind = name.partition(",")[0]
+    torch.manual_seed(0)
+    config = transformers.AutoConfig.for_model(kind, **{**SIZES, **MODELS[name], **further})
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    model.save_pretrained(folder, max_shard_size="100kB")
+    return model
+
+
+def difference(network, model):
+    """The largest difference of logits, of the largest logit."""
+    tokens = torch.randint(300, (2, 70), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        ours, theirs = network(tokens), model(tokens).logits
+    return float((ours - theirs).abs().max() / theirs.abs().max())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_folder_of_transformers_gives_the_same_logits(name, tmp_path):
+    model = random_model(name, tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert difference(load_pretrained(tmp_path).network, model) < 1e-5
+
+
+def test_the_tokenizer_is_that_of_the_folder(tmp_path):
+    random_model("llama", tmp_path)
+    tokenizer = Tokenizer.from_file(str(write_tokenizer_json(tmp_path / "tokenizer.json")))
+    source = load_source(str(tmp_path))
+    assert source.tokenizer.to_str() == tokenizer.to_str()
+    assert source.folder == tmp_path
+
+
+def without_weights(folder):
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+
+
+def one_layer_more(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
+
+
+def one_layer_less(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
+
+
+def of_type(kind):
+    return lambda folder: (folder / "config.json").write_text(json.dumps({"model_type": kind}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (without_weights, "holds no weights"),
+        (one_layer_more, "its weights lack model.layers.3.input_layernorm.weight"),
+        (one_layer_less, "holds model.layers.2.input_layernorm.weight, which"),
+        (of_type("olmo2"), "olmo2 has norms after attention"),
+        (of_type("mamba2"), "must be one of llama, qwen2, qwen3, smollm3, lfm2; got 'mamba2'"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_line(damage, words, tmp_path):
+    random_model("llama", tmp_path)
+    damage(tmp_path)
+    assert words in one_line(FlashnasError, load_pretrained, tmp_path)
+
+
+def write_gguf(kind, model, path, tokenizer):
+    """A model of transformers as llama.cpp's converter names it."""
+    import gguf
+
+    from flashnas.convert.weights import NAMINGS
+    from flashnas.formats.gguf.vocabulary import vocabulary
+
+    network = load_pretrained(model).network
+    heads = network.architecture.operators[0]
+    writer = gguf.GGUFWriter(path, kind)
+    writer.add_block_count(len(network.layers) // 2)
+    writer.add_context_length(512)
+    writer.add_embedding_length(network.architecture.hidden)
+    writer.add_feed_forward_length(network.architecture.operators[1].intermediate)
+    writer.add_head_count(heads.heads)
+    writer.add_head_count_kv(heads.kv_heads)
+    writer.add_key_length(heads.head_dim)
+    writer.add_rope_dimension_count(heads.head_dim)
+    writer.add_rope_freq_base(heads.rope_theta)
+    writer.add_layer_norm_rms_eps(1e-2)
+    vocabulary(tokenizer, 300, 0).write_keys(writer)
+    for piece in NAMINGS[kind][1].pieces(network.architecture, 1e-2):
+        writer.add_tensor(piece.name, piece.of(network.state_dict()).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+def test_a_gguf_file_gives_the_logits_that_transformers_reads_from_it(kind, tmp_path):
+    pytest.importorskip("gguf")
+    random_model(kind, tmp_path / "model", rms_norm_eps=1e-2)
+    words = Tokenizer.from_file(str(write_tokenizer_json(tmp_path / "tokenizer.json")))
+    write_gguf(kind, tmp_path / "model", tmp_path / "model.gguf", words)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, gguf_file="model.gguf", dtype=torch.float32
+    ).eval()
+    read = load_pretrained(tmp_path / "model.gguf")
+    assert difference(read.network, theirs) < 1e-5
+    assert read.tokenizer.encode("the state").ids == words.encode("the state").ids
+
+
+def test_a_file_that_is_no_gguf_is_refused_in_one_line(tmp_path):
+    pytest.importorskip("gguf")
+    (tmp_path / "model.gguf").write_bytes(b"no model")
+    words = one_line(FlashnasError, load_pretrained, tmp_path / "model.gguf")
+    assert "not a readable GGUF file" in words
