@@ -43,6 +43,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 
 from flashnas.architecture import Architecture
+from flashnas.latency.calibration import Calibration
 from flashnas.latency.prediction import LatencyModel
 
 WORKLOAD = "decode-8k"
@@ -169,7 +170,7 @@ def main() -> None:
                 " second"
                 f"   flashnas: {us / ours:,.1f} times as many"
             )
-        bare = LatencyModel("h100_sxm", WORKLOAD, stack="fused", calibration=None)
+        bare = LatencyModel("h100_sxm", WORKLOAD, calibration=Calibration())
         ratio = [
             sum(e["ms"] for e in bare.estimate(a).breakdown if e["kernel"] != "pointwise")
             / 8192

@@ -15,6 +15,7 @@ import argparse
 
 import flashnas as fn
 from flashnas.base.errors import MissingRowsError
+from flashnas.latency.calibration import Calibration
 from flashnas.latency.prediction import LatencyModel
 from flashnas.operators import OPERATORS
 
@@ -25,7 +26,7 @@ for name, default in (("width", 1280), ("batch", 8), ("tokens", 2048)):
 options = parser.parse_args()
 workload = fn.Workload(batch=options.batch, prompt_tokens=options.tokens)
 models = {
-    stack: LatencyModel("h100_sxm", workload, stack=stack, calibration=None)
+    stack: LatencyModel("h100_sxm", workload, calibration=Calibration(stack=stack))
     for stack in ("fused", "unfused")
 }
 empty = fn.Architecture.parse(f"{options.width}: f").prefill_flops(options.tokens)

@@ -33,7 +33,7 @@ from scipy.stats import t as student
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.latency.calibration import INTERVAL, Calibration
-from flashnas.latency.estimate import Estimate
+from flashnas.latency.metrics import Estimate
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import edited_meta
@@ -77,7 +77,7 @@ def speeds(table: LatencyTable) -> list[Speed]:
     listed = pd.read_csv(table.path / SPEEDS, comment="#")
     found = []
     for row in listed.itertuples():
-        model = LatencyModel(table, row.workload, calibration=None)
+        model = LatencyModel(table, row.workload, calibration=Calibration())
         architecture = load_architecture(row.architecture)
         estimate = model.estimate(architecture)
         step_us = 1000 * estimate.tpot_ms
@@ -229,7 +229,9 @@ def paper_of(table: LatencyTable) -> tuple[dict[str, Any], str]:
     steps = 1000 * known["latency_s"][~found.rates] / 8192
     kinds: dict[str, float] = {}
     for name in known["model"][~found.rates]:
-        model = LatencyModel(table, "decode-8k", calibration=None, stack=found.correction.stack)
+        model = LatencyModel(
+            table, "decode-8k", calibration=Calibration(stack=found.correction.stack)
+        )
         shares = derived_shares(model.estimate(load_architecture(name)))
         kinds = {kind: max(share, kinds.get(kind, 0.0)) for kind, share in shares.items()}
     relative = np.abs(found.left_out[~found.rates])
@@ -308,7 +310,7 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{paper_report}\n{report(rows, errors)}")
     print(f"{LENDER} on the other models: 90 % interval x/ {np.exp(width):.2f}")
     for name, table in tables.items():
-        blocks = Calibration.of(table.calibration, "paper").attention_blocks
+        blocks = table.calibrated("paper").attention_blocks
         entries = {
             "engine": engine.get(name) or borrowed(engine[LENDER], width),
             "paper": paper

@@ -102,7 +102,7 @@ class Features:
 
 def features(table: LatencyTable, model: str, workload: str) -> Features:
     """Of one model under one workload."""
-    bare = LatencyModel(table, workload, calibration=None, stack=START.stack)
+    bare = LatencyModel(table, workload, calibration=Calibration(stack=START.stack))
     architecture = load_architecture(model)
     estimate = bare.estimate(architecture)
     generated, batch = bare.workload.generated_tokens, estimate.batch
@@ -161,7 +161,7 @@ def fit(table: LatencyTable | str, measured: pd.DataFrame) -> Fit:
     ]
     rates = measured["throughput_tok_s"].notna().to_numpy()
     weights = np.where(rates, THROUGHPUT_WEIGHT, 1.0)
-    blocks = Calibration.of(table.calibration, PAPER).attention_blocks
+    blocks = table.calibrated(PAPER).attention_blocks
     rounds = np.array(
         [
             max((pairs for *_, pairs in part.attention), default=0) / (blocks or np.inf)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from flashnas.latency.grid import OTHER_REACH, REACH
-from flashnas.latency.kernel_times import KernelTimes, LookupFailure
+from flashnas.latency.lookup import KernelTimes, LookupFailure
 from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.operators.kernel import Asked, KernelKind, Phase
 from flashnas.operators.kernel_kinds import KERNEL_KINDS, kind_of_rows

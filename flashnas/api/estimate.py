@@ -9,7 +9,7 @@ from flashnas.api.calling import ARCHITECTURE, TABLE, calibration_option, takes,
 from flashnas.architecture.source import load_architecture
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.text import EVIDENCE_HELP, TRAIN_TOKENS_HELP, tokens_of
-from flashnas.latency.estimate import Estimate
+from flashnas.latency.metrics import Estimate
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP
 
 
@@ -106,9 +106,8 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
     """
     from flashnas.evidence.expected import expected
     from flashnas.evidence.publications import contradiction
-    from flashnas.latency.memory import check_fits
     from flashnas.latency.prediction import model_of
-    from flashnas.latency.workload import load_workload
+    from flashnas.latency.workload import check_fits, load_workload
 
     architecture = (
         load_architecture(options.arch) if isinstance(options.arch, str) else options.arch

@@ -1,5 +1,5 @@
-"""Calibrations: from the rows of kernels to whole models, with the interval that the measured
-models justify. A table's meta.yaml holds them by name:
+"""From the rows of kernels to whole models: times with bounds, the calibrations of a table, and the
+interval that measured models justify. A table's meta.yaml holds the calibrations by name:
 
     calibration:
       engine: {stack: fused, step_scale: 1.07, host_us: 1600.0, ...}      a Calibration
@@ -37,14 +37,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from flashnas.base.documents import LocatedDict, convert
-from flashnas.base.errors import ConfigError, TableError
+from flashnas.base.errors import TableError
 from flashnas.base.text import did_you_mean, one_of
-from flashnas.latency.bounded_time import BoundedTime, around
-from flashnas.latency.corrections import ModelCorrection
 from flashnas.latency.schema import EARLIER_MODES, MODES, RUNTIMES
 from flashnas.latency.workload import CALIBRATIONS
 from flashnas.operators import KernelCall, Phase
@@ -52,10 +50,74 @@ from flashnas.operators.kernel import PHASES
 
 INTERVAL = 0.90  # probability of every interval of a latency
 OWN = "own"  # of a table without the constants of that name
-Stack = Literal["fused", "unfused"]
-STACKS: tuple[Stack, ...] = get_args(Stack)
+VALIDATIONS = "validations"  # the list in meta.yaml of what `flashnas validate` found
 HEAD_DIM = 128  # for which attention_slowdown is stated
 FAR = 0.1  # of half_width, for each e-fold that a step is outside of step_ms
+
+
+# Half-widths of the bounds, relative to the value. Measured rows have their own p10 and p90, but a
+# median in another process moves by a few per cent; imported rows state no percentiles. Bounds add
+# up linearly over the parts of a model.
+SOURCE_SPREAD = {"measured": 0.05, "imported": 0.10, "derived": 0.20, "roofline": 0.50}
+
+
+@dataclass(frozen=True, slots=True)
+class BoundedTime:
+    """A time with bounds (lower_us <= us <= upper_us), and the least direct source of its parts."""
+
+    us: float
+    lower_us: float
+    upper_us: float
+    source: str
+
+    def derived(self, spread: float, *, upper: float | None = None) -> BoundedTime:
+        """The same value under a rule that widens the bounds by `spread` (upwards by `upper` if
+        given).
+        """
+        up = spread if upper is None else upper
+        return replace(
+            self,
+            lower_us=self.lower_us * (1 - spread),
+            upper_us=self.upper_us * (1 + up),
+            source="derived",
+        )
+
+    def times(self, factor: float) -> BoundedTime:
+        """`factor` of these one after another."""
+        return BoundedTime(
+            self.us * factor, self.lower_us * factor, self.upper_us * factor, self.source
+        )
+
+
+def around(us: float, width: float, source: str = "derived") -> BoundedTime:
+    """A time, which may be negative, with bounds that are a share of it wide."""
+    lower, upper = sorted((us * (1 - width), us * (1 + width)))
+    return BoundedTime(us, lower, upper, source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCorrection:
+    """What whole models cost beyond rows of whole operators, of one mode and phase
+    (corrections.py); the defaults correct nothing."""
+
+    scale: float = 1.0
+    operator_us: float = 0.0
+    model_us: float = 0.0
+    mb_us: float = 0.0
+
+    @classmethod
+    def of(cls, calibration: Mapping[str, Any], mode: str, phase: Phase) -> ModelCorrection:
+        entry = calibration.get("whole", {}).get(mode, {}).get(phase, {})
+        return cls(**{name: float(value) for name, value in entry.items()})
+
+    def to_dict(self) -> dict[str, float]:
+        return {name: round(float(value), 5) for name, value in vars(self).items()}
+
+    def added(self, *, operators: int, models: int, megabytes: float) -> BoundedTime | None:
+        """What the correction adds to `scale` times the row; None if nothing. operators: 1 with the
+        row of an operator, else 0. models: 1 with the row that every model has once, else 0."""
+        us = self.operator_us * operators + self.model_us * models + self.mb_us * megabytes
+        return around(us, SOURCE_SPREAD["derived"]) if us else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +137,7 @@ class Calibration:
         left_out_mean_error, left_out_max_error: relative, of the models, each left out in turn.
     """
 
-    name: str = OWN
-    stack: Stack = "fused"
+    stack: Literal["fused", "unfused"] = "fused"
     scale: float = 1.0
     gap_us: float = 0.0
     attention_us: float = 0.0
@@ -99,6 +160,7 @@ class Calibration:
     left_out_max_error: float = 0.0
     fitted_on: str = ""
     reproduce: str = ""
+    name: str = OWN
 
     def __post_init__(self) -> None:
         shortest, longest = self.step_ms
@@ -106,17 +168,6 @@ class Calibration:
             raise ValueError(f"overlap must be at least 1; got {self.overlap:g}")
         if shortest > longest:
             raise ValueError(f"step_ms must be shortest and longest; got {list(self.step_ms)}")
-
-    @classmethod
-    def of(cls, calibrations: Mapping[str, Any], name: str) -> Calibration:
-        """The one of that name; without constants where the table has none. Raises ConfigError for
-        an unknown name."""
-        if name not in CALIBRATIONS:
-            raise ConfigError(one_of("calibration", name, CALIBRATIONS))
-        entry = calibrations.get(name)
-        if entry is None:
-            return cls()
-        return cls(**{**entry, "name": name, "step_ms": tuple(entry.get("step_ms", cls.step_ms))})
 
     @property
     def text(self) -> str:
@@ -210,20 +261,23 @@ class Calibration:
         )
 
 
-CONSTANTS = tuple(each.name for each in fields(Calibration) if each.name not in ("name", "models"))
-
-
 def heads(call: KernelCall, batch: int) -> tuple[int, int]:
     """Of an attention kernel: size of a head, sequences x key-value heads."""
     shape = dict(call.shape)
     return int(shape.get("head_dim", HEAD_DIM)), batch * int(shape.get("kv_heads", 1))
 
 
-def check_stack(stack: str) -> Stack:
-    """Raises ConfigError for an unknown one."""
-    if stack not in STACKS:
-        raise ConfigError(one_of("stack", stack, STACKS))
-    return stack
+# -- residuals of validated networks ---------------------------------------------------------------
+
+
+def min_count(confidence: float) -> int:
+    """The number of residuals that a finite bound needs: 19 for 0.95."""
+    return math.ceil(confidence / (1 - confidence) - 1e-9)
+
+
+def conformal_margin(log_ratios: Sequence[float], confidence: float) -> float:
+    """The upper conformal quantile of at least `min_count` values."""
+    return float(sorted(log_ratios)[math.ceil((len(log_ratios) + 1) * confidence - 1e-9) - 1])
 
 
 # -- what meta.yaml may hold -----------------------------------------------------------------------
@@ -234,14 +288,6 @@ def check_calibrations(calibrations: LocatedDict) -> None:
     _check_keys(calibrations, "calibration", (*CALIBRATIONS, "whole"))
     for name in CALIBRATIONS:
         if name in calibrations:
-            convert(
-                calibrations[name],
-                dict[str, Any],
-                calibrations.place(name),
-                TableError,
-                name=f"calibration.{name}",
-            )
-            _check_keys(calibrations[name], f"calibration.{name}", CONSTANTS)
             _check(f"calibration.{name}", calibrations, name, Calibration)
     whole = calibrations.get("whole", LocatedDict())
     convert(

@@ -10,25 +10,18 @@ drawn like that: where the device is at hand, they are measured as well.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from flashnas.base.errors import TableError
-from flashnas.latency.calibration import INTERVAL, OWN, Calibration
-from flashnas.latency.corrections import ModelCorrection
-from flashnas.latency.estimate import Estimate
-from flashnas.latency.metrics import LARGER_IS_BETTER, Budget
-from flashnas.latency.schema import KINDS
-from flashnas.latency.table import LatencyTable, texts
+from flashnas.latency.calibration import VALIDATIONS, conformal_margin, min_count
+from flashnas.latency.metrics import LARGER_IS_BETTER, Budget, Estimate
+from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
-from flashnas.operators.kernel import PHASES
 
 TIMES = ("ttft_ms", "tpot_ms", "latency_ms")  # metrics that are validated
-VALIDATIONS = "validations"  # the list in meta.yaml
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ class Certificate:
                 metric: list(map(float, kept["log_ratios"]))
                 for metric, kept in entry["metrics"].items()
             }
-            stale, date = entry["basis"] != basis(table), entry["date"]
+            stale, date = entry["basis"] != table.basis, entry["date"]
         except (KeyError, TypeError, ValueError, AttributeError):
             raise TableError(
                 f"{where}: the entry in {VALIDATIONS} of meta.yaml is damaged; validate again:"
@@ -117,45 +110,6 @@ class Certificate:
         ]
 
 
-def min_count(confidence: float) -> int:
-    """The number of residuals that a finite bound needs: 19 for 0.95."""
-    return math.ceil(confidence / (1 - confidence) - 1e-9)
-
-
-def conformal_margin(log_ratios: Sequence[float], confidence: float) -> float:
-    """The upper conformal quantile of at least `min_count` values."""
-    return float(sorted(log_ratios)[math.ceil((len(log_ratios) + 1) * confidence - 1e-9) - 1])
-
-
-def calibration_of(table: LatencyTable, name: str | None) -> Calibration:
-    """The table's calibration of that name. Where it has none, that of its own rows, with the
-    interval that holds nine of ten latencies of the networks that were validated in the mode of the
-    rows, if enough were. name: None for the rows alone."""
-    if name is None:
-        return Calibration()
-    calibration = Calibration.of(table.calibration, name)
-    constants, mode = table.calibration, table.default_mode
-    models = {phase: ModelCorrection.of(constants, mode, phase) for phase in PHASES}
-    calibration = replace(calibration, models=models)
-    if calibration.name != OWN:
-        return calibration
-    validated = table.meta.get(VALIDATIONS) or ()
-    fresh = basis(table) if validated else ""
-    ratios = [
-        abs(float(ratio))
-        for entry in validated
-        if (entry.get("mode"), entry.get("basis")) == (mode, fresh)
-        for ratio in entry["metrics"].get("latency_ms", {}).get("log_ratios", ())
-    ]
-    if len(ratios) < min_count(INTERVAL):
-        return calibration
-    return replace(
-        calibration,
-        half_width=conformal_margin(ratios, INTERVAL),
-        kinds=dict.fromkeys(KINDS, 0.0),
-    )
-
-
 def find(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, Any] | None:
     """The validation of the table's mode for this workload and space, or None."""
     return next(
@@ -172,11 +126,3 @@ def key(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, A
     """What identifies a validation; the name of a workload does not matter."""
     requests = {name: value for name, value in workload.to_dict().items() if name != "name"}
     return {"space_hash": space_hash, "workload": requests, "mode": table.default_mode}
-
-
-def basis(table: LatencyTable) -> str:
-    """A hash of the calibration and of the stacks of the rows; when it changes, the residuals are
-    stale.
-    """
-    text = json.dumps([texts(table, "stack"), table.calibration], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -13,15 +13,12 @@ Rows of kernels have calibrations of their own (calibration.py).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 import numpy as np
 
 from flashnas.base.errors import TableError
-from flashnas.latency.bounded_time import SOURCE_SPREAD, BoundedTime, around
-from flashnas.operators import Phase
+from flashnas.latency.calibration import ModelCorrection
 
 MIN_MODELS = 4
 PARSIMONY = (
@@ -30,31 +27,6 @@ PARSIMONY = (
 MAX_CREDIT = 0.5  # share of a model's mean row that a negative operator_us may take off
 # of the search for the operators that carry the error, relative to the mean square of the shares
 RIDGE = 0.01
-SPREAD = SOURCE_SPREAD["derived"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelCorrection:
-    """Of one mode and phase; the defaults correct nothing."""
-
-    scale: float = 1.0
-    operator_us: float = 0.0
-    model_us: float = 0.0
-    mb_us: float = 0.0
-
-    @classmethod
-    def of(cls, calibration: Mapping[str, Any], mode: str, phase: Phase) -> ModelCorrection:
-        entry = calibration.get("whole", {}).get(mode, {}).get(phase, {})
-        return cls(**{name: float(value) for name, value in entry.items()})
-
-    def to_dict(self) -> dict[str, float]:
-        return {name: round(float(value), 5) for name, value in vars(self).items()}
-
-    def added(self, *, operators: int, models: int, megabytes: float) -> BoundedTime | None:
-        """What the correction adds to `scale` times the row; None if nothing. operators: 1 with the
-        row of an operator, else 0. models: 1 with the row that every model has once, else 0."""
-        us = self.operator_us * operators + self.model_us * models + self.mb_us * megabytes
-        return around(us, SPREAD) if us else None
 
 
 CONSTANTS = tuple(each.name for each in fields(ModelCorrection))

@@ -18,6 +18,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from flashnas.latency.calibration import BoundedTime
+from flashnas.latency.schema import SOURCES
+from flashnas.operators.kernel_kinds import KERNEL_KINDS
+
 # Beyond the largest measured value of an axis the time grows along a straight line through the
 # largest one and the largest of at most half its size, at most in proportion: a kernel costs a
 # launch, and then so much for each unit of work. Up to this many times the largest value,
@@ -25,6 +29,16 @@ import pandas as pd
 # an engine cuts a large batch into pieces: they have no limit.
 REACH = {"m": math.inf, "n": 16, "k": 16, "batch": math.inf, "tokens": 16, "context": 16}
 OTHER_REACH = 4
+
+
+# Widths of the rules, set so that at least nine of ten rows that a rule did not use lie inside its
+# bounds on each of the shipped tables (experiments/rule_coverage): a point outside the grid, or a
+# cell that was not measured, on top of what the grid says:
+OUTSIDE_SPREAD = 0.25
+OUTSIDE_UPPER = 0.60  # further up, because a kernel that leaves a cache grows faster than its work
+HEADS_SPREAD = 0.40  # attention with numbers of heads between measured ones
+# share of the time below which points outside the grid do not make the whole `derived`
+NEGLIGIBLE = 0.01
 
 
 @dataclass(frozen=True)
@@ -208,3 +222,50 @@ def bracket(values: Sequence[int], size: float) -> list[tuple[int, float]] | Non
     below, above = values[i - 1], values[i]
     weight = float(np.log(size / below) / np.log(above / below))
     return [(below, 1 - weight), (above, weight)]
+
+
+def source_of(rows: pd.DataFrame) -> str:
+    """The least direct source among rows that answer together."""
+    return max(map(str, rows["source"].unique()), key=SOURCES.index)
+
+
+def from_grid(us: np.ndarray, ruled: np.ndarray, source: str) -> BoundedTime:
+    """The mean over all points of `LogGrid.at`, with wider bounds where a point needed a rule. The
+    whole is `derived` if these take more than NEGLIGIBLE of the time (context 1 of 8192, where 2 is
+    the shortest measured)."""
+    us, ruled = us.reshape(-1, 3), ruled.reshape(-1)
+    wider = np.where(ruled[:, None], [1, 1 - OUTSIDE_SPREAD, 1 + OUTSIDE_UPPER], 1.0)
+    mean = (us * wider).mean(axis=0)
+    by_rule = us[ruled, 0].sum() > NEGLIGIBLE * us[:, 0].sum()
+    return BoundedTime(
+        float(mean[0]), float(mean[1]), float(mean[2]), "derived" if by_rule else source
+    )
+
+
+def rules() -> list[str]:
+    """One line per rule that makes a `derived` or `roofline` value."""
+    by_text: dict[str, list[str]] = {}
+    for name, kind in KERNEL_KINDS.items():
+        for rule in kind.rules:
+            by_text.setdefault(rule.text(), []).append(name)
+    grow = "".join(
+        f" ({name}: smaller {kind.grow})"
+        for name, kind in KERNEL_KINDS.items()
+        if kind.grow != "batch"
+    )
+    return [
+        f"every kind: beyond the largest measured size: along the line through it and half of it"
+        f" (-{OUTSIDE_SPREAD:.0%}; up to {OUTSIDE_UPPER:.0%} above proportion, or a steeper line)",
+        f"every kind: below the smallest measured size: the smallest (from {OUTSIDE_SPREAD:.0%}"
+        " below"
+        f" proportion to +{OUTSIDE_UPPER:.0%})",
+        f"every kind: a cell that was not measured: the smaller batch{grow} in proportion (from"
+        f" {OUTSIDE_SPREAD:.0%} below the line through the two largest to +{OUTSIDE_UPPER:.0%})",
+        *(
+            f"{name}: {' and '.join(kind.between)} between measured ones: their mean in log space"
+            f" (+-{HEADS_SPREAD:.0%})"
+            for name, kind in KERNEL_KINDS.items()
+            if kind.between
+        ),
+        *(f"{', '.join(names)}: {text}" for text, names in by_text.items()),
+    ]

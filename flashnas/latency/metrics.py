@@ -1,15 +1,12 @@
-"""The one definition of each metric, and budgets on them.
+"""The one definition of each metric, budgets on them, and the estimate that states them.
 
 ttft_ms            time until the prompt (with meta tokens) is read; with a prompt, its last
-position also
-                   goes through the head and the first token is drawn
+                   position also goes through the head and the first token is drawn
 tpot_ms            mean time of one generation step over all generated tokens, at their growing
-context;
-                   0 if nothing is generated
+                   context; 0 if nothing is generated
 latency_ms         the whole request: ttft_ms + generated_tokens x tpot_ms
 throughput_tok_s   tokens that all sequences together generate per second while generating (batch /
-tpot);
-                   if nothing is generated, prompt tokens read per second
+                   tpot); if nothing is generated, prompt tokens read per second
 memory_gb          weights + caches at the end of the request + activations, in 10^9 bytes
 params             parameters, a tied head counted once
 """
@@ -17,11 +14,18 @@ params             parameters, a tied head counted once
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from flashnas.base.errors import BudgetError
+from flashnas.base.errors import BudgetError, WorkloadError
 from flashnas.base.text import one_of, shown
+from flashnas.latency.calibration import INTERVAL, OWN, BoundedTime, Calibration, around
+from flashnas.latency.workload import Workload
+from flashnas.operators import Phase
+from flashnas.operators.kernel import PHASES
 
+EMBEDDING, HEAD, HOST = "embedding", "head", "engine"
 METRICS = {  # name -> unit
     "latency_ms": "ms",
     "ttft_ms": "ms",
@@ -103,3 +107,172 @@ class Budget:
 
     def __str__(self) -> str:
         return f"{self.metric}={self.limit:g}"
+
+
+# -- what an estimate consists of ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One kernel, or a whole operator, in one phase, over the whole request."""
+
+    phase: Phase
+    kernel: str
+    label: str
+    total: BoundedTime
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """An operator, the embedding or the head: microseconds over the whole request."""
+
+    parts: tuple[Part, ...]
+    prefill_us: float
+    decode_us: float
+
+    @classmethod
+    def of(cls, parts: Iterable[Part]) -> Cost:
+        parts = tuple(parts)
+        prefill, decode = (
+            sum(part.total.us for part in parts if part.phase == phase)
+            for phase in ("prefill", "decode")
+        )
+        return cls(parts, prefill, decode)
+
+
+Named = tuple[str, int, Cost]  # operator, its index or -1
+
+
+@dataclass(slots=True)
+class Request:
+    """The times of one request: what its parts add up to under a calibration."""
+
+    calibration: Calibration
+    workload: Workload
+    prefill_us: float
+    decode_us: float
+
+    @classmethod
+    def of(cls, calibration: Calibration, workload: Workload, costs: Iterable[Cost]) -> Request:
+        prefill_us = decode_us = 0.0
+        for cost in costs:
+            prefill_us += cost.prefill_us
+            decode_us += cost.decode_us
+        return cls(calibration, workload, prefill_us, decode_us)
+
+    @property
+    def ttft_ms(self) -> float:
+        """What the host adds is of a step, and the same in one that reads a prompt."""
+        return self.calibration.step_us(self.prefill_us) / 1000
+
+    @property
+    def tpot_ms(self) -> float:
+        generated = self.workload.generated_tokens
+        return self.calibration.step_us(self.decode_us / generated) / 1000 if generated else 0.0
+
+    @property
+    def latency_ms(self) -> float:
+        return latency_ms(self.ttft_ms, self.tpot_ms, self.workload.generated_tokens)
+
+    def host(self) -> Cost:
+        """What the calibration adds to the steps of a whole model."""
+        if not self.calibration.host_us and self.calibration.step_scale == 1:
+            return Cost.of(())
+        totals = (self.ttft_ms, self.tpot_ms * self.workload.generated_tokens)
+        rows = (self.prefill_us, self.decode_us)
+        return Cost.of(
+            Part(phase, "calibration", "host and gaps", around(1000 * ms - us, 0.0))
+            for phase, ms, us in zip(PHASES, totals, rows, strict=True)
+            if us
+        )
+
+    def figures(
+        self, named: Sequence[Named], batch: int
+    ) -> tuple[dict[str, float], dict[str, list[float]]]:
+        """The metrics that are times and rates, and the interval of each."""
+        w, calibration = self.workload, self.calibration
+        steps = max(w.generated_tokens, 1)
+        times = [(part.phase, part.kernel, part.total) for *_, cost in named for part in cost.parts]
+        width = calibration.half_width_of(self.tpot_ms, batch)
+        ttft = calibration.interval(times, "prefill", 1000 * self.ttft_ms, width)
+        tpot = calibration.interval(times, "decode", 1000 * self.tpot_ms * steps, width)
+        values, low, high = (
+            of_times(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens)
+            for ttft_ms, tpot_ms in (
+                (self.ttft_ms, self.tpot_ms),
+                (ttft[0] / 1000, tpot[0] / 1000 / steps),
+                (ttft[1] / 1000, tpot[1] / 1000 / steps),
+            )
+        )
+        return values, {name: sorted((low[name], high[name])) for name in values}
+
+
+def breakdown(named: Iterable[Named], latency_ms: float) -> list[dict[str, Any]]:
+    """One entry for each part, as Estimate states them."""
+    return [
+        {
+            "operator": name,
+            "index": index,
+            "phase": part.phase,
+            "kernel": part.kernel,
+            "label": part.label,
+            "source": part.total.source,
+            "ms": part.total.us / 1000,
+            "share": part.total.us / 1000 / latency_ms,
+        }
+        for name, index, cost in named
+        for part in cost.parts
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate(Predicted):
+    """The predicted metrics of one architecture, as defined above, with their parts.
+
+    Args:
+        batch: of the workload, or the largest that fits.
+        breakdown: one entry for each kernel of each operator and phase: operator (short name,
+            `embedding` or `head`), index (position among the operators, else -1), phase, kernel
+            (kind of row), label, source, ms (over the whole request) and share of latency_ms.
+        sources: share of latency_ms by source.
+        bounds: [lower, upper] of each metric that is a time or a rate: the interval that holds it
+            with the probability `interval`.
+        calibration: engine, paper, or own: of a table without whole models, by its rows alone.
+        weights: type of the weights; fp8: of the operators' matrices.
+    """
+
+    notation: str
+    hash: str
+    batch: int
+    workload: str
+    table: str
+    breakdown: tuple[dict[str, Any], ...]
+    sources: dict[str, float]
+    bounds: dict[str, list[float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    weights: str = "bfloat16"
+    calibration: str = OWN
+    interval: float = INTERVAL
+
+    def metric(self, name: str) -> float:
+        """One metric by name; raises WorkloadError for one that does not exist."""
+        if name not in METRICS:
+            raise WorkloadError(one_of("metric", name, METRICS))
+        return float(getattr(self, name))
+
+    def operators_ms(self) -> dict[str, dict[str, float]]:
+        """Milliseconds of the request by kind of operator and source."""
+        times: dict[str, dict[str, float]] = {}
+        for part in self.breakdown:
+            by_source = times.setdefault(part["operator"], {})
+            by_source[part["source"]] = by_source.get(part["source"], 0.0) + part["ms"]
+        return times
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "notation": self.notation,
+            "hash": self.hash,
+            **vars(self),
+            "breakdown": list(self.breakdown),
+            "notes": list(self.notes),
+        }

@@ -14,29 +14,35 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import MissingRowsError
-from flashnas.latency.calibration import OWN, Stack, check_stack
-from flashnas.latency.certificate import calibration_of
-from flashnas.latency.estimate import Estimate
-from flashnas.latency.kernel_times import KernelTimes, LookupFailure
-from flashnas.latency.memory import largest_batch, memory_bytes
-from flashnas.latency.parts import EMBEDDING, HEAD, HOST, Cost, Part, Request, breakdown
+from flashnas.latency.calibration import OWN, Calibration
+from flashnas.latency.lookup import KernelTimes, LookupFailure, OperatorTimes
+from flashnas.latency.metrics import (
+    EMBEDDING,
+    HEAD,
+    HOST,
+    Cost,
+    Estimate,
+    Part,
+    Request,
+    breakdown,
+)
 from flashnas.latency.table import LatencyTable, shipped_tables, table_state, texts
-from flashnas.latency.whole_operators import OperatorTimes
 from flashnas.latency.workload import (
     DTYPE_BYTES,
     ENGINE,
     MATRICES_ONLY,
     WEIGHT_BYTES,
     Workload,
+    largest_batch,
     load_workload,
+    memory_bytes,
 )
 from flashnas.operators import KernelCall, OperatorSpec, Phase
 from flashnas.operators.kernel import PHASES, Load
 from flashnas.operators.kernel_kinds import GEMM, KERNEL_KINDS, pointwise
 
-CONTEXT_POINTS = (
-    4096  # contexts over which a generation step is averaged; all of them up to this many tokens
-)
+# contexts over which a generation step is averaged; all of them up to this many tokens
+CONTEXT_POINTS = 4096
 
 
 class LatencyModel:
@@ -46,8 +52,8 @@ class LatencyModel:
 
     Args:
         calibration: whose whole models the estimates are of, "engine" or "paper" (calibration.py);
-            a table without one of that name answers by its rows. None: the rows alone.
-        stack: the kernels that serve an operator, "fused" or "unfused"; None: the calibration's.
+            a table without one of that name answers by its rows. A Calibration of one's own, such
+            as `Calibration(stack="unfused")`, has constants that the table does not state.
         mode: of a table with rows in several modes; None: the table's default.
 
     Raises:
@@ -60,14 +66,14 @@ class LatencyModel:
         table: LatencyTable | str,
         workload: Workload | str,
         *,
-        calibration: str | None = ENGINE,
-        stack: Stack | None = None,
+        calibration: str | Calibration = ENGINE,
         mode: str | None = None,
     ) -> None:
         self.table = LatencyTable.load(table).only(mode)
         self.workload = load_workload(workload)
-        self.calibration = calibration_of(self.table, calibration)
-        self.stack = check_stack(stack or self.calibration.stack)
+        if isinstance(calibration, str):
+            calibration = self.table.calibrated(calibration)
+        self.calibration = calibration
         dtypes = self.table.dtypes
         self.dtype = self.workload.dtype
         if self.dtype == "auto":
@@ -269,11 +275,11 @@ class LatencyModel:
         )
 
     def launched(self, spec: OperatorSpec, hidden: int, phase: Phase) -> list[KernelCall]:
-        """The kernels that serve an operator in the stack."""
+        """The kernels that serve an operator in the calibration's stack."""
         calls = spec.kernels(hidden, phase)
         return (
             [call for call in calls if not call.fusable]
-            if self.stack == "fused"
+            if self.calibration.stack == "fused"
             else [part for call in calls for part in call.split()]
         )
 
@@ -358,7 +364,7 @@ def model_of(
     table: LatencyTable | str | Path,
     workload: Workload,
     *,
-    calibration: str | None = ENGINE,
+    calibration: str = ENGINE,
     mode: str | None = None,
 ) -> LatencyModel:
     """Of a table that is named, the next call gets the same model with all that it has looked up,
@@ -372,7 +378,7 @@ def model_of(
 def _named(
     state: tuple[Path, Path, tuple[Any, ...]],
     workload: Workload,
-    calibration: str | None,
+    calibration: str,
     mode: str | None,
 ) -> LatencyModel:
     return LatencyModel(str(state[1]), workload, calibration=calibration, mode=mode)

@@ -1,7 +1,7 @@
-"""What a latency table consists of: kinds of rows with their columns, and the device.
+"""What a latency table consists of: kinds of rows with their columns, and the checked contents of
+its YAML files.
 
-A table is a folder: `device.yaml`, `meta.yaml` (table_meta.py) and one `<kind>.parquet` per kind of
-rows.
+A table is a folder: `device.yaml`, `meta.yaml` and one `<kind>.parquet` per kind of rows.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashnas.base.documents import convert, read_yaml
+from flashnas.base.documents import LocatedDict, convert, read_yaml
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.registry import Registry
-from flashnas.base.text import one_of
+from flashnas.base.text import did_you_mean, one_of
 from flashnas.operators.kernel import PHASES
 from flashnas.operators.kernel_kinds import KERNEL_KINDS, kind_of_rows
 
 FORMAT = 1
-SOURCES = ("measured", "imported", "derived", "roofline")
+SOURCES = ("measured", "imported", "derived", "roofline")  # the most direct first
 
 OPERATOR_KINDS = OPERATOR_DECODE, OPERATOR_PREFILL = "operator_decode", "operator_prefill"
 
@@ -118,10 +118,7 @@ class Device:
     @classmethod
     def load(cls, path: Path) -> Device:
         """Read device.yaml; raises TableError with file, line and rule."""
-        try:
-            data = read_yaml(path)
-        except ConfigError as error:
-            raise TableError(str(error)) from None
+        data = read_table_yaml(path)
         device = convert(data, cls, error=TableError, name="device", closed=True)
         for key in ("peak_flops", "bandwidth_bytes_s", "memory_bytes", "bandwidth_share"):
             if getattr(device, key) <= 0:
@@ -138,3 +135,89 @@ class Device:
                 one_of(f"{data.place('platform')}: device.platform", device.platform, PLATFORMS)
             )
         return device
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowsEntry:
+    """The rows of one kind. constants: columns with one value for all rows, which the file leaves
+    out.
+    """
+
+    rows: int
+    sha256: str
+    constants: Mapping[str, Any]
+    origin: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableMeta:
+    """The content of meta.yaml; jobs and validations are what `flashnas profile` and `validate`
+    recorded.
+    """
+
+    format: int
+    device: str
+    units: Mapping[str, Any]
+    stacks: Mapping[str, Mapping[str, Any]]  # name in the column `stack` -> framework, version, ..
+    kinds: Mapping[str, Any]  # -> RowsEntry
+    calibration: Mapping[str, Any] | None = None  # calibration.py
+    jobs: list[dict[str, Any]] | None = None
+    validations: list[dict[str, Any]] | None = None
+    timed_networks: list[str] | None = None
+
+
+def load_meta(path: Path, device: Device) -> LocatedDict:
+    """meta.yaml of the table in the folder `path`; raises TableError with file, line and rule."""
+    meta = read_table_yaml(path / "meta.yaml")
+    # correlations that are not known are NaN
+    convert(meta, TableMeta, error=TableError, finite=False)
+    for key, value in (("format", FORMAT), ("device", device.name)):
+        if meta[key] != value:
+            raise TableError(f"{meta.place(key)}: {key} must be {value!r}; got {meta[key]!r}")
+    for key, unit in UNITS.items():
+        if meta["units"].get(key) != unit:
+            raise TableError(f"{meta.place('units')}: units.{key} must be {unit!r}")
+    for kind, entry in meta["kinds"].items():
+        if kind not in KINDS:
+            raise TableError(
+                f"{meta['kinds'].place(kind)}: unknown kind of rows"
+                f" {kind!r}{did_you_mean(kind, KINDS)}"
+            )
+        convert(entry, RowsEntry, meta["kinds"].place(kind), TableError, name=f"kinds.{kind}")
+        _check_constants(kind, entry["constants"])
+    for name, stack in meta["stacks"].items():
+        threads = stack.get("threads", 1)
+        if type(threads) is not int or threads < 1:
+            raise TableError(
+                f"{stack.place('threads')}: stacks.{name}.threads must be a whole number of at"
+                f" least 1; got {threads!r}"
+            )
+    return meta
+
+
+def _check_constants(kind: str, constants: LocatedDict) -> None:
+    allowed = VALUE_COLUMNS[1:]
+    for name, value in constants.items():
+        place = f"{constants.place(name)}: kinds.{kind}.constants"
+        if name not in allowed:
+            raise TableError(
+                f"{place} has no key {name!r}{did_you_mean(name, allowed)}; allowed:"
+                f" {', '.join(allowed)}"
+            )
+        if (
+            name in NUMBERS
+            and value is not None
+            and (type(value) not in (int, float) or value <= 0)
+        ):
+            raise TableError(f"{place}.{name} must be a positive number or null; got {value!r}")
+        if name not in NUMBERS and not isinstance(value, str):
+            raise TableError(f"{place}.{name} must be text; got {value!r}")
+
+
+def read_table_yaml(path: Path) -> LocatedDict:
+    """A YAML file of a table; raises TableError with file, line and rule."""
+    try:
+        data: LocatedDict = read_yaml(path)
+    except ConfigError as error:
+        raise TableError(str(error)) from None
+    return data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import json
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,12 +14,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flashnas.base.errors import TableError
+from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.foreign import MAX_JOURNAL_MB, check_inside, read_bytes, read_parquet
 from flashnas.base.registry import shipped_names
 from flashnas.base.system import disk_errors
 from flashnas.base.text import did_you_mean, one_of
-from flashnas.latency.bounded_time import rules
+from flashnas.latency.calibration import (
+    INTERVAL,
+    VALIDATIONS,
+    Calibration,
+    ModelCorrection,
+    check_calibrations,
+    conformal_margin,
+    min_count,
+)
+from flashnas.latency.grid import rules
 from flashnas.latency.schema import (
     KINDS,
     PLATFORMS,
@@ -27,8 +37,10 @@ from flashnas.latency.schema import (
     VALUE_COLUMNS,
     VARIANT,
     Device,
+    load_meta,
 )
-from flashnas.latency.table_meta import load_meta
+from flashnas.latency.workload import CALIBRATIONS
+from flashnas.operators.kernel import PHASES
 
 # Of a stack: rows that differ in one of these are never added up, because the sum is not a
 # network's time.
@@ -88,6 +100,38 @@ class LatencyTable:
     @property
     def calibration(self) -> dict[str, Any]:
         return self.meta.get("calibration") or {}
+
+    def calibrated(self, name: str) -> Calibration:
+        """The calibration of that name. Without constants of it, that of the table's own rows, with
+        the interval that holds nine of ten latencies of the networks that were validated in the
+        mode of the rows, if enough were. Raises ConfigError for an unknown name."""
+        if name not in CALIBRATIONS:
+            raise ConfigError(one_of("calibration", name, CALIBRATIONS))
+        mode, entry = self.default_mode, self.calibration.get(name)
+        models = {phase: ModelCorrection.of(self.calibration, mode, phase) for phase in PHASES}
+        if entry is not None:
+            steps = tuple(entry.get("step_ms", Calibration.step_ms))
+            return Calibration(**{**entry, "name": name, "step_ms": steps, "models": models})
+        validated = self.meta.get(VALIDATIONS) or ()
+        basis = self.basis if validated else ""
+        ratios = [
+            abs(float(ratio))
+            for found in validated
+            if (found.get("mode"), found.get("basis")) == (mode, basis)
+            for ratio in found["metrics"].get("latency_ms", {}).get("log_ratios", ())
+        ]
+        if len(ratios) < min_count(INTERVAL):
+            return Calibration(models=models)
+        width = conformal_margin(ratios, INTERVAL)
+        return Calibration(models=models, half_width=width, kinds=dict.fromkeys(KINDS, 0.0))
+
+    @property
+    def basis(self) -> str:
+        """A hash of the calibrations and of the stacks of the rows; when it changes, what a
+        validation found is stale."""
+        parts = [texts(self, "stack"), self.calibration]
+        text = json.dumps(parts, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def stack(self) -> str:
@@ -247,11 +291,10 @@ def _read(
     """Read again when a file of the folder has changed."""
     device = Device.load(path / "device.yaml")
     meta = load_meta(path, device)
-    return (
-        device,
-        meta,
-        {kind: _load_rows(path, kind, entry) for kind, entry in meta["kinds"].items()},
-    )
+    if meta.get("calibration") is not None:
+        check_calibrations(meta["calibration"])
+    rows = {kind: _load_rows(path, kind, entry) for kind, entry in meta["kinds"].items()}
+    return device, meta, rows
 
 
 def _find(source: str) -> Path:

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from flashnas.base.documents import read_yaml
-from flashnas.base.errors import ConfigError, TableError
+from flashnas.base.errors import TableError
 from flashnas.base.system import atomic_file, disk_errors, hold_lock, write_atomic
 from flashnas.latency.schema import (
     FORMAT,
@@ -25,6 +24,7 @@ from flashnas.latency.schema import (
     VALUE_COLUMNS,
     VARIANT,
     Device,
+    read_table_yaml,
 )
 from flashnas.latency.table import LatencyTable, rows_file, sha256_of, unnamed
 
@@ -136,11 +136,8 @@ def _writing(folder: Path) -> Iterator[dict[str, Any]]:
     with disk_errors(f"{folder}: cannot be written", TableError):
         folder.mkdir(parents=True, exist_ok=True)
         with hold_lock(folder / "meta.yaml.lock", busy, wait_s=MAX_WAIT_S):
-            try:
-                meta = read_yaml(folder / "meta.yaml") if (folder / "meta.yaml").exists() else {}
-            except ConfigError as error:
-                raise TableError(str(error)) from None
-            yield meta
+            file = folder / "meta.yaml"
+            yield read_table_yaml(file) if file.exists() else {}
 
 
 def _write_yaml(file: Path, data: Mapping[str, Any]) -> None:

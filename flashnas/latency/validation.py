@@ -14,8 +14,9 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceMemoryError, SpaceError, TableError
 from flashnas.latency import corrections
-from flashnas.latency.certificate import TIMES, VALIDATIONS, basis, key
-from flashnas.latency.corrections import ModelCorrection, Regressors
+from flashnas.latency.calibration import VALIDATIONS, Calibration, ModelCorrection
+from flashnas.latency.certificate import TIMES, key
+from flashnas.latency.corrections import Regressors
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import edited_meta
@@ -150,7 +151,7 @@ def validate(
     count: int = 20,
     seed: int = 0,
     calibrate: bool = False,
-    calibration: str | None = ENGINE,
+    calibration: str = ENGINE,
     mode: str | None = None,
     progress: Progress | None = None,
 ) -> Validation:
@@ -200,7 +201,7 @@ def validate(
         ]
 
     before, fitted = None, half(len(architectures), rng) if calibrate else frozenset[int]()
-    bare = LatencyModel(table, workload, calibration=None, mode=mode)
+    bare = LatencyModel(table, workload, calibration=Calibration(), mode=mode)
     if calibrate:
         held = [each for each in compared_by(model, fitted) if not each.fitted]
         before = tuple(Summary.of(held, name) for name in names)
@@ -355,7 +356,7 @@ def store(
         "space": space.name,
         **same,
         "seed": seed,
-        "basis": basis(rows),
+        "basis": rows.basis,
         "architectures": len(result.held_out),
         "metrics": {
             summary.metric: {

@@ -169,7 +169,7 @@ class Asked:
 
 
 class Times(Protocol):
-    """What a rule may ask (latency/kernel_times.py). Each raises LookupFailure where nothing
+    """What a rule may ask (latency/lookup.py). Each raises LookupFailure where nothing
     answers.
     """
 

@@ -10,7 +10,7 @@ from flashnas.base.text import INTERVAL_90, tokens_text
 if TYPE_CHECKING:
     from flashnas.architecture import Architecture
     from flashnas.evidence.expected import Expected
-    from flashnas.latency.estimate import Estimate
+    from flashnas.latency.metrics import Estimate
     from flashnas.latency.prediction import LatencyModel
     from flashnas.latency.workload import Workload
 

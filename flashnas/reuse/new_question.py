@@ -11,7 +11,7 @@ from typing import Any
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError, TableError
 from flashnas.latency.certificate import Certificate
-from flashnas.latency.costs import Costs, OwnCosts, RecordedCosts, TableCosts
+from flashnas.latency.fitting import Costs, OwnCosts, RecordedCosts, TableCosts
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, TableError
-from flashnas.latency.costs import metric_of
-from flashnas.latency.fitting import excess
+from flashnas.latency.fitting import excess, metric_of
 from flashnas.latency.metrics import METRICS, PREDICTED
 from flashnas.reuse.earlier_runs import Trained
 from flashnas.reuse.new_question import NewQuestion

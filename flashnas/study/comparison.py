@@ -16,8 +16,7 @@ from flashnas.architecture.source import presets
 from flashnas.base.errors import FlashnasError
 from flashnas.evidence.full_loss import Prediction
 from flashnas.latency.calibration import CALIBRATIONS
-from flashnas.latency.costs import TableCosts
-from flashnas.latency.fitting import Fitter
+from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.latency.prediction import model_of
 from flashnas.runs.answer import OtherCalibration, PublishedModel, Rival, Support
 from flashnas.search.trial import Trial

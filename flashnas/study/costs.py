@@ -9,8 +9,7 @@ from typing import Any
 
 from flashnas.base.errors import BudgetError, ConfigError, TableError
 from flashnas.latency.certificate import TIMES, Certificate
-from flashnas.latency.costs import CostFunction, Costs, NoCosts, OwnCosts, TableCosts
-from flashnas.latency.fitting import Fitter
+from flashnas.latency.fitting import CostFunction, Costs, Fitter, NoCosts, OwnCosts, TableCosts
 from flashnas.latency.metrics import LARGER_IS_BETTER
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable

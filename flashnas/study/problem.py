@@ -16,8 +16,7 @@ from flashnas.base.registry import foreign_errors
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.evidence.composition import KINDS
 from flashnas.executors.job import Job, UserEvaluator, evaluator_name
-from flashnas.latency.costs import Costs, OwnCosts, TableCosts, metric_of
-from flashnas.latency.fitting import Fitter
+from flashnas.latency.fitting import Costs, Fitter, OwnCosts, TableCosts, metric_of
 from flashnas.latency.prediction import LatencyModel
 from flashnas.reuse.earlier_runs import EarlierRuns, earlier_runs
 from flashnas.search import (

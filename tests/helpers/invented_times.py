@@ -5,6 +5,7 @@ known.
 import functools
 import zlib
 
+from flashnas.latency.calibration import Calibration
 from flashnas.latency.metrics import latency_ms
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.schema import Device
@@ -76,7 +77,7 @@ def write_invented_table(folder, monkeypatch, modes=("eager",)):
 
 def truth(table, *, scale=1.0, model_us=0.0, operator_us=0.0, noise=lambda: 1.0):
     """Times a model as the sum of the table's rows, with planted constants in both phases."""
-    bare = LatencyModel(table, CHAT, calibration=None)
+    bare = LatencyModel(table, CHAT, calibration=Calibration())
 
     once = functools.cache(bare.estimate)
 

@@ -15,11 +15,13 @@ from tiny_tables import write_entry
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, TableError
-from flashnas.latency.bounded_time import BoundedTime
-from flashnas.latency.calibration import FAR, Calibration
-from flashnas.latency.certificate import basis
-from flashnas.latency.corrections import ModelCorrection
-from flashnas.latency.costs import TableCosts
+from flashnas.latency.calibration import (
+    FAR,
+    BoundedTime,
+    Calibration,
+    ModelCorrection,
+)
+from flashnas.latency.fitting import TableCosts
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import CALIBRATIONS
@@ -115,7 +117,7 @@ def test_calibrations_of_earlier_modes_are_read(folder, mode):
 
 def test_a_table_without_constants_answers_by_its_rows_and_says_so(tiny_table):
     by_name = [LatencyModel(tiny_table, STEP, calibration=name) for name in CALIBRATIONS]
-    rows = LatencyModel(tiny_table, STEP, calibration=None)
+    rows = LatencyModel(tiny_table, STEP, calibration=Calibration())
     assert {model.estimate(SMALL).latency_ms for model in by_name} == {
         rows.estimate(SMALL).latency_ms
     }
@@ -123,8 +125,6 @@ def test_a_table_without_constants_answers_by_its_rows_and_says_so(tiny_table):
     assert by_name[0].estimate(SMALL).calibration == "own"
     with pytest.raises(ConfigError, match="calibration must be one of engine, paper; got 'vllm'"):
         LatencyModel(tiny_table, STEP, calibration="vllm")
-    with pytest.raises(ConfigError, match="stack must be one of fused, unfused; got 'fusd'"):
-        LatencyModel(tiny_table, STEP, stack="fusd")
 
 
 def test_the_host_hides_behind_the_device_as_far_as_they_overlap():
@@ -154,7 +154,7 @@ def test_a_budget_that_the_host_alone_exceeds_says_so():
 
 def test_what_the_engine_adds_is_a_part_of_its_own(folder):
     calibrate(folder, GOOD)
-    bare, model = LatencyModel(folder, STEP, calibration=None), LatencyModel(folder, STEP)
+    bare, model = LatencyModel(folder, STEP, calibration=Calibration()), LatencyModel(folder, STEP)
     rows, estimate = bare.estimate(SMALL), model.estimate(SMALL)
     assert estimate.tpot_ms == pytest.approx(math.hypot(1.1 * rows.tpot_ms, 0.1))
     assert estimate.ttft_ms == pytest.approx(math.hypot(1.1 * rows.ttft_ms, 0.1))
@@ -207,7 +207,7 @@ def test_steps_far_from_those_of_the_models_widen_it():
 def test_networks_that_were_validated_set_the_interval_of_ones_own_table(folder):
     def ratio(ratios):
         table = LatencyTable.load(folder)
-        entry = {"mode": table.default_mode, "basis": basis(table)}
+        entry = {"mode": table.default_mode, "basis": table.basis}
         entry["metrics"] = {"latency_ms": {"log_ratios": ratios}}
         write_entry(folder, "validations", [entry])
         estimate = LatencyModel(folder, "generated=1").estimate(SMALL)

@@ -3,8 +3,7 @@ from dataclasses import dataclass, fields
 from one_line import one_line
 
 from flashnas.base.errors import BudgetError
-from flashnas.latency.estimate import Estimate
-from flashnas.latency.metrics import METRICS, PREDICTED, Budget, latency_ms, of_times
+from flashnas.latency.metrics import METRICS, PREDICTED, Budget, Estimate, latency_ms, of_times
 
 
 @dataclass

@@ -5,6 +5,8 @@ There, pointwise kernels take 2 + values / 1000 us (values = elements x rows), a
 """
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from tiny_tables import TINY, product_rows, tiny_kinds, write_entry, write_table
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, MissingRowsError, TableError, WorkloadError
+from flashnas.latency.calibration import Calibration
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
@@ -77,7 +80,9 @@ def test_attention_and_feed_forward_by_hand(tiny_table):
 
 
 def test_unfused_adds_residuals_and_splits_what_is_fused(tiny_table):
-    estimate = LatencyModel(tiny_table, WORKLOAD, stack="unfused").estimate(A_F)
+    estimate = LatencyModel(
+        tiny_table, WORKLOAD, calibration=Calibration(stack="unfused")
+    ).estimate(A_F)
     # products of equal shape sum to the fused one; rotary of q and k, writes of k and v, silu and
     # product
     more = (
@@ -479,9 +484,18 @@ def test_calibration_by_hand_and_visible(tmp_path, tiny_table):
     assert sum(e["ms"] for e in corrections) == pytest.approx(added)
     # without whole models: the sum of what the rows may be off by
     assert estimate.upper_ms - bare.upper_ms == pytest.approx(added)
-    for calibration in (None, "engine"):
+    for calibration in (Calibration(), "engine"):
         model = LatencyModel(tmp_path / "t", WORKLOAD, calibration=calibration)
         assert model.estimate(A_F).latency_ms == bare.latency_ms
+
+
+def test_a_model_that_is_no_longer_used_gives_its_table_back(tmp_path):
+    table = measured_table(tmp_path / "t", **tiny_kinds())
+    model, left = LatencyModel(table, WORKLOAD), weakref.ref(table)
+    model.estimate(A_F)
+    del table, model
+    gc.collect()
+    assert left() is None
 
 
 def test_a_named_table_has_one_model_until_a_file_of_it_changes(tmp_path):

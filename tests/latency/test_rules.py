@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from tiny_tables import product_rows, tiny_kinds, write_table
 
-from flashnas.latency.bounded_time import HEADS_SPREAD, OUTSIDE_SPREAD, OUTSIDE_UPPER, rules
-from flashnas.latency.kernel_times import KernelTimes, LookupFailure
+from flashnas.latency.grid import HEADS_SPREAD, OUTSIDE_SPREAD, OUTSIDE_UPPER, rules
+from flashnas.latency.lookup import KernelTimes, LookupFailure
 from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.operators.kernel import Asked, Load
 from flashnas.operators.kernel_kinds import (

@@ -6,7 +6,7 @@ from tiny_tables import product_rows, tiny_kinds, write_table
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import MissingRowsError
-from flashnas.latency.kernel_times import KernelTimes
+from flashnas.latency.lookup import KernelTimes
 from flashnas.latency.prediction import LatencyModel
 from flashnas.operators.kernel_kinds import EXPERTS, SELECTIVE_SCAN
 

@@ -8,7 +8,7 @@ import pytest
 from flashnas.architecture.source import load_architecture, presets
 from flashnas.base.errors import MissingRowsError
 from flashnas.base.registry import shipped_root
-from flashnas.latency.bounded_time import rules
+from flashnas.latency.grid import rules
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.latency.workload import WORKLOADS

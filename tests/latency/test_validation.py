@@ -8,8 +8,9 @@ from tiny_tables import tiny_kinds, write_entry, write_table
 
 from flashnas.base.errors import SpaceError, TableError
 from flashnas.latency import validation
-from flashnas.latency.certificate import Certificate, conformal_margin, min_count
-from flashnas.latency.corrections import ModelCorrection, Regressors, fit, kinds_of_error
+from flashnas.latency.calibration import Calibration, ModelCorrection, conformal_margin, min_count
+from flashnas.latency.certificate import Certificate
+from flashnas.latency.corrections import Regressors, fit, kinds_of_error
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
@@ -247,12 +248,14 @@ def test_a_correction_is_of_one_mode(tmp_path, monkeypatch):
     for mode, more in (("eager", 0.3), ("cuda_graph", 0.0)):
         bare, full = (
             LatencyModel(LatencyTable.load(table.path), CHAT, mode=mode, calibration=flag)
-            for flag in (None, "engine")
+            for flag in (Calibration(), "engine")
         )
         added = full.estimate(architecture).tpot_ms - bare.estimate(architecture).tpot_ms
         assert added == pytest.approx(more, rel=1e-3)
     one, two = (
-        LatencyModel(table, CHAT, mode=mode, calibration=None).estimate(architecture).tpot_ms
+        LatencyModel(table, CHAT, mode=mode, calibration=Calibration())
+        .estimate(architecture)
+        .tpot_ms
         for mode in ("eager", "cuda_graph")
     )
     assert two == pytest.approx(2 * one, rel=1e-3)

@@ -9,11 +9,11 @@ from offenders import every
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import MissingRowsError, WorkloadError
-from flashnas.latency.kernel_times import KernelTimes
-from flashnas.latency.memory import matrix_numbers, memory_bytes
+from flashnas.latency.calibration import Calibration
+from flashnas.latency.lookup import KernelTimes
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.workload import Workload, load_workload
+from flashnas.latency.workload import Workload, load_workload, matrix_numbers, memory_bytes
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
 from flashnas.operators.kernel_kinds import ATTENTION, CONV, GEMM, pointwise
@@ -58,7 +58,7 @@ def test_an_estimate_differs_in_the_products_of_the_operators_alone(
     for text, faster in ((NARROW, False), (WIDE, True)):
         a = load_architecture(text)
         plain, fp8 = (
-            LatencyModel(table, workload.with_weights(name), calibration=None).estimate(a)
+            LatencyModel(table, workload.with_weights(name), calibration=Calibration()).estimate(a)
             for name in ("bfloat16", "fp8")
         )
         assert len(plain.breakdown) == len(fp8.breakdown)

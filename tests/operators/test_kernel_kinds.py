@@ -13,7 +13,7 @@ from tiny_tables import product_rows, tiny_kinds, write_table
 from flashnas.base.errors import OperatorError, TableError
 from flashnas.base.registry import forget_plugins
 from flashnas.latency import table
-from flashnas.latency.kernel_times import KernelTimes
+from flashnas.latency.lookup import KernelTimes
 from flashnas.operators import OPERATORS
 from flashnas.operators.kernel import PHASES, Correction, Load
 from flashnas.operators.kernel_kinds import (

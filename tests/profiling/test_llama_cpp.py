@@ -25,10 +25,9 @@ from flashnas.base.errors import (
 from flashnas.base.settings import usable_cores
 from flashnas.cli.main import main
 from flashnas.formats.gguf import file
-from flashnas.latency.memory import memory_bytes
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.workload import Workload
+from flashnas.latency.workload import Workload, memory_bytes
 from flashnas.profiling import regression, target
 from flashnas.profiling.llama_cpp import child
 from flashnas.profiling.llama_cpp import target as llama_cpp

@@ -16,6 +16,7 @@ from flashnas.base.errors import (
     ConfigError,
     DeviceMemoryError,
     ExportError,
+    MissingRowsError,
     SpaceError,
     TableError,
 )
@@ -251,6 +252,25 @@ def test_modes_are_rows_of_their_own(profiled, tmp_path, monkeypatch):
         TableError, match=r"mode must be one of cuda_graph, eager; got 'eagre' \(did you mean"
     ):
         LatencyModel(table, SHORT, mode="eagre")
+
+
+def test_a_table_that_was_measured_for_the_largest_batch_answers_it(profiled, clock, tmp_path):
+    """By the line through the batches 8 and 32, with wide bounds."""
+    many = Workload(name="many", batch="max", prompt_tokens=20, generated_tokens=8)
+    profiled(workloads=[many])
+    assert {batch for _, batch in clock} == {1, 8, 32}
+    network, _ = clock[0]
+    model = LatencyModel(str(tmp_path / "table"), many)
+    batch, found = model.batch(network), model.estimate(network)
+    assert batch > 32
+    steps = np.mean([step_ms(network, n) for n in range(21, 29)])
+    assert found.tpot_ms == pytest.approx(batch * steps, rel=0.01)
+    assert found.sources == {"derived": pytest.approx(1)}
+    assert found.lower_ms < 0.8 * found.latency_ms
+    profiled(folder="one")
+    two = LatencyModel(str(tmp_path / "one"), dataclasses.replace(SHORT, batch=2))
+    with pytest.raises(MissingRowsError, match="no operator_prefill rows for batch 2"):
+        two.estimate(network)
 
 
 def test_prompts_alone_and_steps_alone_are_measured(profiled, clock, narrow, tmp_path):

@@ -13,8 +13,7 @@ from problems import with_many_candidates
 
 from flashnas.evidence.composition import ASPECTS, body_sizes, outside_support
 from flashnas.evidence.law import aspect
-from flashnas.latency.costs import TableCosts
-from flashnas.latency.fitting import Fitter
+from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable

@@ -3,8 +3,7 @@ import dataclasses
 import pytest
 
 from flashnas.base.errors import ConfigError
-from flashnas.latency.costs import NoCosts
-from flashnas.latency.fitting import Fitter
+from flashnas.latency.fitting import Fitter, NoCosts
 from flashnas.space import load_space
 from flashnas.study.config import TIMEOUT_S, SearchConfig
 from flashnas.study.trainings import SLACK, find_time_limit

@@ -1,24 +1,29 @@
-"""KernelTimes: the time of one launch of a kernel on a table's device, by interpolation of rows,
-else by the rules of its kind (operators/kernel_rules.py)."""
+"""The times of kernels and of whole operators on a table's device, by interpolation of its rows.
+
+A whole operator that was measured answers before any sum of kernels. A kernel without rows is
+answered by the rules of its kind (operators/kernel_rules.py).
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from flashnas.latency.bounded_time import (
+from flashnas.latency.calibration import SOURCE_SPREAD, BoundedTime, around
+from flashnas.latency.grid import (
     HEADS_SPREAD,
-    SOURCE_SPREAD,
-    BoundedTime,
-    around,
+    OUTSIDE_SPREAD,
+    LogGrid,
+    bracket,
     from_grid,
     source_of,
 )
-from flashnas.latency.grid import LogGrid, bracket
-from flashnas.latency.table import LatencyTable
+from flashnas.latency.schema import OPERATOR_DECODE, OPERATOR_KINDS
+from flashnas.latency.table import LatencyTable, texts
 from flashnas.operators import KernelCall, KernelKind, Phase
 from flashnas.operators.kernel import Asked
 
@@ -35,6 +40,11 @@ class KernelTimes:
         self, table: LatencyTable, dtype: str, dtype_bytes: int, weights: str = ""
     ) -> None:
         self.table, self.dtype, self.dtype_bytes, self.weights = table, dtype, dtype_bytes, weights
+        # of the object, so that they end with it
+        self._keys = functools.cache(self._find_keys)
+        self._rows = functools.cache(self._find_rows)
+        self._groups = functools.cache(self._find_groups)
+        self._grid = functools.cache(self._find_grid)
 
     def time(self, call: KernelCall, phase: Phase, batch: int, seen: np.ndarray) -> BoundedTime:
         """Of one launch; raises LookupFailure. seen: decode: the contexts over which the mean is
@@ -97,8 +107,7 @@ class KernelTimes:
 
     # -- rows
 
-    @functools.cache  # noqa: B019 - lives as long as the table it belongs to
-    def _keys(
+    def _find_keys(
         self, kind: KernelKind, name: str, key: tuple[int, ...]
     ) -> list[tuple[tuple[int, ...], float]]:
         """Matched values of the rows that answer for `key`, with weights in log space."""
@@ -144,14 +153,12 @@ class KernelTimes:
     def _dtype(self, kind: KernelKind) -> str:
         return self.weights if self.weights and kind.weights else self.dtype
 
-    @functools.cache  # noqa: B019
-    def _rows(self, kind: KernelKind, name: str) -> pd.DataFrame:
+    def _find_rows(self, kind: KernelKind, name: str) -> pd.DataFrame:
         rows = self.table.frames[name]
         same = (rows["dtype"] == self._dtype(kind)).to_numpy()
         return rows if same.all() else rows[same]
 
-    @functools.cache  # noqa: B019
-    def _groups(self, kind: KernelKind, name: str) -> dict[tuple[int, ...], np.ndarray]:
+    def _find_groups(self, kind: KernelKind, name: str) -> dict[tuple[int, ...], np.ndarray]:
         """Positions in `_rows` by the values of the matched columns."""
         if name not in self.table.kinds:
             return {}
@@ -165,8 +172,7 @@ class KernelTimes:
         parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
         return {tuple(map(int, keys[part[0]])): part for part in parts}
 
-    @functools.cache  # noqa: B019
-    def _grid(self, kind: KernelKind, name: str, key: tuple[int, ...]) -> tuple[LogGrid, str]:
+    def _find_grid(self, kind: KernelKind, name: str, key: tuple[int, ...]) -> tuple[LogGrid, str]:
         rows = self._rows(kind, name).iloc[self._groups(kind, name)[key]]
         columns = kind.decode if kind.rows_name("decode") == name else kind.prefill
         axes = [column for column in columns if column not in kind.matched]
@@ -201,3 +207,60 @@ def head_mix(
         for count, weight in bracket(list(covered), heads) or ()
         for kv, share in covered[count]
     ]
+
+
+class OperatorTimes:
+    """Answers by the rows in `dtype`. kinds: of such rows. settings: of their stack."""
+
+    def __init__(self, table: LatencyTable, dtype: str) -> None:
+        self._frames: dict[str, dict[Any, pd.DataFrame]] = {}
+        for kind in table.frames.keys() & OPERATOR_KINDS:
+            rows = table.frames[kind]
+            self._frames[kind] = dict(
+                iter(
+                    rows[rows["dtype"] == dtype].groupby(
+                        ["operator", "hidden", "vocab"], observed=True
+                    )
+                )
+            )
+        self.kinds = tuple(self._frames)
+        self.settings = table.settings(texts(table, "stack", OPERATOR_KINDS, dtype))
+        self._grid = functools.cache(self._find_grid)  # of the object, so that it ends with it
+
+    def has(self, operator: str, hidden: int, vocab: int = 0) -> bool:
+        """True if the operator was measured in any phase; then kernels are not composed for it."""
+        return any((operator, hidden, vocab) in groups for groups in self._frames.values())
+
+    def answer(
+        self, operator: str, hidden: int, phase: Phase, batch: int, seen: np.ndarray, vocab: int = 0
+    ) -> BoundedTime | None:
+        """None outside the measured batches and lengths. Below the shortest measured length that
+        one answers, and beyond the largest of several batches the line through them, as `derived`.
+        operator: str(spec.resolved(hidden)), `embedding` or `head`. seen: contexts over which the
+        mean is taken, or one value: the tokens of each sequence."""
+        grid_of_rows = self._grid(f"operator_{phase}", operator, hidden, vocab)
+        if grid_of_rows is None:
+            return None
+        grid, source = grid_of_rows
+        batches, axis = grid.axes
+        if phase == "decode" and axis.values[-1] == 1:
+            seen = np.ones(1)  # written as context 0: independent of the context
+        largest = np.inf if len(batches.values) > 1 else batches.values[0]
+        if seen.max() > axis.values[-1] or not batches.values[0] <= batch <= largest:
+            return None
+        sizes = {axis.name: np.maximum(seen, axis.values[0])}
+        answer = from_grid(*grid.at(batch=batch, **sizes), source)
+        return answer.derived(OUTSIDE_SPREAD) if seen.min() < axis.values[0] else answer
+
+    def _find_grid(
+        self, kind: str, operator: str, hidden: int, vocab: int
+    ) -> tuple[LogGrid, str] | None:
+        rows = self._frames.get(kind, {}).get((operator, hidden, vocab))
+        if rows is None:
+            return None
+        length = "context" if kind == OPERATOR_DECODE else "tokens"
+        rows = rows.assign(**{length: np.maximum(rows[length], 1)})
+        source = source_of(rows)
+        return LogGrid.from_rows(
+            rows, ["batch", length], grow="batch", spread=SOURCE_SPREAD[source]
+        ), source
