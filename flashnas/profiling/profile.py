@@ -33,6 +33,7 @@ from flashnas.profiling.target import Steps, Target
 from flashnas.space.operator_space import OperatorSpace
 
 JOURNAL = "networks.jsonl"
+LEFT_OUT = "left out: "  # of a note
 ROUNDS = 3  # timings of a network, spread over the measurement; their median counts
 # a range of a network's timings, relative to their median, that is worth a warning
 DISTURBED = 0.15
@@ -94,7 +95,8 @@ def profile(
         _time(series, journal, progress, notes)
     series = [part for part in series if not part.left_out]
     if not series:
-        raise DeviceMemoryError(f"{next(iter(notes))}; take smaller widths or a shorter workload")
+        reason = next(iter(notes)).removeprefix(LEFT_OUT)
+        raise DeviceMemoryError(f"{reason}; take smaller widths or a shorter workload")
     errors: dict[str, list[float]] = {phase: [] for phase in PHASES}
     for part in series:
         rows = _fitted(part, kinds, space.model.meta_tokens, journal, errors)
@@ -135,7 +137,7 @@ def _series(
         try:
             target.check_memory(largest, batch, prompts, steps)
         except DeviceMemoryError as error:
-            notes[f"left out: {error}"] = None
+            notes[f"{LEFT_OUT}{error}"] = None
             return False
         return True
 
@@ -180,11 +182,12 @@ def _time(
         try:
             note = journal.time(network, part, turn)
         except DeviceMemoryError as error:
-            note = f"left out: width {network.hidden} with batch {part.batch}: {error}"
+            note = f"{LEFT_OUT}width {network.hidden} with batch {part.batch}: {error}"
             part.left_out = note
         if note:
             notes[note] = None
-    progress(len(order), len(order))
+    if order:
+        progress(len(order), len(order))
 
 
 def _fitted(

@@ -8,6 +8,7 @@ coefficients of at least 0 finds them.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from flashnas.space.operator_space import OperatorSpace
 
 POOL = 40  # architectures that are drawn for each one that is chosen
 NARROWED = 3  # networks with narrower FFNs, where an FFN follows each mixer
+COPIES = (1, 2, 4, 8)  # of an operator, where networks of the space do not tell its time
 BOOTSTRAPS = 400
 REST = "rest"  # the regressor of what all networks share
 Row = dict[Any, float]  # regressor -> how often
@@ -62,47 +64,60 @@ def choose_networks(
     rng: np.random.Generator,
     check: Callable[[Architecture], None],
 ) -> list[Architecture]:
-    """Networks of a space whose times determine those of its operators, two for each unknown and
-    two more, by a greedy D-optimal design over a random sample. Where each mixer is followed by an
-    FFN, the two cannot be separated; NARROWED networks with FFNs of half the width are then added.
+    """Networks whose times determine those of the operators of a space, two for each unknown and
+    two more, by a greedy D-optimal design over a random sample of the space. Where these do not
+    tell the operators apart, since each mixer is followed by an FFN or since the space has few
+    networks, others are added: with FFNs of half the width, and with further copies of an operator.
 
     check: raises ExportError where the program cannot run a network; others are chosen then. Raises
-    ExportError if it can run none, and SpaceError if the space has too few networks of the width.
+    ExportError if it can run none, and SpaceError if no choice tells the operators apart.
     """
     kinds = space.kinds()
-    count = 2 * (len(kinds) + 1) + 2
+    names = [REST, *(str(spec.resolved(hidden)) for spec in kinds)]
+    count = 2 * len(names) + 2
     pool: dict[str, Architecture] = {}
     for _ in range(POOL * count):
         architecture = space.architecture(space.sample(rng), hidden)
         pool.setdefault(architecture.hash, architecture)
-    held = _held(pool.values(), check)
-    if len(held) < count:
+    networks = _design(_held(pool.values(), check), names, kinds, count)
+
+    def enough() -> bool:
+        x = matrix([counts(network, kinds) for network in networks], names)
+        return len(networks) >= count and np.linalg.matrix_rank(x) == len(names)
+
+    for others in (
+        [narrowed(network) for network in networks[:NARROWED]],
+        [lengthened(networks[0], spec, n) for spec in kinds for n in COPIES],
+    ):
+        if not enough():
+            with contextlib.suppress(ExportError):
+                networks += _held(others, check)
+    if not enough():
         raise SpaceError(
-            f"space {space.name!r} gave only {len(held)} networks of width {hidden}; {count} are"
-            f" needed to separate {len(kinds)} operators"
+            f"space {space.name!r}: the times of its {len(kinds)} operators at width {hidden} cannot"
+            f" be told apart by the {len(networks)} networks that can be timed"
         )
-    names = [REST, *(str(spec.resolved(hidden)) for spec in kinds)]
-    x = matrix([counts(each, kinds) for each in held], names)
+    return networks
+
+
+def _design(
+    networks: Sequence[Architecture],
+    names: Sequence[str],
+    kinds: Sequence[OperatorSpec],
+    count: int,
+) -> list[Architecture]:
+    """The `count` networks that determine the times of `names` best, or all if there are fewer."""
+    x = matrix([counts(network, kinds) for network in networks], names)
     x /= x[:, 1:].sum(1, keepdims=True)  # relative errors count
     chosen: list[int] = []
     information = 1e-6 * np.eye(len(names))
-    while len(chosen) < count:
+    while len(chosen) < min(count, len(networks)):
         gain = np.einsum("ij,jk,ik->i", x, np.linalg.inv(information), x)
         gain[chosen] = -np.inf
         best = int(gain.argmax())
         chosen.append(best)
         information += np.outer(x[best], x[best])
-    networks = [held[i] for i in chosen]
-    if np.linalg.matrix_rank(x[chosen]) < len(names):
-        networks += [narrowed(each) for each in networks[:NARROWED]]
-    if np.linalg.matrix_rank(matrix([counts(each, kinds) for each in networks], names)) < len(
-        names
-    ):
-        raise SpaceError(
-            f"space {space.name!r}: the times of its operators at width {hidden} cannot be"
-            " separated, because they always occur together"
-        )
-    return networks
+    return [networks[i] for i in chosen]
 
 
 def _held(
@@ -119,6 +134,12 @@ def _held(
     if reason is not None and not held:
         raise reason
     return held
+
+
+def lengthened(architecture: Architecture, spec: OperatorSpec, copies: int) -> Architecture:
+    """The network with further copies of an operator at its end."""
+    operators = (*architecture.operators, *copies * (spec.resolved(architecture.hidden),))
+    return dataclasses.replace(architecture, operators=operators)
 
 
 def narrowed(architecture: Architecture) -> Architecture:
