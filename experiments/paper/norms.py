@@ -29,7 +29,7 @@ from flashnas.operators.parts.norms import rms_normalise
 from flashnas.operators.tensors import Role
 from flashnas.report.drawing import MUTED, SERIES
 from flashnas.training.candidate import single_thread
-from flashnas.training.optimizer import CASES, Case
+from flashnas.training.optimizer import NORM_DIMS, ROWS
 from flashnas.training.trainer import Trainer
 
 HERE = Path(__file__).parent
@@ -92,11 +92,11 @@ def norms_of(trainer: Trainer) -> dict[str, float]:
     largest norm over the median one, on average over the matrices."""
     uses, squares, ratios = trainer.network.parameter_uses(), {True: 0.0, False: 0.0}, []
     for name, weight in trainer.network.named_parameters():
-        if (role := uses[name].role) in CASES:
+        if (role := uses[name].role) in NORM_DIMS:
             tokens = role is Role.TOKENS
             squares[tokens] += weight.detach().square().sum().item()
             if not tokens:
-                channels = weight.detach().norm(dim=-2 if CASES[role] is Case.ROWS else -1)
+                channels = weight.detach().norm(dim=-2 if NORM_DIMS[role] == ROWS else -1)
                 ratios.append((channels.max() / channels.median().clamp(min=1e-9)).item())
     return {
         "matrices_l2": squares[False] ** 0.5,

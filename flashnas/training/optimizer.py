@@ -10,8 +10,6 @@ dimensions are stacks of matrices.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from enum import Enum
 from typing import Any
 
 import torch
@@ -28,11 +26,11 @@ DECAYING_ROLES = (*MUON_ROLES, Role.GATE, Role.GATE_READS, Role.ROUTER, Role.TOK
 _MIN_SIDE = 16
 
 
-def taken_by_muon(role: Role, parameter: nn.Parameter) -> bool:
+def taken_by_muon(role: Role, parameter: nn.Parameter, recipe: Recipe) -> bool:
     """True for dense projections inside an operator; all else, and very thin matrices, go to
     AdamW.
     """
-    return role in MUON_ROLES and min(parameter.shape) >= _MIN_SIDE
+    return recipe.optimizer == "muon" and role in MUON_ROLES and min(parameter.shape) >= _MIN_SIDE
 
 
 @torch.no_grad()
@@ -62,18 +60,27 @@ class Optimizers:
     def __init__(self, network: HybridLM, recipe: Recipe) -> None:
         self.recipe = recipe
         uses = network.parameter_uses()
-        groups: dict[tuple[str, str, bool], list[nn.Parameter]] = {}
+        muon_lr = recipe.muon_lr * recipe.depth_multiplier(len(network.architecture.operators))
+        groups: dict[tuple[bool, str, bool], dict[str, Any]] = {}
+        # matrices that are kept at unit norm, and the dimension along which they are
+        self.normalised: list[tuple[nn.Parameter, int]] = []
         for name, parameter in network.named_parameters():
             role, family = uses[name].role, uses[name].family
-            muon = recipe.optimizer == "muon" and taken_by_muon(role, parameter)
-            key = ("muon" if muon else "adamw", family, role in DECAYING_ROLES)
-            groups.setdefault(key, []).append(parameter)
+            muon, decays = taken_by_muon(role, parameter, recipe), role in DECAYING_ROLES
+            peak_lr = (muon_lr if muon else recipe.adamw_lr) * recipe.multiplier(family)
+            group = {
+                "params": [],
+                "lr": peak_lr,
+                "peak_lr": peak_lr,
+                "family": family,
+                "weight_decay": recipe.weight_decay if decays else 0.0,
+            }
+            groups.setdefault((muon, family, decays), group)["params"].append(parameter)
+            if recipe.weight_norm and role in NORM_DIMS:
+                self.normalised.append((parameter, NORM_DIMS[role]))
+        self._normalise()
         self.optimizers: list[torch.optim.Optimizer] = []
-        self.weight_norm = WeightNorm(network) if recipe.weight_norm else None
-        if self.weight_norm:
-            self.weight_norm.project()
-        muon_lr = recipe.muon_lr * recipe.depth_multiplier(len(network.architecture.operators))
-        if muon_groups := list(self._groups(groups, "muon", muon_lr)):
+        if muon_groups := [group for (muon, *_), group in groups.items() if muon]:
             # match_rms_adamw: one rate moves the entries of matrices of all shapes equally
             self.optimizers.append(
                 torch.optim.Muon(
@@ -85,25 +92,11 @@ class Optimizers:
             )
         self.optimizers.append(
             torch.optim.AdamW(
-                self._groups(groups, "adamw", recipe.adamw_lr),
+                [group for (muon, *_), group in groups.items() if not muon],
                 fused=True,
                 betas=(recipe.adamw_beta1, recipe.adamw_beta2),
             )
         )
-
-    def _groups(
-        self, groups: dict[tuple[str, str, bool], list[nn.Parameter]], rule: str, lr: float
-    ) -> Iterator[dict[str, Any]]:
-        for (optimizer, family, decays), parameters in groups.items():
-            if optimizer == rule:
-                peak_lr = lr * self.recipe.multiplier(family)
-                yield {
-                    "params": parameters,
-                    "lr": peak_lr,
-                    "peak_lr": peak_lr,
-                    "family": family,
-                    "weight_decay": self.recipe.weight_decay if decays else 0.0,
-                }
 
     def step(self, step: int) -> None:
         """One update at the schedule's rate for this step (0, 1, ..), then forget the gradients."""
@@ -113,52 +106,31 @@ class Optimizers:
                 group["lr"] = group["peak_lr"] * factor
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        if self.weight_norm:
-            self.weight_norm.project()
+        self._normalise()
+
+    def _normalise(self) -> None:
+        for parameter, dim in self.normalised:
+            to_unit_norm(parameter, dim)
 
 
 # -- weight normalization --------------------------------------------------------------------------
 
-
-class Case(Enum):
-    """What is kept at norm 1; the value is the dimension that is summed over."""
-
-    ROWS = -1  # reads the hidden state
-    COLUMNS = -2  # writes into it
-
-
-# Filters, decays, low-rank gates and what maps an operator's own features have no case: their size
-# is part of what they compute. A row of a token table is the vector of one token, which the head
-# reads and the table writes.
-CASES = {
-    Role.READS: Case.ROWS,
-    Role.GATE_READS: Case.ROWS,
-    Role.ROUTER: Case.ROWS,
-    Role.TOKENS: Case.ROWS,
-    Role.WRITES: Case.COLUMNS,
+# The dimension along which a matrix [.., C_out, C_in] is kept at norm 1: rows of what reads the
+# hidden state, columns of what writes into it. Filters, decays, low-rank gates and what maps an
+# operator's own features have none: their size is part of what they compute. A row of a token table
+# is the vector of one token, which the head reads and the table writes.
+ROWS, COLUMNS = -1, -2
+NORM_DIMS = {
+    Role.READS: ROWS,
+    Role.GATE_READS: ROWS,
+    Role.ROUTER: ROWS,
+    Role.TOKENS: ROWS,
+    Role.WRITES: COLUMNS,
 }
 
 
 @torch.no_grad()
-def to_unit_norm(matrix: Tensor, case: Case) -> None:
-    """Divide the rows or columns of a matrix [.., C_out, C_in] by their norm in place; those of
-    zeros stay zero."""
-    norm = torch.linalg.vector_norm(matrix, dim=case.value, keepdim=True)
+def to_unit_norm(matrix: Tensor, dim: int) -> None:
+    """Divide a matrix by its norms along a dimension, in place; what is zero stays zero."""
+    norm = torch.linalg.vector_norm(matrix, dim=dim, keepdim=True)
     matrix.div_(torch.where(norm > 0, norm, 1.0))
-
-
-class WeightNorm:
-    """The matrices of one network that are kept at unit norm: `matrices`, each with its case."""
-
-    def __init__(self, network: HybridLM) -> None:
-        uses = network.parameter_uses()
-        self.matrices = [
-            (parameter, CASES[uses[name].role])
-            for name, parameter in network.named_parameters()
-            if uses[name].role in CASES
-        ]
-
-    def project(self) -> None:
-        """Bring all of them back to unit norm."""
-        for parameter, case in self.matrices:
-            to_unit_norm(parameter, case)

@@ -26,15 +26,18 @@ LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-HEAD = "64(vocab=512,tied=false): "
+WINDOW = {"use_sliding_window": True, "sliding_window": 9}
+EXPERTS = {"num_experts": 6, "moe_intermediate_size": 24, "shared_expert_intermediate_size": 48}
 DELTA = {
-    **TINY,
+    "full_attention_interval": 2,
     "head_dim": 16,
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
     "linear_key_head_dim": 8,
     "linear_value_head_dim": 8,
 }
+FULL = "full_attention"
+UNTIED, TIED = "64(vocab=512,tied=false): ", "64(vocab=512): "
 
 
 def written(folder, data):
@@ -45,181 +48,132 @@ def written(folder, data):
 
 @every(
     case=[
+        ("llama", {}, UNTIED + "2x(a(heads=4,kv_heads=2,head_dim=16) f(intermediate=96))"),
         (
-            {"model_type": "llama", **TINY},
-            HEAD + "2x(a(heads=4,kv_heads=2,head_dim=16) f(intermediate=96))",
+            "llama",
+            {"rope_theta": 500000, "rope_scaling": LLAMA3},
+            UNTIED + "2x(a(heads=4,kv_heads=2,head_dim=16,rope_theta=500000,rope_factor=8,"
+            "rope_original=8192) f(intermediate=96))",
         ),
         (
-            {"model_type": "llama", **TINY, "rope_theta": 500000, "rope_scaling": LLAMA3},
-            HEAD
-            + "2x(a(heads=4,kv_heads=2,head_dim=16,rope_theta=500000,rope_factor=8,rope_original=8192)"
+            "llama",
+            {"rope_parameters": {"type": "linear", "factor": 2, "rope_theta": 7}},
+            UNTIED + "2x(a(heads=4,kv_heads=2,head_dim=16,rope_theta=7,rope_factor=2)"
             " f(intermediate=96))",
         ),
         (
-            {
-                "model_type": "llama",
-                **TINY,
-                "rope_parameters": {"type": "linear", "factor": 2, "rope_theta": 7},
-            },
-            HEAD
-            + "2x(a(heads=4,kv_heads=2,head_dim=16,rope_theta=7,rope_factor=2) f(intermediate=96))",
+            "mistral",
+            {"sliding_window": 9},
+            UNTIED + "2x(swa(heads=4,kv_heads=2,head_dim=16,window=9) f(intermediate=96))",
         ),
         (
-            {"model_type": "mistral", **TINY, "sliding_window": 9},
-            HEAD + "2x(swa(heads=4,kv_heads=2,head_dim=16,window=9) f(intermediate=96))",
-        ),
-        (
-            {
-                "model_type": "qwen2",
-                **TINY,
-                "use_sliding_window": True,
-                "sliding_window": 9,
-                "max_window_layers": 1,
-            },
-            HEAD + "a(heads=4,kv_heads=2,head_dim=16,qkv_bias=true) f(intermediate=96)"
+            "qwen2",
+            {**WINDOW, "max_window_layers": 1},
+            UNTIED + "a(heads=4,kv_heads=2,head_dim=16,qkv_bias=true) f(intermediate=96)"
             " swa(heads=4,kv_heads=2,head_dim=16,qkv_bias=true,window=9) f(intermediate=96)",
         ),
         (
-            {
-                "model_type": "qwen3",
-                **TINY,
-                "tie_word_embeddings": True,
-                "layer_types": ["full_attention"] * 2,
-            },
-            "64(vocab=512): 2x(a(heads=4,kv_heads=2,qk_norm=true) f(intermediate=96))",
+            "qwen3",
+            {"tie_word_embeddings": True, "layer_types": [FULL] * 2},
+            TIED + "2x(a(heads=4,kv_heads=2,qk_norm=true) f(intermediate=96))",
         ),
         (
-            {"model_type": "smollm3", **TINY, "no_rope_layers": [1, 0]},
-            "64(vocab=512): a(heads=4,kv_heads=2,head_dim=16,rope_theta=2e6) f(intermediate=96)"
+            "smollm3",
+            {"no_rope_layers": [1, 0]},
+            TIED + "a(heads=4,kv_heads=2,head_dim=16,rope_theta=2e6) f(intermediate=96)"
             " a(heads=4,kv_heads=2,head_dim=16,rope_share=0) f(intermediate=96)",
         ),
         (
+            "lfm2",
             {
-                "model_type": "lfm2",
-                **TINY,
                 "block_ff_dim": 300,
-                "layer_types": ["conv", "full_attention"],
+                "layer_types": ["conv", FULL],
                 "conv_L_cache": 4,
                 "tie_embedding": False,
             },
-            HEAD + "conv(conv_size=4) f(intermediate=256)"
+            UNTIED + "conv(conv_size=4) f(intermediate=256)"
             " a(heads=4,kv_heads=2,head_dim=16,qk_norm=true,rope_theta=1e6) f(intermediate=256)",
         ),
+        ("mamba", {"state_size": 8, "tie_word_embeddings": False}, UNTIED + "2x(m(state=8))"),
         (
-            {"model_type": "mamba", **TINY, "state_size": 8, "tie_word_embeddings": False},
-            HEAD + "2x(m(state=8))",
+            "mamba",
+            {"time_step_rank": 5, "expand": 3, "use_bias": True, "use_conv_bias": False},
+            TIED + "2x(m(expand=3,dt_rank=5,bias=true,conv_bias=false))",
         ),
         (
-            {
-                "model_type": "mamba",
-                **TINY,
-                "time_step_rank": 5,
-                "expand": 3,
-                "use_bias": True,
-                "use_conv_bias": False,
-            },
-            "64(vocab=512): 2x(m(expand=3,dt_rank=5,bias=true,conv_bias=false))",
-        ),
-        (
-            {
-                "model_type": "mixtral",
-                **TINY,
-                "sliding_window": 9,
-                "num_local_experts": 6,
-                "rope_theta": 1e4,
-            },
-            HEAD + "2x(swa(heads=4,kv_heads=2,head_dim=16,window=9)"
+            "mixtral",
+            {"sliding_window": 9, "num_local_experts": 6, "rope_theta": 1e4},
+            UNTIED + "2x(swa(heads=4,kv_heads=2,head_dim=16,window=9)"
             " moe(experts=6,active=2,intermediate=96))",
         ),
         (
-            {
-                "model_type": "qwen2_moe",
-                **TINY,
-                "decoder_sparse_step": 2,
-                "moe_intermediate_size": 24,
-                "num_experts": 6,
-                "shared_expert_intermediate_size": 48,
-                "num_experts_per_tok": 3,
-            },
-            HEAD + "a(heads=4,kv_heads=2,head_dim=16,qkv_bias=true) f(intermediate=96)"
+            "qwen2_moe",
+            {**EXPERTS, "decoder_sparse_step": 2, "num_experts_per_tok": 3},
+            UNTIED + "a(heads=4,kv_heads=2,head_dim=16,qkv_bias=true) f(intermediate=96)"
             " a(heads=4,kv_heads=2,head_dim=16,qkv_bias=true)"
             " moe(experts=6,active=3,intermediate=24,shared=48,shared_gate=true,normalise=false)",
         ),
         (
-            {
-                "model_type": "qwen2_moe",
-                **TINY,
-                "num_experts": 0,
-                "use_sliding_window": True,
-                "sliding_window": 9,
-            },
-            HEAD + "swa(heads=4,kv_heads=2,head_dim=16,qkv_bias=true,window=9) f(intermediate=96)"
+            "qwen2_moe",
+            {"num_experts": 0, **WINDOW},
+            UNTIED + "swa(heads=4,kv_heads=2,head_dim=16,qkv_bias=true,window=9) f(intermediate=96)"
             " a(heads=4,kv_heads=2,head_dim=16,qkv_bias=true) f(intermediate=96)",
         ),
         (
+            "qwen3_moe",
             {
-                "model_type": "qwen3_moe",
-                **TINY,
+                **EXPERTS,
                 "head_dim": 8,
                 "mlp_only_layers": [0],
-                "moe_intermediate_size": 24,
-                "num_experts": 6,
+                "num_experts_per_tok": 6,
                 "norm_topk_prob": True,
             },
-            HEAD + "a(heads=4,kv_heads=2,head_dim=8,qk_norm=true) f(intermediate=96)"
+            UNTIED + "a(heads=4,kv_heads=2,head_dim=8,qk_norm=true) f(intermediate=96)"
             " a(heads=4,kv_heads=2,head_dim=8,qk_norm=true)"
             " moe(experts=6,active=6,intermediate=24)",
         ),
         (
+            "qwen3_5_moe",
             {
-                "model_type": "qwen3_5_moe",
                 "text_config": {
+                    **TINY,
                     **DELTA,
-                    "full_attention_interval": 2,
+                    **EXPERTS,
                     "num_local_experts": 6,
                     "num_experts_per_tok": 2,
-                    "moe_intermediate_size": 24,
-                    "shared_expert_intermediate_size": 48,
-                },
+                }
             },
-            HEAD + "gd(k_heads=2,expand_v=2,head_dim=8)"
+            UNTIED + "gd(k_heads=2,expand_v=2,head_dim=8)"
             " moe(experts=6,active=2,intermediate=24,shared=48,shared_gate=true)"
             " a(heads=4,kv_heads=2,head_dim=16,qk_norm=true,out_gate=true,rope_share=0.25)"
             " moe(experts=6,active=2,intermediate=24,shared=48,shared_gate=true)",
         ),
-        ({"model_type": "mamba2", **TINY, "num_heads": 2}, HEAD + "2x(m2(groups=2))"),
+        ("mamba2", {"num_heads": 2, "n_groups": 2}, UNTIED + "2x(m2(groups=2))"),
         (
+            "nemotron_h",
             {
-                "model_type": "nemotron_h",
-                **TINY,
                 "num_hidden_layers": 3,
                 "hybrid_override_pattern": "M*-",
                 "mamba_num_heads": 3,
                 "n_groups": 3,
             },
-            HEAD + "m2(heads=3,groups=3,dt_min=0.001) a(heads=4,kv_heads=2,rope_share=0)"
+            UNTIED + "m2(heads=3,groups=3,dt_min=0.001) a(heads=4,kv_heads=2,rope_share=0)"
             " f(intermediate=96,relu2=true)",
         ),
         (
-            {"model_type": "qwen3_5", "text_config": {**DELTA, "full_attention_interval": 2}},
-            HEAD + "gd(k_heads=2,expand_v=2,head_dim=8) f(intermediate=96)"
+            "qwen3_5",
+            {"text_config": {**TINY, **DELTA}},
+            UNTIED + "gd(k_heads=2,expand_v=2,head_dim=8) f(intermediate=96)"
             " a(heads=4,kv_heads=2,head_dim=16,qk_norm=true,out_gate=true,rope_share=0.25)"
             " f(intermediate=96)",
         ),
     ]
 )
 def test_networks(tmp_path, case):
-    data, notation = case
-    if data["model_type"] == "qwen3_moe":
-        data = {**data, "num_experts_per_tok": 6}
-    if data["model_type"] == "mamba2":
-        data = {**data, "n_groups": 2}
-    architecture = architecture_from_hf(written(tmp_path, data))
-    assert (
-        architecture
-        == load_architecture(str(tmp_path))
-        == load_architecture(str(tmp_path / "config.json"))
-    )
+    kind, keys, notation = case
+    path = written(tmp_path, {"model_type": kind, **TINY, **keys})
+    architecture = architecture_from_hf(path)
+    assert architecture == load_architecture(str(tmp_path)) == load_architecture(str(path))
     assert architecture.hash == Architecture.parse(notation).hash
     assert Architecture.parse(architecture.notation) == architecture
 
@@ -229,150 +183,169 @@ def test_networks(tmp_path, case):
         ("{", ":1: not valid JSON: Expecting property name"),
         ("[1]", ": the top level must be a mapping; got list"),
         ('{"a": 1, "a": 2}', ":a: duplicate key"),
-        ({}, ": a Hugging Face config needs the key 'model_type' (one of llama, mistral, "),
+        ("{}", ": a Hugging Face config needs the key 'model_type' (one of llama, mistral, "),
+    ]
+)
+def test_what_is_no_configuration_gets_one_line(tmp_path, case):
+    text, message = case
+    path = written(tmp_path, text)
+    line = one_line(ArchitectureError, load_architecture, str(path))
+    assert line.startswith(f"{path}{message}"), line
+
+
+@every(
+    case=[
         (
-            {"model_type": "lama"},
-            ":model_type must be one of llama, mistral, qwen2, qwen3, smollm3, mixtral, lfm2,"
+            "lama",
+            {},
+            "model_type must be one of llama, mistral, qwen2, qwen3, smollm3, mixtral, lfm2,"
             " qwen2_moe, qwen3_moe, mamba, mamba2, nemotron_h, qwen3_5, qwen3_5_text, qwen3_5_moe,"
-            " qwen3_5_moe_text, qwen3_next, zamba2; got 'lama' (did you mean 'llama'?)",
+            " qwen3_5_moe_text, qwen3_next; got 'lama' (did you mean 'llama'?)",
         ),
         (
-            {"model_type": "falcon_h1"},
-            ":model_type: falcon_h1 has attention and Mamba2 side by side with an output"
-            " projection each (the operator `h` has one for both), which flashnas lacks",
+            "zamba2",
+            {},
+            "model_type: zamba2 has a transformer block that layers share, which flashnas lacks",
         ),
         (
-            {"model_type": "falcon_mamba"},
-            ":model_type: falcon_mamba has Mamba with normalised time steps, B and C, which"
-            " flashnas lacks",
-        ),
-        (
-            {"model_type": "bamba"},
-            ":model_type: the reader for bamba (layers of attention or Mamba2, each with a"
+            "bamba",
+            {},
+            "model_type: the reader for bamba (layers of attention or Mamba2, each with a"
             " feed-forward network) is not written; flashnas has the operators, so that the model"
             " can be given in notation",
         ),
         (
-            {"model_type": "mixtral", "num_experts_per_tok": 9},
-            ":num_experts_per_tok: must be at most num_local_experts 8; got 9",
+            "mixtral",
+            {"num_experts_per_tok": 9},
+            "num_experts_per_tok: must be at most num_local_experts 8; got 9",
         ),
         (
-            {"model_type": "mixtral", "num_experts_per_tok": 1},
-            ":num_experts_per_tok: flashnas lacks a single expert per token whose probability"
+            "mixtral",
+            {"num_experts_per_tok": 1},
+            "num_experts_per_tok: flashnas lacks a single expert per token whose probability"
             " counts as 1",
         ),
         (
-            {"model_type": "qwen3_moe", "hidden_act": "gelu"},
-            ":hidden_act: flashnas lacks experts with the activation 'gelu'; it has 'silu'",
+            "qwen3_moe",
+            {"hidden_act": "gelu"},
+            "hidden_act: flashnas lacks experts with the activation 'gelu'; it has 'silu'",
         ),
         (
-            {"model_type": "mamba", "time_step_rank": "full"},
-            ":time_step_rank: must be a whole number of at least 1; got 'full'",
+            "mamba",
+            {"time_step_rank": "full"},
+            "time_step_rank: must be a whole number of at least 1; got 'full'",
         ),
         (
-            {"model_type": "nemotron_h", "hybrid_override_pattern": "M*-", "num_hidden_layers": 52},
-            ":num_hidden_layers: must be the number of layers that the pattern lists, 3; got 52",
+            "nemotron_h",
+            {"hybrid_override_pattern": "M*-", "num_hidden_layers": 52},
+            "num_hidden_layers: must be the number of layers that the pattern lists, 3; got 52",
         ),
         (
-            {"model_type": "nemotron_h", "hybrid_override_pattern": "ME-EE"},
-            ":hybrid_override_pattern: flashnas lacks mixtures of ungated relu2 experts with a"
-            " sigmoid router (layers 1, 3..4)",
+            "nemotron_h",
+            {"hybrid_override_pattern": "ME"},
+            "hybrid_override_pattern: flashnas lacks mixtures of ungated relu2 experts with a"
+            " sigmoid router",
         ),
         (
-            {"model_type": "nemotron_h", "hybrid_override_pattern": "MX"},
-            ":hybrid_override_pattern: must be letters of M * - E; got 'MX'",
+            "nemotron_h",
+            {"hybrid_override_pattern": "MX"},
+            "hybrid_override_pattern: must be letters of M * - E; got 'MX'",
         ),
         (
-            {"model_type": "nemotron_h", "layers_block_type": ["mlp"], "mlp_hidden_act": "silu"},
-            ":mlp_hidden_act: flashnas lacks ungated feed-forward networks with the activation"
+            "nemotron_h",
+            {"layers_block_type": ["mlp"] * 2, "mlp_hidden_act": "silu"},
+            "mlp_hidden_act: flashnas lacks ungated feed-forward networks with the activation"
             " 'silu'; it has 'relu2'",
         ),
         (
-            {"model_type": "zamba2", "layers_block_type": ["mamba", "hybrid"]},
-            ":layers_block_type: flashnas lacks the transformer block that 'hybrid' layers of"
-            " Zamba2 share (layers 1)",
-        ),
-        (
-            {"model_type": "llama", **TINY, "hidden_act": "gelu"},
-            ":hidden_act: flashnas lacks feed-forward networks with the activation 'gelu'; it has"
+            "llama",
+            {"hidden_act": "gelu"},
+            "hidden_act: flashnas lacks feed-forward networks with the activation 'gelu'; it has"
             " 'silu'",
         ),
         (
-            {"model_type": "llama", **TINY, "hidden_size": "64"},
-            ":hidden_size: must be a whole number of at least 1; got '64'",
+            "llama",
+            {"hidden_size": "64"},
+            "hidden_size: must be a whole number of at least 1; got '64'",
+        ),
+        ("llama", {"num_hidden_layers": 10**9}, "num_hidden_layers: must be at most 4096"),
+        (
+            "llama",
+            {"num_attention_heads": 5},
+            "num_attention_heads: must divide the hidden size 64; got 5",
         ),
         (
-            {"model_type": "llama", **TINY, "num_hidden_layers": 10**9},
-            ":num_hidden_layers: must be at most 4096",
+            "llama",
+            {"num_key_value_heads": 3},
+            "num_key_value_heads: must divide the 4 attention heads; got 3",
         ),
+        ("llama", {"head_dim": 15}, "head_dim: flashnas lacks heads of an odd number of channels"),
+        ("llama", {"mlp_bias": 1}, "mlp_bias: must be true or false; got 1"),
         (
-            {"model_type": "llama", **TINY, "num_attention_heads": 5},
-            ":num_attention_heads: must divide the hidden size 64; got 5",
-        ),
-        (
-            {"model_type": "llama", **TINY, "num_key_value_heads": 3},
-            ":num_key_value_heads: must divide the 4 attention heads; got 3",
-        ),
-        (
-            {"model_type": "llama", **TINY, "head_dim": 15},
-            ":head_dim: flashnas lacks heads of an odd number of channels",
-        ),
-        ({"model_type": "llama", **TINY, "mlp_bias": 1}, ":mlp_bias: must be true or false; got 1"),
-        (
-            {"model_type": "llama", **TINY, "rope_scaling": {"type": "yarn", "factor": 4.0}},
-            ":rope_scaling.rope_type: flashnas lacks rotary positions of type 'yarn'; it has"
+            "llama",
+            {"rope_scaling": {"type": "yarn", "factor": 4.0}},
+            "rope_scaling.rope_type: flashnas lacks rotary positions of type 'yarn'; it has"
             " default, linear, llama3",
         ),
         (
-            {"model_type": "llama", **TINY, "rope_scaling": {"type": "linear"}},
-            ":rope_scaling.factor: must be a number of at least 1; got None",
+            "llama",
+            {"rope_scaling": {"type": "linear"}},
+            "rope_scaling.factor: must be a number of at least 1; got None",
         ),
         (
-            {"model_type": "llama", **TINY, "rope_scaling": {**LLAMA3, "low_freq_factor": 2}},
-            ":rope_scaling.low_freq_factor: flashnas lacks llama3 positions with 2; it has 1",
+            "llama",
+            {"rope_scaling": {**LLAMA3, "low_freq_factor": 2}},
+            "rope_scaling.low_freq_factor: flashnas lacks llama3 positions with 2; it has 1",
         ),
         (
-            {
-                "model_type": "llama",
-                **TINY,
-                "rope_parameters": {"full_attention": {"rope_theta": 1e6}},
-            },
-            ":rope_parameters: flashnas lacks rotary positions that differ between kinds of layers",
+            "llama",
+            {"rope_parameters": {FULL: {"rope_theta": 1e6}}},
+            "rope_parameters: flashnas lacks rotary positions that differ between kinds of layers",
         ),
         (
-            {"model_type": "qwen3", **TINY, "layer_types": ["full_attention", "sliding_attention"]},
-            ":layer_types: 'sliding_attention' needs use_sliding_window and sliding_window",
+            "qwen3",
+            {"layer_types": [FULL, "sliding_attention"]},
+            "layer_types: 'sliding_attention' needs use_sliding_window and sliding_window",
         ),
         (
-            {"model_type": "qwen3", **TINY, "layer_types": ["full_attention"]},
-            ":layer_types: must have one entry for each of the 2 layers; got 1",
+            "qwen3",
+            {"layer_types": [FULL]},
+            "layer_types: must have one entry for each of the 2 layers; got 1",
         ),
         (
-            {"model_type": "qwen3", **TINY, "layer_types": ["full_attention", "chunked_attention"]},
-            ":layer_types: flashnas lacks the layer type 'chunked_attention' in qwen3",
+            "qwen3",
+            {"layer_types": [FULL, "chunked_attention"]},
+            "layer_types: flashnas lacks the layer type 'chunked_attention' in qwen3",
         ),
         (
-            {"model_type": "mamba2", "num_heads": 24},
-            ":num_heads: num_heads x head_dim must be expand x hidden_size = 8192; got 24 x 64",
-        ),
-        ({"model_type": "mamba2", "n_groups": 3}, ":n_groups: must divide the 128 heads; got 3"),
-        (
-            {"model_type": "mamba2", "time_step_limit": [0.0, 0.1]},
-            ":time_step_limit: flashnas lacks Mamba2 with a largest time step (0.1)",
+            "mamba2",
+            {"num_heads": 24},
+            "num_heads: num_heads x head_dim must be expand x hidden_size = 128; got 24 x 64",
         ),
         (
-            {"model_type": "qwen3_5_text", **DELTA, "linear_value_head_dim": 16},
-            ":linear_value_head_dim: flashnas lacks Gated DeltaNet with values of 16 channels and"
+            "mamba2",
+            {"num_heads": 2, "n_groups": 3},
+            "n_groups: must divide the 2 heads; got 3",
+        ),
+        (
+            "mamba2",
+            {"num_heads": 2, "time_step_limit": [0.0, 0.1]},
+            "time_step_limit: flashnas lacks Mamba2 with a largest time step (0.1)",
+        ),
+        (
+            "qwen3_5_text",
+            {**DELTA, "linear_value_head_dim": 16},
+            "linear_value_head_dim: flashnas lacks Gated DeltaNet with values of 16 channels and"
             " keys of 8",
         ),
-        ({"model_type": "qwen3_5", "text_config": 3}, ":text_config: must be a mapping; got 3"),
+        ("qwen3_5", {"text_config": 3}, "text_config: must be a mapping; got 3"),
     ]
 )
 def test_what_is_wrong_gets_one_line_with_file_and_key(tmp_path, case):
-    data, message = case
-    path = written(tmp_path, data)
+    kind, keys, message = case
+    path = written(tmp_path, {"model_type": kind, **TINY, **keys})
     line = one_line(ArchitectureError, load_architecture, str(path))
-    assert line.startswith(f"{path}{message}"), line
+    assert line.startswith(f"{path}:{message}"), line
 
 
 def test_estimate_reads_a_config(tmp_path, capsys):

@@ -32,7 +32,6 @@ NAMES = {
     "qwen3_moe": "Qwen3Moe",
     "qwen3_next": "Qwen3Next",
     "smollm3": "SmolLM3",
-    "zamba2": "Zamba2",
 }
 SMALL = {"vocab_size": 384, "hidden_size": 64, "num_hidden_layers": 4}
 HEADS = {**SMALL, "intermediate_size": 96, "num_attention_heads": 4, "num_key_value_heads": 2}
@@ -211,10 +210,6 @@ CASES = [
         "lfm2",
         {**HEADS, "full_attn_idxs": [0], "block_ffn_dim_multiplier": 1.5, "block_multiple_of": 32},
     ),
-    (
-        "zamba2",
-        {**SMALL, "layers_block_type": ["mamba"] * 4, "n_mamba_heads": 4, "add_bias_linear": True},
-    ),
     # as published
     (
         "llama",
@@ -366,11 +361,7 @@ def count_of_transformers(path, kind):
 @every(
     case=[
         *CASES,
-        *(
-            (kind, {})
-            for kind in MODEL_TYPES
-            if kind not in ("nemotron_h", "zamba2", "qwen3_5_moe_text")
-        ),
+        *((kind, {}) for kind in MODEL_TYPES if kind not in ("nemotron_h", "qwen3_5_moe_text")),
     ]
 )
 def test_parameters_equal_those_of_transformers(tmp_path, case):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from flashnas.architecture import Architecture
 from flashnas.data.dataset import Dataset
 from flashnas.network.model import HybridLM
-from flashnas.training.optimizer import Case, Optimizers, WeightNorm, initialise, to_unit_norm
+from flashnas.training.optimizer import COLUMNS, ROWS, Optimizers, initialise, to_unit_norm
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Trainer, train
 
@@ -50,25 +50,28 @@ def dataset(tmp_path_factory):
 
 @settings(max_examples=10, deadline=None)
 @given(
-    st.integers(0, 1000), st.integers(1, 9), st.integers(1, 9), st.sampled_from(Case), st.booleans()
+    st.integers(0, 1000),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.sampled_from([ROWS, COLUMNS]),
+    st.booleans(),
 )
-def test_the_projection_sets_norms_and_keeps_directions(seed, rows, columns, case, stacked):
+def test_the_projection_sets_norms_and_keeps_directions(seed, rows, columns, dim, stacked):
     torch.manual_seed(seed)
     matrix = torch.randn(*((2,) if stacked else ()), rows, columns, dtype=torch.float64) * 3
     before = matrix.clone()
-    to_unit_norm(matrix, case)
-    dim = 1 if case is Case.ROWS else 0
-    norms = matrix.norm(dim=dim + stacked)
+    to_unit_norm(matrix, dim)
+    norms = matrix.norm(dim=dim)
     torch.testing.assert_close(norms, torch.ones_like(norms))
-    torch.testing.assert_close(matrix * before.norm(dim=dim + stacked, keepdim=True), before)
+    torch.testing.assert_close(matrix * before.norm(dim=dim, keepdim=True), before)
     once = matrix.clone()
-    to_unit_norm(matrix, case)
+    to_unit_norm(matrix, dim)
     torch.testing.assert_close(matrix, once)
     scaled = 37.0 * once
-    to_unit_norm(scaled, case)
+    to_unit_norm(scaled, dim)
     torch.testing.assert_close(scaled, once)
     nothing = torch.tensor([[3.0, 0.0], [4.0, 0.0]])
-    to_unit_norm(nothing, Case.COLUMNS)
+    to_unit_norm(nothing, COLUMNS)
     torch.testing.assert_close(nothing, torch.tensor([[0.6, 0.0], [0.8, 0.0]]))
 
 
@@ -76,11 +79,10 @@ def test_the_projection_sets_norms_and_keeps_directions(seed, rows, columns, cas
 def test_training_keeps_every_matrix_at_unit_norm(dataset, optimizer):
     trainer = Trainer(SMALL, dataset, dataclasses.replace(RECIPE, optimizer=optimizer), seed=0)
     list(trainer.steps())
-    matrices = WeightNorm(trainer.network).matrices
-    for parameter, case in matrices:
-        norms = parameter.norm(dim=case.value)
+    for parameter, dim in trainer.optimizers.normalised:
+        norms = parameter.norm(dim=dim)
         torch.testing.assert_close(norms, torch.ones_like(norms))
-    assert {case for _, case in matrices} == {Case.ROWS, Case.COLUMNS}
+    assert {dim for _, dim in trainer.optimizers.normalised} == {ROWS, COLUMNS}
     assert trainer.score().loss < trainer.curve[0][1]
 
 

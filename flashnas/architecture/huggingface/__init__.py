@@ -25,7 +25,6 @@ from flashnas.architecture.huggingface.hybrid import (
     qwen3_5_moe_text,
     qwen3_5_text,
     qwen3_next,
-    zamba2,
 )
 from flashnas.architecture.huggingface.transformer import (
     llama,
@@ -41,24 +40,26 @@ from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.text import one_of
 
 MODEL_TYPES: dict[str, Callable[[HfConfig], Architecture]] = {
-    "llama": llama,
-    "mistral": mistral,
-    "qwen2": qwen2,
-    "qwen3": qwen3,
-    "smollm3": smollm3,
-    "mixtral": mixtral,
-    "lfm2": lfm2,
-    "qwen2_moe": qwen2_moe,
-    "qwen3_moe": qwen3_moe,
-    "mamba": mamba,
-    "mamba2": mamba2,
-    "nemotron_h": nemotron_h,
-    "qwen3_5": qwen3_5,
-    "qwen3_5_text": qwen3_5_text,
-    "qwen3_5_moe": qwen3_5_moe,
-    "qwen3_5_moe_text": qwen3_5_moe_text,
-    "qwen3_next": qwen3_next,
-    "zamba2": zamba2,
+    reader.__name__: reader
+    for reader in (
+        llama,
+        mistral,
+        qwen2,
+        qwen3,
+        smollm3,
+        mixtral,
+        lfm2,
+        qwen2_moe,
+        qwen3_moe,
+        mamba,
+        mamba2,
+        nemotron_h,
+        qwen3_5,
+        qwen3_5_text,
+        qwen3_5_moe,
+        qwen3_5_moe_text,
+        qwen3_next,
+    )
 }
 # what every model of these types has and no operator of flashnas computes
 LACKING = {
@@ -71,6 +72,7 @@ LACKING = {
     "lfm2_moe": "experts whose router has sigmoids and a bias for each expert",
     "olmo2": "norms after attention and after feed-forward networks",
     "olmoe": "queries and keys that are normalised over all heads together",
+    "zamba2": "a transformer block that layers share",
     "zamba": "Mamba of several heads and a transformer block that layers share",
 }
 # flashnas has the operators, but nothing here reads the configuration
@@ -92,18 +94,16 @@ def architecture_of_config(data: dict[str, Any], file: str) -> Architecture:
             f"{file}: a Hugging Face config needs the key 'model_type'"
             f" (one of {', '.join(MODEL_TYPES)})"
         )
-    kind = data["model_type"]
-    if kind in list(LACKING):
-        raise ArchitectureError(
-            f"{file}:model_type: {kind} has {LACKING[kind]}, which flashnas lacks"
-        )
+    kind, place = data["model_type"], f"{file}:model_type"
+    if kind in list(LACKING):  # a list accepts any value, also one that is not hashable
+        raise ArchitectureError(f"{place}: {kind} has {LACKING[kind]}, which flashnas lacks")
     if kind in list(UNREAD):
         raise ArchitectureError(
-            f"{file}:model_type: the reader for {kind} ({UNREAD[kind]}) is not written;"
-            " flashnas has the operators, so that the model can be given in notation"
+            f"{place}: the reader for {kind} ({UNREAD[kind]}) is not written; flashnas has the"
+            " operators, so that the model can be given in notation"
         )
     if kind not in list(MODEL_TYPES):
-        raise ArchitectureError(one_of(f"{file}:model_type", kind, MODEL_TYPES))
+        raise ArchitectureError(one_of(place, kind, MODEL_TYPES))
     try:
         return MODEL_TYPES[kind](HfConfig(kind, data, file))
     except OperatorError as error:

@@ -122,14 +122,3 @@ class HfConfig:
                 key, f"must have one entry for each of the {length} layers; got {len(value)}"
             )
         return value
-
-
-def ranges(layers: list[int]) -> str:
-    """`0..3, 7` for the layers 0, 1, 2, 3 and 7."""
-    groups: list[list[int]] = []
-    for layer in layers:
-        if groups and layer == groups[-1][1] + 1:
-            groups[-1][1] = layer
-        else:
-            groups.append([layer, layer])
-    return ", ".join(f"{a}..{b}" if b > a else str(a) for a, b in groups)

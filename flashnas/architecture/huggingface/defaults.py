@@ -222,16 +222,4 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 10,
         "num_experts": 512,
     },
-    "zamba2": {
-        "vocab_size": 32000,
-        "hidden_size": 2560,
-        "tie_word_embeddings": True,
-        "mamba_d_state": 64,
-        "mamba_d_conv": 4,
-        "mamba_expand": 2,
-        "mamba_ngroups": 1,
-        "n_mamba_heads": 8,
-        "add_bias_linear": False,
-        "time_step_min": 0.001,
-    },
 }

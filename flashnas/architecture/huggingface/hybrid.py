@@ -1,5 +1,5 @@
-"""State-space and delta-rule models and hybrids: Mamba, Mamba2, Nemotron-H, Zamba2, Qwen3-Next,
-Qwen3.5, LFM2."""
+"""State-space and delta-rule models and hybrids: Mamba, Mamba2, Nemotron-H, Qwen3-Next, Qwen3.5,
+LFM2."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from flashnas.architecture.architecture import Architecture
-from flashnas.architecture.huggingface.config_json import HfConfig, ranges
+from flashnas.architecture.huggingface.config_json import HfConfig
 from flashnas.architecture.huggingface.transformer import (
     FULL,
     assembled,
@@ -56,14 +56,7 @@ def mamba2(config: HfConfig) -> Architecture:
             f"num_heads x head_dim must be expand x hidden_size = {inner};"
             f" got {heads} x {head_dim}",
         )
-    mixer = _mamba2(
-        config,
-        heads,
-        head_dim,
-        "state_size",
-        conv_bias=config.flag("use_conv_bias"),
-        dt_min=_smallest_step(config),
-    )
+    mixer = _mamba2(config, heads, head_dim, "state_size", dt_min=_smallest_step(config))
     return assembled(config, [mixer] * config.layers())
 
 
@@ -71,16 +64,11 @@ def nemotron_h(config: HfConfig) -> Architecture:
     """One operator per layer. transformers ignores `attention_bias` and `tie_word_embeddings` of
     this type."""
     kinds = _nemotron_kinds(config)
-    experts = [i for i, kind in enumerate(kinds) if kind == "moe"]
-    key = (
-        "hybrid_override_pattern"
-        if "hybrid_override_pattern" in config.data
-        else "layers_block_type"
-    )
-    if experts:
+    if "moe" in kinds:
+        pattern = "hybrid_override_pattern"
         raise config.lacking(
-            key,
-            f"mixtures of ungated relu2 experts with a sigmoid router (layers {ranges(experts)})",
+            pattern if pattern in config.data else "layers_block_type",
+            "mixtures of ungated relu2 experts with a sigmoid router",
         )
     operators: dict[str, OperatorSpec] = {}
     if LINEAR in kinds:
@@ -97,7 +85,6 @@ def nemotron_h(config: HfConfig) -> Architecture:
             config.whole("mamba_num_heads"),
             config.whole("mamba_head_dim"),
             "ssm_state_size",
-            conv_bias=config.flag("use_conv_bias"),
             dt_min=config.number("time_step_min"),
         )
     if FULL in kinds:
@@ -135,40 +122,6 @@ def _nemotron_kinds(config: HfConfig) -> list[str]:
             f" {len(kinds)}; got {config.data['num_hidden_layers']!r}",
         )
     return kinds
-
-
-def zamba2(config: HfConfig) -> Architecture:
-    """Only if all layers are Mamba2 alone: flashnas lacks the transformer block that the other
-    layers share."""
-    kinds = (
-        config.listed("layers_block_type", str) or config.listed("layer_types", str) or ["hybrid"]
-    )
-    shared = [i for i, kind in enumerate(kinds) if OLD_NAMES.get(kind, kind) != LINEAR]
-    if shared:  # as without any list
-        which = f" (layers {ranges(shared)})" if len(kinds) > 1 else ""
-        raise config.lacking(
-            "layers_block_type",
-            f"the transformer block that 'hybrid' layers of Zamba2 share{which}",
-        )
-    if len(kinds) > MAX_OPERATORS:
-        raise config.error("layers_block_type", f"at most {MAX_OPERATORS} layers; got {len(kinds)}")
-    hidden, heads = config.whole("hidden_size"), config.whole("n_mamba_heads")
-    inner = config.whole("mamba_expand") * hidden
-    if inner % heads:
-        raise config.error(
-            "n_mamba_heads", f"must divide mamba_expand x hidden_size = {inner}; got {heads}"
-        )
-    mixer = _mamba2(
-        config,
-        heads,
-        inner // heads,
-        "mamba_d_state",
-        groups="mamba_ngroups",
-        conv="mamba_d_conv",
-        bias="add_bias_linear",
-        dt_min=config.number("time_step_min"),
-    )
-    return assembled(config, [mixer] * len(kinds))
 
 
 def qwen3_next(config: HfConfig) -> Architecture:
@@ -240,33 +193,21 @@ def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
     )
 
 
-def _mamba2(
-    config: HfConfig,
-    heads: int,
-    head_dim: int,
-    state: str,
-    *,
-    dt_min: float,
-    groups: str = "n_groups",
-    conv: str = "conv_kernel",
-    bias: str = "use_bias",
-    conv_bias: bool = True,
-) -> Mamba2:
-    """By the keys of its sizes; with `expand` in place of the number of heads where both are
-    equivalent.
-    """
-    count = config.whole(groups)
-    if heads % count:
-        raise config.error(groups, f"must divide the {heads} heads; got {count}")
+def _mamba2(config: HfConfig, heads: int, head_dim: int, state: str, *, dt_min: float) -> Mamba2:
+    """state: the key of its size. `expand` stands in place of the number of heads where both are
+    equivalent."""
+    groups = config.whole("n_groups")
+    if heads % groups:
+        raise config.error("n_groups", f"must divide the {heads} heads; got {groups}")
     mixer = Mamba2(
         heads=heads,
         head_dim=head_dim,
         state=config.whole(state),
-        groups=count,
+        groups=groups,
         dt_min=dt_min,
-        conv_size=config.whole(conv),
-        bias=config.flag(bias),
-        conv_bias=conv_bias,
+        conv_size=config.whole("conv_kernel"),
+        bias=config.flag("use_bias"),
+        conv_bias=config.flag("use_conv_bias"),
     )
     return mixer.resolved(config.whole("hidden_size"))
 
