@@ -19,69 +19,27 @@ from flashnas.architecture.source import presets
 from flashnas.base.errors import FlashnasError
 from flashnas.operators import OPERATORS
 
+HEADS = {"head_dim": st.sampled_from([32, 64]), "heads": st.sampled_from([0, 4])}
+ATTENTION = {**HEADS, "kv_heads": st.sampled_from([0, 1, 4]), "qk_norm": st.booleans()}
 OPTIONS = {  # values that fit every multiple of 128
-    "a": {
-        "heads": st.sampled_from([0, 4, 8]),
-        "kv_heads": st.sampled_from([0, 1, 4]),
-        "qk_norm": st.booleans(),
-        "head_dim": st.sampled_from([32, 64, 128]),
-        "qkv_bias": st.booleans(),
-        "rope_theta": st.sampled_from([1e4, 500000.0, 1e7, 1234.5]),
-    },
-    "m2": {
-        "expand": st.sampled_from([1, 2]),
-        "head_dim": st.sampled_from([32, 64]),
-        "state": st.integers(1, 200),
-        "conv_size": st.integers(1, 5),
-        "groups": st.sampled_from([1, 2]),
-    },
-    "gla": {"head_dim": st.sampled_from([32, 64, 128]), "gate_rank": st.integers(1, 32)},
-    "d": {"head_dim": st.sampled_from([32, 64, 128]), "conv_size": st.integers(1, 5)},
-    "gd": {
-        "k_heads": st.integers(0, 5),
-        "expand_v": st.integers(1, 3),
-        "head_dim": st.sampled_from([32, 128]),
-    },
-    "r7": {
-        "head_dim": st.sampled_from([32, 64, 128]),
-        "gate_rank": st.integers(0, 99),
-        "decay_rank": st.just(8),
-    },
-    "kda": {
-        "heads": st.integers(0, 5),
-        "head_dim": st.sampled_from([32, 128]),
-        "gate_rank": st.integers(0, 50),
-    },
-    "m": {
-        "expand": st.integers(1, 3),
-        "state": st.integers(1, 50),
-        "conv_size": st.integers(1, 5),
-        "dt_rank": st.integers(0, 20),
-        "bias": st.booleans(),
-        "conv_bias": st.booleans(),
-    },
+    "a": {**ATTENTION, "rope_theta": st.sampled_from([1e4, 500000.0, 1e7, 1234.5])},
+    "swa": {**ATTENTION, "window": st.integers(1, 4096)},
+    "m2": {"expand": st.sampled_from([1, 2]), "state": st.integers(1, 200)},
+    "gla": {"gate_rank": st.integers(1, 32)},
+    "d": {"conv_size": st.integers(1, 5)},
+    "gd": {"k_heads": st.integers(0, 5), "expand_v": st.integers(1, 3)},
+    "r7": {"gate_rank": st.integers(0, 99), "decay_rank": st.just(8)},
+    "kda": {**HEADS, "gate_rank": st.integers(0, 50)},
+    "m": {"state": st.integers(1, 50), "dt_rank": st.integers(0, 20), "bias": st.booleans()},
     "conv": {"conv_size": st.integers(2, 5)},
-    "h": {
-        "heads": st.sampled_from([0, 4, 8]),
-        "kv_heads": st.sampled_from([0, 1, 4]),
-        "head_dim": st.just(32),
-        "window": st.integers(0, 40),
-        "qk_norm": st.booleans(),
-        "ssm_head_dim": st.sampled_from([32, 64]),
-        "state": st.integers(1, 200),
-        "groups": st.sampled_from([1, 2]),
-    },
+    "h": {**ATTENTION, "window": st.integers(0, 40), "ssm_head_dim": st.sampled_from([32, 64])},
     "f": {"intermediate": st.integers(0, 10000)},
     "moe": {
         "experts": st.integers(3, 9),
-        "active": st.integers(1, 3),
-        "intermediate": st.integers(0, 500),
         "shared": st.integers(0, 500),
         "shared_gate": st.booleans(),
-        "normalise": st.booleans(),
     },
 }
-OPTIONS["swa"] = {**OPTIONS["a"], "window": st.integers(1, 4096)}
 
 
 @st.composite

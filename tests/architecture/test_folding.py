@@ -6,7 +6,6 @@ from offenders import every
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.folding import compressed, fold, kinds, mixers_by_use
-from flashnas.architecture.source import presets
 
 
 @every(
@@ -30,11 +29,6 @@ def test_a_folded_notation_parses_to_the_same_architecture(operators):
     short = compressed(notation)
     assert Architecture.parse(short) == Architecture.parse(notation)
     assert len(short) <= len(notation)
-
-
-@every(name=presets())
-def test_presets_survive(name):
-    assert Architecture.parse(compressed(presets()[name].notation)) == presets()[name]
 
 
 def test_very_deep_and_unreadable_notations_come_back():

@@ -60,7 +60,7 @@ NEMOTRON = {
     "conv_kernel": 3,
 }
 CASES = [
-    ("llama", HEADS),
+    *((kind, HEADS) for kind in ("llama", "mistral", "qwen2", "qwen3")),
     ("llama", {**HEADS, "num_key_value_heads": None, "tie_word_embeddings": True}),
     ("llama", {**HEADS, "attention_bias": True, "mlp_bias": True, "head_dim": 24}),
     (
@@ -76,9 +76,7 @@ CASES = [
             },
         },
     ),
-    ("mistral", HEADS),
     ("mistral", {**HEADS, "sliding_window": None, "head_dim": 8, "tie_word_embeddings": True}),
-    ("qwen2", HEADS),
     (
         "qwen2",
         {
@@ -90,7 +88,6 @@ CASES = [
             "max_window_layers": 3,
         },
     ),
-    ("qwen3", HEADS),
     ("qwen3", {**HEADS, "head_dim": 8, "attention_bias": True, "tie_word_embeddings": True}),
     ("smollm3", {**HEADS, "pad_token_id": 0}),
     (
@@ -237,65 +234,6 @@ CASES = [
             "tie_word_embeddings": True,
             "torch_dtype": "bfloat16",
             "vocab_size": 128256,
-        },
-    ),
-    (
-        "llama",
-        {
-            "hidden_size": 576,
-            "intermediate_size": 1536,
-            "num_attention_heads": 9,
-            "num_hidden_layers": 30,
-            "num_key_value_heads": 3,
-            "rope_scaling": None,
-            "rope_theta": 100000,
-            "tie_word_embeddings": True,
-            "vocab_size": 49152,
-        },
-    ),
-    (
-        "mistral",
-        {
-            "hidden_size": 4096,
-            "intermediate_size": 14336,
-            "num_attention_heads": 32,
-            "num_hidden_layers": 32,
-            "num_key_value_heads": 8,
-            "rope_theta": 10000.0,
-            "sliding_window": 4096,
-            "vocab_size": 32000,
-        },
-    ),
-    (
-        "qwen2",
-        {
-            "hidden_size": 896,
-            "intermediate_size": 4864,
-            "max_window_layers": 21,
-            "num_attention_heads": 14,
-            "num_hidden_layers": 24,
-            "num_key_value_heads": 2,
-            "rope_theta": 1000000.0,
-            "sliding_window": 32768,
-            "tie_word_embeddings": True,
-            "use_sliding_window": False,
-            "vocab_size": 151936,
-        },
-    ),
-    (
-        "qwen3",
-        {
-            "head_dim": 128,
-            "hidden_size": 1024,
-            "intermediate_size": 3072,
-            "num_attention_heads": 16,
-            "num_hidden_layers": 28,
-            "num_key_value_heads": 8,
-            "rope_theta": 1000000,
-            "sliding_window": None,
-            "tie_word_embeddings": True,
-            "use_sliding_window": False,
-            "vocab_size": 151936,
         },
     ),
     (

@@ -13,7 +13,16 @@ from scipy.stats import multivariate_normal
 
 from flashnas.architecture import Architecture
 from flashnas.evidence.composition import FEATURES, SILENT, Table
-from flashnas.evidence.full_loss import LAW_NATS, NEW, FullLoss, Spreads, contrasts, response_row
+from flashnas.evidence.full_loss import (
+    LAW_NATS,
+    NEW,
+    PRIOR_SDS,
+    SILENT_SDS,
+    FullLoss,
+    Spreads,
+    contrasts,
+    response_row,
+)
 from flashnas.evidence.law import Law
 from flashnas.evidence.load import fitted, full_loss, shipped_rows
 from flashnas.operators.spec import OperatorSpec
@@ -48,95 +57,47 @@ def stacks(draw):
 # -- the posterior ---------------------------------------------------------------------------------
 
 
-def test_the_posterior_is_what_conditioning_on_differences_by_hand_gives():
+def test_the_posterior_is_what_conditioning_by_hand_gives():
     """One prior over coefficients, residuals and noise, written out; a free level of each group is
-    all but unknown.
-    """
-    everything = shipped_rows()
-    rows = everything.take(np.arange(0, len(everything), 7))
+    all but unknown."""
+    rows = shipped_rows().take(np.arange(0, len(shipped_rows()), 7))
     spreads, law = Spreads(**fitted()["spreads"]), Law(**fitted()["law"])
-    found = FullLoss(rows, spreads, law).predict_networks(
-        [network(text) for text in ("12x(a f)", "12x(m2 f)", "2x(5x(gd f) a f)")], TOKENS
-    )
-    new = FullLoss(rows, spreads, law).table(
+    fit = FullLoss(rows, spreads, law)
+    new = fit.table(
         [network(text) for text in ("12x(a f)", "12x(m2 f)", "2x(5x(gd f) a f)")], TOKENS
     )
     table = Table.joined(rows, new)
-    prior_sd = {
-        "law": spreads.common["law"],
-        "mixed": spreads.common["mixed"],
-        "gated_delta": spreads.common["gated_delta"],
-        "ffn": 0.3,
-        "window": 0.05,
-        "edge": 0.05,
-        "experts": 0.05,
-    }
-    silent_sd = {
-        "ffn_share": 0.1,
-        "bare": 0.1,
-        "rare": 0.03,
-        "new_mix": 0.06,
-        "aspect": 0.05,
-        "size": 0.05,
-        "tokens": 0.02,
-    }
     x = table.x.copy()
     x[:, 0] -= LAW_NATS
-    count = len(table)
-    covariance = np.zeros((count, count))
-    for i in range(count):
-        for j in range(count):
-            same = table.publication[i] == table.publication[j]
-            factor = (
-                same * spreads.reliability.get(table.publication[i], 1.25) ** 2
-            )  # 1.25: of a new one
-            for column, name in enumerate(FEATURES):
-                covariance[i, j] += (
-                    x[i, column]
-                    * x[j, column]
-                    * (prior_sd[name] ** 2 + factor * spreads.own.get(name, 0.0) ** 2)
-                )
-            for column, name in enumerate(SILENT, len(FEATURES)):
-                covariance[i, j] += x[i, column] * x[j, column] * factor * silent_sd[name] ** 2
-            far = (
-                np.sum((table.shares[i] - table.shares[j]) ** 2) / 0.5**2
-                + (table.ffn[i] - table.ffn[j]) ** 2 / 0.2**2
-            )
-            covariance[i, j] += np.exp(-far / 2) * (
-                spreads.residual**2 + factor * spreads.own_residual**2
-            )
+    common = np.zeros(x.shape[1])
+    common[: len(FEATURES)] = [{**PRIOR_SDS, **spreads.common}[name] for name in FEATURES]
+    own = [{**spreads.own, **SILENT_SDS}.get(name, 0.0) for name in (*FEATURES, *SILENT)]
+    reliability = np.array([spreads.reliability.get(name, 1.25) for name in table.publication])
+    same = np.equal.outer(table.publication, table.publication)
+    shares, ffn = (part[:, None] - part for part in (table.shares, table.ffn))
+    alike = np.exp(-((shares**2).sum(-1) / 0.5**2 + ffn**2 / 0.2**2) / 2)
+    covariance = x * np.square(common) @ x.T + spreads.residual**2 * alike
+    covariance += (same * np.outer(reliability, reliability)) * (
+        x * np.square(own) @ x.T + spreads.own_residual**2 * alike
+    )
     known = len(rows)
-    seen = covariance[:known, :known].copy()
-    for i in range(known):
-        seen[i, i] += (spreads.noise * spreads.reliability.get(rows.publication[i], 1.0)) ** 2
+    noisy = covariance[:known, :known] + np.diag((spreads.noise * reliability[:known]) ** 2)
     level = 1e4 * np.equal.outer(rows.level, rows.level)  # the level of each group, nearly unknown
-    gain = covariance[known:, :known] @ np.linalg.inv(seen + level)
-    mean = x[known:, 0] + LAW_NATS + gain @ (rows.nats - x[:known, 0])
+    gaps = rows.nats - x[:known, 0]
+    gain = covariance[known:, :known] @ np.linalg.inv(noisy + level)
+    mean = x[known:, 0] + gain @ gaps
     posterior = covariance[known:, known:] - gain @ covariance[:known, known:]
     for one, other in ((0, 1), (1, 2), (0, 2)):
-        by_hand = mean[one] - mean[other]
         variance = posterior[one, one] + posterior[other, other] - 2 * posterior[one, other]
-        assert found.difference(one, other) == pytest.approx(
-            (by_hand, np.sqrt(variance)), rel=1e-4, abs=1e-5
+        assert fit.predict(new).difference(one, other) == pytest.approx(
+            (mean[one] - mean[other], np.sqrt(variance)), rel=1e-4, abs=1e-5
         )
-
-
-def test_the_cost_is_the_likelihood_of_the_contrasts():
-    everything = shipped_rows()
-    rows = everything.take(np.arange(0, len(everything), 5))
-    fit = FullLoss(rows, Spreads(**fitted()["spreads"]), Law(**fitted()["law"]))
-    assert set(rows.publication) <= set(fit.spreads.reliability)
-    prior = FullLoss(rows.take(np.arange(2)), fit.spreads, fit.law).predict(rows).prior
-    everywhere = np.arange(len(rows))
-    noise = [fit.spreads.noise * fit.spreads.reliability[name] for name in rows.publication]
-    covariance = (
-        fit.contrasts
-        @ (prior(everywhere, everywhere) + np.diag(np.square(noise)))
-        @ fit.contrasts.T
+    # the cost, by which spreads are fitted, is the likelihood of what no level changes
+    likelihood = multivariate_normal(cov=fit.contrasts @ noisy @ fit.contrasts.T)
+    count = len(fit.contrasts)
+    assert fit.cost + count / 2 * np.log(2 * np.pi) == pytest.approx(
+        -likelihood.logpdf(fit.contrasts @ gaps)
     )
-    gaps = fit.contrasts @ (rows.nats - rows.x[:, 0])
-    expected = -multivariate_normal(np.zeros(len(gaps)), covariance).logpdf(gaps)
-    assert fit.cost + len(gaps) / 2 * np.log(2 * np.pi) == pytest.approx(expected)
 
 
 def test_contrasts_take_levels_out_and_keep_all_else():
@@ -167,14 +128,13 @@ def test_the_posterior_covariance_has_no_negative_direction(texts):
 # -- what differences have to be -------------------------------------------------------------------
 
 
-def test_near_identical_networks_have_a_small_standard_deviation():
+def test_networks_that_are_nearly_the_same_have_a_small_standard_deviation():
     assert sd("12x(m2 f)", "11x(m2 f) m2 f") == pytest.approx(0, abs=1e-6)
     assert sd("4x(5x(m2 f) a f)", "4x(5x(m2 f) a f) m2 f") < 0.006
-    wide = model().predict_networks(
-        [network("24x(m2 f)", 2048), network("24x(m2 f)", 2112)], TOKENS
-    )
-    assert wide.difference(0, 1)[1] < 0.005
-    assert wide.difference(0, 1)[0] > 0  # the larger one is better
+    networks = [network("24x(m2 f)", width) for width in (2048, 2112)]
+    mean, deviation = model().predict_networks(networks, TOKENS).difference(0, 1)
+    assert deviation < 0.005
+    assert mean > 0  # the larger one is better
     assert sd("12x(m2 f)", "12x(a f)") > 0.02
 
 
@@ -193,18 +153,15 @@ def test_what_a_publication_finds_of_a_mix_does_not_fade_with_size(experiment):
     assert max(found) < 0.5
 
 
-def test_the_sd_grows_with_the_share_of_feed_forward_layers_beyond_half():
-    sds = [sd("6x(m2 f a f)", f"6x(m2 f{' f' * more} a f{' f' * more})") for more in range(4)]
-    assert sds[0] == pytest.approx(0, abs=1e-6)
-    assert np.all(np.diff(sds) > 0)
-    assert sds[1] > 0.04
-
-
 def test_what_publications_do_not_have_gets_a_wide_interval():
     usual = sd("12x(a f)", "12x(gd f)")
     assert sd("12x(a f)", "12x(r7 f)") > 1.2 * usual
     assert sd("12x(a f)", "24x(d)") > 1.5 * usual  # delta rules without feed-forward layers
     assert sd("12x(a f)", "12x(moe m2)") > usual
+    # more than half feed-forward layers
+    sds = [sd("6x(m2 f a f)", f"6x(m2 f{' f' * more} a f{' f' * more})") for more in range(4)]
+    assert sds == sorted(sds)
+    assert sds[1] > 0.04
 
 
 class Unknown(OperatorSpec):
@@ -272,19 +229,16 @@ def test_the_reasons_of_a_difference_add_up_to_it():
 
 
 def test_parts_that_are_left_out_say_nothing():
-    law = full_loss(parts=("law",)).predict_networks(
-        [network("12x(a f)"), network("12x(m2 f)")], TOKENS
-    )
-    same = full_loss(parts=("law",)).table([network("12x(a f)"), network("12x(m2 f)")], TOKENS)
-    assert law.difference(0, 1)[0] == pytest.approx(
-        full_loss(parts=("law",)).coefficients()["law"][0] * (same.x[0, 0] - same.x[1, 0])
+    networks = [network("12x(a f)"), network("12x(m2 f)")]
+    law = full_loss(parts=("law",))
+    size = law.table(networks, TOKENS).x[:, 0]
+    assert law.predict_networks(networks, TOKENS).difference(0, 1)[0] == pytest.approx(
+        law.coefficients()["law"][0] * (size[0] - size[1])
     )
     evidence = full_loss(parts=("law", "mix"))
-    found = [
-        evidence.predict_networks([network("12x(a f)"), network("12x(m2 f)")], TOKENS, short=short)
-        for short in ([0.0, 0.0], [0.0, 1.0])
-    ]
-    assert found[0].mean == pytest.approx(found[1].mean)
+    for short in ([0.0, 0.0], [0.0, 1.0]):
+        found = evidence.predict_networks(networks, TOKENS, short=short)
+        assert found.mean == pytest.approx(predict("12x(a f)", "12x(m2 f)").mean)
 
 
 def test_more_tokens_matter_more_to_larger_networks():

@@ -1,4 +1,4 @@
-"""How well publications are foretold that the model has not seen: the shipped figures, and the
+"""How well publications are predicted that the model has not seen: the shipped figures, and the
 counting by hand.
 """
 
@@ -20,7 +20,6 @@ from flashnas.evidence.left_out import (
     charge_without,
     in_common,
     left_out_pairs,
-    pairs_of,
     regret,
     summary,
 )
@@ -30,14 +29,14 @@ from flashnas.evidence.trainings import PublishedRow, comparable, read_published
 RESULTS = Path(__file__).parents[2] / "experiments" / "evidence"
 
 
-def row(operators, nats, group="g", source="s", params=350e6):
+def row(operators, nats, group="g"):
     return PublishedRow(
         group=group,
         operators=operators,
         specs=parse_operators(operators),
-        params=params,
+        params=350e6,
         nats=nats,
-        source=source,
+        source="s",
     )
 
 
@@ -48,7 +47,7 @@ def figures(shipped):
     }
 
 
-def test_the_evidence_foretells_publications_that_it_has_not_seen(figures):
+def test_the_evidence_predicts_publications_that_it_has_not_seen(figures):
     evidence, law = figures["evidence"], figures["law"]
     assert (evidence["pairs"], law["pairs"]) == (311, 311)
     assert evidence["right"] >= 270
@@ -71,12 +70,11 @@ def test_the_figures_are_those_that_the_experiment_keeps(figures):
 
 
 def test_a_summary_by_hand():
+    losses = {"g": (1.0, 0.9, 0.89), "h": (2.0, 2.1)}
     rows = [
-        row("a f", 1.0),
-        row("d f", 0.9),
-        row("m2 f", 0.89),
-        row("a f", 2.0, "h", "t"),
-        row("d f", 2.1, "h", "t"),
+        row(operators, nats, group)
+        for group, values in losses.items()
+        for operators, nats in zip(("a f", "d f", "m2 f"), values, strict=False)
     ]
     pairs = [
         Pair(0, 1, 0.1, 0.05, 0.1),
@@ -88,79 +86,69 @@ def test_a_summary_by_hand():
     assert (found["pairs"], found["right"], found["share"]) == (3, 1.5, 0.5)
     assert found["rmse_nats"] == pytest.approx(np.sqrt((0.05**2 + 0.16**2 + 0.04**2 + 0.1**2) / 4))
     assert found["coverage"] == 0.75  # the last one lies outside 1.64 times 0.05, 0.16 inside 0.164
-    assert found["publications"]["share"] == 0.5
-    assert found["publications"]["coverage"] == 0.5
     assert found["groups"] == [
         {"group": "g", "pairs": 2, "right": 1},
         {"group": "h", "pairs": 1, "right": 0.5},
     ]
+    apart = [dataclasses.replace(row, source=row.group) for row in rows]
+    equal = summary(apart, pairs)["publications"]
+    assert (equal["share"], equal["coverage"]) == (0.5, 0.5)
     assert summary(rows, [])["share"] is None
 
 
 def test_the_short_loss_has_the_pairs_that_have_one_and_no_interval():
     rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.8)]
-    pairs = pairs_of(rows, np.array([3.0, np.nan, 2.5]))
-    assert [(pair.one, pair.other) for pair in pairs] == [(0, 2)]
-    assert (pairs[0].predicted, pairs[0].sd) == (0.5, None)
-    found = summary(rows, pairs)
-    assert (found["coverage"], found["log_score"], found["share"]) == (None, None, 1.0)
     networks = [Architecture.parse(f"512: {row.operators}") for row in rows]
     models = all_models(rows, [(networks[0], 3.0), None, (networks[2], 2.5)])
-    assert list(models) == ["short", *MODELS]
-    assert [len(pairs) for pairs in models.values()] == [1, 3, 3, 3]
-    assert [len(pairs) for pairs in in_common(models).values()] == [1, 1, 1, 1]
+    assert models["short"] == [Pair(0, 2, pytest.approx(0.2), 0.5)]
+    found = summary(rows, models["short"])
+    assert (found["coverage"], found["log_score"], found["share"]) == (None, None, 1.0)
+    assert {name: len(pairs) for name, pairs in models.items()} == {
+        "short": 1,
+        **dict.fromkeys(MODELS, 3),
+    }
+    assert {len(pairs) for pairs in in_common(models).values()} == {1}
 
 
 def test_a_group_that_repeats_smaller_ones_is_counted_once(shipped):
     groups = comparable(shipped)
     assert "mesa_sizes_15b" not in groups
     assert {"mesa_145m_15b", "mesa_400m_15b", "mesa_1b_15b"} <= set(groups)
-    rows = [
-        row("a f", 1.0),
-        row("d f", 0.9),
-        row("a f", 1.0, "all"),
-        row("d f", 0.9, "all"),
-        row("m2 f", 0.8, "all"),
-    ]
-    assert list(comparable(rows)) == ["g"]
+    smaller = [row("a f", 1.0), row("d f", 0.9)]
+    larger = [dataclasses.replace(each, group="all") for each in smaller]
+    assert list(comparable([*smaller, *larger, row("m2 f", 0.8, "all")])) == ["g"]
 
 
 def test_a_publication_that_was_left_out_has_no_say(shipped):
     """Its own losses do not change what the model without it predicts."""
-    some = [row for row in shipped if row.source == "2501.00663"]
-    before = left_out_pairs(some)
-    moved = [
-        row.__class__(**{**vars(row), "nats": row.nats + 0.3 * place})
-        for place, row in enumerate(some)
-    ]
-    after = left_out_pairs(moved)
-    assert [(pair.predicted, pair.sd) for pair in before] == [
-        (pair.predicted, pair.sd) for pair in after
-    ]
-    assert full_loss(without="2501.00663").rows.publication.tolist().count("2501.00663") == 0
+    titans = [row for row in shipped if row.source == "2501.00663"]
+    moved = [dataclasses.replace(row, nats=row.nats + 0.3 * i) for i, row in enumerate(titans)]
+    before, after = (
+        [(pair.predicted, pair.sd) for pair in left_out_pairs(rows)] for rows in (titans, moved)
+    )
+    assert before == after
+    assert "2501.00663" not in full_loss(without="2501.00663").rows.publication
 
 
 def test_what_left_out_says_of_the_shipped_rows(figures):
     found = api.evidence(left_out="shipped")
     assert list(found.models) == list(found.models_common) == ["short", *MODELS]
-    for name in MODELS:  # publications have all of these operators: short trainings say nothing
-        assert found.models[name] == json.loads(json.dumps(figures[name]))
-    short, full = found.models["short"], found.models["full"]
+    # publications have all of these operators: short trainings say nothing
+    assert {name: found.models[name] for name in MODELS} == json.loads(json.dumps(figures))
+    short = found.models["short"]
     assert (short["pairs"], short["right"], short["coverage"]) == (172, 132, None)
-    assert (full["pairs"], full["right"]) == (311, 274.0)
     assert {model["pairs"] for model in found.models_common.values()} == {172}
     lines = str(found).splitlines()
-    table = lines[
-        next(place for place, line in enumerate(lines) if line.startswith("each row predicted")) :
-    ]
-    assert [line.split("  ")[0] for line in table[1:5]] == [
+    heading = next(i for i, line in enumerate(lines) if line.startswith("each row predicted"))
+    table = [line.split("  ") for line in lines[heading + 1 : heading + 5]]
+    assert [line[0] for line in table] == [
         "short: the loss of a short training",
         "law: size and shape",
         "evidence: law and mix",
         "full: evidence and short loss",
     ]
-    assert table[4].split()[5:] == ["274", "of", "311", "88%", "85%", "0.038", "95%"]
-    assert "models" not in api.evidence().to_dict()
+    figures_of_full = " ".join(table[-1]).split()[5:]
+    assert figures_of_full == ["274", "of", "311", "88%", "85%", "0.038", "95%"]
 
 
 def test_rows_of_a_file_are_predicted_by_all_other_publications(tmp_path):
@@ -192,12 +180,7 @@ def test_the_shipped_rule_loses_little_to_the_best_row_of_a_group(shipped):
 
 
 def test_regret_by_hand(shipped):
-    rows = [
-        dataclasses.replace(each, source=source, group=f"{each.group} again")
-        for source in ("new",)
-        for each in shipped
-        if each.group == "olmo_60m"
-    ]
+    rows = [dataclasses.replace(row, source="new") for row in shipped if row.group == "olmo_60m"]
     found = regret(rows)
     losses = np.array([each.nats for each in rows])
     assert found["random"]["pooled"] == pytest.approx(losses.mean() - losses.min())

@@ -124,30 +124,20 @@ def test_what_is_wrong_in_own_trainings_is_one_line(own, line, words, command, c
 def test_the_publications_and_what_they_say_of_two_mixes():
     rows, model = read_published(), full_loss()
     found = publications(rows, model)
-    assert sum(each["rows"] for each in found) == 164
-    assert [each["rows"] for each in found] == sorted(
-        (each["rows"] for each in found), reverse=True
-    )
-    assert (
-        max(found, key=lambda each: each["spread"])["source"] == "2501.00663"
-    )  # Titans: gaps that nobody else finds
+    counts = [publication["rows"] for publication in found]
+    assert (sum(counts), counts) == (164, sorted(counts, reverse=True))
+    widest = max(found, key=lambda publication: publication["spread"])
+    assert widest["source"] == "2501.00663"  # Titans: gaps that nobody else finds
     both, back = two_mixes("a f", "gd f", rows, model), two_mixes("gd f", "a f", rows, model)
-    assert len(both["said"]) >= 4
-    assert both["mean"] == pytest.approx(-back["mean"])
-    assert both["sd"] == pytest.approx(back["sd"])
-    means, opposed = (
-        {claim["source"]: claim["mean"] for claim in mixes["said"]} for mixes in (both, back)
-    )
-    assert means == pytest.approx({source: -mean for source, mean in opposed.items()})
+    assert [both["mean"], both["sd"]] == pytest.approx([-back["mean"], back["sd"]])
+    means = {claim["source"]: claim["mean"] for claim in both["said"]}
+    assert len(means) >= 4
+    assert means == pytest.approx({claim["source"]: -claim["mean"] for claim in back["said"]})
     assert all(claim["least"] <= claim["mean"] <= claim["most"] for claim in both["said"])
     assert both["spread"] == pytest.approx(np.std(list(means.values()), ddof=1))
     same = two_mixes("a f", "a f", rows, model)
-    assert [same[name] for name in ("said", "spread", "mean", "sd")] == [
-        [],
-        None,
-        0.0,
-        pytest.approx(0, abs=1e-6),
-    ]
+    assert (same["said"], same["spread"], same["mean"]) == ([], None, 0.0)
+    assert same["sd"] == pytest.approx(0, abs=1e-6)
     assert 0.5 < disagreement(rows, model)["right"] / disagreement(rows, model)["pairs"] < 1
 
 

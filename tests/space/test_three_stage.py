@@ -56,18 +56,13 @@ def brute_force(mixers, ratios, ffns, repeats, cap):
     return lists
 
 
-def expected_lists(name):
-    mixers, ratios, ffns, repeats, cap = SMALL[name]
-    return brute_force(mixers, ratios, ffns, repeats, cap)
-
-
 def kinds(operators):
     return tuple(spec.kind for spec in operators)
 
 
 @pytest.fixture(scope="module", params=list(SMALL))
 def case(request):
-    return small_space(request.param), expected_lists(request.param)
+    return small_space(request.param), brute_force(*SMALL[request.param])
 
 
 def test_enumeration_is_the_brute_force_enumeration(case):
@@ -85,23 +80,25 @@ def test_samples_mutants_and_decoded_parameters_keep_the_contract(case):
 
 @pytest.mark.parametrize("name", ["three mixers", "long blocks", "no 0:1", "one mixer"])
 def test_every_genotype_reaches_every_other_by_mutation(name):
-    space, expected = small_space(name), expected_lists(name)
-    after = {}
-    for genotype in space.enumerate():
-        changes = [change for factor in FACTORS for change in factor(space.rules, genotype)]
-        after[genotype] = {space.repair(change) for change in changes} - {genotype}
-    before = {genotype: set() for genotype in after}
-    for genotype, others in after.items():
-        for other in others:
-            before[other].add(genotype)
-    start = next(iter(after))
+    space = small_space(name)
+    genotypes = list(space.enumerate())
+    after = {
+        genotype: {
+            space.repair(change) for factor in FACTORS for change in factor(space.rules, genotype)
+        }
+        for genotype in genotypes
+    }
+    before = {
+        genotype: {other for other in genotypes if genotype in after[other]}
+        for genotype in genotypes
+    }
     for edges in (after, before):
-        reached, waiting = {start}, [start]
+        reached, waiting = {genotypes[0]}, [genotypes[0]]
         while waiting:
             new = edges[waiting.pop()] - reached
             reached |= new
             waiting += new
-        assert len(reached) == len(expected)
+        assert len(reached) == len(genotypes)
 
 
 # -- the paper's space -----------------------------------------------------------------------------
@@ -191,68 +188,62 @@ def test_contains_refuses_what_the_space_does_not_build(paper, text):
 
 
 def test_equal_networks_have_equal_genotypes(paper):
-    def genotype(*stages):
+    def repaired(*stages):
         fields = ("op1", "op2", "ratio", "ffns", "repeats")
-        return ThreeStageGenotype(
-            tuple(Stage(**dict(zip(fields, stage, strict=True))) for stage in stages)
+        return paper.repair(
+            ThreeStageGenotype(
+                tuple(Stage(**dict(zip(fields, stage, strict=True))) for stage in stages)
+            )
         )
 
     pure = [
-        genotype(("a", "d", "0:1", 1, i), ("m2", "d", "0:1", 1, j), ("d", "d", "1:1", 1, k))
+        repaired(("a", "d", "0:1", 1, i), ("m2", "d", "0:1", 1, j), ("d", "d", "1:1", 1, k))
         for i, j, k in ((1, 1, 1), (2, 1, 1), (1, 2, 1))
     ]
     # the late stage has op1 == op2: one kind of mixer, two per block
-    assert str(paper.repair(pure[0])) == "1x(d f) | 1x(d f) | 2x(d f)"
-    assert paper.repair(pure[1]) == paper.repair(pure[2])
+    assert str(pure[0]) == "1x(d f) | 1x(d f) | 2x(d f)"
+    assert pure[1] == pure[2]
     # blocks that the cap cuts away leave no trace
-    long = [
-        genotype(("d", "a", "1:1", 1, 3), ("d", "m2", "1:1", 1, 3), ("a", "a", "0:1", 2, n))
+    cut = {
+        repaired(("d", "a", "1:1", 1, 3), ("d", "m2", "1:1", 1, 3), ("a", "a", "0:1", 2, n))
         for n in (2, 9, 28)
+    }
+    assert list(map(str, cut)) == ["3x(d f a f) | 3x(d f m2 f) | 2x(a f f)"]
+    # early and middle leave room for the late stage, of which two operators fit
+    full = repaired(("d", "a", "1:1", 1, 20), ("d", "m2", "1:1", 1, 20), ("a", "a", "0:1", 2, 20))
+    assert str(full) == "4x(d f a f) | 3x(d f m2 f) | 1x(a f)"
+
+
+CHANGES = {
+    operator_changes: {"op1", "op2"},
+    ratio_changes: {"op1", "ratio", "repeats"},
+    ffn_changes: {"ffns"},
+    repeat_changes: {"repeats"},
+}
+
+
+def changed_fields(parent, child):
+    """The fields that differ, by stage."""
+    pairs = [
+        (vars(one), vars(other)) for one, other in zip(parent.stages, child.stages, strict=True)
     ]
-    assert len({paper.repair(g) for g in long}) == 1
-    assert str(paper.repair(long[2])) == "3x(d f a f) | 3x(d f m2 f) | 2x(a f f)"
-    # early and middle leave room for the late stage
-    full = genotype(("d", "a", "1:1", 1, 20), ("d", "m2", "1:1", 1, 20), ("a", "a", "0:1", 2, 20))
-    assert (
-        str(paper.repair(full)) == "4x(d f a f) | 3x(d f m2 f) | 1x(a f)"
-    )  # two of its operators fit
+    fields = [{name for name in one if one[name] != other[name]} for one, other in pairs]
+    return [names for names in fields if names]
 
 
 def test_mutation_draws_the_four_factors_uniformly_and_changes_only_one(paper):
     parent = paper.find(parse_operators("2x(d f m2 f) 1x(a f m2 f m2 f) 2x(d f a f)"))
-    by_name = {"operator": {"op1", "op2"}, "ratio": {"op1", "ratio", "repeats"}, "ffn": {"ffns"}}
-    functions = {
-        "operator": operator_changes,
-        "ratio": ratio_changes,
-        "ffn": ffn_changes,
-        "repeats": repeat_changes,
-    }
-    for name, function in functions.items():
-        for change in function(paper.rules, parent):
-            stages = [(a, b) for a, b in zip(parent.stages, change.stages, strict=True) if a != b]
-            changed = {
-                field
-                for a, b in stages
-                for field in vars(a)
-                if getattr(a, field) != getattr(b, field)
-            }
-            assert changed <= by_name.get(name, {"repeats"})
-            assert changed
-            assert len(stages) == 1 or name == "repeats"
+    for factor, allowed in CHANGES.items():
+        for change in factor(paper.rules, parent):
+            fields = changed_fields(parent, change)
+            assert set.union(*fields) <= allowed
+            assert len(fields) == 1 or factor is repeat_changes
     rng = np.random.default_rng(0)
-    counts = dict.fromkeys(("operator", "ratio", "ffn", "repeats"), 0)
+    counts = dict.fromkeys(("ratio", "op2", "ffns", "repeats"), 0)  # a field that tells the factor
     for _ in range(2000):
-        child = paper.mutate(parent, rng)
-        pairs = list(zip(parent.stages, child.stages, strict=True))
-        counts[
-            "ratio"
-            if any(a.ratio != b.ratio for a, b in pairs)
-            else "operator"
-            if any((a.op1, a.op2) != (b.op1, b.op2) for a, b in pairs)
-            else "ffn"
-            if any(a.ffns != b.ffns for a, b in pairs)
-            else "repeats"
-        ] += 1
+        names = set.union(*changed_fields(parent, paper.mutate(parent, rng)))
+        names |= {"op2"} if "op1" in names else set()
+        counts[next(name for name in counts if name in names)] += 1
     assert all(420 < count < 580 for count in counts.values()), counts
 
 

@@ -95,20 +95,33 @@ Root Cause (first observed failure):
 [0]:
   exitcode  : -15 (pid: 4710)
 """
+WITHOUT_TORCHRUN = "Traceback (most recent call last):\n  File\nImportError: No module named 'x'\n"
 
 
 @every(
     case=[
-        (-9, CandidateMemoryError, "a process of the training died (SIGKILL, out of memory?)"),
-        (-11, CandidateDiedError, "a process of the training died (SIGSEGV)"),
-        (-15, CandidateDiedError, "a process of the training died (SIGTERM)"),
-        (1, DeviceError, "torchrun could not train:   exitcode  : -15 (pid: 4710)"),
+        (
+            FAILURE.format(-9),  # torchrun ends the others by SIGTERM
+            CandidateMemoryError,
+            "a process of the training died (SIGKILL, out of memory?)",
+        ),
+        (FAILURE.format(-11), CandidateDiedError, "a process of the training died (SIGSEGV)"),
+        (FAILURE.format(-15), CandidateDiedError, "a process of the training died (SIGTERM)"),
+        (
+            FAILURE.format(1),
+            DeviceError,
+            "torchrun could not train:   exitcode  : -15 (pid: 4710)",
+        ),
+        (
+            WITHOUT_TORCHRUN,
+            DeviceError,
+            "torchrun could not train: ImportError: No module named 'x'",
+        ),
     ]
 )
-def test_a_process_that_died_is_the_reason(tmp_path_factory, case):
-    """Torchrun ends the others by SIGTERM."""
-    code, error, text = case
-    (folder := tmp_path_factory.mktemp("ranks")).joinpath("output").write_text(FAILURE.format(code))
+def test_what_torchrun_prints_is_the_reason_where_no_process_gave_one(tmp_path_factory, case):
+    output, error, text = case
+    (folder := tmp_path_factory.mktemp("ranks")).joinpath("output").write_text(output)
     found = _reason(folder, 1)
     assert (type(found), str(found)) == (error, text)
 
@@ -148,32 +161,16 @@ def processes():
 
 @every(
     case=[
-        (
-            {"class": "CorpusError", "module": "flashnas.base.errors", "text": "/a: no"},
-            "CorpusError",
-            "/a: no",
-        ),
-        (
-            {"class": "ModuleNotFoundError", "module": "builtins", "text": "No module"},
-            "ModuleNotFoundError",
-            "No module",
-        ),
-        (
-            {"class": "CompilationError", "module": "triton.compiler", "text": "at"},
-            "DeviceError",
-            "CompilationError: at",
-        ),
-        (
-            {"class": "UnicodeDecodeError", "module": "builtins", "text": "x"},
-            "DeviceError",
-            "UnicodeDecodeError: x",
-        ),
+        ("flashnas.base.errors", "CorpusError", "/a: no", "CorpusError", "/a: no"),
+        ("builtins", "ModuleNotFoundError", "No", "ModuleNotFoundError", "No"),
+        ("triton.compiler", "CompilationError", "at", "DeviceError", "CompilationError: at"),
+        ("builtins", "UnicodeDecodeError", "x", "DeviceError", "UnicodeDecodeError: x"),
     ]
 )
 def test_errors_of_another_process_keep_their_meaning(case):
-    report, kind, text = case
-    found = _error_of(report)
-    assert (type(found).__name__, str(found)) == (kind, text)
+    module, name, text, kind, message = case
+    found = _error_of({"class": name, "module": module, "text": text})
+    assert (type(found).__name__, str(found)) == (kind, message)
 
 
 def test_of_several_reports_the_first_that_is_not_of_a_lost_connection_is_the_reason(tmp_path):
@@ -191,12 +188,3 @@ def test_of_several_reports_the_first_that_is_not_of_a_lost_connection_is_the_re
             )
         )
     assert str(_reason(tmp_path, 1)) == "training loss became nan"
-
-
-def test_a_torchrun_that_cannot_start_is_one_line(tmp_path):
-    (tmp_path / "output").write_text(
-        "Traceback (most recent call last):\n  File\nImportError: No module named 'x'\n"
-    )
-    found = _reason(tmp_path, 1)
-    assert isinstance(found, DeviceError)
-    assert str(found) == "torchrun could not train: ImportError: No module named 'x'"

@@ -45,24 +45,12 @@ def test_proxy_of_a_width_that_the_factor_does_not_divide():
         Recipe(width_factor=24).proxy_of(Architecture.parse("1024: a"))
 
 
-def test_a_depth_factor_keeps_the_shares_of_the_kinds_and_their_order():
+def test_a_depth_factor_thins_out_the_operators():
     recipe = dataclasses.replace(Recipe.load("cpu"), depth_factor=2)
-    for text, kinds in (
-        ("2048: 8x(a m2 f)", "a m2 f " * 4),
-        ("2048: d f m2 f a f m2 f", "d f m2 a f"),
-        ("2048: 5x(m)", "m m m"),
-        ("2048: a", "a"),
-    ):
-        proxy = recipe.proxy_of(Architecture.parse(text))
-        assert [spec.kind for spec in proxy.operators] == kinds.split()
-        assert proxy.hidden == 64
-    plain = Recipe.load("cpu")
-    assert {**recipe.to_dict(), "name": "cpu", "depth_factor": 1} == {
-        **plain.to_dict(),
-        "depth_factor": 1,
-    }
-    with pytest.raises(ConfigError, match=r"recipe.depth_factor must be at least 1; got 0"):
-        Recipe(depth_factor=0)
+    proxy = recipe.proxy_of(Architecture.parse("2048: 8x(a m2 f)"))
+    assert [spec.kind for spec in proxy.operators] == ["a", "m2", "f"] * 4
+    assert proxy.hidden == 64
+    assert "depth_factor" not in Recipe.load("cpu").to_dict()
 
 
 def test_a_name_makes_no_other_recipe_and_every_setting_does():
@@ -137,15 +125,8 @@ def test_bad_yaml_gets_one_line_with_its_place(tmp_path, case):
         {"adamw_beta2": 1.0},
         {"dtype": "float16"},
         {"tokens": 1.5},
-        {"name": 3},
-        {"curve_points": 10**9},
-        {"vocab": 10**9},
         {"tokens": 10**20},
-        {"sequence_tokens": 10**9},
-        {"batch_sequences": 10**20},
-        {"muon_steps": 10**6},
-        {"validation_tokens": 10**20},
-        {"least_head_dim": 1},
+        {"depth_factor": 0},
     ]
 )
 def test_wrong_values_are_refused_when_built(change):
@@ -156,12 +137,10 @@ def test_wrong_values_are_refused_when_built(change):
 def test_schedule_warms_up_to_the_peak_and_falls_to_its_floor():
     recipe = Recipe(tokens=100 * 1024, warmup_fraction=0.1, final_lr_fraction=0.2)
     factors = [recipe.lr_factor(step) for step in range(recipe.steps)]
-    assert recipe.steps == 100
-    assert (Recipe(tokens=1).steps, Recipe(tokens=1024 * 3 + 1).steps) == (1, 4)
+    assert (recipe.steps, Recipe(tokens=1).steps, Recipe(tokens=1024 * 3 + 1).steps) == (100, 1, 4)
     assert factors[:10] == sorted(factors[:10])
     assert factors[10:] == sorted(factors[10:], reverse=True)
-    assert max(factors) <= 1
-    assert max(factors) > 0.98
+    assert 0.98 < max(factors) <= 1
     assert 0.2 <= factors[-1] < 0.21
     assert min(factors) > 0
 

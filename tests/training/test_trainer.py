@@ -1,6 +1,5 @@
 import dataclasses
 import math
-import re
 from unittest import mock
 
 import fake_libraries
@@ -16,8 +15,7 @@ from flashnas.base.errors import (
     DeviceError,
     OperatorError,
 )
-from flashnas.data.dataset import Dataset
-from flashnas.executors.local import WorkerPool
+from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
 from flashnas.training.candidate import run_candidate
@@ -135,25 +133,31 @@ def test_rates_that_are_too_high_are_failed_candidates(structured, changes, word
         train(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
 
 
-def test_lack_of_memory_and_nan_are_failed_candidates_and_our_own_bugs_are_not(
-    structured, monkeypatch
-):
-    for error, kind, words in (
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
         (
-            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried .."),
+            RuntimeError("CPUAllocator: can't allocate memory"),
             CandidateError,
-            "^out of memory while training$",
+            "^out of memory while",
         ),
         (
             torch.OutOfMemoryError("CUDA out of memory.\nmore"),
             CandidateError,
-            "^out of memory while training$",
+            "^out of memory while",
         ),
         (RuntimeError("shapes do not match"), RuntimeError, "shapes do not match"),
-    ):
-        monkeypatch.setattr(HybridLM, "loss", mock.Mock(side_effect=error))
-        with pytest.raises(kind, match=words):
-            train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0)
+    ],
+)
+def test_lack_of_memory_is_a_failed_candidate_and_our_own_bugs_are_not(
+    structured, monkeypatch, error, kind, words
+):
+    monkeypatch.setattr(HybridLM, "loss", mock.Mock(side_effect=error))
+    with pytest.raises(kind, match=words):
+        train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0)
+
+
+def test_nan_is_a_failed_candidate(structured, monkeypatch):
     monkeypatch.setattr(HybridLM, "loss", lambda self, *_: self.embedding.weight.sum() * math.nan)
     with pytest.raises(CandidateError, match="training loss became nan after 0 tokens"):
         train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0)
@@ -288,12 +292,7 @@ def test_multipliers_scale_the_rate_of_their_family_alone():
 
 
 def _job(tmp_path, **changes):
-    from flashnas.data.dataset import prepare_dataset
-
-    text = " ".join(
-        f"the {word} of {word}" for word in ("house", "senate", "union", "nation") * 400
-    )
-    (tmp_path / "a.txt").write_text(text)
+    (tmp_path / "a.txt").write_text("the house of house the senate of senate " * 800)
     recipe = dataclasses.replace(RECIPE, tokens=512, short_text=True)
     data = prepare_dataset(str(tmp_path / "a.txt"), recipe, cache=tmp_path / "cache")
     return {
@@ -319,27 +318,6 @@ def test_a_worker_reports_failures_as_such(tmp_path):
         run_candidate(_job(tmp_path, deadline_s=0.0))
     with pytest.raises(OperatorError, match="'x'"):
         run_candidate(_job(tmp_path, architecture={"hidden": 512, "operators": ["x"]}))
-
-
-def test_divergence_and_nan_are_reasons_of_their_candidates_and_the_others_go_on(tmp_path):
-    good = _job(tmp_path)
-    wild = {**good, "recipe": {**good["recipe"], "muon_lr": 1e30, "adamw_lr": 1e30}}
-    far = {
-        **good,
-        "architecture": Architecture.parse("512: a(rope_factor=2.0,rope_original=8)").to_dict(),
-    }
-    with WorkerPool(run_candidate, workers=1, timeout_s=120) as pool:
-        outcomes = {
-            key: (ended.result, ended.reason)
-            for key, ended in pool.run({"wild": wild, "far": far, "good": good})
-        }
-    score, why = outcomes["wild"]  # where the first NaN arises depends on the backend
-    assert score is None
-    assert re.fullmatch("(validation loss|gradient norm) became nan after (256|512) tokens", why)
-    assert outcomes["far"][1].startswith(
-        "ConfigError: recipe.sequence_tokens 32 are beyond the rotary range"
-    )
-    assert math.isfinite(outcomes["good"][0]["loss"])
 
 
 def test_losses_are_read_once_a_step_and_once_a_validation(structured, monkeypatch):
