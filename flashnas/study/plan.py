@@ -14,7 +14,7 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.opening import executor_of, side_by_side
 from flashnas.study.problem import Note, Problem, load_problem
 from flashnas.study.progress import Clock, training_plan
-from flashnas.study.scores import Scores
+from flashnas.study.trainings import Scores
 
 TIMED_STEPS = 3  # optimizer steps of the training that is timed
 FORWARD_SHARE = 1 / 3  # time of a validation token over that of a training token: no backward pass

@@ -29,13 +29,20 @@ from flashnas.search import (
 )
 from flashnas.search.objectives import QUALITY, minimised
 from flashnas.space import OperatorSpace, SearchSpace, load_space
-from flashnas.study import checks
 from flashnas.study.baselines import pure_stacks
 from flashnas.study.config import SearchConfig
-from flashnas.study.costs import Limits, load_costs, load_limits
+from flashnas.study.limits import (
+    Limits,
+    check_answerable,
+    check_networks,
+    check_objects,
+    check_space,
+    load_costs,
+    load_limits,
+    ranking_of,
+)
 from flashnas.study.scorer import EvidenceScorer, load_scorer, recipe_read
-from flashnas.study.scores import Scores
-from flashnas.study.trainings import TimeLimit, check_trainable, find_time_limit, recipe_of
+from flashnas.study.trainings import Scores, TimeLimit, check_trainable, find_time_limit, recipe_of
 from flashnas.training.recipe import Recipe
 
 Note = Callable[[str], None]
@@ -212,7 +219,7 @@ def load_problem(
     """
     started = time.monotonic()
     space = load_space(config.space) if space is None else space
-    checks.check_objects(space, sampler, evaluator, table)
+    check_objects(space, sampler, evaluator, table)
     with foreign_errors(("space", space), direct=False):
         config, space, costs = load_searched(
             config, space, config.table if table is None else table, workload, evaluator
@@ -262,18 +269,18 @@ def load_searched(
 ) -> tuple[SearchConfig, SearchSpace[Any], Costs]:
     """The space with the vocabulary that is asked for, and what its networks cost; the name of the
     table enters the configuration."""
-    checks.check_space(space)
+    check_space(space)
     if config.vocab is not None:
         if not isinstance(space, OperatorSpace):
             config.wrong("vocab", f"needs a space of flashnas' operators; got {space.name!r}")
         space = space.with_vocab(config.vocab)
     costs = load_costs(config, table, workload, evaluated=evaluator is not None)
     timed = isinstance(costs, TableCosts)
-    checks.check_networks(space, trained=evaluator is None, timed=timed)
+    check_networks(space, trained=evaluator is None, timed=timed)
     if isinstance(costs, TableCosts):
         name = table if isinstance(table, str) else costs.model.table.name
         config = dataclasses.replace(config, table=name)
-        checks.check_answerable(space, costs.model, config)
+        check_answerable(space, costs.model, config)
     return config, space, costs
 
 
@@ -282,7 +289,7 @@ def ranked(
 ) -> tuple[SearchConfig, list[str]]:
     """The configuration with the ranking that is possible, and lines on it."""
     notes: list[str] = []
-    ranking = checks.ranking(config, space, costed=costed, evaluated=evaluated, note=notes.append)
+    ranking = ranking_of(config, space, costed=costed, evaluated=evaluated, note=notes.append)
     return config.ranked_by(ranking), notes
 
 
