@@ -123,7 +123,7 @@ def weighted_sum(y: Tensor, state: Any) -> Tensor:
     parts = []
     for tensor in (y, *state_tensors(state)):
         weight = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
-        parts.append((tensor.double() * weight).sum())
+        parts.append((tensor.double() * weight.to(tensor.device)).sum())
     return torch.stack(parts).sum()
 
 
@@ -142,8 +142,13 @@ def assert_close(got: Tensor, expected: Tensor, tolerance: float, what: str) -> 
     require(error <= tolerance, f"{what}: relative error {error:.2e} > {tolerance:.0e}")
 
 
-def run_form(layer: Layer, form: Form, x: Tensor, state: Any) -> dict[str, Tensor]:
-    """Output, final state and gradients (input, weights, initial state) of one form, by name."""
+def run_form(
+    layer: Layer, form: Form, x: Tensor, state: Any, through_state: bool = True
+) -> dict[str, Tensor]:
+    """Output, final state and gradients (input, weights, initial state) of one form, by name.
+
+    through_state: the gradients are those of output and final state; else of the output alone.
+    """
     x = x.clone().requires_grad_()
     y, after = form(x, state)
     wanted = {
@@ -152,7 +157,7 @@ def run_form(layer: Layer, form: Form, x: Tensor, state: Any) -> dict[str, Tenso
         **{f"state {n}": leaf for n, leaf in enumerate(state_tensors(state, stored=True))},
     }
     gradients = torch.autograd.grad(
-        weighted_sum(y, after), list(wanted.values()), allow_unused=True
+        weighted_sum(y, after if through_state else None), list(wanted.values()), allow_unused=True
     )
     results = {
         "output": y,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 
 import torch
@@ -11,7 +10,7 @@ from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import OperatorError
 from flashnas.network.cache import state_bytes
 from flashnas.operators import OPERATORS, KernelCall, KernelKind, OperatorSpec
-from flashnas.operators.kernel import PHASES, Load
+from flashnas.operators.kernel import Load
 from flashnas.operators.kernel_kinds import KERNEL_KINDS
 from flashnas.operators.layer import Layer, build_layer
 from flashnas.operators.spec import FULL_WIDTH
@@ -34,17 +33,13 @@ def check_names(spec: OperatorSpec) -> None:
     ):
         value = getattr(spec, name, None)
         require(
-            re.fullmatch(pattern, str(value)) and isinstance(value, str),
+            isinstance(value, str) and re.fullmatch(pattern, value),
             f"{place}: {name} must be {rule}; got {value!r}",
         )
-        taken = [
-            kind
-            for kind, other in OPERATORS.items()
-            if getattr(other, name) == value and kind != spec.kind
-        ]
+        taken = {getattr(other, name): kind for kind, other in OPERATORS.items()}.get(value)
         require(
-            name == "family" or not taken,
-            f"{place}: {name} {value!r} is that of operator {', '.join(taken)}",
+            name == "family" or taken in (None, spec.kind),
+            f"{place}: {name} {value!r} is that of operator {taken}",
         )
     # a dataclass without a docstring gets its signature as one
     signature = f"{type(spec).__name__}("
@@ -91,12 +86,6 @@ def check_scaling(spec: OperatorSpec) -> None:
     require(
         spec.scaled(FULL_WIDTH, 1) == spec,
         f"operator {spec}: scaled by 1 it must stay as it is; got {spec.scaled(FULL_WIDTH, 1)}",
-    )
-    names = list(inspect.signature(type(spec).scaled).parameters)[1:]
-    require(
-        names == ["hidden", "factor", "least_dim"],
-        f"operator {spec}: scaled must take hidden, factor and least_dim; it takes"
-        f" {', '.join(names)}",
     )
     last = None
     for factor in FACTORS:
@@ -149,12 +138,11 @@ def check_kernels(spec: OperatorSpec, hidden: int) -> None:
 
 
 def check_kernel(call: KernelCall, place: str) -> None:
-    """The kind of a kernel is registered and complete, and the call states its sizes."""
+    """The kind of a kernel is registered, and the call states its sizes."""
     kind = call.kind
-    require(isinstance(kind, KernelKind), f"{place} must have a KernelKind; got {kind!r}")
     require(
-        kind.name in KERNEL_KINDS and KERNEL_KINDS[kind.name] is kind,
-        f"{place} has the kind {kind.name!r}, which"
+        isinstance(kind, KernelKind) and KERNEL_KINDS.get(kind.name) is kind,
+        f"{place} has the kind {kind!r}, which"
         " is not registered; add an entry point of that name in the group flashnas.kernel_kinds",
     )
     require(
@@ -169,19 +157,6 @@ def check_kernel(call: KernelCall, place: str) -> None:
         bool(kind.rules or kind.columns("decode")),
         f"{place}: the kind {kind.name!r} has neither rows nor rules",
     )
-    for phase in PHASES:
-        columns, allowed = kind.columns(phase), (*kind.shape, "batch", "tokens", "context", "m")
-        require(
-            set(kind.matched) <= set(columns) <= set(allowed) or not columns,
-            f"{place}: the {phase} columns of the"
-            f" kind {kind.name!r} must be of {', '.join(allowed)}, with all matched ones; got"
-            f" {columns}",
-        )
-        require(
-            kind.grow in columns or not columns,
-            f"{place}: the kind {kind.name!r} must grow along one of"
-            f" its {phase} columns; got {kind.grow!r}",
-        )
     step, more = (kind.bytes_moved(call, Load("decode", batch, 1, 100.0), 2) for batch in (1, 2))
     require(
         0 < step < more,
@@ -191,11 +166,6 @@ def check_kernel(call: KernelCall, place: str) -> None:
     require(
         kind.written(call) > 0,
         f"{place}: the kind {kind.name!r} must write values; got {kind.written(call)}",
-    )
-    require(
-        kind.workspace_bytes(call) >= 0,
-        f"{place}: workspace_bytes of the kind {kind.name!r} must not be"
-        f" negative; got {kind.workspace_bytes(call)}",
     )
 
 

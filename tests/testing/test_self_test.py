@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import time
-from pathlib import Path
 
 import fake_libraries
 import pytest
@@ -26,7 +25,7 @@ TOKENS = 70
 )  # their kernels have fast tests of their own
 def test_every_operator_passes_by_all_that_computes_it_here(kind):
     cases = layer_cases(kind, "cpu")
-    assert {dtype for _, dtype in cases} == {"float32", "bfloat16"}
+    assert {dtype for _, dtype in cases} == {"float32", *(["bfloat16"] if kind != "moe" else [])}
     for backend, dtype in cases:
         result = check_layer(kind, backend, dtype, tokens=TOKENS)
         assert (result.status, result.reason) == ("passed", "")
@@ -108,32 +107,13 @@ def test_a_process_that_dies_is_replaced():
     process.restart()
 
 
-def started():
-    """Its process has imported this module."""
-    return True
-
-
-def compile_kernels(cache, count):
-    """As Triton: a folder for each; then it computes."""
-    for number in range(count):
-        time.sleep(0.1)
-        Path(cache, str(number)).mkdir()
-    time.sleep(0 if count else 60)
-    return "computed"
-
-
 @pytest.mark.slow
-def test_a_case_may_take_as_long_as_it_compiles_kernels(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+@pytest.mark.usefixtures("spawned_workers")
+def test_a_case_without_an_answer_has_failed(monkeypatch):
     process = self_test._Process()
-    process.call(started)
-    for name, value in (("LONGEST_S", 0.6), ("LOOK_S", 0.02)):
-        monkeypatch.setattr(self_test, name, value)
-    assert process.call(compile_kernels, str(tmp_path), 10) == ("computed", "")
-    assert process.call(compile_kernels, str(tmp_path), 0) == (
-        None,
-        "no answer and no new kernel in 0.6 s",
-    )
+    process.call(os.getpid)
+    monkeypatch.setattr(self_test, "LONGEST_S", 0.2)
+    assert process.call(time.sleep, 60) == (None, "no answer in 0.2 s")
 
 
 def end(kind, device):
@@ -159,18 +139,3 @@ def test_the_choice_and_what_it_passes_over():
     assert all(
         "mamba-ssm is not installed" in choice["passes_over"]["mamba-ssm"] for choice in on_cuda
     )
-
-
-def test_whatever_a_library_raises_is_a_reason(monkeypatch):
-    def raises(self, device, dtype):
-        raise OSError("undefined symbol: _ZN3c10\nand more")
-
-    monkeypatch.setattr(core.Core, "kernels", raises)
-    assert {choice["takes"] for choice in choices_of("a", "cpu")} == {"nothing"}
-    assert (
-        choices_of("a", "cpu")[0]["passes_over"]["attention"]
-        == "OSError: undefined symbol: _ZN3c10"
-    )
-    assert layer_cases("a", "cpu") == [("auto", "float32"), ("auto", "bfloat16")]
-    result = check_layer("a", "auto", "float32", tokens=TOKENS)
-    assert (result.status, result.reason) == ("failed", "OSError: undefined symbol: _ZN3c10")
