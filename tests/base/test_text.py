@@ -1,12 +1,31 @@
 """Hints in error messages."""
 
-from flashnas.base.text import did_you_mean, one_of
+import math
+
+import pytest
+
+from flashnas.base.text import did_you_mean, number_of, one_of, tokens_of, tokens_text
 
 
 def test_only_a_close_value_is_suggested():
     assert did_you_mean("vocabs", ["vocab", "tied"]) == " (did you mean 'vocab'?)"
     assert did_you_mean("zzz", ["vocab", "tied"]) == ""
     assert did_you_mean(None, []) == ""
+
+
+def test_numbers_of_tokens():
+    for text, tokens in (
+        ("100B", 1e11),
+        ("1.5T", 1.5e12),
+        ("262144", 262144),
+        (" 3K ", 3000),
+        (5, 5),
+    ):
+        assert tokens_of(text) == tokens
+        assert tokens_of(tokens_text(tokens)) == pytest.approx(tokens, rel=0.005)
+    assert math.isnan(number_of("8M", {"": 1}))
+    assert number_of("8.5", {"": 1}) == 8.5
+    assert tokens_text(999.6e9) == "1T"
 
 
 def test_one_of_names_place_rule_and_value():

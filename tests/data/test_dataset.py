@@ -56,15 +56,12 @@ def prepare(folder, tmp_path):
 
 
 def test_decoding_gives_the_text_back(folder, prepare):
+    texts = [path.read_text() for path in sorted(folder.iterdir())]
+    held_out = texts[9::10]
+    tokenizer = train_tokenizer([text for text in texts if text not in held_out], 300)
     data = prepare()
-    tokenizer = train_tokenizer(
-        [p.read_text() for i, p in enumerate(sorted(folder.iterdir())) if i % 10 != 9], 300
-    )
-    held_out = [p.read_text() for p in sorted(folder.iterdir())][9::10]
-    parts = tokenizer.decode(data.validation.tolist(), skip_special_tokens=False).split(
-        "<|endoftext|>"
-    )
-    assert parts == [*held_out, ""]
+    decoded = tokenizer.decode(data.validation.tolist(), skip_special_tokens=False)
+    assert decoded.split("<|endoftext|>") == [*held_out, ""]
     assert data.vocab == 300
     assert data.validation_bytes == sum(len(text.encode()) for text in held_out)
     assert data.train.dtype == np.uint16
@@ -147,20 +144,13 @@ def test_workers_that_start_together_agree(folder, tmp_path):
         " from flashnas.training.recipe import Recipe;"
         f" print(prepare_dataset({str(folder)!r}, Recipe.from_dict({RECIPE.to_dict()!r})).folder)"
     )
-    environment = {
-        "FLASHNAS_CACHE": str(tmp_path / "c"),
-        "OMP_NUM_THREADS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }
+    cache = {"FLASHNAS_CACHE": str(tmp_path / "c"), "TOKENIZERS_PARALLELISM": "false"}
     workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=cache, text=True)
         for _ in range(2)
     ]
-    printed = {worker.communicate()[0].strip() for worker in workers}
+    (path,) = {worker.communicate()[0].strip() for worker in workers}
     assert [worker.returncode for worker in workers] == [0, 0]
-    (path,) = printed
     assert len(Dataset.open(path).train) > 0
     assert not list((tmp_path / "c").rglob(".part-*"))
 
@@ -168,49 +158,51 @@ def test_workers_that_start_together_agree(folder, tmp_path):
 def test_a_given_tokenizer_is_used(prepare, tmp_path):
     given = train_tokenizer(["abc abc"], 260)
     given.save(str(tmp_path / "tokenizer.json"))
-    data = prepare(tokenizer=tmp_path / "tokenizer.json")
-    assert data.vocab == len(given.get_vocab())
+    plain = prepare(tokenizer=tmp_path / "tokenizer.json")
+    assert plain.vocab == len(given.get_vocab())
     assert not list((tmp_path / "c" / "tokenizers").glob("*"))
+    # truncation and padding do not change the text
+    given.enable_truncation(8)
+    given.enable_padding(length=10**10)
+    given.save(str(tmp_path / "tokenizer.json"))
+    other = prepare(tokenizer=tmp_path / "tokenizer.json")
+    assert (other.digest, other.tokenizer_json) == (plain.digest, plain.tokenizer_json)
 
 
-def described_tokenizer(path, **changes):
-    path.write_text(
-        json.dumps({**json.loads(train_tokenizer(["abc abc"], 260).to_str()), **changes})
-    )
-    return path
+def precompiled(charsmap):
+    return {"normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap}}
 
 
-def test_truncation_and_padding_of_a_given_tokenizer_do_not_change_the_text(prepare, tmp_path):
-    tokenizer, path = train_tokenizer(["abc abc"], 260), tmp_path / "t.json"
-    tokenizer.save(str(path))
-    plain = prepare(tokenizer=path)
-    tokenizer.enable_truncation(8)
-    tokenizer.enable_padding(length=10**10)
-    tokenizer.save(str(path))
-    other = prepare(tokenizer=path)
-    assert other.tokenizer_json == plain.tokenizer_json
-    assert other.digest == plain.digest
+WORDS = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
 
 
 @pytest.mark.parametrize(
-    ("charsmap", "words"),
+    ("changes", "words"),
     [
         (
-            "AAAA",
+            precompiled("AAAA"),
             r"\Atokenizer .*t\.json: not a tokenizer\.json: Precompiled: .*Cannot parse"
             r" precompiled_charsmap.*\Z",
         ),
-        ("BAAAAAECAwQ=", r"\Athe tokenizer cannot encode the corpus: index out of bounds: .*\Z"),
+        (
+            precompiled("BAAAAAECAwQ="),
+            r"\Athe tokenizer cannot encode the corpus: index out of bounds: .*\Z",
+        ),
+        (
+            {"model": WORDS, "added_tokens": []},
+            r"\Athe tokenizer cannot encode the corpus: .*Missing \[UNK\] token.*\Z",
+        ),
+        ({"model": 3}, r"t\.json: not a tokenizer\.json"),
     ],
 )
-def test_a_panic_of_the_library_is_one_line(prepare, tmp_path, charsmap, words, capfd):
-    """It is no Exception, and Rust reports it on the standard error."""
-    path = described_tokenizer(
-        tmp_path / "t.json", normalizer={"type": "Precompiled", "precompiled_charsmap": charsmap}
-    )
+def test_a_tokenizer_that_cannot_be_used_is_one_line(prepare, tmp_path, changes, words, capfd):
+    """A panic of the library is no Exception, and Rust reports it on the standard error."""
+    content = json.loads(train_tokenizer(["abc abc"], 260).to_str())
+    (tmp_path / "t.json").write_text(json.dumps({**content, **changes}))
     with pytest.raises(CorpusError, match=words):
-        prepare(tokenizer=path)
+        prepare(tokenizer=tmp_path / "t.json")
     assert capfd.readouterr().err == ""
+    assert not list((tmp_path / "c").glob("datasets/*"))
 
 
 def test_other_ends_of_a_process_are_no_errors_of_the_library(capfd):
@@ -220,22 +212,14 @@ def test_other_ends_of_a_process_are_no_errors_of_the_library(capfd):
     assert capfd.readouterr().err == "still there"
 
 
-def test_a_given_tokenizer_that_cannot_encode_the_text(prepare, tmp_path):
-    model = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
-    path = described_tokenizer(tmp_path / "t.json", model=model, added_tokens=[])
-    with pytest.raises(
-        CorpusError, match=r"\Athe tokenizer cannot encode the corpus: .*Missing \[UNK\] token.*\Z"
-    ):
-        prepare(tokenizer=path)
-    assert not list((tmp_path / "c" / "datasets").iterdir())
-
-
 def test_what_is_not_a_regular_file_is_refused_at_once(folder, prepare, tmp_path):
     os.mkfifo(tmp_path / "fifo.txt")
     with pytest.raises(CorpusError, match=r"fifo\.txt: must be a regular file; got a FIFO"):
         prepare(source=tmp_path / "fifo.txt")
     with pytest.raises(CorpusError, match=r"zero: must be a regular file; got a device"):
         prepare(tokenizer="/dev/zero")
+    with pytest.raises(CorpusError, match=r"u\.json: cannot be read: No such file"):
+        prepare(tokenizer=tmp_path / "u.json")
     data = prepare()
     (data.folder / "meta.json").unlink()
     os.mkfifo(data.folder / "meta.json")
@@ -243,14 +227,6 @@ def test_what_is_not_a_regular_file_is_refused_at_once(folder, prepare, tmp_path
         CorpusError, match=r"not a prepared dataset: .*must be a regular file; got a FIFO"
     ):
         Dataset.open(data.folder)
-
-
-def test_a_given_tokenizer_that_is_none(prepare, tmp_path):
-    (tmp_path / "t.json").write_text('{"model": 3}')
-    with pytest.raises(CorpusError, match=r"t\.json: not a tokenizer\.json"):
-        prepare(tokenizer=tmp_path / "t.json")
-    with pytest.raises(CorpusError, match=r"u\.json: cannot be read: No such file"):
-        prepare(tokenizer=tmp_path / "u.json")
 
 
 def test_a_full_disk_names_the_folder(prepare, tmp_path, monkeypatch):
@@ -283,12 +259,8 @@ def test_words_of_any_length_are_trained_on_in_seconds(prepare, tmp_path, text):
 def test_long_words_are_cut_in_training_alone(monkeypatch):
     monkeypatch.setattr(tokenizer_module, "_MAX_WORD", 4)
     monkeypatch.setattr(tokenizer_module, "_LONG_RUN", re.compile(r"(?<!\S)\S{4}"))
-    assert tokenizer_module._with_short_words("abcdefghij klm 12345é6") == [
-        "abcd",
-        "efgh",
-        "ij klm 123",
-        "45é6",
-    ]
+    pieces = tokenizer_module._with_short_words("abcdefghij klm 12345é6")
+    assert pieces == ["abcd", "efgh", "ij klm 123", "45é6"]
     assert tokenizer_module._with_short_words("abc def") == ["abc def"]
 
 
@@ -421,17 +393,12 @@ def test_no_more_than_some_documents_are_in_memory(prepare, monkeypatch):
 
 def test_a_tokenizer_is_trained_on_a_part_of_very_much_text(prepare, monkeypatch):
     monkeypatch.setattr(tokenizer_module, "MAX_BYTES", 5000)  # of 12 kB
-    seen = []
-    real = tokenizer_module.train_tokenizer
+    seen, real = [], tokenizer_module.train_tokenizer
     monkeypatch.setattr(
         tokenizer_module,
         "train_tokenizer",
         lambda texts, vocab: real(seen.extend(texts) or seen, vocab),
     )
     prepare()
-    assert [text.split(":")[0] for text in seen[:4]] == [
-        "0",
-        "3",
-        "6",
-        "10",
-    ]  # every third of those not held out
+    # every third of those not held out
+    assert [text.split(":")[0] for text in seen[:4]] == ["0", "3", "6", "10"]

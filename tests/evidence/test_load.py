@@ -12,7 +12,6 @@ from one_line import one_line
 import flashnas as fn
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
-from flashnas.base.text import number_of, tokens_of, tokens_text
 from flashnas.cli.main import main
 from flashnas.evidence.expected import expected
 from flashnas.evidence.load import FITTED, OWN, digests, fitted, full_loss, own_rows
@@ -225,23 +224,6 @@ def test_an_estimate_has_the_loss_to_expect(own, capsys):
             "--train-tokens must be a number of tokens from 1 to 1000T, such as 100B; got " in err
         )
         assert err.count("\n") == 1
-
-
-def test_numbers_of_tokens():
-    for text, tokens in (
-        ("100B", 1e11),
-        ("1.5T", 1.5e12),
-        ("262144", 262144),
-        ("20m", 2e7),
-        (" 3K ", 3000),
-        (2e9, 2e9),
-        (5, 5),
-    ):
-        assert tokens_of(text) == tokens
-        assert tokens_of(tokens_text(tokens)) == pytest.approx(tokens, rel=0.005)
-    assert np.isnan(number_of("8M", {"": 1}))
-    assert number_of("8.5", {"": 1}) == 8.5
-    assert tokens_text(999.6e9) == "1T"
 
 
 def test_three_own_rows_of_one_seed_narrow_a_difference_by_less_than_half(tmp_path):

@@ -1,6 +1,5 @@
 """Published trainings: what a CSV may hold, pairs and compositions, the proxies."""
 
-import itertools
 import math
 import statistics
 
@@ -215,31 +214,25 @@ def test_full_widths_are_those_of_known_networks(operators, params, hidden):
 
 @pytest.mark.parametrize("width_factor", [1, 64])
 def test_every_shipped_row_has_a_proxy(shipped, width_factor):
-    width = 2048 // width_factor
     found = proxies(shipped, Recipe(width_factor=width_factor, vocab=300))
-    full = [full_width(each) for each in shipped]
-    for places in groups_of(shipped).values():
-        middle = statistics.median(full[place] for place in places)
-        for place in places:
-            wanted = width * full[place] / middle
-            assert abs(found[place].hidden - wanted) <= max(2, 64 / width_factor), found[
-                place
-            ].notation
-    assert all(network.vocab == 300 and network.params > 0 for network in found)
-    for each, network in zip(shipped, found, strict=True):
-        assert [spec.kind for spec in network.operators] == [spec.kind for spec in each.specs]
+    for members in groups_of(shipped).values():
+        middle = statistics.median(full_width(shipped[index]) for index in members)
+        for index in members:
+            wanted = 2048 / width_factor * full_width(shipped[index]) / middle
+            distance = abs(found[index].hidden - wanted)
+            assert distance <= max(2, 64 / width_factor), found[index].notation
+    for row, network in zip(shipped, found, strict=True):
+        assert network.vocab == 300
+        assert [spec.kind for spec in network.operators] == [spec.kind for spec in row.specs]
 
 
 def test_the_short_losses_are_those_of_the_shipped_bench(shipped):
-    table = bench.load(seed=0, origin="published").set_index("proxy_hash").loss
+    losses = bench.load(seed=0, origin="published").set_index("proxy_hash").loss
     found = short_trainings(shipped)
-    networks = proxies(shipped, Recipe.load("cpu"))
-    for network, training in zip(networks, found, strict=True):
-        assert (None if training is None else (training[0].hash, training[1])) == (
-            (network.hash, table[network.hash]) if network.hash in table.index else None
-        )
-    assert sum(training is not None for training in found) == 61
-    assert len(table) == 55
+    for network, training in zip(proxies(shipped, Recipe.load("cpu")), found, strict=True):
+        assert (training and training[1]) == losses.get(network.hash)
+        assert training is None or training[0] == network
+    assert (sum(training is not None for training in found), len(losses)) == (61, 55)
 
 
 def test_odd_head_sizes_take_the_nearest_width_that_they_divide():
@@ -273,15 +266,16 @@ def test_a_row_that_no_width_fits_is_named_by_file_and_line(tmp_path):
 
 
 def test_full_networks_have_the_published_number_of_parameters(shipped):
-    for each in itertools.islice(shipped, 0, None, 5):
-        width = full_width(each)
-        near = [
+    for row in shipped[::5]:
+        params = [
             Architecture(
-                hidden=round(width / 256 + step) * 256, operators=each.specs, vocab=each.vocab
+                hidden=round(full_width(row) / 256 + step) * 256,
+                operators=row.specs,
+                vocab=row.vocab,
             ).params
             for step in (-1, 1)
         ]
-        assert near[0] < each.params < near[1]
+        assert params[0] < row.params < params[1]
 
 
 def test_tokens_of_each_parameter_follow_from_the_smallest_network_of_the_group(tmp_path):
