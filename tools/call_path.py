@@ -1,4 +1,5 @@
-"""Counts the files of flashnas that a search calls, from `fn.search(..)` to its report.
+"""Counts the files of flashnas that a search calls, from `fn.search(..)` to its report, and an
+estimate, from `fn.estimate(..)` to its bounds.
 
     python tools/call_path.py              # about half a minute
 
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import warnings
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +39,7 @@ SEARCHES = {
     "trainings, ranked by the short loss": {**TRAINED, "rank_by": "short"},
     "trainings, ranked by the full loss": TRAINED,
 }
+ESTIMATE = {"arch": "2048: 4x(m2 f) a f", "table": "h100_sxm", "workload": "decode-8k"}
 
 
 def imports(frame):
@@ -79,12 +82,10 @@ def shown(title, files):
         print(f"  {room:13}{len(names):3}  {' '.join(name.removesuffix('.py') for name in names)}")
 
 
-def trip(options, number):
-    """The files of one search, in a fork, so that nothing is kept from an earlier one."""
-    import flashnas as fn
-
+def trip(action, number):
+    """The files of one call, in a fork, so that nothing is kept from an earlier one."""
     if (pid := os.fork()) == 0:
-        files = called(lambda: fn.search(**COMMON, **options, out=f"run{number}"))
+        files = called(action)
         Path(f"files{number}").write_text(json.dumps(sorted(files)))
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
@@ -104,13 +105,19 @@ def main():
         Path("texts.txt").write_text(
             "".join(rng.choice("the state of a token ") for _ in range(60_000))
         )
+        import flashnas as fn
+
         trips = {
-            title: trip(options, number) for number, (title, options) in enumerate(SEARCHES.items())
+            title: trip(partial(fn.search, **COMMON, **options, out=f"run{number}"), number)
+            for number, (title, options) in enumerate(SEARCHES.items())
         }
+        estimate = trip(partial(fn.estimate, **ESTIMATE), len(SEARCHES))
         os.chdir(ROOT)
+    main_trip = set.intersection(*trips.values())
     for title, files in {
         **trips,
-        "main trip, common to all": set.intersection(*trips.values()),
+        "main trip, common to all": main_trip,
+        "an estimate": estimate,
     }.items():
         shown(title, files)
 

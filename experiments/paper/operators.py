@@ -24,17 +24,23 @@ PLACES = {"gd+a": (-28, -14), "d+a": (2, -14), "searched": (-20, 12), "gla+a": (
 TABLES = ("h100_sxm", "a100_sxm")
 
 
+def published(group: str) -> pd.DataFrame:
+    """The trainings of the bench of the networks of a published group."""
+    frame = fn.bench.load()
+    return frame[frame["origin"] == f"published:{group}"]
+
+
 def mixes() -> pd.DataFrame:
     """A row for each published mix; `front_*` says whether no other one is better in loss and H100
     latency.
     """
-    published = fn.evidence.load().trainings
-    published = published[published["group"] == GROUP]
+    others = fn.evidence.load().trainings
+    others = others[others["group"] == GROUP]
     perplexity = {
         kinds_of(f"1024: {row.operators}"): (row.operators, row.value)
-        for row in published.itertuples()
+        for row in others.itertuples()
     }
-    bench = fn.bench.load(origin=f"published:{GROUP}")
+    bench = published(GROUP)
     rows = []
     for notation, trainings in bench.groupby("architecture", sort=False):
         operators, value = perplexity[kinds_of(notation)]
@@ -147,7 +153,8 @@ def main() -> None:
     print(table.drop(columns="curve").to_string(index=False, max_colwidth=40))
     pairs = table[["published_loss", "short_loss", "h100_sxm_s", "a100_sxm_s"]]
     print("Spearman", pairs.corr("spearman").round(2).to_string(), sep="\n")
-    equal = fn.bench.load(origin="published:nf_latency_100b", seed=0)
+    equal = published("nf_latency_100b")
+    equal = equal[equal["seed"] == 0]
     print("table 3: kinds, parameters, predicted seconds on an A100")
     for row in equal.to_dict("records"):
         print(
@@ -155,7 +162,7 @@ def main() -> None:
             f" {row['params'] / 1e6:5.0f}M"
             f" {row['latency_ms/a100_sxm/decode-8k'] / 1e3:6.2f}"
         )
-    draw(table, [count for count, _ in fn.bench.load(origin=f"published:{GROUP}")["curve"].iloc[0]])
+    draw(table, [count for count, _ in published(GROUP)["curve"].iloc[0]])
 
 
 if __name__ == "__main__":

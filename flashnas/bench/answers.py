@@ -66,7 +66,7 @@ def answers(bench: Bench, recipe: Recipe, *, dataset: str, vocab: int, seed: int
     """What a bench answers to a search, or in one line why nothing; BenchError: a row is not a
     network.
     """
-    if reason := bench.header.difference(recipe, dataset, vocab, other="in this search"):
+    if reason := bench.header.difference(recipe, dataset, vocab):
         return reason
     frame = bench.frame[(bench.frame["seed"] == seed) & bench.frame["loss"].notna()]
     if frame.empty:

@@ -17,7 +17,7 @@ from flashnas.base.documents import convert, fingerprint
 from flashnas.base.errors import BenchError, FlashnasError
 from flashnas.base.foreign import parse_json, parse_json_cells, read_bytes, read_parquet
 from flashnas.base.registry import shipped_names
-from flashnas.base.text import did_you_mean, first_line, one_of, shown
+from flashnas.base.text import did_you_mean, first_line, shown
 from flashnas.operators import OPERATORS
 from flashnas.training.recipe import Recipe
 
@@ -109,19 +109,24 @@ class Header:
         """16 hex digits; equal for two recipes by which a given network gets the same loss."""
         return fingerprint(self.recipe.training_settings)
 
-    def difference(self, recipe: Recipe, dataset: str, vocab: int, other: str) -> str | None:
-        """In what the trainings of another place differ from those of this bench, in words; None if
-        nothing does. other: where these are, for the words."""
+    def difference(self, recipe: Recipe, dataset: str, vocab: int) -> str | None:
+        """In what the trainings of a search differ from those of this bench, in words; None if
+        nothing does."""
         here, there = self.recipe.training_settings, recipe.training_settings
         for name in here:
             if here[name] != there[name]:
-                return f"recipe.{name} is {shown(here[name])} in the bench and {shown(there[name])} {other}"
+                return (
+                    f"recipe.{name} is {shown(here[name])} in the bench and {shown(there[name])} in"
+                    " this search"
+                )
         if vocab != self.vocab:
-            return f"the vocabulary has {self.vocab} tokens in the bench and {vocab} {other}"
+            return (
+                f"the vocabulary has {self.vocab} tokens in the bench and {vocab} in this search"
+            )
         if dataset != self.dataset:
             return (
                 f"text and tokenizer have the digest {self.dataset} ({self.source}) in the bench"
-                f" and {dataset} {other}"
+                f" and {dataset} in this search"
             )
         return None
 
@@ -233,29 +238,12 @@ class Bench:
         )
 
 
-def load(
-    source: str | Path | None = None,
-    *,
-    recipe: str | None = None,
-    origin: str | None = None,
-    mixers: Sequence[str] | None = None,
-    hidden: int | None = None,
-    depth: tuple[int, int] | None = None,
-    seed: int | None = None,
-    failed: bool = False,
-) -> pd.DataFrame:
+def load(source: str | Path | None = None, *, failed: bool = False) -> pd.DataFrame:
     """The trainings of a bench, one a row; `COLUMNS` says what each column means.
 
     Args:
         source: a shipped bench by name, or a folder that holds bench.parquet; None: the shipped
             one.
-        recipe: name or YAML file of the recipe that the bench must be of; None: any.
-        origin: only networks of this space, or of this published group; `published` for all of
-            these.
-        mixers: only networks with exactly these kinds of token mixers, such as ["d", "m2"].
-        hidden: only networks of this full width.
-        depth: only networks with at least and at most so many operators.
-        seed: only trainings under this seed.
         failed: also those that failed, whose loss is missing.
 
     Returns:
@@ -263,8 +251,7 @@ def load(
         `dataset` and `vocab`.
 
     Raises:
-        BenchError: in one line, for a bench that is missing, damaged, of an unknown format or of
-            another recipe, and for a filter that names what the bench does not have.
+        BenchError: in one line, for a bench that is missing, damaged or of an unknown format.
 
     Example:
         >>> import flashnas.bench
@@ -272,37 +259,8 @@ def load(
         'of start and order of the text'
     """
     bench = Bench.read(source)
-    header = bench.header
-    if recipe is not None:
-        given = Recipe.load(recipe)
-        if reason := header.difference(
-            given, header.dataset, header.vocab, other=f"in recipe {given.name!r}"
-        ):
-            raise BenchError(f"bench {bench.path}: is of another recipe: {reason}")
-    frame = bench.frame
-    kept = pd.Series(True, index=frame.index)
-    if not failed:
-        kept &= frame["loss"].notna()
-    if origin is not None:
-        origins = sorted(set(frame["origin"]))
-        published = frame["origin"].str.startswith("published:")
-        chosen = published if origin == "published" else frame["origin"] == origin
-        if not chosen.any():
-            raise BenchError(
-                f"bench {bench.path}: {one_of('origin', origin, ['published', *origins])}"
-            )
-        kept &= chosen
-    if mixers is not None:
-        for kind in mixers:
-            if kind not in OPERATORS:
-                raise BenchError(f"bench {bench.path}: {one_of('mixers', kind, OPERATORS)}")
-        kept &= frame["mixers"] == " ".join(sorted(set(mixers)))
-    if depth is not None:
-        kept &= frame["depth"].between(*depth)
-    for column, value in (("hidden", hidden), ("seed", seed)):
-        if value is not None:
-            kept &= frame[column] == value
-    rows = frame[kept].reset_index(drop=True)
+    header, frame = bench.header, bench.frame
+    rows = (frame if failed else frame[frame["loss"].notna()]).reset_index(drop=True)
     rows.attrs.update(
         bench=str(bench.path),
         digest=bench.digest,
