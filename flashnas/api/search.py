@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flashnas.study.plan import Plan
     from flashnas.study.progress import Progress
     from flashnas.study.progress import Snapshot as Snapshot
+    from flashnas.study.scorer import Scorer
 
 
 OBJECTS = {
@@ -103,6 +104,7 @@ def search(
     objects: Mapping[str, Any],
     progress: Progress | None = None,
     evaluator: Callable[[Any], Any] | None = None,
+    scorer: Scorer | None = None,
     command: str = "flashnas.search",
 ) -> Run:
     """Find the Pareto-optimal architectures of a space within latency budgets.
@@ -118,6 +120,8 @@ def search(
             search. With an argument `seed` it is called with that of the search. Worker processes,
             with limits of time and memory, run it if it is in a module that they can import. Else
             it runs in this process, a warning says so, and such limits are refused.
+        scorer (Scorer): ranks the networks in place of published trainings; an object with the
+            methods of `flashnas.study.scorer.Scorer`.
         progress (Progress): an object with `note(text)` and `update(snapshot)`.
 
     Returns:
@@ -156,6 +160,7 @@ def search(
             progress=LivePage(progress or Quiet(), out),
             command=command,
             evaluator=evaluator,
+            scorer=scorer,
             **objects,
         )
         run = Run.load(out)

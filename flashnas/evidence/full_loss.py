@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -96,6 +96,17 @@ class Prediction:
     gain: np.ndarray  # [N, C]: the posterior covariance is the prior's less gain gain^T
     variance: np.ndarray  # [N]
     noise: float
+
+    @classmethod
+    def of(cls, mean: np.ndarray, covariance: np.ndarray, noise: float = 0.0) -> Self:
+        """From a mean [N] and a covariance [N, N]."""
+        return cls(
+            mean=mean,
+            prior=lambda rows, columns: covariance[np.ix_(rows, columns)],
+            gain=np.zeros((len(mean), 1)),
+            variance=np.diag(covariance),
+            noise=noise,
+        )
 
     def covariance(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Posterior covariance of these networks."""

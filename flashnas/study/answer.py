@@ -16,7 +16,6 @@ from flashnas.runs.answer import (
     Answer,
     Experiment,
     FullTraining,
-    Reasons,
     Standing,
     ToChange,
     WithoutFloor,
@@ -29,11 +28,10 @@ from flashnas.study.comparison import (
     published_model,
     published_models,
     rival_of,
-    support_of,
 )
 from flashnas.study.explore import Explored
 from flashnas.study.problem import Problem
-from flashnas.study.scorer import EvidenceScorer
+from flashnas.study.scorer import Scorer
 from flashnas.training.cost import FULL_UTILISATION, H100_FLOPS, full_training_flops
 
 DISTINCT = 0.8  # probability from which on a network counts as worse than another one
@@ -118,13 +116,14 @@ def _stacks(
     ]
     found: dict[str, Any] = {
         "pure": rival_of(problem, compared, chosen, pure),
-        "support": support_of(chosen.architecture, pure.architecture),
+        "support": problem.scorer.support(chosen.architecture, pure.architecture),
     }
     if attention:
         best = min(attention, key=value_of)
         found["transformer"] = rival_of(problem, compared, chosen, best)
     if pure.hash != chosen.hash:
-        found["reasons"] = _reasons(problem.scorer, chosen, pure)
+        both = [chosen.architecture, pure.architecture]
+        found["reasons"] = problem.scorer.reasons(both, [chosen.loss, pure.loss])
     return found
 
 
@@ -158,19 +157,6 @@ def _standing(compared: Compared, trial: Trial, chosen: Trial, free: set[str]) -
         best=compared.best[trial.hash],
         tied=worse < DISTINCT and (trial.hash in free or worse > 1 - DISTINCT),
     )
-
-
-def _reasons(scorer: EvidenceScorer, chosen: Trial, pure: Trial) -> Reasons:
-    both = [chosen.architecture, pure.architecture]
-    effects = scorer.short_effects(both, [chosen.loss, pure.loss])
-    parts = scorer.model.parts_of(scorer.model.table(both, scorer.tokens, effects), 0, 1)
-    shape = scorer.shape_part(both)
-    return {
-        "size": parts["size"] - shape,
-        "shape": shape,
-        "mix": parts["mix"],
-        "training": parts["training"],
-    }
 
 
 # -- what it costs, what would settle it, what limits it -------------------------------------------
@@ -225,9 +211,7 @@ def _limit(problem: Problem, expected: Explored, chosen: Trial) -> str:
     return "space"
 
 
-def chances_to_change(
-    scorer: EvidenceScorer, untrained: Sequence[Architecture], best: float
-) -> np.ndarray:
+def chances_to_change(scorer: Scorer, untrained: Sequence[Architecture], best: float) -> np.ndarray:
     """Probability of each network that its short training lowers its value below `best` [N]."""
     steps = scorer.step_sds(untrained)
     gaps = scorer.values(untrained) - best

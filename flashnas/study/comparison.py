@@ -18,12 +18,12 @@ from flashnas.evidence.full_loss import Prediction
 from flashnas.latency.calibration import CALIBRATIONS
 from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.latency.prediction import model_of
-from flashnas.runs.answer import OtherCalibration, PublishedModel, Rival, Support
+from flashnas.runs.answer import OtherCalibration, PublishedModel, Rival
 from flashnas.search.trial import Trial
 from flashnas.space import OperatorSpace
 from flashnas.study.explore import Explored
 from flashnas.study.problem import Problem
-from flashnas.study.scorer import EvidenceScorer
+from flashnas.study.scorer import Scorer
 
 PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
 WIDER = 2.0  # times its width up to which a stack is looked at that makes up for a difference
@@ -43,7 +43,7 @@ class Compared:
     @classmethod
     def of(
         cls,
-        scorer: EvidenceScorer,
+        scorer: Scorer,
         trials: Sequence[Trial],
         further: Sequence[Architecture],
     ) -> Compared:
@@ -141,31 +141,6 @@ def published_model(
         "probability": probability,
         "recall": figures["expected_recall"],
         "silence": figures["silence"],
-    }
-
-
-def support_of(network: Architecture, pure: Architecture) -> Support | None:
-    """None where no publication has both mixes in one group."""
-    from flashnas.evidence.trainings import comparable, composition, read_published  # loads pandas
-
-    mixes = composition(network.operators), composition(pure.operators)
-    if mixes[0] == mixes[1]:
-        return None
-    rows, gaps, publications = read_published(), [], []
-    for group in comparable(rows).values():
-        ours = [rows[index] for index in group if composition(rows[index].specs) == mixes[0]]
-        theirs = [rows[index] for index in group if composition(rows[index].specs) == mixes[1]]
-        for row in ours:
-            gaps += [row.nats - other.nats for other in theirs]
-        if ours and theirs:
-            publications.append(ours[0].source)
-    if not gaps:
-        return None
-    better = sum(gap < 0 for gap in gaps)
-    return {
-        "pairs": len(gaps),
-        "better": better,
-        "publications": list(dict.fromkeys(publications)),
     }
 
 

@@ -41,7 +41,7 @@ from flashnas.study.limits import (
     load_limits,
     ranking_of,
 )
-from flashnas.study.scorer import EvidenceScorer, load_scorer, recipe_read
+from flashnas.study.scorer import Scorer, load_scorer, recipe_read
 from flashnas.study.trainings import Scores, TimeLimit, check_trainable, find_time_limit, recipe_of
 from flashnas.training.recipe import Recipe
 
@@ -66,7 +66,7 @@ class Problem:
     limits: Limits
     sampler: str | type[SearchAlgorithm]
     evaluator: UserEvaluator | None
-    scorer: EvidenceScorer | None
+    scorer: Scorer | None
     recipe: Recipe | None
     dataset: Dataset | None
     scores: Scores
@@ -203,15 +203,16 @@ def load_problem(
     workload: Any = None,
     recipe: Any = None,
     sampler: Any = None,
+    scorer: Scorer | None = None,
     plan: bool = False,
 ) -> Problem:
     """Load and check all parts of a search.
 
     Args:
         note: receives lines for the user while parts are loaded.
-        evaluator, space, table, workload, recipe, sampler: objects that take the place of the names
-            in `config`, as `fn.search` describes them. A space whose networks are not
-            `flashnas.Architecture` needs an evaluator, and no latency table.
+        evaluator, space, table, workload, recipe, sampler, scorer: objects that take the place of
+            the names in `config`, and of published trainings, as `fn.search` describes them. A space
+            whose networks are not `flashnas.Architecture` needs an evaluator, and no latency table.
         plan: the device of the trainings may be elsewhere.
 
     Raises:
@@ -227,18 +228,20 @@ def load_problem(
         config, notes = ranked(config, space, costed=costs.known, evaluated=evaluator is not None)
         limits = load_limits(config, space, costs)
         earlier = earlier_runs(config.start_from, space) if config.start_from else None
-        config, recipe, lines = load_trainings(
-            config, space, recipe, earlier, evaluated=evaluator is not None, plan=plan
-        )
-        notes += lines
-        scorer = None
-        if config.rank_by == "full":
+        if evaluator is None and config.trials:
+            config, recipe, lines = load_trainings(
+                config, space, recipe, earlier, own_scorer=scorer is not None, plan=plan
+            )
+            notes += lines
+        else:
+            recipe = None
+        if config.rank_by == "short":
+            scorer = None
+        elif scorer is None:
             scorer = load_scorer(config.evidence, config.planned_tokens, recipe, notes.append)
-        dataset = None
-        if recipe is not None:
-            dataset = prepare_dataset(config.data, recipe, config.tokenizer)
-            for line in dataset.notes:
-                note(line)
+        dataset = recipe and prepare_dataset(config.data, recipe, config.tokenizer)
+        for line in dataset.notes if dataset else ():
+            note(line)
         scores = Scores(config, earlier, not costs.known, recipe, dataset)
         scores.check(evaluator)
         baselines = load_baselines(config, space, limits.fitter, scorer)
@@ -269,6 +272,11 @@ def load_searched(
 ) -> tuple[SearchConfig, SearchSpace[Any], Costs]:
     """The space with the vocabulary that is asked for, and what its networks cost; the name of the
     table enters the configuration."""
+    if evaluator is not None and config.trials and config.processes_per_candidate > 1:
+        config.wrong(
+            "processes_per_candidate",
+            "are those of trainings, which an evaluator of one's own does not do",
+        )
     check_space(space)
     if config.vocab is not None:
         if not isinstance(space, OperatorSpace):
@@ -299,22 +307,13 @@ def load_trainings(
     recipe: Recipe | None,
     earlier: EarlierRuns | None,
     *,
-    evaluated: bool,
+    own_scorer: bool,
     plan: bool,
 ) -> tuple[SearchConfig, Recipe | None, list[str]]:
-    """The recipe of the short trainings, and lines on them; None where an evaluator scores, and
-    None with no trials where no training can change the answer."""
-    if config.trials == 0:
-        return config, None, []
-    if evaluated:
-        if config.processes_per_candidate > 1:
-            config.wrong(
-                "processes_per_candidate",
-                "are those of trainings, which an evaluator of one's own does not do",
-            )
-        return config, None, []
+    """The recipe of the short trainings, and lines on them; None and no trials where no training can
+    change the answer."""
     recipe = recipe_of(config, space, recipe, earlier)
-    if reason := untrained(config, space, recipe):
+    if not own_scorer and (reason := untrained(config, space, recipe)):
         return dataclasses.replace(config, trials=0), None, [reason]
     return config, recipe, check_trainable(config, space, recipe, plan=plan)
 
@@ -344,7 +343,7 @@ def load_baselines(
     config: SearchConfig,
     space: SearchSpace[Any],
     fitter: Fitter[Any],
-    scorer: EvidenceScorer | None,
+    scorer: Scorer | None,
 ) -> Baselines:
     """The best pure stack of each mixer, where a scorer says which that is; else the layouts of the
     space."""

@@ -22,6 +22,7 @@ from flashnas.evidence.expected import expected_of
 from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT, FullLoss, Prediction
 from flashnas.evidence.law import RANGE, aspect
 from flashnas.evidence.recall import RecallModel, load_recall
+from flashnas.runs.answer import Reasons, Support
 from flashnas.training.recipe import Recipe
 
 REMEMBERED = 16_384  # networks whose figures are kept
@@ -35,7 +36,21 @@ class Scorer(Protocol):
     """Architectures -> mean and covariance of what a search minimises.
 
     losses, where there is such an argument, are those of short trainings; None: not trained.
+
+    Attributes:
+        tokens: of the training that the user plans. extrapolated: it is longer or shorter than all
+            that the scorer rests on.
+        digest: changes with all that changes a figure; a run is continued only under the same.
     """
+
+    @property
+    def tokens(self) -> float: ...
+
+    @property
+    def extrapolated(self) -> bool: ...
+
+    @property
+    def digest(self) -> str: ...
 
     def posterior(
         self, networks: Sequence[Any], losses: Sequence[float | None] | None = None
@@ -56,7 +71,16 @@ class Scorer(Protocol):
         changes nothing."""
 
     def figures(self, network: Any, loss: float | None = None) -> Mapping[str, Any]:
-        """The fields of a `Trial` that are expected of a network."""
+        """The fields of a `Trial` that are expected of a network: EXPECTED_FIGURES, and `outside`."""
+
+    def reasons(self, networks: Sequence[Any], losses: Sequence[float | None]) -> Reasons:
+        """Parts of the difference of two networks, which add up to it, in nats per token."""
+
+    def support(self, network: Any, other: Any) -> Support | None:
+        """The published pairs that have the mixes of both networks; None where there are none."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For run.yaml."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,13 +158,48 @@ class EvidenceScorer:
             for network, loss in zip(networks, losses, strict=True)
         ]
 
-    def shape_part(self, both: Sequence[Architecture]) -> float:
-        """Of the difference of two networks, what their ratio of width to depth makes."""
-        sizes = np.array([body_sizes(network.operators, network.hidden) for network in both])
+    def reasons(self, networks: Sequence[Architecture], losses: Sequence[float | None]) -> Reasons:
+        effects = self.short_effects(networks, losses)
+        parts = self.model.parts_of(self.model.table(networks, self.tokens, effects), 0, 1)
+        # of the size, what the ratio of width to depth makes
+        sizes = np.array([body_sizes(network.operators, network.hidden) for network in networks])
         counted = np.sqrt(sizes[:, 0] * sizes[:, 1])
-        widths = np.array([network.hidden for network in both], float)
+        widths = np.array([network.hidden for network in networks], float)
         bends = self.model.law.c * (aspect(counted, widths) - self.model.law.r0) ** 2
-        return float(self.model.coefficients()["law"][0] * (bends[0] - bends[1]))
+        shape = float(self.model.coefficients()["law"][0] * (bends[0] - bends[1]))
+        return {
+            "size": parts["size"] - shape,
+            "shape": shape,
+            "mix": parts["mix"],
+            "training": parts["training"],
+        }
+
+    def support(self, network: Architecture, other: Architecture) -> Support | None:
+        from flashnas.evidence.trainings import (  # loads pandas
+            comparable,
+            composition,
+            read_published,
+        )
+
+        mixes = composition(network.operators), composition(other.operators)
+        if mixes[0] == mixes[1]:
+            return None
+        rows, gaps, publications = read_published(), [], []
+        for group in comparable(rows).values():
+            ours = [rows[index] for index in group if composition(rows[index].specs) == mixes[0]]
+            theirs = [rows[index] for index in group if composition(rows[index].specs) == mixes[1]]
+            for row in ours:
+                gaps += [row.nats - other.nats for other in theirs]
+            if ours and theirs:
+                publications.append(ours[0].source)
+        if not gaps:
+            return None
+        better = sum(gap < 0 for gap in gaps)
+        return {
+            "pairs": len(gaps),
+            "better": better,
+            "publications": list(dict.fromkeys(publications)),
+        }
 
     @property
     def extrapolated(self) -> bool:

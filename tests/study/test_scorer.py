@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from problems import problem_of, reading_problem
 
+import flashnas as fn
 from flashnas.architecture import Architecture
-from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT
-from flashnas.runs.front import EXPECTED_FIGURES
+from flashnas.base.errors import RunError
+from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT, Prediction
+from flashnas.search.trial import EXPECTED_FIGURES
 from flashnas.study import scorer as room
 from flashnas.study.scorer import recipe_read
 from flashnas.training.recipe import Recipe
@@ -123,6 +125,53 @@ def test_trainings_longer_than_those_of_publications_are_extrapolated():
 
 
 def test_the_shape_of_equal_networks_makes_no_difference(read):
-    assert read.shape_part([HYBRID, HYBRID]) == 0.0
+    def shape(networks):
+        return read.reasons(networks, [None, None])["shape"]
+
+    assert shape([HYBRID, HYBRID]) == 0.0
     wide, deep = Architecture.parse("2560: 3x(a f)"), Architecture.parse("1024: 19x(a f)")
-    assert read.shape_part([wide, deep]) == -read.shape_part([deep, wide]) != 0
+    assert shape([wide, deep]) == -shape([deep, wide]) != 0
+
+
+class Smallest:
+    """Ranks by the number of parameters alone."""
+
+    tokens, extrapolated, digest = 1e9, False, "smallest"
+
+    def posterior(self, networks, losses=None):
+        return Prediction.of(self.values(networks), 1e-4 * np.eye(len(networks)))
+
+    def values(self, networks, losses=None):
+        return np.array([network.params / 1e9 for network in networks])
+
+    def recalls(self, networks):
+        return np.zeros(len(networks))
+
+    step_sds = recalls
+
+    def figures(self, network, loss=None):
+        return {**dict.fromkeys(EXPECTED_FIGURES, 0.0), "full_loss": network.params / 1e9}
+
+    def reasons(self, networks, losses):
+        return {"size": 1.0, "shape": 0.0, "mix": 0.0, "training": 0.0}
+
+    def support(self, network, other):
+        return None
+
+    def to_dict(self):
+        return {"name": "smallest"}
+
+
+def test_a_scorer_of_ones_own_ranks_in_place_of_publications(tmp_path):
+    asked = {
+        "workload": "chat",
+        "calibration": "paper",
+        "budgets": {"latency_ms": 60},
+        "trials": 0,
+        "out": tmp_path / "run",
+    }
+    run = fn.search(space="tiny", scorer=Smallest(), **asked)
+    assert run.recommended.params == run.trials["params"].min()
+    assert run.entry("scorer") == {"name": "smallest"}
+    with pytest.raises(RunError, match=r"question\.scorer is 'smallest'"):
+        fn.search(space="tiny", resume=run.path, **asked)
