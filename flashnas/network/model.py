@@ -22,7 +22,7 @@ from flashnas.network.loss import linear_cross_entropy
 from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import choose_backend, running
 from flashnas.operators.layer import Layer, build_layer
-from flashnas.operators.parts.norms import RMSNorm
+from flashnas.operators.parts import RMSNorm
 from flashnas.operators.tensors import OWN_RATES, Role
 
 

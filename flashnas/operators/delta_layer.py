@@ -1,6 +1,4 @@
-"""What the layers of `d`, `gd` and `kda` share: the delta rule between a convolution and a norm per
-head.
-"""
+"""The layers of `d`, `gd` and `kda`: the delta rule between a convolution and a norm per head."""
 
 from __future__ import annotations
 
@@ -13,14 +11,21 @@ from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
 from flashnas.operators.backends.library import Pair
-from flashnas.operators.layer import RecurrentLayer, Rule
-from flashnas.operators.parts.norms import NORM_EPS, RMSNorm, l2_norm, l2_normalise
-from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
+from flashnas.operators.layer import Apply, RecurrentLayer, Rule
+from flashnas.operators.parts import (
+    NORM_EPS,
+    inverse_softplus_of_log_uniform,
+    l2_norm,
+    l2_normalise,
+    log_of_uniform,
+)
 from flashnas.operators.recurrences.delta_rule import (
     delta_rule_chunked,
     delta_rule_reference,
     delta_rule_step,
 )
+from flashnas.operators.recurrences.dplr import kda_chunked, kda_reference, kda_step
+from flashnas.operators.spec import OUTPUT_NORM_EPS, OperatorSpec
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "sigmoid": torch.sigmoid}
 
@@ -33,37 +38,35 @@ class DeltaLayer(RecurrentLayer):
     `project` returns q, k, v together, and beta; then a and the gate, where the rule decays.
     """
 
-    k_heads: int
-    v_heads: int
-    head_dim: int
-    scale: float
-    norm: RMSNorm
-    A_log: nn.Parameter
-    dt_bias: nn.Parameter
     core_kind: ClassVar[str]
     rules: ClassVar[Pair] = delta_rule_chunked, delta_rule_step
     rule_reference: ClassVar[Rule] = staticmethod(delta_rule_reference)
-    decays: ClassVar[bool] = True
-    by_channel: ClassVar[bool] = (
-        False  # a decay for each key channel, and all in the dtype of the state
-    )
+    by_channel: ClassVar[bool] = False  # a decay per key channel; all in the dtype of the state
     gate: ClassVar[str] = ""  # of GATES
+    eps: ClassVar[float] = OUTPUT_NORM_EPS
 
-    def _build(self, name: str, eps: float = NORM_EPS) -> None:
-        """All behind the projections; eps: of the norm."""
+    def __init__(self, spec: OperatorSpec, hidden: int) -> None:
+        super().__init__(spec, hidden)
+        q, k, v, *others = self.tensors["in_proj.weight"].rows()
         (head_dim,) = self.shape("norm.weight")
-        self.head_dim = head_dim
-        key, value = self.tensors["in_proj.weight"].rows("k", "v")
-        self.k_heads, self.v_heads, self.scale = key // head_dim, value // head_dim, head_dim**-0.5
+        self.sizes = [q + k + v, *others]
+        self.head_dim, self.k_heads, self.v_heads = head_dim, k // head_dim, v // head_dim
+        self.scale, self.decays = head_dim**-0.5, "A_log" in self.tensors
+        self.in_proj = self.linear("in_proj")
+        self.build_gates()
         self.conv = self.convolution()
         if self.decays:
             self.A_log = nn.Parameter(log_of_uniform(self.v_heads))
-            (decays,) = self.shape("dt_bias")
-            self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(decays))
-        self.norm = self.norm_of("norm", eps)
+            self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(*self.shape("dt_bias")))
+        self.norm = self.norm_of("norm", self.eps)
         self.out_proj = self.linear("out_proj")
-        self.core = Core(self.core_kind, name, self.rules, key_dim=head_dim, value_dim=head_dim)
+        self.core = Core(
+            self.core_kind, spec.name, self.rules, key_dim=head_dim, value_dim=head_dim
+        )
         self.state_sizes = self.v_heads, head_dim, head_dim
+
+    def build_gates(self) -> None:
+        """Build projections beside `in_proj`."""
 
     def recur(
         self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule
@@ -108,3 +111,41 @@ class DeltaLayer(RecurrentLayer):
         if not self.by_channel:
             return rates_H * steps
         return rates_H.unsqueeze(-1) * steps.unflatten(-1, (self.v_heads, -1))
+
+
+class DeltaNetLayer(DeltaLayer):
+    """`d`, as fla's layer in Nemotron-Flash, without decay and output gate; arXiv 2406.06484."""
+
+    core_kind = "delta_rule"
+
+    def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
+        return apply(self.in_proj, x).split(self.sizes, -1)
+
+
+class GatedDeltaNetLayer(DeltaLayer):
+    """`gd`, in the form of Qwen3-Next: a decay per value head, norm gated by silu(z); arXiv
+    2412.06464."""
+
+    core_kind, gate, eps = "gated_delta_rule", "silu", NORM_EPS
+
+    def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
+        qkv, z, beta, a = apply(self.in_proj, x).split(self.sizes, -1)
+        return qkv, beta, a, z
+
+
+class KimiDeltaAttentionLayer(DeltaLayer):
+    """`kda`, as fla's layer: a decay per key channel, from a low-rank map; norm gated by the sigmoid
+    of another one; arXiv 2510.26692."""
+
+    core_kind, by_channel, gate = "kda", True, "sigmoid"
+    rules, rule_reference = (kda_chunked, kda_step), staticmethod(kda_reference)
+
+    def build_gates(self) -> None:
+        self.gates_low = self.linear("gates_low")  # decay | output gate
+        self.decay_gate = self.linear("decay_gate")
+        self.output_gate = self.linear("output_gate")
+
+    def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
+        qkv, beta = apply(self.in_proj, x).split(self.sizes, -1)
+        decay, gate = apply(self.gates_low, x).chunk(2, -1)
+        return qkv, beta, apply(self.decay_gate, decay), apply(self.output_gate, gate)

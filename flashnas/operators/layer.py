@@ -22,9 +22,7 @@ from torch import Tensor, nn
 from flashnas.base.errors import OperatorError
 from flashnas.base.registry import load_object
 from flashnas.operators.backends.core import Core
-from flashnas.operators.parts.convolution import ShortConvolution
-from flashnas.operators.parts.norms import RMSNorm
-from flashnas.operators.parts.numerics import linear_reference, state_dtype
+from flashnas.operators.parts import RMSNorm, ShortConvolution, linear_reference, state_dtype
 from flashnas.operators.spec import NORM_EPS
 
 if TYPE_CHECKING:

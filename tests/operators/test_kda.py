@@ -8,7 +8,7 @@ from layer_cases import HIDDEN, SPECS, assert_close, make_inputs, make_layer
 from torch import nn
 
 from flashnas.operators import OPERATORS
-from flashnas.operators.parts.norms import l2_normalise
+from flashnas.operators.parts import l2_normalise
 
 NAME = "kda(heads=3,head_dim=16,conv_size=2,gate_rank=5)"
 

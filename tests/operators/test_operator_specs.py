@@ -14,7 +14,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.operators import OPERATORS, operator_class
 from flashnas.operators.kernel_kinds import CONV, EXPERTS, GEMM
-from flashnas.operators.parts.rotary import Rotary
+from flashnas.operators.parts import Rotary
 from flashnas.operators.spec import largest_divisor, mean_context, scaled_dim
 
 HIDDEN = 2048

@@ -9,7 +9,7 @@ from layer_cases import assert_close
 
 from flashnas.architecture import parse_operators
 from flashnas.operators.layer import build_layer
-from flashnas.operators.parts.rotary import Rotary
+from flashnas.operators.parts import Rotary
 
 transformers = pytest.importorskip("transformers")
 

@@ -9,7 +9,7 @@ import pytest
 
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import core
-from flashnas.operators.delta_net.layer import DeltaNetLayer
+from flashnas.operators.delta_layer import DeltaNetLayer
 from flashnas.testing import self_test
 from flashnas.testing.self_test import check_layer, choices_of, layer_cases
 

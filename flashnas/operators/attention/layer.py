@@ -14,8 +14,7 @@ from flashnas.operators.attention.cache import KeyValueCache
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Layer
-from flashnas.operators.parts.numerics import cached_table, linear_reference
-from flashnas.operators.parts.rotary import Rotary, rotate, rotate_one
+from flashnas.operators.parts import Rotary, cached_table, linear_reference, rotate, rotate_one
 
 MIN_WINDOW_BLOCK = 128  # queries
 

@@ -82,7 +82,7 @@ class Core:
 
     def kernels(self, device: str, dtype: torch.dtype) -> Kernels:
         """What runs on that device for activations of that dtype."""
-        for library in self._libraries():
+        for library in self._libraries(device):
             if reason := self._reason(library, device, dtype):
                 if self.backend == "auto":
                     continue
@@ -100,16 +100,18 @@ class Core:
         does not.
         """
         reasons: dict[str, str] = {}
-        for library in self._libraries():
-            if device in library.devices:
-                if not (reason := self._reason(library, device, dtype)):
-                    break
-                reasons[library.name] = reason
+        for library in self._libraries(device):
+            if not (reason := self._reason(library, device, dtype)):
+                break
+            reasons[library.name] = reason
         return reasons
 
-    def _libraries(self) -> list[Library]:
-        names = CORES.get(self.kind, ())
-        return [LIBRARIES[name] for name in names if self.backend in ("auto", name)]
+    def _libraries(self, device: str) -> list[Library]:
+        """Those to try there; a chosen one is tried on every device, so that it says why not."""
+        libraries = [LIBRARIES[name] for name in CORES.get(self.kind, ())]
+        if self.backend == "auto":
+            return [library for library in libraries if device in library.devices]
+        return [library for library in libraries if library.name == self.backend]
 
     def _reason(self, library: Library, device: str, dtype: torch.dtype) -> str:
         """Why that library does not run, or an empty string."""

@@ -24,7 +24,7 @@ class DeltaNet(OperatorSpec):
     label = "DeltaNet"
     colour = "#0072B2"  # blue
     family = "delta rule"
-    layer = "flashnas.operators.delta_net.layer:DeltaNetLayer"
+    layer = "flashnas.operators.delta_layer:DeltaNetLayer"
     minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
 
     head_dim: int = 128

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.layer import Layer
-from flashnas.operators.parts.numerics import linear_reference
+from flashnas.operators.parts import linear_reference
 
 
 def swiglu(gate_up: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.layer import Layer
-from flashnas.operators.parts.numerics import linear_reference
+from flashnas.operators.parts import linear_reference
 
 
 class GatedConvolutionLayer(Layer):

@@ -26,7 +26,7 @@ class GatedDeltaNet(OperatorSpec):
     label = "Gated DeltaNet"
     colour = "#56B4E9"  # sky blue
     family = "delta rule"
-    layer = "flashnas.operators.gated_delta_net.layer:GatedDeltaNetLayer"
+    layer = "flashnas.operators.delta_layer:GatedDeltaNetLayer"
     minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1, "expand_v": 1}
 
     k_heads: int = 0

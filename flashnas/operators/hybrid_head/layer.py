@@ -17,7 +17,7 @@ from flashnas.operators.attention.layer import AttentionLayer
 from flashnas.operators.hybrid_head.spec import HybridHead
 from flashnas.operators.layer import Layer, RecurrentState
 from flashnas.operators.mamba2.layer import Mamba2Layer
-from flashnas.operators.parts.numerics import linear_reference
+from flashnas.operators.parts import linear_reference
 from flashnas.operators.spec import OUTPUT_NORM_EPS
 
 

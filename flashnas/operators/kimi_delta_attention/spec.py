@@ -25,7 +25,7 @@ class KimiDeltaAttention(OperatorSpec):
     label = "Kimi delta attention"
     colour = "#661100"  # dark brown
     family = "delta rule"
-    layer = "flashnas.operators.kimi_delta_attention.layer:KimiDeltaAttentionLayer"
+    layer = "flashnas.operators.delta_layer:KimiDeltaAttentionLayer"
     minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
 
     heads: int = 0

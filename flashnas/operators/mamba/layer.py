@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Apply, RecurrentLayer, RecurrentState, Rule
 from flashnas.operators.mamba.spec import Mamba
-from flashnas.operators.parts.convolution import ShortConvolution
-from flashnas.operators.parts.numerics import (
+from flashnas.operators.parts import (
+    ShortConvolution,
     inverse_softplus_of_log_uniform,
     linear_reference,
     state_dtype,

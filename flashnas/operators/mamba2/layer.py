@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.parts.norms import rms_normalise
-from flashnas.operators.parts.numerics import inverse_softplus_of_log_uniform, log_of_uniform
+from flashnas.operators.parts import inverse_softplus_of_log_uniform, log_of_uniform, rms_normalise
 from flashnas.operators.recurrences.ssd import ssd_reference, ssd_scan, ssd_scan_step
 from flashnas.operators.spec import OUTPUT_NORM_EPS
 

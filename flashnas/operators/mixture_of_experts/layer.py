@@ -14,7 +14,7 @@ from flashnas.base.errors import OperatorError
 from flashnas.operators.feed_forward.layer import swiglu
 from flashnas.operators.layer import Layer
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
-from flashnas.operators.parts.numerics import linear_reference, state_dtype
+from flashnas.operators.parts import linear_reference, state_dtype
 
 
 class MixtureOfExpertsLayer(Layer):

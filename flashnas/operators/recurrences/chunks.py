@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashnas.operators.parts.numerics import cached_table
+from flashnas.operators.parts import cached_table
 
 # of a chunk: exp(64) = 6e27 times any key fits into float32, exp(-64) keeps all its digits
 MAX_DECAY = 64.0

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashnas.operators.parts.numerics import LOG2_E
+from flashnas.operators.parts import LOG2_E
 from flashnas.operators.recurrences.chunks import (
     chunk_length,
     decay_differences_base2,

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashnas.operators.parts.numerics import LOG2_E
+from flashnas.operators.parts import LOG2_E
 from flashnas.operators.recurrences.chunks import token_by_token
 
 CHUNK_ENTRIES = 1 << 17  # of all states of a chunk: what a chunk needs stays in a core's cache

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashnas.operators.parts.numerics import LOG2_E
+from flashnas.operators.parts import LOG2_E
 from flashnas.operators.recurrences.chunks import (
     chunk_length,
     decay_differences_base2,

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import RecurrentLayer, RecurrentState, Rule
-from flashnas.operators.parts.norms import l2_norm, l2_normalise
-from flashnas.operators.parts.numerics import linear_reference
+from flashnas.operators.parts import l2_norm, l2_normalise, linear_reference
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference, dplr_step
 from flashnas.operators.rwkv7.spec import MIXES, Rwkv7
 

@@ -1,0 +1,223 @@
+"""Parts that several layers share: number types, initial values, norms, short convolutions, rotary
+positions."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flashnas.operators.spec import NORM_EPS
+
+# -- number types, the projection of a reference, initial values -----------------------------------
+
+LOG2_E = 1 / math.log(2)  # torch takes powers of two in a third of the time of exp on a CPU
+Build = TypeVar("Build", bound=Callable[..., Tensor])
+
+
+def cached_table(build: Build) -> Build:
+    """Keeps the last 256 tensors that a function of sizes, dtypes and devices built.
+
+    They are ordinary tensors even if the first call is made in inference mode: a table made while
+    profiling must serve training too.
+    """
+    return functools.lru_cache(maxsize=256)(torch.inference_mode(False)(build))  # type: ignore[return-value]
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of recurrent states, decays and norms: float32, or float64 when the model is
+    float64.
+    """
+    return torch.promote_types(dtype, torch.float32)
+
+
+def linear_reference(linear: nn.Linear | nn.Identity, x: Tensor) -> Tensor:
+    """The projection of a float64 tensor, in float64."""
+    if isinstance(linear, nn.Identity):  # a half of a larger operator puts out what it has
+        return x
+    y = x @ linear.weight.double().T
+    return y if linear.bias is None else y + linear.bias.double()
+
+
+def inverse_softplus_of_log_uniform(size: int, low: float = 1e-3, high: float = 0.1) -> Tensor:
+    """Bias b with softplus(b) log-uniform in [low, high]: time steps as Mamba2 and Gated DeltaNet
+    start with.
+    """
+    step = torch.exp(torch.rand(size) * (math.log(high) - math.log(low)) + math.log(low))
+    return step + torch.log(-torch.expm1(-step))
+
+
+def log_of_uniform(size: int, low: float = 1.0, high: float = 16.0) -> Tensor:
+    """log of decay rates drawn uniformly from [low, high]."""
+    return torch.log(torch.empty(size).uniform_(low, high))
+
+
+# -- root-mean-square and l2 norms -----------------------------------------------------------------
+
+L2_EPS = 1e-6
+
+
+def rms_normalise(x: Tensor, eps: float = NORM_EPS) -> Tensor:
+    """x / rms(x) over the last dimension, computed in float32 at least, returned in x's dtype."""
+    wide = x.to(state_dtype(x.dtype))
+    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
+
+
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    """torch's norm, in x's dtype also under autocast; it computes in float32 at least."""
+    with torch.autocast(x.device.type, enabled=False):
+        return F.rms_norm(x, x.shape[-1:], None if weight is None else weight.to(x.dtype), eps)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm with a weight, arXiv 1910.07467."""
+
+    def __init__(self, size: int, eps: float = NORM_EPS) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps)
+
+    def reference(self, x: Tensor) -> Tensor:
+        """The norm of a float64 tensor, in float64."""
+        return rms_normalise(x, self.eps) * self.weight.double()
+
+    def of_gated(self, x: Tensor, gate: Tensor, groups: int) -> Tensor:
+        """The norm of x silu(gate), computed in x's dtype, returned in gate's; each of the groups
+        of the last dimension is normalised alone."""
+        gated = (x * F.silu(gate.to(x.dtype))).unflatten(-1, (groups, -1))
+        return (rms_norm(gated, None, self.eps).flatten(-2) * self.weight.to(x.dtype)).to(
+            gate.dtype
+        )
+
+
+def l2_normalise(x: Tensor, eps: float = L2_EPS) -> Tensor:
+    """x / sqrt(|x|^2 + eps) over the last dimension, as fla and Qwen3-Next normalise queries and
+    keys.
+    """
+    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
+
+
+def l2_norm(x: Tensor, eps: float = L2_EPS) -> Tensor:
+    """`l2_normalise` by torch's norm: |x| = sqrt(dim) rms(x); computed in float32 at least, in x's
+    dtype.
+    """
+    dim = x.shape[-1]
+    return rms_norm(x, None, eps / dim) * dim**-0.5
+
+
+# -- the short causal convolution in front of most recurrences, and between the gates of `conv` ----
+
+
+class ShortConvolution(nn.Module):
+    """silu of a causal depthwise convolution over time, `size` taps; its state is the last size - 1
+    inputs. Without `silu` the convolution alone."""
+
+    def __init__(self, channels: int, size: int, bias: bool = False, silu: bool = True) -> None:
+        super().__init__()
+        self.silu = silu
+        self.weight = nn.Parameter(torch.empty(channels, size))
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+        bound = 1 / math.sqrt(size)
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
+        channels, size = self.weight.shape
+        return torch.zeros(batch, size - 1, channels, dtype=dtype, device=device)
+
+    def reference(self, x_BTC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        weight, size = self.weight.double(), self.weight.shape[1]
+        history = torch.cat([state_BTC, x_BTC], 1)
+        y = torch.zeros_like(x_BTC)
+        for tap in range(size):
+            y = y + weight[:, tap] * history[:, tap : tap + x_BTC.shape[1]]
+        y = y if self.bias is None else y + self.bias.double()
+        return y * torch.sigmoid(y) if self.silu else y, history[:, history.shape[1] - size + 1 :]
+
+    def forward(self, x_BTC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        history = torch.cat([state_BTC.to(x_BTC.dtype), x_BTC], 1)
+        weight, bias = self._weights(x_BTC.dtype)
+        y = F.conv1d(history.mT, weight.unsqueeze(1), bias, groups=len(weight)).mT
+        return F.silu(y) if self.silu else y, history[:, x_BTC.shape[1] :]
+
+    def step(self, x_BC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
+        history = torch.cat([state_BTC.to(x_BC.dtype), x_BC.unsqueeze(1)], 1)
+        weight, bias = self._weights(x_BC.dtype)
+        y = (history * weight.T).sum(1)
+        y = y if bias is None else y + bias
+        return F.silu(y) if self.silu else y, history[:, 1:]
+
+    def _weights(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        return self.weight.to(dtype), None if self.bias is None else self.bias.to(dtype)
+
+
+# -- rotary positions, arXiv 2104.09864, also with the frequencies of Llama 3.1 --------------------
+
+
+class Rotary(NamedTuple):
+    """Rotary positions of the first `dim` channels of a head. `factor`, `original`: as an
+    Attention's rope options."""
+
+    dim: int
+    theta: float
+    factor: float = 1.0
+    original: int = 0
+
+    def frequencies(self) -> Tensor:
+        """Radians per token [dim / 2]. Llama 3.1 divides by `factor` what turns less than once in
+        `original` tokens, leaves what turns 4 times or more, and goes over linearly between
+        them."""
+        frequency = self.theta ** (-torch.arange(0, self.dim, 2, dtype=torch.float64) / self.dim)
+        turns = self.original * frequency / (2 * math.pi)
+        kept = ((turns - 1) / 3).clamp(0, 1)
+        return kept * frequency + (1 - kept) * frequency / self.factor
+
+
+@cached_table
+def _rotary_table(tokens: int, rotary: Rotary, dtype: torch.dtype, device: torch.device) -> Tensor:
+    angle = torch.outer(torch.arange(tokens, dtype=torch.float64), rotary.frequencies())
+    return torch.stack([angle.cos(), angle.sin()]).to(dtype).to(device)  # [2, T, dim / 2]
+
+
+def rotate(x_BTHK: Tensor, first_position: int, rotary: Rotary) -> Tensor:
+    """Rotary positions in the rotate-half form (Llama, Qwen3), from `first_position` on; arXiv
+    2104.09864.
+    """
+    if not rotary.dim:
+        return x_BTHK
+    tokens = x_BTHK.shape[1]
+    length = 1 << max(8, (first_position + tokens - 1).bit_length())  # few distinct tables
+    table = _rotary_table(length, rotary, state_dtype(x_BTHK.dtype), x_BTHK.device)
+    cos, sin = table[:, first_position : first_position + tokens, None, :].to(x_BTHK.dtype)
+    a, b = x_BTHK[..., : rotary.dim].chunk(2, dim=-1)
+    rest = [x_BTHK[..., rotary.dim :]] if rotary.dim < x_BTHK.shape[3] else []
+    return torch.cat([a * cos - b * sin, b * cos + a * sin, *rest], -1)
+
+
+def rotate_one(x_BHK: Tensor, position: int | Tensor, room: int, rotary: Rotary) -> Tensor:
+    """`rotate` of one token at a position below `room`, which may lie on the device, [1]."""
+    if not rotary.dim:
+        return x_BHK
+    length = 1 << max(8, (room - 1).bit_length())
+    table = _rotary_rows(length, rotary, x_BHK.dtype, x_BHK.device)
+    row = table[position] if isinstance(position, int) else table.index_select(0, position)[0]
+    cos, sin = row.unbind(0)
+    turning = x_BHK[..., : rotary.dim]
+    a, b = turning.chunk(2, -1)
+    turned = torch.addcmul(turning * cos, torch.cat([b, a], -1), sin)
+    rest = [x_BHK[..., rotary.dim :]] if rotary.dim < x_BHK.shape[-1] else []
+    return torch.cat([turned, *rest], -1) if rest else turned
+
+
+@cached_table
+def _rotary_rows(tokens: int, rotary: Rotary, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[T, 2, dim]: cosines twice, and sines with the sign that they have in each half."""
+    cos, sin = _rotary_table(tokens, rotary, dtype, device)
+    return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)], 1)

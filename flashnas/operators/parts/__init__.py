@@ -1,1 +1,0 @@
-"""Parts that several layers share: norms, short convolutions, rotary positions, projections."""
