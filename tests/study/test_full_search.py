@@ -159,12 +159,13 @@ def expected_of_run(frame):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 4])
 def test_the_trajectory_does_not_depend_on_the_workers(
-    whole, space, small_corpus, quick_recipe, tmp_path
+    whole, space, small_corpus, quick_recipe, tmp_path, workers
 ):
     out, summary, _ = whole
     again = run_search(
-        config_of(space, small_corpus, quick_recipe, workers=2),
+        config_of(space, small_corpus, quick_recipe, workers=workers),
         tmp_path / "run",
         resume=False,
         progress=Notes(),
