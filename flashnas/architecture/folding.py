@@ -7,7 +7,6 @@ from collections import Counter
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError
-from flashnas.operators import OPERATORS, OperatorSpec
 
 FOLD_LIMIT = 96  # operators; the search for the shortest form is cubic
 
@@ -64,10 +63,7 @@ def kinds(notation: str) -> tuple[str, ...]:
 def mixers_by_use(notation: str) -> tuple[str, ...]:
     """Kinds of token mixers, the most frequent first; among equally frequent ones, the earlier in
     the network."""
-    counts = Counter(kinds(notation))
-    return tuple(kind for kind, _ in counts.most_common() if _mixes_tokens(kind))
-
-
-def _mixes_tokens(kind: str) -> bool:
-    operator: type[OperatorSpec] = OPERATORS[kind]
-    return operator.mixes_tokens
+    architecture = parsed(notation)
+    operators = architecture.operators if architecture else ()
+    counts = Counter(spec.kind for spec in operators if spec.mixes_tokens)
+    return tuple(kind for kind, _ in counts.most_common())

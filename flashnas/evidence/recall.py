@@ -20,6 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,10 +31,7 @@ from flashnas.operators import OperatorSpec
 SHIPPED = Path(__file__).with_name("data") / "published_recall.csv"
 NEEDED = ("group", "source", "operators", "metric", "value")
 FULL_MARKS = {"recall_": 100.0, "ruler_": 1.0}  # of a value, by the start of its metric
-CONTEXT, REACH = (
-    2048,
-    0.9,
-)  # a window of w tokens finds sqrt(w / CONTEXT) of what is asked for, at most REACH
+CONTEXT, REACH = 2048, 0.9  # a window of w tokens finds sqrt(w / CONTEXT), at most REACH
 FEW = 2.0  # n mixers do all but exp(-n / FEW) of what many do
 Form = tuple[float, float, bool]  # s; t, where 0 leaves `hybrid` out; whether `decay` is there
 FORM: Form = (0.1, 0.3, True)  # the shipped rows choose it: experiments/evidence/recall.py
@@ -87,12 +85,32 @@ def _row(place: str, line: dict[str, str]) -> RecallRow:
     return RecallRow(line["group"], line["source"], line["operators"], specs, value / full)
 
 
+class Mixture(NamedTuple):
+    """What of a stack decides. mixers: their number. full, windows, held: shares of the mixers that
+    are full attention, attention to a window, and states; `h` is half of attention and of a state.
+    reach: what an average window finds. decay: share of the states without a delta rule. lesser:
+    share of the mixers that are states of other kinds than the first. ffn: share of the operators.
+    outside: how far windows lie outside of WINDOWS, in factors of 2."""
+
+    mixers: Any
+    full: Any
+    windows: Any
+    reach: Any
+    held: Any
+    decay: Any
+    lesser: Any
+    ffn: Any
+    outside: Any
+
+
 @functools.lru_cache(maxsize=16384)
-def _composition(
+def _mixture(
     specs: tuple[OperatorSpec, ...], published: frozenset[str]
-) -> tuple[list[float], dict[str, float], dict[str, float]]:
-    """Numbers that decide; shares of kinds among mixers or FFNs; shares of states. `h` is half of
-    each. published: kinds that publications have; others find nothing again.
+) -> tuple[Mixture, dict[str, float], dict[str, float]]:
+    """The mixture of a stack; shares of kinds among mixers or FFNs; shares of states.
+
+    Args:
+        published: kinds that publications have; others find nothing again.
     """
     mixers = sum(spec.mixes_tokens for spec in specs)
     full = windows = reach = decay = outside = 0.0
@@ -118,33 +136,36 @@ def _composition(
             states[spec.kind] += share - attention
             decay += (share - attention) * (spec.family != "delta rule")
     held = sum(states.values())
-    lesser, ffn = held - max(states.values(), default=0.0), 1 - mixers / max(1, len(specs))
-    numbers = [
-        mixers,
-        full,
-        windows,
-        reach / (windows or 1),
-        held,
-        decay / (held or 1),
-        lesser,
-        ffn,
-        outside,
-    ]
-    return numbers, kinds, states
+    mixture = Mixture(
+        mixers=mixers,
+        full=full,
+        windows=windows,
+        reach=reach / (windows or 1),
+        held=held,
+        decay=decay / (held or 1),
+        lesser=held - max(states.values(), default=0.0),
+        ffn=1 - mixers / max(1, len(specs)),
+        outside=outside,
+    )
+    return mixture, kinds, states
 
 
-def _effects(numbers: np.ndarray, form: Form) -> np.ndarray:
-    """nothing, state, decay and hybrid [N, 4] from the numbers of _composition [N, 9]."""
-    mixers, full, windows, reach, held, decay = numbers.T[:6]
-    missed = np.exp(-full / form[0]) * (1 - reach * (1 - np.exp(-windows / form[0])))
-    deep, state = 1 - np.exp(-mixers / FEW), missed * (1 - np.exp(-held / form[0]))
-    hybrid = np.minimum(1, np.minimum(full, held) / form[1]) if form[1] else 0 * full
-    return deep[:, None] * np.c_[missed - state - 1, state, state * decay * form[2], hybrid] + [
-        1,
-        0,
-        0,
-        0,
-    ]
+def _columns(parts: Sequence[tuple[Mixture, Any, Any]]) -> Mixture:
+    """One mixture of arrays [N]."""
+    return Mixture(*np.array([part[0] for part in parts]).reshape(-1, len(Mixture._fields)).T)
+
+
+def _effects(stacks: Mixture, form: Form) -> np.ndarray:
+    """nothing, state, decay and hybrid [N, 4]."""
+    missed = np.exp(-stacks.full / form[0])
+    missed *= 1 - stacks.reach * (1 - np.exp(-stacks.windows / form[0]))
+    state = missed * (1 - np.exp(-stacks.held / form[0]))
+    hybrid = 0 * stacks.full
+    if form[1]:
+        hybrid = np.minimum(1, np.minimum(stacks.full, stacks.held) / form[1])
+    deep = 1 - np.exp(-stacks.mixers / FEW)
+    effects = np.c_[missed - state - 1, state, state * stacks.decay * form[2], hybrid]
+    return deep[:, None] * effects + [1, 0, 0, 0]
 
 
 class RecallModel:
@@ -153,18 +174,15 @@ class RecallModel:
     def __init__(self, rows: Sequence[RecallRow], form: Form = FORM) -> None:
         # a model without some publication still likens what that one alone has to its family
         self.kinds = _shipped_kinds() | {spec.kind for row in rows for spec in row.specs}
-        parts = [_composition(row.specs, self.kinds) for row in rows]
-        numbers, value = (
-            np.array([part[0] for part in parts]),
-            np.array([row.value for row in rows]),
-        )
-        self.form, self.mixers = form, int(numbers[:, 0].min())
+        parts = [_mixture(row.specs, self.kinds) for row in rows]
+        stacks, value = _columns(parts), np.array([row.value for row in rows])
+        self.form, self.mixers = form, int(stacks.mixers.min())
         self.states = {frozenset(part[2]) for part in parts}
         having = {
             (kind, row.source) for row, part in zip(rows, parts, strict=True) for kind in part[1]
         }
         self.publications = Counter(kind for kind, _ in having)
-        effects, level = _effects(numbers, form), value[numbers[:, 1] > 0.999]
+        effects, level = _effects(stacks, form), value[stacks.full > 0.999]
         prior = np.array([-level.mean() if len(level) else -LEVEL, 0, 0, 0])
         covariance = (
             effects * COMMON**2 @ effects.T
@@ -187,19 +205,18 @@ class RecallModel:
 
         They hold the noise of one training of each stack and of the transformer.
         """
-        parts = [_composition(tuple(specs), self.kinds) for specs in stacks]
-        numbers = np.array([part[0] for part in parts]).reshape(len(parts), 9)
-        mixers, (lesser, ffn, outside) = np.clip(numbers[:, 0], 1, self.mixers), numbers.T[6:]
+        parts = [_mixture(tuple(specs), self.kinds) for specs in stacks]
+        columns = _columns(parts)
         kinds = sorted({kind for part in parts for kind in part[1]})
         shares = np.array([[part[1].get(kind, 0.0) for kind in kinds] for part in parts])
         silent = np.c_[
-            DEPTH_SD * np.log(self.mixers / mixers),
-            FFN_SD * np.maximum(0, ffn - MAX_FFN),
-            STATES_SD * lesser,
-            WINDOW_SD * outside,
+            DEPTH_SD * np.log(self.mixers / np.clip(columns.mixers, 1, self.mixers)),
+            FFN_SD * np.maximum(0, columns.ffn - MAX_FFN),
+            STATES_SD * columns.lesser,
+            WINDOW_SD * columns.outside,
             shares * [KIND_SD / (1 + self.publications[kind]) for kind in kinds],
         ]
-        effects, noise = _effects(numbers, self.form), NOISE**2 * (1 + np.eye(len(parts)))
+        effects, noise = _effects(columns, self.form), NOISE**2 * (1 + np.eye(len(parts)))
         heard = effects @ (self.covariance + np.diag(OWN**2)) @ effects.T + noise
         return effects @ self.mean, self.scale**2 * heard + silent @ silent.T
 
@@ -207,23 +224,22 @@ class RecallModel:
         """What of a stack no publication has, in words; "" if nothing. Half of their least depth
         will do.
         """
-        (mixers, *_, ffn, outside), kinds, states = _composition(tuple(specs), self.kinds)
+        stack, kinds, states = _mixture(tuple(specs), self.kinds)
         unknown = sorted(kind for kind in kinds if not self.publications[kind])
-        mixed = len(states) > 1 and not unknown and frozenset(states) not in self.states
-        return "; ".join(
-            words
-            for words, true in (
-                (f"no publication has {' or '.join(unknown)}", unknown),
-                (f"no publication has {' with '.join(sorted(states))}", mixed),
-                (
-                    f"it has {mixers} token mixers; publications have at least {self.mixers}",
-                    mixers < self.mixers / 2,
-                ),
-                (f"{ffn:.0%} of the operators are FFNs, of publications about half", ffn > MAX_FFN),
-                (f"a window outside {WINDOWS[0]} to {WINDOWS[1]} tokens", outside),
+        words = []
+        if unknown:
+            words.append(f"no publication has {' or '.join(unknown)}")
+        elif len(states) > 1 and frozenset(states) not in self.states:
+            words.append(f"no publication has {' with '.join(sorted(states))}")
+        if stack.mixers < self.mixers / 2:
+            words.append(
+                f"it has {stack.mixers} token mixers; publications have at least {self.mixers}"
             )
-            if true
-        )
+        if stack.ffn > MAX_FFN:
+            words.append(f"{stack.ffn:.0%} of the operators are FFNs, of publications about half")
+        if stack.outside:
+            words.append(f"a window outside {WINDOWS[0]} to {WINDOWS[1]} tokens")
+        return "; ".join(words)
 
 
 def same(rows: Sequence[RecallRow], name: str) -> np.ndarray:

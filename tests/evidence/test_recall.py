@@ -99,8 +99,8 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, case):
 
 def test_the_posterior_is_the_one_of_a_regression_on_all_coefficients(rows):
     """Common coefficients, those of each publication and levels of groups, each with its prior."""
-    numbers = [recall._composition(row.specs, recall._shipped_kinds())[0] for row in rows]
-    effects = recall._effects(np.array(numbers), recall.FORM)
+    parts = [recall._mixture(row.specs, recall._shipped_kinds()) for row in rows]
+    effects = recall._effects(recall._columns(parts), recall.FORM)
     sources, groups = (
         pd.get_dummies([getattr(row, name) for row in rows]).to_numpy(float)
         for name in ("source", "group")
