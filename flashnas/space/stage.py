@@ -22,7 +22,6 @@ from flashnas.space.base import Genotype
 STAGES = ("early", "middle", "late")
 RATIOS = ("0:1", "1:1", "1:2", "1:3")
 ALONE = "0:1"
-Span = tuple[int, int]  # fewest and most repeats
 
 
 def ratio_counts(ratio: str) -> tuple[int, int]:
@@ -77,13 +76,14 @@ class ThreeStageGenotype(Genotype):
 @dataclass(frozen=True, kw_only=True)
 class StageRules:
     """What a three-stage space allows. mixers: in the order of its file. repeats: (low, high)
-    number of blocks per stage. max_operators: of the operator list; the late stage is cut to it."""
+    number of blocks of a stage. max_operators: of the operator list; the late stage is cut to
+    it."""
 
     mixers: tuple[OperatorSpec, ...]
     ffn: FeedForward
     ratios: tuple[str, ...]
     ffns: tuple[int, ...]
-    repeats: tuple[Span, Span, Span]
+    repeats: tuple[int, int]
     max_operators: int
 
     @cached_property

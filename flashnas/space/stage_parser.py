@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from flashnas.operators import OperatorSpec
-from flashnas.space.stage import Stage, StageRules, ThreeStageGenotype
+from flashnas.space.stage import STAGES, Stage, StageRules, ThreeStageGenotype
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class StageParser:
         if not 1 <= len(text) <= self.cap:
             return None
         best: tuple[tuple[int, ...], tuple[tuple[_Block, int], ...]] | None = None
-        for early, early_repeats in self._whole(text, 0, 0):
+        for early, early_repeats in self._whole(text, 0):
             start = len(early.text) * early_repeats
-            for middle, middle_repeats in self._whole(text, start, 1):
+            for middle, middle_repeats in self._whole(text, start):
                 end = start + len(middle.text) * middle_repeats
                 for late, late_repeats in self._last(text[end:], len(text) == self.cap):
                     sizes = (start, end - start, len(text) - end)
@@ -80,11 +80,11 @@ class StageParser:
         first, second, third = (block.stage(repeats) for block, repeats in best[1])
         return ThreeStageGenotype((first, second, third))
 
-    def _whole(self, text: str, start: int, stage: int) -> list[tuple[_Block, int]]:
+    def _whole(self, text: str, start: int) -> list[tuple[_Block, int]]:
         """Block types and repeats that the text has at `start`, with at least one letter after
         them.
         """
-        low, high = self.repeats[stage]
+        low, high = self.repeats
         result = []
         for block in self._by_letter.get(text[start : start + 1], ()):
             repeats, position = 0, start
@@ -100,7 +100,7 @@ class StageParser:
 
     def _last(self, text: str, may_be_cut: bool) -> list[tuple[_Block, int]]:
         """Block types and the fewest repeats that give all of `text`, cut at its end if allowed."""
-        low, high = self.repeats[2]
+        low, high = self.repeats
         result = []
         for block in self._by_letter.get(text[:1], ()):
             repeats = -(-len(text) // len(block.text))
@@ -148,11 +148,11 @@ class ListAutomaton:
 
     Args:
         blocks: one text per block type.
-        repeats: (low, high) per stage.
+        repeats: (low, high) of each stage.
         cap: most letters of a list.
     """
 
-    def __init__(self, blocks: Sequence[str], repeats: Sequence[tuple[int, int]], cap: int) -> None:
+    def __init__(self, blocks: Sequence[str], repeats: tuple[int, int], cap: int) -> None:
         self.blocks, self.repeats, self.cap = blocks, repeats, cap
         self._first = self._by_letter(_State(0, block, 1, 0) for block in range(len(blocks)))
         self._next: dict[States, dict[str, States]] = {}
@@ -186,7 +186,7 @@ class ListAutomaton:
 
     def _may_end(self, states: States, length: int) -> bool:
         """Whether a list may end: the late stage is complete, or the cap cuts it."""
-        late, fewest = len(self.repeats) - 1, self.repeats[-1][0]
+        late, fewest = len(STAGES) - 1, self.repeats[0]
         return any(
             state.stage == late
             and (
@@ -214,7 +214,7 @@ class ListAutomaton:
         return {letter: frozenset(reached) for letter, reached in found.items()}
 
     def _following(self, state: _State) -> Iterator[_State]:
-        length, (low, high) = len(self.blocks[state.block]), self.repeats[state.stage]
+        length, (low, high) = len(self.blocks[state.block]), self.repeats
         if state.offset < length:
             yield state._replace(offset=state.offset + 1)
             return
@@ -223,6 +223,6 @@ class ListAutomaton:
             # what no limit asks for is not counted, so that states stay few
             before = read if high * length < self.cap else min(read, low - 1)
             yield state._replace(offset=1, before=before)
-        if state.stage < len(self.repeats) - 1 and read >= low:
+        if state.stage < len(STAGES) - 1 and read >= low:
             for block in range(len(self.blocks)):
                 yield _State(state.stage + 1, block, 1, 0)

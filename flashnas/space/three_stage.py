@@ -36,7 +36,6 @@ from flashnas.space.stage import (
     ALONE,
     RATIOS,
     STAGES,
-    Span,
     Stage,
     StageRules,
     ThreeStageGenotype,
@@ -80,7 +79,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
             where="search space",
             error=SpaceError,
             required={"template": str, "widths": list, "blocks": dict, "max_operators": int},
-            optional={"model": dict, "repeats": (int, list, dict, str)},
+            optional={"model": dict, "repeats": (int, list, str)},
         )
         blocks = data["blocks"]
         check_keys(
@@ -105,7 +104,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         repeats = _read_repeats(data, cap)
         mixed = ratios if len(mixers) > 1 else (ALONE,)
         longest = max(sum(ratio_counts(ratio)) for ratio in mixed) * (1 + max(ffns))
-        needed = longest * (repeats[0][0] + repeats[1][0]) + 1
+        needed = 2 * longest * repeats[0] + 1
         if cap < needed:
             raise SpaceError(
                 f"{data.place('max_operators')}: max_operators must be at least {needed}, so"
@@ -134,9 +133,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
                 "ratios": list(rules.ratios),
                 "ffns_per_mixer": list(rules.ffns),
             },
-            "repeats": {
-                stage: list(span) for stage, span in zip(STAGES, rules.repeats, strict=True)
-            },
+            "repeats": {stage: list(rules.repeats) for stage in STAGES},
             "max_operators": rules.max_operators,
         }
 
@@ -157,8 +154,9 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
             self._repair_stage(i, stage) for i, stage in enumerate(genotype.stages)
         )
         while early.length + middle.length >= self.max_operators:
-            can_early = early.repeats > self.rules.repeats[0][0]
-            can_middle = middle.repeats > self.rules.repeats[1][0]
+            can_early, can_middle = (
+                stage.repeats > self.rules.repeats[0] for stage in (early, middle)
+            )
             if can_early and (early.length > middle.length or not can_middle):
                 early = dataclasses.replace(early, repeats=early.repeats - 1)
             else:
@@ -182,7 +180,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
             ratio, repeats = ALONE, repeats * sum(ratio_counts(ratio))
         elif op1 == stage.op2:
             op1 = self.rules.names[(self.rules.names.index(op1) + 1) % len(self.rules.names)]
-        low, high = self.rules.repeats[index]
+        low, high = self.rules.repeats
         return Stage(
             op1=op1,
             op2=stage.op2,
@@ -249,16 +247,14 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         """Repeats are logarithmic: one block more matters less in a long stage."""
         from optuna.distributions import CategoricalDistribution, IntDistribution
 
-        result: dict[str, BaseDistribution] = {}
-        for name, (low, high) in zip(STAGES, self.rules.repeats, strict=True):
-            result |= {
-                f"{name}_op1": CategoricalDistribution(self.rules.names),
-                f"{name}_op2": CategoricalDistribution(self.rules.names),
-                f"{name}_ratio": CategoricalDistribution(self.rules.ratios),
-                f"{name}_ffns": CategoricalDistribution(self.rules.ffns),
-                f"{name}_repeats": IntDistribution(low, high, log=True),
-            }
-        return result
+        fields: dict[str, BaseDistribution] = {
+            "op1": CategoricalDistribution(self.rules.names),
+            "op2": CategoricalDistribution(self.rules.names),
+            "ratio": CategoricalDistribution(self.rules.ratios),
+            "ffns": CategoricalDistribution(self.rules.ffns),
+            "repeats": IntDistribution(*self.rules.repeats, log=True),
+        }
+        return {f"{stage}_{name}": value for stage in STAGES for name, value in fields.items()}
 
     # -- counting
 
@@ -279,24 +275,13 @@ def _read_ratios(blocks: LocatedDict, mixers: tuple[OperatorSpec, ...]) -> tuple
     return ratios
 
 
-def _read_repeats(data: LocatedDict, cap: int) -> tuple[Span, Span, Span]:
+def _read_repeats(data: LocatedDict, cap: int) -> tuple[int, int]:
     value = data.get("repeats", FREE)
     if value == FREE:
-        span = 1, max(1, cap - 2)  # the other stages keep an operator each
-        return span, span, span
+        return 1, max(1, cap - 2)  # the other stages keep an operator each
     if isinstance(value, str):
         raise SpaceError(
-            f"{data.place('repeats')}: repeats must be {FREE}, a number, [low, high] or one of"
-            f" these per stage; got {value!r}"
+            f"{data.place('repeats')}: repeats must be {FREE}, a number or [low, high];"
+            f" got {value!r}"
         )
-    if isinstance(value, dict):
-        check_keys(
-            data["repeats"],
-            where="repeats",
-            error=SpaceError,
-            required={stage: (int, list) for stage in STAGES},
-        )
-        early, middle, late = (read_range(data["repeats"], stage, "repeats") for stage in STAGES)
-        return early, middle, late
-    span = read_range(data, "repeats", "")
-    return span, span, span
+    return read_range(data, "repeats", "")

@@ -44,16 +44,14 @@ def block_types(mixers, ratios, ffns):
 def brute_force(mixers, ratios, ffns, repeats, cap):
     """Every operator list that the rules allow."""
     blocks = sorted(set(block_types(mixers, ratios, ffns)))
-    spans = [range(low, high + 1) for low, high in repeats]
-    lists = set()
-    for (early, middle), times_early, times_middle in itertools.product(
-        itertools.product(blocks, blocks), spans[0], spans[1]
-    ):
-        start = early * times_early + middle * times_middle
-        if len(start) < cap:
-            for late, times_late in itertools.product(blocks, spans[2]):
-                lists.add((start + late * times_late)[:cap])
-    return lists
+    low, high = repeats
+    stages = {block * times for block in blocks for times in range(low, high + 1)}
+    starts = {early + middle for early, middle in itertools.product(stages, stages)}
+    return {
+        (start + late)[:cap]
+        for start, late in itertools.product(starts, stages)
+        if len(start) < cap
+    }
 
 
 def kinds(operators):
@@ -258,7 +256,7 @@ def test_mutating_a_genotype_that_is_not_canonical_gives_another_list(paper):
 def test_a_space_of_one_list_has_nothing_to_mutate():
     wider = small_space("one mixer")
     rules = dataclasses.replace(
-        wider.rules, ratios=("0:1",), ffns=(1,), repeats=((1, 1),) * 3, max_operators=6
+        wider.rules, ratios=("0:1",), ffns=(1,), repeats=(1, 1), max_operators=6
     )
     space = ThreeStageSpace(
         name="x", path="x.yaml", hidden_sizes=(64,), model=wider.model, rules=rules
