@@ -1,5 +1,6 @@
-"""Counts the files of flashnas that a search calls, from `fn.search(..)` to its report, and an
-estimate, from `fn.estimate(..)` to its bounds.
+"""Counts the files of flashnas that a search calls, from `fn.search(..)` to its report, an
+estimate, from `fn.estimate(..)` to its bounds, and an operator, from its specification to times of
+its kernels in a table that is open, to its layer and to the tensors of an exported file.
 
     python tools/call_path.py              # about half a minute
 
@@ -92,6 +93,35 @@ def trip(action, number):
     return set(json.loads(Path(f"files{number}").read_text()))
 
 
+def operator():
+    """A function that takes one operator from its specification to an exported tensor."""
+    import numpy as np
+    import torch
+
+    from flashnas.formats.nemotron_h import NAMES
+    from flashnas.formats.pieces import with_channels
+    from flashnas.latency.lookup import KernelTimes
+    from flashnas.latency.table import LatencyTable
+    from flashnas.operators import OPERATORS
+    from flashnas.operators.layer import build_layer
+
+    table, hidden = LatencyTable.load("h100_sxm"), 64
+
+    def whole_trip():
+        spec = OPERATORS["m2"](head_dim=16, state=16)
+        times = KernelTimes(table, "bfloat16", 2)
+        for call in spec.kernels(hidden, "decode"):
+            times.time(call, "decode", 1, np.array([1024.0]))
+        layer = build_layer(spec, hidden)
+        assert sum(weight.numel() for weight in layer.parameters()) + hidden == spec.params(hidden)
+        y_BTD, state = layer(torch.randn(1, 9, hidden))
+        layer.step(y_BTD[:, -1], state)
+        for piece in with_channels(spec.resolved(hidden), hidden, NAMES["m2"]):
+            piece.of(layer.state_dict())
+
+    return whole_trip
+
+
 def main():
     sys.path.insert(0, str(ROOT))
     warnings.simplefilter("ignore")
@@ -112,12 +142,14 @@ def main():
             for number, (title, options) in enumerate(SEARCHES.items())
         }
         estimate = trip(partial(fn.estimate, **ESTIMATE), len(SEARCHES))
+        of_operator = trip(operator(), len(SEARCHES) + 1)
         os.chdir(ROOT)
     main_trip = set.intersection(*trips.values())
     for title, files in {
         **trips,
         "main trip, common to all": main_trip,
         "an estimate": estimate,
+        "an operator, from its spec to a table row, a layer and an export": of_operator,
     }.items():
         shown(title, files)
 
