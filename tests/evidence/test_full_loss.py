@@ -116,13 +116,13 @@ def test_the_posterior_covariance_has_no_negative_direction(texts):
     covariance = prediction.covariance(range(len(texts)))
     assert covariance == pytest.approx(covariance.T)
     assert np.linalg.eigvalsh(covariance).min() > -1e-9
-    assert np.diag(covariance) == pytest.approx(prediction.variance, abs=1e-9)
-    for other in range(len(texts)):
-        mean, sd = prediction.difference(0, other)
-        variance = covariance[0, 0] + covariance[other, other] - 2 * covariance[0, other]
-        assert sd**2 == pytest.approx(variance, abs=1e-9)
-        assert prediction.sd_to(other)[0] == pytest.approx(sd)
-        assert prediction.difference(other, 0) == pytest.approx((-mean, sd))
+    variance = np.diag(covariance)
+    assert variance == pytest.approx(prediction.variance, abs=1e-9)
+    expected = np.maximum(variance[0] + variance - 2 * covariance[0], 0.0)
+    assert prediction.sd_to(0) ** 2 == pytest.approx(expected, abs=1e-9)
+    mean, deviation = prediction.difference(0, 1)
+    assert deviation == pytest.approx(prediction.sd_to(0)[1])
+    assert prediction.difference(1, 0) == pytest.approx((-mean, deviation))
 
 
 # -- what differences have to be -------------------------------------------------------------------

@@ -26,12 +26,11 @@ def test_the_shipped_constants_are_those_of_the_shipped_shapes(law, experiment):
 
 def test_the_law_fits_the_trainings_that_it_was_fitted_to(law, experiment):
     rows = experiment("fitting").read_shapes()
-    params, tokens, width = (
-        np.array([getattr(row, name) for row in rows], float)
-        for name in ("params", "tokens", "width")
+    columns = (
+        np.array([getattr(row, name) for row in rows]) for name in ("params", "tokens", "width")
     )
-    losses = law.loss(params, tokens, width)
-    assert np.sqrt(np.mean((losses - [row.loss for row in rows]) ** 2)) < 0.02
+    errors = law.loss(*columns) - [row.loss for row in rows]
+    assert np.sqrt(np.mean(errors**2)) < 0.02
 
 
 def test_a_size_class_that_was_left_out_is_ordered_by_the_others(experiment):

@@ -50,27 +50,16 @@ def test_every_sample_builds_at_every_width_and_is_contained(space):
             assert space.contains(Architecture.parse(architecture.notation))
 
 
-def test_baselines_are_pure_at_full_half_and_quarter_depth(space):
-    baselines = dict(space.pure_models())
-    if len(getattr(space, "require", ())) > 1:  # what every network must have, no pure one has
-        assert baselines == {}
-        return
-    for spec in space.mixers:
-        mine = {
-            label: operators
-            for label, operators in baselines.items()
-            if operators[0] == spec and space.ffn in operators
-        }
-        full = space.max_operators // 2
-        assert sorted(map(len, mine.values())) == sorted(
-            {2 * (full // part) for part in (1, 2, 4)} - {0}
-        )
-        for label, operators in mine.items():
-            assert operators == (spec, space.ffn) * (len(operators) // 2)
-            assert label == f"pure {len(operators) // 2}x({spec.kind} f)"
-    alone = [operators for operators in baselines.values() if space.ffn not in operators]
-    assert {operators[0].kind for operators in alone} == {"m2"}
-    assert max(map(len, alone)) == space.max_operators
+def test_baselines_are_pure_at_full_half_and_quarter_depth():
+    baselines = dict(load_space("nemotron_flash").pure_models())
+    assert list(baselines) == [
+        *(f"pure {depth}x({mixer} f)" for mixer in ("d", "a", "m2") for depth in (15, 7, 3)),
+        *(f"pure {depth}x(m2)" for depth in (30, 15, 7)),
+    ]
+    for label, operators in baselines.items():
+        assert parse_operators(label.removeprefix("pure ")) == operators
+    # no pure network has what every network of this space must have
+    assert load_space("llama_cpp").pure_models() == []
 
 
 def test_baselines_of_the_papers_space_are_in_it():

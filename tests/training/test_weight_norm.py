@@ -7,8 +7,6 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from flashnas.architecture import Architecture
 from flashnas.data.dataset import Dataset
@@ -48,22 +46,16 @@ def dataset(tmp_path_factory):
     )
 
 
-@settings(max_examples=10, deadline=None)
-@given(
-    st.integers(0, 1000),
-    st.sampled_from([(3, 5), (1, 4), (2, 4, 3)]),
-    st.sampled_from([ROWS, COLUMNS]),
-)
-def test_the_projection_sets_norms_and_keeps_directions(seed, shape, dim):
-    before = 3 * torch.randn(*shape, generator=torch.manual_seed(seed), dtype=torch.float64)
+@pytest.mark.parametrize("dim", [ROWS, COLUMNS])
+@pytest.mark.parametrize("shape", [(3, 5), (1, 4), (2, 4, 3)])
+def test_the_projection_sets_norms_and_keeps_directions(shape, dim):
+    before = 3 * torch.randn(*shape, generator=torch.manual_seed(0), dtype=torch.float64)
+    before.movedim(dim, 0)[:, ..., 0] = 0.0  # what is zero stays zero
     matrix = before.clone()
     to_unit_norm(matrix, dim)
-    norms = matrix.norm(dim=dim)
-    torch.testing.assert_close(norms, torch.ones_like(norms))
-    torch.testing.assert_close(matrix * before.norm(dim=dim, keepdim=True), before)
-    nothing = torch.tensor([[3.0, 0.0], [4.0, 0.0]])
-    to_unit_norm(nothing, COLUMNS)
-    torch.testing.assert_close(nothing, torch.tensor([[0.6, 0.0], [0.8, 0.0]]))
+    norms = before.norm(dim=dim, keepdim=True)
+    torch.testing.assert_close(matrix * norms, before)
+    torch.testing.assert_close(matrix.norm(dim=dim, keepdim=True), (norms > 0).double())
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
