@@ -3,13 +3,13 @@ option is stated once; options that several have; what they return; the folder t
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -204,33 +204,17 @@ def calibration_option(default: str | None = ENGINE, **more: Any) -> Any:
 # -- what commands return --------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Figures:
-    """What a command found. `print` shows it.
+class Result:
+    """Base of the dataclasses that commands return. `print` shows them; the fields that `repr` has
+    are those of `--json`."""
 
-    values: JSON-ready figures by name; each is an attribute, too: `law.values["answer"]` is
-    `law.answer`. warnings: what makes them doubtful, one line each.
-    """
-
-    values: dict[str, Any]
-    text: Callable[[dict[str, Any]], str] = field(repr=False)
-    warnings: tuple[str, ...] = ()
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name not in self.values:
-            raise AttributeError(f"there is no {name}; there are: {', '.join(self.values)}")
-        return self.values[name]
-
-    @property
-    def exit_code(self) -> int:
-        """Of the command: 1 where what was looked at is not healthy."""
-        return int(self.values.get("healthy") is False)
+    warnings: Sequence[str] = ()
+    exit_code = 0
 
     def to_dict(self) -> dict[str, Any]:
-        return self.values
-
-    def __str__(self) -> str:
-        return self.text(self.values)
+        """JSON-ready."""
+        fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is one
+        return {field.name: getattr(self, field.name) for field in fields if field.repr}
 
 
 def check_out(

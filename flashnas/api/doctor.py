@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
-from flashnas.api.calling import Figures, silent, takes
+from flashnas.api.calling import Result, silent, takes
 from flashnas.base.errors import ConfigError, OperatorError
 from flashnas.base.settings import Settings, option
 from flashnas.base.system import disk_errors, write_atomic
@@ -64,8 +64,34 @@ class DoctorOptions(Settings, where="doctor"):
             self.wrong("out", f"must end in .json; got {str(self.out)!r:.80}")
 
 
+@dataclass(frozen=True)
+class Examination(Result):
+    """What `doctor` found.
+
+    machine: device, its facts and versions. packages: each with name, version, purpose, and
+    `problem` where it cannot be used. choices: for each operator and dtype what the backend `auto`
+    takes, and what it passes over, why. tests: results of the self-test. healthy: none gave wrong
+    numbers.
+    """
+
+    machine: dict[str, Any]
+    packages: list[dict[str, str]]
+    choices: list[dict[str, Any]]
+    tests: list[dict[str, Any]]
+    healthy: bool
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]
+        return 0 if self.healthy else 1
+
+    def __str__(self) -> str:
+        from flashnas.report.results import doctor_text
+
+        return doctor_text(self.to_dict())
+
+
 @takes(DoctorOptions)
-def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) -> Figures:
+def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) -> Examination:
     """Say what is installed, what computes each operator here and why, and test every operator by
     every backend.
 
@@ -74,11 +100,7 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
     two minutes; on CUDA the first one may take 15 to 40, in which Triton compiles.
 
     Returns:
-        Figures: `machine`, device, its facts and versions; `packages`, each with name, version,
-            purpose, and
-        `problem` where it cannot be used; `choices`, for each operator and dtype what the backend
-        `auto` takes, and what it passes over, why; `tests`, results of the self-test; `healthy`,
-        whether none gave wrong numbers.
+        An Examination: `machine`, `packages`, `choices`, `tests` and `healthy`.
 
     Raises:
         ConfigError: an operator that does not exist, or cuda without a CUDA device.
@@ -94,7 +116,6 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
     from flashnas.operators import OPERATORS
     from flashnas.profiling.platforms import CUDA
     from flashnas.profiling.platforms import PLATFORMS as MACHINES
-    from flashnas.report.terminal_device import doctor_text
     from flashnas.testing.self_test import choices_of, self_test
 
     kinds = list(options.operators or OPERATORS)
@@ -120,22 +141,19 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
     results = self_test(kinds, device, count) if options.test else []
     if options.test:
         progress(len(kinds), len(kinds))
-    examined = Figures(
-        {
-            "machine": {
-                "flashnas": flashnas.__version__,
-                "python": platform.python_version(),
-                "torch": version("torch"),
-                "system": platform.platform(),
-                "device": device,
-                **MACHINES[device].facts(),
-            },
-            "packages": [_package(name) for name in PACKAGES],
-            "choices": [choice for kind in kinds for choice in choices_of(kind, device)],
-            "tests": [asdict(test) for test in results],
-            "healthy": all(test.status in ("passed", "refused") for test in results),
+    examined = Examination(
+        machine={
+            "flashnas": flashnas.__version__,
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "system": platform.platform(),
+            "device": device,
+            **MACHINES[device].facts(),
         },
-        doctor_text,
+        packages=[_package(name) for name in PACKAGES],
+        choices=[choice for kind in kinds for choice in choices_of(kind, device)],
+        tests=[asdict(test) for test in results],
+        healthy=all(test.status in ("passed", "refused") for test in results),
     )
     if options.out is not None:
         with disk_errors(f"doctor.out: {options.out}", ConfigError):

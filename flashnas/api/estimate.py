@@ -66,10 +66,9 @@ class ArchitectureEstimate(Estimate):
         }
 
     def __str__(self) -> str:
-        from flashnas.report.terminal_estimate import estimate_text
+        from flashnas.report.results import estimate_text
 
-        architecture, full, model, workload = self.context
-        return estimate_text(architecture, self, full, model, workload)
+        return estimate_text(self, *self.context)
 
 
 @takes(EstimateOptions)

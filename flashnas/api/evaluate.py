@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from flashnas.api.calling import Figures, silent, takes
+from flashnas.api.calling import Result, silent, takes
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.data.corpus import from_hub
 
@@ -62,8 +63,29 @@ class EvalOptions(Settings, where="eval"):
             self.wrong("text", "must be given, or tasks (--tasks): there is nothing to evaluate on")
 
 
+@dataclass(frozen=True)
+class EvaluationResult(Result):
+    """What a model is worth.
+
+    score: of the text (bits_per_byte, nats_per_token, tokens, bytes, window, stride), or None.
+    file: the written eval.json. tasks: metrics, errors, samples and shots by name.
+    """
+
+    score: dict[str, Any] | None
+    file: str
+    tasks: dict[str, dict[str, Any]]
+    figures: list[tuple[str, str, float, str]] = field(repr=False)
+    warnings: tuple[str, ...] = field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        lines = [f"{on}: {metric} {value:.4f} ({how})" for on, metric, value, how in self.figures]
+        return "\n".join([*lines, f"results {self.file}"])
+
+
 @takes(EvalOptions)
-def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] = silent) -> Figures:
+def evaluate(
+    options: EvalOptions, *, progress: Callable[[int, int], None] = silent
+) -> EvaluationResult:
     """Score a trained network on a text of one's own, in bits per byte, and on tasks of
     lm-evaluation-harness.
 
@@ -79,9 +101,7 @@ def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] = sil
     networks in its folder `trained`.
 
     Returns:
-        Figures: `score` of the text (bits_per_byte, nats_per_token, tokens, bytes, window, stride;
-            or None),
-        `tasks` (metrics, errors, samples and shots by name) and `file`, the written eval.json.
+        An EvaluationResult: `score` of the text, `tasks` and `file`.
 
     Raises:
         ConfigError: for a wrong option, or a task that cannot be run.
@@ -126,18 +146,10 @@ def evaluate(options: EvalOptions, *, progress: Callable[[int, int], None] = sil
             )
     tasks = run_tasks(source, options.tasks, options.task_path) if options.tasks else {}
     figures = write_results(source, {} if text is None else {text.sha256: text}, tasks).figures()
-    values = {
-        "score": text and asdict(text),
-        "file": f"{source.folder}/{EVALUATION}",
-        "tasks": {name: asdict(task) for name, task in tasks.items()},
-    }
-    return Figures(
-        values,
-        lambda _: "\n".join(
-            [
-                *(f"{on}: {metric} {value:.4f} ({how})" for on, metric, value, how in figures),
-                f"results {values['file']}",
-            ]
-        ),
-        tuple(warnings),
+    return EvaluationResult(
+        score=None if text is None else asdict(text),
+        file=f"{source.folder}/{EVALUATION}",
+        tasks={name: asdict(task) for name, task in tasks.items()},
+        figures=list(figures),
+        warnings=tuple(warnings),
     )

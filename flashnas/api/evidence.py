@@ -4,10 +4,10 @@ disagree.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from flashnas.api.calling import Figures, takes
+from flashnas.api.calling import Result, takes
 from flashnas.base.settings import BARE, Settings, option
 from flashnas.base.text import EVIDENCE_HELP
 
@@ -37,8 +37,39 @@ class EvidenceOptions(Settings, where="evidence"):
             )
 
 
+@dataclass(frozen=True)
+class EvidenceResult(Result):
+    """What others have trained.
+
+    publications, disagreement, rows: what they are, how far they differ, and how many rows of each
+    kind there are. evidence: the file of own trainings. mixes: what they say of two mixes.
+    left_out: the figures of models that have not seen the publication of a row: `models`; over the
+    pairs that all models have: `models_common`; of choices by them: `regret`. warnings: such as
+    that own trainings contradict the publications.
+    """
+
+    publications: list[dict[str, Any]]
+    disagreement: dict[str, Any]
+    evidence: str | None
+    rows: dict[str, int]
+    mixes: dict[str, Any] | None = None
+    left_out: dict[str, Any] | None = field(default=None, repr=False)
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        values = {**super().to_dict(), **(self.left_out or {})}
+        if self.mixes is None:
+            del values["mixes"]
+        return values
+
+    def __str__(self) -> str:
+        from flashnas.report.results import evidence_text
+
+        return evidence_text(self.to_dict())
+
+
 @takes(EvidenceOptions)
-def evidence(options: EvidenceOptions) -> Figures:
+def evidence(options: EvidenceOptions) -> EvidenceResult:
     """List the full trainings that others have published, and say what they show of two mixes.
     Nothing is trained.
 
@@ -48,11 +79,8 @@ def evidence(options: EvidenceOptions) -> Figures:
     the rows that flashnas ships.
 
     Returns:
-        Figures: `publications`, `disagreement`, `rows` and, for two mixes, `mixes`; with `left_out`
-            also
-        `models`, the figures of each model, and `models_common`, the same over the pairs that all
-        models have; `warnings`, such as that own trainings contradict the publications. `print`
-        shows them.
+        An EvidenceResult: `publications`, `disagreement`, `rows` and, for two mixes, `mixes`; with
+            `left_out`, the figures of the models.
 
     Raises:
         ConfigError: for a CSV that is wrong, with file, line, rule and value.
@@ -62,27 +90,28 @@ def evidence(options: EvidenceOptions) -> Figures:
     from flashnas.evidence.proxies import short_trainings
     from flashnas.evidence.publications import contradiction, disagreement, publications, two_mixes
     from flashnas.evidence.trainings import read_published
-    from flashnas.report.terminal_evidence import evidence_text
 
     model, shipped = full_loss(options.evidence), load()
     rows = read_published() + ([] if options.evidence is None else own_rows(options.evidence))
-    values: dict[str, Any] = {
-        "publications": publications(rows, model),
-        "disagreement": disagreement(rows, model),
-        "evidence": options.evidence,
-        "rows": {
+    mixes = models = None
+    if options.mixes:
+        one, other = options.mixes
+        mixes = two_mixes(one, other, rows, model)
+    if options.left_out is not None:
+        kept_back = read_published(None if options.left_out == BARE else options.left_out)
+        models = {"left_out": options.left_out, **left_out(kept_back, short_trainings(kept_back))}
+    words = contradiction(options.evidence) if options.evidence is not None else ""
+    return EvidenceResult(
+        publications=publications(rows, model),
+        disagreement=disagreement(rows, model),
+        evidence=options.evidence,
+        rows={
             "trainings": len(rows),
             "shapes": len(shipped.shapes),
             "ffn_shares": len(shipped.ffn_shares),
             "recall": len(shipped.recall),
         },
-    }
-    if options.mixes:
-        one, other = options.mixes
-        values["mixes"] = two_mixes(one, other, rows, model)
-    if options.left_out is not None:
-        kept_back = read_published(None if options.left_out == BARE else options.left_out)
-        values |= {"left_out": options.left_out, **left_out(kept_back, short_trainings(kept_back))}
-    words = contradiction(options.evidence) if options.evidence is not None else ""
-    values["warnings"] = [words] if words else []
-    return Figures(values, evidence_text, tuple(values["warnings"]))
+        mixes=mixes,
+        left_out=models,
+        warnings=(words,) if words else (),
+    )

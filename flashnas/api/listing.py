@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from flashnas.api.calling import Figures, takes
+from flashnas.api.calling import Result, takes
 from flashnas.base.documents import read_yaml
 from flashnas.base.registry import PACKAGE, load_object, shipped_names
 from flashnas.base.settings import Settings, option
@@ -190,21 +190,39 @@ class ListOptions(Settings, where="list"):
             self.wrong("show", f"is for {', '.join(SHOWN)}; got {self.kind or 'no kind'}")
 
 
+@dataclass(frozen=True)
+class NamesResult(Result):
+    """kind: of what. names: name -> description. shown: of one of them, what `show` prints."""
+
+    kind: str | None
+    names: dict[str, str]
+    shown: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        values = super().to_dict()
+        return values if self.shown is not None else {"kind": self.kind, "names": self.names}
+
+    def __str__(self) -> str:
+        if self.shown is not None:
+            return self.shown
+        width = max(map(len, self.names), default=0)
+        lines = [f"{name:<{width}}  {words}".rstrip() for name, words in self.names.items()]
+        return "\n".join(lines or [f"no {self.kind}"])
+
+
 @takes(ListOptions)
-def names(options: ListOptions) -> Figures:
+def names(options: ListOptions) -> NamesResult:
     """As `list_names`; the result prints as the command line shows it.
 
     Returns:
-        Figures: `kind` and `names`, name -> description; with `show` also `shown`, what it prints.
+        A NamesResult: `kind` and `names`, name -> description; with `show` also `shown`.
     """
     if options.kind is None:
-        return Figures(
-            {"kind": None, "names": {kind: words for kind, (words, _) in KINDS.items()}}, _listed
-        )
+        return NamesResult(None, {kind: words for kind, (words, _) in KINDS.items()})
     listed = KINDS[options.kind][1]
     choices = load_object(listed).described() if isinstance(listed, str) else listed()
     if options.show is None:
-        return Figures({"kind": options.kind, "names": choices}, _listed)
+        return NamesResult(options.kind, choices)
     if options.show not in choices:
         options.wrong("show", one_of("", options.show, choices).strip())
     text = (
@@ -212,10 +230,7 @@ def names(options: ListOptions) -> Figures:
         if options.kind == "operators"
         else _texts(options.kind)[options.show].read_text(encoding="utf-8").rstrip()
     )
-    return Figures(
-        {"kind": options.kind, "names": {options.show: choices[options.show]}, "shown": text},
-        lambda values: str(values["shown"]),
-    )
+    return NamesResult(options.kind, {options.show: choices[options.show]}, text)
 
 
 def _operator_text(name: str) -> str:
@@ -240,12 +255,3 @@ def _operator_text(name: str) -> str:
         for field, least in fields
     ]
     return "\n".join(lines if fields else lines[:-1])
-
-
-def _listed(values: dict[str, Any]) -> str:
-    if not values["names"]:
-        return f"no {values['kind']}"
-    width = max(map(len, values["names"]))
-    return "\n".join(
-        f"{name:<{width}}  {words}".rstrip() for name, words in values["names"].items()
-    )

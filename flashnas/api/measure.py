@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flashnas.api.calling import (
     SPACE,
     TABLE,
-    Figures,
+    Result,
     calibration_option,
     check_out,
     silent,
@@ -94,26 +94,49 @@ class ProfileOptions(Settings, where="profile"):
                 f"must be all or a whole number from 1 to {usable_cores()}, the usable"
                 f" cores; got {self.threads!r:.60}",
             )
-        for field in dataclasses.fields(self):
-            if field.name in SHARED or getattr(self, field.name) == field.default:
+        for own in dataclasses.fields(self):
+            if own.name in SHARED or getattr(self, own.name) == own.default:
                 continue
-            able = [name for name in RUNTIMES if RUNTIMES[name].has_option(field.name)]
+            able = [name for name in RUNTIMES if RUNTIMES[name].has_option(own.name)]
             if self.runtime not in able:
                 rule = f"is for --runtime {' or '.join(able)}; got --runtime {self.runtime}"
-                self.wrong(field.name, rule)
+                self.wrong(own.name, rule)
+
+
+@dataclass(frozen=True)
+class Measurements(Result):
+    """table: the folder. measured, known: rows that were timed now, and that were there. record: of
+    the measurement. warnings: what makes the rows doubtful."""
+
+    table: str
+    measured: int
+    known: int
+    record: dict[str, Any]
+    warnings: tuple[str, ...] = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        values = super().to_dict()
+        return {**values, **values.pop("record")}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.table}: {self.measured} rows measured, {self.known} were there; use it with"
+            f" --table {self.table}"
+        )
 
 
 @takes(ProfileOptions)
-def profile(options: ProfileOptions, *, progress: Callable[[int, int], None] = silent) -> Figures:
+def profile(
+    options: ProfileOptions, *, progress: Callable[[int, int], None] = silent
+) -> Measurements:
     """Measure on this device what a search space needs for some workloads and its table lacks.
 
     What the table has already, from the same stack, mode and dtype, is kept. An interrupted
     measurement continues where it stopped.
 
     Returns:
-        Figures: `table`, the folder; rows that were `measured` now and `known` before; the record
-            of the
-        measurement; `warnings`, what makes the rows doubtful.
+        Measurements: `table`, the folder; rows that were `measured` now and `known` before; the
+            `record` of the measurement; `warnings`, what makes the rows doubtful.
 
     Raises:
         ConfigError: for an option that this machine cannot fulfil, such as cuda without a CUDA
@@ -137,15 +160,9 @@ def profile(options: ProfileOptions, *, progress: Callable[[int, int], None] = s
     workloads = [load_workload(text) for text in options.workload]
     target = RUNTIMES[options.runtime].of_options(options)
     folder = out or Path("latency_tables") / target.table_name()
-    values = {"table": str(folder), **measure(space, workloads, folder, target, progress)}
-    return Figures(
-        values,
-        lambda values: (
-            f"{folder}: {values['measured']} rows measured, {values['known']}"
-            f" were there; use it with --table {folder}"
-        ),
-        doubts(values),
-    )
+    found = measure(space, workloads, folder, target, progress)
+    measured, known = found.pop("measured"), found.pop("known")
+    return Measurements(str(folder), measured, known, found, doubts(found))
 
 
 def doubts(values: dict[str, Any]) -> tuple[str, ...]:
@@ -210,16 +227,38 @@ class ValidateOptions(Settings, where="validate"):
             )
 
 
+@dataclass(frozen=True)
+class ValidationResult(Result):
+    """A table's predictions against timed models; as flashnas.latency.validation.Validation, in
+    plain figures."""
+
+    table: str
+    mode: str
+    architectures: list[dict[str, Any]]
+    metrics: list[dict[str, Any]]
+    before: list[dict[str, Any]] | None
+    corrections: dict[str, dict[str, float]]
+    carriers: dict[str, dict[str, dict[str, float]]]
+    left_out: list[list[str]]
+
+    def __str__(self) -> str:
+        from flashnas.report.results import validation_text
+
+        return validation_text(self.to_dict())
+
+
 @takes(ValidateOptions)
-def validate(options: ValidateOptions, *, progress: Callable[[int, int], None] = silent) -> Figures:
+def validate(
+    options: ValidateOptions, *, progress: Callable[[int, int], None] = silent
+) -> ValidationResult:
     """Build sampled architectures of a space, time them end to end, and compare with a table's
     predictions.
 
     The residuals are kept in the table, where `search(confidence=..)` finds them.
 
     Returns:
-        Figures: `architectures`, each predicted and measured, and `metrics` (errors, bias and rank
-        correlation). `print` shows them.
+        A ValidationResult: `architectures`, each predicted and measured, and `metrics` (errors,
+            bias and rank correlation).
 
     Raises:
         TableError: the table is of another device, stack or runtime, or there is nothing to
@@ -238,7 +277,6 @@ def validate(options: ValidateOptions, *, progress: Callable[[int, int], None] =
     from flashnas.latency.validation import validate as compare
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.target import rows_of, target_like
-    from flashnas.report.terminal_device import validation_text
     from flashnas.space.load import load_operator_space
 
     table = LatencyTable.load(options.table)
@@ -270,4 +308,4 @@ def validate(options: ValidateOptions, *, progress: Callable[[int, int], None] =
     )
     if not options.allow_other_stack:
         store(result, space, workload, seed=options.seed, calibrate=options.calibrate)
-    return Figures(result.to_dict(), validation_text)
+    return ValidationResult(**result.to_dict())

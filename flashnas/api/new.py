@@ -8,9 +8,8 @@ import keyword
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from flashnas.api.calling import Figures, check_out, takes
+from flashnas.api.calling import Result, check_out, takes
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import shipped_root
 from flashnas.base.settings import REQUIRED, Settings, option
@@ -49,15 +48,28 @@ class NewOptions(Settings, where="new"):
             object.__setattr__(self, "out", Path(f"flashnas-{self.name}"))
 
 
+@dataclass(frozen=True)
+class NewPackage(Result):
+    kind: str
+    name: str
+    out: str
+    files: list[str]
+
+    def __str__(self) -> str:
+        out = self.out
+        last = f"install and test it: pip install --editable {out} && python -m pytest {out}"
+        return "\n".join([*self.files, last])
+
+
 @takes(NewOptions)
-def new(options: NewOptions) -> Figures:
+def new(options: NewOptions) -> NewPackage:
     """Write a package that adds an operator, and tests that it passes.
 
     It is an example of flashnas under another name: change it step by step, and keep its test
     green.
 
     Returns:
-        Figures: `out`, the folder, and `files`.
+        A NewPackage: `out`, the folder, and `files`.
     """
     from flashnas.operators import OPERATORS
 
@@ -94,10 +106,4 @@ def new(options: NewOptions) -> Figures:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(renamed(path.read_text(encoding="utf-8")), encoding="utf-8")
                 files.append(str(target))
-    return Figures({"kind": options.kind, "name": name, "out": str(out), "files": files}, _text)
-
-
-def _text(values: dict[str, Any]) -> str:
-    out = values["out"]
-    last = f"install and test it: pip install --editable {out} && python -m pytest {out}"
-    return "\n".join([*values["files"], last])
+    return NewPackage(options.kind, name, str(out), files)

@@ -115,7 +115,7 @@ class Pareto:
         return {**self.answer.to_dict(), "out": None if self.path is None else str(self.path)}
 
     def __str__(self) -> str:
-        from flashnas.report.terminal_pareto import pareto_text
+        from flashnas.report.results import pareto_text
 
         text = pareto_text(self.answer)
         if self.path is None:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashnas.api.calling import Figures, takes
+from flashnas.api.calling import Result, takes
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.settings import Settings, option
+from flashnas.base.text import MISSING, duration, number, table
 from flashnas.runs.layout import CONFIG, JOURNAL, TRIALS
 
 
@@ -20,16 +21,52 @@ class RunsOptions(Settings, where="runs"):
     )
 
 
+@dataclass(frozen=True)
+class RunsResult(Result):
+    folder: str
+    runs: list[dict[str, Any]]
+
+    def __str__(self) -> str:
+        lines = []
+        for entry in self.runs:
+            name, state = Path(entry["run"]).resolve().name, entry["state"]
+            if "problem" in entry:
+                lines.append({"name": name, "state": state, "best": entry["problem"]})
+                continue
+            if "written_s" in entry:
+                state = f"last trial {duration(round(entry['written_s']))} ago"
+            best = [f"{objective} {number(value)}" for objective, value in entry["best"].items()]
+            started = str(entry["started"] or MISSING)[:16].replace("T", " ")
+            more = {"name": name, "state": state, "started": started, "best": ", ".join(best)}
+            lines.append({**entry, **more})
+        blank = dict.fromkeys(
+            ("started", "space", "device", "workload", "budget_ms", "networks", "front"), None
+        )
+        cells = {
+            "<run": "{name}",
+            "<state": "{state}",
+            "<started": "{started}",
+            "<space": "{space}",
+            "<device": "{device}",
+            "<workload": "{workload}",
+            "budget (ms)": "{budget_ms!n}",
+            "networks": "{networks}",
+            "front": "{front}",
+            "<best of each objective": "{best}",
+        }
+        shown = table([{**blank, **line} for line in lines], cells)
+        return shown if lines else f"no runs in {self.folder}"
+
+
 @takes(RunsOptions)
-def runs(options: RunsOptions) -> Figures:
+def runs(options: RunsOptions) -> RunsResult:
     """The searches in a folder, the newest first. Nothing is trained or timed.
 
     Returns:
-        Figures: `folder` and `runs`, one mapping for each: `run`, `state` (finished, not finished
-            or
-        unreadable), `space`, `device`, `workload`, `budget_ms`, `trials`, `front` and what is best
-        in each objective, `best`; of an unfinished run `written_s`, the seconds since its last
-        trial; of one that cannot be read `problem`.
+        A RunsResult: `folder` and `runs`, one mapping for each: `run`, `state` (finished, not
+            finished or unreadable), `space`, `device`, `workload`, `budget_ms`, `trials`, `front`
+            and what is best in each objective, `best`; of an unfinished run `written_s`, the
+            seconds since its last trial; of one that cannot be read `problem`.
 
     Raises:
         RunError: the folder does not exist.
@@ -46,7 +83,7 @@ def runs(options: RunsOptions) -> Figures:
         _summary(path) for path in (folder, *sorted(folder.iterdir())) if (path / CONFIG).is_file()
     ]
     entries.sort(key=lambda entry: str(entry.get("started")), reverse=True)
-    return Figures({"folder": str(folder), "runs": entries}, _table)
+    return RunsResult(str(folder), entries)
 
 
 def _summary(path: Path) -> dict[str, Any]:
@@ -82,42 +119,3 @@ def _summary(path: Path) -> dict[str, Any]:
         "best": best,
         **({} if finished else {"written_s": round(time.time() - written, 1)}),
     }
-
-
-def _table(values: dict[str, Any]) -> str:
-    from flashnas.base.text import MISSING, columns, duration, number
-
-    def line(entry: dict[str, Any]) -> tuple[str, ...]:
-        name = Path(entry["run"]).resolve().name
-        if "problem" in entry:
-            return (name, "unreadable", *[MISSING] * 7, entry["problem"])
-        state = entry["state"]
-        if "written_s" in entry:
-            state = f"last trial {duration(round(entry['written_s']))} ago"
-        best = ", ".join(f"{name} {number(value)}" for name, value in entry["best"].items())
-        return (
-            name,
-            state,
-            str(entry["started"] or MISSING)[:16].replace("T", " "),
-            *(str(entry[key] or MISSING) for key in ("space", "device", "workload")),
-            number(entry["budget_ms"], 5),
-            str(entry["networks"]),
-            str(entry["front"]),
-            best or MISSING,
-        )
-
-    if not values["runs"]:
-        return f"no runs in {values['folder']}"
-    header = (
-        "run",
-        "state",
-        "started",
-        "space",
-        "device",
-        "workload",
-        "budget (ms)",
-        "networks",
-        "front",
-        "best of each objective",
-    )
-    return "\n".join(columns([header, *map(line, values["runs"])], left=range(6)))

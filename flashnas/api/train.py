@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashnas.api.calling import ARCHITECTURE, Figures, Quiet, check_out, takes
+from flashnas.api.calling import ARCHITECTURE, Quiet, Result, check_out, takes
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
 from flashnas.base.system import keep_memory, limit_threads
 from flashnas.base.text import MAX_TOKENS
@@ -109,10 +109,40 @@ class TrainOptions(Settings, where="train"):
             self.wrong("resume", "needs --out, the folder of the training to continue")
 
 
+@dataclass(frozen=True)
+class TrainingResult(Result):
+    """A finished training: its folders and network, and the fields of
+    flashnas.training.trainer.Score."""
+
+    run: str
+    final: str
+    notation: str
+    hash: str
+    params: int
+    loss: float
+    bits_per_byte: float
+    curve: list[list[float]]
+    tokens: int
+    tokens_per_s: float
+    seconds: float
+    seed: int
+    proxy_params: int
+    backends: dict[str, str]
+    resumed_at_step: int
+    processes: int
+
+    def __str__(self) -> str:
+        return (
+            f"loss {self.loss:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte after"
+            f" {self.tokens:,} tokens at {self.tokens_per_s:,.0f} tokens/s"
+            f" ({self.params:,} parameters)\nweights {self.final}/"
+        )
+
+
 @takes(TrainOptions)
 def train(
     options: TrainOptions, *, progress: TrainProgress | None = None, command: str = "flashnas.train"
-) -> Figures:
+) -> TrainingResult:
     """Train one architecture, with checkpoints; alone, or by several processes that torchrun
     started.
 
@@ -120,10 +150,9 @@ def train(
         progress (TrainProgress): an object with `note(text)` and `update(step, of_steps)`.
 
     Returns:
-        Figures: `loss` in nats per token and `bits_per_byte`, both of the validation slice; `run`
-            and
-        `final`, the folders of the training and of the weights; `curve`, `tokens`, `tokens_per_s`,
-        `params`, `notation` and `hash`.
+        A TrainingResult: `loss` in nats per token and `bits_per_byte`, both of the validation slice;
+            `run` and `final`, the folders of the training and of the weights; `curve`, `tokens`,
+            `tokens_per_s`, `params`, `notation` and `hash`.
 
     Raises:
         ConfigError: for an option, recipe or corpus that cannot be used.
@@ -149,16 +178,7 @@ def train(
     with processes(options.threads) as ranks:
         now = ranks.broadcast_text(time.strftime("%Y%m%d-%H%M%S"))
         job = ranks.run_on_all(lambda: _job(options, now, command))
-        return Figures(run_training(job, ranks, progress or Quiet()), _trained)
-
-
-def _trained(values: dict[str, Any]) -> str:
-    return (
-        f"loss {values['loss']:.4f} nats/token, {values['bits_per_byte']:.4f} bits/byte after"
-        f" {values['tokens']:,} tokens"
-        f" at {values['tokens_per_s']:,.0f} tokens/s ({values['params']:,} parameters)\nweights"
-        f" {values['final']}/"
-    )
+        return TrainingResult(**run_training(job, ranks, progress or Quiet()))
 
 
 def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
@@ -242,17 +262,42 @@ class ExportOptions(Settings, where="export"):
     )
 
 
+@dataclass(frozen=True)
+class ExportResult(Result):
+    """A network that was written for another program. parity: largest difference from the original
+    over its largest logit, by what was compared."""
+
+    out: str
+    to: str
+    notation: str
+    hash: str
+    params: int
+    dtype: str
+    source: str
+    parity: dict[str, float]
+    notes: list[str]
+
+    def __str__(self) -> str:
+        parity = [f"{name.replace('_', ' ')} {value:.1e}" for name, value in self.parity.items()]
+        lines = [
+            f"{self.out}: {self.notation}",
+            f"{self.params:,} parameters in {self.dtype}, {self.source}",
+            f"checked against the original (largest difference / largest logit): {', '.join(parity)}",
+            *(f"note: {note}" for note in self.notes),
+        ]
+        return "\n".join(lines)
+
+
 @takes(ExportOptions)
-def export(options: ExportOptions) -> Figures:
+def export(options: ExportOptions) -> ExportResult:
     """Write a network for another program: llama.cpp, transformers, lm-evaluation-harness.
 
     That program computes the written network; the folder exists only if it
     agrees with the original.
 
     Returns:
-        Figures: `out`, the folder, `to`, `notation`, `params`, `dtype`, `parity` (largest
-            difference from
-        the original over its largest logit, by what was compared) and `notes`.
+        An ExportResult: `out`, the folder, `to`, `notation`, `params`, `dtype`, `parity` (largest
+            difference from the original over its largest logit, by what was compared) and `notes`.
 
     Raises:
         ExportError: the target cannot hold the network, or the written network computes something
@@ -272,20 +317,4 @@ def export(options: ExportOptions) -> Figures:
 
     source = load_source(options.source, init_seed=options.init_seed, tokenizer=options.tokenizer)
     own = {name: value for name, value in vars(options).items() if name not in EVERY_FORMAT}
-    return Figures(
-        export_network(source, options.to, out, dtype=options.dtype, options=own), _exported
-    )
-
-
-def _exported(values: dict[str, Any]) -> str:
-    parity = ", ".join(
-        f"{name.replace('_', ' ')} {value:.1e}" for name, value in values["parity"].items()
-    )
-    return "\n".join(
-        [
-            f"{values['out']}: {values['notation']}",
-            f"{values['params']:,} parameters in {values['dtype']}, {values['source']}",
-            f"checked against the original (largest difference / largest logit): {parity}",
-            *(f"note: {note}" for note in values["notes"]),
-        ]
-    )
+    return ExportResult(**export_network(source, options.to, out, dtype=options.dtype, options=own))

@@ -25,7 +25,7 @@ from flashnas.latency.validation import (
     validate,
 )
 from flashnas.latency.workload import Workload
-from flashnas.report.terminal_device import validation_text
+from flashnas.report.results import validation_text
 from flashnas.space import load_space
 
 TINY = load_space("tiny")
