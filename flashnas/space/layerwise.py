@@ -168,6 +168,8 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         layers = genotype.layers[: self.depth[1]] or self.names[:1]
         layers += layers[-1:] * (self.depth[0] - len(layers))
         layers = self._complete(list(layers))
+        if self._uniquely_read:
+            return LayerwiseGenotype(layers)
         repaired = self.find(self.operators(LayerwiseGenotype(layers)))
         assert repaired is not None, genotype
         return repaired
