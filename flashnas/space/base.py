@@ -169,19 +169,20 @@ class SearchSpace(ABC, Generic[G]):
                 seen.add(genotype)
                 yield genotype
 
-    @cached_property
-    def feature_names(self) -> tuple[str, ...]:
-        """Names of the entries of `features`."""
-        return tuple(name for name, _ in self._columns())
-
     def features(self, genotype: G) -> np.ndarray:
-        """The genotype as numbers for a surrogate model of the loss, float64 [len(feature_names)].
+        """The genotype as numbers for a surrogate model of the loss, float64 [F].
 
         Here: numbers of the encoding as they are (their logarithm where the distribution is
         logarithmic), and one column of 0 and 1 for each choice.
         """
-        values = self.encode(genotype)
-        return np.array([column(values) for _, column in self._columns()], dtype=np.float64)
+        values, columns = self.encode(genotype), list[float]()
+        for name, distribution in self.distributions().items():
+            value: Any = values[name]
+            if (choices := getattr(distribution, "choices", None)) is not None:
+                columns += [float(value == choice) for choice in choices]
+            else:
+                columns.append(math.log(value) if getattr(distribution, "log", False) else value)
+        return np.array(columns, dtype=np.float64)
 
     def to_dict(self) -> dict[str, Any]:
         """All that defines the space, JSON-ready; its name and path do not. A run continues only
@@ -204,21 +205,6 @@ class SearchSpace(ABC, Generic[G]):
         """16 hex digits; equal for two spaces exactly when all their settings are."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def _columns(self) -> list[tuple[str, Any]]:
-        """(name, encoding -> number) of each feature."""
-        result: list[tuple[str, Any]] = []
-        for name, distribution in self.distributions().items():
-            if (choices := getattr(distribution, "choices", None)) is not None:
-                result += [
-                    (f"{name} = {choice}", lambda values, n=name, c=choice: float(values[n] == c))
-                    for choice in choices
-                ]
-            elif getattr(distribution, "log", False):
-                result.append((f"log {name}", lambda values, n=name: math.log(values[n])))
-            else:
-                result.append((name, lambda values, n=name: float(values[n])))
-        return result
 
 
 def _count(distribution: Any) -> float:

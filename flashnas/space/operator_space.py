@@ -7,7 +7,6 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -160,10 +159,6 @@ class OperatorSpace(SearchSpace[G]):
         """The number of operators."""
         return float(len(self.operators(genotype)))
 
-    @cached_property
-    def feature_names(self) -> tuple[str, ...]:
-        return list_feature_names(self.kinds())
-
     def features(self, genotype: G) -> np.ndarray:
         """Counts, shares and switches of the operator list (`list_features`)."""
         return list_features(self.operators(genotype), self.kinds())
@@ -194,37 +189,26 @@ class OperatorSpace(SearchSpace[G]):
 
 # -- an operator list as numbers ------------------------------------------------------------------
 
-THIRDS = ("first", "second", "last")  # of the depth
-
-
-def list_feature_names(kinds: Sequence[OperatorSpec]) -> tuple[str, ...]:
-    """Names of the entries of `list_features`."""
-    counts = [f"count {spec}" for spec in kinds]
-    shares = [f"share {spec} in {third} third" for third in THIRDS for spec in kinds]
-    return (*counts, *shares, "ffn share", "depth", "mixer switches")
+PARTS = 3  # of the depth, for each of which the shares of kinds are counted
 
 
 def list_features(operators: Sequence[OperatorSpec], kinds: Sequence[OperatorSpec]) -> np.ndarray:
-    """A nonempty operator list as numbers, float64 [len(list_feature_names(kinds))]. An operator on a border
-    counts in both thirds, by the part of it that lies in each."""
-    index = {spec: i for i, spec in enumerate(kinds)}
-    ids = np.array([index[spec] for spec in operators])
-    depth = len(operators)
-    one_hot = np.zeros((depth, len(kinds)))
-    one_hot[np.arange(depth), ids] = 1.0
-    edges = np.arange(depth + 1) / depth * len(THIRDS)
-    weights = np.stack(
-        [
-            np.clip(np.minimum(edges[1:], i + 1) - np.maximum(edges[:-1], i), 0.0, None)
-            for i in range(len(THIRDS))
-        ]
-    )
-    mixers = [i for i, spec in zip(ids, operators, strict=True) if spec.mixes_tokens]
-    switches = sum(a != b for a, b in itertools.pairwise(mixers))
+    """A nonempty operator list as numbers, float64 [K + 3 K + 3].
+
+    The count of each kind, its share in each third of the depth, the share of feed-forward layers,
+    the depth, and how often the mixer changes. An operator on a border counts in both thirds, by
+    the part of it that lies in each.
+    """
+    depth, index = len(operators), {spec: i for i, spec in enumerate(kinds)}
+    one_hot = np.eye(len(kinds))[[index[spec] for spec in operators]]
+    edges, starts = np.arange(depth + 1) * PARTS / depth, np.arange(PARTS)[:, None]
+    within = np.minimum(edges[1:], starts + 1) - np.maximum(edges[:-1], starts)
+    mixers = [spec for spec in operators if spec.mixes_tokens]
+    changes = sum(one != other for one, other in itertools.pairwise(mixers))
     return np.concatenate(
         [
             one_hot.sum(0),
-            (weights @ one_hot).ravel(),
-            [1.0 - len(mixers) / depth, float(depth), float(switches)],
+            (np.clip(within, 0.0, None) @ one_hot).ravel(),
+            [1.0 - len(mixers) / depth, depth, changes],
         ]
     )
