@@ -18,7 +18,6 @@ from flashnas.base.documents import LocatedDict, check_keys
 from flashnas.base.errors import SpaceError
 from flashnas.base.text import one_of
 from flashnas.operators import OperatorSpec
-from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.base import Genotype, Value
 from flashnas.space.load import (
     check_distinct,
@@ -107,14 +106,6 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
             choices={" ".join(map(str, choice)): choice for choice in choices},
         )
 
-    @property
-    def mixers(self) -> tuple[OperatorSpec, ...]:
-        return tuple(spec for spec in self._specs if spec.mixes_tokens)
-
-    @property
-    def ffn(self) -> FeedForward | None:
-        return next((spec for spec in self._specs if isinstance(spec, FeedForward)), None)
-
     def kinds(self) -> tuple[OperatorSpec, ...]:
         return self._specs
 
@@ -127,19 +118,22 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     def operators(self, genotype: LayerwiseGenotype) -> tuple[OperatorSpec, ...]:
         return tuple(spec for layer in genotype.layers for spec in self.choices[layer])
 
+    def _has_required(self, operators: Sequence[OperatorSpec]) -> bool:
+        return set(self.require) <= {spec.kind for spec in operators}
+
     def pure_models(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
         """As `OperatorSpace.pure_models`, without those that lack a required operator."""
         return [
             (label, operators)
             for label, operators in super().pure_models()
-            if not set(self.require) - {spec.kind for spec in operators}
+            if self._has_required(operators)
         ]
 
     def find(self, operators: Sequence[OperatorSpec]) -> LayerwiseGenotype | None:
         """Of all genotypes that build the list, the one with the fewest layers, then with the first
         choices."""
         operators = tuple(operators)
-        if set(self.require) - {spec.kind for spec in operators}:
+        if not self._has_required(operators):
             return None
 
         @functools.cache
@@ -253,7 +247,6 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         return {"depth": len(genotype.layers), **layers}
 
     def decode(self, params: Mapping[str, Any]) -> LayerwiseGenotype:
-        self.check_params(params, ("depth", *(f"layer_{i:02d}" for i in range(self.depth[1]))))
         return self.repair(
             LayerwiseGenotype(tuple(params[f"layer_{i:02d}"] for i in range(params["depth"])))
         )
@@ -271,17 +264,16 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     def size(self) -> int:
         """A formula if a list can be read in one way only (not so with `d`, `f` and `d f`); else an
         enumeration."""
-        if self._uniquely_read:
-            total = 0
-            # lists without some required kinds, counted in and out in turn
-            for count in range(len(self.require) + 1):
-                for lacking in itertools.combinations(self.require, count):
-                    names = sum(not self._kinds_of(name) & set(lacking) for name in self.names)
-                    total += (-1) ** count * sum(
-                        names**n for n in range(self.depth[0], self.depth[1] + 1)
-                    )
-            return total
-        return sum(1 for _ in self.enumerate())
+        if not self._uniquely_read:
+            return sum(1 for _ in self.enumerate())
+        total = 0
+        # lists without some required kinds, counted in and out in turn
+        for count in range(len(self.require) + 1):
+            for lacking in itertools.combinations(self.require, count):
+                names = sum(not self._kinds_of(name) & set(lacking) for name in self.names)
+                lists = sum(names**layers for layers in range(self.depth[0], self.depth[1] + 1))
+                total += (-1) ** count * lists
+        return total
 
     @functools.cached_property
     def _uniquely_read(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -31,8 +31,8 @@ class OperatorSpace(SearchSpace[G]):
     """A set of operator lists and the widths that they may take. The width is not part of a
     genotype: the search takes the largest one that meets the budgets.
 
-    A template provides `mixers`, `ffn`, `own_settings`, `operators`, `find`, and of `SearchSpace`
-    the methods `sample`, `mutate`, `repair`, `encode`, `decode`, `distributions`, `size` and
+    A template provides `kinds`, `own_settings`, `operators`, `find`, and of `SearchSpace` the
+    methods `sample`, `mutate`, `repair`, `encode`, `decode`, `distributions`, `size` and
     `enumerate`.
 
     Attributes:
@@ -56,15 +56,9 @@ class OperatorSpace(SearchSpace[G]):
 
     # -- what a template provides
 
-    @property
     @abstractmethod
-    def mixers(self) -> tuple[OperatorSpec, ...]:
-        """The token mixers that the space uses, in the order of its file."""
-
-    @property
-    @abstractmethod
-    def ffn(self) -> FeedForward | None:
-        """The feed-forward network that the space uses, or None."""
+    def kinds(self) -> tuple[OperatorSpec, ...]:
+        """All operators that the space uses, in the order of its file."""
 
     @abstractmethod
     def own_settings(self) -> dict[str, Any]:
@@ -89,9 +83,15 @@ class OperatorSpace(SearchSpace[G]):
         other.__dict__.pop("hash", None)  # of the space as it was
         return other
 
-    def kinds(self) -> tuple[OperatorSpec, ...]:
-        """All operators that the space uses."""
-        return self.mixers + ((self.ffn,) if self.ffn else ())
+    @property
+    def mixers(self) -> tuple[OperatorSpec, ...]:
+        """The token mixers that the space uses."""
+        return tuple(spec for spec in self.kinds() if spec.mixes_tokens)
+
+    @property
+    def ffn(self) -> FeedForward | None:
+        """The feed-forward network that the space uses, or None."""
+        return next((spec for spec in self.kinds() if isinstance(spec, FeedForward)), None)
 
     def architectures(self, genotype: G) -> list[Architecture]:
         return self.widths_of(self.operators(genotype))
@@ -102,13 +102,7 @@ class OperatorSpace(SearchSpace[G]):
 
     def build(self, operators: tuple[OperatorSpec, ...], hidden: int) -> Architecture:
         """An operator list with the space's vocabulary, head and meta tokens."""
-        return Architecture(
-            hidden=hidden,
-            operators=operators,
-            vocab=self.model.vocab,
-            tied=self.model.tied,
-            meta_tokens=self.model.meta_tokens,
-        )
+        return Architecture(hidden=hidden, operators=operators, **vars(self.model))
 
     def widths_of(self, operators: tuple[OperatorSpec, ...]) -> list[Architecture]:
         """An operator list at every width, the widest first."""
@@ -116,10 +110,11 @@ class OperatorSpace(SearchSpace[G]):
 
     def contains(self, architecture: Architecture) -> bool:
         """True if some genotype at some width of the space builds this network."""
-        shared = ModelOptions(
-            vocab=architecture.vocab, tied=architecture.tied, meta_tokens=architecture.meta_tokens
+        shared = vars(self.model)
+        return (
+            all(getattr(architecture, name) == value for name, value in shared.items())
+            and self.locate(architecture) is not None
         )
-        return shared == self.model and self.locate(architecture) is not None
 
     def locate(self, architecture: Architecture) -> G | None:
         """The genotype whose operators, at one of the space's widths, are those of a network,
@@ -172,12 +167,6 @@ class OperatorSpace(SearchSpace[G]):
         }
 
     # -- for templates
-
-    def check_params(self, params: Mapping[str, Any], names: Iterable[str]) -> None:
-        """Raise SpaceError for the first parameter of the encoding that is missing."""
-        for name in names:
-            if name not in params:
-                raise SpaceError(f"{self.path}: the encoding needs the parameter {name!r}")
 
     def first_other(self, genotype: G, changes: Iterable[G]) -> G:
         """The first change that gives another operator list, repaired."""

@@ -19,7 +19,6 @@ from flashnas.base.documents import LocatedDict, check_keys
 from flashnas.base.errors import SpaceError
 from flashnas.base.text import one_of
 from flashnas.operators import OperatorSpec
-from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.base import Value
 from flashnas.space.load import (
     MAX_DEPTH,
@@ -116,13 +115,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         )
         return cls(name=name, path=data.path, hidden_sizes=widths, model=model, rules=rules)
 
-    @property
-    def mixers(self) -> tuple[OperatorSpec, ...]:
-        return self.rules.mixers
-
-    @property
-    def ffn(self) -> FeedForward | None:
-        return self.rules.ffn if max(self.rules.ffns) else None
+    def kinds(self) -> tuple[OperatorSpec, ...]:
+        return (*self.rules.mixers, *[self.rules.ffn] * (max(self.rules.ffns) > 0))
 
     def own_settings(self) -> dict[str, Any]:
         rules = self.rules
@@ -237,7 +231,6 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
 
     def decode(self, params: Mapping[str, Any]) -> ThreeStageGenotype:
         fields = [field.name for field in dataclasses.fields(Stage)]
-        self.check_params(params, (f"{stage}_{field}" for stage in STAGES for field in fields))
         early, middle, late = (
             Stage(**{field: params[f"{stage}_{field}"] for field in fields}) for stage in STAGES
         )

@@ -108,8 +108,6 @@ def test_foreign_choice_is_refused():
     space = load_space("layerwise")
     with pytest.raises(SpaceError, match=re.escape("layer 0 must be one of a f, swa f, m f, m2 f")):
         space.repair(LayerwiseGenotype(("kda f",)))
-    with pytest.raises(SpaceError, match="needs the parameter 'depth'"):
-        space.decode({})
 
 
 def test_baselines_have_what_every_network_of_the_space_needs(case):
