@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 # name -> module that defines it
 _PUBLIC = {
     "search": "flashnas.api.search",
+    "convert": "flashnas.api.convert",
     "estimate": "flashnas.api.estimate",
     "profile": "flashnas.api.measure",
     "validate": "flashnas.api.measure",
@@ -56,6 +57,7 @@ __all__ = [
     "SearchSpace",
     "Workload",
     "__version__",
+    "convert",
     "doctor",
     "estimate",
     "evaluate",
@@ -90,7 +92,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Four functions have the name of a room: search, report, runs and export. Python binds a room
+    """Five functions have the name of a room: search, convert, report, runs and export. Python binds a room
     to its name here when it is first imported; this keeps the name for the function. `from
     flashnas.search import ..` is not affected."""
 

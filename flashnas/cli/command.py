@@ -111,6 +111,9 @@ SEARCH = Command(
     resumable=True,
 )
 ESTIMATE = _api("latency, memory and size of one architecture", "estimate:estimate")
+CONVERT = _api(
+    "which layers of a pretrained model may go, within a budget", "convert:convert", "measurements"
+)
 EVIDENCE = _api("published full trainings, and what they say of two mixes", "evidence:evidence")
 PROFILE = _api("measure on this device what a space needs", "measure:profile", "measurements")
 VALIDATE = _api(
@@ -154,6 +157,7 @@ COMMANDS: Registry[Command] = Registry(
         name: f"flashnas.cli.command:{name.upper().replace('-', '_')}"
         for name in (
             "search",
+            "convert",
             "estimate",
             "evidence",
             "profile",

@@ -1,0 +1,46 @@
+"""Which layers of a pretrained model may go, within a budget of milliseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flashnas.api.calling import Figures, check_out, silent, takes
+from flashnas.convert.config import ConvertConfig
+
+
+@takes(ConvertConfig)
+def convert(
+    options: ConvertConfig,
+    *,
+    progress: Callable[[int, int], None] = silent,
+    note: Callable[[str], None] = silent,
+    command: str = "flashnas.convert",
+) -> Figures:
+    """Find which layers of a pretrained model may become a window, narrower, or nothing, so that it
+    keeps a budget of milliseconds. Nothing is trained.
+
+    Each change is scored alone on a text: by its KL to the model, and by how much of the model's
+    own recall is left. Sets of changes are measured to learn how they add up; the set of the lowest
+    expected KL is then chosen exactly, and measured on text that nothing was chosen by. What was
+    measured stays in the folder: a killed conversion goes on, and another budget, table or workload
+    in the same folder uses it.
+
+    Returns:
+        Figures: `answers`, for each budget the layout, how sure each layer is, other placements of
+            as many changes, and the folder of its weights; `finalists`, predicted and measured;
+            `singles`, `law`, `loss`, `model_ms`. `print` shows them.
+
+    Raises:
+        WeightsError, ArchitectureError: the model cannot be read.
+        BudgetError: no layout meets a budget, or the model itself does.
+        CorpusError: the text is too short.
+        ConfigError: for an option that does not suit the model.
+        RunError: the folder holds measurements of another question.
+    """
+    check_out(options)
+
+    from flashnas.convert.answer import conversion_text
+    from flashnas.convert.loop import convert_model
+
+    values = convert_model(options, note=note, progress=progress, command=command)
+    return Figures(values, conversion_text)

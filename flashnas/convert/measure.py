@@ -1,0 +1,266 @@
+"""What a changed network loses: KL to its teacher, loss on text, recall; kept as it is measured.
+
+Shapes: N documents, T context, D hidden, V vocabulary, S scored positions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flashnas.base.documents import convert
+from flashnas.base.errors import RunError
+from flashnas.base.foreign import read_json_lines
+from flashnas.base.system import append_synced, disk_errors, drop_torn_line
+from flashnas.convert.choices import Choice, Layout, converted, key_of
+from flashnas.convert.texts import Draw
+from flashnas.network.model import Block, HybridLM
+from flashnas.operators.feed_forward.layer import FeedForwardLayer, swiglu
+
+POSITIONS = 256  # of a document whose logits are compared
+TEACHER_BYTES = 1 << 30  # of the teacher's log-probabilities, which are kept
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one layout on one draw. kl, loss: nats per token, one for each document. recalled: share
+    of the teacher's probes, one for each prompt. block_error: of a single change, squared, of the
+    square of what the layer added."""
+
+    kl: list[float]
+    loss: list[float]
+    recalled: list[float]
+    block_error: float = 0.0
+
+
+class Student:
+    """The teacher with changed layers, on one draw of text.
+
+    Layouts that first change a late layer start from the teacher's stream there. Matrices are in
+    bfloat16 where the processor multiplies them fast; norms and the stream are in float32.
+    """
+
+    def __init__(self, teacher: HybridLM, draw: Draw) -> None:
+        self.teacher, self.draw = teacher.eval(), draw
+        self.device = teacher.embedding.weight.device
+        self.dtype = _fast_dtype(self.device)
+        self.rows = np.concatenate([draw.documents, draw.prompts])
+        vocab, context = teacher.architecture.vocab, draw.documents.shape[1]
+        room = TEACHER_BYTES // (4 * vocab * len(draw.documents))
+        count = max(1, min(POSITIONS, room, context - 1))
+        self.positions_S = torch.linspace(0, context - 2, count).round().long()
+        self.head_VD = teacher.head_weight.detach().to(self.dtype)
+        self.blocks = {n: self._ready(block) for n, block in enumerate(teacher.blocks)}
+        self._start: tuple[int, list[Tensor]] = (0, self._embedded())
+        self._columns: dict[int, Tensor] = {}
+        self._teach()
+
+    # -- the teacher -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _teach(self) -> None:
+        """Run the teacher: the order of columns by importance, its probabilities, its probes."""
+        streams, documents = list(self._start[1]), len(self.draw.documents)
+        for n, block in self.blocks.items():
+            if isinstance(block.mixer, FeedForwardLayer) and not block.mixer.relu2:
+                inputs = [block.norm(x).to(self.dtype) for x in streams[:documents]]
+                self._columns[n] = self._importance(block.mixer, inputs).argsort(descending=True)
+            streams = [self._through(block, x) for x in streams]
+        self.log_p = [self._log_p(x, self.positions_S) for x in streams[:documents]]
+        hits = list(self._hits(streams[documents:]))
+        # what the teacher does not recall says nothing of a student
+        self.probes = [probe for probe, hit in zip(self.draw.probes, hits, strict=True) if hit]
+        self.loss = [self._loss(n, log_p) for n, log_p in enumerate(self.log_p)]
+
+    def _importance(self, mixer: FeedForwardLayer, inputs: list[Tensor]) -> Tensor:
+        """Of each column of a feed-forward network: its root mean square times its norm on the way
+        out."""
+        squares = [swiglu(mixer.in_proj(x)).float().square().mean((0, 1)) for x in inputs]
+        return torch.stack(squares).mean(0).sqrt() * mixer.out_proj.weight.float().norm(dim=0)
+
+    # -- students ----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def measure(self, layout: Layout) -> Measured:
+        """KL, loss and recall of a layout."""
+        changed = {choice.layer: self._block(choice) for choice in layout}
+        first = min(changed)
+        streams = self._streams_at(first)
+        error = 0.0
+        if len(layout) == 1:
+            error = self._block_error(self.blocks[first], changed[first], streams[0])
+        for n, own in self.blocks.items():
+            if n >= first and (block := changed.get(n, own)) is not None:
+                streams = [self._through(block, x) for x in streams]
+        documents = len(self.draw.documents)
+        kl, loss = [], []
+        for n, x in enumerate(streams[:documents]):
+            log_q, log_p = self._log_p(x, self.positions_S), self.log_p[n]
+            kl.append(float((log_p.exp() * (log_p - log_q)).sum(-1).mean()))
+            loss.append(self._loss(n, log_q))
+        hits = self._hits(streams[documents:], self.probes)
+        recalled = np.zeros((2, len(self.draw.prompts)))
+        for probe, hit in zip(self.probes, hits, strict=True):
+            recalled[:, probe.prompt] += hit, 1
+        shares = recalled[0] / np.maximum(recalled[1], 1)
+        return Measured(kl, loss, shares[recalled[1] > 0].tolist(), error)
+
+    @torch.no_grad()
+    def network(self, layout: Layout) -> HybridLM:
+        """A layout as a network of its own, in float32."""
+        changed = {choice.layer: self._block(choice, ready=False) for choice in layout}
+        kept = [changed.get(n, block) for n, block in enumerate(self.teacher.blocks)]
+        with torch.random.fork_rng(devices=[]):
+            network = HybridLM(converted(self.teacher.architecture, layout))
+        source = self.teacher.state_dict()
+        state = {
+            name: source[name] for name in network.state_dict() if not name.startswith("layers.")
+        }
+        for n, block in enumerate(block for block in kept if block is not None):
+            state |= {f"layers.{n}.{name}": tensor for name, tensor in block.state_dict().items()}
+        network.load_state_dict(state)
+        return network.eval()
+
+    def _block(self, choice: Choice, *, ready: bool = True) -> Block | None:
+        """The layer that a choice makes of the teacher's; None where it goes."""
+        if choice.spec is None:
+            return None
+        own = self.teacher.blocks[choice.layer]
+        state = own.state_dict()
+        with torch.random.fork_rng(devices=[]):
+            block = Block(choice.spec, self.teacher.architecture.hidden)
+        if isinstance(own.mixer, FeedForwardLayer):
+            width = block.mixer.shape("out_proj.weight")[1]
+            columns = self._columns[choice.layer][:width].sort().values
+            inner = own.mixer.out_proj.in_features
+            for name in ("mixer.in_proj.weight", "mixer.in_proj.bias"):
+                if name in state:
+                    state[name] = state[name][torch.cat([columns, columns + inner])]
+            state["mixer.out_proj.weight"] = state["mixer.out_proj.weight"][:, columns]
+        block.load_state_dict(state)
+        return self._ready(block) if ready else block
+
+    def _block_error(self, own: Block, block: Block | None, x: Tensor) -> float:
+        before = self._through(own, x)
+        after = x if block is None else self._through(block, x)
+        return float((after - before).square().sum() / (before - x).square().sum())
+
+    # -- the forward pass --------------------------------------------------------------------------
+
+    def _embedded(self) -> list[Tensor]:
+        with torch.no_grad():
+            return [
+                self.teacher.embed(torch.from_numpy(row[None]).long().to(self.device)).float()
+                for row in self.rows
+            ]
+
+    def _ready(self, block: Block) -> Block:
+        """A copy for the forward pass, without the pre-norm's cast."""
+        copy = Block.__new__(Block)
+        nn.Module.__init__(copy)
+        copy.norm = block.norm
+        copy.mixer = block.mixer if self.dtype is torch.float32 else _cast(block.mixer, self.dtype)
+        return copy.eval()
+
+    def _through(self, block: Block, x_BTD: Tensor) -> Tensor:
+        y_BTD: Tensor = block.mixer(block.norm(x_BTD).to(self.dtype))[0]
+        return x_BTD + y_BTD
+
+    def _streams_at(self, layer: int) -> list[Tensor]:
+        """The teacher's streams in front of a layer; those of the last call are kept."""
+        at, streams = self._start
+        if at > layer:
+            at, streams = 0, self._embedded()
+        for n in range(at, layer):
+            streams = [self._through(self.blocks[n], x) for x in streams]
+        self._start = layer, streams
+        return list(streams)
+
+    def _log_p(self, x_BTD: Tensor, positions: Tensor) -> Tensor:
+        """Log-probabilities [S, V] after these positions."""
+        x_SD = self.teacher.final_norm(x_BTD[0, positions])
+        return F.linear(x_SD.to(self.dtype), self.head_VD).float().log_softmax(-1)
+
+    def _loss(self, document: int, log_p_SV: Tensor) -> float:
+        targets_S = torch.from_numpy(self.draw.documents[document])[self.positions_S + 1].long()
+        return float(-log_p_SV.gather(1, targets_S[:, None].to(self.device)).mean())
+
+    def _hits(self, streams: list[Tensor], probes: Any = None) -> Iterator[bool]:
+        """Whether each probe's value is the most likely continuation."""
+        for probe in self.draw.probes if probes is None else probes:
+            at = torch.tensor(probe.positions)
+            log_p = self._log_p(streams[probe.prompt], at - 1)
+            value = torch.from_numpy(self.draw.prompts[probe.prompt])[at].to(self.device)
+            yield bool((log_p.argmax(-1) == value).all())
+
+
+def _fast_dtype(device: torch.device) -> torch.dtype:
+    fast = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _cast(module: nn.Module, dtype: torch.dtype) -> Any:
+    import copy
+
+    return copy.deepcopy(module).to(dtype)
+
+
+class Measurements:
+    """All that was measured in a folder: a line for each layout and draw, written when it is known,
+    so that a killed conversion loses one at most.
+
+    Raises:
+        RunError: the file is damaged, or holds measurements of another question.
+    """
+
+    def __init__(self, path: Path, question: Mapping[str, Any]) -> None:
+        self.path = path
+        self.known: dict[tuple[int, str], Measured] = {}
+        with disk_errors(f"{path}: cannot be written", RunError):
+            drop_torn_line(path, RunError)
+            if not path.exists():
+                append_synced(path, json.dumps({"question": dict(question)}))
+        header, *lines = read_json_lines(path, RunError)
+        before = header.get("question") if isinstance(header, dict) else None
+        if before != json.loads(json.dumps(question)):
+            other = next(
+                (name for name in question if (before or {}).get(name) != question[name]), "?"
+            )
+            raise RunError(
+                f"{path}: holds measurements of another question: {other} was"
+                f" {(before or {}).get(other)!r:.60}, and is {question.get(other)!r:.60}; choose"
+                " another --out"
+            )
+        for number, line in enumerate(lines, start=2):
+            entry = convert(line, _Line, f"{path}:{number}", RunError)
+            self.known[entry.draw, entry.layout] = entry.measured
+
+    def get(self, draw: int, layout: Layout, student: Any) -> Measured:
+        """Of a layout on a draw; student: a function that returns the Student of the draw."""
+        key = draw, key_of(layout)
+        if key not in self.known:
+            measured = student().measure(layout)
+            line = {"draw": draw, "layout": key[1], "measured": asdict(measured)}
+            with disk_errors(
+                f"{self.path}: cannot be written",
+                RunError,
+                "; free some space and run the command again, which continues",
+            ):
+                append_synced(self.path, json.dumps(line))
+            self.known[key] = measured
+        return self.known[key]
+
+
+@dataclass(frozen=True)
+class _Line:
+    draw: int
+    layout: str
+    measured: Measured

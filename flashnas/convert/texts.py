@@ -1,0 +1,162 @@
+"""The text that a conversion is scored on: contexts of the user's documents, and recall probes.
+
+A recall probe asks for a value that the context has stated once: lines `key = value` stand between
+the filler text at evenly spaced distances, and the end of the context asks for each of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from flashnas.base.errors import CorpusError
+from flashnas.data.corpus import read_corpus
+from flashnas.data.tokenizer import end_of_document_id, library_errors
+
+MAX_DOCUMENTS = 20_000  # that are read of a corpus
+WORD = re.compile(r"[^\W\d_]{4,10}")
+WORDS = 600  # of which keys and values are drawn
+KEYS = 8  # of a prompt
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A value that is asked for. positions: of its tokens in the context. distance: tokens from
+    where it was stated."""
+
+    prompt: int
+    positions: tuple[int, ...]
+    distance: int
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """Text of one purpose; documents of different draws do not overlap.
+
+    documents: token ids [N, context], each row of documents of its own. prompts: [P, context].
+    """
+
+    documents: np.ndarray
+    prompts: np.ndarray
+    probes: tuple[Probe, ...]
+
+
+def draws(
+    source: str,
+    tokenizer: Tokenizer,
+    *,
+    context: int,
+    documents: int,
+    prompts: int,
+    count: int,
+    seed: int,
+) -> list[Draw]:
+    """Cut a corpus into draws.
+
+    Args:
+        source: as `read_corpus` takes it.
+        context: tokens of each row.
+        documents, prompts: rows of each draw.
+        count: of draws.
+
+    Raises:
+        CorpusError: the text is too short, or cannot be read.
+    """
+    texts = list(itertools.islice(read_corpus(source).documents, MAX_DOCUMENTS))
+    generator = np.random.default_rng(seed)
+    texts = [texts[number] for number in generator.permutation(len(texts))]
+    needed = count * (documents + prompts)
+    rows = list(itertools.islice(_rows(texts, tokenizer, context), needed))
+    if len(rows) < needed:
+        raise CorpusError(
+            f"corpus {source!r} gives {len(rows)} contexts of {context:,} tokens with documents of"
+            f" their own; {needed} are needed ({count} draws of {documents} documents and {prompts}"
+            " prompts): give more text, or lower --documents or --context"
+        )
+    words = _words(texts, tokenizer)
+    found = []
+    for number in range(count):
+        start = number * (documents + prompts)
+        split = start + documents
+        made = [
+            _prompt(row, words, tokenizer, generator, at)
+            for at, row in enumerate(rows[split : split + prompts])
+        ]
+        found.append(
+            Draw(
+                np.array(rows[start:split]),
+                np.array([tokens for tokens, _ in made]),
+                tuple(probe for _, probes in made for probe in probes),
+            )
+        )
+    return found
+
+
+def _rows(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> Iterator[list[int]]:
+    """Contexts that begin with a document; short documents follow each other, the rest of a long
+    one is left out."""
+    end = end_of_document_id(tokenizer)
+    row: list[int] = []
+    for text in texts:
+        row += _encoded(tokenizer, text)
+        if len(row) >= context:
+            yield row[:context]
+            row = []
+        elif end is not None:
+            row.append(end)
+
+
+def _words(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """The tokens of words of the text, each with a space before it: those of the fewest tokens."""
+    found = dict.fromkeys(
+        word for text in texts[:200] for word in WORD.findall(text[:20_000]) if word.islower()
+    )
+    tokens = [_encoded(tokenizer, f" {word}") for word in itertools.islice(found, 20 * WORDS)]
+    if len(tokens) < 4 * KEYS:
+        raise CorpusError(
+            f"recall probes need {4 * KEYS} different words in lower case; the text has"
+            f" {len(tokens)}"
+        )
+    return sorted(tokens, key=len)[:WORDS]
+
+
+def _prompt(
+    filler: list[int],
+    words: Sequence[list[int]],
+    tokenizer: Tokenizer,
+    generator: np.random.Generator,
+    number: int,
+) -> tuple[list[int], list[Probe]]:
+    """A context as long as its filler, with KEYS probes in random order."""
+    line, equals = _encoded(tokenizer, "\n"), _encoded(tokenizer, " =")
+    drawn = [words[at] for at in generator.choice(len(words), 2 * KEYS, replace=False)]
+    keys, values = drawn[:KEYS], drawn[KEYS:]
+    lines = [[*line, *key, *equals, *value, *line] for key, value in zip(keys, values, strict=True)]
+    room = len(filler) - 2 * sum(map(len, lines))
+    if room < KEYS:
+        raise CorpusError(f"recall probes need a context of more than {len(filler)} tokens")
+    tokens: list[int] = []
+    stated = []
+    for at, pair in enumerate(lines):
+        tokens += filler[room * at // KEYS : room * (at + 1) // KEYS] if at else []
+        stated.append(len(tokens))
+        tokens += pair
+    tokens += filler[: len(filler) - len(tokens) - sum(map(len, lines))]
+    probes = []
+    for at in generator.permutation(KEYS):
+        first = len(tokens) + len(line) + len(keys[at]) + len(equals)
+        tokens += lines[at]
+        positions = tuple(range(first, first + len(values[at])))
+        probes.append(Probe(number, positions, first - stated[at]))
+    return tokens, probes
+
+
+def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+    with library_errors("the tokenizer cannot encode the text"):
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids

@@ -1,0 +1,129 @@
+"""Milliseconds of changed models: of a latency table, or measured in llama.cpp on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ExportError, RunError
+from flashnas.base.foreign import read_json
+from flashnas.base.system import write_atomic
+from flashnas.convert.choices import Choice, Layout, Milliseconds, converted, kind_of
+from flashnas.convert.config import ConvertConfig
+from flashnas.latency.prediction import model_of
+from flashnas.latency.workload import CALIBRATIONS, Workload, load_workload
+
+ROUNDS = 3  # of timings in llama.cpp; the median counts
+TIMES = "times.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Times:
+    """What requests to changed models take.
+
+    source: in words. by: name of a calibration, or `llama.cpp` -> milliseconds; the first one
+    decides. choices: those that can be had there.
+    """
+
+    teacher: Architecture
+    source: str
+    by: dict[str, Milliseconds]
+    choices: list[Choice]
+
+    @property
+    def milliseconds(self) -> Milliseconds:
+        return next(iter(self.by.values()))
+
+    def lines(self, kept: Sequence[Choice]) -> list[str]:
+        """What one layer of each kind saves, and which kinds are not offered."""
+        full = {name: milliseconds(()) for name, milliseconds in self.by.items()}
+        kinds = {kind_of(self.teacher, choice): choice for choice in self.choices}
+        offers = {kind_of(self.teacher, choice) for choice in kept}
+        lines = [
+            f"{self.source}: the model takes "
+            + ", ".join(f"{value:,.0f} ms ({name})" for name, value in full.items())
+        ]
+        for kind, choice in kinds.items():
+            saved = ", ".join(
+                f"{full[name] - milliseconds((choice,)):,.1f} ms ({name})"
+                for name, milliseconds in self.by.items()
+            )
+            unused = "" if kind in offers else "; saves next to nothing, so that it is not offered"
+            lines.append(f"  one {kind} saves {saved}{unused}")
+        return lines
+
+
+def load_times(
+    config: ConvertConfig,
+    teacher: Architecture,
+    choices: list[Choice],
+    note: Callable[[str], None],
+) -> Times:
+    """By the table under both calibrations, or by llama.cpp.
+
+    Raises:
+        TableError, WorkloadError: the table cannot answer.
+        ExportError: llama.cpp does not hold the model.
+    """
+    workload = load_workload(config.workload)
+    if config.runtime is not None:
+        return _llama_cpp(config, workload, teacher, choices, note)
+    names = (config.calibration, *(name for name in CALIBRATIONS if name != config.calibration))
+
+    def of(calibration: str) -> Milliseconds:
+        model = model_of(config.table, workload, calibration=calibration)
+        return lambda layout: float(model.latencies([converted(teacher, layout)])[0])
+
+    by = {name: of(name) for name in names}
+    return Times(teacher, f"{config.table}, {workload.name}", by, choices)
+
+
+def _llama_cpp(
+    config: ConvertConfig,
+    workload: Workload,
+    teacher: Architecture,
+    choices: list[Choice],
+    note: Callable[[str], None],
+) -> Times:
+    """From whole models with random weights: the teacher, and for each kind of change one in which
+    every second layer of the kind has changed. What is measured stays in the folder."""
+    from flashnas.profiling.llama_cpp.target import LlamaCpp
+
+    target = LlamaCpp(weights=config.weights, threads=config.threads or 1)
+    target.check_holds(teacher)
+    kinds: dict[str, list[Choice]] = {}
+    for choice in choices:
+        kinds.setdefault(kind_of(teacher, choice), []).append(choice)
+    models: dict[str, Layout] = {"": ()}
+    for kind, group in kinds.items():
+        layout = tuple(group[::2])
+        try:
+            target.check_holds(converted(teacher, layout))
+        except ExportError:
+            continue
+        models[kind] = layout
+    path = config.out / TIMES
+    key = f"{target.stack} {workload} {teacher.hash}"
+    known = read_json(path, RunError) if path.exists() else {}
+    times = known.get(key, {})
+    if set(models) - set(times):
+        note(f"timing {len(models)} models in llama.cpp, {ROUNDS} times each")
+        rounds: dict[str, list[float]] = {kind: [] for kind in models}
+        for _ in range(ROUNDS):
+            for kind, layout in models.items():
+                measured = target.time_request(converted(teacher, layout), workload)
+                rounds[kind].append(measured.to_dict()["latency_ms"])
+        times = {kind: sorted(values)[ROUNDS // 2] for kind, values in rounds.items()}
+        write_atomic(path, json.dumps({**known, key: times}, indent=1))
+    saved = {
+        kind: (times[""] - times[kind]) / len(layout) for kind, layout in models.items() if kind
+    }
+
+    def milliseconds(layout: Layout) -> float:
+        return float(times[""] - sum(saved[kind_of(teacher, choice)] for choice in layout))
+
+    held = [choice for choice in choices if kind_of(teacher, choice) in models]
+    source = f"llama.cpp in {config.weights}, {workload.name}"
+    return Times(teacher, source, {"llama.cpp": milliseconds}, held)
