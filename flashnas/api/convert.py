@@ -36,6 +36,13 @@ def convert(
         CorpusError: the text is too short.
         ConfigError: for an option that does not suit the model.
         RunError: the folder holds measurements of another question.
+
+    Example:
+        >>> import flashnas as fn
+        >>> found = fn.convert("my_model", budget_ms="85%", calibration="paper", context=256, documents=4,
+        ...                    prompts=2, recall=0, sets=6, finalists=3, comparisons=1, out="my_conversion")
+        >>> found.answers[0]["latency_ms"] <= found.answers[0]["budget_ms"]
+        True
     """
     check_out(options)
 

@@ -1,33 +1,23 @@
-"""What a conversion found: figures, text, and the folder that `flashnas report` and `export` read."""
+"""What a conversion found: its figures, and as text."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
-import flashnas
 from flashnas.architecture import Architecture
-from flashnas.base.errors import RunError
-from flashnas.base.system import atomic_file, disk_errors, write_atomic
 from flashnas.base.text import INTERVAL_90, columns
 from flashnas.convert.choices import KEPT, Layout, converted, key_of, kind_of
 from flashnas.convert.config import ConvertConfig
-from flashnas.convert.measure import Measured
-from flashnas.convert.select import Law, LayerVerdict, Prediction, Scores
-from flashnas.convert.times import Times
-from flashnas.network.weights import save_model
-from flashnas.runs.front import write_front
-from flashnas.runs.layout import CONFIG, FORMAT, FRONT, TRIALS, TrialsTable, yaml_text
-from flashnas.search.trial import Trial
+from flashnas.convert.measure import LayoutScore
+from flashnas.convert.select import LayerVerdict, LayoutPrediction, SetLaw, SingleScores
+from flashnas.convert.times import RequestTimes
 
 MODELS = "models"  # folder: weights of the layout of each budget
-RANDOM = "random"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +28,8 @@ class Finalist:
     layout: Layout
     ms: float
     save_ms: float | None
-    predicted: Prediction
-    measured: Measured
+    predicted: LayoutPrediction
+    measured: LayoutScore
 
     @property
     def key(self) -> str:
@@ -69,21 +59,21 @@ def _error(values: Sequence[float]) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Answer:
+class ConversionResult:
     """All that a conversion says. probes: that the teacher does, and all. verdicts, compared: by
     the key of a finalist that answers a budget; compared: evenly spaced, then at random."""
 
     config: ConvertConfig
     teacher: Architecture
     tokenizer: Tokenizer | None
-    times: Times
+    times: RequestTimes
     loss: float
     probes: tuple[int, int]
-    singles: Scores
-    law: Law
+    singles: SingleScores
+    law: SetLaw
     finalists: Sequence[Finalist]
     verdicts: Mapping[str, Sequence[LayerVerdict]]
-    compared: Mapping[str, Sequence[Measured]]
+    compared: Mapping[str, Sequence[LayoutScore]]
 
     @property
     def answers(self) -> list[Finalist]:
@@ -154,7 +144,7 @@ class Answer:
         return f"{finalist.ms:.0f}ms"
 
 
-def _compared(finalist: Finalist, other: Measured) -> dict[str, float]:
+def _compared(finalist: Finalist, other: LayoutScore) -> dict[str, float]:
     """Another placement: its KL, and how much more that is than the finalist's on the same
     documents, with half of its 90 % interval."""
     more = np.array(other.kl) - np.array(finalist.measured.kl)
@@ -237,63 +227,3 @@ def _answer_lines(answer: dict[str, Any]) -> Iterator[str]:
                 f" recall {100 * other['recall']:.0f} %"
             )
     yield f"  weights {answer['weights']}"
-
-
-# -- the folder ------------------------------------------------------------------------------------
-
-
-def write_conversion(
-    out: Path, answer: Answer, network: Callable[[Layout], Any], command: str
-) -> None:
-    """Write the folder as that of a run, and the weights of each budget's layout.
-
-    Args:
-        network: a layout -> its HybridLM.
-
-    Raises:
-        RunError: the disk is full.
-    """
-    config, times = answer.config, answer.times
-    front = [
-        Trial.of(
-            architecture,
-            number=number,
-            label=finalist.key,
-            state="complete",
-            source="evaluator",
-            params=architecture.params,
-            latency_ms=finalist.ms,
-            loss=float(np.mean(finalist.measured.loss)),
-            scores={
-                "kl": finalist.kl,
-                "kl_predicted": finalist.predicted.kl,
-                "recall_kept": finalist.recall,
-            },
-        )
-        for number, finalist in enumerate(answer.finalists)
-        for architecture in [converted(answer.teacher, finalist.layout)]
-    ]
-    head = {
-        "format": FORMAT,
-        "flashnas": flashnas.__version__,
-        "command": command,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "objectives": ["loss", "latency_ms"],
-        "space": {"name": f"layers of {Path(config.model).name}"},
-        "table": {"name": times.source.partition(",")[0], "calibration": next(iter(times.by))},
-        "workload": {"name": config.workload},
-        "options": {key: value for key, value in vars(config).items() if key != "out"},
-        "conversion": answer.to_dict(),
-    }
-    words = None if answer.tokenizer is None else answer.tokenizer.to_str()
-    with disk_errors(f"{out}: cannot be written", RunError):
-        with atomic_file(out / TRIALS) as part:
-            TrialsTable().write(front, part)
-        write_front(out / FRONT, front)
-        write_atomic(out / CONFIG, yaml_text(head))
-        for finalist in answer.answers:
-            save_model(
-                out / MODELS / answer.name_of(finalist),
-                network(finalist.layout),
-                tokenizer_json=words,
-            )

@@ -2,67 +2,35 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 
 from flashnas.base.errors import BudgetError, ConfigError, DeviceError, RunError
 from flashnas.base.system import disk_errors, hold_lock
 from flashnas.base.text import duration
-from flashnas.convert.answer import Answer, Finalist, Times, write_conversion
-from flashnas.convert.choices import Choice, Layout, budget_of, key_of, offered, possible
+from flashnas.convert.answer import ConversionResult, Finalist
+from flashnas.convert.choices import Layout, key_of
 from flashnas.convert.config import ConvertConfig
-from flashnas.convert.measure import Measured, Measurements, Student
+from flashnas.convert.folder import write_conversion
+from flashnas.convert.load import FRESH, SCORED, Conversion, Note, load_conversion
+from flashnas.convert.measure import LayoutScore
 from flashnas.convert.select import (
-    Law,
     LayerVerdict,
-    Scores,
+    SetLaw,
+    SingleScores,
     cheapest,
     fit_law,
     placed,
     random_layouts,
     verdicts,
 )
-from flashnas.convert.texts import Draw, draws
-from flashnas.convert.times import load_times
-from flashnas.convert.weights import Pretrained, load_pretrained
-from flashnas.data.tokenizer import load_tokenizer, vocab_size
 
-SCORED, FRESH = 0, 1  # draws
 FOLLOWING = 0.3  # sets of changes save at least this share of what the tightest budget asks for
-Note = Callable[[str], None]
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Conversion:
-    """One conversion, with everything loaded and checked. choices: with what they save. saves_ms:
-    of each budget. students: of each draw, made when one is needed."""
-
-    config: ConvertConfig
-    teacher: Pretrained
-    times: Times
-    choices: Sequence[Choice]
-    saves_ms: Sequence[float]
-    draws: Sequence[Draw]
-    measurements: Measurements
-    student: Callable[[int], Student]
-
-    def measure(self, draw: int, layout: Layout) -> Measured:
-        return self.measurements.get(draw, layout, lambda: self.student(draw))
-
-    @property
-    def most_lost(self) -> float:
-        """Of the recall; infinite where it does not count."""
-        return 1 - self.config.recall if self.config.recall else float("inf")
 
 
 def convert_model(
@@ -90,84 +58,7 @@ def convert_model(
     return answer.to_dict()
 
 
-def load_conversion(config: ConvertConfig, note: Note) -> Conversion:
-    """Read the model, the times and the text, and say what each change saves."""
-    model = load_pretrained(config.model)
-    architecture = model.network.architecture
-    tokenizer = _tokenizer(config, model)
-    windows = () if config.runtime else config.windows or ()
-    all_choices = possible(architecture, windows, config.widths, config.keep)
-    times = load_times(config, architecture, all_choices, note)
-    choices = offered(architecture, times.choices, times.milliseconds)
-    full_ms = times.milliseconds(())
-    for line in times.lines(choices):
-        note(line)
-    fastest = full_ms - sum(
-        max(choice.saved_ms for choice in choices if choice.layer == layer)
-        for layer in {choice.layer for choice in choices}
-    )
-    saves_ms = []
-    for words in config.budget_ms:
-        budget = budget_of(words, full_ms)
-        if budget >= full_ms:
-            raise BudgetError(
-                f"convert.budget_ms: the model itself takes {full_ms:,.0f} ms, which is within"
-                f" {budget:,.0f} ms"
-            )
-        if budget < fastest:
-            raise BudgetError(
-                f"convert.budget_ms: no layout takes at most {budget:,.0f} ms; the fastest takes"
-                f" {fastest:,.0f} ms"
-            )
-        saves_ms.append(full_ms - budget)
-    text = draws(
-        config.data,
-        tokenizer,
-        context=config.context,
-        documents=config.documents,
-        prompts=config.prompts,
-        count=2,
-        seed=config.seed,
-    )
-    network = model.network.to(config.device)
-    student = functools.lru_cache(maxsize=1)(lambda draw: Student(network, text[draw]))
-    measurements = Measurements(config.out / "measurements.jsonl", _question(config, model, text))
-    return Conversion(config, model, times, choices, saves_ms, text, measurements, student)
-
-
-def _tokenizer(config: ConvertConfig, model: Pretrained) -> Tokenizer:
-    tokenizer = model.tokenizer
-    if config.tokenizer is not None:
-        tokenizer = load_tokenizer(config.tokenizer)
-    if tokenizer is None:
-        raise ConfigError(f"{config.model}: has no tokenizer; name one with --tokenizer")
-    vocab = model.network.architecture.vocab
-    if vocab_size(tokenizer) > vocab:
-        raise ConfigError(
-            f"convert.tokenizer: its ids go up to {vocab_size(tokenizer) - 1}; the model's"
-            f" vocabulary ends at {vocab - 1}"
-        )
-    return tokenizer
-
-
-def _question(config: ConvertConfig, model: Pretrained, text: Sequence[Draw]) -> dict[str, Any]:
-    """What measurements depend on."""
-    weights, tokens = hashlib.sha256(), hashlib.sha256()
-    for tensor in model.network.state_dict().values():
-        weights.update(tensor.cpu().numpy().tobytes())
-    tokens.update(text[SCORED].documents.tobytes() + text[SCORED].prompts.tobytes())
-    return {
-        "model": Path(config.model).name,
-        "weights": weights.hexdigest()[:16],
-        "context": config.context,
-        "documents": config.documents,
-        "prompts": config.prompts,
-        "seed": config.seed,
-        "tokens": tokens.hexdigest()[:16],
-    }
-
-
-def score_singles(conversion: Conversion, note: Note, progress: Progress) -> Scores:
+def score_singles(conversion: Conversion, note: Note, progress: Progress) -> SingleScores:
     """Each change alone, on the first draw."""
     config, choices = conversion.config, conversion.choices
     known = conversion.measurements.known
@@ -197,10 +88,10 @@ def score_singles(conversion: Conversion, note: Note, progress: Progress) -> Sco
         conversion.measure(SCORED, (choice,))
         progress(number + 1, len(choices) + further)
     measured = [conversion.measure(SCORED, (choice,)) for choice in choices]
-    return Scores.of(choices, measured)
+    return SingleScores.of(choices, measured)
 
 
-def learn_law(conversion: Conversion, singles: Scores, progress: Progress) -> Law:
+def learn_law(conversion: Conversion, singles: SingleScores, progress: Progress) -> SetLaw:
     """How changes add up, from sets of them on the first draw."""
     most = max(conversion.saves_ms)
     layouts = random_layouts(
@@ -214,7 +105,7 @@ def learn_law(conversion: Conversion, singles: Scores, progress: Progress) -> La
 
 
 def measure_finalists(
-    conversion: Conversion, singles: Scores, law: Law, progress: Progress
+    conversion: Conversion, singles: SingleScores, law: SetLaw, progress: Progress
 ) -> list[Finalist]:
     """The choice for each budget, and for savings between nothing and the tightest one, on fresh
     text; the rule is fixed before anything of it is measured."""
@@ -236,7 +127,7 @@ def measure_finalists(
     return sorted(found, key=lambda finalist: finalist.ms)
 
 
-def choose(conversion: Conversion, singles: Scores, law: Law, save_ms: float) -> Layout:
+def choose(conversion: Conversion, singles: SingleScores, law: SetLaw, save_ms: float) -> Layout:
     """The layout of the lowest expected KL that saves so much. Savings add up nearly: where the
     times of the whole network say that too little is saved, more is asked for."""
     kl, lost = singles.means
@@ -256,7 +147,11 @@ def choose(conversion: Conversion, singles: Scores, law: Law, save_ms: float) ->
 
 
 def _finalist(
-    conversion: Conversion, singles: Scores, law: Law, layout: Layout, save_ms: float | None
+    conversion: Conversion,
+    singles: SingleScores,
+    law: SetLaw,
+    layout: Layout,
+    save_ms: float | None,
 ) -> Finalist:
     return Finalist(
         layout=layout,
@@ -269,15 +164,15 @@ def _finalist(
 
 def answer_of(
     conversion: Conversion,
-    singles: Scores,
-    law: Law,
+    singles: SingleScores,
+    law: SetLaw,
     finalists: list[Finalist],
     progress: Progress,
-) -> Answer:
+) -> ConversionResult:
     """What each layer becomes at each budget, how sure that is, and what other placements lose."""
     config = conversion.config
     sure: dict[str, list[LayerVerdict]] = {}
-    compared: dict[str, list[Measured]] = {}
+    compared: dict[str, list[LayoutScore]] = {}
     for finalist in finalists:
         if finalist.save_ms is None:
             continue
@@ -295,7 +190,7 @@ def answer_of(
             compared[finalist.key].append(conversion.measure(FRESH, layout))
             progress(number + 1, len(others))
     student = conversion.student(SCORED)
-    return Answer(
+    return ConversionResult(
         config=config,
         teacher=conversion.teacher.network.architecture,
         tokenizer=conversion.teacher.tokenizer,

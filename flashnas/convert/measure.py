@@ -30,7 +30,7 @@ TEACHER_BYTES = 1 << 30  # of the teacher's log-probabilities, which are kept
 
 
 @dataclass(frozen=True)
-class Measured:
+class LayoutScore:
     """Of one layout on one draw. kl, loss: nats per token, one for each document. recalled: share
     of the teacher's probes, one for each prompt. block_error: of a single change, squared, of the
     square of what the layer added."""
@@ -89,7 +89,7 @@ class Student:
     # -- students ----------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def measure(self, layout: Layout) -> Measured:
+    def measure(self, layout: Layout) -> LayoutScore:
         """KL, loss and recall of a layout."""
         changed = {choice.layer: self._block(choice) for choice in layout}
         first = min(changed)
@@ -111,7 +111,7 @@ class Student:
         for probe, hit in zip(self.probes, hits, strict=True):
             recalled[:, probe.prompt] += hit, 1
         shares = recalled[0] / np.maximum(recalled[1], 1)
-        return Measured(kl, loss, shares[recalled[1] > 0].tolist(), error)
+        return LayoutScore(kl, loss, shares[recalled[1] > 0].tolist(), error)
 
     @torch.no_grad()
     def network(self, layout: Layout) -> HybridLM:
@@ -223,7 +223,7 @@ class Measurements:
 
     def __init__(self, path: Path, question: Mapping[str, Any]) -> None:
         self.path = path
-        self.known: dict[tuple[int, str], Measured] = {}
+        self.known: dict[tuple[int, str], LayoutScore] = {}
         with disk_errors(f"{path}: cannot be written", RunError):
             drop_torn_line(path, RunError)
             if not path.exists():
@@ -243,7 +243,7 @@ class Measurements:
             entry = convert(line, _Line, f"{path}:{number}", RunError)
             self.known[entry.draw, entry.layout] = entry.measured
 
-    def get(self, draw: int, layout: Layout, student: Any) -> Measured:
+    def get(self, draw: int, layout: Layout, student: Any) -> LayoutScore:
         """Of a layout on a draw; student: a function that returns the Student of the draw."""
         key = draw, key_of(layout)
         if key not in self.known:
@@ -263,4 +263,4 @@ class Measurements:
 class _Line:
     draw: int
     layout: str
-    measured: Measured
+    measured: LayoutScore

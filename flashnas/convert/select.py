@@ -15,7 +15,7 @@ import numpy as np
 
 from flashnas.base.text import INTERVAL_90
 from flashnas.convert.choices import KEPT, Choice, Layout, key_of
-from flashnas.convert.measure import Measured
+from flashnas.convert.measure import LayoutScore
 
 STEPS, RECALL_STEPS = 2000, 40  # of milliseconds and of recall, by which the choice is exact
 RESAMPLES = 100
@@ -24,7 +24,7 @@ LEAST_KL = 1e-5  # nats; below it a change is free
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class SingleScores:
     """The single changes. choices [C]; kl [C, N]: of each document; lost [C, P]: recall that is
     lost, of each prompt."""
 
@@ -33,7 +33,7 @@ class Scores:
     lost: np.ndarray
 
     @classmethod
-    def of(cls, choices: Sequence[Choice], measured: Sequence[Measured]) -> Scores:
+    def of(cls, choices: Sequence[Choice], measured: Sequence[LayoutScore]) -> SingleScores:
         return cls(
             choices,
             np.array([entry.kl for entry in measured]),
@@ -123,7 +123,7 @@ def cheapest(
 
 
 @dataclass(frozen=True)
-class Prediction:
+class LayoutPrediction:
     """Of a set on documents that nothing was chosen by: KL in nats per token and recall as a share
     of the teacher's, each with its 90 % interval."""
 
@@ -136,7 +136,7 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Law:
+class SetLaw:
     """log KL of a set = offset + power x log of the sum of its changes; lost recall = slope x the
     sum of theirs. kl_sd: of the logarithm, of sets that the law has not seen; document_sd: of the
     logarithm of a mean over documents. recall_sd: of the share."""
@@ -149,7 +149,7 @@ class Law:
     recall_sd: float
     sets: int
 
-    def predict(self, scores: Scores, layout: Layout) -> Prediction:
+    def predict(self, scores: SingleScores, layout: Layout) -> LayoutPrediction:
         kl, lost = scores.means
         rows = scores.rows(layout)
         log_kl = self.offset + self.power * np.log(max(kl[rows].sum(), LEAST_KL))
@@ -157,13 +157,15 @@ class Law:
         half = INTERVAL_90 * np.hypot(self.kl_sd, np.sqrt(2) * self.document_sd)
         recall = 1 - self.slope * max(float(lost[rows].sum()), 0.0)
         wide = INTERVAL_90 * self.recall_sd
-        return Prediction(
+        return LayoutPrediction(
             *np.exp([log_kl, log_kl - half, log_kl + half]).tolist(),
             *(min(max(value, 0.0), 1.0) for value in (recall, recall - wide, recall + wide)),
         )
 
 
-def fit_law(scores: Scores, layouts: Sequence[Layout], measured: Sequence[Measured]) -> Law:
+def fit_law(
+    scores: SingleScores, layouts: Sequence[Layout], measured: Sequence[LayoutScore]
+) -> SetLaw:
     """The law of sets that were measured on the documents of the single changes."""
     kl, lost = scores.means
     sums = [scores.rows(layout) for layout in layouts]
@@ -177,7 +179,7 @@ def fit_law(scores: Scores, layouts: Sequence[Layout], measured: Sequence[Measur
     drops = np.array([max(lost[rows].sum(), 0.0) for rows in sums])
     gone = 1 - np.array([np.mean(entry.recalled) if entry.recalled else 1.0 for entry in measured])
     slope = float(drops @ gone / (drops @ drops)) if drops.any() else 1.0
-    return Law(
+    return SetLaw(
         offset=float(offset),
         power=max(float(power), 0.01),
         kl_sd=float(np.sqrt(np.mean(unseen**2))),
@@ -189,7 +191,7 @@ def fit_law(scores: Scores, layouts: Sequence[Layout], measured: Sequence[Measur
 
 
 def random_layouts(
-    scores: Scores, saves_ms: tuple[float, float], count: int, seed: int
+    scores: SingleScores, saves_ms: tuple[float, float], count: int, seed: int
 ) -> list[Layout]:
     """Different layouts as a choice makes them: the cheapest ones of scores that are multiplied by
     random factors, for random savings in a range."""
@@ -243,7 +245,7 @@ class LayerVerdict:
 
 
 def verdicts(
-    scores: Scores, layout: Layout, save_ms: float, most_lost: float, slope: float
+    scores: SingleScores, layout: Layout, save_ms: float, most_lost: float, slope: float
 ) -> list[LayerVerdict]:
     """Choose anew on resampled documents and prompts, and count what each layer becomes."""
     generator = np.random.default_rng(0)

@@ -20,7 +20,7 @@ TIMES = "times.json"
 
 
 @dataclass(frozen=True, eq=False)
-class Times:
+class RequestTimes:
     """What requests to changed models take.
 
     source: in words. by: name of a calibration, or `llama.cpp` -> milliseconds; the first one
@@ -60,7 +60,7 @@ def load_times(
     teacher: Architecture,
     choices: list[Choice],
     note: Callable[[str], None],
-) -> Times:
+) -> RequestTimes:
     """By the table under both calibrations, or by llama.cpp.
 
     Raises:
@@ -77,7 +77,7 @@ def load_times(
         return lambda layout: float(model.latencies([converted(teacher, layout)])[0])
 
     by = {name: of(name) for name in names}
-    return Times(teacher, f"{config.table}, {workload.name}", by, choices)
+    return RequestTimes(teacher, f"{config.table}, {workload.name}", by, choices)
 
 
 def _llama_cpp(
@@ -86,7 +86,7 @@ def _llama_cpp(
     teacher: Architecture,
     choices: list[Choice],
     note: Callable[[str], None],
-) -> Times:
+) -> RequestTimes:
     """From whole models with random weights: the teacher, and for each kind of change one in which
     every second layer of the kind has changed. What is measured stays in the folder."""
     from flashnas.profiling.llama_cpp.target import LlamaCpp
@@ -126,4 +126,4 @@ def _llama_cpp(
 
     held = [choice for choice in choices if kind_of(teacher, choice) in models]
     source = f"llama.cpp in {config.weights}, {workload.name}"
-    return Times(teacher, source, {"llama.cpp": milliseconds}, held)
+    return RequestTimes(teacher, source, {"llama.cpp": milliseconds}, held)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import fresh
 import pytest
+from pretrained import small_llama
 
 import flashnas as fn
 from flashnas.profiling.timing import Effort
@@ -38,7 +39,7 @@ def test_the_names_of_type_checkers_are_those_of_python():
 
 
 def test_a_function_keeps_its_name_when_the_room_of_that_name_is_imported():
-    for name in ("search", "report", "runs", "export"):
+    for name in ("search", "convert", "report", "runs", "export"):
         room = importlib.import_module(f"flashnas.{name}")
         assert inspect.isfunction(getattr(fn, name))
         assert inspect.ismodule(room)
@@ -64,7 +65,7 @@ def test_every_name_is_documented(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp_path, monkeypatch):
-    """In a folder with `my_run`, `my_texts` and `my_table`, which the examples name."""
+    """In a folder with `my_run`, `my_texts`, `my_table` and `my_model`, which the examples name."""
     monkeypatch.chdir(tmp_path)
     for limit, value in (("least", 2), ("most", 3), ("seconds", 0.02)):
         monkeypatch.setitem(Effort.__init__.__kwdefaults__, limit, value)
@@ -81,6 +82,8 @@ def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp
     ):
         if folder in doc and not (name == "profile" and folder == "my_table"):
             shutil.copytree(source, tmp_path / folder)
+    if "my_model" in doc:
+        small_llama(tmp_path / "my_model")
     examples = doctest.DocTestParser().get_doctest(doc, {}, name, None, 0)
     said = []
     result = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(

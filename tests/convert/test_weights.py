@@ -10,54 +10,12 @@ pytest.importorskip("transformers")
 import transformers
 from networks import write_tokenizer_json
 from one_line import one_line
+from pretrained import MODELS, random_model
 from tokenizers import Tokenizer
 
 from flashnas.base.errors import FlashnasError
 from flashnas.convert.weights import load_pretrained
 from flashnas.export.source import load_source
-
-SIZES = {
-    "vocab_size": 300,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-}
-LLAMA_3 = {
-    "rope_type": "llama3",
-    "rope_theta": 5000.0,
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
-MODELS = {
-    "llama": {"rms_norm_eps": 1e-2, "tie_word_embeddings": True},
-    "llama, biases and scaled positions": {
-        "attention_bias": True,
-        "mlp_bias": True,
-        "rope_parameters": LLAMA_3,
-    },
-    "qwen2": {"rms_norm_eps": 1e-3},
-    "qwen3": {"head_dim": 32, "rms_norm_eps": 1e-2},
-    "smollm3": {"no_rope_layer_interval": 2, "pad_token_id": 0},
-    "lfm2": {"norm_eps": 1e-2, "full_attn_idxs": [1], "block_multiple_of": 16},
-}
-
-
-def random_model(name, folder, **further):
-    """A model of transformers with random weights, biases and norms, saved in a folder."""
-    kind = name.partition(",")[0]
-    torch.manual_seed(0)
-    config = transformers.AutoConfig.for_model(kind, **{**SIZES, **MODELS[name], **further})
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    model.save_pretrained(folder, max_shard_size="100kB")
-    return model
 
 
 def difference(network, model):

