@@ -3,9 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from flashnas.api.calling import Figures, check_out, silent, takes
+from flashnas.api.calling import Result, check_out, silent, takes
 from flashnas.convert.config import ConvertConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted(Result):
+    """What a conversion found.
+
+    run: its folder. notation: of the model. times: where milliseconds are from. model_ms, loss:
+    the model's own; probes_done: recall probes that it does, of `probes`. singles: each change
+    alone. agreement_of_halves: rank correlation of their KL on two halves of the documents. law:
+    how changes add up. finalists: predicted and measured on fresh text. answers: for each budget
+    the layout, how sure each layer is, other placements of as many changes, and the folder of its
+    weights.
+    """
+
+    run: str
+    model: str
+    notation: str
+    times: str
+    model_ms: float
+    loss: float
+    probes_done: int
+    probes: int
+    agreement_of_halves: float
+    law: dict[str, Any]
+    singles: list[dict[str, Any]]
+    finalists: list[dict[str, Any]]
+    answers: list[dict[str, Any]]
+
+    def __str__(self) -> str:
+        from flashnas.convert.answer import conversion_text
+
+        return conversion_text(self.to_dict())
 
 
 @takes(ConvertConfig)
@@ -15,7 +49,7 @@ def convert(
     progress: Callable[[int, int], None] = silent,
     note: Callable[[str], None] = silent,
     command: str = "flashnas.convert",
-) -> Figures:
+) -> Converted:
     """Find which layers of a pretrained model may become a window, narrower, or nothing, so that it
     keeps a budget of milliseconds. Nothing is trained.
 
@@ -26,9 +60,7 @@ def convert(
     in the same folder uses it.
 
     Returns:
-        Figures: `answers`, for each budget the layout, how sure each layer is, other placements of
-            as many changes, and the folder of its weights; `finalists`, predicted and measured;
-            `singles`, `law`, `loss`, `model_ms`. `print` shows them.
+        A Converted: `answers`, `finalists`, `singles`. `print` shows it.
 
     Raises:
         WeightsError, ArchitectureError: the model cannot be read.
@@ -46,8 +78,6 @@ def convert(
     """
     check_out(options)
 
-    from flashnas.convert.answer import conversion_text
     from flashnas.convert.loop import convert_model
 
-    values = convert_model(options, note=note, progress=progress, command=command)
-    return Figures(values, conversion_text)
+    return Converted(**convert_model(options, note=note, progress=progress, command=command))

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from flashnas.base.errors import BudgetError, ConfigError
 from flashnas.convert.choices import Choice, Layout, budget_of, offered, possible
 from flashnas.convert.config import ConvertConfig
-from flashnas.convert.measure import LayoutScore, Measurements, Student
+from flashnas.convert.measure import LayoutScore, MeasurementLog, Student
 from flashnas.convert.texts import Draw, draws
 from flashnas.convert.times import RequestTimes, load_times
 from flashnas.convert.weights import Pretrained, load_pretrained
@@ -34,7 +34,7 @@ class Conversion:
     choices: Sequence[Choice]
     saves_ms: Sequence[float]
     draws: Sequence[Draw]
-    measurements: Measurements
+    measurements: MeasurementLog
     student: Callable[[int], Student]
 
     def measure(self, draw: int, layout: Layout) -> LayoutScore:
@@ -87,7 +87,7 @@ def load_conversion(config: ConvertConfig, note: Note) -> Conversion:
     )
     network = model.network.to(config.device)
     student = functools.lru_cache(maxsize=1)(lambda draw: Student(network, text[draw]))
-    measurements = Measurements(config.out / "measurements.jsonl", _question(config, model, text))
+    measurements = MeasurementLog(config.out / "measurements.jsonl", _question(config, model, text))
     return Conversion(config, model, times, choices, saves_ms, text, measurements, student)
 
 

@@ -213,7 +213,7 @@ def _cast(module: nn.Module, dtype: torch.dtype) -> Any:
     return copy.deepcopy(module).to(dtype)
 
 
-class Measurements:
+class MeasurementLog:
     """All that was measured in a folder: a line for each layout and draw, written when it is known,
     so that a killed conversion loses one at most.
 
