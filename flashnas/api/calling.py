@@ -206,10 +206,7 @@ def calibration_option(default: str | None = ENGINE, **more: Any) -> Any:
 
 class Result:
     """Base of the dataclasses that commands return. `print` shows them; the fields that `repr` has
-    are those of `--json`."""
-
-    warnings: Sequence[str] = ()
-    exit_code = 0
+    are those of `--json`. A command prints its `warnings`, if there are, and ends with its `exit_code`."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -81,7 +81,7 @@ class Examination(Result):
     healthy: bool
 
     @property
-    def exit_code(self) -> int:  # type: ignore[override]
+    def exit_code(self) -> int:
         return 0 if self.healthy else 1
 
     def __str__(self) -> str:

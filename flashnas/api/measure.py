@@ -19,7 +19,8 @@ from flashnas.api.calling import (
     takes,
     workload_option,
 )
-from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option, usable_cores
+from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option
+from flashnas.base.system import usable_cores
 from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
 
 LEAST_TO_CALIBRATE = 8

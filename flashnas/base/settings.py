@@ -4,19 +4,19 @@ check gives the same message for all:
 
     @dataclass(frozen=True, kw_only=True)
     class ReportOptions(Settings, where="report"):
-        run: str = option(REQUIRED, "run folder, such as experiments/runs/first_search",
-        positional=True) width: int = option(900, "of the picture, in pixels", min=100, max=10_000)
+        run: str = option(REQUIRED, "run folder", positional=True)
+        width: int = option(900, "of the picture, in pixels", min=100, max=10_000)
 
-    report.width must be at least 100; got 3                       ReportOptions(run="a", width=3)
-    settings.yaml:2: report.width must be at least 100; got 3
-    ReportOptions.load("settings.yaml", {}) flashnas report: --width must be at least 100; got 3
-    flashnas report a --width 3
+    ReportOptions(run="a", width=3)            report.width must be at least 100; got 3
+    ReportOptions.load("settings.yaml", {})    settings.yaml:2: report.width must be at least 100; ..
+    flashnas report a --width 3                flashnas report: --width must be at least 100; got 3
 
 What a program writes and reads back is a plain dataclass: see documents.py.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import numbers
@@ -48,14 +48,6 @@ _KINDS = {
 }
 
 
-def usable_cores() -> int:
-    """Cores that this process may use, by its affinity and its container: the default number of
-    workers. The environment variable LOKY_MAX_CPU_COUNT lowers it."""
-    from joblib import cpu_count
-
-    return int(cpu_count())
-
-
 Choices = Iterable[str] | Callable[[], Iterable[str]]
 
 
@@ -63,39 +55,14 @@ Choices = Iterable[str] | Callable[[], Iterable[str]]
 class Setting:
     """One option, as `option` declares it.
 
-    default: the value where none is given; REQUIRED: one must be given. A function makes a fresh
-    value. doc: what the option means, in one line.
-    flag: its flag, where that is not the field's name with dashes: `--space`, or `-n --count`,
-    whose first
-        one messages use.
-    metavar: stands for the value in the help; in brackets: it may be left out, which means `bare`.
-    positional: the command takes the value without a flag.
-    heading: of the group in the help that begins with this option.
-    choices: the allowed values, or a function that returns them. keys: likewise the allowed keys of
-    a
-        mapping.
-    min, max: closed bounds of a number, or of every number of a tuple or mapping. above, below:
-    open bounds. shown: the default in words.
-    off: of an option that is true by default: what its flag `--no-<name>` does, in one line.
-    separator: a tuple is given by one flag whose parts this separates; None: the flag is repeated.
-    objects: classes, as "module:Class", whose instances Python may give in place of a name.
-    yaml: False for what a YAML file cannot set: what starts a program, names files to write or
-    another
-        machine, or belongs to one call.
-    flagged: False for what the command line sets by a key of its --config file alone.
-    connects: whether a value makes flashnas connect to another machine. Such a value is not taken
-    from a file. identity: of a search: it fixes the trajectory, so that a run is continued only
-    with the same value. name, container (tuple, dict or None), kind (of each value; Any: any) and
-    optional follow from the field.
+    name, container (tuple, dict or None), kind (of each value; Any: any) and optional follow from
+    the field. A default that is a function makes a fresh value; REQUIRED: a value must be given.
     """
 
     default: Any
-    doc: str
-    flag: str = ""
-    metavar: str | None = None
-    bare: str = BARE
-    positional: bool = False
-    heading: str = ""
+    doc: str  # what the option means, in one line
+    shown: str | None = None  # the default in words
+    # the values that are allowed: words, keys of a mapping, or numbers, also those of a tuple
     choices: Choices = ()
     keys: Choices = ()
     min: float | None = None
@@ -103,14 +70,20 @@ class Setting:
     above: float | None = None
     below: float | None = None
     units: bool = False  # a number may have K, M, B or T behind it
-    shown: str | None = None
-    off: str | None = None
-    separator: str | None = None
-    objects: Sequence[str] = ()
+    objects: Sequence[str] = ()  # "module:Class", whose instances Python may give for a name
+    # on the command line
+    flag: str = ""  # where it is not the name with dashes: `-n --count`; messages use the first one
+    metavar: str | None = None  # in the help; in brackets: the value may be left out, ..
+    bare: str = BARE  # .. which means this one
+    positional: bool = False  # without a flag
+    heading: str = ""  # of the group in the help that begins here
+    off: str | None = None  # of what is true by default: what `--no-<name>` does
+    separator: str | None = None  # of a tuple in one flag; None: the flag is repeated
+    flagged: bool = True  # False: a key of the file of --config alone
+    # in files. False for what starts a program, names files to write, or belongs to one call
     yaml: bool = True
-    flagged: bool = True
-    connects: Callable[[Any], bool] = lambda _: False
-    identity: bool = True
+    connects: Callable[[Any], bool] = lambda _: False  # to another machine: not taken from a file
+    identity: bool = True  # of a search: a run is continued only with the same value
     name: str = ""
     container: type | None = None
     kind: Any = str
@@ -121,82 +94,40 @@ class Setting:
         """True for an option that its flag alone sets."""
         return self.kind is bool and self.container is None
 
-    @property
-    def spelling(self) -> str:
-        """As on the command line: `--budget-ms`, `--no-test`, `-n`, `ARCH`; a key of the file as it
-        is.
-        """
-        return self.flags[0] if self.flags else self.placeholder if self.positional else self.name
-
-    @property
-    def flags(self) -> list[str]:
-        """Its flags; none if it is positional, or a key of a file alone."""
-        if self.positional or not self.flagged:
-            return []
-        no = "no-" if self.is_switch and self.default is True else ""
-        return self.flag.split() or [f"--{no}{self.name.replace('_', '-')}"]
-
-    @property
-    def placeholder(self) -> str:
-        """What stands for the value in the help."""
-        return self.metavar or ("KEY=VALUE" if self.container is dict else self.name.upper())
-
-    @property
-    def help(self) -> str:
-        """The line of the help, with the default."""
-        text, default = self.off or self.doc, self.shown
-        if default is None and self.default not in (None, (), REQUIRED) and not self.is_switch:
-            if self.container is tuple:
-                default = (self.separator or " ").join(map(str, self.default))
-            elif not callable(self.default):
-                default = (
-                    f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
-                )
-        return f"{text} (default: {default})" if default else text
-
-    def read(self, text: str) -> Any:
-        """One value from the text of a flag, not checked yet: the text itself where it is not of
-        the option's kind."""
-        if text in ("true", "false") and self.kind in (bool, Any):
-            return text == "true"
-        for kind in {int: (int,), float: (float,), Any: (int, float)}.get(self.kind, ()):
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-        return text
-
     def is_object(self, value: Any) -> bool:
         """True for an instance of one of `objects`."""
-        return any(
-            f"{cls.__module__}:{cls.__qualname__}" in self.objects for cls in type(value).__mro__
-        )
+        classes = {f"{cls.__module__}:{cls.__qualname__}" for cls in type(value).__mro__}
+        return not classes.isdisjoint(self.objects)
 
     def checked(self, value: Any, where: str) -> Any:
         """The value in its type. Raises SettingError with the rule that it breaks."""
         if value is None and self.optional:
             return None
-        if self.container is tuple:
-            is_path = isinstance(value, str | os.PathLike) or self.is_object(value)
-            any_one = self.kind is Any and (is_path or not isinstance(value, Sequence))
-            if any_one or (is_path and self.separator is None):
-                # one of a flag that may be repeated, or one value in place of a list of any values
-                value = (value,)
-            if isinstance(value, str) or not isinstance(value, Sequence):
-                raise SettingError(where, self, f"must be a list; got {shown(value)}")
-            return tuple(self._entry(item, where, number) for number, item in enumerate(value))
+        if self.container is None:
+            return self._entry(value, where)
         if self.container is dict:
             if not isinstance(value, Mapping):
                 raise SettingError(where, self, f"must be a mapping; got {shown(value)}")
-            allowed = _listed(self.keys)
-            for key in value:
-                if not isinstance(key, str):
-                    raise SettingError(where, self, f"must have names as keys; got {shown(key)}")
-                if allowed and key not in allowed:
-                    rule = f"is not one of {', '.join(allowed)}{did_you_mean(key, allowed)}"
-                    raise SettingError(where, self, rule, key)
+            self._check_keys(value, where)
             return {key: self._entry(item, where, key) for key, item in value.items()}
-        return self._entry(value, where)
+        is_path = isinstance(value, str | os.PathLike) or self.is_object(value)
+        if (is_path and self.separator is None) or (
+            self.kind is Any and (is_path or not isinstance(value, Sequence))
+        ):
+            # one of a flag that may be repeated, or one value in place of a list of any values
+            value = (value,)
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise SettingError(where, self, f"must be a list; got {shown(value)}")
+        return tuple(self._entry(item, where, place) for place, item in enumerate(value))
+
+    def _check_keys(self, keys: Iterable[Any], where: str) -> None:
+        allowed = _listed(self.keys)
+        for key in keys:
+            if not isinstance(key, str):
+                raise SettingError(where, self, f"must have names as keys; got {shown(key)}")
+            if allowed and key not in allowed:
+                rule = f"is not one of {', '.join(allowed)}{did_you_mean(key, allowed)}"
+                raise SettingError(where, self, rule, key)
 
     def _entry(self, value: Any, where: str, key: str | int | None = None) -> Any:
         """A value, or one of a tuple or mapping, in its type."""
@@ -225,11 +156,8 @@ class Setting:
             (self.below, "below", operator.lt),
         ):
             if limit is not None and not holds(value, limit):
-                number = (
-                    f"{limit:,.0f}"
-                    if float(limit).is_integer() and abs(limit) <= 1e15
-                    else f"{limit:g}"
-                )
+                whole = float(limit).is_integer() and abs(limit) <= 1e15
+                number = f"{limit:,.0f}" if whole else f"{limit:g}"
                 raise ValueError(f"must be {words} {number}; got {shown(value)}")
 
 
@@ -242,38 +170,32 @@ def option(default: Any, doc: str, **facts: Any) -> Any:
 
 
 class SettingError(ConfigError):
-    """An option with a wrong value. Its message names the option as Python does, `search.trials`;
-    `by_flag` as the command line does, `--trials`."""
+    """An option with a wrong value; its message names the option as Python does, `search.trials`.
+
+    Args:
+        rule: the rest of the line: `must be at least 1; got 0`.
+        key: of an entry in a mapping or tuple.
+        others: further options that break the rule.
+    """
 
     def __init__(
-        self, where: str, setting: Setting, rule: str, key: str | int | None = None
+        self,
+        where: str,
+        setting: Setting,
+        rule: str,
+        key: str | int | None = None,
+        others: Sequence[Setting] = (),
     ) -> None:
-        """`rule` is the rest of the line: `must be at least 1; got 0`. `key`: of an entry in a
-        mapping or tuple."""
-        self.setting, self.rule, self.key = setting, rule, key
-        entry = key if isinstance(key, str) else ""
-        self.by_flag = f"{setting.spelling}{entry and ' '}{entry} {rule}"
-        super().__init__(f"{where}.{setting.name}{entry and '.'}{entry} {rule}")
-
-
-class MissingError(SettingError):
-    """Options that must be given and are not."""
-
-    def __init__(self, where: str, settings: Sequence[Setting]) -> None:
-        verb = "is" if len(settings) == 1 else "are"
-        super().__init__(
-            where,
-            settings[0],
-            "".join(f"and {setting.name} " for setting in settings[1:]) + f"{verb} required",
-        )
-        self.by_flag = f"{' and '.join(setting.spelling for setting in settings)} {verb} required"
+        self.setting, self.rule, self.key, self.others = setting, rule, key, others
+        names = " and ".join(each.name for each in (setting, *others))
+        entry = f".{key}" if isinstance(key, str) else ""
+        super().__init__(f"{where}.{names}{entry} {rule}")
 
 
 class Settings:
     """Base of the frozen dataclasses whose fields are options. Building one checks every field.
 
-    A subclass names the place of its options in messages: `class Options(Settings,
-    where="search")`.
+    where: of its options in messages: `class Options(Settings, where="search")`.
     """
 
     where: ClassVar[str] = "settings"
@@ -285,9 +207,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for setting in settings_of(type(self)):
-            object.__setattr__(
-                self, setting.name, setting.checked(getattr(self, setting.name), self.where)
-            )
+            value = setting.checked(getattr(self, setting.name), self.where)
+            object.__setattr__(self, setting.name, value)
 
     @classmethod
     def setting(cls, name: str) -> Setting:
@@ -311,13 +232,11 @@ class Settings:
         for a wrong value or one that must be given."""
         for name in values:
             cls.setting(name)
-        missing = [
-            setting
-            for setting in settings_of(cls)
-            if setting.default is REQUIRED and setting.name not in values
-        ]
+        required = [setting for setting in settings_of(cls) if setting.default is REQUIRED]
+        missing = [setting for setting in required if setting.name not in values]
         if missing:
-            raise MissingError(cls.where, missing)
+            rule = "is required" if len(missing) == 1 else "are required"
+            raise SettingError(cls.where, missing[0], rule, others=missing[1:])
         return cls(**values)
 
     @classmethod
@@ -355,28 +274,22 @@ class Settings:
 
     @classmethod
     def read_options(cls, data: LocatedDict) -> dict[str, Any]:
-        """The options in a mapping of YAML; ConfigError with the line of an unknown key or a wrong
-        value.
-        """
+        """The options in a mapping of YAML; ConfigError with the line of what is wrong."""
         allowed = [setting.name for setting in settings_of(cls) if setting.yaml]
-        for name in data:
+        values = {}
+        for name, value in data.items():
             if name not in allowed:
-                raise ConfigError(
-                    f"{data.place(name)}: {cls.where} has no key"
-                    f" {name!r}{did_you_mean(name, allowed)}; allowed: {', '.join(allowed)}"
-                )
-        try:
-            from_file = {
-                name: cls.setting(name).checked(value, cls.where) for name, value in data.items()
-            }
-        except SettingError as error:
-            raise ConfigError(f"{place_of(data, error)}: {error}") from None
-        return cls.expand_shorthands(from_file)
+                rule = f"has no key {name!r}{did_you_mean(name, allowed)}"
+                place = f"{data.place(name)}: {cls.where}"
+                raise ConfigError(f"{place} {rule}; allowed: {', '.join(allowed)}")
+            try:
+                values[name] = cls.setting(name).checked(value, cls.where)
+            except SettingError as error:
+                raise ConfigError(f"{place_of(data, error)}: {error}") from None
+        return cls.expand_shorthands(values)
 
     def connections(self) -> Iterator[tuple[str, str | None]]:
-        """Name every option, and every entry of a mapping, that makes flashnas connect to another
-        machine.
-        """
+        """The options, and entries of mappings, that make flashnas connect to another machine."""
         for setting in settings_of(type(self)):
             if setting.connects(getattr(self, setting.name)):
                 yield setting.name, None
@@ -388,42 +301,31 @@ class Settings:
             data: the mapping of the file.
             given: what the user gives in the call, which overrides the file.
         """
-        from flashnas.base.documents import LocatedDict
-
         for name, key in self.connections():
-            entry, file, overrides = name, data, given
-            if key is not None:
-                entry, file, overrides = key, data.get(name, LocatedDict()), given.get(name, {})
-            if entry in file and entry not in overrides:
-                full_name, value = (
-                    (name, "VALUE") if key is None else (f"{name}.{key}", f"{key}=VALUE")
-                )
-                raise ConfigError(
-                    f"{file.place(entry)}: {self.where}.{full_name} connects to another machine,"
-                    " which no file"
-                    f" may ask for; give it on the command line: {self.setting(name).spelling}"
-                    f" {value}"
-                )
+            if key is None and name in data and name not in given:
+                place, full_name = data.place(name), name
+            elif key is not None and key in data.get(name, ()) and key not in given.get(name, ()):
+                place, full_name = data[name].place(key), f"{name}.{key}"
+            else:
+                continue
+            raise ConfigError(
+                f"{place}: {self.where}.{full_name} connects to another machine, which no file may"
+                " ask for; give it as a flag or a keyword"
+            )
 
     @classmethod
     def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The values of one source with shorthands put in their place; see
-        SearchConfig.budget_ms.
-        """
+        """The values of one source without shorthands; see SearchConfig.budget_ms."""
         return values
 
 
 def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """The values of two sources; the second one overrides, entries of mappings one by one."""
-    return {
-        **below,
-        **{
-            name: {**below[name], **value}
-            if isinstance(value, Mapping) and isinstance(below.get(name), Mapping)
-            else value
-            for name, value in above.items()
-        },
-    }
+    values = {**below, **above}
+    for name, value in above.items():
+        if isinstance(value, Mapping) and isinstance(below.get(name), Mapping):
+            values[name] = {**below[name], **value}
+    return values
 
 
 _SETTINGS: dict[type, tuple[Setting, ...]] = {}
@@ -431,19 +333,16 @@ _SETTINGS: dict[type, tuple[Setting, ...]] = {}
 
 def settings_of(cls: type[Settings]) -> tuple[Setting, ...]:
     """The options of a class in the order of its fields."""
-    if cls in _SETTINGS:
-        return _SETTINGS[cls]
-    hints = typing.get_type_hints(cls)
-    return _SETTINGS.setdefault(
-        cls,
-        tuple(
+    if cls not in _SETTINGS:
+        hints = typing.get_type_hints(cls)
+        _SETTINGS[cls] = tuple(
             dataclasses.replace(
                 field.metadata["setting"], name=field.name, **_kind_of(hints[field.name])
             )
             for field in dataclasses.fields(cls)  # type: ignore[arg-type]  # every subclass is one
             if "setting" in field.metadata
-        ),
-    )
+        )
+    return _SETTINGS[cls]
 
 
 def _kind_of(hint: Any) -> dict[str, Any]:
@@ -453,42 +352,39 @@ def _kind_of(hint: Any) -> dict[str, Any]:
         parts = typing.get_args(hint)
         optional = types.NoneType in parts
         hint = next(part for part in parts if part is not types.NoneType)
-    container, inside = typing.get_origin(hint), typing.get_args(hint)
+    container = typing.get_origin(hint)
     if container in (tuple, dict):
-        return {
-            "container": container,
-            "kind": inside[1 if container is dict else 0],
-            "optional": optional,
-        }
-    return {"kind": hint, "optional": optional}
+        hint = typing.get_args(hint)[1 if container is dict else 0]
+    return {"container": container, "kind": hint, "optional": optional}
 
 
 def _typed(value: Any, kind: Any) -> Any:
     """The value as one of that kind; ValueError with the rule that it breaks."""
-    if kind is Any or (kind is bool and isinstance(value, bool)):
+    is_bool = isinstance(value, bool)
+    if kind is Any or (kind is bool and is_bool):
         return value
-    if kind in (int, float) and not isinstance(value, bool):
-        if kind is int and isinstance(value, numbers.Integral):
-            return int(value)
-        if kind is float and isinstance(value, numbers.Real):
-            try:
-                number = float(value)
-            except OverflowError:
-                number = math.inf
-            if not math.isfinite(number):
-                raise ValueError(f"must be a finite number; got {shown(value)}")
-            return number
+    if kind is int and isinstance(value, numbers.Integral) and not is_bool:
+        return int(value)
+    if kind is float and isinstance(value, numbers.Real) and not is_bool:
+        with contextlib.suppress(OverflowError):
+            if math.isfinite(number := float(value)):
+                return number
+        raise ValueError(f"must be a finite number; got {shown(value)}")
     if kind in (str, Path) and isinstance(value, str | os.PathLike):
         text = os.fspath(value)
         if isinstance(text, str):
-            if "\0" in text:
-                raise ValueError(f"must not hold a zero byte; got {shown(text)}")
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise ValueError(f"must be UTF-8 text; got {shown(text)}") from None
-            return Path(text) if kind is Path else text
+            return kind(_checked_text(text))
     raise ValueError(f"must be {_KINDS[kind]}; got {shown(value)}")
+
+
+def _checked_text(text: str) -> str:
+    if "\0" in text:
+        raise ValueError(f"must not hold a zero byte; got {shown(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"must be UTF-8 text; got {shown(text)}") from None
+    return text
 
 
 def _listed(choices: Choices) -> list[str]:
@@ -497,11 +393,9 @@ def _listed(choices: Choices) -> list[str]:
 
 def place_of(data: LocatedDict, error: SettingError) -> str:
     """`file.yaml:3`, where the wrong value or entry is."""
-    from flashnas.base.documents import LocatedDict, LocatedList
-
-    value, key = data.get(error.setting.name), error.key
-    if isinstance(value, LocatedDict) and isinstance(key, str) and key in value:
-        return value.place(key)
-    if isinstance(value, LocatedList) and isinstance(key, int):
-        return value.place(key)
+    value: Any = data.get(error.setting.name)
+    if isinstance(value, dict) and error.key not in value:
+        value = None
+    if error.key is not None and hasattr(value, "place"):
+        return str(value.place(error.key))
     return data.place(error.setting.name)

@@ -227,6 +227,15 @@ def disk_errors(what: str, error: type[FlashnasError], hint: str = "") -> Iterat
 
 # -- threads, memory and signals of this process ----------------------------------------------------
 
+
+def usable_cores() -> int:
+    """Cores that this process may use, by its affinity and its container: the default number of
+    workers. The environment variable LOKY_MAX_CPU_COUNT lowers it."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
+
+
 # read by the numerical libraries when they are loaded
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",

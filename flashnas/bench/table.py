@@ -120,9 +120,7 @@ class Header:
                     " this search"
                 )
         if vocab != self.vocab:
-            return (
-                f"the vocabulary has {self.vocab} tokens in the bench and {vocab} in this search"
-            )
+            return f"the vocabulary has {self.vocab} tokens in the bench and {vocab} in this search"
         if dataset != self.dataset:
             return (
                 f"text and tokenizer have the digest {self.dataset} ({self.source}) in the bench"

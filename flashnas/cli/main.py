@@ -30,6 +30,7 @@ from flashnas.cli.options import (
     first_process,
     message_of,
     options_of,
+    spelling_of,
 )
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -215,7 +216,7 @@ def _connecting(options: Settings) -> list[str]:
     for name, key in options.connections():
         value = getattr(options, name)
         words += [
-            options.setting(name).spelling,
+            spelling_of(options.setting(name)),
             str(value) if key is None else f"{key}={value[key]}",
         ]
     return words

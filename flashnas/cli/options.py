@@ -5,12 +5,13 @@ flashnas.base.settings.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.settings import Setting, SettingError, Settings, settings_of
+from flashnas.base.settings import REQUIRED, Setting, SettingError, Settings, settings_of
 from flashnas.base.text import did_you_mean
 
 JSON_HELP = "one JSON object on stdout, nothing else"
@@ -66,14 +67,14 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
         if setting.heading:
             group = parser.add_argument_group(setting.heading)
         words: dict[str, Any] = {
-            "help": setting.help.replace("%", "%%"),
+            "help": help_of(setting).replace("%", "%%"),
             "default": argparse.SUPPRESS,
         }
         if setting.is_switch:
             words |= {"action": "store_const", "const": setting.default is not True}
         else:
-            words["metavar"] = setting.placeholder.strip("[]")
-            if setting.placeholder.startswith("["):
+            words["metavar"] = placeholder_of(setting).strip("[]")
+            if placeholder_of(setting).startswith("["):
                 words |= {"nargs": "?", "const": setting.bare}
             if (
                 setting.container is not None
@@ -86,8 +87,52 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
                 setting.name, nargs="?" if setting.container is None else "*", **words
             )
         else:
-            group.add_argument(*setting.flags, dest=setting.name, **words)
+            group.add_argument(*flags_of(setting), dest=setting.name, **words)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
+
+
+def flags_of(setting: Setting) -> list[str]:
+    """Its flags; none if it is positional, or a key of a file alone."""
+    if setting.positional or not setting.flagged:
+        return []
+    no = "no-" if setting.is_switch and setting.default is True else ""
+    return setting.flag.split() or [f"--{no}{setting.name.replace('_', '-')}"]
+
+
+def placeholder_of(setting: Setting) -> str:
+    """What stands for the value in the help."""
+    key = setting.container is dict
+    return setting.metavar or ("KEY=VALUE" if key else setting.name.upper())
+
+
+def spelling_of(setting: Setting) -> str:
+    """As on the command line: `--budget-ms`, `--no-test`, `-n`, `ARCH`; a key of the file as it is."""
+    if setting.positional:
+        return placeholder_of(setting)
+    return (flags_of(setting) or [setting.name])[0]
+
+
+def help_of(setting: Setting) -> str:
+    """The line of the help, with the default."""
+    text, default = setting.off or setting.doc, setting.default
+    words = setting.shown
+    if words is None and default not in (None, (), REQUIRED) and not setting.is_switch:
+        if setting.container is tuple:
+            words = (setting.separator or " ").join(map(str, default))
+        elif not callable(default):
+            words = f"{default:g}" if isinstance(default, float) else str(default)
+    return f"{text} (default: {words})" if words else text
+
+
+def read_value(setting: Setting, text: str) -> Any:
+    """One value from the text of a flag, not checked yet: the text itself where it is not of the
+    option's kind."""
+    if text in ("true", "false") and setting.kind in (bool, Any):
+        return text == "true"
+    for kind in {int: (int,), float: (float,), Any: (int, float)}.get(setting.kind, ()):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def options_of(cls: type[Settings], namespace: argparse.Namespace) -> Settings:
@@ -108,7 +153,11 @@ def options_of(cls: type[Settings], namespace: argparse.Namespace) -> Settings:
 
 def message_of(error: Exception) -> str:
     """An error as the command line says it: options by their flags."""
-    return error.by_flag if isinstance(error, SettingError) else str(error)
+    if not isinstance(error, SettingError):
+        return str(error)
+    names = " and ".join(map(spelling_of, (error.setting, *error.others)))
+    entry = f" {error.key}" if isinstance(error.key, str) else ""
+    return f"{names}{entry} {error.rule}"
 
 
 def check_known(
@@ -134,20 +183,22 @@ def _value(setting: Setting, raw: Any) -> Any:
         pairs = [_pair(setting, text) for text in raw]
         for key, _ in pairs:
             if [name for name, _ in pairs].count(key) > 1:
-                raise ConfigError(f"{setting.spelling} gives {key!r} twice")
-        return {key: setting.read(text) for key, text in pairs}
+                raise ConfigError(f"{spelling_of(setting)} gives {key!r} twice")
+        return {key: read_value(setting, text) for key, text in pairs}
     if setting.container is tuple:
         words = (
             raw
             if setting.separator is None
             else [part.strip() for part in raw.split(setting.separator)]
         )
-        return tuple(setting.read(text) for text in words)
-    return setting.read(raw)
+        return tuple(read_value(setting, text) for text in words)
+    return read_value(setting, raw)
 
 
 def _pair(setting: Setting, text: str) -> tuple[str, str]:
     key, equals, value = (part.strip() for part in text.partition("="))
     if not equals or not key or not value:
-        raise ConfigError(f"{setting.spelling} must read {setting.placeholder}; got {text!r}")
+        raise ConfigError(
+            f"{spelling_of(setting)} must read {placeholder_of(setting)}; got {text!r}"
+        )
     return key, value

@@ -14,6 +14,7 @@ import flashnas as fn
 from flashnas.api.calling import check_out, takes
 from flashnas.base.errors import ConfigError
 from flashnas.base.settings import REQUIRED, SettingError, Settings, option
+from flashnas.cli.options import message_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +98,7 @@ def test_every_keyword_of_the_search_is_an_option_or_its_own():
         "resume",
         "progress",
         "evaluator",
+        "scorer",
         "command",
     ]
 
@@ -131,6 +133,6 @@ def test_a_folder_below_a_file_or_with_a_long_name_is_refused(tmp_path):
     ):
         with pytest.raises(SettingError, match=words) as caught:
             check_out(Bake(flour="rye", out=str(place)))
-        assert caught.value.by_flag.startswith("--out /")
+        assert message_of(caught.value).startswith("--out /")
     assert check_out(Bake(flour="rye", out=str(tmp_path / "a" / "b"))) == tmp_path / "a" / "b"
     assert os.listdir(tmp_path) == ["file"], "nothing is left behind"

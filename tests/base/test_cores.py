@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from flashnas.base.settings import usable_cores
+from flashnas.base.system import usable_cores
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")

@@ -13,7 +13,7 @@ from offenders import every
 from one_line import one_line
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.settings import REQUIRED, SettingError, Settings, option, settings_of
+from flashnas.base.settings import REQUIRED, SettingError, Settings, option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,18 +105,6 @@ def test_an_object_stands_in_for_a_name_where_the_field_says_so():
         Bake(flour=flour)
 
 
-def test_the_same_rule_by_flag():
-    for values, message in (
-        ({"grams": 0}, "--grams must be at least 1; got 0"),
-        ({"steam": 3}, "--no-steam must be true or false; got 3"),
-        ({"limits": {"hot": 0}}, "--limits hot must be above 0; got 0.0"),
-        ({"flour": 3}, "FLOUR must be text; got 3"),
-    ):
-        with pytest.raises(SettingError) as caught:
-            Bake(**{"flour": "rye", **values})
-        assert caught.value.by_flag == message
-
-
 @every(
     case=[
         ("flour: rye\ngram: 3\n", 2, "bake has no key 'gram' (did you mean 'grams'?)"),
@@ -157,23 +145,3 @@ def test_what_must_be_given_and_what_does_not_exist():
         ConfigError, match=r"bake has no option 'gram' \(did you mean 'grams'\?\); allowed: flour, "
     ):
         Bake.build(flour="rye", gram=3)
-
-
-def test_the_help_follows_from_the_field():
-    found = {setting.name: setting for setting in settings_of(Bake)}
-    assert {name: (setting.spelling, setting.help) for name, setting in found.items()} == {
-        "flour": ("FLOUR", "what to take"),
-        "grams": ("--grams", "how much (default: 500)"),
-        "heat": ("--heat", "of the oven (default: 220)"),
-        "share": ("--share", "of rye (default: the recipe's)"),
-        "steam": ("--no-steam", "without steam"),
-        "crisp": ("--crisp", "bake longer"),
-        "seeds": ("--seeds", "to add"),
-        "notes": ("--note", "for the baker"),
-        "limits": ("--limits", "of the oven"),
-        "out": ("--out", "folder"),
-    }
-    assert found["notes"].read("3") == 3
-    assert found["notes"].read("true") is True
-    assert found["notes"].read("x") == "x"
-    assert found["grams"].read("x") == "x", "the check says what is wrong with it"

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from flashnas import __main__ as entry
-from flashnas.api.calling import Result, takes
+from flashnas.api.calling import takes
 from flashnas.api.estimate import EstimateOptions
+from flashnas.api.listing import NamesResult
 from flashnas.base.text import duration
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import main
@@ -178,7 +179,7 @@ def test_a_file_gives_options_and_flags_override_it(tmp_path, monkeypatch, capsy
     seen = []
     monkeypatch.setattr(
         ESTIMATE,
-        takes(EstimateOptions)(lambda options: (seen.append(options), Result())[1]),
+        takes(EstimateOptions)(lambda options: seen.append(options) or NamesResult(None, {})),
     )
     path = tmp_path / "options.yaml"
     path.write_text("arch: '1024: d'\ntable: l40s\nworkload: chat\n")

@@ -3,6 +3,7 @@
 from documents import ROOT
 
 from flashnas.base.settings import settings_of
+from flashnas.cli.options import flags_of, help_of
 from flashnas.cli.run import SearchCommandOptions
 
 FLAGS = (
@@ -46,7 +47,7 @@ def test_the_keys_without_flags_are_listed():
     for setting in settings_of(SearchCommandOptions):
         if not setting.flagged:
             switch = f" (default: {str(setting.default).lower()})" if setting.is_switch else ""
-            expected.append(f"| `{setting.name}` | {setting.help}{switch} |")
+            expected.append(f"| `{setting.name}` | {help_of(setting)}{switch} |")
     assert [line for line in table.splitlines() if line.startswith("| `")] == expected
     assert len(expected) > 10
 
@@ -58,7 +59,7 @@ def test_the_command_has_flags_for_the_others_alone():
         *(
             flag.removeprefix("--")
             for setting in settings_of(SearchCommandOptions)
-            for flag in setting.flags
+            for flag in flags_of(setting)
         ),
     }
     assert shown == set(FLAGS)
