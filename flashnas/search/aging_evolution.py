@@ -58,7 +58,7 @@ class AgingEvolution(SearchAlgorithm):
             return [point[0] for point in points]
         return standings(points).tolist() if points else []
 
-    def _take_in(self, trial: Trial) -> None:
+    def _learn_unasked(self, trial: Trial) -> None:
         self._drawn += 1  # it takes the place of a random member of the first population
         self._learn(trial)
 

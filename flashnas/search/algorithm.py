@@ -131,7 +131,7 @@ class SearchAlgorithm(ABC):
         for trial in trials:
             self._proposed.add(trial.genotype)
             self.history.append(trial)
-            self._take_in(trial)
+            self._learn_unasked(trial)
 
     def use_prior(self, prior: Prior) -> None:
         """Know this before the first `ask`. Algorithms that have no use for it pass it over."""
@@ -145,8 +145,8 @@ class SearchAlgorithm(ABC):
     def _learn(self, trial: Trial) -> None:
         """Take in one result; `history` holds it already."""
 
-    def _take_in(self, trial: Trial) -> None:
-        """The same of `start_from`, which was never asked for."""
+    def _learn_unasked(self, trial: Trial) -> None:
+        """Take in a trial of `start_from`, which this algorithm did not ask for."""
         self._learn(trial)
 
     # -- what algorithms build on

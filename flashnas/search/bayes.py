@@ -66,7 +66,7 @@ class Bayes(SearchAlgorithm):
         self._exact: list[tuple[float, ...]] = []  # .. and their exact objectives
         self._qualities_count = self._exact_objectives.count(False)
 
-    def _take_in(self, trial: Trial) -> None:
+    def _learn_unasked(self, trial: Trial) -> None:
         self._drawn += 1  # it takes the place of a random candidate at the start
         self._learn(trial)
 

@@ -63,7 +63,7 @@ class OptunaAlgorithm(SearchAlgorithm):
         self.study.enqueue_trial(dict(self.space.encode(genotype)))
         return genotype, self.study.ask(self._distributions)
 
-    def _take_in(self, trial: Trial) -> None:
+    def _learn_unasked(self, trial: Trial) -> None:
         self._trials.appendleft(self._as_trial(trial.genotype)[1])
         self._learn(trial)
 
