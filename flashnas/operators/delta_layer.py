@@ -47,7 +47,7 @@ class DeltaLayer(RecurrentLayer):
 
     def __init__(self, spec: OperatorSpec, hidden: int) -> None:
         super().__init__(spec, hidden)
-        q, k, v, *others = self.tensors["in_proj.weight"].rows()
+        q, k, v, *others = self.tensor("in_proj.weight").rows()
         (head_dim,) = self.shape("norm.weight")
         self.sizes = [q + k + v, *others]
         self.head_dim, self.k_heads, self.v_heads = head_dim, k // head_dim, v // head_dim

@@ -27,6 +27,7 @@ from flashnas.operators.spec import NORM_EPS
 
 if TYPE_CHECKING:
     from flashnas.operators.spec import OperatorSpec
+    from flashnas.operators.tensors import TensorSpec
 
 Rule = Callable[
     ..., tuple[Tensor, Tensor]
@@ -61,14 +62,18 @@ class Layer(nn.Module):
         super().__init__()
         self.kind, self.tensors = spec.kind, spec.named_tensors(hidden)
 
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Of a parameter; raises OperatorError if the specification does not state it."""
+    def tensor(self, name: str) -> TensorSpec:
+        """What the specification states of a parameter; raises OperatorError if it does not."""
         if name not in self.tensors:
             raise OperatorError(
                 f"operator {self.kind!r}: its layer builds the parameter {name!r}, which its"
                 " tensors do not state"
             )
-        return self.tensors[name].shape
+        return self.tensors[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a parameter."""
+        return self.tensor(name).shape
 
     def linear(self, name: str) -> nn.Linear:
         """A projection with the sizes of the tensors `name.weight` and `name.bias`."""

@@ -295,6 +295,6 @@ def test_a_bug_of_flashnas_stays_a_traceback(tmp_path, monkeypatch):
     def broken(*_, **__):
         return np.zeros(3)[5]
 
-    monkeypatch.setattr("flashnas.study.record.Record.place", broken)
+    monkeypatch.setattr("flashnas.study.record.Record.add", broken)
     with pytest.raises(IndexError):
         fn.search(**asked(tmp_path / "run"))

@@ -172,7 +172,7 @@ def test_a_run_stands_for_its_chosen_network_once_that_is_trained(
     ):
         assert words in card
     entry = yaml.safe_load(front.read_text())
-    entry["figures"] |= {"loss": None, "full_loss_sd": 0.1}
+    entry["figures"] |= {"loss": None, "full_loss": 2.5, "full_loss_sd": 0.1}
     front.write_text(yaml.safe_dump(entry))
     assert main(shlex.split(f"export {run} --to hf --out {tmp_path}/untrained")) == 0
     card = (tmp_path / "untrained/README.md").read_text()

@@ -28,10 +28,10 @@ class Good(SearchAlgorithm):
         if len(known) < self.start:
             return self.space.sample(self.rng)
         return self.space.mutate(
-            min(known, key=lambda evaluation: evaluation.loss).genotype, self.rng
+            min(known, key=lambda trial: trial.values[0]).genotype, self.rng
         )
 
-    def _learn(self, evaluation):
+    def _learn(self, trial):
         pass
 
 

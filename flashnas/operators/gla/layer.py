@@ -33,7 +33,7 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         self.state_sizes, self.conv = (self.heads, self.key_dim, spec.head_dim), None
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
-        sizes = self.tensors["in_proj.weight"].rows()
+        sizes = self.tensor("in_proj.weight").rows()
         q, k, v, gate, low = apply(self.in_proj, x).split(sizes, -1)
         return q, k, v, gate, apply(self.gate_proj, low)
 

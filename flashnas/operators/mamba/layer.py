@@ -41,7 +41,7 @@ class MambaLayer(RecurrentLayer):
     def __init__(self, spec: Mamba, hidden: int) -> None:
         super().__init__(spec, hidden)
         inner, state = self.shape("A_log")
-        self.parts = self.tensors["x_proj.weight"].rows()  # dt, B, C
+        self.parts = self.tensor("x_proj.weight").rows()  # dt, B, C
         self.in_proj = self.linear("in_proj")
         self.conv = self.convolution()
         self.x_proj = self.linear("x_proj")

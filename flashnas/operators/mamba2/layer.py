@@ -27,7 +27,7 @@ class Mamba2Layer(RecurrentLayer):
 
     def __init__(self, spec: Mamba2, hidden: int) -> None:
         super().__init__(spec, hidden)
-        z, *self.parts, self.heads = self.tensors["in_proj.weight"].rows()  # parts: x, B, C
+        z, *self.parts, self.heads = self.tensor("in_proj.weight").rows()  # parts: x, B, C
         self.sizes = [z, sum(self.parts), self.heads]
         self.groups, self.dt_min = spec.groups, spec.dt_min
         self.in_proj = self.linear("in_proj")
