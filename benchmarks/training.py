@@ -164,7 +164,7 @@ def _seconds(run: Callable[[], object]) -> float:
 
 def _flops_per_token(architecture: Architecture) -> float:
     head = 2 * architecture.hidden * architecture.vocab
-    return 3 * (architecture.prefill_flops_per_token(TOKENS) + head - head / TOKENS)
+    return 3 * (architecture.prefill_flops(TOKENS) / TOKENS + head - head / TOKENS)
 
 
 def _ceiling_flops(

@@ -77,7 +77,9 @@ def measure(
     tokens_per_s = recipe.batch_tokens / statistics.median(rest)
     head = 2 * architecture.hidden * architecture.vocab
     flops = 3 * (
-        architecture.prefill_flops_per_token(sequence_tokens) + head - head / sequence_tokens
+        architecture.prefill_flops(sequence_tokens) / sequence_tokens
+        + head
+        - head / sequence_tokens
     )
     memory = (
         torch.cuda.max_memory_allocated()

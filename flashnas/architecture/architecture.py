@@ -8,7 +8,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from flashnas.architecture.notation import MAX_OPERATORS, parse_operators, split_notation
@@ -70,6 +70,10 @@ class Architecture:
                 raise ArchitectureError(
                     f"architecture: {name} must be a whole number {limits}; got {value!r}"
                 )
+        if type(self.tied) is not bool:
+            raise ArchitectureError(
+                f"architecture: tied must be true or false; got {shown(self.tied)}"
+            )
         if not self.operators:
             raise ArchitectureError("architecture: operators must not be empty")
         if len(self.operators) > MAX_OPERATORS:
@@ -122,10 +126,6 @@ class Architecture:
         total = tokens + self.meta_tokens
         body = sum(_mean_flops(spec, self.hidden, total) for spec in self.operators)
         return total * body + 2 * self.hidden * self.vocab
-
-    def prefill_flops_per_token(self, tokens: int) -> float:
-        """`prefill_flops` spread over the prompt's tokens."""
-        return self.prefill_flops(tokens) / tokens
 
     def cache_bytes(self, context: int, dtype_bytes: int = 2) -> int:
         """Bytes of caches and states per sequence after `context` tokens (meta tokens come on
@@ -205,14 +205,13 @@ class Architecture:
         """Raises ArchitectureError naming a missing or unknown key."""
         if not isinstance(data, Mapping):
             raise ArchitectureError(f"architecture must be a mapping; got {shown(data)}")
-        allowed = ("hidden", "vocab", "tied", "meta_tokens", "operators")
-        for key in data:
+        allowed = [field.name for field in fields(cls)]
+        for key in (*data, "hidden", "operators"):
             if key not in allowed:
                 raise ArchitectureError(
                     f"architecture has no key {key!r}{did_you_mean(key, allowed)};"
                     f" allowed: {', '.join(allowed)}"
                 )
-        for key in ("hidden", "operators"):
             if key not in data:
                 raise ArchitectureError(f"architecture needs the key {key!r}")
         if not isinstance(data["operators"], list | tuple) or not all(
@@ -221,10 +220,6 @@ class Architecture:
             raise ArchitectureError(
                 "architecture.operators must be a list of operators; got"
                 f" {shown(data['operators'])}"
-            )
-        if not isinstance(data.get("tied", True), bool):
-            raise ArchitectureError(
-                f"architecture.tied must be true or false; got {data['tied']!r}"
             )
         operators = parse_operators(" ".join(data["operators"]))
         return cls(**{**data, "operators": operators})
@@ -245,10 +240,6 @@ class Architecture:
                     f"header has no option {key!r}{did_you_mean(key, names)};"
                     f" allowed: {', '.join(names)}"
                 )
-        if type(header.get("tied", True)) is not bool:
-            raise ArchitectureError(
-                f"header option tied must be true or false; got {header['tied']!r}"
-            )
         return cls(
             hidden=hidden,
             operators=parse_operators(operators),

@@ -15,7 +15,6 @@ from flashnas.architecture import Architecture
 from flashnas.evidence.composition import FEATURES, SILENT, Table
 from flashnas.evidence.full_loss import (
     LAW_NATS,
-    NEW,
     PRIOR_SDS,
     SILENT_SDS,
     FullLoss,
@@ -270,17 +269,3 @@ def test_the_shipped_spreads_are_about_as_likely_as_those_fitted_anew(parts, nam
     assert costs[1] < costs[0] + 0.5
     assert found.noise == pytest.approx(shipped.noise, abs=1e-3)
     assert dict(found.common) == pytest.approx(dict(shipped.common), abs=5e-3)
-
-
-def test_a_form_without_robustness_or_residual_has_none(experiment):
-    rows = shipped_rows()
-    some = rows.take(
-        np.flatnonzero(np.isin(rows.publication, ["2511.18890", "2406.07522", "2405.21060"]))
-    )
-    law = Law(**fitted()["law"])
-    found = experiment("fitting").fit_spreads(
-        some, law, ("law", "mix"), robust=False, residual=False
-    )
-    assert found.residual == found.own_residual == 0.0
-    assert set(found.reliability.values()) == {1.0}
-    assert found.reliability[NEW] == 1.0

@@ -132,12 +132,13 @@ def test_a_publication_that_was_left_out_has_no_say(shipped):
 
 def test_what_left_out_says_of_the_shipped_rows(figures):
     found = api.evidence(left_out="shipped")
-    assert list(found.models) == list(found.models_common) == ["short", *MODELS]
+    models, common = found.left_out["models"], found.left_out["models_common"]
+    assert list(models) == list(common) == ["short", *MODELS]
     # publications have all of these operators: short trainings say nothing
-    assert {name: found.models[name] for name in MODELS} == json.loads(json.dumps(figures))
-    short = found.models["short"]
+    assert {name: models[name] for name in MODELS} == json.loads(json.dumps(figures))
+    short = models["short"]
     assert (short["pairs"], short["right"], short["coverage"]) == (172, 132, None)
-    assert {model["pairs"] for model in found.models_common.values()} == {172}
+    assert {model["pairs"] for model in common.values()} == {172}
     lines = str(found).splitlines()
     heading = next(i for i, line in enumerate(lines) if line.startswith("each row predicted"))
     table = [line.split("  ") for line in lines[heading + 1 : heading + 5]]
@@ -158,13 +159,13 @@ def test_rows_of_a_file_are_predicted_by_all_other_publications(tmp_path):
         "g,own,12x(a f),350M,x_loss,3.0\ng,own,12x(gd f),350M,x_loss,2.9\n"
         "h,2405.21060,24x(m2),350M,x_loss,2.95\nh,2405.21060,6x(m2 f a f),350M,x_loss,2.93\n"
     )
-    found = api.evidence(left_out=str(path))
+    found = api.evidence(left_out=str(path)).left_out
     rows = read_published(path)
-    assert found.models["evidence"] == json.loads(
+    assert found["models"]["evidence"] == json.loads(
         json.dumps(summary(rows, left_out_pairs(rows, MODELS["evidence"])))
     )
-    assert [group["group"] for group in found.models["law"]["groups"]] == ["g", "h"]
-    assert found.models_common["law"]["pairs"] == found.models["short"]["pairs"]
+    assert [group["group"] for group in found["models"]["law"]["groups"]] == ["g", "h"]
+    assert found["models_common"]["law"]["pairs"] == found["models"]["short"]["pairs"]
 
 
 # -- regret ----------------------------------------------------------------------------------------
