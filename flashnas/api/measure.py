@@ -23,7 +23,6 @@ from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option
 from flashnas.base.system import usable_cores
 from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
 
-LEAST_TO_CALIBRATE = 8
 SHARED = ("runtime", "space", "workload", "out", "threads")  # options of every runtime
 
 
@@ -205,27 +204,9 @@ class ValidateOptions(Settings, where="validate"):
     mode: str | None = option(None, "eager or cuda_graph", shown="the table's")
     backend: str | None = option(None, "libraries that compute the operators", shown="the table's")
     calibration: str = calibration_option()
-    calibrate: bool = option(
-        False,
-        "fit what whole models cost beyond their operators to one half of the architectures and"
-        " report on the other",
-    )
     allow_other_stack: bool = option(
         False, "compare even if the table is of another device or stack; nothing is written"
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.calibrate and self.count < LEAST_TO_CALIBRATE:
-            self.wrong(
-                "count", f"must be at least {LEAST_TO_CALIBRATE} with --calibrate; got {self.count}"
-            )
-        if self.calibrate and self.allow_other_stack:
-            self.wrong(
-                "calibrate",
-                "and --allow-other-stack exclude each other: a table is calibrated on its"
-                " own stack",
-            )
 
 
 @dataclass(frozen=True)
@@ -237,9 +218,6 @@ class ValidationResult(Result):
     mode: str
     architectures: list[dict[str, Any]]
     metrics: list[dict[str, Any]]
-    before: list[dict[str, Any]] | None
-    corrections: dict[str, dict[str, float]]
-    carriers: dict[str, dict[str, dict[str, float]]]
     left_out: list[list[str]]
 
     def __str__(self) -> str:
@@ -262,8 +240,7 @@ def validate(
             bias and rank correlation).
 
     Raises:
-        TableError: the table is of another device, stack or runtime, or there is nothing to
-            calibrate.
+        TableError: the table is of another device, stack or runtime.
         SpaceError: the space has too few architectures.
 
     Example:
@@ -296,17 +273,13 @@ def validate(
     for hidden in space.hidden_sizes:
         model.estimate(space.build(space.kinds(), hidden))  # what the table lacks is said first
     result = compare(
-        table,
+        model,
         space,
-        workload,
         lambda a: target.time_request(a, workload, model.batch(a)).to_dict(),
         count=options.count,
         seed=options.seed,
-        calibrate=options.calibrate,
-        calibration=options.calibration,
-        mode=mode,
         progress=progress,
     )
     if not options.allow_other_stack:
-        store(result, space, workload, seed=options.seed, calibrate=options.calibrate)
+        store(result, space, workload, seed=options.seed)
     return ValidationResult(**result.to_dict())

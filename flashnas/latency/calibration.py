@@ -4,7 +4,6 @@ interval that measured models justify. A table's meta.yaml holds the calibration
     calibration:
       engine: {stack: fused, step_scale: 1.07, host_us: 1600.0, ...}      a Calibration
       paper: {stack: unfused, scale: 1.16, gap_us: 0.8, ...}
-      whole: ...                       of rows of whole operators (corrections.py)
 
 `engine`: the rows as vLLM, SGLang and TensorRT-LLM run them. The host prepares the next step while
 the device computes, so that the longer of the two decides; they overlap in part:
@@ -38,15 +37,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import TableError
-from flashnas.base.text import did_you_mean, one_of
-from flashnas.latency.schema import EARLIER_MODES, MODES, RUNTIMES
+from flashnas.base.text import did_you_mean
 from flashnas.latency.workload import CALIBRATIONS
 from flashnas.operators import KernelCall, Phase
-from flashnas.operators.kernel import PHASES
 
 INTERVAL = 0.90  # probability of every interval of a latency
 OWN = "own"  # of a table without the constants of that name
@@ -96,31 +93,6 @@ def around(us: float, width: float, source: str = "derived") -> BoundedTime:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelCorrection:
-    """What whole models cost beyond rows of whole operators, of one mode and phase
-    (corrections.py); the defaults correct nothing."""
-
-    scale: float = 1.0
-    operator_us: float = 0.0
-    model_us: float = 0.0
-    mb_us: float = 0.0
-
-    @classmethod
-    def of(cls, calibration: Mapping[str, Any], mode: str, phase: Phase) -> ModelCorrection:
-        entry = calibration.get("whole", {}).get(mode, {}).get(phase, {})
-        return cls(**{name: float(value) for name, value in entry.items()})
-
-    def to_dict(self) -> dict[str, float]:
-        return {name: round(float(value), 5) for name, value in vars(self).items()}
-
-    def added(self, *, operators: int, models: int, megabytes: float) -> BoundedTime | None:
-        """What the correction adds to `scale` times the row; None if nothing. operators: 1 with the
-        row of an operator, else 0. models: 1 with the row that every model has once, else 0."""
-        us = self.operator_us * operators + self.model_us * models + self.mb_us * megabytes
-        return around(us, SOURCE_SPREAD["derived"]) if us else None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Calibration:
     """The constants of one name, as stated above; their defaults change nothing.
 
@@ -133,7 +105,6 @@ class Calibration:
         step_ms: shortest and longest measured step; 0: not known.
         kinds: kinds of kernels of the models -> largest share of a step that was derived.
         borrowed: the table whose models these are, if not this one's.
-        models: of rows of whole operators.
         left_out_mean_error, left_out_max_error: relative, of the models, each left out in turn.
     """
 
@@ -153,9 +124,6 @@ class Calibration:
     step_ms: tuple[float, float] = (0.0, 0.0)
     kinds: Mapping[str, float] = field(default_factory=dict)
     borrowed: str = ""
-    models: Mapping[Phase, ModelCorrection] = field(
-        default_factory=lambda: dict.fromkeys(PHASES, ModelCorrection())
-    )
     left_out_mean_error: float = 0.0
     left_out_max_error: float = 0.0
     fitted_on: str = ""
@@ -173,8 +141,7 @@ class Calibration:
     def text(self) -> str:
         """For the line that says what an estimate rests on."""
         if self.name == OWN:
-            own = any(model != ModelCorrection() for model in self.models.values())
-            return "calibrated by flashnas validate" if own else "no calibration to whole models"
+            return "no calibration to whole models"
         return f"calibration {self.name}" + (
             f" borrowed from {self.borrowed}" if self.borrowed else ""
         )
@@ -285,48 +252,17 @@ def conformal_margin(log_ratios: Sequence[float], confidence: float) -> float:
 
 def check_calibrations(calibrations: LocatedDict) -> None:
     """Raise TableError, with file, line and rule, for a wrong key or value under `calibration`."""
-    _check_keys(calibrations, "calibration", (*CALIBRATIONS, "whole"))
-    for name in CALIBRATIONS:
-        if name in calibrations:
-            _check(f"calibration.{name}", calibrations, name, Calibration)
-    whole = calibrations.get("whole", LocatedDict())
-    convert(
-        whole, dict[str, Any], calibrations.place("whole"), TableError, name="calibration.whole"
-    )
-    modes = *MODES, *EARLIER_MODES, *(name for name in RUNTIMES if name != "torch")
-    others = {"workload": str, "fitted_on": list[str]}
-    _check_keys(whole, "calibration.whole", (*modes, *others))
-    for key, value in whole.items():
-        name = f"calibration.whole.{key}"
-        kind: Any = others.get(key, dict[str, dict[str, float]])
-        convert(value, kind, whole.place(key), TableError, name=name)
-        for phase in () if key in others else value:
-            if phase not in PHASES:
+    for name, constants in calibrations.items():
+        if name not in CALIBRATIONS:
+            raise TableError(
+                f"{calibrations.place(name)}: calibration has no key {name!r}"
+                f"{did_you_mean(name, CALIBRATIONS)}; allowed: {', '.join(CALIBRATIONS)}"
+            )
+        title, place = f"calibration.{name}", calibrations.place(name)
+        convert(constants, Calibration, place, TableError, name=title, closed=True)
+        for constant, value in constants.items():
+            if isinstance(value, int | float) and value < 0:
                 raise TableError(
-                    f"{value.place(phase)}: {one_of(f'a key of {name}', phase, PHASES)}"
+                    f"{constants.place(constant)}: {title}.{constant} must be a number of at least"
+                    f" 0; got {value!r}"
                 )
-            signed = ("operator_us",) if key == "cuda_graph" else ()
-            _check(f"{name}.{phase}", value, phase, ModelCorrection, signed)
-
-
-def _check_keys(entry: LocatedDict, name: str, allowed: Sequence[str]) -> None:
-    for key in entry:
-        if key not in allowed:
-            raise TableError(
-                f"{entry.place(key)}: {name} has no key {key!r}{did_you_mean(key, allowed)};"
-                f" allowed: {', '.join(allowed)}"
-            )
-
-
-def _check(
-    name: str, parent: LocatedDict, key: str, kind: type[Any], signed: tuple[str, ...] = ()
-) -> None:
-    """One mapping of constants. signed: keys of any sign."""
-    convert(parent[key], kind, parent.place(key), TableError, name=name, closed=True)
-    entry: LocatedDict = parent[key]
-    for constant, value in entry.items():
-        if isinstance(value, int | float) and value < 0 and constant not in signed:
-            raise TableError(
-                f"{entry.place(constant)}: {name}.{constant} must be a number of at least 0; got"
-                f" {value!r}"
-            )

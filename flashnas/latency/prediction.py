@@ -31,7 +31,6 @@ from flashnas.latency.workload import (
     DTYPE_BYTES,
     ENGINE,
     MATRICES_ONLY,
-    WEIGHT_BYTES,
     Workload,
     largest_batch,
     load_workload,
@@ -223,56 +222,41 @@ class LatencyModel:
         times: int,
         shown: Phase,
     ) -> list[Part]:
-        """The row of the whole, if there is one, else one part per kernel; and what the table's
-        correction adds. phase: of the rows. shown: to which the time belongs."""
-        fixed, hidden = isinstance(spec, str), a.hidden
-        name = spec if isinstance(spec, str) else str(spec.resolved(hidden))
+        """The row of the whole, if there is one, else one part per kernel, and what the calibration
+        adds to them. phase: of the rows. shown: to which the time belongs."""
+        fixed = isinstance(spec, str)
+        name = spec if isinstance(spec, str) else str(spec.resolved(a.hidden))
         vocab = a.vocab if fixed else 0
-        if self.operators.has(name, hidden, vocab):
+        if self.operators.has(name, a.hidden, vocab):
             kernel = f"operator_{phase}"
-            answer = self.operators.answer(name, hidden, phase, batch, seen, vocab)
+            answer = self.operators.answer(name, a.hidden, phase, batch, seen, vocab)
             if answer is None:
-                raise self._missing(
-                    name,
-                    hidden,
-                    f"{kernel} rows for batch {batch} and {int(seen.min())} to"
-                    f" {int(seen.max())} tokens",
-                )
-            correction = self.calibration.models[shown]
-            label, megabytes = (
-                (name, 0.0)
-                if isinstance(spec, str)
-                else (spec.name, self.megabytes(spec, hidden, phase, batch, seen))
-            )
-            added = correction.added(
-                operators=int(not fixed), models=int(name == EMBEDDING), megabytes=megabytes
-            )
-            parts = [Part(shown, kernel, label, answer.times(times * correction.scale))]
-        else:
-            calls = (
-                _fixed_kernels(spec, a)
-                if isinstance(spec, str)
-                else self.launched(spec, hidden, phase)
-            )
-            kernels = self.kernels if fixed else self.operator_kernels
-            try:
-                launches = [kernels.time(call, phase, batch, seen) for call in calls]
-            except LookupFailure as failure:
-                raise self._missing(name, hidden, str(failure)) from None
-            parts = [
-                Part(shown, call.kind.rows_name(phase), call.label, launch.times(times))
-                for call, launch in zip(calls, launches, strict=True)
-            ]
-            added = (
-                None
-                if shown == "prefill"
-                else self.calibration.added(
-                    calls, launches, batch, lambda call: self.bytes_us(call, batch, seen)
-                )
-            )
-        return parts + (
-            [Part(shown, "calibration", "calibration", added.times(times))] if added else []
+                lengths = f"{int(seen.min())} to {int(seen.max())} tokens"
+                rows = f"{kernel} rows for batch {batch} and {lengths}"
+                raise self._missing(name, a.hidden, rows)
+            label = spec if isinstance(spec, str) else spec.name
+            return [Part(shown, kernel, label, answer.times(times))]
+        calls = (
+            _fixed_kernels(spec, a)
+            if isinstance(spec, str)
+            else self.launched(spec, a.hidden, phase)
         )
+        kernels = self.kernels if fixed else self.operator_kernels
+        try:
+            launches = [kernels.time(call, phase, batch, seen) for call in calls]
+        except LookupFailure as failure:
+            raise self._missing(name, a.hidden, str(failure)) from None
+        parts = [
+            Part(shown, call.kind.rows_name(phase), call.label, launch.times(times))
+            for call, launch in zip(calls, launches, strict=True)
+        ]
+        if shown == "decode":
+            added = self.calibration.added(
+                calls, launches, batch, lambda call: self.bytes_us(call, batch, seen)
+            )
+            if added:
+                parts.append(Part(shown, "calibration", "calibration", added.times(times)))
+        return parts
 
     def launched(self, spec: OperatorSpec, hidden: int, phase: Phase) -> list[KernelCall]:
         """The kernels that serve an operator in the calibration's stack."""
@@ -291,17 +275,6 @@ class LatencyModel:
             * call.kind.bytes_moved(call, load, self.dtype_bytes)
             / self.table.device.bandwidth_bytes_s
         )
-
-    def megabytes(
-        self, spec: OperatorSpec, hidden: int, phase: Phase, batch: int, seen: np.ndarray
-    ) -> float:
-        """10^6 bytes that an operator reads: weights, and in a decode step its state at the mean
-        context.
-        """
-        state = (
-            spec.cache_bytes(hidden, int(seen.mean()), self.dtype_bytes) if phase == "decode" else 0
-        )
-        return (spec.params(hidden) * WEIGHT_BYTES[self.dtype] + batch * state) / 1e6
 
     # -- errors
 

@@ -70,7 +70,6 @@ TEXT_KEYS = ("operator",)
 # it.
 VARIANT = ("mode", "dtype")
 MODES = ("eager", "cuda_graph")
-EARLIER_MODES = ("compiled", "vllm")  # of rows that earlier versions measured
 # What can be timed: a Target each. The name of one that runs whole networks only is the mode of its
 # rows.
 RUNTIMES: Registry[Any] = Registry(

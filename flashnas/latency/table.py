@@ -23,7 +23,6 @@ from flashnas.latency.calibration import (
     INTERVAL,
     VALIDATIONS,
     Calibration,
-    ModelCorrection,
     check_calibrations,
     conformal_margin,
     min_count,
@@ -40,7 +39,6 @@ from flashnas.latency.schema import (
     load_meta,
 )
 from flashnas.latency.workload import CALIBRATIONS
-from flashnas.operators.kernel import PHASES
 
 # Of a stack: rows that differ in one of these are never added up, because the sum is not a
 # network's time.
@@ -108,10 +106,9 @@ class LatencyTable:
         if name not in CALIBRATIONS:
             raise ConfigError(one_of("calibration", name, CALIBRATIONS))
         mode, entry = self.default_mode, self.calibration.get(name)
-        models = {phase: ModelCorrection.of(self.calibration, mode, phase) for phase in PHASES}
         if entry is not None:
             steps = tuple(entry.get("step_ms", Calibration.step_ms))
-            return Calibration(**{**entry, "name": name, "step_ms": steps, "models": models})
+            return Calibration(**{**entry, "name": name, "step_ms": steps})
         validated = self.meta.get(VALIDATIONS) or ()
         basis = self.basis if validated else ""
         ratios = [
@@ -121,9 +118,9 @@ class LatencyTable:
             for ratio in found["metrics"].get("latency_ms", {}).get("log_ratios", ())
         ]
         if len(ratios) < min_count(INTERVAL):
-            return Calibration(models=models)
+            return Calibration()
         width = conformal_margin(ratios, INTERVAL)
-        return Calibration(models=models, half_width=width, kinds=dict.fromkeys(KINDS, 0.0))
+        return Calibration(half_width=width, kinds=dict.fromkeys(KINDS, 0.0))
 
     @property
     def basis(self) -> str:

@@ -1,33 +1,38 @@
-"""Predicted against measured: sampled architectures of a space, timed end to end, and what that
-says about a table. The residuals are kept in meta.yaml, for certificate.py."""
+"""Predicted against measured: sampled architectures of a space, timed end to end, what that says
+about a table, and how far its predictions may be exceeded.
+
+`validate` keeps the residuals in meta.yaml. A Certificate makes one-sided conformal bounds of them:
+the bound of a metric is its prediction times exp(q), where q is the ceil((n + 1) x confidence)-th
+smallest of the n stored log(measured / predicted). If a new architecture is drawn like the
+validated ones, its measured metric lies within the bound with at least that probability (Vovk et
+al., Algorithmic Learning in a Random World, 2005). The finalists of a search are extremes, and not
+drawn like that: where the device is at hand, they are measured as well.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceMemoryError, SpaceError, TableError
-from flashnas.latency import corrections
-from flashnas.latency.calibration import VALIDATIONS, Calibration, ModelCorrection
-from flashnas.latency.certificate import TIMES, key
-from flashnas.latency.corrections import Regressors
+from flashnas.latency.calibration import VALIDATIONS, conformal_margin, min_count
+from flashnas.latency.metrics import LARGER_IS_BETTER, Budget, Estimate
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import edited_meta
-from flashnas.latency.workload import ENGINE, Workload
-from flashnas.operators import Phase
+from flashnas.latency.workload import Workload
 from flashnas.space.operator_space import OperatorSpace
 
+TIMES = ("ttft_ms", "tpot_ms", "latency_ms")  # metrics that are validated
 TIMED = "timed_networks"  # the list in meta.yaml of the networks that rows were fitted to
 POOL = 40  # architectures predicted for each one that is measured
 ROUNDS = 3  # timings per architecture, spread over the run; the median is used
-PHASES: dict[Phase, str] = {"prefill": "ttft_ms", "decode": "tpot_ms"}
 Measure = Callable[[Architecture], Mapping[str, float]]  # -> metrics of TIMES
 LeftOut = Callable[[Architecture, str], None]  # (what does not fit, why)
 Progress = Callable[[int, int], None]  # (timings that are done, all timings)
@@ -35,12 +40,11 @@ Progress = Callable[[int, int], None]  # (timings that are done, all timings)
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One architecture: metric of TIMES -> ms. fitted: the calibration was fitted to it."""
+    """One architecture: metric of TIMES -> ms."""
 
     architecture: Architecture
     predicted: Mapping[str, float]
     measured: Mapping[str, float]
-    fitted: bool = False
 
     def error(self, metric: str) -> float:
         """predicted / measured - 1."""
@@ -94,11 +98,7 @@ class Validation:
     """The result of `validate`.
 
     Attributes:
-        table: with the new calibration, if there is one.
         comparisons: in ascending order of predicted latency.
-        metrics, carriers: over the architectures that were held out; carriers:
-            `corrections.kinds_of_error`.
-        before: the metrics without the new calibration; None if there is none.
         left_out: (notation, reason) of what did not fit into the device's memory.
     """
 
@@ -106,15 +106,7 @@ class Validation:
     mode: str
     comparisons: tuple[Comparison, ...]
     metrics: tuple[Summary, ...]
-    before: tuple[Summary, ...] | None
-    corrections: Mapping[Phase, ModelCorrection]
-    carriers: Mapping[Phase, dict[str, dict[str, float]]]
     left_out: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def held_out(self) -> tuple[Comparison, ...]:
-        """The comparisons that no calibration was fitted to."""
-        return tuple(each for each in self.comparisons if not each.fitted)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -123,115 +115,63 @@ class Validation:
             "mode": self.mode,
             "architectures": [
                 {
-                    "notation": each.architecture.notation,
-                    "hash": each.architecture.hash,
-                    "fitted": each.fitted,
-                    "predicted": dict(each.predicted),
-                    "measured": dict(each.measured),
-                    "error": {name: each.error(name) for name in each.predicted},
+                    "notation": found.architecture.notation,
+                    "hash": found.architecture.hash,
+                    "predicted": dict(found.predicted),
+                    "measured": dict(found.measured),
+                    "error": {name: found.error(name) for name in found.predicted},
                 }
-                for each in self.comparisons
+                for found in self.comparisons
             ],
             "metrics": [summary.to_dict() for summary in self.metrics],
-            "before": None
-            if self.before is None
-            else [summary.to_dict() for summary in self.before],
-            "corrections": {phase: value.to_dict() for phase, value in self.corrections.items()},
-            "carriers": {phase: dict(value) for phase, value in self.carriers.items()},
             "left_out": [list(pair) for pair in self.left_out],
         }
 
 
 def validate(
-    table: LatencyTable,
+    model: LatencyModel,
     space: OperatorSpace[Any],
-    workload: Workload,
     measure: Measure,
     *,
     count: int = 20,
     seed: int = 0,
-    calibrate: bool = False,
-    calibration: str = ENGINE,
-    mode: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Validation:
     """Measure `count` architectures of a space, at all its widths, and compare.
 
     Args:
+        model: whose predictions are compared.
         measure: architecture -> the metrics of TIMES, in ms.
-        calibrate: fit a correction to one half of the architectures; the errors are those of the
-            other half.
-        calibration: of rows of kernels, which the predictions are of.
-        mode: of the rows (None: the table's default).
 
     Raises:
+        DeviceMemoryError: none of them fits into the memory of the device.
         SpaceError: the space has too few architectures.
-        TableError: there is nothing to calibrate.
     """
     rng = np.random.default_rng(seed)
-    model = LatencyModel(table, workload, calibration=calibration, mode=mode)
-    if calibrate and not model.operators.kinds:
-        raise TableError(
-            f"{table.path}: --calibrate fits rows of whole operators, which table {table.name}"
-            " does not have; measure them with flashnas profile"
-        )
     architectures = sample(space, model, count, rng)
     left_out: dict[Architecture, str] = {}
-    measured = measure_in_rounds(
-        architectures, measure, rng, progress or (lambda *_: None), left_out.__setitem__
-    )
-    architectures = [a for a in architectures if a in measured]
-    if not architectures:
+    measured = measure_in_rounds(architectures, measure, rng, progress, left_out.__setitem__)
+    if not measured:
         raise DeviceMemoryError(
             f"none of {count} architectures of space {space.name!r} fits into the memory"
             f" of the device: {next(iter(left_out.values()))}"
         )
-    names = [metric for metric in TIMES if measured[architectures[0]][metric] > 0]
-
-    def compared_by(model: LatencyModel, fitted: frozenset[int]) -> list[Comparison]:
-        estimates = [model.estimate(a) for a in architectures]
-        return [
+    names = [metric for metric, ms in next(iter(measured.values())).items() if ms > 0]
+    comparisons = []
+    for architecture, times in measured.items():
+        estimate = model.estimate(architecture)
+        comparisons.append(
             Comparison(
-                architecture=a,
+                architecture=architecture,
                 predicted={name: estimate.metric(name) for name in names},
-                measured={name: measured[a][name] for name in names},
-                fitted=i in fitted,
+                measured={name: times[name] for name in names},
             )
-            for i, (a, estimate) in enumerate(zip(architectures, estimates, strict=True))
-        ]
-
-    before, fitted = None, half(len(architectures), rng) if calibrate else frozenset[int]()
-    bare = LatencyModel(table, workload, calibration=Calibration(), mode=mode)
-    if calibrate:
-        held = [each for each in compared_by(model, fitted) if not each.fitted]
-        before = tuple(Summary.of(held, name) for name in names)
-        chosen = [architectures[i] for i in sorted(fitted)]
-        fits = {
-            phase: corrections.fit(
-                [terms(bare, a, phase, measured[a]) for a in chosen], model.table.default_mode
-            )
-            for phase, metric in PHASES.items()
-            if metric in names
-        }
-        table, model = with_corrections(table, model, fits, chosen)
-    compared = compared_by(model, fitted)
-    held = [each for each in compared if not each.fitted]
-    carriers = {
-        phase: corrections.kinds_of_error(
-            [terms(bare, each.architecture, phase, each.measured) for each in held],
-            model.calibration.models[phase],
         )
-        for phase, metric in PHASES.items()
-        if metric in names
-    }
     return Validation(
-        table=table,
+        table=model.table,
         mode=model.table.default_mode,
-        comparisons=tuple(compared),
-        metrics=tuple(Summary.of(held, name) for name in names),
-        before=before,
-        corrections=dict(model.calibration.models),
-        carriers=dict(carriers),
+        comparisons=tuple(comparisons),
+        metrics=tuple(Summary.of(comparisons, name) for name in names),
         left_out=tuple((a.notation, reason) for a, reason in left_out.items()),
     )
 
@@ -240,10 +180,8 @@ def sample(
     space: OperatorSpace[Any], model: LatencyModel, count: int, rng: np.random.Generator
 ) -> list[Architecture]:
     """`count` different architectures in ascending order of predicted latency, one drawn from each
-    of as many equal parts of a large random sample. Those that rows or a calibration were fitted to
-    are left out."""
-    fitted_on = (model.table.calibration.get("whole") or {}).get("fitted_on", ())
-    used = {*fitted_on, *model.table.meta.get(TIMED, ())}
+    of as many equal parts of a large random sample. Those that rows were fitted to are left out."""
+    used = set(model.table.meta.get(TIMED, ()))
     pool: dict[str, Architecture] = {}
     for _ in range(POOL * count):
         architecture = space.architecture(space.sample(rng), int(rng.choice(space.hidden_sizes)))
@@ -251,8 +189,8 @@ def sample(
             pool.setdefault(architecture.hash, architecture)
     if len(pool) < count:
         raise SpaceError(
-            f"space {space.name!r} gave only {len(pool)} architectures that no calibration was"
-            f" fitted to; asked for {count}"
+            f"space {space.name!r} gave only {len(pool)} architectures that no rows were fitted"
+            f" to; asked for {count}"
         )
     drawn = list(pool.values())
     order = np.argsort(model.latencies(drawn), kind="stable")
@@ -288,95 +226,139 @@ def measure_in_rounds(
     }
 
 
-def half(count: int, rng: np.random.Generator) -> frozenset[int]:
-    """One of each pair of neighbours, drawn at random."""
-    return frozenset(int(first + rng.integers(2)) for first in range(0, count - 1, 2))
-
-
-def with_corrections(
-    table: LatencyTable,
-    model: LatencyModel,
-    fits: Mapping[Phase, ModelCorrection],
-    fitted_on: Sequence[Architecture],
-) -> tuple[LatencyTable, LatencyModel]:
-    """The table (in memory) and its model with other corrections of whole models in the model's
-    mode.
-    """
-    mode, before = model.table.default_mode, table.calibration.get("whole") or {}
-    constants = {phase: fit.to_dict() for phase, fit in fits.items()}
-    whole = {
-        **before,
-        mode: {**before.get(mode, {}), **constants},
-        "workload": model.workload.name,
-        "fitted_on": sorted({*before.get("fitted_on", ()), *(a.hash for a in fitted_on)}),
-    }
-    table = replace(
-        table, meta={**table.meta, "calibration": {**table.calibration, "whole": whole}}
-    )
-    return table, LatencyModel(table, model.workload, mode=mode)
-
-
-def terms(
-    bare: LatencyModel, architecture: Architecture, phase: Phase, metrics: Mapping[str, float]
-) -> Regressors:
-    """What the constants of a correction multiply, from a model without one; a decode step is the
-    mean one."""
-    steps = bare.workload.generated_tokens if phase == "decode" else 1
-    by_kind: dict[str, float] = {}
-    for entry in bare.estimate(architecture).breakdown:
-        if entry["phase"] == phase:
-            by_kind[entry["operator"]] = (
-                by_kind.get(entry["operator"], 0.0) + 1000 * entry["ms"] / steps
-            )
-    seen = next(seen for name, seen, _ in bare.phases(architecture.meta_tokens) if name == phase)
-    batch = bare.batch(architecture)
-    megabytes = sum(
-        bare.megabytes(spec, architecture.hidden, phase, batch, seen)
-        for spec in architecture.operators
-    )
-    return Regressors(
-        rows_us=sum(by_kind.values()),
-        operators=len(architecture.operators),
-        megabytes=megabytes,
-        measured_us=1000 * metrics[PHASES[phase]],
-        by_kind_us=by_kind,
-    )
-
-
-def store(
-    result: Validation, space: OperatorSpace[Any], workload: Workload, *, seed: int, calibrate: bool
-) -> None:
-    """Write the new correction, if there is one, and the residuals of the held-out architectures
-    into meta.yaml, in place of an earlier validation of the same workload, space and mode."""
+def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, seed: int) -> None:
+    """Write the residuals into meta.yaml, in place of an earlier validation of the same workload,
+    space and mode."""
     table = result.table
-    rows = table.only(result.mode)
-    same = key(rows, workload, space.hash)
+    same = key(table, workload, space.hash)
+    metrics = {}
+    for summary in result.metrics:
+        facts = {
+            name: value
+            for name, value in summary.to_dict().items()
+            if name not in ("metric", "count")
+        }
+        errors = [found.error(summary.metric) for found in result.comparisons]
+        ratios = [round(-float(np.log1p(error)), 5) for error in errors]
+        metrics[summary.metric] = {**facts, "log_ratios": ratios}
     entry = {
         "date": time.strftime("%Y-%m-%d"),
         "space": space.name,
         **same,
         "seed": seed,
-        "basis": rows.basis,
-        "architectures": len(result.held_out),
-        "metrics": {
-            summary.metric: {
-                **{
-                    name: value
-                    for name, value in summary.to_dict().items()
-                    if name not in ("metric", "count")
-                },
-                "log_ratios": [
-                    round(-float(np.log1p(each.error(summary.metric))), 5)
-                    for each in result.held_out
-                ],
-            }
-            for summary in result.metrics
-        },
+        "basis": table.basis,
+        "architectures": len(result.comparisons),
+        "metrics": metrics,
     }
     with edited_meta(table.path) as meta:
-        if calibrate:
-            meta["calibration"] = table.calibration
         meta[VALIDATIONS] = [
             *(old for old in meta.get(VALIDATIONS) or () if not same.items() <= old.items()),
             entry,
         ]
+
+
+# -- what a search may rest on ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """One-sided bounds of predictions. margins: metric -> q, at least 0, of metrics that are
+    timed.
+    """
+
+    confidence: float
+    margins: Mapping[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        table: LatencyTable,
+        workload: Workload,
+        *,
+        space_name: str,
+        space_hash: str,
+        confidence: float,
+    ) -> Certificate:
+        """From the table's validation of this workload and space, in the mode of its rows; raises
+        TableError with the command to run, if there is none, it is stale, or it has too few
+        architectures."""
+        where = f"{table.path}: table {table.name}"
+        command = f"flashnas validate --table {table.path} --space {space_name} --workload {workload.name}"
+        entry = find(table, workload, space_hash)
+        if entry is None:
+            raise TableError(
+                f"{where} has no validation of space {space_name!r} and workload"
+                f" {workload.name!r}, which the confidence rests on: {command}"
+            )
+        try:
+            ratios = {
+                metric: list(map(float, kept["log_ratios"]))
+                for metric, kept in entry["metrics"].items()
+            }
+            stale, date = entry["basis"] != table.basis, entry["date"]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise TableError(
+                f"{where}: the entry in {VALIDATIONS} of meta.yaml is damaged; validate again:"
+                f" {command}"
+            ) from None
+        if stale:
+            raise TableError(
+                f"{where} was calibrated or measured anew since it was validated on {date};"
+                f" validate it again: {command}"
+            )
+        needed = min_count(confidence)
+        count = min((len(values) for values in ratios.values()), default=0)
+        if count < needed:
+            raise TableError(
+                f"{where}: a confidence of {confidence:g} needs {needed} architectures that were"
+                f" validated (and not calibrated on); there are {count}: {command} -n {needed}"
+            )
+        return cls(
+            confidence,
+            {
+                metric: max(0.0, conformal_margin(values, confidence))
+                for metric, values in ratios.items()
+            },
+        )
+
+    def bound(self, estimate: Estimate, metric: str) -> float:
+        """The value that the metric does not exceed (throughput: at least reaches) with the
+        confidence.
+        """
+        return estimate.metric(metric) * self._factor(metric)
+
+    def text(self) -> str:
+        """How the budgets are tightened, for the end of a message."""
+        parts = ", ".join(
+            f"{metric} x {math.exp(margin):.3f}" for metric, margin in self.margins.items()
+        )
+        return f"; confidence {self.confidence:g} divides the budgets: {parts}"
+
+    def _factor(self, metric: str) -> float:
+        if metric in LARGER_IS_BETTER:
+            return math.exp(-self.margins.get("tpot_ms", self.margins.get("ttft_ms", 0.0)))
+        return math.exp(self.margins.get(metric, 0.0))
+
+    def tightened(self, budgets: Iterable[Budget]) -> list[Budget]:
+        """Budgets on predictions that hold exactly where the bounds are within the given ones."""
+        return [
+            Budget(budget.metric, budget.limit / self._factor(budget.metric)) for budget in budgets
+        ]
+
+
+def find(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, Any] | None:
+    """The validation of the table's mode for this workload and space, or None."""
+    return next(
+        (
+            dict(entry)
+            for entry in table.meta.get(VALIDATIONS, ())
+            if key(table, workload, space_hash).items() <= entry.items()
+        ),
+        None,
+    )
+
+
+def key(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, Any]:
+    """What identifies a validation; the name of a workload does not matter."""
+    requests = {name: value for name, value in workload.to_dict().items() if name != "name"}
+    return {"space_hash": space_hash, "workload": requests, "mode": table.default_mode}

@@ -105,17 +105,17 @@ def doctor_text(found: Figures) -> str:
 def validation_text(result: Figures) -> str:
     """Each architecture as predicted and as timed, and summaries of the errors."""
     metrics = [summary["metric"] for summary in result["metrics"]]
-    head = [""]
+    head: list[str] = []
     for metric in metrics:
         head += [f"{PHASES[metric]} ms: predicted", "measured", "error"]
     lines = [[*head, "architecture"]]
     for entry in result["architectures"]:
-        cells = ["*" if entry["fitted"] else ""]
+        cells: list[str] = []
         for metric in metrics:
             cells += [f"{entry[part][metric]:.3f}" for part in ("predicted", "measured")]
             cells.append(f"{entry['error'][metric]:+.1%}")
         lines.append([*cells, shortened(compressed(entry["notation"]), LONGEST)])
-    architectures = "\n".join(columns(lines, (0,)))
+    architectures = "\n".join(columns(lines))
     return render_text("validation.txt", **{**result, "architectures": architectures}, words=PHASES)
 
 

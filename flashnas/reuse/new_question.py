@@ -10,11 +10,11 @@ from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError, TableError
-from flashnas.latency.certificate import Certificate
 from flashnas.latency.fitting import Costs, OwnCosts, RecordedCosts, TableCosts
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
+from flashnas.latency.validation import Certificate
 from flashnas.latency.workload import ENGINE, Workload, load_workload
 from flashnas.reuse.earlier_runs import EarlierRuns, earlier_runs
 from flashnas.runs.identity import device_facts, table_hash

@@ -14,11 +14,11 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, SpaceError, TableError
 from flashnas.base.registry import foreign_errors
 from flashnas.base.text import range_of, tokens_text
-from flashnas.latency.certificate import TIMES, Certificate
 from flashnas.latency.fitting import CostFunction, Costs, Fitter, NoCosts, OwnCosts, TableCosts
 from flashnas.latency.metrics import LARGER_IS_BETTER
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
+from flashnas.latency.validation import TIMES, Certificate
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.search import SearchAlgorithm
 from flashnas.search.objectives import RECALL

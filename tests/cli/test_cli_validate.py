@@ -47,23 +47,6 @@ def test_the_text_and_the_json_tell_the_same_and_residuals_are_kept(
     assert "[9/9] models timed" in err, "progress goes to stderr"
 
 
-def test_calibration_is_written_and_used_by_estimate(copied_tiny_table, fixed, capsys):
-    question = shlex.split(
-        f"estimate '96(vocab=512,meta=4): d(head_dim=16) f' --table {copied_tiny_table} "
-        "--workload chat --json"
-    )
-    assert main(question) == 0
-    before = json.loads(capsys.readouterr().out)["latency_ms"]
-    assert main(command(copied_tiny_table, "-n", "8", "--calibrate")) == 0
-    assert "* calibrated on" in capsys.readouterr().out
-    assert set(LatencyTable.load(copied_tiny_table).calibration["whole"]["eager"]) == {
-        "prefill",
-        "decode",
-    }
-    assert main(question) == 0
-    assert json.loads(capsys.readouterr().out)["latency_ms"] != before
-
-
 def test_another_device_or_stack_is_refused_unless_allowed(
     copied_tiny_table, fixed, capsys, monkeypatch
 ):

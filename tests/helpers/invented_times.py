@@ -5,7 +5,6 @@ known.
 import functools
 import zlib
 
-from flashnas.latency.calibration import Calibration
 from flashnas.latency.metrics import latency_ms
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.schema import Device
@@ -75,17 +74,14 @@ def write_invented_table(folder, monkeypatch, modes=("eager",)):
     return LatencyTable.load(folder)
 
 
-def truth(table, *, scale=1.0, model_us=0.0, operator_us=0.0, noise=lambda: 1.0):
-    """Times a model as the sum of the table's rows, with planted constants in both phases."""
-    bare = LatencyModel(table, CHAT, calibration=Calibration())
-
-    once = functools.cache(bare.estimate)
+def truth(table, *, scale=1.0, noise=lambda: 1.0):
+    """Times a model as a multiple of the sum of the table's rows."""
+    once = functools.cache(LatencyModel(table, CHAT).estimate)
 
     def measure(architecture):
         estimate = once(architecture)
-        more_ms = (model_us + operator_us * len(architecture.operators)) / 1000
         ttft_ms, tpot_ms = (
-            (scale * value + more_ms) * noise() for value in (estimate.ttft_ms, estimate.tpot_ms)
+            scale * value * noise() for value in (estimate.ttft_ms, estimate.tpot_ms)
         )
         return {
             "ttft_ms": ttft_ms,

@@ -19,7 +19,6 @@ from flashnas.latency.calibration import (
     FAR,
     BoundedTime,
     Calibration,
-    ModelCorrection,
 )
 from flashnas.latency.fitting import TableCosts
 from flashnas.latency.prediction import LatencyModel
@@ -32,11 +31,6 @@ SMALL = Architecture.parse("32(vocab=64): a(heads=2,kv_heads=1,head_dim=16) f(in
 GOOD = {
     "engine": {"step_scale": 1.1, "host_us": 100, "overlap": 2.0, "half_width": 0.1},
     "paper": {"stack": "unfused", "gap_us": 2, "step_ms": [1, 2.5], "kinds": {"gemm": 0.1}},
-    "whole": {
-        "eager": {"decode": {"scale": 1.1, "mb_us": 0}, "prefill": {}},
-        "workload": "chat",
-        "fitted_on": ["abc"],
-    },
 }
 DAMAGED = [
     ("hello", "calibration must be a mapping or null; got 'hello'"),
@@ -58,21 +52,6 @@ DAMAGED = [
     (
         {"engine": {"step_ms": [2, 1]}},
         "step_ms must be shortest and longest; got",
-    ),
-    ({"whole": "x"}, "calibration.whole must be a mapping; got 'x'"),
-    ({"whole": {"eagre": {}}}, "calibration.whole has no key 'eagre' (did you mean 'eager'?)"),
-    ({"whole": {"fitted_on": "abc"}}, "calibration.whole.fitted_on must be a list; got 'abc'"),
-    (
-        {"whole": {"eager": {"decod": {}}}},
-        "a key of calibration.whole.eager must be one of prefill, decode; got 'decod'",
-    ),
-    (
-        {"whole": {"eager": {"decode": {"scale": -1}}}},
-        "calibration.whole.eager.decode.scale must be a number of at least 0; got -1",
-    ),
-    (
-        {"whole": {"eager": {"decode": {"gap_us": 1}}}},
-        "calibration.whole.eager.decode has no key 'gap_us'",
     ),
 ]
 
@@ -101,18 +80,8 @@ def test_what_a_table_holds_is_read(folder):
     table = LatencyTable.load(folder)
     paper = LatencyModel(table, "generated=1", calibration="paper").calibration
     assert (paper.name, paper.stack, paper.step_ms) == ("paper", "unfused", (1, 2.5))
-    assert ModelCorrection.of(table.calibration, "eager", "decode") == ModelCorrection(scale=1.1)
-    assert ModelCorrection.of(table.calibration, "cuda_graph", "decode") == ModelCorrection()
     calibrate(folder, None)
     assert LatencyTable.load(folder).calibration == {}
-
-
-@pytest.mark.parametrize("mode", ["compiled", "vllm"])
-def test_calibrations_of_earlier_modes_are_read(folder, mode):
-    calibrate(folder, {"whole": {mode: {"decode": {"scale": 1.2}}}})
-    assert ModelCorrection.of(
-        LatencyTable.load(folder).calibration, mode, "decode"
-    ) == ModelCorrection(scale=1.2)
 
 
 def test_a_table_without_constants_answers_by_its_rows_and_says_so(tiny_table):
@@ -134,13 +103,6 @@ def test_the_host_hides_behind_the_device_as_far_as_they_overlap():
     assert together.step_us(20.0) == pytest.approx(50.0)
     assert together.step_us(0.0) == 0.0
     assert Calibration().step_us(20.0) == 20.0
-
-
-def test_a_table_of_ones_own_says_whether_it_was_calibrated(folder):
-    mode = LatencyTable.load(folder).default_mode
-    calibrate(folder, {"whole": {mode: {"decode": {"scale": 1.1}}}})
-    assert LatencyModel(folder, STEP).calibration.text == "calibrated by flashnas validate"
-    assert f"\n- whole: {mode} " in str(LatencyTable.load(folder))
 
 
 def test_a_budget_that_the_host_alone_exceeds_says_so():

@@ -10,10 +10,9 @@ from config_keys import with_keys
 
 import flashnas as fn
 from flashnas.cli.main import main
-from flashnas.latency.certificate import Certificate
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.validation import store, validate
+from flashnas.latency.validation import Certificate, store, validate
 from flashnas.latency.workload import load_workload
 from flashnas.profiling import finalists, platforms
 from flashnas.profiling.timing import Effort
@@ -34,15 +33,9 @@ def validated(profiled_tiny_table, tmp_path_factory):
     folder = shutil.copytree(
         profiled_tiny_table, tmp_path_factory.mktemp("validated") / profiled_tiny_table.name
     )
-    table = LatencyTable.load(folder)
-    model = LatencyModel(table, CHAT)
-    store(
-        validate(table, TINY, CHAT, lambda a: as_measured(model, a, EXCEEDED), count=19),
-        TINY,
-        CHAT,
-        seed=0,
-        calibrate=False,
-    )
+    model = LatencyModel(LatencyTable.load(folder), CHAT)
+    result = validate(model, TINY, lambda a: as_measured(model, a, EXCEEDED), count=19)
+    store(result, TINY, CHAT, seed=0)
     return folder
 
 

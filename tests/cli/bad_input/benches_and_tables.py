@@ -78,13 +78,6 @@ for flag, value, *more in (
         value,
         apart="apart" in more,
     )
-case("validate-calibrate-few", validate("--calibrate", "-n", "7"), "-n", "7")
-case(
-    "validate-calibrate-other-stack",
-    validate("--calibrate", "--allow-other-stack", "-n", "8"),
-    "--calibrate",
-    "--allow-other-stack",
-)
 ONE = {
     **SPACE,
     "widths": [32],
@@ -127,8 +120,8 @@ for name, builders, *expect in (
     ("calibration-text", [edited(META, ["calibration"], "hello")], "calibration", "hello"),
     ("calibration-key", [edited(META, ["calibration"], {"scael": 2.0})], "scael"),
     (
-        "whole-key",
-        [edited(META, ["calibration"], {"whole": {"eager": {"decode": {"scael": 1}}}})],
+        "calibration-key",
+        [edited(META, ["calibration"], {"engine": {"scael": 1}})],
         "scael",
     ),
 ):
