@@ -244,24 +244,6 @@ def test_steps_with_gradients_are_torch(monkeypatch):
     assert x.grad is not None
 
 
-def test_the_choice_on_cuda_is_made_once_for_each_dtype(monkeypatch):
-    fake_libraries.install(monkeypatch)
-    core, asked = make("d(head_dim=16)").core, []
-    monkeypatch.setattr(
-        Core, "kernels", lambda self, device, dtype: asked.append(dtype) or (device, dtype)
-    )
-
-    class OnCuda:
-        is_cuda = True
-
-        def __init__(self, dtype):
-            self.dtype = dtype
-
-    for dtype in (torch.bfloat16, torch.bfloat16, torch.float32, torch.bfloat16):
-        assert core.of(OnCuda(dtype)) == ("cuda", dtype)  # type: ignore[arg-type]
-    assert asked == [torch.bfloat16, torch.float32]
-
-
 # -- records ---------------------------------------------------------------------------------------
 
 

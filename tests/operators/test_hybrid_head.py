@@ -5,13 +5,9 @@ import torch
 from layer_cases import HIDDEN, assert_close, make_inputs
 from torch import nn
 
-from flashnas.architecture import Architecture
 from flashnas.base.errors import OperatorError
-from flashnas.network.cache import HybridCache
-from flashnas.network.model import HybridLM
 from flashnas.operators import operator_class
 from flashnas.operators.layer import build_layer
-from flashnas.profiling.torch_target import filled_states
 
 H = operator_class("h")
 SMALL = {"head_dim": 8, "ssm_head_dim": 16, "state": 8, "groups": 2}
@@ -39,20 +35,6 @@ def test_the_output_is_the_mean_of_both_halves(window):
         assert_close(layer(x)[0], (normed + summed) / 2 @ layer.out_proj.weight.T, 1e-10, "output")
 
 
-def test_a_cache_holds_both_states_and_measures_what_the_spec_says():
-    architecture = Architecture.parse(
-        f"{HIDDEN}(vocab=16): h(head_dim=8,ssm_head_dim=16,state=8,window=9) f"
-    )
-    model = HybridLM(architecture).eval()
-    _, cache = model.prefill(torch.randint(16, (3, 7)))
-    assert cache.kept_bytes == 3 * architecture.cache_bytes(7, 4)
-    for context in (5, 30):  # filled_states: before the last token, with room for it
-        cache = HybridCache(filled_states(model, 2, context))
-        _, cache = model.decode_step(torch.zeros(2, dtype=torch.long), cache)
-        assert cache.kept_bytes == 2 * architecture.cache_bytes(context, 4)
-        assert cache.states[0].attention.seen == context
-
-
 def test_wrong_sizes_name_the_operator():
     for options, message in (
         ({"kv_heads": 5}, "operator 'h': kv_heads must divide heads 4; got 5"),
@@ -61,18 +43,3 @@ def test_wrong_sizes_name_the_operator():
     ):
         with pytest.raises(OperatorError, match=message):
             H(**options).resolved(512)
-
-
-@pytest.mark.parametrize(
-    "text", ["h", "h(heads=25,kv_heads=5,head_dim=64,window=1024)", "h(groups=4,ssm_head_dim=32)"]
-)
-def test_proxies_fit_and_explicit_heads_are_the_same_network(text):
-    full = Architecture.parse(f"2048: {text}")
-    assert full.canonical().hash == full.hash
-    for factor in (2, 4, 16):
-        proxy = full.scaled(factor)
-        assert proxy.params < full.params / factor
-        assert (
-            HybridLM(Architecture.parse(f"{proxy.hidden}(vocab=8): {proxy.operators[0]}"))
-            is not None
-        )

@@ -110,8 +110,3 @@ def test_gate_rank_is_the_head_by_default_and_sizes_are_flas():
     theirs = module.KimiDeltaAttention(hidden_size=64, head_dim=32, num_heads=4)
     assert spec.resolved(64).gate_rank == 32
     assert spec.params(64) == 64 + sum(p.numel() for p in theirs.parameters())
-
-
-def test_proxies_keep_the_width_of_the_heads_together():
-    small = OPERATORS["kda"](heads=32).scaled(2048, 16)
-    assert (small.heads, small.head_dim, small.resolved(128).gate_rank) == (16, 16, 16)

@@ -10,6 +10,7 @@ from fake_plugins import write_plugin
 from offenders import every
 from tiny_tables import product_rows, tiny_kinds, write_table
 
+from flashnas.architecture import parse_operators
 from flashnas.base.errors import OperatorError, TableError
 from flashnas.base.registry import forget_plugins
 from flashnas.latency import table
@@ -25,6 +26,7 @@ from flashnas.operators.kernel_kinds import (
     experts_hit,
     kind_of_rows,
 )
+from flashnas.operators.tensors import Role
 
 FROM_THE_WORKLOAD = {"batch", "tokens", "context", "m"}
 CALLS = [call for cls in OPERATORS.values() for call in cls().kernels(2048, "prefill")]
@@ -97,6 +99,33 @@ def test_bytes_of_a_kernel_by_hand():
     assert SSD.bytes_moved(state, Load("decode", 1, 1, 9), 2) == 2 * (2 * 2 * 24 + 2 * 16 * 8 * 4)
     assert experts_hit(8, 2, 1) == 2
     assert 7.9 < experts_hit(8, 2, 20) < 8
+
+
+@every(
+    case=[
+        ("m(state=16)", 6 * 2 * 2048 * 16),
+        ("m2(head_dim=64,state=128)", 5 * 2 * 2048 * 128),
+        ("gla(head_dim=128)", 5 * 2048 * 64),
+        ("d(head_dim=128)", 6 * 2048 * 128),
+        ("gd(head_dim=128)", 7 * 2048 * 128),
+        ("kda(head_dim=128)", 7 * 2048 * 128),
+        ("r7(head_dim=64)", 9 * 2048 * 64),  # decay, one read, two products that write, the output
+        ("a(heads=16,kv_heads=4,head_dim=128)", 4 * 2048 * 50),
+        ("swa(heads=16,kv_heads=4,head_dim=128,window=7)", 4 * 2048 * 7),
+        ("moe(experts=8,active=2,intermediate=100)", 0),
+        ("f", 0),
+    ]
+)
+def test_operations_of_the_core_beside_products_and_convolutions(case):
+    """Of one token that sees 50; a product has two for each weight that the token passes."""
+    notation, expected = case
+    (spec,) = parse_operators(notation)
+    passed = 0
+    for tensor in spec.tensors(2048):
+        expert = notation.startswith("moe") and tensor.role is not Role.ROUTER
+        if tensor.is_matrix or tensor.name == "conv.weight":
+            passed += tensor.numbers * (2 / 8 if expert else 1)
+    assert spec.flops(2048, 50) == 2 * passed + expected
 
 
 # -- a kind of another package ---------------------------------------------------------------------

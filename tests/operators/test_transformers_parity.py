@@ -90,42 +90,6 @@ def test_attention_equals_transformers(family, window):
     compare(layer, expected, x)
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-def test_mamba2_equals_transformers(groups):
-    from transformers.models.mamba2 import modeling_mamba2 as modeling
-
-    config = transformers.Mamba2Config(
-        hidden_size=HIDDEN,
-        num_heads=8,
-        head_dim=16,
-        state_size=24,
-        expand=2,
-        n_groups=groups,
-        conv_kernel=4,
-        layer_norm_epsilon=1e-5,
-        chunk_size=32,
-        num_hidden_layers=1,
-    )
-    theirs = randomised(modeling.Mamba2Mixer(config, 0))
-    layer = layer_of(f"m2(head_dim=16,state=24,groups={groups})")
-    layer.load_state_dict(
-        {
-            "in_proj.weight": theirs.in_proj.weight,
-            "conv.weight": theirs.conv1d.weight.squeeze(1),
-            "conv.bias": theirs.conv1d.bias,
-            "A_log": theirs.A_log,
-            "D": theirs.D,
-            "dt_bias": theirs.dt_bias,
-            "norm.weight": theirs.norm.weight,
-            "out_proj.weight": theirs.out_proj.weight,
-        }
-    )
-    x = inputs()
-    with torch.no_grad():
-        expected = theirs(x)
-    compare(layer, expected, x)
-
-
 @pytest.fixture
 def qwen3_next(monkeypatch):
     """The modeling file imported as on a machine without fla, whose kernels need a GPU."""
@@ -245,8 +209,8 @@ def test_gated_attention_equals_transformers(qwen3_next):
     compare(layer, expected, x)
 
 
-@pytest.mark.parametrize("bias", [False, True])
-def test_nemotron_h_equals_transformers(bias):
+@pytest.mark.parametrize(("bias", "groups", "dt_min"), [(False, 1, 1e-30), (True, 2, 0.5)])
+def test_nemotron_h_equals_transformers(bias, groups, dt_min):
     from transformers.models.nemotron_h import modeling_nemotron_h as modeling
 
     config = transformers.NemotronHConfig(
@@ -254,14 +218,14 @@ def test_nemotron_h_equals_transformers(bias):
         mamba_num_heads=6,
         mamba_head_dim=20,
         ssm_state_size=24,
-        n_groups=2,
+        n_groups=groups,
         conv_kernel=4,
         layer_norm_epsilon=1e-5,
         chunk_size=32,
         use_bias=bias,
         use_conv_bias=bias,
         mlp_bias=bias,
-        time_step_min=0.5,
+        time_step_min=dt_min,
         intermediate_size=50,
         layers_block_type=["linear_attention", "mlp"],
     )
@@ -272,7 +236,8 @@ def test_nemotron_h_equals_transformers(bias):
     )
     written = str(bias).lower()
     layer = layer_of(
-        f"m2(heads=6,head_dim=20,state=24,groups=2,bias={written},conv_bias={written},dt_min=0.5)"
+        f"m2(heads=6,head_dim=20,state=24,groups={groups},bias={written},conv_bias={written},"
+        f"dt_min={dt_min})"
     )
     named = {name.replace("conv1d", "conv"): weight for name, weight in mixer.state_dict().items()}
     layer.load_state_dict({**named, "conv.weight": named["conv.weight"].squeeze(1)})

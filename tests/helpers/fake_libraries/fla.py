@@ -77,9 +77,7 @@ def chunk_delta_rule(
     assert output_final_state
     assert not kwargs
     assert not use_qk_l2norm_in_kernel
-    return _delta(
-        q, k, v, beta, None, q.shape[-1] ** -0.5 if scale is None else scale, initial_state
-    )
+    return _delta(q, k, v, beta, None, scale, initial_state)
 
 
 def fused_recurrent_delta_rule(
@@ -95,9 +93,7 @@ def fused_recurrent_delta_rule(
 ):
     assert output_final_state
     assert not use_qk_l2norm_in_kernel
-    return _delta(
-        q, k, v, beta, None, q.shape[-1] ** -0.5 if scale is None else scale, initial_state
-    )
+    return _delta(q, k, v, beta, None, scale, initial_state)
 
 
 def chunk_gated_delta_rule(
@@ -124,7 +120,7 @@ def chunk_gated_delta_rule(
     same_dtype(q, k, v)
     assert output_final_state
     assert g.shape == beta.shape
-    return _delta(q, k, v, beta, g, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
+    return _delta(q, k, v, beta, g, scale, initial_state)
 
 
 def fused_recurrent_gated_delta_rule(
@@ -152,7 +148,7 @@ def fused_recurrent_gated_delta_rule(
     assert not kwargs
     assert output_final_state
     assert not (use_qk_l2norm_in_kernel or use_gate_in_kernel or use_beta_sigmoid_in_kernel)  # noqa: PT018
-    return _delta(q, k, v, beta, g, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
+    return _delta(q, k, v, beta, g, scale, initial_state)
 
 
 def chunk_gla(
@@ -170,7 +166,7 @@ def chunk_gla(
     same_dtype(q, k, v)
     assert output_final_state
     assert q.shape == g.shape
-    return _linear(q, k, v, g, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
+    return _linear(q, k, v, g, scale, initial_state)
 
 
 def fused_recurrent_gla(
@@ -208,7 +204,7 @@ def chunk_simple_gla(
     same_dtype(q, k, v)
     assert output_final_state
     assert g.shape == q.shape[:3]
-    return _linear(q, k, v, g, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
+    return _linear(q, k, v, g, scale, initial_state)
 
 
 def fused_recurrent_simple_gla(
@@ -262,7 +258,7 @@ def chunk_kda(
     assert g.shape == (*v.shape[:3], q.shape[3])
     assert beta.shape == v.shape[:3]
     assert initial_state is None or initial_state.dtype == torch.float32
-    return _delta(q, k, v, beta, g, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
+    return _delta(q, k, v, beta, g, scale, initial_state)
 
 
 def fused_recurrent_kda(
@@ -289,7 +285,7 @@ def fused_recurrent_kda(
     assert not kwargs
     assert not (use_qk_l2norm_in_kernel or use_gate_in_kernel or use_beta_sigmoid_in_kernel)  # noqa: PT018
     assert output_final_state
-    return _delta(q, k, v, beta, g, q.shape[-1] ** -0.5 if scale is None else scale, initial_state)
+    return _delta(q, k, v, beta, g, scale, initial_state)
 
 
 def chunk_rwkv7(
@@ -340,7 +336,7 @@ def fused_recurrent_rwkv7(
         v,
         a,
         b,
-        r.shape[-1] ** -0.5 if scale is None else scale,
+        scale,
         initial_state,
         output_final_state,
     )
