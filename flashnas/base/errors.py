@@ -75,11 +75,6 @@ class CandidateMemoryError(CandidateError):
     """
 
 
-class CandidateDiedError(CandidateError):
-    """A candidate one of whose processes was ended by a signal; it is tried once more before that
-    is a result."""
-
-
 class DeviceMemoryError(FlashnasError):
     """What is to be timed needs more memory than the device has; it is left out."""
 

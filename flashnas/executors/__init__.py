@@ -25,9 +25,7 @@ EXECUTORS: Registry[type[Executor]] = Registry(
     "name",
     base="flashnas.executors.base:Executor",
     summaries={
-        "local": "Worker processes on this machine, each with one thread or GPU, or with as many as"
-        " train a candidate "
-        "together",
+        "local": "Worker processes on this machine, each with one thread or GPU",
         "ray": "Tasks of a Ray cluster: `--executor-option address=HOST:PORT`, or a Ray of this"
         " machine's own",
     },

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from flashnas.base.errors import (
-    CandidateDiedError,
     CandidateError,
     CandidateMemoryError,
     CorpusError,
@@ -92,8 +91,6 @@ def classify_error(
                 reusable=False,
             )
         return Ended(kind="memory", reason=reason_of(error), reusable=False)
-    if isinstance(error, CandidateDiedError):
-        return Ended(kind="died", reason=reason_of(error))
     if isinstance(error, CandidateError):
         return Ended(kind="failed", reason=reason_of(error))
     if isinstance(error, SystemExit):

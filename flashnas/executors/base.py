@@ -46,8 +46,7 @@ class Work:
 
     function: runs one job; importable from a fresh process. workers: jobs that run side by side;
     None: as many as the place has room for. devices: what CUDA_VISIBLE_DEVICES names, one for each
-    GPU of this machine. processes: that train one candidate together, each with a GPU or a thread
-    of its own. dataset: the prepared folder that the jobs read, or None.
+    GPU of this machine. dataset: the prepared folder that the jobs read, or None.
     """
 
     function: Callable[[Any], Result]
@@ -55,7 +54,6 @@ class Work:
     workers: int | None = None
     devices: tuple[str, ...] = ()
     gpu: bool = False
-    processes: int = 1
     dataset: str | None = None
     note: Callable[[str], None] = lambda _: None
 

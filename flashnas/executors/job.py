@@ -31,7 +31,6 @@ class Job:
     dataset: str = ""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
-    processes: int = 1
     evaluator: UserEvaluator | None = None
     needed: tuple[str, ...] = ()
 
@@ -39,11 +38,11 @@ class Job:
         """Plain data, as `flashnas.training.candidate.run_candidate` takes it; for trainings
         only.
         """
-        plain = ["dataset", "seed", *["processes"] * (self.processes > 1)]
         return {
             "architecture": self.architecture.to_dict(),
             "recipe": dict(self.recipe),
-            **{name: getattr(self, name) for name in plain},
+            "dataset": self.dataset,
+            "seed": self.seed,
         }
 
     def portable(self) -> bool:

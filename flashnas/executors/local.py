@@ -47,10 +47,9 @@ class LocalOptions(Settings, where="executor"):
 
 
 class LocalExecutor(Executor):
-    """Worker processes on this machine, each with one thread or GPU, or with as many as train a
-    candidate together. A process is reused from job to job, so that libraries load once. It is
-    replaced when it dies, exceeds the time limit, lacked memory, or keeps a thread of its last
-    job."""
+    """Worker processes on this machine, each with one thread or GPU. A process is reused from job to
+    job, so that libraries load once. It is replaced when it dies, exceeds the time limit, lacked
+    memory, or keeps a thread of its last job."""
 
     name = "local"
     runs_here = True
@@ -62,20 +61,10 @@ class LocalExecutor(Executor):
         if work.devices and self.options.worker_memory_gb is not None:
             raise ConfigError(NO_LIMIT_ON_GPUS)
         limit_threads(1, keep=True)
-        each = work.processes
-        if 0 < len(work.devices) < each:
-            raise ConfigError(
-                f"processes_per_candidate must be at most the {len(work.devices)} GPUs of this"
-                f" machine; got {each}"
-            )
-        groups = [
-            ",".join(work.devices[start : start + each])
-            for start in range(0, len(work.devices) - each + 1, each)
-        ]
-        places = groups or (None,)
-        count = work.workers or (len(groups) or max(1, usable_cores() // each))
+        devices = work.devices or (None,)
+        count = work.workers or len(work.devices) or usable_cores()
         self._slots = [
-            _Slot(places[number % len(places)], work.timeout_s, self.options.worker_memory_gb)
+            _Slot(devices[number % len(devices)], work.timeout_s, self.options.worker_memory_gb)
             for number in range(min(count, MAX_THREADS))
         ]
         self._queue: deque[_Order] = deque()

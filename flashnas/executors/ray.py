@@ -52,10 +52,10 @@ class RayOptions(Settings, where="executor"):
         shown="RAY_ADDRESS, or a Ray of this machine's own",
         yaml=False,
     )
-    cpus: float = option(1.0, "CPUs of one process of a candidate", above=0, max=1024)
+    cpus: float = option(1.0, "CPUs of one candidate", above=0, max=1024)
     gpus: float | None = option(
         None,
-        "GPUs of one process of a candidate; below 1 several candidates share one",
+        "GPUs of one candidate; below 1 several candidates share one",
         above=0,
         max=1,
         shown="1 for a recipe on cuda",
@@ -86,11 +86,6 @@ class RayExecutor(Executor):
             raise ConfigError(
                 f"executor ray needs the package {error.name}: pip install 'flashnas[ray]'"
             ) from None
-        if work.processes > 1 and (self.options.gpus or 1.0) < 1:
-            raise ConfigError(
-                "executor ray: gpus below 1 and processes_per_candidate exclude each other,"
-                f" since each process owns a GPU; got gpus {self.options.gpus:g}"
-            )
         if self.gpus and self.options.worker_memory_gb is not None:
             raise ConfigError(NO_LIMIT_ON_GPUS)
         self._ray = ray
@@ -105,19 +100,14 @@ class RayExecutor(Executor):
     @property
     def gpus(self) -> float:
         """Of one candidate."""
-        return self.work.processes * (self.options.gpus or (1.0 if self.work.gpu else 0.0))
-
-    @property
-    def cpus(self) -> float:
-        return self.work.processes * self.options.cpus
+        return self.options.gpus or (1.0 if self.work.gpu else 0.0)
 
     @property
     def workers(self) -> int:
         if not self._ray.is_initialized():
-            places = len(self.work.devices) or usable_cores()
-            return self.work.workers or max(1, places // self.work.processes)
+            return self.work.workers or len(self.work.devices) or usable_cores()
         have = self._ray.cluster_resources()
-        places = have.get("CPU", 0.0) / self.cpus
+        places = have.get("CPU", 0.0) / self.options.cpus
         count = max(1, int(min(places, have.get("GPU", 0.0) / self.gpus) if self.gpus else places))
         return min(count, self.work.workers or count)
 
@@ -149,9 +139,9 @@ class RayExecutor(Executor):
                 "address": "local",  # not one that somebody has started here
                 "num_cpus": max(
                     1,
-                    int((self.work.workers or 1) * self.cpus)
+                    int((self.work.workers or 1) * self.options.cpus)
                     if self.work.workers
-                    else max(usable_cores(), int(self.cpus)),
+                    else max(usable_cores(), int(self.options.cpus)),
                 ),
                 "include_dashboard": False,
             }
@@ -176,7 +166,10 @@ class RayExecutor(Executor):
                     # Ray takes the signal, and would end without a word
                     signal.signal(signal.SIGTERM, terminated)
         self._task = ray.remote(_supervise).options(
-            num_cpus=self.cpus, num_gpus=self.gpus, max_retries=0, scheduling_strategy="SPREAD"
+            num_cpus=self.options.cpus,
+            num_gpus=self.gpus,
+            max_retries=0,
+            scheduling_strategy="SPREAD",
         )
         if self.work.dataset:
             self._text = [
@@ -243,7 +236,7 @@ class RayExecutor(Executor):
         free = self._ray.available_resources()
         if (
             len(self._refs)
-            and free.get("CPU", 0.0) >= self.cpus
+            and free.get("CPU", 0.0) >= self.options.cpus
             and self.gpus > free.get("GPU", 0.0)
         ):
             have = self._ray.cluster_resources()

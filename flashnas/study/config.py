@@ -276,14 +276,6 @@ class SearchConfig(Settings, where="search"):
         identity=False,
         flagged=False,
     )
-    processes_per_candidate: int = option(
-        1,
-        "processes that train one candidate together (torchrun), each with one thread or one GPU",
-        metavar="N",
-        min=1,
-        max=MAX_THREADS,
-        flagged=False,
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

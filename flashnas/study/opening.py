@@ -67,7 +67,6 @@ def executor_of(problem: Problem, note: Callable[[str], None]) -> Executor:
         workers=config.workers,
         timeout_s=problem.time_limit.seconds,
         gpu=gpu,
-        processes=config.processes_per_candidate,
         devices=devices,
         dataset=None if dataset is None else str(dataset.folder),
         note=note,

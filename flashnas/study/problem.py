@@ -189,7 +189,6 @@ class Problem:
             dataset=str(self.dataset.folder),
             recipe=self.recipe.to_dict(),
             seed=seed,
-            processes=self.config.processes_per_candidate,
         )
 
 
@@ -272,11 +271,6 @@ def load_searched(
 ) -> tuple[SearchConfig, SearchSpace[Any], Costs]:
     """The space with the vocabulary that is asked for, and what its networks cost; the name of the
     table enters the configuration."""
-    if evaluator is not None and config.trials and config.processes_per_candidate > 1:
-        config.wrong(
-            "processes_per_candidate",
-            "are those of trainings, which an evaluator of one's own does not do",
-        )
     check_space(space)
     if config.vocab is not None:
         if not isinstance(space, OperatorSpace):

@@ -84,10 +84,6 @@ def check_trainable(
             raise
         check_scalable(space, recipe, own=config.recipe is None)
         return []
-    if config.processes_per_candidate > 1:
-        from flashnas.training.distributed import Ranks
-
-        Ranks(size=config.processes_per_candidate).check(recipe)
     check_scalable(space, recipe, own=config.recipe is None)
     if recipe.device == "cuda" and isinstance(space, OperatorSpace):
         smallest = min(space.hidden_sizes)

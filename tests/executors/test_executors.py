@@ -317,17 +317,11 @@ def test_an_address_at_which_no_ray_answers_ends_with_one_line(monkeypatch, repl
         assert str(caught.value) == f"executor ray: address {address} {said}"
 
 
-def test_processes_that_train_together_share_a_place():
-    """Each candidate has as many GPUs, or cores, as it has processes."""
-
-    def places(**work):
+def test_each_worker_has_a_gpu_in_turn():
+    def devices(**work):
         executor = LocalExecutor(Work(function=pool_jobs.act, timeout_s=9, **work))
         return [slot.device for slot in executor._slots]
 
-    assert places(devices=("0", "1", "2", "3", "4"), processes=2) == ["0,1", "2,3"]
-    assert places(devices=("0", "1"), processes=2, workers=3) == ["0,1"] * 3
-    assert len(places(processes=os.cpu_count())) == len(places(processes=64)) == 1
-    with pytest.raises(
-        ConfigError, match=r"^processes_per_candidate must be at most the 1 GPUs .*; got 2$"
-    ):
-        places(devices=("0",), processes=2)
+    assert devices(devices=("0", "1", "2")) == ["0", "1", "2"]
+    assert devices(devices=("0", "1"), workers=3) == ["0", "1", "0"]
+    assert devices(workers=2) == [None, None]

@@ -27,9 +27,7 @@ class Good(SearchAlgorithm):
         known = self.complete()
         if len(known) < self.start:
             return self.space.sample(self.rng)
-        return self.space.mutate(
-            min(known, key=lambda trial: trial.values[0]).genotype, self.rng
-        )
+        return self.space.mutate(min(known, key=lambda trial: trial.values[0]).genotype, self.rng)
 
     def _learn(self, trial):
         pass

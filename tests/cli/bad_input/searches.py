@@ -135,14 +135,6 @@ case(
     "'here'",
     "must be HOST:PORT",
 )
-case(
-    "search-processes-that-do-not-divide-the-batch",
-    search(),
-    "batch_sequences",
-    "multiple of the 3 processes",
-    "got 4",
-    keys={"processes_per_candidate": 3},
-)
 case("search-budget-out-of-reach", search("--budget-ms", "1e-9"), "budget", "1e-09")
 case(
     "search-strict-without-measuring",
