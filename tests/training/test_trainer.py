@@ -221,26 +221,19 @@ def test_every_operator_starts_as_the_identity_and_filters_pass_the_token_throug
     )
     assert network.embedding.weight.std().item() == pytest.approx(0.5, rel=0.05)
     x = torch.randn(2, 9, network.architecture.hidden)
-    for layer in network.layers:
-        assert torch.equal(layer(x)[0], x)
-    filters = [
-        parameter for name, parameter in network.named_parameters() if name.endswith("conv.weight")
-    ]
-    assert len(filters) == 3
-    for weight in filters:
+    assert all(torch.equal(layer(x)[0], x) for layer in network.layers)
+    weights = [value for name, value in network.named_parameters() if name.endswith("conv.weight")]
+    assert len(weights) == 3
+    for weight in weights:
         assert torch.equal(weight, torch.tensor([0.0, 0.0, 0.0, 1.0]).expand_as(weight))
 
 
 def test_the_models_own_start_is_kept_on_request():
-    torch.manual_seed(0)
     network = HybridLM(RECIPE.proxy_of(ALL))
     before = {name: parameter.clone() for name, parameter in network.named_parameters()}
     initialise(network, dataclasses.replace(RECIPE, output_scale=1.0, conv_noise=1.0))
-    changed = {
-        name
-        for name, parameter in network.named_parameters()
-        if not torch.equal(parameter, before[name])
-    }
+    parameters = network.named_parameters()
+    changed = {name for name, value in parameters if not torch.equal(value, before[name])}
     assert changed == {"embedding.weight"}
 
 
