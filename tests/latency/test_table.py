@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -12,13 +13,19 @@ import pytest
 import yaml
 from offenders import every
 from one_line import one_line
-from tiny_tables import COMMON, STACKS, TINY, product_rows, tiny_kinds, write_entry, write_table
+from tiny_tables import STACKS, TINY, product_rows, tiny_kinds, write_table
 
 from flashnas.base.errors import TableError
 from flashnas.latency import table_writer
 from flashnas.latency.schema import KINDS, VALUE_COLUMNS
 from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.latency.table_writer import RowContext, merge, write_rows
+
+HUGE = dataclasses.replace(TINY, name="huge")
+
+
+def one_row(latency_us, m=1):
+    return product_rows(lambda **_: latency_us, m=[m], n=[1], k=[1])
 
 
 def edit_meta(folder, change):
@@ -235,47 +242,37 @@ def test_merge_takes_both_and_prefers_the_first(tmp_path):
     assert len(table.rows("conv_decode")) == 4
 
 
-def test_merge_of_two_devices_is_refused(tmp_path):
-    rows = {"gemm": product_rows(lambda **_: 1, m=[1], n=[1], k=[1])}
-    write_table(tmp_path / "a", rows)
-    write_table(tmp_path / "b", rows, device=type(TINY)(**{**vars(TINY), "name": "huge"}))
-    with pytest.raises(TableError, match=r"two devices: tiny .* and huge"):
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"device": HUGE}, r"two devices: tiny .* and huge"),
+        ({"calibration": {"paper": {"gap_us": 2.0}}}, "two calibrations"),
+        ({}, "out: exists already; merge into a new folder"),
+    ],
+)
+def test_tables_that_do_not_belong_together_are_not_merged(tmp_path, other, words):
+    """Nor are others written over what is there."""
+    rows = {"gemm": one_row(1.0)}
+    write_table(tmp_path / "a", rows, calibration={"paper": {"gap_us": 1.0}})
+    write_table(tmp_path / "b", rows, **other)
+    if not other:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "something").write_text("here")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(TableError, match=words):
         merge(tmp_path / "a", tmp_path / "b", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_merge_never_overwrites(tmp_path, tiny_folder):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "something").write_text("here")
-    other = shutil.copytree(tiny_folder, tmp_path / "other")
-    with pytest.raises(TableError, match="exists already"):
-        merge(tiny_folder, other, tmp_path / "out")
-
-
-def test_merge_of_two_calibrations_is_refused(tmp_path):
-    rows = {"gemm": product_rows(lambda **_: 1, m=[1], n=[1], k=[1])}
-    for name, gap in (("a", 1.0), ("b", 2.0)):
-        write_table(tmp_path / name, rows)
-        write_entry(tmp_path / name, "calibration", {"paper": {"gap_us": gap}})
-    with pytest.raises(TableError, match="two calibrations"):
-        merge(tmp_path / "a", tmp_path / "b", tmp_path / "out")
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_writing_refuses_what_is_no_row(tmp_path):
-    rows = product_rows(lambda **_: 1, m=[1], n=[1], k=[1])
+    rows = one_row(1.0)
     with pytest.raises(TableError, match="unknown kind of rows 'gem'"):
         write_rows(tmp_path, "gem", rows, RowContext(device=TINY))
     with pytest.raises(TableError, match="need the columns k"):
         write_rows(tmp_path, "gemm", rows.drop(columns="k"), RowContext(device=TINY))
     write_rows(tmp_path, "gemm", rows, RowContext(device=TINY, stacks=STACKS))
     with pytest.raises(TableError, match="is of device tiny; got rows of huge"):
-        write_rows(
-            tmp_path, "gemm", rows, RowContext(device=type(TINY)(**{**vars(TINY), "name": "huge"}))
-        )
-
-
-def one_row(latency_us, m=1):
-    return product_rows(lambda **_: latency_us, m=[m], n=[1], k=[1])
+        write_rows(tmp_path, "gemm", rows, RowContext(device=HUGE))
 
 
 def test_a_kill_within_a_write_leaves_a_whole_table(tmp_path, monkeypatch):
@@ -339,9 +336,22 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(TableError, match="cannot be written: No space left on device"):
-        write_rows(
-            tmp_path / "t",
-            "gemm",
-            pd.DataFrame([{"m": 1, "n": 1, "k": 1, "latency_us": 1.0, **COMMON}]),
-            RowContext(device=TINY),
-        )
+        write_rows(tmp_path / "t", "gemm", one_row(1.0), RowContext(device=TINY))
+
+
+def test_a_table_is_as_its_files_are_whatever_was_done_to_one_that_was_loaded(tmp_path):
+    """A folder is read and checked once in a process, until one of its files has changed."""
+    kinds = {"conv_decode": tiny_kinds()["conv_decode"]}
+    table = write_table(tmp_path / "table", kinds)
+    before = table.rows("conv_decode")["latency_us"].tolist()
+    table.frames["conv_decode"].loc[:, "latency_us"] = 1.0
+    table.frames["more"], table.meta["stacks"]["mine"] = None, {}
+    again = LatencyTable.load(tmp_path / "table")
+    assert again.rows("conv_decode")["latency_us"].tolist() == before
+    assert (again.kinds, again.stack) == (("conv_decode",), "invented-1")
+    write_table(tmp_path / "table", {"conv_decode": kinds["conv_decode"].assign(latency_us=7.0)})
+    assert set(LatencyTable.load(tmp_path / "table").rows("conv_decode")["latency_us"]) == {7.0}
+    file = tmp_path / "table" / "conv_decode.parquet"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(TableError, match="checksum"):
+        LatencyTable.load(tmp_path / "table")
