@@ -73,10 +73,8 @@ def kind(error, job):
 
 
 def test_on_cuda_an_error_of_any_class_but_those_of_a_candidate_is_the_machines():
-    assert not [error for error in OF_THE_MACHINE if kind(error, Job("cuda")) != "broken"]
-    assert not [
-        error for error in OF_THE_MACHINE if kind(error, {"recipe": {"device": "cuda"}}) != "broken"
-    ]
+    for job in (Job("cuda"), {"recipe": {"device": "cuda"}}):
+        assert not [error for error in OF_THE_MACHINE if kind(error, job) != "broken"]
 
 
 @pytest.mark.parametrize(("error", "expected"), OF_THE_CANDIDATE, ids=lambda value: str(value)[:20])

@@ -211,73 +211,31 @@ def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):
     measurements = systems / "data/fake/gemm/vllm/0.10.0/gemm_perf.parquet"
     (tmp_path / "x.whl").write_text("no zip")
     (systems / "bare.yaml").write_text(SYSTEM)
-    cases = [
-        (
-            "fakes",
-            package,
-            "out",
-            lambda: 0,
-            "system must be one of bare, fake; got 'fakes' (did you mean 'fake'",
-        ),
-        ("bare", package, "out", lambda: 0, "bare has no bfloat16 measurements"),
-        ("fake", tmp_path / "x.whl", "out", lambda: 0, "x.whl: not a wheel"),
-        ("fake", tmp_path, "out", lambda: 0, "neither a wheel nor a folder"),
-        ("fake", tmp_path / "nowhere", "out", lambda: 0, "neither a wheel nor a folder"),
-        (
-            "fake",
-            package,
-            "there",
-            lambda: import_system("fake", package, tmp_path / "there"),
-            "exists already",
-        ),
-        (
-            "fake",
-            package,
-            "out",
-            lambda: measurements.write_bytes(b"junk"),
-            "gemm_perf.parquet: damaged, not readable as parquet",
-        ),
-        (
-            "fake",
-            package,
-            "out",
-            lambda: pd.DataFrame({"m": [1]}).to_parquet(measurements),
-            "column latency",
-        ),
-        (
-            "fake",
-            package,
-            "out",
-            lambda: (systems / "fake.yaml").write_text(SYSTEM.replace("mem_bw:", "bw:")),
-            "fake.yaml: the key mem_bw is missing",
-        ),
-        (
-            "fake",
-            package,
-            "out",
-            lambda: (systems / "fake.yaml").write_text("gpu: ["),
-            "fake.yaml: cannot be read",
-        ),
-        (
-            "fake",
-            package,
-            "out",
-            lambda: (systems / "fake.yaml").write_text("gpu: !!int ''"),
-            "fake.yaml: cannot be read",
-        ),
-        (
-            "fake",
-            None,
-            "out",
-            lambda: monkeypatch.setattr(
-                aiconfigurator.importlib.util, "find_spec", lambda name: None
-            ),
-            "not installed: pip install 'flashnas[import]'",
-        ),
-    ]
-    for system, source, out, damage, words in cases:
-        damage()
+    broken = "fake.yaml: cannot be read"
+
+    def refused(words, system="fake", source=package, out="out"):
         assert words in one_line(TableError, import_system, system, source, tmp_path / out)
+
+    refused("system must be one of bare, fake; got 'fakes' (did you mean 'fake'", "fakes")
+    refused("bare has no bfloat16 measurements", "bare")
+    refused("x.whl: not a wheel", source=tmp_path / "x.whl")
+    for place in (tmp_path, tmp_path / "nowhere"):
+        refused("neither a wheel nor a folder", source=place)
+    import_system("fake", package, tmp_path / "there")
+    refused("exists already", out="there")
+    measurements.write_bytes(b"junk")
+    refused("gemm_perf.parquet: damaged, not readable as parquet")
+    pd.DataFrame({"m": [1]}).to_parquet(measurements)
+    refused("column latency")
+    for text, words in (
+        (SYSTEM.replace("mem_bw:", "bw:"), "fake.yaml: the key mem_bw is missing"),
+        ("gpu: [", broken),
+        ("gpu: !!int ''", broken),
+    ):
+        (systems / "fake.yaml").write_text(text)
+        refused(words)
+    monkeypatch.setattr(aiconfigurator.importlib.util, "find_spec", lambda name: None)
+    refused("not installed: pip install 'flashnas[import]'", source=None)
 
 
 def test_rows_of_the_triton_kernel_beside_those_of_a_faster_one(package, tmp_path):
