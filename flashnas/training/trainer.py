@@ -71,7 +71,6 @@ def train(
     seed: int,
     *,
     deadline_s: float | None = None,
-    ranks: Ranks | None = None,
 ) -> ProxyScore:
     """Train a network and score it on held-out text. The same arguments on one CPU thread give the
     same score to the bit.
@@ -79,8 +78,6 @@ def train(
     Args:
         architecture: the network, already scaled (`Recipe.proxy_of`).
         deadline_s: time limit in seconds; None: no limit.
-        ranks: this process among those that train together; all have the score of one process up to
-            rounding.
 
     Raises:
         CandidateError: for NaN, divergence, lack of memory and an exceeded time limit, with a
@@ -90,7 +87,7 @@ def train(
     """
     check_job(architecture, dataset, recipe)
     with out_of_memory_is_a_reason():
-        trainer = Trainer(architecture, dataset, recipe, seed, ranks)
+        trainer = Trainer(architecture, dataset, recipe, seed)
         for _ in trainer.steps(deadline_s):
             pass
         return trainer.score()
@@ -221,7 +218,7 @@ class Trainer:
         ranks: Ranks | None = None,
     ) -> None:
         """Draw the network. Arguments as in `train`; ranks: this process among those that train
-        together.
+        together, which all have the score of one process up to rounding.
         """
         self.started = time.perf_counter()
         self.architecture, self.dataset = architecture, dataset
