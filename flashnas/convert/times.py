@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ExportError, RunError
+from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json
 from flashnas.base.system import write_atomic
 from flashnas.convert.choices import Choice, Layout, Milliseconds, converted, kind_of
@@ -93,17 +93,11 @@ def _llama_cpp(
 
     target = LlamaCpp(weights=config.weights, threads=config.threads or 1)
     target.check_holds(teacher)
+    held = [choice for choice in choices if target.holds(converted(teacher, (choice,)))]
     kinds: dict[str, list[Choice]] = {}
-    for choice in choices:
+    for choice in held:
         kinds.setdefault(kind_of(teacher, choice), []).append(choice)
-    models: dict[str, Layout] = {"": ()}
-    for kind, group in kinds.items():
-        layout = tuple(group[::2])
-        try:
-            target.check_holds(converted(teacher, layout))
-        except ExportError:
-            continue
-        models[kind] = layout
+    models: dict[str, Layout] = {"": (), **{kind: tuple(kinds[kind][::2]) for kind in kinds}}
     path = config.out / TIMES
     key = f"{target.stack} {workload} {teacher.hash}"
     known = read_json(path, RunError) if path.exists() else {}
@@ -124,6 +118,5 @@ def _llama_cpp(
     def milliseconds(layout: Layout) -> float:
         return float(times[""] - sum(saved[kind_of(teacher, choice)] for choice in layout))
 
-    held = [choice for choice in choices if kind_of(teacher, choice) in models]
     source = f"llama.cpp in {config.weights}, {workload.name}"
     return RequestTimes(teacher, source, {"llama.cpp": milliseconds}, held)

@@ -45,8 +45,9 @@ class Format:
     """The architectures that a program can run under one name.
 
     demands: rules by kind of operator. pairs: each token mixer has one feed-forward network behind
-    it. needs: kinds of which there must be one. max_meta_tokens: None: any number. programs: those
-    that run what the exporter writes, without flashnas; export: its name in `--to`.
+    it; without_mixer: further ones may follow. needs: kinds of which there must be one.
+    max_meta_tokens: None: any number. programs: those that run what the exporter writes, without
+    flashnas; export: its name in `--to`.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Format:
     programs: tuple[str, ...]
     export: str
     pairs: bool = False
+    without_mixer: bool = False
     max_meta_tokens: int | None = None
 
     def problems(self, architecture: Architecture) -> list[str]:
@@ -80,7 +82,7 @@ class Format:
                     break
         lines = [*foreign, *fixed, *shared]
         if self.pairs:
-            lines += self._unpaired(operators)
+            lines += self._unpaired(operators, self.without_mixer)
         kinds = {spec.kind for spec in operators}
         lines += [
             f"no operator {kind!r}; it needs at least one"
@@ -92,12 +94,12 @@ class Format:
         return lines
 
     @staticmethod
-    def _unpaired(operators: tuple[OperatorSpec, ...]) -> Iterator[str]:
+    def _unpaired(operators: tuple[OperatorSpec, ...], without_mixer: bool) -> Iterator[str]:
         after_mixer = False
         for n, spec in enumerate(operators):
             if spec.mixes_tokens and after_mixer:
                 yield f"operator {n}, {spec.kind!r}, follows a token mixer; each needs an 'f' behind it"
-            if not spec.mixes_tokens and not after_mixer:
+            if not spec.mixes_tokens and not after_mixer and not (without_mixer and n):
                 yield f"operator {n}, {spec.kind!r}, does not follow a token mixer"
             after_mixer = spec.mixes_tokens
         if after_mixer:

@@ -64,6 +64,11 @@ def value_of(reader, key):
     ("family", "notation"),
     [
         (
+            "deci",
+            "64(vocab=300): a(head_dim=16,rope_theta=500) f f(intermediate=96)"
+            " a(head_dim=16,heads=2,kv_heads=1,rope_theta=500) f f",
+        ),
+        (
             "granitehybrid",
             f"64(vocab=300): {M2} f a(head_dim=16,rope_theta=500) f"
             " a(head_dim=16,heads=2,kv_heads=2,rope_theta=500) f",
@@ -281,7 +286,7 @@ def test_a_written_file_gives_the_network_back():
 @every(
     case=[
         ("64: m2 f", "no operator 'a'; it needs at least one"),
-        ("64: a(head_dim=16) f", "no operator 'm2'"),
+        ("64: a(head_dim=16,qk_norm=true) f", "no operator 'conv'"),
         ("64: d(head_dim=16) f m2 f a(head_dim=16) f", "operator 0 is 'd'; it has m2, a, f"),
         ("64: m2 f swa(head_dim=16) moe", r"operator 2 is 'swa'; it has m2, a, f \(and 2 more\)"),
         (

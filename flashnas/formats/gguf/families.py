@@ -46,13 +46,11 @@ class GgufFamily:
     def pieces(self, architecture: Architecture) -> list[Piece]:
         """Every tensor of a file."""
         architecture = architecture.canonical()
+        layer_of = [n for n, layer in enumerate(self.layers(architecture)) for _ in layer]
 
         def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
-            layer = n
-            if self.second_norm:
-                layer = sum(spec.mixes_tokens for spec in architecture.operators[: n + 1]) - 1
             norm = "attn_norm" if spec.mixes_tokens else self.second_norm or "attn_norm"
-            return f"blk.{layer}.", f"blk.{layer}.{norm}"
+            return f"blk.{layer_of[n]}.", f"blk.{layer_of[n]}.{norm}"
 
         return network_pieces(
             architecture,
@@ -63,18 +61,26 @@ class GgufFamily:
             parts=partial(operator_pieces, interleaved=self.interleaved),
         )
 
+    def layers(self, architecture: Architecture) -> list[list[OperatorSpec]]:
+        """The operators of each layer: one, or a mixer with the FFN behind it, of which one may be
+        missing."""
+        layers: list[list[OperatorSpec]] = []
+        for spec in architecture.canonical().operators:
+            opens = spec.mixes_tokens or not self.second_norm
+            if opens or not layers or not layers[-1][-1].mixes_tokens:
+                layers.append([spec])
+            else:
+                layers[-1].append(spec)
+        return layers
+
     def write_keys(self, writer: GGUFWriter, architecture: Architecture) -> None:
         """All keys but those of the tokenizer."""
         hidden, operators = architecture.hidden, architecture.canonical().operators
-        step = 2 if self.second_norm else 1  # operators of a layer
-        first = operators[::step]
+        layers = self.layers(architecture)
+        first = [layer[0] for layer in layers]
         widths = [
-            sum(
-                spec.intermediate
-                for spec in operators[n : n + step]
-                if isinstance(spec, FeedForward)
-            )
-            for n in range(0, len(operators), step)
+            sum(spec.intermediate for spec in layer if isinstance(spec, FeedForward))
+            for layer in layers
         ]
         attention = _first(operators, "a")
         writer.add_block_count(len(first))
@@ -85,6 +91,10 @@ class GgufFamily:
         writer.add_value_length(attention.head_dim)
         writer.add_rope_dimension_count(attention.rotary_dim or attention.head_dim)
         writer.add_rope_freq_base(attention.rope_theta)
+        if set(self.format.demands) == {"a", "f"}:  # 0 heads: a layer without attention
+            writer.add_layer_norm_rms_eps(NORM_EPS)
+            writer.add_head_count([getattr(spec, "heads", 0) for spec in first])
+            writer.add_head_count_kv([getattr(spec, "kv_heads", 0) for spec in first])
         if delta := _first(operators, "gd"):
             writer.add_layer_norm_rms_eps(NORM_EPS)
             writer.add_head_count(attention.heads)
@@ -194,6 +204,32 @@ FAMILIES: Mapping[str, GgufFamily] = {
             replace(LFM2, name="lfm2", max_meta_tokens=1, **WRITTEN),
             second_norm="ffn_norm",
             output_norm="token_embd_norm",
+        ),
+        GgufFamily(
+            Format(
+                "deci",
+                {
+                    "a": Demands(
+                        fixed={
+                            "qk_norm": False,
+                            "out_gate": False,
+                            "qkv_bias": False,
+                            "out_bias": False,
+                            "rope_share": 1.0,
+                            "rope_factor": 1.0,
+                        },
+                        shared=ROTARY,
+                    ),
+                    "f": Demands(fixed={"relu2": False, "bias": False}),
+                },
+                needs=("a", "f"),
+                pairs=True,
+                without_mixer=True,
+                max_meta_tokens=1,
+                **WRITTEN,
+            ),
+            second_norm="ffn_norm",
+            interleaved=True,
         ),
     )
 }
