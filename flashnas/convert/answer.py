@@ -23,11 +23,12 @@ MODELS = "models"  # folder: weights of the layout of each budget
 @dataclass(frozen=True, eq=False)
 class Finalist:
     """A layout that was measured on fresh text. save_ms: of the budget that it answers; None: it is
-    there to check the predictions."""
+    there to check the predictions. most_lost: share of the recall that it was allowed to lose."""
 
     layout: Layout
     ms: float
     save_ms: float | None
+    most_lost: float
     predicted: LayoutPrediction
     measured: LayoutScore
 
@@ -131,6 +132,7 @@ class ConversionResult:
             "budget_ms": self.times.milliseconds(()) - (finalist.save_ms or 0.0),
             "latency_ms": finalist.ms,
             "layout": finalist.key,
+            "recall_floor": max(0.0, 1 - finalist.most_lost),
             "weights": str(self.config.out / MODELS / self.name_of(finalist)),
             "layers": [
                 {**asdict(verdict), "decided": verdict.decided}
@@ -201,7 +203,8 @@ def _lines(values: dict[str, Any]) -> Iterator[str]:
 
 def _answer_lines(answer: dict[str, Any]) -> Iterator[str]:
     yield (
-        f"within {answer['budget_ms']:,.0f} ms: {answer['layout']} ({answer['latency_ms']:,.0f} ms)"
+        f"within {answer['budget_ms']:,.0f} ms: {answer['layout']} ({answer['latency_ms']:,.0f} ms);"
+        f" chosen to keep {100 * answer['recall_floor']:.0f} % of the recall"
     )
     sure = [
         f"{entry['layer']}:{entry['chosen']}"

@@ -86,7 +86,7 @@ def load_conversion(config: ConvertConfig, note: Note) -> Conversion:
         seed=config.seed,
     )
     network = model.network.to(config.device)
-    student = functools.lru_cache(maxsize=1)(lambda draw: Student(network, text[draw]))
+    student = functools.lru_cache(maxsize=2)(lambda draw: Student(network, text[draw]))
     measurements = MeasurementLog(config.out / "measurements.jsonl", _question(config, model, text))
     return Conversion(config, model, times, choices, saves_ms, text, measurements, student)
 

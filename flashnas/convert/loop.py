@@ -108,58 +108,60 @@ def measure_finalists(
     conversion: Conversion, singles: SingleScores, law: SetLaw, progress: Progress
 ) -> list[Finalist]:
     """The choice for each budget, and for savings between nothing and the tightest one, on fresh
-    text; the rule is fixed before anything of it is measured."""
-    count = conversion.config.finalists - len(conversion.saves_ms)
-    most = max(conversion.saves_ms)
-    saves = [most * (n + 1) / (count + 1) for n in range(max(count, 0))]
-    layouts: dict[str, tuple[Layout, float | None]] = {}
-    asked: list[tuple[float, float | None]] = [
-        (save_ms, save_ms) for save_ms in conversion.saves_ms
+    text; where these are fewer than asked for, also sets such as those of the law. The rule is
+    fixed before anything of it is measured."""
+    count, most = conversion.config.finalists, max(conversion.saves_ms)
+    layouts: dict[str, tuple[Layout, float | None, float]] = {}
+    for save_ms in conversion.saves_ms:
+        layout, allowed = choose(conversion, singles, law, save_ms)
+        layouts.setdefault(key_of(layout), (layout, save_ms, allowed))
+    between = count - len(layouts)
+    others = [
+        choose(conversion, singles, law, most * (n + 1) / (between + 1))[0] for n in range(between)
     ]
-    asked += [(save_ms, None) for save_ms in saves]
-    for save_ms, budget in asked:
-        layout = choose(conversion, singles, law, save_ms)
-        layouts.setdefault(key_of(layout), (layout, budget))
+    others += random_layouts(singles, (FOLLOWING * most, most), count, conversion.config.seed + 1)
+    for layout in others:
+        if len(layouts) < count:
+            layouts.setdefault(key_of(layout), (layout, None, conversion.most_lost))
     found = []
-    for number, (layout, budget) in enumerate(layouts.values()):
-        found.append(_finalist(conversion, singles, law, layout, budget))
+    for number, (layout, answers_ms, allowed) in enumerate(layouts.values()):
+        found.append(
+            Finalist(
+                layout=layout,
+                ms=conversion.times.milliseconds(layout),
+                save_ms=answers_ms,
+                most_lost=allowed,
+                predicted=law.predict(singles, layout),
+                measured=conversion.measure(FRESH, layout),
+            )
+        )
         progress(number + 1, len(layouts))
     return sorted(found, key=lambda finalist: finalist.ms)
 
 
-def choose(conversion: Conversion, singles: SingleScores, law: SetLaw, save_ms: float) -> Layout:
-    """The layout of the lowest expected KL that saves so much. Savings add up nearly: where the
-    times of the whole network say that too little is saved, more is asked for."""
+def choose(
+    conversion: Conversion, singles: SingleScores, law: SetLaw, save_ms: float
+) -> tuple[Layout, float]:
+    """The layout of the lowest expected KL that saves so much, and how much recall it may lose:
+    what the user allows, or where no layout keeps that, the next tenth that one keeps. Savings add
+    up nearly: where the times of the whole network say that too little is saved, more is asked for.
+    """
     kl, lost = singles.means
-    full_ms, asked = conversion.times.milliseconds(()), save_ms
+    full_ms, asked, allowed = conversion.times.milliseconds(()), save_ms, conversion.most_lost
     while True:
-        layout = cheapest(conversion.choices, kl, law.slope * lost, asked, conversion.most_lost)
-        if layout is None:
+        layout = cheapest(conversion.choices, kl, law.slope * lost, asked, allowed)
+        if layout is None and np.isinf(allowed):
             raise BudgetError(
-                f"convert.recall: no layout that saves {save_ms:,.0f} ms is expected to keep"
-                f" {conversion.config.recall:.0%} of the recall; lower --recall, or ask for more"
-                " milliseconds"
+                f"convert.budget_ms: no layout takes at most {full_ms - save_ms:,.0f} ms"
             )
-        missing = conversion.times.milliseconds(layout) - (full_ms - save_ms)
-        if missing <= 1e-6 * full_ms:
-            return layout
-        asked += missing
-
-
-def _finalist(
-    conversion: Conversion,
-    singles: SingleScores,
-    law: SetLaw,
-    layout: Layout,
-    save_ms: float | None,
-) -> Finalist:
-    return Finalist(
-        layout=layout,
-        ms=conversion.times.milliseconds(layout),
-        save_ms=save_ms,
-        predicted=law.predict(singles, layout),
-        measured=conversion.measure(FRESH, layout),
-    )
+        if layout is None:
+            allowed = allowed + 0.1 if allowed < 0.9 else float("inf")
+        elif (
+            missing := conversion.times.milliseconds(layout) - full_ms + save_ms
+        ) > 1e-9 * full_ms:
+            asked += missing
+        else:
+            return layout, allowed
 
 
 def answer_of(
@@ -177,7 +179,7 @@ def answer_of(
         if finalist.save_ms is None:
             continue
         sure[finalist.key] = verdicts(
-            singles, finalist.layout, finalist.save_ms, conversion.most_lost, law.slope
+            singles, finalist.layout, finalist.save_ms, finalist.most_lost, law.slope
         )
         generator = np.random.default_rng(config.seed)
         others = [placed(conversion.choices, finalist.layout, None)]
