@@ -13,7 +13,7 @@ FRONT_DOORS = ("__init__.py",)  # of the package: it names the public API
 # files that import more
 STILL_MORE = {
     "api/estimate.py": 11,
-    "api/measure.py": 11,
+    "api/measure.py": 12,
     "api/pareto.py": 13,
     "api/run.py": 11,
     "api/train.py": 12,

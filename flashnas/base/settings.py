@@ -222,8 +222,7 @@ class Settings:
         return known[name]
 
     def wrong(self, name: str, rule: str) -> NoReturn:
-        """Raise SettingError for a rule that a single field cannot state: `must be below seeds (4);
-        got 5`."""
+        """Raise SettingError for a rule of several fields: `must be below seeds (4); got 5`."""
         raise SettingError(self.where, self.setting(name), rule)
 
     @classmethod
