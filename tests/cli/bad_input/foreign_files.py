@@ -100,7 +100,6 @@ for name, words, file, damages in (
             words,
             said,
             *got,
-            apart=True,
             files=[folder(".", PRECIOUS), *copies, damage(file)],
         )
 
@@ -152,9 +151,3 @@ for name, charsmap, words in (
             )
         ],
     )
-case(
-    "profile-torch-weights",
-    profile("--runtime", "torch", "--weights", "q8_0"),
-    "--weights",
-    "llama.cpp",
-)

@@ -7,7 +7,6 @@ from bad_input.words import (
     as_file,
     as_folder,
     case,
-    column,
     copied,
     cut_half,
     cut_middle_line,
@@ -112,9 +111,6 @@ for name, builders, *expect in (
         "01.yaml",
         "hidden",
     ),
-    ("finalist-name", [write("run/pareto/first.yaml", "architecture: {}")], "first.yaml"),
-    ("curve", [column(TRIALS, "curve", '[1,"a",[2]]')], "trials.parquet", "curve"),
-    ("loss-text", [column(TRIALS, "loss", "low")], "trials.parquet", "loss"),
     ("trials-cut", [cut_half(TRIALS)], "trials.parquet"),
     ("without-trials", [removed(TRIALS)], "trials.parquet"),
 ):
@@ -125,7 +121,6 @@ for name, words, spelling in (
     ("evidence", ["evidence", "a f", "--evidence="], "--evidence"),
     ("merge", ["table", "merge", "", "{table}", "--out", "{tmp}/out"], "FIRST"),
     ("search", search("--recipe", ""), "--recipe"),
-    ("text", search("--data="), "--data"),
 ):
     case(f"{name}-empty", words, f"{spelling}", "must not be empty; got ''")
 case("runs-missing", ["runs", "nowhere"], "nowhere")

@@ -1,7 +1,6 @@
 """Bad input of `train` and `export`."""
 
 from bad_input.words import (
-    GARBAGE,
     HUGE,
     LONG,
     PRECIOUS,
@@ -24,27 +23,20 @@ from bad_input.words import (
 
 # -- train -----------------------------------------------------------------------------------------
 
-for flag, value, *more in (
+for flag, value in (
     ("--tokens", "5"),
-    ("--tokens", HUGE, "apart"),
-    ("--seed", LONG),
+    ("--tokens", HUGE),
     ("--width-factor", "3"),
-    ("--device", "cuda"),
-    ("--checkpoint-every-s", "nan"),
-    ("--checkpoint-every-tokens", "0"),
-    ("--threads", "1000000", "apart"),
-    ("--recipe", "cpuu"),
+    ("--threads", "1000000"),
 ):
     case(
         f"train{flag}={value}",
         train(flag, value),
         flag.strip("-").replace("-", "_").partition("_")[0],
         value,
-        apart="apart" in more,
     )
 CHECKPOINT = "checkpoint.json"
 for name, builders, *expect in (
-    ("log-garbage-line", [write("training/log.csv", GARBAGE + b"\n")], "log.csv"),
     ("log-columns", [replaced("training/log.csv", "gradient_norm", "norm")], "log.csv"),
     ("without-yaml", [removed("training/train.yaml")], "train.yaml"),
     (
@@ -53,12 +45,6 @@ for name, builders, *expect in (
         "train.yaml",
         "question",
     ),
-    (
-        "recipe-value",
-        [edited("training/train.yaml", ["question", "recipe", "tokens"], -3)],
-        "train.yaml",
-        "-3",
-    ),
     ("checkpoints-file", [as_file("training/checkpoints")], "checkpoints"),
     (
         "final-foreign",
@@ -66,14 +52,8 @@ for name, builders, *expect in (
         "final",
     ),
     ("scalars-list", [newest(CHECKPOINT, lambda file: write(file, "[1]"))], CHECKPOINT),
-    (
-        "scalars-changed",
-        [newest(CHECKPOINT, lambda file: edited(file, ["trainer", "done"], 1))],
-        CHECKPOINT,
-    ),
     ("model-garbage", [newest("model.safetensors", garbage)], "model.safetensors"),
     ("optimizer-cut", [newest("optimizer.safetensors", cut_half)], "optimizer.safetensors"),
-    ("architecture-garbage", [newest("architecture.yaml", garbage)], "architecture.yaml"),
 ):
     case(f"train-resume-{name}", train_on(), *expect, files=[copied("training"), *builders])
 case(
@@ -93,7 +73,7 @@ case(
 
 # -- export ----------------------------------------------------------------------------------------
 
-for flag, value in (("--to", "onnx"), ("--dtype", "int8")):
+for flag, value in (("--to", "onnx"),):
     case(f"export{flag}={value}", export(flag, value), flag, value)
 for value in ("-1", LONG, "x", "1.5"):
     case(
@@ -105,7 +85,7 @@ for value in ("-1", LONG, "x", "1.5"):
 case("export-missing", export(source="nowhere"), "nowhere")
 case("export-without-weights", export(source="32: a(head_dim=16)"), "--init-seed")
 case("export-weights-and-seed", export("--init-seed", "1"), "--init-seed")
-case("export-type-of-another-format", export("--type", "f16"), "--type is for --to gguf")
+
 for name, arch, expect in (
     ("no-attention", "32(vocab=300): m2(head_dim=16) f", "no operator 'a'"),
     ("meta", "32(vocab=300,meta=9): m2(head_dim=16) f a(head_dim=16) f", "9 meta tokens"),
@@ -115,30 +95,10 @@ for name, arch, expect in (
     # where the runtime is not installed, the line names what installs it
     case(f"export-gguf-{name}", [*drawn, "--to", "gguf"], f"{expect}|flashnas[llama-cpp]")
     case(f"export-nemotron-h-{name}", [*drawn, "--to", "nemotron-h"], "Nemotron-H")
-case(
-    "export-gguf-dtype",
-    [
-        "export",
-        "32(vocab=300): m2(head_dim=16) f a(head_dim=16) f",
-        "--init-seed",
-        "0",
-        "--out",
-        "{tmp}/out",
-        "--to",
-        "gguf",
-        "--dtype",
-        "bfloat16",
-    ],
-    "--type sets the type of its weights|flashnas[llama-cpp]",
-)
+
 for name, builder, *expect in (
     ("weights-cut", cut_half("training/final/model.safetensors"), "model.safetensors"),
     ("weights-missing", removed("training/final/model.safetensors"), "model.safetensors"),
-    (
-        "digest-number",
-        edited("training/final/architecture.yaml", ["sha256"], 5),
-        "architecture.yaml|model.safetensors",
-    ),
     (
         "architecture-other",
         edited("training/final/architecture.yaml", ["architecture", "hidden"], 64),
@@ -149,14 +109,12 @@ for name, builder, *expect in (
         edited("training/final/architecture.yaml", ["architecture", "vocab"], 10**15),
         "model.safetensors|vocab",
     ),
-    ("own-tokenizer-garbage", garbage("training/final/tokenizer.json"), "tokenizer.json"),
 ):
     case(
         f"export-{name}",
         export(source="{tmp}/training/final"),
         *expect,
         files=[copied("training"), builder],
-        apart=name == "architecture-huge",
     )
 
 # -- eval and export -------------------------------------------------------------------------------
@@ -166,28 +124,16 @@ case("eval-of-nothing", ["eval", "{training}"], "--text")
 case(
     "eval-of-an-untrained-run", ["eval", "{run}", *SCORE], "has not been trained", "flashnas train"
 )
-case(
-    "eval-stride",
-    ["eval", "{training}", *SCORE, "--window", "4", "--stride", "5"],
-    "--stride",
-    "4",
-    "5",
-)
-case(
-    "eval-task-path",
-    ["eval", "{training}", "--tasks", "x", "--task-path", "{quick}"],
-    "--task-path",
-)
+
+
 for name, words in (("eval", SCORE), ("export", ["--to", "hf", "--out", "{tmp}/ex"])):
     for file, builder, *expect in (
-        ("results-garbage", garbage("training/final/eval.json"), "eval.json"),
         (
             "results-number",
             write("training/final/eval.json", '{"weights_sha256": 3}'),
             "eval.json",
             "3",
         ),
-        ("record-garbage", garbage("training/train.yaml"), "train.yaml"),
         (
             "record-seed",
             edited("training/train.yaml", ["question", "seed"], "x"),

@@ -76,17 +76,14 @@ Builder = Callable[[Paths], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """expect: fragments of the line; `a|b`: either will do. absent: fragments that mislead. apart:
-    in a process of its
-    own, for what may abort, eat memory or hang where no signal is heard. file_limit: largest file
-    in bytes there."""
+    """expect: fragments of the line; `a|b`: either will do. absent: fragments that mislead.
+    file_limit: bytes of the largest file that the system lets the command write."""
 
     id: str
     words: tuple[str, ...]
     expect: tuple[str, ...]
     files: tuple[Builder, ...] = ()
     absent: tuple[str, ...] = ()
-    apart: bool = False
     file_limit: int | None = None
 
 
