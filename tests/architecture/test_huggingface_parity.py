@@ -9,7 +9,7 @@ import torch
 from offenders import every
 
 from flashnas.architecture.huggingface import LACKING, MODEL_TYPES, UNREAD, architecture_from_hf
-from flashnas.architecture.huggingface.defaults import DEFAULTS
+from flashnas.architecture.huggingface.config_json import defaults
 
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
@@ -280,7 +280,7 @@ def test_parameters_equal_those_of_transformers(tmp_path, case):
 
 
 def test_every_model_type_is_counted():
-    assert {kind for kind, _ in CASES} == set(MODEL_TYPES) == set(DEFAULTS)
+    assert {kind for kind, _ in CASES} == set(MODEL_TYPES) == set(defaults())
     assert len({*MODEL_TYPES, *LACKING, *UNREAD}) == len(MODEL_TYPES) + len(LACKING) + len(UNREAD)
 
 
@@ -289,12 +289,13 @@ def test_defaults_are_those_of_transformers(kind):
     cls = transformers.CONFIG_MAPPING[kind]
     theirs = {field.name: field.default for field in dataclasses.fields(cls)}
     built = cls()
-    if "rope_theta" in DEFAULTS[kind]:
+    ours = defaults()[kind]
+    if "rope_theta" in ours:
         theirs["rope_theta"] = built.rope_parameters["rope_theta"]
         theirs["partial_rotary_factor"] = built.rope_parameters.get("partial_rotary_factor")
-    if "full_attention_interval" in DEFAULTS[kind]:
+    if "full_attention_interval" in ours:
         theirs["full_attention_interval"] = built.layer_types.index("full_attention") + 1
     theirs.setdefault(
         "head_dim", None
     )  # not a field of Qwen2 and SmolLM3, which read it where it is given
-    assert {key: theirs[key] for key in DEFAULTS[kind]} == DEFAULTS[kind]
+    assert {key: theirs[key] for key in ours} == ours

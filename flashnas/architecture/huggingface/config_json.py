@@ -3,12 +3,13 @@ and key."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
-from flashnas.architecture.huggingface.defaults import DEFAULTS
 from flashnas.architecture.notation import MAX_OPERATORS
 from flashnas.base import foreign
+from flashnas.base.documents import read_yaml
 from flashnas.base.errors import ArchitectureError
 from flashnas.base.text import shown
 from flashnas.operators.spec import MAX_VALUE
@@ -34,12 +35,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
+@functools.cache
+def defaults() -> dict[str, dict[str, Any]]:
+    """The defaults of transformers for each key that is read, by model type."""
+    types = dict(read_yaml(Path(__file__).with_name("defaults.yaml")))
+    del types["shared"]
+    return types
+
+
 class HfConfig:
     """The configuration of one model type. Absent keys have transformers' default."""
 
     def __init__(self, model_type: str, data: dict[str, Any], path: str, inside: str = "") -> None:
         self.model_type, self.data, self.path, self.inside = model_type, data, path, inside
-        self.defaults = DEFAULTS[model_type]
+        self.defaults = defaults()[model_type]
 
     def error(self, key: str, message: str) -> ArchitectureError:
         """An error at the file and key, for the caller to raise."""
