@@ -4,12 +4,10 @@ terminal.
 A run folder, a table, a corpus or a model may come from a stranger. Read through here, a file can
 be wrong but cannot hang, fill the memory, or change another file:
 
-    recipe = read_yaml(path)                              of documents.py; ConfigError
-    header, *entries = read_json_lines(path, RunError)    a journal; a torn last line is left out
-    frame = read_parquet(path, RunError)        its cells and texts are counted before they are
-    unpacked files = read_zip(path, ConfigError)                   name -> content; nothing is
-    written tensors = load_file(check_regular(path, WeightsError))    for libraries that open the
-    file themselves
+    recipe = read_yaml(path)                              # of documents.py; ConfigError
+    header, *entries = read_json_lines(path, RunError)    # a torn last line is left out
+    frame = read_parquet(path, RunError)                  # counted before it is unpacked
+    tensors = load_file(check_regular(path, WeightsError))  # a library opens the file itself
 
 Each refuses, in one line "place: rule; got value", what is not a regular file, what is larger than
 its kind may be, more values than MAX_VALUES, and nesting deeper than MAX_DEPTH. Reading follows
@@ -25,10 +23,7 @@ import io
 import json
 import math
 import os
-import re
 import stat
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,13 +41,9 @@ MAX_TEXT_MB = 200  # of the texts of a parquet file, each repeated one counted a
 MAX_CELLS = 100_000_000  # rows times columns of a parquet file: 0.8 GB as numbers
 MAX_VALUES = 10_000_000  # of a JSON text or a journal, each of up to 0.2 kB in memory
 MAX_CSV_CELLS = 1_000_000
-MAX_ZIP_MB = 200  # unpacked
-MAX_ZIP_FILES = 1000
 MAX_DEPTH = 64  # of lists and mappings inside one another
 TOO_DEEP = f"must be nested at most {MAX_DEPTH} levels deep; got more"
 
-_ZIP_NAME = re.compile(r"(?!\.)[\w.-]{1,100}(/(?!\.)[\w.-]{1,100}){0,8}", re.ASCII)
-_ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack without a limit
 _KINDS = (
     (stat.S_ISLNK, "a link"),
     (stat.S_ISDIR, "a folder"),
@@ -314,48 +305,6 @@ def _text_bytes(facts: Any, source: Any) -> int:
             else:
                 size += part.nbytes
     return size
-
-
-def read_zip(path: str | Path, error: type[FlashnasError]) -> dict[str, bytes]:
-    """The content of each file of a zip archive, by its name: `table/meta.yaml`. Refused are links,
-    names that could lead out of a folder or are there twice, and sizes beyond the limits, which are
-    counted before anything is unpacked."""
-    place = printable(check_regular(path, error, max_mb=MAX_ZIP_MB))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            parts = [part for part in archive.infolist() if not part.is_dir()]
-            if len(parts) > MAX_ZIP_FILES:
-                raise error(
-                    f"{place}: must hold at most {MAX_ZIP_FILES:,} files; got {len(parts):,}"
-                )
-            if (size_mb := sum(part.file_size for part in parts) / 1e6) > MAX_ZIP_MB:
-                raise error(
-                    f"{place}: must unpack to at most {MAX_ZIP_MB} MB; got {size_mb:,.0f} MB"
-                )
-            content: dict[str, bytes] = {}
-            for part in parts:
-                inside = f"{place}: {printable(part.filename)}"
-                if not _ZIP_NAME.fullmatch(part.filename) or part.filename in content:
-                    raise error(f"{inside}: must be a plain name that is there once")
-                if stat.S_ISLNK(part.external_attr >> 16) or part.compress_type not in _ZIP_METHODS:
-                    raise error(f"{inside}: must be a regular file, stored or deflated")
-                with archive.open(
-                    part
-                ) as file:  # read() without a size may unpack 2 GB before it counts
-                    content[part.filename] = file.read(part.file_size)
-            return content
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        OSError,
-        EOFError,
-        RuntimeError,
-        NotImplementedError,
-        ValueError,
-    ) as caught:
-        raise error(
-            f"{place}: damaged, not readable as a zip archive: {first_line(caught)}"
-        ) from None
 
 
 def check_count(
