@@ -29,6 +29,10 @@ class EvidenceOptions(Settings, where="evidence"):
         metavar="[FILE]",
     )
 
+    conversions: bool = option(
+        False, "list published conversions of pretrained models and their selectors instead"
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.mixes) not in (0, 2):
@@ -45,7 +49,8 @@ class EvidenceResult(Result):
     kind there are. evidence: the file of own trainings. mixes: what they say of two mixes.
     left_out: the figures of models that have not seen the publication of a row: `models`; over the
     pairs that all models have: `models_common`; of choices by them: `regret`. warnings: such as
-    that own trainings contradict the publications.
+    that own trainings contradict the publications. conversions: of pretrained models, what each
+    publication found of the layouts that it compared, by metric.
     """
 
     publications: list[dict[str, Any]]
@@ -54,17 +59,22 @@ class EvidenceResult(Result):
     rows: dict[str, int]
     mixes: dict[str, Any] | None = None
     left_out: dict[str, Any] | None = field(default=None, repr=False)
+    conversions: list[dict[str, Any]] | None = None
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         values = {**super().to_dict(), **(self.left_out or {})}
-        if self.mixes is None:
-            del values["mixes"]
+        for name in ("mixes", "conversions"):
+            if getattr(self, name) is None:
+                del values[name]
         return values
 
     def __str__(self) -> str:
+        from flashnas.evidence.conversions import conversions_text
         from flashnas.report.results import evidence_text
 
+        if self.conversions is not None:
+            return conversions_text(self.conversions)
         return evidence_text(self.to_dict())
 
 
@@ -85,6 +95,7 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
     Raises:
         ConfigError: for a CSV that is wrong, with file, line, rule and value.
     """
+    from flashnas.evidence.conversions import conversions
     from flashnas.evidence.left_out import left_out
     from flashnas.evidence.load import full_loss, load, own_rows
     from flashnas.evidence.proxies import short_trainings
@@ -113,5 +124,6 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
         },
         mixes=mixes,
         left_out=models,
+        conversions=conversions() if options.conversions else None,
         warnings=(words,) if words else (),
     )
