@@ -202,7 +202,7 @@ def files(folder):
 def words_of(path):
     """The words of a report, line by line."""
     html = Path(path).read_text()
-    body = re.sub(r"<(script|style)\b.*?</\1>", "", html, flags=re.S)
+    body = re.sub(r"<(script|style|svg)\b.*?</\1>", "", html, flags=re.S)
     words = re.sub(r"(?m)^seconds\n+[\d.]+$", "", re.sub(r"<[^>]*>", "\n", body))
     return [line for line in words.split("\n") if line.strip()]
 
