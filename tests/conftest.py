@@ -156,19 +156,16 @@ def quick_recipe(tmp_path_factory):
 def profiled_tiny_table(tmp_path_factory):
     """The tiny space profiled on this CPU for the chat workload, with little effort."""
     from flashnas.latency.workload import load_workload
+    from flashnas.profiling import timing
     from flashnas.profiling.profile import profile
-    from flashnas.profiling.timing import Effort
     from flashnas.profiling.torch_target import Torch
     from flashnas.space import load_space
 
     folder = tmp_path_factory.mktemp("table") / "tiny_cpu"
-    profile(
-        load_space("tiny"),
-        [load_workload("chat")],
-        folder,
-        Torch(effort=Effort(least=1, seconds=0.02)),
-        rounds=1,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "LEAST", 1)
+        target = Torch(seconds=0.02)
+        profile(load_space("tiny"), [load_workload("chat")], folder, target, rounds=1)
     return folder
 
 

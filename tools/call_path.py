@@ -109,7 +109,7 @@ def operator():
 
     def whole_trip():
         spec = OPERATORS["m2"](head_dim=16, state=16)
-        times = KernelTimes(table, "bfloat16", 2)
+        times = KernelTimes(table, "bfloat16")
         for call in spec.kernels(hidden, "decode"):
             times.time(call, "decode", 1, np.array([1024.0]))
         layer = build_layer(spec, hidden)

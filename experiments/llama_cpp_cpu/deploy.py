@@ -158,8 +158,8 @@ def foretold(best: Any, table: Path, plan: dict[str, Any]) -> dict[str, float]:
     """Milliseconds for a token of the chosen network: predicted, the bound, and with random weights
     in llama.cpp.
     """
-    from flashnas.latency.validation import Certificate
     from flashnas.latency.prediction import LatencyModel
+    from flashnas.latency.validation import Certificate
     from flashnas.space import load_space
 
     model, space = (

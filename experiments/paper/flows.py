@@ -22,7 +22,6 @@ import flashnas as fn
 from flashnas.latency.workload import load_workload
 from flashnas.profiling.llama_cpp.target import LlamaCpp
 from flashnas.profiling.target import Target
-from flashnas.profiling.timing import Effort
 from flashnas.profiling.torch_target import Torch
 from flashnas.report.drawing import SERIES
 
@@ -40,7 +39,7 @@ NETWORKS = {
     }.items()
 }
 ROUNDS = 3
-torch_flow = partial(Torch, device="cpu", threads=1, effort=Effort(seconds=3.0))
+torch_flow = partial(Torch, device="cpu", threads=1, seconds=3.0)
 FLOWS: dict[str, Callable[[], Target]] = {
     "eager": torch_flow,
     "llama.cpp, f32": partial(LlamaCpp, threads=1, weights="f32"),

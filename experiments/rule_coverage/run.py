@@ -262,7 +262,7 @@ def run(test: Test) -> pd.DataFrame:
     kind, phase = kind_and_phase(test.rows_name)
     seed = zlib.crc32(f"{test.rule}{test.rows_name}{test.axis}".encode())
     asked = test.asked if len(test.asked) <= MOST else test.asked.sample(MOST, random_state=seed)
-    times, lines = KernelTimes(test.left, DTYPE, 2), []
+    times, lines = KernelTimes(test.left, DTYPE), []
     for row in asked.to_dict("records"):
         try:
             time = times.answer(question(kind, phase, row))

@@ -24,6 +24,7 @@ from flashnas.latency.grid import (
 )
 from flashnas.latency.schema import OPERATOR_DECODE, OPERATOR_KINDS
 from flashnas.latency.table import LatencyTable, texts
+from flashnas.latency.workload import DTYPE_BYTES
 from flashnas.operators import KernelCall, KernelKind, Phase
 from flashnas.operators.kernel import Asked
 
@@ -34,12 +35,11 @@ class LookupFailure(Exception):
 
 class KernelTimes:
     """Answers kernel calls in rows of `dtype`; of kinds with weights in rows of the type `weights`,
-    if one is given. dtype_bytes: of an activation."""
+    if one is given."""
 
-    def __init__(
-        self, table: LatencyTable, dtype: str, dtype_bytes: int, weights: str = ""
-    ) -> None:
-        self.table, self.dtype, self.dtype_bytes, self.weights = table, dtype, dtype_bytes, weights
+    def __init__(self, table: LatencyTable, dtype: str, weights: str = "") -> None:
+        self.table, self.dtype, self.weights = table, dtype, weights
+        self.dtype_bytes = DTYPE_BYTES[dtype]  # of an activation
         # of the object, so that they end with it
         self._keys = functools.cache(self._find_keys)
         self._rows = functools.cache(self._find_rows)
@@ -210,7 +210,7 @@ def head_mix(
 
 
 class OperatorTimes:
-    """Answers by the rows in `dtype`. kinds: of such rows. settings: of their stack."""
+    """Answers by the rows in `dtype`. settings: of their stack."""
 
     def __init__(self, table: LatencyTable, dtype: str) -> None:
         self._frames: dict[str, dict[Any, pd.DataFrame]] = {}
@@ -223,7 +223,6 @@ class OperatorTimes:
                     )
                 )
             )
-        self.kinds = tuple(self._frames)
         self.settings = table.settings(texts(table, "stack", OPERATOR_KINDS, dtype))
         self._grid = functools.cache(self._find_grid)  # of the object, so that it ends with it
 

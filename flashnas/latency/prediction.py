@@ -86,11 +86,9 @@ class LatencyModel:
             )
         self.dtype_bytes = DTYPE_BYTES[self.dtype]
         rows = MATRICES_ONLY.get(self.dtype, self.dtype)
-        self.kernels = KernelTimes(self.table, rows, self.dtype_bytes)  # of embedding and head
+        self.kernels = KernelTimes(self.table, rows)  # of embedding and head
         self.operator_kernels = (
-            self.kernels
-            if rows == self.dtype
-            else KernelTimes(self.table, rows, self.dtype_bytes, self.dtype)
+            self.kernels if rows == self.dtype else KernelTimes(self.table, rows, self.dtype)
         )
         self.operators = OperatorTimes(self.table, self.dtype)
         self.cache_type = self.operators.settings.get("cache_type", "")

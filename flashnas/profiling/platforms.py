@@ -20,12 +20,11 @@ from flashnas.base.text import first_line
 from flashnas.latency.schema import PLATFORMS as USUAL_MODES
 from flashnas.latency.schema import Device
 from flashnas.profiling.nvml import limits
-from flashnas.profiling.timing import Call, Effort, median_ms, once_on_cpu, once_on_cuda
+from flashnas.profiling.timing import Call, median_ms, once_on_cpu, once_on_cuda
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 MEMORY = Path("/proc/meminfo")
 COPIED_BYTES = 256 * 2**20  # larger than the last-level cache of any machine so far
-EFFORT = Effort(least=5, most=5, seconds=60)  # of what a device does not state
 
 
 class Platform(ABC):
@@ -111,7 +110,7 @@ class Platform(ABC):
 
     def _seconds(self, call: Call) -> float:
         self.once_ms(call)  # does not count
-        return median_ms(lambda: self.once_ms(call), EFFORT) / 1000
+        return median_ms(lambda: self.once_ms(call), seconds=2.0) / 1000
 
     def copy_bandwidth(self) -> float:
         """Bytes per second, read plus written, of a copy that no cache holds."""

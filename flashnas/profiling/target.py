@@ -25,7 +25,6 @@ from flashnas.latency.workload import PREFILL_PIECE_TOKENS, Workload, memory_byt
 from flashnas.operators import OperatorSpec
 from flashnas.profiling.platforms import PLATFORMS, Platform
 from flashnas.profiling.row_requests import contexts
-from flashnas.profiling.timing import Effort
 
 # contexts at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
 CONTEXTS = 3
@@ -222,14 +221,12 @@ class Target(Settings, ABC):
     def of_options(cls, options: Any) -> Self:
         """From the options of a command that have the names of the target's own and a value."""
         values = {field.name: getattr(options, field.name, None) for field in fields(cls)}
-        if "effort" in values:
-            values["effort"] = Effort(seconds=options.seconds)
         return cls(**{name: value for name, value in values.items() if value is not None})
 
     @classmethod
     def has_option(cls, name: str) -> bool:
         """True if an option of `flashnas profile` is one of the target's."""
-        return ("effort" if name == "seconds" else name) in {field.name for field in fields(cls)}
+        return name in {field.name for field in fields(cls)}
 
     def check_build(self, where: str, described: Mapping[str, Any], end: str = "") -> None:
         """Raises TableError if rows are of another build of the same release. where, end: of the

@@ -4,49 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from flashnas.base.settings import Settings, option
 from flashnas.base.text import first_line
 
 CONFIDENCE = 1.96  # two-sided 95 %
-MAX_SECONDS = 3600  # of one call's repeats; beyond it is a typing error
+LEAST, MOST = 3, 200  # repeats of a call
+WIDTH = 0.03  # of the 95 % interval of a median that is exact enough, as a share of it
 Call = Callable[[], object]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Effort(Settings, where="effort"):
-    """How long a call is repeated: until the 95 % interval of its median is narrower than `width`,
-    within limits."""
-
-    least: int = option(3, "repeats", min=1)
-    most: int = option(200, "repeats")
-    seconds: float = option(0.3, "limit of one call's repeats", above=0, max=MAX_SECONDS)
-    width: float = option(0.03, "of the interval, as a share of the median", above=0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.most < self.least:
-            self.wrong("most", f"must be at least {self.least}; got {self.most}")
-
-
-def median_ms(once_ms: Callable[[], float], effort: Effort, steady_ms: float = 0.0) -> float:
-    """The median of a timed call.
+def median_ms(once_ms: Callable[[], float], seconds: float, steady_ms: float = 0.0) -> float:
+    """The median of a timed call, which is repeated until the interval of the median is narrower
+    than WIDTH, within LEAST and MOST.
 
     Args:
         once_ms: makes the call and returns its milliseconds.
-        steady_ms: of all repeats together, before which it does not end within `effort.seconds`.
+        seconds: after which it ends with LEAST repeats.
+        steady_ms: of all repeats together, before which it does not end within `seconds`.
     """
     samples: list[float] = []
-    end = time.perf_counter() + effort.seconds
+    end = time.perf_counter() + seconds
     while True:
         samples.append(once_ms())
-        certain = len(samples) >= effort.most or median_interval(samples) < effort.width
+        certain = len(samples) >= MOST or median_interval(samples) < WIDTH
         over = time.perf_counter() > end or (certain and sum(samples) >= steady_ms)
-        if over and len(samples) >= effort.least:
+        if over and len(samples) >= LEAST:
             return float(np.median(samples))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -24,10 +24,11 @@ from flashnas.operators.backends import BACKENDS
 from flashnas.operators.backends.core import choose_backend, installed, running
 from flashnas.profiling.platforms import PLATFORMS, driver
 from flashnas.profiling.target import Steps, Target, Timings
-from flashnas.profiling.timing import Call, Effort, NotCapturable, captured, median_ms
+from flashnas.profiling.timing import Call, NotCapturable, captured, median_ms
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 WIDE = ("A_log", "D", "dt_bias")  # what enters decays stays in float32, as in engines
+MAX_SECONDS = 3600  # of the repeats of one call; beyond it is a typing error
 PROMPT_TOKENS = 16  # after which a recurrent state has the layout that it keeps
 DRAWN = 2**20  # random values of a tensor on a CPU
 _DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
@@ -45,7 +46,7 @@ class Torch(Target, where="torch"):
     dtype: str = option("auto", "auto: that of the platform", choices=("auto", *DTYPES))
     mode: str = option("auto", "auto: that of the platform", choices=("auto", *MODES))
     backend: str = option("auto", "libraries that compute the operators", choices=BACKENDS)
-    effort: Effort = field(default_factory=Effort)
+    seconds: float = option(0.3, "limit of the repeats of one call", above=0, max=MAX_SECONDS)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,8 +140,8 @@ class Torch(Target, where="torch"):
     def times(
         self, network: Architecture, batch: int, prompts: Sequence[int], steps: Sequence[Steps]
     ) -> Timings:
-        """A step at the last of its contexts stands for `Steps`; `effort` limits each prompt and
-        each step. Raises DeviceMemoryError also where the device runs out of memory."""
+        """A step at the last of its contexts stands for `Steps`; `seconds` limits each prompt
+        and each step. Raises DeviceMemoryError also where the device runs out of memory."""
         notes: dict[str, None] = {}
         try:
             with self.running():
@@ -166,7 +167,7 @@ class Torch(Target, where="torch"):
                 notes[f"timed in the mode eager, because no CUDA graph can hold it: {error}"] = None
         call()  # does not count
         platform = self.platform
-        return median_ms(lambda: platform.once_ms(call), self.effort, platform.steady_ms)
+        return median_ms(lambda: platform.once_ms(call), self.seconds, platform.steady_ms)
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:

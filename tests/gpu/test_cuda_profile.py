@@ -7,7 +7,7 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import WORKLOADS
 from flashnas.profiling.profile import profile
-from flashnas.profiling.timing import Effort, captured, median_ms, once_on_cuda
+from flashnas.profiling.timing import captured, median_ms, once_on_cuda
 from flashnas.profiling.torch_target import Torch
 from flashnas.space import load_space
 
@@ -22,14 +22,13 @@ def test_graph_replays_scale_with_the_work():
     for size in (1024, 8192):
         x = torch.randn(size, size, device="cuda", dtype=torch.bfloat16)
         replay = captured(lambda x=x: x @ x)
-        effort = Effort(least=10, seconds=1)
-        times.append(median_ms(lambda replay=replay: once_on_cuda(replay), effort))
+        times.append(median_ms(lambda replay=replay: once_on_cuda(replay), seconds=1))
     assert times[1] > 20 * times[0]
 
 
 def test_a_space_is_profiled_and_answered(tmp_path):
     space, chat = load_space("tiny"), WORKLOADS["chat"]
-    target = Torch(device="cuda", effort=Effort(least=5, seconds=0.1))
+    target = Torch(device="cuda", seconds=0.1)
     profile(space, [chat], tmp_path / "table", target)
     table = LatencyTable.load(tmp_path / "table")
     assert set(table.rows("operator_decode")["mode"].astype(str)) == {"cuda_graph"}

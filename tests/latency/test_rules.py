@@ -28,7 +28,7 @@ from flashnas.operators.kernel_rules import AsCall, FullAttention, NextLarger, S
 
 
 def time(table, call, phase="decode", batch=1, seen=1.0):
-    return KernelTimes(table, "bfloat16", 2).time(call, phase, batch, np.array([seen]))
+    return KernelTimes(table, "bfloat16").time(call, phase, batch, np.array([seen]))
 
 
 def test_the_text_states_the_constants_of_the_rules():
@@ -81,7 +81,7 @@ def test_a_window_in_a_long_prefill_keeps_its_share_of_the_scores(tiny_table):
     """tiny_table: 2 heads take 2 x tokens^2 / 100 us in a prefill, and kv_heads x context us in a
     step.
     """
-    times = KernelTimes(tiny_table, "bfloat16", 2)
+    times = KernelTimes(tiny_table, "bfloat16")
     call = ATTENTION.call("a", heads=2, kv_heads=1, head_dim=16, window=4)
     prefill = Asked(call, "prefill", 1, np.array([8.0]), 8)
     assert FullAttention(edge=2).apply(times, prefill).us == pytest.approx(

@@ -23,7 +23,7 @@ def test_a_selective_scan_borrows_the_gated_delta_rule_by_state_bytes(tiny_table
     assert core["prefill"]["ms"] == pytest.approx(4 * 10 * 4 / 1000, rel=1e-6)  # one chunk: 4 steps
     assert {entry["source"] for entry in core.values()} == {"derived"}
     call = SELECTIVE_SCAN.call("mamba", channels=64, state=16)
-    answer = KernelTimes(tiny_table, "bfloat16", 2).time(call, "decode", 1, np.ones(1))
+    answer = KernelTimes(tiny_table, "bfloat16").time(call, "decode", 1, np.ones(1))
     assert (answer.lower_us, answer.upper_us) == pytest.approx(
         (40 * 0.9 * 0.7, 40 * 1.1 * 1.3 * 1.5)
     )
@@ -78,7 +78,7 @@ def test_more_tokens_hit_more_experts(tmp_path):
     by_weights = product_rows(lambda n, k, **_: n * k, m=[1, 65536], n=[16, 256], k=[16, 256])
     table = write_table(tmp_path / "t", {**tiny_kinds(), "gemm": by_weights})
     call = EXPERTS.call("experts", n=32, k=32, experts=4, active=1)
-    times = KernelTimes(table, "bfloat16", 2)
+    times = KernelTimes(table, "bfloat16")
     one, two, many = (
         times.time(call, "decode", batch, np.ones(1)).us / (32 * 32) for batch in (1, 2, 1000)
     )

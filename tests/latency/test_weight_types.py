@@ -30,7 +30,7 @@ def tables():
 @pytest.mark.parametrize("device", WITH_FP8)
 def test_products_are_answered_by_rows_of_their_type_and_all_else_as_before(device, tables):
     table = tables[device]
-    plain, mixed = KernelTimes(table, "bfloat16", 2), KernelTimes(table, "bfloat16", 2, "fp8")
+    plain, mixed = KernelTimes(table, "bfloat16"), KernelTimes(table, "bfloat16", "fp8")
     rows = table.frames["gemm"]
     for name, times in (("bfloat16", plain), ("fp8", mixed)):
         own = rows[rows["dtype"] == name]

@@ -159,14 +159,14 @@ def plugin(tmp_path, monkeypatch):
 def test_a_kind_of_another_package_is_answered_by_its_rule_and_then_by_its_rows(plugin, tmp_path):
     call = KERNEL_KINDS["fft_conv"].call("fft", channels=50)
     table = write_table(tmp_path / "bare", tiny_kinds())
-    bare = KernelTimes(table, "bfloat16", 2).time(call, "prefill", 2, np.array([10.0]))
+    bare = KernelTimes(table, "bfloat16").time(call, "prefill", 2, np.array([10.0]))
     assert (bare.us, bare.source) == (pytest.approx(2 + 2 * 20 * 50 / 1000), "roofline")
     rows = product_rows(
         lambda batch, tokens, **_: 7 * batch * tokens, channels=[50], batch=[1, 4], tokens=[1, 32]
     )
     table = write_table(tmp_path / "measured", {**tiny_kinds(), "fft_conv_prefill": rows})
     assert table.to_dict()["kinds"]["fft_conv_prefill"]["ranges"]["tokens"] == [1, 32]
-    found = KernelTimes(table, "bfloat16", 2).time(call, "prefill", 2, np.array([10.0]))
+    found = KernelTimes(table, "bfloat16").time(call, "prefill", 2, np.array([10.0]))
     assert (found.us, found.source) == (pytest.approx(140), "imported")
     assert any(
         line.startswith("pointwise, fft_conv: launch_us") for line in table.to_dict()["rules"]

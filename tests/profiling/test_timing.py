@@ -5,13 +5,10 @@ import time
 import numpy as np
 import pytest
 from fake_cuda import LAUNCH_US, FakeCuda
-from offenders import every
-from one_line import one_line
 
-from flashnas.base.errors import ConfigError
+from flashnas.profiling import timing
 from flashnas.profiling.platforms import PLATFORMS
 from flashnas.profiling.timing import (
-    Effort,
     NotCapturable,
     captured,
     median_interval,
@@ -29,38 +26,25 @@ def cuda(monkeypatch):
     return device
 
 
-@every(
-    case=[
-        ({"seconds": 0}, "effort.seconds must be above 0; got 0.0"),
-        ({"least": 9, "most": 8}, "effort.most must be at least 9; got 8"),
-        ({"width": 0.0}, "effort.width must be above 0; got 0.0"),
-    ]
-)
-def test_wrong_efforts_are_one_line(case):
-    options, words = case
-    assert words in one_line(ConfigError, Effort, **options)
-
-
 def counted(ms):
     """A clock that says these times in turn, and the times that it was asked."""
     asked = []
     return lambda: asked.append(ms(len(asked))) or asked[-1], asked
 
 
-def test_repeats_stop_when_the_median_is_known_or_the_time_is_over():
+def test_repeats_stop_when_the_median_is_known_or_the_time_is_over(monkeypatch):
     steady, asked = counted(lambda i: 10.0 + i % 2 * 0.01)
-    assert median_ms(steady, Effort(least=15, most=400, seconds=60)) == pytest.approx(10, rel=1e-2)
-    assert len(asked) == 15
-    rng = np.random.default_rng(0)
-    noisy, asked = counted(lambda i: float(rng.lognormal(3, 1.5)))
-    median_ms(noisy, Effort(least=15, most=60, seconds=60, width=0.01))
-    assert len(asked) == 60
-    late, asked = counted(lambda i: float(rng.lognormal(3, 1.5)))
-    median_ms(late, Effort(least=4, most=60, seconds=1e-9, width=0.01))
-    assert len(asked) == 4
+    assert median_ms(steady, 60) == pytest.approx(10, rel=1e-2)
+    assert len(asked) == timing.LEAST
     warm, asked = counted(lambda i: 10.0)
-    median_ms(warm, Effort(seconds=60), steady_ms=200)
+    median_ms(warm, 60, steady_ms=200)
     assert len(asked) == 20, "a GPU is not steady earlier"
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr(timing, "LEAST", 15)
+    for seconds, repeats in ((60, timing.MOST), (1e-9, 15)):
+        noisy, asked = counted(lambda i: float(rng.lognormal(3, 1.5)))
+        median_ms(noisy, seconds)
+        assert len(asked) == repeats
 
 
 def test_the_median_interval_covers_the_true_median_as_often_as_it_says():
@@ -86,9 +70,7 @@ def test_a_call_is_captured_once_and_its_replays_are_timed_with_their_launch(cud
     replay = captured(lambda: (cuda.kernel(10.0), cuda.kernel(30.0)))
     assert once_on_cuda(replay) == pytest.approx((LAUNCH_US + 40) / 1000)
     assert (cuda.captures, cuda.replays) == (1, 1)
-    assert (
-        median_ms(lambda: once_on_cuda(replay), Effort(seconds=60), PLATFORMS["cuda"].steady_ms) > 0
-    )
+    assert median_ms(lambda: once_on_cuda(replay), 60, PLATFORMS["cuda"].steady_ms) > 0
     assert cuda.replays * (LAUNCH_US + 40) >= 200_000
 
 

@@ -17,12 +17,12 @@ from flashnas.network.model import HybridLM
 from flashnas.profiling import finalists, torch_target
 from flashnas.profiling.platforms import PLATFORMS, Cpu
 from flashnas.profiling.target import Measured, Timings, decode_contexts
-from flashnas.profiling.timing import Effort, NotCapturable
+from flashnas.profiling.timing import NotCapturable
 from flashnas.profiling.torch_target import DTYPES, Torch, filled_states, first_tokens
 
 MODEL = Architecture.parse("32(vocab=64,meta=3): a(head_dim=8) m2(head_dim=8,state=8) f")
 REQUEST = Workload(prompt_tokens=20, generated_tokens=9)
-QUICK = Torch(effort=Effort(least=1, most=1))
+QUICK = Torch(seconds=1e-9)
 
 
 def block_of(text, backend="torch", width=32):
@@ -37,6 +37,7 @@ def block_of(text, backend="torch", width=32):
         ({"device": "gpu"}, "torch.device must be one of cpu, cuda; got 'gpu'"),
         ({"dtype": "int8"}, "torch.dtype must be one of auto, float32, bfloat16; got 'int8'"),
         ({"threads": 0}, "torch.threads must be at least 1; got 0"),
+        ({"seconds": 0}, "torch.seconds must be above 0; got 0.0"),
         ({"mode": "jit"}, "torch.mode must be one of auto, eager, cuda_graph; got 'jit'"),
         ({"mode": "cuda_graph"}, "torch.mode cuda_graph needs --device cuda; got --device cpu"),
     ]
@@ -104,9 +105,7 @@ def test_few_contexts_stand_for_all_steps():
 
 def test_torch_itself_is_timed_and_its_threads_are_set_back():
     before = torch.get_num_threads()
-    assert (
-        Torch(effort=QUICK.effort, threads=before + 1).time_request(MODEL, REQUEST).latency_ms > 0
-    )
+    assert Torch(seconds=1e-9, threads=before + 1).time_request(MODEL, REQUEST).latency_ms > 0
     assert torch.get_num_threads() == before
     with Torch(threads=before + 1).running():
         assert torch.get_num_threads() == before + 1
@@ -138,9 +137,7 @@ def test_what_no_graph_can_hold_is_timed_eagerly_and_says_so(monkeypatch):
 
     monkeypatch.setattr(torch_target, "captured", refuse)
     monkeypatch.setattr(Cpu, "modes", ("eager", "cuda_graph"))
-    measured = Torch(mode="cuda_graph", backend="torch", effort=QUICK.effort).time_request(
-        MODEL, REQUEST
-    )
+    measured = Torch(mode="cuda_graph", backend="torch", seconds=1e-9).time_request(MODEL, REQUEST)
     assert measured.latency_ms > 0
     assert measured.note == (
         "timed in the mode eager, because no CUDA graph can hold it: it makes the host wait for"
