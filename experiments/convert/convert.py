@@ -31,6 +31,9 @@ def main() -> None:
     parser.add_argument("question", choices=QUESTIONS)
     parser.add_argument("model")
     parser.add_argument("--out", default="experiments/runs/convert")
+    parser.add_argument(
+        "--comparisons", type=int, default=3, help="random layouts beside each answer"
+    )
     given = parser.parse_args()
     found = fn.convert(
         given.model,
@@ -41,9 +44,9 @@ def main() -> None:
         prompts=3,
         windows=(),
         keep=("f",),
-        sets=10,
+        sets=8,
         finalists=10,
-        comparisons=3,
+        comparisons=given.comparisons,
         threads=1,
         out=given.out,
         note=lambda line: print(line, flush=True),

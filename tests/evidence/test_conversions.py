@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-import flashnas as fn
+from flashnas.api.evidence import evidence
 from flashnas.evidence.conversions import conversions, gains
 
 
@@ -25,8 +25,8 @@ def test_selectors_are_compared_with_even_spacing_of_the_same_group():
 
 
 def test_the_command_says_what_they_show_and_what_not():
-    found = fn.evidence(conversions=True)
+    found = evidence(conversions=True)
     assert found.to_dict()["conversions"] == conversions()
     assert "a selector is better than even spacing in 22 of 28" in str(found)
     assert "they do not show: error bars" in str(found)
-    assert "conversions" not in fn.evidence().to_dict()
+    assert "conversions" not in evidence().to_dict()
