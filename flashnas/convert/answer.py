@@ -14,7 +14,7 @@ from flashnas.base.text import INTERVAL_90, columns
 from flashnas.convert.choices import KEPT, Layout, converted, key_of, kind_of
 from flashnas.convert.config import ConvertConfig
 from flashnas.convert.measure import LayoutScore
-from flashnas.convert.select import LayerVerdict, LayoutPrediction, SetLaw, SingleScores
+from flashnas.convert.select import LayoutPrediction, SetLaw, SingleScores
 from flashnas.convert.times import RequestTimes
 
 MODELS = "models"  # folder: weights of the layout of each budget
@@ -73,7 +73,7 @@ class ConversionResult:
     singles: SingleScores
     law: SetLaw
     finalists: Sequence[Finalist]
-    verdicts: Mapping[str, Sequence[LayerVerdict]]
+    verdicts: Mapping[str, list[dict[str, Any]]]
     compared: Mapping[str, Sequence[LayoutScore]]
 
     @property
@@ -134,10 +134,7 @@ class ConversionResult:
             "layout": finalist.key,
             "recall_floor": max(0.0, 1 - finalist.most_lost),
             "weights": str(self.config.out / MODELS / self.name_of(finalist)),
-            "layers": [
-                {**asdict(verdict), "decided": verdict.decided}
-                for verdict in self.verdicts[finalist.key]
-            ],
+            "layers": self.verdicts[finalist.key],
             "evenly_spaced": _compared(finalist, even),
             "at_random": [_compared(finalist, other) for other in drawn],
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from flashnas.architecture import Architecture
@@ -102,11 +102,6 @@ def offered(
             saved[pair] = full - milliseconds((choice,))
         priced.append(replace(choice, saved_ms=saved[pair]))
     return [choice for choice in priced if choice.saved_ms > LEAST_SAVED * full]
-
-
-def saved_by_kind(teacher: Architecture, choices: Sequence[Choice]) -> Mapping[str, float]:
-    """Milliseconds that one layer saves, by `kind_of`."""
-    return {kind_of(teacher, choice): choice.saved_ms for choice in choices}
 
 
 def budget_of(text: str, full_ms: float) -> float:

@@ -19,7 +19,6 @@ from flashnas.convert.folder import write_conversion
 from flashnas.convert.load import FRESH, SCORED, Conversion, Note, load_conversion
 from flashnas.convert.measure import LayoutScore
 from flashnas.convert.select import (
-    LayerVerdict,
     SetLaw,
     SingleScores,
     cheapest,
@@ -173,7 +172,7 @@ def answer_of(
 ) -> ConversionResult:
     """What each layer becomes at each budget, how sure that is, and what other placements lose."""
     config = conversion.config
-    sure: dict[str, list[LayerVerdict]] = {}
+    sure: dict[str, list[dict[str, Any]]] = {}
     compared: dict[str, list[LayoutScore]] = {}
     for finalist in finalists:
         if finalist.save_ms is None:

@@ -5,6 +5,7 @@ Shapes: N documents, T context, D hidden, V vocabulary, S scored positions.
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -32,13 +33,11 @@ TEACHER_BYTES = 1 << 30  # of the teacher's log-probabilities, which are kept
 @dataclass(frozen=True)
 class LayoutScore:
     """Of one layout on one draw. kl, loss: nats per token, one for each document. recalled: share
-    of the teacher's probes, one for each prompt. block_error: of a single change, squared, of the
-    square of what the layer added."""
+    of the teacher's probes, one for each prompt."""
 
     kl: list[float]
     loss: list[float]
     recalled: list[float]
-    block_error: float = 0.0
 
 
 class Student:
@@ -75,9 +74,10 @@ class Student:
                 self._columns[n] = self._importance(block.mixer, inputs).argsort(descending=True)
             streams = [self._through(block, x) for x in streams]
         self.log_p = [self._log_p(x, self.positions_S) for x in streams[:documents]]
+        self.probes = list(self.draw.probes)
         hits = list(self._hits(streams[documents:]))
         # what the teacher does not recall says nothing of a student
-        self.probes = [probe for probe, hit in zip(self.draw.probes, hits, strict=True) if hit]
+        self.probes = [probe for probe, hit in zip(self.probes, hits, strict=True) if hit]
         self.loss = [self._loss(n, log_p) for n, log_p in enumerate(self.log_p)]
 
     def _importance(self, mixer: FeedForwardLayer, inputs: list[Tensor]) -> Tensor:
@@ -91,45 +91,41 @@ class Student:
     @torch.no_grad()
     def measure(self, layout: Layout) -> LayoutScore:
         """KL, loss and recall of a layout."""
-        changed = {choice.layer: self._block(choice) for choice in layout}
-        first = min(changed)
+        first = layout[0].layer
+        blocks: dict[int, Block | None] = {
+            n: block for n, block in self.blocks.items() if n >= first
+        }
+        for choice in layout:
+            block = self._block(choice)
+            blocks[choice.layer] = None if block is None else self._ready(block)
         streams = self._streams_at(first)
-        error = 0.0
-        if len(layout) == 1:
-            error = self._block_error(self.blocks[first], changed[first], streams[0])
-        for n, own in self.blocks.items():
-            if n >= first and (block := changed.get(n, own)) is not None:
-                streams = [self._through(block, x) for x in streams]
+        for kept in filter(None, blocks.values()):
+            streams = [self._through(kept, x) for x in streams]
         documents = len(self.draw.documents)
         kl, loss = [], []
         for n, x in enumerate(streams[:documents]):
             log_q, log_p = self._log_p(x, self.positions_S), self.log_p[n]
             kl.append(float((log_p.exp() * (log_p - log_q)).sum(-1).mean()))
             loss.append(self._loss(n, log_q))
-        hits = self._hits(streams[documents:], self.probes)
         recalled = np.zeros((2, len(self.draw.prompts)))
-        for probe, hit in zip(self.probes, hits, strict=True):
+        for probe, hit in zip(self.probes, self._hits(streams[documents:]), strict=True):
             recalled[:, probe.prompt] += hit, 1
         shares = recalled[0] / np.maximum(recalled[1], 1)
-        return LayoutScore(kl, loss, shares[recalled[1] > 0].tolist(), error)
+        return LayoutScore(kl, loss, shares[recalled[1] > 0].tolist())
 
-    @torch.no_grad()
     def network(self, layout: Layout) -> HybridLM:
-        """A layout as a network of its own, in float32."""
-        changed = {choice.layer: self._block(choice, ready=False) for choice in layout}
-        kept = [changed.get(n, block) for n, block in enumerate(self.teacher.blocks)]
+        """A layout as a network of its own; it shares tensors with the teacher."""
+        changed = {choice.layer: self._block(choice) for choice in layout}
+        blocks = (changed.get(n, block) for n, block in enumerate(self.teacher.blocks))
         with torch.random.fork_rng(devices=[]):
             network = HybridLM(converted(self.teacher.architecture, layout))
-        source = self.teacher.state_dict()
-        state = {
-            name: source[name] for name in network.state_dict() if not name.startswith("layers.")
-        }
-        for n, block in enumerate(block for block in kept if block is not None):
-            state |= {f"layers.{n}.{name}": tensor for name, tensor in block.state_dict().items()}
-        network.load_state_dict(state)
+        for name in ("embedding", "final_norm", "head"):
+            setattr(network, name, getattr(self.teacher, name))
+        network.layers = nn.ModuleList(block for block in blocks if block is not None)
         return network.eval()
 
-    def _block(self, choice: Choice, *, ready: bool = True) -> Block | None:
+    @torch.no_grad()
+    def _block(self, choice: Choice) -> Block | None:
         """The layer that a choice makes of the teacher's; None where it goes."""
         if choice.spec is None:
             return None
@@ -146,12 +142,7 @@ class Student:
                     state[name] = state[name][torch.cat([columns, columns + inner])]
             state["mixer.out_proj.weight"] = state["mixer.out_proj.weight"][:, columns]
         block.load_state_dict(state)
-        return self._ready(block) if ready else block
-
-    def _block_error(self, own: Block, block: Block | None, x: Tensor) -> float:
-        before = self._through(own, x)
-        after = x if block is None else self._through(block, x)
-        return float((after - before).square().sum() / (before - x).square().sum())
+        return block
 
     # -- the forward pass --------------------------------------------------------------------------
 
@@ -163,12 +154,10 @@ class Student:
             ]
 
     def _ready(self, block: Block) -> Block:
-        """A copy for the forward pass, without the pre-norm's cast."""
-        copy = Block.__new__(Block)
-        nn.Module.__init__(copy)
-        copy.norm = block.norm
-        copy.mixer = block.mixer if self.dtype is torch.float32 else _cast(block.mixer, self.dtype)
-        return copy.eval()
+        """A copy for the forward pass."""
+        block = copy.deepcopy(block).eval()
+        block.mixer.to(self.dtype)
+        return block
 
     def _through(self, block: Block, x_BTD: Tensor) -> Tensor:
         y_BTD: Tensor = block.mixer(block.norm(x_BTD).to(self.dtype))[0]
@@ -193,9 +182,9 @@ class Student:
         targets_S = torch.from_numpy(self.draw.documents[document])[self.positions_S + 1].long()
         return float(-log_p_SV.gather(1, targets_S[:, None].to(self.device)).mean())
 
-    def _hits(self, streams: list[Tensor], probes: Any = None) -> Iterator[bool]:
+    def _hits(self, streams: list[Tensor]) -> Iterator[bool]:
         """Whether each probe's value is the most likely continuation."""
-        for probe in self.draw.probes if probes is None else probes:
+        for probe in self.probes:
             at = torch.tensor(probe.positions)
             log_p = self._log_p(streams[probe.prompt], at - 1)
             value = torch.from_numpy(self.draw.prompts[probe.prompt])[at].to(self.device)
@@ -205,12 +194,6 @@ class Student:
 def _fast_dtype(device: torch.device) -> torch.dtype:
     fast = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return torch.bfloat16 if fast else torch.float32
-
-
-def _cast(module: nn.Module, dtype: torch.dtype) -> Any:
-    import copy
-
-    return copy.deepcopy(module).to(dtype)
 
 
 class MeasurementLog:
@@ -229,14 +212,11 @@ class MeasurementLog:
             if not path.exists():
                 append_synced(path, json.dumps({"question": dict(question)}))
         header, *lines = read_json_lines(path, RunError)
-        before = header.get("question") if isinstance(header, dict) else None
-        if before != json.loads(json.dumps(question)):
-            other = next(
-                (name for name in question if (before or {}).get(name) != question[name]), "?"
-            )
+        before = header["question"]
+        if other := [name for name in question if before.get(name) != question[name]]:
             raise RunError(
-                f"{path}: holds measurements of another question: {other} was"
-                f" {(before or {}).get(other)!r:.60}, and is {question.get(other)!r:.60}; choose"
+                f"{path}: holds measurements of another question: {other[0]} was"
+                f" {before.get(other[0])!r:.60}, and is {question[other[0]]!r:.60}; choose"
                 " another --out"
             )
         for number, line in enumerate(lines, start=2):

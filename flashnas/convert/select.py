@@ -8,8 +8,10 @@ expected KL within a budget is that of the lowest sum, which dynamic programming
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -212,58 +214,36 @@ def placed(
 ) -> Layout:
     """As many changes of each kind as a layout has, elsewhere: at random, or without a generator
     evenly spaced. Mixers and feed-forward networks are placed apart."""
-    found: list[Choice] = []
-    groups: dict[int, list[Choice]] = {}
-    for choice in layout:
-        groups.setdefault(choice.layer % 2, []).append(choice)
-    for parity, group in sorted(groups.items()):
+    found = []
+    for parity in sorted({choice.layer % 2 for choice in layout}):
+        names = [choice.name for choice in layout if choice.layer % 2 == parity]
         layers = sorted({choice.layer for choice in choices if choice.layer % 2 == parity})
-        count = len(group)
-        if generator is None:
-            at = [int((n + 0.5) * len(layers) / count) for n in range(count)]
-            names = [choice.name for choice in group]
-        else:
-            at = sorted(generator.choice(len(layers), count, replace=False).tolist())
-            names = generator.permutation([choice.name for choice in group]).tolist()
-        by_key = {(choice.layer, choice.name): choice for choice in choices}
-        found += [by_key[layers[n], name] for n, name in zip(at, names, strict=True)]
+        at = [int((n + 0.5) * len(layers) / len(names)) for n in range(len(names))]
+        if generator is not None:
+            at = generator.choice(len(layers), len(names), replace=False).tolist()
+        wanted = {(layers[place], name) for place, name in zip(at, names, strict=True)}
+        found += [choice for choice in choices if (choice.layer, choice.name) in wanted]
     return tuple(sorted(found, key=lambda choice: choice.layer))
-
-
-@dataclass(frozen=True)
-class LayerVerdict:
-    """How sure the choice of a layer is. shares: name of a choice, or `kept` -> share of the
-    resamples that choose it."""
-
-    layer: int
-    chosen: str
-    shares: dict[str, float]
-
-    @property
-    def decided(self) -> bool:
-        return self.shares.get(self.chosen, 0.0) >= DECIDED
 
 
 def verdicts(
     scores: SingleScores, layout: Layout, save_ms: float, most_lost: float, slope: float
-) -> list[LayerVerdict]:
-    """Choose anew on resampled documents and prompts, and count what each layer becomes."""
+) -> list[dict[str, Any]]:
+    """Choose anew on resampled documents and prompts: for each layer what it becomes, the shares of
+    the resamples by what they make of it, and whether that decides."""
     generator = np.random.default_rng(0)
-    layers = sorted({choice.layer for choice in scores.choices})
-    counts: dict[int, dict[str, int]] = {layer: {} for layer in layers}
     chosen = {choice.layer: choice.name for choice in layout}
+    counts: dict[int, Counter[str]] = {choice.layer: Counter() for choice in scores.choices}
     for _ in range(RESAMPLES):
         kl, lost = scores.resampled(generator)
-        other = cheapest(scores.choices, kl, slope * lost, save_ms, most_lost)
-        names = {choice.layer: choice.name for choice in (layout if other is None else other)}
-        for layer in layers:
-            name = names.get(layer, KEPT)
-            counts[layer][name] = counts[layer].get(name, 0) + 1
-    return [
-        LayerVerdict(
-            layer,
-            chosen.get(layer, KEPT),
-            {name: count / RESAMPLES for name, count in sorted(counts[layer].items())},
-        )
-        for layer in layers
-    ]
+        other = cheapest(scores.choices, kl, slope * lost, save_ms, most_lost) or layout
+        names = {choice.layer: choice.name for choice in other}
+        for layer, count in counts.items():
+            count[names.get(layer, KEPT)] += 1
+    found = []
+    for layer, count in counts.items():
+        name = chosen.get(layer, KEPT)
+        shares = {other: times / RESAMPLES for other, times in count.most_common()}
+        sure = shares.get(name, 0.0) >= DECIDED
+        found.append({"layer": layer, "chosen": name, "shares": shares, "decided": sure})
+    return found

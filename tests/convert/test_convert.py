@@ -192,3 +192,41 @@ def test_a_damaged_line_is_named(converted, llama, tmp_path):
     file.write_text("\n".join(lines) + "\n")
     call = {"budget_ms": "85%", "out": tmp_path / "run", **OPTIONS}
     assert "measurements.jsonl:4: " in one_line(FlashnasError, fn.convert, str(llama), **call)
+
+
+def test_llama_cpp_prices_the_changes_that_it_runs_and_runs_the_answer(
+    converted, llama, tmp_path, monkeypatch
+):
+    """By a clock that takes 3 ms for attention and 1 ms for 32 columns of a feed-forward network."""
+    pytest.importorskip("xllamacpp")
+    from flashnas.profiling.llama_cpp.target import LlamaCpp
+    from flashnas.profiling.target import Measured
+
+    def timed(self, network, workload, batch=1):
+        columns = sum(getattr(spec, "intermediate", 0) for spec in network.operators)
+        attention = sum(spec.kind == "a" for spec in network.operators)
+        latency_ms = 10 + 3 * attention + columns / 32
+        return Measured(ttft_ms=1.0, tpot_ms=1.0, latency_ms=latency_ms)
+
+    monkeypatch.setattr(LlamaCpp, "time_request", timed)
+    shutil.copytree(converted[0], tmp_path / "run")
+    options = {**OPTIONS, "calibration": "engine"}
+    found = fn.convert(
+        str(llama),
+        budget_ms="75%",
+        runtime="llama.cpp",
+        weights="f16",
+        workload="chat",
+        out=tmp_path / "run",
+        **options,
+    )
+    assert found.model_ms == 10 + 6 * 3 + 6 * 3
+    saved = {entry["kind"]: entry["saved_ms"] for entry in found.singles}
+    assert saved == pytest.approx({"a to none": 3.0, "f to width 64": 1.0})
+    # its first layer must have attention
+    assert min(e["layer"] for e in found.singles if e["kind"] == "a to none") == 2
+    (answer,) = found.answers
+    assert answer["latency_ms"] <= 0.75 * found.model_ms
+    exported = fn.export(answer["weights"], to="gguf", type="f32", out=tmp_path / "gguf")
+    assert max(exported.parity.values()) < 1e-4
+    assert "llama.cpp runs it as deci" in exported.notes[0]

@@ -91,12 +91,11 @@ def test_a_layer_whose_documents_disagree_is_undecided():
     kl = np.array([[0.01] * 8, [0.3, 0.1] * 4, [0.1, 0.3] * 4])
     scores = SingleScores(choices, kl, np.zeros((3, 4)))
     layout = cheapest(choices, *scores.means, 20.0, np.inf)
-    sure = {verdict.layer: verdict for verdict in verdicts(scores, layout, 20.0, np.inf, 1.0)}
-    assert sure[0].decided
-    assert sure[0].chosen == "none"
-    assert not sure[1].decided
-    assert not sure[2].decided
-    assert sum(sure[1].shares.values()) == pytest.approx(1)
+    sure = {entry["layer"]: entry for entry in verdicts(scores, layout, 20.0, np.inf, 1.0)}
+    assert sure[0] == {"layer": 0, "chosen": "none", "shares": {"none": 1.0}, "decided": True}
+    assert not sure[1]["decided"]
+    assert not sure[2]["decided"]
+    assert sum(sure[1]["shares"].values()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("generator", [None, np.random.default_rng(0)])
