@@ -47,7 +47,7 @@ def median_interval(samples: Sequence[float]) -> float:
 
 def once_on_cpu(call: Call) -> float:
     """Milliseconds of one call. With one thread they are those that the processor spends for it,
-    which other programs do not change much; with several they are those of the clock."""
+    which other programs change less; with several they are those of the clock."""
     clock = time.thread_time_ns if torch.get_num_threads() == 1 else time.perf_counter_ns
     start = clock()
     call()

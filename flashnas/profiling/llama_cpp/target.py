@@ -1,8 +1,8 @@
 """llama.cpp: networks from files with random weights, in a process of its own, one sequence at a
 time.
 
-With one thread, times are those that the processor spent for the process: other programs do not
-change them much. With several threads they are those of the clock, and the machine must be quiet.
+With one thread, times are those that the processor spent for the process: other programs change
+them less. With several threads they are those of the clock, and the machine must be quiet.
 """
 
 from __future__ import annotations
