@@ -11,18 +11,26 @@ shown without what a terminal obeys.
 from __future__ import annotations
 
 import argparse
+import re
+import stat
 import sys
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flashnas.base.documents import convert
 from flashnas.base.errors import ConfigError, FlashnasError
-from flashnas.base.foreign import parse_json, read_zip
-from flashnas.base.text import duration, printable
+from flashnas.base.foreign import check_regular, parse_json
+from flashnas.base.text import duration, first_line, printable
 
 MAX_TAIL_LINES = 12  # of the log of a step that did not pass
 MAX_TAIL_BYTES = 2000
+MAX_ZIP_MB = 200  # unpacked
+MAX_ZIP_FILES = 1000
+ZIP_NAME = re.compile(r"(?!\.)[\w.-]{1,100}(/(?!\.)[\w.-]{1,100}){0,8}", re.ASCII)
+ZIP_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others unpack without a limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +89,48 @@ class Training:
     share_of_peak: float
     memory_bytes: float
     first_steps_s: float
+
+
+def read_zip(path: Path) -> dict[str, bytes]:
+    """The content of each file of a zip archive, by its name: `table/meta.yaml`. Refused are links,
+    names that could lead out of a folder or are there twice, and sizes beyond the limits, which are
+    counted before anything is unpacked."""
+    place = printable(check_regular(path, ConfigError, max_mb=MAX_ZIP_MB))
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = [part for part in archive.infolist() if not part.is_dir()]
+            if len(parts) > MAX_ZIP_FILES:
+                raise ConfigError(
+                    f"{place}: must hold at most {MAX_ZIP_FILES:,} files; got {len(parts):,}"
+                )
+            if (size_mb := sum(part.file_size for part in parts) / 1e6) > MAX_ZIP_MB:
+                raise ConfigError(
+                    f"{place}: must unpack to at most {MAX_ZIP_MB} MB; got {size_mb:,.0f} MB"
+                )
+            content: dict[str, bytes] = {}
+            for part in parts:
+                inside = f"{place}: {printable(part.filename)}"
+                if not ZIP_NAME.fullmatch(part.filename) or part.filename in content:
+                    raise ConfigError(f"{inside}: must be a plain name that is there once")
+                if stat.S_ISLNK(part.external_attr >> 16) or part.compress_type not in ZIP_METHODS:
+                    raise ConfigError(f"{inside}: must be a regular file, stored or deflated")
+                with archive.open(
+                    part
+                ) as file:  # read() without a size may unpack 2 GB before it counts
+                    content[part.filename] = file.read(part.file_size)
+            return content
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        EOFError,
+        RuntimeError,
+        NotImplementedError,
+        ValueError,
+    ) as caught:
+        raise ConfigError(
+            f"{place}: damaged, not readable as a zip archive: {first_line(caught)}"
+        ) from None
 
 
 def shown(path: Path, files: dict[str, bytes]) -> tuple[list[str], bool]:
@@ -153,7 +203,7 @@ def main() -> int:
     )
     options = parser.parse_args()
     try:
-        files = read_zip(options.bundle, ConfigError)
+        files = read_zip(options.bundle)
         lines, passed = shown(options.bundle, files)
         if options.unpack is not None:
             unpack(files, options.unpack)

@@ -16,8 +16,8 @@ from flashnas.report.networks import latency_unit, recommended, stack_label
 from flashnas.report.page import render_text
 from flashnas.runs.answer import Answer
 from flashnas.runs.front import front_path
+from flashnas.runs.layout import TRAINED
 from flashnas.runs.run import RecordedRun, rows
-from flashnas.runs.trained import TRAINED
 from flashnas.search.trial import Trial
 from flashnas.study.answer import DISTINCT
 

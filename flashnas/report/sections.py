@@ -34,7 +34,7 @@ from flashnas.report.networks import (
 from flashnas.report.page import PICTURE, Section, render
 from flashnas.report.table import LESSER, MARKS, front_columns, mark_of, table_legend
 from flashnas.runs.run import RecordedRun, rows
-from flashnas.runs.trained import ModelEvaluation, trained_models
+from flashnas.runs.trained import ModelEvaluation
 from flashnas.search.objectives import title_of
 
 MAX_FAILURES = 200
@@ -246,7 +246,7 @@ def evaluation(run: RecordedRun) -> str:
     """Bits per byte and tasks of the networks in `RUN/trained`."""
     lines = [
         (entry.name, folder.parent.name, *figure)
-        for entry, folder in trained_models(run)
+        for entry, folder in run.trained_models()
         if (evaluated := ModelEvaluation.read(folder))
         for figure in evaluated.figures()
     ]

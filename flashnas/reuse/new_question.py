@@ -17,7 +17,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import Certificate
 from flashnas.latency.workload import ENGINE, Workload, load_workload
 from flashnas.reuse.earlier_runs import EarlierRuns, earlier_runs
-from flashnas.runs.identity import device_facts, table_hash
+from flashnas.runs.layout import device_facts, table_hash
 
 
 @dataclass(frozen=True, kw_only=True)

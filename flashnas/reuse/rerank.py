@@ -23,8 +23,7 @@ from flashnas.runs.front import (
     origin_of,
     programs_of,
 )
-from flashnas.runs.identity import table_facts
-from flashnas.runs.layout import FORMAT
+from flashnas.runs.layout import FORMAT, table_facts
 from flashnas.runs.run import RecordedRun
 from flashnas.search.objectives import QUALITY, point
 from flashnas.search.pareto import non_dominated

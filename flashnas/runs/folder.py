@@ -34,7 +34,6 @@ from flashnas.base.system import (
 )
 from flashnas.base.text import first_line, shown
 from flashnas.runs.front import front_path, programs_entries, write_front
-from flashnas.runs.identity import Identity
 from flashnas.runs.layout import (
     CONFIG,
     FORMAT,
@@ -43,6 +42,7 @@ from flashnas.runs.layout import (
     LOCK,
     MEASURED,
     TRIALS,
+    Identity,
     TrialsTable,
     read_config,
     yaml_text,

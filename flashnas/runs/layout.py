@@ -1,4 +1,5 @@
-"""The files of a run folder: their names, and the format of trials.parquet in both directions."""
+"""The files of a run folder: their names, the format of trials.parquet in both directions, and the
+question in run.yaml by which a run is continued."""
 
 from __future__ import annotations
 
@@ -14,12 +15,16 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from flashnas.base.documents import LocatedDict, convert, read_yaml
+from flashnas.base.documents import LocatedDict, convert, fingerprint, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import parse_json_cells, read_parquet
 from flashnas.base.registry import installed_plugins
 from flashnas.base.text import first_line, printable, shown
+from flashnas.data.corpus import without_folders
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table import LatencyTable
 from flashnas.search.trial import COLUMNS, Trial
+from flashnas.training.recipe import ROUNDING
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
 
@@ -31,6 +36,17 @@ TRIALS = "trials.parquet"  # the trajectory, in order
 FRONT = "pareto"  # folder: NN.yaml, one file for each architecture of the front, fastest first
 MEASURED = "measured.json"  # finalists that were timed on the device
 LOCK = ".lock"  # held by the process that writes
+TRAINED = "trained"  # folder: of trainings of the front
+WEIGHTS = "final"  # in each of them: the folder of its weights
+
+NAMED_FILES = ("table", "data", "tokenizer")  # options that hold a path as the user wrote it
+HINTS = {  # what a difference in the question of a run means
+    "space": "the run folder belongs to another space",
+    "space_hash": "the run folder belongs to another space",
+    "bench": "the scores of the bench are others than then",
+    "device": "device.yaml of the table has changed",
+    "start_from": "the runs hold other networks than then",
+}
 
 # columns of trials.parquet by their types
 _TYPES = {name: kind for name, kind in typing.get_type_hints(Trial).items() if name in COLUMNS} | {
@@ -199,3 +215,71 @@ def yaml_text(data: Any) -> str:
 def as_recorded(data: Any) -> Any:
     """As a file gives it back."""
     return json.loads(json.dumps(data, default=str))
+
+
+# -- the question of a run ---------------------------------------------------------------------------
+
+
+class Identity:
+    """The question that a run answers, as run.yaml records it: files and functions by digests and
+    names. How it is answered (workers, time limits, number of trials) is not part of it."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values: dict[str, Any] = as_recorded(dict(values))
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """16 hex digits; the name of the run's study in its database."""
+        return fingerprint(_compared(self.values))
+
+    def check_same(self, recorded: Any, place: str) -> None:
+        """Raise RunError naming the first field in which the record of a run differs."""
+        if not isinstance(recorded, dict):
+            raise RunError(f"{place}: question must be a mapping; got {recorded!r:.60}")
+        before, now = _compared(as_recorded(recorded)), _compared(self.values)
+        for key in (*now, *sorted(set(before) - set(now))):
+            if now.get(key) != before.get(key):
+                hint = f"; {HINTS[key]}" if key in HINTS else ""
+                raise RunError(
+                    f"{place}: question.{key} is {before.get(key)!r}, but this search asks"
+                    f" {now.get(key)!r}{hint}; choose another --out or the same question"
+                )
+
+
+def _compared(values: dict[str, Any]) -> dict[str, Any]:
+    """The question without what changes rounding alone, and without the folders of files, whose
+    contents have digests: a run may be continued from another folder."""
+    recipe = values.get("recipe")
+    compared = dict(values)
+    if isinstance(recipe, dict):
+        compared["recipe"] = {**recipe, **ROUNDING}
+    for key in NAMED_FILES:
+        if isinstance(value := values.get(key), str):
+            compared[key] = without_folders(value)
+    return compared
+
+
+def table_hash(table: LatencyTable) -> str:
+    """Changes with any row of the table and with its calibration."""
+    return fingerprint(
+        [{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()}, table.calibration]
+    )
+
+
+def device_facts(table: LatencyTable) -> dict[str, float]:
+    """What device.yaml says and estimates depend on."""
+    names = "peak_flops", "bandwidth_bytes_s", "memory_bytes", "launch_us", "bandwidth_share"
+    return {name: getattr(table.device, name) for name in names}
+
+
+def table_facts(model: LatencyModel) -> dict[str, Any]:
+    """What run.yaml says of the table and of what answers by it."""
+    table = model.table
+    return {
+        "name": table.name,
+        "device": table.device.label or table.name,
+        "stack": table.stack,
+        "mode": table.default_mode,
+        "weights": model.dtype,
+        "calibration": model.calibration.name,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import Any, Self, TypedDict
 
 import pandas as pd
 
+from flashnas.architecture import Architecture
+from flashnas.architecture.source import load_architecture
 from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import check_inside
@@ -21,7 +24,9 @@ from flashnas.runs.front import read_front, write_front
 from flashnas.runs.layout import (
     CONFIG,
     FRONT,
+    TRAINED,
     TRIALS,
+    WEIGHTS,
     TrialsTable,
     plugins_named,
     read_config,
@@ -202,6 +207,22 @@ class RecordedRun:
     def failed(self) -> pd.DataFrame:
         """Trials whose evaluation ended without a score."""
         return self.trials[self.trials["state"] == "failed"]
+
+    def trained_models(self) -> list[tuple[Trial, Path]]:
+        """Networks of the front that were trained for longer, by `flashnas train RUN/pareto/NN.yaml
+        --out RUN/trained/NN`, with the folder of their weights. Only the vocabulary may be another
+        one, since a training takes that of its text."""
+        folders = sorted((self.path / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
+        trained = [(load_architecture(str(path)), path.parent) for path in folders]
+        found = []
+        for entry in self.front:
+            searched = entry.architecture
+            if not isinstance(searched, Architecture):
+                continue
+            for network, folder in trained:
+                if dataclasses.replace(network, vocab=searched.vocab).hash == searched.hash:
+                    found.append((entry, folder))
+        return found
 
     @property
     def confidence(self) -> float | None:

@@ -12,35 +12,16 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flashnas.architecture import Architecture
-from flashnas.architecture.source import load_architecture
 from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json
 from flashnas.base.system import write_atomic
 from flashnas.runs.front import front_path
-from flashnas.runs.layout import CONFIG
+from flashnas.runs.layout import CONFIG, TRAINED, WEIGHTS
 from flashnas.runs.run import RecordedRun
 from flashnas.search.trial import Trial
 
-TRAINED = "trained"  # folder: of trainings
-WEIGHTS = "final"  # in each of them: the folder of its weights
 EVALUATION = "eval.json"  # beside weights: what `flashnas eval` found
-
-
-def trained_models(run: RecordedRun) -> list[tuple[Trial, Path]]:
-    """Networks of the front that were trained, each with its folder of weights. Only the vocabulary
-    may be another one, since a training takes that of its text."""
-    folders = sorted((run.path / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
-    trained = [(load_architecture(str(path)), path.parent) for path in folders]
-    return [
-        (entry, folder)
-        for entry in run.front
-        if isinstance(entry.architecture, Architecture)
-        for network, folder in trained
-        if dataclasses.replace(network, vocab=entry.architecture.vocab).hash
-        == entry.architecture.hash
-    ]
 
 
 def chosen_weights(folder: Path) -> Path:
@@ -57,7 +38,7 @@ def chosen_weights(folder: Path) -> Path:
     )
     if not ranked:
         raise RunError(f"{folder}: the run has no front yet, so that there is no network to take")
-    for entry, weights in trained_models(run):
+    for entry, weights in run.trained_models():
         if entry == ranked[0]:
             return weights
     path = front_path(folder, ranked[0])
@@ -78,7 +59,7 @@ def search_of(weights: Path) -> tuple[RecordedRun, Trial] | None:
     return next(
         (
             (run, entry)
-            for entry, folder in trained_models(run)
+            for entry, folder in run.trained_models()
             if folder.parent.name == training.name
         ),
         None,

@@ -21,7 +21,7 @@ from flashnas.executors import EXECUTORS, Executor, Work, executor_options
 from flashnas.executors.job import Job, evaluator_name, run_job
 from flashnas.executors.local import InProcess
 from flashnas.runs.folder import RunFolder
-from flashnas.runs.identity import Identity, device_facts, table_facts, table_hash
+from flashnas.runs.layout import Identity, device_facts, table_facts, table_hash
 from flashnas.study.config import SearchConfig
 from flashnas.study.limits import any_network
 from flashnas.study.problem import Problem

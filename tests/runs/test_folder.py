@@ -16,7 +16,7 @@ from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.system import terminate_as_interrupt
 from flashnas.runs import folder as folder_module
 from flashnas.runs.folder import RunFolder
-from flashnas.runs.identity import Identity
+from flashnas.runs.layout import Identity
 from flashnas.runs.run import RecordedRun
 from flashnas.search.trial import COLUMNS, Trial, result_fields
 from flashnas.study.config import SearchConfig
