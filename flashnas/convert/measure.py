@@ -142,7 +142,7 @@ class Student:
                     state[name] = state[name][torch.cat([columns, columns + inner])]
             state["mixer.out_proj.weight"] = state["mixer.out_proj.weight"][:, columns]
         block.load_state_dict(state)
-        return block
+        return block.to(self.device)
 
     # -- the forward pass --------------------------------------------------------------------------
 

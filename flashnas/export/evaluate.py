@@ -20,7 +20,7 @@ from flashnas.base.text import did_you_mean, first_line
 from flashnas.data.corpus import read_corpus
 from flashnas.data.tokenizer import end_of_document_id, library_errors
 from flashnas.export.source import Source, fast_tokenizer, load_source, quiet_transformers
-from flashnas.network.weights import MODEL, digest_of
+from flashnas.network.weights import digest_of
 from flashnas.runs.trained import EVALUATION, ModelEvaluation, TaskResult, TextResult
 
 DEFAULT_WINDOW = 1024  # tokens, where the length of the training's sequences is not recorded
@@ -57,9 +57,8 @@ def write_results(
     ones.
     """
     assert source.folder is not None  # of load_trained
-    new = ModelEvaluation(
-        weights_sha256=digest_of(source.folder / MODEL), texts={**texts}, tasks={**tasks}
-    )
+    digest = digest_of(*sorted(source.folder.glob("*.safetensors")))  # in shards, too
+    new = ModelEvaluation(weights_sha256=digest, texts={**texts}, tasks={**tasks})
     before = ModelEvaluation.read(source.folder)
     if before is None or before.weights_sha256 != new.weights_sha256:
         before = new

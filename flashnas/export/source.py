@@ -67,6 +67,7 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         if init_seed is not None:
             raise ExportError(f"{folder}: holds trained weights; leave out --init-seed")
         if foreign is not None:
+            folder = folder if folder.is_dir() else None  # a GGUF file has none
             network, origin = foreign.network, foreign.origin
             sequence_tokens = foreign.sequence_tokens
         else:
@@ -74,7 +75,7 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
             recorded = str(read_architecture(folder)[1].get("sha256", ""))
             origin = f"trained weights{f', sha256 {recorded[:16]}..' if recorded else ''}"
             sequence_tokens = TrainingRecord.of(folder).sequence_tokens
-        if tokenizer is None and os.path.lexists(folder / TOKENIZER):
+        if tokenizer is None and folder is not None and os.path.lexists(folder / TOKENIZER):
             tokenizer = str(folder / TOKENIZER)
     else:
         architecture = load_architecture(text)

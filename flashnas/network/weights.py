@@ -175,10 +175,11 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: is damaged: {str(error).splitlines()[0]}") from None
 
 
-def digest_of(path: Path) -> str:
-    """sha256 of a file."""
+def digest_of(*paths: Path) -> str:
+    """sha256 of a file, or of several in order."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_READ_BYTES):
-            digest.update(block)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(_READ_BYTES):
+                digest.update(block)
     return digest.hexdigest()

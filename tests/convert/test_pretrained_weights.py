@@ -1,6 +1,7 @@
 """Pretrained models: what transformers computes from a checkpoint, the network computes, too."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from one_line import one_line
 from pretrained import MODELS, random_model
 from tokenizers import Tokenizer
 
+import flashnas as fn
 from flashnas.base.errors import FlashnasError
 from flashnas.convert.weights import load_pretrained
 from flashnas.export.source import load_source
@@ -39,6 +41,14 @@ def test_the_tokenizer_is_that_of_the_folder(tmp_path):
     source = load_source(str(tmp_path))
     assert source.tokenizer.to_str() == tokenizer.to_str()
     assert source.folder == tmp_path
+
+
+def test_a_folder_in_shards_is_evaluated(llama, tmp_path):
+    shutil.copytree(llama, tmp_path / "model")
+    (tmp_path / "text.txt").write_text("the state of the union " * 20)
+    found = fn.evaluate(str(tmp_path / "model"), text=str(tmp_path / "text.txt"))
+    assert found.score["tokens"] > 20
+    assert (tmp_path / "model" / "eval.json").is_file()
 
 
 def without_weights(folder):
@@ -117,6 +127,7 @@ def test_a_gguf_file_gives_the_logits_that_transformers_reads_from_it(kind, tmp_
     read = load_pretrained(tmp_path / "model.gguf")
     assert difference(read.network, theirs) < 1e-5
     assert read.tokenizer.encode("the state").ids == words.encode("the state").ids
+    assert load_source(str(tmp_path / "model.gguf")).folder is None
 
 
 def test_a_file_that_is_no_gguf_is_refused_in_one_line(tmp_path):
