@@ -134,9 +134,9 @@ def nested(note=print):
     trainings = read_published()
     short = short_trainings(trainings)
     sources = list(dict.fromkeys(row.source for row in trainings))
-    told: dict[tuple[str, Form, frozenset[str]], list[Pair]] = {}
-    places = {
-        source: [place for place, row in enumerate(trainings) if row.source == source]
+    predicted: dict[tuple[str, Form, frozenset[str]], list[Pair]] = {}
+    indices = {
+        source: [index for index, row in enumerate(trainings) if row.source == source]
         for source in sources
     }
     for form in FORMS:
@@ -149,14 +149,14 @@ def nested(note=print):
             spreads = fit_spreads(part, law, form.parts, robust=form.robust, residual=form.residual)
             model = FullLoss(part, spreads, law, response=response, parts=form.parts)
             for source in left:
-                here = places[source]
+                here = indices[source]
                 pairs = left_out_pairs(
-                    [trainings[place] for place in here],
+                    [trainings[index] for index in here],
                     form.parts,
-                    [short[place] for place in here],
+                    [short[index] for index in here],
                     model_without=lambda _, model=model: model,
                 )
-                told[source, form, left] = [
+                predicted[source, form, left] = [
                     dataclasses.replace(pair, one=here[pair.one], other=here[pair.other])
                     for pair in pairs
                 ]
@@ -165,27 +165,27 @@ def nested(note=print):
 
         def score(form, source=source):
             scores = [
-                summary(trainings, told[other, form, frozenset([source, other])])["publications"][
-                    "log_score"
-                ]
+                summary(trainings, predicted[other, form, frozenset([source, other])])[
+                    "publications"
+                ]["log_score"]
                 for other in sources
                 if other != source
             ]
             return sum(scores) / len(scores)
 
         chosen[source] = max(FORMS, key=score)
-        found += told[source, chosen[source], frozenset([source])]
-    each = {
+        found += predicted[source, chosen[source], frozenset([source])]
+    figures = {
         str(form): summary(
             trainings,
-            [pair for source in sources for pair in told[source, form, frozenset([source])]],
+            [pair for source in sources for pair in predicted[source, form, frozenset([source])]],
         )
         for form in FORMS
     }
     return {
         "chosen": {source: str(form) for source, form in chosen.items()},
         "nested": summary(trainings, found),
-        "forms": {name: _brief(figures) for name, figures in each.items()},
+        "forms": {name: _brief(summaries) for name, summaries in figures.items()},
     }
 
 
@@ -197,19 +197,19 @@ def shapes_left_out(rows: list[ShapeRow]):
         law = fit_law([row for row in rows if not row.group.startswith(f"{size}_")])
         pairs = right = 0
         for group in dict.fromkeys(row.group for row in rows if row.group.startswith(f"{size}_")):
-            some = [row for row in rows if row.group == group]
+            members = [row for row in rows if row.group == group]
             losses = law.loss(
                 *(
-                    np.array([getattr(row, name) for row in some])
+                    np.array([getattr(row, name) for row in members])
                     for name in ("params", "tokens", "width")
                 )
             )
-            for one, other in itertools.combinations(range(len(some)), 2):
-                gap = some[one].loss - some[other].loss
+            for one, other in itertools.combinations(range(len(members)), 2):
+                gap = members[one].loss - members[other].loss
                 if abs(gap) > CLEAR_NATS:
                     pairs, right = pairs + 1, right + (gap * (losses[one] - losses[other]) > 0)
         found[size] = {"pairs": pairs, "right": int(right)}
-    total = {name: sum(each[name] for each in found.values()) for name in ("pairs", "right")}
+    total = {name: sum(counts[name] for counts in found.values()) for name in ("pairs", "right")}
     return {**total, "share": total["right"] / total["pairs"], "classes": found}
 
 

@@ -180,13 +180,13 @@ def fit_spreads(
             reliability=reliability if robust else {**reliability, NEW: 1.0},
         )
 
-    def whole(some: np.ndarray) -> np.ndarray:
+    def with_fixed(values: np.ndarray) -> np.ndarray:
         logs = centre.copy()
-        logs[free] = some
+        logs[free] = values
         return logs
 
-    def cost(some: np.ndarray) -> float:
-        logs = whole(some)
+    def cost(values: np.ndarray) -> float:
+        logs = with_fixed(values)
         return FullLoss(rows, spreads_of(logs), law, parts=parts).cost + 0.5 * float(
             np.sum(((logs - centre) / sds) ** 2)
         )
@@ -198,7 +198,7 @@ def fit_spreads(
         options={"maxiter": STEPS},
         bounds=[(value - FURTHEST, value + FURTHEST) for value in centre[free]],
     )
-    return spreads_of(whole(found.x))
+    return spreads_of(with_fixed(found.x))
 
 
 def fit_response(networks: Sequence[Architecture], losses: np.ndarray) -> tuple[float, ...]:
@@ -212,21 +212,22 @@ def fit_response(networks: Sequence[Architecture], losses: np.ndarray) -> tuple[
         networks: as they were trained, small; those without a token mixer do not count.
         losses: [N], their means over seeds, nats per token.
     """
-    some = [
-        place
-        for place, network in enumerate(networks)
+    kept = [
+        index
+        for index, network in enumerate(networks)
         if any(spec.mixes_tokens for spec in network.operators)
     ]
-    rows = np.array([response_row(networks[place]) for place in some])
-    mixes = [mix_of(networks[place].operators) for place in some]
+    networks = [networks[index] for index in kept]
+    rows = np.array([response_row(network) for network in networks])
+    mixes = [mix_of(network.operators) for network in networks]
     shares = np.array([mix.shares for mix in mixes])
     ffn = np.array([mix.ffn_share for mix in mixes])
     attention = shares[:, :2].sum(axis=1)
     experts = np.array(
-        [np.mean([spec.kind == "moe" for spec in networks[place].operators]) for place in some]
+        [np.mean([spec.kind == "moe" for spec in network.operators]) for network in networks]
     )
     others = np.c_[rows[:, 2], shares, ffn, ffn**2, attention * (1 - attention), experts]
-    loss = np.asarray(losses, float)[some]
+    loss = np.asarray(losses, float)[kept]
     by_size = np.linalg.lstsq(np.c_[rows[:, :2], others], loss, rcond=None)[0][:2]
     by_mix = np.linalg.lstsq(rows[:, 2:], loss - rows[:, :2] @ by_size, rcond=None)[0]
     return (*map(float, by_size), *map(float, by_mix))

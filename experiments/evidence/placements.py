@@ -28,21 +28,21 @@ def study() -> pd.DataFrame:
         predicted[pair.one][pair.other] = pair.predicted
         predicted[pair.other][pair.one] = -pair.predicted
     lines = []
-    for group, places in comparable(rows).items():
+    for group, members in comparable(rows).items():
         orders = defaultdict(list)
-        for place in places:
-            orders[frozenset(Counter(rows[place].specs).items())].append(place)
+        for index in members:
+            orders[frozenset(Counter(rows[index].specs).items())].append(index)
         for alike in orders.values():
-            middle = np.mean([rows[place].nats for place in alike])
+            middle = np.mean([rows[index].nats for index in alike])
             lines += [
                 {
                     "group": group,
-                    "operators": fold(tuple(map(str, rows[place].specs))),
-                    "published": rows[place].nats - middle,
-                    "predicted": sum(predicted[place].get(other, 0.0) for other in alike)
+                    "operators": fold(tuple(map(str, rows[index].specs))),
+                    "published": rows[index].nats - middle,
+                    "predicted": sum(predicted[index].get(other, 0.0) for other in alike)
                     / len(alike),
                 }
-                for place in alike
+                for index in alike
                 if len(alike) > 1
             ]
     return pd.DataFrame(lines)

@@ -1,4 +1,4 @@
-"""How well the model of recall foretells publications that it has not seen, and which form they ask
+"""How well the model of recall predicts publications that it has not seen, and which form they ask
 for.
 
     python experiments/evidence/recall.py     # the figures of docs/evidence.md as JSON; seconds
@@ -42,7 +42,8 @@ def _left_out(rows: Sequence[RecallRow], form: Form | None) -> dict[str, Any]:
         model = RecallModel(others, form or choose_form(others))
         scores[source] = score(model, [row for row in rows if row.source == source])
     sums = {
-        name: sum(each[name] for each in scores.values()) for name in next(iter(scores.values()))
+        name: sum(figures[name] for figures in scores.values())
+        for name in next(iter(scores.values()))
     }
     means = {
         name: total / len(scores) for name, total in sums.items() if name not in ("pairs", "right")
@@ -54,16 +55,16 @@ def score(model: RecallModel, rows: Sequence[RecallRow]) -> dict[str, float]:
     """The figures of one publication."""
     mean, covariance = model.predict([row.specs for row in rows])
     alike, variance = same(rows, "group"), np.diag(covariance)
-    gaps, told = (
+    gaps, predicted = (
         np.subtract.outer(x, x).round(9) for x in (np.array([row.value for row in rows]), mean)
     )
-    ranks = [(np.sign(differences) * alike).sum(axis=1) for differences in (gaps, told)]
+    ranks = [(np.sign(differences) * alike).sum(axis=1) for differences in (gaps, predicted)]
     pairs = np.triu(alike, 1)
     error, variance = (
-        (gaps - told)[pairs],
+        (gaps - predicted)[pairs],
         (np.add.outer(variance, variance) - 2 * covariance)[pairs],
     )
-    right = (0.5 + 0.5 * np.sign(gaps * told))[pairs & (np.abs(gaps) > CLEAR)]
+    right = (0.5 + 0.5 * np.sign(gaps * predicted))[pairs & (np.abs(gaps) > CLEAR)]
     return {
         "pairs": len(right),
         "right": right.sum(),

@@ -40,8 +40,8 @@ def changes() -> pd.DataFrame:
     trainings, model = read_published(), full_loss()
     slope = model.coefficients()["law"][0]
     found: dict[str, list[tuple[np.ndarray, dict]]] = defaultdict(list)
-    for places in comparable(trainings).values():
-        rows = [trainings[place] for place in places]
+    for members in comparable(trainings).values():
+        rows = [trainings[index] for index in members]
         levels = defaultdict(list)
         for row, law in zip(rows, rows_of(rows, model.law).x[:, 0], strict=True):
             levels[composition(row.specs)].append(row.nats - slope * law)

@@ -77,8 +77,8 @@ def cached_tokenizer(documents: TextPart, vocab: int, cache: Path) -> Tokenizer:
     if path.is_file():
         with contextlib.suppress(CorpusError):  # a damaged file is trained again
             return load_tokenizer(path)
-    every = -(-documents.size // MAX_BYTES)
-    tokenizer = train_tokenizer(itertools.islice(documents, 0, None, max(1, every)), vocab)
+    step = max(1, -(-documents.size // MAX_BYTES))
+    tokenizer = train_tokenizer(itertools.islice(documents, 0, None, step), vocab)
     with writing_cache(path.parent):
         write_atomic(path, tokenizer.to_str())
     return tokenizer

@@ -279,11 +279,11 @@ class FullLoss:
         cross = (of_size * self._common) @ learnt.T + (of_size * self._own) @ learnt.T * same
         size = -np.diff(self._gain(cross) @ self._weights + of_size[:, _LAW])
         training = -np.diff(self._short(both))
-        whole = -np.diff(self.predict(both).mean)
+        difference = -np.diff(self.predict(both).mean)
         return {
             "size": float(size[0]),
             "training": float(training[0]),
-            "mix": float((whole - size - training)[0]),
+            "mix": float((difference - size - training)[0]),
         }
 
     def _gain(self, cross: np.ndarray) -> np.ndarray:

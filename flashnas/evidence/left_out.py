@@ -237,11 +237,12 @@ def summary(rows: Sequence[PublishedRow], pairs: Sequence[Pair]) -> dict[str, An
     ]
     by_source: dict[str, dict[str, Any]] = {}
     for source, part in table.groupby("source", sort=False):
-        own = pd.DataFrame([group for group in groups if group["group"] in set(part["group"])])
+        names = set(part["group"])
+        of_groups = pd.DataFrame([group for group in groups if group["group"] in names])
         by_source[str(source)] = {
             **_figures(part),
-            "spearman": own["spearman"].mean(),
-            "square": own["square"].mean(),
+            "spearman": of_groups["spearman"].mean(),
+            "square": of_groups["square"].mean(),
         }
     means = pd.DataFrame(by_source).astype(float).mean(axis=1)
     shown = ("pairs", "right", "share", "spearman", "coverage")

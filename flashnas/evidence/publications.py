@@ -83,7 +83,7 @@ def two_mixes(
                 for mix in (firsts, seconds)
             )
             gaps.setdefault(firsts[0].source, {})[group] = np.subtract.outer(second, first)
-    said: list[dict[str, Any]] = [
+    claims: list[dict[str, Any]] = [
         {
             "source": source,
             "groups": list(by_group),
@@ -97,9 +97,9 @@ def two_mixes(
     ]
     table = of_size(model, stacks, PARAMS, TOKENS, published=True)
     mean, sd = model.predict(table).difference(1, 0)
-    means = [publication["mean"] for publication in said]
+    means = [publication["mean"] for publication in claims]
     spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
-    return {"one": one, "other": other, "said": said, "spread": spread, "mean": mean, "sd": sd}
+    return {"one": one, "other": other, "said": claims, "spread": spread, "mean": mean, "sd": sd}
 
 
 def _stack(text: str) -> tuple[OperatorSpec, ...]:

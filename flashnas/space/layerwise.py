@@ -181,12 +181,12 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
                 [self._kinds_of(layer) for layer in layers[:i] + layers[i + 1 :]]
                 for i in range(len(layers))
             ]
-            place = max(
+            last = max(
                 i
                 for i, layer in enumerate(layers)
                 if not self._kinds_of(layer).difference(*others[i])
             )
-            layers[place] = next(name for name in self.names if kind in self._kinds_of(name))
+            layers[last] = next(name for name in self.names if kind in self._kinds_of(name))
         return tuple(layers)
 
     # -- drawing
@@ -194,8 +194,8 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     def sample(self, rng: np.random.Generator) -> LayerwiseGenotype:
         """Uniform depth, uniform choices."""
         layers = rng.integers(self.depth[0], self.depth[1] + 1)
-        places = rng.integers(len(self.names), size=layers)
-        return self.repair(LayerwiseGenotype(tuple(self.names[i] for i in places)))
+        choices = rng.integers(len(self.names), size=layers)
+        return self.repair(LayerwiseGenotype(tuple(self.names[i] for i in choices)))
 
     def mutate(self, genotype: LayerwiseGenotype, rng: np.random.Generator) -> LayerwiseGenotype:
         """Change one layer, swap two, add or drop one, drawn uniformly; the next kind where that

@@ -84,7 +84,7 @@ def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:
                 f"{place}: width_factor is of spaces of flashnas' operators; this one has"
                 " architectures of its own"
             )
-        space.width_factor = whole(place, "width_factor", factor, 1, 1024)
+        space.width_factor = whole_number(place, "width_factor", factor, 1, 1024)
     return space
 
 
@@ -155,7 +155,7 @@ def read_choices(
     return tuple(values)
 
 
-def whole(place: str, name: str, value: object, least: int, most: int) -> int:
+def whole_number(place: str, name: str, value: object, least: int, most: int) -> int:
     """A whole number from `least` to `most`, or a SpaceError that names place, setting and
     value.
     """
@@ -195,11 +195,11 @@ def read_model(data: LocatedDict) -> ModelOptions:
         error=SpaceError,
     )
     return ModelOptions(
-        vocab=whole(
+        vocab=whole_number(
             model.place("vocab"), "model.vocab", model.get("vocab", DEFAULT_VOCAB), 2, MAX_VOCAB
         ),
         tied=model.get("tied", True),
-        meta_tokens=whole(
+        meta_tokens=whole_number(
             model.place("meta_tokens"),
             "model.meta_tokens",
             model.get("meta_tokens", 0),
@@ -212,7 +212,7 @@ def read_model(data: LocatedDict) -> ModelOptions:
 def read_widths(data: LocatedDict) -> tuple[int, ...]:
     """The list `widths`: hidden sizes in ascending order."""
     items = entries(data, "widths", "")
-    widths = [whole(place, name, value, 1, MAX_HIDDEN) for place, name, value in items]
+    widths = [whole_number(place, name, value, 1, MAX_HIDDEN) for place, name, value in items]
     for i in range(1, len(widths)):
         if widths[i] <= widths[i - 1]:
             raise SpaceError(

@@ -59,9 +59,9 @@ class StageParser:
         if not 1 <= len(text) <= self.cap:
             return None
         best: tuple[tuple[int, ...], tuple[tuple[_Block, int], ...]] | None = None
-        for early, early_repeats in self._whole(text, 0):
+        for early, early_repeats in self._complete_blocks(text, 0):
             start = len(early.text) * early_repeats
-            for middle, middle_repeats in self._whole(text, start):
+            for middle, middle_repeats in self._complete_blocks(text, start):
                 end = start + len(middle.text) * middle_repeats
                 for late, late_repeats in self._last(text[end:], len(text) == self.cap):
                     sizes = (start, end - start, len(text) - end)
@@ -80,7 +80,7 @@ class StageParser:
         first, second, third = (block.stage(repeats) for block, repeats in best[1])
         return ThreeStageGenotype((first, second, third))
 
-    def _whole(self, text: str, start: int) -> list[tuple[_Block, int]]:
+    def _complete_blocks(self, text: str, start: int) -> list[tuple[_Block, int]]:
         """Block types and repeats that the text has at `start`, with at least one letter after
         them.
         """
@@ -104,10 +104,10 @@ class StageParser:
         result = []
         for block in self._by_letter.get(text[:1], ()):
             repeats = -(-len(text) // len(block.text))
-            whole = repeats * len(block.text) == len(text) and repeats >= low
+            complete = repeats * len(block.text) == len(text) and repeats >= low
             if (
                 repeats <= high
-                and (whole or may_be_cut)
+                and (complete or may_be_cut)
                 and (block.text * repeats)[: len(text)] == text
             ):
                 result.append((block, max(repeats, low)))

@@ -28,7 +28,7 @@ from flashnas.space.load import (
     read_model,
     read_range,
     read_widths,
-    whole,
+    whole_number,
 )
 from flashnas.space.operator_space import ModelOptions, OperatorSpace
 from flashnas.space.stage import (
@@ -93,7 +93,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         ffn = read_ffn(blocks, "ffn", "blocks", widths)
         ratios = _read_ratios(blocks, mixers)
         ffns = read_choices(blocks, "ffns_per_mixer", "blocks", (0, 1, 2))
-        cap = whole(
+        cap = whole_number(
             data.place("max_operators"),
             "max_operators",
             data["max_operators"],

@@ -56,10 +56,10 @@ class Ranks:
                 f"recipe.batch_sequences must be a multiple of the {self.size} processes;"
                 f" got {recipe.batch_sequences}"
             )
-        each, micro = recipe.batch_sequences // self.size, recipe.micro_batch_sequences
-        if 0 < micro < each and each % micro:
+        per_process, micro = recipe.batch_sequences // self.size, recipe.micro_batch_sequences
+        if 0 < micro < per_process and per_process % micro:
             raise ConfigError(
-                f"recipe.micro_batch_sequences must divide the {each} sequences of each of the"
+                f"recipe.micro_batch_sequences must divide the {per_process} sequences of each of the"
                 f" {self.size} processes; got {micro}"
             )
 

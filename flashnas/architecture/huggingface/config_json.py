@@ -77,16 +77,16 @@ class HfConfig:
             raise self.error(key, f"must be a mapping; got {data!r}")
         return HfConfig(model_type, data or {}, self.path, f"{self.inside}{key}.")
 
-    def whole(self, key: str, *, least: int = 1) -> int:
+    def integer(self, key: str, *, least: int = 1) -> int:
         """A whole number of at least `least`."""
         value = self.get(key)
         if type(value) is not int or not least <= value <= MAX_VALUE:
             raise self.error(key, f"must be a whole number of at least {least}; got {shown(value)}")
         return value
 
-    def whole_or_none(self, key: str) -> int | None:
+    def integer_or_none(self, key: str) -> int | None:
         """A whole number, or None for `null`."""
-        return None if self.get(key) is None else self.whole(key)
+        return None if self.get(key) is None else self.integer(key)
 
     def number(self, key: str) -> float:
         value = self.get(key)
@@ -109,7 +109,7 @@ class HfConfig:
 
     def layers(self) -> int:
         """`num_hidden_layers`, within what an Architecture holds."""
-        count = self.whole("num_hidden_layers")
+        count = self.integer("num_hidden_layers")
         if count > MAX_OPERATORS:
             raise self.error("num_hidden_layers", f"must be at most {MAX_OPERATORS}; got {count}")
         return count

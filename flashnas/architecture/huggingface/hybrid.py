@@ -34,12 +34,12 @@ NEMOTRON_PATTERN = {"M": LINEAR, "*": FULL, "-": "mlp", "E": "moe"}
 
 def mamba(config: HfConfig) -> Architecture:
     config.require("hidden_act", "silu", "Mamba with the activation")
-    rank = 0 if config.get("time_step_rank") == "auto" else config.whole("time_step_rank")
+    rank = 0 if config.get("time_step_rank") == "auto" else config.integer("time_step_rank")
     mixer = Mamba(
-        expand=config.whole("expand"),
-        state=config.whole("state_size"),
+        expand=config.integer("expand"),
+        state=config.integer("state_size"),
         dt_rank=rank,
-        conv_size=config.whole("conv_kernel"),
+        conv_size=config.integer("conv_kernel"),
         bias=config.flag("use_bias"),
         conv_bias=config.flag("use_conv_bias"),
     )
@@ -48,8 +48,8 @@ def mamba(config: HfConfig) -> Architecture:
 
 def mamba2(config: HfConfig) -> Architecture:
     config.require("hidden_act", "silu", "Mamba2 with the activation")
-    heads, head_dim = config.whole("num_heads"), config.whole("head_dim")
-    inner = config.whole("expand") * config.whole("hidden_size")
+    heads, head_dim = config.integer("num_heads"), config.integer("head_dim")
+    inner = config.integer("expand") * config.integer("hidden_size")
     if heads * head_dim != inner:
         raise config.error(
             "num_heads",
@@ -82,8 +82,8 @@ def nemotron_h(config: HfConfig) -> Architecture:
             config.rename(old, new)
         operators[LINEAR] = _mamba2(
             config,
-            config.whole("mamba_num_heads"),
-            config.whole("mamba_head_dim"),
+            config.integer("mamba_num_heads"),
+            config.integer("mamba_head_dim"),
             "ssm_state_size",
             dt_min=config.number("time_step_min"),
         )
@@ -94,7 +94,9 @@ def nemotron_h(config: HfConfig) -> Architecture:
             "mlp_hidden_act", "relu2", "ungated feed-forward networks with the activation"
         )
         operators["mlp"] = FeedForward(
-            intermediate=config.whole("intermediate_size"), bias=config.flag("mlp_bias"), relu2=True
+            intermediate=config.integer("intermediate_size"),
+            bias=config.flag("mlp_bias"),
+            relu2=True,
         )
     return assembled(config, [operators[kind] for kind in kinds], tied=False)
 
@@ -156,7 +158,7 @@ def _delta_hybrid(config: HfConfig, networks: Sequence[OperatorSpec]) -> Archite
     """Gated DeltaNet and attention with gated output, each followed by its layer's network or
     experts.
     """
-    interval = config.whole("full_attention_interval")
+    interval = config.integer("full_attention_interval")
     kinds = kinds_of(
         config,
         [LINEAR if (i + 1) % interval else FULL for i in range(len(networks))],
@@ -173,8 +175,11 @@ def _delta_hybrid(config: HfConfig, networks: Sequence[OperatorSpec]) -> Archite
 
 
 def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
-    keys, values = config.whole("linear_num_key_heads"), config.whole("linear_num_value_heads")
-    key_dim, value_dim = config.whole("linear_key_head_dim"), config.whole("linear_value_head_dim")
+    keys, values = config.integer("linear_num_key_heads"), config.integer("linear_num_value_heads")
+    key_dim, value_dim = (
+        config.integer("linear_key_head_dim"),
+        config.integer("linear_value_head_dim"),
+    )
     if values % keys:
         raise config.error(
             "linear_num_value_heads", f"must be a multiple of the {keys} key heads; got {values}"
@@ -189,27 +194,27 @@ def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
         k_heads=keys,
         expand_v=values // keys,
         head_dim=key_dim,
-        conv_size=config.whole("linear_conv_kernel_dim"),
+        conv_size=config.integer("linear_conv_kernel_dim"),
     )
 
 
 def _mamba2(config: HfConfig, heads: int, head_dim: int, state: str, *, dt_min: float) -> Mamba2:
     """state: the key of its size. `expand` stands in place of the number of heads where both are
     equivalent."""
-    groups = config.whole("n_groups")
+    groups = config.integer("n_groups")
     if heads % groups:
         raise config.error("n_groups", f"must divide the {heads} heads; got {groups}")
     mixer = Mamba2(
         heads=heads,
         head_dim=head_dim,
-        state=config.whole(state),
+        state=config.integer(state),
         groups=groups,
         dt_min=dt_min,
-        conv_size=config.whole("conv_kernel"),
+        conv_size=config.integer("conv_kernel"),
         bias=config.flag("use_bias"),
         conv_bias=config.flag("use_conv_bias"),
     )
-    return mixer.resolved(config.whole("hidden_size"))
+    return mixer.resolved(config.integer("hidden_size"))
 
 
 def _smallest_step(config: HfConfig) -> float:
@@ -241,11 +246,11 @@ def lfm2(config: HfConfig) -> Architecture:
     config.require("conv_bias", False, "gated convolutions with conv_bias")
     config.rename("block_ff_dim", "intermediate_size")
     config.rename("tie_embedding", "tie_word_embeddings")
-    inner = config.whole("intermediate_size")
+    inner = config.integer("intermediate_size")
     if config.flag("block_auto_adjust_ff_dim"):
         inner = int(2 * inner / 3)
         if config.get("block_ffn_dim_multiplier") is not None:
-            multiple = config.whole("block_multiple_of")
+            multiple = config.integer("block_multiple_of")
             inner = (
                 -(-int(config.number("block_ffn_dim_multiplier") * inner) // multiple) * multiple
             )
@@ -255,7 +260,7 @@ def lfm2(config: HfConfig) -> Architecture:
         [FULL if attending is None or i in attending else "conv" for i in range(config.layers())],
         ("conv", FULL),
     )
-    taps = config.whole("conv_L_cache", least=2)
+    taps = config.integer("conv_L_cache", least=2)
     attention = attention_of(config, qk_norm=True) if FULL in kinds else None
     mixers = [
         GatedConvolution(conv_size=taps) if kind == "conv" or attention is None else attention

@@ -19,7 +19,7 @@ ROPE_TYPES = ("default", "linear", "llama3")
 
 
 def llama(config: HfConfig) -> Architecture:
-    heads, hidden = config.whole("num_attention_heads"), config.whole("hidden_size")
+    heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
     if hidden % heads:
         raise config.error(
             "num_attention_heads", f"must divide the hidden size {hidden}; got {heads}"
@@ -29,12 +29,12 @@ def llama(config: HfConfig) -> Architecture:
 
 
 def mistral(config: HfConfig) -> Architecture:
-    mixer = _windowed(attention_of(config), config.whole_or_none("sliding_window"))
+    mixer = _windowed(attention_of(config), config.integer_or_none("sliding_window"))
     return _alternating(config, [mixer] * config.layers())
 
 
 def qwen2(config: HfConfig) -> Architecture:
-    first = config.whole("max_window_layers", least=0)
+    first = config.integer("max_window_layers", least=0)
     return _alternating(
         config, _layers(config, attention_of(config, qkv_bias=True), lambda i: i >= first)
     )
@@ -42,12 +42,12 @@ def qwen2(config: HfConfig) -> Architecture:
 
 def qwen3(config: HfConfig) -> Architecture:
     attention = attention_of(config, bias=config.flag("attention_bias"), qk_norm=True)
-    first = config.whole("max_window_layers", least=0)
+    first = config.integer("max_window_layers", least=0)
     return _alternating(config, _layers(config, attention, lambda i: i >= first))
 
 
 def smollm3(config: HfConfig) -> Architecture:
-    layers, interval = config.layers(), config.whole("no_rope_layer_interval")
+    layers, interval = config.layers(), config.integer("no_rope_layer_interval")
     bias = config.flag("attention_bias")
     rotated = config.listed(
         "no_rope_layers", int
@@ -69,7 +69,7 @@ def smollm3(config: HfConfig) -> Architecture:
 def mixtral(config: HfConfig) -> Architecture:
     layers, mixer = (
         config.layers(),
-        _windowed(attention_of(config), config.whole_or_none("sliding_window")),
+        _windowed(attention_of(config), config.integer_or_none("sliding_window")),
     )
     config.rename("num_experts", "num_local_experts")
     experts = experts_of(
@@ -79,7 +79,7 @@ def mixtral(config: HfConfig) -> Architecture:
 
 
 def qwen2_moe(config: HfConfig) -> Architecture:
-    first = config.whole("max_window_layers", least=0)
+    first = config.integer("max_window_layers", least=0)
     attention = attention_of(config, qkv_bias=config.flag("qkv_bias"))
     mixers = _layers(config, attention, lambda i: i % 2 == 0 and i < first)
     return in_turn(config, mixers, feed_forwards(config, len(mixers), shared=True))
@@ -98,10 +98,10 @@ def feed_forwards(config: HfConfig, layers: int, *, shared: bool) -> list[Operat
     name. shared: one more expert reads every token."""
     dense, step = (
         set(config.listed("mlp_only_layers", int) or []),
-        config.whole("decoder_sparse_step"),
+        config.integer("decoder_sparse_step"),
     )
     config.rename("num_local_experts", "num_experts")
-    count = config.whole("num_experts", least=0)
+    count = config.integer("num_experts", least=0)
     sparse = [i not in dense and count > 0 and (i + 1) % step == 0 for i in range(layers)]
     experts = (
         experts_of(config, shared=shared, normalise=config.flag("norm_topk_prob"))
@@ -129,7 +129,7 @@ def experts_of(
         normalise: the probabilities of the chosen experts add up to 1.
     """
     config.require("hidden_act", "silu", "experts with the activation")
-    count, active = config.whole(count_key), config.whole("num_experts_per_tok")
+    count, active = config.integer(count_key), config.integer("num_experts_per_tok")
     if active > count:
         raise config.error(
             "num_experts_per_tok", f"must be at most {count_key} {count}; got {active}"
@@ -138,11 +138,11 @@ def experts_of(
         raise config.lacking(
             "num_experts_per_tok", "a single expert per token whose probability counts as 1"
         )
-    size = config.whole("shared_expert_intermediate_size") if shared else 0
+    size = config.integer("shared_expert_intermediate_size") if shared else 0
     return MixtureOfExperts(
         experts=count,
         active=active,
-        intermediate=config.whole(size_key),
+        intermediate=config.integer(size_key),
         shared=size,
         shared_gate=shared,
         normalise=normalise,
@@ -151,13 +151,13 @@ def experts_of(
 
 def attention_of(config: HfConfig, *, bias: bool = False, **options: Any) -> Attention:
     """The attention of a configuration; bias: of all four projections."""
-    heads, hidden = config.whole("num_attention_heads"), config.whole("hidden_size")
-    kv_heads = config.whole_or_none("num_key_value_heads") or heads
+    heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
+    kv_heads = config.integer_or_none("num_key_value_heads") or heads
     if heads % kv_heads:
         raise config.error(
             "num_key_value_heads", f"must divide the {heads} attention heads; got {kv_heads}"
         )
-    head_dim = config.whole_or_none("head_dim") or hidden // heads
+    head_dim = config.integer_or_none("head_dim") or hidden // heads
     if head_dim < 2 or head_dim % 2:
         key = "head_dim" if "head_dim" in config.data else "num_attention_heads"
         raise config.lacking(key, f"heads of an odd number of channels ({head_dim})")
@@ -176,26 +176,26 @@ def rope_options(config: HfConfig) -> dict[str, Any]:
     lacks.
     """
     key = "rope_scaling" if config.data.get("rope_scaling") else "rope_parameters"
-    given = config.data.get(key) or {}
-    if not isinstance(given, dict):
-        raise config.error(key, f"must be a mapping; got {given!r}")
-    if any(isinstance(value, dict) for value in given.values()):
+    positions = config.data.get(key) or {}
+    if not isinstance(positions, dict):
+        raise config.error(key, f"must be a mapping; got {positions!r}")
+    if any(isinstance(value, dict) for value in positions.values()):
         raise config.lacking(key, "rotary positions that differ between kinds of layers")
 
     def number(name: str, default: Any, least: float = 1.0) -> float:
-        value = given.get(name, default)
+        value = positions.get(name, default)
         if type(value) not in (int, float) or not least <= value <= MAX_VALUE:
-            place = name if name not in given and name in config.data else f"{key}.{name}"
+            place = name if name not in positions and name in config.data else f"{key}.{name}"
             raise config.error(place, f"must be a number of at least {least:g}; got {value!r}")
         return float(value)
 
     options = {"rope_theta": number("rope_theta", config.get("rope_theta"))}
-    kind = given.get("rope_type", given.get("type", "default"))
+    kind = positions.get("rope_type", positions.get("type", "default"))
     if kind not in ROPE_TYPES:
         raise config.lacking(
             f"{key}.rope_type", f"rotary positions of type {kind!r}; it has {', '.join(ROPE_TYPES)}"
         )
-    part = given.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+    part = positions.get("partial_rotary_factor", config.get("partial_rotary_factor"))
     if part is not None and config.defaults["partial_rotary_factor"] is not None:
         options["rope_share"] = number("partial_rotary_factor", part, least=0.0)
     elif part not in (None, 1) and kind != "default":  # which does not read it in these models
@@ -209,11 +209,13 @@ def rope_options(config: HfConfig) -> dict[str, Any]:
         for name, value in (("low_freq_factor", 1.0), ("high_freq_factor", 4.0)):
             if number(name, None, least=0.0) != value:
                 raise config.lacking(
-                    f"{key}.{name}", f"llama3 positions with {given[name]}; it has {value:g}"
+                    f"{key}.{name}", f"llama3 positions with {positions[name]}; it has {value:g}"
                 )
         original = config.data.get(
             "original_max_position_embeddings",
-            given.get("original_max_position_embeddings", config.get("max_position_embeddings")),
+            positions.get(
+                "original_max_position_embeddings", config.get("max_position_embeddings")
+            ),
         )
         if type(original) is not int or not 1 <= original <= MAX_VALUE:
             raise config.error(
@@ -226,7 +228,7 @@ def rope_options(config: HfConfig) -> dict[str, Any]:
 
 def feed_forward_of(config: HfConfig, *, bias: bool = False) -> FeedForward:
     config.require("hidden_act", "silu", "feed-forward networks with the activation")
-    return FeedForward(intermediate=config.whole("intermediate_size"), bias=bias)
+    return FeedForward(intermediate=config.integer("intermediate_size"), bias=bias)
 
 
 def assembled(
@@ -234,8 +236,8 @@ def assembled(
 ) -> Architecture:
     """Operators with the embedding and the head of the configuration; tied None: read from it."""
     return Architecture(
-        hidden=config.whole("hidden_size"),
-        vocab=config.whole("vocab_size", least=2),
+        hidden=config.integer("hidden_size"),
+        vocab=config.integer("vocab_size", least=2),
         tied=config.flag("tie_word_embeddings") if tied is None else tied,
         operators=tuple(operators),
     )
@@ -262,7 +264,7 @@ def _alternating(config: HfConfig, mixers: list[Attention], *, bias: bool = Fals
 
 
 def _window(config: HfConfig) -> int | None:
-    return config.whole_or_none("sliding_window") if config.flag("use_sliding_window") else None
+    return config.integer_or_none("sliding_window") if config.flag("use_sliding_window") else None
 
 
 def _windowed(attention: Attention, window: int | None) -> Attention:
