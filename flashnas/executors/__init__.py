@@ -3,16 +3,11 @@ when it starts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import Registry
-from flashnas.base.settings import Setting, settings_of
-from flashnas.base.text import did_you_mean
 from flashnas.executors.base import Ended, Executor, NoOptions, Work
 
-__all__ = ["EXECUTORS", "Ended", "Executor", "NoOptions", "Work", "executor_options"]
+__all__ = ["EXECUTORS", "Ended", "Executor", "NoOptions", "Work"]
 
 EXECUTORS: Registry[type[Executor]] = Registry(
     "executor",
@@ -30,18 +25,3 @@ EXECUTORS: Registry[type[Executor]] = Registry(
         " machine's own",
     },
 )
-
-
-def executor_options(name: str, values: Mapping[str, Any]) -> Any:
-    """The checked options of an executor; raises ConfigError for an unknown executor or option, or
-    a wrong value, a SettingError with the option's name as key."""
-    options: Any = EXECUTORS[name].Options
-    settings: dict[str, Setting] = {setting.name: setting for setting in settings_of(options)}
-    for key in values:
-        if key not in settings:
-            allowed = ", ".join(settings) or "none"
-            raise ConfigError(
-                f"executor {name} has no option {key!r}{did_you_mean(key, settings)}; allowed:"
-                f" {allowed}"
-            )
-    return options.build(**values)

@@ -18,7 +18,7 @@ from flashnas.base.settings import (
 )
 from flashnas.base.text import MAX_TOKENS, range_of, tokens_of
 from flashnas.data.corpus import from_hub
-from flashnas.executors import EXECUTORS, executor_options
+from flashnas.executors import EXECUTORS
 from flashnas.latency.metrics import METRICS, Budget
 from flashnas.latency.workload import (
     CALIBRATION_HELP,
@@ -314,7 +314,7 @@ class SearchConfig(Settings, where="search"):
 
     def _check_executor(self) -> None:
         try:
-            executor_options(self.executor, self.executor_options)
+            EXECUTORS[self.executor].read_options(self.executor_options)
         except SettingError as error:
             raise SettingError(
                 self.where, self.setting("executor_options"), error.rule, error.setting.name

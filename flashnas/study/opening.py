@@ -17,7 +17,7 @@ import flashnas
 from flashnas.base.registry import installed_plugins, is_shipped, shipped_names
 from flashnas.base.settings import SettingError, settings_of
 from flashnas.base.text import warn
-from flashnas.executors import EXECUTORS, Executor, Work, executor_options
+from flashnas.executors import EXECUTORS, Executor, Work
 from flashnas.executors.job import Job, evaluator_name, run_job
 from flashnas.executors.local import InProcess
 from flashnas.runs.folder import RunFolder
@@ -77,9 +77,8 @@ def executor_of(problem: Problem, note: Callable[[str], None]) -> Executor:
     if EXECUTORS[config.executor].runs_here and not job.portable():
         _check_without_workers(config, job)
         return InProcess(work, None)
-    executor = EXECUTORS[config.executor](
-        work, executor_options(config.executor, config.executor_options)
-    )
+    chosen = EXECUTORS[config.executor]
+    executor = chosen(work, chosen.read_options(config.executor_options))
     executor.check(job)
     return executor
 
