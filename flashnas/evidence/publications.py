@@ -164,7 +164,7 @@ def contradiction(own: str | Path) -> str:
     if len(clear) >= MIN_CLEAR_PAIRS and 2 * right < len(clear):
         words.append(
             f"{right:g} of {len(clear)} pairs that differ by more than {CLEAR_NATS:g} nats have the"
-            " order that publications let expect"
+            " order that publications predict"
         )
     if 2 * inside < len(pairs):
         words.append(f"{inside} of {len(pairs)} differences lie within the {COVERED:.0%} intervals")
