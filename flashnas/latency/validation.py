@@ -34,7 +34,6 @@ TIMED = "timed_networks"  # the list in meta.yaml of the networks that rows were
 POOL = 40  # architectures predicted for each one that is measured
 ROUNDS = 3  # timings per architecture, spread over the run; the median is used
 Measure = Callable[[Architecture], Mapping[str, float]]  # -> metrics of TIMES
-LeftOut = Callable[[Architecture, str], None]  # (what does not fit, why)
 Progress = Callable[[int, int], None]  # (timings that are done, all timings)
 
 
@@ -149,8 +148,7 @@ def validate(
     """
     rng = np.random.default_rng(seed)
     architectures = sample(space, model, count, rng)
-    left_out: dict[Architecture, str] = {}
-    measured = measure_in_rounds(architectures, measure, rng, progress, left_out.__setitem__)
+    measured, left_out = measure_in_rounds(architectures, measure, rng, progress)
     if not measured:
         raise DeviceMemoryError(
             f"none of {count} architectures of space {space.name!r} fits into the memory"
@@ -202,28 +200,29 @@ def measure_in_rounds(
     measure: Measure,
     rng: np.random.Generator,
     progress: Progress = lambda *_: None,
-    left_out: LeftOut = lambda *_: None,
-) -> dict[Architecture, dict[str, float]]:
+) -> tuple[dict[Architecture, dict[str, float]], dict[Architecture, str]]:
     """Medians over ROUNDS rounds, each in another order, so that a slow minute does not affect one
-    architecture alone. left_out: called with an architecture that needs more memory than there is,
-    and why; it is not in the result."""
+    architecture alone; and those that need more memory than there is, with the reason."""
     order = [
         architectures[int(i)] for _ in range(ROUNDS) for i in rng.permutation(len(architectures))
     ]
     timings: dict[Architecture, list[Mapping[str, float]]] = {a: [] for a in architectures}
+    left_out: dict[Architecture, str] = {}
     for number, architecture in enumerate(order):
         progress(number, len(order))
-        if architecture in timings:
-            try:
-                timings[architecture].append(measure(architecture))
-            except DeviceMemoryError as error:
-                del timings[architecture]
-                left_out(architecture, str(error))
+        if architecture in left_out:
+            continue
+        try:
+            timings[architecture].append(measure(architecture))
+        except DeviceMemoryError as error:
+            left_out[architecture] = str(error)
     progress(len(order), len(order))
-    return {
+    medians = {
         a: {name: float(np.median([values[name] for values in rounds])) for name in TIMES}
         for a, rounds in timings.items()
+        if a not in left_out
     }
+    return medians, left_out
 
 
 def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, seed: int) -> None:

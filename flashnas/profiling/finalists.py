@@ -1,15 +1,13 @@
-"""The finalists of a search, timed end to end where the table's device is at hand, and compared
-with the budgets."""
+"""The finalists of a search, timed end to end where the device of the table is at hand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.latency import metrics
-from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.validation import measure_in_rounds
 from flashnas.profiling.target import Target
@@ -33,12 +31,10 @@ def measure_finalists(
             note(f"finalist {a.notation}: {measured.note}")
         return measured.to_dict()
 
-    timed = measure_in_rounds(
-        [a for a in architectures if target.holds(a)],
-        measure,
-        np.random.default_rng(0),
-        left_out=lambda a, reason: note(f"finalist {a.notation}: not timed: {reason}"),
-    )
+    held = [a for a in architectures if target.holds(a)]
+    timed, left_out = measure_in_rounds(held, measure, np.random.default_rng(0))
+    for a, reason in left_out.items():
+        note(f"finalist {a.notation}: not timed: {reason}")
     # from the two medians, so that all metrics agree with each other
     return {
         a.hash: metrics.of_times(
@@ -50,12 +46,3 @@ def measure_finalists(
         )
         for a, times in timed.items()
     }
-
-
-def missed(measured: Mapping[str, float], budgets: Iterable[Budget]) -> list[str]:
-    """The budgeted metrics that are exceeded as timed; metrics that are not timed are left out."""
-    return [
-        budget.metric
-        for budget in budgets
-        if budget.metric in measured and not budget.holds(measured[budget.metric])
-    ]

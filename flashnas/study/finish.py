@@ -106,11 +106,13 @@ def finalists_of(record: Record, front: Sequence[Trial]) -> list[Trial]:
             estimate = problem.model.estimate(trial.architecture)
             further["bound_ms"] = certificate.bound(estimate, "latency_ms")
         if (measured := times.get(trial.hash)) is not None:
-            from flashnas.profiling.finalists import missed  # loads torch
-
             for name in ("latency_ms", "ttft_ms", "tpot_ms"):
                 further["measured_" + name.removeprefix("latency_")] = measured[name]
-            further["missed"] = tuple(missed(measured, problem.config.bounds))
+            further["missed"] = tuple(
+                budget.metric
+                for budget in problem.config.bounds
+                if budget.metric in measured and not budget.holds(measured[budget.metric])
+            )
         runs_in = programs_of(trial.architecture)
         finalists.append(dataclasses.replace(trial, runs_in=runs_in, **further))
     return finalists

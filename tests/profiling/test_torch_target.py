@@ -317,16 +317,13 @@ def test_what_enters_decays_stays_wide_in_a_deployed_model():
 
 def test_what_does_not_fit_is_left_out_of_the_rounds_once():
     small, large = (Architecture.parse(f"32(vocab=64): {n}x(f)") for n in (1, 9))
-    reasons = {}
 
     def measure(architecture):
         if architecture is large:
             raise DeviceMemoryError("it needs 9 GB")
         return {"ttft_ms": 1.0, "tpot_ms": 1.0, "latency_ms": 2.0}
 
-    found = measure_in_rounds(
-        [small, large], measure, np.random.default_rng(0), left_out=reasons.__setitem__
-    )
+    found, reasons = measure_in_rounds([small, large], measure, np.random.default_rng(0))
     assert set(found) == {small}
     assert reasons == {large: "it needs 9 GB"}
 
