@@ -15,7 +15,7 @@ from offenders import every
 from torch import Tensor
 
 from flashnas.operators.recurrences import selective_scan
-from flashnas.operators.recurrences.chunks import MAX_DECAY, unit_lower_inverse
+from flashnas.operators.recurrences.chunks import MAX_DECAY, solve_unit_lower
 from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_reference
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference
 from flashnas.operators.recurrences.gla import gla_chunked, gla_reference
@@ -162,17 +162,19 @@ def test_both_ways_to_the_scores_of_dplr_meet():
         assert_close(other[1], one[1], 1e-5, "the sequence that did not change")
 
 
-def test_the_inverse_survives_parallel_keys_and_has_its_gradient():
+def test_the_solution_survives_parallel_keys_and_has_its_gradient():
     # the worst case: all keys equal, beta 0.99; powers of the matrix reach 1e6 and more, its
     # inverse stays below 1
     for size in (16, 64):
         lower = torch.full((3, size, size), 0.99, dtype=torch.float64).tril(-1)
-        exact = torch.linalg.inv(torch.eye(size, dtype=torch.float64) + lower)
-        assert_close(unit_lower_inverse(lower), exact, 1e-12, "float64")
-        assert_close(unit_lower_inverse(lower.float()), exact, 1e-5, "float32")
+        eye = torch.eye(size, dtype=torch.float64)
+        exact = torch.linalg.inv(eye + lower)
+        assert_close(solve_unit_lower(lower, eye), exact, 1e-12, "float64")
+        assert_close(solve_unit_lower(lower.float(), eye.float()), exact, 1e-5, "float32")
     torch.manual_seed(0)
     lower = (0.5 * torch.randn(2, 16, 16, dtype=torch.float64)).tril(-1).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: unit_lower_inverse(x.tril(-1)), lower)
+    right = torch.randn(2, 16, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x, y: solve_unit_lower(x.tril(-1), y), (lower, right))
 
 
 def by_fla(kind, naive, arguments):

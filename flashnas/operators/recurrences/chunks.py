@@ -1,5 +1,5 @@
 """Chunked recurrences: cutting time into chunks, carrying matrix states from chunk to chunk,
-inverting I + L.
+solving with I + L.
 
 Tensors of a recurrence are laid out chunks first, [N, B*H, C, dim]. Each chunk is then one
 contiguous batch of matrices, and all chunks together are one batch too. In the names of tensors P
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashnas.operators.parts import cached_table
+from flashnas.operators.parts import LOG2_E, cached_table
 
 # of a chunk: exp(64) = 6e27 times any key fits into float32, exp(-64) keeps all its digits
 MAX_DECAY = 64.0
@@ -109,26 +109,57 @@ def matrix_scan(transition: Tensor, update: Tensor, state: Tensor) -> tuple[Tens
     return starts, final
 
 
-class _UnitLowerInverse(torch.autograd.Function):
+class _SolveUnitLower(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, lower: Tensor) -> Tensor:
+    def forward(ctx: Any, lower: Tensor, right: Tensor) -> Tensor:
         eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
         inverse = torch.linalg.solve_triangular(
             lower, eye.expand_as(lower), upper=False, unitriangular=True
-        )
-        ctx.save_for_backward(inverse)
-        return inverse
+        ).to(right.dtype)
+        solved = inverse @ right
+        ctx.save_for_backward(inverse, solved)
+        return solved
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (inverse,) = ctx.saved_tensors
-        return (-(inverse.mT @ grad @ inverse.mT)).tril_(-1)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        inverse, solved = ctx.saved_tensors
+        grad_right = inverse.mT @ grad
+        return -(grad_right @ solved.mT).tril_(-1), grad_right
 
 
-def unit_lower_inverse(lower: Tensor) -> Tensor:
-    """(I + lower)^-1 for strictly lower triangular matrices [..., C, C]."""
-    inverse: Tensor = _UnitLowerInverse.apply(lower)
-    return inverse
+def solve_unit_lower(lower: Tensor, right: Tensor) -> Tensor:
+    """(I + lower)^-1 right for strictly lower triangular matrices [..., C, C] and [..., C, X]; the
+    product is in the dtype of `right`."""
+    solved: Tensor = _SolveUnitLower.apply(lower, right)
+    return solved
+
+
+class _Decayed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, total_MRC: Tensor, *scores_MCC: Tensor) -> tuple[Tensor, ...]:
+        difference = total_MRC.unsqueeze(-1) - total_MRC.unsqueeze(-2)
+        # exp2 takes a third of the time of exp on a CPU, and a tenth where exp is given -inf
+        decay_MRCC = difference.mul_(LOG2_E).clamp_(max=0).exp2_()
+        decay_MRCC.mul_(lower_ones(total_MRC.shape[-1], 0, decay_MRCC.dtype, decay_MRCC.device))
+        ctx.save_for_backward(decay_MRCC, *scores_MCC)
+        return tuple((scores.unsqueeze(1) * decay_MRCC).to(scores.dtype) for scores in scores_MCC)
+
+    @staticmethod
+    def backward(ctx: Any, *grads_MRCC: Tensor) -> tuple[Tensor, ...]:
+        decay_MRCC, *scores_MCC = ctx.saved_tensors
+        inside_MRCC, grads_MCC = torch.zeros_like(decay_MRCC), []
+        for scores, grad_MRCC in zip(scores_MCC, grads_MRCC, strict=True):
+            weighted_MRCC = grad_MRCC * decay_MRCC
+            grads_MCC.append(weighted_MRCC.sum(1).to(scores.dtype))
+            inside_MRCC.addcmul_(weighted_MRCC, scores.unsqueeze(1))
+        return inside_MRCC.sum(-1) - inside_MRCC.sum(-2), *grads_MCC
+
+
+def decayed(total_MRC: Tensor, *scores_MCC: Tensor) -> tuple[Tensor, ...]:
+    """scores x exp(total_i - total_j) for j <= i, else 0: [M, R, C, C] of each. M is a batch, R
+    heads that share scores; no exponent is positive where log decays are negative."""
+    weights: tuple[Tensor, ...] = _Decayed.apply(total_MRC, *scores_MCC)
+    return weights
 
 
 def steep(total: Tensor) -> bool:
@@ -168,14 +199,6 @@ def scores_by_halves(readers_RCK: Tensor, writers_WCK: Tensor, total_CK: Tensor)
     ).unbind(-5)
     top_RLWC = torch.cat([first_RLWL, torch.zeros_like(first_RLWL)], -1)
     return torch.cat([top_RLWC, torch.cat([below_RLWL, second_RLWL], -1)], -3)
-
-
-def decay_differences_base2(cumulative: Tensor) -> Tensor:
-    """2^(cumulative_i - cumulative_j) for j <= i, else 0: [..., C] -> [..., C, C], without
-    gradient; no exponent is positive. exp2 takes a third of the time of exp on a CPU, and a tenth
-    where exp is given -inf."""
-    difference = (cumulative.unsqueeze(-1) - cumulative.unsqueeze(-2)).clamp_(max=0).exp2_()
-    return difference.mul_(lower_ones(cumulative.shape[-1], 0, cumulative.dtype, cumulative.device))
 
 
 @cached_table

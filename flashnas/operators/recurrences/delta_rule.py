@@ -17,15 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashnas.operators.parts import LOG2_E
 from flashnas.operators.recurrences.chunks import (
     chunk_length,
-    decay_differences_base2,
+    decayed,
     from_chunks,
     lower_ones,
+    solve_unit_lower,
     to_chunks,
     token_by_token,
-    unit_lower_inverse,
 )
 
 
@@ -74,202 +73,97 @@ def delta_rule_chunked(
     """The same in chunks; returns (o_BTHV, final state).
 
     Products run in the dtype of q and k; the inverse, decays and sums, and states from chunk to
-    chunk, in that of the state.
+    chunk, in that of the state. In the names of tensors P is B and H together, M is N and P
+    together, X is K and V side by side, and 1 is a dimension of size 1.
     """
     batch, tokens, _, key_dim = q_BTHK.shape
     chunk = chunk or chunk_length(key_dim)
-    q_NPCK, k_NPCK, v_NPCV = (
-        to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV)
-    )  # P: B and H together
-    beta_NPC1 = to_chunks(beta_BTH.unsqueeze(-1), chunk)
-    g_NPC1 = None if g_BTH is None else to_chunks(g_BTH.unsqueeze(-1), chunk)
-    o_NPCV, state_PKV = _DeltaChunks.apply(
-        q_NPCK, k_NPCK, v_NPCV, beta_NPC1, g_NPC1, state_BHKV.flatten(0, 1)
+    low, wide = q_BTHK.dtype, state_BHKV.dtype
+    q_NPCK, k_NPCK, v_NPCV = (to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV))
+    sizes = q_NPCK.shape[:2]
+    q_MCK, k_MCK, v_MCV = (x.flatten(0, 1) for x in (q_NPCK, k_NPCK, v_NPCV))
+    beta_MC1 = to_chunks(beta_BTH.unsqueeze(-1), chunk).flatten(0, 1)
+    k_wide_MCK = k_MCK.to(wide)
+    similar_MCC, attention_MCC = _Gram.apply(k_wide_MCK), torch.bmm(q_MCK, k_MCK.mT)
+    if g_BTH is None:
+        attention_MCC = attention_MCC * lower_ones(chunk, 0, low, q_MCK.device)
+        q_in_MCK, k_out_MCK, side_MC1 = q_MCK, k_MCK, beta_MC1
+        lasts_NP11 = beta_MC1.new_ones(1, 1, 1, 1).expand(*sizes, 1, 1)
+    else:
+        total_MC1 = to_chunks(g_BTH.unsqueeze(-1), chunk).flatten(0, 1).cumsum(1)
+        grown_MC1, shrunk_MC1 = total_MC1.exp(), (total_MC1[:, -1:] - total_MC1).exp()
+        similar_MCC, attention_MCC = (
+            scores.squeeze(1) for scores in decayed(total_MC1.mT, similar_MCC, attention_MCC)
+        )
+        q_in_MCK, k_out_MCK = (q_MCK * grown_MC1).to(low), (k_wide_MCK * shrunk_MC1).to(low)
+        side_MC1, lasts_NP11 = beta_MC1 * grown_MC1, grown_MC1[:, -1:].unflatten(0, sizes)
+    lower_MCC = similar_MCC * lower_ones(chunk, -1, wide, q_MCK.device) * beta_MC1
+    right_MCX = torch.cat([k_wide_MCK * side_MC1, v_MCV * beta_MC1], -1).to(low)
+    solved_MCX = solve_unit_lower(lower_MCC, right_MCX)
+    values_NPCV, starts_NPKV, state_PKV = _Chunks.apply(
+        *(x.unflatten(0, sizes) for x in solved_MCX.split([key_dim, v_MCV.shape[-1]], -1)),
+        k_out_MCK.unflatten(0, sizes),
+        lasts_NP11,
+        state_BHKV.flatten(0, 1),
     )
-    return from_chunks(o_NPCV, batch, tokens).to(state_PKV.dtype), state_PKV.view_as(state_BHKV)
+    inside_MCV = torch.bmm(attention_MCC, values_NPCV.flatten(0, 1))
+    o_MCV = torch.baddbmm(inside_MCV, q_in_MCK, starts_NPKV.flatten(0, 1))
+    o_BTHV = from_chunks(o_MCV.unflatten(0, sizes), batch, tokens)
+    return o_BTHV.to(wide), state_PKV.view_as(state_BHKV)
 
 
-class _DeltaChunks(torch.autograd.Function):
-    """q, k [N, B*H, C, K], v [N, B*H, C, V], beta, g [N, B*H, C, 1], state [B*H, K, V] -> (o as v,
-    final state).
+class _Gram(torch.autograd.Function):
+    """k [M, C, K] -> k k^T, whose gradient is one product in place of two."""
 
-    By hand, because what the gradient of the inverse needs is there already, dL =
-    -strict_lower((T^T dWU) WU^T) with W and U side by side, and because autograd would add up the
-    gradient of k pass by pass. In the names of tensors P is B and H together, M is N and P
-    together, X is K and V side by side, and 1 is a dimension of size 1.
-    """
+    @staticmethod
+    def forward(ctx: Any, k_MCK: Tensor) -> Tensor:
+        ctx.save_for_backward(k_MCK)
+        return torch.bmm(k_MCK, k_MCK.mT)
+
+    @staticmethod
+    def backward(ctx: Any, grad_MCC: Tensor) -> Tensor:
+        (k_MCK,) = ctx.saved_tensors
+        return torch.bmm(grad_MCC + grad_MCC.mT, k_MCK)
+
+
+class _Chunks(torch.autograd.Function):
+    """One chunk after the other: values u - w S, and S <- last S + k^T values; returns the values, the
+    states before each chunk in the dtype of w, and the final state."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        q_NPCK: Tensor,
-        k_NPCK: Tensor,
-        v_NPCV: Tensor,
-        beta_NPC1: Tensor,
-        g_NPC1: Tensor | None,
-        state_PKV: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        low, wide, shape, key_dim = q_NPCK.dtype, state_PKV.dtype, v_NPCV.shape, k_NPCK.shape[-1]
-        q_MCK, k_MCK, v_MCV, beta_MC1 = (
-            x.flatten(0, 1) for x in (q_NPCK, k_NPCK, v_NPCV, beta_NPC1)
-        )
-        k_wide_MCK = k_MCK.to(wide)
-        similar_MCC = torch.bmm(k_wide_MCK, k_wide_MCK.mT)
-        if g_NPC1 is None:
-            decay, grown_MC1, shrunk_MC1 = lower_ones(shape[2], 0, wide, q_MCK.device), None, None
-            q_in_MCK, k_out_MCK, side_MC1 = q_MCK, k_MCK, beta_MC1
-        else:
-            total_MC1 = g_NPC1.flatten(0, 1).cumsum(1).mul_(LOG2_E)
-            # [M, C, C] | [C, C]
-            decay, grown_MC1 = decay_differences_base2(total_MC1.squeeze(-1)), total_MC1.exp2()
-            shrunk_MC1, side_MC1 = (total_MC1[:, -1:] - total_MC1).exp2_(), beta_MC1 * grown_MC1
-            q_in_MCK, k_out_MCK = (q_MCK * grown_MC1).to(low), (k_wide_MCK * shrunk_MC1).to(low)
-            similar_MCC.mul_(decay)
-        similar_MCC.mul_(lower_ones(shape[2], -1, wide, q_MCK.device))  # L / beta
-        attention_MCC = torch.bmm(q_MCK, k_MCK.mT).mul(decay).to(low)
-        inverse_MCC = unit_lower_inverse(similar_MCC * beta_MC1).to(low)
-        solved_MCX = torch.bmm(
-            inverse_MCC, torch.cat([k_wide_MCK * side_MC1, v_MCV * beta_MC1], -1).to(low)
-        )
-        w_NPCK, u_NPCV = (
-            part.unflatten(0, shape[:2]) for part in solved_MCX.split([key_dim, shape[-1]], -1)
-        )
-        values_MCV = torch.empty_like(v_MCV)
-        starts_MKV = torch.empty(len(q_MCK), *state_PKV.shape[1:], dtype=low, device=q_MCK.device)
-        chunks = zip(
-            w_NPCK,
-            u_NPCV,
-            *(x.unflatten(0, shape[:2]) for x in (k_out_MCK, values_MCV, starts_MKV)),
-            _lasts(beta_MC1, grown_MC1, shape),
-            strict=True,
-        )
-        for w_PCK, u_PCV, k_PCK, values_PCV, start_PKV, last_P11 in chunks:
-            start_PKV.copy_(state_PKV)
-            torch.baddbmm(u_PCV, w_PCK, start_PKV, alpha=-1, out=values_PCV)
-            state_PKV = torch.addcmul(torch.bmm(k_PCK.mT, values_PCV).to(wide), state_PKV, last_P11)
-        o_MCV = torch.bmm(attention_MCC, values_MCV).baddbmm_(q_in_MCK, starts_MKV)
-        ctx.save_for_backward(
-            q_MCK,
-            k_MCK,
-            v_MCV,
-            beta_MC1,
-            decay,
-            grown_MC1,
-            shrunk_MC1,
-            q_in_MCK,
-            k_out_MCK,
-            attention_MCC,
-            similar_MCC,
-            inverse_MCC,
-            solved_MCX,
-            values_MCV,
-            starts_MKV,
-        )
-        ctx.shape = shape
-        return o_MCV.view(shape), state_PKV
+        ctx: Any, w_NPCK: Tensor, u_NPCV: Tensor, k_NPCK: Tensor, last_NP11: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        values_NPCV = torch.empty_like(u_NPCV)
+        starts_NPKV = w_NPCK.new_empty(len(w_NPCK), *state.shape)
+        for n in range(len(w_NPCK)):
+            starts_NPKV[n] = state
+            torch.baddbmm(u_NPCV[n], w_NPCK[n], starts_NPKV[n], alpha=-1, out=values_NPCV[n])
+            update_PKV = torch.bmm(k_NPCK[n].mT, values_NPCV[n]).to(state.dtype)
+            state = torch.addcmul(update_PKV, state, last_NP11[n])
+        ctx.save_for_backward(w_NPCK, k_NPCK, last_NP11, values_NPCV, starts_NPKV)
+        return values_NPCV, starts_NPKV, state
 
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
-        (
-            q_MCK,
-            k_MCK,
-            v_MCV,
-            beta_MC1,
-            decay,
-            grown_MC1,
-            shrunk_MC1,
-            q_in_MCK,
-            k_out_MCK,
-            attention_MCC,
-            similar_MCC,
-            inverse_MCC,
-            solved_MCX,
-            values_MCV,
-            starts_MKV,
-        ) = ctx.saved_tensors
-        low, wide, shape, key_dim = q_MCK.dtype, decay.dtype, ctx.shape, k_MCK.shape[-1]
-        grad_o_MCV, grad_state_PKV = output_grads[0].to(low).flatten(0, 1), output_grads[1]
-        grad_values_MCV, after_MKV = (
-            torch.bmm(attention_MCC.mT, grad_o_MCV),
-            torch.empty_like(starts_MKV),
+        w_NPCK, k_NPCK, last_NP11, values_NPCV, starts_NPKV = ctx.saved_tensors
+        grad_values_NPCV, grad_starts_NPKV, grad_state = output_grads
+        grad_values_NPCV, after_NPKV = grad_values_NPCV.clone(), torch.empty_like(starts_NPKV)
+        for n in range(len(w_NPCK) - 1, -1, -1):
+            after_NPKV[n] = grad_state
+            grad_values_NPCV[n].baddbmm_(k_NPCK[n], after_NPKV[n])
+            grad_state = torch.addcmul(
+                grad_starts_NPKV[n].to(grad_state.dtype), grad_state, last_NP11[n]
+            ).sub_(torch.bmm(w_NPCK[n].mT, grad_values_NPCV[n]))
+        grad_last_NP11 = None
+        if ctx.needs_input_grad[3]:
+            moved_NPKV = starts_NPKV.to(grad_state.dtype) * after_NPKV
+            grad_last_NP11 = moved_NPKV.sum((-2, -1), keepdim=True)
+        grad_w_NPCK = -(grad_values_NPCV @ starts_NPKV.mT)
+        return (
+            grad_w_NPCK,
+            grad_values_NPCV,
+            values_NPCV @ after_NPKV.mT,
+            grad_last_NP11,
+            grad_state,
         )
-        grad_starts_MKV = torch.bmm(q_in_MCK.mT, grad_o_MCV).to(wide)
-        by_chunk = (
-            x.unflatten(0, shape[:2])
-            for x in (
-                solved_MCX[..., :key_dim],
-                k_out_MCK,
-                grad_values_MCV,
-                grad_starts_MKV,
-                after_MKV,
-            )
-        )
-        chunks = zip(*by_chunk, _lasts(beta_MC1, grown_MC1, shape), strict=True)
-        for w_PCK, k_PCK, grad_PCV, grad_start_PKV, after_PKV, last_P11 in reversed(list(chunks)):
-            after_PKV.copy_(grad_state_PKV)
-            grad_PCV.baddbmm_(k_PCK, after_PKV)
-            grad_state_PKV = torch.addcmul(grad_start_PKV, grad_state_PKV, last_P11)
-            grad_state_PKV.sub_(torch.bmm(w_PCK.mT, grad_PCV))
-
-        grad_w_MCK = torch.bmm(grad_values_MCV, starts_MKV.mT).neg_()
-        grad_right_MCX = torch.bmm(inverse_MCC.mT, torch.cat([grad_w_MCK, grad_values_MCV], -1))
-        grad_lower_MCC = torch.bmm(grad_right_MCX, solved_MCX.mT).to(wide).neg_()
-        grad_side_MCK, grad_v_MCV = grad_right_MCX.to(wide).split([key_dim, shape[-1]], -1)
-        k_wide_MCK, weighted_MCC = k_MCK.to(wide), grad_lower_MCC * similar_MCC
-        along_k_MC1, along_rows_MC1 = (
-            _dot(grad_side_MCK, k_wide_MCK),
-            weighted_MCC.sum(-1, keepdim=True),
-        )
-        grad_beta_MC1 = _dot(grad_v_MCV, v_MCV.to(wide)) + along_rows_MC1
-        grad_similar_MCC = grad_lower_MCC.mul_(beta_MC1).mul_(
-            lower_ones(shape[2], -1, wide, q_MCK.device)
-        )
-        grad_attention_MCC = torch.bmm(grad_o_MCV, values_MCV.mT).to(wide)
-        grad_out_MCK, grad_q_MCK = (
-            torch.bmm(values_MCV, after_MKV.mT),
-            torch.bmm(grad_o_MCV, starts_MKV.mT),
-        )
-        grad_g = None
-        if grown_MC1 is None:
-            grad_beta_MC1 += along_k_MC1
-            grad_k_MCK = torch.addcmul(grad_out_MCK, grad_side_MCK, beta_MC1)
-        else:
-            grad_similar_MCC.mul_(decay)
-            grad_beta_MC1.addcmul_(along_k_MC1, grown_MC1)
-            grad_out_MCK = grad_out_MCK.to(wide).mul_(shrunk_MC1)
-            grad_in_MCK = grad_q_MCK.to(wide).mul_(grown_MC1)
-            side_MC1, leaving_MC1 = beta_MC1 * grown_MC1, _dot(grad_out_MCK, k_wide_MCK)
-            weighted_MCC.mul_(beta_MC1).addcmul_(grad_attention_MCC, attention_MCC.to(wide))
-            total_MC1 = (
-                weighted_MCC.sum(-1, keepdim=True)
-                - weighted_MCC.sum(-2).unsqueeze(-1)
-                - leaving_MC1
-            )
-            total_MC1.addcmul_(along_k_MC1, side_MC1).add_(_dot(grad_in_MCK, q_MCK.to(wide)))
-            moved_M1 = _dot(starts_MKV.flatten(1).to(wide), after_MKV.flatten(1).to(wide))
-            total_MC1[:, -1] += leaving_MC1.sum(1) + moved_M1 * grown_MC1[:, -1]
-            grad_g = total_MC1.flip(1).cumsum(1).flip(1).unflatten(0, shape[:2])
-            grad_q_MCK, grad_k_MCK = (
-                grad_in_MCK.to(low),
-                torch.addcmul(grad_out_MCK, grad_side_MCK, side_MC1),
-            )
-        grad_attention_MCC = grad_attention_MCC.mul_(decay).to(low)
-        grad_q_MCK.baddbmm_(grad_attention_MCC, k_MCK)
-        grad_k_MCK = grad_k_MCK.to(low).baddbmm_(grad_attention_MCC.mT, q_MCK)
-        grad_k_MCK.baddbmm_((grad_similar_MCC + grad_similar_MCC.mT).to(low), k_MCK)
-        grads = (grad_q_MCK, grad_k_MCK, (grad_v_MCV * beta_MC1).to(low), grad_beta_MC1)
-        return *(x.unflatten(0, shape[:2]) for x in grads), grad_g, grad_state_PKV
-
-
-def _lasts(beta_MC1: Tensor, grown_MC1: Tensor | None, shape: torch.Size) -> Tensor:
-    """[N, P, 1, 1], or [N, 1, 1, 1]: by what a chunk's last token has decayed the state before the
-    chunk.
-    """
-    if grown_MC1 is None:
-        return beta_MC1.new_ones(shape[0], 1, 1, 1)
-    return grown_MC1[:, -1:].unflatten(0, shape[:2])
-
-
-def _dot(x: Tensor, y: Tensor) -> Tensor:
-    """Over the last dimension, which is kept."""
-    return torch.linalg.vecdot(x, y).unsqueeze(-1)

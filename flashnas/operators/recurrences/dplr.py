@@ -29,10 +29,10 @@ from flashnas.operators.recurrences.chunks import (
     lower_ones,
     matrix_scan,
     scores_by_halves,
+    solve_unit_lower,
     steep,
     to_chunks,
     token_by_token,
-    unit_lower_inverse,
 )
 
 MAX_CHUNK = 32
@@ -124,18 +124,16 @@ def dplr_chunked(
     effect = torch.cat([seen_NPCE, out_NPWCK.flatten(2, 3).mT], -2)
     q_NPCK, a_NPCK = grown_readers_NP2CK.unbind(2)
     if b_BTHK is None:
-        both = effect @ (
-            unit_lower_inverse(-read_NPCE) @ torch.cat([a_NPCK, v_NPCV], -1)
-        )  # [N, P, C + K, X]
+        # [N, P, C + K, X]
+        both = effect @ solve_unit_lower(-read_NPCE, torch.cat([a_NPCK, v_NPCV], -1))
         on_state, fixed = both.split(sizes, -1)
     else:
         (read_b_NPCC, read_k_NPCC), (effect_b, effect_k) = (
             read_NPCE.chunk(2, -1),
             effect.chunk(2, -1),
         )
-        both = effect_b @ (
-            unit_lower_inverse(-read_b_NPCC) @ torch.cat([a_NPCK, read_k_NPCC @ v_NPCV], -1)
-        )
+        right_NPCX = torch.cat([a_NPCK, read_k_NPCC @ v_NPCV], -1)
+        both = effect_b @ solve_unit_lower(-read_b_NPCC, right_NPCX)
         on_state, fixed = both.split(sizes, -1)
         fixed = fixed + effect_k @ v_NPCV
     seen_state_NPCK, moved_NPKK = on_state.split([chunk, key_dim], -2)

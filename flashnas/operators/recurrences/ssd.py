@@ -6,16 +6,13 @@ S <- exp(g) S + k v^T;    o = S^T q           (C is q, B is k, dt x is v; arXiv 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashnas.operators.parts import LOG2_E
 from flashnas.operators.recurrences.chunks import (
     chunk_length,
-    decay_differences_base2,
+    decayed,
     diagonal_scan,
     token_by_token,
 )
@@ -73,7 +70,7 @@ def ssd_chunked(
     total_MCR = g_MCR.cumsum(1)
     grown_MCR1 = total_MCR.exp().unsqueeze(-1)
     shrunk_MCR1 = (total_MCR[:, -1:] - total_MCR).exp().unsqueeze(-1)
-    weights_MRCC = _Weights.apply(torch.bmm(q_MCK, k_MCK.mT), total_MCR.mT)
+    (weights_MRCC,) = decayed(total_MCR.mT, torch.bmm(q_MCK, k_MCK.mT))
     inside_MRCV = weights_MRCC @ v_MCRV.transpose(1, 2).to(low).contiguous()
     v_out_MCX = (v_MCRV * shrunk_MCR1).to(low).flatten(2)
     update_MKRV = torch.bmm(k_MCK.mT, v_out_MCX).to(wide).unflatten(-1, values)
@@ -88,24 +85,6 @@ def ssd_chunked(
     o_BNCGRV = o_MCRV.unflatten(0, sizes).transpose(2, 3)
     o_BTHV = o_BNCGRV.reshape(batch, tokens + padding, heads, value_dim)[:, :tokens]
     return o_BTHV, state_BGKRV.transpose(2, 3).reshape(state_BHKV.shape)
-
-
-class _Weights(torch.autograd.Function):
-    """scores [M, C, C], total [M, R, C] -> scores x exp(total_i - total_j) for j <= i, else 0."""
-
-    @staticmethod
-    def forward(ctx: Any, scores_MCC: Tensor, total_MRC: Tensor) -> Tensor:
-        decay_MRCC = decay_differences_base2(total_MRC * LOG2_E)
-        ctx.save_for_backward(scores_MCC, decay_MRCC)
-        return (scores_MCC.unsqueeze(1) * decay_MRCC).to(scores_MCC.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad_MRCC: Tensor) -> tuple[Tensor, Tensor]:
-        scores_MCC, decay_MRCC = ctx.saved_tensors
-        weighted_MRCC = grad_MRCC * decay_MRCC
-        grad_scores_MCC = weighted_MRCC.sum(1).to(scores_MCC.dtype)
-        inside_MRCC = weighted_MRCC.mul_(scores_MCC.unsqueeze(1))
-        return grad_scores_MCC, inside_MRCC.sum(-1) - inside_MRCC.sum(-2)
 
 
 def ssd_scan(
