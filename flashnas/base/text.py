@@ -84,7 +84,7 @@ def printable(text: object) -> str:
 def duration(seconds: Any, decimals: int = 0) -> str:
     """`45 s`, `3 min 20 s`, `2 h 05 min`; `decimals` of the seconds are shown below a minute. An en
     dash for a number that is not known."""
-    if not known(seconds):
+    if not is_number(seconds):
         return MISSING
     if round(seconds, decimals) < 60:
         return f"{seconds:.{decimals}f} s"
@@ -186,14 +186,14 @@ def tokens_text(tokens: float) -> str:
 # -- numbers to read --------------------------------------------------------------------------------
 
 
-def known(value: Any) -> TypeGuard[float]:
+def is_number(value: Any) -> TypeGuard[float]:
     """True for a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def number(value: Any, digits: int = 4, unit: str = "") -> str:
     """`12,345 ms`; an en dash for a number that is not known."""
-    if not known(value):
+    if not is_number(value):
         return MISSING
     text = f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
     return f"{text} {unit}".rstrip()
@@ -201,12 +201,12 @@ def number(value: Any, digits: int = 4, unit: str = "") -> str:
 
 def fixed(value: Any, digits: int = 3) -> str:
     """`4.389`; an en dash for a number that is not known."""
-    return f"{value:.{digits}f}" if known(value) else MISSING
+    return f"{value:.{digits}f}" if is_number(value) else MISSING
 
 
 def parameters(value: Any) -> str:
     """`0.964 B`, `87.1 M` parameters."""
-    if not known(value):
+    if not is_number(value):
         return MISSING
     return f"{value / 1e9:.3f} B" if value >= 1e8 else f"{value / 1e6:.1f} M"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flashnas
-from flashnas.base.text import INTERVAL_90, MISSING, fixed, known, number, printable
+from flashnas.base.text import INTERVAL_90, MISSING, fixed, is_number, number, printable
 from flashnas.runs.run import RecordedRun
 from flashnas.runs.trained import ModelEvaluation, search_of
 from flashnas.search.trial import Trial
@@ -130,7 +130,7 @@ def _latency(run: RecordedRun, entry: Trial, vocab: int) -> str:
             ("prompt_tokens", "tokens in"),
             ("generated_tokens", "tokens out"),
         )
-        if known(workload.get(key))
+        if is_number(workload.get(key))
     )
     text = f"{number(figures.get('latency_ms'))} ms for {workload.get('name') or 'the workload'} ({shape})"
     if table:
@@ -142,7 +142,7 @@ def _latency(run: RecordedRun, entry: Trial, vocab: int) -> str:
             f" interval {number(figures.get('lower_ms'))} to {number(figures.get('upper_ms'))} ms; sources: "
             + ", ".join(f"{share:.0%} {name}" for name, share in entry.sources.items())
         )
-    if known(figures.get("measured_ms")):
+    if is_number(figures.get("measured_ms")):
         text += f"; measured on the device: {number(figures['measured_ms'])} ms"
     if vocab != (searched := getattr(entry.architecture, "vocab", vocab)):
         text += f"; with a vocabulary of {searched:,}"
@@ -151,11 +151,11 @@ def _latency(run: RecordedRun, entry: Trial, vocab: int) -> str:
 
 def _losses(run: RecordedRun, entry: Trial) -> str:
     figures, tokens = entry.figures, run.entry("proxy", "tokens")
-    length = f" of {tokens:,} tokens" if known(tokens) else ""
+    length = f" of {tokens:,} tokens" if is_number(tokens) else ""
     text = "nothing was trained in the search"
-    if known(loss := figures.get("loss")):
+    if is_number(loss := figures.get("loss")):
         text = f"short training{length}: {fixed(loss, 3)} nats per token (one seed)"
-    if known(sd := figures.get("full_loss_sd")):
+    if is_number(sd := figures.get("full_loss_sd")):
         text += (
             f"; 90 % interval of the full loss to expect: ± {fixed(INTERVAL_90 * sd, 3)} to the"
             " plain transformer of its size"

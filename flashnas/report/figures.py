@@ -12,7 +12,7 @@ import pandas as pd
 
 from flashnas.architecture.folding import kinds
 from flashnas.base.errors import RunError
-from flashnas.base.text import counted, known, names_text, number, one_of, tokens_text
+from flashnas.base.text import counted, is_number, names_text, number, one_of, tokens_text
 from flashnas.report.drawing import (
     BUDGET,
     FAINT,
@@ -187,7 +187,7 @@ def latency_figure(run: RecordedRun, narrow: bool = False) -> Plot:
     bounded = [
         (names.index(entry.name), *(entry.figures[bound] for bound in bounds))
         for entry in run.front
-        if entry.name in names and all(known(entry.figures.get(bound)) for bound in bounds)
+        if entry.name in names and all(is_number(entry.figures.get(bound)) for bound in bounds)
     ]
     if bounded:
         keys.append(key("lower to upper bound", INK, "|", linestyle="-", markeredgecolor=INK))
@@ -245,7 +245,7 @@ def latency_parts(run: RecordedRun) -> pd.DataFrame:
         for finalist in run.front
         for operator in sorted(finalist.operators_ms, key=operator_order)
         for source, ms in finalist.operators_ms[operator].items()
-        if known(ms) and ms > 0
+        if is_number(ms) and ms > 0
     ]
     frame = pd.DataFrame(parts, columns=["finalist", "operator", "source", "ms"])
     frame = frame.astype({"ms": float})  # also without rows
@@ -311,7 +311,7 @@ def curves_figure(run: RecordedRun, narrow: bool = False) -> Plot:
 
 def _loss_range(curves: Iterable[Sequence[Any]], start: float) -> tuple[float, float]:
     """What holds the curves from `start` tokens on."""
-    values = [y for curve in curves for x, y in curve if x >= start and known(y)] or [0.0, 1.0]
+    values = [y for curve in curves for x, y in curve if x >= start and is_number(y)] or [0.0, 1.0]
     low, high = min(values), max(values)
     return low - 0.06 * ((high - low) or 1), high + 0.04 * ((high - low) or 1)
 

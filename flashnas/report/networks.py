@@ -10,7 +10,7 @@ import pandas as pd
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.folding import compressed, parsed
-from flashnas.base.text import counted, known, printable
+from flashnas.base.text import counted, is_number, printable
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import point
 from flashnas.search.pareto import non_dominated
@@ -174,7 +174,7 @@ def counts_line(run: RecordedRun) -> str:
 def tokens_words(run: RecordedRun) -> str:
     """`trained 1,572,864 tokens`; empty without a training."""
     tokens = run.entry("totals", "tokens")
-    return f"trained {tokens:,.0f} tokens" if known(tokens) and tokens else ""
+    return f"trained {tokens:,.0f} tokens" if is_number(tokens) and tokens else ""
 
 
 def misses(run: RecordedRun) -> list[str]:

@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from flashnas.architecture.folding import compressed, mixers_by_use
 from flashnas.base.text import (
     INTERVAL_90,
-    known,
+    is_number,
     number,
     parameters,
     with_interval,
@@ -360,15 +360,15 @@ def _hover(plane: Plane, row: Any, folded: bool) -> str:
         words = "published model, with the vocabulary of the space"
         return f"{row.text}\n{words}\n{full_loss}\nlatency {number(row.x, 4, unit)}"
     bounds = ""
-    if known(row.lower_ms) and known(row.upper_ms):
+    if is_number(row.lower_ms) and is_number(row.upper_ms):
         bounds = f" (90 %: {number(row.lower_ms)} to {number(row.upper_ms)})"
-    lines, full = [row.name], known(row.full_loss)
-    if full and known(row.reach):
+    lines, full = [row.name], is_number(row.full_loss)
+    if full and is_number(row.reach):
         lines.append(full_loss)
     if full:
         recall = with_interval(row.expected_recall, row.expected_recall_sd, 2)
         lines.append(f"recall {recall} to a transformer")
-    if known(row.loss) or not full:
+    if is_number(row.loss) or not full:
         name, bits = "short loss" if full else "loss", number(row.bits_per_byte)
         lines.append(f"{name} {number(row.loss)} nats/token · {bits} bits/byte")
     lines += [

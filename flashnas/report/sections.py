@@ -7,7 +7,16 @@ from typing import Any
 
 from markupsafe import Markup
 
-from flashnas.base.text import MISSING, counted, duration, flat, known, number, signed, tokens_text
+from flashnas.base.text import (
+    MISSING,
+    counted,
+    duration,
+    flat,
+    is_number,
+    number,
+    signed,
+    tokens_text,
+)
 from flashnas.report.answer import next_commands, reasons_of, statements
 from flashnas.report.drawing import (
     SOFT,
@@ -88,7 +97,7 @@ def result_sentence(run: RecordedRun) -> str:
         start = "The search has ended without a front"
     else:
         start = "The search has not ended. What follows is of the networks so far"
-    scored = [entry for entry in run.front if known(entry.loss) and known(entry.latency_ms)]
+    scored = [entry for entry in run.front if is_number(entry.loss) and is_number(entry.latency_ms)]
     if run.ranks_full or not scored:
         return f"{start}; {counts_line(run)}.{ended}"
     factor, unit = latency_unit(run)
@@ -110,7 +119,7 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
         return [
             formats[name].format(value)
             for name, value in values.items()
-            if known(value) and value > 0
+            if is_number(value) and value > 0
         ]
 
     mode, calibration = entry("table", "mode"), entry("table", "calibration")
@@ -137,7 +146,7 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
     yield "Budget", ", ".join(limits) or "none", confidence
     if run.further_objectives or run.ranks_full:
         planned, detail = entry("scorer", "train_tokens"), ""
-        if known(planned) and planned >= 1:
+        if is_number(planned) and planned >= 1:
             detail = f"of a full training on {tokens_text(planned)} tokens"
         yield "Objectives", ", ".join(map(title_of, run.objectives)), detail
     yield "Space", entry("space", "name"), ""
@@ -186,7 +195,7 @@ def finalists(run: RecordedRun) -> str:
     kinds = {spec.kind for network in networks for spec in network.operators}
     colours = {kind: operator_colour(kind) for kind in sorted(kinds, key=operator_order)}
     measured = ""
-    if any(known(entry.figures.get("measured_ms")) for entry in run.front):
+    if any(is_number(entry.figures.get("measured_ms")) for entry in run.front):
         over = "".join(misses(run)) or "every one keeps its budgets"
         measured = f" Measured: the whole model, timed on the device. {over[0].upper()}{over[1:]}."
     return render(

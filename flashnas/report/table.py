@@ -14,7 +14,7 @@ from flashnas.base.text import (
     MISSING,
     columns,
     fixed,
-    known,
+    is_number,
     number,
     parameters,
     printable,
@@ -64,11 +64,11 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[Column]:
         return lambda entry: text(entry.figures.get(name))
 
     def some(name: str) -> bool:
-        return any(known(entry.figures.get(name)) for entry in shown)
+        return any(is_number(entry.figures.get(name)) for entry in shown)
 
     def time(entry: Shown, name: str) -> str:
         value = entry.figures.get(name)
-        return fixed(value * factor if known(value) else None, 2)
+        return fixed(value * factor if is_number(value) else None, 2)
 
     def bounds(entry: Shown) -> str:
         lower, upper = time(entry, "lower_ms"), time(entry, "upper_ms")
@@ -148,7 +148,7 @@ def _number(entry: Shown) -> str:
 
 def _exceeds(run: RecordedRun, entry: Shown) -> bool:
     upper = entry.figures.get("upper_ms")
-    return run.budget_ms is not None and known(upper) and upper > run.budget_ms
+    return run.budget_ms is not None and is_number(upper) and upper > run.budget_ms
 
 
 def _full_loss(run: RecordedRun, entry: Shown) -> str:
@@ -157,19 +157,19 @@ def _full_loss(run: RecordedRun, entry: Shown) -> str:
     """
     difference = entry.figures.get("full_loss_difference")
     sd = entry.figures.get("full_loss_difference_sd")
-    if known(difference) and known(sd):
+    if is_number(difference) and is_number(sd):
         chosen = run.answer is not None and entry.hash == run.answer.recommended
         return "0" if chosen else with_interval(difference, sd)
-    values = [value for e in run.front if known(value := e.figures.get("full_loss"))]
+    values = [value for e in run.front if is_number(value := e.figures.get("full_loss"))]
     value = entry.figures.get("full_loss")
-    return signed(value - min(values)) if known(value) else MISSING
+    return signed(value - min(values)) if is_number(value) else MISSING
 
 
 def _recall(entry: Shown) -> str:
     recall, sd = (entry.figures.get(f"expected_recall{end}") for end in ("", "_sd"))
-    if not known(recall):
+    if not is_number(recall):
         return MISSING
-    return with_interval(recall, sd, 2) if known(sd) else signed(recall, 2)
+    return with_interval(recall, sd, 2) if is_number(sd) else signed(recall, 2)
 
 
 def _origin(entry: Shown) -> str:

@@ -1,4 +1,6 @@
-"""Atomic files and folders, locks, torn lines, errors of the disk."""
+"""Files, folders and locks after crashes; threads and signals of a process."""
+
+from __future__ import annotations
 
 import errno
 import os
@@ -11,15 +13,20 @@ import pytest
 from flashnas.base import system as files
 from flashnas.base.errors import RunError
 from flashnas.base.system import (
+    THREAD_VARIABLES,
     atomic_file,
     atomic_folder,
     complete_lines,
     disk_errors,
     drop_torn_line,
     hold_lock,
+    limit_threads,
     recover_folder,
     replace_folder,
     system_error,
+    terminate_as_interrupt,
+    uninterrupted,
+    usable_cores,
     write_atomic,
 )
 
@@ -212,3 +219,73 @@ def test_errors_of_the_disk_become_one_line():
     with pytest.raises(RunError, match=r"^another$"), disk_errors("out", RunError):
         raise RunError("another")
     assert system_error(ValueError("no number")) is None
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"), [(False, ["3", "3", "3", "3"]), (True, ["8", "3", "3", "3"])]
+)
+def test_a_limit_reaches_every_library_and_may_keep_what_the_user_set(monkeypatch, keep, expected):
+    for name in THREAD_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    limit_threads(3, keep=keep)
+    assert [os.environ[name] for name in THREAD_VARIABLES] == expected
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
+def test_malloc_settings_are_taken_in_a_process_of_their_own():
+    code = "from flashnas.base.system import keep_memory; print(keep_memory())"
+    printed = subprocess.check_output([sys.executable, "-c", code], text=True).strip()
+    assert printed == str("glibc" in os.confstr("CS_GNU_LIBC_VERSION"))
+
+
+@pytest.mark.parametrize("block", [uninterrupted, terminate_as_interrupt])
+def test_an_interrupt_while_handlers_are_set_leaves_the_ones_that_were_there(monkeypatch, block):
+    numbers, really = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.signal
+    before = [signal.getsignal(number) for number in numbers]
+
+    def set_and_interrupt(number, handler):
+        really(number, handler)
+        monkeypatch.setattr(signal, "signal", really)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(signal, "signal", set_and_interrupt)
+    with pytest.raises(KeyboardInterrupt), block():
+        pass
+    after = [signal.getsignal(number) for number in numbers]
+    for number, handler in zip(numbers, before, strict=True):
+        really(number, handler)
+    assert after == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupt_waits_for_the_end_of_a_write(number):
+    done = []
+
+    def write():
+        with terminate_as_interrupt():
+            with uninterrupted():
+                os.kill(os.getpid(), number)
+                done.append("written")
+            done.append("never reached")
+
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done == ["written"]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_affinity_bounds_the_cores():
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(before)})
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, before)
+    assert usable_cores() <= len(before)
