@@ -141,7 +141,7 @@ class Calibration:
     def text(self) -> str:
         """For the line that says what an estimate rests on."""
         if self.name == OWN:
-            return "no calibration to whole models"
+            return "by its rows alone"
         return f"calibration {self.name}" + (
             f" borrowed from {self.borrowed}" if self.borrowed else ""
         )

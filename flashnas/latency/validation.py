@@ -283,7 +283,8 @@ class Certificate:
         architectures."""
         where = f"{table.path}: table {table.name}"
         command = f"flashnas validate --table {table.path} --space {space_name} --workload {workload.name}"
-        entry = find(table, workload, space_hash)
+        same = key(table, workload, space_hash).items()
+        entry = next((e for e in table.meta.get(VALIDATIONS, ()) if same <= e.items()), None)
         if entry is None:
             raise TableError(
                 f"{where} has no validation of space {space_name!r} and workload"
@@ -343,18 +344,6 @@ class Certificate:
         return [
             Budget(budget.metric, budget.limit / self._factor(budget.metric)) for budget in budgets
         ]
-
-
-def find(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, Any] | None:
-    """The validation of the table's mode for this workload and space, or None."""
-    return next(
-        (
-            dict(entry)
-            for entry in table.meta.get(VALIDATIONS, ())
-            if key(table, workload, space_hash).items() <= entry.items()
-        ),
-        None,
-    )
 
 
 def key(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def test_a_table_without_constants_answers_by_its_rows_and_says_so(tiny_table):
     assert {model.estimate(SMALL).latency_ms for model in by_name} == {
         rows.estimate(SMALL).latency_ms
     }
-    assert by_name[0].calibration.text == "no calibration to whole models"
+    assert by_name[0].calibration.text == "by its rows alone"
     assert by_name[0].estimate(SMALL).calibration == "own"
     with pytest.raises(ConfigError, match="calibration must be one of engine, paper; got 'vllm'"):
         LatencyModel(tiny_table, STEP, calibration="vllm")
