@@ -23,12 +23,12 @@ MODELS = "models"  # folder: weights of the layout of each budget
 @dataclass(frozen=True, eq=False)
 class Finalist:
     """A layout that was measured on fresh text. save_ms: of the budget that it answers; None: it is
-    there to check the predictions. most_lost: share of the recall that it was allowed to lose."""
+    there to check the predictions. recall_floor: share of the recall that it was to keep."""
 
     layout: Layout
     ms: float
     save_ms: float | None
-    most_lost: float
+    recall_floor: float
     predicted: LayoutPrediction
     measured: LayoutScore
 
@@ -101,10 +101,10 @@ class ConversionResult:
                     "saved_ms": choice.saved_ms,
                     "kl": float(np.mean(kl)),
                     "kl_error": _error(list(kl)),
-                    "recall_lost": float(np.mean(lost)) if len(lost) else 0.0,
+                    "recall": float(np.mean(recalled)) if len(recalled) else 1.0,
                 }
-                for choice, kl, lost in zip(
-                    self.singles.choices, self.singles.kl, self.singles.lost, strict=True
+                for choice, kl, recalled in zip(
+                    self.singles.choices, self.singles.kl, self.singles.recalled, strict=True
                 )
             ],
             "finalists": [
@@ -132,7 +132,7 @@ class ConversionResult:
             "budget_ms": self.times.milliseconds(()) - (finalist.save_ms or 0.0),
             "latency_ms": finalist.ms,
             "layout": finalist.key,
-            "recall_floor": max(0.0, 1 - finalist.most_lost),
+            "recall_floor": finalist.recall_floor,
             "weights": str(self.config.out / MODELS / self.name_of(finalist)),
             "layers": self.verdicts[finalist.key],
             "evenly_spaced": _compared(finalist, even),

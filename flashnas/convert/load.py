@@ -40,11 +40,6 @@ class Conversion:
     def measure(self, draw: int, layout: Layout) -> LayoutScore:
         return self.measurements.get(draw, layout, lambda: self.student(draw))
 
-    @property
-    def most_lost(self) -> float:
-        """Of the recall; infinite where it does not count."""
-        return 1 - self.config.recall if self.config.recall else float("inf")
-
 
 def load_conversion(config: ConvertConfig, note: Note) -> Conversion:
     """Read the model, the times and the text, and say what each change saves."""

@@ -23,6 +23,7 @@ from flashnas.convert.select import (
     SingleScores,
     cheapest,
     fit_law,
+    most_lost,
     placed,
     random_layouts,
     verdicts,
@@ -112,8 +113,8 @@ def measure_finalists(
     count, most = conversion.config.finalists, max(conversion.saves_ms)
     layouts: dict[str, tuple[Layout, float | None, float]] = {}
     for save_ms in conversion.saves_ms:
-        layout, allowed = choose(conversion, singles, law, save_ms)
-        layouts.setdefault(key_of(layout), (layout, save_ms, allowed))
+        layout, floor = choose(conversion, singles, law, save_ms)
+        layouts.setdefault(key_of(layout), (layout, save_ms, floor))
     between = count - len(layouts)
     others = [
         choose(conversion, singles, law, most * (n + 1) / (between + 1))[0] for n in range(between)
@@ -121,15 +122,15 @@ def measure_finalists(
     others += random_layouts(singles, (FOLLOWING * most, most), count, conversion.config.seed + 1)
     for layout in others:
         if len(layouts) < count:
-            layouts.setdefault(key_of(layout), (layout, None, conversion.most_lost))
+            layouts.setdefault(key_of(layout), (layout, None, 0.0))
     found = []
-    for number, (layout, answers_ms, allowed) in enumerate(layouts.values()):
+    for number, (layout, answers_ms, floor) in enumerate(layouts.values()):
         found.append(
             Finalist(
                 layout=layout,
                 ms=conversion.times.milliseconds(layout),
                 save_ms=answers_ms,
-                most_lost=allowed,
+                recall_floor=floor,
                 predicted=law.predict(singles, layout),
                 measured=conversion.measure(FRESH, layout),
             )
@@ -141,26 +142,26 @@ def measure_finalists(
 def choose(
     conversion: Conversion, singles: SingleScores, law: SetLaw, save_ms: float
 ) -> tuple[Layout, float]:
-    """The layout of the lowest expected KL that saves so much, and how much recall it may lose:
-    what the user allows, or where no layout keeps that, the next tenth that one keeps. Savings add
-    up nearly: where the times of the whole network say that too little is saved, more is asked for.
-    """
+    """The layout of the lowest expected KL that saves so much, and the share of the recall that it
+    was to keep: what the user asks for, or where no layout keeps that, the next tenth that one
+    keeps. Savings add up nearly: where the times of the whole network say that too little is saved,
+    more is asked for."""
     kl, lost = singles.means
-    full_ms, asked, allowed = conversion.times.milliseconds(()), save_ms, conversion.most_lost
+    full_ms, asked, floor = conversion.times.milliseconds(()), save_ms, conversion.config.recall
     while True:
-        layout = cheapest(conversion.choices, kl, law.slope * lost, asked, allowed)
-        if layout is None and np.isinf(allowed):
+        layout = cheapest(conversion.choices, kl, law.slope * lost, asked, most_lost(floor))
+        if layout is None and not floor:
             raise BudgetError(
                 f"convert.budget_ms: no layout takes at most {full_ms - save_ms:,.0f} ms"
             )
         if layout is None:
-            allowed = allowed + 0.1 if allowed < 0.9 else float("inf")
+            floor = max(round(floor - 0.1, 9), 0.0)
         elif (
             missing := conversion.times.milliseconds(layout) - full_ms + save_ms
         ) > 1e-9 * full_ms:
             asked += missing
         else:
-            return layout, allowed
+            return layout, floor
 
 
 def answer_of(
@@ -178,7 +179,11 @@ def answer_of(
         if finalist.save_ms is None:
             continue
         sure[finalist.key] = verdicts(
-            singles, finalist.layout, finalist.save_ms, finalist.most_lost, law.slope
+            singles,
+            finalist.layout,
+            finalist.save_ms,
+            most_lost(finalist.recall_floor),
+            law.slope,
         )
         generator = np.random.default_rng(config.seed)
         others = [placed(conversion.choices, finalist.layout, None)]

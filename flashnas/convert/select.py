@@ -23,38 +23,36 @@ STEPS, RECALL_STEPS = 2000, 40  # of milliseconds and of recall, by which the ch
 RESAMPLES = 100
 DECIDED = 0.9  # share of resamples that choose the same
 LEAST_KL = 1e-5  # nats; below it a change is free
+LEAST_RECALL = 0.02  # share that is left where nothing is recalled, so that it has a logarithm
 
 
 @dataclass(frozen=True, eq=False)
 class SingleScores:
-    """The single changes. choices [C]; kl [C, N]: of each document; lost [C, P]: recall that is
-    lost, of each prompt."""
+    """The single changes. choices [C]; kl [C, N]: of each document; recalled [C, P]: the share of
+    the teacher's recall that is left, of each prompt."""
 
     choices: Sequence[Choice]
     kl: np.ndarray
-    lost: np.ndarray
+    recalled: np.ndarray
 
     @classmethod
     def of(cls, choices: Sequence[Choice], measured: Sequence[LayoutScore]) -> SingleScores:
         return cls(
             choices,
             np.array([entry.kl for entry in measured]),
-            1 - np.array([entry.recalled for entry in measured]).reshape(len(measured), -1),
+            np.array([entry.recalled for entry in measured]).reshape(len(measured), -1),
         )
 
     def resampled(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Means [C] of KL and lost recall over documents and prompts, drawn with replacement."""
-        kl = self.kl[:, generator.integers(self.kl.shape[1], size=self.kl.shape[1])].mean(1)
-        if not self.lost.shape[1]:
-            return kl, np.zeros(len(kl))
-        prompts = generator.integers(self.lost.shape[1], size=self.lost.shape[1])
-        return kl, self.lost[:, prompts].mean(1)
+        """`means` over documents and prompts that are drawn with replacement."""
+        documents = generator.integers(self.kl.shape[1], size=self.kl.shape[1])
+        prompts = generator.integers(max(self.recalled.shape[1], 1), size=self.recalled.shape[1])
+        return self.kl[:, documents].mean(1), log_lost(self.recalled[:, prompts])
 
     @property
     def means(self) -> tuple[np.ndarray, np.ndarray]:
-        """[C] of KL and of lost recall."""
-        lost = self.lost.mean(1) if self.lost.shape[1] else np.zeros(len(self.kl))
-        return self.kl.mean(1), lost
+        """[C] of KL, and `log_lost`."""
+        return self.kl.mean(1), log_lost(self.recalled)
 
     @property
     def agreement(self) -> float:
@@ -66,6 +64,19 @@ class SingleScores:
         """The places of a layout's choices."""
         keys = {choice.key: row for row, choice in enumerate(self.choices)}
         return [keys[choice.key] for choice in layout]
+
+
+def log_lost(recalled: np.ndarray) -> np.ndarray:
+    """Minus the logarithm of the mean share of recall that is left [.., P] -> [..]; of a set of
+    changes, whose shares multiply, these add up. 0 without prompts."""
+    if not recalled.size:
+        return np.zeros(recalled.shape[:-1])
+    return -np.log(np.clip(recalled.mean(-1), LEAST_RECALL, 1))
+
+
+def most_lost(recall: float) -> float:
+    """What `log_lost` may add up to for a share of the recall; infinite for 0."""
+    return -float(np.log(recall)) if recall else float("inf")
 
 
 def cheapest(
@@ -80,9 +91,9 @@ def cheapest(
     Exact up to STEPS of the milliseconds, rounded down, and RECALL_STEPS of the recall, rounded.
 
     Args:
-        kl, lost: of each choice [C].
+        kl, lost: of each choice [C]; lost as `log_lost`.
         save_ms: milliseconds to save at least.
-        most_lost: sum of lost recall at most; infinite: recall does not count.
+        most_lost: sum of these at most; infinite: recall does not count.
 
     Returns:
         None where no layout saves that much.
@@ -139,8 +150,8 @@ class LayoutPrediction:
 
 @dataclass(frozen=True)
 class SetLaw:
-    """log KL of a set = offset + power x log of the sum of its changes; lost recall = slope x the
-    sum of theirs. kl_sd: of the logarithm, of sets that the law has not seen; document_sd: of the
+    """log KL of a set = offset + power x log of the sum of its changes; log of the recall that is
+    left = slope x the sum of theirs. kl_sd: of the logarithm, of sets that the law has not seen; document_sd: of the
     logarithm of a mean over documents. recall_sd: of the share."""
 
     offset: float
@@ -157,7 +168,7 @@ class SetLaw:
         log_kl = self.offset + self.power * np.log(max(kl[rows].sum(), LEAST_KL))
         # the singles and the fresh documents are different draws
         half = INTERVAL_90 * np.hypot(self.kl_sd, np.sqrt(2) * self.document_sd)
-        recall = 1 - self.slope * max(float(lost[rows].sum()), 0.0)
+        recall = float(np.exp(-self.slope * lost[rows].sum()))
         wide = INTERVAL_90 * self.recall_sd
         return LayoutPrediction(
             *np.exp([log_kl, log_kl - half, log_kl + half]).tolist(),
@@ -178,16 +189,16 @@ def fit_law(
     leverage = np.einsum("nk,kn->n", features, hat)
     unseen = (y - features @ [offset, power]) / (1 - leverage)
     noise = [float(np.std(entry.kl, ddof=1) / np.mean(entry.kl)) for entry in measured]
-    drops = np.array([max(lost[rows].sum(), 0.0) for rows in sums])
-    gone = 1 - np.array([np.mean(entry.recalled) if entry.recalled else 1.0 for entry in measured])
-    slope = float(drops @ gone / (drops @ drops)) if drops.any() else 1.0
+    losses = np.array([lost[rows].sum() for rows in sums])
+    found = np.array([log_lost(np.array(entry.recalled)) for entry in measured])
+    slope = float(losses @ found / (losses @ losses)) if losses.any() else 1.0
     return SetLaw(
         offset=float(offset),
         power=max(float(power), 0.01),
         kl_sd=float(np.sqrt(np.mean(unseen**2))),
         document_sd=float(np.median(noise) / np.sqrt(scores.kl.shape[1])),
         slope=slope,
-        recall_sd=float(np.sqrt(np.mean((gone - np.minimum(slope * drops, 1)) ** 2))),
+        recall_sd=float(np.sqrt(np.mean((np.exp(-found) - np.exp(-slope * losses)) ** 2))),
         sets=len(layouts),
     )
 

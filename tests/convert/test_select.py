@@ -63,7 +63,7 @@ def law_and_scores(power, noise, sets=40):
     generator = np.random.default_rng(0)
     choices = [Choice(layer, "none", None, 10.0) for layer in range(20)]
     kl = generator.exponential(0.1, (20, 1)) * np.ones((1, 8))
-    scores = SingleScores(choices, kl, np.zeros((20, 4)))
+    scores = SingleScores(choices, kl, np.ones((20, 4)))
     layouts, measured = [], []
     for _ in range(sets):
         rows = sorted(generator.choice(20, generator.integers(1, 9), replace=False))
@@ -86,10 +86,24 @@ def test_the_law_of_sets_is_found_and_its_interval_holds_nine_of_ten_new_sets():
     assert 0.8 < np.mean(inside) < 0.98
 
 
+def test_shares_of_recall_multiply_and_one_layer_can_take_all_of_it():
+    choices = [Choice(layer, "none", None, 10.0) for layer in range(4)]
+    recalled = np.array([[0.9], [0.8], [0.0], [1.0]])
+    scores = SingleScores(choices, np.full((4, 8), 0.1), recalled)
+    sets = [(0, 1), (0, 2), (1, 3), (0, 1, 3)]
+    layouts = [tuple(choices[row] for row in rows) for rows in sets]
+    left = [float(np.prod(recalled[list(rows)])) for rows in sets]
+    measured = [LayoutScore([0.2] * 7 + [0.21], [0.0] * 8, [share]) for share in left]
+    law = fit_law(scores, layouts, measured)
+    assert law.slope == pytest.approx(1, abs=0.05)
+    assert law.predict(scores, layouts[0]).recall == pytest.approx(0.72, abs=0.02)
+    assert law.predict(scores, layouts[1]).recall < 0.05
+
+
 def test_a_layer_whose_documents_disagree_is_undecided():
     choices = [Choice(layer, "none", None, 10.0) for layer in range(3)]
     kl = np.array([[0.01] * 8, [0.3, 0.1] * 4, [0.1, 0.3] * 4])
-    scores = SingleScores(choices, kl, np.zeros((3, 4)))
+    scores = SingleScores(choices, kl, np.ones((3, 4)))
     layout = cheapest(choices, *scores.means, 20.0, np.inf)
     sure = {entry["layer"]: entry for entry in verdicts(scores, layout, 20.0, np.inf, 1.0)}
     assert sure[0] == {"layer": 0, "chosen": "none", "shares": {"none": 1.0}, "decided": True}
