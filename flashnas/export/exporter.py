@@ -139,15 +139,7 @@ def export_network(
         name for name in dict.fromkeys(packages) if importlib.util.find_spec(name) is None
     ]:
         raise _needs(target, missing)
-    chosen = {name: value for name, value in options.items() if value not in (False, None)}
-    for name in chosen:
-        if name not in exporter.options:
-            having = [other for other in EXPORTS if name in EXPORTS[other].options]
-            raise ExportError(
-                f"--{name.replace('_', '-')} is for --to {' or '.join(having)}"
-                if having
-                else one_of(f"an option of --to {target}", name, exporter.options)
-            )
+    chosen = _chosen(options, target)
     if dtype not in exporter.dtypes:
         raise ExportError(
             f"--dtype {dtype} is not for --to {target}"
@@ -175,6 +167,20 @@ def export_network(
         loading = exporter.loading.replace("{name}", out.name)
         write_synced(fresh / CARD, model_card(report, loading, exporter.library, source))
     return report
+
+
+def _chosen(options: Mapping[str, bool | str | None], target: str) -> dict[str, bool | str]:
+    """The options that are set; ExportError for one that the format does not have."""
+    chosen = {name: value for name, value in options.items() if value not in (False, None)}
+    for name in chosen:
+        if name not in EXPORTS[target].options:
+            having = [other for other in EXPORTS if name in EXPORTS[other].options]
+            raise ExportError(
+                f"--{name.replace('_', '-')} is for --to {' or '.join(having)}"
+                if having
+                else one_of(f"an option of --to {target}", name, EXPORTS[target].options)
+            )
+    return chosen
 
 
 def _needs(target: str, packages: Sequence[str]) -> ExportError:

@@ -201,6 +201,40 @@ def scores_by_halves(readers_RCK: Tensor, writers_WCK: Tensor, total_CK: Tensor)
     return torch.cat([top_RLWC, torch.cat([below_RLWL, second_RLWL], -1)], -3)
 
 
+def decayed_products(
+    readers_NPRCK: Tensor, writers_NPWCK: Tensor, g_NPCK: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What R readers read of W writers of the same chunk under decay per key channel.
+
+    Args:
+        readers_NPRCK, writers_NPWCK: queries and keys.
+        g_NPCK: log decays.
+
+    Returns:
+        Scores [N, P, R C, W C], which mean nothing where the writer's token is the later one; readers
+        of the state before the chunk; writers into the state behind it; the decay of a chunk.
+    """
+    total_NPCK = g_NPCK.cumsum(2)
+    halves = steep(total_NPCK)
+    # what is left after exp(-MAX_DECAY) is nothing; shorter sums keep the digits of the decays
+    # beside it
+    if halves:
+        total_NPCK = g_NPCK.clamp(min=-MAX_DECAY).cumsum(2)
+    grown_NPCK = total_NPCK.exp()
+    last_NP1K = grown_NPCK[:, :, -1:]
+    grown_readers_NPRCK = readers_NPRCK * grown_NPCK.unsqueeze(2)
+    if halves:
+        scores = (
+            scores_by_halves(readers_NPRCK, writers_NPWCK, total_NPCK).flatten(-2).flatten(-3, -2)
+        )
+        out_NPWCK = writers_NPWCK * (total_NPCK[:, :, -1:] - total_NPCK).exp().unsqueeze(2)
+    else:
+        shrunk_writers_NPWCK = writers_NPWCK * (-total_NPCK).exp().unsqueeze(2)
+        scores = grown_readers_NPRCK.flatten(2, 3) @ shrunk_writers_NPWCK.flatten(2, 3).mT
+        out_NPWCK = shrunk_writers_NPWCK * last_NP1K.unsqueeze(2)
+    return scores, grown_readers_NPRCK, out_NPWCK, last_NP1K
+
+
 @cached_table
 def lower_ones(size: int, diagonal: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Ones on and below that diagonal; multiplying by it is several times faster than tril on small

@@ -23,14 +23,12 @@ import torch
 from torch import Tensor
 
 from flashnas.operators.recurrences.chunks import (
-    MAX_DECAY,
     chunk_length,
+    decayed_products,
     from_chunks,
     lower_ones,
     matrix_scan,
-    scores_by_halves,
     solve_unit_lower,
-    steep,
     to_chunks,
     token_by_token,
 )
@@ -96,24 +94,9 @@ def dplr_chunked(
     written = [k_BTHK] if b_BTHK is None else [b_BTHK, k_BTHK]
     writers_NPWCK = torch.stack([to_chunks(x, chunk) for x in written], 2)
     v_NPCV, g_NPCK = to_chunks(v_BTHV, chunk), to_chunks(g_BTHK, chunk)
-    total_NPCK = g_NPCK.cumsum(2)
-    halves = steep(total_NPCK)
-    # what is left after exp(-MAX_DECAY) is nothing; shorter sums keep the digits of the decays
-    # beside it
-    if halves:
-        total_NPCK = g_NPCK.clamp(min=-MAX_DECAY).cumsum(2)
-    grown_NPCK = total_NPCK.exp()
-    last_NP1K = grown_NPCK[:, :, -1:]
-    grown_readers_NP2CK = readers_NP2CK * grown_NPCK.unsqueeze(2)
-    if halves:
-        scores = (
-            scores_by_halves(readers_NP2CK, writers_NPWCK, total_NPCK).flatten(-2).flatten(-3, -2)
-        )
-        out_NPWCK = writers_NPWCK * (total_NPCK[:, :, -1:] - total_NPCK).exp().unsqueeze(2)
-    else:
-        shrunk_writers_NPWCK = writers_NPWCK * (-total_NPCK).exp().unsqueeze(2)
-        scores = grown_readers_NP2CK.flatten(2, 3) @ shrunk_writers_NPWCK.flatten(2, 3).mT
-        out_NPWCK = shrunk_writers_NPWCK * last_NP1K.unsqueeze(2)
+    scores, grown_readers_NP2CK, out_NPWCK, last_NP1K = decayed_products(
+        readers_NP2CK, writers_NPWCK, g_NPCK
+    )
     # [2 C, C]
     mask = torch.cat(
         [lower_ones(chunk, diagonal, v_NPCV.dtype, v_NPCV.device) for diagonal in (0, -1)]

@@ -10,13 +10,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from flashnas.operators.recurrences.chunks import (
-    MAX_DECAY,
     chunk_length,
+    decayed_products,
     diagonal_scan,
     from_chunks,
     lower_ones,
-    scores_by_halves,
-    steep,
     to_chunks,
     token_by_token,
 )
@@ -51,25 +49,12 @@ def gla_chunked(
     q_NPCK, k_NPCK, v_NPCV = (
         to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV)
     )  # P: B and H together
-    g_NPCK = to_chunks(g_BTHK, chunk)
-    halves = steep(g_NPCK.cumsum(2))
-    # what is left after exp(-MAX_DECAY) is nothing; shorter sums keep the digits of the decays
-    # beside it
-    total_NPCK = (g_NPCK.clamp(min=-MAX_DECAY) if halves else g_NPCK).cumsum(2)
-    grown_q_NPCK, last_NP1K = q_NPCK * total_NPCK.exp(), total_NPCK[:, :, -1:]
-    if halves:
-        scores_NP1C1C = scores_by_halves(q_NPCK.unsqueeze(2), k_NPCK.unsqueeze(2), total_NPCK)
-        scores_NPCC = scores_NP1C1C.flatten(-2).squeeze(2)
-        out_NPCK = k_NPCK * (last_NP1K - total_NPCK).exp()
-    else:
-        shrunk_k_NPCK = k_NPCK * (-total_NPCK).exp()
-        mask_CC = lower_ones(chunk, 0, total_NPCK.dtype, total_NPCK.device)
-        scores_NPCC, out_NPCK = (
-            grown_q_NPCK @ shrunk_k_NPCK.mT * mask_CC,
-            shrunk_k_NPCK * last_NP1K.exp(),
-        )
-    starts_NPKV, state_PKV = diagonal_scan(
-        last_NP1K.mT.exp(), out_NPCK.mT @ v_NPCV, state_BHKV.flatten(0, 1)
+    scores_NPCC, grown_q_NP1CK, out_NP1CK, last_NP1K = decayed_products(
+        q_NPCK.unsqueeze(2), k_NPCK.unsqueeze(2), to_chunks(g_BTHK, chunk)
     )
-    o_NPCV = grown_q_NPCK @ starts_NPKV + scores_NPCC @ v_NPCV
+    starts_NPKV, state_PKV = diagonal_scan(
+        last_NP1K.mT, out_NP1CK.squeeze(2).mT @ v_NPCV, state_BHKV.flatten(0, 1)
+    )
+    mask_CC = lower_ones(chunk, 0, v_NPCV.dtype, v_NPCV.device)
+    o_NPCV = grown_q_NP1CK.squeeze(2) @ starts_NPKV + (scores_NPCC * mask_CC) @ v_NPCV
     return from_chunks(o_NPCV, batch, tokens), state_PKV.view_as(state_BHKV)
