@@ -12,7 +12,7 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -23,7 +23,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
 
 from flashnas.base.text import printable, shortened
@@ -181,7 +180,7 @@ class Plot(Figure):
     def _write(self, lines: Sequence[str], down: float, size: float, **style: Any) -> None:
         """Lines at the left edge, so many pixels below the upper one."""
         width, height = self.get_size_inches() * 96
-        text = "\n".join(lines)
+        text = "\n".join(map(printable, lines))  # matplotlib warns of glyphs that its font lacks
         self.text(8 / width, 1 - down / height, text, size=size * POINT, va="top", **style)
 
     def _add_panels(self, heights: Sequence[float], columns: int, top: float, gap: float) -> None:
@@ -206,7 +205,7 @@ class Plot(Figure):
         if self.narrow:
             lines = [part for line in lines for part in textwrap.wrap(line, 40)]
             y = y.replace("\n", ", ")
-        panel.set_xlabel("\n".join(lines), fontsize=self.small)
+        panel.set_xlabel("\n".join(map(printable, lines)), fontsize=self.small)
         panel.set_ylabel(y, fontsize=self.small)
         panel.set_title(heading, fontsize=self.small)
 
@@ -217,11 +216,6 @@ class Plot(Figure):
             return
         artist.set_gid(f"hover{len(self.hovers)}")
         self.hovers[artist.get_gid() or ""] = [_printable(text) for text in texts]
-
-    def draw(self, renderer: Any) -> None:
-        for text in self.findobj(Text):  # matplotlib warns of glyphs that its font lacks
-            cast(Text, text).set_text(_printable(cast(Text, text).get_text()))
-        super().draw(renderer)
 
     def png(self, dpi: float = PNG_DPI) -> bytes:
         self.savefig(file := io.BytesIO(), format="png", dpi=dpi)
@@ -265,11 +259,13 @@ def _printable(text: str) -> str:
 def key(text: str, colour: str, marker: str = "", **style: Any) -> Line2D:
     """An entry of a legend: a marker, or a line."""
     line = {"linestyle": "none", "markeredgecolor": "white", "markersize": 9, **style}
-    return Line2D([], [], color=colour, marker=marker, label=shortened(text, 28), **line)
+    return Line2D([], [], color=colour, marker=marker, label=shortened(printable(text), 28), **line)
 
 
 def patch_key(text: str, colour: str, hatch: str = "") -> Patch:
-    return Patch(facecolor=colour, edgecolor="white", hatch=hatch, label=shortened(text, 28))
+    return Patch(
+        facecolor=colour, edgecolor="white", hatch=hatch, label=shortened(printable(text), 28)
+    )
 
 
 def percent(axis: Any) -> None:

@@ -153,17 +153,15 @@ def depth_shares(notations: Iterable[str], bins: int = DEPTH_BINS) -> pd.DataFra
     are left out.
     """
     stacks = [stack for stack in map(kinds, notations) if stack]
-    shares = [
-        {"depth": (slice_ + 0.5) / bins, "kind": kind, "share": 1 / len(stack) / len(stacks)}
-        for stack in stacks
+    columns = sorted({kind for stack in stacks for kind in stack}, key=operator_order)
+    place = {kind: column for column, kind in enumerate(columns)}
+    shares = np.zeros((bins, len(columns)))
+    for stack in stacks:
         # each operator `bins` times: a slice then holds as many as the network has operators
-        for slice_, part in enumerate(np.repeat(stack, bins).reshape(bins, -1))
-        for kind in part
-    ]
-    if not shares:
-        return pd.DataFrame()
-    table = pd.DataFrame(shares).pivot_table("share", "depth", "kind", "sum", fill_value=0.0)
-    return table[sorted(table.columns, key=lambda kind: operator_order(str(kind)))]
+        slices = np.repeat([place[kind] for kind in stack], bins).reshape(bins, -1)
+        counts = [np.bincount(slice_, minlength=len(columns)) for slice_ in slices]
+        shares += np.array(counts) / len(stack) / len(stacks)
+    return pd.DataFrame(shares, (np.arange(bins) + 0.5) / bins, columns)
 
 
 def latency_figure(run: RecordedRun, narrow: bool = False) -> Plot:

@@ -108,7 +108,8 @@ def named(run: RecordedRun, trials: pd.DataFrame) -> pd.DataFrame:
 
 def latency_unit(run: RecordedRun) -> tuple[float, str]:
     """(factor, unit) that shows all milliseconds of a run readably: seconds from 2000 ms on."""
-    largest = max([run.budget_ms or 0.0, *run.scored["latency_ms"]])
+    largest = run.scored["latency_ms"].max()  # NaN without networks
+    largest = max(run.budget_ms or 0.0, 0.0 if largest != largest else largest)
     return (1e-3, "s") if largest >= 2000 else (1.0, "ms")
 
 

@@ -20,6 +20,7 @@ from flashnas.base.text import (
     is_number,
     number,
     parameters,
+    printable,
     with_interval,
 )
 from flashnas.report.drawing import (
@@ -282,7 +283,8 @@ def draw_plane(plot: Plot, panel: Axes, plane: Plane, size: tuple[float, float])
             alpha=np.where(clear, 1.0, 0.55),  # type: ignore[arg-type]  # one for each
             zorder=4 + order,
         )
-        plot.hover(marks, [_hover(plane, row, folded or row.final) for row in rows(drawn)])
+        if not plot.narrow:
+            plot.hover(marks, [_hover(plane, row, folded or row.final) for row in rows(drawn)])
     _draw_labels(plot, panel, plane, size)
 
 
@@ -316,7 +318,7 @@ def _draw_labels(plot: Plot, panel: Axes, plane: Plane, size: tuple[float, float
     )
     for row, (right, up) in zip(rows(labelled), offsets, strict=True):
         panel.annotate(
-            row.text,
+            printable(row.text),
             (row.x, row.y),
             xytext=(right * POINT, up * POINT),
             textcoords="offset points",
@@ -354,9 +356,9 @@ def plane_keys(planes: Sequence[Plane]) -> Iterable[Line2D]:
 
 def _hover(plane: Plane, row: Any, folded: bool) -> str:
     """The text of a network; `folded` shortens the notation by its repeats."""
-    unit = latency_unit(plane.run)[1]
     full_loss = f"full loss {row.y:+.3f} ± {row.reach:.3f} nats to the recommended one"
     if row.look == "published":
+        unit = latency_unit(plane.run)[1]
         words = "published model, with the vocabulary of the space"
         return f"{row.text}\n{words}\n{full_loss}\nlatency {number(row.x, 4, unit)}"
     bounds = ""
