@@ -68,7 +68,7 @@ class SearchOptions(SearchConfig, where="search"):
         """As of other options. A continued run has those that its folder holds below the ones
         given.
         """
-        from flashnas.runs.layout import options_in, plugins_named
+        from flashnas.runs.layout import missing_plugins_named, read_options
 
         run, values = values.get("resume"), cls.expand_shorthands(values)
         alone = not any(setting.name in values for setting in settings_of(cls) if setting.yaml)
@@ -79,8 +79,8 @@ class SearchOptions(SearchConfig, where="search"):
             run, str | Path
         ):  # a value of another type is refused as that of any option
             return super().build(**values)
-        recorded = options_in(Path(run))
-        with plugins_named(Path(run)):
+        recorded = read_options(Path(run))
+        with missing_plugins_named(Path(run)):
             before = cls.read_options(recorded)
             executor = before.get("executor", cls.setting("executor").default)
             if values.get("executor", executor) != executor:
@@ -149,10 +149,10 @@ def search(
 
     from flashnas.api.run import Run
     from flashnas.report.page import LivePage
-    from flashnas.runs.layout import plugins_named
+    from flashnas.runs.layout import missing_plugins_named
     from flashnas.study.loop import run_search
 
-    with plugins_named(out):
+    with missing_plugins_named(out):
         summary = run_search(
             options.config,
             out,

@@ -93,7 +93,7 @@ class LocalExecutor(Executor):
         if busy and not self._ended:
             until = min([time.monotonic() + wait_s, *(slot.deadline for slot in busy)])
             wait(
-                [place for slot in busy for place in slot.places],
+                [waitable for slot in busy for waitable in slot.waitables],
                 timeout=max(0.0, until - time.monotonic()),
             )
         for slot in busy:
@@ -147,7 +147,7 @@ class _Slot:
         self._ready, self._starts = False, 0
 
     @property
-    def places(self) -> list[Any]:
+    def waitables(self) -> list[Any]:
         """What `multiprocessing.connection.wait` watches."""
         return [self._pipe, self._process.sentinel] if self._process else []
 
@@ -165,7 +165,7 @@ class _Slot:
             )
             self._process.start()
             theirs.close()
-        self._clock()
+        self._start_clock()
         with contextlib.suppress(OSError):  # it died meanwhile: `ended` finds that
             self._pipe.send_bytes(order.data)
 
@@ -180,7 +180,7 @@ class _Slot:
                         self.stop()
                     return answer
                 self._ready, self._starts = True, 0
-                self._clock()
+                self._start_clock()
         except (EOFError, OSError):
             # it died, or the job closed what it did not open; what was sent before is read
             if not self._exited():
@@ -229,7 +229,7 @@ class _Slot:
             time.sleep(0.01)
         return not self._process.is_alive()
 
-    def _clock(self) -> None:
+    def _start_clock(self) -> None:
         """The time limit runs from now on; the start of a process does not count."""
         self.deadline = time.monotonic() + self.timeout_s + (0.0 if self._ready else START_S)
 

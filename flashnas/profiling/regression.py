@@ -23,7 +23,7 @@ from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.operator_space import OperatorSpace
 
 POOL = 40  # architectures that are drawn for each one that is chosen
-NARROWED = 3  # networks with narrower FFNs, where an FFN follows each mixer
+HALVED = 3  # networks with narrower FFNs, where an FFN follows each mixer
 COPIES = (1, 2, 4, 8)  # of an operator, where networks of the space do not tell its time
 BOOTSTRAPS = 400
 REST = "rest"  # the regressor of what all networks share
@@ -79,19 +79,19 @@ def choose_networks(
     for _ in range(POOL * count):
         architecture = space.architecture(space.sample(rng), hidden)
         pool.setdefault(architecture.hash, architecture)
-    networks = _design(_held(pool.values(), check), names, kinds, count)
+    networks = _design(_runnable(pool.values(), check), names, kinds, count)
 
     def enough() -> bool:
         x = matrix([counts(network, kinds) for network in networks], names)
         return len(networks) >= count and np.linalg.matrix_rank(x) == len(names)
 
     for others in (
-        [narrowed(network) for network in networks[:NARROWED]],
-        [lengthened(networks[0], spec, n) for spec in kinds for n in COPIES],
+        [with_half_ffns(network) for network in networks[:HALVED]],
+        [with_copies(networks[0], spec, n) for spec in kinds for n in COPIES],
     ):
         if not enough():
             with contextlib.suppress(ExportError):
-                networks += _held(others, check)
+                networks += _runnable(others, check)
     if not enough():
         raise SpaceError(
             f"space {space.name!r}: the times of its {len(kinds)} operators at width {hidden} cannot"
@@ -120,7 +120,7 @@ def _design(
     return [networks[i] for i in chosen]
 
 
-def _held(
+def _runnable(
     networks: Iterable[Architecture], check: Callable[[Architecture], None]
 ) -> list[Architecture]:
     """Those that the program can run; raises what `check` raises if it can run none."""
@@ -136,13 +136,13 @@ def _held(
     return held
 
 
-def lengthened(architecture: Architecture, spec: OperatorSpec, copies: int) -> Architecture:
+def with_copies(architecture: Architecture, spec: OperatorSpec, copies: int) -> Architecture:
     """The network with further copies of an operator at its end."""
     operators = (*architecture.operators, *copies * (spec.resolved(architecture.hidden),))
     return dataclasses.replace(architecture, operators=operators)
 
 
-def narrowed(architecture: Architecture) -> Architecture:
+def with_half_ffns(architecture: Architecture) -> Architecture:
     """The network with FFNs of about half their width, in whole blocks of the types of weights."""
 
     def narrow(width: int) -> int:

@@ -105,7 +105,7 @@ def read_config(folder: Path) -> LocatedDict:
     return config
 
 
-def options_in(folder: Path) -> LocatedDict:
+def read_options(folder: Path) -> LocatedDict:
     """The options of the search that made a run folder; RunError where it holds none."""
     if not (folder / CONFIG).exists():
         raise RunError(f"{folder}: not a run folder (it has no {CONFIG})")
@@ -119,7 +119,7 @@ def options_in(folder: Path) -> LocatedDict:
 
 
 @contextlib.contextmanager
-def plugins_named(folder: Path) -> Iterator[None]:
+def missing_plugins_named(folder: Path) -> Iterator[None]:
     """Within the block, an error over a name that a package added when the run in `folder` was
     made, and that is not installed here, is a RunError with the run and the package."""
     try:
@@ -230,13 +230,13 @@ class Identity:
     @functools.cached_property
     def hash(self) -> str:
         """16 hex digits; the name of the run's study in its database."""
-        return fingerprint(_compared(self.values))
+        return fingerprint(_comparable(self.values))
 
     def check_same(self, recorded: Any, place: str) -> None:
         """Raise RunError naming the first field in which the record of a run differs."""
         if not isinstance(recorded, dict):
             raise RunError(f"{place}: question must be a mapping; got {recorded!r:.60}")
-        before, now = _compared(as_recorded(recorded)), _compared(self.values)
+        before, now = _comparable(as_recorded(recorded)), _comparable(self.values)
         for key in (*now, *sorted(set(before) - set(now))):
             if now.get(key) != before.get(key):
                 hint = f"; {HINTS[key]}" if key in HINTS else ""
@@ -246,7 +246,7 @@ class Identity:
                 )
 
 
-def _compared(values: dict[str, Any]) -> dict[str, Any]:
+def _comparable(values: dict[str, Any]) -> dict[str, Any]:
     """The question without what changes rounding alone, and without the folders of files, whose
     contents have digests: a run may be continued from another folder."""
     recipe = values.get("recipe")

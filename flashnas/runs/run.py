@@ -28,7 +28,7 @@ from flashnas.runs.layout import (
     TRIALS,
     WEIGHTS,
     TrialsTable,
-    plugins_named,
+    missing_plugins_named,
     read_config,
     read_trials,
     yaml_text,
@@ -92,7 +92,7 @@ class RecordedRun:
                 path, [path / CONFIG, path / TRIALS, *(path / FRONT).glob("*.yaml")], RunError
             )
             config = read_config(path)
-            with plugins_named(path):
+            with missing_plugins_named(path):
                 front = read_front(path)
             convert(config, _Config, error=RunError, finite=False)
         except FlashnasError as error:

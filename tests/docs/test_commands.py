@@ -109,7 +109,7 @@ def commands(lines):
 
 def test_every_command_in_the_documents_is_one(monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(layout, "options_in", lambda run: {})  # of runs that a reader has made
+    monkeypatch.setattr(layout, "read_options", lambda run: {})  # of runs that a reader has made
     shown = list(commands(shell_lines()))
     assert len(shown) > 150
     wrong = {

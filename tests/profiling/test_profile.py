@@ -29,7 +29,7 @@ from flashnas.operators.attention.spec import SlidingWindowAttention
 from flashnas.profiling import regression
 from flashnas.profiling.platforms import PLATFORMS, Cpu
 from flashnas.profiling.profile import JOURNAL, profile
-from flashnas.profiling.regression import REST, choose_networks, counts, fit, matrix, narrowed
+from flashnas.profiling.regression import REST, choose_networks, counts, fit, matrix, with_half_ffns
 from flashnas.profiling.row_requests import contexts, plan
 from flashnas.profiling.table_folder import TableFolder
 from flashnas.profiling.target import Timings
@@ -177,7 +177,7 @@ def test_networks_tell_paired_operators_apart(space):
     rows = [counts(network, space.kinds()) for network in networks]
     names = list(rows[0])
     assert np.linalg.matrix_rank([[row.get(name, 0) for name in names] for row in rows]) == 4
-    wide, thin = networks[0], narrowed(networks[0])
+    wide, thin = networks[0], with_half_ffns(networks[0])
     ffn = next(name for name in names if name.startswith("f("))
     assert counts(thin, space.kinds())[ffn] == pytest.approx(
         0.5 * counts(wide, space.kinds())[ffn], rel=0.2
