@@ -151,8 +151,8 @@ class LayoutPrediction:
 @dataclass(frozen=True)
 class SetLaw:
     """log KL of a set = offset + power x log of the sum of its changes; log of the recall that is
-    left = slope x the sum of theirs. kl_sd: of the logarithm, of sets that the law has not seen; document_sd: of the
-    logarithm of a mean over documents. recall_sd: of the share."""
+    left = slope x the sum of theirs. kl_sd: of the logarithm, of sets that the law has not seen;
+    document_sd: of the logarithm of a mean over documents. recall_sd: of the share."""
 
     offset: float
     power: float
