@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--out", default="experiments/runs/convert")
     parser.add_argument(
-        "--comparisons", type=int, default=3, help="random layouts beside each answer"
+        "--comparisons", type=int, default=5, help="random layouts beside each answer"
     )
     given = parser.parse_args()
     found = fn.convert(
