@@ -8,6 +8,7 @@ from package_sources import texts, trees
 MAX_IMPORTS = 10  # other flashnas modules that a file imports
 MAX_ARGUMENTS = 7  # of a constructor, without self; fields of dataclasses are not counted
 MAX_LINES = 400  # of a file
+MAX_FUNCTION = 60  # lines of a function, without its docstring
 MAX_WIDTH = 110  # characters of a line
 FRONT_DOORS = ("__init__.py",)  # of the package: it names the public API
 # files that import more
@@ -22,6 +23,7 @@ STILL_MORE = {
     "profiling/profile.py": 13,
     "profiling/target.py": 12,
     "profiling/torch_target.py": 14,
+    "reuse/new_question.py": 11,
     "reuse/rerank.py": 14,
     "runs/run.py": 12,
     "study/comparison.py": 15,
@@ -102,3 +104,17 @@ def test_lines_and_files_are_short():
         if len(text) > STILL_LONG.get(str(path), MAX_LINES)
     }
     assert not long, f"more than {MAX_LINES} lines: {long}"
+
+
+def test_functions_are_short():
+    long = {}
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef):
+                first = node.body[0]
+                documented = ast.get_docstring(node) is not None
+                doc = first.end_lineno - first.lineno + 1 if documented else 0
+                lines = node.end_lineno - node.lineno + 1 - doc
+                if lines > MAX_FUNCTION:
+                    long[f"{path}: {node.name}"] = lines
+    assert not long, f"more than {MAX_FUNCTION} lines: {long}"

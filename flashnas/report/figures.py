@@ -171,16 +171,7 @@ def latency_figure(run: RecordedRun, narrow: bool = False) -> Plot:
         raise NothingToShow("No finalist with a latency by operator.")
     factor, unit = latency_unit(run)
     names = list(dict.fromkeys(parts["finalist"]))
-    keys: list[Any] = [
-        *(
-            patch_key(operator_label(kind), operator_colour(kind))
-            for kind in sorted(set(parts["operator"]), key=operator_order)
-        ),
-        *(
-            patch_key(f"source: {source}", SOFT, hatch_of(source))
-            for source in ordered_sources(parts["source"])
-        ),
-    ]
+    keys = _latency_keys(parts)
     bounds = ("lower_ms", "latency_ms", "upper_ms")
     bounded = [
         (names.index(entry.name), *(entry.figures[bound] for bound in bounds))
@@ -230,6 +221,16 @@ def latency_figure(run: RecordedRun, narrow: bool = False) -> Plot:
     panel.grid(False, axis="y")
     plot.label(panel, f"latency of one request ({unit})")
     return plot
+
+
+def _latency_keys(parts: pd.DataFrame) -> list[Any]:
+    """The entries of the legend: operators, then sources."""
+    operators = sorted(set(parts["operator"]), key=operator_order)
+    sources = ordered_sources(parts["source"])
+    return [
+        *(patch_key(operator_label(kind), operator_colour(kind)) for kind in operators),
+        *(patch_key(f"source: {source}", SOFT, hatch_of(source)) for source in sources),
+    ]
 
 
 def latency_parts(run: RecordedRun) -> pd.DataFrame:

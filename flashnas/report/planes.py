@@ -199,14 +199,24 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
         trials = objective_points(run)[0]
         better = "higher" if larger_is_better(quality) else "lower"
         axis = f"{title_of(quality)}\n{better} is better"
+    points = _points_of(run, quality, trials, standings, base)
+    return Plane(run, quality, pd.DataFrame([*points, *published]), title, axis)
+
+
+def _points_of(
+    run: RecordedRun,
+    quality: str,
+    trials: pd.DataFrame,
+    standings: dict[str, Standing],
+    base: float,
+) -> list[dict[str, Any]]:
+    """A point of each trial: its position, text and look. base: what is taken off the quality."""
+    factor, _ = latency_unit(run)
     points = []
     for row in rows(named(run, trials)):
         first, *others = mixers_by_use(row.notation) or ("?",)
-        standing, final, pure = (
-            standings.get(row.hash),
-            row.finalist != "",
-            row.origin == "baseline",
-        )
+        standing, final = standings.get(row.hash), row.finalist != ""
+        pure = row.origin == "baseline"
         look = "small" if run.ranks_full and not final else "network"
         if final and (run.ranks_full or quality != run.quality):
             text = row.finalist
@@ -226,7 +236,7 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
                 "ring": others[0] if others else first,
             }
         )
-    return Plane(run, quality, pd.DataFrame([*points, *published]), title, axis)
+    return points
 
 
 def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[float]]:

@@ -110,18 +110,23 @@ def result_sentence(run: RecordedRun) -> str:
 
 
 def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
-    """(name, value, detail) of what was asked."""
+    """(name, value, detail) of what was asked, and of how it was searched."""
+    yield from _asked_facts(run)
+    yield from _search_facts(run)
+
+
+def _listed(run: RecordedRun, section: str, formats: dict[str, str]) -> list[str]:
+    """The numbers above 0 of a section of run.yaml, in words."""
+    values = {name: run.entry(section, name) for name in formats}
+    return [
+        formats[name].format(value)
+        for name, value in values.items()
+        if is_number(value) and value > 0
+    ]
+
+
+def _asked_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
     entry = run.entry
-
-    def listed(section: str, formats: dict[str, str]) -> list[str]:
-        """The numbers above 0 of a section of run.yaml, in words."""
-        values = {name: entry(section, name) for name in formats}
-        return [
-            formats[name].format(value)
-            for name, value in values.items()
-            if is_number(value) and value > 0
-        ]
-
     mode, calibration = entry("table", "mode"), entry("table", "calibration")
     stack = [
         str(entry("table", "stack") or ""),
@@ -134,7 +139,7 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
         "prompt_tokens": "{:,} tokens in",
         "generated_tokens": "{:,} tokens out",
     }
-    workload = listed("workload", request)
+    workload = _listed(run, "workload", request)
     if entry("workload", "dtype") not in (None, "auto"):
         workload.append(str(entry("workload", "dtype")))
     yield "Workload", entry("workload", "name"), ", ".join(workload)
@@ -150,6 +155,10 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
             detail = f"of a full training on {tokens_text(planned)} tokens"
         yield "Objectives", ", ".join(map(title_of, run.objectives)), detail
     yield "Space", entry("space", "name"), ""
+
+
+def _search_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
+    entry = run.entry
     seed = f"seed {entry('seed')}"
     if run.untrained:
         yield "Search", "published trainings", seed
@@ -163,7 +172,7 @@ def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
             "depth_factor": "depth 1/{}",
             "tokens": "{:,} tokens each",
         }
-        yield "Short training", entry("proxy", "corpus"), _joined(listed("proxy", proxy))
+        yield "Short training", entry("proxy", "corpus"), _joined(_listed(run, "proxy", proxy))
     earlier = entry("start_from", "runs")
     runs = ", ".join(map(str, earlier)) if isinstance(earlier, list) else ""
     for about, key, names, source, there in (

@@ -18,6 +18,7 @@ from flashnas.latency.validation import Certificate
 from flashnas.latency.workload import ENGINE, Workload, load_workload
 from flashnas.reuse.earlier_runs import EarlierRuns, earlier_runs
 from flashnas.runs.layout import device_facts, table_hash
+from flashnas.runs.run import RecordedRun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,18 +90,6 @@ def new_question(
         calibration = calibration or first.entry("question", "calibration") or ENGINE
         model = _model(earlier, table, workload, (calibration, mode), notes)
         costs = TableCosts(model)
-    certificate = None
-    if confidence is not None:
-        if model is None:
-            raise ConfigError("pareto.confidence needs a latency table")
-        searched = first.config["space"]
-        certificate = Certificate.of(
-            model.table,
-            model.workload,
-            space_name=searched["name"],
-            space_hash=searched["hash"],
-            confidence=confidence,
-        )
     return NewQuestion(
         earlier=earlier,
         objectives=tuple(objectives or first.objectives),
@@ -108,8 +97,26 @@ def new_question(
         model=model,
         limits=budgets,
         confidence=confidence,
-        certificate=certificate,
+        certificate=_certificate(first, model, confidence),
         notes=notes,
+    )
+
+
+def _certificate(
+    run: RecordedRun, model: LatencyModel | None, confidence: float | None
+) -> Certificate | None:
+    """By which limits on times are kept, if a confidence is asked for."""
+    if confidence is None:
+        return None
+    if model is None:
+        raise ConfigError("pareto.confidence needs a latency table")
+    searched = run.config["space"]
+    return Certificate.of(
+        model.table,
+        model.workload,
+        space_name=searched["name"],
+        space_hash=searched["hash"],
+        confidence=confidence,
     )
 
 

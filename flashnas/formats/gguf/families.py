@@ -78,10 +78,10 @@ class GgufFamily:
         hidden, operators = architecture.hidden, architecture.canonical().operators
         layers = self.layers(architecture)
         first = [layer[0] for layer in layers]
-        widths = [
-            sum(spec.intermediate for spec in layer if isinstance(spec, FeedForward))
-            for layer in layers
-        ]
+        widths = []
+        for layer in layers:
+            ffns = [spec for spec in layer if isinstance(spec, FeedForward)]
+            widths.append(sum(spec.intermediate for spec in ffns))
         attention = _first(operators, "a")
         writer.add_block_count(len(first))
         writer.add_context_length(CONTEXT_TOKENS)
@@ -118,9 +118,8 @@ class GgufFamily:
             writer.add_shortconv_l_cache(convolution.conv_size)
         if mamba := _first(operators, "m2"):
             writer.add_layer_norm_rms_eps(OUTPUT_NORM_EPS)
-            writer.add_layer_norm_eps(
-                OUTPUT_NORM_EPS
-            )  # nemotron_h does not use it, but must have it
+            # nemotron_h does not use it, but must have it
+            writer.add_layer_norm_eps(OUTPUT_NORM_EPS)
             # llama.cpp takes a layer with 0 key heads for a recurrent one; query heads must not
             # be 0 in any layer
             writer.add_head_count(
