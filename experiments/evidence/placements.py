@@ -18,7 +18,7 @@ import pandas as pd
 
 from flashnas.architecture.folding import fold
 from flashnas.evidence.left_out import left_out_pairs
-from flashnas.evidence.trainings import comparable, read_published
+from flashnas.evidence.trainings import groups_without_repeats, read_published
 
 
 def study() -> pd.DataFrame:
@@ -28,7 +28,7 @@ def study() -> pd.DataFrame:
         predicted[pair.one][pair.other] = pair.predicted
         predicted[pair.other][pair.one] = -pair.predicted
     lines = []
-    for group, members in comparable(rows).items():
+    for group, members in groups_without_repeats(rows).items():
         orders = defaultdict(list)
         for index in members:
             orders[frozenset(Counter(rows[index].specs).items())].append(index)

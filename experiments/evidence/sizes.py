@@ -28,7 +28,12 @@ from flashnas.evidence.full_loss import FullLoss, Spreads
 from flashnas.evidence.law import Law
 from flashnas.evidence.load import fitted, full_loss, rows_of
 from flashnas.evidence.proxies import full_width
-from flashnas.evidence.trainings import comparable, composition, nested_groups, read_published
+from flashnas.evidence.trainings import (
+    composition,
+    groups_without_repeats,
+    pairs_of_nested_groups,
+    read_published,
+)
 
 LENGTHS = (1, 2, 4, 8, 16, 32, 64)
 DISTANCES = (0, 1, 2, 4, 6)
@@ -40,7 +45,7 @@ def changes() -> pd.DataFrame:
     trainings, model = read_published(), full_loss()
     slope = model.coefficients()["law"][0]
     found: dict[str, list[tuple[np.ndarray, dict]]] = defaultdict(list)
-    for members in comparable(trainings).values():
+    for members in groups_without_repeats(trainings).values():
         rows = [trainings[index] for index in members]
         levels = defaultdict(list)
         for row, law in zip(rows, rows_of(rows, model.law).x[:, 0], strict=True):
@@ -76,7 +81,7 @@ class Fading(FullLoss):
 def log_likelihoods() -> dict[float, float]:
     """By length: the log likelihood of all rows less that without fading."""
     law, trainings = Law(**fitted()["law"]), read_published()
-    smaller = {small for small, _ in nested_groups(trainings)}
+    smaller = {small for small, _ in pairs_of_nested_groups(trainings)}
     trainings = [row for row in trainings if row.group not in smaller]
     shares = ffn_rows(law)
     rows = Rows.joined(rows_of(trainings, law), shares)

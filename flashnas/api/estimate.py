@@ -104,7 +104,7 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         True
     """
     from flashnas.evidence.expected import expected
-    from flashnas.evidence.publications import contradiction
+    from flashnas.evidence.publications import contradiction_of_own
     from flashnas.latency.prediction import model_of
     from flashnas.latency.workload import check_fits, load_workload
 
@@ -115,7 +115,7 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
     model = model_of(options.table, workload, calibration=options.calibration, mode=options.mode)
     check_fits(architecture, workload, model.table.device, model.dtype, model.cache_type)
     full = expected(architecture, tokens_of(options.train_tokens), options.evidence)
-    words = contradiction(options.evidence) if options.evidence is not None else ""
+    words = contradiction_of_own(options.evidence) if options.evidence is not None else ""
     return ArchitectureEstimate(
         **vars(model.estimate(architecture)),
         **vars(full),

@@ -99,7 +99,12 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
     from flashnas.evidence.left_out import left_out
     from flashnas.evidence.load import full_loss, load, own_rows
     from flashnas.evidence.proxies import short_trainings
-    from flashnas.evidence.publications import contradiction, disagreement, publications, two_mixes
+    from flashnas.evidence.publications import (
+        compare_mixes,
+        contradiction_of_own,
+        disagreement,
+        facts_of_publications,
+    )
     from flashnas.evidence.trainings import read_published
 
     model, shipped = full_loss(options.evidence), load()
@@ -107,13 +112,13 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
     mixes = models = None
     if options.mixes:
         one, other = options.mixes
-        mixes = two_mixes(one, other, rows, model)
+        mixes = compare_mixes(one, other, rows, model)
     if options.left_out is not None:
         kept_back = read_published(None if options.left_out == BARE else options.left_out)
         models = {"left_out": options.left_out, **left_out(kept_back, short_trainings(kept_back))}
-    words = contradiction(options.evidence) if options.evidence is not None else ""
+    words = contradiction_of_own(options.evidence) if options.evidence is not None else ""
     return EvidenceResult(
-        publications=publications(rows, model),
+        publications=facts_of_publications(rows, model),
         disagreement=disagreement(rows, model),
         evidence=options.evidence,
         rows={

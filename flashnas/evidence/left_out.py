@@ -21,7 +21,7 @@ from scipy.stats import norm, spearmanr
 from flashnas.evidence.composition import Table
 from flashnas.evidence.full_loss import CHARGE, NEW, PARTS, FullLoss, silence_of
 from flashnas.evidence.load import Short, full_loss, rows_of, shipped_rows
-from flashnas.evidence.trainings import PublishedRow, comparable
+from flashnas.evidence.trainings import PublishedRow, groups_without_repeats
 
 CLEAR_NATS = 0.02  # a pair with a larger published gap is clear
 MODELS = {"law": ("law",), "evidence": ("law", "mix"), "full": PARTS}
@@ -58,7 +58,7 @@ def pairs_of(rows: Sequence[PublishedRow], losses: np.ndarray) -> list[Pair]:
     """All pairs within comparable groups of rows that have a loss [N]; NaN: none."""
     return [
         Pair(one, other, rows[one].nats - rows[other].nats, float(losses[one] - losses[other]))
-        for members in comparable(rows).values()
+        for members in groups_without_repeats(rows).values()
         for one, other in itertools.combinations(members, 2)
         if np.isfinite(losses[[one, other]]).all()
     ]
@@ -78,7 +78,7 @@ def left_out_pairs(
         model_without: source -> the model; None: the shipped one without that publication.
     """
     pairs = []
-    for members in comparable(rows).values():
+    for members in groups_without_repeats(rows).values():
         source = rows[members[0]].source
         model = model_without(source) if model_without else _without(source, parts)
         prediction = model.predict(_new_table(model, rows, members, short))
@@ -154,7 +154,7 @@ def regret(rows: Sequence[PublishedRow]) -> dict[str, dict[str, float | None]]:
         publications equal; None without such a group.
     """
     lines: list[dict[Any, Any]] = []
-    for members in comparable(rows).values():
+    for members in groups_without_repeats(rows).values():
         if len(members) < MIN_CHOICES:
             continue
         source = rows[members[0]].source

@@ -23,7 +23,12 @@ from flashnas.evidence.full_loss import NEW, NEW_RELIABILITY, PARTS, FullLoss, S
 from flashnas.evidence.law import Law
 from flashnas.evidence.proxies import full_network, full_width
 from flashnas.evidence.recall import SHIPPED as RECALL
-from flashnas.evidence.trainings import SHIPPED, PublishedRow, nested_groups, read_published
+from flashnas.evidence.trainings import (
+    SHIPPED,
+    PublishedRow,
+    pairs_of_nested_groups,
+    read_published,
+)
 
 DATA = SHIPPED.parent
 SHAPES, FFN_SHARES = DATA / "published_shapes.csv", DATA / "published_ffn_share.csv"
@@ -104,7 +109,7 @@ def shipped_rows() -> Rows:
 
 def rows_of(trainings: Sequence[PublishedRow], law: Law) -> Rows:
     """Published trainings as the model sees them, without the smaller ones of nested groups."""
-    smaller = {small for small, _ in nested_groups(trainings)}
+    smaller = {small for small, _ in pairs_of_nested_groups(trainings)}
     rows = [row for row in trainings if row.group not in smaller]
     widths = [full_width(row) for row in rows]
     sizes = []

@@ -17,7 +17,7 @@ from flashnas.evidence.expected import of_size
 from flashnas.evidence.full_loss import FullLoss
 from flashnas.evidence.left_out import CLEAR_NATS, COVERED, WITHIN_SDS, left_out_pairs
 from flashnas.evidence.load import full_loss, own_rows, rows_of
-from flashnas.evidence.trainings import PublishedRow, comparable, composition
+from flashnas.evidence.trainings import PublishedRow, composition, groups_without_repeats
 from flashnas.operators import OperatorSpec
 
 MIN_CLEAR_PAIRS = 4  # from which on their order may contradict
@@ -26,7 +26,7 @@ MIN_OPERATORS = 24  # a pattern is repeated to a stack of at least so many
 PARAMS, TOKENS = 1e9, 1e11
 
 
-def publications(rows: Sequence[PublishedRow], model: FullLoss) -> list[dict[str, Any]]:
+def facts_of_publications(rows: Sequence[PublishedRow], model: FullLoss) -> list[dict[str, Any]]:
     """The publications of the rows, those with the most rows first; JSON-ready.
 
     spread: the factor on what a publication has of its own, relative to the middle one; above 1 for
@@ -52,7 +52,7 @@ def publications(rows: Sequence[PublishedRow], model: FullLoss) -> list[dict[str
     return sorted(found, key=lambda publication: -publication["rows"])
 
 
-def two_mixes(
+def compare_mixes(
     one: str, other: str, rows: Sequence[PublishedRow], model: FullLoss
 ) -> dict[str, Any]:
     """What publications and the model say of two mixes of one size, such as `a f` and `m2 f`.
@@ -72,7 +72,7 @@ def two_mixes(
     parts = [composition(stack) for stack in stacks]
     slope = model.coefficients()["law"][0]
     gaps: dict[str, dict[str, np.ndarray]] = {}
-    for group, members in comparable(rows).items():
+    for group, members in groups_without_repeats(rows).items():
         firsts, seconds = (
             [rows[index] for index in members if composition(rows[index].specs) == part]
             for part in parts
@@ -115,7 +115,7 @@ def disagreement(rows: Sequence[PublishedRow], model: FullLoss) -> dict[str, Any
     """How far publications disagree: clear pairs of mixes that two of them share, those that both
     order alike, and for each feature of the model its mean, the standard deviation of that, and the
     one between publications."""
-    pairs, right = shared_orders(rows)
+    pairs, right = count_shared_orders(rows)
     effects = {
         name: dict(zip(("mean", "sd", "between_publications"), values, strict=True))
         for name, values in model.coefficients().items()
@@ -124,7 +124,7 @@ def disagreement(rows: Sequence[PublishedRow], model: FullLoss) -> dict[str, Any
     return {"pairs": pairs, "right": right, "effects": effects}
 
 
-def shared_orders(rows: Sequence[PublishedRow]) -> tuple[int, int]:
+def count_shared_orders(rows: Sequence[PublishedRow]) -> tuple[int, int]:
     """Pairs of compositions that are clear in two groups of different publications, counted for each
     two groups, and those of them that both groups order alike."""
     losses: dict[tuple[str, str], dict[Any, list[float]]] = {}
@@ -146,7 +146,7 @@ def shared_orders(rows: Sequence[PublishedRow]) -> tuple[int, int]:
     return pairs, right
 
 
-def contradiction(own: str | Path) -> str:
+def contradiction_of_own(own: str | Path) -> str:
     """How a user's own trainings contradict the publications, in one line; empty if they do not.
 
     They do if fewer than half of at least MIN_CLEAR_PAIRS clear pairs have the predicted order, or

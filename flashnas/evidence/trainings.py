@@ -202,7 +202,7 @@ def groups_of(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:
     return by_group
 
 
-def nested_groups(rows: Sequence[PublishedRow]) -> list[tuple[str, str]]:
+def pairs_of_nested_groups(rows: Sequence[PublishedRow]) -> list[tuple[str, str]]:
     """(smaller, larger) for each two groups of which the larger repeats all rows of the smaller."""
     contents = {
         group: {(rows[index].source, rows[index].operators, rows[index].nats) for index in members}
@@ -215,9 +215,9 @@ def nested_groups(rows: Sequence[PublishedRow]) -> list[tuple[str, str]]:
     ]
 
 
-def comparable(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:
+def groups_without_repeats(rows: Sequence[PublishedRow]) -> dict[str, list[int]]:
     """`groups_of`, without the larger ones of nested groups."""
-    larger = {large for _, large in nested_groups(rows)}
+    larger = {large for _, large in pairs_of_nested_groups(rows)}
     return {name: members for name, members in groups_of(rows).items() if name not in larger}
 
 

@@ -176,8 +176,8 @@ class EvidenceScorer:
 
     def support(self, network: Architecture, other: Architecture) -> Support | None:
         from flashnas.evidence.trainings import (  # loads pandas
-            comparable,
             composition,
+            groups_without_repeats,
             read_published,
         )
 
@@ -185,7 +185,7 @@ class EvidenceScorer:
         if mixes[0] == mixes[1]:
             return None
         rows, gaps, publications = read_published(), [], []
-        for group in comparable(rows).values():
+        for group in groups_without_repeats(rows).values():
             ours = [rows[index] for index in group if composition(rows[index].specs) == mixes[0]]
             theirs = [rows[index] for index in group if composition(rows[index].specs) == mixes[1]]
             for row in ours:
@@ -234,10 +234,10 @@ def load_scorer(
     source: dict[str, Any] = {"shipped": digests()}
     model = full_loss(own)
     if own is not None:
-        from flashnas.evidence.publications import contradiction
+        from flashnas.evidence.publications import contradiction_of_own
 
         source["own"] = {"path": own, "sha256": digest(Path(own))}
-        if words := contradiction(own):
+        if words := contradiction_of_own(own):
             note(words)
     return EvidenceScorer(model, load_recall(), tokens, recipe_read(recipe), source)
 

@@ -24,7 +24,7 @@ from flashnas.evidence.left_out import (
     summary,
 )
 from flashnas.evidence.load import full_loss
-from flashnas.evidence.trainings import PublishedRow, comparable, read_published
+from flashnas.evidence.trainings import PublishedRow, groups_without_repeats, read_published
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "evidence"
 
@@ -111,12 +111,12 @@ def test_the_short_loss_has_the_pairs_that_have_one_and_no_interval():
 
 
 def test_a_group_that_repeats_smaller_ones_is_counted_once(shipped):
-    groups = comparable(shipped)
+    groups = groups_without_repeats(shipped)
     assert "mesa_sizes_15b" not in groups
     assert {"mesa_145m_15b", "mesa_400m_15b", "mesa_1b_15b"} <= set(groups)
     smaller = [row("a f", 1.0), row("d f", 0.9)]
     larger = [dataclasses.replace(each, group="all") for each in smaller]
-    assert list(comparable([*smaller, *larger, row("m2 f", 0.8, "all")])) == ["g"]
+    assert list(groups_without_repeats([*smaller, *larger, row("m2 f", 0.8, "all")])) == ["g"]
 
 
 def test_a_publication_that_was_left_out_has_no_say(shipped):

@@ -15,7 +15,12 @@ from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
 from flashnas.evidence.expected import expected
 from flashnas.evidence.load import FITTED, OWN, digests, fitted, full_loss, own_rows
-from flashnas.evidence.publications import contradiction, disagreement, publications, two_mixes
+from flashnas.evidence.publications import (
+    compare_mixes,
+    contradiction_of_own,
+    disagreement,
+    facts_of_publications,
+)
 from flashnas.evidence.trainings import read_published
 from flashnas.training.recipe import Recipe
 
@@ -85,8 +90,8 @@ def test_own_groups_do_not_mix_with_published_ones_of_the_same_name(own):
 
 
 def test_a_contradiction_is_said_in_one_line_and_agreement_is_not(own):
-    assert contradiction(own(AS_PUBLISHED)) == ""
-    words = contradiction(own(AGAINST))
+    assert contradiction_of_own(own(AS_PUBLISHED)) == ""
+    words = contradiction_of_own(own(AGAINST))
     assert "own.csv: contradicts the publications: " in words
     assert words.endswith("it is used all the same")
     assert "\n" not in words
@@ -122,19 +127,22 @@ def test_what_is_wrong_in_own_trainings_is_one_line(own, line, words, command, c
 
 def test_the_publications_and_what_they_say_of_two_mixes():
     rows, model = read_published(), full_loss()
-    found = publications(rows, model)
+    found = facts_of_publications(rows, model)
     counts = [publication["rows"] for publication in found]
     assert (sum(counts), counts) == (164, sorted(counts, reverse=True))
     widest = max(found, key=lambda publication: publication["spread"])
     assert widest["source"] == "2501.00663"  # Titans: gaps that nobody else finds
-    both, back = two_mixes("a f", "gd f", rows, model), two_mixes("gd f", "a f", rows, model)
+    both, back = (
+        compare_mixes("a f", "gd f", rows, model),
+        compare_mixes("gd f", "a f", rows, model),
+    )
     assert [both["mean"], both["sd"]] == pytest.approx([-back["mean"], back["sd"]])
     means = {claim["source"]: claim["mean"] for claim in both["said"]}
     assert len(means) >= 4
     assert means == pytest.approx({claim["source"]: -claim["mean"] for claim in back["said"]})
     assert all(claim["least"] <= claim["mean"] <= claim["most"] for claim in both["said"])
     assert both["spread"] == pytest.approx(np.std(list(means.values()), ddof=1))
-    same = two_mixes("a f", "a f", rows, model)
+    same = compare_mixes("a f", "a f", rows, model)
     assert (same["said"], same["spread"], same["mean"]) == ([], None, 0.0)
     assert same["sd"] == pytest.approx(0, abs=1e-6)
     assert 0.5 < disagreement(rows, model)["right"] / disagreement(rows, model)["pairs"] < 1

@@ -13,7 +13,7 @@ from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError
 from flashnas.evidence.left_out import Pair, pairs_of
 from flashnas.evidence.proxies import full_width, proxies, short_trainings
-from flashnas.evidence.publications import shared_orders
+from flashnas.evidence.publications import count_shared_orders
 from flashnas.evidence.trainings import (
     DEFAULT_TOKENS,
     PublishedRow,
@@ -193,8 +193,8 @@ def test_publications_order_the_mixes_alike_that_they_share(shipped):
         row("a f", 3.0, "j", source="x"),
         row("d f", 2.0, "j", source="x"),  # says nothing of g, of the same publication
     ]
-    assert shared_orders(rows) == (4, 2)
-    assert shared_orders(shipped) == (109, 79)
+    assert count_shared_orders(rows) == (4, 2)
+    assert count_shared_orders(shipped) == (109, 79)
 
 
 # -- proxies ---------------------------------------------------------------------------------------
