@@ -28,7 +28,7 @@ SIZES = {  # shorter measurements and trainings, in place of what each notebook 
         "TRIALS, TOKENS = 1, None": "TRIALS, TOKENS = 1, 2048",  # the one network keeps all budgets
         "budget_ms=14_000, trials=TRIALS": "budget_ms=6_000, trials=TRIALS",
     },
-    "own_device": {"NETWORKS, SECONDS = 6, 0.3": "NETWORKS, SECONDS = 2, 0.02"},
+    "own_device": {"NETWORKS, SECONDS = 6, 0.02": "NETWORKS, SECONDS = 2, 0.02"},
     "own_operator": {"TRIALS, TOKENS = 12, 16_384": "TRIALS, TOKENS = 2, 2048"},
 }
 
