@@ -6,10 +6,9 @@ python search.py [FOLDER]
 import sys
 from pathlib import Path
 
-from flashnas_gpt2_space.evaluator import loss
+from flashnas_gpt2_space.evaluator import latency_ms, loss
 
 import flashnas as fn
-from flashnas.latency.metrics import latency_ms
 
 
 def main(out: str) -> None:

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from flashnas_gpt2_space.evaluator import STEPS, Network, loss
+from flashnas_gpt2_space.evaluator import STEPS, Network, latency_ms, loss
 from flashnas_gpt2_space.formula import guess, layers_ms
 from flashnas_gpt2_space.space import Gpt2, Gpt2Space
 
 import flashnas as fn
 from flashnas.base.errors import SpaceError
-from flashnas.latency.metrics import latency_ms
 from flashnas.search import ALGORITHMS
 from flashnas.space import load_space
 
