@@ -81,7 +81,13 @@ def load_conversion(config: ConvertConfig, note: Note) -> Conversion:
         seed=config.seed,
     )
     network = model.network.to(config.device)
-    student = functools.lru_cache(maxsize=2)(lambda draw: Student(network, text[draw]))
+
+    @functools.lru_cache(maxsize=2)
+    def student(draw: int) -> Student:
+        # narrower networks keep the same columns on fresh text, and in the weights that are written
+        columns = None if draw == SCORED else student(SCORED).columns
+        return Student(network, text[draw], columns)
+
     measurements = MeasurementLog(config.out / "measurements.jsonl", _question(config, model, text))
     return Conversion(config, model, times, choices, saves_ms, text, measurements, student)
 
@@ -106,7 +112,8 @@ def _question(config: ConvertConfig, model: Pretrained, text: Sequence[Draw]) ->
     weights, tokens = hashlib.sha256(), hashlib.sha256()
     for tensor in model.network.state_dict().values():
         weights.update(tensor.cpu().numpy().tobytes())
-    tokens.update(text[SCORED].documents.tobytes() + text[SCORED].prompts.tobytes())
+    for draw in text:
+        tokens.update(draw.documents.tobytes() + draw.prompts.tobytes())
     return {
         "weights": weights.hexdigest()[:16],
         "context": config.context,

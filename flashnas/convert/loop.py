@@ -185,10 +185,11 @@ def answer_of(
             most_lost(finalist.recall_floor),
             law.slope,
         )
+        kinds = [spec.kind for spec in conversion.teacher.network.architecture.operators]
         generator = np.random.default_rng(config.seed)
-        others = [placed(conversion.choices, finalist.layout, None)]
+        others = [placed(kinds, conversion.choices, finalist.layout, None)]
         others += [
-            placed(conversion.choices, finalist.layout, generator)
+            placed(kinds, conversion.choices, finalist.layout, generator)
             for _ in range(config.comparisons)
         ]
         compared[finalist.key] = []

@@ -43,11 +43,16 @@ class LayoutScore:
 class Student:
     """The teacher with changed layers, on one draw of text.
 
+    columns: of each feed-forward network, its columns by importance, the most important first;
+    where they are not given, those of this draw.
+
     Layouts that first change a late layer start from the teacher's stream there. Matrices are in
     bfloat16 where the processor multiplies them fast; norms and the stream are in float32.
     """
 
-    def __init__(self, teacher: HybridLM, draw: Draw) -> None:
+    def __init__(
+        self, teacher: HybridLM, draw: Draw, columns: Mapping[int, Tensor] | None = None
+    ) -> None:
         self.teacher, self.draw = teacher.eval(), draw
         self.device = teacher.embedding.weight.device
         self.dtype = _fast_dtype(self.device)
@@ -59,7 +64,7 @@ class Student:
         self.head_VD = teacher.head_weight.detach().to(self.dtype)
         self.blocks = {n: self._ready(block) for n, block in enumerate(teacher.blocks)}
         self._start: tuple[int, list[Tensor]] = (0, self._embedded())
-        self._columns: dict[int, Tensor] = {}
+        self.columns = dict(columns or {})
         self._teach()
 
     # -- the teacher -------------------------------------------------------------------------------
@@ -69,9 +74,10 @@ class Student:
         """Run the teacher: the order of columns by importance, its probabilities, its probes."""
         streams, documents = list(self._start[1]), len(self.draw.documents)
         for n, block in self.blocks.items():
-            if isinstance(block.mixer, FeedForwardLayer) and not block.mixer.relu2:
+            mixer = block.mixer
+            if isinstance(mixer, FeedForwardLayer) and not mixer.relu2 and n not in self.columns:
                 inputs = [block.norm(x).to(self.dtype) for x in streams[:documents]]
-                self._columns[n] = self._importance(block.mixer, inputs).argsort(descending=True)
+                self.columns[n] = self._importance(mixer, inputs).argsort(descending=True)
             streams = [self._through(block, x) for x in streams]
         self.log_p = [self._log_p(x, self.positions_S) for x in streams[:documents]]
         self.probes = list(self.draw.probes)
@@ -135,7 +141,7 @@ class Student:
             block = Block(choice.spec, self.teacher.architecture.hidden)
         if isinstance(own.mixer, FeedForwardLayer):
             width = block.mixer.shape("out_proj.weight")[1]
-            columns = self._columns[choice.layer][:width].sort().values
+            columns = self.columns[choice.layer][:width].sort().values
             inner = own.mixer.out_proj.in_features
             for name in ("mixer.in_proj.weight", "mixer.in_proj.bias"):
                 if name in state:

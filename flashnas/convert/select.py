@@ -221,14 +221,17 @@ def random_layouts(
 
 
 def placed(
-    choices: Sequence[Choice], layout: Layout, generator: np.random.Generator | None
+    kinds: Sequence[str],
+    choices: Sequence[Choice],
+    layout: Layout,
+    generator: np.random.Generator | None,
 ) -> Layout:
     """As many changes of each kind as a layout has, elsewhere: at random, or without a generator
-    evenly spaced. Mixers and feed-forward networks are placed apart."""
+    evenly spaced. kinds: of all layers; each kind is placed apart."""
     found = []
-    for parity in sorted({choice.layer % 2 for choice in layout}):
-        names = [choice.name for choice in layout if choice.layer % 2 == parity]
-        layers = sorted({choice.layer for choice in choices if choice.layer % 2 == parity})
+    for kind in dict.fromkeys(kinds):
+        names = [choice.name for choice in layout if kinds[choice.layer] == kind]
+        layers = sorted({choice.layer for choice in choices if kinds[choice.layer] == kind})
         at = [int((n + 0.5) * len(layers) / len(names)) for n in range(len(names))]
         if generator is not None:
             at = generator.choice(len(layers), len(names), replace=False).tolist()

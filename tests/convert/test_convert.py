@@ -12,6 +12,8 @@ import flashnas as fn
 from flashnas.base.errors import FlashnasError
 from flashnas.convert import measure
 from flashnas.convert.choices import possible
+from flashnas.convert.config import ConvertConfig
+from flashnas.convert.load import FRESH, SCORED, load_conversion
 from flashnas.convert.measure import Student
 from flashnas.convert.texts import draws
 from flashnas.convert.weights import load_pretrained
@@ -102,6 +104,17 @@ def test_a_narrower_network_keeps_the_columns_that_matter(llama, student):
         if (choice.layer, choice.name) == (1, "width 64")
     )
     assert max(fresh.measure((choice,)).kl) < 1e-6
+
+
+def test_fresh_text_measures_the_columns_that_are_written(llama, tmp_path):
+    """Columns by the importance on fresh text would be another network, chosen by that text."""
+    options = {**OPTIONS, "data": "sotu", "widths": (0.5,), "out": tmp_path}
+    conversion = load_conversion(ConvertConfig(model=str(llama), **options), lambda line: None)
+    choices = possible(conversion.teacher.network.architecture, [], [0.5])
+    layout = tuple(choice for choice in choices if choice.name == "width 64")
+    scored, fresh = (conversion.student(draw).network(layout) for draw in (SCORED, FRESH))
+    for name, tensor in scored.state_dict().items():
+        assert torch.equal(tensor, fresh.state_dict()[name]), name
 
 
 def test_an_answer_keeps_its_budget_and_beats_other_placements(converted):

@@ -116,7 +116,10 @@ def test_a_layer_whose_documents_disagree_is_undecided():
 def test_other_placements_have_as_many_changes_of_each_kind(generator):
     choices = [Choice(layer, "none", None, 10.0) for layer in range(12)]
     layout = (choices[0], choices[2], choices[4], choices[5])
-    other = placed(choices, layout, generator)
+    other = placed(["a", "f"] * 6, choices, layout, generator)
     assert sorted(choice.layer % 2 for choice in other) == [0, 0, 0, 1]
     if generator is None:
         assert [choice.layer for choice in other] == [2, 6, 7, 10]
+    kinds = ["a", "f", "f"] * 4  # they need not alternate
+    other = placed(kinds, choices, (choices[0], choices[1], choices[2], choices[9]), generator)
+    assert sorted(kinds[choice.layer] for choice in other) == ["a", "a", "f", "f"]

@@ -16,7 +16,7 @@ from flashnas.architecture import Architecture
 from flashnas.operators.kernel_kinds import DELTA_RULE, GEMM, POINTWISE, SSD
 from flashnas.runs.layout import FORMAT, trials_frame
 from flashnas.search.pareto import non_dominated
-from flashnas.search.trial import Trial
+from flashnas.search.trial import METRICS_ON_FRONT, Trial
 
 WIDTHS = (1024, 1280, 1536, 1792, 2048, 2304, 2560)
 BUDGET_MS = 14000.0
@@ -176,21 +176,7 @@ def finalist_entry(trial: Trial) -> dict[str, Any]:
         name: sum(by_source.get(name, 0.0) for by_source in times.values()) / total
         for name in ("imported", "derived", "roofline")
     }
-    figures = {
-        name: getattr(trial, name)
-        for name in (
-            "loss",
-            "bits_per_byte",
-            "latency_ms",
-            "lower_ms",
-            "upper_ms",
-            "ttft_ms",
-            "tpot_ms",
-            "throughput_tok_s",
-            "memory_gb",
-            "params",
-        )
-    }
+    figures = {name: getattr(trial, name) for name in METRICS_ON_FRONT}
     return {
         "notation": trial.notation,
         "hash": trial.hash,
