@@ -24,7 +24,7 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from flashnas.base.errors import FlashnasError, PluginError
-from flashnas.base.text import first_line, first_sentence, one_of, shown, warn_of_plugin
+from flashnas.base.text import first_line, first_sentence, one_of, shown, warn_in_a_line
 
 T = TypeVar("T")
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -99,7 +99,7 @@ class Registry(Mapping[str, T], Generic[T]):
         try:
             self[name]
         except PluginError as error:
-            warn_of_plugin(f"{error}; it is left out")
+            warn_in_a_line(f"{error}; it is left out")
             return False
         return True
 
@@ -112,7 +112,7 @@ class Registry(Mapping[str, T], Generic[T]):
         entries: dict[str, EntryPoint] = {}
         for entry in _entry_points(self.group):
             if not NAME.fullmatch(entry.name):
-                warn_of_plugin(
+                warn_in_a_line(
                     f"{self.noun} {shown(entry.name)} of the package {_package(entry)}: the name"
                     " must be a word of letters, digits, '_', '.' and '-'; it is left out"
                 )
@@ -160,7 +160,7 @@ class Registry(Mapping[str, T], Generic[T]):
                 f" {first_line(error)}"
             ) from error
         if (took_s := time.monotonic() - started) > SLOW_S:
-            warn_of_plugin(f"{place} took {took_s:.0f} s to load")
+            warn_in_a_line(f"{place} took {took_s:.0f} s to load")
         if self.base:
             base = load_object(self.base)
             if not (

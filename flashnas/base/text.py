@@ -107,13 +107,13 @@ def warn(text: str) -> None:
     warnings.warn(text, stacklevel=level)
 
 
-class PluginWarning(UserWarning):
-    """A plugin that is left out; the command line shows its line alone."""
+class LineWarning(UserWarning):
+    """What needs no place in the code: the command line shows its line alone."""
 
 
-def warn_of_plugin(text: str) -> None:
-    """Warn that a plugin is left out, or slow; the same line once in a process."""
-    warnings.warn_explicit(text, PluginWarning, "flashnas", 0, registry=_SAID)
+def warn_in_a_line(text: str) -> None:
+    """Warn of what is left out, read otherwise or slow; the same line once in a process."""
+    warnings.warn_explicit(text, LineWarning, "flashnas", 0, registry=_SAID)
 
 
 _SAID: dict[Any, Any] = {}

@@ -21,7 +21,7 @@ import flashnas
 from flashnas.base.errors import FlashnasError
 from flashnas.base.settings import Settings
 from flashnas.base.system import terminate_as_interrupt
-from flashnas.base.text import PluginWarning, did_you_mean, one_of, printable
+from flashnas.base.text import LineWarning, did_you_mean, one_of, printable
 from flashnas.cli.command import COMMANDS, Command, command_line
 from flashnas.cli.options import (
     OneLineParser,
@@ -144,7 +144,7 @@ def _show_warning(
     *where: Any,
     **more: Any,
 ) -> None:
-    if issubclass(category, PluginWarning):
+    if issubclass(category, LineWarning):
         print(f"flashnas: {one_line(str(message))}", file=sys.stderr)
     else:
         otherwise(message, category, *where, **more)

@@ -1,7 +1,9 @@
 """What a config.json becomes, and the one line for each thing that is wrong with it."""
 
 import json
+import re
 
+import pytest
 from offenders import every
 from one_line import one_line
 
@@ -200,7 +202,8 @@ def test_what_is_no_configuration_gets_one_line(tmp_path, case):
             {},
             "model_type must be one of llama, mistral, qwen2, qwen3, smollm3, mixtral, lfm2,"
             " qwen2_moe, qwen3_moe, mamba, mamba2, nemotron_h, qwen3_5, qwen3_5_text, qwen3_5_moe,"
-            " qwen3_5_moe_text, qwen3_next; got 'lama' (did you mean 'llama'?)",
+            " qwen3_5_moe_text, qwen3_next, bamba, granitemoehybrid, falcon_h1; got 'lama' (did you"
+            " mean 'llama'?)",
         ),
         (
             "zamba2",
@@ -208,11 +211,24 @@ def test_what_is_no_configuration_gets_one_line(tmp_path, case):
             "model_type: zamba2 has a transformer block that layers share, which flashnas lacks",
         ),
         (
-            "bamba",
+            "jamba",
             {},
-            "model_type: the reader for bamba (layers of attention or Mamba2, each with a"
-            " feed-forward network) is not written; flashnas has the operators, so that the model"
-            " can be given in notation",
+            "model_type: jamba has Mamba with normalised time steps, B and C, which flashnas lacks",
+        ),
+        (
+            "kimi_linear",
+            {},
+            "model_type: kimi_linear has multi-head latent attention, which flashnas lacks",
+        ),
+        (
+            "bamba",
+            {"mamba_n_heads": 3},
+            "mamba_n_heads: heads of 42 channels must make up 128; got 3",
+        ),
+        (
+            "falcon_h1",
+            {"projectors_bias": True},
+            "projectors_bias: flashnas lacks Mamba2 with a bias of one projection alone",
         ),
         (
             "mixtral",
@@ -346,6 +362,55 @@ def test_what_is_wrong_gets_one_line_with_file_and_key(tmp_path, case):
     path = written(tmp_path, {"model_type": kind, **TINY, **keys})
     line = one_line(ArchitectureError, load_architecture, str(path))
     assert line.startswith(f"{path}:{message}"), line
+
+
+@every(
+    case=[
+        (
+            "granitemoehybrid",
+            {"num_local_experts": 0, "shared_intermediate_size": 48, "residual_multiplier": 0.22},
+            UNTIED + "2x(m2(head_dim=4,heads=32,state=256) f(intermediate=48))",
+            "constant factors, which cost no time, are left out (residual_multiplier 0.22)",
+        ),
+        (
+            "granitemoehybrid",
+            {
+                "layer_types": ["attention"] * 2,
+                "attention_multiplier": 0.1,
+                "num_local_experts": 3,
+                "shared_intermediate_size": 48,
+            },
+            UNTIED + "2x(a(heads=4,kv_heads=2,head_dim=16,rope_share=0)"
+            " moe(experts=3,active=2,intermediate=96,shared=48))",
+            "constant factors, which cost no time, are left out (attention_multiplier 0.1)",
+        ),
+        (
+            "falcon_h1",
+            {"mamba_d_ssm": 32, "mamba_n_heads": 4, "ssm_multipliers": [1, 1, 1, 2, 1]},
+            UNTIED + "2x(m2(head_dim=8,heads=4,state=256) a(heads=4,kv_heads=2,head_dim=16)"
+            " f(intermediate=96))",
+            "Mamba2 and attention are taken one after the other and not side by side, with norms of"
+            " 192 parameters more; constant factors, which cost no time, are left out"
+            " (ssm_multipliers [1, 1, 1, 2, 1])",
+        ),
+    ]
+)
+def test_an_approximation_is_named_in_one_line(tmp_path, case, capsys):
+    kind, keys, notation, words = case
+    path = written(tmp_path, {"model_type": kind, **TINY, "mamba_n_heads": 32, **keys})
+    line = f"{path}:model_type: {kind} is read as an approximation: {words}"
+    with pytest.warns(UserWarning, match=re.escape(line)):
+        assert load_architecture(str(path)).hash == Architecture.parse(notation).hash
+    assert main(["estimate", str(tmp_path), "--json"]) == 0
+    found = capsys.readouterr()
+    assert found.err == f"flashnas: {line}\n"
+    assert json.loads(found.out)["params"] == Architecture.parse(notation).params
+
+
+def test_a_factor_that_changes_nothing_is_no_deviation(tmp_path, recwarn):
+    keys = {"layer_types": ["attention"] * 2, "attention_multiplier": 0.25}
+    load_architecture(str(written(tmp_path, {"model_type": "granitemoehybrid", **TINY, **keys})))
+    assert not recwarn
 
 
 def test_estimate_reads_a_config(tmp_path, capsys):

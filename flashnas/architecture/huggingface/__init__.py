@@ -4,7 +4,7 @@ transformers and torch.
 The network is the one that transformers' AutoModelForCausalLM builds, with its own defaults for
 absent keys. Of a model that also reads images only the language model is read. Prediction heads
 (MTP), and keys that change neither the network nor its sizes, are left out. A part that flashnas
-lacks is an error that names it.
+lacks is an error that names it, or, where it hardly changes time and size, a warning that does.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.architecture import Architecture
+from flashnas.architecture.huggingface.bamba import bamba, falcon_h1, granitemoehybrid
 from flashnas.architecture.huggingface.config_json import HfConfig, read_json
 from flashnas.architecture.huggingface.hybrid import (
     lfm2,
@@ -37,7 +38,7 @@ from flashnas.architecture.huggingface.transformer import (
     smollm3,
 )
 from flashnas.base.errors import ArchitectureError, OperatorError
-from flashnas.base.text import one_of
+from flashnas.base.text import one_of, warn_in_a_line
 
 MODEL_TYPES: dict[str, Callable[[HfConfig], Architecture]] = {
     reader.__name__: reader
@@ -59,24 +60,24 @@ MODEL_TYPES: dict[str, Callable[[HfConfig], Architecture]] = {
         qwen3_5_moe,
         qwen3_5_moe_text,
         qwen3_next,
+        bamba,
+        granitemoehybrid,
+        falcon_h1,
     )
 }
 # what every model of these types has and no operator of flashnas computes
 LACKING = {
-    "falcon_h1": "attention and Mamba2 side by side with an output projection each (the operator"
-    " `h` has one for both)",
     "falcon_mamba": "Mamba with normalised time steps, B and C",
-    "granitemoehybrid": "multipliers of embeddings, attention and residuals",
     "hymba": "key/value caches that several layers share",
     "jamba": "Mamba with normalised time steps, B and C",
+    "kimi_linear": "multi-head latent attention",
     "lfm2_moe": "experts whose router has sigmoids and a bias for each expert",
     "olmo2": "norms after attention and after feed-forward networks",
+    "olmo_hybrid": "norms after attention and after feed-forward networks",
     "olmoe": "queries and keys that are normalised over all heads together",
     "zamba2": "a transformer block that layers share",
     "zamba": "Mamba of several heads and a transformer block that layers share",
 }
-# flashnas has the operators, but nothing here reads the configuration
-UNREAD = {"bamba": "layers of attention or Mamba2, each with a feed-forward network"}
 
 
 def architecture_from_hf(path: str | Path) -> Architecture:
@@ -97,14 +98,15 @@ def architecture_of_config(data: dict[str, Any], file: str) -> Architecture:
     kind, place = data["model_type"], f"{file}:model_type"
     if kind in list(LACKING):  # a list accepts any value, also one that is not hashable
         raise ArchitectureError(f"{place}: {kind} has {LACKING[kind]}, which flashnas lacks")
-    if kind in list(UNREAD):
-        raise ArchitectureError(
-            f"{place}: the reader for {kind} ({UNREAD[kind]}) is not written; flashnas has the"
-            " operators, so that the model can be given in notation"
-        )
     if kind not in list(MODEL_TYPES):
         raise ArchitectureError(one_of(place, kind, MODEL_TYPES))
+    config = HfConfig(kind, data, file)
     try:
-        return MODEL_TYPES[kind](HfConfig(kind, data, file))
+        architecture = MODEL_TYPES[kind](config)
     except OperatorError as error:
         raise ArchitectureError(f"{file}: {error}") from None
+    if config.deviations:
+        warn_in_a_line(
+            f"{place}: {kind} is read as an approximation: {'; '.join(config.deviations)}"
+        )
+    return architecture

@@ -44,11 +44,16 @@ def defaults() -> dict[str, dict[str, Any]]:
 
 
 class HfConfig:
-    """The configuration of one model type. Absent keys have transformers' default."""
+    """The configuration of one model type. Absent keys have transformers' default.
+
+    Attributes:
+        deviations: what the Architecture that is read does otherwise, in words.
+    """
 
     def __init__(self, model_type: str, data: dict[str, Any], path: str, inside: str = "") -> None:
         self.model_type, self.data, self.path, self.inside = model_type, data, path, inside
         self.defaults = defaults()[model_type]
+        self.deviations: list[str] = []
 
     def error(self, key: str, message: str) -> ArchitectureError:
         """An error at the file and key, for the caller to raise."""
@@ -106,6 +111,22 @@ class HfConfig:
         """
         if self.get(key) != value:
             raise self.lacking(key, f"{part} {self.get(key)!r}; it has {shown(value)}")
+
+    def leave_out_factors(self, **neutral: Any) -> None:
+        """Note as a deviation the constant factors that no layer of flashnas has.
+
+        Args:
+            neutral: the value of each key with which it changes nothing.
+        """
+        found = [
+            f"{key} {shown(value)}"
+            for key in neutral
+            if (value := self.get(key)) not in (None, neutral[key])
+        ]
+        if found:
+            self.deviations.append(
+                f"constant factors, which cost no time, are left out ({', '.join(found)})"
+            )
 
     def layers(self) -> int:
         """`num_hidden_layers`, within what an Architecture holds."""

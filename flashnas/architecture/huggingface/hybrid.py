@@ -11,6 +11,9 @@ from flashnas.architecture.architecture import Architecture
 from flashnas.architecture.huggingface.config_json import HfConfig
 from flashnas.architecture.huggingface.transformer import (
     FULL,
+    LINEAR,
+    OLD_NAMES,
+    SHARED,
     assembled,
     attention_of,
     experts_of,
@@ -27,8 +30,8 @@ from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.mamba.spec import Mamba
 from flashnas.operators.mamba2.spec import Mamba2
 
-LINEAR = "linear_attention"
-OLD_NAMES = {"mamba": LINEAR, "attention": FULL}
+# of Mamba2: the keys of its state, groups, taps, and of the biases of projections and convolution
+MAMBA2_KEYS = ("state_size", "n_groups", "conv_kernel", "use_bias", "use_conv_bias")
 NEMOTRON_PATTERN = {"M": LINEAR, "*": FULL, "-": "mlp", "E": "moe"}
 
 
@@ -56,7 +59,7 @@ def mamba2(config: HfConfig) -> Architecture:
             f"num_heads x head_dim must be expand x hidden_size = {inner};"
             f" got {heads} x {head_dim}",
         )
-    mixer = _mamba2(config, heads, head_dim, "state_size", dt_min=_smallest_step(config))
+    mixer = mamba2_of(config, heads, head_dim, MAMBA2_KEYS, dt_min=smallest_step(config))
     return assembled(config, [mixer] * config.layers())
 
 
@@ -80,11 +83,11 @@ def nemotron_h(config: HfConfig) -> Architecture:
             ("mamba_dt_min", "time_step_min"),
         ):
             config.rename(old, new)
-        operators[LINEAR] = _mamba2(
+        operators[LINEAR] = mamba2_of(
             config,
             config.integer("mamba_num_heads"),
             config.integer("mamba_head_dim"),
-            "ssm_state_size",
+            ("ssm_state_size", *MAMBA2_KEYS[1:]),
             dt_min=config.number("time_step_min"),
         )
     if FULL in kinds:
@@ -128,7 +131,7 @@ def _nemotron_kinds(config: HfConfig) -> list[str]:
 
 def qwen3_next(config: HfConfig) -> Architecture:
     layers = config.layers()
-    return _delta_hybrid(config, feed_forwards(config, layers, shared=True))
+    return _delta_hybrid(config, feed_forwards(config, layers, shared_key=SHARED))
 
 
 def qwen3_5(config: HfConfig) -> Architecture:
@@ -150,7 +153,7 @@ def qwen3_5_moe(config: HfConfig) -> Architecture:
 def qwen3_5_moe_text(config: HfConfig) -> Architecture:
     config.rename("num_local_experts", "num_experts")
     return _delta_hybrid(
-        config, [experts_of(config, shared=True, normalise=True)] * config.layers()
+        config, [experts_of(config, shared_key=SHARED, normalise=True)] * config.layers()
     )
 
 
@@ -198,26 +201,33 @@ def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
     )
 
 
-def _mamba2(config: HfConfig, heads: int, head_dim: int, state: str, *, dt_min: float) -> Mamba2:
-    """state: the key of its size. `expand` stands in place of the number of heads where both are
-    equivalent."""
-    groups = config.integer("n_groups")
-    if heads % groups:
-        raise config.error("n_groups", f"must divide the {heads} heads; got {groups}")
+def mamba2_of(
+    config: HfConfig, heads: int, head_dim: int, keys: Sequence[str], *, dt_min: float
+) -> Mamba2:
+    """The Mamba2 of a configuration. `expand` stands in place of the number of heads where both are
+    equivalent.
+
+    Args:
+        keys: in the order of MAMBA2_KEYS.
+        dt_min: the smallest time step.
+    """
+    state, groups, taps, bias, conv_bias = keys
+    if heads % config.integer(groups):
+        raise config.error(groups, f"must divide the {heads} heads; got {config.get(groups)}")
     mixer = Mamba2(
         heads=heads,
         head_dim=head_dim,
         state=config.integer(state),
-        groups=groups,
+        groups=config.integer(groups),
         dt_min=dt_min,
-        conv_size=config.integer("conv_kernel"),
-        bias=config.flag("use_bias"),
-        conv_bias=config.flag("use_conv_bias"),
+        conv_size=config.integer(taps),
+        bias=config.flag(bias),
+        conv_bias=config.flag(conv_bias),
     )
     return mixer.resolved(config.integer("hidden_size"))
 
 
-def _smallest_step(config: HfConfig) -> float:
+def smallest_step(config: HfConfig) -> float:
     """The lower end of `time_step_limit`; transformers writes infinity as Infinity or as
     {"__float__": "Infinity"}."""
 

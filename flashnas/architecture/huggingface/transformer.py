@@ -14,7 +14,9 @@ from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 from flashnas.operators.spec import MAX_VALUE
 
-FULL, SLIDING = "full_attention", "sliding_attention"
+FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
+OLD_NAMES = {"mamba": LINEAR, "attention": FULL}
+SHARED = "shared_expert_intermediate_size"
 ROPE_TYPES = ("default", "linear", "llama3")
 
 
@@ -82,7 +84,7 @@ def qwen2_moe(config: HfConfig) -> Architecture:
     first = config.integer("max_window_layers", least=0)
     attention = attention_of(config, qkv_bias=config.flag("qkv_bias"))
     mixers = _layers(config, attention, lambda i: i % 2 == 0 and i < first)
-    return in_turn(config, mixers, feed_forwards(config, len(mixers), shared=True))
+    return in_turn(config, mixers, feed_forwards(config, len(mixers), shared_key=SHARED))
 
 
 def qwen3_moe(config: HfConfig) -> Architecture:
@@ -90,12 +92,12 @@ def qwen3_moe(config: HfConfig) -> Architecture:
         attention_of(config, bias=config.flag("attention_bias"), qk_norm=True), _window(config)
     )
     layers = config.layers()
-    return in_turn(config, [mixer] * layers, feed_forwards(config, layers, shared=False))
+    return in_turn(config, [mixer] * layers, feed_forwards(config, layers))
 
 
-def feed_forwards(config: HfConfig, layers: int, *, shared: bool) -> list[OperatorSpec]:
+def feed_forwards(config: HfConfig, layers: int, *, shared_key: str = "") -> list[OperatorSpec]:
     """One per layer: experts in every `decoder_sparse_step`-th one that `mlp_only_layers` does not
-    name. shared: one more expert reads every token."""
+    name. shared_key: as of `experts_of`."""
     dense, step = (
         set(config.listed("mlp_only_layers", int) or []),
         config.integer("decoder_sparse_step"),
@@ -104,7 +106,7 @@ def feed_forwards(config: HfConfig, layers: int, *, shared: bool) -> list[Operat
     count = config.integer("num_experts", least=0)
     sparse = [i not in dense and count > 0 and (i + 1) % step == 0 for i in range(layers)]
     experts = (
-        experts_of(config, shared=shared, normalise=config.flag("norm_topk_prob"))
+        experts_of(config, shared_key=shared_key, normalise=config.flag("norm_topk_prob"))
         if any(sparse)
         else None
     )
@@ -117,7 +119,8 @@ def experts_of(
     *,
     count_key: str = "num_experts",
     size_key: str = "moe_intermediate_size",
-    shared: bool = False,
+    shared_key: str = "",
+    shared_gate: bool = True,
     normalise: bool,
 ) -> MixtureOfExperts:
     """The mixture of experts of a configuration.
@@ -125,7 +128,8 @@ def experts_of(
     Args:
         count_key, size_key: the keys for the number of experts and for the intermediate size of
             each.
-        shared: one more expert, with a gate, reads every token.
+        shared_key: the key for that of one more expert, which reads every token; "": there is none.
+        shared_gate: the output of that expert passes a gate.
         normalise: the probabilities of the chosen experts add up to 1.
     """
     config.require("hidden_act", "silu", "experts with the activation")
@@ -138,13 +142,12 @@ def experts_of(
         raise config.lacking(
             "num_experts_per_tok", "a single expert per token whose probability counts as 1"
         )
-    size = config.integer("shared_expert_intermediate_size") if shared else 0
     return MixtureOfExperts(
         experts=count,
         active=active,
         intermediate=config.integer(size_key),
-        shared=size,
-        shared_gate=shared,
+        shared=config.integer(shared_key) if shared_key else 0,
+        shared_gate=bool(shared_key) and shared_gate,
         normalise=normalise,
     )
 
@@ -252,7 +255,8 @@ def in_turn(
 
 def kinds_of(config: HfConfig, usual: list[str], allowed: Container[str]) -> list[str]:
     """The `layer_types`, or the usual ones where the key is absent."""
-    kinds = config.listed("layer_types", str, len(usual)) or usual
+    listed = config.listed("layer_types", str, len(usual)) or usual
+    kinds = [OLD_NAMES.get(kind, kind) for kind in listed]
     for kind in kinds:
         if kind not in allowed:
             raise config.lacking("layer_types", f"the layer type {kind!r} in {config.model_type}")
@@ -279,7 +283,7 @@ def _layers(
     """
     window = _window(config)
     usual = [SLIDING if window is not None and slides(i) else FULL for i in range(config.layers())]
-    kinds = kinds_of(config, usual, (SLIDING, FULL, "attention"))
+    kinds = kinds_of(config, usual, (SLIDING, FULL))
     if window is None and SLIDING in kinds:
         raise config.error(
             "layer_types", f"{SLIDING!r} needs use_sliding_window and sliding_window"
