@@ -100,8 +100,7 @@ def _rows(
     if score is not None:
         yield (
             "Validation loss",
-            f"{score['loss']:.4f} nats per token, {score['bits_per_byte']:.4f} bits per byte,"
-            " after"
+            f"{score['loss']:.4f} nats per token, {score['bits_per_byte']:.4f} bits per byte, after"
             f" {score['tokens']:,} training tokens; of one training, so that the noise between"
             " seeds is not known",
         )

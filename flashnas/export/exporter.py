@@ -204,9 +204,8 @@ def check_differences(
     for name, value in differences.items():
         if not value <= tolerance:
             raise ExportError(
-                f"{program} does not compute what the network does: {name.replace('_', ' ')}"
-                f" differ by {value:.1e} of the largest logit; at most {tolerance:.0e} is"
-                f" allowed{end}"
+                f"{program} does not compute what the network does: {name.replace('_', ' ')} differ"
+                f" by {value:.1e} of the largest logit; at most {tolerance:.0e} is allowed{end}"
             )
 
 

@@ -257,8 +257,7 @@ def rules() -> list[str]:
         f"every kind: beyond the largest measured size: along the line through it and half of it"
         f" (-{OUTSIDE_SPREAD:.0%}; up to {OUTSIDE_UPPER:.0%} above proportion, or a steeper line)",
         f"every kind: below the smallest measured size: the smallest (from {OUTSIDE_SPREAD:.0%}"
-        " below"
-        f" proportion to +{OUTSIDE_UPPER:.0%})",
+        f" below proportion to +{OUTSIDE_UPPER:.0%})",
         f"every kind: a cell that was not measured: the smaller batch{grow} in proportion (from"
         f" {OUTSIDE_SPREAD:.0%} below the line through the two largest to +{OUTSIDE_UPPER:.0%})",
         *(

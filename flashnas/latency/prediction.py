@@ -174,10 +174,8 @@ class LatencyModel:
         )
         return (
             f"the matrices of the operators have weights in {self.dtype}, and their rows include"
-            " the"
-            " conversion of the activations; embedding, head, attention, convolutions and"
-            " recurrences are"
-            f" in {self.kernels.dtype}{corrected}"
+            " the conversion of the activations; embedding, head, attention, convolutions and"
+            f" recurrences are in {self.kernels.dtype}{corrected}"
         )
 
     # -- costs
@@ -290,9 +288,8 @@ class LatencyModel:
 
     def _missing(self, operator: str, hidden: int, rows: str) -> MissingRowsError:
         return MissingRowsError(
-            f"table {self.table.name} cannot answer operator {operator!r} at hidden size"
-            f" {hidden} for workload {self.workload.name}: no {rows}; measure it:"
-            f" {self._command()}"
+            f"table {self.table.name} cannot answer operator {operator!r} at hidden size {hidden}"
+            f" for workload {self.workload.name}: no {rows}; measure it: {self._command()}"
         )
 
     def _command(self) -> str:

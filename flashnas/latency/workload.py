@@ -167,8 +167,7 @@ def load_workload(source: str | Workload) -> Workload:
         return _from_text(source)
     raise WorkloadError(
         f"workload {source!r} does not exist{did_you_mean(source, WORKLOADS)}; named ones:"
-        f" {', '.join(WORKLOADS)}; or write batch=1,prompt=0,generated=1024, or give a YAML"
-        f" file"
+        f" {', '.join(WORKLOADS)}; or write batch=1,prompt=0,generated=1024, or give a YAML file"
     )
 
 

@@ -287,8 +287,7 @@ SELECTIVE_SCAN = KernelKind(
     rules=(
         AsCall(
             "decode: the gated delta rule's step of the same state bytes, and more for a decay of"
-            " each"
-            " entry of the state",
+            " each entry of the state",
             _scan_step,
             phases=("decode",),
             upper=0.50,

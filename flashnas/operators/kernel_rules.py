@@ -32,8 +32,7 @@ class NextLarger(Rule):
     def text(self) -> str:
         return (
             f"a {self.column} that was not measured: the next larger one (from {self.spread:.0%}"
-            " below"
-            f" proportion to +{self.upper:.0%})"
+            f" below proportion to +{self.upper:.0%})"
         )
 
     def apply(self, times: Times, asked: Asked) -> Any:
@@ -62,10 +61,8 @@ class FullAttention(Rule):
     def text(self) -> str:
         return (
             "a window that was not measured: a decode step as full attention over min(context,"
-            " window)"
-            " tokens (up to all of them), a prefill as full attention times the share of scores"
-            " that"
-            f" window + {self.edge} keep (-{self.spread:.0%}, +{self.upper:.0%})"
+            " window) tokens (up to all of them), a prefill as full attention times the share of"
+            f" scores that window + {self.edge} keep (-{self.spread:.0%}, +{self.upper:.0%})"
         )
 
     def apply(self, times: Times, asked: Asked) -> Any:
@@ -155,8 +152,7 @@ class Steps(Rule):
     def text(self) -> str:
         return (
             f"no prefill measured: up to {self.longest} tokens as {self.steps:g} decode steps for"
-            " each"
-            f" begun chunk of {self.chunk} tokens, and as many once (-{self.spread:.0%},"
+            f" each begun chunk of {self.chunk} tokens, and as many once (-{self.spread:.0%},"
             f" +{self.upper:.0%})"
         )
 

@@ -190,8 +190,7 @@ class Cuda(Platform):
             said = f"raises {type(error).__name__}: {first_line(error)}"
         return (
             f"torch {torch.__version__} is built for CUDA {torch.version.cuda or '(none)'}, the"
-            " NVIDIA"
-            f" driver is {driver() or 'not loaded'}, and torch.cuda.init() {said}"
+            f" NVIDIA driver is {driver() or 'not loaded'}, and torch.cuda.init() {said}"
         )
 
     def label(self) -> str:

@@ -136,8 +136,7 @@ class SearchConfig(Settings, where="search"):
     trials: int = option(
         24,
         "candidates to train besides the baselines; 0: train nothing, and answer from published"
-        " trainings"
-        " alone",
+        " trainings alone",
         metavar="N",
         min=0,
         max=1_000_000,
@@ -192,8 +191,7 @@ class SearchConfig(Settings, where="search"):
     start_from: tuple[str, ...] = option(
         (),
         "earlier run whose networks are known and not trained again; the search starts from them;"
-        " may be"
-        " repeated",
+        " may be repeated",
         metavar="RUN",
         identity=False,
     )
@@ -209,8 +207,7 @@ class SearchConfig(Settings, where="search"):
     confidence: float | None = option(
         None,
         "keep the budgets with this probability, such as 0.95, by the residuals that flashnas"
-        " validate"
-        " stored in the table",
+        " validate stored in the table",
         above=0,
         below=1,
         flagged=False,
@@ -247,8 +244,7 @@ class SearchConfig(Settings, where="search"):
     short_text: bool = option(
         False,
         "train on more than 4 epochs of the text, or validate on less than the recipe's tokens,"
-        " where"
-        " the text has no more",
+        " where the text has no more",
         identity=False,
         flagged=False,
     )
@@ -264,8 +260,7 @@ class SearchConfig(Settings, where="search"):
     bench: bool = option(
         True,
         "take the score of a network that a bench was grown with by the same recipe, text and seed,"
-        " and"
-        " start from those of the space",
+        " and start from those of the space",
         identity=False,
         flagged=False,
     )

@@ -273,9 +273,8 @@ def load_costs(
         )
     if config.budgets:
         raise ConfigError(
-            f"a budget on {next(iter(config.budgets))} needs metrics before the evaluation:"
-            " give table=FUNCTION, network -> latency_ms or a mapping of metrics; got"
-            " table=None"
+            f"a budget on {next(iter(config.budgets))} needs metrics before the evaluation: give"
+            " table=FUNCTION, network -> latency_ms or a mapping of metrics; got table=None"
         )
     return NoCosts()
 

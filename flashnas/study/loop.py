@@ -150,9 +150,8 @@ class Loop:
             chances = self._chances()
             lines.append(
                 f"may change: {np.count_nonzero(chances > MIN_CHANCE)} of the networks near the"
-                " recommended one would take its place with a probability above"
-                f" {MIN_CHANCE:.0%} after a short training; the highest is"
-                f" {max(chances, default=0.0):.0%}"
+                f" recommended one would take its place with a probability above {MIN_CHANCE:.0%}"
+                f" after a short training; the highest is {max(chances, default=0.0):.0%}"
             )
         return lines
 

@@ -108,8 +108,7 @@ def _check_without_workers(config: SearchConfig, job: Job) -> None:
         )
     warn(
         f"{why}: the evaluator scores one network after another in this process, without limits of"
-        " time and"
-        f" memory; {fix}"
+        f" time and memory; {fix}"
     )
 
 

@@ -216,9 +216,8 @@ def find_time_limit(
         config.wrong(
             "candidate_timeout_s",
             f"must be above {math.ceil(least_seconds(min(flops), recipe)):,}: recipe"
-            f" {recipe.name!r}"
-            f" takes {min(flops):.1e} FLOP for the smallest network, and {where} computes at most"
-            f" {FASTEST_RATES[recipe.device]:.1e} FLOP/s; got {given:g}",
+            f" {recipe.name!r} takes {min(flops):.1e} FLOP for the smallest network, and {where}"
+            f" computes at most {FASTEST_RATES[recipe.device]:.1e} FLOP/s; got {given:g}",
         )
     cost = (
         f"recipe {recipe.name!r} takes up to {max(flops):.1e} FLOP a training,"

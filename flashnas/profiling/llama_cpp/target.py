@@ -59,9 +59,8 @@ class LlamaCpp(Target, where="llama_cpp"):
         if self.cache_type not in CACHE_TYPES:
             self.wrong(
                 "cache_type",
-                f"must be one of {', '.join(CACHE_TYPES)}; got {self.cache_type!r};"
-                " types of fewer bits gave NaN in released hybrids"
-                " (github.com/ikawrakow/ik_llama.cpp/pull/1548)",
+                f"must be one of {', '.join(CACHE_TYPES)}; got {self.cache_type!r}; types of fewer"
+                " bits gave NaN in released hybrids (github.com/ikawrakow/ik_llama.cpp/pull/1548)",
             )
         if self.cache_type == "q8_0" and not self.flash_attention:
             self.wrong(
@@ -87,10 +86,7 @@ class LlamaCpp(Target, where="llama_cpp"):
     @property
     def stack(self) -> str:
         attention = "flash" if self.flash_attention else "plain"
-        return (
-            f"llama.cpp-xllamacpp-{version('xllamacpp')}-{self.threads}t-{self.weights}"
-            f"-{attention}-attention-{self.cache_type}-cache"
-        )
+        return f"llama.cpp-xllamacpp-{version('xllamacpp')}-{self.threads}t-{self.weights}-{attention}-attention-{self.cache_type}-cache"
 
     def describe_stack(self) -> dict[str, Any]:
         return {
