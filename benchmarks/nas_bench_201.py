@@ -27,19 +27,20 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests" / "helpers"))
 
+import moocore
 import numpy as np
 import public_problems
 
 import flashnas as fn
 from flashnas.search import ALGORITHMS
-from flashnas.search.pareto import hypervolume, non_dominated
+from flashnas.search.objectives import non_dominated
 
 WORST_ERROR = 16.0
 
 
 def covered(points: np.ndarray, truth: float, budget_ms: float) -> float:
     """Share of the true hypervolume."""
-    return hypervolume(points, [WORST_ERROR, budget_ms]) / truth
+    return moocore.hypervolume(points, ref=[WORST_ERROR, budget_ms]) / truth
 
 
 def main() -> None:
@@ -55,7 +56,7 @@ def main() -> None:
     table = np.array([[cell["loss"], cell["latency_ms"]] for cell in cells.values()])
     inside = table[table[:, 1] <= arguments.budget_ms]
     front = inside[non_dominated(inside)]
-    truth = hypervolume(front, [WORST_ERROR, arguments.budget_ms])
+    truth = moocore.hypervolume(front, ref=[WORST_ERROR, arguments.budget_ms])
     print(
         f"{len(inside):,} of {len(table):,} cells are within {arguments.budget_ms:g} ms;"
         f" {len(front)} are on the true"

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import moocore
 import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.latency.prediction import LatencyModel
 from flashnas.operators import OPERATORS
-from flashnas.search.pareto import hypervolume, non_dominated
+from flashnas.search.objectives import non_dominated
 from flashnas.space import Genotype, SearchSpace, load_space
 from flashnas.space.operator_space import list_features
 
@@ -60,7 +61,7 @@ class Problem:
     def volume(self, points: np.ndarray) -> float:
         """Dominated nats times share of the budget, of points [N, 2] of (true loss, latency_ms)."""
         return (
-            hypervolume(points / [1.0, self.budget_ms], [self.reference, 1.0])
+            moocore.hypervolume(points / [1.0, self.budget_ms], ref=[self.reference, 1.0])
             if len(points)
             else 0.0
         )

@@ -26,7 +26,7 @@ from flashnas.base.system import keep_memory
 from flashnas.data.dataset import prepare_dataset
 from flashnas.network.model import Block
 from flashnas.operators.parts import rms_normalise
-from flashnas.operators.tensors import Role
+from flashnas.operators.spec import Role
 from flashnas.report.drawing import MUTED, SERIES
 from flashnas.training.candidate import single_thread
 from flashnas.training.optimizer import NORM_DIMS, ROWS

@@ -14,7 +14,7 @@ import pandas as pd
 
 import flashnas as fn
 from flashnas.report.drawing import INK, MUTED, operator_colour
-from flashnas.search.pareto import non_dominated
+from flashnas.search.objectives import non_dominated
 
 HERE = Path(__file__).parent
 CSV, PNG = HERE / "operators.csv", HERE / "operators.png"

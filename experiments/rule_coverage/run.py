@@ -18,9 +18,8 @@ import pandas as pd
 from flashnas.latency.grid import OTHER_REACH, REACH
 from flashnas.latency.lookup import KernelTimes, LookupFailure
 from flashnas.latency.table import LatencyTable, shipped_tables
-from flashnas.operators.kernel import Asked, KernelKind, Phase
+from flashnas.operators.kernel import Asked, KernelKind, Phase, Steps
 from flashnas.operators.kernel_kinds import KERNEL_KINDS, kind_of_rows
-from flashnas.operators.kernel_rules import Steps
 
 HERE = Path(__file__).parent
 MOST = 400  # rows that are asked for in one test; more are sampled

@@ -12,7 +12,7 @@ from typing import Any
 
 from flashnas.base.errors import ArchitectureError
 from flashnas.base.text import shown
-from flashnas.operators import OperatorSpec, operator_class
+from flashnas.operators import OPERATORS, OperatorSpec
 
 MAX_OPERATORS = 4096  # guards repeats such as 99999x(...)
 _TOKEN = re.compile(
@@ -79,7 +79,7 @@ def parse_operators(text: str) -> tuple[OperatorSpec, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def _operator(kind: str, options: str) -> OperatorSpec:
-    return operator_class(kind).from_options(_parse_options(options, f"operator {kind!r}"))
+    return OPERATORS[kind].from_options(_parse_options(options, f"operator {kind!r}"))
 
 
 def _parse_options(text: str, where: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The times of kernels and of whole operators on a table's device, by interpolation of its rows.
 
 A whole operator that was measured answers before any sum of kernels. A kernel without rows is
-answered by the rules of its kind (operators/kernel_rules.py).
+answered by the rules of its kind (operators/kernel.py).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import choose_backend, running
 from flashnas.operators.layer import Layer, build_layer
 from flashnas.operators.parts import RMSNorm
-from flashnas.operators.tensors import OWN_RATES, Role
+from flashnas.operators.spec import OWN_RATES, Role
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
 """The operators: what they state without torch, and how they are computed.
 
 Each operator has a folder: `spec.py` states sizes, kernels and what readers see; `layer.py`
-computes with torch. `spec.py` and `layer.py` of this folder are the contracts, `roles.py` names
-what a parameter is for. Layers share `parts` (norms, convolutions, positions), `recurrences` and
-`backends` (the libraries that can compute a core). A new operator is one folder and one line below,
-or an entry point of another package.
+computes with torch. `spec.py` and `layer.py` of this folder are the contracts. Layers share `parts`
+(norms, convolutions, positions), `recurrences` and `backends` (the libraries that can compute a
+core). A new operator is one folder and one line below, or an entry point of another package.
 """
 
 from flashnas.base.errors import OperatorError
@@ -12,7 +11,7 @@ from flashnas.base.registry import Registry
 from flashnas.operators.kernel import KernelCall, KernelKind, Phase
 from flashnas.operators.spec import OperatorSpec
 
-__all__ = ["OPERATORS", "KernelCall", "KernelKind", "OperatorSpec", "Phase", "operator_class"]
+__all__ = ["OPERATORS", "KernelCall", "KernelKind", "OperatorSpec", "Phase"]
 
 OPERATORS: Registry[type[OperatorSpec]] = Registry(
     "operator",
@@ -36,8 +35,3 @@ OPERATORS: Registry[type[OperatorSpec]] = Registry(
     "kind",
     base="flashnas.operators.spec:OperatorSpec",
 )
-
-
-def operator_class(kind: str) -> type[OperatorSpec]:
-    """The operator of that short name; raises OperatorError listing the known ones."""
-    return OPERATORS[kind]

@@ -33,16 +33,19 @@ from typing import Any
 
 from flashnas.base.errors import TableError
 from flashnas.base.registry import Registry
-from flashnas.operators.kernel import KernelCall, KernelKind, Load, Phase
-from flashnas.operators.kernel_rules import (
+from flashnas.operators.kernel import (
     AsCall,
     FullAttention,
+    KernelCall,
+    KernelKind,
+    Load,
     NextLarger,
+    Phase,
     Roofline,
     SameState,
     Steps,
 )
-from flashnas.operators.tensors import TensorSpec
+from flashnas.operators.spec import TensorSpec
 
 STATE_BYTES = 4  # recurrent states are kept in float32 by every engine that we know of
 # Chunked recurrent kernels (fla and ours) keep a state per chunk and a few square matrices per

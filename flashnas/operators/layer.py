@@ -26,8 +26,7 @@ from flashnas.operators.parts import RMSNorm, ShortConvolution, linear_reference
 from flashnas.operators.spec import NORM_EPS
 
 if TYPE_CHECKING:
-    from flashnas.operators.spec import OperatorSpec
-    from flashnas.operators.tensors import TensorSpec
+    from flashnas.operators.spec import OperatorSpec, TensorSpec
 
 Rule = Callable[
     ..., tuple[Tensor, Tensor]

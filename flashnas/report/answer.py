@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flashnas.architecture.folding import compressed
+from flashnas.architecture.architecture import compressed
 from flashnas.base.text import names_text, number
 from flashnas.report.networks import latency_unit, recommended, stack_label
 from flashnas.report.page import render_text

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from flashnas.architecture.folding import kinds
+from flashnas.architecture.architecture import kinds
 from flashnas.base.errors import RunError
 from flashnas.base.text import counted, is_number, names_text, number, one_of, tokens_text
 from flashnas.report.drawing import (

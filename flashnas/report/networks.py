@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.folding import compressed, parsed
+from flashnas.architecture.architecture import compressed, parsed
 from flashnas.base.text import counted, is_number, printable
 from flashnas.runs.run import RecordedRun, rows
-from flashnas.search.objectives import point
-from flashnas.search.pareto import non_dominated
+from flashnas.search.objectives import non_dominated, point
 from flashnas.search.trial import COMPUTED_ELSEWHERE, Trial
 
 # -- what a table shows ----------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from flashnas.architecture.folding import compressed
+from flashnas.architecture.architecture import compressed
 from flashnas.base import text
 from flashnas.base.errors import RunError
 from flashnas.base.registry import Registry, foreign_errors

@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from flashnas.architecture.folding import compressed, mixers_by_use
+from flashnas.architecture.architecture import compressed, mixers_by_use
 from flashnas.base.text import (
     INTERVAL_90,
     is_number,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flashnas.architecture.folding import compressed
+from flashnas.architecture.architecture import compressed
 from flashnas.base.text import INTERVAL_90, columns, fixed, shortened, tokens_text, with_interval
 from flashnas.operators import OPERATORS
 from flashnas.report.page import render_text

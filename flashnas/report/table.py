@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from flashnas.architecture.folding import compressed
+from flashnas.architecture.architecture import compressed
 from flashnas.base.text import (
     MISSING,
     columns,

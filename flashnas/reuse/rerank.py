@@ -25,8 +25,7 @@ from flashnas.runs.front import (
 )
 from flashnas.runs.layout import FORMAT, table_facts
 from flashnas.runs.run import RecordedRun
-from flashnas.search.objectives import QUALITY, point
-from flashnas.search.pareto import non_dominated
+from flashnas.search.objectives import QUALITY, non_dominated, point
 from flashnas.search.trial import EXPECTED_FIGURES, METRICS_ON_FRONT, Trial
 
 Timed = tuple[Trained, Mapping[str, float]]

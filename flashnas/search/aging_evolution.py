@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flashnas.search.algorithm import Genotype, SearchAlgorithm, check_whole
-from flashnas.search.pareto import standings
+from flashnas.search.objectives import standings
 from flashnas.search.trial import Trial
 
 

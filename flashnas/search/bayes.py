@@ -24,7 +24,7 @@ from flashnas.search.algorithm import (
     check_whole,
 )
 from flashnas.search.loss_model import LossModel, Posterior, Scale, features_of
-from flashnas.search.pareto import non_dominated, subsample_history
+from flashnas.search.objectives import non_dominated, subsample_history
 from flashnas.search.trial import Trial
 
 SAMPLE = 256  # random genotypes that fix the scale of the features and the reference latency

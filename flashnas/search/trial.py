@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
-from flashnas.architecture.folding import compressed
+from flashnas.architecture.architecture import compressed
 
 RUN, BENCH = "run", "bench"  # sources of scores that another run or a bench computed
 COMPUTED_ELSEWHERE = (BENCH, RUN)

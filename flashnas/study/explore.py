@@ -18,7 +18,7 @@ from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import Fitter
 from flashnas.search.aging_evolution import AgingEvolution
 from flashnas.search.algorithm import Goals
-from flashnas.search.pareto import non_dominated
+from flashnas.search.objectives import non_dominated
 from flashnas.search.trial import Trial
 from flashnas.space import OperatorSpace
 from flashnas.study.baselines import evenly_spread, unevenness

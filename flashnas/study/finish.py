@@ -11,7 +11,7 @@ import numpy as np
 
 from flashnas.base.errors import RunError
 from flashnas.runs.front import programs_of
-from flashnas.search.pareto import non_dominated
+from flashnas.search.objectives import non_dominated
 from flashnas.search.trial import STATES, Trial
 from flashnas.study.answer import answer_of
 from flashnas.study.explore import Explored

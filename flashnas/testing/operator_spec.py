@@ -13,8 +13,7 @@ from flashnas.operators import OPERATORS, KernelCall, KernelKind, OperatorSpec
 from flashnas.operators.kernel import Load
 from flashnas.operators.kernel_kinds import KERNEL_KINDS
 from flashnas.operators.layer import Layer, build_layer
-from flashnas.operators.spec import FULL_WIDTH
-from flashnas.operators.tensors import Role
+from flashnas.operators.spec import FULL_WIDTH, Role
 from flashnas.testing.states import require, state_tensors
 
 FACTORS = (1, 2, 8, 16)

@@ -25,7 +25,7 @@ from flashnas.base.text import first_line
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends.core import BACKENDS, choose_backend, cores_of
 from flashnas.operators.layer import Layer, build_layer
-from flashnas.operators.tensors import Role
+from flashnas.operators.spec import Role
 from flashnas.testing.operator import make_inputs, make_layer, run_form, spec_of
 
 HIDDEN = 256

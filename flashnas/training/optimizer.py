@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from flashnas.network.model import HybridLM
-from flashnas.operators.tensors import Role
+from flashnas.operators.spec import Role
 from flashnas.training.recipe import Recipe
 
 # Filters, decays, routers and low-rank gates are not maps between features: an orthogonal update

@@ -44,7 +44,7 @@ def test_a_function_keeps_its_name_when_the_room_of_that_name_is_imported():
         assert inspect.isfunction(getattr(fn, name))
         assert inspect.ismodule(room)
     script = (
-        "import flashnas.search.pareto, flashnas as fn; from flashnas.search import ALGORITHMS;"
+        "import flashnas.search.objectives, flashnas as fn; from flashnas.search import ALGORITHMS;"
         "print(callable(fn.search), len(ALGORITHMS) > 3)"
     )
     assert fresh.printed(script) == ["True True"]

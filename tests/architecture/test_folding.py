@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from offenders import every
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.folding import compressed, fold, kinds, mixers_by_use
+from flashnas.architecture.architecture import compressed, fold, kinds, mixers_by_use
 
 
 @every(

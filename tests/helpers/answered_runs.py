@@ -13,7 +13,7 @@ import numpy as np
 from run_builder import BUDGET_MS, finalist_entry, make_trials, write_run, write_yaml
 
 from flashnas.runs.answer import Answer, Rival, Standing
-from flashnas.search.pareto import non_dominated
+from flashnas.search.objectives import non_dominated
 from flashnas.search.trial import Trial
 
 SD = 0.05

@@ -15,7 +15,7 @@ import yaml
 from flashnas.architecture import Architecture
 from flashnas.operators.kernel_kinds import DELTA_RULE, GEMM, POINTWISE, SSD
 from flashnas.runs.layout import FORMAT, trials_frame
-from flashnas.search.pareto import non_dominated
+from flashnas.search.objectives import non_dominated
 from flashnas.search.trial import METRICS_ON_FRONT, Trial
 
 WIDTHS = (1024, 1280, 1536, 1792, 2048, 2304, 2560)

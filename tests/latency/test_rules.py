@@ -12,7 +12,15 @@ from tiny_tables import product_rows, tiny_kinds, write_table
 from flashnas.latency.grid import HEADS_SPREAD, OUTSIDE_SPREAD, OUTSIDE_UPPER, rules
 from flashnas.latency.lookup import KernelTimes, LookupFailure
 from flashnas.latency.table import LatencyTable, shipped_tables
-from flashnas.operators.kernel import Asked, Load
+from flashnas.operators.kernel import (
+    AsCall,
+    Asked,
+    FullAttention,
+    Load,
+    NextLarger,
+    SameState,
+    Steps,
+)
 from flashnas.operators.kernel_kinds import (
     ATTENTION,
     CONV,
@@ -24,7 +32,6 @@ from flashnas.operators.kernel_kinds import (
     RWKV7,
     SSD,
 )
-from flashnas.operators.kernel_rules import AsCall, FullAttention, NextLarger, SameState, Steps
 
 
 def time(table, call, phase="decode", batch=1, seen=1.0):

@@ -6,10 +6,10 @@ from layer_cases import HIDDEN, assert_close, make_inputs
 from torch import nn
 
 from flashnas.base.errors import OperatorError
-from flashnas.operators import operator_class
+from flashnas.operators import OPERATORS
 from flashnas.operators.layer import build_layer
 
-H = operator_class("h")
+H = OPERATORS["h"]
 SMALL = {"head_dim": 8, "ssm_head_dim": 16, "state": 8, "groups": 2}
 
 

@@ -26,7 +26,7 @@ from flashnas.operators.kernel_kinds import (
     experts_hit,
     kind_of_rows,
 )
-from flashnas.operators.tensors import Role
+from flashnas.operators.spec import Role
 
 FROM_THE_WORKLOAD = {"batch", "tokens", "context", "m"}
 CALLS = [call for cls in OPERATORS.values() for call in cls().kernels(2048, "prefill")]
@@ -132,7 +132,7 @@ def test_operations_of_the_core_beside_products_and_convolutions(case):
 
 MODULE = """
 from flashnas.operators import KernelKind
-from flashnas.operators.kernel_rules import Roofline
+from flashnas.operators.kernel import Roofline
 
 FFT_CONV = KernelKind(
     name="fft_conv", shape=("channels",), decode=("channels", "batch"),

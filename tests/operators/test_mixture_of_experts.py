@@ -7,7 +7,7 @@ from layer_cases import assert_close
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import OperatorError
 from flashnas.network.model import HybridLM
-from flashnas.operators import operator_class
+from flashnas.operators import OPERATORS
 from flashnas.operators.layer import build_layer
 
 HIDDEN, EXPERTS, ACTIVE, INNER, SHARED = 24, 6, 2, 20, 14
@@ -79,7 +79,7 @@ def test_equals_transformers_in_outputs_and_gradients(family):
 
 
 def test_no_token_is_dropped_when_all_go_to_the_same_expert():
-    layer = build_layer(operator_class("moe")(experts=4, active=1, intermediate=8), HIDDEN)
+    layer = build_layer(OPERATORS["moe"](experts=4, active=1, intermediate=8), HIDDEN)
     x = torch.rand(1, 40, HIDDEN) + 0.1
     with torch.no_grad():
         layer.router.weight.zero_()[2] = 1.0
@@ -93,7 +93,7 @@ def test_no_token_is_dropped_when_all_go_to_the_same_expert():
 
 
 def test_the_same_input_gives_the_same_gradients_to_the_bit():
-    layer = build_layer(operator_class("moe")(experts=5, active=2, intermediate=8), HIDDEN)
+    layer = build_layer(OPERATORS["moe"](experts=5, active=2, intermediate=8), HIDDEN)
     x = torch.randn(2, 30, HIDDEN)
     gradients = []
     for _ in range(2):
@@ -104,7 +104,7 @@ def test_the_same_input_gives_the_same_gradients_to_the_bit():
 
 
 def test_a_router_learns_with_one_active_expert_too_and_output_projections_start_small():
-    layer = build_layer(operator_class("moe")(experts=3, active=1, intermediate=8), HIDDEN)
+    layer = build_layer(OPERATORS["moe"](experts=3, active=1, intermediate=8), HIDDEN)
     layer(torch.randn(1, 30, HIDDEN))[0].sum().backward()
     assert layer.router.weight.grad.norm() > 1e-3
     one, other = (
@@ -123,7 +123,7 @@ def test_a_router_learns_with_one_active_expert_too_and_output_projections_start
 
 
 def test_sizes_count_all_experts_and_work_counts_the_active_ones():
-    moe, f = operator_class("moe")(experts=8, active=2), operator_class("f")()
+    moe, f = OPERATORS["moe"](experts=8, active=2), OPERATORS["f"]()
     assert moe.flops(512, 1) == f.flops(512, 1) + 2 * 512 * 8
     assert moe.params(512) - 512 - 8 * 512 == 4 * (f.params(512) - 512)
     one, other = (
@@ -133,12 +133,12 @@ def test_sizes_count_all_experts_and_work_counts_the_active_ones():
     with pytest.raises(
         OperatorError, match="operator 'moe': active must be at most experts 4; got 5"
     ):
-        operator_class("moe")(experts=4, active=5)
+        OPERATORS["moe"](experts=4, active=5)
 
 
 def test_a_graph_that_is_captured_refuses_it_in_one_line(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    layer = build_layer(operator_class("moe")(experts=3, active=1, intermediate=8), HIDDEN)
+    layer = build_layer(OPERATORS["moe"](experts=3, active=1, intermediate=8), HIDDEN)
 
     class OnCuda(torch.Tensor):
         is_cuda = True

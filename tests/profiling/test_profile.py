@@ -24,7 +24,7 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import sample
 from flashnas.latency.workload import WORKLOADS, Workload
-from flashnas.operators import operator_class
+from flashnas.operators import OPERATORS
 from flashnas.operators.attention.spec import SlidingWindowAttention
 from flashnas.profiling import regression
 from flashnas.profiling.platforms import PLATFORMS, Cpu
@@ -140,8 +140,8 @@ def test_the_plan_names_every_operator_width_and_phase_once():
 
 
 def test_contexts_span_the_workload_and_meet_the_window():
-    assert contexts(operator_class("d")(), 1, 8192) == [0]
-    assert contexts(operator_class("a")(), 1, 8192) == [1, 64, 256, 1024, 4096, 8192]
+    assert contexts(OPERATORS["d"](), 1, 8192) == [0]
+    assert contexts(OPERATORS["a"](), 1, 8192) == [1, 64, 256, 1024, 4096, 8192]
     assert contexts(SlidingWindowAttention(window=100), 1, 300) == [1, 64, 100, 256, 300]
 
 

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import foreign_space
+import moocore
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +26,7 @@ from flashnas.base.errors import ConfigError, RunError, TableError
 from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel
 from flashnas.reuse.earlier_runs import earlier_runs
-from flashnas.search.pareto import hypervolume, non_dominated
+from flashnas.search.objectives import non_dominated
 from flashnas.search.random_search import Random
 
 pytestmark = pytest.mark.usefixtures("importable_helpers")
@@ -140,10 +141,12 @@ def test_runs_are_merged_and_their_networks_keep_the_name_of_their_run(run, seco
     inside = points[np.array(latencies) <= 11_000]
     corner = [10.0, 11_001.0]
     front = np.array([[entry.loss, entry.latency_ms] for entry in found.front])
-    assert hypervolume(front, corner) == pytest.approx(hypervolume(inside, corner))
+    assert moocore.hypervolume(front, ref=corner) == pytest.approx(
+        moocore.hypervolume(inside, ref=corner)
+    )
     alone = fn.pareto(run, budgets={"latency_ms": 11_000})
-    assert hypervolume(front, corner) >= hypervolume(
-        np.array([[entry.loss, entry.latency_ms] for entry in alone.front]), corner
+    assert moocore.hypervolume(front, ref=corner) >= moocore.hypervolume(
+        np.array([[entry.loss, entry.latency_ms] for entry in alone.front]), ref=corner
     )
 
 

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from sampler_contract import World
 
 from flashnas.search import bayes, loss_model
-from flashnas.search.pareto import non_dominated, subsample_history
+from flashnas.search.objectives import non_dominated, subsample_history
 
 
 @st.composite

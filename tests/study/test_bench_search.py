@@ -20,7 +20,7 @@ from flashnas.report import write_report
 from flashnas.report.networks import counts_line
 from flashnas.runs.run import RecordedRun
 from flashnas.search import ALGORITHMS
-from flashnas.search.pareto import non_dominated
+from flashnas.search.objectives import non_dominated
 from flashnas.search.trial import Trial
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search

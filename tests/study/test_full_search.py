@@ -16,7 +16,7 @@ from problems import with_few_candidates
 from flashnas.base.registry import shipped_names
 from flashnas.cli.main import main
 from flashnas.runs.run import RecordedRun
-from flashnas.search.pareto import non_dominated
+from flashnas.search.objectives import non_dominated
 from flashnas.study import problem, scorer
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search

@@ -7,7 +7,7 @@ from space_contract import check_space
 
 import flashnas as fn
 from flashnas.search import ALGORITHMS
-from flashnas.search.pareto import non_dominated
+from flashnas.search.objectives import non_dominated
 
 
 def test_the_space_keeps_the_contract():

@@ -20,7 +20,7 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
 from flashnas.network.model import HybridLM
-from flashnas.search.pareto import non_dominated
+from flashnas.search.objectives import non_dominated
 from flashnas.space import load_space
 
 TIMES = ["tokens_per_s", "train_seconds"]

@@ -25,7 +25,7 @@ from flashnas.latency.workload import load_workload
 from flashnas.report import front_table, write_report
 from flashnas.runs.front import ForeignNetwork
 from flashnas.runs.run import RecordedRun
-from flashnas.search.pareto import non_dominated
+from flashnas.search.objectives import non_dominated
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search

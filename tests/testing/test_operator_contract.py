@@ -11,12 +11,10 @@ from offenders import every
 from one_line import one_line
 
 from flashnas.base.errors import OperatorError
-from flashnas.operators.kernel import KernelCall, KernelKind
+from flashnas.operators.kernel import KernelCall, KernelKind, Roofline
 from flashnas.operators.kernel_kinds import CONV, GEMM, gemm, pointwise
-from flashnas.operators.kernel_rules import Roofline
 from flashnas.operators.layer import Layer
-from flashnas.operators.spec import OperatorSpec
-from flashnas.operators.tensors import Role, TensorSpec, linear
+from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, linear
 from flashnas.testing import check_operator
 
 

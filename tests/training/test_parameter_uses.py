@@ -13,7 +13,7 @@ from flashnas.base.errors import OperatorError
 from flashnas.network.model import HybridLM, ParameterUse
 from flashnas.operators.delta_net.spec import DeltaNet
 from flashnas.operators.layer import build_layer
-from flashnas.operators.tensors import Role, norm
+from flashnas.operators.spec import Role, norm
 from flashnas.training.optimizer import COLUMNS, ROWS, Optimizers, initialise
 from flashnas.training.recipe import Recipe
 

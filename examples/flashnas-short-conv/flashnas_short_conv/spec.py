@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from flashnas.operators import KernelCall, OperatorSpec, Phase
 from flashnas.operators.kernel_kinds import conv, gemm, pointwise
-from flashnas.operators.tensors import Role, TensorSpec, linear
+from flashnas.operators.spec import Role, TensorSpec, linear
 
 
 @dataclass(frozen=True, kw_only=True)

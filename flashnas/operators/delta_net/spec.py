@@ -9,8 +9,15 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import DELTA_RULE, conv, gemm, pointwise, pre_norm
-from flashnas.operators.spec import OperatorSpec, scaled_head_dim
-from flashnas.operators.tensors import Role, TensorSpec, convolution, linear, norm
+from flashnas.operators.spec import (
+    OperatorSpec,
+    Role,
+    TensorSpec,
+    convolution,
+    linear,
+    norm,
+    scaled_head_dim,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,7 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import gemm, pointwise, pre_norm
-from flashnas.operators.spec import OperatorSpec
-from flashnas.operators.tensors import Role, TensorSpec, linear
+from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, linear
 
 
 @dataclass(frozen=True, kw_only=True)

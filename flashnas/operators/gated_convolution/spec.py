@@ -8,8 +8,7 @@ from typing import ClassVar
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import conv, gemm, pointwise, pre_norm
-from flashnas.operators.spec import OperatorSpec
-from flashnas.operators.tensors import Role, TensorSpec, convolution, linear
+from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, convolution, linear
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,16 @@ from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import gemm, pointwise
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.spec import OperatorSpec, largest_divisor, scaled_dim, scaled_state
-from flashnas.operators.tensors import Role, TensorSpec, linear, norm
+from flashnas.operators.spec import (
+    OperatorSpec,
+    Role,
+    TensorSpec,
+    largest_divisor,
+    linear,
+    norm,
+    scaled_dim,
+    scaled_state,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

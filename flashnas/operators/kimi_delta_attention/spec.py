@@ -11,8 +11,15 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import KDA, conv, gemm, pointwise, pre_norm
-from flashnas.operators.spec import OperatorSpec, scaled_dim
-from flashnas.operators.tensors import Role, TensorSpec, convolution, linear, norm
+from flashnas.operators.spec import (
+    OperatorSpec,
+    Role,
+    TensorSpec,
+    convolution,
+    linear,
+    norm,
+    scaled_dim,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

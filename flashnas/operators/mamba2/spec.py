@@ -12,12 +12,16 @@ from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import SSD, conv, gemm, pointwise, pre_norm
 from flashnas.operators.spec import (
     OperatorSpec,
+    Role,
+    TensorSpec,
+    convolution,
     largest_divisor,
+    linear,
+    norm,
     scaled_dim,
     scaled_head_dim,
     scaled_state,
 )
-from flashnas.operators.tensors import Role, TensorSpec, convolution, linear, norm
 
 
 @dataclass(frozen=True, kw_only=True)

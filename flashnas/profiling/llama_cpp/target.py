@@ -86,7 +86,10 @@ class LlamaCpp(Target, where="llama_cpp"):
     @property
     def stack(self) -> str:
         attention = "flash" if self.flash_attention else "plain"
-        return f"llama.cpp-xllamacpp-{version('xllamacpp')}-{self.threads}t-{self.weights}-{attention}-attention-{self.cache_type}-cache"
+        return (
+            f"llama.cpp-xllamacpp-{version('xllamacpp')}-{self.threads}t-{self.weights}"
+            f"-{attention}-attention-{self.cache_type}-cache"
+        )
 
     def describe_stack(self) -> dict[str, Any]:
         return {
