@@ -20,8 +20,8 @@ from flashnas.runs.run import RecordedRun
 
 gc.disable()  # until all tests are collected: what they import stays
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-REPORT = importlib.import_module("flashnas.report")  # the module; `flashnas.report` is a function
-WRITE_REPORT = REPORT.write_report
+PAGE = importlib.import_module("flashnas.report.page")  # `flashnas.report` is a function
+WRITE_REPORT = PAGE.write_report
 
 
 def pytest_configure(config):
@@ -110,7 +110,7 @@ def quick_searches(request):
 
     with pytest.MonkeyPatch.context() as patch:
         if request.path.relative_to(Path(__file__).parent).parts[0] in QUICK:
-            patch.setattr(REPORT, "write_report", named)
+            patch.setattr(PAGE, "write_report", named)
             with_few_candidates(patch)
         yield
 
@@ -118,7 +118,7 @@ def quick_searches(request):
 @pytest.fixture
 def pages(monkeypatch):
     """Searches write their report, as they do for a user."""
-    monkeypatch.setattr(REPORT, "write_report", WRITE_REPORT)
+    monkeypatch.setattr(PAGE, "write_report", WRITE_REPORT)
 
 
 @pytest.fixture(scope="module")

@@ -177,7 +177,7 @@ def pareto(
     if options.out is None:
         return Pareto(Run(run.path, run.config, run.trials, run.front), answer)
 
-    from flashnas.report import write_report
+    from flashnas.report.page import write_report
 
     run.write(options.out)
     write_report(options.out)

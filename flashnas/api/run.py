@@ -87,7 +87,7 @@ class Run(RecordedRun):
             RunError: it cannot be written.
         """
         if path is None:
-            from flashnas.report import write_report
+            from flashnas.report.page import write_report
 
             return write_report(self)[0]
         from flashnas.report.page import render_html
@@ -99,7 +99,7 @@ class Run(RecordedRun):
 
     def table(self) -> str:
         """The front as text, one network a line, and the answer below it."""
-        from flashnas.report import front_table
+        from flashnas.report.table import front_table
 
         return front_table(self)
 
@@ -113,7 +113,7 @@ class Run(RecordedRun):
         return self.table()
 
     def _repr_html_(self) -> str:
-        from flashnas.report import front_html
+        from flashnas.report.table import front_html
 
         return front_html(self)
 
@@ -181,7 +181,7 @@ def report(options: ReportOptions) -> Report:
         >>> fn.report("my_run").html.name
         'report.html'
     """
-    from flashnas.report import write_report
+    from flashnas.report.page import write_report
 
     html, png = write_report(options.run)
     return Report(Run.load(options.run), html, png)

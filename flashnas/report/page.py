@@ -21,7 +21,7 @@ from flashnas.architecture.architecture import compressed
 from flashnas.base import text
 from flashnas.base.errors import RunError
 from flashnas.base.registry import Registry, foreign_errors
-from flashnas.base.system import write_atomic
+from flashnas.base.system import disk_errors, write_atomic
 from flashnas.runs.layout import TRIALS
 from flashnas.runs.run import RecordedRun
 
@@ -99,6 +99,30 @@ def render_html(run: RecordedRun) -> str:
         written=time.strftime("%H:%M:%S"),
         flashnas=run.entry("flashnas"),
     )
+
+
+def write_report(source: str | Path | RecordedRun) -> tuple[Path, Path]:
+    """Write report.html and its still pictures, pareto.png first, into a run folder; source: it, or
+    its run.
+
+    Returns:
+        The paths of report.html and pareto.png.
+
+    Raises:
+        RunError: the folder is not a run, is damaged, or cannot be written.
+        PluginError: a section of another package cannot be loaded or fails.
+    """
+    run = source if isinstance(source, RecordedRun) else RecordedRun.load(source)
+    page = run.path / "report.html"
+    with disk_errors(f"{run.path}: the report cannot be written", RunError):
+        write_atomic(page, render_html(run))
+        for section in SECTIONS.values():
+            if section.picture:
+                with foreign_errors(("report section", section.png)):
+                    picture = section.png(run)
+                if picture is not None:
+                    write_atomic(run.path / section.picture, picture)
+    return page, run.path / PICTURE
 
 
 def render(template: str, **values: Any) -> Markup:

@@ -134,6 +134,10 @@ class SearchSpace(ABC, Generic[G]):
 
     # -- what a space may provide
 
+    def any_network(self) -> Any:
+        """Some network of the space, always the same."""
+        return self.architectures(self.sample(np.random.default_rng(0)))[-1]
+
     def repair(self, genotype: G) -> G:
         """The canonical genotype nearest to one whose fields may break the space's limits."""
         return genotype

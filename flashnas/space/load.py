@@ -4,10 +4,13 @@ read from it. Every error names file, line, rule and value.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from flashnas.architecture import (
     DEFAULT_VOCAB,
@@ -17,7 +20,7 @@ from flashnas.architecture import (
     parse_operators,
 )
 from flashnas.base.documents import LocatedDict, LocatedList, check_keys, read_yaml
-from flashnas.base.errors import ArchitectureError, OperatorError, SpaceError
+from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError, SpaceError
 from flashnas.base.registry import Registry, foreign_errors, shipped_names
 from flashnas.base.text import did_you_mean, one_of, shown, shown_path
 from flashnas.operators import OperatorSpec
@@ -101,6 +104,30 @@ def load_operator_space(source: str | Path | SearchSpace[Any], use: str) -> Oper
             f" {space.template or type(space).__name__!r}) has architectures of its own"
         )
     return space
+
+
+def check_space(space: SearchSpace[Any]) -> None:
+    """Call a space of another package once; raise PluginError if a method raises, ConfigError if a
+    genotype is not hashable or has no network."""
+    if type(space).__module__.startswith("flashnas."):
+        return
+    rng = np.random.default_rng(0)
+    with foreign_errors(("space", space)):
+        genotype = space.sample(rng)
+        with contextlib.suppress(SpaceError):  # a space of one genotype
+            space.mutate(genotype, rng)
+        space.decode(space.encode(genotype))
+        space.distributions()
+        sizes = space.architectures(genotype)
+    if not isinstance(genotype, Hashable):
+        raise ConfigError(
+            f"space {space.name!r}: its genotypes must be hashable; got {type(genotype).__name__}"
+        )
+    if not len(sizes):
+        raise ConfigError(
+            f"space {space.name!r}: architectures must return at least one network; got none"
+            f" for {genotype}"
+        )
 
 
 def _resolve(source: str) -> str:

@@ -1,18 +1,16 @@
-"""What is checked of a search before anything is trained: its space, what its networks cost, and which
-of them are allowed."""
+"""What the networks of a search cost, and which of them are allowed; checked before anything is
+trained."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, SpaceError, TableError
-from flashnas.base.registry import foreign_errors
+from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, TableError
 from flashnas.base.text import range_of, tokens_text
 from flashnas.latency.fitting import CostFunction, Costs, Fitter, NoCosts, OwnCosts, TableCosts
 from flashnas.latency.metrics import LARGER_IS_BETTER
@@ -20,66 +18,17 @@ from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import TIMES, Certificate
 from flashnas.latency.workload import Workload, load_workload
-from flashnas.search import SearchAlgorithm
-from flashnas.search.objectives import RECALL
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 
 DRAWN = 256  # genotypes looked at before a program is said to run no network of a space
 
 
-def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
-    if not isinstance(space, SearchSpace):
-        raise ConfigError(
-            f"search.space must be a name, a YAML file or a SearchSpace; got {type(space).__name__}"
-        )
-    if sampler is not None and not (
-        isinstance(sampler, type) and issubclass(sampler, SearchAlgorithm)
-    ):
-        raise ConfigError(
-            f"search.sampler must be a name or a SearchAlgorithm class; got {sampler!r:.60}"
-        )
-    if evaluator is not None and not callable(evaluator):
-        raise ConfigError(
-            f"search.evaluator must be a function network -> loss, or a mapping with it; got"
-            f" {evaluator!r:.60}"
-        )
-    if not (table is None or callable(table) or isinstance(table, LatencyTable)):
-        raise ConfigError(
-            "search.table must be a name, a folder, a LatencyTable or a function; got"
-            f" {table!r:.60}"
-        )
-
-
-def check_space(space: SearchSpace[Any]) -> None:
-    """Call a space of another package once; raise PluginError if a method raises, ConfigError if a
-    genotype is not hashable or has no network."""
-    if type(space).__module__.startswith("flashnas."):
-        return
-    rng = np.random.default_rng(0)
-    with foreign_errors(("space", space)):
-        genotype = space.sample(rng)
-        with contextlib.suppress(SpaceError):  # a space of one genotype
-            space.mutate(genotype, rng)
-        space.decode(space.encode(genotype))
-        space.distributions()
-        sizes = space.architectures(genotype)
-    if not isinstance(genotype, Hashable):
-        raise ConfigError(
-            f"space {space.name!r}: its genotypes must be hashable; got {type(genotype).__name__}"
-        )
-    if not len(sizes):
-        raise ConfigError(
-            f"space {space.name!r}: architectures must return at least one network; got none"
-            f" for {genotype}"
-        )
-
-
 def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> None:
     """Raise ConfigError if flashnas has to train or to time networks of the space, and cannot."""
     if isinstance(space, OperatorSpace):
         return
-    network = any_network(space)
+    network = space.any_network()
     for name in ("notation", "hash", "to_dict"):
         if not hasattr(network, name):
             raise ConfigError(
@@ -124,98 +73,48 @@ def network_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[An
     """Network -> whether it has the parameters and layers that are asked for, and the program that
     is asked for runs it without flashnas. Raises SettingError, with the rule that is broken, if
     none of DRAWN networks of the space does."""
-    rules: list[Callable[[Any], bool]] = []
+    rules: dict[str, Callable[[Any], bool]] = {}
     if config.params is not None:
         least, most = range_of(config.params)
-        rules.append(lambda network: least <= network.params <= most)
+        rules["params"] = lambda network: least <= network.params <= most
     if (layers := config.min_layers) is not None:
-        rules.append(lambda network: layers_of(network) >= layers)
-    if config.runtime is None and not rules:
+        rules["min_layers"] = lambda network: _layers_of(network) >= layers
+    if (program := config.runtime) is not None:
+        from flashnas.formats.programs import refusal  # loads torch
+
+        rules["runtime"] = lambda network: not refusal(network, program)
+    if not rules:
         return lambda network: True
+    if not isinstance(space.any_network(), Architecture):
+        config.wrong(
+            next(iter(rules)),
+            f"needs networks of flashnas' operators, unlike space {space.name!r}",
+        )
     rng = np.random.default_rng(config.seed)
-    drawn = []
+    drawn: list[Any] = []
     for _ in range(DRAWN):
-        for network in space.architectures(space.sample(rng)):
-            if not isinstance(network, Architecture):
-                asked = ("params", "min_layers", "runtime")
-                name = next(name for name in asked if getattr(config, name) is not None)
-                config.wrong(
-                    name, f"needs networks of flashnas' operators, unlike space {space.name!r}"
-                )
-            drawn.append(network)
-    if config.params is not None and not any(rules[0](network) for network in drawn):
+        drawn += space.architectures(space.sample(rng))
+    for name, rule in rules.items():
+        if any(map(rule, drawn)):
+            continue
+        if name == "runtime":
+            line = refusal(drawn[-1], str(program))
+            config.wrong(name, f"{program} runs no network of space {space.name!r}: {line}")
         counts = [network.params for network in drawn]
+        have = f"{tokens_text(min(counts))} to {tokens_text(max(counts))}"
+        if name == "min_layers":
+            have = f"at most {max(map(_layers_of, drawn))} token mixers"
         config.wrong(
-            "params",
-            f"{config.params} has no network of space {space.name!r}; those drawn have"
-            f" {tokens_text(min(counts))} to {tokens_text(max(counts))}",
+            name,
+            f"{getattr(config, name)} has no network of space {space.name!r}; those drawn have"
+            f" {have}",
         )
-    if layers is not None and max(map(layers_of, drawn)) < layers:
-        config.wrong(
-            "min_layers",
-            f"{layers} has no network of space {space.name!r}; those drawn have at most"
-            f" {max(map(layers_of, drawn))} token mixers",
-        )
-    if config.runtime is not None:
-        rules.append(_program_rule(config, space, drawn))
-    return lambda network: all(rule(network) for rule in rules)
+    return lambda network: all(rule(network) for rule in rules.values())
 
 
-def layers_of(network: Architecture) -> int:
+def _layers_of(network: Architecture) -> int:
     """The token mixers of a network."""
     return sum(spec.mixes_tokens for spec in network.operators)
-
-
-def _program_rule(
-    config: SearchConfig, space: SearchSpace[Any], drawn: Sequence[Architecture]
-) -> Callable[[Any], bool]:
-    from flashnas.formats.programs import refusal  # loads torch
-
-    program, line = str(config.runtime), ""
-    for network in drawn:
-        if not (line := refusal(network, program)):
-            return lambda network: not refusal(network, program)
-    config.wrong("runtime", f"{program} runs no network of space {space.name!r}: {line}")
-
-
-def any_network(space: SearchSpace[Any]) -> Any:
-    """Some network of the space, always the same."""
-    return space.architectures(space.sample(np.random.default_rng(0)))[-1]
-
-
-def ranking_of(
-    config: SearchConfig,
-    space: SearchSpace[Any],
-    *,
-    costed: bool,
-    evaluated: bool,
-    note: Callable[[str], None],
-) -> str:
-    """`full`, or `short` where nothing is known of full trainings, which is noted unless it is
-    plain. costed: the latency is known. evaluated: by a user's function. Raises SettingError for an
-    option that needs the other ranking."""
-    why = (
-        "an evaluator scores the networks"
-        if evaluated
-        else "its networks are not of flashnas' operators"
-        if not isinstance(space, OperatorSpace)
-        else "nothing is known of the latency"
-        if not costed
-        else ""
-    )
-    if config.rank_by == "full" and not why:
-        return "full"
-    needs = "needs rank_by full" + (f"; here {why}" if why else "")
-    if config.trials == 0:
-        config.wrong("trials", f"0 answers from published trainings alone, which {needs}")
-    for name in ("min_recall", "evidence"):
-        if getattr(config, name) is not None:
-            config.wrong(name, needs)
-    if RECALL in config.objectives:
-        config.wrong("objectives", f"has {RECALL}, which {needs}")
-    if config.rank_by == "full" and not evaluated and isinstance(space, OperatorSpace):
-        note(f"ranked by the loss of short trainings, because {why}")
-    return "short"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

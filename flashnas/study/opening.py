@@ -23,7 +23,6 @@ from flashnas.executors.local import InProcess
 from flashnas.runs.folder import RunFolder
 from flashnas.runs.layout import Identity, device_facts, table_facts, table_hash
 from flashnas.study.config import SearchConfig
-from flashnas.study.limits import any_network
 from flashnas.study.problem import Problem
 from flashnas.study.progress import Progress
 from flashnas.study.record import Record
@@ -73,7 +72,7 @@ def executor_of(problem: Problem, note: Callable[[str], None]) -> Executor:
     )
     if config.trials == 0:
         return InProcess(work, None)
-    job = problem.job(any_network(problem.space))
+    job = problem.job(problem.space.any_network())
     if EXECUTORS[config.executor].runs_here and not job.portable():
         _check_without_workers(config, job)
         return InProcess(work, None)

@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
 from flashnas.data.dataset import Dataset, prepare_dataset
-from flashnas.evidence.composition import KINDS
 from flashnas.executors.job import Job, UserEvaluator, evaluator_name
 from flashnas.latency.fitting import Costs, Fitter, OwnCosts, TableCosts, metric_of
 from flashnas.latency.prediction import LatencyModel
-from flashnas.reuse.earlier_runs import EarlierRuns, earlier_runs
+from flashnas.latency.table import LatencyTable
+from flashnas.reuse.earlier_runs import earlier_runs
 from flashnas.search import (
     ALGORITHMS,
     Goals,
@@ -27,22 +28,21 @@ from flashnas.search import (
     make_algorithm,
     sampler_name,
 )
-from flashnas.search.objectives import QUALITY, minimised
+from flashnas.search.objectives import QUALITY, RECALL, minimised
 from flashnas.space import OperatorSpace, SearchSpace, load_space
-from flashnas.study.baselines import pure_stacks
+from flashnas.space.load import check_space
 from flashnas.study.config import SearchConfig
+from flashnas.study.explore import pure_stacks
 from flashnas.study.limits import (
     Limits,
     check_answerable,
     check_networks,
-    check_objects,
-    check_space,
     load_costs,
     load_limits,
-    ranking_of,
 )
-from flashnas.study.scorer import Scorer, load_scorer, recipe_read
-from flashnas.study.trainings import Scores, TimeLimit, check_trainable, find_time_limit, recipe_of
+from flashnas.study.progress import TimeLimit, find_time_limit
+from flashnas.study.scorer import Scorer, load_scorer
+from flashnas.study.trainings import Scores, load_trainings
 from flashnas.training.recipe import Recipe
 
 Note = Callable[[str], None]
@@ -224,16 +224,16 @@ def load_problem(
         config, space, costs = load_searched(
             config, space, config.table if table is None else table, workload, evaluator
         )
-        config, notes = ranked(config, space, costed=costs.known, evaluated=evaluator is not None)
+        notes: list[str] = []
+        config = ranked(config, space, notes, costed=costs.known, evaluated=evaluator is not None)
         limits = load_limits(config, space, costs)
         earlier = earlier_runs(config.start_from, space) if config.start_from else None
-        if evaluator is None and config.trials:
-            config, recipe, lines = load_trainings(
-                config, space, recipe, earlier, own_scorer=scorer is not None, plan=plan
-            )
-            notes += lines
-        else:
+        if evaluator is not None or not config.trials:
             recipe = None
+        else:
+            config, recipe = load_trainings(
+                config, space, recipe, earlier, notes, own_scorer=scorer is not None, plan=plan
+            )
         if config.rank_by == "short":
             scorer = None
         elif scorer is None:
@@ -266,6 +266,29 @@ def load_problem(
     return problem
 
 
+def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
+    if not isinstance(space, SearchSpace):
+        raise ConfigError(
+            f"search.space must be a name, a YAML file or a SearchSpace; got {type(space).__name__}"
+        )
+    if sampler is not None and not (
+        isinstance(sampler, type) and issubclass(sampler, SearchAlgorithm)
+    ):
+        raise ConfigError(
+            f"search.sampler must be a name or a SearchAlgorithm class; got {sampler!r:.60}"
+        )
+    if evaluator is not None and not callable(evaluator):
+        raise ConfigError(
+            f"search.evaluator must be a function network -> loss, or a mapping with it; got"
+            f" {evaluator!r:.60}"
+        )
+    if not (table is None or callable(table) or isinstance(table, LatencyTable)):
+        raise ConfigError(
+            "search.table must be a name, a folder, a LatencyTable or a function; got"
+            f" {table!r:.60}"
+        )
+
+
 def load_searched(
     config: SearchConfig, space: SearchSpace[Any], table: Any, workload: Any, evaluator: Any
 ) -> tuple[SearchConfig, SearchSpace[Any], Costs]:
@@ -287,50 +310,46 @@ def load_searched(
 
 
 def ranked(
-    config: SearchConfig, space: SearchSpace[Any], *, costed: bool, evaluated: bool
-) -> tuple[SearchConfig, list[str]]:
-    """The configuration with the ranking that is possible, and lines on it."""
-    notes: list[str] = []
-    ranking = ranking_of(config, space, costed=costed, evaluated=evaluated, note=notes.append)
-    return config.ranked_by(ranking), notes
-
-
-def load_trainings(
     config: SearchConfig,
     space: SearchSpace[Any],
-    recipe: Recipe | None,
-    earlier: EarlierRuns | None,
+    notes: list[str],
     *,
-    own_scorer: bool,
-    plan: bool,
-) -> tuple[SearchConfig, Recipe | None, list[str]]:
-    """The recipe of the short trainings, and lines on them; None and no trials where no training can
-    change the answer."""
-    recipe = recipe_of(config, space, recipe, earlier)
-    if not own_scorer and (reason := untrained(config, space, recipe)):
-        return dataclasses.replace(config, trials=0), None, [reason]
-    return config, recipe, check_trainable(config, space, recipe, plan=plan)
+    costed: bool,
+    evaluated: bool,
+) -> SearchConfig:
+    """The configuration with the ranking that is possible: `full`, or `short` where nothing is known
+    of full trainings, which is noted unless it is plain.
 
+    Args:
+        notes: takes that line.
+        costed: the latency is known.
+        evaluated: by a user's function.
 
-def untrained(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe) -> str:
-    """Why a search trains nothing although it may, in a sentence; empty where it trains."""
-    if config.rank_by == "short" or config.train_anyway or not isinstance(space, OperatorSpace):
-        return ""
-    kinds = [spec.kind for spec in space.kinds() if spec.mixes_tokens]
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    anyway = "; --train-anyway trains all the same, for the record"
-    if not unknown:
-        return (
-            f"nothing is trained: publications have trained {', '.join(dict.fromkeys(kinds))} in"
-            f" full, and a short training cannot change what is expected of them{anyway}"
-        )
-    if recipe_read(recipe) is None:
-        return (
-            f"nothing is trained: the loss of recipe {recipe.name!r} with these settings was never"
-            f" held against published trainings, so that it cannot change the answer{anyway};"
-            " rank_by: short ranks by it"
-        )
-    return ""
+    Raises:
+        SettingError: an option needs the other ranking.
+    """
+    why = (
+        "an evaluator scores the networks"
+        if evaluated
+        else "its networks are not of flashnas' operators"
+        if not isinstance(space, OperatorSpace)
+        else "nothing is known of the latency"
+        if not costed
+        else ""
+    )
+    if config.rank_by == "full" and not why:
+        return config.ranked_by("full")
+    needs = "needs rank_by full" + (f"; here {why}" if why else "")
+    if config.trials == 0:
+        config.wrong("trials", f"0 answers from published trainings alone, which {needs}")
+    for name in ("min_recall", "evidence"):
+        if getattr(config, name) is not None:
+            config.wrong(name, needs)
+    if RECALL in config.objectives:
+        config.wrong("objectives", f"has {RECALL}, which {needs}")
+    if config.rank_by == "full" and not evaluated and isinstance(space, OperatorSpace):
+        notes.append(f"ranked by the loss of short trainings, because {why}")
+    return config.ranked_by("short")
 
 
 def load_baselines(

@@ -1,16 +1,14 @@
-"""The trainings of a search: their recipe, whether it suits the space and this machine, how long one
-may take, and the scores that a bench and earlier runs have already."""
+"""The trainings of a search: their recipe, whether it suits the space and this machine, and the
+scores that a bench and earlier runs have already."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import (
@@ -23,29 +21,58 @@ from flashnas.base.errors import (
 )
 from flashnas.bench.answers import Answers, find_answers
 from flashnas.data.dataset import Dataset
+from flashnas.evidence.composition import KINDS
 from flashnas.executors.job import UserEvaluator, evaluator_name
-from flashnas.latency.fitting import Fitter
 from flashnas.reuse.earlier_runs import EarlierRuns, difference, training, training_of
 from flashnas.space import OperatorSpace, SearchSpace
-from flashnas.study.config import TIMEOUT_S, SearchConfig
-from flashnas.training.cost import (
-    ASSUMED_RATES,
-    FASTEST_RATES,
-    expected_seconds,
-    least_seconds,
-    training_flops,
-    training_seconds,
-)
+from flashnas.study.config import SearchConfig
+from flashnas.study.scorer import recipe_read
 from flashnas.training.recipe import Recipe
 
 DEFAULT_RECIPE = "cpu"
 MIN_PROXY_WIDTH = 16  # a narrower network would say nothing
 MAX_OFFERED = 1024  # of the width factors that a message offers
-SLACK = 4  # the limit over the time that is expected
-MAX_EXPECTED = 4096  # networks whose expected time is kept
-LOOKED_AT = 32  # genotypes, for the range of the trainings' FLOPs
-LONG_S = 3600.0  # of one training, beyond which a search says what it costs
-DEVICES = {"cpu": "a CPU thread", "cuda": "a GPU"}
+
+
+def load_trainings(
+    config: SearchConfig,
+    space: SearchSpace[Any],
+    recipe: Recipe | None,
+    earlier: EarlierRuns | None,
+    notes: list[str],
+    *,
+    own_scorer: bool,
+    plan: bool,
+) -> tuple[SearchConfig, Recipe | None]:
+    """The recipe of the short trainings; None and no trials where no training can change the answer.
+    notes: takes lines on them."""
+    recipe = recipe_of(config, space, recipe, earlier)
+    if not own_scorer and (reason := untrained(config, space, recipe)):
+        notes.append(reason)
+        return dataclasses.replace(config, trials=0), None
+    notes += check_trainable(config, space, recipe, plan=plan)
+    return config, recipe
+
+
+def untrained(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe) -> str:
+    """Why a search trains nothing although it may, in a sentence; empty where it trains."""
+    if config.rank_by == "short" or config.train_anyway or not isinstance(space, OperatorSpace):
+        return ""
+    kinds = [spec.kind for spec in space.kinds() if spec.mixes_tokens]
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    anyway = "; --train-anyway trains all the same, for the record"
+    if not unknown:
+        return (
+            f"nothing is trained: publications have trained {', '.join(dict.fromkeys(kinds))} in"
+            f" full, and a short training cannot change what is expected of them{anyway}"
+        )
+    if recipe_read(recipe) is None:
+        return (
+            f"nothing is trained: the loss of recipe {recipe.name!r} with these settings was never"
+            f" held against published trainings, so that it cannot change the answer{anyway};"
+            " rank_by: short ranks by it"
+        )
+    return ""
 
 
 def recipe_of(
@@ -77,32 +104,19 @@ def check_trainable(
     # loads torch, which a user's evaluator may not need
     from flashnas.training.trainer import check_device, check_kernels
 
+    here = True
     try:
         check_device(recipe)
     except DeviceError:
         if not plan:
             raise
-        check_scalable(space, recipe, own=config.recipe is None)
-        return []
+        here = False
     check_scalable(space, recipe, own=config.recipe is None)
-    if recipe.device == "cuda" and isinstance(space, OperatorSpace):
+    if here and recipe.device == "cuda" and isinstance(space, OperatorSpace):
         smallest = min(space.hidden_sizes)
         trained = recipe.proxy_of(space.build(space.kinds(), smallest))
         return check_kernels(dict.fromkeys(trained.operators), trained.hidden, recipe)
     return []
-
-
-def _rate_elsewhere(recipe: Recipe) -> str:
-    """The rate that is assumed of a device that is not here, in words."""
-    if recipe.device == "cpu":
-        return ""
-    from flashnas.training.trainer import visible_devices  # loads torch
-
-    return (
-        ""
-        if visible_devices()
-        else (f"an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s of a GPU, which is not here")
-    )
 
 
 def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> None:
@@ -149,103 +163,6 @@ def _unsuited(
             except (ArchitectureError, OperatorError) as error:
                 return spec, hidden, str(error)
     return None
-
-
-# -- the time of one training ----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimeLimit:
-    """Of one training. recipe: None where an evaluator scores. flops: of the longest one among those
-    looked at. candidate_s, mean_flops: of what the search draws, on average. elsewhere: the rate
-    that is assumed of a device that is not here, in words."""
-
-    seconds: float
-    recipe: Recipe | None = None
-    flops: float = 0.0
-    candidate_s: float = 0.0
-    mean_flops: float = 0.0
-    elsewhere: str = ""
-
-    @functools.lru_cache(maxsize=MAX_EXPECTED)  # noqa: B019 - as long as the search
-    def expected_s(self, network: Any | None) -> float:
-        """Expected seconds of a training on one worker; None: of a network that the search draws. 1
-        where nothing says it, such as for an evaluator."""
-        if self.recipe is None or (network is None and not self.candidate_s):
-            return 1.0
-        if network is None:
-            return self.candidate_s
-        try:
-            return training_seconds(self.recipe.proxy_of(network), self.recipe)
-        except (ArchitectureError, OperatorError):  # a failed trial with its reason
-            return 1.0
-
-
-def find_time_limit(
-    config: SearchConfig,
-    recipe: Recipe | None,
-    fitter: Fitter[Any],
-    baselines: Sequence[Any],
-    note: Callable[[str], None],
-) -> TimeLimit:
-    """The limit that the user gives, or that of the recipe: TIMEOUT_S, and for longer trainings
-    SLACK times the time that is expected of the longest one, in whole minutes. note receives a line
-    where a training is expected to take longer than the limit, or hours. Raises SettingError if no
-    training could end within the limit on any device of today."""
-    given = config.candidate_timeout_s
-    drawn = [] if recipe is None else _trained(recipe, fitter, baselines, config.seed)
-    if recipe is None or not drawn:
-        return TimeLimit(seconds=given or TIMEOUT_S, recipe=recipe)
-    flops = [training_flops(network, recipe) for network in drawn]
-    expected_s = expected_seconds(max(flops), recipe)
-    by_recipe_s = max(TIMEOUT_S, 60.0 * math.ceil(SLACK * expected_s / 60))
-    limit = TimeLimit(
-        seconds=given or by_recipe_s,
-        recipe=recipe,
-        elsewhere=_rate_elsewhere(recipe),
-        flops=max(flops),
-        mean_flops=float(np.mean(flops[len(baselines) :] or flops)),
-        candidate_s=float(
-            np.mean(
-                [training_seconds(network, recipe) for network in drawn[len(baselines) :] or drawn]
-            )
-        ),
-    )
-    where = DEVICES[recipe.device]
-    if given is not None and least_seconds(min(flops), recipe) > given:
-        config.wrong(
-            "candidate_timeout_s",
-            f"must be above {math.ceil(least_seconds(min(flops), recipe)):,}: recipe"
-            f" {recipe.name!r} takes {min(flops):.1e} FLOP for the smallest network, and {where}"
-            f" computes at most {FASTEST_RATES[recipe.device]:.1e} FLOP/s; got {given:g}",
-        )
-    cost = (
-        f"recipe {recipe.name!r} takes up to {max(flops):.1e} FLOP a training,"
-        f" {expected_s / 3600:,.1f} h"
-        f" on {where} at an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s"
-    )
-    if expected_s > limit.seconds:
-        note(f"{cost}; candidate_timeout_s {limit.seconds:g} may end it before")
-    elif expected_s > LONG_S:
-        note(f"{cost}; the time limit is {limit.seconds / 3600:,.1f} h")
-    return limit
-
-
-def _trained(
-    recipe: Recipe, fitter: Fitter[Any], baselines: Sequence[Any], seed: int
-) -> list[Architecture]:
-    """What is trained of the baselines and of some networks that the search could draw, which come
-    last; empty for networks of the user's own class."""
-    rng, space = np.random.default_rng(seed), fitter.space
-    drawn = [fitter.latency_of(space.sample(rng))[0] for _ in range(LOOKED_AT)]
-    trained = []
-    for network in (*baselines, *drawn):
-        if isinstance(network, Architecture):
-            try:
-                trained.append(recipe.proxy_of(network))
-            except (ArchitectureError, OperatorError):  # a failed trial with its reason
-                continue
-    return trained
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,14 @@ from answered_runs import write_answered_run
 from matplotlib.text import Annotation
 
 from flashnas.base.text import INTERVAL_90, names_text, signed
-from flashnas.report import RecordedRun, front_table, write_report
 from flashnas.report.answer import next_commands, statements
 from flashnas.report.figures import draw
+from flashnas.report.page import write_report
 from flashnas.report.planes import plane_of
 from flashnas.report.sections import header
+from flashnas.report.table import front_table
 from flashnas.runs.front import front_path
+from flashnas.runs.run import RecordedRun
 
 
 @pytest.fixture(scope="module")

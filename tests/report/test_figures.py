@@ -13,7 +13,6 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Annotation
 from run_builder import THIN_RUNS, only_failed
 
-from flashnas.report import RecordedRun
 from flashnas.report.drawing import (
     OPERATOR_COLOURS,
     NothingToShow,
@@ -24,6 +23,7 @@ from flashnas.report.drawing import (
 from flashnas.report.figures import FIGURES, depth_shares, draw, latency_parts
 from flashnas.report.networks import front
 from flashnas.report.planes import staircase
+from flashnas.runs.run import RecordedRun
 
 
 @pytest.fixture(scope="module")

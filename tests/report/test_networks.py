@@ -6,9 +6,9 @@ import dataclasses
 
 from run_builder import make_trials
 
-from flashnas.report import RecordedRun
 from flashnas.report.networks import front, latency_unit, named
 from flashnas.report.planes import staircase
+from flashnas.runs.run import RecordedRun
 
 
 def dominated(point, others) -> bool:

@@ -16,8 +16,9 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import PluginError, RunError
 from flashnas.base.registry import forget_plugins
 from flashnas.base.text import duration, number, parameters
-from flashnas.report import RecordedRun, front_table, write_report
-from flashnas.report.page import SECTIONS, render_html
+from flashnas.report.page import SECTIONS, render_html, write_report
+from flashnas.report.table import front_table
+from flashnas.runs.run import RecordedRun
 
 ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 

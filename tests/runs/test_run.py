@@ -10,9 +10,9 @@ from run_builder import make_trials
 
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import RunError
-from flashnas.report import RecordedRun
 from flashnas.runs.front import front_path, read_front, write_front
 from flashnas.runs.layout import TrialsTable, trials_frame
+from flashnas.runs.run import RecordedRun
 
 
 def error_of(folder):

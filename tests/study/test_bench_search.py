@@ -16,8 +16,8 @@ from flashnas.bench.answers import Answers, answers
 from flashnas.data.dataset import prepare_dataset
 from flashnas.executors.job import Job, run_job
 from flashnas.latency.prediction import LatencyModel
-from flashnas.report import write_report
 from flashnas.report.networks import counts_line
+from flashnas.report.page import write_report
 from flashnas.runs.run import RecordedRun
 from flashnas.search import ALGORITHMS
 from flashnas.search.objectives import non_dominated

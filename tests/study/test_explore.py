@@ -7,8 +7,7 @@ from problems import problem_of, with_few_candidates, with_many_candidates
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import Fitter
-from flashnas.study.baselines import evenly_spread
-from flashnas.study.explore import Explored, explore
+from flashnas.study.explore import Explored, evenly_spread, explore
 
 FLOOR = -0.05
 

@@ -17,7 +17,7 @@ from flashnas.base.registry import shipped_names
 from flashnas.cli.main import main
 from flashnas.runs.run import RecordedRun
 from flashnas.search.objectives import non_dominated
-from flashnas.study import problem, scorer
+from flashnas.study import scorer, trainings
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search
 
@@ -55,7 +55,7 @@ def config_of(space, corpus, recipe, **more):
 
 def read_every_recipe(patch):
     """Short losses of any recipe count, as those of the recipe `cpu` do."""
-    for module in (problem, scorer):
+    for module in (trainings, scorer):
         patch.setattr(module, "recipe_read", lambda recipe: recipe)
 
 

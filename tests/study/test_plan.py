@@ -8,7 +8,7 @@ from plans import plan
 
 from flashnas.base.errors import BudgetError, DeviceError
 from flashnas.latency.table import LatencyTable
-from flashnas.study import problem, scorer
+from flashnas.study import scorer, trainings
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import load_problem
 
@@ -138,7 +138,7 @@ def test_what_cannot_change_the_answer_is_not_trained(config, tmp_path, monkeypa
         (line,) = [line for line in notes if line.startswith("nothing is trained: ")]
         assert words in line
         assert "--train-anyway" in line
-    for module in (problem, scorer):
+    for module in (trainings, scorer):
         monkeypatch.setattr(module, "recipe_read", lambda recipe: recipe)
     trained = plan(dataclasses.replace(config, space=str(mine)))
     assert trained.evaluations == 5 + 1, "the pure stack of the operator that nobody trained"

@@ -22,7 +22,8 @@ from flashnas.executors.job import Job
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
-from flashnas.report import front_table, write_report
+from flashnas.report.page import write_report
+from flashnas.report.table import front_table
 from flashnas.runs.front import ForeignNetwork
 from flashnas.runs.run import RecordedRun
 from flashnas.search.objectives import non_dominated

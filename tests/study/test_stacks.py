@@ -12,7 +12,7 @@ from flashnas.architecture import parse_operators
 from flashnas.evidence.composition import outside_support
 from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import Budget
-from flashnas.study.baselines import evenly_spread, pure_stacks, unevenness
+from flashnas.study.explore import evenly_spread, pure_stacks, unevenness
 
 
 @pytest.mark.parametrize(
