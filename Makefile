@@ -41,7 +41,7 @@ dist: $(VENV)/.dist  ## wheel and sdist, in dist/; checked, and tried outside th
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		(echo "flashnas needs Python 3.11 or later: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2)
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) || (rm -rf $(VENV); exit 2)
 
 $(VENV)/.core: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
@@ -56,9 +56,11 @@ $(VENV)/.llama-cpp: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable '.[llama-cpp]'
 	@touch $@
 
-$(VENV)/.gpu: $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --editable '.[gpu]' 'pytest>=8,<10'
-	@touch $@
+# in one step: without constraints pip takes the newest torch, which finds no device under an older driver
+$(VENV)/.gpu: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $$($(BIN)/python tools/gpu_steps.py constraints) --editable '.[gpu]' \
+		'pytest>=8,<10' 'pytest-xdist>=3.6,<4'
+	@touch $(VENV)/.core $@
 
 $(VENV)/.docs: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'

@@ -6,12 +6,15 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import zipfile
 
 import gpu_bundle
+import gpu_steps
 import pytest
 import read_gpu_bundle
+import torch
 from gpu_bundle import PYTHON, Step
 
 from flashnas.cli.main import main
@@ -108,6 +111,55 @@ def test_ctrl_c_ends_a_step_and_the_next_call_continues(run, read):
     assert re.search("first +interrupted .*\nsecond +not started", read(bundle)[1])
     assert run(first="1", second="1")[0] == 0
     assert read(bundle)[0] == 0
+
+
+def test_without_a_product_on_the_device_the_run_ends(run, read, capsys):
+    code, bundle = run(product="print('no device'); raise SystemExit(1)", second="1")
+    assert code == 1
+    assert "no device" in capsys.readouterr().out
+    assert re.search("product +failed .*\nsecond +not started", read(bundle)[1])
+
+
+@pytest.mark.parametrize(("skipped", "status"), [(3, "failed"), (2, "passed")])
+def test_tests_that_are_skipped_are_not_passed(run, read, tmp_path, skipped, status):
+    suite = f'<testsuites><testsuite tests="3" failures="0" errors="0" skipped="{skipped}"/>'
+    report = f"{suite}</testsuites>"
+    code, bundle = run(tests=f"open({str(tmp_path / 'run/tests.xml')!r}, 'w').write({report!r})")
+    assert code == (status == "failed")
+    words = f"tests +{status} .*: {3 - skipped} passed, 0 failed, {skipped} skipped"
+    assert re.search(words, read(bundle)[1])
+
+
+@pytest.mark.parametrize(
+    ("driver", "option"),
+    [
+        ("570.86.15", "-c constraints/cuda12.txt"),
+        ("580.65.06", "-c constraints/cuda13.txt"),
+        ("", ""),
+    ],
+)
+def test_the_driver_decides_which_torch_is_installed(tmp_path, monkeypatch, driver, option):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{f'echo {driver}' if driver else 'exit 9'}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert gpu_steps.constraints() == option
+    assert not option or (gpu_bundle.ROOT / option.split()[1]).exists()
+    words = ["make", "-n", "gpu", f"VENV={tmp_path / 'venv'}"]
+    plan = subprocess.run(words, cwd=gpu_bundle.ROOT, capture_output=True, text=True, check=True)
+    assert "pip install --quiet $(" in plan.stdout, "constraints, before any other torch is there"
+    assert plan.stdout.count("pip install") == 1
+
+
+def test_a_product_says_which_torch_to_install(tmp_path, capsys):
+    assert gpu_steps.product("cpu", tmp_path) == 0
+    if torch.cuda.is_available():
+        return
+    assert gpu_steps.product("cuda", tmp_path) == 1
+    assert re.search(
+        r"Error: .*\nInstall the torch of the driver: pip install -c .* -e '\.\[gpu\]'\n",
+        capsys.readouterr().out,
+    )
 
 
 def test_a_folder_of_something_else_is_not_deleted(run, tmp_path):

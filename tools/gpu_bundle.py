@@ -5,7 +5,9 @@ it:
     command itself
 
 It runs the steps that it prints first, each in a process of its own with its own limit. A step that
-fails or exceeds its limit is kept with its log, and the next one follows. The same command again
+fails or exceeds its limit is kept with its log, and the next one follows; without `product`, a
+product of two matrices on the device, nothing else can succeed, and the run ends. Tests that are
+skipped do not count as passed: where all are, the step has failed. The same command again
 continues after Ctrl-C: steps that passed are kept, all others run again; --fresh, or another commit
 of flashnas, begins anew. `python tools/read_gpu_bundle.py flashnas_gpu.zip` shows a bundle.
 
@@ -19,21 +21,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import sysconfig
 import time
+import xml.etree.ElementTree as ET
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-PYTHON = sys.executable
+from gpu_steps import PYTHON, ROOT, TESTS, output_of
+
 FLASHNAS = (PYTHON, "-m", "flashnas.cli.main")
 MIXERS = ("a", "m2", "d", "gd", "kda")  # of the networks that are trained
 # what differs between the devices: a network around a mixer, options of its training, (space,
@@ -53,22 +53,23 @@ SPACES = {
     "cpu": (("tiny", "batch=1,prompt=16,generated=8"),),
 }
 WIDTHS = "[1024, 2048]"  # of nemotron_flash; with all seven, kernels are compiled for an hour
+REQUIRED = "product"  # without this step none can succeed
 STOP_S = 20  # for a step to write what it has, after SIGINT
 MAX_FILE_BYTES = 20_000_000  # a larger file stays out of the bundle
-PRIVATE = re.compile(
-    r"(?im)^.*\b(serial number|uuid|asset tag|bus id|board part|pid|process name)\b.*\n?"
-)
 
 
 @dataclass
 class Step:
-    """One step: the command, the seconds that it may take, and what came of it."""
+    """One step: the command, the seconds that it may take, and what came of it; `counts`: of
+    tests.
+    """
 
     name: str
     limit_s: int
     command: tuple[str, ...]
     status: str = "not started"  # passed, failed, over its limit, interrupted
     seconds: float = 0.0
+    counts: str = ""
 
     def run(self, folder: Path) -> None:
         """Run the command with its output in a log; Ctrl-C and the limit stop it with all that it
@@ -112,7 +113,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def steps(device: str, folder: Path) -> list[Step]:
     """All steps in their order."""
-    own = (PYTHON, str(Path(__file__).resolve()), "--device", device, "--out", str(folder))
+    own = (PYTHON, str(ROOT / "tools/gpu_steps.py"), device, str(folder))
     table = str(folder / "table")
     measured: list[Step] = []
     for space, workload in SPACES[device]:
@@ -155,8 +156,9 @@ def steps(device: str, folder: Path) -> list[Step]:
             ),
         ]
     return [
-        Step("install", 300, (*own, "--step", "install")),
-        Step("warm_up", 2700, (*own, "--step", "warm_up")),
+        Step("install", 300, (*own, "install")),
+        Step(REQUIRED, 300, (*own, REQUIRED)),
+        Step("warm_up", 2700, (*own, "warm_up")),
         Step(
             "doctor",
             1800,
@@ -166,16 +168,9 @@ def steps(device: str, folder: Path) -> list[Step]:
             "tests",
             3600,
             (
-                PYTHON,
-                "-m",
-                "pytest",
-                "tests/gpu",
-                "-m",
-                "gpu" if device == "cuda" else "not gpu",
-                "-rfE",
+                *TESTS[device],
+                "-rfEs",
                 "--tb=short",
-                "-p",
-                "no:cacheprovider",
                 f"--junitxml={folder / 'tests.xml'}",
             ),
         ),
@@ -200,104 +195,19 @@ def steps(device: str, folder: Path) -> list[Step]:
     ]
 
 
-# -- steps that are no command of flashnas ---------------------------------------------------------
-
-
-def install(device: str, folder: Path) -> int:
-    """Write what this machine has to compile and hold kernels; the number of problems."""
-    checks: list[dict[str, str]] = []
-
-    def check(name: str, value: str, problem: str = "") -> None:
-        checks.append({"check": name, "value": value, "problem": "" if value else problem})
-        print(f"{name:<16}{value or 'missing'}{'' if value or not problem else ': ' + problem}")
-
-    cuda = device == "cuda"
-    gpu = _output(
-        "nvidia-smi",
-        "--query-gpu=name,driver_version,memory.total,compute_cap",
-        "--format=csv,noheader",
-    )
-    check("system", f"{platform.platform()}, Python {platform.python_version()}")
-    check("GPU and driver", gpu, "nvidia-smi finds no GPU: install the driver" if cuda else "")
-    toolkit = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
-    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path=f"{toolkit}/bin") or "nvcc"
-    release = re.search(r"release .*", _output(nvcc, "--version"))
-    check("nvcc", release.group() if release else "")  # only what is built from source needs it
-    compiler = next(
-        filter(None, map(shutil.which, (os.environ.get("CC", ""), "gcc", "clang", "cc"))), ""
-    )
-    check(
-        "C compiler",
-        compiler and _output(compiler, "--version").partition("\n")[0],
-        "Triton compiles its launcher: install gcc" if cuda else "",
-    )
-    header = Path(sysconfig.get_paths()["include"], "Python.h")
-    check(
-        "Python.h",
-        str(header) if header.exists() else "",
-        f"Triton's launcher includes it: install python3.{sys.version_info[1]}-dev" if cuda else "",
-    )
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    check("memory", f"{pages / 2**30:.0f} GiB")
-    for name, path in (
-        ("shared memory", Path("/dev/shm")),
-        ("disk, kernels", Path.home()),
-        ("disk, here", ROOT),
-    ):
-        check(name, f"{shutil.disk_usage(path).free / 2**30:.0f} GiB free" if path.exists() else "")
-    check("commit", _output("git", "-C", str(ROOT), "describe", "--always", "--dirty"))
-    (folder / "install.json").write_text(json.dumps(checks, indent=1) + "\n")
-    (folder / "packages.txt").write_text(
-        _output(PYTHON, "-m", "pip", "list", "--format=freeze") + "\n"
-    )
-    if smi := _output("nvidia-smi", "-q"):
-        (folder / "nvidia_smi.txt").write_text(PRIVATE.sub("", smi + "\n"))
-    return sum(bool(entry["problem"]) for entry in checks)
-
-
-def warm_up(device: str, folder: Path) -> int:
-    """Compile the kernels of every operator, several operators at a time, so that the tests after
-    it do not wait for a compiler; the number of operators that failed."""
-    from flashnas.operators import OPERATORS
-
-    # operators that are timed side by side disturb each other: what fla chose by such timings is
-    # not kept
-    environment = {**os.environ, "FLA_CACHE_RESULTS": "0"}
-    program = (
-        "import sys; from flashnas.testing.self_test import check_layer as check\n"
-        "for dtype in ('float32', 'bfloat16'):\n"
-        "    test = check(sys.argv[1], 'auto', dtype, sys.argv[2])\n"
-        "    print(test.operator, dtype, test.runs, test.status, test.reason)\n"
-    )
-
-    def compile_one(kind: str) -> int:
-        done = subprocess.run(
-            [PYTHON, "-c", program, kind, device],
-            cwd=ROOT,
-            env=environment,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-        print(done.stdout, end="", flush=True)
-        return int(done.returncode != 0)
-
-    with ThreadPoolExecutor(min(6, max(1, (os.cpu_count() or 1) // 2))) as pool:
-        return sum(pool.map(compile_one, OPERATORS))
-
-
-def _output(*command: str) -> str:
-    """What a program prints, or an empty string where it is missing or fails."""
-    try:
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=60, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-# -- the whole -------------------------------------------------------------------------------------
+def count_tests(step: Step, report: Path) -> None:
+    """Take the counts of pytest's report; without one that passed, the step has failed."""
+    if not report.exists():
+        return
+    numbers = dict.fromkeys(("tests", "failures", "errors", "skipped"), 0)
+    for suite in ET.parse(report).getroot().iter("testsuite"):
+        for name in numbers:
+            numbers[name] += int(suite.get(name, 0))
+    failed = numbers["failures"] + numbers["errors"]
+    passed = numbers["tests"] - failed - numbers["skipped"]
+    step.counts = f"{passed} passed, {failed} failed, {numbers['skipped']} skipped"
+    if not passed and step.status == "passed":
+        step.status = "failed"
 
 
 def pack(folder: Path, bundle: Path) -> None:
@@ -333,18 +243,12 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, default=ROOT / "flashnas_gpu.zip")
     parser.add_argument("--only", nargs="+", metavar="STEP", help="run these steps only")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier calls did")
-    parser.add_argument("--step", choices=("install", "warm_up"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     folder = options.out.resolve()
-    if options.step:
-        return min(
-            1, {"install": install, "warm_up": warm_up}[options.step](options.device, folder)
-        )
-
     record = folder / "steps.json"
     now = {
         "device": options.device,
-        "commit": _output("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
+        "commit": output_of("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
     }
     before = json.loads(record.read_text()) if record.exists() and not options.fresh else {}
     if {key: before.get(key) for key in now} != now and folder.exists():
@@ -386,7 +290,10 @@ def main() -> int:
             step.run(folder)
         except KeyboardInterrupt:
             interrupted = True
-        print(f"{step.status} after {step.seconds:.0f} s", flush=True)
+        if step.name == "tests":
+            count_tests(step, folder / "tests.xml")
+        counts = f": {step.counts}" if step.counts else ""
+        print(f"{step.status} after {step.seconds:.0f} s{counts}", flush=True)
         record.write_text(
             json.dumps(
                 {
@@ -398,6 +305,9 @@ def main() -> int:
             + "\n"
         )
         if interrupted:
+            break
+        if step.name == REQUIRED and step.status != "passed":
+            print((folder / f"{step.name}.log").read_text(errors="replace").rstrip())
             break
     pack(folder, options.bundle)
     print(

@@ -44,6 +44,7 @@ class Step:
     status: str
     seconds: float
     command: str
+    counts: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +152,7 @@ def shown(path: Path, files: dict[str, bytes]) -> tuple[list[str], bool]:
         lines.append(f"{check.check}: {check.value or 'missing'}{problem}")
     lines += [
         f"{step.name:<24} {step.status:<15} {duration(step.seconds)} of {duration(step.limit_s)}"
+        + (f": {step.counts}" if step.counts else "")
         for step in record.steps
     ]
     tests = read("doctor.json", Tests).tests if "doctor.json" in files else ()

@@ -68,10 +68,11 @@ class DoctorOptions(Settings, where="doctor"):
 class Examination(Result):
     """What `doctor` found.
 
-    machine: device, its facts and versions. packages: each with name, version, purpose, and
+    machine: device, its facts and versions, and `problem` where a driver of NVIDIA is loaded and
+    torch finds no CUDA device, though nobody asked for the CPU. packages: each with name, version, purpose, and
     `problem` where it cannot be used. choices: for each operator and dtype what the backend `auto`
     takes, and what it passes over, why. tests: results of the self-test. healthy: none gave wrong
-    numbers.
+    numbers, and there is no problem.
     """
 
     machine: dict[str, Any]
@@ -114,7 +115,7 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
     if options.out is not None and options.out.is_dir():
         options.wrong("out", f"{options.out}: is a folder; name a file")
     from flashnas.operators import OPERATORS
-    from flashnas.profiling.platforms import CUDA
+    from flashnas.profiling.platforms import CUDA, driver
     from flashnas.profiling.platforms import PLATFORMS as MACHINES
     from flashnas.testing.self_test import choices_of, self_test
 
@@ -132,6 +133,7 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
             f"doctor.device: torch finds no CUDA device; take --device cpu, or see"
             f" docs/install.md: {CUDA.problem()}"
         )
+    unseen = options.device == "auto" and device == "cpu" and driver() != ""
     done = set[str]()
 
     def count(result: Any) -> None:
@@ -149,11 +151,12 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
             "system": platform.platform(),
             "device": device,
             **MACHINES[device].facts(),
+            **({"problem": CUDA.problem()} if unseen else {}),
         },
         packages=[_package(name) for name in PACKAGES],
         choices=[choice for kind in kinds for choice in choices_of(kind, device)],
         tests=[asdict(test) for test in results],
-        healthy=all(test.status in ("passed", "refused") for test in results),
+        healthy=not unseen and all(test.status in ("passed", "refused") for test in results),
     )
     if options.out is not None:
         with disk_errors(f"doctor.out: {options.out}", ConfigError):

@@ -1,9 +1,11 @@
 """`flashnas doctor`: what it finds, its text, its file and its exit code."""
 
 import json
+import re
 import shlex
 
 import pytest
+import torch
 
 import flashnas as fn
 from flashnas.cli.main import main
@@ -86,3 +88,17 @@ def test_a_wrong_operator_ends_with_exit_code_1(self_test, capsys):
     )
     self_test(refused)
     assert fn.doctor(device="cpu", operators=["a"]).healthy
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds the device")
+def test_a_driver_without_a_device_for_torch_is_a_problem(self_test, tmp_path, monkeypatch, capsys):
+    driver = tmp_path / "version"
+    driver.write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  570.86.15  Mon\n")
+    monkeypatch.setattr("flashnas.profiling.platforms.NVIDIA_DRIVER", driver)
+    self_test(LayerTest(operator="f", backend="torch", dtype="float32"))
+    assert main(shlex.split("doctor --operators f")) == 1
+    words = "no CUDA device, though a driver is loaded: torch .* driver is 570.86.15, .* raises "
+    assert re.search(words, capsys.readouterr().out)
+    assert main(shlex.split("doctor --operators f --device cpu")) == 0, "as it was asked for"
+    monkeypatch.setattr("flashnas.profiling.platforms.NVIDIA_DRIVER", tmp_path / "none")
+    assert main(shlex.split("doctor --operators f")) == 0

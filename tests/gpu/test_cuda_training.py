@@ -114,7 +114,7 @@ def test_the_loss_of_a_large_vocabulary_and_its_gradient(text):
 
 def test_whole_models_are_timed_with_every_operator():
     architecture = Architecture.parse(
-        f"512(vocab=1000,meta=16): {' '.join(kind for kind in OPERATORS if kind != 'moe')}"
+        f"256(vocab=1000,meta=16): {' '.join(kind for kind in OPERATORS if kind != 'moe')}"
     )
     measured = Torch(device=DEVICE).time_request(
         architecture, Workload(prompt_tokens=300, generated_tokens=20), 4
