@@ -119,6 +119,7 @@ class CapturedStep:
         tokens_B: Tensor,
     ) -> None:
         self.tokens_B = torch.zeros_like(tokens_B)
+        self._step_in_place = step_in_place  # with the weights, which every replay reads
         copies = (cache.states, seen, room, len(tokens_B), tokens_B.device)
         with torch.cuda.device(tokens_B.device):
             side = torch.cuda.Stream()

@@ -20,13 +20,13 @@ LOG2_E = 1 / math.log(2)  # torch takes powers of two in a third of the time of 
 Build = TypeVar("Build", bound=Callable[..., Tensor])
 
 
-def cached_table(build: Build) -> Build:
-    """Keeps the last 256 tensors that a function of sizes, dtypes and devices built.
+def cached_table(build: Build, limit: int | None = 256) -> Build:
+    """Keeps the last tensors, `limit` or all, that a function of sizes, dtypes and devices built.
 
     They are ordinary tensors even if the first call is made in inference mode: a table made while
     profiling must serve training too.
     """
-    return functools.lru_cache(maxsize=256)(torch.inference_mode(False)(build))  # type: ignore[return-value]
+    return functools.lru_cache(limit)(torch.inference_mode(False)(build))  # type: ignore[return-value]
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -216,7 +216,8 @@ def rotate_one(x_BHK: Tensor, position: int | Tensor, room: int, rotary: Rotary)
     return torch.cat([turned, *rest], -1) if rest else turned
 
 
-@cached_table
+# all are kept: a captured step reads them where they lie, and there are few
+@functools.partial(cached_table, limit=None)
 def _rotary_rows(tokens: int, rotary: Rotary, dtype: torch.dtype, device: torch.device) -> Tensor:
     """[T, 2, dim]: cosines twice, and sines with the sign that they have in each half."""
     cos, sin = _rotary_table(tokens, rotary, dtype, device)

@@ -6,6 +6,7 @@ nothing else runs. A capture computes nothing: what it wrote over is put back.
 """
 
 import contextlib
+import weakref
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -42,11 +43,21 @@ class RecordedGraph(TorchDispatchMode):
                 if place.data_ptr() != value.data_ptr():
                     place.copy_(value)
 
+    def forget(self):
+        """Hold no tensor any more, as a graph does; weak references to those that it only read."""
+        made = {id(part) for *_, outputs in self.calls for part in _tensors(outputs)}
+        read = [part for _, args, _, _ in self.calls for value in args for part in _tensors(value)]
+        alive = [weakref.ref(part) for part in read if id(part) not in made]
+        self.calls, self.overwritten = [], []
+        return alive
+
 
 def _tensors(outputs):
     if isinstance(outputs, torch.Tensor):
         return [outputs]
-    return [part for part in outputs or () if isinstance(part, torch.Tensor)]
+    if not isinstance(outputs, list | tuple):
+        return []
+    return [part for part in outputs if isinstance(part, torch.Tensor)]
 
 
 def install(monkeypatch):

@@ -1,5 +1,8 @@
 """One captured step, replayed for every token, continues a prompt as single steps do."""
 
+import gc
+import sys
+
 import fake_libraries
 import pytest
 import recorded_graph
@@ -9,6 +12,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceError
 from flashnas.network.cache import CapturedStep
 from flashnas.network.model import HybridLM
+from flashnas.operators.parts import Rotary, rotate_one
 
 ATTENTION = (
     "a(head_dim=16) swa(head_dim=16,window=5)"
@@ -72,3 +76,44 @@ def test_generation_from_a_graph_equals_that_by_steps(monkeypatch):
         torch.manual_seed(1)
         assert torch.equal(model.generate(tokens, count, greedy=False, graph=True), expected)
     assert len(graphs) == 1, "a single token needs no step"
+
+
+def test_a_captured_step_keeps_alive_what_it_reads(monkeypatch):
+    """Weights and tables, also where nobody else has the network and many other tables were made:
+    a graph replays addresses."""
+    graphs = recorded_graph.install(monkeypatch)
+    model, tokens = make("torch"), torch.arange(10).view(2, 5)
+    _, cache = model.prefill(tokens)
+    step = CapturedStep(model.step_in_place, cache, 8, 20, tokens[:, 0])
+    read = graphs[0].forget()
+    del model, cache
+    for theta in range(2, 302):
+        rotate_one(torch.zeros(1, 1, 2), 0, 1, Rotary(2, float(theta)))
+    gc.collect()
+    assert len(read) > 100
+    assert all(found() is not None for found in read)
+    del step
+
+
+@pytest.mark.parametrize(("backend", "name"), [("torch", "sdpa"), ("flash-attn", "flash-attn")])
+def test_records_name_what_a_captured_step_calls(monkeypatch, backend, name):
+    fake_libraries.install(monkeypatch, "flash_attn", devices=("cpu",))
+    called, attention = [], torch.nn.functional.scaled_dot_product_attention
+    step = sys.modules["flash_attn"].flash_attn_with_kvcache
+    for place, attribute, function in (
+        (torch.nn.functional, "scaled_dot_product_attention", attention),
+        (sys.modules["flash_attn"], "flash_attn_with_kvcache", step),
+    ):
+        spy = lambda *words, _name=attribute, _call=function, **more: (  # noqa: E731
+            called.append(_name) or _call(*words, **more)
+        )
+        monkeypatch.setattr(place, attribute, spy)
+    model = HybridLM(Architecture.parse("64(vocab=300): a(head_dim=16)"), backend)
+    model, tokens = model.to(torch.bfloat16).eval(), torch.arange(10).view(2, 5)
+    recorded_graph.install(monkeypatch)
+    _, cache = model.prefill(tokens)
+    called.clear()
+    CapturedStep(model.step_in_place, cache, 5, 9, tokens[:, 0])
+    assert model.backends()["a"].partition(" ")[0] == name
+    expected = {"sdpa": "scaled_dot_product_attention", "flash-attn": "flash_attn_with_kvcache"}
+    assert set(called) == {expected[name]}
