@@ -157,7 +157,7 @@ def steps(device: str, folder: Path) -> list[Step]:
         ]
     return [
         Step("install", 300, (*own, "install")),
-        Step(REQUIRED, 300, (*own, REQUIRED)),
+        Step(REQUIRED, 120, (*own, REQUIRED)),
         Step("warm_up", 2700, (*own, "warm_up")),
         Step(
             "doctor",
