@@ -40,7 +40,7 @@ dist: $(VENV)/.dist  ## wheel and sdist, in dist/; checked, and tried outside th
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		(echo "flashnas needs Python 3.11 or later: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS); Ubuntu 22.04 has it: apt install python3.11-venv python3.11-dev"; exit 2)
+		(echo "flashnas needs Python 3.11 or later: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11; Ubuntu 22.04 has it: apt install python3.11-venv python3.11-dev"; exit 2)
 	@$(PYTHON) -m venv $(VENV) || (rm -rf $(VENV); exit 2)
 
 $(VENV)/.core: pyproject.toml | $(BIN)/python

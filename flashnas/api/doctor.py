@@ -69,10 +69,10 @@ class Examination(Result):
     """What `doctor` found.
 
     machine: device, its facts and versions, and `problem` where a driver of NVIDIA is loaded and
-    torch finds no CUDA device, though nobody asked for the CPU. packages: each with name, version, purpose, and
-    `problem` where it cannot be used. choices: for each operator and dtype what the backend `auto`
-    takes, and what it passes over, why. tests: results of the self-test. healthy: none gave wrong
-    numbers, and there is no problem.
+    torch finds no CUDA device, though nobody asked for the CPU. packages: each with name, version,
+    purpose, and `problem` where it cannot be used. choices: for each operator and dtype what the
+    backend `auto` takes, and what it passes over, why. tests: results of the self-test. healthy:
+    none gave wrong numbers, and there is no problem.
     """
 
     machine: dict[str, Any]

@@ -80,7 +80,9 @@ CHECKS = {
     "python": python_problem,
     "pip": pip_problem,
     "make": lambda words: (
-        "" if {*words} <= {*TARGETS, "DEVICE=cpu"} else f"the Makefile has no {' '.join(words)}"
+        ""
+        if {*words} <= {*TARGETS, "DEVICE=cpu", "PYTHON=python3.11"}
+        else f"the Makefile has no {' '.join(words)}"
     ),
     "jupyter": lambda words: "" if (ROOT / words[-1]).exists() else f"there is no {words[-1]}",
     "pytest": lambda words: next(
