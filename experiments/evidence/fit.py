@@ -28,9 +28,8 @@ from fitting import ShapeRow, ffn_rows, fit_law, fit_response, fit_spreads, read
 from flashnas import bench
 from flashnas.architecture import Architecture
 from flashnas.base.system import write_atomic
-from flashnas.evidence.composition import Rows
+from flashnas.evidence.composition import Law, Rows
 from flashnas.evidence.full_loss import PARTS, FullLoss, Spreads
-from flashnas.evidence.law import Law
 from flashnas.evidence.left_out import CLEAR_NATS, MODELS, Pair, left_out_pairs, regret, summary
 from flashnas.evidence.load import FITTED, digests, fitted, rows_of, shipped_rows
 from flashnas.evidence.proxies import short_trainings

@@ -18,7 +18,16 @@ from scipy.optimize import least_squares, minimize
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.notation import parse_operators
-from flashnas.evidence.composition import Rows, Table, mix_of
+from flashnas.evidence.composition import (
+    PARAMETERS,
+    RANGE,
+    TOKENS,
+    Law,
+    Rows,
+    Table,
+    aspect,
+    mix_of,
+)
 from flashnas.evidence.full_loss import (
     NEW,
     OWN_SDS,
@@ -27,7 +36,6 @@ from flashnas.evidence.full_loss import (
     Spreads,
     response_row,
 )
-from flashnas.evidence.law import PARAMETERS, RANGE, TOKENS, Law, aspect
 from flashnas.evidence.load import FFN_SHARES, FURTHEST, RELIABILITY_SD, SHAPES
 
 START = (1.8, 0.74, 0.17, 0.37, 0.4, 3.6, 0.013)  # of the law: where the fit begins

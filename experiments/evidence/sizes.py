@@ -23,9 +23,8 @@ import numpy as np
 import pandas as pd
 from fitting import ffn_rows
 
-from flashnas.evidence.composition import Rows
+from flashnas.evidence.composition import Law, Rows
 from flashnas.evidence.full_loss import FullLoss, Spreads
-from flashnas.evidence.law import Law
 from flashnas.evidence.load import fitted, full_loss, rows_of
 from flashnas.evidence.proxies import full_width
 from flashnas.evidence.trainings import (

@@ -103,7 +103,7 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         >>> found.full_loss_difference < found.full_loss_sd < 0.2
         True
     """
-    from flashnas.evidence.expected import expected
+    from flashnas.evidence.load import expected
     from flashnas.evidence.publications import contradiction_of_own
     from flashnas.latency.prediction import model_of
     from flashnas.latency.workload import check_fits, load_workload

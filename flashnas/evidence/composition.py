@@ -1,5 +1,6 @@
 """What a model of the full loss sees of a network: its size, its shape, its mix, and where
-publications are silent; as a table with one row for each network.
+publications are silent; as a table with one row for each network. And the law by which the first
+column counts, the loss of a plain transformer by its size, its shape and its tokens.
 
 The columns of FEATURES have an effect. Those of SILENT are 0 wherever at least two publications
 have trained something alike, and outside widen the standard deviation alone: an optimiser gains
@@ -19,8 +20,47 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.text import tokens_text
-from flashnas.evidence.law import RANGE, Law, aspect
 from flashnas.operators import OperatorSpec
+
+PARAMETERS, TOKENS = 1e9, 1e11  # units of N and D
+RANGE = (7e9, 3.5e11)  # tokens: fewer or more count as these, which publications have
+
+
+def aspect(params: np.ndarray, width: np.ndarray) -> np.ndarray:
+    """r: ln(width / depth) [N]. params [N]: without embeddings."""
+    return np.log(12 * np.asarray(width, float) ** 3 / np.asarray(params, float))
+
+
+@dataclass(frozen=True)
+class Law:
+    """The loss of a plain transformer in nats per token.
+
+        loss = E + (a N^(-alpha / delta) + b / D)^delta + c (r - r0)^2
+
+    N: parameters without embeddings, in 1e9. D: training tokens, in 1e11. r: ln(width / depth),
+    where the depth is N / (12 width^2): the blocks of attention and feed-forward that so many
+    parameters make. The shipped constants come from 19 shapes of arXiv 2502.06857 (Gemstones), 48M
+    to 1B parameters, 11 to 350 billion tokens.
+    """
+
+    e: float
+    a: float
+    alpha: float
+    b: float
+    delta: float
+    r0: float
+    c: float
+
+    def loss(self, params: np.ndarray, tokens: np.ndarray | float, width: np.ndarray) -> np.ndarray:
+        """Args: params [N] without embeddings, tokens [N] of the training, width [N]. Returns: nats
+        per token [N]."""
+        n, d = (
+            np.asarray(params, float) / PARAMETERS,
+            np.clip(np.asarray(tokens, float), *RANGE) / TOKENS,
+        )
+        by_size = (self.a * n ** (-self.alpha / self.delta) + self.b / d) ** self.delta
+        return self.e + by_size + self.c * (aspect(params, width) - self.r0) ** 2
+
 
 FULL_SHARE = 0.15  # a second family with this share of the mixers counts fully
 PUBLISHED_WINDOW = 2048  # tokens; most published trainings with windows have at least this context

@@ -26,13 +26,14 @@ from flashnas.evidence.composition import (
     FEATURES,
     FULL_SHARE,
     SILENT,
+    Law,
     Rows,
     Table,
+    aspect,
     body_sizes,
     effective,
     mix_of,
 )
-from flashnas.evidence.law import Law, aspect
 
 NEW = "a new publication"
 LAW_NATS = 2.5  # the law's value at which its coefficient turns

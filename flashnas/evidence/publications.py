@@ -13,10 +13,9 @@ import numpy as np
 
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ArchitectureError
-from flashnas.evidence.expected import of_size
 from flashnas.evidence.full_loss import FullLoss
 from flashnas.evidence.left_out import CLEAR_NATS, COVERED, WITHIN_SDS, left_out_pairs
-from flashnas.evidence.load import full_loss, own_rows, rows_of
+from flashnas.evidence.load import full_loss, of_size, own_rows, rows_of
 from flashnas.evidence.trainings import PublishedRow, composition, groups_without_repeats
 from flashnas.operators import OperatorSpec
 

@@ -19,12 +19,9 @@ from flashnas.operators.parts import (
     l2_normalise,
     log_of_uniform,
 )
-from flashnas.operators.recurrences.delta_rule import (
-    delta_rule_chunked,
-    delta_rule_reference,
-    delta_rule_step,
-)
-from flashnas.operators.recurrences.dplr import kda_chunked, kda_reference, kda_step
+from flashnas.operators.recurrences.chunks import token_by_token
+from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_step
+from flashnas.operators.recurrences.dplr import kda_chunked, kda_step
 from flashnas.operators.spec import OUTPUT_NORM_EPS, OperatorSpec
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "sigmoid": torch.sigmoid}
@@ -40,7 +37,6 @@ class DeltaLayer(RecurrentLayer):
 
     core_kind: ClassVar[str]
     rules: ClassVar[Pair] = delta_rule_chunked, delta_rule_step
-    rule_reference: ClassVar[Rule] = staticmethod(delta_rule_reference)
     by_channel: ClassVar[bool] = False  # a decay per key channel; all in the dtype of the state
     gate: ClassVar[str] = ""  # of GATES
     eps: ClassVar[float] = OUTPUT_NORM_EPS
@@ -100,8 +96,14 @@ class DeltaLayer(RecurrentLayer):
         if self.decays:
             steps = torch.log1p((others[0] + self.dt_bias.double()).exp())
             g = self._decay(-self.A_log.double().exp(), steps)
-        o, matrix_BHKV = self.rule_reference(
-            l2_normalise(q) * self.scale, l2_normalise(k), v, torch.sigmoid(beta), g, matrix_BHKV
+        o, matrix_BHKV = token_by_token(
+            self.rules[1],
+            l2_normalise(q) * self.scale,
+            l2_normalise(k),
+            v,
+            torch.sigmoid(beta),
+            g,
+            matrix_BHKV,
         )
         o = self.norm.reference(o).flatten(-2)
         return o * GATES[self.gate](others[1]) if self.gate else o, matrix_BHKV
@@ -138,7 +140,7 @@ class KimiDeltaAttentionLayer(DeltaLayer):
     of another one; arXiv 2510.26692."""
 
     core_kind, by_channel, gate = "kda", True, "sigmoid"
-    rules, rule_reference = (kda_chunked, kda_step), staticmethod(kda_reference)
+    rules = kda_chunked, kda_step
 
     def build_gates(self) -> None:
         self.gates_low = self.linear("gates_low")  # decay | output gate

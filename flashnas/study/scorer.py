@@ -17,10 +17,9 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.documents import fingerprint
-from flashnas.evidence.composition import FULL_SHARE, body_sizes, mix_of
-from flashnas.evidence.expected import expected_of
+from flashnas.evidence.composition import FULL_SHARE, RANGE, aspect, body_sizes, mix_of
 from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT, FullLoss, Prediction
-from flashnas.evidence.law import RANGE, aspect
+from flashnas.evidence.load import expected_of
 from flashnas.evidence.recall import RecallModel, load_recall
 from flashnas.runs.answer import Reasons, Support
 from flashnas.training.recipe import Recipe

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
 from flashnas.architecture import Architecture
-from flashnas.evidence.composition import FEATURES, SILENT, Table
+from flashnas.evidence.composition import FEATURES, SILENT, Law, Table
 from flashnas.evidence.full_loss import (
     LAW_NATS,
     PRIOR_SDS,
@@ -22,7 +22,6 @@ from flashnas.evidence.full_loss import (
     contrasts,
     response_row,
 )
-from flashnas.evidence.law import Law
 from flashnas.evidence.load import fitted, full_loss, shipped_rows
 from flashnas.operators.spec import OperatorSpec
 

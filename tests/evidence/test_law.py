@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashnas.evidence.law import RANGE, Law, aspect
+from flashnas.evidence.composition import RANGE, Law, aspect
 from flashnas.evidence.load import fitted
 
 pytestmark = pytest.mark.filterwarnings("error")

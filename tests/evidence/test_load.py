@@ -13,8 +13,7 @@ import flashnas as fn
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
-from flashnas.evidence.expected import expected
-from flashnas.evidence.load import FITTED, OWN, digests, fitted, full_loss, own_rows
+from flashnas.evidence.load import FITTED, OWN, digests, expected, fitted, full_loss, own_rows
 from flashnas.evidence.publications import (
     compare_mixes,
     contradiction_of_own,

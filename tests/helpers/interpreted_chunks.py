@@ -5,6 +5,7 @@ sources are named. On CPU tensors."""
 import contextlib
 import dataclasses
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,7 +16,8 @@ from triton.runtime.autotuner import Autotuner
 
 from flashnas.architecture import parse_operators
 from flashnas.operators.backends.core import LIBRARIES, choose_backend, cores_of
-from flashnas.operators.recurrences.delta_rule import delta_rule_reference
+from flashnas.operators.recurrences.chunks import token_by_token
+from flashnas.operators.recurrences.delta_rule import delta_rule_step
 from flashnas.testing.operator import make_inputs, make_layer
 
 TOKENS, BATCH, HEADS, KEY, VALUE = 70, 1, 2, 16, 16  # a chunk of 64 and a part of one
@@ -55,7 +57,9 @@ def delta_rules():
                 *torch.autograd.grad((o * weight).sum() + final.square().sum(), leaves),
             ]
 
-        wanted = results(delta_rule_reference, [part.double() for part in parts])
+        wanted = results(
+            partial(token_by_token, delta_rule_step), [part.double() for part in parts]
+        )
         errors = [
             largest_difference(a, b) for a, b in zip(results(forward, parts), wanted, strict=True)
         ]

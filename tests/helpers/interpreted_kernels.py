@@ -12,7 +12,8 @@ from triton.runtime.autotuner import Autotuner
 from flashnas.architecture import parse_operators
 from flashnas.operators.backends.core import LIBRARIES, choose_backend
 from flashnas.operators.layer import RecurrentState
-from flashnas.operators.recurrences.delta_rule import delta_rule_reference
+from flashnas.operators.recurrences.chunks import token_by_token
+from flashnas.operators.recurrences.delta_rule import delta_rule_step
 from flashnas.testing.operator import make_inputs, make_layer
 
 TOKENS, BATCH, HEADS, KEY, VALUE = (
@@ -40,8 +41,8 @@ def main():
         step = LIBRARIES["fla"].kernels[kind](torch.float32)[1]
         leaves = [x.clone().requires_grad_(decay is None) for x in (q, k, v, beta, state)]
         exact = [x.detach().double().requires_grad_(decay is None) for x in leaves]
-        expected_o, expected = delta_rule_reference(
-            *exact[:4], None if decay is None else decay.double(), exact[4]
+        expected_o, expected = token_by_token(
+            delta_rule_step, *exact[:4], None if decay is None else decay.double(), exact[4]
         )
         final, outputs = leaves[4], []
         for t in range(TOKENS):

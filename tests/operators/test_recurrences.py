@@ -3,6 +3,7 @@ and fla's plain implementations."""
 
 import runpy
 from collections.abc import Callable
+from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,11 +16,11 @@ from offenders import every
 from torch import Tensor
 
 from flashnas.operators.recurrences import selective_scan
-from flashnas.operators.recurrences.chunks import MAX_DECAY, solve_unit_lower
-from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_reference
-from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference
-from flashnas.operators.recurrences.gla import gla_chunked, gla_reference
-from flashnas.operators.recurrences.ssd import ssd_chunked, ssd_reference
+from flashnas.operators.recurrences.chunks import MAX_DECAY, solve_unit_lower, token_by_token
+from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_step
+from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_step
+from flashnas.operators.recurrences.gla import gla_chunked, gla_step
+from flashnas.operators.recurrences.ssd import ssd_chunked, ssd_step
 
 Rule = Callable[..., tuple[Tensor, Tensor]]
 BATCH, HEADS = 2, 4
@@ -47,6 +48,10 @@ def units(*shape):
     return F.normalize(torch.randn(shape[0], 1, *shape[2:]) + 0.05 * torch.randn(*shape), dim=-1)
 
 
+def reference_of(step):
+    return partial(token_by_token, step)
+
+
 def case(name, tokens):
     """(reference, chunked, float32 arguments with the state last)."""
     torch.manual_seed(tokens)
@@ -64,25 +69,29 @@ def case(name, tokens):
         g = -torch.rand(shape) * decay * (torch.rand(shape) > 0.5)  # some channels do not decay
         a = -units(*shape)  # b takes out 0.99 of what the unit vector -a reads
         if kind == "dplr":
-            return dplr_reference, dplr_chunked, [q, k, v, a, -0.99 * a, g, state]
+            return reference_of(dplr_step), dplr_chunked, [q, k, v, a, -0.99 * a, g, state]
 
         def delta(rule):  # the form with one vector that writes
             return lambda q, v, a, g, state, **more: rule(
                 q, -0.99 * a, v, a, None, g, state, **more
             )
 
-        return delta(dplr_reference), delta(dplr_chunked), [q, v, a, g, state]
+        return delta(reference_of(dplr_step)), delta(dplr_chunked), [q, v, a, g, state]
     if kind == "delta":
 
         def plain(rule):
             return lambda q, k, v, beta, state, **more: rule(q, k, v, beta, None, state, **more)
 
-        return plain(delta_rule_reference), plain(delta_rule_chunked), [q, k, v, beta, state]
+        return (
+            plain(reference_of(delta_rule_step)),
+            plain(delta_rule_chunked),
+            [q, k, v, beta, state],
+        )
     if kind == "gated_delta":
-        return delta_rule_reference, delta_rule_chunked, [q, k, v, beta, g, state]
+        return reference_of(delta_rule_step), delta_rule_chunked, [q, k, v, beta, g, state]
     if kind == "ssd":
-        return ssd_reference, ssd_chunked, [q[:, :, :2], k[:, :, :2], v, g, state]
-    return gla_reference, gla_chunked, [q, k, v, -torch.rand(shape) * decay, state]
+        return reference_of(ssd_step), ssd_chunked, [q[:, :, :2], k[:, :, :2], v, g, state]
+    return reference_of(gla_step), gla_chunked, [q, k, v, -torch.rand(shape) * decay, state]
 
 
 def results(rule, arguments):

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from problems import with_many_candidates
 
-from flashnas.evidence.composition import ASPECTS, body_sizes, outside_support
-from flashnas.evidence.law import aspect
+from flashnas.evidence.composition import ASPECTS, aspect, body_sizes, outside_support
 from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel

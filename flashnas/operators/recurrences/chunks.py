@@ -28,10 +28,11 @@ def chunk_length(key_dim: int, most: int = 64) -> int:
 
 
 def token_by_token(
-    step: Callable[..., tuple[Tensor, Tensor]], *parts_BT: Tensor | None, state: Tensor
+    step: Callable[..., tuple[Tensor, Tensor]], *arguments: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The reference of a recurrence: `step(*parts, state)` for one token after the other; returns
-    (outputs [B, T, ..], final state)."""
+    """The reference of a recurrence: `step(*parts, state)` for one token after the other, of parts
+    [B, T, ..] and a state; returns (outputs [B, T, ..], final state)."""
+    *parts_BT, state = arguments
     outputs = []
     for t in range(next(part.shape[1] for part in parts_BT if part is not None)):
         y, state = step(*(None if part is None else part[:, t] for part in parts_BT), state)

@@ -24,22 +24,7 @@ from flashnas.operators.recurrences.chunks import (
     lower_ones,
     solve_unit_lower,
     to_chunks,
-    token_by_token,
 )
-
-
-def delta_rule_reference(
-    q_BTHK: Tensor,
-    k_BTHK: Tensor,
-    v_BTHV: Tensor,
-    beta_BTH: Tensor,
-    g_BTH: Tensor | None,
-    state_BHKV: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Token by token; g: log decay or None. Returns (o_BTHV, final state)."""
-    return token_by_token(
-        delta_rule_step, q_BTHK, k_BTHK, v_BTHV, beta_BTH, g_BTH, state=state_BHKV
-    )
 
 
 def delta_rule_step(
@@ -50,7 +35,7 @@ def delta_rule_step(
     g_BH: Tensor | None,
     state_BHKV: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """One token: (o_BHV, next state)."""
+    """One token: (o_BHV, next state); `token_by_token` of it is the reference."""
     q_BHK, k_BHK, v_BHV = (x.to(state_BHKV.dtype) for x in (q_BHK, k_BHK, v_BHV))
     if g_BH is not None:
         state_BHKV = state_BHKV * g_BH.exp()[..., None, None]
@@ -70,7 +55,7 @@ def delta_rule_chunked(
     state_BHKV: Tensor,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same in chunks; returns (o_BTHV, final state).
+    """Many tokens in chunks; returns (o_BTHV, final state).
 
     Products run in the dtype of q and k; the inverse, decays and sums, and states from chunk to
     chunk, in that of the state. In the names of tensors P is B and H together, M is N and P

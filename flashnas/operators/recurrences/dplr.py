@@ -30,25 +30,9 @@ from flashnas.operators.recurrences.chunks import (
     matrix_scan,
     solve_unit_lower,
     to_chunks,
-    token_by_token,
 )
 
 MAX_CHUNK = 32
-
-
-def dplr_reference(
-    q_BTHK: Tensor,
-    k_BTHK: Tensor,
-    v_BTHV: Tensor,
-    a_BTHK: Tensor,
-    b_BTHK: Tensor | None,
-    g_BTHK: Tensor,
-    state_BHKV: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Token by token; g: log decay per key channel. Returns (o_BTHV, final state)."""
-    return token_by_token(
-        dplr_step, q_BTHK, k_BTHK, v_BTHV, a_BTHK, b_BTHK, g_BTHK, state=state_BHKV
-    )
 
 
 def dplr_step(
@@ -60,7 +44,7 @@ def dplr_step(
     g_BHK: Tensor,
     state_BHKV: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """One token: (o_BHV, next state)."""
+    """One token: (o_BHV, next state); `token_by_token` of it is the reference."""
     state_BHKV = state_BHKV * g_BHK.exp().unsqueeze(-1)
     read_BH1V = a_BHK.unsqueeze(-2) @ state_BHKV
     value_BH1V = v_BHV.unsqueeze(-2)
@@ -81,7 +65,7 @@ def dplr_chunked(
     state_BHKV: Tensor,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same in chunks, all in the state's dtype; `chunk` is a power of two. Returns (o_BTHV,
+    """Many tokens in chunks, all in the state's dtype; `chunk` is a power of two. Returns (o_BTHV,
     final state).
 
     In the names of tensors P is B and H together, W is 2 (what b and k write) or 1 (without b), E
@@ -146,15 +130,3 @@ def kda_step(
 ) -> tuple[Tensor, Tensor]:
     """`dplr_step` of the delta rule at rate beta."""
     return dplr_step(q_BHK, k_BHK * beta_BH.unsqueeze(-1), v_BHV, -k_BHK, None, g_BHK, state_BHKV)
-
-
-def kda_reference(
-    q_BTHK: Tensor,
-    k_BTHK: Tensor,
-    v_BTHV: Tensor,
-    beta_BTH: Tensor,
-    g_BTHK: Tensor,
-    state_BHKV: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """`dplr_reference` of the delta rule at rate beta."""
-    return token_by_token(kda_step, q_BTHK, k_BTHK, v_BTHV, beta_BTH, g_BTHK, state=state_BHKV)

@@ -16,21 +16,13 @@ from flashnas.operators.recurrences.chunks import (
     from_chunks,
     lower_ones,
     to_chunks,
-    token_by_token,
 )
-
-
-def gla_reference(
-    q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, g_BTHK: Tensor, state_BHKV: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Token by token; returns (o_BTHV, final state)."""
-    return token_by_token(gla_step, q_BTHK, k_BTHK, v_BTHV, g_BTHK, state=state_BHKV)
 
 
 def gla_step(
     q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor, state_BHKV: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One token: (o_BHV, next state)."""
+    """One token: (o_BHV, next state); `token_by_token` of it is the reference."""
     state_BHKV = state_BHKV * g_BHK.exp().unsqueeze(-1) + k_BHK.unsqueeze(-1) * v_BHV.unsqueeze(-2)
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 
@@ -43,7 +35,7 @@ def gla_chunked(
     state_BHKV: Tensor,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same in chunks; `chunk` is a power of two. Returns (o_BTHV, final state)."""
+    """Many tokens in chunks; `chunk` is a power of two. Returns (o_BTHV, final state)."""
     batch, tokens = q_BTHK.shape[:2]
     chunk = chunk or chunk_length(q_BTHK.shape[-1])
     q_NPCK, k_NPCK, v_NPCV = (

@@ -31,7 +31,7 @@ def scan_reference(
     ) -> tuple[Tensor, Tensor]:
         return scan_step(u_BC, dt_BC, a_NC, b_BN, c_BN, state)
 
-    return token_by_token(step, u_BTC, dt_BTC, b_BTN, c_BTN, state=state_BNC)
+    return token_by_token(step, u_BTC, dt_BTC, b_BTN, c_BTN, state_BNC)
 
 
 def scan_step(

@@ -14,21 +14,14 @@ from flashnas.operators.recurrences.chunks import (
     chunk_length,
     decayed,
     diagonal_scan,
-    token_by_token,
 )
-
-
-def ssd_reference(
-    q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, g_BTH: Tensor, state_BHKV: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Token by token; returns (o_BTHV, final state)."""
-    return token_by_token(ssd_step, q_BTGK, k_BTGK, v_BTHV, g_BTH, state=state_BHKV)
 
 
 def ssd_step(
     q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g_BH: Tensor, state_BHKV: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One token: (o_BHV, next state). Head h reads group h // (heads / groups)."""
+    """One token: (o_BHV, next state); `token_by_token` of it is the reference.
+    Head h reads group h // (heads / groups)."""
     heads, groups = v_BHV.shape[1], k_BGK.shape[1]
     q_BGK, k_BGK = q_BGK.to(state_BHKV.dtype), k_BGK.to(state_BHKV.dtype)
     if groups == 1:
@@ -48,7 +41,7 @@ def ssd_chunked(
     state_BHKV: Tensor,
     chunk: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same in chunks; returns (o_BTHV, final state).
+    """Many tokens in chunks; returns (o_BTHV, final state).
 
     The R heads of one group share q and k. Their values and states lie side by side in one product.
     Products run in the dtype of q and k; decays, sums and states in that of v. In the names of

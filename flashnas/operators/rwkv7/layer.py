@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import RecurrentLayer, RecurrentState, Rule
 from flashnas.operators.parts import l2_norm, l2_normalise, linear_reference
-from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_reference, dplr_step
+from flashnas.operators.recurrences.chunks import token_by_token
+from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_step
 from flashnas.operators.rwkv7.spec import MIXES, Rwkv7
 
 Activation = Callable[[Tensor], Tensor]
@@ -133,8 +134,8 @@ class Rwkv7Layer(RecurrentLayer):
         )
         kk = l2_normalise(kk, KEY_NORM_EPS)
         # a reads the state before its decay
-        o, matrix = dplr_reference(
-            r, k, v, -kk * (-g).exp(), kk * rate, g, state.matrix_BHKV.double()
+        o, matrix = token_by_token(
+            dplr_step, r, k, v, -kk * (-g).exp(), kk * rate, g, state.matrix_BHKV.double()
         )
         centred = o - o.mean(-1, keepdim=True)
         o = (
