@@ -135,9 +135,10 @@ class Answer:
     without_floor, to_change, other_calibration, support and experiment are empty where there is
     nothing to say.
     min_recall: floor that the recommendation keeps, of full marks below a transformer; kept:
-    whether it does, which is so with `keeps`, a probability. published: models of publications. limit: what
-    keeps the recommended network from being better: `budget`, `space` or `support`. above_budget:
-    networks whose latency may exceed the budget by its upper bound. before: notation of what
+    whether it does, which is so with `keeps`, a probability. published: models of publications.
+    limit: what keeps the recommended network from being better: `budget`, `params`, `support`, the
+    largest `width`, `depth` or `width and depth` of the space, or what else it holds, `space`.
+    above_budget: networks whose latency may exceed the budget by its upper bound. before: notation of what
     published trainings alone recommend; same: whether the trainings left it as it is. extrapolated:
     the planned training is longer or shorter than publications' are.
     """

@@ -142,6 +142,10 @@ class SearchSpace(ABC, Generic[G]):
         """The canonical genotype nearest to one whose fields may break the space's limits."""
         return genotype
 
+    def largest_of(self, network: Any) -> Sequence[str]:
+        """What no network of the space has more of than this one: `width`, `depth`."""
+        return ()
+
     def baselines(self) -> Sequence[tuple[str, Sequence[ArchitectureLike]]]:
         """Networks to compare with: a label, and sizes from the largest to the smallest, as in
         `architectures`."""

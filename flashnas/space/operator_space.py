@@ -116,6 +116,13 @@ class OperatorSpace(SearchSpace[G]):
             and self.locate(architecture) is not None
         )
 
+    def largest_of(self, network: Architecture) -> list[str]:
+        ends = {
+            "width": network.hidden == max(self.hidden_sizes),
+            "depth": len(network.operators) == self.max_operators,
+        }
+        return [name for name, reached in ends.items() if reached]
+
     def locate(self, architecture: Architecture) -> G | None:
         """The genotype whose operators, at one of the space's widths, are those of a network,
         whatever its vocabulary; or None."""

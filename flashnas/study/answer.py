@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from flashnas.architecture import Architecture
+from flashnas.base.text import range_of
 from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT
 from flashnas.runs.answer import (
     Answer,
@@ -195,10 +196,13 @@ def _experiment(compared: Compared, chosen: Trial, tied: Sequence[Trial]) -> Exp
 
 
 def _limit(problem: Problem, expected: Explored, chosen: Trial) -> str:
-    """What keeps the recommended network from being better."""
+    """What keeps the recommended network from being better; as of an Answer."""
     assert problem.scorer is not None
-    metrics = vars(chosen)
-    for budget in problem.config.bounds:
+    metrics, config = vars(chosen), problem.config
+    most = math.inf if config.params is None else range_of(config.params)[1]
+    if chosen.params >= FULL_BUDGET * most:
+        return "params"
+    for budget in config.bounds:
         value = metrics.get(budget.metric)
         if value and budget.limit and FULL_BUDGET <= value / budget.limit <= 1 / FULL_BUDGET:
             return "budget"
@@ -208,7 +212,7 @@ def _limit(problem: Problem, expected: Explored, chosen: Trial) -> str:
         [near[int(means.argmin())]]
     )[0] > value_of(chosen):
         return "support"
-    return "space"
+    return " and ".join(problem.space.largest_of(chosen.architecture)) or "space"
 
 
 def chances_to_change(scorer: Scorer, untrained: Sequence[Architecture], best: float) -> np.ndarray:

@@ -133,6 +133,8 @@ def test_each_sentence_of_a_recorded_answer(built):
             "a network is expected to be better, but no publication vouches for it",
         ),
         ("limit", {"limit": "space"}, "no other network of the space ranks higher"),
+        ("limit", {"limit": "depth"}, "the budget is not used up: the space has no more layers"),
+        ("limit", {"limit": "params"}, "the bound on parameters is reached: a higher one would"),
         ("full training", {"extrapolated": True}, "; publications have fewer or more tokens"),
         (
             "trained here",

@@ -12,6 +12,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.latency.prediction import LatencyModel
 from flashnas.search.trial import Trial
+from flashnas.space import load_space
 from flashnas.study.answer import DISTINCT, answer_of, value_of
 from flashnas.study.comparison import PUBLISHED_MODELS, other_calibration
 from flashnas.study.explore import Explored
@@ -232,6 +233,24 @@ def test_what_limits_the_answer():
     assert Answered([HYBRID], limit_ms=200.0).answer.limit == "space"
     deep = "1536: 15x(m2 f f f)"  # better by its mean, and charged
     assert Answered([LARGE], untrained=[LARGE, deep], limit_ms=200.0).answer.limit == "support"
+
+
+def test_an_end_of_the_space_or_of_the_parameters_limits_the_answer(tmp_path):
+    space, network = tmp_path / "space.yaml", Architecture.parse(HYBRID)
+    kinds = "[m2 f, a f]"
+    for widths, depth, limit in (
+        ([512, network.hidden], 99, "width"),
+        ([network.hidden, 4096], len(network.operators) // 2, "depth"),
+        ([512, network.hidden], len(network.operators) // 2, "width and depth"),
+        ([network.hidden, 4096], 99, "space"),
+    ):
+        layers = f"{{depth: [2, {depth}], choices: {kinds}}}"
+        space.write_text(f"template: layerwise\nwidths: {widths}\nlayers: {layers}\n")
+        problem = dataclasses.replace(problem_of(), space=load_space(space))
+        assert Answered([HYBRID], problem=problem, limit_ms=200.0).answer.limit == limit
+    config = dataclasses.replace(problem_of().config, params=f"..{1.01 * network.params:.0f}")
+    problem = dataclasses.replace(problem_of(), config=config)
+    assert Answered([HYBRID], problem=problem, limit_ms=200.0).answer.limit == "params"
 
 
 def test_without_a_training_no_reason_is_one():
