@@ -11,8 +11,8 @@ import os
 from pathlib import Path
 
 import flashnas as fn
+from flashnas.base.system import limit_threads
 from flashnas.data.dataset import prepare_dataset
-from flashnas.training.candidate import single_thread
 
 HERE = Path(__file__).parent
 DATA, SEED = "sotu", 0
@@ -22,7 +22,7 @@ COLUMNS = ("notation", "tokens", "seed", "loss", "bits_per_byte", "curve", "seco
 def main() -> None:
     """Train those that short.csv lacks."""
     os.nice(19)
-    single_thread()
+    limit_threads(1)
     from flashnas.training.trainer import train
 
     recipe = dataclasses.replace(fn.Recipe.load("cpu"), width_factor=1)

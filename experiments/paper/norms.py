@@ -22,13 +22,12 @@ import yaml
 from picture import framed, still
 
 import flashnas as fn
-from flashnas.base.system import keep_memory
+from flashnas.base.system import keep_memory, limit_threads
 from flashnas.data.dataset import prepare_dataset
 from flashnas.network.model import Block
 from flashnas.operators.parts import rms_normalise
 from flashnas.operators.spec import Role
 from flashnas.report.drawing import MUTED, SERIES
-from flashnas.training.candidate import single_thread
 from flashnas.training.optimizer import NORM_DIMS, ROWS
 from flashnas.training.trainer import Trainer
 
@@ -148,7 +147,8 @@ def append(path: Path, rows: pd.DataFrame) -> None:
 
 def train_all() -> None:
     """Train what norms.csv does not have."""
-    single_thread()
+    limit_threads(1)
+    torch.set_num_threads(1)
     keep_memory()
     rows = pd.read_csv(CSV) if CSV.exists() else pd.DataFrame(columns=KEY)
     done = {*rows[KEY].itertuples(index=False, name=None)}

@@ -18,8 +18,7 @@ import yaml
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError
-from flashnas.base.system import keep_memory
-from flashnas.training.candidate import single_thread
+from flashnas.base.system import keep_memory, limit_threads
 from flashnas.training.recipe import Recipe
 
 HERE = Path(__file__).parent
@@ -60,7 +59,7 @@ def cases(
 
 
 def main() -> None:
-    single_thread()
+    limit_threads(1)
     keep_memory()
     from flashnas.data.dataset import prepare_dataset
     from flashnas.training.trainer import train

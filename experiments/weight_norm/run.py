@@ -21,8 +21,7 @@ from scipy import stats
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError
-from flashnas.base.system import keep_memory
-from flashnas.training.candidate import single_thread
+from flashnas.base.system import keep_memory, limit_threads
 from flashnas.training.recipe import Recipe
 
 HERE = Path(__file__).parent
@@ -67,7 +66,7 @@ def done() -> list[dict[str, str]]:
 
 
 def run(wanted: list[str]) -> None:
-    single_thread()
+    limit_threads(1)
     keep_memory()
     from flashnas.data.dataset import prepare_dataset
     from flashnas.training.trainer import train

@@ -1,4 +1,5 @@
-"""Latency tables: shown, made from public measurements, merged."""
+"""Latency tables: shown, made from public measurements, merged. And tables of trained networks,
+benches, which `flashnas.bench.load` reads as a DataFrame."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from flashnas.api.calling import TABLE, check_out, takes
 from flashnas.base.settings import REQUIRED, Settings, option
 
 if TYPE_CHECKING:
+    from flashnas.bench import Bench
     from flashnas.latency.table import LatencyTable
 
 
@@ -65,3 +67,22 @@ def merge_tables(options: MergeTablesOptions) -> LatencyTable:
 
     merge(options.first, options.second, out)
     return table_info(str(out))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchInfoOptions(Settings, where="bench_info"):
+    bench: str | None = option(
+        None, "shipped bench or folder", positional=True, shown="the shipped one"
+    )
+
+
+@takes(BenchInfoOptions)
+def bench_info(options: BenchInfoOptions) -> Bench:
+    """What a bench holds and how it was trained.
+
+    Returns:
+        The Bench, which prints; `frame` holds its trainings.
+    """
+    from flashnas.bench import Bench
+
+    return Bench.read(options.bench)

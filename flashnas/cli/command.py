@@ -144,7 +144,7 @@ TABLE = Command(
 )
 BENCH = Command(
     "show a table of trained networks",
-    actions={"info": _api("what a bench holds and how it was trained", "bench:bench_info")},
+    actions={"info": _api("what a bench holds and how it was trained", "tables:bench_info")},
 )
 LIST = _api("names that options take: tables, spaces, samplers, ..", "listing:names")
 NEW = _api("write a package of your own that adds to flashnas", "new:new")

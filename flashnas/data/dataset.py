@@ -21,16 +21,17 @@ from flashnas.base.errors import CorpusError
 from flashnas.base.foreign import check_inside, check_regular, read_json, read_text
 from flashnas.base.system import atomic_folder
 from flashnas.base.text import first_line
-from flashnas.data.cache import cache_folder, writing_cache
 from flashnas.data.corpus import read_corpus, without_folders
 from flashnas.data.split import split_documents
 from flashnas.data.tokenizer import (
     Tokenizer,
+    cache_folder,
     cached_tokenizer,
     end_of_document_id,
     library_errors,
     load_tokenizer,
     vocab_size,
+    writing_cache,
 )
 
 MAX_EPOCHS = 4  # up to here repeated text is nearly worth new text (arXiv 2305.16264)

@@ -1,5 +1,6 @@
 """A byte-level BPE tokenizer, trained once on the training part and cached, or a given
-tokenizer.json.
+tokenizer.json; and the folder of tokenizers and token arrays, which several processes may fill at
+once.
 """
 
 from __future__ import annotations
@@ -18,20 +19,36 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from flashnas.base.errors import CorpusError
 from flashnas.base.foreign import read_json
-from flashnas.base.system import write_atomic
+from flashnas.base.system import disk_errors, write_atomic
 from flashnas.base.text import first_line
-from flashnas.data.cache import writing_cache
 from flashnas.data.split import TextPart
 
 END_OF_DOCUMENT = "<|endoftext|>"
 MAX_ID = 2**24  # far above any vocabulary; an embedding needs a row for each id
-MAX_BYTES = (
-    2**30
-)  # of text that a tokenizer is trained on; more of it would hardly change 100,000 words
+# of text that a tokenizer is trained on; more of it would hardly change 100,000 words
+MAX_BYTES = 2**30
 STDERR = 2  # the file descriptor
 _VERSION = "bpe-2"  # part of the cache key: raise it when training changes
 _MAX_WORD = 4096  # characters; BPE training takes time quadratic in the length of a word
 _LONG_RUN = re.compile(rf"(?<!\S)\S{{{_MAX_WORD}}}|(?<!\s)\s{{{_MAX_WORD}}}")
+
+
+def cache_folder() -> Path:
+    """FLASHNAS_CACHE if it is set, else ~/.cache/flashnas."""
+    return Path(os.environ.get("FLASHNAS_CACHE") or Path.home() / ".cache" / "flashnas")
+
+
+@contextlib.contextmanager
+def writing_cache(folder: Path) -> Iterator[None]:
+    """Create `folder` for the block to write into; raises CorpusError naming it if the disk is full
+    or read-only."""
+    with disk_errors(
+        f"cannot cache data in {folder}",
+        CorpusError,
+        "; free some space or name another folder with FLASHNAS_CACHE",
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
 
 
 def train_tokenizer(documents: Iterable[str], vocab: int) -> Tokenizer:

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flashnas.base.errors import (
@@ -62,11 +62,10 @@ def attempt(function: Callable[[Any], Result], job: Any) -> Ended:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        recipe = job.get("recipe") if isinstance(job, Mapping) else getattr(job, "recipe", None)
         ended = classify_error(
             error,
             user_code=getattr(job, "evaluator", None) is not None,
-            on_cuda=isinstance(recipe, Mapping) and recipe.get("device") == "cuda",
+            on_cuda=getattr(job, "recipe", {}).get("device") == "cuda",
         )
     return dataclasses.replace(ended, reusable=ended.reusable and not _threads_left(before))
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashnas.base.errors import CandidateError
+from flashnas.base.system import keep_memory, limit_threads
 from flashnas.latency.metrics import METRICS
-from flashnas.training.candidate import run_candidate
 
 UserEvaluator = Callable[..., "float | Mapping[str, float]"]  # as `flashnas.search` describes it
 
@@ -33,17 +33,6 @@ class Job:
     seed: int = 0
     evaluator: UserEvaluator | None = None
     needed: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, as `flashnas.training.candidate.run_candidate` takes it; for trainings
-        only.
-        """
-        return {
-            "architecture": self.architecture.to_dict(),
-            "recipe": dict(self.recipe),
-            "dataset": self.dataset,
-            "seed": self.seed,
-        }
 
     def portable(self) -> bool:
         """True if a fresh process can run it: all its objects are importable, and none is of the
@@ -64,11 +53,24 @@ def run_job(job: Job) -> dict[str, Any]:
     fields of `ProxyScore`; `scores` and `metrics` are mappings. Raises CandidateError if there is
     none."""
     if job.evaluator is None:
-        return run_candidate(job.to_dict())
+        return _train(job)
     started = time.perf_counter()
     seed = {"seed": job.seed} if takes_seed(job.evaluator) else {}
     score = _score(job.evaluator(job.architecture, **seed), job.needed)
     return {**score, "seconds": time.perf_counter() - started}
+
+
+def _train(job: Job) -> dict[str, Any]:
+    """The score of a training on one thread, or on one GPU."""
+    limit_threads(1)
+    keep_memory()
+    from flashnas.data.dataset import Dataset
+    from flashnas.training.recipe import Recipe
+    from flashnas.training.trainer import train_on_one_thread
+
+    recipe, dataset = Recipe.from_dict(job.recipe), Dataset.open(job.dataset)
+    proxy = recipe.proxy_of(job.architecture, dataset.vocab)
+    return train_on_one_thread(proxy, dataset, recipe, job.seed).to_dict()
 
 
 def takes_seed(evaluator: UserEvaluator) -> bool:

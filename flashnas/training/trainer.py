@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import nn
@@ -54,43 +54,36 @@ class ProxyScore:
     backends: dict[str, str] = field(default_factory=dict, hash=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready; `from_dict` gives an equal object back."""
+        """JSON-ready."""
         return {**dataclasses.asdict(self), "curve": [list(point) for point in self.curve]}
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Self:
-        """The score of a `to_dict`."""
-        curve = tuple((int(tokens), float(loss)) for tokens, loss in data["curve"])
-        return cls(**{**data, "curve": curve})
 
-
-def train(
-    architecture: Architecture,
-    dataset: Dataset,
-    recipe: Recipe,
-    seed: int,
-    *,
-    deadline_s: float | None = None,
-) -> ProxyScore:
+def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int) -> ProxyScore:
     """Train a network and score it on held-out text. The same arguments on one CPU thread give the
     same score to the bit.
 
     Args:
         architecture: the network, already scaled (`Recipe.proxy_of`).
-        deadline_s: time limit in seconds; None: no limit.
 
     Raises:
-        CandidateError: for NaN, divergence, lack of memory and an exceeded time limit, with a
-            one-line reason.
+        CandidateError: for NaN, divergence and lack of memory, with a one-line reason.
         CorpusError: if the text is too short.
         ConfigError: if vocabulary, length or device do not fit.
     """
     check_job(architecture, dataset, recipe)
     with out_of_memory_is_a_reason():
         trainer = Trainer(architecture, dataset, recipe, seed)
-        for _ in trainer.steps(deadline_s):
+        for _ in trainer.steps():
             pass
         return trainer.score()
+
+
+def train_on_one_thread(
+    architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int
+) -> ProxyScore:
+    """`train` as a search does it, whose candidates run in parallel."""
+    torch.set_num_threads(1)
+    return train(architecture, dataset, recipe, seed)
 
 
 def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> list[str]:
@@ -261,9 +254,9 @@ class Trainer:
         self.training_s = float(state["training_s"])
         self.started = time.perf_counter() - float(state["seconds"])
 
-    def steps(self, deadline_s: float | None = None) -> Iterator[Step]:
-        """Train to the end, one optimizer step at a time; CandidateError for NaN, divergence and
-        `deadline_s`."""
+    def steps(self) -> Iterator[Step]:
+        """Train to the end, one optimizer step at a time; CandidateError for NaN and
+        divergence."""
         recipe = self.recipe
         points = {tokens // recipe.batch_tokens for tokens in recipe.curve_at}
         batches = self.dataset.batches(recipe, self.seed, skip=self.done)
@@ -275,11 +268,6 @@ class Trainer:
             self.start_loss = loss if self.done == 0 else self.start_loss
             self.done += 1
             self.training_s += seconds
-            if deadline_s is not None and time.perf_counter() - self.started > deadline_s:
-                raise CandidateError(
-                    f"time limit: {deadline_s:g} s were over after {self.tokens:,} of"
-                    f" {recipe.steps * recipe.batch_tokens:,} tokens"
-                )
             validation = None
             if self.done in points:
                 last = self.done == recipe.steps

@@ -6,4 +6,4 @@ import torch._dynamo  # noqa: F401  (the first optimizer imports it)
 
 import flashnas.api
 import flashnas.testing.self_test
-import flashnas.training.candidate  # noqa: F401
+import flashnas.training.trainer  # noqa: F401

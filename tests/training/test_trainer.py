@@ -13,15 +13,14 @@ from flashnas.base.errors import (
     ConfigError,
     CorpusError,
     DeviceError,
-    OperatorError,
 )
 from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.executors.job import Job, run_job
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
-from flashnas.training.candidate import run_candidate
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import FAMILIES, Recipe
-from flashnas.training.trainer import ProxyScore, Trainer, check_kernels, train
+from flashnas.training.trainer import Trainer, check_kernels, train
 
 RECIPE = Recipe(
     vocab=300,
@@ -80,7 +79,6 @@ def test_it_learns_structure_that_unigrams_do_not_have(score, structured):
     )
     assert score.bits_per_byte == structured.bits_per_byte(score.loss)
     assert min(score.tokens_per_s, score.seconds) > 0
-    assert ProxyScore.from_dict(score.to_dict()) == score
 
 
 def test_same_seed_same_loss_to_the_bit_and_another_seed_differs(structured, score):
@@ -161,13 +159,6 @@ def test_nan_is_a_failed_candidate(structured, monkeypatch):
     monkeypatch.setattr(HybridLM, "loss", lambda self, *_: self.embedding.weight.sum() * math.nan)
     with pytest.raises(CandidateError, match="training loss became nan after 0 tokens"):
         train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0)
-
-
-def test_the_time_limit_is_a_failed_candidate(structured):
-    with pytest.raises(
-        CandidateError, match=r"time limit: 0 s were over after 256 of 10,240 tokens"
-    ):
-        train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0, deadline_s=0)
 
 
 def test_every_step_is_seen(structured):
@@ -284,33 +275,17 @@ def test_multipliers_scale_the_rate_of_their_family_alone():
 # -- worker ----------------------------------------------------------------------------------------
 
 
-def _job(tmp_path, **changes):
+def test_a_worker_gives_what_the_trainer_gives(tmp_path):
     (tmp_path / "a.txt").write_text("the house of house the senate of senate " * 800)
     recipe = dataclasses.replace(RECIPE, tokens=512, short_text=True)
     data = prepare_dataset(str(tmp_path / "a.txt"), recipe, cache=tmp_path / "cache")
-    return {
-        "architecture": TINY.to_dict(),
-        "dataset": str(data.folder),
-        "recipe": recipe.to_dict(),
-        "seed": 3,
-        **changes,
-    }
-
-
-def test_a_worker_gives_what_the_trainer_gives(tmp_path):
-    job = _job(tmp_path)
-    recipe, data = Recipe.from_dict(job["recipe"]), Dataset.open(job["dataset"])
     expected = train(recipe.proxy_of(TINY, data.vocab), data, recipe, seed=3)
-    score = run_candidate(job)
+    job = Job(architecture=TINY, dataset=str(data.folder), recipe=recipe.to_dict(), seed=3)
+    score = run_job(job)
     assert score["curve"] == [list(point) for point in expected.curve]
     assert (score["tokens"], score["seed"]) == (512, 3)
-
-
-def test_a_worker_reports_failures_as_such(tmp_path):
-    with pytest.raises(CandidateError, match="time limit"):
-        run_candidate(_job(tmp_path, deadline_s=0.0))
-    with pytest.raises(OperatorError, match="'x'"):
-        run_candidate(_job(tmp_path, architecture={"hidden": 512, "operators": ["x"]}))
+    with pytest.raises(CorpusError, match="not a prepared dataset"):
+        run_job(dataclasses.replace(job, dataset=str(tmp_path)))
 
 
 def test_losses_are_read_once_a_step_and_once_a_validation(structured, monkeypatch):
