@@ -16,7 +16,7 @@ from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.system import disk_errors
 
 EXAMPLE = "flashnas-short-conv"
-BUILT = ("build", "dist")
+LEFT_OUT = ("build", "dist", "test_as_lfm2.py")  # the last is of the example alone
 TEXTS = {".py", ".toml", ".yaml", ".md"}
 
 
@@ -88,6 +88,8 @@ def new(options: NewOptions) -> NewPackage:
         "GatedShortConvolution": title,
         "gated_short_convolution": name,
         'Gated short convolution(?=")': title,
+        r"\n## In LFM2\n(.|\n)*": "",
+        ', "transformers>=5".*': "]",
     }
 
     def renamed(text: str) -> str:
@@ -100,7 +102,7 @@ def new(options: NewOptions) -> NewPackage:
         for path in sorted(root.rglob("*")):
             where = path.relative_to(root)
             if path.suffix in TEXTS and not {
-                part for part in where.parts if part in BUILT or part[0] == "."
+                part for part in where.parts if part in LEFT_OUT or part[0] == "."
             }:
                 target = out / renamed(str(where))
                 target.parent.mkdir(parents=True, exist_ok=True)

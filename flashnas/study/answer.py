@@ -200,7 +200,7 @@ def _limit(problem: Problem, expected: Explored, chosen: Trial) -> str:
     assert problem.scorer is not None
     metrics, config = vars(chosen), problem.config
     most = math.inf if config.params is None else range_of(config.params)[1]
-    if chosen.params >= FULL_BUDGET * most:
+    if (chosen.params or 0) >= FULL_BUDGET * most:
         return "params"
     for budget in config.bounds:
         value = metrics.get(budget.metric)

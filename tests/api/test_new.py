@@ -3,6 +3,7 @@ tests.
 """
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -35,6 +36,7 @@ def test_a_package_has_its_own_names(tmp_path, capsys):
     assert [word for word in (EXAMPLE, EXAMPLE.replace("-", "_")) if word in texts] == []
     assert "pip install --editable" in capsys.readouterr().out
     assert "examples/" not in texts, "the package is where it was written"
+    assert not re.search("(?i)lfm2|transformers", texts), "it is no operator of somebody else"
 
 
 @pytest.mark.slow  # reason: a new interpreter with torch, which checks and trains

@@ -1,1 +1,1 @@
-"""The gated short convolution of LFM2 as an operator of flashnas."""
+"""A gated short convolution as an operator of flashnas."""

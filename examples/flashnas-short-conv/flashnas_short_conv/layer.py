@@ -1,4 +1,4 @@
-"""The gated short convolution: C * conv(B * x) between two projections, as in LFM2.
+"""The gated short convolution: C * conv(B * x) between two projections.
 
 Shape letters: B batch, T time, D hidden size, K taps of the filter.
 """

@@ -15,8 +15,6 @@ from flashnas.operators.spec import Role, TensorSpec, linear
 class GatedShortConvolution(OperatorSpec):
     """`gsc`. out_proj(C * conv(B * x)) with B, C and x from one projection; the convolution has no
     activation.
-
-    As `Lfm2ShortConv` of transformers, without biases. LFM2 has a convolution over three tokens.
     """
 
     kind = "gsc"

@@ -1,23 +1,9 @@
-"""The operator keeps the contract of flashnas and computes what transformers computes."""
+"""The operator computes what transformers computes for LFM2."""
 
 import pytest
 import torch
 from flashnas_short_conv.layer import GatedShortConvolutionLayer
 from flashnas_short_conv.spec import GatedShortConvolution
-
-from flashnas.architecture import Architecture
-from flashnas.base.errors import OperatorError
-from flashnas.testing import check_operator
-
-
-@pytest.mark.parametrize("operator", ["gsc", "gsc(conv_size=2)", "gsc(conv_size=5)"])
-def test_contract(operator):
-    check_operator(operator)
-
-
-def test_a_convolution_needs_two_taps():
-    with pytest.raises(OperatorError, match="operator 'gsc': conv_size must be at least 2; got 1"):
-        Architecture.parse("64: gsc(conv_size=1)")
 
 
 def test_it_computes_what_lfm2_computes():
@@ -34,10 +20,3 @@ def test_it_computes_what_lfm2_computes():
         expected_BTD = theirs(x_BTD)
         for form in (ours.reference, ours.forward):
             torch.testing.assert_close(form(x_BTD)[0], expected_BTD, rtol=1e-10, atol=1e-10)
-
-
-def test_parameters_of_a_model():
-    assert (
-        Architecture.parse("64: gsc").params - Architecture.parse("64: f").params
-        == 64 * (4 * 64 + 3) - 3 * 64 * 192
-    )
