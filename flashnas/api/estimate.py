@@ -52,6 +52,7 @@ class ArchitectureEstimate(Estimate):
     full_loss: float
     full_loss_difference: float
     full_loss_sd: float
+    full_loss_of_shape: float
     recall: float
     recall_sd: float
     outside: tuple[str, ...]
@@ -85,7 +86,8 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         by where it is known from. From what others have trained in full: `full_loss` in nats per
             token after `train_tokens`,
         up to a constant; `full_loss_difference` and its standard deviation `full_loss_sd`, less the
-        plain transformer of as many parameters without embeddings; `recall` and `recall_sd`, of
+        plain transformer of as many parameters without embeddings, at its best shape;
+        `full_loss_of_shape`, what of it width against depth makes; `recall` and `recall_sd`, of
         full marks, less that transformer; `outside`, what of the network no two publications have.
         `print` shows all of it.
 

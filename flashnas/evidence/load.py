@@ -261,7 +261,8 @@ class Expected:
 
     full_loss: up to a constant of the text and the tokenizer. full_loss_difference, full_loss_sd:
     the same less that of the plain transformer (`a f`, repeated) with as many parameters without
-    embeddings, at the best ratio of width to depth. recall, recall_sd: marks from 0 to 1, less
+    embeddings, at the best ratio of width to depth; full_loss_of_shape: what of that difference the
+    network's own ratio makes. recall, recall_sd: marks from 0 to 1, less
     those of that transformer. outside: what of the network no two publications have trained, in
     words.
     """
@@ -270,6 +271,7 @@ class Expected:
     full_loss: float
     full_loss_difference: float
     full_loss_sd: float
+    full_loss_of_shape: float
     recall: float
     recall_sd: float
     outside: tuple[str, ...]
@@ -302,12 +304,11 @@ def expected_of(
 ) -> Expected:
     """The same by these models. short: `FullLoss.short_effect` of the network, in nats."""
     params, active, _ = body_sizes(network.operators, network.hidden)
-    prediction = model.predict(
-        Table.joined(
-            model.table([network], tokens, [short]),
-            of_size(model, [PLAIN], float(effective(params, active)), tokens),
-        )
+    table = Table.joined(
+        model.table([network], tokens, [short]),
+        of_size(model, [PLAIN], float(effective(params, active)), tokens),
     )
+    prediction = model.predict(table)
     difference, sd = prediction.difference(0, 1)
     recall, covariance = recall_model.predict([network.operators])
     words = recall_model.supported(network.operators)
@@ -316,6 +317,7 @@ def expected_of(
         full_loss=float(prediction.mean[0]),
         full_loss_difference=difference,
         full_loss_sd=sd,
+        full_loss_of_shape=model.parts_of(table, 0, 1)["size"],
         recall=float(recall[0]),
         recall_sd=float(np.sqrt(covariance[0, 0])),
         outside=(*outside_support(network, tokens), *([f"for recall: {words}"] if words else ())),

@@ -21,6 +21,7 @@ from flashnas.base.text import (
     number,
     parameters,
     printable,
+    signed,
     with_interval,
 )
 from flashnas.report.drawing import (
@@ -366,7 +367,7 @@ def plane_keys(planes: Sequence[Plane]) -> Iterable[Line2D]:
 
 def _hover(plane: Plane, row: Any, folded: bool) -> str:
     """The text of a network; `folded` shortens the notation by its repeats."""
-    full_loss = f"full loss {row.y:+.3f} ± {row.reach:.3f} nats to the recommended one"
+    full_loss = f"full loss {signed(row.y)} ± {row.reach:.3f} nats to the recommended one"
     if row.look == "published":
         unit = latency_unit(plane.run)[1]
         words = "published model, with the vocabulary of the space"

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flashnas.architecture.architecture import compressed
-from flashnas.base.text import INTERVAL_90, columns, fixed, shortened, tokens_text, with_interval
+from flashnas.base.text import (
+    INTERVAL_90,
+    columns,
+    fixed,
+    shortened,
+    signed,
+    tokens_text,
+    with_interval,
+)
 from flashnas.operators import OPERATORS
 from flashnas.report.page import render_text
 from flashnas.report.table import front_table
@@ -189,9 +197,9 @@ def _claims(mixes: Figures) -> str:
     for claim in mixes["said"]:
         words = f"{claim['pairs']} pair{'s' if claim['pairs'] > 1 else ''}"
         if claim["pairs"] > 1:
-            words += f", {claim['least']:+.3f} to {claim['most']:+.3f}"
+            words += f", {signed(claim['least'])} to {signed(claim['most'])}"
         words += f"   ({', '.join(claim['groups'])})"
-        lines.append((f"  {claim['source']}", f"{claim['mean']:+.3f}", words))
+        lines.append((f"  {claim['source']}", signed(claim["mean"]), words))
     if mixes["spread"] is not None:
         spread = f"publications differ by a standard deviation of {mixes['spread']:.3f}"
         lines.append(("", "", spread))

@@ -201,7 +201,10 @@ def test_the_plain_transformer_is_as_good_as_its_kind_at_the_best_depth():
     assert best.full_loss_sd < 0.003
     assert abs(best.recall) < 0.01
     assert best.outside == ()
-    assert expected(Architecture.parse("4096: 4x(a f)"), 1e11).full_loss_difference > 0.03
+    wide = expected(Architecture.parse("4096: 4x(a f)"), 1e11)
+    assert wide.full_loss_difference > 0.03
+    assert wide.full_loss_of_shape == pytest.approx(wide.full_loss_difference, abs=0.01)
+    assert abs(best.full_loss_of_shape) < 0.005
 
 
 def test_an_estimate_has_the_loss_to_expect(own, capsys):
@@ -212,6 +215,7 @@ def test_an_estimate_has_the_loss_to_expect(own, capsys):
         "full_loss",
         "full_loss_difference",
         "full_loss_sd",
+        "full_loss_of_shape",
         "recall",
         "recall_sd",
         "outside",
@@ -223,6 +227,7 @@ def test_an_estimate_has_the_loss_to_expect(own, capsys):
     assert main(["estimate", "2048: 12x(m2 f)", "--evidence", str(own(AGAINST))]) == 0
     out, err = capsys.readouterr()
     assert "nats per token after 100B tokens" in out
+    assert "of it by width against depth" in out
     assert "contradicts the publications" in err
     for wrong in ("many", "0", "-5B", "1e30", "nan"):
         assert main(["estimate", "2048: 12x(m2 f)", f"--train-tokens={wrong}"]) == 2
