@@ -92,17 +92,22 @@ def stack_label(notation: str) -> str:
 
 def named(run: RecordedRun, trials: pd.DataFrame) -> pd.DataFrame:
     """The trials with two columns more: `finalist`, such as P2, or ""; and `name`: the finalist,
-    the label of a baseline, both of them (`P2 · pure d`), or `trial 17`."""
+    the label of a baseline, both of them (`P2 · pure d`), or `numbered`."""
     finalists, names = [], []
     for row in rows(trials):
         finalist = run.finalists[row.hash].name if row.hash in run.finalists else ""
         label = row.label if row.origin == "baseline" else ""
         finalists.append(finalist)
-        names.append(" · ".join(filter(None, (finalist, label))) or f"trial {row.number}")
+        names.append(" · ".join(filter(None, (finalist, label))) or numbered(row))
     return trials.assign(
         finalist=pd.Series(finalists, trials.index, dtype=object),
         name=pd.Series(names, trials.index, dtype=object),
     )
+
+
+def numbered(entry: Any) -> str:
+    """`trial 17`; `network 17` of one that was not trained."""
+    return f"{'network' if entry.state == 'expected' else 'trial'} {entry.number}"
 
 
 def latency_unit(run: RecordedRun) -> tuple[float, str]:

@@ -29,6 +29,7 @@ from flashnas.report.networks import (
     head_of,
     latency_unit,
     misses,
+    numbered,
     place_words,
     shown_networks,
 )
@@ -173,9 +174,9 @@ def _recall(entry: Shown) -> str:
 
 
 def _origin(entry: Shown) -> str:
-    """`pure d` for a baseline, `trial 17` of the search; ` of first` where there are several runs.
+    """`pure d` for a baseline, else `numbered`; ` of first` where there are several runs.
     At most 22 letters."""
-    words = entry.label or f"trial {entry.number}"
+    words = entry.label or numbered(entry)
     return shortened(f"{words} of {entry.run}" if entry.run else words, 22)
 
 

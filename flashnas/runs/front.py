@@ -149,12 +149,13 @@ def _read_trial(path: Path) -> Trial:
             raise RunError(f"{data.place('architecture')}: {error}") from None
     origin = file.origin
     figures: dict[str, Any] = {name: file.figures.get(name) for name in _FIGURES}
+    untrained = figures["loss"] is None and figures["full_loss"] is not None
     return Trial(
         number=origin.number,
         label="" if origin.label == "search" else origin.label,
         origin=origin.origin,
         run=origin.run,
-        state="complete",
+        state="expected" if untrained else "complete",
         notation=file.notation or network.notation,
         hash=file.hash or network.hash,
         hidden=getattr(network, "hidden", None),

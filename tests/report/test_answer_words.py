@@ -269,6 +269,8 @@ def test_the_table_marks_what_matters(answered):
     assert lines[chosen].startswith(f"{answered.front[-1].name} *")
     assert lines[chosen - 1].startswith(f"{answered.front[-2].name} ~")
     assert ("short loss" in text) != answered.untrained
+    wide = front_table(answered, width=400)
+    assert ("trial " in wide, "network " in wide) == (not answered.untrained, answered.untrained)
     assert "\nlatency: of one request in s, decode-8k on " in text
     assert "± and bounds: 90 %" in text
     assert "None" not in text
