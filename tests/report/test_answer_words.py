@@ -98,6 +98,15 @@ def test_each_sentence_of_a_recorded_answer(built):
     assert {about: words[about] for about in SAID} == SAID
 
 
+def test_a_network_that_is_compared_with_none_has_no_probability_of_being_the_best(built):
+    run = built()
+    answer = run.config["answer"]
+    own = [entry for entry in answer["standings"] if entry["hash"] == answer["recommended"]]
+    alone = built(standings=own, baselines=[], above_budget=[], cheapest=answer["recommended"])
+    alone = dataclasses.replace(alone, front=alone.front[-1:])
+    assert said(alone)["recommended"].endswith("vouches for (here nothing)")
+
+
 @pytest.mark.parametrize(
     ("about", "answered", "part"),
     [
