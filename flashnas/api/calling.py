@@ -214,13 +214,10 @@ class Result:
         return {field.name: getattr(self, field.name) for field in fields if field.repr}
 
 
-def check_out(
-    options: Settings, name: str = "out", *, empty: bool = False, holds: str = ""
-) -> Path:
-    """The folder of an option, which can be made or written to.
+def check_out(options: Settings, *, empty: bool = False, holds: str = "") -> Path:
+    """The folder that the option `out` of a command names, which can be made or written to.
 
     Args:
-        options: the options of a command; the folder's name is taken from the field `name`.
         empty: it must not exist, or be empty.
         holds: a file that it must hold unless it is empty, such as meta.yaml of a table.
 
@@ -228,10 +225,10 @@ def check_out(
         SettingError: it is a file, lies below one, cannot be made, cannot be written to, or must be
             empty.
     """
-    out = Path(getattr(options, name))
+    out = Path(options.out)  # type: ignore[attr-defined]
 
     def refuse(reason: str) -> Any:
-        options.wrong(name, f"{out}: {reason}")
+        options.wrong("out", f"{out}: {reason}")
 
     for at, part in enumerate(out.parts):
         if part == ".." and not os.path.exists(Path(*out.parts[:at])):

@@ -203,12 +203,9 @@ def parse_yaml(text: str, path: str = "<memory>") -> Any:
     return value
 
 
-def read_yaml(path: str | Path, text: str | None = None) -> LocatedDict:
-    """Read a YAML file whose top level is a mapping; raises ConfigError with file, line and rule.
-    text: of the file, where it was read before."""
-    if text is None:
-        text = read_text(path, ConfigError, max_mb=MAX_YAML_MB)
-    data = parse_yaml(text, str(path))
+def read_yaml(path: str | Path) -> LocatedDict:
+    """Read a YAML file whose top level is a mapping; raises ConfigError with file, line and rule."""
+    data = parse_yaml(read_text(path, ConfigError, max_mb=MAX_YAML_MB), str(path))
     if not isinstance(data, LocatedDict):
         kind = "list" if isinstance(data, list) else type(data).__name__
         raise ConfigError(f"{path}:1: the top level must be a mapping; got {kind}")

@@ -142,11 +142,9 @@ def parse_json(
     return value
 
 
-def read_json(
-    path: str | Path, error: type[FlashnasError], *, max_mb: float = MAX_JSON_MB, **options: Any
-) -> Any:
+def read_json(path: str | Path, error: type[FlashnasError], **options: Any) -> Any:
     """The value in a JSON file; options as json.loads takes them."""
-    return parse_json(read_text(path, error, max_mb=max_mb), Path(path), error, **options)
+    return parse_json(read_text(path, error), Path(path), error, **options)
 
 
 def read_json_lines(path: str | Path, error: type[FlashnasError]) -> list[Any]:

@@ -16,6 +16,7 @@ from flashnas.operators.spec import NORM_EPS
 
 # -- number types, the projection of a reference, initial values -----------------------------------
 
+TIME_STEPS, DECAY_RATES = (1e-3, 0.1), (1.0, 16.0)  # lowest and highest, at first
 LOG2_E = 1 / math.log(2)  # torch takes powers of two in a third of the time of exp on a CPU
 Build = TypeVar("Build", bound=Callable[..., Tensor])
 
@@ -44,17 +45,18 @@ def linear_reference(linear: nn.Linear | nn.Identity, x: Tensor) -> Tensor:
     return y if linear.bias is None else y + linear.bias.double()
 
 
-def inverse_softplus_of_log_uniform(size: int, low: float = 1e-3, high: float = 0.1) -> Tensor:
-    """Bias b with softplus(b) log-uniform in [low, high]: time steps as Mamba2 and Gated DeltaNet
+def inverse_softplus_of_log_uniform(size: int) -> Tensor:
+    """Bias b with softplus(b) log-uniform in TIME_STEPS: time steps as Mamba2 and Gated DeltaNet
     start with.
     """
-    step = torch.exp(torch.rand(size) * (math.log(high) - math.log(low)) + math.log(low))
+    low, high = map(math.log, TIME_STEPS)
+    step = torch.exp(torch.rand(size) * (high - low) + low)
     return step + torch.log(-torch.expm1(-step))
 
 
-def log_of_uniform(size: int, low: float = 1.0, high: float = 16.0) -> Tensor:
-    """log of decay rates drawn uniformly from [low, high]."""
-    return torch.log(torch.empty(size).uniform_(low, high))
+def log_of_uniform(size: int) -> Tensor:
+    """log of decay rates drawn uniformly from DECAY_RATES."""
+    return torch.log(torch.empty(size).uniform_(*DECAY_RATES))
 
 
 # -- root-mean-square and l2 norms -----------------------------------------------------------------

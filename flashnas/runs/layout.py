@@ -72,11 +72,9 @@ def _row(trial: Trial, encode: Callable[[Any], Mapping[str, Any]]) -> dict[str, 
     return row | (dict.fromkeys(COSTS) if trial.state == "reused" else {})
 
 
-def trials_frame(
-    trials: Sequence[Trial], encode: Callable[[Any], Mapping[str, Any]] = dict
-) -> pd.DataFrame:
-    """The trials as trials.parquet holds them."""
-    frame = pd.DataFrame([_row(trial, encode) for trial in trials], columns=COLUMNS)
+def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
+    """The trials as trials.parquet holds them, of genotypes that are Optuna parameters."""
+    frame = pd.DataFrame([_row(trial, dict) for trial in trials], columns=COLUMNS)
     return frame.astype(
         {
             **dict.fromkeys((*TEXTS, *JSON_COLUMNS, "origin", "state"), "str"),

@@ -8,6 +8,7 @@ keys are nearly parallel.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from flashnas.architecture import parse_operators
+from flashnas.network.cache import mapped
 from flashnas.operators import OPERATORS, OperatorSpec
 from flashnas.operators.layer import Layer, build_layer
 from flashnas.testing.operator_spec import (
@@ -24,16 +26,14 @@ from flashnas.testing.operator_spec import (
     check_resolution,
     check_scaling,
     check_tensors,
+    require,
+    state_tensors,
 )
-from flashnas.testing.states import random_state, require, state_tensors
 
-HIDDEN = 32
+HIDDEN, BATCH = 32, 2
 LENGTHS = (1, 63, 64, 65, 1000)
-EXACT, FLOAT32, LOW_PRECISION = (
-    1e-8,
-    1e-4,
-    0.03,
-)  # relative errors allowed in float64, float32 and bfloat16
+# relative errors allowed in float64, float32 and bfloat16
+EXACT, FLOAT32, LOW_PRECISION = 1e-8, 1e-4, 0.03
 ROUNDING = 1e-12  # float64: what a sum over another number of tokens may change
 
 Form = Callable[[Tensor, Any], tuple[Tensor, Any]]
@@ -106,7 +106,7 @@ def make_layer(
     return layer.to(dtype)
 
 
-def make_inputs(tokens: int, hidden: int = HIDDEN, batch: int = 2) -> Tensor:
+def make_inputs(tokens: int, hidden: int = HIDDEN, batch: int = BATCH) -> Tensor:
     """Correlated inputs x_BTD in float64: neighbours differ little, so that keys are nearly
     parallel.
     """
@@ -115,6 +115,26 @@ def make_inputs(tokens: int, hidden: int = HIDDEN, batch: int = 2) -> Tensor:
     return first_B1D + 0.3 * torch.randn(
         batch, tokens, hidden, dtype=torch.float64, generator=generator
     )
+
+
+def random_state(layer: Layer, dtype: torch.dtype = torch.float64) -> Any:
+    """A state as after some tokens, of leaf tensors that take gradients."""
+    generator = torch.Generator().manual_seed(7)
+
+    def leaf(tensor: Tensor) -> Tensor:
+        values = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
+        return values.to(tensor.dtype).requires_grad_()
+
+    def filled(part: Any) -> Any:
+        if isinstance(part, Tensor):
+            return leaf(part)
+        seen = 7  # more than the smallest window, and not a multiple of it
+        kept = min(seen, part.window) if part.window else seen
+        _, groups, _, dim = part.keys_BGTK.shape
+        room = part.keys_BGTK.new_zeros(BATCH, groups, kept, dim)
+        return replace(part, keys_BGTK=leaf(room), values_BGTK=leaf(room), seen=seen)
+
+    return mapped(layer.init_state(BATCH, dtype), filled)
 
 
 def weighted_sum(y: Tensor, state: Any) -> Tensor:
@@ -266,7 +286,7 @@ def check_low_precision(
         y, state = layer(x)
         y.float().square().sum().backward()
         with torch.no_grad():
-            stepped, _ = layer.step(x[:, 0], layer.init_state(2, torch.bfloat16))
+            stepped, _ = layer.step(x[:, 0], layer.init_state(BATCH, torch.bfloat16))
     place = f"operator {spec}, bfloat16{' by autocast' if autocast else ''}"
     require(y.dtype == torch.bfloat16, f"{place}: the output must be bfloat16; got {y.dtype}")
     for what, got, right in (("forward", y.detach(), expected), ("step", stepped, expected[:, 0])):

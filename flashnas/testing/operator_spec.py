@@ -1,20 +1,53 @@
-"""The contract of what an operator's spec states without torch, and of the layer that it names."""
+"""The contract of what an operator's spec states without torch, and of the layer that it names.
+
+A check fails by `require`. States of layers are trees of tensors: None, a tensor, a KeyValueCache,
+or a (named) tuple of such.
+"""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import OperatorError
-from flashnas.network.cache import state_bytes
+from flashnas.network.cache import mapped, state_bytes
 from flashnas.operators import OPERATORS, KernelCall, KernelKind, OperatorSpec
 from flashnas.operators.kernel import Load
 from flashnas.operators.kernel_kinds import KERNEL_KINDS
 from flashnas.operators.layer import Layer, build_layer
 from flashnas.operators.spec import FULL_WIDTH, Role
-from flashnas.testing.states import require, state_tensors
+
+
+def require(condition: object, message: str) -> None:
+    """Raise AssertionError with the message, one line, unless the condition holds; also under
+    `python -O`.
+    """
+    if not condition:
+        raise AssertionError(message)
+
+
+def state_tensors(state: Any, *, stored: bool = False) -> list[Tensor]:
+    """The tensors of a state. stored: as they are stored; else in an order that does not depend on
+    how the state came about. Raises AssertionError for a state of another kind.
+    """
+    tensors: list[Tensor] = []
+
+    def collect(part: Any) -> None:
+        if isinstance(part, Tensor):
+            tensors.append(part)
+        else:
+            tensors.extend((part.keys_BGTK, part.values_BGTK) if stored else part.in_order())
+
+    try:
+        mapped(state, collect)
+    except OperatorError as error:
+        raise AssertionError(str(error)) from None
+    return tensors
+
 
 FACTORS = (1, 2, 8, 16)
 MIN_DIMS = (2, 64)  # sizes that heads and states keep, apart from the default

@@ -5,7 +5,7 @@ import torch
 from flashnas.architecture import parse_operators
 from flashnas.testing import operator as contract
 from flashnas.testing.operator import HIDDEN, LENGTHS, assert_close, make_inputs, weighted_sum
-from flashnas.testing.states import state_tensors
+from flashnas.testing.operator_spec import state_tensors
 
 __all__ = [
     "HIDDEN",

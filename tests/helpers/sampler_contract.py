@@ -13,7 +13,7 @@ import numpy as np
 from flashnas.base.errors import ConfigError
 from flashnas.search import ALGORITHMS, Goals, SearchAlgorithm, Trial
 from flashnas.space import load_operator_space
-from flashnas.testing.states import require
+from flashnas.testing.operator_spec import require
 
 CYCLE = 6
 # of one operator of the shipped space `tiny`, per unit of width

@@ -6,7 +6,7 @@ import numpy as np
 import optuna
 
 from flashnas.space import SearchSpace, load_space
-from flashnas.testing.states import require
+from flashnas.testing.operator_spec import require
 
 SAMPLES = 40
 ENUMERABLE = 2048  # spaces of up to so many genotypes are enumerated, as search algorithms do

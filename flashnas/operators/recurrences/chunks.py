@@ -28,7 +28,7 @@ def chunk_length(key_dim: int, most: int = 64) -> int:
 
 
 def token_by_token(
-    step: Callable[..., tuple[Tensor, Tensor]], *arguments: Tensor | None
+    step: Callable[..., tuple[Tensor, Tensor]], *arguments: Any
 ) -> tuple[Tensor, Tensor]:
     """The reference of a recurrence: `step(*parts, state)` for one token after the other, of parts
     [B, T, ..] and a state; returns (outputs [B, T, ..], final state)."""
