@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
-from typing import Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import ARCHITECTURE, TABLE, calibration_option, takes, workload_option
 from flashnas.architecture.source import load_architecture
@@ -11,6 +13,9 @@ from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.text import EVIDENCE_HELP, TRAIN_TOKENS_HELP, tokens_of
 from flashnas.latency.metrics import Estimate
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP
+
+if TYPE_CHECKING:
+    from flashnas.evidence.load import Expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,26 +47,36 @@ class EstimateOptions(Settings, where="estimate"):
 @dataclass(frozen=True, kw_only=True)
 class ArchitectureEstimate(Estimate):
     """An Estimate that prints as the command line shows it, with what a full training is expected
-    to give.
+    to give, which the evidence answers when it is first read.
 
-    full_loss and what follows are those of flashnas.evidence.expected.Expected; warnings: one line
+    train_tokens and what follows are those of flashnas.evidence.load.Expected; warnings: one line
     each.
     """
 
-    train_tokens: float
-    full_loss: float
-    full_loss_difference: float
-    full_loss_sd: float
-    full_loss_of_shape: float
-    recall: float
-    recall_sd: float
-    outside: tuple[str, ...]
     warnings: tuple[str, ...] = ()
-    context: tuple[Any, ...] = field(repr=False, compare=False)  # of the text
+    asked: tuple[float, str | None] = field(repr=False)  # tokens, and a file of own trainings
+    context: tuple[Any, ...] = field(repr=False, compare=False)  # architecture, model, workload
+
+    @functools.cached_property
+    def expected(self) -> Expected:
+        from flashnas.evidence.load import expected
+
+        return expected(self.context[0], *self.asked)
+
+    train_tokens = property(attrgetter("expected.train_tokens"))
+    full_loss = property(attrgetter("expected.full_loss"))
+    full_loss_difference = property(attrgetter("expected.full_loss_difference"))
+    full_loss_sd = property(attrgetter("expected.full_loss_sd"))
+    full_loss_of_shape = property(attrgetter("expected.full_loss_of_shape"))
+    recall = property(attrgetter("expected.recall"))
+    recall_sd = property(attrgetter("expected.recall_sd"))
+    outside = property(attrgetter("expected.outside"))
 
     def to_dict(self) -> dict[str, Any]:
+        own = ("warnings", "asked", "context", "expected")
         return {
-            **{name: value for name, value in super().to_dict().items() if name != "context"},
+            **{name: value for name, value in super().to_dict().items() if name not in own},
+            **vars(self.expected),
             "outside": list(self.outside),
             "warnings": list(self.warnings),
         }
@@ -105,8 +120,6 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         >>> found.full_loss_difference < found.full_loss_sd < 0.2
         True
     """
-    from flashnas.evidence.load import expected
-    from flashnas.evidence.publications import contradiction_of_own
     from flashnas.latency.prediction import model_of
     from flashnas.latency.workload import check_fits, load_workload
 
@@ -116,11 +129,14 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
     workload = load_workload(options.workload).with_weights(options.weights)
     model = model_of(options.table, workload, calibration=options.calibration, mode=options.mode)
     check_fits(architecture, workload, model.table.device, model.dtype, model.cache_type)
-    full = expected(architecture, tokens_of(options.train_tokens), options.evidence)
-    words = contradiction_of_own(options.evidence) if options.evidence is not None else ""
+    words = ""
+    if options.evidence is not None:  # a wrong file is said now
+        from flashnas.evidence.publications import contradiction_of_own
+
+        words = contradiction_of_own(options.evidence)
     return ArchitectureEstimate(
         **vars(model.estimate(architecture)),
-        **vars(full),
         warnings=(words,) if words else (),
-        context=(architecture, full, model, workload),
+        asked=(tokens_of(options.train_tokens), options.evidence),
+        context=(architecture, model, workload),
     )

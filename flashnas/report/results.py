@@ -25,7 +25,7 @@ Figures = Mapping[str, Any]  # JSON-ready, by name
 # -- estimate and pareto ---------------------------------------------------------------------------
 
 
-def estimate_text(estimate: Any, architecture: Any, full: Any, model: Any, workload: Any) -> str:
+def estimate_text(estimate: Any, architecture: Any, model: Any, workload: Any) -> str:
     """What was estimated, the metrics with their bounds, what a full training is expected to give,
     and the time by operator and source."""
     parts = [
@@ -37,7 +37,6 @@ def estimate_text(estimate: Any, architecture: Any, full: Any, model: Any, workl
         "estimate.txt",
         estimate=estimate,
         architecture=architecture,
-        full=full,
         model=model,
         workload=workload,
         interval=INTERVAL_90,

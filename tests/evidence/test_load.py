@@ -207,6 +207,14 @@ def test_the_plain_transformer_is_as_good_as_its_kind_at_the_best_depth():
     assert abs(best.full_loss_of_shape) < 0.005
 
 
+def test_an_estimate_asks_the_evidence_when_it_is_read():
+    found = fn.estimate("2048: 12x(m2 f)")
+    assert "expected" not in vars(found)
+    answer = expected(Architecture.parse("2048: 12x(m2 f)"), 1e11)
+    assert (found.full_loss, found.outside) == (answer.full_loss, answer.outside)
+    assert found.to_dict()["full_loss_sd"] == answer.full_loss_sd
+
+
 def test_an_estimate_has_the_loss_to_expect(own, capsys):
     assert main(["estimate", "2048: 12x(m2 f)", "--train-tokens", "2T", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
