@@ -124,7 +124,8 @@ def next_commands(run: RecordedRun) -> list[str]:
     if params < SMALL_PARAMS:
         tokens = min(tokens, float(f"{TOKENS_EACH * params:.1g}"))
     gpu = " --device cuda" if tokens >= LARGE_TOKENS else ""
-    to = next(iter((entry.runs_in or {}).values()), "hf")
+    formats = entry.runs_in or {}
+    to = formats.get(run.entry("options", "runtime"), next(iter(formats.values()), "hf"))
     config = front_path(run.path, entry)
     path, out = shlex.quote(str(config)), shlex.quote(str(run.path / TRAINED / config.stem))
     return [

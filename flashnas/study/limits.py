@@ -19,7 +19,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import TIMES, Certificate
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.space import OperatorSpace, SearchSpace
-from flashnas.study.config import SearchConfig
+from flashnas.study.config import SPACE_OF, SearchConfig
 
 DRAWN = 256  # genotypes looked at before a program is said to run no network of a space
 
@@ -99,7 +99,11 @@ def network_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[An
             continue
         if name == "runtime":
             line = refusal(drawn[-1], str(program))
-            config.wrong(name, f"{program} runs no network of space {space.name!r}: {line}")
+            config.wrong(
+                name,
+                f"{program} runs no network of space {space.name!r}; it runs those of"
+                f" {SPACE_OF[str(program)]!r}: {line}",
+            )
         counts = [network.params for network in drawn]
         have = f"{tokens_text(min(counts))} to {tokens_text(max(counts))}"
         if name == "min_layers":

@@ -252,6 +252,12 @@ def test_the_commands_are_those_of_the_command_line(answered):
     assert "--tokens 100000000000 --device cuda" in train
     assert train.endswith(f" --out {answered.path}/trained/{config.stem}")
     assert export == f"flashnas export {answered.path}/trained/{config.stem} --to hf --out exported"
+    programs = {"llama.cpp": "gguf", "vllm": "nemotron-h"}
+    for asked, to in ((None, "gguf"), ("llama.cpp", "gguf"), ("vllm", "nemotron-h")):
+        run = with_figures(answered, -1, runs_in=programs)
+        options = {**(run.entry("options") or {}), "runtime": asked}
+        run = dataclasses.replace(run, config={**run.config, "options": options})
+        assert f" --to {to} " in next_commands(run)[1]
 
 
 def test_a_network_that_a_cpu_trains_gets_the_tokens_that_suit_it(answered):

@@ -51,7 +51,8 @@ def test_every_finalist_runs_in_the_program(tmp_path):
 def test_a_program_that_holds_no_network_of_the_space_is_one_line(tmp_path):
     with pytest.raises(
         ConfigError,
-        match=r"^search.runtime vllm runs no network of space 'space': vllm cannot hold"
+        match=r"^search.runtime vllm runs no network of space 'space'; it runs those of"
+        r" 'nemotron_h': vllm cannot hold"
         r" this network as Nemotron-H: operator 0 is '\w+'; it has m2, a, f",
     ):
         search(tmp_path, runtime="vllm")
