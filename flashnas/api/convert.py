@@ -16,10 +16,10 @@ class Converted(Result):
 
     run: its folder. notation: of the model. times: where milliseconds are from. model_ms, loss:
     the model's own; probes_done: recall probes that it does, of `probes`. singles: each change
-    alone. agreement_of_halves: rank correlation of their KL on two halves of the documents. law:
-    how changes add up. finalists: predicted and measured on fresh text. answers: for each budget
-    the layout, how sure each layer is, other placements of as many changes, and the folder of its
-    weights.
+    alone. agreement_of_halves: rank correlation of their KL on two halves of the documents;
+    agreement_with_kl: of other scores with it. law: how changes add up. finalists: predicted and
+    measured on fresh text. answers: for each budget the layout, how sure each layer is, other
+    placements of as many changes, and the folder of its weights.
     """
 
     run: str
@@ -31,13 +31,14 @@ class Converted(Result):
     probes_done: int
     probes: int
     agreement_of_halves: float
+    agreement_with_kl: dict[str, float]
     law: dict[str, Any]
     singles: list[dict[str, Any]]
     finalists: list[dict[str, Any]]
     answers: list[dict[str, Any]]
 
     def __str__(self) -> str:
-        from flashnas.convert.answer import conversion_text
+        from flashnas.convert.report import conversion_text
 
         return conversion_text(self.to_dict())
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,66 +12,76 @@ import numpy as np
 import flashnas
 from flashnas.base.errors import RunError
 from flashnas.base.system import atomic_file, disk_errors, write_atomic
-from flashnas.convert.answer import MODELS, ConversionResult
 from flashnas.convert.choices import Layout, converted
+from flashnas.convert.load import SCORED, Conversion
 from flashnas.network.weights import save_model
 from flashnas.runs.front import write_front
 from flashnas.runs.layout import CONFIG, FORMAT, FRONT, TRIALS, TrialsTable, yaml_text
+from flashnas.search.pareto import non_dominated
 from flashnas.search.trial import Trial
 
+MODELS = "models"  # folder: weights of the layout of each budget
 
-def write_conversion(
-    out: Path, answer: ConversionResult, network: Callable[[Layout], Any], command: str
+
+def write_folder(
+    conversion: Conversion, draw: int, command: str, values: dict[str, Any] | None = None
 ) -> None:
-    """Write the folder as that of a run, and the weights of each budget's layout.
-
-    Args:
-        network: a layout -> its HybridLM.
+    """Write the folder as that of a run: all layouts that were measured on a draw so far, those on
+    the front of loss and milliseconds, and at the end the figures of the answer.
 
     Raises:
         RunError: the disk is full.
     """
-    config, times = answer.config, answer.times
-    front = [
-        Trial.of(
-            architecture,
-            number=number,
-            label=finalist.key,
-            state="complete",
-            source="evaluator",
-            params=architecture.params,
-            latency_ms=finalist.ms,
-            loss=float(np.mean(finalist.measured.loss)),
-            scores={
-                "kl": finalist.kl,
-                "kl_predicted": finalist.predicted.kl,
-                "recall_kept": finalist.recall,
-            },
+    config, times = conversion.config, conversion.times
+    trials = []
+    for number, (layout, score) in enumerate(conversion.measured(draw)):
+        architecture = converted(conversion.teacher.architecture, layout)
+        trials.append(
+            Trial.of(
+                architecture,
+                number=number,
+                label=", ".join(choice.key for choice in layout),
+                state="complete",
+                source="evaluator",
+                params=architecture.params,
+                latency_ms=conversion.milliseconds(layout),
+                loss=float(np.mean(score.loss)),
+                scores={
+                    "kl": float(np.mean(score.kl)),
+                    "recall_kept": float(np.mean(score.recalled)) if score.recalled else 1.0,
+                },
+            )
         )
-        for number, finalist in enumerate(answer.finalists)
-        for architecture in [converted(answer.teacher, finalist.layout)]
-    ]
+    points = [(trial.loss or 0.0, trial.latency_ms or 0.0) for trial in trials]
+    best = [trial for trial, on in zip(trials, non_dominated(points), strict=True) if on]
     head = {
         "format": FORMAT,
         "flashnas": flashnas.__version__,
         "command": command,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z") if values else None,
         "objectives": ["loss", "latency_ms"],
         "space": {"name": f"layers of {Path(config.model).name}"},
         "table": {"name": times.source.partition(",")[0], "calibration": next(iter(times.by))},
         "workload": {"name": config.workload},
         "options": {key: value for key, value in vars(config).items() if key != "out"},
-        "conversion": answer.to_dict(),
+        "conversion": values,
     }
-    words = None if answer.tokenizer is None else answer.tokenizer.to_str()
-    with disk_errors(f"{out}: cannot be written", RunError):
-        with atomic_file(out / TRIALS) as part:
-            TrialsTable().write(front, part)
-        write_front(out / FRONT, front)
-        write_atomic(out / CONFIG, yaml_text(head))
-        for finalist in answer.answers:
-            save_model(
-                out / MODELS / answer.name_of(finalist),
-                network(finalist.layout),
-                tokenizer_json=words,
-            )
+    with disk_errors(f"{config.out}: cannot be written", RunError):
+        with atomic_file(config.out / TRIALS) as part:
+            TrialsTable().write(trials, part)
+        write_front(config.out / FRONT, sorted(best, key=lambda trial: trial.latency_ms or 0.0))
+        write_atomic(config.out / CONFIG, yaml_text(head))
+
+
+def weights_of(conversion: Conversion, layout: Layout) -> Path:
+    """The folder of the weights of an answer."""
+    return conversion.config.out / MODELS / f"{conversion.milliseconds(layout):.0f}ms"
+
+
+def write_weights(conversion: Conversion, layouts: Sequence[Layout]) -> None:
+    """Raises RunError where the disk is full."""
+    words = conversion.tokenizer.to_str()
+    with disk_errors(f"{conversion.config.out}: cannot be written", RunError):
+        for layout in layouts:
+            network = conversion.student(SCORED).network(layout)
+            save_model(weights_of(conversion, layout), network, tokenizer_json=words)

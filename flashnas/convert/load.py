@@ -11,13 +11,14 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from flashnas.base.errors import BudgetError, ConfigError
-from flashnas.convert.choices import Choice, Layout, budget_of, offered, possible
+from flashnas.convert.choices import NONE, Choice, Layout, budget_of, offered, possible
 from flashnas.convert.config import ConvertConfig
 from flashnas.convert.measure import LayoutScore, MeasurementLog, Student
 from flashnas.convert.texts import Draw, draws
 from flashnas.convert.times import RequestTimes, load_times
 from flashnas.convert.weights import Pretrained, load_pretrained
 from flashnas.data.tokenizer import load_tokenizer, vocab_size
+from flashnas.network.model import HybridLM
 
 SCORED, FRESH = 0, 1  # draws
 Note = Callable[[str], None]
@@ -26,19 +27,51 @@ Note = Callable[[str], None]
 @dataclass(frozen=True, eq=False)
 class Conversion:
     """One conversion, with everything loaded and checked. choices: with what they save. saves_ms:
-    of each budget. students: of each draw, made when one is needed."""
+    of each budget. student: of each draw, made when one is needed."""
 
     config: ConvertConfig
-    teacher: Pretrained
+    teacher: HybridLM
+    tokenizer: Tokenizer
     times: RequestTimes
     choices: Sequence[Choice]
     saves_ms: Sequence[float]
-    draws: Sequence[Draw]
     measurements: MeasurementLog
     student: Callable[[int], Student]
 
+    def milliseconds(self, layout: Layout) -> float:
+        return self.times.milliseconds(layout)
+
     def measure(self, draw: int, layout: Layout) -> LayoutScore:
         return self.measurements.get(draw, layout, lambda: self.student(draw))
+
+    def measure_all(
+        self, draw: int, layouts: Sequence[Layout], progress: Callable[[int, int], None]
+    ) -> list[LayoutScore]:
+        found = []
+        for number, layout in enumerate(layouts, start=1):
+            found.append(self.measure(draw, layout))
+            progress(number, len(layouts))
+        return found
+
+    def measured(self, draw: int) -> list[tuple[Layout, LayoutScore]]:
+        """All that the folder has of a draw, of changes that are offered."""
+        choices = {choice.key: choice for choice in self.choices}
+        found = []
+        for (of_draw, text), score in self.measurements.known.items():
+            keys = text.split(", ")
+            if of_draw == draw and all(key in choices for key in keys):
+                found.append((tuple(choices[key] for key in keys), score))
+        return found
+
+    @property
+    def removable_mixers(self) -> Layout:
+        """Every token mixer that may go."""
+        operators = self.teacher.architecture.operators
+        return tuple(
+            choice
+            for choice in self.choices
+            if choice.name == NONE and operators[choice.layer].mixes_tokens
+        )
 
 
 def load_conversion(config: ConvertConfig, note: Note) -> Conversion:
@@ -89,7 +122,7 @@ def load_conversion(config: ConvertConfig, note: Note) -> Conversion:
         return Student(network, text[draw], columns)
 
     measurements = MeasurementLog(config.out / "measurements.jsonl", _question(config, model, text))
-    return Conversion(config, model, times, choices, saves_ms, text, measurements, student)
+    return Conversion(config, network, tokenizer, times, choices, saves_ms, measurements, student)
 
 
 def _tokenizer(config: ConvertConfig, model: Pretrained) -> Tokenizer:

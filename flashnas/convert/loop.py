@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,25 +12,28 @@ import torch
 
 from flashnas.base.errors import BudgetError, ConfigError, DeviceError, RunError
 from flashnas.base.system import disk_errors, hold_lock
-from flashnas.base.text import duration
-from flashnas.convert.answer import ConversionResult, Finalist
-from flashnas.convert.choices import Layout, key_of
+from flashnas.base.text import INTERVAL_90, duration
+from flashnas.convert.choices import Layout, converted, key_of, kind_of
 from flashnas.convert.config import ConvertConfig
-from flashnas.convert.folder import write_conversion
+from flashnas.convert.folder import weights_of, write_folder, write_weights
 from flashnas.convert.load import FRESH, SCORED, Conversion, Note, load_conversion
 from flashnas.convert.measure import LayoutScore
 from flashnas.convert.select import (
+    Placement,
     SetLaw,
     SingleScores,
-    cheapest,
+    at_random,
+    evenly,
     fit_law,
-    most_lost,
+    least_first,
+    lowest_kl,
     placed,
-    random_layouts,
-    verdicts,
+    rank_correlation,
+    resampled_shares,
+    sample_sets,
 )
 
-FOLLOWING = 0.3  # sets of changes save at least this share of what the tightest budget asks for
+LEAST_SHARE = 0.3  # sets of changes save at least this share of what the tightest budget asks for
 Progress = Callable[[int, int], None]
 
 
@@ -51,11 +55,28 @@ def convert_model(
     with hold_lock(config.out / ".lock", busy):
         conversion = load_conversion(config, note)
         singles = score_singles(conversion, note, progress)
+        write_folder(conversion, SCORED, command)
+        restored = restore_one(conversion, singles, progress) if config.restore_one else None
         law = learn_law(conversion, singles, progress)
-        finalists = measure_finalists(conversion, singles, law, progress)
-        answer = answer_of(conversion, singles, law, finalists, progress)
-        write_conversion(config.out, answer, conversion.student(SCORED).network, command)
-    return answer.to_dict()
+        write_folder(conversion, SCORED, command)
+        chosen = choose_finalists(conversion, singles, law)
+        finalists = measure_finalists(conversion, singles, law, chosen, progress)
+        write_folder(conversion, FRESH, command)
+        values = {
+            **facts(conversion, singles, law, restored),
+            "finalists": finalists,
+            "answers": [
+                answer(conversion, singles, law, restored, entry, progress)
+                for entry in chosen
+                if entry.save_ms is not None
+            ],
+        }
+        write_weights(conversion, [entry.layout for entry in chosen if entry.save_ms is not None])
+        write_folder(conversion, FRESH, command, values)
+    return values
+
+
+# -- scores ----------------------------------------------------------------------------------------
 
 
 def score_singles(conversion: Conversion, note: Note, progress: Progress) -> SingleScores:
@@ -76,137 +97,228 @@ def score_singles(conversion: Conversion, note: Note, progress: Progress) -> Sin
             " recall can be kept; --recall 0 chooses without them"
         )
     pass_s = (time.monotonic() - started) * 0.9
-    further = config.sets + (1 + config.comparisons) * len(config.budget_ms) + config.finalists
-    layers = len(conversion.teacher.network.layers)
+    layers = len(conversion.teacher.blocks)
+    further = config.sets + (2 + config.comparisons) * len(config.budget_ms) + config.finalists
+    further += config.restore_one * len(conversion.removable_mixers)
     shares = sum((layers - choice.layer) / layers for choice in missing)
     note(
         f"plan: {len(missing)} of {len(choices)} single changes and up to {further} sets of them on"
         f" {len(student.rows)} contexts of {config.context:,} tokens; about"
         f" {duration(pass_s * (shares + further))}"
     )
-    for number, choice in enumerate(choices):
-        conversion.measure(SCORED, (choice,))
-        progress(number + 1, len(choices) + further)
-    measured = [conversion.measure(SCORED, (choice,)) for choice in choices]
+    measured = conversion.measure_all(SCORED, [(choice,) for choice in choices], progress)
     return SingleScores.of(choices, measured)
 
 
+def restore_one(
+    conversion: Conversion, singles: SingleScores, progress: Progress
+) -> dict[int, float]:
+    """Layer -> by how much the KL falls where all removable mixers but this one go. For comparison
+    alone."""
+    removed = conversion.removable_mixers
+    layouts = [tuple(other for other in removed if other is not choice) for choice in removed]
+    measured = conversion.measure_all(SCORED, [removed, *layouts], progress)
+    all_removed, *restored = (float(np.mean(score.kl)) for score in measured)
+    return {choice.layer: all_removed - kl for choice, kl in zip(removed, restored, strict=True)}
+
+
 def learn_law(conversion: Conversion, singles: SingleScores, progress: Progress) -> SetLaw:
-    """How changes add up, from sets of them on the first draw."""
-    most = max(conversion.saves_ms)
-    layouts = random_layouts(
-        singles, (FOLLOWING * most, most), conversion.config.sets, conversion.config.seed
-    )
-    measured = []
-    for number, layout in enumerate(layouts):
-        measured.append(conversion.measure(SCORED, layout))
-        progress(len(singles.choices) + number + 1, len(singles.choices) + len(layouts))
-    return fit_law(singles, layouts, measured)
-
-
-def measure_finalists(
-    conversion: Conversion, singles: SingleScores, law: SetLaw, progress: Progress
-) -> list[Finalist]:
-    """The choice for each budget, and for savings between nothing and the tightest one, on fresh
-    text; where these are fewer than asked for, also sets such as those of the law. The rule is
-    fixed before anything of it is measured."""
-    count, most = conversion.config.finalists, max(conversion.saves_ms)
-    layouts: dict[str, tuple[Layout, float | None, float]] = {}
-    for save_ms in conversion.saves_ms:
-        layout, floor = choose(conversion, singles, law, save_ms)
-        layouts.setdefault(key_of(layout), (layout, save_ms, floor))
-    between = count - len(layouts)
-    others = [
-        choose(conversion, singles, law, most * (n + 1) / (between + 1))[0] for n in range(between)
-    ]
-    others += random_layouts(singles, (FOLLOWING * most, most), count, conversion.config.seed + 1)
-    for layout in others:
-        if len(layouts) < count:
-            layouts.setdefault(key_of(layout), (layout, None, 0.0))
-    found = []
-    for number, (layout, answers_ms, floor) in enumerate(layouts.values()):
-        found.append(
-            Finalist(
-                layout=layout,
-                ms=conversion.times.milliseconds(layout),
-                save_ms=answers_ms,
-                recall_floor=floor,
-                predicted=law.predict(singles, layout),
-                measured=conversion.measure(FRESH, layout),
-            )
+    """How changes add up, from sets of them on the first draw; the second half of the sets is
+    chosen by the law of the first."""
+    config, most, law = conversion.config, max(conversion.saves_ms), SetLaw()
+    sets = []
+    for seed, count in enumerate((config.sets - config.sets // 2, config.sets // 2)):
+        sets += sample_sets(
+            singles, law, (LEAST_SHARE * most, most), config.recall, count, 2 * config.seed + seed
         )
-        progress(number + 1, len(layouts))
-    return sorted(found, key=lambda finalist: finalist.ms)
+        measured = conversion.measure_all(SCORED, [entry.layout for entry in sets], progress)
+        law = fit_law(singles, sets, measured)
+    return law
 
 
-def choose(
+# -- the choice ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A layout to be measured on fresh text. save_ms: of the budget that it answers; None: it is
+    there to check the predictions. floor: share of the recall that it was to keep."""
+
+    layout: Layout
+    save_ms: float | None
+    floor: float
+
+
+def choose_finalists(conversion: Conversion, singles: SingleScores, law: SetLaw) -> list[Finalist]:
+    """The choice for each budget, and for savings between nothing and the tightest one; where these
+    are fewer than asked for, also sets such as those of the law."""
+    config, most = conversion.config, max(conversion.saves_ms)
+    found: dict[str, Finalist] = {}
+    for save_ms in conversion.saves_ms:
+        layout, floor = within(conversion, singles, law, save_ms)
+        found.setdefault(key_of(layout), Finalist(layout, save_ms, floor))
+    between = config.finalists - len(found)
+    others = [
+        within(conversion, singles, law, most * (n + 1) / (between + 1))[0] for n in range(between)
+    ]
+    spread = (LEAST_SHARE * most, most)
+    seed = 2 * config.seed + 2
+    others += [
+        entry.layout
+        for entry in sample_sets(singles, law, spread, config.recall, config.finalists, seed)
+    ]
+    for layout in others:
+        if len(found) < config.finalists:
+            found.setdefault(key_of(layout), Finalist(layout, None, 0.0))
+    return sorted(found.values(), key=lambda entry: conversion.milliseconds(entry.layout))
+
+
+def within(
     conversion: Conversion, singles: SingleScores, law: SetLaw, save_ms: float
 ) -> tuple[Layout, float]:
-    """The layout of the lowest expected KL that saves so much, and the share of the recall that it
-    was to keep: what the user asks for, or where no layout keeps that, the next tenth that one
-    keeps. Savings add up nearly: where the times of the whole network say that too little is saved,
-    more is asked for."""
-    kl, lost = singles.means
-    full_ms, asked, floor = conversion.times.milliseconds(()), save_ms, conversion.config.recall
+    """`lowest_kl` where the times of the whole network say that so much is saved: savings add up
+    nearly, and where too little is saved, more is asked for."""
+    full_ms, asked = conversion.milliseconds(()), save_ms
     while True:
-        layout = cheapest(conversion.choices, kl, law.slope * lost, asked, most_lost(floor))
-        if layout is None and not floor:
+        layout, floor = lowest_kl(singles, law, asked, conversion.config.recall)
+        if layout is None:
             raise BudgetError(
                 f"convert.budget_ms: no layout takes at most {full_ms - save_ms:,.0f} ms"
             )
-        if layout is None:
-            floor = max(round(floor - 0.1, 9), 0.0)
-        elif (
-            missing := conversion.times.milliseconds(layout) - full_ms + save_ms
-        ) > 1e-9 * full_ms:
-            asked += missing
-        else:
+        missing = conversion.milliseconds(layout) - full_ms + save_ms
+        if missing <= 1e-9 * full_ms:
             return layout, floor
+        asked += max(missing, 1e-6 * full_ms)
 
 
-def answer_of(
+def measure_finalists(
     conversion: Conversion,
     singles: SingleScores,
     law: SetLaw,
     finalists: list[Finalist],
     progress: Progress,
-) -> ConversionResult:
-    """What each layer becomes at each budget, how sure that is, and what other placements lose."""
-    config = conversion.config
-    sure: dict[str, list[dict[str, Any]]] = {}
-    compared: dict[str, list[LayoutScore]] = {}
-    for finalist in finalists:
-        if finalist.save_ms is None:
-            continue
-        sure[finalist.key] = verdicts(
-            singles,
-            finalist.layout,
-            finalist.save_ms,
-            most_lost(finalist.recall_floor),
-            law.slope,
+) -> list[dict[str, Any]]:
+    """Predicted and measured on fresh text, and timed where a program runs the models."""
+    predicted = [law.predict(singles, entry.layout) for entry in finalists]
+    measured = conversion.measure_all(FRESH, [entry.layout for entry in finalists], progress)
+    timed = conversion.times.timed([entry.layout for entry in finalists])
+    found = []
+    for entry, prediction, score, (timed_ms, model_ms) in zip(
+        finalists, predicted, measured, timed, strict=True
+    ):
+        found.append(
+            {
+                "layout": key_of(entry.layout),
+                "notation": converted(conversion.teacher.architecture, entry.layout).notation,
+                "latency_ms": conversion.milliseconds(entry.layout),
+                "share": conversion.milliseconds(entry.layout) / conversion.milliseconds(()),
+                "timed_ms": timed_ms,
+                "model_timed_ms": model_ms,
+                "answers_a_budget": entry.save_ms is not None,
+                "predicted": asdict(prediction),
+                **fresh_figures(score),
+                "inside": bool(prediction.kl_low <= np.mean(score.kl) <= prediction.kl_high),
+            }
         )
-        kinds = [spec.kind for spec in conversion.teacher.network.architecture.operators]
-        generator = np.random.default_rng(config.seed)
-        others = [placed(kinds, conversion.choices, finalist.layout, None)]
-        others += [
-            placed(kinds, conversion.choices, finalist.layout, generator)
-            for _ in range(config.comparisons)
-        ]
-        compared[finalist.key] = []
-        for number, layout in enumerate(others):
-            compared[finalist.key].append(conversion.measure(FRESH, layout))
-            progress(number + 1, len(others))
+    return found
+
+
+def fresh_figures(score: LayoutScore) -> dict[str, float]:
+    return {
+        "kl": float(np.mean(score.kl)),
+        "kl_half": half_width(score.kl),
+        "loss": float(np.mean(score.loss)),
+        "recall": float(np.mean(score.recalled)) if score.recalled else 1.0,
+    }
+
+
+def half_width(values: list[float] | np.ndarray) -> float:
+    """Half of the 90 % interval of the mean over documents."""
+    return float(INTERVAL_90 * np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+# -- what is said ----------------------------------------------------------------------------------
+
+
+def facts(
+    conversion: Conversion, singles: SingleScores, law: SetLaw, restored: dict[int, float] | None
+) -> dict[str, Any]:
+    """All figures but those of finalists and answers."""
     student = conversion.student(SCORED)
-    return ConversionResult(
-        config=config,
-        teacher=conversion.teacher.network.architecture,
-        tokenizer=conversion.teacher.tokenizer,
-        times=conversion.times,
-        loss=float(np.mean(student.loss)),
-        probes=(len(student.probes), len(student.draw.probes)),
-        singles=singles,
-        law=law,
-        finalists=finalists,
-        verdicts=sure,
-        compared=compared,
-    )
+    mixers = [singles.choices.index(choice) for choice in conversion.removable_mixers]
+    kl = singles.mean_kl[mixers]
+    agreement = {"block error": singles.block_error[mixers], "recall": singles.lost[mixers]}
+    if restored is not None:
+        layers = [choice.layer for choice in conversion.removable_mixers]
+        agreement["restore-one"] = np.array([restored[layer] for layer in layers])
+    return {
+        "run": str(conversion.config.out),
+        "model": conversion.config.model,
+        "notation": conversion.teacher.architecture.notation,
+        "times": conversion.times.source,
+        "model_ms": conversion.milliseconds(()),
+        "loss": float(np.mean(student.loss)),
+        "probes_done": len(student.probes),
+        "probes": len(student.draw.probes),
+        "agreement_of_halves": singles.agreement,
+        "agreement_with_kl": {
+            name: rank_correlation(kl, values) for name, values in agreement.items()
+        },
+        "law": asdict(law),
+        "singles": [
+            {
+                "layer": choice.layer,
+                "kind": kind_of(conversion.teacher.architecture, choice),
+                "saved_ms": choice.saved_ms,
+                **fresh_figures(conversion.measure(SCORED, (choice,))),
+                "block_error": float(singles.block_error[row]),
+                "restored": (restored or {}).get(choice.layer),
+            }
+            for row, choice in enumerate(singles.choices)
+        ],
+    }
+
+
+def answer(
+    conversion: Conversion,
+    singles: SingleScores,
+    law: SetLaw,
+    restored: dict[int, float] | None,
+    finalist: Finalist,
+    progress: Progress,
+) -> dict[str, Any]:
+    """What each layer becomes within a budget, how sure that is, and what other placements of as
+    many changes lose on the same fresh documents."""
+    config, layout = conversion.config, finalist.layout
+    generator = np.random.default_rng(config.seed)
+    error = {
+        choice.layer: value
+        for choice, value in zip(singles.choices, singles.block_error, strict=True)
+    }
+    placements: list[tuple[str, Placement]] = [
+        ("evenly spaced", evenly),
+        ("by block error", least_first(error)),
+    ]
+    if restored is not None:
+        placements.append(("by restore-one", least_first(restored)))
+    placements += [("at random", at_random(generator))] * config.comparisons
+    kinds = [spec.kind for spec in conversion.teacher.architecture.operators]
+    layouts = [placed(kinds, conversion.choices, layout, pick) for _, pick in placements]
+    own = np.array(conversion.measure(FRESH, layout).kl)
+    others = []
+    for (name, _), score in zip(
+        placements, conversion.measure_all(FRESH, layouts, progress), strict=True
+    ):
+        more = np.array(score.kl) - own
+        compared = {"more": float(more.mean()), "more_half": half_width(more)}
+        others.append({"placement": name, **fresh_figures(score), **compared})
+    assert finalist.save_ms is not None
+    return {
+        "budget_ms": conversion.milliseconds(()) - finalist.save_ms,
+        "latency_ms": conversion.milliseconds(layout),
+        "layout": key_of(layout),
+        "recall_floor": finalist.floor,
+        "weights": str(weights_of(conversion, layout)),
+        "layers": resampled_shares(singles, law, layout, finalist.save_ms, finalist.floor),
+        "others": others,
+    }

@@ -33,11 +33,13 @@ TEACHER_BYTES = 1 << 30  # of the teacher's log-probabilities, which are kept
 @dataclass(frozen=True)
 class LayoutScore:
     """Of one layout on one draw. kl, loss: nats per token, one for each document. recalled: share
-    of the teacher's probes, one for each prompt."""
+    of the teacher's probes, one for each prompt. block_error: of the first change, the square of
+    what it changes in the stream, as a share of the stream's."""
 
     kl: list[float]
     loss: list[float]
     recalled: list[float]
+    block_error: float = 0.0
 
 
 class Student:
@@ -105,8 +107,13 @@ class Student:
             block = self._block(choice)
             blocks[choice.layer] = None if block is None else self._ready(block)
         streams = self._streams_at(first)
-        for kept in filter(None, blocks.values()):
-            streams = [self._through(kept, x) for x in streams]
+        unchanged = self._through(self.blocks[first], streams[0])
+        error = 0.0
+        for n, block in blocks.items():
+            if block is not None:
+                streams = [self._through(block, x) for x in streams]
+            if n == first:
+                error = float((streams[0] - unchanged).square().sum() / unchanged.square().sum())
         documents = len(self.draw.documents)
         kl, loss = [], []
         for n, x in enumerate(streams[:documents]):
@@ -117,7 +124,7 @@ class Student:
         for probe, hit in zip(self.probes, self._hits(streams[documents:]), strict=True):
             recalled[:, probe.prompt] += hit, 1
         shares = recalled[0] / np.maximum(recalled[1], 1)
-        return LayoutScore(kl, loss, shares[recalled[1] > 0].tolist())
+        return LayoutScore(kl, loss, shares[recalled[1] > 0].tolist(), error)
 
     def network(self, layout: Layout) -> HybridLM:
         """A layout as a network of its own; it shares tensors with the teacher."""

@@ -1,69 +1,100 @@
 """Choose a layout: what single changes say of sets of them, how sure that is, and the exact choice.
 
-Single changes are measured alone. The KL of a set is more than their sum; a power law of the sum
-is fitted to sets that were measured, and its errors on sets that it has not seen, each left out in
-turn, are the model's uncertainty. The law rises with the sum, so that the set of the lowest
-expected KL within a budget is that of the lowest sum, which dynamic programming finds.
+Single changes are measured alone. The KL of a set is more than their sum, since KL is quadratic in
+what the changes do together, and changes of layers that are near each other do alike: a pair adds
+twice the root of its product times a correlation, which falls with the distance of the layers. The
+weights of the sum and of the pairs are fitted to sets that were measured. Each of these was chosen
+by one half of the documents and is measured on the other half, so that the errors on sets that the
+law has not seen hold what a choice loses on fresh text. The set of the lowest expected KL within a
+budget is found by an integer program.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
+from scipy import sparse
+from scipy.optimize import LinearConstraint, milp
+from scipy.stats import t
 
-from flashnas.base.text import INTERVAL_90
 from flashnas.convert.choices import KEPT, Choice, Layout, key_of
 from flashnas.convert.measure import LayoutScore
 
-STEPS, RECALL_STEPS = 2000, 40  # of milliseconds and of recall, by which the choice is exact
-RESAMPLES = 100
+DECAY = 4.0  # operators of distance over which the correlation of two changes falls to 1/e
+FARTHEST = 8  # operators; changes farther apart are taken for unrelated
+RESAMPLES = 50
 DECIDED = 0.9  # share of resamples that choose the same
 LEAST_KL = 1e-5  # nats; below it a change is free
 LEAST_RECALL = 0.02  # share that is left where nothing is recalled, so that it has a logarithm
+CONFIDENCE = 0.9  # of predicted intervals
 
 
 @dataclass(frozen=True, eq=False)
 class SingleScores:
     """The single changes. choices [C]; kl [C, N]: of each document; recalled [C, P]: the share of
-    the teacher's recall that is left, of each prompt."""
+    the teacher's recall that is left, of each prompt; block_error [C]: of the changed block."""
 
     choices: Sequence[Choice]
     kl: np.ndarray
     recalled: np.ndarray
+    block_error: np.ndarray
 
     @classmethod
-    def of(cls, choices: Sequence[Choice], measured: Sequence[LayoutScore]) -> SingleScores:
+    def of(cls, choices: Sequence[Choice], measured: Sequence[LayoutScore]) -> Self:
         return cls(
             choices,
             np.array([entry.kl for entry in measured]),
             np.array([entry.recalled for entry in measured]).reshape(len(measured), -1),
+            np.array([entry.block_error for entry in measured]),
         )
 
-    def resampled(self, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """`means` over documents and prompts that are drawn with replacement."""
-        documents = generator.integers(self.kl.shape[1], size=self.kl.shape[1])
-        prompts = generator.integers(max(self.recalled.shape[1], 1), size=self.recalled.shape[1])
-        return self.kl[:, documents].mean(1), log_lost(self.recalled[:, prompts])
+    def at(self, documents: np.ndarray, prompts: np.ndarray | slice = slice(None)) -> Self:
+        """The scores of these documents and prompts; one may be there several times."""
+        return replace(self, kl=self.kl[:, documents], recalled=self.recalled[:, prompts])
 
-    @property
-    def means(self) -> tuple[np.ndarray, np.ndarray]:
-        """[C] of KL, and `log_lost`."""
-        return self.kl.mean(1), log_lost(self.recalled)
+    @functools.cached_property
+    def mean_kl(self) -> np.ndarray:
+        """[C]"""
+        return np.maximum(self.kl.mean(1), LEAST_KL)
+
+    @functools.cached_property
+    def lost(self) -> np.ndarray:
+        """`log_lost` [C]."""
+        return log_lost(self.recalled)
+
+    @functools.cached_property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pairs of changes of layers that are near each other: rows of both [Q], and twice the root
+        of the product of their KL times the correlation at their distance [Q]."""
+        layers = np.array([choice.layer for choice in self.choices])
+        first, second = np.triu_indices(len(layers), 1)
+        distance = abs(layers[second] - layers[first])
+        near = (distance > 0) & (distance <= FARTHEST)
+        first, second, distance = first[near], second[near], distance[near]
+        together = np.sqrt(self.mean_kl[first] * self.mean_kl[second])
+        return first, second, 2 * together * np.exp(-distance / DECAY)
 
     @property
     def agreement(self) -> float:
         """Rank correlation of the KL on the even and on the odd documents."""
-        even, odd = self.kl[:, ::2].mean(1), self.kl[:, 1::2].mean(1)
-        return float(np.corrcoef(even.argsort().argsort(), odd.argsort().argsort())[0, 1])
+        return rank_correlation(self.kl[:, ::2].mean(1), self.kl[:, 1::2].mean(1))
 
-    def rows(self, layout: Layout) -> list[int]:
-        """The places of a layout's choices."""
-        keys = {choice.key: row for row, choice in enumerate(self.choices)}
-        return [keys[choice.key] for choice in layout]
+    def sums(self, layout: Layout) -> np.ndarray:
+        """[3] of a layout: its KL, its pairs, and its `lost`."""
+        keys = {choice.key for choice in layout}
+        inside = np.array([choice.key in keys for choice in self.choices])
+        first, second, together = self.pairs
+        pairs = together[inside[first] & inside[second]].sum()
+        return np.array([self.mean_kl[inside].sum(), pairs, self.lost[inside].sum()])
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.corrcoef(one.argsort().argsort(), other.argsort().argsort())[0, 1])
 
 
 def log_lost(recalled: np.ndarray) -> np.ndarray:
@@ -74,65 +105,7 @@ def log_lost(recalled: np.ndarray) -> np.ndarray:
     return -np.log(np.clip(recalled.mean(-1), LEAST_RECALL, 1))
 
 
-def most_lost(recall: float) -> float:
-    """What `log_lost` may add up to for a share of the recall; infinite for 0."""
-    return -float(np.log(recall)) if recall else float("inf")
-
-
-def cheapest(
-    choices: Sequence[Choice],
-    kl: np.ndarray,
-    lost: np.ndarray,
-    save_ms: float,
-    most_lost: float,
-) -> Layout | None:
-    """The layout of the lowest summed KL that saves enough and loses at most so much recall.
-
-    Exact up to STEPS of the milliseconds, rounded down, and RECALL_STEPS of the recall, rounded.
-
-    Args:
-        kl, lost: of each choice [C]; lost as `log_lost`.
-        save_ms: milliseconds to save at least.
-        most_lost: sum of these at most; infinite: recall does not count.
-
-    Returns:
-        None where no layout saves that much.
-    """
-    layers = sorted({choice.layer for choice in choices})
-    step, room = save_ms / STEPS, 0 if np.isinf(most_lost) else RECALL_STEPS
-    saves = [int(choice.saved_ms / step) if save_ms > 0 else STEPS for choice in choices]
-    loses = [0] * len(choices)
-    if room:
-        unit = max(most_lost, 1e-9) / RECALL_STEPS
-        loses = [round(max(float(value), 0.0) / unit) for value in lost]
-    costs = np.maximum(kl, LEAST_KL)
-    # lowest sum of the layers from one on, by what is left to save and what may still be lost
-    rest = [np.full((STEPS + 1, room + 1), np.inf)]
-    rest[0][0] = 0.0
-    left = np.arange(STEPS + 1)
-    by_layer = [[n for n, choice in enumerate(choices) if choice.layer == at] for at in layers]
-    for rows in reversed(by_layer):
-        best = rest[-1].copy()
-        for n in rows:
-            if loses[n] <= room:
-                then = rest[-1][np.maximum(left - saves[n], 0), : room + 1 - loses[n]]
-                np.minimum(best[:, loses[n] :], then + costs[n], out=best[:, loses[n] :])
-        rest.append(best)
-    if not np.isfinite(rest[-1][STEPS, room]):
-        return None
-    found, to_save, to_lose = [], STEPS, room
-    for rows, after in zip(by_layer, reversed(rest[:-1]), strict=True):
-        options = [(float(after[to_save, to_lose]), -1)]
-        options += [
-            (float(after[max(to_save - saves[n], 0), to_lose - loses[n]] + costs[n]), n)
-            for n in rows
-            if loses[n] <= to_lose
-        ]
-        _, n = min(options)
-        if n >= 0:
-            found.append(choices[n])
-            to_save, to_lose = max(to_save - saves[n], 0), to_lose - loses[n]
-    return tuple(found)
+# -- the law of sets -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -150,107 +123,152 @@ class LayoutPrediction:
 
 @dataclass(frozen=True)
 class SetLaw:
-    """log KL of a set = offset + power x log of the sum of its changes; log of the recall that is
-    left = slope x the sum of theirs. kl_sd: of the logarithm, of sets that the law has not seen;
-    document_sd: of the logarithm of a mean over documents. recall_sd: of the share."""
+    """KL of a set = scale x the sum of its changes + correlation x the sum of its pairs; log of the
+    recall that is left = slope x the sum of theirs. kl_error: standard deviation of the logarithm
+    of the KL, of sets that the law has not seen; recall_error: of the share of recall."""
 
-    offset: float
-    power: float
-    kl_sd: float
-    document_sd: float
-    slope: float
-    recall_sd: float
-    sets: int
+    scale: float = 1.0
+    correlation: float = 0.0
+    kl_error: float = 0.0
+    slope: float = 1.0
+    recall_error: float = 0.0
+    sets: int = 0
 
     def predict(self, scores: SingleScores, layout: Layout) -> LayoutPrediction:
-        kl, lost = scores.means
-        rows = scores.rows(layout)
-        log_kl = self.offset + self.power * np.log(max(kl[rows].sum(), LEAST_KL))
-        # the singles and the fresh documents are different draws
-        half = INTERVAL_90 * np.hypot(self.kl_sd, np.sqrt(2) * self.document_sd)
-        recall = float(np.exp(-self.slope * lost[rows].sum()))
-        wide = INTERVAL_90 * self.recall_sd
+        alone, pairs, lost = scores.sums(layout)
+        kl = max(self.scale * alone + self.correlation * pairs, LEAST_KL)
+        wide = t.ppf((1 + CONFIDENCE) / 2, max(self.sets - 2, 1))
+        factor = float(np.exp(wide * self.kl_error))
+        recall = float(np.exp(-self.slope * lost))
+        low, high = recall - wide * self.recall_error, recall + wide * self.recall_error
         return LayoutPrediction(
-            *np.exp([log_kl, log_kl - half, log_kl + half]).tolist(),
-            *(min(max(value, 0.0), 1.0) for value in (recall, recall - wide, recall + wide)),
+            kl, kl / factor, kl * factor, recall, max(float(low), 0.0), min(float(high), 1.0)
         )
 
 
+@dataclass(frozen=True, eq=False)
+class SampledSet:
+    """A set that was chosen by some of the documents. chosen_by [N]: which, bool."""
+
+    layout: Layout
+    chosen_by: np.ndarray
+
+
 def fit_law(
-    scores: SingleScores, layouts: Sequence[Layout], measured: Sequence[LayoutScore]
+    scores: SingleScores, sets: Sequence[SampledSet], measured: Sequence[LayoutScore]
 ) -> SetLaw:
-    """The law of sets that were measured on the documents of the single changes."""
-    kl, lost = scores.means
-    sums = [scores.rows(layout) for layout in layouts]
-    x = np.log([max(float(kl[rows].sum()), LEAST_KL) for rows in sums])
-    y = np.log([max(float(np.mean(entry.kl)), LEAST_KL) for entry in measured])
-    features = np.stack([np.ones(len(x)), x], 1)
-    (offset, power), hat = np.linalg.lstsq(features, y, rcond=None)[0], np.linalg.pinv(features)
-    leverage = np.einsum("nk,kn->n", features, hat)
-    unseen = (y - features @ [offset, power]) / (1 - leverage)
-    noise = [float(np.std(entry.kl, ddof=1) / np.mean(entry.kl)) for entry in measured]
-    losses = np.array([lost[rows].sum() for rows in sums])
-    found = np.array([log_lost(np.array(entry.recalled)) for entry in measured])
-    slope = float(losses @ found / (losses @ losses)) if losses.any() else 1.0
+    """The law of sets, from their KL on the documents that they were not chosen by."""
+    sums = np.array([scores.at(entry.chosen_by).sums(entry.layout) for entry in sets])
+    unseen = [
+        np.array(score.kl)[~entry.chosen_by].mean()
+        for entry, score in zip(sets, measured, strict=True)
+    ]
+    kl = np.maximum(unseen, LEAST_KL)
+    features = sums[:, :2] / kl[:, None]  # relative errors count
+    scale, correlation = np.linalg.lstsq(features, np.ones(len(kl)), rcond=None)[0]
+    if correlation <= 0 or scale <= 0:
+        features[:, 1] = 0.0
+        scale, correlation = np.linalg.lstsq(features, np.ones(len(kl)), rcond=None)[0]
+    leverage = np.einsum("nk,kn->n", features, np.linalg.pinv(features))
+    errors = np.log(np.maximum(features @ [scale, correlation], 0.01)) / (1 - leverage)
+    found = np.array([log_lost(np.array(score.recalled)) for score in measured])
+    lost = sums[:, 2]
+    slope = float(lost @ found / (lost @ lost)) if lost.any() else 1.0
     return SetLaw(
-        offset=float(offset),
-        power=max(float(power), 0.01),
-        kl_sd=float(np.sqrt(np.mean(unseen**2))),
-        document_sd=float(np.median(noise) / np.sqrt(scores.kl.shape[1])),
+        scale=float(scale),
+        correlation=float(correlation),
+        kl_error=float(np.sqrt(np.mean(errors**2))),
         slope=slope,
-        recall_sd=float(np.sqrt(np.mean((np.exp(-found) - np.exp(-slope * losses)) ** 2))),
-        sets=len(layouts),
+        recall_error=float(np.sqrt(np.mean((np.exp(-found) - np.exp(-slope * lost)) ** 2))),
+        sets=len(sets),
     )
 
 
-def random_layouts(
-    scores: SingleScores, saves_ms: tuple[float, float], count: int, seed: int
-) -> list[Layout]:
-    """Different layouts as a choice makes them: the cheapest ones of scores that are multiplied by
-    random factors, for random savings in a range."""
+def sample_sets(
+    scores: SingleScores,
+    law: SetLaw,
+    saves_ms: tuple[float, float],
+    recall: float,
+    count: int,
+    seed: int,
+) -> list[SampledSet]:
+    """Different sets as a choice makes them: by a random half of the documents, for random savings
+    in a range, every second one with the floor of recall."""
     generator = np.random.default_rng(seed)
-    kl, lost = scores.means
-    found: dict[str, Layout] = {}
-    for _ in range(20 * count):
-        save = generator.uniform(*saves_ms)
-        noisy = kl * np.exp(generator.normal(0, 0.7, len(kl)))
-        layout = cheapest(scores.choices, noisy, lost, save, np.inf)
+    documents = scores.kl.shape[1]
+    found: dict[str, SampledSet] = {}
+    for attempt in range(20 * count):
+        chosen_by = np.zeros(documents, dtype=bool)
+        chosen_by[generator.permutation(documents)[: documents // 2]] = True
+        save_ms = generator.uniform(*saves_ms)
+        half, floor = scores.at(chosen_by), recall * (attempt % 2)
+        layout = lowest_kl(half, law, save_ms, floor)[0]
         if layout and len(found) < count:
-            found.setdefault(key_of(layout), layout)
+            found.setdefault(key_of(layout), SampledSet(layout, chosen_by))
+        if len(found) == count:
+            break
     return list(found.values())
 
 
-def placed(
-    kinds: Sequence[str],
-    choices: Sequence[Choice],
-    layout: Layout,
-    generator: np.random.Generator | None,
-) -> Layout:
-    """As many changes of each kind as a layout has, elsewhere: at random, or without a generator
-    evenly spaced. kinds: of all layers; each kind is placed apart."""
-    found = []
-    for kind in dict.fromkeys(kinds):
-        names = [choice.name for choice in layout if kinds[choice.layer] == kind]
-        layers = sorted({choice.layer for choice in choices if kinds[choice.layer] == kind})
-        at = [int((n + 0.5) * len(layers) / len(names)) for n in range(len(names))]
-        if generator is not None:
-            at = generator.choice(len(layers), len(names), replace=False).tolist()
-        wanted = {(layers[place], name) for place, name in zip(at, names, strict=True)}
-        found += [choice for choice in choices if (choice.layer, choice.name) in wanted]
-    return tuple(sorted(found, key=lambda choice: choice.layer))
+# -- the choice ------------------------------------------------------------------------------------
 
 
-def verdicts(
-    scores: SingleScores, layout: Layout, save_ms: float, most_lost: float, slope: float
+def lowest_kl(
+    scores: SingleScores, law: SetLaw, save_ms: float, floor: float
+) -> tuple[Layout | None, float]:
+    """The layout of `choose`, and the share of recall that it was to keep: the floor, or where no
+    layout keeps that, the next tenth that one keeps."""
+    while (layout := choose(scores, law, save_ms, floor)) is None and floor:
+        floor = max(round(floor - 0.1, 9), 0.0)
+    return layout, floor
+
+
+def choose(scores: SingleScores, law: SetLaw, save_ms: float, floor: float) -> Layout | None:
+    """The layout of the lowest KL by the law that saves enough and keeps that share of the recall;
+    None where there is none. Exact, by an integer program: a variable for each change and for each
+    pair of changes."""
+    choices, (first, second, together) = scores.choices, scores.pairs
+    singles, pairs = len(choices), len(first) if law.correlation else 0
+    layers = np.unique([choice.layer for choice in choices], return_inverse=True)[1]
+    cost = np.concatenate([law.scale * scores.mean_kl, law.correlation * together[:pairs]])
+    one_of_a_layer = sparse.csr_array((np.ones(singles), (layers, np.arange(singles))))
+    one_of_a_layer.resize(layers.max() + 1, singles + pairs)
+    saved = np.zeros(singles + pairs)
+    saved[:singles] = [choice.saved_ms / save_ms for choice in choices]
+    constraints = [LinearConstraint(one_of_a_layer, ub=1), LinearConstraint(saved, lb=1)]
+    if floor:
+        lost = np.zeros(singles + pairs)
+        lost[:singles] = law.slope * scores.lost
+        constraints.append(LinearConstraint(lost, ub=-np.log(floor)))
+    if pairs:  # both changes of a pair are made, or its variable may be 0
+        rows = np.arange(pairs)
+        both = sparse.csr_array(
+            (
+                np.repeat([1.0, 1.0, -1.0], pairs),
+                (np.tile(rows, 3), np.concatenate([first, second, singles + rows])),
+            )
+        )
+        constraints.append(LinearConstraint(both, ub=1))
+    whole = np.arange(singles + pairs) < singles
+    solved = milp(cost, integrality=whole, bounds=(0, 1), constraints=constraints)
+    if solved.x is None:
+        return None
+    return tuple(choice for choice, made in zip(choices, solved.x, strict=False) if made > 0.5)
+
+
+def resampled_shares(
+    scores: SingleScores, law: SetLaw, layout: Layout, save_ms: float, floor: float
 ) -> list[dict[str, Any]]:
     """Choose anew on resampled documents and prompts: for each layer what it becomes, the shares of
     the resamples by what they make of it, and whether that decides."""
     generator = np.random.default_rng(0)
     chosen = {choice.layer: choice.name for choice in layout}
     counts: dict[int, Counter[str]] = {choice.layer: Counter() for choice in scores.choices}
+    documents, prompts = scores.kl.shape[1], scores.recalled.shape[1]
     for _ in range(RESAMPLES):
-        kl, lost = scores.resampled(generator)
-        other = cheapest(scores.choices, kl, slope * lost, save_ms, most_lost) or layout
+        drawn = generator.integers(documents, size=(documents,))
+        asked = generator.integers(max(prompts, 1), size=(prompts,))
+        other = choose(scores.at(drawn, asked), law, save_ms, floor) or layout
         names = {choice.layer: choice.name for choice in other}
         for layer, count in counts.items():
             count[names.get(layer, KEPT)] += 1
@@ -261,3 +279,36 @@ def verdicts(
         sure = shares.get(name, 0.0) >= DECIDED
         found.append({"layer": layer, "chosen": name, "shares": shares, "decided": sure})
     return found
+
+
+# -- other placements of as many changes -----------------------------------------------------------
+
+Placement = Callable[[Sequence[int], int], Sequence[int]]  # layers, count -> so many of them
+
+
+def evenly(layers: Sequence[int], count: int) -> Sequence[int]:
+    return [layers[int((n + 0.5) * len(layers) / count)] for n in range(count)]
+
+
+def at_random(generator: np.random.Generator) -> Placement:
+    return lambda layers, count: generator.choice(layers, count, replace=False).tolist()
+
+
+def least_first(values: Mapping[int, float]) -> Placement:
+    """The layers of the lowest values first."""
+    return lambda layers, count: sorted(layers, key=lambda layer: values[layer])[:count]
+
+
+def placed(
+    kinds: Sequence[str], choices: Sequence[Choice], layout: Layout, placement: Placement
+) -> Layout:
+    """As many changes of each kind as a layout has, elsewhere. kinds: of all layers; each kind is
+    placed apart."""
+    found = []
+    for kind in dict.fromkeys(kinds):
+        names = [choice.name for choice in layout if kinds[choice.layer] == kind]
+        layers = sorted({choice.layer for choice in choices if kinds[choice.layer] == kind})
+        at = placement(layers, len(names)) if names else ()
+        wanted = set(zip(at, names, strict=True))
+        found += [choice for choice in choices if (choice.layer, choice.name) in wanted]
+    return tuple(sorted(found, key=lambda choice: choice.layer))

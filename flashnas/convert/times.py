@@ -10,13 +10,14 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json
 from flashnas.base.system import write_atomic
-from flashnas.convert.choices import Choice, Layout, Milliseconds, converted, kind_of
+from flashnas.convert.choices import Choice, Layout, Milliseconds, converted, key_of, kind_of
 from flashnas.convert.config import ConvertConfig
 from flashnas.latency.prediction import model_of
 from flashnas.latency.workload import CALIBRATIONS, Workload, load_workload
 
 ROUNDS = 3  # of timings in llama.cpp; the median counts
 TIMES = "times.json"
+BESIDE = "the model beside finalists"
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +25,17 @@ class RequestTimes:
     """What requests to changed models take.
 
     source: in words. by: name of a calibration, or `llama.cpp` -> milliseconds; the first one
-    decides. choices: those that can be had there.
+    decides. choices: those that can be had there. timed: layouts -> of each its milliseconds as
+    measured, and those of the model in the same run; None of a table.
     """
 
     teacher: Architecture
     source: str
     by: dict[str, Milliseconds]
     choices: list[Choice]
+    timed: Callable[[Sequence[Layout]], list[tuple[float | None, float | None]]] = lambda layouts: (
+        [(None, None)] * len(layouts)
+    )
 
     @property
     def milliseconds(self) -> Milliseconds:
@@ -97,26 +102,36 @@ def _llama_cpp(
     kinds: dict[str, list[Choice]] = {}
     for choice in held:
         kinds.setdefault(kind_of(teacher, choice), []).append(choice)
-    models: dict[str, Layout] = {"": (), **{kind: tuple(kinds[kind][::2]) for kind in kinds}}
     path = config.out / TIMES
     key = f"{target.stack} {workload} {teacher.hash}"
     known = read_json(path, RunError) if path.exists() else {}
-    times = known.get(key, {})
-    if set(models) - set(times):
+    times = known.setdefault(key, {})
+
+    def measure(models: dict[str, Layout]) -> None:
+        """Time requests to these models in turns, unless the folder has all of them."""
+        if set(models) <= set(times):
+            return
         note(f"timing {len(models)} models in llama.cpp, {ROUNDS} times each")
-        rounds: dict[str, list[float]] = {kind: [] for kind in models}
-        for _ in range(ROUNDS):
-            for kind, layout in models.items():
-                measured = target.time_request(converted(teacher, layout), workload)
-                rounds[kind].append(measured.to_dict()["latency_ms"])
-        times = {kind: sorted(values)[ROUNDS // 2] for kind, values in rounds.items()}
-        write_atomic(path, json.dumps({**known, key: times}, indent=1))
-    saved = {
-        kind: (times[""] - times[kind]) / len(layout) for kind, layout in models.items() if kind
-    }
+        rounds = [
+            {
+                name: target.time_request(converted(teacher, layout), workload).latency_ms
+                for name, layout in models.items()
+            }
+            for _ in range(ROUNDS)
+        ]
+        for name in models:
+            times[name] = sorted(values[name] for values in rounds)[ROUNDS // 2]
+        write_atomic(path, json.dumps(known, indent=1))
+
+    def timed(layouts: Sequence[Layout]) -> list[tuple[float | None, float | None]]:
+        measure({BESIDE: (), **{key_of(layout): layout for layout in layouts}})
+        return [(times[key_of(layout)], times[BESIDE]) for layout in layouts]
+
+    measure({"": (), **{kind: tuple(kinds[kind][::2]) for kind in kinds}})
+    saved = {kind: (times[""] - times[kind]) / len(changes[::2]) for kind, changes in kinds.items()}
 
     def milliseconds(layout: Layout) -> float:
         return float(times[""] - sum(saved[kind_of(teacher, choice)] for choice in layout))
 
     source = f"llama.cpp in {config.weights}, {workload.name}"
-    return RequestTimes(teacher, source, {"llama.cpp": milliseconds}, held)
+    return RequestTimes(teacher, source, {"llama.cpp": milliseconds}, held, timed)

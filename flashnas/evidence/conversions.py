@@ -55,6 +55,16 @@ def gains(groups: list[dict[str, Any]]) -> list[float]:
     return found
 
 
+def summary(groups: list[dict[str, Any]]) -> str:
+    """What they say of selectors, in a sentence."""
+    found = gains(groups)
+    better = sum(gain > 0 for gain in found)
+    return (
+        f"a selector is better than even spacing in {better} of {len(found)} comparisons, by"
+        f" {100 * statistics.median(found):.0f} % of the best value in the middle"
+    )
+
+
 def conversions_text(groups: list[dict[str, Any]]) -> str:
     return "\n".join(_lines(groups))
 
@@ -68,13 +78,8 @@ def _lines(groups: list[dict[str, Any]]) -> Iterator[str]:
         before = head
         values = ", ".join(f"{name} {value:g}" for name, value in group["values"].items())
         yield f"  {group['metric']}: {values}"
-    found = gains(groups)
-    better = sum(gain > 0 for gain in found)
     yield ""
-    yield (
-        f"a selector is better than even spacing in {better} of {len(found)} comparisons, by"
-        f" {100 * statistics.median(found):.0f} % of the best value in the middle"
-    )
+    yield summary(groups)
     yield (
         "they do not show: error bars (each layout was trained once), how a selector orders layouts"
         " that it did not choose, milliseconds, and removal without training"

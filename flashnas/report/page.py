@@ -61,16 +61,12 @@ SECTIONS: Registry[Section] = Registry(
     "report section",
     "flashnas.report_sections",
     {
-        name: f"flashnas.report.sections:{name.upper()}"
-        for name in (
-            "header",
-            "finalists",
-            "figures",
-            "evaluation",
-            "sources",
-            "failures",
-            "reproduce",
-        )
+        "header": "flashnas.report.sections:HEADER",
+        "conversion": "flashnas.convert.report:CONVERSION",
+        **{
+            name: f"flashnas.report.sections:{name.upper()}"
+            for name in ("finalists", "figures", "evaluation", "sources", "failures", "reproduce")
+        },
     },
     error=RunError,
     base="flashnas.report.page:Section",
