@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import forks
 import pytest
+from full_disk import disk  # noqa: F401  (a fixture)
 from problems import with_few_candidates
 from run_builder import make_trials, write_run
 

@@ -38,7 +38,7 @@ class Converted(Result):
     answers: list[dict[str, Any]]
 
     def __str__(self) -> str:
-        from flashnas.convert.report import conversion_text
+        from flashnas.report.conversion import conversion_text
 
         return conversion_text(self.to_dict())
 

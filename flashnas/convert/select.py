@@ -32,6 +32,8 @@ DECIDED = 0.9  # share of resamples that choose the same
 LEAST_KL = 1e-5  # nats; below it a change is free
 LEAST_RECALL = 0.02  # share that is left where nothing is recalled, so that it has a logarithm
 CONFIDENCE = 0.9  # of predicted intervals
+LEAST_SETS = 5  # from which on pairs are fitted, and errors believed
+MOST_LEVERAGE = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,25 +161,26 @@ def fit_law(
 ) -> SetLaw:
     """The law of sets, from their KL on the documents that they were not chosen by."""
     sums = np.array([scores.at(entry.chosen_by).sums(entry.layout) for entry in sets])
-    unseen = [
+    on_others = [
         np.array(score.kl)[~entry.chosen_by].mean()
         for entry, score in zip(sets, measured, strict=True)
     ]
-    kl = np.maximum(unseen, LEAST_KL)
+    kl = np.maximum(on_others, LEAST_KL)
     features = sums[:, :2] / kl[:, None]  # relative errors count
     scale, correlation = np.linalg.lstsq(features, np.ones(len(kl)), rcond=None)[0]
-    if correlation <= 0 or scale <= 0:
+    if correlation <= 0 or scale <= 0 or len(sets) < LEAST_SETS:
         features[:, 1] = 0.0
         scale, correlation = np.linalg.lstsq(features, np.ones(len(kl)), rcond=None)[0]
     leverage = np.einsum("nk,kn->n", features, np.linalg.pinv(features))
-    errors = np.log(np.maximum(features @ [scale, correlation], 0.01)) / (1 - leverage)
+    unseen = 1 - np.minimum(leverage, MOST_LEVERAGE)
+    errors = np.log(np.maximum(features @ [scale, correlation], 0.01)) / unseen
     found = np.array([log_lost(np.array(score.recalled)) for score in measured])
     lost = sums[:, 2]
     slope = float(lost @ found / (lost @ lost)) if lost.any() else 1.0
     return SetLaw(
         scale=float(scale),
         correlation=float(correlation),
-        kl_error=float(np.sqrt(np.mean(errors**2))),
+        kl_error=max(float(np.sqrt(np.mean(errors**2))), 0.0 if len(sets) >= LEAST_SETS else 0.5),
         slope=slope,
         recall_error=float(np.sqrt(np.mean((np.exp(-found) - np.exp(-slope * lost)) ** 2))),
         sets=len(sets),

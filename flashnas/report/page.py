@@ -62,7 +62,7 @@ SECTIONS: Registry[Section] = Registry(
     "flashnas.report_sections",
     {
         "header": "flashnas.report.sections:HEADER",
-        "conversion": "flashnas.convert.report:CONVERSION",
+        "conversion": "flashnas.report.conversion:CONVERSION",
         **{
             name: f"flashnas.report.sections:{name.upper()}"
             for name in ("finalists", "figures", "evaluation", "sources", "failures", "reproduce")

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -164,6 +167,37 @@ def test_a_killed_conversion_goes_on_where_it_was(converted, llama, tmp_path, mo
     )
     again = fn.convert(str(llama), budget_ms="85%,70%", out=tmp_path / "run", **OPTIONS)
     assert len(counted) == len(lines) - 10
+    assert again.finalists == found.finalists
+
+
+def test_a_full_disk_is_one_line_and_with_room_the_conversion_goes_on(converted, llama, disk):
+    _, found = converted
+    call = {"budget_ms": "85%,70%", "out": disk.folder / "run", **OPTIONS}
+    disk.leave(8)
+    line = one_line(FlashnasError, fn.convert, str(llama), **call)
+    assert "cannot be written: No space left on device" in line
+    kept = (disk.folder / "run" / "measurements.jsonl").read_text().count("\n")
+    disk.free()
+    assert kept > 2
+    assert fn.convert(str(llama), **call).finalists == found.finalists
+
+
+@pytest.mark.slow
+def test_a_conversion_that_is_killed_goes_on_and_finds_the_same(converted, llama, tmp_path):
+    _, found = converted
+    flags = ["--budget-ms", "85%,70%", "--out", str(tmp_path / "run")]
+    for name, value in OPTIONS.items():
+        flags += [f"--{name}", str(value)]
+    command = [sys.executable, "-m", "flashnas", "convert", str(llama), *flags]
+    file, lines = tmp_path / "run" / "measurements.jsonl", 0
+    for enough in (3, 12, 20):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while lines < enough and process.poll() is None:
+            time.sleep(0.01)
+            lines = file.read_bytes().count(b"\n") if file.exists() else 0
+        process.kill()
+        process.wait()
+    again = fn.convert(str(llama), budget_ms="85%,70%", out=tmp_path / "run", **OPTIONS)
     assert again.finalists == found.finalists
 
 
