@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
+from flashnas.base.text import number_of
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -105,12 +107,9 @@ def offered(
 
 
 def budget_of(text: str, full_ms: float) -> float:
-    """`12000` or `90%` of the model's own time, in milliseconds; raises BudgetError."""
-    share = text.strip().endswith("%")
-    try:
-        number = float(text.strip().rstrip("%"))
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
+    """`12000`, `12k` or `90%` of the model's own time, in milliseconds; raises BudgetError."""
+    unit = {"": 1.0, "K": 1000.0, "%": full_ms / 100}
+    budget = number_of(text, unit)
+    if math.isnan(budget):
         raise BudgetError(f"--budget-ms must be milliseconds, or a share such as 90%; got {text!r}")
-    return full_ms * number / 100 if share else number
+    return budget

@@ -17,7 +17,7 @@ from flashnas.convert.load import SCORED, Conversion
 from flashnas.network.weights import save_model
 from flashnas.runs.front import write_front
 from flashnas.runs.layout import CONFIG, FORMAT, FRONT, TRIALS, TrialsTable, yaml_text
-from flashnas.search.pareto import non_dominated
+from flashnas.search.objectives import non_dominated
 from flashnas.search.trial import Trial
 
 MODELS = "models"  # folder: weights of the layout of each budget
