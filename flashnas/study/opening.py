@@ -235,6 +235,9 @@ def from_anywhere(name: str, value: Any) -> Any:
 
 
 def _absolute(name: str, text: str) -> str:
+    path, mark, column = text.partition("#") if name == "data" else (text, "", "")
+    if not os.path.exists(path):
+        return text
     from flashnas.data.corpus import NAMED
     from flashnas.training.recipe import shipped_recipes
 
@@ -245,9 +248,4 @@ def _absolute(name: str, text: str) -> str:
         "table": shipped_names("latency_tables", "meta.yaml"),
         "bench_table": shipped_names("bench_tables", "bench.parquet"),
     }
-    path, mark, column = text.partition("#") if name == "data" else (text, "", "")
-    return (
-        text
-        if text in names.get(name, ()) or not os.path.exists(path)
-        else (os.path.abspath(path) + mark + column)
-    )
+    return text if text in names.get(name, ()) else os.path.abspath(path) + mark + column
