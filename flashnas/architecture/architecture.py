@@ -95,7 +95,10 @@ class Architecture:
     @functools.cached_property
     def hash(self) -> str:
         """16 hex digits; equal for two architectures exactly when they build the same network."""
-        text = json.dumps(_full_dict(self.canonical()), sort_keys=True, separators=(",", ":"))
+        full = self.canonical()
+        data = full.to_dict()
+        data["operators"] = [[spec.kind, spec.identity()] for spec in full.operators]
+        text = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     # -- sizes
@@ -124,7 +127,10 @@ class Architecture:
         once).
         """
         total = tokens + self.meta_tokens
-        body = sum(_mean_flops(spec, self.hidden, total) for spec in self.operators)
+        body = sum(
+            spec.flops(self.hidden, mean_context(total, getattr(spec, "window_tokens", 0)))
+            for spec in self.operators
+        )
         return total * body + 2 * self.hidden * self.vocab
 
     def cache_bytes(self, context: int, dtype_bytes: int = 2) -> int:
@@ -245,17 +251,6 @@ class Architecture:
             operators=parse_operators(operators),
             **{names[key]: value for key, value in header.items()},
         )
-
-
-def _mean_flops(spec: OperatorSpec, hidden: int, tokens: int) -> float:
-    window = getattr(spec, "window_tokens", 0)
-    return spec.flops(hidden, mean_context(tokens, window))
-
-
-def _full_dict(architecture: Architecture) -> dict[str, Any]:
-    data = architecture.to_dict()
-    data["operators"] = [[spec.kind, spec.identity()] for spec in architecture.operators]
-    return data
 
 
 FOLD_LIMIT = 96  # operators; the search for the shortest form is cubic

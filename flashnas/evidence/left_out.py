@@ -163,7 +163,8 @@ def regret(rows: Sequence[PublishedRow]) -> dict[str, dict[str, float | None]]:
         mean, silence = model.predict(table).mean, silence_of(table)
         lost = np.array([rows[index].nats for index in members])
         lost -= lost.min()
-        pure = np.array([_is_pure(rows[index]) for index in members])
+        mixers = [[spec.kind for spec in rows[i].specs if spec.mixes_tokens] for i in members]
+        pure = np.array([len(set(kinds)) == 1 for kinds in mixers])
         lines.append(
             {
                 "source": source,
@@ -184,10 +185,6 @@ def regret(rows: Sequence[PublishedRow]) -> dict[str, dict[str, float | None]]:
         }
         for rule in RULES
     }
-
-
-def _is_pure(row: PublishedRow) -> bool:
-    return len({spec.kind for spec in row.specs if spec.mixes_tokens}) == 1
 
 
 def charge_without(regrets: pd.DataFrame, source: str) -> float:

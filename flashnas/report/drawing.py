@@ -215,7 +215,9 @@ class Plot(Figure):
         if self.narrow:
             return
         artist.set_gid(f"hover{len(self.hovers)}")
-        self.hovers[artist.get_gid() or ""] = [_printable(text) for text in texts]
+        self.hovers[artist.get_gid() or ""] = [
+            "\n".join(map(printable, text.split("\n"))) for text in texts
+        ]
 
     def png(self, dpi: float = PNG_DPI) -> bytes:
         self.savefig(file := io.BytesIO(), format="png", dpi=dpi)
@@ -250,10 +252,6 @@ class Plot(Figure):
         root.attrib.pop("width"), root.attrib.pop("height")
         root.set("role", "img")
         return ElementTree.tostring(root, encoding="unicode")
-
-
-def _printable(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
 
 
 def key(text: str, colour: str, marker: str = "", **style: Any) -> Line2D:

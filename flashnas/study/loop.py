@@ -114,7 +114,11 @@ class Loop:
     def run(self, executor: Executor) -> None:
         """Evaluate the baselines, what is expected to be the best, and what the algorithm asks for."""
         record, note = self.record, self.record.progress.note
-        self._evaluate(self._baselines(), executor)
+        baselines = [
+            Trial.of(network, origin="baseline", label=label)
+            for label, network in self.problem.baselines
+        ]
+        self._evaluate(baselines, executor)
         self._start_from_scored()
         if first := self._first()[: self._left]:
             self._evaluate(self._proposals(first), executor)
@@ -258,12 +262,6 @@ class Loop:
                 cycle=self.record.cycles,
             )
             for genotype in genotypes
-        ]
-
-    def _baselines(self) -> list[Trial]:
-        return [
-            Trial.of(network, origin="baseline", label=label)
-            for label, network in self.problem.baselines
         ]
 
     def _start_from_scored(self) -> None:
