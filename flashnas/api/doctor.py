@@ -58,9 +58,8 @@ class DoctorOptions(Settings, where="doctor"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (
-            self.out is not None and self.out.suffix != ".json"
-        ):  # or it replaces a file of another kind
+        # or it replaces a file of another kind
+        if self.out is not None and self.out.suffix != ".json":
             self.wrong("out", f"must end in .json; got {str(self.out)!r:.80}")
 
 

@@ -75,9 +75,8 @@ class SearchOptions(SearchConfig, where="search"):
         if run in (True, "") and alone:
             out = values.get("out")
             run = out if out and (Path(out) / "run.yaml").exists() else None
-        if not run or not isinstance(
-            run, str | Path
-        ):  # a value of another type is refused as that of any option
+        if not run or not isinstance(run, str | Path):
+            # a value of another type is refused as that of any option
             return super().build(**values)
         recorded = read_options(Path(run))
         with missing_plugins_named(Path(run)):

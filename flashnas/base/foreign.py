@@ -264,9 +264,8 @@ def read_parquet(
         )
     except FlashnasError:
         raise
-    except (
-        Exception
-    ) as caught:  # pyarrow raises its own errors, OSError and ValueError by kind of damage
+    except Exception as caught:
+        # pyarrow raises its own errors, OSError and ValueError by kind of damage
         raise error(
             f"{printable(path)}: damaged, not readable as parquet: {first_line(caught)}"
         ) from None

@@ -151,10 +151,8 @@ class Registry(Mapping[str, T], Generic[T]):
         place = f"{self.noun} {name!r} of the package {_package(entry)}"
         try:
             loaded: T = entry.load()
-        except (
-            Exception,
-            SystemExit,
-        ) as error:  # whatever a foreign module raises while it is imported
+        except (Exception, SystemExit) as error:
+            # whatever a foreign module raises while it is imported
             raise PluginError(
                 f"{place} cannot be loaded from {entry.value}: {type(error).__name__}:"
                 f" {first_line(error)}"

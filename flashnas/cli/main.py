@@ -197,9 +197,8 @@ def _run(prog: str, command: Command, namespace: argparse.Namespace, words: Sequ
 def continuing(words: Sequence[str], options: Settings) -> str:
     """The command that continues what `words` began, in words."""
     out = getattr(options, "out", None)
-    if (
-        words[0] == "search" and (Path(str(out)) / "run.yaml").exists()
-    ):  # which holds the other options
+    if words[0] == "search" and (Path(str(out)) / "run.yaml").exists():
+        # which holds the other options
         again = ["search", "--resume", str(out), *_connecting(options)]
     else:
         again = [

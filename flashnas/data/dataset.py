@@ -309,9 +309,8 @@ def _encode(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> int:
                 file.write(np.array(ids, dtype=dtype).tobytes())
                 count += len(ids)
         file.seek(0)
-        _write_header(
-            file, dtype, count
-        )  # as long as before: numpy leaves room for the length to grow
+        # as long as before: numpy leaves room for the length to grow
+        _write_header(file, dtype, count)
     return count
 
 

@@ -41,9 +41,8 @@ class Job:
             return True
         try:
             data = pickle.dumps(self)
-        except (
-            Exception
-        ):  # pickle raises PicklingError, AttributeError or TypeError by kind of object
+        except Exception:
+            # pickle raises PicklingError, AttributeError or TypeError by kind of object
             return False
         return b"__main__" not in data
 

@@ -264,9 +264,8 @@ def _serve(pipe: Connection, parent: int, device: str | None, memory_gb: float |
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     if memory_gb is not None:
         limit_memory(memory_gb)
-    with contextlib.suppress(
-        EOFError, ConnectionError
-    ):  # the search closed the pipe, or was killed
+    with contextlib.suppress(EOFError, ConnectionError):
+        # the search closed the pipe, or was killed
         pipe.send(None)  # it is ready
         while True:
             pipe.send(_outcome(pipe.recv_bytes()))

@@ -152,9 +152,8 @@ class RayExecutor(Executor):
             try:
                 ray.init(logging_level="ERROR", log_to_driver=False, namespace="flashnas", **more)
                 break
-            except (
-                Exception
-            ) as error:  # Ray raises ConnectionError, ValueError, RuntimeError and its own
+            except Exception as error:
+                # Ray raises ConnectionError, ValueError, RuntimeError and its own
                 ray.shutdown()
                 if not left:
                     raise WorkerError(
@@ -222,9 +221,8 @@ class RayExecutor(Executor):
             return Ended(**self._ray.get(ref))
         except errors.OutOfMemoryError as error:
             return Ended(kind="memory", reason=f"Ray ended it: {first_line(error)}")
-        except (
-            errors.RayTaskError
-        ) as error:  # in the supervisor: flashnas is missing there, or another one
+        except errors.RayTaskError as error:
+            # in the supervisor: flashnas is missing there, or another one
             return classify_error(error.cause or error)
         except errors.RuntimeEnvSetupError as error:
             return Ended(kind="broken", reason=first_line(error))

@@ -91,9 +91,8 @@ class NativeExporter(Exporter):
                 else "the tokenizer puts in front of a text"
             )
             notes.append(f"the meta tokens are the ids {meta[0]} to {meta[-1]}, which {puts}")
-        for piece in reversed(
-            pieces
-        ):  # the embedding last: rows after a tied head are not meta tokens
+        for piece in reversed(pieces):
+            # the embedding last: rows after a tied head are not meta tokens
             take_over(network, piece, tensors[piece.name].float())
         differences, equal = _check(folder, network, meta)
         return Written(differences, (f"{equal} of {GENERATED} greedy tokens are equal", *notes))

@@ -139,9 +139,8 @@ class LogGrid:
                 moved[i - 1] * np.concatenate([times, least, times], -1),
                 moved[i],
             )
-        for i in range(
-            len(values) - 2, -1, -1
-        ):  # only larger ones measured: no smaller one takes longer
+        for i in range(len(values) - 2, -1, -1):
+            # only larger ones measured: no smaller one takes longer
             moved[i] = np.where(np.isnan(moved[i]), moved[i + 1], moved[i])
         return cls(axes, us, inferred)
 

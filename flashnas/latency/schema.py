@@ -82,10 +82,8 @@ RUNTIMES: Registry[Any] = Registry(
     error=ConfigError,
     attribute="name",
 )
-PLATFORMS = {
-    "cpu": "eager",
-    "cuda": "cuda_graph",
-}  # platform -> the mode that is measured by default
+# platform -> the mode that is measured by default
+PLATFORMS = {"cpu": "eager", "cuda": "cuda_graph"}
 # Row columns after the key. NUMBERS are null where the source does not state them.
 NUMBERS = ("p10_us", "p90_us", "repeats")
 VALUE_COLUMNS = ("latency_us", *NUMBERS, "dtype", "stack", "mode", "source")

@@ -95,9 +95,8 @@ def load_model(folder: str | Path) -> HybridLM:
     if digest is not None and not isinstance(digest, str):
         raise WeightsError(f"{folder / ARCHITECTURE}: sha256 must be text; got {digest!r}")
     tensors = read_tensors(folder / MODEL, digest)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # the start that is drawn and overwritten leaves no trace
+    with torch.random.fork_rng(devices=[]):
+        # the start that is drawn and overwritten leaves no trace
         network = HybridLM(architecture)
     dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
     if len(dtypes) == 1:

@@ -28,9 +28,8 @@ from flashnas.operators.spec import NORM_EPS
 if TYPE_CHECKING:
     from flashnas.operators.spec import OperatorSpec, TensorSpec
 
-Rule = Callable[
-    ..., tuple[Tensor, Tensor]
-]  # a recurrence: (.., state_BHKV) -> (outputs, final state)
+# a recurrence: (.., state_BHKV) -> (outputs, final state)
+Rule = Callable[..., tuple[Tensor, Tensor]]
 Apply = Callable[[nn.Linear, Tensor], Tensor]
 
 

@@ -136,9 +136,8 @@ class OperatorSpec:
     layer: ClassVar[str]  # "module:class" of the torch layer
     mixes_tokens: ClassVar[bool] = True
     minimums: ClassVar[dict[str, int]] = {}  # smallest allowed value per field; 0 for others
-    hash_optional: ClassVar[frozenset[str]] = (
-        frozenset()
-    )  # fields that hashes leave out at their default
+    # fields that hashes leave out at their default
+    hash_optional: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

@@ -88,9 +88,8 @@ class SearchAlgorithm(ABC):
         goals: Goals | None = None,
     ) -> None:
         self.space, self.goals = space, goals
-        self._exact_objectives = (
-            (False, True) if goals is None else goals.exact
-        )  # before a training
+        # before a training
+        self._exact_objectives = (False, True) if goals is None else goals.exact
         self.seed = check_whole("seed", seed, 0, MAX_SEED)
         self.cycle_size = check_whole("cycle_size", cycle_size, 1)
         self.rng = np.random.default_rng(self.seed)

@@ -59,11 +59,10 @@ class Bayes(SearchAlgorithm):
         self._row = functools.lru_cache(maxsize=REMEMBERED)(
             lambda genotype: features_of(self.space, genotype, self.fitted(genotype)[0])
         )
-        self._trained: list[Trial] = []  # those within the budgets, ..
-        self._values: list[
-            tuple[float, ...] | None
-        ] = []  # .. their qualities, None for a failed one, ..
-        self._exact: list[tuple[float, ...]] = []  # .. and their exact objectives
+        # those within the budgets, their qualities (None for a failed one) and exact objectives
+        self._trained: list[Trial] = []
+        self._values: list[tuple[float, ...] | None] = []
+        self._exact: list[tuple[float, ...]] = []
         self._qualities_count = self._exact_objectives.count(False)
 
     def _learn_unasked(self, trial: Trial) -> None:

@@ -32,9 +32,8 @@ _log = logging.getLogger(__name__)
 
 def features_of(space: SearchSpace[Any], genotype: Any, network: Any) -> np.ndarray:
     """The space's features of a genotype, log hidden size and log parameters of its network [D]."""
-    sizes = [
-        getattr(network, name, None) for name in ("hidden", "params")
-    ]  # a foreign network may lack them
+    # a foreign network may lack them
+    sizes = [getattr(network, name, None) for name in ("hidden", "params")]
     return np.array(
         [*space.features(genotype), *(np.log(size) if size else 0.0 for size in sizes)],
         dtype=np.float64,
@@ -129,9 +128,8 @@ class Surrogate:
                     ExactMarginalLogLikelihood(self._model.likelihood, self._model),
                     optimizer_kwargs={"options": {"maxiter": FIT_STEPS}},
                 )
-            except (
-                Exception
-            ) as error:  # BoTorch raises its own errors, torch's LinAlgError, RuntimeError
+            except Exception as error:
+                # BoTorch raises its own errors, torch's LinAlgError, RuntimeError
                 _log.info("the surrogate keeps its prior: %s", error)
                 self._model = _build(x_ND, y_N1)
                 self.fitted = False
@@ -208,9 +206,8 @@ def expected_hypervolume_improvement(
     inside = inside[non_dominated(inside)] if len(inside) else inside
     dimensions = range(len(reference))
     levels = [np.unique(inside[:, m]) for m in dimensions]  # upper edges but the last
-    taken = np.zeros(
-        [len(level) + 1 for level in levels], dtype=bool
-    )  # cells that a point dominates
+    # cells that a point dominates
+    taken = np.zeros([len(level) + 1 for level in levels], dtype=bool)
     taken[tuple(np.searchsorted(levels[m], inside[:, m]) + 1 for m in dimensions)] = True
     for m in dimensions:
         taken = np.logical_or.accumulate(taken, axis=m)

@@ -73,9 +73,8 @@ def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:
             f"{data.place()}: a search space needs the key 'template': one of"
             f" {', '.join(TEMPLATES)}"
         )
-    if data["template"] not in list(
-        TEMPLATES
-    ):  # a list accepts any value, also one that is not hashable
+    # a list accepts any value, also one that is not hashable
+    if data["template"] not in list(TEMPLATES):
         raise SpaceError(one_of(f"{data.place('template')}: template", data["template"], TEMPLATES))
     place, factor = data.place("width_factor"), data.pop("width_factor", None)
     template = TEMPLATES[data["template"]]

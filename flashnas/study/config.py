@@ -33,11 +33,8 @@ from flashnas.search.objectives import DEFAULT, FULL, QUALITY, check_objectives
 
 TIMEOUT_S = 1800.0  # of a training, unless its recipe is longer (study/trainings.py)
 RANKINGS = ("full", "short")
-PROGRAMS = (
-    "llama.cpp",
-    "transformers",
-    "vllm",
-)  # that a search may be kept to; formats/programs.py
+# that a search may be kept to; formats/programs.py
+PROGRAMS = "llama.cpp", "transformers", "vllm"
 DEFAULT_SPACE = "hybrid"
 # what a program runs, where no space is named
 SPACE_OF = {"llama.cpp": "llama_cpp", "transformers": "nemotron_h", "vllm": "nemotron_h"}

@@ -93,9 +93,8 @@ class Explored:
 def unevenness(operators: tuple[OperatorSpec, ...]) -> float:
     """How far a stack is from one whose operators of each kind are spread evenly: 0 or more."""
     total = 0.0
-    for kind in dict.fromkeys(
-        spec.kind for spec in operators
-    ):  # in a fixed order: sums keep their bits
+    # in a fixed order: sums keep their bits
+    for kind in dict.fromkeys(spec.kind for spec in operators):
         positions = (np.flatnonzero([spec.kind == kind for spec in operators]) + 0.5) / len(
             operators
         )

@@ -34,10 +34,8 @@ BACKWARD = 2  # FLOPs of a backward pass over those of a forward pass
 FULL_CONTEXT, FULL_UTILISATION = 4096, 0.4
 H100_FLOPS = 989e12  # per second, dense bfloat16 (NVIDIA's data sheet)
 ASSUMED_UTILISATION = 0.15
-ASSUMED_RATES = {
-    "cpu": 1e10,
-    "cuda": ASSUMED_UTILISATION * H100_FLOPS,
-}  # FLOP/s; of one thread, of one GPU
+# FLOP/s; of one thread, of one GPU
+ASSUMED_RATES = {"cpu": 1e10, "cuda": ASSUMED_UTILISATION * H100_FLOPS}
 FASTEST_RATES = {"cpu": 5e12, "cuda": 2.5e15}  # no core of a CPU and no GPU of today computes more
 
 
@@ -55,9 +53,8 @@ def training_flops(network: Architecture, recipe: Recipe) -> float:
         '1.4e+12'
     """
     length = recipe.sequence_tokens
-    head = (
-        2 * network.hidden * network.vocab
-    )  # prefill_flops has it once; a training has it at every token
+    # prefill_flops has it once; a training has it at every token
+    head = 2 * network.hidden * network.vocab
     forward = (network.prefill_flops(length) + (length - 1) * head) / length
     trained = recipe.steps * recipe.batch_tokens
     validated = recipe.validation_tokens + (len(recipe.curve_at) - 1) * recipe.curve_tokens

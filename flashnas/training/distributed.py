@@ -23,9 +23,8 @@ from flashnas.base.errors import ConfigError, FlashnasError, RunError
 from flashnas.network.model import HybridLM
 from flashnas.training.recipe import Recipe
 
-Loss = Callable[
-    [Tensor, Tensor], Tensor
-]  # tokens [B, T], targets [B, T] -> mean loss in nats per token
+# tokens [B, T], targets [B, T] -> mean loss in nats per token
+Loss = Callable[[Tensor, Tensor], Tensor]
 T = TypeVar("T")
 
 # for which a process waits for the others, as while the first prepares the corpus

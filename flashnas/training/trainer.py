@@ -175,9 +175,8 @@ def out_of_memory_is_a_reason() -> Iterator[None]:
     """A context that raises CandidateMemoryError for torch's errors of lacking memory."""
     try:
         yield
-    except (
-        RuntimeError
-    ) as error:  # torch.OutOfMemoryError is one; the CPU allocator raises a bare one
+    except RuntimeError as error:
+        # torch.OutOfMemoryError is one; the CPU allocator raises a bare one
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise CandidateMemoryError("out of memory while training") from None
         raise

@@ -51,9 +51,8 @@ def qwen3(config: HfConfig) -> Architecture:
 def smollm3(config: HfConfig) -> Architecture:
     layers, interval = config.layers(), config.integer("no_rope_layer_interval")
     bias = config.flag("attention_bias")
-    rotated = config.listed(
-        "no_rope_layers", int
-    )  # 1 where positions are rotated, despite the name
+    # 1 where positions are rotated, despite the name
+    rotated = config.listed("no_rope_layers", int)
     rotated = [int((i + 1) % interval != 0) for i in range(layers)] if rotated is None else rotated
     if len(rotated) < layers:
         raise config.error(

@@ -100,9 +100,8 @@ def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
     key, value = spec.key_size(hidden), spec.value_size(hidden)
     heads, dim = spec.v_heads(hidden), spec.head_dim
     order = torch.arange(heads).unflatten(0, (spec.k_heads, spec.expand_v)).T.flatten()
-    wide = (
-        order[:, None] * dim + torch.arange(dim)
-    ).flatten()  # channels of the value heads in that order
+    # channels of the value heads in that order
+    wide = (order[:, None] * dim + torch.arange(dim)).flatten()
     qkv = torch.cat([torch.arange(2 * key), 2 * key + wide])
     z = 2 * key + value
     return [

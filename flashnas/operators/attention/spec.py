@@ -124,9 +124,8 @@ class Attention(OperatorSpec):
         # the fastest channel, 1 radian per token, turns once at most: all are slow
         if original / (2 * math.pi) <= 1:
             original = 0
-        elif (
-            original * theta ** (2 / self.rotary_dim - 1) / (2 * math.pi) >= 4
-        ):  # the slowest one is fast
+        elif original * theta ** (2 / self.rotary_dim - 1) / (2 * math.pi) >= 4:
+            # the slowest one is fast
             factor, original = 1.0, 0
         return theta, factor, original
 

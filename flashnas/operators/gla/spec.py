@@ -47,9 +47,8 @@ class GatedLinearAttention(OperatorSpec):
 
     def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         head_dim = scaled_head_dim(self.head_dim, factor, least_dim, hidden // factor)
-        if (
-            head_dim % 2 and hidden // factor % 2 == 0
-        ):  # an even one that divides the smaller hidden size
+        if head_dim % 2 and hidden // factor % 2 == 0:
+            # an even one that divides the smaller hidden size
             head_dim = 2 * largest_divisor(hidden // factor // 2, head_dim // 2)
         return dataclasses.replace(self, head_dim=head_dim)
 

@@ -43,10 +43,8 @@ class Mamba(OperatorSpec):
         return dataclasses.replace(self, dt_rank=self.dt_rank or _dt_rank(hidden))
 
     def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
-        follows = self.dt_rank in (
-            0,
-            _dt_rank(hidden),
-        )  # from the hidden size, also in the smaller network
+        # from the hidden size, also in the smaller network
+        follows = self.dt_rank in (0, _dt_rank(hidden))
         rank = 0 if follows else max(1, round(self.dt_rank / factor))
         return dataclasses.replace(
             self, state=scaled_dim(self.state, factor, least_dim), dt_rank=rank

@@ -38,9 +38,8 @@ def gla_chunked(
     """Many tokens in chunks; `chunk` is a power of two. Returns (o_BTHV, final state)."""
     batch, tokens = q_BTHK.shape[:2]
     chunk = chunk or chunk_length(q_BTHK.shape[-1])
-    q_NPCK, k_NPCK, v_NPCV = (
-        to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV)
-    )  # P: B and H together
+    # P: B and H together
+    q_NPCK, k_NPCK, v_NPCV = (to_chunks(x, chunk) for x in (q_BTHK, k_BTHK, v_BTHV))
     scores_NPCC, grown_q_NP1CK, out_NP1CK, last_NP1K = decayed_products(
         q_NPCK.unsqueeze(2), k_NPCK.unsqueeze(2), to_chunks(g_BTHK, chunk)
     )

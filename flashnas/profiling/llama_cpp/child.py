@@ -28,12 +28,8 @@ TIMEOUT_S = 3600.0
 SIGNS = tuple(
     map(re.compile, ("GGML_ASSERT", "error loading model:", r"^[\w.]+(Error|Exception)\b", "rror"))
 )
-CACHE_TYPES = {
-    "f32": 0,
-    "f16": 1,
-    "bf16": 30,
-    "q8_0": 8,
-}  # of keys and values, by their numbers in ggml
+# of keys and values, by their numbers in ggml
+CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8}
 
 
 class RuntimeFailure(Exception):
