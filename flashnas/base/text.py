@@ -121,7 +121,7 @@ _SAID: dict[Any, Any] = {}
 # -- numbers with units, which people write --------------------------------------------------------
 
 
-def number_of(text: str, units: Mapping[str, int] = UNITS) -> float:
+def number_of(text: str, units: Mapping[str, float] = UNITS) -> float:
     """The number above 0 that a text is, with one of the units behind it or none; NaN for any other
     text.
 

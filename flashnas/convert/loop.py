@@ -20,6 +20,7 @@ from flashnas.convert.load import FRESH, SCORED, Conversion, Note, load_conversi
 from flashnas.convert.measure import LayoutScore
 from flashnas.convert.select import (
     Placement,
+    SampledSet,
     SetLaw,
     SingleScores,
     at_random,
@@ -125,8 +126,8 @@ def restore_one(
 def learn_law(conversion: Conversion, singles: SingleScores, progress: Progress) -> SetLaw:
     """How changes add up, from sets of them on the first draw; the second half of the sets is
     chosen by the law of the first."""
-    config, most, law = conversion.config, max(conversion.saves_ms), SetLaw()
-    sets = []
+    config, most, sets = conversion.config, max(conversion.saves_ms), list[SampledSet]()
+    law = fit_law(singles, [], [])
     for seed, count in enumerate((config.sets - config.sets // 2, config.sets // 2)):
         sets += sample_sets(
             singles, law, (LEAST_SHARE * most, most), config.recall, count, 2 * config.seed + seed
@@ -264,7 +265,7 @@ def facts(
         "agreement_with_kl": {
             name: rank_correlation(kl, values) for name, values in agreement.items()
         },
-        "law": asdict(law),
+        "law": law.summary(),
         "singles": [
             {
                 "layer": choice.layer,

@@ -1,17 +1,17 @@
 """Choose a layout: what single changes say of sets of them, how sure that is, and the exact choice.
 
 Single changes are measured alone. The KL of a set is more than their sum, since KL is quadratic in
-what the changes do together, and changes of layers that are near each other do alike: a pair adds
-twice the root of its product times a correlation, which falls with the distance of the layers. The
-weights of the sum and of the pairs are fitted to sets that were measured. Each of these was chosen
-by one half of the documents and is measured on the other half, so that the errors on sets that the
-law has not seen hold what a choice loses on fresh text. The set of the lowest expected KL within a
-budget is found by an integer program.
+what the changes do together: a pair adds twice the root of its product times a correlation. The
+correlation falls with the distance of the layers, and differs from pair to pair. How much it is, is
+learnt from sets that are measured, by Bayesian linear regression; the error of a prediction is that
+of sets which the law has not seen, and what another draw of documents changes. The set of the
+lowest expected KL within a budget is found by an integer program.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +20,8 @@ from typing import Any, Self
 import numpy as np
 from scipy import sparse
 from scipy.optimize import LinearConstraint, milp
-from scipy.stats import t
 
+from flashnas.base.text import INTERVAL_90
 from flashnas.convert.choices import KEPT, Choice, Layout, key_of
 from flashnas.convert.measure import LayoutScore
 
@@ -31,9 +31,10 @@ RESAMPLES = 50
 DECIDED = 0.9  # share of resamples that choose the same
 LEAST_KL = 1e-5  # nats; below it a change is free
 LEAST_RECALL = 0.02  # share that is left where nothing is recalled, so that it has a logarithm
-CONFIDENCE = 0.9  # of predicted intervals
-LEAST_SETS = 5  # from which on pairs are fitted, and errors believed
-MOST_LEVERAGE = 0.9
+LEAST_WEIGHT = 0.1  # of the sum of changes in a choice
+WEIGHTS_SD = 1.0  # standard deviation of the weights of the sums before sets are measured
+# .. of what is tried: of a pair's own correlation, and of what pairs do not explain
+PAIRS_SD, NOISE = (0.25, 0.5, 1.0, 2.0), (0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,13 +87,18 @@ class SingleScores:
         """Rank correlation of the KL on the even and on the odd documents."""
         return rank_correlation(self.kl[:, ::2].mean(1), self.kl[:, 1::2].mean(1))
 
-    def sums(self, layout: Layout) -> np.ndarray:
-        """[3] of a layout: its KL, its pairs, and its `lost`."""
+    def features(self, layout: Layout) -> np.ndarray:
+        """[2 + Q] of a layout, in nats: the sum of its changes, the sum of its pairs, each pair."""
         keys = {choice.key for choice in layout}
         inside = np.array([choice.key in keys for choice in self.choices])
         first, second, together = self.pairs
-        pairs = together[inside[first] & inside[second]].sum()
-        return np.array([self.mean_kl[inside].sum(), pairs, self.lost[inside].sum()])
+        pairs = np.where(inside[first] & inside[second], together, 0.0)
+        return np.array([self.mean_kl[inside].sum(), pairs.sum(), *pairs])
+
+    def sum_lost(self, layout: Layout) -> float:
+        keys = {choice.key for choice in layout}
+        rows = [row for row, choice in enumerate(self.choices) if choice.key in keys]
+        return float(self.lost[rows].sum())
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
@@ -123,31 +129,6 @@ class LayoutPrediction:
     recall_high: float
 
 
-@dataclass(frozen=True)
-class SetLaw:
-    """KL of a set = scale x the sum of its changes + correlation x the sum of its pairs; log of the
-    recall that is left = slope x the sum of theirs. kl_error: standard deviation of the logarithm
-    of the KL, of sets that the law has not seen; recall_error: of the share of recall."""
-
-    scale: float = 1.0
-    correlation: float = 0.0
-    kl_error: float = 0.0
-    slope: float = 1.0
-    recall_error: float = 0.0
-    sets: int = 0
-
-    def predict(self, scores: SingleScores, layout: Layout) -> LayoutPrediction:
-        alone, pairs, lost = scores.sums(layout)
-        kl = max(self.scale * alone + self.correlation * pairs, LEAST_KL)
-        wide = t.ppf((1 + CONFIDENCE) / 2, max(self.sets - 2, 1))
-        factor = float(np.exp(wide * self.kl_error))
-        recall = float(np.exp(-self.slope * lost))
-        low, high = recall - wide * self.recall_error, recall + wide * self.recall_error
-        return LayoutPrediction(
-            kl, kl / factor, kl * factor, recall, max(float(low), 0.0), min(float(high), 1.0)
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class SampledSet:
     """A set that was chosen by some of the documents. chosen_by [N]: which, bool."""
@@ -156,34 +137,99 @@ class SampledSet:
     chosen_by: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class SetLaw:
+    """KL of a set = weights x its `features`; log of the recall that is left = slope x the sum of
+    `lost`. Relative errors count, so that the features of the S sets that were measured stand over
+    their KL.
+
+    seen [S, 2 + Q]; variances [2 + Q]: of the weights before anything is seen; inverse [S, S]: of
+    the covariance of what is seen; noise: standard deviation of what pairs do not explain;
+    document_error: of the logarithm, by another draw of documents; set_error: root mean square of
+    the errors on sets, each left out in turn.
+    """
+
+    seen: np.ndarray
+    variances: np.ndarray
+    inverse: np.ndarray
+    noise: float
+    document_error: float = 0.0
+    set_error: float = 0.0
+    slope: float = 1.0
+    recall_error: float = 0.0
+
+    @functools.cached_property
+    def weights(self) -> np.ndarray:
+        """[2 + Q]"""
+        weights = self.variances * (self.seen.T @ self.inverse @ (1 - self.seen[:, 0]))
+        weights[0] += 1  # before anything is seen, changes add up
+        return weights
+
+    def predict(self, scores: SingleScores, layout: Layout) -> LayoutPrediction:
+        features = scores.features(layout)
+        kl = max(float(self.weights @ features), LEAST_KL)
+        with_seen = self.seen @ (self.variances * features)
+        variance = features @ (self.variances * features) - with_seen @ self.inverse @ with_seen
+        error = np.sqrt(max(variance, 0.0) / kl**2 + self.noise**2 + self.document_error**2)
+        factor = float(np.exp(INTERVAL_90 * error))
+        recall = float(np.exp(-self.slope * scores.sum_lost(layout)))
+        wide = INTERVAL_90 * self.recall_error
+        return LayoutPrediction(
+            kl, kl / factor, kl * factor, recall, max(recall - wide, 0.0), min(recall + wide, 1.0)
+        )
+
+    def summary(self) -> dict[str, float]:
+        return {
+            "alone": float(self.weights[0]),
+            "neighbours": float(self.weights[1]),
+            "pairs_sd": float(np.sqrt(self.variances[-1])),
+            "set_error": self.set_error,
+            "document_error": self.document_error,
+            "slope": self.slope,
+            "recall_error": self.recall_error,
+            "sets": len(self.seen),
+        }
+
+
 def fit_law(
     scores: SingleScores, sets: Sequence[SampledSet], measured: Sequence[LayoutScore]
 ) -> SetLaw:
-    """The law of sets, from their KL on the documents that they were not chosen by."""
-    sums = np.array([scores.at(entry.chosen_by).sums(entry.layout) for entry in sets])
-    on_others = [
-        np.array(score.kl)[~entry.chosen_by].mean()
+    """The law of sets that were measured on the documents of the single changes; without sets, that
+    a set costs the sum of its changes. How much pairs differ, and how much they leave unexplained,
+    is what makes the sets that were seen the likeliest."""
+    kl = np.array([max(float(np.mean(score.kl)), LEAST_KL) for score in measured])
+    rows = [scores.features(entry.layout) for entry in sets]
+    seen = np.array(rows).reshape(len(sets), 2 + len(scores.pairs[0])) / kl[:, None]
+    unexplained = 1 - seen[:, 0]
+    best, law = -np.inf, SetLaw(seen, np.ones(0), np.ones((0, 0)), 0.0)
+    for pairs_sd, noise in itertools.product(PAIRS_SD, NOISE):
+        variances = np.array([WEIGHTS_SD, WEIGHTS_SD, *[pairs_sd] * (seen.shape[1] - 2)]) ** 2
+        covariance = (seen * variances) @ seen.T + noise**2 * np.eye(len(sets))
+        inverse = np.linalg.inv(covariance)
+        likelihood = -unexplained @ inverse @ unexplained - np.linalg.slogdet(covariance)[1]
+        if likelihood > best:
+            best = likelihood
+            left_out = inverse @ unexplained / np.diag(inverse)
+            error = float(np.sqrt(np.mean(left_out**2))) if sets else 0.0
+            law = SetLaw(seen, variances, inverse, noise, set_error=error)
+    if not sets:
+        return law
+    # between halves of the documents a logarithm differs with twice the variance of another draw
+    between = [
+        np.log(
+            max(np.array(score.kl)[~entry.chosen_by].mean(), LEAST_KL)
+            / max(np.array(score.kl)[entry.chosen_by].mean(), LEAST_KL)
+        )
         for entry, score in zip(sets, measured, strict=True)
     ]
-    kl = np.maximum(on_others, LEAST_KL)
-    features = sums[:, :2] / kl[:, None]  # relative errors count
-    scale, correlation = np.linalg.lstsq(features, np.ones(len(kl)), rcond=None)[0]
-    if correlation <= 0 or scale <= 0 or len(sets) < LEAST_SETS:
-        features[:, 1] = 0.0
-        scale, correlation = np.linalg.lstsq(features, np.ones(len(kl)), rcond=None)[0]
-    leverage = np.einsum("nk,kn->n", features, np.linalg.pinv(features))
-    unseen = 1 - np.minimum(leverage, MOST_LEVERAGE)
-    errors = np.log(np.maximum(features @ [scale, correlation], 0.01)) / unseen
     found = np.array([log_lost(np.array(score.recalled)) for score in measured])
-    lost = sums[:, 2]
+    lost = np.array([scores.sum_lost(entry.layout) for entry in sets])
     slope = float(lost @ found / (lost @ lost)) if lost.any() else 1.0
-    return SetLaw(
-        scale=float(scale),
-        correlation=float(correlation),
-        kl_error=max(float(np.sqrt(np.mean(errors**2))), 0.0 if len(sets) >= LEAST_SETS else 0.5),
+    return replace(
+        law,
+        document_error=float(np.sqrt(np.mean(np.square(between)) / 2)),
         slope=slope,
         recall_error=float(np.sqrt(np.mean((np.exp(-found) - np.exp(-slope * lost)) ** 2))),
-        sets=len(sets),
     )
 
 
@@ -231,9 +277,12 @@ def choose(scores: SingleScores, law: SetLaw, save_ms: float, floor: float) -> L
     None where there is none. Exact, by an integer program: a variable for each change and for each
     pair of changes."""
     choices, (first, second, together) = scores.choices, scores.pairs
-    singles, pairs = len(choices), len(first) if law.correlation else 0
     layers = np.unique([choice.layer for choice in choices], return_inverse=True)[1]
-    cost = np.concatenate([law.scale * scores.mean_kl, law.correlation * together[:pairs]])
+    # no pair is taken to cost less than both of its changes alone
+    of_pairs = np.maximum(law.weights[1] + law.weights[2:], 0.0) * together
+    first, second, of_pairs = first[of_pairs > 0], second[of_pairs > 0], of_pairs[of_pairs > 0]
+    singles, pairs = len(choices), len(of_pairs)
+    cost = np.concatenate([max(law.weights[0], LEAST_WEIGHT) * scores.mean_kl, of_pairs])
     one_of_a_layer = sparse.csr_array((np.ones(singles), (layers, np.arange(singles))))
     one_of_a_layer.resize(layers.max() + 1, singles + pairs)
     saved = np.zeros(singles + pairs)
