@@ -6,6 +6,7 @@ import importlib
 import multiprocessing
 import os
 import random
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -204,6 +205,21 @@ def run_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def run(run_folder):
     return RecordedRun.load(run_folder)
+
+
+@pytest.fixture
+def refused(capsys):
+    """The error line of a command that the user got wrong, which prints nothing else."""
+    from flashnas.cli.main import main
+
+    def line(words):
+        capsys.readouterr()
+        assert main(shlex.split(words) if isinstance(words, str) else words) == 2
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1), err
+        return err
+
+    return line
 
 
 @pytest.fixture

@@ -1,12 +1,16 @@
-"""Run by test_backends with TRITON_INTERPRET=1: our adapters around fla's own kernels, on CPU
-tensors.
+"""Run by test_compiled_for_gpus with TRITON_INTERPRET=1: our layers and adapters around fla's own
+kernels, and mamba-ssm's state update, if its unpacked sources are named. On CPU tensors.
 """
 
+import contextlib
 import dataclasses
 import sys
+from functools import partial
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from compile_kernels import use_sources
 from triton.runtime.autotuner import Autotuner
 
 from flashnas.architecture import parse_operators
@@ -16,52 +20,8 @@ from flashnas.operators.recurrences.chunks import token_by_token
 from flashnas.operators.recurrences.delta_rule import delta_rule_step
 from flashnas.testing.operator import make_inputs, make_layer
 
-TOKENS, BATCH, HEADS, KEY, VALUE = (
-    3,
-    2,
-    2,
-    16,
-    12,
-)  # the interpreter takes its time over each program
-
-
-def largest_difference(got, expected):
-    return ((got.double() - expected).abs().max() / expected.abs().max()).item()
-
-
-def main():
-    for name in ("fla.layers", "fla.models"):  # which import transformers; fla goes on without
-        sys.modules[name] = None  # type: ignore[assignment]
-    Autotuner._bench = lambda *_, **__: [0.0, 0.0, 0.0]  # type: ignore[method-assign]  # no device: the first will do
-    torch.manual_seed(0)
-    q, k = (F.normalize(torch.randn(BATCH, TOKENS, HEADS, KEY), dim=-1) for _ in range(2))
-    v, state = torch.randn(BATCH, TOKENS, HEADS, VALUE), torch.randn(BATCH, HEADS, KEY, VALUE)
-    beta, g = torch.rand(BATCH, TOKENS, HEADS), -torch.rand(BATCH, TOKENS, HEADS)
-    for kind, decay in (("delta_rule", None), ("gated_delta_rule", g)):
-        step = LIBRARIES["fla"].kernels[kind](torch.float32)[1]
-        leaves = [x.clone().requires_grad_(decay is None) for x in (q, k, v, beta, state)]
-        exact = [x.detach().double().requires_grad_(decay is None) for x in leaves]
-        expected_o, expected = token_by_token(
-            delta_rule_step, *exact[:4], None if decay is None else decay.double(), exact[4]
-        )
-        final, outputs = leaves[4], []
-        for t in range(TOKENS):
-            o, final = step(
-                *(x[:, t] for x in leaves[:4]), None if decay is None else decay[:, t], final
-            )
-            outputs.append(o)
-        o = torch.stack(outputs, 1)
-        errors = [largest_difference(o, expected_o), largest_difference(final, expected)]
-        if decay is None:  # the gated kernel has no backward pass
-            weight, state_weight = torch.randn_like(expected_o), torch.randn_like(expected)
-            got = torch.autograd.grad((o * weight).sum() + (final * state_weight).sum(), leaves)
-            wanted = torch.autograd.grad(
-                (expected_o * weight).sum() + (expected * state_weight).sum(), exact
-            )
-            errors += [largest_difference(a, b) for a, b in zip(got, wanted, strict=True)]
-        assert max(errors) < 1e-5, (kind, errors)
-        print(kind)
-    rwkv7()
+STEPS = 3  # the interpreter takes its time over each program
+CHUNKS = {"gd": 64 + 6, "r7": 2 * 16 + 6}  # tokens of whole chunks and a part of one
 
 
 class Index(int):
@@ -69,47 +29,89 @@ class Index(int):
         return self
 
 
-def rwkv7():
-    """The layer by fla's recurrence: parallel form with gradients, and steps."""
-    from fla.ops.generalized_delta_rule.dplr import (
-        chunk_A_bwd,
-        chunk_A_fwd,
-        chunk_h_bwd,
-        chunk_h_fwd,
-    )
+def prepare():
+    """What the interpreter lacks: a clock for the autotuner, tl.gather by fla's name for it, and
+    indices of loops that are tensors of Triton, which can be converted.
+    """
+    for name in ("fla.layers", "fla.models"):  # which import transformers; fla goes on without
+        sys.modules[name] = None  # type: ignore[assignment]
+    Autotuner._bench = lambda *_, **__: [0.0] * 3  # type: ignore[method-assign]  # the first will do
+    from fla.ops.common import chunk_delta_h
+    from fla.ops.generalized_delta_rule import dplr
 
-    for module in (
-        chunk_A_fwd,
-        chunk_A_bwd,
-    ):  # the interpreter knows tl.gather, and not fla's name for it
+    for module in (dplr.chunk_A_fwd, dplr.chunk_A_bwd):
         module.IS_GATHER_SUPPORTED = False
-    # an index of a loop is a tensor of Triton, which can be converted
-    for module in (chunk_h_fwd, chunk_h_bwd):
+    for module in (chunk_delta_h, dplr.chunk_h_fwd, dplr.chunk_h_bwd):
         module.range = lambda *ends: map(Index, range(*ends))
-    LIBRARIES["fla"] = dataclasses.replace(LIBRARIES["fla"], devices=("cpu",))
-    layer = make_layer(parse_operators("r7(head_dim=16)")[0], 32, torch.float32)
-    choose_backend(layer, "fla")
-    inputs = make_inputs(2 * 16 + 6, 32)[:1].float()
+    torch.manual_seed(0)
+
+
+def largest_difference(got, expected):
+    return ((got.double() - expected).abs().max() / expected.abs().max()).item()
+
+
+def check(what, got, expected, tolerance):
+    errors = [largest_difference(a, b) for a, b in zip(got, expected, strict=True)]
+    assert max(errors) < tolerance, (what, errors)
+    print(what)
+
+
+def layer_by(library, text):
+    """From a state: the parallel form with all gradients, where CHUNKS has the operator, and
+    steps.
+    """
+    LIBRARIES[library] = dataclasses.replace(LIBRARIES[library], devices=("cpu",))
+    kind = text.partition("(")[0]
+    layer = make_layer(parse_operators(text)[0], 32, torch.float32)
+    choose_backend(layer, library)
+    x_BTD = make_inputs(CHUNKS.get(kind, STEPS), 32)[:1].float()
     state = RecurrentState(*(torch.randn_like(part) for part in layer.init_state(1, torch.float32)))
-    x = inputs.clone().requires_grad_()
-    leaves, weight, found = [x, *layer.parameters()], torch.randn_like(x), []
-    for form in (layer.forward, layer.reference):
-        y, after = form(x, state)
-        loss = (y * weight).sum() + after.matrix_BHKV.square().sum()
-        found.append((y, after.matrix_BHKV, *torch.autograd.grad(loss, leaves)))
-    errors = [largest_difference(a, b) for a, b in zip(*found, strict=True)]
-    assert max(errors) < 1e-5, ("rwkv7", errors)
-    print("rwkv7")
-    expected, _ = layer.reference(inputs[:, :TOKENS], state)
+    if kind in CHUNKS:
+        x, found = x_BTD.clone().requires_grad_(), []
+        weight_BTD = torch.randn_like(x)
+        for form in (layer.forward, layer.reference):
+            y, after = form(x, state)
+            loss = (y * weight_BTD).sum() + after.matrix_BHKV.square().sum()
+            gradients = torch.autograd.grad(loss, [x, *layer.parameters()])
+            found.append((y, after.matrix_BHKV, *gradients))
+        check(kind, *found, 1e-4)
+    expected_BTD, expected = layer.reference(x_BTD[:, :STEPS], state)
     outputs = []
     with torch.no_grad():
-        for t in range(TOKENS):
-            y, state = layer.step(inputs[:, t], state)
-            outputs.append(y)
-    error = largest_difference(torch.stack(outputs, 1), expected)
-    assert error < 1e-5, ("rwkv7 steps", error)
-    print("rwkv7 steps")
+        for t in range(STEPS):
+            y_BD, state = layer.step(x_BTD[:, t], state)
+            outputs.append(y_BD)
+    got = torch.stack(outputs, 1), state.matrix_BHKV
+    check(f"{kind} steps", got, (expected_BTD, expected.matrix_BHKV), 1e-5)
+
+
+def delta_rule():
+    """With all gradients. chunk_delta_rule refuses float32; float16 has 3 digits, and the
+    interpreter gets tl.dot wrong in bfloat16.
+    """
+    shape = 1, 70, 2, 16
+    q, k = (F.normalize(torch.randn(shape), dim=-1) for _ in range(2))
+    parts = [q, k, torch.randn(shape), torch.rand(shape[:3])]
+    parts = [part.half().float() for part in parts] + [torch.randn(1, 2, 16, 16)]
+    weight = torch.randn(shape)
+
+    def results(rule, dtype):
+        leaves = [part.to(dtype).requires_grad_() for part in parts]
+        o, final = rule(*leaves[:4], None, leaves[4])
+        loss = (o * weight).sum() + final.square().sum()
+        return [o, final, *torch.autograd.grad(loss, leaves)]
+
+    forward = LIBRARIES["fla"].kernels["delta_rule"](torch.float16)[0]
+    reference = partial(token_by_token, delta_rule_step)
+    check("d", results(forward, torch.float32), results(reference, torch.float64), 2e-2)
 
 
 if __name__ == "__main__":
-    main()
+    prepare()
+    delta_rule()
+    for operator in ("d(head_dim=16)", "gd(head_dim=16)", "r7(head_dim=16)"):
+        layer_by("fla", operator)
+    if len(sys.argv) > 1:
+        use_sources(Path(sys.argv[1]))
+        torch.cuda.device = lambda _: contextlib.nullcontext()  # type: ignore[assignment,misc]
+        layer_by("mamba-ssm", "m2(head_dim=16,state=16)")
