@@ -21,42 +21,38 @@ ARCH = "32(vocab=300): a(head_dim=16) f"
 # the words of options without which a command ends before it reads the others
 NEEDED = {
     "search": {
-        "space": ["--space", "tiny"],
-        "table": ["--table", "h100_sxm"],
-        "workload": ["--workload", "chat"],
-        "trials": ["--trials", "1"],
-        "workers": ["--workers", "1"],
-        "data": ["--data", "TEXTS"],
-        "recipe": ["--recipe", "RECIPE"],
+        "space": "--space tiny",
+        "table": "--table h100_sxm",
+        "workload": "--workload chat",
+        "trials": "--trials 1",
+        "workers": "--workers 1",
+        "data": "--data TEXTS",
+        "recipe": "--recipe RECIPE",
     },
-    "estimate": {"arch": [ARCH]},
-    "train": {"arch": [ARCH]},
-    "profile": {"space": ["--space", "tiny"], "seconds": ["--seconds", "0.01"]},
-    "validate": {
-        "table": ["--table", "h100_sxm"],
-        "space": ["--space", "tiny"],
-        "count": ["-n", "1"],
-    },
+    "estimate": {"arch": f"'{ARCH}'"},
+    "train": {"arch": f"'{ARCH}'"},
+    "profile": {"space": "--space tiny", "seconds": "--seconds 0.01"},
+    "validate": {"table": "--table h100_sxm", "space": "--space tiny", "count": "-n 1"},
     "export": {
-        "source": [ARCH],
-        "to": ["--to", "hf"],
-        "init_seed": ["--init-seed", "0"],
-        "out": ["--out", "exported"],
+        "source": f"'{ARCH}'",
+        "to": "--to hf",
+        "init_seed": "--init-seed 0",
+        "out": "--out exported",
     },
-    "eval": {"model": ["nothing"], "text": ["--text", "nothing"]},
-    "report": {"run": ["nothing"]},
-    "pareto": {"runs": ["nothing"]},
-    "table info": {"table": ["h100_sxm"]},
-    "table merge": {"first": ["h100_sxm"], "second": ["h100_sxm"], "out": ["--out", "merged"]},
+    "eval": {"model": "nothing", "text": "--text nothing"},
+    "report": {"run": "nothing"},
+    "pareto": {"runs": "nothing"},
+    "table info": {"table": "h100_sxm"},
+    "table merge": {"first": "h100_sxm", "second": "h100_sxm", "out": "--out merged"},
     "table import": {
-        "source": ["aiconfigurator"],
-        "system": ["h100_sxm"],
-        "path": ["--path", "nothing"],
-        "out": ["--out", "imported"],
+        "source": "aiconfigurator",
+        "system": "h100_sxm",
+        "path": "--path nothing",
+        "out": "--out imported",
     },
-    "bench info": {"bench": ["nothing"]},
-    "new": {"kind": ["operator"], "name": ["mine"]},
-    "doctor": {"test": ["--no-test"]},
+    "bench info": {"bench": "nothing"},
+    "new": {"kind": "operator", "name": "mine"},
+    "doctor": {"test": "--no-test"},
 }
 
 
@@ -159,7 +155,7 @@ def test_no_key_of_a_config_connects_or_writes_outside(
             own.get(word, word)
             for option, words in NEEDED.get(name, {}).items()
             if option != setting.name
-            for word in words
+            for word in shlex.split(words)
         ]
         for value in watch.values:
             config = {
@@ -212,12 +208,12 @@ def test_what_writes_beside_its_input_takes_that_from_the_command_line_alone():
         (["eval", "nothing"], ["text: hf:mine/text"], "c.yaml:1: eval.text"),
     ],
 )
-def test_what_connects_is_refused_in_one_line(words, lines, said, watch, tmp_path, capsys):
+def test_what_connects_is_refused_in_one_line(words, lines, said, watch, tmp_path, refused):
     config = tmp_path / "c.yaml"
     config.write_text("\n".join(lines).replace("PORT", str(watch.port)) + "\n")
-    assert main([*words, "--config", str(config)]) == 2
+    line = refused([*words, "--config", str(config)])
     watch.check(words)
-    assert capsys.readouterr().err == (
+    assert line == (
         f"flashnas {words[0]}: {tmp_path}/{said} connects to another machine, which no file may"
         " ask for; give it as a flag or a keyword\n"
     )
@@ -316,13 +312,11 @@ def test_no_run_folder_connects_or_writes_outside(words, hostile_run, watch, cap
             "search.executor_options.address connects to another machine",
         ),
         ({"storage": "sqlite:///OUTSIDE/precious.db"}, "search has no key 'storage'"),
-        ({"storage": "postgresql://127.0.0.1:PORT/a"}, "search has no key 'storage'"),
         ({"out": "OUTSIDE/new"}, "search has no key 'out'"),
-        ({"tracker": ["mlflow"]}, "search has no key 'tracker'"),
     ],
 )
 def test_a_continued_run_takes_no_address_from_its_folder(
-    options, said, hostile_run, watch, capsys
+    options, said, hostile_run, watch, refused
 ):
     text = (
         yaml.safe_dump(options)
@@ -331,26 +325,24 @@ def test_a_continued_run_takes_no_address_from_its_folder(
     )
     run = hostile_run(**yaml.safe_load(text))
     for more in ([], ["--dry-run"], ["--trials", "2"]):
-        assert main([*shlex.split(f"search --resume {run}"), *more]) == 2
-        line = capsys.readouterr().err
+        line = refused([*shlex.split(f"search --resume {run}"), *more])
         assert line.startswith(f"flashnas search: {run}/run.yaml:")
         assert said in line
-        assert line.count("\n") == 1
         watch.check(options)
     with pytest.raises(ConfigError, match=said):
         SearchOptions.build(resume=str(run))
 
 
 def test_neither_a_config_nor_a_run_folder_completes_the_other(
-    hostile_run, watch, tmp_path, capsys
+    hostile_run, watch, tmp_path, refused
 ):
     """The address in the one, and the executor that takes it in the other."""
     run = hostile_run(executor="ray")
     config = written(
         tmp_path / "c.yaml", {"executor_options": {"address": f"127.0.0.1:{watch.port}"}}
     )
-    assert main([*shlex.split(f"search --resume {run} --config"), config]) == 2
-    assert "c.yaml:2: search.executor_options" in capsys.readouterr().err
+    line = refused([*shlex.split(f"search --resume {run} --config"), config])
+    assert "c.yaml:2: search.executor_options" in line
     watch.check(config)
 
 

@@ -1,7 +1,6 @@
 """Bad input of what reads a finished run: `search --resume`, `pareto` and `report`."""
 
 from bad_input.words import (
-    GARBAGE,
     PRECIOUS,
     again,
     as_file,
@@ -9,11 +8,9 @@ from bad_input.words import (
     case,
     copied,
     cut_half,
-    cut_middle_line,
     edited,
     folder,
     removed,
-    replaced,
     search,
     without,
     write,
@@ -21,20 +18,24 @@ from bad_input.words import (
 
 # -- a run, continued ------------------------------------------------------------------------------
 
-JOURNAL = "run/study.journal"
-for name, builders, *expect in (
-    ("journal-garbage-with-line-end", [write(JOURNAL, GARBAGE + b"\n")], "study.journal"),
-    ("journal-cut-line", [cut_middle_line(JOURNAL)], "study.journal"),
-    ("journal-number", [write(JOURNAL, "5\n")], "study.journal"),
-    ("journal-outcome-renamed", [replaced(JOURNAL, '"outcome"', '"outcom"')], "study.journal"),
-    ("question-list", [edited("run/run.yaml", ["question"], [1])], "run.yaml", "question"),
-    ("without-yaml", [removed("run/run.yaml")], "run.yaml"),
-    ("yaml-folder", [as_folder("run/run.yaml")], "run.yaml"),
-    ("pareto-file", [as_file("run/pareto")], "pareto"),
-    ("lock-folder", [as_folder("run/.lock")], ".lock"),
+for name, builder, *expect in (
+    ("journal-cut", cut_half("run/study.journal"), "study.journal"),
+    ("without-yaml", removed("run/run.yaml"), "run.yaml"),
+    ("yaml-folder", as_folder("run/run.yaml"), "run.yaml"),
+    ("pareto-file", as_file("run/pareto"), "pareto"),
+    ("lock-folder", as_folder("run/.lock"), ".lock"),
 ):
-    case(f"search-resume-{name}", again(), *expect, files=[copied("run"), *builders])
-case("search-resume-other-seed", again("--seed", "3"), "question.seed", "3", files=[copied("run")])
+    case(f"search-resume-{name}", again(), *expect, files=[copied("run"), builder])
+case("search-start-from-missing", search("--start-from", "nowhere"), "nowhere")
+for flag, value, words in (
+    ("--tokens", "1024", "recipe.tokens is 256 in the run and 1024 in this search"),
+    ("--seed", "3", "seed is 0 in the run and 3 in this search"),
+):
+    case(
+        f"search-start-from-other{flag}",
+        search("--start-from", "{run}", flag, value),
+        f"{{run}}: a search cannot start from its networks: {words}",
+    )
 
 # -- pareto ----------------------------------------------------------------------------------------
 
@@ -49,26 +50,11 @@ case(
     files=[copied("run"), without("run/run.yaml", "question")],
 )
 case(
-    "pareto-other-seed",
-    ["pareto", "{run}", "{tmp}/run"],
-    "{tmp}/run",
-    "do not compare",
-    "seed",
-    files=[copied("run"), edited("run/run.yaml", ["question", "seed"], 77)],
-)
-case(
     "pareto-damaged-recipe",
     ["pareto", "{tmp}/run"],
     "{tmp}/run",
     "recipe",
     files=[copied("run"), edited("run/run.yaml", ["question", "recipe"], {"mine": 1})],
-)
-case("pareto-table", ["pareto", "{run}", "--table", "h100"], "h100", "h100_sxm")
-case(
-    "pareto-budget-unmet",
-    ["pareto", "{run}", "--budget-ms", "0.000001"],
-    "no network of the runs",
-    "nearest",
 )
 case(
     "pareto-budget-twice",
@@ -91,57 +77,29 @@ case(
     "not empty",
     files=[folder("out", PRECIOUS)],
 )
-case("search-start-from-missing", search("--start-from", "nowhere"), "nowhere")
-case(
-    "search-start-from-other-tokens",
-    search("--start-from", "{run}", "--tokens", "2048"),
-    "{run}",
-    "cannot start from its networks",
-    "recipe.tokens",
-)
 
-# -- report ----------------------------------------------------------------------------------------
+# -- report and evidence ---------------------------------------------------------------------------
 
-TRIALS = "run/trials.parquet"
-for name, builders, *expect in (
-    ("missed", [edited("run/pareto/01.yaml", ["missed"], 5)], "01.yaml", "missed"),
-    (
-        "hidden",
-        [edited("run/pareto/01.yaml", ["architecture", "hidden"], "x")],
-        "01.yaml",
-        "hidden",
-    ),
-    ("trials-cut", [cut_half(TRIALS)], "trials.parquet"),
-    ("without-trials", [removed(TRIALS)], "trials.parquet"),
-):
-    case(f"report-{name}", ["report", "{tmp}/run"], *expect, files=[copied("run"), *builders])
 case("report-missing", ["report", "nowhere"], "nowhere")
-for name, words, spelling in (
-    ("report", ["report", ""], "RUN"),
-    ("evidence", ["evidence", "a f", "--evidence="], "--evidence"),
-    ("merge", ["table", "merge", "", "{table}", "--out", "{tmp}/out"], "FIRST"),
-    ("search", search("--recipe", ""), "--recipe"),
-):
-    case(f"{name}-empty", words, f"{spelling}", "must not be empty; got ''")
 case("runs-missing", ["runs", "nowhere"], "nowhere")
 case(
-    "report-foreign", ["report", "{tmp}/full"], "full", "run.yaml", files=[folder("full", PRECIOUS)]
+    "report-damaged",
+    ["report", "{tmp}/run"],
+    "01.yaml",
+    "missed",
+    files=[copied("run"), edited("run/pareto/01.yaml", ["missed"], 5)],
 )
-PUBLISHED = "group,source,operators,params,metric,value\ng,s,12x(a f),350M,val_loss,2.5\n"
-for name, line, *expect in (
-    ("params-of-no-width", "g,s,12x(d f),1M,val_loss,2.4", "t.csv:3", "params", "1,000,000"),
-    ("group-of-one", "h,s,12x(d f),350M,val_loss,2.4", "t.csv:2|t.csv:3", "at least 2", "1"),
-):
-    for command in (["evidence"], ["estimate", "1024: 12x(a f)"]):
-        case(
-            f"{command[0]}-own-{name}",
-            [*command, "--evidence", "t.csv"],
-            *expect,
-            files=[write("t.csv", PUBLISHED + line + "\n")],
+case(
+    "evidence-left-out-of-no-width",
+    ["evidence", "--left-out", "t.csv"],
+    "t.csv:3",
+    "params",
+    "1,000,000",
+    files=[
+        write(
+            "t.csv",
+            "group,source,operators,params,metric,value\n"
+            "g,s,12x(a f),350M,val_loss,2.5\ng,s,12x(d f),1M,val_loss,2.4\n",
         )
-    case(
-        f"evidence-left-out-{name}",
-        ["evidence", "--left-out", "t.csv"],
-        *expect,
-        files=[write("t.csv", PUBLISHED + line + "\n")],
-    )
+    ],
+)
