@@ -20,16 +20,6 @@ def rows():
     return make_problem("rows", 0)
 
 
-def test_each_row_is_found_again_by_its_parameters(rows):
-    space, rng = rows.space, np.random.default_rng(0)
-    distributions = space.distributions()
-    for row in space.enumerate():
-        params = space.encode(row)
-        assert set(params) == set(distributions)
-        assert space.decode(params) == row
-        assert space.mutate(row, rng) != row
-
-
 def test_a_paused_training_costs_what_is_left_of_it(rows):
     meter = Meter(rows, 0, 2)
     first, second, third = list(rows.space.enumerate())[:3]

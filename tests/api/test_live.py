@@ -6,6 +6,7 @@ import os
 import re
 
 import pytest
+from notes import Notes
 
 import flashnas as fn
 from flashnas.api.calling import Quiet
@@ -23,10 +24,7 @@ def test_a_search_shows_itself_while_it_runs(pages, tmp_path, monkeypatch):
     monkeypatch.setattr(
         record, "QUICK_S", 60
     )  # no update is left out because one before took milliseconds
-    page, seen, snapshots = tmp_path / "run" / "report.html", [], []
-
-    class Progress:
-        note, update = print, lambda self, snapshot: snapshots.append(snapshot)
+    page, seen, progress = tmp_path / "run" / "report.html", [], Notes()
 
     def evaluator(network):
         seen.append(
@@ -49,26 +47,21 @@ def test_a_search_shows_itself_while_it_runs(pages, tmp_path, monkeypatch):
         evaluator=evaluator,
         workers=1,
         measure=False,
-        progress=Progress(),
+        progress=progress,
         out=tmp_path / "run",
     )
     assert seen[0] == []
     assert seen[-1] == [RELOADS, "<title>flashnas · run</title>"]
     assert RELOADS not in page.read_text()
-    assert snapshots[-1].done == len(run.trials) == 4
-    assert [snapshot.done for snapshot in snapshots] == sorted(
-        snapshot.done for snapshot in snapshots
-    )
+    assert progress.last.done == len(run.trials) == 4
+    done = [snapshot.done for snapshot in progress.snapshots]
+    assert done == sorted(done)
 
 
 def test_a_page_that_cannot_be_written_ends_no_search(tmp_path, monkeypatch):
-    lines = []
-
-    class Progress:
-        note, update = lines.append, lambda self, snapshot: None
-
+    progress = Notes()
     monkeypatch.setattr(report_page, "PAGE_EVERY_S", 0)
-    shown = LivePage(Progress(), tmp_path)
+    shown = LivePage(progress, tmp_path)
     (tmp_path / "trials.parquet").write_text("damaged")
     for done in (1, 2):
         shown.update(
@@ -83,8 +76,8 @@ def test_a_page_that_cannot_be_written_ends_no_search(tmp_path, monkeypatch):
                 remaining_s=None,
             )
         )
-    assert len(lines) == 1
-    assert lines[0].startswith("report.html is not kept up to date: RunError: ")
+    (line,) = progress.lines
+    assert line.startswith("report.html is not kept up to date: RunError: ")
 
 
 def test_the_page_follows_a_run_also_after_the_clock_was_set_back(build_run, monkeypatch):
@@ -104,22 +97,3 @@ def test_only_the_page_of_an_unfinished_run_loads_itself_again(build_run, finish
         build_run(8, finalists=finished, config={} if finished else {"finished": None})
     )
     assert (RELOADS in render_html(run)) is not finished
-
-
-@pytest.mark.slow  # six seconds, most of them to import and compile what trains
-def test_a_training_tells_its_steps(tmp_path, small_corpus, quick_recipe):
-    steps = []
-
-    class Progress:
-        note, update = print, lambda self, step, of_steps: steps.append((step, of_steps))
-
-    found = fn.train(
-        "32(vocab=300): d(head_dim=16) f",
-        recipe=str(quick_recipe),
-        data=str(small_corpus),
-        tokens=512,
-        progress=Progress(),
-        out=tmp_path / "training",
-    )
-    assert [(step.number, of_steps) for step, of_steps in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert steps[-1][0].validation == pytest.approx(found.loss)

@@ -1,7 +1,5 @@
 """A run is continued by its folder alone: run.yaml holds the options of the search."""
 
-import shlex
-
 import pytest
 from fake_plugins import write_plugin
 from one_line import one_line
@@ -78,7 +76,7 @@ def test_what_does_not_continue_the_run_is_one_line(run, more, words):
 
 
 def test_a_wrong_option_in_run_yaml_and_options_that_are_missing_have_their_line(
-    run, tmp_path, capsys
+    run, tmp_path, refused
 ):
     text = (run.path / "run.yaml").read_text()
     old, options, rest = text.partition("\noptions:")
@@ -88,16 +86,14 @@ def test_a_wrong_option_in_run_yaml_and_options_that_are_missing_have_their_line
         ("options must be a mapping; got None", old),
     ):
         (tmp_path / "run.yaml").write_text(content)
-        assert main(shlex.split(f"search --resume {tmp_path}")) == 2
-        said = capsys.readouterr().err
+        said = refused(f"search --resume {tmp_path}")
         assert words in said
         assert said.startswith(f"flashnas search: {tmp_path / 'run.yaml'}:")
 
 
-def test_resume_without_a_run_begins_nothing(tmp_path, monkeypatch, capsys):
+def test_resume_without_a_run_begins_nothing(tmp_path, monkeypatch, refused):
     monkeypatch.chdir(tmp_path)
-    assert main(shlex.split("search --space tiny --resume")) == 2
-    assert "--resume needs the folder of the run" in capsys.readouterr().err
+    assert "--resume needs the folder of the run" in refused("search --space tiny --resume")
     assert not list(tmp_path.iterdir())
 
 
@@ -169,9 +165,8 @@ def test_a_run_names_the_package_that_it_needs_and_that_is_not_here(
     assert (rule in capsys.readouterr().out) is not readable
 
 
-def test_a_run_of_an_evaluator_says_how_it_is_continued(run, capsys):
-    assert main(shlex.split(f"search --resume {run.path}")) == 2
-    assert capsys.readouterr().err == (
+def test_a_run_of_an_evaluator_says_how_it_is_continued(run, refused):
+    assert refused(f"search --resume {run.path}") == (
         f"flashnas search: {run.path}: its networks were scored by 'test_search_resume:size', which"
         " is a function and"
         f" not an option; continue in Python: flashnas.search(resume={str(run.path)!r},"

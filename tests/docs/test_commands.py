@@ -8,7 +8,7 @@ import shlex
 import tomllib
 
 import pytest
-from documents import FENCED, ROOT, TEXTS, shell_lines, spans, words_of
+from documents import ROOT, TEXTS, shell_lines, spans, words_of
 
 from flashnas.base.errors import FlashnasError
 from flashnas.cli.command import COMMANDS
@@ -128,19 +128,6 @@ def test_every_command_in_the_documents_is_one(monkeypatch):
         if (problem := refused(words, True) if program == "flashnas" else CHECKS[program](words))
     }
     assert not wrong, "\n".join(sorted(wrong))
-
-
-def test_no_command_has_lost_its_indentation():
-    """A block whose first line is not indented becomes a sentence."""
-    start = re.compile(
-        rf"(?m)^(?:flashnas (?:{'|'.join(COMMANDS)})|python|pip|make|pytest) [\w./'-].*$"
-    )
-    wrong = [
-        f"{name}: {line}"
-        for name, text in TEXTS.items()
-        for line in start.findall(FENCED.sub("", text))
-    ]
-    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.slow  # about ten commands, each of a second
