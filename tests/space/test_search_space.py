@@ -190,17 +190,7 @@ def test_the_good_files_load(tmp_path):
             f"mixers: [{', '.join(f'd(head_dim={n})' for n in range(1, 1000))}]",
             "{path}:4: blocks.mixers must have at most 256 entries; got 999",
         ),
-        (
-            "vocab: 512",
-            "vocab: 2000000000",
-            "{path}:11: model.vocab must be a whole number from 2 to 1073741824; got 2000000000",
-        ),
         ("[1, 4]", "[4, 1]", "{path}:8: repeats must have 1 <= low <= high <= 256; got [4, 1]"),
-        (
-            "[1, 4]",
-            "[1, 2, 3]",
-            "{path}:8: repeats must be a whole number or [low, high]; got [1, 2, 3]",
-        ),
         (
             "[1, 4]",
             "fre",
@@ -216,11 +206,6 @@ def test_the_good_files_load(tmp_path):
             "max_operators: 8",
             "{path}:9: max_operators must be at least 9, so that early and middle"
             " leave room for late even with the longest blocks (4); got 8",
-        ),
-        (
-            "max_operators: 12",
-            "max_operators: 9999",
-            "{path}:9: max_operators must be a whole number from 1 to 256",
         ),
         (
             "vocab: 512",
