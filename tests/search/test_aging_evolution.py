@@ -79,12 +79,6 @@ def test_failed_and_infeasible_candidates_never_join():
     assert [member.genotype for member in algorithm.population] == asked
 
 
-def test_without_a_population_candidates_stay_random():
-    algorithm = make(BitSpace(12), population=4)
-    algorithm.tell([Trial(genotype=g, state="failed") for g in algorithm.ask(4)])
-    assert len(set(algorithm.ask(4))) == 4
-
-
 def test_a_budget_that_random_draws_hardly_ever_meet_is_reached_by_walking():
     space = BitSpace(24)  # one genotype in about 7000 is within the budget
 

@@ -48,17 +48,6 @@ def test_results_reach_the_study(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_draws_outside_the_budget_are_replaced(name):
-    space = BitSpace(12)
-    algorithm = make_algorithm(name, space=space, seed=1, latency_of=capped(space, 4))
-    for _ in range(5):
-        asked = algorithm.ask(6)
-        assert all(sum(g.bits) <= 4 for g in asked)
-        algorithm.tell([Trial(genotype=g, values=(5.0 - sum(g.bits), 1.0)) for g in asked])
-    assert len({e.genotype for e in algorithm.history}) == 30
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_dropped_draws_do_not_count_as_results(name):
     space = BitSpace(12)
     algorithm = make_algorithm(
