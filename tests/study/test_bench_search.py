@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from bench_builder import header, made_up_trainings, row, score, write, write_bench
 from notes import Notes
+from one_line import one_line
 from plans import plan
 
 from flashnas.architecture import Architecture
@@ -19,12 +20,9 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.report.networks import counts_line
 from flashnas.report.page import write_report
 from flashnas.runs.run import RecordedRun
-from flashnas.search import ALGORITHMS
 from flashnas.search.objectives import non_dominated
-from flashnas.search.trial import Trial
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search
-from flashnas.study.opening import identity_of
 from flashnas.study.problem import load_problem
 from flashnas.training.recipe import Recipe
 
@@ -53,7 +51,7 @@ def bench(tmp_path_factory, recipe, dataset):
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def config(small_corpus, quick_recipe, bench):
     return SearchConfig(
         space="tiny",
@@ -109,25 +107,10 @@ def test_a_score_of_a_bench_is_the_one_that_a_search_would_compute(
 
 
 @pytest.fixture(scope="module")
-def finished(small_corpus, quick_recipe, bench, tmp_path_factory):
-    """A finished search with two workers and baselines: its run, summary and last snapshot."""
-    config = SearchConfig(
-        space="tiny",
-        table="h100_sxm",
-        workload="chat",
-        calibration="paper",
-        budgets={"latency_ms": BUDGET_MS},
-        trials=4,
-        rank_by="short",
-        cycle_size=2,
-        workers=2,
-        recipe=str(quick_recipe),
-        data=str(small_corpus),
-        measure=False,
-        baselines=False,
-        bench_table=str(bench.path),
-    )
-    return searched(config, tmp_path_factory.mktemp("runs") / "whole")
+def finished(config, tmp_path_factory):
+    """A finished search with two workers: its run, summary and last snapshot."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    return searched(dataclasses.replace(config, workers=2), out)
 
 
 def test_a_search_starts_from_the_networks_of_its_space_within_the_budget(finished, bench):
@@ -205,51 +188,10 @@ def test_another_bench_or_none_does_not_continue_the_run(
         ({"bench_table": str(fewer.path)}, "the scores of the bench are others than then"),
         ({"bench_table": None, "bench": False}, "but this search asks None"),
     ):
-        with pytest.raises(RunError, match=r"question\.bench is") as error:
-            searched(dataclasses.replace(config, **changes), finished[0].path, resume=True)
-        assert words in str(error.value)
-
-
-def test_the_digest_of_the_bench_is_part_of_the_identity(config):
-    question = load_problem(dataclasses.replace(config, bench=False, bench_table=None), note=print)
-    assert (question.scores.bench, question.scores.no_bench(), question.scored_networks()) == (
-        None,
-        "",
-        [],
-    )
-    assert identity_of(question).values["bench"] is None
-    with_bench = identity_of(load_problem(config, note=print))
-    assert with_bench.values["bench"] == load_problem(config, note=print).scores.bench.digest
-    assert with_bench.hash != identity_of(question).hash
-
-
-@pytest.mark.parametrize("sampler", ALGORITHMS.shipped)
-def test_every_sampler_starts_from_what_it_would_propose(sampler, config, bench):
-    """The algorithm learns the networks with the largest width within the budget, and proposes none
-    of them again.
-    """
-    question = load_problem(dataclasses.replace(config, sampler=sampler), note=print)
-    known = [
-        (genotype, network)
-        for genotype, network, _ in question.scored_networks()
-        if question.fitter.latency_of(genotype)[0] == network
-    ]
-    assert 3 < len(known) < len(question.scored_networks())
-    algorithm = question.algorithm()
-    algorithm.start_from(
-        [
-            Trial(
-                genotype=genotype,
-                values=(
-                    question.scores.score(network)["loss"],
-                    question.fitter.latency_of(genotype)[1],
-                ),
-            )
-            for genotype, network in known
-        ]
-    )
-    assert len(algorithm.complete()) == len(known)
-    assert not set(algorithm.ask(20)) & {genotype for genotype, _ in known}
+        asked = dataclasses.replace(config, **changes)
+        message = one_line(RunError, searched, asked, finished[0].path, resume=True)
+        assert "question.bench is" in message
+        assert words in message
 
 
 @pytest.mark.parametrize(
@@ -260,9 +202,10 @@ def test_every_sampler_starts_from_what_it_would_propose(sampler, config, bench)
     ],
 )
 def test_a_named_bench_that_answers_nothing_is_one_line(changes, words, config, bench):
-    with pytest.raises(BenchError) as error:
-        load_problem(dataclasses.replace(config, **changes), note=print)
-    assert str(error.value) == f"bench {bench.path}: answers nothing in this search: {words}"
+    assert (
+        one_line(BenchError, load_problem, dataclasses.replace(config, **changes), note=print)
+        == f"bench {bench.path}: answers nothing in this search: {words}"
+    )
 
 
 def test_a_shipped_bench_that_does_not_match_is_a_line_of_the_plan_and_nothing_else(

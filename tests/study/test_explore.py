@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from problems import problem_of, with_few_candidates, with_many_candidates
+from problems import problem_of, with_many_candidates
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
@@ -12,11 +12,6 @@ from flashnas.study.explore import Explored, evenly_spread, explore
 FLOOR = -0.05
 
 
-@pytest.fixture(autouse=True)
-def few_candidates(monkeypatch):
-    with_few_candidates(monkeypatch)
-
-
 def explored(seed=0, min_recall=FLOOR):
     problem = problem_of()
     return explore(problem.space, problem.fitter, problem.scorer, seed=seed, min_recall=min_recall)
@@ -24,9 +19,7 @@ def explored(seed=0, min_recall=FLOOR):
 
 @pytest.fixture(scope="module")
 def expected():
-    with pytest.MonkeyPatch.context() as patch:
-        with_few_candidates(patch)
-        return explored()
+    return explored()
 
 
 def made_up(recalls, values, latencies, operators=None):

@@ -66,29 +66,13 @@ def test_a_search_ends_when_the_disk_is_full_and_goes_on_when_there_is_room(disk
 
 @pytest.mark.slow
 def test_the_command_says_so_in_one_line(disk, small_corpus, quick_recipe, capsys):
-    words = [
-        "search",
-        "--space",
-        "tiny",
-        "--table",
-        "h100_sxm",
-        "--workload",
-        "chat",
-        "--recipe",
-        str(quick_recipe),
-        "--data",
-        str(small_corpus),
-        "--trials",
-        "12",
-        "--sampler",
-        "random",
-        "--workers",
-        "1",
-        "--train-anyway",
-        *with_keys(disk.folder.parent, cycle_size=4, baselines=False, measure=False),
-        "--out",
-        str(disk.folder / "run"),
-    ]
+    asked = (
+        f"search --space tiny --table h100_sxm --workload chat --recipe {quick_recipe} --data"
+        f" {small_corpus} --trials 12 --sampler random --workers 1 --train-anyway"
+        f" --out {disk.folder / 'run'}"
+    )
+    keys = with_keys(disk.folder.parent, cycle_size=4, baselines=False, measure=False)
+    words = [*asked.split(), *keys]
     disk.leave(24)
     assert main(words) == 2
     lines = [

@@ -65,29 +65,12 @@ def test_ctrl_c_ends_a_search_and_all_its_processes(
     if "ray" in more:
         pytest.importorskip("ray")
     out = tmp_path / "run"
-    words = [
-        "search",
-        "--space",
-        "tiny",
-        "--table",
-        "h100_sxm",
-        "--workload",
-        "chat",
-        "--recipe",
-        str(quick_recipe),
-        "--data",
-        str(small_corpus),
-        "--trials",
-        "500",
-        *with_keys(tmp_path, cycle_size=2, baselines=False, measure=False, train_anyway=True),
-        "--sampler",
-        "random",
-        "--workers",
-        "2",
-        "--out",
-        str(out),
-        *more,
-    ]
+    asked = (
+        f"search --space tiny --table h100_sxm --workload chat --recipe {quick_recipe} --data"
+        f" {small_corpus} --trials 500 --sampler random --workers 2 --out {out}"
+    )
+    keys = with_keys(tmp_path, cycle_size=2, baselines=False, measure=False, train_anyway=True)
+    words = [*asked.split(), *keys, *more]
     search = start(*words)
     try:
         until = time.monotonic() + LIMIT_S

@@ -107,20 +107,6 @@ def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_t
     assert tight.evaluations == 5 + len(notations - {None})
 
 
-def test_the_baselines_are_the_best_pure_stacks_where_full_trainings_rank(config):
-    found = plan(dataclasses.replace(config, table="h100_sxm"))
-    assert [
-        {
-            word.split("(")[0]
-            for word in notation.split(": ")[1].replace("x(", " ").replace(")", "").split()
-        }
-        & {"a", "d", "m2"}
-        for notation in (entry["notation"] for entry in found.baselines)
-    ] == [{"d"}, {"a"}, {"m2"}]
-    short = plan(dataclasses.replace(config, table="h100_sxm", rank_by="short"))
-    assert len(short.baselines) > 3
-
-
 def test_what_cannot_change_the_answer_is_not_trained(config, tmp_path, monkeypatch):
     config = dataclasses.replace(config, table="h100_sxm", train_anyway=False)
     mine = tmp_path / "mine.yaml"

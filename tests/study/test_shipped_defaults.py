@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from one_line import one_line
 
 from flashnas.base.errors import ConfigError, SpaceError
 from flashnas.base.registry import shipped_names
@@ -48,10 +49,7 @@ def test_a_factor_that_does_not_suit_is_one_line_before_text_is_read(name, opera
     config = SearchConfig(
         space=name, workload="chat", recipe="cpu", data="/nowhere", train_anyway=True
     )
-    with pytest.raises(ConfigError) as caught:
-        load_problem(config, note=lambda _: None)
-    message = str(caught.value)
-    assert "\n" not in message
+    message = one_line(ConfigError, load_problem, config, note=lambda _: None)
     for words in (
         f"space {name!r}",
         operator,

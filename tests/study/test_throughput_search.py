@@ -3,7 +3,6 @@
 import pytest
 
 import flashnas as fn
-from flashnas.base.errors import MissingRowsError
 from flashnas.latency.prediction import LatencyModel
 
 WORKLOAD = "throughput-32k"
@@ -34,20 +33,3 @@ def test_a_search_finds_networks_at_the_largest_batch(tmp_path):
     estimate = LatencyModel("h100_sxm", WORKLOAD).estimate(run.front[0].architecture)
     assert estimate.batch > 1
     assert run.front[0].figures["throughput_tok_s"] == pytest.approx(estimate.throughput_tok_s)
-
-
-def test_a_kernel_that_was_not_measured_is_still_found_before_the_search(tmp_path):
-    with pytest.raises(
-        MissingRowsError, match=r"does not cover space 'layerwise': .* no selective_scan_prefill"
-    ):
-        fn.search(
-            space="layerwise",
-            table="h100_sxm",
-            workload=WORKLOAD,
-            budgets={"throughput_tok_s": 1.0},
-            trials=2,
-            evaluator=loss,
-            measure=False,
-            workers=1,
-            out=tmp_path / "run",
-        )

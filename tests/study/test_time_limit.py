@@ -11,49 +11,34 @@ from flashnas.training.cost import expected_seconds
 from flashnas.training.recipe import Recipe
 
 
-def found(recipe, seconds=None, notes=None):
-    space = load_space("nemotron_flash")
+def found(recipe, seconds=None):
+    """The limit and the notes of a search of a shipped space."""
+    space, notes = load_space("nemotron_flash"), []
     fitter = Fitter(space, NoCosts(), [])
     baselines = [sizes[0] for _, sizes in space.baselines()]
-    return find_time_limit(
-        SearchConfig(candidate_timeout_s=seconds),
-        recipe,
-        fitter,
-        baselines,
-        (notes if notes is not None else []).append,
-    )
+    config = SearchConfig(candidate_timeout_s=seconds)
+    return find_time_limit(config, recipe, fitter, baselines, notes.append), notes
 
 
-def test_the_shipped_cpu_recipe_keeps_its_limit():
-    notes = []
-    assert found(Recipe.load("cpu"), notes=notes).seconds == TIMEOUT_S == 1800
-    assert notes == []
-
-
-@pytest.mark.parametrize("name", ["gpu", "gpu-paper"])
-def test_longer_recipes_have_longer_limits(name):
+@pytest.mark.parametrize(
+    ("name", "seconds", "words"),
+    [
+        ("cpu", None, None),
+        ("gpu", None, None),
+        ("gpu", 1800, "candidate_timeout_s 1800 may end it before"),
+        ("gpu-paper", None, "recipe 'gpu-paper' takes up to 1.2e+20 FLOP a training"),
+    ],
+)
+def test_longer_recipes_have_longer_limits_and_what_takes_days_is_said(name, seconds, words):
     recipe = Recipe.load(name)
-    limit = found(recipe)
-    expected_s = expected_seconds(limit.flops, recipe)
-    assert 0 < SLACK * expected_s <= limit.seconds < SLACK * expected_s + 60
-    assert limit.seconds % 60 == 0
-
-
-def test_a_training_of_days_is_told_before_it_starts():
-    notes = []
-    found(Recipe.load("gpu-paper"), notes=notes)
-    assert len(notes) == 1
-    assert "recipe 'gpu-paper' takes up to 1.2e+20 FLOP a training" in notes[0]
-    notes.clear()
-    found(Recipe.load("gpu"), notes=notes)
-    assert notes == []
-
-
-def test_a_limit_below_what_is_expected_is_told():
-    notes = []
-    assert found(Recipe.load("gpu"), 1800, notes).seconds == 1800
-    assert len(notes) == 1
-    assert notes[0].endswith("candidate_timeout_s 1800 may end it before")
+    limit, notes = found(recipe, seconds)
+    expected_s = SLACK * expected_seconds(limit.flops, recipe)
+    if name == "cpu" or seconds:
+        assert limit.seconds == TIMEOUT_S == 1800
+    else:
+        assert 0 < expected_s <= limit.seconds < expected_s + 60
+        assert limit.seconds % 60 == 0
+    assert [words in note for note in notes] == ([True] if words else [])
 
 
 def test_a_limit_that_no_device_can_keep_is_refused():
@@ -66,4 +51,5 @@ def test_a_limit_that_no_device_can_keep_is_refused():
 
 
 def test_a_recipe_that_suits_no_network_leaves_the_reason_to_the_trials():
-    assert found(dataclasses.replace(Recipe.load("cpu"), width_factor=7)).seconds == TIMEOUT_S
+    unsuited = dataclasses.replace(Recipe.load("cpu"), width_factor=7)
+    assert found(unsuited)[0].seconds == TIMEOUT_S
