@@ -12,15 +12,14 @@ import fake_libraries
 import pytest
 import torch
 
-from flashnas.architecture import Architecture, parse_operators
+from flashnas.architecture import parse_operators
 from flashnas.base.errors import DeviceError
-from flashnas.data.dataset import prepare_dataset
 from flashnas.network.model import Block
 from flashnas.operators import OPERATORS
 from flashnas.testing.operator import make_inputs
 from flashnas.testing.self_test import REPLAYED, check_layer, difference, replayed
 from flashnas.training.recipe import Recipe
-from flashnas.training.trainer import check_kernels, train
+from flashnas.training.trainer import check_kernels
 
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 DEVICES = ["cpu", pytest.param("cuda", marks=GPU)]
@@ -114,27 +113,6 @@ def test_mamba_ssm_without_its_cuda_part(device, monkeypatch):
         DeviceError, match=r"trained token by token by torch .*built without selective_scan_cuda"
     ):
         check_kernels(parse_operators("m"), 256, Recipe(device="cuda"))
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_a_network_learns(device, small_corpus):
-    recipe = Recipe(
-        width_factor=1,
-        vocab=300,
-        dtype=DTYPE[device],
-        device=device,
-        sequence_tokens=64,
-        tokens=16_384,
-        validation_tokens=512,
-        curve_tokens=512,
-    )
-    score = train(
-        Architecture.parse("32(vocab=300): d(head_dim=16) f"),
-        prepare_dataset(str(small_corpus), recipe),
-        recipe,
-        seed=0,
-    )
-    assert score.curve[-1][1] < score.curve[0][1] - 0.1
 
 
 def kinds_trained(device):

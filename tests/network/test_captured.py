@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from unittest.mock import Mock
 
 import fake_libraries
 import pytest
@@ -98,22 +99,19 @@ def test_a_captured_step_keeps_alive_what_it_reads(monkeypatch):
 @pytest.mark.parametrize(("backend", "name"), [("torch", "sdpa"), ("flash-attn", "flash-attn")])
 def test_records_name_what_a_captured_step_calls(monkeypatch, backend, name):
     fake_libraries.install(monkeypatch, "flash_attn", devices=("cpu",))
-    called, attention = [], torch.nn.functional.scaled_dot_product_attention
-    step = sys.modules["flash_attn"].flash_attn_with_kvcache
-    for place, attribute, function in (
-        (torch.nn.functional, "scaled_dot_product_attention", attention),
-        (sys.modules["flash_attn"], "flash_attn_with_kvcache", step),
+    functions = {}
+    for called, place, attribute in (
+        ("sdpa", torch.nn.functional, "scaled_dot_product_attention"),
+        ("flash-attn", sys.modules["flash_attn"], "flash_attn_with_kvcache"),
     ):
-        spy = lambda *words, _name=attribute, _call=function, **more: (  # noqa: E731
-            called.append(_name) or _call(*words, **more)
-        )
-        monkeypatch.setattr(place, attribute, spy)
+        functions[called] = Mock(wraps=getattr(place, attribute))
+        monkeypatch.setattr(place, attribute, functions[called])
     model = HybridLM(Architecture.parse("64(vocab=300): a(head_dim=16)"), backend)
     model, tokens = model.to(torch.bfloat16).eval(), torch.arange(10).view(2, 5)
     recorded_graph.install(monkeypatch)
     _, cache = model.prefill(tokens)
-    called.clear()
+    for function in functions.values():
+        function.reset_mock()
     CapturedStep(model.step_in_place, cache, 5, 9, tokens[:, 0])
     assert model.backends()["a"].partition(" ")[0] == name
-    expected = {"sdpa": "scaled_dot_product_attention", "flash-attn": "flash_attn_with_kvcache"}
-    assert set(called) == {expected[name]}
+    assert [called for called, function in functions.items() if function.called] == [name]

@@ -7,6 +7,7 @@ import fake_libraries
 import pytest
 import torch
 from adapter_cases import HIDDEN, inputs, make
+from one_line import one_line
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError, OperatorError
@@ -112,9 +113,10 @@ def test_a_chosen_library_computes_what_it_covers(backend, expected, monkeypatch
 )
 def test_what_is_not_there_is_one_line(backend, text, packages, line, monkeypatch):
     fake_libraries.install(monkeypatch, *packages)
-    with pytest.raises(OperatorError) as error:
-        HybridLM(Architecture.parse(f"256(vocab=300): {text}"), backend)
-    assert str(error.value) == line
+    assert (
+        one_line(OperatorError, HybridLM, Architecture.parse(f"256(vocab=300): {text}"), backend)
+        == line
+    )
 
 
 def test_an_installed_library_that_is_broken_or_too_old_is_a_reason(tmp_path, monkeypatch):
@@ -174,9 +176,7 @@ def test_a_package_without_the_functions_that_are_called_is_a_reason(tmp_path, m
         )
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         assert "flash" not in Torch(device="cuda").stack
-        with pytest.raises(OperatorError) as error:
-            choose_backend(model, "flash-attn")
-        assert str(error.value) == (
+        assert one_line(OperatorError, choose_backend, model, "flash-attn") == (
             f"backend flash-attn cannot be used: {reason}; allowed here: auto, torch"
         )
     finally:
@@ -217,9 +217,7 @@ def test_a_chosen_library_that_cannot_run_here_says_why(monkeypatch):
     two = HybridLM(Architecture.parse("256(vocab=300): d(head_dim=8) d(head_dim=32)"))
     assert on_cuda(two, torch.bfloat16)["d"] == "torch + fla"
     model = HybridLM(Architecture.parse("64(vocab=300): d(head_dim=8)"), "fla")
-    with pytest.raises(OperatorError) as error:
-        model(torch.zeros(1, 3, dtype=torch.long))
-    assert str(error.value) == (
+    assert one_line(OperatorError, model, torch.zeros(1, 3, dtype=torch.long)) == (
         "operator delta_net: backend fla cannot run it: it runs on cuda only; the tensors are"
         " on cpu; allowed here: auto, torch"
     )

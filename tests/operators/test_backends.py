@@ -1,10 +1,5 @@
 """Our adapters against the reference through stand-ins for the libraries."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import fake_libraries
 import pytest
 from adapter_cases import (
@@ -20,8 +15,7 @@ from adapter_cases import (
 from layer_cases import assert_close
 
 from flashnas.base.errors import OperatorError
-from flashnas.operators.backends import BACKENDS
-from flashnas.operators.backends.core import CORES, LIBRARIES, choose_backend, cores_of
+from flashnas.operators.backends.core import choose_backend, cores_of
 
 
 @pytest.mark.parametrize(("backend", "text"), CASES)
@@ -61,36 +55,3 @@ def test_half_precision_keeps_states_and_decays_in_float32(backend, monkeypatch)
         layer = make(text)
         choose_backend(layer, backend)
         check_in_bfloat16(layer)
-
-
-# -- fla's own kernels under Triton's interpreter --------------------------------------------------
-
-
-@pytest.mark.slow
-def test_recurrent_triton_kernels_equal_the_reference():
-    """In a process of its own: Triton reads the variable when it is imported. Float32 only: the
-    interpreter gets tl.dot wrong in bfloat16."""
-    pytest.importorskip("triton")
-    pytest.importorskip("fla")
-    script = Path(__file__).parents[1] / "helpers" / "interpreted_kernels.py"
-    child = subprocess.run(
-        [sys.executable, str(script)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "TRITON_INTERPRET": "1", "FLA_USE_COMPILE": "0", "OMP_NUM_THREADS": "1"},
-    )
-    assert child.returncode == 0, child.stderr[-2000:]
-    assert child.stdout.splitlines() == [
-        "delta_rule",
-        "gated_delta_rule",
-        "rwkv7",
-        "rwkv7 steps",
-    ], child.stdout
-
-
-def test_every_library_has_what_its_name_stands_for():
-    for name, library in LIBRARIES.items():
-        assert library.name == name
-        assert set(library.kernels) == {kind for kind, names in CORES.items() if name in names}
-        assert library.rounds <= set(library.kernels)
-        assert name in BACKENDS
