@@ -28,10 +28,6 @@ from flashnas.latency.workload import CALIBRATIONS
 STEP = "prompt=4,generated=3"
 SMALL = Architecture.parse("32(vocab=64): a(heads=2,kv_heads=1,head_dim=16) f(intermediate=64)")
 
-GOOD = {
-    "engine": {"step_scale": 1.1, "host_us": 100, "overlap": 2.0, "half_width": 0.1},
-    "paper": {"stack": "unfused", "gap_us": 2, "step_ms": [1, 2.5], "kinds": {"gemm": 0.1}},
-}
 DAMAGED = [
     ("hello", "calibration must be a mapping or null; got 'hello'"),
     ({"enigne": {}}, "calibration has no key 'enigne' (did you mean 'engine'?); allowed: engine,"),
@@ -75,15 +71,6 @@ def test_damage_is_one_line(folder, case):
     assert message.startswith(f"{folder / 'meta.yaml'}:")
 
 
-def test_what_a_table_holds_is_read(folder):
-    calibrate(folder, GOOD)
-    table = LatencyTable.load(folder)
-    paper = LatencyModel(table, "generated=1", calibration="paper").calibration
-    assert (paper.name, paper.stack, paper.step_ms) == ("paper", "unfused", (1, 2.5))
-    calibrate(folder, None)
-    assert LatencyTable.load(folder).calibration == {}
-
-
 def test_a_table_without_constants_answers_by_its_rows_and_says_so(tiny_table):
     by_name = [LatencyModel(tiny_table, STEP, calibration=name) for name in CALIBRATIONS]
     rows = LatencyModel(tiny_table, STEP, calibration=Calibration())
@@ -115,7 +102,8 @@ def test_a_budget_that_the_host_alone_exceeds_says_so():
 
 
 def test_what_the_engine_adds_is_a_part_of_its_own(folder):
-    calibrate(folder, GOOD)
+    engine = {"step_scale": 1.1, "host_us": 100, "overlap": 2.0, "half_width": 0.1}
+    calibrate(folder, {"engine": engine})
     bare, model = LatencyModel(folder, STEP, calibration=Calibration()), LatencyModel(folder, STEP)
     rows, estimate = bare.estimate(SMALL), model.estimate(SMALL)
     assert estimate.tpot_ms == pytest.approx(math.hypot(1.1 * rows.tpot_ms, 0.1))

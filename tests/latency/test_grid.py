@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flashnas.latency.grid import LogGrid, bracket
+from flashnas.latency.grid import LogGrid
 
 
 def rows(frame):
@@ -12,11 +12,12 @@ def rows(frame):
 
 
 def grid_of(times):
-    """Over n (1, 4, 16) and k (2, 8); `times` [3, 2]."""
+    """Over n (1, 4, 16) and k (2, 8); `times` [3, 2], None where nothing was measured."""
     data = [
-        {"n": n, "k": k, "latency_us": times[i][j]}
-        for i, n in enumerate((1, 4, 16))
-        for j, k in enumerate((2, 8))
+        {"n": n, "k": k, "latency_us": us}
+        for n, line in zip((1, 4, 16), times, strict=True)
+        for k, us in zip((2, 8), line, strict=True)
+        if us is not None
     ]
     return LogGrid.from_rows(rows(data), ["n", "k"], grow="n", spread=0.1)
 
@@ -52,19 +53,29 @@ def test_exact_at_grid_points(times):
     assert not ruled.any()
 
 
-def test_geometric_middle_of_a_power_law():
-    us, _ = grid_of([[1, 1], [2, 2], [4, 4]]).at(n=2, k=4)
-    assert us[0] == pytest.approx(np.sqrt(2))
+PLAIN = [[1, 1], [2, 2], [4, 4]]
 
 
-def test_beyond_the_largest_a_straight_line_goes_on():
-    us, ruled = grid_of([[1, 1], [2, 2], [4, 4]]).at(n=np.array([32.0, 24.0, 16 * 16 + 1]), k=2)
-    assert us[0].tolist() == pytest.approx(
-        [4 + 16 / 6, 0.9 * (4 + 16 / 6), 1.1 * 8]
-    )  # at most in proportion
-    assert us[1, 0] == pytest.approx(4 + 8 / 6)
-    assert np.isnan(us[2, 0])  # more than 16 times the largest: no answer
-    assert ruled.all()
+@pytest.mark.parametrize(
+    ("times", "n", "k", "expected"),
+    [
+        # beyond the largest a straight line goes on, in the upper bound at most in proportion
+        (PLAIN, 32, 2, [4 + 16 / 6, 0.9 * (4 + 16 / 6), 1.1 * 8]),
+        (PLAIN, 16 * 16 + 1, 2, [np.nan] * 3),  # more than 16 times the largest: no answer
+        # a kernel that leaves a cache takes more than in proportion: in the upper bound alone
+        ([[1, 1], [2, 2], [16, 16]], 32, 2, [32, 0.9 * 32, 1.1 * (16 + 16 * 14 / 12)]),
+        # below the smallest the smallest counts
+        (PLAIN, 4, 1, [2, 0.9 * 2 / 2, 1.1 * 2]),
+        # what was not measured is inferred from the smaller one, and the line through n = 1 and 4
+        ([[2, 8], [8, 32], [32, None]], 16, 8, [128, 0.9 * 128, 1.1 * 128]),
+        ([[10, 10], [10, 10], [10, None]], 16, 8, [40, 9, 44]),
+    ],
+)
+def test_what_was_not_measured_follows_by_rule(times, n, k, expected):
+    us, ruled = grid_of(times).at(n=n, k=k)
+    assert us.tolist() == pytest.approx(expected, nan_ok=True)
+    assert bool(ruled)
+    assert not grid_of(times).at(n=4, k=8)[1]
 
 
 @settings(max_examples=60, deadline=None)
@@ -75,12 +86,6 @@ def test_beyond_the_largest_times_grow_and_at_most_in_proportion(times, n1, n2, 
     assert edge[0] * (1 - 1e-9) <= low[0] <= high[0] * (1 + 1e-9)
     assert high[0] <= edge[0] * max(n1, n2) / 16 * (1 + 1e-9)
     assert high[1] <= high[0] <= high[2]
-
-
-def test_a_steeper_line_counts_in_the_upper_bound_alone():
-    """A kernel that leaves a cache takes more than in proportion."""
-    us, _ = grid_of([[1, 1], [2, 2], [16, 16]]).at(n=32, k=2)
-    assert us.tolist() == pytest.approx([32, 0.9 * 32, 1.1 * (16 + 16 * 14 / 12)])
 
 
 def test_sequences_and_rows_have_no_limit():
@@ -103,43 +108,7 @@ def test_quadratic_axis():
     assert grid.at(batch=1, tokens=32)[0][0] == pytest.approx(32**2)
 
 
-def test_below_the_smallest_the_smallest_counts():
-    us, ruled = grid_of([[1, 1], [2, 2], [4, 4]]).at(n=4, k=1)
-    assert (us.tolist(), bool(ruled)) == (pytest.approx([2, 0.9 * 2 / 2, 1.1 * 2]), True)
-
-
-def test_cells_that_were_not_measured_are_inferred_from_the_smaller_one():
-    data = [
-        {"n": n, "k": k, "latency_us": n * k} for n, k in [(1, 2), (4, 2), (16, 2), (1, 8), (4, 8)]
-    ]
-    grid = LogGrid.from_rows(rows(data), ["n", "k"], grow="n", spread=0.1)
-    us, ruled = grid.at(n=16, k=8)
-    assert (us[0], bool(ruled)) == (pytest.approx(128), True)
-    flat = LogGrid.from_rows(
-        rows(
-            [
-                {"n": n, "k": k, "latency_us": 10.0}
-                for n, k in [(1, 2), (4, 2), (16, 2), (1, 8), (4, 8)]
-            ]
-        ),
-        ["n", "k"],
-        grow="n",
-        spread=0.1,
-    )
-    assert flat.at(n=16, k=8)[0].tolist() == pytest.approx(
-        [40, 9, 44]
-    )  # the line through n = 1 and 4 bounds it
-    assert not grid.at(n=4, k=8)[1]
-
-
 def test_own_percentiles_count_but_not_below_the_spread():
     frame = pd.DataFrame({"n": [1], "latency_us": [10.0], "p10_us": [9.9], "p90_us": [15.0]})
     us, _ = LogGrid.from_rows(frame, ["n"], grow="n", spread=0.05).at(n=1)
     np.testing.assert_allclose(us, [10, 9.5, 15])
-
-
-def test_bracket():
-    assert bracket([2, 8], 2) == [(2, 1.0)]
-    assert bracket([2, 8], 4) == [(2, pytest.approx(0.5)), (8, pytest.approx(0.5))]
-    assert bracket([2, 8], 9) is None
-    assert bracket([], 1) is None

@@ -71,15 +71,6 @@ def test_fit_needs_more_measurements_than_constants(tiny_table):
         fit(tiny_table, few)
 
 
-def test_attention_takes_its_row_and_a_launch_or_else_its_bytes():
-    correction = Calibration(
-        scale=2.0, attention_us=5.0, attention_slowdown=4.0, head_dim_power=1.0
-    )
-    assert correction.attention(10, bytes_us=1, head_dim=128, pairs=8) == 2 * 10 + 5
-    assert correction.attention(10, bytes_us=20, head_dim=128, pairs=8) == 4 * 20
-    assert correction.attention(10, bytes_us=20, head_dim=64, pairs=8) == 4 * 20 / 2
-
-
 def test_many_blocks_of_threads_fill_the_device():
     correction = Calibration(attention_slowdown=4.0, attention_filled=2.0, attention_blocks=100)
     times = [

@@ -50,16 +50,6 @@ def peak_bytes(run):
     return result, most
 
 
-def test_peak_counts_what_is_alive_at_once():
-    def run():
-        a = torch.zeros(1000)
-        del a
-        b, c = torch.zeros(500), torch.zeros(700)
-        return b, c
-
-    assert peak_bytes(run)[1] == pytest.approx(4 * 1200, abs=256)  # rounded up to lines of 64 bytes
-
-
 @every(notation=NOTATIONS)
 def test_a_prompt_and_a_step_take_what_is_told_within_a_factor(notation):
     """And never less than weights and caches."""

@@ -3,11 +3,7 @@ from dataclasses import fields
 from one_line import one_line
 
 from flashnas.base.errors import BudgetError
-from flashnas.latency.metrics import METRICS, PREDICTED, Budget, Estimate, latency_ms, of_times
-
-
-def test_latency_is_ttft_plus_steps():
-    assert latency_ms(10.0, 2.0, 5) == 20.0
+from flashnas.latency.metrics import METRICS, PREDICTED, Budget, Estimate, of_times
 
 
 def test_throughput_counts_what_the_workload_is_about():

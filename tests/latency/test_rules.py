@@ -9,18 +9,9 @@ import pandas as pd
 import pytest
 from tiny_tables import product_rows, tiny_kinds, write_table
 
-from flashnas.latency.grid import HEADS_SPREAD, OUTSIDE_SPREAD, OUTSIDE_UPPER, rules
 from flashnas.latency.lookup import KernelTimes, LookupFailure
 from flashnas.latency.table import LatencyTable, shipped_tables
-from flashnas.operators.kernel import (
-    AsCall,
-    Asked,
-    FullAttention,
-    Load,
-    NextLarger,
-    SameState,
-    Steps,
-)
+from flashnas.operators.kernel import Asked, FullAttention, Load
 from flashnas.operators.kernel_kinds import (
     ATTENTION,
     CONV,
@@ -28,7 +19,6 @@ from flashnas.operators.kernel_kinds import (
     EXPERTS,
     GATED_DELTA_RULE,
     GEMM,
-    KERNEL_KINDS,
     RWKV7,
     SSD,
 )
@@ -36,39 +26,6 @@ from flashnas.operators.kernel_kinds import (
 
 def time(table, call, phase="decode", batch=1, seen=1.0):
     return KernelTimes(table, "bfloat16").time(call, phase, batch, np.array([seen]))
-
-
-def test_the_text_states_the_constants_of_the_rules():
-    text = "\n".join(rules())
-    for kind in KERNEL_KINDS.values():
-        for rule in kind.rules:
-            assert rule.text() in text
-    assert f"(-{OUTSIDE_SPREAD:.0%}; up to {OUTSIDE_UPPER:.0%} above proportion" in text
-    assert (
-        f"heads and kv_heads between measured ones: their mean in log space (+-{HEADS_SPREAD:.0%})"
-        in text
-    )
-    assert "ssd" in text
-    for rule, words in (
-        (NextLarger("head_dim", spread=0.07, upper=0.08), "(from 7% below proportion to +8%)"),
-        (FullAttention(edge=31, spread=0.09, upper=0.1), "window + 31 keep (-9%, +10%)"),
-        (
-            SameState(step_spread=0.11, chunk_spread=0.12, chunk_upper=1.3),
-            "(step +-11%, prefill -12%, +130%)",
-        ),
-        (
-            SameState(of=(GEMM, CONV), chunk_factor=3.0),
-            "that of gemm, else conv (a prefill 3 times as long), with",
-        ),
-        (
-            Steps(longest=77, chunk=5, steps=3.0, spread=0.13, upper=0.5),
-            "up to 77 tokens as 3 decode steps for each begun chunk of 5 tokens, and as many once"
-            " (-13%, +50%)",
-        ),
-        (AsCall("as a", lambda call, rows: (call, rows), spread=0.17), "as a (+-17%)"),
-        (AsCall("as a", lambda call, rows: (call, rows), upper=0.17), "as a (-0%, +17%)"),
-    ):
-        assert words in rule.text()
 
 
 def test_a_filter_that_was_not_measured_counts_as_the_next_longer(tiny_table):

@@ -90,14 +90,11 @@ def test_append_replaces_rows_of_the_same_key(tmp_path):
     assert table.rows("gemm")["stack"].tolist() == ["invented-1", "other-2", "other-2"]
 
 
-def test_info_is_json_and_describe_names_what_it_can_answer(tiny_table):
+def test_info_is_json_and_names_what_a_table_can_answer(tiny_table):
     info = json.loads(json.dumps(tiny_table.to_dict()))
     assert info["kinds"]["gemm"]["ranges"] == {"m": [1, 65536], "n": [16, 256], "k": [16, 256]}
     assert info["kinds"]["gemm"]["sources"] == {"imported": 8}
     assert info["kinds"]["gemm"]["origin"] == {"package": "invented"}
-    text = str(tiny_table)
-    for word in ("tiny", "gemm", "8 rows", "m 1..65536", "invented-1", "window 0"):
-        assert word in text
 
 
 def flipped(data):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import pytest
 import yaml
@@ -111,13 +112,10 @@ def test_a_table_of_another_llama_cpp_is_refused(narrow, clock, tmp_path, monkey
     assert target_like(table, dtype="q8_0") == LlamaCpp(flash_attention=True, threads=2)
     with monkeypatch.context() as other:
         other.setattr(llama_cpp, "_build", lambda: {"build": "mine", "system": "test"})
-        with pytest.raises(
-            TableError,
-            match=r"table: table table was measured with another build of llama\.cpp: its"
-            r" build is test, that of this machine mine; measure it anew",
-        ) as caught:
-            target_like(table, dtype="q8_0")
-        assert "\n" not in str(caught.value)
+        assert (
+            "table: table table was measured with another build of llama.cpp: its build is test,"
+            " that of this machine mine; measure it anew"
+        ) in one_line(TableError, target_like, table, dtype="q8_0")
         assert target_like(table, dtype="q8_0", any_stack=True)
         with pytest.raises(
             TableError,
@@ -248,54 +246,19 @@ def test_a_request_is_timed(generated):
 
 def test_llama_cpp_that_ends_is_one_line(monkeypatch):
     monkeypatch.setattr(child, "__file__", "/nowhere/child.py")
-    with pytest.raises(
-        DeviceError, match=r"^64\(.*: llama\.cpp ended with exit code 2: .*/nowhere"
-    ) as caught:
-        LlamaCpp().time_request(Architecture.parse(SMALL), SHORT)
-    assert "\n" not in str(caught.value)
+    message = one_line(DeviceError, LlamaCpp().time_request, Architecture.parse(SMALL), SHORT)
+    assert re.match(r"64\(.*: llama\.cpp ended with exit code 2: .*/nowhere", message)
 
 
 @pytest.mark.slow
 def test_the_commands_measure_and_validate(tmp_path, capsys):
     make_space(tmp_path / "space.yaml", 0, (64,))
-    workload, table = "batch=1,prompt=8,generated=8", str(tmp_path / "table")
-    assert (
-        main(
-            [
-                "profile",
-                "--runtime",
-                "llama.cpp",
-                "--space",
-                str(tmp_path / "space.yaml"),
-                "--workload",
-                workload,
-                "--weights",
-                "f16",
-                "--out",
-                table,
-            ]
-        )
-        == 0
+    asked = (
+        f"--runtime llama.cpp --space {tmp_path}/space.yaml --workload batch=1,prompt=8,generated=8"
     )
-    assert (
-        main(
-            [
-                "validate",
-                "--runtime",
-                "llama.cpp",
-                "--table",
-                table,
-                "--space",
-                str(tmp_path / "space.yaml"),
-                "--workload",
-                workload,
-                "-n",
-                "3",
-                "--json",
-            ]
-        )
-        == 0
-    )
+    table = f"{tmp_path}/table"
+    assert main(f"profile {asked} --weights f16 --out {table}".split()) == 0
+    assert main(f"validate {asked} --table {table} -n 3 --json".split()) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(found["architectures"]) == 3
     assert found["mode"] == "llama.cpp"

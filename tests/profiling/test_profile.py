@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from invented_times import invent_device
 
 from flashnas.api.measure import doubts
@@ -29,7 +27,7 @@ from flashnas.operators.attention.spec import SlidingWindowAttention
 from flashnas.profiling import regression
 from flashnas.profiling.platforms import PLATFORMS, Cpu
 from flashnas.profiling.profile import JOURNAL, profile
-from flashnas.profiling.regression import REST, choose_networks, counts, fit, matrix, with_half_ffns
+from flashnas.profiling.regression import choose_networks, counts, matrix, with_half_ffns
 from flashnas.profiling.row_requests import contexts, plan
 from flashnas.profiling.table_folder import TableFolder
 from flashnas.profiling.target import Timings
@@ -146,28 +144,6 @@ def test_contexts_span_the_workload_and_meet_the_window():
 
 
 # -- regression ------------------------------------------------------------------------------------
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.floats(0.5, 50), min_size=3, max_size=3), st.integers(0, 1000))
-def test_the_fit_finds_what_the_times_were_made_of(values, seed):
-    rng = np.random.default_rng(seed)
-    rows = [
-        {REST: 1.0, "m": float(rng.integers(1, 9)), "a": float(rng.integers(1, 9))}
-        for _ in range(10)
-    ]
-    if np.linalg.matrix_rank([list(row.values()) for row in rows]) < 3:
-        return
-    names = REST, "m", "a"
-    times = [
-        sum(row[name] * value for name, value in zip(names, values, strict=True)) for row in rows
-    ]
-    found = fit(rows, times, rng)
-    assert [found.values[name][0] for name in names] == pytest.approx(values, rel=1e-6)
-    assert max(map(abs, found.errors)) < 1e-9
-    noisy = fit(rows, [time * (1 + 0.02 * rng.standard_normal()) for time in times], rng)
-    for middle, low, high in noisy.values.values():
-        assert 0 <= low <= middle <= high
 
 
 def test_networks_tell_paired_operators_apart(space):
