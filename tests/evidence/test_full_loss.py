@@ -19,7 +19,6 @@ from flashnas.evidence.full_loss import (
     SILENT_SDS,
     FullLoss,
     Spreads,
-    contrasts,
     response_row,
 )
 from flashnas.evidence.load import fitted, full_loss, shipped_rows
@@ -96,15 +95,6 @@ def test_the_posterior_is_what_conditioning_by_hand_gives():
     assert fit.cost + count / 2 * np.log(2 * np.pi) == pytest.approx(
         -likelihood.logpdf(fit.contrasts @ gaps)
     )
-
-
-def test_contrasts_take_levels_out_and_keep_all_else():
-    levels = np.array(["g", "g", "h", "g", "h", "i"])
-    found = contrasts(levels)
-    assert found.shape == (3, 6)
-    assert found @ found.T == pytest.approx(np.eye(3))
-    for level in "ghi":
-        assert found @ (levels == level) == pytest.approx(np.zeros(3))
 
 
 @settings(max_examples=10, deadline=None)

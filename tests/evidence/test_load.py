@@ -38,6 +38,8 @@ def test_the_shipped_constants_are_of_the_shipped_files():
     assert fitted()["digests"] == digests()
     assert fitted()["recipe"] == Recipe.load("cpu").digest
     assert FITTED.stat().st_size < 100_000
+    law = full_loss().coefficients()["law"][0]
+    assert fitted()["coefficients"]["law"]["mean"] == pytest.approx(law, rel=1e-4)
 
 
 def test_every_shipped_row_has_a_source():
@@ -47,16 +49,6 @@ def test_every_shipped_row_has_a_source():
         assert table["source"].astype(bool).all()
         assert table["source"].notna().all()
         assert table["table"].notna().all()
-
-
-def test_constants_have_intervals():
-    for name, found in fitted()["coefficients"].items():
-        assert set(found) == {"mean", "sd", "between_publications"}, name
-        assert found["sd"] > 0
-    assert fitted()["coefficients"]["law"]["mean"] == pytest.approx(
-        full_loss().coefficients()["law"][0], rel=1e-4
-    )
-    assert fitted()["coefficients"]["mixed"]["mean"] < 0
 
 
 # -- own trainings ---------------------------------------------------------------------------------
@@ -111,14 +103,10 @@ def test_what_contradicts_counts_with_a_wide_spread(own):
     ],
 )
 @pytest.mark.parametrize("command", [["evidence"], ["estimate", "2048: 12x(a f)"]])
-def test_what_is_wrong_in_own_trainings_is_one_line(own, line, words, command, capsys):
+def test_what_is_wrong_in_own_trainings_is_one_line(own, line, words, command, refused):
     path = own({"12x(a f)": 2.6, "12x(m2 f)": 2.5})
     path.write_text(path.read_text() + line + "\n")
-    assert main([*command, "--evidence", str(path)]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert words in err
-    assert err.count("\n") == 1
+    assert words in refused([*command, "--evidence", str(path)])
 
 
 # -- what publications say -------------------------------------------------------------------------
@@ -177,13 +165,9 @@ def test_the_command_lists_and_compares(own, capsys):
         (["a f", "2048: m2 f"], "2048"),
     ]
 )
-def test_what_the_user_got_wrong_is_one_line(case, capsys):
+def test_what_the_user_got_wrong_is_one_line(case, refused):
     words, expected = case
-    assert main(["evidence", *words]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert expected in err
-    assert err.count("\n") == 1
+    assert expected in refused(["evidence", *words])
 
 
 # -- what is expected of one network ---------------------------------------------------------------
@@ -215,7 +199,7 @@ def test_an_estimate_asks_the_evidence_when_it_is_read():
     assert found.to_dict()["full_loss_sd"] == answer.full_loss_sd
 
 
-def test_an_estimate_has_the_loss_to_expect(own, capsys):
+def test_an_estimate_has_the_loss_to_expect(own, capsys, refused):
     assert main(["estimate", "2048: 12x(m2 f)", "--train-tokens", "2T", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert set(found) >= {
@@ -238,12 +222,8 @@ def test_an_estimate_has_the_loss_to_expect(own, capsys):
     assert "of it by width against depth" in out
     assert "contradicts the publications" in err
     for wrong in ("many", "0", "-5B", "1e30", "nan"):
-        assert main(["estimate", "2048: 12x(m2 f)", f"--train-tokens={wrong}"]) == 2
-        err = capsys.readouterr().err
-        assert (
-            "--train-tokens must be a number of tokens from 1 to 1000T, such as 100B; got " in err
-        )
-        assert err.count("\n") == 1
+        line = refused(["estimate", "2048: 12x(m2 f)", f"--train-tokens={wrong}"])
+        assert "--train-tokens must be a number of tokens from 1 to 1000T, such as 100B;" in line
 
 
 def test_three_own_rows_of_one_seed_narrow_a_difference_by_less_than_half(tmp_path):

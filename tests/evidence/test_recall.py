@@ -151,20 +151,6 @@ def test_every_stack_lies_between_one_of_ffns_and_what_publications_found(candid
     assert np.linalg.eigvalsh(covariance).min() > 0
 
 
-def test_an_optimiser_ends_at_stacks_with_full_attention():
-    random = np.random.default_rng(0)
-    shares = random.dirichlet(np.full(5, 0.7), 2000)
-    candidates = [
-        parse_operators(" ".join(random.choice(["d", "a", "m2", "swa", "f"], length, p=share)))
-        for share, length in zip(shares, random.integers(1, 31, len(shares)), strict=True)
-    ]
-    means = np.array([load_recall().predict([specs])[0][0] for specs in candidates])
-    attention = np.array([any(spec.kind == "a" for spec in specs) for specs in candidates])
-    assert attention[np.argsort(-means)[:400]].all()
-    assert means[~attention].max() < -0.05 < 0.03 < means[attention].max() < 0.045
-    assert sum(spec.mixes_tokens for spec in candidates[int(np.argmax(means))]) > 10
-
-
 def test_mixers_have_the_published_order():
     order = mean(
         "24x(a f)",

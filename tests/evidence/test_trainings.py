@@ -73,18 +73,10 @@ def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
         ),
         (GOOD + "g,s,a f,350M\n", "own.csv:4: value must be a number above 0, such as 8.6; got ''"),
         (
-            GOOD + "g,s,a f,350M,x_ppl,-1\n",
-            "own.csv:4: value must be a number above 0, such as 8.6; got '-1'",
-        ),
-        (
             GOOD + "g,s,a f,large,x_ppl,9\n",
             "own.csv:4: params must be a number above 0, such as 350M; got 'large'",
         ),
         (GOOD + ",s,a f,350M,x_ppl,9\n", "own.csv:4: group must not be empty"),
-        (
-            GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_ppl,9,many\n",
-            "own.csv:4: tokens must be a number above 0, such as 350M; got 'many'",
-        ),
         (
             GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_ppl,9,300\n",
             "own.csv:4: tokens must be a number of at least 10,000, such as 100B, or such as '20"
@@ -109,7 +101,6 @@ def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
             "own.csv:4: must have at most 6 cells, as the header; got 7",
         ),
         (GOOD.replace(",", ";"), "own.csv: cells must be separated by commas; got ';'"),
-        (GOOD.replace(",", "\t"), "own.csv: cells must be separated by commas; got '\\t'"),
         (
             GOOD + 'g,s,"a f,350M,x_ppl,9\ng,s,d f,350M,x_ppl,9\n',
             "own.csv:4: not valid CSV: in the row that begins here, unexpected end of data",
@@ -122,15 +113,7 @@ def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
             GOOD + "g,s,a f,350M,x_loss,1e300\n",
             "own.csv:4: value must be a loss of at most 100 nats; got '1e300'",
         ),
-        (
-            GOOD + "g,s,a f,350M,x_ppl,1e300\n",
-            "own.csv:4: value must be a loss of at most 100 nats; got '1e300'",
-        ),
         (GOOD + "g,s,a f,1e300,x_loss,3\n", "own.csv:4: params must be at most 1e+18; got '1e300'"),
-        (
-            GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_loss,3,1e300\n",
-            "own.csv:4: tokens must be at most 1e+18; got '1e300'",
-        ),
     ]
 )
 def test_what_is_wrong_in_a_csv_is_one_line(tmp_path, case):
