@@ -4,8 +4,6 @@ import json
 import math
 import os
 import re
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -138,23 +136,6 @@ def test_what_another_process_has_made_again_of_a_damaged_cache_stays(folder, pr
     assert {*seen} == {len(again.train)}
 
 
-def test_workers_that_start_together_agree(folder, tmp_path):
-    code = (
-        "import sys; from flashnas.data.dataset import prepare_dataset;"
-        " from flashnas.training.recipe import Recipe;"
-        f" print(prepare_dataset({str(folder)!r}, Recipe.from_dict({RECIPE.to_dict()!r})).folder)"
-    )
-    cache = {"FLASHNAS_CACHE": str(tmp_path / "c"), "TOKENIZERS_PARALLELISM": "false"}
-    workers = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=cache, text=True)
-        for _ in range(2)
-    ]
-    (path,) = {worker.communicate()[0].strip() for worker in workers}
-    assert [worker.returncode for worker in workers] == [0, 0]
-    assert len(Dataset.open(path).train) > 0
-    assert not list((tmp_path / "c").rglob(".part-*"))
-
-
 def test_a_given_tokenizer_is_used(prepare, tmp_path):
     given = train_tokenizer(["abc abc"], 260)
     given.save(str(tmp_path / "tokenizer.json"))
@@ -254,14 +235,6 @@ def test_words_of_any_length_are_trained_on_in_seconds(prepare, tmp_path, text):
     with pytest.raises(CorpusError, match="too short: its training part has"):
         prepare(dataclasses.replace(RECIPE, batch_sequences=1000), source=path)
     assert time.monotonic() - started < 20
-
-
-def test_long_words_are_cut_in_training_alone(monkeypatch):
-    monkeypatch.setattr(tokenizer_module, "_MAX_WORD", 4)
-    monkeypatch.setattr(tokenizer_module, "_LONG_RUN", re.compile(r"(?<!\S)\S{4}"))
-    pieces = tokenizer_module._with_short_words("abcdefghij klm 12345é6")
-    assert pieces == ["abcd", "efgh", "ij klm 123", "45é6"]
-    assert tokenizer_module._with_short_words("abc def") == ["abc def"]
 
 
 def test_text_that_is_too_short_says_how_much_is_needed(prepare, tmp_path):

@@ -14,12 +14,11 @@ from flashnas.base.errors import (
     CorpusError,
     DeviceError,
 )
-from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.data.dataset import prepare_dataset
 from flashnas.executors.job import Job, run_job
 from flashnas.network.model import HybridLM
-from flashnas.operators import OPERATORS
 from flashnas.training.optimizer import Optimizers, initialise
-from flashnas.training.recipe import FAMILIES, Recipe
+from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Trainer, check_kernels, train
 
 RECIPE = Recipe(
@@ -37,29 +36,6 @@ RECIPE = Recipe(
 )
 TINY = Architecture.parse("512(meta=32): d f a f")
 ALL = Architecture.parse("512: a f swa f m2 f gla f d f gd f")
-
-
-def _dataset(tokens, folder=None):
-    cut = len(tokens) * 9 // 10
-    return Dataset(
-        folder=folder,
-        source="made up",
-        vocab=300,
-        train=tokens[:cut].astype(np.uint16),
-        validation=tokens[cut:].astype(np.uint16),
-        validation_bytes=2 * (len(tokens) - cut),
-        notes=(),
-    )
-
-
-@pytest.fixture(scope="module")
-def structured():
-    """A token is followed by one of two others: unigram entropy ln 64, conditional entropy ln 2."""
-    rng = np.random.default_rng(0)
-    tokens = [0]
-    for bit in rng.integers(2, size=20_000):
-        tokens.append((5 * tokens[-1] + 1 + 17 * int(bit)) % 64)
-    return _dataset(np.array(tokens))
 
 
 @pytest.fixture(scope="module")
@@ -226,19 +202,6 @@ def test_the_models_own_start_is_kept_on_request():
     parameters = network.named_parameters()
     changed = {name for name, value in parameters if not torch.equal(value, before[name])}
     assert changed == {"embedding.weight"}
-
-
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_every_parameter_is_in_exactly_one_group(optimizer):
-    architecture = RECIPE.proxy_of(
-        Architecture.parse(f"512(tied=false,meta=32): {' '.join(OPERATORS)}")
-    )
-    network = HybridLM(architecture)
-    built = Optimizers(network, dataclasses.replace(RECIPE, optimizer=optimizer)).optimizers
-    groups = [group for optimizer_ in built for group in optimizer_.param_groups]
-    grouped = [id(parameter) for group in groups for parameter in group["params"]]
-    assert sorted(grouped) == sorted(id(parameter) for parameter in network.parameters())
-    assert {group["family"] for group in groups} == set(FAMILIES)
 
 
 def test_muons_rate_falls_with_the_root_of_the_depth():
