@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pool_jobs
 import pytest
+from fault_driver import alive
+from one_line import one_line
 
 from flashnas.base.errors import ConfigError, WorkerError
 from flashnas.base.system import terminate_as_interrupt
@@ -140,11 +142,9 @@ def test_a_broken_environment_stops_the_search_and_is_no_outcome(pool):
         "broken": {"do": "full disk"},
         "later": {"do": "log", "log": os.devnull},
     }
-    with pytest.raises(WorkerError) as caught:
-        outcomes(pool, jobs)
-    assert BROKEN["full disk"] in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert "nothing is recorded for that candidate" in str(caught.value)
+    message = one_line(WorkerError, outcomes, pool, jobs)
+    assert BROKEN["full disk"] in message
+    assert "nothing is recorded for that candidate" in message
     assert outcomes(pool, {"next": {"do": "return", "value": 2}})["next"]["value"] == 2
     for do, words in BROKEN.items():
         ended = attempt(pool_jobs.act, {"do": do})
@@ -229,13 +229,6 @@ def test_what_a_candidate_starts_ends_with_it(tmp_path, do):
     assert not alive(child)
 
 
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 # -- names and options -----------------------------------------------------------------------------
 
 
@@ -254,9 +247,7 @@ def alive(pid):
     ],
 )
 def test_a_wrong_executor_or_option_is_refused_when_it_is_asked_for(more, words):
-    with pytest.raises(ConfigError) as caught:
-        SearchConfig(**more)
-    assert words in str(caught.value)
+    assert words in one_line(ConfigError, SearchConfig, **more)
 
 
 def test_only_an_address_of_ray_that_names_a_machine_is_connected_to(monkeypatch):
@@ -270,9 +261,10 @@ def test_only_an_address_of_ray_that_names_a_machine_is_connected_to(monkeypatch
     for address in ("auto", "anyscale://mine"):
         check_address(address)
     for address in ("10.0.0.1:6379", "ray://head", "[::1]:5"):
-        with pytest.raises(ConfigError) as caught:
-            check_address(address)
-        assert str(caught.value) == f"executor ray: address {address} does not answer: within 5 s"
+        assert (
+            one_line(ConfigError, check_address, address)
+            == f"executor ray: address {address} does not answer: within 5 s"
+        )
     assert asked == [("10.0.0.1", 6379, 5.0), ("head", 10001, 5.0), ("::1", 5, 5.0)]
 
 
@@ -307,13 +299,3 @@ def test_an_address_at_which_no_ray_answers_ends_with_one_line(monkeypatch, repl
         thread.join()
     if said:
         assert str(caught.value) == f"executor ray: address {address} {said}"
-
-
-def test_each_worker_has_a_gpu_in_turn():
-    def devices(**work):
-        executor = LocalExecutor(Work(function=pool_jobs.act, timeout_s=9, **work))
-        return [slot.device for slot in executor._slots]
-
-    assert devices(devices=("0", "1", "2")) == ["0", "1", "2"]
-    assert devices(devices=("0", "1"), workers=3) == ["0", "1", "0"]
-    assert devices(workers=2) == [None, None]

@@ -9,11 +9,12 @@ import foreign_space
 import numpy as np
 import pytest
 from foreign_space import WidthFittedGpt2Space
+from one_line import one_line
 
 import flashnas as fn
 from flashnas.api.search import plan
 from flashnas.base.errors import ConfigError, PluginError
-from flashnas.cli.main import one_line
+from flashnas.cli.main import one_line as as_printed
 from flashnas.runs.run import RecordedRun
 from flashnas.search.aging_evolution import AgingEvolution
 
@@ -89,11 +90,10 @@ def finished(tmp_path_factory):
 
 def failure(call, after):
     CALLS["left"] = after
-    with pytest.raises(PluginError) as caught:
-        call()
-    assert one_line(str(caught.value)) == str(caught.value)
-    assert str(caught.value).endswith(" raised KeyError: 'mine\\nsecond line'")
-    return str(caught.value)
+    message = one_line(PluginError, call)
+    assert as_printed(message) == message
+    assert message.endswith(" raised KeyError: 'mine\\nsecond line'")
+    return message
 
 
 SPACE, SAMPLER = (
@@ -237,9 +237,7 @@ def test_a_network_that_raises_is_named(tmp_path):
 )
 def test_what_cannot_be_called_is_refused_before_the_search(tmp_path, more, error, words):
     for call in (fn.search, plan):
-        with pytest.raises(error) as caught:
-            call(**asked(tmp_path / "run", **more))
-        assert str(caught.value).startswith(words)
+        assert one_line(error, call, **asked(tmp_path / "run", **more)).startswith(words)
         assert not (tmp_path / "run").exists()
 
 
@@ -285,9 +283,9 @@ class Empty(WidthFittedGpt2Space):
     ],
 )
 def test_methods_of_another_form_are_refused_before_the_search(tmp_path, more, words):
-    with pytest.raises((PluginError, ConfigError)) as caught:
-        fn.search(**asked(tmp_path / "run", **more))
-    assert str(caught.value).startswith(words)
+    assert one_line(
+        (PluginError, ConfigError), fn.search, **asked(tmp_path / "run", **more)
+    ).startswith(words)
     assert not (tmp_path / "run").exists()
 
 
