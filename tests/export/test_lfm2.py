@@ -91,11 +91,6 @@ def test_programs_are_those_of_the_exporters():
             "operator 2, 'conv', has conv_size=4 and an earlier one 3; one value holds for all"
             " 'conv'",
         ),
-        ("64: conv f", "no operator 'a'; it needs at least one"),
-        (
-            f"64: conv f {A.replace('qk_norm=true,', '')} f",
-            "operator 2, 'a', has qk_norm=false; it has true",
-        ),
     ],
 )
 def test_what_lfm2_lacks_is_named(notation, rule):
