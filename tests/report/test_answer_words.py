@@ -136,24 +136,13 @@ def test_a_network_that_is_compared_with_none_has_no_probability_of_being_the_be
             "with a probability of 0.75; no network of the front is expected to keep it",
         ),
         ("recommended", {"without_floor": OTHER}, ", of those that keep the floor for recall; "),
-        (
-            "limit",
-            {"limit": "support"},
-            "a network is expected to be better, but no publication vouches for it",
-        ),
         ("limit", {"limit": "space"}, "no other network of the space ranks higher"),
         ("limit", {"limit": "depth"}, "the budget is not used up: the space has no more layers"),
         ("limit", {"limit": "params"}, "the bound on parameters is reached: a higher one would"),
-        ("full training", {"extrapolated": True}, "; publications have fewer or more tokens"),
         (
             "trained here",
             {"to_change": CHANGE},
             "of 512: 3x(a f) would change it if it ends 0.041 nats below what is expected, probability 0.20",
-        ),
-        (
-            "trained here",
-            {"to_change": {**CHANGE, "nats": 0.0}},
-            "would change it, probability 0.20",
         ),
         (
             "calibration",
