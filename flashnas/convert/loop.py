@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 
 from flashnas.base.errors import BudgetError, ConfigError, DeviceError, RunError
 from flashnas.base.system import disk_errors, hold_lock
@@ -29,7 +30,6 @@ from flashnas.convert.select import (
     least_first,
     lowest_kl,
     placed,
-    rank_correlation,
     resampled_shares,
     sample_sets,
 )
@@ -248,7 +248,9 @@ def facts(
     student = conversion.student(SCORED)
     mixers = [singles.choices.index(choice) for choice in conversion.removable_mixers]
     kl = singles.mean_kl[mixers]
-    agreement = {"block error": singles.block_error[mixers], "recall": singles.lost[mixers]}
+    agreement = {"block error": singles.block_error[mixers]}
+    if np.ptp(singles.lost[mixers]):
+        agreement["recall"] = singles.lost[mixers]
     if restored is not None:
         layers = [choice.layer for choice in conversion.removable_mixers]
         agreement["restore-one"] = np.array([restored[layer] for layer in layers])
@@ -263,7 +265,7 @@ def facts(
         "probes": len(student.draw.probes),
         "agreement_of_halves": singles.agreement,
         "agreement_with_kl": {
-            name: rank_correlation(kl, values) for name, values in agreement.items()
+            name: float(spearmanr(kl, values)[0]) for name, values in agreement.items()
         },
         "law": law.summary(),
         "singles": [
@@ -301,7 +303,7 @@ def answer(
         ("by block error", least_first(error)),
     ]
     if restored is not None:
-        placements.append(("by restore-one", least_first(restored)))
+        placements.append(("by restore-one", least_first(error | restored)))
     placements += [("at random", at_random(generator))] * config.comparisons
     kinds = [spec.kind for spec in conversion.teacher.architecture.operators]
     layouts = [placed(kinds, conversion.choices, layout, pick) for _, pick in placements]

@@ -20,6 +20,7 @@ from typing import Any, Self
 import numpy as np
 from scipy import sparse
 from scipy.optimize import LinearConstraint, milp
+from scipy.stats import spearmanr
 
 from flashnas.base.text import INTERVAL_90
 from flashnas.convert.choices import KEPT, Choice, Layout, key_of
@@ -85,7 +86,7 @@ class SingleScores:
     @property
     def agreement(self) -> float:
         """Rank correlation of the KL on the even and on the odd documents."""
-        return rank_correlation(self.kl[:, ::2].mean(1), self.kl[:, 1::2].mean(1))
+        return float(spearmanr(self.kl[:, ::2].mean(1), self.kl[:, 1::2].mean(1))[0])
 
     def features(self, layout: Layout) -> np.ndarray:
         """[2 + Q] of a layout, in nats: the sum of its changes, the sum of its pairs, each pair."""
@@ -99,10 +100,6 @@ class SingleScores:
         keys = {choice.key for choice in layout}
         rows = [row for row, choice in enumerate(self.choices) if choice.key in keys]
         return float(self.lost[rows].sum())
-
-
-def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.corrcoef(one.argsort().argsort(), other.argsort().argsort())[0, 1])
 
 
 def log_lost(recalled: np.ndarray) -> np.ndarray:

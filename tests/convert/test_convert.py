@@ -31,6 +31,7 @@ OPTIONS = {
     "sets": 6,
     "finalists": 3,
     "comparisons": 1,
+    "restore_one": True,
 }
 
 
@@ -127,6 +128,7 @@ def test_an_answer_keeps_its_budget_and_beats_other_placements(converted):
         assert [other["placement"] for other in answer["others"]] == [
             "evenly spaced",
             "by block error",
+            "by restore-one",
             "at random",
         ]
         even = answer["others"][0]
@@ -187,7 +189,7 @@ def test_a_conversion_that_is_killed_goes_on_and_finds_the_same(converted, llama
     _, found = converted
     flags = ["--budget-ms", "85%,70%", "--out", str(tmp_path / "run")]
     for name, value in OPTIONS.items():
-        flags += [f"--{name}", str(value)]
+        flags += [f"--{name.replace('_', '-')}"] if value is True else [f"--{name}", str(value)]
     command = [sys.executable, "-m", "flashnas", "convert", str(llama), *flags]
     file, lines = tmp_path / "run" / "measurements.jsonl", 0
     for enough in (3, 12, 20):
