@@ -126,16 +126,16 @@ def test_chunk_length_does_not_matter(name, chunk):
 
 
 def scan_case(tokens, strong=False):
-    """u, dt, A, B, C and an initial state; neighbours in time are nearly equal."""
+    """x, dt, A, B, C and an initial state; neighbours in time are nearly equal."""
     torch.manual_seed(tokens)
     channels, entries = 12, 5
-    u, b, c = (
+    x, b, c = (
         torch.randn(BATCH, 1, size) + 0.05 * torch.randn(BATCH, tokens, size)
         for size in (channels, entries, entries)
     )
     dt = torch.rand(BATCH, tokens, channels) * (40 if strong else 0.1)
     return [
-        u,
+        x,
         dt,
         -torch.rand(entries, channels) - 0.1,
         b,

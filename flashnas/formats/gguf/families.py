@@ -78,10 +78,11 @@ class GgufFamily:
         hidden, operators = architecture.hidden, architecture.canonical().operators
         layers = self.layers(architecture)
         first = [layer[0] for layer in layers]
-        widths = []
-        for layer in layers:
-            ffns = [spec for spec in layer if isinstance(spec, FeedForward)]
-            widths.append(sum(spec.intermediate for spec in ffns))
+        widths = [
+            sum(spec.intermediate for spec in layer if isinstance(spec, FeedForward))
+            for layer in layers
+        ]
+        kv_heads = [getattr(spec, "kv_heads", 0) for spec in first]  # 0: without attention
         attention = _first(operators, "a")
         writer.add_block_count(len(first))
         writer.add_context_length(CONTEXT_TOKENS)
@@ -91,10 +92,10 @@ class GgufFamily:
         writer.add_value_length(attention.head_dim)
         writer.add_rope_dimension_count(attention.rotary_dim or attention.head_dim)
         writer.add_rope_freq_base(attention.rope_theta)
-        if set(self.format.demands) == {"a", "f"}:  # 0 heads: a layer without attention
+        if set(self.format.demands) == {"a", "f"}:
             writer.add_layer_norm_rms_eps(NORM_EPS)
             writer.add_head_count([getattr(spec, "heads", 0) for spec in first])
-            writer.add_head_count_kv([getattr(spec, "kv_heads", 0) for spec in first])
+            writer.add_head_count_kv(kv_heads)
         if delta := _first(operators, "gd"):
             writer.add_layer_norm_rms_eps(NORM_EPS)
             writer.add_head_count(attention.heads)
@@ -109,12 +110,13 @@ class GgufFamily:
             writer.add_ssm_conv_kernel(delta.conv_size)
             writer.add_ssm_state_size(delta.head_dim)
             writer.add_ssm_group_count(delta.resolved(hidden).k_heads)
-            writer.add_ssm_time_step_rank(delta.v_heads(hidden))
-            writer.add_ssm_inner_size(delta.value_size(hidden))
+            _, inner, heads = delta.sizes(hidden)
+            writer.add_ssm_time_step_rank(heads)
+            writer.add_ssm_inner_size(inner)
         if convolution := _first(operators, "conv"):
             writer.add_layer_norm_rms_eps(NORM_EPS)
             writer.add_head_count(attention.heads)
-            writer.add_head_count_kv([getattr(spec, "kv_heads", 0) for spec in first])
+            writer.add_head_count_kv(kv_heads)
             writer.add_shortconv_l_cache(convolution.conv_size)
         if mamba := _first(operators, "m2"):
             writer.add_layer_norm_rms_eps(OUTPUT_NORM_EPS)
@@ -125,9 +127,7 @@ class GgufFamily:
             writer.add_head_count(
                 [spec.heads if isinstance(spec, Attention) else attention.heads for spec in first]
             )
-            writer.add_head_count_kv(
-                [spec.kv_heads if isinstance(spec, Attention) else 0 for spec in first]
-            )
+            writer.add_head_count_kv(kv_heads)
             writer.add_rope_scaling_finetuned(bool(attention.rotary_dim))
             writer.add_ssm_conv_kernel(mamba.conv_size)
             writer.add_ssm_state_size(mamba.state)

@@ -97,8 +97,7 @@ def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
     """
     import torch
 
-    key, value = spec.key_size(hidden), spec.value_size(hidden)
-    heads, dim = spec.v_heads(hidden), spec.head_dim
+    (key, value, heads), dim = spec.sizes(hidden), spec.head_dim
     order = torch.arange(heads).unflatten(0, (spec.k_heads, spec.expand_v)).T.flatten()
     # channels of the value heads in that order
     wide = (order[:, None] * dim + torch.arange(dim)).flatten()

@@ -61,7 +61,7 @@ def ssd(dtype: torch.dtype) -> Pair:
 
 
 def selective_scan(dtype: torch.dtype) -> Pair:
-    """`scan_of_inputs` and `scan_of_inputs_step`; [B, C, T] here. The state that the parallel form
+    """`selective_scan` and `scan_step`; [B, C, T] here. The state that the parallel form
     returns has no gradient. The step writes into the state.
 
     The kernel starts at zero. A given state is therefore read as N tokens in front: token n has B =

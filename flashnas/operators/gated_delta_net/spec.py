@@ -51,17 +51,14 @@ class GatedDeltaNet(OperatorSpec):
         k_heads = max(1, round(self.resolved(hidden).k_heads * self.head_dim / factor / head_dim))
         return dataclasses.replace(self, k_heads=k_heads, head_dim=head_dim)
 
-    def v_heads(self, hidden: int) -> int:
-        return self.expand_v * self.resolved(hidden).k_heads
-
-    def key_size(self, hidden: int) -> int:
-        return self.resolved(hidden).k_heads * self.head_dim
-
-    def value_size(self, hidden: int) -> int:
-        return self.v_heads(hidden) * self.head_dim
+    def sizes(self, hidden: int) -> tuple[int, int, int]:
+        """Channels of the keys and of the values, and heads of the values."""
+        k_heads = self.resolved(hidden).k_heads
+        heads = self.expand_v * k_heads
+        return k_heads * self.head_dim, heads * self.head_dim, heads
 
     def tensors(self, hidden: int) -> Iterable[TensorSpec]:
-        key, value, heads = self.key_size(hidden), self.value_size(hidden), self.v_heads(hidden)
+        key, value, heads = self.sizes(hidden)
         parts = {"q": key, "k": key, "v": value, "z": value, "beta": heads, "a": heads}
         yield from linear("in_proj", parts, hidden, Role.READS)
         yield from convolution(2 * key + value, self.conv_size)
@@ -71,7 +68,7 @@ class GatedDeltaNet(OperatorSpec):
         yield from linear("out_proj", hidden, value, Role.WRITES)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        key, value, heads = self.key_size(hidden), self.value_size(hidden), self.v_heads(hidden)
+        key, value, heads = self.sizes(hidden)
         tensors = self.named_tensors(hidden)
         into = tensors["in_proj.weight"]
         return (

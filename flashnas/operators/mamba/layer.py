@@ -23,9 +23,9 @@ from flashnas.operators.parts import (
     state_dtype,
 )
 from flashnas.operators.recurrences.selective_scan import (
-    scan_of_inputs,
-    scan_of_inputs_step,
     scan_reference,
+    scan_step,
+    selective_scan,
 )
 
 
@@ -50,9 +50,7 @@ class MambaLayer(RecurrentLayer):
         self.A_log = nn.Parameter(torch.arange(1.0, state + 1).log().repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = self.linear("out_proj")
-        self.core = Core(
-            "selective_scan", spec.name, (scan_of_inputs, scan_of_inputs_step), key_dim=state
-        )
+        self.core = Core("selective_scan", spec.name, (selective_scan, scan_step), key_dim=state)
         self.state_sizes = 1, state, inner
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
@@ -82,7 +80,7 @@ class MambaLayer(RecurrentLayer):
         low, b, c = linear_reference(self.x_proj, x).split(self.parts, -1)
         dt = torch.log1p((linear_reference(self.dt_proj, low) + self.dt_bias.double()).exp())
         a_NC = -self.A_log.double().exp().T
-        y, state_BNC = scan_reference(dt * x, dt, a_NC, b, c, matrix_BHKV.squeeze(1))
+        y, state_BNC = scan_reference(x, dt, a_NC, b, c, matrix_BHKV.squeeze(1))
         return (y + x * self.D.double()) * z * torch.sigmoid(z), state_BNC.unsqueeze(1)
 
     def _recur(

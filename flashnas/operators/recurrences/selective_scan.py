@@ -1,8 +1,8 @@
 """The selective scan, the recurrence of Mamba: every channel and every state entry has a decay of
 its own.
 
-    S_t[n, c] = exp(dt_t[c] A[n, c]) S_{t-1}[n, c] + B_t[n] u_t[c];    y_t[c] = sum_n C_t[n] S_t[n,
-    c]
+    S_t[n, c] = exp(dt_t[c] A[n, c]) S_{t-1}[n, c] + B_t[n] u_t[c];    y_t[c] = sum_n C_t[n] S_t[n, c]
+    u_t[c] = dt_t[c] x_t[c]
 
 Shapes: B batch, T time, N state, C channels, K chunks, L tokens of a chunk. A is negative and dt is
 not, therefore nothing grows.
@@ -22,44 +22,28 @@ CHUNK_ENTRIES = 1 << 17  # of all states of a chunk: what a chunk needs stays in
 
 
 def scan_reference(
-    u_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c_BTN: Tensor, state_BNC: Tensor
+    x_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c_BTN: Tensor, state_BNC: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Token by token; returns (y_BTC, final state)."""
 
     def step(
-        u_BC: Tensor, dt_BC: Tensor, b_BN: Tensor, c_BN: Tensor, state: Tensor
+        x_BC: Tensor, dt_BC: Tensor, b_BN: Tensor, c_BN: Tensor, state: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return scan_step(u_BC, dt_BC, a_NC, b_BN, c_BN, state)
+        return scan_step(x_BC, dt_BC, a_NC, b_BN, c_BN, state)
 
-    return token_by_token(step, u_BTC, dt_BTC, b_BTN, c_BTN, state_BNC)
+    return token_by_token(step, x_BTC, dt_BTC, b_BTN, c_BTN, state_BNC)
 
 
 def scan_step(
-    u_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Tensor, state_BNC: Tensor
+    x_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Tensor, state_BNC: Tensor
 ) -> tuple[Tensor, Tensor]:
     """One token: (y_BC, next state)."""
-    update_BNC = b_BN.unsqueeze(-1) * u_BC.unsqueeze(-2)
+    update_BNC = b_BN.unsqueeze(-1) * (dt_BC * x_BC).unsqueeze(-2)
     state_BNC = torch.addcmul(update_BNC, (dt_BC.unsqueeze(-2) * a_NC).exp(), state_BNC)
     return (c_BN.unsqueeze(-2) @ state_BNC).squeeze(-2), state_BNC
 
 
 def selective_scan(
-    u_BTC: Tensor, dt_BTC: Tensor, a_NC: Tensor, b_BTN: Tensor, c_BTN: Tensor, state_BNC: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The same a chunk of time at once; returns (y_BTC, final state).
-
-    Keeps the states between chunks only and takes the gradients by going through the chunks once
-    more, backwards.
-    """
-    times_first = (x.transpose(0, 1) for x in (u_BTC, dt_BTC, b_BTN, c_BTN))
-    u_TBC, dt_TBC, b_TBN, c_TBN = (x.contiguous() for x in times_first)
-    y_TBC, state_BNC = _SelectiveScan.apply(
-        u_TBC, dt_TBC, a_NC.contiguous(), b_TBN, c_TBN, state_BNC
-    )
-    return y_TBC.transpose(0, 1), state_BNC
-
-
-def scan_of_inputs(
     x_BTC: Tensor,
     dt_BTC: Tensor,
     a_NC: Tensor,
@@ -67,17 +51,20 @@ def scan_of_inputs(
     c_BTN: Tensor,
     state_BNC: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """`selective_scan` of u = dt x; from zero where no state is given."""
+    """Many tokens, a chunk of time at once, from zero where no state is given; returns (y_BTC, final
+    state).
+
+    Keeps the states between chunks only and takes the gradients by going through the chunks once
+    more, backwards.
+    """
     if state_BNC is None:
         state_BNC = dt_BTC.new_zeros(len(x_BTC), *a_NC.shape)
-    return selective_scan(dt_BTC * x_BTC, dt_BTC, a_NC, b_BTN, c_BTN, state_BNC)
-
-
-def scan_of_inputs_step(
-    x_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Tensor, state_BNC: Tensor
-) -> tuple[Tensor, Tensor]:
-    """`scan_step` of u = dt x."""
-    return scan_step(dt_BC * x_BC, dt_BC, a_NC, b_BN, c_BN, state_BNC)
+    times_first = (x.transpose(0, 1) for x in (dt_BTC * x_BTC, dt_BTC, b_BTN, c_BTN))
+    u_TBC, dt_TBC, b_TBN, c_TBN = (x.contiguous() for x in times_first)
+    y_TBC, state_BNC = _SelectiveScan.apply(
+        u_TBC, dt_TBC, a_NC.contiguous(), b_TBN, c_TBN, state_BNC
+    )
+    return y_TBC.transpose(0, 1), state_BNC
 
 
 class _SelectiveScan(torch.autograd.Function):
