@@ -41,8 +41,7 @@ WEIGHTS = "final"  # in each of them: the folder of its weights
 
 NAMED_FILES = ("table", "data", "tokenizer")  # options that hold a path as the user wrote it
 HINTS = {  # what a difference in the question of a run means
-    "space": "the run folder belongs to another space",
-    "space_hash": "the run folder belongs to another space",
+    **dict.fromkeys(("space", "space_hash"), "the run folder belongs to another space"),
     "bench": "the scores of the bench are others than then",
     "device": "device.yaml of the table has changed",
     "start_from": "the runs hold other networks than then",
@@ -91,7 +90,10 @@ def _schema() -> pa.Schema:
 
 
 def read_config(folder: Path) -> LocatedDict:
-    """run.yaml of a run folder; RunError where its format is not that of this version."""
+    """run.yaml of a run folder; RunError where there is none, or its format is not that of this
+    version."""
+    if not (folder / CONFIG).exists():
+        raise RunError(f"{folder}: not a run folder (it has no {CONFIG})")
     config = read_yaml(folder / CONFIG)
     if config.get("format") != FORMAT:
         version = printable(str(config.get("flashnas") or "another version"))
@@ -105,8 +107,6 @@ def read_config(folder: Path) -> LocatedDict:
 
 def read_options(folder: Path) -> LocatedDict:
     """The options of the search that made a run folder; RunError where it holds none."""
-    if not (folder / CONFIG).exists():
-        raise RunError(f"{folder}: not a run folder (it has no {CONFIG})")
     recorded = read_config(folder)
     options = recorded.get("options")
     if not isinstance(options, LocatedDict):

@@ -85,8 +85,6 @@ class RecordedRun:
             raise RunError(f"{path}: no such folder")
         if not path.is_dir():
             raise RunError(f"{path}: a run is a folder; this is a file")
-        if not (path / CONFIG).exists():
-            raise RunError(f"{path}: not a run folder (it has no {CONFIG})")
         try:
             check_inside(
                 path, [path / CONFIG, path / TRIALS, *(path / FRONT).glob("*.yaml")], RunError

@@ -17,7 +17,6 @@ from flashnas.architecture.huggingface.transformer import (
 )
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
-from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mamba2.spec import Mamba2
 
 KEYS = (
@@ -58,8 +57,7 @@ def granitemoehybrid(config: HfConfig) -> Architecture:
             normalise=True,
         )
     else:
-        config.require("hidden_act", "silu", "feed-forward networks with the activation")
-        network = FeedForward(intermediate=config.integer(size_key))
+        network = feed_forward_of(config, size_key=size_key)
     config.leave_out_factors(
         embedding_multiplier=1,
         residual_multiplier=1,

@@ -228,9 +228,11 @@ def rope_options(config: HfConfig) -> dict[str, Any]:
     return options
 
 
-def feed_forward_of(config: HfConfig, *, bias: bool = False) -> FeedForward:
+def feed_forward_of(
+    config: HfConfig, *, size_key: str = "intermediate_size", bias: bool = False
+) -> FeedForward:
     config.require("hidden_act", "silu", "feed-forward networks with the activation")
-    return FeedForward(intermediate=config.integer("intermediate_size"), bias=bias)
+    return FeedForward(intermediate=config.integer(size_key), bias=bias)
 
 
 def assembled(
