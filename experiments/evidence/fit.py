@@ -32,8 +32,7 @@ from flashnas.evidence.composition import Law, Rows
 from flashnas.evidence.full_loss import PARTS, FullLoss, Spreads
 from flashnas.evidence.left_out import CLEAR_NATS, MODELS, Pair, left_out_pairs, regret, summary
 from flashnas.evidence.load import FITTED, digests, fitted, rows_of, shipped_rows
-from flashnas.evidence.proxies import short_trainings
-from flashnas.evidence.trainings import read_published
+from flashnas.evidence.trainings import read_published, short_trainings
 from flashnas.training.recipe import Recipe
 
 HERE = Path(__file__).parent

@@ -26,9 +26,9 @@ from fitting import ffn_rows
 from flashnas.evidence.composition import Law, Rows
 from flashnas.evidence.full_loss import FullLoss, Spreads
 from flashnas.evidence.load import fitted, full_loss, rows_of
-from flashnas.evidence.proxies import full_width
 from flashnas.evidence.trainings import (
     composition,
+    full_width,
     groups_without_repeats,
     pairs_of_nested_groups,
     read_published,

@@ -23,8 +23,7 @@ import pandas as pd
 from flashnas.evidence.full_loss import response_row
 from flashnas.evidence.left_out import CLEAR_NATS, left_out_pairs
 from flashnas.evidence.load import fitted
-from flashnas.evidence.proxies import short_trainings
-from flashnas.evidence.trainings import read_published
+from flashnas.evidence.trainings import read_published, short_trainings
 
 OPERATORS = ("a", "swa", "m", "m2", "gla", "d", "gd", "r7")
 OF_SIZE = 2  # the first entries of a response: ln N and r

@@ -98,14 +98,13 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
     from flashnas.evidence.conversions import conversions
     from flashnas.evidence.left_out import left_out
     from flashnas.evidence.load import full_loss, load, own_rows
-    from flashnas.evidence.proxies import short_trainings
     from flashnas.evidence.publications import (
         compare_mixes,
         contradiction_of_own,
         disagreement,
         facts_of_publications,
     )
-    from flashnas.evidence.trainings import read_published
+    from flashnas.evidence.trainings import read_published, short_trainings
 
     model, shipped = full_loss(options.evidence), load()
     rows = read_published() + ([] if options.evidence is None else own_rows(options.evidence))

@@ -31,12 +31,14 @@ from flashnas.evidence.composition import (
     outside_support,
 )
 from flashnas.evidence.full_loss import NEW, NEW_RELIABILITY, PARTS, FullLoss, Spreads
-from flashnas.evidence.proxies import as_published, full_network, full_width
 from flashnas.evidence.recall import SHIPPED as RECALL
 from flashnas.evidence.recall import RecallModel, load_recall
 from flashnas.evidence.trainings import (
     SHIPPED,
     PublishedRow,
+    as_published,
+    full_network,
+    full_width,
     pairs_of_nested_groups,
     read_published,
 )

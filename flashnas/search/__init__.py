@@ -32,7 +32,7 @@ ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry(
         "aging-evolution": "flashnas.search.aging_evolution:AgingEvolution",
         "nsga2": "flashnas.search.optuna_samplers:Nsga2",
         "tpe": "flashnas.search.optuna_samplers:Tpe",
-        "random": "flashnas.search.random_search:Random",
+        "random": "flashnas.search.algorithm:Random",
         "bayes": "flashnas.search.bayes:Bayes",
     },
     ConfigError,
@@ -43,13 +43,11 @@ ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry(
         " leave",
         "nsga2": "NSGA-II; `population` is small so that tens of candidates make several"
         " generations",
-        "tpe": "Multivariate TPE; the pending candidates of a cycle are treated as bad ones, so"
-        " that a cycle is "
-        "spread out",
+        "tpe": "Multivariate TPE; the pending candidates of a cycle are treated as bad ones, so that"
+        " a cycle is spread out",
         "random": "Draws from the space: the baseline for all other algorithms",
         "bayes": "A Gaussian process for each trained quality, expected hypervolume improvement, a"
-        " pool of fresh "
-        "candidates",
+        " pool of fresh candidates",
     },
 )
 

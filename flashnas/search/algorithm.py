@@ -1,5 +1,5 @@
 """What every search algorithm shares: ask/tell, its memory, and drawing candidates that waste no
-training.
+training; and the algorithm that has nothing more, random search.
 
 All draws come from one seeded generator. The same seed and the same results therefore give the same
 candidates, and a search is continued by building the algorithm again and replaying what was
@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -209,6 +209,19 @@ class SearchAlgorithm(ABC):
 
     def _rank(self, genotype: Genotype) -> tuple[bool, float]:
         return genotype in self.pending, self._excess(genotype)
+
+
+class Random(SearchAlgorithm):
+    """Draws from the space: the baseline for all other algorithms."""
+
+    name = "random"
+
+    def _propose(self, count: int) -> Iterator[Genotype]:
+        for _ in range(count):
+            yield self.draw_fresh(lambda: self.space.sample(self.rng))
+
+    def _learn(self, trial: Trial) -> None:
+        pass
 
 
 def check_whole(name: str, value: Any, least: int, most: int = 10**6) -> int:

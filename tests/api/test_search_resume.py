@@ -99,7 +99,7 @@ def test_resume_without_a_run_begins_nothing(tmp_path, monkeypatch, refused):
 
 PLUGIN = """\
 from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.search.random_search import Random
+from flashnas.search.algorithm import Random
 from flashnas.space.layerwise import LayerwiseSpace
 class Wide(FeedForward):
     kind = name = "wide"

@@ -17,7 +17,7 @@ from flashnas.evidence.composition import (
     outside_support,
 )
 from flashnas.evidence.load import full_loss
-from flashnas.evidence.proxies import full_network, full_width
+from flashnas.evidence.trainings import full_network, full_width
 
 
 def mix(text, **options):

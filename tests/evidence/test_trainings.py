@@ -12,14 +12,16 @@ from flashnas import bench
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError
 from flashnas.evidence.left_out import Pair, pairs_of
-from flashnas.evidence.proxies import full_width, proxies, short_trainings
 from flashnas.evidence.publications import count_shared_orders
 from flashnas.evidence.trainings import (
     DEFAULT_TOKENS,
     PublishedRow,
     composition,
+    full_width,
     groups_of,
+    proxies,
     read_published,
+    short_trainings,
 )
 from flashnas.training.recipe import Recipe
 

@@ -27,8 +27,8 @@ from flashnas.base.errors import ConfigError, RunError, TableError
 from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel
 from flashnas.reuse.earlier_runs import earlier_runs
+from flashnas.search.algorithm import Random
 from flashnas.search.objectives import non_dominated
-from flashnas.search.random_search import Random
 
 pytestmark = pytest.mark.usefixtures("importable_helpers")
 ASKED = dict(
