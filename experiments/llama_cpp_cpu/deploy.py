@@ -166,13 +166,7 @@ def foretold(best: Any, table: Path, plan: dict[str, Any]) -> dict[str, float]:
         LatencyModel(str(table), plan["workload"]),
         load_space(str(table.parent / "space.yaml")),
     )
-    certificate = Certificate.of(
-        model.table,
-        model.workload,
-        space_name=space.name,
-        space_hash=space.hash,
-        confidence=CONFIDENCE,
-    )
+    certificate = Certificate.of(model, space.name, space.hash, CONFIDENCE)
     estimate = model.estimate(best.architecture)
     return {
         "predicted_ms": estimate.tpot_ms,

@@ -270,17 +270,12 @@ class Certificate:
 
     @classmethod
     def of(
-        cls,
-        table: LatencyTable,
-        workload: Workload,
-        *,
-        space_name: str,
-        space_hash: str,
-        confidence: float,
+        cls, model: LatencyModel, space_name: str, space_hash: str, confidence: float
     ) -> Certificate:
-        """From the table's validation of this workload and space, in the mode of its rows; raises
-        TableError with the command to run, if there is none, it is stale, or it has too few
-        architectures."""
+        """From the validation of the model's table by its workload and this space, in the mode of
+        its rows; raises TableError with the command to run, if there is none, it is stale, or it
+        has too few architectures."""
+        table, workload = model.table, model.workload
         where = f"{table.path}: table {table.name}"
         command = f"flashnas validate --table {table.path} --space {space_name} --workload {workload.name}"
         same = key(table, workload, space_hash).items()

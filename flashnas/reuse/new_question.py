@@ -111,13 +111,7 @@ def _certificate(
     if model is None:
         raise ConfigError("pareto.confidence needs a latency table")
     searched = run.config["space"]
-    return Certificate.of(
-        model.table,
-        model.workload,
-        space_name=searched["name"],
-        space_hash=searched["hash"],
-        confidence=confidence,
-    )
+    return Certificate.of(model, searched["name"], searched["hash"], confidence)
 
 
 def _without_table(earlier: EarlierRuns, table: Any, workload: Any) -> Costs | None:

@@ -220,13 +220,7 @@ def load_certificate(
         return None
     if not any(metric in (*TIMES, *LARGER_IS_BETTER) for metric in config.budgets):
         raise ConfigError("search.confidence needs a budget on a time, such as --budget-ms")
-    return Certificate.of(
-        model.table,
-        model.workload,
-        space_name=config.space,
-        space_hash=space.hash,
-        confidence=config.confidence,
-    )
+    return Certificate.of(model, config.space, space.hash, config.confidence)
 
 
 def load_timing(config: SearchConfig, model: LatencyModel) -> Any:

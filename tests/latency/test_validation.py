@@ -45,10 +45,8 @@ def table(written, tmp_path):
 
 
 def certificate(table, confidence, workload=CHAT, space=TINY):
-    table = LatencyTable.load(table.path).only(None)
-    return Certificate.of(
-        table, workload, space_name=space.name, space_hash=space.hash, confidence=confidence
-    )
+    model = LatencyModel(LatencyTable.load(table.path), workload)
+    return Certificate.of(model, space.name, space.hash, confidence)
 
 
 def validated(table, measure=None, workload=CHAT, **more):
