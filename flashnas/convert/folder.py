@@ -27,7 +27,7 @@ def write_folder(
     conversion: Conversion, draw: int, command: str, values: dict[str, Any] | None = None
 ) -> None:
     """Write the folder as that of a run: all layouts that were measured on a draw so far, those on
-    the front of loss and milliseconds, and at the end the figures of the answer.
+    the front of KL and milliseconds, and at the end the figures of the answer.
 
     Raises:
         RunError: the disk is full.
@@ -52,7 +52,7 @@ def write_folder(
                 },
             )
         )
-    points = [(trial.loss or 0.0, trial.latency_ms or 0.0) for trial in trials]
+    points = [(trial.scores["kl"], trial.latency_ms or 0.0) for trial in trials]
     best = [trial for trial, on in zip(trials, non_dominated(points), strict=True) if on]
     head = {
         "format": FORMAT,

@@ -56,7 +56,7 @@ def header(run: RecordedRun) -> str:
     return render(
         "header.html",
         run=run,
-        lead="" if run.answer else result_sentence(run),
+        lead="" if run.answer or run.entry("conversion") else result_sentence(run),
         answer=statements(run),
         commands=next_commands(run),
         bars=_bars(run),
@@ -159,6 +159,9 @@ def _asked_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
 
 def _search_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
     entry = run.entry
+    if entry("conversion"):
+        yield "Model", entry("options", "model"), f"finished {entry('finished')}"
+        return
     seed = f"seed {entry('seed')}"
     if run.untrained:
         yield "Search", "published trainings", seed
@@ -197,7 +200,10 @@ def _joined(parts: Iterable[str]) -> str:
 
 
 def finalists(run: RecordedRun) -> str:
-    """The table of the terminal, the operators of each network below its figures."""
+    """The table of the terminal, the operators of each network below its figures; empty of a
+    conversion, which has a table of its own."""
+    if run.entry("conversion"):
+        return ""
     shown = shown_networks(run)
     columns = front_columns(run, shown)
     networks = [entry.architecture for entry in shown if entry.architecture is not None]
@@ -225,6 +231,8 @@ def finalists(run: RecordedRun) -> str:
 def figures(run: RecordedRun) -> str:
     """The figures that have something to show, and why others have not. Where the full loss ranks,
     the front is above the table of the finalists."""
+    if run.entry("conversion"):
+        return ""
     unfit = {
         "front": run.ranks_full,
         "curves": run.untrained,
