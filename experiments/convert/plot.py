@@ -1,6 +1,6 @@
 """KL over the share of the model's time: predicted, measured, evenly spaced and at random.
 
-python experiments/convert/plot.py    # seconds; reads results/h100.json, writes kl.png
+python experiments/convert/plot.py    # seconds; reads results/seed*_attention.json, writes kl.png
 """
 
 from __future__ import annotations
@@ -11,38 +11,58 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
+CHOSEN, OTHER = "#D55E00", "#0072B2"  # colours
+MARKERS = {"evenly spaced": ("s", "black"), "at random": ("x", "grey")}
 
 
 def main() -> None:
-    """Draw kl.png."""
-    found = json.loads((HERE / "results" / "h100.json").read_text())
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-    for entry in found["finalists"]:
-        share, predicted = 100 * entry["share"], entry["predicted"]
-        chosen = entry["answers_a_budget"]
-        colour = "#D55E00" if chosen else "#0072B2"
-        low, high = predicted["kl_low"], predicted["kl_high"]
-        axes.plot([share, share], [low, high], color=colour, alpha=0.35, linewidth=6)
-        axes.errorbar(share, entry["kl"], entry["kl_half"], color=colour, marker="o", capsize=3)
-    for answer in found["answers"]:
-        share = 100 * answer["latency_ms"] / found["model_ms"]
-        axes.plot(share, answer["evenly_spaced"]["kl"], "s", color="black")
-        for other in answer["at_random"]:
-            axes.plot(share, other["kl"], "x", color="grey")
+    """Draw kl.png, a panel for each draw."""
+    files = sorted((HERE / "results").glob("seed*_attention.json"))
+    figure, panels = plt.subplots(
+        1,
+        len(files),
+        figsize=(4 * len(files), 4.2),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
+    for panel, file in zip(panels[0], files, strict=True):
+        found = json.loads(file.read_text())
+        inside = sum(entry["inside"] for entry in found["finalists"])
+        draw_panel(panel, found)
+        panel.set(
+            yscale="log",
+            xlabel="share of the model's time, %",
+            title=f"draw {file.name[4]}: {inside} of {len(found['finalists'])} inside",
+        )
+        panel.invert_xaxis()
+    panels[0][0].set_ylabel("KL to the model on fresh text, nats/token")
     for label, colour, marker in (
-        ("choice for a budget, measured", "#D55E00", "o"),
-        ("other finalist, measured", "#0072B2", "o"),
+        ("choice for a budget", CHOSEN, "o"),
+        ("other finalist", OTHER, "o"),
         ("as many layers, evenly spaced", "black", "s"),
         ("as many layers, at random", "grey", "x"),
     ):
-        axes.plot([], [], marker, color=colour, label=label)
-    axes.plot([], [], color="#0072B2", alpha=0.35, linewidth=6, label="predicted, 90 %")
-    axes.set(
-        yscale="log", xlabel="share of the model's time, %", ylabel="KL to the model, nats/token"
-    )
-    axes.invert_xaxis()
-    axes.legend(fontsize=8)
+        panels[0][0].plot([], [], marker, color=colour, label=label)
+    panels[0][0].plot([], [], color=OTHER, alpha=0.35, linewidth=6, label="predicted, 90 %")
+    panels[0][0].legend(fontsize=8)
     figure.savefig(HERE / "kl.png", dpi=120)
+
+
+def draw_panel(panel: plt.Axes, found: dict) -> None:
+    """Finalists and other placements of one draw."""
+    for entry in found["finalists"]:
+        share, predicted = 100 * entry["share"], entry["predicted"]
+        colour = CHOSEN if entry["answers_a_budget"] else OTHER
+        interval = [predicted["kl_low"], predicted["kl_high"]]
+        panel.plot([share, share], interval, color=colour, alpha=0.35, linewidth=6)
+        panel.errorbar(share, entry["kl"], entry["kl_half"], color=colour, marker="o", capsize=3)
+    for answer in found["answers"]:
+        share = 100 * answer["latency_ms"] / found["model_ms"]
+        for other in answer["others"]:
+            if other["placement"] in MARKERS:
+                marker, colour = MARKERS[other["placement"]]
+                panel.plot(share, other["kl"], marker, color=colour)
 
 
 if __name__ == "__main__":
