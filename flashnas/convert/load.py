@@ -45,12 +45,12 @@ class Conversion:
         return self.measurements.get(draw, layout, lambda: self.student(draw))
 
     def measure_all(
-        self, draw: int, layouts: Sequence[Layout], progress: Callable[[int, int], None]
+        self, draw: int, layouts: Sequence[Layout], progress: Callable[[], None]
     ) -> list[LayoutScore]:
         found = []
-        for number, layout in enumerate(layouts, start=1):
+        for layout in layouts:
             found.append(self.measure(draw, layout))
-            progress(number, len(layouts))
+            progress()
         return found
 
     def measured(self, draw: int) -> list[tuple[Layout, LayoutScore]]:
@@ -62,6 +62,15 @@ class Conversion:
             if of_draw == draw and all(key in choices for key in keys):
                 found.append((tuple(choices[key] for key in keys), score))
         return found
+
+    @property
+    def planned(self) -> int:
+        """Measurements, at most."""
+        config = self.config
+        placements = 2 + config.restore_one + config.comparisons
+        restored = config.restore_one * (len(self.removable_mixers) + 1)
+        sets = config.sets + config.finalists + placements * len(config.budget_ms) + restored
+        return len(self.choices) + sets
 
     @property
     def removable_mixers(self) -> Layout:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -35,11 +36,11 @@ from flashnas.convert.select import (
 )
 
 LEAST_SHARE = 0.3  # sets of changes save at least this share of what the tightest budget asks for
-Progress = Callable[[int, int], None]
+Progress = Callable[[], None]  # one more measurement is there
 
 
 def convert_model(
-    config: ConvertConfig, *, note: Note, progress: Progress, command: str
+    config: ConvertConfig, *, note: Note, progress: Callable[[int, int], None], command: str
 ) -> dict[str, Any]:
     """Convert a pretrained model; returns the figures of the answer.
 
@@ -55,19 +56,24 @@ def convert_model(
     busy = RunError(f"{config.out}: another process is writing this conversion")
     with hold_lock(config.out / ".lock", busy):
         conversion = load_conversion(config, note)
-        singles = score_singles(conversion, note, progress)
+        done = itertools.count(1)
+
+        def advance() -> None:
+            progress(next(done), conversion.planned)
+
+        singles = score_singles(conversion, note, advance)
         write_folder(conversion, SCORED, command)
-        restored = restore_one(conversion, singles, progress) if config.restore_one else None
-        law = learn_law(conversion, singles, progress)
+        restored = restore_one(conversion, singles, advance) if config.restore_one else None
+        law = learn_law(conversion, singles, advance)
         write_folder(conversion, SCORED, command)
         chosen = choose_finalists(conversion, singles, law)
-        finalists = measure_finalists(conversion, singles, law, chosen, progress)
+        finalists = measure_finalists(conversion, singles, law, chosen, advance)
         write_folder(conversion, FRESH, command)
         values = {
             **facts(conversion, singles, law, restored),
             "finalists": finalists,
             "answers": [
-                answer(conversion, singles, law, restored, entry, progress)
+                answer(conversion, singles, law, restored, entry, advance)
                 for entry in chosen
                 if entry.save_ms is not None
             ],
@@ -99,8 +105,7 @@ def score_singles(conversion: Conversion, note: Note, progress: Progress) -> Sin
         )
     pass_s = (time.monotonic() - started) * 0.9
     layers = len(conversion.teacher.blocks)
-    further = config.sets + (2 + config.comparisons) * len(config.budget_ms) + config.finalists
-    further += config.restore_one * len(conversion.removable_mixers)
+    further = conversion.planned - len(choices)
     shares = sum((layers - choice.layer) / layers for choice in missing)
     note(
         f"plan: {len(missing)} of {len(choices)} single changes and up to {further} sets of them on"
@@ -126,13 +131,14 @@ def restore_one(
 def learn_law(conversion: Conversion, singles: SingleScores, progress: Progress) -> SetLaw:
     """How changes add up, from sets of them on the first draw; the second half of the sets is
     chosen by the law of the first."""
-    config, most, sets = conversion.config, max(conversion.saves_ms), list[SampledSet]()
+    config, most = conversion.config, max(conversion.saves_ms)
+    sets, measured = list[SampledSet](), list[LayoutScore]()
     law = fit_law(singles, [], [])
-    for seed, count in enumerate((config.sets - config.sets // 2, config.sets // 2)):
-        sets += sample_sets(
-            singles, law, (LEAST_SHARE * most, most), config.recall, count, 2 * config.seed + seed
-        )
-        measured = conversion.measure_all(SCORED, [entry.layout for entry in sets], progress)
+    for half, count in enumerate((config.sets - config.sets // 2, config.sets // 2)):
+        spread, seed = (LEAST_SHARE * most, most), 2 * config.seed + half
+        sampled = sample_sets(singles, law, spread, config.recall, count, seed)
+        sets += sampled
+        measured += conversion.measure_all(SCORED, [entry.layout for entry in sampled], progress)
         law = fit_law(singles, sets, measured)
     return law
 
