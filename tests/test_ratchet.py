@@ -23,7 +23,6 @@ STILL_MORE = {
     "runs/run.py": 12,
     "study/comparison.py": 13,
     "study/limits.py": 14,
-    "study/scorer.py": 12,
     "study/trainings.py": 12,
     "study/opening.py": 15,
     "study/loop.py": 16,
