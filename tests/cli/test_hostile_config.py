@@ -24,7 +24,7 @@ NEEDED = {
         "space": "--space tiny",
         "table": "--table h100_sxm",
         "workload": "--workload chat",
-        "trials": "--trials 1",
+        "trials": "--trials 1 --train-anyway",
         "workers": "--workers 1",
         "data": "--data TEXTS",
         "recipe": "--recipe RECIPE",

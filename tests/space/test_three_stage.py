@@ -5,6 +5,7 @@ flashnas.
 import dataclasses
 import itertools
 import re
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -97,10 +98,10 @@ def test_every_genotype_reaches_every_other_by_mutation(name):
         }
         for genotype in genotypes
     }
-    before = {
-        genotype: {other for other in genotypes if genotype in after[other]}
-        for genotype in genotypes
-    }
+    before = defaultdict(set)
+    for genotype, changes in after.items():
+        for change in changes:
+            before[change].add(genotype)
     for edges in (after, before):
         reached, waiting = {genotypes[0]}, [genotypes[0]]
         while waiting:
