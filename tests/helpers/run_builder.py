@@ -285,27 +285,15 @@ def only_failed() -> list[Trial]:
 # runs that lack something: arguments of the fixture `build_run`
 THIN_RUNS: dict[str, dict[str, Any]] = {
     "one trial": {"count": 1},
-    "no finalists": {"count": 12, "finalists": False},
     "all failed": {"trials": only_failed()},
-    "no curves": {"trials": [dataclasses.replace(t, curve=[]) for t in make_trials(8)]},
     "unreadable notations": {
-        "trials": [dataclasses.replace(t, notation="???") for t in make_trials(8)],
+        "trials": [dataclasses.replace(t, notation="???", curve=[]) for t in make_trials(8)],
         "finalists": False,
     },
     "almost nothing in run.yaml": {
         "count": 8,
-        "config": {
-            key: None
-            for key in (
-                "command",
-                "space",
-                "table",
-                "workload",
-                "budgets",
-                "proxy",
-                "host",
-                "totals",
-            )
-        },
+        "config": dict.fromkeys(
+            ["command", "space", "table", "workload", "budgets", "proxy", "host", "totals"]
+        ),
     },
 }

@@ -14,12 +14,9 @@ from flashnas.operators.attention.layer import attend, attend_step
 def plain(q, k, v, window):
     repeats, (tokens, keys) = q.shape[1] // k.shape[1], (q.shape[2], k.shape[2])
     scores = q @ k.repeat_interleave(repeats, 1).mT * q.shape[-1] ** -0.5
-    for t in range(tokens):
-        position = keys - tokens + t
-        scores[:, :, t, position + 1 :] = -torch.inf
-        if window:
-            scores[:, :, t, : max(0, position - window + 1)] = -torch.inf
-    return scores.softmax(-1) @ v.repeat_interleave(repeats, 1)
+    distance = torch.arange(keys - tokens, keys)[:, None] - torch.arange(keys)
+    hidden = (distance < 0) | (distance >= (window or keys))
+    return scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v.repeat_interleave(repeats, 1)
 
 
 @pytest.mark.parametrize("window", [0, 1, 20, 64, 100, 500])

@@ -63,6 +63,7 @@ def test_the_page_holds_all_figures_finalists_and_failures(page, run):
 
 def test_text_of_a_run_cannot_become_markup(build_run):
     folder = build_run(
+        12,
         reason=ATTACK,
         config={
             "name": ATTACK,
@@ -99,7 +100,7 @@ def test_no_control_character_of_a_name_reaches_the_terminal(build_run, capfd):
         warnings.simplefilter("always")
         write_report(
             build_run(
-                8,
+                2,
                 config={
                     "table": {"name": "a", "device": "h100\x1b[31m"},
                     "workload": {"name": "chat\x07"},
@@ -128,8 +129,9 @@ def test_a_report_of_failures_alone_says_so(build_run):
     assert "3 of 3 trainings failed, most often: width &amp; factor." in own
 
 
-def test_entries_of_run_yaml_of_another_type_do_not_break_the_page(run):
+def test_entries_of_run_yaml_of_another_type_do_not_break_the_page(build_run):
     """Of those that reading the run does not refuse."""
+    run = RecordedRun.load(build_run(6))
     strange = dataclasses.replace(
         run,
         config={
@@ -194,8 +196,8 @@ def test_another_package_adds_a_section_and_its_picture(build_run, tmp_path, mon
         forget_plugins()
 
 
-def test_a_folder_that_cannot_be_written_gives_one_line(build_run, monkeypatch):
-    folder = build_run(3)
+def test_a_folder_that_cannot_be_written_gives_one_line(build_run):
+    folder = build_run(1)
     (folder / "report.html").mkdir()
     assert "demo: the report cannot be written: " in one_line(RunError, write_report, folder)
     assert not [path for path in folder.iterdir() if path.name.endswith(".part")]

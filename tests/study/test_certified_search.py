@@ -10,6 +10,7 @@ from config_keys import with_keys
 
 import flashnas as fn
 from flashnas.cli.main import main
+from flashnas.latency import validation
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import store, validate
@@ -33,7 +34,9 @@ def validated(profiled_tiny_table, tmp_path_factory):
         profiled_tiny_table, tmp_path_factory.mktemp("validated") / profiled_tiny_table.name
     )
     model = LatencyModel(LatencyTable.load(folder), CHAT)
-    result = validate(model, TINY, lambda a: as_measured(model, a, EXCEEDED), count=19)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "POOL", 4)
+        result = validate(model, TINY, lambda a: as_measured(model, a, EXCEEDED), count=19)
     store(result, TINY, CHAT, seed=0)
     return folder
 
