@@ -1,7 +1,7 @@
 """Compile the Triton kernels that our layers launch, for GPUs that are not here: shared memory,
 registers, errors.
 
-    python tools/compile_kernels.py --mamba-ssm mamba --out kernels.csv     # 10 min on one core
+    python tools/compile_kernels.py --mamba-ssm mamba --out kernels.csv     # 20 min on one core
 
 A layer at a shipped width is computed on tensors without memory (torch's device `meta`): forward
 and backward pass as in training, then prompt and step as in decoding. Each launch on the way is
@@ -36,8 +36,10 @@ from typing import Any, NamedTuple
 
 LIMITS = {
     80: (166912, 108, "NVIDIA A100"),
+    89: (101376, 142, "NVIDIA L40S"),
     90: (232448, 132, "NVIDIA H100"),
     100: (232448, 148, "NVIDIA B200"),
+    120: (101376, 170, "NVIDIA GeForce RTX 5090"),
 }
 OPERATORS = (
     "d",
