@@ -23,11 +23,11 @@ def presets() -> dict[str, Architecture]:
     return {name: Architecture.parse(text) for name, text in texts.items()}
 
 
-def load_architecture(source: str) -> Architecture:
-    """The architecture that a text describes.
+def load_architecture(source: str | os.PathLike[str]) -> Architecture:
+    """The architecture that a text or a path describes.
 
     Args:
-        source (str): a notation, the name of a preset (in any case), a YAML file with the key
+        source (str | os.PathLike): a notation, the name of a preset (in any case), a YAML file with the key
             `architecture` (such as pareto/01.yaml of a run), or a Hugging Face config.json or the
             folder that holds one.
 
@@ -42,6 +42,7 @@ def load_architecture(source: str) -> Architecture:
         >>> fn.load_architecture("Nemotron-Flash-1B").hidden
         2048
     """
+    source = os.fspath(source) if isinstance(source, os.PathLike) else source
     if not isinstance(source, str):
         raise ArchitectureError(f"an architecture must be given as text; got {shown(source)}")
     if is_notation(source):

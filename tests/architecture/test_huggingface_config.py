@@ -179,7 +179,7 @@ def test_networks(tmp_path, case):
     kind, keys, notation = case
     path = written(tmp_path, {"model_type": kind, **TINY, **keys})
     architecture = architecture_from_hf(path)
-    assert architecture == load_architecture(str(tmp_path)) == load_architecture(str(path))
+    assert architecture == load_architecture(tmp_path) == load_architecture(str(path))
     assert architecture.hash == Architecture.parse(notation).hash
     assert Architecture.parse(architecture.notation) == architecture
 
