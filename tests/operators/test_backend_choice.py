@@ -6,7 +6,6 @@ import types
 import fake_libraries
 import pytest
 import torch
-from adapter_cases import HIDDEN, inputs, make
 from one_line import one_line
 
 from flashnas.architecture import Architecture, parse_operators
@@ -15,6 +14,7 @@ from flashnas.network.model import HybridLM
 from flashnas.operators.backends import fla, library
 from flashnas.operators.backends.core import LIBRARIES, Core, choose_backend
 from flashnas.profiling.torch_target import Torch
+from flashnas.testing.operator import make_layer
 
 ALL = "a d gd gla m2 kda r7 m f"
 RECURRENT = ("d", "gd", "gla", "kda", "r7")
@@ -50,6 +50,10 @@ AUTO = [  # packages at hand (none named: all), dtype, what auto takes on CUDA
         {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch"},
     ),
 ]
+
+
+def make(text):
+    return make_layer(parse_operators(text)[0], 64, torch.float32)
 
 
 def on_cuda(model, dtype):
@@ -236,7 +240,7 @@ def test_steps_with_gradients_are_torch(monkeypatch):
     fake_libraries.install(monkeypatch, devices=("cpu",))
     layer = make("m2(head_dim=16,state=16)")
     choose_backend(layer, "mamba-ssm")
-    x = inputs(1)[:, 0].requires_grad_()
+    x = torch.randn(2, 64, requires_grad=True)
     y, _ = layer.step(x, layer.init_state(2, torch.float32))
     y.sum().backward()
     assert x.grad is not None
@@ -259,7 +263,7 @@ def test_a_job_names_the_libraries_in_its_stack(monkeypatch):
     assert only.describe_stack()["backend"] == "fla"
     specs = parse_operators("a(head_dim=16) d(head_dim=16) f")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    assert auto.facts(specs, HIDDEN) == {
+    assert auto.facts(specs, 64) == {
         "backends": {"a": "flash-attn 0.0-fake", "d": "fla 0.0-fake", "f": "torch"}
     }
     with pytest.raises(ConfigError, match=r"^torch\.backend must be one of auto, torch, fla"):

@@ -2,56 +2,86 @@
 
 import fake_libraries
 import pytest
-from adapter_cases import (
-    CASES,
-    FLASH,
-    check_in_bfloat16,
-    check_steps,
-    inputs,
-    make,
-    run,
-    state_after,
-)
-from layer_cases import assert_close
+import torch
 
-from flashnas.base.errors import OperatorError
+from flashnas.architecture import parse_operators
 from flashnas.operators.backends.core import choose_backend, cores_of
+from flashnas.testing.operator import (
+    assert_close,
+    make_inputs,
+    make_layer,
+    random_state,
+    run_form,
+    state_tensors,
+    steps_of,
+)
+from flashnas.testing.self_test import check_layer
+
+HIDDEN = 64
+CASES = [
+    ("fla", "d(head_dim=16)"),
+    ("fla", "gd(head_dim=16,k_heads=2,expand_v=2)"),
+    ("fla", "gla(head_dim=32)"),
+    ("fla", "m2(head_dim=16,state=24,groups=2,conv_size=3)"),
+    ("fla", "m2(head_dim=16,state=16)"),
+    ("mamba-ssm", "m2(head_dim=16,state=24,groups=2,conv_size=3)"),
+    ("mamba-ssm", "m2(head_dim=16,state=16)"),
+    ("fla", "kda(head_dim=16)"),
+    ("fla", "r7(head_dim=16)"),
+    ("mamba-ssm", "m(state=8)"),
+]
+FLASH = [
+    ("flash-attn", "a(heads=4,kv_heads=2,head_dim=16)"),
+    ("flash-attn", "swa(heads=4,kv_heads=2,head_dim=16,window=5)"),
+    ("flash-attn", "a(heads=4,kv_heads=4,head_dim=16,out_gate=true)"),
+]
+
+
+@pytest.fixture(autouse=True)
+def libraries(monkeypatch):
+    fake_libraries.install(monkeypatch, devices=("cpu",))
 
 
 @pytest.mark.parametrize(("backend", "text"), CASES)
-def test_an_adapter_equals_the_reference(backend, text, monkeypatch):
-    """Both forms, from nothing and from a state, with all gradients."""
-    fake_libraries.install(monkeypatch, devices=("cpu",))
-    layer = make(text)
+def test_an_adapter_equals_the_reference(backend, text):
+    """Both forms, from nothing and from a state, with all gradients; the last state of a selective
+    scan has none."""
+    layer = make_layer(parse_operators(text)[0], HIDDEN, torch.float32)
     choose_backend(layer, backend)
-    assert [core.of(inputs(1)).name for core in cores_of(layer)] == [f"{backend} 0.0-fake"]
-    for tokens, state in ((19, None), (1, state_after(layer, 9)), (7, state_after(layer, 9))):
+    for tokens, started in ((19, False), (1, True), (7, True)):
+        x = make_inputs(tokens, HIDDEN).float()
+        assert [core.of(x).name for core in cores_of(layer)] == [f"{backend} 0.0-fake"]
         expected, got = (
-            run(form, layer, inputs(tokens), state) for form in (layer.reference, layer.forward)
+            run_form(
+                layer,
+                form,
+                x,
+                random_state(layer, torch.float32) if started else None,
+                through_state=not text.startswith("m("),
+            )
+            for form in (layer.reference, layer.forward)
         )
         for what, tensor in expected.items():
             assert_close(got[what], tensor, 2e-4, f"{tokens} tokens, {what}")
-    check_steps(layer, 1e-4)
+    with torch.no_grad():
+        state = random_state(layer, torch.float32)
+        right, right_after = layer.reference(x, state)
+        y, after = steps_of(layer, x, state)  # which may write into the state
+    assert_close(y, right, 1e-4, "steps")
+    for tensor, wanted in zip(state_tensors(after), state_tensors(right_after), strict=True):
+        assert_close(tensor, wanted, 1e-4, "state after the steps")
 
 
-@pytest.mark.parametrize("text", FLASH)
-def test_flash_attention_equals_the_reference(text, monkeypatch):
-    """It takes half precision only; so do its stand-ins."""
-    fake_libraries.install(monkeypatch, devices=("cpu",))
-    layer = make(text)
-    choose_backend(layer, "flash-attn")
-    with pytest.raises(
-        OperatorError, match=r"backend flash-attn cannot run it: it takes bfloat16 and float16 only"
-    ):
-        layer(inputs(3))
-    check_in_bfloat16(layer)
+@pytest.mark.parametrize(("backend", "text"), CASES + FLASH)
+def test_half_precision_is_near_the_reference(backend, text):
+    """By autocast, and as a model in bfloat16. The stand-ins refuse mixed dtypes and states in half
+    precision."""
+    found = check_layer(text, backend, "bfloat16", tokens=19, hidden=HIDDEN)
+    assert (found.status, found.reason) == ("passed", "")
+    assert found.runs == f"{backend} 0.0-fake"
 
 
-@pytest.mark.parametrize("backend", ["fla", "mamba-ssm"])
-def test_half_precision_keeps_states_and_decays_in_float32(backend, monkeypatch):
-    """The stand-ins refuse mixed dtypes and states in half precision."""
-    fake_libraries.install(monkeypatch, devices=("cpu",))
-    for _, text in (case for case in CASES if case[0] == backend):
-        layer = make(text)
-        choose_backend(layer, backend)
-        check_in_bfloat16(layer)
+def test_flash_attention_takes_half_precision_only():
+    found = check_layer(FLASH[0][1], "flash-attn", "float32", tokens=3, hidden=HIDDEN)
+    assert found.status == "refused"
+    assert "it takes bfloat16 and float16 only" in found.reason
