@@ -214,26 +214,6 @@ def test_a_broken_plugin_is_a_warning_for_commands_that_do_not_use_it(
     assert lines[-1] == f"flashnas estimate: {BROKEN}{reason}"
 
 
-def test_no_plugin_that_is_not_used_is_imported(install, capsys):
-    for group in (
-        "operators",
-        "samplers",
-        "spaces",
-        "exports",
-        "executors",
-        "report_sections",
-        "commands",
-    ):
-        install(
-            f"flashnas-bad-{group}",
-            {"zz": "slow_plugin:Z"},
-            group=f"flashnas.{group}",
-            slow_plugin="raise AssertionError('imported')\n",
-        )
-    assert [main(["estimate", "2048: d f"]), main(["estimate", "--help"])] == [0, 0]
-    assert "slow_plugin" not in sys.modules
-
-
 def test_the_help_works_with_a_broken_command(install, capsys):
     install(
         "flashnas-bad", {"zz": "bad_command:Z"}, group="flashnas.commands", bad_command="Z = 5\n"

@@ -261,28 +261,6 @@ def test_a_tokenizer_without_merges_or_end_gets_what_llama_cpp_needs():
     assert (words.merges, words.added, words.first, words.end) == (("! !",), 1, None, 5)
 
 
-def test_a_written_file_gives_the_network_back():
-    """Every tensor of a network is in the file, and no weight twice: zeros come back as what was
-    written.
-    """
-    for notation in (
-        SMALL,
-        f"64(vocab=300): {GD} f {GATED} f",
-        f"64(vocab=300,tied=false): gd(head_dim=16,k_heads=2,expand_v=2) f {GATED} f",
-    ):
-        network = make_network(notation)
-        found = family_of(network.architecture).pieces(network.architecture)
-        kept = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        written = {piece.name: piece.of(kept) for piece in found}
-        with torch.no_grad():
-            for tensor in network.state_dict().values():
-                tensor.fill_(torch.nan)
-            for piece in found:
-                write.take_over(network, piece, written[piece.name])
-        for name, tensor in network.state_dict().items():
-            torch.testing.assert_close(tensor, kept[name], rtol=1e-5, atol=1e-6)
-
-
 @every(
     case=[
         ("64: m2 f", "no operator 'a'; it needs at least one"),

@@ -100,14 +100,19 @@ def test_a_damaged_run_yaml_names_line_rule_and_value(build_run):
         "run.yaml",
         ({"budgets": 3}, "budgets must be a mapping or null; got 3"),
         ({"budgets": {"latency_ms": "fast"}}, "budgets.latency_ms must be a number; got 'fast'"),
-        ({"totals": {"complete": [1]}}, "totals.complete must be a number; got [1]"),
-        ({"proxy": [1]}, "proxy must be a mapping or null; got [1]"),
-        ({"space": 1}, "space must be a mapping or null; got 1"),
-        ({"table": "h100"}, "table must be a mapping or null; got 'h100'"),
-        ({"workload": True}, "workload must be a mapping or null; got True"),
-        ({"host": []}, "host must be a mapping or null; got []"),
-        ({"question": "hi"}, "question must be a mapping or null; got 'hi'"),
-        ({"answer": 3}, "answer must be a mapping or null; got 3"),
+        *(
+            ({name: [1]}, f"{name} must be a mapping or null; got [1]")
+            for name in [
+                "proxy",
+                "space",
+                "table",
+                "workload",
+                "host",
+                "question",
+                "answer",
+                "totals",
+            ]
+        ),
         ({"seconds": "long"}, "seconds must be a number or null; got 'long'"),
     )
 
@@ -116,14 +121,12 @@ def test_a_damaged_entry_of_the_front_names_line_rule_and_value(build_run):
     check_damage(
         build_run(4),
         "pareto/01.yaml",
-        ({"operators_ms": 5}, "operators_ms must be a mapping; got 5"),
-        ({"operators_ms": {"a": 5}}, "operators_ms.a must be a mapping; got 5"),
         ({"operators_ms": {"a": {"measured": "5"}}}, "operators_ms.... must be a number; got {'a'"),
         ({"missed": "latency_ms"}, "missed must be a list or null; got 'latency_ms'"),
-        ({"figures": [1]}, "figures must be a mapping; got [1]"),
-        ({"sources": 1.0}, "sources must be a mapping; got 1.0"),
-        ({"origin": "trial 3"}, "origin must be a mapping; got 'trial 3'"),
-        ({"architecture": "2048: a f"}, "architecture must be a mapping; got '2048: a f'"),
+        *(
+            ({name: [1]}, f"{name} must be a mapping; got [1]")
+            for name in ["figures", "sources", "origin", "architecture", "operators_ms"]
+        ),
         ({"architecture": {"hidden": 2048}}, "needs the key 'operators'"),
         ({"architecture": {"hidden": 2048, "operators": ["dd"]}}, "did you mean 'd'"),
     )
