@@ -215,16 +215,6 @@ def test_what_is_no_configuration_gets_one_line(tmp_path, case):
             "model_type: zamba2 has a transformer block that layers share, which flashnas lacks",
         ),
         (
-            "jamba",
-            {},
-            "model_type: jamba has Mamba with normalised time steps, B and C, which flashnas lacks",
-        ),
-        (
-            "kimi_linear",
-            {},
-            "model_type: kimi_linear has multi-head latent attention, which flashnas lacks",
-        ),
-        (
             "bamba",
             {"mamba_n_heads": 3},
             "mamba_n_heads: heads of 42 channels must make up 128; got 3",
@@ -244,11 +234,6 @@ def test_what_is_no_configuration_gets_one_line(tmp_path, case):
             {"num_experts_per_tok": 1},
             "num_experts_per_tok: flashnas lacks a single expert per token whose probability"
             " counts as 1",
-        ),
-        (
-            "qwen3_moe",
-            {"hidden_act": "gelu"},
-            "hidden_act: flashnas lacks experts with the activation 'gelu'; it has 'silu'",
         ),
         (
             "mamba",
@@ -282,11 +267,6 @@ def test_what_is_no_configuration_gets_one_line(tmp_path, case):
             {"hidden_act": "gelu"},
             "hidden_act: flashnas lacks feed-forward networks with the activation 'gelu'; it has"
             " 'silu'",
-        ),
-        (
-            "llama",
-            {"hidden_size": "64"},
-            "hidden_size: must be a whole number of at least 1; got '64'",
         ),
         ("llama", {"num_hidden_layers": 10**9}, "num_hidden_layers: must be at most 4096"),
         (
@@ -341,11 +321,6 @@ def test_what_is_no_configuration_gets_one_line(tmp_path, case):
             "mamba2",
             {"num_heads": 24},
             "num_heads: num_heads x head_dim must be expand x hidden_size = 128; got 24 x 64",
-        ),
-        (
-            "mamba2",
-            {"num_heads": 2, "n_groups": 3},
-            "n_groups: must divide the 2 heads; got 3",
         ),
         (
             "mamba2",

@@ -209,11 +209,6 @@ def test_published_stacks_are_supported_and_others_are_described(rows):
     )
 
 
-def test_no_stack_has_no_prediction():
-    means, covariance = load_recall().predict([])
-    assert (means.shape, covariance.shape) == ((0,), (0, 0))
-
-
 # -- publications left out -------------------------------------------------------------------------
 
 

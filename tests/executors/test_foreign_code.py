@@ -15,6 +15,7 @@ import flashnas as fn
 from flashnas.api.search import plan
 from flashnas.base.errors import ConfigError, PluginError
 from flashnas.cli.main import one_line as as_printed
+from flashnas.executors.job import Job
 from flashnas.runs.run import RecordedRun
 from flashnas.search.aging_evolution import AgingEvolution
 
@@ -70,22 +71,18 @@ def asked(out, **more):
     }
 
 
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def in_this_process():
     """Fast: no worker is started."""
-    from flashnas.executors.job import Job
-
-    monkeypatch.setattr(Job, "portable", lambda job: False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Job, "portable", lambda job: False)
+        yield
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     CALLS["left"] = 10**9
-    with pytest.MonkeyPatch.context() as patch:
-        from flashnas.executors.job import Job
-
-        patch.setattr(Job, "portable", lambda job: False)
-        return fn.search(**asked(tmp_path_factory.mktemp("finished") / "run"))
+    return fn.search(**asked(tmp_path_factory.mktemp("finished") / "run"))
 
 
 def failure(call, after):

@@ -18,7 +18,7 @@ from flashnas.operators.backends.core import LIBRARIES, choose_backend
 from flashnas.operators.layer import RecurrentState
 from flashnas.operators.recurrences.chunks import token_by_token
 from flashnas.operators.recurrences.delta_rule import delta_rule_step
-from flashnas.testing.operator import make_inputs, make_layer
+from flashnas.testing.operator import make_inputs, make_layer, steps_of
 
 STEPS = 3  # the interpreter takes its time over each program
 CHUNKS = {"gd": 64 + 6, "r7": 2 * 16 + 6}  # tokens of whole chunks and a part of one
@@ -76,13 +76,10 @@ def layer_by(library, text):
             found.append((y, after.matrix_BHKV, *gradients))
         check(kind, *found, 1e-4)
     expected_BTD, expected = layer.reference(x_BTD[:, :STEPS], state)
-    outputs = []
     with torch.no_grad():
-        for t in range(STEPS):
-            y_BD, state = layer.step(x_BTD[:, t], state)
-            outputs.append(y_BD)
-    got = torch.stack(outputs, 1), state.matrix_BHKV
-    check(f"{kind} steps", got, (expected_BTD, expected.matrix_BHKV), 1e-5)
+        y_BTD, state = steps_of(layer, x_BTD[:, :STEPS], state)
+    got, wanted = (y_BTD, state.matrix_BHKV), (expected_BTD, expected.matrix_BHKV)
+    check(f"{kind} steps", got, wanted, 1e-5)
 
 
 def delta_rule():

@@ -6,6 +6,7 @@ from layer_cases import assert_close
 
 from flashnas.architecture import parse_operators
 from flashnas.operators.layer import build_layer
+from flashnas.testing.operator import steps_of
 
 HIDDEN, TOKENS = 24, 70
 
@@ -47,15 +48,11 @@ def test_layer_equals_transformers(written):
         expected = theirs(x)
         assert_close(layer(x)[0], expected, 2e-5, "forward")
         cache = transformers.DynamicCache(config=config)
-        their_steps, steps = [theirs(x[:, :40], cache=cache)], [layer(x[:, :40])]
-        state = steps[0][1]
-        outputs = [steps[0][0]]
-        for t in range(40, TOKENS):
-            their_steps.append(theirs(x[:, t : t + 1], cache=cache))
-            y, state = layer.step(x[:, t], state)
-            outputs.append(y.unsqueeze(1))
-    assert_close(torch.cat(their_steps, 1), expected, 2e-5, "their steps")
-    assert_close(torch.cat(outputs, 1), expected, 2e-5, "steps")
+        for t in range(TOKENS):
+            theirs(x[:, t : t + 1], cache=cache)
+        first, state = layer(x[:, :40])
+        second, state = steps_of(layer, x[:, 40:], state)
+    assert_close(torch.cat([first, second], 1), expected, 2e-5, "steps")
     their_state = cache.get_recurrent_state(0, state_idx=0)
     assert_close(state.matrix_BHKV.squeeze(1).mT, their_state, 2e-5, "state")
     assert_close(

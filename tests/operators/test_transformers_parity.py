@@ -10,6 +10,7 @@ from layer_cases import assert_close
 from flashnas.architecture import parse_operators
 from flashnas.operators.layer import build_layer
 from flashnas.operators.parts import Rotary
+from flashnas.testing.operator import steps_of
 
 transformers = pytest.importorskip("transformers")
 
@@ -33,11 +34,8 @@ def compare(layer, expected, x):
     """Chunked form, and step after step, against the other implementation's outputs."""
     with torch.no_grad():
         assert_close(layer(x)[0], expected, 2e-5, "forward")
-        state, outputs = layer.init_state(len(x), x.dtype), []
-        for t in range(x.shape[1]):
-            y, state = layer.step(x[:, t], state)
-            outputs.append(y)
-    assert_close(torch.stack(outputs, 1), expected, 2e-5, "steps")
+        steps, _ = steps_of(layer, x, layer.init_state(len(x), x.dtype))
+    assert_close(steps, expected, 2e-5, "steps")
 
 
 def inputs():

@@ -12,15 +12,14 @@ from answered_runs import write_answered_run
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.text import Annotation
-from run_builder import THIN_RUNS, only_failed
+from run_builder import only_failed
 
 from flashnas.report.drawing import (
     OPERATOR_COLOURS,
     NothingToShow,
-    operator_colour,
     operator_label,
 )
-from flashnas.report.figures import FIGURES, depth_shares, draw, latency_parts
+from flashnas.report.figures import FIGURES, depth_shares, draw
 from flashnas.report.networks import front
 from flashnas.report.planes import staircase
 from flashnas.runs.run import RecordedRun
@@ -151,12 +150,6 @@ def test_fills_and_rings_follow_the_mixers_and_the_legend_explains_them(run):
                 assert operator_label(kinds[colour]) in keys(plot)
 
 
-def test_an_unreadable_notation_is_grey(build_run):
-    run = RecordedRun.load(build_run(**THIN_RUNS["unreadable notations"]))
-    fills = {fill for _, _, fill, _ in points(draw(run, "front").panels[0])}
-    assert fills == {operator_colour("?").lower()}
-
-
 def test_each_further_objective_has_a_panel_that_names_the_front(several):
     panels = draw(several, "objectives").panels
     assert [panel.get_ylabel() for panel in panels] == [
@@ -207,14 +200,6 @@ def test_latency_bars_add_up_and_show_their_source(run):
     }
     assert hatches == {"imported": "", "derived": "///", "roofline": "xxx"}
     assert len(set(keys(plot))) == len(keys(plot))
-
-
-@pytest.mark.parametrize(
-    ("ms", "expected"), [(3.0, [3.0]), (0.0, []), (-1.0, []), (float("nan"), [])]
-)
-def test_operators_without_milliseconds_are_left_out(run, ms, expected):
-    entry = dataclasses.replace(run.front[0], operators_ms={"d": {"imported": ms}})
-    assert latency_parts(dataclasses.replace(run, front=(entry,)))["ms"].tolist() == expected
 
 
 def test_bounds_are_whiskers_where_they_are_known(run):

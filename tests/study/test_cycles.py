@@ -74,15 +74,6 @@ def test_every_sampler_finds_its_way_back_wherever_it_is_interrupted(sampler, tm
         assert again == calls
 
 
-def test_a_longer_search_goes_on_from_a_shorter_one(tmp_path):
-    calls, again = [], []
-    search(tmp_path / "whole", evaluator(calls))
-    search(tmp_path / "run", evaluator(again), trials=10)
-    search(tmp_path / "run", evaluator(again), resume=True)
-    pd.testing.assert_frame_equal(trajectory(tmp_path / "run"), trajectory(tmp_path / "whole"))
-    assert again == calls
-
-
 def test_an_exhausted_space_ends_and_nothing_is_evaluated_twice(tmp_path):
     calls = []
     summary, progress = search(tmp_path / "run", evaluator(calls), trials=500)
