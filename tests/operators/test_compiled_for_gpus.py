@@ -99,9 +99,11 @@ def configurations(cases):
 
 def test_the_published_kernels_are_of_every_target_and_operator():
     rows = list(csv.DictReader((ROOT / "benchmarks/results/kernels.csv").read_text().splitlines()))
-    assert {(row["target"], row["operator"]) for row in rows} == {
+    assert {(row["target"], row["operator"]) for row in rows} >= {
         (f"sm_{target}", operator)
         for target in compile_kernels.LIMITS
         for operator in compile_kernels.OPERATORS
     }
+    wide = {row["target"] for row in rows if "head_dim=256" in row["operator"]}
+    assert wide == {"sm_89", "sm_120"}, "those with the least memory"
     assert [row for row in rows if row["error"]] == []
