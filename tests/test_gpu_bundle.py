@@ -51,20 +51,8 @@ def run(tmp_path, monkeypatch):
                 for name, program in programs.items()
             ],
         )
-        monkeypatch.setattr(
-            sys,
-            "argv",
-            [
-                "gpu_bundle.py",
-                "--device",
-                "cpu",
-                "--out",
-                str(tmp_path / "run"),
-                "--bundle",
-                str(tmp_path / "b.zip"),
-                *words,
-            ],
-        )
+        asked = f"gpu_bundle.py --device cpu --out {tmp_path}/run --bundle {tmp_path}/b.zip"
+        monkeypatch.setattr(sys, "argv", [*asked.split(), *words])
         return gpu_bundle.main(), tmp_path / "b.zip"
 
     return call

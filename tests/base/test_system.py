@@ -226,13 +226,6 @@ def test_a_limit_reaches_every_library_and_may_keep_what_the_user_set(monkeypatc
     assert [os.environ[name] for name in THREAD_VARIABLES] == expected
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc only")
-def test_malloc_settings_are_taken_in_a_process_of_their_own():
-    code = "from flashnas.base.system import keep_memory; print(keep_memory())"
-    printed = subprocess.check_output([sys.executable, "-c", code], text=True).strip()
-    assert printed == str("glibc" in os.confstr("CS_GNU_LIBC_VERSION"))
-
-
 @pytest.mark.parametrize("block", [uninterrupted, terminate_as_interrupt])
 def test_an_interrupt_while_handlers_are_set_leaves_the_ones_that_were_there(monkeypatch, block):
     numbers, really = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.signal

@@ -66,15 +66,12 @@ def limits():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def own_surroundings(tmp_path_factory):
-    """A cache of its own; one thread; no GPU; tokenizers that do not complain about processes."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("FLASHNAS_CACHE", str(tmp_path_factory.mktemp("cache")))
-    patch.setenv("TOKENIZERS_PARALLELISM", "false")
-    patch.setenv("OMP_NUM_THREADS", "1")
-    patch.setenv("CUDA_VISIBLE_DEVICES", "")
-    yield
-    patch.undo()
+def own_surroundings():
+    """No GPU; tokenizers that do not complain about processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKENIZERS_PARALLELISM", "false")
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        yield
 
 
 @pytest.fixture(scope="module")

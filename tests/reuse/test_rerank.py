@@ -26,9 +26,10 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError, TableError
 from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel
-from flashnas.reuse.earlier_runs import earlier_runs
+from flashnas.reuse.earlier_runs import difference, earlier_runs, training
 from flashnas.search.algorithm import Random
 from flashnas.search.objectives import non_dominated
+from flashnas.training.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("importable_helpers")
 ASKED = dict(
@@ -168,6 +169,18 @@ def test_losses_that_do_not_compare_are_one_line(run, second, tmp_path, key, val
     message = one_line(RunError, fn.pareto, [run.path, other])
     assert message.startswith(f"{other}: its losses do not compare with those of {run.path}: ")
     assert words.format(first=run.path, other=other) in message
+
+
+@pytest.mark.parametrize(
+    "change", [{"width_factor": 2}, {"depth_factor": 2}, {"least_head_dim": 32}, {"clip": 2.0}]
+)
+def test_losses_of_other_proxies_do_not_compare(change):
+    one, other = (
+        training(recipe, "0123", 0, None)
+        for recipe in (Recipe(), dataclasses.replace(Recipe(), **change))
+    )
+    (name,) = change
+    assert str(difference(one, other, "here", "there")).startswith(f"recipe.{name} is ")
 
 
 def changed(run, out, key, value):

@@ -375,6 +375,12 @@ def test_a_crash_while_the_front_is_replaced_leaves_the_old_or_the_new_one(
     )
 
 
+def test_a_front_that_a_crash_left_aside_comes_back(run):
+    (run / ".pareto.old").mkdir()
+    opened(run, resume=True).close()
+    assert (run / "pareto").is_dir()
+
+
 def test_a_full_disk_leaves_the_old_trials(run, monkeypatch):
     folder = opened(run, resume=True)
     before = (run / "trials.parquet").read_bytes()

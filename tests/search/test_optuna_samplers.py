@@ -1,11 +1,9 @@
 """What the samplers are told: values, constraints, failures, and nothing they need not train."""
 
-import optuna
 import pytest
 from bit_space import BitSpace
 from optuna.trial import TrialState
 
-from flashnas.base.errors import ConfigError
 from flashnas.search import Trial, make_algorithm
 
 NAMES = ("nsga2", "tpe")
@@ -88,20 +86,3 @@ def test_the_first_candidates_are_drawn_from_the_space(name):
     asked = algorithm.ask(4)
     assert asked[0] == drawn[4]
     assert len(drawn) == 5
-
-
-@pytest.mark.parametrize(
-    ("name", "option", "kind"),
-    [
-        ("nsga2", {"population": 6}, optuna.samplers.NSGAIISampler),
-        ("tpe", {"startup": 4}, optuna.samplers.TPESampler),
-    ],
-)
-def test_options_are_taken(name, option, kind):
-    space = BitSpace(6)
-    algorithm = make_algorithm(name, space=space, seed=0, latency_of=space.latency_of, **option)
-    assert isinstance(algorithm.study.sampler, kind)
-    with pytest.raises(ConfigError, match=f"{name}: {next(iter(option))} must be a whole number"):
-        make_algorithm(
-            name, space=space, seed=0, latency_of=space.latency_of, **dict.fromkeys(option, -1)
-        )

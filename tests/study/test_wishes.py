@@ -7,7 +7,6 @@ from problems import problem_of
 
 import flashnas as fn
 from flashnas.base.errors import ConfigError
-from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
 
 SPACE = """\
@@ -95,13 +94,3 @@ def test_numbers_take_units_and_a_program_its_space():
     assert SearchConfig(runtime="llama.cpp", space="lfm2").space == "lfm2"
     with pytest.raises(ConfigError, match=r"budget_ms must be a number; got '14 kilo'"):
         SearchConfig(budget_ms="14 kilo")
-
-
-def test_the_default_space_reaches_from_a_tenth_to_four_billion_parameters():
-    space = load_space("hybrid")
-    rng = np.random.default_rng(0)
-    sizes = [
-        network.params for _ in range(300) for network in space.architectures(space.sample(rng))
-    ]
-    assert min(sizes) < 1e8
-    assert max(sizes) > 3.9e9
