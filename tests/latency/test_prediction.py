@@ -210,9 +210,8 @@ def test_a_window_counts_as_full_attention_over_so_many_tokens(tiny_table):
 def test_heads_between_measured_ones(tiny_table):
     a = Architecture.parse("48(vocab=64): a(heads=3,kv_heads=1,head_dim=16)")
     entries = LatencyModel(tiny_table, "generated=1").estimate(a).breakdown
-    assert next(e for e in entries if e["kernel"] == "attention_decode")["ms"] == pytest.approx(
-        0.001
-    )
+    core = next(e for e in entries if e["kernel"] == "attention_decode")
+    assert (core["ms"], core["source"]) == (pytest.approx(0.001), "derived")
     with pytest.raises(MissingRowsError, match="heads=5, kv_heads=1"):
         LatencyModel(tiny_table, "generated=1").estimate(
             Architecture.parse("80(vocab=64): a(heads=5,kv_heads=1,head_dim=16)")
