@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--kinds", choices=("attention", "all"), default="attention")
     parser.add_argument("--runtime", choices=("llama.cpp",), help="takes its times, not a table's")
     parser.add_argument("--restore-one", action="store_true")
+    parser.add_argument("--comparisons", type=int, default=5, help="random layouts by each answer")
     parser.add_argument("--out", type=Path, default=Path("experiments/runs"))
     given = parser.parse_args()
     attention = given.kinds == "attention"
@@ -46,7 +47,7 @@ def main() -> None:
         keep=("f",) if attention else (),
         sets=16,
         finalists=10,
-        comparisons=5,
+        comparisons=given.comparisons,
         restore_one=given.restore_one,
         seed=given.seed,
         threads=1,
