@@ -222,11 +222,15 @@ def fit_law(
     found = np.array([log_lost(np.array(score.recalled)) for score in measured])
     lost = np.array([scores.sum_lost(entry.layout) for entry in sets])
     slope = float(lost @ found / (lost @ lost)) if lost.any() else 1.0
+    errors = np.exp(-found) - np.exp(-slope * lost)
+    # the single changes and what is predicted have prompts of their own
+    prompts = max(scores.recalled.shape[1], 1)
+    by_prompts = [2 * np.var(score.recalled or [0.0]) / max(prompts - 1, 1) for score in measured]
     return replace(
         law,
         document_error=float(np.sqrt(np.mean(np.square(between)) / 2)),
         slope=slope,
-        recall_error=float(np.sqrt(np.mean((np.exp(-found) - np.exp(-slope * lost)) ** 2))),
+        recall_error=float(np.sqrt(np.mean(errors**2) + np.mean(by_prompts))),
     )
 
 
