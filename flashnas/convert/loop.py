@@ -73,12 +73,12 @@ def convert_model(
             **facts(conversion, singles, law, restored),
             "finalists": finalists,
             "answers": [
-                answer(conversion, singles, law, restored, entry, advance)
+                answer(conversion, singles, law, restored, entry.layout, budget, advance)
                 for entry in chosen
-                if entry.save_ms is not None
+                for budget in entry.budgets
             ],
         }
-        write_weights(conversion, [entry.layout for entry in chosen if entry.save_ms is not None])
+        write_weights(conversion, [entry.layout for entry in chosen if entry.budgets])
         write_folder(conversion, FRESH, command, values)
     return values
 
@@ -147,13 +147,20 @@ def learn_law(conversion: Conversion, singles: SingleScores, progress: Progress)
 
 
 @dataclass(frozen=True)
+class SavingsGoal:
+    """Milliseconds to save, and the share of the recall that a layout was to keep."""
+
+    save_ms: float
+    floor: float
+
+
+@dataclass(frozen=True)
 class Finalist:
-    """A layout to be measured on fresh text. save_ms: of the budget that it answers; None: it is
-    there to check the predictions. floor: share of the recall that it was to keep."""
+    """A layout to be measured on fresh text. budgets: that it answers; without one it is there to
+    check the predictions."""
 
     layout: Layout
-    save_ms: float | None
-    floor: float
+    budgets: tuple[SavingsGoal, ...] = ()
 
 
 def choose_finalists(conversion: Conversion, singles: SingleScores, law: SetLaw) -> list[Finalist]:
@@ -163,7 +170,8 @@ def choose_finalists(conversion: Conversion, singles: SingleScores, law: SetLaw)
     found: dict[str, Finalist] = {}
     for save_ms in conversion.saves_ms:
         layout, floor = within(conversion, singles, law, save_ms)
-        found.setdefault(key_of(layout), Finalist(layout, save_ms, floor))
+        before = found.get(key_of(layout), Finalist(layout)).budgets
+        found[key_of(layout)] = Finalist(layout, (*before, SavingsGoal(save_ms, floor)))
     between = config.finalists - len(found)
     others = [
         within(conversion, singles, law, most * (n + 1) / (between + 1))[0] for n in range(between)
@@ -176,7 +184,7 @@ def choose_finalists(conversion: Conversion, singles: SingleScores, law: SetLaw)
     ]
     for layout in others:
         if len(found) < config.finalists:
-            found.setdefault(key_of(layout), Finalist(layout, None, 0.0))
+            found.setdefault(key_of(layout), Finalist(layout))
     return sorted(found.values(), key=lambda entry: conversion.milliseconds(entry.layout))
 
 
@@ -221,7 +229,7 @@ def measure_finalists(
                 "share": conversion.milliseconds(entry.layout) / conversion.milliseconds(()),
                 "timed_ms": timed_ms,
                 "model_timed_ms": model_ms,
-                "answers_a_budget": entry.save_ms is not None,
+                "answers_a_budget": bool(entry.budgets),
                 "predicted": asdict(prediction),
                 **fresh_figures(score),
                 "inside": bool(prediction.kl_low <= np.mean(score.kl) <= prediction.kl_high),
@@ -293,12 +301,13 @@ def answer(
     singles: SingleScores,
     law: SetLaw,
     restored: dict[int, float] | None,
-    finalist: Finalist,
+    layout: Layout,
+    budget: SavingsGoal,
     progress: Progress,
 ) -> dict[str, Any]:
     """What each layer becomes within a budget, how sure that is, and what other placements of as
     many changes lose on the same fresh documents."""
-    config, layout = conversion.config, finalist.layout
+    config = conversion.config
     generator = np.random.default_rng(config.seed)
     error = {
         choice.layer: value
@@ -321,13 +330,12 @@ def answer(
         more = np.array(score.kl) - own
         compared = {"more": float(more.mean()), "more_half": half_width(more)}
         others.append({"placement": name, **fresh_figures(score), **compared})
-    assert finalist.save_ms is not None
     return {
-        "budget_ms": conversion.milliseconds(()) - finalist.save_ms,
+        "budget_ms": conversion.milliseconds(()) - budget.save_ms,
         "latency_ms": conversion.milliseconds(layout),
         "layout": key_of(layout),
-        "recall_floor": finalist.floor,
+        "recall_floor": budget.floor,
         "weights": str(weights_of(conversion, layout)),
-        "layers": resampled_shares(singles, law, layout, finalist.save_ms, finalist.floor),
+        "layers": resampled_shares(singles, law, layout, budget.save_ms, budget.floor),
         "others": others,
     }

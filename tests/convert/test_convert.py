@@ -141,14 +141,21 @@ def test_an_answer_keeps_its_budget_and_beats_other_placements(converted):
     assert "evenly spaced: " in text
 
 
+def test_two_budgets_with_one_layout_have_an_answer_each(converted, llama, tmp_path):
+    shutil.copytree(converted[0], tmp_path / "run")
+    call = {"budget_ms": "85%,84.9%", "out": tmp_path / "run", **OPTIONS}
+    one, other = fn.convert(str(llama), **call).answers
+    assert one["layout"] == other["layout"]
+    assert one["budget_ms"] != other["budget_ms"]
+
+
 def test_the_folder_is_a_run_and_its_weights_are_those_of_the_layout(converted, llama, tmp_path):
     out, found = converted
     run = fn.load_run(out)
     assert run.front[0].latency_ms == pytest.approx(found.finalists[0]["latency_ms"])
-    figures = {entry.label: entry.loss for entry in run.front}
+    losses = run.trials.set_index("label")["loss"]
     for entry in found.finalists:
-        loss = figures.get(entry["layout"], entry["loss"])
-        assert loss == pytest.approx(entry["loss"])
+        assert losses[entry["layout"]] == pytest.approx(entry["loss"])
     run.report(tmp_path / "report.html")
     answer = found.answers[0]
     source = load_source(answer["weights"])
