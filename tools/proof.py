@@ -412,10 +412,8 @@ def published():
 
     for line in ("evidence", "evidence 'a f' 'm2 f'", "evidence 'd f m2 f' 'a f'"):
         yield line, (flashnas(line)["out"], flashnas(f"{line} --json"))
-    # the table of each publication left out
-    old = "proxy-trust" in flashnas("--help")["out"]
-    line = "proxy-trust --published --no-train --out published" if old else "evidence --left-out"
-    yield "left out", flashnas(f"{line} --json")["out"]["models"]
+    for source in ("2501.00663", "2511.18890"):
+        yield f"without {source}", fn.evidence.full_loss(without=source).coefficients()
     frame = fn.bench.load()
     yield (
         "bench",

@@ -24,15 +24,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from fitting import ShapeRow, ffn_rows, fit_law, fit_response, fit_spreads, read_shapes
+from left_out import MODELS, left_out_pairs, regret, summary
 
 from flashnas import bench
 from flashnas.architecture import Architecture
 from flashnas.base.system import write_atomic
 from flashnas.evidence.composition import Law, Rows
-from flashnas.evidence.full_loss import PARTS, FullLoss, Spreads
-from flashnas.evidence.left_out import CLEAR_NATS, MODELS, Pair, left_out_pairs, regret, summary
+from flashnas.evidence.full_loss import FullLoss, Spreads
 from flashnas.evidence.load import FITTED, digests, fitted, rows_of, shipped_rows
-from flashnas.evidence.trainings import read_published, short_trainings
+from flashnas.evidence.publications import CLEAR_NATS, Pair, predicted_pairs
+from flashnas.evidence.trainings import read_published
 from flashnas.training.recipe import Recipe
 
 HERE = Path(__file__).parent
@@ -42,24 +43,24 @@ SIZE_CLASSES = ("gem_50m", "gem_100m", "gem_500m", "gem_1b")
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """Of the model. parts: those of PARTS. robust: publications have reliabilities. residual: there
+    """Of the model. mix: beside the law. robust: publications have reliabilities. residual: there
     is a residual process over the composition."""
 
-    parts: tuple[str, ...]
+    mix: bool
     robust: bool
     residual: bool
 
     def __str__(self) -> str:
-        return " + ".join(self.parts) + ", robust" * self.robust + ", residual" * self.residual
+        return "law" + " + mix" * self.mix + ", robust" * self.robust + ", residual" * self.residual
 
 
 # The family was declared before any of its members was scored. Without a mix there is no residual
 # process.
 FORMS = [
-    Form(parts, robust, residual)
-    for parts in (("law", "mix"), ("law",))
+    Form(mix, robust, residual)
+    for mix in (True, False)
     for robust in (True, False)
-    for residual in ((True, False) if "mix" in parts else (False,))
+    for residual in ((True, False) if mix else (False,))
 ]
 
 
@@ -113,11 +114,11 @@ def fit(*, spreads: bool):
 def _fitted_spreads(rows, law):
     """Of all publications, and of all but each; of the whole model, and of the law alone."""
     found = {}
-    for prefix, parts in (("", PARTS), ("law_", ("law",))):
-        found[f"{prefix}spreads"] = dataclasses.asdict(fit_spreads(rows, law, parts))
+    for prefix, mix in (("", True), ("law_", False)):
+        found[f"{prefix}spreads"] = dataclasses.asdict(fit_spreads(rows, law, mix=mix))
         folds = found[f"{prefix}folds"] = {}
         for source in dict.fromkeys(rows.publication):
-            folds[source] = dataclasses.asdict(fit_spreads(without(rows, [source]), law, parts))
+            folds[source] = dataclasses.asdict(fit_spreads(without(rows, [source]), law, mix=mix))
     return found
 
 
@@ -130,7 +131,6 @@ def nested(note=print):
     """
     rows, law, response = shipped_rows(), Law(**fitted()["law"]), fitted()["response"]
     trainings = read_published()
-    short = short_trainings(trainings)
     sources = list(dict.fromkeys(row.source for row in trainings))
     predicted: dict[tuple[str, Form, frozenset[str]], list[Pair]] = {}
     indices = {
@@ -144,15 +144,14 @@ def nested(note=print):
             *(frozenset([source]) for source in sources),
         ]:
             part = without(rows, left)
-            spreads = fit_spreads(part, law, form.parts, robust=form.robust, residual=form.residual)
-            model = FullLoss(part, spreads, law, response=response, parts=form.parts)
+            spreads = fit_spreads(
+                part, law, mix=form.mix, robust=form.robust, residual=form.residual
+            )
+            model = FullLoss(part, spreads, law, response=response, mix=form.mix)
             for source in left:
                 here = indices[source]
-                pairs = left_out_pairs(
-                    [trainings[index] for index in here],
-                    form.parts,
-                    [short[index] for index in here],
-                    model_without=lambda _, model=model: model,
+                pairs = predicted_pairs(
+                    [trainings[index] for index in here], lambda _, model=model: model
                 )
                 predicted[source, form, left] = [
                     dataclasses.replace(pair, one=here[pair.one], other=here[pair.other])
@@ -242,11 +241,10 @@ if __name__ == "__main__":
             )
             fitted.cache_clear()
         trainings = read_published()
-        short = short_trainings(trainings)
         found = {
             "left_out": {
-                name: summary(trainings, left_out_pairs(trainings, parts, short))
-                for name, parts in MODELS.items()
+                name: summary(trainings, left_out_pairs(trainings, mix=mix))
+                for name, mix in MODELS.items()
             },
             "shapes": shapes_left_out(read_shapes()),
             "regret": regret(trainings),

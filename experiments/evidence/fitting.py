@@ -31,7 +31,6 @@ from flashnas.evidence.composition import (
 from flashnas.evidence.full_loss import (
     NEW,
     OWN_SDS,
-    PARTS,
     FullLoss,
     Spreads,
     response_row,
@@ -55,13 +54,8 @@ MEDIANS = {
     "own_residual": 0.02,
 }
 SPREAD_SD = 1.0
-PART_OF = {
-    "effect": "mix",
-    "effect.own": "mix",
-    "residual": "mix",
-    "own_residual": "mix",
-}
 RESIDUALS = ("residual", "own_residual")
+OF_MIX = ("effect", "effect.own", *RESIDUALS)
 STEPS = 80  # of the optimiser
 
 
@@ -147,8 +141,8 @@ def ffn_rows(law: Law) -> Rows:
 def fit_spreads(
     rows: Rows,
     law: Law,
-    parts: Sequence[str] = PARTS,
     *,
+    mix: bool = True,
     robust: bool = True,
     residual: bool = True,
 ) -> Spreads:
@@ -157,7 +151,7 @@ def fit_spreads(
     Args:
         rows: what the model learns from.
         law: of size and shape.
-        parts: of the model.
+        mix: False for the law of size and shape alone.
         robust: each publication has a reliability of its own; otherwise all have that of 1, new
             ones, too.
         residual: there is a residual process over the composition.
@@ -166,9 +160,7 @@ def fit_spreads(
     names = list(MEDIANS)
     centre = np.log([*MEDIANS.values(), *([1.0] * len(publications))])
     sds = np.array([SPREAD_SD] * len(names) + [RELIABILITY_SD] * len(publications))
-    fixed = {name for name, part in PART_OF.items() if part not in parts} | (
-        set() if residual else set(RESIDUALS)
-    )
+    fixed = () if mix and residual else RESIDUALS if mix else OF_MIX
     free = np.array([name not in fixed for name in names] + [robust] * len(publications))
 
     def spreads_of(logs: np.ndarray) -> Spreads:
@@ -195,7 +187,7 @@ def fit_spreads(
 
     def cost(values: np.ndarray) -> float:
         logs = with_fixed(values)
-        return FullLoss(rows, spreads_of(logs), law, parts=parts).cost + 0.5 * float(
+        return FullLoss(rows, spreads_of(logs), law, mix=mix).cost + 0.5 * float(
             np.sum(((logs - centre) / sds) ** 2)
         )
 

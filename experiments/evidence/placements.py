@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from left_out import left_out_pairs
 
 from flashnas.architecture.architecture import fold
-from flashnas.evidence.left_out import left_out_pairs
 from flashnas.evidence.trainings import groups_without_repeats, read_published
 
 

@@ -19,11 +19,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from left_out import left_out_pairs
+from short_trainings import short_trainings
 
 from flashnas.evidence.full_loss import response_row
-from flashnas.evidence.left_out import CLEAR_NATS, left_out_pairs
 from flashnas.evidence.load import fitted
-from flashnas.evidence.trainings import read_published, short_trainings
+from flashnas.evidence.publications import CLEAR_NATS
+from flashnas.evidence.trainings import read_published
 
 OPERATORS = ("a", "swa", "m", "m2", "gla", "d", "gd", "r7")
 OF_SIZE = 2  # the first entries of a response: ln N and r
@@ -45,7 +47,7 @@ def pairs() -> pd.DataFrame:
             proxy, loss = training
             beyond[number] = loss - response_row(proxy)[:OF_SIZE] @ response
     found = []
-    for pair in left_out_pairs(rows, ("law",)):
+    for pair in left_out_pairs(rows, mix=False):
         trainings = short[pair.one], short[pair.other]
         if trainings[0] is None or trainings[1] is None:
             continue

@@ -13,8 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from flashnas.evidence.left_out import pairs_of
 from flashnas.evidence.trainings import read_published
+
+sys.path.append(str(Path(__file__).parents[1] / "evidence"))
+
+from left_out import pairs_of
 
 
 def main() -> None:

@@ -4,11 +4,11 @@ disagree.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from flashnas.api.calling import Result, takes
-from flashnas.base.settings import BARE, Settings, option
+from flashnas.base.settings import Settings, option
 from flashnas.base.text import EVIDENCE_HELP
 
 
@@ -22,13 +22,6 @@ class EvidenceOptions(Settings, where="evidence"):
         positional=True,
     )
     evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
-    left_out: str | None = option(
-        None,
-        "also predict each row by models that have not seen its publication; FILE: rows of a CSV"
-        " with the columns of --evidence in place of the shipped ones",
-        metavar="[FILE]",
-    )
-
     conversions: bool = option(
         False, "list published conversions of pretrained models and their selectors instead"
     )
@@ -47,10 +40,8 @@ class EvidenceResult(Result):
 
     publications, disagreement, rows: what they are, how far they differ, and how many rows of each
     kind there are. evidence: the file of own trainings. mixes: what they say of two mixes.
-    left_out: the figures of models that have not seen the publication of a row: `models`; over the
-    pairs that all models have: `models_common`; of choices by them: `regret`. warnings: such as
-    that own trainings contradict the publications. conversions: of pretrained models, what each
-    publication found of the layouts that it compared, by metric.
+    conversions: of pretrained models, what each publication found of the layouts that it compared,
+    by metric. warnings: such as that own trainings contradict the publications.
     """
 
     publications: list[dict[str, Any]]
@@ -58,16 +49,12 @@ class EvidenceResult(Result):
     evidence: str | None
     rows: dict[str, int]
     mixes: dict[str, Any] | None = None
-    left_out: dict[str, Any] | None = field(default=None, repr=False)
     conversions: list[dict[str, Any]] | None = None
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        values = {**super().to_dict(), **(self.left_out or {})}
-        for name in ("mixes", "conversions"):
-            if getattr(self, name) is None:
-                del values[name]
-        return values
+        absent = [name for name in ("mixes", "conversions") if getattr(self, name) is None]
+        return {name: value for name, value in super().to_dict().items() if name not in absent}
 
     def __str__(self) -> str:
         from flashnas.evidence.conversions import conversions_text
@@ -83,20 +70,13 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
     """List the full trainings that others have published, and say what they show of two mixes.
     Nothing is trained.
 
-    With `left_out`, four models predict the differences between the rows of each publication:
-    `short` (the loss of a short training), `law` (size and shape), `evidence` (law and mix) and
-    `full` (evidence and short loss). None of them has seen the publication. `"shipped"` stands for
-    the rows that flashnas ships.
-
     Returns:
-        An EvidenceResult: `publications`, `disagreement`, `rows` and, for two mixes, `mixes`; with
-            `left_out`, the figures of the models.
+        An EvidenceResult: `publications`, `disagreement`, `rows` and, for two mixes, `mixes`.
 
     Raises:
         ConfigError: for a CSV that is wrong, with file, line, rule and value.
     """
     from flashnas.evidence.conversions import conversions
-    from flashnas.evidence.left_out import left_out
     from flashnas.evidence.load import full_loss, load, own_rows
     from flashnas.evidence.publications import (
         compare_mixes,
@@ -104,17 +84,14 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
         disagreement,
         facts_of_publications,
     )
-    from flashnas.evidence.trainings import read_published, short_trainings
+    from flashnas.evidence.trainings import read_published
 
     model, shipped = full_loss(options.evidence), load()
     rows = read_published() + ([] if options.evidence is None else own_rows(options.evidence))
-    mixes = models = None
+    mixes = None
     if options.mixes:
         one, other = options.mixes
         mixes = compare_mixes(one, other, rows, model)
-    if options.left_out is not None:
-        kept_back = read_published(None if options.left_out == BARE else options.left_out)
-        models = {"left_out": options.left_out, **left_out(kept_back, short_trainings(kept_back))}
     words = contradiction_of_own(options.evidence) if options.evidence is not None else ""
     return EvidenceResult(
         publications=facts_of_publications(rows, model),
@@ -127,7 +104,6 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
             "recall": len(shipped.recall),
         },
         mixes=mixes,
-        left_out=models,
         conversions=conversions() if options.conversions else None,
         warnings=(words,) if words else (),
     )

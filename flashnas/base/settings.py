@@ -38,7 +38,6 @@ if TYPE_CHECKING:  # imported when a file is read: the help needs no YAML
 REQUIRED = MISSING  # the default of an option that must be given
 MAX_SEED = 2**32 - 1  # what NumPy's older generators accept, which Optuna's samplers use
 MAX_THREADS = 1024  # of one process, and processes of one machine
-BARE = "shipped"  # a flag without its value, where that may be left out
 _KINDS = {
     int: "a whole number",
     float: "a number",
@@ -74,7 +73,7 @@ class Setting:
     # on the command line
     flag: str = ""  # where it is not the name with dashes: `-n --count`; messages use the first one
     metavar: str | None = None  # in the help; in brackets: the value may be left out, ..
-    bare: str = BARE  # .. which means this one
+    bare: str | None = None  # .. which means this one
     positional: bool = False  # without a flag
     heading: str = ""  # of the group in the help that begins here
     off: str | None = None  # of what is true by default: what `--no-<name>` does

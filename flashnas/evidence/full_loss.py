@@ -63,7 +63,6 @@ SILENT_SDS = {
 }
 # features whose effect differs between publications
 OWN_SDS = ("law", "mixed", "gated_delta", "ffn")
-PARTS = ("law", "mix", "short")  # of a prediction, which may be left out
 # standard deviations of `silence` that are added to the mean where networks are ranked
 CHARGE = 1.0
 # nats of a full training for a nat of a short one, of an operator that no publication has; the sd
@@ -149,7 +148,7 @@ class FullLoss:
     Args:
         spreads: the standard deviations (experiments/evidence/fitting.py).
         response: of the loss of a proxy in ln N, r, mixed, gated_delta and 1, for `short_effect`.
-        parts: those of PARTS that it has.
+        mix: False for the law of size and shape alone.
         publication: predictions are for this one; NEW for one without rows.
     """
 
@@ -160,13 +159,12 @@ class FullLoss:
         law: Law,
         *,
         response: Sequence[float] = (),
-        parts: Sequence[str] = PARTS,
+        mix: bool = True,
         publication: str = NEW,
     ) -> None:
         self.rows, self.law, self.response = rows, law, tuple(response)
-        self.parts, self.publication = tuple(parts), publication
+        self.publication = publication
         # without its mix a network is its size and shape
-        mix = "mix" in parts
         self.spreads = (
             spreads if mix else dataclasses.replace(spreads, residual=0.0, own_residual=0.0)
         )
@@ -279,7 +277,7 @@ class FullLoss:
         learnt, same = self._x(self.rows), self.rows.publication == self.publication
         cross = (of_size * self._common) @ learnt.T + (of_size * self._own) @ learnt.T * same
         size = -np.diff(self._gain(cross) @ self._weights + of_size[:, _LAW])
-        training = -np.diff(self._short(both))
+        training = -np.diff(both.short)
         difference = -np.diff(self.predict(both).mean)
         return {
             "size": float(size[0]),
@@ -296,17 +294,14 @@ class FullLoss:
     # -- the prior ---------------------------------------------------------------------------------
 
     def _x(self, table: Table) -> np.ndarray:
-        """The columns of a table, those of parts that the model does not have at 0."""
+        """The columns of a table, those that the model does not have at 0."""
         x = np.array(table.x)
         x[:, _LAW] -= LAW_NATS
         return np.asarray(x * self._seen)
 
     def _known(self, table: Table) -> np.ndarray:
         """The part of the mean that no row teaches."""
-        return np.asarray(self._x(table)[:, _LAW] + self._short(table))
-
-    def _short(self, table: Table) -> np.ndarray:
-        return table.short if "short" in self.parts else np.zeros(len(table))
+        return np.asarray(self._x(table)[:, _LAW] + table.short)
 
     def _reliability(self, publications: np.ndarray) -> np.ndarray:
         spread = self.spreads.reliability

@@ -30,7 +30,7 @@ from flashnas.evidence.composition import (
     mix_of,
     outside_support,
 )
-from flashnas.evidence.full_loss import NEW, NEW_RELIABILITY, PARTS, FullLoss, Spreads
+from flashnas.evidence.full_loss import NEW, NEW_RELIABILITY, FullLoss, Spreads
 from flashnas.evidence.recall import SHIPPED as RECALL
 from flashnas.evidence.recall import RecallModel, load_recall
 from flashnas.evidence.trainings import (
@@ -52,8 +52,6 @@ MAX_OWN_ROWS = 300
 WIDTHS = 256  # a network is built at the nearest multiple of this to count the shares of its parts
 RELIABILITY_SD = 0.7  # of the logarithm of a publication's reliability, before anything was seen
 FURTHEST = 4.0  # standard deviations from there
-# network and loss of the short training of each row
-Short = Sequence[tuple[Architecture, float] | None]
 
 
 @dataclass(frozen=True)
@@ -152,16 +150,14 @@ def nearest_width(width: float) -> int:
     return max(WIDTHS, round(width / WIDTHS) * WIDTHS)
 
 
-def full_loss(
-    own: str | Path | None = None, *, without: str = "", parts: Sequence[str] = PARTS
-) -> FullLoss:
+def full_loss(own: str | Path | None = None, *, without: str = "", mix: bool = True) -> FullLoss:
     """The model of the loss after a full training.
 
     Args:
         own: a CSV of the user's own trainings (`read_published`); predictions are then for the
             user's publication.
         without: a publication, by its source, that the model has not seen.
-        parts: of `law`, `mix` and `short` (trainings), those that it uses.
+        mix: False for the law of size and shape alone.
 
     Raises:
         ConfigError: an argument is wrong, or the file; with file, line, rule and value.
@@ -179,9 +175,7 @@ def full_loss(
     publications = sorted(set(shipped_rows().publication.tolist()))
     if without != "" and without not in publications:
         raise ConfigError(one_of("full_loss.without", without, publications))
-    if isinstance(parts, str) or not parts or not set(parts) <= set(PARTS):
-        raise ConfigError(f"full_loss.parts must be some of {', '.join(PARTS)}; got {shown(parts)}")
-    shipped = _shipped(without, tuple(parts))
+    shipped = _shipped(without, mix)
     if own is None:
         return shipped
     rows = Rows.joined(shipped.rows, rows_of(own_rows(own), shipped.law))
@@ -189,7 +183,7 @@ def full_loss(
         rows,
         _with_own(rows, shipped),
         shipped.law,
-        parts=parts,
+        mix=mix,
         response=shipped.response,
         publication=OWN,
     )
@@ -236,9 +230,9 @@ def _with_own(rows: Rows, shipped: FullLoss) -> Spreads:
 
 
 @functools.cache
-def _shipped(without: str, parts: tuple[str, ...]) -> FullLoss:
+def _shipped(without: str, mix: bool) -> FullLoss:
     """The law alone has spreads of its own, because differences of mixes are noise to it."""
-    constants, rows, prefix = fitted(), shipped_rows(), "law_" if parts == ("law",) else ""
+    constants, rows, prefix = fitted(), shipped_rows(), "" if mix else "law_"
     spreads = Spreads(**constants[f"{prefix}folds"].get(without, constants[f"{prefix}spreads"]))
     if without:
         rows = rows.take(np.flatnonzero(rows.publication != without))
@@ -247,7 +241,7 @@ def _shipped(without: str, parts: tuple[str, ...]) -> FullLoss:
         spreads,
         Law(**constants["law"]),
         response=constants["response"],
-        parts=parts,
+        mix=mix,
         publication=NEW,
     )
 

@@ -4,21 +4,28 @@ torch.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtri
 
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ArchitectureError
-from flashnas.evidence.full_loss import FullLoss
-from flashnas.evidence.left_out import CLEAR_NATS, COVERED, WITHIN_SDS, left_out_pairs
+from flashnas.evidence.composition import Table
+from flashnas.evidence.full_loss import NEW, FullLoss
 from flashnas.evidence.load import full_loss, of_size, own_rows, rows_of
 from flashnas.evidence.trainings import PublishedRow, composition, groups_without_repeats
 from flashnas.operators import OperatorSpec
 
+CLEAR_NATS = 0.02  # a pair with a larger published gap is clear
+COVERED = 0.9  # of the intervals of predictions
+WITHIN_SDS = float(ndtri(0.5 + COVERED / 2))
 MIN_CLEAR_PAIRS = 4  # from which on their order may contradict
 MIN_OPERATORS = 24  # a pattern is repeated to a stack of at least so many
 # without embeddings, and of a training: for which the model states a difference
@@ -145,6 +152,57 @@ def count_shared_orders(rows: Sequence[PublishedRow]) -> tuple[int, int]:
     return pairs, right
 
 
+# -- a user's own trainings, as the publications predict them --------------------------------------
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows of a group, by their indices: the published loss of the first less that of the
+    second, the predicted one and its standard deviation (None: not stated), in nats. A tie counts half."""
+
+    one: int
+    other: int
+    published: float
+    predicted: float
+    sd: float | None = None
+
+    @property
+    def clear(self) -> bool:
+        return abs(self.published) > CLEAR_NATS
+
+    @property
+    def right(self) -> float:
+        """1 for the published order, 0.5 for a tie, 0 for the other order."""
+        return 0.5 + 0.5 * float(np.sign(self.published) * np.sign(self.predicted))
+
+
+def predicted_pairs(
+    rows: Sequence[PublishedRow], model_of: Callable[[str], FullLoss]
+) -> list[Pair]:
+    """All pairs within groups, as those of a publication that nobody has seen.
+
+    Args:
+        model_of: source of a group -> the model that predicts it.
+    """
+    pairs = []
+    for members in groups_without_repeats(rows).values():
+        model = model_of(rows[members[0]].source)
+        prediction = model.predict(as_new_publication(model, [rows[index] for index in members]))
+        for one, other in itertools.combinations(range(len(members)), 2):
+            mean, sd = prediction.difference(one, other)
+            published = rows[members[one]].nats - rows[members[other]].nats
+            sd = math.hypot(sd, math.sqrt(2) * prediction.noise)
+            pairs.append(Pair(members[one], members[other], published, mean, sd))
+    return pairs
+
+
+def as_new_publication(model: FullLoss, rows: Sequence[PublishedRow]) -> Table:
+    """Rows of a publication that nobody has seen, as a model sees them."""
+    return dataclasses.replace(
+        rows_of(rows, model.law), publication=np.full(len(rows), NEW, object)
+    )
+
+
 def contradiction_of_own(own: str | Path) -> str:
     """How a user's own trainings contradict the publications, in one line; empty if they do not.
 
@@ -153,7 +211,7 @@ def contradiction_of_own(own: str | Path) -> str:
     wrong file.
     """
     shipped = full_loss()
-    pairs = left_out_pairs(own_rows(own), model_without=lambda _: shipped)
+    pairs = predicted_pairs(own_rows(own), lambda _: shipped)
     clear = [pair for pair in pairs if pair.clear]
     right = sum(pair.right for pair in clear)
     inside = sum(

@@ -1,5 +1,5 @@
 """Other people's full trainings: rows in groups that compare among themselves, and the network that
-stands for a row, also in a short training. No torch.
+stands for a row. No torch.
 
 Publications print operators without sizes. Attention has as many key heads as query heads, and the
 width follows from the number of parameters.
@@ -7,13 +7,11 @@ width follows from the number of parameters.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import itertools
 import math
 import re
-import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +26,6 @@ from flashnas.base.foreign import read_csv
 from flashnas.base.text import UNITS, number_of
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
-from flashnas.training.recipe import Recipe
 
 SHIPPED = Path(__file__).parent / "data" / "published_training.csv"
 NEEDED = ("group", "source", "operators", "params", "metric", "value")
@@ -248,10 +245,7 @@ def composition(specs: Sequence[OperatorSpec]) -> tuple[tuple[str, float], ...]:
 
 # -- the networks of rows --------------------------------------------------------------------------
 
-SHORT_LOSSES = SHIPPED.parent / "short_losses.csv"
-FULL_WIDTH = 2048  # that the median network of a group has before it is shrunk
 _WIDTHS = tuple(range(256, 8193, 256))
-_STEP = 4  # of the widths of proxies
 
 
 def as_published(specs: Sequence[OperatorSpec], hidden: int) -> tuple[OperatorSpec, ...]:
@@ -312,56 +306,3 @@ def _full_networks(row: PublishedRow) -> list[Architecture]:
     if not built:
         raise ConfigError(f"{row.named} fits no width from {_WIDTHS[0]} to {_WIDTHS[-1]}: {reason}")
     return built
-
-
-def proxies(rows: Sequence[PublishedRow], recipe: Recipe) -> list[Architecture]:
-    """The network that a recipe trains for each row.
-
-    Each full-size network has the width at which it has the published number of parameters. All
-    widths of a group shrink by one factor, so that the median becomes FULL_WIDTH divided by the
-    width factor of the recipe; the widths that can be built are multiples of _STEP.
-
-    Args:
-        rows: all rows of the groups that are compared.
-
-    Raises:
-        ConfigError: for a row that cannot be built near its width, or whose number of parameters no
-            width has.
-    """
-    networks: dict[int, Architecture] = {}
-    for members in groups_of(rows).values():
-        middle = statistics.median(full_width(rows[index]) for index in members)
-        for index in members:
-            target = FULL_WIDTH / recipe.width_factor * full_width(rows[index]) / middle
-            networks[index] = _proxy(rows[index], target, recipe)
-    return [networks[index] for index in range(len(rows))]
-
-
-def _proxy(row: PublishedRow, target: float, recipe: Recipe) -> Architecture:
-    """The row's network at the width closest to the target at which it can be built."""
-    first: FlashnasError | None = None
-    widths = range(_STEP, max(_STEP, 2 * round(target)) + 1, _STEP)
-    for width in sorted(widths, key=lambda width: abs(width - target)):
-        try:
-            full = full_network(row, width * recipe.width_factor)
-            small = full.scaled(recipe.width_factor, recipe.least_head_dim)
-            return Architecture(hidden=width, operators=small.operators, vocab=recipe.vocab)
-        except FlashnasError as error:
-            first = first or ConfigError(f"{row.named} cannot be built at width {width}: {error}")
-    assert first is not None
-    raise first
-
-
-def short_trainings(rows: Sequence[PublishedRow]) -> list[tuple[Architecture, float] | None]:
-    """The proxy of each row and its loss after a training by the recipe `cpu`; None where there is
-    none.
-
-    The losses are those of the shipped bench under seed 0.
-    """
-    with SHORT_LOSSES.open(encoding="utf-8", newline="") as file:
-        losses = {line["proxy"]: float(line["loss"]) for line in csv.DictReader(file)}
-    networks = proxies(rows, Recipe.load("cpu"))
-    return [
-        (network, losses[network.notation]) if network.notation in losses else None
-        for network in networks
-    ]

@@ -9,7 +9,6 @@ from flashnas.architecture.architecture import compressed
 from flashnas.base.text import (
     INTERVAL_90,
     columns,
-    fixed,
     shortened,
     signed,
     tokens_text,
@@ -134,18 +133,6 @@ EFFECTS = {
     "gated_delta": "gated delta rules in place of other mixers",
     "ffn": "(share of parameters in FFNs - 0.3) squared",
 }
-MODELS = {
-    "short": "short: the loss of a short training",
-    "law": "law: size and shape",
-    "evidence": "evidence: law and mix",
-    "full": "full: evidence and short loss",
-}
-RULES = {
-    "shipped": "shipped: the lowest mean, with a charge for what no publication vouches for",
-    "mean": "mean: the lowest mean",
-    "pure": "pure: the lowest mean of the stacks of one mixer",
-    "random": "random: any row",
-}
 ALONE = 1.5  # times the usual spread from which on a publication is said to stand alone
 
 
@@ -171,7 +158,6 @@ def evidence_text(result: Figures) -> str:
         }
         for name, effect in result["disagreement"]["effects"].items()
     ]
-    models = result.get("models")
     return render_text(
         "evidence.txt",
         rows=result["rows"],
@@ -181,12 +167,6 @@ def evidence_text(result: Figures) -> str:
         alone=ALONE,
         mixes=result.get("mixes"),
         claims=_claims(result["mixes"]) if result.get("mixes") else "",
-        models=models
-        and {
-            "each row predicted without its publication": _models(models),
-            "the same, over the pairs that all have": _models(result["models_common"]),
-        },
-        **(_choices(result, models) if models else {}),
     )
 
 
@@ -205,51 +185,6 @@ def _claims(mixes: Figures) -> str:
     mean = f"{with_interval(mixes['mean'], mixes['sd'])} (90 %)"
     lines.append(("  model", mean, "from all publications, for 1B parameters and 100B tokens"))
     return "\n".join(columns(lines, (0, 1)))
-
-
-def _models(models: Figures) -> list[dict[str, str]]:
-    return [
-        {
-            "model": MODELS[name],
-            "right": _right(model) or "none",
-            "share": f"{model['share']:.0%}" if model["pairs"] else "",
-            "equal": f"{model['publications']['share']:.0%}" if model["pairs"] else "",
-            "rmse": fixed(model["rmse_nats"]) if model["pairs"] else "",
-            "coverage": f"{model['coverage']:.0%}" if model.get("coverage") is not None else "",
-        }
-        for name, model in models.items()
-    ]
-
-
-def _choices(result: Figures, models: Figures) -> dict[str, Any]:
-    """The regret of each rule of choice, and the clear pairs of each group that a model orders
-    rightly."""
-    regret = [
-        {
-            "rule": RULES[rule],
-            **{n: "" if each[n] is None else f"{each[n]:.4f}" for n in ("pooled", "equal")},
-        }
-        for rule, each in result["regret"].items()
-    ]
-    by_model = {
-        name: {group["group"]: group for group in model["groups"]} for name, model in models.items()
-    }
-    groups = [
-        {"group": group, **{name: _right(by_model[name].get(group)) for name in models}}
-        for group in by_model["full"]
-    ]
-    return {
-        "regret": regret,
-        "groups": [line for line in groups if any(line[name] for name in models)],
-        "group_cells": {
-            "<right of the clear pairs, by group": "{group}",
-            **{name: f"{{{name}}}" for name in models},
-        },
-    }
-
-
-def _right(pairs: Figures | None) -> str:
-    return f"{pairs['right']:g} of {pairs['pairs']}" if pairs and pairs["pairs"] else ""
 
 
 def _range(values: Sequence[float]) -> str:

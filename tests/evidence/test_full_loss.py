@@ -216,17 +216,13 @@ def test_the_reasons_of_a_difference_add_up_to_it():
     assert found["training"] > 0 > found["size"]
 
 
-def test_parts_that_are_left_out_say_nothing():
+def test_without_its_mix_a_network_is_its_size_and_shape():
     networks = [network("12x(a f)"), network("12x(m2 f)")]
-    law = full_loss(parts=("law",))
+    law = full_loss(mix=False)
     size = law.table(networks, TOKENS).x[:, 0]
     assert law.predict_networks(networks, TOKENS).difference(0, 1)[0] == pytest.approx(
         law.coefficients()["law"][0] * (size[0] - size[1])
     )
-    evidence = full_loss(parts=("law", "mix"))
-    for short in ([0.0, 0.0], [0.0, 1.0]):
-        found = evidence.predict_networks(networks, TOKENS, short=short)
-        assert found.mean == pytest.approx(predict("12x(a f)", "12x(m2 f)").mean)
 
 
 def test_more_tokens_matter_more_to_larger_networks():
@@ -247,14 +243,12 @@ def test_more_tokens_matter_more_to_larger_networks():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("parts", "name"), [(("law", "mix"), "spreads"), (("law",), "law_spreads")]
-)
-def test_the_shipped_spreads_are_about_as_likely_as_those_fitted_anew(parts, name, experiment):
+@pytest.mark.parametrize(("mix", "name"), [(True, "spreads"), (False, "law_spreads")])
+def test_the_shipped_spreads_are_about_as_likely_as_those_fitted_anew(mix, name, experiment):
     rows, law = shipped_rows(), Law(**fitted()["law"])
     shipped = Spreads(**fitted()[name])
-    found = experiment("fitting").fit_spreads(rows, law, parts)
-    costs = [FullLoss(rows, spreads, law, parts=parts).cost for spreads in (found, shipped)]
+    found = experiment("fitting").fit_spreads(rows, law, mix=mix)
+    costs = [FullLoss(rows, spreads, law, mix=mix).cost for spreads in (found, shipped)]
     assert costs[1] < costs[0] + 0.5
     assert found.noise == pytest.approx(shipped.noise, abs=1e-3)
     assert dict(found.common) == pytest.approx(dict(shipped.common), abs=5e-3)

@@ -10,23 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flashnas.api import evidence as api
 from flashnas.architecture import Architecture, parse_operators
-from flashnas.evidence.left_out import (
-    CHARGES,
-    MODELS,
-    Pair,
-    all_models,
-    charge_without,
-    in_common,
-    left_out_pairs,
-    regret,
-    summary,
-)
 from flashnas.evidence.load import full_loss
+from flashnas.evidence.publications import Pair, predicted_pairs
 from flashnas.evidence.trainings import PublishedRow, groups_without_repeats, read_published
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "evidence"
+
+
+@pytest.fixture(scope="module")
+def study(experiment):
+    """The script that leaves out each publication."""
+    return experiment("left_out")
 
 
 def row(operators, nats, group="g"):
@@ -41,9 +36,10 @@ def row(operators, nats, group="g"):
 
 
 @pytest.fixture(scope="module")
-def figures(shipped):
+def figures(study, shipped):
     return {
-        name: summary(shipped, left_out_pairs(shipped, parts)) for name, parts in MODELS.items()
+        name: study.summary(shipped, study.left_out_pairs(shipped, mix=mix))
+        for name, mix in study.MODELS.items()
     }
 
 
@@ -55,7 +51,6 @@ def test_the_evidence_predicts_publications_that_it_has_not_seen(figures):
     assert evidence["rmse_nats"] <= 0.0385
     assert evidence["publications"]["rmse_nats"] <= 0.048
     assert 0.85 <= evidence["publications"]["coverage"] <= 0.95
-    assert figures["full"]["right"] >= 270
     assert 190 <= law["right"] <= 205
     assert 0.8 <= law["coverage"] <= 0.95  # with spreads of its own
     assert evidence["log_score"] > law["log_score"]
@@ -69,7 +64,7 @@ def test_the_figures_are_those_that_the_experiment_keeps(figures):
         assert figures[name]["rmse_nats"] == pytest.approx(kept[name]["rmse_nats"], rel=0.01)
 
 
-def test_a_summary_by_hand():
+def test_a_summary_by_hand(study):
     losses = {"g": (1.0, 0.9, 0.89), "h": (2.0, 2.1)}
     rows = [
         row(operators, nats, group)
@@ -82,7 +77,7 @@ def test_a_summary_by_hand():
         Pair(1, 2, 0.01, 0.05, 0.1),
         Pair(3, 4, -0.1, 0.0, 0.05),
     ]
-    found = summary(rows, pairs)
+    found = study.summary(rows, pairs)
     assert (found["pairs"], found["right"], found["share"]) == (3, 1.5, 0.5)
     assert found["rmse_nats"] == pytest.approx(np.sqrt((0.05**2 + 0.16**2 + 0.04**2 + 0.1**2) / 4))
     assert found["coverage"] == 0.75  # the last one lies outside 1.64 times 0.05, 0.16 inside 0.164
@@ -91,23 +86,23 @@ def test_a_summary_by_hand():
         {"group": "h", "pairs": 1, "right": 0.5},
     ]
     apart = [dataclasses.replace(row, source=row.group) for row in rows]
-    equal = summary(apart, pairs)["publications"]
+    equal = study.summary(apart, pairs)["publications"]
     assert (equal["share"], equal["coverage"]) == (0.5, 0.5)
-    assert summary(rows, [])["share"] is None
+    assert study.summary(rows, [])["share"] is None
 
 
-def test_the_short_loss_has_the_pairs_that_have_one_and_no_interval():
+def test_the_short_loss_has_the_pairs_that_have_one_and_no_interval(study):
     rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.8)]
     networks = [Architecture.parse(f"512: {row.operators}") for row in rows]
-    models = all_models(rows, [(networks[0], 3.0), None, (networks[2], 2.5)])
+    models = study.all_models(rows, [(networks[0], 3.0), None, (networks[2], 2.5)])
     assert models["short"] == [Pair(0, 2, pytest.approx(0.2), 0.5)]
-    found = summary(rows, models["short"])
+    found = study.summary(rows, models["short"])
     assert (found["coverage"], found["log_score"], found["share"]) == (None, None, 1.0)
     assert {name: len(pairs) for name, pairs in models.items()} == {
         "short": 1,
-        **dict.fromkeys(MODELS, 3),
+        **dict.fromkeys(study.MODELS, 3),
     }
-    assert {len(pairs) for pairs in in_common(models).values()} == {1}
+    assert {len(pairs) for pairs in study.in_common(models).values()} == {1}
 
 
 def test_a_group_that_repeats_smaller_ones_is_counted_once(shipped):
@@ -119,50 +114,43 @@ def test_a_group_that_repeats_smaller_ones_is_counted_once(shipped):
     assert list(groups_without_repeats([*smaller, *larger, row("m2 f", 0.8, "all")])) == ["g"]
 
 
-def test_a_publication_that_was_left_out_has_no_say(shipped):
+def test_a_publication_that_was_left_out_has_no_say(study, shipped):
     """Its own losses do not change what the model without it predicts."""
     titans = [row for row in shipped if row.source == "2501.00663"]
     moved = [dataclasses.replace(row, nats=row.nats + 0.3 * i) for i, row in enumerate(titans)]
     before, after = (
-        [(pair.predicted, pair.sd) for pair in left_out_pairs(rows)] for rows in (titans, moved)
+        [(pair.predicted, pair.sd) for pair in study.left_out_pairs(rows)]
+        for rows in (titans, moved)
     )
     assert before == after
     assert "2501.00663" not in full_loss(without="2501.00663").rows.publication
 
 
-def test_what_left_out_says_of_the_shipped_rows(figures):
-    found = api.evidence(left_out="shipped")
-    models, common = found.left_out["models"], found.left_out["models_common"]
-    assert list(models) == list(common) == ["short", *MODELS]
-    # publications have all of these operators: short trainings say nothing
-    assert {name: models[name] for name in MODELS} == json.loads(json.dumps(figures))
-    short = models["short"]
+def test_the_short_losses_order_the_shipped_rows(study, experiment, shipped):
+    models = study.all_models(shipped, experiment("short_trainings").short_trainings(shipped))
+    short = study.summary(shipped, models["short"])
     assert (short["pairs"], short["right"], short["coverage"]) == (172, 132, None)
-    assert {model["pairs"] for model in common.values()} == {172}
-    assert "full: evidence and short loss" in str(found)
+    common = study.in_common(models)
+    assert {study.summary(shipped, pairs)["pairs"] for pairs in common.values()} == {172}
 
 
-def test_rows_of_a_file_are_predicted_by_all_other_publications(tmp_path):
+def test_rows_of_a_file_are_predicted_by_all_other_publications(study, tmp_path):
     path = tmp_path / "kept_back.csv"
     path.write_text(
         "group,source,operators,params,metric,value\n"
         "g,own,12x(a f),350M,x_loss,3.0\ng,own,12x(gd f),350M,x_loss,2.9\n"
         "h,2405.21060,24x(m2),350M,x_loss,2.95\nh,2405.21060,6x(m2 f a f),350M,x_loss,2.93\n"
     )
-    found = api.evidence(left_out=str(path)).left_out
     rows = read_published(path)
-    assert found["models"]["evidence"] == json.loads(
-        json.dumps(summary(rows, left_out_pairs(rows, MODELS["evidence"])))
-    )
-    assert [group["group"] for group in found["models"]["law"]["groups"]] == ["g", "h"]
-    assert found["models_common"]["law"]["pairs"] == found["models"]["short"]["pairs"]
+    models = {"own": full_loss(), "2405.21060": full_loss(without="2405.21060")}
+    assert study.left_out_pairs(rows) == predicted_pairs(rows, models.__getitem__)
 
 
 # -- regret ----------------------------------------------------------------------------------------
 
 
-def test_the_shipped_rule_loses_little_to_the_best_row_of_a_group(shipped):
-    found = regret(shipped)
+def test_the_shipped_rule_loses_little_to_the_best_row_of_a_group(study, shipped):
+    found = study.regret(shipped)
     assert found["shipped"]["pooled"] <= 0.009
     assert found["shipped"]["equal"] <= 0.009
     for rule in ("mean", "pure", "random"):
@@ -170,19 +158,22 @@ def test_the_shipped_rule_loses_little_to_the_best_row_of_a_group(shipped):
     assert found["pure"]["pooled"] < found["random"]["pooled"]
 
 
-def test_regret_by_hand(shipped):
+def test_regret_by_hand(study, shipped):
     rows = [dataclasses.replace(row, source="new") for row in shipped if row.group == "olmo_60m"]
-    found = regret(rows)
+    found = study.regret(rows)
     losses = np.array([each.nats for each in rows])
     assert found["random"]["pooled"] == pytest.approx(losses.mean() - losses.min())
     assert min(abs(losses - losses.min() - found["mean"]["pooled"])) < 1e-12
     assert found["mean"]["equal"] == found["mean"]["pooled"]
-    assert regret(rows[:3])["mean"] == {"pooled": None, "equal": None}  # too few to choose among
+    assert study.regret(rows[:3])["mean"] == {
+        "pooled": None,
+        "equal": None,
+    }  # too few to choose among
 
 
-def test_a_charge_is_chosen_by_the_other_publications():
-    regrets = pd.DataFrame(9.0, range(2), CHARGES).assign(source=["one", "two"])
+def test_a_charge_is_chosen_by_the_other_publications(study):
+    regrets = pd.DataFrame(9.0, range(2), study.CHARGES).assign(source=["one", "two"])
     regrets.loc[0, [0.0, 1.0, 2.0]] = [1.0, 0.0, 0.0]
     regrets.loc[1, [0.0, 1.0, 2.0]] = [0.0, 9.0, 0.5]
-    assert charge_without(regrets, "one") == 0.0
-    assert charge_without(regrets, "two") == 1.0  # the shipped one of equals
+    assert study.charge_without(regrets, "one") == 0.0
+    assert study.charge_without(regrets, "two") == 1.0  # the shipped one of equals

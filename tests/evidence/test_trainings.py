@@ -11,21 +11,25 @@ from one_line import one_line
 from flashnas import bench
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError
-from flashnas.evidence.left_out import Pair, pairs_of
-from flashnas.evidence.publications import count_shared_orders
+from flashnas.evidence.publications import Pair, count_shared_orders
 from flashnas.evidence.trainings import (
     DEFAULT_TOKENS,
     PublishedRow,
     composition,
     full_width,
     groups_of,
-    proxies,
     read_published,
-    short_trainings,
 )
 from flashnas.training.recipe import Recipe
 
 HEAD = "group,source,operators,params,metric,value\n"
+
+
+@pytest.fixture(scope="module")
+def proxies(experiment):
+    return experiment("short_trainings").proxies
+
+
 GOOD = HEAD + "g,s,12x(a f),350M,pile_val_ppl,8.6\ng,s,24x(m2),0.35B,pile_val_ppl,8.5\n"
 
 
@@ -120,22 +124,22 @@ def test_what_is_wrong_in_a_csv_is_one_line(tmp_path, case):
     assert words in one_line(ConfigError, read_published, path)
 
 
-def test_the_shipped_rows_have_sources_and_clear_pairs(shipped):
+def test_the_shipped_rows_have_sources_and_clear_pairs(shipped, experiment):
     assert len(shipped) == 164
     assert all(found.source and found.table for found in shipped)
     for places in groups_of(shipped).values():
         assert len(places) > 1
         assert len({shipped[place].source for place in places}) == 1
-    pairs = pairs_of(shipped, np.zeros(len(shipped)))
+    pairs = experiment("left_out").pairs_of(shipped, np.zeros(len(shipped)))
     assert len({shipped[pair.one].group for pair in pairs if pair.clear}) >= 18
 
 
 # -- pairs and compositions ------------------------------------------------------------------------
 
 
-def test_pairs_have_an_order_and_their_bounds():
+def test_pairs_have_an_order_and_their_bounds(experiment):
     rows = [row("a f", 1.0), row("d f", 0.95), row("m2 f", 0.985), row("gd f", 0.9951)]
-    pairs = pairs_of(rows, np.array([1.0, 2.0, 2.0, np.nan]))
+    pairs = experiment("left_out").pairs_of(rows, np.array([1.0, 2.0, 2.0, np.nan]))
     assert [(pair.one, pair.other, pair.clear, pair.right) for pair in pairs] == [
         (0, 1, True, 0.0),
         (0, 2, False, 0.0),
@@ -193,7 +197,7 @@ def test_full_widths_are_those_of_known_networks(operators, params, hidden):
 
 
 @pytest.mark.parametrize("width_factor", [1, 64])
-def test_every_shipped_row_has_a_proxy(shipped, width_factor):
+def test_every_shipped_row_has_a_proxy(shipped, proxies, width_factor):
     found = proxies(shipped, Recipe(width_factor=width_factor, vocab=300))
     for members in groups_of(shipped).values():
         middle = statistics.median(full_width(shipped[index]) for index in members)
@@ -206,18 +210,18 @@ def test_every_shipped_row_has_a_proxy(shipped, width_factor):
         assert [spec.kind for spec in network.operators] == [spec.kind for spec in row.specs]
 
 
-def test_the_short_losses_are_those_of_the_shipped_bench(shipped):
+def test_the_short_losses_are_those_of_the_shipped_bench(shipped, proxies, experiment):
     rows = bench.load()
     rows = rows[(rows["seed"] == 0) & rows["origin"].str.startswith("published:")]
     losses = rows.set_index("proxy_hash").loss
-    found = short_trainings(shipped)
+    found = experiment("short_trainings").short_trainings(shipped)
     for network, training in zip(proxies(shipped, Recipe.load("cpu")), found, strict=True):
         assert (training and training[1]) == losses.get(network.hash)
         assert training is None or training[0] == network
     assert (sum(training is not None for training in found), len(losses)) == (61, 55)
 
 
-def test_odd_head_sizes_take_the_nearest_width_that_they_divide():
+def test_odd_head_sizes_take_the_nearest_width_that_they_divide(proxies):
     rows = [row("12x(gd(head_dim=96) f)", 1.0), row("12x(d f)", 0.9)]
     assert full_width(rows[0]) > 0
     one, other = proxies(rows, Recipe(width_factor=16, vocab=300))
@@ -232,7 +236,7 @@ def test_odd_head_sizes_take_the_nearest_width_that_they_divide():
         ("12x(gd(head_dim=16384) f)", "1B", "fits no width from 256 to 8192"),
     ]
 )
-def test_a_row_without_a_width_is_refused(tmp_path, case):
+def test_a_row_without_a_width_is_refused(tmp_path, proxies, case):
     operators, params, words = case
     path = tmp_path / "own.csv"
     path.write_text(GOOD + f"g,s,{operators},{params},pile_val_ppl,8.4\n")

@@ -71,7 +71,6 @@ for name, words, file, damages in (
     ("training-log", train_on(), "training/log.csv", {**FIFO, **LINK}),
     ("training-config", train_on(), "training/train.yaml", FIFO),
     ("bench", ["bench", "info", "{tmp}/b"], "b/bench.parquet", FIFO),
-    ("left-out", ["evidence", "--left-out", "{tmp}/p.csv"], "p.csv", FIFO),
 ):
     copies = (
         [copied(file.partition("/")[0])]

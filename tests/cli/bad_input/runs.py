@@ -90,8 +90,8 @@ case(
     files=[copied("run"), edited("run/pareto/01.yaml", ["missed"], 5)],
 )
 case(
-    "evidence-left-out-of-no-width",
-    ["evidence", "--left-out", "t.csv"],
+    "evidence-of-no-width",
+    ["evidence", "--evidence", "t.csv"],
     "t.csv:3",
     "params",
     "1,000,000",

@@ -1,57 +1,41 @@
 """Each published row predicted by a model that has not seen its publication, and what a choice among
 the rows of a group would have cost.
 
+    python experiments/evidence/left_out.py              # of the shipped rows, as JSON; seconds
+    python experiments/evidence/left_out.py rows.csv     # of rows that were kept back, with the
+                                                         # columns of published_training.csv
+
 A pair is two rows of one group. It is clear if their published losses differ by more than
 CLEAR_NATS. A tie counts half.
+
+Expected of the shipped rows: the tables of docs/evidence.md.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import norm, spearmanr
+from short_trainings import Short, short_trainings
 
-from flashnas.evidence.composition import Table
-from flashnas.evidence.full_loss import CHARGE, NEW, PARTS, FullLoss, silence_of
-from flashnas.evidence.load import Short, full_loss, rows_of, shipped_rows
-from flashnas.evidence.trainings import PublishedRow, groups_without_repeats
+from flashnas.evidence.full_loss import CHARGE, FullLoss, silence_of
+from flashnas.evidence.load import full_loss, shipped_rows
+from flashnas.evidence.publications import WITHIN_SDS, Pair, as_new_publication, predicted_pairs
+from flashnas.evidence.trainings import PublishedRow, groups_without_repeats, read_published
 
-CLEAR_NATS = 0.02  # a pair with a larger published gap is clear
-MODELS = {"law": ("law",), "evidence": ("law", "mix"), "full": PARTS}
-COVERED = 0.9  # of the intervals of predictions
-WITHIN_SDS = float(norm.ppf(0.5 + COVERED / 2))
+MODELS = {"law": False, "evidence": True}  # whether the model has the mix
 MIN_RANKED = 3  # rows of a group of which a rank correlation can be taken
 MIN_CHOICES = 4  # rows of a group among which a rule chooses
 RULES = ("shipped", "mean", "pure", "random")  # of a choice
 CHARGES = (0.0, 0.5, 1.0, 1.5, 2.0)  # among which publications choose
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two rows of a group, by their indices: the published loss of the first less that of the
-    second, the predicted one and its standard deviation (None: not stated), in nats."""
-
-    one: int
-    other: int
-    published: float
-    predicted: float
-    sd: float | None = None
-
-    @property
-    def clear(self) -> bool:
-        return abs(self.published) > CLEAR_NATS
-
-    @property
-    def right(self) -> float:
-        """1 for the published order, 0.5 for a tie, 0 for the other order."""
-        return 0.5 + 0.5 * float(np.sign(self.published) * np.sign(self.predicted))
 
 
 def pairs_of(rows: Sequence[PublishedRow], losses: np.ndarray) -> list[Pair]:
@@ -64,54 +48,16 @@ def pairs_of(rows: Sequence[PublishedRow], losses: np.ndarray) -> list[Pair]:
     ]
 
 
-def left_out_pairs(
-    rows: Sequence[PublishedRow],
-    parts: Sequence[str] = PARTS,
-    short: Short | None = None,
-    *,
-    model_without: Callable[[str], FullLoss] | None = None,
-) -> list[Pair]:
-    """All pairs within groups, each predicted by a model without its publication.
-
-    Args:
-        short: the short training of each row; None where there is none.
-        model_without: source -> the model; None: the shipped one without that publication.
-    """
-    pairs = []
-    for members in groups_without_repeats(rows).values():
-        source = rows[members[0]].source
-        model = model_without(source) if model_without else _without(source, parts)
-        prediction = model.predict(_new_table(model, rows, members, short))
-        for one, other in itertools.combinations(range(len(members)), 2):
-            mean, sd = prediction.difference(one, other)
-            published = rows[members[one]].nats - rows[members[other]].nats
-            sd = math.hypot(sd, math.sqrt(2) * prediction.noise)
-            pairs.append(Pair(members[one], members[other], published, mean, sd))
-    return pairs
+def left_out_pairs(rows: Sequence[PublishedRow], *, mix: bool = True) -> list[Pair]:
+    """All pairs within groups, each predicted by the shipped model without its publication. mix:
+    False for the law of size and shape alone."""
+    return predicted_pairs(rows, lambda source: without(source, mix=mix))
 
 
-def _without(source: str, parts: Sequence[str] = PARTS) -> FullLoss:
+def without(source: str, *, mix: bool = True) -> FullLoss:
     """The shipped model that has not seen a publication."""
     shipped = set(shipped_rows().publication)
-    return full_loss(without=source if source in shipped else "", parts=parts)
-
-
-def _new_table(
-    model: FullLoss,
-    rows: Sequence[PublishedRow],
-    members: Sequence[int],
-    short: Short | None = None,
-) -> Table:
-    """The rows of one group as those of a publication that nobody has seen."""
-    table = rows_of([rows[index] for index in members], model.law)
-    trainings = [None if short is None else short[index] for index in members]
-    return dataclasses.replace(
-        table,
-        publication=np.full(len(members), NEW, object),
-        short=np.array(
-            [model.short_effect(*training) if training else 0.0 for training in trainings]
-        ),
-    )
+    return full_loss(without=source if source in shipped else "", mix=mix)
 
 
 def all_models(rows: Sequence[PublishedRow], short: Short) -> dict[str, list[Pair]]:
@@ -120,7 +66,7 @@ def all_models(rows: Sequence[PublishedRow], short: Short) -> dict[str, list[Pai
     losses = np.array([training[1] if training else math.nan for training in short])
     return {
         "short": pairs_of(rows, losses),
-        **{name: left_out_pairs(rows, parts, short) for name, parts in MODELS.items()},
+        **{name: left_out_pairs(rows, mix=mix) for name, mix in MODELS.items()},
     }
 
 
@@ -158,8 +104,8 @@ def regret(rows: Sequence[PublishedRow]) -> dict[str, dict[str, float | None]]:
         if len(members) < MIN_CHOICES:
             continue
         source = rows[members[0]].source
-        model = _without(source)
-        table = _new_table(model, rows, members)
+        model = without(source)
+        table = as_new_publication(model, [rows[index] for index in members])
         mean, silence = model.predict(table).mean, silence_of(table)
         lost = np.array([rows[index].nats for index in members])
         lost -= lost.min()
@@ -293,3 +239,8 @@ def _none_for_nan(value: Any) -> Any:
     if isinstance(value, list):
         return [_none_for_nan(entry) for entry in value]
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+if __name__ == "__main__":
+    published = read_published(*sys.argv[1:])
+    print(json.dumps(left_out(published, short_trainings(published)), indent=1))

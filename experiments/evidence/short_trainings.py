@@ -1,0 +1,76 @@
+"""The network that stands for a published row in a short training, and the losses of such trainings.
+
+Publications print operators without sizes: the width follows from the number of parameters
+(flashnas/evidence/trainings.py).
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError, FlashnasError
+from flashnas.evidence.trainings import PublishedRow, full_network, full_width, groups_of
+from flashnas.training.recipe import Recipe
+
+SHORT_LOSSES = Path(__file__).with_name("short_losses.csv")
+FULL_WIDTH = 2048  # that the median network of a group has before it is shrunk
+STEP = 4  # of the widths of proxies
+# network and loss of the short training of each row; None where there is none
+Short = Sequence[tuple[Architecture, float] | None]
+
+
+def proxies(rows: Sequence[PublishedRow], recipe: Recipe) -> list[Architecture]:
+    """The network that a recipe trains for each row.
+
+    Each full-size network has the width at which it has the published number of parameters. All
+    widths of a group shrink by one factor, so that the median becomes FULL_WIDTH divided by the
+    width factor of the recipe; the widths that can be built are multiples of STEP.
+
+    Args:
+        rows: all rows of the groups that are compared.
+
+    Raises:
+        ConfigError: for a row that cannot be built near its width, or whose number of parameters no
+            width has.
+    """
+    networks: dict[int, Architecture] = {}
+    for members in groups_of(rows).values():
+        middle = statistics.median(full_width(rows[index]) for index in members)
+        for index in members:
+            target = FULL_WIDTH / recipe.width_factor * full_width(rows[index]) / middle
+            networks[index] = proxy_near(rows[index], target, recipe)
+    return [networks[index] for index in range(len(rows))]
+
+
+def proxy_near(row: PublishedRow, target: float, recipe: Recipe) -> Architecture:
+    """The row's network at the width closest to the target at which it can be built."""
+    first: FlashnasError | None = None
+    widths = range(STEP, max(STEP, 2 * round(target)) + 1, STEP)
+    for width in sorted(widths, key=lambda width: abs(width - target)):
+        try:
+            full = full_network(row, width * recipe.width_factor)
+            small = full.scaled(recipe.width_factor, recipe.least_head_dim)
+            return Architecture(hidden=width, operators=small.operators, vocab=recipe.vocab)
+        except FlashnasError as error:
+            first = first or ConfigError(f"{row.named} cannot be built at width {width}: {error}")
+    assert first is not None
+    raise first
+
+
+def short_trainings(rows: Sequence[PublishedRow]) -> list[tuple[Architecture, float] | None]:
+    """The proxy of each row and its loss after a training by the recipe `cpu`; None where there is
+    none.
+
+    The losses are those of the shipped bench under seed 0.
+    """
+    with SHORT_LOSSES.open(encoding="utf-8", newline="") as file:
+        losses = {line["proxy"]: float(line["loss"]) for line in csv.DictReader(file)}
+    networks = proxies(rows, Recipe.load("cpu"))
+    return [
+        (network, losses[network.notation]) if network.notation in losses else None
+        for network in networks
+    ]
