@@ -181,10 +181,7 @@ def shown(path: Path, files: dict[str, bytes]) -> tuple[list[str], bool]:
         log = files.get(f"{step.name}.log", b"")[-MAX_TAIL_BYTES:].decode(errors="replace")
         lines += [f"  {line}" for line in log.strip().splitlines()[-MAX_TAIL_LINES:]]
     if "table/meta.yaml" in files:
-        lines.append(
-            "it holds a latency table; after --unpack DIR: flashnas table merge TABLE DIR/table"
-            " --out NEW"
-        )
+        lines.append("it holds a latency table; after --unpack DIR: flashnas table info DIR/table")
     return [printable(line) for line in lines], not failed
 
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 import flashnas as fn
+from flashnas.base.documents import fingerprint
 from flashnas.base.system import limit_threads
 from flashnas.bench.table import COLUMNS, COUNTS, META, Header
 from flashnas.latency.table import shipped_tables
@@ -72,7 +73,7 @@ def table(trainings: dict, rows: list[dict]) -> pa.Table:
     }
     common = {
         "recipe": header.recipe.name,
-        "recipe_digest": header.digest,
+        "recipe_digest": fingerprint(header.recipe.training_settings),
         "dataset": header.source,
         "dataset_digest": header.dataset,
         "vocab": header.vocab,
@@ -126,7 +127,7 @@ def main() -> None:
         TRAININGS.with_suffix(".new").replace(TRAININGS)
         header, rows = read(TRAININGS)
     pq.write_table(table(header, rows), BENCH, compression="zstd")
-    print(fn.bench.Bench.read())
+    print(fn.bench.load()[["origin", "seed", "loss"]].describe(include="all").to_string())
 
 
 if __name__ == "__main__":

@@ -165,7 +165,7 @@ KINDS: dict[str, tuple[str, Callable[[], dict[str, str]] | str]] = {
     "presets": ("architectures by name, for estimate, train and export", _presets),
     "operators": ("of the notation and of spaces; --show NAME prints the options", _operators),
     "objectives": ("of --objectives", _objectives),
-    "benches": ("of bench_table: trained networks; flashnas bench info NAME says more", _benches),
+    "benches": ("of bench_table: trained networks; flashnas.bench.load(NAME) reads them", _benches),
     "exports": ("of export --to", "flashnas.export.exporter:EXPORTS"),
     "plugins": ("names that installed packages add", _plugins),
 }

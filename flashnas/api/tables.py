@@ -1,5 +1,4 @@
-"""Latency tables: shown, made from public measurements, merged. And tables of trained networks,
-benches, which `flashnas.bench.load` reads as a DataFrame."""
+"""Latency tables: shown, and made from public measurements."""
 
 from __future__ import annotations
 
@@ -11,7 +10,6 @@ from flashnas.api.calling import TABLE, check_out, takes
 from flashnas.base.settings import REQUIRED, Settings, option
 
 if TYPE_CHECKING:
-    from flashnas.bench import Bench
     from flashnas.latency.table import LatencyTable
 
 
@@ -26,16 +24,7 @@ class ImportTableOptions(Settings, where="import_table"):
         REQUIRED, "whose measurements: aiconfigurator", positional=True, choices=("aiconfigurator",)
     )
     system: str = option(REQUIRED, "system of the source, such as h100_sxm", positional=True)
-    path: str | None = option(
-        None, "wheel or unpacked folder of the source", shown="the installed package"
-    )
-    out: Path = option(REQUIRED, "table folder to write", metavar="DIR", yaml=False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MergeTablesOptions(Settings, where="merge_tables"):
-    first: str = option(REQUIRED, "its rows count where both tables have one", positional=True)
-    second: str = option(REQUIRED, "the other table, of the same device", positional=True)
+    path: str | None = option(None, "folder of the source", shown="the installed package")
     out: Path = option(REQUIRED, "table folder to write", metavar="DIR", yaml=False)
 
 
@@ -56,33 +45,3 @@ def import_table(options: ImportTableOptions) -> LatencyTable:
 
     import_system(options.system, options.path, out)
     return table_info(str(out))
-
-
-@takes(MergeTablesOptions)
-def merge_tables(options: MergeTablesOptions) -> LatencyTable:
-    """Put the rows of two tables of one device into one table."""
-    out = check_out(options, holds="meta.yaml")
-
-    from flashnas.latency.table_writer import merge
-
-    merge(options.first, options.second, out)
-    return table_info(str(out))
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchInfoOptions(Settings, where="bench_info"):
-    bench: str | None = option(
-        None, "shipped bench or folder", positional=True, shown="the shipped one"
-    )
-
-
-@takes(BenchInfoOptions)
-def bench_info(options: BenchInfoOptions) -> Bench:
-    """What a bench holds and how it was trained.
-
-    Returns:
-        The Bench, which prints; `frame` holds its trainings.
-    """
-    from flashnas.bench import Bench
-
-    return Bench.read(options.bench)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
 
-from flashnas.base.documents import convert, fingerprint
+from flashnas.base.documents import convert
 from flashnas.base.errors import BenchError, FlashnasError
 from flashnas.base.foreign import parse_json, parse_json_cells, read_bytes, read_parquet
 from flashnas.base.registry import shipped_names
@@ -85,8 +84,6 @@ class _HeaderLine:
     source: str
     dataset: str
     vocab: int
-    made_by: dict[str, str] = field(default_factory=dict)
-    measured: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -94,20 +91,13 @@ class Header:
     """How all networks of a bench were trained.
 
     recipe: its width factor is for spaces without one of their own. source: of the text, as
-    `--data` names it. dataset: digest of text and tokenizer. measured: how each workload was timed:
-    `device`, `stack`, `dtype` and `workload`.
+    `--data` names it. dataset: digest of text and tokenizer.
     """
 
     recipe: Recipe
     source: str
     dataset: str
     vocab: int
-    measured: Sequence[Mapping[str, Any]] = ()
-
-    @cached_property
-    def digest(self) -> str:
-        """16 hex digits; equal for two recipes by which a given network gets the same loss."""
-        return fingerprint(self.recipe.training_settings)
 
     def difference(self, recipe: Recipe, dataset: str, vocab: int) -> str | None:
         """In what the trainings of a search differ from those of this bench, in words; None if
@@ -143,7 +133,7 @@ class Header:
             recipe = Recipe.from_dict(line.recipe)
         except FlashnasError as error:
             raise BenchError(f"{place}: {error}") from None
-        return cls(recipe, line.source, line.dataset, line.vocab, line.measured)
+        return cls(recipe, line.source, line.dataset, line.vocab)
 
 
 @dataclass(frozen=True)
@@ -173,67 +163,6 @@ class Bench:
         data = read_bytes(path / FILE, BenchError)
         header, frame = _parse(path / FILE, data)
         return cls(path, header, hashlib.sha256(data).hexdigest()[:16], frame)
-
-    def to_dict(self) -> dict[str, Any]:
-        """What the bench holds, JSON-ready."""
-        frame, trained = self.frame, self.frame[self.frame["loss"].notna()]
-        networks = trained.drop_duplicates("proxy_hash")
-        return {
-            "bench": str(self.path),
-            "digest": self.digest,
-            "recipe": self.header.recipe.name,
-            "recipe_digest": self.header.digest,
-            "data": self.header.source,
-            "dataset": self.header.dataset,
-            "vocab": self.header.vocab,
-            "trainings": len(frame),
-            "failed": len(frame) - len(trained),
-            "networks": len(networks),
-            "seeds": trained["seed"].value_counts().sort_index().rename(str).to_dict(),
-            "origins": networks["origin"].value_counts().to_dict(),
-            "mixers": {
-                kind: int((networks[f"n_{kind}"] > 0).sum())
-                for kind in OPERATORS.shipped
-                if OPERATORS[kind].mixes_tokens
-            },
-            "best_loss": None if trained.empty else float(trained["loss"].min()),
-            "worst_loss": None if trained.empty else float(trained["loss"].max()),
-            "core_hours": round(float(frame["seconds"].sum()) / 3600, 2),
-            "measured": [
-                {**entry, "networks": self._timed(entry)} for entry in self.header.measured
-            ],
-        }
-
-    def _timed(self, measurement: Mapping[str, Any]) -> int:
-        """Networks whose latency was measured for a workload."""
-        timed = self.frame[f"{MEASURED}tpot_ms/{measurement['workload']['name']}"].notna()
-        return int(self.frame.loc[timed, "architecture"].nunique())
-
-    def __str__(self) -> str:
-        facts = self.to_dict()
-        losses = (
-            ""
-            if facts["best_loss"] is None
-            else f", losses {facts['best_loss']:.3f} to {facts['worst_loss']:.3f} nats per token"
-        )
-        return "\n".join(
-            (
-                f"{self.path}: {facts['trainings']} trainings of {facts['networks']} networks,"
-                f" {facts['failed']} failed{losses}",
-                f"recipe    {facts['recipe']} ({facts['recipe_digest']}):"
-                f" {self.header.recipe.tokens:,} tokens"
-                f" each; text {facts['data']}, vocabulary {facts['vocab']}",
-                f"origins   {_listed(facts['origins'])}",
-                f"mixers    {_listed(facts['mixers'])}",
-                f"seeds     {_listed(facts['seeds'])}",
-                f"cost      {facts['core_hours']:g} core-hours",
-                *(
-                    f"measured  {entry['networks']} networks on {entry['device']}"
-                    f" ({entry['stack']}, {entry['dtype']}): {entry['workload']['name']}"
-                    for entry in facts["measured"]
-                ),
-            )
-        )
 
 
 def load(source: str | Path | None = None, *, failed: bool = False) -> pd.DataFrame:
@@ -333,7 +262,3 @@ def _parse(file: Path, data: bytes) -> tuple[Header, pd.DataFrame]:
             )
     columns = [*COLUMNS, *(name for name in frame.columns if name.startswith(MORE))]
     return header, frame[columns]
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"

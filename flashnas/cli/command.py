@@ -135,16 +135,11 @@ REPORT = _api("write report.html and pareto.png of a run", "run:report")
 RUNS = _api("the runs in a folder, as a table", "runs:runs")
 PARETO = _api("the front of finished runs for another budget or device", "pareto:pareto")
 TABLE = Command(
-    "show, import and merge latency tables",
+    "show and import latency tables",
     actions={
         "info": _api("what a table can answer and where its rows are from", "tables:table_info"),
         "import": _api("turn public measurements into a table", "tables:import_table"),
-        "merge": _api("rows of two tables of one device in one table", "tables:merge_tables"),
     },
-)
-BENCH = Command(
-    "show a table of trained networks",
-    actions={"info": _api("what a bench holds and how it was trained", "tables:bench_info")},
 )
 LIST = _api("names that options take: tables, spaces, samplers, ..", "listing:names")
 NEW = _api("write a package of your own that adds to flashnas", "new:new")
@@ -169,7 +164,6 @@ COMMANDS: Registry[Command] = Registry(
             "runs",
             "pareto",
             "table",
-            "bench",
             "list",
             "new",
             "doctor",

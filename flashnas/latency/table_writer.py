@@ -34,13 +34,11 @@ MAX_WAIT_S = 60.0  # for another process that writes the table
 @dataclass(frozen=True, kw_only=True)
 class RowContext:
     """What is true of rows that are written together. stacks: describes each value of the column
-    `stack`. origin: where the rows are from (package, version, licence, ..). calibration: None:
-    leave the one that is there."""
+    `stack`. origin: where the rows are from (package, version, licence, ..)."""
 
     device: Device
     stacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     origin: Mapping[str, Any] | None = None
-    calibration: Mapping[str, Any] | None = None
 
 
 def write_rows(
@@ -88,37 +86,6 @@ def write_rows(
         os.replace(unnamed(file), file)
 
 
-def merge(first: str | Path, second: str | Path, out: str | Path) -> None:
-    """Both tables in the new folder `out`; where both have a row, that of the first is kept. Raises
-    TableError if the devices or the calibrations differ, or if `out` exists."""
-    a, b, out = LatencyTable.load(first), LatencyTable.load(second), Path(out)
-    if a.path.resolve() == b.path.resolve():
-        raise TableError(f"cannot merge a table with itself: {a.path}")
-    if a.device.name != b.device.name:
-        raise TableError(
-            f"cannot merge tables of two devices: {a.device.name} ({a.path}) and {b.device.name}"
-            f" ({b.path})"
-        )
-    if a.calibration and b.calibration and a.calibration != b.calibration:
-        raise TableError(f"cannot merge tables with two calibrations: {a.path} and {b.path}")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TableError(f"{out}: exists already; merge into a new folder")
-    for table in (b, a):
-        for kind in table.kinds:
-            write_rows(
-                out,
-                kind,
-                table.rows(kind),
-                RowContext(
-                    device=a.device,
-                    stacks=table.meta["stacks"],
-                    origin=table.meta["kinds"][kind].get("origin"),
-                    calibration=table.calibration or None,
-                ),
-                append=True,
-            )
-
-
 @contextlib.contextmanager
 def edited_meta(folder: Path) -> Iterator[dict[str, Any]]:
     """What meta.yaml of a table holds, for this process alone; it is written at the end of the
@@ -154,8 +121,6 @@ def _update(meta: dict[str, Any], kind: str, entry: dict[str, Any], context: Row
     for key, value in (("format", FORMAT), ("device", context.device.name), ("units", UNITS)):
         meta.setdefault(key, value)
     meta["stacks"] = {**meta.get("stacks", {}), **context.stacks}
-    if context.calibration:
-        meta["calibration"] = context.calibration
     kinds = meta.setdefault("kinds", {})
     before, origin = kinds.get(kind, {}).get("origin"), context.origin
     if origin and before and before != origin:

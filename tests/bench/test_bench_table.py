@@ -100,14 +100,7 @@ def test_the_card_documents_every_column():
 def test_measured_latencies_are_columns(tmp_path):
     rows = made_up_trainings(RECIPE, vocab=300, count=2)
     rows[0] |= {"measured_ttft_ms/chat": 12.5, "measured_tpot_ms/chat": 2.5}
-    how = {
-        "device": "a CPU",
-        "stack": "torch-2",
-        "dtype": "float32",
-        "workload": fn.Workload(name="chat", prompt_tokens=4).to_dict(),
-    }
-    bench = write(tmp_path, header(RECIPE, measured=(how,)), rows)
-    assert "measured  1 networks on a CPU (torch-2, float32): chat" in str(bench)
+    write(tmp_path, header(RECIPE), rows)
     assert load(tmp_path)["measured_tpot_ms/chat"].isna().tolist() == [False, True]
 
 
@@ -118,8 +111,6 @@ def test_what_the_loss_of_a_network_does_not_depend_on_may_differ():
         dataclasses.replace(RECIPE, width_factor=16),
     ):
         assert one.difference(same, one.dataset, one.vocab) is None
-        assert header(same).digest == one.digest
-    assert header(dataclasses.replace(RECIPE, clip=2.0)).digest != one.digest
     for other, words in (
         (
             header(dataclasses.replace(RECIPE, lr_multipliers={"d": 2.0})),
@@ -137,7 +128,7 @@ def test_what_the_loss_of_a_network_does_not_depend_on_may_differ():
 def test_a_recipe_that_was_recorded_before_a_field_existed_has_its_default():
     data = metadata(header(RECIPE))
     del data["recipe"]["conv_noise"]
-    assert Header.from_dict(data, "x").digest == header(RECIPE).digest
+    assert Header.from_dict(data, "x").recipe.training_settings == RECIPE.training_settings
 
 
 @every(

@@ -43,14 +43,12 @@ NEEDED = {
     "report": {"run": "nothing"},
     "pareto": {"runs": "nothing"},
     "table info": {"table": "h100_sxm"},
-    "table merge": {"first": "h100_sxm", "second": "h100_sxm", "out": "--out merged"},
     "table import": {
         "source": "aiconfigurator",
         "system": "h100_sxm",
         "path": "--path nothing",
         "out": "--out imported",
     },
-    "bench info": {"bench": "nothing"},
     "new": {"kind": "operator", "name": "mine"},
     "doctor": {"test": "--no-test"},
 }

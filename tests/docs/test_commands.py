@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 TARGETS = re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text())
 MADE = ("flashnas-shift",)  # folders that a page tells the reader to make
-QUICK = ("estimate", "evidence", "list", "table info", "bench info")
+QUICK = ("estimate", "evidence", "list", "table info")
 PLUGINS = ("annealing", "shift", "gsc")  # names of the example packages, not installed here
 OWN = (
     *PLUGINS,

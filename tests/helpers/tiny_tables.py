@@ -72,12 +72,15 @@ def write_entry(folder, key, value):
         meta[key] = value
 
 
-def write_table(folder, kinds, device=TINY, **context):
+def write_table(folder, kinds, device=TINY, calibration=None):
     for kind, rows in kinds.items():
         write_rows(
             folder,
             kind,
             rows,
-            RowContext(device=device, stacks=STACKS, origin={"package": "invented"}, **context),
+            RowContext(device=device, stacks=STACKS, origin={"package": "invented"}),
         )
+    if calibration:
+        with edited_meta(folder) as meta:
+            meta["calibration"] = calibration
     return LatencyTable.load(folder)

@@ -1,7 +1,5 @@
 """Import of a small fake package in the layout of aiconfigurator-core."""
 
-import zipfile
-
 import pandas as pd
 import pytest
 from one_line import one_line
@@ -191,12 +189,8 @@ def check(folder):
     assert "9.9" in table.device.cite
 
 
-def test_from_a_wheel_and_from_the_folder_inside(package, tmp_path):
-    wheel = tmp_path / "aiconfigurator_core-9.9-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for file in package.rglob("*"):
-            archive.write(file, file.relative_to(package))
-    for place in (wheel, package / "aiconfigurator_core"):
+def test_from_a_folder_and_from_the_one_inside(package, tmp_path):
+    for place in (package, package / "aiconfigurator_core"):
         check(import_system("fake", place, tmp_path / f"of {place.name}"))
 
 
@@ -209,7 +203,6 @@ def test_from_the_installed_package(package, tmp_path, monkeypatch):
 def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):
     systems = package / "aiconfigurator_core/systems"
     measurements = systems / "data/fake/gemm/vllm/0.10.0/gemm_perf.parquet"
-    (tmp_path / "x.whl").write_text("no zip")
     (systems / "bare.yaml").write_text(SYSTEM)
     broken = "fake.yaml: cannot be read"
 
@@ -218,9 +211,8 @@ def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):
 
     refused("system must be one of bare, fake; got 'fakes' (did you mean 'fake'", "fakes")
     refused("bare has no bfloat16 measurements", "bare")
-    refused("x.whl: not a wheel", source=tmp_path / "x.whl")
     for place in (tmp_path, tmp_path / "nowhere"):
-        refused("neither a wheel nor a folder", source=place)
+        refused("not a folder of aiconfigurator-core", source=place)
     import_system("fake", package, tmp_path / "there")
     refused("exists already", out="there")
     measurements.write_bytes(b"junk")

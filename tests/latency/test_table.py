@@ -19,7 +19,7 @@ from flashnas.base.errors import TableError
 from flashnas.latency import table_writer
 from flashnas.latency.schema import KINDS, VALUE_COLUMNS
 from flashnas.latency.table import LatencyTable, shipped_tables
-from flashnas.latency.table_writer import RowContext, merge, write_rows
+from flashnas.latency.table_writer import RowContext, write_rows
 
 HUGE = dataclasses.replace(TINY, name="huge")
 
@@ -206,44 +206,6 @@ def test_a_table_or_kind_that_does_not_exist_names_the_others(tiny_table):
     assert all(name in message for name in ("did you mean 'h100_sxm'", *shipped_tables()))
     with pytest.raises(TableError, match=r"no rows of kind 'gem'.*did you mean 'gemm'"):
         tiny_table.rows("gem")
-
-
-def test_merge_takes_both_and_prefers_the_first(tmp_path):
-    write_table(tmp_path / "a", {"gemm": product_rows(lambda **_: 1, m=[1, 2], n=[1], k=[1])})
-    write_table(
-        tmp_path / "b",
-        {
-            "gemm": product_rows(lambda **_: 9, m=[2, 4], n=[1], k=[1]).assign(source="derived"),
-            "conv_decode": tiny_kinds()["conv_decode"],
-        },
-    )
-    merge(tmp_path / "a", tmp_path / "b", tmp_path / "out")
-    table = LatencyTable.load(tmp_path / "out")
-    assert table.rows("gemm")["latency_us"].tolist() == [1, 1, 9]
-    assert table.rows("gemm")["source"].tolist() == ["imported", "imported", "derived"]
-    assert len(table.rows("conv_decode")) == 4
-
-
-@pytest.mark.parametrize(
-    ("other", "words"),
-    [
-        ({"device": HUGE}, r"two devices: tiny .* and huge"),
-        ({"calibration": {"paper": {"gap_us": 2.0}}}, "two calibrations"),
-        ({}, "out: exists already; merge into a new folder"),
-    ],
-)
-def test_tables_that_do_not_belong_together_are_not_merged(tmp_path, other, words):
-    """Nor are others written over what is there."""
-    rows = {"gemm": one_row(1.0)}
-    write_table(tmp_path / "a", rows, calibration={"paper": {"gap_us": 1.0}})
-    write_table(tmp_path / "b", rows, **other)
-    if not other:
-        (tmp_path / "out").mkdir()
-        (tmp_path / "out" / "something").write_text("here")
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(TableError, match=words):
-        merge(tmp_path / "a", tmp_path / "b", tmp_path / "out")
-    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_writing_refuses_what_is_no_row(tmp_path):

@@ -12,10 +12,7 @@ import functools
 import importlib.util
 import math
 import re
-import tempfile
-import zipfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +31,6 @@ LICENCE = "Apache-2.0"
 COPYRIGHT = "Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES. All rights reserved."
 DTYPE, FP8 = "bfloat16", "fp8"
 MODE = "cuda_graph"
-MAX_UNPACKED_MB = 4_000  # the wheel has 82 MB
 HEAD_DIMS = (64, 128, 256)
 # Which framework's rows are taken for a kind: the first that has rows.
 GEMM = ("vllm", "sglang", "trtllm")
@@ -88,100 +84,69 @@ KDA = (
 def import_system(system: str, source_path: str | Path | None, out_dir: str | Path) -> Path:
     """Write the table of `system` (such as h100_sxm) into the new folder `out_dir` and return it.
 
-    source_path: a wheel or an unpacked folder of aiconfigurator-core; None: the installed package.
+    source_path: a folder of aiconfigurator-core; None: the installed package.
     Raises TableError: no such package, no such system, nothing measured.
     """
-    with _systems(source_path, system) as (systems, version):
-        names = sorted(path.stem for path in systems.glob("*.yaml"))
-        if system not in names:
-            raise TableError(one_of("system", system, names))
-        device, out = _device(systems / f"{system}.yaml", system, version), Path(out_dir)
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise TableError(f"{out}: exists already; import into a new folder")
-        data = systems / "data" / system
-        origin = {
-            "package": "aiconfigurator-core",
-            "version": version,
-            "licence": LICENCE,
-            "copyright": COPYRIGHT,
-        }
-        tables = {
-            **_gemm(data),
-            **_attention(data),
-            **_recurrent(data, *GATED_DELTA),
-            **_triton(data),
-            **_recurrent(data, *KDA),
-        }
-        if not tables:
-            raise TableError(f"{data}: {system} has no bfloat16 measurements")
-        for kind, rows in tables.items():
-            stacks = {
-                name: {
-                    **dict(zip(("framework", "version"), name.split("-", 1), strict=True)),
-                    "mode": MODE,
-                    "measured_on": rows.attrs["measured_on"],
-                }
-                for name in sorted(rows["stack"].unique())
+    systems, version = _systems(Path(source_path or _package_folder()))
+    names = sorted(path.stem for path in systems.glob("*.yaml"))
+    if system not in names:
+        raise TableError(one_of("system", system, names))
+    device, out = _device(systems / f"{system}.yaml", system, version), Path(out_dir)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise TableError(f"{out}: exists already; import into a new folder")
+    data = systems / "data" / system
+    origin = {
+        "package": "aiconfigurator-core",
+        "version": version,
+        "licence": LICENCE,
+        "copyright": COPYRIGHT,
+    }
+    tables = {
+        **_gemm(data),
+        **_attention(data),
+        **_recurrent(data, *GATED_DELTA),
+        **_triton(data),
+        **_recurrent(data, *KDA),
+    }
+    if not tables:
+        raise TableError(f"{data}: {system} has no bfloat16 measurements")
+    for kind, rows in tables.items():
+        stacks = {
+            name: {
+                **dict(zip(("framework", "version"), name.split("-", 1), strict=True)),
+                "mode": MODE,
+                "measured_on": rows.attrs["measured_on"],
             }
-            rows = rows if "dtype" in rows else rows.assign(dtype=DTYPE)
-            write_rows(
-                out,
-                kind,
-                rows.assign(mode=MODE, source="imported"),
-                RowContext(device=device, stacks=stacks, origin=origin),
-            )
+            for name in sorted(rows["stack"].unique())
+        }
+        rows = rows if "dtype" in rows else rows.assign(dtype=DTYPE)
+        write_rows(
+            out,
+            kind,
+            rows.assign(mode=MODE, source="imported"),
+            RowContext(device=device, stacks=stacks, origin=origin),
+        )
     return out
 
 
-@contextmanager
-def _systems(source_path: str | Path | None, system: str) -> Iterator[tuple[Path, str]]:
-    """The folder `systems` of the package and the package's version."""
-    if source_path is None:
-        package = importlib.util.find_spec(PACKAGE)
-        if package is None or not package.submodule_search_locations:
-            raise TableError(
-                "the package aiconfigurator-core is not installed: pip install"
-                " 'flashnas[import]', or give the path of its wheel"
-            )
-        source_path = Path(next(iter(package.submodule_search_locations)))
-    path = Path(source_path)
-    if path.is_file():
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                with zipfile.ZipFile(path) as wheel:
-                    parts = [part for part in wheel.infolist() if _of_system(part.filename, system)]
-                    if (size_mb := sum(part.file_size for part in parts) / 1e6) > MAX_UNPACKED_MB:
-                        raise TableError(
-                            f"{path}: must unpack to at most {MAX_UNPACKED_MB:,} MB;"
-                            f" got {size_mb:,.0f} MB"
-                        )
-                    wheel.extractall(folder, parts)
-            except (zipfile.BadZipFile, OSError):
-                raise TableError(f"{path}: not a wheel") from None
-            try:
-                yield _in_folder(Path(folder))
-            except TableError as error:  # its place is in the folder, which is deleted
-                raise TableError(str(error).replace(folder, str(path))) from None
-    else:
-        yield _in_folder(path)
+def _package_folder() -> Path:
+    """The folder of the installed package."""
+    package = importlib.util.find_spec(PACKAGE)
+    if package is None or not package.submodule_search_locations:
+        raise TableError(
+            "the package aiconfigurator-core is not installed: pip install 'flashnas[import]', or"
+            " give the path of its folder"
+        )
+    return Path(next(iter(package.submodule_search_locations)))
 
 
-def _of_system(name: str, system: str) -> bool:
-    return (
-        f"/systems/data/{system}/" in name
-        or name.endswith("METADATA")
-        or (name.endswith(".yaml") and name.count("/") == 2 and "/systems/" in name)
-    )
-
-
-def _in_folder(path: Path) -> tuple[Path, str]:
+def _systems(path: Path) -> tuple[Path, str]:
+    """The folder `systems` of the package, and the package's version."""
     for systems in (path / "systems", path / PACKAGE / "systems", path):
         if systems.is_dir() and any(systems.glob("*.yaml")) and (systems / "data").is_dir():
             break
     else:
-        raise TableError(
-            f"{path}: neither a wheel nor a folder of aiconfigurator-core (no systems/*.yaml)"
-        )
+        raise TableError(f"{path}: not a folder of aiconfigurator-core (no systems/*.yaml)")
     for root in (systems.parent.parent, systems.parent):
         for metadata in root.glob(f"{PACKAGE}-*.dist-info/METADATA"):
             for line in read_text(metadata, TableError).splitlines():

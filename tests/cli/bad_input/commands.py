@@ -52,14 +52,12 @@ for command, right in (
     ("export", export()),
     ("report", ["report", "{run}"]),
     ("table", ["table", "info", "h100_sxm"]),
-    ("bench", ["bench", "info"]),
 ):
     case(f"{command}-unknown-flag", [*right, "--colour"], "--colour")
     case(f"{command}-surplus-word", [*right, "surplus"], "surplus")
 for name, words, spelling in (
     ("report", ["report", ""], "RUN"),
     ("evidence", ["evidence", "a f", "--evidence="], "--evidence"),
-    ("merge", ["table", "merge", "", "{table}", "--out", "{tmp}/out"], "FIRST"),
     ("search", search("--recipe", ""), "--recipe"),
 ):
     case(f"{name}-empty", words, spelling, "must not be empty; got ''")
@@ -97,26 +95,15 @@ case(
 
 # -- benches and tables ----------------------------------------------------------------------------
 
-case("bench-info-nowhere", ["bench", "info", "nowhere"], "nowhere", "shipped")
 case("search-bench-nowhere", search(), "nowhere", "bench", keys={"bench_table": "nowhere"})
 DAMAGED = [copied("table"), edited("table/meta.yaml", ["calibration"], "hello")]
 for command, words in (
     ("estimate", estimate(ARCH, "--table", "{tmp}/table", "--workload", CHAT)),
     ("search", search("--table", "{tmp}/table")),
     ("info", ["table", "info", "{tmp}/table"]),
-    ("merge", ["table", "merge", "{table}", "{tmp}/table", "--out", "{tmp}/out"]),
 ):
     case(f"{command}-table-damaged", words, "meta.yaml", "calibration", "hello", files=DAMAGED)
 case("table-info-missing", ["table", "info", "nowhere"], "nowhere")
-case(
-    "table-merge-itself", ["table", "merge", "{table}", "{table}", "--out", "{tmp}/out"], "{table}"
-)
-case(
-    "table-merge-out-file",
-    ["table", "merge", "{table}", "h100_sxm", "--out", "{tmp}/file"],
-    "file",
-    files=[write("file", "mine")],
-)
 for source, more, *expect in (
     ("aiconfig", [], "aiconfig"),
     ("aiconfigurator", ["--path", "{tmp}/nowhere.whl"], "nowhere.whl"),

@@ -70,7 +70,6 @@ for name, words, file, damages in (
     ("run-journal", again(), "run/study.journal", {**TEXT, **LINK}),
     ("training-log", train_on(), "training/log.csv", {**FIFO, **LINK}),
     ("training-config", train_on(), "training/train.yaml", FIFO),
-    ("bench", ["bench", "info", "{tmp}/b"], "b/bench.parquet", FIFO),
 ):
     copies = (
         [copied(file.partition("/")[0])]
