@@ -212,37 +212,6 @@ def read_yaml(path: str | Path) -> LocatedDict:
     return data
 
 
-def check_keys(
-    data: LocatedDict,
-    *,
-    where: str,
-    required: dict[str, type | tuple[type, ...]],
-    optional: dict[str, type | tuple[type, ...]] | None = None,
-    error: type[ConfigError] = ConfigError,
-) -> None:
-    """Check the keys of a mapping and the types of their values; a bool is not an int. where: its
-    name in messages.
-
-    Raises `error` with file, line, rule and value.
-    """
-    allowed = {**required, **(optional or {})}
-    for key, value in data.items():
-        if key not in allowed:
-            raise error(
-                f"{data.place(key)}: {where} has no key {key!r}{did_you_mean(key, allowed)};"
-                f" allowed: {', '.join(allowed)}"
-            )
-        expected = allowed[key]
-        types = expected if isinstance(expected, tuple) else (expected,)
-        wrong = not isinstance(value, types) or (isinstance(value, bool) and bool not in types)
-        if wrong:
-            names = " or ".join("mapping" if t is dict else t.__name__ for t in types)
-            raise error(f"{data.place(key)}: {where}.{key} must be {names}; got {value!r}")
-    for key in required:
-        if key not in data:
-            raise error(f"{data.place()}: {where} needs the key {key!r}")
-
-
 # -- dataclasses -----------------------------------------------------------------------------------
 
 T = TypeVar("T")

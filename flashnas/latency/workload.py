@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flashnas.base.documents import LocatedDict, check_keys, read_yaml
+from flashnas.base.documents import LocatedDict, convert, read_yaml
 from flashnas.base.errors import BudgetError, WorkloadError
 from flashnas.base.text import did_you_mean, one_of
 
@@ -190,23 +190,8 @@ def _from_text(text: str) -> Workload:
 
 
 def _from_yaml(data: LocatedDict) -> Workload:
-    check_keys(
-        data,
-        where="workload",
-        required={},
-        error=WorkloadError,
-        optional={
-            "name": str,
-            "batch": (int, str),
-            "prompt_tokens": int,
-            "generated_tokens": int,
-            "dtype": str,
-        },
-    )
-    try:
-        return Workload(**{"name": Path(data.path).stem, **data})
-    except WorkloadError as error:
-        raise WorkloadError(f"{data.place()}: {error}") from None
+    workload = convert(data, Workload, error=WorkloadError, name="workload", closed=True)
+    return workload if "name" in data else replace(workload, name=Path(data.path).stem)
 
 
 # -- memory ----------------------------------------------------------------------------------------

@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from flashnas.base.documents import LocatedDict, check_keys
+from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import SpaceError
 from flashnas.base.text import one_of
 from flashnas.operators import OperatorSpec
@@ -33,6 +33,25 @@ from flashnas.space.operator_space import ModelOptions, OperatorSpace
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerwiseFile:
+    """What a file of this template holds."""
+
+    template: str
+    widths: list[Any]
+    layers: dict[str, Any]
+    model: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersBlock:
+    """The block `layers` of such a file."""
+
+    depth: int | list[Any]
+    choices: list[Any]
+    require: list[Any] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -72,21 +91,9 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     @classmethod
     def from_config(cls, data: LocatedDict, *, name: str) -> Self:
         """Raises SpaceError with file, line, rule and value."""
-        check_keys(
-            data,
-            where="search space",
-            error=SpaceError,
-            required={"template": str, "widths": list, "layers": dict},
-            optional={"model": dict},
-        )
+        convert(data, LayerwiseFile, error=SpaceError, name="search space", closed=True)
         layers = data["layers"]
-        check_keys(
-            layers,
-            where="layers",
-            error=SpaceError,
-            required={"depth": (int, list), "choices": list},
-            optional={"require": list},
-        )
+        convert(layers, LayersBlock, error=SpaceError, name="layers", closed=True)
         model, widths = read_model(data), read_widths(data)
         depth = read_range(layers, "depth", "layers")
         items = entries(layers, "choices", "layers")

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import (
-    DEFAULT_VOCAB,
     MAX_HIDDEN,
     MAX_META_TOKENS,
     MAX_VOCAB,
     parse_operators,
 )
-from flashnas.base.documents import LocatedDict, LocatedList, check_keys, read_yaml
+from flashnas.base.documents import LocatedDict, LocatedList, convert, read_yaml
 from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError, SpaceError
 from flashnas.base.registry import Registry, foreign_errors, shipped_names
 from flashnas.base.text import did_you_mean, one_of, shown, shown_path
@@ -212,27 +211,11 @@ def read_range(data: LocatedDict, key: str, where: str) -> tuple[int, int]:
 
 def read_model(data: LocatedDict) -> ModelOptions:
     """The optional block `model`: vocab, tied, meta_tokens."""
-    model = data.get("model", LocatedDict())
-    check_keys(
-        model,
-        where="model",
-        required={},
-        optional={"vocab": int, "tied": bool, "meta_tokens": int},
-        error=SpaceError,
-    )
-    return ModelOptions(
-        vocab=whole_number(
-            model.place("vocab"), "model.vocab", model.get("vocab", DEFAULT_VOCAB), 2, MAX_VOCAB
-        ),
-        tied=model.get("tied", True),
-        meta_tokens=whole_number(
-            model.place("meta_tokens"),
-            "model.meta_tokens",
-            model.get("meta_tokens", 0),
-            0,
-            MAX_META_TOKENS,
-        ),
-    )
+    block = data.get("model", LocatedDict())
+    model = convert(block, ModelOptions, error=SpaceError, name="model", closed=True)
+    for name, least, most in (("vocab", 2, MAX_VOCAB), ("meta_tokens", 0, MAX_META_TOKENS)):
+        whole_number(block.place(name), f"model.{name}", getattr(model, name), least, most)
+    return model
 
 
 def read_widths(data: LocatedDict) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from flashnas.architecture import Architecture
+from flashnas.architecture import DEFAULT_VOCAB, Architecture
 from flashnas.base.errors import SpaceError
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -22,9 +22,9 @@ from flashnas.space.base import G, SearchSpace
 class ModelOptions:
     """What all architectures of a space share."""
 
-    vocab: int
-    tied: bool
-    meta_tokens: int
+    vocab: int = DEFAULT_VOCAB
+    tied: bool = True
+    meta_tokens: int = 0
 
 
 class OperatorSpace(SearchSpace[G]):

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from flashnas.base.documents import LocatedDict, check_keys
+from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import SpaceError
 from flashnas.base.text import one_of
 from flashnas.operators import OperatorSpec
@@ -49,6 +50,28 @@ if TYPE_CHECKING:
 FREE = "free"  # repeats limited by max_operators alone
 
 
+@dataclass(frozen=True, kw_only=True)
+class ThreeStageFile:
+    """What a file of this template holds."""
+
+    template: str
+    widths: list[Any]
+    blocks: dict[str, Any]
+    max_operators: int
+    repeats: int | list[Any] | str = FREE
+    model: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagesBlock:
+    """The block `blocks` of such a file."""
+
+    mixers: list[Any]
+    ratios: list[Any]
+    ffns_per_mixer: list[Any]
+    ffn: str = "f"
+
+
 class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
     """Genotypes are three stages within `rules`."""
 
@@ -73,21 +96,9 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
     @classmethod
     def from_config(cls, data: LocatedDict, *, name: str) -> Self:
         """Raises SpaceError with file, line, rule and value."""
-        check_keys(
-            data,
-            where="search space",
-            error=SpaceError,
-            required={"template": str, "widths": list, "blocks": dict, "max_operators": int},
-            optional={"model": dict, "repeats": (int, list, str)},
-        )
+        convert(data, ThreeStageFile, error=SpaceError, name="search space", closed=True)
         blocks = data["blocks"]
-        check_keys(
-            blocks,
-            where="blocks",
-            error=SpaceError,
-            required={"mixers": list, "ratios": list, "ffns_per_mixer": list},
-            optional={"ffn": str},
-        )
+        convert(blocks, StagesBlock, error=SpaceError, name="blocks", closed=True)
         model, widths = read_model(data), read_widths(data)
         mixers = read_mixers(blocks, "mixers", "blocks", widths)
         ffn = read_ffn(blocks, "ffn", "blocks", widths)
@@ -162,9 +173,9 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
     def _repair_stage(self, index: int, stage: Stage) -> Stage:
         place = f"{self.path}: {STAGES[index]}"
         allowed = {"op1": self.rules.names, "op2": self.rules.names, "ratio": self.rules.ratios}
-        for field, values in allowed.items():
-            if getattr(stage, field) not in values:
-                raise SpaceError(one_of(f"{place}.{field}", getattr(stage, field), values))
+        for name, values in allowed.items():
+            if getattr(stage, name) not in values:
+                raise SpaceError(one_of(f"{place}.{name}", getattr(stage, name), values))
         if stage.ffns not in self.rules.ffns:
             raise SpaceError(one_of(f"{place}.ffns", stage.ffns, map(str, self.rules.ffns)))
         op1, ratio, repeats = stage.op1, stage.ratio, stage.repeats

@@ -14,8 +14,8 @@ from offenders import every
 from one_line import one_line
 
 from flashnas.base import documents as yaml_module
-from flashnas.base.documents import check_keys, convert, make_loader, parse_yaml, read_yaml
-from flashnas.base.errors import ArchitectureError, BenchError, ConfigError, SpaceError
+from flashnas.base.documents import convert, make_loader, parse_yaml, read_yaml
+from flashnas.base.errors import ArchitectureError, BenchError, ConfigError
 
 TEXT = """\
 first: 1
@@ -180,41 +180,6 @@ def test_files_that_cannot_be_read(tmp_path):
     ):
         with pytest.raises(ConfigError, match=re.escape(message)):
             read_yaml(path)
-
-
-@every(
-    case=[
-        ("number: 1\n", None),
-        ("number: 1\ntext: a\nboth: 1.5\nmap: {}\n", None),
-        ("number: 1\nboth: 2\n", None),
-        ("{}\n", "f.yaml:1: thing needs the key 'number'"),
-        (
-            "number: 1\nnumbr: 2\n",
-            "f.yaml:2: thing has no key 'numbr' (did you mean 'number'?); allowed: number, text",
-        ),
-        ("number: one\n", "f.yaml:1: thing.number must be int; got 'one'"),
-        ("number: true\n", "f.yaml:1: thing.number must be int; got True"),
-        ("number: 1\n\nboth: x\n", "f.yaml:3: thing.both must be int or float; got 'x'"),
-        ("number: 1\nmap: []\n", "f.yaml:2: thing.map must be mapping; got []"),
-        ("number: 1\ntext: null\n", "f.yaml:2: thing.text must be str; got None"),
-    ]
-)
-def test_check_keys(case):
-    text, message = case
-
-    def check():
-        check_keys(
-            parse_yaml(text, "f.yaml"),
-            where="thing",
-            required={"number": int},
-            optional={"text": str, "both": (int, float), "map": dict},
-            error=SpaceError,
-        )
-
-    if message is None:
-        check()
-        return
-    assert one_line(SpaceError, check).startswith(message)
 
 
 @dataclass(frozen=True, kw_only=True)
