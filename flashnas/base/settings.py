@@ -186,7 +186,7 @@ class SettingError(ConfigError):
         others: Sequence[Setting] = (),
     ) -> None:
         self.setting, self.rule, self.key, self.others = setting, rule, key, others
-        names = " and ".join(each.name for each in (setting, *others))
+        names = " and ".join(part.name for part in (setting, *others))
         entry = f".{key}" if isinstance(key, str) else ""
         super().__init__(f"{where}.{names}{entry} {rule}")
 
@@ -212,13 +212,13 @@ class Settings:
     @classmethod
     def setting(cls, name: str) -> Setting:
         """The option of that name. ConfigError for an unknown one, with the closest name."""
-        known = {setting.name: setting for setting in settings_of(cls)}
-        if name not in known:
+        by_name = {setting.name: setting for setting in settings_of(cls)}
+        if name not in by_name:
             raise ConfigError(
-                f"{cls.where} has no option {name!r}{did_you_mean(name, known)};"
-                f" allowed: {', '.join(known)}"
+                f"{cls.where} has no option {name!r}{did_you_mean(name, by_name)};"
+                f" allowed: {', '.join(by_name)}"
             )
-        return known[name]
+        return by_name[name]
 
     def wrong(self, name: str, rule: str) -> NoReturn:
         """Raise SettingError for a rule of several fields: `must be below seeds (4); got 5`."""

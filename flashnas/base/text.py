@@ -310,7 +310,5 @@ def names_text(names: Sequence[str]) -> str:
             runs[-1].append(name)
         else:
             runs.append([name])
-    parts = [
-        part for each in runs for part in ([f"{each[0]} to {each[-1]}"] if len(each) > 2 else each)
-    ]
+    parts = [part for run in runs for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else run)]
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else ""

@@ -95,7 +95,7 @@ class RayExecutor(Executor):
         self._waiting: deque[tuple[str, bytes]] = deque()  # jobs beyond `--workers`
         # reference to the prepared text; in a list, Ray does not resolve it
         self._text: list[Any] = []
-        self._moved, self._told = time.monotonic(), False
+        self._moved, self._noted = time.monotonic(), False
 
     @property
     def gpus(self) -> float:
@@ -107,8 +107,10 @@ class RayExecutor(Executor):
         if not self._ray.is_initialized():
             return self.work.workers or len(self.work.devices) or usable_cores()
         have = self._ray.cluster_resources()
-        places = have.get("CPU", 0.0) / self.options.cpus
-        count = max(1, int(min(places, have.get("GPU", 0.0) / self.gpus) if self.gpus else places))
+        by_cpus = have.get("CPU", 0.0) / self.options.cpus
+        count = max(
+            1, int(min(by_cpus, have.get("GPU", 0.0) / self.gpus) if self.gpus else by_cpus)
+        )
         return min(count, self.work.workers or count)
 
     @property
@@ -208,9 +210,9 @@ class RayExecutor(Executor):
         ready, _ = self._ray.wait(refs, num_returns=1, timeout=wait_s)
         if ready:
             ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
-            self._moved, self._told = time.monotonic(), False
-        elif time.monotonic() - self._moved > CROWDED_S and not self._told:
-            self._tell_room()
+            self._moved, self._noted = time.monotonic(), False
+        elif time.monotonic() - self._moved > CROWDED_S and not self._noted:
+            self._note_lack_of_room()
         outcomes = [(self._refs.pop(ref), self._outcome(ref)) for ref in refs if ref in set(ready)]
         self._fill()
         return outcomes
@@ -229,8 +231,8 @@ class RayExecutor(Executor):
         except errors.RayError as error:  # the worker process, the machine, or the object on it
             return Ended(kind="died", reason=f"machine or worker lost ({type(error).__name__})")
 
-    def _tell_room(self) -> None:
-        self._told = True
+    def _note_lack_of_room(self) -> None:
+        self._noted = True
         free = self._ray.available_resources()
         if (
             len(self._refs)

@@ -70,10 +70,10 @@ def write_rows(
                 f"{folder}: the table is of device {meta['device']}; got rows of"
                 f" {context.device.name}"
             )
-        known, file = meta.get("kinds", {}).get(kind), folder / f"{kind}.parquet"
-        if known and (left := rows_file(file, known["sha256"])) != file:
+        entry, file = meta.get("kinds", {}).get(kind), folder / f"{kind}.parquet"
+        if entry and (left := rows_file(file, entry["sha256"])) != file:
             os.replace(left, file)
-        if append and known:
+        if append and entry:
             rows = pd.concat(
                 [LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True
             )

@@ -65,15 +65,15 @@ class Summary:
 
     @classmethod
     def of(cls, comparisons: Sequence[Comparison], metric: str) -> Summary:
-        errors = np.array([each.error(metric) for each in comparisons])
+        errors = np.array([comparison.error(metric) for comparison in comparisons])
         correlation = math.nan
         if len(comparisons) >= 3:
             from scipy.stats import spearmanr
 
             correlation = float(
                 spearmanr(
-                    [each.predicted[metric] for each in comparisons],
-                    [each.measured[metric] for each in comparisons],
+                    [comparison.predicted[metric] for comparison in comparisons],
+                    [comparison.measured[metric] for comparison in comparisons],
                 ).statistic
             )
         return cls(

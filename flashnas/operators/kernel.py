@@ -221,9 +221,9 @@ class NextLarger(Rule):
     def apply(self, times: Times, asked: Asked) -> Any:
         kind, size = asked.call.kind, asked.call[self.column]
         place = kind.matched.index(self.column)
-        known = {values[place] for values in times.measured(kind, asked.phase)}
-        larger = min((value for value in known if value > size), default=None)
-        if size in known or larger is None:
+        sizes = {values[place] for values in times.measured(kind, asked.phase)}
+        larger = min((other for other in sizes if other > size), default=None)
+        if size in sizes or larger is None:
             return None
         time = times.answer(asked.about(asked.call.resized(**{self.column: larger})))
         return time.derived(1 - (1 - self.spread) * size / larger, upper=self.upper)

@@ -205,11 +205,11 @@ def latency_figure(run: RecordedRun, narrow: bool = False) -> Plot:
             label = operator_label(operator)
             plot.hover(bar, [f"{row.finalist} · {label}\n{time}\nsource: {source}"])
     if bounded:
-        places, low, middle, high = np.array(bounded, dtype=float).T
+        bar_y, low, middle, high = np.array(bounded, dtype=float).T
         low, middle, high = low * factor, middle * factor, high * factor
         panel.errorbar(
             middle,
-            places,
+            bar_y,
             xerr=(middle - low, high - middle),
             linestyle="none",
             ecolor=INK,

@@ -56,7 +56,7 @@ EDGE, BESIDE = 1.0, 0.35  # widths and heights up to which published models stre
 LETTER, LINE = 0.57, 1.2  # width and height of a label, of its size
 MAX_FOLDED = 600  # networks up to which all hovers have short notations, which take milliseconds
 # marker, size and edge in pixels; in the order in which they are drawn
-LOOKS = {
+STYLES = {
     "published": ("^", 10, 0.0),
     "small": ("o", 5, 1.4),
     "network": ("o", 11, 2.6),
@@ -72,7 +72,7 @@ class Plane:
 
     points: trials and published models, with further columns: x, the latency in the unit of the
     run; y, the quality, of a full loss its difference to the recommended network; reach, half of
-    its 90 % interval, NaN without one; look: of LOOKS, small is neither on the front nor a
+    its 90 % interval, NaN without one; style: of STYLES, small is neither on the front nor a
     baseline, where the full loss ranks; final: on the front; kind, ring: the two most frequent
     mixers; text: its label. title, axis: of the figure and of y.
     """
@@ -100,17 +100,18 @@ class Plane:
         points, answer = self.points, self.run.answer
         reach = points["reach"].fillna(0.0)
         points = points.assign(bottom=points["y"] - reach, top=points["y"] + reach)
-        published = points[points["look"] == "published"]
-        points = points[points["look"] != "published"]
+        published = points[points["style"] == "published"]
+        points = points[points["style"] != "published"]
         if not self.main or answer is None:
             low, high = points["bottom"].min(), points["top"].max()
-            large = points[points["look"] != "small"]
+            large = points[points["style"] != "small"]
             if len(large):  # small points far above the front do not stretch it
                 top = large["top"].max()
                 high = min(high, top + HEADROOM * (top - low))
             return self._padded(points["x"], low, high)
         compared = points[
-            (points["look"] == "baseline") | points["hash"].isin((answer.recommended, *answer.tied))
+            (points["style"] == "baseline")
+            | points["hash"].isin((answer.recommended, *answer.tied))
         ]
         low, high = compared["y"].min(), compared["y"].max()
         room = HEADROOM * (high - low) or np.inf  # a longer interval is cut by the frame
@@ -146,14 +147,14 @@ class Plane:
         points, answer = self.points, self.run.answer
         points = points[
             points["final"]
-            | (points["look"] == "published")
-            | ((points["look"] == "baseline") & self.main)
+            | (points["style"] == "published")
+            | ((points["style"] == "baseline") & self.main)
         ]
         minor = ~points["final"]
         if answer is not None:
             rivals = (rival.get("hash") for rival in (answer.pure, answer.transformer))
             matter = (answer.recommended, *answer.tied, *rivals)
-            minor = ~points["hash"].isin(matter) & (points["look"] != "published")
+            minor = ~points["hash"].isin(matter) & (points["style"] != "published")
         return points.assign(minor=minor)
 
     @functools.cached_property
@@ -179,10 +180,12 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
         if (answer := run.answer) is not None:
             chosen = recommended(run)
             to, base = chosen.name, chosen.figures[FULL] or 0.0
-            standings = {each.hash: each for each in (*answer.baselines, *answer.standings)}
+            standings = {
+                standing.hash: standing for standing in (*answer.baselines, *answer.standings)
+            }
             published = [
                 {
-                    "look": "published",
+                    "style": "published",
                     "text": model["name"],
                     "x": model["latency_ms"] * factor,
                     "y": model["difference"],
@@ -211,14 +214,14 @@ def _points_of(
     standings: dict[str, Standing],
     base: float,
 ) -> list[dict[str, Any]]:
-    """A point of each trial: its position, text and look. base: what is taken off the quality."""
+    """A point of each trial: its position, text and style. base: what is taken off the quality."""
     factor, _ = latency_unit(run)
     points = []
     for row in rows(named(run, trials)):
         first, *others = mixers_by_use(row.notation) or ("?",)
         standing, final = standings.get(row.hash), row.finalist != ""
         pure = row.origin == "baseline"
-        look = "small" if run.ranks_full and not final else "network"
+        style = "small" if run.ranks_full and not final else "network"
         if final and (run.ranks_full or quality != run.quality):
             text = row.finalist
         else:
@@ -227,7 +230,7 @@ def _points_of(
         points.append(
             {
                 **row._asdict(),
-                "look": "baseline" if pure else look,
+                "style": "baseline" if pure else style,
                 "text": text,
                 "x": row.latency_ms * factor,
                 "y": getattr(row, quality) - base if standing is None else standing.difference,
@@ -274,15 +277,17 @@ def draw_plane(plot: Plot, panel: Axes, plane: Plane, size: tuple[float, float])
     for at in plane.budgets:
         panel.axvline(at, color=BUDGET, linestyle="--", linewidth=1.3, zorder=2)
     folded = len(points) <= MAX_FOLDED
-    for order, (look, (marker, across, edge)) in enumerate(LOOKS.items()):
-        drawn = points[(points["look"] == look) & plane.inside(points)]
+    for order, (style, (marker, across, edge)) in enumerate(STYLES.items()):
+        drawn = points[(points["style"] == style) & plane.inside(points)]
         if drawn.empty:
             continue
         fills, edges = [SOFT] * len(drawn), [SOFT] * len(drawn)
-        if look != "published":
+        if style != "published":
             fills = [operator_colour(kind) for kind in drawn["kind"]]
-            edges = [INK if look == "baseline" else operator_colour(ring) for ring in drawn["ring"]]
-        clear = (drawn["look"] != "small") & (drawn["final"] | plane.main)
+            edges = [
+                INK if style == "baseline" else operator_colour(ring) for ring in drawn["ring"]
+            ]
+        clear = (drawn["style"] != "small") & (drawn["final"] | plane.main)
         marks = panel.scatter(
             drawn["x"],
             drawn["y"],
@@ -313,7 +318,7 @@ def _draw_labels(plot: Plot, panel: Axes, plane: Plane, size: tuple[float, float
         *(((x, y0), (x, y1)) for x in plane.budgets),
         *(((row.x, row.y - row.reach), (row.x, row.y + row.reach)) for row in rows(spread)),
     ]
-    obstacles = [shown[shown["look"] != "small"][["x", "y"]].to_numpy(dtype=float)]
+    obstacles = [shown[shown["style"] != "small"][["x", "y"]].to_numpy(dtype=float)]
     obstacles += [np.linspace(*segment, 40) for segment in segments]
 
     def pixels(points: Any) -> np.ndarray:
@@ -347,28 +352,28 @@ def _draw_labels(plot: Plot, panel: Axes, plane: Plane, size: tuple[float, float
 def plane_keys(planes: Sequence[Plane]) -> Iterable[Line2D]:
     """The entries of their legend."""
     run, points = planes[0].run, pd.concat([plane.points for plane in planes])
-    networks = points[points["look"] != "published"]
-    looks = set(networks["look"])
+    networks = points[points["style"] != "published"]
+    styles = set(networks["style"])
     if any(plane.steps[0] for plane in planes):
         text = "Pareto front (P1, P2, …)" if run.front else "front so far"
         yield key(text, INK, linestyle="-")
     if networks["reach"].notna().any():
         yield key("90 % interval", SOFT, "|", linestyle="-", markeredgecolor=SOFT)
-    rings = networks["ring"][networks["look"] != "baseline"]
+    rings = networks["ring"][networks["style"] != "baseline"]
     for kind in sorted({*networks["kind"], *rings}, key=operator_order):
         yield key(operator_label(kind), operator_colour(kind), "o")
-    if "baseline" in looks:
+    if "baseline" in styles:
         yield key("pure-operator baseline", "white", "D", markeredgecolor=INK)
-    if (plane := planes[0]).inside(plane.points[plane.points["look"] == "published"]).any():
+    if (plane := planes[0]).inside(plane.points[plane.points["style"] == "published"]).any():
         yield key("published model", SOFT, "^")
-    if "small" in looks:
+    if "small" in styles:
         yield key("small: not on the front", RULE, "o", markeredgecolor=MUTED, markersize=4.5)
 
 
 def _hover(plane: Plane, row: Any, folded: bool) -> str:
     """The text of a network; `folded` shortens the notation by its repeats."""
     full_loss = f"full loss {signed(row.y)} ± {row.reach:.3f} nats to the recommended one"
-    if row.look == "published":
+    if row.style == "published":
         unit = latency_unit(plane.run)[1]
         words = "published model, with the vocabulary of the space"
         return f"{row.text}\n{words}\n{full_loss}\nlatency {number(row.x, 4, unit)}"

@@ -64,7 +64,7 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[Column]:
     def figure(name: str, text: Callable[[Any], str]) -> Callable[[Shown], str]:
         return lambda entry: text(entry.figures.get(name))
 
-    def some(name: str) -> bool:
+    def any_has(name: str) -> bool:
         return any(is_number(entry.figures.get(name)) for entry in shown)
 
     def time(entry: Shown, name: str) -> str:
@@ -97,10 +97,10 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[Column]:
         result.append(Column("bits/byte", figure("bits_per_byte", fixed)))
     result.append(Column("latency", lambda entry: time(entry, "latency_ms")))
     result.append(Column("bounds", bounds))
-    if some("bound_ms"):
+    if any_has("bound_ms"):
         heading = f"bound ({run.confidence:.0%})" if run.confidence else "bound"
         result.append(Column(heading, lambda entry: time(entry, "bound_ms")))
-    if some("measured_ms"):
+    if any_has("measured_ms"):
         result.append(
             Column("measured", lambda e: time(e, "measured_ms") + (ABOVE if e.missed else ""))
         )

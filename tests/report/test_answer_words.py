@@ -333,7 +333,7 @@ def test_the_picture_shows_intervals_of_the_front_and_the_baselines(answered):
         assert points.loc[standing.hash, "reach"] == pytest.approx(INTERVAL_90 * standing.sd)
     others = points[~points.index.isin({standing.hash for standing in standings})]
     assert others["reach"].isna().all()
-    assert set(others["look"]) == {"small"}
+    assert set(others["style"]) == {"small"}
     plot = draw(answered, "front")
     (panel,) = plot.panels
     intervals = panel.collections[0].get_segments()

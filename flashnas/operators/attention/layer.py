@@ -24,8 +24,8 @@ def causal_mask(queries: int, keys: int, window: int, device: torch.device) -> T
     """[queries, keys]: True where a query sees a key; the last query has the position of the last
     key.
     """
-    places = torch.arange(queries, device=device).unsqueeze(1) + keys - queries
-    distance = places - torch.arange(keys, device=device)
+    positions_T1 = torch.arange(queries, device=device).unsqueeze(1) + keys - queries
+    distance = positions_T1 - torch.arange(keys, device=device)
     mask = distance >= 0
     return mask & (distance < window) if window else mask
 
