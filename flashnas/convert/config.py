@@ -78,7 +78,11 @@ class ConvertConfig(Settings, where="convert"):
         choices=("a", "f"),
     )
     recall: float = option(
-        0.9, "share of the model's own recall to keep; 0: it does not count", min=0, max=1
+        0.9,
+        "share of the model's own recall that the lower end of the 90 % interval is to keep; 0: it"
+        " does not count",
+        min=0,
+        max=1,
     )
     sets: int = option(
         16, "sets of changes that are measured to learn how they add up", min=6, max=1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -157,6 +157,7 @@ def _question(config: ConvertConfig, model: Pretrained, text: Sequence[Draw]) ->
     for draw in text:
         tokens.update(draw.documents.tobytes() + draw.prompts.tobytes())
     return {
+        "measured": ", ".join(field.name for field in fields(LayoutScore)),
         "weights": weights.hexdigest()[:16],
         "context": config.context,
         "documents": config.documents,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json_lines
 from flashnas.base.system import append_synced, disk_errors, drop_torn_line
 from flashnas.convert.choices import Choice, Layout, converted, key_of
-from flashnas.convert.texts import Draw
+from flashnas.convert.texts import Draw, Probe
 from flashnas.network.model import Block, HybridLM
 from flashnas.operators.feed_forward.layer import FeedForwardLayer, swiglu
 
@@ -33,12 +33,14 @@ TEACHER_BYTES = 1 << 30  # of the teacher's log-probabilities, which are kept
 @dataclass(frozen=True)
 class LayoutScore:
     """Of one layout on one draw. kl, loss: nats per token, one for each document. recalled: share
-    of the teacher's probes, one for each prompt. block_error: of the first change, the square of
-    what it changes in the stream, as a share of the stream's."""
+    of the teacher's probes, one for each prompt. value_lost: nats by which the log-probability of
+    a probe's value falls, 0 where it rises; the mean of each prompt. block_error: of the first
+    change, the square of what it changes in the stream, as a share of the stream's."""
 
     kl: list[float]
     loss: list[float]
     recalled: list[float]
+    value_lost: list[float]
     block_error: float = 0.0
 
 
@@ -82,10 +84,12 @@ class Student:
                 self.columns[n] = self._importance(mixer, inputs).argsort(descending=True)
             streams = [self._through(block, x) for x in streams]
         self.log_p = [self._log_p(x, self.positions_S) for x in streams[:documents]]
-        self.probes = list(self.draw.probes)
-        hits = list(self._hits(streams[documents:]))
-        # what the teacher does not recall says nothing of a student
-        self.probes = [probe for probe, hit in zip(self.probes, hits, strict=True) if hit]
+        # what the teacher does not recall says nothing of a student; probe -> its log-probability
+        self.probes = {
+            probe: log_p
+            for probe, hit, log_p in self._asked(self.draw.probes, streams[documents:])
+            if hit
+        }
         self.loss = [self._loss(n, log_p) for n, log_p in enumerate(self.log_p)]
 
     def _importance(self, mixer: FeedForwardLayer, inputs: list[Tensor]) -> Tensor:
@@ -120,11 +124,12 @@ class Student:
             log_q, log_p = self._log_p(x, self.positions_S), self.log_p[n]
             kl.append(float((log_p.exp() * (log_p - log_q)).sum(-1).mean()))
             loss.append(self._loss(n, log_q))
-        recalled = np.zeros((2, len(self.draw.prompts)))
-        for probe, hit in zip(self.probes, self._hits(streams[documents:]), strict=True):
-            recalled[:, probe.prompt] += hit, 1
-        shares = recalled[0] / np.maximum(recalled[1], 1)
-        return LayoutScore(kl, loss, shares[recalled[1] > 0].tolist(), error)
+        sums = np.zeros((3, len(self.draw.prompts)))
+        for probe, hit, log_p_value in self._asked(self.probes, streams[documents:]):
+            sums[:, probe.prompt] += hit, max(self.probes[probe] - log_p_value, 0.0), 1
+        sums = sums[:, sums[2] > 0]
+        recalled, value_lost = (sums[:2] / sums[2]).tolist()
+        return LayoutScore(kl, loss, recalled, value_lost, error)
 
     def network(self, layout: Layout) -> HybridLM:
         """A layout as a network of its own; it shares tensors with the teacher."""
@@ -195,13 +200,17 @@ class Student:
         targets_S = torch.from_numpy(self.draw.documents[document])[self.positions_S + 1].long()
         return float(-log_p_SV.gather(1, targets_S[:, None].to(self.device)).mean())
 
-    def _hits(self, streams: list[Tensor]) -> Iterator[bool]:
-        """Whether each probe's value is the most likely continuation."""
-        for probe in self.probes:
+    def _asked(
+        self, probes: Iterable[Probe], streams: list[Tensor]
+    ) -> Iterator[tuple[Probe, bool, float]]:
+        """Each probe, whether its value is the most likely continuation, and the log-probability
+        of the value."""
+        for probe in probes:
             at = torch.tensor(probe.positions)
-            log_p = self._log_p(streams[probe.prompt], at - 1)
-            value = torch.from_numpy(self.draw.prompts[probe.prompt])[at].to(self.device)
-            yield bool((log_p.argmax(-1) == value).all())
+            log_p_SV = self._log_p(streams[probe.prompt], at - 1)
+            value_S = torch.from_numpy(self.draw.prompts[probe.prompt])[at].to(self.device)
+            hit = bool((log_p_SV.argmax(-1) == value_S).all())
+            yield probe, hit, float(log_p_SV.gather(1, value_S[:, None]).sum())
 
 
 def _fast_dtype(device: torch.device) -> torch.dtype:

@@ -14,7 +14,7 @@ import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -25,13 +25,13 @@ from scipy.stats import spearmanr
 from flashnas.base.text import INTERVAL_90
 from flashnas.convert.choices import KEPT, Choice, Layout, key_of
 from flashnas.convert.measure import LayoutScore
+from flashnas.convert.recall import RecallLaw
 
 DECAY = 4.0  # operators of distance over which the correlation of two changes falls to 1/e
 FARTHEST = 8  # operators; changes farther apart are taken for unrelated
 RESAMPLES = 50
 DECIDED = 0.9  # share of resamples that choose the same
 LEAST_KL = 1e-5  # nats; below it a change is free
-LEAST_RECALL = 0.02  # share that is left where nothing is recalled, so that it has a logarithm
 LEAST_WEIGHT = 0.1  # of the sum of changes in a choice
 WEIGHTS_SD = 1.0  # standard deviation of the weights of the sums before sets are measured
 # .. of what is tried: of a pair's own correlation, and of what pairs do not explain
@@ -40,12 +40,13 @@ PAIRS_SD, NOISE = (0.25, 0.5, 1.0, 2.0), (0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
 
 @dataclass(frozen=True, eq=False)
 class SingleScores:
-    """The single changes. choices [C]; kl [C, N]: of each document; recalled [C, P]: the share of
-    the teacher's recall that is left, of each prompt; block_error [C]: of the changed block."""
+    """The single changes. choices [C]; kl [C, N]: of each document; recalled, value_lost [C, P]: of
+    each prompt, as in LayoutScore; block_error [C]: of the changed block."""
 
     choices: Sequence[Choice]
     kl: np.ndarray
     recalled: np.ndarray
+    value_lost: np.ndarray
     block_error: np.ndarray
 
     @classmethod
@@ -54,12 +55,18 @@ class SingleScores:
             choices,
             np.array([entry.kl for entry in measured]),
             np.array([entry.recalled for entry in measured]).reshape(len(measured), -1),
+            np.array([entry.value_lost for entry in measured]).reshape(len(measured), -1),
             np.array([entry.block_error for entry in measured]),
         )
 
     def at(self, documents: np.ndarray, prompts: np.ndarray | slice = slice(None)) -> Self:
         """The scores of these documents and prompts; one may be there several times."""
-        return replace(self, kl=self.kl[:, documents], recalled=self.recalled[:, prompts])
+        return replace(
+            self,
+            kl=self.kl[:, documents],
+            recalled=self.recalled[:, prompts],
+            value_lost=self.value_lost[:, prompts],
+        )
 
     @functools.cached_property
     def mean_kl(self) -> np.ndarray:
@@ -68,8 +75,9 @@ class SingleScores:
 
     @functools.cached_property
     def lost(self) -> np.ndarray:
-        """`log_lost` [C]."""
-        return log_lost(self.recalled)
+        """Nats by which the values of probes lose [C]; 0 without prompts."""
+        prompts = max(self.value_lost.shape[1], 1)
+        return self.value_lost.sum(1) / prompts
 
     @functools.cached_property
     def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -102,14 +110,6 @@ class SingleScores:
         return float(self.lost[rows].sum())
 
 
-def log_lost(recalled: np.ndarray) -> np.ndarray:
-    """Minus the logarithm of the mean share of recall that is left [.., P] -> [..]; of a set of
-    changes, whose shares multiply, these add up. 0 without prompts."""
-    if not recalled.size:
-        return np.zeros(recalled.shape[:-1])
-    return -np.log(np.clip(recalled.mean(-1), LEAST_RECALL, 1))
-
-
 # -- the law of sets -------------------------------------------------------------------------------
 
 
@@ -128,22 +128,23 @@ class LayoutPrediction:
 
 @dataclass(frozen=True, eq=False)
 class SampledSet:
-    """A set that was chosen by some of the documents. chosen_by [N]: which, bool."""
+    """A set that was chosen by half of the documents and prompts. chosen_by [N], asked [P]: which,
+    bool."""
 
     layout: Layout
     chosen_by: np.ndarray
+    asked: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
 class SetLaw:
-    """KL of a set = weights x its `features`; log of the recall that is left = slope x the sum of
-    `lost`. Relative errors count, so that the features of the S sets that were measured stand over
-    their KL.
+    """KL of a set = weights x its `features`. Relative errors count, so that the features of the S
+    sets that were measured stand over their KL.
 
     seen [S, 2 + Q]; variances [2 + Q]: of the weights before anything is seen; inverse [S, S]: of
     the covariance of what is seen; noise: standard deviation of what pairs do not explain;
     document_error: of the logarithm, by another draw of documents; set_error: root mean square of
-    the errors on sets, each left out in turn.
+    the errors on sets, each left out in turn; recall: of the sum of `lost`.
     """
 
     seen: np.ndarray
@@ -152,8 +153,7 @@ class SetLaw:
     noise: float
     document_error: float = 0.0
     set_error: float = 0.0
-    slope: float = 1.0
-    recall_error: float = 0.0
+    recall: RecallLaw = field(default_factory=RecallLaw)
 
     @functools.cached_property
     def weights(self) -> np.ndarray:
@@ -169,11 +169,8 @@ class SetLaw:
         variance = features @ (self.variances * features) - with_seen @ self.inverse @ with_seen
         error = np.sqrt(max(variance, 0.0) / kl**2 + self.noise**2 + self.document_error**2)
         factor = float(np.exp(INTERVAL_90 * error))
-        recall = float(np.exp(-self.slope * scores.sum_lost(layout)))
-        wide = INTERVAL_90 * self.recall_error
-        return LayoutPrediction(
-            kl, kl / factor, kl * factor, recall, max(recall - wide, 0.0), min(recall + wide, 1.0)
-        )
+        recall = self.recall.predict(scores.sum_lost(layout))
+        return LayoutPrediction(kl, kl / factor, kl * factor, *recall)
 
     def summary(self) -> dict[str, float]:
         return {
@@ -182,8 +179,8 @@ class SetLaw:
             "pairs_sd": float(np.sqrt(self.variances[-1])),
             "set_error": self.set_error,
             "document_error": self.document_error,
-            "slope": self.slope,
-            "recall_error": self.recall_error,
+            "recall_slope": self.recall.slope,
+            "recall_error": self.recall.error,
             "sets": len(self.seen),
         }
 
@@ -210,7 +207,7 @@ def fit_law(
             error = float(np.sqrt(np.mean(left_out**2))) if sets else 0.0
             law = SetLaw(seen, variances, inverse, noise, set_error=error)
     if not sets:
-        return law
+        return replace(law, recall=recall_of(scores, sets, measured))
     # between halves of the documents a logarithm differs with twice the variance of another draw
     between = [
         np.log(
@@ -219,19 +216,25 @@ def fit_law(
         )
         for entry, score in zip(sets, measured, strict=True)
     ]
-    found = np.array([log_lost(np.array(score.recalled)) for score in measured])
-    lost = np.array([scores.sum_lost(entry.layout) for entry in sets])
-    slope = float(lost @ found / (lost @ lost)) if lost.any() else 1.0
-    errors = np.exp(-found) - np.exp(-slope * lost)
-    # the single changes and what is predicted have prompts of their own
-    prompts = max(scores.recalled.shape[1], 1)
-    by_prompts = [2 * np.var(score.recalled or [0.0]) / max(prompts - 1, 1) for score in measured]
-    return replace(
-        law,
-        document_error=float(np.sqrt(np.mean(np.square(between)) / 2)),
-        slope=slope,
-        recall_error=float(np.sqrt(np.mean(errors**2) + np.mean(by_prompts))),
-    )
+    error = float(np.sqrt(np.mean(np.square(between)) / 2))
+    return replace(law, document_error=error, recall=recall_of(scores, sets, measured))
+
+
+def recall_of(
+    scores: SingleScores, sets: Sequence[SampledSet], measured: Sequence[LayoutScore]
+) -> RecallLaw:
+    """From what sets keep on the prompts that they were not chosen by; without sets, of the single
+    changes."""
+    if not scores.recalled.size:
+        return RecallLaw()
+    if not sets:
+        return replace(RecallLaw.fit(scores.lost, scores.recalled.mean(1)), error=0.0)
+    left = [
+        np.array(score.recalled)[~entry.asked].mean()
+        for entry, score in zip(sets, measured, strict=True)
+    ]
+    lost = [scores.sum_lost(entry.layout) for entry in sets]
+    return RecallLaw.fit(np.array(lost), np.array(left))
 
 
 def sample_sets(
@@ -245,16 +248,16 @@ def sample_sets(
     """Different sets as a choice makes them: by a random half of the documents, for random savings
     in a range, every second one with the floor of recall."""
     generator = np.random.default_rng(seed)
-    documents = scores.kl.shape[1]
+    documents, prompts = scores.kl.shape[1], scores.value_lost.shape[1]
     found: dict[str, SampledSet] = {}
     for attempt in range(20 * count):
-        chosen_by = np.zeros(documents, dtype=bool)
-        chosen_by[generator.permutation(documents)[: documents // 2]] = True
+        chosen_by = generator.permutation(documents) < documents // 2
+        asked = generator.permutation(prompts) < prompts // 2
         save_ms = generator.uniform(*saves_ms)
-        half, floor = scores.at(chosen_by), recall * (attempt % 2)
+        half, floor = scores.at(chosen_by, asked), recall * (attempt % 2)
         layout = lowest_kl(half, law, save_ms, floor)[0]
         if layout and len(found) < count:
-            found.setdefault(key_of(layout), SampledSet(layout, chosen_by))
+            found.setdefault(key_of(layout), SampledSet(layout, chosen_by, asked))
         if len(found) == count:
             break
     return list(found.values())
@@ -274,9 +277,9 @@ def lowest_kl(
 
 
 def choose(scores: SingleScores, law: SetLaw, save_ms: float, floor: float) -> Layout | None:
-    """The layout of the lowest KL by the law that saves enough and keeps that share of the recall;
-    None where there is none. Exact, by an integer program: a variable for each change and for each
-    pair of changes."""
+    """The layout of the lowest KL by the law that saves enough, and whose recall keeps a floor even
+    at the lower end of its interval; None where there is none. Exact, by an integer program: a
+    variable for each change and for each pair of changes."""
     choices, (first, second, together) = scores.choices, scores.pairs
     layers = np.unique([choice.layer for choice in choices], return_inverse=True)[1]
     # no pair is taken to cost less than both of its changes alone
@@ -291,8 +294,8 @@ def choose(scores: SingleScores, law: SetLaw, save_ms: float, floor: float) -> L
     constraints = [LinearConstraint(one_of_a_layer, ub=1), LinearConstraint(saved, lb=1)]
     if floor:
         lost = np.zeros(singles + pairs)
-        lost[:singles] = law.slope * scores.lost
-        constraints.append(LinearConstraint(lost, ub=-np.log(floor)))
+        lost[:singles] = law.recall.slope * scores.lost
+        constraints.append(LinearConstraint(lost, ub=law.recall.most_lost(floor)))
     if pairs:  # both changes of a pair are made, or its variable may be 0
         rows = np.arange(pairs)
         both = sparse.csr_array(

@@ -88,7 +88,16 @@ def placements(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _finalists(values: Mapping[str, Any]) -> list[list[str]]:
     """The table of finalists, its head first."""
     timed = any(entry["timed_ms"] for entry in values["finalists"])
-    head = ["share", "latency", "KL predicted", "KL measured", "inside", "recall", "layout"]
+    head = [
+        "share",
+        "latency",
+        "KL predicted",
+        "KL measured",
+        "inside",
+        "recall predicted",
+        "recall",
+        "layout",
+    ]
     lines = [[*head[:2], *(["timed"] if timed else []), *head[2:]]]
     for entry in values["finalists"]:
         predicted = entry["predicted"]
@@ -102,6 +111,8 @@ def _finalists(values: Mapping[str, Any]) -> list[list[str]]:
             f"{predicted['kl']:.3f} ({predicted['kl_low']:.3f} to {predicted['kl_high']:.3f})",
             f"{entry['kl']:.3f} ± {entry['kl_half']:.3f}",
             "yes" if entry["inside"] else "no",
+            f"{100 * predicted['recall']:.0f} % ({100 * predicted['recall_low']:.0f} to"
+            f" {100 * predicted['recall_high']:.0f})",
             f"{100 * entry['recall']:.0f} %",
             entry["layout"],
         ]
