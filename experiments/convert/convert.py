@@ -53,7 +53,7 @@ def main() -> None:
         threads=1,
         out=given.out / f"convert_{given.seed}",
         note=lambda line: print(line, flush=True),
-        progress=lambda done, total: print(f"[{done}/{total}]", file=sys.stderr, flush=True),
+        progress=lambda done, total, _: print(f"[{done}/{total}]", file=sys.stderr, flush=True),
         table="h100_sxm",
         # PyTorch in one CUDA graph: in an engine the host takes most of the time of so small a
         # model, and layers save little of it

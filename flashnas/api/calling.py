@@ -32,8 +32,8 @@ TABLE, SPACE = "flashnas.latency.table:LatencyTable", "flashnas.space.base:Searc
 
 # keywords that several functions have beside their options
 MORE = {
-    "progress": "(Callable): called with what is done, with all that is to do, and of trainings"
-    " with the seconds left or None",
+    "progress": "(Callable): called with what is done, with all that is to do, and of a"
+    " conversion with the seconds left",
     "note": "(Callable): called with lines for the user",
     "command": "(str): what the folder records as the command that made it",
 }

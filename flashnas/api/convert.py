@@ -47,7 +47,7 @@ class Converted(Result):
 def convert(
     options: ConvertConfig,
     *,
-    progress: Callable[[int, int], None] = silent,
+    progress: Callable[..., None] = silent,
     note: Callable[[str], None] = silent,
     command: str = "flashnas.convert",
 ) -> Converted:

@@ -85,6 +85,9 @@ class SearchProgress(LiveLine):
                 " ms"
             )
         )
+        time_left = f"{duration(elapsed_s)} gone, {left_words(snapshot.remaining_s)}"
+        if not snapshot.total:
+            return f"networks scored, the answer follows | {time_left}"
         over = snapshot.done + snapshot.failed
         known = snapshot.from_bench
         counts = [
@@ -97,12 +100,14 @@ class SearchProgress(LiveLine):
         ]
         return (
             f"[{math.floor(100 * snapshot.share_done):3d} %] {best} | {', '.join(counts)} |"
-            f" {duration(elapsed_s)} gone, {left_words(snapshot.remaining_s)}"
+            f" {time_left}"
         )
 
 
 class CountProgress(LiveLine):
-    """Done, all, and the time left: as it is given, or at the mean pace so far."""
+    """Done, all, and the time left: as it is given, or at the mean pace since the first call."""
+
+    _first: tuple[int, float] | None = None  # what was done at the first call, and when that was
 
     def __init__(self, stream: TextIO, noun: str) -> None:
         """noun: what is counted, such as `models timed`."""
@@ -110,35 +115,35 @@ class CountProgress(LiveLine):
         self._noun = noun
 
     def update(self, done: int, total: int, *remaining_s: float | None) -> None:
-        if self.due(done == total):
-            gone_s = time.monotonic() - self._started
-            (left,) = remaining_s or (gone_s / done * (total - done) if done else None,)
+        now = time.monotonic()
+        before, since = self._first = self._first or (done, now)
+        at_pace = (now - since) / (done - before) * (total - done) if done > before else None
+        left = remaining_s[0] if remaining_s else at_pace
+        if self.due(done in (before + 1, total)):
+            gone_s = now - self._started
             self.draw(
                 f"[{done}/{total}] {self._noun} | {duration(gone_s)} gone, {left_words(left)}"
             )
 
 
 class TrainingProgress(LiveLine):
-    """Share done, losses, tokens/s and time left, from the mean time of the steps of this process
-    so far.
-    """
+    """Share done, losses, tokens/s and time left, as the trainer measures it."""
 
-    _first = 0
     _validation: float | None = None
+    _steps, _trained_s = 0, 0.0
 
     def update(self, step: Step, of_steps: int) -> None:
-        if self._first == 0:  # the clock runs from the first step on, which also counts as one
-            self._first, self._started = step.number, time.monotonic() - step.seconds
+        self._steps, self._trained_s = self._steps + 1, self._trained_s + step.seconds
         self._validation = step.validation or self._validation
         if self.due(step.validation is not None or step.number == of_steps):
             self.draw(self.line(step, of_steps))
 
     def line(self, step: Step, of_steps: int) -> str:
         gone_s = time.monotonic() - self._started
-        per_step_s = gone_s / (step.number - self._first + 1)
+        tokens_per_s = step.tokens / step.number * self._steps / self._trained_s
         validation = "" if self._validation is None else f", validation {self._validation:.3f}"
         return (
             f"[{step.number:,}/{of_steps:,}] loss {step.loss:.3f}{validation} nats/token |"
-            f" {step.tokens / step.number / per_step_s:,.0f} tokens/s | {duration(gone_s)} gone,"
-            f" {duration(per_step_s * (of_steps - step.number))} left"
+            f" {tokens_per_s:,.0f} tokens/s | {duration(gone_s)} gone,"
+            f" {left_words(step.remaining_s)}"
         )

@@ -11,7 +11,15 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from flashnas.base.errors import BudgetError, ConfigError
-from flashnas.convert.choices import NONE, Choice, Layout, budget_of, offered, possible
+from flashnas.convert.choices import (
+    NONE,
+    Choice,
+    Layout,
+    budget_of,
+    key_of,
+    offered,
+    possible,
+)
 from flashnas.convert.config import ConvertConfig
 from flashnas.convert.measure import LayoutScore, MeasurementLog, Student
 from flashnas.convert.texts import Draw, draws
@@ -45,13 +53,20 @@ class Conversion:
         return self.measurements.get(draw, layout, lambda: self.student(draw))
 
     def measure_all(
-        self, draw: int, layouts: Sequence[Layout], progress: Callable[[], None]
+        self, draw: int, layouts: Sequence[Layout], progress: Callable[[float, bool], None]
     ) -> list[LayoutScore]:
+        """progress: called with the `passes` of each layout, and with whether it was known."""
         found = []
         for layout in layouts:
+            known = (draw, key_of(layout)) in self.measurements.known
             found.append(self.measure(draw, layout))
-            progress()
+            progress(self.passes(layout), known)
         return found
+
+    def passes(self, layout: Layout) -> float:
+        """The share of the layers that a measurement computes. Single changes are measured in the
+        order of the layers, so that those before them are there."""
+        return 1.0 if len(layout) > 1 else 1 - layout[0].layer / len(self.teacher.blocks)
 
     def measured(self, draw: int) -> list[tuple[Layout, LayoutScore]]:
         """All that the folder has of a draw, of changes that are offered."""

@@ -36,11 +36,11 @@ from flashnas.convert.select import (
 )
 
 LEAST_SHARE = 0.3  # sets of changes save at least this share of what the tightest budget asks for
-Progress = Callable[[], None]  # one more measurement is there
+Progress = Callable[[float, bool], None]  # passes of one more measurement; was it known
 
 
 def convert_model(
-    config: ConvertConfig, *, note: Note, progress: Callable[[int, int], None], command: str
+    config: ConvertConfig, *, note: Note, progress: Callable[[int, int, float], None], command: str
 ) -> dict[str, Any]:
     """Convert a pretrained model; returns the figures of the answer.
 
@@ -56,10 +56,16 @@ def convert_model(
     busy = RunError(f"{config.out}: another process is writing this conversion")
     with hold_lock(config.out / ".lock", busy):
         conversion = load_conversion(config, note)
-        done = itertools.count(1)
+        started, done = time.monotonic(), itertools.count(1)
+        # the model itself is computed on both draws; on the first one before anything is measured
+        worked, left = 1.0, 1.0 + conversion.planned - len(conversion.choices)
+        left += sum(conversion.passes((choice,)) for choice in conversion.choices)
 
-        def advance() -> None:
-            progress(next(done), conversion.planned)
+        def advance(passes: float, known: bool) -> None:
+            nonlocal worked, left
+            worked, left = worked + passes * (not known), left - passes
+            pass_s = (time.monotonic() - started) / worked
+            progress(next(done), conversion.planned, pass_s * max(left, 0.0))
 
         singles = score_singles(conversion, note, advance)
         write_folder(conversion, SCORED, command)
@@ -104,13 +110,12 @@ def score_singles(conversion: Conversion, note: Note, progress: Progress) -> Sin
             " recall can be kept; --recall 0 chooses without them"
         )
     pass_s = (time.monotonic() - started) * 0.9
-    layers = len(conversion.teacher.blocks)
     further = conversion.planned - len(choices)
-    shares = sum((layers - choice.layer) / layers for choice in missing)
+    passes = sum(conversion.passes((choice,)) for choice in missing)
     note(
         f"plan: {len(missing)} of {len(choices)} single changes and up to {further} sets of them on"
         f" {len(student.rows)} contexts of {config.context:,} tokens; about"
-        f" {duration(pass_s * (shares + further))}"
+        f" {duration(pass_s * (passes + further))}"
     )
     measured = conversion.measure_all(SCORED, [(choice,) for choice in choices], progress)
     return SingleScores.of(choices, measured)

@@ -102,6 +102,7 @@ def bits_per_byte(
     if not tokens:
         raise CorpusError(f"corpus {corpus!r} has no token to predict")
     nats = 0.0
+    progress(0, len(pieces))
     for begin in range(0, len(pieces), TOGETHER):
         part = pieces[begin : begin + TOGETHER]
         longest = max(len(ids) for ids, _ in part)

@@ -167,13 +167,15 @@ def _time(
     series: Sequence[Series], journal: Journal, progress: Progress, notes: dict[str, None]
 ) -> None:
     """Fill the journal, one round after the other, so that a slow minute affects all networks
-    alike.
+    alike, and in a round all widths and batches in turn, so that the pace is soon that of the rest.
     """
+    most = max((len(part.networks) for part in series), default=0)
     order = [
         (turn, part, network)
         for turn in range(journal.rounds)
+        for index in range(most)
         for part in series
-        for network in part.networks
+        for network in part.networks[index : index + 1]
     ]
     for number, (turn, part, network) in enumerate(order):
         progress(number, len(order))

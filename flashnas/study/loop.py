@@ -31,7 +31,7 @@ from flashnas.study.explore import Explored, explore
 from flashnas.study.finish import finish
 from flashnas.study.opening import executor_of, opened, options_given
 from flashnas.study.problem import Problem, load_problem
-from flashnas.study.progress import Progress
+from flashnas.study.progress import AnswerTime, Progress
 from flashnas.study.record import Record
 from flashnas.training.cost import training_flops
 
@@ -67,6 +67,7 @@ def run_search(
     """
     check_out(out, resume=resume, evaluated=objects.get("evaluator") is not None)
     with terminate_as_interrupt():
+        took = AnswerTime()
         problem = load_problem(config, note=progress.note, **objects)
         with (
             _place_of_a_full_disk(out),
@@ -79,7 +80,11 @@ def run_search(
                 ) as record,
                 executor,
             ):
+                if problem.scorer is not None:
+                    progress.note(str(took))
                 expected = explored(problem)
+                if expected is not None:
+                    record.clock.start(took.left_s)
                 record.folder.write_config(options=options_given(config))
                 loop = Loop(record, expected)
                 for line in loop.plan_lines():
@@ -135,7 +140,7 @@ class Loop:
                 " budget"
             )
         self._add_expected()
-        record.report(now=True)
+        record.report(ended=True)
         record.write()
 
     def plan_lines(self) -> list[str]:

@@ -17,7 +17,6 @@ from flashnas.study.progress import Clock, training_plan
 from flashnas.study.trainings import Scores
 
 TIMED_STEPS = 3  # optimizer steps of the training that is timed
-FORWARD_SHARE = 1 / 3  # time of a validation token over that of a training token: no backward pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +214,4 @@ def timed(problem: Problem, networks: list[Any]) -> tuple[float, float]:
     if ended.result is None:
         raise RunError(f"the timed training of {network.notation} failed: {ended.reason}")
     rate = float(ended.result["tokens_per_s"])
-    validated = recipe.validation_tokens + (recipe.curve_points - 1) * recipe.curve_tokens
-    took_s = (recipe.steps * recipe.batch_tokens + FORWARD_SHARE * validated) / rate
-    return rate, took_s / problem.time_limit.expected_s(network)
+    return rate, recipe.work_left() / rate / problem.time_limit.expected_s(network)

@@ -27,6 +27,9 @@ from flashnas.training.cost import (
 )
 from flashnas.training.recipe import Recipe
 
+# CPU seconds of what follows when a problem is loaded, without trainings: 5 to 6.5 in four spaces
+ANSWER_CPU_S = 5.5
+ANSWER_SHARE = 0.67  # of the time until the networks are scored: answer, pictures and report
 # of a training, times the logarithm of the workers: until the last one of a cycle has ended
 WAIT = 0.36
 MAX_SHARE = 0.95  # of a training: what the time since the last completion may take off
@@ -45,8 +48,9 @@ class Snapshot:
     reused, infeasible: trials so far that cost no evaluation. from_bench: of `done`, networks whose
     score a bench or an earlier run had. total: networks that the run will evaluate, with baselines
     and those of the bench. best_loss, best_latency_ms: of the network that the front would show as
-    the best now; the loss is that of its short training. remaining_s: of all trainings; None before
-    the first evaluation by a user's evaluator has ended. share_done: by their time.
+    the best now; the loss is that of its short training. remaining_s: of all trainings and of what
+    follows; None before the first evaluation by a user's evaluator has ended. share_done: by their
+    time.
     """
 
     done: int
@@ -212,18 +216,41 @@ def training_plan(problem: Any, workers: int) -> TrainingPlan:
     )
 
 
+class AnswerTime:
+    """How long a search takes apart from its trainings, by what loading it took."""
+
+    def __init__(self) -> None:
+        self._wall_s, self._cpu_s = time.monotonic(), time.process_time()
+
+    def __str__(self) -> str:
+        pace = (time.monotonic() - self._wall_s) / (time.process_time() - self._cpu_s)
+        return (
+            f"scoring networks; without trainings the answer takes {duration(pace * ANSWER_CPU_S)}"
+        )
+
+    @property
+    def left_s(self) -> float:
+        """Of the answer, once the networks are scored."""
+        return ANSWER_SHARE * (time.monotonic() - self._wall_s)
+
+
 class Clock:
     """The remaining time of a search, from its plan and from the trainings that have ended.
 
     Every training counts by its expected seconds; the pace is how much longer those that have ended
-    took. Between two completions the time runs down. Nothing is assumed of the pace of a user's
+    took; until one has ended, they are taken to need what is expected, or as long as they have run.
+    Between two completions the time runs down. Nothing is assumed of the pace of a user's
     evaluator.
     """
 
     def __init__(self, plan: TrainingPlan, now: Callable[[], float] = time.monotonic) -> None:
         self.plan, self._now, self._since = plan, now, now()
-        self.done_s = self.took_s = 0.0
+        self.done_s = self.took_s = self.answer_s = 0.0
         self.left_s, self._queued_s = self._work(plan.baselines, plan.candidates)
+
+    def start(self, answer_s: float) -> None:
+        """The first training begins now; answer_s: of what follows the last one."""
+        self._since, self.answer_s = self._now(), answer_s
 
     def update(
         self,
@@ -252,7 +279,10 @@ class Clock:
     @property
     def pace(self) -> float | None:
         """Real over expected seconds; None as long as nothing says it."""
-        return self.took_s / self.done_s if self.done_s else 1.0 if self.plan.tokens else None
+        if self.done_s:
+            return self.took_s / self.done_s
+        running_s = (self._now() - self._since) / self.plan.candidate_s
+        return max(1.0, running_s) if self.plan.tokens else None
 
     @property
     def share_done(self) -> float:
@@ -263,14 +293,14 @@ class Clock:
     def remaining_s(self) -> float | None:
         """None where nobody knows the pace yet."""
         if not self.left_s:
-            return 0.0
+            return self.answer_s
         if self.pace is None:
             return None
         plan, training_s = self.plan, self.pace * self.plan.candidate_s
         # the other workers are, on average, in the middle of a training
         begun = min(plan.workers, self.left_s / plan.candidate_s) - 1 if self.done_s else 0.0
         since_s = min(self._now() - self._since, MAX_SHARE * training_s)
-        return max(
+        return self.answer_s + max(
             self.pace * self._queued_s - max(begun, 0.0) / 2 * training_s / plan.workers - since_s,
             (1 - MAX_SHARE) * min(training_s, self.pace * self._queued_s),
         )

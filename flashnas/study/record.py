@@ -138,10 +138,12 @@ class Record:
             if key in self.recorded and _computed_here(result)
         )
 
-    def report(self, *, now: bool = False) -> None:
-        """Show where the run is; rarely where there is much to count, unless it has to be now."""
+    def report(self, *, ended: bool = False) -> None:
+        """Show where the run is; rarely where there is much to count. ended: the last training."""
         started = time.monotonic()
-        if now or started >= self._next_report:
+        if ended:
+            self._total = 0  # beyond what was trained
+        if ended or started >= self._next_report:
             self.progress.update(self._snapshot())
             ended = time.monotonic()
             took_s = ended - started
@@ -192,7 +194,8 @@ class Record:
         proposed = [
             expected_s(network) for key, network in self.networks.items() if key not in self.results
         ]
-        self.clock.update(done=done, drawn=proposed, candidates=max(left - len(proposed), 0))
+        # `networks` ends with those that published trainings alone put on the front
+        self.clock.update(done=done, drawn=proposed[:left], candidates=max(left - len(proposed), 0))
 
 
 def _computed_here(result: Mapping[str, Any]) -> bool:

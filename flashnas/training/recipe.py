@@ -256,6 +256,13 @@ class Recipe(Settings, where="recipe"):
         }
         return tuple(step * self.batch_tokens for step in sorted(steps) if step)
 
+    def work_left(self, done: int = 0) -> float:
+        """Training tokens after the first `done`, with a third of the validation tokens, which have
+        no backward pass."""
+        points = sum(point > done for point in self.curve_at)
+        validated = (points - 1) * self.curve_tokens + self.validation_tokens if points else 0
+        return self.steps * self.batch_tokens - done + validated / 3
+
     @property
     def training_settings(self) -> dict[str, Any]:
         """The fields on which the loss of a given network depends."""

@@ -187,7 +187,7 @@ class Step:
     """One finished step. number: from 1. tokens: training tokens so far. loss: mean of the batch in
     nats per token. gradient_norm: before clipping. lr_factor: share of the peak learning rate.
     seconds: without validation. validation: the loss in nats per token if one was computed after
-    the step."""
+    the step. remaining_s: of the training, at the pace of this process."""
 
     number: int
     tokens: int
@@ -196,6 +196,7 @@ class Step:
     lr_factor: float
     seconds: float
     validation: float | None
+    remaining_s: float
 
 
 class Trainer:
@@ -259,6 +260,7 @@ class Trainer:
         recipe = self.recipe
         points = {tokens // recipe.batch_tokens for tokens in recipe.curve_at}
         batches = self.dataset.batches(recipe, self.seed, skip=self.done)
+        started, at_start = time.perf_counter(), recipe.work_left(self.tokens)
         while self.done < recipe.steps:
             step_started = time.perf_counter()
             batch_BT = torch.from_numpy(next(batches))
@@ -275,6 +277,7 @@ class Trainer:
                 )
                 self._check_divergence(validation)
                 self.curve.append((self.tokens, validation))
+            left = recipe.work_left(self.tokens)
             yield Step(
                 number=self.done,
                 tokens=self.tokens,
@@ -283,6 +286,7 @@ class Trainer:
                 seconds=seconds,
                 lr_factor=recipe.lr_factor(self.done - 1),
                 validation=validation,
+                remaining_s=(time.perf_counter() - started) * left / (at_start - left),
             )
 
     def score(self) -> ProxyScore:

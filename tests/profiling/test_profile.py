@@ -188,6 +188,8 @@ def test_a_table_predicts_networks_that_were_not_timed(space, clock, tmp_path):
     folder, calls = tmp_path / "table", []
     record = profile(space, [SHORT], folder, Torch(), lambda *done: calls.append(done))
     assert len(clock) == 3 * 2 * 13  # rounds, widths, networks
+    widths = [network.hidden for network, _ in clock]
+    assert widths == [64, 96] * (3 * 13), "the pace of the first timings is that of all"
     assert calls == [(number, 78) for number in range(79)]
     assert record["measured"] == len(plan(space, [SHORT]))
     assert record["regression"]["decode"]["max_error"] < 1e-3

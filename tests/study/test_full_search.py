@@ -114,6 +114,8 @@ def test_what_a_search_by_full_loss_leaves(whole):
     (line,) = [line for line in notes if line.startswith("may change: ")]
     assert "would take its place with a probability above 1%" in line
     assert sum("published trainings alone recommend" in line for line in notes) == 1
+    assert sum("without trainings the answer takes" in line for line in notes) == 1
+    assert progress.last.share_done == 1, "networks of the front that are not trained do not count"
     figures = ["full_loss", "full_loss_sd", "silence", "expected_recall"]
     assert frame[figures].notna().all(axis=None)
     unknown = frame["notation"].str.contains("kda")

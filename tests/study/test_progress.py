@@ -81,7 +81,11 @@ def test_the_clock_runs_down_between_completions():
     assert str(clock).startswith(
         "plan: 9 trainings of 64 tokens, 1 baselines and 8 candidates: about 576 tokens;"
     )
+    now[0] = 30  # the first training takes three times as long as expected, at least
+    assert clock.pace == 3
     clock.update(done=[(10.0, 20.0)], drawn=[], candidates=8)
+    now[0] = 0
+    clock.start(answer_s=0)
     before = clock.remaining_s
     now[0] = 7
     assert clock.remaining_s == pytest.approx(before - 7)
@@ -89,5 +93,7 @@ def test_the_clock_runs_down_between_completions():
     assert clock.remaining_s == pytest.approx(before - 0.95 * 20)
     clock.update(done=[(10.0, 20.0)] * 9, drawn=[], candidates=0)
     assert (clock.remaining_s, clock.share_done) == (0, 1)
+    clock.start(answer_s=5)
+    assert clock.remaining_s == 5
     own = Clock(dataclasses.replace(plan, tokens=0), lambda: 0.0)
     assert own.remaining_s is None  # nobody knows how long an evaluator takes

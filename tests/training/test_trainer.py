@@ -17,6 +17,7 @@ from flashnas.base.errors import (
 from flashnas.data.dataset import prepare_dataset
 from flashnas.executors.job import Job, run_job
 from flashnas.network.model import HybridLM
+from flashnas.training import trainer as trainer_module
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Trainer, check_kernels, train
@@ -135,6 +136,25 @@ def test_nan_is_a_failed_candidate(structured, monkeypatch):
     monkeypatch.setattr(HybridLM, "loss", lambda self, *_: self.embedding.weight.sum() * math.nan)
     with pytest.raises(CandidateError, match="training loss became nan after 0 tokens"):
         train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0)
+
+
+def test_the_time_that_is_left_counts_steps_and_validations(structured, monkeypatch):
+    """A validation token takes a third of the time of a training token."""
+    recipe = dataclasses.replace(
+        RECIPE, tokens=8 * 256, curve_points=4, curve_tokens=64, validation_tokens=192
+    )
+    now, total_s = [0.0], 8 * 256 + (3 * 64 + 192) / 3
+    trainer = Trainer(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
+
+    def spend(seconds, result):
+        now[0] += seconds
+        return result
+
+    monkeypatch.setattr(trainer_module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(trainer, "_update", lambda batch: spend(256.0, (1.0, 1.0)))
+    monkeypatch.setattr(trainer, "validate", lambda tokens: spend(tokens / 3, 1.0))
+    totals = [now[0] + step.remaining_s for step in trainer.steps()]
+    assert totals == pytest.approx([total_s] * 8)
 
 
 def test_every_step_is_seen(structured):
