@@ -30,7 +30,6 @@ from flashnas.evidence.composition import (
 )
 from flashnas.evidence.full_loss import (
     NEW,
-    OWN_SDS,
     FullLoss,
     Spreads,
     response_row,
@@ -42,6 +41,7 @@ COOLED, METRIC = (
     "_cool_",
     "dolma_val_loss",
 )  # groups whose learning rate was annealed: what a user will do
+OWN_EFFECTS = ("mixed", "gated_delta")  # that differ between publications, by one spread
 OUTLIER_NATS = 0.01  # beyond which a shape pulls less (soft L1)
 # medians of the log-normal priors of the spreads, and the standard deviation of their logarithms
 MEDIANS = {
@@ -165,14 +165,13 @@ def fit_spreads(
 
     def spreads_of(logs: np.ndarray) -> Spreads:
         value = dict(zip(names, map(float, np.exp(logs)), strict=False))
-        effects = [name for name in OWN_SDS if name not in ("law", "ffn")]
         reliability = dict(zip(publications, map(float, np.exp(logs[len(names) :])), strict=True))
         return Spreads(
-            common={"law": value["law"], **dict.fromkeys(effects, value["effect"])},
+            common={"law": value["law"], **dict.fromkeys(OWN_EFFECTS, value["effect"])},
             own={
                 "law": value["law.own"],
                 "ffn": value["effect.own"],
-                **dict.fromkeys(effects, value["effect.own"]),
+                **dict.fromkeys(OWN_EFFECTS, value["effect.own"]),
             },
             residual=value["residual"] * residual,
             own_residual=value["own_residual"] * residual,

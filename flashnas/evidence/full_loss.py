@@ -61,8 +61,6 @@ SILENT_SDS = {
     "size": 0.05,
     "tokens": 0.02,
 }
-# features whose effect differs between publications
-OWN_SDS = ("law", "mixed", "gated_delta", "ffn")
 # standard deviations of `silence` that are added to the mean where networks are ranked
 CHARGE = 1.0
 # nats of a full training for a nat of a short one, of an operator that no publication has; the sd

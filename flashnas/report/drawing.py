@@ -30,7 +30,6 @@ from flashnas.operators import OPERATORS
 
 # -- colours: hues of Okabe-Ito and Tol, for colour-blind readers ----------------------------------
 
-OPERATOR_COLOURS = {kind: OPERATORS[kind].colour for kind in OPERATORS.shipped}
 OTHER_COLOURS = {"head": "#5B6470", "embedding": "#98A2B3"}
 OTHER_COLOUR = "#7B8494"  # of other names that are not operators
 INK, MUTED, SOFT, FAINT, RULE = "#1B1F24", "#667085", "#98A2B3", "#D0D5DD", "#E4E7EC"

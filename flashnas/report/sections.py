@@ -60,7 +60,7 @@ def header(run: RecordedRun) -> str:
         answer=statements(run),
         commands=next_commands(run),
         bars=_bars(run),
-        facts=list(_facts(run)),
+        facts=[*_asked_facts(run), *_search_facts(run)],
     )
 
 
@@ -109,12 +109,6 @@ def result_sentence(run: RecordedRun) -> str:
     return f"{text}.{ended}"
 
 
-def _facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
-    """(name, value, detail) of what was asked, and of how it was searched."""
-    yield from _asked_facts(run)
-    yield from _search_facts(run)
-
-
 def _listed(run: RecordedRun, section: str, formats: dict[str, str]) -> list[str]:
     """The numbers above 0 of a section of run.yaml, in words."""
     values = {name: run.entry(section, name) for name in formats}
@@ -126,6 +120,7 @@ def _listed(run: RecordedRun, section: str, formats: dict[str, str]) -> list[str
 
 
 def _asked_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
+    """(name, value, detail) of what was asked."""
     entry = run.entry
     mode, calibration = entry("table", "mode"), entry("table", "calibration")
     stack = [
@@ -158,6 +153,7 @@ def _asked_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
 
 
 def _search_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
+    """The same of how it was searched."""
     entry = run.entry
     if entry("conversion"):
         yield "Model", entry("options", "model"), f"finished {entry('finished')}"

@@ -14,11 +14,8 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Annotation
 from run_builder import only_failed
 
-from flashnas.report.drawing import (
-    OPERATOR_COLOURS,
-    NothingToShow,
-    operator_label,
-)
+from flashnas.operators import OPERATORS
+from flashnas.report.drawing import NothingToShow, operator_label
 from flashnas.report.figures import FIGURES, depth_shares, draw
 from flashnas.report.networks import front
 from flashnas.report.planes import staircase
@@ -140,7 +137,7 @@ def test_the_front_shows_each_network_once_and_the_staircase(run):
 def test_fills_and_rings_follow_the_mixers_and_the_legend_explains_them(run):
     notations = {f"{row.latency_ms / 1000:.9f}": row.notation for row in run.trained.itertuples()}
     plot = draw(run, "front")
-    kinds = {colour.lower(): kind for kind, colour in OPERATOR_COLOURS.items()}
+    kinds = {OPERATORS[kind].colour.lower(): kind for kind in OPERATORS}
     for x, _, fill, edge in points(plot.panels[0]):
         words = notations[f"{x:.9f}"].partition(": ")[2].split()
         counts = {kind: words.count(kind) for kind in ("d", "a", "m2")}
@@ -174,12 +171,13 @@ def test_depth_shares_place_operators():
 
 
 def test_the_bars_of_operators_are_filled_in_their_colours(run):
+    colours = {OPERATORS[kind].colour for kind in OPERATORS}
     for panel in draw(run, "operators").panels:
         tops = {}
         for bar in panel.patches:
             assert bar.get_y() == pytest.approx(tops.get(bar.get_x(), 0.0))
             tops[bar.get_x()] = bar.get_y() + bar.get_height()
-            assert to_hex(bar.get_facecolor()).upper() in OPERATOR_COLOURS.values()
+            assert to_hex(bar.get_facecolor()).upper() in colours
         assert list(tops.values()) == pytest.approx([1.0] * 12)
 
 
