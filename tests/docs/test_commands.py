@@ -25,6 +25,7 @@ PLUGINS = ("annealing", "shift", "gsc")  # names of the example packages, not in
 OWN = (
     *PLUGINS,
     "my_",
+    "bundle/",
     "RUN",
     "NAME",
     "KIND",
