@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from typing import Any
 
 from flashnas.api.calling import Result, check_out, silent, takes
 from flashnas.convert.config import ConvertConfig
+from flashnas.convert.found import ConversionFound
 
 
-@dataclass(frozen=True, kw_only=True)
-class Converted(Result):
-    """What a conversion found.
+class Converted(ConversionFound, Result):
+    """What a conversion found; its fields are those of a ConversionFound. `singles`: each change
+    alone. `finalists`: predicted and measured on fresh text. `answers`: for each budget the layout,
+    how sure each layer is, other layouts of as many changes, and the folder of its weights."""
 
-    run: its folder. notation: of the model. times: where milliseconds are from. model_ms, loss:
-    the model's own; probes_done: recall probes that it does, of `probes`. singles: each change
-    alone. agreement_of_halves: rank correlation of their KL on two halves of the documents;
-    agreement_with_kl: of other scores with it. law: how changes add up. finalists: predicted and
-    measured on fresh text. answers: for each budget the layout, how sure each layer is, other
-    placements of as many changes, and the folder of its weights.
-    """
-
-    run: str
-    model: str
-    notation: str
-    times: str
-    model_ms: float
-    loss: float
-    probes_done: int
-    probes: int
-    agreement_of_halves: float
-    agreement_with_kl: dict[str, float]
-    law: dict[str, Any]
-    singles: list[dict[str, Any]]
-    finalists: list[dict[str, Any]]
-    answers: list[dict[str, Any]]
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
     def __str__(self) -> str:
         from flashnas.report.conversion import conversion_text
 
-        return conversion_text(self.to_dict())
+        return conversion_text(self)
 
 
 @takes(ConvertConfig)
@@ -74,11 +56,12 @@ def convert(
         >>> import flashnas as fn
         >>> found = fn.convert("my_model", budget_ms="85%", calibration="paper", context=256, documents=4,
         ...                    prompts=2, recall=0, sets=6, finalists=3, comparisons=1, out="my_conversion")
-        >>> found.answers[0]["latency_ms"] <= found.answers[0]["budget_ms"]
+        >>> found.answers[0].latency_ms <= found.answers[0].budget_ms
         True
     """
     check_out(options)
 
     from flashnas.convert.loop import convert_model
 
-    return Converted(**convert_model(options, note=note, progress=progress, command=command))
+    found = convert_model(options, note=note, progress=progress, command=command)
+    return Converted(**vars(found))

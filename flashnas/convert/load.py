@@ -22,6 +22,7 @@ from flashnas.convert.choices import (
 )
 from flashnas.convert.config import ConvertConfig
 from flashnas.convert.measure import LayoutScore, MeasurementLog, Student
+from flashnas.convert.progress import MeasuringProgress, Shown
 from flashnas.convert.texts import Draw, draws
 from flashnas.convert.times import RequestTimes, load_times
 from flashnas.convert.weights import Pretrained, load_pretrained
@@ -45,6 +46,7 @@ class Conversion:
     saves_ms: Sequence[float]
     measurements: MeasurementLog
     student: Callable[[int], Student]
+    shown: Shown
 
     def milliseconds(self, layout: Layout) -> float:
         return self.times.milliseconds(layout)
@@ -52,15 +54,13 @@ class Conversion:
     def measure(self, draw: int, layout: Layout) -> LayoutScore:
         return self.measurements.get(draw, layout, lambda: self.student(draw))
 
-    def measure_all(
-        self, draw: int, layouts: Sequence[Layout], progress: Callable[[float, bool], None]
-    ) -> list[LayoutScore]:
-        """progress: called with the `passes` of each layout, and with whether it was known."""
+    def measure_all(self, draw: int, layouts: Sequence[Layout]) -> list[LayoutScore]:
+        """With progress."""
         found = []
         for layout in layouts:
             known = (draw, key_of(layout)) in self.measurements.known
             found.append(self.measure(draw, layout))
-            progress(self.passes(layout), known)
+            self.progress.advance(self.passes(layout), known)
         return found
 
     def passes(self, layout: Layout) -> float:
@@ -77,6 +77,13 @@ class Conversion:
             if of_draw == draw and all(key in choices for key in keys):
                 found.append((tuple(choices[key] for key in keys), score))
         return found
+
+    @functools.cached_property
+    def progress(self) -> MeasuringProgress:
+        singles = sum(self.passes((choice,)) for choice in self.choices)
+        # the model itself is computed on the second draw, too
+        left = 1.0 + self.planned - len(self.choices) + singles
+        return MeasuringProgress(self.shown, self.planned, left)
 
     @property
     def planned(self) -> int:
@@ -98,7 +105,7 @@ class Conversion:
         )
 
 
-def load_conversion(config: ConvertConfig, note: Note) -> Conversion:
+def load_conversion(config: ConvertConfig, note: Note, shown: Shown) -> Conversion:
     """Read the model, the times and the text, and say what each change saves."""
     model = load_pretrained(config.model)
     architecture = model.network.architecture
@@ -146,7 +153,9 @@ def load_conversion(config: ConvertConfig, note: Note) -> Conversion:
         return Student(network, text[draw], columns)
 
     measurements = MeasurementLog(config.out / "measurements.jsonl", _question(config, model, text))
-    return Conversion(config, network, tokenizer, times, choices, saves_ms, measurements, student)
+    return Conversion(
+        config, network, tokenizer, times, choices, saves_ms, measurements, student, shown
+    )
 
 
 def _tokenizer(config: ConvertConfig, model: Pretrained) -> Tokenizer:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from scipy import sparse
@@ -23,7 +23,8 @@ from scipy.optimize import LinearConstraint, milp
 from scipy.stats import spearmanr
 
 from flashnas.base.text import INTERVAL_90
-from flashnas.convert.choices import KEPT, Choice, Layout, key_of
+from flashnas.convert.choices import KEPT, Choice, Layout
+from flashnas.convert.found import LayerChoice, LayoutPrediction
 from flashnas.convert.measure import LayoutScore
 from flashnas.convert.recall import RecallLaw
 
@@ -59,7 +60,7 @@ class SingleScores:
             np.array([entry.block_error for entry in measured]),
         )
 
-    def at(self, documents: np.ndarray, prompts: np.ndarray | slice = slice(None)) -> Self:
+    def at(self, documents: np.ndarray, prompts: np.ndarray) -> Self:
         """The scores of these documents and prompts; one may be there several times."""
         return replace(
             self,
@@ -98,32 +99,21 @@ class SingleScores:
 
     def features(self, layout: Layout) -> np.ndarray:
         """[2 + Q] of a layout, in nats: the sum of its changes, the sum of its pairs, each pair."""
-        keys = {choice.key for choice in layout}
-        inside = np.array([choice.key in keys for choice in self.choices])
+        inside = self.inside(layout)
         first, second, together = self.pairs
         pairs = np.where(inside[first] & inside[second], together, 0.0)
         return np.array([self.mean_kl[inside].sum(), pairs.sum(), *pairs])
 
     def sum_lost(self, layout: Layout) -> float:
+        return float(self.lost[self.inside(layout)].sum())
+
+    def inside(self, layout: Layout) -> np.ndarray:
+        """Which of the changes a layout has [C], bool."""
         keys = {choice.key for choice in layout}
-        rows = [row for row, choice in enumerate(self.choices) if choice.key in keys]
-        return float(self.lost[rows].sum())
+        return np.array([choice.key in keys for choice in self.choices])
 
 
 # -- the law of sets -------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class LayoutPrediction:
-    """Of a set on documents that nothing was chosen by: KL in nats per token and recall as a share
-    of the teacher's, each with its 90 % interval."""
-
-    kl: float
-    kl_low: float
-    kl_high: float
-    recall: float
-    recall_low: float
-    recall_high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +128,8 @@ class SampledSet:
 
 @dataclass(frozen=True, eq=False)
 class SetLaw:
-    """KL of a set = weights x its `features`. Relative errors count, so that the features of the S
-    sets that were measured stand over their KL.
+    """KL of a set = weights x its `features` by the scores of single changes. Relative errors count,
+    so that the features of the S sets that were measured stand over their KL.
 
     seen [S, 2 + Q]; variances [2 + Q]: of the weights before anything is seen; inverse [S, S]: of
     the covariance of what is seen; noise: standard deviation of what pairs do not explain;
@@ -147,6 +137,7 @@ class SetLaw:
     the errors on sets, each left out in turn; recall: of the sum of `lost`.
     """
 
+    scores: SingleScores
     seen: np.ndarray
     variances: np.ndarray
     inverse: np.ndarray
@@ -162,14 +153,18 @@ class SetLaw:
         weights[0] += 1  # before anything is seen, changes add up
         return weights
 
-    def predict(self, scores: SingleScores, layout: Layout) -> LayoutPrediction:
-        features = scores.features(layout)
+    def at(self, documents: np.ndarray, prompts: np.ndarray) -> Self:
+        """The law of the scores of these documents and prompts."""
+        return replace(self, scores=self.scores.at(documents, prompts))
+
+    def predict(self, layout: Layout) -> LayoutPrediction:
+        features = self.scores.features(layout)
         kl = max(float(self.weights @ features), LEAST_KL)
         with_seen = self.seen @ (self.variances * features)
         variance = features @ (self.variances * features) - with_seen @ self.inverse @ with_seen
         error = np.sqrt(max(variance, 0.0) / kl**2 + self.noise**2 + self.document_error**2)
         factor = float(np.exp(INTERVAL_90 * error))
-        recall = self.recall.predict(scores.sum_lost(layout))
+        recall = self.recall.predict(self.scores.sum_lost(layout))
         return LayoutPrediction(kl, kl / factor, kl * factor, *recall)
 
     def summary(self) -> dict[str, float]:
@@ -195,7 +190,7 @@ def fit_law(
     rows = [scores.features(entry.layout) for entry in sets]
     seen = np.array(rows).reshape(len(sets), 2 + len(scores.pairs[0])) / kl[:, None]
     unexplained = 1 - seen[:, 0]
-    best, law = -np.inf, SetLaw(seen, np.ones(0), np.ones((0, 0)), 0.0)
+    best, law = -np.inf, SetLaw(scores, seen, np.ones(0), np.ones((0, 0)), 0.0)
     for pairs_sd, noise in itertools.product(PAIRS_SD, NOISE):
         variances = np.array([WEIGHTS_SD, WEIGHTS_SD, *[pairs_sd] * (seen.shape[1] - 2)]) ** 2
         covariance = (seen * variances) @ seen.T + noise**2 * np.eye(len(sets))
@@ -205,7 +200,7 @@ def fit_law(
             best = likelihood
             left_out = inverse @ unexplained / np.diag(inverse)
             error = float(np.sqrt(np.mean(left_out**2))) if sets else 0.0
-            law = SetLaw(seen, variances, inverse, noise, set_error=error)
+            law = SetLaw(scores, seen, variances, inverse, noise, set_error=error)
     if not sets:
         return replace(law, recall=recall_of(scores, sets, measured))
     # between halves of the documents a logarithm differs with twice the variance of another draw
@@ -238,26 +233,20 @@ def recall_of(
 
 
 def sample_sets(
-    scores: SingleScores,
-    law: SetLaw,
-    saves_ms: tuple[float, float],
-    recall: float,
-    count: int,
-    seed: int,
+    law: SetLaw, saves_ms: tuple[float, float], recall: float, count: int, seed: int
 ) -> list[SampledSet]:
     """Different sets as a choice makes them: by a random half of the documents, for random savings
     in a range, every second one with the floor of recall."""
     generator = np.random.default_rng(seed)
-    documents, prompts = scores.kl.shape[1], scores.value_lost.shape[1]
-    found: dict[str, SampledSet] = {}
+    documents, prompts = law.scores.kl.shape[1], law.scores.value_lost.shape[1]
+    found: dict[Layout, SampledSet] = {}
     for attempt in range(20 * count):
         chosen_by = generator.permutation(documents) < documents // 2
         asked = generator.permutation(prompts) < prompts // 2
         save_ms = generator.uniform(*saves_ms)
-        half, floor = scores.at(chosen_by, asked), recall * (attempt % 2)
-        layout = lowest_kl(half, law, save_ms, floor)[0]
+        layout, _ = lowest_kl(law.at(chosen_by, asked), save_ms, recall * (attempt % 2))
         if layout and len(found) < count:
-            found.setdefault(key_of(layout), SampledSet(layout, chosen_by, asked))
+            found.setdefault(layout, SampledSet(layout, chosen_by, asked))
         if len(found) == count:
             break
     return list(found.values())
@@ -266,20 +255,19 @@ def sample_sets(
 # -- the choice ------------------------------------------------------------------------------------
 
 
-def lowest_kl(
-    scores: SingleScores, law: SetLaw, save_ms: float, floor: float
-) -> tuple[Layout | None, float]:
+def lowest_kl(law: SetLaw, save_ms: float, floor: float) -> tuple[Layout | None, float]:
     """The layout of `choose`, and the share of recall that it was to keep: the floor, or where no
     layout keeps that, the next tenth that one keeps."""
-    while (layout := choose(scores, law, save_ms, floor)) is None and floor:
+    while (layout := choose(law, save_ms, floor)) is None and floor:
         floor = max(round(floor - 0.1, 9), 0.0)
     return layout, floor
 
 
-def choose(scores: SingleScores, law: SetLaw, save_ms: float, floor: float) -> Layout | None:
+def choose(law: SetLaw, save_ms: float, floor: float) -> Layout | None:
     """The layout of the lowest KL by the law that saves enough, and whose recall keeps a floor even
     at the lower end of its interval; None where there is none. Exact, by an integer program: a
     variable for each change and for each pair of changes."""
+    scores = law.scores
     choices, (first, second, together) = scores.choices, scores.pairs
     layers = np.unique([choice.layer for choice in choices], return_inverse=True)[1]
     # no pair is taken to cost less than both of its changes alone
@@ -312,59 +300,49 @@ def choose(scores: SingleScores, law: SetLaw, save_ms: float, floor: float) -> L
     return tuple(choice for choice, made in zip(choices, solved.x, strict=False) if made > 0.5)
 
 
-def resampled_shares(
-    scores: SingleScores, law: SetLaw, layout: Layout, save_ms: float, floor: float
-) -> list[dict[str, Any]]:
-    """Choose anew on resampled documents and prompts: for each layer what it becomes, the shares of
-    the resamples by what they make of it, and whether that decides."""
+def resampled_layers(
+    law: SetLaw, layout: Layout, save_ms: float, floor: float
+) -> list[LayerChoice]:
+    """What each layer becomes, and how sure that is: choose anew on resampled documents and
+    prompts."""
     generator = np.random.default_rng(0)
-    chosen = {choice.layer: choice.name for choice in layout}
-    counts: dict[int, Counter[str]] = {choice.layer: Counter() for choice in scores.choices}
-    documents, prompts = scores.kl.shape[1], scores.recalled.shape[1]
+    documents, prompts = law.scores.kl.shape[1], law.scores.value_lost.shape[1]
+    others = []
     for _ in range(RESAMPLES):
         drawn = generator.integers(documents, size=(documents,))
         asked = generator.integers(max(prompts, 1), size=(prompts,))
-        other = choose(scores.at(drawn, asked), law, save_ms, floor) or layout
-        names = {choice.layer: choice.name for choice in other}
-        for layer, count in counts.items():
-            count[names.get(layer, KEPT)] += 1
+        other = choose(law.at(drawn, asked), save_ms, floor) or layout
+        others.append({choice.layer: choice.name for choice in other})
+    chosen = {choice.layer: choice.name for choice in layout}
     found = []
-    for layer, count in counts.items():
+    for layer in dict.fromkeys(choice.layer for choice in law.scores.choices):
+        counts = Counter(other.get(layer, KEPT) for other in others)
+        shares = {name: times / RESAMPLES for name, times in counts.most_common()}
         name = chosen.get(layer, KEPT)
-        shares = {other: times / RESAMPLES for other, times in count.most_common()}
-        sure = shares.get(name, 0.0) >= DECIDED
-        found.append({"layer": layer, "chosen": name, "shares": shares, "decided": sure})
+        found.append(LayerChoice(layer, name, shares, shares.get(name, 0.0) >= DECIDED))
     return found
 
 
-# -- other placements of as many changes -----------------------------------------------------------
-
-Placement = Callable[[Sequence[int], int], Sequence[int]]  # layers, count -> so many of them
+# -- as many changes elsewhere ---------------------------------------------------------------------
 
 
-def evenly(layers: Sequence[int], count: int) -> Sequence[int]:
-    return [layers[int((n + 0.5) * len(layers) / count)] for n in range(count)]
-
-
-def at_random(generator: np.random.Generator) -> Placement:
-    return lambda layers, count: generator.choice(layers, count, replace=False).tolist()
-
-
-def least_first(values: Mapping[int, float]) -> Placement:
-    """The layers of the lowest values first."""
-    return lambda layers, count: sorted(layers, key=lambda layer: values[layer])[:count]
-
-
-def placed(
-    kinds: Sequence[str], choices: Sequence[Choice], layout: Layout, placement: Placement
+def elsewhere(
+    kinds: Sequence[str],
+    choices: Sequence[Choice],
+    layout: Layout,
+    order: Mapping[int, float] | None,
 ) -> Layout:
-    """As many changes of each kind as a layout has, elsewhere. kinds: of all layers; each kind is
-    placed apart."""
+    """As many changes of each kind as a layout has, in other layers. kinds: of all layers; each
+    kind apart. order: the layers of the lowest values come first; None: evenly spaced."""
     found = []
-    for kind in dict.fromkeys(kinds):
+    for kind in dict.fromkeys(kinds[choice.layer] for choice in layout):
         names = [choice.name for choice in layout if kinds[choice.layer] == kind]
         layers = sorted({choice.layer for choice in choices if kinds[choice.layer] == kind})
-        at = placement(layers, len(names)) if names else ()
-        wanted = set(zip(at, names, strict=True))
+        if order is None:
+            step = len(layers) / len(names)
+            layers = [layers[int((n + 0.5) * step)] for n in range(len(names))]
+        else:
+            layers = sorted(layers, key=order.__getitem__)
+        wanted = set(zip(layers, names, strict=False))
         found += [choice for choice in choices if (choice.layer, choice.name) in wanted]
     return tuple(sorted(found, key=lambda choice: choice.layer))

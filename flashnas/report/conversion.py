@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import matplotlib
-from jinja2 import UndefinedError
 from markupsafe import Markup
 
+from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
-from flashnas.base.text import columns, first_line
+from flashnas.base.text import columns
 from flashnas.convert.choices import KEPT
+from flashnas.convert.found import BudgetAnswer, ConversionFound, OtherLayout
 from flashnas.evidence.conversions import conversions, summary
 from flashnas.report.drawing import STYLE, Plot, key
 from flashnas.report.page import Section, render, render_text
@@ -21,106 +19,102 @@ from flashnas.runs.run import RecordedRun
 CHOSEN, OTHER, ELSEWHERE = "#D55E00", "#0072B2", "#777777"  # colours
 
 
-def conversion_text(values: Mapping[str, Any]) -> str:
-    agreement = values["agreement_with_kl"]
-    words = {
-        "finalists": "\n".join(columns(_finalists(values))),
-        "agreement_with_kl": ", ".join(f"{name} {value:.2f}" for name, value in agreement.items()),
-    }
-    return render_text("conversion.txt", **{**values, **_words(values), **words})
+def conversion_text(found: ConversionFound) -> str:
+    agreement = found.agreement_with_kl.items()
+    return render_text(
+        "conversion.txt",
+        found=found,
+        finalists="\n".join(columns(finalists_table(found))),
+        agreement=", ".join(f"{name} {value:.2f}" for name, value in agreement),
+        **WORDS,
+    )
 
 
 def conversion(run: RecordedRun) -> str:
     """The section of a run folder that a conversion has written; empty of a search."""
-    values = run.entry("conversion")
-    if not values:
+    entry = run.entry("conversion")
+    if not entry:
         return ""
-    try:
-        return render(
-            "conversion.html",
-            **{**values, **_words(values), "finalists": _finalists(values)},
-            wide=Markup(figure(values).svg()),
-            narrow=Markup(figure(values, narrow=True).svg()),
-            published=summary(conversions()),
-        )
-    except (LookupError, TypeError, ValueError, AttributeError, UndefinedError) as error:
-        place = f"{run.path / CONFIG}: conversion"
-        raise RunError(f"{place}: damaged: {first_line(error)}") from None
+    place = run.path / CONFIG
+    found = convert(entry, ConversionFound, place, RunError, name="conversion", finite=False)
+    return render(
+        "conversion.html",
+        found=found,
+        finalists=finalists_table(found),
+        pictures=[Markup(figure(found, narrow).svg()) for narrow in (False, True)],
+        published=summary(conversions()),
+        **WORDS,
+    )
 
 
-def _words(values: Mapping[str, Any]) -> dict[str, Any]:
-    """What both templates call and show."""
-    inside = sum(entry["inside"] for entry in values["finalists"])
-    return {
-        "inside": f"{inside} of {len(values['finalists'])}",
-        "decided": decided,
-        "undecided": undecided,
-        "placements": placements,
-    }
-
-
-def decided(answer: Mapping[str, Any]) -> str:
-    changed = [
-        f"{layer['layer']}:{layer['chosen']}"
-        for layer in answer["layers"]
-        if layer["decided"] and layer["chosen"] != KEPT
-    ]
-    return ", ".join(changed) or "nothing"
-
-
-def undecided(answer: Mapping[str, Any]) -> str:
-    layers = []
-    for layer in answer["layers"]:
-        if not layer["decided"]:
-            shares = (f"{name} {100 * share:.0f} %" for name, share in layer["shares"].items())
-            layers.append(f"layer {layer['layer']}: {', '.join(shares)}")
-    return "; ".join(layers) or "nothing"
-
-
-def placements(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The best layout of each way to place the changes."""
-    best: dict[str, dict[str, Any]] = {}
-    for other in sorted(answer["others"], key=lambda other: other["kl"]):
-        best.setdefault(other["placement"], other)
-    return list(best.values())
-
-
-def _finalists(values: Mapping[str, Any]) -> list[list[str]]:
-    """The table of finalists, its head first."""
-    timed = any(entry["timed_ms"] for entry in values["finalists"])
-    head = [
-        "share",
-        "latency",
-        "KL predicted",
-        "KL measured",
-        "inside",
-        "recall predicted",
-        "recall",
-        "layout",
-    ]
-    lines = [[*head[:2], *(["timed"] if timed else []), *head[2:]]]
-    for entry in values["finalists"]:
-        predicted = entry["predicted"]
+def finalists_table(found: ConversionFound) -> list[list[str]]:
+    """The lines of the table of finalists, its head first."""
+    timed = ["timed"] if any(entry.timed_ms for entry in found.finalists) else []
+    predicted = ["KL predicted", "KL measured", "inside", "recall predicted", "recall"]
+    lines = [["share", "latency", *timed, *predicted, "layout"]]
+    for entry in found.finalists:
+        own = entry.predicted
         line = [
-            f"{100 * entry['share']:.1f} %{'*' if entry['answers_a_budget'] else ' '}",
-            f"{entry['latency_ms']:,.0f} ms",
+            f"{100 * entry.share:.1f} %{'*' if entry.answers_a_budget else ' '}",
+            f"{entry.latency_ms:,.0f} ms",
         ]
-        if timed:
-            line.append(f"{100 * entry['timed_ms'] / entry['model_timed_ms']:.1f} %")
+        if entry.timed_ms and entry.model_timed_ms:
+            line.append(f"{100 * entry.timed_ms / entry.model_timed_ms:.1f} %")
         line += [
-            f"{predicted['kl']:.3f} ({predicted['kl_low']:.3f} to {predicted['kl_high']:.3f})",
-            f"{entry['kl']:.3f} ± {entry['kl_half']:.3f}",
-            "yes" if entry["inside"] else "no",
-            f"{100 * predicted['recall']:.0f} % ({100 * predicted['recall_low']:.0f} to"
-            f" {100 * predicted['recall_high']:.0f})",
-            f"{100 * entry['recall']:.0f} %",
-            entry["layout"],
+            f"{own.kl:.3f} ({own.kl_low:.3f} to {own.kl_high:.3f})",
+            f"{entry.kl:.3f} ± {entry.kl_half:.3f}",
+            "yes" if entry.inside else "no",
+            f"{100 * own.recall:.0f} % ({100 * own.recall_low:.0f} to {100 * own.recall_high:.0f})",
+            f"{100 * entry.recall:.0f} %",
+            entry.layout,
         ]
         lines.append(line)
     return lines
 
 
-def figure(values: Mapping[str, Any], narrow: bool = False) -> Plot:
+def inside(found: ConversionFound) -> str:
+    own = [entry.predicted for entry in found.finalists]
+    kl = sum(entry.inside for entry in found.finalists)
+    recall = sum(
+        low_high.recall_low <= entry.recall <= low_high.recall_high
+        for low_high, entry in zip(own, found.finalists, strict=True)
+    )
+    return (
+        f"{kl} of {len(own)} lie in the predicted 90 % interval of KL, {recall} in that of recall"
+    )
+
+
+def decided(answer: BudgetAnswer) -> str:
+    changed = [
+        f"{layer.layer}:{layer.chosen}"
+        for layer in answer.layers
+        if layer.decided and layer.chosen != KEPT
+    ]
+    return ", ".join(changed) or "nothing"
+
+
+def undecided(answer: BudgetAnswer) -> str:
+    layers = []
+    for layer in answer.layers:
+        if not layer.decided:
+            shares = (f"{name} {100 * share:.0f} %" for name, share in layer.shares.items())
+            layers.append(f"layer {layer.layer}: {', '.join(shares)}")
+    return "; ".join(layers) or "nothing"
+
+
+def placements(answer: BudgetAnswer) -> list[OtherLayout]:
+    """The best layout of each way to place the changes."""
+    best: dict[str, OtherLayout] = {}
+    for other in sorted(answer.others, key=lambda other: other.kl):
+        best.setdefault(other.placement, other)
+    return list(best.values())
+
+
+# what both templates call
+WORDS = {"inside": inside, "decided": decided, "undecided": undecided, "placements": placements}
+
+
+def figure(found: ConversionFound, narrow: bool) -> Plot:
     """KL over the share of the model's time: predicted, measured, and other placements."""
     keys = [
         key("choice for a budget", CHOSEN, "o"),
@@ -132,19 +126,16 @@ def figure(values: Mapping[str, Any], narrow: bool = False) -> Plot:
     with matplotlib.rc_context(STYLE):
         plot = Plot("KL to the model", "measured on fresh text", [300], keys=keys, narrow=narrow)
         (panel,) = plot.panels
-        for entry in values["finalists"]:
-            share, low_high = 100 * entry["share"], entry["predicted"]
-            colour = CHOSEN if entry["answers_a_budget"] else OTHER
-            interval = [low_high["kl_low"], low_high["kl_high"]]
+        for entry in found.finalists:
+            share, interval = 100 * entry.share, [entry.predicted.kl_low, entry.predicted.kl_high]
+            colour = CHOSEN if entry.answers_a_budget else OTHER
             panel.plot([share, share], interval, color=colour, alpha=0.35, linewidth=6)
-            panel.errorbar(
-                share, entry["kl"], entry["kl_half"], color=colour, marker="o", capsize=3
-            )
-        for answer in values["answers"]:
-            share = 100 * answer["latency_ms"] / values["model_ms"]
-            for other in answer["others"]:
-                marker = "s" if other["placement"] == "evenly spaced" else "X"
-                panel.plot(share, other["kl"], marker, color=ELSEWHERE)
+            panel.errorbar(share, entry.kl, entry.kl_half, color=colour, marker="o", capsize=3)
+        for answer in found.answers:
+            share = 100 * answer.latency_ms / found.model_ms
+            for other in answer.others:
+                marker = "s" if other.placement == "evenly spaced" else "X"
+                panel.plot(share, other.kl, marker, color=ELSEWHERE)
         panel.set_yscale("log")
         panel.invert_xaxis()
         plot.label(panel, "share of the model's time (%)", "KL, nats per token")

@@ -113,7 +113,9 @@ def test_a_narrower_network_keeps_the_columns_that_matter(llama, student):
 def test_fresh_text_measures_the_columns_that_are_written(llama, tmp_path):
     """Columns by the importance on fresh text would be another network, chosen by that text."""
     options = {**OPTIONS, "data": "sotu", "widths": (0.5,), "out": tmp_path}
-    conversion = load_conversion(ConvertConfig(model=str(llama), **options), lambda line: None)
+    conversion = load_conversion(
+        ConvertConfig(model=str(llama), **options), lambda line: None, print
+    )
     choices = possible(conversion.teacher.architecture, [], [0.5])
     layout = tuple(choice for choice in choices if choice.name == "width 64")
     scored, fresh = (conversion.student(draw).network(layout) for draw in (SCORED, FRESH))
@@ -123,18 +125,18 @@ def test_fresh_text_measures_the_columns_that_are_written(llama, tmp_path):
 
 def test_an_answer_keeps_its_budget_and_beats_other_placements(converted):
     _, found = converted
-    assert [answer["latency_ms"] < answer["budget_ms"] for answer in found.answers] == [True] * 2
+    assert [answer.latency_ms < answer.budget_ms for answer in found.answers] == [True] * 2
     for answer in found.answers:
-        assert [other["placement"] for other in answer["others"]] == [
+        assert [other.placement for other in answer.others] == [
             "evenly spaced",
             "by block error",
             "by restore-one",
             "at random",
         ]
-        even = answer["others"][0]
-        assert even["more"] > -even["more_half"]
-        named = {entry["layer"] for entry in answer["layers"] if entry["chosen"] != "kept"}
-        assert len(named) == answer["layout"].count(":")
+        even = answer.others[0]
+        assert even.more > -even.more_half
+        named = {entry.layer for entry in answer.layers if entry.chosen != "kept"}
+        assert len(named) == answer.layout.count(":")
     assert found.model_ms == fn.estimate(found.notation, calibration="paper").latency_ms
     text = str(found)
     assert "undecided: " in text
@@ -149,21 +151,21 @@ def test_two_budgets_with_one_layout_have_an_answer_each(converted, llama, tmp_p
     assert all(left_s >= 0 for _, _, left_s in said)
     # what the folder has is no measure of the pace; what is left falls with each measurement
     assert said[-1][2] < said[0][2]
-    assert one["layout"] == other["layout"]
-    assert one["budget_ms"] != other["budget_ms"]
+    assert one.layout == other.layout
+    assert one.budget_ms != other.budget_ms
 
 
 def test_the_folder_is_a_run_and_its_weights_are_those_of_the_layout(converted, llama, tmp_path):
     out, found = converted
     run = fn.load_run(out)
-    assert run.front[0].latency_ms == pytest.approx(found.finalists[0]["latency_ms"])
+    assert run.front[0].latency_ms == pytest.approx(found.finalists[0].latency_ms)
     losses = run.trials.set_index("label")["loss"]
     for entry in found.finalists:
-        assert losses[entry["layout"]] == pytest.approx(entry["loss"])
+        assert losses[entry.layout] == pytest.approx(entry.loss)
     run.report(tmp_path / "report.html")
-    answer = found.answers[0]
-    source = load_source(answer["weights"])
-    assert source.architecture.notation == found.finalists[0]["notation"]
+    answer = found.answers[1]  # of the tightest budget, and so the fastest finalist
+    source = load_source(answer.weights)
+    assert source.architecture.notation == found.finalists[0].notation
     assert source.tokenizer.to_str() == load_pretrained(llama).tokenizer.to_str()
 
 
@@ -287,12 +289,12 @@ def test_llama_cpp_prices_the_changes_that_it_runs_and_runs_the_answer(
         **options,
     )
     assert found.model_ms == 10 + 6 * 3 + 6 * 3
-    saved = {entry["kind"]: entry["saved_ms"] for entry in found.singles}
+    saved = {entry.kind: entry.saved_ms for entry in found.singles}
     assert saved == pytest.approx({"a to none": 3.0, "f to width 64": 1.0})
     # its first layer must have attention
-    assert min(e["layer"] for e in found.singles if e["kind"] == "a to none") == 2
+    assert min(e.layer for e in found.singles if e.kind == "a to none") == 2
     (answer,) = found.answers
-    assert answer["latency_ms"] <= 0.75 * found.model_ms
-    exported = fn.export(answer["weights"], to="gguf", type="f32", out=tmp_path / "gguf")
+    assert answer.latency_ms <= 0.75 * found.model_ms
+    exported = fn.export(answer.weights, to="gguf", type="f32", out=tmp_path / "gguf")
     assert max(exported.parity.values()) < 1e-4
     assert "llama.cpp runs it as deci" in exported.notes[0]

@@ -25,13 +25,13 @@ def test_the_layers_that_carry_the_recall_are_kept(tmp_path):
     }
     found = fn.convert(str(model), budget_ms="99%", **options)
     assert found.probes_done >= 16
-    saved_ms = found.singles[0]["saved_ms"]
+    saved_ms = found.singles[0].saved_ms
     # four of six must go
     found = fn.convert(str(model), budget_ms=str(found.model_ms - 3.9 * saved_ms), **options)
     (answer,) = found.answers
     carrying = {2 * layer for layer in PLANTED}
-    for entry in answer["layers"]:
-        assert entry["chosen"] == ("kept" if entry["layer"] in carrying else "none")
-        assert entry["decided"]
-    assert found.finalists[0]["recall"] > 0.8
-    assert min(other["recall"] for other in answer["others"]) < 0.2
+    for entry in answer.layers:
+        assert entry.chosen == ("kept" if entry.layer in carrying else "none")
+        assert entry.decided
+    assert found.finalists[0].recall > 0.8
+    assert min(other.recall for other in answer.others) < 0.2

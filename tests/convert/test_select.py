@@ -7,19 +7,17 @@ import numpy as np
 import pytest
 
 from flashnas.convert.choices import Choice
+from flashnas.convert.found import LayerChoice
 from flashnas.convert.measure import LayoutScore
 from flashnas.convert.recall import RecallLaw
 from flashnas.convert.select import (
     SampledSet,
     SingleScores,
-    at_random,
     choose,
-    evenly,
+    elsewhere,
     fit_law,
-    least_first,
     lowest_kl,
-    placed,
-    resampled_shares,
+    resampled_layers,
     sample_sets,
 )
 
@@ -58,7 +56,7 @@ def test_the_choice_is_that_of_a_search_through_all_layouts(seed, floor, correla
 
     def expected(layout):
         alone, pairs, *_ = scores.features(layout)
-        return 1.2 * alone + correlation * pairs, law.predict(scores, layout).recall_low
+        return 1.2 * alone + correlation * pairs, law.predict(layout).recall_low
 
     allowed = []
     for picked in itertools.product(
@@ -69,7 +67,7 @@ def test_the_choice_is_that_of_a_search_through_all_layouts(seed, floor, correla
             kl_of_set, recall = expected(layout)
             if recall >= floor:
                 allowed.append(kl_of_set)
-    found = choose(scores, law, save_ms, floor)
+    found = choose(law, save_ms, floor)
     assert sum(choice.saved_ms for choice in found) >= save_ms
     assert expected(found)[1] >= floor - 1e-6
     assert expected(found)[0] == pytest.approx(min(allowed), rel=1e-3)
@@ -78,7 +76,7 @@ def test_the_choice_is_that_of_a_search_through_all_layouts(seed, floor, correla
 def test_no_layout_saves_more_than_all_changes():
     choices = random_choices(np.random.default_rng(0))
     scores = scores_of(choices, np.ones((len(choices), 4)), np.ones((len(choices), 2)))
-    assert choose(scores, law_of(scores, 1.0, 0.0), 1000.0, 0.0) is None
+    assert choose(law_of(scores, 1.0, 0.0), 1000.0, 0.0) is None
 
 
 def law_and_sets(sets, unseen, layers=14):
@@ -94,18 +92,18 @@ def law_and_sets(sets, unseen, layers=14):
     for _ in range(sets + unseen):
         rows = sorted(generator.choice(layers, generator.integers(2, 7), replace=False))
         layout = tuple(choices[row] for row in rows)
-        value = true.predict(scores, layout).kl * np.exp(generator.normal(0, 0.05))
+        value = true.predict(layout).kl * np.exp(generator.normal(0, 0.05))
         documents = value * np.exp(generator.normal(0, 0.1, 8))
         chosen.append(SampledSet(layout, np.arange(8) % 2 == 0, np.arange(4) % 2 == 0))
         measured.append(LayoutScore(documents.tolist(), [0.0] * 8, [1.0] * 4, [0.0] * 4))
     law = fit_law(scores, chosen[:sets], measured[:sets])
-    return law, scores, chosen[sets:], measured[sets:]
+    return law, chosen[sets:], measured[sets:]
 
 
 @pytest.mark.parametrize("sets", [8, 16, 60])
 def test_intervals_hold_nine_of_ten_sets_that_the_law_has_not_seen(sets):
-    law, scores, unseen, measured = law_and_sets(sets, 200)
-    predictions = [law.predict(scores, entry.layout) for entry in unseen]
+    law, unseen, measured = law_and_sets(sets, 200)
+    predictions = [law.predict(entry.layout) for entry in unseen]
     inside = [
         predicted.kl_low <= np.mean(score.kl) <= predicted.kl_high
         for predicted, score in zip(predictions, measured, strict=True)
@@ -116,8 +114,8 @@ def test_intervals_hold_nine_of_ten_sets_that_the_law_has_not_seen(sets):
 def test_with_more_sets_pairs_are_known_and_intervals_are_narrow():
     widths = []
     for sets in (8, 60):
-        law, scores, unseen, _ = law_and_sets(sets, 50)
-        predictions = [law.predict(scores, entry.layout) for entry in unseen]
+        law, unseen, _ = law_and_sets(sets, 50)
+        predictions = [law.predict(entry.layout) for entry in unseen]
         widths.append(np.mean([np.log(found.kl_high / found.kl) for found in predictions]))
     assert law.summary()["alone"] == pytest.approx(1.1, abs=0.15)
     assert law.set_error < 0.2
@@ -131,7 +129,7 @@ def test_without_sets_changes_add_up():
         np.ones((3, 4)),
     )
     layout = tuple(scores.choices[:2])
-    assert fit_law(scores, [], []).predict(scores, layout).kl == pytest.approx(0.3)
+    assert fit_law(scores, [], []).predict(layout).kl == pytest.approx(0.3)
 
 
 def test_values_that_lose_twice_as_much_are_recalled_half_as_often_again():
@@ -148,8 +146,8 @@ def test_values_that_lose_twice_as_much_are_recalled_half_as_often_again():
     ]
     law = fit_law(scores, sets, measured)
     assert law.recall.slope == pytest.approx(1.5, abs=0.01)
-    assert law.predict(scores, sets[0].layout).recall == pytest.approx(0.72**1.5, abs=0.01)
-    assert law.predict(scores, sets[1].layout).recall < 0.01
+    assert law.predict(sets[0].layout).recall == pytest.approx(0.72**1.5, abs=0.01)
+    assert law.predict(sets[1].layout).recall < 0.01
 
 
 def simulated(seed, layers=20, prompts=4, keys=6):
@@ -185,15 +183,15 @@ def test_the_recall_that_is_promised_is_kept():
         choices, measure = simulated(seed)
         scores = SingleScores.of(choices, [measure(0, (row,)) for row in range(len(choices))])
         law = fit_law(scores, [], [])
-        sets = sample_sets(scores, law, (20.0, 70.0), 0.9, 12, seed)
+        sets = sample_sets(law, (20.0, 70.0), 0.9, 12, seed)
 
         def rows(layout):
             return [choice.layer for choice in layout]
 
         law = fit_law(scores, sets, [measure(0, rows(entry.layout)) for entry in sets])
         for count in (3, 6):
-            layout, floor = lowest_kl(scores, law, 10.0 * count, 0.9)
-            predicted = law.predict(scores, layout)
+            layout, floor = lowest_kl(law, 10.0 * count, 0.9)
+            predicted = law.predict(layout)
             fresh, true = (np.mean(measure(draw, rows(layout)).recalled) for draw in (1, 2))
             promised.append(true > floor - 0.02)
             inside.append(predicted.recall_low <= fresh <= predicted.recall_high)
@@ -207,28 +205,21 @@ def test_a_layer_whose_documents_disagree_is_undecided():
     choices = [Choice(layer, "none", None, 10.0) for layer in range(3)]
     kl = np.array([[0.01] * 8, [0.3, 0.1] * 4, [0.1, 0.3] * 4])
     scores = scores_of(choices, kl, np.ones((3, 4)))
-    layout = choose(scores, law_of(scores, 1.0, 0.0), 20.0, 0.0)
-    shares = resampled_shares(scores, law_of(scores, 1.0, 0.0), layout, 20.0, 0.0)
-    sure = {entry["layer"]: entry for entry in shares}
-    assert sure[0] == {"layer": 0, "chosen": "none", "shares": {"none": 1.0}, "decided": True}
-    assert not sure[1]["decided"]
-    assert not sure[2]["decided"]
-    assert sum(sure[1]["shares"].values()) == pytest.approx(1)
+    layout = choose(law_of(scores, 1.0, 0.0), 20.0, 0.0)
+    shares = resampled_layers(law_of(scores, 1.0, 0.0), layout, 20.0, 0.0)
+    assert shares[0] == LayerChoice(0, "none", {"none": 1.0}, decided=True)
+    assert not shares[1].decided
+    assert not shares[2].decided
+    assert sum(shares[1].shares.values()) == pytest.approx(1)
 
 
-VALUES = {layer: -float(layer) for layer in range(12)}
-
-
-@pytest.mark.parametrize(
-    "placement", [evenly, at_random(np.random.default_rng(0)), least_first(VALUES)]
-)
-def test_other_placements_have_as_many_changes_of_each_kind(placement):
+@pytest.mark.parametrize("order", [None, {layer: -float(layer) for layer in range(12)}])
+def test_other_layouts_have_as_many_changes_of_each_kind(order):
     choices = [Choice(layer, "none", None, 10.0) for layer in range(12)]
     layout = (choices[0], choices[2], choices[4], choices[5])
-    other = placed(["a", "f"] * 6, choices, layout, placement)
-    assert sorted(choice.layer % 2 for choice in other) == [0, 0, 0, 1]
-    if placement is evenly:
-        assert [choice.layer for choice in other] == [2, 6, 7, 10]
+    other = elsewhere(["a", "f"] * 6, choices, layout, order)
+    expected = [6, 8, 10, 11] if order else [2, 6, 7, 10]
+    assert [choice.layer for choice in other] == expected
     kinds = ["a", "f", "f"] * 4  # they need not alternate
-    other = placed(kinds, choices, (choices[0], choices[1], choices[2], choices[9]), placement)
+    other = elsewhere(kinds, choices, (choices[0], choices[1], choices[2], choices[9]), order)
     assert sorted(kinds[choice.layer] for choice in other) == ["a", "a", "f", "f"]

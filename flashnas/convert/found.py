@@ -1,0 +1,117 @@
+"""What a conversion finds: its figures, as run.yaml and `--json` have them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LayoutPrediction:
+    """Of a layout on text that nothing was chosen by: KL in nats per token and recall as a share
+    of the model's own, each with its 90 % interval."""
+
+    kl: float
+    kl_low: float
+    kl_high: float
+    recall: float
+    recall_low: float
+    recall_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutFigures:
+    """Measured of a layout. kl, loss: nats per token; kl_half: half of the 90 % interval. recall:
+    share of the model's own."""
+
+    kl: float
+    kl_half: float
+    loss: float
+    recall: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SingleChange(LayoutFigures):
+    """One change alone. kind: such as `a to none`. restored: by how much the KL falls where all
+    token mixers but this one go, if that was measured."""
+
+    layer: int
+    kind: str
+    saved_ms: float
+    block_error: float
+    restored: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalist(LayoutFigures):
+    """A layout on fresh text. share: of the model's milliseconds. timed_ms, model_timed_ms: where a
+    program ran both. inside: whether the KL lies in the predicted interval."""
+
+    layout: str
+    notation: str
+    latency_ms: float
+    share: float
+    timed_ms: float | None
+    model_timed_ms: float | None
+    answers_a_budget: bool
+    predicted: LayoutPrediction
+    inside: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class OtherLayout(LayoutFigures):
+    """As many changes elsewhere. more: KL beyond that of the answer on the same documents, and half
+    of its 90 % interval."""
+
+    placement: str
+    more: float
+    more_half: float
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """What a layer becomes. shares: of the resamples, by what they make of it."""
+
+    layer: int
+    chosen: str
+    shares: dict[str, float]
+    decided: bool
+
+
+@dataclass(frozen=True)
+class BudgetAnswer:
+    """The layout for a budget. recall_floor: share of the recall that the lower end of the
+    predicted interval keeps. weights: their folder."""
+
+    budget_ms: float
+    latency_ms: float
+    layout: str
+    recall_floor: float
+    weights: str
+    layers: list[LayerChoice]
+    others: list[OtherLayout]
+
+
+@dataclass(frozen=True)
+class ConversionFound:
+    """What a conversion found.
+
+    run: its folder. notation: of the model. times: where milliseconds are from. model_ms, loss:
+    the model's own; probes_done: recall probes that it does, of `probes`. agreement_of_halves:
+    rank correlation of the KL of single changes on two halves of the documents; agreement_with_kl:
+    of other scores with it. law: how changes add up.
+    """
+
+    run: str
+    model: str
+    notation: str
+    times: str
+    model_ms: float
+    loss: float
+    probes_done: int
+    probes: int
+    agreement_of_halves: float
+    agreement_with_kl: dict[str, float]
+    law: dict[str, float]
+    singles: list[SingleChange]
+    finalists: list[Finalist]
+    answers: list[BudgetAnswer]
