@@ -55,8 +55,8 @@ class SingleScores:
         return cls(
             choices,
             np.array([entry.kl for entry in measured]),
-            np.array([entry.recalled for entry in measured]).reshape(len(measured), -1),
-            np.array([entry.value_lost for entry in measured]).reshape(len(measured), -1),
+            np.array([entry.recalled for entry in measured]),
+            np.array([entry.value_lost for entry in measured]),
             np.array([entry.block_error for entry in measured]),
         )
 
@@ -118,12 +118,11 @@ class SingleScores:
 
 @dataclass(frozen=True, eq=False)
 class SampledSet:
-    """A set that was chosen by half of the documents and prompts. chosen_by [N], asked [P]: which,
-    bool."""
+    """documents [N], prompts [P]: the halves that it was chosen by, bool."""
 
     layout: Layout
-    chosen_by: np.ndarray
-    asked: np.ndarray
+    documents: np.ndarray
+    prompts: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,63 +189,57 @@ def fit_law(
     rows = [scores.features(entry.layout) for entry in sets]
     seen = np.array(rows).reshape(len(sets), 2 + len(scores.pairs[0])) / kl[:, None]
     unexplained = 1 - seen[:, 0]
-    best, law = -np.inf, SetLaw(scores, seen, np.ones(0), np.ones((0, 0)), 0.0)
-    for pairs_sd, noise in itertools.product(PAIRS_SD, NOISE):
+
+    def fitted(pairs_sd: float, noise: float) -> tuple[float, SetLaw]:
         variances = np.array([WEIGHTS_SD, WEIGHTS_SD, *[pairs_sd] * (seen.shape[1] - 2)]) ** 2
         covariance = (seen * variances) @ seen.T + noise**2 * np.eye(len(sets))
         inverse = np.linalg.inv(covariance)
         likelihood = -unexplained @ inverse @ unexplained - np.linalg.slogdet(covariance)[1]
-        if likelihood > best:
-            best = likelihood
-            left_out = inverse @ unexplained / np.diag(inverse)
-            error = float(np.sqrt(np.mean(left_out**2))) if sets else 0.0
-            law = SetLaw(scores, seen, variances, inverse, noise, set_error=error)
-    if not sets:
-        return replace(law, recall=recall_of(scores, sets, measured))
+        left_out = inverse @ unexplained / np.diag(inverse)
+        law = SetLaw(scores, seen, variances, inverse, noise, set_error=root_mean_square(left_out))
+        return likelihood, law
+
+    _, law = max(
+        itertools.starmap(fitted, itertools.product(PAIRS_SD, NOISE)), key=lambda of: of[0]
+    )
+    pairs = list(zip(sets, measured, strict=True))
     # between halves of the documents a logarithm differs with twice the variance of another draw
     between = [
         np.log(
-            max(np.array(score.kl)[~entry.chosen_by].mean(), LEAST_KL)
-            / max(np.array(score.kl)[entry.chosen_by].mean(), LEAST_KL)
+            max(np.array(score.kl)[~entry.documents].mean(), LEAST_KL)
+            / max(np.array(score.kl)[entry.documents].mean(), LEAST_KL)
         )
-        for entry, score in zip(sets, measured, strict=True)
+        for entry, score in pairs
     ]
-    error = float(np.sqrt(np.mean(np.square(between)) / 2))
-    return replace(law, document_error=error, recall=recall_of(scores, sets, measured))
-
-
-def recall_of(
-    scores: SingleScores, sets: Sequence[SampledSet], measured: Sequence[LayoutScore]
-) -> RecallLaw:
-    """From what sets keep on the prompts that they were not chosen by; without sets, of the single
-    changes."""
+    law = replace(law, document_error=root_mean_square(between) / 2**0.5)
     if not scores.recalled.size:
-        return RecallLaw()
-    if not sets:
-        return replace(RecallLaw.fit(scores.lost, scores.recalled.mean(1)), error=0.0)
-    left = [
-        np.array(score.recalled)[~entry.asked].mean()
-        for entry, score in zip(sets, measured, strict=True)
-    ]
-    lost = [scores.sum_lost(entry.layout) for entry in sets]
-    return RecallLaw.fit(np.array(lost), np.array(left))
+        return law
+    lost, left = scores.lost, scores.recalled.mean(1)
+    if sets:  # what they keep on the prompts that they were not chosen by
+        lost = np.array([scores.sum_lost(entry.layout) for entry in sets])
+        left = np.array([np.array(score.recalled)[~entry.prompts].mean() for entry, score in pairs])
+    return replace(law, recall=RecallLaw.fit(lost, left))
+
+
+def root_mean_square(values: Sequence[float] | np.ndarray) -> float:
+    """0 without values."""
+    return float(np.sqrt(np.mean(np.square(values)))) if len(values) else 0.0
 
 
 def sample_sets(
     law: SetLaw, saves_ms: tuple[float, float], recall: float, count: int, seed: int
 ) -> list[SampledSet]:
-    """Different sets as a choice makes them: by a random half of the documents, for random savings
-    in a range, every second one with the floor of recall."""
+    """Different sets as a choice makes them: by a random half of the documents and prompts, for
+    random savings in a range, every second one with the floor of recall."""
     generator = np.random.default_rng(seed)
     documents, prompts = law.scores.kl.shape[1], law.scores.value_lost.shape[1]
     found: dict[Layout, SampledSet] = {}
     for attempt in range(20 * count):
-        chosen_by = generator.permutation(documents) < documents // 2
-        asked = generator.permutation(prompts) < prompts // 2
+        halves = [generator.permutation(size) < size // 2 for size in (documents, prompts)]
         save_ms = generator.uniform(*saves_ms)
-        layout, _ = lowest_kl(law.at(chosen_by, asked), save_ms, recall * (attempt % 2))
-        if layout and len(found) < count:
-            found.setdefault(layout, SampledSet(layout, chosen_by, asked))
+        layout, _ = lowest_kl(law.at(*halves), save_ms, recall * (attempt % 2))
+        if layout:
+            found.setdefault(layout, SampledSet(layout, *halves))
         if len(found) == count:
             break
     return list(found.values())
@@ -311,8 +304,8 @@ def resampled_layers(
     for _ in range(RESAMPLES):
         drawn = generator.integers(documents, size=(documents,))
         asked = generator.integers(max(prompts, 1), size=(prompts,))
-        other = choose(law.at(drawn, asked), save_ms, floor) or layout
-        others.append({choice.layer: choice.name for choice in other})
+        other, _ = lowest_kl(law.at(drawn, asked), save_ms, floor)
+        others.append({choice.layer: choice.name for choice in other or ()})
     chosen = {choice.layer: choice.name for choice in layout}
     found = []
     for layer in dict.fromkeys(choice.layer for choice in law.scores.choices):

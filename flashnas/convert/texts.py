@@ -26,12 +26,10 @@ KEYS = 8  # of a prompt
 
 @dataclass(frozen=True)
 class Probe:
-    """A value that is asked for. positions: of its tokens in the context. distance: tokens from
-    where it was stated."""
+    """A value that is asked for. positions: of its tokens in the context."""
 
     prompt: int
     positions: tuple[int, ...]
-    distance: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,20 +78,13 @@ def draws(
         )
     words = _words(texts, tokenizer)
     found = []
-    for number in range(count):
-        start = number * (documents + prompts)
-        split = start + documents
+    for own in np.array(rows).reshape(count, -1, context):
         made = [
-            _prompt(row, words, tokenizer, generator, at)
-            for at, row in enumerate(rows[split : split + prompts])
+            _prompt(row.tolist(), words, tokenizer, generator, number)
+            for number, row in enumerate(own[documents:])
         ]
-        found.append(
-            Draw(
-                np.array(rows[start:split]),
-                np.array([tokens for tokens, _ in made]),
-                tuple(probe for _, probes in made for probe in probes),
-            )
-        )
+        tokens, probes = zip(*made, strict=True)
+        found.append(Draw(own[:documents], np.array(tokens), tuple(itertools.chain(*probes))))
     return found
 
 
@@ -141,18 +132,15 @@ def _prompt(
     if room < KEYS:
         raise CorpusError(f"recall probes need a context of more than {len(filler)} tokens")
     tokens: list[int] = []
-    stated = []
     for at, pair in enumerate(lines):
         tokens += filler[room * at // KEYS : room * (at + 1) // KEYS] if at else []
-        stated.append(len(tokens))
         tokens += pair
     tokens += filler[: len(filler) - len(tokens) - sum(map(len, lines))]
     probes = []
     for at in generator.permutation(KEYS):
         first = len(tokens) + len(line) + len(keys[at]) + len(equals)
         tokens += lines[at]
-        positions = tuple(range(first, first + len(values[at])))
-        probes.append(Probe(number, positions, first - stated[at]))
+        probes.append(Probe(number, tuple(range(first, first + len(values[at])))))
     return tokens, probes
 
 

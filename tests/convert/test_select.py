@@ -213,6 +213,17 @@ def test_a_layer_whose_documents_disagree_is_undecided():
     assert sum(shares[1].shares.values()) == pytest.approx(1)
 
 
+def test_a_layer_whose_prompts_disagree_is_undecided_where_no_layout_keeps_the_floor():
+    """By the second prompt alone neither layer keeps the floor, and the other one has a lower KL."""
+    choices = [Choice(layer, "none", None, 10.0) for layer in range(2)]
+    recalled = np.exp(-np.array([[0.2, 1.0], [1.0, 1.2]]))
+    law = law_of(scores_of(choices, np.array([[0.1] * 8, [0.05] * 8]), recalled), 1.0, 0.0)
+    law = replace(law, recall=RecallLaw(1.0, 0.0))
+    layout = choose(law, 10.0, 0.5)
+    assert layout == (choices[0],)
+    assert [entry.decided for entry in resampled_layers(law, layout, 10.0, 0.5)] == [False, False]
+
+
 @pytest.mark.parametrize("order", [None, {layer: -float(layer) for layer in range(12)}])
 def test_other_layouts_have_as_many_changes_of_each_kind(order):
     choices = [Choice(layer, "none", None, 10.0) for layer in range(12)]
