@@ -53,6 +53,7 @@ CHANGING_TEXT = [
     (re.compile(pattern), word)
     for pattern, word in (
         (r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:?\d\d)?", "DATE"),
+        (r"\b\d{8}-\d{6}\b", "DATE"),  # in the name of a run
         (r"\bflashnas \d[\w.]*", "flashnas VERSION"),
         (r"(?m)^\[(\d+/\d+| *\d+ %)\] .*\n?", ""),
         (r"\b\d[\d.,]* ?(s|min|h|core-hours|core-minutes|tokens/s)\b", "TIME"),
