@@ -25,7 +25,7 @@ _PUBLIC = {
     "profile": "flashnas.api.measure",
     "validate": "flashnas.api.measure",
     "train": "flashnas.api.train",
-    "export": "flashnas.api.train",
+    "export": "flashnas.api.export",
     "evaluate": "flashnas.api.evaluate",
     "report": "flashnas.api.run",
     "runs": "flashnas.api.runs",

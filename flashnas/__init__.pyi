@@ -5,6 +5,7 @@ from flashnas.api.convert import convert as convert
 from flashnas.api.doctor import doctor as doctor
 from flashnas.api.estimate import estimate as estimate
 from flashnas.api.evaluate import evaluate as evaluate
+from flashnas.api.export import export as export
 from flashnas.api.listing import list_names as list_names
 from flashnas.api.measure import profile as profile
 from flashnas.api.measure import validate as validate
@@ -14,7 +15,6 @@ from flashnas.api.run import load_run as load_run
 from flashnas.api.run import report as report
 from flashnas.api.runs import runs as runs
 from flashnas.api.search import search as search
-from flashnas.api.train import export as export
 from flashnas.api.train import train as train
 from flashnas.architecture.architecture import Architecture as Architecture
 from flashnas.architecture.source import load_architecture as load_architecture

@@ -1,4 +1,4 @@
-"""One architecture trained for longer, and networks written for other tools."""
+"""One architecture trained for longer, or weights trained further."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from flashnas.base.text import MAX_TOKENS
 from flashnas.data.corpus import from_hub
 
 if TYPE_CHECKING:
+    from flashnas.training.distributed import Ranks
     from flashnas.training.job import TrainJob, TrainProgress
+    from flashnas.training.recipe import Recipe
     from flashnas.training.trainer import Step as Step
 
 CHECKPOINT_EVERY_S = 300.0
-# options of all formats of an export
-EVERY_FORMAT = ("source", "to", "out", "dtype", "init_seed", "tokenizer")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Settings, where="train"):
     arch: str = option(
         REQUIRED,
-        "preset, pareto/NN.yaml, config.json or notation such as '256: 3x(d f m2 f)'",
+        "preset, pareto/NN.yaml, config.json or notation such as '256: 3x(d f m2 f)'; or a folder"
+        " of weights or of a conversion, whose weights are trained further",
         positional=True,
         objects=(ARCHITECTURE,),
     )
@@ -39,9 +40,21 @@ class TrainOptions(Settings, where="train"):
         "train on more than 4 epochs of the text, or validate on less than the recipe's tokens,"
         " where the text has no more",
     )
-    recipe: str = option(
-        "train",
+    distill: str | None = option(
+        None,
+        "pretrained model that the weights learn from: a folder of transformers or a GGUF file",
+        metavar="TEACHER",
+    )
+    temperature: float = option(
+        1.0, "by which the logits are divided, with --distill", metavar="T", above=0, max=100
+    )
+    loss_weight: float = option(
+        0.0, "of the loss on the text beside the KL, with --distill", metavar="W", min=0, max=1000
+    )
+    recipe: str | None = option(
+        None,
         "shipped training recipe or YAML file",
+        shown="train; heal for weights that are trained further",
         objects=("flashnas.training.recipe:Recipe",),
     )
     width_factor: int | None = option(
@@ -130,10 +143,21 @@ class TrainingResult(Result):
     backends: dict[str, str]
     resumed_at_step: int
     processes: int
+    before: dict[str, float] | None = None
+    after: dict[str, float] | None = None
 
     def __str__(self) -> str:
+        healed = ""
+        if self.before and self.after:
+            before, after = self.before, self.after
+            healed = (
+                f"on held-out text: KL {before['kl']:.3f} -> {after['kl']:.3f} +-"
+                f" {after['kl_half']:.3f} nats/token, loss {before['loss']:.3f} ->"
+                f" {after['loss']:.3f}, {before['recall']:.0%} -> {after['recall']:.0%} of the"
+                " teacher's recall\n"
+            )
         return (
-            f"loss {self.loss:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte after"
+            f"{healed}loss {self.loss:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte after"
             f" {self.tokens:,} tokens at {self.tokens_per_s:,.0f} tokens/s"
             f" ({self.params:,} parameters)\nweights {self.final}/"
         )
@@ -177,37 +201,53 @@ def train(
 
     with processes(options.threads) as ranks:
         now = ranks.broadcast_text(time.strftime("%Y%m%d-%H%M%S"))
-        job = ranks.run_on_all(lambda: _job(options, now, command))
-        return TrainingResult(**run_training(job, ranks, progress or Quiet()))
+        shown = progress or Quiet()
+        job = ranks.run_on_all(lambda: _job(options, now, command, ranks, shown))
+        return TrainingResult(**run_training(job, ranks, shown))
 
 
-def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
+def _job(
+    options: TrainOptions, now: str, command: str, ranks: Ranks, progress: TrainProgress
+) -> TrainJob:
     from flashnas.architecture.source import load_architecture, position_limit
+    from flashnas.convert.healing import start_of, tokenizer_of, weights_folder
     from flashnas.training.job import TrainJob
-    from flashnas.training.recipe import Recipe
 
     out = Path(f"experiments/runs/train-{now}") if options.out is None else check_out(options)
-    changes: dict[str, Any] = {
-        "tokens": options.tokens,
-        "short_text": options.short_text or None,
-        "device": options.device,
-        "width_factor": options.width_factor,
-        "micro_batch_sequences": options.micro_batch_sequences,
-    }
-    recipe = replace(
-        Recipe.load(options.recipe),
-        **{name: value for name, value in changes.items() if value is not None},
-    )
     named = isinstance(options.arch, str)
+    weights = weights_folder(options.arch) if named else None
+    if options.distill is not None and weights is None:
+        options.wrong(
+            "distill",
+            f"needs weights to train, such as the folder of a conversion; got {options.arch!r:.80}",
+        )
+    recipe, start, tokenizer, positions = _recipe(options, weights), None, options.tokenizer, None
+    if weights is not None:
+        start = start_of(
+            weights,
+            recipe,
+            progress.note,
+            ranks.device(recipe.device),
+            options.distill,
+            options.temperature,
+            options.loss_weight,
+        )
+        architecture = start.network.architecture
+        tokenizer = tokenizer or tokenizer_of(weights)
+    elif named:
+        architecture, positions = load_architecture(options.arch), position_limit(options.arch)
+    else:
+        architecture = options.arch  # type: ignore[assignment]
     every_s = (
         CHECKPOINT_EVERY_S if options.checkpoint_every_s is None else options.checkpoint_every_s
     )
     return TrainJob(
-        architecture=load_architecture(options.arch) if named else options.arch,  # type: ignore[arg-type]
-        positions=position_limit(options.arch) if named else None,
+        architecture=architecture,
+        positions=positions,
+        start=start,
         recipe=recipe,
         data=options.data,
-        tokenizer=options.tokenizer,
+        tokenizer=tokenizer,
         seed=options.seed,
         resume=options.resume,
         keep=options.keep,
@@ -218,103 +258,17 @@ def _job(options: TrainOptions, now: str, command: str) -> TrainJob:
     )
 
 
-def targets() -> tuple[str, ...]:
-    """The formats that `export` writes."""
-    from flashnas.export.exporter import EXPORTS
+def _recipe(options: TrainOptions, weights: Path | None) -> Recipe:
+    from flashnas.training.recipe import Recipe
 
-    return tuple(EXPORTS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions(Settings, where="export"):
-    source: str = option(
-        REQUIRED,
-        "folder of trained weights, or with --init-seed a preset, pareto/NN.yaml or notation",
-        positional=True,
+    changes: dict[str, Any] = {
+        "tokens": options.tokens,
+        "short_text": options.short_text or None,
+        "device": options.device,
+        "width_factor": options.width_factor,
+        "micro_batch_sequences": options.micro_batch_sequences,
+    }
+    return replace(
+        Recipe.load(options.recipe or ("train" if weights is None else "heal")),
+        **{name: value for name, value in changes.items() if value is not None},
     )
-    to: str = option(
-        REQUIRED,
-        "gguf (llama.cpp), nemotron-h or lfm2 (transformers without flashnas) or hf"
-        " (transformers and lm-evaluation-harness, with flashnas installed)",
-        metavar="TARGET",
-        choices=targets,
-    )
-    out: Path = option(
-        REQUIRED, "folder to write; must not hold anything yet", metavar="DIR", yaml=False
-    )
-    dtype: str = option("float32", "float32 or bfloat16", choices=("float32", "bfloat16"))
-    init_seed: int | None = option(
-        None,
-        "draw the weights of an architecture, to time it in a runtime",
-        metavar="N",
-        min=0,
-        max=MAX_SEED,
-    )
-    tokenizer: str | None = option(
-        None, "tokenizer.json to include", metavar="FILE", shown="that of the trained weights"
-    )
-    type: str | None = option(
-        None,
-        "gguf: type of the weights: f32, f16, bf16, q8_0, q6_k, q4_0 or q4_k",
-        metavar="TYPE",
-        shown="f16",
-        choices=("f32", "f16", "bf16", "q8_0", "q6_k", "q4_0", "q4_k"),
-    )
-
-
-@dataclass(frozen=True)
-class ExportResult(Result):
-    """A network that was written for another program. parity: largest difference from the original
-    over its largest logit, by what was compared."""
-
-    out: str
-    to: str
-    notation: str
-    hash: str
-    params: int
-    dtype: str
-    source: str
-    parity: dict[str, float]
-    notes: list[str]
-
-    def __str__(self) -> str:
-        parity = [f"{name.replace('_', ' ')} {value:.1e}" for name, value in self.parity.items()]
-        lines = [
-            f"{self.out}: {self.notation}",
-            f"{self.params:,} parameters in {self.dtype}, {self.source}",
-            f"checked against the original (largest difference / largest logit): {', '.join(parity)}",
-            *(f"note: {note}" for note in self.notes),
-        ]
-        return "\n".join(lines)
-
-
-@takes(ExportOptions)
-def export(options: ExportOptions) -> ExportResult:
-    """Write a network for another program: llama.cpp, transformers, lm-evaluation-harness.
-
-    That program computes the written network; the folder exists only if it
-    agrees with the original.
-
-    Returns:
-        An ExportResult: `out`, the folder, `to`, `notation`, `params`, `dtype`, `parity` (largest
-            difference from the original over its largest logit, by what was compared) and `notes`.
-
-    Raises:
-        ExportError: the target cannot hold the network, or the written network computes something
-            else.
-        WeightsError, ArchitectureError, CorpusError: the source or the tokenizer cannot be read.
-
-    Example:
-        >>> import flashnas as fn
-        >>> found = fn.export("32(vocab=300): d(head_dim=16) f", to="hf", init_seed=0, out="my_export")
-        >>> max(found.parity.values()) < 1e-4
-        True
-    """
-    out = check_out(options, empty=True)
-
-    from flashnas.export.exporter import export_network
-    from flashnas.export.source import load_source
-
-    source = load_source(options.source, init_seed=options.init_seed, tokenizer=options.tokenizer)
-    own = {name: value for name, value in vars(options).items() if name not in EVERY_FORMAT}
-    return ExportResult(**export_network(source, options.to, out, dtype=options.dtype, options=own))

@@ -125,7 +125,7 @@ TRAIN = Command(
     "flashnas.cli.run:train",
     resumable=True,
 )
-EXPORT = _api("write a network as GGUF or for transformers", "train:export")
+EXPORT = _api("write a network as GGUF or for transformers", "export:export")
 EVAL = _api(
     "score a trained network on a text of your own or on tasks",
     "evaluate:evaluate",

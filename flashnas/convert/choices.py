@@ -1,9 +1,9 @@
-"""What each layer of a pretrained model may become without training, and what that saves."""
+"""What each layer of a pretrained model may become, and what that saves."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from flashnas.architecture import Architecture
@@ -12,21 +12,33 @@ from flashnas.base.text import number_of
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 
 LEAST_SAVED = 0.001  # of the request: a choice that saves less is not offered
 MULTIPLE = 64  # of the width of a narrower feed-forward network
 KEPT, NONE = "kept", "none"
 
 
+def gated_delta_net(attention: Attention) -> GatedDeltaNet:
+    """With as many heads as attention has for queries, of the same size."""
+    return GatedDeltaNet(k_heads=attention.heads, head_dim=attention.head_dim)
+
+
+# operators that are trained to take the place of an attention -> what they are there
+REPLACEMENTS: Mapping[str, Callable[[Attention], OperatorSpec]] = {"gd": gated_delta_net}
+
+
 @dataclass(frozen=True)
 class Choice:
     """What one layer becomes. layer: its number among the operators. name: `none`, `window 256`,
-    `width 768`. spec: None where the layer goes. saved_ms: of the request, by that change alone."""
+    `width 768`, `gd 500000`. spec: None where the layer goes. saved_ms: of the request, by that
+    change alone. trained: whether its weights are."""
 
     layer: int
     name: str
     spec: OperatorSpec | None
     saved_ms: float = 0.0
+    trained: bool = False
 
     @property
     def key(self) -> str:
@@ -54,6 +66,8 @@ def possible(
     windows: Sequence[int],
     widths: Sequence[float],
     keep: Sequence[str] = (),
+    replacements: Sequence[str] = (),
+    tokens: int = 0,
 ) -> list[Choice]:
     """All choices, whatever they save.
 
@@ -61,6 +75,7 @@ def possible(
         windows: tokens that windowed attention sees.
         widths: shares of a feed-forward network's columns.
         keep: kinds of operators that stay as they are.
+        replacements: kinds of REPLACEMENTS that are trained. tokens: on which.
     """
     found = []
     for layer, spec in enumerate(teacher.canonical().operators):
@@ -76,6 +91,9 @@ def possible(
                     )
                     for window in windows
                 ]
+            for kind in replacements:
+                replacement = REPLACEMENTS[kind](spec)
+                found.append(Choice(layer, f"{kind} {tokens}", replacement, trained=True))
             found.append(Choice(layer, NONE, None))
         elif isinstance(spec, FeedForward):
             for share in widths:

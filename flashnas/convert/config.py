@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
+from flashnas.base.text import MAX_TOKENS
+from flashnas.convert.choices import REPLACEMENTS
 from flashnas.data.corpus import from_hub
 from flashnas.latency.workload import CALIBRATION_HELP, CALIBRATIONS, ENGINE, WORKLOAD_HELP
 
@@ -69,6 +71,20 @@ class ConvertConfig(Settings, where="convert"):
         separator=",",
         above=0,
         below=1,
+    )
+    replacements: tuple[str, ...] = option(
+        (),
+        "operators that are trained, each layer alone, to take the place of attention",
+        metavar="gd",
+        separator=",",
+        choices=tuple(REPLACEMENTS),
+    )
+    replacement_tokens: int = option(
+        500_000,
+        "tokens on which --replacements are trained; fewer where their error falls no more",
+        metavar="N",
+        min=1,
+        max=MAX_TOKENS,
     )
     keep: tuple[str, ...] = option(
         (),

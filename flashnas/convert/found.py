@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,20 @@ class BudgetAnswer:
     others: list[OtherLayout]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainedReplacement:
+    """How choices of one name were trained. tokens: used, of those that were planned. curve:
+    (tokens, mean over the layers of the held-out error: the squared difference as a share of the
+    square of what attention writes). flat: whether it ended because the error fell no more."""
+
+    name: str
+    tokens: int
+    planned: int
+    seconds: float
+    curve: list[tuple[int, float]]
+    flat: bool
+
+
 @dataclass(frozen=True)
 class ConversionFound:
     """What a conversion found.
@@ -115,3 +129,4 @@ class ConversionFound:
     singles: list[SingleChange]
     finalists: list[Finalist]
     answers: list[BudgetAnswer]
+    replacements: list[TrainedReplacement] = field(default_factory=list)

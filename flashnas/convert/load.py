@@ -10,7 +10,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from flashnas.base.errors import BudgetError, ConfigError
+from flashnas.base.errors import BudgetError
 from flashnas.convert.choices import (
     NONE,
     Choice,
@@ -23,13 +23,18 @@ from flashnas.convert.choices import (
 from flashnas.convert.config import ConvertConfig
 from flashnas.convert.measure import LayoutScore, MeasurementLog, Student
 from flashnas.convert.progress import MeasuringProgress, Shown
-from flashnas.convert.texts import Draw, draws
+from flashnas.convert.replacements import (
+    TrainedReplacement,
+    read_replacements,
+    train_replacements,
+)
+from flashnas.convert.texts import Draw, draws, training_rows
 from flashnas.convert.times import RequestTimes, load_times
-from flashnas.convert.weights import Pretrained, load_pretrained
-from flashnas.data.tokenizer import load_tokenizer, vocab_size
+from flashnas.convert.weights import Pretrained, load_pretrained, tokenizer_of
 from flashnas.network.model import HybridLM
 
 SCORED, FRESH = 0, 1  # draws
+DRAWS = 2
 Note = Callable[[str], None]
 
 
@@ -78,6 +83,21 @@ class Conversion:
                 found.append((tuple(choices[key] for key in keys), score))
         return found
 
+    def train_replacements(self, note: Note) -> list[TrainedReplacement]:
+        """Train what is to be trained, on text that is not scored."""
+        config = self.config
+        rows = functools.partial(
+            training_rows,
+            config.data,
+            self.tokenizer,
+            context=config.context,
+            skip=DRAWS * (config.documents + config.prompts),
+            tokens=config.replacement_tokens,
+            seed=config.seed,
+        )
+        tokens = config.replacement_tokens
+        return train_replacements(config.out, self.teacher, self.choices, rows, tokens, note)
+
     @functools.cached_property
     def progress(self) -> MeasuringProgress:
         singles = sum(self.passes((choice,)) for choice in self.choices)
@@ -109,9 +129,16 @@ def load_conversion(config: ConvertConfig, note: Note, shown: Shown) -> Conversi
     """Read the model, the times and the text, and say what each change saves."""
     model = load_pretrained(config.model)
     architecture = model.network.architecture
-    tokenizer = _tokenizer(config, model)
+    tokenizer = tokenizer_of(model, config.model, config.tokenizer)
     windows = () if config.runtime else config.windows or ()
-    all_choices = possible(architecture, windows, config.widths, config.keep)
+    all_choices = possible(
+        architecture,
+        windows,
+        config.widths,
+        config.keep,
+        config.replacements,
+        config.replacement_tokens,
+    )
     times = load_times(config, architecture, all_choices, note)
     choices = offered(architecture, times.choices, times.milliseconds)
     full_ms = times.milliseconds(())
@@ -141,7 +168,7 @@ def load_conversion(config: ConvertConfig, note: Note, shown: Shown) -> Conversi
         context=config.context,
         documents=config.documents,
         prompts=config.prompts,
-        count=2,
+        count=DRAWS,
         seed=config.seed,
     )
     network = model.network.to(config.device)
@@ -150,27 +177,12 @@ def load_conversion(config: ConvertConfig, note: Note, shown: Shown) -> Conversi
     def student(draw: int) -> Student:
         # narrower networks keep the same columns on fresh text, and in the weights that are written
         columns = None if draw == SCORED else student(SCORED).columns
-        return Student(network, text[draw], columns)
+        return Student(network, text[draw], columns, read_replacements(config.out, choices))
 
     measurements = MeasurementLog(config.out / "measurements.jsonl", _question(config, model, text))
     return Conversion(
         config, network, tokenizer, times, choices, saves_ms, measurements, student, shown
     )
-
-
-def _tokenizer(config: ConvertConfig, model: Pretrained) -> Tokenizer:
-    tokenizer = model.tokenizer
-    if config.tokenizer is not None:
-        tokenizer = load_tokenizer(config.tokenizer)
-    if tokenizer is None:
-        raise ConfigError(f"{config.model}: has no tokenizer; name one with --tokenizer")
-    vocab = model.network.architecture.vocab
-    if vocab_size(tokenizer) > vocab:
-        raise ConfigError(
-            f"convert.tokenizer: its ids go up to {vocab_size(tokenizer) - 1}; the model's"
-            f" vocabulary ends at {vocab - 1}"
-        )
-    return tokenizer
 
 
 def _question(config: ConvertConfig, model: Pretrained, text: Sequence[Draw]) -> dict[str, Any]:

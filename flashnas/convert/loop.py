@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from flashnas.base.errors import BudgetError, ConfigError, DeviceError, RunError
 from flashnas.base.system import disk_errors, hold_lock
-from flashnas.base.text import INTERVAL_90, duration
+from flashnas.base.text import duration
 from flashnas.convert.choices import Layout, converted, key_of, kind_of
 from flashnas.convert.config import ConvertConfig
 from flashnas.convert.folder import weights_of, write_folder, write_weights
@@ -23,7 +23,7 @@ from flashnas.convert.found import (
     SingleChange,
 )
 from flashnas.convert.load import FRESH, SCORED, Conversion, Note, load_conversion
-from flashnas.convert.measure import LayoutScore
+from flashnas.convert.measure import LayoutScore, half_width
 from flashnas.convert.select import (
     SampledSet,
     SetLaw,
@@ -55,6 +55,7 @@ def convert_model(
     busy = RunError(f"{config.out}: another process is writing this conversion")
     with hold_lock(config.out / ".lock", busy):
         conversion = load_conversion(config, note, progress)
+        trained = conversion.train_replacements(note)
         singles = score_singles(conversion, note)
         write_folder(conversion, SCORED, command)
         restored = restore_one(conversion) if config.restore_one else {}
@@ -64,7 +65,9 @@ def convert_model(
         layouts = [layout for layout, _ in chosen]
         finalists = measure_finalists(conversion, law, layouts)
         write_folder(conversion, FRESH, command)
-        found = describe(conversion, law, restored, finalists, chosen)
+        found = replace(
+            describe(conversion, law, restored, finalists, chosen), replacements=trained
+        )
         write_weights(conversion, layouts)
         write_folder(conversion, FRESH, command, asdict(found))
     return found
@@ -184,26 +187,11 @@ def measure_finalists(
                 model_timed_ms=model_ms,
                 answers_a_budget=layout in answers,
                 predicted=predicted,
-                **figures(score),
+                **score.figures(),
                 inside=bool(predicted.kl_low <= np.mean(score.kl) <= predicted.kl_high),
             )
         )
     return found
-
-
-def figures(score: LayoutScore) -> dict[str, float]:
-    """The fields of LayoutFigures."""
-    return {
-        "kl": float(np.mean(score.kl)),
-        "kl_half": half_width(score.kl),
-        "loss": float(np.mean(score.loss)),
-        "recall": float(np.mean(score.recalled)) if score.recalled else 1.0,
-    }
-
-
-def half_width(values: list[float] | np.ndarray) -> float:
-    """Half of the 90 % interval of the mean over documents."""
-    return float(INTERVAL_90 * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
 # -- what is said ----------------------------------------------------------------------------------
@@ -244,7 +232,7 @@ def describe(
                 layer=choice.layer,
                 kind=kind_of(conversion.teacher.architecture, choice),
                 saved_ms=choice.saved_ms,
-                **figures(conversion.measure(SCORED, (choice,))),
+                **conversion.measure(SCORED, (choice,)).figures(),
                 block_error=float(block_error),
                 restored=restored.get(choice.layer),
             )
@@ -292,7 +280,7 @@ def compare(
         found.append(
             OtherLayout(
                 placement=name,
-                **figures(score),
+                **score.figures(),
                 more=float(more.mean()),
                 more_half=half_width(more),
             )

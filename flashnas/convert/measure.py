@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json_lines
 from flashnas.base.system import append_synced, disk_errors, drop_torn_line
+from flashnas.base.text import INTERVAL_90
 from flashnas.convert.choices import Choice, Layout, converted, key_of
 from flashnas.convert.texts import Draw, Probe
 from flashnas.network.model import Block, HybridLM
@@ -28,6 +29,7 @@ from flashnas.operators.feed_forward.layer import FeedForwardLayer, swiglu
 
 POSITIONS = 256  # of a document whose logits are compared
 TEACHER_BYTES = 1 << 30  # of the teacher's log-probabilities, which are kept
+LogP = Callable[[Tensor, Tensor], Tensor]  # stream [1, T, D], positions [S] -> [S, V]
 
 
 @dataclass(frozen=True)
@@ -43,20 +45,39 @@ class LayoutScore:
     value_lost: list[float]
     block_error: float = 0.0
 
+    def figures(self) -> dict[str, float]:
+        """The fields of LayoutFigures."""
+        return {
+            "kl": float(np.mean(self.kl)),
+            "kl_half": half_width(self.kl),
+            "loss": float(np.mean(self.loss)),
+            "recall": float(np.mean(self.recalled)) if self.recalled else 1.0,
+        }
+
+
+def half_width(values: list[float] | np.ndarray) -> float:
+    """Half of the 90 % interval of the mean over documents."""
+    return float(INTERVAL_90 * np.std(values, ddof=1) / np.sqrt(len(values)))
+
 
 class Student:
     """The teacher with changed layers, on one draw of text.
 
     columns: of each feed-forward network, its columns by importance, the most important first;
-    where they are not given, those of this draw.
+    where they are not given, those of this draw. trained: key of a choice -> its weights.
 
     Layouts that first change a late layer start from the teacher's stream there. Matrices are in
     bfloat16 where the processor multiplies them fast; norms and the stream are in float32.
     """
 
     def __init__(
-        self, teacher: HybridLM, draw: Draw, columns: Mapping[int, Tensor] | None = None
+        self,
+        teacher: HybridLM,
+        draw: Draw,
+        columns: Mapping[int, Tensor] | None = None,
+        trained: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
+        self.trained = trained or {}
         self.teacher, self.draw = teacher.eval(), draw
         self.device = teacher.embedding.weight.device
         self.dtype = _fast_dtype(self.device)
@@ -67,7 +88,7 @@ class Student:
         self.positions_S = torch.linspace(0, context - 2, count).round().long()
         self.head_VD = teacher.head_weight.detach().to(self.dtype)
         self.blocks = {n: self._ready(block) for n, block in enumerate(teacher.blocks)}
-        self._start: tuple[int, list[Tensor]] = (0, self._embedded())
+        self._start: tuple[int, list[Tensor]] = (0, self._embedded(teacher))
         self.columns = dict(columns or {})
         self._teach()
 
@@ -87,7 +108,7 @@ class Student:
         # what the teacher does not recall says nothing of a student; probe -> its log-probability
         self.probes = {
             probe: log_p
-            for probe, hit, log_p in self._asked(self.draw.probes, streams[documents:])
+            for probe, hit, log_p in self._asked(self.draw.probes, streams[documents:], self._log_p)
             if hit
         }
         self.loss = [self._loss(n, log_p) for n, log_p in enumerate(self.log_p)]
@@ -118,18 +139,35 @@ class Student:
                 streams = [self._through(block, x) for x in streams]
             if n == first:
                 error = float((streams[0] - unchanged).square().sum() / unchanged.square().sum())
+        return replace(self._scored(streams, self._log_p), block_error=error)
+
+    @torch.no_grad()
+    def score(self, network: HybridLM) -> LayoutScore:
+        """KL, loss and recall of a network with weights of its own."""
+        head_VD = network.head_weight.detach().to(self.dtype)
+
+        def log_p(x_BTD: Tensor, positions: Tensor) -> Tensor:
+            return self._log_p(x_BTD, positions, network.final_norm, head_VD)
+
+        streams = self._embedded(network)
+        for block in network.blocks:
+            block = self._ready(block)
+            streams = [self._through(block, x) for x in streams]
+        return self._scored(streams, log_p)
+
+    def _scored(self, streams: list[Tensor], log_p_of: LogP) -> LayoutScore:
         documents = len(self.draw.documents)
         kl, loss = [], []
         for n, x in enumerate(streams[:documents]):
-            log_q, log_p = self._log_p(x, self.positions_S), self.log_p[n]
+            log_q, log_p = log_p_of(x, self.positions_S), self.log_p[n]
             kl.append(float((log_p.exp() * (log_p - log_q)).sum(-1).mean()))
             loss.append(self._loss(n, log_q))
         sums = np.zeros((3, len(self.draw.prompts)))
-        for probe, hit, log_p_value in self._asked(self.probes, streams[documents:]):
+        for probe, hit, log_p_value in self._asked(self.probes, streams[documents:], log_p_of):
             sums[:, probe.prompt] += hit, max(self.probes[probe] - log_p_value, 0.0), 1
         sums = sums[:, sums[2] > 0]
         recalled, value_lost = (sums[:2] / sums[2]).tolist()
-        return LayoutScore(kl, loss, recalled, value_lost, error)
+        return LayoutScore(kl, loss, recalled, value_lost)
 
     def network(self, layout: Layout) -> HybridLM:
         """A layout as a network of its own; it shares tensors with the teacher."""
@@ -148,7 +186,7 @@ class Student:
         if choice.spec is None:
             return None
         own = self.teacher.blocks[choice.layer]
-        state = own.state_dict()
+        state = dict(self.trained.get(choice.key, own.state_dict()))
         with torch.random.fork_rng(devices=[]):
             block = Block(choice.spec, self.teacher.architecture.hidden)
         if isinstance(own.mixer, FeedForwardLayer):
@@ -164,10 +202,10 @@ class Student:
 
     # -- the forward pass --------------------------------------------------------------------------
 
-    def _embedded(self) -> list[Tensor]:
+    def _embedded(self, network: HybridLM) -> list[Tensor]:
         with torch.no_grad():
             return [
-                self.teacher.embed(torch.from_numpy(row[None]).long().to(self.device)).float()
+                network.embed(torch.from_numpy(row[None]).long().to(self.device)).float()
                 for row in self.rows
             ]
 
@@ -185,29 +223,37 @@ class Student:
         """The teacher's streams in front of a layer; those of the last call are kept."""
         at, streams = self._start
         if at > layer:
-            at, streams = 0, self._embedded()
+            at, streams = 0, self._embedded(self.teacher)
         for n in range(at, layer):
             streams = [self._through(self.blocks[n], x) for x in streams]
         self._start = layer, streams
         return list(streams)
 
-    def _log_p(self, x_BTD: Tensor, positions: Tensor) -> Tensor:
-        """Log-probabilities [S, V] after these positions."""
-        x_SD = self.teacher.final_norm(x_BTD[0, positions])
-        return F.linear(x_SD.to(self.dtype), self.head_VD).float().log_softmax(-1)
+    def _log_p(
+        self,
+        x_BTD: Tensor,
+        positions: Tensor,
+        norm: nn.Module | None = None,
+        head_VD: Tensor | None = None,
+    ) -> Tensor:
+        """Log-probabilities [S, V] after these positions; by the teacher's norm and head, unless
+        others are given."""
+        x_SD = (norm or self.teacher.final_norm)(x_BTD[0, positions])
+        head_VD = self.head_VD if head_VD is None else head_VD
+        return F.linear(x_SD.to(self.dtype), head_VD).float().log_softmax(-1)
 
     def _loss(self, document: int, log_p_SV: Tensor) -> float:
         targets_S = torch.from_numpy(self.draw.documents[document])[self.positions_S + 1].long()
         return float(-log_p_SV.gather(1, targets_S[:, None].to(self.device)).mean())
 
     def _asked(
-        self, probes: Iterable[Probe], streams: list[Tensor]
+        self, probes: Iterable[Probe], streams: list[Tensor], log_p_of: LogP
     ) -> Iterator[tuple[Probe, bool, float]]:
         """Each probe, whether its value is the most likely continuation, and the log-probability
         of the value."""
         for probe in probes:
             at = torch.tensor(probe.positions)
-            log_p_SV = self._log_p(streams[probe.prompt], at - 1)
+            log_p_SV = log_p_of(streams[probe.prompt], at - 1)
             value_S = torch.from_numpy(self.draw.prompts[probe.prompt])[at].to(self.device)
             hit = bool((log_p_SV.argmax(-1) == value_S).all())
             yield probe, hit, float(log_p_SV.gather(1, value_S[:, None]).sum())

@@ -16,12 +16,14 @@ from tokenizers import Tokenizer
 
 from flashnas.base.errors import CorpusError
 from flashnas.data.corpus import read_corpus
-from flashnas.data.tokenizer import end_of_document_id, library_errors
+from flashnas.data.dataset import Dataset
+from flashnas.data.tokenizer import end_of_document_id, library_errors, load_tokenizer
 
 MAX_DOCUMENTS = 20_000  # that are read of a corpus
 WORD = re.compile(r"[^\W\d_]{4,10}")
 WORDS = 600  # of which keys and values are drawn
 KEYS = 8  # of a prompt
+HELD_OUT = 4  # contexts of a training
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,7 @@ def draws(
     Raises:
         CorpusError: the text is too short, or cannot be read.
     """
-    texts = list(itertools.islice(read_corpus(source).documents, MAX_DOCUMENTS))
-    generator = np.random.default_rng(seed)
-    texts = [texts[number] for number in generator.permutation(len(texts))]
+    texts, generator = _shuffled(source, seed)
     needed = count * (documents + prompts)
     rows = list(itertools.islice(_rows(texts, tokenizer, context), needed))
     if len(rows) < needed:
@@ -77,15 +77,73 @@ def draws(
             " prompts): give more text, or lower --documents or --context"
         )
     words = _words(texts, tokenizer)
-    found = []
-    for own in np.array(rows).reshape(count, -1, context):
-        made = [
-            _prompt(row.tolist(), words, tokenizer, generator, number)
-            for number, row in enumerate(own[documents:])
-        ]
-        tokens, probes = zip(*made, strict=True)
-        found.append(Draw(own[:documents], np.array(tokens), tuple(itertools.chain(*probes))))
+    return [
+        _draw(own, documents, words, tokenizer, generator)
+        for own in np.array(rows).reshape(count, -1, context)
+    ]
+
+
+def training_rows(
+    source: str,
+    tokenizer: Tokenizer,
+    *,
+    context: int,
+    skip: int,
+    tokens: int,
+    seed: int,
+) -> np.ndarray:
+    """Contexts [R, context] behind the first `skip` ones, of which `draws` of the same seed are
+    made: HELD_OUT ones, and others with about so many tokens, or with all there are. CorpusError
+    where these are fewer than HELD_OUT."""
+    texts, _ = _shuffled(source, seed)
+    count = HELD_OUT + -(-tokens // context)
+    found = np.array(list(itertools.islice(_rows(texts, tokenizer, context), skip, skip + count)))
+    if len(found) < min(count, 2 * HELD_OUT):
+        raise CorpusError(
+            f"corpus {source!r} has {len(found)} contexts of {context:,} tokens beyond the {skip}"
+            f" that are scored, and a training needs {2 * HELD_OUT}: give more text"
+        )
     return found
+
+
+def _shuffled(source: str, seed: int) -> tuple[list[str], np.random.Generator]:
+    texts = list(itertools.islice(read_corpus(source).documents, MAX_DOCUMENTS))
+    generator = np.random.default_rng(seed)
+    return [texts[number] for number in generator.permutation(len(texts))], generator
+
+
+def held_out_draw(
+    dataset: Dataset, *, context: int, documents: int, prompts: int, seed: int
+) -> Draw:
+    """A draw of the validation text of a dataset, spread evenly over it; arguments as in `draws`."""
+    tokens, tokenizer = dataset.validation, load_tokenizer(dataset.folder / "tokenizer.json")
+    count = documents + prompts
+    if len(tokens) < count * context:
+        raise CorpusError(
+            f"the held-out text has {len(tokens):,} tokens; {count * context:,} are needed ({count}"
+            f" contexts of {context:,}): give more text"
+        )
+    starts = np.linspace(0, len(tokens) - context, count).astype(int)
+    generator = np.random.default_rng(seed)
+    rows = np.array([tokens[start : start + context] for start in generator.permutation(starts)])
+    words = _words([tokenizer.decode(row.tolist()) for row in rows], tokenizer)
+    return _draw(rows.astype(np.int64), documents, words, tokenizer, generator)
+
+
+def _draw(
+    rows: np.ndarray,
+    documents: int,
+    words: Sequence[list[int]],
+    tokenizer: Tokenizer,
+    generator: np.random.Generator,
+) -> Draw:
+    """So many of the rows as documents, the others with probes in them."""
+    made = [
+        _prompt(row.tolist(), words, tokenizer, generator, number)
+        for number, row in enumerate(rows[documents:])
+    ]
+    tokens, probes = zip(*made, strict=True)
+    return Draw(rows[:documents], np.array(tokens), tuple(itertools.chain(*probes)))
 
 
 def _rows(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> Iterator[list[int]]:

@@ -15,9 +15,9 @@ from torch import Tensor
 from flashnas.architecture import Architecture
 from flashnas.architecture.huggingface import architecture_of_config
 from flashnas.architecture.huggingface.config_json import read_json
-from flashnas.base.errors import WeightsError
+from flashnas.base.errors import ConfigError, WeightsError
 from flashnas.base.text import first_line, one_of, shown
-from flashnas.data.tokenizer import library_errors, load_tokenizer
+from flashnas.data.tokenizer import library_errors, load_tokenizer, vocab_size
 from flashnas.formats.pieces import Piece
 from flashnas.formats.pretrained import NAMINGS, Naming
 from flashnas.network.model import HybridLM
@@ -182,3 +182,24 @@ def _load_gguf(path: Path) -> Pretrained:
     with library_errors(f"{path}: its tokenizer cannot be read"):
         words = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     return Pretrained(network, words.backend_tokenizer)
+
+
+def tokenizer_of(model: Pretrained, name: str, file: str | None) -> Tokenizer:
+    """The tokenizer in a file, or else the model's own.
+
+    Args:
+        name: of the model, as the user wrote it.
+
+    Raises:
+        ConfigError: there is none, or it is not the model's.
+    """
+    tokenizer = model.tokenizer if file is None else load_tokenizer(file)
+    if tokenizer is None:
+        raise ConfigError(f"{name}: has no tokenizer; name one with --tokenizer")
+    vocab = model.network.architecture.vocab
+    if vocab_size(tokenizer) > vocab:
+        raise ConfigError(
+            f"convert.tokenizer: its ids go up to {vocab_size(tokenizer) - 1}; the model's"
+            f" vocabulary ends at {vocab - 1}"
+        )
+    return tokenizer

@@ -1,10 +1,9 @@
-"""The loss of a language model without its logits: a linear head and the cross-entropy as one
-autograd node.
-"""
+"""Losses of a language model without its logits: a linear head and the loss as one autograd node."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +12,11 @@ from torch import Tensor
 # logits at once: 8 MB of float32, which the caches of a CPU hold; on a GPU 1 GB, since each chunk
 # reads the whole head
 LOGITS_PER_CHUNK, LOGITS_ON_GPU = 1 << 21, 1 << 28
+ROWS_PER_CHUNK = 128  # at least, for one pass over the gradient of a large head
+
+# logits [n, V] of a slice of the rows -> its part of the loss, to be divided by the divisor, and a
+# function that computes the gradient of the divided loss by the logits
+LossOfSlice = Callable[[Tensor, slice], tuple[Tensor, Callable[[], Tensor]]]
 
 
 def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
@@ -25,57 +29,115 @@ def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> 
         weight_VD: the head.
         targets_N: token numbers; negative ones mark rows that do not count.
     """
-    loss: Tensor = _LinearCrossEntropy.apply(x_ND, weight_VD, targets_N)
+    of_slice, count = _cross_entropy(targets_N)
+    loss: Tensor = _LinearLoss.apply(x_ND, weight_VD, of_slice, count)
     return loss
 
 
-class _LinearCrossEntropy(torch.autograd.Function):
-    """Rows with a negative target are divided by infinity, which needs no extra pass."""
+def linear_distillation(
+    x_ND: Tensor,
+    weight_VD: Tensor,
+    teacher_x_ND: Tensor,
+    teacher_weight_VD: Tensor,
+    temperature: float = 1.0,
+    targets_N: Tensor | None = None,
+    loss_weight: float = 0.0,
+) -> Tensor:
+    """Mean KL of the next-token distribution from the teacher's, in nats, times the square of the
+    temperature; plus loss_weight times `linear_cross_entropy`. arXiv 1503.02531.
 
+    Args:
+        x_ND, teacher_x_ND: hidden states after the final norm, of the student and of the teacher;
+            the widths may differ.
+        weight_VD, teacher_weight_VD: the heads.
+        temperature: by which the logits of both are divided.
+        targets_N: token numbers, for the cross-entropy.
+    """
+    hard = None if targets_N is None or not loss_weight else _cross_entropy(targets_N)
+
+    dtype = _product_dtype(x_ND)
+    teacher_x_ND = teacher_x_ND.detach().to(dtype)
+    teacher_weight_DV = teacher_weight_VD.detach().to(dtype).T
+    factor = temperature / len(x_ND)
+
+    def of_slice(logits: Tensor, now: slice) -> tuple[Tensor, Callable[[], Tensor]]:
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        teacher_logits = teacher_x_ND[now] @ teacher_weight_DV
+        log_p = (teacher_logits / temperature).log_softmax(-1, dtype=wide)
+        log_q = (logits / temperature).log_softmax(-1, dtype=wide)
+        p = log_p.exp()
+        loss = p.flatten().dot(log_p.sub_(log_q).flatten()) * (factor * temperature)
+        if hard is None:
+            return loss, lambda: log_q.exp_().sub_(p).mul_(factor)
+        cross_entropy, gradient = hard[0](logits, now)
+        return loss + loss_weight * cross_entropy / hard[
+            1
+        ], lambda: log_q.exp_().sub_(p).mul_(factor).add_(gradient(), alpha=loss_weight)
+
+    loss: Tensor = _LinearLoss.apply(x_ND, weight_VD, of_slice, 1)
+    return loss
+
+
+def _cross_entropy(targets_N: Tensor) -> tuple[LossOfSlice, Tensor]:
+    """The summed cross-entropy of a slice with the gradient of the mean, and the rows that count."""
+    counts_N = targets_N >= 0
+    count = counts_N.sum()
+    # rows that do not count are divided by infinity, which needs no extra pass
+    divisor_N1 = torch.where(counts_N, count, math.inf).unsqueeze(1)
+    targets_N1 = targets_N.clamp(min=0).unsqueeze(1)
+
+    def of_slice(logits: Tensor, now: slice) -> tuple[Tensor, Callable[[], Tensor]]:
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        log_p, targets = logits.log_softmax(-1, dtype=wide), targets_N1[now]
+        total = log_p.gather(1, targets).masked_fill_(~counts_N[now].unsqueeze(1), 0).sum()
+
+        def gradient() -> Tensor:  # p - 1 at the target, p elsewhere
+            minus_one_N1 = log_p.new_full(targets.shape, -1.0)
+            p = log_p.exp_().scatter_add_(1, targets, minus_one_N1)
+            return p.div_(divisor_N1[now].to(wide))
+
+        return -total, gradient
+
+    return of_slice, count
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """Of a matrix product with x, by autocast."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+class _LinearLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-        kind = x_ND.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x_ND.dtype
+    def forward(
+        ctx: Any, x_ND: Tensor, weight_VD: Tensor, of_slice: LossOfSlice, divisor: Tensor | int
+    ) -> Tensor:
+        dtype = _product_dtype(x_ND)
         wide = torch.promote_types(dtype, torch.float32)
-        need_x, need_weight, _ = ctx.needs_input_grad
+        need_x, need_weight, *_ = ctx.needs_input_grad
         ctx.dtypes = x_ND.dtype, weight_VD.dtype
-        with torch.autocast(kind, enabled=False):
+        with torch.autocast(x_ND.device.type, enabled=False):
             x, weight = x_ND.to(dtype), weight_VD.to(dtype)
             total = torch.zeros((), dtype=wide, device=x.device)
             grad_x = torch.empty_like(x) if need_x else None
             grad_weight = (
                 torch.zeros(weight.shape, dtype=wide, device=x.device) if need_weight else None
             )
-            rows = max(1, (LOGITS_PER_CHUNK if x.is_cpu else LOGITS_ON_GPU) // len(weight))
-            counts_N = targets_N >= 0
-            count = counts_N.sum()
-            divisor_N1 = torch.where(counts_N, count, math.inf).to(wide).unsqueeze(1)
-            targets_N = targets_N.clamp(min=0)
+            logits_at_once = LOGITS_PER_CHUNK if x.is_cpu else LOGITS_ON_GPU
+            rows = max(ROWS_PER_CHUNK, logits_at_once // len(weight))
             for part in range(0, len(x), rows):
                 now = slice(part, part + rows)
-                log_p, targets_N1 = (
-                    (x[now] @ weight.T).log_softmax(-1, dtype=wide),
-                    targets_N[now].unsqueeze(1),
-                )
-                total -= (
-                    log_p.gather(1, targets_N1).masked_fill_(~counts_N[now].unsqueeze(1), 0).sum()
-                )
+                loss, gradient = of_slice(x[now] @ weight.T, now)
+                total += loss
                 if not (need_x or need_weight):
                     continue
-                # p - 1 at the target, p elsewhere
-                minus_one_N1 = log_p.new_full(targets_N1.shape, -1.0)
-                grad = (
-                    log_p.exp_()
-                    .scatter_add_(1, targets_N1, minus_one_N1)
-                    .div_(divisor_N1[now])
-                    .to(dtype)
-                )
+                grad = gradient().to(dtype)
                 if grad_x is not None:
                     torch.mm(grad, weight, out=grad_x[now])
                 if grad_weight is not None:
                     grad_weight += grad.T @ x[now]
         ctx.save_for_backward(grad_x, grad_weight)
-        return total / count
+        return total / divisor
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -84,5 +146,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return (
             None if grad_x is None else (grad_x * grad).to(x_dtype),
             None if grad_weight is None else (grad_weight * grad).to(weight_dtype),
+            None,
             None,
         )

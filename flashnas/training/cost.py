@@ -52,13 +52,17 @@ def training_flops(network: Architecture, recipe: Recipe) -> float:
         >>> f"{training_flops(recipe.proxy_of(fn.Architecture.parse('2048: 6x(d f)')), recipe):.1e}"
         '1.4e+12'
     """
-    length = recipe.sequence_tokens
-    # prefill_flops has it once; a training has it at every token
-    head = 2 * network.hidden * network.vocab
-    forward = (network.prefill_flops(length) + (length - 1) * head) / length
+    forward = flops_per_token(network, recipe.sequence_tokens)
     trained = recipe.steps * recipe.batch_tokens
     validated = recipe.validation_tokens + (len(recipe.curve_at) - 1) * recipe.curve_tokens
     return forward * ((1 + BACKWARD) * trained + validated)
+
+
+def flops_per_token(network: Architecture, length: int) -> float:
+    """FLOPs of a forward pass over sequences of `length` tokens, with the head at each of them."""
+    # prefill_flops has the head once
+    head = 2 * network.hidden * network.vocab
+    return float((network.prefill_flops(length) + (length - 1) * head) / length)
 
 
 def full_training_flops(network: Architecture, tokens: float) -> float:
@@ -68,9 +72,7 @@ def full_training_flops(network: Architecture, tokens: float) -> float:
         network: as it is searched.
         tokens: of the training.
     """
-    head = 2 * network.hidden * network.vocab
-    forward = (network.prefill_flops(FULL_CONTEXT) + (FULL_CONTEXT - 1) * head) / FULL_CONTEXT
-    return float(forward * (1 + BACKWARD) * tokens)
+    return flops_per_token(network, FULL_CONTEXT) * (1 + BACKWARD) * tokens
 
 
 def training_seconds(network: Architecture, recipe: Recipe) -> float:

@@ -8,6 +8,7 @@ iterations; at the sizes that flashnas trains, this costs less than sending the 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from flashnas.training.recipe import Recipe
 
 # tokens [B, T], targets [B, T] -> mean loss in nats per token
 Loss = Callable[[Tensor, Tensor], Tensor]
+LossOf = Callable[[HybridLM, Tensor, Tensor], Tensor]  # the same, of a network
 T = TypeVar("T")
 
 # for which a process waits for the others, as while the first prepares the corpus
@@ -79,15 +81,15 @@ class Ranks:
         return rows_BT if self.size == 1 else rows_BT.tensor_split(self.size)[self.rank]
 
     def distribute(
-        self, network: HybridLM, device: torch.device
+        self, network: HybridLM, device: torch.device, loss: LossOf
     ) -> tuple[Loss, DistributedDataParallel | None]:
         """Move `network` to the device: its loss with gradients averaged over the processes, and
         the module that averages them, or None."""
         network.to(device)
         if self.size == 1:
-            return network.loss, None
+            return functools.partial(loss, network), None
         replica = DistributedDataParallel(
-            _Loss(network),
+            _Loss(network, loss),
             device_ids=[device.index] if device.type == "cuda" else None,
             # idle experts
             find_unused_parameters=any(
@@ -143,14 +145,14 @@ class Ranks:
 
 
 class _Loss(nn.Module):
-    """`HybridLM.loss` as the forward of a module, since DistributedDataParallel wraps forward."""
+    """A loss as the forward of a module, since DistributedDataParallel wraps forward."""
 
-    def __init__(self, network: HybridLM) -> None:
+    def __init__(self, network: HybridLM, loss: LossOf) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.loss = network, loss
 
     def forward(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        return self.network.loss(tokens_BT, targets_BT)
+        return self.loss(self.network, tokens_BT, targets_BT)
 
 
 # -- processes -------------------------------------------------------------------------------------

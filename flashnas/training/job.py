@@ -30,6 +30,7 @@ from flashnas.training.distributed import Ranks
 from flashnas.training.folder import CHECKPOINTS, FINAL, LOG, StepLog, TrainFolder
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import (
+    Start,
     Step,
     Trainer,
     check_job,
@@ -45,8 +46,8 @@ class TrainJob:
     architecture: trained at its widths divided by recipe.width_factor. tokenizer: path of a
     tokenizer.json; None: one is trained on the corpus. positions: the longest sequence that the
     architecture's source allows, with meta tokens; None: no limit. checkpoint_every_tokens: None:
-    `checkpoint_every_s` applies. keep: the number of newest checkpoints that remain. command: the
-    command line, for the record.
+    `checkpoint_every_s` applies. start: None: weights are drawn. keep:
+    the number of newest checkpoints that remain. command: the command line, for the record.
     """
 
     architecture: Architecture
@@ -59,6 +60,7 @@ class TrainJob:
     positions: int | None = None
     checkpoint_every_tokens: int | None = None
     checkpoint_every_s: float = 300.0
+    start: Start | None = None
     keep: int = 2
     command: str = ""
 
@@ -75,6 +77,12 @@ class TrainJob:
                 recipe,
                 self.positions,
                 f"the configuration: max_position_embeddings is {self.positions:,}",
+            )
+        if self.start is not None and (recipe.width_factor, recipe.depth_factor) != (1, 1):
+            raise ConfigError(
+                f"recipe {recipe.name!r}: weights are trained at their own size, which needs"
+                f" width_factor 1 and depth_factor 1; got {recipe.width_factor} and"
+                f" {recipe.depth_factor}"
             )
 
 
@@ -112,11 +120,13 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
             progress.note(note)
         with out_of_memory_is_a_reason():
             trainer = ranks.run_on_all(
-                lambda: Trainer(architecture, dataset, job.recipe, job.seed, ranks)
+                lambda: Trainer(architecture, dataset, job.recipe, job.seed, ranks, job.start)
             )
+            before = _evaluated(job, trainer, folder, "before")
             resumed = _resume(job, trainer, folder, ranks, progress)
             _train(job, trainer, folder, ranks, progress)
             score = trainer.score()
+            after = _evaluated(job, trainer, folder, "after")
         summary = {
             "run": str(job.out),
             "final": str(job.out / FINAL),
@@ -126,6 +136,8 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
             **score.to_dict(),
             "resumed_at_step": resumed,
             "processes": ranks.size,
+            "before": before,
+            "after": after,
         }
         if folder is not None:
             recipe = yaml.safe_dump(job.recipe.to_dict(), sort_keys=False)
@@ -190,6 +202,7 @@ def _open(job: TrainJob, architecture: Architecture, dataset: Dataset, ranks: Ra
         "corpus": dataset.source,
         "tokenizer": job.tokenizer,
         "corpus_digest": dataset.digest,
+        **(job.start.question if job.start else {}),
     }
     packages = {name: version(name) for name in ("torch", "numpy", "tokenizers", "safetensors")}
     facts = {
@@ -219,6 +232,20 @@ def _now() -> str:
 
 
 # -- training --------------------------------------------------------------------------------------
+
+
+def _evaluated(
+    job: TrainJob, trainer: Trainer, folder: TrainFolder | None, when: str
+) -> dict[str, float] | None:
+    """The figures of `Start.evaluate`, which train.yaml keeps; None on other processes than the
+    first, and where there is nothing to evaluate."""
+    if folder is None or job.start is None or job.start.evaluate is None:
+        return None
+    found: dict[str, float] | None = folder.config.get(when)
+    if found is None:
+        found = job.start.evaluate(trainer.network, trainer.dataset)
+        folder.write_config(**{when: found})
+    return found
 
 
 def _resume(

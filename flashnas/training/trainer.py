@@ -7,7 +7,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from flashnas.network.model import HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import choose_backend, cores_of
 from flashnas.operators.layer import build_layer
-from flashnas.training.distributed import Ranks, accumulating
+from flashnas.training.distributed import LossOf, Ranks, accumulating
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
 
@@ -199,6 +199,19 @@ class Step:
     remaining_s: float
 
 
+@dataclass(frozen=True, eq=False)
+class Start:
+    """What a training starts from in place of drawn weights. network: with its weights, which are
+    trained. loss: that is minimised in place of the network's own. question: entries of train.yaml
+    that determine the result. evaluate: figures of the network on held-out text, which are recorded
+    before the first step and after the last one."""
+
+    network: HybridLM
+    loss: LossOf = field(default_factory=lambda: HybridLM.loss)
+    question: dict[str, Any] = field(default_factory=dict)
+    evaluate: Callable[[HybridLM, Dataset], dict[str, float]] | None = None
+
+
 class Trainer:
     """A training of which `done` steps are finished, at first 0; `steps()` continues from there."""
 
@@ -209,9 +222,11 @@ class Trainer:
         recipe: Recipe,
         seed: int,
         ranks: Ranks | None = None,
+        start: Start | None = None,
     ) -> None:
-        """Draw the network. Arguments as in `train`; ranks: this process among those that train
-        together, which all have the score of one process up to rounding.
+        """Draw the network, unless there is one to start from. Arguments as in `train`; ranks: this
+        process among those that train together, which all have the score of one process up to
+        rounding.
         """
         self.started = time.perf_counter()
         self.architecture, self.dataset = architecture, dataset
@@ -219,9 +234,12 @@ class Trainer:
         self.ranks = ranks or Ranks()
         self.device = self.ranks.device(recipe.device)
         torch.manual_seed(seed)
-        self.network = HybridLM(architecture, recipe.backend)
-        initialise(self.network, recipe)
-        self.loss, self.replica = self.ranks.distribute(self.network, self.device)
+        self.drawn = start is None
+        if start is None:
+            start = Start(HybridLM(architecture, recipe.backend))
+            initialise(start.network, recipe)
+        self.network = start.network.train()
+        self.loss, self.replica = self.ranks.distribute(self.network, self.device, start.loss)
         self.backends = self.network.backends(
             torch.bfloat16 if recipe.dtype == "bfloat16" else None
         )
@@ -348,7 +366,8 @@ class Trainer:
         guessing = math.log(self.architecture.vocab)
         if not math.isfinite(loss):
             raise CandidateError(f"validation loss became {loss} after {self.tokens:,} tokens")
-        if loss > max(guessing, self.start_loss) + _DIVERGED_NATS:
+        # weights that were there may be those of a model that guesses worse
+        if self.drawn and loss > max(guessing, self.start_loss) + _DIVERGED_NATS:
             raise CandidateError(
                 f"diverged: validation loss {loss:.2f} after {self.tokens:,} tokens is worse than"
                 f" at the start ({self.start_loss:.2f}) and than guessing ({guessing:.2f})"

@@ -22,7 +22,7 @@ from offenders import every
 from one_line import one_line
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from flashnas.api.train import ExportOptions
+from flashnas.api.export import ExportOptions
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ExportError
 from flashnas.cli.main import main

@@ -1,0 +1,98 @@
+"""Does more training of Gated DeltaNet in place of attention beat removal? Eight layers of SmolLM2.
+
+    python experiments/convert/blocks.py MODEL.gguf --tokens 60000 240000
+
+Every fourth layer, trained alone on the hidden states of the model, for each number of tokens anew;
+then KL and recall of that one change on text that nothing was trained on, beside those of removing
+the attention. A killed run goes on; rows that are in results/blocks.jsonl are not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from flashnas.convert.choices import NONE, REPLACEMENTS, Choice
+from flashnas.convert.measure import Student
+from flashnas.convert.replacements import read_replacements, train_replacements
+from flashnas.convert.texts import draws, training_rows
+from flashnas.convert.weights import load_pretrained
+
+HERE = Path(__file__).parent
+LAYERS = range(1, 30, 4)  # of the model; its operators 2, 10, 18, ..
+DATA, CONTEXT, SEED = "sotu+stdlib", 1024, 4
+DOCUMENTS, PROMPTS = 8, 6
+
+
+def main() -> None:
+    """Train and measure what is missing, and append a row for each change."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model")
+    parser.add_argument("--tokens", type=int, nargs="+", default=[60_000, 240_000])
+    parser.add_argument("--out", type=Path, default=Path("experiments/runs/convert_blocks"))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = HERE / "results" / "blocks.jsonl"
+    lines = rows.read_text().splitlines() if rows.exists() else []
+    known = {(row["layer"], row["change"]) for row in map(json.loads, lines)}
+    model = load_pretrained(given.model)
+    teacher, tokenizer = model.network, model.tokenizer
+    assert tokenizer is not None
+    operators = teacher.architecture.canonical().operators
+    (draw,) = draws(
+        DATA, tokenizer, context=CONTEXT, documents=DOCUMENTS, prompts=PROMPTS, count=1, seed=SEED
+    )
+    for tokens in [0, *given.tokens]:
+        choices = [
+            Choice(
+                2 * layer, f"gd {tokens}", REPLACEMENTS["gd"](operators[2 * layer]), trained=True
+            )  # type: ignore[arg-type]
+            if tokens
+            else Choice(2 * layer, NONE, None)
+            for layer in LAYERS
+        ]
+        missing = [choice for choice in choices if (choice.layer // 2, choice.name) not in known]
+        if not missing:
+            continue
+        rows_of_text = functools.partial(
+            training_rows,
+            DATA,
+            tokenizer,
+            context=CONTEXT,
+            skip=DOCUMENTS + PROMPTS,
+            tokens=tokens,
+            seed=SEED,
+        )
+        trained = train_replacements(given.out, teacher, choices, rows_of_text, tokens, note)
+        student = Student(teacher, draw, trained=read_replacements(given.out, choices))
+        for choice in missing:
+            score = student.measure((choice,))
+            row = {
+                "layer": choice.layer // 2,
+                "change": choice.name,
+                "kl": np.mean(score.kl),
+                "kl_sd": np.std(score.kl, ddof=1),
+                "recall": np.mean(score.recalled),
+                "block_error": score.block_error,
+                "curve": trained[0].curve if trained else [],
+                "training_s": round(trained[0].seconds) if trained else 0,
+            }
+            note(json.dumps(row))
+            with rows.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""What a network that is healed is worth on held-out text, and what the healing will take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from flashnas.base.text import duration
+from flashnas.convert.measure import Student
+from flashnas.convert.texts import held_out_draw
+from flashnas.data.dataset import Dataset
+from flashnas.network.model import HybridLM
+from flashnas.training.cost import ASSUMED_RATES, flops_per_token, training_flops
+from flashnas.training.recipe import Recipe
+
+CONTEXT, DOCUMENTS, PROMPTS = 1024, 8, 6
+
+
+class HeldOutScore:
+    """Scores a network on validation text by its teacher, and says at the first time what the
+    training will take at the pace of the forward passes that it has timed."""
+
+    def __init__(self, teacher: HybridLM, recipe: Recipe, note: Callable[[str], None]) -> None:
+        self.teacher, self.recipe, self.note = teacher, recipe, note
+        self._student: Student | None = None
+
+    def __call__(self, network: HybridLM, dataset: Dataset) -> dict[str, float]:
+        """KL to the teacher, half of its 90 % interval, loss in nats per token, and the share of the
+        teacher's recall."""
+        first = self._student is None
+        if self._student is None:
+            draw = held_out_draw(
+                dataset, context=CONTEXT, documents=DOCUMENTS, prompts=PROMPTS, seed=0
+            )
+            self._student = Student(self.teacher, draw)
+        started = time.monotonic()
+        score = self._student.score(network)
+        if first:
+            self._say_plan(network, time.monotonic() - started)
+        return score.figures()
+
+    def _say_plan(self, network: HybridLM, score_s: float) -> None:
+        """score_s: of the forward passes over the held-out text."""
+        recipe = self.recipe
+        tokens = recipe.steps * recipe.batch_tokens
+        of_teacher = flops_per_token(self.teacher.architecture, recipe.sequence_tokens) * tokens
+        flops = training_flops(network.architecture, recipe) + of_teacher
+        scored = network.architecture.prefill_flops(CONTEXT) * (DOCUMENTS + PROMPTS)
+        self.note(
+            f"plan: {tokens:,} tokens, {flops:.1e} FLOP with the"
+            f" teacher's; about {duration(flops / scored * score_s)} at the pace of a forward pass"
+            f" here, and {duration(flops / ASSUMED_RATES['cuda'])} on one H100 at an assumed 15 % of"
+            " its peak"
+        )

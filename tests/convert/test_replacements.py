@@ -1,0 +1,133 @@
+"""Operators that are trained in place of attention: their start, their training, their layouts."""
+
+import itertools
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from one_line import one_line
+
+import flashnas as fn
+from flashnas.base.errors import FlashnasError
+from flashnas.convert.blocks import BlockTraining, started
+from flashnas.convert.choices import REPLACEMENTS
+from flashnas.convert.weights import load_pretrained
+from flashnas.network.weights import load_model
+
+OPTIONS = {
+    "budget_ms": "95%",
+    "calibration": "paper",
+    "context": 256,
+    "documents": 4,
+    "prompts": 2,
+    "recall": 0,
+    "sets": 6,
+    "finalists": 3,
+    "comparisons": 0,
+    "keep": ["f"],
+    "windows": (),
+    "replacements": ["gd"],
+    "replacement_tokens": 4096,
+}
+
+
+@pytest.fixture(scope="module")
+def teacher(llama):
+    return load_pretrained(llama).network.requires_grad_(False)
+
+
+def training(teacher, folder, tokens=65_536):
+    operators = teacher.architecture.operators
+    layers = {n: REPLACEMENTS["gd"](operators[n]) for n in (0, 2)}
+    rows = np.random.default_rng(0).integers(300, size=(24, 256))
+    return BlockTraining(teacher, "gd", layers, rows, tokens, folder)
+
+
+def test_a_replacement_starts_from_the_weights_of_attention(teacher):
+    attention, own = teacher.architecture.operators[0], teacher.blocks[0]
+    hidden = teacher.architecture.hidden
+    spec = REPLACEMENTS["gd"](attention)
+    block = started(own, attention, spec, hidden)
+    x = torch.randn(1, 1, hidden)
+    q, k, v = own.mixer.in_proj(own.norm(x)).split(
+        attention.named_tensors(hidden)["in_proj.weight"].rows(), -1
+    )
+    heads = [part.unflatten(-1, (-1, attention.head_dim)) for part in (q, k, v)]
+    times = attention.heads // attention.kv_heads
+    expected = torch.cat([heads[0], *(part.repeat_interleave(times, -2) for part in heads[1:])], -2)
+    read = block.mixer.in_proj(block.norm(x))[..., : expected.flatten(-2).shape[-1]]
+    torch.testing.assert_close(read, expected.flatten(-2))
+    torch.testing.assert_close(block.mixer.out_proj.weight, own.mixer.out_proj.weight)
+
+
+def test_training_lowers_the_held_out_error_and_goes_on_where_it_was(teacher, tmp_path):
+    whole = training(teacher, tmp_path / "whole")
+    found = whole.train(lambda line: None, 1e9)
+    errors = [error for _, error in found.curve]
+    assert found.tokens == 65_536 or found.flat
+    assert errors[-1] < errors[0]
+    assert errors[-1] < 1
+
+    part = training(teacher, tmp_path / "part")
+    steps, part_steps = part.steps, 0
+
+    def stop(line):
+        nonlocal part_steps
+        part_steps += "held-out" in line
+        if part_steps == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        part.train(stop, 0.0)
+    resumed = training(teacher, tmp_path / "part")
+    assert 0 < resumed.done < steps
+    again = resumed.train(lambda line: None, 1e9)
+    assert again.curve == found.curve
+    for n, block in whole.blocks.items():
+        for own, other in zip(
+            block.state_dict().values(), resumed.blocks[n].state_dict().values(), strict=True
+        ):
+            assert torch.equal(own, other)
+
+
+def test_another_number_of_tokens_is_another_training(teacher, tmp_path):
+    training(teacher, tmp_path / "out", 4096).train(lambda line: None, 1e9)
+    assert re.search(
+        "holds replacements of other layers or for another number of tokens",
+        one_line(FlashnasError, training, teacher, tmp_path / "out", 8192),
+    )
+
+
+def test_a_conversion_trains_scores_and_writes_replacements(llama, tmp_path):
+    out = tmp_path / "run"
+    found = fn.convert(str(llama), out=out, **OPTIONS)
+    kinds = {single.kind for single in found.singles}
+    assert kinds == {"a to none", "a to gd 4096"}
+    (trained,) = found.replacements
+    assert (trained.name, trained.tokens) == ("gd 4096", 4096)
+    assert "gd 4096: trained on 4,096 of 4,096 tokens" in str(found)
+    mixers = {
+        spec.kind
+        for answer in found.answers
+        for spec in load_model(answer.weights).architecture.operators
+    }
+    assert mixers <= {"a", "gd", "f"}
+    shutil.rmtree(out / "models")
+    assert fn.convert(str(llama), out=out, **OPTIONS).to_dict() == found.to_dict()
+
+
+def test_the_text_must_suffice_for_training(llama, tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    words_of_four_letters = ["".join(letters) for letters in itertools.product("aeou", repeat=4)]
+    for number in range(14):
+        words = np.random.default_rng(number).choice(words_of_four_letters, 600)
+        (texts / f"{number}.txt").write_text(" ".join(words))
+    assert re.search(
+        "a training needs 8: give more text",
+        one_line(
+            FlashnasError, fn.convert, str(llama), out=tmp_path / "run", data=str(texts), **OPTIONS
+        ),
+    )
