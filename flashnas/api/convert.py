@@ -34,7 +34,8 @@ def convert(
     command: str = "flashnas.convert",
 ) -> Converted:
     """Find which layers of a pretrained model may become a window, narrower, or nothing, so that it
-    keeps a budget of milliseconds. Nothing is trained.
+    keeps a budget of milliseconds. With `replacements`, operators are trained to take the place of
+    attention; nothing else is.
 
     Each change is scored alone on a text: by its KL to the model, and by how much of the model's
     own recall is left. Sets of changes are measured to learn how they add up; the set of the lowest

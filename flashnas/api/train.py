@@ -168,7 +168,8 @@ def train(
     options: TrainOptions, *, progress: TrainProgress | None = None, command: str = "flashnas.train"
 ) -> TrainingResult:
     """Train one architecture, with checkpoints; alone, or by several processes that torchrun
-    started.
+    started. A folder of weights, or of a conversion, is trained further; with `distill` towards the
+    model that it came from (arXiv 1503.02531).
 
     Further:
         progress (TrainProgress): an object with `note(text)` and `update(step, of_steps)`.
@@ -176,7 +177,8 @@ def train(
     Returns:
         A TrainingResult: `loss` in nats per token and `bits_per_byte`, both of the validation slice;
             `run` and `final`, the folders of the training and of the weights; `curve`, `tokens`,
-            `tokens_per_s`, `params`, `notation` and `hash`.
+            `tokens_per_s`, `params`, `notation` and `hash`. With `distill`: `before` and `after`, KL to
+            the model, loss and recall on held-out text.
 
     Raises:
         ConfigError: for an option, recipe or corpus that cannot be used.

@@ -224,7 +224,7 @@ def describe(
         agreement_with_kl={
             name: float(spearmanr(singles.mean_kl[mixers], values[mixers])[0])
             for name, values in agreement.items()
-            if np.ptp(values[mixers])
+            if len(set(values[mixers])) > 1
         },
         law=law.summary(),
         singles=[

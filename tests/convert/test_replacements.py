@@ -7,7 +7,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from networks import write_tokenizer_json
 from one_line import one_line
+from pretrained import random_model
 
 import flashnas as fn
 from flashnas.base.errors import FlashnasError
@@ -116,6 +118,29 @@ def test_a_conversion_trains_scores_and_writes_replacements(llama, tmp_path):
     assert mixers <= {"a", "gd", "f"}
     shutil.rmtree(out / "models")
     assert fn.convert(str(llama), out=out, **OPTIONS).to_dict() == found.to_dict()
+
+
+def test_llama_cpp_runs_a_qwen3_with_replacements(tmp_path, monkeypatch):
+    """By a clock that takes 3 ms for attention and 1 ms for Gated DeltaNet."""
+    pytest.importorskip("xllamacpp")
+    from flashnas.profiling.llama_cpp.target import LlamaCpp
+    from flashnas.profiling.target import Measured
+
+    def timed(self, network, workload, batch=1):
+        attention = sum(spec.kind == "a" for spec in network.operators)
+        gated = sum(spec.kind == "gd" for spec in network.operators)
+        return Measured(ttft_ms=1.0, tpot_ms=1.0, latency_ms=10.0 + 3 * attention + gated)
+
+    monkeypatch.setattr(LlamaCpp, "time_request", timed)
+    random_model("qwen3", tmp_path / "qwen3", max_position_embeddings=4096)
+    write_tokenizer_json(tmp_path / "qwen3" / "tokenizer.json")
+    options = {**OPTIONS, "runtime": "llama.cpp", "weights": "f32", "workload": "chat"}
+    found = fn.convert(str(tmp_path / "qwen3"), out=tmp_path / "run", **options)
+    # it runs no Qwen3 without the attention of a layer
+    assert {single.kind for single in found.singles} == {"a to gd 4096"}
+    exported = fn.export(found.answers[0].weights, to="gguf", type="f32", out=tmp_path / "gguf")
+    assert max(exported.parity.values()) < 1e-4
+    assert "llama.cpp runs it as qwen35" in exported.notes[0]
 
 
 def test_the_text_must_suffice_for_training(llama, tmp_path):

@@ -87,6 +87,7 @@ def value_of(reader, key):
             " m2(heads=5,head_dim=16,state=16,groups=5) a(head_dim=16,rope_share=0)"
             " a(head_dim=16,rope_share=0,heads=2,kv_heads=2,qkv_bias=true) f(relu2=true)",
         ),
+        ("qwen3", "64(vocab=300): 2x(a(head_dim=32,heads=4,kv_heads=2,qk_norm=true) f)"),
         ("qwen35", f"64(vocab=300): {GD} f {GATED} f"),
         (
             "qwen35",
@@ -170,6 +171,17 @@ def test_types_with_blocks_of_256(tmp_path):
         "q6_k holds 256 weights of a row in a block, but the rows of 'down' of operator 1, 'f',"
         " have 640; take sizes that are multiples of 256, or q8_0"
     )
+
+
+def test_attention_without_a_gate_gets_one_beside_gated_delta_net(tmp_path):
+    attention = "a(head_dim=16,qk_norm=true)"
+    report, reader = exported(f"64(vocab=300): {GD} f {attention} f", tmp_path / "out")
+    assert value_of(reader, "general.architecture") == "qwen35"
+    assert max(report["parity"].values()) < 2e-5
+    network = make_source(f"64(vocab=300): {GD} f {attention} f").network.float()
+    tokens = torch.randint(300, (1, 50))
+    gated = write._with_output_gates(network)
+    torch.testing.assert_close(gated(tokens), network(tokens), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow  # whole exports of networks that are 256 wide
@@ -264,7 +276,7 @@ def test_a_tokenizer_without_merges_or_end_gets_what_llama_cpp_needs():
 @every(
     case=[
         ("64: m2 f", "no operator 'a'; it needs at least one"),
-        ("64: a(head_dim=16,qk_norm=true) f", "no operator 'conv'"),
+        ("64: a(head_dim=16,qk_norm=true) f f", "operator 2, 'f', does not follow a token mixer"),
         ("64: d(head_dim=16) f m2 f a(head_dim=16) f", "operator 0 is 'd'; it has m2, a, f"),
         ("64: m2 f swa(head_dim=16) moe", r"operator 2 is 'swa'; it has m2, a, f \(and 2 more\)"),
         (

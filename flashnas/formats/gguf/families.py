@@ -230,8 +230,46 @@ FAMILIES: Mapping[str, GgufFamily] = {
             second_norm="ffn_norm",
             interleaved=True,
         ),
+        GgufFamily(
+            Format(
+                "qwen3",
+                {
+                    "a": Demands(
+                        fixed={
+                            "qk_norm": True,
+                            "out_gate": False,
+                            "qkv_bias": False,
+                            "out_bias": False,
+                            "rope_share": 1.0,
+                            "rope_factor": 1.0,
+                        },
+                        shared=("heads", "kv_heads", *ROTARY),
+                    ),
+                    "f": Demands(fixed={"relu2": False, "bias": False}, shared=("intermediate",)),
+                },
+                needs=("a", "f"),
+                pairs=True,
+                max_meta_tokens=1,
+                **WRITTEN,
+            ),
+            second_norm="ffn_norm",
+        ),
     )
 }
+
+
+def with_output_gates(architecture: Architecture) -> Architecture:
+    """The architecture in the form that llama.cpp has beside Gated DeltaNet: attention with norms
+    of queries and keys has an output gate, too. One whose weights are zero halves the output, so
+    that a network without gates has this form as well."""
+    operators = architecture.operators
+    if not any(spec.kind == "gd" for spec in operators):
+        return architecture
+    gated = (
+        replace(spec, out_gate=True) if isinstance(spec, Attention) and spec.qk_norm else spec
+        for spec in operators
+    )
+    return replace(architecture, operators=tuple(gated))
 
 
 def family_of(architecture: Architecture) -> GgufFamily:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ExportError
-from flashnas.formats.gguf.families import family_of
+from flashnas.formats.gguf.families import family_of, with_output_gates
 from flashnas.formats.gguf.vocabulary import Vocabulary, vocabulary
 from flashnas.formats.pieces import Piece
 from flashnas.network.model import Block
@@ -114,7 +114,7 @@ def write_random_file(file: Path, architecture: Architecture, type_name: str) ->
     """A file with random weights, for timings; equal operators share theirs. Raises as `write_file`
     does.
     """
-    architecture = architecture.canonical()
+    architecture = with_output_gates(architecture.canonical())
     shape = architecture.vocab, architecture.hidden
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
