@@ -145,9 +145,9 @@ class Record:
             self._total = 0  # beyond what was trained
         if ended or started >= self._next_report:
             self.progress.update(self._snapshot())
-            ended = time.monotonic()
-            took_s = ended - started
-            self._next_report = ended + REPORT_SHARE * took_s if took_s > QUICK_S else 0.0
+            shown = time.monotonic()
+            took_s = shown - started
+            self._next_report = shown + REPORT_SHARE * took_s if took_s > QUICK_S else 0.0
 
     def _snapshot(self) -> Snapshot:
         ended = {key: self.results[key] for key in self.networks if key in self.results}

@@ -276,7 +276,10 @@ def test_a_tokenizer_without_merges_or_end_gets_what_llama_cpp_needs():
 @every(
     case=[
         ("64: m2 f", "no operator 'a'; it needs at least one"),
-        ("64: a(head_dim=16,qk_norm=true) f f", "operator 2, 'f', does not follow a token mixer"),
+        (
+            "64: a(head_dim=16,qk_norm=true,qkv_bias=true) f",
+            "operator 0, 'a', has qkv_bias=true; it has false",
+        ),
         ("64: d(head_dim=16) f m2 f a(head_dim=16) f", "operator 0 is 'd'; it has m2, a, f"),
         ("64: m2 f swa(head_dim=16) moe", r"operator 2 is 'swa'; it has m2, a, f \(and 2 more\)"),
         (
