@@ -93,7 +93,8 @@ def picture(
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(all_found), figsize=(6 * len(all_found), 5), squeeze=False)
+    size = (4.5 * len(all_found), 6)
+    figure, axes = plt.subplots(1, len(all_found), figsize=size, squeeze=False, sharey=True)
     colours = dict(zip(METHODS, plt.get_cmap("tab20").colors, strict=False))
     for axis, (problem, found) in zip(axes[0], all_found.items(), strict=True):
         for name, rows in found.items():
@@ -110,15 +111,17 @@ def picture(
             if name in (PAPER, "bayes", "random"):
                 axis.fill_between(tokens, low, high, color=colours[name], alpha=0.12, lw=0)
         axis.set(title=problem, xlabel="share of all tokens (%)", ylim=(0, None))
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("hypervolume regret (%), median")
     handles = {
         label: handle
         for axis in axes[0]
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="center right", fontsize=8)
-    figure.tight_layout(rect=(0, 0, 1 - 2.2 / (6 * len(all_found)), 1))
-    figure.savefig(path, dpi=80)
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=5, frameon=False)
+    figure.tight_layout(rect=(0, 0.15, 1, 1))
+    figure.savefig(path, dpi=110)
     plt.close(figure)
 
 

@@ -110,7 +110,7 @@ def picture(rows: pd.DataFrame) -> None:
                 ha="right" if i % 2 else "left",
                 va="center",
             )
-        edges = [seen.min() * 0.85, seen.max() * 1.2]
+        edges = [seen.min() * 0.55, seen.max() * 1.4]  # with room for the names
         panel.plot(edges, edges, color="#333333", linewidth=0.8)
         panel.set(
             title=title,

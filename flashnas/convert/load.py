@@ -35,6 +35,7 @@ from flashnas.network.model import HybridLM
 
 SCORED, FRESH = 0, 1  # draws
 DRAWS = 2
+SET_PASSES = 0.6  # of a set of changes, which removes layers and begins behind the first ones
 Note = Callable[[str], None]
 
 
@@ -69,9 +70,9 @@ class Conversion:
         return found
 
     def passes(self, layout: Layout) -> float:
-        """The share of the layers that a measurement computes. Single changes are measured in the
-        order of the layers, so that those before them are there."""
-        return 1.0 if len(layout) > 1 else 1 - layout[0].layer / len(self.teacher.blocks)
+        """About the share of the layers that a measurement computes. Single changes are measured in
+        the order of the layers, so that those before them are there."""
+        return SET_PASSES if len(layout) > 1 else 1 - layout[0].layer / len(self.teacher.blocks)
 
     def measured(self, draw: int) -> list[tuple[Layout, LayoutScore]]:
         """All that the folder has of a draw, of changes that are offered."""
@@ -102,7 +103,7 @@ class Conversion:
     def progress(self) -> MeasuringProgress:
         singles = sum(self.passes((choice,)) for choice in self.choices)
         # the model itself is computed on the second draw, too
-        left = 1.0 + self.planned - len(self.choices) + singles
+        left = 1.0 + SET_PASSES * (self.planned - len(self.choices)) + singles
         return MeasuringProgress(self.shown, self.planned, left)
 
     @property

@@ -22,7 +22,14 @@ from flashnas.convert.found import (
     OtherLayout,
     SingleChange,
 )
-from flashnas.convert.load import FRESH, SCORED, Conversion, Note, load_conversion
+from flashnas.convert.load import (
+    FRESH,
+    SCORED,
+    SET_PASSES,
+    Conversion,
+    Note,
+    load_conversion,
+)
 from flashnas.convert.measure import LayoutScore, half_width
 from flashnas.convert.select import (
     SampledSet,
@@ -93,11 +100,11 @@ def score_singles(conversion: Conversion, note: Note) -> SingleScores:
     known = conversion.measurements.known
     missing = [choice for choice in choices if (SCORED, choice.key) not in known]
     further = conversion.planned - len(choices)
-    passes = further + sum(conversion.passes((choice,)) for choice in missing)
+    passes = sum(conversion.passes((choice,)) for choice in missing)
     note(
         f"plan: {len(missing)} of {len(choices)} single changes and up to {further} sets of them on"
         f" {len(student.rows)} contexts of {config.context:,} tokens; about"
-        f" {duration(progress.pass_s * passes)}"
+        f" {duration(progress.pass_s * (passes + SET_PASSES * further))}"
     )
     measured = conversion.measure_all(SCORED, [(choice,) for choice in choices])
     return SingleScores.of(choices, measured)
