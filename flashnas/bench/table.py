@@ -208,18 +208,14 @@ def _find(source: str | Path | None) -> Path:
     if not isinstance(source, str | os.PathLike | None):
         raise BenchError(f"a bench must be a name or the path of a folder; got {shown(source)}")
     if source is None:
-        if not shipped:
-            raise BenchError("no bench comes with this version of flashnas; name a folder")
-        return shipped.get(DEFAULT, next(iter(shipped.values())))
+        return shipped[DEFAULT]
     if str(source) in shipped:
         return shipped[str(source)]
     path = Path(source)
-    if path.name == FILE and path.is_file():
-        return path.parent
     if not path.is_dir():
         raise BenchError(
             f"bench {str(source)!r}: no shipped bench{did_you_mean(source, shipped)} and no"
-            f" folder; shipped: {', '.join(shipped) or 'none'}"
+            f" folder; shipped: {', '.join(shipped)}"
         )
     if not (path / FILE).exists():
         raise BenchError(f"{path}: not a bench, it has no {FILE}")

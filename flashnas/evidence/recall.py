@@ -2,10 +2,12 @@
 
     marks (0 to 1) = level of the group + b1 nothing + b2 state + b3 decay + b4 hybrid + residual
 
-nothing  share of the questions that no mixer answers: 1 for a stack of FFNs, 0 with enough full
-attention. state    share that only a recurrent state answers: exp(-share of full attention / s),
-without windows. decay    the same for states that decay without a delta rule (Mamba, Mamba2, GLA).
-hybrid   full attention beside states, complete where both have the share t of the mixers.
+- nothing: share of the questions that no mixer answers; 1 for a stack of FFNs, 0 with enough full
+  attention.
+- state: share that only a recurrent state answers; exp(-share of full attention / s) without
+  windows.
+- decay: the same for states that decay without a delta rule (Mamba, Mamba2, GLA).
+- hybrid: full attention beside states, complete where both have the share t of the mixers.
 
 A publication is a random draw of b1 to b4: a Gaussian posterior with one scale in closed form. What
 no publication has (few mixers, many FFNs) widens it; an operator that none has adds no recall, too.

@@ -300,7 +300,7 @@ def _find(source: str) -> Path:
     if not path.is_dir():
         raise TableError(
             f"latency table {source!r}: no such folder and no shipped table"
-            f"{did_you_mean(source, shipped)}; shipped: {', '.join(shipped) or 'none'};"
+            f"{did_you_mean(source, shipped)}; shipped: {', '.join(shipped)};"
             " flashnas profile measures one on its device"
         )
     return path
