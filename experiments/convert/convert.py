@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the draws of text")
     parser.add_argument("--kinds", choices=("attention", "all"), default="attention")
     parser.add_argument("--runtime", choices=("llama.cpp",), help="takes its times, not a table's")
+    parser.add_argument("--prompts", type=int, default=6, help="3 for the first two draws")
     parser.add_argument("--restore-one", action="store_true")
     parser.add_argument("--comparisons", type=int, default=5, help="random layouts by each answer")
     parser.add_argument("--out", type=Path, default=Path("experiments/runs"))
@@ -42,7 +43,7 @@ def main() -> None:
         data="sotu+stdlib",
         context=1024,
         documents=8,
-        prompts=3,
+        prompts=given.prompts,
         windows=() if attention else (256,),
         keep=("f",) if attention else (),
         sets=16,
