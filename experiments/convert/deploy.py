@@ -1,11 +1,13 @@
-"""The answers for SmolLM2 in llama.cpp: through the gate, and timed beside the original.
+"""Converted SmolLM2 in llama.cpp: through the gate, and timed beside the original.
 
-    python experiments/convert/deploy.py MODEL.gguf experiments/runs/convert_1/models
+    python experiments/convert/deploy.py MODEL.gguf experiments/runs/convert_1/models/*
+    python experiments/convert/deploy.py MODEL.gguf experiments/runs/heal_chosen_*_51200 --name deploy_healed
 
-MODEL.gguf and the weights of each answer of `convert.py MODEL.gguf --runtime llama.cpp` become q8_0
-files, which must compute what the networks compute; one that does not is left out. The others are
-timed turn by turn: a prompt of 512 tokens and 48 steps at a context of 768, which stand for the 256
-steps of `chat`, one thread, by the processor's own time.
+MODEL.gguf and the networks, folders of weights, become q8_0 files, which must compute what the
+networks compute; one that does not is left out. The others are timed turn by turn: a prompt of 512
+tokens and 48 steps at a context of 768, which stand for the 256 steps of `chat`, one thread, by the
+processor's own time. What a layer without attention saves is that of
+results/seed1_attention_llama_cpp.json.
 """
 
 from __future__ import annotations
@@ -17,25 +19,28 @@ from pathlib import Path
 
 import flashnas as fn
 from flashnas.base.errors import ExportError
+from flashnas.convert.healing import weights_folder
+from flashnas.network.weights import read_architecture
 from flashnas.profiling.llama_cpp.child import time_requests
 
 HERE = Path(__file__).parent
-VOCAB = 49_152
+VOCAB, LAYERS = 49_152, 30
 PROMPT, CONTEXT, STEPS, GENERATED, ROUNDS = 512, 768, 48, 256, 5
 
 
 def main() -> None:
-    """Export both, time both, and print a row for each."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Export all, time all, and print a row for each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("original", type=Path)
-    parser.add_argument("models", type=Path, help="folder of the weights of the answers")
+    parser.add_argument("networks", type=Path, nargs="+")
+    parser.add_argument("--name", default="deploy", help="of the file in results/")
     parser.add_argument("--out", type=Path, default=Path("experiments/runs/convert-gguf"))
     given = parser.parse_args()
-    found = json.loads((HERE / "results" / "seed1_attention_llama_cpp.json").read_text())
-    predicted = {answer["weights"]: answer["latency_ms"] for answer in found["answers"]}
-    sources = {"original": given.original, **{name: given.models / name for name in predicted}}
     files, refused = {}, {}
-    for name, source in sources.items():
+    for source in (given.original, *given.networks):
+        name = "original" if source == given.original else source.name
         folder = given.out / name
         try:
             if not folder.exists():
@@ -50,13 +55,28 @@ def main() -> None:
             measured[name].append(request_ms(file, VOCAB))
             print(name, f"{measured[name][-1]:,.0f} ms", flush=True)
     medians = {name: statistics.median(values) for name, values in measured.items()}
-    result = {"measured_ms": measured, "median_ms": medians, "refused": refused, "shares": {}}
-    for name, value in medians.items():
-        if name in predicted:
-            shares = value / medians["original"], predicted[name] / found["model_ms"]
-            result["shares"][name] = dict(zip(("measured", "predicted"), shares, strict=True))
-    print(result["shares"])
-    (HERE / "results" / "deploy.json").write_text(json.dumps(result, indent=1) + "\n")
+    shares = {
+        source.name: {
+            "measured": medians[source.name] / medians["original"],
+            "predicted": predicted_share(source),
+        }
+        for source in given.networks
+        if source.name in medians
+    }
+    result = {"measured_ms": measured, "median_ms": medians, "refused": refused, "shares": shares}
+    print(shares)
+    (HERE / "results" / f"{given.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def predicted_share(weights: Path) -> float:
+    """Of the model's milliseconds."""
+    found = json.loads((HERE / "results" / "seed1_attention_llama_cpp.json").read_text())
+    saved_ms = next(row["saved_ms"] for row in found["singles"] if row["kind"] == "a to none")
+    folder = weights / "final" if (weights / "final").is_dir() else weights_folder(str(weights))
+    assert folder is not None
+    operators = read_architecture(folder)[0].operators
+    removed = LAYERS - sum(spec.kind == "a" for spec in operators)
+    return float(1 - removed * saved_ms / found["model_ms"])
 
 
 def request_ms(file: Path, vocab: int) -> float:
