@@ -118,6 +118,9 @@ class TrainOptions(Settings, where="train"):
                 "checkpoint_every_s",
                 "and --checkpoint-every-tokens exclude each other; give one of them",
             )
+        for name, unused in (("temperature", 1.0), ("loss_weight", 0.0)):
+            if self.distill is None and getattr(self, name) != unused:
+                self.wrong(name, "needs --distill, the model whose probabilities are learnt")
         if self.resume and self.out is None:
             self.wrong("resume", "needs --out, the folder of the training to continue")
 

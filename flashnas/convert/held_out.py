@@ -52,3 +52,6 @@ class HeldOutScore:
             f" here, and {duration(flops / ASSUMED_RATES['cuda'])} on one H100 at an assumed 15 % of"
             " its peak"
         )
+        self.note(
+            "the loss of steps is that of the distillation; validation is the loss on the text"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import matplotlib
 from markupsafe import Markup
+from matplotlib.ticker import LogLocator
 
 from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
@@ -110,8 +111,24 @@ def placements(answer: BudgetAnswer) -> list[OtherLayout]:
     return list(best.values())
 
 
+def training(found: ConversionFound) -> list[str]:
+    """How replacements were trained, a line for each."""
+    return [
+        f"{trained.name}: trained on {trained.tokens:,} of {trained.planned:,} tokens; held-out error"
+        f" of the layers {trained.curve[0][1]:.3f} at first, {trained.curve[-1][1]:.3f} at the end"
+        f"{', where it fell no more' if trained.flat else ''}"
+        for trained in found.replacements
+    ]
+
+
 # what both templates call
-WORDS = {"inside": inside, "decided": decided, "undecided": undecided, "placements": placements}
+WORDS = {
+    "training": training,
+    "inside": inside,
+    "decided": decided,
+    "undecided": undecided,
+    "placements": placements,
+}
 
 
 def figure(found: ConversionFound, narrow: bool) -> Plot:
@@ -137,6 +154,9 @@ def figure(found: ConversionFound, narrow: bool) -> Plot:
                 marker = "s" if other.placement == "evenly spaced" else "X"
                 panel.plot(share, other.kl, marker, color=ELSEWHERE)
         panel.set_yscale("log")
+        panel.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter("{x:g}")
         panel.invert_xaxis()
         plot.label(panel, "share of the model's time (%)", "KL, nats per token")
     return plot

@@ -133,6 +133,7 @@ def another_vocabulary(weights, tmp_path):
         (another_vocabulary, "train.distill: .* has a vocabulary of 300, and .* one of 301"),
         (lambda *_: {"weights": "64: d f"}, "train.distill needs weights to train"),
         (lambda *_: {"recipe": "cpu"}, "weights are trained at their own size"),
+        (lambda *_: {"distill": None, "temperature": 2.0}, "train.temperature needs --distill"),
         (lambda *_: {"distill": "nowhere"}, "nowhere: is neither a GGUF file nor a folder"),
     ],
 )
