@@ -135,6 +135,7 @@ def learn_law(conversion: Conversion, singles: SingleScores) -> SetLaw:
 
 
 def sets_of(conversion: Conversion, law: SetLaw, count: int, turn: int) -> list[SampledSet]:
+    """`sample_sets` as the options have it; another turn draws other sets."""
     config, most = conversion.config, max(conversion.saves_ms)
     saves_ms, seed = (LEAST_SHARE * most, most), 2 * config.seed + turn
     return sample_sets(law, saves_ms, config.recall, count, seed)

@@ -16,7 +16,7 @@ from scipy.optimize import minimize_scalar
 
 from flashnas.base.text import INTERVAL_90
 
-MOST_SLOPE = 10.0
+MOST_SLOPE = 10.0  # of the logarithm of the share, per nat
 
 
 @dataclass(frozen=True)
