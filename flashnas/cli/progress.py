@@ -114,36 +114,32 @@ class CountProgress(LiveLine):
         super().__init__(stream)
         self._noun = noun
 
-    def update(self, done: int, total: int, *remaining_s: float | None) -> None:
+    def update(self, done: int, total: int, left_s: float | None = None) -> None:
         now = time.monotonic()
         before, since = self._first = self._first or (done, now)
-        at_pace = (now - since) / (done - before) * (total - done) if done > before else None
-        left = remaining_s[0] if remaining_s else at_pace
+        if left_s is None and done > before:
+            left_s = (now - since) / (done - before) * (total - done)
         if self.due(done in (before + 1, total)):
-            gone_s = now - self._started
-            self.draw(
-                f"[{done}/{total}] {self._noun} | {duration(gone_s)} gone, {left_words(left)}"
-            )
+            gone = f"{duration(now - self._started)} gone"
+            self.draw(f"[{done}/{total}] {self._noun} | {gone}, {left_words(left_s)}")
 
 
 class TrainingProgress(LiveLine):
-    """Share done, losses, tokens/s and time left, as the trainer measures it."""
+    """Share done, losses, tokens/s of the last step, and the time left."""
 
     _validation: float | None = None
-    _steps, _trained_s = 0, 0.0
 
     def update(self, step: Step, of_steps: int) -> None:
-        self._steps, self._trained_s = self._steps + 1, self._trained_s + step.seconds
         self._validation = step.validation or self._validation
         if self.due(step.validation is not None or step.number == of_steps):
             self.draw(self.line(step, of_steps))
 
     def line(self, step: Step, of_steps: int) -> str:
         gone_s = time.monotonic() - self._started
-        tokens_per_s = step.tokens / step.number * self._steps / self._trained_s
+        tokens_per_s = step.tokens / step.number / step.seconds
         validation = "" if self._validation is None else f", validation {self._validation:.3f}"
         return (
             f"[{step.number:,}/{of_steps:,}] loss {step.loss:.3f}{validation} nats/token |"
             f" {tokens_per_s:,.0f} tokens/s | {duration(gone_s)} gone,"
-            f" {left_words(step.remaining_s)}"
+            f" {duration(step.remaining_s)} left"
         )
