@@ -2,7 +2,7 @@
 
     python experiments/convert/recall.py simulated              # 20 CPU-seconds
     python experiments/convert/recall.py simulated --by-hits    # how choices were made before
-    python experiments/convert/recall.py recorded               # seconds; reads results/seed*_measured.jsonl
+    python experiments/convert/recall.py recorded               # seconds; reads results/*_measured.jsonl
 
 A simulated probe has a margin, which its prompt shares in part; a layer that goes lowers it by an
 amount of its own around the mean of the layer, and sets cost more or less than their sum. All that
