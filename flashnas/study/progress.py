@@ -293,7 +293,7 @@ class Clock:
     def remaining_s(self) -> float | None:
         """None where nobody knows the pace yet."""
         if not self.left_s:
-            return self.answer_s
+            return max(self.answer_s - (self._now() - self._since), 0.0)
         if self.pace is None:
             return None
         plan, training_s = self.plan, self.pace * self.plan.candidate_s

@@ -95,5 +95,7 @@ def test_the_clock_runs_down_between_completions():
     assert (clock.remaining_s, clock.share_done) == (0, 1)
     clock.start(answer_s=5)
     assert clock.remaining_s == 5
+    now[0] += 2
+    assert clock.remaining_s == 3
     own = Clock(dataclasses.replace(plan, tokens=0), lambda: 0.0)
     assert own.remaining_s is None  # nobody knows how long an evaluator takes
