@@ -30,12 +30,11 @@ RECIPE = fn.Recipe(
 
 
 @pytest.fixture(scope="session")
-def weights(llama, tmp_path_factory):
+def weights(llama, texts, tmp_path_factory):
     """The model without its first attention, as `flashnas convert` writes an answer."""
     out = tmp_path_factory.mktemp("weights") / "run"
-    config = ConvertConfig(
-        model=str(llama), context=256, documents=4, prompts=2, calibration="paper", out=out
-    )
+    sizes = {"context": 256, "documents": 4, "prompts": 2}
+    config = ConvertConfig(model=str(llama), data=str(texts), calibration="paper", out=out, **sizes)
     out.mkdir()
     conversion = load_conversion(config, lambda line: None, lambda *counts: None)
     layout = next((choice,) for choice in conversion.choices if choice.spec is None)
@@ -44,13 +43,20 @@ def weights(llama, tmp_path_factory):
     return save_model(out / "models" / "1ms", network, tokenizer_json=words)
 
 
-def heal(weights, llama, out, **options):
-    options = {"distill": str(llama), "recipe": RECIPE, "threads": 1, "out": out, **options}
+def heal(weights, llama, texts, out, **options):
+    options = {
+        "data": str(texts),
+        "distill": str(llama),
+        "recipe": RECIPE,
+        "threads": 1,
+        "out": out,
+        **options,
+    }
     return fn.train(str(weights), **options)
 
 
 @pytest.fixture(scope="session")
-def healed(weights, llama, tmp_path_factory):
+def healed(weights, llama, texts, tmp_path_factory):
     """By the folder of the conversion, which has one answer."""
     out = tmp_path_factory.mktemp("healed") / "training"
     notes = []
@@ -62,7 +68,7 @@ def healed(weights, llama, tmp_path_factory):
         def update(self, step, of_steps):
             pass
 
-    return heal(weights.parents[1], llama, out, progress=Notes()), out, notes
+    return heal(weights.parents[1], llama, texts, out, progress=Notes()), out, notes
 
 
 def test_healing_starts_from_the_weights_and_nears_the_teacher(healed, weights):
@@ -80,21 +86,21 @@ def test_healing_starts_from_the_weights_and_nears_the_teacher(healed, weights):
     assert any("4,096 tokens" in note and "on one H100" in note for note in notes)
 
 
-def test_healing_without_a_step_to_learn_from_is_the_start(weights, llama, tmp_path):
+def test_healing_without_a_step_to_learn_from_is_the_start(weights, llama, texts, tmp_path):
     still = fn.Recipe(**{**RECIPE.to_dict(), "adamw_lr": 1e-12, "tokens": 128})
-    found = heal(weights, llama, tmp_path / "still", recipe=still)
+    found = heal(weights, llama, texts, tmp_path / "still", recipe=still)
     assert found.after["kl"] == pytest.approx(found.before["kl"], rel=1e-4)
 
 
-def test_an_interrupted_healing_gives_the_same_to_the_bit(healed, weights, llama, tmp_path):
+def test_an_interrupted_healing_gives_the_same_to_the_bit(healed, weights, llama, texts, tmp_path):
     _, whole, _ = healed
     part = tmp_path / "part"
     options = {"checkpoint_every_tokens": 1024, "keep": 9}
-    heal(weights, llama, part, **options)
+    heal(weights, llama, texts, part, **options)
     for later in checkpoints(part / "checkpoints")[:2]:
         shutil.rmtree(later)
     shutil.rmtree(part / "final")
-    found = heal(weights, llama, part, resume=True, **options)
+    found = heal(weights, llama, texts, part, resume=True, **options)
     assert found.resumed_at_step == 16
     for own, other in zip(
         load_model(part / "final").parameters(),
@@ -107,8 +113,10 @@ def test_an_interrupted_healing_gives_the_same_to_the_bit(healed, weights, llama
     assert record["question"]["distill"]["teacher"] == llama.name
 
 
-def test_weights_are_trained_further_on_text_alone(weights, tmp_path):
-    found = fn.train(str(weights), recipe=RECIPE, threads=1, out=tmp_path / "further")
+def test_weights_are_trained_further_on_text_alone(weights, texts, tmp_path):
+    found = fn.train(
+        str(weights), data=str(texts), recipe=RECIPE, threads=1, out=tmp_path / "further"
+    )
     assert found.before is None
     assert found.curve[-1][1] < found.curve[0][1]
 
@@ -137,8 +145,11 @@ def another_vocabulary(weights, tmp_path):
         (lambda *_: {"distill": "nowhere"}, "nowhere: is neither a GGUF file nor a folder"),
     ],
 )
-def test_bad_input_is_one_line(options, words, weights, llama, tmp_path):
+def test_bad_input_is_one_line(options, words, weights, llama, texts, tmp_path):
     given = {"weights": weights, **options(weights, tmp_path)}
     assert re.search(
-        words, one_line(FlashnasError, heal, given.pop("weights"), llama, tmp_path / "out", **given)
+        words,
+        one_line(
+            FlashnasError, heal, given.pop("weights"), llama, texts, tmp_path / "out", **given
+        ),
     )

@@ -102,9 +102,9 @@ def test_another_number_of_tokens_is_another_training(teacher, tmp_path):
     )
 
 
-def test_a_conversion_trains_scores_and_writes_replacements(llama, tmp_path):
-    out = tmp_path / "run"
-    found = fn.convert(str(llama), out=out, **OPTIONS)
+def test_a_conversion_trains_scores_and_writes_replacements(llama, texts, tmp_path):
+    out, options = tmp_path / "run", {"data": str(texts), **OPTIONS}
+    found = fn.convert(str(llama), out=out, **options)
     kinds = {single.kind for single in found.singles}
     assert kinds == {"a to none", "a to gd 4096"}
     (trained,) = found.replacements
@@ -117,10 +117,10 @@ def test_a_conversion_trains_scores_and_writes_replacements(llama, tmp_path):
     }
     assert mixers <= {"a", "gd", "f"}
     shutil.rmtree(out / "models")
-    assert fn.convert(str(llama), out=out, **OPTIONS).to_dict() == found.to_dict()
+    assert fn.convert(str(llama), out=out, **options).to_dict() == found.to_dict()
 
 
-def test_llama_cpp_runs_a_qwen3_with_replacements(tmp_path, monkeypatch):
+def test_llama_cpp_runs_a_qwen3_with_replacements(texts, tmp_path, monkeypatch):
     """By a clock that takes 3 ms for attention and 1 ms for Gated DeltaNet."""
     pytest.importorskip("xllamacpp")
     from flashnas.profiling.llama_cpp.target import LlamaCpp
@@ -134,7 +134,13 @@ def test_llama_cpp_runs_a_qwen3_with_replacements(tmp_path, monkeypatch):
     monkeypatch.setattr(LlamaCpp, "time_request", timed)
     random_model("qwen3", tmp_path / "qwen3", max_position_embeddings=4096)
     write_tokenizer_json(tmp_path / "qwen3" / "tokenizer.json")
-    options = {**OPTIONS, "runtime": "llama.cpp", "weights": "f32", "workload": "chat"}
+    options = {
+        **OPTIONS,
+        "data": str(texts),
+        "runtime": "llama.cpp",
+        "weights": "f32",
+        "workload": "chat",
+    }
     found = fn.convert(str(tmp_path / "qwen3"), out=tmp_path / "run", **options)
     # it runs no Qwen3 without the attention of a layer
     assert {single.kind for single in found.singles} == {"a to gd 4096"}
