@@ -25,8 +25,8 @@ class HeldOutScore:
         self._student: Student | None = None
 
     def __call__(self, network: HybridLM, dataset: Dataset) -> dict[str, float]:
-        """KL to the teacher, half of its 90 % interval, loss in nats per token, and the share of the
-        teacher's recall."""
+        """KL to the teacher, half of its 90 % interval, loss in nats per token, the share of the
+        teacher's recall that is left, and the number of probes that the teacher does."""
         first = self._student is None
         if self._student is None:
             draw = held_out_draw(
@@ -37,7 +37,7 @@ class HeldOutScore:
         score = self._student.score(network)
         if first:
             self._say_plan(network, time.monotonic() - started)
-        return score.figures()
+        return {**score.figures(), "probes": len(self._student.probes)}
 
     def _say_plan(self, network: HybridLM, score_s: float) -> None:
         """score_s: of the forward passes over the held-out text."""
