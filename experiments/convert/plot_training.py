@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import LogLocator
 
 HERE = Path(__file__).parent
 KINDS = {"chosen": ("#D55E00", "o"), "random": ("grey", "X"), "even": ("black", "s")}
@@ -49,6 +50,7 @@ def draw_healing(panel: plt.Axes, rows: list[dict]) -> None:
         title=f"before (open) and after {rows[0]['tokens']:,} tokens of healing",
     )
     panel.legend(fontsize=8)
+    panel.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     panel.yaxis.set_major_formatter("{x:g}")
     panel.yaxis.set_minor_formatter("{x:g}")
 
