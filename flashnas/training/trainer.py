@@ -279,6 +279,7 @@ class Trainer:
         points = {tokens // recipe.batch_tokens for tokens in recipe.curve_at}
         batches = self.dataset.batches(recipe, self.seed, skip=self.done)
         started, at_start = time.perf_counter(), recipe.work_left(self.tokens)
+        first = self.done + 1
         while self.done < recipe.steps:
             step_started = time.perf_counter()
             batch_BT = torch.from_numpy(next(batches))
@@ -306,6 +307,8 @@ class Trainer:
                 validation=validation,
                 remaining_s=(time.perf_counter() - started) * left / (at_start - left),
             )
+            if self.done == first:  # which also warms up, so that the pace is that of the others
+                started, at_start = time.perf_counter(), left
 
     def score(self) -> ProxyScore:
         """The score of a finished training."""
