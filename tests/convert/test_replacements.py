@@ -40,7 +40,7 @@ def teacher(llama):
     return load_pretrained(llama).network.requires_grad_(False)
 
 
-def training(teacher, folder, tokens=65_536):
+def training(teacher, folder, tokens=24_576):
     operators = teacher.architecture.operators
     layers = {n: REPLACEMENTS["gd"](operators[n]) for n in (0, 2)}
     rows = np.random.default_rng(0).integers(300, size=(24, 256))
@@ -68,9 +68,8 @@ def test_training_lowers_the_held_out_error_and_goes_on_where_it_was(teacher, tm
     whole = training(teacher, tmp_path / "whole")
     found = whole.train(lambda line: None, 1e9)
     errors = [error for _, error in found.curve]
-    assert found.tokens == 65_536 or found.flat
-    assert errors[-1] < errors[0]
-    assert errors[-1] < 1
+    assert found.tokens == 24_576 or found.flat
+    assert errors[-1] < errors[0] / 2
 
     part = training(teacher, tmp_path / "part")
     steps, part_steps = part.steps, 0
