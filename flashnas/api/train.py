@@ -206,9 +206,9 @@ def train(
 
     with processes(options.threads) as ranks:
         now = ranks.broadcast_text(time.strftime("%Y%m%d-%H%M%S"))
-        shown = progress or Quiet()
-        job = ranks.run_on_all(lambda: _job(options, now, command, ranks, shown))
-        return TrainingResult(**run_training(job, ranks, shown))
+        progress = progress or Quiet()
+        job = ranks.run_on_all(lambda: _job(options, now, command, ranks, progress))
+        return TrainingResult(**run_training(job, ranks, progress))
 
 
 def _job(

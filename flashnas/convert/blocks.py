@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json
 from flashnas.base.system import atomic_folder, disk_errors, write_synced
 from flashnas.base.text import duration
 from flashnas.convert.found import TrainedReplacement
-from flashnas.convert.texts import HELD_OUT
 from flashnas.network.model import Block, HybridLM
 from flashnas.network.weights import MODEL, read_tensors, write_tensors
 from flashnas.operators import OperatorSpec
@@ -36,10 +37,10 @@ FLAT = 0.01  # by less than this share of itself the held-out error falls betwee
 
 
 @torch.no_grad()
-def started(own: Block, attention: Attention, spec: OperatorSpec, hidden: int) -> Block:
-    """A layer that starts from the weights of attention: its q, k, v and out; keys and values are
-    repeated for the query heads that share them. The convolution passes the current token through;
-    what attention lacks (gate, decay, strength) is drawn."""
+def from_attention(own: Block, attention: Attention, spec: OperatorSpec, hidden: int) -> Block:
+    """A layer that starts from the weights of attention: its q, k, v and out, without biases; keys
+    and values are repeated for the query heads that share them. The convolution passes the current
+    token through; what attention lacks (gate, decay, strength) is drawn."""
     block = Block(spec, hidden)
     block.norm.load_state_dict(own.norm.state_dict())
     state = own.mixer.state_dict()
@@ -53,8 +54,7 @@ def started(own: Block, attention: Attention, spec: OperatorSpec, hidden: int) -
             weight.copy_(heads.repeat_interleave(len(weight) // len(rows[name]), 0).flatten(0, 1))
         else:
             weight.normal_(std=hidden**-0.5 * (1.0 if name == "z" else 0.2))
-    convolution = block.mixer.get_parameter("conv.weight")
-    convolution.zero_()[..., -1] = 1
+    block.mixer.get_parameter("conv.weight").zero_()[..., -1] = 1
     block.mixer.get_parameter("out_proj.weight").copy_(state["out_proj.weight"])
     return block
 
@@ -62,6 +62,14 @@ def started(own: Block, attention: Attention, spec: OperatorSpec, hidden: int) -
 def _by_part(weight: Tensor, tensor: Any) -> dict[str, Tensor]:
     names = [name for name, _ in tensor.parts]
     return dict(zip(names, weight.split(tensor.rows()), strict=True))
+
+
+@dataclass(frozen=True)
+class _SavedTraining:
+    """What STATE holds. layers: whose replacements are trained. trained: so far."""
+
+    layers: list[int]
+    trained: TrainedReplacement
 
 
 class BlockTraining:
@@ -72,17 +80,18 @@ class BlockTraining:
         teacher: HybridLM,
         name: str,
         layers: Mapping[int, OperatorSpec],
-        rows: np.ndarray,
+        text: tuple[np.ndarray, np.ndarray],
         tokens: int,
         folder: Path,
     ) -> None:
-        """layers: number -> what becomes of it. rows: contexts [R, T] of the training; the first
-        HELD_OUT are held out. tokens: to train on."""
+        """layers: number -> what becomes of it. text: contexts [R, T] that are held out, and those
+        of the training. tokens: to train on."""
         self.teacher, self.name, self.folder = teacher, name, folder
         self.device = teacher.embedding.weight.device
-        self.held_out, self.rows = rows[:HELD_OUT], rows[HELD_OUT:]
-        self.batch = max(1, STEP_TOKENS // rows.shape[1])
-        self.steps = max(1, math.ceil(tokens / (self.batch * rows.shape[1])))
+        self.held_out, self.rows = text
+        self.batch = max(1, STEP_TOKENS // self.rows.shape[1])
+        self.step_tokens = self.batch * self.rows.shape[1]
+        self.steps = max(1, math.ceil(tokens / self.step_tokens))
         self.done, self.seconds, self.flat = 0, 0.0, False
         self.curve: list[tuple[int, float]] = []
         hidden, operators = teacher.architecture.hidden, teacher.architecture.operators
@@ -92,7 +101,7 @@ class BlockTraining:
             for n, spec in layers.items():
                 attention = operators[n]
                 assert isinstance(attention, Attention)
-                block = started(teacher.blocks[n], attention, spec, hidden)
+                block = from_attention(teacher.blocks[n], attention, spec, hidden)
                 self.blocks[n] = block.to(self.device)
         mixers = [block.mixer for block in self.blocks.values()]
         self.optimizer = torch.optim.AdamW(
@@ -107,7 +116,7 @@ class BlockTraining:
 
     @property
     def tokens(self) -> int:
-        return self.done * self.batch * self.rows.shape[1]
+        return self.done * self.step_tokens
 
     @property
     def finished(self) -> bool:
@@ -115,8 +124,8 @@ class BlockTraining:
 
     def train(self, note: Callable[[str], None], every_s: float) -> TrainedReplacement:
         """Train to the end. every_s: seconds between checkpoints."""
-        saved = time.monotonic()
-        if not self.done and not self.finished:
+        saved, before = time.monotonic(), self.done
+        if not self.done:
             self._fit_scales()
         points = {max(1, round(self.steps * (n + 1) / POINTS)) for n in range(POINTS)}
         while not self.finished:
@@ -124,7 +133,7 @@ class BlockTraining:
             self._step()
             self.done += 1
             self.seconds += time.monotonic() - started_s
-            if self.done == 2:  # the first one also warms up
+            if self.done == before + 2:  # the first one also warms up
                 left = (time.monotonic() - started_s) * (self.steps - self.done)
                 note(f"{self.name} in {len(self.blocks)} layers: about {duration(left)} to train")
             if self.done in points:
@@ -135,13 +144,12 @@ class BlockTraining:
         return self.summary()
 
     def summary(self) -> TrainedReplacement:
-        planned = self.steps * self.batch * self.rows.shape[1]
         return TrainedReplacement(
             name=self.name,
             tokens=self.tokens,
-            planned=planned,
+            planned=self.steps * self.step_tokens,
             seconds=self.seconds,
-            curve=list(self.curve),
+            curve=self.curve,
             flat=self.flat,
         )
 
@@ -215,14 +223,7 @@ class BlockTraining:
             for number, state in self.optimizer.state_dict()["state"].items()
             for name, value in state.items()
         }
-        state = {
-            "done": self.done,
-            "steps": self.steps,
-            "seconds": self.seconds,
-            "curve": self.curve,
-            "flat": self.flat,
-            "layers": sorted(self.blocks),
-        }
+        state = asdict(_SavedTraining(sorted(self.blocks), self.summary()))
         full = disk_errors(f"{self.folder}: cannot be written", RunError)
         with full, atomic_folder(self.folder) as fresh:
             write_tensors(fresh / MODEL, tensors)
@@ -231,16 +232,18 @@ class BlockTraining:
             write_synced(fresh / STATE, json.dumps(state))
 
     def _restore(self) -> None:
-        state = read_json(self.folder / STATE, RunError)
-        if (state["steps"], state["layers"]) != (self.steps, sorted(self.blocks)):
+        path = self.folder / STATE
+        state = convert(read_json(path, RunError), _SavedTraining, str(path), RunError)
+        trained = state.trained
+        if (trained.planned, state.layers) != (self.summary().planned, sorted(self.blocks)):
             raise RunError(
                 f"{self.folder}: holds replacements of other layers or for another number of tokens;"
                 " choose another --out"
             )
         for n, tensors in read_blocks(self.folder).items():
             self.blocks[n].load_state_dict(tensors)
-        self.done, self.seconds, self.flat = state["done"], state["seconds"], state["flat"]
-        self.curve = [(int(tokens), float(error)) for tokens, error in state["curve"]]
+        self.done, self.seconds = trained.tokens // self.step_tokens, trained.seconds
+        self.flat, self.curve = trained.flat, trained.curve
         if not self.finished:
             moments: dict[int, dict[str, Tensor]] = {}
             for name, tensor in read_tensors(self.folder / OPTIMIZER).items():

@@ -22,7 +22,7 @@ from flashnas.convert.choices import (
 )
 from flashnas.convert.config import ConvertConfig
 from flashnas.convert.measure import LayoutScore, MeasurementLog, Student
-from flashnas.convert.progress import MeasuringProgress, Shown
+from flashnas.convert.progress import MeasuringProgress, ShowProgress
 from flashnas.convert.replacements import (
     TrainedReplacement,
     read_replacements,
@@ -52,7 +52,7 @@ class Conversion:
     saves_ms: Sequence[float]
     measurements: MeasurementLog
     student: Callable[[int], Student]
-    shown: Shown
+    show_progress: ShowProgress
 
     def milliseconds(self, layout: Layout) -> float:
         return self.times.milliseconds(layout)
@@ -87,7 +87,7 @@ class Conversion:
     def train_replacements(self, note: Note) -> list[TrainedReplacement]:
         """Train what is to be trained, on text that is not scored."""
         config = self.config
-        rows = functools.partial(
+        text = functools.partial(
             training_rows,
             config.data,
             self.tokenizer,
@@ -97,14 +97,14 @@ class Conversion:
             seed=config.seed,
         )
         tokens = config.replacement_tokens
-        return train_replacements(config.out, self.teacher, self.choices, rows, tokens, note)
+        return train_replacements(config.out, self.teacher, self.choices, text, tokens, note)
 
     @functools.cached_property
     def progress(self) -> MeasuringProgress:
         singles = sum(self.passes((choice,)) for choice in self.choices)
         # the model itself is computed on the second draw, too
         left = 1.0 + SET_PASSES * (self.planned - len(self.choices)) + singles
-        return MeasuringProgress(self.shown, self.planned, left)
+        return MeasuringProgress(self.show_progress, self.planned, left)
 
     @property
     def planned(self) -> int:
@@ -126,7 +126,7 @@ class Conversion:
         )
 
 
-def load_conversion(config: ConvertConfig, note: Note, shown: Shown) -> Conversion:
+def load_conversion(config: ConvertConfig, note: Note, show_progress: ShowProgress) -> Conversion:
     """Read the model, the times and the text, and say what each change saves."""
     model = load_pretrained(config.model)
     architecture = model.network.architecture
@@ -182,7 +182,7 @@ def load_conversion(config: ConvertConfig, note: Note, shown: Shown) -> Conversi
 
     measurements = MeasurementLog(config.out / "measurements.jsonl", _question(config, model, text))
     return Conversion(
-        config, network, tokenizer, times, choices, saves_ms, measurements, student, shown
+        config, network, tokenizer, times, choices, saves_ms, measurements, student, show_progress
     )
 
 

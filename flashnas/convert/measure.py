@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from flashnas.operators.feed_forward.layer import FeedForwardLayer, swiglu
 
 POSITIONS = 256  # of a document whose logits are compared
 TEACHER_BYTES = 1 << 30  # of the teacher's log-probabilities, which are kept
-LogP = Callable[[Tensor, Tensor], Tensor]  # stream [1, T, D], positions [S] -> [S, V]
+Head = tuple[nn.Module, Tensor]  # final norm, and matrix [V, D]
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Student:
         room = TEACHER_BYTES // (4 * vocab * len(draw.documents))
         count = max(1, min(POSITIONS, room, context - 1))
         self.positions_S = torch.linspace(0, context - 2, count).round().long()
-        self.head_VD = teacher.head_weight.detach().to(self.dtype)
+        self.head = self._head_of(teacher)
         self.blocks = {n: self._ready(block) for n, block in enumerate(teacher.blocks)}
         self._start: tuple[int, list[Tensor]] = (0, self._embedded(teacher))
         self.columns = dict(columns or {})
@@ -104,11 +104,11 @@ class Student:
                 inputs = [block.norm(x).to(self.dtype) for x in streams[:documents]]
                 self.columns[n] = self._importance(mixer, inputs).argsort(descending=True)
             streams = [self._through(block, x) for x in streams]
-        self.log_p = [self._log_p(x, self.positions_S) for x in streams[:documents]]
+        self.log_p = [self._log_p(x, self.positions_S, self.head) for x in streams[:documents]]
         # what the teacher does not recall says nothing of a student; probe -> its log-probability
         self.probes = {
             probe: log_p
-            for probe, hit, log_p in self._asked(self.draw.probes, streams[documents:], self._log_p)
+            for probe, hit, log_p in self._asked(self.draw.probes, streams[documents:], self.head)
             if hit
         }
         self.loss = [self._loss(n, log_p) for n, log_p in enumerate(self.log_p)]
@@ -139,31 +139,26 @@ class Student:
                 streams = [self._through(block, x) for x in streams]
             if n == first:
                 error = float((streams[0] - unchanged).square().sum() / unchanged.square().sum())
-        return replace(self._scored(streams, self._log_p), block_error=error)
+        return replace(self._scored(streams, self.head), block_error=error)
 
     @torch.no_grad()
     def score(self, network: HybridLM) -> LayoutScore:
         """KL, loss and recall of a network with weights of its own."""
-        head_VD = network.head_weight.detach().to(self.dtype)
-
-        def log_p(x_BTD: Tensor, positions: Tensor) -> Tensor:
-            return self._log_p(x_BTD, positions, network.final_norm, head_VD)
-
         streams = self._embedded(network)
         for block in network.blocks:
             block = self._ready(block)
             streams = [self._through(block, x) for x in streams]
-        return self._scored(streams, log_p)
+        return self._scored(streams, self._head_of(network))
 
-    def _scored(self, streams: list[Tensor], log_p_of: LogP) -> LayoutScore:
+    def _scored(self, streams: list[Tensor], head: Head) -> LayoutScore:
         documents = len(self.draw.documents)
         kl, loss = [], []
         for n, x in enumerate(streams[:documents]):
-            log_q, log_p = log_p_of(x, self.positions_S), self.log_p[n]
+            log_q, log_p = self._log_p(x, self.positions_S, head), self.log_p[n]
             kl.append(float((log_p.exp() * (log_p - log_q)).sum(-1).mean()))
             loss.append(self._loss(n, log_q))
         sums = np.zeros((3, len(self.draw.prompts)))
-        for probe, hit, log_p_value in self._asked(self.probes, streams[documents:], log_p_of):
+        for probe, hit, log_p_value in self._asked(self.probes, streams[documents:], head):
             sums[:, probe.prompt] += hit, max(self.probes[probe] - log_p_value, 0.0), 1
         sums = sums[:, sums[2] > 0]
         recalled, value_lost = (sums[:2] / sums[2]).tolist()
@@ -229,17 +224,13 @@ class Student:
         self._start = layer, streams
         return list(streams)
 
-    def _log_p(
-        self,
-        x_BTD: Tensor,
-        positions: Tensor,
-        norm: nn.Module | None = None,
-        head_VD: Tensor | None = None,
-    ) -> Tensor:
-        """Log-probabilities [S, V] after these positions; by the teacher's norm and head, unless
-        others are given."""
-        x_SD = (norm or self.teacher.final_norm)(x_BTD[0, positions])
-        head_VD = self.head_VD if head_VD is None else head_VD
+    def _head_of(self, network: HybridLM) -> Head:
+        return network.final_norm, network.head_weight.detach().to(self.dtype)
+
+    def _log_p(self, x_BTD: Tensor, positions: Tensor, head: Head) -> Tensor:
+        """Log-probabilities [S, V] after these positions."""
+        norm, head_VD = head
+        x_SD = norm(x_BTD[0, positions])
         return F.linear(x_SD.to(self.dtype), head_VD).float().log_softmax(-1)
 
     def _loss(self, document: int, log_p_SV: Tensor) -> float:
@@ -247,13 +238,13 @@ class Student:
         return float(-log_p_SV.gather(1, targets_S[:, None].to(self.device)).mean())
 
     def _asked(
-        self, probes: Iterable[Probe], streams: list[Tensor], log_p_of: LogP
+        self, probes: Iterable[Probe], streams: list[Tensor], head: Head
     ) -> Iterator[tuple[Probe, bool, float]]:
         """Each probe, whether its value is the most likely continuation, and the log-probability
         of the value."""
         for probe in probes:
             at = torch.tensor(probe.positions)
-            log_p_SV = log_p_of(streams[probe.prompt], at - 1)
+            log_p_SV = self._log_p(streams[probe.prompt], at - 1, head)
             value_S = torch.from_numpy(self.draw.prompts[probe.prompt])[at].to(self.device)
             hit = bool((log_p_SV.argmax(-1) == value_S).all())
             yield probe, hit, float(log_p_SV.gather(1, value_S[:, None]).sum())

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-Shown = Callable[[int, int, float], None]  # measurements done, of all, seconds left
+ShowProgress = Callable[[int, int, float], None]  # measurements done, of all, seconds left
 
 
 @dataclass
@@ -14,7 +14,7 @@ class MeasuringProgress:
     """planned: measurements. left: passes through the whole network that they take. The clock runs
     from the model's own pass on."""
 
-    shown: Shown
+    show_progress: ShowProgress
     planned: int
     left: float
     worked: float = 1.2  # the model's own pass, which also finds the columns that matter
@@ -30,4 +30,4 @@ class MeasuringProgress:
         self.done += 1
         self.left -= passes
         self.worked += 0 if known else passes
-        self.shown(self.done, self.planned, self.pass_s * max(self.left, 0.0))
+        self.show_progress(self.done, self.planned, self.pass_s * max(self.left, 0.0))

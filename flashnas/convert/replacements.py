@@ -21,7 +21,7 @@ def train_replacements(
     out: Path,
     teacher: HybridLM,
     choices: Sequence[Choice],
-    rows: Callable[[], np.ndarray],
+    text: Callable[[], tuple[np.ndarray, np.ndarray]],
     tokens: int,
     note: Callable[[str], None],
 ) -> list[TrainedReplacement]:
@@ -30,7 +30,7 @@ def train_replacements(
 
     Args:
         out: folder of the conversion.
-        rows: a function that returns the contexts [R, T] of the training.
+        text: a function that returns contexts [R, T] that are held out, and those of the training.
         tokens: of the training of each kind.
     """
     found = []
@@ -38,7 +38,7 @@ def train_replacements(
         layers = {
             choice.layer: choice.spec for choice in choices if choice.name == name and choice.spec
         }
-        training = BlockTraining(teacher, name, layers, rows(), tokens, folder_of(out, name))
+        training = BlockTraining(teacher, name, layers, text(), tokens, folder_of(out, name))
         found.append(training.train(note, CHECKPOINT_EVERY_S))
     return found
 

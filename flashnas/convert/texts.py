@@ -91,7 +91,7 @@ def training_rows(
     skip: int,
     tokens: int,
     seed: int,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Contexts [R, context] behind the first `skip` ones, of which `draws` of the same seed are
     made: HELD_OUT ones, and others with about so many tokens, or with all there are. CorpusError
     where these are fewer than HELD_OUT."""
@@ -103,7 +103,7 @@ def training_rows(
             f"corpus {source!r} has {len(found)} contexts of {context:,} tokens beyond the {skip}"
             f" that are scored, and a training needs {2 * HELD_OUT}: give more text"
         )
-    return found
+    return found[:HELD_OUT], found[HELD_OUT:]
 
 
 def _shuffled(source: str, seed: int) -> tuple[list[str], np.random.Generator]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from one_line import one_line
+from pretrained import SMALL_CONVERSION
 
 import flashnas as fn
 from flashnas.base.errors import FlashnasError
@@ -22,17 +23,7 @@ from flashnas.convert.texts import draws
 from flashnas.convert.weights import load_pretrained
 from flashnas.export.source import load_source
 
-OPTIONS = {
-    "calibration": "paper",
-    "context": 256,
-    "documents": 4,
-    "prompts": 2,
-    "recall": 0,
-    "sets": 6,
-    "finalists": 3,
-    "comparisons": 1,
-    "restore_one": True,
-}
+OPTIONS = {**SMALL_CONVERSION, "comparisons": 1, "restore_one": True}
 
 
 @pytest.fixture(scope="session")

@@ -9,24 +9,18 @@ import pytest
 import torch
 from networks import write_tokenizer_json
 from one_line import one_line
-from pretrained import random_model
+from pretrained import SMALL_CONVERSION, random_model
 
 import flashnas as fn
 from flashnas.base.errors import FlashnasError
-from flashnas.convert.blocks import BlockTraining, started
+from flashnas.convert.blocks import BlockTraining, from_attention
 from flashnas.convert.choices import REPLACEMENTS
 from flashnas.convert.weights import load_pretrained
 from flashnas.network.weights import load_model
 
 OPTIONS = {
+    **SMALL_CONVERSION,
     "budget_ms": "95%",
-    "calibration": "paper",
-    "context": 256,
-    "documents": 4,
-    "prompts": 2,
-    "recall": 0,
-    "sets": 6,
-    "finalists": 3,
     "comparisons": 0,
     "keep": ["f"],
     "windows": (),
@@ -44,14 +38,14 @@ def training(teacher, folder, tokens=24_576):
     operators = teacher.architecture.operators
     layers = {n: REPLACEMENTS["gd"](operators[n]) for n in (0, 2)}
     rows = np.random.default_rng(0).integers(300, size=(24, 256))
-    return BlockTraining(teacher, "gd", layers, rows, tokens, folder)
+    return BlockTraining(teacher, "gd", layers, (rows[:4], rows[4:]), tokens, folder)
 
 
 def test_a_replacement_starts_from_the_weights_of_attention(teacher):
     attention, own = teacher.architecture.operators[0], teacher.blocks[0]
     hidden = teacher.architecture.hidden
     spec = REPLACEMENTS["gd"](attention)
-    block = started(own, attention, spec, hidden)
+    block = from_attention(own, attention, spec, hidden)
     x = torch.randn(1, 1, hidden)
     q, k, v = own.mixer.in_proj(own.norm(x)).split(
         attention.named_tensors(hidden)["in_proj.weight"].rows(), -1
@@ -93,12 +87,15 @@ def test_training_lowers_the_held_out_error_and_goes_on_where_it_was(teacher, tm
             assert torch.equal(own, other)
 
 
-def test_another_number_of_tokens_is_another_training(teacher, tmp_path):
+def test_another_training_and_a_damaged_one_are_one_line(teacher, tmp_path):
     training(teacher, tmp_path / "out", 4096).train(lambda line: None, 1e9)
     assert re.search(
         "holds replacements of other layers or for another number of tokens",
         one_line(FlashnasError, training, teacher, tmp_path / "out", 8192),
     )
+    (tmp_path / "out" / "state.json").write_text('{"layers": [0, 2]}')
+    message = one_line(FlashnasError, training, teacher, tmp_path / "out", 4096)
+    assert re.search("state.json.*trained", message)
 
 
 def test_a_conversion_trains_scores_and_writes_replacements(llama, texts, tmp_path):

@@ -20,6 +20,15 @@ LLAMA_3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+SMALL_CONVERSION = {
+    "calibration": "paper",
+    "context": 256,
+    "documents": 4,
+    "prompts": 2,
+    "recall": 0,
+    "sets": 6,
+    "finalists": 3,
+}
 MODELS = {
     "llama": {"rms_norm_eps": 1e-2, "tie_word_embeddings": True},
     "llama, biases and scaled positions": {

@@ -26,6 +26,13 @@ CONTEXT_TOKENS = 32768  # what programs allocate by default; the networks themse
 MAMBA2 = {"bias": False, "dt_min": 0.0}
 MAMBA2_SHAPE = ("head_dim", "state", "conv_size", "groups")
 ROTARY = ("head_dim", "rope_share", "rope_theta")
+PLAIN = {
+    "out_gate": False,
+    "qkv_bias": False,
+    "out_bias": False,
+    "rope_share": 1.0,
+    "rope_factor": 1.0,
+}  # attention of a transformer without options
 WRITTEN: Mapping[str, Any] = {"programs": ("llama.cpp",), "export": "gguf"}
 
 
@@ -208,17 +215,7 @@ FAMILIES: Mapping[str, GgufFamily] = {
             Format(
                 "deci",
                 {
-                    "a": Demands(
-                        fixed={
-                            "qk_norm": False,
-                            "out_gate": False,
-                            "qkv_bias": False,
-                            "out_bias": False,
-                            "rope_share": 1.0,
-                            "rope_factor": 1.0,
-                        },
-                        shared=ROTARY,
-                    ),
+                    "a": Demands(fixed={"qk_norm": False, **PLAIN}, shared=ROTARY),
                     "f": Demands(fixed={"relu2": False, "bias": False}),
                 },
                 needs=("a", "f"),
@@ -235,15 +232,7 @@ FAMILIES: Mapping[str, GgufFamily] = {
                 "qwen3",
                 {
                     "a": Demands(
-                        fixed={
-                            "qk_norm": True,
-                            "out_gate": False,
-                            "qkv_bias": False,
-                            "out_bias": False,
-                            "rope_share": 1.0,
-                            "rope_factor": 1.0,
-                        },
-                        shared=("heads", "kv_heads", *ROTARY),
+                        fixed={"qk_norm": True, **PLAIN}, shared=("heads", "kv_heads", *ROTARY)
                     ),
                     "f": Demands(fixed={"relu2": False, "bias": False}, shared=("intermediate",)),
                 },
