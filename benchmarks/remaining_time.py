@@ -1,6 +1,7 @@
 """What commands say of the time that they take, beside the time that they took.
 
-    python benchmarks/remaining_time.py --beside 'other work'       # 10 to 20 minutes of two cores
+    python benchmarks/remaining_time.py                 # 7 minutes of two cores
+    python benchmarks/remaining_time.py --busy 1        # beside a process that computes all the time
 
 Each command writes to a terminal of its own, so that its line is read as a user sees it, several
 times a second. A forecast is the time that is gone plus the time that is said to be left. `said
@@ -11,6 +12,7 @@ total, or the first one after it. `worst later` is the largest error of all fore
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import os
 import pty
@@ -76,9 +78,11 @@ def lines_of(command: str, folder: Path) -> Iterator[tuple[float, str]]:
 def measured(name: str, command: str, folder: Path) -> dict[str, str | float]:
     """The forecasts of a command, in shares of the time that it took."""
     said: list[tuple[float, float]] = []  # when, and the total
+    shown = ""
     for gone_s, line in lines_of(command, folder):
         match = LEFT.search(line) or BEFORE.search(line)
-        if match and any(match.groups()):
+        if match and any(match.groups()) and line != shown:
+            shown = line
             said.append((gone_s, gone_s + seconds_of(*match.groups())))
     total_s = gone_s
     before = [pair for pair in said if pair[0] <= total_s / 10]
@@ -114,6 +118,19 @@ def table(rows: list[dict[str, str | float]]) -> str:
     return "\n".join(lines)
 
 
+@contextlib.contextmanager
+def busy(processes: int) -> Iterator[None]:
+    """Beside so many processes that multiply matrices on one thread each."""
+    multiply = "import torch; torch.set_num_threads(1); x = torch.rand(512, 512)\nwhile True: x @ x"
+    running = [subprocess.Popen([sys.executable, "-c", multiply]) for _ in range(processes)]
+    try:
+        yield
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+
+
 def small_llama(folder: Path, layers: int = 12, hidden: int = 384, vocab: int = 4096) -> None:
     """A model of transformers with random weights, and a tokenizer of the default corpus."""
     tokenizer = Tokenizer(models.BPE())
@@ -144,23 +161,23 @@ def small_llama(folder: Path, layers: int = 12, hidden: int = 384, vocab: int = 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", default=[*COMMANDS], choices=[*COMMANDS])
-    parser.add_argument("--beside", default="nothing else", help="what ran at the same time")
+    parser.add_argument("--busy", type=int, default=0, help="processes that compute all the time")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, busy(options.busy):
         folder = Path(scratch)
         small_llama(folder / "llama")
         text = "\n\n".join(read_corpus("stdlib").documents)[:400_000]
         (folder / "my_text.txt").write_text(text)
         rows = []
         for name in options.only:
-            rows.append({**measured(name, COMMANDS[name], folder), "beside": options.beside})
+            rows.append({**measured(name, COMMANDS[name], folder), "busy": options.busy})
             print(rows[-1], file=sys.stderr, flush=True)
     with open(options.out, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
-    print(f"beside {options.beside}\n\n{table(rows)}")
+    print(f"beside {options.busy} busy processes\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Counts the tokens of code in each room, without comments, docstrings and layout.
 
-    python tools/size.py                 # a line for each room of flashnas/, and for tests/, tools/
-    and the others python tools/size.py --by-file       # a line for each file instead
+    python tools/size.py                 # a line for each room of flashnas/, and for other folders
+    python tools/size.py --by-file       # a line for each file instead
 
 Characters reward squeezed code and lines depend on the layout; tokens do neither. Templates,
 stylesheets and scripts of pages are not Python: their words and signs are counted by a plain

@@ -105,9 +105,10 @@ class SearchProgress(LiveLine):
 
 
 class CountProgress(LiveLine):
-    """Done, all, and the time left: as it is given, or at the mean pace since the first call."""
+    """Done, all, and the time left: as it is given, or at the mean pace since the second call, since
+    what is counted first also warms up."""
 
-    _first: tuple[int, float] | None = None  # what was done at the first call, and when that was
+    _calls: tuple[tuple[int, float], ...] = ()  # the first two: what was done, and when
 
     def __init__(self, stream: TextIO, noun: str) -> None:
         """noun: what is counted, such as `models timed`."""
@@ -116,7 +117,8 @@ class CountProgress(LiveLine):
 
     def update(self, done: int, total: int, left_s: float | None = None) -> None:
         now = time.monotonic()
-        before, since = self._first = self._first or (done, now)
+        self._calls = (*self._calls, (done, now))[:2]
+        before, since = self._calls[-1]
         if left_s is None and done > before:
             left_s = (now - since) / (done - before) * (total - done)
         if self.due(done in (before + 1, total)):
@@ -141,5 +143,5 @@ class TrainingProgress(LiveLine):
         return (
             f"[{step.number:,}/{of_steps:,}] loss {step.loss:.3f}{validation} nats/token |"
             f" {tokens_per_s:,.0f} tokens/s | {duration(gone_s)} gone,"
-            f" {duration(step.remaining_s)} left"
+            f" {left_words(step.remaining_s)}"
         )

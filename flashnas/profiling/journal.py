@@ -82,12 +82,12 @@ class Journal:
             for length, ms in getattr(timing, part).items():
                 self._ms[timing.hash, timing.batch, timing.round, part, int(length)] = ms
 
-    def time(self, network: Architecture, series: Series, turn: int) -> str:
-        """Time a network, unless the journal has this round of it; returns the note of the
-        times.
-        """
-        if all((network.hash, series.batch, turn, *part) in self._ms for part in series.parts):
-            return ""
+    def has(self, turn: int, series: Series, network: Architecture) -> bool:
+        """Whether this round of a network is timed."""
+        return all((network.hash, series.batch, turn, *part) in self._ms for part in series.parts)
+
+    def time(self, turn: int, series: Series, network: Architecture) -> str:
+        """Time a network; returns the note of the times."""
         steps = list(series.steps.values())
         times = self.target.times(network, series.batch, series.prompts, steps)
         contexts = [part[-1] for part in steps]

@@ -177,12 +177,15 @@ def _time(
         for part in series
         for network in part.networks[index : index + 1]
     ]
-    for number, (turn, part, network) in enumerate(order):
-        progress(number, len(order))
-        if part.left_out:
+    # what an interrupted measurement has left comes at a pace of its own
+    missing = [item for item in order if not journal.has(*item)]
+    known = len(order) - len(missing)
+    for number, (turn, part, network) in enumerate(missing):
+        progress(known + number, len(order))
+        if part.left_out or journal.has(turn, part, network):  # it may be there twice
             continue
         try:
-            note = journal.time(network, part, turn)
+            note = journal.time(turn, part, network)
         except DeviceMemoryError as error:
             note = f"{LEFT_OUT}width {network.hidden} with batch {part.batch}: {error}"
             part.left_out = note

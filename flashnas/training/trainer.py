@@ -187,7 +187,8 @@ class Step:
     """One finished step. number: from 1. tokens: training tokens so far. loss: mean of the batch in
     nats per token. gradient_norm: before clipping. lr_factor: share of the peak learning rate.
     seconds: without validation. validation: the loss in nats per token if one was computed after
-    the step. remaining_s: of the training, at the pace of this process."""
+    the step. remaining_s: of the training, at the pace of this process; None after its first step,
+    which also warms up."""
 
     number: int
     tokens: int
@@ -196,7 +197,7 @@ class Step:
     lr_factor: float
     seconds: float
     validation: float | None
-    remaining_s: float
+    remaining_s: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,8 +279,7 @@ class Trainer:
         recipe = self.recipe
         points = {tokens // recipe.batch_tokens for tokens in recipe.curve_at}
         batches = self.dataset.batches(recipe, self.seed, skip=self.done)
-        started, at_start = time.perf_counter(), recipe.work_left(self.tokens)
-        first = self.done + 1
+        first, started, at_start = self.done + 1, 0.0, 0.0
         while self.done < recipe.steps:
             step_started = time.perf_counter()
             batch_BT = torch.from_numpy(next(batches))
@@ -296,7 +296,9 @@ class Trainer:
                 )
                 self._check_divergence(validation)
                 self.curve.append((self.tokens, validation))
-            left = recipe.work_left(self.tokens)
+            left, remaining_s = recipe.work_left(self.tokens), None
+            if self.done > first:
+                remaining_s = (time.perf_counter() - started) * left / (at_start - left)
             yield Step(
                 number=self.done,
                 tokens=self.tokens,
@@ -305,9 +307,9 @@ class Trainer:
                 seconds=seconds,
                 lr_factor=recipe.lr_factor(self.done - 1),
                 validation=validation,
-                remaining_s=(time.perf_counter() - started) * left / (at_start - left),
+                remaining_s=remaining_s,
             )
-            if self.done == first:  # which also warms up, so that the pace is that of the others
+            if self.done == first:
                 started, at_start = time.perf_counter(), left
 
     def score(self) -> ProxyScore:

@@ -13,12 +13,13 @@ from flashnas.study.progress import Snapshot
     ("calls", "left"),
     [
         ([(8, 68, 20.0)], "time left unknown"),
-        ([(8, 68, 20.0), (38, 68, 50.0)], "30 s left"),  # the start is not of the pace
-        ([(0, 3, 20.0), (1, 3, 21.0)], "2 s left"),
+        ([(8, 68, 20.0), (28, 68, 50.0)], "time left unknown"),
+        ([(8, 68, 20.0), (28, 68, 39.0), (48, 68, 59.0)], "20 s left"),  # the first also warm up
+        ([(0, 4, 20.0), (1, 4, 29.0), (2, 4, 30.0)], "2 s left"),
         ([(0, 3, 20.0), (1, 3, 21.0, 90.0)], "1 min 30 s left"),
     ],
 )
-def test_the_time_left_is_that_of_the_pace_since_the_first_call(calls, left, monkeypatch):
+def test_the_time_left_is_that_of_the_pace_since_the_second_call(calls, left, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     progress = CountProgress(stream := io.StringIO(), "windows scored")
