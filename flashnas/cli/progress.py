@@ -109,6 +109,7 @@ class CountProgress(LiveLine):
     what is counted first also warms up."""
 
     _calls: tuple[tuple[int, float], ...] = ()  # the first two: what was done, and when
+    _forecast = False  # whether a line has said how much time is left
 
     def __init__(self, stream: TextIO, noun: str) -> None:
         """noun: what is counted, such as `models timed`."""
@@ -121,7 +122,9 @@ class CountProgress(LiveLine):
         before, since = self._calls[-1]
         if left_s is None and done > before:
             left_s = (now - since) / (done - before) * (total - done)
-        if self.due(done in (before + 1, total)):
+        first_forecast = left_s is not None and not self._forecast
+        if self.due(first_forecast or done == total):
+            self._forecast = left_s is not None
             gone = f"{duration(now - self._started)} gone"
             self.draw(f"[{done}/{total}] {self._noun} | {gone}, {left_words(left_s)}")
 
