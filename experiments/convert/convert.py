@@ -37,7 +37,7 @@ def main() -> None:
         help="attention may go; all: also windows, and FFNs narrower or not at all; gd: attention may"
         " also become Gated DeltaNet",
     )
-    parser.add_argument("--tokens", type=int, default=240_000, help="of the training of gd")
+    parser.add_argument("--tokens", type=int, default=120_000, help="of the training of gd")
     parser.add_argument("--runtime", choices=("llama.cpp",), help="takes its times, not a table's")
     parser.add_argument("--prompts", type=int, default=6, help="3 for the first two draws")
     parser.add_argument("--restore-one", action="store_true")
