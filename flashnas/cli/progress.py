@@ -4,7 +4,9 @@ left.
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 import time
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 REDRAW_S = 0.5
 PLAIN_S = 15.0
+SURE = 0.15  # standard error of a pace that is said, as a share of it
 
 
 def left_words(remaining_s: float | None) -> str:
@@ -105,28 +108,39 @@ class SearchProgress(LiveLine):
 
 
 class CountProgress(LiveLine):
-    """Done, all, and the time left: as it is given, or at the mean pace since the second call, since
-    what is counted first also warms up."""
-
-    _calls: tuple[tuple[int, float], ...] = ()  # the first two: what was done, and when
-    _forecast = False  # whether a line has said how much time is left
+    """Done, all, and the time left: as it is given, or by the mean pace, once the pace is sure."""
 
     def __init__(self, stream: TextIO, noun: str) -> None:
         """noun: what is counted, such as `models timed`."""
         super().__init__(stream)
         self._noun = noun
+        self._calls: list[tuple[int, float]] = []  # what was done, and when
+        self._forecast = False  # whether a line has said how much time is left
 
     def update(self, done: int, total: int, left_s: float | None = None) -> None:
-        now = time.monotonic()
-        self._calls = (*self._calls, (done, now))[:2]
-        before, since = self._calls[-1]
-        if left_s is None and done > before:
-            left_s = (now - since) / (done - before) * (total - done)
+        self._calls.append((done, time.monotonic()))
+        if left_s is None:
+            left_s = self._left_s(total)
         first_forecast = left_s is not None and not self._forecast
         if self.due(first_forecast or done == total):
             self._forecast = left_s is not None
-            gone = f"{duration(now - self._started)} gone"
+            gone = f"{duration(time.monotonic() - self._started)} gone"
             self.draw(f"[{done}/{total}] {self._noun} | {gone}, {left_words(left_s)}")
+
+    def _left_s(self, total: int) -> float | None:
+        """None until the standard error of the pace is small, or a quarter is done. What comes
+        first also warms up, and does not count."""
+        calls = self._calls[1:]
+        paces = [
+            (now - before) / (done - done_before)
+            for (done_before, before), (done, now) in itertools.pairwise(calls)
+            if done > done_before
+        ]
+        if not paces:
+            return None
+        pace, (done, _) = statistics.fmean(paces), calls[-1]
+        sure = len(paces) > 1 and statistics.stdev(paces) <= SURE * pace * len(paces) ** 0.5
+        return pace * (total - done) if sure or done >= total / 4 else None
 
 
 class TrainingProgress(LiveLine):

@@ -28,10 +28,12 @@ from flashnas.training.cost import (
 from flashnas.training.recipe import Recipe
 
 # CPU seconds of what follows when a problem is loaded, without trainings: 5 to 6.5 in four spaces
-ANSWER_CPU_S = 5.5
+ANSWER_CPU_S = 6.0
 ANSWER_SHARE = 0.67  # of the time until the networks are scored: answer, pictures and report
 # of a training, times the logarithm of the workers: until the last one of a cycle has ended
 WAIT = 0.36
+ASSUMED_PACE = 1.25  # until a training has ended: what is expected is the time on an idle machine
+WORKER_S = 4.0  # until a worker has loaded torch and the text
 MAX_SHARE = 0.95  # of a training: what the time since the last completion may take off
 SLACK = 4  # the limit over the time that is expected
 MAX_EXPECTED = 4096  # networks whose expected time is kept
@@ -238,7 +240,7 @@ class Clock:
     """The remaining time of a search, from its plan and from the trainings that have ended.
 
     Every training counts by its expected seconds; the pace is how much longer those that have ended
-    took; until one has ended, they are taken to need what is expected, or as long as they have run.
+    took; until one has ended, it is ASSUMED_PACE, or that of the first one if it takes longer.
     Between two completions the time runs down. Nothing is assumed of the pace of a user's
     evaluator.
     """
@@ -281,8 +283,9 @@ class Clock:
         """Real over expected seconds; None as long as nothing says it."""
         if self.done_s:
             return self.took_s / self.done_s
-        running_s = (self._now() - self._since) / self.plan.candidate_s
-        return max(1.0, running_s) if self.plan.tokens else None
+        first_s = self.plan.baselines[0] if self.plan.baselines else self.plan.candidate_s
+        running_s = self._now() - self._since - WORKER_S
+        return max(ASSUMED_PACE, running_s / first_s) if self.plan.tokens else None
 
     @property
     def share_done(self) -> float:
