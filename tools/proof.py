@@ -1,15 +1,15 @@
 """Proves that a change to flashnas changes no answer: estimates, expected losses, trajectories,
 exports, errors.
 
-    python tools/proof.py record before.json.gz         # on the old code; about three minutes on
-    one core python tools/proof.py compare                       # against
-    tools/records/proof.json.gz; exit code 1 python tools/proof.py compare before.json.gz --only
-    errors --all
+    python tools/proof.py record before.json.gz         # on the old code; 3 minutes of one core
+    python tools/proof.py compare                       # against tools/records/proof.json.gz
+    python tools/proof.py compare before.json.gz --only errors --all
 
-It uses the command line, the public names of `import flashnas` and data files, and no other module,
-so that it goes on while modules move. Numbers are compared to 1e-12 of their size, all else to the
-byte. Durations, dates, versions and the places of folders are left out. The trajectories use an
-evaluator that is a formula, so that no training has to be repeated to the last digit.
+`compare` ends with exit code 1 if something differs. It uses the command line, the public names of
+`import flashnas` and data files, and no other module, so that it goes on while modules move.
+Numbers are compared to 1e-12 of their size, all else to the byte. Durations, dates, versions and
+the places of folders are left out. The trajectories use an evaluator that is a formula, so that no
+training has to be repeated to the last digit.
 """
 
 import argparse

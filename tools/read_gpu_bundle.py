@@ -1,11 +1,10 @@
 """Show what `make gpu` found on a machine, from the bundle that tools/gpu_bundle.py wrote there.
 
-    python tools/read_gpu_bundle.py flashnas_gpu.zip                     # exit code 1 if a step did
-    not pass python tools/read_gpu_bundle.py flashnas_gpu.zip --unpack bundle     # also writes its
-    files to a new folder
+    python tools/read_gpu_bundle.py flashnas_gpu.zip
+    python tools/read_gpu_bundle.py flashnas_gpu.zip --unpack bundle    # its files to a new folder
 
-A bundle is a foreign file: its archive is checked before anything is unpacked, and its text is
-shown without what a terminal obeys.
+Exit code 1 says that a step did not pass. A bundle is a foreign file: its archive is checked before
+anything is unpacked, and its text is shown without what a terminal obeys.
 """
 
 from __future__ import annotations

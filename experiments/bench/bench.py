@@ -1,8 +1,7 @@
 """Make the shipped bench of its trainings.
 
-    python experiments/bench/bench.py              # cpu/trainings.jsonl ->
-    bench_tables/cpu/bench.parquet; a minute python experiments/bench/bench.py --train      # trains
-    all anew into cpu/trainings.jsonl; ten core-hours
+    python experiments/bench/bench.py            # the bench from cpu/trainings.jsonl; a minute
+    python experiments/bench/bench.py --train    # train all anew; ten core-hours
 
 A line of trainings.jsonl has the network at full width, the one that was trained (`proxy`), the
 seed and its score.

@@ -1,7 +1,6 @@
 """Trains ten networks of the shipped bench anew, and compares their losses with the shipped ones.
 
-    python experiments/bench/retrain.py        # about 25 minutes on one core; it may be stopped and
-    started
+    python experiments/bench/retrain.py    # 25 minutes of one core; continues
 
 The shipped rows were computed by compiled kernels that flashnas no longer has; torch's own
 recurrences compute a short training now. The networks are drawn by `random.Random(12)` before

@@ -1,7 +1,7 @@
 """The short training of each network, as a search would do it: recipe `cpu` on `sotu`, at its own
 size.
 
-python experiments/full_training/short.py    # short.csv; continues; about seven minutes of one core
+    python experiments/full_training/short.py    # short.csv; continues; about seven minutes of one core
 """
 
 import csv

@@ -1,9 +1,8 @@
 """Train each network in full: 20 tokens for each parameter without embeddings, one epoch, under two
 rates.
 
-    python experiments/full_training/train.py                # trainings.csv; hours of a core;
-    continues python experiments/full_training/train.py --workers 2    # two trainings at a time,
-    one thread each
+    python experiments/full_training/train.py                # trainings.csv; hours; continues
+    python experiments/full_training/train.py --workers 2    # two at a time, one thread each
 
 It prints no loss, so that nobody knows one before predictions.csv is written. All networks are
 trained under the first rate before any is trained under the second.

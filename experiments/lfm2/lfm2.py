@@ -1,12 +1,13 @@
 """A search among LFM2's operators within a budget of milliseconds a token in llama.cpp, beside
 LFM2's own order.
 
-    python experiments/lfm2/lfm2.py profile     # 3 minutes of one core: whole networks with random
-    weights in llama.cpp python experiments/lfm2/lfm2.py search      # trains the candidates and
-    LFM2's order for a short time python experiments/lfm2/lfm2.py measure     # both networks turn
-    by turn in llama.cpp, and the picture
+    python experiments/lfm2/lfm2.py profile    # 3 minutes of one core
+    python experiments/lfm2/lfm2.py search
+    python experiments/lfm2/lfm2.py measure
 
-Each step continues where it was ended. The space is search_spaces/lfm2.yaml with fewer widths.
+`profile` times whole networks with random weights in llama.cpp, `search` trains the candidates and
+LFM2's order for a short time, `measure` times both networks in turns and draws the picture. Each
+step continues where it was ended. The space is search_spaces/lfm2.yaml with fewer widths.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What llama.cpp's attention in one pass, its default, costs on a CPU: milliseconds of a step by
 context.
 
-python experiments/llama_cpp_cpu/attention.py    # about a minute of one core
+    python experiments/llama_cpp_cpu/attention.py    # about a minute of one core
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""From an empty folder to a language model in llama.cpp, with its speed foretold: the whole loop on
+"""From an empty folder to a language model in llama.cpp, with its speed predicted: the whole loop on
 a CPU.
 
-    python experiments/llama_cpp_cpu/deploy.py            # the experiment of README.md: 81 minutes
-    of one core python experiments/llama_cpp_cpu/deploy.py --size small  # what `make deploy` does,
-    in minutes
+    python experiments/llama_cpp_cpu/deploy.py                 # README.md: 81 minutes of one core
+    python experiments/llama_cpp_cpu/deploy.py --size small    # `make deploy`: minutes
 
 Profile operators in llama.cpp, validate, search within a budget of milliseconds for a token, train
 the best network that keeps it, export it to GGUF, run it in llama.cpp. Each step is kept in --out;

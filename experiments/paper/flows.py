@@ -1,9 +1,8 @@
 """The same networks in two programs: torch and llama.cpp (arXiv 2511.18890, table 14). See
 README.md.
 
-    python experiments/paper/flows.py           # 4 minutes of one quiet core; what flows.csv has is
-    not timed again python experiments/paper/flows.py --draw    # the table and the picture of
-    flows.csv; seconds
+    python experiments/paper/flows.py           # flows.csv; 4 minutes of a quiet core; continues
+    python experiments/paper/flows.py --draw    # its table and picture; seconds
 
 Prompts of 128 tokens and the mean step of the 64 tokens after them, one sequence, one thread. The
 extra `llama-cpp` is needed.

@@ -1,9 +1,8 @@
 """Gradient norms, L2 norms, weight maps and losses with weight normalization and as nGPT (figures
 6, 8, 10, table 12).
 
-    python experiments/paper/norms.py           # 13 minutes of one core; a training that norms.csv
-    has is not repeated python experiments/paper/norms.py --draw    # the tables and pictures of
-    norms.csv and maps.csv; seconds
+    python experiments/paper/norms.py           # norms.csv; 13 minutes of one core; continues
+    python experiments/paper/norms.py --draw    # tables and pictures of norms.csv and maps.csv
 
 arXiv 2511.18890. The networks, the text and the recipes are those of experiments/weight_norm,
 besides what ARMS says.

@@ -1,8 +1,7 @@
 """Search by parameters against search by latency (arXiv 2511.18890, table 2). See README.md.
 
-    python experiments/paper/search_by.py           # two and a half minutes of one core: eight
-    searches python experiments/paper/search_by.py --draw    # search_by.png alone, of
-    search_by.csv; seconds
+    python experiments/paper/search_by.py           # eight searches: 2.5 minutes of one core
+    python experiments/paper/search_by.py --draw    # search_by.png of search_by.csv; seconds
 
 For each size: the best network within so many parameters, then the best one within the latency of
 that network.

@@ -1,7 +1,7 @@
 """Train every pure-operator model under the recipes of sweep.yaml; appends to results.csv, skips
 what stands there.
 
-nice -n 5 python experiments/pure_operators/run.py [stage ...]
+    nice -n 5 python experiments/pure_operators/run.py [stage ...]
 """
 
 from __future__ import annotations

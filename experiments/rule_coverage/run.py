@@ -1,7 +1,7 @@
 """Test every rule of the latency model on measured rows that the rule does not use; writes
 results.csv. See README.md.
 
-python experiments/rule_coverage/run.py [--tables h100_sxm l40s]
+    python experiments/rule_coverage/run.py [--tables h100_sxm l40s]
 """
 
 from __future__ import annotations

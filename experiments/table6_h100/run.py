@@ -1,7 +1,7 @@
 """Predict the H100 column of arXiv 2511.18890 table 6; writes results.csv and table6.png. See
 README.md.
 
-python experiments/table6_h100/run.py
+    python experiments/table6_h100/run.py
 """
 
 from __future__ import annotations

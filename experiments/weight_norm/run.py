@@ -1,8 +1,8 @@
 """Train the arms of plan.yaml, append to results.csv, skip what stands there; then print the paired
 differences.
 
-nice -n 5 python experiments/weight_norm/run.py [arm ...]  # train all arms or those named, then
-print python experiments/weight_norm/run.py --print              # print what results.csv holds
+    nice -n 5 python experiments/weight_norm/run.py [arm ...]    # all arms, or those named
+    python experiments/weight_norm/run.py --print                # print what results.csv holds
 """
 
 from __future__ import annotations
