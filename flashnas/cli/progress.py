@@ -119,11 +119,13 @@ class CountProgress(LiveLine):
 
     def update(self, done: int, total: int, left_s: float | None = None) -> None:
         self._calls.append((done, time.monotonic()))
+        if self._forecast and not self.due(done == total):
+            return
         if left_s is None:
             left_s = self._left_s(total)
         first_forecast = left_s is not None and not self._forecast
         if self.due(first_forecast or done == total):
-            self._forecast = left_s is not None
+            self._forecast = self._forecast or left_s is not None
             gone = f"{duration(time.monotonic() - self._started)} gone"
             self.draw(f"[{done}/{total}] {self._noun} | {gone}, {left_words(left_s)}")
 
@@ -139,8 +141,10 @@ class CountProgress(LiveLine):
         if not paces:
             return None
         pace, (done, _) = statistics.fmean(paces), calls[-1]
-        sure = len(paces) > 1 and statistics.stdev(paces) <= SURE * pace * len(paces) ** 0.5
-        return pace * (total - done) if sure or done >= total / 4 else None
+        if not self._forecast and done < total / 4:
+            if len(paces) < 2 or statistics.stdev(paces) > SURE * pace * len(paces) ** 0.5:
+                return None
+        return pace * (total - done)
 
 
 class TrainingProgress(LiveLine):
