@@ -141,10 +141,10 @@ class CountProgress(LiveLine):
         if not paces:
             return None
         pace, (done, _) = statistics.fmean(paces), calls[-1]
-        if not self._forecast and done < total / 4:
-            if len(paces) < 2 or statistics.stdev(paces) > SURE * pace * len(paces) ** 0.5:
-                return None
-        return pace * (total - done)
+        if self._forecast or done >= total / 4:
+            return pace * (total - done)
+        sure = len(paces) > 1 and statistics.stdev(paces) <= SURE * pace * len(paces) ** 0.5
+        return pace * (total - done) if sure else None
 
 
 class TrainingProgress(LiveLine):
