@@ -200,3 +200,11 @@ def test_the_help_loads_no_heavy_library():
     )
     assert said[-1] == "0 []"
     assert any("search" in line for line in said)
+
+
+@pytest.mark.slow  # a process that loads torch
+def test_layers_load_no_compiler():
+    """torch's takes as long as torch."""
+    modules = "flashnas.network.model, flashnas.operators.attention.layer"
+    said = fresh.printed(f"import {modules}; print('torch._dynamo' in sys.modules)")
+    assert said == ["False"]

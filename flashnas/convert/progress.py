@@ -19,7 +19,7 @@ class MeasuringProgress:
     left: float
     worked: float = 1.2  # the model's own pass, which also finds the columns that matter
     done: int = 0
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def pass_s(self) -> float:

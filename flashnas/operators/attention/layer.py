@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.bias import causal_lower_right
 
 from flashnas.operators.attention.cache import KeyValueCache
 from flashnas.operators.attention.spec import Attention
@@ -43,6 +42,8 @@ def attend(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tenso
         )
     # a further part of a prompt: by flash attention, without a mask in memory
     if _on_gpu(q_BHTK) and not window:
+        from torch.nn.attention.bias import causal_lower_right  # imports torch._dynamo, in seconds
+
         mask = causal_lower_right(tokens, keys)
         return F.scaled_dot_product_attention(
             q_BHTK, k_BGTK, v_BGTK, attn_mask=mask, enable_gqa=gqa
