@@ -26,7 +26,7 @@ STILL_MORE = {
     "study/trainings.py": 12,
     "study/opening.py": 15,
     "study/loop.py": 16,
-    "study/problem.py": 19,
+    "study/problem.py": 18,
     "training/job.py": 11,
 }
 # files that are longer

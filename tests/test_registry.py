@@ -234,6 +234,7 @@ def test_the_help_works_with_a_broken_command(install, capsys):
         "flashnas.search:ALGORITHMS",
         "flashnas.executors:EXECUTORS",
         "flashnas.space.load:TEMPLATES",
+        "flashnas.latency.schema:RUNTIMES",
         "flashnas.export.exporter:EXPORTS",
         "flashnas.report.page:SECTIONS",
         "flashnas.cli.command:COMMANDS",

@@ -7,8 +7,10 @@ Command:
     class HelloOptions(Settings, where="hello"):
         name: str = option(REQUIRED, "whom to greet", positional=True)
 
-    HELLO = Command("greet somebody", HelloOptions, lambda options, json: print(f"hello
-    {options.name}"))
+    def hello(options: HelloOptions, as_json: bool) -> None:
+        print(f"hello {options.name}")
+
+    HELLO = Command("greet somebody", HelloOptions, hello)
 """
 
 from __future__ import annotations
@@ -36,8 +38,8 @@ class Command:
 
     summary: one line for the help.
     options: the class of its options, or "module:Class", which is imported when the command is
-    used. run: called with the options and whether --json was given; returns the exit code, None for
-    0. Or
+        used.
+    run: called with the options and whether --json was given; returns the exit code, None for 0. Or
         "module:function". A function of the API (flashnas.api.calling.takes) has options of its own
         and is called with them; its result is shown.
     actions: name -> command, for a command that has its own, such as `flashnas table info`.

@@ -47,12 +47,11 @@ class Exporter(ABC):
     `flashnas list exports` shows the first sentence of its class's docstring.
 
     loading: Markdown for the README of the written folder: how to load it. `{name}` becomes the
-    folder's
-        name.
-    options: switches and values of the format, name -> one line; none is set unless given.
-    dtypes: of the weights, as `--dtype` takes them. library: what model hubs call the program that
-    reads the
-        format.
+        folder's name.
+    options: switches and values of the format, name -> one line; none is set unless given. Of
+        these, `flashnas.export` takes the ones that are fields of its ExportOptions.
+    dtypes: of the weights, as `--dtype` takes them.
+    library: what model hubs call the program that reads the format.
     packages: that the exporter and its check need.
     own_tokenizer: the format keeps the tokenizer in files of its own; else tokenizer.json is
     written.

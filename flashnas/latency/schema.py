@@ -81,6 +81,7 @@ RUNTIMES: Registry[Any] = Registry(
     },
     error=ConfigError,
     attribute="name",
+    base="flashnas.profiling.target:Target",
 )
 # platform -> the mode that is measured by default
 PLATFORMS = {"cpu": "eager", "cuda": "cuda_graph"}

@@ -12,13 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.executors.job import Job, UserEvaluator, evaluator_name
 from flashnas.latency.fitting import Costs, Fitter, OwnCosts, TableCosts, metric_of
 from flashnas.latency.prediction import LatencyModel
-from flashnas.latency.table import LatencyTable
 from flashnas.reuse.earlier_runs import earlier_runs
 from flashnas.search import (
     ALGORITHMS,
@@ -40,6 +38,7 @@ from flashnas.study.limits import (
     load_costs,
     load_limits,
 )
+from flashnas.study.own_objects import check_objects, check_scorer
 from flashnas.study.progress import TimeLimit, find_time_limit
 from flashnas.study.scorer import Scorer, load_scorer
 from flashnas.study.trainings import Scores, load_trainings
@@ -98,10 +97,10 @@ class Problem:
 
     def foreign(self) -> tuple[tuple[str, object], ...]:
         """What may be code of another package, for `foreign_errors`."""
-        space = ("space", self.space)
+        things = ("space", self.space), ("scorer", self.scorer)
         if self.sampler in ALGORITHMS.shipped:
-            return (space,)
-        return ("sampler", algorithm_class(self.sampler)), space
+            return things
+        return ("sampler", algorithm_class(self.sampler)), *things
 
     # -- networks ----------------------------------------------------------------------------------
 
@@ -220,12 +219,14 @@ def load_problem(
     started = time.monotonic()
     space = load_space(config.space) if space is None else space
     check_objects(space, sampler, evaluator, table)
-    with foreign_errors(("space", space), direct=False):
+    with foreign_errors(("space", space), ("scorer", scorer), direct=False):
         config, space, costs = load_searched(
             config, space, config.table if table is None else table, workload, evaluator
         )
         notes: list[str] = []
         config = ranked(config, space, notes, costed=costs.known, evaluated=evaluator is not None)
+        if scorer is not None:
+            check_scorer(scorer, space.any_network(), config.rank_by)
         limits = load_limits(config, space, costs)
         earlier = earlier_runs(config.start_from, space) if config.start_from else None
         if evaluator is not None or not config.trials:
@@ -234,9 +235,7 @@ def load_problem(
             config, recipe = load_trainings(
                 config, space, recipe, earlier, notes, own_scorer=scorer is not None, plan=plan
             )
-        if config.rank_by == "short":
-            scorer = None
-        elif scorer is None:
+        if scorer is None and config.rank_by == "full":
             scorer = load_scorer(config.evidence, config.planned_tokens, recipe, notes.append)
         dataset = recipe and prepare_dataset(config.data, recipe, config.tokenizer)
         for line in dataset.notes if dataset else ():
@@ -264,29 +263,6 @@ def load_problem(
         if config.trials or config.sampler_options:
             problem.algorithm()  # its options are checked before anything is trained
     return problem
-
-
-def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
-    if not isinstance(space, SearchSpace):
-        raise ConfigError(
-            f"search.space must be a name, a YAML file or a SearchSpace; got {type(space).__name__}"
-        )
-    if sampler is not None and not (
-        isinstance(sampler, type) and issubclass(sampler, SearchAlgorithm)
-    ):
-        raise ConfigError(
-            f"search.sampler must be a name or a SearchAlgorithm class; got {sampler!r:.60}"
-        )
-    if evaluator is not None and not callable(evaluator):
-        raise ConfigError(
-            f"search.evaluator must be a function network -> loss, or a mapping with it; got"
-            f" {evaluator!r:.60}"
-        )
-    if not (table is None or callable(table) or isinstance(table, LatencyTable)):
-        raise ConfigError(
-            "search.table must be a name, a folder, a LatencyTable or a function; got"
-            f" {table!r:.60}"
-        )
 
 
 def load_searched(

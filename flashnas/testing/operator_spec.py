@@ -114,27 +114,30 @@ def check_resolution(spec: OperatorSpec, hidden: int) -> None:
 
 
 def check_scaling(spec: OperatorSpec) -> None:
-    """The scaled operator fits the narrower network; the factor 1 changes nothing."""
+    """The scaled operator fits the narrower network, whether its options are written or follow from
+    the width; the factor 1 changes nothing."""
     require(
         spec.scaled(FULL_WIDTH, 1) == spec,
         f"operator {spec}: scaled by 1 it must stay as it is; got {spec.scaled(FULL_WIDTH, 1)}",
     )
-    last = None
+    last, full = None, spec.resolved(FULL_WIDTH)
     for factor in FACTORS:
-        sizes = []
+        sizes, width = [], FULL_WIDTH // factor
         for least_dim in ((), *((size,) for size in MIN_DIMS)):
             arguments = FULL_WIDTH, factor, *least_dim
+            scaled = f"scaled({', '.join(map(str, arguments))})"
             try:
-                sizes.append(
-                    spec.scaled(*arguments)
-                    .resolved(FULL_WIDTH // factor)
-                    .params(FULL_WIDTH // factor)
-                )
+                own, other = (form.scaled(*arguments).resolved(width) for form in (spec, full))
             except OperatorError as error:
                 raise AssertionError(
-                    f"operator {spec}: scaled({', '.join(map(str, arguments))}) must fit the"
-                    f" width {FULL_WIDTH // factor}: {error}"
+                    f"operator {spec}: {scaled} must fit the width {width}: {error}"
                 ) from error
+            require(
+                own == other,
+                f"operator {spec}: {scaled} must be that of its resolved form {full}; got {own} and"
+                f" {other}",
+            )
+            sizes.append(own.params(width))
         require(
             last is None or sizes[0] < last,
             f"operator {spec}: a narrower network must have fewer"

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from layer_cases import SPECS
 from offenders import every
 from one_line import one_line
 
@@ -20,7 +21,7 @@ from flashnas.operators import OPERATORS
 
 HEADS = {"head_dim": st.sampled_from([32, 64]), "heads": st.sampled_from([0, 4])}
 ATTENTION = {**HEADS, "kv_heads": st.sampled_from([0, 1, 4]), "qk_norm": st.booleans()}
-OPTIONS = {  # values that fit every multiple of 128
+OPTIONS = {  # values that fit every multiple of 128; of an operator without, its layer cases
     "a": {**ATTENTION, "rope_theta": st.sampled_from([1e4, 500000.0, 1e7, 1234.5])},
     "swa": {**ATTENTION, "window": st.integers(1, 4096)},
     "m2": {"expand": st.sampled_from([1, 2]), "state": st.integers(1, 200)},
@@ -44,6 +45,8 @@ OPTIONS = {  # values that fit every multiple of 128
 @st.composite
 def operators(draw):
     kind = draw(st.sampled_from(sorted(OPERATORS)))
+    if kind not in OPTIONS:
+        return draw(st.sampled_from([spec for spec in SPECS.values() if spec.kind == kind]))
     options = draw(st.fixed_dictionaries({}, optional=OPTIONS[kind]))
     if options.get("heads") == 0 or "heads" not in options:
         options.pop("kv_heads", None)  # need not divide hidden / head_dim

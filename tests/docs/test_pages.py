@@ -12,6 +12,7 @@ from documents import PAGES, ROOT, TEXTS, headings
 import flashnas
 from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError
+from flashnas.operators import OPERATORS
 
 NOTATION = re.compile(r"(?<![\w.])\d{2,5}(?:\([^)\n]*\))?: [^`'\"\n|]{3,80}(?=[`'])")
 LINK = re.compile(r"(?<!`)\]\(([^)#\s]*)(?:#([^)]*))?\)")
@@ -34,6 +35,11 @@ def test_links_lead_to_files_and_anchors():
             ):
                 wrong.append(f"{page.relative_to(ROOT)}: {target}#{anchor}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_page_of_concepts_lists_every_operator():
+    table = TEXTS["docs/concepts.md"].partition("## Operators")[2].partition("\n## ")[0]
+    assert re.findall(r"(?m)^\| `(\w+)` \|", table) == list(OPERATORS.shipped)
 
 
 def test_notations_in_the_documents_parse():

@@ -88,6 +88,16 @@ def test_the_blocks_about_the_shipped_bench_run():
     exec(compile(code, "docs/bench.md", "exec"), {})
 
 
+def test_the_scorer_of_the_page_ranks_a_search(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = (code for code in blocks("docs/extend.md", "python") if "scorer=" in code)
+    names = {"__name__": "page"}
+    exec(compile(code, "docs/extend.md", "exec"), names)
+    run = names["run"]
+    assert run.recommended.params == run.trials["params"].max()
+    assert run.entry("scorer") == {"name": "by size"}
+
+
 @pytest.mark.slow  # two processes, and the whole contract of an operator
 def test_the_operator_of_the_page_keeps_the_contract(tmp_path):
     files = {

@@ -1,14 +1,17 @@
 """The models of one search: what is expected of a network before and after its short training."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
+from offenders import every
+from one_line import one_line
 from problems import problem_of, reading_problem
 
 import flashnas as fn
 from flashnas.architecture import Architecture
-from flashnas.base.errors import RunError
+from flashnas.base.errors import FlashnasError, RunError
 from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT, Prediction
 from flashnas.search.trial import EXPECTED_FIGURES
 from flashnas.study import scorer as room
@@ -175,3 +178,79 @@ def test_a_scorer_of_ones_own_ranks_in_place_of_publications(tmp_path):
     assert run.entry("scorer") == {"name": "smallest"}
     with pytest.raises(RunError, match=r"question\.scorer is 'smallest'"):
         fn.search(space="tiny", resume=run.path, **asked)
+
+
+class Lacking:
+    posterior, values = Smallest.posterior, Smallest.values
+
+
+def broken(**methods):
+    return type("Broken", (Smallest,), methods)()
+
+
+@every(
+    case=[
+        (
+            Lacking(),
+            "search.scorer must have all of flashnas.study.scorer.Scorer; scorer Lacking has no"
+            " tokens, extrapolated, digest, recalls, step_sds, figures, reasons, support, to_dict",
+        ),
+        (
+            broken(values=lambda self, networks, losses=None: 1 / 0),
+            "scorer test_scorer:Smallest.posterior raised ZeroDivisionError: division by zero",
+        ),
+        (
+            broken(posterior=lambda self, networks, losses=None: np.zeros(len(networks))),
+            "scorer Broken: posterior must return a Prediction; got array([0.])",
+        ),
+        (
+            broken(values=lambda self, networks, losses=None: [1.0] * len(networks)),
+            "scorer Broken: values of N networks must be an array [N] of finite numbers; got [1.0]"
+            " for one network",
+        ),
+        (
+            broken(recalls=lambda self, networks: np.full(len(networks), np.nan)),
+            "scorer Broken: recalls of N networks must be an array [N] of finite numbers; got"
+            " array([nan]) for one network",
+        ),
+        (
+            broken(figures=lambda self, network, loss=None: {"full_loss": 1.0}),
+            "scorer Broken: figures must have full_loss_sd, silence, expected_recall,"
+            " expected_recall_sd; got {'full_loss': 1.0}",
+        ),
+        (
+            broken(reasons=lambda self, networks, losses: {"energy": 1.0}),
+            "scorer Broken: reasons must have size, shape, mix, training; got {'energy': 1.0}",
+        ),
+    ]
+)
+def test_a_scorer_that_breaks_its_protocol_is_one_line_before_the_search(case, tmp_path):
+    scorer, message = case
+    asked = {"workload": "chat", "calibration": "paper", "budgets": {"latency_ms": 60}}
+    search = functools.partial(fn.search, space="tiny", trials=0, out=tmp_path / "run", **asked)
+    assert one_line(FlashnasError, search, scorer=scorer) == message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_scorer_that_could_not_rank_is_refused(tmp_path):
+    search = functools.partial(fn.search, space="tiny", scorer=Smallest(), out=tmp_path / "run")
+    for other in ({"rank_by": "short"}, {"evaluator": lambda network: 1.0}):
+        message = one_line(FlashnasError, search, workload="chat", trials=2, **other)
+        assert message.startswith("search.scorer ranks networks of flashnas' operators in a search")
+
+
+def test_what_a_scorer_raises_during_a_search_names_its_method(tmp_path):
+    def values(self, networks, losses=None):
+        if len(networks) > 1:
+            raise LookupError("no such row")
+        return Smallest.values(self, networks)
+
+    message = one_line(
+        FlashnasError,
+        functools.partial(fn.search, space="tiny", workload="chat", trials=0),
+        scorer=broken(values=values),
+        budgets={"latency_ms": 14_000},
+        out=tmp_path / "run",
+    )
+    assert message.startswith("scorer test_scorer:")
+    assert message.endswith("raised LookupError: no such row")

@@ -230,6 +230,19 @@ class FitsNoLargeHead(Sized):
         return self
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForgetsItsDefault(Sized):
+    """Its size follows from the width of the small network where it is not written."""
+
+    size: int = 0
+
+    def resolved(self, hidden):
+        return replace(self, size=self.size or hidden)
+
+    def narrowed(self, hidden, factor, least_dim):
+        return replace(self, size=min(self.size, least_dim))
+
+
 @every(
     case=[
         (GrowsWhenResolved, "operator avg: resolved(32) must be its own resolved form"),
@@ -237,6 +250,11 @@ class FitsNoLargeHead(Sized):
         (
             FitsNoLargeHead,
             "operator avg: scaled(2048, 2, 64) must fit the width 1024: size must be at most 16",
+        ),
+        (
+            ForgetsItsDefault,
+            "operator avg: scaled(2048, 2) must be that of its resolved form avg(size=2048); got"
+            " avg(size=1024) and avg(size=16)",
         ),
     ]
 )

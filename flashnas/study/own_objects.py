@@ -1,0 +1,85 @@
+"""Checks of the objects that a user passes to `fn.search`, before anything rests on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from flashnas.base.errors import ConfigError
+from flashnas.base.registry import foreign_errors
+from flashnas.base.text import shown
+from flashnas.evidence.full_loss import Prediction
+from flashnas.latency.table import LatencyTable
+from flashnas.runs.answer import Reasons
+from flashnas.search import SearchAlgorithm
+from flashnas.search.trial import EXPECTED_FIGURES
+from flashnas.space import SearchSpace
+from flashnas.study.scorer import Scorer
+
+MEMBERS = tuple(name for name in vars(Scorer) if not name.startswith("_"))
+ARRAYS = "values", "recalls", "step_sds"  # methods that return a number for each network
+
+
+def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
+    """Raise ConfigError for an object of another type."""
+    if not isinstance(space, SearchSpace):
+        raise ConfigError(
+            f"search.space must be a name, a YAML file or a SearchSpace; got {type(space).__name__}"
+        )
+    if sampler is not None and not (
+        isinstance(sampler, type) and issubclass(sampler, SearchAlgorithm)
+    ):
+        raise ConfigError(
+            f"search.sampler must be a name or a SearchAlgorithm class; got {sampler!r:.60}"
+        )
+    if evaluator is not None and not callable(evaluator):
+        raise ConfigError(
+            f"search.evaluator must be a function network -> loss, or a mapping with it; got"
+            f" {evaluator!r:.60}"
+        )
+    if not (table is None or callable(table) or isinstance(table, LatencyTable)):
+        raise ConfigError(
+            "search.table must be a name, a folder, a LatencyTable or a function; got"
+            f" {table!r:.60}"
+        )
+
+
+def check_scorer(scorer: Any, network: Any, rank_by: str) -> None:
+    """Ask a scorer of the user's once for all that it says of a network.
+
+    Args:
+        rank_by: how the search ranks, as SearchConfig has it.
+
+    Raises:
+        ConfigError: the search has no use for it, it lacks a method, or one returns something else
+            than `Scorer` states.
+        PluginError: a method raises.
+    """
+    if rank_by != "full":
+        raise ConfigError(
+            "search.scorer ranks networks of flashnas' operators in a search with rank_by full, a"
+            " known latency and no evaluator; this search is another one"
+        )
+    name = f"scorer {type(scorer).__name__}"
+    if lacking := [member for member in MEMBERS if not hasattr(scorer, member)]:
+        raise ConfigError(
+            f"search.scorer must have all of flashnas.study.scorer.Scorer; {name} has no"
+            f" {', '.join(lacking)}"
+        )
+    with foreign_errors(("scorer", scorer)):
+        prediction = scorer.posterior([network])
+        arrays = {method: getattr(scorer, method)([network]) for method in ARRAYS}
+        figures = scorer.figures(network)
+        reasons = scorer.reasons([network, network], [None, None])
+    if not isinstance(prediction, Prediction):
+        raise ConfigError(f"{name}: posterior must return a Prediction; got {shown(prediction)}")
+    for method, found in {**arrays, "posterior": prediction.mean}.items():
+        if not (isinstance(found, np.ndarray) and found.shape == (1,) and np.isfinite(found[0])):
+            rule = "of N networks must be an array [N] of finite numbers"
+            raise ConfigError(f"{name}: {method} {rule}; got {shown(found)} for one network")
+    if missing := [figure for figure in EXPECTED_FIGURES if figure not in figures]:
+        raise ConfigError(f"{name}: figures must have {', '.join(missing)}; got {shown(figures)}")
+    if set(reasons) != set(Reasons.__annotations__):
+        needed = ", ".join(Reasons.__annotations__)
+        raise ConfigError(f"{name}: reasons must have {needed}; got {shown(reasons)}")
