@@ -8,6 +8,7 @@ from collections import defaultdict
 from typing import NamedTuple
 
 import fresh
+import pytest
 from package_sources import trees
 
 # in the order in which the data flows: a room may import itself and the rooms before it
