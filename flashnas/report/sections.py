@@ -143,6 +143,9 @@ def _asked_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
         for name, limit in (entry("budgets") or {}).items()
     ]
     confidence = f"with {run.confidence:.0%} confidence" if run.confidence else ""
+    asked = entry("options", "budget_ms") if entry("conversion") else None
+    if isinstance(asked, list):
+        limits = [f"latency_ms ≤ {', '.join(map(str, asked))}"]
     yield "Budget", ", ".join(limits) or "none", confidence
     if run.further_objectives or run.ranks_full:
         planned, detail = entry("scorer", "train_tokens"), ""
@@ -295,7 +298,10 @@ def sources(run: RecordedRun) -> str:
 
 
 def failures(run: RecordedRun) -> str:
-    """Failed trials by reason and one by one; infeasible ones by reason."""
+    """Failed trials by reason and one by one; infeasible ones by reason. Empty of a conversion,
+    which trains no candidates."""
+    if run.entry("conversion"):
+        return ""
     failed, outside = run.failed, run.trials[run.trials["state"] == "infeasible"]
     return render(
         "failures.html",
@@ -313,7 +319,10 @@ def reproduce(run: RecordedRun) -> str:
         for name, value in flat(run.config)
         if name != "command" and not name.startswith(("question.", "answer."))
     }
-    return render("reproduce.html", command=run.entry("command"), entries=entries)
+    converted = bool(run.entry("conversion"))
+    return render(
+        "reproduce.html", command=run.entry("command"), entries=entries, converted=converted
+    )
 
 
 HEADER = Section("", header)

@@ -165,6 +165,9 @@ def test_the_folder_is_a_run_and_its_weights_are_those_of_the_layout(converted, 
     for entry in found.finalists:
         assert losses[entry.layout] == pytest.approx(entry.loss)
     run.report(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert f"latency_ms ≤ {', '.join(run.entry('options', 'budget_ms'))}" in page
+    assert "What failed" not in page  # no candidate was trained
     answer = found.answers[1]  # of the tightest budget, and so the fastest finalist
     source = load_source(answer.weights)
     assert source.architecture.notation == found.finalists[0].notation
