@@ -14,11 +14,13 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from flashnas.base.errors import WeightsError
 from flashnas.base.foreign import check_regular, read_json
@@ -49,7 +51,8 @@ def checkpoints(folder: Path) -> list[Path]:
 def save_checkpoint(folder: Path, trainer: Trainer, tokenizer_json: str, keep: int) -> None:
     """Write a checkpoint of a training between two steps, then remove all but the `keep` newest
     ones of the folder. Only the first process calls this."""
-    tensors, scalars = _optimizer_state(trainer)
+    parameters = dict(trainer.network.named_parameters())
+    tensors, scalars = optimizer_state(parameters, trainer.optimizers.optimizers)
     path = folder / f"step-{trainer.done:08d}"
     tensors[_CPU_RANDOM] = torch.get_rng_state()
     if trainer.device.type == "cuda":
@@ -103,21 +106,23 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
     cuda_random = tensors.pop(_CUDA_RANDOM, None)
     if cuda_random is not None and trainer.device.type == "cuda":
         torch.cuda.set_rng_state(cuda_random, trainer.device)
-    _fill_optimizer(trainer, tensors, content["optimizer"], path / OPTIMIZER)
+    parameters = dict(trainer.network.named_parameters())
+    values = {**tensors, **content["optimizer"]}
+    fill_optimizers(parameters, trainer.optimizers.optimizers, values, path / OPTIMIZER)
     trainer.restore(content["trainer"])
 
 
 # -- the state of optimizers -----------------------------------------------------------------------
 
 
-def _optimizer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def optimizer_state(
+    parameters: Mapping[str, Tensor], optimizers: Iterable[Optimizer]
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """(tensors, other values) by `<parameter>/<key>`; every parameter belongs to one optimizer."""
-    names: dict[Tensor, str] = {
-        parameter: name for name, parameter in trainer.network.named_parameters()
-    }
+    names = {parameter: name for name, parameter in parameters.items()}
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
-    for optimizer in trainer.optimizers.optimizers:
+    for optimizer in optimizers:
         for parameter, state in optimizer.state.items():
             for key, value in state.items():
                 (tensors if isinstance(value, Tensor) else scalars)[f"{names[parameter]}/{key}"] = (
@@ -126,17 +131,21 @@ def _optimizer_state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Any
     return tensors, scalars
 
 
-def _fill_optimizer(
-    trainer: Trainer, tensors: dict[str, Tensor], scalars: dict[str, Any], path: Path
+def fill_optimizers(
+    parameters: Mapping[str, Tensor],
+    optimizers: Iterable[Optimizer],
+    values: Mapping[str, Any],
+    path: Path,
 ) -> None:
-    parameters = dict(trainer.network.named_parameters())
+    """Set optimizers to what `optimizer_state` has of them; WeightsError naming the file where it
+    is that of other parameters."""
     owners = {
         parameter: optimizer
-        for optimizer in trainer.optimizers.optimizers
+        for optimizer in optimizers
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
-    for entry, value in {**tensors, **scalars}.items():
+    for entry, value in values.items():
         name, _, key = entry.rpartition("/")
         parameter = parameters.get(name)
         if parameter is None or (
