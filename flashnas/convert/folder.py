@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import flashnas
 from flashnas.base.errors import RunError
 from flashnas.base.system import atomic_file, disk_errors, write_atomic
-from flashnas.convert.choices import Layout, converted
+from flashnas.convert.choices import Layout, converted, key_of
 from flashnas.convert.load import SCORED, Conversion
 from flashnas.network.weights import save_model
 from flashnas.runs.front import write_front
@@ -36,20 +34,18 @@ def write_folder(
     trials = []
     for number, (layout, score) in enumerate(conversion.measured(draw)):
         architecture = converted(conversion.teacher.architecture, layout)
+        figures = score.figures()
         trials.append(
             Trial.of(
                 architecture,
                 number=number,
-                label=", ".join(choice.key for choice in layout),
+                label=key_of(layout),
                 state="complete",
                 source="evaluator",
                 params=architecture.params,
                 latency_ms=conversion.milliseconds(layout),
-                loss=float(np.mean(score.loss)),
-                scores={
-                    "kl": float(np.mean(score.kl)),
-                    "recall_kept": float(np.mean(score.recalled)) if score.recalled else 1.0,
-                },
+                loss=figures["loss"],
+                scores={"kl": figures["kl"], "recall_kept": figures["recall"]},
             )
         )
     points = [(trial.scores["kl"], trial.latency_ms or 0.0) for trial in trials]

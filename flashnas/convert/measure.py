@@ -286,15 +286,14 @@ class MeasurementLog:
         """Of a layout on a draw; student: a function that returns the Student of the draw."""
         key = draw, key_of(layout)
         if key not in self.known:
-            measured = student().measure(layout)
-            line = {"draw": draw, "layout": key[1], "measured": asdict(measured)}
+            self.known[key] = student().measure(layout)
+            line = asdict(_Line(*key, self.known[key]))
             with disk_errors(
                 f"{self.path}: cannot be written",
                 RunError,
                 "; free some space and run the command again, which continues",
             ):
                 append_synced(self.path, json.dumps(line))
-            self.known[key] = measured
         return self.known[key]
 
 

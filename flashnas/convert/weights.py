@@ -19,15 +19,12 @@ from flashnas.base.errors import ConfigError, WeightsError
 from flashnas.base.text import first_line, one_of, shown
 from flashnas.data.tokenizer import library_errors, load_tokenizer, vocab_size
 from flashnas.formats.pieces import Piece
-from flashnas.formats.pretrained import NAMINGS, Naming
+from flashnas.formats.pretrained import PIECES, stream_scale
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import TOKENIZER, read_tensors
 
 CONFIG = "config.json"
 UNUSED = ("rotary_emb.inv_freq", "lm_head.weight", "output.weight")  # of a tied head
-
-
-DEFAULT_EPS = {"lfm2": 1e-5}  # of transformers, where config.json has no key; 1e-6 of the others
 # key of config.json -> key of a GGUF file, behind the name of its architecture
 GGUF_KEYS = {
     "num_hidden_layers": "block_count",
@@ -80,27 +77,27 @@ def load_pretrained(path: str | Path) -> Pretrained:
     config = read_json(path / CONFIG)
     architecture = architecture_of_config(config, str(path / CONFIG))
     kind = config["model_type"]
-    naming = _naming(path, kind)[0]
-    eps = config.get(naming.eps, DEFAULT_EPS.get(kind, 1e-6))
+    _check_kind(path, kind)
+    # and what transformers takes where there is none
+    key, default = ("norm_eps", 1e-5) if kind == "lfm2" else ("rms_norm_eps", 1e-6)
+    eps = config.get(key, default)
     if type(eps) is not float or not 0 < eps < 1:
         raise WeightsError(
-            f"{path / CONFIG}:{naming.eps}: must be a number between 0 and 1; got {shown(eps)}"
+            f"{path / CONFIG}:{key}: must be a number between 0 and 1; got {shown(eps)}"
         )
     files = sorted(path.glob("*.safetensors"))
     if not files:
         raise WeightsError(f"{path}: holds no weights (it has no *.safetensors)")
     tensors = {name: tensor for file in files for name, tensor in read_tensors(file).items()}
-    network = _filled(path, architecture, naming.pieces(architecture, eps), tensors)
+    pieces_of = PIECES[kind][0]
+    network = _filled(path, architecture, pieces_of(architecture, stream_scale(eps)), tensors)
     words = path / TOKENIZER
     return Pretrained(network, load_tokenizer(words) if words.exists() else None)
 
 
-def _naming(path: Path, kind: str) -> tuple[Naming, Naming]:
-    if kind not in NAMINGS:
-        raise WeightsError(
-            one_of(f"{path}: the model type of weights that are read", kind, NAMINGS)
-        )
-    return NAMINGS[kind]
+def _check_kind(path: Path, kind: str) -> None:
+    if kind not in PIECES:
+        raise WeightsError(one_of(f"{path}: the model type of weights that are read", kind, PIECES))
 
 
 @torch.no_grad()
@@ -148,7 +145,7 @@ def _load_gguf(path: Path) -> Pretrained:
         return default if field is None else field.contents()
 
     kind = value("general.architecture")
-    naming = _naming(path, kind)[1]
+    _check_kind(path, kind)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     if "rope_freqs.weight" in tensors:
         raise WeightsError(
@@ -175,7 +172,7 @@ def _load_gguf(path: Path) -> Pretrained:
     network = _filled(
         path,
         architecture,
-        naming.pieces(architecture, eps),
+        PIECES[kind][1](architecture, stream_scale(eps)),
         tensors,
         lambda tensor: torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type)),
     )

@@ -88,12 +88,13 @@ def configuration(
     }
 
 
-def model_pieces(architecture: Architecture) -> list[Piece]:
-    """The tensors of a network that FORMAT holds, under the names of released checkpoints."""
+def model_pieces(architecture: Architecture, scale: float = 1.0) -> list[Piece]:
+    """The tensors of a network that FORMAT holds, under the names of released checkpoints. scale: as
+    `network_pieces` takes it."""
 
     def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
         layer = f"model.layers.{n // 2}."
         return layer, layer + ("operator_norm" if spec.mixes_tokens else "ffn_norm")
 
     top = "model.embed_tokens", "model.embedding_norm", "lm_head"
-    return network_pieces(architecture.canonical(), top, NAMES, place)
+    return network_pieces(architecture.canonical(), top, NAMES, place, scale=scale)

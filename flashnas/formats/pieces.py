@@ -122,8 +122,8 @@ def network_pieces(
         top: names of the embedding, of the final norm and of the head.
         names: kind -> module or part -> name; one without a name keeps its own.
         place: number and operator -> what stands in front of these names, and the name of its norm.
-        scale: of what writes to the residual stream. A tied head has it, too; the norm before takes
-            it back.
+        scale: of what writes to the residual stream, and of queries and keys that are normalised. A
+            tied head has it, too; the norm before takes it back.
         parts: as `operator_pieces`.
     """
     embedding, final_norm, head = (f"{name}.weight" for name in top)
@@ -137,6 +137,7 @@ def network_pieces(
         layer, norm = place(n, spec)
         renamed = names.get(spec.kind, {})
         pieces.append(Piece(f"{norm}.weight", f"layers.{n}.norm.weight"))
+        normalised = ("q", "k") if getattr(spec, "qk_norm", False) else ()
         for piece in parts(spec, architecture.hidden, renamed):
             part, dot, rest = piece.name.partition(".")
             pieces.append(
@@ -144,7 +145,7 @@ def network_pieces(
                     piece,
                     name=f"{layer}{renamed.get(part, part)}{dot}{rest}",
                     source=piece.source and f"layers.{n}.mixer.{piece.source}",
-                    scale=scale if piece.writes else piece.scale,
+                    scale=scale if piece.writes or part in normalised else piece.scale,
                 )
             )
     return pieces

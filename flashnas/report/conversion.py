@@ -21,12 +21,12 @@ CHOSEN, OTHER, ELSEWHERE = "#D55E00", "#0072B2", "#777777"  # colours
 
 
 def conversion_text(found: ConversionFound) -> str:
-    agreement = found.agreement_with_kl.items()
+    agreement = [f"{name} {value:.2f}" for name, value in found.agreement_with_kl.items()]
     return render_text(
         "conversion.txt",
         found=found,
         finalists="\n".join(columns(finalists_table(found))),
-        agreement=", ".join(f"{name} {value:.2f}" for name, value in agreement),
+        agreement=", ".join(agreement),
         **WORDS,
     )
 
@@ -74,15 +74,13 @@ def finalists_table(found: ConversionFound) -> list[list[str]]:
 
 
 def inside(found: ConversionFound) -> str:
-    own = [entry.predicted for entry in found.finalists]
-    kl = sum(entry.inside for entry in found.finalists)
+    entries = found.finalists
+    kl = sum(entry.inside for entry in entries)
     recall = sum(
-        low_high.recall_low <= entry.recall <= low_high.recall_high
-        for low_high, entry in zip(own, found.finalists, strict=True)
+        entry.predicted.recall_low <= entry.recall <= entry.predicted.recall_high
+        for entry in entries
     )
-    return (
-        f"{kl} of {len(own)} lie in the predicted 90 % interval of KL, {recall} in that of recall"
-    )
+    return f"{kl} of {len(entries)} lie in the predicted 90 % interval of KL, {recall} in that of recall"
 
 
 def decided(answer: BudgetAnswer) -> str:

@@ -90,8 +90,8 @@ def write_gguf(kind, model, path, tokenizer):
     """A model of transformers as llama.cpp's converter names it."""
     import gguf
 
-    from flashnas.convert.weights import NAMINGS
     from flashnas.formats.gguf.vocabulary import vocabulary
+    from flashnas.formats.pretrained import PIECES, stream_scale
 
     network = load_pretrained(model).network
     heads = network.architecture.operators[0]
@@ -107,7 +107,7 @@ def write_gguf(kind, model, path, tokenizer):
     writer.add_rope_freq_base(heads.rope_theta)
     writer.add_layer_norm_rms_eps(1e-2)
     vocabulary(tokenizer, 300, 0).write_keys(writer)
-    for piece in NAMINGS[kind][1].pieces(network.architecture, 1e-2):
+    for piece in PIECES[kind][1](network.architecture, stream_scale(1e-2)):
         writer.add_tensor(piece.name, piece.of(network.state_dict()).numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -7,19 +7,12 @@ import numpy as np
 import pytest
 
 from flashnas.convert.choices import Choice
+from flashnas.convert.describe import elsewhere
 from flashnas.convert.found import LayerChoice
+from flashnas.convert.law import SampledSet, SingleScores, fit_law
 from flashnas.convert.measure import LayoutScore
 from flashnas.convert.recall import RecallLaw
-from flashnas.convert.select import (
-    SampledSet,
-    SingleScores,
-    choose,
-    elsewhere,
-    fit_law,
-    lowest_kl,
-    resampled_layers,
-    sample_sets,
-)
+from flashnas.convert.select import choose, lowest_kl, resampled_layers, sample_sets
 
 
 def random_choices(generator, layers=6):

@@ -50,8 +50,9 @@ class GgufFamily:
     interleaved: bool = False
     output_norm: str = "output_norm"
 
-    def pieces(self, architecture: Architecture) -> list[Piece]:
-        """Every tensor of a file."""
+    def pieces(self, architecture: Architecture, scale: float | None = None) -> list[Piece]:
+        """Every tensor of a file. scale: as `network_pieces` takes it; None: as the norms of llama.cpp
+        ask for."""
         architecture = architecture.canonical()
         layer_of = [n for n, layer in enumerate(self.layers(architecture)) for _ in layer]
 
@@ -64,7 +65,7 @@ class GgufFamily:
             ("token_embd", self.output_norm, "output"),
             NAMES,
             place,
-            scale=STREAM_SCALE if "m2" in self.format.demands else 1.0,
+            scale=scale or (STREAM_SCALE if "m2" in self.format.demands else 1.0),
             parts=partial(operator_pieces, interleaved=self.interleaved),
         )
 
