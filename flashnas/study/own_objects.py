@@ -22,8 +22,8 @@ ARRAYS = "values", "recalls", "step_sds"  # methods that return a number for eac
 
 
 def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
-    """Raise ConfigError for an object of another type."""
-    if not isinstance(space, SearchSpace):
+    """Raise ConfigError for an object of another type; None: there is none."""
+    if space is not None and not isinstance(space, SearchSpace):
         raise ConfigError(
             f"search.space must be a name, a YAML file or a SearchSpace; got {type(space).__name__}"
         )

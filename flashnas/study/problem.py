@@ -217,8 +217,9 @@ def load_problem(
         FlashnasError: in one line, for whatever cannot work.
     """
     started = time.monotonic()
+    if any(own is not None for own in (space, sampler, evaluator, table)):
+        check_objects(space, sampler, evaluator, table)
     space = load_space(config.space) if space is None else space
-    check_objects(space, sampler, evaluator, table)
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):
         config, space, costs = load_searched(
             config, space, config.table if table is None else table, workload, evaluator
