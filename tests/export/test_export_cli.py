@@ -81,7 +81,7 @@ def test_what_is_asked_wrongly_is_one_line(trained, tmp_path, refused):
         (f"{trained} --to hf --init-seed 1 {out}", "leave out --init-seed"),
         (
             f"{drawn} --to onnx {out}",
-            "--to must be one of hf, nemotron-h, lfm2, gguf; got 'onnx'",
+            f"--to must be one of {', '.join(EXPORTS)}; got 'onnx'",
         ),
         (f"{drawn} --dtype int8 {out}", "--dtype must be one of"),
         (f"{drawn} --type f16 {out}", "--type is for --to gguf"),

@@ -130,7 +130,7 @@ def test_unknown_names_and_options_are_one_clear_line():
     world = World("random")
     shared = {"space": world.space, "seed": 0, "latency_of": world.latency_of}
     assert one_line(ConfigError, make_algorithm, "aging", **shared) == (
-        "sampler must be one of aging-evolution, nsga2, tpe, random, bayes; got 'aging'"
+        f"sampler must be one of {', '.join(ALGORITHMS)}; got 'aging'"
         " (did you mean 'aging-evolution'?)"
     )
     assert one_line(ConfigError, make_algorithm, "aging-evolution", populations=3, **shared) == (

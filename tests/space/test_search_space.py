@@ -14,7 +14,7 @@ from small_spaces import write
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError, FlashnasError, SpaceError
 from flashnas.base.registry import shipped_names
-from flashnas.space import load_space
+from flashnas.space import TEMPLATES, load_space
 from flashnas.space.operator_space import list_features
 
 SHIPPED = (
@@ -205,7 +205,7 @@ def test_the_good_files_load(tmp_path):
         (
             "template: three_stage",
             "template: three_stages",
-            "{path}:1: template must be one of three_stage, layerwise;"
+            f"{{path}}:1: template must be one of {', '.join(TEMPLATES)};"
             " got 'three_stages' (did you mean 'three_stage'?)",
         ),
     ]

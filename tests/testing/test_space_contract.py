@@ -7,7 +7,7 @@ from foreign_space import Gpt2Space
 from space_contract import check_space
 
 from flashnas.base.registry import shipped_names
-from flashnas.space import TEMPLATES
+from flashnas.space import TEMPLATES, load_space
 
 EXAMPLE = Path(__file__).parents[2] / "examples/flashnas-gpt2-space"
 
@@ -19,6 +19,11 @@ EXAMPLE = Path(__file__).parents[2] / "examples/flashnas-gpt2-space"
 )
 def test_spaces_keep_the_contract(space):
     check_space(space)
+
+
+def test_every_template_has_a_shipped_space():
+    spaces = map(load_space, shipped_names("search_spaces", ".yaml"))
+    assert {space.template for space in spaces} == set(TEMPLATES.shipped)
 
 
 def test_the_example_keeps_the_contract(monkeypatch):
