@@ -219,7 +219,8 @@ def check_out(options: Settings, *, empty: bool = False, holds: str = "") -> Pat
 
     Args:
         empty: it must not exist, or be empty.
-        holds: a file that it must hold unless it is empty, such as meta.yaml of a table.
+        holds: a file that it must hold unless it is empty but for hidden files (.lock), such as
+            meta.yaml of a table.
 
     Raises:
         SettingError: it is a file, lies below one, cannot be made, cannot be written to, or must be
@@ -250,7 +251,8 @@ def check_out(options: Settings, *, empty: bool = False, holds: str = "") -> Pat
         if existing == out and any(out.iterdir()):
             if empty:
                 refuse("exists and is not empty; choose another folder")
-            if holds and not (out / holds).exists():
+            shown = any(not path.name.startswith(".") for path in out.iterdir())
+            if holds and shown and not (out / holds).exists():
                 refuse(f"exists and holds no {holds}; choose another folder")
         if (longest := max((len(os.fsencode(part)) for part in out.parts), default=0)) > 255:
             refuse(f"a name of {longest} bytes is too long; at most 255 are possible")

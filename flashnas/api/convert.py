@@ -60,7 +60,7 @@ def convert(
         >>> found.answers[0].latency_ms <= found.answers[0].budget_ms
         True
     """
-    check_out(options)
+    check_out(options, holds="measurements.jsonl")
 
     from flashnas.convert.loop import convert_model
 

@@ -153,12 +153,16 @@ class TrainingResult(Result):
         healed = ""
         if self.before and self.after:
             before, after = self.before, self.after
-            recall = f", {before['recall']:.0%} -> {after['recall']:.0%} of the teacher's recall"
             healed = (
-                f"on held-out text: KL {before['kl']:.3f} -> {after['kl']:.3f} ±"
+                f"on held-out contexts: KL {before['kl']:.3f} -> {after['kl']:.3f} ±"
                 f" {after['kl_half']:.3f} nats/token, loss {before['loss']:.3f} ->"
-                f" {after['loss']:.3f}{recall if before['probes'] else ''}\n"
+                f" {after['loss']:.3f}"
             )
+            if before["probes"]:
+                healed += (
+                    f", {before['recall']:.0%} -> {after['recall']:.0%} of the teacher's recall"
+                )
+            healed += "\n"
         return (
             f"{healed}loss {self.loss:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte after"
             f" {self.tokens:,} tokens at {self.tokens_per_s:,.0f} tokens/s"

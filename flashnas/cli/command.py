@@ -74,8 +74,12 @@ class Command:
             result = function(
                 options,
                 **{
-                    name: call
-                    for name, call in (("progress", line.update), ("note", line.note))
+                    name: value
+                    for name, value in (
+                        ("progress", line.update),
+                        ("note", line.note),
+                        ("command", command_line()),
+                    )
                     if name in takes
                 },
             )

@@ -101,7 +101,7 @@ def possible(
                 if width < spec.intermediate:
                     found.append(Choice(layer, f"width {width}", replace(spec, intermediate=width)))
             found.append(Choice(layer, NONE, None))
-    return found
+    return [*dict.fromkeys(found)]  # shares may round to one width
 
 
 def kind_of(teacher: Architecture, choice: Choice) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
 from flashnas.base.text import MAX_TOKENS
-from flashnas.convert.choices import REPLACEMENTS
+from flashnas.convert.choices import REPLACEMENTS, budget_of
 from flashnas.data.corpus import from_hub
 from flashnas.latency.workload import CALIBRATION_HELP, CALIBRATIONS, ENGINE, WORKLOAD_HELP
 
@@ -126,6 +126,12 @@ class ConvertConfig(Settings, where="convert"):
         if isinstance(self.budget_ms, str | int | float):  # one, from Python
             object.__setattr__(self, "budget_ms", tuple(str(self.budget_ms).split(",")))
         super().__post_init__()
+        for words in self.budget_ms:
+            budget_of(words, 1.0)  # the model's own time is not known yet; the words are
+        if {"a", "f"} <= {*self.keep}:
+            self.wrong("keep", "must leave attention or feed-forward networks to change; got a, f")
+        if self.replacements and "a" in self.keep:
+            self.wrong("replacements", "take the place of attention, which --keep a keeps")
         if self.windows is None:
             object.__setattr__(self, "windows", (self.context // WINDOW_SHARE,))
         assert self.windows is not None

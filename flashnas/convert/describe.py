@@ -41,6 +41,7 @@ def describe(
     return ConversionFound(
         run=str(conversion.config.out),
         model=conversion.config.model,
+        data=conversion.config.data,
         notation=conversion.teacher.architecture.notation,
         times=conversion.times.source,
         model_ms=conversion.milliseconds(()),

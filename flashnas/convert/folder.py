@@ -45,7 +45,8 @@ def write_folder(
                 params=architecture.params,
                 latency_ms=conversion.milliseconds(layout),
                 loss=figures["loss"],
-                scores={"kl": figures["kl"], "recall_kept": figures["recall"]},
+                scores={"kl": figures["kl"]}
+                | ({"recall_kept": figures["recall"]} if score.recalled else {}),
             )
         )
     points = [(trial.scores["kl"], trial.latency_ms or 0.0) for trial in trials]

@@ -21,12 +21,12 @@ class LayoutPrediction:
 @dataclass(frozen=True, kw_only=True)
 class LayoutFigures:
     """Measured of a layout. kl, loss: nats per token; kl_half: half of the 90 % interval. recall:
-    share of the model's own."""
+    share of the model's own; None where the model does no probe of this text."""
 
     kl: float
     kl_half: float
     loss: float
-    recall: float
+    recall: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +109,10 @@ class TrainedReplacement:
 class ConversionFound:
     """What a conversion found.
 
-    run: its folder. notation: of the model. times: where milliseconds are from. model_ms, loss:
-    the model's own; probes_done: recall probes that it does, of `probes`. agreement_of_halves:
-    rank correlation of the KL of single changes on two halves of the documents; agreement_with_kl:
-    of other scores with it. law: how changes add up.
+    run: its folder. data: the text, as it was named. notation: of the model. times: where
+    milliseconds are from. model_ms, loss: the model's own; probes_done: recall probes that it does,
+    of `probes`. agreement_of_halves: rank correlation of the KL of single changes on two halves of
+    the documents; agreement_with_kl: of other scores with it. law: how changes add up.
     """
 
     run: str
@@ -130,3 +130,4 @@ class ConversionFound:
     finalists: list[Finalist]
     answers: list[BudgetAnswer]
     replacements: list[TrainedReplacement] = field(default_factory=list)
+    data: str = "sotu"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from flashnas.base.text import duration
 from flashnas.convert.measure import Student
@@ -24,9 +25,10 @@ class HeldOutScore:
         self.teacher, self.recipe, self.note = teacher, recipe, note
         self._student: Student | None = None
 
-    def __call__(self, network: HybridLM, dataset: Dataset) -> dict[str, float]:
+    def __call__(self, network: HybridLM, dataset: Dataset) -> dict[str, Any]:
         """KL to the teacher, half of its 90 % interval, loss in nats per token, the share of the
-        teacher's recall that is left, and the number of probes that the teacher does."""
+        teacher's recall that is left (None without a probe that the teacher does), and the number
+        of those probes."""
         first = self._student is None
         if self._student is None:
             draw = held_out_draw(

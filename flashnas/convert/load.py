@@ -6,12 +6,14 @@ import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
 from flashnas.base.errors import BudgetError
 from flashnas.convert.choices import (
+    LEAST_SAVED,
     NONE,
     Choice,
     Layout,
@@ -24,6 +26,7 @@ from flashnas.convert.config import ConvertConfig
 from flashnas.convert.measure import LayoutScore, MeasurementLog, Student
 from flashnas.convert.progress import MeasuringProgress, ShowProgress
 from flashnas.convert.replacements import (
+    FOLDER,
     TrainedReplacement,
     read_replacements,
     train_replacements,
@@ -140,11 +143,43 @@ def load_conversion(config: ConvertConfig, note: Note, show_progress: ShowProgre
         config.replacements,
         config.replacement_tokens,
     )
+    # before the times, which take minutes in llama.cpp: whatever the user got wrong comes first
+    text = draws(
+        config.data,
+        tokenizer,
+        context=config.context,
+        documents=config.documents,
+        prompts=config.prompts,
+        count=DRAWS,
+        seed=config.seed,
+    )
+    measurements = _measurement_log(config.out, _question(config, model, text))
     times = load_times(config, architecture, all_choices, note)
     choices = offered(architecture, times.choices, times.milliseconds)
-    full_ms = times.milliseconds(())
     for line in times.lines(choices):
         note(line)
+    saves_ms = _savings(config, times, choices)
+    network = model.network.to(config.device)
+
+    @functools.lru_cache(maxsize=2)
+    def student(draw: int) -> Student:
+        # narrower networks keep the same columns on fresh text, and in the weights that are written
+        columns = None if draw == SCORED else student(SCORED).columns
+        return Student(network, text[draw], columns, read_replacements(config.out, choices))
+
+    return Conversion(
+        config, network, tokenizer, times, choices, saves_ms, measurements, student, show_progress
+    )
+
+
+def _savings(config: ConvertConfig, times: RequestTimes, choices: Sequence[Choice]) -> list[float]:
+    """The milliseconds that each budget asks to save; BudgetError where the choices cannot."""
+    full_ms, by = times.milliseconds(()), next(iter(times.by))
+    if not choices:
+        raise BudgetError(
+            f"convert.budget_ms: of the model's {full_ms:,.0f} ms ({by}) no change saves more than"
+            f" {LEAST_SAVED:.1%}: name another --workload, --table or --calibration"
+        )
     fastest = full_ms - sum(
         max(choice.saved_ms for choice in choices if choice.layer == layer)
         for layer in {choice.layer for choice in choices}
@@ -160,30 +195,18 @@ def load_conversion(config: ConvertConfig, note: Note, show_progress: ShowProgre
         if budget < fastest:
             raise BudgetError(
                 f"convert.budget_ms: no layout takes at most {budget:,.0f} ms; the fastest takes"
-                f" {fastest:,.0f} ms"
+                f" {fastest:,.0f} ms ({by})"
             )
         saves_ms.append(full_ms - budget)
-    text = draws(
-        config.data,
-        tokenizer,
-        context=config.context,
-        documents=config.documents,
-        prompts=config.prompts,
-        count=DRAWS,
-        seed=config.seed,
-    )
-    network = model.network.to(config.device)
+    return saves_ms
 
-    @functools.lru_cache(maxsize=2)
-    def student(draw: int) -> Student:
-        # narrower networks keep the same columns on fresh text, and in the weights that are written
-        columns = None if draw == SCORED else student(SCORED).columns
-        return Student(network, text[draw], columns, read_replacements(config.out, choices))
 
-    measurements = MeasurementLog(config.out / "measurements.jsonl", _question(config, model, text))
-    return Conversion(
-        config, network, tokenizer, times, choices, saves_ms, measurements, student, show_progress
-    )
+def _measurement_log(out: Path, question: dict[str, Any]) -> MeasurementLog:
+    """Where nothing was measured or trained yet, the question may be another one."""
+    path = out / "measurements.jsonl"
+    if path.is_file() and not (out / FOLDER).exists() and path.read_bytes().count(b"\n") < 2:
+        path.unlink()
+    return MeasurementLog(path, question)
 
 
 def _question(config: ConvertConfig, model: Pretrained, text: Sequence[Draw]) -> dict[str, Any]:

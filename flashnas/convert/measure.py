@@ -45,13 +45,13 @@ class LayoutScore:
     value_lost: list[float]
     block_error: float = 0.0
 
-    def figures(self) -> dict[str, float]:
+    def figures(self) -> dict[str, Any]:
         """The fields of LayoutFigures."""
         return {
             "kl": float(np.mean(self.kl)),
             "kl_half": half_width(self.kl),
             "loss": float(np.mean(self.loss)),
-            "recall": float(np.mean(self.recalled)) if self.recalled else 1.0,
+            "recall": float(np.mean(self.recalled)) if self.recalled else None,
         }
 
 

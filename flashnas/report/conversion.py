@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
 import matplotlib
 from markupsafe import Markup
 from matplotlib.ticker import LogLocator
 
 from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
-from flashnas.base.text import columns
+from flashnas.base.text import MISSING, columns, signed
 from flashnas.convert.choices import KEPT
 from flashnas.convert.found import BudgetAnswer, ConversionFound, OtherLayout
 from flashnas.evidence.conversions import conversions, summary
@@ -42,6 +44,7 @@ def conversion(run: RecordedRun) -> str:
         "conversion.html",
         found=found,
         finalists=finalists_table(found),
+        singles=singles_table(found),
         pictures=[Markup(figure(found, narrow).svg()) for narrow in (False, True)],
         published=summary(conversions()),
         **WORDS,
@@ -65,22 +68,61 @@ def finalists_table(found: ConversionFound) -> list[list[str]]:
             f"{own.kl:.3f} ({own.kl_low:.3f} to {own.kl_high:.3f})",
             f"{entry.kl:.3f} ± {entry.kl_half:.3f}",
             "yes" if entry.inside else "no",
-            f"{100 * own.recall:.0f} % ({100 * own.recall_low:.0f} to {100 * own.recall_high:.0f})",
-            f"{100 * entry.recall:.0f} %",
+            MISSING
+            if not found.probes_done
+            else f"{100 * own.recall:.0f} % ({100 * own.recall_low:.0f} to {100 * own.recall_high:.0f})",
+            percent(entry.recall),
             entry.layout,
         ]
         lines.append(line)
     return lines
 
 
+def singles_table(found: ConversionFound) -> list[list[str]]:
+    """Each change alone, its head first."""
+    lines = [["layer", "saves", "KL", "recall", "change"]]
+    for entry in sorted(found.singles, key=lambda entry: (entry.layer, entry.kind)):
+        kl = f"{entry.kl:.3f} ± {entry.kl_half:.3f}"
+        saves = f"{entry.saved_ms:,.1f} ms"
+        lines.append([str(entry.layer), saves, kl, percent(entry.recall), entry.kind])
+    return lines
+
+
 def inside(found: ConversionFound) -> str:
-    entries = found.finalists
-    kl = sum(entry.inside for entry in entries)
-    recall = sum(
+    """How many finalists lie in their intervals; of recall only where there are probes."""
+    kl = sum(entry.inside for entry in found.finalists)
+    words = f"{kl} of {len(found.finalists)} lie in the predicted 90 % interval of KL"
+    recalls = [
         entry.predicted.recall_low <= entry.recall <= entry.predicted.recall_high
-        for entry in entries
-    )
-    return f"{kl} of {len(entries)} lie in the predicted 90 % interval of KL, {recall} in that of recall"
+        for entry in found.finalists
+        if entry.recall is not None
+    ]
+    if recalls and found.probes_done:
+        words += f", {sum(recalls)} in that of recall"
+    return words
+
+
+def percent(share: float | None) -> str:
+    return MISSING if share is None else f"{100 * share:.0f} %"
+
+
+def other(layout: OtherLayout) -> str:
+    """As many changes elsewhere, beside the answer."""
+    recall = "" if layout.recall is None else f", recall {percent(layout.recall)}"
+    return f"KL differs by {signed(layout.more)} ± {layout.more_half:.3f} nats/token{recall}"
+
+
+def asked_recall(answer: BudgetAnswer) -> str:
+    if not answer.recall_floor:
+        return "chosen whatever it recalls"
+    return f"chosen to keep at least {percent(answer.recall_floor)} of the recall"
+
+
+def next_commands(found: ConversionFound) -> list[str]:
+    """The healing of the first answer, and the report."""
+    weights, heals = found.answers[0].weights, f"{found.run}-healed"
+    heal = ["flashnas", "train", weights, "--distill", found.model, "--data", found.data]
+    return [shlex.join([*heal, "--out", heals]), shlex.join(["flashnas", "report", found.run])]
 
 
 def decided(answer: BudgetAnswer) -> str:
@@ -126,6 +168,9 @@ WORDS = {
     "decided": decided,
     "undecided": undecided,
     "placements": placements,
+    "other": other,
+    "asked_recall": asked_recall,
+    "next_commands": next_commands,
 }
 
 

@@ -16,7 +16,8 @@ from pretrained import SMALL_CONVERSION
 
 import flashnas as fn
 from flashnas.base.errors import FlashnasError
-from flashnas.convert import measure, progress
+from flashnas.cli.main import main
+from flashnas.convert import load, measure, progress
 from flashnas.convert.choices import possible
 from flashnas.convert.config import ConvertConfig
 from flashnas.convert.load import FRESH, SCORED, load_conversion
@@ -134,6 +135,11 @@ def test_an_answer_keeps_its_budget_and_beats_other_placements(converted):
     text = str(found)
     assert "undecided: " in text
     assert "evenly spaced: " in text
+    next_line = text.splitlines()[-2]
+    assert f"flashnas train {found.answers[0].weights} --distill {found.model}" in next_line
+    # the model does no probe, so that nothing is said of what is recalled
+    assert found.finalists[0].recall is None
+    assert "100 %" not in text
 
 
 def test_two_budgets_with_one_layout_have_an_answer_each(converted, asked, tmp_path, monkeypatch):
@@ -168,10 +174,25 @@ def test_the_folder_is_a_run_and_its_weights_are_those_of_the_layout(converted, 
     page = (tmp_path / "report.html").read_text()
     assert f"latency_ms ≤ {', '.join(run.entry('options', 'budget_ms'))}" in page
     assert "What failed" not in page  # no candidate was trained
+    assert f"<code>{found.answers[0].layout}</code> at " in page
     answer = found.answers[1]  # of the tightest budget, and so the fastest finalist
     source = load_source(answer.weights)
     assert source.architecture.notation == found.finalists[0].notation
     assert source.tokenizer.to_str() == load_pretrained(llama).tokenizer.to_str()
+
+
+def test_the_folder_records_the_command_that_made_it(converted, asked, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    shutil.copytree(converted[0], out)
+    options = {**asked, "out": out}
+    words = ["convert", options.pop("model"), "--restore-one"]
+    del options["restore_one"]
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    monkeypatch.setattr(sys, "argv", ["flashnas", *words])
+    assert main(words) == 0
+    command = fn.load_run(out).entry("command")
+    assert command.startswith(f"flashnas convert {asked['model']} --restore-one")
 
 
 def test_a_killed_conversion_goes_on_where_it_was(converted, asked, tmp_path, monkeypatch):
@@ -227,6 +248,12 @@ def of_another_question(converted, tmp_path):
     return {"seed": 1}
 
 
+def something_else(converted, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.yaml").write_text("format: 1\n")
+    return {}
+
+
 def without_a_tokenizer(converted, tmp_path):
     (tmp_path / "model" / "tokenizer.json").unlink()
     return {}
@@ -244,7 +271,11 @@ def short_text(converted, tmp_path):
         ({"budget_ms": "99999"}, "the model itself takes "),
         ({"budget_ms": "many"}, "must be milliseconds, or a share such as 90%; got 'many'"),
         ({"recall": 0.9}, "does none of the 16 recall probes"),
+        ({"calibration": "engine"}, "ms (engine) no change saves more than 0.1%: name another"),
         ({"windows": [128]}, "must be at most a quarter of context (64)"),
+        ({"keep": ["a", "f"]}, "must leave attention or feed-forward networks to change"),
+        ({"keep": ["a"], "replacements": ["gd"]}, "take the place of attention, which --keep a"),
+        (something_else, "run: exists and holds no measurements.jsonl; choose another folder"),
         (of_another_question, "holds measurements of another question: seed was 0, and is 1"),
         (without_a_tokenizer, "has no tokenizer; name one with --tokenizer"),
         (short_text, "12 are needed (2 draws of 4 documents and 2 prompts)"),
@@ -256,6 +287,18 @@ def test_bad_input_is_one_line(options, words, converted, asked, tmp_path):
         options = options(converted, tmp_path)
     call = {**asked, "model": str(tmp_path / "model"), "out": tmp_path / "run", **options}
     assert words in one_line(FlashnasError, fn.convert, **call)
+
+
+def test_before_anything_is_measured_the_question_may_be_another(asked, tmp_path):
+    for seed in (0, 1):
+        call = {**asked, "budget_ms": "1%", "out": tmp_path, "seed": seed}
+        assert "no layout takes" in one_line(FlashnasError, fn.convert, **call)
+
+
+def test_a_text_that_is_missing_is_named_before_anything_is_timed(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "load_times", lambda *arguments: pytest.fail("timed"))
+    call = {**asked, "out": tmp_path, "data": str(tmp_path / "nothing")}
+    assert "no such file" in one_line(FlashnasError, fn.convert, **call)
 
 
 def test_a_damaged_line_is_named(converted, asked, tmp_path):
