@@ -220,10 +220,9 @@ def load_problem(
     if any(own is not None for own in (space, sampler, evaluator, table)):
         check_objects(space, sampler, evaluator, table)
     space = load_space(config.space) if space is None else space
+    table = config.table if table is None else table
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):
-        config, space, costs = load_searched(
-            config, space, config.table if table is None else table, workload, evaluator
-        )
+        config, space, costs = load_searched(config, space, table, workload, evaluator)
         notes: list[str] = []
         config = ranked(config, space, notes, costed=costs.known, evaluated=evaluator is not None)
         if scorer is not None:
