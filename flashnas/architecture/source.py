@@ -4,6 +4,7 @@ notation.
 
 import functools
 import os
+import shlex
 from pathlib import Path
 
 from flashnas.architecture import Architecture, is_notation
@@ -53,8 +54,8 @@ def load_architecture(source: str | os.PathLike[str]) -> Architecture:
     path = Path(source)
     if os.path.isdir(os.path.join(source, "pareto")):
         raise ArchitectureError(
-            f"{source}: is the folder of a run; name a network of it, such as"
-            f" {path / 'pareto' / '01.yaml'}"
+            f"{source}: is the folder of a run; name a file of {path / 'pareto'}: flashnas report"
+            f" {shlex.quote(source)} says which network it recommends"
         )
     if path.suffix == ".json" or os.path.isdir(source):
         return architecture_from_hf(path)

@@ -106,7 +106,7 @@ class Plan:
             took, pace = f"{self.seconds / 3600:,.1f} h", self.rate or "an assumed pace"
             if self.tokens_per_s is not None:
                 took = f"{self.seconds / 60:,.1f} min"
-                pace = f"{self.tokens_per_s:,.0f} tokens/s each"
+                pace = f"{self.tokens_per_s:,.0f} tokens/s each, with their validation"
             workers = f"{self.workers} worker{'s' * (self.workers > 1)}"
             lines.append(f"time       about {took} with {workers}, at {pace}")
         return lines
@@ -169,7 +169,7 @@ def _planned(problem: Problem, note: Note) -> Plan:
         tokens_each=tokens_each,
         tokens=tokens_each * evaluations,
         tokens_per_s=rate,
-        seconds=pace * (clock.remaining_s or 0.0) if tokens_each else None,
+        seconds=pace * clock.queued_s if tokens_each else None,
         workers=workers,
         flops_each=limit.flops,
         rate=limit.elsewhere,

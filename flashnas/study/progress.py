@@ -242,13 +242,13 @@ class Clock:
     Every training counts by its expected seconds; the pace is how much longer those that have ended
     took; until one has ended, it is ASSUMED_PACE, or that of the first one if it takes longer.
     Between two completions the time runs down. Nothing is assumed of the pace of a user's
-    evaluator.
+    evaluator. queued_s: expected seconds of what is left, with all workers, at no pace.
     """
 
     def __init__(self, plan: TrainingPlan, now: Callable[[], float] = time.monotonic) -> None:
         self.plan, self._now, self._since = plan, now, now()
         self.done_s = self.took_s = self.answer_s = 0.0
-        self.left_s, self._queued_s = self._work(plan.baselines, plan.candidates)
+        self.left_s, self.queued_s = self._work(plan.baselines, plan.candidates)
 
     def start(self, answer_s: float) -> None:
         """The first training begins now; answer_s: of what follows the last one."""
@@ -266,7 +266,7 @@ class Clock:
         candidate that has not. candidates: how many are still to be drawn."""
         before = self.done_s
         self.done_s, self.took_s = (math.fsum(pair[index] for pair in done) for index in (0, 1))
-        self.left_s, self._queued_s = self._work(drawn, candidates)
+        self.left_s, self.queued_s = self._work(drawn, candidates)
         if self.done_s != before:
             self._since = self._now()
 
@@ -304,8 +304,8 @@ class Clock:
         begun = min(plan.workers, self.left_s / plan.candidate_s) - 1 if self.done_s else 0.0
         since_s = min(self._now() - self._since, MAX_SHARE * training_s)
         return self.answer_s + max(
-            self.pace * self._queued_s - max(begun, 0.0) / 2 * training_s / plan.workers - since_s,
-            (1 - MAX_SHARE) * min(training_s, self.pace * self._queued_s),
+            self.pace * self.queued_s - max(begun, 0.0) / 2 * training_s / plan.workers - since_s,
+            (1 - MAX_SHARE) * min(training_s, self.pace * self.queued_s),
         )
 
     def __str__(self) -> str:

@@ -72,6 +72,6 @@ def test_unknown_source_is_named(case):
 def test_the_folder_of_a_run_names_one_of_its_networks(tmp_path):
     (tmp_path / "pareto").mkdir()
     assert one_line(FlashnasError, load_architecture, str(tmp_path)) == (
-        f"{tmp_path}: is the folder of a run; name a network of it, such as"
-        f" {tmp_path}/pareto/01.yaml"
+        f"{tmp_path}: is the folder of a run; name a file of {tmp_path}/pareto: flashnas report"
+        f" {tmp_path} says which network it recommends"
     )

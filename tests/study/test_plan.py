@@ -11,6 +11,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.study import scorer, trainings
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import load_problem
+from flashnas.training.cost import ASSUMED_RATES
 
 
 @pytest.fixture
@@ -79,6 +80,8 @@ def test_a_search_is_planned_where_its_device_is_not(config, quick_recipe, tmp_p
     assert found.seconds > 0
     assert found.flops > found.flops_each > 0
     assert "h with 4 workers, at an assumed 1.5e+14 FLOP/s of a GPU" in str(found)
+    alone = plan(dataclasses.replace(asked, baselines=False, workers=1))
+    assert alone.seconds == pytest.approx(alone.flops / ASSUMED_RATES["cuda"])
     with pytest.raises(DeviceError, match="torch finds no CUDA device"):
         load_problem(asked, note=print)
 
