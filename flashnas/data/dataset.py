@@ -170,7 +170,7 @@ class Dataset:
             raise CorpusError(
                 f"corpus {self.source!r} is too short for recipe {recipe.name!r}:"
                 f" {'; '.join(short)}; take more text, such as --data hf:NAME{fewer}, or"
-                " short_text: true in the recipe"
+                " short_text: true in the recipe (--short-text of flashnas train)"
             )
 
     def batches(self, recipe: BatchShape, seed: int, skip: int = 0) -> Iterator[np.ndarray]:

@@ -181,6 +181,17 @@ def test_the_folder_is_a_run_and_its_weights_are_those_of_the_layout(converted, 
     assert source.tokenizer.to_str() == load_pretrained(llama).tokenizer.to_str()
 
 
+def test_answers_of_a_fast_request_have_weights_of_their_own(converted, asked, tmp_path):
+    shutil.copytree(converted[0], tmp_path / "run")
+    fast = {"workload": "batch=1,prompt=1,generated=1", "out": tmp_path / "run"}
+    found = fn.convert(**{**asked, **fast})
+    assert found.model_ms < 1
+    notations = {entry.layout: entry.notation for entry in found.finalists}
+    for answer in found.answers:
+        notation = load_source(answer.weights).architecture.notation
+        assert notation == notations[answer.layout]
+
+
 def test_the_folder_records_the_command_that_made_it(converted, asked, tmp_path, monkeypatch):
     out = tmp_path / "run"
     shutil.copytree(converted[0], out)
