@@ -12,7 +12,6 @@ measured again.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import sys
 from pathlib import Path
@@ -67,8 +66,7 @@ def main() -> None:
         missing = [layers for layers in sets if (*layers, name) not in known]
         if not missing:
             continue
-        rows_of_text = functools.partial(
-            training_rows,
+        text = training_rows(
             DATA,
             tokenizer,
             context=CONTEXT,
@@ -76,7 +74,9 @@ def main() -> None:
             tokens=tokens,
             seed=SEED,
         )
-        trained = train_replacements(given.out, teacher, choices, rows_of_text, tokens, note)
+        trained = (
+            train_replacements(given.out, teacher, choices, text, tokens, note) if tokens else []
+        )
         student = Student(teacher, draw, trained=read_replacements(given.out, choices))
         for layers in missing:
             layout = tuple(choice for choice in choices if choice.layer // 2 in layers)

@@ -29,17 +29,16 @@ class HeldOutScore:
         """KL to the teacher, half of its 90 % interval, loss in nats per token, the share of the
         teacher's recall that is left (None without a probe that the teacher does), and the number
         of those probes."""
-        first = self._student is None
-        if self._student is None:
-            draw = held_out_draw(
-                dataset, context=CONTEXT, documents=DOCUMENTS, prompts=PROMPTS, seed=0
-            )
-            self._student = Student(self.teacher, draw)
+        student = self._student
+        if student is None:
+            draw = held_out_draw(dataset, context=CONTEXT, documents=DOCUMENTS, prompts=PROMPTS)
+            student = Student(self.teacher, draw)
         started = time.monotonic()
-        score = self._student.score(network)
-        if first:
+        score = student.score(network)
+        if self._student is None:
+            self._student = student
             self._say_plan(network, time.monotonic() - started)
-        return {**score.figures(), "probes": len(self._student.probes)}
+        return {**score.figures(), "probes": len(student.probes)}
 
     def _say_plan(self, network: HybridLM, score_s: float) -> None:
         """score_s: of the forward passes over the held-out text."""

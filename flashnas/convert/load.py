@@ -89,17 +89,17 @@ class Conversion:
 
     def train_replacements(self, note: Note) -> list[TrainedReplacement]:
         """Train what is to be trained, on text that is not scored."""
-        config = self.config
-        text = functools.partial(
-            training_rows,
+        if not any(choice.trained for choice in self.choices):
+            return []
+        config, tokens = self.config, self.config.replacement_tokens
+        text = training_rows(
             config.data,
             self.tokenizer,
             context=config.context,
             skip=DRAWS * (config.documents + config.prompts),
-            tokens=config.replacement_tokens,
+            tokens=tokens,
             seed=config.seed,
         )
-        tokens = config.replacement_tokens
         return train_replacements(config.out, self.teacher, self.choices, text, tokens, note)
 
     @functools.cached_property

@@ -87,8 +87,8 @@ class Student:
         count = max(1, min(POSITIONS, room, context - 1))
         self.positions_S = torch.linspace(0, context - 2, count).round().long()
         self.head = self._head_of(teacher)
-        self.blocks = {n: self._ready(block) for n, block in enumerate(teacher.blocks)}
-        self._start: tuple[int, list[Tensor]] = (0, self._embedded(teacher))
+        self.blocks = [self._ready(block) for block in teacher.blocks]
+        self._start = 0, self._embedded(teacher)
         self.columns = dict(columns or {})
         self._teach()
 
@@ -97,13 +97,13 @@ class Student:
     @torch.no_grad()
     def _teach(self) -> None:
         """Run the teacher: the order of columns by importance, its probabilities, its probes."""
-        streams, documents = list(self._start[1]), len(self.draw.documents)
-        for n, block in self.blocks.items():
+        streams, documents = self._start[1], len(self.draw.documents)
+        for n, block in enumerate(self.blocks):
             mixer = block.mixer
             if isinstance(mixer, FeedForwardLayer) and not mixer.relu2 and n not in self.columns:
                 inputs = [block.norm(x).to(self.dtype) for x in streams[:documents]]
                 self.columns[n] = self._importance(mixer, inputs).argsort(descending=True)
-            streams = [self._through(block, x) for x in streams]
+            streams = self._through(block, streams)
         self.log_p = [self._log_p(x, self.positions_S, self.head) for x in streams[:documents]]
         # what the teacher does not recall says nothing of a student; probe -> its log-probability
         self.probes = {
@@ -125,29 +125,24 @@ class Student:
     def measure(self, layout: Layout) -> LayoutScore:
         """KL, loss and recall of a layout."""
         first = layout[0].layer
-        blocks: dict[int, Block | None] = {
-            n: block for n, block in self.blocks.items() if n >= first
-        }
+        blocks: list[Block | None] = [*self.blocks]
         for choice in layout:
             block = self._block(choice)
-            blocks[choice.layer] = None if block is None else self._ready(block)
-        streams = self._streams_at(first)
-        unchanged = self._through(self.blocks[first], streams[0])
-        error = 0.0
-        for n, block in blocks.items():
-            if block is not None:
-                streams = [self._through(block, x) for x in streams]
-            if n == first:
-                error = float((streams[0] - unchanged).square().sum() / unchanged.square().sum())
-        return replace(self._scored(streams, self.head), block_error=error)
+            blocks[choice.layer] = block and self._ready(block)
+        before = self._streams_at(first)
+        (unchanged,) = self._through(self.blocks[first], before[:1])
+        streams = self._through(blocks[first], before)
+        error = (streams[0] - unchanged).square().sum() / unchanged.square().sum()
+        for block in blocks[first + 1 :]:
+            streams = self._through(block, streams)
+        return replace(self._scored(streams, self.head), block_error=float(error))
 
     @torch.no_grad()
     def score(self, network: HybridLM) -> LayoutScore:
         """KL, loss and recall of a network with weights of its own."""
         streams = self._embedded(network)
         for block in network.blocks:
-            block = self._ready(block)
-            streams = [self._through(block, x) for x in streams]
+            streams = self._through(self._ready(block), streams)
         return self._scored(streams, self._head_of(network))
 
     def _scored(self, streams: list[Tensor], head: Head) -> LayoutScore:
@@ -210,19 +205,21 @@ class Student:
         block.mixer.to(self.dtype)
         return block
 
-    def _through(self, block: Block, x_BTD: Tensor) -> Tensor:
-        y_BTD: Tensor = block.mixer(block.norm(x_BTD).to(self.dtype))[0]
-        return x_BTD + y_BTD
+    def _through(self, block: Block | None, streams: list[Tensor]) -> list[Tensor]:
+        """The streams behind a layer; None: one that is gone."""
+        if block is None:
+            return streams
+        return [x + block.mixer(block.norm(x).to(self.dtype))[0] for x in streams]
 
     def _streams_at(self, layer: int) -> list[Tensor]:
         """The teacher's streams in front of a layer; those of the last call are kept."""
         at, streams = self._start
         if at > layer:
             at, streams = 0, self._embedded(self.teacher)
-        for n in range(at, layer):
-            streams = [self._through(self.blocks[n], x) for x in streams]
+        for block in self.blocks[at:layer]:
+            streams = self._through(block, streams)
         self._start = layer, streams
-        return list(streams)
+        return streams
 
     def _head_of(self, network: HybridLM) -> Head:
         return network.final_norm, network.head_weight.detach().to(self.dtype)

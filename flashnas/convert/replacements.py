@@ -26,7 +26,7 @@ def train_replacements(
     out: Path,
     teacher: HybridLM,
     choices: Sequence[Choice],
-    text: Callable[[], tuple[np.ndarray, np.ndarray]],
+    text: tuple[np.ndarray, np.ndarray],
     tokens: int,
     note: Callable[[str], None],
 ) -> list[TrainedReplacement]:
@@ -35,7 +35,7 @@ def train_replacements(
 
     Args:
         out: folder of the conversion.
-        text: a function that returns contexts [R, T] that are held out, and those of the training.
+        text: contexts [R, T] that are held out, and those of the training.
         tokens: of the training of each kind.
     """
     trained = []
@@ -47,7 +47,7 @@ def train_replacements(
                 for choice in choices
                 if choice.name == name and choice.spec
             }
-        training = BlockTraining(teacher, name, blocks, text(), tokens, folder_of(out, name))
+        training = BlockTraining(teacher, name, blocks, text, tokens, folder_of(out, name))
         trained.append(training.train(note, CHECKPOINT_EVERY_S))
     return trained
 

@@ -21,7 +21,7 @@ def conversions() -> list[dict[str, Any]]:
     """What each publication found with one recipe and one teacher, by metric: layout -> value, the
     best first."""
     groups: dict[tuple[str, ...], dict[str, Any]] = {}
-    for place, line in read_csv(SHIPPED, ConfigError, COLUMNS):
+    for _, line in read_csv(SHIPPED, ConfigError, COLUMNS):
         key = tuple(line[name] for name in GROUP)
         group = groups.setdefault(
             key,
@@ -32,8 +32,6 @@ def conversions() -> list[dict[str, Any]]:
                 "values": {},
             },
         )
-        if line["layout"] in group["values"]:
-            raise ConfigError(f"{place}: {line['layout']} is there twice for {line['metric']}")
         group["values"][line["layout"]] = float(line["value"])
     for group in groups.values():
         group["values"] = dict(sorted(group["values"].items(), key=lambda item: -item[1]))
