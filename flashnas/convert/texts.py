@@ -77,11 +77,8 @@ def draws(
             f" their own; {needed} are needed ({count} draws of {documents} documents and {prompts}"
             " prompts): give more text, or lower --documents or --context"
         )
-    words = _words(texts, tokenizer)
-    return [
-        _draw(own, documents, words, tokenizer, generator)
-        for own in np.array(rows).reshape(count, -1, context)
-    ]
+    writer = ProbeWriter(texts, tokenizer, generator)
+    return [writer.draw(own, documents) for own in np.array(rows).reshape(count, -1, context)]
 
 
 def training_rows(
@@ -107,12 +104,6 @@ def training_rows(
     return found[:HELD_OUT], found[HELD_OUT:]
 
 
-def _shuffled(source: str, seed: int) -> tuple[list[str], np.random.Generator]:
-    texts = list(itertools.islice(read_corpus(source).documents, MAX_DOCUMENTS))
-    generator = np.random.default_rng(seed)
-    return [texts[number] for number in generator.permutation(len(texts))], generator
-
-
 def held_out_draw(dataset: Dataset, *, context: int, documents: int, prompts: int) -> Draw:
     """A draw of the validation text of a dataset, spread evenly over it; arguments as in `draws`."""
     tokens, tokenizer = dataset.validation, load_tokenizer(dataset.folder / "tokenizer.json")
@@ -125,24 +116,14 @@ def held_out_draw(dataset: Dataset, *, context: int, documents: int, prompts: in
     starts = np.linspace(0, len(tokens) - context, count).astype(int)
     generator = np.random.default_rng(0)
     rows = np.array([tokens[start : start + context] for start in generator.permutation(starts)])
-    words = _words([tokenizer.decode(row.tolist()) for row in rows], tokenizer)
-    return _draw(rows.astype(np.int64), documents, words, tokenizer, generator)
+    texts = [tokenizer.decode(row.tolist()) for row in rows]
+    return ProbeWriter(texts, tokenizer, generator).draw(rows.astype(np.int64), documents)
 
 
-def _draw(
-    rows: np.ndarray,
-    documents: int,
-    words: Sequence[list[int]],
-    tokenizer: Tokenizer,
-    generator: np.random.Generator,
-) -> Draw:
-    """So many of the rows as documents, the others with probes in them."""
-    made = [
-        _prompt(row.tolist(), words, tokenizer, generator, number)
-        for number, row in enumerate(rows[documents:])
-    ]
-    tokens, probes = zip(*made, strict=True)
-    return Draw(rows[:documents], np.array(tokens), tuple(itertools.chain(*probes)))
+def _shuffled(source: str, seed: int) -> tuple[list[str], np.random.Generator]:
+    texts = list(itertools.islice(read_corpus(source).documents, MAX_DOCUMENTS))
+    generator = np.random.default_rng(seed)
+    return [texts[number] for number in generator.permutation(len(texts))], generator
 
 
 def _rows(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> Iterator[list[int]]:
@@ -151,7 +132,7 @@ def _rows(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> Iterator[
     end = end_of_document_id(tokenizer)
     row: list[int] = []
     for text in texts:
-        row += _encoded(tokenizer, text)
+        row += _encoded(tokenizer, [text])[0]
         if len(row) >= context:
             yield row[:context]
             row = []
@@ -159,53 +140,56 @@ def _rows(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> Iterator[
             row.append(end)
 
 
-def _words(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """The tokens of words of the text, each with a space before it: those of the fewest tokens."""
-    found: dict[str, None] = {}
-    for text in texts[:200]:
-        if len(found) < CONSIDERED:
-            found |= dict.fromkeys(filter(str.islower, WORD.findall(text[:20_000])))
-    words = [f" {word}" for word in itertools.islice(found, CONSIDERED)]
-    with library_errors("the tokenizer cannot encode the words of the text"):
-        encodings = tokenizer.encode_batch_fast(words, add_special_tokens=False)
-    tokens = [encoding.ids for encoding in encodings]
-    if len(tokens) < 4 * KEYS:
-        raise CorpusError(
-            f"recall probes need {4 * KEYS} different words in lower case; the text has"
-            f" {len(tokens)}"
-        )
-    return sorted(tokens, key=len)[:WORDS]
-
-
-def _prompt(
-    filler: list[int],
-    words: Sequence[list[int]],
-    tokenizer: Tokenizer,
-    generator: np.random.Generator,
-    number: int,
-) -> tuple[list[int], list[Probe]]:
-    """A context as long as its filler, with KEYS probes in random order."""
-    line, equals = _encoded(tokenizer, "\n"), _encoded(tokenizer, " =")
-    drawn = [words[at] for at in generator.choice(len(words), 2 * KEYS, replace=False)]
-    keys, values = drawn[:KEYS], drawn[KEYS:]
-    lines = [[*line, *key, *equals, *value, *line] for key, value in zip(keys, values, strict=True)]
-    room = len(filler) - 2 * sum(map(len, lines))
-    if room < KEYS:
-        raise CorpusError(f"recall probes need a context of more than {len(filler)} tokens")
-    tokens: list[int] = []
-    for at, pair in enumerate(lines):
-        tokens += filler[room * at // KEYS : room * (at + 1) // KEYS] if at else []
-        tokens += pair
-    tokens += filler[: len(filler) - len(tokens) - sum(map(len, lines))]
-    probes = []
-    for at in generator.permutation(KEYS):
-        first = len(tokens) + len(line) + len(keys[at]) + len(equals)
-        tokens += lines[at]
-        probes.append(Probe(number, tuple(range(first, first + len(values[at])))))
-    return tokens, probes
-
-
-def _encoded(tokenizer: Tokenizer, text: str) -> list[int]:
+def _encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     with library_errors("the tokenizer cannot encode the text"):
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    return ids
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
+
+
+class ProbeWriter:
+    """Writes recall probes into contexts. Keys and values are words in lower case of a text, each
+    with a space before it: those of the fewest tokens."""
+
+    def __init__(
+        self, texts: Sequence[str], tokenizer: Tokenizer, generator: np.random.Generator
+    ) -> None:
+        self.generator = generator
+        found: dict[str, None] = {}
+        for text in texts[:200]:
+            if len(found) < CONSIDERED:
+                found |= dict.fromkeys(filter(str.islower, WORD.findall(text[:20_000])))
+        if len(found) < 4 * KEYS:
+            raise CorpusError(
+                f"recall probes need {4 * KEYS} different words in lower case; the text has"
+                f" {len(found)}"
+            )
+        words = [f" {word}" for word in itertools.islice(found, CONSIDERED)]
+        self.words = sorted(_encoded(tokenizer, words), key=len)[:WORDS]
+        self.line, self.equals = _encoded(tokenizer, ["\n", " ="])
+
+    def draw(self, rows: np.ndarray, documents: int) -> Draw:
+        """So many of the rows as documents, the others with probes in them."""
+        probes: list[Probe] = []
+        prompts = [self._prompt(row.tolist(), probes, n) for n, row in enumerate(rows[documents:])]
+        return Draw(rows[:documents], np.array(prompts), tuple(probes))
+
+    def _prompt(self, filler: list[int], probes: list[Probe], number: int) -> list[int]:
+        """A context as long as its filler, with KEYS probes in random order, which are added to
+        `probes`."""
+        line, equals = self.line, self.equals
+        drawn = self.generator.choice(len(self.words), 2 * KEYS, replace=False)
+        pairs = [(self.words[drawn[n]], self.words[drawn[KEYS + n]]) for n in range(KEYS)]
+        lines = [[*line, *key, *equals, *value, *line] for key, value in pairs]
+        room = len(filler) - 2 * sum(map(len, lines))
+        if room < KEYS:
+            raise CorpusError(f"recall probes need a context of more than {len(filler)} tokens")
+        tokens: list[int] = []
+        for at, stated in enumerate(lines):
+            tokens += filler[room * at // KEYS : room * (at + 1) // KEYS] if at else []
+            tokens += stated
+        tokens += filler[: len(filler) - len(tokens) - sum(map(len, lines))]
+        for at in self.generator.permutation(KEYS):
+            end = len(tokens) + len(lines[at]) - len(line)
+            probes.append(Probe(number, tuple(range(end - len(pairs[at][1]), end))))
+            tokens += lines[at]
+        return tokens

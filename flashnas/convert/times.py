@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -20,22 +21,27 @@ TIMES = "times.json"
 BESIDE = "the model beside finalists"
 
 
+Timed = tuple[float | None, float | None]  # milliseconds of a layout, and of the model beside it
+
+
+def not_timed(layouts: Sequence[Layout]) -> list[Timed]:
+    return [(None, None)] * len(layouts)
+
+
 @dataclass(frozen=True, eq=False)
 class RequestTimes:
     """What requests to changed models take.
 
     source: in words. by: name of a calibration, or `llama.cpp` -> milliseconds; the first one
-    decides. choices: those that can be had there. timed: layouts -> of each its milliseconds as
-    measured, and those of the model in the same run; None of a table.
+    decides. choices: those that can be had there. timed: layouts -> what each took, and the model
+    in the same run; None of a table.
     """
 
     teacher: Architecture
     source: str
     by: dict[str, Milliseconds]
     choices: list[Choice]
-    timed: Callable[[Sequence[Layout]], list[tuple[float | None, float | None]]] = lambda layouts: (
-        [(None, None)] * len(layouts)
-    )
+    timed: Callable[[Sequence[Layout]], list[Timed]] = not_timed
 
     @property
     def milliseconds(self) -> Milliseconds:
@@ -120,10 +126,10 @@ def _llama_cpp(
             for _ in range(ROUNDS)
         ]
         for name in models:
-            times[name] = sorted(values[name] for values in rounds)[ROUNDS // 2]
+            times[name] = statistics.median(values[name] for values in rounds)
         write_atomic(path, json.dumps(known, indent=1))
 
-    def timed(layouts: Sequence[Layout]) -> list[tuple[float | None, float | None]]:
+    def timed(layouts: Sequence[Layout]) -> list[Timed]:
         measure({BESIDE: (), **{key_of(layout): layout for layout in layouts}})
         return [(times[key_of(layout)], times[BESIDE]) for layout in layouts]
 
