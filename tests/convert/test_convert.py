@@ -322,21 +322,8 @@ def test_a_damaged_line_is_named(converted, asked, tmp_path):
     assert "measurements.jsonl:4: " in one_line(FlashnasError, fn.convert, **call)
 
 
-def test_llama_cpp_prices_the_changes_that_it_runs_and_runs_the_answer(
-    converted, asked, tmp_path, monkeypatch
-):
-    """By a clock that takes 3 ms for attention and 1 ms for 32 columns of a feed-forward network."""
-    pytest.importorskip("xllamacpp")
-    from flashnas.profiling.llama_cpp.target import LlamaCpp
-    from flashnas.profiling.target import Measured
-
-    def timed(self, network, workload, batch=1):
-        columns = sum(getattr(spec, "intermediate", 0) for spec in network.operators)
-        attention = sum(spec.kind == "a" for spec in network.operators)
-        latency_ms = 10 + 3 * attention + columns / 32
-        return Measured(ttft_ms=1.0, tpot_ms=1.0, latency_ms=latency_ms)
-
-    monkeypatch.setattr(LlamaCpp, "time_request", timed)
+@pytest.mark.usefixtures("llama_cpp_clock")
+def test_llama_cpp_prices_the_changes_that_it_runs_and_runs_the_answer(converted, asked, tmp_path):
     shutil.copytree(converted[0], tmp_path / "run")
     further = {"budget_ms": "75%", "calibration": "engine", "workload": "chat"}
     further |= {"runtime": "llama.cpp", "weights": "f16", "out": tmp_path / "run"}

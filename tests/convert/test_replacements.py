@@ -114,18 +114,8 @@ def test_a_conversion_trains_scores_and_writes_replacements(llama, texts, tmp_pa
     assert fn.convert(str(llama), out=out, **options).to_dict() == found.to_dict()
 
 
-def test_llama_cpp_runs_a_qwen3_with_replacements(texts, tmp_path, monkeypatch):
-    """By a clock that takes 3 ms for attention and 1 ms for Gated DeltaNet."""
-    pytest.importorskip("xllamacpp")
-    from flashnas.profiling.llama_cpp.target import LlamaCpp
-    from flashnas.profiling.target import Measured
-
-    def timed(self, network, workload, batch=1):
-        attention = sum(spec.kind == "a" for spec in network.operators)
-        gated = sum(spec.kind == "gd" for spec in network.operators)
-        return Measured(ttft_ms=1.0, tpot_ms=1.0, latency_ms=10.0 + 3 * attention + gated)
-
-    monkeypatch.setattr(LlamaCpp, "time_request", timed)
+@pytest.mark.usefixtures("llama_cpp_clock")
+def test_llama_cpp_runs_a_qwen3_with_replacements(texts, tmp_path):
     random_model("qwen3", tmp_path / "qwen3", max_position_embeddings=4096)
     write_tokenizer_json(tmp_path / "qwen3" / "tokenizer.json")
     options = {
