@@ -177,6 +177,8 @@ class SearchAlgorithm(ABC):
         """
         current: Genotype | None = None
         best: Genotype | None = None
+        excess, best_rank = 0.0, (False, 0.0)
+        pending: set[Genotype] = set()  # self.pending, once a candidate is not fresh
         for attempt in range(DRAWS):
             walking = current is not None and attempt >= DRAWS // 2
             candidate = (
@@ -184,10 +186,13 @@ class SearchAlgorithm(ABC):
             )
             if self.fresh(candidate):
                 return candidate
-            if best is None or self._rank(candidate) < self._rank(best):
-                best = candidate
-            if current is None or self._excess(candidate) <= self._excess(current):
-                current = candidate
+            pending = pending or set(self.pending)
+            found = self._excess(candidate)
+            rank = candidate in pending, found
+            if best is None or rank < best_rank:
+                best, best_rank = candidate, rank
+            if current is None or found <= excess:
+                current, excess = candidate, found
         if self._remaining is None:
             self._remaining = (
                 list(self.space.enumerate()) if self.space.size() <= ENUMERABLE else []
@@ -206,9 +211,6 @@ class SearchAlgorithm(ABC):
         if architecture is not None:
             return 0.0
         return self.space.cost(genotype) if latency_ms is None else latency_ms
-
-    def _rank(self, genotype: Genotype) -> tuple[bool, float]:
-        return genotype in self.pending, self._excess(genotype)
 
 
 class Random(SearchAlgorithm):

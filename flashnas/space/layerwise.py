@@ -87,6 +87,9 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         self.names = tuple(choices)
         self.max_operators = depth[1] * max(map(len, choices.values()))
         self._specs = tuple(dict.fromkeys(spec for choice in choices.values() for spec in choice))
+        self._kinds_of = {  # layer -> the required kinds that it has
+            layer: {spec.kind for spec in choice} & {*require} for layer, choice in choices.items()
+        }
 
     @classmethod
     def from_config(cls, data: LocatedDict, *, name: str) -> Self:
@@ -175,25 +178,21 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         assert repaired is not None, genotype
         return repaired
 
-    def _kinds_of(self, layer: str) -> set[str]:
-        """The required kinds that a layer has."""
-        return {spec.kind for spec in self.choices[layer]} & set(self.require)
-
     def _complete(self, layers: list[str]) -> tuple[str, ...]:
         """A missing required kind takes the place of the last layer that can be missed."""
         for kind in self.require:
-            if any(kind in self._kinds_of(layer) for layer in layers):
+            if any(kind in self._kinds_of[layer] for layer in layers):
                 continue
             others = [
-                [self._kinds_of(layer) for layer in layers[:i] + layers[i + 1 :]]
+                [self._kinds_of[layer] for layer in layers[:i] + layers[i + 1 :]]
                 for i in range(len(layers))
             ]
             last = max(
                 i
                 for i, layer in enumerate(layers)
-                if not self._kinds_of(layer).difference(*others[i])
+                if not self._kinds_of[layer].difference(*others[i])
             )
-            layers[last] = next(name for name in self.names if kind in self._kinds_of(name))
+            layers[last] = next(name for name in self.names if kind in self._kinds_of[name])
         return tuple(layers)
 
     # -- drawing
@@ -277,7 +276,7 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         # lists without some required kinds, counted in and out in turn
         for count in range(len(self.require) + 1):
             for lacking in itertools.combinations(self.require, count):
-                names = sum(not self._kinds_of(name) & set(lacking) for name in self.names)
+                names = sum(not self._kinds_of[name] & set(lacking) for name in self.names)
                 lists = sum(names**layers for layers in range(self.depth[0], self.depth[1] + 1))
                 total += (-1) ** count * lists
         return total
