@@ -43,7 +43,7 @@ class Command:
         "module:function". A function of the API (flashnas.api.calling.takes) has options of its own
         and is called with them; its result is shown.
     actions: name -> command, for a command that has its own, such as `flashnas table info`.
-    resumable: --resume continues what was interrupted.
+    resumable: the same command continues what was interrupted, with --resume if it has that option.
     counted: what the progress line of a function of the API counts, such as `models timed`.
     """
 
@@ -118,10 +118,15 @@ SEARCH = Command(
 )
 ESTIMATE = _api("latency, memory and size of one architecture", "estimate:estimate")
 CONVERT = _api(
-    "which layers of a pretrained model may go, within a budget", "convert:convert", "measurements"
+    "which layers of a pretrained model may go, within a budget",
+    "convert:convert",
+    "measurements",
+    resumable=True,
 )
 EVIDENCE = _api("published full trainings, and what they say of two mixes", "evidence:evidence")
-PROFILE = _api("measure on this device what a space needs", "measure:profile", "measurements")
+PROFILE = _api(
+    "measure on this device what a space needs", "measure:profile", "measurements", resumable=True
+)
 VALIDATE = _api(
     "compare a table's predictions with timed models", "measure:validate", "models timed"
 )

@@ -204,7 +204,7 @@ def continuing(words: Sequence[str], options: Settings) -> str:
         again = [
             *words,
             *(["--out", str(out)] if out is not None and "--out" not in " ".join(words) else []),
-            *(["--resume"] if "--resume" not in words else []),
+            *(["--resume"] if hasattr(options, "resume") and "--resume" not in words else []),
         ]
     return f"finished work is kept; continue with: {command_line(again)}"
 

@@ -52,6 +52,11 @@ class LiveLine:
         """True when the line is to be drawn now."""
         return matters or time.monotonic() - self._last >= (REDRAW_S if self._live else PLAIN_S)
 
+    def hint(self, text: str) -> None:
+        """A line until the next one, on a terminal alone."""
+        if self._live:
+            self.draw(text)
+
     def draw(self, text: str) -> None:
         self._last = time.monotonic()
         self._clear()
@@ -66,7 +71,7 @@ class LiveLine:
 
 
 class SearchProgress(LiveLine):
-    """Share done, best so far, networks by what came of them, time left."""
+    """Share done, what would be recommended, networks by what came of them, time left."""
 
     _best: float | None = None
     _done = False
@@ -80,14 +85,11 @@ class SearchProgress(LiveLine):
 
     @staticmethod
     def line(snapshot: Snapshot, elapsed_s: float) -> str:
-        best = (
-            "best -"
-            if snapshot.best_loss is None
-            else (
-                f"best {snapshot.best_loss:.3f} nats/token at {snapshot.best_latency_ms or 0:,.0f}"
-                " ms"
-            )
-        )
+        # by the expected full loss, if that ranks, so that the short loss may also rise
+        best = "nothing to recommend yet"
+        if snapshot.best_loss is not None:
+            at_ms = snapshot.best_latency_ms or 0
+            best = f"recommended now: {snapshot.best_loss:.3f} nats/token at {at_ms:,.0f} ms"
         time_left = f"{duration(elapsed_s)} gone, {left_words(snapshot.remaining_s)}"
         if not snapshot.total:
             return f"networks scored, the answer follows | {time_left}"

@@ -22,26 +22,35 @@ from flashnas.cli.main import main
 from flashnas.cli.progress import SearchProgress
 from flashnas.study.progress import Snapshot
 
-ESTIMATE = "flashnas.api.estimate.estimate"
+ESTIMATE, SEARCH = "flashnas.api.estimate.estimate", "search --out run"
 
 
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["SIGINT", "SIGTERM", "SIGHUP"]
 )
 @pytest.mark.parametrize(
-    ("place", "words"),
+    ("place", "command", "words"),
     [
-        ("flashnas.cli.main.build_parser", "flashnas: interrupted"),
+        ("flashnas.cli.main.build_parser", SEARCH, "flashnas: interrupted"),
         (
             "flashnas.study.loop.load_problem",
+            SEARCH,
             "flashnas search: interrupted; finished work is kept; continue with:"
             " flashnas"
             " search --out run --resume",
         ),
-        (ESTIMATE, "flashnas estimate: interrupted"),
+        (
+            "flashnas.profiling.profile.profile",
+            "profile --out table",
+            "flashnas profile: interrupted; finished work is kept; continue with: flashnas profile"
+            " --out table",
+        ),
+        (ESTIMATE, "estimate 2048:f", "flashnas estimate: interrupted"),
     ],
 )
-def test_a_signal_at_any_time_is_one_line(capsys, monkeypatch, tmp_path, number, place, words):
+def test_a_signal_at_any_time_is_one_line(
+    capsys, monkeypatch, tmp_path, number, place, command, words
+):
     def reached(*_, **__):
         signal.raise_signal(number)
         raise AssertionError("not interrupted")
@@ -57,10 +66,7 @@ def test_a_signal_at_any_time_is_one_line(capsys, monkeypatch, tmp_path, number,
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(place, reached)
     try:
-        assert (
-            main(["estimate", "1024: d"] if place == ESTIMATE else ["search", "--out", "run"])
-            == 130
-        )
+        assert main(command.split()) == 130
         assert signal.getsignal(signal.SIGTERM) is handlers[signal.SIGTERM]
     finally:
         for number, handler in before.items():
@@ -228,12 +234,12 @@ def test_the_progress_line_says_what_is_known():
         from_bench=2,
     )
     assert SearchProgress.line(snapshot, 61) == (
-        "[ 12 %] best 5.125 nats/token at 12,346 ms | 2 of 25 networks trained, 1 of them failed, 2"
-        " known before"
+        "[ 12 %] recommended now: 5.125 nats/token at 12,346 ms | 2 of 25 networks trained, 1 of them"
+        " failed, 2 known before"
         " | 1 min 01 s gone, 2 min 10 s left"
     )
     stream = io.StringIO()
     progress = SearchProgress(stream)
     for best in (5.125, 5.125, 5.25):  # another network is the best, by the expected full loss
         progress.update(dataclasses.replace(snapshot, best_loss=best))
-    assert [line.split()[4] for line in stream.getvalue().splitlines()] == ["5.125", "5.250"]
+    assert [line.split()[5] for line in stream.getvalue().splitlines()] == ["5.125", "5.250"]
