@@ -30,4 +30,5 @@ class MeasuringProgress:
         self.done += 1
         self.left -= passes
         self.worked += 0 if known else passes
-        self.show_progress(self.done, self.planned, self.pass_s * max(self.left, 0.0))
+        left = max(self.left, 0.0) if self.done < self.planned else 0.0
+        self.show_progress(self.done, self.planned, self.pass_s * left)
