@@ -101,10 +101,10 @@ def compare(
     orders += [("at random", dict(enumerate(values))) for values in drawn]
     layouts = [elsewhere(kinds, choices, layout, order) for _, order in orders]
     own = np.array(conversion.measure(FRESH, layout).kl)
-    others = []
+    compared = []
     for (name, _), score in zip(orders, conversion.measure_all(FRESH, layouts), strict=True):
         more = np.array(score.kl) - own
-        others.append(
+        compared.append(
             OtherLayout(
                 placement=name,
                 **score.figures(),
@@ -112,7 +112,7 @@ def compare(
                 more_half=half_width(more),
             )
         )
-    return others
+    return compared
 
 
 def elsewhere(

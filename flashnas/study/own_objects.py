@@ -52,8 +52,8 @@ def check_scorer(scorer: Any, network: Any, rank_by: str) -> None:
         rank_by: how the search ranks, as SearchConfig has it.
 
     Raises:
-        ConfigError: the search has no use for it, it lacks a method, or one returns something else
-            than `Scorer` states.
+        ConfigError: the search cannot use it, or it lacks a method, or a method returns another
+            type or shape than `Scorer` states.
         PluginError: a method raises.
     """
     if rank_by != "full":

@@ -26,7 +26,9 @@ def test_the_time_left_is_said_when_the_pace_is_sure(calls, left, monkeypatch):
     progress = CountProgress(stream := io.StringIO(), "windows scored")
     for done, total, now[0], *remaining_s in calls:
         progress.update(done, total, *remaining_s)
-    assert stream.getvalue().splitlines()[-1].endswith(f"gone, {left}")
+    done, total, gone_s, *_ = calls[-1]
+    last = stream.getvalue().splitlines()[-1]
+    assert last == f"[{done}/{total}] windows scored | {gone_s:.0f} s gone, {left}"
 
 
 def test_a_search_that_trains_nothing_says_what_it_does():

@@ -153,9 +153,9 @@ def test_the_time_that_is_left_counts_steps_and_validations(structured, monkeypa
     monkeypatch.setattr(trainer_module.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(trainer, "_update", lambda batch: spend(256.0, (1.0, 1.0)))
     monkeypatch.setattr(trainer, "validate", lambda tokens: spend(tokens / 3, 1.0))
-    (_, first), *others = [(now[0], step.remaining_s) for step in trainer.steps()]
+    (_, first), *later = [(now[0], step.remaining_s) for step in trainer.steps()]
     assert first is None  # it also warms up
-    assert [sum(both) for both in others] == pytest.approx([total_s] * 7)
+    assert [sum(both) for both in later] == pytest.approx([total_s] * 7)
 
 
 def test_every_step_is_seen(structured):
