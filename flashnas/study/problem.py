@@ -102,6 +102,15 @@ class Problem:
             return things
         return ("sampler", algorithm_class(self.sampler)), *things
 
+    def with_dtype(self, recorded: str | None) -> Problem:
+        """The problem with the type of its trainings: the one `recorded` in the run that is
+        continued, else the one that their device multiplies faster."""
+        if self.recipe is None:
+            return self
+        recipe = self.recipe.with_dtype(recorded)
+        note = f"trainings multiply matrices in {recipe.dtype}"
+        return dataclasses.replace(self, recipe=recipe, notes=[*self.notes, note])
+
     # -- networks ----------------------------------------------------------------------------------
 
     def changes(self, network: Any) -> bool:
