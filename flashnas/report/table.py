@@ -174,10 +174,8 @@ def _recall(entry: Shown) -> str:
 
 
 def _origin(entry: Shown) -> str:
-    """`pure d` for a baseline, else `numbered`; ` of first` where there are several runs.
-    At most 22 letters."""
-    words = entry.label or numbered(entry)
-    return shortened(f"{words} of {entry.run}" if entry.run else words, 22)
+    """`pure d` for a baseline, else `numbered`. At most 22 letters."""
+    return shortened(entry.label or numbered(entry), 22)
 
 
 # -- as text ---------------------------------------------------------------------------------------

@@ -101,7 +101,6 @@ class Trial:
         missed: figures that exceed their budget as measured on the device; None if not timed.
         runs_in: programs that run the network without flashnas -> the `--to` of its export; None
             where that is not known.
-        run: name of the run that trained it, where a front is of several runs.
     """
 
     number: int = -1
@@ -154,7 +153,6 @@ class Trial:
     sources: dict[str, float] = field(default_factory=dict)
     missed: tuple[str, ...] | None = None
     runs_in: dict[str, str] | None = None
-    run: str = ""
 
     @classmethod
     def of(cls, architecture: Any, **proposal: Any) -> Self:
