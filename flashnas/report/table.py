@@ -97,9 +97,6 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[Column]:
         result.append(Column("bits/byte", figure("bits_per_byte", fixed)))
     result.append(Column("latency", lambda entry: time(entry, "latency_ms")))
     result.append(Column("bounds", bounds))
-    if any_has("bound_ms"):
-        heading = f"bound ({run.confidence:.0%})" if run.confidence else "bound"
-        result.append(Column(heading, lambda entry: time(entry, "bound_ms")))
     if any_has("measured_ms"):
         result.append(
             Column("measured", lambda e: time(e, "measured_ms") + (ABOVE if e.missed else ""))

@@ -47,7 +47,6 @@ class _Config(TypedDict, total=False):
     table: _Section
     workload: _Section
     budgets: dict[str, float] | None
-    confidence: float | None
     proxy: _Section
     host: _Section
     totals: dict[str, float] | None
@@ -218,11 +217,6 @@ class RecordedRun:
                 if dataclasses.replace(network, vocab=searched.vocab).hash == searched.hash:
                     found.append((entry, folder))
         return found
-
-    @property
-    def confidence(self) -> float | None:
-        """With which the budgets were to be kept, if one was asked for."""
-        return self._number("confidence")
 
     def _number(self, *keys: str) -> float | None:
         """An entry of run.yaml, which people may edit, if it is a number."""

@@ -63,7 +63,7 @@ def faults(path):
 
 
 def test_each_notebook_is_stored_with_the_outputs_of_one_clean_run():
-    assert len(NOTEBOOKS) == 5
+    assert len(NOTEBOOKS) == 4
     broken = [fault for path in NOTEBOOKS for fault in faults(path)]
     assert not broken, "; ".join(broken)
 
