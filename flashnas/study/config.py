@@ -192,7 +192,7 @@ class SearchConfig(Settings, where="search"):
         metavar="RUN",
         identity=False,
     )
-    # keys of a configuration file, and keywords of Python; docs/search.md lists them
+    # keys of a configuration file, and keywords of Python
     weights: str | None = option(
         None,
         WEIGHTS_HELP,
