@@ -108,7 +108,7 @@ def forked_workers():
         yield
 
 
-QUICK = {"api", "cli", "executors", "reuse", "runs", "search", "study"}
+QUICK = {"api", "cli", "executors", "runs", "search", "study"}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -17,7 +17,7 @@ from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.executors.job import Job, UserEvaluator, evaluator_name
 from flashnas.latency.fitting import Costs, Fitter, OwnCosts, TableCosts, metric_of
 from flashnas.latency.prediction import LatencyModel
-from flashnas.reuse.earlier_runs import earlier_runs
+from flashnas.runs.earlier_runs import earlier_runs
 from flashnas.search import (
     ALGORITHMS,
     Goals,

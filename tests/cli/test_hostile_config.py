@@ -41,7 +41,6 @@ NEEDED = {
     },
     "eval": {"model": "nothing", "text": "--text nothing"},
     "report": {"run": "nothing"},
-    "pareto": {"runs": "nothing"},
     "table info": {"table": "h100_sxm"},
     "table import": {
         "source": "aiconfigurator",
@@ -283,8 +282,6 @@ def hostile_run(run_folder, tmp_path, watch):
     [
         ["report", "RUN"],
         ["runs", "."],
-        ["pareto", "RUN"],
-        shlex.split("pareto RUN --table h100_sxm --workload chat"),
         ["estimate", "RUN/pareto/01.yaml"],
         shlex.split("export RUN --to hf --out exported"),
         shlex.split("eval RUN --text RUN/run.yaml"),

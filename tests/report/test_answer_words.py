@@ -145,30 +145,6 @@ def test_a_network_that_is_compared_with_none_has_no_probability_of_being_the_be
             "of 512: 3x(a f) would change it if it ends 0.041 nats below what is expected, probability 0.20",
         ),
         (
-            "calibration",
-            {
-                "other_calibration": {
-                    "calibration": "paper",
-                    "notation": "2560: d f a f",
-                    "latency_ms": 13_000.0,
-                    "chosen_ms": 14_500.0,
-                }
-            },
-            "under paper 2560: d f a f at 13 s would be recommended; P15 takes 14.5 s there",
-        ),
-        (
-            "calibration",
-            {
-                "other_calibration": {
-                    "calibration": "engine",
-                    "notation": "",
-                    "latency_ms": 0.0,
-                    "chosen_ms": 14_500.0,
-                }
-            },
-            "under engine no network meets the budget; P15 takes 14.5 s there",
-        ),
-        (
             "trained here",
             {"same": False, "before": "64: a f"},
             "published trainings alone recommend 64: a f, which was not trained",

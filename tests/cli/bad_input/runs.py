@@ -1,7 +1,6 @@
-"""Bad input of what reads a finished run: `search --resume`, `pareto` and `report`."""
+"""Bad input of what reads a finished run: `search --resume` and `report`."""
 
 from bad_input.words import (
-    PRECIOUS,
     again,
     as_file,
     as_folder,
@@ -9,10 +8,8 @@ from bad_input.words import (
     copied,
     cut_half,
     edited,
-    folder,
     removed,
     search,
-    without,
     write,
 )
 
@@ -36,47 +33,6 @@ for flag, value, words in (
         search("--start-from", "{run}", flag, value),
         f"{{run}}: a search cannot start from its networks: {words}",
     )
-
-# -- pareto ----------------------------------------------------------------------------------------
-
-case("pareto-without-a-run", ["pareto"], "RUN is required")
-case("pareto-missing", ["pareto", "nowhere"], "nowhere")
-case("pareto-twice", ["pareto", "{run}", "{run}"], "{run}", "named twice")
-case(
-    "pareto-without-a-question",
-    ["pareto", "{tmp}/run"],
-    "{tmp}/run",
-    "question",
-    files=[copied("run"), without("run/run.yaml", "question")],
-)
-case(
-    "pareto-damaged-recipe",
-    ["pareto", "{tmp}/run"],
-    "{tmp}/run",
-    "recipe",
-    files=[copied("run"), edited("run/run.yaml", ["question", "recipe"], {"mine": 1})],
-)
-case(
-    "pareto-budget-twice",
-    ["pareto", "{run}", "--budget-ms", "3", "--budget", "latency_ms=3"],
-    "--budget-ms",
-    "same",
-)
-case(
-    "pareto-objectives-alone",
-    ["pareto", "{run}", "--objectives", "loss"],
-    "--objectives",
-    "2 to 4",
-    absent=("search.",),
-)
-case("pareto-confidence", ["pareto", "{run}", "--confidence", "0.9"], "validat")
-case(
-    "pareto-out",
-    ["pareto", "{run}", "--out", "{tmp}/out"],
-    "{tmp}/out",
-    "not empty",
-    files=[folder("out", PRECIOUS)],
-)
 
 # -- report and evidence ---------------------------------------------------------------------------
 
