@@ -5,14 +5,17 @@ python experiments/bench/latencies.py     # reads the shipped bench; seconds
 
 from __future__ import annotations
 
-import flashnas as fn
+from pathlib import Path
 
+import pandas as pd
+
+BENCH = Path(__file__).parents[2] / "bench_tables" / "cpu" / "bench.parquet"
 WORKLOAD = "batch=1,prompt=64,generated=64"
 
 
 def main() -> None:
     """Print Spearman's rank correlations with the measured times."""
-    frame = fn.bench.load().drop_duplicates("architecture")
+    frame = pd.read_parquet(BENCH).drop_duplicates("architecture")
     step, prompt = frame[f"measured_tpot_ms/{WORKLOAD}"], frame[f"measured_ttft_ms/{WORKLOAD}"]
     print(
         f"{step.notna().sum()} networks of {frame['params'].min():,} to {frame['params'].max():,}"
