@@ -92,12 +92,17 @@ def recipe_of(
 def check_trainable(
     config: SearchConfig, space: SearchSpace[Any], recipe: Recipe, *, plan: bool = False
 ) -> list[str]:
-    """Raise ConfigError where this machine cannot train by the recipe, or its width factor does not
-    suit; return a line for each operator that it trains slowly. plan: the device may be
-    elsewhere."""
+    """Raise ConfigError where an operator has no layer, this machine cannot train by the recipe, or
+    its width factor does not suit; return a line for each operator that it trains slowly. plan: the
+    device may be elsewhere."""
     # loads torch, which a user's evaluator may not need
     from flashnas.training.trainer import check_device, check_kernels
 
+    try:
+        for spec in space.kinds() if isinstance(space, OperatorSpace) else ():
+            spec.check_layer()
+    except OperatorError as error:
+        raise ConfigError(f"space {space.name!r}: {error}; search it with --trials 0") from None
     here = True
     try:
         check_device(recipe)
