@@ -13,8 +13,8 @@ from flashnas.network.cache import CapturedStep
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import BACKENDS
-from flashnas.testing.operator import make_layer, steps_of
-from flashnas.testing.self_test import DTYPES, check_layer, difference, layer_cases
+from flashnas.testing.forms import difference, make_layer, steps_of
+from flashnas.testing.self_test import DTYPES, check_layer, layer_cases
 
 pytestmark = [
     pytest.mark.gpu,

@@ -17,8 +17,8 @@ from flashnas.architecture import parse_operators
 from flashnas.base.errors import DeviceError
 from flashnas.network.model import Block
 from flashnas.operators import OPERATORS
-from flashnas.testing.operator import make_inputs
-from flashnas.testing.self_test import REPLAYED, check_layer, difference, replayed
+from flashnas.testing.forms import REPLAYED, difference, make_inputs, replayed
+from flashnas.testing.self_test import check_layer
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import check_kernels
 

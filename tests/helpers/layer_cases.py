@@ -4,14 +4,13 @@ import torch
 
 from flashnas.architecture import parse_operators
 from flashnas.operators import OPERATORS
-from flashnas.testing import operator as contract
-from flashnas.testing.operator import HIDDEN, LENGTHS, assert_close, make_inputs, weighted_sum
+from flashnas.testing import forms
+from flashnas.testing.forms import HIDDEN, assert_close, make_inputs, weighted_sum
 from flashnas.testing.operator_spec import state_tensors
 
 __all__ = [
     "HIDDEN",
     "LAYERED",
-    "LENGTHS",
     "SPECS",
     "assert_close",
     "make_inputs",
@@ -50,4 +49,4 @@ SPECS = {
 
 def make_layer(name, dtype=torch.float64):
     """A layer of SPECS with weights that reach every branch."""
-    return contract.make_layer(SPECS[name], HIDDEN, dtype)
+    return forms.make_layer(SPECS[name], HIDDEN, dtype)
