@@ -113,7 +113,7 @@ def norm(name: str, size: int) -> TensorSpec:
 # smallest head of a scaled-down operator by default: a state of 8 x 8 would hold too little
 PROXY_HEAD_DIM = 16
 NORM_EPS = 1e-6  # of the norms in front of operators
-# inside `d`, `m2` and `h`, as in fla, mamba_ssm and the Nemotron-Flash family
+# inside `d` and `m2`, as in fla, mamba_ssm and the Nemotron-Flash family
 OUTPUT_NORM_EPS = 1e-5
 FULL_WIDTH = 2048  # a width of full-size networks, at which every operator fits with its defaults
 MAX_VALUE = 10**12  # largest value of an option; keeps arithmetic on sizes finite

@@ -33,6 +33,7 @@ GRADIENTS = 3
 TWICE, HIGHEST = 2, 0.5
 REPLAYED = 1e-2  # of a captured step, against the same step
 MIN_NORM = 1e-4  # of a gradient that is compared
+MIN_SCALE = 1e-3  # a gradient that is nothing but rounding is compared with it
 FORM_OF = {
     "output": "forward",
     "final": "state",
@@ -201,9 +202,9 @@ def decoded(layer: Layer, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor | None]
 
 
 def difference(got: Tensor, expected: Tensor) -> float:
-    """The norm of the difference as a share of the expected norm."""
+    """The norm of the difference as a share of the expected norm, or of MIN_SCALE if that is less."""
     wanted = expected.double()
-    return ((got.double() - wanted).norm() / wanted.norm().clamp(min=1e-6)).item()
+    return ((got.double() - wanted).norm() / wanted.norm().clamp(min=MIN_SCALE)).item()
 
 
 def assert_close(got: Tensor, expected: Tensor, tolerance: float, what: str) -> None:
