@@ -103,7 +103,7 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
         An Examination: `machine`, `packages`, `choices`, `tests` and `healthy`.
 
     Raises:
-        ConfigError: an operator that does not exist, or cuda without a CUDA device.
+        ConfigError: an operator that does not exist or has no layer, or cuda without a CUDA device.
 
     Example:
         >>> import flashnas as fn
@@ -118,10 +118,10 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
     from flashnas.profiling.platforms import PLATFORMS as MACHINES
     from flashnas.testing.self_test import choices_of, self_test
 
-    kinds = list(options.operators or OPERATORS)
+    kinds = list(options.operators or (kind for kind in OPERATORS if OPERATORS[kind].layer))
     for kind in kinds:
         try:
-            OPERATORS[kind]
+            OPERATORS[kind].check_layer()
         except OperatorError as error:
             options.wrong("operators", str(error))
     device = options.device

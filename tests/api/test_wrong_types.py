@@ -23,7 +23,6 @@ def test_tokens_may_be_written_with_their_unit():
         lambda: fn.Architecture.from_dict(None),
         lambda: fn.load_run(None),
         lambda: fn.load_architecture(None),
-        lambda: fn.bench.load(5),
         lambda: fn.HybridLM(None),
         lambda: fn.Budget("latency_ms", "5"),
         lambda: fn.Budget("latency_ms", 10**400),

@@ -93,9 +93,8 @@ case(
     ],
 )
 
-# -- benches and tables ----------------------------------------------------------------------------
+# -- tables ----------------------------------------------------------------------------------------
 
-case("search-bench-nowhere", search(), "nowhere", "bench", keys={"bench_table": "nowhere"})
 DAMAGED = [copied("table"), edited("table/meta.yaml", ["calibration"], "hello")]
 for command, words in (
     ("estimate", estimate(ARCH, "--table", "{tmp}/table", "--workload", CHAT)),
