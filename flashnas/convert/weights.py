@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -23,10 +23,7 @@ from flashnas.formats.pretrained import PIECES, check_kind, stream_scale
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import TOKENIZER, check_numbers, read_tensors, tensor_shapes
 
-if TYPE_CHECKING:
-    from flashnas.formats.gguf.reader import GgufModel
-
-CONFIG, INDEX = "config.json", "model.safetensors.index.json"
+CONFIG = "config.json"
 MOST_PARAMS = 10  # for each number that is there; where fewer are missing, a tensor is named
 UNUSED = ("rotary_emb.inv_freq", "lm_head.weight", "output.weight")  # of a tied head
 
@@ -61,13 +58,13 @@ def load_pretrained(path: str | Path) -> Pretrained:
             that are missing, damaged or do not fit their configuration.
     """
     path = Path(path)
-    model = _gguf_model(path) if path.suffix == ".gguf" else None
-    place = path if model else path / CONFIG
+    gguf = _gguf_reader(path) if path.suffix == ".gguf" else None
+    place = path if gguf else path / CONFIG
     if not place.is_file():
         raise WeightsError(
             f"{path}: is neither a GGUF file nor a folder of transformers (it has no {CONFIG})"
         )
-    config = model.config() if model else read_json(place)
+    config, tensors = gguf.read_gguf(path) if gguf else (read_json(place), {})
     architecture = architecture_of_config(config, str(place))
     kind = config["model_type"]
     check_kind(kind, path)
@@ -77,44 +74,35 @@ def load_pretrained(path: str | Path) -> Pretrained:
     if type(eps) is not float or not 0 < eps < 1:
         raise WeightsError(f"{place}:{key}: must be a number between 0 and 1; got {shown(eps)}")
     (of_folder, of_gguf), scale = PIECES[kind], stream_scale(eps)
-    if model:
-        network = _filled(path, architecture, of_gguf, scale, model.tensors, model.numbers)
-        return Pretrained(network, model.tokenizer())
+    if gguf:
+        network = _filled(path, architecture, of_gguf, scale, tensors, gguf.numbers_of)
+        return Pretrained(network, gguf.read_gguf_tokenizer(path))
     network = _filled(path, architecture, of_folder, scale, _tensors_of(path))
     words = path / TOKENIZER
     return Pretrained(network, load_tokenizer(words) if words.exists() else None)
 
 
-def _gguf_model(path: Path) -> GgufModel:
+def _gguf_reader(path: Path) -> Any:
     try:
         import transformers  # noqa: F401 - for the tokenizer
 
-        from flashnas.formats.gguf.reader import GgufModel
+        from flashnas.formats.gguf import reader
     except ImportError as error:
         raise WeightsError(
             f"{path}: needs the package {error.name}: pip install 'flashnas[llama-cpp,export]'"
         ) from None
-    return GgufModel(path)
+    return reader
 
 
 def _tensors_of(folder: Path) -> dict[str, Tensor]:
-    """The tensors of all files, or of those that an index names."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise WeightsError(f"{folder}: holds no weights (it has no *.safetensors)")
-    if (folder / INDEX).exists():
-        named = read_json(folder / INDEX).get("weight_map")
-        if not isinstance(named, dict):
-            raise WeightsError(
-                f"{folder / INDEX}:weight_map: must be a mapping; got {shown(named)}"
-            )
-        files = [file for file in files if file.name in list(named.values())]
     tensors: dict[str, Tensor] = {}
-    for file in files:
+    for file in sorted(folder.glob("*.safetensors")):
         for name, tensor in read_tensors(file).items():
             if name in tensors:
                 raise WeightsError(f"{file}: holds {name}, as does another file of the folder")
             tensors[name] = tensor
+    if not tensors:
+        raise WeightsError(f"{folder}: holds no weights (it has no *.safetensors)")
     return tensors
 
 

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from flashnas.base.errors import CorpusError
 from flashnas.base.foreign import read_json
 from flashnas.base.system import disk_errors, write_atomic
-from flashnas.base.text import first_line
+from flashnas.base.text import first_line, shortened
 from flashnas.data.split import TextPart
 
 END_OF_DOCUMENT = "<|endoftext|>"
@@ -162,7 +162,7 @@ def library_errors(problem: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise CorpusError(f"{problem}: {first_line(error)}") from None
+        raise CorpusError(f"{problem}: {shortened(first_line(error), 500)}") from None
 
 
 @contextlib.contextmanager

@@ -30,7 +30,6 @@ from flashnas.network.model import HybridLM
 ARCHITECTURE = "architecture.yaml"
 MODEL = "model.safetensors"
 TOKENIZER = "tokenizer.json"
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _READ_BYTES = 1 << 24
 
 
@@ -149,9 +148,8 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
 
 def check_numbers(tensor: Tensor, place: str) -> None:
     """Raise WeightsError unless a tensor has finite numbers of a type that needs no scales."""
-    if tensor.dtype not in FLOATS:
-        kind = str(tensor.dtype).removeprefix("torch.")
-        raise WeightsError(f"{place} must be of 16-bit floats or wider ones; got {kind}")
+    if not tensor.is_floating_point() or tensor.itemsize < 2:
+        raise WeightsError(f"{place} must be of 16-bit floats or wider ones; got {tensor.dtype}")
     if not tensor.isfinite().all():
         raise WeightsError(f"{place} must be finite; got NaN or infinity")
 

@@ -4,7 +4,7 @@ time and memory than its size explains.
 
 import base64
 import json
-import signal
+import shutil
 import struct
 
 import pytest
@@ -14,29 +14,23 @@ pytest.importorskip("transformers")
 pytest.importorskip("gguf")
 
 import gguf
+import numpy as np
 from networks import make_network, write_tokenizer_json
-from pretrained import random_model, write_gguf
+from one_line import one_line
+from pretrained import SMALL_CONVERSION, random_model, write_gguf
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+import flashnas as fn
 from flashnas.architecture import Architecture
+from flashnas.base.errors import WeightsError
 from flashnas.convert.weights import load_pretrained
+from flashnas.export.transformers import FlashnasConfig
 from flashnas.formats.gguf import reader
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import save_model
 
 NORM, DOWN = "model.layers.1.input_layernorm.weight", "model.layers.1.mlp.down_proj.weight"
-INDEX = "model.safetensors.index.json"
-
-
-@pytest.fixture(autouse=True)
-def limited():
-    """What hangs ends with a traceback."""
-    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("takes too long"))
-    signal.alarm(60)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
 
 
 @pytest.fixture
@@ -86,9 +80,7 @@ def test_a_small_file_cannot_ask_for_a_large_network(exported, tmp_path, line, u
     save_file({"embedding.weight": torch.ones(300, 32)}, folder / "model.safetensors")
     asked = Architecture.parse("65536(vocab=1000000): 500x(a f)")
     if exported:
-        entry = {"model_type": "flashnas", "hidden_size": asked.hidden, "vocab_size": asked.vocab}
-        entry["operators"] = [str(spec) for spec in asked.operators]
-        (folder / "config.json").write_text(json.dumps(entry))
+        (folder / "config.json").write_text(FlashnasConfig.of(asked).to_json_string())
     else:
         (folder / "architecture.yaml").write_text(json.dumps({"architecture": asked.to_dict()}))
     assert "embedding.weight is [300, 32], this one needs [1000000, 65536]" in line(folder)
@@ -111,9 +103,9 @@ def changed(folder, name, change):
     [
         (DOWN, torch.t, "is [96, 64]; its configuration asks for [64, 96]"),
         (NORM, lambda norm: norm[None], "is [1, 64]; its configuration asks for [64]"),
-        (NORM, torch.Tensor.char, "must be of 16-bit floats or wider ones; got int8"),
-        (NORM, torch.Tensor.bool, "got bool"),
-        (NORM, lambda norm: norm.to(torch.float8_e4m3fn), "got float8_e4m3fn"),
+        (NORM, torch.Tensor.char, "must be of 16-bit floats or wider ones; got torch.int8"),
+        (NORM, torch.Tensor.bool, "got torch.bool"),
+        (NORM, lambda norm: norm.to(torch.float8_e4m3fn), "got torch.float8_e4m3fn"),
         (NORM, lambda norm: norm / 0, "must be finite; got NaN or infinity"),
         (DOWN, lambda matrix: matrix * torch.nan, "must be finite"),
     ],
@@ -131,14 +123,17 @@ def test_numbers_of_own_weights_are_finite(tmp_path, line):
     assert "final_norm.weight must be finite" in line(save_model(tmp_path / "own", network))
 
 
-def test_an_index_says_which_files_count_and_no_tensor_is_there_twice(model, line):
-    before = load_pretrained(model).network.state_dict()
+def test_weights_that_overflow_are_named_before_anything_is_measured(llama, texts, tmp_path):
+    folder, out = shutil.copytree(llama, tmp_path / "model"), tmp_path / "out"
+    changed(folder, "model.norm.weight", lambda norm: norm * 1e38)
+    asked = {"data": str(texts), "table": "h100_sxm", "budget_ms": ("90%",), "out": str(out)}
+    said = one_line(WeightsError, fn.convert, str(folder), **SMALL_CONVERSION, **asked)
+    assert "the model's loss on the text is not finite" in said
+    assert (out / "measurements.jsonl").read_text().count("\n") == 1
+
+
+def test_no_tensor_may_be_there_twice(model, line):
     save_file({NORM: torch.ones(64)}, model / "zzz.safetensors")
-    after = load_pretrained(model).network.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    (model / INDEX).write_text('{"weight_map": []}')
-    assert f"{INDEX}:weight_map: must be a mapping; got []" in line(model)
-    (model / INDEX).unlink()
     assert f"zzz.safetensors: holds {NORM}, as does another file" in line(model)
 
 
@@ -170,62 +165,54 @@ def test_the_header_of_gguf_is_bounded_by_the_file(content, words, tmp_path, lin
     assert words in line(tmp_path / "model.gguf")
 
 
-NAMES = "general.architecture", "tokenizer.ggml.tokens", "llama.attention.layer_norm_rms_epsilon"
-KEY, TOKENS, EPS = NAMES
-BLOCKS, HEADS = "llama.block_count", "lfm2.attention.head_count_kv"
+def key(name, *value, kind="llama"):
+    """A damage: a key has another value, or none."""
+
+    def damage(writer):
+        values = writer.kv_data[0]
+        values |= {old.replace("llama", kind): values[old] for old in values}
+        values["general.architecture"] = gguf.GGUFValue(kind, Types.STRING)
+        values.pop(name)
+        if value:
+            values[name] = gguf.GGUFValue(*value)
+
+    return damage
+
+
+def tensor(name, change):
+    return lambda writer: writer.add_tensor(name, change(writer.tensors[0].pop(name).tensor))
+
+
+Types = gguf.GGUFValueType
+KIND, TOKENS, BLOCKS = "general.architecture", "tokenizer.ggml.tokens", "llama.block_count"
+EPS, HEADS = "llama.attention.layer_norm_rms_epsilon", "lfm2.attention.head_count_kv"
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "words"),
+    ("damage", "words"),
     [
-        (KEY, (["llama"], "ARRAY", "STRING"), "must be text; got ['llama']"),
-        (KEY, (b"\xff", "STRING"), "must be UTF-8 text"),
-        (BLOCKS, ("many", "STRING"), "must be a whole number above 0; got 'many'"),
-        (BLOCKS, (-1, "INT32"), "must be a whole number above 0; got -1"),
-        (BLOCKS, None, "must be a whole number above 0; got nothing"),
-        (BLOCKS, (2000, "UINT32"), "asks for"),
-        (EPS, ("few", "STRING"), "must be a number; got 'few'"),
-        (EPS, (-0.5, "FLOAT32"), "must be a number between 0 and 1; got -0.5"),
-        (TOKENS, (7, "UINT32"), "must be a list; got 7"),
-        (TOKENS, ([b"\xff"], "ARRAY", "STRING"), "must be UTF-8 text"),
-        (HEADS, None, "must be a list; got nothing"),
-        (HEADS, (2, "UINT32"), "must be a list; got 2"),
+        (key(KIND, ["llama"], Types.ARRAY, Types.STRING), f"{KIND}: must be str; got ['llama']"),
+        (key(KIND, b"\xff", Types.STRING), f"{KIND}: must be UTF-8 text"),
+        (key(BLOCKS, "many", Types.STRING), f"{BLOCKS}: must be int; got 'many'"),
+        (key(BLOCKS), f"{BLOCKS}: must be int; got None"),
+        (key(EPS, "few", Types.STRING), f"{EPS}: must be float; got 'few'"),
+        (key(EPS, -0.5, Types.FLOAT32), "rms_norm_eps: must be a number between 0 and 1; got -0.5"),
+        (key(TOKENS, 7, Types.UINT32), f"{TOKENS}: must be list; got 7"),
+        (key(TOKENS, [b"\xff"], Types.ARRAY, Types.STRING), f"{TOKENS}: must be UTF-8 text"),
+        (key(HEADS, kind="lfm2"), f"{HEADS}: must be list; got None"),
+        (key(HEADS, 2, Types.UINT32, kind="lfm2"), f"{HEADS}: must be list; got 2"),
+        (tensor("blk.1.ffn_down.weight", np.transpose), "blk.1.ffn_down.weight is [96, 64]; its"),
+        (tensor("blk.1.attn_norm.weight", np.atleast_2d), "blk.1.attn_norm.weight is [1, 64]; its"),
+        (
+            tensor("blk.1.attn_norm.weight", lambda x: x / 0),
+            "blk.1.attn_norm.weight must be finite",
+        ),
     ],
 )
-def test_keys_of_gguf_are_checked_by_type(key, value, words, model, tmp_path, line):
-    def change(writer):
-        values = writer.kv_data[0]
-        if key == HEADS:  # the keys of lfm2
-            values |= {name.replace("llama", "lfm2"): values[name] for name in values}
-            values[KEY] = gguf.GGUFValue("lfm2", gguf.GGUFValueType.STRING)
-        values.pop(key)
-        if value is not None:
-            content, *types = value
-            values[key] = gguf.GGUFValue(content, *(gguf.GGUFValueType[name] for name in types))
-
-    write_gguf("llama", model, tmp_path / "model.gguf", None, change)
-    said = line(tmp_path / "model.gguf")
-    assert words in said
-    assert key in said or words.startswith(("asks", "must be a number between"))
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "words"),
-    [
-        ("blk.1.ffn_down.weight", lambda x: x.T.copy(), "is [96, 64]; its configuration asks for [64"),
-        ("blk.1.attn_norm.weight", lambda x: x[None], "is [1, 64]; its configuration asks for [64]"),
-        ("blk.1.attn_norm.weight", lambda x: x.astype("int8"), "Dequantization for I8"),
-        ("blk.1.attn_norm.weight", lambda x: x * float("nan"), "must be finite"),
-    ],
-)  # fmt: skip
-def test_tensors_of_gguf_fit_its_keys(name, change, words, model, tmp_path, line):
-    def replaced(writer):
-        writer.add_tensor(name, change(writer.tensors[0].pop(name).tensor))
-
-    write_gguf("llama", model, tmp_path / "model.gguf", None, replaced)
-    said = line(tmp_path / "model.gguf")
-    assert name in said
-    assert words in said
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_keys_and_tensors_of_gguf_are_checked(damage, words, model, tmp_path, line):
+    write_gguf("llama", model, tmp_path / "model.gguf", None, damage)
+    assert words in line(tmp_path / "model.gguf")
 
 
 def test_nothing_beside_a_gguf_file_is_read_or_run(model, tmp_path):
@@ -268,10 +255,8 @@ PREPEND, TEN = {"type": "Prepend", "prepend": "▁"}, replace("a", "a" * 10)
         ("normalizer", in_turn(PREPEND, replace(" ", "▁")), False),  # Llama 2
         ("normalizer", in_turn(table("a", "b" * 18), replace(" {2,}", " ", "Regex")), False),  # T5
         ("decoder", in_turn(replace("▁", " "), {"type": "Fuse"}), False),
-        ("normalizer", replace("a", "a" * 100), True),
         ("normalizer", in_turn(*6 * [in_turn(TEN)]), True),
         ("normalizer", in_turn(*9 * [replace(" ", "\ufdfa"), {"type": "NFKD"}]), True),
-        ("normalizer", in_turn(*9 * [PREPEND]), True),
         ("normalizer", table("a", "b" * 1000), True),
         ("decoder", in_turn(*6 * [TEN]), True),
     ],

@@ -31,8 +31,8 @@ KEYS = {
     "conv_L_cache": "shortconv.l_cache",
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
 }
+TYPES = {"rope_theta": float, "rms_norm_eps": float}  # the others are whole numbers
 OPTIONAL = ("head_dim", "rope_theta", "conv_L_cache")
-TYPE_NAMES = {int: "a whole number above 0", float: "a number", str: "text", list: "a list"}
 
 
 class BoundedReader(gguf.GGUFReader):
@@ -49,80 +49,72 @@ class BoundedReader(gguf.GGUFReader):
         return np.ndarray(int(count), in_order, self.data, offset)
 
 
-class GgufModel:
-    """A model in a GGUF file; raises WeightsError, in one line, for a damaged one."""
+def read_gguf(path: Path) -> tuple[dict[str, Any], dict[str, gguf.ReaderTensor]]:
+    """What config.json would say, and the tensors by name, with dimensions in torch's order; raises
+    WeightsError, in one line, for a damaged file."""
+    check_regular(path, WeightsError)
+    try:
+        reader = BoundedReader(path)
+    except Exception as error:  # ValueError, IndexError and others, by kind of damage
+        raise WeightsError(f"{path}: not a readable GGUF file: {first_line(error)}") from None
+    if sum(tensor.n_bytes for tensor in reader.tensors) > path.stat().st_size:
+        raise WeightsError(f"{path}: not a readable GGUF file: its tensors overlap")
+    tensors = {
+        tensor.name: tensor._replace(shape=tensor.shape[::-1].tolist()) for tensor in reader.tensors
+    }
+    if "rope_freqs.weight" in tensors:
+        raise WeightsError(
+            f"{path}: its rotary positions are scaled (rope_freqs.weight); convert from the folder"
+            " of transformers"
+        )
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        check_regular(path, WeightsError)
-        try:
-            self._reader = BoundedReader(path)
-        except Exception as error:  # ValueError, IndexError and others, by kind of damage
-            raise WeightsError(f"{path}: not a readable GGUF file: {first_line(error)}") from None
-        if sum(tensor.n_bytes for tensor in self._reader.tensors) > path.stat().st_size:
-            raise WeightsError(f"{path}: not a readable GGUF file: its tensors overlap")
-        # with dimensions in torch's order
-        self.tensors = {
-            tensor.name: tensor._replace(shape=tensor.shape[::-1].tolist())
-            for tensor in self._reader.tensors
-        }
-        if "rope_freqs.weight" in self.tensors:
-            raise WeightsError(
-                f"{path}: its rotary positions are scaled (rope_freqs.weight); convert from the"
-                " folder of transformers"
-            )
-
-    def value(self, key: str, type_: type) -> Any:
-        """The value of a key; WeightsError where it is missing or of another type."""
-        field = self._reader.get_field(key)
+    def value(key: str, type_: type) -> Any:
+        field = reader.get_field(key)
         try:
             found = field and field.contents()
         except UnicodeDecodeError:
-            raise WeightsError(f"{self.path}:{key}: must be UTF-8 text") from None
-        if type(found) is not type_ or (isinstance(found, int) and found < 1):
-            got = "nothing" if field is None else shown(found)
-            raise WeightsError(f"{self.path}:{key}: must be {TYPE_NAMES[type_]}; got {got}")
+            raise WeightsError(f"{path}:{key}: must be UTF-8 text") from None
+        if type(found) is not type_:
+            raise WeightsError(f"{path}:{key}: must be {type_.__name__}; got {shown(found)}")
         return found
 
-    def config(self) -> dict[str, Any]:
-        """As of a config.json."""
-        kind = self.value("general.architecture", str)
-        check_kind(kind, self.path)
-        types: dict[str, type] = {"rope_theta": float, "rms_norm_eps": float}
-        if kind == "lfm2":
-            types["num_key_value_heads"] = list
-        config = {
-            name: self.value(f"{kind}.{key}", types.get(name, int))
-            for name, key in KEYS.items()
-            if name not in OPTIONAL or self._reader.get_field(f"{kind}.{key}")
-        }
-        if kind == "lfm2":  # key heads by layer, 0 for a convolution
-            kv_heads = config["num_key_value_heads"]
-            config["layer_types"] = ["full_attention" if count else "conv" for count in kv_heads]
-            config["num_key_value_heads"] = max(kv_heads, default=0)
-            config["block_auto_adjust_ff_dim"] = False
-            config["norm_eps"] = config["rms_norm_eps"]
-        return config | {
-            "model_type": kind,
-            "vocab_size": len(self.value("tokenizer.ggml.tokens", list)),
-            "tie_word_embeddings": "output.weight" not in self.tensors,
-        }
+    kind = value("general.architecture", str)
+    check_kind(kind, path)
+    types = {**TYPES, "num_key_value_heads": list if kind == "lfm2" else int}
+    config = {
+        name: value(f"{kind}.{key}", types.get(name, int))
+        for name, key in KEYS.items()
+        if name not in OPTIONAL or reader.get_field(f"{kind}.{key}")
+    }
+    if kind == "lfm2":  # key heads by layer, 0 for a convolution
+        kv_heads = config["num_key_value_heads"]
+        config["layer_types"] = ["full_attention" if count else "conv" for count in kv_heads]
+        config["num_key_value_heads"] = max(kv_heads, default=0)
+        config["block_auto_adjust_ff_dim"] = False
+        config["norm_eps"] = config["rms_norm_eps"]
+    config |= {
+        "model_type": kind,
+        "vocab_size": len(value("tokenizer.ggml.tokens", list)),
+        "tie_word_embeddings": "output.weight" not in tensors,
+    }
+    return config, tensors
 
-    @staticmethod
-    def numbers(tensor: gguf.ReaderTensor) -> Tensor:
-        """In float32. Raises NotImplementedError for a type that the package gguf does not read."""
-        return torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
 
-    def tokenizer(self) -> Tokenizer:
-        """As transformers reads it from the file alone: what lies beside it may be of a stranger."""
-        import transformers
+def numbers_of(tensor: gguf.ReaderTensor) -> Tensor:
+    """In float32. Raises NotImplementedError for a type that the package gguf does not read."""
+    return torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type))
 
-        with (
-            library_errors(f"{self.path}: its tokenizer cannot be read"),
-            tempfile.TemporaryDirectory() as folder,
-        ):
-            Path(folder, "model.gguf").symlink_to(self.path.absolute())
-            words = transformers.AutoTokenizer.from_pretrained(
-                folder, gguf_file="model.gguf", trust_remote_code=False
-            )
-        return checked_tokenizer(words.backend_tokenizer, self.path)
+
+def read_gguf_tokenizer(path: Path) -> Tokenizer:
+    """As transformers reads it from the file alone: what lies beside it may be of a stranger."""
+    import transformers
+
+    with (
+        library_errors(f"{path}: its tokenizer cannot be read"),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        Path(folder, "model.gguf").symlink_to(path.absolute())
+        words = transformers.AutoTokenizer.from_pretrained(
+            folder, gguf_file="model.gguf", trust_remote_code=False
+        )
+    return checked_tokenizer(words.backend_tokenizer, path)
