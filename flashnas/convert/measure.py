@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.base.documents import convert
-from flashnas.base.errors import RunError
+from flashnas.base.errors import RunError, WeightsError
 from flashnas.base.foreign import read_json_lines
 from flashnas.base.system import append_synced, disk_errors, drop_torn_line
 from flashnas.base.text import INTERVAL_90
@@ -112,6 +112,8 @@ class Student:
             if hit
         }
         self.loss = [self._loss(n, log_p) for n, log_p in enumerate(self.log_p)]
+        if not np.isfinite(self.loss).all():
+            raise WeightsError("the model's loss on the text is not finite: its weights overflow")
 
     def _importance(self, mixer: FeedForwardLayer, inputs: list[Tensor]) -> Tensor:
         """Of each column of a feed-forward network: its root mean square times its norm on the way
