@@ -22,6 +22,7 @@ import yaml
 from flashnas.base.documents import MAX_YAML_VALUES, SEPARATORS
 from flashnas.base.errors import TableError
 from flashnas.base.foreign import MAX_YAML_MB, check_count, read_parquet, read_text
+from flashnas.base.system import atomic_folder, disk_errors
 from flashnas.base.text import first_line, one_of
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import RowContext, write_rows
@@ -92,8 +93,6 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
     if system not in names:
         raise TableError(one_of("system", system, names))
     device, out = _device(systems / f"{system}.yaml", system, version), Path(out_dir)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TableError(f"{out}: exists already; import into a new folder")
     data = systems / "data" / system
     origin = {
         "package": "aiconfigurator-core",
@@ -110,22 +109,26 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
     }
     if not tables:
         raise TableError(f"{data}: {system} has no bfloat16 measurements")
-    for kind, rows in tables.items():
-        stacks = {
-            name: {
-                **dict(zip(("framework", "version"), name.split("-", 1), strict=True)),
-                "mode": MODE,
-                "measured_on": rows.attrs["measured_on"],
+    with (
+        disk_errors(f"{out}: cannot be written", TableError),
+        atomic_folder(out, existing="refuse") as fresh,
+    ):
+        for kind, rows in tables.items():
+            stacks = {
+                name: {
+                    **dict(zip(("framework", "version"), name.split("-", 1), strict=True)),
+                    "mode": MODE,
+                    "measured_on": rows.attrs["measured_on"],
+                }
+                for name in sorted(rows["stack"].unique())
             }
-            for name in sorted(rows["stack"].unique())
-        }
-        rows = rows if "dtype" in rows else rows.assign(dtype=DTYPE)
-        write_rows(
-            out,
-            kind,
-            rows.assign(mode=MODE, source="imported"),
-            RowContext(device=device, stacks=stacks, origin=origin),
-        )
+            rows = rows if "dtype" in rows else rows.assign(dtype=DTYPE)
+            write_rows(
+                fresh,
+                kind,
+                rows.assign(mode=MODE, source="imported"),
+                RowContext(device=device, stacks=stacks, origin=origin),
+            )
     return out
 
 
