@@ -1,0 +1,78 @@
+"""Records of a conversion that something has damaged, or that a stranger wrote: one line each."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from one_line import one_line
+from test_convert import asked, converted  # noqa: F401  (fixtures)
+
+import flashnas as fn
+from flashnas.base.errors import FlashnasError, RunError
+from flashnas.convert.measure import MeasurementLog
+
+QUESTION = {"documents": 2, "seed": 0}
+SCORE = {"kl": [0.1, 0.2], "loss": [3.0, 3.1], "recalled": [0.5], "value_lost": [0.2]}
+
+
+def line(draw=0, layout="0:none", **changes):
+    return {"draw": draw, "layout": layout, "measured": {**SCORE, "block_error": 0.1, **changes}}
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([[1]], ":1: header must be a mapping; got [1]"),
+        ([{}], ":1: header needs the key 'question'"),
+        ([{"question": None}], ":1: header.question must be a mapping; got None"),
+        ([line(kl=[0.1])], ":2: kl, loss, recalled and value_lost must have [2, 2, 1, 1] values"),
+        ([line(loss=[])], "got [2, 0, 1, 1]"),
+        ([line(value_lost=[])], "got [2, 2, 1, 0]"),
+        ([line(), line(layout="1:none", recalled=[], value_lost=[])], ":3: kl, loss, recalled"),
+        ([line(kl=[1e308] * 2)], ":2: measured.kl[0] must be a number <= 1000000000.0; got 1e+308"),
+        ([line(kl=[-1.0] * 2)], "measured.kl[0] must be a number >= -0.001; got -1.0"),
+        ([line(recalled=[7.0])], "measured.recalled[0] must be a number <= 1.0; got 7.0"),
+        ([line(draw=-1)], ":2: draw must be a whole number >= 0; got -1"),
+        ([line(draw=2)], ":2: draw must be a whole number <= 1; got 2"),
+    ],
+)
+def test_a_damaged_line_of_measurements_is_named(lines, words, tmp_path):
+    path = tmp_path / "measurements.jsonl"
+    header = [] if "measured" not in lines[0] else [{"question": QUESTION}]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in [*header, *lines]))
+    assert words in one_line(RunError, MeasurementLog, path, QUESTION)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", '{"key": [1]}', '{"key": {"": 0}}', '{"key": {"": "x"}}']
+)
+@pytest.mark.usefixtures("llama_cpp_clock")
+def test_damaged_times_of_llama_cpp_are_one_line(content, asked, tmp_path):  # noqa: F811
+    (tmp_path / "times.json").write_text(content)
+    (tmp_path / "measurements.jsonl").touch()
+    call = {**asked, "runtime": "llama.cpp", "workload": "chat", "out": tmp_path}
+    assert "times.json: " in one_line(RunError, fn.convert, **call)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (("finalists", 0, "kl_half"), -1.0, "finalists[0].kl_half must be a number >= 0.0"),
+        (("answers",), [], "answers must be a list of length >= 1; got []"),
+        (("model_ms",), 0.0, "model_ms must be a number > 0.0; got 0.0"),
+        (("replacements", 0, "curve"), [], "replacements[0].curve must be a list of length >= 1"),
+    ],
+)
+def test_the_report_of_a_strangers_conversion_is_one_line(place, value, words, converted, tmp_path):  # noqa: F811
+    path = shutil.copytree(converted[0], tmp_path / "run") / "run.yaml"
+    config = yaml.safe_load(path.read_text())
+    trained = {"name": "gd 5", "tokens": 5, "planned": 5, "seconds": 1.0, "flat": False}
+    config["conversion"]["replacements"] = [{**trained, "curve": [[0, 1.0]]}]
+    *parents, key = ["conversion", *place]
+    entry = config
+    for parent in parents:
+        entry = entry[parent]
+    entry[key] = value
+    path.write_text(yaml.safe_dump(config))
+    assert words in one_line(FlashnasError, fn.report, tmp_path / "run")
