@@ -20,8 +20,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import DeviceMemoryError, TableError
-from flashnas.base.system import hold_lock
+from flashnas.base.errors import DeviceMemoryError
 from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
 from flashnas.operators.kernel import PHASES
@@ -81,8 +80,7 @@ def profile(
         for hidden in space.hidden_sizes
     }
     table = TableFolder(folder, target, JOURNAL)
-    busy = TableError(f"{folder}: another process is measuring this table")
-    with hold_lock(folder / f".{JOURNAL}.lock", busy):
+    with table.held():
         missing = table.missing(requests)
         known = len(requests) - len(missing)
         if not missing:
