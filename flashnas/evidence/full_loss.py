@@ -87,7 +87,8 @@ class Spreads:
 class Prediction:
     """Of N networks: the mean of the loss [N] in nats per token, up to one constant, and what the
     covariances of differences follow from. `noise` is that of one training. It is not part of a
-    difference."""
+    difference. Raises ConfigError for an array of another shape, or with a number that is not
+    finite."""
 
     mean: np.ndarray
     prior: Any  # (rows, columns) -> prior covariance
@@ -95,9 +96,15 @@ class Prediction:
     variance: np.ndarray  # [N]
     noise: float
 
+    def __post_init__(self) -> None:
+        check_array("Prediction.mean", self.mean, (np.size(self.mean),))
+        check_array("Prediction.variance", self.variance, self.mean.shape)
+        check_array("Prediction.gain", self.gain, (len(self.mean), np.size(self.gain, -1)))
+
     @classmethod
     def of(cls, mean: np.ndarray, covariance: np.ndarray, noise: float = 0.0) -> Self:
         """From a mean [N] and a covariance [N, N]."""
+        check_array("Prediction: covariance", covariance, (np.size(mean),) * 2)
         return cls(
             mean=mean,
             prior=lambda rows, columns: covariance[np.ix_(rows, columns)],
@@ -109,7 +116,13 @@ class Prediction:
     def covariance(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Posterior covariance of these networks."""
         index = np.asarray(indices)
-        return np.asarray(self.prior(index, index) - self.gain[index] @ self.gain[index].T)
+        prior = self._checked_prior(index, index)
+        return np.asarray(prior - self.gain[index] @ self.gain[index].T)
+
+    def _checked_prior(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        prior: np.ndarray = self.prior(rows, columns)
+        check_array("Prediction.prior", prior, (len(rows), len(columns)))
+        return prior
 
     def difference(self, one: int, other: int) -> tuple[float, float]:
         """Loss of network `one` less that of network `other`: mean and standard deviation, in nats
@@ -124,8 +137,8 @@ class Prediction:
 
     def sd_to(self, reference: int) -> np.ndarray:
         """Standard deviation of the difference to one network, for all networks [N]."""
-        at = np.array([reference])
-        cross = self.prior(np.arange(len(self.mean)), at)[:, 0] - self.gain @ self.gain[reference]
+        prior = self._checked_prior(np.arange(len(self.mean)), np.array([reference]))
+        cross = prior[:, 0] - self.gain @ self.gain[reference]
         return np.sqrt(np.maximum(self.variance + self.variance[reference] - 2 * cross, 0.0))
 
     def best(
@@ -138,6 +151,15 @@ class Prediction:
         normal = np.random.default_rng(seed).standard_normal((draws, len(index)))
         lowest = np.argmin(self.mean[index] + normal @ root.T, axis=1)
         return np.bincount(lowest, minlength=len(index)) / draws
+
+
+def check_array(name: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Raise ConfigError for what is not an array of finite numbers of this shape."""
+    numbers = isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.shape == shape
+    if not (numbers and np.isfinite(value).all()):
+        raise ConfigError(
+            f"{name} must be an array {list(shape)} of finite numbers; got {shown(value)}"
+        )
 
 
 class FullLoss:
