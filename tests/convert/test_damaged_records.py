@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import yaml
 from one_line import one_line
@@ -10,7 +12,10 @@ from test_convert import asked, converted  # noqa: F401  (fixtures)
 
 import flashnas as fn
 from flashnas.base.errors import FlashnasError, RunError
-from flashnas.convert.measure import MeasurementLog
+from flashnas.convert.choices import Choice
+from flashnas.convert.folder import weights_of
+from flashnas.convert.law import SingleScores
+from flashnas.convert.measure import LayoutScore, MeasurementLog
 
 QUESTION = {"documents": 2, "seed": 0}
 SCORE = {"kl": [0.1, 0.2], "loss": [3.0, 3.1], "recalled": [0.5], "value_lost": [0.2]}
@@ -76,3 +81,31 @@ def test_the_report_of_a_strangers_conversion_is_one_line(place, value, words, c
     entry[key] = value
     path.write_text(yaml.safe_dump(config))
     assert words in one_line(FlashnasError, fn.report, tmp_path / "run")
+
+
+def test_control_characters_of_a_strangers_conversion_are_escaped(converted, tmp_path):  # noqa: F811
+    path = shutil.copytree(converted[0], tmp_path / "run") / "run.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["conversion"]["model"] = "\x1b]0;title\x07"
+    path.write_text(yaml.safe_dump(config))
+    fn.report(tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert r"\x1b]0;title\x07" in page
+    assert "\x1b" not in page
+
+
+def test_answers_that_take_nearly_as_long_have_weights_of_their_own(tmp_path):
+    layouts = [(Choice(layer, "none", None),) for layer in (1, 2, 2)]
+    conversion = SimpleNamespace(
+        config=SimpleNamespace(out=tmp_path),
+        milliseconds=lambda layout: 20_000 + layout[0].layer / 10,
+    )
+    folders = weights_of(conversion, layouts)
+    assert [folders[layout].name for layout in layouts] == ["20000ms", "20000ms-2", "20000ms-2"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_equal_values_have_no_rank_correlation():
+    for changes in (1, 3):
+        scores = [LayoutScore([0.1] * 4, [3.0] * 4, [], [])] * changes
+        assert np.isnan(SingleScores.of([Choice(1, "none", None)] * changes, scores).agreement)

@@ -230,8 +230,11 @@ def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):
     refused("gemm_perf.parquet: damaged, not readable as parquet")
     pd.DataFrame({"m": [1]}).to_parquet(measurements)
     refused("column latency")
+    for columns, words in (({}, "gemm_dtype is missing"), ({"latency": "x"}, "cannot be read: ")):
+        pd.DataFrame({"m": [1], "latency": [1.0], **columns}).to_parquet(measurements)
+        refused(words)
     for text, words in (
-        (SYSTEM.replace("mem_bw:", "bw:"), "fake.yaml: the key mem_bw is missing"),
+        (SYSTEM.replace("mem_bw:", "bw:"), "fake.yaml: mem_bw is missing"),
         ("gpu: [", broken),
         ("gpu: !!int ''", broken),
     ):

@@ -8,11 +8,12 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from flashnas.base.documents import MAX_YAML_VALUES, SEPARATORS
 from flashnas.base.errors import TableError
 from flashnas.base.foreign import MAX_YAML_MB, check_count, read_parquet, read_text
 from flashnas.base.system import atomic_folder, disk_errors
-from flashnas.base.text import first_line, one_of
+from flashnas.base.text import first_line, one_of, printable
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import RowContext, write_rows
 
@@ -100,17 +101,19 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
         "licence": LICENCE,
         "copyright": COPYRIGHT,
     }
-    tables = {
-        **_gemm(data),
-        **_attention(data),
-        **_recurrent(data, *GATED_DELTA),
-        **_triton(data),
-        **_recurrent(data, *KDA),
-    }
+    with _damaged(data):
+        tables = {
+            **_gemm(data),
+            **_attention(data),
+            **_recurrent(data, *GATED_DELTA),
+            **_triton(data),
+            **_recurrent(data, *KDA),
+        }
     if not tables:
         raise TableError(f"{data}: {system} has no bfloat16 measurements")
     with (
         disk_errors(f"{out}: cannot be written", TableError),
+        _damaged(data),
         atomic_folder(out, existing="refuse") as fresh,
     ):
         for kind, rows in tables.items():
@@ -172,7 +175,7 @@ def _device(path: Path, system: str, version: str) -> Device:
         RecursionError,
     ) as error:
         raise TableError(f"{path}: cannot be read: {first_line(error)}") from None
-    try:
+    with _damaged(path):
         gpu = data["gpu"]
         return Device(
             name=system,
@@ -184,10 +187,17 @@ def _device(path: Path, system: str, version: str) -> Device:
             bandwidth_share=float(gpu["mem_bw_empirical_scaling_factor"]),
             cite=f"aiconfigurator-core {version}, systems/{system}.yaml ({LICENCE}, {COPYRIGHT})",
         )
+
+
+@contextlib.contextmanager
+def _damaged(place: Path) -> Iterator[None]:
+    """Keys and columns that are missing or of another type are TableErrors."""
+    try:
+        yield
     except KeyError as error:
-        raise TableError(f"{path}: the key {error.args[0]} is missing") from None
+        raise TableError(f"{place}: {printable(error.args[0])} is missing") from None
     except (TypeError, ValueError) as error:
-        raise TableError(f"{path}: cannot be read: {first_line(error)}") from None
+        raise TableError(f"{place}: cannot be read: {first_line(error)}") from None
 
 
 def _read(data: Path, family: str, framework: str, name: str) -> pd.DataFrame | None:
