@@ -99,7 +99,6 @@ class Prediction:
     def __post_init__(self) -> None:
         check_array("Prediction.mean", self.mean, (np.size(self.mean),))
         check_array("Prediction.variance", self.variance, self.mean.shape)
-        check_array("Prediction.gain", self.gain, (len(self.mean), np.size(self.gain, -1)))
 
     @classmethod
     def of(cls, mean: np.ndarray, covariance: np.ndarray, noise: float = 0.0) -> Self:
@@ -116,13 +115,7 @@ class Prediction:
     def covariance(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Posterior covariance of these networks."""
         index = np.asarray(indices)
-        prior = self._checked_prior(index, index)
-        return np.asarray(prior - self.gain[index] @ self.gain[index].T)
-
-    def _checked_prior(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        prior: np.ndarray = self.prior(rows, columns)
-        check_array("Prediction.prior", prior, (len(rows), len(columns)))
-        return prior
+        return np.asarray(self.prior(index, index) - self.gain[index] @ self.gain[index].T)
 
     def difference(self, one: int, other: int) -> tuple[float, float]:
         """Loss of network `one` less that of network `other`: mean and standard deviation, in nats
@@ -137,8 +130,8 @@ class Prediction:
 
     def sd_to(self, reference: int) -> np.ndarray:
         """Standard deviation of the difference to one network, for all networks [N]."""
-        prior = self._checked_prior(np.arange(len(self.mean)), np.array([reference]))
-        cross = prior[:, 0] - self.gain @ self.gain[reference]
+        at = np.array([reference])
+        cross = self.prior(np.arange(len(self.mean)), at)[:, 0] - self.gain @ self.gain[reference]
         return np.sqrt(np.maximum(self.variance + self.variance[reference] - 2 * cross, 0.0))
 
     def best(

@@ -73,9 +73,10 @@ def check_scorer(scorer: Any, network: Any, rank_by: str) -> None:
         reasons = scorer.reasons([network, network], [None, None])
     if not isinstance(prediction, Prediction):
         raise ConfigError(f"{name}: posterior must return a Prediction; got {shown(prediction)}")
-    for method, found in {**arrays, "posterior": prediction.mean}.items():
+    with foreign_errors(("scorer", scorer)):
+        arrays |= {"posterior": prediction.mean, "posterior.sd_to": prediction.sd_to(0)}
+    for method, found in arrays.items():
         check_array(f"{name}: {method} of 3 networks", found, (3,))
-    prediction.sd_to(0)
     for method, got, needed in (
         ("figures", figures, EXPECTED_FIGURES),
         ("reasons", reasons, Reasons.__annotations__),

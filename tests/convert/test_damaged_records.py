@@ -29,17 +29,13 @@ def line(draw=0, layout="0:none", **changes):
     ("lines", "words"),
     [
         ([[1]], ":1: header must be a mapping; got [1]"),
-        ([{}], ":1: header needs the key 'question'"),
         ([{"question": None}], ":1: header.question must be a mapping; got None"),
         ([line(kl=[0.1])], ":2: kl, loss, recalled and value_lost must have [2, 2, 1, 1] values"),
-        ([line(loss=[])], "got [2, 0, 1, 1]"),
-        ([line(value_lost=[])], "got [2, 2, 1, 0]"),
         ([line(), line(layout="1:none", recalled=[], value_lost=[])], ":3: kl, loss, recalled"),
         ([line(kl=[1e308] * 2)], ":2: measured.kl[0] must be a number <= 1000000000.0; got 1e+308"),
         ([line(kl=[-1.0] * 2)], "measured.kl[0] must be a number >= -0.001; got -1.0"),
         ([line(recalled=[7.0])], "measured.recalled[0] must be a number <= 1.0; got 7.0"),
         ([line(draw=-1)], ":2: draw must be a whole number >= 0; got -1"),
-        ([line(draw=2)], ":2: draw must be a whole number <= 1; got 2"),
     ],
 )
 def test_a_damaged_line_of_measurements_is_named(lines, words, tmp_path):
@@ -49,12 +45,9 @@ def test_a_damaged_line_of_measurements_is_named(lines, words, tmp_path):
     assert words in one_line(RunError, MeasurementLog, path, QUESTION)
 
 
-@pytest.mark.parametrize(
-    "content", ["[]", '{"key": [1]}', '{"key": {"": 0}}', '{"key": {"": "x"}}']
-)
 @pytest.mark.usefixtures("llama_cpp_clock")
-def test_damaged_times_of_llama_cpp_are_one_line(content, asked, tmp_path):  # noqa: F811
-    (tmp_path / "times.json").write_text(content)
+def test_damaged_times_of_llama_cpp_are_one_line(asked, tmp_path):  # noqa: F811
+    (tmp_path / "times.json").write_text('{"key": {"": 0}}')
     (tmp_path / "measurements.jsonl").touch()
     call = {**asked, "runtime": "llama.cpp", "workload": "chat", "out": tmp_path}
     assert "times.json: " in one_line(RunError, fn.convert, **call)
