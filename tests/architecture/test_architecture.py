@@ -130,6 +130,9 @@ def test_repeats_nest_and_spaces_do_not_matter():
             "architecture must read 'WIDTH: OPERATORS', such as '2048: 3x(d f m2 f)'; got 'd f'",
         ),
         ("9" * 5000 + ": d", "architecture must read 'WIDTH: OPERATORS'"),
+        ("\uff16\uff14: d", "architecture must read 'WIDTH: OPERATORS'"),
+        ("64: d(heads=1_0)", "operator 'd': heads must be a number, true or false; got '1_0'"),
+        ("64: moe(experts=5000)", "operator 'moe': experts must be at most 4096; got 5000"),
         ("0: d", "architecture: hidden must be a whole number of at least 1; got 0"),
         ("128:", "architecture: operators must not be empty"),
         (

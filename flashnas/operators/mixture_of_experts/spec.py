@@ -13,7 +13,7 @@ from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import EXPERTS, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, linear
 
-MAX_EXPERTS = 4096
+MAX_EXPERTS = 4096  # each has tensors of its own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class MixtureOfExperts(OperatorSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.experts > MAX_EXPERTS:  # each has tensors of its own
+        if self.experts > MAX_EXPERTS:
             raise OperatorError(
                 f"operator 'moe': experts must be at most {MAX_EXPERTS}; got {self.experts}"
             )
