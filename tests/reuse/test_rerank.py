@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from answered_runs import write_answered_run
 from config_keys import with_keys
 from foreign_space import Gpt2, Gpt2Space, WidthFittedGpt2Space
 from one_line import one_line
+from run_builder import write_answered_run
 from tiny_tables import tiny_kinds, write_table
 
 import flashnas as fn
