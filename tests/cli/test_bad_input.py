@@ -19,6 +19,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from damage import damage
 from invented_times import invent_device, invented_times
 
 from flashnas.cli.main import main
@@ -74,14 +75,8 @@ def write(path, content, paths):
     path.write_text(filled(content, paths))
 
 
-def edit(path, keys, value, paths):
-    """One entry of a YAML or JSON file replaced."""
-    data = entry = yaml.safe_load(path.read_text())
-    *above, last = keys.split(".")
-    for key in above:
-        entry = entry[key]
-    entry[last] = value
-    write(path, data, paths)
+def edit(path, place, value, _):
+    damage(path, place, value)
 
 
 def copy(path, paths):
