@@ -9,7 +9,6 @@ from flashnas.api.export import export as export
 from flashnas.api.listing import list_names as list_names
 from flashnas.api.measure import profile as profile
 from flashnas.api.measure import validate as validate
-from flashnas.api.pareto import pareto as pareto
 from flashnas.api.run import Run as Run
 from flashnas.api.run import load_run as load_run
 from flashnas.api.run import report as report

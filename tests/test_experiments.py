@@ -1,4 +1,4 @@
-"""What experiments record can be made again: the recipes that they name load."""
+"""What experiments record follows from the package, and what scripts import of it exists."""
 
 import ast
 import importlib
@@ -6,35 +6,22 @@ import importlib.util
 from pathlib import Path
 
 import pandas as pd
-import pytest
-import yaml
 
-from flashnas.training.recipe import Recipe
+from flashnas.evidence.trainings import read_published
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+ROOT = Path(__file__).parents[1]
 
 
-def named_recipes():
-    for path in sorted(EXPERIMENTS.glob("*/*.yaml")):
-        data = yaml.safe_load(path.read_text())
-        if isinstance(data, dict) and isinstance(data.get("recipe"), str):
-            yield pytest.param(data["recipe"], id=str(path.relative_to(EXPERIMENTS)))
-
-
-@pytest.mark.parametrize("recipe", list(named_recipes()))
-def test_a_recipe_that_a_config_names_loads_from_the_root(recipe, monkeypatch):
-    monkeypatch.chdir(EXPERIMENTS.parent)
-    assert Recipe.load(recipe).tokens > 0
-
-
-def test_the_operators_of_the_paper_are_those_of_the_bench_and_the_evidence():
-    folder = EXPERIMENTS / "paper"
-    spec = importlib.util.spec_from_file_location("paper_operators", folder / "operators.py")
+def test_the_operators_of_the_paper_have_the_published_losses_and_the_latencies_of_the_tables():
+    path = ROOT / "experiments" / "paper" / "operators.py"
+    spec = importlib.util.spec_from_file_location("paper_operators", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    pd.testing.assert_frame_equal(
-        module.mixes(), pd.read_csv(folder / "operators.csv"), check_dtype=False
-    )
+    found = module.mixes().sort_index()
+    pd.testing.assert_frame_equal(found, pd.read_csv(module.CSV), check_dtype=False)
+    rows = [row for row in read_published() if row.group == "nf_500m_100b"]
+    published = {row.operators: round(row.nats, 4) for row in rows}
+    assert dict(zip(found["mix"], found["published_loss"], strict=True)) == published
 
 
 def test_what_scripts_import_of_flashnas_exists():
@@ -42,7 +29,7 @@ def test_what_scripts_import_of_flashnas_exists():
     for path in sorted(
         file
         for folder in ("experiments", "benchmarks", "tools", "examples")
-        for file in (EXPERIMENTS.parent / folder).rglob("*.py")
+        for file in (ROOT / folder).rglob("*.py")
     ):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "flashnas":

@@ -28,7 +28,6 @@ ROOMS = (
     "bench",
     "runs",
     "executors",
-    "reuse",
     "study",
     "convert",
     "testing",

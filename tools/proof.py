@@ -255,13 +255,6 @@ def trajectories():
         "start from",
         searched("start", start_from=["random/run"], sampler="random", budget_ms=9_000, trials=6),
     )
-    rerank = flashnas(
-        "pareto random/run bayes/run --table a100_sxm --workload decode-1k --budget-ms 2000 --json"
-    )
-    yield (
-        "pareto",
-        [(entry["hash"], entry["loss"], entry["latency_ms"]) for entry in rerank["out"]["front"]],
-    )
 
 
 def same(first, second):

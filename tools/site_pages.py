@@ -20,6 +20,9 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(?<!`)\]\(([^)#\s]+)(?:#[^)]*)?\)")
+ENTRY = re.compile(
+    r"(?ms)^### (\S+)\n\n<!-- (::: \S+) -->\n.*?(?=^#|\Z)"
+)  # of docs/api.md, by reference_pages.py
 NOTEBOOK_LINK = re.compile(r"(\]\([^)#\s]+)\.ipynb(?=[)#])")
 OWN_LINK = "The notebook itself: [{name}]({name})"  # of a page that was one
 HIDDEN = re.compile(
@@ -102,7 +105,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Links to notebooks lead to their pages."""
+    """Links to notebooks lead to their pages, and signatures become whole docstrings."""
+    markdown = ENTRY.sub(r"\2\n    options: {heading: \1, toc_label: \1}\n\n", markdown)
     text, own, rest = markdown.partition(OWN_LINK.partition("{")[0])
     return NOTEBOOK_LINK.sub(r"\1.md", text) + own + rest
 

@@ -34,7 +34,6 @@ layers:
   choices: ["m2(head_dim=64,state=64) f", "a(head_dim=64) f"]
 """
 WEIGHTS = "q8_0"
-CONFIDENCE = 0.9
 PROMPTS = ("My fellow citizens, the state of our union is", "def read_lines(path):\n    ")
 GENERATED = 48  # tokens after each prompt
 ROUNDS = 3  # timings of the trained file; the median counts
@@ -81,16 +80,12 @@ def main() -> None:
             ),
             flush=True,
         )
-    step(
-        "3 search",
-        f"at most {plan['tpot_ms']} ms for a token, kept with a confidence of {CONFIDENCE:g}",
-    )
+    step("3 search", f"at most {plan['tpot_ms']} ms for a token")
     run = fn.search(
         space=str(space),
         table=str(table),
         workload=plan["workload"],
         budgets={"tpot_ms": plan["tpot_ms"]},
-        confidence=CONFIDENCE,
         workers=1,
         out=str(out / "run"),
         # published trainings are of larger networks, and the best one is trained anyway
@@ -154,22 +149,15 @@ def count(done: int, of: int) -> None:
 
 
 def foretold(best: Any, table: Path, plan: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds for a token of the chosen network: predicted, the bound, and with random weights
-    in llama.cpp.
+    """Milliseconds for a token of the chosen network: predicted, with the upper end of the 90 %
+    interval, and with random weights in llama.cpp.
     """
     from flashnas.latency.prediction import LatencyModel
-    from flashnas.latency.validation import Certificate
-    from flashnas.space import load_space
 
-    model, space = (
-        LatencyModel(str(table), plan["workload"]),
-        load_space(str(table.parent / "space.yaml")),
-    )
-    certificate = Certificate.of(model, space.name, space.hash, CONFIDENCE)
-    estimate = model.estimate(best.architecture)
+    estimate = LatencyModel(str(table), plan["workload"]).estimate(best.architecture)
     return {
         "predicted_ms": estimate.tpot_ms,
-        "bound_ms": certificate.bound(estimate, "tpot_ms"),
+        "upper_ms": estimate.tpot_ms * estimate.upper_ms / estimate.latency_ms,
         "measured_ms": best.figures["measured_tpot_ms"],
     }
 
@@ -244,7 +232,7 @@ def report(found: dict[str, Any], plan: dict[str, Any]) -> None:
     )
     for name, text in (
         ("predicted_ms", "predicted from the table"),
-        ("bound_ms", f"bound with a confidence of {CONFIDENCE:g}"),
+        ("upper_ms", "upper end of the 90 % interval"),
         ("measured_ms", "measured in llama.cpp, random weights"),
         ("trained_ms", "measured in llama.cpp, the trained file"),
     ):
@@ -281,7 +269,7 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
     with matplotlib.rc_context(STYLE):
         plot = Plot(
             "Loss over milliseconds a token",
-            "the bar reaches to the bound of the chosen network",
+            "the bar reaches to the upper end of the 90 % interval",
             [360],
             keys=[
                 key("trained, predicted", FAINT, "o"),
@@ -293,7 +281,7 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
         panel.scatter(trials["tpot_ms"], trials["loss"], 46, FAINT)
         ends = [*predicted, max(plan["tpot_ms"], predicted[-1])]
         panel.step(ends, [*losses, losses[-1]], color=blue, where="post")
-        reach = [[0], [found["bound_ms"] - chosen]]
+        reach = [[0], [found["upper_ms"] - chosen]]
         panel.errorbar([chosen], [loss], xerr=reach, ecolor=INK, capsize=2.5, linestyle="none")
         panel.scatter(predicted, losses, 46, blue, zorder=3)
         panel.scatter(measured, losses, 68, BUDGET, marker="X", zorder=3)

@@ -197,8 +197,8 @@ def workload_option(default: Any, more: str = "") -> Any:
     return option(default, WORKLOAD_HELP + more, objects=("flashnas.latency.workload:Workload",))
 
 
-def calibration_option(default: str | None = ENGINE, **more: Any) -> Any:
-    return option(default, CALIBRATION_HELP, choices=CALIBRATIONS, **more)
+def calibration_option() -> Any:
+    return option(ENGINE, CALIBRATION_HELP, choices=CALIBRATIONS)
 
 
 # -- what commands return --------------------------------------------------------------------------

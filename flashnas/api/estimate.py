@@ -94,17 +94,16 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
 
     Returns:
         An Estimate: `latency_ms`, `ttft_ms` and `tpot_ms` in milliseconds, `throughput_tok_s` in
-            tokens
-        per second, `memory_gb` in 10^9 bytes and `params`; `lower_ms` and `upper_ms` are the
-        interval that holds `latency_ms` with a probability of 90 %; `calibration` names whose
-        whole models it is of; `breakdown` holds the time of each kernel and `sources` the share of the time
-        by where it is known from. From what others have trained in full: `full_loss` in nats per
-            token after `train_tokens`,
-        up to a constant; `full_loss_difference` and its standard deviation `full_loss_sd`, less the
-        plain transformer of as many parameters without embeddings, at its best shape;
-        `full_loss_of_shape`, what of it width against depth makes; `recall` and `recall_sd`, of
-        full marks, less that transformer; `outside`, what of the network no two publications have.
-        `print` shows all of it.
+            tokens per second, `memory_gb` in 10^9 bytes and `params`; `lower_ms` and `upper_ms` are
+            the interval that holds `latency_ms` with a probability of 90 %; `calibration` names
+            whose whole models it is of; `breakdown` holds the time of each kernel and `sources` the
+            share of the time by where it is known from. From what others have trained in full:
+            `full_loss` in nats per token after `train_tokens`, up to a constant;
+            `full_loss_difference` and its standard deviation `full_loss_sd`, less the plain
+            transformer of as many parameters without embeddings, at its best shape;
+            `full_loss_of_shape`, what of it width against depth makes; `recall` and `recall_sd`, of
+            full marks, less that transformer; `outside`, what of the network no two publications
+            have. `print` shows all of it.
 
     Raises:
         ArchitectureError: for text that does not describe an architecture.

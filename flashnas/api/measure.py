@@ -47,7 +47,7 @@ class ProfileOptions(Settings, where="profile"):
     dtype: str = option(
         "auto",
         "float32 or bfloat16",
-        shown="float32 on cpu, bfloat16 on cuda",
+        shown="the one that multiplies matrices faster",
         choices=("auto", "float32", "bfloat16"),
     )
     mode: str = option(
@@ -233,7 +233,7 @@ def validate(
     """Build sampled architectures of a space, time them end to end, and compare with a table's
     predictions.
 
-    The residuals are kept in the table, where `search(confidence=..)` finds them.
+    The residuals are kept in the table, whose 90 % interval follows from them.
 
     Returns:
         A ValidationResult: `architectures`, each predicted and measured, and `metrics` (errors,

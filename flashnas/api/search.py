@@ -183,9 +183,8 @@ def plan(
         evaluator (Callable): as of `search`.
 
     Returns:
-        Plan: the space's size, the fastest network, baselines, candidates, training tokens of
-            each and of
-        all, and `seconds`, from a few timed steps. `print` shows them.
+        Plan: the space's size, the fastest network, baselines, candidates, training tokens of each
+            and of all, and `seconds`, from a few timed steps. `print` shows them.
     """
     if options.out is not None:
         check_out(options)

@@ -144,7 +144,6 @@ EVAL = _api(
 )
 REPORT = _api("write report.html and pareto.png of a run", "run:report")
 RUNS = _api("the runs in a folder, as a table", "runs:runs")
-PARETO = _api("the front of finished runs for another budget or device", "pareto:pareto")
 TABLE = Command(
     "show and import latency tables",
     actions={
@@ -173,7 +172,6 @@ COMMANDS: Registry[Command] = Registry(
             "eval",
             "report",
             "runs",
-            "pareto",
             "table",
             "list",
             "new",

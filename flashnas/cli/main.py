@@ -1,7 +1,7 @@
 """`flashnas COMMAND`: flags to options, the command, exit code.
 
-Exit codes: 0; 2 for what the user got wrong; 3 for a budget that is missed as measured (`strict` of
-a search); 4 for a training that diverged (`train`); 130 for Ctrl-C, SIGTERM and SIGHUP.
+Exit codes: 0; 2 for what the user got wrong; 4 for a training that diverged (`train`); 130 for
+Ctrl-C, SIGTERM and SIGHUP.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from flashnas.base.text import did_you_mean
 JSON_HELP = "one JSON object on stdout, nothing else"
 CONFIG_HELP = "YAML with any of these options; flags override it"
 KEYS_HELP = (
-    "YAML with any of these options, and with further keys (docs/search.md); flags override it"
+    "YAML with any of these options, and with further keys (docs/commands.md); flags override it"
 )
 
 

@@ -67,9 +67,8 @@ def compare_mixes(
         JSON-ready. said: by each publication that trained both in one group, mean, least and most
         of its differences in nats per token, after the law of size and shape is taken out; below 0
         where the second mix has the lower loss. spread: standard deviation of their means; None for
-            fewer than two. mean, sd:
-        of the model, for a publication that nobody has seen (or the user's own), at PARAMS and
-        TOKENS.
+            fewer than two. mean, sd: of the model, for a publication that nobody has seen (or the
+            user's own), at PARAMS and TOKENS.
 
     Raises:
         ArchitectureError: a pattern is wrong.

@@ -107,18 +107,6 @@ class NoCosts(Costs):
         return _params(network)
 
 
-class RecordedCosts(Costs):
-    """Those that runs recorded, by hash of the network: of a function or an evaluator of the
-    user's.
-    """
-
-    def __init__(self, recorded: Mapping[str, dict[str, float]]) -> None:
-        self._recorded = recorded
-
-    def metrics(self, network: Any) -> dict[str, float]:
-        return self._recorded[network.hash]
-
-
 def _params(network: Any) -> dict[str, float]:
     params = getattr(network, "params", None)
     return {"params": params} if isinstance(params, int) else {}

@@ -102,7 +102,8 @@ class LatencyTable:
     def calibrated(self, name: str) -> Calibration:
         """The calibration of that name. Without constants of it, that of the table's own rows, with
         the interval that holds nine of ten latencies of the networks that were validated in the
-        mode of the rows, if enough were. Raises ConfigError for an unknown name."""
+        mode of the rows, if enough were. Raises ConfigError for an unknown name, TableError for a
+        damaged entry of a validation."""
         if name not in CALIBRATIONS:
             raise ConfigError(one_of("calibration", name, CALIBRATIONS))
         mode, entry = self.default_mode, self.calibration.get(name)
@@ -111,12 +112,17 @@ class LatencyTable:
             return Calibration(**{**entry, "name": name, "step_ms": steps})
         validated = self.meta.get(VALIDATIONS) or ()
         basis = self.basis if validated else ""
-        ratios = [
-            abs(float(ratio))
-            for found in validated
-            if (found.get("mode"), found.get("basis")) == (mode, basis)
-            for ratio in found["metrics"].get("latency_ms", {}).get("log_ratios", ())
-        ]
+        try:
+            ratios = [
+                abs(float(ratio))
+                for found in validated
+                if (found.get("mode"), found.get("basis")) == (mode, basis)
+                for ratio in found["metrics"].get("latency_ms", {}).get("log_ratios", ())
+            ]
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise TableError(
+                f"{self.path}: the entry in {VALIDATIONS} of meta.yaml is damaged; validate again"
+            ) from None
         if len(ratios) < min_count(INTERVAL):
             return Calibration()
         width = conformal_margin(ratios, INTERVAL)

@@ -1,28 +1,21 @@
-"""Predicted against measured: sampled architectures of a space, timed end to end, what that says
-about a table, and how far its predictions may be exceeded.
-
-`validate` keeps the residuals in meta.yaml. A Certificate makes one-sided conformal bounds of them:
-the bound of a metric is its prediction times exp(q), where q is the ceil((n + 1) x confidence)-th
-smallest of the n stored log(measured / predicted). If a new architecture is drawn like the
-validated ones, its measured metric lies within the bound with at least that probability (Vovk et
-al., Algorithmic Learning in a Random World, 2005). The finalists of a search are extremes, and not
-drawn like that: where the device is at hand, they are measured as well.
+"""Predicted against measured: sampled architectures of a space, timed end to end, and what that says
+about a table. `validate` keeps the residuals in meta.yaml; `LatencyTable.calibrated` makes the 90 %
+interval of them (Vovk et al., Algorithmic Learning in a Random World, 2005).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import DeviceMemoryError, SpaceError, TableError
-from flashnas.latency.calibration import VALIDATIONS, conformal_margin, min_count
-from flashnas.latency.metrics import LARGER_IS_BETTER, Budget, Estimate
+from flashnas.base.errors import DeviceMemoryError, SpaceError
+from flashnas.latency.calibration import VALIDATIONS
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import edited_meta
@@ -253,91 +246,6 @@ def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, 
         meta[VALIDATIONS] = [
             *(old for old in meta.get(VALIDATIONS) or () if not same.items() <= old.items()),
             entry,
-        ]
-
-
-# -- what a search may rest on ---------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """One-sided bounds of predictions. margins: metric -> q, at least 0, of metrics that are
-    timed.
-    """
-
-    confidence: float
-    margins: Mapping[str, float]
-
-    @classmethod
-    def of(
-        cls, model: LatencyModel, space_name: str, space_hash: str, confidence: float
-    ) -> Certificate:
-        """From the validation of the model's table by its workload and this space, in the mode of
-        its rows; raises TableError with the command to run, if there is none, it is stale, or it
-        has too few architectures."""
-        table, workload = model.table, model.workload
-        where = f"{table.path}: table {table.name}"
-        command = f"flashnas validate --table {table.path} --space {space_name} --workload {workload.name}"
-        same = key(table, workload, space_hash).items()
-        entry = next((e for e in table.meta.get(VALIDATIONS, ()) if same <= e.items()), None)
-        if entry is None:
-            raise TableError(
-                f"{where} has no validation of space {space_name!r} and workload"
-                f" {workload.name!r}, which the confidence rests on: {command}"
-            )
-        try:
-            ratios = {
-                metric: list(map(float, kept["log_ratios"]))
-                for metric, kept in entry["metrics"].items()
-            }
-            stale, date = entry["basis"] != table.basis, entry["date"]
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise TableError(
-                f"{where}: the entry in {VALIDATIONS} of meta.yaml is damaged; validate again:"
-                f" {command}"
-            ) from None
-        if stale:
-            raise TableError(
-                f"{where} was calibrated or measured anew since it was validated on {date};"
-                f" validate it again: {command}"
-            )
-        needed = min_count(confidence)
-        count = min((len(values) for values in ratios.values()), default=0)
-        if count < needed:
-            raise TableError(
-                f"{where}: a confidence of {confidence:g} needs {needed} architectures that were"
-                f" validated (and not calibrated on); there are {count}: {command} -n {needed}"
-            )
-        return cls(
-            confidence,
-            {
-                metric: max(0.0, conformal_margin(values, confidence))
-                for metric, values in ratios.items()
-            },
-        )
-
-    def bound(self, estimate: Estimate, metric: str) -> float:
-        """The value that the metric does not exceed (throughput: at least reaches) with the
-        confidence.
-        """
-        return estimate.metric(metric) * self._factor(metric)
-
-    def text(self) -> str:
-        """How the budgets are tightened, for the end of a message."""
-        parts = ", ".join(
-            f"{metric} x {math.exp(margin):.3f}" for metric, margin in self.margins.items()
-        )
-        return f"; confidence {self.confidence:g} divides the budgets: {parts}"
-
-    def _factor(self, metric: str) -> float:
-        if metric in LARGER_IS_BETTER:
-            return math.exp(-self.margins.get("tpot_ms", self.margins.get("ttft_ms", 0.0)))
-        return math.exp(self.margins.get(metric, 0.0))
-
-    def tightened(self, budgets: Iterable[Budget]) -> list[Budget]:
-        """Budgets on predictions that hold exactly where the bounds are within the given ones."""
-        return [
-            Budget(budget.metric, budget.limit / self._factor(budget.metric)) for budget in budgets
         ]
 
 

@@ -19,6 +19,7 @@ from flashnas.base.system import keep_memory, usable_cores
 from flashnas.base.text import first_line
 from flashnas.latency.schema import PLATFORMS as USUAL_MODES
 from flashnas.latency.schema import Device
+from flashnas.network.precision import fast_dtype
 from flashnas.profiling.nvml import limits
 from flashnas.profiling.timing import Call, median_ms, once_on_cpu, once_on_cuda
 
@@ -32,7 +33,6 @@ class Platform(ABC):
 
     Attributes:
         name: as in `flashnas.latency.schema.PLATFORMS`, and torch's name of the device.
-        dtype: what is timed by default.
         modes: in which a network can be timed.
         once_ms: the clock around one call.
         steady_ms: of the repeats of a call, before which clocks and power are not those of steady
@@ -42,12 +42,16 @@ class Platform(ABC):
     """
 
     name: str
-    dtype: str
     modes: tuple[str, ...]
     once_ms: Callable[[Call], float]
     steady_ms: float = 0.0
     piece_tokens: int = 2**62
     product_size: int
+
+    @property
+    def dtype(self) -> str:
+        """That is timed by default."""
+        return fast_dtype(self.name)
 
     @property
     def mode(self) -> str:
@@ -129,7 +133,6 @@ class Cpu(Platform):
     """The processor, with torch's own threads."""
 
     name = "cpu"
-    dtype = "float32"
     modes = ("eager",)
     once_ms = staticmethod(once_on_cpu)
     product_size = 1536
@@ -168,7 +171,6 @@ class Cuda(Platform):
     """The first CUDA device."""
 
     name = "cuda"
-    dtype = "bfloat16"
     modes = ("eager", "cuda_graph")
     once_ms = staticmethod(once_on_cuda)
     steady_ms = 200.0  # in the 8 ms that 15 steps take, a GPU is not yet in a steady state

@@ -63,7 +63,6 @@ def statements(run: RecordedRun) -> list[tuple[str, str]]:
         told_apart=DISTINCT,
         ms=ms,
         named=named,
-        stack_label=stack_label,
         chance=lambda probability: f"{min(max(probability, 0.01), 0.99):.2f}",  # none is 0 or 1
         published=_published(answer, chosen.name, ms),
         reasons=reasons_of(answer),

@@ -31,7 +31,6 @@ class Beside:
     missed: tuple[str, ...] = ()
     number: int | None = None
     front_number: int | None = None
-    run: str = ""
 
     @property
     def architecture(self) -> Architecture | None:

@@ -16,12 +16,10 @@ from flashnas.base.text import (
 )
 from flashnas.operators import OPERATORS
 from flashnas.report.page import render_text
-from flashnas.report.table import front_table
-from flashnas.reuse.rerank import Reranked
 
 Figures = Mapping[str, Any]  # JSON-ready, by name
 
-# -- estimate and pareto ---------------------------------------------------------------------------
+# -- estimate --------------------------------------------------------------------------------------
 
 
 def estimate_text(estimate: Any, architecture: Any, model: Any, workload: Any) -> str:
@@ -41,20 +39,6 @@ def estimate_text(estimate: Any, architecture: Any, model: Any, workload: Any) -
         interval=INTERVAL_90,
         parts=sorted(parts, key=lambda part: -part["ms"]),
         sources=[f"{name} {share:.1%}" for name, share in estimate.sources.items()],
-    )
-
-
-def pareto_text(answer: Reranked) -> str:
-    """The trained networks under another question."""
-    run = answer.run
-    budgets = [f"{name} {value:,.6g}" for name, value in run.config["budgets"].items()]
-    return render_text(
-        "pareto.txt",
-        run=run,
-        answer=answer,
-        within=answer.trained - answer.outside - sum(answer.unanswered.values()),
-        budgets=", ".join(budgets),
-        front=front_table(run),
     )
 
 

@@ -142,11 +142,10 @@ def _asked_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
         f"{name} {'≥' if name == 'throughput_tok_s' else '≤'} {limit:,g}"
         for name, limit in (entry("budgets") or {}).items()
     ]
-    confidence = f"with {run.confidence:.0%} confidence" if run.confidence else ""
     asked = entry("options", "budget_ms") if entry("conversion") else None
     if isinstance(asked, list):
         limits = [f"latency_ms ≤ {', '.join(map(str, asked))}"]
-    yield "Budget", ", ".join(limits) or "none", confidence
+    yield "Budget", ", ".join(limits) or "none", ""
     if run.further_objectives or run.ranks_full:
         planned, detail = entry("scorer", "train_tokens"), ""
         if is_number(planned) and planned >= 1:

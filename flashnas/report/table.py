@@ -97,9 +97,6 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[Column]:
         result.append(Column("bits/byte", figure("bits_per_byte", fixed)))
     result.append(Column("latency", lambda entry: time(entry, "latency_ms")))
     result.append(Column("bounds", bounds))
-    if any_has("bound_ms"):
-        heading = f"bound ({run.confidence:.0%})" if run.confidence else "bound"
-        result.append(Column(heading, lambda entry: time(entry, "bound_ms")))
     if any_has("measured_ms"):
         result.append(
             Column("measured", lambda e: time(e, "measured_ms") + (ABOVE if e.missed else ""))
@@ -174,10 +171,8 @@ def _recall(entry: Shown) -> str:
 
 
 def _origin(entry: Shown) -> str:
-    """`pure d` for a baseline, else `numbered`; ` of first` where there are several runs.
-    At most 22 letters."""
-    words = entry.label or numbered(entry)
-    return shortened(f"{words} of {entry.run}" if entry.run else words, 22)
+    """`pure d` for a baseline, else `numbered`. At most 22 letters."""
+    return shortened(entry.label or numbered(entry), 22)
 
 
 # -- as text ---------------------------------------------------------------------------------------

@@ -39,17 +39,6 @@ class PublishedModel(TypedDict):
     silence: float
 
 
-class OtherCalibration(TypedDict, total=False):
-    """What would be recommended under the other calibration of the table, within the same budgets;
-    notation is empty where no network meets them. chosen_ms: the latency of the recommended network
-    there."""
-
-    calibration: str
-    notation: str
-    latency_ms: float
-    chosen_ms: float
-
-
 class Support(TypedDict):
     """What publications say of the mixes of the recommended network and of the best pure stack:
     pairs of rows that have both, in these publications, and how many of the pairs find it better.
@@ -132,8 +121,7 @@ class Answer:
     standings: of all networks of the front, fastest first. baselines: of the pure stacks. cheapest:
     the fastest network that cannot be told from the recommended one. pure: the best pure stack;
     transformer: the best stack of attention. reasons: for the difference to the pure stack. These,
-    without_floor, to_change, other_calibration, support and experiment are empty where there is
-    nothing to say.
+    without_floor, to_change, support and experiment are empty where there is nothing to say.
     min_recall: floor that the recommendation keeps, of full marks below a transformer; kept:
     whether it does, which is so with `keeps`, a probability. published: models of publications.
     limit: what keeps the recommended network from being better: `budget`, `params`, `support`, the
@@ -151,7 +139,6 @@ class Answer:
     transformer: Rival = field(default_factory=Rival)
     reasons: Reasons = field(default_factory=Reasons)
     published: tuple[PublishedModel, ...] = ()
-    other_calibration: OtherCalibration = field(default_factory=OtherCalibration)
     support: Support | None = None
     training: FullTraining | None = None
     experiment: Experiment = field(default_factory=Experiment)

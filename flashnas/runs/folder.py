@@ -52,6 +52,12 @@ from flashnas.search.trial import STATES, Trial, result_fields
 SECONDS_EVERY = 30.0  # how often run.yaml learns the run time, which a kill would lose
 
 
+def recorded_dtype(path: Path) -> str | None:
+    """In which the trainings of a run multiply matrices; None where none is recorded."""
+    trained = read_config(path).get("proxy") if (path / CONFIG).exists() else None
+    return trained.get("dtype") if isinstance(trained, dict) else None
+
+
 def check_out(path: Path, *, resume: bool, evaluated: bool = True) -> None:
     """Raise RunError in one line if a run cannot begin in the folder, or go on there with `resume`;
     nothing is created. evaluated: an evaluator of the user's own is at hand."""

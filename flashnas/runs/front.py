@@ -35,12 +35,11 @@ class ForeignNetwork:
 
 @dataclass(frozen=True, kw_only=True)
 class _Origin:
-    """Which trial of which run a network of the front is."""
+    """Which trial of the run a network of the front is."""
 
     number: int = -1
     label: str = "search"
     origin: Origin = "search"
-    run: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +59,11 @@ class _File:
 
 
 def origin_of(trial: Trial) -> dict[str, Any]:
-    """Which trial of which run a network of a front is."""
+    """Which trial of the run a network of a front is."""
     return {
         "number": trial.number,
         "label": trial.label or "search",
         **({} if trial.origin == "search" else {"origin": trial.origin}),
-        **({"run": trial.run} if trial.run else {}),
     }
 
 
@@ -154,7 +152,6 @@ def _read_trial(path: Path) -> Trial:
         number=origin.number,
         label="" if origin.label == "search" else origin.label,
         origin=origin.origin,
-        run=origin.run,
         state="expected" if untrained else "complete",
         notation=file.notation or network.notation,
         hash=file.hash or network.hash,

@@ -17,24 +17,21 @@ from flashnas.architecture.source import load_architecture
 from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import check_inside
-from flashnas.base.system import atomic_file, disk_errors, write_atomic
 from flashnas.base.text import shown
 from flashnas.runs.answer import Answer
-from flashnas.runs.front import read_front, write_front
+from flashnas.runs.front import read_front
 from flashnas.runs.layout import (
     CONFIG,
     FRONT,
     TRAINED,
     TRIALS,
     WEIGHTS,
-    TrialsTable,
     missing_plugins_named,
     read_config,
     read_trials,
-    yaml_text,
 )
 from flashnas.search.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
-from flashnas.search.trial import COLUMNS, Trial
+from flashnas.search.trial import Trial
 
 COUNTED = ("complete", "reused", "failed", "infeasible", "expected")  # states
 COMPARED = ("complete", "reused", "expected")  # states of networks that were compared
@@ -50,7 +47,6 @@ class _Config(TypedDict, total=False):
     table: _Section
     workload: _Section
     budgets: dict[str, float] | None
-    confidence: float | None
     proxy: _Section
     host: _Section
     totals: dict[str, float] | None
@@ -222,28 +218,12 @@ class RecordedRun:
                     found.append((entry, folder))
         return found
 
-    @property
-    def confidence(self) -> float | None:
-        """With which the budgets were to be kept, if one was asked for."""
-        return self._number("confidence")
-
     def _number(self, *keys: str) -> float | None:
         """An entry of run.yaml, which people may edit, if it is a number."""
         value = self.entry(*keys)
         return (
             float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
         )
-
-    def write(self, out: Path) -> None:
-        """Write a run that no search made into a new folder: its head, trials and front."""
-        with disk_errors(f"{out}: cannot be written", RunError):
-            out.mkdir(parents=True, exist_ok=True)
-            cells = self.trials[COLUMNS].astype(object)
-            figures: list[Any] = cells.where(cells.notna(), None).to_dict("records")
-            with atomic_file(out / TRIALS) as part:
-                TrialsTable().write([Trial(**values) for values in figures], part)
-            write_front(out / FRONT, self.front)
-            write_atomic(out / CONFIG, yaml_text(self.config))
 
     def counts(self) -> dict[str, int]:
         """Trials by state, in a fixed order, zeros included."""

@@ -49,7 +49,6 @@ EXPECTED_FIGURES = (
     "expected_recall_sd",
 )
 FRONT_FIGURES = (  # which only trials of a front have
-    "bound_ms",
     "measured_ms",
     "measured_ttft_ms",
     "measured_tpot_ms",
@@ -93,15 +92,14 @@ class Trial:
         architecture: the network; None where no width meets the budgets.
         values: the objectives of the search, all minimised; None where one does not exist.
         front_number: 1 for the fastest network of the front; None for what is not on a front.
-        bound_ms: upper bound of the latency; measured_ms, measured_ttft_ms, measured_tpot_ms: as
-            timed on the device; full_loss_difference: to the recommended network, with its standard
-            deviation; probability_best: of the lowest full loss on the front.
+        measured_ms, measured_ttft_ms, measured_tpot_ms: as timed on the device;
+            full_loss_difference: to the recommended network, with its standard deviation;
+            probability_best: of the lowest full loss on the front.
         operators_ms: kind of operator -> source -> milliseconds of the request; empty without a
             latency table. sources: source of the latency -> share of it.
         missed: figures that exceed their budget as measured on the device; None if not timed.
         runs_in: programs that run the network without flashnas -> the `--to` of its export; None
             where that is not known.
-        run: name of the run that trained it, where a front is of several runs.
     """
 
     number: int = -1
@@ -143,7 +141,6 @@ class Trial:
     architecture: Any = None
     values: tuple[float, ...] | None = None
     front_number: int | None = None
-    bound_ms: float | None = None
     measured_ms: float | None = None
     measured_ttft_ms: float | None = None
     measured_tpot_ms: float | None = None
@@ -154,7 +151,6 @@ class Trial:
     sources: dict[str, float] = field(default_factory=dict)
     missed: tuple[str, ...] | None = None
     runs_in: dict[str, str] | None = None
-    run: str = ""
 
     @classmethod
     def of(cls, architecture: Any, **proposal: Any) -> Self:

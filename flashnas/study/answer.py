@@ -25,7 +25,6 @@ from flashnas.search.trial import Trial
 from flashnas.study.comparison import (
     Compared,
     below_zero,
-    other_calibration,
     published_model,
     published_models,
     rival_of,
@@ -80,7 +79,6 @@ def answer_of(
             published_model(problem, compared, name, model, chosen)
             for name, model in models.items()
         ),
-        other_calibration=other_calibration(problem, expected, chosen.architecture),
         training=_full_training(chosen.architecture, scorer.tokens),
         experiment=_experiment(compared, chosen, tied),
         limit=_limit(problem, expected, chosen),

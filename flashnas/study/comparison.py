@@ -6,29 +6,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 from scipy.special import ndtr
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.base.errors import FlashnasError
 from flashnas.evidence.full_loss import Prediction
-from flashnas.latency.calibration import CALIBRATIONS
-from flashnas.latency.fitting import Fitter, TableCosts
-from flashnas.latency.prediction import model_of
-from flashnas.runs.answer import OtherCalibration, PublishedModel, Rival
+from flashnas.runs.answer import PublishedModel, Rival
 from flashnas.search.trial import Trial
 from flashnas.space import OperatorSpace
-from flashnas.study.explore import Explored
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import Scorer
 
 PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
 WIDER = 2.0  # times its width up to which a stack is looked at that makes up for a difference
 WIDTH_STEP = 128
-REFITTED = 1000  # of the explored networks, under the other calibration
 
 
 @dataclass(frozen=True)
@@ -141,38 +134,4 @@ def published_model(
         "probability": probability,
         "recall": figures["expected_recall"],
         "silence": figures["silence"],
-    }
-
-
-def other_calibration(
-    problem: Problem, explored: Explored, network: Architecture
-) -> OtherCalibration:
-    """What the best networks that were explored give under the other calibration: each at the largest
-    width that meets the budgets there. Empty for a table that has one calibration."""
-    model, scorer, floor = problem.model, problem.scorer, problem.config.recall_floor
-    if model is None or scorer is None or model.calibration.name not in CALIBRATIONS:
-        return {}
-    (name,) = (name for name in CALIBRATIONS if name != model.calibration.name)
-    costs = TableCosts(
-        model_of(model.table, model.workload, calibration=name, mode=problem.config.mode)
-    )
-    if costs.model.calibration.name != name:
-        return {}
-    fitter = problem.fitter
-    there: Fitter[Any] = Fitter(problem.space, costs, fitter.budgets, fitter.allowed, fitter.holds)
-    fitted = {}
-    for index in np.argsort(explored.value, kind="stable")[:REFITTED]:
-        candidate, latency_ms = there.latency_of(explored.genotypes[index])
-        if candidate is not None and latency_ms is not None:
-            fitted[candidate] = latency_ms
-    networks = list(fitted)
-    values, recalls = scorer.values(networks), scorer.recalls(networks)
-    if len(recalls) and (recalls >= floor).any():
-        values = np.where(recalls >= floor, values, np.inf)
-    best = networks[int(np.argmin(values))] if networks else None
-    return {
-        "calibration": name,
-        "notation": "" if best is None else best.notation,
-        "latency_ms": 0.0 if best is None else fitted[best],
-        "chosen_ms": costs.latencies([network])[0] or 0.0,
     }

@@ -192,26 +192,12 @@ class SearchConfig(Settings, where="search"):
         metavar="RUN",
         identity=False,
     )
-    # keys of a configuration file, and keywords of Python; docs/search.md lists them
+    # keys of a configuration file, and keywords of Python
     weights: str | None = option(
         None,
         WEIGHTS_HELP,
         choices=WEIGHTS,
         shown="that of the workload",
-        identity=False,
-        flagged=False,
-    )
-    confidence: float | None = option(
-        None,
-        "keep the budgets with this probability, such as 0.95, by the residuals that flashnas"
-        " validate stored in the table",
-        above=0,
-        below=1,
-        flagged=False,
-    )
-    strict: bool = option(
-        False,
-        "exit with code 3 if a finalist, as measured, misses a budget",
         identity=False,
         flagged=False,
     )
@@ -301,8 +287,6 @@ class SearchConfig(Settings, where="search"):
         if self.bench_table is not None and not self.bench:
             self.wrong("bench_table", "and bench: false exclude each other")
         self._check_executor()
-        if self.strict and not self.measure:
-            self.wrong("strict", "needs measured finalists, but search.measure is false")
 
     def _check_executor(self) -> None:
         try:

@@ -98,13 +98,9 @@ def finalists_of(record: Record, front: Sequence[Trial]) -> list[Trial]:
     times: dict[str, dict[str, float]] = {}
     if problem.model is not None and problem.limits.timing is not None:
         times = _times(record, front)
-    certificate = problem.limits.certificate
     finalists = []
     for trial in front:
         further: dict[str, Any] = {**problem.costs.details(trial.architecture)}
-        if certificate and problem.model is not None:
-            estimate = problem.model.estimate(trial.architecture)
-            further["bound_ms"] = certificate.bound(estimate, "latency_ms")
         if (measured := times.get(trial.hash)) is not None:
             for name in ("latency_ms", "ttft_ms", "tpot_ms"):
                 further["measured_" + name.removeprefix("latency_")] = measured[name]

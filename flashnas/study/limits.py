@@ -13,10 +13,8 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, TableError
 from flashnas.base.text import range_of, tokens_text
 from flashnas.latency.fitting import CostFunction, Costs, Fitter, NoCosts, OwnCosts, TableCosts
-from flashnas.latency.metrics import LARGER_IS_BETTER
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.validation import TIMES, Certificate
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SPACE_OF, SearchConfig
@@ -123,24 +121,18 @@ def _layers_of(network: Architecture) -> int:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Limits:
-    """Which networks a search allows. fitter: fits widths to the budgets. certificate: what the
-    table's validation says of its predictions, if a confidence is asked for. timing: how the
-    finalists are timed (`flashnas.profiling`), or None."""
+    """Which networks a search allows. fitter: fits widths to the budgets. timing: how the finalists
+    are timed (`flashnas.profiling`), or None."""
 
     fitter: Fitter[Any]
-    certificate: Certificate | None
     timing: Any
 
 
 def load_limits(config: SearchConfig, space: SearchSpace[Any], costs: Costs) -> Limits:
-    """Raises BudgetError where no network of the space meets the budgets, TableError or ConfigError
-    where the table cannot do what is asked for."""
-    certificate = timing = None
-    if isinstance(costs, TableCosts):
-        certificate = load_certificate(config, space, costs.model)
-        timing = load_timing(config, costs.model)
-    fitter = load_fitter(config, space, costs, certificate, network_holds(config, space))
-    return Limits(fitter=fitter, certificate=certificate, timing=timing)
+    """Raises BudgetError where no network of the space meets the budgets."""
+    timing = load_timing(config, costs.model) if isinstance(costs, TableCosts) else None
+    fitter = load_fitter(config, space, costs, network_holds(config, space))
+    return Limits(fitter=fitter, timing=timing)
 
 
 def load_costs(
@@ -158,15 +150,11 @@ def load_costs(
         return TableCosts(
             model_of(table, workload, calibration=config.calibration, mode=config.mode)
         )
-    if config.confidence is not None:
-        raise ConfigError("search.confidence needs a latency table; got table=None or a function")
     if config.weights is not None:
         raise ConfigError(
             f"search.weights needs a latency table; got weights {config.weights} and table=None"
             " or a function"
         )
-    if config.strict:
-        raise ConfigError("search.strict needs a latency table, whose device times the finalists")
     if table is not None:
         return OwnCosts(table)
     if not evaluated:
@@ -186,7 +174,6 @@ def load_fitter(
     config: SearchConfig,
     space: SearchSpace[Any],
     costs: Costs,
-    certificate: Certificate | None,
     holds: Callable[[Any], bool],
 ) -> Fitter[Any]:
     """Fits widths to the budgets and to the recall that is asked for. holds: as of a Fitter. Raises
@@ -200,39 +187,19 @@ def load_fitter(
         def allowed(network: Any) -> bool:
             return bool(model.predict([network.operators])[0][0] >= floor)
 
-    budgets = config.bounds
-    fitter = Fitter(
-        space, costs, certificate.tightened(budgets) if certificate else budgets, allowed, holds
-    )
-    try:
-        fitter.check_possible(config.seed)
-    except BudgetError as error:
-        raise BudgetError(f"{error}{certificate.text() if certificate else ''}") from None
+    fitter = Fitter(space, costs, config.bounds, allowed, holds)
+    fitter.check_possible(config.seed)
     return fitter
-
-
-def load_certificate(
-    config: SearchConfig, space: SearchSpace[Any], model: LatencyModel
-) -> Certificate | None:
-    """What the table's validation says of its predictions, if a confidence is asked for. Raises
-    TableError without a validation, ConfigError without a budget that the confidence could hold."""
-    if config.confidence is None:
-        return None
-    if not any(metric in (*TIMES, *LARGER_IS_BETTER) for metric in config.budgets):
-        raise ConfigError("search.confidence needs a budget on a time, such as --budget-ms")
-    return Certificate.of(model, config.space, space.hash, config.confidence)
 
 
 def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
     """How networks are timed (`flashnas.profiling`); None where the table's device is not at hand,
-    or nothing is trained. Raises TableError with `strict`."""
+    or nothing is trained."""
     if not config.measure or not config.trials:
         return None
     from flashnas.profiling.target import target_like  # loads torch
 
     try:
         return target_like(model.table, dtype=model.dtype)
-    except TableError as error:
-        if config.strict:
-            raise TableError(f"search.strict measures the finalists: {error}") from None
+    except TableError:
         return None

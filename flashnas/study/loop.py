@@ -21,7 +21,7 @@ import numpy as np
 from flashnas.base.registry import foreign_errors
 from flashnas.base.system import terminate_as_interrupt
 from flashnas.executors.base import Executor
-from flashnas.runs.folder import check_out
+from flashnas.runs.folder import check_out, recorded_dtype
 from flashnas.search.algorithm import Prior
 from flashnas.search.trial import Trial
 from flashnas.space import OperatorSpace
@@ -69,6 +69,7 @@ def run_search(
     with terminate_as_interrupt():
         took = AnswerTime()
         problem = load_problem(config, note=progress.note, **objects)
+        problem = problem.with_dtype(recorded_dtype(out) if resume else None)
         with (
             _place_of_a_full_disk(out),
             foreign_errors(("progress object", progress), *problem.foreign(), direct=False),

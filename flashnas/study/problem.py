@@ -17,7 +17,7 @@ from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.executors.job import Job, UserEvaluator, evaluator_name
 from flashnas.latency.fitting import Costs, Fitter, OwnCosts, TableCosts, metric_of
 from flashnas.latency.prediction import LatencyModel
-from flashnas.reuse.earlier_runs import earlier_runs
+from flashnas.runs.earlier_runs import earlier_runs
 from flashnas.search import (
     ALGORITHMS,
     Goals,
@@ -101,6 +101,15 @@ class Problem:
         if self.sampler in ALGORITHMS.shipped:
             return things
         return ("sampler", algorithm_class(self.sampler)), *things
+
+    def with_dtype(self, recorded: str | None) -> Problem:
+        """The problem with the type of its trainings: the one `recorded` in the run that is
+        continued, else the one that their device multiplies faster."""
+        if self.recipe is None:
+            return self
+        recipe = self.recipe.with_dtype(recorded)
+        note = f"trainings multiply matrices in {recipe.dtype}"
+        return dataclasses.replace(self, recipe=recipe, notes=[*self.notes, note])
 
     # -- networks ----------------------------------------------------------------------------------
 

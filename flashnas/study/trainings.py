@@ -23,7 +23,7 @@ from flashnas.bench.answers import Answers, find_answers
 from flashnas.data.dataset import Dataset
 from flashnas.evidence.composition import KINDS
 from flashnas.executors.job import UserEvaluator, evaluator_name
-from flashnas.reuse.earlier_runs import EarlierRuns, difference, training, training_of
+from flashnas.runs.earlier_runs import EarlierRuns, difference, training, training_of
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.scorer import recipe_read

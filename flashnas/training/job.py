@@ -27,7 +27,14 @@ from flashnas.data.tokenizer import load_tokenizer, vocab_size
 from flashnas.network.weights import save_model
 from flashnas.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from flashnas.training.distributed import Ranks
-from flashnas.training.folder import CHECKPOINTS, FINAL, LOG, StepLog, TrainFolder
+from flashnas.training.folder import (
+    CHECKPOINTS,
+    FINAL,
+    LOG,
+    StepLog,
+    TrainFolder,
+    TrainingRecord,
+)
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import (
     Start,
@@ -108,6 +115,10 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
         KeyboardInterrupt: after a checkpoint, on SIGINT or SIGTERM.
     """
     ranks.run_on_all(lambda: ranks.check(job.recipe))
+    recorded = TrainingRecord.of(job.out / FINAL).question.get("recipe", {}).get("dtype")
+    dtype = ranks.broadcast_text(job.recipe.with_dtype(recorded).dtype)
+    job = replace(job, recipe=replace(job.recipe, dtype=dtype))
+    progress.note(f"matrix products in {dtype}")
     dataset = ranks.first_then_rest(lambda: _dataset(job))
     ranks.run_on_all(lambda: _same_text(dataset, ranks.broadcast_text(dataset.digest)))
     architecture, notes = _trained(job, dataset)

@@ -4,8 +4,7 @@ optimizer.
 `weight_norm` is that of Nemotron-Flash (arXiv 2511.18890): after each step a matrix W [C_out, C_in]
 that reads the hidden state goes back to rows of norm 1, one that writes into it to columns of norm
 1. The paper states the projection alone; the norm in front of a matrix learns what scale it needs.
-  Further
-dimensions are stacks of matrices.
+Further dimensions are stacks of matrices.
 """
 
 from __future__ import annotations

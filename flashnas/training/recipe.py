@@ -1,6 +1,4 @@
-"""Recipe: everything that a short training run depends on besides the architecture, the data and
-the seed.
-"""
+"""Recipe: all that a training depends on besides the architecture, the data and the seed."""
 
 from __future__ import annotations
 
@@ -32,14 +30,14 @@ FAMILIES = (
     "embedding",
     "norm",
 )
-DTYPES = ("float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16")
 DEVICES = ("cpu", "cuda")
 # fields on which the loss of a given network does not depend: it shows what it is
 NOT_OF_A_NETWORK = ("name", "width_factor", "depth_factor", "least_head_dim", "short_text")
 # fields that came later, and what they were before: older recipes keep their digests
 LATER = {"depth_factor": 1, "short_text": False}
 # fields that change rounding alone, as digests have them: a training may go on with other values
-ROUNDING = {"micro_batch_sequences": 0}
+ROUNDING = {"micro_batch_sequences": 0, "dtype": "bfloat16"}
 # fields of earlier versions as older recipes and digests have them
 EARLIER: dict[str, Any] = {"tasks": {}}
 # an upper bound is far above what anyone trains with, and below what hangs or ends the process
@@ -60,8 +58,7 @@ def families() -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Settings, where="recipe"):
-    """A training recipe. Its fields are checked when it is built; ConfigError names field, rule and
-    value.
+    """A training recipe. Its fields are checked when it is built: ConfigError.
 
     Example:
         >>> import flashnas as fn
@@ -186,9 +183,9 @@ class Recipe(Settings, where="recipe"):
         " needs rates of its own (experiments/weight_norm)",
     )
     dtype: str = option(
-        "bfloat16",
+        "auto",
         "`bfloat16` keeps weights and optimizer in float32 and computes matrix products in"
-        " bfloat16; on CUDA the residual stream, too",
+        " bfloat16; on CUDA the residual stream, too. `auto`: the faster one in a timed product",
         choices=DTYPES,
     )
     device: str = option("cpu", "that trains", choices=DEVICES)
@@ -274,9 +271,7 @@ class Recipe(Settings, where="recipe"):
 
     @property
     def digest(self) -> str:
-        """16 hex digits of all that the recipe says about a training, without its name and
-        micro-batches.
-        """
+        """16 hex digits of what a training depends on, without what changes rounding alone."""
         return fingerprint({**self.to_dict(), **ROUNDING, **EARLIER, "name": ""})
 
     def multiplier(self, family: str) -> float:
@@ -310,6 +305,15 @@ class Recipe(Settings, where="recipe"):
             self.width_factor, self.least_head_dim
         )
         return replace(smaller, vocab=vocab or self.vocab)
+
+    def with_dtype(self, recorded: str | None = None) -> Self:
+        """With a type in place of `auto`: `recorded`, of a training that is continued, else the one
+        that the device multiplies faster."""
+        if self.dtype != "auto":
+            return self
+        from flashnas.network.precision import fast_dtype  # loads torch
+
+        return replace(self, dtype=recorded or fast_dtype(self.device))
 
     # -- files -------------------------------------------------------------------------------------
 

@@ -231,7 +231,7 @@ class Trainer:
         """
         self.started = time.perf_counter()
         self.architecture, self.dataset = architecture, dataset
-        self.recipe, self.seed = recipe, seed
+        self.recipe, self.seed = recipe.with_dtype(), seed
         self.ranks = ranks or Ranks()
         self.device = self.ranks.device(recipe.device)
         torch.manual_seed(seed)
@@ -242,7 +242,7 @@ class Trainer:
         self.network = start.network.train()
         self.loss, self.replica = self.ranks.distribute(self.network, self.device, start.loss)
         self.backends = self.network.backends(
-            torch.bfloat16 if recipe.dtype == "bfloat16" else None
+            torch.bfloat16 if self.recipe.dtype == "bfloat16" else None
         )
         self.optimizers = Optimizers(self.network, recipe)
         self.done = 0

@@ -24,10 +24,6 @@ SIZES = {  # shorter measurements and trainings, in place of what each notebook 
         "TRIALS, SHORT_TOKENS = 4, 16_384": "TRIALS, SHORT_TOKENS = 2, 2048",
         "TOKENS = 200_000  ": "TOKENS = 4096  ",
     },
-    "other_budgets": {
-        "TRIALS, TOKENS = 1, None": "TRIALS, TOKENS = 1, 2048",  # the one network keeps all budgets
-        "budget_ms=14_000, trials=TRIALS": "budget_ms=6_000, trials=TRIALS",
-    },
     "own_device": {"NETWORKS, SECONDS = 6, 0.02": "NETWORKS, SECONDS = 2, 0.02"},
     "own_operator": {"TRIALS, TOKENS = 12, 16_384": "TRIALS, TOKENS = 2, 2048"},
 }
@@ -67,7 +63,7 @@ def faults(path):
 
 
 def test_each_notebook_is_stored_with_the_outputs_of_one_clean_run():
-    assert len(NOTEBOOKS) == 5
+    assert len(NOTEBOOKS) == 4
     broken = [fault for path in NOTEBOOKS for fault in faults(path)]
     assert not broken, "; ".join(broken)
 

@@ -16,6 +16,7 @@ from flashnas.api.search import plan
 from flashnas.base.errors import ConfigError, PluginError
 from flashnas.cli.main import one_line as as_printed
 from flashnas.executors.job import Job
+from flashnas.runs.earlier_runs import earlier_runs
 from flashnas.runs.run import RecordedRun
 from flashnas.search.aging_evolution import AgingEvolution
 
@@ -154,32 +155,22 @@ def test_what_is_finished_is_kept_and_the_search_goes_on_when_the_space_is_repai
     assert whole.trials["hash"].tolist() == finished.trials["hash"].tolist()
 
 
-def test_a_cost_function_that_raises_is_named(tmp_path, finished):
+def test_a_cost_function_that_raises_is_named(tmp_path):
     words = "cost function test_foreign_code:cost raised "
     for after in (0, 20):
         assert failure(
             lambda out=str(after): fn.search(**asked(tmp_path / out, table=cost)), after
         ).startswith(words)
-    # pareto asks only for the networks of the run
-    assert failure(
-        lambda: fn.pareto(finished, table=cost, space=WidthFittedGpt2Space()), 0
-    ).startswith(words)
 
 
 @pytest.mark.parametrize("method", ["decode", "architectures", "baselines"])
-def test_pareto_names_the_space_that_raises(finished, method):
+def test_the_space_of_an_earlier_run_that_raises_is_named(finished, method):
     broken = breaking(WidthFittedGpt2Space, method)
     for after in {"architectures": (0,), "baselines": (0,)}.get(
         method, (0, 5)
     ):  # the first ones are of baselines
         assert f"{SPACE}.{method} raised" in failure(
-            lambda after=after: fn.pareto(
-                finished,
-                space=broken(),
-                table=foreign_space.latency_ms,
-                budgets={"latency_ms": 4.0},
-            ),
-            after,
+            lambda: earlier_runs([finished.path], broken()), after
         )
 
 

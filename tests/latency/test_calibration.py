@@ -135,6 +135,15 @@ def test_networks_that_were_validated_set_the_interval_of_ones_own_table(folder)
     assert math.exp(0.01) < ratio([-0.01] * 9) < rows
 
 
+@pytest.mark.parametrize("found", [{}, {"metrics": {"latency_ms": {"log_ratios": ["x"]}}}])
+def test_a_damaged_validation_is_one_line(folder, found):
+    table = LatencyTable.load(folder)
+    entry = {"mode": table.default_mode, "basis": table.basis, **found}
+    write_entry(folder, "validations", [entry])
+    with pytest.raises(TableError, match=r"the entry in validations of meta\.yaml is damaged"):
+        LatencyModel(folder, "generated=1")
+
+
 # -- the shipped constants -------------------------------------------------------------------------
 
 

@@ -6,22 +6,19 @@ import pytest
 from invented_times import CHAT, truth, write_invented_table
 from tiny_tables import write_entry
 
-from flashnas.base.errors import SpaceError, TableError
+from flashnas.base.errors import SpaceError
 from flashnas.latency import validation
 from flashnas.latency.calibration import conformal_margin, min_count
-from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import (
     POOL,
     ROUNDS,
     TIMED,
-    Certificate,
     sample,
     store,
     validate,
 )
-from flashnas.latency.workload import Workload
 from flashnas.report.results import validation_text
 from flashnas.space import load_space
 
@@ -42,11 +39,6 @@ def written(tmp_path_factory):
 @pytest.fixture
 def table(written, tmp_path):
     return LatencyTable.load(shutil.copytree(written, tmp_path / "t"))
-
-
-def certificate(table, confidence, workload=CHAT, space=TINY):
-    model = LatencyModel(LatencyTable.load(table.path), workload)
-    return Certificate.of(model, space.name, space.hash, confidence)
 
 
 def validated(table, measure=None, workload=CHAT, **more):
@@ -134,7 +126,7 @@ def test_rows_of_two_modes_answer_apart(tmp_path, monkeypatch):
     assert two == pytest.approx(2 * one, rel=1e-3)
 
 
-# -- the certificate -------------------------------------------------------------------------------
+# -- residuals -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -155,74 +147,6 @@ def test_the_bound_covers_as_often_as_it_says(count, confidence):
     rank = np.ceil((count + 1) * confidence - 1e-9)
     assert covered == pytest.approx(rank / (count + 1), abs=0.02)
     assert rank / (count + 1) >= confidence - 1e-9
-
-
-def test_a_certificate_is_the_quantile_of_the_stored_residuals(table):
-    rng = np.random.default_rng(1)
-    result = validated(
-        table, truth(table, noise=lambda: float(rng.lognormal(0.05, 0.03))), count=19
-    )
-    known = certificate(table, 0.95)
-    ratios = [
-        check.measured["latency_ms"] / check.predicted["latency_ms"] for check in result.comparisons
-    ]
-    estimate = LatencyModel(table, CHAT).estimate(result.comparisons[0].architecture)
-    assert known.bound(estimate, "latency_ms") / estimate.latency_ms == pytest.approx(
-        max(ratios), rel=1e-4
-    )
-    assert known.bound(estimate, "params") == estimate.params
-    assert known.bound(estimate, "throughput_tok_s") < estimate.throughput_tok_s
-    for budget in (
-        Budget("latency_ms", 500.0),
-        Budget("throughput_tok_s", 500.0),
-        Budget("memory_gb", 1.0),
-    ):
-        (tight,) = known.tightened([budget])
-        assert tight.limit * known.bound(estimate, budget.metric) / estimate.metric(
-            budget.metric
-        ) == pytest.approx(budget.limit)
-
-
-def test_predictions_that_are_too_high_do_not_loosen_a_budget(table):
-    validated(table, truth(table, scale=0.5), count=19)
-    assert certificate(table, 0.95).tightened([Budget("latency_ms", 500.0)]) == [
-        Budget("latency_ms", 500.0)
-    ]
-
-
-def test_a_certificate_that_cannot_be_given_says_what_to_run(table):
-    with pytest.raises(
-        TableError,
-        match=r"no validation of space 'tiny' and workload 'chat'.*: flashnas validate"
-        r" --table .* --space tiny --workload chat$",
-    ):
-        certificate(table, 0.95)
-    validated(table, count=10)
-    with pytest.raises(
-        TableError, match=r"needs 19 architectures .* there are 10: flashnas validate .* -n 19$"
-    ):
-        certificate(table, 0.95)
-    assert certificate(table, 0.9).confidence == 0.9
-    with pytest.raises(TableError, match="no validation of space 'small'"):
-        certificate(table, 0.9, space=load_space("small"))
-    with pytest.raises(TableError, match="no validation of space 'tiny' and workload 'other'"):
-        certificate(table, 0.9, workload=Workload(name="other", generated_tokens=5))
-    write_entry(table.path, "calibration", {"engine": {"step_scale": 1.1}})
-    with pytest.raises(TableError, match="was calibrated or measured anew since it was validated"):
-        certificate(table, 0.9)
-    write_entry(
-        table.path,
-        "validations",
-        [
-            {
-                "workload": {k: v for k, v in CHAT.to_dict().items() if k != "name"},
-                "space_hash": TINY.hash,
-                "mode": "eager",
-            }
-        ],
-    )
-    with pytest.raises(TableError, match=r"the entry in validations of meta\.yaml is damaged"):
-        certificate(table, 0.9)
 
 
 def test_a_later_validation_replaces_the_earlier_of_the_same_question(table):

@@ -29,7 +29,6 @@ def identity(**changes):
             "space_hash": "0",
             "table_hash": "0",
             "workload": None,
-            "margins": None,
             "recipe": None,
             "corpus": None,
             "evaluator": None,

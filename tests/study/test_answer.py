@@ -9,11 +9,10 @@ from scipy.stats import norm
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
-from flashnas.latency.prediction import LatencyModel
 from flashnas.search.trial import Trial
 from flashnas.space import load_space
 from flashnas.study.answer import DISTINCT, answer_of, value_of
-from flashnas.study.comparison import PUBLISHED_MODELS, other_calibration
+from flashnas.study.comparison import PUBLISHED_MODELS
 from flashnas.study.explore import Explored
 
 FLOOR = -0.05
@@ -186,24 +185,6 @@ def test_published_models_are_compared_at_the_vocabulary_of_the_space():
     assert (qwen["difference"], qwen["sd"]) == pytest.approx(chosen.difference(0, 1))
     lfm = answer.published[2]
     assert lfm["silence"] > 0, "no publication has trained its convolutions"
-
-
-def test_the_other_calibration_is_asked_too():
-    problem = problem_of(budget_ms=2600.0)
-    genotypes = [problem.space.sample(np.random.default_rng(seed)) for seed in range(24)]
-    networks = [problem.fitter.latency_of(genotype)[0] for genotype in genotypes]
-    values, recalls = problem.scorer.values(networks), problem.scorer.recalls(networks)
-    explored = Explored(genotypes, networks, np.zeros(len(networks)), values, recalls)
-    found = other_calibration(problem, explored, networks[0])
-    model = LatencyModel("h100_sxm", "decode-1k", calibration="engine")
-    network = Architecture.parse(found["notation"])
-    assert (found["calibration"], model.calibration.name) == ("engine", "engine")
-    assert found["latency_ms"] == model.estimate(network).latency_ms <= 2600
-    assert found["chosen_ms"] == model.estimate(networks[0]).latency_ms
-    wider = dataclasses.replace(network, hidden=network.hidden + 256)
-    assert model.estimate(wider).latency_ms > 2600 or network.hidden == 2560
-    tight = other_calibration(problem_of(), explored, networks[0])  # below what the host needs
-    assert tight["notation"] == ""
 
 
 def test_the_pairs_that_speak_for_a_mix_are_counted():

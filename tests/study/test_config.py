@@ -22,7 +22,6 @@ def write(tmp_path, text):
         ("workers", 10**6),
         ("candidate_timeout_s", float("nan")),
         ("candidate_timeout_s", float("inf")),
-        ("confidence", 1.0),
     ],
 )
 def test_values_that_no_search_can_use_are_refused(name, value):

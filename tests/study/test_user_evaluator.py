@@ -286,8 +286,6 @@ def test_a_wrong_answer_is_the_reason_of_a_failure(tmp_path):
             {"table": LatencyTable.load("h100_sxm"), "workload": "chat"},
             "builds Gpt2 objects, which a latency table cannot answer",
         ),
-        ({"confidence": 0.9}, "search.confidence needs a latency table"),
-        ({"strict": True}, "search.strict needs a latency table"),
         (
             {"table": lambda _: {"speed": 1.0}, "budgets": {"latency_ms": 1.0}},
             "metric of the cost function must be one",

@@ -10,7 +10,7 @@ from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.base.documents import fingerprint
-from flashnas.base.errors import ConfigError, FlashnasError, RunError
+from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.registry import foreign_errors
 from flashnas.base.text import shown
 from flashnas.latency.metrics import METRICS
@@ -93,18 +93,11 @@ class EarlierRuns:
         }
 
 
-def earlier_runs(
-    sources: Sequence[str | Path | RecordedRun], space: SearchSpace[Any] | None = None
-) -> EarlierRuns:
-    """Read runs, finished or not. space: of all of them, where it is not a shipped one or a file.
-    Raises RunError for a folder that is not a run or trained nothing, or for losses that do not
-    compare with those of the first one, ConfigError for a space that is not one."""
-    if space is not None and not isinstance(space, SearchSpace):
-        raise ConfigError(f"pareto.space must be a SearchSpace; got {space!r:.60}")
-    runs = tuple(
-        source if isinstance(source, RecordedRun) else RecordedRun.load(source)
-        for source in sources
-    )
+def earlier_runs(folders: Sequence[str | Path], space: SearchSpace[Any]) -> EarlierRuns:
+    """Read runs, finished or not. space: of the search that starts from them; theirs as well where
+    it is not a shipped one or a file. Raises RunError for a folder that is not a run or trained
+    nothing, or for losses that do not compare with those of the first one."""
+    runs = tuple(map(RecordedRun.load, folders))
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RunError(f"{runs[-1].path}: a run is named twice")
     for run in runs:
@@ -187,7 +180,7 @@ def difference(
 # -- networks and their genotypes ------------------------------------------------------------------
 
 
-def _space_of(run: RecordedRun, given: SearchSpace[Any] | None) -> SearchSpace[Any] | None:
+def _space_of(run: RecordedRun, given: SearchSpace[Any]) -> SearchSpace[Any] | None:
     """The space that was searched, if it is at hand as it was then."""
     for source in (given, run.entry("space", "name"), run.entry("space", "path")):
         try:

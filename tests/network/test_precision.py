@@ -1,0 +1,46 @@
+"""The one place that chooses the type of matrix products."""
+
+import pytest
+import torch
+
+from flashnas.network import precision
+from flashnas.profiling.platforms import PLATFORMS
+from flashnas.training.recipe import Recipe
+
+
+@pytest.fixture
+def faster(monkeypatch):
+    """A function that makes the products of a type faster than others."""
+    measured = precision.product_s
+
+    def choose(name):
+        slow = {precision.TYPES[name]: 1.0}
+        monkeypatch.setattr(precision, "product_s", lambda _, dtype: slow.get(dtype, 50.0))
+        precision.fast_dtype.cache_clear()
+
+    yield choose
+    monkeypatch.setattr(precision, "product_s", measured)
+    precision.fast_dtype.cache_clear()
+
+
+@pytest.mark.parametrize("name", precision.TYPES)
+def test_the_faster_type_is_taken_wherever_none_is_given(name, faster):
+    faster(name)
+    assert precision.fast_dtype("cpu") == PLATFORMS["cpu"].dtype == name
+    for recipe in ("cpu", "train", "heal"):
+        loaded = Recipe.load(recipe)
+        assert (loaded.dtype, loaded.with_dtype().dtype) == ("auto", name)
+        assert loaded.with_dtype().digest == loaded.digest, "it changes rounding alone"
+
+
+def test_a_type_that_is_given_or_recorded_stays(faster):
+    faster("float32")
+    assert Recipe(dtype="bfloat16").with_dtype().dtype == "bfloat16"
+    assert Recipe().with_dtype("bfloat16").dtype == "bfloat16"
+    assert Recipe.load("gpu").with_dtype().dtype == "bfloat16"
+
+
+def test_a_gpu_that_is_not_at_hand_is_not_timed(monkeypatch, faster):
+    faster("float32")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert precision.fast_dtype("cuda") == "bfloat16"
