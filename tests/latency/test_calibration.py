@@ -13,7 +13,7 @@ from offenders import every
 from tiny_tables import write_entry
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ConfigError
+from flashnas.base.errors import ConfigError, TableError
 from flashnas.latency.calibration import (
     FAR,
     BoundedTime,
