@@ -87,14 +87,15 @@ def seeds_without_tracebacks():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def float32_is_faster():
-    """On every CPU the trainings and profiles of the tests choose the same type."""
+def fixed_number_types():
+    """On every machine trainings and profiles choose the same: float32 on a CPU, bfloat16 on CUDA."""
     import torch
 
     from flashnas.network import precision
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(precision, "product_s", lambda _, dtype: float(dtype != torch.float32))
+        fast = {"cpu": torch.float32, "cuda": torch.bfloat16}
+        patch.setattr(precision, "product_s", lambda on, dtype: float(dtype != fast[on]))
         yield
 
 
