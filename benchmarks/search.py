@@ -37,7 +37,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from search_methods import METHODS, Meter, Spent
-from search_problems import PROBLEMS, make_problem
+from search_problems import PROBLEMS, bench_file, make_problem
 from search_report import write_report
 
 RESULTS = Path(__file__).parent / "results"
@@ -66,17 +66,10 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def digest_of(problem: str, source: str | None) -> str:
-    """What results depend on beside code: the bench, but for latencies that were measured on a
-    CPU.
-    """
+    """What results depend on beside code: the bench."""
     if problem == "surface":
         return ""
-    from flashnas.bench import Bench
-    from flashnas.bench.table import MEASURED
-
-    frame = Bench.read(source).frame
-    read = frame[[name for name in frame if not name.startswith(MEASURED)]]
-    return hashlib.sha256(read.to_json(orient="split").encode()).hexdigest()[:16]
+    return hashlib.sha256(bench_file(source).read_bytes()).hexdigest()[:16]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

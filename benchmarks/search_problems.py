@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import moocore
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 
 from flashnas.architecture import Architecture
 from flashnas.latency.prediction import LatencyModel
@@ -23,6 +27,7 @@ from flashnas.operators import OPERATORS
 from flashnas.search.objectives import non_dominated
 from flashnas.space import Genotype, SearchSpace, load_space
 from flashnas.space.operator_space import list_features
+from flashnas.training.recipe import Recipe
 
 TABLE, WORKLOAD = "h100_sxm", "decode-8k"
 RUNGS = 4  # equal parts of a training, as in the curves of the bench
@@ -227,22 +232,23 @@ class Surface(WholeSpace):
 @functools.cache
 def bench(source: str | None) -> Any:
     """Trainings with a latency and a whole curve, one a row."""
-    from flashnas.bench import load
-
-    frame = load(source)
+    frame = pd.read_parquet(bench_file(source)).dropna(subset="loss")
     frame = frame[
         frame[f"latency_ms/{TABLE}/{WORKLOAD}"].notna() & (frame["curve"].map(len) == RUNGS)
     ]
     return frame.reset_index(drop=True)
 
 
+def bench_file(source: str | None) -> Path:
+    """The file of a folder; of the shipped one."""
+    return Path(source or Path(__file__).parents[1] / "bench_tables" / "cpu") / "bench.parquet"
+
+
 @functools.cache
 def header(source: str | None) -> tuple[Any, int]:
     """The recipe of the bench and its tokens of vocabulary."""
-    from flashnas.bench import Bench
-
-    read = Bench.read(source).header
-    return read.recipe, read.vocab
+    read = json.loads(pq.read_schema(bench_file(source)).metadata[b"flashnas_bench"])
+    return Recipe.from_dict(read["recipe"]), read["vocab"]
 
 
 @dataclass(frozen=True)

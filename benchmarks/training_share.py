@@ -31,7 +31,7 @@ models = {
 }
 empty = fn.Architecture.parse(f"{options.width}: f").prefill_flops(options.tokens)
 print(f"{'operator':9} {'GFLOP':>6} {'fused':>9} {'':5} {'unfused':>9} {'':5} {'not measured':>12}")
-for kind in OPERATORS.shipped:
+for kind in (kind for kind in OPERATORS.shipped if OPERATORS[kind].layer):
     network = fn.Architecture.parse(f"{options.width}: f {kind}")
     flops = options.batch * (network.prefill_flops(options.tokens) - empty)
     columns, derived = [], 0.0

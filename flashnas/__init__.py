@@ -79,9 +79,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
         globals()[name] = value
         return value
-    # rooms that readers use by their names: fn.bench.load(), fn.evidence.load()
-    if name in ("bench", "evidence"):
-        return importlib.import_module(f"flashnas.{name}")
+    if name == "evidence":  # a room that readers use by its name: fn.evidence.load()
+        return importlib.import_module("flashnas.evidence")
     raise AttributeError(f"module 'flashnas' has no attribute {name!r}")
 
 

@@ -1,6 +1,5 @@
 """What type checkers see of the lazily loaded names in __init__.py."""
 
-import flashnas.bench as bench  # noqa: F401  (a room, by its name)
 from flashnas.api.convert import convert as convert
 from flashnas.api.doctor import doctor as doctor
 from flashnas.api.estimate import estimate as estimate

@@ -25,7 +25,6 @@ ROOMS = (
     "evidence",
     "profiling",
     "search",
-    "bench",
     "runs",
     "executors",
     "study",

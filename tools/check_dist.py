@@ -36,7 +36,6 @@ COMMANDS = [
     "flashnas --help",
     "flashnas list spaces",
     "flashnas estimate Nemotron-Flash-1B",  # a shipped table
-    "flashnas list benches",  # the shipped bench
     f"flashnas search --space tiny --workload chat --budget-ms 500 {SEARCH} --out run",
     "flashnas report run",
     "flashnas train pareto.yaml --tokens 4096 --threads 1 --out trained",

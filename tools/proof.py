@@ -14,7 +14,6 @@ training has to be repeated to the last digit.
 
 import argparse
 import contextlib
-import csv
 import gzip
 import hashlib
 import importlib
@@ -408,15 +407,6 @@ def published():
         yield line, (flashnas(line)["out"], flashnas(f"{line} --json"))
     for source in ("2501.00663", "2511.18890"):
         yield f"without {source}", fn.evidence.full_loss(without=source).coefficients()
-    frame = fn.bench.load()
-    yield (
-        "bench",
-        {
-            "columns": list(frame.columns),
-            "rows": len(frame),
-            "content": hashlib.sha256(frame.to_csv(quoting=csv.QUOTE_ALL).encode()).hexdigest(),
-        },
-    )
 
 
 @observation

@@ -26,7 +26,6 @@ import pandas as pd
 from fitting import ShapeRow, ffn_rows, fit_law, fit_response, fit_spreads, read_shapes
 from left_out import MODELS, left_out_pairs, regret, summary
 
-from flashnas import bench
 from flashnas.architecture import Architecture
 from flashnas.base.system import write_atomic
 from flashnas.evidence.composition import Law, Rows
@@ -37,6 +36,7 @@ from flashnas.evidence.trainings import read_published
 from flashnas.training.recipe import Recipe
 
 HERE = Path(__file__).parent
+BENCH = HERE.parents[1] / "bench_tables" / "cpu" / "bench.parquet"
 DIGITS = 8
 SIZE_CLASSES = ("gem_50m", "gem_100m", "gem_500m", "gem_1b")
 
@@ -81,7 +81,7 @@ def fit(*, spreads: bool):
     """The constants, and what they were fitted to. spreads: fit these anew; else those that ship are
     kept."""
     law, recipe, trainings = fit_law(read_shapes()), Recipe.load("cpu"), read_published()
-    table = bench.load().groupby("proxy", as_index=False).loss.mean().dropna()
+    table = pd.read_parquet(BENCH).groupby("proxy", as_index=False).loss.mean().dropna()
     response = fit_response(
         [Architecture.parse(text) for text in table.proxy], table.loss.to_numpy()
     )

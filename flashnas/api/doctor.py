@@ -67,8 +67,9 @@ class DoctorOptions(Settings, where="doctor"):
 class Examination(Result):
     """What `doctor` found.
 
-    machine: device, its facts and versions, and `problem` where a driver of NVIDIA is loaded and
-    torch finds no CUDA device, though nobody asked for the CPU. packages: each with name, version,
+    machine: device, its facts and versions, the `dtype` in which it multiplies matrices faster, and
+    `problem` where a driver of NVIDIA is loaded and torch finds no CUDA device, though nobody asked
+    for the CPU. packages: each with name, version,
     purpose, and `problem` where it cannot be used. choices: for each operator and dtype what the
     backend `auto` takes, and what it passes over, why. tests: results of the self-test. healthy:
     none gave wrong numbers, and there is no problem.
@@ -103,7 +104,7 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
         An Examination: `machine`, `packages`, `choices`, `tests` and `healthy`.
 
     Raises:
-        ConfigError: an operator that does not exist, or cuda without a CUDA device.
+        ConfigError: an operator that does not exist or has no layer, or cuda without a CUDA device.
 
     Example:
         >>> import flashnas as fn
@@ -118,10 +119,10 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
     from flashnas.profiling.platforms import PLATFORMS as MACHINES
     from flashnas.testing.self_test import choices_of, self_test
 
-    kinds = list(options.operators or OPERATORS)
+    kinds = list(options.operators or (kind for kind in OPERATORS if OPERATORS[kind].layer))
     for kind in kinds:
         try:
-            OPERATORS[kind]
+            OPERATORS[kind].check_layer()
         except OperatorError as error:
             options.wrong("operators", str(error))
     device = options.device
@@ -150,6 +151,7 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
             "system": platform.platform(),
             "device": device,
             **MACHINES[device].facts(),
+            "dtype": MACHINES[device].dtype,
             **({"problem": CUDA.problem()} if unseen else {}),
         },
         packages=[_package(name) for name in PACKAGES],

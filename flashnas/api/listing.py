@@ -27,7 +27,7 @@ def list_names(kind: str) -> dict[str, str]:
 
     Args:
         kind (str): tables, spaces, workloads, samplers, executors, recipes, presets, operators,
-            objectives, benches, exports or plugins.
+            objectives, exports or plugins.
 
     Returns:
         Name -> description. For plugins: package -> the names that it adds.
@@ -137,16 +137,6 @@ def _plugins() -> dict[str, str]:
     }
 
 
-def _benches() -> dict[str, str]:
-    """Each with the first sentence below the title of its page."""
-    texts = {}
-    for name, folder in shipped_names("bench_tables", "bench.parquet").items():
-        page = folder / "README.md"
-        _, _, text = (page.read_text(encoding="utf-8") if page.is_file() else "").partition("\n\n")
-        texts[name] = first_sentence(" ".join(text.partition("\n\n")[0].split()))
-    return texts
-
-
 # kind -> what it is, and its names with a line about each: a function, or the registry at
 # "module:OBJECT"
 KINDS: dict[str, tuple[str, Callable[[], dict[str, str]] | str]] = {
@@ -165,7 +155,6 @@ KINDS: dict[str, tuple[str, Callable[[], dict[str, str]] | str]] = {
     "presets": ("architectures by name, for estimate, train and export", _presets),
     "operators": ("of the notation and of spaces; --show NAME prints the options", _operators),
     "objectives": ("of --objectives", _objectives),
-    "benches": ("of bench_table: trained networks; flashnas.bench.load(NAME) reads them", _benches),
     "exports": ("of export --to", "flashnas.export.exporter:EXPORTS"),
     "plugins": ("names that installed packages add", _plugins),
 }

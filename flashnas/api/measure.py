@@ -150,7 +150,7 @@ def profile(
         >>> found.measured > 0
         True
     """
-    out = None if options.out is None else check_out(options, holds="meta.yaml")
+    out = None if options.out is None else check_out(options)
 
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.profile import profile as measure

@@ -13,7 +13,7 @@ from flashnas.api.calling import Result, check_out, takes
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import shipped_root
 from flashnas.base.settings import REQUIRED, Settings, option
-from flashnas.base.system import disk_errors
+from flashnas.base.system import atomic_folder, disk_errors
 
 EXAMPLE = "flashnas-short-conv"
 LEFT_OUT = ("build", "dist", "test_as_lfm2.py")  # the last is of the example alone
@@ -98,14 +98,18 @@ def new(options: NewOptions) -> NewPackage:
         return text
 
     files: list[str] = []
-    with disk_errors(f"{out}: cannot be written", ConfigError):
+    with (
+        disk_errors(f"{out}: cannot be written", ConfigError),
+        atomic_folder(out, existing="refuse") as fresh,
+    ):
         for path in sorted(root.rglob("*")):
             where = path.relative_to(root)
             if path.suffix in TEXTS and not {
                 part for part in where.parts if part in LEFT_OUT or part[0] == "."
             }:
-                target = out / renamed(str(where))
+                place = renamed(str(where))
+                target = fresh / place
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_text(renamed(path.read_text(encoding="utf-8")), encoding="utf-8")
-                files.append(str(target))
+                files.append(str(out / place))
     return NewPackage(options.kind, name, str(out), files)

@@ -11,19 +11,19 @@ import re
 from typing import Any
 
 from flashnas.base.errors import ArchitectureError
-from flashnas.base.text import shown
+from flashnas.base.text import plain_number, shown
 from flashnas.operators import OPERATORS, OperatorSpec
 
 MAX_OPERATORS = 4096  # guards repeats such as 99999x(...)
 _TOKEN = re.compile(
-    r"\s*(?:(?P<repeat>\d{1,18})\s*x\s*\(|(?P<close>\))|(?P<kind>[A-Za-z][A-Za-z0-9_]*)"
+    r"\s*(?:(?P<repeat>[0-9]{1,18})\s*x\s*\(|(?P<close>\))|(?P<kind>[A-Za-z][A-Za-z0-9_]*)"
     r"(?:\((?P<options>[^()]*)\))?)"
 )
 
 
 def is_notation(text: str) -> bool:
     """True if `text` looks like a notation and not like a path or a preset."""
-    return ":" in text and re.match(r"\s*\d+\s*(\(|:)", text) is not None
+    return ":" in text and re.match(r"\s*[0-9]+\s*(\(|:)", text) is not None
 
 
 def split_notation(text: str) -> tuple[int, dict[str, Any], str]:
@@ -32,7 +32,7 @@ def split_notation(text: str) -> tuple[int, dict[str, Any], str]:
     Raises:
         ArchitectureError: for text that does not read `WIDTH: OPERATORS`.
     """
-    match = re.fullmatch(r"\s*(\d{1,18})\s*(?:\(([^()]*)\))?\s*:(.*)", text, re.DOTALL)
+    match = re.fullmatch(r"\s*([0-9]{1,18})\s*(?:\(([^()]*)\))?\s*:(.*)", text, re.DOTALL)
     if not match:
         raise ArchitectureError(
             "architecture must read 'WIDTH: OPERATORS', such as '2048: 3x(d f m2 f)';"
@@ -99,7 +99,7 @@ def _parse_value(text: str, place: str) -> int | float | bool:
         return text == "true"
     for number in (int, float):
         try:
-            return number(text)
+            return plain_number(text, number)
         except ValueError:
             continue
     raise ArchitectureError(f"{place} must be a number, true or false; got {shown(text)}")

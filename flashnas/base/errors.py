@@ -55,12 +55,6 @@ class CorpusError(FlashnasError):
     """Text that cannot be read or is too short to train on."""
 
 
-class BenchError(FlashnasError):
-    """A bench of trained networks that is missing, damaged, of another version or of another
-    recipe.
-    """
-
-
 class RunError(FlashnasError):
     """A run folder that cannot be created, continued or reported."""
 

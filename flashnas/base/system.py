@@ -76,13 +76,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path, *, existing: str = "replace") -> Iterator[Path]:
     """A temporary folder beside `path` for the caller to fill; it becomes `path` when the block
     ends without an error. Files in it are the caller's to sync (`write_synced`).
 
     Args:
-        keep_existing: if another process has written `path` meanwhile, keep that folder and drop
-            the new one. Without it, the new folder replaces the old one.
+        existing: what happens if `path` is there, such as from another process: `replace` it,
+            `keep` it and drop the new folder, or `refuse` with OSError. An empty folder is replaced.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
@@ -90,14 +90,14 @@ def atomic_folder(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
         yield fresh
         os.chmod(fresh, FOLDER_MODE)
         _sync(fresh)
-        if keep_existing:
+        if existing == "replace":
+            replace_folder(fresh, path)
+        else:
             try:
                 os.rename(fresh, path)
             except OSError as error:
-                if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                if existing == "refuse" or error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
-        else:
-            replace_folder(fresh, path)
         _sync(path.parent)
     finally:
         _remove(fresh)

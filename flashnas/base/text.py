@@ -121,6 +121,13 @@ _SAID: dict[Any, Any] = {}
 # -- numbers with units, which people write --------------------------------------------------------
 
 
+def plain_number(text: str, kind: type[int] | type[float] = float) -> Any:
+    """`kind(text)` of ASCII digits without underscores; ValueError for any other text."""
+    if not text.isascii() or "_" in text:
+        raise ValueError(f"must be a number; got {shown(text)}")
+    return kind(text)
+
+
 def number_of(text: str, units: Mapping[str, float] = UNITS) -> float:
     """The number above 0 that a text is, with one of the units behind it or none; NaN for any other
     text.
@@ -134,7 +141,7 @@ def number_of(text: str, units: Mapping[str, float] = UNITS) -> float:
         (text[:-1], text[-1].upper()) if text and text[-1].upper() in units else (text, "")
     )
     try:
-        number = float(digits) * units[unit]
+        number = plain_number(digits) * units[unit]
     except ValueError:
         return math.nan
     return number if 0 < number < math.inf else math.nan

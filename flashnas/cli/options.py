@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.settings import REQUIRED, Setting, SettingError, Settings, settings_of
-from flashnas.base.text import did_you_mean
+from flashnas.base.text import did_you_mean, plain_number
 
 JSON_HELP = "one JSON object on stdout, nothing else"
 CONFIG_HELP = "YAML with any of these options; flags override it"
@@ -131,7 +131,7 @@ def read_value(setting: Setting, text: str) -> Any:
         return text == "true"
     for kind in {int: (int,), float: (float,), Any: (int, float)}.get(setting.kind, ()):
         with contextlib.suppress(ValueError):
-            return kind(text)
+            return plain_number(text, kind)
     return text
 
 

@@ -94,7 +94,7 @@ class SearchProgress(LiveLine):
         if not snapshot.total:
             return f"networks scored, the answer follows | {time_left}"
         over = snapshot.done + snapshot.failed
-        known = snapshot.from_bench
+        known = snapshot.known
         counts = [
             f"{over - known} of {snapshot.total - known} networks trained",
             *(

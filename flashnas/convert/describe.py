@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import spearmanr
 
+from flashnas.base.text import is_number
 from flashnas.convert.choices import Choice, Layout, key_of, kind_of
 from flashnas.convert.folder import weights_of
 from flashnas.convert.found import (
@@ -17,7 +17,7 @@ from flashnas.convert.found import (
     SingleChange,
     TrainedReplacement,
 )
-from flashnas.convert.law import SetLaw, SingleScores
+from flashnas.convert.law import SetLaw, SingleScores, rank_correlation
 from flashnas.convert.load import FRESH, SCORED, Conversion
 from flashnas.convert.measure import half_width
 from flashnas.convert.select import resampled_layers
@@ -33,6 +33,7 @@ def describe(
 ) -> ConversionFound:
     """All figures. chosen: for each budget its layout, and the floor of recall that it keeps."""
     student, singles = conversion.student(SCORED), law.scores
+    weights = weights_of(conversion, [layout for layout, _ in chosen])
     agreement = {"block error": singles.block_error, "recall": singles.lost}
     if restored:
         layers = [choice.layer for choice in singles.choices]
@@ -50,9 +51,9 @@ def describe(
         probes=len(student.draw.probes),
         agreement_of_halves=singles.agreement,
         agreement_with_kl={
-            name: float(spearmanr(singles.mean_kl[mixers], values[mixers])[0])
+            name: value
             for name, values in agreement.items()
-            if len(set(values[mixers])) > 1
+            if is_number(value := rank_correlation(singles.mean_kl[mixers], values[mixers]))
         },
         law=law.summary(),
         singles=[
@@ -73,7 +74,7 @@ def describe(
                 latency_ms=conversion.milliseconds(layout),
                 layout=key_of(layout),
                 recall_floor=floor,
-                weights=str(weights_of(conversion, layout)),
+                weights=str(weights[layout]),
                 layers=resampled_layers(law, layout, save_ms, floor),
                 others=compare(conversion, singles, restored, layout),
             )

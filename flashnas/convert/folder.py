@@ -70,17 +70,23 @@ def write_folder(
         write_atomic(config.out / CONFIG, yaml_text(head))
 
 
-def weights_of(conversion: Conversion, layout: Layout) -> Path:
-    """The folder of the weights of an answer; five digits tell layouts of fast requests apart."""
-    latency_ms = conversion.milliseconds(layout)
-    digits = f"{latency_ms:.0f}" if latency_ms >= 10_000 else f"{latency_ms:.5g}"
-    return conversion.config.out / MODELS / f"{digits}ms"
+def weights_of(conversion: Conversion, layouts: Sequence[Layout]) -> dict[Layout, Path]:
+    """The folders of the weights of answers, named by their milliseconds."""
+    folders: dict[Layout, Path] = {}
+    for layout in dict.fromkeys(layouts):
+        latency_ms = conversion.milliseconds(layout)
+        digits = f"{latency_ms:.0f}" if latency_ms >= 10_000 else f"{latency_ms:.5g}"
+        path = conversion.config.out / MODELS / f"{digits}ms"
+        while path in folders.values():  # of an answer that takes nearly as long
+            path = path.with_name(f"{path.name}-2")
+        folders[layout] = path
+    return folders
 
 
 def write_weights(conversion: Conversion, layouts: Sequence[Layout]) -> None:
     """Raises RunError where the disk is full."""
     words = conversion.tokenizer.to_str()
     with disk_errors(f"{conversion.config.out}: cannot be written", RunError):
-        for layout in layouts:
+        for layout, folder in weights_of(conversion, layouts).items():
             network = conversion.student(SCORED).network(layout)
-            save_model(weights_of(conversion, layout), network, tokenizer_json=words)
+            save_model(folder, network, tokenizer_json=words)

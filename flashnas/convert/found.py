@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
+
+Nats = Annotated[float, Meta(ge=-1e-3, le=1e9)]  # a KL of 0 may be rounded to less
+Share = Annotated[float, Meta(ge=0, le=1)]
+Half = Annotated[float, Meta(ge=0, le=1e9)]  # of an interval
 
 
 @dataclass(frozen=True)
@@ -23,8 +30,8 @@ class LayoutFigures:
     """Measured of a layout. kl, loss: nats per token; kl_half: half of the 90 % interval. recall:
     share of the model's own; None where the model does no probe of this text."""
 
-    kl: float
-    kl_half: float
+    kl: Nats
+    kl_half: Half
     loss: float
     recall: float | None
 
@@ -64,7 +71,7 @@ class OtherLayout(LayoutFigures):
 
     placement: str
     more: float
-    more_half: float
+    more_half: Half
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ class TrainedReplacement:
     tokens: int
     planned: int
     seconds: float
-    curve: list[tuple[int, float]]
+    curve: Annotated[list[tuple[int, float]], Meta(min_length=1)]
     flat: bool
 
 
@@ -119,7 +126,7 @@ class ConversionFound:
     model: str
     notation: str
     times: str
-    model_ms: float
+    model_ms: Annotated[float, Meta(gt=0)]
     loss: float
     probes_done: int
     probes: int
@@ -128,6 +135,6 @@ class ConversionFound:
     law: dict[str, float]
     singles: list[SingleChange]
     finalists: list[Finalist]
-    answers: list[BudgetAnswer]
+    answers: Annotated[list[BudgetAnswer], Meta(min_length=1)]
     replacements: list[TrainedReplacement] = field(default_factory=list)
     data: str = "sotu"

@@ -88,7 +88,7 @@ class SingleScores:
     @property
     def agreement(self) -> float:
         """Rank correlation of the KL on the even and on the odd documents."""
-        return float(spearmanr(self.kl[:, ::2].mean(1), self.kl[:, 1::2].mean(1))[0])
+        return rank_correlation(self.kl[:, ::2].mean(1), self.kl[:, 1::2].mean(1))
 
     def features(self, layout: Layout) -> np.ndarray:
         """[2 + Q] of a layout, in nats: the sum of its changes, the sum of its pairs, each pair."""
@@ -228,6 +228,13 @@ def document_error(sets: Sequence[SampledSet], measured: Sequence[LayoutScore]) 
         for entry, score in zip(sets, measured, strict=True)
     ]
     return root_mean_square(between) / 2**0.5
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's; NaN where all values of one are equal."""
+    if min(len(set(one)), len(set(other))) < 2:
+        return float("nan")
+    return float(spearmanr(one, other)[0])
 
 
 def mean_kl(kl: Sequence[float] | np.ndarray) -> float:

@@ -180,10 +180,12 @@ def _savings(config: ConvertConfig, times: RequestTimes, choices: Sequence[Choic
             f"convert.budget_ms: of the model's {full_ms:,.0f} ms ({by}) no change saves more than"
             f" {LEAST_SAVED:.1%}: name another --workload, --table or --calibration"
         )
-    fastest = full_ms - sum(
-        max(choice.saved_ms for choice in choices if choice.layer == layer)
-        for layer in {choice.layer for choice in choices}
-    )
+    saved: dict[int, list[float]] = {}
+    for choice in sorted(choices, key=lambda choice: choice.saved_ms):
+        saved.setdefault(choice.layer, [0.0]).append(choice.saved_ms)
+    fastest = full_ms - sum(values[-1] for values in saved.values())
+    if sum(choice.name == NONE for choice in choices) == len(times.teacher.operators):
+        fastest += min(values[-1] - values[-2] for values in saved.values())  # one layer stays
     saves_ms = []
     for words in config.budget_ms:
         budget = budget_of(words, full_ms)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import torch
 
+from flashnas.architecture.source import position_limit
 from flashnas.base.errors import DeviceError, RunError
 from flashnas.base.system import disk_errors, hold_lock
 from flashnas.convert.config import ConvertConfig
@@ -30,6 +31,12 @@ def convert_model(
         torch.set_num_threads(config.threads)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise DeviceError("--device cuda: torch finds no CUDA device")
+    if (limit := position_limit(config.model)) is not None and config.context > limit:
+        config.wrong(
+            "context",
+            f"must be at most max_position_embeddings of the model, {limit:,}; got"
+            f" {config.context:,}",
+        )
     with disk_errors(f"{config.out}: cannot be written", RunError):
         config.out.mkdir(parents=True, exist_ok=True)
     busy = RunError(f"{config.out}: another process is writing this conversion")

@@ -10,19 +10,21 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from msgspec import Meta
 from torch import Tensor, nn
 
 from flashnas.base.documents import convert
-from flashnas.base.errors import RunError
+from flashnas.base.errors import RunError, WeightsError
 from flashnas.base.foreign import read_json_lines
 from flashnas.base.system import append_synced, disk_errors, drop_torn_line
 from flashnas.base.text import INTERVAL_90
 from flashnas.convert.choices import Choice, Layout, converted, key_of
+from flashnas.convert.found import Nats, Share
 from flashnas.convert.texts import Draw, Probe
 from flashnas.network.model import Block, HybridLM
 from flashnas.operators.feed_forward.layer import FeedForwardLayer, swiglu
@@ -39,11 +41,11 @@ class LayoutScore:
     a probe's value falls, 0 where it rises; the mean of each prompt. block_error: of the first
     change, the square of what it changes in the stream, as a share of the stream's."""
 
-    kl: list[float]
-    loss: list[float]
-    recalled: list[float]
-    value_lost: list[float]
-    block_error: float = 0.0
+    kl: list[Nats]
+    loss: list[Nats]
+    recalled: list[Share]
+    value_lost: list[Nats]
+    block_error: Nats = 0.0
 
     def figures(self) -> dict[str, Any]:
         """The fields of LayoutFigures."""
@@ -112,6 +114,8 @@ class Student:
             if hit
         }
         self.loss = [self._loss(n, log_p) for n, log_p in enumerate(self.log_p)]
+        if not np.isfinite(self.loss).all():
+            raise WeightsError("the model's loss on the text is not finite: its weights overflow")
 
     def _importance(self, mixer: FeedForwardLayer, inputs: list[Tensor]) -> Tensor:
         """Of each column of a feed-forward network: its root mean square times its norm on the way
@@ -263,12 +267,14 @@ class MeasurementLog:
     def __init__(self, path: Path, question: Mapping[str, Any]) -> None:
         self.path = path
         self.known: dict[tuple[int, str], LayoutScore] = {}
+        self.documents: int = question["documents"]
+        self.prompts: dict[int, int] = {}  # draw -> those with probes that the teacher does
         with disk_errors(f"{path}: cannot be written", RunError):
             drop_torn_line(path, RunError)
             if not path.exists():
                 append_synced(path, json.dumps({"question": dict(question)}))
         header, *lines = read_json_lines(path, RunError)
-        before = header["question"]
+        before = convert(header, _Header, f"{path}:1", RunError, name="header").question
         if other := [name for name in question if before.get(name) != question[name]]:
             raise RunError(
                 f"{path}: holds measurements of another question: {other[0]} was"
@@ -276,26 +282,42 @@ class MeasurementLog:
                 " another --out"
             )
         for number, line in enumerate(lines, start=2):
-            entry = convert(line, _Line, f"{path}:{number}", RunError)
-            self.known[entry.draw, entry.layout] = entry.measured
+            self._add(convert(line, _Line, f"{path}:{number}", RunError), f"{path}:{number}")
+
+    def _add(self, line: _Line, place: str | Path) -> None:
+        score = line.measured
+        prompts = self.prompts.setdefault(line.draw, len(score.recalled))
+        needed = [self.documents, self.documents, prompts, prompts]
+        lists = score.kl, score.loss, score.recalled, score.value_lost
+        if (found := [len(values) for values in lists]) != needed:
+            raise RunError(
+                f"{place}: kl, loss, recalled and value_lost must have {needed} values, as the text"
+                f" has documents and as other lines have prompts; got {found}"
+            )
+        self.known[line.draw, line.layout] = score
 
     def get(self, draw: int, layout: Layout, student: Any) -> LayoutScore:
         """Of a layout on a draw; student: a function that returns the Student of the draw."""
         key = draw, key_of(layout)
         if key not in self.known:
-            self.known[key] = student().measure(layout)
-            line = asdict(_Line(*key, self.known[key]))
+            line = _Line(*key, student().measure(layout))
+            self._add(line, self.path)
             with disk_errors(
                 f"{self.path}: cannot be written",
                 RunError,
                 "; free some space and run the command again, which continues",
             ):
-                append_synced(self.path, json.dumps(line))
+                append_synced(self.path, json.dumps(asdict(line)))
         return self.known[key]
 
 
 @dataclass(frozen=True)
+class _Header:
+    question: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class _Line:
-    draw: int
+    draw: Annotated[int, Meta(ge=0, le=1)]
     layout: str
     measured: LayoutScore

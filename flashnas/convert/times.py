@@ -6,8 +6,12 @@ import json
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
+
+from msgspec import Meta
 
 from flashnas.architecture import Architecture
+from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json
 from flashnas.base.system import write_atomic
@@ -110,7 +114,8 @@ def _llama_cpp(
         kinds.setdefault(kind_of(teacher, choice), []).append(choice)
     path = config.out / TIMES
     key = f"{target.stack} {workload} {teacher.hash}"
-    known = read_json(path, RunError) if path.exists() else {}
+    recorded = read_json(path, RunError) if path.exists() else {}
+    known = convert(recorded, dict[str, dict[str, Annotated[float, Meta(gt=0)]]], path, RunError)
     times = known.setdefault(key, {})
 
     def measure(models: dict[str, Layout]) -> None:

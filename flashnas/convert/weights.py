@@ -3,7 +3,8 @@ files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,26 +17,15 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.huggingface import architecture_of_config
 from flashnas.architecture.huggingface.config_json import read_json
 from flashnas.base.errors import ConfigError, WeightsError
-from flashnas.base.text import first_line, one_of, shown
-from flashnas.data.tokenizer import library_errors, load_tokenizer, vocab_size
-from flashnas.formats.pieces import Piece
-from flashnas.formats.pretrained import PIECES, stream_scale
+from flashnas.base.text import first_line, shown
+from flashnas.data.tokenizer import load_tokenizer, vocab_size
+from flashnas.formats.pretrained import PIECES, check_kind, stream_scale
 from flashnas.network.model import HybridLM
-from flashnas.network.weights import TOKENIZER, read_tensors
+from flashnas.network.weights import TOKENIZER, check_numbers, read_tensors, tensor_shapes
 
 CONFIG = "config.json"
+MOST_PARAMS = 10  # for each number that is there; where fewer are missing, a tensor is named
 UNUSED = ("rotary_emb.inv_freq", "lm_head.weight", "output.weight")  # of a tied head
-# key of config.json -> key of a GGUF file, behind the name of its architecture
-GGUF_KEYS = {
-    "num_hidden_layers": "block_count",
-    "hidden_size": "embedding_length",
-    "intermediate_size": "feed_forward_length",
-    "num_attention_heads": "attention.head_count",
-    "num_key_value_heads": "attention.head_count_kv",
-    "head_dim": "attention.key_length",
-    "rope_theta": "rope.freq_base",
-    "conv_L_cache": "shortconv.l_cache",
-}
 
 
 @dataclass(frozen=True)
@@ -68,117 +58,98 @@ def load_pretrained(path: str | Path) -> Pretrained:
             that are missing, damaged or do not fit their configuration.
     """
     path = Path(path)
-    if path.suffix == ".gguf":
-        return _load_gguf(path)
-    if not (path / CONFIG).is_file():
+    gguf = _gguf_reader(path) if path.suffix == ".gguf" else None
+    place = path if gguf else path / CONFIG
+    if not place.is_file():
         raise WeightsError(
             f"{path}: is neither a GGUF file nor a folder of transformers (it has no {CONFIG})"
         )
-    config = read_json(path / CONFIG)
-    architecture = architecture_of_config(config, str(path / CONFIG))
+    config, tensors = gguf.read_gguf(path) if gguf else (read_json(place), {})
+    architecture = architecture_of_config(config, str(place))
     kind = config["model_type"]
-    _check_kind(path, kind)
+    check_kind(kind, path)
     # and what transformers takes where there is none
     key, default = ("norm_eps", 1e-5) if kind == "lfm2" else ("rms_norm_eps", 1e-6)
     eps = config.get(key, default)
     if type(eps) is not float or not 0 < eps < 1:
-        raise WeightsError(
-            f"{path / CONFIG}:{key}: must be a number between 0 and 1; got {shown(eps)}"
-        )
-    files = sorted(path.glob("*.safetensors"))
-    if not files:
-        raise WeightsError(f"{path}: holds no weights (it has no *.safetensors)")
-    tensors = {name: tensor for file in files for name, tensor in read_tensors(file).items()}
-    pieces_of = PIECES[kind][0]
-    network = _filled(path, architecture, pieces_of(architecture, stream_scale(eps)), tensors)
+        raise WeightsError(f"{place}:{key}: must be a number between 0 and 1; got {shown(eps)}")
+    (of_folder, of_gguf), scale = PIECES[kind], stream_scale(eps)
+    if gguf:
+        network = _filled(path, architecture, of_gguf, scale, tensors, gguf.numbers_of)
+        return Pretrained(network, gguf.read_gguf_tokenizer(path))
+    network = _filled(path, architecture, of_folder, scale, _tensors_of(path))
     words = path / TOKENIZER
     return Pretrained(network, load_tokenizer(words) if words.exists() else None)
 
 
-def _check_kind(path: Path, kind: str) -> None:
-    if kind not in PIECES:
-        raise WeightsError(one_of(f"{path}: the model type of weights that are read", kind, PIECES))
+def _gguf_reader(path: Path) -> Any:
+    try:
+        import transformers  # noqa: F401 - for the tokenizer
+
+        from flashnas.formats.gguf import reader
+    except ImportError as error:
+        raise WeightsError(
+            f"{path}: needs the package {error.name}: pip install 'flashnas[llama-cpp,export]'"
+        ) from None
+    return reader
+
+
+def _tensors_of(folder: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        for name, tensor in read_tensors(file).items():
+            if name in tensors:
+                raise WeightsError(f"{file}: holds {name}, as does another file of the folder")
+            tensors[name] = tensor
+    if not tensors:
+        raise WeightsError(f"{folder}: holds no weights (it has no *.safetensors)")
+    return tensors
 
 
 @torch.no_grad()
 def _filled(
     path: Path,
     architecture: Architecture,
-    pieces: Iterable[Piece],
+    pieces_of: Callable[[Architecture, float], Sequence[Any]],
+    scale: float,
     tensors: Mapping[str, Any],
-    read: Callable[[Any], Tensor] = Tensor.float,
+    read: Callable[[Any], Tensor] = Tensor.detach,
 ) -> HybridLM:
-    """The network with the tensors of a checkpoint. read: one of them -> in float32."""
-    with torch.random.fork_rng(devices=[]):
-        network = HybridLM(architecture)
-    state, left = network.state_dict(), set(tensors)
+    """The network with the tensors of a checkpoint. It is built once their shapes are as the
+    configuration says. read: one of them -> its numbers."""
+    numbers = sum(math.prod(tensor.shape) for tensor in tensors.values())
+    if architecture.params > MOST_PARAMS * numbers:
+        raise WeightsError(
+            f"{path}: its configuration asks for {architecture.params:,} parameters; its weights"
+            f" have {numbers:,}"
+        )
+    shapes = {
+        name: torch.empty(shape, device="meta") for name, shape in tensor_shapes(architecture)
+    }
+    pieces, left = pieces_of(architecture, scale), set(tensors)
     for piece in pieces:
         if piece.name not in tensors:
             raise WeightsError(f"{path}: its weights lack {piece.name}")
         left.discard(piece.name)
-        try:
-            piece.back(read(tensors[piece.name]), state)
-        except (RuntimeError, TypeError) as error:
+        needed, got = list(piece.of(shapes).shape), list(tensors[piece.name].shape)
+        if got != needed:
             raise WeightsError(
-                f"{path}: {piece.name} does not fit its configuration: {first_line(error)}"
-            ) from None
+                f"{path}: {piece.name} is {got}; its configuration asks for {needed}"
+            )
     if unread := sorted(name for name in left if not name.endswith(UNUSED)):
         raise WeightsError(f"{path}: holds {unread[0]}, which this kind of model does not have")
+    with torch.random.fork_rng(devices=[]):
+        network = HybridLM(architecture)
+    state = network.state_dict()
+    for piece in pieces:
+        place = f"{path}: {piece.name}"
+        try:
+            values = read(tensors[piece.name])
+        except NotImplementedError as error:
+            raise WeightsError(f"{place}: {first_line(error)}") from None
+        check_numbers(values, place)
+        piece.back(values.float(), state)
     return network.eval()
-
-
-def _load_gguf(path: Path) -> Pretrained:
-    try:
-        import gguf
-        import transformers
-    except ImportError as error:
-        raise WeightsError(
-            f"{path}: needs the package {error.name}: pip install 'flashnas[llama-cpp,export]'"
-        ) from None
-    try:
-        reader = gguf.GGUFReader(path)
-    except Exception as error:  # ValueError, IndexError and others, by kind of damage
-        raise WeightsError(f"{path}: not a readable GGUF file: {first_line(error)}") from None
-
-    def value(key: str, default: Any = None) -> Any:
-        field = reader.get_field(key)
-        return default if field is None else field.contents()
-
-    kind = value("general.architecture")
-    _check_kind(path, kind)
-    tensors = {tensor.name: tensor for tensor in reader.tensors}
-    if "rope_freqs.weight" in tensors:
-        raise WeightsError(
-            f"{path}: its rotary positions are scaled (rope_freqs.weight); convert from the folder"
-            " of transformers"
-        )
-    config = {
-        name: number
-        for name, key in GGUF_KEYS.items()
-        if (number := value(f"{kind}.{key}")) is not None
-    }
-    if kind == "lfm2":  # key heads by layer, 0 for a convolution
-        kv_heads = config["num_key_value_heads"]
-        config["layer_types"] = ["full_attention" if count else "conv" for count in kv_heads]
-        config["num_key_value_heads"] = max(kv_heads)
-        config["block_auto_adjust_ff_dim"] = False
-    config |= {
-        "model_type": kind,
-        "vocab_size": len(value("tokenizer.ggml.tokens", [])),
-        "tie_word_embeddings": "output.weight" not in tensors,
-    }
-    architecture = architecture_of_config(config, str(path))
-    eps = value(f"{kind}.attention.layer_norm_rms_epsilon", 1e-5)
-    network = _filled(
-        path,
-        architecture,
-        PIECES[kind][1](architecture, stream_scale(eps)),
-        tensors,
-        lambda tensor: torch.tensor(gguf.quants.dequantize(tensor.data, tensor.tensor_type)),
-    )
-    with library_errors(f"{path}: its tokenizer cannot be read"):
-        words = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-    return Pretrained(network, words.backend_tokenizer)
 
 
 def tokenizer_of(model: Pretrained, name: str, file: str | None) -> Tokenizer:

@@ -215,7 +215,7 @@ def cached_dataset(digest: str, cache: Path | None = None) -> Path:
 def dataset_in_cache(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill, which becomes `folder` unless another process has made a whole
     dataset there by then."""
-    with writing_cache(folder.parent), atomic_folder(folder, keep_existing=True) as fresh:
+    with writing_cache(folder.parent), atomic_folder(folder, existing="keep") as fresh:
         yield fresh
         if not _whole(folder):
             shutil.rmtree(folder, ignore_errors=True)

@@ -5,13 +5,17 @@ once.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import itertools
+import json
+import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +24,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from flashnas.base.errors import CorpusError
 from flashnas.base.foreign import read_json
 from flashnas.base.system import disk_errors, write_atomic
-from flashnas.base.text import first_line
+from flashnas.base.text import first_line, shortened
 from flashnas.data.split import TextPart
 
 END_OF_DOCUMENT = "<|endoftext|>"
@@ -28,6 +32,7 @@ MAX_ID = 2**24  # far above any vocabulary; an embedding needs a row for each id
 # of text that a tokenizer is trained on; more of it would hardly change 100,000 words
 MAX_BYTES = 2**30
 STDERR = 2  # the file descriptor
+MAX_GROWTH = 64  # of a text; a table of compatibility characters alone may make 18 of one
 _VERSION = "bpe-2"  # part of the cache key: raise it when training changes
 _MAX_WORD = 4096  # characters; BPE training takes time quadratic in the length of a word
 _LONG_RUN = re.compile(rf"(?<!\S)\S{{{_MAX_WORD}}}|(?<!\s)\s{{{_MAX_WORD}}}")
@@ -109,11 +114,38 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         raise CorpusError(f"tokenizer {path}: ids must be at most {MAX_ID:,}; got {largest}")
     with library_errors(f"tokenizer {path}: not a tokenizer.json"):
         tokenizer = Tokenizer.from_file(str(path))
+    return checked_tokenizer(tokenizer, path)
+
+
+def checked_tokenizer(tokenizer: Tokenizer, path: str | Path) -> Tokenizer:
+    """A tokenizer of a stranger without truncation and padding; CorpusError if it has no tokens or
+    makes texts so long that they fill the memory."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if not tokenizer.get_vocab(with_added_tokens=True):
         raise CorpusError(f"tokenizer {path}: has no tokens")
+    for part in (tokenizer.normalizer, tokenizer.decoder):
+        if part is not None and (growth := _growth(json.loads(part.__getstate__()))) > MAX_GROWTH:
+            raise CorpusError(
+                f"tokenizer {path}: may make a text at most {MAX_GROWTH} times as long; its"
+                f" {type(part).__name__} makes it {growth:.3g} times as long"
+            )
     return tokenizer
+
+
+def _growth(part: Mapping[str, Any]) -> float:
+    """How many times longer a normalizer or decoder may make a text. Compatibility forms of Unicode
+    count in what is put in, since they make no text longer twice."""
+    growth = math.prod(map(_growth, part.get("normalizers") or part.get("decoders") or []))
+    if text := part.get("content") or part.get("prepend"):
+        pattern = part.get("pattern", {}).get("String", "")
+        longer = 1 + len(unicodedata.normalize("NFKD", text))
+        growth *= max(1.0, longer / max(1, len(pattern)))
+    if table := part.get("precompiled_charsmap"):
+        data = base64.b64decode(table)
+        texts = data[4 + int.from_bytes(data[:4], "little") :].decode(errors="replace")
+        growth *= float(max(map(len, texts.split("\0"))))
+    return growth
 
 
 @contextlib.contextmanager
@@ -130,7 +162,7 @@ def library_errors(problem: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise CorpusError(f"{problem}: {first_line(error)}") from None
+        raise CorpusError(f"{problem}: {shortened(first_line(error), 500)}") from None
 
 
 @contextlib.contextmanager

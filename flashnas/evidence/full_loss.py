@@ -87,7 +87,8 @@ class Spreads:
 class Prediction:
     """Of N networks: the mean of the loss [N] in nats per token, up to one constant, and what the
     covariances of differences follow from. `noise` is that of one training. It is not part of a
-    difference."""
+    difference. Raises ConfigError for an array of another shape, or with a number that is not
+    finite."""
 
     mean: np.ndarray
     prior: Any  # (rows, columns) -> prior covariance
@@ -95,9 +96,14 @@ class Prediction:
     variance: np.ndarray  # [N]
     noise: float
 
+    def __post_init__(self) -> None:
+        check_array("Prediction.mean", self.mean, (np.size(self.mean),))
+        check_array("Prediction.variance", self.variance, self.mean.shape)
+
     @classmethod
     def of(cls, mean: np.ndarray, covariance: np.ndarray, noise: float = 0.0) -> Self:
         """From a mean [N] and a covariance [N, N]."""
+        check_array("Prediction: covariance", covariance, (np.size(mean),) * 2)
         return cls(
             mean=mean,
             prior=lambda rows, columns: covariance[np.ix_(rows, columns)],
@@ -138,6 +144,15 @@ class Prediction:
         normal = np.random.default_rng(seed).standard_normal((draws, len(index)))
         lowest = np.argmin(self.mean[index] + normal @ root.T, axis=1)
         return np.bincount(lowest, minlength=len(index)) / draws
+
+
+def check_array(name: str, value: Any, shape: tuple[int, ...]) -> None:
+    """Raise ConfigError for what is not an array of finite numbers of this shape."""
+    numbers = isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.shape == shape
+    if not (numbers and np.isfinite(value).all()):
+        raise ConfigError(
+            f"{name} must be an array {list(shape)} of finite numbers; got {shown(value)}"
+        )
 
 
 class FullLoss:

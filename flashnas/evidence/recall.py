@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flashnas.base.errors import ConfigError
+from flashnas.base.text import plain_number
 from flashnas.evidence.trainings import read_rows, specs_of
 from flashnas.operators import OperatorSpec
 
@@ -77,7 +78,7 @@ def _row(place: str, line: dict[str, str]) -> RecallRow:
     if full is None:
         raise ConfigError(f"{place}: metric must start with recall_ or ruler_; got {metric!r}")
     try:
-        value = float(line["value"])
+        value = plain_number(line["value"])
     except ValueError:
         value = math.nan
     if not 0 <= value <= full:

@@ -179,11 +179,12 @@ def _tokens(place: str, text: str) -> float:
 def _whole(place: str, name: str, text: str, default: int) -> int:
     if not text:
         return default
-    if not text.isdecimal() or int(text) > MAX_SIZE:
+    number = number_of(text, {"": 1}) if text.isdecimal() else math.nan
+    if not number <= MAX_SIZE:
         raise ConfigError(
             f"{place}: {name} must be a whole number up to {MAX_SIZE:,}; got {text!r}"
         )
-    return int(text)
+    return int(number)
 
 
 def _number(

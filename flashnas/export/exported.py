@@ -12,7 +12,7 @@ from flashnas.base.foreign import read_json
 from flashnas.base.text import first_line
 from flashnas.convert.weights import is_pretrained, load_pretrained
 from flashnas.network.model import HybridLM
-from flashnas.network.weights import MODEL, fill, read_tensors
+from flashnas.network.weights import MODEL, network_of, read_tensors
 
 CONFIG = "config.json"
 
@@ -41,17 +41,17 @@ def read_foreign(folder: Path) -> Foreign | None:
     try:
         from flashnas.export.transformers import FlashnasConfig
 
-        network = HybridLM(FlashnasConfig.from_dict(data).to_architecture())
+        architecture = FlashnasConfig.from_dict(data).to_architecture()
     except Exception as error:  # transformers raises anything from TypeError to errors of its own
         raise WeightsError(
             f"{path}: not the configuration of an export: {first_line(error)}"
         ) from None
     tensors = read_tensors(folder / MODEL)
-    fill(
-        network,
+    network = network_of(
+        architecture,
         {name.removeprefix("model."): tensor for name, tensor in tensors.items()},
         folder / MODEL,
-    )
+    ).float()
     tokens = data.get("sequence_tokens")
     known = isinstance(tokens, int) and tokens > 0
     return Foreign(network, f"the export {folder.name}", None, tokens if known else None)

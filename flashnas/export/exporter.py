@@ -117,8 +117,7 @@ def export_network(
     Args:
         source: the network; it is cast in place and not to be used afterwards.
         target: a name in EXPORTS.
-        out: the folder; one that exists is replaced, which `flashnas.export` does to empty ones
-            alone.
+        out: the folder, which is new or empty.
         options: switches and values of the format; False and None: not set.
 
     Returns:
@@ -145,7 +144,10 @@ def export_network(
             + ("; --type sets the type of its weights" if "type" in exporter.options else "")
         )
     architecture = source.architecture
-    with disk_errors(f"--out {out}: cannot be written", ExportError), atomic_folder(out) as fresh:
+    with (
+        disk_errors(f"--out {out}: cannot be written", ExportError),
+        atomic_folder(out, existing="refuse") as fresh,
+    ):
         written = exporter.write(fresh, source, getattr(torch, dtype), **chosen)
         notes = list(written.notes)
         if source.tokenizer is None:

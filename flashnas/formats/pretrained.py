@@ -8,8 +8,11 @@ difference, and a network that is saved or exported needs no further setting.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import WeightsError
+from flashnas.base.text import one_of
 from flashnas.formats import lfm2
 from flashnas.formats.gguf.families import FAMILIES
 from flashnas.formats.pieces import Piece, network_pieces
@@ -51,3 +54,11 @@ PIECES: Mapping[str, tuple[Callable[[Architecture, float], list[Piece]], ...]] =
     "smollm3": (llama_pieces, FAMILIES["deci"].pieces),
     "lfm2": (lfm2.model_pieces, FAMILIES["lfm2"].pieces),
 }
+
+
+def check_kind(kind: str, place: str | Path) -> None:
+    """Raise WeightsError for a model type that is not in PIECES."""
+    if kind not in PIECES:
+        raise WeightsError(
+            one_of(f"{place}: the model type of weights that are read", kind, PIECES)
+        )

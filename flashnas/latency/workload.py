@@ -185,7 +185,7 @@ def _from_text(text: str) -> Workload:
         field = _KEYS[key]
         if field in fields:
             raise WorkloadError(f"workload: duplicate key {key!r}")
-        fields[field] = int(value) if re.fullmatch(r"-?\d+", value) else value
+        fields[field] = int(value) if re.fullmatch(r"-?[0-9]+", value) else value
     return Workload(name=text.replace(" ", ""), **fields)
 
 

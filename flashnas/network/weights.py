@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +94,35 @@ def load_model(folder: str | Path) -> HybridLM:
     digest = recorded.get("sha256")
     if digest is not None and not isinstance(digest, str):
         raise WeightsError(f"{folder / ARCHITECTURE}: sha256 must be text; got {digest!r}")
-    tensors = read_tensors(folder / MODEL, digest)
+    return network_of(architecture, read_tensors(folder / MODEL, digest), folder / MODEL)
+
+
+def network_of(architecture: Architecture, tensors: Mapping[str, Tensor], path: Path) -> HybridLM:
+    """The network with the tensors of a file, in their dtype. It is built once they fit, so that a
+    small file cannot ask for a large network. Raises WeightsError as `fill` does."""
+    _check_fit(tensor_shapes(architecture), tensors, path)
     with torch.random.fork_rng(devices=[]):
         # the start that is drawn and overwritten leaves no trace
         network = HybridLM(architecture)
-    dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()}
-    if len(dtypes) == 1:
+    if len(dtypes := {tensor.dtype for tensor in tensors.values()}) == 1:
         network.to(dtypes.pop())
-    fill(network, tensors, folder / MODEL)
+    network.load_state_dict(dict(tensors))
     return network
+
+
+def tensor_shapes(architecture: Architecture) -> Iterator[tuple[str, Sequence[int]]]:
+    """Name and shape of each tensor of HybridLM, which is not built."""
+    hidden, vocab = architecture.hidden, architecture.vocab
+    yield "embedding.weight", (vocab, hidden)
+    if architecture.meta_tokens:
+        yield "meta_tokens", (architecture.meta_tokens, hidden)
+    for n, spec in enumerate(architecture.operators):
+        yield f"layers.{n}.norm.weight", (hidden,)
+        for name, tensor in spec.named_tensors(hidden).items():
+            yield f"layers.{n}.mixer.{name}", tensor.shape
+    yield "final_norm.weight", (hidden,)
+    if not architecture.tied:
+        yield "head.weight", (vocab, hidden)
 
 
 def read_architecture(folder: str | Path) -> tuple[Architecture, dict[str, Any]]:
@@ -118,25 +138,40 @@ def read_architecture(folder: str | Path) -> tuple[Architecture, dict[str, Any]]
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copy tensors into a network; raises WeightsError naming what is missing, left over or of
-    another shape.
+    """Copy tensors into a network; raises WeightsError naming what is missing, left over, of
+    another shape, or no finite floating-point numbers.
     """
-    needed = network.state_dict()
-    another = f"{path}: holds the weights of another architecture"
-    for name, tensor in needed.items():
+    shapes = ((name, tensor.shape) for name, tensor in network.state_dict().items())
+    _check_fit(shapes, tensors, path)
+    network.load_state_dict(dict(tensors))
+
+
+def check_numbers(tensor: Tensor, place: str) -> None:
+    """Raise WeightsError unless a tensor has finite numbers of a type that needs no scales."""
+    if not tensor.is_floating_point() or tensor.itemsize < 2:
+        raise WeightsError(f"{place} must be of 16-bit floats or wider ones; got {tensor.dtype}")
+    if not tensor.isfinite().all():
+        raise WeightsError(f"{place} must be finite; got NaN or infinity")
+
+
+def _check_fit(
+    shapes: Iterable[tuple[str, Sequence[int]]], tensors: Mapping[str, Tensor], path: Path
+) -> None:
+    another, left = f"{path}: holds the weights of another architecture", set(tensors)
+    for name, shape in shapes:
         if name not in tensors:
-            raise WeightsError(f"{another}: {name} {list(tensor.shape)} is missing")
-        if tensors[name].shape != tensor.shape:
+            raise WeightsError(f"{another}: {name} {list(shape)} is missing")
+        left.discard(name)
+        if tensors[name].shape != torch.Size(shape):
             raise WeightsError(
-                f"{another}: {name} is {list(tensors[name].shape)}, this one needs"
-                f" {list(tensor.shape)}"
+                f"{another}: {name} is {list(tensors[name].shape)}, this one needs {list(shape)}"
             )
-    if extra := sorted(set(tensors) - set(needed)):
+        check_numbers(tensors[name], f"{path}: {name}")
+    if extra := sorted(left):
         raise WeightsError(
             f"{another}: {extra[0]} has no place in this one"
             + (f" (nor have {len(extra) - 1} others)" if len(extra) > 1 else "")
         )
-    network.load_state_dict(dict(tensors))
 
 
 # -- files -----------------------------------------------------------------------------------------

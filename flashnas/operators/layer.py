@@ -36,8 +36,10 @@ Apply = Callable[[nn.Linear, Tensor], Tensor]
 def build_layer(spec: OperatorSpec, hidden: int) -> Layer:
     """The torch layer of that operator, without the pre-norm.
 
-    Raises OperatorError if its parameters are not those that the specification states.
+    Raises OperatorError if it has none, or if its parameters are not those that the specification
+    states.
     """
+    spec.check_layer()
     layer: Layer = load_object(spec.layer)(spec, hidden)
     built = {name: tuple(parameter.shape) for name, parameter in layer.named_parameters()}
     stated = {name: tensor.shape for name, tensor in spec.named_tensors(hidden).items()}

@@ -113,7 +113,7 @@ def norm(name: str, size: int) -> TensorSpec:
 # smallest head of a scaled-down operator by default: a state of 8 x 8 would hold too little
 PROXY_HEAD_DIM = 16
 NORM_EPS = 1e-6  # of the norms in front of operators
-# inside `d`, `m2` and `h`, as in fla, mamba_ssm and the Nemotron-Flash family
+# inside `d` and `m2`, as in fla, mamba_ssm and the Nemotron-Flash family
 OUTPUT_NORM_EPS = 1e-5
 FULL_WIDTH = 2048  # a width of full-size networks, at which every operator fits with its defaults
 MAX_VALUE = 10**12  # largest value of an option; keeps arithmetic on sizes finite
@@ -133,7 +133,7 @@ class OperatorSpec:
     label: ClassVar[str]  # for readers, as in `Gated DeltaNet`
     colour: ClassVar[str]  # in every picture, `#RRGGBB`; one that no other operator has
     family: ClassVar[str]  # for readers: operators of one kind of mathematics, as in `delta rule`
-    layer: ClassVar[str]  # "module:class" of the torch layer
+    layer: ClassVar[str] = ""  # "module:class" of the torch layer; empty: only estimated
     mixes_tokens: ClassVar[bool] = True
     minimums: ClassVar[dict[str, int]] = {}  # smallest allowed value per field; 0 for others
     # fields that hashes leave out at their default
@@ -210,6 +210,15 @@ class OperatorSpec:
         at hidden / factor.
         """
         return self if factor == 1 else self.narrowed(hidden, factor, least_dim)
+
+    @classmethod
+    def check_layer(cls) -> None:
+        """Raise OperatorError for an operator that has no layer."""
+        if not cls.layer:
+            raise OperatorError(
+                f"operator {cls.kind!r} has no layer: it can be estimated, but not trained, timed,"
+                " exported or tested"
+            )
 
     def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         """`scaled` by more than 1."""

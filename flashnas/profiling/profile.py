@@ -80,43 +80,44 @@ def profile(
         for hidden in space.hidden_sizes
     }
     table = TableFolder(folder, target, JOURNAL)
-    missing = table.missing(requests)
-    known = len(requests) - len(missing)
-    if not missing:
-        return {"measured": 0, "known": known}
-    notes: dict[str, None] = {}
-    series = [
-        part
-        for hidden in sorted({request.hidden for request in missing})
-        for part in _series(space, workloads, networks[hidden], requests, target, notes)
-    ]
-    journal = Journal(folder / JOURNAL, target, rounds)
-    with watch(on=target.device == "cuda") as gpu:
-        _time(series, journal, progress, notes)
-    series = [part for part in series if not part.left_out]
-    if not series:
-        reason = next(iter(notes)).removeprefix(LEFT_OUT)
-        raise DeviceMemoryError(f"{reason}; take smaller widths or a shorter workload")
-    errors: dict[str, list[float]] = {phase: [] for phase in PHASES}
-    for part in series:
-        rows = _fitted(part, kinds, space.model.meta_tokens, journal, errors)
-        table.write(rows, repeats=rounds * len(part.networks))
-    pairs = [(network, part) for part in series for network in part.networks]
-    disturbed = {
-        network.hash for network, part in pairs if journal.spread(network, part) > DISTURBED
-    }
-    timed = {network.hash for network, _ in pairs}
-    answered = {request for part in series for request in part.requests}
-    record = {
-        "networks": len(timed),
-        "disturbed_networks": len(disturbed),
-        "regression": _summary(errors),
-        **facts,
-        **({"gpu": gpu} if gpu else {}),
-        **({"notes": list(notes)} if notes else {}),
-    }
-    measured = len(answered.intersection(missing))
-    return {"measured": measured, "known": known, **table.finish(timed, record)}
+    with table.held():
+        missing = table.missing(requests)
+        known = len(requests) - len(missing)
+        if not missing:
+            return {"measured": 0, "known": known}
+        notes: dict[str, None] = {}
+        series = [
+            part
+            for hidden in sorted({request.hidden for request in missing})
+            for part in _series(space, workloads, networks[hidden], requests, target, notes)
+        ]
+        journal = Journal(folder / JOURNAL, target, rounds)
+        with watch(on=target.device == "cuda") as gpu:
+            _time(series, journal, progress, notes)
+        series = [part for part in series if not part.left_out]
+        if not series:
+            reason = next(iter(notes)).removeprefix(LEFT_OUT)
+            raise DeviceMemoryError(f"{reason}; take smaller widths or a shorter workload")
+        errors: dict[str, list[float]] = {phase: [] for phase in PHASES}
+        for part in series:
+            rows = _fitted(part, kinds, space.model.meta_tokens, journal, errors)
+            table.write(rows, repeats=rounds * len(part.networks))
+        pairs = [(network, part) for part in series for network in part.networks]
+        disturbed = {
+            network.hash for network, part in pairs if journal.spread(network, part) > DISTURBED
+        }
+        timed = {network.hash for network, _ in pairs}
+        answered = {request for part in series for request in part.requests}
+        record = {
+            "networks": len(timed),
+            "disturbed_networks": len(disturbed),
+            "regression": _summary(errors),
+            **facts,
+            **({"gpu": gpu} if gpu else {}),
+            **({"notes": list(notes)} if notes else {}),
+        }
+        measured = len(answered.intersection(missing))
+        return {"measured": measured, "known": known, **table.finish(timed, record)}
 
 
 def _series(

@@ -7,12 +7,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from flashnas.base.errors import ConfigError, TableError
-from flashnas.base.system import disk_errors
+from flashnas.base.system import disk_errors, hold_lock
 from flashnas.latency.schema import KINDS, OPERATOR_KINDS, Device
 from flashnas.latency.table import LatencyTable, texts
 from flashnas.latency.table_writer import RowContext, edited_meta, write_rows
@@ -20,6 +20,9 @@ from flashnas.latency.validation import TIMED
 from flashnas.profiling.row_requests import RowRequest
 from flashnas.profiling.target import Target
 from flashnas.profiling.torch_target import Torch
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 Times = tuple[float, float, float]  # microseconds: median, 10th and 90th percentile
 OWN_FILES = ("device.yaml", "meta.yaml", "operator_decode.parquet", "operator_prefill.parquet")
@@ -38,7 +41,7 @@ class TableFolder:
     """
 
     def __init__(self, path: Path, target: Target, journal: str) -> None:
-        self.path, self.target = path, target
+        self.path, self.target, self.journal = path, target, journal
         with disk_errors(f"--out {path}: the table cannot be written", ConfigError):
             path.mkdir(parents=True, exist_ok=True)
             others = [
@@ -78,6 +81,11 @@ class TableFolder:
                 " choose another --out"
             )
         return device
+
+    def held(self) -> BaseFileLock:
+        """As a context: this process alone measures; TableError if another one does."""
+        busy = TableError(f"{self.path}: another process is measuring this table")
+        return hold_lock(self.path / f".{self.journal}.lock", busy)
 
     def missing(self, requests: Sequence[RowRequest]) -> list[RowRequest]:
         """The requests that no row of the target's stack, mode and dtype answers."""

@@ -12,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import DeviceMemoryError
+from flashnas.base.errors import DeviceMemoryError, ExportError, OperatorError
 from flashnas.base.settings import option
 from flashnas.latency.schema import MODES
 from flashnas.latency.table import LatencyTable
@@ -58,6 +58,13 @@ class Torch(Target, where="torch"):
         if self.mode_name not in self.platform.modes:
             able = next(name for name, platform in PLATFORMS.items() if self.mode in platform.modes)
             self.wrong("mode", f"{self.mode} needs --device {able}; got --device {self.device}")
+
+    def check_holds(self, network: Architecture) -> None:
+        try:
+            for spec in network.operators:
+                spec.check_layer()
+        except OperatorError as error:
+            raise ExportError(str(error)) from None
 
     # -- what it states
 

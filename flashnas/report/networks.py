@@ -13,7 +13,7 @@ from flashnas.architecture.architecture import compressed, parsed
 from flashnas.base.text import counted, is_number, printable
 from flashnas.runs.run import RecordedRun, rows
 from flashnas.search.objectives import non_dominated, point
-from flashnas.search.trial import COMPUTED_ELSEWHERE, Trial
+from flashnas.search.trial import RUN, Trial
 
 # -- what a table shows ----------------------------------------------------------------------------
 
@@ -152,19 +152,17 @@ def front(run: RecordedRun) -> pd.DataFrame:
 
 
 def counts_line(run: RecordedRun) -> str:
-    """`24 searched + 6 baselines trained · 90 from a bench · 2 failed · 3 outside the budget · 4
-    repeats`.
-    """
+    """`24 searched + 6 baselines trained · 90 from earlier runs · 2 failed · 3 outside the budget ·
+    4 repeats`."""
     counts, sources = run.counts(), run.trained["source"]
-    own = run.scored if run.untrained else run.trained[~sources.isin(COMPUTED_ELSEWHERE)]
+    own = run.scored if run.untrained else run.trained[sources != RUN]
     pure = int((own["origin"] == "baseline").sum())
     baselines = f" + {counted(pure, 'baseline')}" if pure else ""
     if run.untrained:
         return f"{len(own) - pure} found{baselines} by published trainings · nothing was trained"
     parts = [f"{len(own) - pure} searched{baselines} trained"]
     for count, words in (
-        (int((sources == "bench").sum()), "from a bench"),
-        (int((sources == "run").sum()), "from earlier runs"),
+        (int((sources == RUN).sum()), "from earlier runs"),
         (counts["failed"], "failed"),
         (counts["infeasible"], "outside the budget"),
     ):

@@ -85,7 +85,7 @@ def render_html(run: RecordedRun) -> str:
         with foreign_errors(("report section", section.html)):
             if body := section.html(run):
                 shown.append((section.title, body))
-    return render(
+    page = render(
         "page.html",
         run=run,
         policy=Markup(POLICY),
@@ -95,6 +95,8 @@ def render_html(run: RecordedRun) -> str:
         written=time.strftime("%H:%M:%S"),
         flashnas=run.entry("flashnas"),
     )
+    # a terminal obeys control characters of foreign text where somebody reads the file there
+    return "\n".join(map(text.printable, page.split("\n")))
 
 
 def write_report(source: str | Path | RecordedRun) -> tuple[Path, Path]:

@@ -175,15 +175,11 @@ def _search_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
         }
         yield "Short training", entry("proxy", "corpus"), _joined(_listed(run, "proxy", proxy))
     earlier = entry("start_from", "runs")
-    runs = ", ".join(map(str, earlier)) if isinstance(earlier, list) else ""
-    for about, key, names, source, there in (
-        ("Bench", "bench", entry("bench", "name"), "bench", "it"),
-        ("Started from", "start_from", runs, "run", "there"),
-    ):
-        if names:
-            count = counted(int((run.trained["source"] == source).sum()), "network")
-            digest = f"(digest {entry(key, 'digest')})"
-            yield about, names, f"{count} of this run with the loss from {there} {digest}"
+    if isinstance(earlier, list):
+        count = counted(int((run.trained["source"] == "run").sum()), "network")
+        digest = f"(digest {entry('start_from', 'digest')})"
+        words = f"{count} of this run with the loss from there {digest}"
+        yield "Started from", ", ".join(map(str, earlier)), words
     if effort := tokens_words(run):
         yield "Effort", effort, ""
     finished = f"finished {entry('finished')}" if entry("finished") else "not finished"

@@ -72,6 +72,21 @@ class EarlierRuns:
             return None
         return {**trained.score, **({"metrics": trained.metrics()} if metrics else {})}
 
+    def within(self, space: SearchSpace[Any]) -> Iterator[tuple[Any, Any, str]]:
+        """Genotype, network and source of those that are networks of a space."""
+        for trained in self.networks:
+            genotype, network = trained.genotype, trained.network
+            if trained.run.entry("space", "hash") != space.hash:
+                genotype = (
+                    space.locate(network)
+                    if isinstance(space, OperatorSpace)
+                    and isinstance(network, Architecture)
+                    and space.contains(network)
+                    else None
+                )
+            if genotype is not None and network is not None:
+                yield genotype, network, f"run {trained.run.name}"
+
     @property
     def recipe(self) -> Recipe | None:
         """Of the trainings; None where an evaluator of the user's scored the networks."""

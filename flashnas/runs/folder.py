@@ -328,7 +328,7 @@ class RunFolder:
             ],
             **({"answer": config["answer"]} if config.get("answer") is not None else {}),
             "trials": states,
-            "from_bench": totals.pop("from_bench"),
+            "known": totals.pop("known"),
             "calibration": (config.get("table") or {}).get("calibration"),
             "failures": dict(failures),
             "seconds": config["seconds"],

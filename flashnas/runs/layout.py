@@ -42,7 +42,6 @@ WEIGHTS = "final"  # in each of them: the folder of its weights
 NAMED_FILES = ("table", "data", "tokenizer")  # options that hold a path as the user wrote it
 HINTS = {  # what a difference in the question of a run means
     **dict.fromkeys(("space", "space_hash"), "the run folder belongs to another space"),
-    "bench": "the scores of the bench are others than then",
     "device": "device.yaml of the table has changed",
     "start_from": "the runs hold other networks than then",
 }

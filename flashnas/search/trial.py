@@ -9,13 +9,12 @@ from typing import Any, Literal, Self
 
 from flashnas.architecture.architecture import compressed
 
-RUN, BENCH = "run", "bench"  # sources of scores that another run or a bench computed
-COMPUTED_ELSEWHERE = (BENCH, RUN)
+RUN = "run"  # source of a score that an earlier run computed
 
 State = Literal["proposed", "complete", "failed", "infeasible", "reused", "expected"]
 # of recorded trials, in the order of totals
 STATES = ("complete", "failed", "reused", "infeasible", "expected")
-Origin = Literal["baseline", "bench", "search"]
+Origin = Literal["baseline", "run", "search"]
 # fields that a score has by the same name; its `seconds` become `train_seconds`
 SCORED = (
     "loss",
@@ -67,10 +66,10 @@ class Trial:
 
     Attributes:
         number: place in the trajectory; -1 before the trial has one.
-        cycle: in which it was proposed; 0 for a baseline and for what a bench or a run has.
-        origin: `baseline`, `bench` (also of an earlier run that the search starts from), `search`.
-        label: of a baseline, such as "pure 7x(d f)", or of the bench or run.
-        state: `complete`: evaluated in this run, or known from a bench or an earlier run
+        cycle: in which it was proposed; 0 for a baseline and for what an earlier run has.
+        origin: `baseline`, `run` (an earlier one that the search starts from), `search`.
+        label: of a baseline, such as "pure 7x(d f)", or of the earlier run.
+        state: `complete`: evaluated in this run, or known from an earlier one
             (`source`). `reused`: the same network was evaluated before; its figures are repeated.
             `infeasible`: outside a budget at every width, never evaluated. `failed`: the evaluation
             ended with `reason`. `expected`: scored by published trainings alone. `proposed`: not
@@ -88,7 +87,7 @@ class Trial:
         curve: pairs of tokens seen and validation loss.
         scores: further numbers that the user's evaluator returned.
         backends: what computed each kind of operator in training.
-        source: of the loss: `training`, `bench`, `run` or `evaluator`; empty without one.
+        source: of the loss: `training`, `run` (an earlier one) or `evaluator`; empty without one.
         architecture: the network; None where no width meets the budgets.
         values: the objectives of the search, all minimised; None where one does not exist.
         front_number: 1 for the fastest network of the front; None for what is not on a front.
@@ -184,8 +183,8 @@ class Trial:
 
     @property
     def computed_elsewhere(self) -> bool:
-        """True if a bench or an earlier run had its score."""
-        return self.source in COMPUTED_ELSEWHERE
+        """True if an earlier run had its score."""
+        return self.source == RUN
 
     @property
     def name(self) -> str:

@@ -46,9 +46,9 @@ MIN_RECALL = -0.05
 class SearchConfig(Settings, where="search"):
     """The question of one run. Paths and names are as the user wrote them.
 
-    The trajectory depends on `cycle_size` and never on `workers`.
-    Candidates that are infeasible, that were seen before or whose score a bench holds cost nothing
-    and do not count against `trials`. The loss is trained and shown whatever the objectives are.
+    The trajectory depends on `cycle_size` and never on `workers`. Candidates that are infeasible,
+    that were seen before or whose score an earlier run has cost nothing and do not count against
+    `trials`. The loss is trained and shown whatever the objectives are.
     """
 
     space: str = option(
@@ -240,20 +240,6 @@ class SearchConfig(Settings, where="search"):
         identity=False,
         flagged=False,
     )
-    bench: bool = option(
-        True,
-        "take the score of a network that a bench was grown with by the same recipe, text and seed,"
-        " and start from those of the space",
-        identity=False,
-        flagged=False,
-    )
-    bench_table: str | None = option(
-        None,
-        "bench to take scores from: a shipped name or a folder",
-        shown="the shipped ones",
-        identity=False,
-        flagged=False,
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -284,8 +270,6 @@ class SearchConfig(Settings, where="search"):
                 self.wrong(
                     "sampler_options", f"must not hold {name!r}, which the search itself sets"
                 )
-        if self.bench_table is not None and not self.bench:
-            self.wrong("bench_table", "and bench: false exclude each other")
         self._check_executor()
 
     def _check_executor(self) -> None:

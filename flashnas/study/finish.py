@@ -53,11 +53,9 @@ def finish(record: Record, expected: Explored | None) -> dict[str, Any]:
     if answer is not None:
         folder.write_config(answer=answer.to_dict())
     totals = {name: record.count(name) for name in STATES}
-    from_bench = sum(
-        trial.state == "complete" and trial.computed_elsewhere for trial in record.trials
-    )
+    known = sum(trial.state == "complete" and trial.computed_elsewhere for trial in record.trials)
     seconds = time.monotonic() - problem.started
-    folder.write_finished(seconds, {**totals, "from_bench": from_bench, "tokens": record.tokens()})
+    folder.write_finished(seconds, {**totals, "known": known, "tokens": record.tokens()})
     return folder.summary(written, failures)
 
 

@@ -58,9 +58,9 @@ def run_search(
         objects: in place of names in `config`, as `load_problem` takes them.
 
     Returns:
-        The object of `flashnas search --json`: run, front, trials (counts by state), from_bench (of
-        the complete ones, those whose score a bench or an earlier run had), failures (reason ->
-        count), seconds and tokens.
+        The object of `flashnas search --json`: run, front, trials (counts by state), known (of the
+        complete ones, those whose score an earlier run had), failures (reason -> count), seconds and
+        tokens.
 
     Raises:
         FlashnasError: in one line, for whatever the user can change.
@@ -208,11 +208,11 @@ class Loop:
         self._learn(trials, asked=asked)
 
     def _look_up(self, proposal: Trial) -> None:
-        """Take the score of a bench or an earlier run, where there is one."""
+        """Take the score of an earlier run, where there is one."""
         record = self.record
         record.networks.setdefault(proposal.hash, proposal.architecture)
         if proposal.hash not in record.results:
-            score = self.problem.scores.score(proposal.architecture)
+            score = self.problem.score(proposal.architecture)
             if score is not None:
                 record.remember(proposal, score)
 
@@ -276,7 +276,7 @@ class Loop:
         loss to the lowest."""
         problem, record = self.problem, self.record
         proposals = [
-            Trial.of(network, genotype=genotype, origin="bench", label=label)
+            Trial.of(network, genotype=genotype, origin="run", label=label)
             for genotype, network, label in problem.scored_networks()
             if network.hash not in record.networks  # else it is a baseline
         ]

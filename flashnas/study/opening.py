@@ -28,7 +28,7 @@ from flashnas.study.progress import Progress
 from flashnas.study.record import Record
 
 # options that name files
-FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "bench_table", "start_from")
+FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "start_from")
 
 
 @contextlib.contextmanager
@@ -142,11 +142,7 @@ def identity_of(problem: Problem) -> Identity:
         "corpus": None if dataset is None else dataset.folder.name,
         "evaluator": evaluator,
     }
-    for name, part in (
-        ("bench", problem.scores.bench),
-        ("start_from", problem.scores.earlier),
-        ("scorer", problem.scorer),
-    ):
+    for name, part in (("start_from", problem.earlier), ("scorer", problem.scorer)):
         record[name] = None if part is None else part.digest
     return Identity(record)
 
@@ -154,7 +150,7 @@ def identity_of(problem: Problem) -> Identity:
 def run_facts(problem: Problem, out: Path, command: str, executor: Executor) -> dict[str, Any]:
     """All that was asked, all versions: the head of run.yaml."""
     config, space, model = problem.config, problem.space, problem.model
-    recipe, dataset, bench = problem.recipe, problem.dataset, problem.scores.bench
+    recipe, dataset = problem.recipe, problem.dataset
     packages = {
         name: version(name) for name in ("torch", "optuna", "numpy", "pandas", "tokenizers")
     }
@@ -195,8 +191,7 @@ def run_facts(problem: Problem, out: Path, command: str, executor: Executor) -> 
         "seed": config.seed,
         "trials_asked": config.trials,
         "proxy": scored,
-        "bench": None if bench is None else bench.to_dict(),
-        "start_from": None if problem.scores.earlier is None else problem.scores.earlier.to_dict(),
+        "start_from": None if problem.earlier is None else problem.earlier.to_dict(),
         "host": {
             "cpu": platform.processor() or platform.machine(),
             "executor": executor.name,
@@ -244,6 +239,5 @@ def _absolute(name: str, text: str) -> str:
         "recipe": shipped_recipes(),
         "space": shipped_names("search_spaces", ".yaml"),
         "table": shipped_names("latency_tables", "meta.yaml"),
-        "bench_table": shipped_names("bench_tables", "bench.parquet"),
     }
     return text if text in names.get(name, ()) else os.path.abspath(path) + mark + column

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
-from flashnas.base.text import shown
-from flashnas.evidence.full_loss import Prediction
+from flashnas.base.text import is_number, shown
+from flashnas.evidence.full_loss import Prediction, check_array
 from flashnas.latency.table import LatencyTable
 from flashnas.runs.answer import Reasons
 from flashnas.search import SearchAlgorithm
@@ -46,7 +45,7 @@ def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
 
 
 def check_scorer(scorer: Any, network: Any, rank_by: str) -> None:
-    """Ask a scorer of the user's once for all that it says of a network.
+    """Ask a scorer of the user's for all that it says of a network, of arrays that of three.
 
     Args:
         rank_by: how the search ranks, as SearchConfig has it.
@@ -68,18 +67,22 @@ def check_scorer(scorer: Any, network: Any, rank_by: str) -> None:
             f" {', '.join(lacking)}"
         )
     with foreign_errors(("scorer", scorer)):
-        prediction = scorer.posterior([network])
-        arrays = {method: getattr(scorer, method)([network]) for method in ARRAYS}
+        prediction = scorer.posterior([network] * 3)
+        arrays = {method: getattr(scorer, method)([network] * 3) for method in ARRAYS}
         figures = scorer.figures(network)
         reasons = scorer.reasons([network, network], [None, None])
     if not isinstance(prediction, Prediction):
         raise ConfigError(f"{name}: posterior must return a Prediction; got {shown(prediction)}")
-    for method, found in {**arrays, "posterior": prediction.mean}.items():
-        if not (isinstance(found, np.ndarray) and found.shape == (1,) and np.isfinite(found[0])):
-            rule = "of N networks must be an array [N] of finite numbers"
-            raise ConfigError(f"{name}: {method} {rule}; got {shown(found)} for one network")
-    if missing := [figure for figure in EXPECTED_FIGURES if figure not in figures]:
-        raise ConfigError(f"{name}: figures must have {', '.join(missing)}; got {shown(figures)}")
-    if set(reasons) != set(Reasons.__annotations__):
-        needed = ", ".join(Reasons.__annotations__)
-        raise ConfigError(f"{name}: reasons must have {needed}; got {shown(reasons)}")
+    with foreign_errors(("scorer", scorer)):
+        arrays |= {"posterior": prediction.mean, "posterior.sd_to": prediction.sd_to(0)}
+    for method, found in arrays.items():
+        check_array(f"{name}: {method} of 3 networks", found, (3,))
+    for method, got, needed in (
+        ("figures", figures, EXPECTED_FIGURES),
+        ("reasons", reasons, Reasons.__annotations__),
+        ("its attributes", {"tokens": scorer.tokens}, ["tokens"]),
+    ):
+        if not isinstance(got, Mapping) or not all(is_number(got.get(key)) for key in needed):
+            raise ConfigError(
+                f"{name}: {method} must have the numbers {', '.join(needed)}; got {shown(got)}"
+            )

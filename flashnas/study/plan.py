@@ -14,7 +14,6 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.opening import executor_of, side_by_side
 from flashnas.study.problem import Note, Problem, load_problem
 from flashnas.study.progress import Clock, training_plan
-from flashnas.study.trainings import Scores
 
 TIMED_STEPS = 3  # optimizer steps of the training that is timed
 
@@ -28,7 +27,7 @@ class Plan:
         fastest, fastest_metrics: the smallest network by the budgets, or by latency_ms.
         baselines: label, and notation or None where no width meets the budgets.
         evaluations: baselines and candidates, equal networks once, without those that are known.
-        bench, start_from: which of these answer, in words.
+        start_from: the earlier runs, in words.
         tokens: training tokens of all.
         tokens_per_s: of one worker, from a few timed steps, or None; rate: in its place, the
             assumed FLOP/s of a device that is not here, in words.
@@ -48,7 +47,6 @@ class Plan:
     width_factor: int | None
     proxy_widths: tuple[int, ...]
     known: int
-    bench: str
     start_from: str
     tokens_each: int
     tokens: int
@@ -83,8 +81,6 @@ class Plan:
                 f" {fitting} of {len(self.baselines)} baselines, which meet the"
                 f" budgets{', but for those that are known' if self.known else ''}"
             )
-        if self.bench:
-            lines.append(f"bench      {self.bench}")
         if self.start_from:
             lines.append(f"start from {self.start_from}")
         return "\n".join([*lines, *self._training_lines()])
@@ -128,7 +124,7 @@ def _planned(problem: Problem, note: Note) -> Plan:
     for line in problem.notes:
         note(line)
     baselines, new, recipe = problem.baselines, problem.new_baselines, problem.recipe
-    limit, earlier = problem.time_limit, problem.scores.earlier
+    limit, earlier = problem.time_limit, problem.earlier
     known = {network.hash for _, network in baselines if network is not None} - set(new)
     known |= {network.hash for _, network, _ in problem.scored_networks()}
     fastest = problem.fitter.fastest(config.seed)
@@ -161,7 +157,6 @@ def _planned(problem: Problem, note: Note) -> Plan:
         width_factor=factor,
         proxy_widths=() if factor is None else tuple(width // factor for width in widths),
         known=len(known),
-        bench=_bench_words(problem.scores, len(known)),
         start_from=""
         if earlier is None
         else f"{', '.join(str(run.path) for run in earlier.runs)}:"
@@ -175,16 +170,6 @@ def _planned(problem: Problem, note: Note) -> Plan:
         rate=limit.elsewhere,
         time_limit_s=limit.seconds,
         flops=evaluations * limit.mean_flops,
-    )
-
-
-def _bench_words(scores: Scores, known: int) -> str:
-    bench = scores.bench
-    if bench is None:
-        return f"not used; {reason}" if (reason := scores.no_bench()) else ""
-    return (
-        f"{bench.bench}: the search starts from {known} networks that it has scores for; it has"
-        f" {len(bench)}"
     )
 
 

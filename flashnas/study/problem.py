@@ -17,7 +17,7 @@ from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.executors.job import Job, UserEvaluator, evaluator_name
 from flashnas.latency.fitting import Costs, Fitter, OwnCosts, TableCosts, metric_of
 from flashnas.latency.prediction import LatencyModel
-from flashnas.runs.earlier_runs import earlier_runs
+from flashnas.runs.earlier_runs import EarlierRuns, earlier_runs
 from flashnas.search import (
     ALGORITHMS,
     Goals,
@@ -41,7 +41,7 @@ from flashnas.study.limits import (
 from flashnas.study.own_objects import check_objects, check_scorer
 from flashnas.study.progress import TimeLimit, find_time_limit
 from flashnas.study.scorer import Scorer, load_scorer
-from flashnas.study.trainings import Scores, load_trainings
+from flashnas.study.trainings import check_comparable, load_trainings
 from flashnas.training.recipe import Recipe
 
 Note = Callable[[str], None]
@@ -54,7 +54,7 @@ class Problem:
 
     limits: which networks are allowed. scorer: ranks the networks; None where short losses do.
     recipe: of the short trainings; None where an evaluator scores, or nothing is trained. dataset:
-    their text. scores: of networks that need no training. baselines: label, and network or None
+    their text. earlier: runs whose networks need no training. baselines: label, and network or None
     where no width meets the budgets. notes: lines on how networks are ranked. started: by
     time.monotonic.
     """
@@ -68,7 +68,7 @@ class Problem:
     scorer: Scorer | None
     recipe: Recipe | None
     dataset: Dataset | None
-    scores: Scores
+    earlier: EarlierRuns | None
     baselines: Baselines
     time_limit: TimeLimit
     notes: list[str]
@@ -127,18 +127,20 @@ class Problem:
         return {
             network.hash: network
             for _, network in self.baselines
-            if network is not None and self.changes(network) and self.scores.score(network) is None
+            if network is not None and self.changes(network) and self.score(network) is None
         }
+
+    def score(self, network: Any) -> dict[str, Any] | None:
+        """The score that an earlier run has of a network, or None."""
+        if self.earlier is None:
+            return None
+        return self.earlier.score(network, metrics=not self.costs.known)
 
     def scored_networks(self) -> list[tuple[Any, Any, str]]:
         """Genotype, network and source of the networks of the space within the budgets that have a
-        score, each once."""
-        networks: dict[str, tuple[Any, Any, str]] = {}
-        for genotype, network, label in self.scores.networks(self.space):
-            scored = network.hash not in networks and self.scores.score(network)
-            if scored and self.fitter.fits_network(network):
-                networks[network.hash] = genotype, network, label
-        return list(networks.values())
+        score."""
+        found = () if self.earlier is None else self.earlier.within(self.space)
+        return [entry for entry in found if self.fitter.fits_network(entry[1])]
 
     def expected_figures(self, network: Any, loss: float | None) -> Mapping[str, Any]:
         """What is expected of a full training, as fields of a Trial; loss: of the short training."""
@@ -249,8 +251,8 @@ def load_problem(
         dataset = recipe and prepare_dataset(config.data, recipe, config.tokenizer)
         for line in dataset.notes if dataset else ():
             note(line)
-        scores = Scores(config, earlier, not costs.known, recipe, dataset)
-        scores.check(evaluator)
+        if earlier is not None and config.trials:
+            check_comparable(earlier, config, recipe, dataset, evaluator)
         baselines = load_baselines(config, space, limits.fitter, scorer)
         first = [network for _, network in baselines if network is not None]
         problem = Problem(
@@ -263,7 +265,7 @@ def load_problem(
             scorer=scorer,
             recipe=recipe,
             dataset=dataset,
-            scores=scores,
+            earlier=earlier,
             baselines=baselines,
             time_limit=find_time_limit(config, recipe, limits.fitter, first, note),
             notes=notes,

@@ -47,12 +47,11 @@ class Snapshot:
     """Where a run is.
 
     done, failed: evaluated networks of this run, baselines included, and of them those that failed.
-    reused, infeasible: trials so far that cost no evaluation. from_bench: of `done`, networks whose
-    score a bench or an earlier run had. total: networks that the run will evaluate, with baselines
-    and those of the bench. best_loss, best_latency_ms: of the network that the front would show as
-    the best now; the loss is that of its short training. remaining_s: of all trainings and of what
-    follows; None before the first evaluation by a user's evaluator has ended. share_done: by their
-    time.
+    reused, infeasible: trials so far that cost no evaluation. known: of `done`, networks whose score
+    an earlier run had. total: networks that the run will evaluate, with baselines and known ones.
+    best_loss, best_latency_ms: of the network that the front would show as the best now; the loss is
+    that of its short training. remaining_s: of all trainings and of what follows; None before the
+    first evaluation by a user's evaluator has ended. share_done: by their time.
     """
 
     done: int
@@ -63,7 +62,7 @@ class Snapshot:
     best_loss: float | None
     best_latency_ms: float | None
     remaining_s: float | None
-    from_bench: int = 0
+    known: int = 0
     share_done: float = 0.0
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from flashnas.base.errors import ConfigError
 from flashnas.runs.folder import RunFolder
 from flashnas.search.objectives import FULL, point
-from flashnas.search.trial import COMPUTED_ELSEWHERE, Trial, result_fields
+from flashnas.search.trial import RUN, Trial, result_fields
 from flashnas.study.problem import Problem
 from flashnas.study.progress import Clock, Progress, Snapshot, training_plan
 
@@ -61,9 +61,7 @@ class Record:
             )
         result = result_fields(score, reason)
         with_params = (
-            trial.origin == "search"
-            and bool(self._distributions)
-            and result.get("source") not in COMPUTED_ELSEWHERE
+            trial.origin == "search" and bool(self._distributions) and result.get("source") != RUN
         )
         self.folder.database.remember(
             trial,
@@ -152,8 +150,8 @@ class Record:
     def _snapshot(self) -> Snapshot:
         ended = {key: self.results[key] for key in self.networks if key in self.results}
         scored = {key: result for key, result in ended.items() if result["state"] == "complete"}
-        from_bench = sum(result.get("source") in COMPUTED_ELSEWHERE for result in ended.values())
-        total = max(self._total + from_bench, len(ended))
+        known = sum(result.get("source") == RUN for result in ended.values())
+        total = max(self._total + known, len(ended))
         self._set_clock(total - len(ended))
         best = self._best(scored)
         latency_ms = None
@@ -166,7 +164,7 @@ class Record:
             reused=self.count("reused"),
             infeasible=self.count("infeasible"),
             total=total,
-            from_bench=from_bench,
+            known=known,
             best_loss=None if best is None else scored[best]["loss"],
             best_latency_ms=latency_ms,
             remaining_s=self.clock.remaining_s,
@@ -200,4 +198,4 @@ class Record:
 
 def _computed_here(result: Mapping[str, Any]) -> bool:
     """True if the result is a score that was computed for this run."""
-    return result["state"] == "complete" and result["source"] not in COMPUTED_ELSEWHERE
+    return result["state"] == "complete" and result["source"] != RUN

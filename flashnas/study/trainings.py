@@ -1,25 +1,19 @@
-"""The trainings of a search: their recipe, whether it suits the space and this machine, and the
-scores that a bench and earlier runs have already."""
+"""The trainings of a search: their recipe, and whether it suits the space, this machine and the
+earlier runs that the search starts from."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from flashnas.architecture import Architecture
 from flashnas.base.errors import (
     ArchitectureError,
-    BenchError,
     ConfigError,
     DeviceError,
     OperatorError,
     RunError,
 )
-from flashnas.bench.answers import Answers, find_answers
 from flashnas.data.dataset import Dataset
 from flashnas.evidence.composition import KINDS
 from flashnas.executors.job import UserEvaluator, evaluator_name
@@ -98,12 +92,17 @@ def recipe_of(
 def check_trainable(
     config: SearchConfig, space: SearchSpace[Any], recipe: Recipe, *, plan: bool = False
 ) -> list[str]:
-    """Raise ConfigError where this machine cannot train by the recipe, or its width factor does not
-    suit; return a line for each operator that it trains slowly. plan: the device may be
-    elsewhere."""
+    """Raise ConfigError where an operator has no layer, this machine cannot train by the recipe, or
+    its width factor does not suit; return a line for each operator that it trains slowly. plan: the
+    device may be elsewhere."""
     # loads torch, which a user's evaluator may not need
     from flashnas.training.trainer import check_device, check_kernels
 
+    try:
+        for spec in space.kinds() if isinstance(space, OperatorSpace) else ():
+            spec.check_layer()
+    except OperatorError as error:
+        raise ConfigError(f"space {space.name!r}: {error}; search it with --trials 0") from None
     here = True
     try:
         check_device(recipe)
@@ -165,95 +164,19 @@ def _unsuited(
     return None
 
 
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """What a bench and earlier runs know in one search. earlier: the earlier runs, or None.
-    with_metrics: a score of theirs has its metrics, since no cost function gives them. recipe,
-    dataset: of the trainings; None where an evaluator scores, of which a bench knows nothing."""
-
-    config: SearchConfig
-    earlier: EarlierRuns | None
-    with_metrics: bool
-    recipe: Recipe | None = None
-    dataset: Dataset | None = None
-
-    @property
-    def bench(self) -> Answers | None:
-        """What a bench answers, or None."""
-        return self._answers if isinstance(self._answers, Answers) else None
-
-    def no_bench(self) -> str:
-        """Why no bench answers, in words; empty if one does or none is asked. Raises BenchError if
-        the bench that the user names cannot be read, or answers nothing."""
-        answers = self._answers
-        if isinstance(answers, Answers):
-            return ""
-        if answers and self.config.bench_table is not None:
-            raise BenchError(
-                f"bench {self.config.bench_table}: answers nothing in this search: {answers}"
-            )
-        return answers
-
-    @functools.cached_property
-    def _answers(self) -> Answers | str:
-        """What a bench answers, or why nothing; empty where there is none to ask."""
-        config, dataset = self.config, self.dataset
-        if self.recipe is None or dataset is None or not config.bench:
-            return ""
-        answers = find_answers(
-            config.bench_table,
-            self.recipe,
-            dataset=dataset.digest,
-            vocab=dataset.vocab,
-            seed=config.seed,
-        )
-        return "" if answers is None else answers
-
-    def check(self, evaluator: UserEvaluator | None) -> None:
-        """Raise BenchError if the bench that the user names answers nothing, and RunError if the
-        earlier runs trained otherwise than this search does."""
-        self.no_bench()
-        if self.earlier is None or not self.config.trials:
-            return
-        own = training(
-            self.recipe,
-            None if self.dataset is None else self.dataset.digest,
-            self.config.seed,
-            None if evaluator is None else evaluator_name(evaluator),
-        )
-        if reason := difference(
-            training_of(self.earlier.runs[0]), own, "in the run", "in this search"
-        ):
-            raise RunError(
-                f"{self.earlier.runs[0].path}: a search cannot start from its networks: {reason}"
-            )
-
-    def score(self, network: Any) -> dict[str, Any] | None:
-        """The score of a network, or None."""
-        if self.earlier is not None:
-            score = self.earlier.score(network, metrics=self.with_metrics)
-            if score is not None:
-                return score
-        return None if self.bench is None else self.bench.score(network)
-
-    def networks(self, space: SearchSpace[Any]) -> Iterator[tuple[Any, Any, str]]:
-        """Genotype, network and source of all known networks of a space: the runs', then the
-        bench's.
-        """
-        for trained in () if self.earlier is None else self.earlier.networks:
-            genotype, network = trained.genotype, trained.network
-            if trained.run.entry("space", "hash") != space.hash:
-                genotype = (
-                    space.locate(network)
-                    if isinstance(space, OperatorSpace)
-                    and isinstance(network, Architecture)
-                    and space.contains(network)
-                    else None
-                )
-            if genotype is not None and network is not None:
-                yield genotype, network, f"run {trained.run.name}"
-        if self.bench is not None and isinstance(space, OperatorSpace):
-            for entry in self.bench.known:
-                if (genotype := space.locate(entry.architecture)) is not None:
-                    network = space.architecture(genotype, entry.architecture.hidden)
-                    yield genotype, network, f"bench {entry.origin}"
+def check_comparable(
+    earlier: EarlierRuns,
+    config: SearchConfig,
+    recipe: Recipe | None,
+    dataset: Dataset | None,
+    evaluator: UserEvaluator | None,
+) -> None:
+    """Raise RunError if the earlier runs trained otherwise than this search does."""
+    own = training(
+        recipe,
+        None if dataset is None else dataset.digest,
+        config.seed,
+        None if evaluator is None else evaluator_name(evaluator),
+    )
+    if reason := difference(training_of(earlier.runs[0]), own, "in the run", "in this search"):
+        raise RunError(f"{earlier.runs[0].path}: a search cannot start from its networks: {reason}")

@@ -1,14 +1,8 @@
 """Every operator by every backend on one device against the float64 reference, for `flashnas
-doctor` and tests/gpu.
-
-A trained layer computes in float32, or in bfloat16 by autocast. A deployed one reads its prompt and
-decodes with weights of that dtype. Each case does both, and on CUDA the step once more from a
-captured graph.
-"""
+doctor` and tests/gpu: each case is `compare` of forms.py."""
 
 from __future__ import annotations
 
-import copy
 import multiprocessing
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from flashnas.base.errors import FlashnasError
 from flashnas.base.system import limit_threads
@@ -25,24 +18,22 @@ from flashnas.base.text import first_line
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends.core import BACKENDS, choose_backend, cores_of
 from flashnas.operators.layer import Layer, build_layer
-from flashnas.operators.spec import Role
-from flashnas.testing.operator import make_inputs, make_layer, run_form, spec_of
+from flashnas.testing.forms import (
+    BATCH,
+    NOISE,
+    TOLERANCES,
+    compare,
+    make_inputs,
+    make_layer,
+    routes,
+)
+from flashnas.testing.operator import spec_of
 
 HIDDEN = 256
 TOKENS = 270  # more than the largest chunk of a library, and not a multiple of the smallest
-BATCH = 2
-NOISE = 0.1  # on norms and biases; with more, gradients in bfloat16 are ill-conditioned
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-EXACT = 2e-4  # relative error allowed in float32
-TENSOR_FLOAT32 = 5e-3  # where a chosen library multiplies float32 in TensorFloat-32
-ROUNDED = 3e-2  # in bfloat16
-REPLAYED = 1e-2  # of a captured step, against the same step
-GRADIENTS = 3  # times the tolerance of outputs are allowed in gradients
-# in bfloat16 also twice what torch's own code shows, where a gradient is a small difference
-TWICE, HIGHEST = 2, 0.3
+TENSOR_FLOAT32 = 5e-3  # allowed where a chosen library multiplies float32 in TensorFloat-32
 LONGEST_S = 900  # for one case, most of which Triton may compile
-MIN_NORM = 1e-4  # of a gradient that is compared
-FORMS = {"output": "forward", "final": "state", "gradient": "backward"}  # of what `run_form` gives
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +41,10 @@ class LayerTest:
     """One operator by one backend in one dtype.
 
     runs: what computed it, such as "fla 0.6.0"; empty if nothing did. errors: form -> the largest
-    relative error against the reference: forward, state, backward, step, and graph where steps are
-    captured. tolerance: of forward, state and step; `GRADIENTS` times as much is allowed in
-    gradients. reason: why it was refused or what went wrong. status: passed; wrong, an error above
-    its tolerance; failed, an exception; refused by the backend.
+    relative error against the reference, as of `compare`. tolerance: of forward, state and step;
+    `GRADIENTS` times as much is allowed in gradients. reason: why it was refused or what went
+    wrong. status: passed; wrong, an error above its tolerance; failed, an exception; refused by the
+    backend.
     """
 
     operator: str
@@ -73,7 +64,7 @@ def layer_cases(kind: str, device: str) -> list[tuple[str, str]]:
     for dtype in DTYPES:
         for backend in BACKENDS:
             layer = build_layer(OPERATORS[kind](), HIDDEN)
-            if dtype == "bfloat16" and _routes(layer):
+            if dtype == "bfloat16" and routes(layer):
                 continue
             try:
                 choose_backend(layer, backend)
@@ -131,11 +122,11 @@ def check_layer(
     except FlashnasError as error:
         return replace(test, reason=str(error), status="refused")
     rounds = backend not in ("auto", "torch") and not runs.startswith(("torch", "sdpa"))
-    tolerance = ROUNDED if dtype == "bfloat16" else TENSOR_FLOAT32 if rounds else EXACT
+    tolerance = TENSOR_FLOAT32 if rounds and dtype == "float32" else TOLERANCES[DTYPES[dtype]]
     test = replace(test, runs=runs, tolerance=tolerance)
     try:
         x_BTD = make_inputs(tokens, hidden, batch).float().to(device)
-        errors, wrong = _errors(layer.to(device), DTYPES[dtype], x_BTD, tolerance)
+        errors, wrong = compare(layer.to(device), DTYPES[dtype], x_BTD, tolerance)
     except Exception as error:  # a library's own error is what this looks for
         reason = f"{type(error).__name__}: {first_line(error)}"
         return replace(test, reason=reason, status="failed")
@@ -196,105 +187,3 @@ class _Process:
                 process.kill()
             self._pool.shutdown(wait=False, cancel_futures=True)
         self._pool = None
-
-
-def _errors(
-    layer: Layer, dtype: torch.dtype, x_BTD: Tensor, tolerance: float
-) -> tuple[dict[str, float], str]:
-    """The largest error of each form, and the first that is above its tolerance, in words."""
-    low = dtype == torch.bfloat16
-    if low:  # so that both sides start from the same numbers
-        with torch.no_grad():
-            for parameter in layer.parameters():
-                parameter.copy_(parameter.bfloat16())
-        x_BTD = x_BTD.bfloat16().float()
-    exact = copy.deepcopy(layer).double()
-    expected = run_form(exact, exact.reference, x_BTD.double(), None, through_state=False)
-
-    def trained(module: Layer) -> dict[str, Tensor]:
-        with torch.autocast(x_BTD.device.type, dtype=torch.bfloat16, enabled=low):
-            return run_form(module, module.forward, x_BTD, None, through_state=False)
-
-    got, usual = trained(layer), dict[str, Tensor]()
-    errors, wrong = dict[str, float](), ""
-
-    def note(form: str, what: str, error: float, allowed: float) -> None:
-        nonlocal wrong
-        errors[form] = max(errors.get(form, 0.0), error)
-        if not wrong and not error <= allowed:  # NaN is wrong
-            wrong = f"{form}: the {what} is off by {error:.1e}; {allowed:.0e} is allowed"
-
-    for what, tensor in expected.items():
-        error = difference(got[what], tensor)
-        form, allowed = FORMS[what.split()[0]], tolerance
-        if form == "backward":
-            if tensor.norm() <= MIN_NORM:
-                continue
-            allowed *= GRADIENTS
-            if low and not error <= allowed:
-                usual = usual or trained(_by_torch(layer))
-                allowed = max(allowed, min(TWICE * difference(usual[what], tensor), HIGHEST))
-        note(form, what, error, allowed)
-    step, captured = _decoded(copy.deepcopy(layer).to(dtype), x_BTD.to(dtype))
-    note("step", "output", difference(step, expected["output"][:, -1]), tolerance)
-    if captured is not None:
-        note("graph", "output", difference(captured, step), REPLAYED)
-    return errors, wrong
-
-
-def _by_torch(layer: Layer) -> Layer:
-    """A copy that torch computes."""
-    plain = copy.deepcopy(layer)
-    choose_backend(plain, "torch")
-    return plain
-
-
-@torch.inference_mode()
-def _decoded(layer: Layer, x_BTD: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The output of the last token after a prompt of the others, by a step, and by one that is
-    replayed from a graph; None where no graph can hold it."""
-    batch, tokens, _ = x_BTD.shape
-
-    def step() -> Tensor:
-        y_BD, _ = layer.step(x_BTD[:, -1], next(states))
-        return y_BD
-
-    states = iter(
-        [
-            layer(x_BTD[:, :-1])[1]
-            if tokens > 1
-            else layer.init_state(batch, x_BTD.dtype, x_BTD.device)
-            for _ in range(3)
-        ]
-    )
-    output = step()
-    return output, replayed(step) if x_BTD.is_cuda and not _routes(layer) else None
-
-
-def _routes(layer: Layer) -> bool:
-    """Whether it has experts: the host sorts their tokens, so that no graph can hold it, and in
-    bfloat16 a token near a tie goes to others."""
-    return any(tensor.role is Role.ROUTER for tensor in layer.tensors.values())
-
-
-def replayed(call: Callable[[], Tensor]) -> Tensor:
-    """What the call returns when it is replayed from a CUDA graph; one call before it tunes the
-    kernels.
-    """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = call()
-    graph.replay()
-    torch.cuda.synchronize()
-    return captured.clone()
-
-
-def difference(got: Tensor, expected: Tensor) -> float:
-    """The norm of the difference as a share of the expected norm."""
-    wanted = expected.double()
-    return ((got.double() - wanted).norm() / wanted.norm().clamp(min=1e-6)).item()

@@ -73,6 +73,8 @@ class TrainJob:
 
     def __post_init__(self) -> None:
         recipe = self.recipe
+        for spec in self.architecture.operators:
+            spec.check_layer()
         if recipe.tokens < recipe.batch_tokens:
             raise ConfigError(
                 f"tokens must be at least one batch ({recipe.batch_sequences} x"

@@ -29,7 +29,6 @@ from flashnas.training.recipe import Recipe
         ("operators", "d", "DeltaNet"),
         ("objectives", "throughput_tok_s", "higher is better"),
         ("objectives", "loss", "nats per token"),
-        ("benches", "cpu", "trainings of"),
         ("exports", "gguf", "llama.cpp"),
     ],
 )
@@ -85,7 +84,7 @@ def test_a_wrong_kind_is_one_line():
 
 def test_nothing_heavy_is_imported():
     script = (
-        "from flashnas.cli.main import main; main(['list', 'samplers']); main(['list', 'benches']);"
+        "from flashnas.cli.main import main; main(['list', 'samplers']); main(['list', 'spaces']);"
         "print(sorted({'torch', 'optuna', 'pandas', 'scipy'} & set(sys.modules)))"
     )
     assert fresh.printed(script)[-1] == "[]"

@@ -15,7 +15,7 @@ from one_line import one_line
 
 from flashnas.base import documents as yaml_module
 from flashnas.base.documents import convert, make_loader, parse_yaml, read_yaml
-from flashnas.base.errors import ArchitectureError, BenchError, ConfigError
+from flashnas.base.errors import ArchitectureError, ConfigError, RunError
 
 TEXT = """\
 first: 1
@@ -250,7 +250,7 @@ def test_data_becomes_an_object():
 def test_what_is_wrong_is_one_line(case):
     change, line = case
     message = one_line(
-        BenchError, convert, {**GOOD, **change}, Record, "f.jsonl:3", BenchError, name="record"
+        RunError, convert, {**GOOD, **change}, Record, "f.jsonl:3", RunError, name="record"
     )
     assert message.startswith(f"f.jsonl:3: {line}")
 

@@ -16,7 +16,6 @@ from one_line import one_line
 from flashnas.base import foreign
 from flashnas.base.documents import read_yaml
 from flashnas.base.errors import (
-    BenchError,
     ConfigError,
     CorpusError,
     FlashnasError,
@@ -119,10 +118,10 @@ def test_64_levels_are_allowed():
 
 def test_a_table_with_too_many_cells_is_refused_unread(tmp_path, monkeypatch):
     pd.DataFrame({"a": range(4), "b": range(4)}).to_parquet(tmp_path / "x")
-    assert read_parquet(tmp_path / "x", BenchError, columns=["b"]).columns.tolist() == ["b"]
+    assert read_parquet(tmp_path / "x", RunError, columns=["b"]).columns.tolist() == ["b"]
     monkeypatch.setattr(foreign, "MAX_CELLS", 7)
-    with pytest.raises(BenchError, match=r"x: must have at most 7 cells; got 4 rows of 2 columns"):
-        read_parquet(tmp_path / "x", BenchError)
+    with pytest.raises(RunError, match=r"x: must have at most 7 cells; got 4 rows of 2 columns"):
+        read_parquet(tmp_path / "x", RunError)
 
 
 def test_repeated_texts_of_a_table_are_counted_before_they_are_unpacked(tmp_path):
@@ -241,5 +240,5 @@ def test_a_folder_named_as_a_home_is_one_of_the_working_directory(tmp_path, monk
     (tmp_path / "~").mkdir()
     (tmp_path / "home").mkdir()
     TrialsTable().write([], Path("~/trials.parquet"))
-    assert len(read_parquet(Path("~/trials.parquet"), BenchError)) == 0
+    assert len(read_parquet(Path("~/trials.parquet"), RunError)) == 0
     assert not list((tmp_path / "home").iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -79,11 +80,11 @@ def test_a_file_appears_in_a_folder_that_readers_can_list(tmp_path):
     assert names(tmp_path) == ["a"]
 
 
-@pytest.mark.parametrize("keep", [True, False])
-def test_an_error_within_atomic_folder_leaves_nothing(tmp_path, keep):
+@pytest.mark.parametrize("existing", ["keep", "replace", "refuse"])
+def test_an_error_within_atomic_folder_leaves_nothing(tmp_path, existing):
     with (
         pytest.raises(ValueError, match="half"),
-        atomic_folder(tmp_path / "deep/out", keep_existing=keep) as fresh,
+        atomic_folder(tmp_path / "deep/out", existing=existing) as fresh,
     ):
         write_half(fresh / "a")
     assert names(tmp_path / "deep") == []
@@ -97,9 +98,15 @@ def test_a_new_folder_has_all_files_and_rights(tmp_path):
     assert os.stat(tmp_path / "out").st_mode & 0o777 == files.FOLDER_MODE
 
 
-@pytest.mark.parametrize(("keep", "content"), [(True, "first"), (False, "second")])
-def test_of_two_writers_of_one_folder(tmp_path, keep, content):
-    with atomic_folder(tmp_path / "out", keep_existing=keep) as fresh:
+@pytest.mark.parametrize(
+    ("existing", "content"), [("keep", "first"), ("replace", "second"), ("refuse", "first")]
+)
+def test_of_two_writers_of_one_folder(tmp_path, existing, content):
+    refused = pytest.raises(OSError, match="not empty")
+    with (
+        refused if existing == "refuse" else contextlib.nullcontext(),
+        atomic_folder(tmp_path / "out", existing=existing) as fresh,
+    ):
         (fresh / "content").write_text("second")
         folder_with(tmp_path / "out", "first")
     assert (tmp_path / "out/content").read_text() == content

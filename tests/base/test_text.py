@@ -25,6 +25,8 @@ def test_numbers_of_tokens():
         assert tokens_of(tokens_text(tokens)) == pytest.approx(tokens, rel=0.005)
     assert math.isnan(number_of("8M", {"": 1}))
     assert number_of("8.5", {"": 1}) == 8.5
+    for text in ("1_0B", "\uff11\uff10", "nan", "inf", "-1"):
+        assert math.isnan(number_of(text))
     assert tokens_text(999.6e9) == "1T"
 
 

@@ -230,7 +230,7 @@ def test_the_progress_line_says_what_is_known():
         best_latency_ms=12345.6,
         remaining_s=130,
         share_done=0.129,
-        from_bench=2,
+        known=2,
     )
     assert SearchProgress.line(snapshot, 61) == (
         "[ 12 %] recommended now: 5.125 nats/token at 12,346 ms | 2 of 25 networks trained, 1 of them"

@@ -280,7 +280,12 @@ def short_text(converted, tmp_path):
     ("options", "words"),
     [
         ({"budget_ms": "1%"}, "no layout takes at most 46 ms; the fastest takes "),
+        ({"budget_ms": "5%"}, "no layout takes at most 229 ms; the fastest takes 344 ms"),
         ({"budget_ms": "99999"}, "the model itself takes "),
+        (
+            {"context": 8192},
+            "must be at most max_position_embeddings of the model, 4,096; got 8,192",
+        ),
         ({"budget_ms": "many"}, "must be milliseconds, or a share such as 90%; got 'many'"),
         ({"recall": 0.9}, "does none of the 16 recall probes"),
         ({"calibration": "engine"}, "ms (engine) no change saves more than 0.1%: name another"),

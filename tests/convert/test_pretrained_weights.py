@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 import transformers
 from networks import write_tokenizer_json
 from one_line import one_line
-from pretrained import MODELS, random_model
+from pretrained import MODELS, random_model, write_gguf
 from tokenizers import Tokenizer
 
 import flashnas as fn
@@ -84,35 +84,6 @@ def test_what_cannot_be_read_is_refused_in_one_line(damage, words, tmp_path):
     random_model("llama", tmp_path)
     damage(tmp_path)
     assert words in one_line(FlashnasError, load_pretrained, tmp_path)
-
-
-def write_gguf(kind, model, path, tokenizer):
-    """A model of transformers as llama.cpp's converter names it."""
-    import gguf
-
-    from flashnas.formats.gguf.vocabulary import vocabulary
-    from flashnas.formats.pretrained import PIECES, stream_scale
-
-    network = load_pretrained(model).network
-    heads = network.architecture.operators[0]
-    writer = gguf.GGUFWriter(path, kind)
-    writer.add_block_count(len(network.layers) // 2)
-    writer.add_context_length(512)
-    writer.add_embedding_length(network.architecture.hidden)
-    writer.add_feed_forward_length(network.architecture.operators[1].intermediate)
-    writer.add_head_count(heads.heads)
-    writer.add_head_count_kv(heads.kv_heads)
-    writer.add_key_length(heads.head_dim)
-    writer.add_rope_dimension_count(heads.head_dim)
-    writer.add_rope_freq_base(heads.rope_theta)
-    writer.add_layer_norm_rms_eps(1e-2)
-    vocabulary(tokenizer, 300, 0).write_keys(writer)
-    for piece in PIECES[kind][1](network.architecture, stream_scale(1e-2)):
-        writer.add_tensor(piece.name, piece.of(network.state_dict()).numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])

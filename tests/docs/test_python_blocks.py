@@ -83,11 +83,6 @@ def test_every_name_of_the_api_in_the_documents_exists():
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_blocks_about_the_shipped_bench_run():
-    (code,) = blocks("docs/bench.md", "python")
-    exec(compile(code, "docs/bench.md", "exec"), {})
-
-
 def test_the_scorer_of_the_page_ranks_a_search(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (code,) = (code for code in blocks("docs/extend.md", "python") if "scorer=" in code)

@@ -4,13 +4,14 @@ import math
 import statistics
 
 import numpy as np
+import pandas as pd
 import pytest
 from offenders import every
 from one_line import one_line
 
-from flashnas import bench
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError
+from flashnas.base.registry import shipped_root
 from flashnas.evidence.publications import Pair, count_shared_orders
 from flashnas.evidence.trainings import (
     DEFAULT_TOKENS,
@@ -211,7 +212,7 @@ def test_every_shipped_row_has_a_proxy(shipped, proxies, width_factor):
 
 
 def test_the_short_losses_are_those_of_the_shipped_bench(shipped, proxies, experiment):
-    rows = bench.load()
+    rows = pd.read_parquet(shipped_root("bench_tables") / "cpu" / "bench.parquet")
     rows = rows[(rows["seed"] == 0) & rows["origin"].str.startswith("published:")]
     losses = rows.set_index("proxy_hash").loss
     found = experiment("short_trainings").short_trainings(shipped)

@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("transformers")
 
+from layer_cases import LAYERED
 from networks import MIXED, make_network, make_source, make_tokens
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -14,7 +15,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from flashnas.base.errors import OperatorError
 from flashnas.export.exporter import export_network
 from flashnas.export.transformers import FlashnasCache, FlashnasConfig, FlashnasForCausalLM
-from flashnas.operators import OPERATORS
 
 FREE = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
 
@@ -37,7 +37,7 @@ def network():
 
 
 def test_every_operator_computes_and_generates_the_same(tmp_path):
-    notation = f"128(vocab=97,meta=2,tied=false): {' '.join(OPERATORS)}"
+    notation = f"128(vocab=97,meta=2,tied=false): {' '.join(LAYERED)}"
     network = make_network(notation)
     export_network(make_source(notation), "hf", tmp_path / "out")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()

@@ -6,14 +6,15 @@ with the cache that their prompt left, once by kernels and once from a CUDA grap
 
 import pytest
 import torch
+from layer_cases import LAYERED
 
 from flashnas.architecture import Architecture
 from flashnas.network.cache import CapturedStep
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import BACKENDS
-from flashnas.testing.operator import make_layer, steps_of
-from flashnas.testing.self_test import DTYPES, check_layer, difference, layer_cases
+from flashnas.testing.forms import difference, make_layer, steps_of
+from flashnas.testing.self_test import DTYPES, check_layer, layer_cases
 
 pytestmark = [
     pytest.mark.gpu,
@@ -22,9 +23,7 @@ pytestmark = [
 
 HIDDEN = 256
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
-DENSE = [
-    kind for kind in OPERATORS if kind != "moe"
-]  # in bfloat16 a token may choose other experts
+DENSE = [kind for kind in LAYERED if kind != "moe"]  # in bfloat16 a token may choose other experts
 
 
 def inputs(tokens, dtype):
@@ -37,7 +36,7 @@ def inputs(tokens, dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize("kind", LAYERED)
 @pytest.mark.parametrize("tokens", [1, 65, 300])
 def test_outputs_states_gradients_and_steps_equal_the_reference(kind, backend, dtype, tokens):
     """As `flashnas doctor` tests them, at more lengths; a step is also replayed from a graph."""
@@ -51,7 +50,7 @@ def test_outputs_states_gradients_and_steps_equal_the_reference(kind, backend, d
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize("kind", LAYERED)
 def test_a_sequence_in_parts_equals_the_whole(kind, dtype):
     """Initial states: the second part and the steps after it continue what the first left."""
     if kind not in DENSE and dtype == torch.bfloat16:

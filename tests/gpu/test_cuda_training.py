@@ -7,13 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from layer_cases import LAYERED
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceError
 from flashnas.data.dataset import Dataset
 from flashnas.latency.workload import Workload
 from flashnas.network.model import HybridLM
-from flashnas.operators import OPERATORS
 from flashnas.operators.attention.layer import attend, causal_mask
 from flashnas.profiling.nvml import watch
 from flashnas.profiling.torch_target import Torch
@@ -59,7 +59,7 @@ def text():
     )
 
 
-@pytest.mark.parametrize("kind", [kind for kind in OPERATORS if kind != "f"])
+@pytest.mark.parametrize("kind", [kind for kind in LAYERED if kind != "f"])
 def test_every_operator_learns_in_mixed_precision(kind, text):
     """Weights in float32, products in bfloat16, two micro-batches a step."""
     architecture = Architecture.parse(f"256(vocab=512): {kind} f {kind} f")
@@ -114,7 +114,7 @@ def test_the_loss_of_a_large_vocabulary_and_its_gradient(text):
 
 def test_whole_models_are_timed_with_every_operator():
     architecture = Architecture.parse(
-        f"256(vocab=1000,meta=16): {' '.join(kind for kind in OPERATORS if kind != 'moe')}"
+        f"256(vocab=1000,meta=16): {' '.join(kind for kind in LAYERED if kind != 'moe')}"
     )
     measured = Torch(device=DEVICE).time_request(
         architecture, Workload(prompt_tokens=300, generated_tokens=20), 4

@@ -11,13 +11,14 @@ import sys
 import fake_libraries
 import pytest
 import torch
+from layer_cases import LAYERED
 
 from flashnas.architecture import parse_operators
 from flashnas.base.errors import DeviceError
 from flashnas.network.model import Block
 from flashnas.operators import OPERATORS
-from flashnas.testing.operator import make_inputs
-from flashnas.testing.self_test import REPLAYED, check_layer, difference, replayed
+from flashnas.testing.forms import REPLAYED, difference, make_inputs, replayed
+from flashnas.testing.self_test import check_layer
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import check_kernels
 
@@ -70,14 +71,14 @@ def test_heads_of_every_size(operator, size, device):
 
 
 @pytest.mark.parametrize(("device", "width", "tokens"), SIZES)
-@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize("kind", LAYERED)
 def test_one_sequence_at_real_widths(kind, tokens, device, width):
     """One token of one sequence, too, where strides count as contiguous whatever they are."""
     passes(kind, device, tokens, hidden=width, batch=1)
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("kind", OPERATORS)
+@pytest.mark.parametrize("kind", LAYERED)
 def test_a_prompt_from_a_graph(kind, device):
     """At a real size; what is replayed is what was computed."""
     tokens, hidden = (40, 256) if device == "cpu" else (2048, WIDTHS[-1])
@@ -118,7 +119,7 @@ def test_mamba_ssm_without_its_cuda_part(device, monkeypatch):
 def kinds_trained(device):
     """Without those that need a library that is not there."""
     kinds = []
-    for kind in OPERATORS:
+    for kind in LAYERED:
         with contextlib.suppress(DeviceError):
             check_kernels(parse_operators(kind), 512, Recipe(device=device))
             kinds.append(kind)
@@ -127,8 +128,8 @@ def kinds_trained(device):
 
 def test_what_no_library_trains_is_left_out(monkeypatch):
     monkeypatch.setitem(sys.modules, "mamba_ssm", None)
-    assert set(OPERATORS) - set(kinds_trained("cuda")) == {"m"}
-    assert set(OPERATORS) == set(kinds_trained("cpu"))
+    assert set(LAYERED) - set(kinds_trained("cuda")) == {"m"}
+    assert set(LAYERED) == set(kinds_trained("cpu"))
 
 
 @pytest.mark.parametrize("device", DEVICES[1:])

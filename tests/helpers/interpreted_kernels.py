@@ -18,7 +18,7 @@ from flashnas.operators.backends.core import LIBRARIES, choose_backend
 from flashnas.operators.layer import RecurrentState
 from flashnas.operators.recurrences.chunks import token_by_token
 from flashnas.operators.recurrences.delta_rule import delta_rule_step
-from flashnas.testing.operator import make_inputs, make_layer, steps_of
+from flashnas.testing.forms import make_inputs, make_layer, steps_of
 
 STEPS = 3  # the interpreter takes its time over each program
 CHUNKS = {"gd": 64 + 6, "r7": 2 * 16 + 6}  # tokens of whole chunks and a part of one

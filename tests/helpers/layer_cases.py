@@ -3,13 +3,14 @@
 import torch
 
 from flashnas.architecture import parse_operators
-from flashnas.testing import operator as contract
-from flashnas.testing.operator import HIDDEN, LENGTHS, assert_close, make_inputs, weighted_sum
+from flashnas.operators import OPERATORS
+from flashnas.testing import forms
+from flashnas.testing.forms import HIDDEN, assert_close, make_inputs, weighted_sum
 from flashnas.testing.operator_spec import state_tensors
 
 __all__ = [
     "HIDDEN",
-    "LENGTHS",
+    "LAYERED",
     "SPECS",
     "assert_close",
     "make_inputs",
@@ -20,6 +21,7 @@ __all__ = [
 
 torch.set_num_threads(1)
 
+LAYERED = [kind for kind, spec in OPERATORS.items() if spec.layer]
 SPECS = {
     str(spec): spec
     for spec in parse_operators(
@@ -37,8 +39,6 @@ SPECS = {
         " r7(head_dim=8) r7(head_dim=16,decay_rank=3,rate_rank=5,gate_rank=40)"
         " kda(head_dim=8) kda(heads=3,head_dim=16,conv_size=2,gate_rank=5)"
         " conv conv(conv_size=5)"
-        " h(head_dim=8,ssm_head_dim=8,state=8)"
-        " h(heads=6,kv_heads=2,head_dim=8,window=5,qk_norm=true,ssm_head_dim=16,state=8,groups=3)"
         " moe moe(experts=5,active=3,intermediate=11,normalise=false)"
         " moe(experts=4,intermediate=9,shared=13)"
         " moe(experts=3,active=1,shared=8,shared_gate=true)"
@@ -49,4 +49,4 @@ SPECS = {
 
 def make_layer(name, dtype=torch.float64):
     """A layer of SPECS with weights that reach every branch."""
-    return contract.make_layer(SPECS[name], HIDDEN, dtype)
+    return forms.make_layer(SPECS[name], HIDDEN, dtype)

@@ -63,3 +63,35 @@ def small_llama(folder, layers=6):
     random_model("llama", folder, num_hidden_layers=layers, max_position_embeddings=4096)
     write_tokenizer_json(folder / "tokenizer.json")
     return folder
+
+
+def write_gguf(kind, model, path, tokenizer, change=lambda writer: None):
+    """A model of transformers as llama.cpp's converter names it. change: called with the writer
+    before it writes."""
+    import gguf
+
+    from flashnas.convert.weights import load_pretrained
+    from flashnas.formats.gguf.vocabulary import vocabulary
+    from flashnas.formats.pretrained import PIECES, stream_scale
+
+    network = load_pretrained(model).network
+    heads = network.architecture.operators[0]
+    writer = gguf.GGUFWriter(path, kind)
+    writer.add_block_count(len(network.layers) // 2)
+    writer.add_context_length(512)
+    writer.add_embedding_length(network.architecture.hidden)
+    writer.add_feed_forward_length(network.architecture.operators[1].intermediate)
+    writer.add_head_count(heads.heads)
+    writer.add_head_count_kv(heads.kv_heads)
+    writer.add_key_length(heads.head_dim)
+    writer.add_rope_dimension_count(heads.head_dim)
+    writer.add_rope_freq_base(heads.rope_theta)
+    writer.add_layer_norm_rms_eps(1e-2)
+    vocabulary(tokenizer, 300, 0).write_keys(writer)
+    for piece in PIECES[kind][1](network.architecture, stream_scale(1e-2)):
+        writer.add_tensor(piece.name, piece.of(network.state_dict()).numpy())
+    change(writer)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from one_line import one_line
 
+from flashnas.api.tables import import_table
 from flashnas.base.errors import TableError
 from flashnas.latency.importers import aiconfigurator
 from flashnas.latency.importers.aiconfigurator import import_system
@@ -112,6 +113,16 @@ def test_from_the_installed_package(package, tmp_path, monkeypatch):
     check(import_system("fake", None, tmp_path / "out"))
 
 
+def test_an_interrupted_import_begins_anew(package, tmp_path, monkeypatch):
+    call = {"system": "fake", "path": str(package), "out": tmp_path / "table"}
+    writes = iter([aiconfigurator.write_rows])
+    with monkeypatch.context() as patch:
+        patch.setattr(aiconfigurator, "write_rows", lambda *rows: next(writes)(*rows))
+        with pytest.raises(StopIteration):
+            import_table("aiconfigurator", **call)
+    check(import_table("aiconfigurator", **call).path)
+
+
 def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):
     systems = package / "aiconfigurator_core/systems"
     measurements = systems / "data/fake/gemm/vllm/0.10.0/gemm_perf.parquet"
@@ -126,13 +137,16 @@ def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):
     for place in (tmp_path, tmp_path / "nowhere"):
         refused("not a folder of aiconfigurator-core", source=place)
     import_system("fake", package, tmp_path / "there")
-    refused("exists already", out="there")
+    refused("there: cannot be written: Directory not empty", out="there")
     measurements.write_bytes(b"junk")
     refused("gemm_perf.parquet: damaged, not readable as parquet")
     pd.DataFrame({"m": [1]}).to_parquet(measurements)
     refused("column latency")
+    for columns, words in (({}, "gemm_dtype is missing"), ({"latency": "x"}, "cannot be read: ")):
+        pd.DataFrame({"m": [1], "latency": [1.0], **columns}).to_parquet(measurements)
+        refused(words)
     for text, words in (
-        (SYSTEM.replace("mem_bw:", "bw:"), "fake.yaml: the key mem_bw is missing"),
+        (SYSTEM.replace("mem_bw:", "bw:"), "fake.yaml: mem_bw is missing"),
         ("gpu: [", broken),
         ("gpu: !!int ''", broken),
     ):

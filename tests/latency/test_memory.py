@@ -21,7 +21,6 @@ torch.set_num_threads(1)
 FACTOR = 2.0
 OPERATORS = [
     "m",
-    "h(head_dim=32,ssm_head_dim=32,state=32)",
     "moe(experts=4)",
     "a(head_dim=32)",
     "swa(head_dim=32,window=64)",

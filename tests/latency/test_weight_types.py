@@ -4,6 +4,7 @@ bfloat16.
 
 import numpy as np
 import pytest
+from layer_cases import LAYERED
 from offenders import every
 from one_line import one_line
 
@@ -16,7 +17,6 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload, matrix_numbers, memory_bytes
 from flashnas.network.model import HybridLM
-from flashnas.operators import OPERATORS
 from flashnas.operators.kernel_kinds import ATTENTION, CONV, GEMM, pointwise
 
 WITH_FP8 = ("h100_sxm", "h200_sxm", "l40s")
@@ -85,7 +85,7 @@ def test_the_shares_that_the_documents_name(tables):
     assert ratio[sizes["n"] * sizes["k"] >= 32e6].median() == pytest.approx(0.61, abs=0.005)
 
 
-@every(kind=OPERATORS)
+@every(kind=LAYERED)
 def test_matrices_are_nearly_all_of_an_operator(kind):
     """Against the weights that are built: all matrices but filters, tables of decays and stacked
     small ones.

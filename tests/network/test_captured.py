@@ -19,10 +19,9 @@ ATTENTION = (
     "a(head_dim=16) swa(head_dim=16,window=5)"
     " a(head_dim=16,qk_norm=true,out_gate=true,rope_share=0.5)"
     " a(head_dim=16,rope_share=0) swa(head_dim=16,window=50)"
-    " h(head_dim=16,ssm_head_dim=16,state=16)"
 )
 FLA = "d(head_dim=16) gd(head_dim=16) gla(head_dim=32) kda(head_dim=16) r7(head_dim=16)"
-MAMBA = "m2(head_dim=16,state=16) m(state=8) h(head_dim=16,window=5,ssm_head_dim=16,state=16)"
+MAMBA = "m2(head_dim=16,state=16) m(state=8)"
 # library -> stand-ins, operators, dtype, tolerance of logits as a share of their size
 CASES = {
     "torch": ((), f"{ATTENTION} {FLA} {MAMBA} f", torch.float64, 1e-9),

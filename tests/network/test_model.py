@@ -254,7 +254,6 @@ EVERY = (
     "64(vocab=101,meta=3): a(head_dim=16) d(head_dim=16) gd(head_dim=16,k_heads=2,expand_v=2)"
     " gla(head_dim=32)"
     " m2(head_dim=16,state=16) kda(head_dim=16) r7(head_dim=16) m(state=8)"
-    " h(head_dim=16,ssm_head_dim=16,state=16)"
     " f swa(head_dim=16,window=8) moe(experts=4)"
 )
 

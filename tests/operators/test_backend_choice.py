@@ -14,7 +14,7 @@ from flashnas.network.model import HybridLM
 from flashnas.operators.backends import fla, library
 from flashnas.operators.backends.core import LIBRARIES, Core, choose_backend
 from flashnas.profiling.torch_target import Torch
-from flashnas.testing.operator import make_layer
+from flashnas.testing.forms import make_layer
 
 ALL = "a d gd gla m2 kda r7 m f"
 RECURRENT = ("d", "gd", "gla", "kda", "r7")

@@ -6,7 +6,7 @@ import torch
 
 from flashnas.architecture import parse_operators
 from flashnas.operators.backends.core import choose_backend, cores_of
-from flashnas.testing.operator import (
+from flashnas.testing.forms import (
     assert_close,
     make_inputs,
     make_layer,

@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 import torch
-from layer_cases import HIDDEN, SPECS, make_inputs, make_layer
+from layer_cases import HIDDEN, LAYERED, SPECS
 from offenders import every
 
 from flashnas.base.registry import load_object
@@ -37,7 +37,7 @@ CHECKS = (
 @every(kind=OPERATORS)
 def test_an_operator_is_documented(kind):
     operator = OPERATORS[kind]
-    for documented in (operator, load_object(operator.layer)):
+    for documented in (operator, *([load_object(operator.layer)] if operator.layer else [])):
         assert len(inspect.cleandoc(vars(documented)["__doc__"])) > 20
         assert importlib.import_module(documented.__module__).__doc__
     assert f"`{kind}`" in (operator.__doc__ or "")
@@ -49,50 +49,24 @@ def test_names_are_words_that_read_back(name):
 
 
 def test_every_operator_has_a_case():
-    assert {spec.kind for spec in SPECS.values()} == set(OPERATORS.shipped)
+    assert {spec.kind for spec in SPECS.values()} == set(OPERATORS.shipped) & set(LAYERED)
 
 
 @pytest.mark.parametrize(("name", "tokens"), CASES)
 def test_the_parallel_form_and_steps_equal_the_reference(name, tokens):
-    contract.check_parallel_form(SPECS[name], tokens)
-    contract.check_steps(SPECS[name], tokens)
+    contract.check_form(SPECS[name], "forward", tokens)
+    contract.check_form(SPECS[name], "forward", tokens, dtype=torch.float32)
+    contract.check_form(SPECS[name], "steps", tokens)
 
 
 @every(name=SPECS)
-def test_steps_have_the_gradients_of_the_reference(name):
-    contract.check_gradients_of_steps(SPECS[name])
+def test_a_sequence_in_parts_equals_the_reference(name):
+    contract.check_form(SPECS[name], "parts", 65)
 
 
 @every(name=SPECS)
-def test_a_sequence_in_parts_equals_the_whole(name):
-    contract.check_parts(SPECS[name])
-
-
-@pytest.mark.parametrize("autocast", [False, True], ids=["bfloat16", "autocast"])
-@pytest.mark.parametrize("name", SPECS)
-def test_bfloat16_is_near_the_reference(name, autocast):
-    outliers = 0
-    if SPECS[name].kind == "moe":  # rounded weights send a token near a tie to other experts
-        same_BT = routes_after_rounding(name, autocast)
-        assert same_BT[:, 0].all()
-        outliers = int((~same_BT).sum())
-        assert outliers <= 1
-    contract.check_low_precision(SPECS[name], autocast=autocast, outliers=outliers)
-
-
-def routes_after_rounding(name, autocast):
-    """Bool [B, T]: True where a token goes to the experts to which it goes in float64."""
-    layer, x = make_layer(name, torch.float32), make_inputs(65).float()
-    if not autocast:
-        layer, x = layer.bfloat16(), x.bfloat16()
-    return (routes(layer, x) == routes(make_layer(name), make_inputs(65))).all(-1)
-
-
-def routes(layer, x):
-    """The numbers of each token's experts, ascending."""
-    return (
-        (x.double() @ layer.router.weight.double().T).topk(layer.active, -1).indices.sort(-1).values
-    )
+def test_bfloat16_is_near_the_reference(name):
+    contract.check_low_precision(SPECS[name])
 
 
 @every(name=SPECS)

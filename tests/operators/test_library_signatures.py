@@ -17,7 +17,7 @@ from library_signatures import SIGNATURES, signatures
 
 from flashnas.architecture import parse_operators
 from flashnas.operators.backends.core import choose_backend
-from flashnas.testing.operator import make_layer
+from flashnas.testing.forms import make_layer
 
 HIDDEN = 64
 STAND_INS = {

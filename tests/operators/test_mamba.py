@@ -6,7 +6,7 @@ from layer_cases import assert_close
 
 from flashnas.architecture import parse_operators
 from flashnas.operators.layer import build_layer
-from flashnas.testing.operator import steps_of
+from flashnas.testing.forms import steps_of
 
 HIDDEN, TOKENS = 24, 70
 

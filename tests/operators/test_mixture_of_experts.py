@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from layer_cases import assert_close
+from layer_cases import SPECS, assert_close, make_inputs, make_layer
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import OperatorError
@@ -147,3 +147,27 @@ def test_a_graph_that_is_captured_refuses_it_in_one_line(monkeypatch):
         OperatorError, match=r"^operator moe: a CUDA graph cannot hold it, .*take the mode eager$"
     ):
         layer.step(torch.randn(2, HIDDEN).as_subclass(OnCuda), None)
+
+
+def routes(layer, x):
+    """The numbers of each token's experts, ascending."""
+    scores = x.double() @ layer.router.weight.double().T
+    return scores.topk(layer.active, -1).indices.sort(-1).values
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["bfloat16", "autocast"])
+@pytest.mark.parametrize("name", [name for name, spec in SPECS.items() if spec.kind == "moe"])
+def test_bfloat16_is_near_the_reference_where_a_token_keeps_its_experts(name, autocast):
+    """Rounded weights send a token near a tie to others."""
+    exact, x = make_layer(name), make_inputs(65)
+    layer, low = make_layer(name, torch.float32), x.float()
+    if not autocast:
+        layer, low = layer.bfloat16(), low.bfloat16()
+    same_BT = (routes(layer, low) == routes(exact, x)).all(-1)
+    assert (~same_BT).sum() <= 1
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        y = layer(low)[0]
+        y.float().square().sum().backward()
+    assert y.dtype == torch.bfloat16
+    assert_close(y[same_BT], exact.reference(x)[0][same_BT], 0.03, name)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in layer.parameters())

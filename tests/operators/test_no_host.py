@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 import torch
+from layer_cases import LAYERED
 
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends.core import choose_backend
@@ -26,7 +27,7 @@ def layer_on_meta(kind):
     return layer
 
 
-KINDS = [kind for kind in OPERATORS if kind != "moe"]  # whose experts the host sorts tokens for
+KINDS = [kind for kind in LAYERED if kind != "moe"]  # whose experts the host sorts tokens for
 
 
 @pytest.mark.parametrize("kind", KINDS)

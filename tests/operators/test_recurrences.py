@@ -152,7 +152,8 @@ def test_a_scan_in_chunks_equals_its_reference(strong, chunk, monkeypatch):
         check(selective_scan.scan_reference, selective_scan.selective_scan, arguments)
 
 
-def test_a_scan_keeps_states_between_chunks_only():
+def test_a_scan_keeps_states_between_chunks_only(monkeypatch):
+    monkeypatch.setattr(selective_scan, "CHUNK_ENTRIES", 1 << 14)
     arguments = [tensor.requires_grad_() for tensor in scan_case(4096)]
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from invented_times import invent_device
+from one_line import one_line
 
+import flashnas as fn
 from flashnas.api.measure import doubts
 from flashnas.base.errors import (
     ConfigError,
@@ -18,6 +20,7 @@ from flashnas.base.errors import (
     SpaceError,
     TableError,
 )
+from flashnas.base.system import hold_lock
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import sample
@@ -286,6 +289,18 @@ def test_an_interrupted_measurement_continues(profiled, clock, tmp_path):
     assert len(clock) == 3 * 13
     lines = list(map(json.loads, journal.read_text().splitlines()))
     assert len({(line["hash"], line["round"]) for line in lines}) == len(lines) == len(clock)
+
+
+@pytest.mark.usefixtures("clock", "narrow")
+def test_the_same_command_continues_in_its_folder(tmp_path):
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / JOURNAL).touch()
+    work = ["batch=1,prompt=4,generated=4"]
+    found = fn.profile(space=str(tmp_path / "narrow.yaml"), workload=work, out=tmp_path / "table")
+    assert found.measured > 0
+    with hold_lock(tmp_path / "table" / f".{JOURNAL}.lock", RuntimeError()):
+        line = one_line(TableError, profile, TINY, [CHAT], tmp_path / "table", Torch())
+    assert line.endswith("table: another process is measuring this table")
 
 
 def test_networks_whose_timings_differ_are_counted(profiled, monkeypatch):

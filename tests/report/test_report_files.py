@@ -123,7 +123,6 @@ def test_entries_of_run_yaml_of_another_type_do_not_break_the_page(build_run):
             "objectives": 7,
             "finished": 3,
             "seed": {},
-            "bench": 3,
             "totals": {"tokens": float("nan")},
             "start_from": {"runs": 5},
             "seeds": "3",

@@ -223,7 +223,7 @@ def test_nothing_is_trained_and_the_answer_says_so(tmp_path, capsys):
         "expected": summary["trials"]["expected"],
     }
     assert 4 <= summary["trials"]["expected"] <= 3 + 12 + 1
-    assert summary["tokens"] == summary["from_bench"] == 0
+    assert summary["tokens"] == summary["known"] == 0
     answer = summary["answer"]
     assert answer["trained"] is False
     assert answer["same"]

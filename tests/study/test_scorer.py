@@ -180,12 +180,19 @@ def test_a_scorer_of_ones_own_ranks_in_place_of_publications(tmp_path):
         fn.search(space="tiny", resume=run.path, **asked)
 
 
+ONES = np.ones(3)
+
+
 class Lacking:
     posterior, values = Smallest.posterior, Smallest.values
 
 
 def broken(**methods):
     return type("Broken", (Smallest,), methods)()
+
+
+def predicting(covariance):
+    return broken(posterior=lambda self, *_: Prediction.of(ONES, covariance))
 
 
 @every(
@@ -201,26 +208,39 @@ def broken(**methods):
         ),
         (
             broken(posterior=lambda self, networks, losses=None: np.zeros(len(networks))),
-            "scorer Broken: posterior must return a Prediction; got array([0.])",
+            "scorer Broken: posterior must return a Prediction; got array([0., 0., 0.])",
         ),
         (
-            broken(values=lambda self, networks, losses=None: [1.0] * len(networks)),
-            "scorer Broken: values of N networks must be an array [N] of finite numbers; got [1.0]"
-            " for one network",
+            broken(step_sds=lambda self, networks: [1.0] * len(networks)),
+            "scorer Broken: step_sds of 3 networks must be an array [3] of finite numbers; got"
+            " [1.0, 1.0, 1.0]",
         ),
         (
             broken(recalls=lambda self, networks: np.full(len(networks), np.nan)),
-            "scorer Broken: recalls of N networks must be an array [N] of finite numbers; got"
-            " array([nan]) for one network",
+            "scorer Broken: recalls of 3 networks must be an array [3] of finite numbers; got"
+            " array([nan, nan, nan])",
+        ),
+        (
+            predicting(np.full((1, 1), np.nan)),
+            "Prediction: covariance must be an array [3, 3] of finite numbers; got array([[nan]])",
+        ),
+        (
+            broken(posterior=lambda self, *_: Prediction(ONES, None, ONES[:, None], ONES, 0)),
+            "scorer test_scorer:Broken raised TypeError: 'NoneType' object is not callable",
         ),
         (
             broken(figures=lambda self, network, loss=None: {"full_loss": 1.0}),
-            "scorer Broken: figures must have full_loss_sd, silence, expected_recall,"
-            " expected_recall_sd; got {'full_loss': 1.0}",
+            "scorer Broken: figures must have the numbers full_loss, full_loss_sd, silence,"
+            " expected_recall, expected_recall_sd; got {'full_loss': 1.0}",
         ),
         (
             broken(reasons=lambda self, networks, losses: {"energy": 1.0}),
-            "scorer Broken: reasons must have size, shape, mix, training; got {'energy': 1.0}",
+            "scorer Broken: reasons must have the numbers size, shape, mix, training; got {'energy':"
+            " 1.0}",
+        ),
+        (
+            broken(tokens="1B"),
+            "scorer Broken: its attributes must have the numbers tokens; got {'tokens': '1B'}",
         ),
     ]
 )

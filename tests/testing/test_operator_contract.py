@@ -290,7 +290,7 @@ def forward_of(change):
         ),
         (
             {"step": lambda self, x, state: (AverageLayer.step(self, x, state)[0], state)},
-            "steps against reference, 1 tokens: final state",
+            "steps against reference, 1 tokens, torch.float64: final state",
         ),
         (
             {
@@ -298,7 +298,7 @@ def forward_of(change):
                     t.detach() + 0 * t for t in AverageLayer.step(self, x, state)
                 )
             },
-            "steps against reference: gradient of",
+            "steps against reference, 1 tokens, torch.float64: gradient of",
         ),
         (
             {
@@ -306,7 +306,7 @@ def forward_of(change):
                     lambda self, x, y, state: (y.float() if x.dtype == torch.bfloat16 else y, state)
                 )
             },
-            "bfloat16: the output must be bfloat16; got torch.float32",
+            "operator avg, torch.bfloat16, forward: the output of a prompt must be torch.bfloat16; got",
         ),
         (
             {"init_state": lambda self, batch, dtype, device="cpu": [1]},

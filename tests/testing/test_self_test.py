@@ -6,8 +6,8 @@ import time
 
 import fake_libraries
 import pytest
+from layer_cases import LAYERED
 
-from flashnas.operators import OPERATORS
 from flashnas.operators.backends import core
 from flashnas.operators.delta_layer import DeltaNetLayer
 from flashnas.testing import self_test
@@ -20,7 +20,7 @@ TOKENS = 70
     "kind",
     [
         kind if kind in ("d", "moe") else pytest.param(kind, marks=pytest.mark.slow)
-        for kind in OPERATORS
+        for kind in LAYERED
     ],
 )  # their kernels have fast tests of their own
 def test_every_operator_passes_by_all_that_computes_it_here(kind):

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from layer_cases import LAYERED
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
 from flashnas.cli.main import main
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import load_model, read_tensors, write_tensors
-from flashnas.operators import OPERATORS
 from flashnas.training.checkpoint import checkpoints
 
 ARCH = "64: d(head_dim=16) f a(head_dim=16)"
@@ -188,7 +188,7 @@ def test_every_kind_of_operator_goes_on_to_the_bit_in_bfloat16_with_normalised_w
         quick_recipe.read_text().replace("float32", "bfloat16") + "weight_norm: true\n"
     )
     options = ["--tokens", "512", "--width-factor", "8", "--checkpoint-every-tokens", "256"]
-    arguments = [f"512(meta=8): {' '.join(OPERATORS)}", *asked[1:-2], *options]
+    arguments = [f"512(meta=8): {' '.join(LAYERED)}", *asked[1:-2], *options]
     arguments += ["--recipe", recipe, "--out", out]
     train(*arguments)
     shutil.copytree(out, kept)

@@ -110,7 +110,7 @@ class HfConfig:
         value.
         """
         if self.get(key) != value:
-            raise self.lacking(key, f"{part} {self.get(key)!r}; it has {shown(value)}")
+            raise self.lacking(key, f"{part} {shown(self.get(key))}; it has {shown(value)}")
 
     def leave_out_factors(self, **neutral: Any) -> None:
         """Note as a deviation the constant factors that no layer of flashnas has.

@@ -8,11 +8,12 @@ them.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ import yaml
 from flashnas.base.documents import MAX_YAML_VALUES, SEPARATORS
 from flashnas.base.errors import TableError
 from flashnas.base.foreign import MAX_YAML_MB, check_count, read_parquet, read_text
-from flashnas.base.text import first_line, one_of
+from flashnas.base.system import atomic_folder, disk_errors
+from flashnas.base.text import first_line, one_of, printable
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import RowContext, write_rows
 
@@ -92,8 +94,6 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
     if system not in names:
         raise TableError(one_of("system", system, names))
     device, out = _device(systems / f"{system}.yaml", system, version), Path(out_dir)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise TableError(f"{out}: exists already; import into a new folder")
     data = systems / "data" / system
     origin = {
         "package": "aiconfigurator-core",
@@ -101,31 +101,37 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
         "licence": LICENCE,
         "copyright": COPYRIGHT,
     }
-    tables = {
-        **_gemm(data),
-        **_attention(data),
-        **_recurrent(data, *GATED_DELTA),
-        **_triton(data),
-        **_recurrent(data, *KDA),
-    }
+    with _damaged(data):
+        tables = {
+            **_gemm(data),
+            **_attention(data),
+            **_recurrent(data, *GATED_DELTA),
+            **_triton(data),
+            **_recurrent(data, *KDA),
+        }
     if not tables:
         raise TableError(f"{data}: {system} has no bfloat16 measurements")
-    for kind, rows in tables.items():
-        stacks = {
-            name: {
-                **dict(zip(("framework", "version"), name.split("-", 1), strict=True)),
-                "mode": MODE,
-                "measured_on": rows.attrs["measured_on"],
+    with (
+        disk_errors(f"{out}: cannot be written", TableError),
+        _damaged(data),
+        atomic_folder(out, existing="refuse") as fresh,
+    ):
+        for kind, rows in tables.items():
+            stacks = {
+                name: {
+                    **dict(zip(("framework", "version"), name.split("-", 1), strict=True)),
+                    "mode": MODE,
+                    "measured_on": rows.attrs["measured_on"],
+                }
+                for name in sorted(rows["stack"].unique())
             }
-            for name in sorted(rows["stack"].unique())
-        }
-        rows = rows if "dtype" in rows else rows.assign(dtype=DTYPE)
-        write_rows(
-            out,
-            kind,
-            rows.assign(mode=MODE, source="imported"),
-            RowContext(device=device, stacks=stacks, origin=origin),
-        )
+            rows = rows if "dtype" in rows else rows.assign(dtype=DTYPE)
+            write_rows(
+                fresh,
+                kind,
+                rows.assign(mode=MODE, source="imported"),
+                RowContext(device=device, stacks=stacks, origin=origin),
+            )
     return out
 
 
@@ -169,7 +175,7 @@ def _device(path: Path, system: str, version: str) -> Device:
         RecursionError,
     ) as error:
         raise TableError(f"{path}: cannot be read: {first_line(error)}") from None
-    try:
+    with _damaged(path):
         gpu = data["gpu"]
         return Device(
             name=system,
@@ -181,10 +187,17 @@ def _device(path: Path, system: str, version: str) -> Device:
             bandwidth_share=float(gpu["mem_bw_empirical_scaling_factor"]),
             cite=f"aiconfigurator-core {version}, systems/{system}.yaml ({LICENCE}, {COPYRIGHT})",
         )
+
+
+@contextlib.contextmanager
+def _damaged(place: Path) -> Iterator[None]:
+    """Keys and columns that are missing or of another type are TableErrors."""
+    try:
+        yield
     except KeyError as error:
-        raise TableError(f"{path}: the key {error.args[0]} is missing") from None
+        raise TableError(f"{place}: {printable(error.args[0])} is missing") from None
     except (TypeError, ValueError) as error:
-        raise TableError(f"{path}: cannot be read: {first_line(error)}") from None
+        raise TableError(f"{place}: cannot be read: {first_line(error)}") from None
 
 
 def _read(data: Path, family: str, framework: str, name: str) -> pd.DataFrame | None:

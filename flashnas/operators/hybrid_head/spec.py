@@ -30,6 +30,8 @@ class HybridHead(OperatorSpec):
     """`h`. Both halves read the same input and put out heads x head_dim channels, each normalised
     with a weight per channel; one projection reads their mean.
 
+    It has no layer: no program serves it in another order, so that it is estimated alone.
+
     heads, kv_heads, head_dim, qk_norm, rope_theta: of the attention, as in `a`; window 0: full
     attention. ssm_head_dim, state, groups, conv_size: of the Mamba2, whose heads follow from heads
     x head_dim.
@@ -40,7 +42,6 @@ class HybridHead(OperatorSpec):
     label = "attention with Mamba2"
     colour = "#332288"  # indigo
     family = "attention and state space"
-    layer = "flashnas.operators.hybrid_head.layer:HybridHeadLayer"
     minimums: ClassVar[dict[str, int]] = {
         "head_dim": 2,
         "rope_theta": 1,

@@ -13,6 +13,8 @@ from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import EXPERTS, gemm, pointwise, pre_norm
 from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, linear
 
+MAX_EXPERTS = 4096  # each has tensors of its own
+
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureOfExperts(OperatorSpec):
@@ -43,6 +45,10 @@ class MixtureOfExperts(OperatorSpec):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.experts > MAX_EXPERTS:
+            raise OperatorError(
+                f"operator 'moe': experts must be at most {MAX_EXPERTS}; got {self.experts}"
+            )
         if self.active > self.experts:
             raise OperatorError(
                 f"operator 'moe': active must be at most experts {self.experts}; got {self.active}"

@@ -1,0 +1,137 @@
+"""A search that starts from an earlier run: what that run scored is not evaluated, and everything
+else stays as it was.
+"""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+from notes import Notes
+from one_line import one_line
+from plans import plan
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import RunError
+from flashnas.report.networks import counts_line
+from flashnas.report.page import write_report
+from flashnas.runs.run import RecordedRun
+from flashnas.search.objectives import non_dominated
+from flashnas.space import load_space
+from flashnas.study.config import SearchConfig
+from flashnas.study.loop import run_search
+from flashnas.study.problem import load_problem
+
+BUDGET_MS = 85.0  # the deepest networks of `tiny` meet it, but not at the largest width
+ASKED = SearchConfig(
+    space="tiny",
+    table="h100_sxm",
+    workload="chat",
+    calibration="paper",
+    budgets={"latency_ms": BUDGET_MS},
+    cycle_size=2,
+    workers=1,
+    baselines=False,
+    measure=False,
+)
+
+
+def loss(network):
+    """Falls with depth and width."""
+    return 4.0 - 0.1 * len(network.operators) - network.hidden / 1000
+
+
+def searched(config, out, resume=False):
+    progress = Notes()
+    summary = run_search(config, out, resume=resume, progress=progress, evaluator=loss)
+    return RecordedRun.load(out), summary, progress.last
+
+
+def changed(**options):
+    return dataclasses.replace(ASKED, **options)
+
+
+@pytest.fixture(scope="module")
+def earlier(tmp_path_factory):
+    """12 networks within a larger budget, and the baselines."""
+    out = tmp_path_factory.mktemp("runs") / "earlier"
+    return searched(changed(budgets={"latency_ms": 90.0}, trials=12, baselines=True), out)[0]
+
+
+@pytest.fixture(scope="module")
+def config(earlier):
+    return changed(trials=4, start_from=(str(earlier.path),))
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    return searched(config, tmp_path_factory.mktemp("runs") / "whole")
+
+
+def test_a_search_starts_from_the_networks_of_its_space_within_the_budget(finished, earlier):
+    run, summary, snapshot = finished
+    known = run.trials[run.trials["source"] == "run"]
+    start = known[known["origin"] == "run"]
+    networks = earlier.trained["notation"].map(Architecture.parse)
+    own = earlier.trained[networks.map(load_space("tiny").contains)]
+    within = own[own["latency_ms"] <= BUDGET_MS]
+    assert 3 < len(within) < len(own) < len(networks)
+    assert list(start["hash"]) == list(within["hash"])
+    assert list(start["loss"]) == list(within["loss"])
+    assert list(start["number"]) == list(range(len(start)))
+    assert set(start["label"]) == {f"run {earlier.name}"}
+    assert (run.trials["latency_ms"] <= BUDGET_MS).all()
+    new = run.trials[run.trials["source"] == "evaluator"]
+    assert len(new) == 4  # what is known does not count against the trials
+    assert not set(new["hash"]) & set(known["hash"])
+    assert summary["known"] == len(known) == run.entry("totals", "known") == snapshot.known
+    assert snapshot.done == snapshot.total == len(known) + 4
+    assert run.entry("start_from", "digest") == run.entry("question", "start_from")
+
+
+def test_known_networks_are_in_the_front_and_in_the_report(finished):
+    run, _, _ = finished
+    frame = run.trained
+    mask = non_dominated(frame[["loss", "latency_ms"]].to_numpy(float))
+    assert {entry.hash for entry in run.front} == set(frame[mask]["hash"])
+    assert "run" in {entry.origin for entry in run.front}
+    html, _ = write_report(run.path)
+    assert "of this run with the loss from there" in html.read_text()
+    known = int((frame["source"] == "run").sum())
+    assert counts_line(run).startswith(f"4 searched trained · {known} from earlier runs")
+
+
+def test_the_trajectory_is_the_same_when_it_is_continued(finished, config, tmp_path):
+    part, _, _ = searched(dataclasses.replace(config, trials=2), tmp_path / "run")
+    assert len(part.trials) < len(finished[0].trials)
+    run, _, _ = searched(config, tmp_path / "run", resume=True)
+    pd.testing.assert_frame_equal(
+        run.trials.drop(columns="train_seconds"),
+        finished[0].trials.drop(columns="train_seconds"),
+    )
+
+
+def test_other_runs_or_none_do_not_continue_the_run(finished, config, tmp_path):
+    other, _, _ = searched(changed(trials=3), tmp_path / "other")
+    for start, words in (
+        ((str(other.path),), "the runs hold other networks than then"),
+        ((), "but this search asks None"),
+    ):
+        asked = dataclasses.replace(config, start_from=start)
+        message = one_line(RunError, searched, asked, finished[0].path, resume=True)
+        assert "question.start_from is" in message
+        assert words in message
+
+
+def test_a_known_baseline_is_not_evaluated_anew(config, earlier):
+    with_baselines = dataclasses.replace(config, baselines=True)
+    problem = load_problem(with_baselines, note=print, evaluator=loss)
+    known = {network.hash for _, network in problem.baselines if network is not None}
+    known -= set(problem.new_baselines)
+    assert known
+    assert known <= set(earlier.trained["hash"])
+    found = plan(with_baselines, evaluator=loss)
+    new = plan(changed(trials=4, baselines=True), evaluator=loss)
+    assert (found.evaluations, found.candidates) == (new.evaluations - len(known), 4)
+    assert found.known > len(known)
+    notations = {entry["notation"] for entry in found.baselines} - {None}
+    assert known <= {Architecture.parse(notation).hash for notation in notations}
