@@ -194,12 +194,12 @@ def copied_tiny_table(profiled_tiny_table, tmp_path):
 
 @pytest.fixture
 def build_run(tmp_path):
-    """Writes a run folder of `count` trials; `reason` is what failed ones state."""
+    """Writes a run folder of `count` trials; `reason`: as of `make_trials`."""
 
     def build(
         count=40,
         *,
-        reason="loss is not finite at step 31",
+        reason="",
         trials=None,
         **options,
     ):

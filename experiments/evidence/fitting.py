@@ -145,6 +145,7 @@ def fit_spreads(
     mix: bool = True,
     robust: bool = True,
     residual: bool = True,
+    start: Spreads | None = None,
 ) -> Spreads:
     """The spreads by restricted maximum likelihood.
 
@@ -155,6 +156,7 @@ def fit_spreads(
         robust: each publication has a reliability of its own; otherwise all have that of 1, new
             ones, too.
         residual: there is a residual process over the composition.
+        start: where the optimiser begins; without it at the medians of the priors.
     """
     publications = sorted(set(rows.publication))
     names = list(MEDIANS)
@@ -179,6 +181,12 @@ def fit_spreads(
             reliability=reliability if robust else {**reliability, NEW: 1.0},
         )
 
+    def logs_of(spreads: Spreads) -> np.ndarray:
+        effect, own = (part[OWN_EFFECTS[0]] for part in (spreads.common, spreads.own))
+        values = [spreads.common["law"], spreads.own["law"], effect, own, spreads.noise]
+        values += [spreads.residual, spreads.own_residual]
+        return np.log([*values, *(spreads.reliability[name] for name in publications)])
+
     def with_fixed(values: np.ndarray) -> np.ndarray:
         logs = centre.copy()
         logs[free] = values
@@ -192,7 +200,7 @@ def fit_spreads(
 
     found = minimize(
         cost,
-        centre[free],
+        (centre if start is None else logs_of(start))[free],
         method="L-BFGS-B",
         options={"maxiter": STEPS},
         bounds=[(value - FURTHEST, value + FURTHEST) for value in centre[free]],

@@ -94,6 +94,6 @@ def test_the_page_follows_a_run_also_after_the_clock_was_set_back(build_run, mon
 @pytest.mark.parametrize("finished", [True, False])
 def test_only_the_page_of_an_unfinished_run_loads_itself_again(build_run, finished):
     run = fn.load_run(
-        build_run(2, finalists=finished, config={} if finished else {"finished": None})
+        build_run(2, front=None if finished else [], config={} if finished else {"finished": None})
     )
     assert (RELOADS in render_html(run)) is not finished

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import socket
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,40 +18,7 @@ from flashnas.base.settings import settings_of
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import continuing, main
 
-ARCH = "32(vocab=300): a(head_dim=16) f"
-# the words of options without which a command ends before it reads the others
-NEEDED = {
-    "search": {
-        "space": "--space tiny",
-        "table": "--table h100_sxm",
-        "workload": "--workload chat",
-        "trials": "--trials 1 --train-anyway",
-        "workers": "--workers 1",
-        "data": "--data TEXTS",
-        "recipe": "--recipe RECIPE",
-    },
-    "estimate": {"arch": f"'{ARCH}'"},
-    "train": {"arch": f"'{ARCH}'"},
-    "profile": {"space": "--space tiny", "seconds": "--seconds 0.01"},
-    "validate": {"table": "--table h100_sxm", "space": "--space tiny", "count": "-n 1"},
-    "export": {
-        "source": f"'{ARCH}'",
-        "to": "--to hf",
-        "init_seed": "--init-seed 0",
-        "out": "--out exported",
-    },
-    "eval": {"model": "nothing", "text": "--text nothing"},
-    "report": {"run": "nothing"},
-    "table info": {"table": "h100_sxm"},
-    "table import": {
-        "source": "aiconfigurator",
-        "system": "h100_sxm",
-        "path": "--path nothing",
-        "out": "--out imported",
-    },
-    "new": {"kind": "operator", "name": "mine"},
-    "doctor": {"test": "--no-test"},
-}
+TABLE = yaml.safe_load(Path(__file__).with_name("hostile_config.yaml").read_text())
 
 
 def leaves(commands, before=""):
@@ -93,17 +61,8 @@ class Watch:
         assert not self.connected(), f"{words} connects"
         assert self.content() == self.before, f"{words} writes outside"
 
-    @property
-    def values(self):
-        """What a stranger may write as a value."""
-        return [
-            f"127.0.0.1:{self.port}",
-            f"http://127.0.0.1:{self.port}/a.yaml",
-            "sotu+hf:mine/text",
-            f"sqlite:///{self.outside}/precious.db",
-            f"{self.outside}/precious.json",
-            f"{self.outside}/new",
-        ]
+    def filled(self, text):
+        return text.replace("PORT", str(self.port)).replace("OUTSIDE", str(self.outside))
 
 
 @pytest.fixture
@@ -150,11 +109,11 @@ def test_no_key_of_a_config_connects_or_writes_outside(
             continue
         given = [
             own.get(word, word)
-            for option, words in NEEDED.get(name, {}).items()
+            for option, words in TABLE["needed"].get(name, {}).items()
             if option != setting.name
             for word in shlex.split(words)
         ]
-        for value in watch.values:
+        for value in map(watch.filled, TABLE["values"]):
             config = {
                 setting.name: in_place_of(setting, value),
                 **({"executor": "ray"} if setting.name == "executor_options" else {}),
@@ -184,36 +143,6 @@ def test_what_writes_beside_its_input_takes_that_from_the_command_line_alone():
     ):
         cls = LEAVES[name].options_class
         assert [key for key in keys if cls.setting(key).yaml] == []
-
-
-@pytest.mark.parametrize(
-    ("words", "lines", "said"),
-    [
-        (["search"], ["space: tiny", "data: hf:mine/text"], "c.yaml:2: search.data"),
-        (["search"], ["data: sotu+hf:mine/text"], "c.yaml:1: search.data"),
-        (
-            ["search", "--executor", "ray"],
-            ["executor_options:", "  cpus: 1", "  address: 127.0.0.1:PORT"],
-            "c.yaml:3: search.executor_options.address",
-        ),
-        (
-            ["search"],
-            ["executor: ray", "executor_options: {address: auto}"],
-            "c.yaml:2: search.executor_options.address",
-        ),
-        (["train", ARCH], ["data: hf:mine/text"], "c.yaml:1: train.data"),
-        (["eval", "nothing"], ["text: hf:mine/text"], "c.yaml:1: eval.text"),
-    ],
-)
-def test_what_connects_is_refused_in_one_line(words, lines, said, watch, tmp_path, refused):
-    config = tmp_path / "c.yaml"
-    config.write_text("\n".join(lines).replace("PORT", str(watch.port)) + "\n")
-    line = refused([*words, "--config", str(config)])
-    watch.check(words)
-    assert line == (
-        f"flashnas {words[0]}: {tmp_path}/{said} connects to another machine, which no file may"
-        " ask for; give it as a flag or a keyword\n"
-    )
 
 
 def test_what_the_user_gives_counts_over_the_file(tmp_path):
@@ -277,54 +206,23 @@ def hostile_run(run_folder, tmp_path, watch):
     return build
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["report", "RUN"],
-        ["runs", "."],
-        ["estimate", "RUN/pareto/01.yaml"],
-        shlex.split("export RUN --to hf --out exported"),
-        shlex.split("eval RUN --text RUN/run.yaml"),
-        shlex.split("search --start-from RUN --trials 0 --dry-run"),
-        ["search", "--resume", "RUN"],
-        shlex.split("search --resume RUN --dry-run"),
-    ],
-    ids=" ".join,
-)
-def test_no_run_folder_connects_or_writes_outside(words, hostile_run, watch, capsys):
+@pytest.mark.parametrize("command", TABLE["commands_of_a_run"])
+def test_no_run_folder_connects_or_writes_outside(command, hostile_run, watch, capsys):
     run = hostile_run(data="hf:mine/text")
-    main([word.replace("RUN", str(run)) for word in words])
-    watch.check(words)
+    main(shlex.split(command.replace("RUN", str(run))))
+    watch.check(command)
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"data": "hf:mine/text"}, "search.data connects to another machine"),
-        (
-            {"executor": "ray", "executor_options": {"address": "127.0.0.1:PORT"}},
-            "search.executor_options.address connects to another machine",
-        ),
-        ({"storage": "sqlite:///OUTSIDE/precious.db"}, "search has no key 'storage'"),
-        ({"out": "OUTSIDE/new"}, "search has no key 'out'"),
-    ],
-)
-def test_a_continued_run_takes_no_address_from_its_folder(
-    options, said, hostile_run, watch, refused
-):
-    text = (
-        yaml.safe_dump(options)
-        .replace("PORT", str(watch.port))
-        .replace("OUTSIDE", str(watch.outside))
-    )
-    run = hostile_run(**yaml.safe_load(text))
-    for more in ([], ["--dry-run"], ["--trials", "2"]):
-        line = refused([*shlex.split(f"search --resume {run}"), *more])
+@pytest.mark.parametrize("case", TABLE["continued"], ids=str)
+def test_a_continued_run_takes_no_address_from_its_folder(case, hostile_run, watch, refused):
+    run = hostile_run(**yaml.safe_load(watch.filled(yaml.safe_dump(case["options"]))))
+    for more in ("", " --dry-run", " --trials 2"):
+        line = refused(f"search --resume {run}{more}")
         assert line.startswith(f"flashnas search: {run}/run.yaml:")
-        assert said in line
-        watch.check(options)
-    with pytest.raises(ConfigError, match=said):
+        assert case["says"] in line
+        watch.check(case)
+    with pytest.raises(ConfigError, match=case["says"]):
         SearchOptions.build(resume=str(run))
 
 

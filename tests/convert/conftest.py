@@ -6,7 +6,17 @@ pytest.importorskip("transformers")
 
 from pretrained import small_llama
 
+from flashnas.convert import select
 from flashnas.data.corpus import read_corpus
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_resamples(request):
+    """Conversions choose anew on few resamples, each of which takes 30 ms; test_select has all."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.path.match("test_select.py"):
+            patch.setattr(select, "RESAMPLES", 5)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,10 @@ SIZES = {  # shorter measurements and trainings, in place of what each notebook 
         "TRIALS, SHORT_TOKENS = 4, 16_384": "TRIALS, SHORT_TOKENS = 2, 2048",
         "TOKENS = 200_000  ": "TOKENS = 4096  ",
     },
-    "own_device": {"NETWORKS, SECONDS = 6, 0.02": "NETWORKS, SECONDS = 2, 0.02"},
+    "own_device": {
+        'WORKLOAD = \\"batch=1,prompt=64,generated=64': 'WORKLOAD = \\"batch=1,prompt=8,generated=4',
+        "NETWORKS, SECONDS = 6, 0.02": "NETWORKS, SECONDS = 2, 0.005",
+    },
     "own_operator": {"TRIALS, TOKENS = 12, 16_384": "TRIALS, TOKENS = 2, 2048"},
 }
 

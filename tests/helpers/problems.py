@@ -11,7 +11,7 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.problem import Problem, load_problem
 from flashnas.training.recipe import Recipe
 
-FEW = {"MAX_TRIED": 700, "POPULATION": 60, "CYCLE": 60, "TOURNAMENT": 10}
+FEW = {"MAX_TRIED": 300, "POPULATION": 40, "CYCLE": 40, "TOURNAMENT": 8}
 
 
 MANY = {name: getattr(explore, name) for name in FEW}

@@ -1,7 +1,10 @@
 """Import of a small fake package in the layout of aiconfigurator-core."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
+import yaml
 from one_line import one_line
 
 from flashnas.api.tables import import_table
@@ -36,103 +39,12 @@ def package(tmp_path):
     (root / "aiconfigurator_core-9.9.dist-info/METADATA").write_text(
         "Name: aiconfigurator-core\nVersion: 9.9\n"
     )
-    (root / "aiconfigurator_core/systems").mkdir(parents=True)
-    (root / "aiconfigurator_core/systems/fake.yaml").write_text(SYSTEM)
-    gemm = [
-        {"m": 1, "n": 32, "k": 64, "latency": 0.002},
-        {"m": 2, "n": 32, "k": 64, "latency": 0.003},
-        {"m": 1, "n": 32, "k": 64, "latency": 0.001, "gemm_dtype": "fp8"},
-    ]
-    parquet(root, "gemm/vllm/0.9.0/gemm_perf.parquet", gemm[:1], gemm_dtype="bfloat16")
-    parquet(root, "gemm/vllm/0.10.0/gemm_perf.parquet", gemm, gemm_dtype="bfloat16")
-    parquet(
-        root,
-        "gemm/trtllm/1.0/gemm_perf.parquet",
-        [{"m": 8, "n": 8, "k": 8, "latency": 1.0}],
-        gemm_dtype="bfloat16",
-    )
-    attention = dict(
-        batch_size=1,
-        num_heads=4,
-        num_key_value_heads=2,
-        attn_dtype="bfloat16",
-        kv_cache_dtype="bfloat16",
-        beam_width=1,
-        isl=1,
-    )
-    parquet(
-        root,
-        "attention/trtllm/1.0/generation_attention_perf.parquet",
-        [
-            {"head_dim": 128, "window_size": 0, "step": 7, "latency": 0.004},
-            {"head_dim": 192, "window_size": 0, "step": 7, "latency": 0.004},
-            {
-                "head_dim": 128,
-                "window_size": 0,
-                "step": 7,
-                "latency": 0.001,
-                "kv_cache_dtype": "fp8",
-            },
-        ],
-        **attention,
-    )
-    parquet(
-        root,
-        "attention/vllm/0.10.0/generation_attention_perf.parquet",
-        [
-            {"head_dim": 128, "window_size": 0, "step": 7, "latency": 0.9},
-            {"head_dim": 128, "window_size": 128, "step": 7, "latency": 0.005},
-        ],
-        **attention,
-    )
-    gdn = dict(batch_size=1, seq_len=1, head_k_dim=128, head_v_dim=128, d_conv=4)
-    step = dict(phase="generation", kernel_source="fused_recurrent_gated_delta_rule")
-    parquet(
-        root,
-        "linear_attention/sglang/0.5/gdn_perf.parquet",
-        [
-            {**step, "num_k_heads": 2, "num_v_heads": 4, "latency": 0.006},
-            {**step, "num_k_heads": 4, "num_v_heads": 4, "latency": 0.008},
-            {
-                "phase": "generation",
-                "kernel_source": "causal_conv1d_update",
-                "num_k_heads": 2,
-                "num_v_heads": 4,
-                "latency": 0.002,
-            },
-            {
-                "phase": "context",
-                "kernel_source": "chunk_gated_delta_rule",
-                "num_k_heads": 2,
-                "num_v_heads": 4,
-                "seq_len": 64,
-                "latency": 0.03,
-            },
-        ],
-        **gdn,
-    )
-    kda = {**gdn, "num_k_heads": 12, "num_v_heads": 12}
-    parquet(
-        root,
-        "kda/sglang/0.5/kda_perf.parquet",
-        [{"phase": "context", "kernel_source": "chunk_kda", "latency": 0.9}],
-        **kda,
-    )
-    parquet(
-        root,
-        "kda/vllm/0.11/kda_perf.parquet",
-        [
-            {"phase": "context", "kernel_source": "flashkda_fwd", "seq_len": 64, "latency": 0.02},
-            {
-                "phase": "generation",
-                "kernel_source": "fused_recurrent_kda_packed_decode",
-                "latency": 0.004,
-            },
-            {"phase": "generation", "kernel_source": "fused_kda_decode", "latency": 0.1},
-            {"phase": "verify", "kernel_source": "fused_recurrent_kda", "latency": 0.1},
-        ],
-        **kda,
-    )
+    systems = root / "aiconfigurator_core/systems"
+    systems.mkdir(parents=True)
+    (systems / "fake.yaml").write_text(SYSTEM)
+    files = yaml.safe_load(Path(__file__).with_name("aiconfigurator.yaml").read_text())
+    for name, content in files.items():
+        parquet(root, name, content["rows"], **content["common"])
     return root
 
 

@@ -10,7 +10,6 @@ import pytest
 import yaml
 from fit_engine import FITTED, engine_of, left_out, speeds, variant_errors
 from offenders import every
-from one_line import one_line
 from tiny_tables import write_entry
 
 from flashnas.architecture import Architecture
@@ -28,29 +27,6 @@ from flashnas.latency.workload import CALIBRATIONS
 STEP = "prompt=4,generated=3"
 SMALL = Architecture.parse("32(vocab=64): a(heads=2,kv_heads=1,head_dim=16) f(intermediate=64)")
 
-DAMAGED = [
-    ("hello", "calibration must be a mapping or null; got 'hello'"),
-    ({"enigne": {}}, "calibration has no key 'enigne' (did you mean 'engine'?); allowed: engine,"),
-    (
-        {"paper": {"gap": 1.0}},
-        "calibration.paper has no key 'gap' (did you mean 'gap_us'?); allowed: stack, scale",
-    ),
-    (
-        {"paper": {"scale": float("nan")}},
-        "calibration.paper.scale must be a finite number; got nan",
-    ),
-    ({"paper": {"gap_us": -1.0}}, "calibration.paper.gap_us must be a number of at least 0"),
-    ({"engine": {"overlap": 0.5}}, "overlap must be at least 1; got 0.5"),
-    (
-        {"paper": {"stack": "fusd"}},
-        "calibration.paper.stack must be one of fused, unfused; got 'fusd' (did you mean 'fused'?)",
-    ),
-    (
-        {"engine": {"step_ms": [2, 1]}},
-        "step_ms must be shortest and longest; got",
-    ),
-]
-
 
 @pytest.fixture
 def folder(tiny_folder, tmp_path):
@@ -60,15 +36,6 @@ def folder(tiny_folder, tmp_path):
 def calibrate(folder, calibration):
     meta = yaml.safe_load((folder / "meta.yaml").read_text())
     (folder / "meta.yaml").write_text(yaml.safe_dump({**meta, "calibration": calibration}))
-
-
-@every(case=DAMAGED)
-def test_damage_is_one_line(folder, case):
-    calibration, words = case
-    calibrate(folder, calibration)
-    message = one_line(TableError, LatencyTable.load, folder)
-    assert words in message
-    assert message.startswith(f"{folder / 'meta.yaml'}:")
 
 
 def test_a_table_without_constants_answers_by_its_rows_and_says_so(tiny_table):

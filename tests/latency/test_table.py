@@ -6,11 +6,13 @@ import json
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from damage import check_damage
 from offenders import every
 from one_line import one_line
 from tiny_tables import STACKS, TINY, product_rows, tiny_kinds, write_table
@@ -120,16 +122,6 @@ def no_parquet(folder):
     gemm(lambda entry: entry.update(sha256=hashlib.sha256(b"not parquet").hexdigest()))(folder)
 
 
-def device(**changes):
-    return lambda folder: (folder / "device.yaml").write_text(
-        yaml.safe_dump({**yaml.safe_load((folder / "device.yaml").read_text()), **changes})
-    )
-
-
-def meta(change):
-    return lambda folder: edit_meta(folder, change)
-
-
 DAMAGE = [
     *(
         (lambda folder, file=file: (folder / file).unlink(), f"{file}: cannot be read")
@@ -157,38 +149,13 @@ DAMAGE = [
     (rows(lambda frame: frame.rename(columns={"latency_us": "latency_ms"})), "lacking latency_us"),
     (negative_percentile, "p10_us must be positive or null; got -2.0"),
     (rows(lambda frame: pd.concat([frame, frame.head(1)])), "two rows of the same m, n, k"),
-    (
-        gemm(lambda entry: entry["constants"].update(source="guessed")),
-        "source must be one of measured, imported, derived, roofline; got 'guessed'",
-    ),
-    (gemm(lambda entry: entry.update(rows=7)), "promises 7 rows; got 8"),
-    (gemm(lambda entry: entry.pop("sha256")), "kinds.gemm needs the key 'sha256'"),
-    (
-        gemm(lambda entry: entry["constants"].update(p10_us=[1])),
-        "kinds.gemm.constants.p10_us must be a positive number or null; got [1]",
-    ),
-    (
-        gemm(lambda entry: entry["constants"].update(moed="eager")),
-        "no key 'moed' (did you mean 'mode'?)",
-    ),
-    (meta(lambda meta: meta["units"].update(latency_us="milliseconds")), "units.latency_us"),
-    (meta(lambda meta: meta.update(format=9)), "format must be 1"),
-    (meta(lambda meta: meta.update(device="other")), "device must be 'tiny'"),
-    (meta(lambda meta: meta.pop("stacks")), "needs the key 'stacks'"),
-    (
-        meta(lambda meta: meta["kinds"].update(gem=meta["kinds"]["gemm"])),
-        "unknown kind of rows 'gem'",
-    ),
-    (meta(lambda meta: meta.update(jobs=[1])), "jobs[0] must be a mapping; got 1"),
-    (
-        meta(lambda meta: meta["stacks"]["invented-1"].update(threads="x")),
-        "stacks.invented-1.threads must be a whole number of at least 1; got 'x'",
-    ),
-    (device(platform="tpu"), "cpu, cuda"),
-    (device(peak=1), "has no key 'peak'"),
-    (device(bandwidth_share=0), "device.bandwidth_share must be positive; got 0"),
-    (device(launch_us=-1), "must be at least 0; got -1"),
 ]
+
+
+def test_a_wrong_entry_is_one_line_with_its_place(tiny_folder, tmp_path):
+    table = yaml.safe_load(Path(__file__).with_name("damage.yaml").read_text())
+    folder = shutil.copytree(tiny_folder, tmp_path / "tiny")
+    check_damage(folder, table, TableError, LatencyTable.load)
 
 
 @every(case=DAMAGE)

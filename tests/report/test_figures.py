@@ -8,17 +8,19 @@ import re
 
 import numpy as np
 import pytest
-from answered_runs import write_answered_run
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.text import Annotation
 from run_builder import only_failed
 
+from flashnas.base.text import INTERVAL_90
 from flashnas.operators import OPERATORS
+from flashnas.report.answer import next_commands, statements
 from flashnas.report.drawing import NothingToShow, operator_label
 from flashnas.report.figures import FIGURES, depth_shares, draw
 from flashnas.report.networks import front
-from flashnas.report.planes import staircase
+from flashnas.report.planes import plane_of, staircase
+from flashnas.report.sections import header
 from flashnas.runs.run import RecordedRun
 
 
@@ -54,10 +56,9 @@ def keys(plot):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("narrow", [False, True])
-def test_no_text_is_cut_and_none_covers_another(several, tmp_path, narrow):
-    answered = RecordedRun.load(write_answered_run(tmp_path / "demo"))
+def test_no_text_is_cut_and_none_covers_another(several, runs, narrow):
     plots = [draw(several, name, narrow) for name in FIGURES]
-    for plot in (*plots, draw(answered, "front", narrow)):
+    for plot in (*plots, draw(runs["trained"], "front", narrow)):
         plot.draw_without_rendering()
         renderer = plot.canvas.get_renderer()
         box = plot.get_tightbbox(renderer)  # in inches
@@ -155,6 +156,60 @@ def test_each_further_objective_has_a_panel_that_names_the_front(several):
     ]
     for panel in panels:
         assert {label.get_text() for label in labels(panel)} == {e.name for e in several.front}
+
+
+# -- the front with an answer ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["trained", "untrained"])
+def test_the_picture_shows_intervals_of_the_front_and_the_baselines(runs, name):
+    answered = runs[name]
+    points = plane_of(answered).points.dropna(subset="hash").set_index("hash")
+    standings = (*answered.answer.standings, *answered.answer.baselines)
+    for standing in standings:
+        assert points.loc[standing.hash, "y"] == pytest.approx(standing.difference, abs=1e-5)
+        assert points.loc[standing.hash, "reach"] == pytest.approx(INTERVAL_90 * standing.sd)
+    others = points[~points.index.isin({standing.hash for standing in standings})]
+    assert others["reach"].isna().all()
+    assert set(others["style"]) == {"small"}
+    plot = draw(answered, "front")
+    (panel,) = plot.panels
+    intervals = panel.collections[0].get_segments()
+    # and of published models within the axes
+    assert len(intervals) == len({standing.hash for standing in standings}) + 2
+    names = {label.get_text() for label in labels(panel)}
+    assert {entry.name for entry in answered.front} <= names
+    assert "90 % interval" in keys(plot)
+    assert not [key for key in keys(plot) if "front so far" in key or "Pareto" in key]
+
+
+def test_the_axes_hold_what_is_compared_and_name_what_lies_beyond(runs):
+    answer = runs["trained"].config["answer"]
+    first, *others = answer["standings"]
+    answer = {**answer, "standings": [{**first, "difference": 5.0}, *others]}
+    config = {**runs["trained"].config, "answer": answer}
+    (panel,) = draw(dataclasses.replace(runs["trained"], config=config), "front").panels
+    names = {label.get_text() for label in labels(panel)}
+    assert panel.get_ylim()[1] < 0.5
+    assert panel.get_xlabel().endswith("\nbeyond the axes: P1 and Qwen3-1.7B")
+    assert {"P15", "2304: 12x(a f)", "LFM2-1.2B"} <= names
+    assert "P1" not in names
+
+
+def test_the_axis_of_a_lone_network_is_not_made_of_rounding(runs):
+    plane = plane_of(runs["trained"])
+    lone = plane.points[:1].assign(y=0.0, reach=1e-8)
+    low, high = dataclasses.replace(plane, points=lone).ranges[1]
+    assert high - low > 0.1
+
+
+@pytest.mark.parametrize("name", ["trained", "untrained"])
+def test_a_run_without_an_answer_yet_has_a_picture(runs, name):
+    config = {key: value for key, value in runs[name].config.items() if key != "answer"}
+    going = dataclasses.replace(runs[name], config=config, front=())
+    assert statements(going) == next_commands(going) == []
+    assert plane_of(going).points["y"].min() == 0
+    assert "answer" not in header(going)
 
 
 # -- operators, latencies, curves ------------------------------------------------------------------

@@ -8,10 +8,10 @@ import foreign_space
 import pandas as pd
 import pytest
 import yaml
-from answered_runs import write_answered_run
 from config_keys import with_keys
 from foreign_space import Gpt2, Gpt2Space, WidthFittedGpt2Space
 from one_line import one_line
+from run_builder import write_answered_run
 
 import flashnas as fn
 from flashnas.base.errors import RunError

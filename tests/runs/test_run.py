@@ -1,13 +1,14 @@
 """Reading a run folder: what is right comes back as written, what is wrong gets one clear line."""
 
 import dataclasses
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from answered_runs import write_answered_run
+from damage import check_damage
 from one_line import one_line
-from run_builder import make_trials
+from run_builder import make_trials, write_answered_run
 
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import RunError
@@ -51,7 +52,7 @@ def test_repeated_networks_count_once(run):
 
 def test_a_run_that_is_still_going_can_be_read(build_run):
     run = RecordedRun.load(
-        build_run(6, finalists=False, config={"finished": None, "seconds": None, "totals": None})
+        build_run(6, front=[], config={"finished": None, "seconds": None, "totals": None})
     )
     assert run.front == ()
     assert len(run.trials) == 6
@@ -81,55 +82,6 @@ def test_a_run_without_trials_says_so(build_run):
     assert "the run holds no trials yet" in error_of(folder)
     (folder / "trials.parquet").unlink()
     assert "the run holds no trials yet" in error_of(folder)
-
-
-def check_damage(folder, name, *cases, read=RecordedRun.load):
-    """Each change of a YAML file is one line with its place, the rule and the value."""
-    path = folder / name
-    data = yaml.safe_load(path.read_text())
-    for change, words in cases:
-        path.write_text(yaml.safe_dump({**data, **change}, sort_keys=False))
-        message = one_line(RunError, read, folder)
-        assert f"{path}" in message
-        assert words in message
-
-
-def test_a_damaged_run_yaml_names_line_rule_and_value(build_run):
-    check_damage(
-        build_run(3),
-        "run.yaml",
-        ({"budgets": 3}, "budgets must be a mapping or null; got 3"),
-        ({"budgets": {"latency_ms": "fast"}}, "budgets.latency_ms must be a number; got 'fast'"),
-        *(
-            ({name: [1]}, f"{name} must be a mapping or null; got [1]")
-            for name in [
-                "proxy",
-                "space",
-                "table",
-                "workload",
-                "host",
-                "question",
-                "answer",
-                "totals",
-            ]
-        ),
-        ({"seconds": "long"}, "seconds must be a number or null; got 'long'"),
-    )
-
-
-def test_a_damaged_entry_of_the_front_names_line_rule_and_value(build_run):
-    check_damage(
-        build_run(4),
-        "pareto/01.yaml",
-        ({"operators_ms": {"a": {"measured": "5"}}}, "operators_ms.... must be a number; got {'a'"),
-        ({"missed": "latency_ms"}, "missed must be a list or null; got 'latency_ms'"),
-        *(
-            ({name: [1]}, f"{name} must be a mapping; got [1]")
-            for name in ["figures", "sources", "origin", "architecture", "operators_ms"]
-        ),
-        ({"architecture": {"hidden": 2048}}, "needs the key 'operators'"),
-        ({"architecture": {"hidden": 2048, "operators": ["dd"]}}, "did you mean 'd'"),
-    )
 
 
 def test_an_entry_of_the_front_is_read_as_it_was_written(build_run):
@@ -179,7 +131,8 @@ def test_damaged_trials_name_the_column_and_the_rule(build_run):
 @pytest.mark.parametrize("trained", [True, False])
 def test_the_answer_comes_back_as_it_was_written(tmp_path, trained):
     run = RecordedRun.load(write_answered_run(tmp_path / "demo", trained=trained))
-    assert run.answer.to_dict() == yaml.safe_load((run.path / "run.yaml").read_text())["answer"]
+    answer = yaml.safe_load((run.path / "run.yaml").read_text())["answer"]
+    assert {key: entry for key, entry in run.answer.to_dict().items() if key in answer} == answer
     assert run.answer.tied == (run.front[-2].hash,)
     assert run.quality == "full_loss"
     assert run.ranks_full
@@ -190,37 +143,7 @@ def test_the_answer_comes_back_as_it_was_written(tmp_path, trained):
     assert list(run.baselines["label"]) == ["pure d", "pure a", "pure m2", "pure m2 without f"]
 
 
-def test_a_damaged_answer_names_line_rule_and_value(tmp_path):
-    folder = write_answered_run(tmp_path / "demo", count=8)
-    answer = yaml.safe_load((folder / "run.yaml").read_text())["answer"]
-    check_damage(
-        folder,
-        "run.yaml",
-        *(
-            ({"answer": {**answer, **change}}, words)
-            for change, words in (
-                ({"recommended": None}, "answer.recommended must be text; got None"),
-                (
-                    {"recommended": "x"},
-                    "answer.recommended must be a network of the front; got 'x'",
-                ),
-                ({"cheapest": "x"}, "answer.cheapest must be a network of the front; got 'x'"),
-                (
-                    {"above_budget": ["x"]},
-                    "answer.above_budget must be a network of the front; got 'x'",
-                ),
-                (
-                    {"standings": [*answer["standings"], {**answer["standings"][0], "hash": "x"}]},
-                    "answer.standings must be a network of the front; got 'x'",
-                ),
-                ({"min_recall": "low"}, "answer.min_recall must be a number; got 'low'"),
-                ({"standings": 3}, "answer.standings must be a list; got 3"),
-                ({"standings": [3]}, "answer.standings[0] must be a mapping; got 3"),
-                ({"standings": [{"hash": "x"}]}, "answer.standings[0] needs the key 'difference'"),
-                ({"pure": {"label": "x"}}, "answer.pure needs the key 'notation'"),
-                ({"reasons": {"size": "x"}}, "answer.reasons.size must be a number; got 'x'"),
-                ({"trained": 1}, "answer.trained must be true or false; got 1"),
-            )
-        ),
-        read=lambda folder: RecordedRun.load(folder).answer,
-    )
+def test_damage_names_line_rule_and_value(tmp_path):
+    table = yaml.safe_load(Path(__file__).with_name("damage.yaml").read_text())
+    folder = write_answered_run(tmp_path / "demo")
+    check_damage(folder, table, RunError, lambda folder: RecordedRun.load(folder).answer)

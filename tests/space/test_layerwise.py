@@ -2,9 +2,11 @@
 
 import itertools
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from space_contract import check_space
 
 from flashnas.architecture import Architecture, parse_operators
@@ -13,25 +15,16 @@ from flashnas.base.errors import SpaceError
 from flashnas.space import load_space
 from flashnas.space.layerwise import LayerwiseGenotype, LayerwiseSpace
 
-# depth, choices in short names, required operators; the second one can be read in several ways
-SMALL = {
-    "mixers with FFN": ((2, 4), ("d f", "a f", "m2"), ()),
-    "ambiguous": ((2, 3), ("d", "f", "d f", "f d"), ()),
-    "fixed depth": ((3, 3), ("a", "d", "f"), ()),
-    "one required": ((1, 4), ("d f", "a f", "m2"), ("a",)),
-    "all required": ((3, 4), ("d f", "a f", "m2"), ("m2", "d", "a")),
-    "ambiguous and required": ((2, 3), ("d", "f", "d f", "a f"), ("a", "d")),
-}
-OPTIONS = {"d": "d(head_dim=16)", "a": "a(head_dim=16)", "m2": "m2(head_dim=16)", "f": "f"}
+SMALL = yaml.safe_load(Path(__file__).with_name("small.yaml").read_text())["layerwise"]
 
 
 @pytest.fixture(params=list(SMALL))
 def case(request):
-    depth, choices, required = SMALL[request.param]
-    written = [" ".join(OPTIONS[op] for op in choice.split()) for choice in choices]
+    depth, choices, required = SMALL[request.param].values()
+    written = [re.sub(r"\b(d|a|m2)\b", r"\1(head_dim=16)", choice) for choice in choices]
     data = parse_yaml(
-        f"template: layerwise\nwidths: [64]\nlayers:\n  depth: {list(depth)}\n  choices:"
-        f" {written}\n" + (f"  require: {list(required)}\n" if required else "")
+        f"template: layerwise\nwidths: [64]\nlayers: {{depth: {depth}, choices: {written}"
+        + (f", require: {required}}}" if required else "}")
     )
     space = LayerwiseSpace.from_config(data, name="small")
     expected = {

@@ -6,15 +6,17 @@ import dataclasses
 import itertools
 import re
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from offenders import every
-from small_spaces import SMALL, small_space
 from space_contract import check_space
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.architecture.source import presets
+from flashnas.base.documents import parse_yaml
 from flashnas.base.errors import SpaceError
 from flashnas.space import load_space
 from flashnas.space.stage import (
@@ -27,6 +29,22 @@ from flashnas.space.stage import (
     repeat_changes,
 )
 from flashnas.space.three_stage import ThreeStageSpace
+
+SMALL = yaml.safe_load(Path(__file__).with_name("small.yaml").read_text())["three_stage"]
+TEXT = """\
+template: three_stage
+model: {{vocab: 512, meta_tokens: 2}}
+widths: [64, 128]
+blocks: {{mixers: {heads}, ratios: {ratios}, ffns_per_mixer: {ffns}}}
+repeats: {repeats}
+max_operators: {cap}
+"""
+
+
+def small_space(name):
+    heads = [f"{mixer}(head_dim=16)" for mixer in SMALL[name]["mixers"]]
+    text = TEXT.format(heads=heads, **SMALL[name])
+    return ThreeStageSpace.from_config(parse_yaml(text, "small.yaml"), name=name)
 
 
 def block_types(mixers, ratios, ffns):
@@ -61,7 +79,7 @@ def kinds(operators):
 
 @pytest.fixture(scope="module", params=list(SMALL))
 def case(request):
-    return small_space(request.param), brute_force(*SMALL[request.param])
+    return small_space(request.param), brute_force(**SMALL[request.param])
 
 
 def test_enumeration_is_the_brute_force_enumeration(case):

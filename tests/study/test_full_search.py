@@ -42,13 +42,13 @@ def config_of(space, corpus, recipe, **more):
         "workload": "chat",
         "calibration": "paper",
         "budgets": {"latency_ms": 100.0},
-        "trials": 6,
-        "cycle_size": 3,
+        "trials": 4,
+        "cycle_size": 2,
         "recipe": str(recipe),
         "data": str(corpus),
         "measure": False,
         "workers": 1,
-        "sampler_options": {"initial": 2, "pool": 32},
+        "sampler_options": {"initial": 2, "pool": 16},
         **more,
     }
     return SearchConfig(**asked)
@@ -124,7 +124,7 @@ def test_what_a_search_by_full_loss_leaves(whole):
     trained = frame[unknown]
     assert sum(trained["origin"] == "baseline") == 1
     ended = [line for line in notes if line.startswith("no further training is likely")]
-    assert sum(trained["origin"] == "search") == 6 - 2 * len(ended)
+    assert sum(trained["origin"] == "search") == 4 - 2 * len(ended)
     answer = summary["answer"]
     assert answer == run.entry("answer")
     assert answer["trained"]

@@ -27,12 +27,11 @@ PLACES = [
     ("nemotron_flash", "h100_sxm", "prefill-2k"),
     ("layerwise", "a100_sxm", "decode-1k"),
     ("small", "h100_sxm", "chat"),
-    ("llama_cpp", "h100_sxm", "chat"),
     ("nemotron_h", "a100_sxm", "decode-1k"),
     ("qwen35", "h100_sxm", "prefill-2k"),
 ]
 # of the way from the fastest to the slowest network, in logarithms: the first for each second place
-SHARES = (0.1, 0.3, 0.5, 0.7, 0.9), (0.2, 0.4, 0.6, 0.8)
+SHARES = (0.1, 0.5, 0.9), (0.3, 0.7)
 COUNTED = (
     "operators",
     "mixers",
