@@ -30,8 +30,6 @@ FAMILIES = (
     "embedding",
     "norm",
 )
-DTYPES = ("auto", "float32", "bfloat16")
-DEVICES = ("cpu", "cuda")
 # fields on which the loss of a given network does not depend: it shows what it is
 NOT_OF_A_NETWORK = ("name", "width_factor", "depth_factor", "least_head_dim", "short_text")
 # fields that came later, and what they were before: older recipes keep their digests
@@ -184,9 +182,9 @@ class Recipe(Settings, where="recipe"):
         "auto",
         "`bfloat16` keeps weights and optimizer in float32 and computes matrix products in"
         " bfloat16; on CUDA the residual stream, too. `auto`: the faster one in a timed product",
-        choices=DTYPES,
+        choices=("auto", "float32", "bfloat16"),
     )
-    device: str = option("cpu", "that trains", choices=DEVICES)
+    device: str = option("cpu", "that trains", choices=("cpu", "cuda"))
     backend: str = option(
         "auto",
         "the library that computes the operators; `auto`: the best installed one that"
