@@ -24,6 +24,7 @@ from flashnas.convert.measure import Student
 from flashnas.convert.replacements import read_replacements, train_replacements
 from flashnas.convert.texts import draws, training_rows
 from flashnas.convert.weights import load_pretrained
+from flashnas.network.precision import fast_dtype
 
 HERE = Path(__file__).parent
 LAYERS = range(1, 30, 4)  # of the model; its operators 2, 10, 18, ..
@@ -74,10 +75,10 @@ def main() -> None:
             tokens=tokens,
             seed=SEED,
         )
-        trained = (
-            train_replacements(given.out, teacher, choices, text, tokens, note) if tokens else []
-        )
-        student = Student(teacher, draw, trained=read_replacements(given.out, choices))
+        trained, dtype = [], fast_dtype("cpu")
+        if tokens:
+            trained = train_replacements(given.out, teacher, choices, text, tokens, dtype, note)
+        student = Student(teacher, draw, dtype, trained=read_replacements(given.out, choices))
         for layers in missing:
             layout = tuple(choice for choice in choices if choice.layer // 2 in layers)
             score = student.measure(layout)

@@ -22,9 +22,6 @@ class EvidenceOptions(Settings, where="evidence"):
         positional=True,
     )
     evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
-    conversions: bool = option(
-        False, "list published conversions of pretrained models and their selectors instead"
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,8 +37,7 @@ class EvidenceResult(Result):
 
     publications, disagreement, rows: what they are, how far they differ, and how many rows of each
     kind there are. evidence: the file of own trainings. mixes: what they say of two mixes.
-    conversions: of pretrained models, what each publication found of the layouts that it compared,
-    by metric. warnings: such as that own trainings contradict the publications.
+    warnings: such as that own trainings contradict the publications.
     """
 
     publications: list[dict[str, Any]]
@@ -49,19 +45,15 @@ class EvidenceResult(Result):
     evidence: str | None
     rows: dict[str, int]
     mixes: dict[str, Any] | None = None
-    conversions: list[dict[str, Any]] | None = None
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        absent = [name for name in ("mixes", "conversions") if getattr(self, name) is None]
-        return {name: value for name, value in super().to_dict().items() if name not in absent}
+        values = super().to_dict()
+        return values if self.mixes else {k: v for k, v in values.items() if k != "mixes"}
 
     def __str__(self) -> str:
-        from flashnas.evidence.conversions import conversions_text
         from flashnas.report.results import evidence_text
 
-        if self.conversions is not None:
-            return conversions_text(self.conversions)
         return evidence_text(self.to_dict())
 
 
@@ -76,7 +68,6 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
     Raises:
         ConfigError: for a CSV that is wrong, with file, line, rule and value.
     """
-    from flashnas.evidence.conversions import conversions
     from flashnas.evidence.load import full_loss, load, own_rows
     from flashnas.evidence.publications import (
         compare_mixes,
@@ -104,6 +95,5 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
             "recall": len(shipped.recall),
         },
         mixes=mixes,
-        conversions=conversions() if options.conversions else None,
         warnings=(words,) if words else (),
     )

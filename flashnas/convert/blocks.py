@@ -53,10 +53,11 @@ class BlockTraining:
         blocks: Mapping[int, Block],
         text: tuple[np.ndarray, np.ndarray],
         tokens: int,
+        dtype: str,
         folder: Path,
     ) -> None:
         """blocks: number of a layer -> its replacement, untrained. text: contexts [R, T] that are
-        held out, and those of the training. tokens: to train on."""
+        held out, and those of the training. tokens: to train on. dtype: of matrix products."""
         self.teacher, self.folder = teacher, folder
         self.device = teacher.embedding.weight.device
         self.held_out, self.rows = text
@@ -70,7 +71,9 @@ class BlockTraining:
             curve_points=10,
             adamw_lr=1e-3,
             warmup_fraction=0.05,
+            dtype=dtype,
         )
+        self.half = dtype == "bfloat16"
         planned = self.recipe.steps * self.recipe.batch_tokens
         self.trained = TrainedReplacement(
             name=name, tokens=0, planned=planned, seconds=0.0, curve=[], flat=False
@@ -124,7 +127,10 @@ class BlockTraining:
         with torch.no_grad():
             x = self.teacher.embed(torch.from_numpy(tokens_BT).long().to(self.device)).float()
         for n, block in enumerate(self.teacher.blocks[: self.layers[-1] + 1]):
-            with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16):
+            with (
+                torch.no_grad(),
+                torch.autocast(self.device.type, torch.bfloat16, enabled=self.half),
+            ):
                 read = block.norm(x)
                 written = block.mixer(read)[0].float()
             if n in self.blocks:
@@ -132,7 +138,7 @@ class BlockTraining:
             x = x + written
 
     def _written(self, block: Block, read: Tensor) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
             return block.mixer(read)[0].float()
 
     def _error(self, block: Block, read: Tensor, written: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from flashnas.convert.measure import Student
 from flashnas.convert.texts import held_out_draw
 from flashnas.data.dataset import Dataset
 from flashnas.network.model import HybridLM
+from flashnas.network.precision import fast_dtype
 from flashnas.training.cost import ASSUMED_RATES, flops_per_token, training_flops
 from flashnas.training.recipe import Recipe
 
@@ -32,7 +33,8 @@ class HeldOutScore:
         student = self._student
         if student is None:
             draw = held_out_draw(dataset, context=CONTEXT, documents=DOCUMENTS, prompts=PROMPTS)
-            student = Student(self.teacher, draw)
+            device = self.teacher.embedding.weight.device.type
+            student = Student(self.teacher, draw, fast_dtype(device))
         started = time.monotonic()
         score = student.score(network)
         if self._student is None:

@@ -6,18 +6,14 @@ import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from flashnas.base.errors import BudgetError
 from flashnas.convert.choices import (
-    LEAST_SAVED,
     NONE,
     Choice,
     Layout,
-    budget_of,
     key_of,
     offered,
     possible,
@@ -32,9 +28,10 @@ from flashnas.convert.replacements import (
     train_replacements,
 )
 from flashnas.convert.texts import Draw, draws, training_rows
-from flashnas.convert.times import RequestTimes, load_times
+from flashnas.convert.times import RequestTimes, load_times, savings
 from flashnas.convert.weights import Pretrained, load_pretrained, tokenizer_of
 from flashnas.network.model import HybridLM
+from flashnas.network.precision import fast_dtype
 
 SCORED, FRESH = 0, 1  # draws
 DRAWS = 2
@@ -100,7 +97,9 @@ class Conversion:
             tokens=tokens,
             seed=config.seed,
         )
-        return train_replacements(config.out, self.teacher, self.choices, text, tokens, note)
+        return train_replacements(
+            config.out, self.teacher, self.choices, text, tokens, self.measurements.dtype, note
+        )
 
     @functools.cached_property
     def progress(self) -> MeasuringProgress:
@@ -153,62 +152,32 @@ def load_conversion(config: ConvertConfig, note: Note, show_progress: ShowProgre
         count=DRAWS,
         seed=config.seed,
     )
-    measurements = _measurement_log(config.out, _question(config, model, text))
+    measurements = _measurement_log(config, _question(config, model, text))
     times = load_times(config, architecture, all_choices, note)
     choices = offered(architecture, times.choices, times.milliseconds)
-    for line in times.lines(choices):
+    for line in (*times.lines(choices), f"matrix products in {measurements.dtype}"):
         note(line)
-    saves_ms = _savings(config, times, choices)
+    saves_ms = savings(config, times, choices)
     network = model.network.to(config.device)
 
     @functools.lru_cache(maxsize=2)
     def student(draw: int) -> Student:
         # narrower networks keep the same columns on fresh text, and in the weights that are written
         columns = None if draw == SCORED else student(SCORED).columns
-        return Student(network, text[draw], columns, read_replacements(config.out, choices))
+        trained = read_replacements(config.out, choices)
+        return Student(network, text[draw], measurements.dtype, columns, trained)
 
     return Conversion(
         config, network, tokenizer, times, choices, saves_ms, measurements, student, show_progress
     )
 
 
-def _savings(config: ConvertConfig, times: RequestTimes, choices: Sequence[Choice]) -> list[float]:
-    """The milliseconds that each budget asks to save; BudgetError where the choices cannot."""
-    full_ms, by = times.milliseconds(()), next(iter(times.by))
-    if not choices:
-        raise BudgetError(
-            f"convert.budget_ms: of the model's {full_ms:,.0f} ms ({by}) no change saves more than"
-            f" {LEAST_SAVED:.1%}: name another --workload, --table or --calibration"
-        )
-    saved: dict[int, list[float]] = {}
-    for choice in sorted(choices, key=lambda choice: choice.saved_ms):
-        saved.setdefault(choice.layer, [0.0]).append(choice.saved_ms)
-    fastest = full_ms - sum(values[-1] for values in saved.values())
-    if sum(choice.name == NONE for choice in choices) == len(times.teacher.operators):
-        fastest += min(values[-1] - values[-2] for values in saved.values())  # one layer stays
-    saves_ms = []
-    for words in config.budget_ms:
-        budget = budget_of(words, full_ms)
-        if budget >= full_ms:
-            raise BudgetError(
-                f"convert.budget_ms: the model itself takes {full_ms:,.0f} ms, which is within"
-                f" {budget:,.0f} ms"
-            )
-        if budget < fastest:
-            raise BudgetError(
-                f"convert.budget_ms: no layout takes at most {budget:,.0f} ms; the fastest takes"
-                f" {fastest:,.0f} ms ({by})"
-            )
-        saves_ms.append(full_ms - budget)
-    return saves_ms
-
-
-def _measurement_log(out: Path, question: dict[str, Any]) -> MeasurementLog:
+def _measurement_log(config: ConvertConfig, question: dict[str, Any]) -> MeasurementLog:
     """Where nothing was measured or trained yet, the question may be another one."""
-    path = out / "measurements.jsonl"
-    if path.is_file() and not (out / FOLDER).exists() and path.read_bytes().count(b"\n") < 2:
+    path = config.out / "measurements.jsonl"
+    if path.is_file() and not (config.out / FOLDER).exists() and path.read_bytes().count(b"\n") < 2:
         path.unlink()
-    return MeasurementLog(path, question)
+    return MeasurementLog(path, question, fast_dtype(config.device))
 
 
 def _question(config: ConvertConfig, model: Pretrained, text: Sequence[Draw]) -> dict[str, Any]:

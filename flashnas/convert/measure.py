@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -66,23 +66,24 @@ class Student:
     """The teacher with changed layers, on one draw of text.
 
     columns: of each feed-forward network, its columns by importance, the most important first;
-    where they are not given, those of this draw. trained: key of a choice -> its weights.
+    where they are not given, those of this draw. trained: key of a choice -> its weights. dtype: of
+    the matrices; norms and the stream are in float32.
 
-    Layouts that first change a late layer start from the teacher's stream there. Matrices are in
-    bfloat16 where the processor multiplies them fast; norms and the stream are in float32.
+    Layouts that first change a late layer start from the teacher's stream there.
     """
 
     def __init__(
         self,
         teacher: HybridLM,
         draw: Draw,
+        dtype: str,
         columns: Mapping[int, Tensor] | None = None,
         trained: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.trained = trained or {}
         self.teacher, self.draw = teacher.eval(), draw
         self.device = teacher.embedding.weight.device
-        self.dtype = _fast_dtype(self.device)
+        self.dtype = getattr(torch, dtype)
         self.rows = np.concatenate([draw.documents, draw.prompts])
         vocab, context = teacher.architecture.vocab, draw.documents.shape[1]
         room = TEACHER_BYTES // (4 * vocab * len(draw.documents))
@@ -251,11 +252,6 @@ class Student:
             yield probe, hit, float(log_p_SV.gather(1, value_S[:, None]).sum())
 
 
-def _fast_dtype(device: torch.device) -> torch.dtype:
-    fast = device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
-
-
 class MeasurementLog:
     """All that was measured in a folder: a line for each layout and draw, written when it is known,
     so that a killed conversion loses one at most.
@@ -264,7 +260,8 @@ class MeasurementLog:
         RunError: the file is damaged, or holds measurements of another question.
     """
 
-    def __init__(self, path: Path, question: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, question: Mapping[str, Any], dtype: str) -> None:
+        """dtype: of the matrices, unless the folder has another one already."""
         self.path = path
         self.known: dict[tuple[int, str], LayoutScore] = {}
         self.documents: int = question["documents"]
@@ -272,9 +269,10 @@ class MeasurementLog:
         with disk_errors(f"{path}: cannot be written", RunError):
             drop_torn_line(path, RunError)
             if not path.exists():
-                append_synced(path, json.dumps({"question": dict(question)}))
-        header, *lines = read_json_lines(path, RunError)
-        before = convert(header, _Header, f"{path}:1", RunError, name="header").question
+                append_synced(path, json.dumps({"question": dict(question), "dtype": dtype}))
+        first, *lines = read_json_lines(path, RunError)
+        header = convert(first, _Header, f"{path}:1", RunError, name="header")
+        before, self.dtype = header.question, header.dtype
         if other := [name for name in question if before.get(name) != question[name]]:
             raise RunError(
                 f"{path}: holds measurements of another question: {other[0]} was"
@@ -314,6 +312,7 @@ class MeasurementLog:
 @dataclass(frozen=True)
 class _Header:
     question: dict[str, Any]
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ def train_replacements(
     choices: Sequence[Choice],
     text: tuple[np.ndarray, np.ndarray],
     tokens: int,
+    dtype: str,
     note: Callable[[str], None],
 ) -> list[TrainedReplacement]:
     """Train the choices whose weights are trained, those of one name together; what is finished in
@@ -37,6 +38,7 @@ def train_replacements(
         out: folder of the conversion.
         text: contexts [R, T] that are held out, and those of the training.
         tokens: of the training of each kind.
+        dtype: of matrix products.
     """
     trained = []
     for name in trained_names(choices):
@@ -47,7 +49,7 @@ def train_replacements(
                 for choice in choices
                 if choice.name == name and choice.spec
             }
-        training = BlockTraining(teacher, name, blocks, text, tokens, folder_of(out, name))
+        training = BlockTraining(teacher, name, blocks, text, tokens, dtype, folder_of(out, name))
         trained.append(training.train(note, CHECKPOINT_EVERY_S))
     return trained
 

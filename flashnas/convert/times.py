@@ -12,10 +12,20 @@ from msgspec import Meta
 
 from flashnas.architecture import Architecture
 from flashnas.base.documents import convert
-from flashnas.base.errors import RunError
+from flashnas.base.errors import BudgetError, RunError
 from flashnas.base.foreign import read_json
 from flashnas.base.system import write_atomic
-from flashnas.convert.choices import Choice, Layout, Milliseconds, converted, key_of, kind_of
+from flashnas.convert.choices import (
+    LEAST_SAVED,
+    NONE,
+    Choice,
+    Layout,
+    Milliseconds,
+    budget_of,
+    converted,
+    key_of,
+    kind_of,
+)
 from flashnas.convert.config import ConvertConfig
 from flashnas.latency.prediction import model_of
 from flashnas.latency.workload import CALIBRATIONS, Workload, load_workload
@@ -146,3 +156,34 @@ def _llama_cpp(
 
     source = f"llama.cpp in {config.weights}, {workload.name}"
     return RequestTimes(teacher, source, {"llama.cpp": milliseconds}, held, timed)
+
+
+def savings(config: ConvertConfig, times: RequestTimes, choices: Sequence[Choice]) -> list[float]:
+    """The milliseconds that each budget asks to save; BudgetError where the choices cannot."""
+    full_ms, by = times.milliseconds(()), next(iter(times.by))
+    if not choices:
+        raise BudgetError(
+            f"convert.budget_ms: of the model's {full_ms:,.0f} ms ({by}) no change saves more than"
+            f" {LEAST_SAVED:.1%}: name another --workload, --table or --calibration"
+        )
+    saved: dict[int, list[float]] = {}
+    for choice in sorted(choices, key=lambda choice: choice.saved_ms):
+        saved.setdefault(choice.layer, [0.0]).append(choice.saved_ms)
+    fastest = full_ms - sum(values[-1] for values in saved.values())
+    if sum(choice.name == NONE for choice in choices) == len(times.teacher.operators):
+        fastest += min(values[-1] - values[-2] for values in saved.values())  # one layer stays
+    saves_ms = []
+    for words in config.budget_ms:
+        budget = budget_of(words, full_ms)
+        if budget >= full_ms:
+            raise BudgetError(
+                f"convert.budget_ms: the model itself takes {full_ms:,.0f} ms, which is within"
+                f" {budget:,.0f} ms"
+            )
+        if budget < fastest:
+            raise BudgetError(
+                f"convert.budget_ms: no layout takes at most {budget:,.0f} ms; the fastest takes"
+                f" {fastest:,.0f} ms ({by})"
+            )
+        saves_ms.append(full_ms - budget)
+    return saves_ms

@@ -237,14 +237,10 @@ def heads(call: KernelCall, batch: int) -> tuple[int, int]:
 # -- residuals of validated networks ---------------------------------------------------------------
 
 
-def min_count(confidence: float) -> int:
-    """The number of residuals that a finite bound needs: 19 for 0.95."""
-    return math.ceil(confidence / (1 - confidence) - 1e-9)
-
-
-def conformal_margin(log_ratios: Sequence[float], confidence: float) -> float:
-    """The upper conformal quantile of at least `min_count` values."""
-    return float(sorted(log_ratios)[math.ceil((len(log_ratios) + 1) * confidence - 1e-9) - 1])
+def conformal_margin(log_ratios: Sequence[float]) -> float:
+    """The upper conformal quantile at INTERVAL; infinite for fewer than 9 values."""
+    rank = math.ceil((len(log_ratios) + 1) * INTERVAL - 1e-9)
+    return sorted([*log_ratios, math.inf])[rank - 1]
 
 
 # -- what meta.yaml may hold -----------------------------------------------------------------------

@@ -6,6 +6,7 @@ import copy
 import functools
 import hashlib
 import json
+import math
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,12 +21,10 @@ from flashnas.base.registry import shipped_names
 from flashnas.base.system import disk_errors
 from flashnas.base.text import did_you_mean, one_of
 from flashnas.latency.calibration import (
-    INTERVAL,
     VALIDATIONS,
     Calibration,
     check_calibrations,
     conformal_margin,
-    min_count,
 )
 from flashnas.latency.grid import rules
 from flashnas.latency.schema import (
@@ -123,9 +122,9 @@ class LatencyTable:
             raise TableError(
                 f"{self.path}: the entry in {VALIDATIONS} of meta.yaml is damaged; validate again"
             ) from None
-        if len(ratios) < min_count(INTERVAL):
+        width = conformal_margin(ratios)
+        if width == math.inf:
             return Calibration()
-        width = conformal_margin(ratios, INTERVAL)
         return Calibration(half_width=width, kinds=dict.fromkeys(KINDS, 0.0))
 
     @property

@@ -13,7 +13,6 @@ from flashnas.base.errors import RunError
 from flashnas.base.text import MISSING, columns, signed
 from flashnas.convert.choices import KEPT
 from flashnas.convert.found import BudgetAnswer, ConversionFound, OtherLayout
-from flashnas.evidence.conversions import conversions, summary
 from flashnas.report.drawing import STYLE, Plot, key
 from flashnas.report.page import Section, render, render_text
 from flashnas.runs.layout import CONFIG
@@ -46,7 +45,6 @@ def conversion(run: RecordedRun) -> str:
         finalists=finalists_table(found),
         singles=singles_table(found),
         pictures=[Markup(figure(found, narrow).svg()) for narrow in (False, True)],
-        published=summary(conversions()),
         **WORDS,
     )
 

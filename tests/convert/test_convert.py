@@ -17,7 +17,7 @@ from pretrained import SMALL_CONVERSION
 import flashnas as fn
 from flashnas.base.errors import FlashnasError
 from flashnas.cli.main import main
-from flashnas.convert import load, measure, progress
+from flashnas.convert import load, progress
 from flashnas.convert.choices import possible
 from flashnas.convert.config import ConvertConfig
 from flashnas.convert.load import FRESH, SCORED, load_conversion
@@ -42,13 +42,12 @@ def converted(asked, tmp_path_factory):
 
 
 @pytest.fixture
-def student(llama, texts, monkeypatch):
+def student(llama, texts):
     """In float32, with its teacher's folder read anew."""
-    monkeypatch.setattr(measure, "_fast_dtype", lambda device: torch.float32)
     model = load_pretrained(llama)
     options = {"context": 256, "documents": 3, "prompts": 2, "count": 1, "seed": 0}
     (draw,) = draws(str(texts), model.tokenizer, **options)
-    return Student(model.network, draw)
+    return Student(model.network, draw, "float32")
 
 
 def test_documents_of_draws_differ_and_values_stand_where_probes_say(llama, texts):
@@ -97,7 +96,7 @@ def test_a_narrower_network_keeps_the_columns_that_matter(llama, student):
     layer = student.teacher.blocks[1].mixer
     with torch.no_grad():
         layer.out_proj.weight[:, ::3] = 0
-    fresh = Student(student.teacher, student.draw)
+    fresh = Student(student.teacher, student.draw, "float32")
     (choice,) = (
         choice
         for choice in possible(fresh.teacher.architecture, [], [2 / 3])

@@ -42,7 +42,7 @@ def test_a_damaged_line_of_measurements_is_named(lines, words, tmp_path):
     path = tmp_path / "measurements.jsonl"
     header = [] if "measured" not in lines[0] else [{"question": QUESTION}]
     path.write_text("".join(json.dumps(entry) + "\n" for entry in [*header, *lines]))
-    assert words in one_line(RunError, MeasurementLog, path, QUESTION)
+    assert words in one_line(RunError, MeasurementLog, path, QUESTION, "float32")
 
 
 @pytest.mark.usefixtures("llama_cpp_clock")

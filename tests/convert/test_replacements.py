@@ -40,7 +40,7 @@ def training(teacher, folder, tokens=24_576):
     torch.manual_seed(0)
     blocks = {n: from_attention(teacher, n, REPLACEMENTS["gd"](operators[n])) for n in (0, 2)}
     rows = np.random.default_rng(0).integers(300, size=(24, 256))
-    return BlockTraining(teacher, "gd", blocks, (rows[:4], rows[4:]), tokens, folder)
+    return BlockTraining(teacher, "gd", blocks, (rows[:4], rows[4:]), tokens, "float32", folder)
 
 
 def test_a_replacement_starts_from_the_weights_of_attention(teacher):

@@ -1,8 +1,13 @@
 """The one place that chooses the type of matrix products."""
 
+import dataclasses
+
 import pytest
 import torch
+import yaml
 
+import flashnas as fn
+from flashnas.convert.measure import MeasurementLog
 from flashnas.network import precision
 from flashnas.profiling.platforms import PLATFORMS
 from flashnas.training.recipe import Recipe
@@ -44,3 +49,37 @@ def test_a_gpu_that_is_not_at_hand_is_not_timed(monkeypatch, faster):
     faster("float32")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert precision.fast_dtype("cuda") == "bfloat16"
+
+
+def test_what_was_begun_goes_on_in_its_type(small_corpus, quick_recipe, tmp_path, faster):
+    recipe = dataclasses.replace(Recipe.load(quick_recipe), dtype="auto", tokens=256)
+    asked = {
+        "training": lambda **more: fn.train(
+            "32(vocab=300): f", recipe=recipe, data=str(small_corpus), out=tmp_path / "t", **more
+        ),
+        "search": lambda **more: fn.search(
+            space="tiny",
+            workload="chat",
+            budgets={"latency_ms": 500},
+            recipe=recipe,
+            data=str(small_corpus),
+            trials=1,
+            train_anyway=True,
+            workers=1,
+            baselines=False,
+            out=tmp_path / "s",
+            **more,
+        ),
+    }
+    faster("bfloat16")
+    asked["training"]()
+    asked["search"]()
+    log = tmp_path / "measurements.jsonl"
+    assert MeasurementLog(log, {"documents": 1}, precision.fast_dtype("cpu")).dtype == "bfloat16"
+    faster("float32")
+    asked["training"](resume=True)
+    asked["search"](resume=str(tmp_path / "s"))
+    question = yaml.safe_load((tmp_path / "t" / "train.yaml").read_text())["question"]
+    assert question["recipe"]["dtype"] == "bfloat16"
+    assert yaml.safe_load((tmp_path / "s" / "run.yaml").read_text())["proxy"]["dtype"] == "bfloat16"
+    assert MeasurementLog(log, {"documents": 1}, precision.fast_dtype("cpu")).dtype == "bfloat16"
