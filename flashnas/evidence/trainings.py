@@ -179,12 +179,11 @@ def _tokens(place: str, text: str) -> float:
 def _whole(place: str, name: str, text: str, default: int) -> int:
     if not text:
         return default
-    number = number_of(text, {"": 1}) if text.isdecimal() else math.nan
-    if not number <= MAX_SIZE:
+    if not (text.isascii() and text.isdecimal()) or int(text) > MAX_SIZE:
         raise ConfigError(
             f"{place}: {name} must be a whole number up to {MAX_SIZE:,}; got {text!r}"
         )
-    return int(number)
+    return int(text)
 
 
 def _number(

@@ -51,13 +51,14 @@ def row(operators, nats, group="g", params=350e6, source=""):
 def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
     path = tmp_path / "own.csv"
     text = (
-        GOOD.replace("value\n", "value,note\n")
-        + "h,x,a f,1B,val_loss,2.5,x\nh,x,d f,1.5e9,val_loss,2.4,y\n"
+        GOOD.replace("value\n", "value,vocab\n")
+        + "h,x,a f,1B,val_loss,2.5,0\nh,x,d f,1.5e9,val_loss,2.4,512\n"
     )
     path.write_text(text, encoding="utf-8-sig")
     rows = read_published(path)
     assert [found.nats for found in rows] == [math.log(8.6), math.log(8.5), 2.5, 2.4]
     assert [found.params for found in rows] == [350e6, 350e6, 1e9, 1.5e9]
+    assert [found.vocab for found in rows] == [32_000, 32_000, 0, 512]  # 0: params has no embedding
     assert groups_of(rows) == {"g": [0, 1], "h": [2, 3]}
 
 
