@@ -1,6 +1,6 @@
 """SmolLM2-135M within 95, 90 and 80 % of its time: which of its layers may go, or become less.
 
-    python experiments/convert/convert.py MODEL.gguf --seed 1 --restore-one
+    python experiments/convert/convert.py MODEL.gguf --seed 1
     python experiments/convert/convert.py MODEL.gguf --seed 2
     python experiments/convert/convert.py MODEL.gguf --seed 3
     python experiments/convert/convert.py MODEL.gguf --seed 1 --kinds all
@@ -40,7 +40,6 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=120_000, help="of the training of gd")
     parser.add_argument("--runtime", choices=("llama.cpp",), help="takes its times, not a table's")
     parser.add_argument("--prompts", type=int, default=6, help="3 for the first two draws")
-    parser.add_argument("--restore-one", action="store_true")
     parser.add_argument("--comparisons", type=int, default=5, help="random layouts by each answer")
     parser.add_argument("--out", type=Path, default=Path("experiments/runs"))
     given = parser.parse_args()
@@ -59,7 +58,6 @@ def main() -> None:
         sets=16,
         finalists=10,
         comparisons=given.comparisons,
-        restore_one=given.restore_one,
         seed=given.seed,
         threads=1,
         out=given.out / f"convert_{given.seed}",

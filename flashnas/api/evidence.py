@@ -49,7 +49,9 @@ class EvidenceResult(Result):
 
     def to_dict(self) -> dict[str, Any]:
         values = super().to_dict()
-        return values if self.mixes else {k: v for k, v in values.items() if k != "mixes"}
+        if self.mixes is None:
+            del values["mixes"]
+        return values
 
     def __str__(self) -> str:
         from flashnas.report.results import evidence_text

@@ -109,9 +109,6 @@ class ConvertConfig(Settings, where="convert"):
     comparisons: int = option(
         2, "random layouts of as many changes that are measured beside each answer", min=0, max=100
     )
-    restore_one: bool = option(
-        False, "also score every token mixer by restoring it alone, for comparison"
-    )
     device: str = option("cpu", "cpu or cuda", choices=("cpu", "cuda"))
     threads: int | None = option(
         None, "torch threads", metavar="N", shown="torch's own choice", min=1, max=MAX_THREADS

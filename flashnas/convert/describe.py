@@ -26,7 +26,6 @@ from flashnas.convert.select import resampled_layers
 def describe(
     conversion: Conversion,
     law: SetLaw,
-    restored: dict[int, float],
     finalists: list[Finalist],
     chosen: Sequence[tuple[Layout, float]],
     trained: list[TrainedReplacement],
@@ -35,9 +34,6 @@ def describe(
     student, singles = conversion.student(SCORED), law.scores
     weights = weights_of(conversion, [layout for layout, _ in chosen])
     agreement = {"block error": singles.block_error, "recall": singles.lost}
-    if restored:
-        layers = [choice.layer for choice in singles.choices]
-        agreement["restore-one"] = np.array([restored.get(layer, 0.0) for layer in layers])
     mixers = [singles.choices.index(choice) for choice in conversion.removable_mixers]
     return ConversionFound(
         run=str(conversion.config.out),
@@ -63,7 +59,6 @@ def describe(
                 saved_ms=choice.saved_ms,
                 **conversion.measure(SCORED, (choice,)).figures(),
                 block_error=float(block_error),
-                restored=restored.get(choice.layer),
             )
             for choice, block_error in zip(singles.choices, singles.block_error, strict=True)
         ],
@@ -76,7 +71,7 @@ def describe(
                 recall_floor=floor,
                 weights=str(weights[layout]),
                 layers=resampled_layers(law, layout, save_ms, floor),
-                others=compare(conversion, singles, restored, layout),
+                others=compare(conversion, singles, layout),
             )
             for save_ms, (layout, floor) in zip(conversion.saves_ms, chosen, strict=True)
         ],
@@ -84,19 +79,14 @@ def describe(
     )
 
 
-def compare(
-    conversion: Conversion, singles: SingleScores, restored: Mapping[int, float], layout: Layout
-) -> list[OtherLayout]:
-    """What as many changes elsewhere lose on the same fresh documents. restored: layer -> by how much
-    the KL falls where it alone is restored, if that was measured."""
+def compare(conversion: Conversion, singles: SingleScores, layout: Layout) -> list[OtherLayout]:
+    """What as many changes elsewhere lose on the same fresh documents."""
     config, choices = conversion.config, conversion.choices
     kinds = [spec.kind for spec in conversion.teacher.architecture.operators]
     layers = [choice.layer for choice in choices]
     error = dict(zip(layers, singles.block_error, strict=True))
     orders: list[tuple[str, Mapping[int, float] | None]] = [("evenly spaced", None)]
     orders.append(("by block error", error))
-    if restored:
-        orders.append(("by restore-one", {**error, **restored}))
     generator = np.random.default_rng(config.seed)
     drawn = generator.random((config.comparisons, len(kinds)))
     orders += [("at random", dict(enumerate(values))) for values in drawn]

@@ -38,14 +38,12 @@ class LayoutFigures:
 
 @dataclass(frozen=True, kw_only=True)
 class SingleChange(LayoutFigures):
-    """One change alone. kind: such as `a to none`. restored: by how much the KL falls where all
-    token mixers but this one go, if that was measured."""
+    """One change alone. kind: such as `a to none`."""
 
     layer: int
     kind: str
     saved_ms: float
     block_error: float
-    restored: float | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -112,9 +112,8 @@ class Conversion:
     def planned(self) -> int:
         """Measurements, at most."""
         config = self.config
-        placements = 2 + config.restore_one + config.comparisons
-        restored = config.restore_one * (len(self.removable_mixers) + 1)
-        sets = config.sets + config.finalists + placements * len(config.budget_ms) + restored
+        placements = 2 + config.comparisons
+        sets = config.sets + config.finalists + placements * len(config.budget_ms)
         return len(self.choices) + sets
 
     @property

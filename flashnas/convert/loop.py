@@ -16,7 +16,7 @@ from flashnas.convert.finalists import measure_finalists, within
 from flashnas.convert.folder import write_folder, write_weights
 from flashnas.convert.found import ConversionFound
 from flashnas.convert.load import FRESH, SCORED, Note, load_conversion
-from flashnas.convert.scores import learn_law, restore_one, score_singles
+from flashnas.convert.scores import learn_law, score_singles
 
 
 def convert_model(
@@ -45,14 +45,13 @@ def convert_model(
         trained = conversion.train_replacements(note)
         singles = score_singles(conversion, note)
         write_folder(conversion, SCORED, command)
-        restored = restore_one(conversion) if config.restore_one else {}
         law = learn_law(conversion, singles)
         write_folder(conversion, SCORED, command)
         chosen = [within(conversion, law, save_ms) for save_ms in conversion.saves_ms]
         layouts = [layout for layout, _ in chosen]
         finalists = measure_finalists(conversion, law, layouts)
         write_folder(conversion, FRESH, command)
-        found = describe(conversion, law, restored, finalists, chosen, trained)
+        found = describe(conversion, law, finalists, chosen, trained)
         write_weights(conversion, layouts)
         write_folder(conversion, FRESH, command, asdict(found))
     return found

@@ -41,16 +41,6 @@ def score_singles(conversion: Conversion, note: Note) -> SingleScores:
     return SingleScores.of(choices, measured)
 
 
-def restore_one(conversion: Conversion) -> dict[int, float]:
-    """Layer -> by how much the KL falls where all removable mixers but this one go. For comparison
-    alone."""
-    removed = conversion.removable_mixers
-    layouts = [tuple(other for other in removed if other is not choice) for choice in removed]
-    measured = conversion.measure_all(SCORED, [removed, *layouts])
-    all_removed, *restored = (float(np.mean(score.kl)) for score in measured)
-    return {choice.layer: all_removed - kl for choice, kl in zip(removed, restored, strict=True)}
-
-
 def learn_law(conversion: Conversion, singles: SingleScores) -> SetLaw:
     """How changes add up, from sets of them on the first draw; the second half of the sets is
     chosen by the law of the first."""

@@ -21,7 +21,7 @@ from flashnas.export.card import CARD, model_card
 from flashnas.export.source import Source, fast_tokenizer
 from flashnas.formats.pieces import Piece
 from flashnas.network.model import HybridLM
-from flashnas.training.recipe import DTYPES
+from flashnas.network.precision import TYPES
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Exporter(ABC):
 
     loading: ClassVar[str]
     options: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    dtypes: ClassVar[tuple[str, ...]] = tuple(DTYPES)
+    dtypes: ClassVar[tuple[str, ...]] = tuple(TYPES)
     library: ClassVar[str] = "transformers"
     packages: ClassVar[tuple[str, ...]] = ()
     own_tokenizer: ClassVar[bool] = False

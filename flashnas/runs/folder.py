@@ -54,7 +54,9 @@ SECONDS_EVERY = 30.0  # how often run.yaml learns the run time, which a kill wou
 
 def recorded_dtype(path: Path) -> str | None:
     """In which the trainings of a run multiply matrices; None where none is recorded."""
-    trained = read_config(path).get("proxy") if (path / CONFIG).exists() else None
+    if not (path / CONFIG).exists():
+        return None
+    trained = read_config(path).get("proxy")
     return trained.get("dtype") if isinstance(trained, dict) else None
 
 

@@ -30,16 +30,12 @@ FAMILIES = (
     "embedding",
     "norm",
 )
-DTYPES = ("auto", "float32", "bfloat16")
-DEVICES = ("cpu", "cuda")
 # fields on which the loss of a given network does not depend: it shows what it is
 NOT_OF_A_NETWORK = ("name", "width_factor", "depth_factor", "least_head_dim", "short_text")
 # fields that came later, and what they were before: older recipes keep their digests
 LATER = {"depth_factor": 1, "short_text": False}
 # fields that change rounding alone, as digests have them: a training may go on with other values
 ROUNDING = {"micro_batch_sequences": 0, "dtype": "bfloat16"}
-# fields of earlier versions as older recipes and digests have them
-EARLIER: dict[str, Any] = {"tasks": {}}
 # an upper bound is far above what anyone trains with, and below what hangs or ends the process
 
 
@@ -186,9 +182,9 @@ class Recipe(Settings, where="recipe"):
         "auto",
         "`bfloat16` keeps weights and optimizer in float32 and computes matrix products in"
         " bfloat16; on CUDA the residual stream, too. `auto`: the faster one in a timed product",
-        choices=DTYPES,
+        choices=("auto", "float32", "bfloat16"),
     )
-    device: str = option("cpu", "that trains", choices=DEVICES)
+    device: str = option("cpu", "that trains", choices=("cpu", "cuda"))
     backend: str = option(
         "auto",
         "the library that computes the operators; `auto`: the best installed one that"
@@ -272,7 +268,7 @@ class Recipe(Settings, where="recipe"):
     @property
     def digest(self) -> str:
         """16 hex digits of what a training depends on, without what changes rounding alone."""
-        return fingerprint({**self.to_dict(), **ROUNDING, **EARLIER, "name": ""})
+        return fingerprint({**self.to_dict(), **ROUNDING, "name": ""})
 
     def multiplier(self, family: str) -> float:
         """The factor on the rate of a family; a convolution or router without one has the factor of
@@ -333,17 +329,14 @@ class Recipe(Settings, where="recipe"):
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Raises ConfigError naming an unknown key, a wrong type or value."""
         allowed = [setting.name for setting in settings_of(Recipe)]
-        fields = {
-            key: value for key, value in data.items() if key not in EARLIER or value != EARLIER[key]
-        }
-        for key in fields:
+        for key in data:
             if key not in allowed:
                 place = f"{data.place(key)}: " if isinstance(data, LocatedDict) else ""
                 raise ConfigError(
                     f"{place}recipe has no key {key!r}{did_you_mean(key, allowed)};"
                     f" allowed: {', '.join(allowed)}"
                 )
-        return cls(**fields)
+        return cls(**data)
 
     @classmethod
     def load(cls, source: str | Path | Self) -> Self:  # type: ignore[override]  # a file as a whole

@@ -31,7 +31,7 @@ from flashnas.export.source import load_source
 def asked(llama, texts):
     """The keywords of a conversion but for its folder."""
     own = {"model": str(llama), "data": str(texts), "budget_ms": "85%,70%"}
-    return {**own, **SMALL_CONVERSION, "comparisons": 1, "restore_one": True}
+    return {**own, **SMALL_CONVERSION, "comparisons": 1}
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +123,6 @@ def test_an_answer_keeps_its_budget_and_beats_other_placements(converted):
         assert [other.placement for other in answer.others] == [
             "evenly spaced",
             "by block error",
-            "by restore-one",
             "at random",
         ]
         even = answer.others[0]
@@ -196,14 +195,13 @@ def test_the_folder_records_the_command_that_made_it(converted, asked, tmp_path,
     out = tmp_path / "run"
     shutil.copytree(converted[0], out)
     options = {**asked, "out": out}
-    words = ["convert", options.pop("model"), "--restore-one"]
-    del options["restore_one"]
+    words = ["convert", options.pop("model")]
     for name, value in options.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
     monkeypatch.setattr(sys, "argv", ["flashnas", *words])
     assert main(words) == 0
     command = fn.load_run(out).entry("command")
-    assert command.startswith(f"flashnas convert {asked['model']} --restore-one")
+    assert command.startswith(f"flashnas convert {asked['model']} --")
 
 
 def test_a_killed_conversion_goes_on_where_it_was(converted, asked, tmp_path, monkeypatch):

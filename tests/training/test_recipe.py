@@ -154,10 +154,5 @@ def test_families_not_named_have_multiplier_one():
     assert Recipe(lr_multipliers={"moe": 2}).multiplier("moe.router") == 2
 
 
-def test_recipes_of_earlier_versions_are_read_and_keep_their_digests():
-    """They have a section `tasks`, which is empty."""
-    recipe = Recipe.load("cpu")
-    assert recipe.digest == "c8c9fe55a17feaf0" == fitted()["recipe"]
-    assert Recipe.from_dict({**recipe.to_dict(), "tasks": {}}) == recipe
-    with pytest.raises(ConfigError, match="recipe has no key 'tasks'"):
-        Recipe.from_dict({"tasks": {"steps": 3}})
+def test_the_evidence_reads_the_shipped_recipe():
+    assert Recipe.load("cpu").digest == fitted()["recipe"]
