@@ -109,7 +109,7 @@ def forked_workers():
         yield
 
 
-QUICK = {"api", "cli", "executors", "runs", "search", "study"}
+QUICK = {"api", "cli", "docs", "executors", "network", "runs", "search", "study"}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -64,7 +64,7 @@ def test_what_was_begun_goes_on_in_its_type(small_corpus, quick_recipe, tmp_path
             recipe=recipe,
             data=str(small_corpus),
             trials=1,
-            train_anyway=True,
+            rank_by="short",
             workers=1,
             baselines=False,
             out=tmp_path / "s",
