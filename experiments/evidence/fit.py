@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from fitting import ShapeRow, ffn_rows, fit_law, fit_response, fit_spreads, read_shapes
+from fitting import RESIDUALS, ShapeRow, ffn_rows, fit_law, fit_response, fit_spreads, read_shapes
 from left_out import MODELS, left_out_pairs, regret, summary
 
 from flashnas.architecture import Architecture
@@ -145,7 +145,11 @@ def nested(note=print):
         ]:
             part = without(rows, left)
             spreads = fit_spreads(
-                part, law, mix=form.mix, robust=form.robust, residual=form.residual
+                part,
+                law,
+                mix=form.mix,
+                robust=form.robust,
+                without=() if form.residual else RESIDUALS,
             )
             model = FullLoss(part, spreads, law, response=response, mix=form.mix)
             for source in left:

@@ -29,12 +29,12 @@ from flashnas.evidence.composition import (
     mix_of,
 )
 from flashnas.evidence.full_loss import (
-    NEW,
+    RELIABILITY_SD,
     FullLoss,
     Spreads,
     response_row,
 )
-from flashnas.evidence.load import FFN_SHARES, FURTHEST, RELIABILITY_SD, SHAPES
+from flashnas.evidence.load import FFN_SHARES, FURTHEST, SHAPES
 
 START = (1.8, 0.74, 0.17, 0.37, 0.4, 3.6, 0.013)  # of the law: where the fit begins
 COOLED, METRIC = (
@@ -42,6 +42,7 @@ COOLED, METRIC = (
     "dolma_val_loss",
 )  # groups whose learning rate was annealed: what a user will do
 OWN_EFFECTS = ("mixed", "gated_delta")  # that differ between publications, by one spread
+SLOPES = ("gated_delta_size", "gated_delta_tokens")  # over ln N and ln D, alike in all of them
 OUTLIER_NATS = 0.01  # beyond which a shape pulls less (soft L1)
 # medians of the log-normal priors of the spreads, and the standard deviation of their logarithms
 MEDIANS = {
@@ -49,13 +50,15 @@ MEDIANS = {
     "law.own": 0.15,
     "effect": 0.06,
     "effect.own": 0.03,
+    "slope": 0.03,
+    "kind": 0.02,
     "noise": 0.012,
     "residual": 0.02,
     "own_residual": 0.02,
 }
 SPREAD_SD = 1.0
 RESIDUALS = ("residual", "own_residual")
-OF_MIX = ("effect", "effect.own", *RESIDUALS)
+OF_MIX = ("effect", "effect.own", "slope", "kind", *RESIDUALS)
 STEPS = 80  # of the optimiser
 
 
@@ -144,7 +147,7 @@ def fit_spreads(
     *,
     mix: bool = True,
     robust: bool = True,
-    residual: bool = True,
+    without: Sequence[str] = (),
     start: Spreads | None = None,
 ) -> Spreads:
     """The spreads by restricted maximum likelihood.
@@ -155,36 +158,44 @@ def fit_spreads(
         mix: False for the law of size and shape alone.
         robust: each publication has a reliability of its own; otherwise all have that of 1, new
             ones, too.
-        residual: there is a residual process over the composition.
+        without: names of MEDIANS that are 0, such as RESIDUALS.
         start: where the optimiser begins; without it at the medians of the priors.
     """
     publications = sorted(set(rows.publication))
     names = list(MEDIANS)
     centre = np.log([*MEDIANS.values(), *([1.0] * len(publications))])
     sds = np.array([SPREAD_SD] * len(names) + [RELIABILITY_SD] * len(publications))
-    fixed = () if mix and residual else RESIDUALS if mix else OF_MIX
+    fixed = tuple(without) if mix else OF_MIX
     free = np.array([name not in fixed for name in names] + [robust] * len(publications))
 
     def spreads_of(logs: np.ndarray) -> Spreads:
         value = dict(zip(names, map(float, np.exp(logs)), strict=False))
+        value |= dict.fromkeys(without, 0.0)
         reliability = dict(zip(publications, map(float, np.exp(logs[len(names) :])), strict=True))
         return Spreads(
-            common={"law": value["law"], **dict.fromkeys(OWN_EFFECTS, value["effect"])},
+            common={
+                "law": value["law"],
+                **dict.fromkeys(OWN_EFFECTS, value["effect"]),
+                **dict.fromkeys(SLOPES, value["slope"]),
+            },
             own={
                 "law": value["law.own"],
                 "ffn": value["effect.own"],
                 **dict.fromkeys(OWN_EFFECTS, value["effect.own"]),
             },
-            residual=value["residual"] * residual,
-            own_residual=value["own_residual"] * residual,
+            kind=value["kind"],
+            residual=value["residual"],
+            own_residual=value["own_residual"],
             noise=value["noise"],
-            reliability=reliability if robust else {**reliability, NEW: 1.0},
+            reliability=reliability,
+            unseen=RELIABILITY_SD if robust else 0.0,
         )
 
     def logs_of(spreads: Spreads) -> np.ndarray:
         effect, own = (part[OWN_EFFECTS[0]] for part in (spreads.common, spreads.own))
-        values = [spreads.common["law"], spreads.own["law"], effect, own, spreads.noise]
-        values += [spreads.residual, spreads.own_residual]
+        slope = spreads.common[SLOPES[0]]
+        values = [spreads.common["law"], spreads.own["law"], effect, own, slope, spreads.kind]
+        values += [spreads.noise, spreads.residual, spreads.own_residual]
         return np.log([*values, *(spreads.reliability[name] for name in publications)])
 
     def with_fixed(values: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm, spearmanr
+from scipy.stats import spearmanr
 from short_trainings import Short, short_trainings
 
 from flashnas.evidence.full_loss import CHARGE, FullLoss, silence_of
@@ -170,7 +170,7 @@ def summary(rows: Sequence[PublishedRow], pairs: Sequence[Pair]) -> dict[str, An
     table = pd.DataFrame(map(dataclasses.asdict, pairs))
     error, sd = table["published"] - table["predicted"], table["sd"].astype(float)
     table["right"] = [pair.right if pair.clear else math.nan for pair in pairs]
-    table["square"], table["log_score"] = error**2, norm.logpdf(error, 0, sd)
+    table["square"], table["log_score"] = error**2, table["log_score"].astype(float)
     table["coverage"] = (error.abs() < WITHIN_SDS * sd).where(sd.notna()).astype(float)
     for name in ("source", "group"):
         table[name] = [getattr(rows[pair.one], name) for pair in pairs]

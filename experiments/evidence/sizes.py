@@ -63,18 +63,18 @@ def changes() -> pd.DataFrame:
 
 
 class Fading(FullLoss):
-    """The model whose own residuals of a publication fade. kept [N, N]: their correlation between
-    the rows."""
+    """The model in which what a publication has of its own at a mix fades. kept [N, N]: its
+    correlation between the rows."""
 
     def __init__(self, rows: Rows, kept: np.ndarray) -> None:
         self.kept = kept
         super().__init__(rows, Spreads(**fitted()["spreads"]), Law(**fitted()["law"]))
 
-    def _prior(self, one, other):
-        scale = self.spreads.own_residual * self._reliability(one.publication)
+    def _own_prior(self, one, other):
+        kinds = self.spreads.kind**2 * one.shares @ other.shares.T
+        mixes = kinds + self.spreads.own_residual**2 * self._kernel(one, other)
         same = np.equal.outer(one.publication, other.publication)
-        own = same * np.outer(scale, scale) * self._kernel(one, other)
-        return super()._prior(one, other) - own * (1 - self.kept)
+        return super()._own_prior(one, other) - same * mixes * (1 - self.kept)
 
 
 def log_likelihoods() -> dict[float, float]:

@@ -73,7 +73,18 @@ RARE = ("r7",)  # mixers that one publication has trained, alone
 # a second family that publications have tried beside any other, also at a small share
 TRIED_BESIDE_ALL = "attention"
 
-FEATURES = ("law", "mixed", "gated_delta", "ffn", "window", "edge", "experts")
+FEATURES = (
+    "law",
+    "mixed",
+    "gated_delta",
+    "gated_delta_size",
+    "gated_delta_tokens",
+    "ffn",
+    "window",
+    "edge",
+    "experts",
+)
+MIDDLE = (5e8, 3e10)  # parameters and tokens of published trainings, where slopes are 0
 SILENT = ("ffn_share", "bare", "rare", "new_mix", "aspect", "size", "tokens")
 # limits of what publications have trained; each row is (axis, lowest, highest)
 MAX_FFN_SHARE = 0.5  # of the operators
@@ -316,6 +327,8 @@ class Table:
             law.loss(counted, tokens, widths),
             mix["mixed"],
             mix["gated_delta"],
+            mix["gated_delta"] * np.log(counted / MIDDLE[0]),
+            mix["gated_delta"] * np.log(np.asarray(tokens, float) / MIDDLE[1]),
             (ffn - FFN_PARAMS) ** 2,
             mix["window"],
             mix["edge"],

@@ -2,22 +2,24 @@
 
     loss = level of the group + lambda law + beta . features + residual of the composition + noise
 
-Every coefficient is a mean over publications plus a deviation of each publication. A prediction is
-for a new publication, or the user's own. The residual is a Gaussian process over the composition,
-as uncertain as its prior where nobody trained anything alike. Publications have a reliability each,
-a robust likelihood. All else is a Gaussian posterior, which is exact. Differences alone have a
-meaning. An operator that no publication has is predicted from size and shape, and from its short
-training (`short_effect`). No torch.
+Every coefficient is a mean over publications plus a deviation of each publication, and so is the
+effect of each kind of mixer. A prediction is for a new publication, or the user's own. The residual
+is a Gaussian process over the composition, as uncertain as its prior where nobody trained anything
+alike. Publications have a reliability each, a robust likelihood; that of a publication that nobody
+has seen is integrated over, so that its intervals have long tails. All else is a Gaussian
+posterior, which is exact. Differences alone have a meaning. An operator that no publication has is
+predicted from size and shape, and from its short training (`short_effect`). No torch.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
@@ -34,18 +36,21 @@ from flashnas.evidence.composition import (
     effective,
     mix_of,
 )
+from flashnas.evidence.prediction import PosteriorPart, Prediction
 
 NEW = "a new publication"
 LAW_NATS = 2.5  # the law's value at which its coefficient turns
 SHARE_SCALE = 0.5  # of the residual process: of the shares of mixers
 FFN_SCALE = 0.2  # of the residual process: of the share of feed-forward layers
-NEW_RELIABILITY = 1.25  # of a publication that nobody has seen yet; 1: as the others' median
+RELIABILITY_SD = 0.7  # of the logarithm of a publication's reliability, before anything was seen
 # standard deviations before anything was seen, in nats for a full effect. law: of its coefficient
 PRIOR_SDS = {
     "law": 0.3,
     "mixed": 0.15,
     "gated_delta": 0.15,
     "ffn": 0.3,
+    "gated_delta_size": 0.03,
+    "gated_delta_tokens": 0.03,
     "window": 0.05,
     "edge": 0.05,
     "experts": 0.05,
@@ -72,87 +77,18 @@ _LAW = FEATURES.index("law")
 
 @dataclass(frozen=True)
 class Spreads:
-    """Standard deviations that the data tell: common, between publications (`own`), of both
-    residual processes, of the noise; `reliability` is a factor of each publication."""
+    """Standard deviations that the data tell: common, between publications (`own`), of the effect of
+    a kind of mixer between publications, of both residual processes, of the noise; `reliability` is
+    a factor of each publication, and `unseen` the standard deviation of its logarithm."""
 
     common: Mapping[str, float]
     own: Mapping[str, float]
+    kind: float
     residual: float
     own_residual: float
     noise: float
     reliability: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Of N networks: the mean of the loss [N] in nats per token, up to one constant, and what the
-    covariances of differences follow from. `noise` is that of one training. It is not part of a
-    difference. Raises ConfigError for an array of another shape, or with a number that is not
-    finite."""
-
-    mean: np.ndarray
-    prior: Any  # (rows, columns) -> prior covariance
-    gain: np.ndarray  # [N, C]: the posterior covariance is the prior's less gain gain^T
-    variance: np.ndarray  # [N]
-    noise: float
-
-    def __post_init__(self) -> None:
-        check_array("Prediction.mean", self.mean, (np.size(self.mean),))
-        check_array("Prediction.variance", self.variance, self.mean.shape)
-
-    @classmethod
-    def of(cls, mean: np.ndarray, covariance: np.ndarray, noise: float = 0.0) -> Self:
-        """From a mean [N] and a covariance [N, N]."""
-        check_array("Prediction: covariance", covariance, (np.size(mean),) * 2)
-        return cls(
-            mean=mean,
-            prior=lambda rows, columns: covariance[np.ix_(rows, columns)],
-            gain=np.zeros((len(mean), 1)),
-            variance=np.diag(covariance),
-            noise=noise,
-        )
-
-    def covariance(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Posterior covariance of these networks."""
-        index = np.asarray(indices)
-        return np.asarray(self.prior(index, index) - self.gain[index] @ self.gain[index].T)
-
-    def difference(self, one: int, other: int) -> tuple[float, float]:
-        """Loss of network `one` less that of network `other`: mean and standard deviation, in nats
-        per token. Raises ConfigError for an index without a network."""
-        for index in (one, other):
-            if not isinstance(index, int | np.integer) or not 0 <= index < len(self.mean):
-                raise ConfigError(
-                    f"difference: an index must be from 0 to {len(self.mean) - 1};"
-                    f" got {shown(index)}"
-                )
-        return float(self.mean[one] - self.mean[other]), float(self.sd_to(other)[one])
-
-    def sd_to(self, reference: int) -> np.ndarray:
-        """Standard deviation of the difference to one network, for all networks [N]."""
-        at = np.array([reference])
-        cross = self.prior(np.arange(len(self.mean)), at)[:, 0] - self.gain @ self.gain[reference]
-        return np.sqrt(np.maximum(self.variance + self.variance[reference] - 2 * cross, 0.0))
-
-    def best(
-        self, indices: Sequence[int] | np.ndarray, draws: int = 4000, seed: int = 0
-    ) -> np.ndarray:
-        """Probability that each of these networks has the lowest loss among them."""
-        index = np.asarray(indices)
-        values, vectors = np.linalg.eigh(self.covariance(index))
-        root = vectors * np.sqrt(np.maximum(values, 0.0))
-        normal = np.random.default_rng(seed).standard_normal((draws, len(index)))
-        lowest = np.argmin(self.mean[index] + normal @ root.T, axis=1)
-        return np.bincount(lowest, minlength=len(index)) / draws
-
-
-def check_array(name: str, value: Any, shape: tuple[int, ...]) -> None:
-    """Raise ConfigError for what is not an array of finite numbers of this shape."""
-    numbers = isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.shape == shape
-    if not (numbers and np.isfinite(value).all()):
-        raise ConfigError(
-            f"{name} must be an array {list(shape)} of finite numbers; got {shown(value)}"
-        )
+    unseen: float = RELIABILITY_SD
 
 
 class FullLoss:
@@ -176,10 +112,12 @@ class FullLoss:
         publication: str = NEW,
     ) -> None:
         self.rows, self.law, self.response = rows, law, tuple(response)
-        self.publication = publication
+        self.publication, self.mix = publication, mix
         # without its mix a network is its size and shape
         self.spreads = (
-            spreads if mix else dataclasses.replace(spreads, residual=0.0, own_residual=0.0)
+            spreads
+            if mix
+            else dataclasses.replace(spreads, kind=0.0, residual=0.0, own_residual=0.0)
         )
         common = [{**PRIOR_SDS, **spreads.common}[name] for name in FEATURES]
         own = [spreads.own.get(name, 0.0) for name in FEATURES]
@@ -190,9 +128,13 @@ class FullLoss:
         gaps = self.contrasts @ (rows.nats - self._known(rows))
         noise = np.square(spreads.noise * self._reliability(rows.publication))
         full = self.contrasts @ (self._prior(rows, rows) + np.diag(noise)) @ self.contrasts.T
-        self._root = np.linalg.cholesky(full)
-        self._weights = np.linalg.solve(self._root, gaps)
-        self.cost = float(0.5 * self._weights @ self._weights + np.log(np.diag(self._root)).sum())
+        root = np.linalg.cholesky(full)
+        self._weights = solve_triangular(root, gaps, lower=True)
+        self.cost = float(0.5 * self._weights @ self._weights + np.log(np.diag(root)).sum())
+        # factored out, because a search asks for thousands of gains
+        self._of_rows = functools.cache(
+            lambda: solve_triangular(root, self.contrasts, lower=True).T
+        )
 
     # -- what a network looks like -----------------------------------------------------------------
 
@@ -235,15 +177,31 @@ class FullLoss:
     # -- predictions -------------------------------------------------------------------------------
 
     def predict(self, table: Table) -> Prediction:
-        """Mean of each network, up to one constant, and the covariance of all."""
+        """Mean of each network, up to one constant, and the covariance of all; the networks of a
+        table are of one publication."""
         gain = self._gain(self._prior(table, self.rows))
-        variance = self._prior_variance(table) - np.sum(gain**2, axis=1)
+        unseen = NEW in table.publication
+        mean = LAW_NATS + self._known(table) + gain @ self._weights
+        common, own = self._prior_variances(table)
+        scale = 1.0 if unseen else self._reliability(table.publication)
         return Prediction(
-            LAW_NATS + self._known(table) + gain @ self._weights,
-            lambda one, other: self._prior(table.take(one), table.take(other)),
-            gain,
-            variance,
-            self.spreads.noise * self._reliability(table.publication[:1])[0] if len(table) else 0.0,
+            mean=mean,
+            shared=PosteriorPart(
+                lambda one, other: (self._common_prior if unseen else self._prior)(
+                    table.take(one), table.take(other)
+                ),
+                gain,
+                common + (0.0 if unseen else scale**2 * own) - np.sum(gain**2, axis=1),
+            ),
+            own=PosteriorPart(
+                lambda one, other: self._own_prior(table.take(one), table.take(other)),
+                np.zeros((len(table), 1)),
+                own,
+            )
+            if unseen
+            else PosteriorPart.nothing(len(table)),
+            noise=self.spreads.noise * float(np.max(scale, initial=0.0)),
+            unseen=self.spreads.unseen if unseen else 0.0,
         )
 
     def predict_networks(
@@ -302,7 +260,7 @@ class FullLoss:
         """What each contrast of the rows says of N quantities [N, C]; cross: covariance [N,
         rows].
         """
-        return np.asarray(np.linalg.solve(self._root, (cross @ self.contrasts.T).T).T)
+        return np.asarray(cross @ self._of_rows())
 
     # -- the prior ---------------------------------------------------------------------------------
 
@@ -317,10 +275,7 @@ class FullLoss:
         return np.asarray(self._x(table)[:, _LAW] + table.short)
 
     def _reliability(self, publications: np.ndarray) -> np.ndarray:
-        spread = self.spreads.reliability
-        return np.array(
-            [spread.get(name, NEW_RELIABILITY if name == NEW else 1.0) for name in publications]
-        )
+        return np.array([self.spreads.reliability.get(name, 1.0) for name in publications])
 
     def _kernel(self, one: Table, other: Table) -> np.ndarray:
         """Correlation of the residuals of two compositions, [N, M]."""
@@ -331,20 +286,28 @@ class FullLoss:
 
     def _prior(self, one: Table, other: Table) -> np.ndarray:
         """Covariance of two tables before anything was seen [N, M]."""
-        x, y = self._x(one), self._x(other)
-        same = np.equal.outer(one.publication, other.publication) * np.outer(
-            self._reliability(one.publication), self._reliability(other.publication)
-        )
-        kernel = self._kernel(one, other)
-        common = (x * self._common) @ y.T + self.spreads.residual**2 * kernel
-        own = (x * self._own) @ y.T + self.spreads.own_residual**2 * kernel
-        return np.asarray(common + same * own)
+        scales = np.outer(self._reliability(one.publication), self._reliability(other.publication))
+        return self._common_prior(one, other) + scales * self._own_prior(one, other)
 
-    def _prior_variance(self, table: Table) -> np.ndarray:
-        """The diagonal of `_prior(table, table)`."""
-        square, reliability = self._x(table) ** 2, self._reliability(table.publication)
-        own = square @ self._own + self.spreads.own_residual**2
-        return np.asarray(square @ self._common + self.spreads.residual**2 + reliability**2 * own)
+    def _common_prior(self, one: Table, other: Table) -> np.ndarray:
+        """Of what all publications share [N, M]."""
+        linear = (self._x(one) * self._common) @ self._x(other).T
+        return np.asarray(linear + self.spreads.residual**2 * self._kernel(one, other))
+
+    def _own_prior(self, one: Table, other: Table) -> np.ndarray:
+        """Of what a publication has of its own, at a reliability of 1 [N, M]."""
+        linear = (self._x(one) * self._own) @ self._x(other).T
+        kinds = self.spreads.kind**2 * one.shares @ other.shares.T
+        residual = self.spreads.own_residual**2 * self._kernel(one, other)
+        same = np.equal.outer(one.publication, other.publication)
+        return np.asarray(same * (linear + kinds + residual))
+
+    def _prior_variances(self, table: Table) -> tuple[np.ndarray, np.ndarray]:
+        """The diagonals of `_common_prior(table, table)` and of `_own_prior(table, table)`."""
+        square, shares = self._x(table) ** 2, np.sum(table.shares**2, axis=1)
+        common = square @ self._common + self.spreads.residual**2
+        own = square @ self._own + self.spreads.kind**2 * shares + self.spreads.own_residual**2
+        return common, own
 
 
 def silence_of(table: Table) -> np.ndarray:

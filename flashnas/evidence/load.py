@@ -30,7 +30,7 @@ from flashnas.evidence.composition import (
     mix_of,
     outside_support,
 )
-from flashnas.evidence.full_loss import NEW, NEW_RELIABILITY, FullLoss, Spreads
+from flashnas.evidence.full_loss import NEW, RELIABILITY_SD, FullLoss, Spreads
 from flashnas.evidence.recall import SHIPPED as RECALL
 from flashnas.evidence.recall import RecallModel, load_recall
 from flashnas.evidence.trainings import (
@@ -50,7 +50,6 @@ FITTED = DATA / "fitted.json"
 OWN = "own trainings"  # the publication that a user's file is, whatever its column source says
 MAX_OWN_ROWS = 300
 WIDTHS = 256  # a network is built at the nearest multiple of this to count the shares of its parts
-RELIABILITY_SD = 0.7  # of the logarithm of a publication's reliability, before anything was seen
 FURTHEST = 4.0  # standard deviations from there
 
 
@@ -75,7 +74,7 @@ def load() -> Evidence:
     Example:
         >>> import flashnas as fn
         >>> evidence = fn.evidence.load()
-        >>> len(evidence.trainings) >= 164, (evidence.trainings.source != "").all().item()
+        >>> len(evidence.trainings) >= 189, (evidence.trainings.source != "").all().item()
         (True, True)
     """
     return Evidence(
@@ -178,15 +177,7 @@ def full_loss(own: str | Path | None = None, *, without: str = "", mix: bool = T
     shipped = _shipped(without, mix)
     if own is None:
         return shipped
-    rows = Rows.joined(shipped.rows, rows_of(own_rows(own), shipped.law))
-    return FullLoss(
-        rows,
-        _with_own(rows, shipped),
-        shipped.law,
-        mix=mix,
-        response=shipped.response,
-        publication=OWN,
-    )
+    return with_own(shipped, rows_of(own_rows(own), shipped.law))
 
 
 def own_rows(path: str | Path) -> list[PublishedRow]:
@@ -205,28 +196,29 @@ def own_rows(path: str | Path) -> list[PublishedRow]:
     ]
 
 
-def _with_own(rows: Rows, shipped: FullLoss) -> Spreads:
-    """The spreads with a reliability of the user's own trainings: as their gaps ask for, and never
-    better than that of a publication that nobody has seen, because a few rows of one seed may agree
-    by chance."""
-    spreads = shipped.spreads
+def with_own(shipped: FullLoss, own: Rows) -> FullLoss:
+    """The model with the rows of one publication more, OWN, for which it then predicts. Its
+    reliability is as its gaps ask for, and never better than that of the middle publication, because
+    a few rows of one seed may agree by chance."""
+    rows, spreads = Rows.joined(shipped.rows, own), shipped.spreads
 
-    def with_log(log: float) -> Spreads:
-        return dataclasses.replace(
-            spreads, reliability={**spreads.reliability, OWN: float(np.exp(log))}
+    def model(log: float) -> FullLoss:
+        reliability = {**spreads.reliability, OWN: float(np.exp(log))}
+        return FullLoss(
+            rows,
+            dataclasses.replace(spreads, reliability=reliability),
+            shipped.law,
+            mix=shipped.mix,
+            response=shipped.response,
+            publication=OWN,
         )
 
     def cost(log: float) -> float:
-        return FullLoss(rows, with_log(log), shipped.law).cost + 0.5 * (log / RELIABILITY_SD) ** 2
+        return model(log).cost + 0.5 * (log / RELIABILITY_SD) ** 2
 
-    least, bound = np.log(NEW_RELIABILITY), FURTHEST * RELIABILITY_SD
-    return with_log(
-        float(
-            minimize_scalar(
-                cost, bounds=(least, bound), method="bounded", options={"xatol": 0.01}
-            ).x
-        )
-    )
+    bounds = (0.0, FURTHEST * RELIABILITY_SD)
+    found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 0.01})
+    return model(float(found.x))
 
 
 @functools.cache

@@ -6,26 +6,23 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri
 
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ArchitectureError
 from flashnas.evidence.composition import Table
-from flashnas.evidence.full_loss import NEW, FullLoss
+from flashnas.evidence.full_loss import FullLoss
 from flashnas.evidence.load import full_loss, of_size, own_rows, rows_of
+from flashnas.evidence.prediction import COVERED, WITHIN_SDS
 from flashnas.evidence.trainings import PublishedRow, composition, groups_without_repeats
 from flashnas.operators import OperatorSpec
 
 CLEAR_NATS = 0.02  # a pair with a larger published gap is clear
-COVERED = 0.9  # of the intervals of predictions
-WITHIN_SDS = float(ndtri(0.5 + COVERED / 2))
 MIN_CLEAR_PAIRS = 4  # from which on their order may contradict
 MIN_OPERATORS = 24  # a pattern is repeated to a stack of at least so many
 # without embeddings, and of a training: for which the model states a difference
@@ -157,13 +154,15 @@ def count_shared_orders(rows: Sequence[PublishedRow]) -> tuple[int, int]:
 @dataclass(frozen=True)
 class Pair:
     """Two rows of a group, by their indices: the published loss of the first less that of the
-    second, the predicted one and its standard deviation (None: not stated), in nats. A tie counts half."""
+    second, the predicted one, its standard deviation with that of the trainings, in nats, and the
+    logarithm of the density of the published one (None: not stated). A tie counts half."""
 
     one: int
     other: int
     published: float
     predicted: float
     sd: float | None = None
+    log_score: float | None = None
 
     @property
     def clear(self) -> bool:
@@ -188,17 +187,18 @@ def predicted_pairs(
         model = model_of(rows[members[0]].source)
         prediction = model.predict(as_new_publication(model, [rows[index] for index in members]))
         for one, other in itertools.combinations(range(len(members)), 2):
-            mean, sd = prediction.difference(one, other)
+            mean = float(prediction.mean[one] - prediction.mean[other])
             published = rows[members[one]].nats - rows[members[other]].nats
-            sd = math.hypot(sd, math.sqrt(2) * prediction.noise)
-            pairs.append(Pair(members[one], members[other], published, mean, sd))
+            sd = float(prediction.sd_to(other, trainings=2)[one])
+            score = prediction.log_density(published, one, other, trainings=2)
+            pairs.append(Pair(members[one], members[other], published, mean, sd, score))
     return pairs
 
 
 def as_new_publication(model: FullLoss, rows: Sequence[PublishedRow]) -> Table:
-    """Rows of a publication that nobody has seen, as a model sees them."""
+    """Rows of the publication that a model predicts for, as it sees them."""
     return dataclasses.replace(
-        rows_of(rows, model.law), publication=np.full(len(rows), NEW, object)
+        rows_of(rows, model.law), publication=np.full(len(rows), model.publication, object)
     )
 
 

@@ -12,7 +12,7 @@ from scipy.special import ndtr
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.base.errors import FlashnasError
-from flashnas.evidence.full_loss import Prediction
+from flashnas.evidence.prediction import Prediction
 from flashnas.runs.answer import PublishedModel, Rival
 from flashnas.search.trial import Trial
 from flashnas.space import OperatorSpace

@@ -8,7 +8,7 @@ from typing import Any
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
 from flashnas.base.text import is_number, shown
-from flashnas.evidence.full_loss import Prediction, check_array
+from flashnas.evidence.prediction import Prediction, check_array
 from flashnas.latency.table import LatencyTable
 from flashnas.runs.answer import Reasons
 from flashnas.search import SearchAlgorithm

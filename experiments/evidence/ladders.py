@@ -1,0 +1,130 @@
+"""What small trainings of a publication say of its large ones: the large rows predicted from the
+other publications alone, and from these with the publication's own small rows.
+
+    python experiments/evidence/ladders.py      # ladders.csv and a table; a minute of one core
+
+The model has not seen the publication; its spreads are those of the others. The small rows come in
+as one's own trainings do (`--evidence`).
+
+Expected, written before the first run: in most publications the error of the large rows falls by a
+third or more once trainings of a third of their size are known, and their intervals hold 80 % or
+more. A training of a tenth of the size (the 60M rows of 2604.03444) says little, and may mislead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from left_out import summary
+
+from flashnas.evidence.full_loss import FullLoss
+from flashnas.evidence.load import OWN, full_loss, rows_of, with_own
+from flashnas.evidence.publications import Pair, predicted_pairs
+from flashnas.evidence.trainings import PublishedRow, read_published
+
+HERE = Path(__file__).parent
+Selector = Callable[[PublishedRow], bool]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The rows of a publication that are known, and those that are predicted."""
+
+    source: str
+    name: str
+    small: Selector
+    large: Selector
+
+
+def of(*groups: str) -> Selector:
+    """Rows of these groups."""
+    return lambda row: row.group in groups
+
+
+def sized(low: float, high: float, *groups: str) -> Selector:
+    """Rows of so many parameters, of these groups."""
+    return lambda row: low < row.params < high and row.group in groups
+
+
+OLMO = of("olmo_600m", "olmo_760m")
+MESA = of("mesa_1b_15b", "mesa_400m_50b")
+MAMBA3 = sized(8e8, 2e9, "mamba3_880m_100b", "mamba3_1.5b_100b")
+OLMOE3 = of("olmoe3_hybrid_275m_cx8", "olmoe3_hybrid_480m_cx4", "olmoe3_hybrid_480m_cx8")
+LADDERS = [
+    Ladder("2604.03444", "60M", of("olmo_60m"), OLMO),
+    Ladder("2604.03444", "60M, 100M", of("olmo_60m", "olmo_100m"), OLMO),
+    Ladder("2604.03444", "60M to 370M", of("olmo_60m", "olmo_100m", "olmo_370m"), OLMO),
+    Ladder("2604.03444", "370M", of("olmo_370m"), OLMO),
+    Ladder("2506.05233", "145M", of("mesa_145m_15b"), MESA),
+    Ladder("2506.05233", "145M, 400M", of("mesa_145m_15b", "mesa_400m_15b"), MESA),
+    Ladder("2603.15569", "180M", of("mamba3_180m_100b"), MAMBA3),
+    Ladder("2603.15569", "180M, 440M", of("mamba3_180m_100b", "mamba3_440m_100b"), MAMBA3),
+    Ladder("allenai/OLMo-core", "275M, 4B", of("olmoe3_hybrid_275m_cx1"), OLMOE3),
+    Ladder(
+        "allenai/OLMo-core",
+        "275M, 4B and 8B",
+        of("olmoe3_hybrid_275m_cx1", "olmoe3_hybrid_275m_cx2"),
+        OLMOE3,
+    ),
+    Ladder("2501.00663", "340M", of("titans_340m_15b"), of("titans_760m_30b")),
+    Ladder("2405.21060", "350M, 7B", of("mamba2_350m_7b_ratio"), of("mamba2_2.7b_300b")),
+    Ladder("2511.18890", "500M", of("nf_500m_100b"), of("nf_latency_100b")),
+]
+
+
+def predicted(
+    ladder: Ladder, rows: Sequence[PublishedRow], model: FullLoss, *, known: bool
+) -> list[Pair]:
+    """The pairs of the large rows, by a model that has not seen the publication. known: whether the
+    small rows are."""
+    large = [row for row in rows if row.source == ladder.source and ladder.large(row)]
+    if known:
+        small = [
+            dataclasses.replace(row, source=OWN, level=f"{OWN}: {row.level or row.group}")
+            for row in rows
+            if row.source == ladder.source and ladder.small(row)
+        ]
+        model = with_own(model, rows_of(small, model.law))
+    return predicted_pairs(large, lambda _: model)
+
+
+def figures(ladder: Ladder, rows: Sequence[PublishedRow]) -> dict[str, object]:
+    """One line of the table."""
+    own = [row for row in rows if row.source == ladder.source]
+    small, large = ([row for row in own if pick(row)] for pick in (ladder.small, ladder.large))
+
+    def ratio(name: str) -> float:
+        values = [statistics.median(getattr(row, name) for row in part) for part in (large, small)]
+        return round(values[0] / values[1], 1)
+
+    line: dict[str, object] = {
+        "publication": ladder.source,
+        "known": ladder.name,
+        "times the size": ratio("params"),
+        "times the tokens": ratio("tokens"),
+    }
+    for word, known in (("alone", False), ("with them", True)):
+        model = full_loss(without=ladder.source)
+        found = summary(large, predicted(ladder, rows, model, known=known))
+        line[f"right, {word}"] = f"{found['right']:g} of {found['pairs']}"
+        line[f"RMSE, {word}"] = round(found["rmse_nats"], 4)
+        line[f"inside, {word}"] = round(found["coverage"], 2)
+        line[f"log score, {word}"] = round(found["log_score"], 2)
+    return line
+
+
+if __name__ == "__main__":
+    rows = read_published()
+    table = pd.DataFrame([figures(ladder, rows) for ladder in LADDERS])
+    table.to_csv(HERE / "ladders.csv", index=False)
+    print(table.to_string(index=False))
+    scores = table.groupby("publication", sort=False)[
+        ["log score, alone", "log score, with them"]
+    ].mean()
+    gain = scores["log score, with them"] - scores["log score, alone"]
+    print(f"gain of the log score, publications equal: {gain.mean():.2f} +- {gain.sem():.2f}")
