@@ -6,22 +6,42 @@ import importlib.util
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
+from flashnas.convert.choices import Choice
 from flashnas.evidence.trainings import read_published
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_operators_of_the_paper_have_the_published_losses_and_the_latencies_of_the_tables():
-    path = ROOT / "experiments" / "paper" / "operators.py"
-    spec = importlib.util.spec_from_file_location("paper_operators", path)
+def script(name):
+    """A script of experiments, as a module."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / "experiments" / name)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_operators_of_the_paper_have_the_published_losses_and_the_latencies_of_the_tables():
+    module = script("paper/operators.py")
     found = module.mixes().sort_index()
     pd.testing.assert_frame_equal(found, pd.read_csv(module.CSV), check_dtype=False)
     rows = [row for row in read_published() if row.group == "nf_500m_100b"]
     published = {row.operators: round(row.nats, 4) for row in rows}
     assert dict(zip(found["mix"], found["published_loss"], strict=True)) == published
+
+
+@pytest.mark.parametrize("order", [None, {layer: -float(layer) for layer in range(12)}])
+def test_other_layouts_have_as_many_changes_of_each_kind(order):
+    elsewhere = script("convert/convert.py").elsewhere
+    choices = [Choice(layer, "none", None, 10.0) for layer in range(12)]
+    layout = (choices[0], choices[2], choices[4], choices[5])
+    other = elsewhere(["a", "f"] * 6, choices, layout, order)
+    expected = [6, 8, 10, 11] if order else [2, 6, 7, 10]
+    assert [choice.layer for choice in other] == expected
+    kinds = ["a", "f", "f"] * 4  # they need not alternate
+    other = elsewhere(kinds, choices, (choices[0], choices[1], choices[2], choices[9]), order)
+    assert sorted(kinds[choice.layer] for choice in other) == ["a", "a", "f", "f"]
 
 
 def test_what_scripts_import_of_flashnas_exists():

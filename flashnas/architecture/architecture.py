@@ -160,24 +160,6 @@ class Architecture:
             operators=tuple(spec.scaled(self.hidden, factor, least_dim) for spec in self.operators),
         )
 
-    def shallower(self, factor: int) -> Architecture:
-        """Of the operators of each kind every `factor`-th, the first one included, in the same
-        order.
-
-        Kinds keep their shares, rounded up: `8x(a m2 f)` becomes `4x(a m2 f)` with a factor of 2.
-        """
-        if type(factor) is not int or factor < 1:
-            raise ArchitectureError(
-                f"depth factor must be a whole number of at least 1; got {shown(factor)}"
-            )
-        seen: Counter[str] = Counter()
-        kept = []
-        for spec in self.operators:
-            if seen[spec.kind] % factor == 0:
-                kept.append(spec)
-            seen[spec.kind] += 1
-        return replace(self, operators=tuple(kept))
-
     # -- text
 
     def __str__(self) -> str:

@@ -106,9 +106,6 @@ class ConvertConfig(Settings, where="convert"):
         16, "sets of changes that are measured to learn how they add up", min=6, max=1000
     )
     finalists: int = option(10, "layouts that are measured on fresh text", min=1, max=1000)
-    comparisons: int = option(
-        2, "random layouts of as many changes that are measured beside each answer", min=0, max=100
-    )
     device: str = option("cpu", "cpu or cuda", choices=("cpu", "cuda"))
     threads: int | None = option(
         None, "torch threads", metavar="N", shown="torch's own choice", min=1, max=MAX_THREADS

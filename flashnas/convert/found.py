@@ -62,16 +62,6 @@ class Finalist(LayoutFigures):
     inside: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class OtherLayout(LayoutFigures):
-    """As many changes elsewhere. more: KL beyond that of the answer on the same documents, and half
-    of its 90 % interval."""
-
-    placement: str
-    more: float
-    more_half: Half
-
-
 @dataclass(frozen=True)
 class LayerChoice:
     """What a layer becomes. shares: of the resamples, by what they make of it."""
@@ -93,7 +83,6 @@ class BudgetAnswer:
     recall_floor: float
     weights: str
     layers: list[LayerChoice]
-    others: list[OtherLayout]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +106,7 @@ class ConversionFound:
     run: its folder. data: the text, as it was named. notation: of the model. times: where
     milliseconds are from. model_ms, loss: the model's own; probes_done: recall probes that it does,
     of `probes`. agreement_of_halves: rank correlation of the KL of single changes on two halves of
-    the documents; agreement_with_kl: of other scores with it. law: how changes add up.
+    the documents. law: how changes add up.
     """
 
     run: str
@@ -129,7 +118,6 @@ class ConversionFound:
     probes_done: int
     probes: int
     agreement_of_halves: float
-    agreement_with_kl: dict[str, float]
     law: dict[str, float]
     singles: list[SingleChange]
     finalists: list[Finalist]

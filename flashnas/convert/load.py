@@ -11,7 +11,6 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from flashnas.convert.choices import (
-    NONE,
     Choice,
     Layout,
     key_of,
@@ -111,20 +110,7 @@ class Conversion:
     @property
     def planned(self) -> int:
         """Measurements, at most."""
-        config = self.config
-        placements = 2 + config.comparisons
-        sets = config.sets + config.finalists + placements * len(config.budget_ms)
-        return len(self.choices) + sets
-
-    @property
-    def removable_mixers(self) -> Layout:
-        """Every token mixer that may go."""
-        operators = self.teacher.architecture.operators
-        return tuple(
-            choice
-            for choice in self.choices
-            if choice.name == NONE and operators[choice.layer].mixes_tokens
-        )
+        return len(self.choices) + self.config.sets + self.config.finalists
 
 
 def load_conversion(config: ConvertConfig, note: Note, show_progress: ShowProgress) -> Conversion:

@@ -10,24 +10,22 @@ from matplotlib.ticker import LogLocator
 
 from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
-from flashnas.base.text import MISSING, columns, signed
+from flashnas.base.text import MISSING, columns
 from flashnas.convert.choices import KEPT
-from flashnas.convert.found import BudgetAnswer, ConversionFound, OtherLayout
+from flashnas.convert.found import BudgetAnswer, ConversionFound
 from flashnas.report.drawing import STYLE, Plot, key
 from flashnas.report.page import Section, render, render_text
 from flashnas.runs.layout import CONFIG
 from flashnas.runs.run import RecordedRun
 
-CHOSEN, OTHER, ELSEWHERE = "#D55E00", "#0072B2", "#777777"  # colours
+CHOSEN, OTHER = "#D55E00", "#0072B2"  # colours
 
 
 def conversion_text(found: ConversionFound) -> str:
-    agreement = [f"{name} {value:.2f}" for name, value in found.agreement_with_kl.items()]
     return render_text(
         "conversion.txt",
         found=found,
         finalists="\n".join(columns(finalists_table(found))),
-        agreement=", ".join(agreement),
         **WORDS,
     )
 
@@ -104,12 +102,6 @@ def percent(share: float | None) -> str:
     return MISSING if share is None else f"{100 * share:.0f} %"
 
 
-def other(layout: OtherLayout) -> str:
-    """As many changes elsewhere, beside the answer."""
-    recall = "" if layout.recall is None else f", recall {percent(layout.recall)}"
-    return f"KL differs by {signed(layout.more)} ± {layout.more_half:.3f} nats/token{recall}"
-
-
 def asked_recall(answer: BudgetAnswer) -> str:
     if not answer.recall_floor:
         return "chosen whatever it recalls"
@@ -141,14 +133,6 @@ def undecided(answer: BudgetAnswer) -> str:
     return "; ".join(layers) or "nothing"
 
 
-def placements(answer: BudgetAnswer) -> list[OtherLayout]:
-    """The best layout of each way to place the changes."""
-    best: dict[str, OtherLayout] = {}
-    for other in sorted(answer.others, key=lambda other: other.kl):
-        best.setdefault(other.placement, other)
-    return list(best.values())
-
-
 def training(found: ConversionFound) -> list[str]:
     """How replacements were trained, a line for each."""
     return [
@@ -165,21 +149,17 @@ WORDS = {
     "inside": inside,
     "decided": decided,
     "undecided": undecided,
-    "placements": placements,
-    "other": other,
     "asked_recall": asked_recall,
     "next_commands": next_commands,
 }
 
 
 def figure(found: ConversionFound, narrow: bool) -> Plot:
-    """KL over the share of the model's time: predicted, measured, and other placements."""
+    """KL over the share of the model's time: predicted and measured."""
     keys = [
         key("choice for a budget", CHOSEN, "o"),
         key("other finalist", OTHER, "o"),
         key("predicted, 90 %", OTHER, linestyle="-", linewidth=6, alpha=0.35),
-        key("as many changes, evenly", ELSEWHERE, "s"),
-        key("as many changes, otherwise", ELSEWHERE, "X"),
     ]
     with matplotlib.rc_context(STYLE):
         plot = Plot("KL to the model", "measured on fresh text", [300], keys=keys, narrow=narrow)
@@ -189,11 +169,6 @@ def figure(found: ConversionFound, narrow: bool) -> Plot:
             colour = CHOSEN if entry.answers_a_budget else OTHER
             panel.plot([share, share], interval, color=colour, alpha=0.35, linewidth=6)
             panel.errorbar(share, entry.kl, entry.kl_half, color=colour, marker="o", capsize=3)
-        for answer in found.answers:
-            share = 100 * answer.latency_ms / found.model_ms
-            for other in answer.others:
-                marker = "s" if other.placement == "evenly spaced" else "X"
-                panel.plot(share, other.kl, marker, color=ELSEWHERE)
         panel.set_yscale("log")
         panel.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
         panel.yaxis.set_major_formatter("{x:g}")

@@ -168,11 +168,7 @@ def _search_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
     first, _, more = counts_line(run).partition(" · ")
     yield "Trials", first, more
     if not run.untrained:
-        proxy = {
-            "width_factor": "width 1/{}",
-            "depth_factor": "depth 1/{}",
-            "tokens": "{:,} tokens each",
-        }
+        proxy = {"width_factor": "width 1/{}", "tokens": "{:,} tokens each"}
         yield "Short training", entry("proxy", "corpus"), _joined(_listed(run, "proxy", proxy))
     earlier = entry("start_from", "runs")
     if isinstance(earlier, list):

@@ -169,7 +169,6 @@ def training(
         else {
             **recipe.training_settings,
             "width_factor": recipe.width_factor,
-            "depth_factor": recipe.depth_factor,
             "least_head_dim": recipe.least_head_dim,
         }
     )

@@ -87,11 +87,10 @@ class TrainJob:
                 self.positions,
                 f"the configuration: max_position_embeddings is {self.positions:,}",
             )
-        if self.start is not None and (recipe.width_factor, recipe.depth_factor) != (1, 1):
+        if self.start is not None and recipe.width_factor != 1:
             raise ConfigError(
                 f"recipe {recipe.name!r}: weights are trained at their own size, which needs"
-                f" width_factor 1 and depth_factor 1; got {recipe.width_factor} and"
-                f" {recipe.depth_factor}"
+                f" width_factor 1; got {recipe.width_factor}"
             )
 
 

@@ -31,9 +31,9 @@ FAMILIES = (
     "norm",
 )
 # fields on which the loss of a given network does not depend: it shows what it is
-NOT_OF_A_NETWORK = ("name", "width_factor", "depth_factor", "least_head_dim", "short_text")
+NOT_OF_A_NETWORK = ("name", "width_factor", "least_head_dim", "short_text")
 # fields that came later, and what they were before: older recipes keep their digests
-LATER = {"depth_factor": 1, "short_text": False}
+LATER = {"short_text": False}
 # fields that change rounding alone, as digests have them: a training may go on with other values
 ROUNDING = {"micro_batch_sequences": 0, "dtype": "bfloat16"}
 # an upper bound is far above what anyone trains with, and below what hangs or ends the process
@@ -70,13 +70,6 @@ class Recipe(Settings, where="recipe"):
         " widths",
         min=1,
         max=2**16,
-    )
-    depth_factor: int = option(
-        1,
-        "the trained network is `architecture.shallower(depth_factor)`: every so many-th operator"
-        " of each kind",
-        min=1,
-        max=2**10,
     )
     least_head_dim: int = option(
         PROXY_HEAD_DIM,
@@ -295,11 +288,9 @@ class Recipe(Settings, where="recipe"):
 
     def proxy_of(self, architecture: Architecture, vocab: int | None = None) -> Architecture:
         """The network that is trained in place of an architecture: narrower by `width_factor`,
-        thinned out by `depth_factor`, with the vocabulary of the tokenizer in use (None:
-        `recipe.vocab`). ArchitectureError where the factor does not divide."""
-        smaller = architecture.shallower(self.depth_factor).scaled(
-            self.width_factor, self.least_head_dim
-        )
+        with the vocabulary of the tokenizer in use (None: `recipe.vocab`). ArchitectureError where
+        the factor does not divide."""
+        smaller = architecture.scaled(self.width_factor, self.least_head_dim)
         return replace(smaller, vocab=vocab or self.vocab)
 
     def with_dtype(self, recorded: str | None = None) -> Self:

@@ -36,7 +36,6 @@ def test_it_is_one_line(name, arguments):
         lambda: fn.Budget("latency_ms", 10**400),
         lambda: fn.search(workload=fn.Workload, trials=0),
         lambda: fn.estimate(fn.Architecture),
-        lambda: NETWORK.shallower(0),
         lambda: NETWORK.scaled("x"),
         lambda: NETWORK.scaled(2, "x"),
         lambda: predicted(["2048: a f"]),

@@ -4,7 +4,6 @@ out by hand.
 
 import json
 import re
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -206,20 +205,6 @@ def test_prefill_is_the_sum_over_its_tokens_with_one_head(architecture, tokens):
 
 
 # -- proxies ---------------------------------------------------------------------------------------
-
-
-@every(name=sorted(presets()), factor=(1, 2, 3, 100))
-def test_a_shallower_network_has_every_so_many_operator_of_each_kind(name, factor):
-    architecture = presets()[name]
-    found = architecture.shallower(factor)
-    before, after = (
-        Counter(spec.kind for spec in network.operators) for network in (architecture, found)
-    )
-    assert after == {kind: -(-count // factor) for kind, count in before.items()}
-    rest = iter(architecture.operators)
-    assert all(spec in rest for spec in found.operators)  # in the same order
-    assert found.hidden == architecture.hidden
-    assert factor > 1 or found == architecture
 
 
 @every(name=sorted(presets()))

@@ -20,7 +20,6 @@ def test_the_layers_that_carry_the_recall_are_kept(tmp_path):
         "keep": ("f",),
         "sets": 8,
         "finalists": 3,
-        "comparisons": 2,
         "out": tmp_path / "run",
     }
     found = fn.convert(str(model), budget_ms="99%", **options)
@@ -34,4 +33,3 @@ def test_the_layers_that_carry_the_recall_are_kept(tmp_path):
         assert entry.chosen == ("kept" if entry.layer in carrying else "none")
         assert entry.decided
     assert found.finalists[0].recall > 0.8
-    assert min(other.recall for other in answer.others) < 0.2

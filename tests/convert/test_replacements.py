@@ -22,7 +22,6 @@ from flashnas.network.weights import load_model
 OPTIONS = {
     **SMALL_CONVERSION,
     "budget_ms": "95%",
-    "comparisons": 0,
     "keep": ["f"],
     "windows": (),
     "replacements": ["gd"],

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from flashnas.convert.choices import Choice
-from flashnas.convert.describe import elsewhere
 from flashnas.convert.found import LayerChoice
 from flashnas.convert.law import SampledSet, SingleScores, fit_law
 from flashnas.convert.measure import LayoutScore
@@ -215,15 +214,3 @@ def test_a_layer_whose_prompts_disagree_is_undecided_where_no_layout_keeps_the_f
     layout = choose(law, 10.0, 0.5)
     assert layout == (choices[0],)
     assert [entry.decided for entry in resampled_layers(law, layout, 10.0, 0.5)] == [False, False]
-
-
-@pytest.mark.parametrize("order", [None, {layer: -float(layer) for layer in range(12)}])
-def test_other_layouts_have_as_many_changes_of_each_kind(order):
-    choices = [Choice(layer, "none", None, 10.0) for layer in range(12)]
-    layout = (choices[0], choices[2], choices[4], choices[5])
-    other = elsewhere(["a", "f"] * 6, choices, layout, order)
-    expected = [6, 8, 10, 11] if order else [2, 6, 7, 10]
-    assert [choice.layer for choice in other] == expected
-    kinds = ["a", "f", "f"] * 4  # they need not alternate
-    other = elsewhere(kinds, choices, (choices[0], choices[1], choices[2], choices[9]), order)
-    assert sorted(kinds[choice.layer] for choice in other) == ["a", "a", "f", "f"]

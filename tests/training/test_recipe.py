@@ -42,18 +42,10 @@ def test_proxy_of_a_width_that_the_factor_does_not_divide():
         Recipe(width_factor=24).proxy_of(Architecture.parse("1024: a"))
 
 
-def test_a_depth_factor_thins_out_the_operators():
-    recipe = dataclasses.replace(Recipe.load("cpu"), depth_factor=2)
-    proxy = recipe.proxy_of(Architecture.parse("2048: 8x(a m2 f)"))
-    assert [spec.kind for spec in proxy.operators] == ["a", "m2", "f"] * 4
-    assert proxy.hidden == 64
-    assert "depth_factor" not in Recipe.load("cpu").to_dict()
-
-
 def test_a_name_makes_no_other_recipe_and_every_setting_does():
     recipe = Recipe()
     assert recipe.digest == Recipe(name="mine").digest == Recipe(micro_batch_sequences=2).digest
-    others = (Recipe(least_head_dim=32), Recipe(tokens=1000), Recipe(depth_factor=2))
+    others = (Recipe(least_head_dim=32), Recipe(tokens=1000), Recipe(short_text=True))
     assert len({other.digest for other in (recipe, *others)}) == 4
 
 
@@ -61,14 +53,13 @@ def test_saved_recipe_loads_back_equal(tmp_path):
     recipe = Recipe(
         name="mine",
         tokens=1000,
-        depth_factor=3,
         lr_multipliers={"gd": 2.0, "embedding": 0.5},
         clip=0.0,
     )
     recipe.save(tmp_path / "recipe.yaml")
     assert Recipe.load(tmp_path / "recipe.yaml") == recipe
     assert Recipe.from_dict(recipe.to_dict()) == recipe
-    assert list(Recipe(depth_factor=2, short_text=True).to_dict()) == [
+    assert list(Recipe(short_text=True).to_dict()) == [
         item.name for item in dataclasses.fields(Recipe)
     ]
     (tmp_path / "quick.yaml").write_text("tokens: 5000\n")
@@ -123,7 +114,6 @@ def test_bad_yaml_gets_one_line_with_its_place(tmp_path, case):
         {"dtype": "float16"},
         {"tokens": 1.5},
         {"tokens": 10**20},
-        {"depth_factor": 0},
     ]
 )
 def test_wrong_values_are_refused_when_built(change):
