@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from cases import cases
 from one_line import one_line
 from pretrained import SMALL_CONVERSION
 
@@ -276,19 +277,7 @@ def short_text(converted, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"budget_ms": "1%"}, "no layout takes at most 46 ms; the fastest takes "),
-        ({"budget_ms": "5%"}, "no layout takes at most 229 ms; the fastest takes 344 ms"),
-        ({"budget_ms": "99999"}, "the model itself takes "),
-        (
-            {"context": 8192},
-            "must be at most max_position_embeddings of the model, 4,096; got 8,192",
-        ),
-        ({"budget_ms": "many"}, "must be milliseconds, or a share such as 90%; got 'many'"),
-        ({"recall": 0.9}, "does none of the 16 recall probes"),
-        ({"calibration": "engine"}, "ms (engine) no change saves more than 0.1%: name another"),
-        ({"windows": [128]}, "must be at most a quarter of context (64)"),
-        ({"keep": ["a", "f"]}, "must leave attention or feed-forward networks to change"),
-        ({"keep": ["a"], "replacements": ["gd"]}, "take the place of attention, which --keep a"),
+        *cases("convert", "bad_input"),
         (something_else, "run: exists and holds no measurements.jsonl; choose another folder"),
         (of_another_question, "holds measurements of another question: seed was 0, and is 1"),
         (without_a_tokenizer, "has no tokenizer; name one with --tokenizer"),

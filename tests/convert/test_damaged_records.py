@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from cases import cases
 from one_line import one_line
 from test_convert import asked, converted  # noqa: F401  (fixtures)
 
@@ -53,15 +54,7 @@ def test_damaged_times_of_llama_cpp_are_one_line(asked, tmp_path):  # noqa: F811
     assert "times.json: " in one_line(RunError, fn.convert, **call)
 
 
-@pytest.mark.parametrize(
-    ("place", "value", "words"),
-    [
-        (("finalists", 0, "kl_half"), -1.0, "finalists[0].kl_half must be a number >= 0.0"),
-        (("answers",), [], "answers must be a list of length >= 1; got []"),
-        (("model_ms",), 0.0, "model_ms must be a number > 0.0; got 0.0"),
-        (("replacements", 0, "curve"), [], "replacements[0].curve must be a list of length >= 1"),
-    ],
-)
+@pytest.mark.parametrize(("place", "value", "words"), cases("convert", "damaged_reports"))
 def test_the_report_of_a_strangers_conversion_is_one_line(place, value, words, converted, tmp_path):  # noqa: F811
     path = shutil.copytree(converted[0], tmp_path / "run") / "run.yaml"
     config = yaml.safe_load(path.read_text())

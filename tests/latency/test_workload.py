@@ -1,3 +1,4 @@
+from cases import cases
 from offenders import every
 from one_line import one_line
 
@@ -33,19 +34,7 @@ def test_yaml_form(tmp_path):
     )
 
 
-@every(
-    case=[
-        ("decode-9k", ["'decode-9k'", "did you mean 'decode-8k'", "named ones"]),
-        ("batch=0,generated=1", ["batch", "at least 1", "got 0"]),
-        ("batch=big,generated=1", ["batch", "max", "'big'"]),
-        ("generated=few", ["generated_tokens", "'few'"]),
-        ("batch=1", ["must not both be 0"]),
-        ("generatd=1", ["'generatd'", "did you mean 'generated'"]),
-        ("generated=1,4", ["key=value", "'4'"]),
-        ("generated=1,prompt_tokens=2,prompt=3", ["duplicate key 'prompt'"]),
-        ("generated=1,dtype=float8", ["dtype", "float8", "bfloat16"]),
-    ]
-)
+@every(case=cases("latency", "wrong_workloads"))
 def test_errors_name_the_field_and_the_value(case):
     text, words = case
     message = one_line(WorkloadError, load_workload, text)

@@ -9,6 +9,7 @@ import warnings
 import foreign_space
 import pandas as pd
 import pytest
+from cases import cases
 from foreign_space import Counting, Gpt2, Gpt2Space, WidthFittedGpt2Space
 from notes import Notes
 from one_line import one_line
@@ -249,18 +250,8 @@ def test_failures_are_recorded_trials_and_are_printed(tmp_path):
     assert run.counts()["failed"] + run.counts()["complete"] == 12
 
 
-WRONG = [
-    ("fast", "the evaluator must return numbers; got loss = 'fast'"),
-    ({"accuracy": 0.5}, "the evaluator must return 'loss'; got accuracy"),
-    ({"loss": 1.0}, "the evaluator must return 'latency_ms'; got loss"),
-    ({"loss": 1.0, "latency_ms": float("inf")}, "latency_ms became inf"),
-    ({}, "the evaluator must return 'loss'; got nothing"),
-    (None, "the evaluator must return numbers; got loss = None"),
-]
-
-
 def test_a_wrong_answer_is_the_reason_of_a_failure(tmp_path):
-    for number, (found, words) in enumerate(WRONG):
+    for number, (found, words) in enumerate(cases("study", "wrong_answers")):
         assert words in one_line(
             RunError,
             search,
