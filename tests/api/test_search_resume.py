@@ -13,18 +13,7 @@ from flashnas.base.registry import forget_plugins
 from flashnas.cli.main import main
 from flashnas.executors import Executor
 
-ASKED = {
-    "space": "tiny",
-    "workload": "chat",
-    "calibration": "paper",
-    "budgets": {"latency_ms": 450.0},
-    "baselines": False,
-    "measure": False,
-    "rank_by": "short",
-    "sampler": "random",
-    "workers": 1,
-    "seed": 3,
-}
+ASKED = cases("api", "asked")
 
 
 def size(architecture):

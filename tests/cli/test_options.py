@@ -13,18 +13,8 @@ SETTINGS = {setting.name: setting for setting in settings_of(Bake)}
 
 
 def test_the_help_follows_from_the_field():
-    assert {name: (spelling_of(each), help_of(each)) for name, each in SETTINGS.items()} == {
-        "flour": ("FLOUR", "what to take"),
-        "grams": ("--grams", "how much (default: 500)"),
-        "heat": ("--heat", "of the oven (default: 220)"),
-        "share": ("--share", "of rye (default: the recipe's)"),
-        "steam": ("--no-steam", "without steam"),
-        "crisp": ("--crisp", "bake longer"),
-        "seeds": ("--seeds", "to add (default: sesame,poppy)"),
-        "notes": ("--note", "for the baker"),
-        "limits": ("--limits", "of the oven"),
-        "out": ("--out", "folder"),
-    }
+    found = {name: [spelling_of(each), help_of(each)] for name, each in SETTINGS.items()}
+    assert found == cases("cli", "help")
 
 
 @pytest.mark.parametrize(("name", "text", "value"), cases("cli", "flags"))

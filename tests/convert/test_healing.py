@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 import yaml
+from cases import cases
 from one_line import one_line
 
 import flashnas as fn
@@ -140,14 +141,13 @@ def another_vocabulary(weights, tmp_path):
     [
         (several, "holds 2 converted networks; name one of them: .*1ms, .*2ms"),
         (another_vocabulary, "train.distill: .* has a vocabulary of 300, and .* one of 301"),
-        (lambda *_: {"weights": "64: d f"}, "train.distill needs weights to train"),
-        (lambda *_: {"recipe": "cpu"}, "weights are trained at their own size"),
-        (lambda *_: {"distill": None, "temperature": 2.0}, "train.temperature needs --distill"),
-        (lambda *_: {"distill": "nowhere"}, "nowhere: is neither a GGUF file nor a folder"),
+        *cases("convert", "bad_healing"),
     ],
 )
 def test_bad_input_is_one_line(options, words, weights, llama, texts, tmp_path):
-    given = {"weights": weights, **options(weights, tmp_path)}
+    if callable(options):
+        options = options(weights, tmp_path)
+    given = {"weights": weights, **options}
     assert re.search(
         words,
         one_line(

@@ -7,14 +7,8 @@ from flashnas.latency.workload import WORKLOADS, Workload, load_workload
 
 
 def test_named_workloads_are_those_of_the_design():
-    shapes = {name: (w.batch, w.prompt_tokens, w.generated_tokens) for name, w in WORKLOADS.items()}
-    assert shapes == {
-        "decode-8k": (1, 0, 8192),
-        "decode-1k": (1, 0, 1024),
-        "prefill-2k": (1, 2048, 0),
-        "chat": (1, 512, 256),
-        "throughput-32k": ("max", 32768, 256),
-    }
+    shapes = {name: [w.batch, w.prompt_tokens, w.generated_tokens] for name, w in WORKLOADS.items()}
+    assert shapes == cases("latency", "workloads")
     assert load_workload("chat") is WORKLOADS["chat"]
     assert load_workload(WORKLOADS["chat"]) is WORKLOADS["chat"]
 
