@@ -20,7 +20,7 @@ RECIPE = fn.Recipe(
     width_factor=1,
     sequence_tokens=64,
     batch_sequences=2,
-    tokens=4096,
+    tokens=2048,
     validation_tokens=256,
     curve_tokens=128,
     curve_points=2,
@@ -85,7 +85,7 @@ def test_healing_starts_from_the_weights_and_nears_the_teacher(healed, weights):
         for own, before in zip(network.parameters(), start.parameters(), strict=True)
     ]
     assert 0 < max(moved) < 0.1
-    assert any("4,096 tokens" in note and "on one H100" in note for note in notes)
+    assert any("2,048 tokens" in note and "on one H100" in note for note in notes)
 
 
 def test_healing_without_a_step_to_learn_from_is_the_start(weights, llama, texts, tmp_path):
@@ -97,13 +97,13 @@ def test_healing_without_a_step_to_learn_from_is_the_start(weights, llama, texts
 def test_an_interrupted_healing_gives_the_same_to_the_bit(healed, weights, llama, texts, tmp_path):
     _, whole, _ = healed
     part = tmp_path / "part"
-    options = {"checkpoint_every_tokens": 1024, "keep": 9}
+    options = {"checkpoint_every_tokens": 512, "keep": 9}
     heal(weights, llama, texts, part, **options)
     for later in checkpoints(part / "checkpoints")[:2]:
         shutil.rmtree(later)
     shutil.rmtree(part / "final")
     found = heal(weights, llama, texts, part, resume=True, **options)
-    assert found.resumed_at_step == 16
+    assert found.resumed_at_step == 8
     for own, other in zip(
         load_model(part / "final").parameters(),
         load_model(whole / "final").parameters(),

@@ -19,7 +19,7 @@ THREE = (
 )  # these are tested with three objectives, and bayes with two in test_history.py
 LEARNS = {
     "aging-evolution": 25,
-    "bayes": 7,
+    "bayes": 5,
 }  # must beat random on an easy surface, medians over so many seeds
 
 

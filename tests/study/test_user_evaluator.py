@@ -42,7 +42,14 @@ def search(
     sampler=None,
     **config,
 ):
-    asked = {"table": None, "trials": 8, "cycle_size": 4, "workers": 1, "seed": 3, **config}
+    asked = {
+        "table": None,
+        "trials": 8,
+        "cycle_size": 4,
+        "workers": 1,
+        "sampler": "random",
+        **config,
+    }
     return run_search(
         SearchConfig(**asked),
         out,
@@ -326,6 +333,7 @@ def test_a_search_for_weights_in_fp8_says_so_in_its_record(tmp_path):
             workload="decode-1k",
             calibration="paper",
             budgets={"latency_ms": 1500},
+            sampler="random",
             trials=2,
             cycle_size=2,
             workers=1,
