@@ -88,14 +88,11 @@ def seeds_without_tracebacks():
 
 @pytest.fixture(scope="session", autouse=True)
 def fixed_number_types():
-    """On every machine trainings and profiles choose the same: float32 on a CPU, bfloat16 on CUDA."""
-    import torch
-
-    from flashnas.network import precision
+    """Here, and in the processes that are forked."""
+    import number_types
 
     with pytest.MonkeyPatch.context() as patch:
-        fast = {"cpu": torch.float32, "cuda": torch.bfloat16}
-        patch.setattr(precision, "product_s", lambda on, dtype: float(dtype != fast[on]))
+        number_types.fix(patch)
         yield
 
 

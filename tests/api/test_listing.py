@@ -7,6 +7,7 @@ import json
 
 import fresh
 import pytest
+from cases import cases
 
 import flashnas as fn
 from flashnas.api.listing import KINDS
@@ -17,21 +18,7 @@ from flashnas.space import load_space
 from flashnas.training.recipe import Recipe
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "words"),
-    [
-        ("tables", "h100_sxm", "H100"),
-        ("spaces", "nemotron_flash", "arXiv 2511.18890"),
-        ("workloads", "chat", "512 tokens in, 256 out"),
-        ("samplers", "tpe", "TPE"),
-        ("recipes", "cpu", "CPU"),
-        ("presets", "Nemotron-Flash-1B", "2048(meta=256): d f m2 f"),
-        ("operators", "d", "DeltaNet"),
-        ("objectives", "throughput_tok_s", "higher is better"),
-        ("objectives", "loss", "nats per token"),
-        ("exports", "gguf", "llama.cpp"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "name", "words"), cases("api", "lists"))
 def test_names_have_a_line_each(kind, name, words):
     found = fn.list_names(kind)
     assert words in found[name]

@@ -10,6 +10,7 @@ import sys
 import tomllib
 
 import pytest
+from cases import cases
 from fake_plugins import write_plugin
 
 from flashnas.api.new import EXAMPLE, new
@@ -54,16 +55,7 @@ def test_a_package_passes_its_own_tests(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("kind", "name", "words"),
-    [
-        ("operator", "d", "operator 'd' exists"),
-        ("operator", "my-mix", "must be lower-case letters and digits"),
-        ("operator", "My Mix", "must be lower-case"),
-        ("operator", "class", "not a word of Python"),
-        ("sampler", "x", "must be one of operator; got 'sampler'"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "name", "words"), cases("api", "wrong_names"))
 def test_a_wrong_name_is_one_line(kind, name, words, tmp_path):
     with pytest.raises(ConfigError, match=words):
         new(kind, name, out=tmp_path / "package")

@@ -67,7 +67,8 @@ def test_every_name_is_documented(name):
 def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp_path, monkeypatch):
     """In a folder with `my_run`, `my_texts`, `my_table` and `my_model`, which the examples name."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(timing, "MOST", timing.LEAST)
+    for limit in ("LEAST", "MOST"):
+        monkeypatch.setattr(timing, limit, 1)
     if name == "doctor":  # test_doctor.py runs it
         passed = LayerTest(operator="f", backend="torch", dtype="float32", status="passed")
         monkeypatch.setattr(

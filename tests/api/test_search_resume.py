@@ -1,6 +1,7 @@
 """A run is continued by its folder alone: run.yaml holds the options of the search."""
 
 import pytest
+from cases import cases
 from fake_plugins import write_plugin
 from one_line import one_line
 
@@ -12,18 +13,7 @@ from flashnas.base.registry import forget_plugins
 from flashnas.cli.main import main
 from flashnas.executors import Executor
 
-ASKED = {
-    "space": "tiny",
-    "workload": "chat",
-    "calibration": "paper",
-    "budgets": {"latency_ms": 450.0},
-    "baselines": False,
-    "measure": False,
-    "rank_by": "short",
-    "sampler": "random",
-    "workers": 1,
-    "seed": 3,
-}
+ASKED = cases("api", "asked")
 
 
 def size(architecture):
@@ -51,24 +41,7 @@ def test_the_folder_alone_continues_a_run(run):
     assert read_yaml(run.path / "run.yaml")["options"] == {**ASKED, "trials": 5}
 
 
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        ({"seed": 4}, "question.seed is 3, but this search asks 4"),
-        (
-            {"calibration": "engine"},
-            "question.calibration is 'paper', but this search asks 'engine'",
-        ),
-        ({"budgets": {"memory_gb": 8.0}}, "question.budgets is {'latency_ms': 450.0}, but"),
-        (
-            {"resume": True, "space": "tiny"},
-            "question.workload is",
-        ),  # as without resume, but into this folder
-        ({"resume": "nowhere", "out": None}, "nowhere: not a run folder"),
-        ({"resume": True, "out": None}, "resume needs the folder of the run"),
-        ({"out": "another"}, "name two folders"),
-    ],
-)
+@pytest.mark.parametrize(("more", "words"), cases("api", "other_runs"))
 def test_what_does_not_continue_the_run_is_one_line(run, more, words):
     given = {"resume": run.path, "out": run.path, **more}
     with pytest.raises((ConfigError, RunError), match=words):

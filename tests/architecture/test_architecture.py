@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cases import cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_cases import SPECS
@@ -147,22 +148,7 @@ def test_bad_mapping_gets_one_line(case):
 
 # parameters of the published checkpoints; AMD-OLMo has norms without weights: 33 x 2048 fewer than
 # here
-PUBLISHED = {
-    "Llama-3.2-1B": 1_235_814_400,
-    "Llama-3.2-3B": 3_212_749_824,
-    "Qwen2.5-0.5B": 494_032_768,
-    "Qwen2.5-1.5B": 1_543_714_304,
-    "Qwen2.5-3B": 3_085_938_688,
-    "Qwen3-0.6B": 596_049_920,
-    "Qwen3-1.7B": 1_720_574_976,
-    "SmolLM2-1.7B": 1_711_376_384,
-    "H2O-Danube3-4B": 3_961_839_360,
-    "LFM2-350M": 354_483_968,
-    "LFM2-700M": 742_489_344,
-    "LFM2-1.2B": 1_170_340_608,
-    "LFM2-2.6B": 2_569_272_320,
-    "AMD-OLMo-1B": 1_176_764_416 + 33 * 2048,
-}
+PUBLISHED = cases("architecture", "published_sizes")
 
 
 def test_small_models_have_their_published_sizes():

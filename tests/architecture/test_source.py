@@ -1,5 +1,6 @@
 """What a command accepts as ARCH."""
 
+from cases import cases
 from offenders import every
 from one_line import one_line
 
@@ -50,16 +51,11 @@ def test_bad_file_gets_one_line(tmp_path, case):
 
 @every(
     case=[
-        ("Nemotron-Flash-2B", "'Nemotron-Flash-2B' is not a preset (did you mean 'Nemotron-Flash-"),
-        ("missing.yaml", "missing.yaml: cannot be read: No such file"),
+        *cases("architecture", "unknown_sources"),
         (
             "d f m2 f " * 500,
             "is not a preset, not a YAML or JSON file and not a notation such as '2048: d f m2 f'",
         ),
-        ("tests", "tests/config.json: cannot be read: No such file or directory"),
-        ("", "'' is not a preset"),
-        ("a\0b", "is not a preset"),
-        ("no\nfile.yaml", "no\\nfile.yaml: cannot be read: No such file"),
         ("x" * 100_000, f"'{'x' * 119}.. is not a preset"),
         ("128: d)" + " " * 9 + "d " * 5000, "operators: ')' without its '(' in 'd)"),
     ]

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pytest
 import yaml
+from cases import cases
 from offenders import every
 from one_line import one_line
 
@@ -90,16 +91,7 @@ def test_booleans_are_those_of_yaml_1_2():
     assert parse_yaml("{on: 1, no: 2}") == {"on": 1, "no": 2}
 
 
-@every(
-    case=[
-        ("a: 1\nb: !!bool maybe", "f.yaml:2: not valid YAML: 'maybe' is not of the type 'bool'"),
-        ('a: [1,\n !!int ""]', "f.yaml:2: not valid YAML: '' is not of the type 'int'"),
-        ("!!timestamp foo", "f.yaml:1: not valid YAML: 'foo' is not of the type 'timestamp'"),
-        ("a: !!map [1]", "f.yaml:1: not valid YAML: a sequence is not of the type 'map'"),
-        ("a: !!seq x", "f.yaml:1: not valid YAML: 'x' is not of the type 'seq'"),
-        ("a: !!float x", "f.yaml: not valid YAML: could not convert string to float: 'x'"),
-    ]
-)
+@every(case=cases("base", "wrong_tags"))
 def test_a_value_that_does_not_fit_its_tag_is_one_line(case):
     text, words = case
     assert one_line(ConfigError, parse_yaml, text, "f.yaml").startswith(words)
@@ -136,19 +128,7 @@ def test_own_keys_override_merged_ones():
 
 @every(
     case=[
-        ("a: 1\na: 2\n", "f.yaml:2: duplicate key 'a' (first on line 1)"),
-        ("b: {a: 1, c: 1,\n a: 2}\n", "f.yaml:2: duplicate key 'a' (first on line 1)"),
-        ("a: 1\n3: 2\n", "f.yaml:2: keys must be text; got 3"),
-        ("a: 1\n[x]: 2\n", "f.yaml:2: keys must be text; got ['x']"),
-        ("a: [1\nb: 2", "f.yaml:2: not valid YAML"),
-        (
-            "a: !!python/object/apply:os.system [ls]\n",
-            "f.yaml:1: not valid YAML: could not determine a constructor",
-        ),
-        ("a: 1\n--- \nb: 2\n", "f.yaml:2: not valid YAML: but found another document"),
-        ("a: &x [*x]\n", "f.yaml:1: not valid YAML: found unconstructable recursive node"),
-        ("a: \0", "f.yaml: not valid YAML: unacceptable character"),
-        ("a: 2024-13-45\n", "f.yaml: not valid YAML: month must be in 1..12"),
+        *cases("base", "bad_yaml"),
         ("a: " + "9" * 5000, "f.yaml: not valid YAML: Exceeds the limit"),
         (
             "[" * 20000,
@@ -224,26 +204,7 @@ def test_data_becomes_an_object():
 
 @every(
     case=[
-        ({"loss": "low"}, "record.loss must be a number or null; got 'low'"),
-        ({"loss": True}, "record.loss must be a number or null; got True"),
-        ({"name": None}, "record.name must be text; got None"),
-        ({"figures": {"good": 1, "bad": "x"}}, "record.figures.bad must be a number; got 'x'"),
-        (
-            {"curve": [[1, 2], [1, 2, 3]]},
-            "record.curve[1] must be a list of length 2; got [1, 2, 3]",
-        ),
-        ({"curve": [[1, "x"]]}, "record.curve[0][1] must be a number; got 'x'"),
-        ({"curve": 3}, "record.curve must be a list; got 3"),
-        ({"points": [{"y": 1}]}, "record.points[0] needs the key 'x'"),
-        ({"points": [{"x": -1}]}, "record.points[0]: x must be 0 or more; got -1"),
-        ({"points": [{"x": 10}]}, "too far"),
-        ({"kind": "aa"}, "record.kind must be one of a, b; got 'aa' (did you mean 'a'?)"),
-        ({"figures": {1: 2.0}}, "record.figures must have names as keys; got {1: 2.0}"),
-        ({"loss": float("nan")}, "record.loss must be a finite number; got nan"),
-        (
-            {"more": [{"deep": float("inf")}]},
-            "record.more[0].deep must be a finite number; got inf",
-        ),
+        *cases("base", "wrong_records"),
         ({"loss": 10**400}, "record.loss must be a number in range; got"),
     ]
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from bake import Bake
+from cases import cases
 from offenders import every
 from one_line import one_line
 
@@ -36,27 +37,8 @@ def test_values_come_out_in_the_types_of_the_fields():
 
 @every(
     case=[
-        ({"grams": 0}, "bake.grams must be at least 1; got 0"),
-        ({"grams": 20_000}, "bake.grams must be at most 10,000; got 20000"),
-        ({"grams": True}, "bake.grams must be a whole number; got True"),
-        ({"grams": 1.5}, "bake.grams must be a whole number; got 1.5"),
-        ({"heat": 0}, "bake.heat must be above 0; got 0.0"),
-        ({"heat": 300}, "bake.heat must be below 300; got 300.0"),
-        ({"heat": float("nan")}, "bake.heat must be a finite number; got nan"),
+        *cases("base", "wrong_values_of_options"),
         ({"heat": 10**400}, "bake.heat must be a finite number; got 1000"),
-        ({"heat": "hot"}, "bake.heat must be a number; got 'hot'"),
-        ({"steam": 1}, "bake.steam must be true or false; got 1"),
-        ({"flour": 3}, "bake.flour must be text; got 3"),
-        ({"flour": "a\0b"}, "bake.flour must not hold a zero byte; got 'a\\x00b'"),
-        ({"out": "\udcff"}, "bake.out must be UTF-8 text; got '\\udcff'"),
-        ({"seeds": "poppy"}, "bake.seeds must be a list; got 'poppy'"),
-        (
-            {"seeds": ["popy"]},
-            "bake.seeds must be one of sesame, poppy; got 'popy' (did you mean 'poppy'?)",
-        ),
-        ({"notes": 3}, "bake.notes must be a mapping; got 3"),
-        ({"limits": {"hut": 3}}, "bake.limits.hut is not one of hot, cold (did you mean 'hot'?)"),
-        ({"limits": {"hot": -1}}, "bake.limits.hot must be above 0; got -1.0"),
         (
             {"flour": "x" * 500, "grams": "y" * 500},
             f"bake.grams must be a whole number; got {'y' * 119!r}"[:-1] + "..",
@@ -91,20 +73,7 @@ def test_an_object_stands_in_for_a_name_where_the_field_says_so():
         Bake(flour=flour)
 
 
-@every(
-    case=[
-        ("flour: rye\ngram: 3\n", 2, "bake has no key 'gram' (did you mean 'grams'?)"),
-        ("flour: rye\ngrams: 0\n", 2, "bake.grams must be at least 1; got 0"),
-        (
-            "flour: rye\nlimits:\n  hot: 1\n  cold: none\n",
-            4,
-            "bake.limits.cold must be a number; got 'none'",
-        ),
-        ("flour: rye\nseeds:\n- sesame\n- popy\n", 4, "bake.seeds must be one of"),
-        ("flour: rye\nout: here\n", 2, "bake has no key 'out'"),
-        ("flour: rye\ngrams: null\n", 2, "bake.grams must be a whole number; got None"),
-    ]
-)
+@every(case=cases("base", "wrong_entries_of_files"))
 def test_a_wrong_entry_of_a_file_names_its_line(tmp_path, case):
     text, line, words = case
     path = write(tmp_path, text)

@@ -4,22 +4,13 @@ import io
 import time
 
 import pytest
+from cases import cases
 
 from flashnas.cli.progress import CountProgress, SearchProgress
 from flashnas.study.progress import Snapshot
 
 
-@pytest.mark.parametrize(
-    ("calls", "left"),
-    [
-        ([(8, 68, 20.0)], "time left unknown"),
-        ([(8, 68, 20.0), (16, 68, 40.0)], "time left unknown"),  # the first also warms up
-        ([(0, 68, 20.0), (1, 68, 25.0), (2, 68, 26.0), (3, 68, 27.0)], "1 min 05 s left"),
-        ([(0, 68, 20.0), (1, 68, 25.0), (2, 68, 26.0), (3, 68, 46.0)], "time left unknown"),
-        ([(0, 4, 20.0), (1, 4, 29.0), (2, 4, 30.0)], "2 s left"),  # a quarter is done
-        ([(0, 3, 20.0), (1, 3, 21.0, 90.0)], "1 min 30 s left"),
-    ],
-)
+@pytest.mark.parametrize(("calls", "left"), cases("cli", "time_left"))
 def test_the_time_left_is_said_when_the_pace_is_sure(calls, left, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from bake import Bake
+from cases import cases
 
 from flashnas.base.settings import SettingError, settings_of
 from flashnas.cli.options import help_of, message_of, read_value, spelling_of
@@ -12,45 +13,17 @@ SETTINGS = {setting.name: setting for setting in settings_of(Bake)}
 
 
 def test_the_help_follows_from_the_field():
-    assert {name: (spelling_of(each), help_of(each)) for name, each in SETTINGS.items()} == {
-        "flour": ("FLOUR", "what to take"),
-        "grams": ("--grams", "how much (default: 500)"),
-        "heat": ("--heat", "of the oven (default: 220)"),
-        "share": ("--share", "of rye (default: the recipe's)"),
-        "steam": ("--no-steam", "without steam"),
-        "crisp": ("--crisp", "bake longer"),
-        "seeds": ("--seeds", "to add (default: sesame,poppy)"),
-        "notes": ("--note", "for the baker"),
-        "limits": ("--limits", "of the oven"),
-        "out": ("--out", "folder"),
-    }
+    found = {name: [spelling_of(each), help_of(each)] for name, each in SETTINGS.items()}
+    assert found == cases("cli", "help")
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "value"),
-    [
-        ("notes", "3", 3),
-        ("notes", "true", True),
-        ("notes", "x", "x"),
-        ("grams", "3", 3),
-        ("grams", "x", "x"),  # the check says what is wrong with it
-        ("heat", "3", 3.0),
-    ],
-)
+@pytest.mark.parametrize(("name", "text", "value"), cases("cli", "flags"))
 def test_a_flag_is_read_in_the_type_of_its_field(name, text, value):
     found = read_value(SETTINGS[name], text)
     assert (found, type(found)) == (value, type(value))
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"grams": 0}, "--grams must be at least 1; got 0"),
-        ({"steam": 3}, "--no-steam must be true or false; got 3"),
-        ({"limits": {"hut": 1}}, "--limits hut is not one of hot, cold (did you mean 'hot'?)"),
-        ({"flour": 3}, "FLOUR must be text; got 3"),
-    ],
-)
+@pytest.mark.parametrize(("values", "message"), cases("cli", "wrong_flags"))
 def test_the_command_line_names_an_option_by_its_flag(values, message):
     with pytest.raises(SettingError) as caught:
         Bake(**{"flour": "rye", **values})

@@ -1,16 +1,18 @@
 """`flashnas convert`: from a pretrained model to an answer, on small models with random weights."""
 
+import functools
 import itertools
 import json
 import shutil
-import subprocess
 import sys
 import time
 from types import SimpleNamespace
 
+import forks
 import numpy as np
 import pytest
 import torch
+from cases import cases
 from one_line import one_line
 from pretrained import SMALL_CONVERSION
 
@@ -228,20 +230,17 @@ def test_a_full_disk_is_one_line_and_with_room_the_conversion_goes_on(converted,
 @pytest.mark.slow
 def test_a_conversion_that_is_killed_goes_on_and_finds_the_same(converted, asked, tmp_path):
     _, found = converted
-    command = [sys.executable, "-m", "flashnas", "convert", asked["model"]]
-    for name, value in {**asked, "out": tmp_path / "run"}.items():
-        flag = f"--{name.replace('_', '-')}"
-        command += [] if name == "model" else [flag] if value is True else [flag, str(value)]
+    call = functools.partial(fn.convert, **asked, out=tmp_path / "run")
     file, lines = tmp_path / "run" / "measurements.jsonl", 0
     for enough in (3, 12, 20):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while lines < enough and process.poll() is None:
+        process = forks.start(call)
+        while lines < enough and process.is_alive():
             time.sleep(0.01)
             lines = file.read_bytes().count(b"\n") if file.exists() else 0
         process.kill()
-        process.wait()
-    again = fn.convert(**asked, out=tmp_path / "run")
-    assert again.finalists == found.finalists
+        process.join()
+        assert lines >= enough
+    assert call().finalists == found.finalists
 
 
 def of_another_question(converted, tmp_path):
@@ -268,19 +267,7 @@ def short_text(converted, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"budget_ms": "1%"}, "no layout takes at most 46 ms; the fastest takes "),
-        ({"budget_ms": "5%"}, "no layout takes at most 229 ms; the fastest takes 344 ms"),
-        ({"budget_ms": "99999"}, "the model itself takes "),
-        (
-            {"context": 8192},
-            "must be at most max_position_embeddings of the model, 4,096; got 8,192",
-        ),
-        ({"budget_ms": "many"}, "must be milliseconds, or a share such as 90%; got 'many'"),
-        ({"recall": 0.9}, "does none of the 16 recall probes"),
-        ({"calibration": "engine"}, "ms (engine) no change saves more than 0.1%: name another"),
-        ({"windows": [128]}, "must be at most a quarter of context (64)"),
-        ({"keep": ["a", "f"]}, "must leave attention or feed-forward networks to change"),
-        ({"keep": ["a"], "replacements": ["gd"]}, "take the place of attention, which --keep a"),
+        *cases("convert", "bad_input"),
         (something_else, "run: exists and holds no measurements.jsonl; choose another folder"),
         (of_another_question, "holds measurements of another question: seed was 0, and is 1"),
         (without_a_tokenizer, "has no tokenizer; name one with --tokenizer"),

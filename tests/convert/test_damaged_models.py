@@ -9,6 +9,7 @@ import struct
 
 import pytest
 import torch
+from cases import cases
 
 pytest.importorskip("transformers")
 pytest.importorskip("gguf")
@@ -60,14 +61,7 @@ def configured(folder, **keys):
     (folder / "config.json").write_text(json.dumps({**config, **keys}))
 
 
-@pytest.mark.parametrize(
-    ("keys", "words"),
-    [
-        ({"hidden_size": 2**16, "intermediate_size": 2**18}, "asks for 154,676,690,944 parameters; its"),
-        ({"head_dim": 10**12}, "parameters; its weights have 111,808"),
-        ({"head_dim": 32}, "q_proj.weight is [64, 64]; its configuration asks for [128, 64]"),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("keys", "words"), cases("convert", "wrong_configurations"))
 def test_a_configuration_is_compared_before_anything_is_built(keys, words, model, line, unbuilt):
     configured(model, **keys)
     assert words in line(model)

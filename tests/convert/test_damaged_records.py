@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
+from cases import cases
 from one_line import one_line
 from test_convert import asked, converted  # noqa: F401  (fixtures)
 
@@ -30,12 +31,11 @@ def line(draw=0, layout="0:none", **changes):
     [
         ([[1]], ":1: header must be a mapping; got [1]"),
         ([{"question": None}], ":1: header.question must be a mapping; got None"),
-        ([line(kl=[0.1])], ":2: kl, loss, recalled and value_lost must have [2, 2, 1, 1] values"),
         ([line(), line(layout="1:none", recalled=[], value_lost=[])], ":3: kl, loss, recalled"),
-        ([line(kl=[1e308] * 2)], ":2: measured.kl[0] must be a number <= 1000000000.0; got 1e+308"),
-        ([line(kl=[-1.0] * 2)], "measured.kl[0] must be a number >= -0.001; got -1.0"),
-        ([line(recalled=[7.0])], "measured.recalled[0] must be a number <= 1.0; got 7.0"),
-        ([line(draw=-1)], ":2: draw must be a whole number >= 0; got -1"),
+        *(
+            ([line(**changes)], words)
+            for changes, words in cases("convert", "damaged_measurements")
+        ),
     ],
 )
 def test_a_damaged_line_of_measurements_is_named(lines, words, tmp_path):
@@ -53,15 +53,7 @@ def test_damaged_times_of_llama_cpp_are_one_line(asked, tmp_path):  # noqa: F811
     assert "times.json: " in one_line(RunError, fn.convert, **call)
 
 
-@pytest.mark.parametrize(
-    ("place", "value", "words"),
-    [
-        (("finalists", 0, "kl_half"), -1.0, "finalists[0].kl_half must be a number >= 0.0"),
-        (("answers",), [], "answers must be a list of length >= 1; got []"),
-        (("model_ms",), 0.0, "model_ms must be a number > 0.0; got 0.0"),
-        (("replacements", 0, "curve"), [], "replacements[0].curve must be a list of length >= 1"),
-    ],
-)
+@pytest.mark.parametrize(("place", "value", "words"), cases("convert", "damaged_reports"))
 def test_the_report_of_a_strangers_conversion_is_one_line(place, value, words, converted, tmp_path):  # noqa: F811
     path = shutil.copytree(converted[0], tmp_path / "run") / "run.yaml"
     config = yaml.safe_load(path.read_text())

@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 import yaml
+from cases import cases
 from one_line import one_line
 
 import flashnas as fn
@@ -19,7 +20,7 @@ RECIPE = fn.Recipe(
     width_factor=1,
     sequence_tokens=64,
     batch_sequences=2,
-    tokens=4096,
+    tokens=2048,
     validation_tokens=256,
     curve_tokens=128,
     curve_points=2,
@@ -84,7 +85,7 @@ def test_healing_starts_from_the_weights_and_nears_the_teacher(healed, weights):
         for own, before in zip(network.parameters(), start.parameters(), strict=True)
     ]
     assert 0 < max(moved) < 0.1
-    assert any("4,096 tokens" in note and "on one H100" in note for note in notes)
+    assert any("2,048 tokens" in note and "on one H100" in note for note in notes)
 
 
 def test_healing_without_a_step_to_learn_from_is_the_start(weights, llama, texts, tmp_path):
@@ -96,13 +97,13 @@ def test_healing_without_a_step_to_learn_from_is_the_start(weights, llama, texts
 def test_an_interrupted_healing_gives_the_same_to_the_bit(healed, weights, llama, texts, tmp_path):
     _, whole, _ = healed
     part = tmp_path / "part"
-    options = {"checkpoint_every_tokens": 1024, "keep": 9}
+    options = {"checkpoint_every_tokens": 512, "keep": 9}
     heal(weights, llama, texts, part, **options)
     for later in checkpoints(part / "checkpoints")[:2]:
         shutil.rmtree(later)
     shutil.rmtree(part / "final")
     found = heal(weights, llama, texts, part, resume=True, **options)
-    assert found.resumed_at_step == 16
+    assert found.resumed_at_step == 8
     for own, other in zip(
         load_model(part / "final").parameters(),
         load_model(whole / "final").parameters(),
@@ -140,14 +141,13 @@ def another_vocabulary(weights, tmp_path):
     [
         (several, "holds 2 converted networks; name one of them: .*1ms, .*2ms"),
         (another_vocabulary, "train.distill: .* has a vocabulary of 300, and .* one of 301"),
-        (lambda *_: {"weights": "64: d f"}, "train.distill needs weights to train"),
-        (lambda *_: {"recipe": "cpu"}, "weights are trained at their own size"),
-        (lambda *_: {"distill": None, "temperature": 2.0}, "train.temperature needs --distill"),
-        (lambda *_: {"distill": "nowhere"}, "nowhere: is neither a GGUF file nor a folder"),
+        *cases("convert", "bad_healing"),
     ],
 )
 def test_bad_input_is_one_line(options, words, weights, llama, texts, tmp_path):
-    given = {"weights": weights, **options(weights, tmp_path)}
+    if callable(options):
+        options = options(weights, tmp_path)
+    given = {"weights": weights, **options}
     assert re.search(
         words,
         one_line(

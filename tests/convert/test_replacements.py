@@ -25,7 +25,7 @@ OPTIONS = {
     "keep": ["f"],
     "windows": (),
     "replacements": ["gd"],
-    "replacement_tokens": 4096,
+    "replacement_tokens": 2048,
 }
 
 
@@ -34,7 +34,7 @@ def teacher(llama):
     return load_pretrained(llama).network.requires_grad_(False)
 
 
-def training(teacher, folder, tokens=24_576):
+def training(teacher, folder, tokens=12_288):
     operators = teacher.architecture.operators
     torch.manual_seed(0)
     blocks = {n: from_attention(teacher, n, REPLACEMENTS["gd"](operators[n])) for n in (0, 2)}
@@ -62,7 +62,7 @@ def test_training_lowers_the_held_out_error_and_goes_on_where_it_was(teacher, tm
     whole = training(teacher, tmp_path / "whole")
     found = whole.train(lambda line: None, 1e9)
     errors = [error for _, error in found.curve]
-    assert found.tokens == 24_576 or found.flat
+    assert found.tokens == 12_288 or found.flat
     assert errors[-1] < errors[0] / 2
 
     part = training(teacher, tmp_path / "part")
@@ -74,7 +74,7 @@ def test_training_lowers_the_held_out_error_and_goes_on_where_it_was(teacher, tm
     with pytest.raises(KeyboardInterrupt):
         part.train(stop, 0.0)
     resumed = training(teacher, tmp_path / "part")
-    assert 0 < resumed.trained.tokens < 24_576
+    assert 0 < resumed.trained.tokens < 12_288
     again = resumed.train(lambda line: None, 1e9)
     assert again.curve == found.curve
     for n, block in whole.blocks.items():
@@ -99,10 +99,10 @@ def test_a_conversion_trains_scores_and_writes_replacements(llama, texts, tmp_pa
     out, options = tmp_path / "run", {"data": str(texts), **OPTIONS}
     found = fn.convert(str(llama), out=out, **options)
     kinds = {single.kind for single in found.singles}
-    assert kinds == {"a to none", "a to gd 4096"}
+    assert kinds == {"a to none", "a to gd 2048"}
     (trained,) = found.replacements
-    assert (trained.name, trained.tokens) == ("gd 4096", 4096)
-    assert "gd 4096: trained on 4,096 of 4,096 tokens" in str(found)
+    assert (trained.name, trained.tokens) == ("gd 2048", 2048)
+    assert "gd 2048: trained on 2,048 of 2,048 tokens" in str(found)
     mixers = {
         spec.kind
         for answer in found.answers
@@ -126,7 +126,7 @@ def test_llama_cpp_runs_a_qwen3_with_replacements(texts, tmp_path):
     }
     found = fn.convert(str(tmp_path / "qwen3"), out=tmp_path / "run", **options)
     # it runs no Qwen3 without the attention of a layer
-    assert {single.kind for single in found.singles} == {"a to gd 4096"}
+    assert {single.kind for single in found.singles} == {"a to gd 2048"}
     exported = fn.export(found.answers[0].weights, to="gguf", type="f32", out=tmp_path / "gguf")
     assert max(exported.parity.values()) < 1e-4
     assert "llama.cpp runs it as qwen35" in exported.notes[0]

@@ -171,7 +171,7 @@ def test_the_recall_that_is_promised_is_kept():
     """Few prompts, and a choice that takes the layers in which chance was kind: what is left in
     truth keeps the floor, and fresh prompts lie in the predicted interval."""
     promised, inside, far = [], [], []
-    for seed in range(12):
+    for seed in range(8):
         choices, measure = simulated(seed)
         scores = SingleScores.of(choices, [measure(0, (row,)) for row in range(len(choices))])
         law = fit_law(scores, [], [])

@@ -6,6 +6,7 @@ from unittest import mock
 
 import pandas as pd
 import pytest
+from cases import cases
 from offenders import every
 from one_line import one_line
 
@@ -75,31 +76,10 @@ def test_another_column(tmp_path):
     assert texts(f"{tmp_path}#body") == ("x\u2028y", "p")
 
 
-def _jsonl(*rows):
-    return "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows).encode()
-
-
-@every(
-    case=[
-        ("a.txt", b"good \xff bad", r"a\.txt: not UTF-8 text \(byte 5 is 0xff\)"),
-        ("a.txt", b" \n ", r"is empty"),
-        ("a.docx", b"x", r"a\.docx: cannot read \.docx; allowed: \.txt"),
-        ("a", b"x", r"a: cannot read files without a suffix"),
-        ("a.jsonl", _jsonl({"text": "x"}, "{oops"), r"a\.jsonl:2: not valid JSON"),
-        (
-            "a.jsonl",
-            _jsonl({"text": "x"}, {"txt": "y"}),
-            r"a\.jsonl:2: no key 'text' \(did you mean 'txt'\?\); keys: txt",
-        ),
-        ("a.jsonl", _jsonl([1]), r"a\.jsonl:1: no key 'text'; keys: none"),
-        ("a.jsonl", b'{"text": "x"}\n{"text": "\xff"}\n', r"not UTF-8 text \(byte 24 is 0xff\)"),
-        ("a.jsonl", _jsonl({"text": 5}), r"a\.jsonl:1: 'text' must be text; got 5"),
-        ("a.parquet", b"not parquet at all", r"a\.parquet: not a readable parquet file"),
-    ]
-)
+@every(case=cases("data", "bad_files"))
 def test_a_bad_file_gets_its_one_line(tmp_path, case):
     name, content, message = case
-    (tmp_path / name).write_bytes(content)
+    (tmp_path / name).write_bytes(content.encode("latin-1"))
     line = one_line(CorpusError, texts, str(tmp_path / name))
     assert re.search(message, line), line
 

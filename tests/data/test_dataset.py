@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from cases import cases
 from offenders import every
 from one_line import one_line
 
@@ -150,32 +151,7 @@ def test_a_given_tokenizer_is_used(prepare, tmp_path):
     assert (other.digest, other.tokenizer_json) == (plain.digest, plain.tokenizer_json)
 
 
-def precompiled(charsmap):
-    return {"normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap}}
-
-
-WORDS = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        (
-            precompiled("AAAA"),
-            r"\Atokenizer .*t\.json: not a tokenizer\.json: Precompiled: .*Cannot parse"
-            r" precompiled_charsmap.*\Z",
-        ),
-        (
-            precompiled("BAAAAAECAwQ="),
-            r"\Athe tokenizer cannot encode the corpus: index out of bounds: .*\Z",
-        ),
-        (
-            {"model": WORDS, "added_tokens": []},
-            r"\Athe tokenizer cannot encode the corpus: .*Missing \[UNK\] token.*\Z",
-        ),
-        ({"model": 3}, r"t\.json: not a tokenizer\.json"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "words"), cases("data", "unusable_tokenizers"))
 def test_a_tokenizer_that_cannot_be_used_is_one_line(prepare, tmp_path, changes, words, capfd):
     """A panic of the library is no Exception, and Rust reports it on the standard error."""
     content = json.loads(train_tokenizer(["abc abc"], 260).to_str())

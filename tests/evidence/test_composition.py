@@ -4,6 +4,7 @@ experts.
 
 import numpy as np
 import pytest
+from cases import cases
 from offenders import every
 
 from flashnas.architecture import Architecture, parse_operators
@@ -24,34 +25,7 @@ def mix(text, **options):
     return mix_of(tuple(parse_operators(text)), **options)
 
 
-@every(
-    case=[
-        ("12x(a f)", "mixed", 0.0),
-        ("12x(a f)", "ffn_share", 0.5),
-        ("2x(5x(m2 f) a f)", "mixed", 1.0),  # a sixth is more than the share that counts fully
-        ("11x(m2 f) a f", "mixed", (1 / 12) / 0.15),
-        ("6x(gd f a f)", "gated_delta", 0.5),
-        ("12x(kda f)", "gated_delta", 0.0),  # nobody trained it: no effect of what is like it
-        ("12x(kda f)", "unknown", 1.0),
-        ("12x(kda f)", "rare", 1.0),
-        ("12x(r7 f)", "rare", 1.0),
-        ("12x(r7 f)", "unknown", 0.0),  # one publication did
-        ("12x(gd f)", "rare", 0.0),
-        ("6x(r7 f m2 f)", "mixed", 0.0),  # never trained beside another mixer
-        ("6x(kda f m2 f)", "mixed", 0.0),
-        ("12x(h f)", "mixed", 0.0),
-        ("4x(kda f m2 f a f)", "mixed", 1.0),  # by the two that were
-        ("24x(m2)", "bare", 0.0),  # has a channel mixer of its own
-        ("24x(d)", "bare", 1.0),
-        ("12x(swa(window=256) f)", "window", 1.0),
-        ("12x(swa(window=2048) f)", "window", 0.0),
-        ("5x(m2 f) a f 6x(m2 f)", "edge", 0.0),
-        ("11x(m2 f) a f", "edge", pytest.approx((0.5 - 0.5 / 12 - 0.3) / 0.2)),
-        ("11x(m2 f) a f", "new_mix", 0.0),  # attention beside anything was tried
-        ("11x(m2 f) d f", "new_mix", (1 / 12) / 0.15),  # a delta rule at a small share was not
-        ("6x(m2 f d f)", "new_mix", 0.0),
-    ]
-)
+@every(case=cases("evidence", "mixes"))
 def test_a_mix_by_hand(case):
     text, name, expected = case
     assert getattr(mix(text), name) == pytest.approx(expected)
@@ -97,38 +71,7 @@ def test_a_stack_that_publications_have_has_no_silent_column():
 # -- outside of what publications have trained, in words -------------------------------------------
 
 
-@every(
-    case=[
-        ("2048: 12x(a f)", 1e11, None),
-        ("2048: 2x(5x(m2 f) a f)", 1e11, None),
-        (
-            "2048: 6x(m2 f f f)",
-            1e11,
-            "75% of its operators are feed-forward layers; publications have about half",
-        ),
-        (
-            "2048: 24x(d)",
-            1e11,
-            "0% of its operators are feed-forward layers; with these mixers publications have at"
-            " least",
-        ),
-        (
-            "2048: 12x(r7 f)",
-            1e11,
-            "100% of its mixers are of kinds that at most one publication has trained",
-        ),
-        (
-            "2048: 10x(m2 f) d f d f",
-            1e11,
-            "its second family of mixers has a share at which publications have not tried",
-        ),
-        ("4096: a f", 1e11, "times its depth; publications have 2 to 270"),
-        ("8192: 40x(a f)", 1e11, "parameters without embeddings; publications have 20M to 3B"),
-        ("2048: 12x(a f)", 1e13, "10T training tokens; publications have 7B to 350B"),
-        ("2048: 12x(a f)", 1e9, "1B training tokens; publications have 7B to 350B"),
-        ("2048: 12x(a f)", None, None),
-    ]
-)
+@every(case=cases("evidence", "outside_of_publications"))
 def test_what_lies_outside(case):
     text, tokens, words = case
     found = outside_support(Architecture.parse(text), tokens)

@@ -6,6 +6,7 @@ import statistics
 import numpy as np
 import pandas as pd
 import pytest
+from cases import cases
 from offenders import every
 from one_line import one_line
 
@@ -62,67 +63,11 @@ def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
     assert groups_of(rows) == {"g": [0, 1], "h": [2, 3]}
 
 
-@every(
-    case=[
-        (GOOD + "g,s,a q,1M,x_ppl,9\n", "own.csv:4: the notation does not express 'a q': "),
-        (
-            GOOD + "g,s,2048: a f,1M,x_ppl,9\n",
-            "own.csv:4: the notation does not express '2048: a f': ",
-        ),
-        (
-            GOOD + "h,s,a f,1M,x_ppl,9\n",
-            "own.csv:4: group 'h' must have at least 2 rows, because rows compare only within their"
-            " group; got 1",
-        ),
-        (
-            GOOD + "g,s,a f,1M,accuracy,0.9\n",
-            "own.csv:4: metric must end in _ppl (a perplexity) or _loss (nats per token); got"
-            " 'accuracy'",
-        ),
-        (GOOD + "g,s,a f,350M\n", "own.csv:4: value must be a number above 0, such as 8.6; got ''"),
-        (
-            GOOD + "g,s,a f,large,x_ppl,9\n",
-            "own.csv:4: params must be a number above 0, such as 350M; got 'large'",
-        ),
-        (GOOD + ",s,a f,350M,x_ppl,9\n", "own.csv:4: group must not be empty"),
-        (
-            GOOD.replace("value\n", "value,tokens\n") + "g,s,a f,350M,x_ppl,9,300\n",
-            "own.csv:4: tokens must be a number of at least 10,000, such as 100B, or such as '20"
-            " tok/param'; got '300'",
-        ),
-        (
-            GOOD.replace("value\n", "value,vocab\n") + "g,s,a f,350M,x_ppl,9,1.5\n",
-            "own.csv:4: vocab must be a whole number up to 1,073,741,824; got '1.5'",
-        ),
-        (
-            HEAD.replace("source,", ""),
-            "own.csv: column 'source' is missing; needed: group, source, operators,",
-        ),
-        (
-            HEAD.replace("operators", "operator"),
-            "own.csv: column 'operators' is missing (did you mean 'operator'?)",
-        ),
-        (HEAD, "own.csv: holds no row"),
-        (b"\xff\xfe\x00", "own.csv: cannot be read: "),
-        (
-            GOOD + "g,s,a f,350M,x_loss,2,5\n",
-            "own.csv:4: must have at most 6 cells, as the header; got 7",
-        ),
-        (GOOD.replace(",", ";"), "own.csv: cells must be separated by commas; got ';'"),
-        (
-            GOOD + 'g,s,"a f,350M,x_ppl,9\ng,s,d f,350M,x_ppl,9\n',
-            "own.csv:4: not valid CSV: in the row that begins here, unexpected end of data",
-        ),
-        (
-            GOOD + "g,s,a f,350M,x_loss,1e300\n",
-            "own.csv:4: value must be a loss of at most 100 nats; got '1e300'",
-        ),
-    ]
-)
+@every(case=cases("evidence", "wrong_rows"))
 def test_what_is_wrong_in_a_csv_is_one_line(tmp_path, case):
     text, words = case
     path = tmp_path / "own.csv"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    path.write_bytes((text if "\n" in text else GOOD + text).encode("latin-1"))
     assert words in one_line(ConfigError, read_published, path)
 
 
@@ -150,20 +95,10 @@ def test_pairs_have_an_order_and_their_bounds(experiment):
     assert Pair(0, 1, 0.05, 0.1).right == Pair(0, 1, -0.05, -0.1).right == 1.0
 
 
-@every(
-    case=[
-        ("12x(a f)", (("a", 1.0),)),
-        ("24x(m2)", (("m2", 1.0), ("no ffn", 1.0))),
-        ("8x(gd m2 f)", (("gd", 0.5), ("m2", 0.5))),
-        ("31x(m2) a", (("a", 0.0), ("m2", 1.0), ("no ffn", 1.0))),
-        ("a f 3x(m f)", (("a", 0.25), ("m", 0.75))),
-        ("a moe", (("a", 1.0),)),
-        ("f f", ()),
-    ]
-)
+@every(case=cases("evidence", "compositions"))
 def test_a_composition_is_the_mixers_in_quarters(case):
     operators, expected = case
-    assert composition(parse_operators(operators)) == expected
+    assert composition(parse_operators(operators)) == tuple(map(tuple, expected))
 
 
 def test_publications_order_the_mixes_alike_that_they_share(shipped):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pool_jobs
 import pytest
+from cases import cases
 from fault_driver import alive
 from one_line import one_line
 
@@ -232,20 +233,7 @@ def test_what_a_candidate_starts_ends_with_it(tmp_path, do):
 # -- names and options -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("more", "words"),
-    [
-        ({"executor": "slurm"}, "search.executor must be one of local"),
-        (
-            {"executor_options": {"worker_memory_gb": 0}},
-            "search.executor_options.worker_memory_gb must be at least 0.5; got 0",
-        ),
-        (
-            {"executor_options": {"worker_memory": 4}},
-            "executor local has no option 'worker_memory' (did you mean 'worker_memory_gb'?)",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("more", "words"), cases("executors", "wrong_executors"))
 def test_a_wrong_executor_or_option_is_refused_when_it_is_asked_for(more, words):
     assert words in one_line(ConfigError, SearchConfig, **more)
 

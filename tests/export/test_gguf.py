@@ -12,6 +12,7 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 import torch
+from cases import cases
 
 pytest.importorskip("xllamacpp")
 pytest.importorskip("gguf")
@@ -60,48 +61,7 @@ def value_of(reader, key):
     return reader.get_field(key).contents()
 
 
-@pytest.mark.parametrize(
-    ("family", "notation"),
-    [
-        (
-            "deci",
-            "64(vocab=300): a(head_dim=16,rope_theta=500) f f(intermediate=96)"
-            " a(head_dim=16,heads=2,kv_heads=1,rope_theta=500) f f",
-        ),
-        (
-            "granitehybrid",
-            f"64(vocab=300): {M2} f a(head_dim=16,rope_theta=500) f"
-            " a(head_dim=16,heads=2,kv_heads=2,rope_theta=500) f",
-        ),
-        (
-            "granitehybrid",
-            "64(vocab=300,tied=false,meta=1):"
-            " a(head_dim=16,rope_share=0.5,qkv_bias=true,out_bias=true)"
-            " f(bias=true,intermediate=80)"
-            " m2(head_dim=16,state=24,groups=2,conv_bias=false,conv_size=3)"
-            " f(bias=true,intermediate=80)",
-        ),
-        (
-            "nemotron_h",
-            "64(vocab=300,tied=false): f(relu2=true,intermediate=80,bias=true)"
-            " m2(heads=5,head_dim=16,state=16,groups=5) a(head_dim=16,rope_share=0)"
-            " a(head_dim=16,rope_share=0,heads=2,kv_heads=2,qkv_bias=true) f(relu2=true)",
-        ),
-        ("qwen3", "64(vocab=300): 2x(a(head_dim=32,heads=4,kv_heads=2,qk_norm=true) f)"),
-        ("qwen35", f"64(vocab=300): {GD} f {GATED} f"),
-        (
-            "qwen35",
-            "64(vocab=300,tied=false,meta=1):"
-            " a(head_dim=16,qk_norm=true,out_gate=true,rope_share=0.25,heads=6,"
-            "kv_heads=3) f gd(head_dim=16,expand_v=3,k_heads=2) f",
-        ),
-        (
-            "lfm2",
-            "64(vocab=300,tied=false,meta=1): conv(conv_size=4) f"
-            " a(heads=4,kv_heads=2,head_dim=16,qk_norm=true) f",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("family", "notation"), cases("export", "in_llama_cpp"))
 def test_llama_cpp_computes_what_the_network_does(family, notation, tmp_path):
     report, reader = exported(notation, tmp_path / "out")
     assert value_of(reader, "general.architecture") == family
@@ -273,38 +233,7 @@ def test_a_tokenizer_without_merges_or_end_gets_what_llama_cpp_needs():
     assert (words.merges, words.added, words.first, words.end) == (("! !",), 1, None, 5)
 
 
-@every(
-    case=[
-        ("64: m2 f", "no operator 'a'; it needs at least one"),
-        (
-            "64: a(head_dim=16,qk_norm=true,qkv_bias=true) f",
-            "operator 0, 'a', has qkv_bias=true; it has false",
-        ),
-        ("64: d(head_dim=16) f m2 f a(head_dim=16) f", "operator 0 is 'd'; it has m2, a, f"),
-        ("64: m2 f swa(head_dim=16) moe", r"operator 2 is 'swa'; it has m2, a, f \(and 2 more\)"),
-        (
-            "64: m2 a(head_dim=16) f",
-            "operator 1, 'a', follows a token mixer; each needs an 'f' behind it",
-        ),
-        ("64: m2 f f a(head_dim=16) f", "operator 2, 'f', does not follow a token mixer"),
-        ("64: m2 f a(head_dim=16)", "operator 2, 'a', is the last one"),
-        ("64: m2(expand=3) f a(head_dim=16) f", "operator 0, 'm2', has expand=3; it has 2"),
-        (
-            "64: m2 f m2(state=64) f a(head_dim=16) f",
-            "operator 2, 'm2', has state=64 and an earlier one 128; one value holds for all 'm2'",
-        ),
-        (
-            "64: m2 f(intermediate=64) a(head_dim=16) f",
-            "operator 3, 'f', has intermediate=192 and an earlier one 64",
-        ),
-        ("64(meta=4): m2 f a(head_dim=16) f", "4 meta tokens; it has at most 1"),
-        (
-            f"64: {GD} f a(head_dim=16,qk_norm=true) f",
-            "operator 2, 'a', has out_gate=false; it has true",
-        ),
-        ("64: m2 f(relu2=true) a(head_dim=16)", "operator 2, 'a', has rope_share=1.0; it has 0.0"),
-    ]
-)
+@every(case=cases("export", "not_in_llama_cpp"))
 def test_what_llama_cpp_lacks_is_named(case):
     notation, rule = case
     message = one_line(ExportError, family_of, Architecture.parse(notation))

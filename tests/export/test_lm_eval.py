@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from cases import cases
 
 pytest.importorskip("lm_eval")
 
@@ -20,11 +21,7 @@ from flashnas.export.exporter import export_network
 from flashnas.export.source import Source
 from flashnas.network.weights import save_model
 
-QUESTIONS = [
-    {"question": "the state of the", "choices": [" union", " house of the senate"], "answer": 0},
-    {"question": "fellow citizens of", "choices": [" the", " union is strong"], "answer": 1},
-    {"question": "the", "choices": [" senate", " strong"], "answer": 1},
-]
+QUESTIONS = cases("export", "questions")
 COMMON = "dataset_path: json\ndataset_kwargs: {{data_files: {{test: '{0}'}}}}\ntest_split: test\n"
 CHOICE = """task: local_choice
 output_type: multiple_choice

@@ -1,7 +1,7 @@
 """Counts the configurations that Triton's autotuner would try for layers on a GPU, without one and
 without compiling any: that is what the first minutes of the tests of a GPU are made of.
 
-    python tests/helpers/count_configurations.py 'd(head_dim=64) 256' 'gd 2048'    # prints 157
+    python tests/helpers/count_configurations.py 'd(head_dim=64) 256' 'gd 2048'    # prints the sums
 """
 
 import contextlib
@@ -35,7 +35,7 @@ def main(cases):
     for case in cases:
         notation, width = case.rsplit(" ", 1)
         compile_kernels.compile_operator(compiler, notation, int(width))
-    print(len(tried))
+        print(len(tried))
 
 
 if __name__ == "__main__":

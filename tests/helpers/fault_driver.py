@@ -28,13 +28,13 @@ class Lines:
         pass
 
 
-def run(out, workers, address=None):
+def run(out, workers, address=None, trials=16):
     """Search, or continue what `out` holds. `address`: of a Ray. NSGA-II learns, and needs no
     seconds for a model.
     """
     asked = {
         "table": None,
-        "trials": 16,
+        "trials": trials,
         "cycle_size": 4,
         "workers": workers,
         "seed": 5,
@@ -52,9 +52,9 @@ def run(out, workers, address=None):
     )
 
 
-def start_driver(log, out, workers, address=None):
-    """A search in a process of its own, which writes to `log`."""
-    return forks.start(_apart, str(log), out, workers, address)
+def start_driver(log, out, *asked):
+    """A search in a process of its own, which writes to `log`; `asked`: as of `run`."""
+    return forks.start(_apart, str(log), out, *asked)
 
 
 def trajectory(out):
@@ -83,8 +83,8 @@ def wait_for(condition, limit_s=LIMIT_S):
         time.sleep(0.01)
 
 
-def _apart(log, out, workers, address):
+def _apart(log, out, *asked):
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
-    run(out, workers, address)
+    run(out, *asked)

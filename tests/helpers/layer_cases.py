@@ -50,3 +50,11 @@ SPECS = {
 def make_layer(name, dtype=torch.float64):
     """A layer of SPECS with weights that reach every branch."""
     return forms.make_layer(SPECS[name], HIDDEN, dtype)
+
+
+def check_against_fla(name, fla_layer, monkeypatch):
+    """Both forms equal fla's layer with the same weights."""
+    layer, x = make_layer(name, torch.float32), make_inputs(65).float()
+    expected = fla_layer(monkeypatch, layer)(x)[0]
+    assert_close(layer.reference(x)[0], expected.double(), 1e-4, "reference")
+    assert_close(layer(x)[0], expected, 1e-4, "forward")

@@ -1,5 +1,6 @@
 from dataclasses import fields
 
+from cases import cases
 from one_line import one_line
 
 from flashnas.base.errors import BudgetError
@@ -27,13 +28,7 @@ def test_a_budget_reads_as_it_is_written():
 
 def test_a_budget_holds_up_to_its_limit_and_throughput_down_to_it():
     metrics = {"latency_ms": 10.0, "memory_gb": 3.0, "throughput_tok_s": 100.0}
-    for name, limit, within in (
-        ("latency_ms", 10.0, True),
-        ("latency_ms", 9.9, False),
-        ("memory_gb", 2, False),
-        ("throughput_tok_s", 100, True),
-        ("throughput_tok_s", 101, False),
-    ):
+    for name, limit, within in cases("latency", "budgets"):
         assert Budget(name, limit).holds(metrics[name]) is within
 
 

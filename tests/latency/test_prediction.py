@@ -11,6 +11,7 @@ import weakref
 import numpy as np
 import pandas as pd
 import pytest
+from cases import cases
 from offenders import every
 from one_line import one_line
 from tiny_tables import TINY, product_rows, tiny_kinds, write_entry, write_table
@@ -127,15 +128,7 @@ def test_gated_delta_net_by_hand(tiny_table):
     assert estimate.ttft_ms == 0
 
 
-@every(
-    case=[
-        ("kda(head_dim=16)", "kimi_delta_attention", 2, 1),
-        ("d(head_dim=16)", "delta_net", 2, 1),  # 2 heads of 16 x 16
-        ("gla(head_dim=16)", "gla", 1, 1),  # 2 heads of 8 x 16
-        ("m2(head_dim=16,state=32,expand=1)", "mamba2", 4, 1),  # twice the state
-        ("r7(head_dim=16)", "rwkv7", 2, 2),  # steps as they are, chunks at twice the time
-    ]
-)
+@every(case=cases("latency", "borrowed_recurrences"))
 def test_recurrent_operators_borrow_the_gated_delta_rule_by_state_size(tiny_table, case):
     operator, label, heads, times = case
     a = Architecture.parse(f"32(vocab=64): {operator}")

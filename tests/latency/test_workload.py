@@ -1,3 +1,4 @@
+from cases import cases
 from offenders import every
 from one_line import one_line
 
@@ -6,14 +7,8 @@ from flashnas.latency.workload import WORKLOADS, Workload, load_workload
 
 
 def test_named_workloads_are_those_of_the_design():
-    shapes = {name: (w.batch, w.prompt_tokens, w.generated_tokens) for name, w in WORKLOADS.items()}
-    assert shapes == {
-        "decode-8k": (1, 0, 8192),
-        "decode-1k": (1, 0, 1024),
-        "prefill-2k": (1, 2048, 0),
-        "chat": (1, 512, 256),
-        "throughput-32k": ("max", 32768, 256),
-    }
+    shapes = {name: [w.batch, w.prompt_tokens, w.generated_tokens] for name, w in WORKLOADS.items()}
+    assert shapes == cases("latency", "workloads")
     assert load_workload("chat") is WORKLOADS["chat"]
     assert load_workload(WORKLOADS["chat"]) is WORKLOADS["chat"]
 
@@ -33,19 +28,7 @@ def test_yaml_form(tmp_path):
     )
 
 
-@every(
-    case=[
-        ("decode-9k", ["'decode-9k'", "did you mean 'decode-8k'", "named ones"]),
-        ("batch=0,generated=1", ["batch", "at least 1", "got 0"]),
-        ("batch=big,generated=1", ["batch", "max", "'big'"]),
-        ("generated=few", ["generated_tokens", "'few'"]),
-        ("batch=1", ["must not both be 0"]),
-        ("generatd=1", ["'generatd'", "did you mean 'generated'"]),
-        ("generated=1,4", ["key=value", "'4'"]),
-        ("generated=1,prompt_tokens=2,prompt=3", ["duplicate key 'prompt'"]),
-        ("generated=1,dtype=float8", ["dtype", "float8", "bfloat16"]),
-    ]
-)
+@every(case=cases("latency", "wrong_workloads"))
 def test_errors_name_the_field_and_the_value(case):
     text, words = case
     message = one_line(WorkloadError, load_workload, text)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from cases import cases
 from layer_cases import assert_close
 
 from flashnas.operators.attention import layer as attention
@@ -20,9 +21,7 @@ def plain(q, k, v, window):
 
 
 @pytest.mark.parametrize("window", [0, 1, 20, 64, 100, 500])
-@pytest.mark.parametrize(
-    ("tokens", "past"), [(1, 0), (63, 0), (64, 0), (130, 0), (1, 99), (70, 99), (300, 0), (310, 9)]
-)
+@pytest.mark.parametrize(("tokens", "past"), cases("operators", "lengths"))
 def test_attention_equals_the_plain_formula(tokens, past, window):
     torch.manual_seed(0)
     q, k, v = (

@@ -6,6 +6,7 @@ import types
 import fake_libraries
 import pytest
 import torch
+from cases import cases
 from one_line import one_line
 
 from flashnas.architecture import Architecture, parse_operators
@@ -18,38 +19,7 @@ from flashnas.testing.forms import make_layer
 
 ALL = "a d gd gla m2 kda r7 m f"
 RECURRENT = ("d", "gd", "gla", "kda", "r7")
-AUTO = [  # packages at hand (none named: all), dtype, what auto takes on CUDA
-    (
-        ("nothing",),
-        "bfloat16",
-        {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch"},
-    ),
-    (
-        ("fla",),
-        "bfloat16",
-        {"a": "sdpa", **dict.fromkeys(RECURRENT, "fla"), "m2": "fla", "m": "torch"},
-    ),
-    (
-        ("fla", "mamba_ssm"),
-        "bfloat16",
-        {"a": "sdpa", **dict.fromkeys(RECURRENT, "fla"), "m2": "mamba-ssm", "m": "torch"},
-    ),  # built without selective_scan_cuda
-    (
-        (),
-        "bfloat16",
-        {"a": "flash-attn", **dict.fromkeys(RECURRENT, "fla"), "m2": "mamba-ssm", "m": "mamba-ssm"},
-    ),
-    (
-        (),
-        "float32",
-        {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "mamba-ssm"},
-    ),
-    (
-        (),
-        "float64",
-        {"a": "sdpa", **dict.fromkeys(RECURRENT, "torch"), "m2": "torch", "m": "torch"},
-    ),
-]
+AUTO = cases("operators", "auto")
 
 
 def make(text):
@@ -74,15 +44,7 @@ def test_auto_takes_the_best_that_is_at_hand(packages, dtype, expected, monkeypa
     assert set(on_cpu.values()) == {"torch"}, "on a CPU nothing changes"
 
 
-@pytest.mark.parametrize(
-    ("backend", "expected"),
-    [
-        ("torch", {"a": "sdpa", "d": "torch", "m2": "torch"}),
-        ("fla", {"a": "sdpa", "d": "fla", "m2": "fla"}),
-        ("mamba-ssm", {"a": "sdpa", "d": "torch", "m2": "mamba-ssm"}),
-        ("flash-attn", {"a": "flash-attn", "d": "torch", "m2": "torch"}),
-    ],
-)
+@pytest.mark.parametrize(("backend", "expected"), cases("operators", "chosen_libraries"))
 def test_a_chosen_library_computes_what_it_covers(backend, expected, monkeypatch):
     fake_libraries.install(monkeypatch)
     model = HybridLM(Architecture.parse("256(vocab=300): a d m2"), backend)
@@ -91,29 +53,7 @@ def test_a_chosen_library_computes_what_it_covers(backend, expected, monkeypatch
 
 @pytest.mark.parametrize(
     ("backend", "text", "packages", "line"),
-    [
-        (
-            "mamba-ssm",
-            "m2",
-            ("fla",),
-            "backend mamba-ssm cannot be used: the package fake-mamba-ssm is not installed; allowed"
-            " here: auto, torch",
-        ),
-        (
-            "flash-attn",
-            "d f",
-            ("fla",),
-            "backend flash-attn cannot be used: the package fake-flash-attn is not installed;"
-            " allowed here: auto, torch",
-        ),
-        (
-            "flash",
-            "a",
-            (),
-            "backend must be one of auto, torch, fla, mamba-ssm, flash-attn; got 'flash' (did"
-            " you mean 'fla'?)",
-        ),
-    ],
+    cases("operators", "missing_libraries"),
 )
 def test_what_is_not_there_is_one_line(backend, text, packages, line, monkeypatch):
     fake_libraries.install(monkeypatch, *packages)

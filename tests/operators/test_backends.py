@@ -3,6 +3,7 @@
 import fake_libraries
 import pytest
 import torch
+from cases import cases
 
 from flashnas.architecture import parse_operators
 from flashnas.operators.backends.core import choose_backend, cores_of
@@ -18,23 +19,8 @@ from flashnas.testing.forms import (
 from flashnas.testing.self_test import check_layer
 
 HIDDEN = 64
-CASES = [
-    ("fla", "d(head_dim=16)"),
-    ("fla", "gd(head_dim=16,k_heads=2,expand_v=2)"),
-    ("fla", "gla(head_dim=32)"),
-    ("fla", "m2(head_dim=16,state=24,groups=2,conv_size=3)"),
-    ("fla", "m2(head_dim=16,state=16)"),
-    ("mamba-ssm", "m2(head_dim=16,state=24,groups=2,conv_size=3)"),
-    ("mamba-ssm", "m2(head_dim=16,state=16)"),
-    ("fla", "kda(head_dim=16)"),
-    ("fla", "r7(head_dim=16)"),
-    ("mamba-ssm", "m(state=8)"),
-]
-FLASH = [
-    ("flash-attn", "a(heads=4,kv_heads=2,head_dim=16)"),
-    ("flash-attn", "swa(heads=4,kv_heads=2,head_dim=16,window=5)"),
-    ("flash-attn", "a(heads=4,kv_heads=4,head_dim=16,out_gate=true)"),
-]
+CASES = cases("operators", "fla_and_mamba")
+FLASH = cases("operators", "flash_attention")
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ implementations."""
 import pytest
 import torch
 import torch.nn.functional as F
-from layer_cases import HIDDEN, SPECS, assert_close, make_inputs, make_layer
+from layer_cases import HIDDEN, SPECS, check_against_fla
 from torch import nn
 
 from flashnas.operators import OPERATORS
@@ -97,10 +97,7 @@ def fla_layer(monkeypatch, layer):
 
 @pytest.mark.slow
 def test_the_layer_equals_flas(monkeypatch):
-    layer, x = make_layer(NAME, torch.float32), make_inputs(65).float()
-    expected = fla_layer(monkeypatch, layer)(x)[0]
-    assert_close(layer.reference(x)[0], expected.double(), 1e-4, "reference")
-    assert_close(layer(x)[0], expected, 1e-4, "forward")
+    check_against_fla(NAME, fla_layer, monkeypatch)
 
 
 @pytest.mark.slow  # fla takes seconds to import

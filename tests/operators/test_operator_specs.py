@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import cases
 from offenders import every
 
 from flashnas.architecture import Architecture
@@ -109,28 +110,7 @@ def test_younger_options_leave_published_hashes_as_they_were():
     assert Architecture.parse("512: a swa m2 m2(groups=2) gla d gd f").hash == "8281fc91790aec87"
 
 
-@every(
-    case=[
-        ("m2(heads=16)", "m2", True),
-        ("m2(heads=32)", "m2(expand=4)", True),
-        ("m2(heads=15,expand=3)", "m2(heads=15)", True),
-        ("m2(dt_min=0.001)", "m2", False),
-        ("a(rope_share=0)", "a(rope_share=0.001,rope_theta=5,rope_factor=2)", True),
-        ("a(rope_original=8192)", "a", True),
-        ("a(rope_factor=2,rope_original=8192)", "a(rope_factor=2)", False),
-        ("a(rope_share=0.25)", "a(rope_share=0.2501)", True),
-        ("a(out_gate=true)", "a", False),
-        ("f(relu2=true)", "f", False),
-        # all experts: their probabilities add up to 1
-        ("moe(experts=2)", "moe(experts=2,normalise=false)", True),
-        ("moe(experts=1,active=1)", "moe(experts=1,active=1,normalise=false)", True),
-        ("moe(experts=3)", "moe(experts=3,normalise=false)", False),
-        ("a(head_dim=2,rope_theta=5)", "a(head_dim=2)", True),  # the single frequency is 1
-        ("a(rope_share=0.015625,rope_theta=5)", "a(rope_share=0.015625)", True),
-        ("a(rope_theta=5)", "a", False),
-        ("a(rope_factor=8,rope_original=1000000)", "a", True),  # each channel turns 4 times or more
-    ]
-)
+@every(case=cases("operators", "equal_options"))
 def test_hashes_of_options_that_build_the_same_network_are_equal(case):
     one, other, same = case
     assert (
@@ -138,16 +118,7 @@ def test_hashes_of_options_that_build_the_same_network_are_equal(case):
     ) == same
 
 
-@every(
-    case=[
-        (10000.0, 1, 6),
-        (10000.0, 1, 7),
-        (10000.0, 1, 10**6),
-        (10000.0, 1, 10**5),
-        (5.0, 0.25, 30),
-        (5.0, 1, 99),
-    ]
-)
+@every(case=cases("operators", "rope_options"))
 def test_rope_options_are_dropped_exactly_where_no_frequency_changes(case):
     theta, share, original = case
     spec = OPERATORS["a"](

@@ -4,7 +4,7 @@ implementations.
 
 import pytest
 import torch
-from layer_cases import HIDDEN, SPECS, assert_close, make_inputs, make_layer
+from layer_cases import HIDDEN, SPECS, assert_close, check_against_fla
 
 from flashnas.architecture import Architecture
 from flashnas.network.model import HybridLM
@@ -84,10 +84,7 @@ def fla_layer(monkeypatch, layer):
 
 @pytest.mark.slow  # fla takes seconds to import
 def test_the_layer_equals_flas(monkeypatch):
-    layer, x = make_layer(NAME, torch.float32), make_inputs(65).float()
-    expected = fla_layer(monkeypatch, layer)(x)[0]
-    assert_close(layer.reference(x)[0], expected.double(), 1e-4, "reference")
-    assert_close(layer(x)[0], expected, 1e-4, "forward")
+    check_against_fla(NAME, fla_layer, monkeypatch)
 
 
 @pytest.mark.slow  # fla takes seconds to import

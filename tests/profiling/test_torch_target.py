@@ -4,6 +4,7 @@ what does not fit."""
 import numpy as np
 import pytest
 import torch
+from cases import cases
 from fake_libraries import install
 from offenders import every
 from one_line import one_line
@@ -32,16 +33,7 @@ def block_of(text, backend="torch", width=32):
     )
 
 
-@every(
-    case=[
-        ({"device": "gpu"}, "torch.device must be one of cpu, cuda; got 'gpu'"),
-        ({"dtype": "int8"}, "torch.dtype must be one of auto, float32, bfloat16; got 'int8'"),
-        ({"threads": 0}, "torch.threads must be at least 1; got 0"),
-        ({"seconds": 0}, "torch.seconds must be above 0; got 0.0"),
-        ({"mode": "jit"}, "torch.mode must be one of auto, eager, cuda_graph; got 'jit'"),
-        ({"mode": "cuda_graph"}, "torch.mode cuda_graph needs --device cuda; got --device cpu"),
-    ]
-)
+@every(case=cases("profiling", "wrong_options_of_torch"))
 def test_wrong_options_are_one_line(case):
     options, words = case
     assert words in one_line(ConfigError, Torch, **options)

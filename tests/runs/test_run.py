@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from cases import cases
 from damage import check_damage
 from one_line import one_line
 from run_builder import make_trials, write_answered_run
@@ -111,17 +112,7 @@ def test_trials_that_are_written_in_parts_are_those_that_are_written_at_once(tmp
 def test_damaged_trials_name_the_column_and_the_rule(build_run):
     folder = build_run(3)
     sound = pd.read_parquet(folder / "trials.parquet")
-    for column, value, words in (
-        ("curve", "[[1, 2", ""),
-        ("curve", '[1,"a",[2]]', "[0] must be a list; got 1"),
-        ("curve", '{"a": 1}', "must be a list; got {'a': 1}"),
-        ("curve", "[[1, null]]", "[0][1] must be a number; got None"),
-        ("scores", '{"recall": "high"}', "recall must be a number; got 'high'"),
-        ("scores", "[1]", "must be a mapping; got [1]"),
-        ("genotype", "3", "must be a mapping; got 3"),
-        ("loss", "low", "column 'loss'"),
-        ("number", "first", "column 'number'"),
-    ):
+    for column, value, words in cases("runs", "damaged_trials"):
         sound.assign(**{column: value}).to_parquet(folder / "trials.parquet")
         message = error_of(folder)
         assert f"damaged: column {column!r}" in message

@@ -5,26 +5,21 @@ missing fails.
 import fresh
 import pytest
 import sampler_contract as contract
+from cases import cases
 from one_line import one_line
 from sampler_contract import World
 
 from flashnas.base.errors import ConfigError
 from flashnas.search import ALGORITHMS, algorithm_options, loss_model, make_algorithm
 
-SETTINGS = {  # options that make tens of candidates enough
-    "aging-evolution": {"population": 10, "tournament": 4},
-    "nsga2": {"population": 8},
-    "tpe": {"startup": 8},
-    "random": {},
-    "bayes": {"initial": 8, "pool": 32},
-}
+SETTINGS = cases("search", "few_candidates")
 THREE = (
     "nsga2",
     "bayes",
 )  # these are tested with three objectives, and bayes with two in test_history.py
 LEARNS = {
     "aging-evolution": 25,
-    "bayes": 7,
+    "bayes": 5,
 }  # must beat random on an easy surface, medians over so many seeds
 
 
@@ -39,7 +34,7 @@ def test_contract(name, monkeypatch):
     """With three objectives where THREE says so. The Gaussian processes of `bayes` are fitted in
     few steps: the contract holds whatever they say.
     """
-    monkeypatch.setattr(loss_model, "FIT_STEPS", 2)
+    monkeypatch.setattr(loss_model, "FIT_STEPS", 1)
     contract.check_sampler(name, SETTINGS[name], (3,) if name in THREE else (2,))
 
 

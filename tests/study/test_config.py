@@ -1,4 +1,5 @@
 import pytest
+from cases import cases
 from one_line import one_line
 
 from flashnas.base.errors import ConfigError
@@ -12,18 +13,7 @@ def write(tmp_path, text):
     return path
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("trials", 10**20),
-        ("tokens", 10**20),
-        ("cycle_size", 10**20),
-        ("seed", 10**22),
-        ("workers", 10**6),
-        ("candidate_timeout_s", float("nan")),
-        ("candidate_timeout_s", float("inf")),
-    ],
-)
+@pytest.mark.parametrize(("name", "value"), cases("study", "useless_values"))
 def test_values_that_no_search_can_use_are_refused(name, value):
     with pytest.raises(
         ConfigError, match=rf"search\.{name} must be (at most|below|a finite number)"
@@ -81,23 +71,7 @@ def test_objectives_are_put_in_order(tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        (
-            ("loss", "latency"),
-            "search.objectives must be one of loss, full_loss, expected_recall, latency_ms,"
-            " ttft_ms,"
-            " tpot_ms, throughput_tok_s, memory_gb, params; got 'latency' (did you mean"
-            " 'latency_ms'?)",
-        ),
-        (("loss",), "search.objectives must be 2 to 4 names, such as loss,latency_ms; got loss"),
-        ((), "search.objectives must be 2 to 4 names, such as loss,latency_ms; got none"),
-        (("loss", "expected_recall", "tpot_ms", "params", "latency_ms"), "2 to 4 names"),
-        (("loss", "loss"), "search.objectives names 'loss' twice"),
-        (("params", "latency_ms"), "needs a trained quality"),
-    ],
-)
+@pytest.mark.parametrize(("names", "words"), cases("study", "wrong_objectives"))
 def test_wrong_objectives_are_one_clear_line(tmp_path, names, words):
     assert words in one_line(ConfigError, SearchConfig, objectives=names)
 

@@ -9,6 +9,7 @@ import itertools
 
 import numpy as np
 import pytest
+from cases import cases
 from problems import with_many_candidates
 
 from flashnas.evidence.composition import ASPECTS, aspect, body_sizes, outside_support
@@ -22,16 +23,8 @@ from flashnas.study.config import MIN_RECALL
 from flashnas.study.explore import explore
 from flashnas.study.scorer import load_scorer
 
-PLACES = [
-    ("nemotron_flash", "h100_sxm", "decode-8k"),
-    ("nemotron_flash", "h100_sxm", "prefill-2k"),
-    ("layerwise", "a100_sxm", "decode-1k"),
-    ("small", "h100_sxm", "chat"),
-    ("nemotron_h", "a100_sxm", "decode-1k"),
-    ("qwen35", "h100_sxm", "prefill-2k"),
-]
 # of the way from the fastest to the slowest network, in logarithms: the first for each second place
-SHARES = (0.1, 0.5, 0.9), (0.3, 0.7)
+SHARES = (0.1, 0.9), (0.5,)
 COUNTED = (
     "operators",
     "mixers",
@@ -81,7 +74,7 @@ def winners(space_name, table_name, workload_name, shares):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "shares"),
-    list(zip(PLACES, itertools.cycle(SHARES), strict=False)),
+    list(zip(cases("study", "holes"), itertools.cycle(SHARES), strict=False)),
     ids=lambda value: "-".join(map(str, value)),
 )
 def test_no_winner_lies_outside_what_publications_have_trained(place, shares, monkeypatch):

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from cases import cases
 from config_keys import with_keys
 from pretrained import SMALL_CONVERSION, small_llama
 from test_interrupt import LIMIT_S, mark, marked  # noqa: F401  (a fixture)
@@ -16,34 +17,7 @@ from test_interrupt import LIMIT_S, mark, marked  # noqa: F401  (a fixture)
 from flashnas.cli.main import main
 
 # command -> its words, the file that grows as it goes on, the words that continue it, who is there
-COMMANDS = {
-    "profile": (
-        "--space tiny --workload batch=1,prompt=4,generated=4 --seconds 0.05",
-        "networks.jsonl",
-        [],
-        "another process is measuring this table",
-    ),
-    "train": (
-        "64:d(head_dim=16) --data {texts} --recipe {recipe} --tokens 90000"
-        " --checkpoint-every-tokens 1280",
-        "log.csv",
-        ["--resume"],
-        "another process is writing this training",
-    ),
-    "search": (
-        "--space tiny --table h100_sxm --workload chat --recipe {recipe} --data {texts} --trials 24"
-        " --sampler random --workers 2 --config {keys}",
-        "study.journal",
-        ["--resume"],
-        "another process is writing this run",
-    ),
-    "convert": (
-        "{llama} --data sotu --budget-ms 85% {conversion}",
-        "measurements.jsonl",
-        [],
-        "another process is writing this conversion",
-    ),
-}
+COMMANDS = cases("study", "commands")
 
 
 @pytest.mark.slow

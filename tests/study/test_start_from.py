@@ -29,6 +29,7 @@ ASKED = SearchConfig(
     calibration="paper",
     budgets={"latency_ms": BUDGET_MS},
     cycle_size=2,
+    sampler="aging-evolution",
     workers=1,
     baselines=False,
     measure=False,

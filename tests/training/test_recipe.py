@@ -1,8 +1,8 @@
 import dataclasses
-import math
 import re
 
 import pytest
+from cases import cases
 from offenders import every
 from one_line import one_line
 
@@ -66,37 +66,7 @@ def test_saved_recipe_loads_back_equal(tmp_path):
     assert Recipe.load(tmp_path / "quick.yaml") == Recipe(name="quick", tokens=5000)
 
 
-@every(
-    case=[
-        (
-            "vocab: 512\ntokenz: 5\n",
-            r"r\.yaml:2: recipe has no key 'tokenz' \(did you mean 'tokens'\?\)",
-        ),
-        ("tokens: true\n", r"r\.yaml:1: recipe\.tokens must be a whole number; got True"),
-        ("\nclip: -1\n", r"r\.yaml:2: recipe\.clip must be at least 0; got -1"),
-        (
-            "optimizer: moun\n",
-            r"r\.yaml:1: recipe\.optimizer must be one of muon, adamw; got 'moun' \(did you mean"
-            r" 'muon'",
-        ),
-        (
-            "batch_sequences: 6\nmicro_batch_sequences: 4\n",
-            r"r\.yaml:2: .* a divisor of batch_sequences \(6\)",
-        ),
-        (
-            "lr_multipliers:\n  gd: 2\n  dd: 1\n",
-            r"r\.yaml:3: recipe\.lr_multipliers\.dd is not one of a, ",
-        ),
-        (
-            "lr_multipliers:\n  d: 1\n  gd: 0\n",
-            r"r\.yaml:3: recipe\.lr_multipliers\.gd must be above 0; got 0",
-        ),
-        (
-            "curve_tokens: 4096\nvalidation_tokens: 1024\n",
-            r"r\.yaml:1: .* at most validation_tokens \(1024\); got 4096",
-        ),
-    ]
-)
+@every(case=cases("training", "wrong_recipes"))
 def test_bad_yaml_gets_one_line_with_its_place(tmp_path, case):
     text, message = case
     (tmp_path / "r.yaml").write_text(text)
@@ -104,18 +74,7 @@ def test_bad_yaml_gets_one_line_with_its_place(tmp_path, case):
     assert re.search(message, line), line
 
 
-@every(
-    change=[
-        {"warmup_fraction": 1.5},
-        {"muon_lr": math.inf},
-        {"adamw_lr": 0},
-        {"vocab": 256},
-        {"adamw_beta2": 1.0},
-        {"dtype": "float16"},
-        {"tokens": 1.5},
-        {"tokens": 10**20},
-    ]
-)
+@every(change=cases("training", "wrong_values_of_recipes"))
 def test_wrong_values_are_refused_when_built(change):
     with pytest.raises(ConfigError, match=rf"recipe\.{next(iter(change))} must be"):
         Recipe(**change)

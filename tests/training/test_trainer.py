@@ -6,6 +6,7 @@ import fake_libraries
 import numpy as np
 import pytest
 import torch
+from cases import cases
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import (
@@ -92,16 +93,7 @@ def test_gradient_accumulation_changes_rounding_only(structured):
     assert np.array(parts) == pytest.approx(np.array(whole), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"muon_lr": 1e9, "adamw_lr": 1e9}, r"^[^\n]* after [^\n]*$"),
-        (
-            {"muon_lr": 3.0, "adamw_lr": 3.0, "tokens": 4 * 256, "curve_points": 1},
-            r"diverged: validation loss \d+\.\d\d after 1,024 tokens",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("changes", "words"), cases("training", "high_rates"))
 def test_rates_that_are_too_high_are_failed_candidates(structured, changes, words):
     recipe = dataclasses.replace(RECIPE, **changes)
     with pytest.raises(CandidateError, match=words):
