@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from cases import cases
 from layer_cases import assert_close
 from offenders import every
 from torch import Tensor
@@ -25,21 +26,7 @@ Rule = Callable[..., tuple[Tensor, Tensor]]
 BATCH, HEADS = 2, 4
 # strongest decay of a token: RWKV7's, one that leaves a chunk of 32 near MAX_DECAY, and beyond it
 DECAYS = {"": 0.1, "wide": 0.1, "weak": 0.607, "near": 3.0, "strong": 40.0, "all": 1e4}
-CASES = (
-    "delta",
-    "delta wide",
-    "gated_delta",
-    "gated_delta wide",
-    "gated_delta strong",
-    "ssd",
-    "ssd strong",
-    "gla",
-    "gla wide",
-    "gla near",
-    "gla strong",
-    "gla all",
-    *(f"{kind} {decay}" for kind in ("dplr", "kda") for decay in ("weak", "near", "strong", "all")),
-)
+CASES = cases("operators", "recurrences")
 
 
 def units(*shape):
