@@ -72,6 +72,7 @@ def healed(weights, llama, texts, tmp_path_factory):
     return heal(weights.parents[1], llama, texts, out, progress=Notes()), out, notes
 
 
+@pytest.mark.slow
 def test_healing_starts_from_the_weights_and_nears_the_teacher(healed, weights):
     found, out, notes = healed
     assert found.before["kl"] > 0.01
@@ -88,12 +89,14 @@ def test_healing_starts_from_the_weights_and_nears_the_teacher(healed, weights):
     assert any("2,048 tokens" in note and "on one H100" in note for note in notes)
 
 
+@pytest.mark.slow
 def test_healing_without_a_step_to_learn_from_is_the_start(weights, llama, texts, tmp_path):
     still = fn.Recipe(**{**RECIPE.to_dict(), "adamw_lr": 1e-12, "tokens": 128})
     found = heal(weights, llama, texts, tmp_path / "still", recipe=still)
     assert found.after["kl"] == pytest.approx(found.before["kl"], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_interrupted_healing_gives_the_same_to_the_bit(healed, weights, llama, texts, tmp_path):
     _, whole, _ = healed
     part = tmp_path / "part"
@@ -115,6 +118,7 @@ def test_an_interrupted_healing_gives_the_same_to_the_bit(healed, weights, llama
     assert record["question"]["distill"]["teacher"] == llama.name
 
 
+@pytest.mark.slow
 def test_weights_are_trained_further_on_text_alone(weights, texts, tmp_path):
     found = fn.train(
         str(weights), data=str(texts), recipe=RECIPE, threads=1, out=tmp_path / "further"

@@ -58,6 +58,7 @@ def test_a_replacement_starts_from_the_weights_of_attention(teacher):
     torch.testing.assert_close(block.mixer.out_proj.weight, own.mixer.out_proj.weight)
 
 
+@pytest.mark.slow
 def test_training_lowers_the_held_out_error_and_goes_on_where_it_was(teacher, tmp_path):
     whole = training(teacher, tmp_path / "whole")
     found = whole.train(lambda line: None, 1e9)
@@ -95,6 +96,7 @@ def test_another_training_and_a_damaged_one_are_one_line(teacher, tmp_path):
     assert re.search("state.json.*trained", message)
 
 
+@pytest.mark.slow
 def test_a_conversion_trains_scores_and_writes_replacements(llama, texts, tmp_path):
     out, options = tmp_path / "run", {"data": str(texts), **OPTIONS}
     found = fn.convert(str(llama), out=out, **options)
@@ -113,6 +115,7 @@ def test_a_conversion_trains_scores_and_writes_replacements(llama, texts, tmp_pa
     assert fn.convert(str(llama), out=out, **options).to_dict() == found.to_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("llama_cpp_clock")
 def test_llama_cpp_runs_a_qwen3_with_replacements(texts, tmp_path):
     random_model("qwen3", tmp_path / "qwen3", max_position_embeddings=4096)

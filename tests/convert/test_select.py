@@ -167,6 +167,7 @@ def simulated(seed, layers=20, prompts=4, keys=6):
     return [Choice(layer, "none", None, 10.0) for layer in range(layers)], measure
 
 
+@pytest.mark.slow
 def test_the_recall_that_is_promised_is_kept():
     """Few prompts, and a choice that takes the layers in which chance was kind: what is left in
     truth keeps the floor, and fresh prompts lie in the predicted interval."""

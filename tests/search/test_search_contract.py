@@ -29,7 +29,13 @@ def test_the_settings_name_registered_algorithms_and_their_options():
         assert set(options) <= set(algorithm_options(algorithm))
 
 
-@pytest.mark.parametrize("name", SETTINGS)
+MODELS = ("bayes", "tpe")  # they fit one in each cycle
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in MODELS)) for name in SETTINGS],
+)
 def test_contract(name, monkeypatch):
     """With three objectives where THREE says so. The Gaussian processes of `bayes` are fitted in
     few steps: the contract holds whatever they say.
