@@ -30,8 +30,8 @@ import numpy as np
 import public_problems
 
 import flashnas as fn
-from flashnas.search import ALGORITHMS
-from flashnas.search.objectives import non_dominated
+from flashnas.algorithms import ALGORITHMS
+from flashnas.algorithms.objectives import non_dominated
 
 WORST_ERROR = 16.0
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from search_problems import RUNGS, Problem
 
-from flashnas.search import Trial, make_algorithm
+from flashnas.algorithms import Trial, make_algorithm
 from flashnas.space import SearchSpace
 
 # candidates that every method proposes before it learns; those of Hyperband kind are asynchronous

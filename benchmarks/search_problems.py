@@ -21,10 +21,10 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
+from flashnas.algorithms.objectives import non_dominated
 from flashnas.architecture import Architecture
 from flashnas.latency.prediction import LatencyModel
 from flashnas.operators import OPERATORS
-from flashnas.search.objectives import non_dominated
 from flashnas.space import Genotype, SearchSpace, load_space
 from flashnas.space.operator_space import list_features
 from flashnas.training.recipe import Recipe

@@ -11,8 +11,6 @@ explains one.
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -29,6 +27,9 @@ _PUBLIC = {
     "evaluate": "flashnas.api.evaluate",
     "report": "flashnas.api.run",
     "runs": "flashnas.api.runs",
+    "evidence": "flashnas.api.evidence",
+    "load_evidence": "flashnas.loss.load",
+    "loss_model": "flashnas.loss.load",
     "load_run": "flashnas.api.run",
     "load_architecture": "flashnas.architecture.source",
     "load_space": "flashnas.space.load",
@@ -60,11 +61,14 @@ __all__ = [
     "doctor",
     "estimate",
     "evaluate",
+    "evidence",
     "export",
     "list_names",
     "load_architecture",
+    "load_evidence",
     "load_run",
     "load_space",
+    "loss_model",
     "profile",
     "report",
     "runs",
@@ -79,23 +83,10 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
         globals()[name] = value
         return value
-    if name == "evidence":  # a room that readers use by its name: fn.evidence.load()
-        return importlib.import_module("flashnas.evidence")
+    if name == "evidence":  # a room that readers use by its name: fn.load_evidence()
+        return importlib.import_module("flashnas.loss")
     raise AttributeError(f"module 'flashnas' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-class _Package(ModuleType):
-    """Five functions have the name of a room: search, convert, report, runs and export. Python binds a room
-    to its name here when it is first imported; this keeps the name for the function. `from
-    flashnas.search import ..` is not affected."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _PUBLIC and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -4,6 +4,7 @@ from flashnas.api.convert import convert as convert
 from flashnas.api.doctor import doctor as doctor
 from flashnas.api.estimate import estimate as estimate
 from flashnas.api.evaluate import evaluate as evaluate
+from flashnas.api.evidence import evidence as evidence
 from flashnas.api.export import export as export
 from flashnas.api.listing import list_names as list_names
 from flashnas.api.measure import profile as profile
@@ -20,6 +21,8 @@ from flashnas.base.errors import FlashnasError as FlashnasError
 from flashnas.latency.metrics import Budget as Budget
 from flashnas.latency.table import LatencyTable as LatencyTable
 from flashnas.latency.workload import Workload as Workload
+from flashnas.loss.load import load_evidence as load_evidence
+from flashnas.loss.load import loss_model as loss_model
 from flashnas.network.model import HybridLM as HybridLM
 from flashnas.space.base import SearchSpace as SearchSpace
 from flashnas.space.load import load_space as load_space

@@ -18,11 +18,11 @@ from full_disk import disk  # noqa: F401  (a fixture)
 from problems import with_few_candidates
 from run_builder import make_trials, write_run
 
-from flashnas.runs.run import RecordedRun
+from flashnas.run_folder.run import RecordedRun
 
 gc.disable()  # until all tests are collected: what they import stays
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-PAGE = importlib.import_module("flashnas.report.page")  # `flashnas.report` is a function
+PAGE = importlib.import_module("flashnas.reporting.page")  # `flashnas.report` is a function
 WRITE_REPORT = PAGE.write_report
 
 
@@ -113,7 +113,7 @@ QUICK = {"api", "cli", "docs", "executors", "network", "runs", "search", "study"
 def quick_searches(request):
     """In these rooms a search by published trainings looks at few candidates, and no command writes
     report.html and pictures, which take longer than a search of few networks. A test that reads
-    them uses `pages`; tests/report holds what is in them.
+    them uses `pages`; tests/reporting holds what is in them.
     """
 
     def named(source):

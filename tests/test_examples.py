@@ -86,7 +86,7 @@ def test_an_example_is_found_by_name_and_loads(plugged, example):
         plugged,
         f"""if True:
         from flashnas.operators import OPERATORS
-        from flashnas.search import ALGORITHMS
+        from flashnas.algorithms import ALGORITHMS
         from flashnas.space import TEMPLATES
         registry = next(r for r in (OPERATORS, ALGORITHMS, TEMPLATES) if r.group == {group!r})
         for name in {list(names)}:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from flashnas.convert.choices import Choice
-from flashnas.evidence.trainings import read_published
+from flashnas.conversion.choices import Choice
+from flashnas.observations.losses import read_published
 
 ROOT = Path(__file__).parents[1]
 

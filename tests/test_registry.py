@@ -231,12 +231,12 @@ def test_the_help_works_with_a_broken_command(install, capsys):
     [
         "flashnas.operators:OPERATORS",
         "flashnas.operators.kernel_kinds:KERNEL_KINDS",
-        "flashnas.search:ALGORITHMS",
+        "flashnas.algorithms:ALGORITHMS",
         "flashnas.executors:EXECUTORS",
         "flashnas.space.load:TEMPLATES",
         "flashnas.latency.schema:RUNTIMES",
-        "flashnas.export.exporter:EXPORTS",
-        "flashnas.report.page:SECTIONS",
+        "flashnas.exporting.exporter:EXPORTS",
+        "flashnas.reporting.page:SECTIONS",
         "flashnas.cli.command:COMMANDS",
     ],
 )

@@ -406,7 +406,7 @@ def published():
     for line in ("evidence", "evidence 'a f' 'm2 f'", "evidence 'd f m2 f' 'a f'"):
         yield line, (flashnas(line)["out"], flashnas(f"{line} --json"))
     for source in ("2501.00663", "2511.18890"):
-        yield f"without {source}", fn.evidence.full_loss(without=source).coefficients()
+        yield f"without {source}", fn.loss_model(without=source).coefficients()
 
 
 @observation

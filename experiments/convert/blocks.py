@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from flashnas.convert.choices import NONE, REPLACEMENTS, Choice
-from flashnas.convert.measure import Student
-from flashnas.convert.replacements import read_replacements, train_replacements
-from flashnas.convert.texts import draws, training_rows
-from flashnas.convert.weights import load_pretrained
+from flashnas.conversion.choices import NONE, REPLACEMENTS, Choice
+from flashnas.conversion.measure import Student
+from flashnas.conversion.replacements import read_replacements, train_replacements
+from flashnas.conversion.texts import draws, training_rows
+from flashnas.conversion.weights import load_pretrained
 from flashnas.network.precision import fast_dtype
 
 HERE = Path(__file__).parent

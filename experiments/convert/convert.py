@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 import flashnas as fn
-from flashnas.convert.choices import Choice, Layout
-from flashnas.convert.config import ConvertConfig
-from flashnas.convert.load import FRESH, Conversion, load_conversion
-from flashnas.convert.measure import half_width
+from flashnas.conversion.choices import Choice, Layout
+from flashnas.conversion.config import ConvertConfig
+from flashnas.conversion.load import FRESH, Conversion, load_conversion
+from flashnas.conversion.measure import half_width
 
 HERE = Path(__file__).parent
 

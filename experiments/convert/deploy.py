@@ -19,7 +19,7 @@ from pathlib import Path
 
 import flashnas as fn
 from flashnas.base.errors import ExportError
-from flashnas.convert.healing import weights_folder
+from flashnas.conversion.healing import weights_folder
 from flashnas.network.weights import read_architecture
 from flashnas.profiling.llama_cpp.child import time_requests
 

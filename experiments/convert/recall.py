@@ -18,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from flashnas.convert.choices import Choice, Layout, key_of
-from flashnas.convert.found import LayoutPrediction
-from flashnas.convert.law import SampledSet, SetLaw, SingleScores, fit_law
-from flashnas.convert.measure import LayoutScore
-from flashnas.convert.recall import RecallLaw
-from flashnas.convert.select import lowest_kl, sample_sets
+from flashnas.conversion.choices import Choice, Layout, key_of
+from flashnas.conversion.found import LayoutPrediction
+from flashnas.conversion.law import SampledSet, SetLaw, SingleScores, fit_law
+from flashnas.conversion.measure import LayoutScore
+from flashnas.conversion.recall import RecallLaw
+from flashnas.conversion.select import lowest_kl, sample_sets
 
 RESULTS = Path(__file__).parent / "results"
 LAYERS, KEYS, DOCUMENTS, POOL = 30, 8, 12, 300

@@ -28,11 +28,11 @@ from left_out import MODELS, left_out_pairs, regret, summary
 
 from flashnas.architecture import Architecture
 from flashnas.base.system import write_atomic
-from flashnas.evidence.composition import Law, Rows
-from flashnas.evidence.full_loss import FullLoss, Spreads
-from flashnas.evidence.load import FITTED, digests, fitted, rows_of, shipped_rows
-from flashnas.evidence.publications import CLEAR_NATS, Pair, predicted_pairs
-from flashnas.evidence.trainings import read_published
+from flashnas.loss.composition import Law, Rows
+from flashnas.loss.load import FITTED, digests, fitted, rows_of, shipped_rows
+from flashnas.loss.model import FullLoss, Spreads
+from flashnas.loss.publications import CLEAR_NATS, Pair, predicted_pairs
+from flashnas.observations.losses import read_published
 from flashnas.training.recipe import Recipe
 
 HERE = Path(__file__).parent

@@ -18,7 +18,7 @@ from scipy.optimize import least_squares, minimize
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.notation import parse_operators
-from flashnas.evidence.composition import (
+from flashnas.loss.composition import (
     PARAMETERS,
     RANGE,
     TOKENS,
@@ -28,13 +28,13 @@ from flashnas.evidence.composition import (
     aspect,
     mix_of,
 )
-from flashnas.evidence.full_loss import (
+from flashnas.loss.load import FFN_SHARES, FURTHEST, SHAPES
+from flashnas.loss.model import (
     RELIABILITY_SD,
     FullLoss,
     Spreads,
     response_row,
 )
-from flashnas.evidence.load import FFN_SHARES, FURTHEST, SHAPES
 
 START = (1.8, 0.74, 0.17, 0.37, 0.4, 3.6, 0.013)  # of the law: where the fit begins
 COOLED, METRIC = (

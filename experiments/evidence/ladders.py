@@ -22,13 +22,13 @@ from pathlib import Path
 import pandas as pd
 from left_out import summary
 
-from flashnas.evidence.full_loss import FullLoss
-from flashnas.evidence.load import OWN, full_loss, rows_of, with_own
-from flashnas.evidence.publications import Pair, predicted_pairs
-from flashnas.evidence.trainings import PublishedRow, read_published
+from flashnas.loss.load import OWN, loss_model, rows_of, with_own
+from flashnas.loss.model import FullLoss
+from flashnas.loss.publications import Pair, predicted_pairs
+from flashnas.observations.losses import ObservedLoss, read_published
 
 HERE = Path(__file__).parent
-Selector = Callable[[PublishedRow], bool]
+Selector = Callable[[ObservedLoss], bool]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ LADDERS = [
 
 
 def predicted(
-    ladder: Ladder, rows: Sequence[PublishedRow], model: FullLoss, *, known: bool
+    ladder: Ladder, rows: Sequence[ObservedLoss], model: FullLoss, *, known: bool
 ) -> list[Pair]:
     """The pairs of the large rows, by a model that has not seen the publication. known: whether the
     small rows are."""
@@ -93,7 +93,7 @@ def predicted(
     return predicted_pairs(large, lambda _: model)
 
 
-def figures(ladder: Ladder, rows: Sequence[PublishedRow]) -> dict[str, object]:
+def figures(ladder: Ladder, rows: Sequence[ObservedLoss]) -> dict[str, object]:
     """One line of the table."""
     own = [row for row in rows if row.source == ladder.source]
     small, large = ([row for row in own if pick(row)] for pick in (ladder.small, ladder.large))
@@ -109,7 +109,7 @@ def figures(ladder: Ladder, rows: Sequence[PublishedRow]) -> dict[str, object]:
         "times the tokens": ratio("tokens"),
     }
     for word, known in (("alone", False), ("with them", True)):
-        model = full_loss(without=ladder.source)
+        model = loss_model(without=ladder.source)
         found = summary(large, predicted(ladder, rows, model, known=known))
         line[f"right, {word}"] = f"{found['right']:g} of {found['pairs']}"
         line[f"RMSE, {word}"] = round(found["rmse_nats"], 4)

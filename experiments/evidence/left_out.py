@@ -26,10 +26,10 @@ import pandas as pd
 from scipy.stats import spearmanr
 from short_trainings import Short, short_trainings
 
-from flashnas.evidence.full_loss import CHARGE, FullLoss, silence_of
-from flashnas.evidence.load import full_loss, shipped_rows
-from flashnas.evidence.publications import WITHIN_SDS, Pair, as_new_publication, predicted_pairs
-from flashnas.evidence.trainings import PublishedRow, groups_without_repeats, read_published
+from flashnas.loss.load import loss_model, shipped_rows
+from flashnas.loss.model import CHARGE, FullLoss, silence_of
+from flashnas.loss.publications import WITHIN_SDS, Pair, as_new_publication, predicted_pairs
+from flashnas.observations.losses import ObservedLoss, groups_without_repeats, read_published
 
 MODELS = {"law": False, "evidence": True}  # whether the model has the mix
 MIN_RANKED = 3  # rows of a group of which a rank correlation can be taken
@@ -38,7 +38,7 @@ RULES = ("shipped", "mean", "pure", "random")  # of a choice
 CHARGES = (0.0, 0.5, 1.0, 1.5, 2.0)  # among which publications choose
 
 
-def pairs_of(rows: Sequence[PublishedRow], losses: np.ndarray) -> list[Pair]:
+def pairs_of(rows: Sequence[ObservedLoss], losses: np.ndarray) -> list[Pair]:
     """All pairs within comparable groups of rows that have a loss [N]; NaN: none."""
     return [
         Pair(one, other, rows[one].nats - rows[other].nats, float(losses[one] - losses[other]))
@@ -48,7 +48,7 @@ def pairs_of(rows: Sequence[PublishedRow], losses: np.ndarray) -> list[Pair]:
     ]
 
 
-def left_out_pairs(rows: Sequence[PublishedRow], *, mix: bool = True) -> list[Pair]:
+def left_out_pairs(rows: Sequence[ObservedLoss], *, mix: bool = True) -> list[Pair]:
     """All pairs within groups, each predicted by the shipped model without its publication. mix:
     False for the law of size and shape alone."""
     return predicted_pairs(rows, lambda source: without(source, mix=mix))
@@ -57,10 +57,10 @@ def left_out_pairs(rows: Sequence[PublishedRow], *, mix: bool = True) -> list[Pa
 def without(source: str, *, mix: bool = True) -> FullLoss:
     """The shipped model that has not seen a publication."""
     shipped = set(shipped_rows().publication)
-    return full_loss(without=source if source in shipped else "", mix=mix)
+    return loss_model(without=source if source in shipped else "", mix=mix)
 
 
-def all_models(rows: Sequence[PublishedRow], short: Short) -> dict[str, list[Pair]]:
+def all_models(rows: Sequence[ObservedLoss], short: Short) -> dict[str, list[Pair]]:
     """All pairs as their short losses order them, and as each of MODELS predicts them without their
     publication."""
     losses = np.array([training[1] if training else math.nan for training in short])
@@ -70,7 +70,7 @@ def all_models(rows: Sequence[PublishedRow], short: Short) -> dict[str, list[Pai
     }
 
 
-def left_out(rows: Sequence[PublishedRow], short: Short) -> dict[str, Any]:
+def left_out(rows: Sequence[ObservedLoss], short: Short) -> dict[str, Any]:
     """How well each model predicts the rows of publications that it has not seen; JSON-ready.
 
     Returns:
@@ -88,7 +88,7 @@ def left_out(rows: Sequence[PublishedRow], short: Short) -> dict[str, Any]:
 # -- what a choice costs ---------------------------------------------------------------------------
 
 
-def regret(rows: Sequence[PublishedRow]) -> dict[str, dict[str, float | None]]:
+def regret(rows: Sequence[ObservedLoss]) -> dict[str, dict[str, float | None]]:
     """What the row that a rule chooses loses to the best of its group, in nats per token.
 
     The rules: `shipped`, the lowest mean plus the charge for silence that the other publications
@@ -157,7 +157,7 @@ def in_common(models: Mapping[str, Sequence[Pair]]) -> dict[str, list[Pair]]:
     }
 
 
-def summary(rows: Sequence[PublishedRow], pairs: Sequence[Pair]) -> dict[str, Any]:
+def summary(rows: Sequence[ObservedLoss], pairs: Sequence[Pair]) -> dict[str, Any]:
     """Figures of pairs, JSON-ready; None where there is nothing to take a figure of.
 
     pairs, right, share: of clear ones. Of all pairs: rmse_nats of the differences, coverage of the
@@ -221,7 +221,7 @@ def _figures(table: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _rank_correlation(rows: Sequence[PublishedRow], table: pd.DataFrame) -> float:
+def _rank_correlation(rows: Sequence[ObservedLoss], table: pd.DataFrame) -> float:
     """Spearman's, of the rows of one group; NaN below MIN_RANKED rows, or where the prediction is
     constant."""
     first = table["one"].iloc[0]

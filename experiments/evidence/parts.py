@@ -24,11 +24,11 @@ import pandas as pd
 from fitting import fit_spreads
 from ladders import LADDERS, predicted
 
-from flashnas.evidence.composition import Law
-from flashnas.evidence.full_loss import FullLoss
-from flashnas.evidence.load import fitted, shipped_rows
-from flashnas.evidence.publications import predicted_pairs
-from flashnas.evidence.trainings import groups_without_repeats, read_published
+from flashnas.loss.composition import Law
+from flashnas.loss.load import fitted, shipped_rows
+from flashnas.loss.model import FullLoss
+from flashnas.loss.publications import predicted_pairs
+from flashnas.observations.losses import groups_without_repeats, read_published
 
 RELIABILITY = "unknown reliability"
 # part -> names of the spreads without which the model lacks it

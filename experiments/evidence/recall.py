@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from flashnas.evidence.recall import FORM, Form, RecallModel, RecallRow, read_recall, same
+from flashnas.loss.recall import FORM, Form, RecallModel, RecallRow, read_recall, same
 
 CLEAR = 0.03  # rows further apart than this are a clear pair
 FORMS: list[Form] = [

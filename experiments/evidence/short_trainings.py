@@ -1,7 +1,7 @@
 """The network that stands for a published row in a short training, and the losses of such trainings.
 
 Publications print operators without sizes: the width follows from the number of parameters
-(flashnas/evidence/trainings.py).
+(flashnas/observations/losses.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, FlashnasError
-from flashnas.evidence.trainings import PublishedRow, full_network, full_width, groups_of
+from flashnas.observations.losses import ObservedLoss, full_network, full_width, groups_of
 from flashnas.training.recipe import Recipe
 
 SHORT_LOSSES = Path(__file__).with_name("short_losses.csv")
@@ -23,7 +23,7 @@ STEP = 4  # of the widths of proxies
 Short = Sequence[tuple[Architecture, float] | None]
 
 
-def proxies(rows: Sequence[PublishedRow], recipe: Recipe) -> list[Architecture]:
+def proxies(rows: Sequence[ObservedLoss], recipe: Recipe) -> list[Architecture]:
     """The network that a recipe trains for each row.
 
     Each full-size network has the width at which it has the published number of parameters. All
@@ -46,7 +46,7 @@ def proxies(rows: Sequence[PublishedRow], recipe: Recipe) -> list[Architecture]:
     return [networks[index] for index in range(len(rows))]
 
 
-def proxy_near(row: PublishedRow, target: float, recipe: Recipe) -> Architecture:
+def proxy_near(row: ObservedLoss, target: float, recipe: Recipe) -> Architecture:
     """The row's network at the width closest to the target at which it can be built."""
     first: FlashnasError | None = None
     widths = range(STEP, max(STEP, 2 * round(target)) + 1, STEP)
@@ -61,7 +61,7 @@ def proxy_near(row: PublishedRow, target: float, recipe: Recipe) -> Architecture
     raise first
 
 
-def short_trainings(rows: Sequence[PublishedRow]) -> list[tuple[Architecture, float] | None]:
+def short_trainings(rows: Sequence[ObservedLoss]) -> list[tuple[Architecture, float] | None]:
     """The proxy of each row and its loss after a training by the recipe `cpu`; None where there is
     none.
 

@@ -23,10 +23,10 @@ import numpy as np
 import pandas as pd
 from fitting import ffn_rows
 
-from flashnas.evidence.composition import Law, Rows
-from flashnas.evidence.full_loss import FullLoss, Spreads
-from flashnas.evidence.load import fitted, full_loss, rows_of
-from flashnas.evidence.trainings import (
+from flashnas.loss.composition import Law, Rows
+from flashnas.loss.load import fitted, loss_model, rows_of
+from flashnas.loss.model import FullLoss, Spreads
+from flashnas.observations.losses import (
     composition,
     full_width,
     groups_without_repeats,
@@ -41,7 +41,7 @@ DISTANCES = (0, 1, 2, 4, 6)
 def changes() -> pd.DataFrame:
     """One row for each pair of mixes that two groups of a publication share: the distance of the
     groups, and by how much the difference of the two mixes changes, in nats per token."""
-    trainings, model = read_published(), full_loss()
+    trainings, model = read_published(), loss_model()
     slope = model.coefficients()["law"][0]
     found: dict[str, list[tuple[np.ndarray, dict]]] = defaultdict(list)
     for members in groups_without_repeats(trainings).values():

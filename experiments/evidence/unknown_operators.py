@@ -22,10 +22,10 @@ import pandas as pd
 from left_out import left_out_pairs
 from short_trainings import short_trainings
 
-from flashnas.evidence.full_loss import response_row
-from flashnas.evidence.load import fitted
-from flashnas.evidence.publications import CLEAR_NATS
-from flashnas.evidence.trainings import read_published
+from flashnas.loss.load import fitted
+from flashnas.loss.model import response_row
+from flashnas.loss.publications import CLEAR_NATS
+from flashnas.observations.losses import read_published
 
 OPERATORS = ("a", "swa", "m", "m2", "gla", "d", "gd", "r7")
 OF_SIZE = 2  # the first entries of a response: ln N and r

@@ -38,16 +38,16 @@ COLUMNS = (
 
 def model() -> Any:
     """The shipped model of the full loss."""
-    from flashnas.evidence import full_loss
+    from flashnas.loss.load import loss_model
 
-    return full_loss()
+    return loss_model()
 
 
 def predicted(
     found: Any, networks: list[fn.Architecture], tokens: list[float], beyond: list[float] | None
 ) -> Any:
     """The Prediction of all networks together, each for its own tokens."""
-    from flashnas.evidence.full_loss import Table
+    from flashnas.loss.model import Table
 
     parts = [
         found.table([network], count, None if beyond is None else [beyond[number]])

@@ -147,7 +147,7 @@ def picture(trials: Any, networks: dict[str, Any]) -> None:
     """Loss over milliseconds a token: all that was trained, and the two networks as measured."""
     import matplotlib
 
-    from flashnas.report.drawing import BUDGET, FAINT, INK, MUTED, SERIES, STYLE, Plot, key
+    from flashnas.reporting.drawing import BUDGET, FAINT, INK, MUTED, SERIES, STYLE, Plot, key
 
     low, high = trials["loss"].min(), trials["loss"].max()
     room = 0.15 * (high - low or 1)

@@ -169,7 +169,7 @@ def in_llama_cpp(file: Path, weights: Path, plan: dict[str, Any]) -> dict[str, A
     import torch
 
     from flashnas.data.dataset import prepare_dataset
-    from flashnas.export.source import load_source
+    from flashnas.exporting.source import load_source
     from flashnas.formats.gguf.vocabulary import vocabulary
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.llama_cpp.child import read_texts, time_requests
@@ -253,7 +253,7 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
     """
     import matplotlib
 
-    from flashnas.report.drawing import BUDGET, FAINT, INK, MUTED, SERIES, STYLE, Plot, key
+    from flashnas.reporting.drawing import BUDGET, FAINT, INK, MUTED, SERIES, STYLE, Plot, key
 
     trials = run.trials[run.trials["loss"].notna()]
     front = sorted(run.front, key=lambda entry: entry.figures["tpot_ms"])

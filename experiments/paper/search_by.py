@@ -16,7 +16,7 @@ import pandas as pd
 from picture import framed, still
 
 import flashnas as fn
-from flashnas.report.drawing import operator_colour, operator_label
+from flashnas.reporting.drawing import operator_colour, operator_label
 
 HERE = Path(__file__).parent
 CSV, PNG = HERE / "search_by.csv", HERE / "search_by.png"
@@ -87,7 +87,7 @@ def with_differences(rows: pd.DataFrame) -> pd.DataFrame:
     size and seed.
     """
     networks = [fn.Architecture.parse(text) for text in rows["notation"]]
-    expected = fn.evidence.full_loss().predict_networks(networks, TRAIN_TOKENS)
+    expected = fn.loss_model().predict_networks(networks, TRAIN_TOKENS)
     base = {
         (row.size, row.seed): place
         for place, row in enumerate(rows.itertuples(index=False))

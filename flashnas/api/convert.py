@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from flashnas.api.calling import Result, check_out, silent, takes
-from flashnas.convert.config import ConvertConfig
-from flashnas.convert.found import ConversionFound
+from flashnas.conversion.config import ConvertConfig
+from flashnas.conversion.found import ConversionFound
 
 
 class Converted(ConversionFound, Result):
@@ -20,7 +20,7 @@ class Converted(ConversionFound, Result):
         return asdict(self)
 
     def __str__(self) -> str:
-        from flashnas.report.conversion import conversion_text
+        from flashnas.reporting.conversion import conversion_text
 
         return conversion_text(self)
 
@@ -62,7 +62,7 @@ def convert(
     """
     check_out(options, holds="measurements.jsonl")
 
-    from flashnas.convert.loop import convert_model
+    from flashnas.conversion.loop import convert_model
 
     found = convert_model(options, note=note, progress=progress, command=command)
     return Converted(**vars(found))

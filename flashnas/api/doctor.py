@@ -86,7 +86,7 @@ class Examination(Result):
         return 0 if self.healthy else 1
 
     def __str__(self) -> str:
-        from flashnas.report.results import doctor_text
+        from flashnas.reporting.results import doctor_text
 
         return doctor_text(self.to_dict())
 

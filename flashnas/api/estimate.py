@@ -15,7 +15,7 @@ from flashnas.latency.metrics import Estimate
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP
 
 if TYPE_CHECKING:
-    from flashnas.evidence.load import Expected
+    from flashnas.loss.load import Expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class ArchitectureEstimate(Estimate):
     """An Estimate that prints as the command line shows it, with what a full training is expected
     to give, which the evidence answers when it is first read.
 
-    train_tokens and what follows are those of flashnas.evidence.load.Expected; warnings: one line
+    train_tokens and what follows are those of flashnas.loss.load.Expected; warnings: one line
     each.
     """
 
@@ -59,7 +59,7 @@ class ArchitectureEstimate(Estimate):
 
     @functools.cached_property
     def expected(self) -> Expected:
-        from flashnas.evidence.load import expected
+        from flashnas.loss.load import expected
 
         return expected(self.context[0], *self.asked)
 
@@ -82,7 +82,7 @@ class ArchitectureEstimate(Estimate):
         }
 
     def __str__(self) -> str:
-        from flashnas.report.results import estimate_text
+        from flashnas.reporting.results import estimate_text
 
         return estimate_text(self, *self.context)
 
@@ -130,7 +130,7 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
     check_fits(architecture, workload, model.table.device, model.dtype, model.cache_type)
     words = ""
     if options.evidence is not None:  # a wrong file is said now
-        from flashnas.evidence.publications import contradiction_of_own
+        from flashnas.loss.publications import contradiction_of_own
 
         words = contradiction_of_own(options.evidence)
     return ArchitectureEstimate(

@@ -118,14 +118,14 @@ def evaluate(
         >>> 0 < found.score["bits_per_byte"] < 9, found.score["window"], found.file
         (True, 32, 'my_training/final/eval.json')
     """
-    from flashnas.export.evaluate import (
+    from flashnas.exporting.evaluate import (
         DEFAULT_WINDOW,
         bits_per_byte,
         load_trained,
         run_tasks,
         write_results,
     )
-    from flashnas.runs.trained import EVALUATION
+    from flashnas.run_folder.trained import EVALUATION
 
     if options.task_path is not None and not options.task_path.is_dir():
         options.wrong(

@@ -54,7 +54,7 @@ class EvidenceResult(Result):
         return values
 
     def __str__(self) -> str:
-        from flashnas.report.results import evidence_text
+        from flashnas.reporting.results import evidence_text
 
         return evidence_text(self.to_dict())
 
@@ -69,17 +69,23 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
 
     Raises:
         ConfigError: for a CSV that is wrong, with file, line, rule and value.
+
+    Example:
+        >>> import flashnas as fn
+        >>> found = fn.evidence(["a f", "m2 f"])
+        >>> found.rows["trainings"] >= 189, found.mixes["one"]
+        (True, 'a f')
     """
-    from flashnas.evidence.load import full_loss, load, own_rows
-    from flashnas.evidence.publications import (
+    from flashnas.loss.load import load_evidence, loss_model, own_rows
+    from flashnas.loss.publications import (
         compare_mixes,
         contradiction_of_own,
         disagreement,
         facts_of_publications,
     )
-    from flashnas.evidence.trainings import read_published
+    from flashnas.observations.losses import read_published
 
-    model, shipped = full_loss(options.evidence), load()
+    model, shipped = loss_model(options.evidence), load_evidence()
     rows = read_published() + ([] if options.evidence is None else own_rows(options.evidence))
     mixes = None
     if options.mixes:

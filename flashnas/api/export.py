@@ -14,7 +14,7 @@ EVERY_FORMAT = ("source", "to", "out", "dtype", "init_seed", "tokenizer")
 
 def targets() -> tuple[str, ...]:
     """The formats that `export` writes."""
-    from flashnas.export.exporter import EXPORTS
+    from flashnas.exporting.exporter import EXPORTS
 
     return tuple(EXPORTS)
 
@@ -106,8 +106,8 @@ def export(options: ExportOptions) -> ExportResult:
     """
     out = check_out(options, empty=True)
 
-    from flashnas.export.exporter import export_network
-    from flashnas.export.source import load_source
+    from flashnas.exporting.exporter import export_network
+    from flashnas.exporting.source import load_source
 
     source = load_source(options.source, init_seed=options.init_seed, tokenizer=options.tokenizer)
     own = {name: value for name, value in vars(options).items() if name not in EVERY_FORMAT}

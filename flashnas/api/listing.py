@@ -108,8 +108,8 @@ def _operators() -> dict[str, str]:
 
 
 def _objectives() -> dict[str, str]:
+    from flashnas.algorithms.objectives import FULL, OBJECTIVES, RECALL, larger_is_better
     from flashnas.latency.metrics import METRICS
-    from flashnas.search.objectives import FULL, OBJECTIVES, RECALL, larger_is_better
 
     own = {
         "loss": "validation loss in nats per token, trained",
@@ -146,7 +146,7 @@ KINDS: dict[str, tuple[str, Callable[[], dict[str, str]] | str]] = {
         functools.partial(_commented, "spaces"),
     ),
     "workloads": ("of --workload: batch, prompt and generated tokens", _workloads),
-    "samplers": ("of --sampler", "flashnas.search:ALGORITHMS"),
+    "samplers": ("of --sampler", "flashnas.algorithms:ALGORITHMS"),
     "executors": ("of --executor: where candidates run", "flashnas.executors:EXECUTORS"),
     "recipes": (
         "of --recipe: how networks are trained; --show NAME prints the YAML text",
@@ -155,7 +155,7 @@ KINDS: dict[str, tuple[str, Callable[[], dict[str, str]] | str]] = {
     "presets": ("architectures by name, for estimate, train and export", _presets),
     "operators": ("of the notation and of spaces; --show NAME prints the options", _operators),
     "objectives": ("of --objectives", _objectives),
-    "exports": ("of export --to", "flashnas.export.exporter:EXPORTS"),
+    "exports": ("of export --to", "flashnas.exporting.exporter:EXPORTS"),
     "plugins": ("names that installed packages add", _plugins),
 }
 SHOWN = ("spaces", "recipes", "operators")

@@ -221,7 +221,7 @@ class ValidationResult(Result):
     left_out: list[list[str]]
 
     def __str__(self) -> str:
-        from flashnas.report.results import validation_text
+        from flashnas.reporting.results import validation_text
 
         return validation_text(self.to_dict())
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flashnas.algorithms.trial import Trial
 from flashnas.api.calling import takes
 from flashnas.base.errors import RunError
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.system import disk_errors, write_atomic
-from flashnas.runs.run import RecordedRun
-from flashnas.search.trial import Trial
+from flashnas.run_folder.run import RecordedRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +67,7 @@ class Run(RecordedRun):
         Raises:
             RunError: there is no figure of that name, or the run has no data for it.
         """
-        from flashnas.report.figures import NothingToShow, draw
+        from flashnas.reporting.figures import NothingToShow, draw
 
         try:
             return draw(self, name)
@@ -87,10 +87,10 @@ class Run(RecordedRun):
             RunError: it cannot be written.
         """
         if path is None:
-            from flashnas.report.page import write_report
+            from flashnas.reporting.page import write_report
 
             return write_report(self)[0]
-        from flashnas.report.page import render_html
+        from flashnas.reporting.page import render_html
 
         target = Path(path)
         with disk_errors(f"{target}: the report cannot be written", RunError):
@@ -99,13 +99,13 @@ class Run(RecordedRun):
 
     def table(self) -> str:
         """The front as text, one network a line, and the answer below it."""
-        from flashnas.report.table import front_table
+        from flashnas.reporting.table import front_table
 
         return front_table(self)
 
     def effort(self) -> str:
         """What the search cost, in words: the tokens of its trainings."""
-        from flashnas.report.networks import tokens_words
+        from flashnas.reporting.networks import tokens_words
 
         return tokens_words(self)
 
@@ -113,7 +113,7 @@ class Run(RecordedRun):
         return self.table()
 
     def _repr_html_(self) -> str:
-        from flashnas.report.table import front_html
+        from flashnas.reporting.table import front_html
 
         return front_html(self)
 
@@ -181,7 +181,7 @@ def report(options: ReportOptions) -> Report:
         >>> fn.report("my_run").html.name
         'report.html'
     """
-    from flashnas.report.page import write_report
+    from flashnas.reporting.page import write_report
 
     html, png = write_report(options.run)
     return Report(Run.load(options.run), html, png)

@@ -11,7 +11,7 @@ from flashnas.api.calling import Result, takes
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.settings import Settings, option
 from flashnas.base.text import MISSING, duration, number, table
-from flashnas.runs.layout import CONFIG, JOURNAL, TRIALS
+from flashnas.run_folder.layout import CONFIG, JOURNAL, TRIALS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +87,8 @@ def runs(options: RunsOptions) -> RunsResult:
 
 
 def _summary(path: Path) -> dict[str, Any]:
-    from flashnas.report.networks import objective_points
-    from flashnas.runs.run import RecordedRun
+    from flashnas.reporting.networks import objective_points
+    from flashnas.run_folder.run import RecordedRun
 
     try:
         run = RecordedRun.load(path)

@@ -68,7 +68,7 @@ class SearchOptions(SearchConfig, where="search"):
         """As of other options. A continued run has those that its folder holds below the ones
         given.
         """
-        from flashnas.runs.layout import missing_plugins_named, read_options
+        from flashnas.run_folder.layout import missing_plugins_named, read_options
 
         run, values = values.get("resume"), cls.expand_shorthands(values)
         alone = not any(setting.name in values for setting in settings_of(cls) if setting.yaml)
@@ -147,8 +147,8 @@ def search(
     out = check_out(replace(options, out=options.out or default_out(options, objects)))
 
     from flashnas.api.run import Run
-    from flashnas.report.page import LivePage
-    from flashnas.runs.layout import missing_plugins_named
+    from flashnas.reporting.page import LivePage
+    from flashnas.run_folder.layout import missing_plugins_named
     from flashnas.study.loop import run_search
 
     with missing_plugins_named(out):

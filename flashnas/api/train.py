@@ -219,7 +219,7 @@ def _job(
     options: TrainOptions, now: str, command: str, ranks: Ranks, progress: TrainProgress
 ) -> TrainJob:
     from flashnas.architecture.source import load_architecture, position_limit
-    from flashnas.convert.healing import start_of, tokenizer_of, weights_folder
+    from flashnas.conversion.healing import start_of, tokenizer_of, weights_folder
     from flashnas.training.job import TrainJob
 
     out = Path(f"experiments/runs/train-{now}") if options.out is None else check_out(options)

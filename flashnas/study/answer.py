@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
+from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
 from flashnas.base.text import range_of
-from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT
-from flashnas.runs.answer import (
+from flashnas.loss.model import CHARGE, SHORT_WEIGHT
+from flashnas.run_folder.answer import (
     Answer,
     Experiment,
     FullTraining,
@@ -21,7 +22,6 @@ from flashnas.runs.answer import (
     ToChange,
     WithoutFloor,
 )
-from flashnas.search.trial import Trial
 from flashnas.study.comparison import (
     Compared,
     below_zero,

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from scipy.special import ndtr
 
+from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.base.errors import FlashnasError
-from flashnas.evidence.prediction import Prediction
-from flashnas.runs.answer import PublishedModel, Rival
-from flashnas.search.trial import Trial
+from flashnas.loss.prediction import Prediction
+from flashnas.run_folder.answer import PublishedModel, Rival
 from flashnas.space import OperatorSpace
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import Scorer

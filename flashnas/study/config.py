@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
+from flashnas.algorithms import ALGORITHMS, SHARED_OPTIONS
+from flashnas.algorithms.objectives import DEFAULT, FULL, QUALITY, check_objectives
 from flashnas.base.settings import (
     MAX_SEED,
     MAX_THREADS,
@@ -28,8 +30,6 @@ from flashnas.latency.workload import (
     WEIGHTS_HELP,
     WORKLOAD_HELP,
 )
-from flashnas.search import ALGORITHMS, SHARED_OPTIONS
-from flashnas.search.objectives import DEFAULT, FULL, QUALITY, check_objectives
 
 TIMEOUT_S = 1800.0  # of a training, unless its recipe is longer (study/trainings.py)
 RANKINGS = ("full", "short")

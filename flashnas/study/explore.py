@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from flashnas.algorithms import Goals, Trial
+from flashnas.algorithms.aging_evolution import AgingEvolution
+from flashnas.algorithms.objectives import non_dominated
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
-from flashnas.evidence.composition import outside_support
 from flashnas.latency.fitting import Fitter
+from flashnas.loss.composition import outside_support
 from flashnas.operators import OPERATORS, OperatorSpec
-from flashnas.search import Goals, Trial
-from flashnas.search.aging_evolution import AgingEvolution
-from flashnas.search.objectives import non_dominated
 from flashnas.space import OperatorSpace
 from flashnas.study.scorer import Scorer
 

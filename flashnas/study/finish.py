@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from flashnas.algorithms.objectives import non_dominated
+from flashnas.algorithms.trial import STATES, Trial
 from flashnas.base.errors import RunError
-from flashnas.runs.front import programs_of
-from flashnas.search.objectives import non_dominated
-from flashnas.search.trial import STATES, Trial
+from flashnas.run_folder.front import programs_of
 from flashnas.study.answer import answer_of
 from flashnas.study.explore import Explored
 from flashnas.study.record import Record

@@ -180,7 +180,7 @@ def load_fitter(
     BudgetError where no network of the space meets the budgets."""
     allowed: Callable[[Any], bool] | None = None
     if (floor := config.min_recall) is not None:
-        from flashnas.evidence.recall import load_recall
+        from flashnas.loss.recall import load_recall
 
         model = load_recall()
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from flashnas.algorithms.algorithm import Prior
+from flashnas.algorithms.trial import Trial
 from flashnas.base.registry import foreign_errors
 from flashnas.base.system import terminate_as_interrupt
 from flashnas.executors.base import Executor
-from flashnas.runs.folder import check_out, recorded_dtype
-from flashnas.search.algorithm import Prior
-from flashnas.search.trial import Trial
+from flashnas.run_folder.folder import check_out, recorded_dtype
 from flashnas.space import OperatorSpace
 from flashnas.study.answer import chances_to_change
 from flashnas.study.config import SearchConfig

@@ -20,8 +20,8 @@ from flashnas.base.text import warn
 from flashnas.executors import EXECUTORS, Executor, Work
 from flashnas.executors.job import Job, evaluator_name, run_job
 from flashnas.executors.local import InProcess
-from flashnas.runs.folder import RunFolder
-from flashnas.runs.layout import Identity, device_facts, table_facts, table_hash
+from flashnas.run_folder.folder import RunFolder
+from flashnas.run_folder.layout import Identity, device_facts, table_facts, table_hash
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import Problem
 from flashnas.study.progress import Progress

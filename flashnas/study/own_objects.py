@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from flashnas.algorithms import SearchAlgorithm
+from flashnas.algorithms.trial import EXPECTED_FIGURES
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
 from flashnas.base.text import is_number, shown
-from flashnas.evidence.prediction import Prediction, check_array
 from flashnas.latency.table import LatencyTable
-from flashnas.runs.answer import Reasons
-from flashnas.search import SearchAlgorithm
-from flashnas.search.trial import EXPECTED_FIGURES
+from flashnas.loss.prediction import Prediction, check_array
+from flashnas.run_folder.answer import Reasons
 from flashnas.space import SearchSpace
 from flashnas.study.scorer import Scorer
 

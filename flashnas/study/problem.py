@@ -12,13 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flashnas.base.registry import foreign_errors
-from flashnas.data.dataset import Dataset, prepare_dataset
-from flashnas.executors.job import Job, UserEvaluator, evaluator_name
-from flashnas.latency.fitting import Costs, Fitter, OwnCosts, TableCosts, metric_of
-from flashnas.latency.prediction import LatencyModel
-from flashnas.runs.earlier_runs import EarlierRuns, earlier_runs
-from flashnas.search import (
+from flashnas.algorithms import (
     ALGORITHMS,
     Goals,
     SearchAlgorithm,
@@ -26,7 +20,13 @@ from flashnas.search import (
     make_algorithm,
     sampler_name,
 )
-from flashnas.search.objectives import QUALITY, RECALL, minimised
+from flashnas.algorithms.objectives import QUALITY, RECALL, minimised
+from flashnas.base.registry import foreign_errors
+from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.executors.job import Job, UserEvaluator, evaluator_name
+from flashnas.latency.fitting import Costs, Fitter, OwnCosts, TableCosts, metric_of
+from flashnas.latency.prediction import LatencyModel
+from flashnas.run_folder.earlier_runs import EarlierRuns, earlier_runs
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.space.load import check_space
 from flashnas.study.config import SearchConfig

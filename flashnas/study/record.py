@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from flashnas.algorithms.objectives import FULL, point
+from flashnas.algorithms.trial import RUN, Trial, result_fields
 from flashnas.base.errors import ConfigError
-from flashnas.runs.folder import RunFolder
-from flashnas.search.objectives import FULL, point
-from flashnas.search.trial import RUN, Trial, result_fields
+from flashnas.run_folder.folder import RunFolder
 from flashnas.study.problem import Problem
 from flashnas.study.progress import Clock, Progress, Snapshot, training_plan
 

@@ -17,11 +17,11 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.documents import fingerprint
-from flashnas.evidence.composition import FULL_SHARE, RANGE, aspect, body_sizes, mix_of
-from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT, FullLoss, Prediction
-from flashnas.evidence.load import expected_of
-from flashnas.evidence.recall import RecallModel, load_recall
-from flashnas.runs.answer import Reasons, Support
+from flashnas.loss.composition import FULL_SHARE, RANGE, aspect, body_sizes, mix_of
+from flashnas.loss.load import expected_of
+from flashnas.loss.model import CHARGE, SHORT_WEIGHT, FullLoss, Prediction
+from flashnas.loss.recall import RecallModel, load_recall
+from flashnas.run_folder.answer import Reasons, Support
 from flashnas.training.recipe import Recipe
 
 REMEMBERED = 16_384  # networks whose figures are kept
@@ -174,7 +174,7 @@ class EvidenceScorer:
         }
 
     def support(self, network: Architecture, other: Architecture) -> Support | None:
-        from flashnas.evidence.trainings import (  # loads pandas
+        from flashnas.observations.losses import (  # loads pandas
             composition,
             groups_without_repeats,
             read_published,
@@ -228,12 +228,12 @@ def load_scorer(
     Raises:
         ConfigError: the file of own trainings is wrong.
     """
-    from flashnas.evidence.load import digest, digests, full_loss
+    from flashnas.loss.load import digest, digests, loss_model
 
     source: dict[str, Any] = {"shipped": digests()}
-    model = full_loss(own)
+    model = loss_model(own)
     if own is not None:
-        from flashnas.evidence.publications import contradiction_of_own
+        from flashnas.loss.publications import contradiction_of_own
 
         source["own"] = {"path": own, "sha256": digest(Path(own))}
         if words := contradiction_of_own(own):
@@ -244,7 +244,7 @@ def load_scorer(
 def recipe_read(recipe: Recipe | None) -> Recipe | None:
     """The recipe, if short losses under it were held against publications; else None. By which
     factor it shrinks networks does not matter: the response knows their size."""
-    from flashnas.evidence.load import fitted  # loads pandas
+    from flashnas.loss.load import fitted  # loads pandas
 
     if recipe is None:
         return None

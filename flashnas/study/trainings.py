@@ -15,9 +15,9 @@ from flashnas.base.errors import (
     RunError,
 )
 from flashnas.data.dataset import Dataset
-from flashnas.evidence.composition import KINDS
 from flashnas.executors.job import UserEvaluator, evaluator_name
-from flashnas.runs.earlier_runs import EarlierRuns, difference, training, training_of
+from flashnas.loss.composition import KINDS
+from flashnas.run_folder.earlier_runs import EarlierRuns, difference, training, training_of
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.scorer import recipe_read

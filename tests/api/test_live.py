@@ -10,8 +10,8 @@ from notes import Notes
 
 import flashnas as fn
 from flashnas.api.calling import Quiet
-from flashnas.report import page as report_page
-from flashnas.report.page import LivePage, render_html
+from flashnas.reporting import page as report_page
+from flashnas.reporting.page import LivePage, render_html
 from flashnas.study import record
 from flashnas.study.progress import Snapshot
 

@@ -7,9 +7,9 @@ import pytest
 from config_keys import with_keys
 
 import flashnas as fn
+from flashnas.algorithms import ALGORITHMS
 from flashnas.api.search import plan
 from flashnas.cli.main import main
-from flashnas.search import ALGORITHMS
 
 
 def by_size(architecture):

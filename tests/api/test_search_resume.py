@@ -72,7 +72,7 @@ def test_resume_without_a_run_begins_nothing(tmp_path, monkeypatch, refused):
 
 PLUGIN = """\
 from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.search.algorithm import Random
+from flashnas.algorithms.algorithm import Random
 from flashnas.space.layerwise import LayerwiseSpace
 class Wide(FeedForward):
     kind = name = "wide"

@@ -14,7 +14,7 @@ ROWS = yaml.safe_load(Path(__file__).with_name("wrong_types.yaml").read_text())
 
 
 def predicted(networks, tokens=1e11):
-    return fn.evidence.full_loss().predict_networks(networks, tokens)
+    return fn.loss_model().predict_networks(networks, tokens)
 
 
 def test_tokens_may_be_written_with_their_unit():

@@ -35,7 +35,7 @@ from flashnas.base.system import append_synced, drop_torn_line
 from flashnas.base.text import printable
 from flashnas.data.corpus import read_corpus
 from flashnas.latency.table import LatencyTable
-from flashnas.runs.run import RecordedRun
+from flashnas.run_folder.run import RecordedRun
 
 ROOT = Path(__file__).parents[2]
 
@@ -233,7 +233,7 @@ def test_a_folder_named_as_a_home_is_one_of_the_working_directory(tmp_path, monk
     """Libraries take a path that begins with ~ for one of a home folder, and would read and write
     there.
     """
-    from flashnas.runs.layout import TrialsTable
+    from flashnas.run_folder.layout import TrialsTable
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -14,7 +14,7 @@ from flashnas.base.errors import FlashnasError
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import build_parser, main
 from flashnas.cli.options import check_known, options_of
-from flashnas.runs import layout
+from flashnas.run_folder import layout
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]

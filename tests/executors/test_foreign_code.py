@@ -12,13 +12,13 @@ from foreign_space import WidthFittedGpt2Space
 from one_line import one_line
 
 import flashnas as fn
+from flashnas.algorithms.aging_evolution import AgingEvolution
 from flashnas.api.search import plan
 from flashnas.base.errors import ConfigError, PluginError
 from flashnas.cli.main import one_line as as_printed
 from flashnas.executors.job import Job
-from flashnas.runs.earlier_runs import earlier_runs
-from flashnas.runs.run import RecordedRun
-from flashnas.search.aging_evolution import AgingEvolution
+from flashnas.run_folder.earlier_runs import earlier_runs
+from flashnas.run_folder.run import RecordedRun
 
 CALLS = {"left": 0}
 SAME = WidthFittedGpt2Space().to_dict()  # that a broken space is, too

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-REWRITE = "REWRITE_GOLDEN=1 python -m pytest tests/report"
+REWRITE = "REWRITE_GOLDEN=1 python -m pytest tests/reporting"
 
 
 def check_golden(name: str, text: str) -> None:

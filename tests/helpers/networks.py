@@ -4,7 +4,7 @@ import torch
 
 from flashnas.architecture import Architecture
 from flashnas.data.tokenizer import train_tokenizer
-from flashnas.export.source import Source
+from flashnas.exporting.source import Source
 from flashnas.network.model import HybridLM
 
 torch.set_num_threads(1)

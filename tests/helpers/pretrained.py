@@ -70,7 +70,7 @@ def write_gguf(kind, model, path, tokenizer, change=lambda writer: None):
     before it writes."""
     import gguf
 
-    from flashnas.convert.weights import load_pretrained
+    from flashnas.conversion.weights import load_pretrained
     from flashnas.formats.gguf.vocabulary import vocabulary
     from flashnas.formats.pretrained import PIECES, stream_scale
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import yaml
 
+from flashnas.algorithms.objectives import non_dominated
+from flashnas.algorithms.trial import STATES, Trial
 from flashnas.architecture import Architecture
-from flashnas.runs.front import write_front
-from flashnas.runs.layout import FORMAT, trials_frame, yaml_text
-from flashnas.search.objectives import non_dominated
-from flashnas.search.trial import STATES, Trial
+from flashnas.run_folder.front import write_front
+from flashnas.run_folder.layout import FORMAT, trials_frame, yaml_text
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SOURCES = {"imported": 0.5, "derived": 0.4, "roofline": 0.1}

@@ -9,8 +9,8 @@ from statistics import median
 import numpy as np
 import pytest
 
+from flashnas.algorithms import ALGORITHMS, Goals, Trial
 from flashnas.base.errors import ConfigError
-from flashnas.search import ALGORITHMS, Goals, Trial
 from flashnas.space import load_operator_space
 
 CYCLE = 6

@@ -20,7 +20,7 @@ from flashnas.latency.validation import (
     store,
     validate,
 )
-from flashnas.report.results import validation_text
+from flashnas.reporting.results import validation_text
 from flashnas.space import load_space
 
 TINY = load_space("tiny")

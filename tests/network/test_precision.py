@@ -7,7 +7,7 @@ import torch
 import yaml
 
 import flashnas as fn
-from flashnas.convert.measure import MeasurementLog
+from flashnas.conversion.measure import MeasurementLog
 from flashnas.network import precision
 from flashnas.profiling.platforms import PLATFORMS
 from flashnas.training.recipe import Recipe

@@ -7,9 +7,9 @@ import pytest
 from problems import problem_of, reading_problem
 from scipy.stats import norm
 
+from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
-from flashnas.search.trial import Trial
 from flashnas.space import load_space
 from flashnas.study.answer import DISTINCT, answer_of, value_of
 from flashnas.study.comparison import PUBLISHED_MODELS

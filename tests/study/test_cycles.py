@@ -8,8 +8,8 @@ import pytest
 from foreign_space import Gpt2Space, latency_ms, loss
 from notes import Notes
 
-from flashnas.runs.run import RecordedRun
-from flashnas.search import ALGORITHMS
+from flashnas.algorithms import ALGORITHMS
+from flashnas.run_folder.run import RecordedRun
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search
 

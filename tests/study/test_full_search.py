@@ -14,10 +14,10 @@ from notes import Notes
 from one_line import one_line
 from problems import with_few_candidates
 
+from flashnas.algorithms.objectives import non_dominated
 from flashnas.base.registry import shipped_names
 from flashnas.cli.main import main
-from flashnas.runs.run import RecordedRun
-from flashnas.search.objectives import non_dominated
+from flashnas.run_folder.run import RecordedRun
 from flashnas.study import scorer, trainings
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search
@@ -154,10 +154,10 @@ def test_the_short_losses_count(whole):
 def expected_of_run(frame):
     """The full loss of each network without its training, by the model that ships."""
     from flashnas.architecture import Architecture
-    from flashnas.evidence.load import full_loss
+    from flashnas.loss.load import loss_model
 
     networks = [Architecture.parse(text) for text in frame["notation"]]
-    return dict(zip(frame["hash"], full_loss().predict_networks(networks, 1e11).mean, strict=True))
+    return dict(zip(frame["hash"], loss_model().predict_networks(networks, 1e11).mean, strict=True))
 
 
 @pytest.mark.slow

@@ -12,12 +12,12 @@ import pytest
 from cases import cases
 from problems import with_many_candidates
 
-from flashnas.evidence.composition import ASPECTS, aspect, body_sizes, outside_support
 from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
+from flashnas.loss.composition import ASPECTS, aspect, body_sizes, outside_support
 from flashnas.space import load_space
 from flashnas.study.config import MIN_RECALL
 from flashnas.study.explore import explore

@@ -10,10 +10,10 @@ from one_line import one_line
 from problems import problem_of, reading_problem
 
 import flashnas as fn
+from flashnas.algorithms.trial import EXPECTED_FIGURES
 from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError, RunError
-from flashnas.evidence.full_loss import CHARGE, SHORT_WEIGHT, Prediction
-from flashnas.search.trial import EXPECTED_FIGURES
+from flashnas.loss.model import CHARGE, SHORT_WEIGHT, Prediction
 from flashnas.study import scorer as room
 from flashnas.study.scorer import recipe_read
 from flashnas.training.recipe import Recipe

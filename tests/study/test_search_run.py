@@ -10,12 +10,12 @@ import pytest
 import yaml
 from config_keys import with_keys
 
+from flashnas.algorithms.objectives import non_dominated
 from flashnas.base.registry import shipped_root
 from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
-from flashnas.search.objectives import non_dominated
 from flashnas.space import load_space
 
 TIMES = ["tokens_per_s", "train_seconds"]

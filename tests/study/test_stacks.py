@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from problems import problem_of
 
 from flashnas.architecture import parse_operators
-from flashnas.evidence.composition import outside_support
 from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import Budget
+from flashnas.loss.composition import outside_support
 from flashnas.study.explore import evenly_spread, pure_stacks, unevenness
 
 

@@ -10,12 +10,12 @@ from notes import Notes
 from one_line import one_line
 from plans import plan
 
+from flashnas.algorithms.objectives import non_dominated
 from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
-from flashnas.report.networks import counts_line
-from flashnas.report.page import write_report
-from flashnas.runs.run import RecordedRun
-from flashnas.search.objectives import non_dominated
+from flashnas.reporting.networks import counts_line
+from flashnas.reporting.page import write_report
+from flashnas.run_folder.run import RecordedRun
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search

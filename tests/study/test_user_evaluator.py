@@ -15,16 +15,16 @@ from notes import Notes
 from one_line import one_line
 from plans import plan
 
+from flashnas.algorithms.objectives import non_dominated
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
-from flashnas.report.page import write_report
-from flashnas.report.table import front_table
-from flashnas.runs.front import ForeignNetwork
-from flashnas.runs.run import RecordedRun
-from flashnas.search.objectives import non_dominated
+from flashnas.reporting.page import write_report
+from flashnas.reporting.table import front_table
+from flashnas.run_folder.front import ForeignNetwork
+from flashnas.run_folder.run import RecordedRun
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search
 

@@ -8,7 +8,7 @@ from one_line import one_line
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, ConfigError
-from flashnas.evidence.load import fitted
+from flashnas.loss.load import fitted
 from flashnas.training.recipe import FAMILIES, Recipe, shipped_recipes
 
 

@@ -9,8 +9,8 @@ from flashnas_gpt2_space.formula import guess, layers_ms
 from flashnas_gpt2_space.space import Gpt2, Gpt2Space
 
 import flashnas as fn
+from flashnas.algorithms import ALGORITHMS
 from flashnas.base.errors import SpaceError
-from flashnas.search import ALGORITHMS
 from flashnas.space import load_space
 
 FILE = Path(__file__).parent.parent / "gpt2.yaml"

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from flashnas.algorithms import SearchAlgorithm, Trial
+from flashnas.algorithms.algorithm import check_whole
 from flashnas.base.errors import ConfigError
-from flashnas.search import SearchAlgorithm, Trial
-from flashnas.search.algorithm import check_whole
 
 
 class Annealing(SearchAlgorithm):

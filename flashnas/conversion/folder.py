@@ -1,0 +1,92 @@
+"""The folder of a conversion, which `flashnas report` and `export` read as that of a run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import flashnas
+from flashnas.algorithms.objectives import non_dominated
+from flashnas.algorithms.trial import Trial
+from flashnas.base.errors import RunError
+from flashnas.base.system import atomic_file, disk_errors, write_atomic
+from flashnas.conversion.choices import Layout, converted, key_of
+from flashnas.conversion.load import SCORED, Conversion
+from flashnas.network.weights import save_model
+from flashnas.run_folder.front import write_front
+from flashnas.run_folder.layout import CONFIG, FORMAT, FRONT, TRIALS, TrialsTable, yaml_text
+
+MODELS = "models"  # folder: weights of the layout of each budget
+
+
+def write_folder(
+    conversion: Conversion, draw: int, command: str, values: dict[str, Any] | None = None
+) -> None:
+    """Write the folder as that of a run: all layouts that were measured on a draw so far, those on
+    the front of KL and milliseconds, and at the end the figures of the answer.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    config, times = conversion.config, conversion.times
+    trials = []
+    for number, (layout, score) in enumerate(conversion.measured(draw)):
+        architecture = converted(conversion.teacher.architecture, layout)
+        figures = score.figures()
+        trials.append(
+            Trial.of(
+                architecture,
+                number=number,
+                label=key_of(layout),
+                state="complete",
+                source="evaluator",
+                params=architecture.params,
+                latency_ms=conversion.milliseconds(layout),
+                loss=figures["loss"],
+                scores={"kl": figures["kl"]}
+                | ({"recall_kept": figures["recall"]} if score.recalled else {}),
+            )
+        )
+    points = [(trial.scores["kl"], trial.latency_ms or 0.0) for trial in trials]
+    best = [trial for trial, on in zip(trials, non_dominated(points), strict=True) if on]
+    head = {
+        "format": FORMAT,
+        "flashnas": flashnas.__version__,
+        "command": command,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z") if values else None,
+        "objectives": ["loss", "latency_ms"],
+        "space": {"name": f"layers of {Path(config.model).name}"},
+        "table": {"name": times.source.partition(",")[0], "calibration": next(iter(times.by))},
+        "workload": {"name": config.workload},
+        "options": {key: value for key, value in vars(config).items() if key != "out"},
+        "conversion": values,
+    }
+    with disk_errors(f"{config.out}: cannot be written", RunError):
+        with atomic_file(config.out / TRIALS) as part:
+            TrialsTable().write(trials, part)
+        write_front(config.out / FRONT, sorted(best, key=lambda trial: trial.latency_ms or 0.0))
+        write_atomic(config.out / CONFIG, yaml_text(head))
+
+
+def weights_of(conversion: Conversion, layouts: Sequence[Layout]) -> dict[Layout, Path]:
+    """The folders of the weights of answers, named by their milliseconds."""
+    folders: dict[Layout, Path] = {}
+    for layout in dict.fromkeys(layouts):
+        latency_ms = conversion.milliseconds(layout)
+        digits = f"{latency_ms:.0f}" if latency_ms >= 10_000 else f"{latency_ms:.5g}"
+        path = conversion.config.out / MODELS / f"{digits}ms"
+        while path in folders.values():  # of an answer that takes nearly as long
+            path = path.with_name(f"{path.name}-2")
+        folders[layout] = path
+    return folders
+
+
+def write_weights(conversion: Conversion, layouts: Sequence[Layout]) -> None:
+    """Raises RunError where the disk is full."""
+    words = conversion.tokenizer.to_str()
+    with disk_errors(f"{conversion.config.out}: cannot be written", RunError):
+        for layout, folder in weights_of(conversion, layouts).items():
+            network = conversion.student(SCORED).network(layout)
+            save_model(folder, network, tokenizer_json=words)

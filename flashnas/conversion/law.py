@@ -1,0 +1,246 @@
+"""How changes of layers add up: what single changes say of sets of them, and how sure that is.
+
+Single changes are measured alone. The KL of a set is more than their sum, since KL is quadratic in
+what the changes do together: a pair adds twice the root of its product times a correlation. The
+correlation falls with the distance of the layers, and differs from pair to pair. How much it is, is
+learnt from sets that are measured, by Bayesian linear regression; the error of a prediction is that
+of sets which the law has not seen, and what another draw of documents changes.
+
+Shapes: C single changes, N documents, P prompts, Q pairs of changes, S measured sets.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from flashnas.base.text import INTERVAL_90
+from flashnas.conversion.choices import Choice, Layout
+from flashnas.conversion.found import LayoutPrediction
+from flashnas.conversion.measure import LayoutScore
+from flashnas.conversion.recall import RecallLaw
+
+DECAY = 4.0  # operators of distance over which the correlation of two changes falls to 1/e
+FARTHEST = 8  # operators; changes farther apart are taken for unrelated
+LEAST_KL = 1e-5  # nats; below it a change is free
+LEAST_WEIGHT = 0.1  # of the sum of changes in a choice
+# before sets are measured changes add up, and pairs add nothing; standard deviations of that: of
+# the weights of both sums, and what is tried for each pair and for what pairs do not explain
+SUMS_SD, PAIRS_SD, NOISE = 1.0, (0.25, 0.5, 1.0, 2.0), (0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
+
+
+@dataclass(frozen=True, eq=False)
+class SingleScores:
+    """The single changes, each alone. kl [C, N]; recalled, value_lost [C, P]: as in LayoutScore;
+    block_error [C]: of the changed block."""
+
+    choices: Sequence[Choice]
+    kl: np.ndarray
+    recalled: np.ndarray
+    value_lost: np.ndarray
+    block_error: np.ndarray
+
+    @classmethod
+    def of(cls, choices: Sequence[Choice], measured: Sequence[LayoutScore]) -> Self:
+        columns = "kl", "recalled", "value_lost", "block_error"
+        return cls(
+            choices,
+            *(np.array([getattr(score, column) for score in measured]) for column in columns),
+        )
+
+    def at(self, documents: np.ndarray, prompts: np.ndarray) -> Self:
+        """The scores of these documents and prompts; one may be there several times."""
+        return replace(
+            self,
+            kl=self.kl[:, documents],
+            recalled=self.recalled[:, prompts],
+            value_lost=self.value_lost[:, prompts],
+        )
+
+    @functools.cached_property
+    def mean_kl(self) -> np.ndarray:
+        """[C]"""
+        return np.maximum(self.kl.mean(1), LEAST_KL)
+
+    @functools.cached_property
+    def lost(self) -> np.ndarray:
+        """Nats by which the values of probes lose [C]; 0 without prompts."""
+        return self.value_lost.sum(1) / max(self.value_lost.shape[1], 1)
+
+    @functools.cached_property
+    def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Pairs of changes of layers that are near each other: rows of both [Q], and twice the root
+        of the product of their KL times the correlation at their distance [Q]."""
+        layers = np.array([choice.layer for choice in self.choices])
+        first, second = np.triu_indices(len(layers), 1)
+        distance = abs(layers[second] - layers[first])
+        near = (distance > 0) & (distance <= FARTHEST)
+        first, second, distance = first[near], second[near], distance[near]
+        together = np.sqrt(self.mean_kl[first] * self.mean_kl[second])
+        return first, second, 2 * together * np.exp(-distance / DECAY)
+
+    @property
+    def agreement(self) -> float:
+        """Rank correlation of the KL on the even and on the odd documents."""
+        return rank_correlation(self.kl[:, ::2].mean(1), self.kl[:, 1::2].mean(1))
+
+    def features(self, layout: Layout) -> np.ndarray:
+        """[2 + Q] of a layout, in nats: the sum of its changes, the sum of its pairs, each pair."""
+        inside = self.inside(layout)
+        first, second, together = self.pairs
+        pairs = np.where(inside[first] & inside[second], together, 0.0)
+        return np.array([self.mean_kl[inside].sum(), pairs.sum(), *pairs])
+
+    def sum_lost(self, layout: Layout) -> float:
+        return float(self.lost[self.inside(layout)].sum())
+
+    def inside(self, layout: Layout) -> np.ndarray:
+        """Which of the changes a layout has [C], bool."""
+        keys = {choice.key for choice in layout}
+        return np.array([choice.key in keys for choice in self.choices])
+
+
+@dataclass(frozen=True, eq=False)
+class SampledSet:
+    """documents [N], prompts [P]: the halves that it was chosen by, bool."""
+
+    layout: Layout
+    documents: np.ndarray
+    prompts: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class SetLaw:
+    """KL of a set = weights x its `features` by the scores of single changes.
+
+    weights [2 + Q]: their means. variances [2 + Q]: of each before sets were measured. seen [S, 2 +
+    Q]: features of these sets over their KL, since relative errors count; inverse [S, S]: of the
+    covariance of what the weights make of them. noise: standard deviation of what pairs do not
+    explain. document_error: of the logarithm, by another draw of documents. set_error: root mean
+    square of the errors on sets, each left out in turn. recall: of the sum of `lost`.
+    """
+
+    scores: SingleScores
+    weights: np.ndarray
+    variances: np.ndarray
+    seen: np.ndarray
+    inverse: np.ndarray
+    noise: float
+    set_error: float
+    document_error: float = 0.0
+    recall: RecallLaw = field(default_factory=RecallLaw)
+
+    def at(self, documents: np.ndarray, prompts: np.ndarray) -> Self:
+        """The law of the scores of these documents and prompts."""
+        return replace(self, scores=self.scores.at(documents, prompts))
+
+    def predict(self, layout: Layout) -> LayoutPrediction:
+        features = self.scores.features(layout)
+        kl = max(float(self.weights @ features), LEAST_KL)
+        with_seen = self.seen @ (self.variances * features)
+        variance = features @ (self.variances * features) - with_seen @ self.inverse @ with_seen
+        error = np.sqrt(max(variance, 0.0) / kl**2 + self.noise**2 + self.document_error**2)
+        factor = float(np.exp(INTERVAL_90 * error))
+        recall = self.recall.predict(self.scores.sum_lost(layout))
+        return LayoutPrediction(kl, kl / factor, kl * factor, *recall)
+
+    def costs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Nats that a choice counts for each change [C], and on top for both of a pair [Q]: no pair
+        is taken to cost less than both of its changes alone."""
+        alone, together = self.weights[0], self.weights[1] + self.weights[2:]
+        of_pairs = np.maximum(together, 0.0) * self.scores.pairs[2]
+        return max(alone, LEAST_WEIGHT) * self.scores.mean_kl, of_pairs
+
+    def summary(self) -> dict[str, float]:
+        return {
+            "alone": float(self.weights[0]),
+            "neighbours": float(self.weights[1]),
+            "pairs_sd": float(np.sqrt(self.variances[-1])),
+            "set_error": self.set_error,
+            "document_error": self.document_error,
+            "recall_slope": self.recall.slope,
+            "recall_error": self.recall.error,
+            "sets": len(self.seen),
+        }
+
+
+def fit_law(
+    scores: SingleScores, sets: Sequence[SampledSet], measured: Sequence[LayoutScore]
+) -> SetLaw:
+    """The law of sets that were measured on the documents of the single changes; without sets, that
+    a set costs the sum of its changes."""
+    law = replace(
+        fit_weights(scores, sets, measured), document_error=document_error(sets, measured)
+    )
+    if not scores.recalled.size:
+        return law
+    lost, left = scores.lost, scores.recalled.mean(1)
+    if sets:  # what they keep on the prompts that they were not chosen by
+        lost = np.array([scores.sum_lost(entry.layout) for entry in sets])
+        left = np.array(
+            [
+                np.mean(np.array(score.recalled)[~entry.prompts])
+                for entry, score in zip(sets, measured, strict=True)
+            ]
+        )
+    return replace(law, recall=RecallLaw.fit(lost, left))
+
+
+def fit_weights(
+    scores: SingleScores, sets: Sequence[SampledSet], measured: Sequence[LayoutScore]
+) -> SetLaw:
+    """How much pairs differ, and how much they leave unexplained, is what makes the sets that were
+    measured the likeliest."""
+    seen = np.zeros((len(sets), 2 + len(scores.pairs[0])))
+    for row, (entry, score) in enumerate(zip(sets, measured, strict=True)):
+        seen[row] = scores.features(entry.layout) / mean_kl(score.kl)
+    unexplained = 1 - seen[:, 0]
+
+    def fitted(pairs_sd: float, noise: float) -> tuple[float, SetLaw]:
+        variances = np.full(seen.shape[1], pairs_sd**2)
+        variances[:2] = SUMS_SD**2
+        covariance = (seen * variances) @ seen.T + noise**2 * np.eye(len(sets))
+        inverse = np.linalg.inv(covariance)
+        weights = variances * (seen.T @ inverse @ unexplained)
+        weights[0] += 1
+        likelihood = -unexplained @ inverse @ unexplained - np.linalg.slogdet(covariance)[1]
+        left_out = root_mean_square(inverse @ unexplained / np.diag(inverse))
+        return likelihood, SetLaw(scores, weights, variances, seen, inverse, noise, left_out)
+
+    tried = itertools.product(PAIRS_SD, NOISE)
+    return max(itertools.starmap(fitted, tried), key=lambda found: found[0])[1]
+
+
+def document_error(sets: Sequence[SampledSet], measured: Sequence[LayoutScore]) -> float:
+    """What another draw of documents changes: between halves of the documents, of which a set was
+    chosen by one, the logarithm of its KL differs with twice that variance."""
+    between = [
+        np.log(
+            mean_kl(np.array(score.kl)[~entry.documents])
+            / mean_kl(np.array(score.kl)[entry.documents])
+        )
+        for entry, score in zip(sets, measured, strict=True)
+    ]
+    return root_mean_square(between) / 2**0.5
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's; NaN where all values of one are equal."""
+    if min(len(set(one)), len(set(other))) < 2:
+        return float("nan")
+    return float(spearmanr(one, other)[0])
+
+
+def mean_kl(kl: Sequence[float] | np.ndarray) -> float:
+    return max(float(np.mean(kl)), LEAST_KL)
+
+
+def root_mean_square(values: Sequence[float] | np.ndarray) -> float:
+    """0 without values."""
+    return float(np.sqrt(np.mean(np.square(values)))) if len(values) else 0.0

@@ -1,0 +1,192 @@
+"""The model card: README.md of an export, with the header that model hubs read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import flashnas
+from flashnas.algorithms.trial import Trial
+from flashnas.base.text import INTERVAL_90, MISSING, fixed, is_number, number, printable
+from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.trained import ModelEvaluation, search_of
+from flashnas.training.folder import TrainingRecord
+
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
+
+    from flashnas.exporting.source import Source
+
+CARD = "README.md"
+NAMED = ("sotu", "stdlib")  # corpora that are not files of the user
+
+
+def model_card(report: Mapping[str, Any], loading: str, library: str, source: Source) -> str:
+    """Markdown of an export.
+
+    Args:
+        report: of `export_network`.
+        loading: Markdown on how to load it.
+        library: what hubs call the program that loads it.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    training = TrainingRecord() if source.folder is None else TrainingRecord.of(source.folder)
+    corpus = training.question.get("corpus", "")
+    data = ModelCardData(
+        library_name=library,
+        pipeline_tag="text-generation",
+        tags=["flashnas"],
+        datasets=[
+            part.removeprefix("hf:").partition(":")[0].partition("#")[0]
+            for part in corpus.split("+")
+            if part.startswith("hf:")
+        ]
+        or None,
+    )
+    rows = "".join(
+        f"| {name} | {_cell(text)} |\n" for name, text in _rows(report, source, training)
+    )
+    parity = "".join(
+        f"- {key.replace('_', ' ')}: {value:.1e}\n" for key, value in report["parity"].items()
+    )
+    notes = "".join(f"- {note}\n" for note in report["notes"])
+    card = ModelCard(f"""\
+---
+{data.to_yaml()}
+---
+
+# {report["hash"]}
+
+    {report["notation"]}
+
+{report["params"]:,} parameters, {report["dtype"]}, {report["source"]}.
+Written by flashnas {flashnas.__version__}.
+
+| | |
+|---|---|
+{rows}
+## Load
+
+{loading}
+## Checked when written
+
+Largest differences from the original network with the weights as written, relative to its largest logit:
+
+{parity}{f"{chr(10)}## Notes{chr(10)}{chr(10)}{notes}" if notes else ""}""")
+    if source.folder is not None and (evaluation := ModelEvaluation.read(source.folder)):
+        card.data["model_name"] = report["hash"]
+        _add_evaluation(card, evaluation)
+    return str(card)
+
+
+def _rows(
+    report: Mapping[str, Any], source: Source, training: TrainingRecord
+) -> Iterator[tuple[str, str]]:
+    """(name, text) of what is known of the network."""
+    network, question, score = source.architecture, training.question, training.score
+    kinds = Counter(spec.kind for spec in network.operators)
+    operators = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    yield (
+        "Architecture",
+        f"width {network.hidden:,}; operators {operators}; vocabulary {network.vocab:,},"
+        f" {'tied' if network.tied else 'untied'} embedding; {network.meta_tokens} meta tokens",
+    )
+    searched = None if source.folder is None else search_of(source.folder)
+    if searched is not None:
+        yield "Latency", _latency(*searched, network.vocab)
+    if score is not None:
+        yield (
+            "Validation loss",
+            f"{score['loss']:.4f} nats per token, {score['bits_per_byte']:.4f} bits per byte, after"
+            f" {score['tokens']:,} training tokens; of one training, so that the noise between"
+            " seeds is not known",
+        )
+    if searched is not None:
+        yield "Losses in the search", _losses(*searched)
+    if question:
+        corpus = "+".join(
+            part if part in NAMED or part.startswith("hf:") else Path(part).name
+            for part in question.get("corpus", MISSING).split("+")
+        )
+        yield "Data", f"{corpus}, digest {question.get('corpus_digest', MISSING)}"
+        yield (
+            "Training",
+            f"sequences of {source.sequence_tokens or MISSING} tokens, seed"
+            f" {question.get('seed', MISSING)}",
+        )
+
+
+def _latency(run: RecordedRun, entry: Trial, vocab: int) -> str:
+    figures, table = entry.figures, run.entry("table") or {}
+    workload = run.entry("workload") or {}
+    shape = ", ".join(
+        f"{workload[key]:,} {words}"
+        for key, words in (
+            ("batch", "at once"),
+            ("prompt_tokens", "tokens in"),
+            ("generated_tokens", "tokens out"),
+        )
+        if is_number(workload.get(key))
+    )
+    text = f"{number(figures.get('latency_ms'))} ms for {workload.get('name') or 'the workload'} ({shape})"
+    if table:
+        stack = ", ".join(str(table[key]) for key in ("device", "stack", "mode") if table.get(key))
+        if table.get("calibration"):
+            stack += f", calibration {table['calibration']}"
+        text += (
+            f", predicted by the table {table.get('name', MISSING)} ({stack}), 90 %"
+            f" interval {number(figures.get('lower_ms'))} to {number(figures.get('upper_ms'))} ms; sources: "
+            + ", ".join(f"{share:.0%} {name}" for name, share in entry.sources.items())
+        )
+    if is_number(figures.get("measured_ms")):
+        text += f"; measured on the device: {number(figures['measured_ms'])} ms"
+    if vocab != (searched := getattr(entry.architecture, "vocab", vocab)):
+        text += f"; with a vocabulary of {searched:,}"
+    return text
+
+
+def _losses(run: RecordedRun, entry: Trial) -> str:
+    figures, tokens = entry.figures, run.entry("proxy", "tokens")
+    length = f" of {tokens:,} tokens" if is_number(tokens) else ""
+    text = "nothing was trained in the search"
+    if is_number(loss := figures.get("loss")):
+        text = f"short training{length}: {fixed(loss, 3)} nats per token (one seed)"
+    if is_number(sd := figures.get("full_loss_sd")):
+        text += (
+            f"; 90 % interval of the full loss to expect: ± {fixed(INTERVAL_90 * sd, 3)} to the"
+            " plain transformer of its size"
+        )
+    return text
+
+
+def _cell(text: object) -> str:
+    """Foreign text in a cell of a table: one line without markup."""
+    return printable(text).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _add_evaluation(card: ModelCard, evaluation: ModelEvaluation) -> None:
+    """Put what `flashnas eval` found into a card."""
+    from huggingface_hub import EvalResult
+
+    figures = evaluation.figures()
+    card.data["eval_results"] = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=on,
+            dataset_name=on,
+            metric_type=metric,
+            metric_value=value,
+        )
+        for on, metric, value, _ in figures
+    ]
+    rows = "".join(
+        f"| {_cell(on)} | {_cell(metric)} | {value:.4f} | {_cell(how)} |\n"
+        for on, metric, value, how in figures
+    )
+    card.text = (
+        f"{card.text.rstrip()}\n\n## Evaluation\n\nBy `flashnas eval`, computed in float32.\n\n"
+        f"| on | metric | value | how |\n|---|---|---|---|\n{rows}"
+    )

@@ -1,0 +1,224 @@
+"""What a trained network is worth: bits per byte of a text, and tasks of lm-evaluation-harness."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flashnas.base.errors import ConfigError, CorpusError, DeviceError, WeightsError
+from flashnas.base.system import disk_errors
+from flashnas.base.text import did_you_mean, first_line
+from flashnas.data.corpus import read_corpus
+from flashnas.data.tokenizer import end_of_document_id, library_errors
+from flashnas.exporting.source import Source, fast_tokenizer, load_source, quiet_transformers
+from flashnas.network.weights import digest_of
+from flashnas.run_folder.trained import EVALUATION, ModelEvaluation, TaskResult, TextResult
+
+DEFAULT_WINDOW = 1024  # tokens, where the length of the training's sequences is not recorded
+MAX_TASK_TOKENS = 2048  # of a request of a task; the harness cuts longer ones on the left
+TOGETHER = 8  # windows or requests in one pass
+
+
+def load_trained(model: str, device: str) -> Source:
+    """A trained network with its tokenizer, in float32 on a device; WeightsError if it has no
+    tokenizer.
+    """
+    if not Path(model).is_dir():
+        raise ConfigError(
+            f"{model}: no such folder; name one of flashnas train, an export or a run"
+        )
+    if device == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("--device cuda: torch finds no CUDA device")
+    source = load_source(model)
+    if source.tokenizer is None or source.folder is None:
+        raise WeightsError(f"{model}: has no tokenizer, so that it cannot read a text")
+    ModelEvaluation.read(source.folder)  # damage is found before the work
+    if not os.access(source.folder, os.W_OK):
+        raise WeightsError(f"{source.folder}: cannot be written, so that the results have no place")
+    source.network.float().to(device)
+    return source
+
+
+def write_results(
+    source: Source,
+    texts: Mapping[str, TextResult],
+    tasks: Mapping[str, TaskResult],
+) -> ModelEvaluation:
+    """Add results to eval.json beside the weights, and drop those of other weights; returns the new
+    ones.
+    """
+    assert source.folder is not None  # of load_trained
+    digest = digest_of(*sorted(source.folder.glob("*.safetensors")))  # in shards, too
+    new = ModelEvaluation(weights_sha256=digest, texts={**texts}, tasks={**tasks})
+    before = ModelEvaluation.read(source.folder)
+    if before is None or before.weights_sha256 != new.weights_sha256:
+        before = new
+    with disk_errors(f"{source.folder / EVALUATION}: the results cannot be written", WeightsError):
+        replace(before, texts={**before.texts, **texts}, tasks={**before.tasks, **tasks}).write(
+            source.folder
+        )
+    return new
+
+
+@torch.no_grad()
+def bits_per_byte(
+    source: Source, corpus: str, window: int, stride: int, progress: Callable[[int, int], None]
+) -> TextResult:
+    """Score a text as `flashnas.evaluate` describes it, with the network and tokenizer of
+    `load_trained`.
+
+    Args:
+        window: tokens that the network sees at once.
+        stride: tokens by which a window moves, at most `window`.
+        progress: called with windows done and all.
+    """
+    network, tokenizer = source.network, source.tokenizer
+    assert tokenizer is not None  # of load_trained
+    device, end = network.embedding.weight.device, end_of_document_id(tokenizer)
+    pieces: list[tuple[Sequence[int], int]] = []
+    digest = hashlib.sha256()
+    tokens = size = documents = lossy = 0
+    for text in read_corpus(corpus).documents:
+        with library_errors(f"the tokenizer cannot encode {corpus!r}"):
+            encoding = tokenizer.encode(text, add_special_tokens=False)
+            decoded = tokenizer.decode(encoding.ids, skip_special_tokens=False)
+        ids = encoding.ids if end is None else [end, *encoding.ids]
+        unpredicted = 0 if end is not None or not ids else encoding.offsets[0][1]  # its first token
+        pieces += windows(ids, window, stride)
+        tokens += max(0, len(ids) - 1)
+        size += len(text[unpredicted:].encode())
+        documents += 1
+        digest.update(hashlib.sha256(text.encode()).digest())
+        lossy += decoded != text
+    if not tokens:
+        raise CorpusError(f"corpus {corpus!r} has no token to predict")
+    nats = 0.0
+    progress(0, len(pieces))
+    for begin in range(0, len(pieces), TOGETHER):
+        part = pieces[begin : begin + TOGETHER]
+        longest = max(len(ids) for ids, _ in part)
+        padded_BT = torch.tensor(
+            [[*ids] + [0] * (longest - len(ids)) for ids, _ in part], device=device
+        )
+        targets_BT = torch.tensor(
+            [
+                [-100] * first + [*ids[first:]] + [-100] * (longest - len(ids))
+                for ids, first in part
+            ],
+            device=device,
+        )
+        predicted = sum(len(ids) - first for ids, first in part)
+        nats += float(network.loss(padded_BT[:, :-1], targets_BT[:, 1:])) * predicted
+        progress(begin + len(part), len(pieces))
+    return TextResult(
+        name=Path(corpus).name,
+        sha256=digest.hexdigest(),
+        window=window,
+        stride=stride,
+        bits_per_byte=nats / (size * math.log(2)),
+        nats_per_token=nats / tokens,
+        bytes=size,
+        tokens=tokens,
+        documents=documents,
+        lossy=lossy,
+    )
+
+
+def windows(ids: Sequence[int], window: int, stride: int) -> Iterator[tuple[Sequence[int], int]]:
+    """(tokens, place of the first that is predicted) of each window: each token but the first is
+    predicted once."""
+    done = 1
+    while done < len(ids):
+        end = min(len(ids), done + (window if done == 1 else stride))
+        first = max(0, end - 1 - window)
+        yield ids[first:end], done - first
+        done = end
+
+
+def run_tasks(source: Source, names: Sequence[str], folder: Path | None) -> dict[str, TaskResult]:
+    """Run tasks of lm-evaluation-harness, by its own class for models of transformers.
+
+    Args:
+        source: of load_trained; its network is not to be used afterwards.
+        folder: of task files of the user's, which may run Python code; None: those of the harness
+            alone.
+
+    Raises:
+        ConfigError: the harness is not installed, does not have the task, or cannot run it.
+        WeightsError: the tokenizer has no token that separates documents.
+    """
+    try:
+        import lm_eval
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+
+        from flashnas.exporting.transformers.write import as_transformers
+    except ImportError as error:
+        raise ConfigError(
+            f"--tasks needs lm-evaluation-harness ({first_line(error)}):"
+            " pip install 'flashnas[eval]'"
+        ) from None
+    if source.tokenizer is None or end_of_document_id(source.tokenizer) is None:
+        raise WeightsError("--tasks needs a tokenizer with a token that separates documents")
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    manager = TaskManager(include_path=folder, include_defaults=folder is None)
+    if not set(names) <= {*manager.all_tasks} and folder:
+        manager = TaskManager(include_path=folder)  # its index of some 10,000 tasks takes 20 s
+    if unknown := [name for name in names if name not in manager.all_tasks]:
+        raise ConfigError(
+            f"task {unknown[0]!r} is neither one of lm-evaluation-harness nor one of"
+            f" --task-path{did_you_mean(unknown[0], manager.all_tasks)}"
+        )
+    with quiet_transformers():
+        model = HFLM(
+            pretrained=as_transformers(source, torch.float32),
+            backend="causal",
+            tokenizer=fast_tokenizer(source.tokenizer),
+            max_length=MAX_TASK_TOKENS,
+            batch_size=TOGETHER,
+        )
+        try:
+            results = lm_eval.simple_evaluate(
+                model, tasks=[*names], task_manager=manager, log_samples=False, bootstrap_iters=1000
+            )
+        except Exception as error:  # the harness and its data sets raise anything
+            raise ConfigError(
+                f"tasks {', '.join(names)} cannot be run: {type(error).__name__}:"
+                f" {first_line(error)}"
+            ) from error
+    return {
+        name: _result(
+            values, results["n-samples"][name]["effective"], results["n-shot"].get(name, 0)
+        )
+        for name, values in results["results"].items()
+        if name in results["n-samples"]
+    }
+
+
+def _result(values: Mapping[str, Any], samples: int, shots: int) -> TaskResult:
+    """Metrics and their standard errors, which the harness calls `acc,none` and
+    `acc_stderr,none`.
+    """
+    metrics: dict[str, float] = {}
+    errors: dict[str, float] = {}
+    for key, value in values.items():
+        name, comma, chosen = key.partition(",")
+        if comma and isinstance(value, int | float) and math.isfinite(value):
+            label = name.removesuffix("_stderr") + (f" ({chosen})" if chosen != "none" else "")
+            (errors if name.endswith("_stderr") else metrics)[label] = float(value)
+    return TaskResult(
+        metrics=metrics,
+        errors=errors,
+        samples=int(samples),
+        shots=int(shots),
+        lm_eval=version("lm_eval"),
+    )

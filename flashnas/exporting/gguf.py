@@ -1,0 +1,276 @@
+"""`--to gguf`: one file for llama.cpp, which must compute what the network computes with its
+weights as written."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from flashnas.base.errors import ExportError
+from flashnas.data.tokenizer import library_errors
+from flashnas.exporting.exporter import Exporter, Written, check_differences, take_over
+from flashnas.exporting.source import Source
+from flashnas.formats.gguf.families import family_of, with_output_gates
+from flashnas.formats.gguf.file import BLOCK, TYPES, write_file
+from flashnas.formats.gguf.vocabulary import Vocabulary, vocabulary
+from flashnas.network.model import HybridLM
+from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask, read_texts
+
+DEFAULT_TYPE = "f16"
+# Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them
+# by: to 11 bits beside f16, 8 beside bf16, and to 8 bits per block of 32 beside the quantized
+# types.
+TOLERANCES = {
+    "f32": 1e-3,
+    "f16": 1e-2,
+    "bf16": 5e-2,
+    **dict.fromkeys(("q8_0", "q6_k", "q4_0", "q4_k"), 0.15),
+}
+# Nats a token that the rounding of weights may cost, in llama.cpp against the network as it was
+MARGINS = {"q8_0": 0.05, "q6_k": 0.1, "q4_0": 0.4, "q4_k": 0.3}
+PROMPTS = 70, 7  # tokens; llama.cpp reads 64 at a time in parallel
+GENERATED = 64
+MIN_LOGPROB = -60.0  # log-probabilities below come from numbers that float32 holds badly
+TEXTS = (
+    "The state of the union is strong.",
+    "  two  spaces\n\n\tand a tab",
+    "it's 1234.5 -- (x_1 == y) != z's",
+    "na\u00efve caf\u00e9, \u041f\u0440\u0438\u0432\u0435\u0442, \u4f60\u597d, \U0001f600!",
+    "def f(x):\n    return x**2  # squared\r\n",
+    "ALLCAPS mixedCase we'll they're",
+)
+
+LOADING = """\
+    llama-cli -m {name}/model.gguf -p 'The state of the union'
+    llama-server -m {name}/model.gguf
+
+Any program built on llama.cpp reads the file; flashnas is not needed.
+"""
+
+
+class GgufExporter(Exporter):
+    """One GGUF file with weights and tokenizer, for the architectures of llama.cpp in FAMILIES."""
+
+    loading = LOADING
+    library = "gguf"
+    dtypes = ("float32",)
+    packages = ("gguf", "xllamacpp")
+    own_tokenizer = True
+    options = MappingProxyType(
+        {"type": f"type of the weights: {', '.join(TYPES)} (default {DEFAULT_TYPE})"}
+    )
+
+    @torch.no_grad()
+    def write(
+        self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str
+    ) -> Written:
+        """See Exporter. The source's network gets the weights as they were written, in float32."""
+        name = str(options.get("type", DEFAULT_TYPE))
+        network = _with_output_gates(source.network.float())
+        architecture = network.architecture
+        words = vocabulary(source.tokenizer, architecture.vocab, architecture.meta_tokens)
+        file = folder / "model.gguf"
+        drawn = _drawn(network) if name in MARGINS else None
+        wide = write_file(
+            file,
+            architecture,
+            words,
+            name,
+            network.state_dict(),
+            partial(take_over, network),
+        )
+        with open(file, "rb") as stream:
+            os.fsync(stream.fileno())
+        answer, equal = check_parity(file, network, words, source.tokenizer, name)
+        notes = [
+            f"llama.cpp runs it as {family_of(architecture).format.name}; {equal} of {GENERATED}"
+            f" greedy tokens are equal (xllamacpp {version('xllamacpp')})",
+        ]
+        if drawn is not None:
+            notes.append(check_loss(file, *drawn, words, name))
+        if wide:
+            notes.append(
+                f"{wide} matrices are in f16, because their rows are not multiples of {BLOCK}"
+            )
+        if words.first is not None:
+            notes.append(
+                f"the meta token is {words.tokens[words.first]!r}, which llama.cpp puts in front of"
+                f" a text"
+            )
+        return Written(answer, tuple(notes), dtype=name)
+
+
+EXPORTER = GgufExporter()
+
+
+def check_parity(
+    file: Path,
+    network: HybridLM,
+    vocabulary: Vocabulary,
+    tokenizer: Tokenizer | None,
+    type_name: str,
+) -> tuple[dict[str, float], int]:
+    """Compare llama.cpp's logits and greedy tokens with the network's.
+
+    Args:
+        network: with its weights as they were written, in float32.
+        tokenizer: whose ids llama.cpp must find; None: texts are not compared.
+
+    Returns:
+        Largest differences over the largest logit, and how many of GENERATED greedy tokens are
+        those of the network; another one must be as likely within the tolerance.
+
+    Raises:
+        ExportError: a difference exceeds the tolerance, or llama.cpp does not run the file.
+    """
+    generator = torch.Generator().manual_seed(0)
+    vocab = network.architecture.vocab
+    prompts = [torch.randint(vocab, (count,), generator=generator).tolist() for count in PROMPTS]
+    try:
+        answer = ask(
+            file,
+            prompts=[vocabulary.front + prompt for prompt in prompts],
+            generate=GENERATED,
+            never=list(vocabulary.never),
+            texts=list(TEXTS) if tokenizer is not None else [],
+            vocab=len(vocabulary.tokens),
+            plain=vocabulary.plain,
+        )
+    except RuntimeFailure as error:
+        raise ExportError(f"{network.architecture}: {error}; nothing was written") from None
+    if tokenizer is not None:
+        _check_texts(tokenizer, answer["texts"])
+    prefill = max(
+        _difference(_logits(network, prompt)[-1], torch.arange(vocab), row[:vocab])
+        for prompt, row in zip(prompts, answer["prefill"], strict=True)
+    )
+    decode, equal = _compare_generated(network, prompts[0], answer, vocabulary.never)
+    differences = {"prefill_logits": prefill, "greedy_logits": decode}
+    check_differences(
+        "llama.cpp",
+        differences,
+        TOLERANCES[type_name],
+        f" for {type_name}",
+    )
+    return differences, equal
+
+
+def check_loss(
+    file: Path, tokens: list[int], logprobs: Tensor, vocabulary: Vocabulary, type_name: str
+) -> str:
+    """The perplexity in llama.cpp beside the network's own before its weights were rounded, in
+    words.
+
+    Args:
+        tokens, logprobs: as `_drawn` gives them.
+
+    Raises:
+        ExportError: the weights of that type cost more than its margin.
+    """
+    answer = read_texts(
+        file,
+        windows=[vocabulary.front + tokens],
+        texts=[],
+        generate=0,
+        vocab=len(vocabulary.tokens),
+        plain=vocabulary.plain,
+        threads=1,
+        flash_attention=False,
+        cache_type="f32",
+    )
+    theirs = float(torch.tensor(answer["logprobs"][0][-len(logprobs) :]).mean())
+    ours = float(logprobs.mean())
+    words = (
+        f"perplexity {math.exp(-theirs):.2f} in {type_name} and {math.exp(-ours):.2f} before, over"
+        f" {len(logprobs)} tokens that the network wrote"
+    )
+    if not ours - theirs <= MARGINS[type_name]:
+        raise ExportError(
+            f"{type_name} costs this network {ours - theirs:.2f} nats a token; at most"
+            f" {MARGINS[type_name]} is allowed ({words}); take a type of more bits"
+        )
+    return words
+
+
+def _with_output_gates(network: HybridLM) -> HybridLM:
+    """The network itself, or one that computes the same in the form of `with_output_gates`."""
+    architecture = with_output_gates(network.architecture)
+    if architecture == network.architecture:
+        return network
+    state = network.state_dict()
+    pairs = zip(network.architecture.operators, architecture.operators, strict=True)
+    for n, (own, gated) in enumerate(pairs):
+        if own == gated:
+            continue
+        # sigmoid(0) = 1/2
+        state[f"layers.{n}.mixer.out_proj.weight"] = 2 * state[f"layers.{n}.mixer.out_proj.weight"]
+        for name in ("in_proj.weight", "in_proj.bias"):
+            if (key := f"layers.{n}.mixer.{name}") in state:
+                tensor = gated.named_tensors(architecture.hidden)[name]
+                zeros = state[key].new_zeros(*tensor.rows("gate"), *tensor.shape[1:])
+                state[key] = torch.cat([state[key], zeros])
+    with torch.random.fork_rng(devices=[]):
+        other = HybridLM(architecture, network.backend)
+    other.load_state_dict(state)
+    return other.eval()
+
+
+def _drawn(network: HybridLM) -> tuple[list[int], Tensor]:
+    """Tokens that the network draws, and the log-probability of each but the first."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        start = torch.randint(network.architecture.vocab, (1, 1))
+        tokens = torch.cat([start, network.generate(start, GENERATED, greedy=False)], 1)
+    logprobs = network(tokens)[0, :-1].log_softmax(-1)
+    return tokens[0].tolist(), logprobs.gather(1, tokens[0, 1:, None])[:, 0]
+
+
+def _logits(network: HybridLM, tokens: Sequence[int]) -> Tensor:
+    logits: Tensor = network(torch.tensor([tokens]))[0]
+    return logits
+
+
+def _compare_generated(
+    network: HybridLM, prompt: list[int], answer: Mapping[str, Any], never: Sequence[int]
+) -> tuple[float, int]:
+    """Largest difference while llama.cpp generates, and how often its token is the network's. A
+    token that the network would not have taken counts by how much less likely it is."""
+    tokens: list[int] = answer["tokens"]
+    logits_TV = _logits(network, prompt + tokens[:-1])[len(prompt) - 1 :]
+    worst, equal = 0.0, 0
+    for logits_V, token, (ids, values) in zip(logits_TV, tokens, answer["decode"], strict=True):
+        own = {id_: value for id_, value in zip(ids, values, strict=True) if id_ < len(logits_V)}
+        difference = _difference(logits_V, torch.tensor(list(own)), list(own.values()))
+        allowed = logits_V.clone()
+        allowed[[id_ for id_ in never if id_ < len(allowed)]] = -torch.inf
+        behind = float(allowed.max() - allowed[token]) / float(logits_V.abs().max())
+        worst, equal = max(worst, difference, behind), equal + (token == int(allowed.argmax()))
+    return worst, equal
+
+
+def _difference(logits_V: Tensor, ids: Tensor, values: Sequence[float | None]) -> float:
+    theirs = torch.tensor([math.nan if value is None else value for value in values])
+    difference = (theirs - logits_V[ids])[~(theirs < MIN_LOGPROB)]
+    centred = difference - (difference.max() + difference.min()) / 2
+    return float(centred.abs().max() / logits_V.abs().max())
+
+
+def _check_texts(tokenizer: Tokenizer, answer: Sequence[Sequence[int]]) -> None:
+    for text, ids in zip(TEXTS, answer, strict=True):
+        with library_errors(f"the tokenizer cannot encode {text!r}"):
+            ours = tokenizer.encode(text, add_special_tokens=False).ids
+        if list(ids) != ours:
+            raise ExportError(
+                f"llama.cpp cuts a text into other tokens than the tokenizer: {text!r} gives"
+                f" {list(ids)[:8]} and not {ours[:8]}"
+            )

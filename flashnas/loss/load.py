@@ -1,0 +1,349 @@
+"""The shipped evidence, the model that `experiments/evidence/fit.py` fitted to it, and what it expects
+of a full training of one network, beside the plain transformer of its size. No torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize_scalar
+
+from flashnas.architecture import Architecture
+from flashnas.architecture.notation import parse_operators
+from flashnas.base.errors import ConfigError
+from flashnas.base.text import one_of, printable, shown
+from flashnas.loss.composition import (
+    Law,
+    Rows,
+    Table,
+    body_sizes,
+    effective,
+    mix_of,
+    outside_support,
+)
+from flashnas.loss.model import NEW, RELIABILITY_SD, FullLoss, Spreads
+from flashnas.loss.recall import SHIPPED as RECALL
+from flashnas.loss.recall import RecallModel, load_recall
+from flashnas.observations.losses import (
+    DATA,
+    SHIPPED,
+    ObservedLoss,
+    as_published,
+    full_network,
+    full_width,
+    pairs_of_nested_groups,
+    read_published,
+)
+from flashnas.operators import OperatorSpec
+
+SHAPES, FFN_SHARES = DATA / "published_shapes.csv", DATA / "published_ffn_share.csv"
+FITTED = Path(__file__).parent / "data" / "fitted.json"
+OWN = "own trainings"  # the publication that a user's file is, whatever its column source says
+MAX_OWN_ROWS = 300
+WIDTHS = 256  # a network is built at the nearest multiple of this to count the shares of its parts
+FURTHEST = 4.0  # standard deviations from there
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The published rows that ship, each with its `source` (an arXiv number) and table.
+
+    trainings: full trainings of mixes. shapes: transformers of many depths and widths. ffn_shares:
+    with more or less of their parameters in feed-forward layers. recall: what networks find again
+    in their context.
+    """
+
+    trainings: pd.DataFrame
+    shapes: pd.DataFrame
+    ffn_shares: pd.DataFrame
+    recall: pd.DataFrame
+
+
+def load_evidence() -> Evidence:
+    """All published rows that ship.
+
+    Returns:
+        Evidence: `trainings`, `shapes`, `ffn_shares` and `recall`, each a DataFrame.
+
+    Example:
+        >>> import flashnas as fn
+        >>> evidence = fn.load_evidence()
+        >>> len(evidence.trainings) >= 189, (evidence.trainings.source != "").all().item()
+        (True, True)
+    """
+    return Evidence(
+        *(
+            pd.read_csv(
+                path, dtype={"source": str, "level": str, "note": str}, keep_default_na=True
+            )
+            for path in (SHIPPED, SHAPES, FFN_SHARES, RECALL)
+        )
+    )
+
+
+def digest(path: Path) -> str:
+    """16 hex digits of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def digests() -> dict[str, str]:
+    """Of the shipped files that the model is fitted to."""
+    return {path.name: digest(path) for path in (SHIPPED, SHAPES, FFN_SHARES)}
+
+
+@functools.cache
+def fitted() -> dict[str, Any]:
+    """The shipped constants; `recipe` is the digest of the one whose short losses the model can
+    read.
+    """
+    return dict(json.loads(FITTED.read_text(encoding="utf-8")))
+
+
+def shipped_rows() -> Rows:
+    """The published rows as the model sees them; nothing is parsed."""
+    columns = fitted()["rows"]
+    text = ("publication", "level")
+    return Rows(
+        short=np.zeros(len(columns["ffn"])),
+        **{
+            name: np.array(values, object if name in text else float)
+            for name, values in columns.items()
+        },
+    )
+
+
+def rows_of(trainings: Sequence[ObservedLoss], law: Law) -> Rows:
+    """Published trainings as the model sees them, without the smaller ones of nested groups."""
+    smaller = {small for small, _ in pairs_of_nested_groups(trainings)}
+    rows = [row for row in trainings if row.group not in smaller]
+    widths = [full_width(row) for row in rows]
+    sizes = []
+    for row, width in zip(rows, widths, strict=True):
+        built = full_network(row, nearest_width(width))
+        total, active, ffn = body_sizes(built.operators, built.hidden)
+        params = row.params - width * row.vocab
+        sizes.append((params, params * active / total, ffn))
+    table = Table.of(
+        law,
+        [mix_of(row.specs, published=True) for row in rows],
+        sizes,
+        widths,
+        np.array([row.tokens for row in rows]),
+        [row.source for row in rows],
+    )
+    return Rows(
+        **vars(table),
+        nats=np.array([row.nats for row in rows]),
+        level=np.array([row.level or row.group for row in rows], object),
+    )
+
+
+def nearest_width(width: float) -> int:
+    """The width at which a network of a width that is a real number is built."""
+    return max(WIDTHS, round(width / WIDTHS) * WIDTHS)
+
+
+def loss_model(own: str | Path | None = None, *, without: str = "", mix: bool = True) -> FullLoss:
+    """The model of the loss after a full training.
+
+    Args:
+        own: a CSV of the user's own trainings (`read_published`); predictions are then for the
+            user's publication.
+        without: a publication, by its source, that the model has not seen.
+        mix: False for the law of size and shape alone.
+
+    Returns:
+        FullLoss: `predict_networks` gives means and covariances of networks.
+
+    Raises:
+        ConfigError: an argument is wrong, or the file; with file, line, rule and value.
+
+    Example:
+        >>> import flashnas as fn
+        >>> pure, hybrid = map(fn.Architecture.parse, ("2048: 12x(m2 f)", "2048: 2x(5x(m2 f) a f)"))
+        >>> prediction = fn.loss_model().predict_networks([pure, hybrid], tokens=1e11)
+        >>> mean, sd = prediction.difference(1, 0)    # the hybrid less the pure stack, nats per token
+        >>> mean < 0, 0 < sd < 0.1
+        (True, True)
+    """
+    if own is not None and not isinstance(own, str | Path):
+        raise ConfigError(f"loss_model.own must be the path of a CSV file; got {shown(own)}")
+    publications = sorted(set(shipped_rows().publication.tolist()))
+    if without != "" and without not in publications:
+        raise ConfigError(one_of("loss_model.without", without, publications))
+    shipped = _shipped(without, mix)
+    if own is None:
+        return shipped
+    return with_own(shipped, rows_of(own_rows(own), shipped.law))
+
+
+def own_rows(path: str | Path) -> list[ObservedLoss]:
+    """A user's trainings as one publication, OWN, with groups of its own; ConfigError for a wrong
+    file.
+    """
+    rows = read_published(path)
+    if len(rows) > MAX_OWN_ROWS:
+        raise ConfigError(
+            f"{printable(path)}: must hold at most {MAX_OWN_ROWS} trainings, because the time of"
+            f" the model grows with the cube of their number; got {len(rows):,}"
+        )
+    return [
+        dataclasses.replace(row, source=OWN, level=f"{OWN}: {row.level or row.group}")
+        for row in rows
+    ]
+
+
+def with_own(shipped: FullLoss, own: Rows) -> FullLoss:
+    """The model with the rows of one publication more, OWN, for which it then predicts. Its
+    reliability is as its gaps ask for, and never better than that of the middle publication, because
+    a few rows of one seed may agree by chance."""
+    rows, spreads = Rows.joined(shipped.rows, own), shipped.spreads
+
+    def model(log: float) -> FullLoss:
+        reliability = {**spreads.reliability, OWN: float(np.exp(log))}
+        return FullLoss(
+            rows,
+            dataclasses.replace(spreads, reliability=reliability),
+            shipped.law,
+            mix=shipped.mix,
+            response=shipped.response,
+            publication=OWN,
+        )
+
+    def cost(log: float) -> float:
+        return model(log).cost + 0.5 * (log / RELIABILITY_SD) ** 2
+
+    bounds = (0.0, FURTHEST * RELIABILITY_SD)
+    found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 0.01})
+    return model(float(found.x))
+
+
+@functools.cache
+def _shipped(without: str, mix: bool) -> FullLoss:
+    """The law alone has spreads of its own, because differences of mixes are noise to it."""
+    constants, rows, prefix = fitted(), shipped_rows(), "" if mix else "law_"
+    spreads = Spreads(**constants[f"{prefix}folds"].get(without, constants[f"{prefix}spreads"]))
+    if without:
+        rows = rows.take(np.flatnonzero(rows.publication != without))
+    return FullLoss(
+        rows,
+        spreads,
+        Law(**constants["law"]),
+        response=constants["response"],
+        mix=mix,
+        publication=NEW,
+    )
+
+
+# -- what is expected of one network ---------------------------------------------------------------
+
+PLAIN = parse_operators("a f")  # a block of the transformer to which networks are compared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """Of one network after a full training, in nats per token.
+
+    full_loss: up to a constant of the text and the tokenizer. full_loss_difference, full_loss_sd:
+    the same less that of the plain transformer (`a f`, repeated) with as many parameters without
+    embeddings, at the best ratio of width to depth; full_loss_of_shape: what of that difference the
+    network's own ratio makes. recall, recall_sd: marks from 0 to 1, less
+    those of that transformer. outside: what of the network no two publications have trained, in
+    words.
+    """
+
+    train_tokens: float
+    full_loss: float
+    full_loss_difference: float
+    full_loss_sd: float
+    full_loss_of_shape: float
+    recall: float
+    recall_sd: float
+    outside: tuple[str, ...]
+
+
+def expected(network: Architecture, tokens: float, own: str | Path | None = None) -> Expected:
+    """What is expected of a full training of a network, without any training.
+
+    Args:
+        own: a CSV of the user's own trainings; None: the shipped publications alone.
+
+    Raises:
+        ConfigError: the file of own trainings is wrong; with file, line, rule and value.
+
+    Example:
+        >>> from flashnas import Architecture
+        >>> found = expected(Architecture.parse("2048: 12x(d f m2 f)"), 1e11)
+        >>> found.full_loss_difference < 0 < found.full_loss_sd, found.recall < 0, found.outside
+        (True, True, ())
+    """
+    return expected_of(network, tokens, loss_model(own), load_recall())
+
+
+def expected_of(
+    network: Architecture,
+    tokens: float,
+    model: FullLoss,
+    recall_model: RecallModel,
+    short: float = 0.0,
+) -> Expected:
+    """The same by these models. short: `FullLoss.short_effect` of the network, in nats."""
+    params, active, _ = body_sizes(network.operators, network.hidden)
+    table = Table.joined(
+        model.table([network], tokens, [short]),
+        of_size(model, [PLAIN], float(effective(params, active)), tokens),
+    )
+    prediction = model.predict(table)
+    difference, sd = prediction.difference(0, 1)
+    recall, covariance = recall_model.predict([network.operators])
+    words = recall_model.supported(network.operators)
+    return Expected(
+        train_tokens=float(tokens),
+        full_loss=float(prediction.mean[0]),
+        full_loss_difference=difference,
+        full_loss_sd=sd,
+        full_loss_of_shape=model.parts_of(table, 0, 1)["size"],
+        recall=float(recall[0]),
+        recall_sd=float(np.sqrt(covariance[0, 0])),
+        outside=(*outside_support(network, tokens), *([f"for recall: {words}"] if words else ())),
+    )
+
+
+def of_size(
+    model: FullLoss,
+    stacks: Sequence[tuple[OperatorSpec, ...]],
+    params: float,
+    tokens: float,
+    *,
+    published: bool = False,
+) -> Table:
+    """Stacks of one size, each at the best shape by the law: what differs is their mix.
+
+    Args:
+        stacks: operator lists, of any number of repeats. Widths follow from `params`, as real
+            numbers.
+        published: attention and windows at their defaults are those of publications.
+    """
+    width, sizes = (params * np.exp(model.law.r0) / 12) ** (1 / 3), []
+    built = nearest_width(width)
+    for stack in stacks:
+        total, active, ffn = body_sizes(as_published(stack, built) if published else stack, built)
+        sizes.append((params, params * active / total, ffn))
+    return Table.of(
+        model.law,
+        [mix_of(stack, published=published) for stack in stacks],
+        sizes,
+        width,
+        tokens,
+        model.publication,
+        counted=np.full(len(stacks), params),
+    )

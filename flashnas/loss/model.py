@@ -1,0 +1,343 @@
+"""The loss to expect of a full training, up to a constant: from what others have trained in full.
+
+    loss = level of the group + lambda law + beta . features + residual of the composition + noise
+
+Every coefficient is a mean over publications plus a deviation of each publication, and so is the
+effect of each kind of mixer. A prediction is for a new publication, or the user's own. The residual
+is a Gaussian process over the composition, as uncertain as its prior where nobody trained anything
+alike. Publications have a reliability each, a robust likelihood; that of a publication that nobody
+has seen is integrated over, so that its intervals have long tails. All else is a Gaussian
+posterior, which is exact. Differences alone have a meaning. An operator that no publication has is
+predicted from size and shape, and from its short training (`short_effect`). No torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError
+from flashnas.base.text import shown, tokens_of
+from flashnas.loss.composition import (
+    FEATURES,
+    FULL_SHARE,
+    SILENT,
+    Law,
+    Rows,
+    Table,
+    aspect,
+    body_sizes,
+    effective,
+    mix_of,
+)
+from flashnas.loss.prediction import PosteriorPart, Prediction
+
+NEW = "a new publication"
+LAW_NATS = 2.5  # the law's value at which its coefficient turns
+SHARE_SCALE = 0.5  # of the residual process: of the shares of mixers
+FFN_SCALE = 0.2  # of the residual process: of the share of feed-forward layers
+RELIABILITY_SD = 0.7  # of the logarithm of a publication's reliability, before anything was seen
+# standard deviations before anything was seen, in nats for a full effect. law: of its coefficient
+PRIOR_SDS = {
+    "law": 0.3,
+    "mixed": 0.15,
+    "gated_delta": 0.15,
+    "ffn": 0.3,
+    "gated_delta_size": 0.03,
+    "gated_delta_tokens": 0.03,
+    "window": 0.05,
+    "edge": 0.05,
+    "experts": 0.05,
+}
+# of what publications do not vouch for. Each publication has effects of its own there: the one row
+# that somebody trained teaches nothing about the next publication.
+SILENT_SDS = {
+    "ffn_share": 0.1,
+    "bare": 0.1,
+    "rare": 0.03,
+    "new_mix": 0.06,
+    "aspect": 0.2,
+    "size": 0.05,
+    "tokens": 0.02,
+}
+# standard deviations of `silence` that are added to the mean where networks are ranked
+CHARGE = 1.0
+# nats of a full training for a nat of a short one, of an operator that no publication has; the sd
+# of such an operator is that of `rare`: experiments/evidence/unknown_operators.py
+SHORT_WEIGHT = 0.22
+OF_SIZE = ("law", "size", "tokens", "aspect", "experts")  # columns of size and shape
+_LAW = FEATURES.index("law")
+
+
+@dataclass(frozen=True)
+class Spreads:
+    """Standard deviations that the data tell: common, between publications (`own`), of the effect of
+    a kind of mixer between publications, of both residual processes, of the noise; `reliability` is
+    a factor of each publication, and `unseen` the standard deviation of its logarithm."""
+
+    common: Mapping[str, float]
+    own: Mapping[str, float]
+    kind: float
+    residual: float
+    own_residual: float
+    noise: float
+    reliability: Mapping[str, float]
+    unseen: float = RELIABILITY_SD
+
+
+class FullLoss:
+    """The posterior after published rows.
+
+    Args:
+        spreads: the standard deviations (experiments/evidence/fitting.py).
+        response: of the loss of a proxy in ln N, r, mixed, gated_delta and 1, for `short_effect`.
+        mix: False for the law of size and shape alone.
+        publication: predictions are for this one; NEW for one without rows.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        spreads: Spreads,
+        law: Law,
+        *,
+        response: Sequence[float] = (),
+        mix: bool = True,
+        publication: str = NEW,
+    ) -> None:
+        self.rows, self.law, self.response = rows, law, tuple(response)
+        self.publication, self.mix = publication, mix
+        # without its mix a network is its size and shape
+        self.spreads = (
+            spreads
+            if mix
+            else dataclasses.replace(spreads, kind=0.0, residual=0.0, own_residual=0.0)
+        )
+        common = [{**PRIOR_SDS, **spreads.common}[name] for name in FEATURES]
+        own = [spreads.own.get(name, 0.0) for name in FEATURES]
+        self._common = np.square([*common, *[0.0] * len(SILENT)])
+        self._own = np.square([*own, *(SILENT_SDS[name] for name in SILENT)])
+        self._seen = np.array([name == "law" or mix for name in (*FEATURES, *SILENT)])
+        self.contrasts = contrasts(rows.level)
+        gaps = self.contrasts @ (rows.nats - self._known(rows))
+        noise = np.square(spreads.noise * self._reliability(rows.publication))
+        full = self.contrasts @ (self._prior(rows, rows) + np.diag(noise)) @ self.contrasts.T
+        root = np.linalg.cholesky(full)
+        self._weights = solve_triangular(root, gaps, lower=True)
+        self.cost = float(0.5 * self._weights @ self._weights + np.log(np.diag(root)).sum())
+        # factored out, because a search asks for thousands of gains
+        self._of_rows = functools.cache(
+            lambda: solve_triangular(root, self.contrasts, lower=True).T
+        )
+
+    # -- what a network looks like -----------------------------------------------------------------
+
+    def table(
+        self,
+        networks: Sequence[Architecture],
+        tokens: float,
+        short: Sequence[float] | None = None,
+    ) -> Table:
+        """Networks of one planned training as the model sees them. short: `short_effect` of each;
+        None: nothing was trained."""
+        return Table.of(
+            self.law,
+            [mix_of(network.operators) for network in networks],
+            [body_sizes(network.operators, network.hidden) for network in networks],
+            [network.hidden for network in networks],
+            tokens,
+            self.publication,
+            short=0.0 if short is None else np.asarray(short, float),
+        )
+
+    def short_effect(self, proxy: Architecture, loss: float | None) -> float:
+        """What the loss of a short training adds to the mean, in nats per token: SHORT_WEIGHT times
+        what it says beyond size, shape and mix of the network that was trained.
+
+        It is 0 without a loss, and for a network of operators that publications have: their
+        trainings say what a short one cannot add to.
+        """
+        if loss is None or not np.isfinite(loss) or not self.response:
+            return 0.0
+        share = min(1.0, mix_of(proxy.operators).unknown / FULL_SHARE)
+        if share == 0.0:
+            return 0.0
+        return SHORT_WEIGHT * share * float(loss - response_row(proxy) @ np.array(self.response))
+
+    def silence(self, networks: Sequence[Architecture], tokens: float) -> np.ndarray:
+        """`silence_of` networks of one planned training [N]."""
+        return silence_of(self.table(networks, tokens)) if networks else np.zeros(0)
+
+    # -- predictions -------------------------------------------------------------------------------
+
+    def predict(self, table: Table) -> Prediction:
+        """Mean of each network, up to one constant, and the covariance of all; the networks of a
+        table are of one publication."""
+        gain = self._gain(self._prior(table, self.rows))
+        unseen = NEW in table.publication
+        mean = LAW_NATS + self._known(table) + gain @ self._weights
+        common, own = self._prior_variances(table)
+        scale = 1.0 if unseen else self._reliability(table.publication)
+        return Prediction(
+            mean=mean,
+            shared=PosteriorPart(
+                lambda one, other: (self._common_prior if unseen else self._prior)(
+                    table.take(one), table.take(other)
+                ),
+                gain,
+                common + (0.0 if unseen else scale**2 * own) - np.sum(gain**2, axis=1),
+            ),
+            own=PosteriorPart(
+                lambda one, other: self._own_prior(table.take(one), table.take(other)),
+                np.zeros((len(table), 1)),
+                own,
+            )
+            if unseen
+            else PosteriorPart.nothing(len(table)),
+            noise=self.spreads.noise * float(np.max(scale, initial=0.0)),
+            unseen=self.spreads.unseen if unseen else 0.0,
+        )
+
+    def predict_networks(
+        self,
+        networks: Sequence[Architecture],
+        tokens: float | str,
+        short: Sequence[float] | None = None,
+    ) -> Prediction:
+        """`predict` of `table`; tokens: also a text such as 100B. Raises ConfigError for other
+        arguments.
+        """
+        for network in [networks] if isinstance(networks, Architecture) else networks:
+            if network is networks or not isinstance(network, Architecture):
+                raise ConfigError(
+                    "predict_networks: networks must be a list of Architectures;"
+                    f" got {shown(network)}"
+                )
+        try:
+            tokens = tokens_of(tokens)
+        except (TypeError, ValueError):
+            raise ConfigError(
+                "predict_networks: tokens must be a number of tokens from 1 to 1000T, such as"
+                f" 100B; got {shown(tokens)}"
+            ) from None
+        return self.predict(self.table(networks, tokens, short))
+
+    def coefficients(self) -> dict[str, tuple[float, float, float]]:
+        """Of each feature: mean, standard deviation of the mean, and standard deviation between
+        publications."""
+        gain = self._gain(self._common[:, None] * self._x(self.rows).T)
+        means = gain @ self._weights
+        means[_LAW] += 1.0
+        sds = np.sqrt(np.maximum(self._common - np.sum(gain**2, axis=1), 0.0))
+        return {
+            name: (float(means[i]), float(sds[i]), float(np.sqrt(self._own[i])))
+            for i, name in enumerate(FEATURES)
+        }
+
+    def parts_of(self, table: Table, one: int, other: int) -> dict[str, float]:
+        """The difference of two networks by its reasons, in nats: size and shape, mix, own short
+        training."""
+        both = table.take(np.array([one, other]))
+        of_size = self._x(both) * np.isin((*FEATURES, *SILENT), OF_SIZE)
+        learnt, same = self._x(self.rows), self.rows.publication == self.publication
+        cross = (of_size * self._common) @ learnt.T + (of_size * self._own) @ learnt.T * same
+        size = -np.diff(self._gain(cross) @ self._weights + of_size[:, _LAW])
+        training = -np.diff(both.short)
+        difference = -np.diff(self.predict(both).mean)
+        return {
+            "size": float(size[0]),
+            "training": float(training[0]),
+            "mix": float((difference - size - training)[0]),
+        }
+
+    def _gain(self, cross: np.ndarray) -> np.ndarray:
+        """What each contrast of the rows says of N quantities [N, C]; cross: covariance [N,
+        rows].
+        """
+        return np.asarray(cross @ self._of_rows())
+
+    # -- the prior ---------------------------------------------------------------------------------
+
+    def _x(self, table: Table) -> np.ndarray:
+        """The columns of a table, those that the model does not have at 0."""
+        x = np.array(table.x)
+        x[:, _LAW] -= LAW_NATS
+        return np.asarray(x * self._seen)
+
+    def _known(self, table: Table) -> np.ndarray:
+        """The part of the mean that no row teaches."""
+        return np.asarray(self._x(table)[:, _LAW] + table.short)
+
+    def _reliability(self, publications: np.ndarray) -> np.ndarray:
+        return np.array([self.spreads.reliability.get(name, 1.0) for name in publications])
+
+    def _kernel(self, one: Table, other: Table) -> np.ndarray:
+        """Correlation of the residuals of two compositions, [N, M]."""
+        a = np.c_[one.shares / SHARE_SCALE, one.ffn / FFN_SCALE]
+        b = np.c_[other.shares / SHARE_SCALE, other.ffn / FFN_SCALE]
+        square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+        return np.asarray(np.exp(-0.5 * np.maximum(square, 0.0)))
+
+    def _prior(self, one: Table, other: Table) -> np.ndarray:
+        """Covariance of two tables before anything was seen [N, M]."""
+        scales = np.outer(self._reliability(one.publication), self._reliability(other.publication))
+        return self._common_prior(one, other) + scales * self._own_prior(one, other)
+
+    def _common_prior(self, one: Table, other: Table) -> np.ndarray:
+        """Of what all publications share [N, M]."""
+        linear = (self._x(one) * self._common) @ self._x(other).T
+        return np.asarray(linear + self.spreads.residual**2 * self._kernel(one, other))
+
+    def _own_prior(self, one: Table, other: Table) -> np.ndarray:
+        """Of what a publication has of its own, at a reliability of 1 [N, M]."""
+        linear = (self._x(one) * self._own) @ self._x(other).T
+        kinds = self.spreads.kind**2 * one.shares @ other.shares.T
+        residual = self.spreads.own_residual**2 * self._kernel(one, other)
+        same = np.equal.outer(one.publication, other.publication)
+        return np.asarray(same * (linear + kinds + residual))
+
+    def _prior_variances(self, table: Table) -> tuple[np.ndarray, np.ndarray]:
+        """The diagonals of `_common_prior(table, table)` and of `_own_prior(table, table)`."""
+        square, shares = self._x(table) ** 2, np.sum(table.shares**2, axis=1)
+        common = square @ self._common + self.spreads.residual**2
+        own = square @ self._own + self.spreads.kind**2 * shares + self.spreads.own_residual**2
+        return common, own
+
+
+def silence_of(table: Table) -> np.ndarray:
+    """Standard deviation [N], in nats per token, of what no publication vouches for: a property of
+    each network, which is 0 within what at least two publications have trained."""
+    x = table.x[:, len(FEATURES) :]
+    return np.linalg.norm(x * [SILENT_SDS[name] for name in SILENT], axis=1)
+
+
+def response_row(proxy: Architecture) -> np.ndarray:
+    """ln N, r, mixed, gated_delta and 1 of a trained network: what its short loss is expected to
+    follow.
+    """
+    params, active, _ = body_sizes(proxy.operators, proxy.hidden)
+    counted, mix = effective(params, active), mix_of(proxy.operators)
+    return np.array(
+        [
+            np.log(counted),
+            float(aspect(np.array(counted), np.array(proxy.hidden))),
+            mix.mixed,
+            mix.gated_delta,
+            1.0,
+        ]
+    )
+
+
+def contrasts(levels: np.ndarray) -> np.ndarray:
+    """Rows [C, N] that take the level of each group out of a column of losses: orthonormal, within
+    levels.
+    """
+    same = np.equal.outer(levels, levels).astype(float)
+    values, vectors = np.linalg.eigh(np.eye(len(levels)) - same / same.sum(axis=1))
+    return np.asarray(vectors[:, values > 0.5].T)

@@ -1,0 +1,229 @@
+"""What each publication says of two mixes, and whether a user's own trainings contradict them. No
+torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flashnas.architecture.notation import parse_operators
+from flashnas.base.errors import ArchitectureError
+from flashnas.loss.composition import Table
+from flashnas.loss.load import loss_model, of_size, own_rows, rows_of
+from flashnas.loss.model import FullLoss
+from flashnas.loss.prediction import COVERED, WITHIN_SDS
+from flashnas.observations.losses import ObservedLoss, composition, groups_without_repeats
+from flashnas.operators import OperatorSpec
+
+CLEAR_NATS = 0.02  # a pair with a larger published gap is clear
+MIN_CLEAR_PAIRS = 4  # from which on their order may contradict
+MIN_OPERATORS = 24  # a pattern is repeated to a stack of at least so many
+# without embeddings, and of a training: for which the model states a difference
+PARAMS, TOKENS = 1e9, 1e11
+
+
+def facts_of_publications(rows: Sequence[ObservedLoss], model: FullLoss) -> list[dict[str, Any]]:
+    """The publications of the rows, those with the most rows first; JSON-ready.
+
+    spread: the factor on what a publication has of its own, relative to the middle one; above 1 for
+    gaps that others do not find. None for rows that the model was not fitted to.
+    """
+    by_source: dict[str, list[ObservedLoss]] = {}
+    for row in rows:
+        by_source.setdefault(row.source, []).append(row)
+    found = [
+        {
+            "source": source,
+            "groups": list(dict.fromkeys(row.group for row in own)),
+            "rows": len(own),
+            "mixers": list(
+                dict.fromkeys(spec.kind for row in own for spec in row.specs if spec.mixes_tokens)
+            ),
+            "params": [min(row.params for row in own), max(row.params for row in own)],
+            "tokens": [min(row.tokens for row in own), max(row.tokens for row in own)],
+            "spread": model.spreads.reliability.get(source),
+        }
+        for source, own in by_source.items()
+    ]
+    return sorted(found, key=lambda publication: -publication["rows"])
+
+
+def compare_mixes(
+    one: str, other: str, rows: Sequence[ObservedLoss], model: FullLoss
+) -> dict[str, Any]:
+    """What publications and the model say of two mixes of one size, such as `a f` and `m2 f`.
+
+    Returns:
+        JSON-ready. said: by each publication that trained both in one group, mean, least and most
+        of its differences in nats per token, after the law of size and shape is taken out; below 0
+        where the second mix has the lower loss. spread: standard deviation of their means; None for
+            fewer than two. mean, sd: of the model, for a publication that nobody has seen (or the
+            user's own), at PARAMS and TOKENS.
+
+    Raises:
+        ArchitectureError: a pattern is wrong.
+    """
+    stacks = [_stack(text) for text in (one, other)]
+    parts = [composition(stack) for stack in stacks]
+    slope = model.coefficients()["law"][0]
+    gaps: dict[str, dict[str, np.ndarray]] = {}
+    for group, members in groups_without_repeats(rows).items():
+        firsts, seconds = (
+            [rows[index] for index in members if composition(rows[index].specs) == part]
+            for part in parts
+        )
+        if firsts and seconds and parts[0] != parts[1]:
+            first, second = (
+                np.array([row.nats for row in mix]) - slope * rows_of(mix, model.law).x[:, 0]
+                for mix in (firsts, seconds)
+            )
+            gaps.setdefault(firsts[0].source, {})[group] = np.subtract.outer(second, first)
+    claims: list[dict[str, Any]] = [
+        {
+            "source": source,
+            "groups": list(by_group),
+            "pairs": len(values),
+            "mean": float(values.mean()),
+            "least": float(values.min()),
+            "most": float(values.max()),
+        }
+        for source, by_group in gaps.items()
+        for values in [np.concatenate([group.ravel() for group in by_group.values()])]
+    ]
+    table = of_size(model, stacks, PARAMS, TOKENS, published=True)
+    mean, sd = model.predict(table).difference(1, 0)
+    means = [publication["mean"] for publication in claims]
+    spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
+    return {"one": one, "other": other, "said": claims, "spread": spread, "mean": mean, "sd": sd}
+
+
+def _stack(text: str) -> tuple[OperatorSpec, ...]:
+    specs = tuple(parse_operators(text))
+    if not any(spec.mixes_tokens for spec in specs):
+        raise ArchitectureError(
+            f"a mix must have at least one token mixer, such as 'a f'; got {text!r}"
+        )
+    return specs * -(-MIN_OPERATORS // len(specs))
+
+
+def disagreement(rows: Sequence[ObservedLoss], model: FullLoss) -> dict[str, Any]:
+    """How far publications disagree: clear pairs of mixes that two of them share, those that both
+    order alike, and for each feature of the model its mean, the standard deviation of that, and the
+    one between publications."""
+    pairs, right = count_shared_orders(rows)
+    effects = {
+        name: dict(zip(("mean", "sd", "between_publications"), values, strict=True))
+        for name, values in model.coefficients().items()
+        if values[2] > 0
+    }
+    return {"pairs": pairs, "right": right, "effects": effects}
+
+
+def count_shared_orders(rows: Sequence[ObservedLoss]) -> tuple[int, int]:
+    """Pairs of compositions that are clear in two groups of different publications, counted for each
+    two groups, and those of them that both groups order alike."""
+    losses: dict[tuple[str, str], dict[Any, list[float]]] = {}
+    for row in rows:
+        group = losses.setdefault((row.source, row.group), {})
+        group.setdefault(composition(row.specs), []).append(row.nats)
+    pairs = right = 0
+    for (one, first), (other, second) in itertools.combinations(losses.items(), 2):
+        if one[0] == other[0]:
+            continue
+        means = [
+            {mix: np.mean(group[mix]) for mix in sorted(first.keys() & second.keys())}
+            for group in (first, second)
+        ]
+        for mix, mix2 in itertools.combinations(means[0], 2):
+            gaps = [group[mix] - group[mix2] for group in means]
+            if min(map(abs, gaps)) > CLEAR_NATS:
+                pairs, right = pairs + 1, right + int(gaps[0] * gaps[1] > 0)
+    return pairs, right
+
+
+# -- a user's own trainings, as the publications predict them --------------------------------------
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows of a group, by their indices: the published loss of the first less that of the
+    second, the predicted one, its standard deviation with that of the trainings, in nats, and the
+    logarithm of the density of the published one (None: not stated). A tie counts half."""
+
+    one: int
+    other: int
+    published: float
+    predicted: float
+    sd: float | None = None
+    log_score: float | None = None
+
+    @property
+    def clear(self) -> bool:
+        return abs(self.published) > CLEAR_NATS
+
+    @property
+    def right(self) -> float:
+        """1 for the published order, 0.5 for a tie, 0 for the other order."""
+        return 0.5 + 0.5 * float(np.sign(self.published) * np.sign(self.predicted))
+
+
+def predicted_pairs(
+    rows: Sequence[ObservedLoss], model_of: Callable[[str], FullLoss]
+) -> list[Pair]:
+    """All pairs within groups, as those of a publication that nobody has seen.
+
+    Args:
+        model_of: source of a group -> the model that predicts it.
+    """
+    pairs = []
+    for members in groups_without_repeats(rows).values():
+        model = model_of(rows[members[0]].source)
+        prediction = model.predict(as_new_publication(model, [rows[index] for index in members]))
+        for one, other in itertools.combinations(range(len(members)), 2):
+            mean = float(prediction.mean[one] - prediction.mean[other])
+            published = rows[members[one]].nats - rows[members[other]].nats
+            sd = float(prediction.sd_to(other, trainings=2)[one])
+            score = prediction.log_density(published, one, other, trainings=2)
+            pairs.append(Pair(members[one], members[other], published, mean, sd, score))
+    return pairs
+
+
+def as_new_publication(model: FullLoss, rows: Sequence[ObservedLoss]) -> Table:
+    """Rows of the publication that a model predicts for, as it sees them."""
+    return dataclasses.replace(
+        rows_of(rows, model.law), publication=np.full(len(rows), model.publication, object)
+    )
+
+
+def contradiction_of_own(own: str | Path) -> str:
+    """How a user's own trainings contradict the publications, in one line; empty if they do not.
+
+    They do if fewer than half of at least MIN_CLEAR_PAIRS clear pairs have the predicted order, or
+    if more than half of the differences lie outside the 90 % intervals. Raises ConfigError for a
+    wrong file.
+    """
+    shipped = loss_model()
+    pairs = predicted_pairs(own_rows(own), lambda _: shipped)
+    clear = [pair for pair in pairs if pair.clear]
+    right = sum(pair.right for pair in clear)
+    inside = sum(
+        abs(pair.published - pair.predicted) < WITHIN_SDS * (pair.sd or 0.0) for pair in pairs
+    )
+    words = []
+    if len(clear) >= MIN_CLEAR_PAIRS and 2 * right < len(clear):
+        words.append(
+            f"{right:g} of {len(clear)} pairs that differ by more than {CLEAR_NATS:g} nats have the"
+            " order that publications predict"
+        )
+    if 2 * inside < len(pairs):
+        words.append(f"{inside} of {len(pairs)} differences lie within the {COVERED:.0%} intervals")
+    if not words:
+        return ""
+    return f"{own}: contradicts the publications: {' and '.join(words)}; it is used all the same"

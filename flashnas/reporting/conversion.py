@@ -1,0 +1,181 @@
+"""What a conversion found, as text and as a section of report.html."""
+
+from __future__ import annotations
+
+import shlex
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.ticker import LogLocator
+
+from flashnas.base.documents import convert
+from flashnas.base.errors import RunError
+from flashnas.base.text import MISSING, columns
+from flashnas.conversion.choices import KEPT
+from flashnas.conversion.found import BudgetAnswer, ConversionFound
+from flashnas.reporting.drawing import STYLE, Plot, key
+from flashnas.reporting.page import Section, render, render_text
+from flashnas.run_folder.layout import CONFIG
+from flashnas.run_folder.run import RecordedRun
+
+CHOSEN, OTHER = "#D55E00", "#0072B2"  # colours
+
+
+def conversion_text(found: ConversionFound) -> str:
+    return render_text(
+        "conversion.txt",
+        found=found,
+        finalists="\n".join(columns(finalists_table(found))),
+        **WORDS,
+    )
+
+
+def conversion(run: RecordedRun) -> str:
+    """The section of a run folder that a conversion has written; empty of a search."""
+    entry = run.entry("conversion")
+    if not entry:
+        return ""
+    place = run.path / CONFIG
+    found = convert(entry, ConversionFound, place, RunError, name="conversion", finite=False)
+    return render(
+        "conversion.html",
+        found=found,
+        finalists=finalists_table(found),
+        singles=singles_table(found),
+        pictures=[Markup(figure(found, narrow).svg()) for narrow in (False, True)],
+        **WORDS,
+    )
+
+
+def finalists_table(found: ConversionFound) -> list[list[str]]:
+    """The lines of the table of finalists, its head first."""
+    timed = ["timed"] if any(entry.timed_ms for entry in found.finalists) else []
+    predicted = ["KL predicted", "KL measured", "inside", "recall predicted", "recall"]
+    lines = [["share", "latency", *timed, *predicted, "layout"]]
+    for entry in found.finalists:
+        own = entry.predicted
+        line = [
+            f"{100 * entry.share:.1f} %{'*' if entry.answers_a_budget else ' '}",
+            f"{entry.latency_ms:,.0f} ms",
+        ]
+        if entry.timed_ms and entry.model_timed_ms:
+            line.append(f"{100 * entry.timed_ms / entry.model_timed_ms:.1f} %")
+        line += [
+            f"{own.kl:.3f} ({own.kl_low:.3f} to {own.kl_high:.3f})",
+            f"{entry.kl:.3f} ± {entry.kl_half:.3f}",
+            "yes" if entry.inside else "no",
+            MISSING
+            if not found.probes_done
+            else f"{100 * own.recall:.0f} % ({100 * own.recall_low:.0f} to {100 * own.recall_high:.0f})",
+            percent(entry.recall),
+            entry.layout,
+        ]
+        lines.append(line)
+    return lines
+
+
+def singles_table(found: ConversionFound) -> list[list[str]]:
+    """Each change alone, its head first."""
+    lines = [["layer", "saves", "KL", "recall", "change"]]
+    for entry in sorted(found.singles, key=lambda entry: (entry.layer, entry.kind)):
+        kl = f"{entry.kl:.3f} ± {entry.kl_half:.3f}"
+        saves = f"{entry.saved_ms:,.1f} ms"
+        lines.append([str(entry.layer), saves, kl, percent(entry.recall), entry.kind])
+    return lines
+
+
+def inside(found: ConversionFound) -> str:
+    """How many finalists lie in their intervals; of recall only where there are probes."""
+    kl = sum(entry.inside for entry in found.finalists)
+    words = f"{kl} of {len(found.finalists)} lie in the predicted 90 % interval of KL"
+    recalls = [
+        entry.predicted.recall_low <= entry.recall <= entry.predicted.recall_high
+        for entry in found.finalists
+        if entry.recall is not None
+    ]
+    if recalls and found.probes_done:
+        words += f", {sum(recalls)} in that of recall"
+    return words
+
+
+def percent(share: float | None) -> str:
+    return MISSING if share is None else f"{100 * share:.0f} %"
+
+
+def asked_recall(answer: BudgetAnswer) -> str:
+    if not answer.recall_floor:
+        return "chosen whatever it recalls"
+    return f"chosen to keep at least {percent(answer.recall_floor)} of the recall"
+
+
+def next_commands(found: ConversionFound) -> list[str]:
+    """The healing of the first answer, and the report."""
+    weights, heals = found.answers[0].weights, f"{found.run}-healed"
+    heal = ["flashnas", "train", weights, "--distill", found.model, "--data", found.data]
+    return [shlex.join([*heal, "--out", heals]), shlex.join(["flashnas", "report", found.run])]
+
+
+def decided(answer: BudgetAnswer) -> str:
+    changed = [
+        f"{layer.layer}:{layer.chosen}"
+        for layer in answer.layers
+        if layer.decided and layer.chosen != KEPT
+    ]
+    return ", ".join(changed) or "nothing"
+
+
+def undecided(answer: BudgetAnswer) -> str:
+    layers = []
+    for layer in answer.layers:
+        if not layer.decided:
+            shares = (f"{name} {100 * share:.0f} %" for name, share in layer.shares.items())
+            layers.append(f"layer {layer.layer}: {', '.join(shares)}")
+    return "; ".join(layers) or "nothing"
+
+
+def training(found: ConversionFound) -> list[str]:
+    """How replacements were trained, a line for each."""
+    return [
+        f"{trained.name}: trained on {trained.tokens:,} of {trained.planned:,} tokens; held-out error"
+        f" of the layers {trained.curve[0][1]:.3f} at first, {trained.curve[-1][1]:.3f} at the end"
+        f"{', where it fell no more' if trained.flat else ''}"
+        for trained in found.replacements
+    ]
+
+
+# what both templates call
+WORDS = {
+    "training": training,
+    "inside": inside,
+    "decided": decided,
+    "undecided": undecided,
+    "asked_recall": asked_recall,
+    "next_commands": next_commands,
+}
+
+
+def figure(found: ConversionFound, narrow: bool) -> Plot:
+    """KL over the share of the model's time: predicted and measured."""
+    keys = [
+        key("choice for a budget", CHOSEN, "o"),
+        key("other finalist", OTHER, "o"),
+        key("predicted, 90 %", OTHER, linestyle="-", linewidth=6, alpha=0.35),
+    ]
+    with matplotlib.rc_context(STYLE):
+        plot = Plot("KL to the model", "measured on fresh text", [300], keys=keys, narrow=narrow)
+        (panel,) = plot.panels
+        for entry in found.finalists:
+            share, interval = 100 * entry.share, [entry.predicted.kl_low, entry.predicted.kl_high]
+            colour = CHOSEN if entry.answers_a_budget else OTHER
+            panel.plot([share, share], interval, color=colour, alpha=0.35, linewidth=6)
+            panel.errorbar(share, entry.kl, entry.kl_half, color=colour, marker="o", capsize=3)
+        panel.set_yscale("log")
+        panel.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
+        panel.yaxis.set_major_formatter("{x:g}")
+        panel.yaxis.set_minor_formatter("{x:g}")
+        panel.invert_xaxis()
+        plot.label(panel, "share of the model's time (%)", "KL, nats per token")
+    return plot
+
+
+CONVERSION = Section("Conversion", conversion)

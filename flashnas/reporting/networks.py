@@ -1,0 +1,194 @@
+"""The networks of a run as its report names, compares and counts them; nothing is drawn here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from flashnas.algorithms.objectives import non_dominated, point
+from flashnas.algorithms.trial import RUN, Trial
+from flashnas.architecture import Architecture
+from flashnas.architecture.architecture import compressed, parsed
+from flashnas.base.text import counted, is_number, printable
+from flashnas.run_folder.run import RecordedRun, rows
+
+# -- what a table shows ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A pure stack or a published model; its fields are those of a trial of the front. name: in
+    pictures, of a stack its notation without the options of the network."""
+
+    name: str
+    notation: str
+    label: str
+    figures: dict[str, Any]
+    hash: str = ""
+    missed: tuple[str, ...] = ()
+    number: int | None = None
+    front_number: int | None = None
+
+    @property
+    def architecture(self) -> Architecture | None:
+        return parsed(self.notation)
+
+
+Shown = Trial | Beside
+
+
+def shown_networks(run: RecordedRun) -> list[Shown]:
+    """The front, fastest first; with an answer, below it the other pure stacks, best first, and the
+    published models."""
+    shown: list[Shown] = [*run.front]
+    if run.answer is None:
+        return shown
+    trials = {row.hash: row for row in rows(run.baselines)}
+    for standing in sorted(run.answer.baselines, key=lambda standing: standing.difference):
+        trial = trials.get(standing.hash)
+        if trial is not None and standing.hash not in run.finalists:
+            figures = {
+                **trial._asdict(),
+                "full_loss_difference": standing.difference,
+                "full_loss_difference_sd": standing.sd,
+                "probability_best": standing.best,
+            }
+            name = stack_label(trial.notation)
+            shown.append(Beside(name, trial.notation, trial.label, figures, trial.hash))
+    for model in run.answer.published:
+        figures = {
+            **model,
+            "expected_recall": model["recall"],
+            "full_loss_difference": model["difference"],
+            "full_loss_difference_sd": model["sd"],
+        }
+        shown.append(Beside(model["name"], model["name"], "published", figures))
+    return shown
+
+
+def recommended(run: RecordedRun) -> Trial:
+    """The network that the answer of a run recommends."""
+    assert run.answer is not None
+    return run.finalists[run.answer.recommended]
+
+
+# -- names and units -------------------------------------------------------------------------------
+
+
+def head_of(notation: str) -> tuple[str, str]:
+    """(`2560`, `(meta=256)`): the width of a network and its options."""
+    width, bracket, options = notation.partition(":")[0].partition("(")
+    return width, bracket + options
+
+
+def stack_label(notation: str) -> str:
+    """`2560: 10x(m2 f)`, without the options of the network."""
+    return compressed(notation).replace(f"{head_of(notation)[1]}:", ":", 1)
+
+
+def named(run: RecordedRun, trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials with two columns more: `finalist`, such as P2, or ""; and `name`: the finalist,
+    the label of a baseline, both of them (`P2 · pure d`), or `numbered`."""
+    finalists, names = [], []
+    for row in rows(trials):
+        finalist = run.finalists[row.hash].name if row.hash in run.finalists else ""
+        label = row.label if row.origin == "baseline" else ""
+        finalists.append(finalist)
+        names.append(" · ".join(filter(None, (finalist, label))) or numbered(row))
+    return trials.assign(
+        finalist=pd.Series(finalists, trials.index, dtype=object),
+        name=pd.Series(names, trials.index, dtype=object),
+    )
+
+
+def numbered(entry: Any) -> str:
+    """`trial 17`; `network 17` of one that was not trained."""
+    return f"{'network' if entry.state == 'expected' else 'trial'} {entry.number}"
+
+
+def latency_unit(run: RecordedRun) -> tuple[float, str]:
+    """(factor, unit) that shows all milliseconds of a run readably: seconds from 2000 ms on."""
+    largest = run.scored["latency_ms"].max()  # NaN without networks
+    largest = max(run.budget_ms or 0.0, 0.0 if largest != largest else largest)
+    return (1e-3, "s") if largest >= 2000 else (1.0, "ms")
+
+
+def place_words(run: RecordedRun) -> str:
+    """`decode-8k on h100_sxm`: the workload and the device, as far as they are known."""
+    device = run.entry("table", "device") or run.entry("table", "name")
+    return " on ".join(str(part) for part in (run.entry("workload", "name"), device) if part)
+
+
+# -- the front -------------------------------------------------------------------------------------
+
+
+def objective_points(run: RecordedRun) -> tuple[pd.DataFrame, np.ndarray]:
+    """The networks that have all objectives of the run, and these, latency_ms first, all minimised
+    [N, M]. The full loss is compared as the search does: with the charge for silence."""
+    names = sorted(run.objectives, key=lambda name: name != "latency_ms")
+    trained = run.scored.reindex(columns=list(dict.fromkeys([*run.scored.columns, *names])))
+    trained = trained[trained[names].notna().all(axis=1)]
+    points = [point(names, row._asdict()) for row in rows(trained)]
+    return trained, np.array(points, dtype=float).reshape(len(points), len(names))
+
+
+def front(run: RecordedRun) -> pd.DataFrame:
+    """The networks that are non-dominated in the run's objectives, fastest first. Where the full
+    loss ranks, those of the folder, with networks that keep a floor for recall."""
+    if run.ranks_full:
+        networks = named(run, run.scored)
+        networks = networks[networks["finalist"] != ""]
+    else:
+        networks, points = objective_points(run)
+        if len(points):
+            networks = networks[non_dominated(points)]
+    return networks.sort_values(["latency_ms", run.quality], kind="stable")
+
+
+# -- counts ----------------------------------------------------------------------------------------
+
+
+def counts_line(run: RecordedRun) -> str:
+    """`24 searched + 6 baselines trained · 90 from earlier runs · 2 failed · 3 outside the budget ·
+    4 repeats`."""
+    counts, sources = run.counts(), run.trained["source"]
+    own = run.scored if run.untrained else run.trained[sources != RUN]
+    pure = int((own["origin"] == "baseline").sum())
+    baselines = f" + {counted(pure, 'baseline')}" if pure else ""
+    if run.untrained:
+        return f"{len(own) - pure} found{baselines} by published trainings · nothing was trained"
+    parts = [f"{len(own) - pure} searched{baselines} trained"]
+    for count, words in (
+        (int((sources == RUN).sum()), "from earlier runs"),
+        (counts["failed"], "failed"),
+        (counts["infeasible"], "outside the budget"),
+    ):
+        if count:
+            parts.append(f"{count} {words}")
+    if counts["reused"]:
+        parts.append(counted(counts["reused"], "repeat"))
+    return " · ".join(parts)
+
+
+def tokens_words(run: RecordedRun) -> str:
+    """`trained 1,572,864 tokens`; empty without a training."""
+    tokens = run.entry("totals", "tokens")
+    return f"trained {tokens:,.0f} tokens" if is_number(tokens) and tokens else ""
+
+
+def misses(run: RecordedRun) -> list[str]:
+    """One line that names the finalists that miss a budget as measured."""
+    over = [f"{entry.name} ({', '.join(entry.missed)})" for entry in run.front if entry.missed]
+    return [f"over the budget as measured: {', '.join(over)}"] if over else []
+
+
+def best_baseline(run: RecordedRun) -> str:
+    """The best baseline of a front by the short loss; empty without one."""
+    if run.baselines.empty or run.ranks_full:
+        return ""
+    best, (factor, unit) = min(rows(run.baselines), key=lambda row: row.loss), latency_unit(run)
+    time = f"{best.latency_ms * factor:.2f} {unit}"
+    return f"best pure-operator baseline: {printable(best.label)}, loss {best.loss:.3f} at {time}"

@@ -1,0 +1,176 @@
+"""What commands print of their results, by templates; figures that need no words are texts here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flashnas.architecture.architecture import compressed
+from flashnas.base.text import (
+    INTERVAL_90,
+    columns,
+    shortened,
+    signed,
+    tokens_text,
+    with_interval,
+)
+from flashnas.operators import OPERATORS
+from flashnas.reporting.page import render_text
+
+Figures = Mapping[str, Any]  # JSON-ready, by name
+
+# -- estimate --------------------------------------------------------------------------------------
+
+
+def estimate_text(estimate: Any, architecture: Any, model: Any, workload: Any) -> str:
+    """What was estimated, the metrics with their bounds, what a full training is expected to give,
+    and the time by operator and source."""
+    parts = [
+        {"operator": name, "source": source, "ms": ms, "share": ms / estimate.latency_ms}
+        for name, by_source in estimate.operators_ms().items()
+        for source, ms in by_source.items()
+    ]
+    return render_text(
+        "estimate.txt",
+        estimate=estimate,
+        architecture=architecture,
+        model=model,
+        workload=workload,
+        interval=INTERVAL_90,
+        parts=sorted(parts, key=lambda part: -part["ms"]),
+        sources=[f"{name} {share:.1%}" for name, share in estimate.sources.items()],
+    )
+
+
+# -- doctor and validate ---------------------------------------------------------------------------
+
+FORMS = ("forward", "state", "backward", "step", "graph")
+PHASES = {"ttft_ms": "prefill", "tpot_ms": "decode step", "latency_ms": "request"}
+LONGEST = 60  # letters of a notation
+
+
+def doctor_text(found: Figures) -> str:
+    packages = []
+    for package in found["packages"]:
+        state, words = package["version"] or "not installed", package["purpose"]
+        if package["version"] and (problem := package.get("problem")):
+            state, words = "cannot be used", f"{words}; {problem}"
+        packages.append({"name": package["name"], "state": state, "words": words})
+    choices: dict[tuple[str, str, str], list[str]] = {}  # dtypes that agree are one line
+    for choice in found["choices"]:
+        reasons = choice["passes_over"].items()
+        why = "; ".join(f"not {library}: {reason}" for library, reason in reasons)
+        choices.setdefault((choice["operator"], choice["takes"], why), []).append(choice["dtype"])
+    tests = found["tests"]
+    forms = [form for form in FORMS if any(form in test["errors"] for test in tests)]
+    return render_text(
+        "doctor.txt",
+        machine=found["machine"],
+        packages=packages,
+        choices=[
+            {
+                "operator": operator,
+                "label": OPERATORS[operator].label,
+                "takes": takes,
+                "dtypes": ", ".join(dtypes),
+                "why": why,
+            }
+            for (operator, takes, why), dtypes in choices.items()
+        ],
+        tests=[
+            {
+                **test,
+                "by": test["runs"] or test["backend"],
+                **{
+                    form: f"{test['errors'][form]:.0e}" if form in test["errors"] else "-"
+                    for form in forms
+                },
+            }
+            for test in tests
+        ],
+        forms={f"<{form}": f"{{{form}}}" for form in forms},
+    )
+
+
+def validation_text(result: Figures) -> str:
+    """Each architecture as predicted and as timed, and summaries of the errors."""
+    metrics = [summary["metric"] for summary in result["metrics"]]
+    head: list[str] = []
+    for metric in metrics:
+        head += [f"{PHASES[metric]} ms: predicted", "measured", "error"]
+    lines = [[*head, "architecture"]]
+    for entry in result["architectures"]:
+        cells: list[str] = []
+        for metric in metrics:
+            cells += [f"{entry[part][metric]:.3f}" for part in ("predicted", "measured")]
+            cells.append(f"{entry['error'][metric]:+.1%}")
+        lines.append([*cells, shortened(compressed(entry["notation"]), LONGEST)])
+    architectures = "\n".join(columns(lines))
+    return render_text("validation.txt", **{**result, "architectures": architectures}, words=PHASES)
+
+
+# -- evidence --------------------------------------------------------------------------------------
+
+EFFECTS = {
+    "law": "slope of the law of size and shape",
+    "mixed": "a second family of mixers",
+    "gated_delta": "gated delta rules in place of other mixers",
+    "ffn": "(share of parameters in FFNs - 0.3) squared",
+}
+ALONE = 1.5  # times the usual spread from which on a publication is said to stand alone
+
+
+def evidence_text(result: Figures) -> str:
+    """The publications, what they say of two mixes, and how far they disagree."""
+    publications = [
+        {
+            "source": publication["source"],
+            "rows": publication["rows"],
+            "groups": len(publication["groups"]),
+            "sizes": _range(publication["params"]),
+            "lengths": _range(publication["tokens"]),
+            "spreads": "" if publication["spread"] is None else f"x{publication['spread']:.1f}",
+            "names": " ".join(publication["mixers"]),
+        }
+        for publication in result["publications"]
+    ]
+    effects = [
+        {
+            "name": EFFECTS.get(name, name),
+            "mean": with_interval(effect["mean"], effect["sd"]),
+            "between_publications": effect["between_publications"],
+        }
+        for name, effect in result["disagreement"]["effects"].items()
+    ]
+    return render_text(
+        "evidence.txt",
+        rows=result["rows"],
+        publications=publications,
+        disagreement=result["disagreement"],
+        effects=effects,
+        alone=ALONE,
+        mixes=result.get("mixes"),
+        claims=_claims(result["mixes"]) if result.get("mixes") else "",
+    )
+
+
+def _claims(mixes: Figures) -> str:
+    """What each publication says of two mixes, and the model of all."""
+    lines = []
+    for claim in mixes["said"]:
+        words = f"{claim['pairs']} pair{'s' if claim['pairs'] > 1 else ''}"
+        if claim["pairs"] > 1:
+            words += f", {signed(claim['least'])} to {signed(claim['most'])}"
+        words += f"   ({', '.join(claim['groups'])})"
+        lines.append((f"  {claim['source']}", signed(claim["mean"]), words))
+    if mixes["spread"] is not None:
+        spread = f"publications differ by a standard deviation of {mixes['spread']:.3f}"
+        lines.append(("", "", spread))
+    mean = f"{with_interval(mixes['mean'], mixes['sd'])} (90 %)"
+    lines.append(("  model", mean, "from all publications, for 1B parameters and 100B tokens"))
+    return "\n".join(columns(lines, (0, 1)))
+
+
+def _range(values: Sequence[float]) -> str:
+    least, most = map(tokens_text, values)
+    return least if least == most else f"{least} to {most}"

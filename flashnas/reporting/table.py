@@ -1,0 +1,237 @@
+"""The table of a front, for terminals, notebooks and the page; and the answer below it."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from flashnas.algorithms.trial import Trial
+from flashnas.architecture.architecture import compressed
+from flashnas.base.text import (
+    MISSING,
+    columns,
+    fixed,
+    is_number,
+    number,
+    parameters,
+    printable,
+    shortened,
+    signed,
+    with_interval,
+)
+from flashnas.reporting.answer import next_commands, runs_in, statements
+from flashnas.reporting.networks import (
+    Shown,
+    best_baseline,
+    head_of,
+    latency_unit,
+    misses,
+    numbered,
+    place_words,
+    shown_networks,
+)
+from flashnas.run_folder.run import RecordedRun
+
+MARKS = {"*": "recommended", "~": "not told apart", "": ""}
+ABOVE = "!"  # behind an interval, or a measured latency, that is above the budget
+OWN_COLUMN = ("params", "memory_gb", "expected_recall")  # objectives that have a column anyway
+LEAST_SILENCE = 0.0005  # nats, from which on there is a column
+WIDTH, NOTEBOOK_WIDTH = 120, 200  # of lines where there is no terminal
+WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+NOTATION = 30  # letters of the last column, for which others are left out
+# columns that are left out where there is no room, in this order
+LESSER = ("per token", "memory", "from", "params", "bounds", "best", "short loss")
+
+
+@dataclass(frozen=True)
+class Column:
+    """heading: its title. cell: the text of a network. is_text: it begins at the left; numbers end
+    at the right."""
+
+    heading: str
+    cell: Callable[[Shown], str]
+    is_text: bool = False
+
+
+def front_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[Column]:
+    """The columns of the table, from the name of a network to its notation."""
+    factor, _ = latency_unit(run)
+
+    def figure(name: str, text: Callable[[Any], str]) -> Callable[[Shown], str]:
+        return lambda entry: text(entry.figures.get(name))
+
+    def any_has(name: str) -> bool:
+        return any(is_number(entry.figures.get(name)) for entry in shown)
+
+    def time(entry: Shown, name: str) -> str:
+        value = entry.figures.get(name)
+        return fixed(value * factor if is_number(value) else None, 2)
+
+    def bounds(entry: Shown) -> str:
+        lower, upper = time(entry, "lower_ms"), time(entry, "upper_ms")
+        text = MISSING if MISSING in (lower, upper) else f"{lower}..{upper}"
+        return f"{text} {ABOVE if _exceeds(run, entry) else ' '}" if run.ranks_full else text
+
+    options = {head_of(entry.notation)[1] for entry in shown if ":" in entry.notation}
+    shared = options.pop() if len(options) == 1 else ""  # in the heading, once
+    result = [Column("#", lambda entry: f"{_number(entry)} {mark_of(run, entry)}".rstrip(), True)]
+    result += [
+        Column(name, figure(name, lambda value: number(value, 3)))
+        for name in run.further_objectives
+        if name not in OWN_COLUMN
+    ]
+    if run.ranks_full:
+        result.append(Column("full loss", lambda entry: _full_loss(run, entry)))
+        result.append(Column("best", figure("probability_best", lambda value: fixed(value, 2))))
+        if any((entry.figures.get("silence") or 0.0) >= LEAST_SILENCE for entry in shown):
+            result.append(Column("silence", figure("silence", fixed)))
+        if not run.untrained:
+            result.append(Column("short loss", figure("loss", fixed)))
+        result.append(Column("recall", _recall))
+    else:
+        result.append(Column("loss", figure("loss", fixed)))
+        result.append(Column("bits/byte", figure("bits_per_byte", fixed)))
+    result.append(Column("latency", lambda entry: time(entry, "latency_ms")))
+    result.append(Column("bounds", bounds))
+    if any_has("measured_ms"):
+        result.append(
+            Column("measured", lambda e: time(e, "measured_ms") + (ABOVE if e.missed else ""))
+        )
+    return [
+        *result,
+        Column("per token", figure("tpot_ms", lambda value: number(value, 3, "ms"))),
+        Column("params", figure("params", parameters)),
+        Column("memory", figure("memory_gb", lambda value: number(value, 3, "GB"))),
+        Column("from", _origin, True),
+        Column(
+            f"architecture {shared}".rstrip(),
+            lambda entry: compressed(entry.notation).replace(f"{shared}:", ":", 1),
+            True,
+        ),
+    ]
+
+
+def table_legend(run: RecordedRun, shown: Iterable[Column]) -> Iterable[str]:
+    """What the marks of a table mean, and of what the latency is."""
+    if run.ranks_full:
+        text = (
+            f"* recommended  ~ not told apart  {ABOVE} upper bound above the budget  ± and bounds:"
+            " 90 % intervals; full loss: expected, to the recommended one; recall: to a transformer"
+        )
+        if any(column.heading == "silence" for column in shown):
+            text += "; silence: charged in the ranking for what no publication vouches for"
+        if run.answer is not None:
+            text += "; without a number: pure stacks and published models"
+        yield text
+    if place := place_words(run):
+        calibration = run.entry("table", "calibration")
+        place += f", calibration {calibration}" if calibration else ""
+        yield f"latency: of one request in {latency_unit(run)[1]}, {place}"
+
+
+def mark_of(run: RecordedRun, entry: Shown) -> str:
+    """`*` for the network that the answer recommends, `~` for those not told apart from it."""
+    if run.answer is None or entry.hash not in (run.answer.recommended, *run.answer.tied):
+        return ""
+    return "*" if entry.hash == run.answer.recommended else "~"
+
+
+def _number(entry: Shown) -> str:
+    return entry.name if isinstance(entry, Trial) else ""
+
+
+def _exceeds(run: RecordedRun, entry: Shown) -> bool:
+    upper = entry.figures.get("upper_ms")
+    return run.budget_ms is not None and is_number(upper) and upper > run.budget_ms
+
+
+def _full_loss(run: RecordedRun, entry: Shown) -> str:
+    """`+0.026 ± 0.079`, to the recommended network; without an answer, to the lowest of the
+    front.
+    """
+    difference = entry.figures.get("full_loss_difference")
+    sd = entry.figures.get("full_loss_difference_sd")
+    if is_number(difference) and is_number(sd):
+        chosen = run.answer is not None and entry.hash == run.answer.recommended
+        return "0" if chosen else with_interval(difference, sd)
+    values = [value for e in run.front if is_number(value := e.figures.get("full_loss"))]
+    value = entry.figures.get("full_loss")
+    return signed(value - min(values)) if is_number(value) else MISSING
+
+
+def _recall(entry: Shown) -> str:
+    recall, sd = (entry.figures.get(f"expected_recall{end}") for end in ("", "_sd"))
+    if not is_number(recall):
+        return MISSING
+    return with_interval(recall, sd, 2) if is_number(sd) else signed(recall, 2)
+
+
+def _origin(entry: Shown) -> str:
+    """`pure d` for a baseline, else `numbered`. At most 22 letters."""
+    return shortened(entry.label or numbered(entry), 22)
+
+
+# -- as text ---------------------------------------------------------------------------------------
+
+
+def front_table(run: RecordedRun, width: int | None = None) -> str:
+    """Finalists, fastest first, one a line; below them, what an answer compares them with; then the
+    answer, or the best baseline; figures as predicted for the run's workload. Columns that matter
+    less are left out where `width`, by default that of the terminal, has no room."""
+    if not run.front:
+        started = "the run has" if run.entry("finished") else "the search has not ended:"
+        return f"{started} no front yet"
+    width = width or shutil.get_terminal_size((WIDTH, 0)).columns
+    shown = shown_networks(run)
+    chosen = front_columns(run, shown)
+    lines = list(_lines(chosen, shown, width))
+    for line in table_legend(run, chosen):
+        lines += textwrap.wrap(line, width)
+    if run.answer is not None:
+        lines += ["", *_answer(run, min(width, WIDTH))]
+    else:
+        programs = runs_in(run.front)
+        lines += filter(None, [best_baseline(run), f"runs in: {programs}" if programs else ""])
+    return "\n".join([*lines, *misses(run)])
+
+
+def front_html(run: RecordedRun) -> str:
+    """The same for a notebook, which scrolls."""
+    return f'<pre style="white-space: pre">{escape(front_table(run, NOTEBOOK_WIDTH))}</pre>'
+
+
+def _lines(shown: Sequence[Column], entries: Sequence[Shown], width: int) -> Iterable[str]:
+    """The lines of a table no wider than that, if the columns that matter make it possible."""
+    cells = {c: [c.heading, *(printable(c.cell(entry)) for entry in entries)] for c in shown}
+    *others, notation = shown
+    least = min(NOTATION, max(map(len, cells[notation])))
+
+    def start() -> int:
+        """Where the notation begins."""
+        return sum(2 + max(map(len, cells[column])) for column in others)
+
+    for heading in LESSER:
+        if start() + least > width:
+            others = [column for column in others if column.heading != heading]
+    left = [place for place, column in enumerate(others) if column.is_text]
+    table = columns(list(zip(*(cells[c] for c in (*others, notation)), strict=True)), left)
+    for line, text in zip(table, cells[notation], strict=True):
+        room = max(width - start(), NOTATION // 2)
+        first, *further = textwrap.wrap(text, room, **WHOLE_WORDS) or [""]
+        yield f"{line[: start()]}{first}".rstrip()
+        yield from (f"{'':{start()}}{more}" for more in further)
+
+
+def _answer(run: RecordedRun, width: int) -> Iterable[str]:
+    texts = statements(run)
+    wide = max(len(about) for about, _ in texts) + 2
+    for about, words in texts:
+        yield from textwrap.wrap(
+            f"{about:<{wide}}{words}", width, subsequent_indent=" " * wide, **WHOLE_WORDS
+        )
+    for place, command in enumerate(next_commands(run)):
+        yield f"{'' if place else 'next':<{wide}}{command}"

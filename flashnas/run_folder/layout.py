@@ -1,0 +1,282 @@
+"""The files of a run folder: their names, the format of trials.parquet in both directions, and the
+question in run.yaml by which a run is continued."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import yaml
+
+from flashnas.algorithms.trial import COLUMNS, Trial
+from flashnas.base.documents import LocatedDict, convert, fingerprint, read_yaml
+from flashnas.base.errors import FlashnasError, RunError
+from flashnas.base.foreign import parse_json_cells, read_parquet
+from flashnas.base.registry import installed_plugins
+from flashnas.base.text import first_line, printable, shown
+from flashnas.data.corpus import without_folders
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table import LatencyTable
+from flashnas.training.recipe import ROUNDING
+
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
+
+# of the run folder; a run of another format is refused
+FORMAT = 2
+CONFIG = "run.yaml"  # what was asked, versions, totals
+JOURNAL = "study.journal"  # the database: every finished evaluation, in order of completion
+TRIALS = "trials.parquet"  # the trajectory, in order
+FRONT = "pareto"  # folder: NN.yaml, one file for each architecture of the front, fastest first
+MEASURED = "measured.json"  # finalists that were timed on the device
+LOCK = ".lock"  # held by the process that writes
+TRAINED = "trained"  # folder: of trainings of the front
+WEIGHTS = "final"  # in each of them: the folder of its weights
+
+NAMED_FILES = ("table", "data", "tokenizer")  # options that hold a path as the user wrote it
+HINTS = {  # what a difference in the question of a run means
+    **dict.fromkeys(("space", "space_hash"), "the run folder belongs to another space"),
+    "device": "device.yaml of the table has changed",
+    "start_from": "the runs hold other networks than then",
+}
+
+# columns of trials.parquet by their types
+_TYPES = {name: kind for name, kind in typing.get_type_hints(Trial).items() if name in COLUMNS} | {
+    "genotype": dict[str, Any]
+}
+WHOLE = tuple(name for name, kind in _TYPES.items() if kind == int | None)
+NUMBERS = tuple(name for name, kind in _TYPES.items() if kind in (int | None, float | None))
+TEXTS = tuple(name for name, kind in _TYPES.items() if kind is str)
+JSON_COLUMNS = {
+    name: kind for name, kind in _TYPES.items() if typing.get_origin(kind) in (dict, list)
+}
+COSTS = ("tokens", "train_seconds")  # of a training, which a repeat did not have
+# without these there is nothing to show
+NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")
+
+
+def _row(trial: Trial, encode: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+    """A trial as trials.parquet holds it. A repeated network has no cost, so that sums over the
+    trials are right. encode: genotype -> Optuna parameters."""
+    genotype = {} if trial.genotype is None else encode(trial.genotype)
+    row = {name: getattr(trial, name) for name in COLUMNS} | {"genotype": genotype}
+    row |= {name: json.dumps(row[name]) for name in JSON_COLUMNS}
+    return row | (dict.fromkeys(COSTS) if trial.state == "reused" else {})
+
+
+def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
+    """The trials as trials.parquet holds them, of genotypes that are Optuna parameters."""
+    frame = pd.DataFrame([_row(trial, dict) for trial in trials], columns=COLUMNS)
+    return frame.astype(
+        {
+            **dict.fromkeys((*TEXTS, *JSON_COLUMNS, "origin", "state"), "str"),
+            **dict.fromkeys(NUMBERS, "float64"),
+            **dict.fromkeys(WHOLE, "Int64"),
+            **dict.fromkeys(("number", "cycle"), "int64"),
+        }
+    )
+
+
+@functools.cache
+def _schema() -> pa.Schema:
+    return pa.Schema.from_pandas(trials_frame([]), preserve_index=False)
+
+
+def read_config(folder: Path) -> LocatedDict:
+    """run.yaml of a run folder; RunError where there is none, or its format is not that of this
+    version."""
+    if not (folder / CONFIG).exists():
+        raise RunError(f"{folder}: not a run folder (it has no {CONFIG})")
+    config = read_yaml(folder / CONFIG)
+    if config.get("format") != FORMAT:
+        version = printable(str(config.get("flashnas") or "another version"))
+        raise RunError(
+            f"{folder / CONFIG}: this version reads run folders of format {FORMAT}; got"
+            f" {shown(config.get('format'))}, written by flashnas {version}; read it with that, or"
+            " search anew into another folder"
+        )
+    return config
+
+
+def read_options(folder: Path) -> LocatedDict:
+    """The options of the search that made a run folder; RunError where it holds none."""
+    recorded = read_config(folder)
+    options = recorded.get("options")
+    if not isinstance(options, LocatedDict):
+        raise RunError(
+            f"{recorded.place('options')}: options must be a mapping; got {shown(options)}"
+        )
+    return options
+
+
+@contextlib.contextmanager
+def missing_plugins_named(folder: Path) -> Iterator[None]:
+    """Within the block, an error over a name that a package added when the run in `folder` was
+    made, and that is not installed here, is a RunError with the run and the package."""
+    try:
+        yield
+    except FlashnasError as error:
+        plugins: dict[str, list[str]] = {}
+        with contextlib.suppress(FlashnasError):
+            plugins = convert(read_yaml(folder / CONFIG).get("plugins", {}), dict[str, list[str]])
+        here = {package.partition(" ")[0] for package in installed_plugins()}
+        for package, names in plugins.items():
+            name, _, version = printable(package).partition(" ")
+            used = next((repr(entry) for entry in names if repr(entry) in str(error)), None)
+            if used is not None and name not in here:
+                raise RunError(
+                    f"{folder}: needs {used} of the package {name} {version}, which is not"
+                    f" installed here; pip install {name}=={version}, or its folder"
+                ) from None
+        raise
+
+
+class TrialsTable:
+    """trials.parquet while it grows: a trial that was written before is not converted again.
+    encode: genotype -> Optuna parameters."""
+
+    def __init__(self, encode: Callable[[Any], Mapping[str, Any]] = dict) -> None:
+        self._encode = encode
+        self._trials: list[Trial] = []
+        self._table: pa.Table | None = None
+
+    def write(self, trials: Sequence[Trial], path: Path) -> None:
+        """Write all trials to `path`, as of `atomic_file`."""
+        import pyarrow.parquet as pq
+
+        same = 0
+        while same < min(len(self._trials), len(trials)) and self._trials[same] is trials[same]:
+            same += 1
+        rows = [_row(trial, self._encode) for trial in trials[same:]]
+        new = pa.Table.from_arrays(
+            [  # by a frame of pandas it takes five times as long
+                pa.array([row[field.name] for row in rows], field.type, from_pandas=True)
+                for field in _schema()
+            ],
+            schema=_schema(),
+        )
+        if self._table is not None:
+            new = pa.concat_tables([self._table.slice(0, same), new]).combine_chunks()
+        self._trials, self._table = list(trials), new
+        pq.write_table(new, path.absolute())  # see foreign.read_parquet
+
+
+def read_trials(path: Path) -> pd.DataFrame:
+    """trials.parquet in the order of the trajectory, with a further column for each score; raises
+    RunError in one line if it is missing, empty or damaged."""
+    if not path.exists():
+        raise RunError(f"{path.parent}: the run holds no trials yet ({TRIALS} is missing)")
+    frame = read_parquet(path, RunError)
+    for name in NEEDED:
+        if name not in frame.columns:
+            raise RunError(f"{path}: not the trials of a run: column {name!r} is missing")
+    if frame.empty:
+        raise RunError(f"{path.parent}: the run holds no trials yet ({TRIALS} has no rows)")
+    for name in COLUMNS:
+        if name not in frame.columns:
+            frame[name] = None
+    for name in ("number", *NUMBERS):
+        try:
+            frame[name] = pd.to_numeric(frame[name]).astype(
+                "int64" if name == "number" else "float64"
+            )
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{path}: damaged: column {name!r}: {first_line(error)}") from None
+        if frame[name].isin([float("inf"), float("-inf")]).any():
+            raise RunError(f"{path}: damaged: column {name!r}: must hold finite numbers")
+    for name in TEXTS:
+        frame[name] = frame[name].fillna("").astype(str)
+    for name, kind in JSON_COLUMNS.items():
+        place = f"{path}: damaged: column {name!r}"
+        empty = typing.get_origin(kind)
+        frame[name] = parse_json_cells(list(frame[name]), place, RunError, empty)
+        for value in frame[name]:
+            convert(value, kind, place, RunError, finite=name == "scores")
+    for name in sorted({name for scores in frame["scores"] for name in scores}):
+        frame[name] = [float(scores.get(name, "nan")) for scores in frame["scores"]]
+    return frame.sort_values("number", kind="stable").reset_index(drop=True)
+
+
+def yaml_text(data: Any) -> str:
+    """The text of a YAML file of a run folder."""
+    text: str = yaml.dump(as_recorded(data), Dumper=_Dumper, sort_keys=False, width=120)
+    return text
+
+
+def as_recorded(data: Any) -> Any:
+    """As a file gives it back."""
+    return json.loads(json.dumps(data, default=str))
+
+
+# -- the question of a run ---------------------------------------------------------------------------
+
+
+class Identity:
+    """The question that a run answers, as run.yaml records it: files and functions by digests and
+    names. How it is answered (workers, time limits, number of trials) is not part of it."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values: dict[str, Any] = as_recorded(dict(values))
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """16 hex digits; the name of the run's study in its database."""
+        return fingerprint(_comparable(self.values))
+
+    def check_same(self, recorded: Any, place: str) -> None:
+        """Raise RunError naming the first field in which the record of a run differs."""
+        if not isinstance(recorded, dict):
+            raise RunError(f"{place}: question must be a mapping; got {recorded!r:.60}")
+        before, now = _comparable(as_recorded(recorded)), _comparable(self.values)
+        for key in (*now, *sorted(set(before) - set(now))):
+            if now.get(key) != before.get(key):
+                hint = f"; {HINTS[key]}" if key in HINTS else ""
+                raise RunError(
+                    f"{place}: question.{key} is {before.get(key)!r}, but this search asks"
+                    f" {now.get(key)!r}{hint}; choose another --out or the same question"
+                )
+
+
+def _comparable(values: dict[str, Any]) -> dict[str, Any]:
+    """The question without what changes rounding alone, and without the folders of files, whose
+    contents have digests: a run may be continued from another folder."""
+    recipe = values.get("recipe")
+    compared = dict(values)
+    if isinstance(recipe, dict):
+        compared["recipe"] = {**recipe, **ROUNDING}
+    for key in NAMED_FILES:
+        if isinstance(value := values.get(key), str):
+            compared[key] = without_folders(value)
+    return compared
+
+
+def table_hash(table: LatencyTable) -> str:
+    """Changes with any row of the table and with its calibration."""
+    return fingerprint(
+        [{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()}, table.calibration]
+    )
+
+
+def device_facts(table: LatencyTable) -> dict[str, float]:
+    """What device.yaml says and estimates depend on."""
+    names = "peak_flops", "bandwidth_bytes_s", "memory_bytes", "launch_us", "bandwidth_share"
+    return {name: getattr(table.device, name) for name in names}
+
+
+def table_facts(model: LatencyModel) -> dict[str, Any]:
+    """What run.yaml says of the table and of what answers by it."""
+    table = model.table
+    return {
+        "name": table.name,
+        "device": table.device.label or table.name,
+        "stack": table.stack,
+        "mode": table.default_mode,
+        "weights": model.dtype,
+        "calibration": model.calibration.name,
+    }

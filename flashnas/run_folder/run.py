@@ -1,0 +1,236 @@
+"""Run: a run folder read back."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypedDict
+
+import pandas as pd
+
+from flashnas.algorithms.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
+from flashnas.algorithms.trial import Trial
+from flashnas.architecture import Architecture
+from flashnas.architecture.source import load_architecture
+from flashnas.base.documents import LocatedDict, convert
+from flashnas.base.errors import FlashnasError, RunError
+from flashnas.base.foreign import check_inside
+from flashnas.base.text import shown
+from flashnas.run_folder.answer import Answer
+from flashnas.run_folder.front import read_front
+from flashnas.run_folder.layout import (
+    CONFIG,
+    FRONT,
+    TRAINED,
+    TRIALS,
+    WEIGHTS,
+    missing_plugins_named,
+    read_config,
+    read_trials,
+)
+
+COUNTED = ("complete", "reused", "failed", "infeasible", "expected")  # states
+COMPARED = ("complete", "reused", "expected")  # states of networks that were compared
+
+
+_Section = dict[str, Any] | None
+
+
+class _Config(TypedDict, total=False):
+    """What run.yaml holds where the entries are there, besides plain values that are only shown."""
+
+    space: _Section
+    table: _Section
+    workload: _Section
+    budgets: dict[str, float] | None
+    proxy: _Section
+    host: _Section
+    totals: dict[str, float] | None
+    question: _Section
+    answer: _Section
+    scorer: _Section
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A finished or running search, as its folder holds it.
+
+    config: run.yaml. trials: one row for each candidate, in the order of the trajectory; the
+    columns are the fields of Trial, and one for each score. front: fastest first; empty while the
+    search runs.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    trials: pd.DataFrame
+    front: tuple[Trial, ...]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """Read a run folder; raises RunError in one line if it is not one, is damaged or holds no
+        trial yet."""
+        if not isinstance(folder, str | os.PathLike):
+            raise RunError(f"a run must be the path of a folder; got {shown(folder)}")
+        path = Path(folder)
+        if not path.exists():
+            raise RunError(f"{path}: no such folder")
+        if not path.is_dir():
+            raise RunError(f"{path}: a run is a folder; this is a file")
+        try:
+            check_inside(
+                path, [path / CONFIG, path / TRIALS, *(path / FRONT).glob("*.yaml")], RunError
+            )
+            config = read_config(path)
+            with missing_plugins_named(path):
+                front = read_front(path)
+            convert(config, _Config, error=RunError, finite=False)
+        except FlashnasError as error:
+            raise RunError(str(error)) from None
+        return cls(path, config, read_trials(path / TRIALS), front)
+
+    # -- what was asked ----------------------------------------------------------------------------
+
+    def entry(self, *keys: str) -> Any:
+        """A nested entry of run.yaml, or None where it is missing: `entry("table", "device")`."""
+        value: Any = self.config
+        for key in keys:
+            value = value.get(key) if isinstance(value, dict) else None
+        return value
+
+    @property
+    def name(self) -> str:
+        return str(self.entry("name") or self.path.resolve().name)
+
+    @property
+    def budget_ms(self) -> float | None:
+        """On the latency of the whole request, if one was set."""
+        return self._number("budgets", "latency_ms")
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the front is drawn for."""
+        names = self.entry("objectives")
+        valid = (
+            tuple(name for name in names if name in OBJECTIVES) if isinstance(names, list) else ()
+        )
+        return valid if len(valid) > 1 else DEFAULT
+
+    @property
+    def further_objectives(self) -> tuple[str, ...]:
+        """Those besides the loss, short or full, and latency_ms."""
+        return tuple(name for name in self.objectives if name not in (*QUALITY, "latency_ms"))
+
+    @property
+    def quality(self) -> str:
+        """The loss that ranks."""
+        return FULL if FULL in self.objectives else "loss"
+
+    @property
+    def ranks_full(self) -> bool:
+        return self.quality == FULL
+
+    @property
+    def untrained(self) -> bool:
+        """True if published trainings alone scored the networks."""
+        states = set(self.trials["state"])
+        return "expected" in states and not states & {"complete", "reused"}
+
+    # -- what came of it ---------------------------------------------------------------------------
+
+    @functools.cached_property
+    def trained(self) -> pd.DataFrame:
+        """Each network with a loss and a latency once, in the order of the trajectory."""
+        return self._once(self.trials["loss"].notna())
+
+    @functools.cached_property
+    def scored(self) -> pd.DataFrame:
+        """As `trained`, of the networks that have what ranks."""
+        return (
+            self._once(self.trials[self.quality].notna() & self.trials["state"].isin(COMPARED))
+            if self.ranks_full
+            else self.trained
+        )
+
+    def _once(self, mask: pd.Series) -> pd.DataFrame:
+        """The trials of a mask that have a latency, each network once."""
+        trials = self.trials[mask & self.trials["latency_ms"].notna()]
+        identity = trials["hash"].where(trials["hash"] != "", trials["notation"])
+        return trials[~identity.duplicated()]
+
+    @functools.cached_property
+    def answer(self) -> Answer | None:
+        """What the search recommends; None where it does not rank by full trainings, or has not
+        ended. Raises RunError in one line if the entry in run.yaml is damaged."""
+        entry = self.entry("answer")
+        if entry is None or not self.front:
+            return None
+        answer = convert(entry, Answer, self.path / CONFIG, RunError, name="answer")
+        for name, keys in (
+            ("recommended", [answer.recommended]),
+            ("above_budget", answer.above_budget),
+            ("standings", [standing.hash for standing in answer.standings]),
+        ):
+            if unknown := [key for key in keys if key not in self.finalists]:
+                config = self.config
+                place = (
+                    config.place("answer")
+                    if isinstance(config, LocatedDict)
+                    else self.path / CONFIG
+                )
+                raise RunError(
+                    f"{place}: answer.{name} must be a network of the front; got {unknown[0]!r:.60}"
+                )
+        return answer
+
+    @functools.cached_property
+    def finalists(self) -> dict[str, Trial]:
+        """The trials of the front by the hash of their network."""
+        return {trial.hash: trial for trial in reversed(self.front)}
+
+    @property
+    def baselines(self) -> pd.DataFrame:
+        """The pure-operator models that have what ranks."""
+        return self.scored[self.scored["origin"] == "baseline"]
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        """Trials whose evaluation ended without a score."""
+        return self.trials[self.trials["state"] == "failed"]
+
+    def trained_models(self) -> list[tuple[Trial, Path]]:
+        """Networks of the front that were trained for longer, by `flashnas train RUN/pareto/NN.yaml
+        --out RUN/trained/NN`, with the folder of their weights. Only the vocabulary may be another
+        one, since a training takes that of its text."""
+        folders = sorted((self.path / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
+        trained = [(load_architecture(str(path)), path.parent) for path in folders]
+        found = []
+        for entry in self.front:
+            searched = entry.architecture
+            if not isinstance(searched, Architecture):
+                continue
+            for network, folder in trained:
+                if dataclasses.replace(network, vocab=searched.vocab).hash == searched.hash:
+                    found.append((entry, folder))
+        return found
+
+    def _number(self, *keys: str) -> float | None:
+        """An entry of run.yaml, which people may edit, if it is a number."""
+        value = self.entry(*keys)
+        return (
+            float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        )
+
+    def counts(self) -> dict[str, int]:
+        """Trials by state, in a fixed order, zeros included."""
+        states = self.trials["state"].value_counts()
+        return {state: int(states.get(state, 0)) for state in COUNTED}
+
+
+def rows(frame: pd.DataFrame) -> Iterator[Any]:
+    """The trials of a frame one by one, columns as attributes."""
+    yield from frame.itertuples(index=False)

@@ -1,0 +1,130 @@
+"""Networks of a run that were trained for longer, in `RUN/trained/NN`, and what models were
+evaluated on.
+
+`flashnas train RUN/pareto/NN.yaml --out RUN/trained/NN` makes such a folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flashnas.algorithms.trial import Trial
+from flashnas.base.documents import convert
+from flashnas.base.errors import RunError
+from flashnas.base.foreign import read_json
+from flashnas.base.system import write_atomic
+from flashnas.run_folder.front import front_path
+from flashnas.run_folder.layout import CONFIG, TRAINED, WEIGHTS
+from flashnas.run_folder.run import RecordedRun
+
+EVALUATION = "eval.json"  # beside weights: what `flashnas eval` found
+
+
+def chosen_weights(folder: Path) -> Path:
+    """The weights of the network that a run recommends, or of the lowest loss of its front; raises
+    RunError if it has not been trained."""
+    run = RecordedRun.load(folder)
+    recommended = None if run.answer is None else run.answer.recommended
+    ranked = sorted(
+        run.front,
+        key=lambda entry: (
+            entry.hash != recommended,
+            math.inf if entry.loss is None else entry.loss,
+        ),
+    )
+    if not ranked:
+        raise RunError(f"{folder}: the run has no front yet, so that there is no network to take")
+    for entry, weights in run.trained_models():
+        if entry == ranked[0]:
+            return weights
+    path = front_path(folder, ranked[0])
+    raise RunError(
+        f"{folder}: its network {ranked[0].name} has not been trained; train it with flashnas"
+        f" train {path} --out {folder / TRAINED / path.stem}"
+    )
+
+
+def search_of(weights: Path) -> tuple[RecordedRun, Trial] | None:
+    """The run in whose folder the weights are, with their network of its front; None for others."""
+    training = weights.absolute().parent
+    if (weights.name, training.parent.name) != (WEIGHTS, TRAINED) or not (
+        training.parents[1] / CONFIG
+    ).is_file():
+        return None
+    run = RecordedRun.load(training.parents[1])
+    return next(
+        (
+            (run, entry)
+            for entry, folder in run.trained_models()
+            if folder.parent.name == training.name
+        ),
+        None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextResult:
+    """Of a text. lossy: documents that the tokenizer does not give back as they are."""
+
+    name: str
+    sha256: str
+    bits_per_byte: float
+    nats_per_token: float
+    bytes: int
+    tokens: int
+    documents: int
+    lossy: int
+    window: int
+    stride: int
+
+    def __str__(self) -> str:
+        return f"{self.bytes:,} bytes, windows of {self.window:,} tokens, stride {self.stride:,}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """Of a task of lm-evaluation-harness. errors: standard errors of metrics."""
+
+    metrics: dict[str, float]
+    errors: dict[str, float]
+    samples: int
+    shots: int
+    lm_eval: str
+
+    def __str__(self) -> str:
+        return f"{self.samples:,} samples, {self.shots} shots, lm-eval {self.lm_eval}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelEvaluation:
+    """What `flashnas eval` found of weights: texts by their sha256, tasks by name."""
+
+    weights_sha256: str
+    texts: dict[str, TextResult] = field(default_factory=dict)
+    tasks: dict[str, TaskResult] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, folder: Path) -> ModelEvaluation | None:
+        """That beside the weights, or None; raises RunError for a damaged file."""
+        path = folder / EVALUATION
+        return convert(read_json(path, RunError), cls, path, RunError) if path.exists() else None
+
+    def write(self, folder: Path) -> None:
+        write_atomic(folder / EVALUATION, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    def figures(self) -> list[tuple[str, str, float, str]]:
+        """(text or task, metric, value, what it depends on), texts first."""
+        texts = (
+            (text.name, "bits_per_byte", text.bits_per_byte, str(text))
+            for text in self.texts.values()
+        )
+        tasks = (
+            (name, metric, value, f"{task}, standard error {task.errors.get(metric, math.nan):.4f}")
+            for name, task in self.tasks.items()
+            for metric, value in task.metrics.items()
+        )
+        return [*texts, *tasks]

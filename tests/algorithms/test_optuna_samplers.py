@@ -1,0 +1,88 @@
+"""What the samplers are told: values, constraints, failures, and nothing they need not train."""
+
+import pytest
+from bit_space import BitSpace
+from optuna.trial import TrialState
+
+from flashnas.algorithms import Trial, make_algorithm
+
+NAMES = ("nsga2", "tpe")
+FROM_THE_SPACE = {"nsga2": "population", "tpe": "startup"}
+
+
+def capped(space, most):
+    def latency_of(genotype):
+        architecture, latency_ms = space.latency_of(genotype)
+        return (architecture if sum(genotype.bits) <= most else None), latency_ms
+
+    return latency_of
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_results_reach_the_study(name):
+    space = BitSpace(12)
+    algorithm = make_algorithm(name, space=space, seed=1, latency_of=space.latency_of)
+    asked = algorithm.ask(4)
+    algorithm.tell(
+        [
+            Trial(genotype=asked[0], values=(3.0, 7.0)),
+            Trial(genotype=asked[1], state="failed"),
+            Trial(genotype=asked[2], state="infeasible"),
+            Trial(genotype=asked[3], values=(float("inf"), 7.0)),
+        ]
+    )
+    trials = algorithm.study.trials
+    assert [trial.state for trial in trials] == [
+        TrialState.COMPLETE,
+        TrialState.FAIL,
+        TrialState.COMPLETE,
+        TrialState.FAIL,
+    ]
+    assert trials[0].values == [3.0, 7.0]
+    assert trials[0].constraints == {"budget": 0.0}
+    assert trials[2].constraints["budget"] > 0
+    assert [trial.params for trial in trials] == [space.encode(g) for g in asked]
+    assert [trial.number for trial in algorithm.study.best_trials] == [0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropped_draws_do_not_count_as_results(name):
+    space = BitSpace(12)
+    algorithm = make_algorithm(
+        name, space=space, seed=1, latency_of=capped(space, 4), **{FROM_THE_SPACE[name]: 2}
+    )
+    algorithm.ask(6)
+    dropped = [trial for trial in algorithm.study.trials if trial.state.is_finished()]
+    assert dropped
+    assert {trial.state for trial in dropped} == {TrialState.FAIL}
+    assert all(sum(space.decode(trial.params).bits) > 4 for trial in dropped)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sampler_learns_the_distance_to_a_budget_that_nothing_meets(name):
+    space = BitSpace(12)
+    algorithm = make_algorithm(name, space=space, seed=1, latency_of=capped(space, -1))
+    asked = algorithm.ask(6)
+    algorithm.tell([Trial(genotype=g, state="infeasible") for g in asked])
+    told = [trial for trial in algorithm.study.trials if trial.state == TrialState.COMPLETE]
+    assert [t.constraints["budget"] for t in told] == [
+        pytest.approx(space.latency_of(g)[1]) for g in asked
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_first_candidates_are_drawn_from_the_space(name):
+    """As aging evolution and random search draw them, and not uniformly over the encoding."""
+    space = BitSpace(12)
+    drawn = []
+    sample = space.sample
+    space.sample = lambda rng: drawn.append(sample(rng)) or drawn[-1]
+    algorithm = make_algorithm(
+        name, space=space, seed=1, latency_of=space.latency_of, **{FROM_THE_SPACE[name]: 5}
+    )
+    asked = algorithm.ask(4)
+    assert asked == drawn
+    algorithm.tell([Trial(genotype=g, values=(1.0, 1.0)) for g in asked])
+    asked = algorithm.ask(4)
+    assert asked[0] == drawn[4]
+    assert len(drawn) == 5

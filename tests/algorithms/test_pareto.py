@@ -1,0 +1,61 @@
+"""Dominance: its definition, and worked examples."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from flashnas.algorithms.objectives import non_dominated, standings
+
+# few different values, so that ties and duplicates are common
+coordinates = st.integers(-4, 5).map(float)
+
+
+@st.composite
+def point_sets(draw, most=12):
+    objectives = draw(st.integers(1, 4))
+    return draw(
+        hnp.arrays(np.float64, (draw(st.integers(0, most)), objectives), elements=coordinates)
+    )
+
+
+def dominates(a, b):
+    return bool((a <= b).all() and (a < b).any())
+
+
+@given(point_sets())
+def test_mask_is_the_definition_of_dominance(points):
+    expected = [not any(dominates(other, point) for other in points) for point in points]
+    assert non_dominated(points).tolist() == expected
+
+
+def test_worked_examples():
+    points = [[1, 4], [2, 2], [4, 1], [3, 3], [2, 2]]
+    assert non_dominated(points).tolist() == [True, True, True, False, True]
+    assert non_dominated(np.zeros((0, 2))).tolist() == []
+    assert non_dominated([[np.inf, 1], [2, 2]]).tolist() == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("points", "message"), [([[np.nan, 1.0]], "NaN"), ([1.0, 2.0], r"\[N, M\]")]
+)
+def test_bad_input_is_refused(points, message):
+    with pytest.raises(ValueError, match=message):
+        non_dominated(points)
+
+
+def test_standings_put_fronts_first_and_the_ends_of_a_front_before_its_crowded_middle():
+    points = [
+        [3, 3],
+        [0, 4],
+        [4, 0],
+        [1.9, 2.1],
+        [2, 2],
+        [5, 5],
+    ]  # the middle pair is crowded, [3, 3] is behind it
+    places = standings(points)
+    assert sorted(places.tolist()) == list(range(6))
+    assert set(places[[1, 2]]) == {0, 1}
+    assert set(places[[3, 4]]) == {2, 3}
+    assert places[[0, 5]].tolist() == [4, 5]

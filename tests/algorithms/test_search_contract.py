@@ -1,0 +1,86 @@
+"""What every search algorithm must do. A new algorithm joins SETTINGS; one that is registered and
+missing fails.
+"""
+
+import fresh
+import pytest
+import sampler_contract as contract
+from cases import cases
+from one_line import one_line
+from sampler_contract import World
+
+from flashnas.algorithms import ALGORITHMS, algorithm_options, loss_model, make_algorithm
+from flashnas.base.errors import ConfigError
+
+SETTINGS = cases("algorithms", "few_candidates")
+THREE = (
+    "nsga2",
+    "bayes",
+)  # these are tested with three objectives, and bayes with two in test_history.py
+LEARNS = {
+    "aging-evolution": 25,
+    "bayes": 5,
+}  # must beat random on an easy surface, medians over so many seeds
+
+
+def test_the_settings_name_registered_algorithms_and_their_options():
+    assert set(ALGORITHMS.shipped) <= set(SETTINGS) <= set(ALGORITHMS)
+    for algorithm, options in SETTINGS.items():
+        assert set(options) <= set(algorithm_options(algorithm))
+
+
+MODELS = ("bayes", "tpe")  # they fit one in each cycle
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in MODELS)) for name in SETTINGS],
+)
+def test_contract(name, monkeypatch):
+    """With three objectives where THREE says so. The Gaussian processes of `bayes` are fitted in
+    few steps: the contract holds whatever they say.
+    """
+    monkeypatch.setattr(loss_model, "FIT_STEPS", 1)
+    contract.check_sampler(name, SETTINGS[name], (3,) if name in THREE else (2,))
+
+
+@pytest.mark.parametrize(
+    ("learner", "seeds"),
+    [
+        pytest.param(learner, seeds, marks=[pytest.mark.slow] if learner == "bayes" else [])
+        for learner, seeds in LEARNS.items()
+    ],
+)
+def test_learning_beats_random(learner, seeds):
+    contract.check_beats_random(learner, SETTINGS[learner], seeds)
+
+
+# -- the registry ----------------------------------------------------------------------------------
+
+
+def test_unknown_names_and_options_are_one_clear_line():
+    world = World("random")
+    shared = {"space": world.space, "seed": 0, "latency_of": world.latency_of}
+    assert one_line(ConfigError, make_algorithm, "aging", **shared) == (
+        f"sampler must be one of {', '.join(ALGORITHMS)}; got 'aging'"
+        " (did you mean 'aging-evolution'?)"
+    )
+    assert one_line(ConfigError, make_algorithm, "aging-evolution", populations=3, **shared) == (
+        "sampler aging-evolution has no option 'populations' (did you mean 'population'?);"
+        " allowed: population, tournament"
+    )
+    with pytest.raises(ConfigError, match="sampler random has no option 'x'; allowed: none"):
+        make_algorithm("random", x=1, **shared)
+    with pytest.raises(ConfigError, match="seed must be a whole number of at least 0; got -1"):
+        make_algorithm("random", **{**shared, "seed": -1})
+
+
+def test_torch_is_loaded_only_by_bayes():
+    script = (
+        "from flashnas.algorithms import ALGORITHMS, algorithm_options\n"
+        "for name in ALGORITHMS.shipped:\n"
+        "    if name != 'bayes':\n"
+        "        algorithm_options(name)\n"
+        "print(sorted({'torch', 'botorch', 'gpytorch'} & set(sys.modules)))"
+    )
+    assert fresh.printed(script) == ["[]"]

@@ -1,0 +1,322 @@
+"""`flashnas convert`: from a pretrained model to an answer, on small models with random weights."""
+
+import functools
+import itertools
+import json
+import shutil
+import sys
+import time
+from types import SimpleNamespace
+
+import forks
+import numpy as np
+import pytest
+import torch
+from cases import cases
+from one_line import one_line
+from pretrained import SMALL_CONVERSION
+
+import flashnas as fn
+from flashnas.base.errors import FlashnasError
+from flashnas.cli.main import main
+from flashnas.conversion import load, progress
+from flashnas.conversion.choices import possible
+from flashnas.conversion.config import ConvertConfig
+from flashnas.conversion.load import FRESH, SCORED, load_conversion
+from flashnas.conversion.measure import Student
+from flashnas.conversion.texts import draws
+from flashnas.conversion.weights import load_pretrained
+from flashnas.exporting.source import load_source
+
+
+@pytest.fixture(scope="session")
+def asked(llama, texts):
+    """The keywords of a conversion but for its folder."""
+    own = {"model": str(llama), "data": str(texts), "budget_ms": "85%,70%"}
+    return {**own, **SMALL_CONVERSION}
+
+
+@pytest.fixture(scope="session")
+def converted(asked, tmp_path_factory):
+    """The folder of a conversion, and its figures."""
+    out = tmp_path_factory.mktemp("converted") / "run"
+    return out, fn.convert(**asked, out=out)
+
+
+@pytest.fixture
+def student(llama, texts):
+    """In float32, with its teacher's folder read anew."""
+    model = load_pretrained(llama)
+    options = {"context": 256, "documents": 3, "prompts": 2, "count": 1, "seed": 0}
+    (draw,) = draws(str(texts), model.tokenizer, **options)
+    return Student(model.network, draw, "float32")
+
+
+def test_documents_of_draws_differ_and_values_stand_where_probes_say(llama, texts):
+    tokenizer = load_pretrained(llama).tokenizer
+    options = {"context": 512, "documents": 3, "prompts": 2, "seed": 1}
+    one, other = draws(str(texts), tokenizer, count=2, **options)
+    assert one.documents.shape == (3, 512)
+    assert one.prompts.shape == (2, 512)
+    rows = {tuple(row) for draw in (one, other) for row in draw.documents}
+    assert len(rows) == 6
+    equals = tokenizer.encode(" =", add_special_tokens=False).ids
+    distances = set()
+    for probe in one.probes:
+        row, first = one.prompts[probe.prompt].tolist(), probe.positions[0]
+        asked = [*equals, *(row[position] for position in probe.positions)]
+        start = first - len(equals)
+        stated = [at for at in range(start) if row[at : at + len(asked)] == asked]
+        distances.add(start - stated[0])
+    assert max(distances) > 4 * min(distances)
+
+
+@pytest.mark.parametrize("names", [("none",), ("window 64",), ("width 64",), ("none", "width 64")])
+def test_the_kl_is_that_of_the_network_that_is_written(student, names):
+    choices = possible(student.teacher.architecture, [64], [0.5])
+    layout = tuple(
+        next(choice for choice in choices if choice.name == name and choice.layer >= 3 * at)
+        for at, name in enumerate(names)
+    )
+    measured = student.measure(layout)
+    network = student.network(layout)
+    tokens_NT = torch.from_numpy(student.draw.documents).long()
+    with torch.no_grad():
+        p, q = (
+            model(tokens_NT)[:, student.positions_S].double().log_softmax(-1)
+            for model in (student.teacher, network)
+        )
+    expected = (p.exp() * (p - q)).sum(-1).mean(1)
+    np.testing.assert_allclose(measured.kl, expected, rtol=1e-3, atol=1e-6)
+    targets = tokens_NT[:, student.positions_S + 1]
+    loss = -q.gather(2, targets[..., None]).mean((1, 2))
+    np.testing.assert_allclose(measured.loss, loss, rtol=1e-4)
+
+
+def test_a_narrower_network_keeps_the_columns_that_matter(llama, student):
+    """Where a third of the columns writes nothing, two thirds compute the same."""
+    layer = student.teacher.blocks[1].mixer
+    with torch.no_grad():
+        layer.out_proj.weight[:, ::3] = 0
+    fresh = Student(student.teacher, student.draw, "float32")
+    (choice,) = (
+        choice
+        for choice in possible(fresh.teacher.architecture, [], [2 / 3])
+        if (choice.layer, choice.name) == (1, "width 64")
+    )
+    assert max(fresh.measure((choice,)).kl) < 1e-6
+
+
+def test_fresh_text_measures_the_columns_that_are_written(asked, tmp_path):
+    """Columns by the importance on fresh text would be another network, chosen by that text."""
+    config = ConvertConfig(**asked, widths=(0.5,), out=tmp_path)
+    conversion = load_conversion(config, lambda line: None, print)
+    choices = possible(conversion.teacher.architecture, [], [0.5])
+    layout = tuple(choice for choice in choices if choice.name == "width 64")
+    scored, fresh = (conversion.student(draw).network(layout) for draw in (SCORED, FRESH))
+    for name, tensor in scored.state_dict().items():
+        assert torch.equal(tensor, fresh.state_dict()[name]), name
+
+
+def test_an_answer_keeps_its_budget_and_names_its_layers(converted):
+    _, found = converted
+    assert [answer.latency_ms < answer.budget_ms for answer in found.answers] == [True] * 2
+    for answer in found.answers:
+        named = {entry.layer for entry in answer.layers if entry.chosen != "kept"}
+        assert len(named) == answer.layout.count(":")
+    assert found.model_ms == fn.estimate(found.notation, calibration="paper").latency_ms
+    text = str(found)
+    assert "undecided: " in text
+    next_line = text.splitlines()[-2]
+    assert f"flashnas train {found.answers[0].weights} --distill {found.model}" in next_line
+    # the model does no probe, so that nothing is said of what is recalled
+    assert found.finalists[0].recall is None
+    assert "100 %" not in text
+
+
+def test_two_budgets_with_one_layout_have_an_answer_each(converted, asked, tmp_path, monkeypatch):
+    """By a clock on which the model's own pass takes 1.2 s and a measurement a second."""
+    measured, own = [], Student.measure
+    start = itertools.chain([0.0], itertools.repeat(1.2))
+    clock = SimpleNamespace(monotonic=lambda: next(start) + len(measured))
+    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(
+        Student, "measure", lambda self, layout: measured.append(layout) or own(self, layout)
+    )
+    shutil.copytree(converted[0], tmp_path / "run")
+    call, said = {**asked, "budget_ms": "85%,84.9%", "out": tmp_path / "run"}, []
+    found = fn.convert(**call, progress=lambda *calls: said.append(calls))
+    one, other = found.answers
+    assert all(left_s >= 0 for _, _, left_s in said)
+    assert said[-1][2] < said[0][2]
+    assert all(left_s == 0 for done, planned, left_s in said if done == planned)
+    # what the folder has is no measure of the pace: a pass takes a second as before
+    assert 0 < said[0][2] - said[1][2] <= 1
+    assert one.layout == other.layout
+    assert one.budget_ms != other.budget_ms
+
+
+def test_the_folder_is_a_run_and_its_weights_are_those_of_the_layout(converted, llama, tmp_path):
+    out, found = converted
+    run = fn.load_run(out)
+    assert run.front[0].latency_ms == pytest.approx(found.finalists[0].latency_ms)
+    losses = run.trials.set_index("label")["loss"]
+    for entry in found.finalists:
+        assert losses[entry.layout] == pytest.approx(entry.loss)
+    run.report(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert f"latency_ms ≤ {', '.join(run.entry('options', 'budget_ms'))}" in page
+    assert "What failed" not in page  # no candidate was trained
+    assert f"<code>{found.answers[0].layout}</code> at " in page
+    answer = found.answers[1]  # of the tightest budget, and so the fastest finalist
+    source = load_source(answer.weights)
+    assert source.architecture.notation == found.finalists[0].notation
+    assert source.tokenizer.to_str() == load_pretrained(llama).tokenizer.to_str()
+
+
+def test_answers_of_a_fast_request_have_weights_of_their_own(converted, asked, tmp_path):
+    shutil.copytree(converted[0], tmp_path / "run")
+    fast = {"workload": "batch=1,prompt=1,generated=1", "out": tmp_path / "run"}
+    found = fn.convert(**{**asked, **fast})
+    assert found.model_ms < 1
+    notations = {entry.layout: entry.notation for entry in found.finalists}
+    for answer in found.answers:
+        notation = load_source(answer.weights).architecture.notation
+        assert notation == notations[answer.layout]
+
+
+def test_the_folder_records_the_command_that_made_it(converted, asked, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    shutil.copytree(converted[0], out)
+    options = {**asked, "out": out}
+    words = ["convert", options.pop("model")]
+    for name, value in options.items():
+        words += [f"--{name.replace('_', '-')}", str(value)]
+    monkeypatch.setattr(sys, "argv", ["flashnas", *words])
+    assert main(words) == 0
+    command = fn.load_run(out).entry("command")
+    assert command.startswith(f"flashnas convert {asked['model']} --")
+
+
+def test_a_killed_conversion_goes_on_where_it_was(converted, asked, tmp_path, monkeypatch):
+    out, found = converted
+    shutil.copytree(out, tmp_path / "run")
+    file = tmp_path / "run" / "measurements.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:26]) + lines[26][:30])
+    counted = []
+    own = Student.measure
+    monkeypatch.setattr(
+        Student, "measure", lambda self, layout: counted.append(layout) or own(self, layout)
+    )
+    again = fn.convert(**asked, out=tmp_path / "run")
+    assert len(counted) == len(lines) - 26
+    assert file.read_text() == "".join(lines)
+    assert again.finalists == found.finalists
+
+
+def test_a_full_disk_is_one_line_and_with_room_the_conversion_goes_on(converted, asked, disk):
+    _, found = converted
+    call = {**asked, "out": disk.folder / "run"}
+    disk.leave(8)
+    line = one_line(FlashnasError, fn.convert, **call)
+    assert "cannot be written: No space left on device" in line
+    kept = (disk.folder / "run" / "measurements.jsonl").read_text().count("\n")
+    disk.free()
+    assert kept > 2
+    assert fn.convert(**call).finalists == found.finalists
+
+
+@pytest.mark.slow
+def test_a_conversion_that_is_killed_goes_on_and_finds_the_same(converted, asked, tmp_path):
+    _, found = converted
+    call = functools.partial(fn.convert, **asked, out=tmp_path / "run")
+    file, lines = tmp_path / "run" / "measurements.jsonl", 0
+    for enough in (3, 12, 20):
+        process = forks.start(call)
+        while lines < enough and process.is_alive():
+            time.sleep(0.01)
+            lines = file.read_bytes().count(b"\n") if file.exists() else 0
+        process.kill()
+        process.join()
+        assert lines >= enough
+    assert call().finalists == found.finalists
+
+
+def of_another_question(converted, tmp_path):
+    shutil.copytree(converted[0], tmp_path / "run")
+    return {"seed": 1}
+
+
+def something_else(converted, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.yaml").write_text("format: 1\n")
+    return {}
+
+
+def without_a_tokenizer(converted, tmp_path):
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    return {}
+
+
+def short_text(converted, tmp_path):
+    (tmp_path / "text.txt").write_text("a short text\n" * 100)
+    return {"data": str(tmp_path / "text.txt")}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        *cases("conversion", "bad_input"),
+        (something_else, "run: exists and holds no measurements.jsonl; choose another folder"),
+        (of_another_question, "holds measurements of another question: seed was 0, and is 1"),
+        (without_a_tokenizer, "has no tokenizer; name one with --tokenizer"),
+        (short_text, "12 are needed (2 draws of 4 documents and 2 prompts)"),
+    ],
+)
+def test_bad_input_is_one_line(options, words, converted, asked, tmp_path):
+    shutil.copytree(asked["model"], tmp_path / "model")
+    if callable(options):
+        options = options(converted, tmp_path)
+    call = {**asked, "model": str(tmp_path / "model"), "out": tmp_path / "run", **options}
+    assert words in one_line(FlashnasError, fn.convert, **call)
+
+
+def test_before_anything_is_measured_the_question_may_be_another(asked, tmp_path):
+    for seed in (0, 1):
+        call = {**asked, "budget_ms": "1%", "out": tmp_path, "seed": seed}
+        assert "no layout takes" in one_line(FlashnasError, fn.convert, **call)
+
+
+def test_a_text_that_is_missing_is_named_before_anything_is_timed(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(load, "load_times", lambda *arguments: pytest.fail("timed"))
+    call = {**asked, "out": tmp_path, "data": str(tmp_path / "nothing")}
+    assert "no such file" in one_line(FlashnasError, fn.convert, **call)
+
+
+def test_a_damaged_line_is_named(converted, asked, tmp_path):
+    shutil.copytree(converted[0], tmp_path / "run")
+    file = tmp_path / "run" / "measurements.jsonl"
+    lines = file.read_text().splitlines()
+    lines[3] = json.dumps({"draw": 0, "layout": 5})
+    file.write_text("\n".join(lines) + "\n")
+    call = {**asked, "out": tmp_path / "run"}
+    assert "measurements.jsonl:4: " in one_line(FlashnasError, fn.convert, **call)
+
+
+@pytest.mark.usefixtures("llama_cpp_clock")
+def test_llama_cpp_prices_the_changes_that_it_runs_and_runs_the_answer(converted, asked, tmp_path):
+    shutil.copytree(converted[0], tmp_path / "run")
+    further = {"budget_ms": "75%", "calibration": "engine", "workload": "chat"}
+    further |= {"runtime": "llama.cpp", "weights": "f16", "out": tmp_path / "run"}
+    found = fn.convert(**{**asked, **further})
+    assert found.model_ms == 10 + 6 * 3 + 6 * 3
+    saved = {entry.kind: entry.saved_ms for entry in found.singles}
+    assert saved == pytest.approx({"a to none": 3.0, "f to width 64": 1.0})
+    # its first layer must have attention
+    assert min(e.layer for e in found.singles if e.kind == "a to none") == 2
+    (answer,) = found.answers
+    assert answer.latency_ms <= 0.75 * found.model_ms
+    exported = fn.export(answer.weights, to="gguf", type="f32", out=tmp_path / "gguf")
+    assert max(exported.parity.values()) < 1e-4
+    assert "llama.cpp runs it as deci" in exported.notes[0]

@@ -1,0 +1,323 @@
+"""GGUF files: what llama.cpp computes from them, in a process of its own, and what is refused with
+one line.
+"""
+
+import importlib.util
+import json
+import re
+import shlex
+from dataclasses import replace
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+import torch
+from cases import cases
+
+pytest.importorskip("xllamacpp")
+pytest.importorskip("gguf")
+
+import gguf
+from networks import TEXT, make_network, make_source, write_tokenizer_json
+from offenders import every
+from one_line import one_line
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from flashnas.api.export import ExportOptions
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ExportError
+from flashnas.cli.main import main
+from flashnas.exporting import gguf as write
+from flashnas.exporting.exporter import export_network
+from flashnas.exporting.source import Source
+from flashnas.formats import nemotron_h
+from flashnas.formats.fitting import choose
+from flashnas.formats.gguf import file, pieces
+from flashnas.formats.gguf.families import FAMILIES, family_of
+from flashnas.formats.gguf.vocabulary import META_TOKEN, vocabulary
+from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask
+from flashnas.space import load_space
+
+M2, GD, GATED = (
+    "m2(head_dim=16,state=16)",
+    "gd(head_dim=16)",
+    "a(head_dim=16,qk_norm=true,out_gate=true)",
+)
+SMALL = f"64(vocab=300): {M2} f a(head_dim=16) f"
+
+
+def exported(notation, folder, type_="f32", source=None):
+    report = export_network(
+        source or make_source(notation), "gguf", folder, options={"type": type_}
+    )
+    return report, gguf.GGUFReader(folder / "model.gguf")
+
+
+def asked(path, prompts=((1,),), texts=(), vocab=10):
+    return ask(path, prompts=prompts, generate=0, never=[], texts=texts, vocab=vocab, plain=1)
+
+
+def value_of(reader, key):
+    return reader.get_field(key).contents()
+
+
+@pytest.mark.parametrize(("family", "notation"), cases("exporting", "in_llama_cpp"))
+def test_llama_cpp_computes_what_the_network_does(family, notation, tmp_path):
+    report, reader = exported(notation, tmp_path / "out")
+    assert value_of(reader, "general.architecture") == family
+    assert max(report["parity"].values()) < 2e-5
+    assert report["notes"][0].startswith(
+        f"llama.cpp runs it as {family}; 64 of 64 greedy tokens are equal"
+    )
+    assert report["dtype"] == "f32"
+    elements = sum(
+        tensor.n_elements for tensor in reader.tensors if "ssm_conv1d.bias" not in tensor.name
+    )
+    assert elements == pytest.approx(Architecture.parse(notation).params, rel=0.02)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.gguf", "README.md"}
+    assert "llama-cli -m out/model.gguf" in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("type_", ["bf16", "q4_0"])
+def test_types_of_weights(type_, tmp_path):
+    notation = SMALL.replace(" f", " f(intermediate=72)")
+    report, reader = exported(notation, tmp_path / "out", type_)
+    types = {tensor.name: tensor.tensor_type.name.lower() for tensor in reader.tensors}
+    assert types["blk.0.ssm_in.weight"] == types["blk.1.attn_q.weight"] == type_
+    assert types["token_embd.weight"] == ("q8_0" if type_ == "q4_0" else type_)
+    assert (
+        types["blk.0.ssm_a"]
+        == types["output_norm.weight"]
+        == types["blk.0.ssm_conv1d.weight"]
+        == "f32"
+    )
+    narrow = type_.startswith("q")  # rows of 72 weights are not whole blocks
+    assert types["blk.0.ffn_down.weight"] == ("f16" if narrow else type_)
+    assert (
+        "2 matrices are in f16, because their rows are not multiples of 32" in report["notes"]
+    ) == narrow
+    assert report["dtype"] == type_
+    assert narrow == any(note.startswith("perplexity ") for note in report["notes"])
+
+
+def test_types_with_blocks_of_256(tmp_path):
+    """llama.cpp quantizes q4_k and q6_k; what a state-space operator has beside its products stays
+    in float32.
+    """
+    matrix = np.random.default_rng(0).standard_normal((8, 256), np.float32)
+    for type_ in (gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.Q4_0):
+        ours = np.empty_like(expected := gguf.quants.quantize(matrix, type_))
+        file._quantize_chunk()(
+            int(type_), matrix.ctypes.data, ours.ctypes.data, 0, *matrix.shape, None
+        )
+        assert (ours == expected).all()
+    wide = "256(vocab=300): m2(head_dim=64,state=16) f(intermediate=WIDTH) a f(intermediate=WIDTH)"
+    file.write_random_file(
+        tmp_path / "k.gguf", Architecture.parse(wide.replace("WIDTH", "512")), "q4_k"
+    )
+    types = {
+        each.name.removeprefix("blk.0."): each.tensor_type.name.lower()
+        for each in gguf.GGUFReader(tmp_path / "k.gguf").tensors
+    }
+    assert types["ssm_in.weight"] == types["ssm_out.weight"] == types["ffn_down.weight"] == "q4_k"
+    assert types["token_embd.weight"] == "q6_k"
+    assert {types[name] for name in ("ssm_conv1d.weight", "ssm_a", "ssm_d", "ssm_dt.bias")} == {
+        "f32"
+    }
+    message = one_line(
+        ExportError, file.check_rows, Architecture.parse(wide.replace("WIDTH", "640")), "q6_k"
+    )
+    assert message == (
+        "q6_k holds 256 weights of a row in a block, but the rows of 'down' of operator 1, 'f',"
+        " have 640; take sizes that are multiples of 256, or q8_0"
+    )
+
+
+def test_attention_without_a_gate_gets_one_beside_gated_delta_net(tmp_path):
+    attention = "a(head_dim=16,qk_norm=true)"
+    report, reader = exported(f"64(vocab=300): {GD} f {attention} f", tmp_path / "out")
+    assert value_of(reader, "general.architecture") == "qwen35"
+    assert max(report["parity"].values()) < 2e-5
+    network = make_source(f"64(vocab=300): {GD} f {attention} f").network.float()
+    tokens = torch.randint(300, (1, 50))
+    gated = write._with_output_gates(network)
+    torch.testing.assert_close(gated(tokens), network(tokens), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow  # whole exports of networks that are 256 wide
+@pytest.mark.parametrize("type_", ["q6_k", "q4_k"])
+@pytest.mark.parametrize("family", ["granitehybrid", "nemotron_h", "qwen35", "lfm2"])
+def test_hybrids_with_blocks_of_256_answer(type_, family, tmp_path):
+    notation = {
+        "granitehybrid": f"{M2} f a(head_dim=64) f",
+        "qwen35": f"{GD} f {GATED} f",
+        "nemotron_h": f"{M2} f(relu2=true) a(head_dim=64,rope_share=0)",
+        "lfm2": "conv f a(head_dim=64,qk_norm=true) f",
+    }[family]
+    report, _ = exported(f"256(vocab=300): {notation}", tmp_path / "out", type_)
+    assert report["notes"][0].startswith(f"llama.cpp runs it as {family}")
+    assert report["notes"][1].startswith("perplexity ")
+
+
+def test_a_type_that_costs_too_much_is_refused(tmp_path):
+    file.write_random_file(tmp_path / "q.gguf", Architecture.parse(SMALL), "q4_0")
+    message = one_line(
+        ExportError,
+        write.check_loss,
+        tmp_path / "q.gguf",
+        [1, 2, 3],
+        torch.zeros(2),
+        vocabulary(None, 300, 0),
+        "q4_0",
+    )
+    assert re.match(
+        r"q4_0 costs this network \d\.\d\d nats a token; at most 0\.4 is allowed \(perplexity"
+        r" \d+\.\d\d"
+        r" in q4_0 and 1\.00 before, over 2 tokens that the network wrote\); take a type of",
+        message,
+    )
+
+
+@pytest.mark.parametrize(
+    ("space", "family"),
+    [
+        ("llama_cpp", "granitehybrid"),
+        ("nemotron_h", "nemotron_h"),
+        ("qwen35", "qwen35"),
+        ("lfm2", "lfm2"),
+    ],
+)
+def test_every_network_of_a_space_exports(space, family, tmp_path):
+    """Random members at a sixteenth of their widths, with few of their layers, against
+    llama.cpp.
+    """
+    loaded, rng = load_space(space), np.random.default_rng(7)
+    loaded.depth = (3, 6)
+    hidden = int(rng.choice(loaded.hidden_sizes))
+    member = loaded.architecture(loaded.sample(rng), hidden)
+    small = replace(member.scaled(hidden // 64), vocab=300)
+    assert family_of(member).format.name == family_of(small).format.name == family
+    report, _ = exported(str(small), tmp_path / "out")
+    assert max(report["parity"].values()) < 2e-5
+    for genotype in (loaded.sample(rng) for _ in range(20)):
+        for hidden in loaded.hidden_sizes:
+            family_of(loaded.architecture(genotype, hidden))
+            if space == "nemotron_h":
+                choose(loaded.architecture(genotype, hidden), [nemotron_h.FORMAT], "transformers")
+
+
+def test_texts_become_the_same_tokens_and_the_meta_token_stands_in_front(tmp_path):
+    tokenizer = Tokenizer.from_file(str(write_tokenizer_json(tmp_path / "tokenizer.json")))
+    notation = f"64(vocab=300,meta=1): {M2} f a(head_dim=16) f"
+    report, reader = exported(
+        "", tmp_path / "out", source=Source(make_network(notation), tokenizer, "test")
+    )
+    assert (
+        f"the meta token is '{META_TOKEN}', which llama.cpp puts in front of a text"
+        in report["notes"]
+    )
+    assert value_of(reader, "tokenizer.ggml.bos_token_id") == 300
+    assert value_of(reader, "tokenizer.ggml.add_bos_token") is True
+    assert value_of(reader, "tokenizer.ggml.suppress_tokens") == [300]
+    assert value_of(reader, "tokenizer.ggml.eos_token_id") == 0
+    texts = [*TEXT, "A <|endoftext|> in a text", "\u00e9\u4f60 \t\n x"]
+    found = asked(tmp_path / "out" / "model.gguf", prompts=[[300, 5, 6]], texts=texts, vocab=301)
+    assert found["texts"] == [tokenizer.encode(text).ids for text in texts]
+
+
+def test_a_tokenizer_without_merges_or_end_gets_what_llama_cpp_needs():
+    tokenizer = Tokenizer(models.BPE(vocab={"!": 0, "a": 1, "b": 2}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = vocabulary(tokenizer, 5, 0)
+    assert words.tokens == ("!", "a", "b", "[unused 3]", "[unused 4]", "<|end|>")
+    assert (words.merges, words.added, words.first, words.end) == (("! !",), 1, None, 5)
+
+
+@every(case=cases("exporting", "not_in_llama_cpp"))
+def test_what_llama_cpp_lacks_is_named(case):
+    notation, rule = case
+    message = one_line(ExportError, family_of, Architecture.parse(notation))
+    assert re.search(rf"llama\.cpp cannot hold this network as .*: {rule}", message), message
+
+
+def test_a_gate_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    names = pieces.NAMES["f"]
+    monkeypatch.setitem(pieces.NAMES, "f", {**names, "gate": names["up"], "up": names["gate"]})
+    with pytest.raises(
+        ExportError, match="does not compute what the network does: prefill logits differ by"
+    ):
+        export_network(make_source(SMALL), "gguf", tmp_path / "out", options={"type": "f32"})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
+    """Without attention llama.cpp aborts its process at the first token; the rule that refuses it
+    is taken away.
+    """
+    family = FAMILIES["nemotron_h"]
+    loose = replace(family, format=replace(family.format, needs=()))
+    for module in (write, file):
+        monkeypatch.setattr(module, "family_of", lambda architecture: loose)
+    notation = "64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"
+    message = one_line(ExportError, exported, notation, tmp_path / "out")
+    assert re.match(
+        r"64\(vocab=300\): .*: llama\.cpp ended with (SIGABRT|exit code 1): .*; nothing was"
+        " written$",
+        message,
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file_names_what_llama_cpp_says(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(40))
+    with pytest.raises(RuntimeFailure, match=r"llama\.cpp ended with exit code 1: "):
+        asked(tmp_path / "model.gguf")
+
+
+def test_an_architecture_that_llama_cpp_does_not_know_names_the_release(tmp_path):
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "qwen99")
+    file._write(writer, tmp_path / "model.gguf")
+    line = (
+        rf"^the installed llama\.cpp \(xllamacpp {version('xllamacpp')}\) does not know the"
+        r" architecture qwen99;"
+        r" a newer one may: pip install --upgrade xllamacpp$"
+    )
+    with pytest.raises(RuntimeFailure, match=line):
+        asked(tmp_path / "model.gguf")
+
+
+@every(kind=["Whitespace", None])
+def test_other_tokenizers_are_refused(tmp_path, kind):
+    described = json.loads(write_tokenizer_json(tmp_path / "tokenizer.json").read_text())
+    described["pre_tokenizer"] = kind and {"type": kind}
+    source = Source(make_network(SMALL), Tokenizer.from_str(json.dumps(described)), "test")
+    with pytest.raises(
+        ExportError,
+        match=f"--to gguf writes tokenizers .*; got BPE with {kind or 'no'} pre-tokenizer",
+    ):
+        export_network(source, "gguf", tmp_path / "out")
+
+
+def test_the_command_line(tmp_path, capsys, refused, monkeypatch):
+    out = shlex.split(f"--to gguf --out {tmp_path}/out")
+    arguments = ["export", SMALL, "--init-seed", "1", *out]
+    assert main([*arguments, "--type", "q8_0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["dtype"] == "q8_0"
+    other = [*arguments[:-1], str(tmp_path / "other")]
+    for more, message in (
+        (
+            ["--type", "q4_k_m"],
+            "--type must be one of f32, f16, bf16, q8_0, q6_k, q4_0, q4_k; got 'q4_k_m'",
+        ),
+        (["--dtype", "bfloat16"], "--dtype bfloat16 is not for --to gguf; --type sets the type"),
+        (["--type", "f16", "--to", "hf"], "--type is for --to gguf"),
+    ):
+        assert message in refused([*other, *more])
+    assert str(tuple(write.TYPES)) in str(ExportOptions.__dataclass_fields__["type"].metadata)
+    assert tuple(write.TYPES) == tuple(write.TOLERANCES)
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "xllamacpp" else found(name)
+    )
+    assert "--to gguf needs xllamacpp: pip install 'flashnas[llama-cpp]'" in refused(other)
+    assert not (tmp_path / "other").exists()

@@ -1,0 +1,168 @@
+"""The exported model in transformers: the same numbers, with and without its cache, padded or
+not.
+"""
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+from layer_cases import LAYERED
+from networks import MIXED, make_network, make_source, make_tokens
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from flashnas.base.errors import OperatorError
+from flashnas.exporting.exporter import export_network
+from flashnas.exporting.transformers import FlashnasCache, FlashnasConfig, FlashnasForCausalLM
+
+FREE = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("mixed") / "model"
+    export_network(make_source(MIXED), "hf", out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+@pytest.fixture(scope="module")
+def network():
+    return make_network(MIXED)
+
+
+def test_every_operator_computes_and_generates_the_same(tmp_path):
+    notation = f"128(vocab=97,meta=2,tied=false): {' '.join(LAYERED)}"
+    network = make_network(notation)
+    export_network(make_source(notation), "hf", tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    names = {f"model.{name}": tensor for name, tensor in network.state_dict().items()}
+    assert set(model.state_dict()) == set(names)
+    assert all(torch.equal(tensor, names[name]) for name, tensor in model.state_dict().items())
+    tokens = make_tokens(network, 2, 9)
+    with torch.no_grad():
+        assert torch.equal(model(tokens).logits, network(tokens))
+    expected = network.generate(tokens, 5)
+    assert torch.equal(model.generate(tokens, max_new_tokens=5, **FREE)[:, 9:], expected)
+    beams = model.generate(tokens, max_new_tokens=5, num_beams=3, **FREE)
+    assert torch.equal(
+        beams, model.generate(tokens, max_new_tokens=5, num_beams=3, use_cache=False, **FREE)
+    )
+
+
+def test_rows_of_a_padded_batch_give_what_they_give_alone(model):
+    lengths, width = (9, 4), 9
+    alone = [
+        make_tokens(model.model, 2, width)[row : row + 1, :length]
+        for row, length in enumerate(lengths)
+    ]
+    tokens, mask = torch.zeros(2, width, dtype=torch.long), torch.zeros(2, width, dtype=torch.long)
+    for row, (length, one) in enumerate(zip(lengths, alone, strict=True)):
+        tokens[row, width - length :], mask[row, width - length :] = one[0], 1
+    for options in ({}, {"num_beams": 2, "num_return_sequences": 2}):
+        together = model.generate(tokens, attention_mask=mask, max_new_tokens=4, **options, **FREE)
+        singly = [
+            model.generate(one, max_new_tokens=4, **options, **FREE)[:, one.shape[1] :]
+            for one in alone
+        ]
+        assert torch.equal(together[:, width:], torch.cat(singly))
+    with torch.no_grad():
+        logits = model(tokens, attention_mask=mask).logits
+        right = model(tokens.flip(1), attention_mask=mask.flip(1)).logits
+        for row, one in enumerate(alone):
+            expected = model(one).logits[0]
+            torch.testing.assert_close(
+                logits[row, width - len(expected) :], expected, rtol=1e-5, atol=1e-5
+            )
+            torch.testing.assert_close(
+                right[row, : len(expected)], model(one.flip(1)).logits[0], rtol=1e-5, atol=1e-5
+            )
+    assert not logits[1, :5].any()
+
+
+def test_a_cache_goes_on_in_a_second_call(model):
+    tokens, cache = make_tokens(model.model, 1, 12), FlashnasCache()
+    first = model.generate(tokens[:, :5], cache=cache, max_new_tokens=3, **FREE)
+    assert cache.get_seq_length() == 7  # the last token is not read yet
+    longer = torch.cat([first, tokens[:, 5:]], 1)
+    assert torch.equal(
+        model.generate(longer, cache=cache, max_new_tokens=4, **FREE),
+        model.generate(longer, max_new_tokens=4, **FREE),
+    )
+
+
+def test_the_loss_is_ours(model, network):
+    tokens = make_tokens(network, 3, 11)
+    labels = tokens.clone()
+    labels[1, 4:] = -100
+    trained = FlashnasForCausalLM.from_pretrained(model.config._name_or_path).train()
+    loss = trained(tokens, labels=labels).loss
+    loss.backward()
+    ours = network.loss(tokens[:, :-1], labels[:, 1:])
+    ours.backward()
+    assert loss.item() == pytest.approx(ours.item(), rel=1e-5)
+    torch.testing.assert_close(
+        trained.model.embedding.weight.grad, network.embedding.weight.grad, rtol=1e-3, atol=1e-6
+    )
+    network.zero_grad()
+
+
+@pytest.mark.parametrize("tied", ["true", "false"])
+def test_half_precision_and_tied_weights_survive_saving_again(tmp_path, tied):
+    notation = f"64(vocab=97,tied={tied}): m2(head_dim=16,state=16) f"
+    export_network(make_source(notation), "hf", tmp_path / "first", dtype="bfloat16")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "first")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    model.save_pretrained(tmp_path / "second")
+    first, second = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("first", "second")
+    )
+    assert first.keys() == second.keys()
+    assert ("model.head.weight" in first) == (tied == "false")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    expected = make_network(notation).bfloat16().state_dict()
+    assert all(torch.equal(first[f"model.{name}"], tensor) for name, tensor in expected.items())
+
+
+def test_weights_that_a_checkpoint_lacks_are_drawn(tmp_path, folder):
+    AutoConfig.from_pretrained(folder).save_pretrained(tmp_path)
+    tensors = load_file(folder / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if ".layers.2." not in name}
+    save_file(kept, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    model = AutoModelForCausalLM.from_pretrained(tmp_path)
+    layer = model.model.layers[2]
+    assert torch.equal(layer.norm.weight, torch.ones(64))
+    assert layer.mixer.in_proj.weight.std().item() == pytest.approx(1 / 8, rel=0.1)
+    assert torch.equal(model.model.layers[1].norm.weight, tensors["model.layers.1.norm.weight"])
+
+
+def test_what_a_state_cannot_do_is_refused_in_one_line(model):
+    tokens = make_tokens(model.model, 2, 6)
+    mask = torch.ones_like(tokens)
+    mask[0, 4:] = 0
+    with pytest.raises(ValueError, match="padding_side = 'left'"):
+        model.generate(tokens, attention_mask=mask, max_new_tokens=2, **FREE)
+    mask[0] = torch.tensor([1, 1, 0, 1, 1, 1])
+    with pytest.raises(
+        ValueError, match=r"attention_mask\[0\] must be one run of ones; got \[1, 1, 0, 1, 1, 1\]"
+    ):
+        model(tokens, attention_mask=mask)
+    with pytest.raises(ValueError, match=r"attention_mask must have the shape \(2, 6\)"):
+        model(tokens, attention_mask=torch.ones(2, 5))
+    with pytest.raises(ValueError, match="several sequences in one row"):
+        model(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            position_ids=torch.tensor([[0, 1, 2, 0, 1, 2]]),
+        )
+    with pytest.raises(ValueError, match="cache_implementation must be left out; got 'static'"):
+        model.generate(tokens, max_new_tokens=2, cache_implementation="static", **FREE)
+    with pytest.raises(ValueError, match="assisted generation is not supported"):
+        model.generate(tokens[:1], max_new_tokens=2, prompt_lookup_num_tokens=2, **FREE)
+    with pytest.raises(OperatorError, match="nonesuch"):
+        FlashnasConfig(operators=["nonesuch"])

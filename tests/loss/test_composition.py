@@ -1,0 +1,90 @@
+"""What the model sees of a stack: shares, second families, attention at an edge, sizes of
+experts.
+"""
+
+import numpy as np
+import pytest
+from cases import cases
+from offenders import every
+
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.loss.composition import (
+    FEATURES,
+    KINDS,
+    SILENT,
+    body_sizes,
+    effective,
+    mix_of,
+    outside_support,
+)
+from flashnas.loss.load import loss_model
+from flashnas.observations.losses import full_network, full_width
+
+
+def mix(text, **options):
+    return mix_of(tuple(parse_operators(text)), **options)
+
+
+@every(case=cases("loss", "mixes"))
+def test_a_mix_by_hand(case):
+    text, name, expected = case
+    assert getattr(mix(text), name) == pytest.approx(expected)
+
+
+def test_shares_sum_to_one_and_a_hybrid_head_is_half_of_each():
+    for text in ("12x(a f)", "4x(m2 f d f a f)", "6x(h f) 6x(m f)", "12x(swa f)"):
+        assert sum(mix(text).shares) == pytest.approx(1)
+    shares = dict(zip(KINDS, mix("12x(h f)").shares, strict=True))
+    assert (shares["a"], shares["m2"]) == (0.5, 0.5)
+
+
+def test_the_window_of_a_publication_that_does_not_state_it_is_unknown():
+    assert mix("12x(swa f)").window > 0
+    assert mix("12x(swa f)", published=True).window == 0
+
+
+def test_order_away_from_the_edges_says_nothing():
+    assert mix("m2 f m2 f a f m2 f d f m2 f a f m2 f m2 f") == mix(
+        "m2 f m2 f m2 f a f d f a f m2 f m2 f m2 f"
+    )
+
+
+def test_experts_count_by_the_active_ones_and_by_all():
+    total, active, ffn = body_sizes(tuple(parse_operators("12x(a moe)")), 1024)
+    assert active < total
+    assert effective(total, active) == pytest.approx(np.sqrt(total * active))
+    plain = body_sizes(tuple(parse_operators("12x(a f)")), 1024)
+    assert plain[0] == plain[1]
+    assert 0 < plain[2] < ffn < 1
+
+
+def test_a_stack_that_publications_have_has_no_silent_column():
+    def silent(text, tokens):
+        table = loss_model().table([Architecture.parse(text)], tokens)
+        return dict(zip(SILENT, table.x[0, len(FEATURES) :], strict=True))
+
+    assert not any(silent("2048: 2x(5x(m2 f) a f)", 1e11).values())
+    far = silent("16384: 4x(r7 f f f)", 1e13)
+    assert {name for name, value in far.items() if value} == set(SILENT) - {"bare", "new_mix"}
+
+
+# -- outside of what publications have trained, in words -------------------------------------------
+
+
+@every(case=cases("loss", "outside_of_publications"))
+def test_what_lies_outside(case):
+    text, tokens, words = case
+    found = outside_support(Architecture.parse(text), tokens)
+    if words is None:
+        assert found == []
+    else:
+        assert any(words in each for each in found), found
+
+
+def test_nearly_all_published_networks_lie_inside(shipped):
+    outside = []
+    for row in shipped:
+        width = max(256, round(full_width(row) / 256) * 256)
+        if outside_support(full_network(row, width), row.tokens):
+            outside.append(row.operators)
+    assert len(outside) < 0.12 * len(shipped), outside

@@ -1,0 +1,179 @@
+"""How well publications are predicted that the model has not seen: the shipped figures, and the
+counting by hand.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.loss.load import loss_model
+from flashnas.loss.publications import Pair, predicted_pairs
+from flashnas.observations.losses import ObservedLoss, groups_without_repeats, read_published
+
+RESULTS = Path(__file__).parents[2] / "experiments" / "evidence"
+
+
+@pytest.fixture(scope="module")
+def study(experiment):
+    """The script that leaves out each publication."""
+    return experiment("left_out")
+
+
+def row(operators, nats, group="g"):
+    return ObservedLoss(
+        group=group,
+        operators=operators,
+        specs=parse_operators(operators),
+        params=350e6,
+        nats=nats,
+        source="s",
+    )
+
+
+@pytest.fixture(scope="module")
+def figures(study, shipped):
+    return {
+        name: study.summary(shipped, study.left_out_pairs(shipped, mix=mix))
+        for name, mix in study.MODELS.items()
+    }
+
+
+def test_the_evidence_predicts_publications_that_it_has_not_seen(figures):
+    evidence, law = figures["evidence"], figures["law"]
+    assert (evidence["pairs"], law["pairs"]) == (333, 333)
+    assert evidence["right"] >= 0.87 * 333
+    assert evidence["publications"]["share"] >= 0.83
+    assert evidence["publications"]["log_score"] >= 1.65
+    assert evidence["rmse_nats"] <= 0.0415
+    assert 0.85 <= evidence["publications"]["coverage"] <= 0.95
+    assert 205 <= law["right"] <= 220
+    assert 0.8 <= law["coverage"] <= 0.95  # with spreads of its own
+    assert evidence["log_score"] > law["log_score"]
+    assert evidence["publications"]["spearman"] > 0.5 > 0.3 > law["publications"]["spearman"]
+
+
+def test_the_figures_are_those_that_the_experiment_keeps(figures):
+    kept = json.loads((RESULTS / "results.json").read_text())["left_out"]
+    for name in ("law", "evidence"):
+        assert figures[name]["right"] == pytest.approx(kept[name]["right"], abs=1)
+        assert figures[name]["rmse_nats"] == pytest.approx(kept[name]["rmse_nats"], rel=0.01)
+
+
+def test_a_summary_by_hand(study):
+    losses = {"g": (1.0, 0.9, 0.89), "h": (2.0, 2.1)}
+    rows = [
+        row(operators, nats, group)
+        for group, values in losses.items()
+        for operators, nats in zip(("a f", "d f", "m2 f"), values, strict=False)
+    ]
+    pairs = [
+        Pair(0, 1, 0.1, 0.05, 0.1),
+        Pair(0, 2, 0.11, -0.05, 0.1),
+        Pair(1, 2, 0.01, 0.05, 0.1),
+        Pair(3, 4, -0.1, 0.0, 0.05),
+    ]
+    found = study.summary(rows, pairs)
+    assert (found["pairs"], found["right"], found["share"]) == (3, 1.5, 0.5)
+    assert found["rmse_nats"] == pytest.approx(np.sqrt((0.05**2 + 0.16**2 + 0.04**2 + 0.1**2) / 4))
+    assert found["coverage"] == 0.75  # the last one lies outside 1.64 times 0.05, 0.16 inside 0.164
+    assert found["groups"] == [
+        {"group": "g", "pairs": 2, "right": 1},
+        {"group": "h", "pairs": 1, "right": 0.5},
+    ]
+    apart = [dataclasses.replace(row, source=row.group) for row in rows]
+    equal = study.summary(apart, pairs)["publications"]
+    assert (equal["share"], equal["coverage"]) == (0.5, 0.5)
+    assert study.summary(rows, [])["share"] is None
+
+
+def test_the_short_loss_has_the_pairs_that_have_one_and_no_interval(study):
+    rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.8)]
+    networks = [Architecture.parse(f"512: {row.operators}") for row in rows]
+    models = study.all_models(rows, [(networks[0], 3.0), None, (networks[2], 2.5)])
+    assert models["short"] == [Pair(0, 2, pytest.approx(0.2), 0.5)]
+    found = study.summary(rows, models["short"])
+    assert (found["coverage"], found["log_score"], found["share"]) == (None, None, 1.0)
+    assert {name: len(pairs) for name, pairs in models.items()} == {
+        "short": 1,
+        **dict.fromkeys(study.MODELS, 3),
+    }
+    assert {len(pairs) for pairs in study.in_common(models).values()} == {1}
+
+
+def test_a_group_that_repeats_smaller_ones_is_counted_once(shipped):
+    groups = groups_without_repeats(shipped)
+    assert "mesa_sizes_15b" not in groups
+    assert {"mesa_145m_15b", "mesa_400m_15b", "mesa_1b_15b"} <= set(groups)
+    smaller = [row("a f", 1.0), row("d f", 0.9)]
+    larger = [dataclasses.replace(each, group="all") for each in smaller]
+    assert list(groups_without_repeats([*smaller, *larger, row("m2 f", 0.8, "all")])) == ["g"]
+
+
+def test_a_publication_that_was_left_out_has_no_say(study, shipped):
+    """Its own losses do not change what the model without it predicts."""
+    titans = [row for row in shipped if row.source == "2501.00663"]
+    moved = [dataclasses.replace(row, nats=row.nats + 0.3 * i) for i, row in enumerate(titans)]
+    before, after = (
+        [(pair.predicted, pair.sd) for pair in study.left_out_pairs(rows)]
+        for rows in (titans, moved)
+    )
+    assert before == after
+    assert "2501.00663" not in loss_model(without="2501.00663").rows.publication
+
+
+def test_the_short_losses_order_the_shipped_rows(study, experiment, shipped):
+    models = study.all_models(shipped, experiment("short_trainings").short_trainings(shipped))
+    short = study.summary(shipped, models["short"])
+    assert (short["pairs"], short["right"], short["coverage"]) == (180, 135, None)
+    common = study.in_common(models)
+    assert {study.summary(shipped, pairs)["pairs"] for pairs in common.values()} == {180}
+
+
+def test_rows_of_a_file_are_predicted_by_all_other_publications(study, tmp_path):
+    path = tmp_path / "kept_back.csv"
+    path.write_text(
+        "group,source,operators,params,metric,value\n"
+        "g,own,12x(a f),350M,x_loss,3.0\ng,own,12x(gd f),350M,x_loss,2.9\n"
+        "h,2405.21060,24x(m2),350M,x_loss,2.95\nh,2405.21060,6x(m2 f a f),350M,x_loss,2.93\n"
+    )
+    rows = read_published(path)
+    models = {"own": loss_model(), "2405.21060": loss_model(without="2405.21060")}
+    assert study.left_out_pairs(rows) == predicted_pairs(rows, models.__getitem__)
+
+
+# -- regret ----------------------------------------------------------------------------------------
+
+
+def test_the_shipped_rule_loses_little_to_the_best_row_of_a_group(study, shipped):
+    found = study.regret(shipped)
+    assert found["shipped"]["pooled"] <= 0.009
+    assert found["shipped"]["equal"] <= 0.009
+    for rule in ("mean", "pure", "random"):
+        assert found["shipped"]["pooled"] <= found[rule]["pooled"], rule
+    assert found["pure"]["pooled"] < found["random"]["pooled"]
+
+
+def test_regret_by_hand(study, shipped):
+    rows = [dataclasses.replace(row, source="new") for row in shipped if row.group == "olmo_60m"]
+    found = study.regret(rows)
+    losses = np.array([each.nats for each in rows])
+    assert found["random"]["pooled"] == pytest.approx(losses.mean() - losses.min())
+    assert min(abs(losses - losses.min() - found["mean"]["pooled"])) < 1e-12
+    assert found["mean"]["equal"] == found["mean"]["pooled"]
+    assert study.regret(rows[:3])["mean"] == {
+        "pooled": None,
+        "equal": None,
+    }  # too few to choose among
+
+
+def test_a_charge_is_chosen_by_the_other_publications(study):
+    regrets = pd.DataFrame(9.0, range(2), study.CHARGES).assign(source=["one", "two"])
+    regrets.loc[0, [0.0, 1.0, 2.0]] = [1.0, 0.0, 0.0]
+    regrets.loc[1, [0.0, 1.0, 2.0]] = [0.0, 9.0, 0.5]
+    assert study.charge_without(regrets, "one") == 0.0
+    assert study.charge_without(regrets, "two") == 1.0  # the shipped one of equals

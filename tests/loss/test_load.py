@@ -1,0 +1,242 @@
+"""What ships, that its constants are of the shipped files, and a user's own trainings as one
+publication more.
+"""
+
+import json
+
+import numpy as np
+import pytest
+from offenders import every
+from one_line import one_line
+
+import flashnas as fn
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError
+from flashnas.cli.main import main
+from flashnas.loss.load import FITTED, OWN, digests, expected, fitted, loss_model, own_rows
+from flashnas.loss.publications import (
+    compare_mixes,
+    contradiction_of_own,
+    disagreement,
+    facts_of_publications,
+)
+from flashnas.observations.losses import read_published
+from flashnas.training.recipe import Recipe
+
+AS_PUBLISHED = {
+    "12x(a f)": 2.60,
+    "12x(m2 f)": 2.62,
+    "12x(gd f)": 2.595,
+    "2x(5x(m2 f) a f)": 2.58,
+    "2x(5x(gd f) a f)": 2.57,
+}
+AGAINST = {"12x(a f)": 2.50, "12x(m2 f)": 2.30, "12x(gd f)": 2.75, "2x(5x(m2 f) a f)": 2.65}
+NETWORKS = [Architecture.parse(f"2048: {text}") for text in ("12x(a f)", "12x(m2 f)")]
+
+
+def test_the_shipped_constants_are_of_the_shipped_files():
+    assert fitted()["digests"] == digests()
+    assert fitted()["recipe"] == Recipe.load("cpu").digest
+    assert FITTED.stat().st_size < 100_000
+    law = loss_model().coefficients()["law"][0]
+    assert fitted()["coefficients"]["law"]["mean"] == pytest.approx(law, rel=1e-4)
+
+
+def test_every_shipped_row_has_a_source():
+    evidence = fn.load_evidence()
+    assert [len(table) for table in vars(evidence).values()] == [189, 292, 7, 39]
+    for table in vars(evidence).values():
+        assert table["source"].astype(bool).all()
+        assert table["source"].notna().all()
+        assert table["table"].notna().all()
+
+
+# -- own trainings ---------------------------------------------------------------------------------
+
+
+def test_more_own_trainings_than_can_be_fitted_are_refused_at_once(own):
+    path = own({f"{depth}x(a f)": 3.0 for depth in range(1, 302)})
+    assert "own.csv: must hold at most 300 trainings" in one_line(ConfigError, own_rows, path)
+
+
+def test_own_trainings_change_predictions_and_are_their_own_publication(own):
+    path = own({"12x(a f)": 2.6, "12x(m2 f)": 2.5})
+    before, after = (
+        loss_model(file).predict_networks(NETWORKS, 1e11).difference(1, 0) for file in (None, path)
+    )
+    assert after[0] < before[0] - 0.02
+    assert all(row.source == OWN for row in own_rows(path))
+    assert loss_model(path).publication == OWN
+    assert OWN in loss_model(path).spreads.reliability
+
+
+def test_own_groups_do_not_mix_with_published_ones_of_the_same_name(own):
+    found = [
+        loss_model(own({"12x(a f)": 2.6, "12x(m2 f)": 2.5}, group=group)).predict_networks(
+            NETWORKS, 1e11
+        )
+        for group in ("mine", "nf_500m_100b")
+    ]
+    assert found[0].difference(1, 0) == pytest.approx(found[1].difference(1, 0))
+
+
+def test_a_contradiction_is_said_in_one_line_and_agreement_is_not(own):
+    assert contradiction_of_own(own(AS_PUBLISHED)) == ""
+    words = contradiction_of_own(own(AGAINST))
+    assert "own.csv: contradicts the publications: " in words
+    assert words.endswith("it is used all the same")
+    assert "\n" not in words
+
+
+def test_what_contradicts_counts_with_a_wide_spread(own):
+    agreeing, against = (
+        loss_model(own(losses)).spreads.reliability[OWN] for losses in (AS_PUBLISHED, AGAINST)
+    )
+    assert against > 2 > 1.3 > agreeing >= 1
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("mine,,12x(d f),400M,50B,val_loss,2.5", "own.csv:4: source must not be empty"),
+        ("mine,my runs,12x(d f),1,50B,val_loss,2.5", "own.csv:4: '12x(d f)': params must be from "),
+    ],
+)
+@pytest.mark.parametrize("command", [["evidence"], ["estimate", "2048: 12x(a f)"]])
+def test_what_is_wrong_in_own_trainings_is_one_line(own, line, words, command, refused):
+    path = own({"12x(a f)": 2.6, "12x(m2 f)": 2.5})
+    path.write_text(path.read_text() + line + "\n")
+    assert words in refused([*command, "--evidence", str(path)])
+
+
+# -- what publications say -------------------------------------------------------------------------
+
+
+def test_the_publications_and_what_they_say_of_two_mixes():
+    rows, model = read_published(), loss_model()
+    found = facts_of_publications(rows, model)
+    counts = [publication["rows"] for publication in found]
+    assert (sum(counts), counts) == (189, sorted(counts, reverse=True))
+    widest = max(found, key=lambda publication: publication["spread"])
+    # gaps that nobody else finds: of gated linear attention, and before it of Titans
+    assert widest["source"] == "HassanJbara/lin-attn-bench"
+    both, back = (
+        compare_mixes("a f", "gd f", rows, model),
+        compare_mixes("gd f", "a f", rows, model),
+    )
+    assert [both["mean"], both["sd"]] == pytest.approx([-back["mean"], back["sd"]])
+    means = {claim["source"]: claim["mean"] for claim in both["said"]}
+    assert len(means) >= 4
+    assert means == pytest.approx({claim["source"]: -claim["mean"] for claim in back["said"]})
+    assert all(claim["least"] <= claim["mean"] <= claim["most"] for claim in both["said"])
+    assert both["spread"] == pytest.approx(np.std(list(means.values()), ddof=1))
+    same = compare_mixes("a f", "a f", rows, model)
+    assert (same["said"], same["spread"], same["mean"]) == ([], None, 0.0)
+    assert same["sd"] == pytest.approx(0, abs=1e-6)
+    assert 0.5 < disagreement(rows, model)["right"] / disagreement(rows, model)["pairs"] < 1
+
+
+def test_the_command_lists_and_compares(own, capsys):
+    assert main(["evidence", "a f", "m2 f", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["publications"]) == 12
+    assert [each["source"] for each in found["mixes"]["said"]] == [
+        "2405.21060",
+        "2506.05233",
+        "2604.03444",
+        "2603.15569",
+    ]
+    assert found["rows"] == {"trainings": 189, "shapes": 292, "ffn_shares": 7, "recall": 39}
+    assert found["warnings"] == []
+    assert main(["evidence", "a f", "m2 f", "--evidence", str(own(AGAINST))]) == 0
+    out, err = capsys.readouterr()
+    assert "own trainings" in out
+    assert "'m2 f' less 'a f'" in out
+    assert err.count("\n") == 1
+    assert "contradicts the publications" in err
+    assert main(["evidence"]) == 0
+    assert "nats per token at equal size" not in capsys.readouterr().out
+
+
+@every(
+    case=[
+        (["a f"], "MIX must be two mixes, such as 'a f' 'm2 f', or none; got 1"),
+        (["a f", "q"], "operator must be one of a, swa"),
+        (["f f", "a f"], "a mix must have at least one token mixer, such as 'a f'; got 'f f'"),
+        (["a f", "2048: m2 f"], "2048"),
+    ]
+)
+def test_what_the_user_got_wrong_is_one_line(case, refused):
+    words, expected = case
+    assert expected in refused(["evidence", *words])
+
+
+# -- what is expected of one network ---------------------------------------------------------------
+
+
+def test_the_plain_transformer_is_as_good_as_its_kind_at_the_best_depth():
+    found = [
+        expected(Architecture.parse(f"2048: {depth}x(a f)"), 1e11) for depth in range(16, 80, 6)
+    ]
+    differences = [each.full_loss_difference for each in found]
+    assert (
+        abs(min(differences)) < 0.005
+    )  # heads round at widths, and with them the share of attention
+    best = found[int(np.argmin(differences))]
+    assert best.full_loss_sd < 0.003
+    assert abs(best.recall) < 0.01
+    assert best.outside == ()
+    wide = expected(Architecture.parse("4096: 4x(a f)"), 1e11)
+    assert wide.full_loss_difference > 0.03
+    assert wide.full_loss_of_shape == pytest.approx(wide.full_loss_difference, abs=0.01)
+    assert abs(best.full_loss_of_shape) < 0.005
+
+
+def test_an_estimate_asks_the_evidence_when_it_is_read():
+    found = fn.estimate("2048: 12x(m2 f)")
+    assert "expected" not in vars(found)
+    answer = expected(Architecture.parse("2048: 12x(m2 f)"), 1e11)
+    assert (found.full_loss, found.outside) == (answer.full_loss, answer.outside)
+    assert found.to_dict()["full_loss_sd"] == answer.full_loss_sd
+
+
+def test_an_estimate_has_the_loss_to_expect(own, capsys, refused):
+    assert main(["estimate", "2048: 12x(m2 f)", "--train-tokens", "2T", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) >= {
+        "latency_ms",
+        "full_loss",
+        "full_loss_difference",
+        "full_loss_sd",
+        "full_loss_of_shape",
+        "recall",
+        "recall_sd",
+        "outside",
+        "train_tokens",
+    }
+    assert found["train_tokens"] == 2e12
+    assert found["outside"] == ["2T training tokens; publications have 7B to 350B"]
+    assert found["recall"] < -0.05
+    assert main(["estimate", "2048: 12x(m2 f)", "--evidence", str(own(AGAINST))]) == 0
+    out, err = capsys.readouterr()
+    assert "nats per token after 100B tokens" in out
+    assert "of it by width against depth" in out
+    assert "contradicts the publications" in err
+    for wrong in ("many", "0", "-5B", "1e30", "nan"):
+        line = refused(["estimate", "2048: 12x(m2 f)", f"--train-tokens={wrong}"])
+        assert "--train-tokens must be a number of tokens from 1 to 1000T, such as 100B;" in line
+
+
+def test_three_own_rows_of_one_seed_narrow_a_difference_as_their_noise_allows(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text(
+        "group,source,operators,params,hidden,tokens,metric,value\n"
+        "mine,own,12x(a f),400M,1536,20B,val_loss,2.90\n"
+        "mine,own,12x(m2 f),400M,1536,20B,val_loss,2.87\n"
+        "mine,own,2x(5x(m2 f) a f),400M,1536,20B,val_loss,2.84\n"
+    )
+    pair = [Architecture.parse(f"2560: 10x({block})") for block in ("a f", "m2 f")]
+    before, after = (
+        loss_model(own).predict_networks(pair, 1e11).difference(0, 1)[1] for own in (None, path)
+    )
+    assert np.sqrt(2) * loss_model().spreads.noise * 0.8 < after < before

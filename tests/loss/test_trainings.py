@@ -1,0 +1,204 @@
+"""Published trainings: what a CSV may hold, pairs and compositions, the proxies."""
+
+import math
+import statistics
+
+import numpy as np
+import pandas as pd
+import pytest
+from cases import cases
+from offenders import every
+from one_line import one_line
+
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.base.errors import ConfigError
+from flashnas.base.registry import shipped_root
+from flashnas.loss.publications import Pair, count_shared_orders
+from flashnas.observations.losses import (
+    DEFAULT_TOKENS,
+    ObservedLoss,
+    composition,
+    full_width,
+    groups_of,
+    read_published,
+)
+from flashnas.training.recipe import Recipe
+
+HEAD = "group,source,operators,params,metric,value\n"
+
+
+@pytest.fixture(scope="module")
+def proxies(experiment):
+    return experiment("short_trainings").proxies
+
+
+GOOD = HEAD + "g,s,12x(a f),350M,pile_val_ppl,8.6\ng,s,24x(m2),0.35B,pile_val_ppl,8.5\n"
+
+
+def row(operators, nats, group="g", params=350e6, source=""):
+    return ObservedLoss(
+        group=group,
+        operators=operators,
+        specs=parse_operators(operators),
+        params=params,
+        nats=nats,
+        source=source,
+    )
+
+
+# -- reading ---------------------------------------------------------------------------------------
+
+
+def test_perplexities_become_logarithms_and_losses_stay(tmp_path):
+    path = tmp_path / "own.csv"
+    text = (
+        GOOD.replace("value\n", "value,vocab\n")
+        + "h,x,a f,1B,val_loss,2.5,0\nh,x,d f,1.5e9,val_loss,2.4,512\n"
+    )
+    path.write_text(text, encoding="utf-8-sig")
+    rows = read_published(path)
+    assert [found.nats for found in rows] == [math.log(8.6), math.log(8.5), 2.5, 2.4]
+    assert [found.params for found in rows] == [350e6, 350e6, 1e9, 1.5e9]
+    assert [found.vocab for found in rows] == [32_000, 32_000, 0, 512]  # 0: params has no embedding
+    assert groups_of(rows) == {"g": [0, 1], "h": [2, 3]}
+
+
+@every(case=cases("loss", "wrong_rows"))
+def test_what_is_wrong_in_a_csv_is_one_line(tmp_path, case):
+    text, words = case
+    path = tmp_path / "own.csv"
+    path.write_bytes((text if "\n" in text else GOOD + text).encode("latin-1"))
+    assert words in one_line(ConfigError, read_published, path)
+
+
+def test_the_shipped_rows_have_sources_and_clear_pairs(shipped, experiment):
+    assert len(shipped) == 189
+    assert all(found.source and found.table for found in shipped)
+    for places in groups_of(shipped).values():
+        assert len(places) > 1
+        assert len({shipped[place].source for place in places}) == 1
+    pairs = experiment("left_out").pairs_of(shipped, np.zeros(len(shipped)))
+    assert len({shipped[pair.one].group for pair in pairs if pair.clear}) >= 18
+
+
+# -- pairs and compositions ------------------------------------------------------------------------
+
+
+def test_pairs_have_an_order_and_their_bounds(experiment):
+    rows = [row("a f", 1.0), row("d f", 0.95), row("m2 f", 0.985), row("gd f", 0.9951)]
+    pairs = experiment("left_out").pairs_of(rows, np.array([1.0, 2.0, 2.0, np.nan]))
+    assert [(pair.one, pair.other, pair.clear, pair.right) for pair in pairs] == [
+        (0, 1, True, 0.0),
+        (0, 2, False, 0.0),
+        (1, 2, True, 0.5),
+    ]
+    assert Pair(0, 1, 0.05, 0.1).right == Pair(0, 1, -0.05, -0.1).right == 1.0
+
+
+@every(case=cases("loss", "compositions"))
+def test_a_composition_is_the_mixers_in_quarters(case):
+    operators, expected = case
+    assert composition(parse_operators(operators)) == tuple(map(tuple, expected))
+
+
+def test_publications_order_the_mixes_alike_that_they_share(shipped):
+    rows = [
+        row("a f", 1.0, "g", source="x"),
+        row("2x(d f)", 0.9, "g", source="x"),
+        row("24x(m2)", 0.5, "g", source="x"),
+        row("3x(a f)", 2.0, "h", source="y"),
+        row("d f", 2.1, "h", source="y"),
+        row("m2", 1.9, "h", source="y"),  # agrees on m2, not on a and d
+        row("a f", 3.0, "i", source="z"),
+        row("d f", 3.01, "i", source="z"),  # not clear: says nothing
+        row("a f", 3.0, "j", source="x"),
+        row("d f", 2.0, "j", source="x"),  # says nothing of g, of the same publication
+    ]
+    assert count_shared_orders(rows) == (4, 2)
+    assert count_shared_orders(shipped) == (153, 109)
+
+
+# -- proxies ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("operators", "params", "hidden"),
+    [
+        ("64x(m2)", 2.7e9, 2560),  # Mamba2-2.7b
+        ("48x(m2)", 370e6, 1024),  # Mamba2-370m
+        ("24x(a f)", 350e6, 1024),  # GPT-3 medium
+    ],
+)
+def test_full_widths_are_those_of_known_networks(operators, params, hidden):
+    assert full_width(row(operators, 1.0, params=params)) == pytest.approx(hidden, rel=0.05)
+
+
+@pytest.mark.parametrize("width_factor", [1, 64])
+def test_every_shipped_row_has_a_proxy(shipped, proxies, width_factor):
+    found = proxies(shipped, Recipe(width_factor=width_factor, vocab=300))
+    for members in groups_of(shipped).values():
+        middle = statistics.median(full_width(shipped[index]) for index in members)
+        for index in members:
+            wanted = 2048 / width_factor * full_width(shipped[index]) / middle
+            distance = abs(found[index].hidden - wanted)
+            assert distance <= max(2, 64 / width_factor), found[index].notation
+    for row, network in zip(shipped, found, strict=True):
+        assert network.vocab == 300
+        assert [spec.kind for spec in network.operators] == [spec.kind for spec in row.specs]
+
+
+def test_the_short_losses_are_those_of_the_shipped_bench(shipped, proxies, experiment):
+    rows = pd.read_parquet(shipped_root("bench_tables") / "cpu" / "bench.parquet")
+    rows = rows[(rows["seed"] == 0) & rows["origin"].str.startswith("published:")]
+    losses = rows.set_index("proxy_hash").loss
+    found = experiment("short_trainings").short_trainings(shipped)
+    for network, training in zip(proxies(shipped, Recipe.load("cpu")), found, strict=True):
+        assert (training and training[1]) == losses.get(network.hash)
+        assert training is None or training[0] == network
+    assert (sum(training is not None for training in found), len(losses)) == (68, 55)
+
+
+def test_odd_head_sizes_take_the_nearest_width_that_they_divide(proxies):
+    rows = [row("12x(gd(head_dim=96) f)", 1.0), row("12x(d f)", 0.9)]
+    assert full_width(rows[0]) > 0
+    one, other = proxies(rows, Recipe(width_factor=16, vocab=300))
+    assert one.hidden * 16 % 96 == 0
+    assert abs(one.hidden - 128) <= 8
+    assert other.hidden * 16 % 128 == 0
+
+
+@every(
+    case=[
+        ("12x(a f)", "1M", "own.csv:4: '12x(a f)': params must be from 18,"),
+        ("12x(gd(head_dim=16384) f)", "1B", "fits no width from 256 to 8192"),
+    ]
+)
+def test_a_row_without_a_width_is_refused(tmp_path, proxies, case):
+    operators, params, words = case
+    path = tmp_path / "own.csv"
+    path.write_text(GOOD + f"g,s,{operators},{params},pile_val_ppl,8.4\n")
+    recipe = Recipe(width_factor=64, vocab=300)
+    assert words in one_line(ConfigError, proxies, read_published(path), recipe)
+
+
+def test_full_networks_have_the_published_number_of_parameters(shipped):
+    for row in shipped[::5]:
+        params = [
+            Architecture(
+                hidden=round(full_width(row) / 256 + step) * 256,
+                operators=row.specs,
+                vocab=row.vocab,
+            ).params
+            for step in (-1, 1)
+        ]
+        assert params[0] < row.params < params[1]
+
+
+def test_tokens_of_each_parameter_follow_from_the_smallest_network_of_the_group(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text(
+        "group,source,operators,params,metric,value,tokens\n"
+        "g,s,12x(a f),350M,x_loss,3,20 tok/param\ng,s,24x(m2),700M,x_loss,2.9,20 tok/param\n"
+        "h,s,12x(a f),350M,x_loss,3,\nh,s,24x(m2),350M,x_loss,3,5B\n"
+    )
+    assert [found.tokens for found in read_published(path)] == [7e9, 7e9, DEFAULT_TOKENS, 5e9]

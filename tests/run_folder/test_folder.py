@@ -1,0 +1,436 @@
+import contextlib
+import errno
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from one_line import one_line
+
+from flashnas.algorithms.trial import COLUMNS, Trial, result_fields
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError, RunError
+from flashnas.base.system import terminate_as_interrupt
+from flashnas.run_folder import folder as folder_module
+from flashnas.run_folder.folder import RunFolder
+from flashnas.run_folder.layout import Identity
+from flashnas.run_folder.run import RecordedRun
+from flashnas.study.config import SearchConfig
+
+
+def identity(**changes):
+    asked = SearchConfig(space="tiny").question()
+    return Identity(
+        {
+            **asked,
+            "space_hash": "0",
+            "table_hash": "0",
+            "workload": None,
+            "recipe": None,
+            "corpus": None,
+            "evaluator": None,
+            **changes,
+        }
+    )
+
+
+def result(loss=1.0):
+    """Score and reason of an evaluation."""
+    return (None, "NaN") if loss is None else ({"loss": loss, "seconds": 0.5}, "")
+
+
+def opened(path, resume=False, **changes):
+    return RunFolder(path, identity=identity(**changes), facts={"flashnas": "0"}, resume=resume)
+
+
+def remember(folder, name, loss=1.0):
+    evaluated = Trial(hash=name, notation=f"64: {name}")
+    folder.database.remember(
+        evaluated, *result(loss), params={}, distributions={}, values=loss and [loss, 2.0]
+    )
+
+
+def trial(name, number=0, state="complete"):
+    return Trial(
+        number=number,
+        cycle=0,
+        origin="search",
+        state=state,
+        genotype={},
+        notation=name,
+        hash=name,
+        loss=1.0,
+    )
+
+
+def error_of(path, resume=True, **changes):
+    return one_line(RunError, opened, path, resume=resume, **changes)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run with two evaluated networks, closed."""
+    folder = opened(tmp_path / "run")
+    for name, loss in (("x", 1.5), ("y", None)):
+        remember(folder, name, loss)
+    folder.write_trials([trial("x"), trial("y", 1, "failed")])
+    folder.close()
+    return folder.path
+
+
+def test_results_survive_and_are_remembered_by_hash(run):
+    assert opened(run, resume=True).database.results == {
+        "x": result_fields(*result(1.5)),
+        "y": result_fields(*result(None)),
+    }
+
+
+def test_the_run_time_counts_the_parts_of_an_interrupted_search(tmp_path, monkeypatch):
+    clock = [1000.0]
+    monkeypatch.setattr(
+        folder_module.time, "monotonic", lambda: clock[0]
+    )  # the other one may be set back
+
+    def part(seconds, before, resume=True):
+        with opened(tmp_path / "run", resume=resume) as folder:
+            folder.write_config(options={})  # a kill after this loses nothing
+            assert yaml.safe_load((folder.path / "run.yaml").read_text()).get("seconds") == before
+            clock[0] += seconds
+            folder.write_trials([trial("x", state="infeasible")])  # a kill after this loses nothing
+            yield yaml.safe_load((folder.path / "run.yaml").read_text())["seconds"]
+            clock[0] += 5
+            raise KeyboardInterrupt
+
+    # short parts are written when they end
+    for seconds, expected, before in ((60, 60, None), (100, 165, 65), (10, 170, 170)):
+        steps = part(seconds, before, resume=expected != 60)
+        assert next(steps) == expected
+        with pytest.raises(KeyboardInterrupt):
+            next(steps)
+    with opened(tmp_path / "run", resume=True) as folder:
+        folder.write_finished(20.0, {})
+    assert RecordedRun.load(tmp_path / "run").entry("seconds") == 205
+
+
+def test_an_interrupt_while_the_journal_is_unlocked_stays_an_interrupt(run, monkeypatch):
+    folder, unlink = opened(run, resume=True), os.unlink
+
+    def unlink_then_stop(path, *more, **options):
+        unlink(path, *more, **options)
+        monkeypatch.setattr(os, "unlink", unlink)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(os, "unlink", unlink_then_stop)
+    with pytest.raises(KeyboardInterrupt), terminate_as_interrupt():
+        remember(folder, "z")
+    assert os.unlink is unlink
+    folder.close()
+    assert set(opened(run, resume=True).database.results) == {"x", "y", "z"}
+
+
+def test_a_line_torn_by_a_kill_is_cut_and_the_rest_kept(run):
+    with open(run / "study.journal", "ab") as file:
+        file.write(b'{"op_code": 4, "worker')
+    folder = opened(run, resume=True)
+    remember(folder, "z")
+    folder.close()
+    assert set(opened(run, resume=True).database.results) == {"x", "y", "z"}
+
+
+def test_the_lock_of_a_journal_that_a_kill_left_behind_holds_nobody_up(run, monkeypatch):
+    """Optuna's lock is a link, which points nowhere from a relative path: Optuna would wait for
+    ever.
+    """
+    monkeypatch.chdir(run.parent)
+    os.symlink(f"{run.name}/study.journal", run / "study.journal.lock")
+
+    def too_long(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(5)
+    try:
+        with opened(Path(run.name), resume=True) as folder:
+            remember(folder, "z")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert set(opened(run, resume=True).database.results) == {"x", "y", "z"}
+
+
+def damaged_lines(change):
+    def damage(journal):
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join(change(lines)))
+
+    return damage
+
+
+def replaced_by_a_folder(journal):
+    journal.unlink()
+    journal.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (
+            lambda journal: journal.write_bytes(os.urandom(300) + b"\xff\n"),
+            "study.journal: cannot be read: not UTF-8 text; restore",
+        ),
+        (
+            damaged_lines(lambda lines: [lines[0], lines[1][:40] + b"\n", *lines[2:]]),
+            "study.journal:2: not valid JSON",
+        ),
+        (
+            damaged_lines(lambda lines: [*lines[:1], b'"text"\n', *lines[1:]]),
+            "study.journal:2: must be a record of Optuna's journal; got 'text'",
+        ),
+        (replaced_by_a_folder, "study.journal: must be a regular file; got a folder"),
+        (
+            damaged_lines(lambda lines: [line.replace(b'"loss"', b'"lost"') for line in lines]),
+            "evaluation 0 is damaged: outcome.score.loss must be a number; got None",
+        ),
+        (
+            damaged_lines(
+                lambda lines: [line.replace(b'"outcome"', b'"result"') for line in lines]
+            ),
+            "evaluation 0 is damaged: outcome must be a mapping; got None",
+        ),
+        (
+            lambda journal: journal.write_bytes(b""),
+            "lacks 2 of the 2 evaluations that trials.parquet lists",
+        ),
+        (
+            lambda journal: journal.unlink(),
+            "lacks 2 of the 2 evaluations that trials.parquet lists",
+        ),
+        (
+            damaged_lines(lambda lines: lines[:-1]),
+            "lacks 1 of the 2 evaluations that trials.parquet lists",
+        ),
+    ],
+)
+def test_a_damaged_journal_is_one_line_and_nothing_is_evaluated_again(run, damage, words):
+    damage(run / "study.journal")
+    message = error_of(run)
+    assert words in message
+    assert str(run / "study.journal") in message
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("question: hi\nformat: 2\n", "run.yaml:1: question must be a mapping; got 'hi'"),
+        ("name: run\nformat: 2\n", "question must be a mapping; got None"),
+        ("- a\n", "the top level must be a mapping"),
+    ],
+)
+def test_a_damaged_run_yaml_is_one_line(run, text, words):
+    (run / "run.yaml").write_text(text)
+    assert words in one_line((RunError, ConfigError), opened, run, resume=True)
+
+
+def test_damaged_times_of_finalists_are_one_line(run):
+    (run / "measured.json").write_text("[1, 2]")
+    with pytest.raises(
+        RunError, match=r"measured\.json: .* must be a mapping; got \[1, 2\]; remove it"
+    ):
+        _ = opened(run, resume=True).measured
+
+
+@pytest.mark.parametrize(
+    ("changes", "resume", "words"),
+    [
+        ({}, False, "continue it with --resume"),
+        (
+            {"space": "other"},
+            True,
+            "question.space is 'tiny', but this search asks 'other'; the run folder belongs to",
+        ),
+        ({"seed": 1}, True, "question.seed is 0, but this search asks 1"),
+    ],
+)
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path, changes, resume, words):
+    opened(tmp_path / "run").close()
+    assert words in error_of(tmp_path / "run", resume=resume, **changes)
+
+
+def test_a_run_that_another_process_made_in_the_same_moment_is_not_overwritten(
+    tmp_path, monkeypatch
+):
+    """It is made between the first look at the folder and the lock."""
+    really = folder_module.hold_lock
+
+    def late(*words):
+        monkeypatch.setattr(folder_module, "hold_lock", really)
+        opened(tmp_path / "run", seed=1).close()
+        return really(*words)
+
+    monkeypatch.setattr(folder_module, "hold_lock", late)
+    assert "continue it with --resume" in error_of(tmp_path / "run", resume=False)
+
+
+def test_a_search_that_was_killed_while_it_made_its_folder_can_be_started_again(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in (".lock", ".run.yaml.1x2y3z"):
+        (tmp_path / "run" / name).touch()
+    opened(tmp_path / "run").close()
+
+
+def test_a_run_goes_on_with_other_parts_of_a_batch(tmp_path):
+    recipe = {"tokens": 8, "micro_batch_sequences": 0}
+    remember(first := opened(tmp_path / "run", recipe=recipe), "x")
+    first.close()
+    with opened(
+        tmp_path / "run", resume=True, recipe={**recipe, "micro_batch_sequences": 2}
+    ) as folder:
+        assert list(folder.database.results) == ["x"]
+    assert "question.recipe is" in error_of(tmp_path / "run", recipe={**recipe, "tokens": 9})
+
+
+# -- the place of a run ----------------------------------------------------------------------------
+
+
+def test_a_place_that_refuses_a_folder_is_one_line():
+    with pytest.raises(
+        RunError, match=r"/proc/run: cannot be created|read-only"
+    ):  # procfs says ENOENT
+        opened(Path("/proc/run"))
+
+
+def test_two_cannot_write_one_run(tmp_path):
+    folder = opened(tmp_path / "run")
+    assert "another process is writing this run" in error_of(tmp_path / "run")
+    folder.close()
+    opened(tmp_path / "run", resume=True)
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def entry(notation):
+    network = Architecture.parse(notation)
+    return Trial.of(network, number=3, state="complete", loss=1.0)
+
+
+def test_trials_and_front_are_written_whole_and_read_back(tmp_path):
+    folder = opened(tmp_path / "run")
+    trials = [
+        Trial(number=0, cycle=0, origin="search", state="infeasible", genotype={"a": 1}),
+        Trial(
+            number=1,
+            cycle=0,
+            origin="search",
+            state="complete",
+            genotype={},
+            loss=1.0,
+            curve=[[1, 2.0]],
+        ),
+    ]
+    folder.write_trials(trials)
+    frame = pd.read_parquet(tmp_path / "run" / "trials.parquet")
+    assert list(frame.columns) == COLUMNS
+    assert frame["curve"].tolist() == ["[]", "[[1, 2.0]]"]
+    assert frame["params"].isna().all()
+    for notations in (["2048: a f", "2048: d f"], ["2048: m2"]):
+        written = folder.write_front([entry(notation) for notation in notations])
+        assert [path.name for path in sorted((tmp_path / "run" / "pareto").iterdir())] == [
+            f"{number:02d}.yaml" for number in range(1, len(notations) + 1)
+        ]
+        assert RecordedRun.load(folder.path).front == tuple(written)
+        assert [e.notation for e in written] == notations
+    assert (written[0].loss, written[0].latency_ms) == (1.0, None)
+    assert not [
+        path for path in (tmp_path / "run").iterdir() if path.name.startswith((".part", ".pareto"))
+    ]
+
+
+@pytest.mark.parametrize("call", ["rename", "replace", "rmtree", "mkdtemp"])
+def test_a_crash_while_the_front_is_replaced_leaves_the_old_or_the_new_one(
+    tmp_path, monkeypatch, call
+):
+    folder = opened(tmp_path / "run")
+    folder.write_trials([trial("x")])
+    folder.write_front([entry("2048: a f")])
+    remember(folder, "x")
+    module = {"rmtree": shutil, "mkdtemp": __import__("tempfile")}.get(call, os)
+
+    def crash(*_args, **_more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, call, crash)
+    with contextlib.suppress(KeyboardInterrupt):
+        folder.write_front([entry("2048: d f")])
+    monkeypatch.undo()
+    folder.close()
+    opened(tmp_path / "run", resume=True).close()
+    assert [e.notation for e in RecordedRun.load(folder.path).front] in (
+        ["2048: a f"],
+        ["2048: d f"],
+    )
+
+
+def test_a_front_that_a_crash_left_aside_comes_back(run):
+    (run / ".pareto.old").mkdir()
+    opened(run, resume=True).close()
+    assert (run / "pareto").is_dir()
+
+
+def test_a_full_disk_leaves_the_old_trials(run, monkeypatch):
+    folder = opened(run, resume=True)
+    before = (run / "trials.parquet").read_bytes()
+
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.parquet.write_table", full)
+    with pytest.raises(OSError, match="No space"):
+        folder.write_trials([trial("z")])
+    assert (run / "trials.parquet").read_bytes() == before
+
+
+def test_another_device_file_is_another_question(tmp_path):
+    with opened(tmp_path / "new", device={"launch_us": 3.0}):
+        pass
+    assert error_of(tmp_path / "new", device={"launch_us": 4.0}).endswith(
+        "question.device is {'launch_us': 3.0}, but this search asks {'launch_us': 4.0};"
+        " device.yaml of the table has changed; choose another --out or the same question"
+    )
+
+
+@pytest.mark.parametrize("entry", [None, 1, 3, "2", [2]])
+def test_a_run_of_another_format_is_refused_in_one_line(run, entry):
+    config = yaml.safe_load((run / "run.yaml").read_text())
+    assert config["format"] == 2
+    config = {
+        "flashnas": "0.0.9\x1b[31m",
+        **{key: value for key, value in config.items() if key != "flashnas"},
+    }
+    config |= {"format": entry} if entry is not None else {}
+    if entry is None:
+        del config["format"]
+    (run / "run.yaml").write_text(yaml.safe_dump(config))
+    words = f"run.yaml: this version reads run folders of format 2; got {entry!r}, written by flashnas 0.0.9"
+    assert words in error_of(run)
+    message = one_line(RunError, RecordedRun.load, run)
+    assert "reads run folders of format 2" in message
+    assert "\x1b" not in message
+
+
+def test_the_name_of_a_file_is_compared_without_its_folder(tmp_path):
+    """A run may be continued from another folder; the contents have digests."""
+    opened(tmp_path / "run", data="texts+notes.txt", table="mine", tokenizer="tk.json").close()
+    opened(
+        tmp_path / "run",
+        resume=True,
+        data="/a/texts+/b/notes.txt",
+        table="/c/mine",
+        tokenizer="/d/tk.json",
+    ).close()
+    assert "question.data is" in error_of(
+        tmp_path / "run", data="texts", table="mine", tokenizer="tk.json"
+    )
