@@ -67,12 +67,12 @@ class Meter:
         return float(self.problem.curves([genotype])[0, rungs - 1])
 
     def latency_ms(self, genotype: Any) -> float:
-        latency_ms = self.problem.latency_of(genotype)[1]
+        latency_ms = self.problem.fit_width(genotype)[1]
         assert latency_ms is not None
         return latency_ms
 
     def inside(self, genotype: Any) -> bool:
-        return self.problem.latency_of(genotype)[0] is not None
+        return self.problem.fit_width(genotype)[0] is not None
 
     def fresh(self, genotype: Any) -> bool:
         return genotype not in self.done and self.inside(genotype)
@@ -124,7 +124,7 @@ def ours(sampler: str, **options: Any) -> Callable[[Meter], None]:
             space=meter.problem.space,
             seed=meter.seed,
             cycle_size=BATCH,
-            latency_of=meter.problem.latency_of,
+            fit_width=meter.problem.fit_width,
             **options,
         )
         idle = 0
@@ -132,7 +132,7 @@ def ours(sampler: str, **options: Any) -> Callable[[Meter], None]:
             told = []
             before = meter.tokens
             for genotype in algorithm.ask(BATCH):
-                network, latency_ms = meter.problem.latency_of(genotype)
+                network, latency_ms = meter.problem.fit_width(genotype)
                 trial = Trial.of(network, genotype=genotype)
                 if network is not None and (loss := meter.train(genotype)) is not None:
                     trial = dataclasses.replace(trial, values=(loss, latency_ms))

@@ -49,7 +49,7 @@ class Problem:
     budget_ms: float
     reference: float
 
-    def latency_of(self, genotype: Any) -> tuple[Any | None, float | None]:
+    def fit_width(self, genotype: Any) -> tuple[Any | None, float | None]:
         """The network of a genotype and its exact latency; without a network, the latency that is
         above the budget.
         """
@@ -76,7 +76,7 @@ class Problem:
         raise NotImplementedError
 
     def _points(self, genotypes: Sequence[Any]) -> np.ndarray:
-        latencies = [self.latency_of(genotype)[1] for genotype in genotypes]
+        latencies = [self.fit_width(genotype)[1] for genotype in genotypes]
         return np.column_stack([self.truth(genotypes), np.array(latencies, dtype=np.float64)])
 
 
@@ -97,7 +97,7 @@ class WholeSpace(Problem):
     def __init__(self) -> None:
         self.space, self.model = nemotron()
 
-    def latency_of(self, genotype: Any) -> tuple[Architecture | None, float | None]:
+    def fit_width(self, genotype: Any) -> tuple[Architecture | None, float | None]:
         key = self.budget_ms, genotype
         if key not in FITTED:
             widths = [
@@ -117,7 +117,7 @@ class WholeSpace(Problem):
         """Random genotypes within the budget, the same for all seeds."""
         rng = np.random.default_rng(0)
         drawn = (self.space.sample(rng) for _ in range(REFERENCE_SAMPLE))
-        return [genotype for genotype in drawn if self.latency_of(genotype)[0] is not None]
+        return [genotype for genotype in drawn if self.fit_width(genotype)[0] is not None]
 
     def best_volume(self) -> float:
         """Mutants of the front, round after round, until some rounds gain less than a
@@ -141,7 +141,7 @@ class WholeSpace(Problem):
                     child = self.space.mutate(child, rng)
                 if child not in known:
                     known[child] = None
-                    if self.latency_of(child)[0] is not None:
+                    if self.fit_width(child)[0] is not None:
                         brood.append(child)
             front, points = front + brood, np.concatenate([points, self._points(brood)])
         return volumes[-1]
@@ -196,7 +196,7 @@ class Surface(WholeSpace):
         self.law, self.early = Law(seed), Law(seed + 100_000)
         self._losses: dict[Any, float] = {}
         losses = self.truth(self.typical)
-        early = np.array([self.early(self.latency_of(genotype)[0]) for genotype in self.typical])
+        early = np.array([self.early(self.fit_width(genotype)[0]) for genotype in self.typical])
         self.centre, self.spread = losses.mean(), losses.std()
         self.slope, self.offset = np.polyfit(losses, early, 1)
         self.early_spread = (early - self.slope * losses - self.offset).std()
@@ -205,13 +205,13 @@ class Surface(WholeSpace):
     def truth(self, genotypes: Sequence[Any]) -> np.ndarray:
         for genotype in genotypes:
             if genotype not in self._losses:
-                self._losses[genotype] = self.law(self.latency_of(genotype)[0])
+                self._losses[genotype] = self.law(self.fit_width(genotype)[0])
         return np.array([self._losses[genotype] for genotype in genotypes])
 
     def curves(self, genotypes: Sequence[Any]) -> np.ndarray:
         rows = []
         for genotype, loss in zip(genotypes, self.truth(genotypes), strict=True):
-            network = self.latency_of(genotype)[0]
+            network = self.fit_width(genotype)[0]
             good = (loss - self.centre) / self.spread
             other = (self.early(network) - self.slope * loss - self.offset) / self.early_spread
             row = [
@@ -397,7 +397,7 @@ class Rows(Problem):
         self.reference = float(np.percentile(self.truth(inside), 90))
         self._best = self.volume(self._points(inside))
 
-    def latency_of(self, genotype: Row) -> tuple[Architecture | None, float | None]:
+    def fit_width(self, genotype: Row) -> tuple[Architecture | None, float | None]:
         latency_ms = float(self.latencies[genotype.number])
         return self.space.networks[
             genotype.number
@@ -522,7 +522,7 @@ class Modelled(WholeSpace):
     def curves(self, genotypes: Sequence[Any]) -> np.ndarray:
         noise = [
             np.random.default_rng(
-                [int(self.latency_of(genotype)[0].hash[:8], 16), self.seed]
+                [int(self.fit_width(genotype)[0].hash[:8], 16), self.seed]
             ).normal(0.0, 1.0)
             for genotype in genotypes
         ]
@@ -531,7 +531,7 @@ class Modelled(WholeSpace):
     def _predicted(self, genotypes: Sequence[Any]) -> np.ndarray:
         new = [genotype for genotype in dict.fromkeys(genotypes) if genotype not in self._known]
         if new:
-            networks = [self.latency_of(genotype)[0] for genotype in new]
+            networks = [self.fit_width(genotype)[0] for genotype in new]
             rows = self.curve_model.predict(
                 np.array(
                     [_features(net, self.recipe.proxy_of(net, self.vocab)) for net in networks]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from flashnas.algorithms.algorithm import Goals, LatencyOf, SearchAlgorithm
+from flashnas.algorithms.algorithm import FitWidth, Goals, SearchAlgorithm
 from flashnas.algorithms.trial import Trial
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import Registry
@@ -15,8 +15,8 @@ from flashnas.space import SearchSpace
 
 __all__ = [
     "ALGORITHMS",
+    "FitWidth",
     "Goals",
-    "LatencyOf",
     "SearchAlgorithm",
     "Trial",
     "algorithm_class",
@@ -51,7 +51,7 @@ ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry(
     },
 )
 
-SHARED_OPTIONS = ("space", "seed", "latency_of", "cycle_size", "goals")
+SHARED_OPTIONS = ("space", "seed", "fit_width", "cycle_size", "goals")
 
 
 def algorithm_class(sampler: str | type[SearchAlgorithm]) -> type[SearchAlgorithm]:
@@ -79,7 +79,7 @@ def make_algorithm(
     *,
     space: SearchSpace[Any],
     seed: int,
-    latency_of: LatencyOf,
+    fit_width: FitWidth,
     **options: Any,
 ) -> SearchAlgorithm:
     """Build a search algorithm; arguments as of `SearchAlgorithm`, with the algorithm's own
@@ -95,4 +95,4 @@ def make_algorithm(
                 f"sampler {sampler_name(sampler)} has no option {key!r}"
                 f"{did_you_mean(key, allowed)}; allowed: {', '.join(allowed) or 'none'}"
             )
-    return algorithm_class(sampler)(space=space, seed=seed, latency_of=latency_of, **options)
+    return algorithm_class(sampler)(space=space, seed=seed, fit_width=fit_width, **options)

@@ -23,7 +23,7 @@ from flashnas.base.settings import MAX_SEED
 from flashnas.space import SearchSpace
 
 Genotype = Hashable
-LatencyOf = Callable[[Any], tuple[Any | None, float | None]]
+FitWidth = Callable[[Any], tuple[Any | None, float | None]]
 """Genotype -> its width-fitted network and the exact `latency_ms` of that. Without a width that
 meets the budgets there is not a network, and the latency may be that of the smallest width, as a
 measure of the distance to the budget."""
@@ -70,7 +70,7 @@ class SearchAlgorithm(ABC):
     A subclass with options of its own takes them by name and passes the others on.
 
     Args:
-        latency_of: genotype -> fitted network and latency_ms; cheap, since it may be called
+        fit_width: genotype -> fitted network and latency_ms; cheap, since it may be called
             thousands of times a cycle.
         cycle_size: candidates that are drawn together, for any number of workers.
         goals: None for one trained quality against `latency_ms`.
@@ -83,7 +83,7 @@ class SearchAlgorithm(ABC):
         *,
         space: SearchSpace[Any],
         seed: int,
-        latency_of: LatencyOf,
+        fit_width: FitWidth,
         cycle_size: int = 10,
         goals: Goals | None = None,
     ) -> None:
@@ -96,7 +96,7 @@ class SearchAlgorithm(ABC):
         self.history: list[Trial] = []
         self.pending: deque[Genotype] = deque()  # asked, not yet told
         self.prior: Prior | None = None
-        self._fitted = functools.lru_cache(maxsize=REMEMBERED)(latency_of)
+        self._fitted = functools.lru_cache(maxsize=REMEMBERED)(fit_width)
         self._proposed: set[Genotype] = set()  # all that was ever asked
         self._remaining: list[Genotype] | None = None  # of an enumerable space, once it is needed
 
@@ -155,7 +155,7 @@ class SearchAlgorithm(ABC):
         return [trial for trial in self.history if trial.complete]
 
     def fitted(self, genotype: Genotype) -> tuple[Any | None, float | None]:
-        """`latency_of`, remembered."""
+        """`fit_width`, remembered."""
         return self._fitted(genotype)
 
     def feasible(self, genotype: Genotype) -> bool:

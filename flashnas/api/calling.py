@@ -214,7 +214,7 @@ class Result:
         return {field.name: getattr(self, field.name) for field in fields if field.repr}
 
 
-def check_out(options: Settings, *, empty: bool = False, holds: str = "") -> Path:
+def writable_out(options: Settings, *, empty: bool = False, holds: str = "") -> Path:
     """The folder that the option `out` of a command names, which can be made or written to.
 
     Args:

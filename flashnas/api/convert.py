@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from flashnas.api.calling import Result, check_out, silent, takes
+from flashnas.api.calling import Result, silent, takes, writable_out
 from flashnas.conversion.config import ConvertConfig
 from flashnas.conversion.found import ConversionFound
 
@@ -60,7 +60,7 @@ def convert(
         >>> found.answers[0].latency_ms <= found.answers[0].budget_ms
         True
     """
-    check_out(options, holds="measurements.jsonl")
+    writable_out(options, holds="measurements.jsonl")
 
     from flashnas.conversion.loop import convert_model
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashnas.api.calling import Result, check_out, takes
+from flashnas.api.calling import Result, takes, writable_out
 from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option
 
 # options of all formats of an export
@@ -104,7 +104,7 @@ def export(options: ExportOptions) -> ExportResult:
         >>> max(found.parity.values()) < 1e-4
         True
     """
-    out = check_out(options, empty=True)
+    out = writable_out(options, empty=True)
 
     from flashnas.exporting.exporter import export_network
     from flashnas.exporting.source import load_source

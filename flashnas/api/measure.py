@@ -14,10 +14,10 @@ from flashnas.api.calling import (
     TABLE,
     Result,
     calibration_option,
-    check_out,
     silent,
     takes,
     workload_option,
+    writable_out,
 )
 from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option
 from flashnas.base.system import usable_cores
@@ -150,7 +150,7 @@ def profile(
         >>> found.measured > 0
         True
     """
-    out = None if options.out is None else check_out(options)
+    out = None if options.out is None else writable_out(options)
 
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.profile import profile as measure

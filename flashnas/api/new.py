@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashnas.api.calling import Result, check_out, takes
+from flashnas.api.calling import Result, takes, writable_out
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import shipped_root
 from flashnas.base.settings import REQUIRED, Settings, option
@@ -79,7 +79,7 @@ def new(options: NewOptions) -> NewPackage:
     root = shipped_root("examples") / EXAMPLE
     if not root.is_dir():
         raise ConfigError(f"{root}: the example is missing in this installation of flashnas")
-    out, title = check_out(options, empty=True), name.capitalize()
+    out, title = writable_out(options, empty=True), name.capitalize()
     words = {
         f"examples/(?={EXAMPLE})": "",
         "flashnas_short_conv": f"flashnas_{name}",

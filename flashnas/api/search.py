@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from flashnas.api.calling import Quiet, check_out, silent, takes
+from flashnas.api.calling import Quiet, silent, takes, writable_out
 from flashnas.base.settings import option, over, settings_of
 from flashnas.study.config import SearchConfig
 
@@ -144,7 +144,7 @@ def search(
         >>> set(run.trials["state"]) <= {"complete", "reused", "infeasible"}
         True
     """
-    out = check_out(replace(options, out=options.out or default_out(options, objects)))
+    out = writable_out(replace(options, out=options.out or default_out(options, objects)))
 
     from flashnas.api.run import Run
     from flashnas.reporting.page import LivePage
@@ -187,7 +187,7 @@ def plan(
             and of all, and `seconds`, from a few timed steps. `print` shows them.
     """
     if options.out is not None:
-        check_out(options)
+        writable_out(options)
 
     from flashnas.study import plan as module
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flashnas.api.calling import TABLE, check_out, takes
+from flashnas.api.calling import TABLE, takes, writable_out
 from flashnas.base.settings import REQUIRED, Settings, option
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def table_info(options: TableInfoOptions) -> LatencyTable:
 @takes(ImportTableOptions)
 def import_table(options: ImportTableOptions) -> LatencyTable:
     """Turn public measurements into a latency table."""
-    out = check_out(options, empty=True)
+    out = writable_out(options, empty=True)
 
     from flashnas.latency.importers.aiconfigurator import import_system
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashnas.api.calling import ARCHITECTURE, Quiet, Result, check_out, takes
+from flashnas.api.calling import ARCHITECTURE, Quiet, Result, takes, writable_out
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
 from flashnas.base.system import keep_memory, limit_threads
 from flashnas.base.text import MAX_TOKENS
@@ -222,7 +222,7 @@ def _job(
     from flashnas.conversion.healing import start_of, tokenizer_of, weights_folder
     from flashnas.training.job import TrainJob
 
-    out = Path(f"experiments/runs/train-{now}") if options.out is None else check_out(options)
+    out = Path(f"experiments/runs/train-{now}") if options.out is None else writable_out(options)
     named = isinstance(options.arch, str)
     weights = weights_folder(options.arch) if named else None
     if options.distill is not None and weights is None:

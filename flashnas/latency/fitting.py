@@ -153,7 +153,7 @@ class Fitter(Generic[G]):
         self.budgets = list(budgets)
         self._answers = functools.lru_cache(maxsize=REMEMBERED)(self._answer)
 
-    def latency_of(self, genotype: G) -> tuple[Any | None, float | None]:
+    def fit_width(self, genotype: G) -> tuple[Any | None, float | None]:
         """The largest network of the genotype within the budgets, and its latency_ms; when none is,
         None and the latency of the smallest."""
         return self._answers(genotype)

@@ -60,7 +60,7 @@ def recorded_dtype(path: Path) -> str | None:
     return trained.get("dtype") if isinstance(trained, dict) else None
 
 
-def check_out(path: Path, *, resume: bool, evaluated: bool = True) -> None:
+def check_can_begin(path: Path, *, resume: bool, evaluated: bool = True) -> None:
     """Raise RunError in one line if a run cannot begin in the folder, or go on there with `resume`;
     nothing is created. evaluated: an evaluator of the user's own is at hand."""
     if (path / CONFIG).exists():
@@ -219,7 +219,7 @@ class RunFolder:
         resume: bool,
         encode: Callable[[Any], Mapping[str, Any]] = dict,
     ) -> None:
-        check_out(path, resume=resume)
+        check_can_begin(path, resume=resume)
         self.path = path
         self._table = TrialsTable(encode)
         try:
@@ -232,7 +232,8 @@ class RunFolder:
             path / LOCK, RunError(f"{path}: another process is writing this run")
         )
         try:
-            check_out(path, resume=resume)  # again: another process may have made a run meanwhile
+            # again: another process may have made a run meanwhile
+            check_can_begin(path, resume=resume)
             recorded = read_config(path) if (path / CONFIG).exists() else None
             if recorded is not None:
                 identity.check_same(recorded.get("question"), recorded.place("question"))

@@ -145,15 +145,15 @@ def explore(
     """
     tried = 0
 
-    def latency_of(genotype: Any) -> tuple[Any | None, float | None]:
+    def fit_width(genotype: Any) -> tuple[Any | None, float | None]:
         nonlocal tried
         tried += 1
-        return fitter.latency_of(genotype)
+        return fitter.fit_width(genotype)
 
     evolution = AgingEvolution(
         space=space,
         seed=seed,
-        latency_of=latency_of,
+        fit_width=fit_width,
         cycle_size=CYCLE,
         goals=Goals((True, True, True), _no_network),
         population=POPULATION,
@@ -188,7 +188,7 @@ def explore(
         ordered = dataclasses.replace(network, operators=evenly_spread(network.operators))
         genotype = space.locate(ordered)
         if genotype is not None:
-            even[genotype] = fitter.latency_of(genotype)
+            even[genotype] = fitter.fit_width(genotype)
     return _explored((scored | _scored(even, scorer, min_recall)).values())
 
 

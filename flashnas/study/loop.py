@@ -23,7 +23,7 @@ from flashnas.algorithms.trial import Trial
 from flashnas.base.registry import foreign_errors
 from flashnas.base.system import terminate_as_interrupt
 from flashnas.executors.base import Executor
-from flashnas.run_folder.folder import check_out, recorded_dtype
+from flashnas.run_folder.folder import check_can_begin, recorded_dtype
 from flashnas.space import OperatorSpace
 from flashnas.study.answer import chances_to_change
 from flashnas.study.config import SearchConfig
@@ -65,7 +65,7 @@ def run_search(
     Raises:
         FlashnasError: in one line, for whatever the user can change.
     """
-    check_out(out, resume=resume, evaluated=objects.get("evaluator") is not None)
+    check_can_begin(out, resume=resume, evaluated=objects.get("evaluator") is not None)
     with terminate_as_interrupt():
         took = AnswerTime()
         problem = load_problem(config, note=progress.note, **objects)
@@ -263,7 +263,7 @@ class Loop:
         self.record.cycles += 1
         return [
             Trial.of(
-                self.problem.fitter.latency_of(genotype)[0],
+                self.problem.fitter.fit_width(genotype)[0],
                 genotype=genotype,
                 cycle=self.record.cycles,
             )
@@ -290,7 +290,7 @@ class Loop:
         fitting = [
             trial
             for trial in trials
-            if problem.fitter.latency_of(trial.genotype)[0] == trial.architecture
+            if problem.fitter.fit_width(trial.genotype)[0] == trial.architecture
         ]
         self._learn(sorted(fitting, key=lambda trial: -(trial.loss or 0.0)))
 

@@ -180,7 +180,7 @@ def timed(problem: Problem, networks: list[Any]) -> tuple[float, float]:
     recipe = problem.recipe
     assert recipe is not None
     if not networks:
-        drawn = problem.fitter.latency_of(problem.algorithm().ask(1)[0])[0]
+        drawn = problem.fitter.fit_width(problem.algorithm().ask(1)[0])[0]
         networks = [] if drawn is None else [drawn]
     if not networks:
         raise RunError("no candidate within the budgets was found to be timed")

@@ -157,14 +157,14 @@ class Problem:
                 self.sampler,
                 space=self.space,
                 seed=config.seed,
-                latency_of=self._latency_of,
+                fit_width=self._fit_width,
                 cycle_size=config.cycle_size,
                 goals=self._goals(),
                 **config.sampler_options,
             )
 
-    def _latency_of(self, genotype: Any) -> tuple[Any | None, float | None]:
-        network, latency_ms = self.fitter.latency_of(genotype)
+    def _fit_width(self, genotype: Any) -> tuple[Any | None, float | None]:
+        network, latency_ms = self.fitter.fit_width(genotype)
         if network is not None and not self.changes(network):
             return None, latency_ms
         return network, latency_ms

@@ -162,7 +162,7 @@ def _trained(
     """What is trained of the baselines and of some networks that the search could draw, which come
     last; empty for networks of the user's own class."""
     rng, space = np.random.default_rng(seed), fitter.space
-    drawn = [fitter.latency_of(space.sample(rng))[0] for _ in range(LOOKED_AT)]
+    drawn = [fitter.fit_width(space.sample(rng))[0] for _ in range(LOOKED_AT)]
     trained = []
     for network in (*baselines, *drawn):
         if isinstance(network, Architecture):

@@ -6,12 +6,12 @@ from flashnas.algorithms import Trial, make_algorithm
 
 
 def make(space, **options):
-    latency_of = options.pop("latency_of", space.latency_of)
+    fit_width = options.pop("fit_width", space.fit_width)
     return make_algorithm(
         "aging-evolution",
         space=space,
         seed=options.pop("seed", 0),
-        latency_of=latency_of,
+        fit_width=fit_width,
         **options,
     )
 
@@ -82,9 +82,9 @@ def test_failed_and_infeasible_candidates_never_join():
 def test_a_budget_that_random_draws_hardly_ever_meet_is_reached_by_walking():
     space = BitSpace(24)  # one genotype in about 7000 is within the budget
 
-    def latency_of(genotype):
-        architecture, latency_ms = space.latency_of(genotype)
+    def fit_width(genotype):
+        architecture, latency_ms = space.fit_width(genotype)
         return (architecture if sum(genotype.bits) <= 3 else None), latency_ms
 
-    asked = make(space, latency_of=latency_of, population=10).ask(10)
-    assert sum(latency_of(g)[0] is not None for g in asked) >= 8
+    asked = make(space, fit_width=fit_width, population=10).ask(10)
+    assert sum(fit_width(g)[0] is not None for g in asked) >= 8

@@ -16,9 +16,9 @@ LOSSES = 3.0 + 0.5 * FEATURES[:, 0] - 0.8 * FEATURES[:, 1] ** 2
 
 
 def make(space, **options):
-    latency_of = options.pop("latency_of", space.latency_of)
+    fit_width = options.pop("fit_width", space.fit_width)
     return make_algorithm(
-        "bayes", space=space, seed=0, latency_of=latency_of, **{"initial": 6, "pool": 64, **options}
+        "bayes", space=space, seed=0, fit_width=fit_width, **{"initial": 6, "pool": 64, **options}
     )
 
 
@@ -84,7 +84,7 @@ def test_it_learns_to_avoid_what_fails():
             [
                 Trial(genotype=g, state="failed")
                 if g.bits[0]
-                else Trial(genotype=g, values=(5.0 - 0.1 * sum(g.bits[1:]), space.latency_of(g)[1]))
+                else Trial(genotype=g, values=(5.0 - 0.1 * sum(g.bits[1:]), space.fit_width(g)[1]))
                 for g in asked
             ]
         )
@@ -106,7 +106,7 @@ def test_the_reference_latency_is_the_spaces_and_the_reference_loss_that_of_a_ra
         reference = algorithm._reference(
             [np.append(losses, losses.max() + outlier)], model, np.array([[14.1], [14.2]])
         )
-        slow = sorted(space.latency_of(space.sample(rng))[1] for _ in range(100))
+        slow = sorted(space.fit_width(space.sample(rng))[1] for _ in range(100))
         assert reference[1] > slow[-2] > 14.2
         if not outlier:
             assert np.median(losses) < reference[0] < losses.max()
@@ -116,7 +116,7 @@ def test_the_first_candidates_spread_over_latency_and_are_large():
     space = BitSpace(14)
     large = {}
 
-    def latency_of(
+    def fit_width(
         genotype,
     ):  # the size is not the latency: bits at odd places add parameters alone
         network = SimpleNamespace(
@@ -125,11 +125,11 @@ def test_the_first_candidates_spread_over_latency_and_are_large():
         large[genotype] = network.params
         return network, 1.0 + sum(genotype.bits[::2])
 
-    asked = make(space, latency_of=latency_of, initial=6).ask(6)
-    latencies = [latency_of(genotype)[1] for genotype in asked]
+    asked = make(space, fit_width=fit_width, initial=6).ask(6)
+    latencies = [fit_width(genotype)[1] for genotype in asked]
     assert latencies == sorted(latencies)
     assert latencies[0] <= 3
     assert latencies[-1] >= 6
     rng = np.random.default_rng(0)
-    random = [latency_of(space.sample(rng))[0].params for _ in range(200)]
+    random = [fit_width(space.sample(rng))[0].params for _ in range(200)]
     assert np.mean([large[genotype] for genotype in asked]) > np.mean(random) + 1

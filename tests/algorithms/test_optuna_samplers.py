@@ -11,17 +11,17 @@ FROM_THE_SPACE = {"nsga2": "population", "tpe": "startup"}
 
 
 def capped(space, most):
-    def latency_of(genotype):
-        architecture, latency_ms = space.latency_of(genotype)
+    def fit_width(genotype):
+        architecture, latency_ms = space.fit_width(genotype)
         return (architecture if sum(genotype.bits) <= most else None), latency_ms
 
-    return latency_of
+    return fit_width
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_results_reach_the_study(name):
     space = BitSpace(12)
-    algorithm = make_algorithm(name, space=space, seed=1, latency_of=space.latency_of)
+    algorithm = make_algorithm(name, space=space, seed=1, fit_width=space.fit_width)
     asked = algorithm.ask(4)
     algorithm.tell(
         [
@@ -49,7 +49,7 @@ def test_results_reach_the_study(name):
 def test_dropped_draws_do_not_count_as_results(name):
     space = BitSpace(12)
     algorithm = make_algorithm(
-        name, space=space, seed=1, latency_of=capped(space, 4), **{FROM_THE_SPACE[name]: 2}
+        name, space=space, seed=1, fit_width=capped(space, 4), **{FROM_THE_SPACE[name]: 2}
     )
     algorithm.ask(6)
     dropped = [trial for trial in algorithm.study.trials if trial.state.is_finished()]
@@ -61,12 +61,12 @@ def test_dropped_draws_do_not_count_as_results(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_sampler_learns_the_distance_to_a_budget_that_nothing_meets(name):
     space = BitSpace(12)
-    algorithm = make_algorithm(name, space=space, seed=1, latency_of=capped(space, -1))
+    algorithm = make_algorithm(name, space=space, seed=1, fit_width=capped(space, -1))
     asked = algorithm.ask(6)
     algorithm.tell([Trial(genotype=g, state="infeasible") for g in asked])
     told = [trial for trial in algorithm.study.trials if trial.state == TrialState.COMPLETE]
     assert [t.constraints["budget"] for t in told] == [
-        pytest.approx(space.latency_of(g)[1]) for g in asked
+        pytest.approx(space.fit_width(g)[1]) for g in asked
     ]
 
 
@@ -78,7 +78,7 @@ def test_the_first_candidates_are_drawn_from_the_space(name):
     sample = space.sample
     space.sample = lambda rng: drawn.append(sample(rng)) or drawn[-1]
     algorithm = make_algorithm(
-        name, space=space, seed=1, latency_of=space.latency_of, **{FROM_THE_SPACE[name]: 5}
+        name, space=space, seed=1, fit_width=space.fit_width, **{FROM_THE_SPACE[name]: 5}
     )
     asked = algorithm.ask(4)
     assert asked == drawn

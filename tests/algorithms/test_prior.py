@@ -31,7 +31,7 @@ def prior(value_of=expected, moves_of=no_steps, cost_of=lambda network: 1.0, bes
 
 def flat(genotype):
     """One latency for all, so that the loss alone counts."""
-    return BitSpace(LENGTH).latency_of(genotype)[0], 1.0
+    return BitSpace(LENGTH).fit_width(genotype)[0], 1.0
 
 
 def searched(
@@ -39,20 +39,20 @@ def searched(
     *,
     cycles=3,
     loss=lambda genotype: 5.0,
-    latency_of=flat,
+    fit_width=flat,
     seed=0,
     initial=6,
     sampler="bayes",
 ):
     space = BitSpace(LENGTH)
     options = {"initial": initial, "pool": 64} if sampler == "bayes" else {}
-    algorithm = make_algorithm(sampler, space=space, seed=seed, latency_of=latency_of, **options)
+    algorithm = make_algorithm(sampler, space=space, seed=seed, fit_width=fit_width, **options)
     if prior is not None:
         algorithm.use_prior(prior)
     batches = []
     for _ in range(cycles):
         batches.append(algorithm.ask(6))
-        algorithm.tell([Trial(genotype=g, values=(loss(g), latency_of(g)[1])) for g in batches[-1]])
+        algorithm.tell([Trial(genotype=g, values=(loss(g), fit_width(g)[1])) for g in batches[-1]])
     return batches
 
 
@@ -113,16 +113,14 @@ def test_the_most_promising_come_first_in_their_order():
     assert len(set(first)) == 6
 
 
-@pytest.mark.parametrize(
-    "latency_of", [flat, BitSpace(LENGTH).latency_of], ids=["flat", "latencies"]
-)
-def test_a_prior_that_knows_nothing_changes_nothing(latency_of):
+@pytest.mark.parametrize("fit_width", [flat, BitSpace(LENGTH).fit_width], ids=["flat", "latencies"])
+def test_a_prior_that_knows_nothing_changes_nothing(fit_width):
     def nothing(networks):
         return np.zeros(len(networks))
 
     known = prior(value_of=nothing, moves_of=nothing)
-    assert searched(known, loss=true_loss, latency_of=latency_of) == searched(
-        loss=true_loss, latency_of=latency_of
+    assert searched(known, loss=true_loss, fit_width=fit_width) == searched(
+        loss=true_loss, fit_width=fit_width
     )
 
 

@@ -60,7 +60,7 @@ def test_learning_beats_random(learner, seeds):
 
 def test_unknown_names_and_options_are_one_clear_line():
     world = World("random")
-    shared = {"space": world.space, "seed": 0, "latency_of": world.latency_of}
+    shared = {"space": world.space, "seed": 0, "fit_width": world.fit_width}
     assert one_line(ConfigError, make_algorithm, "aging", **shared) == (
         f"sampler must be one of {', '.join(ALGORITHMS)}; got 'aging'"
         " (did you mean 'aging-evolution'?)"

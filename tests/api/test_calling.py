@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 import flashnas as fn
-from flashnas.api.calling import check_out, takes
+from flashnas.api.calling import takes, writable_out
 from flashnas.base.errors import ConfigError
 from flashnas.base.settings import REQUIRED, SettingError, Settings, option
 from flashnas.cli.options import message_of
@@ -120,7 +120,7 @@ def test_every_keyword_of_the_search_is_an_option_or_its_own():
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path, make, words):
     make(tmp_path)
     with pytest.raises(SettingError, match=words):
-        check_out(Bake(flour="rye", out=str(tmp_path / "out")), empty=True)
+        writable_out(Bake(flour="rye", out=str(tmp_path / "out")), empty=True)
 
 
 def test_a_folder_below_a_file_or_with_a_long_name_is_refused(tmp_path):
@@ -132,7 +132,7 @@ def test_a_folder_below_a_file_or_with_a_long_name_is_refused(tmp_path):
         ("/proc/out", "cannot be written"),
     ):
         with pytest.raises(SettingError, match=words) as caught:
-            check_out(Bake(flour="rye", out=str(place)))
+            writable_out(Bake(flour="rye", out=str(place)))
         assert message_of(caught.value).startswith("--out /")
-    assert check_out(Bake(flour="rye", out=str(tmp_path / "a" / "b"))) == tmp_path / "a" / "b"
+    assert writable_out(Bake(flour="rye", out=str(tmp_path / "a" / "b"))) == tmp_path / "a" / "b"
     assert os.listdir(tmp_path) == ["file"], "nothing is left behind"

@@ -60,7 +60,7 @@ class BitSpace:
     def enumerate(self):
         return (Bits(bits) for bits in itertools.product((0, 1), repeat=self.length))
 
-    def latency_of(self, genotype):
+    def fit_width(self, genotype):
         """1 ms a layer plus 0.1 ms an attention; everything fits."""
         architecture = Architecture(hidden=256, operators=self.operators(genotype), vocab=512)
         return architecture, self.length + 0.1 * sum(genotype.bits)

@@ -65,12 +65,12 @@ class World:
         self.cls = ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
         self.options, self.goals = dict(options or {}), goals
         self.space = load_operator_space("tiny", "the contract of samplers")
-        self.latency_of = self.fitter(BUDGET_MS)
+        self.fit_width = self.fitter(BUDGET_MS)
 
     def fitter(self, budget_ms):
         """Widths are fitted to a budget."""
 
-        def latency_of(genotype):
+        def fit_width(genotype):
             operators = self.space.operators(genotype)
             latency_ms = None
             for hidden in reversed(self.space.hidden_sizes):
@@ -79,21 +79,21 @@ class World:
                     return self.space.build(operators, hidden), latency_ms
             return None, latency_ms
 
-        return latency_of
+        return fit_width
 
-    def make(self, seed=0, latency_of=None):
+    def make(self, seed=0, fit_width=None):
         return self.cls(
             space=self.space,
             seed=seed,
-            latency_of=latency_of or self.latency_of,
+            fit_width=fit_width or self.fit_width,
             cycle_size=CYCLE,
             goals=self.goals,
             **self.options,
         )
 
-    def answer(self, genotype, outcome="complete", latency_of=None):
+    def answer(self, genotype, outcome="complete", fit_width=None):
         """What comes of a candidate; `outcome`: complete, failed or infeasible."""
-        architecture, latency_ms = (latency_of or self.latency_of)(genotype)
+        architecture, latency_ms = (fit_width or self.fit_width)(genotype)
         if architecture is None or outcome == "infeasible":
             return Trial(genotype=genotype, state="infeasible")
         if outcome == "failed":
@@ -108,13 +108,13 @@ class World:
         algorithm,
         cycles,
         outcomes=("complete",),
-        latency_of=None,
+        fit_width=None,
     ):
         """All evaluations of some cycles; the outcomes are given in turn."""
         told = []
         for _ in range(cycles):
             cycle = [
-                self.answer(genotype, outcomes[(len(told) + i) % len(outcomes)], latency_of)
+                self.answer(genotype, outcomes[(len(told) + i) % len(outcomes)], fit_width)
                 for i, genotype in enumerate(algorithm.ask())
             ]
             algorithm.tell(cycle)
@@ -182,9 +182,9 @@ def check_replay(world):
 
 
 def check_candidates(world, budget_ms):
-    latency_of = world.fitter(budget_ms)
+    fit_width = world.fitter(budget_ms)
     told = world.run(
-        world.make(latency_of=latency_of), 4, ("complete", "complete", "failed"), latency_of
+        world.make(fit_width=fit_width), 4, ("complete", "complete", "failed"), fit_width
     )
     assert len({e.genotype for e in told}) == len(told), "a candidate must not be proposed twice"
     for evaluation in told:
@@ -291,10 +291,10 @@ def check_start_from(world):
 def check_impossible_budget(world, latency_known):
     nothing_fits = world.fitter(0.0)
 
-    def latency_of(genotype):
+    def fit_width(genotype):
         return None, nothing_fits(genotype)[1] if latency_known else None
 
-    told = world.run(world.make(latency_of=latency_of), 3, latency_of=latency_of)
+    told = world.run(world.make(fit_width=fit_width), 3, fit_width=fit_width)
     assert not any(e.feasible for e in told)
     assert all(world.space.repair(e.genotype) == e.genotype for e in told)
     assert len({trial.genotype for trial in told[-CYCLE:]}) == CYCLE

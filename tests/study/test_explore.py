@@ -61,7 +61,7 @@ def test_evolution_is_better_than_as_many_random_networks():
     found = explore(problem.space, problem.fitter, problem.scorer, seed=0, min_recall=FLOOR)
     rng = np.random.default_rng(0)
     genotypes = [problem.space.sample(rng) for _ in found.networks]
-    fitted = [problem.fitter.latency_of(genotype)[0] for genotype in genotypes]
+    fitted = [problem.fitter.fit_width(genotype)[0] for genotype in genotypes]
     networks = [network for network in fitted if network is not None]
     values, recalls = problem.scorer.values(networks), problem.scorer.recalls(networks)
     best = found.best(FLOOR)

@@ -62,7 +62,7 @@ def test_a_program_that_holds_no_network_of_the_space_is_one_line(tmp_path):
 def test_parameters_layers_and_vocabulary_are_kept():
     problem = problem_of("hybrid", 1500.0, params="0.2B..0.3B", min_layers=8, vocab=32_000)
     rng = np.random.default_rng(0)
-    fitted = [problem.fitter.latency_of(problem.space.sample(rng))[0] for _ in range(60)]
+    fitted = [problem.fitter.fit_width(problem.space.sample(rng))[0] for _ in range(60)]
     networks = [network for network in fitted if network is not None]
     assert networks
     for network in networks:

@@ -42,6 +42,6 @@ def test_wrong_options_are_one_line(options):
             "annealing",
             space=load_space("tiny"),
             seed=0,
-            latency_of=lambda genotype: (None, None),
+            fit_width=lambda genotype: (None, None),
             **options,
         )
