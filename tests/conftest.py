@@ -18,7 +18,7 @@ from full_disk import disk  # noqa: F401  (a fixture)
 from problems import with_few_candidates
 from run_builder import make_trials, write_run
 
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 
 gc.disable()  # until all tests are collected: what they import stays
 os.environ.setdefault("OMP_NUM_THREADS", "1")

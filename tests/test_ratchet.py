@@ -18,7 +18,7 @@ STILL_MORE = {
     "profiling/profile.py": 12,
     "profiling/target.py": 11,
     "profiling/torch_target.py": 14,
-    "run_folder/run.py": 11,
+    "run_folder/recorded_run.py": 11,
     "study/limits.py": 12,
     "study/trainings.py": 12,
     "study/opening.py": 15,

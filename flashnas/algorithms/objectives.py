@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from flashnas.base.text import one_of
 from flashnas.latency.metrics import LARGER_IS_BETTER, METRICS
-from flashnas.loss.model import CHARGE
 
 DEFAULT = ("loss", "latency_ms")
 FULL = "full_loss"  # the loss to expect of a full training; takes the place of `loss`
@@ -74,13 +73,12 @@ def figure_of(name: str, figures: Mapping[str, Any]) -> float | None:
 
 def point(names: Sequence[str], figures: Mapping[str, Any]) -> tuple[float, ...] | None:
     """All objectives as they are compared; None if one does not exist. The full loss is compared by
-    its mean plus the charge for what no publication vouches for."""
+    the value that the scorer ranks by."""
     values = []
     for name in names:
-        if (value := figure_of(name, figures)) is None:
+        if (value := figure_of("value" if name == FULL else name, figures)) is None:
             return None
-        silence = figure_of("silence", figures) if name == FULL else None
-        values.append(minimised(name, value + CHARGE * (silence or 0.0)))
+        values.append(minimised(name, value))
     return tuple(values)
 
 

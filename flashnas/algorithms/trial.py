@@ -41,6 +41,7 @@ METRICS_ON_FRONT = (
     "params",
 )
 EXPECTED_FIGURES = (
+    "value",
     "full_loss",
     "full_loss_sd",
     "silence",
@@ -79,8 +80,8 @@ class Trial:
         loss: validation loss in nats per token, or what the user's evaluator returned.
         full_loss: the loss to expect of a full training, up to a constant, in nats per token;
             `full_loss_sd`: standard deviation of its difference to the plain transformer of its
-            size; `silence`: standard deviation of what no publication vouches for, by which the
-            network is charged where it is ranked.
+            size; `silence`: standard deviation of what no observation vouches for.
+        value: by which the scorer ranks, in nats per token; lower is better.
         expected_recall: after a full training, less that of the transformer of the same training,
             of full marks.
         outside: what of the network no publication has, in words.
@@ -121,6 +122,7 @@ class Trial:
     memory_gb: float | None = None
     loss: float | None = None
     bits_per_byte: float | None = None
+    value: float | None = None
     full_loss: float | None = None
     full_loss_sd: float | None = None
     silence: float | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 from flashnas.api.calling import Result, silent, takes
 from flashnas.base.settings import REQUIRED, Settings, option
-from flashnas.data.corpus import from_hub
+from flashnas.base.text import from_hub
 
 
 @dataclass(frozen=True, kw_only=True)

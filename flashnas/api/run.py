@@ -12,7 +12,7 @@ from flashnas.api.calling import takes
 from flashnas.base.errors import RunError
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.system import disk_errors, write_atomic
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,6 +10,7 @@ import string
 import sys
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, TypeGuard
 
@@ -319,3 +320,16 @@ def names_text(names: Sequence[str]) -> str:
             runs.append([name])
     parts = [part for run in runs for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else run)]
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else ""
+
+
+# -- sources of texts -------------------------------------------------------------------------------
+
+
+def without_folders(source: str) -> str:
+    """A source as it is called from any folder: files and folders by their own names."""
+    return "+".join(part if ":" in part else Path(part).name for part in source.split("+"))
+
+
+def from_hub(source: str | None) -> bool:
+    """True if `read_corpus` of this source connects to the Hugging Face hub."""
+    return source is not None and any(part.startswith("hf:") for part in source.split("+"))

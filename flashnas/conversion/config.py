@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
-from flashnas.base.text import MAX_TOKENS
+from flashnas.base.text import MAX_TOKENS, from_hub
 from flashnas.conversion.choices import REPLACEMENTS, budget_of
-from flashnas.data.corpus import from_hub
 from flashnas.latency.workload import CALIBRATION_HELP, CALIBRATIONS, ENGINE, WORKLOAD_HELP
 
 WINDOW_SHARE = 4  # a window is scored on contexts of at least so many times its length

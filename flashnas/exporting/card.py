@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import flashnas
 from flashnas.algorithms.trial import Trial
 from flashnas.base.text import INTERVAL_90, MISSING, fixed, is_number, number, printable
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.run_folder.trained import ModelEvaluation, search_of
 from flashnas.training.folder import TrainingRecord
 

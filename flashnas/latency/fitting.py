@@ -135,21 +135,17 @@ def _checked(name: str, value: Any) -> float:
 
 
 class Fitter(Generic[G]):
-    """Turns genotypes of a space into networks within budgets on their costs.
-
-    allowed: network -> whether it may be proposed, by a rule of its operators; None: every one.
-    holds: by a rule that depends on the width, too.
-    """
+    """Turns genotypes of a space into networks within budgets on their costs. holds: network ->
+    whether it may be proposed."""
 
     def __init__(
         self,
         space: SearchSpace[G],
         costs: Costs,
         budgets: Sequence[Budget],
-        allowed: Callable[[Any], bool] | None = None,
         holds: Callable[[Any], bool] = lambda _: True,
     ) -> None:
-        self.space, self.costs, self.allowed, self.holds = space, costs, allowed, holds
+        self.space, self.costs, self.holds = space, costs, holds
         self.budgets = list(budgets)
         self._answers = functools.lru_cache(maxsize=REMEMBERED)(self._answer)
 
@@ -168,8 +164,6 @@ class Fitter(Generic[G]):
         """The first of some networks of the same operators, the largest first, that meets every
         budget.
         """
-        if self.allowed is not None and not self.allowed(sizes[-1]):
-            return None
         if not self.budgets:
             return next(filter(self.holds, sizes), None)
         if {budget.metric for budget in self.budgets} != {"latency_ms"}:

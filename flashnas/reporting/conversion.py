@@ -16,7 +16,7 @@ from flashnas.conversion.found import BudgetAnswer, ConversionFound
 from flashnas.reporting.drawing import STYLE, Plot, key
 from flashnas.reporting.page import Section, render, render_text
 from flashnas.run_folder.layout import CONFIG
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 
 CHOSEN, OTHER = "#D55E00", "#0072B2"  # colours
 

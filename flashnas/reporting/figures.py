@@ -40,7 +40,7 @@ from flashnas.reporting.networks import (
     place_words,
 )
 from flashnas.reporting.planes import Plane, draw_plane, plane_keys, plane_of
-from flashnas.run_folder.run import RecordedRun, rows
+from flashnas.run_folder.recorded_run import RecordedRun, rows
 
 FRONT_HEIGHT, HEIGHT, CURVE_HEIGHT = 430.0, 240.0, 368.0  # pixels of plotting areas
 BAR_HEIGHT = 38.0  # of one finalist

@@ -13,7 +13,7 @@ from flashnas.algorithms.trial import RUN, Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed, parsed
 from flashnas.base.text import counted, is_number, printable
-from flashnas.run_folder.run import RecordedRun, rows
+from flashnas.run_folder.recorded_run import RecordedRun, rows
 
 # -- what a table shows ----------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from flashnas.base.errors import RunError
 from flashnas.base.registry import Registry, foreign_errors
 from flashnas.base.system import disk_errors, write_atomic
 from flashnas.run_folder.layout import TRIALS
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 
 if TYPE_CHECKING:
     from flashnas.study.progress import Progress, Snapshot

@@ -47,8 +47,8 @@ from flashnas.reporting.networks import (
     recommended,
     stack_label,
 )
-from flashnas.run_folder.answer import Standing
-from flashnas.run_folder.run import RecordedRun, rows
+from flashnas.run_folder.recorded_answer import Standing
+from flashnas.run_folder.recorded_run import RecordedRun, rows
 
 HEADROOM = 0.6  # of the height of what is compared that intervals and other points may add
 MARGIN = 0.13  # of the height, above and below what the axis has to hold

@@ -23,7 +23,7 @@ from flashnas.base.text import (
     signed,
     with_interval,
 )
-from flashnas.reporting.answer import next_commands, runs_in, statements
+from flashnas.reporting.statements import next_commands, runs_in, statements
 from flashnas.reporting.networks import (
     Shown,
     best_baseline,
@@ -34,7 +34,7 @@ from flashnas.reporting.networks import (
     place_words,
     shown_networks,
 )
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 
 MARKS = {"*": "recommended", "~": "not told apart", "": ""}
 ABOVE = "!"  # behind an interval, or a measured latency, that is above the budget

@@ -1,8 +1,10 @@
-"""Networks that earlier runs trained: read back with their genotypes, and checked to have
-comparable losses."""
+"""Networks that earlier runs trained: read back with their genotypes, as scores that compare and
+as observations."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,8 @@ from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.registry import foreign_errors
 from flashnas.base.text import shown
 from flashnas.latency.metrics import METRICS
-from flashnas.run_folder.run import RecordedRun, rows
+from flashnas.observations.losses import ObservedLoss
+from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.training.recipe import Recipe
 
@@ -54,14 +57,30 @@ class Trained:
 
 @dataclass(frozen=True)
 class EarlierRuns:
-    """The networks that one or several runs trained, by hash, with comparable losses."""
+    """The networks that one or several runs trained.
+
+    facts: what the losses of `by_hash` depend on. by_hash: networks with a score of that training.
+    """
 
     runs: tuple[RecordedRun, ...]
-    by_hash: Mapping[str, Trained] = field(repr=False)
+    trained: tuple[Trained, ...] = field(repr=False)
+    facts: Mapping[str, Any] = field(repr=False)
 
-    @property
-    def networks(self) -> list[Trained]:
-        return list(self.by_hash.values())
+    @functools.cached_property
+    def by_hash(self) -> dict[str, Trained]:
+        found: dict[str, Trained] = {}
+        for trained in self.trained:
+            if difference(self.facts, training_of(trained.run), "", "") is None:
+                found.setdefault(trained.row.hash, trained)
+        return found
+
+    def with_facts(self, facts: Mapping[str, Any], *, strict: bool) -> EarlierRuns:
+        """The same for a search whose losses depend on these facts. strict: raise RunError where
+        those of a run do not compare."""
+        for run in self.runs if strict else ():
+            if reason := difference(training_of(run), facts, "in the run", "in this search"):
+                raise RunError(f"{run.path}: a search cannot start from its networks: {reason}")
+        return dataclasses.replace(self, facts=facts)
 
     def score(self, network: Any, *, metrics: bool) -> dict[str, Any] | None:
         """The score of a network, or None. metrics: also what the evaluator returned besides the
@@ -74,7 +93,7 @@ class EarlierRuns:
 
     def within(self, space: SearchSpace[Any]) -> Iterator[tuple[Any, Any, str]]:
         """Genotype, network and source of those that are networks of a space."""
-        for trained in self.networks:
+        for trained in self.by_hash.values():
             genotype, network = trained.genotype, trained.network
             if trained.run.entry("space", "hash") != space.hash:
                 genotype = (
@@ -87,34 +106,51 @@ class EarlierRuns:
             if genotype is not None and network is not None:
                 yield genotype, network, f"run {trained.run.name}"
 
+    def observed(self) -> list[ObservedLoss]:
+        """Every training of the runs as an observation, in one group with those of its recipe and
+        text; none of networks that an evaluator of the user's scored."""
+        found = {}
+        for trained in self.trained:
+            recipe, facts = recipe_of_run(trained.run), training_of(trained.run)
+            if recipe is None or not isinstance(trained.network, Architecture):
+                continue
+            vocab = trained.run.entry("corpus", "vocabulary")
+            found[trained.row.hash, group_of(facts)] = ObservedLoss.of(
+                recipe.proxy_of(trained.network, vocab),
+                nats=float(trained.row.loss),
+                tokens=float(recipe.steps * recipe.batch_tokens),
+                group=group_of(facts),
+            )
+        return list(found.values())
+
     @property
     def recipe(self) -> Recipe | None:
-        """Of the trainings; None where an evaluator of the user's scored the networks."""
-        recipe = self.runs[0].entry("question", "recipe")
-        return None if recipe is None else Recipe.from_dict(recipe)
+        """Of the first run; None where an evaluator of the user's scored the networks."""
+        return recipe_of_run(self.runs[0])
 
     @property
     def digest(self) -> str:
         """16 hex digits of all networks and their scores."""
         return fingerprint(
-            [[trained.row.hash, trained.row.loss, trained.row.scores] for trained in self.networks]
+            [[trained.row.hash, trained.row.loss, trained.row.scores] for trained in self.trained]
         )
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "runs": [str(run.path) for run in self.runs],
             "digest": self.digest,
-            "networks": len(self.by_hash),
+            "networks": len({trained.row.hash for trained in self.trained}),
         }
 
 
 def earlier_runs(folders: Sequence[str | Path], space: SearchSpace[Any]) -> EarlierRuns:
     """Read runs, finished or not. space: of the search that starts from them; theirs as well where
     it is not a shipped one or a file. Raises RunError for a folder that is not a run or trained
-    nothing, or for losses that do not compare with those of the first one."""
+    nothing."""
     runs = tuple(map(RecordedRun.load, folders))
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RunError(f"{runs[-1].path}: a run is named twice")
+    trained: list[Trained] = []
     for run in runs:
         if run.trained.empty:
             raise RunError(
@@ -123,40 +159,36 @@ def earlier_runs(folders: Sequence[str | Path], space: SearchSpace[Any]) -> Earl
                 if run.untrained and run.entry("finished")
                 else f"{run.path}: has no trained network yet"
             )
-        if reason := difference(
-            training_of(runs[0]), training_of(run), f"in {runs[0].path}", f"in {run.path}"
-        ):
-            raise RunError(
-                f"{run.path}: its losses do not compare with those of {runs[0].path}: {reason}"
-            )
-    by_hash: dict[str, Trained] = {}
-    for run in runs:
         own = _space_of(run, space)
         with foreign_errors(("space", own), direct=False):
-            for trained in _networks(run, own):
-                by_hash.setdefault(trained.row.hash, trained)
-    return EarlierRuns(runs, by_hash)
+            trained += _networks(run, own)
+    return EarlierRuns(runs, tuple(trained), training_of(runs[0]))
 
 
 # -- what a loss depends on ------------------------------------------------------------------------
 
 
-def training_of(run: RecordedRun) -> dict[str, Any]:
-    """All that a network's loss depends on in a run; raises RunError where run.yaml does not
-    say.
-    """
-    question = run.entry("question")
-    if not isinstance(question, dict) or "seed" not in question:
-        raise RunError(
-            f"{run.path}: run.yaml has no question, so that nobody knows how its networks were"
-            f" trained"
-        )
-    recipe = question.get("recipe")
+def recipe_of_run(run: RecordedRun) -> Recipe | None:
+    """The recipe of a run; None where an evaluator scored. Raises RunError where it is damaged."""
+    recipe = run.entry("recipe")
     try:
-        loaded = None if recipe is None else Recipe.from_dict(recipe)
+        return None if recipe is None else Recipe.from_dict(recipe)
     except (FlashnasError, TypeError, AttributeError) as error:
-        raise RunError(f"{run.path}: run.yaml: question.recipe: {error}") from None
-    return training(loaded, question.get("corpus"), question["seed"], question.get("evaluator"))
+        raise RunError(f"{run.path}: run.yaml: recipe: {error}") from None
+
+
+def training_of(run: RecordedRun) -> dict[str, Any]:
+    """All that a network's loss depends on in a run."""
+    seed = run.entry("options", "seed") or 0
+    return training(
+        recipe_of_run(run), run.entry("corpus", "digest"), seed, run.entry("evaluator")
+    )
+
+
+def group_of(facts: Mapping[str, Any]) -> str:
+    """The name of the group of losses that depend on these facts, and compare; whatever the
+    seed."""
+    return fingerprint({name: value for name, value in facts.items() if name != "seed"})
 
 
 def training(

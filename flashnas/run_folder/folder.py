@@ -1,9 +1,7 @@
 """The run folder of one search, open for writing. Nothing finished is lost.
 
-The database is an Optuna study in a journal, which holds each evaluation the moment it ends, and is
-checked line by line before Optuna reads it. Its name is the identity of the run and never the
-folder's: a renamed or copied folder continues. trials.parquet is the trajectory in order. A
-continued run replays the trajectory and finds its networks in the database.
+trials.parquet is the trajectory in order. Where networks are evaluated, `database.py` holds each
+result the moment it ends; a continued run replays the trajectory and finds its networks there.
 """
 
 from __future__ import annotations
@@ -13,27 +11,20 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Self
 
-import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import TrialState
-
-from flashnas.algorithms.trial import STATES, Trial, result_fields
+from flashnas.algorithms.trial import STATES, Trial
 from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
-from flashnas.base.foreign import read_json, read_json_lines, read_parquet
+from flashnas.base.foreign import read_json
 from flashnas.base.system import (
     atomic_file,
-    drop_torn_line,
     hold_lock,
     reason_of,
     recover_folder,
-    uninterrupted,
     write_atomic,
 )
-from flashnas.base.text import first_line, shown
+from flashnas.base.text import shown
 from flashnas.run_folder.front import front_path, programs_entries, write_front
 from flashnas.run_folder.layout import (
     CONFIG,
@@ -49,6 +40,9 @@ from flashnas.run_folder.layout import (
     yaml_text,
 )
 
+if TYPE_CHECKING:
+    from flashnas.run_folder.database import Database
+
 SECONDS_EVERY = 30.0  # how often run.yaml learns the run time, which a kill would lose
 
 
@@ -56,8 +50,8 @@ def recorded_dtype(path: Path) -> str | None:
     """In which the trainings of a run multiply matrices; None where none is recorded."""
     if not (path / CONFIG).exists():
         return None
-    trained = read_config(path).get("proxy")
-    return trained.get("dtype") if isinstance(trained, dict) else None
+    recipe = read_config(path).get("recipe")
+    return recipe.get("dtype") if isinstance(recipe, dict) else None
 
 
 def check_can_begin(path: Path, *, resume: bool, evaluated: bool = True) -> None:
@@ -72,10 +66,10 @@ def check_can_begin(path: Path, *, resume: bool, evaluated: bool = True) -> None
             raise RunError(
                 f"{path / FRONT}: is a file, and the front of a run is a folder; move the file away"
             )
-        question = read_config(path).get("question")
-        if not evaluated and isinstance(question, dict) and question.get("evaluator") is not None:
+        evaluator = read_config(path).get("evaluator")
+        if not evaluated and evaluator is not None:
             raise RunError(
-                f"{path}: its networks were scored by {question['evaluator']!r:.80}, which is a"
+                f"{path}: its networks were scored by {shown(evaluator)}, which is a"
                 f" function and not an option; continue in Python: flashnas.search(resume="
                 f"{str(path)!r}, evaluator=THAT_FUNCTION)"
             )
@@ -88,120 +82,12 @@ def check_can_begin(path: Path, *, resume: bool, evaluated: bool = True) -> None
         )
 
 
-class _Outcome(TypedDict):
-    """What the study keeps of an evaluation. score: as `executors.job.run_job` returns it."""
-
-    hash: str
-    notation: str
-    score: dict[str, Any] | None
-    reason: str
-
-
-class Database:
-    """The results of all evaluations of a run.
-
-    Args:
-        journal: the file.
-        objectives: their number.
-
-    Attributes:
-        results: hash of a network -> the fields of a Trial that its evaluation fills.
-
-    Raises:
-        RunError: the journal is damaged.
-    """
-
-    def __init__(self, journal: Path, *, identity: str, objectives: int) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.journal = journal
-        _check_journal(journal)
-        try:
-            storage = JournalStorage(JournalFileBackend(str(journal)))
-            # Optuna's lock makes another error of an interrupt while it is released
-            with uninterrupted():
-                self._study = optuna.create_study(
-                    storage=storage,
-                    study_name=f"flashnas-{identity}",
-                    directions=["minimize"] * objectives,
-                    load_if_exists=True,
-                )
-            trials = self._study.get_trials(deepcopy=False)
-        except OSError:
-            raise
-        except Exception as error:  # Optuna raises KeyError and others by kind of damage
-            raise RunError(
-                f"{journal}: cannot be opened: {type(error).__name__}: {first_line(error)}"
-            ) from None
-        self.results: dict[str, dict[str, Any]] = {}
-        for trial in trials:
-            if trial.state.is_finished():
-                place = f"{journal}: evaluation {trial.number} is damaged"
-                recorded = trial.user_attrs.get("outcome")
-                outcome = convert(recorded, _Outcome, place, RunError, name="outcome", finite=False)
-                try:
-                    fields = result_fields(outcome["score"], outcome["reason"])
-                except ValueError as error:
-                    raise RunError(f"{place}: {error}") from None
-                self.results.setdefault(outcome["hash"], fields)
-
-    def remember(
-        self,
-        trial: Trial,
-        score: dict[str, Any] | None,
-        reason: str,
-        *,
-        params: Mapping[str, Any],
-        distributions: Mapping[str, Any],
-        values: Sequence[float] | None,
-    ) -> None:
-        """Record a finished evaluation at once.
-
-        Args:
-            trial: the candidate that was evaluated.
-            score: as `executors.job.run_job` returns it; None for a failure with its `reason`.
-            params: the genotype as Optuna parameters inside `distributions`.
-            values: the objectives, all minimised; None for a failure.
-        """
-        outcome: _Outcome = {
-            "hash": trial.hash,
-            "notation": trial.notation,
-            "score": score,
-            "reason": reason,
-        }
-        record = optuna.trial.create_trial(
-            state=TrialState.FAIL if values is None else TrialState.COMPLETE,
-            values=values,
-            params=dict(params),
-            distributions=dict(distributions),
-            user_attrs={"hash": trial.hash, "notation": trial.notation, "outcome": outcome},
-        )
-        with uninterrupted():
-            self._study.add_trial(record)
-        self.results[trial.hash] = result_fields(score, reason)
-
-
-def _check_journal(journal: Path) -> None:
-    """Cut a last line that is unfinished, and remove the lock of a process that was killed, since
-    nobody else writes; raise RunError for any other damage, naming the line."""
-    Path(f"{journal}.lock").unlink(missing_ok=True)
-    drop_torn_line(journal, RunError)
-    if not journal.exists():
-        return
-    try:
-        for number, entry in enumerate(read_json_lines(journal, RunError), start=1):
-            if not isinstance(entry, dict) or "op_code" not in entry:
-                raise RunError(
-                    f"{journal}:{number}: must be a record of Optuna's journal; got {shown(entry)}"
-                )
-    except RunError as error:
-        raise RunError(f"{error}; restore the file, or choose another --out") from None
-
-
 class RunFolder:
     """The folder of one run, open for writing by one process at a time.
 
     Args:
         facts: the head of run.yaml.
+        asked: names of the options that fix the trajectory.
         resume: a run in the folder may be continued.
         encode: genotype -> Optuna parameters.
 
@@ -214,8 +100,8 @@ class RunFolder:
         self,
         path: Path,
         *,
-        identity: Identity,
         facts: dict[str, Any],
+        asked: Sequence[str],
         resume: bool,
         encode: Callable[[Any], Mapping[str, Any]] = dict,
     ) -> None:
@@ -235,8 +121,9 @@ class RunFolder:
             # again: another process may have made a run meanwhile
             check_can_begin(path, resume=resume)
             recorded = read_config(path) if (path / CONFIG).exists() else None
+            self.identity = Identity(facts, asked)
             if recorded is not None:
-                identity.check_same(recorded.get("question"), recorded.place("question"))
+                self.identity.check_same(Identity(recorded, asked), path / CONFIG)
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
             self.config = {
@@ -244,21 +131,26 @@ class RunFolder:
                 **facts,
                 "started": before.get("started") or facts.get("started"),
                 "seconds": (seconds := before.get("seconds")),
-                "question": identity.values,
             }
             self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
             self._opened = self._timed = time.monotonic()
             if recorded is None:  # a journal without it would be no run
                 self.write_config()
-            self.database = Database(
-                path / JOURNAL,
-                identity=identity.hash,
-                objectives=len(identity.values["objectives"]),
-            )
-            self._check_complete()
         except BaseException:
             self.close()
             raise
+
+    def open_database(self) -> Database:
+        """The results of evaluations. Raises RunError where it is damaged or has lost some."""
+        from flashnas.run_folder.database import Database, check_complete  # loads optuna
+
+        database = Database(
+            self.path / JOURNAL,
+            identity=self.identity.hash,
+            objectives=len(self.config["objectives"]),
+        )
+        check_complete(database, self.path / TRIALS)
+        return database
 
     def __enter__(self) -> Self:
         return self
@@ -270,22 +162,6 @@ class RunFolder:
 
     def close(self) -> None:
         self._lock.release()
-
-    def _check_complete(self) -> None:
-        """Raise RunError if the database lacks networks that trials.parquet lists."""
-        if not (self.path / TRIALS).exists():
-            return
-        try:
-            trials = read_parquet(self.path / TRIALS, RunError, columns=["hash", "state"])
-        except RunError as error:
-            raise RunError(f"{error}; remove it to have it written again") from None
-        evaluated = set(trials.loc[trials["state"].isin(["complete", "failed"]), "hash"])
-        if lost := evaluated - set(self.database.results):
-            raise RunError(
-                f"{self.database.journal}: lacks {len(lost)} of the {len(evaluated)} evaluations"
-                f" that {TRIALS} lists, so that they would be made again; restore it, or choose"
-                " another --out"
-            )
 
     @property
     def measured(self) -> dict[str, dict[str, float]]:

@@ -20,8 +20,7 @@ from flashnas.base.documents import LocatedDict, convert, fingerprint, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import parse_json_cells, read_parquet
 from flashnas.base.registry import installed_plugins
-from flashnas.base.text import first_line, printable, shown
-from flashnas.data.corpus import without_folders
+from flashnas.base.text import first_line, printable, shown, without_folders
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.training.recipe import ROUNDING
@@ -29,7 +28,7 @@ from flashnas.training.recipe import ROUNDING
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
 
 # of the run folder; a run of another format is refused
-FORMAT = 2
+FORMAT = 3
 CONFIG = "run.yaml"  # what was asked, versions, totals
 JOURNAL = "study.journal"  # the database: every finished evaluation, in order of completion
 TRIALS = "trials.parquet"  # the trajectory, in order
@@ -40,10 +39,20 @@ TRAINED = "trained"  # folder: of trainings of the front
 WEIGHTS = "final"  # in each of them: the folder of its weights
 
 NAMED_FILES = ("table", "data", "tokenizer")  # options that hold a path as the user wrote it
-HINTS = {  # what a difference in the question of a run means
-    **dict.fromkeys(("space", "space_hash"), "the run folder belongs to another space"),
-    "device": "device.yaml of the table has changed",
-    "start_from": "the runs hold other networks than then",
+DIGESTS = {  # entries of run.yaml, and what of them changes with their content
+    "space": ("name", "hash"),
+    "table": ("name", "hash", "limits"),
+    "corpus": ("digest",),
+    "start_from": ("digest",),
+    "scorer": ("digest",),
+    "times": ("digest",),
+}
+HINTS = {  # what a difference to the record of a run means
+    **dict.fromkeys(
+        ("space", "space.name", "space.hash"), "the run folder belongs to another space"
+    ),
+    "table.limits": "device.yaml of the table has changed",
+    "start_from.digest": "the runs hold other networks than then",
 }
 
 # columns of trials.parquet by their types
@@ -214,46 +223,52 @@ def as_recorded(data: Any) -> Any:
     return json.loads(json.dumps(data, default=str))
 
 
-# -- the question of a run ---------------------------------------------------------------------------
+# -- what fixes a run ---------------------------------------------------------------------------
 
 
 class Identity:
-    """The question that a run answers, as run.yaml records it: files and functions by digests and
-    names. How it is answered (workers, time limits, number of trials) is not part of it."""
+    """What fixes the trajectory of a run, from its run.yaml: options by their values, what they
+    name by digests. How it is computed (workers, time limits, number of trainings) is not part of
+    it.
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values: dict[str, Any] = as_recorded(dict(values))
+    Args:
+        config: run.yaml.
+        asked: names of the options that fix the trajectory.
+    """
+
+    def __init__(self, config: Mapping[str, Any], asked: Sequence[str]) -> None:
+        options = _mapping(config.get("options"))
+        named = {name: config.get(name) for name in ("workload", "evaluator", "objectives")}
+        self.values: dict[str, Any] = as_recorded(
+            {name: options.get(name) for name in asked} | named
+        )
+        for name, keys in DIGESTS.items():
+            entry = _mapping(config.get(name))
+            self.values |= {f"{name}.{key}": entry.get(key) for key in keys}
+        recipe = _mapping(config.get("recipe"))
+        self.values["recipe"] = as_recorded({**recipe, **ROUNDING}) if recipe else None
+        for key in NAMED_FILES:
+            if isinstance(value := self.values.get(key), str):
+                self.values[key] = without_folders(value)
 
     @functools.cached_property
     def hash(self) -> str:
         """16 hex digits; the name of the run's study in its database."""
-        return fingerprint(_comparable(self.values))
+        return fingerprint(self.values)
 
-    def check_same(self, recorded: Any, place: str) -> None:
+    def check_same(self, before: Identity, path: Path) -> None:
         """Raise RunError naming the first field in which the record of a run differs."""
-        if not isinstance(recorded, dict):
-            raise RunError(f"{place}: question must be a mapping; got {recorded!r:.60}")
-        before, now = _comparable(as_recorded(recorded)), _comparable(self.values)
-        for key in (*now, *sorted(set(before) - set(now))):
-            if now.get(key) != before.get(key):
+        for key, now in self.values.items():
+            if now != (then := before.values.get(key)):
                 hint = f"; {HINTS[key]}" if key in HINTS else ""
                 raise RunError(
-                    f"{place}: question.{key} is {before.get(key)!r}, but this search asks"
-                    f" {now.get(key)!r}{hint}; choose another --out or the same question"
+                    f"{path}: {key} is {shown(then)}, but this search asks {shown(now)}{hint};"
+                    " choose another --out or the same question"
                 )
 
 
-def _comparable(values: dict[str, Any]) -> dict[str, Any]:
-    """The question without what changes rounding alone, and without the folders of files, whose
-    contents have digests: a run may be continued from another folder."""
-    recipe = values.get("recipe")
-    compared = dict(values)
-    if isinstance(recipe, dict):
-        compared["recipe"] = {**recipe, **ROUNDING}
-    for key in NAMED_FILES:
-        if isinstance(value := values.get(key), str):
-            compared[key] = without_folders(value)
-    return compared
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def table_hash(table: LatencyTable) -> str:
@@ -279,4 +294,6 @@ def table_facts(model: LatencyModel) -> dict[str, Any]:
         "mode": table.default_mode,
         "weights": model.dtype,
         "calibration": model.calibration.name,
+        "hash": table_hash(table),
+        "limits": device_facts(table),
     }

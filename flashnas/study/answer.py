@@ -14,7 +14,7 @@ from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
 from flashnas.base.text import range_of
 from flashnas.loss.model import CHARGE, SHORT_WEIGHT
-from flashnas.run_folder.answer import (
+from flashnas.run_folder.recorded_answer import (
     Answer,
     Experiment,
     FullTraining,

@@ -14,7 +14,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.base.errors import FlashnasError
 from flashnas.loss.prediction import Prediction
-from flashnas.run_folder.answer import PublishedModel, Rival
+from flashnas.run_folder.recorded_answer import PublishedModel, Rival
 from flashnas.space import OperatorSpace
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import Scorer

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from flashnas.algorithms import ALGORITHMS, SHARED_OPTIONS
-from flashnas.algorithms.objectives import DEFAULT, FULL, QUALITY, check_objectives
+from flashnas.algorithms.objectives import DEFAULT, check_objectives
 from flashnas.base.settings import (
     MAX_SEED,
     MAX_THREADS,
@@ -18,8 +17,7 @@ from flashnas.base.settings import (
     option,
     settings_of,
 )
-from flashnas.base.text import MAX_TOKENS, range_of, tokens_of
-from flashnas.data.corpus import from_hub
+from flashnas.base.text import MAX_TOKENS, range_of, tokens_of, from_hub
 from flashnas.executors import EXECUTORS
 from flashnas.latency.metrics import METRICS, Budget
 from flashnas.latency.workload import (
@@ -32,14 +30,15 @@ from flashnas.latency.workload import (
 )
 
 TIMEOUT_S = 1800.0  # of a training, unless its recipe is longer (study/trainings.py)
-RANKINGS = ("full", "short")
 # that a search may be kept to; formats/programs.py
 PROGRAMS = "llama.cpp", "transformers", "vllm"
 DEFAULT_SPACE = "hybrid"
 # what a program runs, where no space is named
 SPACE_OF = {"llama.cpp": "llama_cpp", "transformers": "nemotron_h", "vllm": "nemotron_h"}
-# of full marks below the transformer: what the recommendation keeps unless asked otherwise
-MIN_RECALL = -0.05
+MIN_RECALL = -0.05  # of full marks below a transformer, unless asked otherwise
+NO_EVIDENCE = "none"  # of --evidence: no publication is read
+# networks that a search trains where each proposal is trained, unless asked otherwise
+TRIALS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class SearchConfig(Settings, where="search"):
 
     The trajectory depends on `cycle_size` and never on `workers`. Candidates that are infeasible,
     that were seen before or whose score an earlier run has cost nothing and do not count against
-    `trials`. The loss is trained and shown whatever the objectives are.
+    `trials`.
     """
 
     space: str = option(
@@ -111,18 +110,19 @@ class SearchConfig(Settings, where="search"):
     )
     evidence: str | None = option(
         None,
-        "CSV of one's own full trainings, which then count as the publication that is predicted",
+        "CSV of one's own trainings, which then count as the publication that is predicted; none:"
+        " leave out all publications, and train what the sampler proposes, as the paper does",
         metavar="FILE",
         identity=False,
     )
     min_recall: float | None = option(
         None,
         "leave out networks whose recall is expected to be further below a transformer's than this,"
-        " such as -0.05 of full marks",
+        " in full marks; -1: leave out none",
         metavar="X",
         min=-1,
         max=1,
-        shown=f"no limit; the recommendation keeps {MIN_RECALL:g}",
+        shown=f"{MIN_RECALL:g} where publications rank",
     )
     sampler: str = option(
         "bayes",
@@ -130,25 +130,21 @@ class SearchConfig(Settings, where="search"):
         choices=ALGORITHMS,
         heading="the search",
     )
-    trials: int = option(
-        24,
-        "candidates to train besides the baselines; 0: train nothing, and answer from published"
-        " trainings alone",
+    trials: int | None = option(
+        None,
+        "networks to train at most; one is trained if that is expected to improve the recommended"
+        " network, or if an evaluator or --evidence none leaves nothing else to rank by",
         metavar="N",
+        shown=f"0, or {TRIALS} where nothing else ranks",
         min=0,
         max=1_000_000,
         identity=False,
-    )
-    train_anyway: bool = option(
-        False,
-        "train also what cannot change the answer, because publications have its operators",
-        identity=True,
     )
     seed: int = option(0, "fixes the whole trajectory", metavar="N", min=0, max=MAX_SEED)
     recipe: str | None = option(
         None,
         "shipped training recipe or YAML file",
-        heading="the short trainings",
+        heading="the trainings that a search buys",
         shown="that of the runs of --start-from, else cpu, at"
         " the width factor of the space where that names one",
         identity=False,
@@ -210,17 +206,11 @@ class SearchConfig(Settings, where="search"):
     mode: str | None = option(
         None, "eager or cuda_graph, of a table with several", shown="the table's", flagged=False
     )
-    rank_by: str = option(
-        "full",
-        "full: the loss to expect of a full training, from what others have trained in full, and"
-        " from the short trainings of what they have not; short: the loss of the short trainings"
-        " alone",
-        choices=RANKINGS,
-        flagged=False,
-    )
     sampler_options: dict[str, Any] = option(dict, "options of the sampler", flagged=False)
     cycle_size: int = option(10, "candidates drawn together", min=1, max=10_000, flagged=False)
-    baselines: bool = option(True, "train the pure-operator models too", flagged=False)
+    baselines: bool = option(
+        True, "compare with the best pure stack of each mixer, too", flagged=False
+    )
     tokenizer: str | None = option(
         None, "tokenizer.json to use instead of training one on the corpus", flagged=False
     )
@@ -291,22 +281,9 @@ class SearchConfig(Settings, where="search"):
         return tuple(Budget(metric, limit) for metric, limit in self.budgets.items())
 
     @property
-    def recall_floor(self) -> float:
-        """That the recommendation keeps."""
-        return MIN_RECALL if self.min_recall is None else self.min_recall
-
-    @property
     def planned_tokens(self) -> float:
         """Of the full training."""
         return tokens_of(self.train_tokens)
-
-    def ranked_by(self, ranking: str) -> Self:
-        """The same, with the loss or the full loss as the quality among the objectives."""
-        names = tuple(
-            (FULL if ranking == "full" else "loss") if name in QUALITY else name
-            for name in self.objectives
-        )
-        return dataclasses.replace(self, rank_by=ranking, objectives=names)
 
     @classmethod
     def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:

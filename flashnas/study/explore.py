@@ -1,17 +1,17 @@
-"""A search without any training: `aging-evolution` on what a scorer expects.
+"""A search without any training: what a scorer expects of the networks of a space within budgets.
 
-It finds which networks of a space are expected to be the best within the budgets. A candidate takes
-a fraction of a millisecond. The best pure stack of each mixer, which a hybrid has to beat, comes
-from all of them.
+A small space is enumerated. Of a large one, aging evolution looks at some thousand networks. A
+candidate takes a fraction of a millisecond. The best pure stack of each mixer, which a hybrid has
+to beat, is found among all of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -26,67 +26,83 @@ from flashnas.operators import OPERATORS, OperatorSpec
 from flashnas.space import OperatorSpace
 from flashnas.study.scorer import Scorer
 
+ENUMERATED = 20_000  # genotypes up to which all of a space are scored
 POPULATION, TOURNAMENT = 300, 30  # of the evolution; ..
 CYCLE = 200  # .. candidates that are scored together
 MAX_TRIED = 9_000  # genotypes that are fitted to the budgets
 QUIET_CYCLES = 8  # in a row without a better network, after which the search ends; ..
 QUIET_WHEN_SPARSE = 2  # .. where less than a quarter of a cycle is new: little is left to find
-KEEPING = 100.0  # nats by which it counts as better to have a network with the recall
 BETTER = 1e-4  # nats per token by which a network counts as better
+ALIKE = 9  # decimals of nats and milliseconds in which networks of the same operators agree
 
 
 @dataclass(frozen=True)
 class Explored:
-    """What was scored, in one order: genotypes, networks, and arrays [N]: latency_ms, the value that
-    ranks (`Scorer.values`) and recall."""
+    """What was scored, in one order: genotypes, networks, and arrays [N]: latency_ms, and the value
+    that ranks (`Scorer.values`). tried: genotypes that were fitted to the budgets."""
 
     genotypes: list[Any]
     networks: list[Architecture]
     latency_ms: np.ndarray
     value: np.ndarray
-    recall: np.ndarray
+    tried: int
 
-    def front(self, min_recall: float | None) -> list[int]:
-        """Indices of the networks that no other one beats in latency and value, fastest first; of
-        those with the recall, where any has it."""
-        kept = np.arange(len(self.networks))
-        if min_recall is not None and (self.recall >= min_recall).any():
-            kept = np.flatnonzero(self.recall >= min_recall)
-        points = np.column_stack([self.value, self.latency_ms])[kept]
+    @classmethod
+    def of(cls, trials: Iterable[Trial], tried: int) -> Self:
+        """Trials whose values are the value that ranks and the latency."""
+        trials = list(trials)
+        points = np.array([trial.point for trial in trials]).reshape(-1, 2)
+        return cls(
+            [trial.genotype for trial in trials],
+            [trial.architecture for trial in trials],
+            points[:, 1],
+            points[:, 0],
+            tried,
+        )
+
+    def scored_by(self, scorer: Scorer) -> Explored:
+        """The same networks by another scorer."""
+        return dataclasses.replace(self, value=scorer.values(self.networks))
+
+    @functools.cached_property
+    def front(self) -> list[int]:
+        """Indices of the networks that no other one beats in latency and value, fastest first."""
+        points = np.column_stack([self.value, self.latency_ms]).round(ALIKE)
         # of orders of the same operators, which evidence cannot tell apart, the most even one
         alike: dict[tuple[float, ...], int] = {}
-        for index, point in zip(kept, points.round(9).tolist(), strict=True):
-            other = alike.setdefault(tuple(point), int(index))
+        for index, point in enumerate(map(tuple, points.tolist())):
+            other = alike.setdefault(point, index)
             if unevenness(self.networks[index].operators) < unevenness(
                 self.networks[other].operators
             ):
-                alike[tuple(point)] = int(index)
+                alike[point] = index
         distinct = np.array(list(alike.values()), dtype=int)
-        best = distinct[non_dominated(np.array(list(alike)))]
+        best = distinct[non_dominated(points[distinct])]
         return [int(index) for index in best[np.argsort(self.latency_ms[best], kind="stable")]]
 
-    def best(self, min_recall: float | None) -> int:
-        """Index of the network that is recommended."""
-        return min(self.front(min_recall), key=lambda index: self.value[index])
+    @property
+    def best(self) -> int:
+        """Index of the network that is recommended: the last one of the front has the lowest value."""
+        return self.front[-1]
 
-    def ranked(self, min_recall: float, count: int) -> list[int]:
-        """At most `count` networks with the recall, the recommended one first, each of another
-        composition or size than those before."""
-        kept = np.flatnonzero(self.recall >= min_recall)
-        order = kept[np.argsort(self.value[kept], kind="stable")]
+    def near(self, count: int) -> list[int]:
+        """At most `count` networks, the recommended one first, the others by their value, each of
+        another composition or size than those before."""
         distinct: dict[float, int] = {}
-        for index in (self.best(min_recall), *order):
-            distinct.setdefault(round(float(self.value[index]), 9), int(index))
-        return list(distinct.values())[:count]
+        for index in (self.best, *np.argsort(self.value, kind="stable")):
+            distinct.setdefault(round(float(self.value[index]), ALIKE), int(index))
+            if len(distinct) == count:
+                break
+        return list(distinct.values())
 
-    def spread(self, front: Sequence[int], count: int) -> list[int]:
-        """At most `count` of a front, with both ends, about equally far apart in latency."""
-        if len(front) <= count:
-            return list(front)
-        latencies = self.latency_ms[list(front)]
+    def spread(self, count: int) -> list[int]:
+        """At most `count` of the front, with both ends, about equally far apart in latency."""
+        if len(self.front) <= count:
+            return self.front
+        latencies = self.latency_ms[self.front]
         levels = np.linspace(latencies[0], latencies[-1], count)
         chosen = sorted({int(np.abs(latencies - level).argmin()) for level in levels})
-        return [front[index] for index in chosen]
+        return [self.front[index] for index in chosen]
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -137,12 +153,42 @@ def explore(
 ) -> Explored:
     """Search a space by a scorer, the same for the same seed.
 
-    The population is selected by three objectives: the value that ranks, the latency, and what the
-    recall lacks to the floor.
+    Args:
+        min_recall: networks of which less is expected are left out.
 
     Raises:
-        BudgetError: no network that was tried meets the budgets.
+        BudgetError: no network that was tried meets the budgets and has the recall.
     """
+
+    def scored(genotypes: Iterable[Any]) -> dict[Any, Trial]:
+        return _scored(genotypes, fitter, scorer, min_recall)
+
+    if space.size() <= ENUMERATED:
+        genotypes = list(space.enumerate())
+        trials, tried = scored(genotypes), len(genotypes)
+    else:
+        trials, tried = _evolved(space, fitter, scored, seed)
+    if not trials:
+        raise BudgetError(
+            f"none of {tried:,} networks of space {space.name!r} that were tried meets the budget"
+            f" and has an expected recall of {min_recall:g} or more"
+        )
+    even = set()
+    found = Explored.of(trials.values(), tried)
+    for index in found.front:
+        network = found.networks[index]
+        ordered = dataclasses.replace(network, operators=evenly_spread(network.operators))
+        even.add(space.locate(ordered))
+    return Explored.of((trials | scored(even - {None})).values(), tried)
+
+
+def _evolved(
+    space: OperatorSpace[Any],
+    fitter: Fitter[Any],
+    scored: Callable[[Iterable[Any]], dict[Any, Trial]],
+    seed: int,
+) -> tuple[dict[Any, Trial], int]:
+    """Trials that aging evolution finds, and the number of genotypes that were tried."""
     tried = 0
 
     def fit_width(genotype: Any) -> tuple[Any | None, float | None]:
@@ -155,105 +201,64 @@ def explore(
         seed=seed,
         fit_width=fit_width,
         cycle_size=CYCLE,
-        goals=Goals((True, True, True), _no_network),
+        goals=Goals((True, True), _no_network),
         population=POPULATION,
         tournament=TOURNAMENT,
     )
-    scored: dict[Any, Trial] = {}
+    trials: dict[Any, Trial] = {}
     quiet, enough, best = 0, QUIET_CYCLES, np.inf
     while tried < MAX_TRIED and quiet < enough:
         genotypes = evolution.ask()
-        fitted = {genotype: evolution.fitted(genotype) for genotype in genotypes}
-        new = _scored(fitted, scorer, min_recall)
-        before = len(scored)
-        scored |= new
-        enough = QUIET_CYCLES if len(scored) - before >= CYCLE / 4 else QUIET_WHEN_SPARSE
+        new, before = scored(genotypes), len(trials)
+        trials |= new
+        enough = QUIET_CYCLES if len(trials) - before >= CYCLE / 4 else QUIET_WHEN_SPARSE
         evolution.tell(
             new.get(genotype) or Trial.of(None, genotype=genotype) for genotype in genotypes
         )
-        level = _level(scored.values())
+        level = min((trial.point[0] for trial in new.values()), default=np.inf)
         quiet, best = (quiet + 1 if level > best - BETTER else 0), min(best, level)
-    if not scored:
-        floor = ""
-        if fitter.allowed is not None:
-            floor = f" and has an expected recall of {min_recall:g} or more"
-        raise BudgetError(
-            f"none of {tried:,} networks of space {space.name!r} that were tried meets the"
-            f" budget{floor}"
-        )
-    found = _explored(scored.values())
-    even = {}
-    for index in {*found.front(min_recall), *found.front(None)}:
-        network = found.networks[index]
-        ordered = dataclasses.replace(network, operators=evenly_spread(network.operators))
-        genotype = space.locate(ordered)
-        if genotype is not None:
-            even[genotype] = fitter.fit_width(genotype)
-    return _explored((scored | _scored(even, scorer, min_recall)).values())
+    return trials, tried
 
 
 def _scored(
-    fitted: Mapping[Any, tuple[Any, float | None]], scorer: Scorer, min_recall: float
+    genotypes: Iterable[Any], fitter: Fitter[Any], scorer: Scorer, min_recall: float
 ) -> dict[Any, Trial]:
-    """Trials of the genotypes of which a width meets the budgets. Their values are the value that
-    ranks, the latency, and what the recall lacks to the floor."""
-    within = {
-        genotype: (network, latency_ms)
-        for genotype, (network, latency_ms) in fitted.items()
-        if network is not None and latency_ms is not None
+    """Trials of the genotypes of which a width meets the budgets, and that have the recall. Their
+    values are the value that ranks, and the latency."""
+    fitted = {genotype: fitter.fit_width(genotype) for genotype in genotypes}
+    networks = {
+        genotype: network for genotype, (network, _) in fitted.items() if network is not None
     }
-    networks = [network for network, _ in within.values()]
-    values, recalls = scorer.values(networks), scorer.recalls(networks)
-    trials = {}
-    for (genotype, (network, latency_ms)), value, recall in zip(
-        within.items(), values.tolist(), recalls.tolist(), strict=True
-    ):
-        trials[genotype] = Trial(
+    recalls = scorer.recalls(list(networks.values()))
+    keeping = {
+        genotype: network
+        for (genotype, network), recall in zip(networks.items(), recalls, strict=True)
+        if recall >= min_recall
+    }
+    values = scorer.values(list(keeping.values())).tolist()
+    return {
+        genotype: Trial(
             genotype=genotype,
             architecture=network,
             state="expected",
-            latency_ms=latency_ms,
-            expected_recall=recall,
-            values=(value, latency_ms, max(0.0, min_recall - recall)),
+            values=(value, fitted[genotype][1] or 0.0),
         )
-    return trials
-
-
-def _explored(trials: Iterable[Trial]) -> Explored:
-    trials = list(trials)
-    return Explored(
-        [trial.genotype for trial in trials],
-        [trial.architecture for trial in trials],
-        np.array([trial.latency_ms for trial in trials]),
-        np.array([trial.point[0] for trial in trials]),
-        np.array([trial.expected_recall for trial in trials]),
-    )
+        for (genotype, network), value in zip(keeping.items(), values, strict=True)
+    }
 
 
 def _no_network(network: Any) -> tuple[float, ...]:
     raise AssertionError("all objectives of a candidate are told with it")
 
 
-def _level(trials: Iterable[Trial]) -> float:
-    """The lowest value with the recall and without it, added up."""
-    points = np.array([trial.point for trial in trials]).reshape(-1, 3)
-    keeping = points[points[:, 2] == 0, 0]
-    lowest = float(points[:, 0].min(initial=np.inf))
-    return lowest + float(keeping.min()) - KEEPING if len(keeping) else lowest
-
-
 # -- stacks of one mixer ----------------------------------------------------------------------------
 
 
-def pure_stacks(
-    fitter: Fitter[Any],
-    score: Callable[[Sequence[Architecture]], np.ndarray],
-) -> list[tuple[str, Architecture]]:
+def pure_stacks(fitter: Fitter[Any], scorer: Scorer) -> list[tuple[str, Architecture]]:
     """The best pure stack of each mixer within the budgets: label and network.
 
     All depths up to the space's, all its widths, and every share of feed-forward layers that
-    publications have are looked at: none, one behind every second mixer, one behind each. score:
-    networks -> values [N], lower is better.
+    publications have are looked at: none, one behind every second mixer, one behind each.
     """
     space: Any = fitter.space  # an OperatorSpace
     ffn = space.ffn or OPERATORS["f"]()
@@ -273,7 +278,7 @@ def pure_stacks(
                 ]
         fitting = _fitting(fitter, stacks)
         if fitting:
-            values = score([network for _, network in fitting])
+            values = scorer.values([network for _, network in fitting])
             label, network = fitting[int(np.argmin(values))]
             result.append((f"pure {network.hidden}: {label}", network))
     return result
@@ -283,8 +288,6 @@ def _fitting(
     fitter: Fitter[Any], stacks: Sequence[tuple[str, Architecture]]
 ) -> list[tuple[str, Architecture]]:
     stacks = [pair for pair in stacks if fitter.holds(pair[1])]
-    if fitter.allowed is not None:
-        stacks = [pair for pair in stacks if fitter.allowed(pair[1])]
     if all(budget.metric == "latency_ms" for budget in fitter.budgets):
         latencies = fitter.costs.latencies([network for _, network in stacks])
         return [

@@ -47,7 +47,7 @@ def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> No
             )
 
 
-def check_answerable(space: SearchSpace[Any], model: Any, config: SearchConfig) -> None:
+def check_answerable(space: SearchSpace[Any], model: LatencyModel) -> None:
     """Raise MissingRowsError when the table lacks what the space needs. Each operator is looked up
     at each width in a pure model, since the largest batch of a single operator would be one that no
     network has."""
@@ -63,7 +63,7 @@ def check_answerable(space: SearchSpace[Any], model: Any, config: SearchConfig) 
                 continue  # not even one sequence fits the memory; the budgets say what does
             except MissingRowsError as error:
                 raise MissingRowsError(
-                    f"table {config.table!r} does not cover space {space.name!r}: {error}"
+                    f"table {model.table.name!r} does not cover space {space.name!r}: {error}"
                 ) from None
 
 
@@ -119,22 +119,6 @@ def _layers_of(network: Architecture) -> int:
     return sum(spec.mixes_tokens for spec in network.operators)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Limits:
-    """Which networks a search allows. fitter: fits widths to the budgets. timing: how the finalists
-    are timed (`flashnas.profiling`), or None."""
-
-    fitter: Fitter[Any]
-    timing: Any
-
-
-def load_limits(config: SearchConfig, space: SearchSpace[Any], costs: Costs) -> Limits:
-    """Raises BudgetError where no network of the space meets the budgets."""
-    timing = load_timing(config, costs.model) if isinstance(costs, TableCosts) else None
-    fitter = load_fitter(config, space, costs, network_holds(config, space))
-    return Limits(fitter=fitter, timing=timing)
-
-
 def load_costs(
     config: SearchConfig,
     table: str | LatencyTable | CostFunction | None,
@@ -170,32 +154,17 @@ def load_costs(
     return NoCosts()
 
 
-def load_fitter(
-    config: SearchConfig,
-    space: SearchSpace[Any],
-    costs: Costs,
-    holds: Callable[[Any], bool],
-) -> Fitter[Any]:
-    """Fits widths to the budgets and to the recall that is asked for. holds: as of a Fitter. Raises
-    BudgetError where no network of the space meets the budgets."""
-    allowed: Callable[[Any], bool] | None = None
-    if (floor := config.min_recall) is not None:
-        from flashnas.loss.recall import load_recall
-
-        model = load_recall()
-
-        def allowed(network: Any) -> bool:
-            return bool(model.predict([network.operators])[0][0] >= floor)
-
-    fitter = Fitter(space, costs, config.bounds, allowed, holds)
+def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs) -> Fitter[Any]:
+    """Fits widths to the budgets. Raises BudgetError where no network of the space meets them."""
+    fitter = Fitter(space, costs, config.bounds, network_holds(config, space))
     fitter.check_possible(config.seed)
     return fitter
 
 
 def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
-    """How networks are timed (`flashnas.profiling`); None where the table's device is not at hand,
-    or nothing is trained."""
-    if not config.measure or not config.trials:
+    """How networks are timed (`flashnas.profiling`); None where the table's device is not at
+    hand."""
+    if not config.measure:
         return None
     from flashnas.profiling.target import target_like  # loads torch
 

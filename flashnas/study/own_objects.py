@@ -7,17 +7,18 @@ from typing import Any
 
 from flashnas.algorithms import SearchAlgorithm
 from flashnas.algorithms.trial import EXPECTED_FIGURES
+from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
 from flashnas.base.text import is_number, shown
 from flashnas.latency.table import LatencyTable
 from flashnas.loss.prediction import Prediction, check_array
-from flashnas.run_folder.answer import Reasons
+from flashnas.run_folder.recorded_answer import Reasons
 from flashnas.space import SearchSpace
 from flashnas.study.scorer import Scorer
 
 MEMBERS = tuple(name for name in vars(Scorer) if not name.startswith("_"))
-ARRAYS = "values", "recalls", "step_sds"  # methods that return a number for each network
+ARRAYS = "values", "recalls"  # methods that return a number for each network
 
 
 def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
@@ -44,21 +45,20 @@ def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
         )
 
 
-def check_scorer(scorer: Any, network: Any, rank_by: str) -> None:
+def check_scorer(scorer: Any, network: Any, evaluator: Any) -> None:
     """Ask a scorer of the user's for all that it says of a network, of arrays that of three.
-
-    Args:
-        rank_by: how the search ranks, as SearchConfig has it.
 
     Raises:
         ConfigError: the search cannot use it, or it lacks a method, or a method returns another
             type or shape than `Scorer` states.
         PluginError: a method raises.
     """
-    if rank_by != "full":
+    if evaluator is not None:
+        raise ConfigError("search.scorer and search.evaluator both rank networks; give one of them")
+    if not isinstance(network, Architecture):
         raise ConfigError(
-            "search.scorer ranks networks of flashnas' operators in a search with rank_by full, a"
-            " known latency and no evaluator; this search is another one"
+            "search.scorer ranks networks of flashnas' operators; this space builds"
+            f" {type(network).__name__} objects"
         )
     name = f"scorer {type(scorer).__name__}"
     if lacking := [member for member in MEMBERS if not hasattr(scorer, member)]:
@@ -70,7 +70,7 @@ def check_scorer(scorer: Any, network: Any, rank_by: str) -> None:
         prediction = scorer.posterior([network] * 3)
         arrays = {method: getattr(scorer, method)([network] * 3) for method in ARRAYS}
         figures = scorer.figures(network)
-        reasons = scorer.reasons([network, network], [None, None])
+        reasons = scorer.reasons([network, network])
     if not isinstance(prediction, Prediction):
         raise ConfigError(f"{name}: posterior must return a Prediction; got {shown(prediction)}")
     with foreign_errors(("scorer", scorer)):

@@ -1,7 +1,7 @@
 """What ranks the networks of a search: a posterior of what is minimised.
 
-Samplers, the front, the answer and the report know the protocol `Scorer` alone. Published trainings
-are one scorer. The user's own full trainings, and the short trainings of a search, inform it.
+Samplers, the front, the answer and the report know the protocol `Scorer` alone. Observed losses are
+one scorer: those of publications, the user's own, and those of trainings that the search buys.
 """
 
 from __future__ import annotations
@@ -11,30 +11,25 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.documents import fingerprint
-from flashnas.loss.composition import FULL_SHARE, RANGE, aspect, body_sizes, mix_of
-from flashnas.loss.load import expected_of
-from flashnas.loss.model import CHARGE, SHORT_WEIGHT, FullLoss, Prediction
+from flashnas.loss.composition import RANGE, aspect, body_sizes
+from flashnas.loss.load import digest, digests, expected_of, loss_model, own_rows
+from flashnas.loss.model import CHARGE, FullLoss, Prediction
 from flashnas.loss.recall import RecallModel, load_recall
-from flashnas.run_folder.answer import Reasons, Support
-from flashnas.training.recipe import Recipe
+from flashnas.observations.losses import ObservedLoss
+from flashnas.run_folder.recorded_answer import Reasons
 
 REMEMBERED = 16_384  # networks whose figures are kept
 TOGETHER = 512  # networks whose recall is computed at once
-# nats by which the short loss of an operator that no publication has differs from what follows from
-# size, shape and mix: root mean square over the operators of experiments/evidence
-SHORT_SD = 0.07
 
 
 class Scorer(Protocol):
     """Architectures -> mean and covariance of what a search minimises.
-
-    losses, where there is such an argument, are those of short trainings; None: not trained.
 
     Attributes:
         tokens: of the training that the user plans. extrapolated: it is longer or shorter than all
@@ -51,32 +46,20 @@ class Scorer(Protocol):
     @property
     def digest(self) -> str: ...
 
-    def posterior(
-        self, networks: Sequence[Any], losses: Sequence[float | None] | None = None
-    ) -> Prediction:
+    def posterior(self, networks: Sequence[Any]) -> Prediction:
         """Mean [N] and covariance [N, N] of networks, up to one constant, in nats per token."""
 
-    def values(
-        self, networks: Sequence[Any], losses: Sequence[float | None] | None = None
-    ) -> np.ndarray:
-        """By which networks are ranked [N], in nats per token: the mean, plus what a network costs
-        because nobody vouches for it."""
+    def values(self, networks: Sequence[Any]) -> np.ndarray:
+        """By which networks are ranked [N], in nats per token; lower is better."""
 
     def recalls(self, networks: Sequence[Any]) -> np.ndarray:
         """Expected recall [N] less that of the transformer of the same training."""
 
-    def step_sds(self, networks: Sequence[Any]) -> np.ndarray:
-        """Standard deviation [N] in nats of what a short training changes of the mean; 0 where it
-        changes nothing."""
-
-    def figures(self, network: Any, loss: float | None = None) -> Mapping[str, Any]:
+    def figures(self, network: Any) -> Mapping[str, Any]:
         """The fields of a `Trial` that are expected of a network: EXPECTED_FIGURES, and `outside`."""
 
-    def reasons(self, networks: Sequence[Any], losses: Sequence[float | None]) -> Reasons:
+    def reasons(self, networks: Sequence[Any]) -> Reasons:
         """Parts of the difference of two networks, which add up to it, in nats per token."""
-
-    def support(self, network: Any, other: Any) -> Support | None:
-        """The published pairs that have the mixes of both networks; None where there are none."""
 
     def to_dict(self) -> dict[str, Any]:
         """For run.yaml."""
@@ -84,38 +67,58 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class EvidenceScorer:
-    """Published trainings: the loss and the recall to expect of a full training.
+    """Observed losses: the loss and the recall to expect of a full training.
 
-    tokens: of the training that the user plans. recipe: of the short trainings, where the model can
-    read their losses; else None. source: what `model` rests on, for the record.
+    model: rests on publications, on `own` losses of the user's, and on `bought` ones; recall: None
+    where publications are left out. tokens: of the training that the user plans. source: what
+    `model` rests on, for the record.
     """
 
     model: FullLoss
-    recall: RecallModel
+    recall: RecallModel | None
     tokens: float
-    recipe: Recipe | None
     source: Mapping[str, Any]
+    own: tuple[ObservedLoss, ...] = ()
+    bought: tuple[ObservedLoss, ...] = ()
 
     @property
     def digest(self) -> str:
-        return fingerprint([dict(self.source), self.tokens, CHARGE, self.recipe is not None])
+        return fingerprint([dict(self.source), self.tokens, CHARGE])
 
-    def posterior(
-        self, networks: Sequence[Architecture], losses: Sequence[float | None] | None = None
-    ) -> Prediction:
-        return self.model.predict_networks(
-            networks, self.tokens, self.short_effects(networks, losses)
-        )
+    @property
+    def published(self) -> bool:
+        """Whether publications are read."""
+        return self.recall is not None
 
-    def values(
-        self, networks: Sequence[Architecture], losses: Sequence[float | None] | None = None
-    ) -> np.ndarray:
+    @functools.cached_property
+    def publications(self) -> FullLoss:
+        """The model without own rows."""
+        return loss_model(published=self.published)
+
+    def with_own(self, losses: Sequence[ObservedLoss]) -> Self:
+        """The scorer that counts these as own losses, too."""
+        own = (*self.own, *losses)
+        model = loss_model(own or None, published=self.published)
+        return dataclasses.replace(self, model=model, own=own)
+
+    def informed_by(self, bought: Sequence[ObservedLoss]) -> Self:
+        """The scorer that knows these losses, too, in place of those that it had bought before."""
+        rows = [*self.own, *bought]
+        model = loss_model(rows or None, published=self.published)
+        return dataclasses.replace(self, model=model, bought=tuple(bought))
+
+    def posterior(self, networks: Sequence[Architecture]) -> Prediction:
+        return self.model.predict_networks(networks, self.tokens)
+
+    def values(self, networks: Sequence[Architecture]) -> np.ndarray:
         if not networks:
             return np.zeros(0)
         charge = CHARGE * self.model.silence(networks, self.tokens)
-        return np.asarray(self.posterior(networks, losses).mean + charge)
+        return np.asarray(self.posterior(networks).mean + charge)
 
     def recalls(self, networks: Sequence[Architecture]) -> np.ndarray:
+        if self.recall is None:
+            return np.zeros(len(networks))
         parts = [
             self.recall.predict(
                 [network.operators for network in networks[start : start + TOGETHER]]
@@ -124,81 +127,30 @@ class EvidenceScorer:
         ]
         return np.concatenate(parts) if parts else np.zeros(0)
 
-    def step_sds(self, networks: Sequence[Architecture]) -> np.ndarray:
-        if self.recipe is None or not networks:
-            return np.zeros(len(networks))
-        unknown = np.array([mix_of(network.operators).unknown for network in networks])
-        return np.asarray(SHORT_WEIGHT * SHORT_SD * np.minimum(1.0, unknown / FULL_SHARE))
-
     @functools.lru_cache(maxsize=REMEMBERED)  # noqa: B019 - as long as the search
-    def figures(self, network: Any, loss: float | None = None) -> Mapping[str, Any]:
+    def figures(self, network: Any) -> Mapping[str, Any]:
         """EXPECTED_FIGURES of a network, and `outside`: what of it no publication has, in words."""
-        if not isinstance(network, Architecture):
-            return {}
-        effect = self.short_effects([network], [loss])[0]
-        found = expected_of(network, self.tokens, self.model, self.recall, effect)
+        found = expected_of(network, self.tokens, self.model, self.recall)
+        silence = float(self.model.silence([network], self.tokens)[0])
         return {
+            "value": found.full_loss + CHARGE * silence,
             "full_loss": found.full_loss,
             "full_loss_sd": found.full_loss_sd,
-            "silence": float(self.model.silence([network], self.tokens)[0]),
+            "silence": silence,
             "expected_recall": found.recall,
             "expected_recall_sd": found.recall_sd,
             "outside": "; ".join(found.outside),
         }
 
-    def short_effects(
-        self, networks: Sequence[Architecture], losses: Sequence[float | None] | None
-    ) -> list[float]:
-        """What short losses add to the mean of each network, in nats."""
-        if losses is None or self.recipe is None:
-            return [0.0] * len(networks)
-        return [
-            0.0 if loss is None else self.model.short_effect(self.recipe.proxy_of(network), loss)
-            for network, loss in zip(networks, losses, strict=True)
-        ]
-
-    def reasons(self, networks: Sequence[Architecture], losses: Sequence[float | None]) -> Reasons:
-        effects = self.short_effects(networks, losses)
-        parts = self.model.parts_of(self.model.table(networks, self.tokens, effects), 0, 1)
+    def reasons(self, networks: Sequence[Architecture]) -> Reasons:
+        parts = self.model.parts_of(self.model.table(networks, self.tokens), 0, 1)
         # of the size, what the ratio of width to depth makes
         sizes = np.array([body_sizes(network.operators, network.hidden) for network in networks])
         counted = np.sqrt(sizes[:, 0] * sizes[:, 1])
         widths = np.array([network.hidden for network in networks], float)
         bends = self.model.law.c * (aspect(counted, widths) - self.model.law.r0) ** 2
         shape = float(self.model.coefficients()["law"][0] * (bends[0] - bends[1]))
-        return {
-            "size": parts["size"] - shape,
-            "shape": shape,
-            "mix": parts["mix"],
-            "training": parts["training"],
-        }
-
-    def support(self, network: Architecture, other: Architecture) -> Support | None:
-        from flashnas.observations.losses import (  # loads pandas
-            composition,
-            groups_without_repeats,
-            read_published,
-        )
-
-        mixes = composition(network.operators), composition(other.operators)
-        if mixes[0] == mixes[1]:
-            return None
-        rows, gaps, publications = read_published(), [], []
-        for group in groups_without_repeats(rows).values():
-            ours = [rows[index] for index in group if composition(rows[index].specs) == mixes[0]]
-            theirs = [rows[index] for index in group if composition(rows[index].specs) == mixes[1]]
-            for row in ours:
-                gaps += [row.nats - other.nats for other in theirs]
-            if ours and theirs:
-                publications.append(ours[0].source)
-        if not gaps:
-            return None
-        better = sum(gap < 0 for gap in gaps)
-        return {
-            "pairs": len(gaps),
-            "better": better,
-            "publications": list(dict.fromkeys(publications)),
-        }
+        return {"size": parts["size"] - shape, "shape": shape, "mix": parts["mix"]}
 
     @property
     def extrapolated(self) -> bool:
@@ -206,48 +158,32 @@ class EvidenceScorer:
         return not RANGE[0] <= self.tokens <= RANGE[1]
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "train_tokens": self.tokens,
-            "charge": CHARGE,
-            "source": dict(self.source),
-            "reads_short_loss": self.recipe is not None,
-        }
+        return {"train_tokens": self.tokens, "charge": CHARGE, "source": dict(self.source)}
 
 
 def load_scorer(
-    own: str | None, tokens: float, recipe: Recipe | None, note: Callable[[str], None]
+    own: str | None, tokens: float, note: Callable[[str], None], *, published: bool = True
 ) -> EvidenceScorer:
     """The published trainings, with the user's own where there are any.
 
     Args:
-        own: the file of the user's full trainings.
+        own: the file of the user's trainings.
         tokens: of the training that is planned.
-        recipe: of the short trainings.
         note: receives a line where own trainings contradict.
+        published: whether publications are read.
 
     Raises:
         ConfigError: the file of own trainings is wrong.
     """
-    from flashnas.loss.load import digest, digests, loss_model
-
-    source: dict[str, Any] = {"shipped": digests()}
-    model = loss_model(own)
+    source: dict[str, Any] = {"shipped": digests()} if published else {}
+    rows: tuple[ObservedLoss, ...] = ()
     if own is not None:
         from flashnas.loss.publications import contradiction_of_own
 
         source["own"] = {"path": own, "sha256": digest(Path(own))}
+        rows = tuple(own_rows(own))
         if words := contradiction_of_own(own):
             note(words)
-    return EvidenceScorer(model, load_recall(), tokens, recipe_read(recipe), source)
-
-
-def recipe_read(recipe: Recipe | None) -> Recipe | None:
-    """The recipe, if short losses under it were held against publications; else None. By which
-    factor it shrinks networks does not matter: the response knows their size."""
-    from flashnas.loss.load import fitted  # loads pandas
-
-    if recipe is None:
-        return None
-    factor = Recipe.load("cpu").width_factor
-    digest = dataclasses.replace(recipe, width_factor=factor).digest
-    return recipe if digest == fitted()["recipe"] else None
+    recall = load_recall() if published else None
+    model = loss_model(rows or None, published=published)
+    return EvidenceScorer(model, recall, tokens, source, rows)

@@ -1,26 +1,26 @@
-"""The trainings of a search: their recipe, and whether it suits the space, this machine and the
-earlier runs that the search starts from."""
+"""The trainings that a search may buy: their recipe and text, or the user's evaluator; what one
+costs, and which are there already. Imported by a search that trains something.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from flashnas.base.errors import (
-    ArchitectureError,
-    ConfigError,
-    DeviceError,
-    OperatorError,
-    RunError,
-)
-from flashnas.data.dataset import Dataset
-from flashnas.executors.job import UserEvaluator, evaluator_name
-from flashnas.loss.composition import KINDS
-from flashnas.run_folder.earlier_runs import EarlierRuns, difference, training, training_of
+from flashnas.base.errors import ArchitectureError, ConfigError, DeviceError, OperatorError
+from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.executors.job import Job, UserEvaluator, evaluator_name
+from flashnas.latency.fitting import Fitter
+from flashnas.observations.losses import ObservedLoss
+from flashnas.run_folder.earlier_runs import EarlierRuns, group_of, training
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
-from flashnas.study.scorer import recipe_read
+from flashnas.study.training_time import TimeLimit, find_time_limit
+from flashnas.training.cost import training_flops
 from flashnas.training.recipe import Recipe
 
 DEFAULT_RECIPE = "cpu"
@@ -28,55 +28,140 @@ MIN_PROXY_WIDTH = 16  # a narrower network would say nothing
 MAX_OFFERED = 1024  # of the width factors that a message offers
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trainings:
+    """What a network is scored by: a training, or the user's evaluator.
+
+    recipe, dataset: None where an evaluator scores. earlier: runs whose networks have a score.
+    needed: what an evaluator must return besides the loss.
+    """
+
+    at_most: int
+    seed: int
+    evaluator: UserEvaluator | None
+    needed: tuple[str, ...]
+    recipe: Recipe | None
+    dataset: Dataset | None
+    earlier: EarlierRuns | None
+    time_limit: TimeLimit
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """All that a loss depends on, by the names that a message uses."""
+        corpus = None if self.dataset is None else self.dataset.digest
+        evaluator = None if self.evaluator is None else evaluator_name(self.evaluator)
+        return training(self.recipe, corpus, self.seed, evaluator)
+
+    def job(self, network: Any) -> Job:
+        """The evaluation of a network."""
+        if self.recipe is None or self.dataset is None:
+            return Job(
+                architecture=network,
+                evaluator=self.evaluator,
+                needed=self.needed,
+                seed=self.seed,
+            )
+        return Job(
+            architecture=network,
+            dataset=str(self.dataset.folder),
+            recipe=self.recipe.to_dict(),
+            seed=self.seed,
+        )
+
+    def score(self, network: Any, *, metrics: bool) -> dict[str, Any] | None:
+        """The score that an earlier run has of a network, or None. metrics: with those that an
+        evaluator returned."""
+        if self.earlier is None:
+            return None
+        return self.earlier.score(network, metrics=metrics)
+
+    def flops(self, network: Any) -> float:
+        """What a training of the network costs; an evaluation by the user counts as 1."""
+        if self.recipe is None:
+            return 1.0
+        return training_flops(self.recipe.proxy_of(network), self.recipe)
+
+    def observed(self, network: Any, nats: float) -> ObservedLoss:
+        """The loss of a network's training as an observation, in one group with all of this
+        recipe and text."""
+        assert self.recipe is not None
+        assert self.dataset is not None
+        return ObservedLoss.of(
+            self.recipe.proxy_of(network, self.dataset.vocab),
+            nats=nats,
+            tokens=float(self.recipe.steps * self.recipe.batch_tokens),
+            group=group_of(self.facts),
+        )
+
+
 def load_trainings(
     config: SearchConfig,
-    space: SearchSpace[Any],
-    recipe: Recipe | None,
-    earlier: EarlierRuns | None,
-    notes: list[str],
+    fitter: Fitter[Any],
     *,
-    own_scorer: bool,
+    at_most: int,
+    evaluator: UserEvaluator | None,
+    needed: tuple[str, ...],
+    recipe: Recipe | None,
+    dtype: str | None,
+    earlier: EarlierRuns | None,
+    baselines: Sequence[Any],
+    note: Callable[[str], None],
     plan: bool,
-) -> tuple[SearchConfig, Recipe | None]:
-    """The recipe of the short trainings; None and no trials where no training can change the answer.
-    notes: takes lines on them."""
-    recipe = recipe_of(config, space, recipe, earlier)
-    if not own_scorer and (reason := untrained(config, space, recipe)):
-        notes.append(reason)
-        return dataclasses.replace(config, trials=0), None
-    notes += check_trainable(config, space, recipe, plan=plan)
-    return config, recipe
+) -> Trainings:
+    """Prepare the text, and check that the recipe suits the space and this machine.
 
+    Args:
+        dtype: in which the run that is continued multiplies matrices; None: the one that the device
+            multiplies faster.
+        plan: the device may be elsewhere.
 
-def untrained(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe) -> str:
-    """Why a search trains nothing although it may, in a sentence; empty where it trains."""
-    if config.rank_by == "short" or config.train_anyway or not isinstance(space, OperatorSpace):
-        return ""
-    kinds = [spec.kind for spec in space.kinds() if spec.mixes_tokens]
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    anyway = "; --train-anyway trains all the same, for the record"
-    if not unknown:
-        return (
-            f"nothing is trained: publications have trained {', '.join(dict.fromkeys(kinds))} in"
-            f" full, and a short training cannot change what is expected of them{anyway}"
-        )
-    if recipe_read(recipe) is None:
-        return (
-            f"nothing is trained: the loss of recipe {recipe.name!r} with these settings was never"
-            f" held against published trainings, so that it cannot change the answer{anyway};"
-            " rank_by: short ranks by it"
-        )
-    return ""
+    Raises:
+        ConfigError, DeviceError, OperatorError: what is asked for cannot be trained here.
+        RunError: an evaluator's scores do not compare with those of the earlier runs.
+    """
+    dataset = None
+    if evaluator is not None:
+        recipe = None
+    else:
+        recipe = recipe_of(config, fitter.space, recipe, earlier)
+        for line in check_trainable(config, fitter.space, recipe, plan=plan):
+            note(line)
+        dataset = prepare_dataset(config.data, recipe, config.tokenizer)
+        for line in dataset.notes:
+            note(line)
+    limit = find_time_limit(config, recipe, fitter, baselines, note)
+    if recipe is not None:
+        recipe = recipe.with_dtype(dtype)
+        note(f"trainings multiply matrices in {recipe.dtype}")
+    trainings = Trainings(
+        at_most=at_most,
+        seed=config.seed,
+        evaluator=evaluator,
+        needed=needed,
+        recipe=recipe,
+        dataset=dataset,
+        earlier=earlier,
+        time_limit=limit,
+    )
+    if earlier is None:
+        return trainings
+    own = earlier.with_facts(trainings.facts, strict=evaluator is not None)
+    return dataclasses.replace(trainings, earlier=own)
 
 
 def recipe_of(
-    config: SearchConfig, space: SearchSpace[Any], given: Recipe | None, known: EarlierRuns | None
+    config: SearchConfig, space: SearchSpace[Any], given: Recipe | None, earlier: EarlierRuns | None
 ) -> Recipe:
     """The recipe given or named, else that of the earlier runs, else the default at the space's own
     width factor."""
     recipe = given
-    if recipe is None and config.recipe is None and known is not None and known.recipe is not None:
-        recipe = known.recipe
+    if (
+        recipe is None
+        and config.recipe is None
+        and earlier is not None
+        and earlier.recipe is not None
+    ):
+        recipe = earlier.recipe
     elif recipe is None:
         recipe = Recipe.load(config.recipe or DEFAULT_RECIPE)
         factor = space.width_factor if isinstance(space, OperatorSpace) else None
@@ -102,7 +187,7 @@ def check_trainable(
         for spec in space.kinds() if isinstance(space, OperatorSpace) else ():
             spec.check_layer()
     except OperatorError as error:
-        raise ConfigError(f"space {space.name!r}: {error}; search it with --trials 0") from None
+        raise ConfigError(f"space {space.name!r}: {error}; search it without --trials") from None
     here = True
     try:
         check_device(recipe)
@@ -162,21 +247,3 @@ def _unsuited(
             except (ArchitectureError, OperatorError) as error:
                 return spec, hidden, str(error)
     return None
-
-
-def check_comparable(
-    earlier: EarlierRuns,
-    config: SearchConfig,
-    recipe: Recipe | None,
-    dataset: Dataset | None,
-    evaluator: UserEvaluator | None,
-) -> None:
-    """Raise RunError if the earlier runs trained otherwise than this search does."""
-    own = training(
-        recipe,
-        None if dataset is None else dataset.digest,
-        config.seed,
-        None if evaluator is None else evaluator_name(evaluator),
-    )
-    if reason := difference(training_of(earlier.runs[0]), own, "in the run", "in this search"):
-        raise RunError(f"{earlier.runs[0].path}: a search cannot start from its networks: {reason}")

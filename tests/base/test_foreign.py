@@ -35,7 +35,7 @@ from flashnas.base.system import append_synced, drop_torn_line
 from flashnas.base.text import printable
 from flashnas.data.corpus import read_corpus
 from flashnas.latency.table import LatencyTable
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 
 ROOT = Path(__file__).parents[2]
 

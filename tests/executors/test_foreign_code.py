@@ -18,7 +18,7 @@ from flashnas.base.errors import ConfigError, PluginError
 from flashnas.cli.main import one_line as as_printed
 from flashnas.executors.job import Job
 from flashnas.run_folder.earlier_runs import earlier_runs
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 
 CALLS = {"left": 0}
 SAME = WidthFittedGpt2Space().to_dict()  # that a broken space is, too

@@ -1,7 +1,7 @@
 import pytest
 from run_builder import write_answered_run
 
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from run_builder import make_trials
 
 from flashnas.reporting.networks import front, latency_unit, named
 from flashnas.reporting.planes import staircase
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 
 
 def dominated(point, others) -> bool:

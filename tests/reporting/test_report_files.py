@@ -19,7 +19,7 @@ from flashnas.base.registry import forget_plugins
 from flashnas.base.text import duration, number, parameters
 from flashnas.reporting.page import SECTIONS, render_html, write_report
 from flashnas.reporting.table import front_table
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 
 ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 

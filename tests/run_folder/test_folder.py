@@ -17,7 +17,7 @@ from flashnas.base.system import terminate_as_interrupt
 from flashnas.run_folder import folder as folder_module
 from flashnas.run_folder.folder import RunFolder
 from flashnas.run_folder.layout import Identity
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.config import SearchConfig
 
 

@@ -15,7 +15,7 @@ from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import RunError
 from flashnas.run_folder.front import front_path, read_front, write_front
 from flashnas.run_folder.layout import TrialsTable, trials_frame
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 
 
 def error_of(folder):

@@ -9,7 +9,7 @@ from foreign_space import Gpt2Space, latency_ms, loss
 from notes import Notes
 
 from flashnas.algorithms import ALGORITHMS
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search
 

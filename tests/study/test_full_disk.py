@@ -13,7 +13,7 @@ from test_cycles import evaluator
 from test_faults import recorded
 
 from flashnas.cli.main import main
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search
 

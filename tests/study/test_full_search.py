@@ -17,7 +17,7 @@ from problems import with_few_candidates
 from flashnas.algorithms.objectives import non_dominated
 from flashnas.base.registry import shipped_names
 from flashnas.cli.main import main
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study import scorer, trainings
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search

@@ -15,7 +15,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
 from flashnas.reporting.networks import counts_line
 from flashnas.reporting.page import write_report
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search

@@ -24,7 +24,7 @@ from flashnas.latency.workload import load_workload
 from flashnas.reporting.page import write_report
 from flashnas.reporting.table import front_table
 from flashnas.run_folder.front import ForeignNetwork
-from flashnas.run_folder.run import RecordedRun
+from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.config import SearchConfig
 from flashnas.study.loop import run_search
 

@@ -15,10 +15,10 @@ from flashnas.architecture.architecture import compressed
 from flashnas.base.text import names_text, number
 from flashnas.reporting.networks import latency_unit, recommended, stack_label
 from flashnas.reporting.page import render_text
-from flashnas.run_folder.answer import Answer
+from flashnas.run_folder.recorded_answer import Answer
 from flashnas.run_folder.front import front_path
 from flashnas.run_folder.layout import TRAINED
-from flashnas.run_folder.run import RecordedRun, rows
+from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.study.answer import DISTINCT
 
 REASONS = {

@@ -1,0 +1,208 @@
+"""The two loops that buy observations. `buy` trains the networks that are expected to improve the
+recommendation most per FLOP, and stops when none does. `train_each` trains what the sampler
+proposes, where nothing but trainings ranks: an evaluator of the user's, or `--evidence none`.
+
+What is bought does not depend on workers or interruptions: a continued run replays it, and what its
+database holds is not evaluated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from flashnas.algorithms.trial import Trial
+from flashnas.architecture.architecture import compressed
+from flashnas.base.text import counted, names_text
+from flashnas.loss.load import OWN
+from flashnas.observations.losses import ObservedLoss
+from flashnas.run_folder.recorded_answer import Bought
+from flashnas.study.evaluations import Evaluations
+from flashnas.study.explore import Explored
+from flashnas.study.progress import Progress
+from flashnas.study.purchase import LEAST_GAIN, Purchase, best_purchase
+from flashnas.study.record import Record
+from flashnas.study.scorer import EvidenceScorer
+from flashnas.study.trainings import Trainings
+
+NEAR = 60  # networks of which one may be recommended after a purchase
+IDLE_CYCLES = 20  # cycles in a row without anything new: the space is exhausted
+
+
+def buy(
+    record: Record,
+    trainings: Trainings,
+    explored: Explored,
+    progress: Progress,
+    answer_s: float,
+) -> tuple[Explored, list[Bought]]:
+    """Buy trainings while one is expected to improve the recommended network, at most as many as
+    were asked for; returns the networks by the scorer that knows them, and what each purchase
+    changed.
+
+    Args:
+        answer_s: expected seconds of what follows.
+    """
+    purchases: list[Bought] = []
+    with Evaluations.opened(record, trainings, progress) as evaluations:
+        evaluations.clock.start(answer_s)
+        while evaluations.left:
+            scorer = record.scorer
+            assert isinstance(scorer, EvidenceScorer)
+            purchase = next_purchase(scorer, trainings, explored, evaluations)
+            if purchase is None:
+                assert trainings.recipe is not None
+                progress.note(
+                    f"nothing{' more' if purchases else ''} is trained: no training by recipe"
+                    f" {trainings.recipe.name!r} is expected to improve the recommended network by"
+                    f" {LEAST_GAIN:g} nats"
+                )
+                break
+            progress.note(purchase_line(purchase))
+            before = explored.networks[explored.best]
+            genotypes = genotypes_of(explored, purchase.networks)
+            evaluations.evaluate(evaluations.proposals(genotypes))
+            scorer = scorer.informed_by(observed(record, trainings))
+            record.rescore(scorer)
+            evaluations.write()
+            explored = explored.scored_by(scorer)
+            after = explored.networks[explored.best]
+            progress.note(
+                "it leaves the recommendation as it was"
+                if after.hash == before.hash
+                else f"it changes the recommendation to {compressed(after.notation)}"
+            )
+            purchases.append(
+                {
+                    "networks": [network.notation for network in purchase.networks],
+                    "flops": purchase.flops,
+                    "gain": purchase.gain_nats,
+                    "before": before.notation,
+                    "after": after.notation,
+                }
+            )
+        evaluations.report(ended=True)
+    return explored, purchases
+
+
+def next_purchase(
+    scorer: EvidenceScorer, trainings: Trainings, explored: Explored, evaluations: Evaluations
+) -> Purchase | None:
+    """What lowers the expected regret of the recommendation most per FLOP; failed networks are not
+    proposed again."""
+    results = evaluations.record.results
+    candidates = [explored.networks[index] for index in explored.near(NEAR)]
+
+    def cost(network: Any) -> float:
+        failed = network.hash in evaluations.networks and network.hash in results
+        return float("inf") if failed else trainings.flops(network)
+
+    return best_purchase(
+        scorer.publications,
+        [*scorer.own, *scorer.bought],
+        candidates,
+        scorer.tokens,
+        lambda network: trainings.observed(network, 0.0),
+        cost,
+        evaluations.left,
+        reliability=scorer.model.spreads.reliability.get(OWN, 1.0),
+    )
+
+
+def purchase_line(purchase: Purchase) -> str:
+    """What a purchase costs and is expected to change."""
+    names = names_text([compressed(network.notation) for network in purchase.networks])
+    return (
+        f"training {counted(len(purchase.networks), 'network')} on {purchase.tokens:,.0f} tokens"
+        f" each, {purchase.flops:.1e} FLOPs in all: the recommended network is expected to be"
+        f" {purchase.gain_nats:.4f} nats better for it: {names}"
+    )
+
+
+def genotypes_of(explored: Explored, networks: Sequence[Any]) -> list[Any]:
+    """The genotypes of networks that were explored."""
+    at = {network.hash: index for index, network in enumerate(explored.networks)}
+    return [explored.genotypes[at[network.hash]] for network in networks]
+
+
+def observed(record: Record, trainings: Trainings) -> list[ObservedLoss]:
+    """The losses of the trainings of this run, each network once."""
+    found = {
+        trial.hash: trainings.observed(trial.architecture, float(trial.loss))
+        for trial in record.trials
+        if trial.state == "complete" and trial.loss is not None
+    }
+    return list(found.values())
+
+
+# -- where each proposal is trained ----------------------------------------------------------------
+
+
+def train_each(record: Record, trainings: Trainings, progress: Progress) -> Explored | None:
+    """Evaluate the baselines, and what the sampler proposes; returns the evaluated networks by the
+    scorer that knows their losses, or None where an evaluator's losses rank."""
+    problem = record.problem
+    with Evaluations.opened(record, trainings, progress) as evaluations:
+        progress.note(str(evaluations.clock))
+        algorithm = problem.algorithm()
+
+        def learn(trials: Sequence[Trial], *, asked: bool = False) -> None:
+            """Rank by all losses so far, and let the algorithm learn these trials."""
+            if isinstance(scorer := record.scorer, EvidenceScorer):
+                record.rescore(scorer.informed_by(observed(record, trainings)))
+            evaluations.write()
+            new = [record.trials[trial.number] for trial in trials if trial.genotype is not None]
+            if new:
+                with evaluations.foreign(algorithm):
+                    (algorithm.tell if asked else algorithm.start_from)(new)
+
+        learn(
+            evaluations.evaluate(
+                [
+                    Trial.of(network, origin="baseline", label=label)
+                    for label, network in problem.baselines
+                ]
+            )
+        )
+        learn(start_from_scored(evaluations))
+        while evaluations.left and evaluations.idle < IDLE_CYCLES:
+            with evaluations.foreign(algorithm):
+                count = min(problem.config.cycle_size, evaluations.left)
+                genotypes = list(algorithm.ask(count))
+            learn(evaluations.evaluate(evaluations.proposals(genotypes)), asked=True)
+        if evaluations.idle >= IDLE_CYCLES:
+            progress.note(
+                f"nothing new in {IDLE_CYCLES} cycles: the space has no more candidates within the"
+                " budget"
+            )
+        evaluations.report(ended=True)
+    if problem.scorer is None:
+        return None
+    trials = {trial.hash: trial for trial in record.trials if trial.state == "complete"}
+    return Explored(
+        [trial.genotype for trial in trials.values()],
+        [trial.architecture for trial in trials.values()],
+        np.array([trial.latency_ms for trial in trials.values()]),
+        np.array([trial.value for trial in trials.values()]),
+        len(record.trials),
+    )
+
+
+def start_from_scored(evaluations: Evaluations) -> list[Trial]:
+    """Trials of the networks of the space within the budgets that earlier runs scored. Those that
+    the algorithm would propose, which have the largest width, are returned, from the highest loss
+    to the lowest."""
+    record, earlier = evaluations.record, evaluations.trainings.earlier
+    fitter = record.problem.fitter
+    trials = []
+    for genotype, network, label in () if earlier is None else earlier.within(record.problem.space):
+        if network.hash not in evaluations.networks and fitter.fits_network(network):
+            proposal = Trial.of(network, genotype=genotype, origin="run", label=label)
+            evaluations.look_up(proposal)
+            trials.append(record.add(proposal))
+    fitting = [
+        trial for trial in trials if fitter.fit_width(trial.genotype)[0] == trial.architecture
+    ]
+    return sorted(fitting, key=lambda trial: -(trial.loss or 0.0))

@@ -1,0 +1,115 @@
+"""A search from its options to its answer: load the problem, score the networks of the space, buy
+observations where that pays, and leave a run folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flashnas.algorithms.trial import Trial
+from flashnas.architecture.architecture import compressed
+from flashnas.base.registry import foreign_errors
+from flashnas.base.system import terminate_as_interrupt
+from flashnas.run_folder.folder import RunFolder, check_can_begin, recorded_dtype
+from flashnas.space import OperatorSpace
+from flashnas.study.config import SearchConfig
+from flashnas.study.explore import Explored, explore
+from flashnas.study.finish import Finished, finish
+from flashnas.study.head import ASKED, run_head
+from flashnas.study.problem import Problem, load_problem
+from flashnas.study.progress import AnswerTime, Progress
+from flashnas.study.record import Record
+
+
+def run_search(
+    config: SearchConfig,
+    out: Path,
+    *,
+    resume: bool,
+    progress: Progress,
+    command: str = "",
+    **objects: Any,
+) -> Finished:
+    """Search, and leave a run folder.
+
+    Args:
+        resume: continue the run in `out` if there is one; else an existing run is an error.
+        objects: in place of names in `config`, as `load_problem` takes them.
+
+    Returns:
+        Finished: what was found, as the run folder holds it.
+
+    Raises:
+        FlashnasError: in one line, for whatever the user can change.
+    """
+    check_can_begin(out, resume=resume, evaluated=objects.get("evaluator") is not None)
+    with terminate_as_interrupt():
+        took = AnswerTime()
+        dtype = recorded_dtype(out) if resume else None
+        problem = load_problem(config, note=progress.note, dtype=dtype, **objects)
+        with (
+            _place_of_a_full_disk(out),
+            foreign_errors(("progress object", progress), *problem.foreign(), direct=False),
+            RunFolder(
+                out,
+                facts=run_head(problem, out, command),
+                asked=ASKED,
+                resume=resume,
+                encode=problem.space.encode,
+            ) as folder,
+        ):
+            record = Record(problem, folder)
+            explored = None
+            if not problem.each:
+                progress.note(str(took))
+                explored = explored_by(problem)
+            for line in problem.notes:
+                progress.note(line)
+            if explored is not None:
+                progress.note(
+                    f"without a training: {compressed(explored.networks[explored.best].notation)},"
+                    f" of {len(explored.networks):,} networks within the limits, of"
+                    f" {explored.tried:,} that were looked at"
+                )
+                for label, network in problem.baselines:
+                    record.add(Trial.of(network, origin="baseline", label=label))
+            purchases = []
+            if problem.trainings is not None:
+                from flashnas.study.buying import buy, train_each
+
+                if explored is None:
+                    explored = train_each(record, problem.trainings, progress)
+                else:
+                    explored, purchases = buy(
+                        record, problem.trainings, explored, progress, took.left_s
+                    )
+            return finish(record, explored, purchases, progress.note)
+
+
+def explored_by(problem: Problem) -> Explored:
+    """What the scorer expects of the space."""
+    assert problem.scorer is not None
+    assert isinstance(problem.space, OperatorSpace), "a scorer knows its operators"
+    return explore(
+        problem.space,
+        problem.fitter,
+        problem.scorer,
+        seed=problem.config.seed,
+        min_recall=problem.min_recall,
+    )
+
+
+@contextlib.contextmanager
+def _place_of_a_full_disk(out: Path) -> Iterator[None]:
+    """An error of a full disk that names no file, as those of libraries, names the run folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(out)) from error
