@@ -71,11 +71,14 @@ class Prospects:
         scale = reliability**2
         full = predicted.shared.covariance(every) + scale * predicted.own.covariance(every)
         full[count:, count:] += LEVEL_SD**2 * np.equal.outer(rows.level, rows.level)
-        full[count:, count:] += np.diag(np.full(len(rows), scale * predicted.noise**2))
+        noise = np.where(np.isnan(rows.noise), reliability * predicted.noise, rows.noise)
+        full[count:, count:] += np.diag(noise**2)
         silent = table.x[:, len(FEATURES) :] * list(SILENT_SDS.values())
-        alike = scale * silent[:count] @ silent.T
-        # the losses of candidates, the silent part of each, and the losses of trainings
-        covariance = np.block([[alike[:, :count], alike], [alike.T, full]])
+        alike = silent[:count] @ silent.T
+        # the silent part of each candidate at a reliability of 1, its loss, and those of trainings
+        covariance = np.block(
+            [[alike[:, :count], reliability * alike], [reliability * alike.T, full]]
+        )
         mean = np.r_[np.zeros(count), predicted.mean]
         if own is not None:
             seen = np.arange(len(mean) - len(own), len(mean))
@@ -224,7 +227,9 @@ def pilot(
                 own,
                 list(small),
                 tokens,
-                lambda network, small=small, length=length: _observed(small[network], length),
+                lambda network, small=small, length=length: ObservedLoss.of(
+                    small[network], nats=0.0, tokens=length, group=f"pilot {length:g}"
+                ),
                 lambda network, small=small, length=length: full_training_flops(
                     small[network], length
                 ),
@@ -245,20 +250,6 @@ def _narrowed(network: Architecture, share: float) -> Architecture | None:
         return network if share == 1 else replace(network, hidden=steps * WIDTH_STEP)
     except FlashnasError:
         return None
-
-
-def _observed(network: Architecture, tokens: float) -> ObservedLoss:
-    """A training of a pilot, whose loss is not known."""
-    return ObservedLoss(
-        operators=network.notation,
-        specs=network.canonical().operators,
-        group=f"pilot {tokens:g}",
-        params=float(network.params),
-        hidden=network.hidden,
-        vocab=network.vocab,
-        tokens=tokens,
-        nats=0.0,
-    )
 
 
 def _as_rows(model: FullLoss, trainings: Sequence[ObservedLoss]) -> Rows:
