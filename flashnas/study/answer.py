@@ -13,7 +13,7 @@ from scipy.special import ndtr
 from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
 from flashnas.base.text import range_of
-from flashnas.loss.model import CHARGE, SHORT_WEIGHT
+from flashnas.loss.model import CHARGE
 from flashnas.run_folder.answer import (
     Answer,
     Experiment,
@@ -241,7 +241,7 @@ def _to_change(
     return {
         "hash": others[index].hash,
         "notation": others[index].notation,
-        "nats": max(gap / SHORT_WEIGHT, 0.0),
-        "usual_nats": float(scorer.step_sds([others[index]])[0]) / SHORT_WEIGHT,
+        "nats": max(gap, 0.0),
+        "usual_nats": float(scorer.step_sds([others[index]])[0]),
         "probability": float(chances[index]),
     }

@@ -6,7 +6,6 @@ are one scorer. The user's own full trainings, and the short trainings of a sear
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,18 +16,15 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.documents import fingerprint
-from flashnas.loss.composition import FULL_SHARE, RANGE, aspect, body_sizes, mix_of
+from flashnas.loss.composition import RANGE, aspect, body_sizes
 from flashnas.loss.load import expected_of
-from flashnas.loss.model import CHARGE, SHORT_WEIGHT, FullLoss, Prediction
+from flashnas.loss.model import CHARGE, FullLoss, Prediction
 from flashnas.loss.recall import RecallModel, load_recall
 from flashnas.run_folder.answer import Reasons, Support
 from flashnas.training.recipe import Recipe
 
 REMEMBERED = 16_384  # networks whose figures are kept
 TOGETHER = 512  # networks whose recall is computed at once
-# nats by which the short loss of an operator that no publication has differs from what follows from
-# size, shape and mix: root mean square over the operators of experiments/evidence
-SHORT_SD = 0.07
 
 
 class Scorer(Protocol):
@@ -103,9 +99,7 @@ class EvidenceScorer:
     def posterior(
         self, networks: Sequence[Architecture], losses: Sequence[float | None] | None = None
     ) -> Prediction:
-        return self.model.predict_networks(
-            networks, self.tokens, self.short_effects(networks, losses)
-        )
+        return self.model.predict_networks(networks, self.tokens)
 
     def values(
         self, networks: Sequence[Architecture], losses: Sequence[float | None] | None = None
@@ -125,18 +119,14 @@ class EvidenceScorer:
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def step_sds(self, networks: Sequence[Architecture]) -> np.ndarray:
-        if self.recipe is None or not networks:
-            return np.zeros(len(networks))
-        unknown = np.array([mix_of(network.operators).unknown for network in networks])
-        return np.asarray(SHORT_WEIGHT * SHORT_SD * np.minimum(1.0, unknown / FULL_SHARE))
+        return np.zeros(len(networks))
 
     @functools.lru_cache(maxsize=REMEMBERED)  # noqa: B019 - as long as the search
     def figures(self, network: Any, loss: float | None = None) -> Mapping[str, Any]:
         """EXPECTED_FIGURES of a network, and `outside`: what of it no publication has, in words."""
         if not isinstance(network, Architecture):
             return {}
-        effect = self.short_effects([network], [loss])[0]
-        found = expected_of(network, self.tokens, self.model, self.recall, effect)
+        found = expected_of(network, self.tokens, self.model, self.recall)
         return {
             "full_loss": found.full_loss,
             "full_loss_sd": found.full_loss_sd,
@@ -146,20 +136,8 @@ class EvidenceScorer:
             "outside": "; ".join(found.outside),
         }
 
-    def short_effects(
-        self, networks: Sequence[Architecture], losses: Sequence[float | None] | None
-    ) -> list[float]:
-        """What short losses add to the mean of each network, in nats."""
-        if losses is None or self.recipe is None:
-            return [0.0] * len(networks)
-        return [
-            0.0 if loss is None else self.model.short_effect(self.recipe.proxy_of(network), loss)
-            for network, loss in zip(networks, losses, strict=True)
-        ]
-
     def reasons(self, networks: Sequence[Architecture], losses: Sequence[float | None]) -> Reasons:
-        effects = self.short_effects(networks, losses)
-        parts = self.model.parts_of(self.model.table(networks, self.tokens, effects), 0, 1)
+        parts = self.model.parts_of(self.model.table(networks, self.tokens), 0, 1)
         # of the size, what the ratio of width to depth makes
         sizes = np.array([body_sizes(network.operators, network.hidden) for network in networks])
         counted = np.sqrt(sizes[:, 0] * sizes[:, 1])
@@ -170,7 +148,7 @@ class EvidenceScorer:
             "size": parts["size"] - shape,
             "shape": shape,
             "mix": parts["mix"],
-            "training": parts["training"],
+            "training": 0.0,
         }
 
     def support(self, network: Architecture, other: Architecture) -> Support | None:
@@ -238,16 +216,4 @@ def load_scorer(
         source["own"] = {"path": own, "sha256": digest(Path(own))}
         if words := contradiction_of_own(own):
             note(words)
-    return EvidenceScorer(model, load_recall(), tokens, recipe_read(recipe), source)
-
-
-def recipe_read(recipe: Recipe | None) -> Recipe | None:
-    """The recipe, if short losses under it were held against publications; else None. By which
-    factor it shrinks networks does not matter: the response knows their size."""
-    from flashnas.loss.load import fitted  # loads pandas
-
-    if recipe is None:
-        return None
-    factor = Recipe.load("cpu").width_factor
-    digest = dataclasses.replace(recipe, width_factor=factor).digest
-    return recipe if digest == fitted()["recipe"] else None
+    return EvidenceScorer(model, load_recall(), tokens, None, source)

@@ -20,7 +20,6 @@ from flashnas.loss.composition import KINDS
 from flashnas.run_folder.earlier_runs import EarlierRuns, difference, training, training_of
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
-from flashnas.study.scorer import recipe_read
 from flashnas.training.recipe import Recipe
 
 DEFAULT_RECIPE = "cpu"
@@ -59,12 +58,6 @@ def untrained(config: SearchConfig, space: SearchSpace[Any], recipe: Recipe) -> 
         return (
             f"nothing is trained: publications have trained {', '.join(dict.fromkeys(kinds))} in"
             f" full, and a short training cannot change what is expected of them{anyway}"
-        )
-    if recipe_read(recipe) is None:
-        return (
-            f"nothing is trained: the loss of recipe {recipe.name!r} with these settings was never"
-            f" held against published trainings, so that it cannot change the answer{anyway};"
-            " rank_by: short ranks by it"
         )
     return ""
 
