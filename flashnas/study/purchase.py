@@ -11,7 +11,7 @@ of the trainings need not be known. The same draws serve all sets. No torch.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -213,33 +213,29 @@ def pilot(
     each parameter of the largest one, or those of the full training. Of all these the two that gain
     most per FLOP. The networks are as they are trained. Args: as of `best_purchase`.
     """
+
+    def at(small: Mapping[Architecture, Architecture], length: float) -> Purchase | None:
+        def trained(network: Architecture) -> ObservedLoss:
+            narrow = small.get(network, network)
+            return ObservedLoss.of(narrow, nats=0.0, tokens=length, group=f"pilot {length:g}")
+
+        def cost(network: Architecture) -> float:
+            return full_training_flops(small[network], length) if network in small else np.inf
+
+        return best_purchase(
+            publications, own, candidates, tokens, trained, cost, 2, reliability=reliability
+        )
+
     found = []
     for share in PILOT_SHARES:
-        small = {
-            network: narrow
-            for network in candidates
-            if (narrow := _narrowed(network, share)) is not None
-        }
+        narrowed = {network: _narrowed(network, share) for network in candidates}
+        small = {network: narrow for network, narrow in narrowed.items() if narrow is not None}
         each = PILOT_TOKENS * max((network.params for network in small.values()), default=0)
-        for length in {min(float(each), tokens), tokens} if small else ():
-            purchase = best_purchase(
-                publications,
-                own,
-                list(small),
-                tokens,
-                lambda network, small=small, length=length: ObservedLoss.of(
-                    small[network], nats=0.0, tokens=length, group=f"pilot {length:g}"
-                ),
-                lambda network, small=small, length=length: full_training_flops(
-                    small[network], length
-                ),
-                2,
-                reliability=reliability,
-            )
-            if purchase is not None:
-                narrow = tuple(small[network] for network in purchase.networks)
-                found.append(replace(purchase, networks=narrow))
-    return max(found, key=lambda purchase: purchase.gain_nats / purchase.flops, default=None)
+        for length in {min(float(each), tokens), tokens}:
+            if (bought := at(small, length)) is not None:
+                networks = tuple(small[network] for network in bought.networks)
+                found.append(replace(bought, networks=networks))
+    return max(found, key=lambda bought: bought.gain_nats / bought.flops, default=None)
 
 
 def _narrowed(network: Architecture, share: float) -> Architecture | None:
