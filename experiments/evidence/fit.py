@@ -23,20 +23,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from fitting import RESIDUALS, ShapeRow, ffn_rows, fit_law, fit_response, fit_spreads, read_shapes
+from fitting import RESIDUALS, ShapeRow, ffn_rows, fit_law, fit_spreads, read_shapes
 from left_out import MODELS, left_out_pairs, regret, summary
 
-from flashnas.architecture import Architecture
 from flashnas.base.system import write_atomic
 from flashnas.loss.composition import Law, Rows
 from flashnas.loss.load import FITTED, digests, fitted, rows_of, shipped_rows
 from flashnas.loss.model import FullLoss, Spreads
 from flashnas.loss.publications import CLEAR_NATS, Pair, predicted_pairs
 from flashnas.observations.losses import read_published
-from flashnas.training.recipe import Recipe
 
 HERE = Path(__file__).parent
-BENCH = HERE.parents[1] / "bench_tables" / "cpu" / "bench.parquet"
 DIGITS = 8
 SIZE_CLASSES = ("gem_50m", "gem_100m", "gem_500m", "gem_1b")
 
@@ -80,20 +77,14 @@ def without(rows, sources: Iterable[str]):
 def fit(*, spreads: bool):
     """The constants, and what they were fitted to. spreads: fit these anew; else those that ship are
     kept."""
-    law, recipe, trainings = fit_law(read_shapes()), Recipe.load("cpu"), read_published()
-    table = pd.read_parquet(BENCH).groupby("proxy", as_index=False).loss.mean().dropna()
-    response = fit_response(
-        [Architecture.parse(text) for text in table.proxy], table.loss.to_numpy()
-    )
-    rows = Rows.joined(rows_of(trainings, law), ffn_rows(law))
+    law = fit_law(read_shapes())
+    rows = Rows.joined(rows_of(read_published(), law), ffn_rows(law))
     found = _fitted_spreads(rows, law) if spreads else fitted()
-    model = FullLoss(rows, Spreads(**found["spreads"]), law, response=response)
+    model = FullLoss(rows, Spreads(**found["spreads"]), law)
     return rounded(
         {
             "digests": digests(),
-            "recipe": recipe.digest,
             "law": dataclasses.asdict(law),
-            "response": list(response),
             **{name: found[name] for name in ("spreads", "folds", "law_spreads", "law_folds")},
             "coefficients": {
                 name: dict(zip(("mean", "sd", "between_publications"), values, strict=True))
@@ -103,6 +94,7 @@ def fit(*, spreads: bool):
                 "x": rows.x.tolist(),
                 "shares": rows.shares.tolist(),
                 "ffn": rows.ffn.tolist(),
+                "scale": rows.scale.tolist(),
                 "publication": list(rows.publication),
                 "nats": rows.nats.tolist(),
                 "level": list(rows.level),
@@ -129,7 +121,7 @@ def nested(note=print):
     out in turn, with equal weights of publications. Two publications left out are the same fit for
     either; it is done once.
     """
-    rows, law, response = shipped_rows(), Law(**fitted()["law"]), fitted()["response"]
+    rows, law = shipped_rows(), Law(**fitted()["law"])
     trainings = read_published()
     sources = list(dict.fromkeys(row.source for row in trainings))
     predicted: dict[tuple[str, Form, frozenset[str]], list[Pair]] = {}
@@ -151,7 +143,7 @@ def nested(note=print):
                 robust=form.robust,
                 without=() if form.residual else RESIDUALS,
             )
-            model = FullLoss(part, spreads, law, response=response, mix=form.mix)
+            model = FullLoss(part, spreads, law, mix=form.mix)
             for source in left:
                 here = indices[source]
                 pairs = predicted_pairs(

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import least_squares, minimize
 
-from flashnas.architecture import Architecture
 from flashnas.architecture.notation import parse_operators
 from flashnas.loss.composition import (
     PARAMETERS,
@@ -29,12 +28,7 @@ from flashnas.loss.composition import (
     mix_of,
 )
 from flashnas.loss.load import FFN_SHARES, FURTHEST, SHAPES
-from flashnas.loss.model import (
-    RELIABILITY_SD,
-    FullLoss,
-    Spreads,
-    response_row,
-)
+from flashnas.loss.model import AXES, RELIABILITY_SD, FullLoss, Spreads
 
 START = (1.8, 0.74, 0.17, 0.37, 0.4, 3.6, 0.013)  # of the law: where the fit begins
 COOLED, METRIC = (
@@ -55,10 +49,13 @@ MEDIANS = {
     "noise": 0.012,
     "residual": 0.02,
     "own_residual": 0.02,
+    "fidelity.size": 0.02,
+    "fidelity.tokens": 0.02,
 }
 SPREAD_SD = 1.0
 RESIDUALS = ("residual", "own_residual")
-OF_MIX = ("effect", "effect.own", "slope", "kind", *RESIDUALS)
+FIDELITY = tuple(f"fidelity.{axis}" for axis in AXES)
+OF_MIX = ("effect", "effect.own", "slope", "kind", *RESIDUALS, *FIDELITY)
 STEPS = 80  # of the optimiser
 
 
@@ -138,6 +135,7 @@ def ffn_rows(law: Law) -> Rows:
         **vars(table),
         nats=np.array([float(line["value"]) for line in lines]),
         level=np.array([line["group"] for line in lines], object),
+        noise=np.full(len(lines), np.nan),
     )
 
 
@@ -189,6 +187,7 @@ def fit_spreads(
             noise=value["noise"],
             reliability=reliability,
             unseen=RELIABILITY_SD if robust else 0.0,
+            fidelity={axis: value[name] for axis, name in zip(AXES, FIDELITY, strict=True)},
         )
 
     def logs_of(spreads: Spreads) -> np.ndarray:
@@ -196,6 +195,7 @@ def fit_spreads(
         slope = spreads.common[SLOPES[0]]
         values = [spreads.common["law"], spreads.own["law"], effect, own, slope, spreads.kind]
         values += [spreads.noise, spreads.residual, spreads.own_residual]
+        values += [spreads.fidelity[axis] for axis in AXES]
         return np.log([*values, *(spreads.reliability[name] for name in publications)])
 
     def with_fixed(values: np.ndarray) -> np.ndarray:
@@ -217,35 +217,3 @@ def fit_spreads(
         bounds=[(value - FURTHEST, value + FURTHEST) for value in centre[free]],
     )
     return spreads_of(with_fixed(found.x))
-
-
-def fit_response(networks: Sequence[Architecture], losses: np.ndarray) -> tuple[float, ...]:
-    """How the loss of a short training follows ln N, r, `mixed` and the share of gated delta rules;
-    and a constant.
-
-    The response to size and shape is taken at equal mixes. What it leaves is then fitted to the
-    mix.
-
-    Args:
-        networks: as they were trained, small; those without a token mixer do not count.
-        losses: [N], their means over seeds, nats per token.
-    """
-    kept = [
-        index
-        for index, network in enumerate(networks)
-        if any(spec.mixes_tokens for spec in network.operators)
-    ]
-    networks = [networks[index] for index in kept]
-    rows = np.array([response_row(network) for network in networks])
-    mixes = [mix_of(network.operators) for network in networks]
-    shares = np.array([mix.shares for mix in mixes])
-    ffn = np.array([mix.ffn_share for mix in mixes])
-    attention = shares[:, :2].sum(axis=1)
-    experts = np.array(
-        [np.mean([spec.kind == "moe" for spec in network.operators]) for network in networks]
-    )
-    others = np.c_[rows[:, 2], shares, ffn, ffn**2, attention * (1 - attention), experts]
-    loss = np.asarray(losses, float)[kept]
-    by_size = np.linalg.lstsq(np.c_[rows[:, :2], others], loss, rcond=None)[0][:2]
-    by_mix = np.linalg.lstsq(rows[:, 2:], loss - rows[:, :2] @ by_size, rcond=None)[0]
-    return (*map(float, by_size), *map(float, by_mix))

@@ -23,7 +23,8 @@ from flashnas.base.text import tokens_text
 from flashnas.operators import OperatorSpec
 
 PARAMETERS, TOKENS = 1e9, 1e11  # units of N and D
-RANGE = (7e9, 3.5e11)  # tokens: fewer or more count as these, which publications have
+RANGE = (7e9, 3.5e11)  # tokens of published trainings
+COUNTED = (1e8, RANGE[1])  # tokens: to the law, fewer or more count as these
 
 
 def aspect(params: np.ndarray, width: np.ndarray) -> np.ndarray:
@@ -56,7 +57,7 @@ class Law:
         per token [N]."""
         n, d = (
             np.asarray(params, float) / PARAMETERS,
-            np.clip(np.asarray(tokens, float), *RANGE) / TOKENS,
+            np.clip(np.asarray(tokens, float), *COUNTED) / TOKENS,
         )
         by_size = (self.a * n ** (-self.alpha / self.delta) + self.b / d) ** self.delta
         return self.e + by_size + self.c * (aspect(params, width) - self.r0) ** 2
@@ -85,7 +86,8 @@ FEATURES = (
     "experts",
 )
 MIDDLE = (5e8, 3e10)  # parameters and tokens of published trainings, where slopes are 0
-SILENT = ("ffn_share", "bare", "rare", "new_mix", "aspect", "size", "tokens")
+LEAST = (2e7, 4e9)  # parameters and tokens below which the slopes of gated delta rules end
+SILENT = ("ffn_share", "bare", "rare", "new_mix", "aspect", "size", "tokens", "small", "brief")
 # limits of what publications have trained; each row is (axis, lowest, highest)
 MAX_FFN_SHARE = 0.5  # of the operators
 MIN_FFN_SHARE = 1 / 3  # of the operators, for families that have no channel mixer of their own
@@ -262,15 +264,15 @@ class Table:
     """N networks as the model sees them.
 
     x [N, F]: of FEATURES and SILENT. shares [N, K]: of KINDS. ffn [N]: share of feed-forward layers
-    among the operators. publication [N]: in which each is trained. short [N]: what the short
-    training of an operator that no publication has adds to the mean, in nats.
+    among the operators. publication [N]: in which each is trained. scale [N, 3]: logarithms of the
+    parameters that the law counts, of the training tokens, both over MIDDLE, and of width / depth.
     """
 
     x: np.ndarray
     shares: np.ndarray
     ffn: np.ndarray
     publication: np.ndarray
-    short: np.ndarray
+    scale: np.ndarray
 
     def __len__(self) -> int:
         return len(self.x)
@@ -295,7 +297,6 @@ class Table:
         tokens: Any,
         publication: Any,
         *,
-        short: Any = 0.0,
         counted: Any = None,
     ) -> Table:
         """Networks by their mixes and sizes; each argument is of shape [N], or one value for all.
@@ -303,13 +304,22 @@ class Table:
         Args:
             sizes_N3: what `body_sizes` gives.
             publication: in which they are trained.
-            short: as `FullLoss.short_effect`.
             counted: parameters that the law counts; None: `effective` ones.
         """
         params, active, ffn = np.array(sizes_N3, float).reshape(-1, 3).T
         if counted is None:
             counted = effective(params, active)
-        widths = np.asarray(widths, float)
+        widths, tokens = np.asarray(widths, float), np.asarray(tokens, float)
+        shape = aspect(counted, widths)
+        low_size, low_tokens = (
+            np.log(np.maximum(value, least) / middle)
+            for value, least, middle in zip((counted, tokens), LEAST, MIDDLE, strict=True)
+        )
+        far_size, far_tokens = (
+            _outside(np.log(value), *np.log(limits))
+            for value, limits in ((params, SIZES), (tokens, RANGE))
+        )
+        per_size = np.log(params / 1e9)
         mix = {
             name: np.array([getattr(mix, name) for mix in mixes], float)
             for name in (
@@ -327,8 +337,8 @@ class Table:
             law.loss(counted, tokens, widths),
             mix["mixed"],
             mix["gated_delta"],
-            mix["gated_delta"] * np.log(counted / MIDDLE[0]),
-            mix["gated_delta"] * np.log(np.asarray(tokens, float) / MIDDLE[1]),
+            mix["gated_delta"] * low_size,
+            mix["gated_delta"] * low_tokens,
             (ffn - FFN_PARAMS) ** 2,
             mix["window"],
             mix["edge"],
@@ -337,23 +347,28 @@ class Table:
             np.sqrt(mix["bare"]),
             mix["rare"],
             np.sqrt(mix["new_mix"]),
-            np.sqrt(_outside(aspect(counted, widths), *ASPECTS)),
-            _outside(np.log(params), *np.log(SIZES)),
-            _outside(np.log(tokens), *np.log(RANGE)) * np.log(params / 1e9),
+            np.sqrt(_outside(shape, *ASPECTS)),
+            far_size * (params > SIZES[1]),
+            far_tokens * per_size * (tokens > RANGE[1]),
+            far_size * (params < SIZES[0]),
+            far_tokens * per_size * (tokens < RANGE[0]),
         )
+        scale = (np.log(counted / MIDDLE[0]), np.log(tokens / MIDDLE[1]), shape)
         return Table(
             np.stack(np.broadcast_arrays(*columns), axis=-1),
             np.array([mix.shares for mix in mixes]).reshape(-1, len(KINDS)),
             mix["ffn_share"],
             np.broadcast_to(np.array(publication, object), len(mixes)),
-            np.broadcast_to(np.asarray(short, float), len(mixes)),
+            np.stack([np.broadcast_to(column, len(mixes)) for column in scale], axis=-1),
         )
 
 
 @dataclass(frozen=True)
 class Rows(Table):
     """Trained networks, which the model learns from. nats [N]: the loss of each. level [N]: the
-    group within which its loss compares."""
+    group within which its loss compares. noise [N]: standard deviation between seeds, in nats;
+    NaN: the usual one of its publication."""
 
     nats: np.ndarray
     level: np.ndarray
+    noise: np.ndarray

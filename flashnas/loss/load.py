@@ -30,7 +30,7 @@ from flashnas.loss.composition import (
     mix_of,
     outside_support,
 )
-from flashnas.loss.model import NEW, RELIABILITY_SD, FullLoss, Spreads
+from flashnas.loss.model import RELIABILITY_SD, FullLoss, Spreads
 from flashnas.loss.recall import SHIPPED as RECALL
 from flashnas.loss.recall import RecallModel, load_recall
 from flashnas.observations.losses import (
@@ -102,9 +102,7 @@ def digests() -> dict[str, str]:
 
 @functools.cache
 def fitted() -> dict[str, Any]:
-    """The shipped constants; `recipe` is the digest of the one whose short losses the model can
-    read.
-    """
+    """The shipped constants."""
     return dict(json.loads(FITTED.read_text(encoding="utf-8")))
 
 
@@ -113,7 +111,7 @@ def shipped_rows() -> Rows:
     columns = fitted()["rows"]
     text = ("publication", "level")
     return Rows(
-        short=np.zeros(len(columns["ffn"])),
+        noise=np.full(len(columns["ffn"]), np.nan),
         **{
             name: np.array(values, object if name in text else float)
             for name, values in columns.items()
@@ -128,13 +126,16 @@ def rows_of(trainings: Sequence[ObservedLoss], law: Law) -> Rows:
     widths = [full_width(row) for row in rows]
     sizes = []
     for row, width in zip(rows, widths, strict=True):
+        if row.network is not None:
+            sizes.append(body_sizes(row.network.operators, row.network.hidden))
+            continue
         built = full_network(row, nearest_width(width))
         total, active, ffn = body_sizes(built.operators, built.hidden)
         params = row.params - width * row.vocab
         sizes.append((params, params * active / total, ffn))
     table = Table.of(
         law,
-        [mix_of(row.specs, published=True) for row in rows],
+        [mix_of(row.specs, published=row.network is None) for row in rows],
         sizes,
         widths,
         np.array([row.tokens for row in rows]),
@@ -144,6 +145,7 @@ def rows_of(trainings: Sequence[ObservedLoss], law: Law) -> Rows:
         **vars(table),
         nats=np.array([row.nats for row in rows]),
         level=np.array([row.level or row.group for row in rows], object),
+        noise=np.array([np.nan if row.noise is None else row.noise for row in rows]),
     )
 
 
@@ -152,14 +154,22 @@ def nearest_width(width: float) -> int:
     return max(WIDTHS, round(width / WIDTHS) * WIDTHS)
 
 
-def loss_model(own: str | Path | None = None, *, without: str = "", mix: bool = True) -> FullLoss:
+def loss_model(
+    own: str | Path | Sequence[ObservedLoss] | None = None,
+    *,
+    without: str = "",
+    mix: bool = True,
+    published: bool = True,
+) -> FullLoss:
     """The model of the loss after a full training.
 
     Args:
-        own: a CSV of the user's own trainings (`read_published`); predictions are then for the
-            user's publication.
+        own: a CSV of the user's own trainings (`read_published`), or the trainings themselves;
+            predictions are then for the user's publication.
         without: a publication, by its source, that the model has not seen.
         mix: False for the law of size and shape alone.
+        published: False: no published row counts. The spreads and the law of size and shape stay as
+            they were fitted, so that there are intervals.
 
     Returns:
         FullLoss: `predict_networks` gives means and covariances of networks.
@@ -175,25 +185,35 @@ def loss_model(own: str | Path | None = None, *, without: str = "", mix: bool = 
         >>> mean < 0, 0 < sd < 0.1
         (True, True)
     """
-    if own is not None and not isinstance(own, str | Path):
-        raise ConfigError(f"loss_model.own must be the path of a CSV file; got {shown(own)}")
+    if not (
+        own is None
+        or isinstance(own, str | Path)
+        or (isinstance(own, Sequence) and all(isinstance(row, ObservedLoss) for row in own))
+    ):
+        raise ConfigError(
+            "loss_model.own must be the path of a CSV file, or a list of ObservedLoss;"
+            f" got {shown(own)}"
+        )
     publications = sorted(set(shipped_rows().publication.tolist()))
     if without != "" and without not in publications:
         raise ConfigError(one_of("loss_model.without", without, publications))
-    shipped = _shipped(without, mix)
-    if own is None:
-        return shipped
-    return with_own(shipped, rows_of(own_rows(own), shipped.law))
+    shipped = _shipped(without, mix, published)
+    rows = own_rows(own) if isinstance(own, str | Path) else as_own(own or ())
+    return with_own(shipped, rows_of(rows, shipped.law)) if rows else shipped
 
 
 def own_rows(path: str | Path) -> list[ObservedLoss]:
     """A user's trainings as one publication, OWN, with groups of its own; ConfigError for a wrong
     file.
     """
-    rows = read_published(path)
+    return as_own(read_published(path), printable(path))
+
+
+def as_own(rows: Sequence[ObservedLoss], place: str = "own trainings") -> list[ObservedLoss]:
+    """Trainings as those of one publication, OWN, with groups of its own; ConfigError for too many."""
     if len(rows) > MAX_OWN_ROWS:
         raise ConfigError(
-            f"{printable(path)}: must hold at most {MAX_OWN_ROWS} trainings, because the time of"
+            f"{place}: must hold at most {MAX_OWN_ROWS} trainings, because the time of"
             f" the model grows with the cube of their number; got {len(rows):,}"
         )
     return [
@@ -202,46 +222,48 @@ def own_rows(path: str | Path) -> list[ObservedLoss]:
     ]
 
 
-def with_own(shipped: FullLoss, own: Rows) -> FullLoss:
-    """The model with the rows of one publication more, OWN, for which it then predicts. Its
-    reliability is as its gaps ask for, and never better than that of the middle publication, because
-    a few rows of one seed may agree by chance."""
+def with_own(shipped: FullLoss, own: Rows, reliability: float | None = None) -> FullLoss:
+    """The model with the rows of one publication more, OWN, for which it then predicts.
+
+    Args:
+        reliability: of the own rows. None: as their gaps ask for, and never better than that of the
+            middle publication, because a few rows of one seed may agree by chance.
+    """
     rows, spreads = Rows.joined(shipped.rows, own), shipped.spreads
 
-    def model(log: float) -> FullLoss:
-        reliability = {**spreads.reliability, OWN: float(np.exp(log))}
+    def model(reliability: float) -> FullLoss:
         return FullLoss(
             rows,
-            dataclasses.replace(spreads, reliability=reliability),
+            dataclasses.replace(spreads, reliability={**spreads.reliability, OWN: reliability}),
             shipped.law,
             mix=shipped.mix,
-            response=shipped.response,
             publication=OWN,
+            slope=shipped.slope,
         )
 
     def cost(log: float) -> float:
-        return model(log).cost + 0.5 * (log / RELIABILITY_SD) ** 2
+        return model(float(np.exp(log))).cost + 0.5 * (log / RELIABILITY_SD) ** 2
 
-    bounds = (0.0, FURTHEST * RELIABILITY_SD)
-    found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 0.01})
-    return model(float(found.x))
+    if reliability is None:
+        bounds = (0.0, FURTHEST * RELIABILITY_SD)
+        found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 0.01})
+        reliability = float(np.exp(found.x))
+    return model(reliability)
 
 
 @functools.cache
-def _shipped(without: str, mix: bool) -> FullLoss:
+def _shipped(without: str, mix: bool, published: bool = True) -> FullLoss:
     """The law alone has spreads of its own, because differences of mixes are noise to it."""
     constants, rows, prefix = fitted(), shipped_rows(), "" if mix else "law_"
     spreads = Spreads(**constants[f"{prefix}folds"].get(without, constants[f"{prefix}spreads"]))
+    law = Law(**constants["law"])
     if without:
         rows = rows.take(np.flatnonzero(rows.publication != without))
-    return FullLoss(
-        rows,
-        spreads,
-        Law(**constants["law"]),
-        response=constants["response"],
-        mix=mix,
-        publication=NEW,
-    )
+    model = FullLoss(rows, spreads, law, mix=mix)
+    if published:
+        return model
+    mean, sd, _ = model.coefficients()["law"]
+    return FullLoss(rows.take(np.arange(0)), spreads, law, mix=mix, slope=(mean, sd))
 
 
 # -- what is expected of one network ---------------------------------------------------------------
@@ -294,12 +316,11 @@ def expected_of(
     tokens: float,
     model: FullLoss,
     recall_model: RecallModel,
-    short: float = 0.0,
 ) -> Expected:
-    """The same by these models. short: `FullLoss.short_effect` of the network, in nats."""
+    """The same by these models."""
     params, active, _ = body_sizes(network.operators, network.hidden)
     table = Table.joined(
-        model.table([network], tokens, [short]),
+        model.table([network], tokens),
         of_size(model, [PLAIN], float(effective(params, active)), tokens),
     )
     prediction = model.predict(table)

@@ -5,10 +5,12 @@
 Every coefficient is a mean over publications plus a deviation of each publication, and so is the
 effect of each kind of mixer. A prediction is for a new publication, or the user's own. The residual
 is a Gaussian process over the composition, as uncertain as its prior where nobody trained anything
-alike. Publications have a reliability each, a robust likelihood; that of a publication that nobody
-has seen is integrated over, so that its intervals have long tails. All else is a Gaussian
-posterior, which is exact. Differences alone have a meaning. An operator that no publication has is
-predicted from size and shape, and from its short training (`short_effect`). No torch.
+alike. A training of another size or length than published ones is a row like any other: what its
+mix has of its own there, and not in full, is the discrepancy, which all trainings of that mix near
+that size and length share, so that repeating one does not average it out. Publications have a
+reliability each, a robust likelihood; that of a publication that nobody has seen is integrated
+over, so that its intervals have long tails. All else is a Gaussian posterior, which is exact.
+Differences alone have a meaning. No torch.
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.text import shown, tokens_of
 from flashnas.loss.composition import (
     FEATURES,
-    FULL_SHARE,
+    MIDDLE,
+    RANGE,
     SILENT,
+    SIZES,
     Law,
     Rows,
     Table,
-    aspect,
     body_sizes,
-    effective,
     mix_of,
 )
 from flashnas.loss.prediction import PosteriorPart, Prediction
@@ -65,21 +67,28 @@ SILENT_SDS = {
     "aspect": 0.2,
     "size": 0.05,
     "tokens": 0.02,
+    "small": 0.05,
+    "brief": 0.02,
 }
 # standard deviations of `silence` that are added to the mean where networks are ranked
 CHARGE = 1.0
-# nats of a full training for a nat of a short one, of an operator that no publication has; the sd
-# of such an operator is that of `rare`: experiments/evidence/unknown_operators.py
-SHORT_WEIGHT = 0.22
-OF_SIZE = ("law", "size", "tokens", "aspect", "experts")  # columns of size and shape
+# columns of size and shape
+OF_SIZE = ("law", "size", "tokens", "small", "brief", "aspect", "experts")
 _LAW = FEATURES.index("law")
+AXES = ("size", "tokens")  # of fidelity
+# logarithms over MIDDLE between which trainings are as good as full ones
+NEAR = tuple(
+    (float(np.log(low / middle)), float(np.log(high / middle)))
+    for (low, high), middle in zip((SIZES, RANGE), MIDDLE, strict=True)
+)
 
 
 @dataclass(frozen=True)
 class Spreads:
     """Standard deviations that the data tell: common, between publications (`own`), of the effect of
-    a kind of mixer between publications, of both residual processes, of the noise; `reliability` is
-    a factor of each publication, and `unseen` the standard deviation of its logarithm."""
+    a kind of mixer between publications, of both residual processes, of the noise. fidelity: of
+    what a mix has of its own a factor of e away from the size and from the tokens of publications.
+    reliability: a factor of each publication; unseen: the standard deviation of its logarithm."""
 
     common: Mapping[str, float]
     own: Mapping[str, float]
@@ -89,6 +98,7 @@ class Spreads:
     noise: float
     reliability: Mapping[str, float]
     unseen: float = RELIABILITY_SD
+    fidelity: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 class FullLoss:
@@ -96,9 +106,9 @@ class FullLoss:
 
     Args:
         spreads: the standard deviations (experiments/evidence/fitting.py).
-        response: of the loss of a proxy in ln N, r, mixed, gated_delta and 1, for `short_effect`.
         mix: False for the law of size and shape alone.
         publication: predictions are for this one; NEW for one without rows.
+        slope: mean and standard deviation of the coefficient of the law before any row was seen.
     """
 
     def __init__(
@@ -107,26 +117,29 @@ class FullLoss:
         spreads: Spreads,
         law: Law,
         *,
-        response: Sequence[float] = (),
         mix: bool = True,
         publication: str = NEW,
+        slope: tuple[float, float] | None = None,
     ) -> None:
-        self.rows, self.law, self.response = rows, law, tuple(response)
+        self.rows, self.law, self.slope = rows, law, slope
         self.publication, self.mix = publication, mix
         # without its mix a network is its size and shape
         self.spreads = (
             spreads
             if mix
-            else dataclasses.replace(spreads, kind=0.0, residual=0.0, own_residual=0.0)
+            else dataclasses.replace(spreads, kind=0.0, residual=0.0, own_residual=0.0, fidelity={})
         )
         common = [{**PRIOR_SDS, **spreads.common}[name] for name in FEATURES]
+        if slope is not None:
+            common[_LAW] = slope[1]
         own = [spreads.own.get(name, 0.0) for name in FEATURES]
         self._common = np.square([*common, *[0.0] * len(SILENT)])
         self._own = np.square([*own, *(SILENT_SDS[name] for name in SILENT)])
         self._seen = np.array([name == "law" or mix for name in (*FEATURES, *SILENT)])
         self.contrasts = contrasts(rows.level)
         gaps = self.contrasts @ (rows.nats - self._known(rows))
-        noise = np.square(spreads.noise * self._reliability(rows.publication))
+        usual = spreads.noise * self._reliability(rows.publication)
+        noise = np.square(np.where(np.isnan(rows.noise), usual, rows.noise))
         full = self.contrasts @ (self._prior(rows, rows) + np.diag(noise)) @ self.contrasts.T
         root = np.linalg.cholesky(full)
         self._weights = solve_triangular(root, gaps, lower=True)
@@ -138,14 +151,8 @@ class FullLoss:
 
     # -- what a network looks like -----------------------------------------------------------------
 
-    def table(
-        self,
-        networks: Sequence[Architecture],
-        tokens: float,
-        short: Sequence[float] | None = None,
-    ) -> Table:
-        """Networks of one planned training as the model sees them. short: `short_effect` of each;
-        None: nothing was trained."""
+    def table(self, networks: Sequence[Architecture], tokens: float) -> Table:
+        """Networks of one planned training as the model sees them."""
         return Table.of(
             self.law,
             [mix_of(network.operators) for network in networks],
@@ -153,26 +160,23 @@ class FullLoss:
             [network.hidden for network in networks],
             tokens,
             self.publication,
-            short=0.0 if short is None else np.asarray(short, float),
         )
 
-    def short_effect(self, proxy: Architecture, loss: float | None) -> float:
-        """What the loss of a short training adds to the mean, in nats per token: SHORT_WEIGHT times
-        what it says beyond size, shape and mix of the network that was trained.
-
-        It is 0 without a loss, and for a network of operators that publications have: their
-        trainings say what a short one cannot add to.
-        """
-        if loss is None or not np.isfinite(loss) or not self.response:
-            return 0.0
-        share = min(1.0, mix_of(proxy.operators).unknown / FULL_SHARE)
-        if share == 0.0:
-            return 0.0
-        return SHORT_WEIGHT * share * float(loss - response_row(proxy) @ np.array(self.response))
-
     def silence(self, networks: Sequence[Architecture], tokens: float) -> np.ndarray:
-        """`silence_of` networks of one planned training [N]."""
-        return silence_of(self.table(networks, tokens)) if networks else np.zeros(0)
+        """Standard deviation [N], in nats per token, of what no publication vouches for in networks of
+        one planned training: `silence_of` them, less what rows of the same publication reveal."""
+        if not networks:
+            return np.zeros(0)
+        table = self.table(networks, tokens)
+        before = silence_of(table)
+        own = np.flatnonzero(self.rows.publication == self.publication)
+        if not len(own) or not before.any():
+            return before
+        scale = self._reliability(np.array([self.publication], object))[0]
+        sds = np.where(np.arange(len(self._own)) < len(FEATURES), 0.0, self._own)
+        cross = scale * (self._x(table) * sds) @ self._x(self.rows.take(own)).T
+        revealed = np.sum((cross @ self._of_rows()[own]) ** 2, axis=1)
+        return np.asarray(np.sqrt(np.maximum(before**2 - revealed, 0.0)))
 
     # -- predictions -------------------------------------------------------------------------------
 
@@ -208,7 +212,6 @@ class FullLoss:
         self,
         networks: Sequence[Architecture],
         tokens: float | str,
-        short: Sequence[float] | None = None,
     ) -> Prediction:
         """`predict` of `table`; tokens: also a text such as 100B. Raises ConfigError for other
         arguments.
@@ -226,14 +229,14 @@ class FullLoss:
                 "predict_networks: tokens must be a number of tokens from 1 to 1000T, such as"
                 f" 100B; got {shown(tokens)}"
             ) from None
-        return self.predict(self.table(networks, tokens, short))
+        return self.predict(self.table(networks, tokens))
 
     def coefficients(self) -> dict[str, tuple[float, float, float]]:
         """Of each feature: mean, standard deviation of the mean, and standard deviation between
         publications."""
         gain = self._gain(self._common[:, None] * self._x(self.rows).T)
         means = gain @ self._weights
-        means[_LAW] += 1.0
+        means[_LAW] += self._law_mean
         sds = np.sqrt(np.maximum(self._common - np.sum(gain**2, axis=1), 0.0))
         return {
             name: (float(means[i]), float(sds[i]), float(np.sqrt(self._own[i])))
@@ -241,20 +244,14 @@ class FullLoss:
         }
 
     def parts_of(self, table: Table, one: int, other: int) -> dict[str, float]:
-        """The difference of two networks by its reasons, in nats: size and shape, mix, own short
-        training."""
+        """The difference of two networks by its reasons, in nats: size and shape, and mix."""
         both = table.take(np.array([one, other]))
         of_size = self._x(both) * np.isin((*FEATURES, *SILENT), OF_SIZE)
         learnt, same = self._x(self.rows), self.rows.publication == self.publication
         cross = (of_size * self._common) @ learnt.T + (of_size * self._own) @ learnt.T * same
-        size = -np.diff(self._gain(cross) @ self._weights + of_size[:, _LAW])
-        training = -np.diff(both.short)
+        size = -np.diff(self._gain(cross) @ self._weights + self._known(both))
         difference = -np.diff(self.predict(both).mean)
-        return {
-            "size": float(size[0]),
-            "training": float(training[0]),
-            "mix": float((difference - size - training)[0]),
-        }
+        return {"size": float(size[0]), "mix": float((difference - size)[0])}
 
     def _gain(self, cross: np.ndarray) -> np.ndarray:
         """What each contrast of the rows says of N quantities [N, C]; cross: covariance [N,
@@ -272,7 +269,12 @@ class FullLoss:
 
     def _known(self, table: Table) -> np.ndarray:
         """The part of the mean that no row teaches."""
-        return np.asarray(self._x(table)[:, _LAW] + table.short)
+        return np.asarray(self._law_mean * self._x(table)[:, _LAW])
+
+    @property
+    def _law_mean(self) -> float:
+        """Of the coefficient of the law, before any row was seen."""
+        return 1.0 if self.slope is None else self.slope[0]
 
     def _reliability(self, publications: np.ndarray) -> np.ndarray:
         return np.array([self.spreads.reliability.get(name, 1.0) for name in publications])
@@ -286,8 +288,11 @@ class FullLoss:
 
     def _prior(self, one: Table, other: Table) -> np.ndarray:
         """Covariance of two tables before anything was seen [N, M]."""
+        prior = self._common_prior(one, other)
+        if set(one.publication).isdisjoint(other.publication):
+            return prior
         scales = np.outer(self._reliability(one.publication), self._reliability(other.publication))
-        return self._common_prior(one, other) + scales * self._own_prior(one, other)
+        return np.asarray(prior + scales * self._own_prior(one, other))
 
     def _common_prior(self, one: Table, other: Table) -> np.ndarray:
         """Of what all publications share [N, M]."""
@@ -296,18 +301,36 @@ class FullLoss:
 
     def _own_prior(self, one: Table, other: Table) -> np.ndarray:
         """Of what a publication has of its own, at a reliability of 1 [N, M]."""
+        same = np.equal.outer(one.publication, other.publication)
         linear = (self._x(one) * self._own) @ self._x(other).T
         kinds = self.spreads.kind**2 * one.shares @ other.shares.T
-        residual = self.spreads.own_residual**2 * self._kernel(one, other)
-        same = np.equal.outer(one.publication, other.publication)
-        return np.asarray(same * (linear + kinds + residual))
+        process = self.spreads.own_residual**2 + self._discrepancy(one, other)
+        return np.asarray(same * (linear + kinds + process * self._kernel(one, other)))
+
+    def _discrepancy(self, one: Table, other: Table) -> np.ndarray:
+        """Covariance [N, M] of what one mix has of its own at two sizes and lengths of training: of a
+        Brownian motion over each logarithm, which starts where publications train."""
+        found = np.zeros((len(one), len(other)))
+        for axis, name in enumerate(AXES):
+            u, v = (distances(table.scale[:, axis], axis) for table in (one, other))
+            near = np.minimum.outer(np.abs(u), np.abs(v)) * (np.multiply.outer(u, v) > 0)
+            found += self.spreads.fidelity.get(name, 0.0) ** 2 * near
+        return found
 
     def _prior_variances(self, table: Table) -> tuple[np.ndarray, np.ndarray]:
         """The diagonals of `_common_prior(table, table)` and of `_own_prior(table, table)`."""
         square, shares = self._x(table) ** 2, np.sum(table.shares**2, axis=1)
         common = square @ self._common + self.spreads.residual**2
         own = square @ self._own + self.spreads.kind**2 * shares + self.spreads.own_residual**2
+        for axis, name in enumerate(AXES):
+            far = np.abs(distances(table.scale[:, axis], axis))
+            own = own + self.spreads.fidelity.get(name, 0.0) ** 2 * far
         return common, own
+
+
+def distances(scale: np.ndarray, axis: int) -> np.ndarray:
+    """How far logarithms [N] of sizes or tokens over MIDDLE lie outside of what is NEAR; 0 within."""
+    return np.asarray(scale - np.clip(scale, *NEAR[axis]))
 
 
 def silence_of(table: Table) -> np.ndarray:
@@ -317,27 +340,15 @@ def silence_of(table: Table) -> np.ndarray:
     return np.linalg.norm(x * [SILENT_SDS[name] for name in SILENT], axis=1)
 
 
-def response_row(proxy: Architecture) -> np.ndarray:
-    """ln N, r, mixed, gated_delta and 1 of a trained network: what its short loss is expected to
-    follow.
-    """
-    params, active, _ = body_sizes(proxy.operators, proxy.hidden)
-    counted, mix = effective(params, active), mix_of(proxy.operators)
-    return np.array(
-        [
-            np.log(counted),
-            float(aspect(np.array(counted), np.array(proxy.hidden))),
-            mix.mixed,
-            mix.gated_delta,
-            1.0,
-        ]
-    )
-
-
 def contrasts(levels: np.ndarray) -> np.ndarray:
     """Rows [C, N] that take the level of each group out of a column of losses: orthonormal, within
-    levels.
+    levels (Helmert's).
     """
-    same = np.equal.outer(levels, levels).astype(float)
-    values, vectors = np.linalg.eigh(np.eye(len(levels)) - same / same.sum(axis=1))
-    return np.asarray(vectors[:, values > 0.5].T)
+    found = []
+    for level in dict.fromkeys(levels.tolist()):
+        members = np.flatnonzero(levels == level)
+        for count in range(1, len(members)):
+            row = np.zeros(len(levels))
+            row[members[:count]], row[members[count]] = 1.0, -count
+            found.append(row / np.sqrt(count * (count + 1)))
+    return np.array(found).reshape(-1, len(levels))

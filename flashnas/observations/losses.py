@@ -16,10 +16,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from flashnas.architecture import Architecture
+from flashnas.architecture.architecture import fold
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.foreign import read_csv
@@ -48,6 +50,7 @@ class ObservedLoss(Observation):
     with those of one embedding matrix of `vocab` words; a vocab of 0: counted without it. hidden: 0
     where it is not known. nats: loss per token, up to a constant of the group. tokens: of the
     training. level: groups of one level were trained alike but for their size, and compare, too.
+    network: where it is known in full, as of one's own searches.
     """
 
     group: str
@@ -60,6 +63,55 @@ class ObservedLoss(Observation):
     vocab: int = DEFAULT_VOCAB
     table: str = ""
     note: str = ""
+    network: Architecture | None = None
+
+    @classmethod
+    def of(
+        cls,
+        network: Architecture,
+        *,
+        nats: float,
+        tokens: float,
+        group: str,
+        source: str = "own",
+        noise: float | None = None,
+    ) -> Self:
+        """The training of a network that is known in full.
+
+        Args:
+            network: as it was trained.
+            nats: its loss per token.
+            tokens: of the training.
+            group: of the trainings that were alike; one that is alone in its group says nothing.
+            noise: standard deviation between seeds, in nats; None: the usual one.
+        """
+        return cls(
+            operators=fold(tuple(map(str, network.operators))),
+            specs=network.operators,
+            params=network.params,
+            nats=nats,
+            tokens=tokens,
+            group=group,
+            source=source,
+            noise=noise,
+            hidden=network.hidden,
+            vocab=network.vocab,
+            network=network,
+        )
+
+    @property
+    def flops(self) -> float:
+        """What the training costs: 6 for each token and each parameter that a token uses."""
+        hidden = self.hidden or round(full_width(self))
+        operators = Counter(self.network.operators if self.network else self.specs)
+        sizes = [(count, spec, spec.params(hidden)) for spec, count in operators.items()]
+        idle = sum(
+            count * max(0.0, params - spec.flops(hidden, 0) / 2)
+            for count, spec, params in sizes
+            if spec.kind == "moe"
+        )
+        total = sum(count * params for count, _, params in sizes)
+        return 6.0 * self.params * (1 - idle / max(total, 1)) * self.tokens
 
     @property
     def named(self) -> str:
@@ -112,7 +164,7 @@ def read_published(path: str | Path | None = None) -> list[ObservedLoss]:
     without a width), params (such as 438M), metric (`*_ppl` is a perplexity, `*_loss` is in nats
     per token) and value. Optional: tokens (such as 100B, or `20 tok/param`: for each parameter of
     the smallest network of the group), hidden (the width), vocab (words of the embedding that
-    params holds; 0: none), level, table, note.
+    params holds; 0: none), level, noise (nats between seeds), table, note.
 
     Raises:
         ConfigError: with file, line, rule and value.
@@ -159,6 +211,9 @@ def _row(place: str, line: dict[str, str]) -> ObservedLoss:
         level=line.get("level", ""),
         table=line.get("table", ""),
         note=line.get("note", ""),
+        noise=_number(place, "noise", noise, MAX_NATS, {"": 1})
+        if (noise := line.get("noise", ""))
+        else None,
     )
 
 

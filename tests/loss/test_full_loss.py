@@ -20,7 +20,6 @@ from flashnas.loss.model import (
     SILENT_SDS,
     FullLoss,
     Spreads,
-    response_row,
 )
 from flashnas.operators.spec import OperatorSpec
 
@@ -193,19 +192,6 @@ def test_an_operator_that_no_publication_has_gets_a_wide_interval():
     assert model().silence([plain, other], TOKENS) == pytest.approx([0, 0.03])
 
 
-def test_a_short_training_counts_for_an_operator_that_no_publication_has_and_only_for_that():
-    known, unknown = network("12x(m2 f)", 128), network("12x(kda f)", 128)
-    expected = response_row(unknown) @ np.array(model().response)
-    assert model().short_effect(unknown, expected - 0.1) == pytest.approx(-0.022)
-    half = network("11x(m2 f) kda f", 128)  # below the share from which a kind counts fully
-    loss = response_row(half) @ np.array(model().response) - 0.1
-    assert model().short_effect(half, loss) == pytest.approx(-0.022 * (1 / 12) / 0.15)
-    for proxy, loss in ((known, 1.0), (unknown, None), (unknown, np.nan)):
-        assert model().short_effect(proxy, loss) == 0.0
-    before, after = (predict("12x(a f)", "12x(kda f)", short=[0.0, nats]) for nats in (0.0, -0.1))
-    assert after.mean - before.mean == pytest.approx([0.0, -0.1])
-
-
 def test_silence_is_a_property_of_each_network():
     networks = [network(text) for text in ("12x(m2 f)", "12x(r7 f)", "6x(m2 f f f)")]
     together = model().silence(networks, TOKENS)
@@ -225,11 +211,11 @@ def test_the_probabilities_of_being_the_best_are_a_distribution_and_follow_the_m
 
 def test_the_reasons_of_a_difference_add_up_to_it():
     networks = [network("12x(a f)"), network("24x(m2 f a f)", 1536)]
-    table = model().table(networks, TOKENS, short=[0.0, 0.05])
+    table = model().table(networks, TOKENS)
     found = model().parts_of(table, 1, 0)
-    assert set(found) == {"size", "mix", "training"}
+    assert set(found) == {"size", "mix"}
     assert sum(found.values()) == pytest.approx(model().predict(table).difference(1, 0)[0])
-    assert found["training"] > 0 > found["size"]
+    assert found["size"] < 0
 
 
 def test_without_its_mix_a_network_is_its_size_and_shape():

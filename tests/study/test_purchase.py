@@ -1,0 +1,184 @@
+"""Buying trainings: the gain is a knowledge gradient, and follows the laws that one obeys."""
+
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from flashnas.architecture import Architecture
+from flashnas.loss.load import OWN, as_own, loss_model, rows_of, with_own
+from flashnas.observations.losses import ObservedLoss
+from flashnas.study import purchase
+from flashnas.study.purchase import LEAST_GAIN, Prospects, best_purchase, pilot
+from flashnas.training.cost import full_training_flops
+
+TOKENS = 1e11
+STACKS = (
+    "1536: 12x(a f)",
+    "1536: 12x(m2 f)",
+    "1536: 12x(d f)",
+    "1536: 12x(gd f)",
+    "1536: 4x(m2 f m2 f a f)",
+    "1536: 4x(gd f gd f a f)",
+    "1536: 4x(d f d f a f)",
+    "1792: 9x(gla f)",
+    "1536: 6x(gd f m2 f)",
+    "1536: 12x(kda f)",
+)
+NETWORKS = [Architecture.parse(text) for text in STACKS]
+TOY = 2.6e5  # tokens of a short training
+
+
+def trained(network, tokens=TOKENS, nats=0.0):
+    return ObservedLoss.of(network, nats=nats, tokens=tokens, group="mine")
+
+
+def toy(network):
+    return trained(network.scaled(16), TOY)
+
+
+def cost(network):
+    return full_training_flops(network, TOKENS)
+
+
+def prospects(of=trained, networks=NETWORKS, own=(), reliability=1.0):
+    publications = loss_model()
+    return Prospects(
+        publications,
+        rows_of_model(own) if own else None,
+        publications.table(networks, TOKENS),
+        rows_of_model([of(network) for network in networks]),
+        reliability,
+    )
+
+
+def rows_of_model(trainings):
+    publications = loss_model()
+    rows = rows_of(trainings, publications.law)
+    publication = np.full(len(rows), publications.publication, object)
+    return dataclasses.replace(rows, publication=publication)
+
+
+@functools.cache
+def by_mean():
+    """Prospects where silence costs nothing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(purchase, "CHARGE", 0.0)
+        return prospects()
+
+
+def test_the_posterior_is_that_of_the_model_with_own_rows():
+    own = [trained(network, nats=2.5 + 0.02 * k) for k, network in enumerate(NETWORKS[:4])]
+    fitted = with_own(loss_model(), rows_of(as_own(own), loss_model().law), reliability=1.7)
+    found, expected = prospects(own=own, reliability=1.7), fitted.predict_networks(NETWORKS, TOKENS)
+    assert np.ptp(found.mean - expected.mean) < 1e-5
+    charges = found.values - found.mean
+    assert charges == pytest.approx(purchase.CHARGE * fitted.silence(NETWORKS, TOKENS), abs=1e-5)
+    assert fitted.publication == OWN
+
+
+def test_the_gain_between_two_is_the_expected_improvement(monkeypatch):
+    """Of two networks it has a closed form: s phi(g / s) - g Phi(-g / s), for their gap g and the
+    standard deviation s of its change, which is what the variance of their difference loses."""
+    monkeypatch.setattr(purchase, "CHARGE", 0.0)
+    pair, model = NETWORKS[3:5], loss_model()
+    rows = rows_of(as_own([trained(network) for network in pair]), model.law)
+    before, after = (
+        with_own(model, part, reliability=1.0).predict_networks(pair, TOKENS).difference(0, 1)[1]
+        for part in (rows.take(np.arange(1)), rows)
+    )
+    found = prospects(networks=pair)
+    gap, sd = abs(np.diff(found.mean)[0]), np.sqrt(before**2 - after**2)
+    assert found.gain([0, 1]) == pytest.approx(
+        sd * norm.pdf(gap / sd) - gap * norm.cdf(-gap / sd), rel=0.02
+    )
+
+
+@given(st.sets(st.integers(0, len(NETWORKS) - 1), min_size=1, max_size=6))
+@settings(max_examples=40, deadline=None)
+def test_trainings_never_harm_where_silence_costs_nothing(chosen):
+    assert by_mean().gain(sorted(chosen)) > -1e-5
+
+
+@given(st.sets(st.integers(0, len(NETWORKS) - 1), min_size=3, max_size=5))
+@settings(max_examples=20, deadline=None)
+def test_more_trainings_gain_no_less(chosen):
+    found, some = by_mean(), sorted(chosen)
+    assert found.gain(some) > found.gain(some[1:]) - 2e-4  # of 512 draws
+
+
+def test_one_network_without_a_level_gains_nothing():
+    found = prospects()
+    assert all(found.gain([index]) < 1e-6 for index in range(len(NETWORKS)))
+    assert best_purchase(loss_model(), [], NETWORKS, TOKENS, trained, cost, 1) is None
+
+
+def test_a_training_that_cannot_change_the_answer_gains_nothing():
+    small = [Architecture.parse(text) for text in ("256: 4x(a f)", "256: 4x(m2 f)")]
+    found = prospects(networks=[*small, NETWORKS[5]])
+    assert found.recommended == 2
+    assert found.gain([0, 1]) == 0.0
+
+
+def test_a_training_at_full_size_tells_more_than_a_toy():
+    full, short = prospects(), prospects(toy)
+    chosen = list(range(len(NETWORKS)))
+    assert full.gain(chosen) > short.gain(chosen) > 0
+
+
+def test_two_trainings_make_the_first_purchase():
+    found = best_purchase(loss_model(), [], NETWORKS, TOKENS, trained, cost, 4)
+    assert 2 <= len(found.networks) <= 4
+    assert found.gain_nats >= LEAST_GAIN
+    assert found.flops == pytest.approx(sum(map(cost, found.networks)))
+    assert found.tokens == TOKENS
+
+
+def test_one_joins_those_that_are_there_and_none_is_trained_twice():
+    first = best_purchase(loss_model(), [], NETWORKS, TOKENS, trained, cost, 2)
+    own = [trained(network, nats=2.5) for network in first.networks]
+    one = best_purchase(loss_model(), own, NETWORKS, TOKENS, trained, cost, 1)
+    assert one is not None
+    assert not {*one.networks} & {*first.networks}
+    everything = [trained(network, nats=2.5) for network in NETWORKS]
+    assert best_purchase(loss_model(), everything, NETWORKS, TOKENS, trained, cost, 4) is None
+
+
+@given(st.permutations(NETWORKS))
+@settings(max_examples=5, deadline=None)
+def test_the_order_of_candidates_does_not_matter(networks):
+    found = best_purchase(loss_model(), [], networks, TOKENS, trained, cost, 4)
+    assert found == best_purchase(loss_model(), [], NETWORKS, TOKENS, trained, cost, 4)
+
+
+def test_what_costs_more_is_bought_later():
+    first = best_purchase(loss_model(), [], NETWORKS, TOKENS, trained, cost, 2)
+    dear = first.networks[1]
+    found = best_purchase(
+        loss_model(),
+        [],
+        NETWORKS,
+        TOKENS,
+        trained,
+        lambda network: cost(network) * (1000 if network == dear else 1),
+        2,
+    )
+    assert dear not in found.networks
+
+
+def test_a_pilot_is_two_networks_at_a_price():
+    found = pilot(loss_model(), [], NETWORKS, TOKENS)
+    assert len(found.networks) == 2
+    assert found.gain_nats >= LEAST_GAIN
+    assert found.tokens <= TOKENS
+    price = sum(full_training_flops(network, found.tokens) for network in found.networks)
+    assert found.flops == pytest.approx(price)
+    assert found.flops < min(map(cost, NETWORKS))
+
+
+def test_there_is_no_pilot_where_nothing_is_open():
+    assert pilot(loss_model(), [], NETWORKS[:1], TOKENS) is None
