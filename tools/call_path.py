@@ -1,46 +1,26 @@
-"""Counts the files of flashnas that a search calls, from `fn.search(..)` to its report, an
-estimate, from `fn.estimate(..)` to its bounds, and an operator, from its specification to times of
-its kernels in a table that is open, to its layer and to the tensors of an exported file.
+"""Counts the files of flashnas that a call needs, and their tokens: a search that buys nothing, from
+`fn.search(..)` to its report and the printed answer; an estimate, from `fn.estimate(..)` to its
+bounds; and an operator, from its specification to times of its kernels in a table that is open, to
+its layer and to the tensors of an exported file.
 
     python tools/call_path.py              # about half a minute
 
-A file counts if one of its functions runs in the process that searches, in any thread; what runs at
-its import does not count. The main trip is what all of the searches below have in common.
+A file counts, as a whole, if one of its functions runs in the process, in any thread; what runs at
+its import does not count. Tokens are those of tools/size.py.
 """
 
 import json
 import os
-import random
 import sys
 import tempfile
 import threading
 import warnings
-from collections import defaultdict
-from functools import partial
 from pathlib import Path
+
+from size import python_tokens
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = f"{ROOT / 'flashnas'}{os.sep}"
-RECIPE = """\
-{width_factor: 1, vocab: 300, sequence_tokens: 32, batch_sequences: 4, tokens: 512, validation_tokens: 512,
- curve_points: 4, curve_tokens: 128, muon_lr: 0.01, adamw_lr: 0.003, dtype: float32}
-"""
-COMMON = {
-    "space": "tiny",
-    "workload": "chat",
-    "calibration": "paper",
-    "budget_ms": 60,
-    "trials": 4,
-    "workers": 1,
-    "measure": False,
-}
-TRAINED = {"recipe": "quick.yaml", "data": "texts.txt"}
-SEARCHES = {
-    "an evaluator and a table": {"evaluator": lambda architecture: 1 / architecture.params},
-    "trainings, ranked by the short loss": {**TRAINED, "rank_by": "short"},
-    "trainings, ranked by the full loss": TRAINED,
-}
-ESTIMATE = {"arch": "2048: 4x(m2 f) a f", "table": "h100_sxm", "workload": "decode-8k"}
 
 
 def imports(frame):
@@ -74,23 +54,32 @@ def called(action):
 
 
 def shown(title, files):
-    rooms = defaultdict(list)
-    for file in sorted(files):
-        *room, name = file.split("/", 1)
-        rooms[room[0] if room else "flashnas"].append(name)
-    print(f"\n{title}: {len(files)} files in {len(rooms)} rooms")
-    for room, names in rooms.items():
-        print(f"  {room:13}{len(names):3}  {' '.join(name.removesuffix('.py') for name in names)}")
+    tokens = {file: python_tokens(Path(PACKAGE, file)) for file in files}
+    rooms = {file.split("/")[0] for file in files if "/" in file}
+    print(f"\n{title}: {len(files)} files in {len(rooms)} rooms, {sum(tokens.values()):,} tokens")
+    for file in sorted(files, key=lambda file: (-tokens[file], file)):
+        print(f"{tokens[file]:7,}  {file}")
 
 
-def trip(action, number):
+def trip(action):
     """The files of one call, in a fork, so that nothing is kept from an earlier one."""
     if (pid := os.fork()) == 0:
-        files = called(action)
-        Path(f"files{number}").write_text(json.dumps(sorted(files)))
+        Path("files").write_text(json.dumps(sorted(called(action))))
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
-    return set(json.loads(Path(f"files{number}").read_text()))
+    return json.loads(Path("files").read_text())
+
+
+def search():
+    import flashnas as fn
+
+    return lambda: str(fn.search(budgets={"latency_ms": 20_000}, out="run"))
+
+
+def estimate():
+    import flashnas as fn
+
+    return lambda: fn.estimate(arch="2048: 4x(m2 f) a f", table="h100_sxm", workload="decode-8k")
 
 
 def operator():
@@ -122,36 +111,22 @@ def operator():
     return whole_trip
 
 
+TRIPS = {
+    "a search that buys nothing": search,
+    "an estimate": estimate,
+    "an operator, from its spec to a table row, a layer and an export": operator,
+}
+
+
 def main():
     sys.path.insert(0, str(ROOT))
     warnings.simplefilter("ignore")
     with tempfile.TemporaryDirectory() as scratch:
         os.chdir(scratch)
-        os.environ.update(
-            OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT), FLASHNAS_CACHE=f"{scratch}/cache"
-        )
-        Path("quick.yaml").write_text(RECIPE)
-        rng = random.Random(0)
-        Path("texts.txt").write_text(
-            "".join(rng.choice("the state of a token ") for _ in range(60_000))
-        )
-        import flashnas as fn
-
-        trips = {
-            title: trip(partial(fn.search, **COMMON, **options, out=f"run{number}"), number)
-            for number, (title, options) in enumerate(SEARCHES.items())
-        }
-        estimate = trip(partial(fn.estimate, **ESTIMATE), len(SEARCHES))
-        of_operator = trip(operator(), len(SEARCHES) + 1)
+        os.environ |= {"OMP_NUM_THREADS": "1", "FLASHNAS_CACHE": f"{scratch}/cache"}
+        for title, prepared in TRIPS.items():
+            shown(title, trip(prepared()))
         os.chdir(ROOT)
-    main_trip = set.intersection(*trips.values())
-    for title, files in {
-        **trips,
-        "main trip, common to all": main_trip,
-        "an estimate": estimate,
-        "an operator, from its spec to a table row, a layer and an export": of_operator,
-    }.items():
-        shown(title, files)
 
 
 if __name__ == "__main__":

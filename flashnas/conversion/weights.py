@@ -19,7 +19,8 @@ from flashnas.architecture.huggingface.config_json import read_json
 from flashnas.base.errors import ConfigError, WeightsError
 from flashnas.base.text import first_line, shown
 from flashnas.data.tokenizer import load_tokenizer, vocab_size
-from flashnas.formats.pretrained import PIECES, check_kind, stream_scale
+from flashnas.formats.pieces import stream_scale
+from flashnas.formats.pretrained import PIECES, check_kind
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import TOKENIZER, check_numbers, read_tensors, tensor_shapes
 

@@ -71,7 +71,7 @@ def configuration(
         "tie_word_embeddings": architecture.tied,
         "num_hidden_layers": len(operators) // 2,
         "layer_types": [
-            "conv" if spec.kind == "conv" else "full_attention" for spec in operators[::2]
+            "full_attention" if isinstance(spec, Attention) else "conv" for spec in operators[::2]
         ],
         "norm_eps": NORM_EPS,
         "max_position_embeddings": CONTEXT_TOKENS,

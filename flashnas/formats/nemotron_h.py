@@ -9,11 +9,10 @@ from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.formats.fitting import Demands, Format
-from flashnas.formats.pieces import STREAM_SCALE, Piece, network_pieces
+from flashnas.formats.pieces import Piece, network_pieces, norm_eps, stream_scale
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.spec import NORM_EPS, OUTPUT_NORM_EPS
 
 CONTEXT_TOKENS = 32768  # what programs allocate at most by default
 LETTERS = {"m2": "M", "a": "*", "f": "-"}
@@ -63,14 +62,12 @@ def configuration(
     """The keys of config.json of an architecture that FORMAT holds. Readers take a network that has
     keys of experts for a mixture."""
     operators, hidden = architecture.canonical().operators, architecture.hidden
-    mamba = next((spec for spec in operators if isinstance(spec, Mamba2)), None)
+    mamba = next((spec for spec in operators if isinstance(spec, Mamba2)), Mamba2(head_dim=1))
     attention = next(spec for spec in operators if isinstance(spec, Attention))
     feed_forward = next(
         (spec for spec in operators if isinstance(spec, FeedForward)),
         FeedForward(intermediate=hidden),
     )
-    eps = OUTPUT_NORM_EPS if mamba else NORM_EPS
-    mamba = mamba or Mamba2(head_dim=1)
     return {
         "architectures": ["NemotronHForCausalLM"],
         "model_type": "nemotron_h",
@@ -80,7 +77,7 @@ def configuration(
         "tie_word_embeddings": False,
         "num_hidden_layers": len(operators),
         "hybrid_override_pattern": "".join(LETTERS[spec.kind] for spec in operators),
-        "layer_norm_epsilon": eps,
+        "layer_norm_epsilon": norm_eps(architecture),
         "max_position_embeddings": CONTEXT_TOKENS,
         "num_attention_heads": attention.heads,
         "num_key_value_heads": attention.kv_heads,
@@ -115,7 +112,7 @@ def model_pieces(architecture: Architecture) -> list[Piece]:
     """The tensors of a network under the names of released checkpoints, which have a tied head,
     too.
     """
-    scale = STREAM_SCALE if any(spec.kind == "m2" for spec in architecture.operators) else 1.0
+    scale = stream_scale(norm_eps(architecture))
     top, layer = ("backbone.embeddings", "backbone.norm_f", "lm_head"), "backbone.layers."
     pieces = network_pieces(
         architecture.canonical(),

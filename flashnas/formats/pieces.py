@@ -1,10 +1,10 @@
 """How each tensor of a file follows from a tensor of HybridLM, and back; one idea for all formats.
 
 HybridLM has one projection where most formats have a matrix for each part. Many formats have one
-epsilon in all norms; HybridLM has NORM_EPS in front of operators and OUTPUT_NORM_EPS inside Mamba2.
-A norm does not change when its input and the root of its epsilon are scaled by the same number: a
-file with Mamba2 has OUTPUT_NORM_EPS, and all that writes to the residual stream is multiplied by
-STREAM_SCALE.
+epsilon in all norms; HybridLM has NORM_EPS in front of operators and `norm_eps` of each inside. A
+norm does not change when its input and the root of its epsilon are scaled by the same number: a
+file has the largest of these, and all that writes to the residual stream is multiplied by
+`stream_scale`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from flashnas.architecture import Architecture
 from flashnas.operators import OperatorSpec
-from flashnas.operators.spec import NORM_EPS, OUTPUT_NORM_EPS
+from flashnas.operators.spec import NORM_EPS
 
 if TYPE_CHECKING:  # torch loads when a tensor is written
     from torch import Tensor
 
-STREAM_SCALE = (OUTPUT_NORM_EPS / NORM_EPS) ** 0.5
+
+def norm_eps(architecture: Architecture) -> float:
+    """The epsilon of all norms in a file of the network."""
+    return max(spec.norm_eps for spec in architecture.operators)
+
+
+def stream_scale(eps: float) -> float:
+    """Of the residual stream in a file whose norms have that epsilon."""
+    return float((eps / NORM_EPS) ** 0.5)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from flashnas.formats import lfm2
 from flashnas.formats.gguf.families import FAMILIES
 from flashnas.formats.pieces import Piece, network_pieces
 from flashnas.operators import OperatorSpec
-from flashnas.operators.spec import NORM_EPS
 
 LLAMA_NAMES = {
     "a": {
@@ -27,11 +26,6 @@ LLAMA_NAMES = {
     },
     "f": {"gate": "mlp.gate_proj", "up": "mlp.up_proj", "out_proj": "mlp.down_proj"},
 }
-
-
-def stream_scale(eps: float) -> float:
-    """Of the residual stream in a checkpoint whose norms have that epsilon."""
-    return float((eps / NORM_EPS) ** 0.5)
 
 
 def llama_pieces(architecture: Architecture, scale: float) -> list[Piece]:

@@ -13,7 +13,6 @@ from flashnas.operators.backends.core import Core
 from flashnas.operators.backends.library import Pair
 from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.parts import (
-    NORM_EPS,
     inverse_softplus_of_log_uniform,
     l2_norm,
     l2_normalise,
@@ -22,7 +21,7 @@ from flashnas.operators.parts import (
 from flashnas.operators.recurrences.chunks import token_by_token
 from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_step
 from flashnas.operators.recurrences.dplr import kda_chunked, kda_step
-from flashnas.operators.spec import OUTPUT_NORM_EPS, OperatorSpec
+from flashnas.operators.spec import OperatorSpec
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "sigmoid": torch.sigmoid}
 
@@ -39,7 +38,6 @@ class DeltaLayer(RecurrentLayer):
     rules: ClassVar[Pair] = delta_rule_chunked, delta_rule_step
     by_channel: ClassVar[bool] = False  # a decay per key channel; all in the dtype of the state
     gate: ClassVar[str] = ""  # of GATES
-    eps: ClassVar[float] = OUTPUT_NORM_EPS
 
     def __init__(self, spec: OperatorSpec, hidden: int) -> None:
         super().__init__(spec, hidden)
@@ -54,7 +52,7 @@ class DeltaLayer(RecurrentLayer):
         if self.decays:
             self.A_log = nn.Parameter(log_of_uniform(self.v_heads))
             self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(*self.shape("dt_bias")))
-        self.norm = self.norm_of("norm", self.eps)
+        self.norm = self.norm_of("norm")
         self.out_proj = self.linear("out_proj")
         self.core = Core(
             self.core_kind, spec.name, self.rules, key_dim=head_dim, value_dim=head_dim
@@ -128,7 +126,7 @@ class GatedDeltaNetLayer(DeltaLayer):
     """`gd`, in the form of Qwen3-Next: a decay per value head, norm gated by silu(z); arXiv
     2412.06464."""
 
-    core_kind, gate, eps = "gated_delta_rule", "silu", NORM_EPS
+    core_kind, gate = "gated_delta_rule", "silu"
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
         qkv, z, beta, a = apply(self.in_proj, x).split(self.sizes, -1)

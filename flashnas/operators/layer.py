@@ -23,7 +23,7 @@ from flashnas.base.errors import OperatorError
 from flashnas.base.registry import load_object
 from flashnas.operators.backends.core import Core
 from flashnas.operators.parts import RMSNorm, ShortConvolution, linear_reference, state_dtype
-from flashnas.operators.spec import NORM_EPS
+from flashnas.operators.spec import Role
 
 if TYPE_CHECKING:
     from flashnas.operators.spec import OperatorSpec, TensorSpec
@@ -61,6 +61,7 @@ class Layer(nn.Module):
     def __init__(self, spec: OperatorSpec, hidden: int) -> None:
         super().__init__()
         self.kind, self.tensors = spec.kind, spec.named_tensors(hidden)
+        self.norm_eps = spec.norm_eps
 
     def tensor(self, name: str) -> TensorSpec:
         """What the specification states of a parameter; raises OperatorError if it does not."""
@@ -85,9 +86,16 @@ class Layer(nn.Module):
         channels, taps = self.shape("conv.weight")
         return ShortConvolution(channels, taps, "conv.bias" in self.tensors, silu)
 
-    def norm_of(self, name: str, eps: float = NORM_EPS) -> RMSNorm:
+    def norm_of(self, name: str) -> RMSNorm:
         """A norm with the tensor `name.weight`."""
-        return RMSNorm(self.shape(f"{name}.weight")[0], eps)
+        return RMSNorm(self.shape(f"{name}.weight")[0], self.norm_eps)
+
+    @property
+    def routes(self) -> bool:
+        """Whether a router sends tokens to experts: those without tokens get no gradient, the host
+        sorts the tokens, so that no CUDA graph can hold the layer, and in bfloat16 a token near a
+        tie goes to others."""
+        return any(tensor.role is Role.ROUTER for tensor in self.tensors.values())
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any:
         """The state of an empty sequence; `dtype` is the model's, recurrent states are kept in

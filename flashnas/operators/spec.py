@@ -112,9 +112,8 @@ def norm(name: str, size: int) -> TensorSpec:
 
 # smallest head of a scaled-down operator by default: a state of 8 x 8 would hold too little
 PROXY_HEAD_DIM = 16
-NORM_EPS = 1e-6  # of the norms in front of operators
-# inside `d` and `m2`, as in fla, mamba_ssm and the Nemotron-Flash family
-OUTPUT_NORM_EPS = 1e-5
+NORM_EPS = 1e-6  # of the norms in front of operators, and inside most
+OUTPUT_NORM_EPS = 1e-5  # inside others, as in fla, mamba_ssm and the Nemotron-Flash family
 FULL_WIDTH = 2048  # a width of full-size networks, at which every operator fits with its defaults
 MAX_VALUE = 10**12  # largest value of an option; keeps arithmetic on sizes finite
 
@@ -135,6 +134,12 @@ class OperatorSpec:
     family: ClassVar[str]  # for readers: operators of one kind of mathematics, as in `delta rule`
     layer: ClassVar[str] = ""  # "module:class" of the torch layer; empty: only estimated
     mixes_tokens: ClassVar[bool] = True
+    # models of the operator alone are in use; else of it with feed-forward networks between
+    stands_alone: ClassVar[bool] = False
+    norm_eps: ClassVar[float] = NORM_EPS  # of the norms inside the layer
+    # seconds on a CPU thread that a training of 262,144 tokens takes beyond its FLOPs; the default is
+    # the median of the operators that were timed
+    cpu_overhead_s: ClassVar[float] = 4.1
     minimums: ClassVar[dict[str, int]] = {}  # smallest allowed value per field; 0 for others
     # fields that hashes leave out at their default
     hash_optional: ClassVar[frozenset[str]] = frozenset()

@@ -138,9 +138,9 @@ class OperatorSpace(SearchSpace[G]):
         return [(label, self.widths_of(operators)) for label, operators in self.pure_models()]
 
     def pure_models(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
-        """`mixer f` repeated, and Mamba2 also alone, at full, half and quarter depth (arXiv
-        2511.18890, section 2.2): within a latency budget a shallow wide model may beat a deep
-        narrow one."""
+        """`mixer f` repeated, and without `f` a mixer that stands alone, at full, half and quarter
+        depth (arXiv 2511.18890, section 2.2): within a latency budget a shallow wide model may beat
+        a deep narrow one."""
         ffn = self.ffn or FeedForward()
         kinds = [spec.kind for spec in self.mixers]
         names = {
@@ -148,7 +148,7 @@ class OperatorSpace(SearchSpace[G]):
         }
         blocks: list[tuple[str, tuple[OperatorSpec, ...]]] = []
         blocks += [(f"{names[spec]} f", (spec, ffn)) for spec in self.mixers]
-        blocks += [(names[spec], (spec,)) for spec in self.mixers if spec.kind == "m2"]
+        blocks += [(names[spec], (spec,)) for spec in self.mixers if spec.stands_alone]
         result: dict[str, tuple[OperatorSpec, ...]] = {}
         for text, block in blocks:
             full = max(self.max_operators // len(block), 1)

@@ -20,7 +20,6 @@ from flashnas.network.cache import mapped
 from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import choose_backend
 from flashnas.operators.layer import Layer, build_layer
-from flashnas.operators.spec import Role
 from flashnas.testing.operator_spec import require, state_tensors
 
 HIDDEN, BATCH = 32, 2
@@ -195,7 +194,7 @@ def decoded(layer: Layer, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor | None]
         return y_BD
 
     stepped = step()
-    return prompts[0][0], stepped, replayed(step) if x_BTD.is_cuda and not routes(layer) else None
+    return prompts[0][0], stepped, replayed(step) if x_BTD.is_cuda and not layer.routes else None
 
 
 # -- how far they are from the reference -----------------------------------------------------------
@@ -215,12 +214,6 @@ def assert_close(got: Tensor, expected: Tensor, tolerance: float, what: str) -> 
     )
     error = difference(got, expected)
     require(error <= tolerance, f"{what}: relative error {error:.2e} > {tolerance:.0e}")
-
-
-def routes(layer: Layer) -> bool:
-    """Whether it has experts: the host sorts their tokens, so that no graph can hold it, and in
-    bfloat16 a token near a tie goes to others."""
-    return any(tensor.role is Role.ROUTER for tensor in layer.tensors.values())
 
 
 def compare(

@@ -24,7 +24,6 @@ from flashnas.testing.forms import (
     make_inputs,
     make_layer,
     random_state,
-    routes,
     run_form,
 )
 from flashnas.testing.operator_spec import (
@@ -73,6 +72,7 @@ def check_operator(
         check_form(spec, "steps", tokens, hidden)
     check_form(spec, "parts", 65, hidden)
     check_causality(spec, hidden)
+    check_idle_parameters(spec, hidden)
     check_low_precision(spec, hidden)
 
 
@@ -129,10 +129,21 @@ def check_causality(spec: OperatorSpec, hidden: int = HIDDEN, rounding: float = 
     )
 
 
+def check_idle_parameters(spec: OperatorSpec, hidden: int = HIDDEN) -> None:
+    """Only experts get no gradient from a token: processes that train together wait for the others."""
+    layer = make_layer(spec, hidden)
+    layer(make_inputs(1, hidden, batch=1))[0].sum().backward()
+    idle = [name for name, parameter in layer.named_parameters() if parameter.grad is None]
+    require(
+        layer.routes or not idle,
+        f"operator {spec}: a parameter without a gradient needs one of the role ROUTER; got {idle}",
+    )
+
+
 def check_low_precision(spec: OperatorSpec, hidden: int = HIDDEN) -> None:
     """Training by autocast and decoding in bfloat16 are near the reference. Experts are left out:
     rounding sends tokens to others."""
     layer, x = make_layer(spec, hidden, torch.float32, NOISE), make_inputs(65, hidden).float()
-    if not routes(layer):
+    if not layer.routes:
         _, wrong = compare(layer, torch.bfloat16, x, TOLERANCES[torch.bfloat16])
         require(not wrong, f"operator {spec}, torch.bfloat16, {wrong}")

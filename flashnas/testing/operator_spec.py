@@ -6,6 +6,7 @@ or a (named) tuple of such.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -19,6 +20,7 @@ from flashnas.operators import OPERATORS, KernelCall, KernelKind, OperatorSpec
 from flashnas.operators.kernel import Load
 from flashnas.operators.kernel_kinds import KERNEL_KINDS
 from flashnas.operators.layer import Layer, build_layer
+from flashnas.operators.parts import RMSNorm
 from flashnas.operators.spec import FULL_WIDTH, Role
 
 
@@ -73,6 +75,10 @@ def check_names(spec: OperatorSpec) -> None:
             name == "family" or taken in (None, spec.kind),
             f"{place}: {name} {value!r} is that of operator {taken}",
         )
+    require(
+        isinstance(spec.cpu_overhead_s, float) and 0 <= spec.cpu_overhead_s < math.inf,
+        f"{place}: cpu_overhead_s must be a float of at least 0; got {spec.cpu_overhead_s!r}",
+    )
     # a dataclass without a docstring gets its signature as one
     signature = f"{type(spec).__name__}("
     require(
@@ -216,6 +222,12 @@ def check_tensors(spec: OperatorSpec, hidden: int) -> None:
             isinstance(layer, Layer),
             f"operator {spec}: {spec.layer} must be a Layer; got {type(layer)}",
         )
+        for norm in layer.modules():
+            require(
+                not isinstance(norm, RMSNorm) or norm.eps == spec.norm_eps,
+                f"operator {spec}: norm_eps must be that of the norms of its layer; got"
+                f" {spec.norm_eps}",
+            )
     tensors = spec.named_tensors(hidden)
     for name, tensor in tensors.items():
         vector, reads = len(tensor.shape) == 1, tensor.shape[-1] == hidden

@@ -10,25 +10,10 @@ from __future__ import annotations
 from flashnas.architecture import Architecture
 from flashnas.training.recipe import Recipe
 
-# seconds of an operator in a training of recipe `cpu`, for which FLOPs do not account, and FLOP/s
-# of the others: fitted to the 408 trainings of bench_tables/cpu. Half of them took within 20 % of
-# it. An operator that is not here counts as the median
-OPERATOR_S = {
-    "a": 1.2,
-    "d": 4.3,
-    "f": 0.8,
-    "gd": 2.2,
-    "gla": 1.9,
-    "h": 11.5,
-    "kda": 1.2,
-    "m": 4.1,
-    "m2": 1.5,
-    "moe": 15.1,
-    "r7": 6.9,
-    "swa": 4.1,
-}
-OPERATOR_TOKENS = 262_144
+# FLOP/s on a CPU, and tokens of the trainings that `cpu_overhead_s` of an operator is of: both were
+# fitted to the 408 trainings of bench_tables/cpu. Half of them took within 20 % of it
 OPERATOR_RATE = 6.2e10
+OPERATOR_TOKENS = 262_144
 BACKWARD = 2  # FLOPs of a backward pass over those of a forward pass
 # of a full training: tokens of a text, and the share of an H100's FLOP/s that a tuned trainer reaches
 FULL_CONTEXT, FULL_UTILISATION = 4096, 0.4
@@ -81,8 +66,7 @@ def training_seconds(network: Architecture, recipe: Recipe) -> float:
     flops = training_flops(network, recipe)
     if recipe.device != "cpu":
         return expected_seconds(flops, recipe)
-    median = sorted(OPERATOR_S.values())[len(OPERATOR_S) // 2]
-    of_operators = sum(OPERATOR_S.get(spec.kind, median) for spec in network.operators)
+    of_operators = sum(spec.cpu_overhead_s for spec in network.operators)
     return (
         flops / OPERATOR_RATE + of_operators * recipe.steps * recipe.batch_tokens / OPERATOR_TOKENS
     )

@@ -92,9 +92,7 @@ class Ranks:
             _Loss(network, loss),
             device_ids=[device.index] if device.type == "cuda" else None,
             # idle experts
-            find_unused_parameters=any(
-                spec.kind == "moe" for spec in network.architecture.operators
-            ),
+            find_unused_parameters=any(block.mixer.routes for block in network.blocks),
         )
         return replica, replica
 

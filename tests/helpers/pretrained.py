@@ -72,7 +72,8 @@ def write_gguf(kind, model, path, tokenizer, change=lambda writer: None):
 
     from flashnas.conversion.weights import load_pretrained
     from flashnas.formats.gguf.vocabulary import vocabulary
-    from flashnas.formats.pretrained import PIECES, stream_scale
+    from flashnas.formats.pieces import stream_scale
+    from flashnas.formats.pretrained import PIECES
 
     network = load_pretrained(model).network
     heads = network.architecture.operators[0]

@@ -1,5 +1,6 @@
 """What operators state without torch: sizes and kernel calls agree with each other."""
 
+import ast
 import csv
 import dataclasses
 from itertools import pairwise
@@ -9,6 +10,7 @@ import pytest
 import torch
 from cases import cases
 from offenders import every
+from package_sources import trees
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, OperatorError
@@ -42,6 +44,22 @@ def test_short_names_and_modules_are_unique():
         OperatorError, match=f"operator must be one of {', '.join(OPERATORS)}; got 'D'"
     ):
         OPERATORS["D"]
+
+
+def test_rooms_ask_a_specification_and_not_for_its_name():
+    """`spec.kind == "m2"` would leave out the operators of others. Published trainings name them."""
+    wrong = []
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Compare) and path.parts[0] != "loss":
+                sides = [node.left, *node.comparators]
+                asks = any(
+                    isinstance(side, ast.Attribute) and side.attr == "kind" for side in sides
+                )
+                named = {getattr(part, "value", 0) for side in sides for part in ast.walk(side)}
+                if asks and named & set(OPERATORS):
+                    wrong.append(f"{path}:{node.lineno}")
+    assert not wrong
 
 
 @every(spec=VARIANTS)

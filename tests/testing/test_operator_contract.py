@@ -11,11 +11,15 @@ from offenders import every
 from one_line import one_line
 
 from flashnas.base.errors import OperatorError
+from flashnas.operators import OPERATORS
 from flashnas.operators.kernel import KernelCall, KernelKind, Roofline
 from flashnas.operators.kernel_kinds import CONV, GEMM, gemm, pointwise
 from flashnas.operators.layer import Layer
-from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, linear
+from flashnas.operators.parts import RMSNorm
+from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, linear, norm
 from flashnas.testing import check_operator
+from flashnas.testing.operator import check_idle_parameters
+from flashnas.testing.operator_spec import check_tensors
 
 
 class AverageLayer(Layer):
@@ -131,6 +135,7 @@ def test_a_good_operator_passes_as_class_and_as_instance():
         ({"colour": "red"}, "colour must be a colour such as #56B4E9; got 'red'"),
         ({"colour": "#56B4E9"}, "colour '#56B4E9' is that of operator gd"),
         ({"__doc__": ""}, "operator 'avg': the spec needs a docstring"),
+        ({"cpu_overhead_s": -1.0}, "cpu_overhead_s must be a float of at least 0; got -1.0"),
         (
             {"tensors": tensors_of("in_proj", Role.READS)},
             "its layer builds the parameter 'out_proj.weight', which its tensors do not state",
@@ -327,3 +332,34 @@ def test_a_layer_that_looks_ahead_is_refused():
     look = forward_of(lambda self, x, y, state: (y + x.mean(1, keepdim=True), state))
     with pytest.raises(AssertionError, match="outputs before a changed token: relative error"):
         check_causality(broken_layer(forward=look)())
+
+
+class WithMore(Average):
+    """With a norm, and a projection that the layer has no use for."""
+
+    layer = "test_operator_contract:WithMoreLayer"
+
+    def tensors(self, hidden):
+        yield from super().tensors(hidden)
+        yield from linear("more", hidden, hidden, Role.INNER)
+        yield norm("norm", hidden)
+
+
+class WithMoreLayer(AverageLayer):
+    def __init__(self, spec, hidden):
+        super().__init__(spec, hidden)
+        self.more = self.linear("more")
+        self.norm = RMSNorm(hidden, 1e-5)
+
+
+def test_norms_have_the_stated_epsilon():
+    with pytest.raises(AssertionError, match="norm_eps must be that of the norms of its layer"):
+        check_tensors(WithMore(), 32)
+    WithMore.norm_eps = 1e-5
+    check_tensors(WithMore(), 32)
+
+
+def test_only_experts_may_be_idle():
+    with pytest.raises(AssertionError, match=r"one of the role ROUTER; got \['more.weight'"):
+        check_idle_parameters(WithMore())
+    check_idle_parameters(OPERATORS["moe"](intermediate=16))

@@ -13,11 +13,13 @@ from flashnas.architecture import Architecture
 from flashnas.formats.fitting import Demands, Format, choose
 from flashnas.formats.gguf.pieces import NAMES, operator_pieces
 from flashnas.formats.lfm2 import FORMAT as LFM2
-from flashnas.formats.pieces import STREAM_SCALE, Piece, network_pieces
+from flashnas.formats.pieces import Piece, network_pieces, norm_eps, stream_scale
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.operators.spec import NORM_EPS, OUTPUT_NORM_EPS
+from flashnas.operators.gated_convolution.spec import GatedConvolution
+from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
+from flashnas.operators.mamba2.spec import Mamba2
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -65,7 +67,7 @@ class GgufFamily:
             ("token_embd", self.output_norm, "output"),
             NAMES,
             place,
-            scale=scale or (STREAM_SCALE if "m2" in self.format.demands else 1.0),
+            scale=scale or stream_scale(norm_eps(architecture)),
             parts=partial(operator_pieces, interleaved=self.interleaved),
         )
 
@@ -91,7 +93,10 @@ class GgufFamily:
             for layer in layers
         ]
         kv_heads = [getattr(spec, "kv_heads", 0) for spec in first]  # 0: without attention
-        attention = _first(operators, "a")
+        attention, delta, convolution, mamba = (
+            _first(operators, of) for of in (Attention, GatedDeltaNet, GatedConvolution, Mamba2)
+        )
+        eps = norm_eps(architecture)
         writer.add_block_count(len(first))
         writer.add_context_length(CONTEXT_TOKENS)
         writer.add_embedding_length(hidden)
@@ -100,17 +105,16 @@ class GgufFamily:
         writer.add_value_length(attention.head_dim)
         writer.add_rope_dimension_count(attention.rotary_dim or attention.head_dim)
         writer.add_rope_freq_base(attention.rope_theta)
-        if set(self.format.demands) == {"a", "f"}:
-            writer.add_layer_norm_rms_eps(NORM_EPS)
+        writer.add_layer_norm_rms_eps(eps)
+        if not (delta or convolution or mamba):
             writer.add_head_count([getattr(spec, "heads", 0) for spec in first])
             writer.add_head_count_kv(kv_heads)
-        if delta := _first(operators, "gd"):
-            writer.add_layer_norm_rms_eps(NORM_EPS)
+        if delta:
             writer.add_head_count(attention.heads)
             writer.add_head_count_kv(attention.kv_heads)
             writer.add_array(
                 f"{self.format.name}.attention.recurrent_layers",
-                [spec.kind == "gd" for spec in first],
+                [isinstance(spec, GatedDeltaNet) for spec in first],
             )
             # channel pairs that read each of three positions in turn; those of a text are equal
             thirds = [(attention.rotary_dim // 2 + 2 - n) // 3 for n in range(3)]
@@ -121,15 +125,12 @@ class GgufFamily:
             _, inner, heads = delta.sizes(hidden)
             writer.add_ssm_time_step_rank(heads)
             writer.add_ssm_inner_size(inner)
-        if convolution := _first(operators, "conv"):
-            writer.add_layer_norm_rms_eps(NORM_EPS)
+        if convolution:
             writer.add_head_count(attention.heads)
             writer.add_head_count_kv(kv_heads)
             writer.add_shortconv_l_cache(convolution.conv_size)
-        if mamba := _first(operators, "m2"):
-            writer.add_layer_norm_rms_eps(OUTPUT_NORM_EPS)
-            # nemotron_h does not use it, but must have it
-            writer.add_layer_norm_eps(OUTPUT_NORM_EPS)
+        if mamba:
+            writer.add_layer_norm_eps(eps)  # nemotron_h does not use it, but must have it
             # llama.cpp takes a layer with 0 key heads for a recurrent one; query heads must not
             # be 0 in any layer
             writer.add_head_count(
@@ -253,7 +254,7 @@ def with_output_gates(architecture: Architecture) -> Architecture:
     of queries and keys has an output gate, too. One whose weights are zero halves the output, so
     that a network without gates has this form as well."""
     operators = architecture.operators
-    if not any(spec.kind == "gd" for spec in operators):
+    if not _first(operators, GatedDeltaNet):
         return architecture
     gated = (
         replace(spec, out_gate=True) if isinstance(spec, Attention) and spec.qk_norm else spec
@@ -270,6 +271,5 @@ def family_of(architecture: Architecture) -> GgufFamily:
     return FAMILIES[choose(architecture, formats, "llama.cpp").name]
 
 
-def _first(operators: Sequence[OperatorSpec], kind: str) -> Any:
-    """The first operator of a kind; None without one."""
-    return next((spec for spec in operators if spec.kind == kind), None)
+def _first(operators: Sequence[OperatorSpec], of: type[OperatorSpec]) -> Any:
+    return next((spec for spec in operators if isinstance(spec, of)), None)

@@ -45,6 +45,7 @@ class Attention(OperatorSpec):
     colour = "#D55E00"  # vermilion
     family = "attention"
     layer = "flashnas.operators.attention.layer:AttentionLayer"
+    cpu_overhead_s = 1.2
     minimums: ClassVar[dict[str, int]] = {"head_dim": 2, "rope_theta": 1, "rope_factor": 1}
     hash_optional: ClassVar[frozenset[str]] = frozenset(
         {"out_bias", "out_gate", "rope_share", "rope_factor", "rope_original"}
@@ -192,6 +193,7 @@ class SlidingWindowAttention(Attention):
     name = "sliding_window_attention"
     label = "sliding-window attention"
     colour = "#E69F00"  # orange, beside the vermilion of attention
+    cpu_overhead_s = 4.1
     minimums: ClassVar[dict[str, int]] = {**Attention.minimums, "window": 1}
 
     window: int = 512

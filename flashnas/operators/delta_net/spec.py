@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import DELTA_RULE, conv, gemm, pointwise, pre_norm
 from flashnas.operators.spec import (
+    OUTPUT_NORM_EPS,
     OperatorSpec,
     Role,
     TensorSpec,
@@ -32,6 +33,8 @@ class DeltaNet(OperatorSpec):
     colour = "#0072B2"  # blue
     family = "delta rule"
     layer = "flashnas.operators.delta_layer:DeltaNetLayer"
+    norm_eps = OUTPUT_NORM_EPS
+    cpu_overhead_s = 4.3
     minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
 
     head_dim: int = 128

@@ -34,6 +34,7 @@ class GatedDeltaNet(OperatorSpec):
     colour = "#56B4E9"  # sky blue
     family = "delta rule"
     layer = "flashnas.operators.delta_layer:GatedDeltaNetLayer"
+    cpu_overhead_s = 2.2
     minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1, "expand_v": 1}
 
     k_heads: int = 0

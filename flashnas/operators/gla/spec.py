@@ -32,6 +32,7 @@ class GatedLinearAttention(OperatorSpec):
     colour = "#CC79A7"  # pink
     family = "linear attention"
     layer = "flashnas.operators.gla.layer:GatedLinearAttentionLayer"
+    cpu_overhead_s = 1.9
     minimums: ClassVar[dict[str, int]] = {"head_dim": 2, "gate_rank": 1}
 
     head_dim: int = 128

@@ -12,6 +12,7 @@ from typing import ClassVar, Self
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import KDA, conv, gemm, pointwise, pre_norm
 from flashnas.operators.spec import (
+    OUTPUT_NORM_EPS,
     OperatorSpec,
     Role,
     TensorSpec,
@@ -33,6 +34,8 @@ class KimiDeltaAttention(OperatorSpec):
     colour = "#661100"  # dark brown
     family = "delta rule"
     layer = "flashnas.operators.delta_layer:KimiDeltaAttentionLayer"
+    norm_eps = OUTPUT_NORM_EPS
+    cpu_overhead_s = 1.2
     minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
 
     heads: int = 0

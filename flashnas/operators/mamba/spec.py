@@ -27,6 +27,8 @@ class Mamba(OperatorSpec):
     colour = "#999933"  # olive
     family = "state space"
     layer = "flashnas.operators.mamba.layer:MambaLayer"
+    stands_alone = True
+    cpu_overhead_s = 4.1
     minimums: ClassVar[dict[str, int]] = {"expand": 1, "state": 1, "conv_size": 1}
 
     expand: int = 2

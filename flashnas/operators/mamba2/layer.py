@@ -18,7 +18,6 @@ from flashnas.operators.mamba2.spec import Mamba2
 from flashnas.operators.parts import inverse_softplus_of_log_uniform, log_of_uniform, rms_normalise
 from flashnas.operators.recurrences.chunks import token_by_token
 from flashnas.operators.recurrences.ssd import ssd_scan, ssd_scan_step, ssd_step
-from flashnas.operators.spec import OUTPUT_NORM_EPS
 
 
 class Mamba2Layer(RecurrentLayer):
@@ -36,7 +35,7 @@ class Mamba2Layer(RecurrentLayer):
         self.A_log = nn.Parameter(log_of_uniform(self.heads))
         self.D = nn.Parameter(torch.ones(self.heads))
         self.dt_bias = nn.Parameter(inverse_softplus_of_log_uniform(self.heads))
-        self.norm = self.norm_of("norm", OUTPUT_NORM_EPS)
+        self.norm = self.norm_of("norm")
         self.out_proj = self.linear("out_proj")
         self.core = Core(
             "ssd", spec.name, (ssd_scan, ssd_scan_step), key_dim=spec.state, value_dim=spec.head_dim
@@ -70,7 +69,7 @@ class Mamba2Layer(RecurrentLayer):
         g = -dt * self.A_log.double().exp()
         y, matrix_BHKV = token_by_token(ssd_step, c, b, x * dt.unsqueeze(-1), g, matrix_BHKV)
         y = (y + x * self.D.double().unsqueeze(-1)).flatten(-2) * z * torch.sigmoid(z)
-        y = rms_normalise(y.unflatten(-1, (self.groups, -1)), OUTPUT_NORM_EPS).flatten(-2)
+        y = rms_normalise(y.unflatten(-1, (self.groups, -1)), self.norm_eps).flatten(-2)
         return y * self.norm.weight.double(), matrix_BHKV
 
     def _split(self, xbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,6 +11,7 @@ from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import SSD, conv, gemm, pointwise, pre_norm
 from flashnas.operators.spec import (
+    OUTPUT_NORM_EPS,
     OperatorSpec,
     Role,
     TensorSpec,
@@ -39,6 +40,9 @@ class Mamba2(OperatorSpec):
     colour = "#009E73"  # green
     family = "state space"
     layer = "flashnas.operators.mamba2.layer:Mamba2Layer"
+    stands_alone = True
+    norm_eps = OUTPUT_NORM_EPS
+    cpu_overhead_s = 1.5
     minimums: ClassVar[dict[str, int]] = {
         "expand": 1,
         "head_dim": 1,

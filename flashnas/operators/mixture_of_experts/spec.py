@@ -33,6 +33,7 @@ class MixtureOfExperts(OperatorSpec):
     colour = "#B5A999"  # light brown
     family = "feed-forward"
     layer = "flashnas.operators.mixture_of_experts.layer:MixtureOfExpertsLayer"
+    cpu_overhead_s = 15.1
     mixes_tokens = False
     minimums: ClassVar[dict[str, int]] = {"experts": 1, "active": 1}
 
