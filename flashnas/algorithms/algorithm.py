@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -45,25 +45,6 @@ class Goals:
     exact_of: Callable[[Any], tuple[float, ...]]
 
 
-@dataclass(frozen=True)
-class Prior:
-    """What is known of the first trained quality before any training, for algorithms that can use
-    it.
-
-    Attributes:
-        value_of: networks -> expected quality [N], minimised.
-        moves_of: networks -> standard deviation of the step that a training is expected to make
-            from there [N], beyond what trainings of other networks foretell.
-        cost_of: network -> cost of its training, in any unit.
-        best: genotypes that are expected to be good, best first.
-    """
-
-    value_of: Callable[[Sequence[Any]], np.ndarray]
-    moves_of: Callable[[Sequence[Any]], np.ndarray]
-    cost_of: Callable[[Any], float]
-    best: Sequence[Any] = ()
-
-
 class SearchAlgorithm(ABC):
     """Proposes candidates by `ask` and learns from `tell`.
 
@@ -95,7 +76,6 @@ class SearchAlgorithm(ABC):
         self.rng = np.random.default_rng(self.seed)
         self.history: list[Trial] = []
         self.pending: deque[Genotype] = deque()  # asked, not yet told
-        self.prior: Prior | None = None
         self._fitted = functools.lru_cache(maxsize=REMEMBERED)(fit_width)
         self._proposed: set[Genotype] = set()  # all that was ever asked
         self._remaining: list[Genotype] | None = None  # of an enumerable space, once it is needed
@@ -131,10 +111,6 @@ class SearchAlgorithm(ABC):
             self._proposed.add(trial.genotype)
             self.history.append(trial)
             self._learn_unasked(trial)
-
-    def use_prior(self, prior: Prior) -> None:
-        """Know this before the first `ask`. Algorithms that have no use for it pass it over."""
-        self.prior = prior
 
     @abstractmethod
     def _propose(self, count: int) -> Iterable[Genotype]:

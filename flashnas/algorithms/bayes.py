@@ -1,8 +1,7 @@
 """Bayesian search: a model of each trained quality, exact latency, expected hypervolume
 improvement.
 
-Only trained qualities are uncertain. Where something is known of the first one without any training
-(`Prior`), the model is of the rest alone, and a gain counts by its cost. BoTorch's
+Only trained qualities are uncertain. BoTorch's
 ExpectedHypervolumeImprovement would need a model of the metrics too, which the table knows; the
 acquisition is therefore a closed form (`loss_model.py`), exact and vectorised over the pool.
 """
@@ -32,7 +31,6 @@ RECENT_GOOD = 10  # best trained candidates whose mutants join the pool, beside 
 CLIMBS = 2  # rounds of mutating the pool's best by acquisition
 MODELLED = 300  # candidates that the model is fitted to; of more, a part is chosen
 DESIGN = 8  # draws for each candidate before there is a model
-WIDE_REFERENCE = 90  # .. where published trainings foretell them, so that the fast end is no guess
 # percentile of the losses predicted for random candidates beyond which nothing is gained
 REFERENCE = 50
 
@@ -88,9 +86,6 @@ class Bayes(SearchAlgorithm):
         """The next candidate before there is a model. Of DESIGN times `initial` random ones, cut
         into `initial` ranges of latency, each range gives the network with the most parameters,
         since size is what most often lowers a loss."""
-        for genotype in () if self.prior is None else self.prior.best:
-            if self.fresh(genotype):
-                return genotype
         while True:
             if not self._design:
                 drawn: dict[Genotype, None] = {}
@@ -118,19 +113,11 @@ class Bayes(SearchAlgorithm):
     # -- choosing a batch --------------------------------------------------------------------------
 
     def _choose(self, count: int) -> Iterator[Genotype]:
-        offsets = np.zeros((self._qualities_count, len(self._trained)))
-        offsets[0] = self._expected([trial.genotype for trial in self._trained])
-        rest = [
-            _modelled(
-                [
-                    None if values is None else values[k] - offsets[k, i]
-                    for i, values in enumerate(self._values)
-                ]
-            )
+        losses = [
+            _modelled([None if values is None else values[k] for values in self._values])
             for k in range(self._qualities_count)
         ]
-        losses = [column + offsets[k] for k, column in enumerate(rest)]
-        model = self._model(rest)
+        model = self._model(losses)
         points = np.array(
             [
                 [*values, *exact]
@@ -150,7 +137,7 @@ class Bayes(SearchAlgorithm):
             points = posterior.condition_on_mean(index, points)
         open_ = np.arange(len(pending) + len(pool)) >= len(pending)
         for _ in range(min(count, len(pool))):
-            gain = posterior.gain(points, reference) / posterior.costs
+            gain = posterior.gain(points, reference)
             # among equal gains the lowest loss
             index = int(np.lexsort((posterior.means[0], -gain, ~open_))[0])
             open_[index] = False
@@ -175,17 +162,11 @@ class Bayes(SearchAlgorithm):
         sample = self._sample
         sampled = np.array([self._exact_of(g) for g in sample]).reshape(len(sample), exact.shape[1])
         corner = []
-        for k, (column, process) in enumerate(zip(losses, model.processes, strict=True)):
+        for column, process in zip(losses, model.processes, strict=True):
             level = float(column.min() + 0.1 * np.ptp(column))
             if sample:
                 expected = process.predict_mean(self._scaled(sample))
-                expected += self._expected(sample) if k == 0 else 0.0
-                level = max(
-                    level,
-                    float(
-                        np.percentile(expected, REFERENCE if self.prior is None else WIDE_REFERENCE)
-                    ),
-                )
+                level = max(level, float(np.percentile(expected, REFERENCE)))
             corner.append(level)
         corner += [
             column.max() + 0.1 * np.ptp(column) for column in np.concatenate([exact, sampled]).T
@@ -193,34 +174,16 @@ class Bayes(SearchAlgorithm):
         return np.array(corner) + 1e-9 * np.abs(corner)
 
     def _posterior(self, model: LossModel, genotypes: Sequence[Genotype]) -> Posterior:
-        posterior = model.posterior(
+        return model.posterior(
             self._scaled(genotypes),
-            [self._expected(genotypes), *[0.0] * (self._qualities_count - 1)],
             np.array([self._exact_of(g) for g in genotypes]).reshape(len(genotypes), -1),
         )
-        if self.prior is not None:
-            networks = [self.fitted(g)[0] for g in genotypes]
-            posterior.covariances[0] += np.diag(self.prior.moves_of(networks) ** 2)
-            posterior.costs = np.array([self.prior.cost_of(network) for network in networks])
-        return posterior
-
-    def _expected(self, genotypes: Sequence[Genotype]) -> np.ndarray:
-        """What is known of the first quality without any training [N]: the models see the rest
-        alone.
-        """
-        if self.prior is None or not len(genotypes):
-            return np.zeros(len(genotypes))
-        return self.prior.value_of([self.fitted(genotype)[0] for genotype in genotypes])
 
     # -- the pool ----------------------------------------------------------------------------------
 
     def _pool(self, model: LossModel, points: np.ndarray, reference: np.ndarray) -> list[Genotype]:
         """Fresh, feasible, distinct genotypes; may be empty in an exhausted space."""
         pool: dict[Genotype, None] = {}
-        if self.prior is not None:
-            pool.update(
-                dict.fromkeys([g for g in self.prior.best if self.fresh(g)][: self.pool_size // 2])
-            )
         self._fill(pool, self.pool_size // 2, None)
         complete = [
             e for e, values in zip(self._trained, self._values, strict=True) if values is not None

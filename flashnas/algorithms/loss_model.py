@@ -1,8 +1,7 @@
 """The model of trained qualities of `bayes`. Imports torch.
 
 It is a Gaussian process of each quality over features of networks, made for tens of observations.
-What is known of a quality without it (published trainings) is taken off before, and added to what
-it predicts. The other objectives are exact.
+The other objectives are exact.
 """
 
 from __future__ import annotations
@@ -56,15 +55,13 @@ class Posterior:
     """Predictions for N networks: trained qualities [K] as means [N] and covariances [N, N], exact
     objectives [N, J]. Points and references have the trained qualities first.
 
-    noises: variance of one observation, of each quality. costs: of a training of each [N], by which
-    its gain is divided.
+    noises: variance of one observation, of each quality.
     """
 
     means: list[np.ndarray]
     covariances: list[np.ndarray]
     exact: np.ndarray
     noises: list[float]
-    costs: np.ndarray
 
     def sds(self) -> list[np.ndarray]:
         return [np.sqrt(np.maximum(np.diag(covariance), 0.0)) for covariance in self.covariances]
@@ -91,17 +88,14 @@ class LossModel:
     def __init__(self, features: np.ndarray, columns: Sequence[np.ndarray], *, seed: int) -> None:
         self.processes = [Surrogate(features, column, seed=seed) for column in columns]
 
-    def posterior(
-        self, features: np.ndarray, offsets: Sequence[np.ndarray | float], exact: np.ndarray
-    ) -> Posterior:
-        """Predictions at features [N, D]; offsets: what was taken off each quality [N]."""
+    def posterior(self, features: np.ndarray, exact: np.ndarray) -> Posterior:
+        """Predictions at features [N, D]."""
         predictions = [process.predict(features) for process in self.processes]
         return Posterior(
-            [mean + offset for (mean, _), offset in zip(predictions, offsets, strict=True)],
+            [mean for mean, _ in predictions],
             [covariance for _, covariance in predictions],
             exact,
             [process.noise for process in self.processes],
-            np.ones(len(features)),
         )
 
 

@@ -147,12 +147,12 @@ def search(
     out = writable_out(replace(options, out=options.out or default_out(options, objects)))
 
     from flashnas.api.run import Run
-    from flashnas.reporting.page import LivePage
-    from flashnas.run_folder.layout import missing_plugins_named
-    from flashnas.study.loop import run_search
+    from flashnas.reporting.page import LivePage, write_report
+    from flashnas.run_folder.layout import TRIALS, checked_trials, missing_plugins_named, trials_frame
+    from flashnas.study.run_search import run_search
 
     with missing_plugins_named(out):
-        summary = run_search(
+        found = run_search(
             options.config,
             out,
             resume=options.resume is not None,
@@ -162,9 +162,9 @@ def search(
             scorer=scorer,
             **objects,
         )
-        run = Run.load(out)
-        run.report()
-    object.__setattr__(run, "summary", summary)
+        trials = checked_trials(trials_frame(found.trials, found.encode), out / TRIALS)
+        run = Run(out, found.config, trials, tuple(found.front), summary=found.summary)
+        write_report(run)
     return run
 
 

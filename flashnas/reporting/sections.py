@@ -18,7 +18,6 @@ from flashnas.base.text import (
     signed,
     tokens_text,
 )
-from flashnas.reporting.statements import next_commands, reasons_of, statements
 from flashnas.reporting.drawing import (
     SOFT,
     NothingToShow,
@@ -42,6 +41,7 @@ from flashnas.reporting.networks import (
     tokens_words,
 )
 from flashnas.reporting.page import PICTURE, Section, render
+from flashnas.reporting.statements import next_commands, reasons_of, statements
 from flashnas.reporting.table import LESSER, MARKS, front_columns, mark_of, table_legend
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.run_folder.trained import ModelEvaluation

@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flashnas.algorithms.trial import Trial
-from flashnas.architecture.architecture import compressed
 from flashnas.base.text import names_text, number
 from flashnas.reporting.networks import latency_unit, recommended, stack_label
 from flashnas.reporting.page import render_text
-from flashnas.run_folder.recorded_answer import Answer
 from flashnas.run_folder.front import front_path
 from flashnas.run_folder.layout import TRAINED
+from flashnas.run_folder.recorded_answer import Answer
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.study.answer import DISTINCT
 
@@ -25,7 +24,6 @@ REASONS = {
     "size": "size",
     "shape": "width against depth",
     "mix": "mix of operators",
-    "training": "own short training",
 }
 LARGE_TOKENS = 1e9  # of a planned training, from which on the command names a GPU
 SMALL_PARAMS = 50e6  # of a network that a CPU trains in full
@@ -66,19 +64,9 @@ def statements(run: RecordedRun) -> list[tuple[str, str]]:
         chance=lambda probability: f"{min(max(probability, 0.01), 0.99):.2f}",  # none is 0 or 1
         published=_published(answer, chosen.name, ms),
         reasons=reasons_of(answer),
+        evidence=answer.ranked_by.endswith("trainings"),
+        trained=sum(len(bought["networks"]) for bought in answer.bought),
         tied=[entries[key].name for key in answer.tied],
-        forgetful=[
-            entry.name
-            for standing in answer.standings
-            if (standing.tied or standing.difference < 0)
-            and ((entry := entries[standing.hash]).figures.get("expected_recall") or 0.0)
-            < answer.min_recall
-        ],
-        before_name=next(
-            (entry.name for entry in run.front if entry.notation == answer.before),
-            compressed(answer.before),
-        ),
-        before_trained=(run.trained["notation"] == answer.before).any(),
         outside=outside.get(answer.recommended),
         outside_too=[e.name for e in run.front if e.hash in outside and e is not chosen],
         runs_in=runs_in(run.front),
@@ -90,13 +78,9 @@ def statements(run: RecordedRun) -> list[tuple[str, str]]:
 
 
 def reasons_of(answer: Answer) -> dict[str, float]:
-    """The reasons in words; that of the own training only where there was one."""
+    """The reasons in words."""
     reasons: Mapping[str, Any] = answer.reasons
-    return {
-        REASONS[name]: value
-        for name, value in reasons.items()
-        if answer.trained or name != "training"
-    }
+    return {REASONS[name]: value for name, value in reasons.items()}
 
 
 def _published(answer: Answer, chosen: str, ms: Any) -> dict[str, list[str]]:

@@ -23,7 +23,6 @@ from flashnas.base.text import (
     signed,
     with_interval,
 )
-from flashnas.reporting.statements import next_commands, runs_in, statements
 from flashnas.reporting.networks import (
     Shown,
     best_baseline,
@@ -34,6 +33,7 @@ from flashnas.reporting.networks import (
     place_words,
     shown_networks,
 )
+from flashnas.reporting.statements import next_commands, runs_in, statements
 from flashnas.run_folder.recorded_run import RecordedRun
 
 MARKS = {"*": "recommended", "~": "not told apart", "": ""}

@@ -79,9 +79,11 @@ def _row(trial: Trial, encode: Callable[[Any], Mapping[str, Any]]) -> dict[str, 
     return row | (dict.fromkeys(COSTS) if trial.state == "reused" else {})
 
 
-def trials_frame(trials: Sequence[Trial]) -> pd.DataFrame:
-    """The trials as trials.parquet holds them, of genotypes that are Optuna parameters."""
-    frame = pd.DataFrame([_row(trial, dict) for trial in trials], columns=COLUMNS)
+def trials_frame(
+    trials: Sequence[Trial], encode: Callable[[Any], Mapping[str, Any]] = dict
+) -> pd.DataFrame:
+    """The trials as trials.parquet holds them. encode: genotype -> Optuna parameters."""
+    frame = pd.DataFrame([_row(trial, encode) for trial in trials], columns=COLUMNS)
     return frame.astype(
         {
             **dict.fromkeys((*TEXTS, *JSON_COLUMNS, "origin", "state"), "str"),
@@ -181,7 +183,11 @@ def read_trials(path: Path) -> pd.DataFrame:
     RunError in one line if it is missing, empty or damaged."""
     if not path.exists():
         raise RunError(f"{path.parent}: the run holds no trials yet ({TRIALS} is missing)")
-    frame = read_parquet(path, RunError)
+    return checked_trials(read_parquet(path, RunError), path)
+
+
+def checked_trials(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The content of trials.parquet as `read_trials` gives it. path: of the file."""
     for name in NEEDED:
         if name not in frame.columns:
             raise RunError(f"{path}: not the trials of a run: column {name!r} is missing")

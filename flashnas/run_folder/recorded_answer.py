@@ -39,16 +39,6 @@ class PublishedModel(TypedDict):
     silence: float
 
 
-class Support(TypedDict):
-    """What publications say of the mixes of the recommended network and of the best pure stack:
-    pairs of rows that have both, in these publications, and how many of the pairs find it better.
-    """
-
-    pairs: int
-    better: int
-    publications: list[str]
-
-
 class FullTraining(TypedDict):
     """What the planned training costs, by `flashnas.training.cost`."""
 
@@ -58,17 +48,40 @@ class FullTraining(TypedDict):
     utilisation: float
 
 
-class Experiment(TypedDict, total=False):
-    """The training of two networks on fewer tokens that would settle the closest tie: the other
-    network, what both trainings cost, and the probability that they differ by more than two
-    trainings of the same network do."""
+class Bought(TypedDict):
+    """A purchase of trainings: the networks, what they cost, the nats by which the recommendation
+    was expected to become better, and what was recommended before and after it."""
 
-    hash: str
-    notation: str
+    networks: list[str]
+    flops: float
+    gain: float
+    before: str
+    after: str
+
+
+class Pilot(TypedDict, total=False):
+    """The next trainings that are worth buying: networks as they are trained, their parameters, the
+    tokens of each, what all of them cost, and the nats by which the recommendation is expected to
+    become better."""
+
+    networks: list[str]
+    params: list[float]
     tokens: float
     flops: float
     h100_hours: float
-    probability: float
+    gain: float
+
+
+class Claims(TypedDict, total=False):
+    """What publications say of a front that own trainings alone rank: the network that they would
+    recommend, its expected full loss less that of the recommended one, and how many pairs of the
+    front they order alike."""
+
+    hash: str
+    difference: float
+    sd: float
+    pairs: int
+    alike: int
 
 
 class Reasons(TypedDict, total=False):
@@ -77,28 +90,6 @@ class Reasons(TypedDict, total=False):
     size: float
     shape: float
     mix: float
-    training: float
-
-
-class WithoutFloor(TypedDict, total=False):
-    """The network that would be recommended without the floor for recall, if it is another one."""
-
-    hash: str
-    notation: str
-    expected_recall: float
-    difference: float
-    sd: float
-
-
-class ToChange(TypedDict, total=False):
-    """The network that is the most likely to change the answer: `nats` by which its short loss
-    would have to be lower than expected, and the probability of that."""
-
-    hash: str
-    notation: str
-    nats: float
-    usual_nats: float
-    probability: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,15 +111,16 @@ class Answer:
 
     standings: of all networks of the front, fastest first. baselines: of the pure stacks. cheapest:
     the fastest network that cannot be told from the recommended one. pure: the best pure stack;
-    transformer: the best stack of attention. reasons: for the difference to the pure stack. These,
-    without_floor, to_change, support and experiment are empty where there is nothing to say.
-    min_recall: floor that the recommendation keeps, of full marks below a transformer; kept:
-    whether it does, which is so with `keeps`, a probability. published: models of publications.
-    limit: what keeps the recommended network from being better: `budget`, `params`, `support`, the
-    largest `width`, `depth` or `width and depth` of the space, or what else it holds, `space`.
-    above_budget: networks whose latency may exceed the budget by its upper bound. before: notation of what
-    published trainings alone recommend; same: whether the trainings left it as it is. extrapolated:
-    the planned training is longer or shorter than publications' are.
+    transformer: the best stack of attention. reasons: for the difference to the pure stack.
+    published: models of publications. training: the full one. pilot: the next trainings that are
+    worth buying. claims: of a search without publications. These are empty where there is nothing
+    to say. limit: what keeps the recommended network from being better: `budget`, `params`,
+    `support`, the largest `width`, `depth` or `width and depth` of the space, or what else it
+    holds, `space`. above_budget: networks whose latency may exceed the budget by its upper bound.
+    bought: what the search trained. ranked_by: what the expected losses follow from, in words; a
+    user's scorer by its name. looked_at: networks that were scored. min_recall: networks of
+    which less is expected were left out. extrapolated: the planned training is longer or shorter
+    than publications' are.
     """
 
     recommended: str
@@ -139,19 +131,15 @@ class Answer:
     transformer: Rival = field(default_factory=Rival)
     reasons: Reasons = field(default_factory=Reasons)
     published: tuple[PublishedModel, ...] = ()
-    support: Support | None = None
     training: FullTraining | None = None
-    experiment: Experiment = field(default_factory=Experiment)
+    pilot: Pilot = field(default_factory=Pilot)
+    claims: Claims = field(default_factory=Claims)
     limit: str = ""
-    min_recall: float
-    kept: bool
-    keeps: float = 1.0
-    without_floor: WithoutFloor = field(default_factory=WithoutFloor)
     above_budget: tuple[str, ...] = ()
-    to_change: ToChange = field(default_factory=ToChange)
-    before: str = ""
-    same: bool = True
-    trained: bool = True
+    bought: tuple[Bought, ...] = ()
+    ranked_by: str = ""
+    looked_at: int = 0
+    min_recall: float
     train_tokens: float
     extrapolated: bool = False
 

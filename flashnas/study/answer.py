@@ -1,110 +1,109 @@
-"""The answer of a search that ranks by full trainings: which network to train, and how sure that
-is."""
+"""The answer of a search: which network to train, and how sure that is."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
 
 from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
 from flashnas.base.text import range_of
-from flashnas.loss.model import CHARGE, SHORT_WEIGHT
-from flashnas.run_folder.recorded_answer import (
-    Answer,
-    Experiment,
-    FullTraining,
-    Standing,
-    ToChange,
-    WithoutFloor,
-)
-from flashnas.study.comparison import (
-    Compared,
-    below_zero,
-    published_model,
-    published_models,
-    rival_of,
-)
+from flashnas.loss.load import OWN
+from flashnas.run_folder.recorded_answer import Answer, Bought, Claims, FullTraining, Pilot, Standing
+from flashnas.study.comparison import Compared, published_model, published_models, rival_of
 from flashnas.study.explore import Explored
 from flashnas.study.problem import Problem
-from flashnas.study.scorer import Scorer
+from flashnas.study.purchase import pilot
+from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
 from flashnas.training.cost import FULL_UTILISATION, H100_FLOPS, full_training_flops
 
 DISTINCT = 0.8  # probability from which on a network counts as worse than another one
 FULL_BUDGET = 0.97  # of a budget from which on it is what limits the network
-TOKENS_EACH = 20  # of the experiment, for each parameter
+NEAR = 200  # networks near the recommended one, of which the mean of one may be lower
+PILOTS = 24  # networks near the recommended one that a pilot may be of
 
 
 def answer_of(
     problem: Problem,
-    expected: Explored,
+    scorer: Scorer,
+    explored: Explored,
     front: Sequence[Trial],
     baselines: Sequence[Trial],
-    tried: Collection[str],
+    purchases: Sequence[Bought],
 ) -> Answer:
     """The answer that a front gives.
 
     Args:
+        scorer: with all that was observed.
+        explored: the networks of the space, by that scorer.
         front: trials, fastest first.
         baselines: trials of the pure stacks.
-        tried: hashes of all networks that the search has proposed.
+        purchases: what the search trained.
     """
-    scorer, config = problem.scorer, problem.config
-    assert scorer is not None
-    floor, budget_ms = config.recall_floor, config.budgets.get("latency_ms")
+    budget_ms = problem.config.budgets.get("latency_ms")
     models = published_models(problem)
     compared = Compared.of(scorer, [*front, *baselines], list(models.values()))
-    keeping = [trial for trial in front if (trial.expected_recall or 0.0) >= floor]
-    chosen = min(keeping or front, key=value_of)
-    free = {trial.hash for trial in keeping or front}
-    standings = tuple(_standing(compared, trial, chosen, free) for trial in front)
-    tied = [
-        trial
-        for trial, standing in zip(front, standings, strict=True)
-        if standing.tied and trial.hash in free
-    ]
-    before = expected.networks[expected.best(floor)].notation
-    keeps = below_zero((chosen.expected_recall or 0.0) - floor, chosen.expected_recall_sd or 0.0)
+    chosen = min(front, key=value_of)
+    standings = tuple(_standing(compared, trial, chosen) for trial in front)
     return Answer(
         recommended=chosen.hash,
         standings=standings,
-        baselines=tuple(_standing(compared, trial, chosen, free) for trial in baselines),
-        cheapest=tied[0].hash,
-        **_stacks(problem, compared, chosen, baselines),
+        baselines=tuple(_standing(compared, trial, chosen) for trial in baselines),
+        cheapest=next(standing.hash for standing in standings if standing.tied),
+        **_stacks(problem, scorer, compared, chosen, baselines),
         published=tuple(
-            published_model(problem, compared, name, model, chosen)
+            published_model(problem, scorer, compared, name, model, chosen)
             for name, model in models.items()
         ),
         training=_full_training(chosen.architecture, scorer.tokens),
-        experiment=_experiment(compared, chosen, tied),
-        limit=_limit(problem, expected, chosen),
-        min_recall=floor,
-        kept=bool(keeping),
-        keeps=1.0 - keeps,
-        without_floor=_without_floor(compared, chosen, min(front, key=value_of)),
+        pilot=_pilot(scorer, explored),
+        claims=_claims(scorer, front, chosen),
+        limit=_limit(problem, scorer, explored, chosen),
         above_budget=tuple(
             trial.hash
             for trial in front
             if budget_ms is not None and trial.upper_ms is not None and trial.upper_ms > budget_ms
         ),
-        to_change=_to_change(problem, expected, chosen, tried),
-        before=before,
-        same=before == chosen.notation,
-        trained=problem.recipe is not None,
+        bought=tuple(purchases),
+        ranked_by=scorer.ranked_by
+        if isinstance(scorer, EvidenceScorer)
+        else f"scorer {type(scorer).__name__}",
+        looked_at=explored.tried,
+        min_recall=problem.min_recall,
         train_tokens=scorer.tokens,
         extrapolated=scorer.extrapolated,
     )
 
 
+def value_of(trial: Trial) -> float:
+    """By which networks are ranked, in nats per token."""
+    assert trial.value is not None
+    return trial.value
+
+
+def _standing(compared: Compared, trial: Trial, chosen: Trial) -> Standing:
+    difference, sd, better = compared.difference(trial.hash, chosen.hash)
+    return Standing(
+        hash=trial.hash,
+        difference=difference,
+        sd=sd,
+        best=compared.best[trial.hash],
+        tied=trial.hash == chosen.hash or 1.0 - better < DISTINCT,
+    )
+
+
 def _stacks(
-    problem: Problem, compared: Compared, chosen: Trial, baselines: Sequence[Trial]
+    problem: Problem,
+    scorer: Scorer,
+    compared: Compared,
+    chosen: Trial,
+    baselines: Sequence[Trial],
 ) -> dict[str, Any]:
     """The entries of the answer about the best pure stack and the best stack of attention."""
-    assert problem.scorer is not None
     pure = min(baselines, key=value_of, default=None)
     if pure is None:
         return {}
@@ -113,52 +112,13 @@ def _stacks(
         for trial in baselines
         if {spec.kind for spec in trial.architecture.operators if spec.mixes_tokens} == {"a"}
     ]
-    found: dict[str, Any] = {
-        "pure": rival_of(problem, compared, chosen, pure),
-        "support": problem.scorer.support(chosen.architecture, pure.architecture),
-    }
+    found: dict[str, Any] = {"pure": rival_of(problem, scorer, compared, chosen, pure)}
     if attention:
         best = min(attention, key=value_of)
-        found["transformer"] = rival_of(problem, compared, chosen, best)
+        found["transformer"] = rival_of(problem, scorer, compared, chosen, best)
     if pure.hash != chosen.hash:
-        both = [chosen.architecture, pure.architecture]
-        found["reasons"] = problem.scorer.reasons(both, [chosen.loss, pure.loss])
+        found["reasons"] = scorer.reasons([chosen.architecture, pure.architecture])
     return found
-
-
-def _without_floor(compared: Compared, chosen: Trial, best: Trial) -> WithoutFloor:
-    """best: what would be recommended without the floor for recall."""
-    if best.hash == chosen.hash:
-        return {}
-    difference, sd, _ = compared.difference(best.hash, chosen.hash)
-    return {
-        "hash": best.hash,
-        "notation": best.notation,
-        "expected_recall": best.expected_recall or 0.0,
-        "difference": difference,
-        "sd": sd,
-    }
-
-
-def value_of(trial: Trial) -> float:
-    """By which networks are ranked, in nats per token."""
-    return (trial.full_loss or 0.0) + CHARGE * (trial.silence or 0.0)
-
-
-def _standing(compared: Compared, trial: Trial, chosen: Trial, free: set[str]) -> Standing:
-    """free: hashes of the networks that may be recommended; another one may be better for sure."""
-    difference, sd, better = compared.difference(trial.hash, chosen.hash)
-    worse = 1.0 - better if trial.hash != chosen.hash else 0.5
-    return Standing(
-        hash=trial.hash,
-        difference=difference,
-        sd=sd,
-        best=compared.best[trial.hash],
-        tied=worse < DISTINCT and (trial.hash in free or worse > 1 - DISTINCT),
-    )
-
-
-# -- what it costs, what would settle it, what limits it -------------------------------------------
 
 
 def _full_training(network: Architecture, tokens: float) -> FullTraining:
@@ -166,36 +126,60 @@ def _full_training(network: Architecture, tokens: float) -> FullTraining:
     return {
         "tokens": tokens,
         "flops": flops,
-        "h100_hours": flops / (FULL_UTILISATION * H100_FLOPS) / 3600,
+        "h100_hours": _h100_hours(flops),
         "utilisation": FULL_UTILISATION,
     }
 
 
-def _experiment(compared: Compared, chosen: Trial, tied: Sequence[Trial]) -> Experiment:
-    """Train the recommended network and its closest rival, TOKENS_EACH tokens for each parameter."""
-    rivals = [trial for trial in tied if trial.hash != chosen.hash]
-    if not rivals:
+def _h100_hours(flops: float) -> float:
+    return flops / (FULL_UTILISATION * H100_FLOPS) / 3600
+
+
+def _pilot(scorer: Scorer, explored: Explored) -> Pilot:
+    """The next trainings that are worth buying."""
+    if not isinstance(scorer, EvidenceScorer) or not scorer.published:
         return {}
-    rival = max(rivals, key=lambda trial: compared.best[trial.hash])
-    both = [chosen.architecture, rival.architecture]
-    tokens = float(TOKENS_EACH * max(network.params for network in both))
-    flops = sum(full_training_flops(network, tokens) for network in both)
-    mean, sd, _ = compared.difference(rival.hash, chosen.hash)
-    noise = math.sqrt(2) * compared.prediction.noise
-    spread = math.hypot(sd, noise)
+    found = pilot(
+        scorer.publications,
+        [*scorer.own, *scorer.bought],
+        [explored.networks[index] for index in explored.near(PILOTS)],
+        scorer.tokens,
+        reliability=scorer.model.spreads.reliability.get(OWN, 1.0),
+    )
+    if found is None:
+        return {}
     return {
-        "hash": rival.hash,
-        "notation": rival.notation,
-        "tokens": tokens,
-        "flops": flops,
-        "h100_hours": flops / (FULL_UTILISATION * H100_FLOPS) / 3600,
-        "probability": float(ndtr((-noise - mean) / spread) + ndtr((mean - noise) / spread)),
+        "networks": [network.notation for network in found.networks],
+        "params": [float(network.params) for network in found.networks],
+        "tokens": found.tokens,
+        "flops": found.flops,
+        "h100_hours": _h100_hours(found.flops),
+        "gain": found.gain_nats,
     }
 
 
-def _limit(problem: Problem, expected: Explored, chosen: Trial) -> str:
+def _claims(scorer: Scorer, front: Sequence[Trial], chosen: Trial) -> Claims:
+    """What publications say of a front that own trainings alone rank."""
+    if not isinstance(scorer, EvidenceScorer) or scorer.published:
+        return {}
+    publications = load_scorer(None, scorer.tokens, lambda _: None)
+    networks: list[Architecture] = [trial.architecture for trial in front]
+    values = publications.values(networks)
+    best, own = int(np.argmin(values)), [value_of(trial) for trial in front]
+    difference, sd = publications.posterior(networks).difference(best, front.index(chosen))
+    pairs = list(itertools.combinations(range(len(front)), 2))
+    alike = sum((values[i] < values[j]) == (own[i] < own[j]) for i, j in pairs)
+    return {
+        "hash": front[best].hash,
+        "difference": difference,
+        "sd": sd,
+        "pairs": len(pairs),
+        "alike": int(alike),
+    }
+
+
+def _limit(problem: Problem, scorer: Scorer, explored: Explored, chosen: Trial) -> str:
     """What keeps the recommended network from being better; as of an Answer."""
-    assert problem.scorer is not None
     metrics, config = vars(chosen), problem.config
     most = math.inf if config.params is None else range_of(config.params)[1]
     if (chosen.params or 0) >= FULL_BUDGET * most:
@@ -204,44 +188,9 @@ def _limit(problem: Problem, expected: Explored, chosen: Trial) -> str:
         value = metrics.get(budget.metric)
         if value and budget.limit and FULL_BUDGET <= value / budget.limit <= 1 / FULL_BUDGET:
             return "budget"
-    near = [expected.networks[index] for index in np.argsort(expected.value)[:200]]
-    means = problem.scorer.posterior(near).mean
-    if means.min() < (chosen.full_loss or 0.0) and problem.scorer.values(
-        [near[int(means.argmin())]]
-    )[0] > value_of(chosen):
+    near = [explored.networks[index] for index in np.argsort(explored.value)[:NEAR]]
+    means = scorer.posterior(near).mean
+    lowest = near[int(means.argmin())]
+    if means.min() < (chosen.full_loss or 0.0) and scorer.values([lowest])[0] > value_of(chosen):
         return "support"
     return " and ".join(problem.space.largest_of(chosen.architecture)) or "space"
-
-
-def chances_to_change(scorer: Scorer, untrained: Sequence[Architecture], best: float) -> np.ndarray:
-    """Probability of each network that its short training lowers its value below `best` [N]."""
-    steps = scorer.step_sds(untrained)
-    gaps = scorer.values(untrained) - best
-    return np.where(steps > 0, ndtr(-np.maximum(gaps, 0.0) / np.maximum(steps, 1e-12)), 0.0)
-
-
-def _to_change(
-    problem: Problem, expected: Explored, chosen: Trial, tried: Collection[str]
-) -> ToChange:
-    """The short training that is the most likely to change the answer."""
-    scorer, floor = problem.scorer, problem.config.recall_floor
-    assert scorer is not None
-    if problem.recipe is None:
-        return {}
-    others = [
-        network
-        for index in expected.front(floor)
-        if (network := expected.networks[index]).hash != chosen.hash and network.hash not in tried
-    ]
-    chances = chances_to_change(scorer, others, value_of(chosen))
-    if not len(chances) or not chances.any():
-        return {}
-    index = int(np.argmax(chances))
-    gap = float(scorer.values([others[index]])[0]) - value_of(chosen)
-    return {
-        "hash": others[index].hash,
-        "notation": others[index].notation,
-        "nats": max(gap / SHORT_WEIGHT, 0.0),
-        "usual_nats": float(scorer.step_sds([others[index]])[0]) / SHORT_WEIGHT,
-        "probability": float(chances[index]),
-    }

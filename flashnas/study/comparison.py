@@ -43,10 +43,7 @@ class Compared:
         """further: networks that nothing was trained for, behind the trials."""
         # without cycles the order of trials is that of completion
         ordered = sorted({trial.hash: trial for trial in trials}.values(), key=lambda t: t.hash)
-        prediction = scorer.posterior(
-            [*(trial.architecture for trial in ordered), *further],
-            [*(trial.loss for trial in ordered), *(None for _ in further)],
-        )
+        prediction = scorer.posterior([*(trial.architecture for trial in ordered), *further])
         hashes = [*(trial.hash for trial in ordered), *(network.hash for network in further)]
         best = prediction.best(range(len(ordered)))
         return cls(
@@ -69,10 +66,12 @@ def below_zero(mean: float, sd: float) -> float:
     return 0.5 * (mean < 0) + 0.5 * (mean <= 0)
 
 
-def rival_of(problem: Problem, compared: Compared, chosen: Trial, rival: Trial) -> Rival:
+def rival_of(
+    problem: Problem, scorer: Scorer, compared: Compared, chosen: Trial, rival: Trial
+) -> Rival:
     """What the chosen network gains over a stack, and what that stack needs to make up for it."""
     difference, sd, probability = compared.difference(chosen.hash, rival.hash)
-    equal = _as_good(problem, rival.architecture, chosen.full_loss or 0.0)
+    equal = _as_good(problem, scorer, rival.architecture, chosen.full_loss or 0.0)
     return {
         "label": rival.label,
         "notation": rival.notation,
@@ -86,10 +85,11 @@ def rival_of(problem: Problem, compared: Compared, chosen: Trial, rival: Trial) 
     }
 
 
-def _as_good(problem: Problem, stack: Architecture, loss: float) -> Architecture | None:
+def _as_good(
+    problem: Problem, scorer: Scorer, stack: Architecture, loss: float
+) -> Architecture | None:
     """The stack at the smallest width whose mean is not above a loss; None if there is none up to
     WIDER times its width, or the table does not answer for it."""
-    assert problem.scorer is not None
     wider = []
     for hidden in range(stack.hidden, int(WIDER * stack.hidden) + 1, WIDTH_STEP):
         try:
@@ -100,7 +100,7 @@ def _as_good(problem: Problem, stack: Architecture, loss: float) -> Architecture
         wider.append(network)
     if not wider:
         return None
-    means = problem.scorer.posterior(wider).mean
+    means = scorer.posterior(wider).mean
     return next((network for network, mean in zip(wider, means, strict=True) if mean <= loss), None)
 
 
@@ -115,12 +115,16 @@ def published_models(problem: Problem) -> dict[str, Architecture]:
 
 
 def published_model(
-    problem: Problem, compared: Compared, name: str, model: Architecture, chosen: Trial
+    problem: Problem,
+    scorer: Scorer,
+    compared: Compared,
+    name: str,
+    model: Architecture,
+    chosen: Trial,
 ) -> PublishedModel:
     """A published model beside the chosen network."""
-    assert problem.scorer is not None
     difference, sd, probability = compared.difference(model.hash, chosen.hash)
-    figures = problem.scorer.figures(model)
+    figures = scorer.figures(model)
     try:
         latency_ms = problem.costs.latencies([model])[0]
     except FlashnasError:  # the table has no row for it

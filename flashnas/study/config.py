@@ -17,7 +17,7 @@ from flashnas.base.settings import (
     option,
     settings_of,
 )
-from flashnas.base.text import MAX_TOKENS, range_of, tokens_of, from_hub
+from flashnas.base.text import MAX_TOKENS, from_hub, range_of, tokens_of
 from flashnas.executors import EXECUTORS
 from flashnas.latency.metrics import METRICS, Budget
 from flashnas.latency.workload import (

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -18,8 +17,8 @@ from flashnas.executors.base import Executor
 from flashnas.run_folder.database import Database
 from flashnas.study.progress import Progress, Snapshot
 from flashnas.study.record import Record
-from flashnas.study.trainings import Trainings
 from flashnas.study.training_time import Clock, training_plan
+from flashnas.study.trainings import Trainings
 from flashnas.study.workers import executor_of, side_by_side
 
 REPORT_SHARE = 20  # a report is not repeated before so many times the time that it took, ..
@@ -204,11 +203,6 @@ class Evaluations:
             expected_s(network) for key, network in self.networks.items() if key not in results
         ]
         self.clock.update(done=done, drawn=proposed[:left], candidates=max(left - len(proposed), 0))
-
-
-def failures(trials: Sequence[Trial]) -> dict[str, int]:
-    """Reason -> number of networks that failed with it, the most frequent first."""
-    return dict(Counter(trial.reason for trial in trials if trial.state == "failed").most_common())
 
 
 def _computed_here(result: Mapping[str, Any]) -> bool:

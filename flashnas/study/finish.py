@@ -1,10 +1,13 @@
-"""The end of a search: times of the finalists, the answer, and the run folder."""
+"""The end of a search: the front, times of the finalists, the answer, and the run folder."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,33 +16,63 @@ from flashnas.algorithms.objectives import non_dominated
 from flashnas.algorithms.trial import STATES, Trial
 from flashnas.base.errors import RunError
 from flashnas.run_folder.front import programs_of
+from flashnas.run_folder.recorded_answer import Answer, Bought
 from flashnas.study.answer import answer_of
 from flashnas.study.explore import Explored
+from flashnas.study.limits import load_timing
 from flashnas.study.record import Record
 
+MAX_FRONT = 12  # networks of a front that nothing was trained for
+COMPARED = ("complete", "expected")  # states of trials that have what ranks
 
-def finish(record: Record, expected: Explored | None) -> dict[str, Any]:
-    """Write the front, the answer and the totals.
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What a search found: run.yaml, the trials in their order with the encoding of their genotypes,
+    the front with its numbers, and the answer. summary: the object of `search --json`."""
+
+    path: Path
+    config: dict[str, Any]
+    trials: list[Trial]
+    encode: Callable[[Any], Mapping[str, Any]]
+    front: list[Trial]
+    answer: Answer | None
+    summary: dict[str, Any]
+
+
+def finish(
+    record: Record,
+    explored: Explored | None,
+    purchases: Sequence[Bought],
+    note: Callable[[str], None],
+) -> Finished:
+    """Write the trials, the front, the answer and the totals.
 
     Args:
-        expected: what the scorer expects of the space; None where short losses rank.
-
-    Returns:
-        The object of `search --json`.
+        explored: the networks that a scorer ranks; None where an evaluator's losses rank.
+        purchases: what the search trained because it was expected to improve the answer.
 
     Raises:
         RunError: no network could be evaluated.
     """
-    problem, folder, note = record.problem, record.folder, record.progress.note
-    failures = record.failures()
+    problem, folder = record.problem, record.folder
+    add_expected(record, explored)
+    record.write()
+    failed = Counter(trial.reason for trial in record.trials if trial.state == "failed")
+    failures = dict(failed.most_common())
     for reason, count in failures.items():
         note(f"{count} candidate{'s' if count > 1 else ''} failed: {reason}")
     front = front_of(record)
-    finalists = finalists_of(record, front)
+    finalists = finalists_of(record, front, note)
     answer = None
-    if expected is not None:
-        baselines = [trial for trial in compared(record) if trial.origin == "baseline"]
-        answer = answer_of(problem, expected, front, baselines, record.networks.keys())
+    if explored is not None:
+        assert record.scorer is not None
+        baselines = [
+            trial
+            for trial in record.trials
+            if trial.origin == "baseline" and trial.state in COMPARED
+        ]
+        answer = answer_of(problem, record.scorer, explored, front, baselines, purchases)
         finalists = [
             dataclasses.replace(
                 trial,
@@ -52,50 +85,67 @@ def finish(record: Record, expected: Explored | None) -> dict[str, Any]:
     written = folder.write_front(finalists)
     if answer is not None:
         folder.write_config(answer=answer.to_dict())
+    done = [trial for trial in record.trials if trial.state == "complete"]
+    known = sum(trial.computed_elsewhere for trial in done)
+    tokens = sum(trial.tokens or 0 for trial in done if not trial.computed_elsewhere)
     totals = {name: record.count(name) for name in STATES}
-    known = sum(trial.state == "complete" and trial.computed_elsewhere for trial in record.trials)
     seconds = time.monotonic() - problem.started
-    folder.write_finished(seconds, {**totals, "known": known, "tokens": record.tokens()})
-    return folder.summary(written, failures)
+    folder.write_finished(seconds, {**totals, "known": known, "tokens": tokens})
+    summary = folder.summary(written, failures)
+    return Finished(
+        path=folder.path,
+        config=folder.config,
+        trials=record.trials,
+        encode=problem.space.encode,
+        front=written,
+        answer=answer,
+        summary=summary,
+    )
+
+
+def add_expected(record: Record, explored: Explored | None) -> None:
+    """Trials of the networks that are expected to be the best, as far as they have none."""
+    if explored is None:
+        return
+    for index in explored.spread(MAX_FRONT):
+        network = explored.networks[index]
+        if network.hash not in record.recorded:
+            record.add(Trial.of(network, genotype=explored.genotypes[index]))
 
 
 # -- the front -------------------------------------------------------------------------------------
 
 
 def front_of(record: Record) -> list[Trial]:
-    """The trials of the non-dominated networks, and of those that are so with the recall that is
-    kept, fastest first. Raises RunError where nothing has a score."""
+    """The trials of the networks that no other one beats in all objectives, fastest first, of those
+    with the recall that is asked for. Raises RunError where nothing has a score."""
     problem = record.problem
-    scored = list(
-        {trial.hash: trial for trial in compared(record) if trial.values is not None}.values()
-    )
+    scored = {
+        trial.hash: trial
+        for trial in record.trials
+        if trial.state in COMPARED
+        and trial.values is not None
+        and (trial.expected_recall is None or trial.expected_recall >= problem.min_recall)
+    }
     if not scored:
-        reasons = "; ".join(sorted(record.failures())) or "none tried"
-        raise RunError(f"{record.folder.path}: no candidate could be trained; reasons: {reasons}")
-    floor = problem.config.recall_floor
-    keeping = []
-    if problem.scorer is not None:
-        keeping = [trial for trial in scored if (trial.expected_recall or 0.0) >= floor]
-    best: dict[str, Trial] = {}
-    for group in (scored, keeping):
-        mask = non_dominated(np.array([trial.values for trial in group])) if group else ()
-        best |= {trial.hash: trial for trial, keep in zip(group, mask, strict=True) if keep}
-    return sorted(best.values(), key=lambda trial: (trial.latency_ms or 0, trial.number))
+        reasons = {trial.reason for trial in record.trials if trial.state == "failed"}
+        raise RunError(
+            f"{record.folder.path}: no candidate could be trained; reasons:"
+            f" {'; '.join(sorted(reasons)) or 'none tried'}"
+        )
+    trials = list(scored.values())
+    mask = non_dominated(np.array([trial.values for trial in trials]))
+    best = [trial for trial, keep in zip(trials, mask, strict=True) if keep]
+    return sorted(best, key=lambda trial: (trial.latency_ms or 0, trial.number))
 
 
-def compared(record: Record) -> list[Trial]:
-    """The trials that have what ranks: a score, or what a scorer expects."""
-    states = ("complete",) if record.problem.scorer is None else ("complete", "expected")
-    return [trial for trial in record.trials if trial.state in states]
-
-
-def finalists_of(record: Record, front: Sequence[Trial]) -> list[Trial]:
+def finalists_of(
+    record: Record, front: Sequence[Trial], note: Callable[[str], None]
+) -> list[Trial]:
     """The trials of the front with the parts of their latency and the programs that run them, and
     with what was measured where the device is at hand."""
     problem = record.problem
-    times: dict[str, dict[str, float]] = {}
-    if problem.model is not None and problem.limits.timing is not None:
-        times = _times(record, front)
+    times = _times(record, front, note)
     finalists = []
     for trial in front:
         further: dict[str, Any] = {**problem.costs.details(trial.architecture)}
@@ -112,19 +162,25 @@ def finalists_of(record: Record, front: Sequence[Trial]) -> list[Trial]:
     return finalists
 
 
-def _times(record: Record, front: Sequence[Trial]) -> dict[str, dict[str, float]]:
-    """Times of the networks of the front; those that were not timed before are timed now."""
+def _times(
+    record: Record, front: Sequence[Trial], note: Callable[[str], None]
+) -> dict[str, dict[str, float]]:
+    """Times of the networks of the front where the device is at hand and something was trained;
+    those that were not timed before are timed now."""
+    problem, folder = record.problem, record.folder
+    if problem.model is None or problem.trainings is None:
+        return {}
+    timing = load_timing(problem.config, problem.model)
+    if timing is None:
+        return {}
     from flashnas.profiling.finalists import measure_finalists  # loads torch
 
-    problem, folder, note = record.problem, record.folder, record.progress.note
-    networks = [record.networks[trial.hash] for trial in front if trial.hash not in folder.measured]
+    measured = folder.measured
+    networks = [trial.architecture for trial in front if trial.hash not in measured]
     if networks:
-        assert problem.model is not None
         note(
             f"timing {len(networks)} network{'s' * (len(networks) > 1)} end to end on"
             f" {problem.model.table.device.label}"
         )
-        folder.remember_measured(
-            measure_finalists(networks, problem.model, problem.limits.timing, note)
-        )
+        folder.remember_measured(measure_finalists(networks, problem.model, timing, note))
     return folder.measured

@@ -21,9 +21,7 @@ from flashnas.study.problem import Problem
 FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "start_from")
 PACKAGES = ("torch", "optuna", "numpy", "pandas", "tokenizers")
 # options that fix the trajectory; the others enter the identity of a run by what they name, or not
-ASKED = tuple(
-    setting.name for setting in settings_of(SearchConfig) if setting.identity  # type: ignore[type-abstract]
-)
+ASKED = tuple(setting.name for setting in settings_of(SearchConfig) if setting.identity)
 
 
 def run_head(problem: Problem, out: Path, command: str) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from flashnas.base.registry import foreign_errors
 from flashnas.executors.job import run_job
 from flashnas.executors.local import WorkerPool
 from flashnas.study.config import SearchConfig
-from flashnas.study.opening import executor_of, side_by_side
 from flashnas.study.problem import Note, Problem, load_problem
-from flashnas.study.progress import Clock, training_plan
+from flashnas.study.trainings import Trainings
+from flashnas.study.training_time import Clock, training_plan
+from flashnas.study.workers import executor_of, side_by_side
 
 TIMED_STEPS = 3  # optimizer steps of the training that is timed
 
@@ -26,6 +27,8 @@ class Plan:
         widths: hidden sizes; empty for a space with architectures of its own.
         fastest, fastest_metrics: the smallest network by the budgets, or by latency_ms.
         baselines: label, and notation or None where no width meets the budgets.
+        each: every network that the sampler proposes is trained; else those that are expected to
+            improve the recommended network.
         evaluations: baselines and candidates, equal networks once, without those that are known.
         start_from: the earlier runs, in words.
         tokens: training tokens of all.
@@ -42,21 +45,22 @@ class Plan:
     fastest: str | None
     fastest_metrics: dict[str, float]
     baselines: list[dict[str, str | None]]
-    candidates: int
-    evaluations: int
-    width_factor: int | None
-    proxy_widths: tuple[int, ...]
-    known: int
-    start_from: str
-    tokens_each: int
-    tokens: int
-    tokens_per_s: float | None
-    seconds: float | None
+    each: bool
     workers: int
-    flops_each: float
-    rate: str
-    time_limit_s: float
-    flops: float
+    start_from: str
+    candidates: int = 0
+    evaluations: int = 0
+    width_factor: int | None = None
+    proxy_widths: tuple[int, ...] = ()
+    known: int = 0
+    tokens_each: int = 0
+    tokens: int = 0
+    tokens_per_s: float | None = None
+    seconds: float | None = None
+    flops_each: float = 0.0
+    rate: str = ""
+    time_limit_s: float = 0.0
+    flops: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -72,8 +76,13 @@ class Plan:
         lines += [f"budget     {name} {limit:,.6g}" for name, limit in self.budgets.items()]
         if not self.candidates:
             lines.append(
-                "evaluated  nothing is trained: published trainings alone answer, for networks of"
-                f" the space and {fitting} baselines"
+                f"evaluated  nothing is trained: published trainings answer; {fitting} pure stacks"
+                " are compared with"
+            )
+        elif not self.each:
+            lines.append(
+                f"evaluated  at most {self.evaluations} networks: those whose training is expected"
+                " to improve the recommended one"
             )
         else:
             lines.append(
@@ -120,28 +129,12 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
 
 
 def _planned(problem: Problem, note: Note) -> Plan:
-    config = problem.config
+    config, trainings, baselines = problem.config, problem.trainings, problem.baselines
     for line in problem.notes:
         note(line)
-    baselines, new, recipe = problem.baselines, problem.new_baselines, problem.recipe
-    limit, earlier = problem.time_limit, problem.earlier
-    known = {network.hash for _, network in baselines if network is not None} - set(new)
-    known |= {network.hash for _, network, _ in problem.scored_networks()}
     fastest = problem.fitter.fastest(config.seed)
     widths = tuple(getattr(problem.space, "hidden_sizes", ()))
-    rate, pace = None, 1.0
-    workers = config.workers or 1
-    if not limit.elsewhere:
-        if recipe is not None:
-            rate, pace = timed(problem, list(new.values()))
-        executor = executor_of(problem, note)
-        workers = executor.workers
-        side_by_side(problem, executor, note)
-    clock = Clock(training_plan(problem, workers))
-    evaluations = len(clock.plan.baselines) + clock.plan.candidates
-    tokens_each = 0 if recipe is None else recipe.steps * recipe.batch_tokens
-    factor = None if recipe is None else recipe.width_factor
-    return Plan(
+    free = Plan(
         space=problem.space.name,
         space_size=float(problem.space.size()),
         widths=widths,
@@ -152,15 +145,40 @@ def _planned(problem: Problem, note: Note) -> Plan:
             {"label": label, "notation": None if network is None else network.notation}
             for label, network in baselines
         ],
+        each=problem.each,
+        workers=config.workers or 1,
+        start_from=""
+        if problem.earlier is None
+        else f"{', '.join(str(run.path) for run in problem.earlier.runs)}:"
+        f" {len(problem.earlier.trained)} trained networks",
+    )
+    return free if trainings is None else _with_trainings(free, problem, trainings, note)
+
+
+def _with_trainings(free: Plan, problem: Problem, trainings: Trainings, note: Note) -> Plan:
+    """The plan with what is trained, and how long that takes."""
+    recipe, limit = trainings.recipe, trainings.time_limit
+    networks = [network for _, network in problem.baselines if network is not None]
+    rate, pace, workers = None, 1.0, free.workers
+    if not limit.elsewhere:
+        if recipe is not None:
+            rate, pace = timed(problem, trainings, networks)
+        network = problem.space.any_network()
+        executor = executor_of(problem.config, trainings, network, note)
+        workers = executor.workers
+        side_by_side(executor, problem.config.cycle_size, note)
+    clock = Clock(training_plan(problem, trainings, workers))
+    evaluations = len(clock.plan.baselines) + clock.plan.candidates
+    known = {network.hash for network in networks if trainings.score(network, metrics=False)}
+    tokens_each = 0 if recipe is None else recipe.steps * recipe.batch_tokens
+    factor = None if recipe is None else recipe.width_factor
+    return dataclasses.replace(
+        free,
         candidates=clock.plan.candidates,
         evaluations=evaluations,
         width_factor=factor,
-        proxy_widths=() if factor is None else tuple(width // factor for width in widths),
+        proxy_widths=() if factor is None else tuple(width // factor for width in free.widths),
         known=len(known),
-        start_from=""
-        if earlier is None
-        else f"{', '.join(str(run.path) for run in earlier.runs)}:"
-        f" {len(earlier.by_hash)} trained networks",
         tokens_each=tokens_each,
         tokens=tokens_each * evaluations,
         tokens_per_s=rate,
@@ -173,11 +191,11 @@ def _planned(problem: Problem, note: Note) -> Plan:
     )
 
 
-def timed(problem: Problem, networks: list[Any]) -> tuple[float, float]:
+def timed(problem: Problem, trainings: Trainings, networks: list[Any]) -> tuple[float, float]:
     """Training tokens per second of one worker, and how many times as long as expected a training
     then takes: of the baseline with the median number of parameters, or of the genotype that is
     drawn first. Raises RunError if that training fails."""
-    recipe = problem.recipe
+    recipe = trainings.recipe
     assert recipe is not None
     if not networks:
         drawn = problem.fitter.fit_width(problem.algorithm().ask(1)[0])[0]
@@ -192,11 +210,11 @@ def timed(problem: Problem, networks: list[Any]) -> tuple[float, float]:
         validation_tokens=recipe.sequence_tokens,
         curve_tokens=recipe.sequence_tokens,
     )
-    job = dataclasses.replace(problem.job(network), recipe=short.to_dict())
-    with WorkerPool(run_job, workers=1, timeout_s=problem.time_limit.seconds) as pool:
+    job = dataclasses.replace(trainings.job(network), recipe=short.to_dict())
+    with WorkerPool(run_job, workers=1, timeout_s=trainings.time_limit.seconds) as pool:
         # the first one loads libraries and compiled kernels, which a worker does once
         ended = dict(pool.run({"first": job, "timed": job}))["timed"]
     if ended.result is None:
         raise RunError(f"the timed training of {network.notation} failed: {ended.reason}")
     rate = float(ended.result["tokens_per_s"])
-    return rate, recipe.work_left() / rate / problem.time_limit.expected_s(network)
+    return rate, recipe.work_left() / rate / trainings.time_limit.expected_s(network)

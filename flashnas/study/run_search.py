@@ -16,6 +16,7 @@ from flashnas.architecture.architecture import compressed
 from flashnas.base.registry import foreign_errors
 from flashnas.base.system import terminate_as_interrupt
 from flashnas.run_folder.folder import RunFolder, check_can_begin, recorded_dtype
+from flashnas.run_folder.recorded_answer import Bought
 from flashnas.space import OperatorSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.explore import Explored, explore
@@ -78,7 +79,7 @@ def run_search(
                 )
                 for label, network in problem.baselines:
                     record.add(Trial.of(network, origin="baseline", label=label))
-            purchases = []
+            purchases: list[Bought] = []
             if problem.trainings is not None:
                 from flashnas.study.buying import buy, train_each
 

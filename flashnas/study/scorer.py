@@ -95,6 +95,13 @@ class EvidenceScorer:
         """The model without own rows."""
         return loss_model(published=self.published)
 
+    @property
+    def ranked_by(self) -> str:
+        """What the expected losses follow from."""
+        own = self.own or self.bought
+        names = ["published"] * self.published + ["own"] * bool(own)
+        return f"{' and '.join(names)} trainings"
+
     def with_own(self, losses: Sequence[ObservedLoss]) -> Self:
         """The scorer that counts these as own losses, too."""
         own = (*self.own, *losses)
@@ -130,15 +137,15 @@ class EvidenceScorer:
     @functools.lru_cache(maxsize=REMEMBERED)  # noqa: B019 - as long as the search
     def figures(self, network: Any) -> Mapping[str, Any]:
         """EXPECTED_FIGURES of a network, and `outside`: what of it no publication has, in words."""
-        found = expected_of(network, self.tokens, self.model, self.recall)
+        found = expected_of(network, self.tokens, self.model, self.recall or load_recall())
         silence = float(self.model.silence([network], self.tokens)[0])
         return {
             "value": found.full_loss + CHARGE * silence,
             "full_loss": found.full_loss,
             "full_loss_sd": found.full_loss_sd,
             "silence": silence,
-            "expected_recall": found.recall,
-            "expected_recall_sd": found.recall_sd,
+            "expected_recall": found.recall if self.published else None,
+            "expected_recall_sd": found.recall_sd if self.published else None,
             "outside": "; ".join(found.outside),
         }
 

@@ -9,8 +9,7 @@ from typing import Any
 from flashnas.base.settings import SettingError
 from flashnas.base.text import warn
 from flashnas.executors import EXECUTORS, Executor, Work
-from flashnas.executors.job import evaluator_name, run_job
-from flashnas.executors.job import Job
+from flashnas.executors.job import Job, evaluator_name, run_job
 from flashnas.executors.local import InProcess
 from flashnas.study.config import SearchConfig
 from flashnas.study.trainings import Trainings
