@@ -148,7 +148,12 @@ def search(
 
     from flashnas.api.run import Run
     from flashnas.reporting.page import LivePage, write_report
-    from flashnas.run_folder.layout import TRIALS, checked_trials, missing_plugins_named, trials_frame
+    from flashnas.run_folder.layout import (
+        TRIALS,
+        checked_trials,
+        missing_plugins_named,
+        trials_frame,
+    )
     from flashnas.study.run_search import run_search
 
     with missing_plugins_named(out):

@@ -71,7 +71,7 @@ class LiveLine:
 
 
 class SearchProgress(LiveLine):
-    """Share done, what would be recommended, networks by what came of them, time left."""
+    """Share done, the lowest loss, networks by what came of them, time left."""
 
     _best: float | None = None
     _done = False
@@ -85,11 +85,10 @@ class SearchProgress(LiveLine):
 
     @staticmethod
     def line(snapshot: Snapshot, elapsed_s: float) -> str:
-        # by the expected full loss, if that ranks, so that the short loss may also rise
-        best = "nothing to recommend yet"
+        best = "no loss yet"
         if snapshot.best_loss is not None:
             at_ms = snapshot.best_latency_ms or 0
-            best = f"recommended now: {snapshot.best_loss:.3f} nats/token at {at_ms:,.0f} ms"
+            best = f"lowest loss {snapshot.best_loss:.3f} nats/token at {at_ms:,.0f} ms"
         time_left = f"{duration(elapsed_s)} gone, {left_words(snapshot.remaining_s)}"
         if not snapshot.total:
             return f"networks scored, the answer follows | {time_left}"

@@ -149,7 +149,7 @@ def _latency(run: RecordedRun, entry: Trial, vocab: int) -> str:
 
 
 def _losses(run: RecordedRun, entry: Trial) -> str:
-    figures, tokens = entry.figures, run.entry("proxy", "tokens")
+    figures, tokens = entry.figures, run.entry("recipe", "tokens")
     length = f" of {tokens:,} tokens" if is_number(tokens) else ""
     text = "nothing was trained in the search"
     if is_number(loss := figures.get("loss")):

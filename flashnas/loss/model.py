@@ -351,4 +351,4 @@ def contrasts(levels: np.ndarray) -> np.ndarray:
             row = np.zeros(len(levels))
             row[members[:count]], row[members[count]] = 1.0, -count
             found.append(row / np.sqrt(count * (count + 1)))
-    return np.array(found).reshape(-1, len(levels))
+    return np.array(found).reshape(len(found), len(levels))

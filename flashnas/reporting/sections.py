@@ -140,7 +140,7 @@ def _asked_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
     yield "Workload", entry("workload", "name"), ", ".join(workload)
     limits = [
         f"{name} {'≥' if name == 'throughput_tok_s' else '≤'} {limit:,g}"
-        for name, limit in (entry("budgets") or {}).items()
+        for name, limit in (entry("options", "budgets") or {}).items()
     ]
     asked = entry("options", "budget_ms") if entry("conversion") else None
     if isinstance(asked, list):
@@ -160,16 +160,16 @@ def _search_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
     if entry("conversion"):
         yield "Model", entry("options", "model"), f"finished {entry('finished')}"
         return
-    seed = f"seed {entry('seed')}"
-    if run.untrained:
-        yield "Search", "published trainings", seed
-    else:
-        yield "Search", entry("sampler"), f"{seed} · {entry('trials_asked')} networks asked for"
+    seed = f"seed {entry('options', 'seed')}"
+    asked = entry("options", "trials")
+    ranked_by = run.answer.ranked_by if run.answer is not None else ""
+    trained = f"at most {asked} networks to train" if asked else ""
+    yield "Search", entry("sampler") or ranked_by, _joined([seed, trained])
     first, _, more = counts_line(run).partition(" · ")
     yield "Trials", first, more
-    if not run.untrained:
-        proxy = {"width_factor": "width 1/{}", "tokens": "{:,} tokens each"}
-        yield "Short training", entry("proxy", "corpus"), _joined(_listed(run, "proxy", proxy))
+    if entry("recipe"):
+        recipe = {"width_factor": "width 1/{}", "tokens": "{:,} tokens each"}
+        yield "Trainings", entry("corpus", "source"), _joined(_listed(run, "recipe", recipe))
     earlier = entry("start_from", "runs")
     if isinstance(earlier, list):
         count = counted(int((run.trained["source"] == "run").sum()), "network")
@@ -308,7 +308,7 @@ def reproduce(run: RecordedRun) -> str:
     entries = {
         name: None if value in (None, {}) else str(value)
         for name, value in flat(run.config)
-        if name != "command" and not name.startswith(("question.", "answer."))
+        if name != "command" and not name.startswith("answer.")
     }
     converted = bool(run.entry("conversion"))
     return render(

@@ -180,9 +180,7 @@ def recipe_of_run(run: RecordedRun) -> Recipe | None:
 def training_of(run: RecordedRun) -> dict[str, Any]:
     """All that a network's loss depends on in a run."""
     seed = run.entry("options", "seed") or 0
-    return training(
-        recipe_of_run(run), run.entry("corpus", "digest"), seed, run.entry("evaluator")
-    )
+    return training(recipe_of_run(run), run.entry("corpus", "digest"), seed, run.entry("evaluator"))
 
 
 def group_of(facts: Mapping[str, Any]) -> str:

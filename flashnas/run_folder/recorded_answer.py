@@ -35,7 +35,7 @@ class PublishedModel(TypedDict):
     difference: float
     sd: float
     probability: float
-    recall: float
+    recall: float | None
     silence: float
 
 

@@ -43,14 +43,14 @@ _Section = dict[str, Any] | None
 class _Config(TypedDict, total=False):
     """What run.yaml holds where the entries are there, besides plain values that are only shown."""
 
+    options: _Section
     space: _Section
     table: _Section
     workload: _Section
-    budgets: dict[str, float] | None
-    proxy: _Section
+    recipe: _Section
+    corpus: _Section
     host: _Section
     totals: dict[str, float] | None
-    question: _Section
     answer: _Section
     scorer: _Section
     seconds: float | None
@@ -109,7 +109,7 @@ class RecordedRun:
     @property
     def budget_ms(self) -> float | None:
         """On the latency of the whole request, if one was set."""
-        return self._number("budgets", "latency_ms")
+        return self._number("options", "budgets", "latency_ms")
 
     @property
     def objectives(self) -> tuple[str, ...]:

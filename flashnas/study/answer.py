@@ -13,7 +13,14 @@ from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
 from flashnas.base.text import range_of
 from flashnas.loss.load import OWN
-from flashnas.run_folder.recorded_answer import Answer, Bought, Claims, FullTraining, Pilot, Standing
+from flashnas.run_folder.recorded_answer import (
+    Answer,
+    Bought,
+    Claims,
+    FullTraining,
+    Pilot,
+    Standing,
+)
 from flashnas.study.comparison import Compared, published_model, published_models, rival_of
 from flashnas.study.explore import Explored
 from flashnas.study.problem import Problem

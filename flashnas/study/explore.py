@@ -26,7 +26,7 @@ from flashnas.operators import OPERATORS, OperatorSpec
 from flashnas.space import OperatorSpace
 from flashnas.study.scorer import Scorer
 
-ENUMERATED = 20_000  # genotypes up to which all of a space are scored
+ENUMERATED = 20_000  # networks up to which all of a space are scored
 POPULATION, TOURNAMENT = 300, 30  # of the evolution; ..
 CYCLE = 200  # .. candidates that are scored together
 MAX_TRIED = 9_000  # genotypes that are fitted to the budgets
@@ -163,7 +163,7 @@ def explore(
     def scored(genotypes: Iterable[Any]) -> dict[Any, Trial]:
         return _scored(genotypes, fitter, scorer, min_recall)
 
-    if space.size() <= ENUMERATED:
+    if space.size() * len(space.hidden_sizes) <= ENUMERATED:
         genotypes = list(space.enumerate())
         trials, tried = scored(genotypes), len(genotypes)
     else:

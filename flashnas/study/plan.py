@@ -12,8 +12,8 @@ from flashnas.executors.job import run_job
 from flashnas.executors.local import WorkerPool
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import Note, Problem, load_problem
-from flashnas.study.trainings import Trainings
 from flashnas.study.training_time import Clock, training_plan
+from flashnas.study.trainings import Trainings
 from flashnas.study.workers import executor_of, side_by_side
 
 TIMED_STEPS = 3  # optimizer steps of the training that is timed

@@ -5,13 +5,13 @@ point, with failures.
 import numpy as np
 import pandas as pd
 import pytest
+from flashnas.study.loop import run_search
 from foreign_space import Gpt2Space, latency_ms, loss
 from notes import Notes
 
 from flashnas.algorithms import ALGORITHMS
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.config import SearchConfig
-from flashnas.study.loop import run_search
 
 TRIALS = 20
 

@@ -7,6 +7,7 @@ import errno
 import pandas as pd
 import pytest
 from config_keys import with_keys
+from flashnas.study.loop import run_search
 from foreign_space import Gpt2Space, latency_ms
 from notes import Notes
 from test_cycles import evaluator
@@ -15,7 +16,6 @@ from test_faults import recorded
 from flashnas.cli.main import main
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.config import SearchConfig
-from flashnas.study.loop import run_search
 
 TRIALS = 20
 

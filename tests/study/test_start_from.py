@@ -6,6 +6,7 @@ import dataclasses
 
 import pandas as pd
 import pytest
+from flashnas.study.loop import run_search
 from notes import Notes
 from one_line import one_line
 from plans import plan
@@ -18,7 +19,6 @@ from flashnas.reporting.page import write_report
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
-from flashnas.study.loop import run_search
 from flashnas.study.problem import load_problem
 
 BUDGET_MS = 85.0  # the deepest networks of `tiny` meet it, but not at the largest width

@@ -10,6 +10,7 @@ import foreign_space
 import pandas as pd
 import pytest
 from cases import cases
+from flashnas.study.loop import run_search
 from foreign_space import Counting, Gpt2, Gpt2Space, WidthFittedGpt2Space
 from notes import Notes
 from one_line import one_line
@@ -26,7 +27,6 @@ from flashnas.reporting.table import front_table
 from flashnas.run_folder.front import ForeignNetwork
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.config import SearchConfig
-from flashnas.study.loop import run_search
 
 pytestmark = pytest.mark.usefixtures("importable_helpers")
 
