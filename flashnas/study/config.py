@@ -260,9 +260,10 @@ class SearchConfig(Settings, where="search"):
                 self.wrong(
                     "sampler_options", f"must not hold {name!r}, which the search itself sets"
                 )
-        self._check_executor()
+        if self.executor_options:
+            self._check_executor_options()
 
-    def _check_executor(self) -> None:
+    def _check_executor_options(self) -> None:
         try:
             EXECUTORS[self.executor].read_options(self.executor_options)
         except SettingError as error:
@@ -272,7 +273,8 @@ class SearchConfig(Settings, where="search"):
 
     def connections(self) -> Iterator[tuple[str, str | None]]:
         yield from super().connections()
-        for setting in settings_of(EXECUTORS[self.executor].Options):
+        executor = EXECUTORS[self.executor] if self.executor_options else None
+        for setting in settings_of(executor.Options) if executor is not None else ():
             if not setting.yaml and setting.name in self.executor_options:
                 yield "executor_options", setting.name
 
