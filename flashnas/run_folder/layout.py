@@ -279,4 +279,5 @@ def table_facts(model: LatencyModel) -> dict[str, Any]:
         "mode": table.default_mode,
         "weights": model.dtype,
         "calibration": model.calibration.name,
+        "observed": dict(model.observed),
     }

@@ -18,7 +18,7 @@ from flashnas.base.settings import (
     option,
     settings_of,
 )
-from flashnas.base.text import MAX_TOKENS, range_of, tokens_of
+from flashnas.base.text import MAX_TOKENS, TIMES_HELP, range_of, tokens_of
 from flashnas.data.corpus import from_hub
 from flashnas.executors import EXECUTORS
 from flashnas.latency.metrics import METRICS, Budget
@@ -115,6 +115,7 @@ class SearchConfig(Settings, where="search"):
         metavar="FILE",
         identity=False,
     )
+    times: str | None = option(None, TIMES_HELP, metavar="FILE", identity=False)
     min_recall: float | None = option(
         None,
         "leave out networks whose recall is expected to be further below a transformer's than this,"
@@ -319,7 +320,7 @@ class SearchConfig(Settings, where="search"):
         return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
 
     def question(self) -> dict[str, Any]:
-        """The options that fix the trajectory. The recipe, evidence, type of weights, and known
+        """The options that fix the trajectory. The recipe, evidence, times, type of weights, and known
         scores enter the identity of a run by their values."""
         kind: Any = type(self)
         return {

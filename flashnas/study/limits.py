@@ -16,6 +16,7 @@ from flashnas.latency.fitting import CostFunction, Costs, Fitter, NoCosts, OwnCo
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
+from flashnas.observations.correction import corrected
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SPACE_OF, SearchConfig
 
@@ -147,14 +148,14 @@ def load_costs(
     if isinstance(table, str | LatencyTable):
         workload = load_workload(config.workload if workload is None else workload)
         workload = workload.with_weights(config.weights)
-        return TableCosts(
-            model_of(table, workload, calibration=config.calibration, mode=config.mode)
-        )
-    if config.weights is not None:
-        raise ConfigError(
-            f"search.weights needs a latency table; got weights {config.weights} and table=None"
-            " or a function"
-        )
+        model = model_of(table, workload, calibration=config.calibration, mode=config.mode)
+        return TableCosts(model if config.times is None else corrected(model, config.times))
+    for name in ("weights", "times"):
+        if (value := getattr(config, name)) is not None:
+            raise ConfigError(
+                f"search.{name} needs a latency table; got {name} {value} and table=None or a"
+                " function"
+            )
     if table is not None:
         return OwnCosts(table)
     if not evaluated:

@@ -28,7 +28,7 @@ from flashnas.study.progress import Progress
 from flashnas.study.record import Record
 
 # options that name files
-FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "start_from")
+FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "times", "start_from")
 
 
 @contextlib.contextmanager
@@ -141,6 +141,7 @@ def identity_of(problem: Problem) -> Identity:
         "tokenizer": None if dataset is None else options["tokenizer"],
         "corpus": None if dataset is None else dataset.folder.name,
         "evaluator": evaluator,
+        "times": model.observed.get("digest") if model else None,
     }
     for name, part in (("start_from", problem.earlier), ("scorer", problem.scorer)):
         record[name] = None if part is None else part.digest

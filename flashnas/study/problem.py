@@ -234,7 +234,7 @@ def load_problem(
     table = config.table if table is None else table
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):
         config, space, costs = load_searched(config, space, table, workload, evaluator)
-        notes: list[str] = []
+        notes = costs.notes()
         config = ranked(config, space, notes, costed=costs.known, evaluated=evaluator is not None)
         if scorer is not None:
             check_scorer(scorer, space.any_network(), config.rank_by)
