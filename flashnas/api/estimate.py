@@ -121,18 +121,20 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         >>> found.full_loss_difference < found.full_loss_sd < 0.2
         True
     """
-    from flashnas.latency.prediction import model_of
     from flashnas.latency.workload import check_fits, load_workload
+    from flashnas.observations.correction import model_with
 
     architecture = (
         load_architecture(options.arch) if isinstance(options.arch, str) else options.arch
     )
     workload = load_workload(options.workload).with_weights(options.weights)
-    model = model_of(options.table, workload, calibration=options.calibration, mode=options.mode)
-    if options.times is not None:
-        from flashnas.observations.correction import corrected
-
-        model = corrected(model, options.times)
+    model = model_with(
+        options.times,
+        options.table,
+        workload,
+        calibration=options.calibration,
+        mode=options.mode,
+    )
     check_fits(architecture, workload, model.table.device, model.dtype, model.cache_type)
     words = ""
     if options.evidence is not None:  # a wrong file is said now

@@ -35,12 +35,14 @@ from flashnas.latency.metrics import (
     of_times,
     source_shares,
 )
-from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.prediction import LatencyModel, model_of
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import ENGINE, Workload
 from flashnas.observations.times import REPEAT_SD, ObservedTime, read_times
 from flashnas.operators import OPERATORS
 from flashnas.operators.kernel import PHASES
 
-# by the published speeds of engines (experiments/observed_times)
+# chosen on published speeds of engines, and on tables of other devices (experiments/observed_times)
 COMMON = 0.1
 # differences at which the correlation of two deviations is exp(-1/2): of the share of an operator,
 # and of ln(width) and ln(layers)
@@ -50,9 +52,22 @@ ROUNDS = 8  # of the linearisation of a request in the factors of its phases
 IN_PHASES = {"latency_ms": (1, 1), "ttft_ms": (1, 0), "tpot_ms": (0, 1)}
 
 
+def model_with(
+    times: str | Path | None,
+    table: LatencyTable | str,
+    workload: Workload,
+    *,
+    calibration: str = ENGINE,
+    mode: str | None = None,
+) -> LatencyModel:
+    """`model_of`, corrected by the times in a CSV (`read_times`), if one is given."""
+    model = model_of(table, workload, calibration=calibration, mode=mode)
+    return model if times is None else corrected(model, times)
+
+
 def corrected(model: LatencyModel, path: str | Path) -> CorrectedModel:
-    """The model, corrected by the times in a CSV (`read_times`). Rows of another device than the
-    table's, or of another type of weights, are left out; a warning counts them.
+    """The model, corrected by the times in a CSV. Rows of another device than the table's, or of
+    another type of weights, are left out; a warning counts them.
 
     Raises:
         ConfigError: with file, line, rule and value; also where no row is left.
@@ -196,8 +211,11 @@ class CorrectedModel(LatencyModel):
         inverse = np.linalg.inv(deviation * own + np.diag(noise**2))
         of_mean = 1 / inverse.sum()
         mean = of_mean * (inverse @ ratios).sum()
-        rest = ratios - mean
-        more = max(1.0, float(rest @ inverse @ rest) / max(len(ratios) - 1, 1))
+        if len({time.network.hash for time in self.times}) > 1:
+            rest, degrees = ratios - mean, len(ratios) - 1
+        else:  # one network does not tell them apart: half of its variance is of each
+            rest, degrees = ratios / np.sqrt(2), 1
+        more = max(1.0, float(rest @ inverse @ rest) / degrees)
         common = max(COMMON * self._sd**2, float(mean**2 - more * of_mean))
         return common, more * deviation
 

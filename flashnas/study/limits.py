@@ -13,10 +13,9 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, TableError
 from flashnas.base.text import range_of, tokens_text
 from flashnas.latency.fitting import CostFunction, Costs, Fitter, NoCosts, OwnCosts, TableCosts
-from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
-from flashnas.observations.correction import corrected
+from flashnas.observations.correction import model_with
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SPACE_OF, SearchConfig
 
@@ -131,7 +130,7 @@ class Limits:
 
 def load_limits(config: SearchConfig, space: SearchSpace[Any], costs: Costs) -> Limits:
     """Raises BudgetError where no network of the space meets the budgets."""
-    timing = load_timing(config, costs.model) if isinstance(costs, TableCosts) else None
+    timing = load_timing(config, costs) if isinstance(costs, TableCosts) else None
     fitter = load_fitter(config, space, costs, network_holds(config, space))
     return Limits(fitter=fitter, timing=timing)
 
@@ -148,8 +147,11 @@ def load_costs(
     if isinstance(table, str | LatencyTable):
         workload = load_workload(config.workload if workload is None else workload)
         workload = workload.with_weights(config.weights)
-        model = model_of(table, workload, calibration=config.calibration, mode=config.mode)
-        return TableCosts(model if config.times is None else corrected(model, config.times))
+        return TableCosts(
+            model_with(
+                config.times, table, workload, calibration=config.calibration, mode=config.mode
+            )
+        )
     for name in ("weights", "times"):
         if (value := getattr(config, name)) is not None:
             raise ConfigError(
@@ -193,7 +195,7 @@ def load_fitter(
     return fitter
 
 
-def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
+def load_timing(config: SearchConfig, costs: TableCosts) -> Any:
     """How networks are timed (`flashnas.profiling`); None where the table's device is not at hand,
     or nothing is trained."""
     if not config.measure or not config.trials:
@@ -201,6 +203,6 @@ def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
     from flashnas.profiling.target import target_like  # loads torch
 
     try:
-        return target_like(model.table, dtype=model.dtype)
+        return target_like(costs.model.table, dtype=costs.model.dtype)
     except TableError:
         return None
