@@ -70,7 +70,7 @@ class TableCosts(Costs):
 
     def limits(self) -> str:
         calibration = self.model.calibration
-        if not calibration.host_us:
+        if not calibration.host_us or self.model.observed:
             return ""
         return (
             f"; under calibration {calibration.name} no step takes less than"
