@@ -17,7 +17,7 @@ from flashnas.base.settings import (
     option,
     settings_of,
 )
-from flashnas.base.text import MAX_TOKENS, from_hub, range_of, tokens_of
+from flashnas.base.text import MAX_TOKENS, TIMES_HELP, from_hub, range_of, tokens_of
 from flashnas.executors import EXECUTORS
 from flashnas.latency.metrics import METRICS, Budget
 from flashnas.latency.workload import (
@@ -115,6 +115,7 @@ class SearchConfig(Settings, where="search"):
         metavar="FILE",
         identity=False,
     )
+    times: str | None = option(None, TIMES_HELP, metavar="FILE", identity=False)
     min_recall: float | None = option(
         None,
         "leave out networks whose recall is expected to be further below a transformer's than this,"
@@ -296,13 +297,3 @@ class SearchConfig(Settings, where="search"):
             return values
         rest = {name: value for name, value in values.items() if name != "budget_ms"}
         return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
-
-    def question(self) -> dict[str, Any]:
-        """The options that fix the trajectory. The recipe, evidence, type of weights, and known
-        scores enter the identity of a run by their values."""
-        kind: Any = type(self)
-        return {
-            setting.name: getattr(self, setting.name)
-            for setting in settings_of(kind)
-            if setting.identity
-        }

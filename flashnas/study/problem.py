@@ -166,9 +166,9 @@ def load_problem(
         check_objects(space, sampler, evaluator, table)
     space = load_space(config.space) if space is None else space
     table = config.table if table is None else table
-    notes: list[str] = []
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):
         space, costs = load_searched(config, space, table, workload, evaluator)
+        notes = costs.notes()
         earlier = load_earlier(config, space)
         if evaluator is not None:
             check_without_evidence(config, "an evaluator scores the networks")
