@@ -150,6 +150,8 @@ def train_each(record: Record, trainings: Trainings, progress: Progress) -> Expl
 
         def learn(trials: Sequence[Trial], *, asked: bool = False) -> None:
             """Rank by all losses so far, and let the algorithm learn these trials."""
+            if not trials:
+                return
             if isinstance(scorer := record.scorer, EvidenceScorer):
                 record.rescore(scorer.informed_by(observed(record, trainings)))
             evaluations.write()
