@@ -20,8 +20,7 @@ from flashnas.operators.recurrences.chunks import (
 def ssd_step(
     q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g_BH: Tensor, state_BHKV: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One token: (o_BHV, next state); `token_by_token` of it is the reference.
-    Head h reads group h // (heads / groups)."""
+    """One token: (o_BHV, next state). Head h reads group h // (heads / groups)."""
     heads, groups = v_BHV.shape[1], k_BGK.shape[1]
     q_BGK, k_BGK = q_BGK.to(state_BHKV.dtype), k_BGK.to(state_BHKV.dtype)
     if groups == 1:
