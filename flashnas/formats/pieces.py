@@ -96,9 +96,7 @@ def operator_pieces(spec: OperatorSpec, hidden: int, names: Container[str]) -> l
         if module in names or not tensor.parts:
             pieces.append(whole)
             continue
-        start = 0
-        for part, count in tensor.parts:
-            rows = slice(start, start := start + count)
+        for part, rows in tensor.places().items():
             pieces.append(replace(whole, name=f"{part}.{kind}", rows=rows))
     return pieces
 
