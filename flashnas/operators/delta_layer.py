@@ -76,7 +76,10 @@ class DeltaLayer(RecurrentLayer):
             g = None
             if self.decays:
                 rates = -self.A_log.to(dtype).exp()
-                g = self._decay(rates, F.softplus(others[0].to(dtype) + self.dt_bias.to(dtype)))
+                steps = F.softplus(others[0].to(dtype) + self.dt_bias.to(dtype))
+                if self.by_channel:
+                    steps, rates = steps.unflatten(-1, (self.v_heads, -1)), rates.unsqueeze(-1)
+                g = rates * steps
             o, matrix_BHKV = rule(
                 q * self.scale, k, v, torch.sigmoid(beta.to(dtype)), g, matrix_BHKV
             )
@@ -100,12 +103,6 @@ class DeltaLayer(RecurrentLayer):
         o, matrix_BHKV = token_by_token(q, writes, v, g, matrix_BHKV, -k, writes)
         o = self.norm.reference(o).flatten(-2)
         return o * GATES[self.gate](others[1]) if self.gate else o, matrix_BHKV
-
-    def _decay(self, rates_H: Tensor, steps: Tensor) -> Tensor:
-        """Log decays [.., H], or [.., H, K]."""
-        if not self.by_channel:
-            return rates_H * steps
-        return rates_H.unsqueeze(-1) * steps.unflatten(-1, (self.v_heads, -1))
 
 
 class DeltaNetLayer(DeltaLayer):

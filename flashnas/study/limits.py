@@ -197,7 +197,7 @@ def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
     or nothing is trained."""
     if not config.measure or not config.trials:
         return None
-    from flashnas.profiling.target import target_like  # loads torch
+    from flashnas.profiling.table_target import target_like  # loads torch
 
     try:
         return target_like(model.table, dtype=model.dtype)
