@@ -44,7 +44,7 @@ from flashnas.reporting.networks import (
 from flashnas.reporting.page import PICTURE, Section, render
 from flashnas.reporting.table import LESSER, MARKS, front_columns, mark_of, table_legend
 from flashnas.run_folder.run import RecordedRun, rows
-from flashnas.run_folder.trained import ModelEvaluation, trained_models
+from flashnas.run_folder.trained import ModelEvaluation
 
 MAX_FAILURES = 200
 
@@ -262,7 +262,7 @@ def evaluation(run: RecordedRun) -> str:
     """Bits per byte and tasks of the networks in `RUN/trained`."""
     lines = [
         (entry.name, folder.parent.name, *figure)
-        for entry, folder in trained_models(run)
+        for entry, folder in run.trained_models()
         if (evaluated := ModelEvaluation.read(folder))
         for figure in evaluated.figures()
     ]

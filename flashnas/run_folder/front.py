@@ -16,10 +16,11 @@ from flashnas.algorithms.trial import (
     Trial,
 )
 from flashnas.architecture import Architecture
+from flashnas.architecture.source import load_architecture
 from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.system import atomic_folder, write_synced
-from flashnas.run_folder.layout import FRONT, yaml_text
+from flashnas.run_folder.layout import FRONT, TRAINED, WEIGHTS, yaml_text
 
 _FIGURES = (*METRICS_ON_FRONT, *EXPECTED_FIGURES, *FRONT_FIGURES)
 
@@ -136,6 +137,21 @@ def read_front(run: Path) -> tuple[Trial, ...]:
     """
     files = sorted((run / FRONT).glob("*.yaml"), key=lambda path: path.stem.zfill(9))
     return tuple(map(_read_trial, files))
+
+
+def trained_models(run: Path, front: Sequence[Trial]) -> list[tuple[Trial, Path]]:
+    """As of `RecordedRun`."""
+    folders = sorted((run / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
+    trained = [(load_architecture(str(path)), path.parent) for path in folders]
+    found = []
+    for entry in front:
+        searched = entry.architecture
+        if not isinstance(searched, Architecture):
+            continue
+        for network, folder in trained:
+            if dataclasses.replace(network, vocab=searched.vocab).hash == searched.hash:
+                found.append((entry, folder))
+    return found
 
 
 def _read_trial(path: Path) -> Trial:

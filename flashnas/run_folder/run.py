@@ -18,7 +18,7 @@ from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import check_inside
 from flashnas.base.text import shown
 from flashnas.run_folder.answer import Answer
-from flashnas.run_folder.front import read_front
+from flashnas.run_folder.front import read_front, trained_models
 from flashnas.run_folder.layout import (
     CONFIG,
     FRONT,
@@ -196,6 +196,12 @@ class RecordedRun:
     def failed(self) -> pd.DataFrame:
         """Trials whose evaluation ended without a score."""
         return self.trials[self.trials["state"] == "failed"]
+
+    def trained_models(self) -> list[tuple[Trial, Path]]:
+        """Networks of the front that were trained for longer, by `flashnas train RUN/pareto/NN.yaml
+        --out RUN/trained/NN`, with the folder of their weights. Only the vocabulary may be another
+        one, since a training takes that of its text."""
+        return trained_models(self.path, self.front)
 
     def _number(self, *keys: str) -> float | None:
         """An entry of run.yaml, which people may edit, if it is a number."""

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flashnas.algorithms.trial import Trial
-from flashnas.architecture import Architecture
-from flashnas.architecture.source import load_architecture
 from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json
@@ -24,22 +22,6 @@ from flashnas.run_folder.layout import CONFIG, TRAINED, WEIGHTS
 from flashnas.run_folder.run import RecordedRun
 
 EVALUATION = "eval.json"  # beside weights: what `flashnas eval` found
-
-
-def trained_models(run: RecordedRun) -> list[tuple[Trial, Path]]:
-    """Networks of the front that were trained for longer, with the folder of their weights. Only the
-    vocabulary may be another one, since a training takes that of its text."""
-    folders = sorted((run.path / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
-    trained = [(load_architecture(str(path)), path.parent) for path in folders]
-    found = []
-    for entry in run.front:
-        searched = entry.architecture
-        if not isinstance(searched, Architecture):
-            continue
-        for network, folder in trained:
-            if dataclasses.replace(network, vocab=searched.vocab).hash == searched.hash:
-                found.append((entry, folder))
-    return found
 
 
 def chosen_weights(folder: Path) -> Path:
@@ -56,7 +38,7 @@ def chosen_weights(folder: Path) -> Path:
     )
     if not ranked:
         raise RunError(f"{folder}: the run has no front yet, so that there is no network to take")
-    for entry, weights in trained_models(run):
+    for entry, weights in run.trained_models():
         if entry == ranked[0]:
             return weights
     path = front_path(folder, ranked[0])
@@ -77,7 +59,7 @@ def search_of(weights: Path) -> tuple[RecordedRun, Trial] | None:
     return next(
         (
             (run, entry)
-            for entry, folder in trained_models(run)
+            for entry, folder in run.trained_models()
             if folder.parent.name == training.name
         ),
         None,
