@@ -13,16 +13,7 @@ MAX_WIDTH = 110  # characters of a line
 FRONT_DOORS = ("__init__.py",)  # of the package: it names the public API
 # files that import more
 STILL_MORE = {
-    "api/measure.py": 12,
-    "api/train.py": 12,
-    "profiling/profile.py": 12,
-    "profiling/target.py": 11,
-    "profiling/torch_target.py": 14,
-    "run_folder/recorded_run.py": 11,
     "study/limits.py": 12,
-    "study/trainings.py": 12,
-    "study/opening.py": 15,
-    "study/loop.py": 16,
     "study/problem.py": 18,
     "training/job.py": 11,
 }

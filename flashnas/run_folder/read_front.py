@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ from flashnas.algorithms.trial import (
     Trial,
 )
 from flashnas.architecture import Architecture
+from flashnas.architecture.source import load_architecture
 from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.run_folder.front import ForeignNetwork
-from flashnas.run_folder.layout import FRONT
+from flashnas.run_folder.layout import FRONT, TRAINED, WEIGHTS
 
 _FIGURES = (*METRICS_ON_FRONT, *EXPECTED_FIGURES, *FRONT_FIGURES)
 
@@ -94,3 +97,18 @@ def _read_trial(path: Path) -> Trial:
         runs_in=file.runs_in,
         **figures,
     )
+
+
+def trained_models(run: Path, front: Sequence[Trial]) -> list[tuple[Trial, Path]]:
+    """As of `RecordedRun`."""
+    folders = sorted((run / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
+    trained = [(load_architecture(str(path)), path.parent) for path in folders]
+    found = []
+    for entry in front:
+        searched = entry.architecture
+        if not isinstance(searched, Architecture):
+            continue
+        for network, folder in trained:
+            if dataclasses.replace(network, vocab=searched.vocab).hash == searched.hash:
+                found.append((entry, folder))
+    return found

@@ -169,7 +169,7 @@ def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
     hand."""
     if not config.measure:
         return None
-    from flashnas.profiling.target import target_like  # loads torch
+    from flashnas.profiling.table_target import target_like  # loads torch
 
     try:
         return target_like(model.table, dtype=model.dtype)
