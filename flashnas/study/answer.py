@@ -17,7 +17,6 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.presets import preset
 from flashnas.base.errors import FlashnasError
 from flashnas.base.text import range_of
-from flashnas.loss.load import OWN
 from flashnas.loss.prediction import Prediction
 from flashnas.run_folder.recorded_answer import (
     Answer,
@@ -159,10 +158,10 @@ def _pilot(scorer: Scorer, explored: Explored) -> Pilot:
         return {}
     found = pilot(
         scorer.publications,
-        [*scorer.own, *scorer.bought],
+        scorer.rows,
         [explored.networks[index] for index in explored.near(PILOTS)],
         scorer.tokens,
-        reliability=scorer.model.spreads.reliability.get(OWN, 1.0),
+        reliability=scorer.reliability,
     )
     if found is None:
         return {}

@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from flashnas.study.opening import identity_of, options_given
 from notes import Notes
 from one_line import one_line
 
@@ -12,7 +13,6 @@ from flashnas.latency.workload import WORKLOADS
 from flashnas.observations.correction import model_with
 from flashnas.study.config import SearchConfig
 from flashnas.study.limits import load_costs
-from flashnas.study.opening import identity_of, options_given
 from flashnas.study.problem import load_problem
 
 NETWORK = fn.load_architecture("Nemotron-Flash-1B")
