@@ -10,7 +10,6 @@ import forks
 import pandas as pd
 import pytest
 import yaml
-from flashnas.study.loop import run_search
 from notes import Notes
 from one_line import one_line
 from problems import with_few_candidates
@@ -21,6 +20,7 @@ from flashnas.cli.main import main
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study import scorer, trainings
 from flashnas.study.config import SearchConfig
+from flashnas.study.run_search import run_search
 
 TIMES = ["tokens_per_s", "train_seconds"]
 FINISHED_BEFORE_THE_KILL = 3
