@@ -107,7 +107,7 @@ def operators_figure(run: RecordedRun, narrow: bool = False) -> Plot:
     searched = run.scored[run.scored["origin"] == "search"]
     named_networks = {
         f"the front{'' if run.front else ' so far'}": front(run),
-        f"all that the search {'found' if run.untrained else 'trained'}": searched,
+        f"all that the search {'found' if run.ranks_full else 'evaluated'}": searched,
     }
     panels = {
         f"{name}: {counted(len(networks), 'network')}": shares
@@ -262,7 +262,7 @@ def curves_figure(run: RecordedRun, narrow: bool = False) -> Plot:
         raise NothingToShow("No training curve was recorded.")
     solid, final = "finalists", trials["finalist"] != ""
     if (answer := run.answer) is not None:
-        solid = "recommended and not told apart"
+        solid = "recommended and tied"
         final &= trials["hash"].isin((answer.recommended, *answer.tied))
     trials = trials.assign(final=final, end=trials["curve"].map(lambda curve: curve[-1][1]))
     marked = final | (trials["origin"] == "baseline")
