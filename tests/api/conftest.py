@@ -13,7 +13,7 @@ def searched(tmp_path_factory, small_corpus, quick_recipe):
         recipe=str(quick_recipe),
         data=small_corpus,
         trials=5,
-        train_anyway=True,
+        evidence="none",
         baselines=False,
         workers=1,
         measure=False,

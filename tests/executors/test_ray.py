@@ -26,7 +26,7 @@ from flashnas.executors.job import Job, run_job
 from flashnas.executors.ray import RayExecutor, RayOptions
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
-from flashnas.study.loop import run_search
+from flashnas.study.run_search import run_search
 from flashnas.training.recipe import Recipe
 
 pytestmark = [

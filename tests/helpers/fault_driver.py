@@ -13,7 +13,7 @@ from slow_space import calls, loss_and_latency
 
 import flashnas.training.trainer  # noqa: F401  (what a worker loads)
 from flashnas.study.config import SearchConfig
-from flashnas.study.loop import run_search
+from flashnas.study.run_search import run_search
 
 LIMIT_S = 240
 

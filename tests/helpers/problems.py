@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
 from flashnas.study import explore
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import Problem, load_problem
-from flashnas.training.recipe import Recipe
 
 FEW = {"MAX_TRIED": 300, "POPULATION": 40, "CYCLE": 40, "TOURNAMENT": 8}
 
@@ -41,14 +39,3 @@ def problem_of(space: str = "nemotron_flash", budget_ms: float = 1500.0, **more:
     }
     config = SearchConfig(space=space, budget_ms=budget_ms, **options)
     return load_problem(config, note=lambda _: None)
-
-
-@functools.cache
-def reading_problem() -> Problem:
-    """The same, of a search whose short losses are read where they count."""
-    problem = problem_of()
-    assert problem.scorer is not None
-    recipe = Recipe.load("cpu")
-    return dataclasses.replace(
-        problem, recipe=recipe, scorer=dataclasses.replace(problem.scorer, recipe=recipe)
-    )

@@ -64,7 +64,7 @@ def test_what_was_begun_goes_on_in_its_type(small_corpus, quick_recipe, tmp_path
             recipe=recipe,
             data=str(small_corpus),
             trials=1,
-            rank_by="short",
+            evidence="none",
             workers=1,
             baselines=False,
             out=tmp_path / "s",
@@ -81,5 +81,7 @@ def test_what_was_begun_goes_on_in_its_type(small_corpus, quick_recipe, tmp_path
     asked["search"](resume=str(tmp_path / "s"))
     question = yaml.safe_load((tmp_path / "t" / "train.yaml").read_text())["question"]
     assert question["recipe"]["dtype"] == "bfloat16"
-    assert yaml.safe_load((tmp_path / "s" / "run.yaml").read_text())["proxy"]["dtype"] == "bfloat16"
+    assert (
+        yaml.safe_load((tmp_path / "s" / "run.yaml").read_text())["recipe"]["dtype"] == "bfloat16"
+    )
     assert MeasurementLog(log, {"documents": 1}, precision.fast_dtype("cpu")).dtype == "bfloat16"
