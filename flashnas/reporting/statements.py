@@ -1,4 +1,4 @@
-"""The answer of a search that ranks by full trainings, in plain English (`templates/answer.txt`),
+"""The answer of a search, in plain English (`templates/answer.txt`),
 and the commands that follow from it.
 """
 
