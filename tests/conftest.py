@@ -21,7 +21,6 @@ from run_builder import make_trials, write_run
 from flashnas.run_folder.recorded_run import RecordedRun
 
 gc.disable()  # until all tests are collected: what they import stays
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 PAGE = importlib.import_module("flashnas.reporting.page")  # `flashnas.report` is a function
 WRITE_REPORT = PAGE.write_report
 

@@ -21,7 +21,6 @@ from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.recorded_answer import Bought
 from flashnas.study.evaluations import Evaluations
 from flashnas.study.explore import Explored
-from flashnas.study.progress import Progress
 from flashnas.study.purchase import LEAST_GAIN, Purchase, best_purchase
 from flashnas.study.record import Record
 from flashnas.study.scorer import EvidenceScorer
@@ -32,11 +31,7 @@ IDLE_CYCLES = 20  # cycles in a row without anything new: the space is exhausted
 
 
 def buy(
-    record: Record,
-    trainings: Trainings,
-    explored: Explored,
-    progress: Progress,
-    answer_s: float,
+    evaluations: Evaluations, explored: Explored, answer_s: float
 ) -> tuple[Explored, list[Bought]]:
     """Buy trainings while one is expected to improve the recommended network, at most as many as
     were asked for; returns the networks by the scorer that knows them, and what each purchase
@@ -45,45 +40,45 @@ def buy(
     Args:
         answer_s: expected seconds of what follows.
     """
-    purchases: list[Bought] = []
-    with Evaluations.opened(record, trainings, progress) as evaluations:
-        evaluations.clock.start(answer_s)
-        while evaluations.left:
-            scorer = record.scorer
-            assert isinstance(scorer, EvidenceScorer)
-            purchase = next_purchase(scorer, trainings, explored, evaluations)
-            if purchase is None:
-                assert trainings.recipe is not None
-                progress.note(
-                    f"nothing{' more' if purchases else ''} is trained: no training by recipe"
-                    f" {trainings.recipe.name!r} is expected to improve the recommended network by"
-                    f" {LEAST_GAIN:g} nats"
-                )
-                break
-            progress.note(purchase_line(purchase))
-            before = explored.networks[explored.best]
-            genotypes = genotypes_of(explored, purchase.networks)
-            evaluations.evaluate(evaluations.proposals(genotypes))
-            scorer = scorer.informed_by(observed(record, trainings))
-            record.rescore(scorer)
-            evaluations.write()
-            explored = explored.scored_by(scorer)
-            after = explored.networks[explored.best]
-            progress.note(
-                "it leaves the recommendation as it was"
-                if after.hash == before.hash
-                else f"it changes the recommendation to {compressed(after.notation)}"
+    record, trainings = evaluations.record, evaluations.trainings
+    note, purchases = evaluations.progress.note, list[Bought]()
+    evaluations.clock.start(answer_s)
+    while evaluations.left:
+        scorer = record.scorer
+        assert isinstance(scorer, EvidenceScorer)
+        purchase = next_purchase(scorer, trainings, explored, evaluations)
+        if purchase is None:
+            assert trainings.recipe is not None
+            note(
+                f"nothing{' more' if purchases else ''} is trained: no training by recipe"
+                f" {trainings.recipe.name!r} is expected to improve the recommended network by"
+                f" {LEAST_GAIN:g} nats"
             )
-            purchases.append(
-                {
-                    "networks": [network.notation for network in purchase.networks],
-                    "flops": purchase.flops,
-                    "gain": purchase.gain_nats,
-                    "before": before.notation,
-                    "after": after.notation,
-                }
-            )
-        evaluations.report(ended=True)
+            break
+        note(purchase_line(purchase))
+        before = explored.networks[explored.best]
+        genotypes = genotypes_of(explored, purchase.networks)
+        evaluations.evaluate(evaluations.proposals(genotypes))
+        scorer = scorer.informed_by(observed(record, trainings))
+        record.rescore(scorer)
+        evaluations.write()
+        explored = explored.scored_by(scorer)
+        after = explored.networks[explored.best]
+        note(
+            "it leaves the recommendation as it was"
+            if after.hash == before.hash
+            else f"it changes the recommendation to {compressed(after.notation)}"
+        )
+        purchases.append(
+            {
+                "networks": [network.notation for network in purchase.networks],
+                "flops": purchase.flops,
+                "gain": purchase.gain_nats,
+                "before": before.notation,
+                "after": after.notation,
+            }
+        )
+    evaluations.report(ended=True)
     return explored, purchases
 
 
@@ -140,44 +135,44 @@ def observed(record: Record, trainings: Trainings) -> list[ObservedLoss]:
 # -- where each proposal is trained ----------------------------------------------------------------
 
 
-def train_each(record: Record, trainings: Trainings, progress: Progress) -> Explored | None:
+def train_each(evaluations: Evaluations) -> Explored | None:
     """Evaluate the baselines, and what the sampler proposes; returns the evaluated networks by the
     scorer that knows their losses, or None where an evaluator's losses rank."""
-    problem = record.problem
-    with Evaluations.opened(record, trainings, progress) as evaluations:
-        progress.note(str(evaluations.clock))
-        algorithm = problem.algorithm()
+    record, trainings = evaluations.record, evaluations.trainings
+    problem, note = record.problem, evaluations.progress.note
+    note(str(evaluations.clock))
+    algorithm = problem.algorithm()
 
-        def learn(trials: Sequence[Trial], *, asked: bool = False) -> None:
-            """Rank by all losses so far, and let the algorithm learn these trials."""
-            if isinstance(scorer := record.scorer, EvidenceScorer):
-                record.rescore(scorer.informed_by(observed(record, trainings)))
-            evaluations.write()
-            new = [record.trials[trial.number] for trial in trials if trial.genotype is not None]
-            if new:
-                with evaluations.foreign(algorithm):
-                    (algorithm.tell if asked else algorithm.start_from)(new)
-
-        learn(
-            evaluations.evaluate(
-                [
-                    Trial.of(network, origin="baseline", label=label)
-                    for label, network in problem.baselines
-                ]
-            )
-        )
-        learn(start_from_scored(evaluations))
-        while evaluations.left and evaluations.idle < IDLE_CYCLES:
+    def learn(trials: Sequence[Trial], *, asked: bool = False) -> None:
+        """Rank by all losses so far, and let the algorithm learn these trials."""
+        if isinstance(scorer := record.scorer, EvidenceScorer):
+            record.rescore(scorer.informed_by(observed(record, trainings)))
+        evaluations.write()
+        new = [record.trials[trial.number] for trial in trials if trial.genotype is not None]
+        if new:
             with evaluations.foreign(algorithm):
-                count = min(problem.config.cycle_size, evaluations.left)
-                genotypes = list(algorithm.ask(count))
-            learn(evaluations.evaluate(evaluations.proposals(genotypes)), asked=True)
-        if evaluations.idle >= IDLE_CYCLES:
-            progress.note(
-                f"nothing new in {IDLE_CYCLES} cycles: the space has no more candidates within the"
-                " budget"
-            )
-        evaluations.report(ended=True)
+                (algorithm.tell if asked else algorithm.start_from)(new)
+
+    learn(
+        evaluations.evaluate(
+            [
+                Trial.of(network, origin="baseline", label=label)
+                for label, network in problem.baselines
+            ]
+        )
+    )
+    learn(start_from_scored(evaluations))
+    while evaluations.left and evaluations.idle < IDLE_CYCLES:
+        with evaluations.foreign(algorithm):
+            count = min(problem.config.cycle_size, evaluations.left)
+            genotypes = list(algorithm.ask(count))
+        learn(evaluations.evaluate(evaluations.proposals(genotypes)), asked=True)
+    if evaluations.idle >= IDLE_CYCLES:
+        note(
+            f"nothing new in {IDLE_CYCLES} cycles: the space has no more candidates within the"
+            " budget"
+        )
+    evaluations.report(ended=True)
     if problem.scorer is None:
         return None
     trials = {trial.hash: trial for trial in record.trials if trial.state == "complete"}

@@ -263,6 +263,8 @@ class SearchConfig(Settings, where="search"):
         self._check_executor()
 
     def _check_executor(self) -> None:
+        if not self.executor_options:
+            return  # without a look at an executor that may not be needed
         try:
             EXECUTORS[self.executor].read_options(self.executor_options)
         except SettingError as error:
@@ -272,6 +274,8 @@ class SearchConfig(Settings, where="search"):
 
     def connections(self) -> Iterator[tuple[str, str | None]]:
         yield from super().connections()
+        if not self.executor_options:
+            return
         for setting in settings_of(EXECUTORS[self.executor].Options):
             if not setting.yaml and setting.name in self.executor_options:
                 yield "executor_options", setting.name
@@ -294,13 +298,3 @@ class SearchConfig(Settings, where="search"):
             return values
         rest = {name: value for name, value in values.items() if name != "budget_ms"}
         return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
-
-    def question(self) -> dict[str, Any]:
-        """The options that fix the trajectory. The recipe, evidence, type of weights, and known
-        scores enter the identity of a run by their values."""
-        kind: Any = type(self)
-        return {
-            setting.name: getattr(self, setting.name)
-            for setting in settings_of(kind)
-            if setting.identity
-        }

@@ -4,9 +4,8 @@ ends; a network that has a result there, or in an earlier run, is not evaluated 
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,12 +13,11 @@ from flashnas.algorithms.trial import RUN, Trial, result_fields
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
 from flashnas.executors.base import Executor
-from flashnas.run_folder.database import Database
 from flashnas.study.progress import Progress, Snapshot
 from flashnas.study.record import Record
 from flashnas.study.training_time import Clock, training_plan
 from flashnas.study.trainings import Trainings
-from flashnas.study.workers import executor_of, side_by_side
+from flashnas.study.workers import side_by_side
 
 REPORT_SHARE = 20  # a report is not repeated before so many times the time that it took, ..
 QUICK_S = 0.002  # .. unless that was less than this
@@ -40,12 +38,11 @@ class Evaluations:
         record: Record,
         trainings: Trainings,
         progress: Progress,
-        database: Database,
         executor: Executor,
     ) -> None:
         self.record, self.trainings, self.progress = record, trainings, progress
-        self.database, self.executor = database, executor
-        record.results = database.results
+        self.database, self.executor = record.folder.open_database(), executor
+        record.results = self.database.results
         problem = record.problem
         self.networks: dict[str, Any] = {}
         self.bought = self.new = self.cycles = self.idle = 0
@@ -54,18 +51,6 @@ class Evaluations:
         self.distributions = problem.space.distributions()
         self._total = trainings.at_most + len(self.clock.plan.baselines)
         self._next_report = 0.0
-
-    @classmethod
-    @contextlib.contextmanager
-    def opened(
-        cls, record: Record, trainings: Trainings, progress: Progress
-    ) -> Iterator[Evaluations]:
-        """With the executor that the search asks for, which is closed at the end."""
-        problem = record.problem
-        network = problem.space.any_network()
-        executor = executor_of(problem.config, trainings, network, progress.note)
-        with executor:
-            yield cls(record, trainings, progress, record.folder.open_database(), executor)
 
     @property
     def left(self) -> int:

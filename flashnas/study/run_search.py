@@ -15,6 +15,7 @@ from flashnas.algorithms.trial import Trial
 from flashnas.architecture.architecture import compressed
 from flashnas.base.registry import foreign_errors
 from flashnas.base.system import terminate_as_interrupt
+from flashnas.executors import Executor
 from flashnas.run_folder.folder import RunFolder, check_can_begin, recorded_dtype
 from flashnas.run_folder.recorded_answer import Bought
 from flashnas.space import OperatorSpace
@@ -22,7 +23,7 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.explore import Explored, explore
 from flashnas.study.finish import Finished, finish
 from flashnas.study.head import ASKED, run_head
-from flashnas.study.problem import Problem, load_problem
+from flashnas.study.problem import Note, Problem, load_problem
 from flashnas.study.progress import AnswerTime, Progress
 from flashnas.study.record import Record
 
@@ -56,40 +57,56 @@ def run_search(
         with (
             _place_of_a_full_disk(out),
             foreign_errors(("progress object", progress), *problem.foreign(), direct=False),
-            RunFolder(
+        ):
+            executor = _executor(problem, progress.note)
+            with RunFolder(
                 out,
                 facts=run_head(problem, out, command),
                 asked=ASKED,
                 resume=resume,
                 encode=problem.space.encode,
-            ) as folder,
-        ):
-            record = Record(problem, folder)
-            explored = None
-            if not problem.each:
-                progress.note(str(took))
-                explored = explored_by(problem)
-            for line in problem.notes:
-                progress.note(line)
-            if explored is not None:
-                progress.note(
-                    f"without a training: {compressed(explored.networks[explored.best].notation)},"
-                    f" of {len(explored.networks):,} networks within the limits, of"
-                    f" {explored.tried:,} that were looked at"
-                )
-                for label, network in problem.baselines:
-                    record.add(Trial.of(network, origin="baseline", label=label))
-            purchases: list[Bought] = []
-            if problem.trainings is not None:
-                from flashnas.study.buying import buy, train_each
+            ) as folder:
+                return _searched(Record(problem, folder), executor, progress, took)
 
-                if explored is None:
-                    explored = train_each(record, problem.trainings, progress)
-                else:
-                    explored, purchases = buy(
-                        record, problem.trainings, explored, progress, took.left_s
-                    )
-            return finish(record, explored, purchases, progress.note)
+
+def _executor(problem: Problem, note: Note) -> Executor | None:
+    """Where the trainings run, checked before anything is written; None where nothing is trained."""
+    if problem.trainings is None:
+        return None
+    from flashnas.study.workers import executor_of
+
+    return executor_of(problem.config, problem.trainings, problem.space.any_network(), note)
+
+
+def _searched(
+    record: Record, executor: Executor | None, progress: Progress, took: AnswerTime
+) -> Finished:
+    problem, explored = record.problem, None
+    if not problem.each:
+        progress.note(str(took))
+        explored = explored_by(problem)
+    for line in problem.notes:
+        progress.note(line)
+    if explored is not None:
+        progress.note(
+            f"without a training: {compressed(explored.networks[explored.best].notation)},"
+            f" of {len(explored.networks):,} networks within the limits, of"
+            f" {explored.tried:,} that were looked at"
+        )
+        for label, network in problem.baselines:
+            record.add(Trial.of(network, origin="baseline", label=label))
+    purchases: list[Bought] = []
+    if problem.trainings is not None and executor is not None:
+        from flashnas.study.buying import buy, train_each
+        from flashnas.study.evaluations import Evaluations
+
+        with executor:
+            evaluations = Evaluations(record, problem.trainings, progress, executor)
+            if explored is None:
+                explored = train_each(evaluations)
+            else:
+                explored, purchases = buy(evaluations, explored, took.left_s)
+    return finish(record, explored, purchases, progress.note)
 
 
 def explored_by(problem: Problem) -> Explored:

@@ -20,6 +20,9 @@ FORKS = multiprocessing.get_context("forkserver" if sys.platform == "linux" else
 if sys.platform == "linux":
     FORKS.set_forkserver_preload(["preloaded"])
 ADDRESS = "FLASHNAS_TEST_FORKS"
+# before anything imports numpy: of small matrices, threads that wait for each other take ten times
+# as long on a busy machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @functools.cache

@@ -4,18 +4,19 @@ import dataclasses
 
 import numpy as np
 import pytest
-from problems import problem_of, reading_problem
-from scipy.stats import norm
+from problems import problem_of
 
 from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
+from flashnas.observations.losses import ObservedLoss
 from flashnas.space import load_space
 from flashnas.study.answer import DISTINCT, answer_of, value_of
 from flashnas.study.comparison import PUBLISHED_MODELS
 from flashnas.study.explore import Explored
+from flashnas.study.purchase import LEAST_GAIN
+from flashnas.study.scorer import load_scorer
 
-FLOOR = -0.05
 FAST = "1024: 4x(m2 f a f)"
 HYBRID = "1536: 4x(m2 f m2 f a f)"
 TWIN = "1536: 2x(m2 f m2 f a f m2 f a f m2 f)"  # the same shares: it cannot be told from the hybrid
@@ -38,30 +39,27 @@ class Answered:
         baselines=(),
         *,
         problem=None,
-        losses=None,
+        scorer=None,
         limit_ms=None,
         upper_ms=None,
         untrained=(),
-        min_recall=None,
+        purchases=(),
     ):
         problem = problem or problem_of()
-        scorer = problem.scorer
+        scorer = scorer or problem.scorer
         config = dataclasses.replace(
-            problem.config,
-            min_recall=min_recall,
-            budgets={} if limit_ms is None else {"latency_ms": limit_ms},
+            problem.config, budgets={} if limit_ms is None else {"latency_ms": limit_ms}
         )
         problem = dataclasses.replace(problem, config=config)
         self.networks = {text: Architecture.parse(text) for text in (*front, *baselines)}
         self.trials = {}
         for number, (text, network) in enumerate(self.networks.items()):
-            loss = (losses or {}).get(text)
             self.trials[text] = Trial(
                 number=number,
                 cycle=0,
                 origin="baseline" if text in baselines else "search",
                 genotype={},
-                state="expected" if loss is None else "complete",
+                state="expected",
                 label=f"pure {text}" if text in baselines else "",
                 notation=network.notation,
                 hash=network.hash,
@@ -70,8 +68,7 @@ class Answered:
                 params=network.params,
                 latency_ms=100.0 + number,
                 upper_ms=(upper_ms or {}).get(text),
-                loss=loss,
-                **scorer.figures(network, loss),
+                **scorer.figures(network),
             )
         known = [Architecture.parse(text) for text in untrained or front]
         expected = Explored(
@@ -79,14 +76,15 @@ class Answered:
             known,
             np.arange(len(known), dtype=float),
             scorer.values(known),
-            scorer.recalls(known),
+            len(known),
         )
         self.answer = answer_of(
             problem,
+            scorer,
             expected,
             [self.trials[text] for text in front],
             [self.trials[text] for text in baselines],
-            {network.hash for network in self.networks.values()},
+            purchases,
         )
 
     def hash(self, text):
@@ -100,7 +98,6 @@ def test_the_lowest_charged_loss_is_recommended():
     asked_for = Answered([FAST, HYBRID, LARGE], [STATES, ATTENTION])
     answer = asked_for.answer
     assert answer.recommended == asked_for.hash(min((FAST, HYBRID, LARGE), key=asked_for.value))
-    assert (answer.kept, answer.without_floor) == (True, {})
     assert [standing.hash for standing in answer.standings] == [
         asked_for.hash(text) for text in (FAST, HYBRID, LARGE)
     ]
@@ -108,7 +105,8 @@ def test_the_lowest_charged_loss_is_recommended():
     assert (own.difference, own.sd, own.tied) == (0.0, pytest.approx(0.0, abs=1e-6), True)
     assert all(0 <= standing.best <= 1 for standing in answer.standings)
     assert sum(standing.best for standing in answer.standings) <= 1 + 1e-9
-    assert answer.train_tokens == 1e11
+    assert (answer.train_tokens, answer.min_recall, answer.looked_at) == (1e11, -0.05, 3)
+    assert (answer.ranked_by, answer.bought, answer.claims) == ("published trainings", (), {})
     assert not answer.extrapolated
 
 
@@ -133,12 +131,12 @@ def test_a_difference_is_clear_by_its_probability():
 
 
 def test_the_best_pure_stack_is_named_and_the_reasons_add_up():
-    asked_for = Answered(
-        [FAST, MIXED],
-        [STATES, ATTENTION],
-        problem=reading_problem(),
-        losses={MIXED: 4.3},
-    )
+    rows = [
+        ObservedLoss.of(Architecture.parse(text), nats=nats, tokens=1e10, group="mine")
+        for text, nats in ((STATES, 2.5), (ATTENTION, 2.5), (MIXED, 2.3))
+    ]
+    scorer = problem_of().scorer.informed_by(rows)
+    asked_for = Answered([FAST, MIXED], [STATES, ATTENTION], scorer=scorer)
     answer, pure = asked_for.answer, asked_for.answer.pure
     assert (pure["hash"], pure["label"], pure["latency_ms"]) == (
         asked_for.hash(STATES),
@@ -148,9 +146,9 @@ def test_the_best_pure_stack_is_named_and_the_reasons_add_up():
     assert answer.recommended == asked_for.hash(MIXED)
     expected = asked_for.trials[MIXED].full_loss - asked_for.trials[STATES].full_loss
     assert pure["difference"] == pytest.approx(expected, abs=1e-9)
-    assert set(answer.reasons) == {"size", "shape", "mix", "training"}
+    assert set(answer.reasons) == {"size", "shape", "mix"}
     assert sum(answer.reasons.values()) == pytest.approx(pure["difference"], abs=1e-9)
-    assert answer.reasons["training"] != 0
+    assert answer.ranked_by == "published and own trainings"
     assert (pure["probability"] > 0.5) == (pure["difference"] < 0)
 
 
@@ -187,25 +185,48 @@ def test_published_models_are_compared_at_the_vocabulary_of_the_space():
     assert lfm["silence"] > 0, "no publication has trained its convolutions"
 
 
-def test_the_pairs_that_speak_for_a_mix_are_counted():
-    support = Answered(["1536: 2x(m2 f m2 f m2 f a f)"], [STATES]).answer.support
-    assert 0 < support["better"] <= support["pairs"]
-    assert support["publications"]
-    assert Answered([STATES], [STATES]).answer.support is None
-    assert Answered([MIXED], [STATES]).answer.support is None
-
-
-def test_what_the_full_training_and_the_experiment_cost():
-    asked_for = Answered([FAST, HYBRID, TWIN])
-    training, experiment = asked_for.answer.training, asked_for.answer.experiment
-    network = asked_for.networks[HYBRID]
-    assert training["flops"] == pytest.approx(6 * network.params * 1e11, rel=0.25)
+def test_what_the_full_training_and_a_pilot_cost():
+    rivals = ["1536: 4x(gd f gd f a f)", "1536: 4x(d f d f a f)", "1536: 6x(gd f m2 f)"]
+    asked_for = Answered([HYBRID, *rivals, MIXED])
+    training, pilot = asked_for.answer.training, asked_for.answer.pilot
+    flops = 6 * asked_for.networks[HYBRID].params * 1e11
+    recommended = next(
+        network
+        for network in asked_for.networks.values()
+        if network.hash == asked_for.answer.recommended
+    )
+    assert training["flops"] == pytest.approx(6 * recommended.params * 1e11, rel=0.25)
     assert training["h100_hours"] == pytest.approx(training["flops"] / 0.4 / 989e12 / 3600)
-    assert experiment["hash"] in {asked_for.hash(text) for text in (FAST, TWIN, HYBRID)}
-    assert experiment["hash"] != asked_for.answer.recommended
-    assert experiment["tokens"] == 20 * network.params
-    assert 0 < experiment["probability"] < 1
-    assert Answered([HYBRID]).answer.experiment == {}
+    assert len(pilot["networks"]) == len(pilot["params"]) == 2
+    assert pilot["gain"] >= LEAST_GAIN
+    assert pilot["flops"] < flops
+    assert pilot["h100_hours"] == pytest.approx(pilot["flops"] / 0.4 / 989e12 / 3600)
+    assert Answered([HYBRID]).answer.pilot == {}, "nothing could take its place"
+
+
+def test_own_trainings_alone_have_the_claims_of_publications_beside_them():
+    front = [STATES, HYBRID, ATTENTION]
+    networks = [Architecture.parse(text) for text in front]
+    publications = problem_of().scorer
+    order = np.argsort(publications.values(networks))
+    rows = [  # the reverse of what publications let expect
+        ObservedLoss.of(networks[index], nats=2.7 - 0.3 * place, tokens=1e10, group="mine")
+        for place, index in enumerate(order)
+    ]
+    scorer = load_scorer(None, 1e11, print, published=False).informed_by(rows)
+    answer = Answered(front, scorer=scorer).answer
+    best, chosen = order[0], order[-1]
+    assert answer.recommended == networks[chosen].hash
+    assert answer.claims["hash"] == networks[best].hash
+    assert (answer.claims["pairs"], answer.claims["alike"]) == (3, 0)
+    difference = publications.posterior(networks).difference(best, chosen)
+    assert (answer.claims["difference"], answer.claims["sd"]) == pytest.approx(difference)
+    assert (answer.ranked_by, answer.pilot) == ("own trainings", {})
+
+
+def test_what_was_bought_is_part_of_the_answer():
+    bought = {"networks": [FAST], "flops": 1.0, "gain": 1.0, "before": FAST, "after": HYBRID}
+    assert Answered([HYBRID], purchases=[bought]).answer.bought == (bought,)
 
 
 def test_what_limits_the_answer():
@@ -233,13 +254,6 @@ def test_an_end_of_the_space_or_of_the_parameters_limits_the_answer(tmp_path):
     assert Answered([HYBRID], problem=problem, limit_ms=200.0).answer.limit == "params"
 
 
-def test_without_a_training_no_reason_is_one():
-    answer = Answered([HYBRID], [STATES]).answer
-    assert answer.reasons["training"] == 0.0
-    assert not answer.trained
-    assert answer.to_change == {}
-
-
 def test_a_pure_stack_may_be_the_recommended_one():
     asked_for = Answered([ATTENTION], [ATTENTION])
     assert (
@@ -250,70 +264,9 @@ def test_a_pure_stack_may_be_the_recommended_one():
     assert Answered([HYBRID]).answer.pure == {}
 
 
-def test_a_network_below_the_floor_is_named_and_not_recommended():
-    large = "2304: 15x(m2 f)"
-    asked_for = Answered([HYBRID, large], [STATES])
-    answer = asked_for.answer
-    assert (
-        asked_for.trials[large].expected_recall < FLOOR <= asked_for.trials[HYBRID].expected_recall
-    )
-    assert asked_for.value(large) < asked_for.value(HYBRID)
-    assert answer.recommended == answer.cheapest == asked_for.hash(HYBRID)
-    assert answer.kept
-    trial = asked_for.trials[HYBRID]
-    keeps = norm.sf(FLOOR, trial.expected_recall, trial.expected_recall_sd)
-    assert answer.keeps == pytest.approx(keeps)
-    assert answer.without_floor["hash"] == asked_for.hash(large)
-    assert answer.without_floor["difference"] < 0 < answer.without_floor["sd"]
-    assert answer.without_floor["expected_recall"] == asked_for.trials[large].expected_recall
-    assert [
-        standing.tied for standing in answer.standings if standing.hash == asked_for.hash(large)
-    ] == [answer.without_floor["difference"] > -0.8416 * answer.without_floor["sd"]]
-    freed = Answered([HYBRID, large], [STATES], min_recall=-1.0).answer
-    assert (freed.recommended, freed.without_floor) == (asked_for.hash(large), {})
-
-
-def test_a_network_that_is_better_but_below_the_floor_is_not_called_alike():
-    small, large = "512: 2x(m2 f a f)", "2304: 15x(m2 f)"
-    asked_for = Answered([small, large])
-    assert asked_for.answer.recommended == asked_for.answer.cheapest == asked_for.hash(small)
-    assert [standing.tied for standing in asked_for.answer.standings] == [True, False]
-
-
-def test_where_nothing_keeps_the_floor_the_answer_says_so():
-    answer = Answered(["1024: 8x(m2 f)", STATES]).answer
-    assert not answer.kept
-    assert answer.recommended
-    assert answer.without_floor == {}
-
-
 def test_bounds_above_the_budget_are_marked():
     asked_for = Answered(
         [FAST, HYBRID, LARGE], limit_ms=110.0, upper_ms={FAST: 109.0, HYBRID: 110.5}
     )
     assert asked_for.answer.above_budget == (asked_for.hash(HYBRID),)
     assert Answered([FAST], upper_ms={FAST: 1e9}).answer.above_budget == ()
-
-
-def test_what_a_training_would_have_to_show():
-    reading = reading_problem()
-
-    def change(front, untrained, problem=reading):
-        return Answered(front, problem=problem, untrained=untrained).answer.to_change
-
-    near = "1536: 6x(kda f m2 f a f)"
-    found = change([FAST, HYBRID], [HYBRID, near, "512: kda f a f"])
-    assert found["hash"] == Architecture.parse(near).hash
-    assert found["nats"] >= 0
-    assert 0 < found["probability"] <= 0.5
-    slim = change([FAST, HYBRID], [HYBRID, "512: kda f a f"])
-    assert slim == {} or slim["probability"] < found["probability"]
-    assert change([HYBRID], [HYBRID]) == {}
-    assert change([FAST], [LARGE]) == {}, "publications have all of its operators"
-    assert change([FAST], [near], problem_of()) == {}, "no short loss counts"
-
-
-def test_what_trainings_changed_is_said():
-    assert Answered([HYBRID]).answer.same
-    changed = Answered([HYBRID], untrained=[LARGE]).answer
-    assert (changed.same, changed.before) == (False, Architecture.parse(LARGE).notation)

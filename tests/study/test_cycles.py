@@ -5,13 +5,13 @@ point, with failures.
 import numpy as np
 import pandas as pd
 import pytest
-from flashnas.study.loop import run_search
 from foreign_space import Gpt2Space, latency_ms, loss
 from notes import Notes
 
 from flashnas.algorithms import ALGORITHMS
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.config import SearchConfig
+from flashnas.study.run_search import run_search
 
 TRIALS = 20
 
@@ -42,7 +42,7 @@ def search(out, evaluate, *, sampler="random", resume=False, trials=TRIALS, **mo
         **more,
     )
     progress = Notes()
-    summary = run_search(
+    found = run_search(
         config,
         out,
         resume=resume,
@@ -51,7 +51,7 @@ def search(out, evaluate, *, sampler="random", resume=False, trials=TRIALS, **mo
         space=Gpt2Space(),
         table=latency_ms,
     )
-    return summary, progress
+    return found.summary, progress
 
 
 def trajectory(out):

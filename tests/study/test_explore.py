@@ -22,7 +22,7 @@ def expected():
     return explored()
 
 
-def made_up(recalls, values, latencies, operators=None):
+def made_up(values, latencies, operators=None):
     """Networks that differ by their figures alone."""
     networks = [Architecture.parse(f"512: {text}") for text in operators or ["m2 f"] * len(values)]
     return Explored(
@@ -30,7 +30,7 @@ def made_up(recalls, values, latencies, operators=None):
         networks,
         np.array(latencies, float),
         np.array(values, float),
-        np.array(recalls, float),
+        len(values),
     )
 
 
@@ -40,7 +40,7 @@ def test_the_seed_alone_fixes_what_is_tried(expected):
     assert [network.hash for network in again.networks] == [
         network.hash for network in expected.networks
     ]
-    for name in ("latency_ms", "value", "recall"):
+    for name in ("latency_ms", "value"):
         np.testing.assert_array_equal(getattr(again, name), getattr(expected, name))
     assert other.genotypes != expected.genotypes
 
@@ -53,10 +53,11 @@ def test_all_is_within_the_budget_and_scored_as_the_scorer_does(expected):
     assert latencies == pytest.approx(expected.latency_ms[:20])
     scorer = problem.scorer
     np.testing.assert_allclose(expected.value, scorer.values(expected.networks), atol=1e-9)
-    np.testing.assert_allclose(expected.recall, scorer.recalls(expected.networks), atol=1e-9)
+    assert (scorer.recalls(expected.networks) >= FLOOR).all()
 
 
-def test_evolution_is_better_than_as_many_random_networks():
+def test_evolution_is_better_than_as_many_random_networks(monkeypatch):
+    monkeypatch.setattr("flashnas.study.explore.MAX_TRIED", 900)
     problem = problem_of("layerwise", 2000.0)
     found = explore(problem.space, problem.fitter, problem.scorer, seed=0, min_recall=FLOOR)
     rng = np.random.default_rng(0)
@@ -64,56 +65,69 @@ def test_evolution_is_better_than_as_many_random_networks():
     fitted = [problem.fitter.fit_width(genotype)[0] for genotype in genotypes]
     networks = [network for network in fitted if network is not None]
     values, recalls = problem.scorer.values(networks), problem.scorer.recalls(networks)
-    best = found.best(FLOOR)
+    best = found.best
     assert found.value[best] < values[recalls >= FLOOR].min() - 0.005
     operators = found.networks[best].operators
     assert operators == evenly_spread(operators), "evidence knows nothing of their order"
 
 
-@pytest.mark.parametrize("floor", [FLOOR, None, -0.02])
-def test_the_front_is_not_dominated_and_keeps_the_floor(expected, floor):
-    front = expected.front(floor)
-    values, kept = expected.value, expected.recall >= (-np.inf if floor is None else floor)
-    assert kept[front].all()
+def test_the_front_is_not_dominated(expected):
+    front, values = expected.front, expected.value
     assert (np.diff(expected.latency_ms[front]) > 0).all()
     assert (np.diff(values[front]) < 0).all()
-    for index in np.flatnonzero(kept):
+    for value, latency_ms in zip(values, expected.latency_ms, strict=True):
         assert (
-            (values[front] <= values[index] + 1e-8)
-            & (expected.latency_ms[front] <= expected.latency_ms[index] + 1e-8)
+            (values[front] <= value + 1e-8) & (expected.latency_ms[front] <= latency_ms + 1e-8)
         ).any()
-    assert expected.best(floor) == front[-1]
+    assert expected.best == front[-1]
 
 
-def test_a_floor_that_nothing_reaches_is_left_out():
-    found = made_up([-0.2, -0.3], [2.0, 1.9], [1.0, 2.0])
-    assert found.front(FLOOR) == found.front(None) == [0, 1]
-    assert made_up([0.0, -0.3], [2.0, 1.9], [1.0, 2.0]).front(FLOOR) == [0]
+def test_a_higher_floor_leaves_networks_out_and_one_that_nothing_reaches_is_one_line():
+    scorer = problem_of().scorer
+    networks = explored(min_recall=-0.02).networks
+    assert (scorer.recalls(networks) >= -0.02).all()
+    assert (scorer.recalls(explored(min_recall=-1).networks) < FLOOR).any()
+    with pytest.raises(BudgetError, match=r"has an expected recall of 0\.9 or more"):
+        explored(min_recall=0.9)
+
+
+def test_a_small_space_is_enumerated_and_its_best_is_that_of_all(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(
+        "template: layerwise\nwidths: [1024, 1536, 2048]\n"
+        "layers: {depth: [2, 6], choices: [m2 f, a f, d f]}\n"
+    )
+    problem = problem_of(str(path), 700.0)
+    fitter, scorer = problem.fitter, problem.scorer
+    found = explore(problem.space, fitter, scorer, seed=0, min_recall=FLOOR)
+    genotypes = list(problem.space.enumerate())
+    assert found.tried == len(genotypes) == len(set(genotypes)) == sum(3**n for n in range(2, 7))
+    fitted = [fitter.fit_width(genotype)[0] for genotype in genotypes]
+    networks = [network for network in fitted if network is not None]
+    values = scorer.values(networks)[scorer.recalls(networks) >= FLOOR]
+    assert len(values) == len(found.networks)
+    assert found.value[found.best] == pytest.approx(values.min(), abs=1e-9)
 
 
 def test_of_orders_that_evidence_cannot_tell_apart_the_most_even_one_is_shown():
     orders = ["a a a m2 m2 m2", "a m2 a m2 a m2", "a a m2 m2 a m2"]
-    found = made_up([0, 0, 0], [2.0] * 3, [1.0] * 3, operators=orders)
-    assert found.front(None) == [1]
+    found = made_up([2.0] * 3, [1.0] * 3, operators=orders)
+    assert found.front == [1]
 
 
 def test_a_spread_is_about_even_in_latency_and_has_the_last_one():
-    found = made_up([0] * 6, [6, 5, 4, 3, 2, 1], [1, 1.1, 1.2, 4.9, 5.1, 9])
-    front = found.front(None)
-    assert front == list(range(6))
-    assert found.spread(front, 6) == found.spread(front, 9) == front
-    assert found.spread(front, 3) in ([0, 3, 5], [0, 4, 5])
-    assert found.spread(front, 2) == [0, 5]
-    assert found.spread([], 3) == []
+    found = made_up([6, 5, 4, 3, 2, 1], [1, 1.1, 1.2, 4.9, 5.1, 9])
+    assert found.front == list(range(6)) == found.spread(6) == found.spread(9)
+    assert found.spread(3) in ([0, 3, 5], [0, 4, 5])
+    assert found.spread(2) == [0, 5]
 
 
-def test_the_ranked_are_different_and_begin_with_the_recommended_one(expected):
-    ranked = expected.ranked(FLOOR, 7)
-    values = expected.value[ranked]
-    assert ranked[0] == expected.best(FLOOR)
-    assert len(set(values.round(9))) == len(ranked) == 7
+def test_the_near_ones_are_different_and_begin_with_the_recommended_one(expected):
+    near = expected.near(7)
+    values = expected.value[near]
+    assert near[0] == expected.best
+    assert len(set(values.round(9))) == len(near) == 7
     assert (np.diff(values) > 0).all()
-    assert (expected.recall[ranked] >= FLOOR).all()
 
 
 def test_budgets_that_no_network_meets_are_one_line():

@@ -49,7 +49,7 @@ def command(profiled_tiny_table, small_corpus, quick_recipe, tmp_path):
             f" {budget_ms} --recipe {quick_recipe} --data {small_corpus} --trials 3 --workers 1"
             f" --out {tmp_path / 'run'}"
         )
-        keys = with_keys(tmp_path, baselines=False, rank_by="short", **keys)
+        keys = with_keys(tmp_path, baselines=False, evidence="none", **keys)
         return [*asked.split(), *keys, *more]
 
     return build

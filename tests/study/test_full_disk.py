@@ -7,7 +7,6 @@ import errno
 import pandas as pd
 import pytest
 from config_keys import with_keys
-from flashnas.study.loop import run_search
 from foreign_space import Gpt2Space, latency_ms
 from notes import Notes
 from test_cycles import evaluator
@@ -16,6 +15,7 @@ from test_faults import recorded
 from flashnas.cli.main import main
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.config import SearchConfig
+from flashnas.study.run_search import run_search
 
 TRIALS = 20
 
@@ -50,7 +50,7 @@ def test_a_search_ends_when_the_disk_is_full_and_goes_on_when_there_is_room(disk
         kept = recorded(out)
         before = len(calls)
         assert len(set(calls[:-1]) - kept) == 0  # the last one may be what could not be recorded
-        summary = search(out, calls, resume=True)
+        summary = search(out, calls, resume=True).summary
         repeated = set(calls[:before]) & set(calls[before:])
         assert len(repeated) <= 1
         assert sum(summary["trials"][state] for state in ("complete", "failed")) == TRIALS
@@ -68,7 +68,7 @@ def test_a_search_ends_when_the_disk_is_full_and_goes_on_when_there_is_room(disk
 def test_the_command_says_so_in_one_line(disk, small_corpus, quick_recipe, capsys):
     asked = (
         f"search --space tiny --table h100_sxm --workload chat --recipe {quick_recipe} --data"
-        f" {small_corpus} --trials 12 --sampler random --workers 1 --train-anyway"
+        f" {small_corpus} --trials 12 --sampler random --workers 1 --evidence none"
         f" --out {disk.folder / 'run'}"
     )
     keys = with_keys(disk.folder.parent, cycle_size=4, baselines=False, measure=False)

@@ -57,7 +57,7 @@ def winners(space_name, table_name, workload_name, shares):
     """
     space = load_space(space_name)
     costs = TableCosts(LatencyModel(LatencyTable.load(table_name), load_workload(workload_name)))
-    scorer = load_scorer(None, 1e11, None, lambda _: None)
+    scorer = load_scorer(None, 1e11, lambda _: None)
     rng = np.random.default_rng(0)
     sizes = [space.architectures(space.sample(rng)) for _ in range(24)]
     least = min(costs.latencies([networks[-1] for networks in sizes]))
@@ -65,10 +65,10 @@ def winners(space_name, table_name, workload_name, shares):
     for share in shares:
         budget_ms = least * (most / least) ** share
         fitter = Fitter(space, costs, [Budget("latency_ms", budget_ms)])
-        found = explore(space, fitter, scorer, seed=0, min_recall=MIN_RECALL)
-        inside = any(not reasons(network) for network in found.networks)
-        for floor in (MIN_RECALL, None):
-            yield budget_ms, floor, found.networks[found.best(floor)], inside
+        for floor in (MIN_RECALL, -1.0):
+            found = explore(space, fitter, scorer, seed=0, min_recall=floor)
+            inside = any(not reasons(network) for network in found.networks)
+            yield budget_ms, floor, found.networks[found.best], inside
 
 
 @pytest.mark.slow

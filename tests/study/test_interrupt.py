@@ -69,7 +69,7 @@ def test_ctrl_c_ends_a_search_and_all_its_processes(
         f"search --space tiny --table h100_sxm --workload chat --recipe {quick_recipe} --data"
         f" {small_corpus} --trials 500 --sampler random --workers 2 --out {out}"
     )
-    keys = with_keys(tmp_path, cycle_size=2, baselines=False, measure=False, rank_by="short")
+    keys = with_keys(tmp_path, cycle_size=2, baselines=False, measure=False, evidence="none")
     words = [*asked.split(), *keys, *more]
     search = start(*words)
     try:

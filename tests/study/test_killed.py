@@ -25,7 +25,7 @@ COMMANDS = cases("study", "commands")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_killed_command_goes_on(name, tmp_path, small_corpus, quick_recipe, mark, capsys):  # noqa: F811
     text, file, resume, busy = COMMANDS[name]
-    keys = with_keys(tmp_path, cycle_size=4, baselines=False, measure=False, train_anyway=True)[1]
+    keys = with_keys(tmp_path, cycle_size=4, baselines=False, measure=False, evidence="none")[1]
     options = [f"--{key} {value}" for key, value in SMALL_CONVERSION.items()]
     llama = small_llama(tmp_path / "llama") if name == "convert" else None
     words = text.format(

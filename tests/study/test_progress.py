@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pytest
 
-from flashnas.study.progress import Clock, TrainingPlan
+from flashnas.study.training_time import Clock, TrainingPlan
 
 MAX_ERROR = 0.25  # of the total, from the first tenth on
 

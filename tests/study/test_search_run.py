@@ -36,9 +36,8 @@ def command(profiled_tiny_table, small_corpus, quick_recipe, budget_ms):
         keys = {
             "cycle_size": 2,
             "sampler_options": {"population": 3},
-            "rank_by": "short",
+            "evidence": "none",
             "measure": False,
-            "train_anyway": True,
             **keys,
         }
         asked = (
@@ -160,7 +159,7 @@ def test_a_run_goes_on_from_another_folder(
         "search --space tiny --workload chat --recipe quick.yaml --data texts --trials 1"
         " --workers 1 --out run"
     )
-    keys = with_keys(tmp_path, measure=False, baselines=False, rank_by="short")
+    keys = with_keys(tmp_path, measure=False, baselines=False, evidence="none")
     assert main([*asked.split(), *keys]) == 0
     monkeypatch.chdir(other)
     assert main(["search", "--resume", "../first/run", "--trials", "2"]) == 0

@@ -47,7 +47,7 @@ def test_every_operator_of_a_shipped_space_shrinks_under_the_defaults_at_every_w
 )
 def test_a_factor_that_does_not_suit_is_one_line_before_text_is_read(name, operator, factor, offer):
     config = SearchConfig(
-        space=name, workload="chat", recipe="cpu", data="/nowhere", train_anyway=True
+        space=name, workload="chat", recipe="cpu", data="/nowhere", evidence="none"
     )
     message = one_line(ConfigError, load_problem, config, note=lambda _: None)
     for words in (

@@ -6,7 +6,7 @@ from flashnas.base.errors import ConfigError
 from flashnas.latency.fitting import Fitter, NoCosts
 from flashnas.space import load_space
 from flashnas.study.config import TIMEOUT_S, SearchConfig
-from flashnas.study.progress import SLACK, find_time_limit
+from flashnas.study.training_time import SLACK, find_time_limit
 from flashnas.training.cost import expected_seconds
 from flashnas.training.recipe import Recipe
 

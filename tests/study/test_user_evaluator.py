@@ -10,7 +10,6 @@ import foreign_space
 import pandas as pd
 import pytest
 from cases import cases
-from flashnas.study.loop import run_search
 from foreign_space import Counting, Gpt2, Gpt2Space, WidthFittedGpt2Space
 from notes import Notes
 from one_line import one_line
@@ -27,6 +26,7 @@ from flashnas.reporting.table import front_table
 from flashnas.run_folder.front import ForeignNetwork
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.config import SearchConfig
+from flashnas.study.run_search import run_search
 
 pytestmark = pytest.mark.usefixtures("importable_helpers")
 
@@ -59,7 +59,7 @@ def search(
         space=space or Gpt2Space(),
         table=table,
         sampler=sampler,
-    )
+    ).summary
 
 
 def trajectory(out):
@@ -117,10 +117,9 @@ def test_a_budget_on_own_latency_is_kept_before_anything_is_evaluated(tmp_path):
     assert (trials["latency_ms"].dropna() <= 5.0).all()
     assert (trials["state"] == "complete").sum() == 8
     run = RecordedRun.load(tmp_path / "run")
-    assert (
-        run.config["question"]["table"] == run.entry("table", "name") == "foreign_space:latency_ms"
-    )
-    assert run.entry("proxy") == {"evaluator": "foreign_space:loss"}
+    assert run.entry("table", "name") == "foreign_space:latency_ms"
+    assert run.entry("evaluator") == "foreign_space:loss"
+    assert run.entry("recipe") is None
 
 
 def test_width_and_baselines_of_a_foreign_space_are_fitted_to_the_budget(tmp_path):
@@ -200,7 +199,7 @@ def test_limits_that_only_worker_processes_keep_are_refused_without_them(tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_a_search_without_worker_processes_warns_of_that_and_records_it(tmp_path):
+def test_a_search_without_worker_processes_warns_of_that(tmp_path):
     class Local(Gpt2):
         """A network that a fresh process cannot import."""
 
@@ -231,12 +230,9 @@ def test_a_search_without_worker_processes_warns_of_that_and_records_it(tmp_path
                 __file__,
             )
         ]
-        host = RecordedRun.load(tmp_path / str(number)).entry("host")
-        assert (host["executor"], host["workers"]) == ("in-process", 1)
     with warnings.catch_warnings(record=True) as none:
         search(tmp_path / "pool", trials=2, workers=2, candidate_timeout_s=60)
     assert not none
-    assert RecordedRun.load(tmp_path / "pool").entry("host", "executor") == "local"
 
 
 def test_failures_are_recorded_trials_and_are_printed(tmp_path):
@@ -345,7 +341,6 @@ def test_a_search_for_weights_in_fp8_says_so_in_its_record(tmp_path):
     asked(weights="fp8")
     run = RecordedRun.load(tmp_path / "run")
     assert run.entry("table", "weights") == run.entry("workload", "dtype") == "fp8"
-    assert run.entry("question", "workload")["dtype"] == "fp8"
     model = LatencyModel(
         "h100_sxm", load_workload("decode-1k").with_weights("fp8"), calibration="paper"
     )

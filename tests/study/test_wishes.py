@@ -26,7 +26,6 @@ def search(tmp_path, **options):
         **{
             "space": str(tmp_path / "space.yaml"),
             "workload": "chat",
-            "rank_by": "short",
             "sampler": "random",
             "workers": 1,
             "trials": 6,

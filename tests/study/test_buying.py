@@ -1,0 +1,332 @@
+"""Trainings that a search buys, or that all rests on: their price and what they change, the same
+trajectory however they are run, and none where none is asked for or worth it."""
+
+import dataclasses
+import itertools
+import json
+import time
+
+import foreign_space
+import forks
+import pandas as pd
+import pytest
+import yaml
+from fresh import printed
+from made_up_trainings import make_up
+from notes import Notes
+from one_line import one_line
+from problems import with_few_candidates
+
+from flashnas.algorithms.objectives import non_dominated
+from flashnas.base.errors import CandidateError, ConfigError, RunError
+from flashnas.cli.main import main
+from flashnas.run_folder.recorded_run import RecordedRun
+from flashnas.space import load_space
+from flashnas.study.config import SearchConfig
+from flashnas.study.problem import load_problem
+from flashnas.study.purchase import LEAST_GAIN
+from flashnas.study.run_search import run_search
+
+TIMES = ["tokens_per_s", "train_seconds"]
+NOTHING = (
+    "is trained: no training by recipe 'quick' is expected to improve the recommended network by"
+    " 0.0005 nats"
+)
+
+
+@pytest.fixture(scope="module")
+def config(small_corpus, quick_recipe):
+    """A full training as long as the recipe's, so that trainings tell much."""
+    return SearchConfig(
+        space="tiny",
+        workload="chat",
+        calibration="paper",
+        budgets={"latency_ms": 100.0},
+        train_tokens="512",
+        trials=6,
+        recipe=str(quick_recipe),
+        data=str(small_corpus),
+        measure=False,
+        workers=1,
+    )
+
+
+def search(config, out, *, resume=False, **changes):
+    progress = Notes()
+    config = dataclasses.replace(config, **changes)
+    found = run_search(config, out, resume=resume, progress=progress)
+    return found, progress.lines
+
+
+def against_mixtures(network):
+    """The reverse of what publications say."""
+    return 5.0 + 0.2 * len({spec.kind for spec in network.operators if spec.mixes_tokens})
+
+
+@pytest.fixture(scope="module")
+def bought(config, tmp_path_factory):
+    """A search whose trainings contradict what was expected: what it found, its notes, and what it
+    trained."""
+    out = tmp_path_factory.mktemp("bought") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        calls = make_up(patch, against_mixtures)
+        return *search(config, out), calls
+
+
+def without_times(summary):
+    return {name: summary[name] for name in summary if name not in ("run", "seconds", "front")}
+
+
+def trajectory(out):
+    return pd.read_parquet(out / "trials.parquet").drop(columns=TIMES)
+
+
+def outcomes(out):
+    journal = out / "study.journal"
+    return journal.read_bytes().count(b'"outcome"') if journal.exists() else 0
+
+
+def test_a_purchase_says_its_price_before_and_what_it_changed_after(bought):
+    found, notes, calls = bought
+    answer = found.answer
+    sets = answer.bought
+    assert len(sets[0]["networks"]) >= 2, "one alone says nothing"
+    assert len(calls) == len(set(calls)) == sum(len(each["networks"]) for each in sets) <= 6
+    assert all(each["gain"] >= LEAST_GAIN and each["flops"] > 0 for each in sets)
+    lines = [line for line in notes if line.startswith(("training ", "it "))]
+    for before, after in itertools.pairwise(sets):
+        assert before["after"] == after["before"]
+    for each, price, change in zip(sets, lines[::2], lines[1::2], strict=True):
+        assert f"on 512 tokens each, {each['flops']:.1e} FLOPs in all: the recommended" in price
+        assert f"{each['gain']:.4f} nats better for it: " in price
+        same = each["before"] == each["after"]
+        assert change.startswith("it leaves" if same else "it changes the recommendation to ")
+    assert any(each["before"] != each["after"] for each in sets)
+    (start,) = [line for line in notes if line.startswith("without a training: ")]
+    assert "networks within the limits" in start
+    assert [line for line in notes if line == f"nothing more {NOTHING}"] or len(calls) == 6
+    assert answer.ranked_by == "published and own trainings"
+
+
+def test_what_a_search_that_buys_leaves(bought):
+    found, _, calls = bought
+    run = RecordedRun.load(found.path)
+    frame = run.scored
+    assert found.summary["answer"] == run.entry("answer")
+    assert run.entry("objectives") == ["full_loss", "latency_ms"]
+    assert run.entry("recipe", "name") == "quick"
+    assert set(frame.loc[frame["state"] == "complete", "hash"]) == set(calls)
+    assert sum(frame["origin"] == "baseline") == 3
+    figures = ["value", "full_loss", "full_loss_sd", "silence", "expected_recall"]
+    assert frame[figures].notna().all(axis=None)
+    within = frame[frame["expected_recall"] >= -0.05]
+    points = within[["value", "latency_ms"]].to_numpy()
+    best = set(within["hash"][non_dominated(points)])
+    front = [entry["hash"] for entry in found.summary["front"]]
+    assert best == set(front)
+    assert found.answer.recommended == front[-1], "the slowest one is the best one"
+
+
+def test_a_finished_run_goes_on_and_another_question_does_not(bought, config, monkeypatch):
+    found, _, _ = bought
+    again = make_up(monkeypatch, against_mixtures)
+    continued, notes = search(config, found.path, resume=True)
+    assert (without_times(continued.summary), again) == (without_times(found.summary), [])
+    assert [line for line in notes if line.startswith("training ")]
+    for changes in ({"train_tokens": "10B"}, {"min_recall": -0.9}, {"seed": 1}):
+        message = one_line(RunError, search, config, found.path, resume=True, **changes)
+        assert message.startswith(f"{found.path}/run.yaml: ")
+        assert message.endswith("; choose another --out or the same question")
+
+
+def test_what_failed_is_not_proposed_again(config, tmp_path, monkeypatch):
+    def fail(network):
+        raise CandidateError("loss became nan")
+
+    calls = make_up(monkeypatch, fail)
+    found, notes = search(config, tmp_path / "run", trials=4)
+    assert len(calls) == len(set(calls)) == found.summary["trials"]["failed"] >= 2
+    assert sum(line.startswith("it leaves the recommendation") for line in notes) > 0
+    assert found.answer.ranked_by == "published trainings"
+
+
+def test_a_toy_is_not_trained_for_a_full_training(config, tmp_path, monkeypatch):
+    calls = make_up(monkeypatch, against_mixtures)
+    found, notes = search(config, tmp_path / "run", train_tokens="100B")
+    assert (calls, found.answer.bought) == ([], ())
+    assert [line for line in notes if "is trained" in line] == [f"nothing {NOTHING}"]
+
+
+def killed_search(config, out):
+    """In a process of its own, which is killed."""
+    with pytest.MonkeyPatch.context() as patch:
+        with_few_candidates(patch)
+        forks.fork_workers(patch)
+        search(config, out)
+
+
+@pytest.mark.slow
+def test_killed_in_a_purchase_and_continued_with_more_workers_it_is_the_same(config, tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    found, _ = search(config, whole)
+    process = forks.start(killed_search, config, cut)
+    deadline = time.monotonic() + 300
+    while not outcomes(cut) and process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert 0 < outcomes(cut) < len(found.answer.bought[0]["networks"])
+    again, _ = search(config, cut, resume=True, workers=2)
+    pd.testing.assert_frame_equal(trajectory(cut), trajectory(whole))
+    assert outcomes(cut) == outcomes(whole)
+    assert without_times(again.summary) == without_times(found.summary)
+
+
+# -- nothing but trainings ranks -------------------------------------------------------------------
+
+
+def test_without_publications_each_proposal_is_trained(config, tmp_path, monkeypatch):
+    calls = make_up(monkeypatch, against_mixtures)
+    found, notes = search(
+        config,
+        tmp_path / "run",
+        evidence="none",
+        sampler="aging-evolution",
+        sampler_options={"population": 4, "tournament": 2},
+        cycle_size=4,
+        trials=12,
+    )
+    frame = RecordedRun.load(found.path).trials
+    trained = frame[frame["state"] == "complete"]
+    assert list(trained["hash"]) == calls
+    assert sum(trained["origin"] == "search") == 12
+    assert set(frame["state"]) <= {"complete", "reused", "infeasible"}, "nothing is only expected"
+    assert sum(trained["origin"] == "baseline") == len(load_space("tiny").baselines())
+    answer = found.answer
+    kinds = trained.set_index("hash")["notation"].map(
+        lambda text: len({kind for kind in ("d(", "a(", "m2(") if kind in text})
+    )
+    assert kinds[answer.recommended] == 1, "the losses speak against mixtures"
+    assert answer.ranked_by == "own trainings"
+    assert {"hash", "difference", "sd", "pairs", "alike"} == set(answer.claims)
+    assert (answer.pilot, answer.bought) == ({}, ())
+    assert any(standing.tied for standing in answer.standings)
+    assert answer.looked_at == len(frame)
+    assert trained["expected_recall"].isna().all()
+    assert [line for line in notes if line.startswith(f"plan: {len(calls)} trainings of 512")]
+
+
+def test_evidence_none_trains_24_proposals_unless_asked_otherwise(config, tmp_path, monkeypatch):
+    calls = make_up(monkeypatch, against_mixtures)
+    found, _ = search(
+        config, tmp_path / "run", evidence="none", trials=None, sampler="random", baselines=False
+    )
+    assert len(calls) == found.summary["trials"]["complete"] == 24
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"evidence": "none", "trials": 0}, "search.trials must be at least 1 where nothing but"),
+        ({"evidence": "none", "min_recall": 0.0}, "search.min_recall needs publications; here"),
+        (
+            {"evidence": "none", "objectives": ("loss", "latency_ms", "expected_recall")},
+            "search.objectives has expected_recall, which needs publications; here evidence none",
+        ),
+    ],
+)
+def test_what_needs_publications_is_refused_without_them(config, changes, words, tmp_path):
+    assert one_line(ConfigError, search, config, tmp_path / "run", **changes).startswith(words)
+    assert not (tmp_path / "run").exists()
+
+
+# -- nothing is trained ----------------------------------------------------------------------------
+
+
+def test_nothing_is_trained_and_the_answer_says_so(tmp_path, capsys):
+    words = (
+        "search --space nemotron_flash --workload decode-1k --calibration=paper --budget-ms 1500"
+        f" --min-recall -0.02 --json --out {tmp_path / 'run'}"
+    )
+    assert main(words.split()) == 0
+    summary = json.loads(capsys.readouterr().out)
+    states = summary["trials"]
+    assert states == {**dict.fromkeys(states, 0), "expected": states["expected"]}
+    assert 4 <= states["expected"] <= 3 + 12
+    assert summary["tokens"] == summary["known"] == 0
+    answer, front = summary["answer"], summary["front"]
+    assert (answer["bought"], answer["claims"]) == ([], {})
+    assert (answer["ranked_by"], answer["min_recall"]) == ("published trainings", -0.02)
+    assert len(answer["pilot"]["networks"]) == 2
+    assert answer["looked_at"] > 100
+    assert answer["recommended"] == front[-1]["hash"]
+    assert all(entry["loss"] is None and entry["latency_ms"] <= 1500 for entry in front)
+    assert all(entry["expected_recall"] >= -0.02 for entry in front)
+    for one, other in itertools.pairwise(front):
+        assert one["latency_ms"] < other["latency_ms"]
+    run = RecordedRun.load(tmp_path / "run")
+    assert set(run.trials["state"]) == {"expected"}
+    assert "pure" in run.trials["label"].iloc[0]
+    assert (run.trials["latency_ms"] <= 1500).all()
+    assert (run.entry("recipe"), run.entry("corpus")) == (None, None)
+    files = sorted((tmp_path / "run" / "pareto").glob("*.yaml"))
+    assert len(files) == len(front)
+    assert {
+        "full_loss_difference",
+        "full_loss_difference_sd",
+        "probability_best",
+        "expected_recall",
+    } <= set(yaml.safe_load(files[0].read_text())["figures"])
+
+
+def test_a_search_without_trainings_loads_neither_workers_nor_the_trainer(tmp_path):
+    script = (
+        "from pathlib import Path; from flashnas.study import explore; explore.MAX_TRIED = 50;"
+        " from flashnas.api.calling import Quiet; from flashnas.study.config import SearchConfig;"
+        " from flashnas.study.run_search import run_search;"
+        " config = SearchConfig(space='tiny', workload='chat', calibration='paper', budget_ms=100);"
+        f" run_search(config, Path({str(tmp_path / 'run')!r}), resume=False, progress=Quiet());"
+        " print([name for name in ('flashnas.executors.local', 'flashnas.training.trainer')"
+        " if name in sys.modules])"
+    )
+    assert printed(script) == ["[]"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("recipe", "cpu"), ("data", "stdlib"), ("tokens", 9), ("candidate_timeout_s", 60)],
+)
+def test_an_option_of_trainings_says_that_it_changes_nothing(name, value):
+    config = SearchConfig(space="tiny", workload="chat", baselines=False, **{name: value})
+    problem = load_problem(config, note=print)
+    assert problem.trainings is None
+    assert problem.notes == [
+        f"nothing is trained without --trials N: {name} changes nothing",
+    ]
+
+
+def test_an_evaluator_ranks_by_its_losses_alone(tmp_path):
+    def search(**more):
+        progress = Notes()
+        config = SearchConfig(
+            workload="decode-1k", budgets={"latency_ms": 9000}, workers=1, baselines=False, **more
+        )
+        found = run_search(
+            config,
+            tmp_path / "run",
+            resume=False,
+            progress=progress,
+            evaluator=lambda network: foreign_space.of_architecture(network),
+        )
+        return found, progress.lines
+
+    message = one_line(ConfigError, search, trials=0)
+    assert message.startswith("search.trials must be at least 1 where nothing but trainings ranks")
+    message = one_line(ConfigError, search, trials=2, min_recall=0.0)
+    assert message == "search.min_recall needs publications; here an evaluator scores the networks"
+    found, notes = search(trials=2)
+    assert found.answer is None
+    assert "answer" not in found.summary
+    run = RecordedRun.load(tmp_path / "run")
+    assert (run.entry("scorer"), run.entry("objectives")) == (None, ["loss", "latency_ms"])
+    assert not [line for line in notes if "published" in line or "expected" in line]
