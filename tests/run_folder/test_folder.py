@@ -429,6 +429,4 @@ def test_the_name_of_a_file_is_compared_without_its_folder(tmp_path):
         table="/c/mine",
         tokenizer="/d/tk.json",
     ).close()
-    assert "data is" in error_of(
-        tmp_path / "run", data="texts", table="mine", tokenizer="tk.json"
-    )
+    assert "data is" in error_of(tmp_path / "run", data="texts", table="mine", tokenizer="tk.json")
