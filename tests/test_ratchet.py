@@ -12,7 +12,7 @@ MAX_FUNCTION = 60  # lines of a function, without its docstring
 MAX_WIDTH = 110  # characters of a line
 FRONT_DOORS = ("__init__.py",)  # of the package: it names the public API
 IN_STUDY = 13  # the room that puts the others together
-ENTRIES = {"study/problem.py": 18, "study/run_search.py": 15}  # of a search
+ENTRIES = {"study/problem.py": 18, "study/run_search.py": 18}  # of a search
 
 
 def imported(tree, names):

@@ -264,6 +264,10 @@ def outside_support(network: Architecture, tokens: float | None = None) -> list[
 # -- tables ----------------------------------------------------------------------------------------
 
 
+# fields of a Mix that columns of a Table follow from
+_COUNTED = "mixed", "gated_delta", "window", "edge", "ffn_share", "bare", "rare", "new_mix"
+
+
 @dataclass(frozen=True)
 class Table:
     """N networks as the model sees them.
@@ -324,19 +328,7 @@ class Table:
         )
         far_size, far_tokens = _beyond(params, SIZES), _beyond(tokens, RANGE)
         per_size = np.log(params / 1e9)
-        mix = {
-            name: np.array([getattr(mix, name) for mix in mixes], float)
-            for name in (
-                "mixed",
-                "gated_delta",
-                "window",
-                "edge",
-                "ffn_share",
-                "bare",
-                "rare",
-                "new_mix",
-            )
-        }
+        mix = {name: np.array([getattr(mix, name) for mix in mixes], float) for name in _COUNTED}
         columns = (
             law.loss(counted, tokens, widths),
             mix["mixed"],

@@ -36,6 +36,7 @@ from flashnas.run_folder.layout import (
     TRIALS,
     Identity,
     TrialsTable,
+    as_recorded,
     read_config,
     yaml_text,
 )
@@ -126,12 +127,14 @@ class RunFolder:
                 self.identity.check_same(Identity(recorded, asked), path / CONFIG)
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
-            self.config = {
-                "format": FORMAT,
-                **facts,
-                "started": before.get("started") or facts.get("started"),
-                "seconds": (seconds := before.get("seconds")),
-            }
+            self.config = as_recorded(
+                {
+                    "format": FORMAT,
+                    **facts,
+                    "started": before.get("started") or facts.get("started"),
+                    "seconds": (seconds := before.get("seconds")),
+                }
+            )
             self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
             self._opened = self._timed = time.monotonic()
             if recorded is None:  # a journal without it would be no run
@@ -178,7 +181,7 @@ class RunFolder:
         write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
 
     def write_config(self, **updates: Any) -> None:
-        self.config.update(updates)
+        self.config.update(as_recorded(updates))
         write_atomic(self.path / CONFIG, yaml_text(self.config))
 
     def write_finished(self, seconds: float, totals: dict[str, int]) -> None:

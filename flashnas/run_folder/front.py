@@ -8,12 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flashnas.algorithms.trial import (
-    EXPECTED_FIGURES,
-    FRONT_FIGURES,
-    METRICS_ON_FRONT,
-    Trial,
-)
+from flashnas.algorithms.trial import EXPECTED_FIGURES, FRONT_FIGURES, METRICS_ON_FRONT, Trial
 from flashnas.architecture import Architecture
 from flashnas.base.system import atomic_folder, write_synced
 from flashnas.run_folder.layout import FRONT, yaml_text

@@ -8,10 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flashnas.algorithms.trial import (
-    Origin,
-    Trial,
-)
+from flashnas.algorithms.trial import Origin, Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.documents import convert, read_yaml

@@ -164,15 +164,13 @@ def load_problem(
     started = time.monotonic()
     check_objects(space, sampler, evaluator, table)
     space = load_space(config.space) if space is None else space
-    table = config.table if table is None else table
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):
-        space, costs = load_searched(config, space, table, workload, evaluator)
+        space, costs = load_searched(config, space, table or config.table, workload, evaluator)
         notes = costs.notes()
         earlier = load_earlier(config, space)
         scorer = load_what_ranks(config, space, earlier, evaluator, scorer, notes.append)
         each = evaluator is not None or config.evidence == NO_EVIDENCE
-        trials = config.trials if config.trials is not None else TRIALS * each
-        check_trials(config, trials, scorer, each=each)
+        trials = trials_of(config, scorer, each=each)
         fitter = load_fitter(config, space, costs)
         baselines = load_baselines(config, space, fitter, None if each else scorer)
         quality = "loss" if scorer is None else FULL
@@ -290,8 +288,9 @@ def check_without_evidence(config: SearchConfig, why: str) -> None:
         config.wrong("objectives", f"has {RECALL}, which needs publications; here {why}")
 
 
-def check_trials(config: SearchConfig, trials: int, scorer: Scorer | None, *, each: bool) -> None:
-    """Raise SettingError for a number of trainings that such a search cannot have."""
+def trials_of(config: SearchConfig, scorer: Scorer | None, *, each: bool) -> int:
+    """How many networks may be trained; SettingError where such a search cannot have as many."""
+    trials = config.trials if config.trials is not None else TRIALS * each
     if each and not trials:
         config.wrong("trials", "must be at least 1 where nothing but trainings ranks; got 0")
     if not each and trials and not isinstance(scorer, EvidenceScorer):
@@ -299,6 +298,7 @@ def check_trials(config: SearchConfig, trials: int, scorer: Scorer | None, *, ea
             "trials",
             f"needs published evidence, because {type(scorer).__name__} reads no trainings",
         )
+    return trials
 
 
 def limit_of_recall(config: SearchConfig) -> float:

@@ -81,7 +81,13 @@ def _executor(problem: Problem, note: Note) -> Executor | None:
 def _searched(
     record: Record, executor: Executor | None, progress: Progress, took: AnswerTime
 ) -> Finished:
-    problem, explored = record.problem, None
+    problem, explored, evaluations = record.problem, None, None
+    for label, network in () if problem.each else problem.baselines:
+        record.add(Trial.of(network, origin="baseline", label=label))
+    if problem.trainings is not None and executor is not None:
+        from flashnas.study.evaluations import Evaluations
+
+        evaluations = Evaluations(record, problem.trainings, progress, executor)
     if not problem.each:
         progress.note(str(took))
         explored = explored_by(problem)
@@ -93,15 +99,11 @@ def _searched(
             f" of {len(explored.networks):,} networks within the limits, of"
             f" {explored.tried:,} that were looked at"
         )
-        for label, network in problem.baselines:
-            record.add(Trial.of(network, origin="baseline", label=label))
     purchases: list[Bought] = []
-    if problem.trainings is not None and executor is not None:
+    if evaluations is not None:
         from flashnas.study.buying import buy, train_each
-        from flashnas.study.evaluations import Evaluations
 
-        with executor:
-            evaluations = Evaluations(record, problem.trainings, progress, executor)
+        with evaluations.executor:
             if explored is None:
                 explored = train_each(evaluations)
             else:

@@ -75,6 +75,7 @@ def test_a_search_returns_what_its_folder_holds(
     read = fn.load_run(tmp_path / "run")
     assert_frame_equal(run.trials, read.trials)
     assert run.front == read.front
+    assert run.config == read.config
     assert run.answer == read.answer
     assert (run.answer is None) is (kind in ("evaluator", "foreign"))
     assert bool(run.answer and run.answer.bought) is (kind == "bought")
