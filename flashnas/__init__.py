@@ -21,7 +21,7 @@ _PUBLIC = {
     "convert": "flashnas.api.convert",
     "estimate": "flashnas.api.estimate",
     "profile": "flashnas.api.measure",
-    "validate": "flashnas.api.measure",
+    "validate": "flashnas.api.validate",
     "train": "flashnas.api.train",
     "export": "flashnas.api.export",
     "evaluate": "flashnas.api.evaluate",

@@ -23,7 +23,7 @@ from flashnas.algorithms.algorithm import (
     check_whole,
 )
 from flashnas.algorithms.loss_model import LossModel, Posterior, Scale, features_of
-from flashnas.algorithms.objectives import non_dominated, subsample_history
+from flashnas.algorithms.objectives import Points, non_dominated
 from flashnas.algorithms.trial import Trial
 
 SAMPLE = 256  # random genotypes that fix the scale of the features and the reference latency
@@ -266,3 +266,36 @@ def _modelled(losses: Sequence[float | None]) -> np.ndarray:
         float(seen.max()), float(high + 3 * (high - low)) if high > low else float(seen.max())
     )
     return np.array([cap if loss is None else min(loss, cap) for loss in losses])
+
+
+def subsample_history(points: Points, limit: int) -> np.ndarray:
+    """Indices of at most `limit` of the points [N, M], oldest first, that are enough for a model
+    whose cost grows with its history.
+
+    A third is the front (where it is larger: spread along its first objective), a third the most
+    recent ones, and the rest is spread evenly over the order of the first objective, best and worst
+    included, so that a model keeps the scale of what is bad.
+    """
+    values = np.asarray(points, dtype=np.float64)
+    count = len(values)
+    if count <= limit:
+        return np.arange(count)
+    front = np.flatnonzero(non_dominated(values))
+    front = _spread(front[np.argsort(values[front, 0], kind="stable")], limit // 3)
+    chosen = np.zeros(count, dtype=bool)
+    chosen[front] = True
+    chosen[count - limit // 3 :] = True
+    rest = np.flatnonzero(~chosen)
+    chosen[_spread(rest[np.argsort(values[rest, 0], kind="stable")], limit - int(chosen.sum()))] = (
+        True
+    )
+    return np.flatnonzero(chosen)
+
+
+def _spread(ordered: np.ndarray, count: int) -> np.ndarray:
+    """`count` entries at equal distances, the first and the last included; all if there are
+    fewer.
+    """
+    if len(ordered) <= count:
+        return ordered
+    return ordered[np.unique(np.linspace(0, len(ordered) - 1, count).round().astype(int))]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flashnas.api.calling import ARCHITECTURE, TABLE, calibration_option, takes, workload_option
 from flashnas.architecture.source import load_architecture
 from flashnas.base.settings import REQUIRED, Settings, option
-from flashnas.base.text import EVIDENCE_HELP, TRAIN_TOKENS_HELP, tokens_of
+from flashnas.base.text import EVIDENCE_HELP, TIMES_HELP, TRAIN_TOKENS_HELP, tokens_of
 from flashnas.latency.metrics import Estimate
 from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP
 
@@ -35,6 +35,7 @@ class EstimateOptions(Settings, where="estimate"):
     )
     train_tokens: str = option("100B", TRAIN_TOKENS_HELP, metavar="TOKENS")
     evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
+    times: str | None = option(None, TIMES_HELP, metavar="FILE")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,7 +98,8 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
             tokens per second, `memory_gb` in 10^9 bytes and `params`; `lower_ms` and `upper_ms` are
             the interval that holds `latency_ms` with a probability of 90 %; `calibration` names
             whose whole models it is of; `breakdown` holds the time of each kernel and `sources` the
-            share of the time by where it is known from. From what others have trained in full:
+            share of the time by where it is known from; `observed`, what the file of `times`
+            corrected. From what others have trained in full:
             `full_loss` in nats per token after `train_tokens`, up to a constant;
             `full_loss_difference` and its standard deviation `full_loss_sd`, less the plain
             transformer of as many parameters without embeddings, at its best shape;
@@ -109,7 +111,7 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         ArchitectureError: for text that does not describe an architecture.
         TableError: for a table that is missing or damaged, or that lacks rows (MissingRowsError).
         WorkloadError: for an unknown workload, or one that does not fit the device's memory.
-        ConfigError: the file of own trainings is wrong; with file, line, rule and value.
+        ConfigError: the file of own trainings or of observed times is wrong; with file, line, rule and value.
 
     Example:
         >>> import flashnas as fn
@@ -119,14 +121,20 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         >>> found.full_loss_difference < found.full_loss_sd < 0.2
         True
     """
-    from flashnas.latency.prediction import model_of
     from flashnas.latency.workload import check_fits, load_workload
+    from flashnas.observations.correction import model_with
 
     architecture = (
         load_architecture(options.arch) if isinstance(options.arch, str) else options.arch
     )
     workload = load_workload(options.workload).with_weights(options.weights)
-    model = model_of(options.table, workload, calibration=options.calibration, mode=options.mode)
+    model = model_with(
+        options.times,
+        options.table,
+        workload,
+        calibration=options.calibration,
+        mode=options.mode,
+    )
     check_fits(architecture, workload, model.table.device, model.dtype, model.cache_type)
     words = ""
     if options.evidence is not None:  # a wrong file is said now

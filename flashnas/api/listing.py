@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.api.calling import Result, takes
+from flashnas.architecture.presets import preset_notations
 from flashnas.base.documents import read_yaml
 from flashnas.base.registry import PACKAGE, load_object, shipped_names
 from flashnas.base.settings import Settings, option
@@ -93,7 +94,7 @@ def _workloads() -> dict[str, str]:
 
 
 def _presets() -> dict[str, str]:
-    texts = read_yaml(PACKAGE / "architecture/presets.yaml")
+    texts = preset_notations()
     return {name: str(text) for name, text in texts.items()}
 
 

@@ -2,7 +2,6 @@
 notation.
 """
 
-import functools
 import os
 import shlex
 from pathlib import Path
@@ -10,18 +9,11 @@ from pathlib import Path
 from flashnas.architecture import Architecture, is_notation
 from flashnas.architecture.huggingface import architecture_from_hf
 from flashnas.architecture.huggingface.config_json import read_json
+from flashnas.architecture.presets import preset, preset_notations
 from flashnas.base.documents import read_yaml
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.foreign import check_regular
-from flashnas.base.registry import PACKAGE
 from flashnas.base.text import did_you_mean, shown
-
-
-@functools.cache
-def presets() -> dict[str, Architecture]:
-    """The public architectures of `presets.yaml` by name."""
-    texts = read_yaml(PACKAGE / "architecture" / "presets.yaml")
-    return {name: Architecture.parse(text) for name, text in texts.items()}
 
 
 def load_architecture(source: str | os.PathLike[str]) -> Architecture:
@@ -48,9 +40,9 @@ def load_architecture(source: str | os.PathLike[str]) -> Architecture:
         raise ArchitectureError(f"an architecture must be given as text; got {shown(source)}")
     if is_notation(source):
         return Architecture.parse(source)
-    by_lower = {name.lower(): name for name in presets()}
+    by_lower = {name.lower(): name for name in preset_notations()}
     if source.lower() in by_lower:
-        return presets()[by_lower[source.lower()]]
+        return preset(by_lower[source.lower()])
     path = Path(source)
     if os.path.isdir(os.path.join(source, "pareto")):
         raise ArchitectureError(
@@ -75,8 +67,8 @@ def load_architecture(source: str | os.PathLike[str]) -> Architecture:
             " (a notation or a mapping)"
         )
     raise ArchitectureError(
-        f"{shown(source)} is not a preset{did_you_mean(source, presets())}, not a YAML or JSON file"
-        f" and not a notation such as '2048: d f m2 f'; presets: {', '.join(presets())}"
+        f"{shown(source)} is not a preset{did_you_mean(source, preset_notations())}, not a YAML or JSON file"
+        f" and not a notation such as '2048: d f m2 f'; presets: {', '.join(preset_notations())}"
     )
 
 
@@ -84,7 +76,7 @@ def position_limit(source: str) -> int | None:
     """`max_position_embeddings` of a Hugging Face configuration whose attention rotates positions,
     in tokens; None for a source without such a limit."""
     path = Path(source)
-    if is_notation(source) or source.lower() in {name.lower() for name in presets()}:
+    if is_notation(source) or source.lower() in {name.lower() for name in preset_notations()}:
         return None
     if path.suffix != ".json" and not os.path.isdir(source):
         return None

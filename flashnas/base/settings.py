@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from flashnas.base.errors import ConfigError
+from flashnas.base.text import MAX_TOKENS as MAX_TOKENS
 from flashnas.base.text import did_you_mean, number_of, one_of, shown
 
 if TYPE_CHECKING:  # imported when a file is read: the help needs no YAML

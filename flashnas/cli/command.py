@@ -128,7 +128,7 @@ PROFILE = _api(
     "measure on this device what a space needs", "measure:profile", "measurements", resumable=True
 )
 VALIDATE = _api(
-    "compare a table's predictions with timed models", "measure:validate", "models timed"
+    "compare a table's predictions with timed models", "validate:validate", "models timed"
 )
 TRAIN = Command(
     "train one architecture for longer, with checkpoints",

@@ -19,7 +19,6 @@ from flashnas.architecture.huggingface.config_json import read_json
 from flashnas.base.errors import ConfigError, WeightsError
 from flashnas.base.text import first_line, shown
 from flashnas.data.tokenizer import load_tokenizer, vocab_size
-from flashnas.formats.pieces import stream_scale
 from flashnas.formats.pretrained import PIECES, check_kind
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import TOKENIZER, check_numbers, read_tensors, tensor_shapes
@@ -74,11 +73,11 @@ def load_pretrained(path: str | Path) -> Pretrained:
     eps = config.get(key, default)
     if type(eps) is not float or not 0 < eps < 1:
         raise WeightsError(f"{place}:{key}: must be a number between 0 and 1; got {shown(eps)}")
-    (of_folder, of_gguf), scale = PIECES[kind], stream_scale(eps)
+    of_folder, of_gguf = PIECES[kind]
     if gguf:
-        network = _filled(path, architecture, of_gguf, scale, tensors, gguf.numbers_of)
+        network = _filled(path, architecture, of_gguf, eps, tensors, gguf.numbers_of)
         return Pretrained(network, gguf.read_gguf_tokenizer(path))
-    network = _filled(path, architecture, of_folder, scale, _tensors_of(path))
+    network = _filled(path, architecture, of_folder, eps, _tensors_of(path))
     words = path / TOKENIZER
     return Pretrained(network, load_tokenizer(words) if words.exists() else None)
 
@@ -112,7 +111,7 @@ def _filled(
     path: Path,
     architecture: Architecture,
     pieces_of: Callable[[Architecture, float], Sequence[Any]],
-    scale: float,
+    eps: float,
     tensors: Mapping[str, Any],
     read: Callable[[Any], Tensor] = Tensor.detach,
 ) -> HybridLM:
@@ -127,7 +126,7 @@ def _filled(
     shapes = {
         name: torch.empty(shape, device="meta") for name, shape in tensor_shapes(architecture)
     }
-    pieces, left = pieces_of(architecture, scale), set(tensors)
+    pieces, left = pieces_of(architecture, eps), set(tensors)
     for piece in pieces:
         if piece.name not in tensors:
             raise WeightsError(f"{path}: its weights lack {piece.name}")

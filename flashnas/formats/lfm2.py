@@ -88,8 +88,8 @@ def configuration(
     }
 
 
-def model_pieces(architecture: Architecture, scale: float = 1.0) -> list[Piece]:
-    """The tensors of a network that FORMAT holds, under the names of released checkpoints. scale: as
+def model_pieces(architecture: Architecture, eps: float | None = None) -> list[Piece]:
+    """The tensors of a network that FORMAT holds, under the names of released checkpoints. eps: as
     `network_pieces` takes it."""
 
     def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
@@ -97,4 +97,4 @@ def model_pieces(architecture: Architecture, scale: float = 1.0) -> list[Piece]:
         return layer, layer + ("operator_norm" if spec.mixes_tokens else "ffn_norm")
 
     top = "model.embed_tokens", "model.embedding_norm", "lm_head"
-    return network_pieces(architecture.canonical(), top, NAMES, place, scale=scale)
+    return network_pieces(architecture.canonical(), top, NAMES, place, eps=eps)

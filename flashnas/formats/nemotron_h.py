@@ -5,11 +5,12 @@ names.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.formats.fitting import Demands, Format
-from flashnas.formats.pieces import Piece, network_pieces, norm_eps, stream_scale
+from flashnas.formats.pieces import Piece, network_pieces, norm_eps
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mamba2.spec import Mamba2
@@ -112,15 +113,13 @@ def model_pieces(architecture: Architecture) -> list[Piece]:
     """The tensors of a network under the names of released checkpoints, which have a tied head,
     too.
     """
-    scale = stream_scale(norm_eps(architecture))
     top, layer = ("backbone.embeddings", "backbone.norm_f", "lm_head"), "backbone.layers."
     pieces = network_pieces(
         architecture.canonical(),
         top,
         NAMES,
         lambda n, _: (f"{layer}{n}.mixer.", f"{layer}{n}.norm"),
-        scale=scale,
     )
     if architecture.tied:
-        pieces.insert(2, Piece("lm_head.weight", "embedding.weight", scale=scale))
+        pieces.insert(2, replace(pieces[0], name="lm_head.weight"))
     return pieces

@@ -3,8 +3,8 @@
 HybridLM has one projection where most formats have a matrix for each part. Many formats have one
 epsilon in all norms; HybridLM has NORM_EPS in front of operators and `norm_eps` of each inside. A
 norm does not change when its input and the root of its epsilon are scaled by the same number: a
-file has the largest of these, and all that writes to the residual stream is multiplied by
-`stream_scale`.
+file has the largest of these, and all that writes to the residual stream is multiplied by the root
+of what it is larger by.
 """
 
 from __future__ import annotations
@@ -24,11 +24,6 @@ if TYPE_CHECKING:  # torch loads when a tensor is written
 def norm_eps(architecture: Architecture) -> float:
     """The epsilon of all norms in a file of the network."""
     return max(spec.norm_eps for spec in architecture.operators)
-
-
-def stream_scale(eps: float) -> float:
-    """Of the residual stream in a file whose norms have that epsilon."""
-    return float((eps / NORM_EPS) ** 0.5)
 
 
 @dataclass(frozen=True)
@@ -96,9 +91,7 @@ def operator_pieces(spec: OperatorSpec, hidden: int, names: Container[str]) -> l
         if module in names or not tensor.parts:
             pieces.append(whole)
             continue
-        start = 0
-        for part, count in tensor.parts:
-            rows = slice(start, start := start + count)
+        for part, rows in tensor.places().items():
             pieces.append(replace(whole, name=f"{part}.{kind}", rows=rows))
     return pieces
 
@@ -120,7 +113,7 @@ def network_pieces(
     names: Mapping[str, Mapping[str, str]],
     place: Callable[[int, OperatorSpec], tuple[str, str]],
     *,
-    scale: float = 1.0,
+    eps: float | None = None,
     parts: Callable[[OperatorSpec, int, Container[str]], list[Piece]] = with_channels,
 ) -> list[Piece]:
     """The tensors of a network under a format's names; a tied head has none of its own.
@@ -130,10 +123,12 @@ def network_pieces(
         top: names of the embedding, of the final norm and of the head.
         names: kind -> module or part -> name; one without a name keeps its own.
         place: number and operator -> what stands in front of these names, and the name of its norm.
-        scale: of what writes to the residual stream, and of queries and keys that are normalised. A
-            tied head has it, too; the norm before takes it back.
+        eps: of the norms in the file; None: `norm_eps`. What writes to the residual stream is
+            scaled, and queries and keys that are normalised. A tied head is, too; the norm before
+            takes it back.
         parts: as `operator_pieces`.
     """
+    scale = float(((eps or norm_eps(architecture)) / NORM_EPS) ** 0.5)
     embedding, final_norm, head = (f"{name}.weight" for name in top)
     pieces = [
         Piece(embedding, "embedding.weight", scale=scale, matrix=True),

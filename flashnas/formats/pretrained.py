@@ -28,7 +28,7 @@ LLAMA_NAMES = {
 }
 
 
-def llama_pieces(architecture: Architecture, scale: float) -> list[Piece]:
+def llama_pieces(architecture: Architecture, eps: float) -> list[Piece]:
     """The tensors of a network under the names that transformers has for Llama and its like."""
 
     def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
@@ -37,10 +37,10 @@ def llama_pieces(architecture: Architecture, scale: float) -> list[Piece]:
         return layer, layer + norm
 
     top = "model.embed_tokens", "model.norm", "lm_head"
-    return network_pieces(architecture.canonical(), top, LLAMA_NAMES, place, scale=scale)
+    return network_pieces(architecture.canonical(), top, LLAMA_NAMES, place, eps=eps)
 
 
-# model_type -> the tensors of a folder of transformers and of a GGUF file, by the stream's scale
+# model_type -> the tensors of a folder of transformers and of a GGUF file, by the epsilon of the norms
 PIECES: Mapping[str, tuple[Callable[[Architecture, float], list[Piece]], ...]] = {
     "llama": (llama_pieces, FAMILIES["deci"].pieces),
     "qwen2": (llama_pieces, FAMILIES["qwen3"].pieces),

@@ -16,7 +16,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError
 from flashnas.base.registry import foreign_errors
 from flashnas.base.text import one_of
-from flashnas.latency.metrics import LARGER_IS_BETTER, PREDICTED, Budget
+from flashnas.latency.metrics import LARGER_IS_BETTER, PREDICTED, Budget, observed_line
 from flashnas.latency.prediction import LatencyModel
 from flashnas.space.base import G, SearchSpace
 
@@ -42,6 +42,10 @@ class Costs(ABC):
         """What no network can do about its latency, for the end of a message."""
         return ""
 
+    def notes(self) -> list[str]:
+        """Lines on what the metrics rest on, beside the table."""
+        return []
+
     def details(self, network: Any) -> dict[str, Any]:
         """`operators_ms` and `sources` of the latency, for an entry of the front."""
         return {"operators_ms": {}, "sources": {}}
@@ -66,12 +70,15 @@ class TableCosts(Costs):
 
     def limits(self) -> str:
         calibration = self.model.calibration
-        if not calibration.host_us:
+        if not calibration.host_us or self.model.observed:
             return ""
         return (
             f"; under calibration {calibration.name} no step takes less than"
             f" {calibration.host_us / 1000:.2f} ms, which the host needs"
         )
+
+    def notes(self) -> list[str]:
+        return [observed_line(self.model.observed)] if self.model.observed else []
 
     def details(self, network: Architecture) -> dict[str, Any]:
         estimate = self.model.estimate(network)

@@ -14,7 +14,7 @@ params             parameters, a tied head counted once
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -225,6 +225,24 @@ def breakdown(named: Iterable[Named], latency_ms: float) -> list[dict[str, Any]]
     ]
 
 
+def source_shares(entries: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Share of the time by source, the largest first."""
+    sources: dict[str, float] = {}
+    for entry in entries:
+        sources[entry["source"]] = sources.get(entry["source"], 0.0) + entry["share"]
+    return dict(sorted(sources.items(), key=lambda item: -item[1]))
+
+
+def observed_line(observed: Mapping[str, Any]) -> str:
+    """What observed times correct a model by; observed: of a LatencyModel."""
+    times = "1 observed time" if observed["times"] == 1 else f"{observed['times']} observed times"
+    mean, lower, upper = observed["factor"]
+    return (
+        f"{times} of {observed['program']} on {observed['device']}: factor {mean:.2f}"
+        f" ({lower:.2f} to {upper:.2f})"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Estimate(Predicted):
     """The predicted metrics of one architecture, as defined above, with their parts.
@@ -239,6 +257,9 @@ class Estimate(Predicted):
             with the probability `interval`.
         calibration: engine, paper, or own: of a table without whole models, by its rows alone.
         weights: type of the weights; fp8: of the operators' matrices.
+        observed: what observed times corrected: program, device, number of times, common factor
+            with its bounds, digest; table_ms, latency_ms with its bounds by the table alone;
+            latency_ms, observed ones of this network. Empty without observed times.
     """
 
     notation: str
@@ -253,6 +274,7 @@ class Estimate(Predicted):
     weights: str = "bfloat16"
     calibration: str = OWN
     interval: float = INTERVAL
+    observed: Mapping[str, Any] = field(default_factory=dict)
 
     def metric(self, name: str) -> float:
         """One metric by name; raises WorkloadError for one that does not exist."""
@@ -275,4 +297,5 @@ class Estimate(Predicted):
             **vars(self),
             "breakdown": list(self.breakdown),
             "notes": list(self.notes),
+            "observed": dict(self.observed),
         }

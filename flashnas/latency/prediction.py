@@ -6,8 +6,9 @@ A row of the whole operator answers if there is one; otherwise its kernels are l
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from flashnas.latency.metrics import (
     Part,
     Request,
     breakdown,
+    source_shares,
 )
 from flashnas.latency.table import LatencyTable, shipped_tables, table_state, texts
 from flashnas.latency.workload import (
@@ -59,6 +61,9 @@ class LatencyModel:
         TableError, WorkloadError: the table or the workload cannot be read.
         MissingRowsError: the table has no rows in the workload's dtype.
     """
+
+    # what observed times correct: program, device, times, factor and digest (`fn.Estimate`)
+    observed: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,
@@ -100,20 +105,16 @@ class LatencyModel:
         """All figures with breakdown; raises MissingRowsError if the table cannot answer,
         BudgetError if batch "max" finds no room."""
         a, w, batch = architecture, self.workload, self.batch(architecture)
-        embedding, head, *operators = (self._cost(spec, a, batch) for spec in _specs(a))
+        request, costs = next(self.requests([a]))
+        places = ((spec.kind, i) for i, spec in enumerate(a.operators))
         named = [
-            (EMBEDDING, -1, embedding),
-            *((spec.kind, i, operators[i]) for i, spec in enumerate(a.operators)),
-            (HEAD, -1, head),
+            (*place, cost)
+            for place, cost in zip(((EMBEDDING, -1), *places, (HEAD, -1)), costs, strict=True)
         ]
-        request = Request.of(self.calibration, w, (cost for *_, cost in named))
         named.append((HOST, -1, request.host()))
         values, bounds = request.figures(named, batch)
         latency_ms = values["latency_ms"]
         entries = breakdown(named, latency_ms)
-        sources: dict[str, float] = {}
-        for entry in entries:
-            sources[entry["source"]] = sources.get(entry["source"], 0.0) + entry["share"]
         notes = (
             self.calibration.note(batch) if w.generated_tokens else None,
             self._note_on_weights(),
@@ -133,28 +134,34 @@ class LatencyModel:
             calibration=self.calibration.name,
             weights=self.dtype,
             breakdown=tuple(entries),
-            sources=dict(sorted(sources.items(), key=lambda item: -item[1])),
+            sources=source_shares(entries),
             notes=tuple(note for note in notes if note),
+            observed=self.observed,
         )
 
     def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the
         breakdown.
         """
-        result = np.empty(len(architectures))
+        return np.array([request.latency_ms for request, _ in self.requests(architectures)])
+
+    def requests(
+        self, architectures: Sequence[Architecture]
+    ) -> Iterator[tuple[Request, list[Cost]]]:
+        """The request of each, and the costs that it consists of: of the embedding, the operators
+        and the head."""
         costs_by_id: dict[tuple[int, int, int, int], dict[int, Cost]] = {}
-        for i, a in enumerate(architectures):
+        for a in architectures:
             batch = self.batch(a)
             by_id = costs_by_id.setdefault((a.hidden, a.vocab, a.meta_tokens, batch), {})
+            specs: tuple[OperatorSpec | str, ...] = (EMBEDDING, *a.operators, HEAD)
             costs = []
-            for spec in _specs(a):
+            for spec in specs:
                 cost = by_id.get(id(spec))
                 if cost is None:
                     cost = by_id[id(spec)] = self._cost(spec, a, batch)
                 costs.append(cost)
-            costs.append(costs.pop(1))  # added up in the order of `estimate`
-            result[i] = Request.of(self.calibration, self.workload, costs).latency_ms
-        return result
+            yield Request.of(self.calibration, self.workload, costs), costs
 
     def batch(self, architecture: Architecture) -> int:
         """The workload's batch; for "max" the largest that fits the device's memory."""
@@ -311,10 +318,6 @@ def has_weights(table: LatencyTable, dtype: str) -> bool:
             for phase in PHASES
         },
     )
-
-
-def _specs(a: Architecture) -> tuple[OperatorSpec | str, ...]:
-    return EMBEDDING, HEAD, *a.operators
 
 
 def _fixed_kernels(name: str, a: Architecture) -> list[KernelCall]:

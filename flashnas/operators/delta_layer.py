@@ -18,9 +18,9 @@ from flashnas.operators.parts import (
     l2_normalise,
     log_of_uniform,
 )
-from flashnas.operators.recurrences.chunks import token_by_token
 from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_step
 from flashnas.operators.recurrences.dplr import kda_chunked, kda_step
+from flashnas.operators.recurrences.reference import token_by_token
 from flashnas.operators.spec import OperatorSpec
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "sigmoid": torch.sigmoid}
@@ -76,7 +76,10 @@ class DeltaLayer(RecurrentLayer):
             g = None
             if self.decays:
                 rates = -self.A_log.to(dtype).exp()
-                g = self._decay(rates, F.softplus(others[0].to(dtype) + self.dt_bias.to(dtype)))
+                steps = F.softplus(others[0].to(dtype) + self.dt_bias.to(dtype))
+                if self.by_channel:
+                    steps, rates = steps.unflatten(-1, (self.v_heads, -1)), rates.unsqueeze(-1)
+                g = rates * steps
             o, matrix_BHKV = rule(
                 q * self.scale, k, v, torch.sigmoid(beta.to(dtype)), g, matrix_BHKV
             )
@@ -93,24 +96,13 @@ class DeltaLayer(RecurrentLayer):
         g = None
         if self.decays:
             steps = torch.log1p((others[0] + self.dt_bias.double()).exp())
-            g = self._decay(-self.A_log.double().exp(), steps)
-        o, matrix_BHKV = token_by_token(
-            self.rules[1],
-            l2_normalise(q) * self.scale,
-            l2_normalise(k),
-            v,
-            torch.sigmoid(beta),
-            g,
-            matrix_BHKV,
-        )
+            rates = -self.A_log.double().exp().unsqueeze(-1)
+            g = rates * steps.unflatten(-1, (self.v_heads, -1))
+        q, k = l2_normalise(q) * self.scale, l2_normalise(k)
+        writes = k * torch.sigmoid(beta).unsqueeze(-1)
+        o, matrix_BHKV = token_by_token(q, writes, v, g, matrix_BHKV, -k, writes)
         o = self.norm.reference(o).flatten(-2)
         return o * GATES[self.gate](others[1]) if self.gate else o, matrix_BHKV
-
-    def _decay(self, rates_H: Tensor, steps: Tensor) -> Tensor:
-        """Log decays [.., H], or [.., H, K]."""
-        if not self.by_channel:
-            return rates_H * steps
-        return rates_H.unsqueeze(-1) * steps.unflatten(-1, (self.v_heads, -1))
 
 
 class DeltaNetLayer(DeltaLayer):

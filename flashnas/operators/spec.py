@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -76,6 +77,14 @@ class TensorSpec:
         """The rows of these parts; without names those of all parts."""
         sizes = dict(self.parts)
         return tuple(sizes[part] for part in parts or sizes)
+
+    def places(self) -> dict[str, slice]:
+        """Where the rows of each part are."""
+        ends = itertools.accumulate(self.rows())
+        return {
+            name: slice(end - count, end)
+            for (name, count), end in zip(self.parts, ends, strict=True)
+        }
 
     def inside(self, module: str) -> TensorSpec:
         """The same parameter as one of a layer that holds its layer under this name."""

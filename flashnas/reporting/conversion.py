@@ -31,10 +31,8 @@ def conversion_text(found: ConversionFound) -> str:
 
 
 def conversion(run: RecordedRun) -> str:
-    """The section of a run folder that a conversion has written; empty of a search."""
+    """The section of a run folder that a conversion has written."""
     entry = run.entry("conversion")
-    if not entry:
-        return ""
     place = run.path / CONFIG
     found = convert(entry, ConversionFound, place, RunError, name="conversion", finite=False)
     return render(
@@ -178,4 +176,4 @@ def figure(found: ConversionFound, narrow: bool) -> Plot:
     return plot
 
 
-CONVERSION = Section("Conversion", conversion)
+CONVERSION = Section("Conversion", conversion, of="conversion")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,9 +14,7 @@ from flashnas.base.errors import RunError
 from flashnas.base.text import counted, is_number, names_text, number, one_of, tokens_text
 from flashnas.reporting.drawing import (
     BUDGET,
-    FAINT,
     INK,
-    SERIES,
     SOFT,
     STYLE,
     NothingToShow,
@@ -35,18 +32,15 @@ from flashnas.reporting.networks import (
     counts_line,
     front,
     latency_unit,
-    named,
     objective_points,
     place_words,
 )
 from flashnas.reporting.planes import Plane, draw_plane, plane_keys, plane_of
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 
-FRONT_HEIGHT, HEIGHT, CURVE_HEIGHT = 430.0, 240.0, 368.0  # pixels of plotting areas
+FRONT_HEIGHT, HEIGHT = 430.0, 240.0  # pixels of plotting areas
 BAR_HEIGHT = 38.0  # of one finalist
 DEPTH_BINS = 12
-MAX_CURVES = 500  # grey ones, those of the lowest loss
-LATE = 0.7  # of the tokens: from here on, curves are magnified
 
 
 def front_figure(run: RecordedRun, narrow: bool = False) -> Plot:
@@ -254,72 +248,17 @@ def latency_parts(run: RecordedRun) -> pd.DataFrame:
     )
 
 
-def curves_figure(run: RecordedRun, narrow: bool = False) -> Plot:
-    """Validation loss over tokens seen, whole and, magnified, its last part."""
-    trials = named(run, run.trained)
-    trials = trials[trials["curve"].map(len) > 0]
-    if trials.empty:
-        raise NothingToShow("No training curve was recorded.")
-    solid, final = "finalists", trials["finalist"] != ""
-    if (answer := run.answer) is not None:
-        solid = "recommended and not told apart"
-        final &= trials["hash"].isin((answer.recommended, *answer.tied))
-    trials = trials.assign(final=final, end=trials["curve"].map(lambda curve: curve[-1][1]))
-    marked = final | (trials["origin"] == "baseline")
-    best = trials[marked].sort_values("end", ascending=False, kind="stable")
-    others = trials[~marked].sort_values("loss", kind="stable")[:MAX_CURVES]
-    lines = [
-        (row, colour, "-" if row.final else "--")
-        for row, colour in zip(rows(best), itertools.cycle(SERIES), strict=False)
-    ]
-    last = max(curve[-1][0] for curve in trials["curve"])
-    plot = Plot(
-        "Training curves",
-        f"solid: {solid}; dashed: pure-operator baselines; grey: other networks",
-        [CURVE_HEIGHT] * 2,
-        columns=2,
-        keys=[key(row.name, colour, linestyle=style) for row, colour, style in lines],
-        keys_title="By the final loss, highest first",
-        narrow=narrow,
-    )
-    for panel, start, heading in zip(
-        plot.panels,
-        (0.0, LATE * last),
-        ("the whole training", f"the last {1 - LATE:.0%} of the tokens"),
-        strict=True,
-    ):
-        for row in rows(others):
-            panel.plot(*zip(*row.curve, strict=True), color=FAINT, linewidth=1)
-        for row, colour, style in lines:
-            (line,) = panel.plot(
-                *zip(*row.curve, strict=True),
-                color=colour,
-                linestyle=style,
-                linewidth=2.0 if row.final else 1.5,
-            )
-            plot.hover(line, [f"{row.name}\n{row.end:.4f} nats at the end"])
-        panel.set(xlim=(start, last), ylim=_loss_range(trials["curve"], start))
-        panel.xaxis.set_major_formatter(lambda tokens, _: tokens_text(tokens))
-        panel.locator_params(axis="x", nbins=5)
-        first = panel is plot.panels[0] or narrow
-        plot.label(
-            panel, "tokens seen", "validation loss (nats per token)" if first else "", heading
-        )
-    return plot
+def _curves(run: RecordedRun, narrow: bool) -> Plot:
+    from flashnas.reporting.curves import curves_figure  # of runs that trained something
 
-
-def _loss_range(curves: Iterable[Sequence[Any]], start: float) -> tuple[float, float]:
-    """What holds the curves from `start` tokens on."""
-    values = [y for curve in curves for x, y in curve if x >= start and is_number(y)] or [0.0, 1.0]
-    low, high = min(values), max(values)
-    return low - 0.06 * ((high - low) or 1), high + 0.04 * ((high - low) or 1)
+    return curves_figure(run, narrow)
 
 
 FIGURES: dict[str, Callable[[RecordedRun, bool], Plot]] = {  # in the order of the page
     "front": front_figure,
     "operators": operators_figure,
     "latency-by-operator": latency_figure,
-    "curves": curves_figure,
+    "curves": _curves,
     "objectives": objectives_figure,
 }
 

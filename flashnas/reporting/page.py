@@ -43,7 +43,7 @@ class Section:
         [project.entry-points."flashnas.report_sections"]
         energy = "flashnas_energy:SECTION"
 
-    title: the heading; empty: none.
+    title: the heading; empty: none. of: `search` or `conversion`, the runs that have it; empty: both.
     html: the content below the heading, from what the run folder holds; nothing is evaluated again.
         It returns markup (markupsafe), as jinja2 templates give it; plain text is escaped. An empty
         text leaves the section out.
@@ -55,6 +55,10 @@ class Section:
     html: Callable[[RecordedRun], str]
     picture: str = ""
     png: Callable[[RecordedRun], bytes | None] = lambda run: None
+    of: str = ""
+
+    def shown(self, run: RecordedRun) -> bool:
+        return self.of in ("", "conversion" if run.entry("conversion") else "search")
 
 
 SECTIONS: Registry[Section] = Registry(
@@ -83,7 +87,7 @@ def render_html(run: RecordedRun) -> str:
     shown = []
     for section in SECTIONS.values():
         with foreign_errors(("report section", section.html)):
-            if body := section.html(run):
+            if section.shown(run) and (body := section.html(run)):
                 shown.append((section.title, body))
     page = render(
         "page.html",

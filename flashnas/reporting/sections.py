@@ -190,10 +190,7 @@ def _joined(parts: Iterable[str]) -> str:
 
 
 def finalists(run: RecordedRun) -> str:
-    """The table of the terminal, the operators of each network below its figures; empty of a
-    conversion, which has a table of its own."""
-    if run.entry("conversion"):
-        return ""
+    """The table of the terminal, the operators of each network below its figures."""
     shown = shown_networks(run)
     columns = front_columns(run, shown)
     networks = [entry.architecture for entry in shown if entry.architecture is not None]
@@ -221,8 +218,6 @@ def finalists(run: RecordedRun) -> str:
 def figures(run: RecordedRun) -> str:
     """The figures that have something to show, and why others have not. Where the full loss ranks,
     the front is above the table of the finalists."""
-    if run.entry("conversion"):
-        return ""
     unfit = {
         "front": run.ranks_full,
         "curves": run.untrained,
@@ -289,10 +284,7 @@ def sources(run: RecordedRun) -> str:
 
 
 def failures(run: RecordedRun) -> str:
-    """Failed trials by reason and one by one; infeasible ones by reason. Empty of a conversion,
-    which trains no candidates."""
-    if run.entry("conversion"):
-        return ""
+    """Failed trials by reason and one by one; infeasible ones by reason."""
     failed, outside = run.failed, run.trials[run.trials["state"] == "infeasible"]
     return render(
         "failures.html",
@@ -317,9 +309,9 @@ def reproduce(run: RecordedRun) -> str:
 
 
 HEADER = Section("", header)
-FINALISTS = Section("Finalists", finalists, PICTURE, front_png)
-FIGURES = Section("Figures", figures)
+FINALISTS = Section("Finalists", finalists, PICTURE, front_png, of="search")
+FIGURES = Section("Figures", figures, of="search")
 EVALUATION = Section("Trained networks, evaluated", evaluation)
 SOURCES = Section("Where the latencies come from", sources)
-FAILURES = Section("What failed", failures)
+FAILURES = Section("What failed", failures, of="search")
 REPRODUCE = Section("How to reproduce", reproduce)

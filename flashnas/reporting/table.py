@@ -91,7 +91,8 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[Column]:
             result.append(Column("silence", figure("silence", fixed)))
         if not run.untrained:
             result.append(Column("short loss", figure("loss", fixed)))
-        result.append(Column("recall", _recall))
+        if any_has("expected_recall"):
+            result.append(Column("recall", _recall))
     else:
         result.append(Column("loss", figure("loss", fixed)))
         result.append(Column("bits/byte", figure("bits_per_byte", fixed)))

@@ -45,7 +45,6 @@ DIGESTS = {  # entries of run.yaml, and what of them changes with their content
     "corpus": ("digest",),
     "start_from": ("digest",),
     "scorer": ("digest",),
-    "times": ("digest",),
 }
 HINTS = {  # what a difference to the record of a run means
     **dict.fromkeys(
@@ -251,6 +250,8 @@ class Identity:
         for name, keys in DIGESTS.items():
             entry = _mapping(config.get(name))
             self.values |= {f"{name}.{key}": entry.get(key) for key in keys}
+        times = _mapping(_mapping(config.get("table")).get("observed"))
+        self.values["times"] = times.get("digest")
         recipe = _mapping(config.get("recipe"))
         self.values["recipe"] = as_recorded({**recipe, **ROUNDING}) if recipe else None
         for key in NAMED_FILES:
@@ -300,6 +301,7 @@ def table_facts(model: LatencyModel) -> dict[str, Any]:
         "mode": table.default_mode,
         "weights": model.dtype,
         "calibration": model.calibration.name,
+        "observed": dict(model.observed),
         "hash": table_hash(table),
         "limits": device_facts(table),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from collections.abc import Iterator
@@ -14,23 +13,19 @@ import pandas as pd
 
 from flashnas.algorithms.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
 from flashnas.algorithms.trial import Trial
-from flashnas.architecture import Architecture
-from flashnas.architecture.source import load_architecture
 from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import check_inside
 from flashnas.base.text import shown
-from flashnas.run_folder.front import read_front
 from flashnas.run_folder.layout import (
     CONFIG,
     FRONT,
-    TRAINED,
     TRIALS,
-    WEIGHTS,
     missing_plugins_named,
     read_config,
     read_trials,
 )
+from flashnas.run_folder.read_front import read_front, trained_models
 from flashnas.run_folder.recorded_answer import Answer
 
 COUNTED = ("complete", "reused", "failed", "infeasible", "expected")  # states
@@ -206,17 +201,7 @@ class RecordedRun:
         """Networks of the front that were trained for longer, by `flashnas train RUN/pareto/NN.yaml
         --out RUN/trained/NN`, with the folder of their weights. Only the vocabulary may be another
         one, since a training takes that of its text."""
-        folders = sorted((self.path / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
-        trained = [(load_architecture(str(path)), path.parent) for path in folders]
-        found = []
-        for entry in self.front:
-            searched = entry.architecture
-            if not isinstance(searched, Architecture):
-                continue
-            for network, folder in trained:
-                if dataclasses.replace(network, vocab=searched.vocab).hash == searched.hash:
-                    found.append((entry, folder))
-        return found
+        return trained_models(self.path, self.front)
 
     def _number(self, *keys: str) -> float | None:
         """An entry of run.yaml, which people may edit, if it is a number."""

@@ -1,27 +1,34 @@
-"""The answer of a search: which network to train, and how sure that is."""
+"""The answer of a search: which network to train, how sure that is, and what it is compared with."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtr
 
 from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
+from flashnas.architecture.presets import preset
+from flashnas.base.errors import FlashnasError
 from flashnas.base.text import range_of
-from flashnas.loss.load import OWN
+from flashnas.loss.prediction import Prediction
 from flashnas.run_folder.recorded_answer import (
     Answer,
     Bought,
     Claims,
     FullTraining,
     Pilot,
+    PublishedModel,
+    Rival,
     Standing,
 )
-from flashnas.study.comparison import Compared, published_model, published_models, rival_of
+from flashnas.space import OperatorSpace
 from flashnas.study.explore import Explored
 from flashnas.study.problem import Problem
 from flashnas.study.purchase import pilot
@@ -32,6 +39,9 @@ DISTINCT = 0.8  # probability from which on a network counts as worse than anoth
 FULL_BUDGET = 0.97  # of a budget from which on it is what limits the network
 NEAR = 200  # networks near the recommended one, of which the mean of one may be lower
 PILOTS = 24  # networks near the recommended one that a pilot may be of
+PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
+WIDER = 2.0  # times its width up to which a stack is looked at that makes up for a difference
+WIDTH_STEP = 128
 
 
 def answer_of(
@@ -148,10 +158,10 @@ def _pilot(scorer: Scorer, explored: Explored) -> Pilot:
         return {}
     found = pilot(
         scorer.publications,
-        [*scorer.own, *scorer.bought],
+        scorer.rows,
         [explored.networks[index] for index in explored.near(PILOTS)],
         scorer.tokens,
-        reliability=scorer.model.spreads.reliability.get(OWN, 1.0),
+        reliability=scorer.reliability,
     )
     if found is None:
         return {}
@@ -201,3 +211,123 @@ def _limit(problem: Problem, scorer: Scorer, explored: Explored, chosen: Trial) 
     if means.min() < (chosen.full_loss or 0.0) and scorer.values([lowest])[0] > value_of(chosen):
         return "support"
     return " and ".join(problem.space.largest_of(chosen.architecture)) or "space"
+
+
+# -- what the recommended network is compared with -------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Networks with one posterior. at: index by hash. best: probability of the lowest loss, by
+    hash, of those on the front and the baselines."""
+
+    prediction: Prediction
+    at: Mapping[str, int]
+    best: Mapping[str, float]
+
+    @classmethod
+    def of(
+        cls,
+        scorer: Scorer,
+        trials: Sequence[Trial],
+        further: Sequence[Architecture],
+    ) -> Compared:
+        """further: networks that nothing was trained for, behind the trials."""
+        # without cycles the order of trials is that of completion
+        ordered = sorted({trial.hash: trial for trial in trials}.values(), key=lambda t: t.hash)
+        prediction = scorer.posterior([*(trial.architecture for trial in ordered), *further])
+        hashes = [*(trial.hash for trial in ordered), *(network.hash for network in further)]
+        best = prediction.best(range(len(ordered)))
+        return cls(
+            prediction,
+            {key: index for index, key in reversed(list(enumerate(hashes)))},
+            dict(zip(hashes, map(float, best), strict=False)),
+        )
+
+    def difference(self, one: str, other: str) -> tuple[float, float, float]:
+        """Of the network with hash `one` less the other: mean, standard deviation, and the
+        probability that it is below 0."""
+        mean, sd = self.prediction.difference(self.at[one], self.at[other])
+        return mean, sd, below_zero(mean, sd)
+
+
+def below_zero(mean: float, sd: float) -> float:
+    """Probability that a normal variable is below 0; of a constant 0, one half."""
+    if sd > 1e-9:
+        return float(ndtr(-mean / sd))
+    return 0.5 * (mean < 0) + 0.5 * (mean <= 0)
+
+
+def rival_of(
+    problem: Problem, scorer: Scorer, compared: Compared, chosen: Trial, rival: Trial
+) -> Rival:
+    """What the chosen network gains over a stack, and what that stack needs to make up for it."""
+    difference, sd, probability = compared.difference(chosen.hash, rival.hash)
+    equal = _as_good(problem, scorer, rival.architecture, chosen.full_loss or 0.0)
+    return {
+        "label": rival.label,
+        "notation": rival.notation,
+        "hash": rival.hash,
+        "latency_ms": rival.latency_ms or 0.0,
+        "difference": difference,
+        "sd": sd,
+        "probability": probability,
+        "ms": None if equal is None else problem.costs.latencies([equal])[0],
+        "params": None if equal is None else float(equal.params),
+    }
+
+
+def _as_good(
+    problem: Problem, scorer: Scorer, stack: Architecture, loss: float
+) -> Architecture | None:
+    """The stack at the smallest width whose mean is not above a loss; None if there is none up to
+    WIDER times its width, or the table does not answer for it."""
+    wider = []
+    for hidden in range(stack.hidden, int(WIDER * stack.hidden) + 1, WIDTH_STEP):
+        try:
+            network = dataclasses.replace(stack, hidden=hidden)
+            problem.costs.latencies([network])
+        except FlashnasError:  # the operators do not fit this width, or the table has no row
+            continue
+        wider.append(network)
+    if not wider:
+        return None
+    means = scorer.posterior(wider).mean
+    return next((network for network, mean in zip(wider, means, strict=True) if mean <= loss), None)
+
+
+def published_models(problem: Problem) -> dict[str, Architecture]:
+    """Published models with the vocabulary of the space, so that they can be compared."""
+    assert isinstance(problem.space, OperatorSpace)
+    model = problem.space.model
+    return {
+        name: dataclasses.replace(preset(name), vocab=model.vocab, tied=model.tied)
+        for name in PUBLISHED_MODELS
+    }
+
+
+def published_model(
+    problem: Problem,
+    scorer: Scorer,
+    compared: Compared,
+    name: str,
+    model: Architecture,
+    chosen: Trial,
+) -> PublishedModel:
+    """A published model beside the chosen network."""
+    difference, sd, probability = compared.difference(model.hash, chosen.hash)
+    figures = scorer.figures(model)
+    try:
+        latency_ms = problem.costs.latencies([model])[0]
+    except FlashnasError:  # the table has no row for it
+        latency_ms = None
+    return {
+        "name": name,
+        "latency_ms": latency_ms,
+        "params": float(model.params),
+        "difference": difference,
+        "sd": sd,
+        "probability": probability,
+        "recall": figures["expected_recall"],
+        "silence": figures["silence"],
+    }

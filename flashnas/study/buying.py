@@ -16,7 +16,6 @@ import numpy as np
 from flashnas.algorithms.trial import Trial
 from flashnas.architecture.architecture import compressed
 from flashnas.base.text import counted, names_text
-from flashnas.loss.load import OWN
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.recorded_answer import Bought
 from flashnas.study.evaluations import Evaluations
@@ -96,13 +95,13 @@ def next_purchase(
 
     return best_purchase(
         scorer.publications,
-        [*scorer.own, *scorer.bought],
+        scorer.rows,
         candidates,
         scorer.tokens,
         lambda network: trainings.observed(network, 0.0),
         cost,
         evaluations.left,
-        reliability=scorer.model.spreads.reliability.get(OWN, 1.0),
+        reliability=scorer.reliability,
     )
 
 
@@ -146,6 +145,8 @@ def train_each(evaluations: Evaluations) -> Explored | None:
 
     def learn(trials: Sequence[Trial], *, asked: bool = False) -> None:
         """Rank by all losses so far, and let the algorithm learn these trials."""
+        if not trials:
+            return
         if isinstance(scorer := record.scorer, EvidenceScorer):
             record.rescore(scorer.informed_by(observed(record, trainings)))
         evaluations.write()

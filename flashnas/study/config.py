@@ -17,7 +17,7 @@ from flashnas.base.settings import (
     option,
     settings_of,
 )
-from flashnas.base.text import MAX_TOKENS, from_hub, range_of, tokens_of
+from flashnas.base.text import MAX_TOKENS, TIMES_HELP, from_hub, range_of, tokens_of
 from flashnas.executors import EXECUTORS
 from flashnas.latency.metrics import METRICS, Budget
 from flashnas.latency.workload import (
@@ -115,6 +115,7 @@ class SearchConfig(Settings, where="search"):
         metavar="FILE",
         identity=False,
     )
+    times: str | None = option(None, TIMES_HELP, metavar="FILE", identity=False)
     min_recall: float | None = option(
         None,
         "leave out networks whose recall is expected to be further below a transformer's than this,"
@@ -260,11 +261,10 @@ class SearchConfig(Settings, where="search"):
                 self.wrong(
                     "sampler_options", f"must not hold {name!r}, which the search itself sets"
                 )
-        self._check_executor()
+        if self.executor_options:
+            self._check_executor_options()
 
-    def _check_executor(self) -> None:
-        if not self.executor_options:
-            return  # without a look at an executor that may not be needed
+    def _check_executor_options(self) -> None:
         try:
             EXECUTORS[self.executor].read_options(self.executor_options)
         except SettingError as error:
@@ -274,9 +274,8 @@ class SearchConfig(Settings, where="search"):
 
     def connections(self) -> Iterator[tuple[str, str | None]]:
         yield from super().connections()
-        if not self.executor_options:
-            return
-        for setting in settings_of(EXECUTORS[self.executor].Options):
+        executor = EXECUTORS[self.executor] if self.executor_options else None
+        for setting in settings_of(executor.Options) if executor is not None else ():
             if not setting.yaml and setting.name in self.executor_options:
                 yield "executor_options", setting.name
 

@@ -18,7 +18,7 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.problem import Problem
 
 # options that name files
-FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "start_from")
+FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "times", "start_from")
 PACKAGES = ("torch", "optuna", "numpy", "pandas", "tokenizers")
 # options that fix the trajectory; the others enter the identity of a run by what they name, or not
 ASKED = tuple(setting.name for setting in settings_of(SearchConfig) if setting.identity)

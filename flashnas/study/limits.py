@@ -12,9 +12,10 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, TableError
 from flashnas.base.text import range_of, tokens_text
 from flashnas.latency.fitting import CostFunction, Costs, Fitter, NoCosts, OwnCosts, TableCosts
-from flashnas.latency.prediction import LatencyModel, model_of
+from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
+from flashnas.observations.correction import model_with
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SPACE_OF, SearchConfig
 
@@ -131,13 +132,16 @@ def load_costs(
         workload = load_workload(config.workload if workload is None else workload)
         workload = workload.with_weights(config.weights)
         return TableCosts(
-            model_of(table, workload, calibration=config.calibration, mode=config.mode)
+            model_with(
+                config.times, table, workload, calibration=config.calibration, mode=config.mode
+            )
         )
-    if config.weights is not None:
-        raise ConfigError(
-            f"search.weights needs a latency table; got weights {config.weights} and table=None"
-            " or a function"
-        )
+    for name in ("weights", "times"):
+        if (value := getattr(config, name)) is not None:
+            raise ConfigError(
+                f"search.{name} needs a latency table; got {name} {value} and table=None or a"
+                " function"
+            )
     if table is not None:
         return OwnCosts(table)
     if not evaluated:
@@ -165,7 +169,7 @@ def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
     hand."""
     if not config.measure:
         return None
-    from flashnas.profiling.target import target_like  # loads torch
+    from flashnas.profiling.table_target import target_like  # loads torch
 
     try:
         return target_like(model.table, dtype=model.dtype)

@@ -162,20 +162,14 @@ def load_problem(
         FlashnasError: in one line, for whatever cannot work.
     """
     started = time.monotonic()
-    if any(own is not None for own in (space, sampler, evaluator, table)):
-        check_objects(space, sampler, evaluator, table)
+    check_objects(space, sampler, evaluator, table)
     space = load_space(config.space) if space is None else space
     table = config.table if table is None else table
-    notes: list[str] = []
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):
         space, costs = load_searched(config, space, table, workload, evaluator)
+        notes = costs.notes()
         earlier = load_earlier(config, space)
-        if evaluator is not None:
-            check_without_evidence(config, "an evaluator scores the networks")
-        elif scorer is None:
-            scorer = load_ranking(config, space, earlier, notes.append)
-        if scorer is not None and not isinstance(scorer, EvidenceScorer):
-            check_scorer(scorer, space.any_network(), evaluator)
+        scorer = load_what_ranks(config, space, earlier, evaluator, scorer, notes.append)
         each = evaluator is not None or config.evidence == NO_EVIDENCE
         trials = config.trials if config.trials is not None else TRIALS * each
         check_trials(config, trials, scorer, each=each)
@@ -183,29 +177,19 @@ def load_problem(
         baselines = load_baselines(config, space, fitter, None if each else scorer)
         quality = "loss" if scorer is None else FULL
         objectives = tuple(quality if name in QUALITY else name for name in config.objectives)
-        trainings = None
-        if trials:
-            from flashnas.study.trainings import load_trainings
-
-            trainings = load_trainings(
-                config,
-                fitter,
-                at_most=trials,
-                evaluator=evaluator,
-                needed=tuple(
-                    name
-                    for name in objectives
-                    if name != "loss" and (name in QUALITY or not costs.known)
-                ),
-                recipe=recipe,
-                dtype=dtype,
-                earlier=earlier,
-                baselines=[network for _, network in baselines if each and network is not None],
-                note=notes.append,
-                plan=plan,
-            )
-        elif unused := [name for name in OF_TRAININGS if changed(config, name)]:
-            notes.append(f"nothing is trained without --trials N: {unused[0]} changes nothing")
+        trainings = load_what_trains(
+            config,
+            fitter,
+            at_most=trials,
+            evaluator=evaluator,
+            objectives=objectives,
+            recipe=recipe,
+            dtype=dtype,
+            earlier=earlier,
+            baselines=[network for _, network in baselines if each and network is not None],
+            note=notes.append,
+            plan=plan,
+        )
         problem = Problem(
             config=config,
             space=space,
@@ -244,6 +228,20 @@ def load_searched(
     return space, costs
 
 
+def load_what_trains(
+    config: SearchConfig, fitter: Fitter[Any], *, at_most: int, note: Note, **further: Any
+) -> Trainings | None:
+    """What networks are trained by; None where nothing is trained, which is noted where an option of
+    trainings is given. further: as of `load_trainings`."""
+    if at_most:
+        from flashnas.study.trainings import load_trainings
+
+        return load_trainings(config, fitter, at_most=at_most, note=note, **further)
+    if unused := [name for name in OF_TRAININGS if changed(config, name)]:
+        note(f"nothing is trained without --trials N: {unused[0]} changes nothing")
+    return None
+
+
 def load_earlier(config: SearchConfig, space: SearchSpace[Any]) -> EarlierRuns | None:
     """The runs that the search starts from."""
     if not config.start_from:
@@ -253,10 +251,22 @@ def load_earlier(config: SearchConfig, space: SearchSpace[Any]) -> EarlierRuns |
     return earlier_runs(config.start_from, space)
 
 
-def load_ranking(
-    config: SearchConfig, space: SearchSpace[Any], earlier: EarlierRuns | None, note: Note
-) -> EvidenceScorer:
-    """What ranks networks of flashnas' operators: publications and own trainings, or these alone."""
+def load_what_ranks(
+    config: SearchConfig,
+    space: SearchSpace[Any],
+    earlier: EarlierRuns | None,
+    evaluator: Any,
+    scorer: Scorer | None,
+    note: Note,
+) -> Scorer | None:
+    """The user's scorer; or publications and own trainings, or these alone; None where the losses
+    of an evaluator rank."""
+    if scorer is not None:
+        check_scorer(scorer, space.any_network(), evaluator)
+        return scorer
+    if evaluator is not None:
+        check_without_evidence(config, "an evaluator scores the networks")
+        return None
     published = config.evidence != NO_EVIDENCE
     if published and not isinstance(space, OperatorSpace):
         raise ConfigError(
@@ -266,8 +276,8 @@ def load_ranking(
     if not published:
         check_without_evidence(config, "evidence none leaves publications out")
     own = config.evidence if published else None
-    scorer = load_scorer(own, config.planned_tokens, note, published=published)
-    return scorer if earlier is None else scorer.with_own(earlier.observed())
+    loaded = load_scorer(own, config.planned_tokens, note, published=published)
+    return loaded if earlier is None else loaded.with_own(earlier.observed())
 
 
 def check_without_evidence(config: SearchConfig, why: str) -> None:

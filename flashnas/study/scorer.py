@@ -18,7 +18,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.documents import fingerprint
 from flashnas.loss.composition import RANGE, aspect, body_sizes
-from flashnas.loss.load import digest, digests, expected_of, loss_model, own_rows
+from flashnas.loss.load import OWN, digest, digests, expected_of, loss_model, own_rows
 from flashnas.loss.model import CHARGE, FullLoss, Prediction
 from flashnas.loss.recall import RecallModel, load_recall
 from flashnas.observations.losses import ObservedLoss
@@ -96,10 +96,19 @@ class EvidenceScorer:
         return loss_model(published=self.published)
 
     @property
+    def reliability(self) -> float:
+        """Of the user's own trainings, as their gaps ask for."""
+        return self.model.spreads.reliability.get(OWN, 1.0)
+
+    @property
+    def rows(self) -> list[ObservedLoss]:
+        """All that the user trained."""
+        return [*self.own, *self.bought]
+
+    @property
     def ranked_by(self) -> str:
         """What the expected losses follow from."""
-        own = self.own or self.bought
-        names = ["published"] * self.published + ["own"] * bool(own)
+        names = ["published"] * self.published + ["own"] * bool(self.rows)
         return f"{' and '.join(names)} trainings"
 
     def with_own(self, losses: Sequence[ObservedLoss]) -> Self:

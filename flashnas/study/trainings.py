@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flashnas.algorithms.objectives import QUALITY
 from flashnas.base.errors import ArchitectureError, ConfigError, DeviceError, OperatorError
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.executors.job import Job, UserEvaluator, evaluator_name
@@ -100,7 +101,7 @@ def load_trainings(
     *,
     at_most: int,
     evaluator: UserEvaluator | None,
-    needed: tuple[str, ...],
+    objectives: Sequence[str],
     recipe: Recipe | None,
     dtype: str | None,
     earlier: EarlierRuns | None,
@@ -137,7 +138,11 @@ def load_trainings(
         at_most=at_most,
         seed=config.seed,
         evaluator=evaluator,
-        needed=needed,
+        needed=tuple(
+            name
+            for name in objectives
+            if name != "loss" and (name in QUALITY or not fitter.costs.known)
+        ),
         recipe=recipe,
         dataset=dataset,
         earlier=earlier,

@@ -16,7 +16,6 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
-import yaml
 
 import flashnas
 from flashnas.architecture import Architecture
@@ -24,7 +23,6 @@ from flashnas.base.errors import CandidateError, ConfigError
 from flashnas.base.system import ENDING
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.data.tokenizer import load_tokenizer, vocab_size
-from flashnas.network.weights import save_model
 from flashnas.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from flashnas.training.distributed import Ranks
 from flashnas.training.folder import (
@@ -152,14 +150,13 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
             "after": after,
         }
         if folder is not None:
-            recipe = yaml.safe_dump(job.recipe.to_dict(), sort_keys=False)
-            save_model(
-                job.out / FINAL,
+            folder.finish(
                 trainer.network,
-                tokenizer_json=dataset.tokenizer_json,
-                files={"recipe.yaml": recipe},
+                dataset.tokenizer_json,
+                job.recipe,
+                finished=_now(),
+                score=score.to_dict(),
             )
-            folder.write_config(finished=_now(), score=score.to_dict())
         ranks.run_on_all(lambda: None)  # every process waits until the weights are written
         return summary
 

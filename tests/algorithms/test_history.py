@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as hnp
 from sampler_contract import World
 
 from flashnas.algorithms import bayes, loss_model
-from flashnas.algorithms.objectives import non_dominated, subsample_history
+from flashnas.algorithms.bayes import subsample_history
+from flashnas.algorithms.objectives import non_dominated
 
 
 @st.composite

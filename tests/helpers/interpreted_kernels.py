@@ -5,7 +5,6 @@ kernels, and mamba-ssm's state update, if its unpacked sources are named. On CPU
 import contextlib
 import dataclasses
 import sys
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,8 +15,7 @@ from triton.runtime.autotuner import Autotuner
 from flashnas.architecture import parse_operators
 from flashnas.operators.backends.core import LIBRARIES, choose_backend
 from flashnas.operators.layer import RecurrentState
-from flashnas.operators.recurrences.chunks import token_by_token
-from flashnas.operators.recurrences.delta_rule import delta_rule_step
+from flashnas.operators.recurrences.reference import token_by_token
 from flashnas.testing.forms import make_inputs, make_layer, steps_of
 
 STEPS = 3  # the interpreter takes its time over each program
@@ -99,7 +97,11 @@ def delta_rule():
         return [o, final, *torch.autograd.grad(loss, leaves)]
 
     forward = LIBRARIES["fla"].kernels["delta_rule"](torch.float16)[0]
-    reference = partial(token_by_token, delta_rule_step)
+
+    def reference(q, k, v, beta, g, state):
+        writes = k * beta.unsqueeze(-1)
+        return token_by_token(q, writes, v, g, state, -k, writes)
+
     check("d", results(forward, torch.float32), results(reference, torch.float64), 2e-2)
 
 

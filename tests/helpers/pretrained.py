@@ -72,7 +72,6 @@ def write_gguf(kind, model, path, tokenizer, change=lambda writer: None):
 
     from flashnas.conversion.weights import load_pretrained
     from flashnas.formats.gguf.vocabulary import vocabulary
-    from flashnas.formats.pieces import stream_scale
     from flashnas.formats.pretrained import PIECES
 
     network = load_pretrained(model).network
@@ -89,7 +88,7 @@ def write_gguf(kind, model, path, tokenizer, change=lambda writer: None):
     writer.add_rope_freq_base(heads.rope_theta)
     writer.add_layer_norm_rms_eps(1e-2)
     vocabulary(tokenizer, 300, 0).write_keys(writer)
-    for piece in PIECES[kind][1](network.architecture, stream_scale(1e-2)):
+    for piece in PIECES[kind][1](network.architecture, 1e-2):
         writer.add_tensor(piece.name, piece.of(network.state_dict()).numpy())
     change(writer)
     writer.write_header_to_file()

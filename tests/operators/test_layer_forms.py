@@ -31,6 +31,7 @@ CHECKS = (
     operator_spec.check_cache_bytes,
     operator_spec.check_resolution,
     operator_spec.check_kernels,
+    contract.check_idle_parameters,
 )
 
 

@@ -2,8 +2,8 @@
 and fla's plain implementations."""
 
 import runpy
+import sys
 from collections.abc import Callable
-from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -15,12 +15,15 @@ from layer_cases import assert_close
 from offenders import every
 from torch import Tensor
 
+from flashnas.operators import OPERATORS
 from flashnas.operators.recurrences import selective_scan
-from flashnas.operators.recurrences.chunks import MAX_DECAY, solve_unit_lower, token_by_token
-from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_step
-from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_step
-from flashnas.operators.recurrences.gla import gla_chunked, gla_step
-from flashnas.operators.recurrences.ssd import ssd_chunked, ssd_step
+from flashnas.operators.recurrences.chunks import MAX_DECAY, solve_unit_lower
+from flashnas.operators.recurrences.delta_rule import delta_rule_chunked
+from flashnas.operators.recurrences.dplr import dplr_chunked
+from flashnas.operators.recurrences.gla import gla_chunked
+from flashnas.operators.recurrences.reference import token_by_token
+from flashnas.operators.recurrences.ssd import ssd_chunked
+from flashnas.testing.forms import make_inputs, make_layer
 
 Rule = Callable[..., tuple[Tensor, Tensor]]
 BATCH, HEADS = 2, 4
@@ -34,8 +37,18 @@ def units(*shape):
     return F.normalize(torch.randn(shape[0], 1, *shape[2:]) + 0.05 * torch.randn(*shape), dim=-1)
 
 
-def reference_of(step):
-    return partial(token_by_token, step)
+def delta_reference(q, k, v, beta, g, state):
+    writes = k * beta.unsqueeze(-1)
+    return token_by_token(q, writes, v, None if g is None else g.unsqueeze(-1), state, -k, writes)
+
+
+def dplr_reference(q, k, v, a, b, g, state):
+    return token_by_token(q, k, v, g, state, a, k if b is None else b)
+
+
+def ssd_reference(q, k, v, g, state):
+    q, k = (x.repeat_interleave(v.shape[2] // x.shape[2], 2) for x in (q, k))
+    return token_by_token(q, k, v, g.unsqueeze(-1), state)
 
 
 def case(name, tokens):
@@ -55,29 +68,29 @@ def case(name, tokens):
         g = -torch.rand(shape) * decay * (torch.rand(shape) > 0.5)  # some channels do not decay
         a = -units(*shape)  # b takes out 0.99 of what the unit vector -a reads
         if kind == "dplr":
-            return reference_of(dplr_step), dplr_chunked, [q, k, v, a, -0.99 * a, g, state]
+            return dplr_reference, dplr_chunked, [q, k, v, a, -0.99 * a, g, state]
 
         def delta(rule):  # the form with one vector that writes
             return lambda q, v, a, g, state, **more: rule(
                 q, -0.99 * a, v, a, None, g, state, **more
             )
 
-        return delta(reference_of(dplr_step)), delta(dplr_chunked), [q, v, a, g, state]
+        return delta(dplr_reference), delta(dplr_chunked), [q, v, a, g, state]
     if kind == "delta":
 
         def plain(rule):
             return lambda q, k, v, beta, state, **more: rule(q, k, v, beta, None, state, **more)
 
         return (
-            plain(reference_of(delta_rule_step)),
+            plain(delta_reference),
             plain(delta_rule_chunked),
             [q, k, v, beta, state],
         )
     if kind == "gated_delta":
-        return reference_of(delta_rule_step), delta_rule_chunked, [q, k, v, beta, g, state]
+        return delta_reference, delta_rule_chunked, [q, k, v, beta, g, state]
     if kind == "ssd":
-        return reference_of(ssd_step), ssd_chunked, [q[:, :, :2], k[:, :, :2], v, g, state]
-    return reference_of(gla_step), gla_chunked, [q, k, v, -torch.rand(shape) * decay, state]
+        return ssd_reference, ssd_chunked, [q[:, :, :2], k[:, :, :2], v, g, state]
+    return token_by_token, gla_chunked, [q, k, v, -torch.rand(shape) * decay, state]
 
 
 def results(rule, arguments):
@@ -194,3 +207,19 @@ def test_references_equal_flas(name):
         o = o.transpose(1, 2)
     for got, tensor in zip((o, final), expected, strict=True):
         assert_close(got, tensor, 1e-5, name)
+
+
+@every(kind=[kind for kind, spec in OPERATORS.items() if spec.layer])
+def test_a_reference_calls_nothing_that_it_is_the_oracle_of(kind):
+    layer, called = make_layer(OPERATORS[kind]().scaled(512, 16), 32), set()
+
+    def note(frame, event, argument):
+        if Path(frame.f_code.co_filename).parent.name in ("recurrences", "backends"):
+            called.add(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        layer.reference(make_inputs(3, 32))
+    finally:
+        sys.setprofile(None)
+    assert called <= {"token_by_token", "scan_reference"}

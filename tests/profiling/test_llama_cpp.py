@@ -29,13 +29,13 @@ from flashnas.formats.gguf import file
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, memory_bytes
-from flashnas.profiling import regression, target
+from flashnas.profiling import regression, table_target
 from flashnas.profiling.llama_cpp import child
 from flashnas.profiling.llama_cpp import target as llama_cpp
 from flashnas.profiling.llama_cpp.target import LlamaCpp
 from flashnas.profiling.platforms import Cpu
 from flashnas.profiling.profile import profile
-from flashnas.profiling.target import rows_of, target_like
+from flashnas.profiling.table_target import rows_of, target_like
 
 SMALL = "64(vocab=320): m2(head_dim=32,state=16) f a(head_dim=32) f"
 
@@ -183,7 +183,7 @@ def test_what_is_timed_has_at_most_a_thread_for_each_usable_core(
             f"profile.threads must be all or a whole number from 1 to {cores}, the usable cores; got {threads!r}"
         )
     profile(narrow, [SHORT], tmp_path / "table", LlamaCpp(threads=2), rounds=1)
-    monkeypatch.setattr(target, "usable_cores", lambda: 1)
+    monkeypatch.setattr(table_target, "usable_cores", lambda: 1)
     assert "was timed with 2 threads, but this process may use 1 cores" in one_line(
         TableError, target_like, LatencyTable.load(tmp_path / "table"), dtype="q8_0"
     )

@@ -14,12 +14,14 @@ from flashnas.base.errors import ConfigError, DeviceMemoryError
 from flashnas.latency import schema
 from flashnas.latency.validation import measure_in_rounds
 from flashnas.latency.workload import Workload
+from flashnas.network.cache import HybridCache
 from flashnas.network.model import HybridLM
-from flashnas.profiling import finalists, torch_target
+from flashnas.profiling import finalists, torch_calls, torch_target
 from flashnas.profiling.platforms import PLATFORMS, Cpu
 from flashnas.profiling.target import Measured, Timings, decode_contexts
 from flashnas.profiling.timing import NotCapturable
-from flashnas.profiling.torch_target import DTYPES, Torch, filled_states, first_tokens
+from flashnas.profiling.torch_calls import deployed, filled_states, first_tokens, prompt, step
+from flashnas.profiling.torch_target import DTYPES, Torch
 
 MODEL = Architecture.parse("32(vocab=64,meta=3): a(head_dim=8) m2(head_dim=8,state=8) f")
 REQUEST = Workload(prompt_tokens=20, generated_tokens=9)
@@ -28,9 +30,7 @@ QUICK = Torch(seconds=1e-9)
 
 def block_of(text, backend="torch", width=32):
     """A network of one operator."""
-    return Torch(backend=backend).deployed(
-        Architecture(hidden=width, vocab=64, operators=parse_operators(text))
-    )
+    return deployed(Architecture(hidden=width, vocab=64, operators=parse_operators(text)), backend)
 
 
 @every(case=cases("profiling", "wrong_options_of_torch"))
@@ -116,7 +116,7 @@ def test_a_network_without_memory_is_not_built_or_is_told(monkeypatch):
         QUICK.time_request(MODEL, REQUEST, 2)
     assert forgotten == [1]
     monkeypatch.setattr(Cpu, "free_bytes", lambda self: 10_000)
-    monkeypatch.setattr(Torch, "deployed", lambda *_: pytest.fail("it was built"))
+    monkeypatch.setattr(torch_target, "deployed", lambda *_: pytest.fail("it was built"))
     with pytest.raises(
         DeviceMemoryError, match=r"needs .* GB with batch 2 and \d+ tokens, and 0.0 GB are free"
     ):
@@ -127,7 +127,7 @@ def test_what_no_graph_can_hold_is_timed_eagerly_and_says_so(monkeypatch):
     def refuse(call):
         raise NotCapturable("it makes the host wait for the device")
 
-    monkeypatch.setattr(torch_target, "captured", refuse)
+    monkeypatch.setattr(torch_calls, "captured", refuse)
     monkeypatch.setattr(Cpu, "modes", ("eager", "cuda_graph"))
     measured = Torch(mode="cuda_graph", backend="torch", seconds=1e-9).time_request(MODEL, REQUEST)
     assert measured.latency_ms > 0
@@ -171,7 +171,7 @@ def test_meta_tokens_are_read_without_states(monkeypatch):
     monkeypatch.setattr(
         model, "run_layers", lambda x, states: seen.extend(states) or run(x, states)
     )
-    cache = Torch().prompt(model, 2, 3)()
+    cache = prompt(model, 2, 3, 2**62)()
     assert seen == [None, None, None]
     assert cache.states[0].seen == 3
 
@@ -193,14 +193,12 @@ def test_a_filled_state_has_the_context_that_is_timed(kind):
 
 
 def test_a_step_can_be_repeated_at_one_context():
-    model = Torch().deployed(MODEL)
+    model = deployed(MODEL)
     with torch.inference_mode():
         states = filled_states(model, 2, 50)
         keys, before = states[0].keys_BGTK, states[0].keys_BGTK.clone()
         for _ in range(3):
-            _, after = model.decode_step(
-                torch.zeros(2, dtype=torch.long), torch_target.HybridCache(states)
-            )
+            _, after = model.decode_step(torch.zeros(2, dtype=torch.long), HybridCache(states))
             assert after.states[0].seen == 50
     assert after.states[0].keys_BGTK.data_ptr() == keys.data_ptr(), "no copy of the cache is timed"
     assert torch.equal(keys[:, :, :49], before[:, :, :49])
@@ -208,8 +206,6 @@ def test_a_step_can_be_repeated_at_one_context():
 
 def test_a_step_that_is_timed_in_a_graph_stays_at_its_position(monkeypatch):
     """By the step that generation replays: the last slot of its cache is written again and again."""
-    monkeypatch.setattr(Cpu, "modes", ("eager", "cuda_graph"))
-    target = Torch(mode="cuda_graph", backend="torch")
     for text in (
         "a(head_dim=16)",
         "swa(head_dim=16,window=5)",
@@ -225,15 +221,15 @@ def test_a_step_that_is_timed_in_a_graph_stays_at_its_position(monkeypatch):
             ),
         )
         with torch.inference_mode():
-            step = target.step(model, 2, 9)
-            assert step().shape == step().shape == (2,)
+            again = step(model, 2, 9, "cuda_graph")
+            assert again().shape == again().shape == (2,)
         torch.testing.assert_close(logits[0], logits[1], rtol=1e-5, atol=1e-5)
 
 
 def test_a_timed_state_lies_in_memory_as_a_prompt_leaves_it(monkeypatch):
     """mamba-ssm keeps [B, H, V, K]; its step reads K neighbours together only in that layout."""
     install(monkeypatch, devices=("cpu",))
-    monkeypatch.setattr(torch_target, "states_follow_a_prompt", lambda device: True)
+    monkeypatch.setattr(torch_calls, "states_follow_a_prompt", lambda device: True)
     model = block_of("m2(head_dim=8,state=16)", "mamba-ssm")
     with torch.inference_mode():
         (state,) = filled_states(model, 2, 9)
@@ -249,7 +245,7 @@ def test_a_timed_state_lies_in_memory_as_a_prompt_leaves_it(monkeypatch):
 def test_states_on_a_gpu_are_those_states_follow_a_prompt(text, monkeypatch):
     model = block_of(text, "auto")
     (usual,) = filled_states(model, 2, 9)
-    monkeypatch.setattr(torch_target, "states_follow_a_prompt", lambda device: True)
+    monkeypatch.setattr(torch_calls, "states_follow_a_prompt", lambda device: True)
     with torch.inference_mode():
         (state,) = filled_states(model, 2, 9)
         assert type(state) is type(usual)
@@ -265,11 +261,11 @@ def test_states_on_a_gpu_are_those_states_follow_a_prompt(text, monkeypatch):
 def test_repeated_draws_give_every_weight_its_usual_spread_and_keep_what_is_not_drawn(
     monkeypatch, drawn
 ):
-    monkeypatch.setattr(torch_target, "DRAWN", drawn)
+    monkeypatch.setattr(torch_calls, "DRAWN", drawn)
     torch.manual_seed(0)
     usual = dict(HybridLM(MODEL).named_parameters())
     torch.manual_seed(0)
-    repeated = dict(Torch().deployed(MODEL).named_parameters())
+    repeated = dict(deployed(MODEL).named_parameters())
     assert repeated.keys() == usual.keys()
     larger = 0
     for name, weight in repeated.items():
@@ -288,7 +284,7 @@ def test_repeated_draws_give_every_weight_its_usual_spread_and_keep_what_is_not_
 
 def test_what_enters_decays_stays_wide_in_a_deployed_model():
     network = Architecture.parse("32(vocab=64): m2(head_dim=8,state=8) gd(head_dim=8) m(state=8) f")
-    model = Torch(dtype="bfloat16").deployed(network)
+    model = deployed(network, dtype=torch.bfloat16)
     wide = {
         name.rpartition(".")[2]
         for name, weight in model.named_parameters()

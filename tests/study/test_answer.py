@@ -8,11 +8,11 @@ from problems import problem_of
 
 from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
-from flashnas.architecture.source import presets
+from flashnas.architecture.presets import presets
 from flashnas.observations.losses import ObservedLoss
 from flashnas.space import load_space
 from flashnas.study.answer import DISTINCT, answer_of, value_of
-from flashnas.study.comparison import PUBLISHED_MODELS
+from flashnas.study.answer import PUBLISHED_MODELS
 from flashnas.study.explore import Explored
 from flashnas.study.purchase import LEAST_GAIN
 from flashnas.study.scorer import load_scorer

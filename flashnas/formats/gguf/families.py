@@ -13,10 +13,9 @@ from flashnas.architecture import Architecture
 from flashnas.formats.fitting import Demands, Format, choose
 from flashnas.formats.gguf.pieces import NAMES, operator_pieces
 from flashnas.formats.lfm2 import FORMAT as LFM2
-from flashnas.formats.pieces import Piece, network_pieces, norm_eps, stream_scale
+from flashnas.formats.pieces import Piece, network_pieces, norm_eps
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
-from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.mamba2.spec import Mamba2
@@ -52,9 +51,8 @@ class GgufFamily:
     interleaved: bool = False
     output_norm: str = "output_norm"
 
-    def pieces(self, architecture: Architecture, scale: float | None = None) -> list[Piece]:
-        """Every tensor of a file. scale: as `network_pieces` takes it; None: as the norms of llama.cpp
-        ask for."""
+    def pieces(self, architecture: Architecture, eps: float | None = None) -> list[Piece]:
+        """Every tensor of a file. eps: as `network_pieces` takes it."""
         architecture = architecture.canonical()
         layer_of = [n for n, layer in enumerate(self.layers(architecture)) for _ in layer]
 
@@ -67,7 +65,7 @@ class GgufFamily:
             ("token_embd", self.output_norm, "output"),
             NAMES,
             place,
-            scale=scale or stream_scale(norm_eps(architecture)),
+            eps=eps,
             parts=partial(operator_pieces, interleaved=self.interleaved),
         )
 
@@ -88,10 +86,7 @@ class GgufFamily:
         hidden, operators = architecture.hidden, architecture.canonical().operators
         layers = self.layers(architecture)
         first = [layer[0] for layer in layers]
-        widths = [
-            sum(spec.intermediate for spec in layer if isinstance(spec, FeedForward))
-            for layer in layers
-        ]
+        widths = [sum(getattr(spec, "intermediate", 0) for spec in layer) for layer in layers]
         kv_heads = [getattr(spec, "kv_heads", 0) for spec in first]  # 0: without attention
         attention, delta, convolution, mamba = (
             _first(operators, of) for of in (Attention, GatedDeltaNet, GatedConvolution, Mamba2)

@@ -97,17 +97,18 @@ def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
     """
     import torch
 
-    (key, value, heads), dim = spec.sizes(hidden), spec.head_dim
+    (_, _, heads), dim = spec.sizes(hidden), spec.head_dim
+    places = spec.named_tensors(hidden)["in_proj.weight"].places()
+    v, z, beta, a = (places[part].start for part in ("v", "z", "beta", "a"))
     order = torch.arange(heads).unflatten(0, (spec.k_heads, spec.expand_v)).T.flatten()
     # channels of the value heads in that order
     wide = (order[:, None] * dim + torch.arange(dim)).flatten()
-    qkv = torch.cat([torch.arange(2 * key), 2 * key + wide])
-    z = 2 * key + value
+    qkv = torch.cat([torch.arange(v), v + wide])
     return [
         Piece("attn_qkv.weight", "in_proj.weight", rows=qkv, matrix=True),
         Piece("attn_gate.weight", "in_proj.weight", rows=z + wide, matrix=True),
-        Piece("ssm_beta.weight", "in_proj.weight", rows=z + value + order, matrix=True),
-        Piece("ssm_alpha.weight", "in_proj.weight", rows=z + value + heads + order, matrix=True),
+        Piece("ssm_beta.weight", "in_proj.weight", rows=beta + order, matrix=True),
+        Piece("ssm_alpha.weight", "in_proj.weight", rows=a + order, matrix=True),
         Piece("ssm_conv1d.weight", "conv.weight", rows=qkv),
         Piece("ssm_dt.bias", "dt_bias", rows=order),
         Piece("ssm_a", "A_log", rows=order, decay=True),

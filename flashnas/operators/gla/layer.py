@@ -11,8 +11,8 @@ from torch import Tensor
 from flashnas.operators.backends.core import Core
 from flashnas.operators.gla.spec import GatedLinearAttention
 from flashnas.operators.layer import Apply, RecurrentLayer, Rule
-from flashnas.operators.recurrences.chunks import token_by_token
 from flashnas.operators.recurrences.gla import gla_chunked, gla_step
+from flashnas.operators.recurrences.reference import token_by_token
 
 GATE_NORMALISER = 16.0
 
@@ -56,5 +56,5 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         *qkv, gate, decay = parts
         q, k, v, g = (part.unflatten(-1, (self.heads, -1)) for part in (*qkv, decay))
         g = -torch.log1p((-g).exp()) / GATE_NORMALISER
-        o, matrix_BHKV = token_by_token(gla_step, q * self.scale, k, v, g, matrix_BHKV)
+        o, matrix_BHKV = token_by_token(q * self.scale, k, v, g, matrix_BHKV)
         return self.norm.reference(o).flatten(-2) * gate * torch.sigmoid(gate), matrix_BHKV

@@ -27,19 +27,6 @@ def chunk_length(key_dim: int, most: int = 64) -> int:
     return min(most, max(16, 1 << (key_dim - 1).bit_length()))
 
 
-def token_by_token(
-    step: Callable[..., tuple[Tensor, Tensor]], *arguments: Any
-) -> tuple[Tensor, Tensor]:
-    """The reference of a recurrence: `step(*parts, state)` for one token after the other, of parts
-    [B, T, ..] and a state; returns (outputs [B, T, ..], final state)."""
-    *parts_BT, state = arguments
-    outputs = []
-    for t in range(next(part.shape[1] for part in parts_BT if part is not None)):
-        y, state = step(*(None if part is None else part[:, t] for part in parts_BT), state)
-        outputs.append(y)
-    return torch.stack(outputs, 1), state
-
-
 def to_chunks(x_BTHK: Tensor, chunk: int) -> Tensor:
     """[B, T, H, K] -> [N, B*H, chunk, K], padded with zeros."""
     batch, tokens, heads, dim = x_BTHK.shape

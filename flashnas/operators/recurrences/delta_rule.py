@@ -35,7 +35,7 @@ def delta_rule_step(
     g_BH: Tensor | None,
     state_BHKV: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """One token: (o_BHV, next state); `token_by_token` of it is the reference."""
+    """One token: (o_BHV, next state)."""
     q_BHK, k_BHK, v_BHV = (x.to(state_BHKV.dtype) for x in (q_BHK, k_BHK, v_BHV))
     if g_BH is not None:
         state_BHKV = state_BHKV * g_BH.exp()[..., None, None]

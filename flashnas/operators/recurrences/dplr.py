@@ -44,7 +44,7 @@ def dplr_step(
     g_BHK: Tensor,
     state_BHKV: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """One token: (o_BHV, next state); `token_by_token` of it is the reference."""
+    """One token: (o_BHV, next state)."""
     state_BHKV = state_BHKV * g_BHK.exp().unsqueeze(-1)
     read_BH1V = a_BHK.unsqueeze(-2) @ state_BHKV
     value_BH1V = v_BHV.unsqueeze(-2)

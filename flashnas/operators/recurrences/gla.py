@@ -22,7 +22,7 @@ from flashnas.operators.recurrences.chunks import (
 def gla_step(
     q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor, state_BHKV: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One token: (o_BHV, next state); `token_by_token` of it is the reference."""
+    """One token: (o_BHV, next state)."""
     state_BHKV = state_BHKV * g_BHK.exp().unsqueeze(-1) + k_BHK.unsqueeze(-1) * v_BHV.unsqueeze(-2)
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 

@@ -17,19 +17,19 @@ from flashnas.operators.recurrences.chunks import (
 )
 
 
-def ssd_step(
-    q_BGK: Tensor, k_BGK: Tensor, v_BHV: Tensor, g_BH: Tensor, state_BHKV: Tensor
+def ssd_scan_step(
+    q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor, state_BHKV: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """One token: (o_BHV, next state); `token_by_token` of it is the reference.
-    Head h reads group h // (heads / groups)."""
-    heads, groups = v_BHV.shape[1], k_BGK.shape[1]
+    """One token: (o_BHV, next state). Head h reads group h // (heads / groups)."""
+    heads, groups = x_BHV.shape[1], k_BGK.shape[1]
     q_BGK, k_BGK = q_BGK.to(state_BHKV.dtype), k_BGK.to(state_BHKV.dtype)
     if groups == 1:
         q_BHK, k_BHK = (x.expand(-1, heads, -1) for x in (q_BGK, k_BGK))
     else:
         q_BHK, k_BHK = (x.repeat_interleave(heads // groups, 1) for x in (q_BGK, k_BGK))
-    decayed_BHKV = state_BHKV * g_BH.exp()[..., None, None]
-    state_BHKV = decayed_BHKV.addcmul_(k_BHK.unsqueeze(-1), v_BHV.unsqueeze(-2))
+    decayed_BHKV = state_BHKV * (-dt_BH * rate_H).exp()[..., None, None]
+    v_BH1V = (x_BHV * dt_BH.unsqueeze(-1)).unsqueeze(-2)
+    state_BHKV = decayed_BHKV.addcmul_(k_BHK.unsqueeze(-1), v_BH1V)
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 
 
@@ -90,10 +90,3 @@ def ssd_scan(
 ) -> tuple[Tensor, Tensor]:
     """`ssd_chunked` by inputs, time steps and decay rates."""
     return ssd_chunked(q_BTGK, k_BTGK, x_BTHV * dt_BTH.unsqueeze(-1), -dt_BTH * rate_H, state_BHKV)
-
-
-def ssd_scan_step(
-    q_BGK: Tensor, k_BGK: Tensor, x_BHV: Tensor, dt_BH: Tensor, rate_H: Tensor, state_BHKV: Tensor
-) -> tuple[Tensor, Tensor]:
-    """`ssd_step` by inputs, time steps and decay rates."""
-    return ssd_step(q_BGK, k_BGK, x_BHV * dt_BH.unsqueeze(-1), -dt_BH * rate_H, state_BHKV)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import RecurrentLayer, RecurrentState, Rule
 from flashnas.operators.parts import l2_norm, l2_normalise, linear_reference
-from flashnas.operators.recurrences.chunks import token_by_token
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_step
+from flashnas.operators.recurrences.reference import token_by_token
 from flashnas.operators.rwkv7.spec import MIXES, Rwkv7
 
 Activation = Callable[[Tensor], Tensor]
@@ -135,7 +135,7 @@ class Rwkv7Layer(RecurrentLayer):
         kk = l2_normalise(kk, KEY_NORM_EPS)
         # a reads the state before its decay
         o, matrix = token_by_token(
-            dplr_step, r, k, v, -kk * (-g).exp(), kk * rate, g, state.matrix_BHKV.double()
+            r, k, v, g, state.matrix_BHKV.double(), -kk * (-g).exp(), kk * rate
         )
         centred = o - o.mean(-1, keepdim=True)
         o = (

@@ -1,0 +1,122 @@
+"""Whole models on this device against a table's predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from flashnas.api.calling import (
+    SPACE,
+    TABLE,
+    Result,
+    calibration_option,
+    silent,
+    takes,
+    workload_option,
+)
+from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option
+from flashnas.latency.schema import RUNTIMES
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateOptions(Settings, where="validate"):
+    table: str = option(
+        REQUIRED, "latency table that was measured on this machine", objects=(TABLE,), yaml=False
+    )
+    space: str = option(
+        REQUIRED,
+        "shipped search space or YAML file whose architectures are built and timed",
+        objects=(SPACE,),
+    )
+    count: int = option(20, "architectures", flag="-n --count", metavar="N", min=1, max=100_000)
+    workload: str = workload_option("decode-1k")
+    seed: int = option(0, "fixes the architectures", metavar="N", min=0, max=MAX_SEED)
+    runtime: str | None = option(
+        None,
+        "the program that the table was measured in: torch or llama.cpp",
+        shown="the table's",
+        choices=RUNTIMES,
+    )
+    mode: str | None = option(None, "eager or cuda_graph", shown="the table's")
+    backend: str | None = option(None, "libraries that compute the operators", shown="the table's")
+    calibration: str = calibration_option()
+    allow_other_stack: bool = option(
+        False, "compare even if the table is of another device or stack; nothing is written"
+    )
+
+
+@dataclass(frozen=True)
+class ValidationResult(Result):
+    """A table's predictions against timed models; as flashnas.latency.validation.Validation, in
+    plain figures."""
+
+    table: str
+    mode: str
+    architectures: list[dict[str, Any]]
+    metrics: list[dict[str, Any]]
+    left_out: list[list[str]]
+
+    def __str__(self) -> str:
+        from flashnas.reporting.results import validation_text
+
+        return validation_text(self.to_dict())
+
+
+@takes(ValidateOptions)
+def validate(
+    options: ValidateOptions, *, progress: Callable[[int, int], None] = silent
+) -> ValidationResult:
+    """Build sampled architectures of a space, time them end to end, and compare with a table's
+    predictions.
+
+    The residuals are kept in the table, whose 90 % interval follows from them.
+
+    Returns:
+        A ValidationResult: `architectures`, each predicted and measured, and `metrics` (errors,
+            bias and rank correlation).
+
+    Raises:
+        TableError: the table is of another device, stack or runtime.
+        SpaceError: the space has too few architectures.
+
+    Example:
+        >>> import flashnas as fn
+        >>> found = fn.validate(table="my_table", space="tiny", count=2, workload="chat")
+        >>> len(found.architectures)
+        2
+    """
+    from flashnas.latency.prediction import LatencyModel
+    from flashnas.latency.table import LatencyTable
+    from flashnas.latency.validation import store
+    from flashnas.latency.validation import validate as compare
+    from flashnas.latency.workload import load_workload
+    from flashnas.profiling.table_target import rows_of, target_like
+    from flashnas.space.load import load_operator_space
+
+    table = LatencyTable.load(options.table)
+    space = load_operator_space(options.space, "flashnas validate")
+    workload = load_workload(options.workload)
+    mode = rows_of(table, options.runtime, options.mode)
+    model = LatencyModel(table, workload, calibration=options.calibration, mode=mode)
+    target = target_like(
+        table,
+        dtype=model.dtype,
+        mode=mode,
+        backend=options.backend,
+        any_stack=options.allow_other_stack,
+        hint="--allow-other-stack compares all the same",
+    )
+    for hidden in space.hidden_sizes:
+        model.estimate(space.build(space.kinds(), hidden))  # what the table lacks is said first
+    result = compare(
+        model,
+        space,
+        lambda a: target.time_request(a, workload, model.batch(a)).to_dict(),
+        count=options.count,
+        seed=options.seed,
+        progress=progress,
+    )
+    if not options.allow_other_stack:
+        store(result, space, workload, seed=options.seed)
+    return ValidationResult(**result.to_dict())

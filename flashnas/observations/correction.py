@@ -1,0 +1,303 @@
+"""Predicted milliseconds, corrected by observed ones.
+
+The logarithm of observed / predicted, of a network in one phase (prompt or generation) of a
+workload, is Gaussian: a common factor, by which this program differs from what the table was fitted
+to, plus a deviation of the network, plus what another repeat changes. Deviations of one phase are
+alike as far as the networks are (`alike`): in the share of each kind of operator, of embedding,
+head and host in the time, in width and in depth. Times of another workload inform by the same rule:
+another context has other shares, and another phase has the common factor alone in common.
+
+The variance is that of the 90 % interval of the estimates of the networks that were observed; a part
+of it, COMMON, is of the factor. Each grows where the observations ask for more, because the interval
+of a table says nothing of programs that it was not fitted to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError, FlashnasError
+from flashnas.base.text import INTERVAL_90, did_you_mean, printable, warn_in_a_line
+from flashnas.latency.metrics import (
+    EMBEDDING,
+    HEAD,
+    HOST,
+    Estimate,
+    observed_line,
+    of_times,
+    source_shares,
+)
+from flashnas.latency.prediction import LatencyModel, model_of
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import ENGINE, Workload
+from flashnas.observations.times import REPEAT_SD, ObservedTime, read_times
+from flashnas.operators import OPERATORS
+from flashnas.operators.kernel import PHASES
+
+# chosen on published speeds of engines, and on tables of other devices (experiments/observed_times)
+COMMON = 0.1
+# differences at which the correlation of two deviations is exp(-1/2): of the share of an operator,
+# and of ln(width) and ln(layers)
+SHARE_SCALE, SIZE_SCALE = 0.2, 0.7
+LEAST_SD = 1e-5  # of the logarithm of an observed time
+ROUNDS = 8  # of the linearisation of a request in the factors of its phases
+IN_PHASES = {"latency_ms": (1, 1), "ttft_ms": (1, 0), "tpot_ms": (0, 1)}
+
+
+def model_with(
+    times: str | Path | None,
+    table: LatencyTable | str,
+    workload: Workload,
+    *,
+    calibration: str = ENGINE,
+    mode: str | None = None,
+) -> LatencyModel:
+    """`model_of`, corrected by the times in a CSV (`read_times`), if one is given."""
+    model = model_of(table, workload, calibration=calibration, mode=mode)
+    return model if times is None else corrected(model, times)
+
+
+def corrected(model: LatencyModel, path: str | Path) -> CorrectedModel:
+    """The model, corrected by the times in a CSV. Rows of another device than the table's, or of
+    another type of weights, are left out; a warning counts them.
+
+    Raises:
+        ConfigError: with file, line, rule and value; also where no row is left.
+    """
+    device, dtype = model.table.device, model.workload.dtype
+    names = {model.table.name.lower(), device.name.lower(), device.label.lower(), ""}
+    used = []
+    others: Counter[str] = Counter()
+    for time in read_times(path):
+        workload = time.workload
+        if workload.dtype == "auto":
+            workload = dataclasses.replace(workload, dtype=dtype)
+        if time.device.lower() not in names:
+            others[time.device] += 1
+        elif workload.dtype != dtype:
+            others[workload.dtype] += 1
+        else:
+            used.append(dataclasses.replace(time, workload=workload))
+    listed = ", ".join(f"{count} of {printable(name)}" for name, count in others.items())
+    if not used:
+        raise ConfigError(
+            f"{printable(path)}: must have a time on {model.table.name} in {dtype}; got"
+            f" {listed}{did_you_mean(next(iter(others)), names)}"
+        )
+    if others:
+        warn_in_a_line(f"{printable(path)}: left out, because not on {model.table.name}: {listed}")
+    return CorrectedModel(model, used)
+
+
+class CorrectedModel(LatencyModel):
+    """A LatencyModel whose times are corrected by observed ones.
+
+    Args:
+        times: of one program on the table's device; at least one. Their order does not matter.
+
+    Raises:
+        ConfigError: the table cannot predict an observed time.
+    """
+
+    def __init__(self, model: LatencyModel, times: Sequence[ObservedTime]) -> None:
+        vars(self).update(vars(model))  # the table, the workload and the costs of operators
+        self.times = sorted(times, key=lambda time: time.facts)
+        self._columns = {name: i for i, name in enumerate((EMBEDDING, HEAD, *OPERATORS, HOST))}
+        self._ask()
+        self._fit()
+        digest = hashlib.sha256(repr([time.facts for time in self.times]).encode())
+        mean, sd = self._common * self._pulled.sum(), self._common_sd
+        factor = np.exp([mean, mean - INTERVAL_90 * sd, mean + INTERVAL_90 * sd])
+        self.observed = {
+            "program": self.times[0].program,
+            "device": model.table.device.label or model.table.name,
+            "times": len(self.times),
+            "factor": [float(value) for value in factor],
+            "digest": digest.hexdigest()[:16],
+        }
+
+    # -- what was observed
+
+    def _ask(self) -> None:
+        """Predict it. _points: coordinates, shape [times, 2 phases, coordinates]. Of each observed
+        number: _shares, those of the phases of each network in it, shape [numbers, 2 x times],
+        _ratios, ln(observed / predicted), and _noise."""
+        points, shares, ratios, noise, widths = [], [], [], [], []
+        for i, time in enumerate(self.times):
+            model = LatencyModel(self.table, time.workload, calibration=self.calibration)
+            try:
+                estimate = model.estimate(time.network)
+            except FlashnasError as error:
+                raise ConfigError(f"{time.place}: {error}") from None
+            milliseconds, coordinates = self._coordinates(model, [time.network])
+            points.append(coordinates[0])
+            widths.append(np.log(estimate.upper_ms / estimate.latency_ms))
+            for name, observed in time.milliseconds.items():
+                if not (predicted := estimate.metric(name)):
+                    raise ConfigError(
+                        f"{time.place}: {name} must be empty, because the workload has no such"
+                        f" phase; got {observed:g}"
+                    )
+                share = np.zeros((len(self.times), 2))
+                share[i] = milliseconds[0] * IN_PHASES[name]
+                shares.append(share.ravel() / share.sum())
+                ratios.append(np.log(observed / predicted))
+                noise.append(max(time.sd, LEAST_SD))
+        self._points = np.array(points)
+        self._shares, self._ratios, self._noise = map(np.array, (shares, ratios, noise))
+        self._sd = float(np.sqrt(np.mean(np.square(widths)))) / INTERVAL_90
+
+    def _coordinates(
+        self, model: LatencyModel, architectures: Sequence[Architecture]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Milliseconds by phase over the whole request, shape [N, 2]; and in each phase the shares
+        of the operators, ln(width) and ln(layers), in units of their scales, [N, 2, coordinates].
+        """
+        generated, host = model.workload.generated_tokens, len(self._columns) - 1
+        milliseconds, us, sizes = [], [], []
+        for a, (request, costs) in zip(architectures, model.requests(architectures), strict=True):
+            row = [[0.0] * (host + 1), [0.0] * (host + 1)]
+            names = (EMBEDDING, *(spec.kind for spec in a.operators), HEAD)
+            for name, cost in zip(names, costs, strict=True):
+                column = self._columns[name]
+                row[0][column] += cost.prefill_us
+                row[1][column] += cost.decode_us
+            us.append(row)
+            milliseconds.append((request.ttft_ms, request.tpot_ms * generated))
+            sizes.append((a.hidden, len(a.operators)))
+        total = np.array(milliseconds).reshape(-1, 2)
+        shares = np.array(us).reshape(-1, 2, host + 1) / np.maximum(total, 1e-300)[..., None] / 1000
+        shares[..., host] = 1 - shares.sum(axis=-1)
+        logs = np.repeat(np.log(np.array(sizes).reshape(-1, 1, 2)), 2, axis=1)
+        return total, np.concatenate((shares / SHARE_SCALE, logs / SIZE_SCALE), axis=-1)
+
+    # -- the posterior
+
+    def _fit(self) -> None:
+        """_common and _deviation: variances. _pulled: [numbers], what a correlation with each adds
+        to a mean. _inverse: of the covariance of the numbers."""
+        own = alike(self._points, self._points)
+        shares, means = self._shares, np.zeros(len(own))
+        for _ in range(ROUNDS):
+            pull = shares * np.exp(means)
+            total = pull.sum(axis=1, keepdims=True)
+            pull = pull / total
+            # as if a request were linear in the logarithms of its phases
+            ratios = self._ratios - np.log(total[:, 0]) + pull @ means
+            self._pull = pull
+            self._common, self._deviation = self._variances(pull @ own @ pull.T, ratios)
+            covariance = self._common + self._deviation * (pull @ own @ pull.T)
+            self._inverse = np.linalg.inv(covariance + np.diag(self._noise**2))
+            self._pulled = self._inverse @ ratios
+            means = self._common * self._pulled.sum() + self._deviation * (
+                own @ (pull.T @ self._pulled)
+            )
+        left = 1 - self._common * self._inverse.sum()
+        self._common_sd = float(np.sqrt(max(self._common * left, 0.0)))
+
+    def _variances(self, own: np.ndarray, ratios: np.ndarray) -> tuple[float, float]:
+        """Of the common factor and of the deviations: those of the interval, or as much as the
+        ratios scatter around their mean, and the mean around 0."""
+        deviation = (1 - COMMON) * self._sd**2
+        noise = np.maximum(self._noise, REPEAT_SD)  # repeats are rarely as near as they say
+        inverse = np.linalg.inv(deviation * own + np.diag(noise**2))
+        of_mean = 1 / inverse.sum()
+        mean = of_mean * (inverse @ ratios).sum()
+        if len({time.network.hash for time in self.times}) > 1:
+            rest, degrees = ratios - mean, len(ratios) - 1
+        else:  # one network does not tell them apart: half of its variance is of each
+            rest, degrees = ratios / np.sqrt(2), 1
+        more = max(1.0, float(rest @ inverse @ rest) / degrees)
+        common = max(COMMON * self._sd**2, float(mean**2 - more * of_mean))
+        return common, more * deviation
+
+    def _factors(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of each phase, shape [N, 2]; and covariances with the observed numbers, [2 N, numbers]."""
+        covariances = self._common + self._deviation * (alike(points, self._points) @ self._pull.T)
+        return np.exp(covariances @ self._pulled).reshape(-1, 2), covariances
+
+    # -- predictions
+
+    def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
+        """latency_ms of each, shape [N]."""
+        milliseconds, points = self._coordinates(self, architectures)
+        return np.asarray((milliseconds * self._factors(points)[0]).sum(axis=1))
+
+    def estimate(self, architecture: Architecture) -> Estimate:
+        """As of LatencyModel. `observed` says what the times were corrected by, `table_ms` and the
+        observed latency_ms; parts of the breakdown have the factor of their phase."""
+        before, w = super().estimate(architecture), self.workload
+        milliseconds, points = self._coordinates(self, [architecture])
+        factors, covariances = self._factors(points)
+        phases = dict(zip(PHASES, map(float, factors[0]), strict=True))
+        values: dict[str, Any] = of_times(
+            before.ttft_ms * phases["prefill"],
+            before.tpot_ms * phases["decode"],
+            before.batch,
+            w.prompt_tokens,
+            w.generated_tokens,
+        )
+        left = self._common + self._deviation * np.eye(2)
+        left -= covariances @ self._inverse @ covariances.T
+        rate = "tpot_ms" if w.generated_tokens else "ttft_ms"
+        bounds = {}
+        for name, value in values.items():
+            shares = milliseconds[0] * factors[0] * IN_PHASES.get(name, IN_PHASES[rate])
+            shares /= shares.sum() or 1
+            # wider where the table's own interval is, and never below what a repeat changes
+            own = np.log(before.bounds[name][1] / (before.metric(name) or 1) or 1) / INTERVAL_90
+            sd = max(1, own / self._sd) * np.sqrt(max(shares @ left @ shares, 0.0))
+            factor = float(np.exp(INTERVAL_90 * max(sd, self._noise.min())))
+            bounds[name] = [value / factor, value * factor]
+        breakdown = tuple(
+            {**part, "ms": ms, "share": ms / values["latency_ms"]}
+            for part in before.breakdown
+            for ms in [part["ms"] * phases[part["phase"]]]
+        )
+        table_ms = [before.latency_ms, before.lower_ms, before.upper_ms]
+        observed_ms = [
+            time.milliseconds["latency_ms"]
+            for time in self.times
+            if time.network.hash == architecture.hash
+            and "latency_ms" in time.milliseconds
+            and dataclasses.replace(time.workload, name=w.name) == w
+        ]
+        observed = {**self.observed, "table_ms": table_ms, "latency_ms": observed_ms}
+        return dataclasses.replace(
+            before,
+            **values,
+            lower_ms=bounds["latency_ms"][0],
+            upper_ms=bounds["latency_ms"][1],
+            bounds=bounds,
+            breakdown=breakdown,
+            sources=source_shares(breakdown),
+            notes=(*before.notes, observed_line(observed), _table_line(observed)),
+            observed=observed,
+        )
+
+
+def alike(points: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Correlations of the deviations at coordinates [N, 2, C] and [M, 2, C], shape [2 N, 2 M]; 0
+    between two phases."""
+    squares = np.square(points).sum(-1)[:, None] + np.square(others).sum(-1)
+    squares = squares - 2 * np.einsum("npc,mpc->nmp", points, others)
+    result = np.zeros((len(points), 2, len(others), 2))
+    for phase in range(2):
+        result[:, phase, :, phase] = np.exp(-np.maximum(squares[..., phase], 0) / 2)
+    return result.reshape(2 * len(points), 2 * len(others))
+
+
+def _table_line(observed: dict[str, Any]) -> str:
+    """latency_ms of the table alone, and what was observed of the network itself."""
+    value, lower, upper = observed["table_ms"]
+    line = f"latency_ms by the table alone {value:,.1f} ({lower:,.1f} to {upper:,.1f})"
+    own = ", ".join(f"{milliseconds:,.1f}" for milliseconds in observed["latency_ms"])
+    return line + (f"; observed: {own}" if own else "; not observed of this network")

@@ -1,0 +1,114 @@
+"""The front of a run folder, read back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flashnas.algorithms.trial import (
+    EXPECTED_FIGURES,
+    FRONT_FIGURES,
+    METRICS_ON_FRONT,
+    Origin,
+    Trial,
+)
+from flashnas.architecture import Architecture
+from flashnas.architecture.source import load_architecture
+from flashnas.base.documents import convert, read_yaml
+from flashnas.base.errors import FlashnasError, RunError
+from flashnas.run_folder.front import ForeignNetwork
+from flashnas.run_folder.layout import FRONT, TRAINED, WEIGHTS
+
+_FIGURES = (*METRICS_ON_FRONT, *EXPECTED_FIGURES, *FRONT_FIGURES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Origin:
+    """Which trial of the run a network of the front is."""
+
+    number: int = -1
+    label: str = "search"
+    origin: Origin = "search"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """What a file of the front holds."""
+
+    architecture: dict[str, Any]
+    made_by: str | None = None
+    figures: dict[str, float | None] = field(default_factory=dict)
+    operators_ms: dict[str, dict[str, float]] = field(default_factory=dict)
+    sources: dict[str, float] = field(default_factory=dict)
+    origin: _Origin = field(default_factory=_Origin)
+    missed: tuple[str, ...] | None = None
+    runs_in: dict[str, str] | None = None
+    notation: str = ""
+    hash: str = ""
+
+
+def read_front(run: Path) -> tuple[Trial, ...]:
+    """The front in a run folder, fastest first.
+
+    Raises:
+        RunError, ConfigError: a file is damaged; with file, line, rule and value.
+    """
+    files = sorted((run / FRONT).glob("*.yaml"), key=lambda path: path.stem.zfill(9))
+    return tuple(map(_read_trial, files))
+
+
+def _read_trial(path: Path) -> Trial:
+    if not path.stem.isdigit():
+        raise RunError(f"{path}: files of the front have numbers as names, such as 01.yaml")
+    data = read_yaml(path)
+    file = convert(data, _File, error=RunError, finite=False)
+    network: Architecture | ForeignNetwork
+    if file.made_by is not None:
+        network = ForeignNetwork(file.made_by, file.notation, file.hash, file.architecture)
+    else:
+        try:
+            network = Architecture.from_dict(file.architecture)
+        except (FlashnasError, TypeError) as error:
+            raise RunError(f"{data.place('architecture')}: {error}") from None
+    origin = file.origin
+    figures: dict[str, Any] = {name: file.figures.get(name) for name in _FIGURES}
+    untrained = figures["loss"] is None and figures["full_loss"] is not None
+    return Trial(
+        number=origin.number,
+        label="" if origin.label == "search" else origin.label,
+        origin=origin.origin,
+        state="expected" if untrained else "complete",
+        notation=file.notation or network.notation,
+        hash=file.hash or network.hash,
+        hidden=getattr(network, "hidden", None),
+        architecture=network,
+        front_number=int(path.stem),
+        scores={
+            name: value
+            for name, value in file.figures.items()
+            if name not in _FIGURES and value is not None
+        },
+        operators_ms=file.operators_ms,
+        sources=file.sources,
+        missed=file.missed,
+        runs_in=file.runs_in,
+        **figures,
+    )
+
+
+def trained_models(run: Path, front: Sequence[Trial]) -> list[tuple[Trial, Path]]:
+    """As of `RecordedRun`."""
+    folders = sorted((run / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
+    trained = [(load_architecture(str(path)), path.parent) for path in folders]
+    found = []
+    for entry in front:
+        searched = entry.architecture
+        if not isinstance(searched, Architecture):
+            continue
+        for network, folder in trained:
+            if dataclasses.replace(network, vocab=searched.vocab).hash == searched.hash:
+                found.append((entry, folder))
+    return found

@@ -1,0 +1,86 @@
+"""A search whose milliseconds are corrected by observed ones."""
+
+import pytest
+import yaml
+from flashnas.study.opening import identity_of, options_given
+from notes import Notes
+from one_line import one_line
+
+import flashnas as fn
+from flashnas.base.errors import ConfigError, RunError
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.workload import WORKLOADS
+from flashnas.observations.correction import model_with
+from flashnas.study.config import SearchConfig
+from flashnas.study.limits import load_costs
+from flashnas.study.problem import load_problem
+
+NETWORK = fn.load_architecture("Nemotron-Flash-1B")
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(factor=1.2):
+        ms = factor * LatencyModel("h100_sxm", "chat").estimate(NETWORK).latency_ms
+        path = tmp_path / "times.csv"
+        path.write_text(
+            f"network,workload,program,device,latency_ms\n{NETWORK.notation},chat,vllm 0.11,,{ms}\n"
+        )
+        return str(path)
+
+    return write
+
+
+def score(architecture):
+    return 1 / architecture.params
+
+
+def search(out, times, **more):
+    return fn.search(
+        space="tiny",
+        table="h100_sxm",
+        workload="chat",
+        evaluator=score,
+        measure=False,
+        trials=2,
+        baselines=False,
+        workers=1,
+        out=out,
+        times=times,
+        **more,
+    )
+
+
+def test_a_search_takes_the_corrected_milliseconds_and_says_so(file, tmp_path):
+    notes = Notes()
+    run = search(tmp_path / "run", file(), progress=notes)
+    model = model_with(file(), "h100_sxm", WORKLOADS["chat"])
+    for entry in run.front:
+        assert entry.figures["latency_ms"] == model.estimate(entry.architecture).latency_ms
+    recorded = yaml.safe_load((tmp_path / "run/run.yaml").read_text())
+    assert recorded["table"]["observed"] == dict(model.observed)
+    (line,) = [line for line in notes.lines if "observed time" in line]
+    assert line.startswith("1 observed time of vllm 0.11 on h100_sxm: factor 1.")
+
+
+def test_other_times_are_another_question(file, tmp_path):
+    search(tmp_path / "run", file())
+    search(tmp_path / "run", file(), resume=True)
+    message = one_line(RunError, search, tmp_path / "run", file(1.3), resume=True)
+    assert "question.times is" in message
+    config = SearchConfig(space="tiny", workload="chat", trials=0, times=file())
+    problem = load_problem(config, note=print)
+    assert identity_of(problem).values["times"] == problem.model.observed["digest"]
+
+
+def test_a_path_of_times_is_recorded_from_anywhere(file, tmp_path, monkeypatch):
+    file()
+    monkeypatch.chdir(tmp_path)
+    given = options_given(SearchConfig(times="times.csv"))
+    assert given == {"times": str(tmp_path / "times.csv")}
+
+
+def test_times_need_a_table(file):
+    config = SearchConfig(times=file())
+    message = one_line(ConfigError, load_costs, config, len, None, evaluated=True)
+    assert "search.times needs a latency table" in message
