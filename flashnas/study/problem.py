@@ -291,14 +291,15 @@ def check_without_evidence(config: SearchConfig, why: str) -> None:
 
 
 def check_trials(config: SearchConfig, trials: int, scorer: Scorer | None, *, each: bool) -> None:
-    """Raise SettingError for a number of trainings that such a search cannot have."""
+    """Raise SettingError for trainings or evidence that such a search cannot have."""
+    own = f"scorer {type(scorer).__name__} reads none"
+    if scorer is not None and not isinstance(scorer, EvidenceScorer):
+        if config.evidence is not None:
+            config.wrong("evidence", f"must be left out, because {own}; got {config.evidence}")
+        if trials:
+            config.wrong("trials", f"must be 0, because {own}; got {trials}")
     if each and not trials:
         config.wrong("trials", "must be at least 1 where nothing but trainings ranks; got 0")
-    if not each and trials and not isinstance(scorer, EvidenceScorer):
-        config.wrong(
-            "trials",
-            f"needs published evidence, because {type(scorer).__name__} reads no trainings",
-        )
 
 
 def limit_of_recall(config: SearchConfig) -> float:

@@ -11,8 +11,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.presets import presets
 from flashnas.observations.losses import ObservedLoss
 from flashnas.space import load_space
-from flashnas.study.answer import DISTINCT, answer_of, value_of
-from flashnas.study.answer import PUBLISHED_MODELS
+from flashnas.study.answer import DISTINCT, PUBLISHED_MODELS, answer_of, value_of
 from flashnas.study.explore import Explored
 from flashnas.study.purchase import LEAST_GAIN
 from flashnas.study.scorer import load_scorer

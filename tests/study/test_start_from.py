@@ -20,8 +20,8 @@ from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import load_problem
-from flashnas.study.scorer import EvidenceScorer
 from flashnas.study.run_search import run_search
+from flashnas.study.scorer import EvidenceScorer
 
 BUDGET_MS = 85.0  # the deepest networks of `tiny` meet it, but not at the largest width
 ASKED = SearchConfig(
