@@ -85,7 +85,7 @@ def search() -> None:
         workload=WORKLOAD,
         budgets={"tpot_ms": TPOT_MS},
         runtime="llama.cpp",
-        rank_by="short",
+        evidence="none",
         objectives=("loss", "tpot_ms"),
         workers=1,
         measure=False,

@@ -89,7 +89,7 @@ def main() -> None:
         workers=1,
         out=str(out / "run"),
         # published trainings are of larger networks, and the best one is trained anyway
-        rank_by="short",
+        evidence="none",
         resume=True,
         objectives=("loss", "tpot_ms"),
         **plan["search"],

@@ -26,9 +26,8 @@ class Run(RecordedRun):
     the search; `loss` is in nats per token, times are in milliseconds, memory in 10^9 bytes. front:
     the networks that no other one beats in all objectives, fastest first, each with `architecture`,
     `notation`, `figures` and `path`.
-    summary: what the search returned, where this run was just searched. answer: which network a
-    search that ranks by full trainings recommends, what cannot be told from it, and why; None for
-    other searches.
+    summary: what the search returned, where this run was just searched. answer: which network is
+    recommended, which are tied with it, and why; None where an evaluator's losses rank.
 
     Example:
         >>> import flashnas as fn

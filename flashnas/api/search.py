@@ -108,9 +108,10 @@ def search(
 ) -> Run:
     """Find the Pareto-optimal architectures of a space within latency budgets.
 
-    Candidates are fitted in width to the budgets before anything is trained, trained for a short
-    time, and compared by the objectives. The run folder holds everything; a killed search continues
-    with `resume="RUN"`.
+    The networks of the space within the budgets are scored by published trainings. With `trials`,
+    those whose training is expected to improve the recommended network are trained; where an
+    evaluator or `evidence="none"` leaves nothing else to rank by, all that the sampler proposes. The
+    run folder holds everything; a killed search continues with `resume="RUN"`.
 
     Further:
         evaluator (Callable): scores a network in place of a training: `evaluator(architecture)`

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.text import plain_number
+from flashnas.base.text import counted, plain_number
 from flashnas.observations.losses import DATA, read_rows, specs_of
 from flashnas.operators import OperatorSpec
 
@@ -236,7 +236,7 @@ class RecallModel:
             words.append(f"no publication has {' with '.join(sorted(states))}")
         if stack.mixers < self.mixers / 2:
             words.append(
-                f"it has {stack.mixers} token mixers; publications have at least {self.mixers}"
+                f"it has {counted(stack.mixers, 'token mixer')}; publications have at least {self.mixers}"
             )
         if stack.ffn > MAX_FFN:
             words.append(f"{stack.ffn:.0%} of the operators are FFNs, of publications about half")

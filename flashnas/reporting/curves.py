@@ -24,7 +24,7 @@ def curves_figure(run: RecordedRun, narrow: bool = False) -> Plot:
         raise NothingToShow("No training curve was recorded.")
     solid, final = "finalists", trials["finalist"] != ""
     if (answer := run.answer) is not None:
-        solid = "recommended and not told apart"
+        solid = "recommended and tied"
         final &= trials["hash"].isin((answer.recommended, *answer.tied))
     trials = trials.assign(final=final, end=trials["curve"].map(lambda curve: curve[-1][1]))
     marked = final | (trials["origin"] == "baseline")

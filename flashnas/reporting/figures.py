@@ -101,7 +101,7 @@ def operators_figure(run: RecordedRun, narrow: bool = False) -> Plot:
     searched = run.scored[run.scored["origin"] == "search"]
     named_networks = {
         f"the front{'' if run.front else ' so far'}": front(run),
-        f"all that the search {'found' if run.untrained else 'trained'}": searched,
+        f"all that the search {'found' if run.ranks_full else 'evaluated'}": searched,
     }
     panels = {
         f"{name}: {counted(len(networks), 'network')}": shares

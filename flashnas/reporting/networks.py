@@ -137,7 +137,7 @@ def objective_points(run: RecordedRun) -> tuple[pd.DataFrame, np.ndarray]:
 
 def front(run: RecordedRun) -> pd.DataFrame:
     """The networks that are non-dominated in the run's objectives, fastest first. Where the full
-    loss ranks, those of the folder, with networks that keep a floor for recall."""
+    loss ranks, those of the folder, of networks with the recall that was asked for."""
     if run.ranks_full:
         networks = named(run, run.scored)
         networks = networks[networks["finalist"] != ""]
@@ -159,7 +159,7 @@ def counts_line(run: RecordedRun) -> str:
     pure = int((own["origin"] == "baseline").sum())
     baselines = f" + {counted(pure, 'baseline')}" if pure else ""
     if run.untrained:
-        return f"{len(own) - pure} found{baselines} by published trainings · nothing was trained"
+        return f"{len(own) - pure} found{baselines} · nothing was trained"
     parts = [f"{len(own) - pure} searched{baselines} trained"]
     for count, words in (
         (int((sources == RUN).sum()), "from earlier runs"),
@@ -186,7 +186,7 @@ def misses(run: RecordedRun) -> list[str]:
 
 
 def best_baseline(run: RecordedRun) -> str:
-    """The best baseline of a front by the short loss; empty without one."""
+    """The best baseline of a front by its loss; empty without one."""
     if run.baselines.empty or run.ranks_full:
         return ""
     best, (factor, unit) = min(rows(run.baselines), key=lambda row: row.loss), latency_unit(run)

@@ -160,7 +160,7 @@ class Plane:
     @functools.cached_property
     def steps(self) -> tuple[list[float], list[float]]:
         """The corners of the front, drawn to the budget; none where the full loss ranks, whose
-        front has uncertainty and a floor for recall in it."""
+        front has uncertainty and a limit for recall in it."""
         if not self.main or self.run.ranks_full:
             return [], []
         right, factor = self.ranges[0][1], latency_unit(self.run)[0]
@@ -197,8 +197,8 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
             ]
         axis = f"expected full loss,\ndifference to {to} (nats per token)"
     elif quality == "loss":
-        title = "Loss against latency: every trained network"
-        axis = "validation loss after short training\n(nats per token)"
+        title = "Loss against latency: every evaluated network"
+        axis = "loss\n(nats per token)"
     else:
         trials = objective_points(run)[0]
         better = "higher" if larger_is_better(quality) else "lower"
@@ -383,11 +383,11 @@ def _hover(plane: Plane, row: Any, folded: bool) -> str:
     lines, full = [row.name], is_number(row.full_loss)
     if full and is_number(row.reach):
         lines.append(full_loss)
-    if full:
+    if is_number(row.expected_recall):
         recall = with_interval(row.expected_recall, row.expected_recall_sd, 2)
-        lines.append(f"recall {recall} to a transformer")
+        lines.append(f"recall {recall} relative to a transformer")
     if is_number(row.loss) or not full:
-        name, bits = "short loss" if full else "loss", number(row.bits_per_byte)
+        name, bits = "loss here" if full else "loss", number(row.bits_per_byte)
         lines.append(f"{name} {number(row.loss)} nats/token · {bits} bits/byte")
     lines += [
         f"latency {number(row.latency_ms, 5, 'ms')}{bounds}",

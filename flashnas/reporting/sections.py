@@ -160,10 +160,10 @@ def _search_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
     if entry("conversion"):
         yield "Model", entry("options", "model"), f"finished {entry('finished')}"
         return
-    seed = f"seed {entry('options', 'seed')}"
-    asked = entry("options", "trials")
+    seed, asked = entry("options", "seed"), entry("options", "trials")
+    seed = "" if seed is None else f"seed {seed}"
     ranked_by = run.answer.ranked_by if run.answer is not None else ""
-    trained = f"at most {asked} networks to train" if asked else ""
+    trained = f"at most {asked} trainings" if asked else ""
     yield "Search", entry("sampler") or ranked_by, _joined([seed, trained])
     first, _, more = counts_line(run).partition(" · ")
     yield "Trials", first, more

@@ -1,4 +1,4 @@
-"""The answer of a search that ranks by full trainings, in plain English (`templates/answer.txt`),
+"""The answer of a search, in plain English (`templates/answer.txt`),
 and the commands that follow from it.
 """
 
@@ -19,6 +19,7 @@ from flashnas.run_folder.layout import TRAINED
 from flashnas.run_folder.recorded_answer import Answer
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.study.answer import DISTINCT
+from flashnas.study.purchase import LEAST_GAIN
 
 REASONS = {
     "size": "size",
@@ -58,7 +59,8 @@ def statements(run: RecordedRun) -> list[tuple[str, str]]:
         cheapest=cheapest,
         saved=1 - (cheapest.latency_ms or 0.0) / chosen_ms,
         standings={standing.hash: standing for standing in answer.standings},
-        told_apart=DISTINCT,
+        distinct=DISTINCT,
+        least_gain=LEAST_GAIN,
         ms=ms,
         named=named,
         chance=lambda probability: f"{min(max(probability, 0.01), 0.99):.2f}",  # none is 0 or 1
@@ -85,7 +87,7 @@ def reasons_of(answer: Answer) -> dict[str, float]:
 
 def _published(answer: Answer, chosen: str, ms: Any) -> dict[str, list[str]]:
     """The published models by what is expected of them."""
-    verdicts = (f"expected to be worse than {chosen}", f"not told apart from {chosen}", "better")
+    verdicts = (f"expected to be worse than {chosen}", f"tied with {chosen}", "better")
     groups: dict[str, list[str]] = {verdict: [] for verdict in verdicts}
     for model in answer.published:
         odds, time = model["probability"], model["latency_ms"]

@@ -36,7 +36,7 @@ from flashnas.reporting.networks import (
 from flashnas.reporting.statements import next_commands, runs_in, statements
 from flashnas.run_folder.recorded_run import RecordedRun
 
-MARKS = {"*": "recommended", "~": "not told apart", "": ""}
+MARKS = {"*": "recommended", "~": "tied", "": ""}
 ABOVE = "!"  # behind an interval, or a measured latency, that is above the budget
 OWN_COLUMN = ("params", "memory_gb", "expected_recall")  # objectives that have a column anyway
 LEAST_SILENCE = 0.0005  # nats, from which on there is a column
@@ -44,7 +44,7 @@ WIDTH, NOTEBOOK_WIDTH = 120, 200  # of lines where there is no terminal
 WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 NOTATION = 30  # letters of the last column, for which others are left out
 # columns that are left out where there is no room, in this order
-LESSER = ("per token", "memory", "from", "params", "bounds", "best", "short loss")
+LESSER = ("per token", "memory", "from", "params", "bounds", "best", "loss here")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[Column]:
         if any((entry.figures.get("silence") or 0.0) >= LEAST_SILENCE for entry in shown):
             result.append(Column("silence", figure("silence", fixed)))
         if not run.untrained:
-            result.append(Column("short loss", figure("loss", fixed)))
+            result.append(Column("loss here", figure("loss", fixed)))
         if any_has("expected_recall"):
             result.append(Column("recall", _recall))
     else:
@@ -120,11 +120,14 @@ def table_legend(run: RecordedRun, shown: Iterable[Column]) -> Iterable[str]:
     """What the marks of a table mean, and of what the latency is."""
     if run.ranks_full:
         text = (
-            f"* recommended  ~ not told apart  {ABOVE} upper bound above the budget  ± and bounds:"
-            " 90 % intervals; full loss: expected, to the recommended one; recall: to a transformer"
+            f"* recommended  ~ tied  {ABOVE} upper bound above the budget  ± and bounds:"
+            " 90 % intervals; full loss: expected, less that of the recommended network"
         )
-        if any(column.heading == "silence" for column in shown):
-            text += "; silence: charged in the ranking for what no publication vouches for"
+        headings = {column.heading for column in shown}
+        if "recall" in headings:
+            text += "; recall: relative to a transformer"
+        if "silence" in headings:
+            text += "; silence: charge in the ranking for what no training covers"
         if run.answer is not None:
             text += "; without a number: pure stacks and published models"
         yield text
@@ -135,7 +138,7 @@ def table_legend(run: RecordedRun, shown: Iterable[Column]) -> Iterable[str]:
 
 
 def mark_of(run: RecordedRun, entry: Shown) -> str:
-    """`*` for the network that the answer recommends, `~` for those not told apart from it."""
+    """`*` for the network that the answer recommends, `~` for those tied with it."""
     if run.answer is None or entry.hash not in (run.answer.recommended, *run.answer.tied):
         return ""
     return "*" if entry.hash == run.answer.recommended else "~"

@@ -9,11 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.algorithms.trial import (
+    EXPECTED_FIGURES,
+    FRONT_FIGURES,
+    METRICS_ON_FRONT,
     Trial,
 )
 from flashnas.architecture import Architecture
 from flashnas.base.system import atomic_folder, write_synced
 from flashnas.run_folder.layout import FRONT, yaml_text
+
+FIGURES = (*METRICS_ON_FRONT, *EXPECTED_FIGURES, *FRONT_FIGURES)
+# fields of a trial that its file holds, besides the network
+_HELD = (
+    *("number", "label", "origin", "state", "notation", "hash", "hidden", "front_number"),
+    *("scores", "operators_ms", "sources", "missed", "runs_in", *FIGURES),
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ def front_path(run: Path, trial: Trial) -> Path:
 
 
 def write_front(folder: Path, trials: Sequence[Trial]) -> list[Trial]:
-    """Replace the folder of a front; returns the trials with their numbers."""
+    """Replace the folder of a front; returns the trials as `read_front` does."""
     numbered = [
         dataclasses.replace(trial, front_number=number)
         for number, trial in enumerate(trials, start=1)
@@ -92,4 +102,10 @@ def write_front(folder: Path, trials: Sequence[Trial]) -> list[Trial]:
                 "operators_ms": trial.operators_ms,
             }
             write_synced(fresh / f"{trial.front_number:02d}.yaml", yaml_text(entry))
-    return numbered
+    return [
+        Trial(
+            architecture=as_recorded_network(trial.architecture),
+            **{name: getattr(trial, name) for name in _HELD},
+        )
+        for trial in numbered
+    ]

@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.algorithms.trial import (
-    EXPECTED_FIGURES,
-    FRONT_FIGURES,
-    METRICS_ON_FRONT,
     Origin,
     Trial,
 )
@@ -19,10 +16,8 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
-from flashnas.run_folder.front import ForeignNetwork
+from flashnas.run_folder.front import FIGURES, ForeignNetwork
 from flashnas.run_folder.layout import FRONT, TRAINED, WEIGHTS
-
-_FIGURES = (*METRICS_ON_FRONT, *EXPECTED_FIGURES, *FRONT_FIGURES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +69,7 @@ def _read_trial(path: Path) -> Trial:
         except (FlashnasError, TypeError) as error:
             raise RunError(f"{data.place('architecture')}: {error}") from None
     origin = file.origin
-    figures: dict[str, Any] = {name: file.figures.get(name) for name in _FIGURES}
+    figures: dict[str, Any] = {name: file.figures.get(name) for name in FIGURES}
     untrained = figures["loss"] is None and figures["full_loss"] is not None
     return Trial(
         number=origin.number,
@@ -89,7 +84,7 @@ def _read_trial(path: Path) -> Trial:
         scores={
             name: value
             for name, value in file.figures.items()
-            if name not in _FIGURES and value is not None
+            if name not in FIGURES and value is not None
         },
         operators_ms=file.operators_ms,
         sources=file.sources,

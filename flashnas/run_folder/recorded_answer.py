@@ -96,7 +96,7 @@ class Reasons(TypedDict, total=False):
 class Standing:
     """One network of the front beside the recommended one. difference, sd: expected full loss less
     that of the recommended network, nats per token. best: probability of the lowest full loss among
-    all that the answer names. tied: it cannot be told from the recommended one."""
+    all that the answer names. tied: with the recommended one."""
 
     hash: str
     difference: float
@@ -110,7 +110,7 @@ class Answer:
     """What a search recommends: a network, by its hash.
 
     standings: of all networks of the front, fastest first. baselines: of the pure stacks. cheapest:
-    the fastest network that cannot be told from the recommended one. pure: the best pure stack;
+    the fastest network of those tied with the recommended one and itself. pure: the best pure stack;
     transformer: the best stack of attention. reasons: for the difference to the pure stack.
     published: models of publications. training: the full one. pilot: the next trainings that are
     worth buying. claims: of a search without publications. These are empty where there is nothing
@@ -162,7 +162,7 @@ class Answer:
 
     @property
     def tied(self) -> tuple[str, ...]:
-        """Networks that cannot be told from the recommended one, fastest first, without itself."""
+        """Networks tied with the recommended one, fastest first, without itself."""
         return tuple(
             standing.hash
             for standing in self.standings

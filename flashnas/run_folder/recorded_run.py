@@ -117,7 +117,7 @@ class RecordedRun:
 
     @property
     def further_objectives(self) -> tuple[str, ...]:
-        """Those besides the loss, short or full, and latency_ms."""
+        """Those besides the loss and latency_ms."""
         return tuple(name for name in self.objectives if name not in (*QUALITY, "latency_ms"))
 
     @property
@@ -159,7 +159,7 @@ class RecordedRun:
 
     @functools.cached_property
     def answer(self) -> Answer | None:
-        """What the search recommends; None where it does not rank by full trainings, or has not
+        """What the search recommends; None where an evaluator's losses rank, or it has not
         ended. Raises RunError in one line if the entry in run.yaml is damaged."""
         entry = self.entry("answer")
         if entry is None or not self.front:

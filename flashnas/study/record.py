@@ -60,7 +60,8 @@ class Record:
         return dataclasses.replace(scored, values=point(problem.objectives, vars(scored)))
 
     def write(self) -> None:
-        self.folder.write_trials(self.trials)
+        if self.trials:
+            self.folder.write_trials(self.trials)
 
     def count(self, state: str) -> int:
         return sum(trial.state == state for trial in self.trials)

@@ -51,7 +51,7 @@ def test_believing_equals_conditioning_the_process_on_the_mean():
     new = FEATURES[12:]
     mean, covariance = model.predict(new)
     believed = covariance.copy()
-    joint = Posterior([mean], [believed], np.arange(18.0)[:, None], [model.noise], np.ones(18))
+    joint = Posterior([mean], [believed], np.arange(18.0)[:, None], [model.noise])
     points = joint.condition_on_mean(3, np.empty((0, 2)))
     target = (mean[3:4] - model.center) / model.scale
     with torch.no_grad():

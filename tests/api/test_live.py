@@ -12,7 +12,7 @@ import flashnas as fn
 from flashnas.api.calling import Quiet
 from flashnas.reporting import page as report_page
 from flashnas.reporting.page import LivePage, render_html
-from flashnas.study import record
+from flashnas.study import evaluations
 from flashnas.study.progress import Snapshot
 
 RELOADS = '<meta http-equiv="refresh" content="30">'
@@ -21,9 +21,8 @@ RELOADS = '<meta http-equiv="refresh" content="30">'
 def test_a_search_shows_itself_while_it_runs(pages, tmp_path, monkeypatch):
     monkeypatch.setattr(report_page, "PAGE_EVERY_S", 0)
     monkeypatch.setattr(report_page, "PAGE_SHARE", 0)
-    monkeypatch.setattr(
-        record, "QUICK_S", 60
-    )  # no update is left out because one before took milliseconds
+    # no update is left out because one before took milliseconds
+    monkeypatch.setattr(evaluations, "QUICK_S", 60)
     page, seen, progress = tmp_path / "run" / "report.html", [], Notes()
 
     def evaluator(network):

@@ -4,12 +4,18 @@ import json
 import shlex
 
 import pytest
+import yaml
 from config_keys import with_keys
+from foreign_space import WidthFittedGpt2Space, latency_ms, loss
+from pandas.testing import assert_frame_equal
 
 import flashnas as fn
 from flashnas.algorithms import ALGORITHMS
 from flashnas.api.search import plan
 from flashnas.cli.main import main
+from flashnas.run_folder.layout import as_recorded
+from flashnas.study import purchase
+from flashnas.study.config import SearchConfig
 
 
 def by_size(architecture):
@@ -48,6 +54,49 @@ def test_objects_stand_in_for_names(tmp_path):
         objects.plot("curve")
 
 
+ASKED = {"space": "tiny", "workload": "chat", "workers": 1, "measure": False}
+
+
+@pytest.mark.parametrize("kind", ["free", "bought", "each", "evaluator", "foreign"])
+def test_a_search_returns_what_its_folder_holds(
+    kind, tmp_path, small_corpus, quick_recipe, monkeypatch
+):
+    monkeypatch.setattr(purchase, "LEAST_GAIN", 0.0)
+    trained = dict(recipe=str(quick_recipe), data=small_corpus, trials=2)
+    own = dict(space=WidthFittedGpt2Space(), table=latency_ms, evaluator=loss)
+    more = {
+        "free": {},
+        "bought": trained,
+        "each": {**trained, "evidence": "none"},
+        "evaluator": {"trials": 3, "evaluator": by_size, "sampler": "random"},
+        "foreign": {**own, "trials": 2},
+    }[kind]
+    run = fn.search(**{**ASKED, **more}, baselines=kind != "each", out=tmp_path / "run")
+    read = fn.load_run(tmp_path / "run")
+    assert_frame_equal(run.trials, read.trials)
+    assert run.front == read.front
+    assert run.answer == read.answer
+    assert (run.answer is None) is (kind in ("evaluator", "foreign"))
+    assert bool(run.answer and run.answer.bought) is (kind == "bought")
+    assert run.table() == read.table()
+
+
+def test_run_yaml_holds_each_option_once(tmp_path):
+    """With its value and its default alike; beside them stands what they name."""
+    fn.search(**ASKED, budget_ms=450, seed=3, out=tmp_path / "run")
+    recorded = yaml.safe_load((tmp_path / "run" / "run.yaml").read_text())
+    options = recorded.pop("options")
+    config = SearchConfig(**{**ASKED, "budget_ms": 450, "seed": 3})
+    held = {name: value for name, value in vars(config).items() if value not in (None, {}, ())}
+    assert options == as_recorded(held)
+    assert set(recorded) & set(options) == {"space", "table", "workload", "objectives", "sampler"}
+    assert recorded["sampler"] is None  # none was used
+    assert {kind: set(recorded[kind]) for kind in ("space", "scorer")} == {
+        "space": {"name", "hash"},
+        "scorer": {"train_tokens", "charge", "source", "digest"},
+    }
+
+
 def test_a_dry_run_trains_and_writes_nothing(
     tmp_path, small_corpus, quick_recipe, monkeypatch, capsys, refused
 ):
@@ -55,9 +104,9 @@ def test_a_dry_run_trains_and_writes_nothing(
     words = [
         *shlex.split(
             f"search --space tiny --workload chat --recipe {quick_recipe} --data "
-            f"{small_corpus} --trials 3 --workers 1 --dry-run"
+            f"{small_corpus} --trials 3 --evidence none --workers 1 --dry-run"
         ),
-        *with_keys(tmp_path / "asked", baselines=False, train_anyway=True),
+        *with_keys(tmp_path / "asked", baselines=False),
     ]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

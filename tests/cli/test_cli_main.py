@@ -33,7 +33,7 @@ ESTIMATE, SEARCH = "flashnas.api.estimate.estimate", "search --out run"
     [
         ("flashnas.cli.main.build_parser", SEARCH, "flashnas: interrupted"),
         (
-            "flashnas.study.loop.load_problem",
+            "flashnas.study.run_search.load_problem",
             SEARCH,
             "flashnas search: interrupted; finished work is kept; continue with:"
             " flashnas"
@@ -233,7 +233,7 @@ def test_the_progress_line_says_what_is_known():
         known=2,
     )
     assert SearchProgress.line(snapshot, 61) == (
-        "[ 12 %] recommended now: 5.125 nats/token at 12,346 ms | 2 of 25 networks trained, 1 of them"
+        "[ 12 %] lowest loss 5.125 nats/token at 12,346 ms | 2 of 25 networks trained, 1 of them"
         " failed, 2 known before"
         " | 1 min 01 s gone, 2 min 10 s left"
     )

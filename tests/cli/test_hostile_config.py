@@ -190,7 +190,6 @@ def hostile_run(run_folder, tmp_path, watch):
             **options,
         }
         facts |= {
-            "question": {"data": "hf:mine/text", "table": file, "storage": f"sqlite:///{file}.db"},
             "storage": f"sqlite:///{file}.db",
             "out": file,
             "start_from": {"runs": [file]},
@@ -198,7 +197,8 @@ def hostile_run(run_folder, tmp_path, watch):
         }
         facts["space"] |= {"path": f"{file}.yaml"}
         facts["table"] |= {"path": file, "name": f"http://{address}/"}
-        facts["proxy"] |= {"corpus": "hf:mine/text"}
+        facts["recipe"] |= {"name": file}
+        facts["corpus"] |= {"source": "hf:mine/text"}
         facts["host"] |= {"executor": "ray", "address": address}
         written(run / "run.yaml", facts)
         return run

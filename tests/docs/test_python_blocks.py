@@ -90,7 +90,7 @@ def test_the_scorer_of_the_page_ranks_a_search(tmp_path, monkeypatch):
     exec(compile(code, "docs/extend.md", "exec"), names)
     run = names["run"]
     assert run.recommended.params == run.trials["params"].max()
-    assert run.entry("scorer") == {"name": "by size"}
+    assert run.entry("scorer") == {"name": "by size", "digest": "by-size-1"}
 
 
 @pytest.mark.slow  # a process with the whole contract of an operator

@@ -59,6 +59,6 @@ def test_all_latencies_of_a_run_have_one_unit(run):
     fast = dataclasses.replace(
         run,
         trials=run.trials.assign(latency_ms=run.trials["latency_ms"] / 1000),
-        config={**run.config, "budgets": {"latency_ms": 1999.0}},
+        config={**run.config, "options": {"budgets": {"latency_ms": 1999.0}}},
     )
     assert latency_unit(fast) == (1.0, "ms")

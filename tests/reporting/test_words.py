@@ -78,7 +78,7 @@ def test_silence_has_a_column_only_where_some_network_has_it(runs):
 def test_text_of_an_answer_cannot_become_markup(runs):
     attack = "<script>alert(1)</script>"
     pure = {"label": attack, "notation": attack}
-    answer = {"pure": pure, "before": attack, "same": False}
+    answer = {"pure": pure, "ranked_by": attack}
     own = header(otherwise(runs["trained"], answer=answer))
     assert attack not in own
     assert "&lt;script&gt;" in own

@@ -60,22 +60,26 @@ def run(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "words"),
+    ("change", "words"),
     [
-        ("seed", 5, "seed is 1 in {first} and 5 in {other}"),
-        ("evaluator", "other:f", "and 'other:f' in {other}"),
+        ({"seed": 5}, "seed is 1 in the run and 5 in this search"),
+        ({"evaluator": "other:f"}, "and 'other:f' in this search"),
         (
-            "corpus",
-            "0123",
-            "the digest of text and vocabulary is None in {first} and '0123' in {other}",
+            {"corpus": "0123"},
+            "the digest of text and vocabulary is None in the run and '0123' in this search",
         ),
     ],
 )
-def test_losses_that_do_not_compare_are_one_line(run, tmp_path, key, value, words):
-    other = changed(run, tmp_path / "other", key, value)
-    message = one_line(RunError, earlier_runs, [run.path, other], SPACE)
-    assert message.startswith(f"{other}: its losses do not compare with those of {run.path}: ")
-    assert words.format(first=run.path, other=other) in message
+def test_scores_are_taken_only_of_the_same_evaluation(run, change, words):
+    known = earlier_runs([run.path], SPACE)
+    network = known.trained[0].network
+    assert known.score(network, metrics=False)["loss"] == loss(network)
+    facts = {"recipe": None, "corpus": None, "seed": 1, "evaluator": run.entry("evaluator")}
+    other = training(**{**facts, **change})
+    assert known.with_facts(other, strict=False).score(network, metrics=False) is None
+    message = one_line(RunError, known.with_facts, other, strict=True)
+    assert message.startswith(f"{run.path}: a search cannot start from its networks: ")
+    assert words in message
 
 
 @pytest.mark.parametrize("change", [{"width_factor": 2}, {"least_head_dim": 32}, {"clip": 2.0}])
@@ -88,37 +92,47 @@ def test_losses_of_other_proxies_do_not_compare(change):
     assert str(difference(one, other, "here", "there")).startswith(f"recipe.{name} is ")
 
 
+def test_trainings_are_observed_in_a_group_for_each_recipe_whatever_the_seed(
+    run, run_folder, tmp_path
+):
+    """What an evaluator scored is no observation."""
+    options = {"seed": 7, "budgets": {"latency_ms": 14_000.0}}
+    same = changed(run_folder, tmp_path / "same", options=options)
+    other = changed(run_folder, tmp_path / "other", recipe={"tokens": 65_536})
+    known = earlier_runs([run_folder, run.path, same, other], SPACE)
+    observed = known.observed()
+    assert len(observed) == 2 * 35
+    assert len({row.group for row in observed}) == 2
+    recipe = Recipe.from_dict({"tokens": 65_536})
+    assert observed[-1].tokens == recipe.steps * recipe.batch_tokens
+    assert {row.nats for row in observed} == set(fn.load_run(run_folder).trained["loss"])
+
+
 def test_what_is_no_run_to_start_from_is_one_line(run, tmp_path):
-    damaged = changed(run, tmp_path / "damaged", "recipe", {"mine": 1})
-    unasked = changed(run, tmp_path / "unasked")
+    damaged = changed(run.path, tmp_path / "damaged", recipe={"mine": 1})
     for folders, words in (
         ([run.path, run.path], f"{run.path}: a run is named twice"),
-        ([damaged], f"{damaged}: run.yaml: question.recipe: "),
-        ([unasked], f"{unasked}: run.yaml has no question"),
+        ([damaged], f"{damaged}: run.yaml: recipe: "),
     ):
         assert one_line(RunError, earlier_runs, folders, SPACE).startswith(words)
 
 
-def changed(run, out, key=None, value=None):
-    """A copy of a run with another entry in its question, or without one."""
-    shutil.copytree(run.path, out)
+def changed(folder, out, **entries):
+    """A copy of a run with other entries in its run.yaml."""
+    shutil.copytree(folder, out)
     config = yaml.safe_load((out / "run.yaml").read_text())
-    question = config.pop("question")
-    if key is not None:
-        config["question"] = {**question, key: value}
-    (out / "run.yaml").write_text(yaml.safe_dump(config))
+    (out / "run.yaml").write_text(yaml.safe_dump({**config, **entries}))
     return out
 
 
 def test_the_digest_of_runs_changes_with_networks_and_scores(run):
     known = earlier_runs([run.path], SPACE)
-    first, *rest = known.networks
+    first, *rest = known.trained
     other = dataclasses.replace(first, row=first.row._replace(loss=first.row.loss + 0.01))
-    less, changed = (
-        dataclasses.replace(known, by_hash={found.row.hash: found for found in networks})
-        for networks in (rest, [other, *rest])
+    less, more = (
+        dataclasses.replace(known, trained=tuple(networks)) for networks in (rest, [other, *rest])
     )
-    assert len({known.digest, less.digest, changed.digest}) == 3
+    assert len({known.digest, less.digest, more.digest}) == 3
     assert earlier_runs([run.path], SPACE).digest == known.digest
 
 
@@ -148,12 +162,12 @@ def foreign(tmp_path_factory):
 
 
 def test_a_foreign_network_is_built_again_by_its_space_as_it_was(foreign):
-    assert isinstance(
-        earlier_runs([foreign.path], WidthFittedGpt2Space()).networks[0].network, Gpt2
+    known, other = (
+        earlier_runs([foreign.path], space).trained[0]
+        for space in (WidthFittedGpt2Space(), Gpt2Space())
     )
-    assert (
-        earlier_runs([foreign.path], Gpt2Space()).networks[0].genotype is None
-    )  # not the space as it was
+    assert isinstance(known.network, Gpt2)
+    assert other.genotype is None  # not the space as it was
 
 
 # -- a search that starts from runs ----------------------------------------------------------------
@@ -163,10 +177,10 @@ def test_a_foreign_network_is_built_again_by_its_space_as_it_was(foreign):
 def test_a_search_from_a_run_takes_its_recipe_and_losses(
     small_corpus, quick_recipe, tmp_path, capsys
 ):
-    keys = with_keys(tmp_path, baselines=False, measure=False, train_anyway=True)
+    keys = with_keys(tmp_path, baselines=False, measure=False)
     first = (
         f"{TINY} --budget-ms 85 --recipe {quick_recipe} --data {small_corpus} --trials 5"
-        f" --workers 1 --out {tmp_path}/first"
+        f" --evidence none --workers 1 --out {tmp_path}/first"
     )
     assert main([*first.split(), *keys]) == 0
     trained = fn.load_run(tmp_path / "first")
@@ -174,7 +188,7 @@ def test_a_search_from_a_run_takes_its_recipe_and_losses(
     budget = round(widest["latency_ms"].max() * 0.997, 4)
     asked = (
         f"{TINY} --budget-ms {budget} --data {small_corpus} --start-from {trained.path}"
-        f" --trials 3 --workers 1 --out {tmp_path}/next"
+        f" --evidence none --trials 3 --workers 1 --out {tmp_path}/next"
     )
     words = [*asked.split(), *keys]
     assert main(words) == 0
@@ -190,7 +204,7 @@ def test_a_search_from_a_run_takes_its_recipe_and_losses(
         float(trained.trained.set_index("hash")["loss"][key]) for key in start["hash"]
     ]
     assert after.entry("start_from", "runs") == [str(trained.path)]
-    assert after.entry("question", "recipe") == trained.entry("question", "recipe")
+    assert after.entry("recipe") == trained.entry("recipe")
     capsys.readouterr()
     assert main([*words, "--resume"]) == 0
     pd.testing.assert_frame_equal(fn.load_run(tmp_path / "next").trials, after.trials)

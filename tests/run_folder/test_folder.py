@@ -16,25 +16,22 @@ from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.system import terminate_as_interrupt
 from flashnas.run_folder import folder as folder_module
 from flashnas.run_folder.folder import RunFolder
-from flashnas.run_folder.layout import Identity
 from flashnas.run_folder.recorded_run import RecordedRun
-from flashnas.study.config import SearchConfig
+from flashnas.study.head import ASKED
+
+NAMED = {"space", "table", "recipe"}
 
 
-def identity(**changes):
-    asked = SearchConfig(space="tiny").question()
-    return Identity(
-        {
-            **asked,
-            "space_hash": "0",
-            "table_hash": "0",
-            "workload": None,
-            "recipe": None,
-            "corpus": None,
-            "evaluator": None,
-            **changes,
-        }
-    )
+def facts(**changes):
+    """The head of run.yaml: an option by its name, another entry as a whole."""
+    named = {name: changes.pop(name) for name in NAMED & changes.keys()}
+    return {
+        "flashnas": "0",
+        "options": {"space": "tiny", **changes},
+        "space": {"name": "tiny", "hash": "0"},
+        "objectives": ["loss", "latency_ms"],
+        **named,
+    }
 
 
 def result(loss=1.0):
@@ -43,14 +40,20 @@ def result(loss=1.0):
 
 
 def opened(path, resume=False, **changes):
-    return RunFolder(path, identity=identity(**changes), facts={"flashnas": "0"}, resume=resume)
+    return RunFolder(path, facts=facts(**changes), asked=ASKED, resume=resume)
 
 
-def remember(folder, name, loss=1.0):
+def remember(database, name, loss=1.0):
     evaluated = Trial(hash=name, notation=f"64: {name}")
-    folder.database.remember(
+    database.remember(
         evaluated, *result(loss), params={}, distributions={}, values=loss and [loss, 2.0]
     )
+
+
+def results(path):
+    """Those in the database of the run, opened once more."""
+    with opened(path, resume=True) as folder:
+        return folder.open_database().results
 
 
 def trial(name, number=0, state="complete"):
@@ -74,15 +77,16 @@ def error_of(path, resume=True, **changes):
 def run(tmp_path):
     """A run with two evaluated networks, closed."""
     folder = opened(tmp_path / "run")
+    database = folder.open_database()
     for name, loss in (("x", 1.5), ("y", None)):
-        remember(folder, name, loss)
+        remember(database, name, loss)
     folder.write_trials([trial("x"), trial("y", 1, "failed")])
     folder.close()
     return folder.path
 
 
 def test_results_survive_and_are_remembered_by_hash(run):
-    assert opened(run, resume=True).database.results == {
+    assert results(run) == {
         "x": result_fields(*result(1.5)),
         "y": result_fields(*result(None)),
     }
@@ -96,7 +100,7 @@ def test_the_run_time_counts_the_parts_of_an_interrupted_search(tmp_path, monkey
 
     def part(seconds, before, resume=True):
         with opened(tmp_path / "run", resume=resume) as folder:
-            folder.write_config(options={})  # a kill after this loses nothing
+            folder.write_config(command="")  # a kill after this loses nothing
             assert yaml.safe_load((folder.path / "run.yaml").read_text()).get("seconds") == before
             clock[0] += seconds
             folder.write_trials([trial("x", state="infeasible")])  # a kill after this loses nothing
@@ -123,21 +127,21 @@ def test_an_interrupt_while_the_journal_is_unlocked_stays_an_interrupt(run, monk
         monkeypatch.setattr(os, "unlink", unlink)
         os.kill(os.getpid(), signal.SIGTERM)
 
+    database = folder.open_database()
     monkeypatch.setattr(os, "unlink", unlink_then_stop)
     with pytest.raises(KeyboardInterrupt), terminate_as_interrupt():
-        remember(folder, "z")
+        remember(database, "z")
     assert os.unlink is unlink
     folder.close()
-    assert set(opened(run, resume=True).database.results) == {"x", "y", "z"}
+    assert set(results(run)) == {"x", "y", "z"}
 
 
 def test_a_line_torn_by_a_kill_is_cut_and_the_rest_kept(run):
     with open(run / "study.journal", "ab") as file:
         file.write(b'{"op_code": 4, "worker')
-    folder = opened(run, resume=True)
-    remember(folder, "z")
-    folder.close()
-    assert set(opened(run, resume=True).database.results) == {"x", "y", "z"}
+    with opened(run, resume=True) as folder:
+        remember(folder.open_database(), "z")
+    assert set(results(run)) == {"x", "y", "z"}
 
 
 def test_the_lock_of_a_journal_that_a_kill_left_behind_holds_nobody_up(run, monkeypatch):
@@ -154,11 +158,11 @@ def test_the_lock_of_a_journal_that_a_kill_left_behind_holds_nobody_up(run, monk
     signal.alarm(5)
     try:
         with opened(Path(run.name), resume=True) as folder:
-            remember(folder, "z")
+            remember(folder.open_database(), "z")
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-    assert set(opened(run, resume=True).database.results) == {"x", "y", "z"}
+    assert set(results(run)) == {"x", "y", "z"}
 
 
 def damaged_lines(change):
@@ -216,7 +220,7 @@ def replaced_by_a_folder(journal):
 )
 def test_a_damaged_journal_is_one_line_and_nothing_is_evaluated_again(run, damage, words):
     damage(run / "study.journal")
-    message = error_of(run)
+    message = one_line(RunError, results, run)
     assert words in message
     assert str(run / "study.journal") in message
 
@@ -224,8 +228,7 @@ def test_a_damaged_journal_is_one_line_and_nothing_is_evaluated_again(run, damag
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("question: hi\nformat: 2\n", "run.yaml:1: question must be a mapping; got 'hi'"),
-        ("name: run\nformat: 2\n", "question must be a mapping; got None"),
+        ("name: run\nformat: 3\n", "space is None, but this search asks 'tiny'"),
         ("- a\n", "the top level must be a mapping"),
     ],
 )
@@ -247,11 +250,11 @@ def test_damaged_times_of_finalists_are_one_line(run):
     [
         ({}, False, "continue it with --resume"),
         (
-            {"space": "other"},
+            {"space": {"name": "other", "hash": "1"}},
             True,
-            "question.space is 'tiny', but this search asks 'other'; the run folder belongs to",
+            "space.name is 'tiny', but this search asks 'other'; the run folder belongs to",
         ),
-        ({"seed": 1}, True, "question.seed is 0, but this search asks 1"),
+        ({"seed": 1}, True, "run.yaml: seed is None, but this search asks 1; choose another --out"),
     ],
 )
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path, changes, resume, words):
@@ -283,13 +286,10 @@ def test_a_search_that_was_killed_while_it_made_its_folder_can_be_started_again(
 
 def test_a_run_goes_on_with_other_parts_of_a_batch(tmp_path):
     recipe = {"tokens": 8, "micro_batch_sequences": 0}
-    remember(first := opened(tmp_path / "run", recipe=recipe), "x")
-    first.close()
-    with opened(
-        tmp_path / "run", resume=True, recipe={**recipe, "micro_batch_sequences": 2}
-    ) as folder:
-        assert list(folder.database.results) == ["x"]
-    assert "question.recipe is" in error_of(tmp_path / "run", recipe={**recipe, "tokens": 9})
+    opened(tmp_path / "run", recipe=recipe).close()
+    parts = {**recipe, "micro_batch_sequences": 2}
+    opened(tmp_path / "run", resume=True, recipe=parts).close()
+    assert "recipe is" in error_of(tmp_path / "run", recipe={**recipe, "tokens": 9})
 
 
 # -- the place of a run ----------------------------------------------------------------------------
@@ -354,9 +354,8 @@ def test_a_crash_while_the_front_is_replaced_leaves_the_old_or_the_new_one(
     tmp_path, monkeypatch, call
 ):
     folder = opened(tmp_path / "run")
-    folder.write_trials([trial("x")])
+    folder.write_trials([trial("x", state="infeasible")])
     folder.write_front([entry("2048: a f")])
-    remember(folder, "x")
     module = {"rmtree": shutil, "mkdtemp": __import__("tempfile")}.get(call, os)
 
     def crash(*_args, **_more):
@@ -394,18 +393,17 @@ def test_a_full_disk_leaves_the_old_trials(run, monkeypatch):
 
 
 def test_another_device_file_is_another_question(tmp_path):
-    with opened(tmp_path / "new", device={"launch_us": 3.0}):
-        pass
-    assert error_of(tmp_path / "new", device={"launch_us": 4.0}).endswith(
-        "question.device is {'launch_us': 3.0}, but this search asks {'launch_us': 4.0};"
+    opened(tmp_path / "new", table={"limits": {"launch_us": 3.0}}).close()
+    assert error_of(tmp_path / "new", table={"limits": {"launch_us": 4.0}}).endswith(
+        "table.limits is {'launch_us': 3.0}, but this search asks {'launch_us': 4.0};"
         " device.yaml of the table has changed; choose another --out or the same question"
     )
 
 
-@pytest.mark.parametrize("entry", [None, 1, 3, "2", [2]])
+@pytest.mark.parametrize("entry", [None, 2, 4, "3", [3]])
 def test_a_run_of_another_format_is_refused_in_one_line(run, entry):
     config = yaml.safe_load((run / "run.yaml").read_text())
-    assert config["format"] == 2
+    assert config["format"] == 3
     config = {
         "flashnas": "0.0.9\x1b[31m",
         **{key: value for key, value in config.items() if key != "flashnas"},
@@ -414,10 +412,10 @@ def test_a_run_of_another_format_is_refused_in_one_line(run, entry):
     if entry is None:
         del config["format"]
     (run / "run.yaml").write_text(yaml.safe_dump(config))
-    words = f"run.yaml: this version reads run folders of format 2; got {entry!r}, written by flashnas 0.0.9"
+    words = f"run.yaml: this version reads run folders of format 3; got {entry!r}, written by flashnas 0.0.9"
     assert words in error_of(run)
     message = one_line(RunError, RecordedRun.load, run)
-    assert "reads run folders of format 2" in message
+    assert "reads run folders of format 3" in message
     assert "\x1b" not in message
 
 
@@ -431,6 +429,4 @@ def test_the_name_of_a_file_is_compared_without_its_folder(tmp_path):
         table="/c/mine",
         tokenizer="/d/tk.json",
     ).close()
-    assert "question.data is" in error_of(
-        tmp_path / "run", data="texts", table="mine", tokenizer="tk.json"
-    )
+    assert "data is" in error_of(tmp_path / "run", data="texts", table="mine", tokenizer="tk.json")

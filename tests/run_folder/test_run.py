@@ -27,8 +27,8 @@ def error_of(folder):
 def test_a_run_comes_back_as_it_was_written(run, run_folder):
     assert run.name == "demo"
     assert run.budget_ms == 14000.0
-    assert run.entry("proxy", "width_factor") == 16
-    assert run.entry("proxy", "width_factor", "deeper") is None
+    assert run.entry("recipe", "width_factor") == 16
+    assert run.entry("recipe", "width_factor", "deeper") is None
     assert list(run.trials["number"]) == list(range(40))
     assert run.counts() == {
         "complete": 35,
