@@ -243,7 +243,9 @@ class Identity:
 
     def __init__(self, config: Mapping[str, Any], asked: Sequence[str]) -> None:
         options = _mapping(config.get("options"))
-        named = {name: config.get(name) for name in ("workload", "evaluator", "objectives")}
+        named = {
+            name: config.get(name) for name in ("workload", "evaluator", "objectives", "sampler")
+        }
         self.values: dict[str, Any] = as_recorded(
             {name: options.get(name) for name in asked} | named
         )

@@ -122,11 +122,12 @@ def genotypes_of(explored: Explored, networks: Sequence[Any]) -> list[Any]:
 
 
 def observed(record: Record, trainings: Trainings) -> list[ObservedLoss]:
-    """The losses of the trainings of this run, each network once."""
+    """The losses of the trainings of this run, each network once; those of earlier runs count as own
+    ones."""
     found = {
         trial.hash: trainings.observed(trial.architecture, float(trial.loss))
         for trial in record.trials
-        if trial.state == "complete" and trial.loss is not None
+        if trial.state == "complete" and trial.loss is not None and not trial.computed_elsewhere
     }
     return list(found.values())
 

@@ -289,15 +289,17 @@ def check_without_evidence(config: SearchConfig, why: str) -> None:
 
 
 def trials_of(config: SearchConfig, scorer: Scorer | None, *, each: bool) -> int:
-    """How many networks may be trained; SettingError where such a search cannot have as many."""
+    """How many networks may be trained. Raises SettingError for trainings or evidence that such a
+    search cannot have."""
     trials = config.trials if config.trials is not None else TRIALS * each
+    if scorer is not None and not isinstance(scorer, EvidenceScorer):
+        own = f"scorer {type(scorer).__name__} reads none"
+        if config.evidence is not None:
+            config.wrong("evidence", f"must be left out, because {own}; got {config.evidence}")
+        if trials:
+            config.wrong("trials", f"must be 0, because {own}; got {trials}")
     if each and not trials:
         config.wrong("trials", "must be at least 1 where nothing but trainings ranks; got 0")
-    if not each and trials and not isinstance(scorer, EvidenceScorer):
-        config.wrong(
-            "trials",
-            f"needs published evidence, because {type(scorer).__name__} reads no trainings",
-        )
     return trials
 
 

@@ -250,7 +250,7 @@ def test_ray_gives_the_same_trajectory_for_an_evaluator_of_this_script(cluster, 
             evaluator=mine,
             space=Gpt2Space(),
             table=latency_ms,
-        )
+        ).summary
         found.append(
             (
                 pd.read_parquet(tmp_path / name / "trials.parquet").drop(columns="train_seconds"),

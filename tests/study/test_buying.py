@@ -150,7 +150,8 @@ def test_what_failed_is_not_proposed_again(config, tmp_path, monkeypatch):
     assert found.answer.ranked_by == "published trainings"
 
 
-def test_a_toy_is_not_trained_for_a_full_training(config, tmp_path, monkeypatch):
+def test_what_gains_too_little_is_not_trained(config, tmp_path, monkeypatch):
+    monkeypatch.setattr("flashnas.study.purchase.LEAST_GAIN", 0.5)
     calls = make_up(monkeypatch, against_mixtures)
     found, notes = search(config, tmp_path / "run", train_tokens="100B")
     assert (calls, found.answer.bought) == ([], ())

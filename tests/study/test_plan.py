@@ -8,7 +8,6 @@ from plans import plan
 
 from flashnas.base.errors import BudgetError, DeviceError
 from flashnas.latency.table import LatencyTable
-from flashnas.study import scorer, trainings
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import load_problem
 from flashnas.training.cost import ASSUMED_RATES
@@ -21,7 +20,7 @@ def config(quick_recipe, small_corpus):
         workload="chat",
         calibration="paper",
         trials=5,
-        train_anyway=True,
+        evidence="none",
         workers=2,
         recipe=str(quick_recipe),
         data=str(small_corpus),
@@ -102,7 +101,6 @@ def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_t
         dataclasses.replace(
             config,
             budgets={"latency_ms": found.fastest_metrics["latency_ms"] * 1.5},
-            rank_by="short",
         )
     )
     notations = {entry["notation"] for entry in tight.baselines}
@@ -110,33 +108,20 @@ def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_t
     assert tight.evaluations == 5 + len(notations - {None})
 
 
-def test_what_cannot_change_the_answer_is_not_trained(config, tmp_path, monkeypatch):
-    config = dataclasses.replace(config, table="h100_sxm", train_anyway=False)
-    mine = tmp_path / "mine.yaml"
-    mine.write_text(
-        "template: layerwise\nmodel: {vocab: 512}\nwidths: [64, 128]\nwidth_factor: 1\n"
-        "layers: {depth: [6, 8], choices: [m2(head_dim=16), kda(head_dim=16), f]}\n"
-    )
-    for changes, words in (
-        ({}, "publications have trained d, a, m2 in full, and a short training cannot change"),
-        ({"space": str(mine)}, "the loss of recipe 'quick' with these settings was never held"),
-    ):
-        notes = []
-        found = plan(dataclasses.replace(config, **changes), note=notes.append)
-        assert found.evaluations == 0
-        (line,) = [line for line in notes if line.startswith("nothing is trained: ")]
-        assert words in line
-        assert "--train-anyway" in line
-    for module in (trainings, scorer):
-        monkeypatch.setattr(module, "recipe_read", lambda recipe: recipe)
-    trained = plan(dataclasses.replace(config, space=str(mine)))
-    assert trained.evaluations == 5 + 1, "the pure stack of the operator that nobody trained"
+def test_what_a_search_may_buy_is_planned_as_a_bound(config):
+    found = plan(dataclasses.replace(config, table="h100_sxm", evidence=None))
+    assert (found.each, found.candidates, found.evaluations) == (False, 5, 5)
+    assert found.tokens == 5 * 512
+    assert "at most 5 networks: those whose training is expected to improve" in str(found)
 
 
 def test_a_plan_says_that_nothing_is_trained(config):
-    found = plan(dataclasses.replace(config, table="h100_sxm", trials=0, recipe=None))
+    config = dataclasses.replace(config, table="h100_sxm", trials=None, evidence=None)
+    notes = []
+    found = plan(config, note=notes.append)
     assert (found.candidates, found.evaluations, found.tokens, found.seconds) == (0, 0, 0, None)
-    assert "nothing is trained: published trainings alone answer" in str(found)
+    assert "nothing is trained: published trainings answer; 3 pure stacks" in str(found)
+    assert notes == ["nothing is trained without --trials N: recipe changes nothing"]
     for words in ("min with", "tokens each", "candidates"):
         assert words not in str(found)
     assert json.loads(json.dumps(found.to_dict()))["evaluations"] == 0

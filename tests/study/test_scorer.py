@@ -259,9 +259,11 @@ def test_a_scorer_that_could_not_rank_or_learn_is_refused(tmp_path):
     search = functools.partial(fn.search, scorer=Smallest(), out=tmp_path / "run", **ASKED)
     message = one_line(FlashnasError, search, evaluator=lambda network: 1.0)
     assert message.startswith("search.scorer and search.evaluator both rank networks")
-    assert one_line(FlashnasError, search, trials=2) == (
-        "search.trials needs published evidence, because Smallest reads no trainings"
-    )
+    for asked, words in (
+        ({"trials": 2}, "trials must be 0, because scorer Smallest reads none; got 2"),
+        ({"evidence": "none"}, "evidence must be left out, because scorer Smallest reads none;"),
+    ):
+        assert one_line(FlashnasError, search, **asked).startswith(f"search.{words}")
     assert not (tmp_path / "run").exists()
 
 

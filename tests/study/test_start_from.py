@@ -6,6 +6,7 @@ import dataclasses
 
 import pandas as pd
 import pytest
+from made_up_trainings import make_up
 from notes import Notes
 from one_line import one_line
 from plans import plan
@@ -20,6 +21,7 @@ from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import load_problem
 from flashnas.study.run_search import run_search
+from flashnas.study.scorer import EvidenceScorer
 
 BUDGET_MS = 85.0  # the deepest networks of `tiny` meet it, but not at the largest width
 ASKED = SearchConfig(
@@ -135,3 +137,61 @@ def test_a_known_baseline_is_not_evaluated_anew(config, earlier):
     assert found.known == len(known)
     notations = {entry["notation"] for entry in found.baselines} - {None}
     assert known <= {Architecture.parse(notation).hash for notation in notations}
+
+
+# -- of trainings, by any recipe -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained(small_corpus, quick_recipe, tmp_path_factory):
+    """The options of a search that trains each proposal, and its run."""
+    config = changed(
+        evidence="none", trials=3, recipe=str(quick_recipe), data=str(small_corpus), baselines=True
+    )
+    out = tmp_path_factory.mktemp("runs") / "trained"
+    with pytest.MonkeyPatch.context() as patch:
+        make_up(patch, loss)
+        run_search(config, out, resume=False, progress=Notes())
+    return config, RecordedRun.load(out)
+
+
+def test_scores_of_the_same_recipe_are_reused_and_those_of_another_one_count(
+    trained, tmp_path, monkeypatch
+):
+    config, run = trained
+    found, counted, informed_by = {}, [], EvidenceScorer.informed_by
+
+    def informed(scorer, bought):
+        counted.append([*scorer.own, *bought])
+        return informed_by(scorer, bought)
+
+    monkeypatch.setattr(EvidenceScorer, "informed_by", informed)
+    for name, tokens in (("same", None), ("other", 1024)):
+        asked = dataclasses.replace(config, tokens=tokens, start_from=(str(run.path),), trials=2)
+        problem = load_problem(asked, note=print)
+        assert len(problem.scorer.own) == len(set(run.trained["hash"]))
+        calls = make_up(monkeypatch, loss)
+        run_search(asked, tmp_path / name, resume=False, progress=Notes())
+        found[name] = RecordedRun.load(tmp_path / name)
+        known = set(found[name].trained.query("source == 'run'")["hash"])
+        assert not known & set(calls)
+        assert (len(known) > 3) == (name == "same")
+        assert sum(found[name].trained["origin"] == "search") == 2
+    for rows in counted:
+        trainings = {(row.group, row.specs, row.hidden) for row in rows}
+        assert len(trainings) == len(rows), "none counts twice"
+    baselines = set(run.baselines["hash"])
+    assert baselines <= set(found["other"].trained.query("source == 'training'")["hash"])
+
+
+def test_a_search_by_publications_knows_what_a_run_of_any_recipe_observed(trained):
+    run = trained[1]
+    asked = changed(train_tokens="512")
+    plain, informed = (
+        load_problem(dataclasses.replace(asked, start_from=start), note=print).scorer
+        for start in ((), (str(run.path),))
+    )
+    networks = [Architecture.parse(text) for text in run.trained["notation"]]
+    assert informed.ranked_by == "published and own trainings"
+    assert abs(informed.values(networks) - plain.values(networks)).max() > 1e-6
+    assert informed.digest == plain.digest, "run.yaml names the runs by a digest of their own"

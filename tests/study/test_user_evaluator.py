@@ -15,6 +15,7 @@ from notes import Notes
 from one_line import one_line
 from plans import plan
 
+from flashnas.algorithms import ALGORITHMS
 from flashnas.algorithms.objectives import non_dominated
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ConfigError, RunError
@@ -355,3 +356,9 @@ def test_a_search_for_weights_in_fp8_says_so_in_its_record(tmp_path):
         ConfigError, match=r"^search\.weights needs a latency table; got weights fp8 and table=None"
     ):
         search(tmp_path / "other", weights="fp8")
+
+
+def test_another_sampler_of_ones_own_does_not_continue_a_run(tmp_path):
+    search(tmp_path / "run", sampler=ALGORITHMS["random"])
+    message = one_line(RunError, search, tmp_path / "run", resume=True, sampler=ALGORITHMS["nsga2"])
+    assert "run.yaml: sampler is " in message
