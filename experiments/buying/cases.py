@@ -1,0 +1,165 @@
+"""Full trainings that exist, and smaller or shorter ones of the same mixes that could have been bought
+before them (buying.py)."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from flashnas.architecture import Architecture
+from flashnas.loss.composition import FEATURES, Rows
+from flashnas.loss.load import loss_model, own_rows, rows_of
+from flashnas.loss.model import FullLoss
+from flashnas.observations.losses import (
+    ObservedLoss,
+    full_width,
+    groups_without_repeats,
+    read_published,
+)
+
+HERE = Path(__file__).parent
+FULL = HERE.parent / "full_training"
+sys.path.append(str(HERE.parent / "evidence"))
+from short_trainings import short_trainings  # noqa: E402
+
+CHEAPER = 0.75  # of the FLOPs of a group: a smaller group costs at most so much
+ALIKE = 0.15  # sum of differences of shares below which one mix stands for the other
+LEAST_ROWS = 3  # of a group
+SHORT_TOKENS = 262_144
+LADDERS, SHORT, TWELVE = "ladders", "short trainings", "twelve networks"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Candidates [N] with their full losses, and one training [N] of each that can be bought.
+
+    bare: the model without any publication. sizes [N, 2]: logarithms of parameters and width of what
+    is trained. costs [N]: FLOPs of the trainings, infinite where there is none. full_flops: of the
+    full training of one candidate, the median.
+    """
+
+    kind: str
+    publication: str
+    name: str
+    model: FullLoss
+    bare: FullLoss
+    candidates: Rows
+    trainings: Rows
+    sizes: np.ndarray
+    costs: np.ndarray
+    full_flops: float
+
+    @property
+    def regrets(self) -> np.ndarray:
+        return np.asarray(self.candidates.nats - self.candidates.nats.min())
+
+    @property
+    def buyable(self) -> np.ndarray:
+        return np.flatnonzero(np.isfinite(self.costs))
+
+
+def rows_for(model: FullLoss, rows: Sequence[ObservedLoss]) -> Rows:
+    """Rows of the publication that the model predicts for."""
+    table = rows_of(rows, model.law)
+    return dataclasses.replace(table, publication=np.full(len(table), model.publication, object))
+
+
+def case_of(
+    kind: str,
+    name: str,
+    full: Sequence[ObservedLoss],
+    small: Sequence[ObservedLoss | None],
+    source: str,
+) -> Case:
+    """small: the training of each candidate, or None."""
+    model = loss_model(without=source)
+    # what cannot be bought needs a row all the same
+    first = next(row for row in small if row is not None)
+    level = first.level or first.group
+    trained = [
+        dataclasses.replace(row or full[index], group="bought", level=level)
+        for index, row in enumerate(small)
+    ]
+    return Case(
+        kind=kind,
+        publication=source or "flashnas",
+        name=name,
+        model=model,
+        bare=loss_model(without=source, published=False),
+        candidates=rows_for(model, full),
+        trainings=rows_for(model, trained),
+        sizes=np.log([[row.params, full_width(row)] for row in trained]),
+        costs=np.array([np.inf if row is None else flops_of(row) for row in small]),
+        full_flops=float(np.median([flops_of(row) for row in full])),
+    )
+
+
+def flops_of(row: ObservedLoss) -> float:
+    return 6.0 * row.params * row.tokens
+
+
+def matched(
+    full: Sequence[ObservedLoss], small: Sequence[ObservedLoss]
+) -> list[ObservedLoss | None]:
+    """The small row of the same mix of each full one."""
+    law = loss_model().law
+    one, other = (
+        np.c_[table.shares, table.ffn, table.x[:, FEATURES.index("window")]]
+        for table in (rows_of(full, law), rows_of(small, law))
+    )
+    apart = np.abs(one[:, None] - other).sum(axis=-1)
+    found: list[ObservedLoss | None] = [None] * len(full)
+    for index, partner in zip(*linear_sum_assignment(np.minimum(apart, 1.0)), strict=True):
+        if apart[index, partner] < ALIKE:
+            found[index] = small[partner]
+    return found
+
+
+def ladders(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
+    groups = [
+        [rows[index] for index in members] for members in groups_without_repeats(rows).values()
+    ]
+    for small, large in itertools.permutations(groups, 2):
+        if small[0].source != large[0].source or len(large) < LEAST_ROWS:
+            continue
+        costs = [np.median([flops_of(row) for row in group]) for group in (small, large)]
+        partners = matched(large, small)
+        if costs[0] < CHEAPER * costs[1] and sum(row is not None for row in partners) >= 2:
+            name = f"{small[0].group} -> {large[0].group}"
+            yield case_of(LADDERS, name, large, partners, large[0].source)
+
+
+def short_cases(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
+    short = short_trainings(rows)
+    for group, members in groups_without_repeats(rows).items():
+        trained = [short[index] for index in members]
+        if sum(row is not None for row in trained) >= LEAST_ROWS:
+            full = [rows[index] for index in members]
+            yield case_of(SHORT, group, full, trained, full[0].source)
+
+
+def twelve() -> Case:
+    with (FULL / "short.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    full = own_rows(FULL / "own.csv")
+    networks = [Architecture.parse(line["notation"]) for line in lines]
+    short = {
+        str(network).split(": ", 1)[1]: ObservedLoss.of(
+            network, nats=float(line["loss"]), tokens=SHORT_TOKENS, group="short"
+        )
+        for network, line in zip(networks, lines, strict=True)
+    }
+    return case_of(TWELVE, "equal ms", full, [short[row.operators] for row in full], "")
+
+
+def all_cases() -> list[Case]:
+    rows = read_published()
+    return [*ladders(rows), *short_cases(rows), twelve()]
