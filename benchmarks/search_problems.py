@@ -240,8 +240,8 @@ def bench(source: str | None) -> Any:
 
 
 def bench_file(source: str | None) -> Path:
-    """The file of a folder; of the shipped one."""
-    return Path(source or Path(__file__).parents[1] / "bench_tables" / "cpu") / "bench.parquet"
+    """The file of a folder; of this one."""
+    return Path(source or Path(__file__).parent) / "bench.parquet"
 
 
 @functools.cache

@@ -23,15 +23,24 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from fitting import RESIDUALS, ShapeRow, ffn_rows, fit_law, fit_spreads, read_shapes
+from fitting import (
+    RESIDUALS,
+    ShapeRow,
+    ffn_rows,
+    fit_fidelity,
+    fit_law,
+    fit_spreads,
+    read_shapes,
+)
 from left_out import MODELS, left_out_pairs, regret, summary
+from short_trainings import as_small_rows
 
 from flashnas.base.system import write_atomic
 from flashnas.loss.composition import Law, Rows
 from flashnas.loss.load import FITTED, digests, fitted, rows_of, shipped_rows
 from flashnas.loss.model import FullLoss, Spreads
 from flashnas.loss.publications import CLEAR_NATS, Pair, predicted_pairs
-from flashnas.observations.losses import read_published
+from flashnas.observations.losses import read_published, read_short_trainings
 
 HERE = Path(__file__).parent
 DIGITS = 8
@@ -94,7 +103,8 @@ def fit(*, spreads: bool):
                 "x": rows.x.tolist(),
                 "shares": rows.shares.tolist(),
                 "ffn": rows.ffn.tolist(),
-                "scale": rows.scale.tolist(),
+                "far": rows.far.tolist(),
+                "shape": rows.shape.tolist(),
                 "publication": list(rows.publication),
                 "nats": rows.nats.tolist(),
                 "level": list(rows.level),
@@ -105,12 +115,23 @@ def fit(*, spreads: bool):
 
 def _fitted_spreads(rows, law):
     """Of all publications, and of all but each; of the whole model, and of the law alone."""
-    found = {}
-    for prefix, mix in (("", True), ("law_", False)):
-        found[f"{prefix}spreads"] = dataclasses.asdict(fit_spreads(rows, law, mix=mix))
-        folds = found[f"{prefix}folds"] = {}
-        for source in dict.fromkeys(rows.publication):
-            folds[source] = dataclasses.asdict(fit_spreads(without(rows, [source]), law, mix=mix))
+    trainings = read_published()
+    in_publications = as_small_rows(trainings)
+    places = {row.place for row in in_publications}
+    small = rows_of(in_publications, law)
+    others = rows_of([row for row in read_short_trainings() if row.place not in places], law)
+
+    def of(part, small):
+        spreads = fit_fidelity(part, small, others, fit_spreads(part, law), law)
+        alone = fit_spreads(part, law, mix=False)
+        alone = dataclasses.replace(alone, fidelity=spreads.fidelity)
+        return dataclasses.asdict(spreads), dataclasses.asdict(alone)
+
+    found = {"folds": {}, "law_folds": {}}
+    found["spreads"], found["law_spreads"] = of(rows, small)
+    for source in dict.fromkeys(rows.publication):
+        left = of(without(rows, [source]), without(small, [source]))
+        found["folds"][source], found["law_folds"][source] = left
     return found
 
 

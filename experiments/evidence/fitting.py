@@ -9,6 +9,7 @@ less. Without `robust` all have that of 1.
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from flashnas.loss.composition import (
     mix_of,
 )
 from flashnas.loss.load import FFN_SHARES, FURTHEST, SHAPES
-from flashnas.loss.model import AXES, RELIABILITY_SD, FullLoss, Spreads
+from flashnas.loss.model import FIDELITY, RELIABILITY_SD, FullLoss, Spreads
 
 START = (1.8, 0.74, 0.17, 0.37, 0.4, 3.6, 0.013)  # of the law: where the fit begins
 COOLED, METRIC = (
@@ -49,14 +50,15 @@ MEDIANS = {
     "noise": 0.012,
     "residual": 0.02,
     "own_residual": 0.02,
-    "fidelity.size": 0.02,
-    "fidelity.tokens": 0.02,
+    "fidelity.mix": 0.02,
+    "fidelity.shape": 0.02,
 }
 SPREAD_SD = 1.0
 RESIDUALS = ("residual", "own_residual")
-FIDELITY = tuple(f"fidelity.{axis}" for axis in AXES)
-OF_MIX = ("effect", "effect.own", "slope", "kind", *RESIDUALS, *FIDELITY)
+OF_MIX = ("effect", "effect.own", "slope", "kind", *RESIDUALS)
+OF_FIDELITY = tuple(f"fidelity.{name}" for name in FIDELITY)
 STEPS = 80  # of the optimiser
+FOUND = {"xatol": 0.02, "fatol": 0.02}  # where a spread of fidelity counts as found
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,8 @@ def fit_spreads(
         start: where the optimiser begins; without it at the medians of the priors.
     """
     publications = sorted(set(rows.publication))
-    names = list(MEDIANS)
-    centre = np.log([*MEDIANS.values(), *([1.0] * len(publications))])
+    names = [name for name in MEDIANS if name not in OF_FIDELITY]
+    centre = np.log([*(MEDIANS[name] for name in names), *([1.0] * len(publications))])
     sds = np.array([SPREAD_SD] * len(names) + [RELIABILITY_SD] * len(publications))
     fixed = tuple(without) if mix else OF_MIX
     free = np.array([name not in fixed for name in names] + [robust] * len(publications))
@@ -187,7 +189,6 @@ def fit_spreads(
             noise=value["noise"],
             reliability=reliability,
             unseen=RELIABILITY_SD if robust else 0.0,
-            fidelity={axis: value[name] for axis, name in zip(AXES, FIDELITY, strict=True)},
         )
 
     def logs_of(spreads: Spreads) -> np.ndarray:
@@ -195,7 +196,6 @@ def fit_spreads(
         slope = spreads.common[SLOPES[0]]
         values = [spreads.common["law"], spreads.own["law"], effect, own, slope, spreads.kind]
         values += [spreads.noise, spreads.residual, spreads.own_residual]
-        values += [spreads.fidelity[axis] for axis in AXES]
         return np.log([*values, *(spreads.reliability[name] for name in publications)])
 
     def with_fixed(values: np.ndarray) -> np.ndarray:
@@ -217,3 +217,32 @@ def fit_spreads(
         bounds=[(value - FURTHEST, value + FURTHEST) for value in centre[free]],
     )
     return spreads_of(with_fixed(found.x))
+
+
+def fit_fidelity(rows: Rows, small: Rows, others: Rows, spreads: Spreads, law: Law) -> Spreads:
+    """The spreads with those of fidelity, all else as it is.
+
+    Args:
+        rows: what the model learns from.
+        small: short trainings of networks of the rows, as rows of their publications: they tell the
+            spread of a mix, which is how much a small training says of the full one.
+        others: short trainings of networks of many shapes, of a publication of their own, which
+            with `small` tell the spread of a shape.
+    """
+
+    def fitted(part: Rows, free: Sequence[str], start: Spreads) -> Spreads:
+        all_rows = Rows.joined(rows, part)
+        medians = np.log([MEDIANS[f"fidelity.{name}"] for name in free])
+
+        def with_values(logs: np.ndarray) -> Spreads:
+            values = dict(zip(free, map(float, np.exp(logs)), strict=True))
+            return dataclasses.replace(start, fidelity={**start.fidelity, **values})
+
+        def cost(logs: np.ndarray) -> float:
+            prior = 0.5 * float(np.sum(((logs - medians) / SPREAD_SD) ** 2))
+            return FullLoss(all_rows, with_values(logs), law).cost + prior
+
+        return with_values(minimize(cost, medians, method="Nelder-Mead", options=FOUND).x)
+
+    both = fitted(Rows.joined(small, others), FIDELITY, spreads)
+    return fitted(small, FIDELITY[:1], both)

@@ -63,7 +63,7 @@ def without(source: str, *, mix: bool = True) -> FullLoss:
 def all_models(rows: Sequence[ObservedLoss], short: Short) -> dict[str, list[Pair]]:
     """All pairs as their short losses order them, and as each of MODELS predicts them without their
     publication."""
-    losses = np.array([training[1] if training else math.nan for training in short])
+    losses = np.array([training.nats if training else math.nan for training in short])
     return {
         "short": pairs_of(rows, losses),
         **{name: left_out_pairs(rows, mix=mix) for name, mix in MODELS.items()},

@@ -26,7 +26,7 @@ from ladders import LADDERS, predicted
 
 from flashnas.loss.composition import Law
 from flashnas.loss.load import fitted, shipped_rows
-from flashnas.loss.model import FullLoss
+from flashnas.loss.model import FullLoss, Spreads
 from flashnas.loss.publications import predicted_pairs
 from flashnas.observations.losses import groups_without_repeats, read_published
 
@@ -41,6 +41,8 @@ def model_of(part: str, source: str) -> FullLoss:
     rows, law = shipped_rows(), Law(**fitted()["law"])
     rows = rows.take(np.flatnonzero(rows.publication != source))
     spreads = fit_spreads(rows, law, without=PARTS[part])
+    shipped = Spreads(**fitted()["folds"].get(source, fitted()["spreads"]))
+    spreads = dataclasses.replace(spreads, fidelity=shipped.fidelity)
     if part == RELIABILITY:  # that of the middle publication, and known
         spreads = dataclasses.replace(spreads, unseen=0.0)
     return FullLoss(rows, spreads, law)

@@ -6,21 +6,25 @@ Publications print operators without sizes: the width follows from the number of
 
 from __future__ import annotations
 
-import csv
+import dataclasses
 import statistics
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, FlashnasError
-from flashnas.observations.losses import ObservedLoss, full_network, full_width, groups_of
+from flashnas.observations.losses import (
+    ObservedLoss,
+    full_network,
+    full_width,
+    groups_of,
+    read_short_trainings,
+)
 from flashnas.training.recipe import Recipe
 
-SHORT_LOSSES = Path(__file__).with_name("short_losses.csv")
 FULL_WIDTH = 2048  # that the median network of a group has before it is shrunk
 STEP = 4  # of the widths of proxies
-# network and loss of the short training of each row; None where there is none
-Short = Sequence[tuple[Architecture, float] | None]
+Short = Sequence[ObservedLoss | None]  # the short training of each row; None where there is none
 
 
 def proxies(rows: Sequence[ObservedLoss], recipe: Recipe) -> list[Architecture]:
@@ -61,16 +65,20 @@ def proxy_near(row: ObservedLoss, target: float, recipe: Recipe) -> Architecture
     raise first
 
 
-def short_trainings(rows: Sequence[ObservedLoss]) -> list[tuple[Architecture, float] | None]:
-    """The proxy of each row and its loss after a training by the recipe `cpu`; None where there is
-    none.
+def short_trainings(rows: Sequence[ObservedLoss]) -> list[ObservedLoss | None]:
+    """The shipped short training of the proxy of each row; None where there is none."""
+    shipped = {row.network.hash: row for row in read_short_trainings()}
+    return [shipped.get(network.hash) for network in proxies(rows, Recipe.load("cpu"))]
 
-    The losses are those of the shipped bench under seed 0.
-    """
-    with SHORT_LOSSES.open(encoding="utf-8", newline="") as file:
-        losses = {line["proxy"]: float(line["loss"]) for line in csv.DictReader(file)}
-    networks = proxies(rows, Recipe.load("cpu"))
-    return [
-        (network, losses[network.notation]) if network.notation in losses else None
-        for network in networks
-    ]
+
+def as_small_rows(rows: Sequence[ObservedLoss]) -> list[ObservedLoss]:
+    """The short trainings of the networks of published rows, each once, as small rows of the
+    publication of the row."""
+    found = {}
+    for row, short in zip(rows, short_trainings(rows), strict=True):
+        if short is not None:
+            group = f"short trainings of {row.source}"
+            small = dataclasses.replace(short, source=row.source, group=group)
+            found.setdefault((row.source, short.place), small)
+    counts = Counter(row.source for row in found.values())
+    return [row for row in found.values() if counts[row.source] > 1]

@@ -275,8 +275,7 @@ PACKAGE = Path(__file__).parent.parent
 
 
 def shipped_root(folder: str) -> Path:
-    """`search_spaces`, `latency_tables`, `bench_tables`, `examples` or `experiments` as shipped
-    with this version."""
+    """`search_spaces`, `latency_tables`, `examples` or `experiments` as shipped with this version."""
     installed = PACKAGE / "_shipped" / folder
     return installed if installed.is_dir() else PACKAGE.parent / folder
 

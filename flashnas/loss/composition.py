@@ -147,7 +147,7 @@ def mix_of(operators: tuple[OperatorSpec, ...], *, published: bool = False) -> M
             rare += count / total
         elif spec.family in FAMILIES:
             families[spec.family] += count / total
-        gated_delta += count / total * (spec.kind == "gd")
+            gated_delta += count / total * (spec.kind == "gd")
         tokens = getattr(spec, "window_tokens", 0)
         if tokens and not (published and not spec.options()):
             window += count / total * max(0.0, np.log2(PUBLISHED_WINDOW / tokens)) / 3
@@ -213,6 +213,11 @@ def _outside(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.maximum(np.maximum(low - values, values - high), 0.0)
 
 
+def _beyond(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """By how much logarithms lie above limits; negative below them, 0 between."""
+    return np.asarray(np.log(values) - np.log(np.clip(values, *limits)))
+
+
 def outside_support(network: Architecture, tokens: float | None = None) -> list[str]:
     """What of a network, and of its planned tokens, no two publications have trained; one sentence
     part each.
@@ -264,15 +269,17 @@ class Table:
     """N networks as the model sees them.
 
     x [N, F]: of FEATURES and SILENT. shares [N, K]: of KINDS. ffn [N]: share of feed-forward layers
-    among the operators. publication [N]: in which each is trained. scale [N, 3]: logarithms of the
-    parameters that the law counts, of the training tokens, both over MIDDLE, and of width / depth.
+    among the operators. publication [N]: in which each is trained. far [N, 2]: by how much the logarithms
+    of the parameters that the law counts, and of the training tokens, lie above (or, negative,
+    below) what publications have. shape [N]: ln(width / depth).
     """
 
     x: np.ndarray
     shares: np.ndarray
     ffn: np.ndarray
     publication: np.ndarray
-    scale: np.ndarray
+    far: np.ndarray
+    shape: np.ndarray
 
     def __len__(self) -> int:
         return len(self.x)
@@ -311,14 +318,11 @@ class Table:
             counted = effective(params, active)
         widths, tokens = np.asarray(widths, float), np.asarray(tokens, float)
         shape = aspect(counted, widths)
-        low_size, low_tokens = (
+        slope_size, slope_tokens = (
             np.log(np.maximum(value, least) / middle)
             for value, least, middle in zip((counted, tokens), LEAST, MIDDLE, strict=True)
         )
-        far_size, far_tokens = (
-            _outside(np.log(value), *np.log(limits))
-            for value, limits in ((params, SIZES), (tokens, RANGE))
-        )
+        far_size, far_tokens = _beyond(params, SIZES), _beyond(tokens, RANGE)
         per_size = np.log(params / 1e9)
         mix = {
             name: np.array([getattr(mix, name) for mix in mixes], float)
@@ -337,8 +341,8 @@ class Table:
             law.loss(counted, tokens, widths),
             mix["mixed"],
             mix["gated_delta"],
-            mix["gated_delta"] * low_size,
-            mix["gated_delta"] * low_tokens,
+            mix["gated_delta"] * slope_size,
+            mix["gated_delta"] * slope_tokens,
             (ffn - FFN_PARAMS) ** 2,
             mix["window"],
             mix["edge"],
@@ -348,18 +352,19 @@ class Table:
             mix["rare"],
             np.sqrt(mix["new_mix"]),
             np.sqrt(_outside(shape, *ASPECTS)),
-            far_size * (params > SIZES[1]),
-            far_tokens * per_size * (tokens > RANGE[1]),
-            far_size * (params < SIZES[0]),
-            far_tokens * per_size * (tokens < RANGE[0]),
+            np.maximum(far_size, 0.0),
+            np.maximum(far_tokens, 0.0) * per_size,
+            np.maximum(-far_size, 0.0),
+            np.maximum(-far_tokens, 0.0) * per_size,
         )
-        scale = (np.log(counted / MIDDLE[0]), np.log(tokens / MIDDLE[1]), shape)
+        far = np.broadcast_arrays(_beyond(counted, SIZES), far_tokens, shape)
         return Table(
             np.stack(np.broadcast_arrays(*columns), axis=-1),
             np.array([mix.shares for mix in mixes]).reshape(-1, len(KINDS)),
             mix["ffn_share"],
             np.broadcast_to(np.array(publication, object), len(mixes)),
-            np.stack([np.broadcast_to(column, len(mixes)) for column in scale], axis=-1),
+            np.stack(far[:2], axis=-1),
+            far[2],
         )
 
 

@@ -28,10 +28,7 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.text import shown, tokens_of
 from flashnas.loss.composition import (
     FEATURES,
-    MIDDLE,
-    RANGE,
     SILENT,
-    SIZES,
     Law,
     Rows,
     Table,
@@ -75,20 +72,16 @@ CHARGE = 1.0
 # columns of size and shape
 OF_SIZE = ("law", "size", "tokens", "small", "brief", "aspect", "experts")
 _LAW = FEATURES.index("law")
-AXES = ("size", "tokens")  # of fidelity
-# logarithms over MIDDLE between which trainings are as good as full ones
-NEAR = tuple(
-    (float(np.log(low / middle)), float(np.log(high / middle)))
-    for (low, high), middle in zip((SIZES, RANGE), MIDDLE, strict=True)
-)
+FIDELITY = ("mix", "shape")
 
 
 @dataclass(frozen=True)
 class Spreads:
     """Standard deviations that the data tell: common, between publications (`own`), of the effect of
     a kind of mixer between publications, of both residual processes, of the noise. fidelity: of
-    what a mix has of its own a factor of e away from the size and from the tokens of publications.
-    reliability: a factor of each publication; unseen: the standard deviation of its logarithm."""
+    what a mix, and a nat of its shape, has of its own in a training that is a factor of e smaller or
+    shorter than those of publications. reliability: a factor of each publication; unseen: the
+    standard deviation of its logarithm."""
 
     common: Mapping[str, float]
     own: Mapping[str, float]
@@ -127,7 +120,13 @@ class FullLoss:
         self.spreads = (
             spreads
             if mix
-            else dataclasses.replace(spreads, kind=0.0, residual=0.0, own_residual=0.0, fidelity={})
+            else dataclasses.replace(
+                spreads,
+                kind=0.0,
+                residual=0.0,
+                own_residual=0.0,
+                fidelity={**spreads.fidelity, "mix": 0.0},
+            )
         )
         common = [{**PRIOR_SDS, **spreads.common}[name] for name in FEATURES]
         if slope is not None:
@@ -248,7 +247,8 @@ class FullLoss:
         both = table.take(np.array([one, other]))
         of_size = self._x(both) * np.isin((*FEATURES, *SILENT), OF_SIZE)
         learnt, same = self._x(self.rows), self.rows.publication == self.publication
-        cross = (of_size * self._common) @ learnt.T + (of_size * self._own) @ learnt.T * same
+        own = np.square(self._reliability(self.rows.publication)) * same
+        cross = (of_size * self._common) @ learnt.T + (of_size * self._own) @ learnt.T * own
         size = -np.diff(self._gain(cross) @ self._weights + self._known(both))
         difference = -np.diff(self.predict(both).mean)
         return {"size": float(size[0]), "mix": float((difference - size)[0])}
@@ -288,11 +288,13 @@ class FullLoss:
 
     def _prior(self, one: Table, other: Table) -> np.ndarray:
         """Covariance of two tables before anything was seen [N, M]."""
-        prior = self._common_prior(one, other)
-        if set(one.publication).isdisjoint(other.publication):
-            return prior
-        scales = np.outer(self._reliability(one.publication), self._reliability(other.publication))
-        return np.asarray(prior + scales * self._own_prior(one, other))
+        prior, names = self._common_prior(one, other), set(one.publication)
+        own = np.flatnonzero([name in names for name in other.publication])
+        if len(own):
+            part = other.take(own)
+            scales = np.outer(*(self._reliability(table.publication) for table in (one, part)))
+            prior[:, own] += scales * self._own_prior(one, part)
+        return prior
 
     def _common_prior(self, one: Table, other: Table) -> np.ndarray:
         """Of what all publications share [N, M]."""
@@ -304,33 +306,30 @@ class FullLoss:
         same = np.equal.outer(one.publication, other.publication)
         linear = (self._x(one) * self._own) @ self._x(other).T
         kinds = self.spreads.kind**2 * one.shares @ other.shares.T
-        process = self.spreads.own_residual**2 + self._discrepancy(one, other)
-        return np.asarray(same * (linear + kinds + process * self._kernel(one, other)))
+        mix, shape = self._discrepancy(one, other)
+        process = (self.spreads.own_residual**2 + mix) * self._kernel(one, other)
+        shapes = shape * np.multiply.outer(one.shape, other.shape)
+        return np.asarray(same * (linear + kinds + process + shapes))
 
-    def _discrepancy(self, one: Table, other: Table) -> np.ndarray:
-        """Covariance [N, M] of what one mix has of its own at two sizes and lengths of training: of a
-        Brownian motion over each logarithm, which starts where publications train."""
-        found = np.zeros((len(one), len(other)))
-        for axis, name in enumerate(AXES):
-            u, v = (distances(table.scale[:, axis], axis) for table in (one, other))
-            near = np.minimum.outer(np.abs(u), np.abs(v)) * (np.multiply.outer(u, v) > 0)
-            found += self.spreads.fidelity.get(name, 0.0) ** 2 * near
-        return found
+    def _discrepancy(self, one: Table, other: Table) -> list[np.ndarray]:
+        """Covariance of what one mix, and one nat of shape, have of their own at two sizes and lengths of
+        training [N, M]: of Brownian motions over both logarithms that start where publications end.
+        """
+        shared = np.zeros((len(one), len(other)))
+        for u, v in zip(one.far.T, other.far.T, strict=True):
+            if u.any() and v.any():
+                same_side = np.multiply.outer(u, v) > 0
+                shared += same_side * np.minimum.outer(np.abs(u), np.abs(v))
+        return [self.spreads.fidelity.get(name, 0.0) ** 2 * shared for name in FIDELITY]
 
     def _prior_variances(self, table: Table) -> tuple[np.ndarray, np.ndarray]:
         """The diagonals of `_common_prior(table, table)` and of `_own_prior(table, table)`."""
         square, shares = self._x(table) ** 2, np.sum(table.shares**2, axis=1)
         common = square @ self._common + self.spreads.residual**2
         own = square @ self._own + self.spreads.kind**2 * shares + self.spreads.own_residual**2
-        for axis, name in enumerate(AXES):
-            far = np.abs(distances(table.scale[:, axis], axis))
-            own = own + self.spreads.fidelity.get(name, 0.0) ** 2 * far
-        return common, own
-
-
-def distances(scale: np.ndarray, axis: int) -> np.ndarray:
-    """How far logarithms [N] of sizes or tokens over MIDDLE lie outside of what is NEAR; 0 within."""
-    return np.asarray(scale - np.clip(scale, *NEAR[axis]))
+        mix, shape = (self.spreads.fidelity.get(name, 0.0) ** 2 for name in FIDELITY)
+        far = np.abs(table.far).sum(axis=1)
+        return common, own + far * (mix + shape * table.shape**2)
 
 
 def silence_of(table: Table) -> np.ndarray:
@@ -351,4 +350,4 @@ def contrasts(levels: np.ndarray) -> np.ndarray:
             row = np.zeros(len(levels))
             row[members[:count]], row[members[count]] = 1.0, -count
             found.append(row / np.sqrt(count * (count + 1)))
-    return np.array(found).reshape(-1, len(levels))
+    return np.array(found).reshape(len(found), len(levels))

@@ -32,6 +32,7 @@ from flashnas.operators.attention.spec import Attention
 
 DATA = Path(__file__).parent / "data"
 SHIPPED = DATA / "published_training.csv"
+SHORT_TRAININGS = DATA / "short_trainings.csv"
 NEEDED = ("group", "source", "operators", "params", "metric", "value")
 DEFAULT_VOCAB = 32_000  # of the one, tied embedding in `params`; publications rarely state theirs
 DEFAULT_TOKENS = 1e11  # of a training whose length is not stated
@@ -178,6 +179,17 @@ def read_published(path: str | Path | None = None) -> list[ObservedLoss]:
         if row.tokens < MIN_TOKENS
         else row
         for row in rows
+    ]
+
+
+def read_short_trainings() -> list[ObservedLoss]:
+    """The short trainings that ship, in the order of their file: of small networks by the recipe
+    `cpu`, each with its network. nats is the mean over the seeds."""
+    return [
+        dataclasses.replace(
+            row, network=Architecture(hidden=row.hidden, operators=row.specs, vocab=row.vocab)
+        )
+        for row in read_published(SHORT_TRAININGS)
     ]
 
 

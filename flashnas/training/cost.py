@@ -1,7 +1,7 @@
 """What a training costs in FLOPs, and how long it takes at a stated rate. No torch.
 
 The rates are round figures for an estimate before anything runs. That of a CPU is slower than nine
-tenths of the trainings of bench_tables/cpu. That of a GPU is an assumption: one H100 computes
+tenths of the trainings of benchmarks/bench.parquet. That of a GPU is an assumption: one H100 computes
 989e12 FLOP/s of dense bfloat16 products, and training in eager torch is taken to reach 15 % of it.
 """
 
@@ -11,7 +11,7 @@ from flashnas.architecture import Architecture
 from flashnas.training.recipe import Recipe
 
 # seconds of an operator in a training of recipe `cpu`, for which FLOPs do not account, and FLOP/s
-# of the others: fitted to the 408 trainings of bench_tables/cpu. Half of them took within 20 % of
+# of the others: fitted to the 408 trainings of benchmarks/bench.parquet. Half of them took within 20 % of
 # it. An operator that is not here counts as the median
 OPERATOR_S = {
     "a": 1.2,

@@ -11,7 +11,6 @@ PAGES = [
     *sorted(ROOT.glob("experiments/*/README.md")),
     *sorted(ROOT.glob("examples/*/README.md")),
     ROOT / "benchmarks" / "README.md",
-    ROOT / "bench_tables" / "README.md",
 ]
 TEXTS = {str(page.relative_to(ROOT)): page.read_text(encoding="utf-8") for page in PAGES}
 FENCED = re.compile(r"(?ms)^```([\w-]*)\n(.*?)^```")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashnas.loss.composition import RANGE, Law, aspect
+from flashnas.loss.composition import COUNTED, RANGE, Law, aspect
 from flashnas.loss.load import fitted
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -58,7 +58,7 @@ def test_more_parameters_and_more_tokens_lower_the_loss_and_the_best_shape_is_th
 
 
 def test_tokens_beyond_those_of_publications_count_as_the_last_that_they_have(law):
-    least, most = (float(law.loss(np.array(1e9), tokens, np.array(2048))) for tokens in RANGE)
+    least, most = (float(law.loss(np.array(1e9), tokens, np.array(2048))) for tokens in COUNTED)
     assert float(law.loss(np.array(1e9), 1e6, np.array(2048))) == least
     assert float(law.loss(np.array(1e9), 1e15, np.array(2048))) == most
 

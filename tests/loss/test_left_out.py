@@ -94,7 +94,11 @@ def test_a_summary_by_hand(study):
 def test_the_short_loss_has_the_pairs_that_have_one_and_no_interval(study):
     rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.8)]
     networks = [Architecture.parse(f"512: {row.operators}") for row in rows]
-    models = study.all_models(rows, [(networks[0], 3.0), None, (networks[2], 2.5)])
+    short = [
+        ObservedLoss.of(network, nats=nats, tokens=262_144, group="short")
+        for network, nats in ((networks[0], 3.0), (networks[2], 2.5))
+    ]
+    models = study.all_models(rows, [short[0], None, short[1]])
     assert models["short"] == [Pair(0, 2, pytest.approx(0.2), 0.5)]
     found = study.summary(rows, models["short"])
     assert (found["coverage"], found["log_score"], found["share"]) == (None, None, 1.0)

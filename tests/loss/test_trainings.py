@@ -4,7 +4,6 @@ import math
 import statistics
 
 import numpy as np
-import pandas as pd
 import pytest
 from cases import cases
 from offenders import every
@@ -12,7 +11,6 @@ from one_line import one_line
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError
-from flashnas.base.registry import shipped_root
 from flashnas.loss.publications import Pair, count_shared_orders
 from flashnas.observations.losses import (
     DEFAULT_TOKENS,
@@ -21,6 +19,7 @@ from flashnas.observations.losses import (
     full_width,
     groups_of,
     read_published,
+    read_short_trainings,
 )
 from flashnas.training.recipe import Recipe
 
@@ -147,15 +146,22 @@ def test_every_shipped_row_has_a_proxy(shipped, proxies, width_factor):
         assert [spec.kind for spec in network.operators] == [spec.kind for spec in row.specs]
 
 
-def test_the_short_losses_are_those_of_the_shipped_bench(shipped, proxies, experiment):
-    rows = pd.read_parquet(shipped_root("bench_tables") / "cpu" / "bench.parquet")
-    rows = rows[(rows["seed"] == 0) & rows["origin"].str.startswith("published:")]
-    losses = rows.set_index("proxy_hash").loss
-    found = experiment("short_trainings").short_trainings(shipped)
+def test_the_short_trainings_that_ship_are_observations(shipped, proxies, experiment):
+    rows = read_short_trainings()
+    assert len(rows) == 306
+    assert {row.source for row in rows} == {"flashnas short trainings"}
+    assert all(row.network.params == row.params for row in rows)
+    assert all(0.004 < row.noise < 0.01 for row in rows)
+    assert all(1e11 < row.flops < 3e13 for row in rows)
+    script = experiment("short_trainings")
+    found = script.short_trainings(shipped)
     for network, training in zip(proxies(shipped, Recipe.load("cpu")), found, strict=True):
-        assert (training and training[1]) == losses.get(network.hash)
-        assert training is None or training[0] == network
-    assert (sum(training is not None for training in found), len(losses)) == (68, 55)
+        assert training is None or training.network.hash == network.hash
+    published = {row.place for row in rows if row.table.startswith("published:")}
+    assert {training.place for training in found if training} == published
+    assert (sum(training is not None for training in found), len(published)) == (68, 55)
+    small = script.as_small_rows(shipped)
+    assert {row.source for row in small} <= {row.source for row in shipped}
 
 
 def test_odd_head_sizes_take_the_nearest_width_that_they_divide(proxies):

@@ -1,0 +1,198 @@
+"""What a training of another size and length says of the full one: a toy hardly anything of its mix,
+and a repeated toy no more.
+"""
+
+import functools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError
+from flashnas.loss.composition import RANGE, SIZES
+from flashnas.loss.load import as_own, loss_model, rows_of, shipped_rows, with_own
+from flashnas.loss.model import NEW, contrasts, silence_of
+from flashnas.observations.losses import ObservedLoss, read_published
+
+TOKENS = 1e11
+PAIR = [Architecture.parse(f"2048: {text}") for text in ("12x(a f)", "12x(r7 f)")]
+TOYS = [
+    Architecture.parse("64(vocab=2048): 12x(a(heads=1,kv_heads=1,head_dim=64) f)"),
+    Architecture.parse("64(vocab=2048): 12x(r7(head_dim=64) f)"),
+]
+FULL, TOY = (PAIR, 1e11), (TOYS, 262_144)
+STACKS = ("12x(a f)", "12x(m2 f)", "4x(5x(gd f) a f)", "24x(d)", "6x(m f)", "12x(r7 f f)")
+
+
+@functools.cache
+def shipped():
+    return loss_model()
+
+
+def rows_at(fidelity, repeats=1, nats=(2.6, 2.5), **options):
+    networks, tokens = fidelity
+    return as_own(
+        [
+            ObservedLoss.of(network, nats=loss, tokens=tokens, group="mine", **options)
+            for network, loss in zip(networks, nats, strict=True)
+        ]
+        * repeats
+    )
+
+
+def informed(*args, reliability=1.0, **options):
+    return with_own(
+        shipped(), rows_of(rows_at(*args, **options), shipped().law), reliability=reliability
+    )
+
+
+def sd(model):
+    return model.predict_networks(PAIR, TOKENS).difference(0, 1)[1]
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(STACKS),
+            st.sampled_from((256, 1024, 4096)),
+            st.floats(5, 14).map(lambda digits: 10**digits),
+        ),
+        min_size=2,
+        max_size=8,
+    )
+)
+def test_the_prior_is_a_covariance_at_any_size_and_length(trainings):
+    rows = rows_of(
+        [
+            ObservedLoss.of(
+                Architecture.parse(f"{width}: {text}"), nats=2.0, tokens=tokens, group="mine"
+            )
+            for text, width, tokens in trainings
+        ],
+        shipped().law,
+    )
+    prior = shipped()._prior(rows, rows)
+    assert prior == pytest.approx(prior.T)
+    assert np.linalg.eigvalsh(prior).min() > -1e-9 * np.trace(prior)
+    common, own = shipped()._prior_variances(rows)
+    assert np.diag(prior) == pytest.approx(common + own)
+
+
+def test_a_full_training_says_more_than_a_toy_of_the_same_mix():
+    before, toy, full = sd(informed(FULL, noise=10.0)), sd(informed(TOY)), sd(informed(FULL))
+    assert full < 0.7 * toy
+    assert toy < before
+
+
+def test_more_seeds_of_a_toy_do_not_average_its_discrepancy_out():
+    before, one, many = sd(informed(FULL, noise=10.0)), sd(informed(TOY)), sd(informed(TOY, 20))
+    assert many == pytest.approx(one, rel=0.03)
+    assert many > 0.6 * before
+    assert sd(informed(FULL, 20)) < 0.8 * sd(informed(FULL))
+
+
+def test_the_noise_of_a_row_is_its_own():
+    sds = [sd(informed(FULL, noise=noise)) for noise in (0.001, 0.03, None, 1.0)]
+    assert sds[0] < sds[2] < sds[1] < sds[3]
+
+
+def test_a_given_reliability_is_not_fitted_and_losses_do_not_change_what_is_learnt():
+    models = [informed(FULL, nats=nats, reliability=1.5) for nats in ((2.6, 2.2), (0.0, 0.0))]
+    assert {model.spreads.reliability["own trainings"] for model in models} == {1.5}
+    first, second = (m.predict_networks(PAIR, TOKENS).covariance([0, 1]) for m in models)
+    assert first == pytest.approx(second)
+
+
+def test_silence_falls_with_a_full_training_and_hardly_with_a_toy():
+    before = shipped().silence(PAIR, TOKENS)
+    assert before == pytest.approx(silence_of(shipped().table(PAIR, TOKENS)))
+    toy, full = (informed(fidelity).silence(PAIR, TOKENS)[1] for fidelity in (TOY, FULL))
+    assert before[1] == pytest.approx(0.03)
+    assert full < 0.85 * before[1]
+    assert 0.97 * before[1] < toy <= before[1]
+    elsewhere = [Architecture.parse("2048: 12x(m2 f)"), Architecture.parse("2048: 12x(d f)")]
+    assert informed((elsewhere, 1e11)).silence(PAIR, TOKENS) == pytest.approx(before)
+
+
+def test_no_published_training_lies_so_far_outside_that_its_mix_is_uncertain():
+    rows = shipped_rows()
+    assert (np.abs(rows.far) > 0.7).sum() == 0
+    table = shipped().table(PAIR, TOKENS)
+    assert not table.far.any()
+    assert shipped().publication == NEW
+
+
+@given(st.sampled_from((SIZES, RANGE)), st.floats(1, 14))
+@settings(max_examples=20, deadline=None)
+def test_the_dependence_on_size_at_few_tokens_is_between_none_and_that_at_many(limits, digits):
+    """Of two networks of one shape: the larger one is never expected to be worse."""
+    small, large = (np.array(value) for value in (1e8, 1e9))
+    law = shipped().law
+    gaps = [
+        float(law.loss(small, tokens, (small / 12) ** (1 / 3)))
+        - float(law.loss(large, tokens, (large / 12) ** (1 / 3)))
+        for tokens in (10.0**digits, RANGE[1])
+    ]
+    assert 0 < gaps[0] <= gaps[1] + 1e-12
+
+
+def test_contrasts_are_orthonormal_and_free_of_levels():
+    levels = np.array(list("abacbad"), object)
+    found = contrasts(levels)
+    assert found.shape == (3, 7)
+    assert found @ found.T == pytest.approx(np.eye(3))
+    for level in "abcd":
+        assert found @ (levels == level).astype(float) == pytest.approx(np.zeros(3))
+
+
+# -- without publications --------------------------------------------------------------------------
+
+
+def test_without_published_rows_there_are_intervals_and_the_law_of_size():
+    model = loss_model(published=False)
+    assert len(model.rows) == 0
+    assert model.coefficients()["law"][:2] == pytest.approx(shipped().coefficients()["law"][:2])
+    mean, deviation = model.predict_networks(PAIR, TOKENS).difference(0, 1)
+    assert sd(shipped()) < deviation < 0.2
+    small, large = (Architecture.parse(f"{width}: 12x(a f)") for width in (1024, 2048))
+    gap = [
+        m.predict_networks([small, large], TOKENS).difference(0, 1)[0] for m in (model, shipped())
+    ]
+    assert gap[0] == pytest.approx(gap[1], rel=0.1)
+
+
+def test_without_published_rows_own_ones_count_all_the_more():
+    rows = rows_at(FULL, nats=(2.6, 2.5))
+    own = loss_model(rows, published=False).predict_networks(PAIR, TOKENS).difference(1, 0)[0]
+    both = loss_model(rows).predict_networks(PAIR, TOKENS).difference(1, 0)[0]
+    assert own < both < shipped().predict_networks(PAIR, TOKENS).difference(1, 0)[0]
+
+
+def test_own_trainings_come_as_rows_or_as_a_file(tmp_path):
+    path = tmp_path / "own.csv"
+    path.write_text(
+        "group,source,operators,params,hidden,vocab,tokens,metric,value,noise\n"
+        "mine,me,12x(a f),400M,1536,0,20B,val_loss,2.90,0.01\n"
+        "mine,me,12x(m2 f),400M,1536,0,20B,val_loss,2.87,\n"
+    )
+    rows = read_published(path)
+    assert [row.noise for row in rows] == [0.01, None]
+    found = [loss_model(own).predict_networks(PAIR, TOKENS) for own in (path, rows)]
+    assert found[0].mean == pytest.approx(found[1].mean)
+    with pytest.raises(ConfigError, match=r"loss_model.own must be the path of a CSV file, or"):
+        loss_model([1.0])
+    path.write_text(path.read_text().replace("0.01", "-1"))
+    with pytest.raises(ConfigError, match=r"own.csv:2: noise must be a number above 0"):
+        loss_model(path)
+
+
+def test_the_cost_of_a_training_is_six_flops_for_each_parameter_that_a_token_uses():
+    dense, experts = (
+        ObservedLoss.of(Architecture.parse(f"1024: {text}"), nats=2.0, tokens=1e9, group="mine")
+        for text in ("12x(a f)", "12x(a moe)")
+    )
+    assert dense.flops == pytest.approx(6 * dense.params * 1e9)
+    assert experts.flops < 0.7 * 6 * experts.params * 1e9
