@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from flashnas.architecture import Architecture
-from flashnas.loss.composition import FEATURES, Rows
+from flashnas.loss import composition
+from flashnas.loss.composition import FEATURES, KINDS, Rows
 from flashnas.loss.load import loss_model, own_rows, rows_of
 from flashnas.loss.model import FullLoss
 from flashnas.observations.losses import (
@@ -34,7 +36,8 @@ CHEAPER = 0.75  # of the FLOPs of a group: a smaller group costs at most so much
 ALIKE = 0.15  # sum of differences of shares below which one mix stands for the other
 LEAST_ROWS = 3  # of a group
 SHORT_TOKENS = 262_144
-LADDERS, SHORT, TWELVE = "ladders", "short trainings", "twelve networks"
+LADDERS, UNPUBLISHED = "ladders", "unpublished operator"
+SHORT, TWELVE = "short trainings", "twelve networks"
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,13 @@ def case_of(
     full: Sequence[ObservedLoss],
     small: Sequence[ObservedLoss | None],
     source: str,
+    unpublished: str = "",
 ) -> Case:
-    """small: the training of each candidate, or None."""
+    """small: the training of each candidate, or None. unpublished: an operator that no publication has."""
     model = loss_model(without=source)
+    if unpublished:
+        known = model.rows.shares[:, KINDS.index(unpublished)] == 0
+        model = FullLoss(model.rows.take(np.flatnonzero(known)), model.spreads, model.law)
     # what cannot be bought needs a row all the same
     first = next(row for row in small if row is not None)
     level = first.level or first.group
@@ -88,18 +95,31 @@ def case_of(
         dataclasses.replace(row or full[index], group="bought", level=level)
         for index, row in enumerate(small)
     ]
+    with as_unknown(unpublished):
+        candidates, trainings = (rows_for(model, part) for part in (full, trained))
     return Case(
         kind=kind,
         publication=source or "flashnas",
         name=name,
         model=model,
         bare=loss_model(without=source, published=False),
-        candidates=rows_for(model, full),
-        trainings=rows_for(model, trained),
+        candidates=candidates,
+        trainings=trainings,
         sizes=np.log([[row.params, full_width(row)] for row in trained]),
         costs=np.array([np.inf if row is None else flops_of(row) for row in small]),
         full_flops=float(np.median([flops_of(row) for row in full])),
     )
+
+
+@contextmanager
+def as_unknown(kind: str) -> Iterator[None]:
+    """The model sees an operator as one that publications do not have."""
+    known = composition.KINDS
+    composition.KINDS = tuple("" if name == kind else name for name in known)
+    composition.mix_of.cache_clear()
+    yield
+    composition.KINDS = known
+    composition.mix_of.cache_clear()
 
 
 def flops_of(row: ObservedLoss) -> float:
@@ -123,7 +143,11 @@ def matched(
     return found
 
 
-def ladders(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
+Step = tuple[list[ObservedLoss], list[ObservedLoss], list[ObservedLoss | None]]
+
+
+def steps_of(rows: Sequence[ObservedLoss]) -> Iterator[Step]:
+    """A smaller and a larger group of one publication, and the small row of each large one."""
     groups = [
         [rows[index] for index in members] for members in groups_without_repeats(rows).values()
     ]
@@ -133,8 +157,25 @@ def ladders(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
         costs = [np.median([flops_of(row) for row in group]) for group in (small, large)]
         partners = matched(large, small)
         if costs[0] < CHEAPER * costs[1] and sum(row is not None for row in partners) >= 2:
-            name = f"{small[0].group} -> {large[0].group}"
-            yield case_of(LADDERS, name, large, partners, large[0].source)
+            yield small, large, partners
+
+
+def ladders(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
+    for small, large, partners in steps_of(rows):
+        name = f"{small[0].group} -> {large[0].group}"
+        yield case_of(LADDERS, name, large, partners, large[0].source)
+
+
+def unpublished(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
+    """The cheapest step to each large group, with each operator that part of its rows have."""
+    cheapest: dict[str, Step] = {}
+    for step in sorted(steps_of(rows), key=lambda step: flops_of(step[0][0])):
+        cheapest.setdefault(step[1][0].group, step)
+    for small, large, partners in cheapest.values():
+        kinds = [{spec.kind for spec in row.specs if spec.mixes_tokens} for row in large]
+        for kind in sorted(set().union(*kinds) - set.intersection(*kinds)):
+            name = f"{small[0].group} -> {large[0].group} without {kind}"
+            yield case_of(UNPUBLISHED, name, large, partners, large[0].source, kind)
 
 
 def short_cases(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
@@ -162,4 +203,4 @@ def twelve() -> Case:
 
 def all_cases() -> list[Case]:
     rows = read_published()
-    return [*ladders(rows), *short_cases(rows), twelve()]
+    return [*ladders(rows), *unpublished(rows), *short_cases(rows), twelve()]
