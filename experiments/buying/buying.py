@@ -125,7 +125,7 @@ class Buyer:
         steps = [Step([], self.regret([]))]
         while most > len(bought) and not (once and bought):
             costs = self.case.costs.copy()
-            costs[bought] = np.inf
+            costs[bought] = np.inf  # cannot be bought twice
             found = self.after(frozenset(bought)).best_set(costs, most - len(bought))
             if found is None:
                 break
@@ -140,7 +140,7 @@ class Buyer:
 
 
 def shuffled(case: Case, seed: int) -> list[int]:
-    return [int(index) for index in np.random.default_rng(seed).permutation(case.buyable)]
+    return [int(index) for index in np.random.default_rng(seed).permutation(len(case.costs))]
 
 
 def by_small_loss(case: Case, order: Sequence[int], start: int = 1) -> list[Step]:
@@ -172,14 +172,13 @@ def bayes(case: Case, seed: int) -> list[Step]:
 
 def lines_of(case: Case) -> Iterator[dict[str, object]]:
     buyer, alone = Buyer(case, case.model), Buyer(case, case.bare)
-    everything = len(case.buyable)
+    everything = len(case.costs)
     found = [
         ("publications", 0, [Step([], buyer.regret([]))]),
         ("pilot", 0, buyer.greedy(2, once=True)),
         ("both", 0, buyer.greedy(everything)),
     ]
-    for seed in SEEDS:
-        found.append(("random", seed, buyer.random(seed)))
+    found += [("random", seed, buyer.random(seed)) for seed in SEEDS]
     if case.kind != UNPUBLISHED:  # there the others do what they do for ladders
         found.append(("both, without publications", 0, alone.greedy(everything)))
         for seed in SEEDS:
@@ -193,11 +192,12 @@ def lines_of(case: Case) -> Iterator[dict[str, object]]:
                 "publication": case.publication,
                 "case": case.name,
                 "candidates": len(case.candidates),
+                "of_best": case.of_best,
                 "policy": policy,
                 "seed": seed,
                 "trainings": len(step.bought),
                 "flops": float(f"{flops:.4g}"),
-                "share": round(flops / float(case.costs[case.buyable].sum()), 4),
+                "share": round(flops / float(case.costs.sum()), 4),
                 "full_trainings": float(f"{flops / case.full_flops:.4g}"),
                 "regret": round(step.regret, 5),
                 "expected_gain": round(step.expected, 5),
@@ -232,12 +232,21 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def pilots(table: pd.DataFrame) -> pd.DataFrame:
-    """Of each ladder: what its pilot costs, and the regret before and after it."""
-    part = table[(table.kind == LADDERS) & (table.policy == "pilot")]
-    rows = part.sort_values("trainings").groupby(["publication", "case"], sort=False)
-    last = rows[["flops", "full_trainings", "expected_gain", "regret"]].last()
-    last.insert(3, "before", rows.regret.first())
-    return last
+    """Of the pilots of each publication: how many, what one costs (median), by how much the regret was
+    expected to fall, and the regret before and after (means)."""
+    part = table[(table.policy == "pilot") & table.kind.isin([LADDERS, UNPUBLISHED])]
+    cases = part.sort_values("trainings").groupby(["kind", "publication", "case"])
+    last = cases.last()
+    last["before"] = cases.regret.first()
+    groups = last[last.trainings > 0].groupby(["kind", "publication"])
+    return groups.agg(
+        pilots=("regret", "size"),
+        flops=("flops", "median"),
+        full_trainings=("full_trainings", "median"),
+        expected_gain=("expected_gain", "mean"),
+        before=("before", "mean"),
+        after=("regret", "mean"),
+    )
 
 
 DRAWN = [policy for policy in POLICIES if policy != "pilot"]  # with which `both` begins
@@ -262,16 +271,17 @@ def draw(table: pd.DataFrame) -> None:
             ],
             keys_title="policy",
         )
-        for kind, panel in zip(kinds, plot.panels, strict=True):
+        for place, (kind, panel) in enumerate(zip(kinds, plot.panels, strict=True)):
             part = table[table.kind == kind]
             curves = pd.DataFrame({share: regret_at(part, share)[kind] for share in SHARES})
             for policy in [policy for policy in reversed(DRAWN) if policy in curves.index]:
                 style = STYLES.get(policy, "-")
                 panel.step(SHARES, curves.loc[policy], style, where="post", color=COLOURS[policy])
             panel.set_ylim(bottom=0, top=1.05 * curves.to_numpy().max())
+            panel.locator_params(axis="y", nbins=5)
             percent(panel.xaxis)
-            plot.label(panel, "FLOPs spent, of those of all trainings on offer", "", kind)
-        plot.label(plot.panels[0], plot.panels[0].get_xlabel(), "regret, nats a token", kinds[0])
+            x = "FLOPs spent, of those of all trainings on offer"
+            plot.label(panel, x, "" if place % 2 else "regret, nats a token", kind)
         (HERE / "buying.png").write_bytes(plot.png())
 
 
@@ -286,6 +296,10 @@ def main() -> None:
     table = pd.read_csv(HERE / "buying.csv")
     print(summary(table).round(4).to_string())
     print(pilots(table).round(4).to_string())
+    unpublished = table[table.kind == UNPUBLISHED]
+    for of_best, part in unpublished.groupby("of_best"):
+        print(f"unpublished operator {'' if of_best else 'not '}in the best network")
+        print(summary(part).round(4).to_string())
     draw(table)
 
 

@@ -34,7 +34,7 @@ from short_trainings import short_trainings  # noqa: E402
 
 CHEAPER = 0.75  # of the FLOPs of a group: a smaller group costs at most so much
 ALIKE = 0.15  # sum of differences of shares below which one mix stands for the other
-LEAST_ROWS = 3  # of a group
+LEAST_ROWS = 3  # of a group, that were trained smaller, too
 SHORT_TOKENS = 262_144
 LADDERS, UNPUBLISHED = "ladders", "unpublished operator"
 SHORT, TWELVE = "short trainings", "twelve networks"
@@ -44,14 +44,15 @@ SHORT, TWELVE = "short trainings", "twelve networks"
 class Case:
     """Candidates [N] with their full losses, and one training [N] of each that can be bought.
 
-    bare: the model without any publication. sizes [N, 2]: logarithms of parameters and width of what
-    is trained. costs [N]: FLOPs of the trainings, infinite where there is none. full_flops: of the
-    full training of one candidate, the median.
+    of_best: whether the best candidate has the operator that no publication has. bare: the model
+    without any publication. sizes [N, 2]: logarithms of parameters and width of what is trained.
+    costs [N]: FLOPs of the trainings. full_flops: of the full training of one candidate, the median.
     """
 
     kind: str
     publication: str
     name: str
+    of_best: bool
     model: FullLoss
     bare: FullLoss
     candidates: Rows
@@ -63,10 +64,6 @@ class Case:
     @property
     def regrets(self) -> np.ndarray:
         return np.asarray(self.candidates.nats - self.candidates.nats.min())
-
-    @property
-    def buyable(self) -> np.ndarray:
-        return np.flatnonzero(np.isfinite(self.costs))
 
 
 def rows_for(model: FullLoss, rows: Sequence[ObservedLoss]) -> Rows:
@@ -83,31 +80,28 @@ def case_of(
     source: str,
     unpublished: str = "",
 ) -> Case:
-    """small: the training of each candidate, or None. unpublished: an operator that no publication has."""
+    """Of the rows that have a training. small: of each row, or None. unpublished: an operator that no
+    publication has."""
     model = loss_model(without=source)
     if unpublished:
         known = model.rows.shares[:, KINDS.index(unpublished)] == 0
         model = FullLoss(model.rows.take(np.flatnonzero(known)), model.spreads, model.law)
-    # what cannot be bought needs a row all the same
-    first = next(row for row in small if row is not None)
-    level = first.level or first.group
-    trained = [
-        dataclasses.replace(row or full[index], group="bought", level=level)
-        for index, row in enumerate(small)
-    ]
+    pairs = [(row, one) for row, one in zip(full, small, strict=True) if one is not None]
+    best = min(pairs, key=lambda pair: pair[0].nats)[0]
     with as_unknown(unpublished):
-        candidates, trainings = (rows_for(model, part) for part in (full, trained))
+        candidates, trainings = (rows_for(model, part) for part in zip(*pairs, strict=True))
     return Case(
         kind=kind,
         publication=source or "flashnas",
         name=name,
+        of_best=any(spec.kind == unpublished for spec in best.specs),
         model=model,
         bare=loss_model(without=source, published=False),
         candidates=candidates,
         trainings=trainings,
-        sizes=np.log([[row.params, full_width(row)] for row in trained]),
-        costs=np.array([np.inf if row is None else flops_of(row) for row in small]),
-        full_flops=float(np.median([flops_of(row) for row in full])),
+        sizes=np.log([[one.params, full_width(one)] for _, one in pairs]),
+        costs=np.array([flops_of(one) for _, one in pairs]),
+        full_flops=float(np.median([flops_of(row) for row, _ in pairs])),
     )
 
 
@@ -152,11 +146,11 @@ def steps_of(rows: Sequence[ObservedLoss]) -> Iterator[Step]:
         [rows[index] for index in members] for members in groups_without_repeats(rows).values()
     ]
     for small, large in itertools.permutations(groups, 2):
-        if small[0].source != large[0].source or len(large) < LEAST_ROWS:
+        if small[0].source != large[0].source:
             continue
         costs = [np.median([flops_of(row) for row in group]) for group in (small, large)]
         partners = matched(large, small)
-        if costs[0] < CHEAPER * costs[1] and sum(row is not None for row in partners) >= 2:
+        if costs[0] < CHEAPER * costs[1] and sum(map(bool, partners)) >= LEAST_ROWS:
             yield small, large, partners
 
 
@@ -172,7 +166,11 @@ def unpublished(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
     for step in sorted(steps_of(rows), key=lambda step: flops_of(step[0][0])):
         cheapest.setdefault(step[1][0].group, step)
     for small, large, partners in cheapest.values():
-        kinds = [{spec.kind for spec in row.specs if spec.mixes_tokens} for row in large]
+        kinds = [
+            {spec.kind for spec in row.specs if spec.mixes_tokens}
+            for row, partner in zip(large, partners, strict=True)
+            if partner is not None
+        ]
         for kind in sorted(set().union(*kinds) - set.intersection(*kinds)):
             name = f"{small[0].group} -> {large[0].group} without {kind}"
             yield case_of(UNPUBLISHED, name, large, partners, large[0].source, kind)
@@ -182,7 +180,7 @@ def short_cases(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
     short = short_trainings(rows)
     for group, members in groups_without_repeats(rows).items():
         trained = [short[index] for index in members]
-        if sum(row is not None for row in trained) >= LEAST_ROWS:
+        if sum(map(bool, trained)) >= LEAST_ROWS:
             full = [rows[index] for index in members]
             yield case_of(SHORT, group, full, trained, full[0].source)
 
