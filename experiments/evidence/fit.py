@@ -33,7 +33,6 @@ from fitting import (
     read_shapes,
 )
 from left_out import MODELS, left_out_pairs, regret, summary
-from short_trainings import as_small_rows
 
 from flashnas.base.system import write_atomic
 from flashnas.loss.composition import Law, Rows
@@ -115,23 +114,17 @@ def fit(*, spreads: bool):
 
 def _fitted_spreads(rows, law):
     """Of all publications, and of all but each; of the whole model, and of the law alone."""
-    trainings = read_published()
-    in_publications = as_small_rows(trainings)
-    places = {row.place for row in in_publications}
-    small = rows_of(in_publications, law)
-    others = rows_of([row for row in read_short_trainings() if row.place not in places], law)
+    short, found = rows_of(read_short_trainings(), law), {"folds": {}, "law_folds": {}}
 
-    def of(part, small):
-        spreads = fit_fidelity(part, small, others, fit_spreads(part, law), law)
+    def of(part):
+        spreads = fit_fidelity(part, short, fit_spreads(part, law), law)
         alone = fit_spreads(part, law, mix=False)
         alone = dataclasses.replace(alone, fidelity=spreads.fidelity)
         return dataclasses.asdict(spreads), dataclasses.asdict(alone)
 
-    found = {"folds": {}, "law_folds": {}}
-    found["spreads"], found["law_spreads"] = of(rows, small)
+    found["spreads"], found["law_spreads"] = of(rows)
     for source in dict.fromkeys(rows.publication):
-        left = of(without(rows, [source]), without(small, [source]))
-        found["folds"][source], found["law_folds"][source] = left
+        found["folds"][source], found["law_folds"][source] = of(without(rows, [source]))
     return found
 
 

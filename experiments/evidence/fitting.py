@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import least_squares, minimize
+from scipy.optimize import least_squares, minimize, minimize_scalar
 
 from flashnas.architecture.notation import parse_operators
 from flashnas.loss.composition import (
@@ -29,7 +29,7 @@ from flashnas.loss.composition import (
     mix_of,
 )
 from flashnas.loss.load import FFN_SHARES, FURTHEST, SHAPES
-from flashnas.loss.model import FIDELITY, RELIABILITY_SD, FullLoss, Spreads
+from flashnas.loss.model import RELIABILITY_SD, FullLoss, Spreads
 
 START = (1.8, 0.74, 0.17, 0.37, 0.4, 3.6, 0.013)  # of the law: where the fit begins
 COOLED, METRIC = (
@@ -50,15 +50,14 @@ MEDIANS = {
     "noise": 0.012,
     "residual": 0.02,
     "own_residual": 0.02,
-    "fidelity.mix": 0.02,
-    "fidelity.shape": 0.02,
 }
 SPREAD_SD = 1.0
 RESIDUALS = ("residual", "own_residual")
 OF_MIX = ("effect", "effect.own", "slope", "kind", *RESIDUALS)
-OF_FIDELITY = tuple(f"fidelity.{name}" for name in FIDELITY)
+# of the spreads of fidelity: that of a mix has, of 0.01, 0.015, 0.02, 0.025, 0.03 and 0.04, the best log
+# score on the short trainings of ladders.py; and the median of the prior of that of a shape
+OF_A_MIX, SHAPE_MEDIAN = 0.025, 0.02
 STEPS = 80  # of the optimiser
-FOUND = {"xatol": 0.02, "fatol": 0.02}  # where a spread of fidelity counts as found
 
 
 @dataclass(frozen=True)
@@ -162,8 +161,8 @@ def fit_spreads(
         start: where the optimiser begins; without it at the medians of the priors.
     """
     publications = sorted(set(rows.publication))
-    names = [name for name in MEDIANS if name not in OF_FIDELITY]
-    centre = np.log([*(MEDIANS[name] for name in names), *([1.0] * len(publications))])
+    names = list(MEDIANS)
+    centre = np.log([*MEDIANS.values(), *([1.0] * len(publications))])
     sds = np.array([SPREAD_SD] * len(names) + [RELIABILITY_SD] * len(publications))
     fixed = tuple(without) if mix else OF_MIX
     free = np.array([name not in fixed for name in names] + [robust] * len(publications))
@@ -219,30 +218,25 @@ def fit_spreads(
     return spreads_of(with_fixed(found.x))
 
 
-def fit_fidelity(rows: Rows, small: Rows, others: Rows, spreads: Spreads, law: Law) -> Spreads:
-    """The spreads with those of fidelity, all else as it is.
+def fit_fidelity(rows: Rows, short: Rows, spreads: Spreads, law: Law) -> Spreads:
+    """The spreads with those of fidelity, all else as it is: of a mix OF_A_MIX, of a shape as short
+    trainings of networks of many shapes ask for.
 
     Args:
         rows: what the model learns from.
-        small: short trainings of networks of the rows, as rows of their publications: they tell the
-            spread of a mix, which is how much a small training says of the full one.
-        others: short trainings of networks of many shapes, of a publication of their own, which
-            with `small` tell the spread of a shape.
+        short: the short trainings, of a publication of their own.
     """
+    joined = Rows.joined(rows, short)
 
-    def fitted(part: Rows, free: Sequence[str], start: Spreads) -> Spreads:
-        all_rows = Rows.joined(rows, part)
-        medians = np.log([MEDIANS[f"fidelity.{name}"] for name in free])
+    def with_shape(log: float) -> Spreads:
+        fidelity = {"mix": OF_A_MIX, "shape": float(np.exp(log))}
+        return dataclasses.replace(spreads, fidelity=fidelity)
 
-        def with_values(logs: np.ndarray) -> Spreads:
-            values = dict(zip(free, map(float, np.exp(logs)), strict=True))
-            return dataclasses.replace(start, fidelity={**start.fidelity, **values})
+    def cost(log: float) -> float:
+        prior = 0.5 * ((log - middle) / SPREAD_SD) ** 2
+        return FullLoss(joined, with_shape(log), law).cost + prior
 
-        def cost(logs: np.ndarray) -> float:
-            prior = 0.5 * float(np.sum(((logs - medians) / SPREAD_SD) ** 2))
-            return FullLoss(all_rows, with_values(logs), law).cost + prior
-
-        return with_values(minimize(cost, medians, method="Nelder-Mead", options=FOUND).x)
-
-    both = fitted(Rows.joined(small, others), FIDELITY, spreads)
-    return fitted(small, FIDELITY[:1], both)
+    middle = float(np.log(SHAPE_MEDIAN))
+    bounds = (middle - FURTHEST, middle + FURTHEST)
+    found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 0.01})
+    return with_shape(float(found.x))

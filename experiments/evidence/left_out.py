@@ -161,11 +161,11 @@ def summary(rows: Sequence[ObservedLoss], pairs: Sequence[Pair]) -> dict[str, An
     """Figures of pairs, JSON-ready; None where there is nothing to take a figure of.
 
     pairs, right, share: of clear ones. Of all pairs: rmse_nats of the differences, coverage of the
-    90 % intervals, log_score. publications: the same means with equal weights of the publications,
-    and of the groups within one.
+    90 % intervals and half_width, their median one, log_score. publications: the same means with
+    equal weights of the publications, and of the groups within one.
     """
     if not pairs:
-        figures = dict.fromkeys(("share", "rmse_nats", "coverage", "log_score"))
+        figures = dict.fromkeys(("share", "rmse_nats", "coverage", "log_score", "half_width"))
         return {"pairs": 0, "right": 0, **figures, "publications": {}, "groups": []}
     table = pd.DataFrame(map(dataclasses.asdict, pairs))
     error, sd = table["published"] - table["predicted"], table["sd"].astype(float)
@@ -194,6 +194,7 @@ def summary(rows: Sequence[ObservedLoss], pairs: Sequence[Pair]) -> dict[str, An
         **{name: pooled[name] for name in ("pairs", "right", "share")},
         "rmse_nats": math.sqrt(pooled["square"]),
         **{name: pooled[name] for name in ("coverage", "log_score")},
+        "half_width": float(WITHIN_SDS * sd.median()),
         "groups": [{name: group[name] for name in ("group", "pairs", "right")} for group in groups],
         "publications": {
             **{name: means[name] for name in ("share", "spearman", "coverage", "log_score")},

@@ -71,7 +71,7 @@ SILENT_SDS = {
 CHARGE = 1.0
 # columns of size and shape
 OF_SIZE = ("law", "size", "tokens", "small", "brief", "aspect", "experts")
-_LAW = FEATURES.index("law")
+_LAW, _WINDOW = FEATURES.index("law"), FEATURES.index("window")
 FIDELITY = ("mix", "shape")
 
 
@@ -168,7 +168,7 @@ class FullLoss:
             return np.zeros(0)
         table = self.table(networks, tokens)
         before = silence_of(table)
-        own = np.flatnonzero(self.rows.publication == self.publication)
+        own = self._rows_of(table)
         if not len(own) or not before.any():
             return before
         scale = self._reliability(np.array([self.publication], object))[0]
@@ -183,29 +183,50 @@ class FullLoss:
         """Mean of each network, up to one constant, and the covariance of all; the networks of a
         table are of one publication."""
         gain = self._gain(self._prior(table, self.rows))
-        unseen = NEW in table.publication
-        mean = LAW_NATS + self._known(table) + gain @ self._weights
-        common, own = self._prior_variances(table)
-        scale = 1.0 if unseen else self._reliability(table.publication)
+        rows = self._rows_of(table)
+        scale = float(np.max(self._reliability(table.publication), initial=0.0))
+        # of what the publication has of its own, which its reliability scales
+        own = np.zeros((len(table), 1))
+        if len(rows):
+            cross = scale**2 * self._own_prior(table, self.rows.take(rows))
+            own = cross @ self._of_rows()[rows]
+        variances = self._prior_variances(table)
+        revealed = np.sum(gain**2, axis=1) - np.sum(own**2, axis=1)
         return Prediction(
-            mean=mean,
+            mean=LAW_NATS + self._known(table) + gain @ self._weights,
             shared=PosteriorPart(
-                lambda one, other: (self._common_prior if unseen else self._prior)(
-                    table.take(one), table.take(other)
+                lambda one, other: (
+                    self._shared_prior(table.take(one), table.take(other)) + own[one] @ own[other].T
                 ),
                 gain,
-                common + (0.0 if unseen else scale**2 * own) - np.sum(gain**2, axis=1),
+                variances[0] - revealed,
             ),
             own=PosteriorPart(
-                lambda one, other: self._own_prior(table.take(one), table.take(other)),
-                np.zeros((len(table), 1)),
+                lambda one, other: scale**2 * self._own_prior(table.take(one), table.take(other)),
                 own,
-            )
-            if unseen
-            else PosteriorPart.nothing(len(table)),
-            noise=self.spreads.noise * float(np.max(scale, initial=0.0)),
-            unseen=self.spreads.unseen if unseen else 0.0,
+                scale**2 * variances[1] - np.sum(own**2, axis=1),
+            ),
+            noise=self.spreads.noise * scale,
+            unseen=self._unseen(rows),
         )
+
+    def _rows_of(self, table: Table) -> np.ndarray:
+        """Indices of the rows of the publication of a table."""
+        names = set(table.publication)
+        return np.flatnonzero([name in names for name in self.rows.publication])
+
+    def _unseen(self, rows: np.ndarray) -> float:
+        """Standard deviation of the logarithm of the reliability of a publication after its rows were
+        seen: by the information that is expected of them, whatever their losses are. What another
+        seed changes tells nothing: repeats are not further mixes."""
+        if not len(rows) or not self.spreads.unseen:
+            return self.spreads.unseen
+        own = self.rows.take(rows)
+        scaled = self._reliability(own.publication)[0] ** 2 * self._own_prior(own, own)
+        of_rows = self._of_rows()[rows]
+        change = 2 * scaled @ of_rows @ of_rows.T
+        information = 0.5 * float(np.sum(change * change.T))
+        return float((self.spreads.unseen**-2 + information) ** -0.5)
 
     def predict_networks(
         self,
@@ -293,7 +314,7 @@ class FullLoss:
         if len(own):
             part = other.take(own)
             scales = np.outer(*(self._reliability(table.publication) for table in (one, part)))
-            prior[:, own] += scales * self._own_prior(one, part)
+            prior[:, own] += scales * self._own_prior(one, part) + self._discrepancy(one, part)
         return prior
 
     def _common_prior(self, one: Table, other: Table) -> np.ndarray:
@@ -306,30 +327,38 @@ class FullLoss:
         same = np.equal.outer(one.publication, other.publication)
         linear = (self._x(one) * self._own) @ self._x(other).T
         kinds = self.spreads.kind**2 * one.shares @ other.shares.T
-        mix, shape = self._discrepancy(one, other)
-        process = (self.spreads.own_residual**2 + mix) * self._kernel(one, other)
-        shapes = shape * np.multiply.outer(one.shape, other.shape)
-        return np.asarray(same * (linear + kinds + process + shapes))
+        residual = self.spreads.own_residual**2 * self._kernel(one, other)
+        return np.asarray(same * (linear + kinds + residual))
 
-    def _discrepancy(self, one: Table, other: Table) -> list[np.ndarray]:
-        """Covariance of what one mix, and one nat of shape, have of their own at two sizes and lengths of
-        training [N, M]: of Brownian motions over both logarithms that start where publications end.
-        """
+    def _discrepancy(self, one: Table, other: Table) -> np.ndarray:
+        """Of what a mix and a shape have of their own in trainings that are smaller or shorter, larger
+        or longer than those of publications [N, M]: Brownian motions over the logarithms of size and
+        tokens, which start where publications end, in each publication anew."""
         shared = np.zeros((len(one), len(other)))
         for u, v in zip(one.far.T, other.far.T, strict=True):
             if u.any() and v.any():
                 same_side = np.multiply.outer(u, v) > 0
                 shared += same_side * np.minimum.outer(np.abs(u), np.abs(v))
-        return [self.spreads.fidelity.get(name, 0.0) ** 2 * shared for name in FIDELITY]
+        if not shared.any():
+            return shared
+        mix, shape = (self.spreads.fidelity.get(name, 0.0) ** 2 for name in FIDELITY)
+        windows = np.multiply.outer(one.x[:, _WINDOW], other.x[:, _WINDOW])
+        shapes = np.multiply.outer(one.shape, other.shape)
+        same = np.equal.outer(one.publication, other.publication)
+        return same * shared * (mix * (self._kernel(one, other) + windows) + shape * shapes)
+
+    def _shared_prior(self, one: Table, other: Table) -> np.ndarray:
+        """Of all that no reliability scales [N, M]."""
+        return self._common_prior(one, other) + self._discrepancy(one, other)
 
     def _prior_variances(self, table: Table) -> tuple[np.ndarray, np.ndarray]:
-        """The diagonals of `_common_prior(table, table)` and of `_own_prior(table, table)`."""
+        """The diagonals of `_shared_prior(table, table)` and of `_own_prior(table, table)`."""
         square, shares = self._x(table) ** 2, np.sum(table.shares**2, axis=1)
-        common = square @ self._common + self.spreads.residual**2
+        shared = square @ self._common + self.spreads.residual**2
         own = square @ self._own + self.spreads.kind**2 * shares + self.spreads.own_residual**2
         mix, shape = (self.spreads.fidelity.get(name, 0.0) ** 2 for name in FIDELITY)
-        far = np.abs(table.far).sum(axis=1)
-        return common, own + far * (mix + shape * table.shape**2)
+        alone = mix * (1 + table.x[:, _WINDOW] ** 2) + shape * table.shape**2
+        return shared + np.abs(table.far).sum(axis=1) * alone, own
 
 
 def silence_of(table: Table) -> np.ndarray:
