@@ -6,6 +6,7 @@
 Full trainings that exist are the truth, smaller or shorter ones of the same mixes what can be bought:
 
 - ladders: the rows of a group of a publication, and those of a smaller group of the same publication;
+- unpublished operator: the same, with one operator in turn that no publication has, as one's own;
 - short trainings: the rows of a group, and their trainings by recipe `cpu` (262,144 tokens, a
   thirty-second of the width) of experiments/evidence;
 - twelve networks: the full trainings of experiments/full_training, and the short ones of the same.
@@ -14,6 +15,7 @@ No publication is known to the model that predicts its rows. Regret is the loss 
 less the lowest of its group, in nats per token. Trainings are bought by one of these policies:
 
 - publications: nothing is bought;
+- pilot: publications, and the first two trainings of `both`;
 - both: publications, and what `flashnas.study.purchase` buys, until it stops;
 - random: the same model, trainings bought in random order, the first two together;
 - both, without publications: as `both`, with the spreads of the model and none of its rows;
@@ -29,50 +31,38 @@ third less for less than one full training, at random the same needs twice the F
 before half of the trainings are bought. The small loss alone is as good as `both` once all is bought,
 and worse than publications before. 2604.03444 gains nothing. Of short trainings `both` buys few, and
 loses as much as publications alone to within 0.002; the short loss alone loses 0.03. Of the twelve
-networks the first is found by publications, and nothing is left to gain.
+networks the first is found by publications, and nothing is left to gain. Added after the other kinds
+had run, and before its own first run: with an unpublished operator publications lose 0.025, because
+nobody vouches for it, and `both` half of that.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import dataclasses
 import functools
-import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
-from scipy.optimize import linear_sum_assignment
+from cases import LADDERS, UNPUBLISHED, Case, all_cases
+from scipy.optimize import minimize_scalar
+from scipy.stats import multivariate_normal
 
-from flashnas.architecture import Architecture
-from flashnas.loss.composition import FEATURES, Rows
-from flashnas.loss.load import OWN, loss_model, own_rows, rows_of, with_own
-from flashnas.loss.model import FullLoss
-from flashnas.observations.losses import (
-    ObservedLoss,
-    groups_without_repeats,
-    read_published,
-)
+from flashnas.loss.composition import Rows
+from flashnas.loss.load import FURTHEST
+from flashnas.loss.model import RELIABILITY_SD, FullLoss, contrasts
+from flashnas.reporting.drawing import INK, SERIES, STYLE, Plot, key, percent
 from flashnas.study.purchase import Prospects
 
 HERE = Path(__file__).parent
-FULL = HERE.parent / "full_training"
-sys.path.append(str(HERE.parent / "evidence"))
-from short_trainings import short_trainings  # noqa: E402
-
 SEEDS = (0, 1, 2)
-CHEAPER = 0.75  # of the FLOPs of a group: a smaller group costs at most so much
-ALIKE = 0.15  # nats apart are mixes of which one stands for the other, in shares
-LEAST_ROWS = 3  # of a group
-SHORT_TOKENS = 262_144
-LADDERS, SHORT, TWELVE = "ladders", "short trainings", "twelve networks"
 KEYS = ["kind", "policy", "publication", "case", "seed"]
 POLICIES = (
     "publications",
+    "pilot",
     "both",
     "random",
     "both, without publications",
@@ -81,142 +71,35 @@ POLICIES = (
 )
 
 
-@dataclass(frozen=True)
-class Case:
-    """Candidates [N] with their full losses, and one training [N] of each that can be bought.
-
-    full_flops: of the full training of one candidate, the median. costs [N]: FLOPs of the trainings,
-    infinite where there is none.
-    """
-
-    kind: str
-    publication: str
-    name: str
-    model: FullLoss
-    candidates: Rows
-    trainings: Rows
-    costs: np.ndarray
-    full_flops: float
-
-    @property
-    def regrets(self) -> np.ndarray:
-        return np.asarray(self.candidates.nats - self.candidates.nats.min())
-
-    @property
-    def buyable(self) -> np.ndarray:
-        return np.flatnonzero(np.isfinite(self.costs))
-
-
-# -- cases -----------------------------------------------------------------------------------------
-
-
-def rows_for(model: FullLoss, rows: Sequence[ObservedLoss]) -> Rows:
-    """Rows of the publication that the model predicts for."""
-    table = rows_of(rows, model.law)
-    return dataclasses.replace(table, publication=np.full(len(table), model.publication, object))
-
-
-def case_of(
-    kind: str,
-    name: str,
-    full: Sequence[ObservedLoss],
-    small: Sequence[ObservedLoss | None],
-    source: str,
-) -> Case:
-    """small: the training of each candidate, or None."""
-    model = loss_model(without=source)
-    # what cannot be bought needs a row all the same
-    first = next(row for row in small if row is not None)
-    level = first.level or first.group
-    trained = [
-        dataclasses.replace(row or full[index], group="bought", level=level)
-        for index, row in enumerate(small)
-    ]
-    return Case(
-        kind=kind,
-        publication=source or "flashnas",
-        name=name,
-        model=model,
-        candidates=rows_for(model, full),
-        trainings=rows_for(model, trained),
-        costs=np.array([np.inf if row is None else flops_of(row) for row in small]),
-        full_flops=float(np.median([flops_of(row) for row in full])),
-    )
-
-
-def flops_of(row: ObservedLoss) -> float:
-    return 6 * row.params * row.tokens
-
-
-def matched(
-    full: Sequence[ObservedLoss], small: Sequence[ObservedLoss]
-) -> list[ObservedLoss | None]:
-    """The small row of the same mix of each full one."""
-    law = loss_model().law
-    one, other = (
-        np.c_[table.shares, table.ffn, table.x[:, FEATURES.index("window")]]
-        for table in (rows_of(full, law), rows_of(small, law))
-    )
-    apart = np.abs(one[:, None] - other).sum(axis=-1)
-    found: list[ObservedLoss | None] = [None] * len(full)
-    for index, partner in zip(*linear_sum_assignment(np.minimum(apart, 1.0)), strict=True):
-        if apart[index, partner] < ALIKE:
-            found[index] = small[partner]
-    return found
-
-
-def ladders(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
-    groups = [
-        [rows[index] for index in members] for members in groups_without_repeats(rows).values()
-    ]
-    for small, large in itertools.permutations(groups, 2):
-        if small[0].source != large[0].source or len(large) < LEAST_ROWS:
-            continue
-        costs = [np.median([flops_of(row) for row in group]) for group in (small, large)]
-        partners = matched(large, small)
-        if costs[0] < CHEAPER * costs[1] and sum(row is not None for row in partners) >= 2:
-            name = f"{small[0].group} -> {large[0].group}"
-            yield case_of(LADDERS, name, large, partners, large[0].source)
-
-
-def short_cases(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
-    short = short_trainings(rows)
-    for group, members in groups_without_repeats(rows).items():
-        trained = [
-            None
-            if short[index] is None
-            else ObservedLoss.of(
-                short[index][0], nats=short[index][1], tokens=SHORT_TOKENS, group="short"
-            )
-            for index in members
-        ]
-        if sum(row is not None for row in trained) >= LEAST_ROWS:
-            full = [rows[index] for index in members]
-            yield case_of(SHORT, group, full, trained, full[0].source)
-
-
-def twelve() -> Case:
-    with (FULL / "short.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    full = own_rows(FULL / "own.csv")
-    networks = [Architecture.parse(line["notation"]) for line in lines]
-    short = {
-        str(network).split(": ", 1)[1]: ObservedLoss.of(
-            network, nats=float(line["loss"]), tokens=SHORT_TOKENS, group="short"
-        )
-        for network, line in zip(networks, lines, strict=True)
-    }
-    return case_of(TWELVE, "equal ms", full, [short[row.operators] for row in full], "")
-
-
 # -- policies --------------------------------------------------------------------------------------
 
-Steps = list[tuple[list[int], float]]  # what is bought, in order, and the regret after it
+
+@dataclass(frozen=True)
+class Step:
+    """What is bought, in order, the regret after it, and by how much it was expected to fall."""
+
+    bought: list[int]
+    regret: float
+    expected: float = 0.0
 
 
-@functools.cache
-def _without_publications() -> FullLoss:
-    return loss_model(published=False)
+def reliability_of(model: FullLoss, own: Rows) -> float:
+    """As `with_own` fits it. Only the own rows depend on it: their density, given the published ones,
+    is that of all but for a constant."""
+    prediction, every = model.predict(own), np.arange(len(own))
+    within = contrasts(own.level)
+    gaps = within @ (own.nats - prediction.mean)
+    shared, alone = (
+        within @ part.covariance(every) @ within.T for part in (prediction.shared, prediction.own)
+    )
+    alone += prediction.noise**2 * np.eye(len(gaps))
+
+    def cost(log: float) -> float:
+        density = multivariate_normal(cov=shared + np.exp(2 * log) * alone)
+        return 0.5 * (log / RELIABILITY_SD) ** 2 - float(density.logpdf(gaps))
+
+    bounds = (0.0, FURTHEST * RELIABILITY_SD)
+    return float(np.exp(minimize_scalar(cost, bounds=bounds, method="bounded").x))
 
 
 class Buyer:
@@ -230,88 +113,94 @@ class Buyer:
         case, own, reliability = self.case, None, 1.0
         if bought:
             own = case.trainings.take(np.array(sorted(bought)))
-            named = dataclasses.replace(own, publication=np.full(len(own), OWN, object))
-            reliability = with_own(self.model, named).spreads.reliability[OWN]
+            reliability = reliability_of(self.model, own)
         return Prospects(self.model, own, case.candidates, case.trainings, reliability)
 
     def regret(self, bought: Sequence[int]) -> float:
         return float(self.case.regrets[self.after(frozenset(bought)).recommended])
 
-    def greedy(self) -> Steps:
-        """What `best_set` buys until it stops."""
+    def greedy(self, most: int, *, once: bool = False) -> list[Step]:
+        """What `best_set` buys until it stops, at most so many; once: the first set alone."""
         bought: list[int] = []
-        steps = [(list(bought), self.regret(bought))]
-        while True:
+        steps = [Step([], self.regret([]))]
+        while most > len(bought) and not (once and bought):
             costs = self.case.costs.copy()
-            costs[bought] = np.inf
-            found = self.after(frozenset(bought)).best_set(costs, len(self.case.buyable))
+            costs[bought] = np.inf  # cannot be bought twice
+            found = self.after(frozenset(bought)).best_set(costs, most - len(bought))
             if found is None:
-                return steps
-            bought += found[0]
-            steps.append((list(bought), self.regret(bought)))
+                break
+            bought = bought + found[0]
+            steps.append(Step(bought, self.regret(bought), found[1]))
+        return steps
 
-    def random(self, seed: int) -> Steps:
+    def random(self, seed: int) -> list[Step]:
         order = shuffled(self.case, seed)
         counts = [0, *range(2, len(order) + 1)]
-        return [(order[:count], self.regret(order[:count])) for count in counts]
+        return [Step(order[:count], self.regret(order[:count])) for count in counts]
 
 
 def shuffled(case: Case, seed: int) -> list[int]:
-    return [int(index) for index in np.random.default_rng(seed).permutation(case.buyable)]
+    return [int(index) for index in np.random.default_rng(seed).permutation(len(case.costs))]
 
 
-def by_small_loss(case: Case, order: Sequence[int], start: int = 1) -> Steps:
+def by_small_loss(case: Case, order: Sequence[int], start: int = 1) -> list[Step]:
     """The lowest loss of those that are bought; before the first one any candidate."""
-    steps: Steps = [([], float(case.regrets.mean()))]
+    steps = [Step([], float(case.regrets.mean()))]
     for count in range(start, len(order) + 1):
         bought = list(order[:count])
         best = bought[int(np.argmin(case.trainings.nats[bought]))]
-        steps.append((bought, float(case.regrets[best])))
+        steps.append(Step(bought, float(case.regrets[best])))
     return steps
 
 
-def bayes(case: Case, seed: int) -> Steps:
+def bayes(case: Case, seed: int) -> list[Step]:
     from flashnas.algorithms.loss_model import Scale, Surrogate, expected_improvement
 
     table = case.trainings
-    features = np.c_[table.shares, table.ffn, table.scale[:, [0, 2]]]
+    features = np.c_[table.shares, table.ffn, case.sizes]
     features = Scale(features)(features)
-    bought, left = (lambda order: (order[:2], order[2:]))(shuffled(case, seed))
-    while left:
+    order = shuffled(case, seed)
+    bought, left = order[:2], order[2:]
+    while len(left) > 1:
         surrogate = Surrogate(features[bought], table.nats[bought], seed=seed)
         mean, covariance = surrogate.predict(features[left])
         sd = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
         gains = expected_improvement(mean, sd, table.nats[bought].min()) / case.costs[left]
         bought.append(left.pop(int(np.argmax(gains))))
-    return by_small_loss(case, bought, start=2)
+    return by_small_loss(case, bought + left, start=2)
 
 
 def lines_of(case: Case) -> Iterator[dict[str, object]]:
-    buyer, alone = Buyer(case, case.model), Buyer(case, _without_publications())
-    found: list[tuple[str, int, Steps]] = [
-        ("publications", 0, [([], buyer.regret([]))]),
-        ("both", 0, buyer.greedy()),
-        ("both, without publications", 0, alone.greedy()),
+    buyer, alone = Buyer(case, case.model), Buyer(case, case.bare)
+    everything = len(case.costs)
+    found = [
+        ("publications", 0, [Step([], buyer.regret([]))]),
+        ("pilot", 0, buyer.greedy(2, once=True)),
+        ("both", 0, buyer.greedy(everything)),
     ]
-    for seed in SEEDS:
-        found.append(("random", seed, buyer.random(seed)))
-        found.append(("small loss", seed, by_small_loss(case, shuffled(case, seed))))
-        found.append(("bayes", seed, bayes(case, seed)))
+    found += [("random", seed, buyer.random(seed)) for seed in SEEDS]
+    if case.kind != UNPUBLISHED:  # there the others do what they do for ladders
+        found.append(("both, without publications", 0, alone.greedy(everything)))
+        for seed in SEEDS:
+            found.append(("small loss", seed, by_small_loss(case, shuffled(case, seed))))
+            found.append(("bayes", seed, bayes(case, seed)))
     for policy, seed, steps in found:
-        for bought, regret in steps:
-            flops = float(case.costs[bought].sum())
+        for step in steps:
+            flops = float(case.costs[step.bought].sum())
             yield {
                 "kind": case.kind,
                 "publication": case.publication,
                 "case": case.name,
                 "candidates": len(case.candidates),
+                "of_best": case.of_best,
                 "policy": policy,
                 "seed": seed,
-                "trainings": len(bought),
+                "trainings": len(step.bought),
                 "flops": float(f"{flops:.4g}"),
-                "share": round(flops / float(case.costs[case.buyable].sum()), 4),
+                "share": round(flops / float(case.costs.sum()), 4),
                 "full_trainings": float(f"{flops / case.full_flops:.4g}"),
-                "regret": round(regret, 5),
+                "regret": round(step.regret, 5),
+                "expected_gain": round(step.expected, 5),
             }
 
 
@@ -338,7 +227,62 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     for name in ("trainings", "share", "full_trainings"):
         found[name] = equal(table.groupby(KEYS)[name].max())
     kinds = dict.fromkeys(table.kind)
-    return found.reindex([(kind, policy) for kind in kinds for policy in POLICIES])
+    order = [(kind, policy) for kind in kinds for policy in POLICIES]
+    return found.reindex(order).dropna()
+
+
+def pilots(table: pd.DataFrame) -> pd.DataFrame:
+    """Of the pilots of each publication: how many, what one costs (median), by how much the regret was
+    expected to fall, and the regret before and after (means)."""
+    part = table[(table.policy == "pilot") & table.kind.isin([LADDERS, UNPUBLISHED])]
+    cases = part.sort_values("trainings").groupby(["kind", "publication", "case"])
+    last = cases.last()
+    last["before"] = cases.regret.first()
+    groups = last[last.trainings > 0].groupby(["kind", "publication"])
+    return groups.agg(
+        pilots=("regret", "size"),
+        flops=("flops", "median"),
+        full_trainings=("full_trainings", "median"),
+        expected_gain=("expected_gain", "mean"),
+        before=("before", "mean"),
+        after=("regret", "mean"),
+    )
+
+
+DRAWN = [policy for policy in POLICIES if policy != "pilot"]  # with which `both` begins
+COLOURS = dict(zip(DRAWN, (INK, *(SERIES[place] for place in (0, 2, 7, 4, 5))), strict=True))
+STYLES = {"publications": "--"}
+SHARES = np.linspace(0.0, 1.03, 104)  # of the FLOPs on offer
+
+
+def draw(table: pd.DataFrame) -> None:
+    """Regret over what was spent, a panel for each kind of trainings."""
+    kinds = list(dict.fromkeys(table.kind))
+    with matplotlib.rc_context(STYLE):
+        plot = Plot(
+            "Regret of the recommendation over what is spent on trainings",
+            "mean over seeds, then over the groups of a publication, then over publications; each"
+            " publication is unknown to the model",
+            [300.0] * len(kinds),
+            columns=2,
+            keys=[
+                key(policy, COLOURS[policy], linestyle=STYLES.get(policy, "-"), linewidth=2)
+                for policy in DRAWN
+            ],
+            keys_title="policy",
+        )
+        for place, (kind, panel) in enumerate(zip(kinds, plot.panels, strict=True)):
+            part = table[table.kind == kind]
+            curves = pd.DataFrame({share: regret_at(part, share)[kind] for share in SHARES})
+            for policy in [policy for policy in reversed(DRAWN) if policy in curves.index]:
+                style = STYLES.get(policy, "-")
+                panel.step(SHARES, curves.loc[policy], style, where="post", color=COLOURS[policy])
+            panel.set_ylim(bottom=0, top=1.05 * curves.to_numpy().max())
+            panel.locator_params(axis="y", nbins=5)
+            percent(panel.xaxis)
+            x = "FLOPs spent, of those of all trainings on offer"
+            plot.label(panel, x, "" if place % 2 else "regret, nats a token", kind)
+        (HERE / "buying.png").write_bytes(plot.png())
 
 
 def main() -> None:
@@ -347,12 +291,16 @@ def main() -> None:
     )
     parser.add_argument("--draw", action="store_true", help="of buying.csv alone")
     if not parser.parse_args().draw:
-        rows = read_published()
-        cases = [*ladders(rows), *short_cases(rows), twelve()]
-        lines = [line for case in cases for line in lines_of(case)]
+        lines = [line for case in all_cases() for line in lines_of(case)]
         pd.DataFrame(lines).to_csv(HERE / "buying.csv", index=False)
     table = pd.read_csv(HERE / "buying.csv")
     print(summary(table).round(4).to_string())
+    print(pilots(table).round(4).to_string())
+    unpublished = table[table.kind == UNPUBLISHED]
+    for of_best, part in unpublished.groupby("of_best"):
+        print(f"unpublished operator {'' if of_best else 'not '}in the best network")
+        print(summary(part).round(4).to_string())
+    draw(table)
 
 
 if __name__ == "__main__":

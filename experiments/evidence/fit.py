@@ -2,14 +2,12 @@
 has not seen.
 
     python experiments/evidence/fit.py            # fitted.json and results.json; seconds
-    python experiments/evidence/fit.py --spreads  # the spreads, too; a minute of one core
+    python experiments/evidence/fit.py --spreads  # the spreads, too; twelve minutes of one core
     python experiments/evidence/fit.py --no-fit   # only results.json, of the constants that ship
     python experiments/evidence/fit.py --forms    # forms.json: the form chosen without the
                                                   # publication; minutes
 
-Expected: the constants that ship, and the tables of README.md. The spreads that ship were fitted
-while the model still had a slope for the short losses of the published rows. Their likelihood is
-flat there: fitted anew they change by up to a fifth, the log likelihood by 0.2.
+Expected: the constants that ship, and the tables of README.md.
 """
 
 from __future__ import annotations

@@ -264,10 +264,6 @@ def outside_support(network: Architecture, tokens: float | None = None) -> list[
 # -- tables ----------------------------------------------------------------------------------------
 
 
-# fields of a Mix that columns of a Table follow from
-_COUNTED = "mixed", "gated_delta", "window", "edge", "ffn_share", "bare", "rare", "new_mix"
-
-
 @dataclass(frozen=True)
 class Table:
     """N networks as the model sees them.
@@ -326,9 +322,19 @@ class Table:
             np.log(np.maximum(value, least) / middle)
             for value, least, middle in zip((counted, tokens), LEAST, MIDDLE, strict=True)
         )
-        far_size, far_tokens = _beyond(params, SIZES), _beyond(tokens, RANGE)
-        per_size = np.log(params / 1e9)
-        mix = {name: np.array([getattr(mix, name) for mix in mixes], float) for name in _COUNTED}
+        mix = {
+            name: np.array([getattr(mix, name) for mix in mixes], float)
+            for name in (
+                "mixed",
+                "gated_delta",
+                "window",
+                "edge",
+                "ffn_share",
+                "bare",
+                "rare",
+                "new_mix",
+            )
+        }
         columns = (
             law.loss(counted, tokens, widths),
             mix["mixed"],
@@ -339,17 +345,9 @@ class Table:
             mix["window"],
             mix["edge"],
             np.log(params / active),
-            np.sqrt(np.maximum(0.0, mix["ffn_share"] - MAX_FFN_SHARE) / 0.15),
-            np.sqrt(mix["bare"]),
-            mix["rare"],
-            np.sqrt(mix["new_mix"]),
-            np.sqrt(_outside(shape, *ASPECTS)),
-            np.maximum(far_size, 0.0),
-            np.maximum(far_tokens, 0.0) * per_size,
-            np.maximum(-far_size, 0.0),
-            np.maximum(-far_tokens, 0.0) * per_size,
+            *_silent(mix, params, tokens, shape),
         )
-        far = np.broadcast_arrays(_beyond(counted, SIZES), far_tokens, shape)
+        far = np.broadcast_arrays(_beyond(counted, SIZES), _beyond(tokens, RANGE), shape)
         return Table(
             np.stack(np.broadcast_arrays(*columns), axis=-1),
             np.array([mix.shares for mix in mixes]).reshape(-1, len(KINDS)),
@@ -358,6 +356,25 @@ class Table:
             np.stack(far[:2], axis=-1),
             far[2],
         )
+
+
+def _silent(
+    mix: Mapping[str, np.ndarray], params: np.ndarray, tokens: np.ndarray, shape: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """The columns of SILENT."""
+    far_size, far_tokens = _beyond(params, SIZES), _beyond(tokens, RANGE)
+    per_size = np.log(params / 1e9)
+    return (
+        np.sqrt(np.maximum(0.0, mix["ffn_share"] - MAX_FFN_SHARE) / 0.15),
+        np.sqrt(mix["bare"]),
+        mix["rare"],
+        np.sqrt(mix["new_mix"]),
+        np.sqrt(_outside(shape, *ASPECTS)),
+        np.maximum(far_size, 0.0),
+        np.maximum(far_tokens, 0.0) * per_size,
+        np.maximum(-far_size, 0.0),
+        np.maximum(-far_tokens, 0.0) * per_size,
+    )
 
 
 @dataclass(frozen=True)

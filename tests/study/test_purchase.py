@@ -87,12 +87,14 @@ def test_the_gain_between_two_is_the_expected_improvement(monkeypatch):
     monkeypatch.setattr(purchase, "CHARGE", 0.0)
     pair, model = NETWORKS[3:5], loss_model()
     rows = rows_of(as_own([trained(network) for network in pair]), model.law)
-    before, after = (
-        with_own(model, part, reliability=1.0).predict_networks(pair, TOKENS).difference(0, 1)[1]
-        for part in (rows.take(np.arange(1)), rows)
-    )
+    variances = []
+    for part in (rows.take(np.arange(1)), rows):
+        predicted = with_own(model, part, reliability=1.0).predict_networks(pair, TOKENS)
+        parts = (predicted.shared, predicted.own)  # at a known reliability
+        covariance = sum(part.covariance(np.arange(2)) for part in parts)
+        variances.append(np.array([1, -1]) @ covariance @ np.array([1, -1]))
     found = prospects(networks=pair)
-    gap, sd = abs(np.diff(found.mean)[0]), np.sqrt(before**2 - after**2)
+    gap, sd = abs(np.diff(found.mean)[0]), np.sqrt(variances[0] - variances[1])
     assert found.gain([0, 1]) == pytest.approx(
         sd * norm.pdf(gap / sd) - gap * norm.cdf(-gap / sd), rel=0.02
     )
