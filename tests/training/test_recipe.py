@@ -8,7 +8,6 @@ from one_line import one_line
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, ConfigError
-from flashnas.loss.load import fitted
 from flashnas.training.recipe import FAMILIES, Recipe, shipped_recipes
 
 
@@ -101,7 +100,3 @@ def test_families_not_named_have_multiplier_one():
         Recipe(lr_multipliers={"gd": 2, "gd.conv": 0.5}).multiplier("gd.conv") == 0.5
     )  # .. unless it is named
     assert Recipe(lr_multipliers={"moe": 2}).multiplier("moe.router") == 2
-
-
-def test_the_evidence_reads_the_shipped_recipe():
-    assert Recipe.load("cpu").digest == fitted()["recipe"]
