@@ -38,7 +38,7 @@ from flashnas.training.cost import FULL_UTILISATION, H100_FLOPS, full_training_f
 DISTINCT = 0.8  # probability from which on a network counts as worse than another one
 FULL_BUDGET = 0.97  # of a budget from which on it is what limits the network
 NEAR = 200  # networks near the recommended one, of which the mean of one may be lower
-PILOTS = 24  # networks near the recommended one that a pilot may be of
+PILOTS = 16  # networks near the recommended one that a pilot may be of
 PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
 WIDER = 2.0  # times its width up to which a stack is looked at that makes up for a difference
 WIDTH_STEP = 128
@@ -159,7 +159,7 @@ def _pilot(scorer: Scorer, explored: Explored) -> Pilot:
     found = pilot(
         scorer.publications,
         scorer.rows,
-        [explored.networks[index] for index in explored.near(PILOTS)],
+        explored.candidates(PILOTS),
         scorer.tokens,
         reliability=scorer.reliability,
     )

@@ -87,8 +87,6 @@ def next_purchase(
     """What lowers the expected regret of the recommendation most per FLOP; failed networks are not
     proposed again."""
     results = evaluations.record.results
-    candidates = [explored.networks[index] for index in explored.near(NEAR)]
-
     def cost(network: Any) -> float:
         failed = network.hash in evaluations.networks and network.hash in results
         return float("inf") if failed else trainings.flops(network)
@@ -96,7 +94,7 @@ def next_purchase(
     return best_purchase(
         scorer.publications,
         scorer.rows,
-        candidates,
+        explored.candidates(NEAR),
         scorer.tokens,
         lambda network: trainings.observed(network, 0.0),
         cost,

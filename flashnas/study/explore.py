@@ -85,15 +85,19 @@ class Explored:
         """Index of the network that is recommended: the last one of the front has the lowest value."""
         return self.front[-1]
 
-    def near(self, count: int) -> list[int]:
-        """At most `count` networks, the recommended one first, the others by their value, each of
-        another composition or size than those before."""
+    def candidates(self, count: int) -> list[Architecture]:
+        """Networks of which one may be recommended once more is observed: `count` with the lowest
+        values, each of another composition or size than those before, and the best one of each set
+        of token mixers."""
         distinct: dict[float, int] = {}
-        for index in (self.best, *np.argsort(self.value, kind="stable")):
-            distinct.setdefault(round(float(self.value[index]), ALIKE), int(index))
-            if len(distinct) == count:
-                break
-        return list(distinct.values())
+        of_mixers: dict[frozenset[OperatorSpec], int] = {}
+        for index in (self.best, *map(int, np.argsort(self.value, kind="stable"))):
+            if len(distinct) < count:
+                distinct.setdefault(round(float(self.value[index]), ALIKE), index)
+            operators = self.networks[index].operators
+            of_mixers.setdefault(frozenset(s for s in operators if s.mixes_tokens), index)
+        indices = dict.fromkeys([*distinct.values(), *of_mixers.values()])
+        return [self.networks[index] for index in indices]
 
     def spread(self, count: int) -> list[int]:
         """At most `count` of the front, with both ends, about equally far apart in latency."""
