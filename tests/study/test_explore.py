@@ -123,7 +123,7 @@ def test_a_spread_is_about_even_in_latency_and_has_the_last_one():
 
 
 def test_the_near_ones_are_different_and_begin_with_the_recommended_one(expected):
-    near = expected.near(7)
+    near = expected.candidates(7)
     values = expected.value[near]
     assert near[0] == expected.best
     assert len(set(values.round(9))) == len(near) == 7
