@@ -2,7 +2,7 @@
 
 The first candidates, of which a sampler has yet to learn, are drawn from the space. A uniform draw
 of the encoding is another distribution: over `nemotron_flash` it gives deeper and worse networks
-(benchmarks/search.py).
+(benchmarks/README.md).
 
 Objectives are (loss, latency_ms) or those of the goals; a candidate that no width fits violates the
 constraint `budget` (Optuna 5: <= 0 is feasible) and a failed one is a FAIL trial. A draw outside

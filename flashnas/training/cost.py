@@ -1,7 +1,7 @@
 """What a training costs in FLOPs, and how long it takes at a stated rate. No torch.
 
 The rates are round figures for an estimate before anything runs. That of a CPU is slower than nine
-tenths of the trainings of benchmarks/bench.parquet. That of a GPU is an assumption: one H100 computes
+tenths of the 408 short trainings of 0.1.0. That of a GPU is an assumption: one H100 computes
 989e12 FLOP/s of dense bfloat16 products, and training in eager torch is taken to reach 15 % of it.
 """
 
@@ -11,7 +11,7 @@ from flashnas.architecture import Architecture
 from flashnas.training.recipe import Recipe
 
 # FLOP/s on a CPU, and tokens of the trainings that `cpu_overhead_s` of an operator is of: both were
-# fitted to the 408 trainings of benchmarks/bench.parquet. Half of them took within 20 % of it
+# fitted to the 408 short trainings of 0.1.0. Half of them took within 20 % of it
 OPERATOR_RATE = 6.2e10
 OPERATOR_TOKENS = 262_144
 BACKWARD = 2  # FLOPs of a backward pass over those of a forward pass
