@@ -73,6 +73,10 @@ CHARGE = 1.0
 OF_SIZE = ("law", "size", "tokens", "small", "brief", "aspect", "experts")
 _LAW, _WINDOW = FEATURES.index("law"), FEATURES.index("window")
 FIDELITY = ("mix", "shape")
+# silent columns of operators: how far they hold at another size is the discrepancy of the mix; all
+# others are of sizes and shapes, and say less the farther two trainings are apart
+_OF_OPERATORS = np.isin((*FEATURES, *SILENT), ("rare", "new_mix"))
+_SILENT = np.isin((*FEATURES, *SILENT), SILENT)
 
 
 @dataclass(frozen=True)
@@ -172,8 +176,7 @@ class FullLoss:
         if not len(own) or not before.any():
             return before
         scale = self._reliability(np.array([self.publication], object))[0]
-        sds = np.where(np.arange(len(self._own)) < len(FEATURES), 0.0, self._own)
-        cross = scale * (self._x(table) * sds) @ self._x(self.rows.take(own)).T
+        cross = scale * self.silent_prior(table, self.rows.take(own))
         revealed = np.sum((cross @ self._of_rows()[own]) ** 2, axis=1)
         return np.asarray(np.sqrt(np.maximum(before**2 - revealed, 0.0)))
 
@@ -325,10 +328,20 @@ class FullLoss:
     def _own_prior(self, one: Table, other: Table) -> np.ndarray:
         """Of what a publication has of its own, at a reliability of 1 [N, M]."""
         same = np.equal.outer(one.publication, other.publication)
-        linear = (self._x(one) * self._own) @ self._x(other).T
+        linear = (self._x(one) * self._own * ~_SILENT) @ self._x(other).T
+        linear += self.silent_prior(one, other)
         kinds = self.spreads.kind**2 * one.shares @ other.shares.T
         residual = self.spreads.own_residual**2 * self._kernel(one, other)
         return np.asarray(same * (linear + kinds + residual))
+
+    def silent_prior(self, one: Table, other: Table) -> np.ndarray:
+        """Of what no publication vouches for, in one publication at a reliability of 1 [N, M]. What
+        it is of sizes and shapes has a correlation that falls by a factor of e for each factor of e
+        by which one training is farther from those of publications than the other."""
+        x, y = self._x(one) * self._own * _SILENT, self._x(other)
+        apart = np.abs(one.far[:, None] - other.far).sum(axis=-1)
+        steady = (x * _OF_OPERATORS) @ y.T
+        return np.asarray(steady + np.exp(-apart) * ((x * ~_OF_OPERATORS) @ y.T))
 
     def _discrepancy(self, one: Table, other: Table) -> np.ndarray:
         """Of what a mix and a shape have of their own in trainings that are smaller or shorter, larger

@@ -20,9 +20,9 @@ from scipy.special import ndtri
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError
-from flashnas.loss.composition import FEATURES, Rows, Table
+from flashnas.loss.composition import Rows, Table
 from flashnas.loss.load import rows_of
-from flashnas.loss.model import CHARGE, SILENT_SDS, FullLoss
+from flashnas.loss.model import CHARGE, FullLoss
 from flashnas.observations.losses import ObservedLoss
 from flashnas.training.cost import full_training_flops
 
@@ -73,8 +73,7 @@ class Prospects:
         full[count:, count:] += LEVEL_SD**2 * np.equal.outer(rows.level, rows.level)
         noise = np.where(np.isnan(rows.noise), reliability * predicted.noise, rows.noise)
         full[count:, count:] += np.diag(noise**2)
-        silent = table.x[:, len(FEATURES) :] * list(SILENT_SDS.values())
-        alike = silent[:count] @ silent.T
+        alike = publications.silent_prior(candidates, table)
         # the silent part of each candidate at a reliability of 1, its loss, and those of trainings
         covariance = np.block(
             [[alike[:, :count], reliability * alike], [reliability * alike.T, full]]
