@@ -129,7 +129,7 @@ def test_a_training_that_cannot_change_the_answer_gains_nothing():
 def test_a_training_at_full_size_tells_more_than_a_toy():
     full, short = prospects(), prospects(toy)
     chosen = list(range(len(NETWORKS)))
-    assert full.gain(chosen) > short.gain(chosen) > 0
+    assert full.gain(chosen) > 10 * short.gain(chosen) >= 0
 
 
 def test_two_trainings_make_the_first_purchase():
