@@ -221,11 +221,14 @@ class FullLoss:
     def _unseen(self, rows: np.ndarray) -> float:
         """Standard deviation of the logarithm of the reliability of a publication after its rows were
         seen: by the information that is expected of them, whatever their losses are. What another
-        seed changes tells nothing: repeats are not further mixes."""
+        seed changes tells nothing: repeats are not further mixes. Trainings far from the sizes of
+        publications tell as little of it as of what is silent there."""
         if not len(rows) or not self.spreads.unseen:
             return self.spreads.unseen
         own = self.rows.take(rows)
+        near = np.exp(-np.abs(own.far).sum(axis=1))
         scaled = self._reliability(own.publication)[0] ** 2 * self._own_prior(own, own)
+        scaled = scaled * np.multiply.outer(near, near)
         of_rows = self._of_rows()[rows]
         change = 2 * scaled @ of_rows @ of_rows.T
         information = 0.5 * float(np.sum(change * change.T))
