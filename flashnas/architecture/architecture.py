@@ -128,7 +128,7 @@ class Architecture:
         """
         total = tokens + self.meta_tokens
         body = sum(
-            spec.flops(self.hidden, mean_context(total, getattr(spec, "window_tokens", 0)))
+            spec.flops(self.hidden, mean_context(total, spec.window_tokens))
             for spec in self.operators
         )
         return total * body + 2 * self.hidden * self.vocab

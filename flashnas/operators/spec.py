@@ -216,6 +216,11 @@ class OperatorSpec:
         """
         return self if factor == 1 else self.narrowed(hidden, factor, least_dim)
 
+    @property
+    def window_tokens(self) -> int:
+        """Tokens that its attention sees at most, itself included; 0: all."""
+        return getattr(self, "window", 0)
+
     @classmethod
     def check_layer(cls) -> None:
         """Raise OperatorError for an operator that has no layer."""

@@ -68,11 +68,6 @@ class Attention(OperatorSpec):
         """Channels of each head that positions rotate."""
         return int(self.head_dim * self.rope_share + 1e-9)  # as transformers cuts it off
 
-    @property
-    def window_tokens(self) -> int:
-        """Tokens seen at most, itself included; 0: all."""
-        return 0
-
     def head_counts(self, hidden: int) -> tuple[int, int]:
         """Query heads and key heads."""
         heads, kv_heads = (
@@ -197,10 +192,6 @@ class SlidingWindowAttention(Attention):
     minimums: ClassVar[dict[str, int]] = {**Attention.minimums, "window": 1}
 
     window: int = 512
-
-    @property
-    def window_tokens(self) -> int:
-        return self.window
 
     def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         # proxy sequences are shorter too: an unscaled window would make this full attention

@@ -62,11 +62,6 @@ class HybridHead(OperatorSpec):
     groups: int = 1
     conv_size: int = 4
 
-    @property
-    def window_tokens(self) -> int:
-        """Tokens that the attention sees at most, itself included; 0: all."""
-        return self.window
-
     def attention(self, hidden: int) -> Attention:
         """The half that looks back, with an output projection that this operator lacks."""
         options: dict[str, Any] = {
