@@ -15,7 +15,7 @@ from flashnas.base.system import atomic_file, disk_errors, write_atomic
 from flashnas.conversion.choices import Layout, converted, key_of
 from flashnas.conversion.load import SCORED, Conversion
 from flashnas.network.weights import save_model
-from flashnas.run_folder.front import write_front
+from flashnas.run_folder.folder import write_front
 from flashnas.run_folder.layout import CONFIG, FORMAT, FRONT, TRIALS, TrialsTable, yaml_text
 
 MODELS = "models"  # folder: weights of the layout of each budget

@@ -78,7 +78,7 @@ def batches(workload: Workload) -> tuple[int, ...]:
 def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
     """Contexts at which a decode step is measured: 0 (any) for recurrent ones, else powers of 4 and
     the ends."""
-    if "attention" not in spec.family:
+    if not spec.family.startswith("attention"):
         return [0]
     window = spec.window_tokens
     inner = [4**power for power in range(3, 12) if first < 4**power < last]

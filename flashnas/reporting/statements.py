@@ -14,8 +14,7 @@ from flashnas.algorithms.trial import Trial
 from flashnas.base.text import names_text, number
 from flashnas.reporting.networks import latency_unit, recommended, stack_label
 from flashnas.reporting.page import render_text
-from flashnas.run_folder.front import front_path
-from flashnas.run_folder.layout import TRAINED
+from flashnas.run_folder.layout import TRAINED, front_path
 from flashnas.run_folder.recorded_answer import Answer
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.study.answer import DISTINCT

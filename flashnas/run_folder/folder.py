@@ -7,6 +7,7 @@ result the moment it ends; a continued run replays the trajectory and finds its 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,18 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from flashnas.algorithms.trial import STATES, Trial
+from flashnas.architecture import Architecture
 from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json
 from flashnas.base.system import (
     atomic_file,
+    atomic_folder,
     hold_lock,
     reason_of,
     recover_folder,
     write_atomic,
+    write_synced,
 )
 from flashnas.base.text import shown
-from flashnas.run_folder.front import front_path, programs_entries, write_front
+from flashnas.run_folder.front import ForeignNetwork
 from flashnas.run_folder.layout import (
     CONFIG,
     FORMAT,
@@ -36,6 +40,7 @@ from flashnas.run_folder.layout import (
     TRIALS,
     Identity,
     TrialsTable,
+    front_path,
     read_config,
     yaml_text,
 )
@@ -229,3 +234,53 @@ class RunFolder:
     def write_front(self, trials: Sequence[Trial]) -> list[Trial]:
         """Replace pareto/ by these trials; returns them with their numbers."""
         return write_front(self.path / FRONT, trials)
+
+
+def origin_of(trial: Trial) -> dict[str, Any]:
+    """Which trial of the run a network of a front is."""
+    return {
+        "number": trial.number,
+        "label": trial.label or "search",
+        **({} if trial.origin == "search" else {"origin": trial.origin}),
+    }
+
+
+def programs_entries(trial: Trial) -> dict[str, Any]:
+    """`missed` and `runs_in`, where they are known."""
+    return {
+        **({} if trial.missed is None else {"missed": list(trial.missed)}),
+        **({} if trial.runs_in is None else {"runs_in": trial.runs_in}),
+    }
+
+
+def as_recorded_network(network: Any) -> Architecture | ForeignNetwork:
+    """A network as the front holds it."""
+    if isinstance(network, Architecture | ForeignNetwork):
+        return network
+    made_by = f"{type(network).__module__}:{type(network).__qualname__}"
+    return ForeignNetwork(made_by, network.notation, network.hash, network.to_dict())
+
+
+def write_front(folder: Path, trials: Sequence[Trial]) -> list[Trial]:
+    """Replace the folder of a front; returns the trials with their numbers."""
+    numbered = [
+        dataclasses.replace(trial, front_number=number)
+        for number, trial in enumerate(trials, start=1)
+    ]
+    with atomic_folder(folder) as fresh:
+        for trial in numbered:
+            network = as_recorded_network(trial.architecture)
+            made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
+            entry = {
+                "notation": trial.notation,
+                "hash": trial.hash,
+                **made_by,
+                "architecture": network.to_dict(),
+                "figures": trial.figures,
+                "sources": trial.sources,
+                "origin": origin_of(trial),
+                **programs_entries(trial),
+                "operators_ms": trial.operators_ms,
+            }
+            write_synced(fresh / f"{trial.front_number:02d}.yaml", yaml_text(entry))
+    return numbered

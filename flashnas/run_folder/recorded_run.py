@@ -20,6 +20,7 @@ from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import check_inside
 from flashnas.base.text import shown
+from flashnas.run_folder.front import read_front
 from flashnas.run_folder.layout import (
     CONFIG,
     FRONT,
@@ -30,7 +31,6 @@ from flashnas.run_folder.layout import (
     read_config,
     read_trials,
 )
-from flashnas.run_folder.read_front import read_front
 from flashnas.run_folder.recorded_answer import Answer
 
 COUNTED = ("complete", "reused", "failed", "infeasible", "expected")  # states

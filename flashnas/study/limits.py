@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError, TableError
+from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError
 from flashnas.base.text import range_of, tokens_text
 from flashnas.latency.fitting import CostFunction, Costs, Fitter, NoCosts, OwnCosts, TableCosts
 from flashnas.latency.prediction import LatencyModel, model_of
@@ -158,16 +158,3 @@ def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs) -> 
     fitter = Fitter(space, costs, config.bounds, network_holds(config, space))
     fitter.check_possible(config.seed)
     return fitter
-
-
-def load_timing(config: SearchConfig, model: LatencyModel) -> Any:
-    """How networks are timed (`flashnas.profiling`); None where the table's device is not at
-    hand."""
-    if not config.measure:
-        return None
-    from flashnas.profiling.target import target_like  # loads torch
-
-    try:
-        return target_like(model.table, dtype=model.dtype)
-    except TableError:
-        return None
