@@ -8,13 +8,12 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from flashnas.api.calling import Quiet, silent, takes, writable_out
+from flashnas.api.calling import Quiet, takes, writable_out
 from flashnas.base.settings import option, over, settings_of
-from flashnas.study.config import SearchConfig
+from flashnas.study.config import NO_EVIDENCE, SearchConfig
 
 if TYPE_CHECKING:
     from flashnas.api.run import Run
-    from flashnas.study.plan import Plan
     from flashnas.study.progress import Progress
     from flashnas.study.progress import Snapshot as Snapshot
     from flashnas.study.scorer import Scorer
@@ -147,7 +146,8 @@ def search(
     out = writable_out(replace(options, out=options.out or default_out(options, objects)))
 
     from flashnas.api.run import Run
-    from flashnas.reporting.page import LivePage, write_report
+    from flashnas.reporting.live_page import LivePage
+    from flashnas.reporting.page import write_report
     from flashnas.run_folder.layout import (
         TRIALS,
         checked_trials,
@@ -156,12 +156,15 @@ def search(
     )
     from flashnas.study.run_search import run_search
 
+    progress = progress or Quiet()
+    if options.trials or evaluator is not None or options.evidence == NO_EVIDENCE:
+        progress = LivePage(progress, out)
     with missing_plugins_named(out):
         found = run_search(
             options.config,
             out,
             resume=options.resume is not None,
-            progress=LivePage(progress or Quiet(), out),
+            progress=progress,
             command=command,
             evaluator=evaluator,
             scorer=scorer,
@@ -171,32 +174,6 @@ def search(
         run = Run(out, found.config, trials, tuple(found.front), summary=found.summary)
         write_report(run)
     return run
-
-
-@takes(SearchOptions, objects=OBJECTS)
-def plan(
-    options: SearchOptions,
-    *,
-    objects: Mapping[str, Any],
-    note: Callable[[str], None] = silent,
-    evaluator: Callable[[Any], Any] | None = None,
-) -> Plan:
-    """What `search` with the same keywords would evaluate, and for how long. Nothing is written but
-    the corpus' cache.
-
-    Further:
-        evaluator (Callable): as of `search`.
-
-    Returns:
-        Plan: the space's size, the fastest network, baselines, candidates, training tokens of each
-            and of all, and `seconds`, from a few timed steps. `print` shows them.
-    """
-    if options.out is not None:
-        writable_out(options)
-
-    from flashnas.study import plan as module
-
-    return module.plan(options.config, note=note, evaluator=evaluator, **objects)
 
 
 def default_out(options: SearchOptions, objects: Mapping[str, Any]) -> Path:

@@ -133,6 +133,11 @@ class Architecture:
         )
         return total * body + 2 * self.hidden * self.vocab
 
+    def flops_per_token(self, length: int) -> float:
+        """FLOPs of a forward pass over texts of `length` tokens, for each of them, with the head."""
+        head = 2 * self.hidden * self.vocab  # prefill_flops has it once
+        return float((self.prefill_flops(length) + (length - 1) * head) / length)
+
     def cache_bytes(self, context: int, dtype_bytes: int = 2) -> int:
         """Bytes of caches and states per sequence after `context` tokens (meta tokens come on
         top).

@@ -12,7 +12,7 @@ from flashnas.algorithms.objectives import non_dominated, point
 from flashnas.algorithms.trial import RUN, Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed, parsed
-from flashnas.base.text import counted, is_number, printable
+from flashnas.base.text import counted, is_number
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 
 # -- what a table shows ----------------------------------------------------------------------------
@@ -183,12 +183,3 @@ def misses(run: RecordedRun) -> list[str]:
     """One line that names the finalists that miss a budget as measured."""
     over = [f"{entry.name} ({', '.join(entry.missed)})" for entry in run.front if entry.missed]
     return [f"over the budget as measured: {', '.join(over)}"] if over else []
-
-
-def best_baseline(run: RecordedRun) -> str:
-    """The best baseline of a front by the short loss; empty without one."""
-    if run.baselines.empty or run.ranks_full:
-        return ""
-    best, (factor, unit) = min(rows(run.baselines), key=lambda row: row.loss), latency_unit(run)
-    time = f"{best.latency_ms * factor:.2f} {unit}"
-    return f"best pure-operator baseline: {printable(best.label)}, loss {best.loss:.3f} at {time}"

@@ -47,6 +47,7 @@ from flashnas.reporting.networks import (
     recommended,
     stack_label,
 )
+from flashnas.reporting.objectives import staircase
 from flashnas.run_folder.recorded_answer import Standing
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 
@@ -241,17 +242,6 @@ def _points_of(
             }
         )
     return points
-
-
-def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[float]]:
-    """Corners (latency_ms, loss) of the region that the front dominates, drawn to the latency
-    `right`.
-    """
-    x, y = points[["latency_ms", "loss"]].to_numpy(dtype=float).T
-    lowest = y <= np.minimum.accumulate(y)  # others are on the front for another objective
-    x, y = x[lowest], y[lowest]
-    end = [max(right, last) for last in x[-1:].tolist()]
-    return [*np.repeat(x, 2)[1:].tolist(), *end], np.repeat(y, 2).tolist()
 
 
 # -- drawing ---------------------------------------------------------------------------------------

@@ -9,12 +9,10 @@ from markupsafe import Markup
 
 from flashnas.algorithms.objectives import title_of
 from flashnas.base.text import (
-    MISSING,
     counted,
     duration,
     flat,
     is_number,
-    number,
     signed,
     tokens_text,
 )
@@ -33,16 +31,23 @@ from flashnas.reporting.drawing import (
 from flashnas.reporting.figures import FIGURES as DRAWN
 from flashnas.reporting.figures import draw
 from flashnas.reporting.networks import (
-    best_baseline,
     counts_line,
-    latency_unit,
     misses,
     shown_networks,
     tokens_words,
 )
+from flashnas.reporting.objectives import result_sentence
 from flashnas.reporting.page import PICTURE, Section, render
-from flashnas.reporting.statements import next_commands, reasons_of, statements
-from flashnas.reporting.table import LESSER, MARKS, front_columns, mark_of, table_legend
+from flashnas.reporting.table import (
+    LESSER,
+    MARKS,
+    front_columns,
+    mark_of,
+    next_commands,
+    reasons_of,
+    statements,
+    table_legend,
+)
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.run_folder.trained import ModelEvaluation
 
@@ -78,35 +83,6 @@ def _bars(run: RecordedRun) -> list[dict[str, Any]]:
         }
         for words, value in reasons.items()
     ]
-
-
-def result_sentence(run: RecordedRun) -> str:
-    """The result, the best pure-operator baseline to compare with, and how many trainings
-    failed.
-    """
-    failed, ended = run.failed, ""
-    if not failed.empty:
-        reason = str(failed["reason"].mode().iloc[0]).rstrip(".") or MISSING
-        count = f"{len(failed)} of {len(failed) + len(run.trained)} trainings failed"
-        ended = f" {count}, most often: {reason}."
-    if run.scored.empty:
-        return f"No network was trained to the end ({counts_line(run)}).{ended}"
-    if run.front:
-        start = f"{counted(len(run.front), 'architecture')} on the Pareto front"
-    elif run.entry("finished"):
-        start = "The search has ended without a front"
-    else:
-        start = "The search has not ended. What follows is of the networks so far"
-    scored = [entry for entry in run.front if is_number(entry.loss) and is_number(entry.latency_ms)]
-    if run.ranks_full or not scored:
-        return f"{start}; {counts_line(run)}.{ended}"
-    factor, unit = latency_unit(run)
-    best = min(scored, key=lambda entry: entry.loss or 0.0)
-    time = number((best.latency_ms or 0.0) * factor, 4, unit)
-    text = f"{start}. The lowest loss is {best.loss:.3f} nats per token ({best.name}, {time})"
-    if baseline := best_baseline(run):
-        text += f"; {baseline}"
-    return f"{text}.{ended}"
 
 
 def _listed(run: RecordedRun, section: str, formats: dict[str, str]) -> list[str]:

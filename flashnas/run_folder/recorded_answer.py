@@ -40,7 +40,7 @@ class PublishedModel(TypedDict):
 
 
 class FullTraining(TypedDict):
-    """What the planned training costs, by `flashnas.training.cost`."""
+    """What the planned training costs, by `full_training_flops`."""
 
     tokens: float
     flops: float

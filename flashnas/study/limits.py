@@ -77,9 +77,10 @@ def network_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[An
     if (layers := config.min_layers) is not None:
         rules["min_layers"] = lambda network: _layers_of(network) >= layers
     if (program := config.runtime) is not None:
-        from flashnas.formats.programs import refusal  # loads torch
+        from flashnas.formats.fitting import refusal
+        from flashnas.formats.programs import FORMATS  # loads torch
 
-        rules["runtime"] = lambda network: not refusal(network, program)
+        rules["runtime"] = lambda network: not refusal(network, FORMATS, program)
     if not rules:
         return lambda network: True
     if not isinstance(space.any_network(), Architecture):
@@ -95,7 +96,7 @@ def network_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[An
         if any(map(rule, drawn)):
             continue
         if name == "runtime":
-            line = refusal(drawn[-1], str(program))
+            line = refusal(drawn[-1], FORMATS, str(program))
             config.wrong(
                 name,
                 f"{program} runs no network of space {space.name!r}; it runs those of"

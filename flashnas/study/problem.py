@@ -137,7 +137,6 @@ def function_name(function: Any) -> str:
 def load_problem(
     config: SearchConfig,
     *,
-    note: Note,
     evaluator: Any = None,
     space: Any = None,
     table: Any = None,
@@ -151,7 +150,6 @@ def load_problem(
     """Load and check all parts of a search.
 
     Args:
-        note: receives lines for the user while parts are loaded.
         evaluator, space, table, workload, recipe, sampler, scorer: objects that take the place of
             the names in `config`, and of published trainings, as `fn.search` describes them. A space
             whose networks are not `flashnas.Architecture` needs an evaluator, and no latency table.

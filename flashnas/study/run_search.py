@@ -67,7 +67,7 @@ def run_search(
     with terminate_as_interrupt():
         took = AnswerTime()
         dtype = recorded_dtype(out) if resume else None
-        problem = load_problem(config, note=progress.note, dtype=dtype, **objects)
+        problem = load_problem(config, dtype=dtype, **objects)
         with (
             _place_of_a_full_disk(out),
             foreign_errors(("progress object", progress), *problem.foreign(), direct=False),
@@ -287,6 +287,7 @@ def programs_of(network: Any) -> dict[str, str] | None:
     """`runs_in` of a network; None of a network of a foreign space."""
     if not isinstance(network, Architecture):
         return None
-    from flashnas.formats.programs import exports_of  # loads torch
+    from flashnas.formats.fitting import exports_of
+    from flashnas.formats.programs import FORMATS  # loads torch
 
-    return exports_of(network)
+    return exports_of(network, FORMATS)

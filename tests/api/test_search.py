@@ -8,7 +8,7 @@ from config_keys import with_keys
 
 import flashnas as fn
 from flashnas.algorithms import ALGORITHMS
-from flashnas.api.search import plan
+from flashnas.api.plan import plan
 from flashnas.cli.main import main
 
 

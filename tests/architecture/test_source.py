@@ -5,8 +5,7 @@ from offenders import every
 from one_line import one_line
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.presets import presets
-from flashnas.architecture.source import load_architecture
+from flashnas.architecture.source import load_architecture, presets
 from flashnas.base.errors import FlashnasError
 
 

@@ -16,6 +16,7 @@ import pytest
 import slow_space
 from executor_contract import check_executor
 from fault_driver import alive, none_left, run, start_driver, trajectory, wait_for
+from flashnas.study.loop import run_search
 from foreign_space import Gpt2Space, latency_ms
 from notes import Notes
 
@@ -26,7 +27,6 @@ from flashnas.executors.job import Job, run_job
 from flashnas.executors.ray import RayExecutor, RayOptions
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
-from flashnas.study.loop import run_search
 from flashnas.training.recipe import Recipe
 
 pytestmark = [

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import forks
 import pandas as pd
+from flashnas.study.loop import run_search
 from foreign_space import Gpt2Space
 from slow_space import calls, loss_and_latency
 
 import flashnas.training.trainer  # noqa: F401  (what a worker loads)
 from flashnas.study.config import SearchConfig
-from flashnas.study.loop import run_search
 
 LIMIT_S = 240
 

@@ -5,7 +5,7 @@ whole models.
 import pandas as pd
 import pytest
 
-from flashnas.architecture.presets import presets
+from flashnas.architecture.source import presets
 from flashnas.base.errors import MissingRowsError
 from flashnas.base.registry import shipped_root
 from flashnas.latency.grid import rules

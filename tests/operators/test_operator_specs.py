@@ -65,9 +65,7 @@ def test_rooms_ask_a_specification_and_not_for_its_name():
 @every(spec=VARIANTS)
 def test_caches_grow_only_with_attention(spec):
     growth = spec.cache_bytes(HIDDEN, 200) - spec.cache_bytes(HIDDEN, 100)
-    assert (growth > 0) == (
-        spec.kind in ("a", "swa", "h") and spec.window_tokens != 7
-    )
+    assert (growth > 0) == (spec.kind in ("a", "swa", "h") and spec.window_tokens != 7)
     assert spec.cache_bytes(HIDDEN, 100, dtype_bytes=4) >= spec.cache_bytes(HIDDEN, 100)
 
 

@@ -9,10 +9,9 @@ from scipy.stats import norm
 
 from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
-from flashnas.architecture.presets import presets
+from flashnas.architecture.source import presets
 from flashnas.space import load_space
-from flashnas.study.answer import DISTINCT, answer_of, value_of
-from flashnas.study.answer import PUBLISHED_MODELS
+from flashnas.study.answer import DISTINCT, PUBLISHED_MODELS, answer_of, value_of
 from flashnas.study.explore import Explored
 
 FLOOR = -0.05

@@ -1,10 +1,10 @@
 import pytest
 from cases import cases
+from flashnas.study.opening import options_given
 from one_line import one_line
 
 from flashnas.base.errors import ConfigError
 from flashnas.study.config import SearchConfig
-from flashnas.study.opening import options_given
 
 
 def write(tmp_path, text):

@@ -13,8 +13,7 @@ from flashnas.architecture import Architecture
 from flashnas.loss.load import OWN, as_own, loss_model, rows_of, with_own
 from flashnas.observations.losses import ObservedLoss
 from flashnas.study import purchase
-from flashnas.study.purchase import LEAST_GAIN, Prospects, best_purchase, pilot
-from flashnas.training.cost import full_training_flops
+from flashnas.study.purchase import LEAST_GAIN, Prospects, best_purchase, full_training_flops, pilot
 
 TOKENS = 1e11
 STACKS = (

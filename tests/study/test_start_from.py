@@ -125,7 +125,7 @@ def test_other_runs_or_none_do_not_continue_the_run(finished, config, tmp_path):
 
 def test_a_known_baseline_is_not_evaluated_anew(config, earlier):
     with_baselines = dataclasses.replace(config, baselines=True)
-    problem = load_problem(with_baselines, note=print, evaluator=loss)
+    problem = load_problem(with_baselines, evaluator=loss)
     known = {network.hash for _, network in problem.baselines if network is not None}
     known -= set(problem.new_baselines)
     assert known
