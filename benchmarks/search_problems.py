@@ -26,7 +26,7 @@ from flashnas.architecture import Architecture
 from flashnas.latency.prediction import LatencyModel
 from flashnas.operators import OPERATORS
 from flashnas.space import Genotype, SearchSpace, load_space
-from flashnas.space.operator_space import list_features
+from flashnas.space.features import list_features
 from flashnas.training.recipe import Recipe
 
 TABLE, WORKLOAD = "h100_sxm", "decode-8k"

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 import flashnas as fn
-from flashnas.base.system import limit_threads
+from flashnas.base.process import limit_threads
 from flashnas.data.dataset import prepare_dataset
 
 HERE = Path(__file__).parent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
@@ -15,19 +14,6 @@ State = Literal["proposed", "complete", "failed", "infeasible", "reused", "expec
 # of recorded trials, in the order of totals
 STATES = ("complete", "failed", "reused", "infeasible", "expected")
 Origin = Literal["baseline", "run", "search"]
-# fields that a score has by the same name; its `seconds` become `train_seconds`
-SCORED = (
-    "loss",
-    "bits_per_byte",
-    "curve",
-    "scores",
-    "proxy_params",
-    "tokens",
-    "tokens_per_s",
-    "seed",
-    "backends",
-    "source",
-)
 METRICS_ON_FRONT = (
     "loss",
     "bits_per_byte",
@@ -213,32 +199,3 @@ COLUMNS = [  # of trials.parquet
     column.name
     for column in fields(Trial)[: [column.name for column in fields(Trial)].index("architecture")]
 ]
-
-
-def result_fields(score: Mapping[str, Any] | None, reason: str = "") -> dict[str, Any]:
-    """The fields of a Trial that its evaluation fills.
-
-    Args:
-        score: as `executors.job.run_job` returns it; None for a failure.
-        reason: of the failure.
-
-    Raises:
-        ValueError: the score lacks a finite loss or its seconds.
-    """
-    if score is None:
-        return {"state": "failed", "reason": reason}
-    for name in ("loss", "seconds"):
-        value = score.get(name)
-        if (
-            not isinstance(value, int | float)
-            or isinstance(value, bool)
-            or not math.isfinite(value)
-        ):
-            raise ValueError(f"outcome.score.{name} must be a number; got {value!r:.60}")
-    return {
-        "state": "complete",
-        "source": "training",
-        **score.get("metrics", {}),
-        **{name: score[name] for name in SCORED if name in score},
-        "train_seconds": score["seconds"],
-    }

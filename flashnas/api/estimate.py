@@ -119,8 +119,9 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         >>> found.full_loss_difference < found.full_loss_sd < 0.2
         True
     """
+    from flashnas.latency.largest_batch import check_fits
     from flashnas.latency.prediction import model_of
-    from flashnas.latency.workload import check_fits, load_workload
+    from flashnas.latency.workload import load_workload
 
     architecture = (
         load_architecture(options.arch) if isinstance(options.arch, str) else options.arch

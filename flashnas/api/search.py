@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from flashnas.api.calling import Quiet, takes, writable_out
-from flashnas.base.settings import option, over, settings_of
+from flashnas.base.settings import option, settings_of
 from flashnas.study.config import NO_EVIDENCE, SearchConfig
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ class SearchOptions(SearchConfig, where="search"):
         """As of other options. A continued run has those that its folder holds below the ones
         given.
         """
-        from flashnas.run_folder.layout import missing_plugins_named, read_options
+        from flashnas.base.option_files import over, read_options, refuse_connections
+        from flashnas.run_folder.layout import missing_plugins_named, recorded_options
 
         run, values = values.get("resume"), cls.expand_shorthands(values)
         alone = not any(setting.name in values for setting in settings_of(cls) if setting.yaml)
@@ -77,14 +78,14 @@ class SearchOptions(SearchConfig, where="search"):
         if not run or not isinstance(run, str | Path):
             # a value of another type is refused as that of any option
             return super().build(**values)
-        recorded = read_options(Path(run))
+        recorded = recorded_options(Path(run))
         with missing_plugins_named(Path(run)):
-            before = cls.read_options(recorded)
+            before = read_options(cls, recorded)
             executor = before.get("executor", cls.setting("executor").default)
             if values.get("executor", executor) != executor:
                 before.pop("executor_options", None)  # of another executor
             options = super().build(**over(before, values))
-        options.refuse_connections(recorded, values)
+        refuse_connections(options, recorded, values)
         return options
 
     @property

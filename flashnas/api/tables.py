@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import TABLE, takes, writable_out
 from flashnas.base.settings import REQUIRED, Settings, option
@@ -28,16 +28,33 @@ class ImportTableOptions(Settings, where="import_table"):
     out: Path = option(REQUIRED, "table folder to write", metavar="DIR", yaml=False)
 
 
+@dataclass(frozen=True)
+class TableInfo:
+    """What `table info` shows of a latency table."""
+
+    table: LatencyTable
+
+    def to_dict(self) -> dict[str, Any]:
+        from flashnas.latency.table_info import table_info
+
+        return table_info(self.table)
+
+    def __str__(self) -> str:
+        from flashnas.latency.table_info import table_text
+
+        return table_text(self.table)
+
+
 @takes(TableInfoOptions)
-def table_info(options: TableInfoOptions) -> LatencyTable:
+def table_info(options: TableInfoOptions) -> TableInfo:
     """What a latency table can answer and where its rows are from."""
     from flashnas.latency.table import LatencyTable
 
-    return LatencyTable.load(options.table)
+    return TableInfo(LatencyTable.load(options.table))
 
 
 @takes(ImportTableOptions)
-def import_table(options: ImportTableOptions) -> LatencyTable:
+def import_table(options: ImportTableOptions) -> TableInfo:
     """Turn public measurements into a latency table."""
     out = writable_out(options, empty=True)
 

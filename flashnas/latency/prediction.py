@@ -15,6 +15,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.errors import MissingRowsError
 from flashnas.latency.calibration import OWN, Calibration
+from flashnas.latency.largest_batch import largest_batch
 from flashnas.latency.lookup import KernelTimes, LookupFailure, OperatorTimes
 from flashnas.latency.metrics import (
     EMBEDDING,
@@ -32,7 +33,6 @@ from flashnas.latency.workload import (
     ENGINE,
     MATRICES_ONLY,
     Workload,
-    largest_batch,
     load_workload,
     memory_bytes,
 )

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flashnas.base.documents import LocatedDict, convert, read_yaml
-from flashnas.base.errors import BudgetError, WorkloadError
+from flashnas.base.errors import WorkloadError
 from flashnas.base.text import did_you_mean, one_of
 
 if TYPE_CHECKING:
     from flashnas.architecture import Architecture
-    from flashnas.latency.schema import Device
     from flashnas.operators import OperatorSpec
 
 # of an activation and of what caches hold; fp8 and the quantized types, as llama.cpp names them,
@@ -199,8 +198,6 @@ def _from_yaml(data: LocatedDict) -> Workload:
 # Engines read a long prompt, or the prompts of a large batch, in pieces of at most this many tokens
 # (8192 is the default of vLLM and TensorRT-LLM). Only one piece has activations at a time.
 PREFILL_PIECE_TOKENS = 8192
-# Share of the memory that a batch of "max" may fill; 0.9 is the default of vLLM and TensorRT-LLM.
-USABLE_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -250,7 +247,7 @@ def matrix_numbers(spec: OperatorSpec, hidden: int) -> int:
     )
 
 
-def _sizes(a: Architecture, workload: Workload, dtype: str, cache_type: str) -> _Sizes:
+def memory_sizes(a: Architecture, workload: Workload, dtype: str, cache_type: str) -> _Sizes:
     dtype_bytes = DTYPE_BYTES[dtype]
     context = workload.context + a.meta_tokens
     others = WEIGHT_BYTES[OTHER_WEIGHTS.get(dtype, dtype)]
@@ -289,38 +286,4 @@ def memory_bytes(
     writes most, with the workspace of its chunked kernel; and float32 logits of one token per
     sequence.
     """
-    return _sizes(architecture, workload, dtype, cache_type).total(batch, piece_tokens)
-
-
-def check_fits(
-    architecture: Architecture, workload: Workload, device: Device, dtype: str, cache_type: str = ""
-) -> None:
-    """Raise BudgetError if the batch of the workload needs more than the device has."""
-    if workload.batch == "max":
-        return
-    needed = memory_bytes(architecture, workload, workload.batch, dtype, cache_type=cache_type)
-    if needed > device.memory_bytes:
-        largest = largest_batch(architecture, workload, device, dtype, cache_type)
-        raise BudgetError(
-            f"memory_gb {needed / 1e9:.1f} of batch {workload.batch} of {workload.name} is more"
-            f" than the {device.memory_bytes / 1e9:.1f} GB of {device.name}; the largest batch"
-            f" is {largest}"
-        )
-
-
-def largest_batch(
-    architecture: Architecture, workload: Workload, device: Device, dtype: str, cache_type: str = ""
-) -> int:
-    """The largest batch that fills at most USABLE_SHARE of the memory, rounded down to two digits
-    (487 -> 480), as batches are configured in practice; raises BudgetError if not even 1 fits."""
-    usable = device.memory_bytes * USABLE_SHARE
-    sizes = _sizes(architecture, workload, dtype, cache_type)
-    low = sizes.most(usable)
-    if not low:
-        raise BudgetError(
-            f"{architecture.notation[:60]} does not fit {USABLE_SHARE:.0%} of the memory of"
-            f" {device.name} ({usable / 1e9:.1f} GB) with batch 1 of {workload.name}: it needs"
-            f" {sizes.total(1) / 1e9:.1f} GB"
-        )
-    step = 10 ** max(len(str(low)) - 2, 0)
-    return low // step * step
+    return memory_sizes(architecture, workload, dtype, cache_type).total(batch, piece_tokens)

@@ -16,8 +16,8 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, DeviceMemoryError, ExportError, TableError
+from flashnas.base.process import usable_cores
 from flashnas.base.settings import MAX_THREADS, Settings, option
-from flashnas.base.system import usable_cores
 from flashnas.latency.metrics import latency_ms
 from flashnas.latency.schema import OPERATOR_KINDS, RUNTIMES
 from flashnas.latency.table import LatencyTable, texts

@@ -113,7 +113,7 @@ def read_config(folder: Path) -> LocatedDict:
     return config
 
 
-def read_options(folder: Path) -> LocatedDict:
+def recorded_options(folder: Path) -> LocatedDict:
     """The options of the search that made a run folder; RunError where it holds none."""
     recorded = read_config(folder)
     options = recorded.get("options")

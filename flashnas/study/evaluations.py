@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from flashnas.algorithms.trial import RUN, Trial, result_fields
+from flashnas.algorithms.trial import RUN, Trial
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
 from flashnas.executors.base import Executor
-from flashnas.run_folder.database import Database
+from flashnas.run_folder.database import Database, result_fields
 from flashnas.study.progress import Progress, Snapshot
 from flashnas.study.record import Record
 from flashnas.study.training_time import Clock, training_plan

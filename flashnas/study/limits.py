@@ -11,7 +11,8 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError
 from flashnas.base.text import range_of, tokens_text
-from flashnas.latency.fitting import CostFunction, Costs, Fitter, NoCosts, OwnCosts, TableCosts
+from flashnas.latency.fitting import CostFunction, Costs, Fitter, TableCosts
+from flashnas.latency.own_costs import NoCosts, OwnCosts
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload

@@ -21,7 +21,8 @@ from flashnas.algorithms import (
 from flashnas.algorithms.objectives import FULL, QUALITY, RECALL, minimised
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
-from flashnas.latency.fitting import Costs, Fitter, OwnCosts, TableCosts, metric_of
+from flashnas.latency.fitting import Costs, Fitter, TableCosts, metric_of
+from flashnas.latency.own_costs import OwnCosts
 from flashnas.latency.prediction import LatencyModel
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.space.load import check_space

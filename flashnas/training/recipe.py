@@ -15,11 +15,12 @@ import yaml
 from flashnas.architecture import Architecture
 from flashnas.base.documents import LocatedDict, fingerprint, read_yaml
 from flashnas.base.errors import ConfigError
-from flashnas.base.settings import SettingError, Settings, option, place_of, settings_of
+from flashnas.base.option_files import place_of
+from flashnas.base.settings import SettingError, Settings, option, settings_of
 from flashnas.base.text import did_you_mean, shown
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import BACKENDS
-from flashnas.operators.spec import PROXY_HEAD_DIM
+from flashnas.operators.narrowing import PROXY_HEAD_DIM
 
 RECIPES = Path(__file__).parent / "recipes"
 # of parameters with a learning rate of their own. embedding: also the head and meta tokens; norm:
@@ -330,7 +331,7 @@ class Recipe(Settings, where="recipe"):
         return cls(**data)
 
     @classmethod
-    def load(cls, source: str | Path | Self) -> Self:  # type: ignore[override]  # a file as a whole
+    def load(cls, source: str | Path | Self) -> Self:
         """A shipped recipe by name, or a YAML file; a recipe itself is returned as it is. Raises
         ConfigError with file, line, rule and value."""
         if isinstance(source, cls):

@@ -14,6 +14,7 @@ from offenders import every
 from one_line import one_line
 
 from flashnas.base.errors import ConfigError
+from flashnas.base.option_files import load_options
 from flashnas.base.settings import SettingError, Settings, option
 
 
@@ -82,7 +83,7 @@ def test_a_wrong_entry_of_a_file_names_its_line(tmp_path, case):
 
 def test_what_is_given_overrides_the_file_and_mappings_are_merged(tmp_path):
     path = write(tmp_path, "flour: rye\ngrams: 5\nlimits: {hot: 1, cold: 2}\n")
-    bake = Bake.load(path, {"grams": 7, "limits": {"hot": 3}, "heat": None})
+    bake = load_options(Bake, path, {"grams": 7, "limits": {"hot": 3}, "heat": None})
     assert (bake.flour, bake.grams, bake.heat, bake.limits) == (
         "rye",
         7,
@@ -90,12 +91,12 @@ def test_what_is_given_overrides_the_file_and_mappings_are_merged(tmp_path):
         {"hot": 3.0, "cold": 2.0},
     )
     with pytest.raises(SettingError, match=r"^bake\.grams must"):
-        Bake.load(path, {"grams": 0})
+        load_options(Bake, path, {"grams": 0})
 
 
 def test_what_must_be_given_and_what_does_not_exist():
     with pytest.raises(SettingError, match=r"^bake\.flour is required$"):
-        Bake.load(None, {})
+        load_options(Bake, None, {})
     with pytest.raises(
         ConfigError, match=r"bake has no option 'gram' \(did you mean 'grams'\?\); allowed: flour, "
     ):

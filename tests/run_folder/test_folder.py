@@ -10,11 +10,12 @@ import pytest
 import yaml
 from one_line import one_line
 
-from flashnas.algorithms.trial import COLUMNS, Trial, result_fields
+from flashnas.algorithms.trial import COLUMNS, Trial
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.system import terminate_as_interrupt
 from flashnas.run_folder import folder as folder_module
+from flashnas.run_folder.database import result_fields
 from flashnas.run_folder.folder import RunFolder
 from flashnas.run_folder.layout import Identity
 from flashnas.run_folder.recorded_run import RecordedRun

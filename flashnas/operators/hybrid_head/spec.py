@@ -13,16 +13,8 @@ from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import gemm, pointwise
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.spec import (
-    OperatorSpec,
-    Role,
-    TensorSpec,
-    largest_divisor,
-    linear,
-    norm,
-    scaled_dim,
-    scaled_state,
-)
+from flashnas.operators.narrowing import largest_divisor, scaled_dim, scaled_state
+from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, linear, norm
 
 
 @dataclass(frozen=True, kw_only=True)
