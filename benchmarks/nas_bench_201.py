@@ -31,7 +31,7 @@ import public_problems
 
 import flashnas as fn
 from flashnas.algorithms import ALGORITHMS
-from flashnas.algorithms.objectives import non_dominated
+from flashnas.algorithms.trial import non_dominated
 
 WORST_ERROR = 16.0
 

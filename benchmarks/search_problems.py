@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from flashnas.algorithms.objectives import non_dominated
+from flashnas.algorithms.trial import non_dominated
 from flashnas.architecture import Architecture
 from flashnas.latency.prediction import LatencyModel
 from flashnas.operators import OPERATORS

@@ -109,7 +109,7 @@ def _operators() -> dict[str, str]:
 
 
 def _objectives() -> dict[str, str]:
-    from flashnas.algorithms.objectives import FULL, OBJECTIVES, RECALL, larger_is_better
+    from flashnas.algorithms.trial import FULL, OBJECTIVES, RECALL, larger_is_better
     from flashnas.latency.metrics import METRICS
 
     own = {

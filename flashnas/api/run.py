@@ -103,7 +103,7 @@ class Run(RecordedRun):
 
     def effort(self) -> str:
         """What the search cost, in words: the tokens of its trainings."""
-        from flashnas.reporting.networks import tokens_words
+        from flashnas.reporting.words import tokens_words
 
         return tokens_words(self)
 

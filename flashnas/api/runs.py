@@ -87,7 +87,7 @@ def runs(options: RunsOptions) -> RunsResult:
 
 
 def _summary(path: Path) -> dict[str, Any]:
-    from flashnas.reporting.networks import objective_points
+    from flashnas.reporting.words import objective_points
     from flashnas.run_folder.recorded_run import RecordedRun
 
     try:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
-from flashnas.algorithms.objectives import non_dominated
-from flashnas.algorithms.trial import Trial
+from flashnas.algorithms.trial import Trial, non_dominated
 from flashnas.base.errors import RunError
 from flashnas.base.system import atomic_file, disk_errors, write_atomic
 from flashnas.conversion.choices import Layout, converted, key_of

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from flashnas.base.text import MISSING, counted, is_number, number, printable
-from flashnas.reporting.networks import counts_line, latency_unit
+from flashnas.reporting.words import counts_line, latency_unit
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 
 

@@ -27,7 +27,8 @@ from flashnas.base.text import (
     signed,
     with_interval,
 )
-from flashnas.reporting.networks import (
+from flashnas.reporting.objectives import best_baseline
+from flashnas.reporting.words import (
     Shown,
     head_of,
     latency_unit,
@@ -35,14 +36,12 @@ from flashnas.reporting.networks import (
     numbered,
     place_words,
     recommended,
+    render_text,
     shown_networks,
     stack_label,
 )
-from flashnas.reporting.objectives import best_baseline
-from flashnas.reporting.page import render_text
 from flashnas.run_folder.layout import TRAINED, front_path
-from flashnas.run_folder.recorded_answer import Answer
-from flashnas.run_folder.recorded_run import RecordedRun, rows
+from flashnas.run_folder.recorded_run import Answer, RecordedRun, rows
 from flashnas.study.answer import DISTINCT
 
 REASONS = {

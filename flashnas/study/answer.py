@@ -19,7 +19,7 @@ from flashnas.base.errors import FlashnasError
 from flashnas.base.text import range_of
 from flashnas.loss.load import OWN
 from flashnas.loss.prediction import Prediction
-from flashnas.run_folder.recorded_answer import (
+from flashnas.run_folder.recorded_run import (
     Answer,
     Bought,
     Claims,

@@ -18,7 +18,7 @@ from flashnas.architecture.architecture import compressed
 from flashnas.base.text import counted, names_text
 from flashnas.loss.load import OWN
 from flashnas.observations.losses import ObservedLoss
-from flashnas.run_folder.recorded_answer import Bought
+from flashnas.run_folder.recorded_run import Bought
 from flashnas.study.evaluations import Evaluations
 from flashnas.study.explore import Explored
 from flashnas.study.progress import Progress

@@ -17,7 +17,7 @@ import numpy as np
 
 from flashnas.algorithms import Goals, Trial
 from flashnas.algorithms.aging_evolution import AgingEvolution
-from flashnas.algorithms.objectives import non_dominated
+from flashnas.algorithms.trial import non_dominated
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import Fitter

@@ -13,7 +13,7 @@ from flashnas.base.registry import foreign_errors
 from flashnas.base.text import is_number, shown
 from flashnas.latency.table import LatencyTable
 from flashnas.loss.prediction import Prediction, check_array
-from flashnas.run_folder.recorded_answer import Reasons
+from flashnas.run_folder.recorded_run import Reasons
 from flashnas.space import SearchSpace
 from flashnas.study.scorer import Scorer
 

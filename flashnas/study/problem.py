@@ -18,7 +18,7 @@ from flashnas.algorithms import (
     make_algorithm,
     sampler_name,
 )
-from flashnas.algorithms.objectives import FULL, QUALITY, RECALL, minimised
+from flashnas.algorithms.trial import FULL, QUALITY, RECALL, minimised
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.fitting import Costs, Fitter, TableCosts, metric_of

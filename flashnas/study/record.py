@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
-from flashnas.algorithms.objectives import point
-from flashnas.algorithms.trial import Trial
+from flashnas.algorithms.trial import Trial, point
 from flashnas.base.documents import fingerprint
 from flashnas.base.registry import installed_plugins, is_shipped, shipped_names
 from flashnas.base.settings import settings_of

@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from flashnas.algorithms.objectives import non_dominated
-from flashnas.algorithms.trial import STATES, Trial
+from flashnas.algorithms.trial import STATES, Trial, non_dominated
 from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed
 from flashnas.base.errors import RunError
@@ -26,7 +25,7 @@ from flashnas.base.registry import foreign_errors
 from flashnas.base.system import terminate_as_interrupt
 from flashnas.base.text import duration
 from flashnas.run_folder.folder import RunFolder, check_can_begin, recorded_dtype
-from flashnas.run_folder.recorded_answer import Answer, Bought
+from flashnas.run_folder.recorded_run import Answer, Bought
 from flashnas.space import OperatorSpace
 from flashnas.study.answer import answer_of
 from flashnas.study.config import SearchConfig

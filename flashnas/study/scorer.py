@@ -22,7 +22,7 @@ from flashnas.loss.load import digest, digests, expected_of, loss_model, own_row
 from flashnas.loss.model import CHARGE, FullLoss, Prediction
 from flashnas.loss.recall import RecallModel, load_recall
 from flashnas.observations.losses import ObservedLoss
-from flashnas.run_folder.recorded_answer import Reasons
+from flashnas.run_folder.recorded_run import Reasons
 
 REMEMBERED = 16_384  # networks whose figures are kept
 TOGETHER = 512  # networks whose recall is computed at once

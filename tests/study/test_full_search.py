@@ -15,7 +15,7 @@ from notes import Notes
 from one_line import one_line
 from problems import with_few_candidates
 
-from flashnas.algorithms.objectives import non_dominated
+from flashnas.algorithms.trial import non_dominated
 from flashnas.base.registry import shipped_names
 from flashnas.cli.main import main
 from flashnas.run_folder.recorded_run import RecordedRun

@@ -11,11 +11,11 @@ from notes import Notes
 from one_line import one_line
 from plans import plan
 
-from flashnas.algorithms.objectives import non_dominated
+from flashnas.algorithms.trial import non_dominated
 from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
-from flashnas.reporting.networks import counts_line
 from flashnas.reporting.page import write_report
+from flashnas.reporting.words import counts_line
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
