@@ -32,4 +32,4 @@ def plan(
     if options.out is not None:
         writable_out(options)
 
-    return planning.plan(options.config, note=note, evaluator=evaluator, **objects)
+    return planning.plan(options, note=note, evaluator=evaluator, **objects)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -88,13 +88,6 @@ class SearchOptions(SearchConfig, where="search"):
         refuse_connections(options, recorded, values)
         return options
 
-    @property
-    def config(self) -> SearchConfig:
-        """The question alone."""
-        return SearchConfig(
-            **{field.name: getattr(self, field.name) for field in fields(SearchConfig)}
-        )
-
 
 @takes(SearchOptions, objects=OBJECTS)
 def search(
@@ -162,7 +155,7 @@ def search(
         progress = LivePage(progress, out)
     with missing_plugins_named(out):
         found = run_search(
-            options.config,
+            options,
             out,
             resume=options.resume is not None,
             progress=progress,

@@ -4,14 +4,13 @@ notation, also folded by its repeats (`3x(d f m2 f)`) for readers. No torch."""
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from flashnas.architecture.notation import MAX_OPERATORS, parse_operators, split_notation
+from flashnas.base.documents import COMPACT, fingerprint
 from flashnas.base.errors import ArchitectureError, FlashnasError
 from flashnas.base.text import did_you_mean, shown
 from flashnas.operators import OperatorSpec
@@ -99,8 +98,7 @@ class Architecture:
         full = self.canonical()
         data = full.to_dict()
         data["operators"] = [[spec.kind, spec.identity()] for spec in full.operators]
-        text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint(data, COMPACT)
 
     # -- sizes
 

@@ -215,6 +215,7 @@ def read_yaml(path: str | Path) -> LocatedDict:
 # -- dataclasses -----------------------------------------------------------------------------------
 
 T = TypeVar("T")
+COMPACT = (",", ":")  # separators of JSON
 
 
 def convert(
@@ -273,6 +274,7 @@ def _infinite(data: Any) -> list[Any] | None:
     return None
 
 
-def fingerprint(data: Any) -> str:
-    """16 hex digits of the SHA-256 of JSON-ready data."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def fingerprint(data: Any, separators: tuple[str, str] | None = None) -> str:
+    """16 hex digits of the SHA-256 of JSON-ready data; of networks and spaces with COMPACT."""
+    text = json.dumps(data, sort_keys=True, default=str, separators=separators)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

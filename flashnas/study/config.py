@@ -296,13 +296,3 @@ class SearchConfig(Settings, where="search"):
             return values
         rest = {name: value for name, value in values.items() if name != "budget_ms"}
         return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
-
-    def question(self) -> dict[str, Any]:
-        """The options that fix the trajectory. The recipe, evidence, type of weights, and known
-        scores enter the identity of a run by their values."""
-        kind: Any = type(self)
-        return {
-            setting.name: getattr(self, setting.name)
-            for setting in settings_of(kind)
-            if setting.identity
-        }

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
+from flashnas.algorithms import sampler_name
 from flashnas.algorithms.trial import Trial, point
-from flashnas.base.documents import fingerprint
+from flashnas.base.documents import COMPACT, fingerprint
 from flashnas.base.registry import installed_plugins, is_shipped, shipped_names
 from flashnas.base.settings import settings_of
 from flashnas.latency.prediction import LatencyModel
@@ -91,10 +92,9 @@ class Record:
 def run_head(problem: Problem, out: Path, command: str) -> dict[str, Any]:
     """The options stand once, in `options`; beside them are the contents of what they name."""
     space, model, trainings = problem.space, problem.model, problem.trainings
-    evaluator, cost_function = problem.function_names
-    table: dict[str, Any] | None = None if cost_function is None else {"name": cost_function}
-    if model is not None:
-        table = table_facts(model)
+    costs = getattr(problem.costs, "function", None)  # of the user's
+    table = None if costs is None else {"name": name_of(costs)}
+    evaluator = None if trainings is None else trainings.evaluator
     scorer, earlier = problem.scorer, problem.earlier
     dataset = None if trainings is None else trainings.dataset
     return {
@@ -107,16 +107,16 @@ def run_head(problem: Problem, out: Path, command: str) -> dict[str, Any]:
         "options": options_given(problem.config),
         "space": {
             "name": space.name,
-            "hash": space.hash,
+            "hash": fingerprint(space.to_dict(), COMPACT),
             **({} if is_shipped(space.path, "search_spaces") else {"path": str(space.path)}),
         },
-        "table": table,
+        "table": table if model is None else table_facts(model),
         "workload": None if model is None else model.workload.to_dict(),
         "objectives": list(problem.objectives),
         "scorer": None if scorer is None else {**scorer.to_dict(), "digest": scorer.digest},
         "start_from": None if earlier is None else earlier.to_dict(),
-        "sampler": problem.sampler_name if problem.each else None,
-        "evaluator": evaluator,
+        "sampler": sampler_name(problem.sampler) if problem.each else None,
+        "evaluator": None if evaluator is None else name_of(evaluator),
         "recipe": None if problem.recipe is None else problem.recipe.to_dict(),
         "corpus": None
         if dataset is None
@@ -135,11 +135,16 @@ def run_head(problem: Problem, out: Path, command: str) -> dict[str, Any]:
     }
 
 
+def name_of(function: Any) -> str:
+    """`module:name` of a function, or of the class of a callable object."""
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
 def options_given(config: SearchConfig) -> dict[str, Any]:
     """The options that hold something, for the record of a run, which may be continued from another
     folder: paths of files are absolute."""
-    kind: Any = type(config)
-    values = {setting.name: getattr(config, setting.name) for setting in settings_of(kind)}
+    values = {setting.name: getattr(config, setting.name) for setting in settings_of(SearchConfig)}
     return {
         name: from_anywhere(name, value)
         for name, value in values.items()

@@ -20,10 +20,12 @@ from flashnas.run_folder.folder import RunFolder
 from flashnas.run_folder.layout import Identity
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.config import SearchConfig
+from flashnas.study.record import ASKED
 
 
 def identity(**changes):
-    asked = SearchConfig(space="tiny").question()
+    config = SearchConfig(space="tiny")
+    asked = {name: getattr(config, name) for name in ASKED}
     return Identity(
         {
             **asked,

@@ -6,6 +6,7 @@ from one_line import one_line
 from flashnas.base.errors import ConfigError
 from flashnas.base.option_files import load_options
 from flashnas.study.config import SearchConfig
+from flashnas.study.record import ASKED
 
 
 def write(tmp_path, text):
@@ -34,10 +35,14 @@ def test_budget_ms_is_the_budget_on_latency(tmp_path):
         }
 
 
+def question(config):
+    return {name: getattr(config, name) for name in ASKED}
+
+
 def test_the_question_leaves_out_how_a_run_is_done():
     one, many = SearchConfig(workers=1, trials=3), SearchConfig(workers=8, trials=30)
-    assert one.question() == many.question()
-    assert one.question() != SearchConfig(seed=1).question()
+    assert question(one) == question(many)
+    assert question(one) != question(SearchConfig(seed=1))
 
 
 def test_the_ranking_puts_its_loss_among_the_objectives():
@@ -63,11 +68,11 @@ def test_tokens_of_the_planned_training_are_a_number(text):
 
 def test_objectives_are_put_in_order(tmp_path):
     assert SearchConfig(objectives=("latency_ms", "loss")) == SearchConfig()
-    assert SearchConfig().question()["objectives"] == ("loss", "latency_ms")
+    assert question(SearchConfig())["objectives"] == ("loss", "latency_ms")
     path = write(tmp_path, "objectives: [latency_ms, expected_recall, loss]\n")
     config = load_options(SearchConfig, path, {})
     assert config.objectives == ("loss", "latency_ms", "expected_recall")
-    assert config.question()["objectives"] == config.objectives
+    assert question(config)["objectives"] == config.objectives
     assert load_options(SearchConfig, path, {"objectives": ("loss", "memory_gb")}).objectives == (
         "loss",
         "memory_gb",
