@@ -50,8 +50,9 @@ from scipy.optimize import linear_sum_assignment
 
 from flashnas.architecture import Architecture
 from flashnas.loss.composition import FEATURES, Rows
-from flashnas.loss.load import OWN, loss_model, own_rows, rows_of, with_own
+from flashnas.loss.load import loss_model, rows_of
 from flashnas.loss.model import FullLoss
+from flashnas.loss.own import OWN, own_rows, with_own
 from flashnas.observations.losses import (
     ObservedLoss,
     groups_without_repeats,

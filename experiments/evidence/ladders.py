@@ -22,8 +22,9 @@ from pathlib import Path
 import pandas as pd
 from left_out import summary
 
-from flashnas.loss.load import OWN, loss_model, rows_of, with_own
+from flashnas.loss.load import loss_model, rows_of
 from flashnas.loss.model import FullLoss
+from flashnas.loss.own import OWN, with_own
 from flashnas.loss.publications import Pair, predicted_pairs
 from flashnas.observations.losses import ObservedLoss, read_published
 

@@ -233,19 +233,3 @@ def _handled(
     finally:
         for number, own in before.items():
             signal.signal(number, signal.SIG_DFL if own is None else own)
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Within the block, SIGINT, SIGTERM and SIGHUP wait, in the main thread; they act after it. For
-    writes of libraries that an exception in their middle would confuse."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[int] = []
-    try:
-        with _handled((signal.SIGINT, *ENDING), lambda number, _: waiting.append(number)):
-            yield
-    finally:
-        for late in waiting:
-            signal.raise_signal(late)

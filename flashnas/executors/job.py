@@ -111,9 +111,3 @@ def _number(name: str, value: Any) -> float:
     if not math.isfinite(number):
         raise CandidateError(f"{name} became {number}")
     return number
-
-
-def evaluator_name(evaluator: UserEvaluator) -> str:
-    """`module:name` of a function, or of the class of a callable object."""
-    named = evaluator if hasattr(evaluator, "__qualname__") else type(evaluator)
-    return f"{named.__module__}:{named.__qualname__}"

@@ -16,7 +16,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import MissingRowsError
 from flashnas.latency.calibration import OWN, Calibration
 from flashnas.latency.largest_batch import largest_batch
-from flashnas.latency.lookup import KernelTimes, LookupFailure, OperatorTimes
+from flashnas.latency.lookup import KernelTimes, LookupFailure
 from flashnas.latency.metrics import (
     EMBEDDING,
     HEAD,
@@ -27,6 +27,8 @@ from flashnas.latency.metrics import (
     Request,
     breakdown,
 )
+from flashnas.latency.operator_times import OperatorTimes
+from flashnas.latency.schema import OPERATOR_KINDS
 from flashnas.latency.table import LatencyTable, shipped_tables, table_state, texts
 from flashnas.latency.workload import (
     DTYPE_BYTES,
@@ -90,8 +92,10 @@ class LatencyModel:
         self.operator_kernels = (
             self.kernels if rows == self.dtype else KernelTimes(self.table, rows, self.dtype)
         )
-        self.operators = OperatorTimes(self.table, self.dtype)
-        self.cache_type = self.operators.settings.get("cache_type", "")
+        self.operators, self.cache_type = None, ""
+        if self.table.frames.keys() & OPERATOR_KINDS:
+            self.operators = OperatorTimes(self.table, self.dtype)
+            self.cache_type = self.operators.settings.get("cache_type", "")
         self._costs: dict[tuple[OperatorSpec | str, int, int, int, int], Cost] = {}
 
     # -- figures
@@ -223,7 +227,7 @@ class LatencyModel:
         fixed = isinstance(spec, str)
         name = spec if isinstance(spec, str) else str(spec.resolved(a.hidden))
         vocab = a.vocab if fixed else 0
-        if self.operators.has(name, a.hidden, vocab):
+        if self.operators is not None and self.operators.has(name, a.hidden, vocab):
             kernel = f"operator_{phase}"
             answer = self.operators.answer(name, a.hidden, phase, batch, seen, vocab)
             if answer is None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import bisect
 import functools
 import math
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from flashnas.base.documents import LocatedDict, convert, read_yaml
 from flashnas.base.errors import WorkloadError
 from flashnas.base.text import did_you_mean, one_of
+from flashnas.latency.written_workload import read_workload
 
 if TYPE_CHECKING:
     from flashnas.architecture import Architecture
@@ -145,14 +145,6 @@ WORKLOADS = {
     )
 }
 
-_SHORT = {
-    "batch": "batch",
-    "prompt": "prompt_tokens",
-    "generated": "generated_tokens",
-    "dtype": "dtype",
-}
-_KEYS = {**_SHORT, **{field: field for field in _SHORT.values()}}
-
 
 def load_workload(source: str | Workload) -> Workload:
     """By name, from `batch=1,prompt=0,generated=1024` or from a YAML file; raises WorkloadError."""
@@ -163,29 +155,11 @@ def load_workload(source: str | Workload) -> Workload:
     if Path(source).suffix in (".yaml", ".yml"):
         return _from_yaml(read_yaml(source))
     if "=" in source:
-        return _from_text(source)
+        return Workload(**read_workload(source))
     raise WorkloadError(
         f"workload {source!r} does not exist{did_you_mean(source, WORKLOADS)}; named ones:"
         f" {', '.join(WORKLOADS)}; or write batch=1,prompt=0,generated=1024, or give a YAML file"
     )
-
-
-def _from_text(text: str) -> Workload:
-    fields: dict[str, Any] = {}
-    for part in text.split(","):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals:
-            raise WorkloadError(f"workload: parts must read key=value; got {part.strip()!r}")
-        if key not in _KEYS:
-            raise WorkloadError(
-                f"workload has no key {key!r}{did_you_mean(key, _KEYS)};"
-                f" allowed: {', '.join(_SHORT)}"
-            )
-        field = _KEYS[key]
-        if field in fields:
-            raise WorkloadError(f"workload: duplicate key {key!r}")
-        fields[field] = int(value) if re.fullmatch(r"-?[0-9]+", value) else value
-    return Workload(name=text.replace(" ", ""), **fields)
 
 
 def _from_yaml(data: LocatedDict) -> Workload:

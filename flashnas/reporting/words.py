@@ -17,7 +17,7 @@ from markupsafe import Markup
 from flashnas.algorithms.trial import RUN, Trial, non_dominated, point, title_of
 from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed, parsed
-from flashnas.base import text
+from flashnas.base import text, text_table
 from flashnas.base.text import counted, duration, is_number, tokens_text
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 
@@ -299,5 +299,5 @@ def _environment() -> Environment:
         "signed": text.signed,
         "tokens": text.tokens_text,
     }
-    environment.globals |= {"table": text.table, "with_interval": text.with_interval}
+    environment.globals |= {"table": text_table.table, "with_interval": text.with_interval}
     return environment

@@ -20,7 +20,7 @@ from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_parquet
 from flashnas.base.json_lines import drop_torn_line, read_json_lines
-from flashnas.base.system import uninterrupted
+from flashnas.base.process import uninterrupted
 from flashnas.base.text import first_line, shown
 from flashnas.run_folder.layout import TRIALS
 

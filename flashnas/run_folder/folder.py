@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from flashnas.algorithms.trial import STATES, Trial
 from flashnas.architecture import Architecture
-from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
-from flashnas.base.foreign import read_json
+from flashnas.base.plugins import code_name
 from flashnas.base.system import (
     atomic_file,
     atomic_folder,
@@ -36,7 +34,6 @@ from flashnas.run_folder.layout import (
     FRONT,
     JOURNAL,
     LOCK,
-    MEASURED,
     TRIALS,
     Identity,
     TrialsTable,
@@ -168,20 +165,6 @@ class RunFolder:
     def close(self) -> None:
         self._lock.release()
 
-    @property
-    def measured(self) -> dict[str, dict[str, float]]:
-        """Of this run, by hash of the network."""
-        path = self.path / MEASURED
-        if not path.exists():
-            return {}
-        try:
-            return convert(read_json(path, RunError), dict[str, dict[str, float]], path, RunError)
-        except RunError as error:
-            raise RunError(f"{error}; remove it to have them timed again") from None
-
-    def remember_measured(self, figures: dict[str, dict[str, float]]) -> None:
-        write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
-
     def write_config(self, **updates: Any) -> None:
         self.config.update(updates)
         write_atomic(self.path / CONFIG, yaml_text(self.config))
@@ -257,7 +240,7 @@ def as_recorded_network(network: Any) -> Architecture | ForeignNetwork:
     """A network as the front holds it."""
     if isinstance(network, Architecture | ForeignNetwork):
         return network
-    made_by = f"{type(network).__module__}:{type(network).__qualname__}"
+    made_by = code_name(type(network))
     return ForeignNetwork(made_by, network.notation, network.hash, network.to_dict())
 
 

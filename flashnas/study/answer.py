@@ -17,7 +17,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.notation import preset_notations
 from flashnas.base.errors import FlashnasError
 from flashnas.base.text import range_of
-from flashnas.loss.load import OWN
+from flashnas.loss.own import OWN
 from flashnas.loss.prediction import Prediction
 from flashnas.run_folder.recorded_run import (
     Answer,

@@ -16,7 +16,7 @@ import numpy as np
 from flashnas.algorithms.trial import Trial
 from flashnas.architecture.architecture import compressed
 from flashnas.base.text import counted, names_text
-from flashnas.loss.load import OWN
+from flashnas.loss.own import OWN
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.recorded_run import Bought
 from flashnas.study.evaluations import Evaluations

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,36 +136,10 @@ def load_problem(
         each = evaluator is not None or config.evidence == NO_EVIDENCE
         trials = config.trials if config.trials is not None else TRIALS * each
         check_trials(config, trials, scorer, each=each)
-        fitter = Fitter(space, costs, config.bounds)
-        if any(wish is not None for wish in (config.params, config.min_layers, config.runtime)):
-            fitter.holds = network_holds(config, space)
-        fitter.check_possible(config.seed)
+        fitter = load_fitter(config, space, costs)
         baselines = load_baselines(config, space, fitter, None if each else scorer)
         quality = "loss" if scorer is None else FULL
         objectives = tuple(quality if name in QUALITY else name for name in config.objectives)
-        trainings = None
-        if trials:
-            from flashnas.study.trainings import load_trainings
-
-            trainings = load_trainings(
-                config,
-                fitter,
-                at_most=trials,
-                evaluator=evaluator,
-                needed=tuple(
-                    name
-                    for name in objectives
-                    if name != "loss" and (name in QUALITY or not costs.known)
-                ),
-                recipe=recipe,
-                dtype=dtype,
-                earlier=earlier,
-                baselines=[network for _, network in baselines if each and network is not None],
-                note=notes.append,
-                plan=plan,
-            )
-        elif unused := [name for name in OF_TRAININGS if changed(config, name)]:
-            notes.append(f"nothing is trained without --trials N: {unused[0]} changes nothing")
         problem = Problem(
             config=config,
             space=space,
@@ -175,12 +150,19 @@ def load_problem(
             scorer=scorer,
             min_recall=limit_of_recall(config),
             each=each,
-            trainings=trainings,
+            trainings=None,
             earlier=earlier,
             baselines=baselines,
             notes=notes,
             started=started,
         )
+        if trials:
+            from flashnas.study.trainings import load_trainings
+
+            trainings = load_trainings(problem, trials, evaluator, recipe, dtype=dtype, plan=plan)
+            problem = dataclasses.replace(problem, trainings=trainings)
+        elif unused := [name for name in OF_TRAININGS if changed(config, name)]:
+            notes.append(f"nothing is trained without --trials N: {unused[0]} changes nothing")
         if each or config.sampler_options:
             problem.algorithm()  # its options are checked before anything is trained
     return problem
@@ -202,6 +184,15 @@ def load_searched(
     elif isinstance(costs, TableCosts):
         check_answerable(space, costs.model)
     return space, costs
+
+
+def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs) -> Fitter[Any]:
+    """Fits widths to the budgets. Raises BudgetError where no network of the space meets them."""
+    fitter = Fitter(space, costs, config.bounds)
+    if any(wish is not None for wish in (config.params, config.min_layers, config.runtime)):
+        fitter.holds = network_holds(config, space)
+    fitter.check_possible(config.seed)
+    return fitter
 
 
 def load_earlier(config: SearchConfig, space: SearchSpace[Any]) -> EarlierRuns | None:

@@ -16,6 +16,7 @@ import flashnas
 from flashnas.algorithms import sampler_name
 from flashnas.algorithms.trial import Trial, point
 from flashnas.base.documents import COMPACT, fingerprint
+from flashnas.base.plugins import code_name
 from flashnas.base.registry import installed_plugins, is_shipped, shipped_names
 from flashnas.base.settings import settings_of
 from flashnas.latency.prediction import LatencyModel
@@ -93,7 +94,7 @@ def run_head(problem: Problem, out: Path, command: str) -> dict[str, Any]:
     """The options stand once, in `options`; beside them are the contents of what they name."""
     space, model, trainings = problem.space, problem.model, problem.trainings
     costs = getattr(problem.costs, "function", None)  # of the user's
-    table = None if costs is None else {"name": name_of(costs)}
+    table = None if costs is None else {"name": code_name(costs)}
     evaluator = None if trainings is None else trainings.evaluator
     scorer, earlier = problem.scorer, problem.earlier
     dataset = None if trainings is None else trainings.dataset
@@ -116,7 +117,7 @@ def run_head(problem: Problem, out: Path, command: str) -> dict[str, Any]:
         "scorer": None if scorer is None else {**scorer.to_dict(), "digest": scorer.digest},
         "start_from": None if earlier is None else earlier.to_dict(),
         "sampler": sampler_name(problem.sampler) if problem.each else None,
-        "evaluator": None if evaluator is None else name_of(evaluator),
+        "evaluator": None if evaluator is None else code_name(evaluator),
         "recipe": None if problem.recipe is None else problem.recipe.to_dict(),
         "corpus": None
         if dataset is None
@@ -133,12 +134,6 @@ def run_head(problem: Problem, out: Path, command: str) -> dict[str, Any]:
         },
         "plugins": installed_plugins(),
     }
-
-
-def name_of(function: Any) -> str:
-    """`module:name` of a function, or of the class of a callable object."""
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}:{named.__qualname__}"
 
 
 def options_given(config: SearchConfig) -> dict[str, Any]:

@@ -18,8 +18,9 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.documents import fingerprint
 from flashnas.loss.composition import RANGE, aspect, body_sizes
-from flashnas.loss.load import digest, digests, expected_of, loss_model, own_rows
+from flashnas.loss.load import digest, digests, expected_of, loss_model
 from flashnas.loss.model import CHARGE, FullLoss, Prediction
+from flashnas.loss.own import own_rows
 from flashnas.loss.recall import RecallModel, load_recall
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.recorded_run import Reasons

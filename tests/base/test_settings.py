@@ -78,7 +78,7 @@ def test_an_object_stands_in_for_a_name_where_the_field_says_so():
 def test_a_wrong_entry_of_a_file_names_its_line(tmp_path, case):
     text, line, words = case
     path = write(tmp_path, text)
-    assert one_line(ConfigError, Bake.load, path, {}).startswith(f"{path}:{line}: {words}")
+    assert one_line(ConfigError, load_options, Bake, path, {}).startswith(f"{path}:{line}: {words}")
 
 
 def test_what_is_given_overrides_the_file_and_mappings_are_merged(tmp_path):

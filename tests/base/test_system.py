@@ -14,7 +14,7 @@ import pytest
 from flashnas.base import system as files
 from flashnas.base.errors import RunError
 from flashnas.base.json_lines import complete_lines, drop_torn_line
-from flashnas.base.process import THREAD_VARIABLES, limit_threads, usable_cores
+from flashnas.base.process import THREAD_VARIABLES, limit_threads, uninterrupted, usable_cores
 from flashnas.base.system import (
     atomic_file,
     atomic_folder,
@@ -24,7 +24,6 @@ from flashnas.base.system import (
     replace_folder,
     system_error,
     terminate_as_interrupt,
-    uninterrupted,
     write_atomic,
 )
 
