@@ -183,7 +183,7 @@ def test_torch_is_not_loaded_by_these():
     modules = (
         "flashnas",
         "flashnas.operators",
-        "flashnas.study.loop",
+        "flashnas.study.run_search",
         "flashnas.formats.programs",
         "flashnas.latency.prediction",
         "flashnas.space.load",

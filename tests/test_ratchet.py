@@ -13,17 +13,22 @@ MAX_WIDTH = 110  # characters of a line
 FRONT_DOORS = ("__init__.py",)  # of the package: it names the public API
 # files that import more
 STILL_MORE = {
+    "api/estimate.py": 11,
     "api/measure.py": 12,
+    "api/search.py": 11,
     "api/train.py": 12,
+    "latency/prediction.py": 13,
     "profiling/profile.py": 12,
     "profiling/target.py": 11,
     "profiling/torch_target.py": 14,
-    "run_folder/recorded_run.py": 11,
-    "study/limits.py": 12,
-    "study/trainings.py": 12,
-    "study/opening.py": 15,
-    "study/loop.py": 16,
-    "study/problem.py": 18,
+    "reporting/page.py": 11,
+    "run_folder/earlier_runs.py": 12,
+    "study/answer.py": 14,
+    "study/own_objects.py": 14,
+    "study/problem.py": 19,
+    "study/record.py": 13,
+    "study/run_search.py": 20,
+    "study/trainings.py": 13,
     "training/job.py": 11,
 }
 

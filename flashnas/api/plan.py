@@ -8,7 +8,6 @@ from typing import Any
 from flashnas.api.calling import silent, takes, writable_out
 from flashnas.api.search import OBJECTS, SearchOptions
 from flashnas.study import plan as planning
-from flashnas.study.plan import Plan
 
 
 @takes(SearchOptions, objects=OBJECTS)
@@ -18,7 +17,7 @@ def plan(
     objects: Mapping[str, Any],
     note: Callable[[str], None] = silent,
     evaluator: Callable[[Any], Any] | None = None,
-) -> Plan:
+) -> planning.Plan:
     """What `search` with the same keywords would evaluate, and for how long. Nothing is written but
     the corpus' cache.
 

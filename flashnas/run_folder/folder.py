@@ -219,29 +219,12 @@ class RunFolder:
         return write_front(self.path / FRONT, trials)
 
 
-def origin_of(trial: Trial) -> dict[str, Any]:
-    """Which trial of the run a network of a front is."""
-    return {
-        "number": trial.number,
-        "label": trial.label or "search",
-        **({} if trial.origin == "search" else {"origin": trial.origin}),
-    }
-
-
 def programs_entries(trial: Trial) -> dict[str, Any]:
     """`missed` and `runs_in`, where they are known."""
     return {
         **({} if trial.missed is None else {"missed": list(trial.missed)}),
         **({} if trial.runs_in is None else {"runs_in": trial.runs_in}),
     }
-
-
-def as_recorded_network(network: Any) -> Architecture | ForeignNetwork:
-    """A network as the front holds it."""
-    if isinstance(network, Architecture | ForeignNetwork):
-        return network
-    made_by = code_name(type(network))
-    return ForeignNetwork(made_by, network.notation, network.hash, network.to_dict())
 
 
 def write_front(folder: Path, trials: Sequence[Trial]) -> list[Trial]:
@@ -252,8 +235,11 @@ def write_front(folder: Path, trials: Sequence[Trial]) -> list[Trial]:
     ]
     with atomic_folder(folder) as fresh:
         for trial in numbered:
-            network = as_recorded_network(trial.architecture)
-            made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
+            network, made_by = trial.architecture, {}
+            if isinstance(network, ForeignNetwork):
+                made_by = {"made_by": network.made_by}
+            elif not isinstance(network, Architecture):
+                made_by = {"made_by": code_name(type(network))}
             entry = {
                 "notation": trial.notation,
                 "hash": trial.hash,
@@ -261,7 +247,11 @@ def write_front(folder: Path, trials: Sequence[Trial]) -> list[Trial]:
                 "architecture": network.to_dict(),
                 "figures": trial.figures,
                 "sources": trial.sources,
-                "origin": origin_of(trial),
+                "origin": {
+                    "number": trial.number,
+                    "label": trial.label or "search",
+                    **({} if trial.origin == "search" else {"origin": trial.origin}),
+                },
                 **programs_entries(trial),
                 "operators_ms": trial.operators_ms,
             }

@@ -46,7 +46,7 @@ OF_TRAININGS = ("recipe", "data", "tokens", "tokenizer", "short_text", "candidat
 class Problem:
     """One search, with everything loaded and checked.
 
-    fitter: fits widths to the budgets. objectives: all minimised as `objectives.point` does, the
+    fitter: fits widths to the budgets. objectives: all minimised as `point` does (algorithms/trial.py), the
     one that ranks first. scorer: ranks the networks; None where an evaluator's loss does.
     min_recall: networks of which less is expected are left out. each: whether every network that
     the sampler proposes is trained, because nothing else ranks. trainings: None where nothing is
@@ -122,7 +122,6 @@ def load_problem(
     if any(own is not None for own in (space, sampler, evaluator, table)):
         check_objects(space, sampler, evaluator, table)
     space = load_space(config.space) if space is None else space
-    table = config.table if table is None else table
     notes: list[str] = []
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):
         space, costs = load_searched(config, space, table, workload, evaluator)
@@ -148,7 +147,7 @@ def load_problem(
             objectives=objectives,
             sampler=config.sampler if sampler is None else sampler,
             scorer=scorer,
-            min_recall=limit_of_recall(config),
+            min_recall=MIN_RECALL if config.min_recall is None else config.min_recall,
             each=each,
             trainings=None,
             earlier=earlier,
@@ -177,6 +176,7 @@ def load_searched(
         if not isinstance(space, OperatorSpace):
             config.wrong("vocab", f"needs a space of flashnas' operators; got {space.name!r}")
         space = space.with_vocab(config.vocab)
+    table = config.table if table is None else table
     costs = load_costs(config, table, workload, evaluated=evaluator is not None)
     timed = isinstance(costs, TableCosts)
     if not isinstance(space, OperatorSpace):
@@ -240,11 +240,6 @@ def check_trials(config: SearchConfig, trials: int, scorer: Scorer | None, *, ea
             "trials",
             f"needs published evidence, because {type(scorer).__name__} reads no trainings",
         )
-
-
-def limit_of_recall(config: SearchConfig) -> float:
-    """Networks of which less recall is expected are left out where publications rank."""
-    return MIN_RECALL if config.min_recall is None else config.min_recall
 
 
 def changed(config: SearchConfig, name: str) -> bool:

@@ -10,7 +10,7 @@ from flashnas.base.errors import FlashnasError
 
 
 def test_presets_in_any_case():
-    assert load_architecture("nemotron-flash-1b") is presets()["Nemotron-Flash-1B"]
+    assert load_architecture("nemotron-flash-1b") == presets()["Nemotron-Flash-1B"]
     assert load_architecture("128: d f") == Architecture.parse("128: d f")
 
 

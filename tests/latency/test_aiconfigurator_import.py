@@ -121,7 +121,7 @@ def test_an_interrupted_import_begins_anew(package, tmp_path, monkeypatch):
         patch.setattr(aiconfigurator, "write_rows", lambda *rows: next(writes)(*rows))
         with pytest.raises(StopIteration):
             import_table("aiconfigurator", **call)
-    check(import_table("aiconfigurator", **call).path)
+    check(import_table("aiconfigurator", **call).table.path)
 
 
 def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):
