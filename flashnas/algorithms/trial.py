@@ -259,22 +259,15 @@ def minimised(name: str, value: float) -> float:
     return -value if larger_is_better(name) else value
 
 
-def figure_of(name: str, figures: Mapping[str, Any]) -> float | None:
-    """An objective's plain value from what is recorded of a network; None where it does not
-    exist.
-    """
-    value = figures.get(name)
-    return None if value is None or value != value else float(value)
-
-
 def point(names: Sequence[str], figures: Mapping[str, Any]) -> tuple[float, ...] | None:
     """All objectives as they are compared; None if one does not exist. The full loss is compared by
     the value that the scorer ranks by."""
     values = []
     for name in names:
-        if (value := figure_of("value" if name == FULL else name, figures)) is None:
+        value = figures.get("value" if name == FULL else name)
+        if value is None or value != value:
             return None
-        values.append(minimised(name, value))
+        values.append(minimised(name, float(value)))
     return tuple(values)
 
 

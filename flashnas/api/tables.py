@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flashnas.api.calling import TABLE, takes, writable_out
 from flashnas.base.settings import REQUIRED, Settings, option
 
 if TYPE_CHECKING:
-    from flashnas.latency.table import LatencyTable
+    from flashnas.latency.table_info import TableInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,27 +28,11 @@ class ImportTableOptions(Settings, where="import_table"):
     out: Path = option(REQUIRED, "table folder to write", metavar="DIR", yaml=False)
 
 
-@dataclass(frozen=True)
-class TableInfo:
-    """What `table info` shows of a latency table."""
-
-    table: LatencyTable
-
-    def to_dict(self) -> dict[str, Any]:
-        from flashnas.latency.table_info import table_info
-
-        return table_info(self.table)
-
-    def __str__(self) -> str:
-        from flashnas.latency.table_info import table_text
-
-        return table_text(self.table)
-
-
 @takes(TableInfoOptions)
 def table_info(options: TableInfoOptions) -> TableInfo:
     """What a latency table can answer and where its rows are from."""
     from flashnas.latency.table import LatencyTable
+    from flashnas.latency.table_info import TableInfo
 
     return TableInfo(LatencyTable.load(options.table))
 

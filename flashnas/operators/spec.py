@@ -248,12 +248,6 @@ class OperatorSpec:
         """`tensors` by name."""
         return {tensor.name: tensor for tensor in self.tensors(hidden)}
 
-    @classmethod
-    def own_rates(cls) -> tuple[str, ...]:
-        """Parts that learn at a rate of their own, of OWN_RATES."""
-        roles = {tensor.role for tensor in cls().tensors(FULL_WIDTH)}
-        return tuple(part for role, part in OWN_RATES.items() if role in roles)
-
     def params(self, hidden: int) -> int:
         """Parameters of the operator with its pre-norm."""
         return hidden + sum(tensor.numbers for tensor in self.named_tensors(hidden).values())

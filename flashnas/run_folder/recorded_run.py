@@ -12,7 +12,7 @@ from typing import Any, Self, TypedDict, get_type_hints, is_typeddict
 
 import pandas as pd
 
-from flashnas.algorithms.trial import DEFAULT, FULL, OBJECTIVES, QUALITY, Trial
+from flashnas.algorithms.trial import DEFAULT, FULL, OBJECTIVES, QUALITY, STATES, Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.documents import LocatedDict, convert
@@ -31,7 +31,6 @@ from flashnas.run_folder.layout import (
     read_trials,
 )
 
-COUNTED = ("complete", "reused", "failed", "infeasible", "expected")  # states
 COMPARED = ("complete", "reused", "expected")  # states of networks that were compared
 
 
@@ -226,7 +225,7 @@ class RecordedRun:
     def counts(self) -> dict[str, int]:
         """Trials by state, in a fixed order, zeros included."""
         states = self.trials["state"].value_counts()
-        return {state: int(states.get(state, 0)) for state in COUNTED}
+        return {state: int(states.get(state, 0)) for state in STATES}
 
 
 def rows(frame: pd.DataFrame) -> Iterator[Any]:

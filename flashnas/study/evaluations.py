@@ -124,7 +124,7 @@ class Evaluations:
 
     def write(self) -> None:
         """Write the trials and show where the search is."""
-        self.record.write()
+        self.record.folder.write_trials(self.record.trials)
         self.report()
 
     def _remember(self, trial: Trial, score: dict[str, Any] | None, reason: str = "") -> None:

@@ -80,9 +80,6 @@ class Record:
         scored = dataclasses.replace(trial, **figures)
         return dataclasses.replace(scored, values=point(problem.objectives, vars(scored)))
 
-    def write(self) -> None:
-        self.folder.write_trials(self.trials)
-
     def count(self, state: str) -> int:
         return sum(trial.state == state for trial in self.trials)
 

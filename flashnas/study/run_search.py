@@ -26,11 +26,10 @@ from flashnas.base.system import terminate_as_interrupt
 from flashnas.base.text import duration
 from flashnas.run_folder.folder import RunFolder, check_can_begin, recorded_dtype
 from flashnas.run_folder.recorded_run import Answer, Bought
-from flashnas.space import OperatorSpace
 from flashnas.study.answer import answer_of
 from flashnas.study.config import SearchConfig
 from flashnas.study.explore import Explored, explore
-from flashnas.study.problem import Problem, load_problem
+from flashnas.study.problem import load_problem
 from flashnas.study.progress import Progress
 from flashnas.study.record import ASKED, Record, run_head
 
@@ -82,7 +81,14 @@ def run_search(
             explored = None
             if not problem.each:
                 progress.note(str(took))
-                explored = explored_by(problem)
+                assert problem.scorer is not None
+                explored = explore(
+                    problem.space,
+                    problem.fitter,
+                    problem.scorer,
+                    seed=config.seed,
+                    min_recall=problem.min_recall,
+                )
             for line in problem.notes:
                 progress.note(line)
             if explored is not None:
@@ -104,19 +110,6 @@ def run_search(
                         record, problem.trainings, explored, progress, took.left_s
                     )
             return finish(record, explored, purchases, progress.note)
-
-
-def explored_by(problem: Problem) -> Explored:
-    """What the scorer expects of the space."""
-    assert problem.scorer is not None
-    assert isinstance(problem.space, OperatorSpace), "a scorer knows its operators"
-    return explore(
-        problem.space,
-        problem.fitter,
-        problem.scorer,
-        seed=problem.config.seed,
-        min_recall=problem.min_recall,
-    )
 
 
 class AnswerTime:
@@ -182,7 +175,7 @@ def finish(
     """
     problem, folder = record.problem, record.folder
     add_expected(record, explored)
-    record.write()
+    folder.write_trials(record.trials)
     failed = Counter(trial.reason for trial in record.trials if trial.state == "failed")
     failures = dict(failed.most_common())
     for reason, count in failures.items():

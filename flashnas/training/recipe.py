@@ -21,13 +21,22 @@ from flashnas.base.text import did_you_mean, shown
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import BACKENDS
 from flashnas.operators.narrowing import PROXY_HEAD_DIM
+from flashnas.operators.spec import FULL_WIDTH, OWN_RATES
 
 RECIPES = Path(__file__).parent / "recipes"
+
+
+def own_rates(kind: str) -> list[str]:
+    """`m2.conv`: the parts of an operator that learn at a rate of their own."""
+    roles = {tensor.role for tensor in OPERATORS[kind]().tensors(FULL_WIDTH)}
+    return [f"{kind}.{part}" for role, part in OWN_RATES.items() if role in roles]
+
+
 # of parameters with a learning rate of their own. embedding: also the head and meta tokens; norm:
 # the final norm
 FAMILIES = (
     *OPERATORS.shipped,
-    *(f"{kind}.{part}" for kind in OPERATORS.shipped for part in OPERATORS[kind].own_rates()),
+    *(name for kind in OPERATORS.shipped for name in own_rates(kind)),
     "embedding",
     "norm",
 )
@@ -46,9 +55,9 @@ def families() -> tuple[str, ...]:
         *FAMILIES,
         *(
             name
-            for kind, spec in OPERATORS.items()
+            for kind, _ in OPERATORS.items()
             if kind not in OPERATORS.shipped
-            for name in (kind, *(f"{kind}.{part}" for part in spec.own_rates()))
+            for name in (kind, *own_rates(kind))
         ),
     )
 

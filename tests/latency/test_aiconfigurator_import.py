@@ -12,7 +12,7 @@ from flashnas.base.errors import TableError
 from flashnas.latency.importers import aiconfigurator
 from flashnas.latency.importers.aiconfigurator import import_system
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_info import table_info
+from flashnas.latency.table_info import TableInfo
 
 SYSTEM = """\
 gpu:
@@ -85,7 +85,7 @@ def check(folder):
         assert set(table.rows(kind)["stack"]) == {"vllm-0.11"}
     assert table.rows("conv_decode")["channels"].tolist() == [2 * 2 * 128 + 4 * 128]
     assert set(gemm["source"]) == {"imported"}
-    origin = table_info(table)["kinds"]["gemm"]["origin"]
+    origin = TableInfo(table).to_dict()["kinds"]["gemm"]["origin"]
     assert (origin["package"], origin["version"], origin["licence"]) == (
         "aiconfigurator-core",
         "9.9",
