@@ -25,7 +25,7 @@ _PUBLIC = {
     "train": "flashnas.api.train",
     "export": "flashnas.api.export",
     "evaluate": "flashnas.api.evaluate",
-    "report": "flashnas.api.run",
+    "report": "flashnas.api.report",
     "runs": "flashnas.api.runs",
     "evidence": "flashnas.api.evidence",
     "load_evidence": "flashnas.loss.load",

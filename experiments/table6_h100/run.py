@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from flashnas.architecture.presets import presets
+from flashnas.architecture.source import presets
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flashnas.algorithms.algorithm import Genotype, SearchAlgorithm, check_whole
-from flashnas.algorithms.objectives import standings
-from flashnas.algorithms.trial import Trial
+from flashnas.algorithms.trial import Trial, standings
 
 
 class AgingEvolution(SearchAlgorithm):

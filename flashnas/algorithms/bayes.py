@@ -23,8 +23,7 @@ from flashnas.algorithms.algorithm import (
     check_whole,
 )
 from flashnas.algorithms.loss_model import LossModel, Posterior, Scale, features_of
-from flashnas.algorithms.objectives import Points, non_dominated
-from flashnas.algorithms.trial import Trial
+from flashnas.algorithms.trial import Points, Trial, non_dominated
 
 SAMPLE = 256  # random genotypes that fix the scale of the features and the reference latency
 RECENT_GOOD = 10  # best trained candidates whose mutants join the pool, beside the front's

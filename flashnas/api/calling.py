@@ -7,16 +7,14 @@ import dataclasses
 import functools
 import inspect
 import os
-import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flashnas.api.signature import documented, signature_of
 from flashnas.base.errors import ConfigError
 from flashnas.base.settings import (
-    REQUIRED,
-    Setting,
     Settings,
     option,
     settings_of,
@@ -30,13 +28,6 @@ T = TypeVar("T")
 ARCHITECTURE = "flashnas.architecture.architecture:Architecture"
 TABLE, SPACE = "flashnas.latency.table:LatencyTable", "flashnas.space.base:SearchSpace"
 
-# keywords that several functions have beside their options
-MORE = {
-    "progress": "(Callable): called with what is done, with all that is to do, and of a"
-    " conversion with the seconds left",
-    "note": "(Callable): called with lines for the user",
-    "command": "(str): what the folder records as the command that made it",
-}
 PLAIN = (str, bytes, int, float, list, tuple, dict, set, os.PathLike, type(None))
 
 
@@ -76,9 +67,13 @@ def takes(
             for name, parameter in inspect.signature(function).parameters.items()
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "objects"
         }
+        for name, parameter in own.items():
+            if parameter.default is silent:
+                annotation = f"{parameter.annotation} | None"
+                own[name] = parameter.replace(default=None, annotation=annotation)
         settings = sorted(settings_of(cls), key=lambda setting: not setting.positional)
         positional = [setting.name for setting in settings if setting.positional]
-        signature = _signature(settings, own, kinds)
+        signature = signature_of(settings, own, kinds)
 
         @functools.wraps(function)
         def call(*words: Any, **keywords: Any) -> T:
@@ -110,84 +105,10 @@ def takes(
 
         call.__signature__ = signature  # type: ignore[attr-defined]
         call.options = cls  # type: ignore[attr-defined]
-        call.__doc__ = _documented(inspect.getdoc(function) or "", settings, kinds, own)
+        call.__doc__ = documented(inspect.getdoc(function) or "", settings, kinds, own)
         return call
 
     return decorate
-
-
-def _signature(
-    settings: Sequence[Setting],
-    own: dict[str, inspect.Parameter],
-    objects: Mapping[str, str],
-) -> inspect.Signature:
-    parameters = []
-    for setting in settings:
-        default = None if callable(setting.default) else setting.default
-        parameters.append(
-            inspect.Parameter(
-                setting.name,
-                inspect.Parameter.POSITIONAL_OR_KEYWORD
-                if setting.positional
-                else inspect.Parameter.KEYWORD_ONLY,
-                annotation=_type(setting, objects),
-                default=inspect.Parameter.empty if setting.default is REQUIRED else default,
-            )
-        )
-    for parameter in own.values():
-        if parameter.default is silent:
-            annotation = f"{parameter.annotation} | None"
-            parameter = parameter.replace(default=None, annotation=annotation)
-        parameters.append(parameter)
-    return inspect.Signature(parameters)
-
-
-def _type(setting: Setting, objects: Mapping[str, str]) -> str:
-    kind = getattr(setting.kind, "__name__", "Any")
-    if setting.container is not None:
-        kind = f"Sequence[{kind}]" if setting.container is tuple else f"Mapping[str, {kind}]"
-    names = [kind, objects.get(setting.name), *(name.partition(":")[2] for name in setting.objects)]
-    return " | ".join(filter(None, [*names, "None" if setting.optional else ""]))
-
-
-def _documented(
-    doc: str, settings: Sequence[Setting], objects: Mapping[str, str], own: Iterable[str]
-) -> str:
-    """The docstring with `Args:` in front of `Returns:`."""
-    lines = [
-        f"    {setting.name} ({_type(setting, objects)}): {setting.doc}{_limits(setting)}."
-        for setting in settings
-    ]
-    head, further, rest = re.fullmatch(  # type: ignore[union-attr]  # always
-        r"(.*?)(?:\n\nFurther:\n(.*?))?(\n\nReturns:.*)?", doc, re.DOTALL
-    ).groups("")
-    lines += [
-        further,
-        *(
-            f"    {name} {MORE[name]}."
-            for name in own
-            if name in MORE and f"{name} (" not in further
-        ),
-    ]
-    return "\n".join(filter(None, [f"{head}\n\nArgs:", *lines])) + rest
-
-
-def _limits(setting: Setting) -> str:
-    words = [
-        f"{name} {limit:{',' if isinstance(limit, int) else 'g'}}"
-        for name, limit in (
-            ("at least", setting.min),
-            ("above", setting.above),
-            ("at most", setting.max),
-            ("below", setting.below),
-        )
-        if limit is not None
-    ]
-    if not callable(setting.default) and setting.default not in (None, (), REQUIRED):
-        words.append(f"default {setting.shown or repr(setting.default)}")
-    elif setting.shown:
-        words.append(f"default: {setting.shown}")
-    return f" ({', '.join(words)})" if words else ""
 
 
 # -- options of several commands -------------------------------------------------------------------

@@ -121,7 +121,8 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         >>> found.full_loss_difference < found.full_loss_sd < 0.2
         True
     """
-    from flashnas.latency.workload import check_fits, load_workload
+    from flashnas.latency.largest_batch import check_fits
+    from flashnas.latency.workload import load_workload
     from flashnas.observations.correction import model_with
 
     architecture = (

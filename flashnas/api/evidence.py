@@ -76,7 +76,8 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
         >>> found.rows["trainings"] >= 189, found.mixes["one"]
         (True, 'a f')
     """
-    from flashnas.loss.load import load_evidence, loss_model, own_rows
+    from flashnas.loss.load import load_evidence, loss_model
+    from flashnas.loss.own import own_rows
     from flashnas.loss.publications import (
         compare_mixes,
         contradiction_of_own,

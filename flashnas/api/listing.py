@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.api.calling import Result, takes
-from flashnas.architecture.presets import preset_notations
+from flashnas.architecture.notation import preset_notations
 from flashnas.base.documents import read_yaml
 from flashnas.base.registry import PACKAGE, load_object, shipped_names
 from flashnas.base.settings import Settings, option
@@ -109,7 +109,7 @@ def _operators() -> dict[str, str]:
 
 
 def _objectives() -> dict[str, str]:
-    from flashnas.algorithms.objectives import FULL, OBJECTIVES, RECALL, larger_is_better
+    from flashnas.algorithms.trial import FULL, OBJECTIVES, RECALL, larger_is_better
     from flashnas.latency.metrics import METRICS
 
     own = {

@@ -16,8 +16,8 @@ from flashnas.api.calling import (
     workload_option,
     writable_out,
 )
+from flashnas.base.process import usable_cores
 from flashnas.base.settings import Settings, option
-from flashnas.base.system import usable_cores
 from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
 
 SHARED = ("runtime", "space", "workload", "out", "threads")  # options of every runtime

@@ -10,7 +10,8 @@ from typing import Any
 from flashnas.api.calling import Result, takes
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.settings import Settings, option
-from flashnas.base.text import MISSING, duration, number, table
+from flashnas.base.text import MISSING, duration, number
+from flashnas.base.text_table import table
 from flashnas.run_folder.layout import CONFIG, JOURNAL, TRIALS
 
 
@@ -87,7 +88,7 @@ def runs(options: RunsOptions) -> RunsResult:
 
 
 def _summary(path: Path) -> dict[str, Any]:
-    from flashnas.reporting.networks import objective_points
+    from flashnas.reporting.words import objective_points
     from flashnas.run_folder.recorded_run import RecordedRun
 
     try:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from flashnas.api.calling import Quiet, silent, takes, writable_out
-from flashnas.base.settings import option, over, settings_of
-from flashnas.study.config import SearchConfig
+from flashnas.api.calling import Quiet, takes, writable_out
+from flashnas.base.settings import option, settings_of
+from flashnas.study.config import NO_EVIDENCE, SearchConfig
 
 if TYPE_CHECKING:
     from flashnas.api.run import Run
-    from flashnas.study.plan import Plan
     from flashnas.study.progress import Progress
     from flashnas.study.progress import Snapshot as Snapshot
     from flashnas.study.scorer import Scorer
@@ -68,7 +67,8 @@ class SearchOptions(SearchConfig, where="search"):
         """As of other options. A continued run has those that its folder holds below the ones
         given.
         """
-        from flashnas.run_folder.layout import missing_plugins_named, read_options
+        from flashnas.base.option_files import over, read_options, refuse_connections
+        from flashnas.run_folder.layout import missing_plugins_named, recorded_options
 
         run, values = values.get("resume"), cls.expand_shorthands(values)
         alone = not any(setting.name in values for setting in settings_of(cls) if setting.yaml)
@@ -78,22 +78,15 @@ class SearchOptions(SearchConfig, where="search"):
         if not run or not isinstance(run, str | Path):
             # a value of another type is refused as that of any option
             return super().build(**values)
-        recorded = read_options(Path(run))
+        recorded = recorded_options(Path(run))
         with missing_plugins_named(Path(run)):
-            before = cls.read_options(recorded)
+            before = read_options(cls, recorded)
             executor = before.get("executor", cls.setting("executor").default)
             if values.get("executor", executor) != executor:
                 before.pop("executor_options", None)  # of another executor
             options = super().build(**over(before, values))
-        options.refuse_connections(recorded, values)
+        refuse_connections(options, recorded, values)
         return options
-
-    @property
-    def config(self) -> SearchConfig:
-        """The question alone."""
-        return SearchConfig(
-            **{field.name: getattr(self, field.name) for field in fields(SearchConfig)}
-        )
 
 
 @takes(SearchOptions, objects=OBJECTS)
@@ -148,7 +141,8 @@ def search(
     out = writable_out(replace(options, out=options.out or default_out(options, objects)))
 
     from flashnas.api.run import Run
-    from flashnas.reporting.page import LivePage, write_report
+    from flashnas.reporting.live_page import LivePage
+    from flashnas.reporting.page import write_report
     from flashnas.run_folder.layout import (
         TRIALS,
         checked_trials,
@@ -157,12 +151,15 @@ def search(
     )
     from flashnas.study.run_search import run_search
 
+    progress = progress or Quiet()
+    if options.trials or evaluator is not None or options.evidence == NO_EVIDENCE:
+        progress = LivePage(progress, out)
     with missing_plugins_named(out):
         found = run_search(
-            options.config,
+            options,
             out,
             resume=options.resume is not None,
-            progress=LivePage(progress or Quiet(), out),
+            progress=progress,
             command=command,
             evaluator=evaluator,
             scorer=scorer,
@@ -172,32 +169,6 @@ def search(
         run = Run(out, found.config, trials, tuple(found.front), summary=found.summary)
         write_report(run)
     return run
-
-
-@takes(SearchOptions, objects=OBJECTS)
-def plan(
-    options: SearchOptions,
-    *,
-    objects: Mapping[str, Any],
-    note: Callable[[str], None] = silent,
-    evaluator: Callable[[Any], Any] | None = None,
-) -> Plan:
-    """What `search` with the same keywords would evaluate, and for how long. Nothing is written but
-    the corpus' cache.
-
-    Further:
-        evaluator (Callable): as of `search`.
-
-    Returns:
-        Plan: the space's size, the fastest network, baselines, candidates, training tokens of each
-            and of all, and `seconds`, from a few timed steps. `print` shows them.
-    """
-    if options.out is not None:
-        writable_out(options)
-
-    from flashnas.study import plan as module
-
-    return module.plan(options.config, note=note, evaluator=evaluator, **objects)
 
 
 def default_out(options: SearchOptions, objects: Mapping[str, Any]) -> Path:

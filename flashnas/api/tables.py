@@ -10,7 +10,7 @@ from flashnas.api.calling import TABLE, takes, writable_out
 from flashnas.base.settings import REQUIRED, Settings, option
 
 if TYPE_CHECKING:
-    from flashnas.latency.table import LatencyTable
+    from flashnas.latency.table_info import TableInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +29,16 @@ class ImportTableOptions(Settings, where="import_table"):
 
 
 @takes(TableInfoOptions)
-def table_info(options: TableInfoOptions) -> LatencyTable:
+def table_info(options: TableInfoOptions) -> TableInfo:
     """What a latency table can answer and where its rows are from."""
     from flashnas.latency.table import LatencyTable
+    from flashnas.latency.table_info import TableInfo
 
-    return LatencyTable.load(options.table)
+    return TableInfo(LatencyTable.load(options.table))
 
 
 @takes(ImportTableOptions)
-def import_table(options: ImportTableOptions) -> LatencyTable:
+def import_table(options: ImportTableOptions) -> TableInfo:
     """Turn public measurements into a latency table."""
     out = writable_out(options, empty=True)
 

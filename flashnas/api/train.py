@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import ARCHITECTURE, Quiet, Result, takes, writable_out
+from flashnas.base.process import keep_memory, limit_threads
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
-from flashnas.base.system import keep_memory, limit_threads
 from flashnas.base.text import MAX_TOKENS, from_hub
 
 if TYPE_CHECKING:

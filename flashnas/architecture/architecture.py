@@ -4,18 +4,18 @@ notation, also folded by its repeats (`3x(d f m2 f)`) for readers. No torch."""
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from flashnas.architecture.notation import MAX_OPERATORS, parse_operators, split_notation
+from flashnas.base.documents import COMPACT, fingerprint
 from flashnas.base.errors import ArchitectureError, FlashnasError
 from flashnas.base.text import did_you_mean, shown
 from flashnas.operators import OperatorSpec
-from flashnas.operators.spec import PROXY_HEAD_DIM, mean_context
+from flashnas.operators.narrowing import PROXY_HEAD_DIM
+from flashnas.operators.spec import mean_context
 
 DEFAULT_VOCAB = 131072
 MAX_HIDDEN = 2**20  # no published network comes near these limits; beyond them is a typing error
@@ -98,8 +98,7 @@ class Architecture:
         full = self.canonical()
         data = full.to_dict()
         data["operators"] = [[spec.kind, spec.identity()] for spec in full.operators]
-        text = json.dumps(data, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint(data, COMPACT)
 
     # -- sizes
 
@@ -128,10 +127,15 @@ class Architecture:
         """
         total = tokens + self.meta_tokens
         body = sum(
-            spec.flops(self.hidden, mean_context(total, getattr(spec, "window_tokens", 0)))
+            spec.flops(self.hidden, mean_context(total, spec.window_tokens))
             for spec in self.operators
         )
         return total * body + 2 * self.hidden * self.vocab
+
+    def flops_per_token(self, length: int) -> float:
+        """FLOPs of a forward pass over texts of `length` tokens, for each of them, with the head."""
+        head = 2 * self.hidden * self.vocab  # prefill_flops has it once
+        return float((self.prefill_flops(length) + (length - 1) * head) / length)
 
     def cache_bytes(self, context: int, dtype_bytes: int = 2) -> int:
         """Bytes of caches and states per sequence after `context` tokens (meta tokens come on

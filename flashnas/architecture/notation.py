@@ -10,7 +10,9 @@ import functools
 import re
 from typing import Any
 
+from flashnas.base.documents import read_yaml
 from flashnas.base.errors import ArchitectureError
+from flashnas.base.registry import PACKAGE
 from flashnas.base.text import plain_number, shown
 from flashnas.operators import OPERATORS, OperatorSpec
 
@@ -103,3 +105,9 @@ def _parse_value(text: str, place: str) -> int | float | bool:
         except ValueError:
             continue
     raise ArchitectureError(f"{place} must be a number, true or false; got {shown(text)}")
+
+
+@functools.cache
+def preset_notations() -> dict[str, str]:
+    """Name -> notation."""
+    return dict(read_yaml(PACKAGE / "architecture" / "presets.yaml"))

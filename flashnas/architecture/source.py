@@ -9,7 +9,7 @@ from pathlib import Path
 from flashnas.architecture import Architecture, is_notation
 from flashnas.architecture.huggingface import architecture_from_hf
 from flashnas.architecture.huggingface.config_json import read_json
-from flashnas.architecture.presets import preset, preset_notations
+from flashnas.architecture.notation import preset_notations
 from flashnas.base.documents import read_yaml
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.foreign import check_regular
@@ -42,7 +42,7 @@ def load_architecture(source: str | os.PathLike[str]) -> Architecture:
         return Architecture.parse(source)
     by_lower = {name.lower(): name for name in preset_notations()}
     if source.lower() in by_lower:
-        return preset(by_lower[source.lower()])
+        return Architecture.parse(preset_notations()[by_lower[source.lower()]])
     path = Path(source)
     if os.path.isdir(os.path.join(source, "pareto")):
         raise ArchitectureError(
@@ -85,3 +85,8 @@ def position_limit(source: str) -> int | None:
     limit = data.get("max_position_embeddings")
     rotates = any(getattr(spec, "rotary_dim", 0) for spec in architecture_from_hf(path).operators)
     return limit if rotates and type(limit) is int else None
+
+
+def presets() -> dict[str, Architecture]:
+    """The public architectures by name."""
+    return {name: Architecture.parse(text) for name, text in preset_notations().items()}

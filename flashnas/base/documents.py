@@ -21,7 +21,6 @@ import hashlib
 import json
 import math
 import re
-import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +28,8 @@ import yaml
 
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.foreign import MAX_YAML_MB, TOO_DEEP, check_count, check_depth, read_text
-from flashnas.base.text import did_you_mean, one_of, printable, shown
+from flashnas.base.misfits import entry_place, field_name, misfit_line, walk
+from flashnas.base.text import did_you_mean, printable, shown
 
 
 class LocatedDict(dict[str, Any]):
@@ -215,16 +215,7 @@ def read_yaml(path: str | Path) -> LocatedDict:
 # -- dataclasses -----------------------------------------------------------------------------------
 
 T = TypeVar("T")
-_WORDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "str": "text",
-    "bool": "true or false",
-    "array": "a list",
-    "object": "a mapping",
-    "null": "null",
-}
-_TYPES = {bool: "bool", int: "int", float: "float", str: "str", type(None): "null"}
+COMPACT = (",", ":")  # separators of JSON
 
 
 def convert(
@@ -256,96 +247,19 @@ def convert(
         for key in data:
             if key not in allowed:
                 raise error(
-                    f"{_place(data, key, place)}: {name or 'it'} has no key {key!r}"
+                    f"{entry_place(data, key, place)}: {name or 'it'} has no key {key!r}"
                     f"{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
                 )
     try:
         made = msgspec.convert(data, kind)
     except msgspec.ValidationError as caught:
-        raise error(_line(str(caught), data, kind, place, name)) from None
+        raise error(misfit_line(str(caught), data, kind, place, name)) from None
     except FlashnasError as caught:  # of a __post_init__
-        raise error(f"{_place(data, None, place)}: {caught}") from None
+        raise error(f"{entry_place(data, None, place)}: {caught}") from None
     if finite and (where := _infinite(data)) is not None:
-        value, at, path = _walk(data, where, place)
-        raise error(f"{at}: {_joined(name, path)} must be a finite number; got {shown(value)}")
+        value, at, path = walk(data, where, place)
+        raise error(f"{at}: {field_name(name, path)} must be a finite number; got {shown(value)}")
     return made
-
-
-def _line(message: str, data: Any, kind: Any, place: str | Path, name: str) -> str:
-    """`file:3: training.loss must be a number; got 'low'` from "Expected `float`, got `str` - at
-    `$.loss`".
-    """
-    rule, _, path = message.partition(" - at `")
-    key = path.startswith("key` in `")  # a key of a mapping is not text
-    path = path.removeprefix("key` in `")
-    steps: list[Any] = [
-        int(step) if step.isdigit() else step
-        for step in re.findall(r"\.\.\.|\w+", path.rstrip("`").removeprefix("$"))
-    ]
-    expected, _, got = rule.partition(", got ")
-    value, at, path = _walk(data, steps, place, got.strip("`"))
-    where = _joined(name, path)
-    if key:
-        return f"{at}: {where} must have names as keys; got {shown(value)}"
-    if missing := re.fullmatch(r"Object missing required field `(.*)`", rule):
-        return f"{at}: {where} needs the key {missing[1]!r}"
-    if rule.startswith("Expected "):
-        words = re.sub(
-            r"`([^`]*)`",
-            lambda types: " or ".join(_WORDS.get(word, word) for word in types[1].split(" | ")),
-            expected.removeprefix("Expected "),
-        )
-        return f"{at}: {where} must be {words}; got {shown(value)}"
-    if rule.startswith("Invalid enum value"):
-        hint = typing.get_type_hints(kind).get(steps[0]) if len(steps) == 1 else None
-        allowed = [
-            str(word)
-            for part in (hint, *typing.get_args(hint))
-            for word in typing.get_args(part)
-            if isinstance(word, str)
-        ]
-        return f"{at}: {one_of(where, value, allowed) if allowed else f'{where} must not be {shown(value)}'}"
-    if rule == "Number out of range":
-        return f"{at}: {where} must be a number in range; got {shown(value)}"
-    return f"{at}: {_joined(name, path) + ': ' if path else ''}{rule}"  # of a __post_init__
-
-
-def _walk(data: Any, steps: list[Any], place: str | Path, got: str = "") -> tuple[Any, str, str]:
-    """-> the value at the end of the steps, its place, and the steps as text: `figures.loss`,
-    `curve[2]`. msgspec does not say which key `...` is; it is taken to be the first whose value has
-    the type that is refused."""
-    at, path = _place(data, None, place), ""
-    for step in steps:
-        if step == "..." and isinstance(data, dict):
-            step = next(
-                (
-                    key
-                    for key, value in data.items()
-                    if got
-                    == _TYPES.get(type(value), "object" if isinstance(value, dict) else "array")
-                ),
-                "...",
-            )
-        inside = (
-            step in data
-            if isinstance(data, dict)
-            else isinstance(data, list) and isinstance(step, int)
-        )
-        path += f"[{step}]" if isinstance(step, int) else f".{step}"
-        if not inside:
-            break
-        at, data = _place(data, step, place), data[step]
-    return data, at, path.lstrip(".")
-
-
-def _place(data: Any, step: Any, place: str | Path) -> str:
-    if isinstance(data, LocatedDict | LocatedList):
-        return printable(data.place(step))
-    return printable(place)
-
-
-def _joined(name: str, path: str) -> str:
-    return ".".join(filter(None, (name, path))).replace(".[", "[") or "the content"
 
 
 def _infinite(data: Any) -> list[Any] | None:
@@ -360,6 +274,7 @@ def _infinite(data: Any) -> list[Any] | None:
     return None
 
 
-def fingerprint(data: Any) -> str:
-    """16 hex digits of the SHA-256 of JSON-ready data."""
-    return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def fingerprint(data: Any, separators: tuple[str, str] | None = None) -> str:
+    """16 hex digits of the SHA-256 of JSON-ready data; of networks and spaces with COMPACT."""
+    text = json.dumps(data, sort_keys=True, default=str, separators=separators)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -147,17 +147,6 @@ def read_json(path: str | Path, error: type[FlashnasError], **options: Any) -> A
     return parse_json(read_text(path, error), Path(path), error, **options)
 
 
-def read_json_lines(path: str | Path, error: type[FlashnasError]) -> list[Any]:
-    """The value of each line of a journal. A last line without its end, as a killed process leaves
-    it, is left out."""
-    text = read_text(path, error, max_mb=MAX_JOURNAL_MB)
-    check_count(text, path, error, separators=",[{\n")
-    lines = text.split("\n")[:-1]
-    return [
-        parse_json(line, f"{path}:{number}", error) for number, line in enumerate(lines, start=1)
-    ]
-
-
 def parse_json_cells(
     cells: Sequence[Any],
     place: str,

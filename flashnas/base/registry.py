@@ -15,8 +15,6 @@ import functools
 import importlib
 import re
 import sys
-import time
-import traceback
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -24,12 +22,12 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from flashnas.base.errors import FlashnasError, PluginError
+from flashnas.base.plugins import blamed, code_name, is_foreign, load_plugin, package_of
 from flashnas.base.text import first_line, first_sentence, one_of, shown, warn_in_a_line
 
 T = TypeVar("T")
 NOTHING: Mapping[str, str] = MappingProxyType({})
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
-SLOW_S = 5.0  # a plugin whose import takes longer is named
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -67,7 +65,11 @@ class Registry(Mapping[str, T], Generic[T]):
         plugin that cannot be imported, takes a shipped name, is of another type, or states another
         name."""
         self._check(name)
-        value: T = load_object(self.shipped[name]) if name in self.shipped else self._plugin(name)
+        if name in self.shipped:
+            value: T = load_object(self.shipped[name])
+        else:
+            base = load_object(self.base) if self.base else object
+            value = load_plugin(self.plugins()[name], self.noun, base, self.attribute)
         return value
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -113,15 +115,15 @@ class Registry(Mapping[str, T], Generic[T]):
         for entry in _entry_points(self.group):
             if not NAME.fullmatch(entry.name):
                 warn_in_a_line(
-                    f"{self.noun} {shown(entry.name)} of the package {_package(entry)}: the name"
+                    f"{self.noun} {shown(entry.name)} of the package {package_of(entry)}: the name"
                     " must be a word of letters, digits, '_', '.' and '-'; it is left out"
                 )
                 continue
             other = entries.get(entry.name)
             if entry.name in self.shipped or (other is not None and other.value != entry.value):
-                owner = f"the package {_package(other)}" if other else "flashnas itself"
+                owner = f"the package {package_of(other)}" if other else "flashnas itself"
                 raise PluginError(
-                    f"{self.noun} {entry.name!r} of the package {_package(entry)} has the name"
+                    f"{self.noun} {entry.name!r} of the package {package_of(entry)} has the name"
                     f" of one of {owner}; uninstall one of the packages"
                 )
             entries[entry.name] = entry
@@ -131,7 +133,7 @@ class Registry(Mapping[str, T], Generic[T]):
         """`flashnas`, or the name of the package that adds the entry; raises the registry's error
         if it is unknown."""
         self._check(name)
-        return "flashnas" if name in self.shipped else _package(self.plugins()[name])
+        return "flashnas" if name in self.shipped else package_of(self.plugins()[name])
 
     def described(self) -> dict[str, str]:
         """Name -> one line: the summary of what flashnas brings, the docstring's first sentence of
@@ -145,34 +147,6 @@ class Registry(Mapping[str, T], Generic[T]):
     def _check(self, name: object) -> None:
         if name not in self:
             raise self.error(one_of(self.noun, name, self))
-
-    def _plugin(self, name: str) -> T:
-        entry, started = self.plugins()[name], time.monotonic()
-        place = f"{self.noun} {name!r} of the package {_package(entry)}"
-        try:
-            loaded: T = entry.load()
-        except (Exception, SystemExit) as error:
-            # whatever a foreign module raises while it is imported
-            raise PluginError(
-                f"{place} cannot be loaded from {entry.value}: {type(error).__name__}:"
-                f" {first_line(error)}"
-            ) from error
-        if (took_s := time.monotonic() - started) > SLOW_S:
-            warn_in_a_line(f"{place} took {took_s:.0f} s to load")
-        if self.base:
-            base = load_object(self.base)
-            if not (
-                isinstance(loaded, base) or (isinstance(loaded, type) and issubclass(loaded, base))
-            ):
-                raise PluginError(
-                    f"{place}: {entry.value} must be a {base.__name__}; got {shown(loaded)}"
-                )
-        if self.attribute and getattr(loaded, self.attribute, None) != name:
-            raise PluginError(
-                f"{place}: {self.attribute} of {entry.value} must be {name!r}, the name of its"
-                f" entry point; got {getattr(loaded, self.attribute, None)!r}"
-            )
-        return loaded
 
 
 @functools.cache
@@ -215,48 +189,12 @@ def foreign_errors(*things: tuple[str, object], direct: bool = True) -> Iterator
         raise
     except Exception as error:
         noun, first = things[0]
-        owner = _class_of(first)
-        place = _blamed(error, things) or (
-            f"{noun} {owner.__module__}:{owner.__qualname__}"
-            if direct and _is_foreign(first)
-            else ""
+        place = blamed(error, things) or (
+            f"{noun} {code_name(first)}" if direct and is_foreign(first) else ""
         )
         if not place:
             raise
         raise PluginError(f"{place} raised {type(error).__name__}: {first_line(error)}") from error
-
-
-def _blamed(error: Exception, things: tuple[tuple[str, object], ...]) -> str:
-    """`space pkg.module:Class.mutate`: the first function of the thing whose package was entered
-    last before the error."""
-    blamed = inside = ""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        module = str(frame.f_globals.get("__name__", ""))
-        noun = next(
-            (
-                noun
-                for noun, thing in things
-                if _is_foreign(thing)
-                and module.partition(".")[0] == _class_of(thing).__module__.partition(".")[0]
-            ),
-            "",
-        )
-        if noun and noun != inside:
-            blamed = f"{noun} {module}:{frame.f_code.co_qualname}"
-        inside = noun
-    return blamed
-
-
-def _class_of(thing: object) -> Any:
-    return thing if hasattr(thing, "__qualname__") else type(thing)
-
-
-def _is_foreign(thing: object) -> bool:
-    return _class_of(thing).__module__.partition(".")[0] != "flashnas"
-
-
-def _package(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else entry.module
 
 
 def load_object(place: str) -> Any:

@@ -8,10 +8,10 @@ check gives the same message for all:
         width: int = option(900, "of the picture, in pixels", min=100, max=10_000)
 
     ReportOptions(run="a", width=3)            report.width must be at least 100; got 3
-    ReportOptions.load("settings.yaml", {})    settings.yaml:2: report.width must be at least 100; ..
     flashnas report a --width 3                flashnas report: --width must be at least 100; got 3
 
-What a program writes and reads back is a plain dataclass: see documents.py.
+Files of options: option_files.py. What a program writes and reads back is a plain dataclass: see
+documents.py.
 """
 
 from __future__ import annotations
@@ -27,14 +27,11 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, NoReturn, Self
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.text import MAX_TOKENS as MAX_TOKENS
 from flashnas.base.text import did_you_mean, number_of, one_of, shown
-
-if TYPE_CHECKING:  # imported when a file is read: the help needs no YAML
-    from flashnas.base.documents import LocatedDict
 
 REQUIRED = MISSING  # the default of an option that must be given
 MAX_SEED = 2**32 - 1  # what NumPy's older generators accept, which Optuna's samplers use
@@ -238,93 +235,16 @@ class Settings:
             raise SettingError(cls.where, missing[0], rule, others=missing[1:])
         return cls(**values)
 
-    @classmethod
-    def load(cls, path: str | Path | None, overrides: Mapping[str, Any]) -> Self:
-        """Options from a YAML file, below those that are given otherwise.
-
-        Args:
-            path: a YAML file whose keys are option names; None: only the overrides and the
-                defaults.
-            overrides: option name -> value. They override the file, entries of mappings one by one;
-                None: not given.
-
-        Raises:
-            ConfigError: with file and line for what is wrong in the file.
-        """
-        from flashnas.base.documents import LocatedDict, read_yaml
-
-        data = read_yaml(path) if path is not None else LocatedDict()
-        from_file = cls.read_options(data)
-        given = cls.expand_shorthands(
-            {
-                name: cls.setting(name).checked(value, cls.where)
-                for name, value in overrides.items()
-                if value is not None
-            }
-        )
-        try:
-            options = cls.build(**over(from_file, given))
-        except SettingError as error:
-            if error.setting.name not in data or error.setting.name in given:
-                raise
-            raise ConfigError(f"{place_of(data, error)}: {error}") from None
-        options.refuse_connections(data, given)
-        return options
-
-    @classmethod
-    def read_options(cls, data: LocatedDict) -> dict[str, Any]:
-        """The options in a mapping of YAML; ConfigError with the line of what is wrong."""
-        allowed = [setting.name for setting in settings_of(cls) if setting.yaml]
-        values = {}
-        for name, value in data.items():
-            if name not in allowed:
-                rule = f"has no key {name!r}{did_you_mean(name, allowed)}"
-                place = f"{data.place(name)}: {cls.where}"
-                raise ConfigError(f"{place} {rule}; allowed: {', '.join(allowed)}")
-            try:
-                values[name] = cls.setting(name).checked(value, cls.where)
-            except SettingError as error:
-                raise ConfigError(f"{place_of(data, error)}: {error}") from None
-        return cls.expand_shorthands(values)
-
     def connections(self) -> Iterator[tuple[str, str | None]]:
         """The options, and entries of mappings, that make flashnas connect to another machine."""
         for setting in settings_of(type(self)):
             if setting.connects(getattr(self, setting.name)):
                 yield setting.name, None
 
-    def refuse_connections(self, data: LocatedDict, given: Mapping[str, Any]) -> None:
-        """Raise ConfigError, with the line, if a file makes flashnas connect to another machine.
-
-        Args:
-            data: the mapping of the file.
-            given: what the user gives in the call, which overrides the file.
-        """
-        for name, key in self.connections():
-            if key is None and name in data and name not in given:
-                place, full_name = data.place(name), name
-            elif key is not None and key in data.get(name, ()) and key not in given.get(name, ()):
-                place, full_name = data[name].place(key), f"{name}.{key}"
-            else:
-                continue
-            raise ConfigError(
-                f"{place}: {self.where}.{full_name} connects to another machine, which no file may"
-                " ask for; give it as a flag or a keyword"
-            )
-
     @classmethod
     def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:
         """The values of one source without shorthands; see SearchConfig.budget_ms."""
         return values
-
-
-def over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of two sources; the second one overrides, entries of mappings one by one."""
-    values = {**below, **above}
-    for name, value in above.items():
-        if isinstance(value, Mapping) and isinstance(below.get(name), Mapping):
-            values[name] = {**below[name], **value}
-    return values
 
 
 _SETTINGS: dict[type, tuple[Setting, ...]] = {}
@@ -388,13 +308,3 @@ def _checked_text(text: str) -> str:
 
 def _listed(choices: Choices) -> list[str]:
     return list(choices() if callable(choices) else choices)
-
-
-def place_of(data: LocatedDict, error: SettingError) -> str:
-    """`file.yaml:3`, where the wrong value or entry is."""
-    value: Any = data.get(error.setting.name)
-    if isinstance(value, dict) and error.key not in value:
-        value = None
-    if error.key is not None and hasattr(value, "place"):
-        return str(value.place(error.key))
-    return data.place(error.setting.name)

@@ -1,17 +1,15 @@
 """What is asked of the operating system: files that survive a crash, locks, errors of the disk,
-threads, freed memory, signals. No torch.
+signals. No torch.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import re
 import shutil
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +18,6 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from flashnas.base.errors import FlashnasError
-from flashnas.base.foreign import check_regular
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -35,17 +32,7 @@ def write_synced(path: Path, data: bytes | str) -> None:
     are.
     """
     path.write_bytes(data.encode() if isinstance(data, str) else data)
-    _sync(path)
-
-
-def append_synced(path: Path, line: str) -> None:
-    """Append a line, of which `line` lacks the end, and wait until it is on the disk; FlashnasError
-    for a link."""
-    with open(
-        check_regular(path, FlashnasError, write=True), "a", encoding="utf-8", newline=""
-    ) as file:
-        file.write(line + "\n")
-    _sync(path)
+    sync_path(path)
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -65,7 +52,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        _sync(part)
+        sync_path(part)
         os.chmod(part, FILE_MODE)
         os.replace(part, path)
     finally:
@@ -89,7 +76,7 @@ def atomic_folder(path: Path, *, existing: str = "replace") -> Iterator[Path]:
     try:
         yield fresh
         os.chmod(fresh, FOLDER_MODE)
-        _sync(fresh)
+        sync_path(fresh)
         if existing == "replace":
             replace_folder(fresh, path)
         else:
@@ -98,7 +85,7 @@ def atomic_folder(path: Path, *, existing: str = "replace") -> Iterator[Path]:
             except OSError as error:
                 if existing == "refuse" or error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                     raise
-        _sync(path.parent)
+        sync_path(path.parent)
     finally:
         _remove(fresh)
 
@@ -143,7 +130,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync_path(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -171,24 +158,6 @@ def hold_lock(path: Path, busy: FlashnasError, wait_s: float = 0) -> BaseFileLoc
     except Timeout:
         raise busy from None
     return lock
-
-
-# -- torn last lines -------------------------------------------------------------------------------
-
-
-def complete_lines(text: str) -> str:
-    """The text without a last line that has no end, as a killed process can leave it."""
-    return text[: text.rfind("\n") + 1]
-
-
-def drop_torn_line(path: Path, error: type[FlashnasError] = FlashnasError) -> None:
-    """Cut a last line without an end off a file, if it is there; `error` for a link, through which
-    another would be cut."""
-    if not check_regular(path, error, write=True).exists():
-        return
-    data = path.read_bytes()
-    if data and not data.endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)
 
 
 # -- errors of the disk ----------------------------------------------------------------------------
@@ -225,64 +194,11 @@ def disk_errors(what: str, error: type[FlashnasError], hint: str = "") -> Iterat
         raise error(f"{what}: {reason_of(system)}{hint}") from None
 
 
-# -- threads, memory and signals of this process ----------------------------------------------------
+# -- signals ---------------------------------------------------------------------------------------
 
-
-def usable_cores() -> int:
-    """Cores that this process may use, by its affinity and its container: the default number of
-    workers. The environment variable LOKY_MAX_CPU_COUNT lowers it."""
-    from joblib import cpu_count
-
-    return int(cpu_count())
-
-
-# read by the numerical libraries when they are loaded
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
 
 # what ends a command but for Ctrl-C; Windows has no SIGHUP
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
-# glibc's mallopt(3): parameters
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_TOP_PAD = -1, -4, -2
-
-
-def limit_threads(count: int, *, keep: bool = False) -> None:
-    """Set the threads of the numerical libraries that this process, and processes that it starts,
-    load from now on.
-
-    Args:
-        keep: leave a variable as it is where the user has set it.
-    """
-    for name in THREAD_VARIABLES:
-        if not (keep and name in os.environ):
-            os.environ[name] = str(count)
-
-
-def keep_memory() -> bool:
-    """Keep freed memory in the process instead of giving it back to the kernel; True if glibc
-    accepted the settings.
-
-    Tensors of a few megabytes lie above glibc's mmap threshold, and may be mapped, zeroed and
-    unmapped at each use. With this setting a training step takes 10-14 % less time; without it one
-    model read the same prompt in 265 or in 390 ms.
-    """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # musl
-        return False
-    return all(
-        [
-            mallopt(_M_MMAP_MAX, 0),
-            mallopt(_M_TRIM_THRESHOLD, 2**31 - 1),
-            mallopt(_M_TOP_PAD, 64 << 20),
-        ]
-    )
 
 
 @contextlib.contextmanager
@@ -317,46 +233,3 @@ def _handled(
     finally:
         for number, own in before.items():
             signal.signal(number, signal.SIG_DFL if own is None else own)
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Within the block, SIGINT, SIGTERM and SIGHUP wait, in the main thread; they act after it. For
-    writes of libraries that an exception in their middle would confuse."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[int] = []
-    try:
-        with _handled((signal.SIGINT, *ENDING), lambda number, _: waiting.append(number)):
-            yield
-    finally:
-        for late in waiting:
-            signal.raise_signal(late)
-
-
-def die_with_parent() -> None:
-    """Let the kernel kill this process when the one that started it ends. Linux only; elsewhere
-    nothing changes."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
-def limit_memory(memory_gb: float) -> None:
-    """Let this process have at most so much memory of its own (RLIMIT_DATA), not of mapped files;
-    what asks for more gets MemoryError, or torch's error of its kind. Where the system has no such
-    limit, nothing changes."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource  # not on Windows
-
-        resource.setrlimit(resource.RLIMIT_DATA, (int(memory_gb * 1e9), resource.RLIM_INFINITY))
-
-
-def memory_limit_gb() -> float | None:
-    """The limit that `limit_memory` has set in this process, or None."""
-    with contextlib.suppress(ImportError, OSError):
-        import resource
-
-        soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
-        return None if soft == resource.RLIM_INFINITY else soft / 1e9
-    return None

@@ -6,13 +6,10 @@ import difflib
 import math
 import os
 import re
-import string
-import sys
 import warnings
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
-from typing import Any, ClassVar, TypeGuard
+from typing import Any, TypeGuard
 
 SHOWN_CHARACTERS = 120  # of a wrong value in a message
 INTERVAL_90 = 1.645  # standard deviations on each side
@@ -96,17 +93,6 @@ def duration(seconds: Any, decimals: int = 0) -> str:
         if minutes < 60
         else f"{minutes // 60} h {minutes % 60:02d} min"
     )
-
-
-def warn(text: str) -> None:
-    """Warn the user of the API, at the line of their own code that called flashnas."""
-    frame: FrameType | None = sys._getframe(1)
-    level = 2
-    while (
-        frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "flashnas"
-    ):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(text, stacklevel=level)
 
 
 class LineWarning(UserWarning):
@@ -248,40 +234,6 @@ def signed(value: float, digits: int = 3) -> str:
 def with_interval(value: float, sd: float, digits: int = 3) -> str:
     """`+0.020 ± 0.087`: the 90 % interval of a standard deviation, as everywhere in reports."""
     return f"{signed(value, digits)} ± {INTERVAL_90 * sd:.{digits}f}"
-
-
-class _TableFormatter(string.Formatter):
-    """Format strings in which None is a dash, with conversions of their own."""
-
-    conversions: ClassVar[Mapping[str, Callable[[Any], str]]] = {
-        "n": number,
-        "p": parameters,
-        "t": tokens_text,
-    }
-
-    def convert_field(self, value: Any, conversion: Any) -> Any:
-        if value is None:
-            return MISSING
-        own = self.conversions.get(conversion)
-        return own(value) if own else super().convert_field(value, conversion)
-
-    def format_field(self, value: Any, format_spec: str) -> Any:
-        return value if value == MISSING else super().format_field(value, format_spec)
-
-
-def table(records: Iterable[Mapping[str, Any]], cells: Mapping[str, str]) -> str:
-    """Records under each other, one a line.
-
-    Args:
-        records: values by name.
-        cells: heading -> what a cell shows of a record, as a format string: `{loss:.3f}`, also
-            `{params!p}` (parameters), `{tokens!t}` (tokens) and `{count!n}` (number). None is a
-            dash. Headings that begin with `<` are of text; the others of numbers.
-    """
-    write = _TableFormatter().vformat
-    lines = [[write(cell, (), record) for cell in cells.values()] for record in records]
-    left = [place for place, heading in enumerate(cells) if heading.startswith("<")]
-    return "\n".join(columns([[heading.removeprefix("<") for heading in cells], *lines], left))
 
 
 def columns(lines: Sequence[Sequence[str]], left: Container[int] = ()) -> list[str]:

@@ -142,7 +142,7 @@ EVAL = _api(
     "evaluate:evaluate",
     "windows scored",
 )
-REPORT = _api("write report.html and pareto.png of a run", "run:report")
+REPORT = _api("write report.html and pareto.png of a run", "report:report")
 RUNS = _api("the runs in a folder, as a table", "runs:runs")
 TABLE = Command(
     "show and import latency tables",

@@ -143,12 +143,14 @@ def options_of(cls: type[Settings], namespace: argparse.Namespace) -> Settings:
         ConfigError: a pair is not written KEY=VALUE, or the file of --config is wrong, by file and
             line.
     """
+    from flashnas.base.option_files import load_options  # loads YAML, which the help does not need
+
     given = {
         setting.name: _value(setting, getattr(namespace, setting.name))
         for setting in settings_of(cls)
         if hasattr(namespace, setting.name)
     }
-    return cls.load(getattr(namespace, "config", None), given)
+    return load_options(cls, getattr(namespace, "config", None), given)
 
 
 def message_of(error: Exception) -> str:

@@ -41,7 +41,9 @@ def search(options: SearchCommandOptions, as_json: bool) -> int:
     from flashnas.api import search as api
 
     if options.dry_run:
-        show(api.plan(options, note=lambda text: print(text, file=sys.stderr)), as_json)
+        from flashnas.api.plan import plan
+
+        show(plan(options, note=lambda text: print(text, file=sys.stderr)), as_json)
         return 0
     with SearchProgress(sys.stderr) as progress:
         progress.hint("reading the table and the published trainings")

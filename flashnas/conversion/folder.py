@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
-from flashnas.algorithms.objectives import non_dominated
-from flashnas.algorithms.trial import Trial
+from flashnas.algorithms.trial import Trial, non_dominated
 from flashnas.base.errors import RunError
 from flashnas.base.system import atomic_file, disk_errors, write_atomic
 from flashnas.conversion.choices import Layout, converted, key_of
 from flashnas.conversion.load import SCORED, Conversion
 from flashnas.network.weights import save_model
-from flashnas.run_folder.front import write_front
+from flashnas.run_folder.folder import write_front
 from flashnas.run_folder.layout import CONFIG, FORMAT, FRONT, TRIALS, TrialsTable, yaml_text
 
 MODELS = "models"  # folder: weights of the layout of each budget

@@ -12,7 +12,7 @@ from flashnas.conversion.texts import held_out_draw
 from flashnas.data.dataset import Dataset
 from flashnas.network.model import HybridLM
 from flashnas.network.precision import fast_dtype
-from flashnas.training.cost import ASSUMED_RATES, flops_per_token, training_flops
+from flashnas.training.cost import ASSUMED_RATES, training_flops
 from flashnas.training.recipe import Recipe
 
 CONTEXT, DOCUMENTS, PROMPTS = 1024, 8, 6
@@ -46,7 +46,7 @@ class HeldOutScore:
         """score_s: of the forward passes over the held-out text."""
         recipe = self.recipe
         tokens = recipe.steps * recipe.batch_tokens
-        of_teacher = flops_per_token(self.teacher.architecture, recipe.sequence_tokens) * tokens
+        of_teacher = self.teacher.architecture.flops_per_token(recipe.sequence_tokens) * tokens
         flops = training_flops(network.architecture, recipe) + of_teacher
         scored = network.architecture.prefill_flops(CONTEXT) * (DOCUMENTS + PROMPTS)
         self.note(

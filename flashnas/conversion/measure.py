@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from flashnas.base.documents import convert
 from flashnas.base.errors import RunError, WeightsError
-from flashnas.base.foreign import read_json_lines
-from flashnas.base.system import append_synced, disk_errors, drop_torn_line
+from flashnas.base.json_lines import append_synced, drop_torn_line, read_json_lines
+from flashnas.base.system import disk_errors
 from flashnas.base.text import INTERVAL_90
 from flashnas.conversion.choices import Choice, Layout, converted, key_of
 from flashnas.conversion.found import Nats, Share

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashnas.base.errors import CandidateError
-from flashnas.base.system import keep_memory, limit_threads
+from flashnas.base.process import keep_memory, limit_threads
 from flashnas.latency.metrics import METRICS
 
 UserEvaluator = Callable[..., "float | Mapping[str, float]"]  # as `flashnas.search` describes it
@@ -111,9 +111,3 @@ def _number(name: str, value: Any) -> float:
     if not math.isfinite(number):
         raise CandidateError(f"{name} became {number}")
     return number
-
-
-def evaluator_name(evaluator: UserEvaluator) -> str:
-    """`module:name` of a function, or of the class of a callable object."""
-    named = evaluator if hasattr(evaluator, "__qualname__") else type(evaluator)
-    return f"{named.__module__}:{named.__qualname__}"

@@ -1,4 +1,5 @@
-"""What the format of another program can hold, as data, and the check of a network against it."""
+"""What the format of another program can hold, as data, and the check of a network against it:
+which programs run it."""
 
 from __future__ import annotations
 
@@ -130,6 +131,22 @@ def closest_format(
         return closest, ""
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return closest, f"{target} cannot hold this network as {closest.name}: {problems[0]}{more}"
+
+
+def refusal(architecture: Architecture, formats: Iterable[Format], program: str) -> str:
+    """Why a program cannot hold a network in any of these formats, in one line; "" where it can."""
+    formats = [form for form in formats if program in form.programs]
+    return closest_format(architecture, formats, program)[1]
+
+
+def exports_of(architecture: Architecture, formats: Iterable[Format]) -> dict[str, str]:
+    """The programs that run a network, each with the `--to` of `flashnas export` that writes it."""
+    exports: dict[str, str] = {}
+    for form in formats:
+        if set(form.programs) - set(exports) and not form.problems(architecture):
+            for program in form.programs:
+                exports.setdefault(program, form.export)
+    return exports
 
 
 def _shown(value: Any) -> str:

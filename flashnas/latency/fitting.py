@@ -5,7 +5,6 @@ largest width that meets the budgets on its costs.
 from __future__ import annotations
 
 import functools
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic
@@ -14,8 +13,6 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError
-from flashnas.base.registry import foreign_errors
-from flashnas.base.text import one_of
 from flashnas.latency.metrics import LARGER_IS_BETTER, PREDICTED, Budget, observed_line
 from flashnas.latency.prediction import LatencyModel
 from flashnas.space.base import G, SearchSpace
@@ -85,40 +82,6 @@ class TableCosts(Costs):
         return {"operators_ms": estimate.operators_ms(), "sources": estimate.sources}
 
 
-class OwnCosts(Costs):
-    """By a function of the user's: network -> latency_ms, or a mapping of metrics."""
-
-    def __init__(self, function: CostFunction) -> None:
-        self.function = function
-        self._metrics: dict[str, dict[str, float]] = {}
-
-    def metrics(self, network: Any) -> dict[str, float]:
-        """Raises ConfigError for an unknown metric or a value that is not a finite number."""
-        if network.hash not in self._metrics:
-            with foreign_errors(("cost function", self.function)):
-                result = self.function(network)
-            values = dict(result) if isinstance(result, Mapping) else {"latency_ms": result}
-            self._metrics[network.hash] = {
-                **_params(network),
-                **{name: _checked(name, value) for name, value in values.items()},
-            }
-        return self._metrics[network.hash]
-
-
-class NoCosts(Costs):
-    """The evaluator returns the metrics together with the loss."""
-
-    known = False
-
-    def metrics(self, network: Any) -> dict[str, float]:
-        return _params(network)
-
-
-def _params(network: Any) -> dict[str, float]:
-    params = getattr(network, "params", None)
-    return {"params": params} if isinstance(params, int) else {}
-
-
 def metric_of(name: str, metrics: Mapping[str, float]) -> float:
     """One metric; raises ConfigError where the cost function does not give it."""
     if name not in metrics:
@@ -127,18 +90,6 @@ def metric_of(name: str, metrics: Mapping[str, float]) -> float:
             f" got {', '.join(metrics) or 'nothing'}"
         )
     return metrics[name]
-
-
-def _checked(name: str, value: Any) -> float:
-    if name not in PREDICTED:
-        raise ConfigError(one_of("metric of the cost function", name, PREDICTED))
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ConfigError(f"the cost function must return finite numbers; got {name} = {value!r}")
-    return number
 
 
 class Fitter(Generic[G]):

@@ -20,7 +20,6 @@ import pandas as pd
 
 from flashnas.latency.calibration import BoundedTime
 from flashnas.latency.schema import SOURCES
-from flashnas.operators.kernel_kinds import KERNEL_KINDS
 
 # Beyond the largest measured value of an axis the time grows along a straight line through the
 # largest one and the largest of at most half its size, at most in proportion: a kernel costs a
@@ -239,31 +238,3 @@ def from_grid(us: np.ndarray, ruled: np.ndarray, source: str) -> BoundedTime:
     return BoundedTime(
         float(mean[0]), float(mean[1]), float(mean[2]), "derived" if by_rule else source
     )
-
-
-def rules() -> list[str]:
-    """One line per rule that makes a `derived` or `roofline` value."""
-    by_text: dict[str, list[str]] = {}
-    for name, kind in KERNEL_KINDS.items():
-        for rule in kind.rules:
-            by_text.setdefault(rule.text(), []).append(name)
-    grow = "".join(
-        f" ({name}: smaller {kind.grow})"
-        for name, kind in KERNEL_KINDS.items()
-        if kind.grow != "batch"
-    )
-    return [
-        f"every kind: beyond the largest measured size: along the line through it and half of it"
-        f" (-{OUTSIDE_SPREAD:.0%}; up to {OUTSIDE_UPPER:.0%} above proportion, or a steeper line)",
-        f"every kind: below the smallest measured size: the smallest (from {OUTSIDE_SPREAD:.0%}"
-        f" below proportion to +{OUTSIDE_UPPER:.0%})",
-        f"every kind: a cell that was not measured: the smaller batch{grow} in proportion (from"
-        f" {OUTSIDE_SPREAD:.0%} below the line through the two largest to +{OUTSIDE_UPPER:.0%})",
-        *(
-            f"{name}: {' and '.join(kind.between)} between measured ones: their mean in log space"
-            f" (+-{HEADS_SPREAD:.0%})"
-            for name, kind in KERNEL_KINDS.items()
-            if kind.between
-        ),
-        *(f"{', '.join(names)}: {text}" for text, names in by_text.items()),
-    ]

@@ -16,7 +16,8 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.errors import MissingRowsError
 from flashnas.latency.calibration import OWN, Calibration
-from flashnas.latency.lookup import KernelTimes, LookupFailure, OperatorTimes
+from flashnas.latency.largest_batch import largest_batch
+from flashnas.latency.lookup import KernelTimes, LookupFailure
 from flashnas.latency.metrics import (
     EMBEDDING,
     HEAD,
@@ -28,13 +29,14 @@ from flashnas.latency.metrics import (
     breakdown,
     source_shares,
 )
+from flashnas.latency.operator_times import OperatorTimes
+from flashnas.latency.schema import OPERATOR_KINDS
 from flashnas.latency.table import LatencyTable, shipped_tables, table_state, texts
 from flashnas.latency.workload import (
     DTYPE_BYTES,
     ENGINE,
     MATRICES_ONLY,
     Workload,
-    largest_batch,
     load_workload,
     memory_bytes,
 )
@@ -95,8 +97,10 @@ class LatencyModel:
         self.operator_kernels = (
             self.kernels if rows == self.dtype else KernelTimes(self.table, rows, self.dtype)
         )
-        self.operators = OperatorTimes(self.table, self.dtype)
-        self.cache_type = self.operators.settings.get("cache_type", "")
+        self.operators, self.cache_type = None, ""
+        if self.table.frames.keys() & OPERATOR_KINDS:
+            self.operators = OperatorTimes(self.table, self.dtype)
+            self.cache_type = self.operators.settings.get("cache_type", "")
         self._costs: dict[tuple[OperatorSpec | str, int, int, int, int], Cost] = {}
 
     # -- figures
@@ -230,7 +234,7 @@ class LatencyModel:
         fixed = isinstance(spec, str)
         name = spec if isinstance(spec, str) else str(spec.resolved(a.hidden))
         vocab = a.vocab if fixed else 0
-        if self.operators.has(name, a.hidden, vocab):
+        if self.operators is not None and self.operators.has(name, a.hidden, vocab):
             kernel = f"operator_{phase}"
             answer = self.operators.answer(name, a.hidden, phase, batch, seen, vocab)
             if answer is None:

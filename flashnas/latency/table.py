@@ -26,7 +26,6 @@ from flashnas.latency.calibration import (
     check_calibrations,
     conformal_margin,
 )
-from flashnas.latency.grid import rules
 from flashnas.latency.schema import (
     KINDS,
     PLATFORMS,
@@ -193,68 +192,6 @@ class LatencyTable:
                 f"{did_you_mean(kind, self.kinds)}; it has: {', '.join(self.kinds)}"
             )
         return self.frames[kind].assign(device=self.name)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, with the range of each column, and the rules by which this version derives
-        times.
-        """
-        kinds = {}
-        for kind, frame in self.frames.items():
-            kinds[kind] = {
-                "rows": len(frame),
-                "ranges": {
-                    column: [int(frame[column].min()), int(frame[column].max())]
-                    for column in KINDS[kind]
-                    if column not in TEXT_KEYS
-                },
-                **{
-                    column: texts(self, column, (kind,))
-                    for column in KINDS[kind]
-                    if column in TEXT_KEYS
-                },
-                "sources": {str(key): int(n) for key, n in frame["source"].value_counts().items()},
-                "stacks": texts(self, "stack", (kind,)),
-                "modes": texts(self, "mode", (kind,)),
-                "origin": self.meta["kinds"][kind].get("origin"),
-            }
-        return {
-            "name": self.name,
-            "path": str(self.path),
-            "device": dict(vars(self.device)),
-            "dtypes": self.dtypes,
-            "stacks": self.meta["stacks"],
-            "kinds": kinds,
-            "rules": rules(),
-            "calibration": self.calibration or None,
-        }
-
-    def __str__(self) -> str:
-        info, device = self.to_dict(), self.device
-        lines = [
-            f"{self.name}: {device.label or device.platform}, {device.peak_flops / 1e12:g} TFLOP/s,"
-            f" {device.bandwidth_bytes_s / 1e9:g} GB/s, {device.memory_bytes / 2**30:g} GiB;"
-            f" {', '.join(self.dtypes)}",
-            f"stacks: {self.stack}",
-            "",
-        ]
-        for kind, entry in info["kinds"].items():
-            ranges = ", ".join(
-                f"{column} {low}..{high}" if low != high else f"{column} {low}"
-                for column, (low, high) in entry["ranges"].items()
-            )
-            lines.append(
-                f"{kind:<26}{entry['rows']:>7} rows  {'+'.join(entry['sources'])}"
-                f" ({', '.join(entry['stacks'])}; {', '.join(entry['modes'])})  {ranges}"
-            )
-            if "operator" in entry:
-                lines.append(f"{'':<26}operators: {', '.join(entry['operator'])}")
-        lines += ["", "rules:", *(f"- {rule}" for rule in info["rules"])]
-        if self.calibration:
-            lines += ["", "calibration:"]
-        for name, entry in self.calibration.items():
-            values = ", ".join(f"{key} {value}" for key, value in entry.items())
-            lines.append(f"- {name}: {values}")
-        return "\n".join(lines)
 
 
 def texts(

@@ -9,18 +9,17 @@ from __future__ import annotations
 import bisect
 import functools
 import math
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from flashnas.base.documents import LocatedDict, convert, read_yaml
-from flashnas.base.errors import BudgetError, WorkloadError
+from flashnas.base.errors import WorkloadError
 from flashnas.base.text import did_you_mean, one_of
+from flashnas.latency.written_workload import read_workload
 
 if TYPE_CHECKING:
     from flashnas.architecture import Architecture
-    from flashnas.latency.schema import Device
     from flashnas.operators import OperatorSpec
 
 # of an activation and of what caches hold; fp8 and the quantized types, as llama.cpp names them,
@@ -146,14 +145,6 @@ WORKLOADS = {
     )
 }
 
-_SHORT = {
-    "batch": "batch",
-    "prompt": "prompt_tokens",
-    "generated": "generated_tokens",
-    "dtype": "dtype",
-}
-_KEYS = {**_SHORT, **{field: field for field in _SHORT.values()}}
-
 
 def load_workload(source: str | Workload) -> Workload:
     """By name, from `batch=1,prompt=0,generated=1024` or from a YAML file; raises WorkloadError."""
@@ -164,29 +155,11 @@ def load_workload(source: str | Workload) -> Workload:
     if Path(source).suffix in (".yaml", ".yml"):
         return _from_yaml(read_yaml(source))
     if "=" in source:
-        return _from_text(source)
+        return Workload(**read_workload(source))
     raise WorkloadError(
         f"workload {source!r} does not exist{did_you_mean(source, WORKLOADS)}; named ones:"
         f" {', '.join(WORKLOADS)}; or write batch=1,prompt=0,generated=1024, or give a YAML file"
     )
-
-
-def _from_text(text: str) -> Workload:
-    fields: dict[str, Any] = {}
-    for part in text.split(","):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals:
-            raise WorkloadError(f"workload: parts must read key=value; got {part.strip()!r}")
-        if key not in _KEYS:
-            raise WorkloadError(
-                f"workload has no key {key!r}{did_you_mean(key, _KEYS)};"
-                f" allowed: {', '.join(_SHORT)}"
-            )
-        field = _KEYS[key]
-        if field in fields:
-            raise WorkloadError(f"workload: duplicate key {key!r}")
-        fields[field] = int(value) if re.fullmatch(r"-?[0-9]+", value) else value
-    return Workload(name=text.replace(" ", ""), **fields)
 
 
 def _from_yaml(data: LocatedDict) -> Workload:
@@ -199,8 +172,6 @@ def _from_yaml(data: LocatedDict) -> Workload:
 # Engines read a long prompt, or the prompts of a large batch, in pieces of at most this many tokens
 # (8192 is the default of vLLM and TensorRT-LLM). Only one piece has activations at a time.
 PREFILL_PIECE_TOKENS = 8192
-# Share of the memory that a batch of "max" may fill; 0.9 is the default of vLLM and TensorRT-LLM.
-USABLE_SHARE = 0.9
 
 
 @dataclass(frozen=True)
@@ -250,7 +221,7 @@ def matrix_numbers(spec: OperatorSpec, hidden: int) -> int:
     )
 
 
-def _sizes(a: Architecture, workload: Workload, dtype: str, cache_type: str) -> _Sizes:
+def memory_sizes(a: Architecture, workload: Workload, dtype: str, cache_type: str) -> _Sizes:
     dtype_bytes = DTYPE_BYTES[dtype]
     context = workload.context + a.meta_tokens
     others = WEIGHT_BYTES[OTHER_WEIGHTS.get(dtype, dtype)]
@@ -289,38 +260,4 @@ def memory_bytes(
     writes most, with the workspace of its chunked kernel; and float32 logits of one token per
     sequence.
     """
-    return _sizes(architecture, workload, dtype, cache_type).total(batch, piece_tokens)
-
-
-def check_fits(
-    architecture: Architecture, workload: Workload, device: Device, dtype: str, cache_type: str = ""
-) -> None:
-    """Raise BudgetError if the batch of the workload needs more than the device has."""
-    if workload.batch == "max":
-        return
-    needed = memory_bytes(architecture, workload, workload.batch, dtype, cache_type=cache_type)
-    if needed > device.memory_bytes:
-        largest = largest_batch(architecture, workload, device, dtype, cache_type)
-        raise BudgetError(
-            f"memory_gb {needed / 1e9:.1f} of batch {workload.batch} of {workload.name} is more"
-            f" than the {device.memory_bytes / 1e9:.1f} GB of {device.name}; the largest batch"
-            f" is {largest}"
-        )
-
-
-def largest_batch(
-    architecture: Architecture, workload: Workload, device: Device, dtype: str, cache_type: str = ""
-) -> int:
-    """The largest batch that fills at most USABLE_SHARE of the memory, rounded down to two digits
-    (487 -> 480), as batches are configured in practice; raises BudgetError if not even 1 fits."""
-    usable = device.memory_bytes * USABLE_SHARE
-    sizes = _sizes(architecture, workload, dtype, cache_type)
-    low = sizes.most(usable)
-    if not low:
-        raise BudgetError(
-            f"{architecture.notation[:60]} does not fit {USABLE_SHARE:.0%} of the memory of"
-            f" {device.name} ({usable / 1e9:.1f} GB) with batch 1 of {workload.name}: it needs"
-            f" {sizes.total(1) / 1e9:.1f} GB"
-        )
-    step = 10 ** max(len(str(low)) - 2, 0)
-    return low // step * step
+    return memory_sizes(architecture, workload, dtype, cache_type).total(batch, piece_tokens)

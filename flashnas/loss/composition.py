@@ -148,7 +148,7 @@ def mix_of(operators: tuple[OperatorSpec, ...], *, published: bool = False) -> M
         elif spec.family in FAMILIES:
             families[spec.family] += count / total
             gated_delta += count / total * (spec.kind == "gd")
-        tokens = getattr(spec, "window_tokens", 0)
+        tokens = spec.window_tokens
         if tokens and not (published and not spec.options()):
             window += count / total * max(0.0, np.log2(PUBLISHED_WINDOW / tokens)) / 3
     minor = sum(families.values()) - max(families.values())

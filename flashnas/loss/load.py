@@ -4,7 +4,6 @@ of a full training of one network, beside the plain transformer of its size. No 
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
@@ -15,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import minimize_scalar
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ConfigError
-from flashnas.base.text import one_of, printable, shown
+from flashnas.base.text import one_of, shown
 from flashnas.loss.composition import (
     Law,
     Rows,
@@ -30,7 +28,8 @@ from flashnas.loss.composition import (
     mix_of,
     outside_support,
 )
-from flashnas.loss.model import RELIABILITY_SD, FullLoss, Spreads
+from flashnas.loss.model import FullLoss, Spreads
+from flashnas.loss.own import as_own, own_rows, with_own
 from flashnas.loss.recall import SHIPPED as RECALL
 from flashnas.loss.recall import RecallModel, load_recall
 from flashnas.observations.losses import (
@@ -41,16 +40,12 @@ from flashnas.observations.losses import (
     full_network,
     full_width,
     pairs_of_nested_groups,
-    read_published,
 )
 from flashnas.operators import OperatorSpec
 
 SHAPES, FFN_SHARES = DATA / "published_shapes.csv", DATA / "published_ffn_share.csv"
 FITTED = Path(__file__).parent / "data" / "fitted.json"
-OWN = "own trainings"  # the publication that a user's file is, whatever its column source says
-MAX_OWN_ROWS = 300
 WIDTHS = 256  # a network is built at the nearest multiple of this to count the shares of its parts
-FURTHEST = 4.0  # standard deviations from there
 
 
 @dataclass(frozen=True)
@@ -198,57 +193,10 @@ def loss_model(
     if without != "" and without not in publications:
         raise ConfigError(one_of("loss_model.without", without, publications))
     shipped = _shipped(without, mix, published)
-    rows = own_rows(own) if isinstance(own, str | Path) else as_own(own or ())
+    if own is None:
+        return shipped
+    rows = own_rows(own) if isinstance(own, str | Path) else as_own(own)
     return with_own(shipped, rows_of(rows, shipped.law)) if rows else shipped
-
-
-def own_rows(path: str | Path) -> list[ObservedLoss]:
-    """A user's trainings as one publication, OWN, with groups of its own; ConfigError for a wrong
-    file.
-    """
-    return as_own(read_published(path), printable(path))
-
-
-def as_own(rows: Sequence[ObservedLoss], place: str = "own trainings") -> list[ObservedLoss]:
-    """Trainings as those of one publication, OWN, with groups of its own; ConfigError for too many."""
-    if len(rows) > MAX_OWN_ROWS:
-        raise ConfigError(
-            f"{place}: must hold at most {MAX_OWN_ROWS} trainings, because the time of"
-            f" the model grows with the cube of their number; got {len(rows):,}"
-        )
-    return [
-        dataclasses.replace(row, source=OWN, level=f"{OWN}: {row.level or row.group}")
-        for row in rows
-    ]
-
-
-def with_own(shipped: FullLoss, own: Rows, reliability: float | None = None) -> FullLoss:
-    """The model with the rows of one publication more, OWN, for which it then predicts.
-
-    Args:
-        reliability: of the own rows. None: as their gaps ask for, and never better than that of the
-            middle publication, because a few rows of one seed may agree by chance.
-    """
-    rows, spreads = Rows.joined(shipped.rows, own), shipped.spreads
-
-    def model(reliability: float) -> FullLoss:
-        return FullLoss(
-            rows,
-            dataclasses.replace(spreads, reliability={**spreads.reliability, OWN: reliability}),
-            shipped.law,
-            mix=shipped.mix,
-            publication=OWN,
-            slope=shipped.slope,
-        )
-
-    def cost(log: float) -> float:
-        return model(float(np.exp(log))).cost + 0.5 * (log / RELIABILITY_SD) ** 2
-
-    if reliability is None:
-        bounds = (0.0, FURTHEST * RELIABILITY_SD)
-        found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 0.01})
-        reliability = float(np.exp(found.x))
-    return model(reliability)
 
 
 @functools.cache

@@ -104,19 +104,10 @@ class Prediction:
     def sd_to(self, reference: int, trainings: int = 0) -> np.ndarray:
         """Standard deviation of the difference to one network, for all networks [N]: that of a
         normal variable with the same 90 % interval. trainings: whose noise is part of it."""
-        shared, own = self._variances_to(reference, trainings)
+        shared, own = self.variances_to(reference, trainings)
         total = shared + own
         share = own / np.where(total > 0, total, 1.0)
         return np.asarray(np.sqrt(total) * np.interp(share, *widening(self.unseen)))
-
-    def log_density(self, difference: float, one: int, other: int, trainings: int = 0) -> float:
-        """Of a difference of two networks in nats, as of `difference`."""
-        shared, own = (part[one] for part in self._variances_to(other, trainings))
-        values, weights = reliabilities(self.unseen)
-        variances = shared + own * values**2
-        error = difference - (self.mean[one] - self.mean[other])
-        densities = np.exp(-0.5 * error**2 / variances) / np.sqrt(2 * np.pi * variances)
-        return float(np.log(weights @ densities))
 
     def best(
         self, indices: Sequence[int] | np.ndarray, draws: int = 4000, seed: int = 0
@@ -131,7 +122,8 @@ class Prediction:
         lowest = np.argmin(self.mean[index] + shared + reliability * own, axis=1)
         return np.bincount(lowest, minlength=len(index)) / draws
 
-    def _variances_to(self, reference: int, trainings: int) -> tuple[np.ndarray, np.ndarray]:
+    def variances_to(self, reference: int, trainings: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of the differences to one network [N]: of what is common, and of the publication's own."""
         noise = trainings * self.noise**2
         return self.shared.variances_to(reference), self.own.variances_to(reference) + noise
 

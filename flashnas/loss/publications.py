@@ -16,9 +16,10 @@ import numpy as np
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ArchitectureError
 from flashnas.loss.composition import Table
-from flashnas.loss.load import loss_model, of_size, own_rows, rows_of
+from flashnas.loss.load import loss_model, of_size, rows_of
 from flashnas.loss.model import FullLoss
-from flashnas.loss.prediction import COVERED, WITHIN_SDS
+from flashnas.loss.own import own_rows
+from flashnas.loss.prediction import COVERED, WITHIN_SDS, Prediction, reliabilities
 from flashnas.observations.losses import ObservedLoss, composition, groups_without_repeats
 from flashnas.operators import OperatorSpec
 
@@ -190,7 +191,7 @@ def predicted_pairs(
             mean = float(prediction.mean[one] - prediction.mean[other])
             published = rows[members[one]].nats - rows[members[other]].nats
             sd = float(prediction.sd_to(other, trainings=2)[one])
-            score = prediction.log_density(published, one, other, trainings=2)
+            score = log_density(prediction, published, one, other, trainings=2)
             pairs.append(Pair(members[one], members[other], published, mean, sd, score))
     return pairs
 
@@ -227,3 +228,15 @@ def contradiction_of_own(own: str | Path) -> str:
     if not words:
         return ""
     return f"{own}: contradicts the publications: {' and '.join(words)}; it is used all the same"
+
+
+def log_density(
+    prediction: Prediction, difference: float, one: int, other: int, trainings: int = 0
+) -> float:
+    """Of a difference of two networks in nats, as of `Prediction.difference`."""
+    shared, own = (part[one] for part in prediction.variances_to(other, trainings))
+    values, weights = reliabilities(prediction.unseen)
+    variances = shared + own * values**2
+    error = difference - (prediction.mean[one] - prediction.mean[other])
+    densities = np.exp(-0.5 * error**2 / variances) / np.sqrt(2 * np.pi * variances)
+    return float(np.log(weights @ densities))

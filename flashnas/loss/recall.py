@@ -127,7 +127,7 @@ def _mixture(
         attention = share * {"attention": 1.0, "attention and state space": 0.5}.get(
             spec.family, 0.0
         )
-        if window := getattr(spec, "window_tokens", 0):
+        if window := spec.window_tokens:
             windows += attention
             reach += attention * min(REACH, math.sqrt(window / CONTEXT))
             outside += attention * max(

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Self
 from flashnas.base.errors import OperatorError
 from flashnas.base.text import did_you_mean
 from flashnas.operators.kernel import KernelCall, Phase
+from flashnas.operators.narrowing import PROXY_HEAD_DIM
 
 
 class Role(Enum):
@@ -119,8 +120,6 @@ def norm(name: str, size: int) -> TensorSpec:
     return TensorSpec(f"{name}.weight", (size,), Role.NORM)
 
 
-# smallest head of a scaled-down operator by default: a state of 8 x 8 would hold too little
-PROXY_HEAD_DIM = 16
 NORM_EPS = 1e-6  # of the norms in front of operators, and inside most
 OUTPUT_NORM_EPS = 1e-5  # inside others, as in fla, mamba_ssm and the Nemotron-Flash family
 FULL_WIDTH = 2048  # a width of full-size networks, at which every operator fits with its defaults
@@ -225,6 +224,11 @@ class OperatorSpec:
         """
         return self if factor == 1 else self.narrowed(hidden, factor, least_dim)
 
+    @property
+    def window_tokens(self) -> int:
+        """Tokens that its attention sees at most, itself included; 0: all."""
+        return getattr(self, "window", 0)
+
     @classmethod
     def check_layer(cls) -> None:
         """Raise OperatorError for an operator that has no layer."""
@@ -253,12 +257,6 @@ class OperatorSpec:
         """`tensors` by name."""
         return {tensor.name: tensor for tensor in self.tensors(hidden)}
 
-    @classmethod
-    def own_rates(cls) -> tuple[str, ...]:
-        """Parts that learn at a rate of their own, of OWN_RATES."""
-        roles = {tensor.role for tensor in cls().tensors(FULL_WIDTH)}
-        return tuple(part for role, part in OWN_RATES.items() if role in roles)
-
     def params(self, hidden: int) -> int:
         """Parameters of the operator with its pre-norm."""
         return hidden + sum(tensor.numbers for tensor in self.named_tensors(hidden).values())
@@ -284,34 +282,6 @@ class OperatorSpec:
 @functools.lru_cache(maxsize=1 << 12)
 def _kernels_of(spec: OperatorSpec, hidden: int) -> tuple[KernelCall, ...]:
     return spec.kernels(hidden, "decode")
-
-
-def scaled_dim(dim: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> int:
-    """A head or state size shrunk by `factor`, but not below `least_dim` (nor above itself)."""
-    return min(dim, max(least_dim, dim // factor))
-
-
-def scaled_head_dim(dim: int, factor: int, least_dim: int, size: int) -> int:
-    """As `scaled_dim`, for heads that must divide `size`: of its divisors the one nearest to that
-    in ratio.
-    """
-    wanted = scaled_dim(dim, factor, least_dim)
-    return min(
-        (d for d in range(1, size + 1) if size % d == 0),
-        key=lambda d: (abs(math.log(d / wanted)), -d),
-    )
-
-
-def scaled_state(state: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> int:
-    """As `scaled_dim`, for the keys of Mamba2: they may fall to half of `least_dim`, because all
-    heads share them and their projections would otherwise outgrow the layer."""
-    return scaled_dim(state, factor, max(PROXY_HEAD_DIM, least_dim // 2))
-
-
-def largest_divisor(size: int, most: int) -> int:
-    """The largest divisor of `size` that is at most `most`; 1 if `most` is smaller."""
-    small = [d for d in range(1, math.isqrt(size) + 1) if size % d == 0]
-    return max((d for d in (*small, *(size // d for d in small)) if d <= most), default=1)
 
 
 def mean_context(tokens: int, window: int = 0) -> float:

@@ -12,8 +12,8 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.documents import convert
 from flashnas.base.errors import TableError
-from flashnas.base.foreign import read_json_lines
-from flashnas.base.system import append_synced, disk_errors, drop_torn_line
+from flashnas.base.json_lines import append_synced, drop_torn_line, read_json_lines
+from flashnas.base.system import disk_errors
 from flashnas.profiling.row_requests import RowRequest
 from flashnas.profiling.target import Steps, Target
 

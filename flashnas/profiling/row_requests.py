@@ -78,9 +78,9 @@ def batches(workload: Workload) -> tuple[int, ...]:
 def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
     """Contexts at which a decode step is measured: 0 (any) for recurrent ones, else powers of 4 and
     the ends."""
-    window = getattr(spec, "window_tokens", None)
-    if window is None:
+    if not spec.family.startswith("attention"):
         return [0]
+    window = spec.window_tokens
     inner = [4**power for power in range(3, 12) if first < 4**power < last]
     edge = [window] if first < window < last else []
     return sorted({first, last, *inner, *edge})

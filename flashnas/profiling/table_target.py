@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flashnas.base.errors import ConfigError, TableError
-from flashnas.base.system import usable_cores
+from flashnas.base.process import usable_cores
 from flashnas.latency.schema import OPERATOR_KINDS, RUNTIMES
 from flashnas.latency.table import LatencyTable, texts
 from flashnas.profiling.target import Target

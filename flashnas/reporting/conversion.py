@@ -14,7 +14,8 @@ from flashnas.base.text import MISSING, columns
 from flashnas.conversion.choices import KEPT
 from flashnas.conversion.found import BudgetAnswer, ConversionFound
 from flashnas.reporting.drawing import STYLE, Plot, key
-from flashnas.reporting.page import Section, render, render_text
+from flashnas.reporting.page import Section
+from flashnas.reporting.words import render, render_text
 from flashnas.run_folder.layout import CONFIG
 from flashnas.run_folder.recorded_run import RecordedRun
 

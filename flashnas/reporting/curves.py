@@ -8,7 +8,7 @@ from typing import Any
 
 from flashnas.base.text import is_number, tokens_text
 from flashnas.reporting.drawing import FAINT, SERIES, NothingToShow, Plot, key
-from flashnas.reporting.networks import named
+from flashnas.reporting.words import named
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 
 CURVE_HEIGHT = 368.0  # pixels of plotting areas

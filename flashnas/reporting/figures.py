@@ -28,14 +28,14 @@ from flashnas.reporting.drawing import (
     patch_key,
     percent,
 )
-from flashnas.reporting.networks import (
+from flashnas.reporting.planes import Plane, draw_plane, plane_keys, plane_of
+from flashnas.reporting.words import (
     counts_line,
     front,
     latency_unit,
     objective_points,
     place_words,
 )
-from flashnas.reporting.planes import Plane, draw_plane, plane_keys, plane_of
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 
 FRONT_HEIGHT, HEIGHT = 430.0, 240.0  # pixels of plotting areas

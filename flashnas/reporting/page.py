@@ -1,39 +1,53 @@
 """report.html: one page that needs nothing else. It runs no script, no request leaves it, and all
-text is escaped. Its sections are in `sections.py`; other packages may add to them.
-
-Templates, also those of what commands print, are in `templates`.
+text is escaped. Other packages may add to its sections.
 """
 
 from __future__ import annotations
 
-import functools
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from flashnas.architecture.architecture import compressed
-from flashnas.base import text
 from flashnas.base.errors import RunError
 from flashnas.base.registry import Registry, foreign_errors
 from flashnas.base.system import disk_errors, write_atomic
-from flashnas.run_folder.layout import TRIALS
-from flashnas.run_folder.recorded_run import RecordedRun
+from flashnas.base.text import flat, is_number, printable, signed
+from flashnas.reporting.drawing import (
+    SOFT,
+    NothingToShow,
+    Plot,
+    operator_colour,
+    operator_label,
+    operator_order,
+    ordered_sources,
+)
+from flashnas.reporting.drawing import SOURCES as LATENCY_SOURCES
+from flashnas.reporting.figures import FIGURES as DRAWN
+from flashnas.reporting.figures import draw
+from flashnas.reporting.objectives import result_sentence
+from flashnas.reporting.table import (
+    LESSER,
+    MARKS,
+    front_columns,
+    mark_of,
+    next_commands,
+    reasons_of,
+    statements,
+    table_legend,
+)
+from flashnas.reporting.words import asked_facts, misses, render, search_facts, shown_networks
+from flashnas.run_folder.recorded_run import RecordedRun, rows
+from flashnas.run_folder.trained import ModelEvaluation
 
-if TYPE_CHECKING:
-    from flashnas.study.progress import Progress, Snapshot
-
+MAX_FAILURES = 200
 # the browser itself refuses every script and every request
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 PICTURE = "pareto.png"  # the front, beside the page
 RELOAD_S = 30  # of the page of a run that has not ended
-PAGE_EVERY_S = 15.0  # at most so often the page of a running search is written, ..
-PAGE_SHARE = 30  # .. and not before so many times the time that it took
 
 
 @dataclass(frozen=True)
@@ -61,20 +75,177 @@ class Section:
         return self.of in ("", "conversion" if run.entry("conversion") else "search")
 
 
+# -- the sections that flashnas brings -------------------------------------------------------------
+
+
+def header(run: RecordedRun) -> str:
+    return render(
+        "header.html",
+        run=run,
+        lead="" if run.answer or run.entry("conversion") else result_sentence(run),
+        answer=statements(run),
+        commands=next_commands(run),
+        bars=_bars(run),
+        facts=[*asked_facts(run), *search_facts(run)],
+    )
+
+
+def _bars(run: RecordedRun) -> list[dict[str, Any]]:
+    """The reasons of the answer: words, value and the place of the bar, in percent of the width."""
+    reasons = {} if run.answer is None else reasons_of(run.answer)
+    widest = max([abs(value) for value in reasons.values()] or [0.0]) or 1.0
+    return [
+        {
+            "words": words,
+            "value": signed(value),
+            "good": value < 0,
+            "left": 50 + min(50 * value / widest, 0),
+            "width": 50 * abs(value) / widest,
+        }
+        for words, value in reasons.items()
+    ]
+
+
+def finalists(run: RecordedRun) -> str:
+    """The table of the terminal, the operators of each network below its figures."""
+    shown = shown_networks(run)
+    columns = front_columns(run, shown)
+    networks = [entry.architecture for entry in shown if entry.architecture is not None]
+    kinds = {spec.kind for network in networks for spec in network.operators}
+    colours = {kind: operator_colour(kind) for kind in sorted(kinds, key=operator_order)}
+    measured = ""
+    if any(is_number(entry.figures.get("measured_ms")) for entry in run.front):
+        over = "".join(misses(run)) or "every one keeps its budgets"
+        measured = f" Measured: the whole model, timed on the device. {over[0].upper()}{over[1:]}."
+    return render(
+        "finalists.html",
+        run=run,
+        columns=columns[1:-1],  # the others have a place of their own
+        lesser=(*LESSER, "silence"),  # left out on narrow screens
+        shown=shown,
+        marks=[MARKS[mark_of(run, entry)] for entry in shown],
+        figure=_figure(run, "front") if run.ranks_full and shown else None,
+        measured=measured,
+        table_legend=list(table_legend(run, columns)),
+        colours=colours,
+        legend=[(kind, operator_label(kind).rpartition(" · ")[2]) for kind in colours],
+    )
+
+
+def figures(run: RecordedRun) -> str:
+    """The figures that have something to show, and why others have not. Where the full loss ranks,
+    the front is above the table of the finalists."""
+    unfit = {
+        "front": run.ranks_full,
+        "curves": run.untrained,
+        "objectives": not run.further_objectives,
+    }
+    shown, empty = [], []
+    for name in DRAWN:
+        if not unfit.get(name):
+            try:
+                shown.append(_figure(run, name))
+            except NothingToShow as reason:
+                empty.append(str(reason))
+    return render("figures.html", figures=shown, empty=empty)
+
+
+def _figure(run: RecordedRun, name: str) -> dict[str, Any]:
+    """A figure for wide and for narrow screens, with its caption."""
+    return {
+        "name": name,
+        "caption": render("captions.html", run=run, name=name),
+        "wide": Markup(draw(run, name).svg()),
+        "narrow": Markup(draw(run, name, narrow=True).svg()),
+    }
+
+
+def front_png(run: RecordedRun) -> bytes:
+    try:
+        return draw(run, "front").png()
+    except NothingToShow as reason:
+        return Plot("Nothing to show yet", str(reason), []).png()
+
+
+def evaluation(run: RecordedRun) -> str:
+    """Bits per byte and tasks of the networks in `RUN/trained`."""
+    lines = [
+        (entry.name, folder.parent.name, *figure)
+        for entry, folder in run.trained_models()
+        if (evaluated := ModelEvaluation.read(folder))
+        for figure in evaluated.figures()
+    ]
+    return render("evaluation.html", lines=lines) if lines else ""
+
+
+def sources(run: RecordedRun) -> str:
+    """How much of each finalist's latency was measured, imported, derived or taken from a
+    roofline.
+    """
+    shown = {entry.name: entry.sources for entry in run.front if entry.sources}
+    names = ordered_sources(name for shares in shown.values() for name in shares)
+    facts = {name: LATENCY_SOURCES[name] for name in names if name in LATENCY_SOURCES}
+    return (
+        render(
+            "sources.html",
+            shown=shown,
+            colours={name: facts.get(name, (SOFT,))[0] for name in names},
+            meanings="; ".join(f"{name}: {meaning}" for name, (_, _, meaning) in facts.items()),
+        )
+        if shown
+        else ""
+    )
+
+
+def failures(run: RecordedRun) -> str:
+    """Failed trials by reason and one by one; infeasible ones by reason."""
+    failed, outside = run.failed, run.trials[run.trials["state"] == "infeasible"]
+    return render(
+        "failures.html",
+        reasons=list(failed["reason"].value_counts().items()),
+        failed=list(rows(failed.head(MAX_FAILURES))),
+        more=max(0, len(failed) - MAX_FAILURES),
+        outside=list(outside["reason"].value_counts().items()),
+    )
+
+
+def reproduce(run: RecordedRun) -> str:
+    """The command, and everything in run.yaml that fixes the result."""
+    entries = {
+        name: None if value in (None, {}) else str(value)
+        for name, value in flat(run.config)
+        if name != "command" and not name.startswith("answer.")
+    }
+    converted = bool(run.entry("conversion"))
+    return render(
+        "reproduce.html", command=run.entry("command"), entries=entries, converted=converted
+    )
+
+
+HEADER = Section("", header)
+FINALISTS = Section("Finalists", finalists, PICTURE, front_png, of="search")
+FIGURES = Section("Figures", figures, of="search")
+EVALUATION = Section("Trained networks, evaluated", evaluation)
+SOURCES = Section("Where the latencies come from", sources)
+FAILURES = Section("What failed", failures, of="search")
+REPRODUCE = Section("How to reproduce", reproduce)
 SECTIONS: Registry[Section] = Registry(
     "report section",
     "flashnas.report_sections",
     {
-        "header": "flashnas.reporting.sections:HEADER",
+        "header": "flashnas.reporting.page:HEADER",
         "conversion": "flashnas.reporting.conversion:CONVERSION",
         **{
-            name: f"flashnas.reporting.sections:{name.upper()}"
+            name: f"flashnas.reporting.page:{name.upper()}"
             for name in ("finalists", "figures", "evaluation", "sources", "failures", "reproduce")
         },
     },
     error=RunError,
     base="flashnas.reporting.page:Section",
 )
+
+
+# -- the page --------------------------------------------------------------------------------------
 
 
 def render_html(run: RecordedRun) -> str:
@@ -100,7 +271,7 @@ def render_html(run: RecordedRun) -> str:
         flashnas=run.entry("flashnas"),
     )
     # a terminal obeys control characters of foreign text where somebody reads the file there
-    return "\n".join(map(text.printable, page.split("\n")))
+    return "\n".join(map(printable, page.split("\n")))
 
 
 def write_report(source: str | Path | RecordedRun) -> tuple[Path, Path]:
@@ -125,81 +296,3 @@ def write_report(source: str | Path | RecordedRun) -> tuple[Path, Path]:
                 if picture is not None:
                     write_atomic(run.path / section.picture, picture)
     return page, run.path / PICTURE
-
-
-def render(template: str, **values: Any) -> Markup:
-    """A template with these values. In HTML, each is escaped unless it is Markup."""
-    return Markup(_environment().get_template(template).render(**values))
-
-
-def render_text(template: str, **values: Any) -> str:
-    """A template of a text. A backslash at the end of one of its lines joins the next one to it."""
-    written = _environment().get_template(template).render(**values)
-    return re.sub(r" *\\\n *", " ", written).rstrip()
-
-
-@functools.cache
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("flashnas.reporting"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "compressed": compressed,
-        "counted": text.counted,
-        "fixed": text.fixed,
-        "names": text.names_text,
-        "number": text.number,
-        "parameters": text.parameters,
-        "shown": lambda value: text.MISSING if value is None or value == "" else value,
-        "signed": text.signed,
-        "tokens": text.tokens_text,
-    }
-    environment.globals |= {"table": text.table, "with_interval": text.with_interval}
-    return environment
-
-
-class LivePage:
-    """The progress object of a search in `out`: passes on what it is told, and keeps the page up to
-    date. A page that cannot be written does not end the search.
-
-    Args:
-        shown: the user's own progress object.
-        out: the run folder.
-    """
-
-    def __init__(self, shown: Progress, out: Path) -> None:
-        self._shown, self._out = shown, out
-        self._written_ns: int | None = 0  # when the page's trials were written; None: it cannot be
-        self._next = time.monotonic() + PAGE_EVERY_S
-
-    def note(self, text: str) -> None:
-        with foreign_errors(("progress object", self._shown)):
-            self._shown.note(text)
-
-    def update(self, snapshot: Snapshot) -> None:
-        with foreign_errors(("progress object", self._shown)):
-            self._shown.update(snapshot)
-        if time.monotonic() >= self._next:
-            self._follow()
-
-    def _follow(self) -> None:
-        """Write the page again if there are new trials."""
-        started = time.monotonic()
-        try:
-            changed_ns = (
-                (self._out / TRIALS).stat().st_mtime_ns if (self._out / TRIALS).exists() else 0
-            )
-            if self._written_ns not in (changed_ns, None):
-                self._written_ns = changed_ns
-                write_atomic(self._out / "report.html", render_html(RecordedRun.load(self._out)))
-        except Exception as error:
-            self._written_ns = None
-            self.note(
-                f"report.html is not kept up to date: {type(error).__name__}: {text.first_line(error)}"
-            )
-        ended = time.monotonic()
-        self._next = ended + max(PAGE_EVERY_S, PAGE_SHARE * (ended - started))

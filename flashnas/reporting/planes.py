@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from flashnas.algorithms.objectives import FULL, larger_is_better, title_of
+from flashnas.algorithms.trial import FULL, larger_is_better, title_of
 from flashnas.architecture.architecture import compressed, mixers_by_use
 from flashnas.base.text import (
     INTERVAL_90,
@@ -39,7 +39,8 @@ from flashnas.reporting.drawing import (
     operator_order,
     place_labels,
 )
-from flashnas.reporting.networks import (
+from flashnas.reporting.objectives import staircase
+from flashnas.reporting.words import (
     front,
     latency_unit,
     named,
@@ -47,8 +48,7 @@ from flashnas.reporting.networks import (
     recommended,
     stack_label,
 )
-from flashnas.run_folder.recorded_answer import Standing
-from flashnas.run_folder.recorded_run import RecordedRun, rows
+from flashnas.run_folder.recorded_run import RecordedRun, Standing, rows
 
 HEADROOM = 0.6  # of the height of what is compared that intervals and other points may add
 MARGIN = 0.13  # of the height, above and below what the axis has to hold
@@ -241,17 +241,6 @@ def _points_of(
             }
         )
     return points
-
-
-def staircase(points: pd.DataFrame, right: float) -> tuple[list[float], list[float]]:
-    """Corners (latency_ms, loss) of the region that the front dominates, drawn to the latency
-    `right`.
-    """
-    x, y = points[["latency_ms", "loss"]].to_numpy(dtype=float).T
-    lowest = y <= np.minimum.accumulate(y)  # others are on the front for another objective
-    x, y = x[lowest], y[lowest]
-    end = [max(right, last) for last in x[-1:].tolist()]
-    return [*np.repeat(x, 2)[1:].tolist(), *end], np.repeat(y, 2).tolist()
 
 
 # -- drawing ---------------------------------------------------------------------------------------

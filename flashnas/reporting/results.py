@@ -15,7 +15,7 @@ from flashnas.base.text import (
     with_interval,
 )
 from flashnas.operators import OPERATORS
-from flashnas.reporting.page import render_text
+from flashnas.reporting.words import render_text
 
 Figures = Mapping[str, Any]  # JSON-ready, by name
 

@@ -5,6 +5,7 @@ never the folder's: a renamed or copied folder continues.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
@@ -14,13 +15,28 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from flashnas.algorithms.trial import Trial, result_fields
+from flashnas.algorithms.trial import Trial
 from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
-from flashnas.base.foreign import read_json_lines, read_parquet
-from flashnas.base.system import drop_torn_line, uninterrupted
+from flashnas.base.foreign import read_parquet
+from flashnas.base.json_lines import drop_torn_line, read_json_lines
+from flashnas.base.process import uninterrupted
 from flashnas.base.text import first_line, shown
 from flashnas.run_folder.layout import TRIALS
+
+# fields that a score has by the same name; its `seconds` become `train_seconds`
+SCORED = (
+    "loss",
+    "bits_per_byte",
+    "curve",
+    "scores",
+    "proxy_params",
+    "tokens",
+    "tokens_per_s",
+    "seed",
+    "backends",
+    "source",
+)
 
 
 class _Outcome(TypedDict):
@@ -147,3 +163,32 @@ def check_complete(database: Database, trials: Path) -> None:
             f" {TRIALS} lists, so that they would be made again; restore it, or choose another"
             " --out"
         )
+
+
+def result_fields(score: Mapping[str, Any] | None, reason: str = "") -> dict[str, Any]:
+    """The fields of a Trial that its evaluation fills.
+
+    Args:
+        score: as `executors.job.run_job` returns it; None for a failure.
+        reason: of the failure.
+
+    Raises:
+        ValueError: the score lacks a finite loss or its seconds.
+    """
+    if score is None:
+        return {"state": "failed", "reason": reason}
+    for name in ("loss", "seconds"):
+        value = score.get(name)
+        if (
+            not isinstance(value, int | float)
+            or isinstance(value, bool)
+            or not math.isfinite(value)
+        ):
+            raise ValueError(f"outcome.score.{name} must be a number; got {value!r:.60}")
+    return {
+        "state": "complete",
+        "source": "training",
+        **score.get("metrics", {}),
+        **{name: score[name] for name in SCORED if name in score},
+        "train_seconds": score["seconds"],
+    }

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flashnas.algorithms.trial import RUN, SCORED
+from flashnas.algorithms.trial import RUN
 from flashnas.architecture import Architecture
 from flashnas.base.documents import fingerprint
 from flashnas.base.errors import FlashnasError, RunError
@@ -18,6 +18,7 @@ from flashnas.base.registry import foreign_errors
 from flashnas.base.text import shown
 from flashnas.latency.metrics import METRICS
 from flashnas.observations.losses import ObservedLoss
+from flashnas.run_folder.database import SCORED
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.training.recipe import Recipe

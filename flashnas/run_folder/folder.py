@@ -7,36 +7,38 @@ result the moment it ends; a continued run replays the trajectory and finds its 
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from flashnas.algorithms.trial import STATES, Trial
-from flashnas.base.documents import convert
+from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
-from flashnas.base.foreign import read_json
+from flashnas.base.plugins import code_name
 from flashnas.base.system import (
     atomic_file,
+    atomic_folder,
     hold_lock,
     reason_of,
     recover_folder,
     write_atomic,
+    write_synced,
 )
 from flashnas.base.text import shown
-from flashnas.run_folder.front import front_path, programs_entries, write_front
+from flashnas.run_folder.front import HELD, ForeignNetwork
 from flashnas.run_folder.layout import (
     CONFIG,
     FORMAT,
     FRONT,
     JOURNAL,
     LOCK,
-    MEASURED,
     TRIALS,
     Identity,
     TrialsTable,
     as_recorded,
+    front_path,
     read_config,
     yaml_text,
 )
@@ -166,20 +168,6 @@ class RunFolder:
     def close(self) -> None:
         self._lock.release()
 
-    @property
-    def measured(self) -> dict[str, dict[str, float]]:
-        """Of this run, by hash of the network."""
-        path = self.path / MEASURED
-        if not path.exists():
-            return {}
-        try:
-            return convert(read_json(path, RunError), dict[str, dict[str, float]], path, RunError)
-        except RunError as error:
-            raise RunError(f"{error}; remove it to have them timed again") from None
-
-    def remember_measured(self, figures: dict[str, dict[str, float]]) -> None:
-        write_atomic(self.path / MEASURED, json.dumps({**self.measured, **figures}, indent=1))
-
     def write_config(self, **updates: Any) -> None:
         self.config.update(as_recorded(updates))
         write_atomic(self.path / CONFIG, yaml_text(self.config))
@@ -218,6 +206,8 @@ class RunFolder:
         }
 
     def write_trials(self, trials: Sequence[Trial]) -> None:
+        if not trials:
+            return
         with atomic_file(self.path / TRIALS) as part:
             self._table.write(trials, part)
         if time.monotonic() - self._timed > SECONDS_EVERY:
@@ -232,3 +222,54 @@ class RunFolder:
     def write_front(self, trials: Sequence[Trial]) -> list[Trial]:
         """Replace pareto/ by these trials; returns them with their numbers."""
         return write_front(self.path / FRONT, trials)
+
+
+def programs_entries(trial: Trial) -> dict[str, Any]:
+    """`missed` and `runs_in`, where they are known."""
+    return {
+        **({} if trial.missed is None else {"missed": list(trial.missed)}),
+        **({} if trial.runs_in is None else {"runs_in": trial.runs_in}),
+    }
+
+
+def write_front(folder: Path, trials: Sequence[Trial]) -> list[Trial]:
+    """Replace the folder of a front; returns the trials as `read_front` does."""
+    numbered = [
+        dataclasses.replace(trial, front_number=number)
+        for number, trial in enumerate(trials, start=1)
+    ]
+    with atomic_folder(folder) as fresh:
+        for trial in numbered:
+            network = as_recorded_network(trial.architecture)
+            made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
+            entry = {
+                "notation": trial.notation,
+                "hash": trial.hash,
+                **made_by,
+                "architecture": network.to_dict(),
+                "figures": trial.figures,
+                "sources": trial.sources,
+                "origin": {
+                    "number": trial.number,
+                    "label": trial.label or "search",
+                    **({} if trial.origin == "search" else {"origin": trial.origin}),
+                },
+                **programs_entries(trial),
+                "operators_ms": trial.operators_ms,
+            }
+            write_synced(fresh / f"{trial.front_number:02d}.yaml", yaml_text(entry))
+    return [
+        Trial(
+            architecture=as_recorded_network(trial.architecture),
+            **{name: getattr(trial, name) for name in HELD},
+        )
+        for trial in numbered
+    ]
+
+
+def as_recorded_network(network: Any) -> Architecture | ForeignNetwork:
+    """A network as the front holds it."""
+    if isinstance(network, Architecture | ForeignNetwork):
+        return network
+    made_by = code_name(type(network))
+    return ForeignNetwork(made_by, network.notation, network.hash, network.to_dict())

@@ -21,8 +21,6 @@ from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import parse_json_cells, read_parquet
 from flashnas.base.registry import installed_plugins
 from flashnas.base.text import first_line, printable, shown, without_folders
-from flashnas.latency.prediction import LatencyModel
-from flashnas.latency.table import LatencyTable
 from flashnas.training.recipe import ROUNDING
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
@@ -114,7 +112,7 @@ def read_config(folder: Path) -> LocatedDict:
     return config
 
 
-def read_options(folder: Path) -> LocatedDict:
+def recorded_options(folder: Path) -> LocatedDict:
     """The options of the search that made a run folder; RunError where it holds none."""
     recorded = read_config(folder)
     options = recorded.get("options")
@@ -280,30 +278,6 @@ def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def table_hash(table: LatencyTable) -> str:
-    """Changes with any row of the table and with its calibration."""
-    return fingerprint(
-        [{kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()}, table.calibration]
-    )
-
-
-def device_facts(table: LatencyTable) -> dict[str, float]:
-    """What device.yaml says and estimates depend on."""
-    names = "peak_flops", "bandwidth_bytes_s", "memory_bytes", "launch_us", "bandwidth_share"
-    return {name: getattr(table.device, name) for name in names}
-
-
-def table_facts(model: LatencyModel) -> dict[str, Any]:
-    """What run.yaml says of the table and of what answers by it."""
-    table = model.table
-    return {
-        "name": table.name,
-        "device": table.device.label or table.name,
-        "stack": table.stack,
-        "mode": table.default_mode,
-        "weights": model.dtype,
-        "calibration": model.calibration.name,
-        "observed": dict(model.observed),
-        "hash": table_hash(table),
-        "limits": device_facts(table),
-    }
+def front_path(run: Path, trial: Trial) -> Path:
+    """The file of a trial of the front of a run folder."""
+    return run / FRONT / f"{trial.front_number:02d}.yaml"

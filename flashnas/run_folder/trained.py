@@ -17,8 +17,7 @@ from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json
 from flashnas.base.system import write_atomic
-from flashnas.run_folder.front import front_path
-from flashnas.run_folder.layout import CONFIG, TRAINED, WEIGHTS
+from flashnas.run_folder.layout import CONFIG, TRAINED, WEIGHTS, front_path
 from flashnas.run_folder.recorded_run import RecordedRun
 
 EVALUATION = "eval.json"  # beside weights: what `flashnas eval` found

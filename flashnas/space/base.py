@@ -3,7 +3,6 @@ of flashnas."""
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import math
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 
 import numpy as np
 
-from flashnas.base.documents import LocatedDict
+from flashnas.base.documents import COMPACT, LocatedDict, fingerprint
 from flashnas.base.errors import SpaceError
 
 if TYPE_CHECKING:
@@ -211,8 +210,7 @@ class SearchSpace(ABC, Generic[G]):
     @cached_property
     def hash(self) -> str:
         """16 hex digits; equal for two spaces exactly when all their settings are."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint(self.to_dict(), COMPACT)
 
 
 def _count(distribution: Any) -> float:

@@ -23,7 +23,6 @@ from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError, 
 from flashnas.base.registry import Registry, foreign_errors, shipped_names
 from flashnas.base.text import did_you_mean, one_of, shown, shown_path
 from flashnas.operators import OperatorSpec
-from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.base import SearchSpace
 from flashnas.space.operator_space import ModelOptions, OperatorSpace
 
@@ -269,30 +268,3 @@ def check_distinct(
                     f"{place}: {name} must differ at every width; {str(other)!r} and"
                     f" {str(spec)!r} are the same operator at width {hidden}"
                 )
-
-
-def read_mixers(
-    data: LocatedDict, key: str, where: str, widths: tuple[int, ...]
-) -> tuple[OperatorSpec, ...]:
-    """A list of different token mixers."""
-    items = entries(data, key, where)
-    mixers = []
-    for place, name, value in items:
-        operators = read_operators(place, name, value, widths)
-        if len(operators) != 1 or not operators[0].mixes_tokens:
-            raise SpaceError(f"{place}: {name} must be one token mixer; got {shown(value)}")
-        mixers.append(operators[0])
-    check_unique(items, mixers)
-    check_distinct(data.place(key), f"{where}.{key}", mixers, widths)
-    return tuple(mixers)
-
-
-def read_ffn(data: LocatedDict, key: str, where: str, widths: tuple[int, ...]) -> FeedForward:
-    """One feed-forward network; `f` if the key is missing."""
-    operators = read_operators(data.place(key), f"{where}.{key}", data.get(key, "f"), widths)
-    if len(operators) != 1 or not isinstance(operators[0], FeedForward):
-        raise SpaceError(
-            f"{data.place(key)}: {where}.{key} must be a feed-forward network such as"
-            f" f(intermediate=4096); got {shown(data[key])}"
-        )
-    return operators[0]

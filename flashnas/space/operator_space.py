@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,6 +15,7 @@ from flashnas.base.errors import SpaceError
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.base import G, SearchSpace
+from flashnas.space.features import list_features
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,27 +184,3 @@ class OperatorSpace(SearchSpace[G]):
 
 
 # -- an operator list as numbers ------------------------------------------------------------------
-
-PARTS = 3  # of the depth, for each of which the shares of kinds are counted
-
-
-def list_features(operators: Sequence[OperatorSpec], kinds: Sequence[OperatorSpec]) -> np.ndarray:
-    """A nonempty operator list as numbers, float64 [K + 3 K + 3].
-
-    The count of each kind, its share in each third of the depth, the share of feed-forward layers,
-    the depth, and how often the mixer changes. An operator on a border counts in both thirds, by
-    the part of it that lies in each.
-    """
-    depth, index = len(operators), {spec: i for i, spec in enumerate(kinds)}
-    one_hot = np.eye(len(kinds))[[index[spec] for spec in operators]]
-    edges, starts = np.arange(depth + 1) * PARTS / depth, np.arange(PARTS)[:, None]
-    within = np.minimum(edges[1:], starts + 1) - np.maximum(edges[:-1], starts)
-    mixers = [spec for spec in operators if spec.mixes_tokens]
-    changes = sum(one != other for one, other in itertools.pairwise(mixers))
-    return np.concatenate(
-        [
-            one_hot.sum(0),
-            (np.clip(within, 0.0, None) @ one_hot).ravel(),
-            [1.0 - len(mixers) / depth, depth, changes],
-        ]
-    )

@@ -18,15 +18,18 @@ import numpy as np
 
 from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import SpaceError
-from flashnas.base.text import one_of
+from flashnas.base.text import one_of, shown
 from flashnas.operators import OperatorSpec
+from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.base import Value
 from flashnas.space.load import (
     MAX_DEPTH,
+    check_distinct,
+    check_unique,
+    entries,
     read_choices,
-    read_ffn,
-    read_mixers,
     read_model,
+    read_operators,
     read_range,
     read_widths,
     whole_number,
@@ -289,3 +292,30 @@ def _read_repeats(data: LocatedDict, cap: int) -> tuple[int, int]:
             f" got {value!r}"
         )
     return read_range(data, "repeats", "")
+
+
+def read_mixers(
+    data: LocatedDict, key: str, where: str, widths: tuple[int, ...]
+) -> tuple[OperatorSpec, ...]:
+    """A list of different token mixers."""
+    items = entries(data, key, where)
+    mixers = []
+    for place, name, value in items:
+        operators = read_operators(place, name, value, widths)
+        if len(operators) != 1 or not operators[0].mixes_tokens:
+            raise SpaceError(f"{place}: {name} must be one token mixer; got {shown(value)}")
+        mixers.append(operators[0])
+    check_unique(items, mixers)
+    check_distinct(data.place(key), f"{where}.{key}", mixers, widths)
+    return tuple(mixers)
+
+
+def read_ffn(data: LocatedDict, key: str, where: str, widths: tuple[int, ...]) -> FeedForward:
+    """One feed-forward network; `f` if the key is missing."""
+    operators = read_operators(data.place(key), f"{where}.{key}", data.get(key, "f"), widths)
+    if len(operators) != 1 or not isinstance(operators[0], FeedForward):
+        raise SpaceError(
+            f"{data.place(key)}: {where}.{key} must be a feed-forward network such as"
+            f" f(intermediate=4096); got {shown(data[key])}"
+        )
+    return operators[0]

@@ -14,11 +14,11 @@ from scipy.special import ndtr
 
 from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
-from flashnas.architecture.presets import preset
+from flashnas.architecture.notation import preset_notations
 from flashnas.base.errors import FlashnasError
 from flashnas.base.text import range_of
 from flashnas.loss.prediction import Prediction
-from flashnas.run_folder.recorded_answer import (
+from flashnas.run_folder.recorded_run import (
     Answer,
     Bought,
     Claims,
@@ -31,9 +31,9 @@ from flashnas.run_folder.recorded_answer import (
 from flashnas.space import OperatorSpace
 from flashnas.study.explore import Explored
 from flashnas.study.problem import Problem
-from flashnas.study.purchase import pilot
+from flashnas.study.purchase import FULL_UTILISATION, full_training_flops, pilot
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
-from flashnas.training.cost import FULL_UTILISATION, H100_FLOPS, full_training_flops
+from flashnas.training.cost import H100_FLOPS
 
 DISTINCT = 0.8  # probability from which on a network counts as worse than another one
 FULL_BUDGET = 0.97  # of a budget from which on it is what limits the network
@@ -299,11 +299,11 @@ def _as_good(
 def published_models(problem: Problem) -> dict[str, Architecture]:
     """Published models with the vocabulary of the space, so that they can be compared."""
     assert isinstance(problem.space, OperatorSpace)
-    model = problem.space.model
-    return {
-        name: dataclasses.replace(preset(name), vocab=model.vocab, tied=model.tied)
-        for name in PUBLISHED_MODELS
-    }
+    model, networks = problem.space.model, {}
+    for name in PUBLISHED_MODELS:
+        network = Architecture.parse(preset_notations()[name])
+        networks[name] = dataclasses.replace(network, vocab=model.vocab, tied=model.tied)
+    return networks
 
 
 def published_model(

@@ -17,7 +17,7 @@ from flashnas.algorithms.trial import Trial
 from flashnas.architecture.architecture import compressed
 from flashnas.base.text import counted, names_text
 from flashnas.observations.losses import ObservedLoss
-from flashnas.run_folder.recorded_answer import Bought
+from flashnas.run_folder.recorded_run import Bought
 from flashnas.study.evaluations import Evaluations
 from flashnas.study.explore import Explored
 from flashnas.study.purchase import LEAST_GAIN, Purchase, best_purchase
@@ -87,6 +87,7 @@ def next_purchase(
     """What lowers the expected regret of the recommendation most per FLOP; failed networks are not
     proposed again."""
     results = evaluations.record.results
+
     def cost(network: Any) -> float:
         failed = network.hash in evaluations.networks and network.hash in results
         return float("inf") if failed else trainings.flops(network)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashnas.algorithms import ALGORITHMS, SHARED_OPTIONS
-from flashnas.algorithms.objectives import DEFAULT, check_objectives
+from flashnas.algorithms.trial import DEFAULT, check_objectives
 from flashnas.base.settings import (
     MAX_SEED,
     MAX_THREADS,

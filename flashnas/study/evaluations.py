@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from flashnas.algorithms.trial import RUN, Trial, result_fields
+from flashnas.algorithms.trial import RUN, Trial
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
 from flashnas.executors.base import Executor
+from flashnas.run_folder.database import result_fields
 from flashnas.study.progress import Progress, Snapshot
 from flashnas.study.record import Record
 from flashnas.study.training_time import Clock, training_plan
@@ -109,7 +110,7 @@ class Evaluations:
 
     def write(self) -> None:
         """Write the trials and show where the search is."""
-        self.record.write()
+        self.record.folder.write_trials(self.record.trials)
         self.report()
 
     def _remember(self, trial: Trial, score: dict[str, Any] | None, reason: str = "") -> None:

@@ -17,13 +17,13 @@ import numpy as np
 
 from flashnas.algorithms import Goals, Trial
 from flashnas.algorithms.aging_evolution import AgingEvolution
-from flashnas.algorithms.objectives import non_dominated
+from flashnas.algorithms.trial import non_dominated
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import Fitter
 from flashnas.loss.composition import outside_support
 from flashnas.operators import OPERATORS, OperatorSpec
-from flashnas.space import OperatorSpace
+from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.scorer import Scorer
 
 ENUMERATED = 20_000  # networks up to which all of a space are scored
@@ -148,7 +148,7 @@ def _spread(specs: Sequence[OperatorSpec]) -> list[OperatorSpec]:
 
 
 def explore(
-    space: OperatorSpace[Any],
+    space: SearchSpace[Any],
     fitter: Fitter[Any],
     scorer: Scorer,
     *,
@@ -167,6 +167,7 @@ def explore(
     def scored(genotypes: Iterable[Any]) -> dict[Any, Trial]:
         return _scored(genotypes, fitter, scorer, min_recall)
 
+    assert isinstance(space, OperatorSpace), "a scorer knows its operators"
     if space.size() * len(space.hidden_sizes) <= ENUMERATED:
         genotypes = list(space.enumerate())
         trials, tried = scored(genotypes), len(genotypes)

@@ -1,4 +1,4 @@
-"""Checks of the objects that a user passes to `fn.search`, before anything rests on them."""
+"""The objects that a user passes to `fn.search`: checked before anything rests on them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
 from flashnas.base.text import is_number, shown
+from flashnas.latency.fitting import CostFunction, Costs
+from flashnas.latency.own_costs import NoCosts, OwnCosts
 from flashnas.latency.table import LatencyTable
 from flashnas.loss.prediction import Prediction, check_array
-from flashnas.run_folder.recorded_answer import Reasons
+from flashnas.run_folder.recorded_run import Reasons
 from flashnas.space import SearchSpace
+from flashnas.study.config import SearchConfig
 from flashnas.study.scorer import Scorer
 
 MEMBERS = tuple(name for name in vars(Scorer) if not name.startswith("_"))
@@ -86,3 +89,52 @@ def check_scorer(scorer: Any, network: Any, evaluator: Any) -> None:
             raise ConfigError(
                 f"{name}: {method} must have the numbers {', '.join(needed)}; got {shown(got)}"
             )
+
+
+def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> None:
+    """Raise ConfigError if flashnas has to train or to time networks of the space, and cannot."""
+    network = space.any_network()
+    for name in ("notation", "hash", "to_dict"):
+        if not hasattr(network, name):
+            raise ConfigError(
+                f"space {space.name!r}: its networks need {name!r}; got {type(network).__name__}"
+            )
+    if isinstance(network, Architecture):
+        return
+    for needed, rule in (
+        (trained, "flashnas cannot train; give an evaluator"),
+        (
+            timed,
+            "a latency table cannot answer; give table=None or a function network -> latency_ms",
+        ),
+    ):
+        if needed:
+            raise ConfigError(
+                f"space {space.name!r} builds {type(network).__name__} objects, which {rule}"
+            )
+
+
+def load_own_costs(
+    config: SearchConfig, function: CostFunction | None, *, evaluated: bool
+) -> Costs:
+    """The costs by the user's function, or none. Raises ConfigError for what only a latency table
+    can answer."""
+    for name in ("weights", "times"):
+        if (value := getattr(config, name)) is not None:
+            raise ConfigError(
+                f"search.{name} needs a latency table; got {name} {value} and table=None or a"
+                " function"
+            )
+    if function is not None:
+        return OwnCosts(function)
+    if not evaluated:
+        raise ConfigError(
+            "search.table must name a latency table, or be a function network -> latency_ms,"
+            " where flashnas trains the networks; got None"
+        )
+    if config.budgets:
+        raise ConfigError(
+            f"a budget on {next(iter(config.budgets))} needs metrics before the evaluation: give"
+            " table=FUNCTION, network -> latency_ms or a mapping of metrics; got table=None"
+        )
+    return NoCosts()

@@ -123,7 +123,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
     Raises:
         FlashnasError: for whatever would stop the search before its first evaluation.
     """
-    problem = load_problem(config, note=note, plan=True, **objects)
+    problem = load_problem(config, plan=True, **objects)
     with foreign_errors(*problem.foreign(), direct=False):
         return _planned(problem, note)
 

@@ -5,30 +5,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flashnas.algorithms import (
     ALGORITHMS,
-    Goals,
     SearchAlgorithm,
     algorithm_class,
-    make_algorithm,
-    sampler_name,
 )
-from flashnas.algorithms.objectives import FULL, QUALITY, RECALL, minimised
-from flashnas.base.errors import ConfigError
+from flashnas.algorithms.trial import FULL, QUALITY, RECALL
+from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError
 from flashnas.base.registry import foreign_errors
-from flashnas.latency.fitting import Costs, Fitter, OwnCosts, TableCosts, metric_of
+from flashnas.latency.fitting import CostFunction, Costs, Fitter, TableCosts
 from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.workload import Workload, load_workload
+from flashnas.observations.correction import model_with
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.space.load import check_space
 from flashnas.study.config import MIN_RECALL, NO_EVIDENCE, TRIALS, SearchConfig
 from flashnas.study.explore import pure_stacks
-from flashnas.study.limits import check_answerable, check_networks, load_costs, load_fitter
-from flashnas.study.own_objects import check_objects, check_scorer
+from flashnas.study.limits import network_holds
+from flashnas.study.own_objects import check_networks, check_objects, check_scorer, load_own_costs
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ OF_TRAININGS = ("recipe", "data", "tokens", "tokenizer", "short_text", "candidat
 class Problem:
     """One search, with everything loaded and checked.
 
-    fitter: fits widths to the budgets. objectives: all minimised as `objectives.point` does, the
+    fitter: fits widths to the budgets. objectives: all minimised as `point` does (algorithms/trial.py), the
     one that ranks first. scorer: ranks the networks; None where an evaluator's loss does.
     min_recall: networks of which less is expected are left out. each: whether every network that
     the sampler proposes is trained, because nothing else ranks. trainings: None where nothing is
@@ -75,20 +76,8 @@ class Problem:
         return self.costs.model if isinstance(self.costs, TableCosts) else None
 
     @property
-    def sampler_name(self) -> str:
-        return sampler_name(self.sampler)
-
-    @property
     def recipe(self) -> Recipe | None:
         return None if self.trainings is None else self.trainings.recipe
-
-    @property
-    def function_names(self) -> tuple[str | None, str | None]:
-        """Of the user's evaluator and cost function."""
-        evaluator = None if self.trainings is None else self.trainings.evaluator
-        function = self.costs.function if isinstance(self.costs, OwnCosts) else None
-        names = [None if own is None else function_name(own) for own in (evaluator, function)]
-        return names[0], names[1]
 
     def foreign(self) -> tuple[tuple[str, object], ...]:
         """What may be code of another package, for `foreign_errors`."""
@@ -100,44 +89,14 @@ class Problem:
     def algorithm(self) -> SearchAlgorithm:
         """A fresh one. Raises ConfigError for an unknown sampler or option, or one that the space
         cannot serve."""
-        config = self.config
-        with foreign_errors(*self.foreign()):
-            return make_algorithm(
-                self.sampler,
-                space=self.space,
-                seed=config.seed,
-                fit_width=self.fitter.fit_width,
-                cycle_size=config.cycle_size,
-                goals=self._goals(),
-                **config.sampler_options,
-            )
+        from flashnas.study.sampling import algorithm_of
 
-    def _goals(self) -> Goals | None:
-        """None for one trained quality against a latency_ms that is known."""
-        names, costs = self.objectives, self.costs
-        if costs.known and names[1] == "latency_ms" and len(names) == 2:
-            return None
-        exact = [name for name in names if name not in QUALITY] if costs.known else []
-
-        def exact_of(network: Any) -> tuple[float, ...]:
-            figures: Mapping[str, Any] = costs.metrics(network)
-            if RECALL in exact and self.scorer is not None:
-                figures = {**figures, **self.scorer.figures(network)}
-            return tuple(minimised(name, metric_of(name, figures)) for name in exact)
-
-        return Goals(tuple(name in exact for name in names), exact_of)
-
-
-def function_name(function: Any) -> str:
-    """`module:name` of a function, or of the class of a callable object."""
-    named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}:{named.__qualname__}"
+        return algorithm_of(self)
 
 
 def load_problem(
     config: SearchConfig,
     *,
-    note: Note,
     evaluator: Any = None,
     space: Any = None,
     table: Any = None,
@@ -151,7 +110,6 @@ def load_problem(
     """Load and check all parts of a search.
 
     Args:
-        note: receives lines for the user while parts are loaded.
         evaluator, space, table, workload, recipe, sampler, scorer: objects that take the place of
             the names in `config`, and of published trainings, as `fn.search` describes them. A space
             whose networks are not `flashnas.Architecture` needs an evaluator, and no latency table.
@@ -175,19 +133,6 @@ def load_problem(
         baselines = load_baselines(config, space, fitter, None if each else scorer)
         quality = "loss" if scorer is None else FULL
         objectives = tuple(quality if name in QUALITY else name for name in config.objectives)
-        trainings = load_what_trains(
-            config,
-            fitter,
-            at_most=trials,
-            evaluator=evaluator,
-            objectives=objectives,
-            recipe=recipe,
-            dtype=dtype,
-            earlier=earlier,
-            baselines=[network for _, network in baselines if each and network is not None],
-            note=notes.append,
-            plan=plan,
-        )
         problem = Problem(
             config=config,
             space=space,
@@ -196,14 +141,21 @@ def load_problem(
             objectives=objectives,
             sampler=config.sampler if sampler is None else sampler,
             scorer=scorer,
-            min_recall=limit_of_recall(config),
+            min_recall=MIN_RECALL if config.min_recall is None else config.min_recall,
             each=each,
-            trainings=trainings,
+            trainings=None,
             earlier=earlier,
             baselines=baselines,
             notes=notes,
             started=started,
         )
+        if trials:
+            from flashnas.study.trainings import load_trainings
+
+            trainings = load_trainings(problem, trials, evaluator, recipe, dtype=dtype, plan=plan)
+            problem = dataclasses.replace(problem, trainings=trainings)
+        elif unused := [name for name in OF_TRAININGS if changed(config, name)]:
+            notes.append(f"nothing is trained without --trials N: {unused[0]} changes nothing")
         if each or config.sampler_options:
             problem.algorithm()  # its options are checked before anything is trained
     return problem
@@ -218,26 +170,23 @@ def load_searched(
         if not isinstance(space, OperatorSpace):
             config.wrong("vocab", f"needs a space of flashnas' operators; got {space.name!r}")
         space = space.with_vocab(config.vocab)
+    table = config.table if table is None else table
     costs = load_costs(config, table, workload, evaluated=evaluator is not None)
     timed = isinstance(costs, TableCosts)
-    check_networks(space, trained=evaluator is None, timed=timed)
-    if isinstance(costs, TableCosts):
+    if not isinstance(space, OperatorSpace):
+        check_networks(space, trained=evaluator is None, timed=timed)
+    elif isinstance(costs, TableCosts):
         check_answerable(space, costs.model)
     return space, costs
 
 
-def load_what_trains(
-    config: SearchConfig, fitter: Fitter[Any], *, at_most: int, note: Note, **further: Any
-) -> Trainings | None:
-    """What networks are trained by; None where nothing is trained, which is noted where an option of
-    trainings is given. further: as of `load_trainings`."""
-    if at_most:
-        from flashnas.study.trainings import load_trainings
-
-        return load_trainings(config, fitter, at_most=at_most, note=note, **further)
-    if unused := [name for name in OF_TRAININGS if changed(config, name)]:
-        note(f"nothing is trained without --trials N: {unused[0]} changes nothing")
-    return None
+def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs) -> Fitter[Any]:
+    """Fits widths to the budgets. Raises BudgetError where no network of the space meets them."""
+    fitter = Fitter(space, costs, config.bounds)
+    if any(wish is not None for wish in (config.params, config.min_layers, config.runtime)):
+        fitter.holds = network_holds(config, space)
+    fitter.check_possible(config.seed)
+    return fitter
 
 
 def load_earlier(config: SearchConfig, space: SearchSpace[Any]) -> EarlierRuns | None:
@@ -303,11 +252,6 @@ def trials_of(config: SearchConfig, scorer: Scorer | None, *, each: bool) -> int
     return trials
 
 
-def limit_of_recall(config: SearchConfig) -> float:
-    """Networks of which less recall is expected are left out where publications rank."""
-    return MIN_RECALL if config.min_recall is None else config.min_recall
-
-
 def changed(config: SearchConfig, name: str) -> bool:
     """Whether an option is not at its default."""
     return bool(getattr(config, name) != config.setting(name).default)
@@ -326,3 +270,41 @@ def load_baselines(
     if scorer is not None and isinstance(space, OperatorSpace):
         return list(pure_stacks(fitter, scorer))
     return [(label, fitter.largest(sizes)) for label, sizes in space.baselines()]
+
+
+def check_answerable(space: OperatorSpace[Any], model: LatencyModel) -> None:
+    """Raise MissingRowsError when the table lacks what the space needs. Each operator is looked up
+    at each width in a pure model, since the largest batch of a single operator would be one that no
+    network has."""
+    models = [operators for _, operators in space.pure_models()]
+    for hidden in space.hidden_sizes:
+        for spec in space.kinds():
+            operators = next((operators for operators in models if spec in operators), (spec,))
+            try:
+                model.estimate(space.build(operators, hidden))
+            except BudgetError:
+                continue  # not even one sequence fits the memory; the budgets say what does
+            except MissingRowsError as error:
+                raise MissingRowsError(
+                    f"table {model.table.name!r} does not cover space {space.name!r}: {error}"
+                ) from None
+
+
+def load_costs(
+    config: SearchConfig,
+    table: str | LatencyTable | CostFunction | None,
+    workload: Workload | None,
+    *,
+    evaluated: bool,
+) -> Costs:
+    """The costs by a latency table, by the user's function, or none. evaluated: by a user's
+    function. Raises ConfigError for what only a latency table can answer."""
+    if isinstance(table, str | LatencyTable):
+        workload = load_workload(config.workload if workload is None else workload)
+        workload = workload.with_weights(config.weights)
+        return TableCosts(
+            model_with(
+                config.times, table, workload, calibration=config.calibration, mode=config.mode
+            )
+        )
+    return load_own_costs(config, table, evaluated=evaluated)

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Protocol
-
-from flashnas.base.text import duration
-
-# CPU seconds of what follows when a problem is loaded, without trainings: 5 to 6.5 in four spaces
-ANSWER_CPU_S = 6.0
-ANSWER_SHARE = 0.67  # of the time until the networks are scored: answer, pictures and report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,21 +38,3 @@ class Progress(Protocol):
 
     def update(self, snapshot: Snapshot) -> None:
         """Where the run is now; called about once a second."""
-
-
-class AnswerTime:
-    """How long a search takes apart from its trainings, by what loading it took."""
-
-    def __init__(self) -> None:
-        self._wall_s, self._cpu_s = time.monotonic(), time.process_time()
-
-    def __str__(self) -> str:
-        pace = (time.monotonic() - self._wall_s) / (time.process_time() - self._cpu_s)
-        return (
-            f"scoring networks; without trainings the answer takes {duration(pace * ANSWER_CPU_S)}"
-        )
-
-    @property
-    def left_s(self) -> float:
-        """Of the answer, once the networks are scored."""
-        return ANSWER_SHARE * (time.monotonic() - self._wall_s)

@@ -24,7 +24,10 @@ from flashnas.loss.composition import Rows, Table
 from flashnas.loss.load import rows_of
 from flashnas.loss.model import CHARGE, FullLoss
 from flashnas.observations.losses import ObservedLoss
-from flashnas.training.cost import full_training_flops
+from flashnas.training.cost import BACKWARD
+
+# of a full training: tokens of a text, and the share of an H100's FLOP/s that a tuned trainer reaches
+FULL_CONTEXT, FULL_UTILISATION = 4096, 0.4
 
 LEAST_GAIN = 5e-4  # nats; a smaller one is not bought
 DRAWS, SEED = 512, 0
@@ -256,3 +259,13 @@ def _as_rows(model: FullLoss, trainings: Sequence[ObservedLoss]) -> Rows:
 def _identity(row: ObservedLoss) -> tuple[object, ...]:
     """Equal for trainings that would repeat each other."""
     return row.level or row.group, row.specs, row.hidden, row.tokens
+
+
+def full_training_flops(network: Architecture, tokens: float) -> float:
+    """FLOPs of a full training without validations, on texts of FULL_CONTEXT tokens.
+
+    Args:
+        network: as it is searched.
+        tokens: of the training.
+    """
+    return network.flops_per_token(FULL_CONTEXT) * (1 + BACKWARD) * tokens

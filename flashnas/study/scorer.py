@@ -18,11 +18,12 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.documents import fingerprint
 from flashnas.loss.composition import RANGE, aspect, body_sizes
-from flashnas.loss.load import OWN, digest, digests, expected_of, loss_model, own_rows
+from flashnas.loss.load import digest, digests, expected_of, loss_model
 from flashnas.loss.model import CHARGE, FullLoss, Prediction
+from flashnas.loss.own import OWN, own_rows
 from flashnas.loss.recall import RecallModel, load_recall
 from flashnas.observations.losses import ObservedLoss
-from flashnas.run_folder.recorded_answer import Reasons
+from flashnas.run_folder.recorded_run import Reasons
 
 REMEMBERED = 16_384  # networks whose figures are kept
 TOGETHER = 512  # networks whose recall is computed at once

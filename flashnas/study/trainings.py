@@ -7,15 +7,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flashnas.algorithms.objectives import QUALITY
+from flashnas.algorithms.trial import QUALITY
 from flashnas.base.errors import ArchitectureError, ConfigError, DeviceError, OperatorError
+from flashnas.base.plugins import code_name
 from flashnas.data.dataset import Dataset, prepare_dataset
-from flashnas.executors.job import Job, UserEvaluator, evaluator_name
-from flashnas.latency.fitting import Fitter
+from flashnas.executors.job import Job, UserEvaluator
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.earlier_runs import EarlierRuns, group_of, training
 from flashnas.space import OperatorSpace, SearchSpace
@@ -50,7 +49,7 @@ class Trainings:
     def facts(self) -> dict[str, Any]:
         """All that a loss depends on, by the names that a message uses."""
         corpus = None if self.dataset is None else self.dataset.digest
-        evaluator = None if self.evaluator is None else evaluator_name(self.evaluator)
+        evaluator = None if self.evaluator is None else code_name(self.evaluator)
         return training(self.recipe, corpus, self.seed, evaluator)
 
     def job(self, network: Any) -> Job:
@@ -96,22 +95,20 @@ class Trainings:
 
 
 def load_trainings(
-    config: SearchConfig,
-    fitter: Fitter[Any],
-    *,
+    problem: Any,
     at_most: int,
     evaluator: UserEvaluator | None,
-    objectives: Sequence[str],
     recipe: Recipe | None,
+    *,
     dtype: str | None,
-    earlier: EarlierRuns | None,
-    baselines: Sequence[Any],
-    note: Callable[[str], None],
     plan: bool,
 ) -> Trainings:
     """Prepare the text, and check that the recipe suits the space and this machine.
 
     Args:
+        problem: the Problem, as yet without trainings; its `notes` are added to.
+        at_most: trainings.
+        evaluator, recipe: the user's own.
         dtype: in which the run that is continued multiplies matrices; None: the one that the device
             multiplies faster.
         plan: the device may be elsewhere.
@@ -120,6 +117,15 @@ def load_trainings(
         ConfigError, DeviceError, OperatorError: what is asked for cannot be trained here.
         RunError: an evaluator's scores do not compare with those of the earlier runs.
     """
+    config, fitter, earlier, note = (
+        problem.config,
+        problem.fitter,
+        problem.earlier,
+        problem.notes.append,
+    )
+    baselines = [
+        network for _, network in problem.baselines if problem.each and network is not None
+    ]
     dataset = None
     if evaluator is not None:
         recipe = None
@@ -140,8 +146,8 @@ def load_trainings(
         evaluator=evaluator,
         needed=tuple(
             name
-            for name in objectives
-            if name != "loss" and (name in QUALITY or not fitter.costs.known)
+            for name in problem.objectives
+            if name != "loss" and (name in QUALITY or not problem.costs.known)
         ),
         recipe=recipe,
         dataset=dataset,

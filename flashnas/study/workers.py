@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+import warnings
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
+from flashnas.base.plugins import code_name
 from flashnas.base.settings import SettingError
-from flashnas.base.text import warn
 from flashnas.executors import EXECUTORS, Executor, Work
-from flashnas.executors.job import Job, evaluator_name, run_job
+from flashnas.executors.job import Job, run_job
 from flashnas.executors.local import InProcess
 from flashnas.study.config import SearchConfig
 from flashnas.study.trainings import Trainings
@@ -51,7 +54,7 @@ def _check_without_workers(config: SearchConfig, job: Job) -> None:
     raise SettingError for a limit that only workers keep."""
     assert job.evaluator is not None
     network = type(job.architecture)
-    what = f"the evaluator {evaluator_name(job.evaluator)}"
+    what = f"the evaluator {code_name(job.evaluator)}"
     if dataclasses.replace(job, architecture=None).portable():
         what = f"the networks {network.__module__}:{network.__qualname__}"
     why, fix = f"worker processes cannot load {what}", "put it into a module of its own"
@@ -85,3 +88,14 @@ def side_by_side(executor: Executor, size: int, note: Callable[[str], None]) -> 
             f" {workers} keeps all"
         )
     return min(workers, size)
+
+
+def warn(text: str) -> None:
+    """Warn the user of the API, at the line of their own code that called flashnas."""
+    frame: FrameType | None = sys._getframe(1)
+    level = 2
+    while (
+        frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "flashnas"
+    ):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)

@@ -15,8 +15,6 @@ from flashnas.training.recipe import Recipe
 OPERATOR_RATE = 6.2e10
 OPERATOR_TOKENS = 262_144
 BACKWARD = 2  # FLOPs of a backward pass over those of a forward pass
-# of a full training: tokens of a text, and the share of an H100's FLOP/s that a tuned trainer reaches
-FULL_CONTEXT, FULL_UTILISATION = 4096, 0.4
 H100_FLOPS = 989e12  # per second, dense bfloat16 (NVIDIA's data sheet)
 ASSUMED_UTILISATION = 0.15
 # FLOP/s; of one thread, of one GPU
@@ -37,27 +35,10 @@ def training_flops(network: Architecture, recipe: Recipe) -> float:
         >>> f"{training_flops(recipe.proxy_of(fn.Architecture.parse('2048: 6x(d f)')), recipe):.1e}"
         '1.4e+12'
     """
-    forward = flops_per_token(network, recipe.sequence_tokens)
+    forward = network.flops_per_token(recipe.sequence_tokens)
     trained = recipe.steps * recipe.batch_tokens
     validated = recipe.validation_tokens + (len(recipe.curve_at) - 1) * recipe.curve_tokens
     return forward * ((1 + BACKWARD) * trained + validated)
-
-
-def flops_per_token(network: Architecture, length: int) -> float:
-    """FLOPs of a forward pass over sequences of `length` tokens, with the head at each of them."""
-    # prefill_flops has the head once
-    head = 2 * network.hidden * network.vocab
-    return float((network.prefill_flops(length) + (length - 1) * head) / length)
-
-
-def full_training_flops(network: Architecture, tokens: float) -> float:
-    """FLOPs of a full training without validations, on texts of FULL_CONTEXT tokens.
-
-    Args:
-        network: as it is searched.
-        tokens: of the training.
-    """
-    return flops_per_token(network, FULL_CONTEXT) * (1 + BACKWARD) * tokens
 
 
 def training_seconds(network: Architecture, recipe: Recipe) -> float:

@@ -22,7 +22,8 @@ import yaml
 from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import RunError, WeightsError
 from flashnas.base.foreign import MAX_JOURNAL_MB, check_regular, read_text
-from flashnas.base.system import complete_lines, drop_torn_line, hold_lock, write_atomic
+from flashnas.base.json_lines import complete_lines, drop_torn_line
+from flashnas.base.system import hold_lock, write_atomic
 from flashnas.base.text import flat
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import ARCHITECTURE, save_model

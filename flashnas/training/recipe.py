@@ -15,18 +15,28 @@ import yaml
 from flashnas.architecture import Architecture
 from flashnas.base.documents import LocatedDict, fingerprint, read_yaml
 from flashnas.base.errors import ConfigError
-from flashnas.base.settings import SettingError, Settings, option, place_of, settings_of
+from flashnas.base.option_files import place_of
+from flashnas.base.settings import SettingError, Settings, option, settings_of
 from flashnas.base.text import did_you_mean, shown
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import BACKENDS
-from flashnas.operators.spec import PROXY_HEAD_DIM
+from flashnas.operators.narrowing import PROXY_HEAD_DIM
+from flashnas.operators.spec import FULL_WIDTH, OWN_RATES
 
 RECIPES = Path(__file__).parent / "recipes"
+
+
+def own_rates(kind: str) -> list[str]:
+    """`m2.conv`: the parts of an operator that learn at a rate of their own."""
+    roles = {tensor.role for tensor in OPERATORS[kind]().tensors(FULL_WIDTH)}
+    return [f"{kind}.{part}" for role, part in OWN_RATES.items() if role in roles]
+
+
 # of parameters with a learning rate of their own. embedding: also the head and meta tokens; norm:
 # the final norm
 FAMILIES = (
     *OPERATORS.shipped,
-    *(f"{kind}.{part}" for kind in OPERATORS.shipped for part in OPERATORS[kind].own_rates()),
+    *(name for kind in OPERATORS.shipped for name in own_rates(kind)),
     "embedding",
     "norm",
 )
@@ -45,9 +55,9 @@ def families() -> tuple[str, ...]:
         *FAMILIES,
         *(
             name
-            for kind, spec in OPERATORS.items()
+            for kind, _ in OPERATORS.items()
             if kind not in OPERATORS.shipped
-            for name in (kind, *(f"{kind}.{part}" for part in spec.own_rates()))
+            for name in (kind, *own_rates(kind))
         ),
     )
 
@@ -330,7 +340,7 @@ class Recipe(Settings, where="recipe"):
         return cls(**data)
 
     @classmethod
-    def load(cls, source: str | Path | Self) -> Self:  # type: ignore[override]  # a file as a whole
+    def load(cls, source: str | Path | Self) -> Self:
         """A shipped recipe by name, or a YAML file; a recipe itself is returned as it is. Raises
         ConfigError with file, line, rule and value."""
         if isinstance(source, cls):

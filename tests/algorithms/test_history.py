@@ -9,7 +9,7 @@ from sampler_contract import World
 
 from flashnas.algorithms import bayes, loss_model
 from flashnas.algorithms.bayes import subsample_history
-from flashnas.algorithms.objectives import non_dominated
+from flashnas.algorithms.trial import non_dominated
 
 
 @st.composite

@@ -11,7 +11,7 @@ from pandas.testing import assert_frame_equal
 
 import flashnas as fn
 from flashnas.algorithms import ALGORITHMS
-from flashnas.api.search import plan
+from flashnas.api.plan import plan
 from flashnas.cli.main import main
 from flashnas.run_folder.layout import as_recorded
 from flashnas.study import purchase

@@ -16,7 +16,7 @@ from offenders import every
 from one_line import one_line
 
 from flashnas.architecture import Architecture, is_notation, parse_operators
-from flashnas.architecture.presets import presets
+from flashnas.architecture.source import presets
 from flashnas.base.errors import FlashnasError
 from flashnas.operators import OPERATORS
 

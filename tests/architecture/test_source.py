@@ -5,13 +5,12 @@ from offenders import every
 from one_line import one_line
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.presets import presets
-from flashnas.architecture.source import load_architecture
+from flashnas.architecture.source import load_architecture, presets
 from flashnas.base.errors import FlashnasError
 
 
 def test_presets_in_any_case():
-    assert load_architecture("nemotron-flash-1b") is presets()["Nemotron-Flash-1B"]
+    assert load_architecture("nemotron-flash-1b") == presets()["Nemotron-Flash-1B"]
     assert load_architecture("128: d f") == Architecture.parse("128: d f")
 
 

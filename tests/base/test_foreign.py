@@ -27,11 +27,10 @@ from flashnas.base.foreign import (
     parse_json,
     parse_json_cells,
     read_json,
-    read_json_lines,
     read_parquet,
     read_text,
 )
-from flashnas.base.system import append_synced, drop_torn_line
+from flashnas.base.json_lines import append_synced, drop_torn_line, read_json_lines
 from flashnas.base.text import printable
 from flashnas.data.corpus import read_corpus
 from flashnas.latency.table import LatencyTable

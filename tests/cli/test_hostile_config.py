@@ -14,6 +14,7 @@ import yaml
 from flashnas.api.evaluate import EvalOptions
 from flashnas.api.search import SearchOptions
 from flashnas.base.errors import ConfigError
+from flashnas.base.option_files import load_options
 from flashnas.base.settings import settings_of
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import continuing, main
@@ -155,15 +156,17 @@ def test_what_the_user_gives_counts_over_the_file(tmp_path):
         },
     )
     mine = {"data": "hf:mine", "executor_options": {"address": "10.0.0.2:1"}}
-    options = SearchOptions.load(path, mine)
+    options = load_options(SearchOptions, path, mine)
     assert (options.data, options.executor_options) == (
         "hf:mine",
         {"address": "10.0.0.2:1", "cpus": 2},
     )
-    assert EvalOptions.load(None, {"model": "a", "text": "hf:mine"}).text == "hf:mine"
+    assert load_options(EvalOptions, None, {"model": "a", "text": "hf:mine"}).text == "hf:mine"
     for name in mine:
         with pytest.raises(ConfigError, match="connects to another machine"):
-            SearchOptions.load(path, {key: value for key, value in mine.items() if key != name})
+            load_options(
+                SearchOptions, path, {key: value for key, value in mine.items() if key != name}
+            )
 
 
 # -- run folders -----------------------------------------------------------------------------------

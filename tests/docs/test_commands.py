@@ -114,7 +114,9 @@ def commands(lines):
 
 def test_every_command_in_the_documents_is_one(monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(layout, "read_options", lambda run: {})  # of runs that a reader has made
+    monkeypatch.setattr(
+        layout, "recorded_options", lambda run: {}
+    )  # of runs that a reader has made
     shown = list(commands(shell_lines()))
     assert len(shown) > 150
     wrong = {

@@ -18,7 +18,8 @@ from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import WeightsError
 from flashnas.exporting.exporter import EXPORTS, export_network
 from flashnas.exporting.source import load_source
-from flashnas.formats.programs import FORMATS, exports_of, refusal
+from flashnas.formats.fitting import exports_of, refusal
+from flashnas.formats.programs import FORMATS
 from flashnas.study.config import PROGRAMS
 
 A = "a(heads=4,kv_heads=2,head_dim=16,qk_norm=true,rope_theta=5000)"
@@ -67,16 +68,18 @@ def test_a_model_of_transformers_is_computed_by_flashnas(tmp_path):
 def test_programs_are_those_of_the_exporters():
     assert all(each.export in EXPORTS for each in FORMATS)
     assert {program for each in FORMATS for program in each.programs} == set(PROGRAMS)
-    assert exports_of(load_architecture("LFM2-350M")) == {
+    assert exports_of(load_architecture("LFM2-350M"), FORMATS) == {
         "llama.cpp": "gguf",
         "transformers": "lfm2",
     }
-    assert exports_of(Architecture.parse("256: m2(dt_min=0) a(rope_share=0) f(relu2=true)")) == {
+    assert exports_of(
+        Architecture.parse("256: m2(dt_min=0) a(rope_share=0) f(relu2=true)"), FORMATS
+    ) == {
         "llama.cpp": "gguf",
         "transformers": "nemotron-h",
         "vllm": "nemotron-h",
     }
-    assert exports_of(load_architecture("Nemotron-Flash-1B")) == {}
+    assert exports_of(load_architecture("Nemotron-Flash-1B"), FORMATS) == {}
 
 
 @pytest.mark.parametrize(
@@ -96,6 +99,6 @@ def test_programs_are_those_of_the_exporters():
 def test_what_lfm2_lacks_is_named(notation, rule):
     for program, name in (("llama.cpp", "lfm2"), ("transformers", "LFM2")):
         assert (
-            refusal(Architecture.parse(notation), program)
+            refusal(Architecture.parse(notation), FORMATS, program)
             == f"{program} cannot hold this network as {name}: {rule}"
         )

@@ -13,10 +13,9 @@ from typing import Any
 
 import yaml
 
-from flashnas.algorithms.objectives import non_dominated
-from flashnas.algorithms.trial import STATES, Trial
+from flashnas.algorithms.trial import STATES, Trial, non_dominated
 from flashnas.architecture import Architecture
-from flashnas.run_folder.front import write_front
+from flashnas.run_folder.folder import write_front
 from flashnas.run_folder.layout import FORMAT, trials_frame, yaml_text
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -12,7 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
-from flashnas.latency.workload import Workload, _Sizes, check_fits, largest_batch, memory_bytes
+from flashnas.latency.largest_batch import check_fits, largest_batch
+from flashnas.latency.workload import Workload, _Sizes, memory_bytes
 from flashnas.network.model import HybridLM
 
 torch.set_num_threads(1)

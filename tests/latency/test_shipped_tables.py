@@ -5,12 +5,12 @@ whole models.
 import pandas as pd
 import pytest
 
-from flashnas.architecture.presets import presets
+from flashnas.architecture.source import presets
 from flashnas.base.errors import MissingRowsError
 from flashnas.base.registry import shipped_root
-from flashnas.latency.grid import rules
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable, shipped_tables
+from flashnas.latency.table_info import TableInfo, rules
 from flashnas.latency.workload import WORKLOADS
 from flashnas.space import load_space
 
@@ -39,15 +39,15 @@ def test_four_tables_are_shipped_and_small():
 def test_every_row_names_its_source(tables, device):
     table = tables[device]
     assert "aiconfigurator-core 0.12.0" in table.device.cite
-    for kind, entry in table.to_dict()["kinds"].items():
+    for kind, entry in TableInfo(table).to_dict()["kinds"].items():
         assert entry["sources"] == {"imported": entry["rows"]}, kind
         assert entry["origin"]["version"] == "0.12.0"
         assert entry["origin"]["licence"] == "Apache-2.0"
         for stack in entry["stacks"]:
             assert {"framework", "version", "measured_on"} <= set(table.meta["stacks"][stack])
     assert "rules" not in table.meta
-    assert table.to_dict()["rules"] == rules()
-    assert all(f"- {rule}" in str(table) for rule in rules())
+    assert TableInfo(table).to_dict()["rules"] == rules()
+    assert all(f"- {rule}" in str(TableInfo(table)) for rule in rules())
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)

@@ -21,6 +21,7 @@ from flashnas.loss.model import (
     FullLoss,
     Spreads,
 )
+from flashnas.loss.publications import log_density
 from flashnas.operators.spec import OperatorSpec
 
 TOKENS = 1e11
@@ -98,7 +99,7 @@ def test_the_posterior_is_what_conditioning_by_hand_gives():
         )
         half = 1.6449 * found.difference(one, other)[1]
         assert np.mean(np.abs(errors) < half) == pytest.approx(0.9, abs=2e-3)
-        density = np.exp(found.log_density(mean[one] - mean[other] + half, one, other))
+        density = np.exp(log_density(found, mean[one] - mean[other] + half, one, other))
         near = np.mean(np.abs(errors - half) < 0.05 * half) / (0.1 * half)
         assert density == pytest.approx(near, rel=0.05)
     # the cost, by which spreads are fitted, is the likelihood of what no level changes

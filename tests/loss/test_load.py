@@ -13,7 +13,8 @@ import flashnas as fn
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
-from flashnas.loss.load import FITTED, OWN, digests, expected, fitted, loss_model, own_rows
+from flashnas.loss.load import FITTED, digests, expected, fitted, loss_model
+from flashnas.loss.own import OWN, own_rows
 from flashnas.loss.publications import (
     compare_mixes,
     contradiction_of_own,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from offenders import every
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.presets import presets
+from flashnas.architecture.source import presets
 from flashnas.base.errors import CandidateMemoryError
 from flashnas.network import loss as loss_module
 from flashnas.network import model as model_module

@@ -17,10 +17,11 @@ from flashnas.base.text import INTERVAL_90
 from flashnas.operators import OPERATORS
 from flashnas.reporting.drawing import NothingToShow, operator_label
 from flashnas.reporting.figures import FIGURES, depth_shares, draw
-from flashnas.reporting.networks import front
-from flashnas.reporting.planes import plane_of, staircase
-from flashnas.reporting.sections import header
-from flashnas.reporting.statements import next_commands, statements
+from flashnas.reporting.objectives import staircase
+from flashnas.reporting.page import header
+from flashnas.reporting.planes import plane_of
+from flashnas.reporting.table import next_commands, statements
+from flashnas.reporting.words import front
 from flashnas.run_folder.recorded_run import RecordedRun
 
 

@@ -6,8 +6,8 @@ import dataclasses
 
 from run_builder import make_trials
 
-from flashnas.reporting.networks import front, latency_unit, named
-from flashnas.reporting.planes import staircase
+from flashnas.reporting.objectives import staircase
+from flashnas.reporting.words import front, latency_unit, named
 from flashnas.run_folder.recorded_run import RecordedRun
 
 

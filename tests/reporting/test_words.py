@@ -7,10 +7,8 @@ import yaml
 from golden import GOLDEN, check_golden, text_of_page
 
 from flashnas.base.text import names_text, signed
-from flashnas.reporting.page import render_html
-from flashnas.reporting.sections import header
-from flashnas.reporting.statements import next_commands, statements
-from flashnas.reporting.table import front_table
+from flashnas.reporting.page import header, render_html
+from flashnas.reporting.table import front_table, next_commands, statements
 
 
 def replaced(entry, change):

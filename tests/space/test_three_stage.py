@@ -15,7 +15,7 @@ from offenders import every
 from space_contract import check_space
 
 from flashnas.architecture import Architecture, parse_operators
-from flashnas.architecture.presets import presets
+from flashnas.architecture.source import presets
 from flashnas.base.documents import parse_yaml
 from flashnas.base.errors import SpaceError
 from flashnas.space import load_space

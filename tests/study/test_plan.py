@@ -82,7 +82,7 @@ def test_a_search_is_planned_where_its_device_is_not(config, quick_recipe, tmp_p
     alone = plan(dataclasses.replace(asked, baselines=False, workers=1))
     assert alone.seconds == pytest.approx(alone.flops / ASSUMED_RATES["cuda"])
     with pytest.raises(DeviceError, match="torch finds no CUDA device"):
-        load_problem(asked, note=print)
+        load_problem(asked)
 
 
 def test_the_fastest_is_of_the_smallest_width_and_its_figures_are_those_of_the_table(config):

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from flashnas.architecture import Architecture
-from flashnas.loss.load import OWN, as_own, loss_model, rows_of, with_own
+from flashnas.loss.load import loss_model, rows_of
+from flashnas.loss.own import OWN, as_own, with_own
 from flashnas.observations.losses import ObservedLoss
 from flashnas.study import purchase
-from flashnas.study.purchase import LEAST_GAIN, Prospects, best_purchase, pilot
-from flashnas.training.cost import full_training_flops
+from flashnas.study.purchase import LEAST_GAIN, Prospects, best_purchase, full_training_flops, pilot
 
 TOKENS = 1e11
 STACKS = (

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from config_keys import with_keys
 
-from flashnas.algorithms.objectives import non_dominated
+from flashnas.algorithms.trial import non_dominated
 from flashnas.base.registry import shipped_root
 from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel

@@ -11,11 +11,11 @@ from notes import Notes
 from one_line import one_line
 from plans import plan
 
-from flashnas.algorithms.objectives import non_dominated
+from flashnas.algorithms.trial import non_dominated
 from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
-from flashnas.reporting.networks import counts_line
 from flashnas.reporting.page import write_report
+from flashnas.reporting.words import counts_line
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
@@ -127,7 +127,7 @@ def test_other_runs_or_none_do_not_continue_the_run(finished, config, tmp_path):
 
 def test_a_known_baseline_is_not_evaluated_anew(config, earlier):
     with_baselines = dataclasses.replace(config, baselines=True)
-    problem = load_problem(with_baselines, note=print, evaluator=loss)
+    problem = load_problem(with_baselines, evaluator=loss)
     known = {network.hash for _, network in problem.baselines if network is not None}
     known &= set(earlier.trained["hash"])
     assert known

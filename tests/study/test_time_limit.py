@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from flashnas.base.errors import ConfigError
-from flashnas.latency.fitting import Fitter, NoCosts
+from flashnas.latency.fitting import Fitter
+from flashnas.latency.own_costs import NoCosts
 from flashnas.space import load_space
 from flashnas.study.config import TIMEOUT_S, SearchConfig
 from flashnas.study.training_time import SLACK, find_time_limit

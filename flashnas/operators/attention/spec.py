@@ -13,15 +13,8 @@ from typing import ClassVar, Self
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import ATTENTION, gemm, pointwise, pre_norm
-from flashnas.operators.spec import (
-    OperatorSpec,
-    Role,
-    TensorSpec,
-    largest_divisor,
-    linear,
-    norm,
-    scaled_dim,
-)
+from flashnas.operators.narrowing import largest_divisor, scaled_dim
+from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, linear, norm
 
 DEFAULT_THETA = 10000.0
 
@@ -67,11 +60,6 @@ class Attention(OperatorSpec):
     def rotary_dim(self) -> int:
         """Channels of each head that positions rotate."""
         return int(self.head_dim * self.rope_share + 1e-9)  # as transformers cuts it off
-
-    @property
-    def window_tokens(self) -> int:
-        """Tokens seen at most, itself included; 0: all."""
-        return 0
 
     def head_counts(self, hidden: int) -> tuple[int, int]:
         """Query heads and key heads."""
@@ -197,10 +185,6 @@ class SlidingWindowAttention(Attention):
     minimums: ClassVar[dict[str, int]] = {**Attention.minimums, "window": 1}
 
     window: int = 512
-
-    @property
-    def window_tokens(self) -> int:
-        return self.window
 
     def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
         # proxy sequences are shorter too: an unscaled window would make this full attention

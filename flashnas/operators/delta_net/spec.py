@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import DELTA_RULE, conv, gemm, pointwise, pre_norm
+from flashnas.operators.narrowing import scaled_head_dim
 from flashnas.operators.spec import (
     OUTPUT_NORM_EPS,
     OperatorSpec,
@@ -17,7 +18,6 @@ from flashnas.operators.spec import (
     convolution,
     linear,
     norm,
-    scaled_head_dim,
 )
 
 

@@ -11,15 +11,8 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import GATED_DELTA_RULE, conv, gemm, pointwise, pre_norm
-from flashnas.operators.spec import (
-    OperatorSpec,
-    Role,
-    TensorSpec,
-    convolution,
-    linear,
-    norm,
-    scaled_dim,
-)
+from flashnas.operators.narrowing import scaled_dim
+from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, convolution, linear, norm
 
 
 @dataclass(frozen=True, kw_only=True)

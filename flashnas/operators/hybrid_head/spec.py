@@ -13,16 +13,8 @@ from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import gemm, pointwise
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.spec import (
-    OperatorSpec,
-    Role,
-    TensorSpec,
-    largest_divisor,
-    linear,
-    norm,
-    scaled_dim,
-    scaled_state,
-)
+from flashnas.operators.narrowing import largest_divisor, scaled_dim, scaled_state
+from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, linear, norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +53,6 @@ class HybridHead(OperatorSpec):
     state: int = 128
     groups: int = 1
     conv_size: int = 4
-
-    @property
-    def window_tokens(self) -> int:
-        """Tokens that the attention sees at most, itself included; 0: all."""
-        return self.window
 
     def attention(self, hidden: int) -> Attention:
         """The half that looks back, with an output projection that this operator lacks."""

@@ -9,7 +9,8 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import SELECTIVE_SCAN, conv, gemm, pointwise, pre_norm
-from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, convolution, linear, scaled_dim
+from flashnas.operators.narrowing import scaled_dim
+from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, convolution, linear
 
 
 @dataclass(frozen=True, kw_only=True)

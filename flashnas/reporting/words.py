@@ -1,18 +1,24 @@
-"""The networks of a run as its report names, compares and counts them; nothing is drawn here."""
+"""What pages and tables say of a run in words: its networks, counts and facts, and the templates that
+are filled with them (`templates`); nothing is drawn here."""
 
 from __future__ import annotations
 
+import functools
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
-from flashnas.algorithms.objectives import non_dominated, point
-from flashnas.algorithms.trial import RUN, Trial
+from flashnas.algorithms.trial import RUN, Trial, non_dominated, point, title_of
 from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed, parsed
-from flashnas.base.text import counted, is_number, printable
+from flashnas.base import text, text_table
+from flashnas.base.text import counted, duration, is_number, tokens_text
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 
 # -- what a table shows ----------------------------------------------------------------------------
@@ -185,10 +191,113 @@ def misses(run: RecordedRun) -> list[str]:
     return [f"over the budget as measured: {', '.join(over)}"] if over else []
 
 
-def best_baseline(run: RecordedRun) -> str:
-    """The best baseline of a front by its loss; empty without one."""
-    if run.baselines.empty or run.ranks_full:
-        return ""
-    best, (factor, unit) = min(rows(run.baselines), key=lambda row: row.loss), latency_unit(run)
-    time = f"{best.latency_ms * factor:.2f} {unit}"
-    return f"best pure-operator baseline: {printable(best.label)}, loss {best.loss:.3f} at {time}"
+def _listed(run: RecordedRun, section: str, formats: dict[str, str]) -> list[str]:
+    """The numbers above 0 of a section of run.yaml, in words."""
+    values = {name: run.entry(section, name) for name in formats}
+    return [
+        formats[name].format(value)
+        for name, value in values.items()
+        if is_number(value) and value > 0
+    ]
+
+
+def asked_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
+    """(name, value, detail) of what was asked."""
+    entry = run.entry
+    mode, calibration = entry("table", "mode"), entry("table", "calibration")
+    stack = [
+        str(entry("table", "stack") or ""),
+        f"mode {mode}" if mode else "",
+        f"calibration {calibration}" if calibration else "",
+    ]
+    yield "Device", entry("table", "device") or entry("table", "name"), _joined(stack)
+    request = {
+        "batch": "batch of {}",
+        "prompt_tokens": "{:,} tokens in",
+        "generated_tokens": "{:,} tokens out",
+    }
+    workload = _listed(run, "workload", request)
+    if entry("workload", "dtype") not in (None, "auto"):
+        workload.append(str(entry("workload", "dtype")))
+    yield "Workload", entry("workload", "name"), ", ".join(workload)
+    limits = [
+        f"{name} {'≥' if name == 'throughput_tok_s' else '≤'} {limit:,g}"
+        for name, limit in (entry("options", "budgets") or {}).items()
+    ]
+    asked = entry("options", "budget_ms") if entry("conversion") else None
+    if isinstance(asked, list):
+        limits = [f"latency_ms ≤ {', '.join(map(str, asked))}"]
+    yield "Budget", ", ".join(limits) or "none", ""
+    if run.further_objectives or run.ranks_full:
+        planned, detail = entry("scorer", "train_tokens"), ""
+        if is_number(planned) and planned >= 1:
+            detail = f"of a full training on {tokens_text(planned)} tokens"
+        yield "Objectives", ", ".join(map(title_of, run.objectives)), detail
+    yield "Space", entry("space", "name"), ""
+
+
+def search_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
+    """The same of how it was searched."""
+    entry = run.entry
+    if entry("conversion"):
+        yield "Model", entry("options", "model"), f"finished {entry('finished')}"
+        return
+    seed, asked = entry("options", "seed"), entry("options", "trials")
+    seed = "" if seed is None else f"seed {seed}"
+    ranked_by = run.answer.ranked_by if run.answer is not None else ""
+    trained = f"at most {asked} trainings" if asked else ""
+    yield "Search", entry("sampler") or ranked_by, _joined([seed, trained])
+    first, _, more = counts_line(run).partition(" · ")
+    yield "Trials", first, more
+    if entry("recipe"):
+        recipe = {"width_factor": "width 1/{}", "tokens": "{:,} tokens each"}
+        yield "Trainings", entry("corpus", "source"), _joined(_listed(run, "recipe", recipe))
+    earlier = entry("start_from", "runs")
+    if isinstance(earlier, list):
+        count = counted(int((run.trained["source"] == "run").sum()), "network")
+        digest = f"(digest {entry('start_from', 'digest')})"
+        words = f"{count} of this run with the loss from there {digest}"
+        yield "Started from", ", ".join(map(str, earlier)), words
+    if effort := tokens_words(run):
+        yield "Effort", effort, ""
+    finished = f"finished {entry('finished')}" if entry("finished") else "not finished"
+    yield "Run time", duration(entry("seconds"), 1), finished
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return " · ".join(filter(None, parts))
+
+
+def render(template: str, **values: Any) -> Markup:
+    """A template with these values. In HTML, each is escaped unless it is Markup."""
+    return Markup(_environment().get_template(template).render(**values))
+
+
+def render_text(template: str, **values: Any) -> str:
+    """A template of a text. A backslash at the end of one of its lines joins the next one to it."""
+    written = _environment().get_template(template).render(**values)
+    return re.sub(r" *\\\n *", " ", written).rstrip()
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("flashnas.reporting"),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "compressed": compressed,
+        "counted": text.counted,
+        "fixed": text.fixed,
+        "names": text.names_text,
+        "number": text.number,
+        "parameters": text.parameters,
+        "shown": lambda value: text.MISSING if value is None or value == "" else value,
+        "signed": text.signed,
+        "tokens": text.tokens_text,
+    }
+    environment.globals |= {"table": text_table.table, "with_interval": text.with_interval}
+    return environment
