@@ -52,8 +52,8 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import multivariate_normal
 
 from flashnas.loss.composition import Rows
-from flashnas.loss.load import FURTHEST
 from flashnas.loss.model import RELIABILITY_SD, FullLoss, contrasts
+from flashnas.loss.own import FURTHEST
 from flashnas.reporting.drawing import INK, SERIES, STYLE, Plot, key, percent
 from flashnas.study.purchase import Prospects
 

@@ -18,8 +18,9 @@ from scipy.optimize import linear_sum_assignment
 from flashnas.architecture import Architecture
 from flashnas.loss import composition
 from flashnas.loss.composition import FEATURES, KINDS, Rows
-from flashnas.loss.load import loss_model, own_rows, rows_of
+from flashnas.loss.load import loss_model, rows_of
 from flashnas.loss.model import FullLoss
+from flashnas.loss.own import own_rows
 from flashnas.observations.losses import (
     ObservedLoss,
     full_width,

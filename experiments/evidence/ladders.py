@@ -32,8 +32,9 @@ from left_out import summary
 from short_trainings import as_small_rows, short_trainings
 
 from flashnas.loss import composition
-from flashnas.loss.load import as_own, loss_model, rows_of, with_own
+from flashnas.loss.load import loss_model, rows_of
 from flashnas.loss.model import FullLoss
+from flashnas.loss.own import as_own, with_own
 from flashnas.loss.publications import Pair, predicted_pairs
 from flashnas.observations.losses import ObservedLoss, read_published
 

@@ -109,7 +109,7 @@ class ObservedLoss(Observation):
         idle = sum(
             count * max(0.0, params - spec.flops(hidden, 0) / 2)
             for count, spec, params in sizes
-            if spec.kind == "moe"
+            if not spec.mixes_tokens
         )
         total = sum(count * params for count, _, params in sizes)
         return 6.0 * self.params * (1 - idle / max(total, 1)) * self.tokens

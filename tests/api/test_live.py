@@ -10,8 +10,9 @@ from notes import Notes
 
 import flashnas as fn
 from flashnas.api.calling import Quiet
-from flashnas.reporting import page as report_page
-from flashnas.reporting.page import LivePage, render_html
+from flashnas.reporting import live_page as report_page
+from flashnas.reporting.live_page import LivePage
+from flashnas.reporting.page import render_html
 from flashnas.study import evaluations
 from flashnas.study.progress import Snapshot
 

@@ -38,4 +38,4 @@ def problem_of(space: str = "nemotron_flash", budget_ms: float = 1500.0, **more:
         **more,
     }
     config = SearchConfig(space=space, budget_ms=budget_ms, **options)
-    return load_problem(config, note=lambda _: None)
+    return load_problem(config)

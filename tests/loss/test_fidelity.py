@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.loss.composition import RANGE, SIZES
-from flashnas.loss.load import as_own, loss_model, rows_of, shipped_rows, with_own
+from flashnas.loss.load import loss_model, rows_of, shipped_rows
 from flashnas.loss.model import NEW, contrasts, silence_of
+from flashnas.loss.own import as_own, with_own
 from flashnas.observations.losses import ObservedLoss, read_published
 
 TOKENS = 1e11

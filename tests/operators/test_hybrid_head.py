@@ -73,7 +73,8 @@ def test_where_a_layer_is_needed_one_line_says_that_it_has_none(tmp_path, refuse
 def test_a_search_that_trains_refuses_it_before_anything_is_trained(tmp_path, refused):
     (tmp_path / "space.yaml").write_text(SPACE)
     words = (
-        f"search --space {tmp_path}/space.yaml --budget-ms 500 --workload chat --out {tmp_path}/run"
+        f"search --space {tmp_path}/space.yaml --budget-ms 500 --workload chat --trials 2"
+        f" --out {tmp_path}/run"
     )
-    assert f"{NONE}; search it with --trials 0" in refused(words)
+    assert f"{NONE}; search it without --trials" in refused(words)
     assert not (tmp_path / "run").exists()

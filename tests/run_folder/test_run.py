@@ -13,9 +13,9 @@ from run_builder import make_trials, write_answered_run
 
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import RunError
-from flashnas.run_folder.front import front_path, write_front
-from flashnas.run_folder.layout import TrialsTable, trials_frame
-from flashnas.run_folder.read_front import read_front
+from flashnas.run_folder.folder import write_front
+from flashnas.run_folder.front import read_front
+from flashnas.run_folder.layout import TrialsTable, front_path, trials_frame
 from flashnas.run_folder.recorded_run import RecordedRun
 
 

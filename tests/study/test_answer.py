@@ -8,7 +8,7 @@ from problems import problem_of
 
 from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
-from flashnas.architecture.presets import presets
+from flashnas.architecture.source import presets
 from flashnas.observations.losses import ObservedLoss
 from flashnas.space import load_space
 from flashnas.study.answer import DISTINCT, PUBLISHED_MODELS, answer_of, value_of

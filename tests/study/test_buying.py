@@ -17,7 +17,7 @@ from notes import Notes
 from one_line import one_line
 from problems import with_few_candidates
 
-from flashnas.algorithms.objectives import non_dominated
+from flashnas.algorithms.trial import non_dominated
 from flashnas.base.errors import CandidateError, ConfigError, RunError
 from flashnas.cli.main import main
 from flashnas.run_folder.recorded_run import RecordedRun
@@ -302,7 +302,7 @@ def test_a_search_without_trainings_loads_neither_workers_nor_the_trainer(tmp_pa
 )
 def test_an_option_of_trainings_says_that_it_changes_nothing(name, value):
     config = SearchConfig(space="tiny", workload="chat", baselines=False, **{name: value})
-    problem = load_problem(config, note=print)
+    problem = load_problem(config)
     assert problem.trainings is None
     assert problem.notes == [
         f"nothing is trained without --trials N: {name} changes nothing",

@@ -3,8 +3,9 @@ from cases import cases
 from one_line import one_line
 
 from flashnas.base.errors import ConfigError
+from flashnas.base.option_files import load_options
 from flashnas.study.config import SearchConfig
-from flashnas.study.head import ASKED, options_given
+from flashnas.study.record import ASKED, options_given
 
 
 def write(tmp_path, text):
@@ -27,8 +28,10 @@ def test_budget_ms_is_the_budget_on_latency(tmp_path):
         SearchConfig(budget_ms=1, budgets={"latency_ms": 1})
     for text in ("budgets: {latency_ms: 10}\n", "budget_ms: 10\n"):
         path = write(tmp_path, text)
-        assert SearchConfig.load(path, {"budget_ms": 5}).budgets == {"latency_ms": 5}
-        assert SearchConfig.load(path, {"budgets": {"latency_ms": 5}}).budgets == {"latency_ms": 5}
+        assert load_options(SearchConfig, path, {"budget_ms": 5}).budgets == {"latency_ms": 5}
+        assert load_options(SearchConfig, path, {"budgets": {"latency_ms": 5}}).budgets == {
+            "latency_ms": 5
+        }
 
 
 def test_how_a_run_is_done_does_not_fix_its_trajectory():
@@ -46,9 +49,9 @@ def test_tokens_of_the_planned_training_are_a_number(text):
 def test_objectives_are_put_in_order(tmp_path):
     assert SearchConfig(objectives=("latency_ms", "loss")) == SearchConfig()
     path = write(tmp_path, "objectives: [latency_ms, expected_recall, loss]\n")
-    config = SearchConfig.load(path, {})
+    config = load_options(SearchConfig, path, {})
     assert config.objectives == ("loss", "latency_ms", "expected_recall")
-    assert SearchConfig.load(path, {"objectives": ("loss", "memory_gb")}).objectives == (
+    assert load_options(SearchConfig, path, {"objectives": ("loss", "memory_gb")}).objectives == (
         "loss",
         "memory_gb",
     )

@@ -122,12 +122,16 @@ def test_a_spread_is_about_even_in_latency_and_has_the_last_one():
     assert found.spread(2) == [0, 5]
 
 
-def test_the_near_ones_are_different_and_begin_with_the_recommended_one(expected):
-    near = expected.candidates(7)
-    values = expected.value[near]
-    assert near[0] == expected.best
-    assert len(set(values.round(9))) == len(near) == 7
-    assert (np.diff(values) > 0).all()
+def test_candidates_are_the_best_and_the_best_of_each_set_of_mixers(expected):
+    found = expected.candidates(7)
+    values = expected.value[[expected.networks.index(network) for network in found]]
+    assert found[0] == expected.networks[expected.best]
+    assert (np.diff(values[:7]) > 0).all()
+    of_mixers = [
+        {spec.kind for spec in network.operators if spec.mixes_tokens} for network in found
+    ]
+    for network in expected.networks[::50]:
+        assert {spec.kind for spec in network.operators if spec.mixes_tokens} in of_mixers
 
 
 def test_budgets_that_no_network_meets_are_one_line():

@@ -11,8 +11,8 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.workload import WORKLOADS
 from flashnas.observations.correction import model_with
 from flashnas.study.config import SearchConfig
-from flashnas.study.head import options_given
-from flashnas.study.limits import load_costs
+from flashnas.study.problem import load_costs
+from flashnas.study.record import options_given
 
 NETWORK = fn.load_architecture("Nemotron-Flash-1B")
 

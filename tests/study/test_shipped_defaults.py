@@ -49,7 +49,7 @@ def test_a_factor_that_does_not_suit_is_one_line_before_text_is_read(name, opera
     config = SearchConfig(
         space=name, workload="chat", recipe="cpu", data="/nowhere", evidence="none"
     )
-    message = one_line(ConfigError, load_problem, config, note=lambda _: None)
+    message = one_line(ConfigError, load_problem, config)
     for words in (
         f"space {name!r}",
         operator,

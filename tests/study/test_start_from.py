@@ -168,7 +168,7 @@ def test_scores_of_the_same_recipe_are_reused_and_those_of_another_one_count(
     monkeypatch.setattr(EvidenceScorer, "informed_by", informed)
     for name, tokens in (("same", None), ("other", 1024)):
         asked = dataclasses.replace(config, tokens=tokens, start_from=(str(run.path),), trials=2)
-        problem = load_problem(asked, note=print)
+        problem = load_problem(asked)
         assert len(problem.scorer.own) == len(set(run.trained["hash"]))
         calls = make_up(monkeypatch, loss)
         run_search(asked, tmp_path / name, resume=False, progress=Notes())
@@ -188,7 +188,7 @@ def test_a_search_by_publications_knows_what_a_run_of_any_recipe_observed(traine
     run = trained[1]
     asked = changed(train_tokens="512")
     plain, informed = (
-        load_problem(dataclasses.replace(asked, start_from=start), note=print).scorer
+        load_problem(dataclasses.replace(asked, start_from=start)).scorer
         for start in ((), (str(run.path),))
     )
     networks = [Architecture.parse(text) for text in run.trained["notation"]]

@@ -16,7 +16,7 @@ from one_line import one_line
 from plans import plan
 
 from flashnas.algorithms import ALGORITHMS
-from flashnas.algorithms.objectives import non_dominated
+from flashnas.algorithms.trial import non_dominated
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.latency.prediction import LatencyModel
