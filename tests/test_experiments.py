@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from flashnas.conversion.choices import Choice
-from flashnas.observations.losses import read_published
+from flashnas.observations.read_losses import read_published
 
 ROOT = Path(__file__).parents[1]
 

@@ -21,12 +21,8 @@ from flashnas.loss.composition import FEATURES, KINDS, Rows
 from flashnas.loss.load import loss_model, rows_of
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import own_rows
-from flashnas.observations.losses import (
-    ObservedLoss,
-    full_width,
-    groups_without_repeats,
-    read_published,
-)
+from flashnas.observations.losses import ObservedLoss, full_width
+from flashnas.observations.read_losses import groups_without_repeats, read_published
 
 HERE = Path(__file__).parent
 FULL = HERE.parent / "full_training"

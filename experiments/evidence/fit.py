@@ -37,7 +37,7 @@ from flashnas.loss.composition import Law, Rows
 from flashnas.loss.load import FITTED, digests, fitted, rows_of, shipped_rows
 from flashnas.loss.model import FullLoss, Spreads
 from flashnas.loss.publications import CLEAR_NATS, Pair, predicted_pairs
-from flashnas.observations.losses import read_published, read_short_trainings
+from flashnas.observations.read_losses import read_published, read_short_trainings
 
 HERE = Path(__file__).parent
 DIGITS = 8

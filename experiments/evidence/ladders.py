@@ -36,7 +36,8 @@ from flashnas.loss.load import loss_model, rows_of
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import as_own, with_own
 from flashnas.loss.publications import Pair, predicted_pairs
-from flashnas.observations.losses import ObservedLoss, read_published
+from flashnas.observations.losses import ObservedLoss
+from flashnas.observations.read_losses import read_published
 
 HERE = Path(__file__).parent
 Selector = Callable[[ObservedLoss], bool]

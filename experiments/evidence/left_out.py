@@ -29,7 +29,8 @@ from short_trainings import Short, short_trainings
 from flashnas.loss.load import loss_model, shipped_rows
 from flashnas.loss.model import CHARGE, FullLoss, silence_of
 from flashnas.loss.publications import WITHIN_SDS, Pair, as_new_publication, predicted_pairs
-from flashnas.observations.losses import ObservedLoss, groups_without_repeats, read_published
+from flashnas.observations.losses import ObservedLoss
+from flashnas.observations.read_losses import groups_without_repeats, read_published
 
 MODELS = {"law": False, "evidence": True}  # whether the model has the mix
 MIN_RANKED = 3  # rows of a group of which a rank correlation can be taken

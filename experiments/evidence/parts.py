@@ -28,7 +28,7 @@ from flashnas.loss.composition import Law
 from flashnas.loss.load import fitted, shipped_rows
 from flashnas.loss.model import FullLoss, Spreads
 from flashnas.loss.publications import predicted_pairs
-from flashnas.observations.losses import groups_without_repeats, read_published
+from flashnas.observations.read_losses import groups_without_repeats, read_published
 
 RELIABILITY = "unknown reliability"
 # part -> names of the spreads without which the model lacks it

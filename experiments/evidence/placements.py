@@ -18,7 +18,7 @@ import pandas as pd
 from left_out import left_out_pairs
 
 from flashnas.architecture.architecture import fold
-from flashnas.observations.losses import groups_without_repeats, read_published
+from flashnas.observations.read_losses import groups_without_repeats, read_published
 
 
 def study() -> pd.DataFrame:

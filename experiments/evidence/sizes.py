@@ -26,9 +26,9 @@ from fitting import ffn_rows
 from flashnas.loss.composition import Law, Rows
 from flashnas.loss.load import fitted, loss_model, rows_of
 from flashnas.loss.model import FullLoss, Spreads
-from flashnas.observations.losses import (
+from flashnas.observations.losses import full_width
+from flashnas.observations.read_losses import (
     composition,
-    full_width,
     groups_without_repeats,
     pairs_of_nested_groups,
     read_published,

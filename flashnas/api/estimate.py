@@ -122,20 +122,18 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         True
     """
     from flashnas.latency.largest_batch import check_fits
+    from flashnas.latency.prediction import model_of
     from flashnas.latency.workload import load_workload
-    from flashnas.observations.correction import model_with
 
     architecture = (
         load_architecture(options.arch) if isinstance(options.arch, str) else options.arch
     )
     workload = load_workload(options.workload).with_weights(options.weights)
-    model = model_with(
-        options.times,
-        options.table,
-        workload,
-        calibration=options.calibration,
-        mode=options.mode,
-    )
+    model = model_of(options.table, workload, calibration=options.calibration, mode=options.mode)
+    if options.times is not None:
+        from flashnas.observations.correction import corrected
+
+        model = corrected(model, options.times)
     check_fits(architecture, workload, model.table.device, model.dtype, model.cache_type)
     words = ""
     if options.evidence is not None:  # a wrong file is said now

@@ -84,7 +84,7 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
         disagreement,
         facts_of_publications,
     )
-    from flashnas.observations.losses import read_published
+    from flashnas.observations.read_losses import read_published
 
     model, shipped = loss_model(options.evidence), load_evidence()
     rows = read_published() + ([] if options.evidence is None else own_rows(options.evidence))

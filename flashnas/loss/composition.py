@@ -185,10 +185,9 @@ def _new_mix(families: Mapping[str, float], minor: float) -> float:
 
 
 @functools.lru_cache(maxsize=4096)
-def _sizes(spec: OperatorSpec, hidden: int) -> tuple[int, float]:
+def _sizes(spec: OperatorSpec, hidden: int) -> tuple[int, int]:
     """Parameters, and those that one token uses."""
-    params = spec.params(hidden)
-    return params, min(params, spec.flops(hidden, 0) / 2) if spec.kind == "moe" else params
+    return spec.params(hidden), spec.active_params(hidden)
 
 
 def body_sizes(operators: Sequence[OperatorSpec], hidden: int) -> tuple[float, float, float]:

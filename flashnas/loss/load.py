@@ -32,15 +32,8 @@ from flashnas.loss.model import FullLoss, Spreads
 from flashnas.loss.own import as_own, own_rows, with_own
 from flashnas.loss.recall import SHIPPED as RECALL
 from flashnas.loss.recall import RecallModel, load_recall
-from flashnas.observations.losses import (
-    DATA,
-    SHIPPED,
-    ObservedLoss,
-    as_published,
-    full_network,
-    full_width,
-    pairs_of_nested_groups,
-)
+from flashnas.observations.losses import DATA, ObservedLoss, as_published, full_network, full_width
+from flashnas.observations.read_losses import SHIPPED, pairs_of_nested_groups
 from flashnas.operators import OperatorSpec
 
 SHAPES, FFN_SHARES = DATA / "published_shapes.csv", DATA / "published_ffn_share.csv"

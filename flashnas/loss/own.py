@@ -13,7 +13,8 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.text import printable
 from flashnas.loss.composition import Rows
 from flashnas.loss.model import RELIABILITY_SD, FullLoss
-from flashnas.observations.losses import ObservedLoss, read_published
+from flashnas.observations.losses import ObservedLoss
+from flashnas.observations.read_losses import read_published
 
 OWN = "own trainings"  # the publication that a user's file is, whatever its column source says
 MAX_OWN_ROWS = 300

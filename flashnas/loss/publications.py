@@ -20,7 +20,8 @@ from flashnas.loss.load import loss_model, of_size, rows_of
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import own_rows
 from flashnas.loss.prediction import COVERED, WITHIN_SDS, Prediction, reliabilities
-from flashnas.observations.losses import ObservedLoss, composition, groups_without_repeats
+from flashnas.observations.losses import ObservedLoss
+from flashnas.observations.read_losses import composition, groups_without_repeats
 from flashnas.operators import OperatorSpec
 
 CLEAR_NATS = 0.02  # a pair with a larger published gap is clear

@@ -28,7 +28,8 @@ import numpy as np
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.text import counted, plain_number
-from flashnas.observations.losses import DATA, read_rows, specs_of
+from flashnas.observations.losses import DATA
+from flashnas.observations.read_losses import read_rows, specs_of
 from flashnas.operators import OperatorSpec
 
 SHIPPED = DATA / "published_recall.csv"

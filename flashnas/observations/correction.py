@@ -35,9 +35,7 @@ from flashnas.latency.metrics import (
     of_times,
     source_shares,
 )
-from flashnas.latency.prediction import LatencyModel, model_of
-from flashnas.latency.table import LatencyTable
-from flashnas.latency.workload import ENGINE, Workload
+from flashnas.latency.prediction import LatencyModel
 from flashnas.observations.times import REPEAT_SD, ObservedTime, read_times
 from flashnas.operators import OPERATORS
 from flashnas.operators.kernel import PHASES
@@ -50,19 +48,6 @@ SHARE_SCALE, SIZE_SCALE = 0.2, 0.7
 LEAST_SD = 1e-5  # of the logarithm of an observed time
 ROUNDS = 8  # of the linearisation of a request in the factors of its phases
 IN_PHASES = {"latency_ms": (1, 1), "ttft_ms": (1, 0), "tpot_ms": (0, 1)}
-
-
-def model_with(
-    times: str | Path | None,
-    table: LatencyTable | str,
-    workload: Workload,
-    *,
-    calibration: str = ENGINE,
-    mode: str | None = None,
-) -> LatencyModel:
-    """`model_of`, corrected by the times in a CSV (`read_times`), if one is given."""
-    model = model_of(table, workload, calibration=calibration, mode=mode)
-    return model if times is None else corrected(model, times)
 
 
 def corrected(model: LatencyModel, path: str | Path) -> CorrectedModel:

@@ -261,6 +261,10 @@ class OperatorSpec:
         """Parameters of the operator with its pre-norm."""
         return hidden + sum(tensor.numbers for tensor in self.named_tensors(hidden).values())
 
+    def active_params(self, hidden: int) -> int:
+        """Parameters that one token uses."""
+        return self.params(hidden)
+
     def flops(self, hidden: int, context: float) -> float:
         """FLOPs for one token that sees `context` tokens, itself included."""
         return sum(call.kind.flops(call, context) for call in _kernels_of(self, hidden))

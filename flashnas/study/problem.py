@@ -20,10 +20,9 @@ from flashnas.algorithms.trial import FULL, QUALITY, RECALL
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.fitting import CostFunction, Costs, Fitter, TableCosts
-from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
-from flashnas.observations.correction import model_with
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.space.load import check_space
 from flashnas.study.config import MIN_RECALL, NO_EVIDENCE, TRIALS, SearchConfig
@@ -120,7 +119,8 @@ def load_problem(
         FlashnasError: in one line, for whatever cannot work.
     """
     started = time.monotonic()
-    check_objects(space, sampler, evaluator, table)
+    if any(own is not None for own in (space, sampler, evaluator, table)):
+        check_objects(space, sampler, evaluator, table)
     space = load_space(config.space) if space is None else space
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):
         space, costs = load_searched(config, space, table or config.table, workload, evaluator)
@@ -302,9 +302,10 @@ def load_costs(
     if isinstance(table, str | LatencyTable):
         workload = load_workload(config.workload if workload is None else workload)
         workload = workload.with_weights(config.weights)
-        return TableCosts(
-            model_with(
-                config.times, table, workload, calibration=config.calibration, mode=config.mode
-            )
-        )
+        model = model_of(table, workload, calibration=config.calibration, mode=config.mode)
+        if config.times is not None:
+            from flashnas.observations.correction import corrected
+
+            model = corrected(model, config.times)
+        return TableCosts(model)
     return load_own_costs(config, table, evaluated=evaluated)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flashnas.observations.losses import read_published
+from flashnas.observations.read_losses import read_published
 
 HEAD = "group,source,operators,params,tokens,metric,value\n"
 

@@ -15,7 +15,8 @@ from flashnas.loss.composition import RANGE, SIZES
 from flashnas.loss.load import loss_model, rows_of, shipped_rows
 from flashnas.loss.model import NEW, contrasts, silence_of
 from flashnas.loss.own import as_own, with_own
-from flashnas.observations.losses import ObservedLoss, read_published
+from flashnas.observations.losses import ObservedLoss
+from flashnas.observations.read_losses import read_published
 
 TOKENS = 1e11
 PAIR = [Architecture.parse(f"2048: {text}") for text in ("12x(a f)", "12x(r7 f)")]

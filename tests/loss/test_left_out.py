@@ -13,7 +13,8 @@ import pytest
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.loss.load import loss_model
 from flashnas.loss.publications import Pair, predicted_pairs
-from flashnas.observations.losses import ObservedLoss, groups_without_repeats, read_published
+from flashnas.observations.losses import ObservedLoss
+from flashnas.observations.read_losses import groups_without_repeats, read_published
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "evidence"
 

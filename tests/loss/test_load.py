@@ -21,7 +21,7 @@ from flashnas.loss.publications import (
     disagreement,
     facts_of_publications,
 )
-from flashnas.observations.losses import read_published
+from flashnas.observations.read_losses import read_published
 
 AS_PUBLISHED = {
     "12x(a f)": 2.60,

@@ -12,11 +12,9 @@ from one_line import one_line
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError
 from flashnas.loss.publications import Pair, count_shared_orders
-from flashnas.observations.losses import (
-    DEFAULT_TOKENS,
-    ObservedLoss,
+from flashnas.observations.losses import DEFAULT_TOKENS, ObservedLoss, full_width
+from flashnas.observations.read_losses import (
     composition,
-    full_width,
     groups_of,
     read_published,
     read_short_trainings,

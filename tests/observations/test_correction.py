@@ -13,9 +13,9 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.text import LineWarning
 from flashnas.cli.main import main
 from flashnas.latency.calibration import Calibration
-from flashnas.latency.prediction import LatencyModel
-from flashnas.latency.workload import WORKLOADS, load_workload
-from flashnas.observations.correction import CorrectedModel, model_with
+from flashnas.latency.prediction import LatencyModel, model_of
+from flashnas.latency.workload import WORKLOADS
+from flashnas.observations.correction import CorrectedModel, corrected
 from flashnas.observations.times import ObservedTime
 from flashnas.space import load_space
 
@@ -152,8 +152,7 @@ def test_another_workload_says_less_and_another_phase_less_still():
     assert same >= near > other > 1
 
 
-def test_without_times_the_model_is_the_table_s_own(tmp_path):
-    assert type(model_with(None, TABLE, WORKLOADS["chat"])) is LatencyModel
+def test_without_times_nothing_is_said_of_them():
     assert estimate(HYBRID).to_dict()["observed"] == {}
 
 
@@ -231,7 +230,7 @@ def test_rows_of_other_devices_and_types_are_left_out_in_one_line(own):
 
 def test_what_the_table_cannot_predict_is_one_line(own):
     path = own("2048: 6x(d f),prefill-2k,p,,17,,")
-    message = one_line(ConfigError, model_with, path, "a100_sxm", WORKLOADS["decode-8k"])
+    message = one_line(ConfigError, corrected, model_of("a100_sxm", WORKLOADS["decode-8k"]), path)
     assert message.startswith(f"{path}:2: ")
     time = dataclasses.replace(observed(HYBRID), milliseconds={"ttft_ms": 3.0}, place="t.csv:2")
     message = one_line(ConfigError, CorrectedModel, DECODE, [time])
@@ -241,7 +240,7 @@ def test_what_the_table_cannot_predict_is_one_line(own):
 def test_only_the_content_of_times_changes_a_digest(own):
     row = f"{HYBRID.notation},decode-8k,p,,%d,,"
     digests = [
-        model_with(own(*rows), TABLE, load_workload("decode-8k")).observed["digest"]
+        corrected(DECODE, own(*rows)).observed["digest"]
         for rows in (
             [row % 17_000, row % 18_000],
             [row % 18_000, row % 17_000],

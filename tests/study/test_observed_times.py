@@ -7,9 +7,9 @@ from one_line import one_line
 
 import flashnas as fn
 from flashnas.base.errors import ConfigError, RunError
-from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.workload import WORKLOADS
-from flashnas.observations.correction import model_with
+from flashnas.observations.correction import corrected
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import load_costs
 from flashnas.study.record import options_given
@@ -53,7 +53,7 @@ def search(out, times, **more):
 def test_a_search_takes_the_corrected_milliseconds_and_says_so(file, tmp_path):
     notes = Notes()
     run = search(tmp_path / "run", file(), progress=notes)
-    model = model_with(file(), "h100_sxm", WORKLOADS["chat"])
+    model = corrected(model_of("h100_sxm", WORKLOADS["chat"]), file())
     for entry in run.front:
         assert entry.figures["latency_ms"] == model.estimate(entry.architecture).latency_ms
     recorded = yaml.safe_load((tmp_path / "run/run.yaml").read_text())

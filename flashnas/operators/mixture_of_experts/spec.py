@@ -92,6 +92,10 @@ class MixtureOfExperts(OperatorSpec):
         if self.gated:
             yield from linear("gate_proj", 1, hidden, Role.GATE)
 
+    def active_params(self, hidden: int) -> int:
+        idle = self.experts - self.active
+        return self.params(hidden) - idle * 3 * hidden * self.resolved(hidden).intermediate
+
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         inner, shared = self.resolved(hidden).intermediate, self.shared
         tensors = self.named_tensors(hidden)

@@ -1,0 +1,219 @@
+"""Files of observed losses: the shipped publications, and a user's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from flashnas.architecture import Architecture
+from flashnas.architecture.notation import parse_operators
+from flashnas.base.errors import ConfigError, FlashnasError
+from flashnas.base.foreign import read_csv
+from flashnas.base.text import UNITS, number_of
+from flashnas.observations.losses import DATA, DEFAULT_TOKENS, DEFAULT_VOCAB, ObservedLoss
+from flashnas.operators import OperatorSpec
+
+SHIPPED = DATA / "published_training.csv"
+SHORT_TRAININGS = DATA / "short_trainings.csv"
+NEEDED = ("group", "source", "operators", "params", "metric", "value")
+MIN_TOKENS = 10_000  # of a training; below it the column counts tokens for each parameter
+MAX_SIZE = 2**30  # of a width or a vocabulary
+MAX_NATS = 100.0  # of a loss; of random guesses among a million tokens it is 14
+MAX_COUNT = 1e18  # of parameters or tokens
+NO_FFN = "no ffn"  # of a composition
+
+
+def read_rows(path: Path, needed: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+    """The lines of a CSV of published rows: place (`file:3`), and column -> text without spaces at
+    its ends.
+
+    Raises ConfigError for a column that is missing, an empty group or source, and a group of one
+    row.
+    """
+    lines = [
+        (place, {str(name): str(text).strip() for name, text in line.items()})
+        for place, line in read_csv(path, ConfigError, needed)
+    ]
+    if not lines:
+        raise ConfigError(f"{path}: holds no row")
+    counts = Counter(line["group"] for _, line in lines)
+    for place, line in lines:
+        for name in ("group", "source"):
+            if not line[name]:
+                raise ConfigError(f"{place}: {name} must not be empty")
+        if counts[line["group"]] == 1:
+            raise ConfigError(
+                f"{place}: group {line['group']!r} must have at least 2 rows, because rows"
+                f" compare only within their group; got 1"
+            )
+    return lines
+
+
+def specs_of(place: str, operators: str) -> tuple[OperatorSpec, ...]:
+    """The operators of a row; raises ConfigError with its place."""
+    try:
+        if specs := parse_operators(operators):
+            return specs
+        raise ConfigError("operators must not be empty")
+    except FlashnasError as error:
+        raise ConfigError(
+            f"{place}: the notation does not express {operators!r}: {error}"
+        ) from None
+
+
+def read_published(path: str | Path | None = None) -> list[ObservedLoss]:
+    """The rows of a CSV, in its order; None: the shipped ones.
+
+    Columns: group, source (an arXiv number; `own` for one's own trainings), operators (notation
+    without a width), params (such as 438M), metric (`*_ppl` is a perplexity, `*_loss` is in nats
+    per token) and value. Optional: tokens (such as 100B, or `20 tok/param`: for each parameter of
+    the smallest network of the group), hidden (the width), vocab (words of the embedding that
+    params holds; 0: none), level, noise (nats between seeds), table, note.
+
+    Raises:
+        ConfigError: with file, line, rule and value.
+    """
+    rows = [_row(place, line) for place, line in read_rows(Path(path or SHIPPED), NEEDED)]
+    smallest: dict[str, float] = {}
+    for row in rows:
+        smallest[row.group] = min(row.params, smallest.get(row.group, math.inf))
+    return [
+        dataclasses.replace(row, tokens=row.tokens * smallest[row.group])
+        if row.tokens < MIN_TOKENS
+        else row
+        for row in rows
+    ]
+
+
+def read_short_trainings() -> list[ObservedLoss]:
+    """The short trainings that ship, in the order of their file: of small networks by the recipe
+    `cpu`, each with its network. nats is the mean over the seeds."""
+    return [
+        dataclasses.replace(
+            row, network=Architecture(hidden=row.hidden, operators=row.specs, vocab=row.vocab)
+        )
+        for row in read_published(SHORT_TRAININGS)
+    ]
+
+
+def _row(place: str, line: dict[str, str]) -> ObservedLoss:
+    specs = specs_of(place, line["operators"])
+    value = _number(place, "value", line["value"], most=math.inf, units={"": 1})
+    if line["metric"].endswith("_ppl"):
+        nats = math.log(value)
+    elif line["metric"].endswith("_loss"):
+        nats = value
+    else:
+        raise ConfigError(
+            f"{place}: metric must end in _ppl (a perplexity) or _loss (nats per token);"
+            f" got {line['metric']!r}"
+        )
+    if nats > MAX_NATS:
+        raise ConfigError(
+            f"{place}: value must be a loss of at most {MAX_NATS:g} nats; got {line['value']!r}"
+        )
+    return ObservedLoss(
+        group=line["group"],
+        operators=line["operators"],
+        specs=specs,
+        nats=nats,
+        place=place,
+        params=_number(place, "params", line["params"]),
+        tokens=_tokens(place, line.get("tokens", "")),
+        hidden=_whole(place, "hidden", line.get("hidden", ""), 0),
+        vocab=_whole(place, "vocab", line.get("vocab", ""), DEFAULT_VOCAB),
+        source=line["source"],
+        level=line.get("level", ""),
+        table=line.get("table", ""),
+        note=line.get("note", ""),
+        noise=_number(place, "noise", noise, MAX_NATS, {"": 1})
+        if (noise := line.get("noise", ""))
+        else None,
+    )
+
+
+def _tokens(place: str, text: str) -> float:
+    """Tokens of a training; a number below MIN_TOKENS is one for each parameter."""
+    if not text:
+        return DEFAULT_TOKENS
+    if per_parameter := re.match(r"([\d.]+) tok/param", text):
+        return _number(place, "tokens", per_parameter[1])
+    tokens = _number(place, "tokens", text)
+    if tokens < MIN_TOKENS:
+        raise ConfigError(
+            f"{place}: tokens must be a number of at least {MIN_TOKENS:,}, such as 100B, or"
+            f" such as '20 tok/param'; got {text!r}"
+        )
+    return tokens
+
+
+def _whole(place: str, name: str, text: str, default: int) -> int:
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal()) or int(text) > MAX_SIZE:
+        raise ConfigError(
+            f"{place}: {name} must be a whole number up to {MAX_SIZE:,}; got {text!r}"
+        )
+    return int(text)
+
+
+def _number(
+    place: str,
+    name: str,
+    text: str,
+    most: float = MAX_COUNT,
+    units: dict[str, int] = UNITS,
+) -> float:
+    number = number_of(text, units)
+    if math.isnan(number):
+        raise ConfigError(
+            f"{place}: {name} must be a number above 0, such as"
+            f" {'350M' if 'M' in units else 8.6}; got {text!r}"
+        )
+    if number > most:
+        raise ConfigError(f"{place}: {name} must be at most {most:g}; got {text!r}")
+    return number
+
+
+def groups_of(rows: Sequence[ObservedLoss]) -> dict[str, list[int]]:
+    """The indices of the rows of each group, groups in the order of their first row."""
+    by_group: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        by_group.setdefault(row.group, []).append(index)
+    return by_group
+
+
+def pairs_of_nested_groups(rows: Sequence[ObservedLoss]) -> list[tuple[str, str]]:
+    """(smaller, larger) for each two groups of which the larger repeats all rows of the smaller."""
+    contents = {
+        group: {(rows[index].source, rows[index].operators, rows[index].nats) for index in members}
+        for group, members in groups_of(rows).items()
+    }
+    return [
+        (small, large)
+        for small, large in itertools.permutations(contents, 2)
+        if contents[small] < contents[large]
+    ]
+
+
+def groups_without_repeats(rows: Sequence[ObservedLoss]) -> dict[str, list[int]]:
+    """`groups_of`, without the larger ones of nested groups."""
+    larger = {large for _, large in pairs_of_nested_groups(rows)}
+    return {name: members for name, members in groups_of(rows).items() if name not in larger}
+
+
+def composition(specs: Sequence[OperatorSpec]) -> tuple[tuple[str, float], ...]:
+    """The share of each token mixer in rounded quarters, and whether a stack has FFNs.
+
+    Two publications share a pair where both have a row of the one and of the other composition.
+    """
+    mixers = Counter(spec.kind for spec in specs if spec.mixes_tokens)
+    total = mixers.total()
+    shares = {kind: round(4 * count / total) / 4 for kind, count in mixers.items()} if total else {}
+    without = [] if any(not spec.mixes_tokens for spec in specs) else [(NO_FFN, 1.0)]
+    return (*sorted(shares.items()), *without)
