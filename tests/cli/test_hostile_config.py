@@ -100,7 +100,13 @@ def in_place_of(setting, value):
 # -- files for --config ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", sorted(LEAVES))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if name == "search" else name
+        for name in sorted(LEAVES)
+    ],
+)
 def test_no_key_of_a_config_connects_or_writes_outside(
     name, watch, small_corpus, quick_recipe, tmp_path, capsys
 ):

@@ -11,7 +11,7 @@ from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
-from flashnas.profiling import finalists, platforms, timing
+from flashnas.profiling import platforms, timing
 from flashnas.space import load_space
 
 CHAT, TINY = load_workload("chat"), load_space("tiny")
@@ -34,7 +34,7 @@ def timed(monkeypatch):
             for a in architectures
         }
 
-    monkeypatch.setattr(finalists, "measure_finalists", measure)
+    monkeypatch.setattr("flashnas.study.timing.measure_finalists", measure)
     return state
 
 
