@@ -1,5 +1,6 @@
 """What type checkers see of the lazily loaded names in __init__.py."""
 
+from flashnas.algorithms.trial import Trial as Trial
 from flashnas.api.convert import convert as convert
 from flashnas.api.doctor import doctor as doctor
 from flashnas.api.estimate import estimate as estimate
@@ -23,9 +24,15 @@ from flashnas.latency.table import LatencyTable as LatencyTable
 from flashnas.latency.workload import Workload as Workload
 from flashnas.loss.load import load_evidence as load_evidence
 from flashnas.loss.load import loss_model as loss_model
+from flashnas.loss.prediction import Prediction as Prediction
 from flashnas.network.model import HybridLM as HybridLM
+from flashnas.observations.losses import ObservedLoss as ObservedLoss
+from flashnas.observations.observation import Observation as Observation
+from flashnas.observations.times import ObservedTime as ObservedTime
+from flashnas.run_folder.recorded_run import Answer as Answer
 from flashnas.space.base import SearchSpace as SearchSpace
 from flashnas.space.load import load_space as load_space
+from flashnas.study.scorer import Scorer as Scorer
 from flashnas.training.recipe import Recipe as Recipe
 
 __version__: str

@@ -108,6 +108,12 @@ class Trial:
         missed: figures that exceed their budget as measured on the device; None if not timed.
         runs_in: programs that run the network without flashnas -> the `--to` of its export; None
             where that is not known.
+
+    Example:
+        >>> import flashnas as fn
+        >>> trial = fn.load_run("my_run").front[0]
+        >>> trial.name, trial.state
+        ('P1', 'complete')
     """
 
     number: int = -1

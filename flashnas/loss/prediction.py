@@ -60,6 +60,13 @@ class Prediction:
     shared: what is common to publications. own: what a publication has of its own, at a reliability
     of 1. unseen: standard deviation of the logarithm of the reliability; 0: it is known. noise: of
     one training at a reliability of 1; it is not part of a difference.
+
+    Example:
+        >>> import flashnas as fn
+        >>> networks = [fn.Architecture.parse(f"2048: {text}") for text in ("12x(a f)", "12x(m2 f)")]
+        >>> prediction = fn.loss_model().predict_networks(networks, tokens=1e11)
+        >>> prediction.mean.shape, round(float(prediction.best([0, 1]).sum()), 9)
+        ((2,), 1.0)
     """
 
     mean: np.ndarray

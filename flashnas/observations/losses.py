@@ -37,6 +37,16 @@ class ObservedLoss(Observation):
     where it is not known. nats: loss per token, up to a constant of the group. tokens: of the
     training. level: groups of one level were trained alike but for their size, and compare, too.
     network: where it is known in full, as of one's own searches.
+
+    Example:
+        >>> import flashnas as fn
+        >>> pure = fn.Architecture.parse("1024: 12x(m2 f)")
+        >>> hybrid = fn.Architecture.parse("1024: 2x(5x(m2 f) a f)")
+        >>> mine = [fn.ObservedLoss.of(network, nats=nats, tokens=2e10, group="mine")
+        ...         for network, nats in ((pure, 2.91), (hybrid, 2.88))]
+        >>> difference, sd = fn.loss_model(mine).predict_networks([pure, hybrid], "100B").difference(1, 0)
+        >>> difference < 0 < sd
+        True
     """
 
     group: str

@@ -35,6 +35,15 @@ class ObservedTime(Observation):
 
     milliseconds: of latency_ms, ttft_ms and tpot_ms (latency/metrics.py) those that were observed.
     noise: standard deviation of the logarithm of a time. device: empty for that of the table.
+
+    Example:
+        >>> import flashnas as fn
+        >>> from flashnas.latency.workload import load_workload
+        >>> network = fn.Architecture.parse("2048: 12x(a f)")
+        >>> time = fn.ObservedTime(operators="12x(a f)", network=network, workload=load_workload("decode-8k"),
+        ...                        program="vllm 0.32", milliseconds={"latency_ms": 14_200.0})
+        >>> time.milliseconds["latency_ms"]
+        14200.0
     """
 
     network: Architecture

@@ -200,9 +200,8 @@ class RecordedRun:
         return self.trials[self.trials["state"] == "failed"]
 
     def trained_models(self) -> list[tuple[Trial, Path]]:
-        """Networks of the front that were trained for longer, by `flashnas train RUN/pareto/NN.yaml
-        --out RUN/trained/NN`, with the folder of their weights. Only the vocabulary may be another
-        one, since a training takes that of its text."""
+        """Networks of the front in `RUN/trained/NN`, with the folder of their weights. Only the
+        vocabulary may be another one, since a training takes that of its text."""
         folders = sorted((self.path / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
         trained = [(load_architecture(str(path)), path.parent) for path in folders]
         found = []
@@ -344,9 +343,14 @@ class Answer:
     `support`, the largest `width`, `depth` or `width and depth` of the space, or what else it
     holds, `space`. above_budget: networks whose latency may exceed the budget by its upper bound.
     bought: what the search trained. ranked_by: what the expected losses follow from, in words; a
-    user's scorer by its name. looked_at: networks that were scored. min_recall: networks of
-    which less is expected were left out. extrapolated: the planned training is longer or shorter
-    than publications' are.
+    user's scorer by its name. looked_at: networks that were scored. min_recall: networks of which
+    less is expected were left out. extrapolated: publications have longer or shorter trainings.
+
+    Example:
+        >>> import flashnas as fn
+        >>> run = fn.load_run("my_run")
+        >>> run.answer.recommended in run.finalists
+        True
     """
 
     recommended: str

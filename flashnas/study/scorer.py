@@ -36,6 +36,13 @@ class Scorer(Protocol):
         tokens: of the training that the user plans. extrapolated: it is longer or shorter than all
             that the scorer rests on.
         digest: changes with all that changes a figure; a run is continued only under the same.
+
+    Example:
+        >>> import flashnas as fn
+        >>> from flashnas.study.scorer import load_scorer
+        >>> scorer: fn.Scorer = load_scorer(None, 1e11, print)      # of published trainings
+        >>> scorer.values([fn.Architecture.parse("2048: 12x(a f)")]).shape
+        (1,)
     """
 
     @property
