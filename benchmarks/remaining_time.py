@@ -35,7 +35,7 @@ RESULTS = HERE / "results" / "remaining_time.csv"
 COMMANDS = {
     "search, nothing trained": "search --budget-ms 20k --out searched",
     "search, 15 trainings": "search --space tiny --workload chat --budget-ms 500 --trials 12"
-    " --train-anyway --tokens 16384 --workers 1 --out trained",
+    " --evidence none --tokens 16384 --workers 1 --out trained",
     "train": "train '128: 4x(d f m2 f)' --tokens 100000 --threads 1 --out longer",
     "eval": "eval longer --text my_text.txt",
     "profile": "profile --space tiny --workload chat --device cpu --out table",

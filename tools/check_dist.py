@@ -31,7 +31,7 @@ def guard(event, arguments):
             os._exit(99)
 sys.addaudithook(guard)
 """
-SEARCH = "--trials 2 --train-anyway --tokens 4096"
+SEARCH = "--trials 2 --evidence none --tokens 4096"
 COMMANDS = [
     "flashnas --help",
     "flashnas list spaces",
