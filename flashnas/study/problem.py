@@ -155,6 +155,10 @@ def load_problem(
             trainings = load_trainings(problem, trials, evaluator, recipe, dtype=dtype, plan=plan)
             problem = dataclasses.replace(problem, trainings=trainings)
         elif unused := [name for name in OF_TRAININGS if changed(config, name)]:
+            if config.recipe is not None:
+                from flashnas.training.recipe import Recipe
+
+                Recipe.load(config.recipe)  # a wrong name is said all the same
             notes.append(f"nothing is trained without --trials N: {unused[0]} changes nothing")
         if each or config.sampler_options:
             problem.algorithm()  # its options are checked before anything is trained
