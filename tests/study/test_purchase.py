@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -63,12 +64,10 @@ def rows_of_model(trainings):
     return dataclasses.replace(rows, publication=publication)
 
 
-@functools.cache
-def by_mean():
-    """Prospects where silence costs nothing."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(purchase, "CHARGE", 0.0)
-        return prospects()
+@pytest.fixture
+def free_silence(monkeypatch):
+    """Silence costs nothing, neither in what is recommended now nor after trainings."""
+    monkeypatch.setattr(purchase, "CHARGE", 0.0)
 
 
 def test_the_posterior_is_that_of_the_model_with_own_rows():
@@ -81,10 +80,9 @@ def test_the_posterior_is_that_of_the_model_with_own_rows():
     assert fitted.publication == OWN
 
 
-def test_the_gain_between_two_is_the_expected_improvement(monkeypatch):
+def test_the_gain_between_two_is_the_expected_improvement(free_silence):
     """Of two networks it has a closed form: s phi(g / s) - g Phi(-g / s), for their gap g and the
     standard deviation s of its change, which is what the variance of their difference loses."""
-    monkeypatch.setattr(purchase, "CHARGE", 0.0)
     pair, model = NETWORKS[3:5], loss_model()
     rows = rows_of(as_own([trained(network) for network in pair]), model.law)
     variances = []
@@ -100,17 +98,22 @@ def test_the_gain_between_two_is_the_expected_improvement(monkeypatch):
     )
 
 
-@given(st.sets(st.integers(0, len(NETWORKS) - 1), min_size=1, max_size=6))
-@settings(max_examples=40, deadline=None)
-def test_trainings_never_harm_where_silence_costs_nothing(chosen):
-    assert by_mean().gain(sorted(chosen)) > -1e-5
+def sets_of(*counts):
+    return [each for n in counts for each in itertools.combinations(range(len(NETWORKS)), n)]
 
 
-@given(st.sets(st.integers(0, len(NETWORKS) - 1), min_size=3, max_size=5))
-@settings(max_examples=20, deadline=None)
-def test_more_trainings_gain_no_less(chosen):
-    found, some = by_mean(), sorted(chosen)
-    assert found.gain(some) > found.gain(some[1:]) - 2e-4  # of 512 draws
+def test_trainings_never_harm_where_silence_costs_nothing(free_silence):
+    found = prospects()
+    assert all(found.gain(chosen) > -1e-5 for chosen in sets_of(1, 2, 3, 4, 5, 6))
+
+
+def test_more_trainings_gain_no_less(free_silence, monkeypatch):
+    """At the 512 draws of a search, the worst set is 2.4e-4 below."""
+    monkeypatch.setattr(purchase, "DRAWS", 4096)
+    monkeypatch.setattr(purchase, "_draws", functools.cache(purchase._draws.__wrapped__))
+    gain = functools.cache(prospects().gain)
+    for chosen in sets_of(3, 4, 5):
+        assert gain(chosen) > gain(chosen[1:]) - 1e-4, chosen
 
 
 def test_one_network_without_a_level_gains_nothing():
