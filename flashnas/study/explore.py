@@ -24,7 +24,7 @@ from flashnas.latency.fitting import Fitter
 from flashnas.loss.composition import outside_support
 from flashnas.operators import OPERATORS, OperatorSpec
 from flashnas.space import OperatorSpace, SearchSpace
-from flashnas.study.scorer import Scorer
+from flashnas.study.scorer import ALIKE, Scorer
 
 ENUMERATED = 20_000  # networks up to which all of a space are scored
 POPULATION, TOURNAMENT = 300, 30  # of the evolution; ..
@@ -33,7 +33,6 @@ MAX_TRIED = 9_000  # genotypes that are fitted to the budgets
 QUIET_CYCLES = 12  # in a row without a better network, after which the search ends; ..
 QUIET_WHEN_SPARSE = 2  # .. where less than a quarter of a cycle is new: little is left to find
 BETTER = 1e-4  # nats per token by which a network counts as better
-ALIKE = 9  # decimals of nats and milliseconds in which networks of the same operators agree
 
 
 @dataclass(frozen=True)
@@ -246,7 +245,7 @@ def _scored(
             genotype=genotype,
             architecture=network,
             state="expected",
-            values=(value, fitted[genotype][1] or 0.0),
+            values=(value, round(fitted[genotype][1] or 0.0, ALIKE)),
         )
         for (genotype, network), value in zip(keeping.items(), values, strict=True)
     }

@@ -26,6 +26,8 @@ from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.recorded_run import Reasons
 
 REMEMBERED = 16_384  # networks whose figures are kept
+# decimals of nats and milliseconds in which networks of the same operators agree, on any CPU
+ALIKE = 9
 TOGETHER = 512  # networks whose recall is computed at once
 
 
@@ -138,7 +140,7 @@ class EvidenceScorer:
         if not networks:
             return np.zeros(0)
         charge = CHARGE * self.model.silence(networks, self.tokens)
-        return np.asarray(self.posterior(networks).mean + charge)
+        return np.round(self.posterior(networks).mean + charge, ALIKE)
 
     def recalls(self, networks: Sequence[Architecture]) -> np.ndarray:
         if self.recall is None:
@@ -149,7 +151,7 @@ class EvidenceScorer:
             )[0]
             for start in range(0, len(networks), TOGETHER)
         ]
-        return np.concatenate(parts) if parts else np.zeros(0)
+        return np.round(np.concatenate(parts), ALIKE) if parts else np.zeros(0)
 
     @functools.lru_cache(maxsize=REMEMBERED)  # noqa: B019 - as long as the search
     def figures(self, network: Any) -> Mapping[str, Any]:
@@ -157,7 +159,7 @@ class EvidenceScorer:
         found = expected_of(network, self.tokens, self.model, self.recall or load_recall())
         silence = float(self.model.silence([network], self.tokens)[0])
         return {
-            "value": found.full_loss + CHARGE * silence,
+            "value": round(found.full_loss + CHARGE * silence, ALIKE),
             "full_loss": found.full_loss,
             "full_loss_sd": found.full_loss_sd,
             "silence": silence,
