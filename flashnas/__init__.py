@@ -35,7 +35,7 @@ _PUBLIC = {
     "load_space": "flashnas.space.load",
     "list_names": "flashnas.api.listing",
     "doctor": "flashnas.api.doctor",
-    "Answer": "flashnas.run_folder.recorded_run",
+    "Answer": "flashnas.run_folder.recorded_answer",
     "Architecture": "flashnas.architecture.architecture",
     "Budget": "flashnas.latency.metrics",
     "FlashnasError": "flashnas.base.errors",

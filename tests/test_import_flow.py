@@ -18,7 +18,7 @@ ROOMS = (
     "architecture",
     "network",
     "data",
-    "formats",
+    "families",
     "training",
     "space",
     "latency",
@@ -39,7 +39,7 @@ ROOMS = (
 WITH_TORCH = (
     "operators",
     "network",
-    "formats",
+    "families",
     "training",
     "profiling",
     "algorithms",
@@ -184,7 +184,7 @@ def test_torch_is_not_loaded_by_these():
         "flashnas",
         "flashnas.operators",
         "flashnas.study.run_search",
-        "flashnas.formats.programs",
+        "flashnas.families.programs",
         "flashnas.latency.prediction",
         "flashnas.space.load",
     )

@@ -87,8 +87,8 @@ def operator():
     import numpy as np
     import torch
 
-    from flashnas.formats.nemotron_h import NAMES
-    from flashnas.formats.pieces import with_channels
+    from flashnas.families.family import families
+    from flashnas.families.pieces import with_channels
     from flashnas.latency.lookup import KernelTimes
     from flashnas.latency.table import LatencyTable
     from flashnas.operators import OPERATORS
@@ -105,7 +105,7 @@ def operator():
         assert sum(weight.numel() for weight in layer.parameters()) + hidden == spec.params(hidden)
         y_BTD, state = layer(torch.randn(1, 9, hidden))
         layer.step(y_BTD[:, -1], state)
-        for piece in with_channels(spec.resolved(hidden), hidden, NAMES["m2"]):
+        for piece in with_channels(spec.resolved(hidden), hidden, families()["nemotron_h"].weights.names["m2"]):
             piece.of(layer.state_dict())
 
     return whole_trip

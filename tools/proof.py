@@ -268,7 +268,8 @@ def answers():
     for name, more in (
         ("nemotron_flash", "--calibration paper --budget-ms 14000"),
         ("layerwise", "--calibration paper --budget-ms 14000"),
-        ("llama_cpp", "--table a100_sxm --workload chat --calibration paper --budget-ms 900"),
+        ("served", "--budget-ms 20000"),
+        ("granite", "--table a100_sxm --workload chat --calibration paper --budget-ms 900"),
         ("nemotron_flash", "--calibration paper --budget-ms 4000 --min-recall -0.03"),
     ):
         folder = f"untrained_{name}_{more.split()[-1]}/run"
@@ -288,8 +289,8 @@ def estimates():
     counts = {
         "nemotron_flash": 160,
         "layerwise": 60,
-        "llama_cpp": 80,
-        "qwen35": 80,
+        "served": 80,
+        "qwen3_5": 80,
         "nemotron_h": 80,
         "small": 40,
     }
@@ -365,11 +366,11 @@ def exports():
     for to, network in (
         ("gguf", "64(vocab=300): m2(head_dim=16,state=16) f a(head_dim=16) f"),
         (
-            "nemotron-h",
+            "hf",
             "64(vocab=300): m2(head_dim=16,state=16) f(relu2=true)"
             " a(head_dim=16,rope_share=0.0) f(relu2=true)",
         ),
-        ("lfm2", "64(vocab=300): conv f a(head_dim=16,qk_norm=true) f"),
+        ("hf", "64(vocab=300): conv f a(head_dim=16,qk_norm=true) f"),
         ("hf", "64(vocab=300): d(head_dim=16) f gd(head_dim=16) swa(head_dim=16,window=8) f"),
         ("hf", "64(vocab=300): m f gla(head_dim=16) f r7(head_dim=16) f kda(head_dim=16) f"),
     ):

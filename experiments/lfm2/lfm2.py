@@ -7,7 +7,7 @@ LFM2's own order.
 
 `profile` times whole networks with random weights in llama.cpp, `search` trains the candidates and
 LFM2's order for a short time, `measure` times both networks in turns and draws the picture. Each
-step continues where it was ended. The space is search_spaces/lfm2.yaml with fewer widths.
+step continues where it was ended. The space is space.yaml.
 """
 
 from __future__ import annotations
@@ -19,16 +19,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import flashnas as fn
 from flashnas.operators import OperatorSpec
 from flashnas.space import load_space
 from flashnas.space.layerwise import LayerwiseSpace
 
 HERE, OUT = Path(__file__).parent, Path("experiments/runs/lfm2")
-SHIPPED = HERE.parents[1] / "search_spaces/lfm2.yaml"
-WIDTHS, VALIDATED = [256, 384, 512, 640], 10
+SPACE, VALIDATED = str(HERE / "space.yaml"), 10
 WORKLOAD, WEIGHTS, TPOT_MS = "batch=1,prompt=256,generated=256", "q8_0", 2.6
 SEARCH: dict[str, Any] = {"trials": 12, "cycle_size": 4, "seeds": 2, "tokens": 131072}
 ORDER = "ccaccaccacacacac"  # of the 16 layers of LFM2-350M, 700M and 1.2B
@@ -50,14 +47,6 @@ class WithOrder(LayerwiseSpace):
         ]
 
 
-def space_file() -> Path:
-    """The shipped space with the widths of this experiment, under the same name."""
-    OUT.mkdir(parents=True, exist_ok=True)
-    path = OUT / "lfm2.yaml"
-    path.write_text(yaml.safe_dump({**yaml.safe_load(SHIPPED.read_text()), "widths": WIDTHS}))
-    return path
-
-
 def profile() -> None:
     """The table, and networks that it was not fitted to."""
     table = OUT / "table"
@@ -65,26 +54,24 @@ def profile() -> None:
         fn.profile(
             runtime="llama.cpp",
             weights=WEIGHTS,
-            space=str(space_file()),
+            space=SPACE,
             workload=[WORKLOAD],
             out=str(table),
         )
     )
-    print(
-        fn.validate(table=str(table), space=str(space_file()), workload=WORKLOAD, count=VALIDATED)
-    )
+    print(fn.validate(table=str(table), space=SPACE, workload=WORKLOAD, count=VALIDATED))
 
 
 def search() -> None:
     """Short trainings of candidates within the budget, every one of which llama.cpp runs."""
-    space = load_space(space_file())
+    space = load_space(SPACE)
     space.__class__ = WithOrder
     run = fn.search(
         space=space,
         table=str(OUT / "table"),
         workload=WORKLOAD,
         budgets={"tpot_ms": TPOT_MS},
-        runtime="llama.cpp",
+        runtime=("llama.cpp",),
         evidence="none",
         objectives=("loss", "tpot_ms"),
         workers=1,
@@ -98,7 +85,7 @@ def search() -> None:
 
 def measure() -> None:
     """Milliseconds a token of the best network of the search and of LFM2's order, turn by turn."""
-    from flashnas.formats.gguf.file import write_random_file
+    from flashnas.families.gguf.file import write_random_file
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.llama_cpp.child import time_requests
 

@@ -24,14 +24,11 @@ import flashnas as fn
 
 HERE = Path(__file__).parent
 SPACE = """\
-template: layerwise
-model: {{vocab: 8192, tied: true, meta_tokens: 0}}
-widths: {widths}
-width_factor: 4
-layers:
-  depth: {depth}
-  require: [m2, a]
-  choices: ["m2(head_dim=64,state=64) f", "a(head_dim=64) f"]
+template: served
+families: [granite]
+vocab: 8192
+params: {params}
+layers: {layers}
 """
 WEIGHTS = "q8_0"
 PROMPTS = ("My fellow citizens, the state of our union is", "def read_lines(path):\n    ")
@@ -170,7 +167,7 @@ def in_llama_cpp(file: Path, weights: Path, plan: dict[str, Any]) -> dict[str, A
 
     from flashnas.data.dataset import prepare_dataset
     from flashnas.exporting.source import load_source
-    from flashnas.formats.gguf.vocabulary import vocabulary
+    from flashnas.families.gguf.vocabulary import vocabulary
     from flashnas.latency.workload import load_workload
     from flashnas.profiling.llama_cpp.child import read_texts, time_requests
 

@@ -87,7 +87,7 @@ def errors(models: Iterable[LatencyModel], time: ObservedTime) -> list[float]:
 
 
 def networks() -> list[Architecture]:
-    space, rng = load_space("hybrid"), np.random.default_rng(0)
+    space, rng = load_space("free"), np.random.default_rng(0)
     return [
         space.architecture(space.sample(rng), int(rng.choice(space.hidden_sizes)))
         for _ in range(NETWORKS)

@@ -62,7 +62,6 @@ FRONT_FIGURES = (  # which only trials of a front have
     "measured_tpot_ms",
     "full_loss_difference",
     "full_loss_difference_sd",
-    "probability_best",
 )
 
 
@@ -101,8 +100,7 @@ class Trial:
         values: the objectives of the search, all minimised; None where one does not exist.
         front_number: 1 for the fastest network of the front; None for what is not on a front.
         measured_ms, measured_ttft_ms, measured_tpot_ms: as timed on the device;
-            full_loss_difference: to the recommended network, with its standard deviation;
-            probability_best: of the lowest full loss on the front.
+            full_loss_difference: to the recommended network, with its standard deviation.
         operators_ms: kind of operator -> source -> milliseconds of the request; empty without a
             latency table. sources: source of the latency -> share of it.
         missed: figures that exceed their budget as measured on the device; None if not timed.
@@ -161,7 +159,6 @@ class Trial:
     measured_tpot_ms: float | None = None
     full_loss_difference: float | None = None
     full_loss_difference_sd: float | None = None
-    probability_best: float | None = None
     operators_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     sources: dict[str, float] = field(default_factory=dict)
     missed: tuple[str, ...] | None = None

@@ -73,12 +73,19 @@ class ArchitectureEstimate(Estimate):
     recall_sd = property(attrgetter("expected.recall_sd"))
     outside = property(attrgetter("expected.outside"))
 
+    @property
+    def loads_in(self) -> tuple[str, ...]:
+        from flashnas.families.programs import loading
+
+        return tuple(loading(self.context[0]))
+
     def to_dict(self) -> dict[str, Any]:
         own = ("warnings", "asked", "context", "expected")
         return {
             **{name: value for name, value in super().to_dict().items() if name not in own},
             **vars(self.expected),
             "outside": list(self.outside),
+            "loads_in": list(self.loads_in),
             "warnings": list(self.warnings),
         }
 
@@ -105,7 +112,7 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
             transformer of as many parameters without embeddings, at its best shape;
             `full_loss_of_shape`, what of it width against depth makes; `recall` and `recall_sd`, of
             full marks, less that transformer; `outside`, what of the network no two publications
-            have. `print` shows all of it.
+            have. `loads_in` names the programs that load it without flashnas. `print` shows all of it.
 
     Raises:
         ArchitectureError: for text that does not describe an architecture.

@@ -7,14 +7,17 @@ from pathlib import Path
 
 from flashnas.api.calling import Result, takes, writable_out
 from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option
+from flashnas.base.text import one_of
 
 # options of all formats of an export
-EVERY_FORMAT = ("source", "to", "out", "dtype", "init_seed", "tokenizer")
+EVERY_FORMAT = ("source", "to", "out", "dtype", "init_seed", "tokenizer", "no_weights")
+# former words of `to` -> the class that --to hf writes
+FORMER = {"nemotron-h": "NemotronH", "lfm2": "LFM2"}
 
 
 def targets() -> tuple[str, ...]:
     """The formats that `export` writes."""
-    from flashnas.exporting.exporter import EXPORTS
+    from flashnas.exporting import EXPORTS
 
     return tuple(EXPORTS)
 
@@ -23,15 +26,15 @@ def targets() -> tuple[str, ...]:
 class ExportOptions(Settings, where="export"):
     source: str = option(
         REQUIRED,
-        "folder of trained weights, or with --init-seed a preset, pareto/NN.yaml or notation",
+        "folder of trained weights, or with --init-seed or --no-weights a preset, pareto/NN.yaml,"
+        " config.json or notation",
         positional=True,
     )
     to: str = option(
         REQUIRED,
-        "gguf (llama.cpp), nemotron-h or lfm2 (transformers without flashnas) or hf"
-        " (transformers and lm-evaluation-harness, with flashnas installed)",
+        "gguf (llama.cpp) or hf (transformers, vLLM, SGLang, MLX; a network that no family of theirs"
+        " holds: transformers with flashnas installed)",
         metavar="TARGET",
-        choices=targets,
     )
     out: Path = option(
         REQUIRED, "folder to write; must not hold anything yet", metavar="DIR", yaml=False
@@ -44,6 +47,9 @@ class ExportOptions(Settings, where="export"):
         min=0,
         max=MAX_SEED,
     )
+    no_weights: bool = option(
+        False, "hf: the configuration alone, to time the network where it will be served"
+    )
     tokenizer: str | None = option(
         None, "tokenizer.json to include", metavar="FILE", shown="that of the trained weights"
     )
@@ -54,6 +60,18 @@ class ExportOptions(Settings, where="export"):
         shown="f16",
         choices=("f32", "f16", "bf16", "q8_0", "q6_k", "q4_0", "q4_k"),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.to in FORMER:
+            self.wrong(
+                "to",
+                f"{self.to} is now --to hf, which writes {FORMER[self.to]} where the network is one",
+            )
+        if self.to not in targets():
+            self.wrong("to", one_of("", self.to, targets()).strip())
+        if self.no_weights and (self.to != "hf" or self.init_seed is not None):
+            self.wrong("no_weights", "is for --to hf, without --init-seed")
 
 
 @dataclass(frozen=True)
@@ -76,7 +94,9 @@ class ExportResult(Result):
         lines = [
             f"{self.out}: {self.notation}",
             f"{self.params:,} parameters in {self.dtype}, {self.source}",
-            f"checked against the original (largest difference / largest logit): {', '.join(parity)}",
+            f"checked against the original (largest difference / largest logit): {', '.join(parity)}"
+            if parity
+            else "nothing was computed",
             *(f"note: {note}" for note in self.notes),
         ]
         return "\n".join(lines)
@@ -84,10 +104,10 @@ class ExportResult(Result):
 
 @takes(ExportOptions)
 def export(options: ExportOptions) -> ExportResult:
-    """Write a network for another program: llama.cpp, transformers, lm-evaluation-harness.
+    """Write a network for another program: llama.cpp, transformers, vLLM, SGLang, MLX.
 
-    That program computes the written network; the folder exists only if it
-    agrees with the original.
+    llama.cpp or transformers computes the written network; the folder exists only if it agrees with
+    the original. With `no_weights` nothing is computed: the folder has config.json alone.
 
     Returns:
         An ExportResult: `out`, the folder, `to`, `notation`, `params`, `dtype`, `parity` (largest
@@ -105,6 +125,23 @@ def export(options: ExportOptions) -> ExportResult:
         True
     """
     out = writable_out(options, empty=True)
+    if options.no_weights:
+        from flashnas.exporting.configuration import export_configuration
+
+        network = export_configuration(
+            options.source, out, dtype=options.dtype, tokenizer=options.tokenizer
+        )
+        return ExportResult(
+            out=str(out),
+            to=options.to,
+            notation=network.notation,
+            hash=network.hash,
+            params=network.params,
+            dtype=options.dtype,
+            source="without weights",
+            parity={},
+            notes=[],
+        )
 
     from flashnas.exporting.exporter import export_network
     from flashnas.exporting.source import load_source

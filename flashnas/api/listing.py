@@ -27,7 +27,7 @@ def list_names(kind: str) -> dict[str, str]:
     """The names that an option may take, with one line about each.
 
     Args:
-        kind (str): tables, spaces, workloads, samplers, executors, recipes, presets, operators,
+        kind (str): tables, spaces, families, workloads, samplers, executors, recipes, presets, operators,
             objectives, exports or plugins.
 
     Returns:
@@ -62,9 +62,11 @@ def _tables() -> dict[str, str]:
 
 
 def _texts(kind: str) -> dict[str, Path]:
-    """The shipped YAML files of spaces or recipes, by name."""
+    """The shipped YAML files of spaces, families or recipes, by name."""
     if kind == "spaces":
         return shipped_names("search_spaces", ".yaml")
+    if kind == "families":
+        return {path.stem: path for path in sorted((PACKAGE / "families").glob("*.yaml"))}
     return {path.stem: path for path in sorted((PACKAGE / "training/recipes").glob("*.yaml"))}
 
 
@@ -81,6 +83,19 @@ def _commented(kind: str) -> dict[str, str]:
         )
         for name, path in _texts(kind).items()
     }
+
+
+def _families() -> dict[str, str]:
+    from flashnas.families.family import PROGRAMS, families
+
+    listed = {}
+    for name, family in families().items():
+        programs = [
+            f"{PROGRAMS[program]} {entry.version}{'' if entry.run else ' (read)'}"
+            for program, entry in family.programs.items()
+        ]
+        listed[name] = f"{family.title}: {', '.join(programs)}"
+    return listed
 
 
 def _workloads() -> dict[str, str]:
@@ -146,6 +161,10 @@ KINDS: dict[str, tuple[str, Callable[[], dict[str, str]] | str]] = {
         "of --space; --show NAME prints the YAML text, from which to write one's own",
         functools.partial(_commented, "spaces"),
     ),
+    "families": (
+        "of --space, each with the programs that load it; --show NAME prints the YAML text",
+        _families,
+    ),
     "workloads": ("of --workload: batch, prompt and generated tokens", _workloads),
     "samplers": ("of --sampler", "flashnas.algorithms:ALGORITHMS"),
     "executors": ("of --executor: where candidates run", "flashnas.executors:EXECUTORS"),
@@ -159,7 +178,7 @@ KINDS: dict[str, tuple[str, Callable[[], dict[str, str]] | str]] = {
     "exports": ("of export --to", "flashnas.exporting.exporter:EXPORTS"),
     "plugins": ("names that installed packages add", _plugins),
 }
-SHOWN = ("spaces", "recipes", "operators")
+SHOWN = ("spaces", "families", "recipes", "operators")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +190,9 @@ class ListOptions(Settings, where="list"):
         choices=tuple(KINDS),
     )
     show: str | None = option(
-        None, "of spaces and recipes, the YAML text; of operators, the options", metavar="NAME"
+        None,
+        "of spaces, families and recipes, the YAML text; of operators, the options",
+        metavar="NAME",
     )
 
     def __post_init__(self) -> None:

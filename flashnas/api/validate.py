@@ -108,7 +108,9 @@ def validate(
         hint="--allow-other-stack compares all the same",
     )
     for hidden in space.hidden_sizes:
-        model.estimate(space.build(space.kinds(), hidden))  # what the table lacks is said first
+        model.estimate(
+            space.build(space.kinds_at(hidden), hidden)
+        )  # what the table lacks is said first
     result = compare(
         model,
         space,

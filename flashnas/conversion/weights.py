@@ -19,7 +19,8 @@ from flashnas.architecture.huggingface.config_json import read_json
 from flashnas.base.errors import ConfigError, WeightsError
 from flashnas.base.text import first_line, shown
 from flashnas.data.tokenizer import load_tokenizer, vocab_size
-from flashnas.formats.pretrained import PIECES, check_kind
+from flashnas.families.family import writer_of
+from flashnas.families.pretrained import PIECES, check_kind
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import TOKENIZER, check_numbers, read_tensors, tensor_shapes
 
@@ -31,10 +32,11 @@ UNUSED = ("rotary_emb.inv_freq", "lm_head.weight", "output.weight")  # of a tied
 @dataclass(frozen=True)
 class Pretrained:
     """A pretrained model. network: in float32 and evaluation mode. tokenizer: None where the
-    checkpoint has none."""
+    checkpoint has none. sequence_tokens: of its training, where an export says so."""
 
     network: HybridLM
     tokenizer: Tokenizer | None
+    sequence_tokens: int | None = None
 
 
 def is_pretrained(path: Path) -> bool:
@@ -66,7 +68,14 @@ def load_pretrained(path: str | Path) -> Pretrained:
         )
     config, tensors = gguf.read_gguf(path) if gguf else (read_json(place), {})
     architecture = architecture_of_config(config, str(place))
-    kind = config["model_type"]
+    kind, words = config["model_type"], path / TOKENIZER
+    if family := writer_of(config, architecture):
+        network = _filled(path, architecture, family.pieces, None, _tensors_of(path))
+        tokens = config.get("sequence_tokens")
+        tokenizer = load_tokenizer(words) if words.exists() else None
+        return Pretrained(
+            network, tokenizer, tokens if type(tokens) is int and tokens > 0 else None
+        )
     check_kind(kind, path)
     # and what transformers takes where there is none
     key, default = ("norm_eps", 1e-5) if kind == "lfm2" else ("rms_norm_eps", 1e-6)
@@ -78,7 +87,6 @@ def load_pretrained(path: str | Path) -> Pretrained:
         network = _filled(path, architecture, of_gguf, eps, tensors, gguf.numbers_of)
         return Pretrained(network, gguf.read_gguf_tokenizer(path))
     network = _filled(path, architecture, of_folder, eps, _tensors_of(path))
-    words = path / TOKENIZER
     return Pretrained(network, load_tokenizer(words) if words.exists() else None)
 
 
@@ -86,7 +94,7 @@ def _gguf_reader(path: Path) -> Any:
     try:
         import transformers  # noqa: F401 - for the tokenizer
 
-        from flashnas.formats.gguf import reader
+        from flashnas.families.gguf import reader
     except ImportError as error:
         raise WeightsError(
             f"{path}: needs the package {error.name}: pip install 'flashnas[llama-cpp,export]'"
@@ -110,13 +118,14 @@ def _tensors_of(folder: Path) -> dict[str, Tensor]:
 def _filled(
     path: Path,
     architecture: Architecture,
-    pieces_of: Callable[[Architecture, float], Sequence[Any]],
-    eps: float,
+    pieces_of: Callable[[Architecture, float | None], Sequence[Any]],
+    eps: float | None,
     tensors: Mapping[str, Any],
     read: Callable[[Any], Tensor] = Tensor.detach,
 ) -> HybridLM:
     """The network with the tensors of a checkpoint. It is built once their shapes are as the
-    configuration says. read: one of them -> its numbers."""
+    configuration says. eps: of its norms; None: as an export has them. read: one of them -> its
+    numbers."""
     numbers = sum(math.prod(tensor.shape) for tensor in tensors.values())
     if architecture.params > MOST_PARAMS * numbers:
         raise WeightsError(

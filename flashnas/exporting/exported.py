@@ -33,7 +33,8 @@ def read_foreign(folder: Path) -> Foreign | None:
     something else."""
     if is_pretrained(folder):
         model = load_pretrained(folder)
-        return Foreign(model.network, f"the pretrained model {folder.name}", model.tokenizer)
+        origin = f"the pretrained model {folder.name}"
+        return Foreign(model.network, origin, model.tokenizer, model.sequence_tokens)
     path = folder / CONFIG
     if not path.exists():
         return None

@@ -13,13 +13,15 @@ from typing import Any, ClassVar
 
 import torch
 
+from flashnas.architecture import Architecture
 from flashnas.base.errors import ExportError
-from flashnas.base.registry import Registry
 from flashnas.base.system import atomic_folder, disk_errors, write_synced
 from flashnas.base.text import one_of
-from flashnas.exporting.card import CARD, model_card
+from flashnas.exporting import EXPORTS
+from flashnas.exporting.card import model_card
+from flashnas.exporting.configuration import CARD
 from flashnas.exporting.source import Source, fast_tokenizer
-from flashnas.formats.pieces import Piece
+from flashnas.families.pieces import Piece
 from flashnas.network.model import HybridLM
 from flashnas.network.precision import TYPES
 
@@ -64,6 +66,10 @@ class Exporter(ABC):
     packages: ClassVar[tuple[str, ...]] = ()
     own_tokenizer: ClassVar[bool] = False
 
+    def of(self, architecture: Architecture) -> Exporter:
+        """The exporter that writes a network: this one, or another that it leaves it to."""
+        return self
+
     @abstractmethod
     def write(
         self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str
@@ -80,25 +86,6 @@ class Exporter(ABC):
             ExportError: the format cannot hold the network, or the files compute something else.
         """
 
-
-EXPORTS: Registry[Exporter] = Registry(
-    "export format",
-    "flashnas.exports",
-    {
-        "hf": "flashnas.exporting.transformers.write:EXPORTER",
-        "nemotron-h": "flashnas.exporting.native:NEMOTRON_H",
-        "lfm2": "flashnas.exporting.native:LFM2",
-        "gguf": "flashnas.exporting.gguf:EXPORTER",
-    },
-    error=ExportError,
-    base="flashnas.exporting.exporter:Exporter",
-    summaries={
-        "hf": "For transformers and lm-evaluation-harness, with flashnas",
-        "nemotron-h": "For transformers and vLLM, without flashnas",
-        "lfm2": "The same, as LFM2",
-        "gguf": "For llama.cpp: one GGUF file",
-    },
-)
 
 # package -> the extra of flashnas that installs it
 EXTRAS = {"transformers": "export", "gguf": "llama-cpp", "xllamacpp": "llama-cpp"}
@@ -127,9 +114,9 @@ def export_network(
         ExportError: the format cannot hold the network or computes something else, an option is
             wrong, or the disk is full; `out` is then not written.
     """
-    out = Path(out)
+    out, architecture = Path(out), source.architecture
     try:
-        exporter = EXPORTS[target]
+        exporter: Exporter = EXPORTS[target].of(architecture)
     except ModuleNotFoundError as error:
         raise _needs(target, [error.name or ""]) from None
     packages = (*exporter.packages, *(() if exporter.own_tokenizer else ("transformers",)))
@@ -143,7 +130,6 @@ def export_network(
             f"--dtype {dtype} is not for --to {target}"
             + ("; --type sets the type of its weights" if "type" in exporter.options else "")
         )
-    architecture = source.architecture
     with (
         disk_errors(f"--out {out}: cannot be written", ExportError),
         atomic_folder(out, existing="refuse") as fresh,

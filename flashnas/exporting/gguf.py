@@ -20,9 +20,9 @@ from flashnas.base.errors import ExportError
 from flashnas.data.tokenizer import library_errors
 from flashnas.exporting.exporter import Exporter, Written, check_differences, take_over
 from flashnas.exporting.source import Source
-from flashnas.formats.gguf.families import family_of, with_output_gates
-from flashnas.formats.gguf.file import BLOCK, TYPES, write_file
-from flashnas.formats.gguf.vocabulary import Vocabulary, vocabulary
+from flashnas.families.gguf.families import family_of, with_output_gates
+from flashnas.families.gguf.file import BLOCK, TYPES, write_file
+from flashnas.families.gguf.vocabulary import Vocabulary, vocabulary
 from flashnas.network.model import HybridLM
 from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask, read_texts
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, processors
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
@@ -60,9 +61,11 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         ExportError: an architecture without weights.
         RunError: a run whose chosen network has not been trained.
     """
-    folder, foreign, sequence_tokens = weights_folder(Path(text)), None, None
-    if folder is None and (foreign := read_foreign(Path(text))):
-        folder = Path(text)
+    folder, foreign, sequence_tokens = None, None, None
+    if os.path.lexists(text):  # a long notation is no path
+        folder = weights_folder(Path(text))
+        if folder is None and (foreign := read_foreign(Path(text))):
+            folder = Path(text)
     if folder is not None:
         if init_seed is not None:
             raise ExportError(f"{folder}: holds trained weights; leave out --init-seed")
@@ -160,3 +163,38 @@ def fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, padding_side="left", clean_up_tokenization_spaces=False, **names
     )
+
+
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, meta: list[int]) -> None:
+    """Write its files into a folder; meta: ids of the meta tokens, which it puts in front of a
+    text.
+    """
+    fast_tokenizer(_with_meta_tokens(tokenizer, meta)).save_pretrained(folder)
+
+
+def _with_meta_tokens(tokenizer: Tokenizer, meta: list[int]) -> Tokenizer:
+    """The tokenizer with tokens of these ids, which it puts in front of a text."""
+    if not meta:
+        return tokenizer
+    described, names = json.loads(tokenizer.to_str()), [f"<|meta_{n}|>" for n in range(len(meta))]
+    for name, token in zip(names, meta, strict=True):
+        described["model"]["vocab"][name] = token
+        described["added_tokens"].append(
+            {
+                **dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False),
+                "id": token,
+                "content": name,
+                "special": True,
+            }
+        )
+    extended = Tokenizer.from_str(json.dumps(described))
+    template = processors.TemplateProcessing(
+        single=f"{names[0]} $A",
+        pair=f"{names[0]} $A $B",
+        special_tokens=[{"id": names[0], "ids": meta, "tokens": names}],
+    )
+    before = extended.post_processor
+    extended.post_processor = (
+        template if before is None else processors.Sequence([before, template])
+    )
+    return extended

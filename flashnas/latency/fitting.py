@@ -12,6 +12,7 @@ from typing import Any, Generic
 import numpy as np
 
 from flashnas.architecture import Architecture
+from flashnas.architecture.architecture import compressed
 from flashnas.base.errors import BudgetError, ConfigError
 from flashnas.latency.metrics import LARGER_IS_BETTER, PREDICTED, Budget, observed_line
 from flashnas.latency.prediction import LatencyModel
@@ -189,11 +190,11 @@ class Fitter(Generic[G]):
         if self.fits(metrics):
             return
         listed = ", ".join(
-            f"{b.metric} {metrics[b.metric]:,.4g} (budget {b.limit:,.6g})" for b in self.budgets
+            f"{b.metric} {metrics[b.metric]:,.5g} (budget {b.limit:,.6g})" for b in self.budgets
         )
         raise BudgetError(
             f"no architecture of space {self.space.name!r} meets the budget; the fastest found"
-            f" has {listed}: {network.notation}{self.costs.limits()}"
+            f" has {listed}: {compressed(network.notation)}{self.costs.limits()}"
         )
 
 

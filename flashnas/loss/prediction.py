@@ -3,6 +3,7 @@ torch."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -90,6 +91,17 @@ class Prediction:
             np.diag(covariance),
         )
         return cls(mean, shared, PosteriorPart.nothing(len(mean)), noise, 0.0)
+
+    def with_further(self, covariance: np.ndarray) -> Prediction:
+        """The same with a covariance [N, N] more, of what is not a loss."""
+        check_array("Prediction: covariance", covariance, (len(self.mean),) * 2)
+        part = self.shared
+
+        def prior(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+            return part.prior(rows, columns) + covariance[np.ix_(rows, columns)]
+
+        shared = PosteriorPart(prior, part.gain, part.variance + np.diag(covariance))
+        return dataclasses.replace(self, shared=shared)
 
     def covariance(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         """Posterior covariance of these networks, over all reliabilities."""

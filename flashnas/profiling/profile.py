@@ -67,8 +67,8 @@ def profile(
     """
     for workload in workloads:
         target.check_workload(workload)
-    requests, kinds = plan(space, workloads), space.kinds()
-    facts = target.facts(kinds, max(space.hidden_sizes))  # an error here costs nothing yet
+    requests = plan(space, workloads)
+    facts = target.facts(space.kinds(), max(space.hidden_sizes))  # an error here costs nothing yet
     networks = {
         hidden: choose_networks(space, hidden, np.random.default_rng(hidden), target.check_holds)
         for hidden in space.hidden_sizes
@@ -94,7 +94,7 @@ def profile(
             raise DeviceMemoryError(f"{reason}; take smaller widths or a shorter workload")
         errors: dict[str, list[float]] = defaultdict(list)
         for part in series:
-            rows = fitted_rows(part, kinds, space.model.meta_tokens, journal, errors)
+            rows = fitted_rows(part, space, journal, errors)
             table.write(rows, repeats=rounds * len(part.networks))
         pairs = [(network, part) for part in series for network in part.networks]
         disturbed = {

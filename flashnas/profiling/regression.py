@@ -72,7 +72,7 @@ def choose_networks(
     check: raises ExportError where the program cannot run a network; others are chosen then. Raises
     ExportError if it can run none, and SpaceError if no choice tells the operators apart.
     """
-    kinds = space.kinds()
+    kinds = space.kinds_at(hidden)
     names = [REST, *(str(spec.resolved(hidden)) for spec in kinds)]
     count = 2 * len(names) + 2
     pool: dict[str, Architecture] = {}

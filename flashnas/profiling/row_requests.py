@@ -58,7 +58,7 @@ def plan(space: OperatorSpace[Any], workloads: Iterable[Workload]) -> list[RowRe
             }
             if read:
                 requests.add(RowRequest("prefill", "embedding", hidden, vocab, batch, read))
-            for spec in space.kinds():
+            for spec in space.kinds_at(hidden):
                 text = str(spec.resolved(hidden))
                 if workload.generated_tokens:
                     requests.update(

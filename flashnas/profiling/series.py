@@ -13,7 +13,6 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceMemoryError
 from flashnas.latency.workload import Workload
-from flashnas.operators import OperatorSpec
 from flashnas.profiling.journal import Journal, Series
 from flashnas.profiling.regression import REST, counts, fit
 from flashnas.profiling.row_requests import RowRequest, batches
@@ -54,7 +53,7 @@ def series_of(
         for workload in workloads:
             if workload.generated_tokens and batch in batches(workload):
                 first, last = meta + workload.prompt_tokens + 1, meta + workload.context
-                wanted |= target.timed_steps(space.kinds(), first, last)
+                wanted |= target.timed_steps(space.kinds_at(hidden), first, last)
         lengths = sorted({item.length for item in own if item.phase == "prefill"})
         prompts = [length for length in lengths if fits(batch, [length], [])]
         steps = {at: wanted[at] for at in sorted(wanted) if fits(batch, [], [wanted[at]])}
@@ -72,14 +71,14 @@ def series_of(
 
 def fitted_rows(
     series: Series,
-    kinds: Sequence[OperatorSpec],
-    meta_tokens: int,
+    space: OperatorSpace[Any],
     journal: Journal,
     errors: Mapping[str, list[float]],
 ) -> dict[RowRequest, Times]:
     """Median and percentiles of the rows of a series, and of those at the contexts that were timed
     where the time depends on the context. Errors of the networks are added to `errors`."""
     rng, networks, contexts = np.random.default_rng(0), series.networks, list(series.steps)
+    kinds = space.kinds_at(networks[0].hidden)
     once = [counts(network, kinds) for network in networks]
 
     def times_us(part: str, length: int) -> list[float]:
@@ -110,7 +109,7 @@ def fitted_rows(
     rest_us = step_us.get(REST, (0.0,))[0]
     for prompt in series.prompts:
         # the head's row is counted for a prompt, too
-        fixed_us = rest_us if prompt > meta_tokens else 0.0
+        fixed_us = rest_us if prompt > space.model.meta_tokens else 0.0
         fitted = fit(once, [us - fixed_us for us in times_us("prompts", prompt)], rng)
         errors["prefill"].extend(fitted.errors)
         for item in series.requests:

@@ -32,6 +32,7 @@ from flashnas.reporting.planes import Plane, draw_plane, plane_keys, plane_of
 from flashnas.reporting.words import (
     counts_line,
     front,
+    front_loads_in,
     latency_unit,
     objective_points,
     place_words,
@@ -65,7 +66,7 @@ def _planes_figure(planes: Sequence[Plane], title: str, narrow: bool) -> Plot:
     run = planes[0].run
     plot = Plot(
         title,
-        counts_line(run),
+        " · ".join(filter(None, [counts_line(run), front_loads_in(run)])),
         [FRONT_HEIGHT if plane.main else HEIGHT for plane in planes],
         keys=list(plane_keys(planes)),
         keys_title="Fill: most frequent mixer\nRing: second most frequent",

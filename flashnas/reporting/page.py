@@ -121,7 +121,7 @@ def finalists(run: RecordedRun) -> str:
         "finalists.html",
         run=run,
         columns=columns[1:-1],  # the others have a place of their own
-        lesser=(*LESSER, "silence"),  # left out on narrow screens
+        lesser=LESSER,  # left out on narrow screens
         shown=shown,
         marks=[MARKS[mark_of(run, entry)] for entry in shown],
         figure=_figure(run, "front") if run.ranks_full and shown else None,

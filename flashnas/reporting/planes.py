@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from flashnas.algorithms.trial import FULL, larger_is_better, title_of
-from flashnas.architecture.architecture import compressed, mixers_by_use
+from flashnas.architecture.architecture import compressed, mixers_by_use, parsed
 from flashnas.base.text import (
     INTERVAL_90,
     is_number,
@@ -43,12 +43,13 @@ from flashnas.reporting.objectives import staircase
 from flashnas.reporting.words import (
     front,
     latency_unit,
+    loads_in,
     named,
     objective_points,
     recommended,
     stack_label,
 )
-from flashnas.run_folder.recorded_run import RecordedRun, Standing, rows
+from flashnas.run_folder.recorded_run import RecordedRun, rows
 
 HEADROOM = 0.6  # of the height of what is compared that intervals and other points may add
 MARGIN = 0.13  # of the height, above and below what the axis has to hold
@@ -152,8 +153,7 @@ class Plane:
         ]
         minor = ~points["final"]
         if answer is not None:
-            rivals = (rival.get("hash") for rival in (answer.pure, answer.transformer))
-            matter = (answer.recommended, *answer.tied, *rivals)
+            matter = (answer.recommended, *answer.tied, *(f["hash"] for f in answer.families))
             minor = ~points["hash"].isin(matter) & (points["style"] != "published")
         return points.assign(minor=minor)
 
@@ -170,7 +170,7 @@ class Plane:
 
 def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
     quality = quality or run.quality
-    title, trials, standings = "", run.scored, dict[str, Standing]()
+    title, trials, standings = "", run.scored, dict[str, tuple[float, float]]()
     base: float = 0.0
     published: list[dict[str, Any]] = []
     factor, _ = latency_unit(run)
@@ -180,8 +180,10 @@ def plane_of(run: RecordedRun, quality: str | None = None) -> Plane:
         if (answer := run.answer) is not None:
             chosen = recommended(run)
             to, base = chosen.name, chosen.figures[FULL] or 0.0
+            beside = [*answer.families, *([answer.free_mix] if answer.free_mix else [])]
             standings = {
-                standing.hash: standing for standing in (*answer.baselines, *answer.standings)
+                **{other["hash"]: (other["difference"], other["sd"]) for other in beside},
+                **{s.hash: (s.difference, s.sd) for s in answer.standings},
             }
             published = [
                 {
@@ -211,7 +213,7 @@ def _points_of(
     run: RecordedRun,
     quality: str,
     trials: pd.DataFrame,
-    standings: dict[str, Standing],
+    standings: dict[str, tuple[float, float]],
     base: float,
 ) -> list[dict[str, Any]]:
     """A point of each trial: its position, text and style. base: what is taken off the quality."""
@@ -226,15 +228,15 @@ def _points_of(
             text = row.finalist
         else:
             pure_name = row.name.replace("pure ", "")
-            text = stack_label(row.notation) if run.ranks_full else pure_name
+            text = row.label or stack_label(row.notation) if run.ranks_full else pure_name
         points.append(
             {
                 **row._asdict(),
                 "style": "baseline" if pure else style,
                 "text": text,
                 "x": row.latency_ms * factor,
-                "y": getattr(row, quality) - base if standing is None else standing.difference,
-                "reach": np.nan if standing is None else INTERVAL_90 * standing.sd,
+                "y": getattr(row, quality) - base if standing is None else standing[0],
+                "reach": np.nan if standing is None else INTERVAL_90 * standing[1],
                 "final": final,
                 "kind": first,
                 "ring": others[0] if others else first,
@@ -352,7 +354,8 @@ def plane_keys(planes: Sequence[Plane]) -> Iterable[Line2D]:
     for kind in sorted({*networks["kind"], *rings}, key=operator_order):
         yield key(operator_label(kind), operator_colour(kind), "o")
     if "baseline" in styles:
-        yield key("pure-operator baseline", "white", "D", markeredgecolor=INK)
+        words = "best of another family" if planes[0].run.ranks_full else "baseline"
+        yield key(words, "white", "D", markeredgecolor=INK)
     if (plane := planes[0]).inside(plane.points[plane.points["style"] == "published"]).any():
         yield key("published model", SOFT, "^")
     if "small" in styles:
@@ -364,7 +367,7 @@ def _hover(plane: Plane, row: Any, folded: bool) -> str:
     full_loss = f"full loss {signed(row.y)} ± {row.reach:.3f} nats to the recommended one"
     if row.style == "published":
         unit = latency_unit(plane.run)[1]
-        words = "published model, with the vocabulary of the space"
+        words = "shape of a published model, trained alike"
         return f"{row.text}\n{words}\n{full_loss}\nlatency {number(row.x, 4, unit)}"
     bounds = ""
     if is_number(row.lower_ms) and is_number(row.upper_ms):
@@ -382,6 +385,7 @@ def _hover(plane: Plane, row: Any, folded: bool) -> str:
         f"latency {number(row.latency_ms, 5, 'ms')}{bounds}",
         f"{parameters(row.params)} parameters · {number(row.memory_gb, 3, 'GB')}",
         *textwrap.wrap(compressed(row.notation) if folded else row.notation, 64),
+        *textwrap.wrap(f"loads in: {loads_in(parsed(row.notation))}", 64),
     ]
     if not plane.main:
         lines.append(f"{title_of(plane.quality)} {row.y:.3g}")

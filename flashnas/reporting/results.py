@@ -15,7 +15,7 @@ from flashnas.base.text import (
     with_interval,
 )
 from flashnas.operators import OPERATORS
-from flashnas.reporting.words import render_text
+from flashnas.reporting.words import loads_in, render_text
 
 Figures = Mapping[str, Any]  # JSON-ready, by name
 
@@ -34,6 +34,7 @@ def estimate_text(estimate: Any, architecture: Any, model: Any, workload: Any) -
         "estimate.txt",
         estimate=estimate,
         architecture=architecture,
+        loads_in=loads_in(architecture),
         model=model,
         workload=workload,
         interval=INTERVAL_90,

@@ -6,20 +6,19 @@ import re
 import shlex
 import shutil
 import textwrap
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from flashnas.algorithms.trial import Trial
-from flashnas.architecture.architecture import compressed
+from flashnas.architecture import Architecture
+from flashnas.architecture.architecture import compressed, parsed
 from flashnas.base.text import (
     MISSING,
     columns,
     fixed,
     is_number,
-    names_text,
     number,
     parameters,
     printable,
@@ -27,21 +26,26 @@ from flashnas.base.text import (
     signed,
     with_interval,
 )
+from flashnas.families.family import PROGRAMS
 from flashnas.reporting.objectives import best_baseline
 from flashnas.reporting.words import (
+    PUBLISHED,
     Shown,
+    described,
     head_of,
     latency_unit,
+    loads_in,
+    loads_short,
     misses,
     numbered,
     place_words,
     recommended,
     render_text,
     shown_networks,
-    stack_label,
 )
 from flashnas.run_folder.layout import TRAINED, front_path
-from flashnas.run_folder.recorded_run import Answer, RecordedRun, rows
+from flashnas.run_folder.recorded_answer import Answer
+from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.study.answer import DISTINCT
 from flashnas.study.purchase import LEAST_GAIN
 
@@ -51,6 +55,8 @@ REASONS = {
     "mix": "mix of operators",
 }
 LARGE_TOKENS = 1e9  # of a planned training, from which on the command names a GPU
+NOTABLE = 0.2  # probability from which on it is said that a family is hardly known
+IN_THE_REPORT = ("pilot",)  # statements that the terminal leaves to the page
 SMALL_PARAMS = 50e6  # of a network that a CPU trains in full
 TOKENS_EACH = 20  # for each parameter: about the best use of FLOPs, arXiv 2203.15556
 
@@ -62,7 +68,7 @@ WIDTH, NOTEBOOK_WIDTH = 120, 200  # of lines where there is no terminal
 WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 NOTATION = 30  # letters of the last column, for which others are left out
 # columns that are left out where there is no room, in this order
-LESSER = ("per token", "memory", "from", "params", "bounds", "best", "loss here")
+LESSER = ("per token", "memory", "from", "params", "bounds", "charge", "loss here", "recall")
 
 
 @dataclass(frozen=True)
@@ -104,9 +110,8 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[Column]:
     ]
     if run.ranks_full:
         result.append(Column("full loss", lambda entry: _full_loss(run, entry)))
-        result.append(Column("best", figure("probability_best", lambda value: fixed(value, 2))))
         if any((entry.figures.get("silence") or 0.0) >= LEAST_SILENCE for entry in shown):
-            result.append(Column("silence", figure("silence", fixed)))
+            result.append(Column("charge", figure("silence", fixed)))
         if not run.untrained:
             result.append(Column("loss here", figure("loss", fixed)))
         if any_has("expected_recall"):
@@ -126,9 +131,10 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[Column]:
         Column("params", figure("params", parameters)),
         Column("memory", figure("memory_gb", lambda value: number(value, 3, "GB"))),
         Column("from", _origin, True),
+        Column("loads in", _loads_in, True),
         Column(
             f"architecture {shared}".rstrip(),
-            lambda entry: compressed(entry.notation).replace(f"{shared}:", ":", 1),
+            lambda entry: _shape(entry).replace(f"{shared}:", ":", 1),
             True,
         ),
     ]
@@ -139,16 +145,18 @@ def table_legend(run: RecordedRun, shown: Iterable[Column]) -> Iterable[str]:
     if run.ranks_full:
         text = (
             f"* recommended  ~ tied  {ABOVE} upper bound above the budget  ± and bounds:"
-            " 90 % intervals; full loss: expected, less that of the recommended network"
+            " 90 % intervals; full loss: expected, less that of the recommended network; tied heads,"
+            " gates of attention and kinds of feed-forward networks count as equal"
         )
         headings = {column.heading for column in shown}
         if "recall" in headings:
             text += "; recall: relative to a transformer"
-        if "silence" in headings:
-            text += "; silence: charge in the ranking for what no training covers"
+        if "charge" in headings:
+            text += "; charge: in the ranking, for what no training covers"
         if run.answer is not None:
-            text += "; without a number: pure stacks and published models"
+            text += "; without a number: the best of other families, and published shapes, trained alike"
         yield text
+    yield f"programs: {', '.join(PROGRAMS.values())}"
     if place := place_words(run):
         calibration = run.entry("table", "calibration")
         place += f", calibration {calibration}" if calibration else ""
@@ -192,6 +200,16 @@ def _recall(entry: Shown) -> str:
     return with_interval(recall, sd, 2) if is_number(sd) else signed(recall, 2)
 
 
+def _loads_in(entry: Shown) -> str:
+    """Of a published model nothing, since only its shape is compared."""
+    return MISSING if entry.label == PUBLISHED else loads_short(entry.architecture)
+
+
+def _shape(entry: Shown) -> str:
+    network = entry.architecture
+    return described(network) if isinstance(network, Architecture) else compressed(entry.notation)
+
+
 def _origin(entry: Shown) -> str:
     """`pure d` for a baseline, else `numbered`. At most 22 letters."""
     return shortened(entry.label or numbered(entry), 22)
@@ -216,8 +234,7 @@ def front_table(run: RecordedRun, width: int | None = None) -> str:
     if run.answer is not None:
         lines += ["", *_answer(run, min(width, WIDTH))]
     else:
-        programs = runs_in(run.front)
-        lines += filter(None, [best_baseline(run), f"runs in: {programs}" if programs else ""])
+        lines += filter(None, [best_baseline(run)])
     return "\n".join([*lines, *misses(run)])
 
 
@@ -249,14 +266,13 @@ def _lines(shown: Sequence[Column], entries: Sequence[Shown], width: int) -> Ite
 
 
 def _answer(run: RecordedRun, width: int) -> Iterable[str]:
-    texts = statements(run)
+    texts = [(about, words) for about, words in statements(run) if about not in IN_THE_REPORT]
     wide = max(len(about) for about, _ in texts) + 2
     for about, words in texts:
         yield from textwrap.wrap(
             f"{about:<{wide}}{words}", width, subsequent_indent=" " * wide, **WHOLE_WORDS
         )
-    for place, command in enumerate(next_commands(run)):
-        yield f"{'' if place else 'next':<{wide}}{command}"
+    yield f"{'next':<{wide}}{next_commands(run)[0]}"
 
 
 def statements(run: RecordedRun) -> list[tuple[str, str]]:
@@ -265,46 +281,57 @@ def statements(run: RecordedRun) -> list[tuple[str, str]]:
     answer = run.answer
     if answer is None:
         return []
-    entries = {entry.hash: entry for entry in run.front}
-    chosen, cheapest = recommended(run), entries[answer.cheapest]
-    chosen_ms = chosen.latency_ms or 1.0
+    chosen = recommended(run)
     outside = {str(row.hash): str(row.outside) for row in rows(run.trials) if row.outside}
     factor, unit = latency_unit(run)
 
     def ms(latency_ms: float | None) -> str:
         return number(None if latency_ms is None else latency_ms * factor, 4, unit)
 
-    def named(network: Mapping[str, Any]) -> str:
-        """The name of a network on the front, else its notation."""
-        entry = entries.get(network["hash"])
-        return stack_label(network["notation"]) if entry is None else entry.name
-
+    families = [(family["family"], family) for family in answer.families]
+    transformer = next((f for title, f in families if title.startswith("transformer")), None)
     written = render_text(
         "answer.txt",
         run=run,
         answer=answer,
         chosen=chosen,
-        cheapest=cheapest,
-        saved=1 - (cheapest.latency_ms or 0.0) / chosen_ms,
-        standings={standing.hash: standing for standing in answer.standings},
-        distinct=DISTINCT,
+        described=described(chosen.architecture),
+        loads_in=loads_in(chosen.architecture),
+        served=bool(chosen.runs_in),
+        families=[
+            (family["family"], chance(family["best"]))
+            for family in sorted(answer.families, key=lambda family: -family["best"])
+        ],
+        best=answer.families[0] if answer.families else None,
+        transformer=transformer,
+        untested=[
+            family["family"]
+            for family in answer.families
+            if family["silence"] >= LEAST_SILENCE and family["best"] >= NOTABLE
+        ],
+        bounds=" to ".join(
+            fixed((chosen.figures.get(name) or 0.0) * factor, 1 if factor < 1 else 0)
+            for name in ("lower_ms", "upper_ms")
+        ),
         least_gain=LEAST_GAIN,
         ms=ms,
-        named=named,
-        chance=lambda probability: f"{min(max(probability, 0.01), 0.99):.2f}",  # none is 0 or 1
-        published=_published(answer, chosen.name, ms),
-        reasons=reasons_of(answer),
+        example=_shape_of,
+        names_by_hash={entry.hash: entry.name for entry in run.front},
+        published=_published(answer, chosen.name),
         evidence=answer.ranked_by.endswith("trainings"),
         trained=sum(len(bought["networks"]) for bought in answer.bought),
-        tied=[entries[key].name for key in answer.tied],
         outside=outside.get(answer.recommended),
-        outside_too=[e.name for e in run.front if e.hash in outside and e is not chosen],
-        runs_in=runs_in(run.front),
+        export=f"flashnas export {front_path(run.path, chosen)} --to hf --no-weights --out DIR",
     )
     # about, words, about, words, ..
     _, *parts = re.split(r"^== (.*)$", written, flags=re.MULTILINE)
     sentences = [re.sub(r" +([;,])", r"\1", " ".join(part.split())) for part in parts[1::2]]
     return [(about, words) for about, words in zip(parts[::2], sentences, strict=True) if words]
+
+
+def _shape_of(notation: str) -> str:
+    network = parsed(notation)
+    return notation if network is None else described(network)
 
 
 def reasons_of(answer: Answer) -> dict[str, float]:
@@ -313,14 +340,18 @@ def reasons_of(answer: Answer) -> dict[str, float]:
     return {REASONS[name]: value for name, value in reasons.items()}
 
 
-def _published(answer: Answer, chosen: str, ms: Any) -> dict[str, list[str]]:
-    """The published models by what is expected of them."""
-    verdicts = (f"expected to be worse than {chosen}", f"tied with {chosen}", "better")
+def chance(probability: float) -> str:
+    """None is 0 or 1."""
+    return f"{min(max(probability, 0.01), 0.99):.2f}"
+
+
+def _published(answer: Answer, chosen: str) -> dict[str, list[str]]:
+    """The published models by what is expected of their shapes."""
+    verdicts = (f"worse than {chosen}", f"about as good as {chosen}", f"better than {chosen}")
     groups: dict[str, list[str]] = {verdict: [] for verdict in verdicts}
     for model in answer.published:
-        odds, time = model["probability"], model["latency_ms"]
-        verdict = verdicts[(odds > 1 - DISTINCT) + (odds >= DISTINCT)]
-        groups[verdict].append(model["name"] + (f" ({ms(time)})" if time is not None else ""))
+        odds = model["probability"]
+        groups[verdicts[(odds > 1 - DISTINCT) + (odds >= DISTINCT)]].append(model["name"])
     return {verdict: names for verdict, names in groups.items() if names}
 
 
@@ -335,23 +366,11 @@ def next_commands(run: RecordedRun) -> list[str]:
         tokens = min(tokens, float(f"{TOKENS_EACH * params:.1g}"))
     gpu = " --device cuda" if tokens >= LARGE_TOKENS else ""
     formats = entry.runs_in or {}
-    to = formats.get(run.entry("options", "runtime"), next(iter(formats.values()), "hf"))
+    asked = run.entry("options", "runtime") or ["hf"]
+    to = formats.get(asked[0], "hf")
     config = front_path(run.path, entry)
     path, out = shlex.quote(str(config)), shlex.quote(str(run.path / TRAINED / config.stem))
     return [
         f"flashnas train {path} --data YOUR_TEXT --tokens {tokens:.0f}{gpu} --out {out}",
         f"flashnas export {out} --to {to} --out exported",
     ]
-
-
-def runs_in(front: Sequence[Trial]) -> str:
-    """The programs that each finalist runs in, those with equal ones together; "" where none was
-    recorded.
-    """
-    groups = defaultdict[str, list[str]](list)
-    for entry in front:
-        if entry.runs_in is not None:
-            programs = [f"{program} (export --to {to})" for program, to in entry.runs_in.items()]
-            own = "transformers with flashnas installed (export --to hf)"
-            groups[", ".join(programs) or own].append(entry.name)
-    return "; ".join(f"{names_text(names)}: {programs}" for programs, names in groups.items())

@@ -18,16 +18,21 @@ from flashnas.algorithms.trial import RUN, Trial, non_dominated, point, title_of
 from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed, parsed
 from flashnas.base import text, text_table
-from flashnas.base.text import counted, duration, is_number, tokens_text
+from flashnas.base.text import counted, duration, is_number, names_text, tokens_text
+from flashnas.families.family import PROGRAMS, family_of, interval_of
+from flashnas.families.programs import loading
 from flashnas.run_folder.recorded_run import RecordedRun, rows
+
+PUBLISHED = "published"  # label of a published model
+FEW_PLACES = 4  # of attention layers, up to which each is named
 
 # -- what a table shows ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Beside:
-    """A pure stack or a published model; its fields are those of a trial of the front. name: in
-    pictures, of a stack its notation without the options of the network."""
+    """The best of a family or a published model; its fields are those of a trial of the front. name:
+    in pictures, of a network its notation without the options of the network."""
 
     name: str
     notation: str
@@ -47,23 +52,22 @@ Shown = Trial | Beside
 
 
 def shown_networks(run: RecordedRun) -> list[Shown]:
-    """The front, fastest first; with an answer, below it the other pure stacks, best first, and the
+    """The front, fastest first; with an answer, below it the best of each other family, and the
     published models."""
     shown: list[Shown] = [*run.front]
     if run.answer is None:
         return shown
     trials = {row.hash: row for row in rows(run.baselines)}
-    for standing in sorted(run.answer.baselines, key=lambda standing: standing.difference):
-        trial = trials.get(standing.hash)
-        if trial is not None and standing.hash not in run.finalists:
+    further = [run.answer.free_mix] if run.answer.free_mix else []
+    for family in (*run.answer.families, *further):
+        trial = trials.get(family["hash"])
+        if trial is not None and family["hash"] not in run.finalists:
             figures = {
                 **trial._asdict(),
-                "full_loss_difference": standing.difference,
-                "full_loss_difference_sd": standing.sd,
-                "probability_best": standing.best,
+                "full_loss_difference": family["difference"],
+                "full_loss_difference_sd": family["sd"],
             }
-            name = stack_label(trial.notation)
-            shown.append(Beside(name, trial.notation, trial.label, figures, trial.hash))
+            shown.append(Beside(family["family"], trial.notation, trial.label, figures, trial.hash))
     for model in run.answer.published:
         figures = {
             **model,
@@ -71,7 +75,7 @@ def shown_networks(run: RecordedRun) -> list[Shown]:
             "full_loss_difference": model["difference"],
             "full_loss_difference_sd": model["sd"],
         }
-        shown.append(Beside(model["name"], model["name"], "published", figures))
+        shown.append(Beside(model["name"], model["name"], PUBLISHED, figures))
     return shown
 
 
@@ -88,6 +92,62 @@ def head_of(notation: str) -> tuple[str, str]:
     """(`2560`, `(meta=256)`): the width of a network and its options."""
     width, bracket, options = notation.partition(":")[0].partition("(")
     return width, bracket + options
+
+
+def described(network: Architecture) -> str:
+    """`Granite hybrid, 2560 wide, 18 layers, attention at 4, 10 and 16`; the notation of a network
+    that is of no family."""
+    family = family_of(network)
+    if family is None:
+        return compressed(network.notation)
+    mixers = [spec.kind for spec in network.operators if spec.mixes_tokens]
+    places = [n for n, kind in enumerate(mixers, 1) if kind == "a"]
+    words = f"{family.title}, {network.hidden} wide, {len(mixers)} layers"
+    if len(places) == len(mixers):
+        return words
+    distance = interval_of(network.operators)[0]
+    if len(places) > FEW_PLACES and distance:
+        return f"{words}, attention at {places[0]}, {places[1]} .. {places[-1]}"
+    return f"{words}, attention at {names_text(list(map(str, places)))}"
+
+
+def loads_in(network: Any) -> str:
+    """The programs that load a network, in words: those in which one of its family was run by the
+    authors, and those whose source was read."""
+    programs = loading(network) if isinstance(network, Architecture) else {}
+    if not programs:
+        return "no program without flashnas (transformers with it: export --to hf)"
+    family = family_of(network)
+    known = {} if family is None else family.programs
+    groups: dict[str, list[str]] = {"run here": [], "only read": []}
+    for name in programs:
+        program = known.get(name)
+        beta = f" by {program.beta}, beta" if program is not None and program.beta else ""
+        run = program is None or program.run
+        groups["run here" if run else "only read"].append(f"{PROGRAMS[name]}{beta}")
+    return "; ".join(f"{how}: {', '.join(names)}" for how, names in groups.items() if names)
+
+
+def front_loads_in(run: RecordedRun) -> str:
+    """`P1 to P12 load in all programs`: what holds for the whole front; empty where it differs."""
+    found = {loads_short(entry.architecture) for entry in run.front}
+    if len(found) != 1:
+        return ""
+    (programs,) = found
+    first, last = run.front[0].name, run.front[-1].name
+    programs = "no program without flashnas" if programs == "none" else programs
+    return f"{first if first == last else f'{first} to {last}'} load in {programs}"
+
+
+def loads_short(network: Any) -> str:
+    """The same in a column: `all programs`, some names, or `none`."""
+    programs = loading(network) if isinstance(network, Architecture) else {}
+    if len(programs) == len(PROGRAMS):
+        return "all programs"
+    missing = [PROGRAMS[name] for name in PROGRAMS if name not in programs]
+    if programs and len(missing) < len(programs):
+        return f"all but {', '.join(missing)}"
+    return ", ".join(PROGRAMS[name] for name in programs) or "none"
 
 
 def stack_label(notation: str) -> str:

@@ -22,6 +22,7 @@ from flashnas.base.documents import LocatedDict, LocatedList, convert, read_yaml
 from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError, SpaceError
 from flashnas.base.registry import Registry, foreign_errors, shipped_names
 from flashnas.base.text import did_you_mean, one_of, shown, shown_path
+from flashnas.families.family import families
 from flashnas.operators import OperatorSpec
 from flashnas.space.base import SearchSpace
 from flashnas.space.operator_space import ModelOptions, OperatorSpace
@@ -29,6 +30,11 @@ from flashnas.space.operator_space import ModelOptions, OperatorSpace
 # operators or layers; no hybrid comes near, and a typing error in a cap must not block the search
 MAX_DEPTH = 256
 MAX_ENTRIES = 256  # of one list in the file
+RENAMED = {
+    "hybrid": "'free'",
+    "llama_cpp": "'granite', small with --params 20M..60M --vocab 8k",
+    "qwen35": "'qwen3_5', small with --params 20M..60M --vocab 8k",
+}
 
 
 TEMPLATES: Registry[type[SearchSpace[Any]]] = Registry(
@@ -37,6 +43,7 @@ TEMPLATES: Registry[type[SearchSpace[Any]]] = Registry(
     {
         "three_stage": "flashnas.space.three_stage:ThreeStageSpace",
         "layerwise": "flashnas.space.layerwise:LayerwiseSpace",
+        "served": "flashnas.space.served:ServedSpace",
     },
     SpaceError,
     "template",
@@ -48,8 +55,8 @@ def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:
     """Load a search space.
 
     Args:
-        source (str | Path | SearchSpace): a shipped name such as `nemotron_flash`, or the path of a
-            YAML file. A space is returned as it is.
+        source (str | Path | SearchSpace): a shipped name such as `nemotron_flash`, the name of a
+            family such as `granite`, or the path of a YAML file. A space is returned as it is.
 
     Returns:
         The SearchSpace.
@@ -64,6 +71,10 @@ def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:
     """
     if isinstance(source, SearchSpace):
         return source
+    if str(source) in families():
+        served: Any = TEMPLATES["served"]
+        space: SearchSpace[Any] = served.of_family(str(source))
+        return space
     path = _resolve(str(source))
     data = read_yaml(path)
     if "template" not in data:
@@ -136,9 +147,12 @@ def _resolve(source: str) -> str:
         if not os.path.exists(source):
             raise SpaceError(f"{shown_path(source)}: no such file")
         return source
+    if source in RENAMED:
+        raise SpaceError(f"search space {source!r} of 0.1.0 is now {RENAMED[source]}")
+    names = [*shipped, *families()]
     raise SpaceError(
-        f"{shown(source)} is not a shipped search space{did_you_mean(source, shipped)} and not a"
-        f" YAML file; shipped: {', '.join(shipped)}"
+        f"{shown(source)} is not a shipped search space{did_you_mean(source, names)}, a family or a"
+        f" YAML file; shipped: {', '.join(shipped)}; families: {', '.join(families())}"
     )
 
 

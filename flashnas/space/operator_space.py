@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -60,6 +60,10 @@ class OperatorSpace(SearchSpace[G]):
     def kinds(self) -> tuple[OperatorSpec, ...]:
         """All operators that the space uses, in the order of its file."""
 
+    def kinds_at(self, hidden: int) -> tuple[OperatorSpec, ...]:
+        """Those of networks of a width."""
+        return self.kinds()
+
     @abstractmethod
     def own_settings(self) -> dict[str, Any]:
         """The template's own settings, JSON-ready; part of `to_dict`."""
@@ -92,6 +96,10 @@ class OperatorSpace(SearchSpace[G]):
     def ffn(self) -> FeedForward | None:
         """The feed-forward network that the space uses, or None."""
         return next((spec for spec in self.kinds() if isinstance(spec, FeedForward)), None)
+
+    def count_networks(self) -> float:
+        """Genotypes at all their widths."""
+        return self.size() * len(self.hidden_sizes)
 
     def architectures(self, genotype: G) -> list[Architecture]:
         return self.widths_of(self.operators(genotype))
@@ -157,6 +165,16 @@ class OperatorSpace(SearchSpace[G]):
                     result[f"pure {repeats}x({text})"] = block * repeats
         return list(result.items())
 
+    def probes(self) -> Iterator[Architecture]:
+        """Networks with each operator at each width, for what must answer for all. Each is in a
+        pure model where there is one: the largest batch of a single operator would be one that no
+        network has."""
+        models = [operators for _, operators in self.pure_models()]
+        for hidden in self.hidden_sizes:
+            for spec in self.kinds_at(hidden):
+                operators = next((operators for operators in models if spec in operators), (spec,))
+                yield self.build(operators, hidden)
+
     def cost(self, genotype: G) -> float:
         """The number of operators."""
         return float(len(self.operators(genotype)))
@@ -181,6 +199,3 @@ class OperatorSpace(SearchSpace[G]):
             if repaired != genotype:
                 return repaired
         raise SpaceError(f"{self.path}: the space holds one operator list only; nothing to mutate")
-
-
-# -- an operator list as numbers ------------------------------------------------------------------

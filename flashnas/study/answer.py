@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,24 +18,29 @@ from flashnas.architecture.notation import preset_notations
 from flashnas.base.errors import FlashnasError
 from flashnas.base.text import range_of
 from flashnas.loss.prediction import Prediction
-from flashnas.run_folder.recorded_run import (
+from flashnas.run_folder.recorded_answer import (
     Answer,
     Bought,
     Claims,
+    Equals,
+    FamilyBest,
     FullTraining,
     Pilot,
     PublishedModel,
-    Rival,
     Standing,
 )
 from flashnas.space import OperatorSpace
-from flashnas.study.explore import Explored
+from flashnas.study.explore import Explored, mixer_kinds
+from flashnas.study.joint import with_latencies, with_traits
 from flashnas.study.problem import Problem
 from flashnas.study.purchase import FULL_UTILISATION, full_training_flops, pilot
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
 from flashnas.training.cost import H100_FLOPS
 
-DISTINCT = 0.8  # probability from which on a network counts as worse than another one
+FREE_MIX = "free mix"  # title of the best network of the free space, which is of no family
+DISTINCT = 0.8  # probability from which on a network counts as worse than another, or as equal
+EQUAL_NATS = 0.004  # difference up to which two networks are equal
+EXAMPLES = 2  # of equal networks
 FULL_BUDGET = 0.97  # of a budget from which on it is what limits the network
 NEAR = 200  # networks near the recommended one, of which the mean of one may be lower
 PILOTS = 16  # networks near the recommended one that a pilot may be of
@@ -49,7 +54,7 @@ def answer_of(
     scorer: Scorer,
     explored: Explored,
     front: Sequence[Trial],
-    baselines: Sequence[Trial],
+    rivals: Mapping[str, Trial],
     purchases: Sequence[Bought],
 ) -> Answer:
     """The answer that a front gives.
@@ -57,21 +62,24 @@ def answer_of(
     Args:
         scorer: with all that was observed.
         explored: the networks of the space, by that scorer.
-        front: trials, fastest first.
-        baselines: trials of the pure stacks.
+        front: trials, fastest first; the recommended network is one of them.
+        rivals: title of a family, or FREE_MIX -> trial of its best network.
         purchases: what the search trained.
     """
     budget_ms = problem.config.budgets.get("latency_ms")
     models = published_models(problem)
-    compared = Compared.of(scorer, [*front, *baselines], list(models.values()))
-    chosen = min(front, key=value_of)
-    standings = tuple(_standing(compared, trial, chosen) for trial in front)
+    best = explored.networks[explored.best]
+    chosen = next(trial for trial in front if trial.hash == best.hash)
+    compared = Compared.of(scorer, [*front, *rivals.values()], list(models.values()))
+    families = {title: trial for title, trial in rivals.items() if title != FREE_MIX}
+    mixed = rivals.get(FREE_MIX)
     return Answer(
         recommended=chosen.hash,
-        standings=standings,
-        baselines=tuple(_standing(compared, trial, chosen) for trial in baselines),
-        cheapest=next(standing.hash for standing in standings if standing.tied),
-        **_stacks(problem, scorer, compared, chosen, baselines),
+        standings=tuple(_standing(compared, trial, chosen) for trial in front),
+        families=tuple(_families(problem, scorer, explored, compared, families, chosen)),
+        free_mix=None if mixed is None else _family(compared, FREE_MIX, mixed, chosen, 0.0),
+        equals=_equals(problem, scorer, explored),
+        **_beside_transformer(problem, scorer, families, chosen),
         published=tuple(
             published_model(problem, scorer, compared, name, model, chosen)
             for name, model in models.items()
@@ -108,33 +116,79 @@ def _standing(compared: Compared, trial: Trial, chosen: Trial) -> Standing:
         hash=trial.hash,
         difference=difference,
         sd=sd,
-        best=compared.best[trial.hash],
         tied=trial.hash == chosen.hash or 1.0 - better < DISTINCT,
     )
 
 
-def _stacks(
+def _families(
     problem: Problem,
     scorer: Scorer,
+    explored: Explored,
     compared: Compared,
+    families: Mapping[str, Trial],
     chosen: Trial,
-    baselines: Sequence[Trial],
+) -> Iterator[FamilyBest]:
+    """The best network of each family, and the probability that it is the best of all."""
+    if not families:
+        return
+    trials = list(families.values())
+    networks = [trial.architecture for trial in trials]
+    joint = with_latencies(problem, explored, scorer.posterior(networks), networks)
+    best = with_traits(joint, networks).best(range(len(trials)))
+    for (title, trial), probability in zip(families.items(), best, strict=True):
+        yield _family(compared, title, trial, chosen, float(probability))
+
+
+def _family(compared: Compared, title: str, trial: Trial, chosen: Trial, best: float) -> FamilyBest:
+    difference, sd, _ = compared.difference(trial.hash, chosen.hash)
+    return {
+        "family": title,
+        "notation": trial.notation,
+        "hash": trial.hash,
+        "latency_ms": trial.latency_ms,
+        "params": float(trial.params or 0),
+        "difference": difference,
+        "sd": sd,
+        "best": best,
+        "silence": trial.silence or 0.0,
+    }
+
+
+def _equals(problem: Problem, scorer: Scorer, explored: Explored) -> Equals:
+    """Networks that are as good as the recommended one, the best of each width as examples."""
+    order = [explored.best, *(i for i in np.argsort(explored.value) if i != explored.best)][:NEAR]
+    networks = [explored.networks[index] for index in order]
+    joint = with_latencies(problem, explored, scorer.posterior(networks), networks)
+    mean, sd = joint.mean - joint.mean[0], np.maximum(joint.sd_to(0), 1e-9)
+    within = ndtr((EQUAL_NATS - mean) / sd) - ndtr((-EQUAL_NATS - mean) / sd)
+    equal = [network for network, p in zip(networks[1:], within[1:], strict=True) if p >= DISTINCT]
+    widths: dict[int, str] = {}
+    for network in equal:
+        if network.hidden != networks[0].hidden:
+            widths.setdefault(network.hidden, network.notation)
+    examples = [*widths.values(), *(network.notation for network in equal)]
+    return {
+        "count": len(equal),
+        "within": EQUAL_NATS,
+        "examples": list(dict.fromkeys(examples))[:EXAMPLES],
+    }
+
+
+def _beside_transformer(
+    problem: Problem, scorer: Scorer, families: Mapping[str, Trial], chosen: Trial
 ) -> dict[str, Any]:
-    """The entries of the answer about the best pure stack and the best stack of attention."""
-    pure = min(baselines, key=value_of, default=None)
-    if pure is None:
+    """The entries of the answer on the best transformer."""
+    transformer = next((t for t in families.values() if mixer_kinds(t.architecture) == {"a"}), None)
+    if transformer is None or transformer.hash == chosen.hash:
         return {}
-    attention = [
-        trial
-        for trial in baselines
-        if {spec.kind for spec in trial.architecture.operators if spec.mixes_tokens} == {"a"}
-    ]
-    found: dict[str, Any] = {"pure": rival_of(problem, scorer, compared, chosen, pure)}
-    if attention:
-        best = min(attention, key=value_of)
-        found["transformer"] = rival_of(problem, scorer, compared, chosen, best)
-    if pure.hash != chosen.hash:
-        found["reasons"] = scorer.reasons([chosen.architecture, pure.architecture])
+    network = transformer.architecture
+    found: dict[str, Any] = {"reasons": scorer.reasons([chosen.architecture, network])}
+    equal = _as_good(problem, scorer, network, chosen.full_loss or 0.0)
+    if equal is not None:
+        found["wider"] = {
+            "latency_ms": problem.costs.latencies([equal])[0],
+            "params": float(equal.params),
+        }
     return found
 
 
@@ -218,12 +272,10 @@ def _limit(problem: Problem, scorer: Scorer, explored: Explored, chosen: Trial) 
 
 @dataclass(frozen=True)
 class Compared:
-    """Networks with one posterior. at: index by hash. best: probability of the lowest loss, by
-    hash, of those on the front and the baselines."""
+    """Networks with one posterior. at: index by hash."""
 
     prediction: Prediction
     at: Mapping[str, int]
-    best: Mapping[str, float]
 
     @classmethod
     def of(
@@ -237,12 +289,7 @@ class Compared:
         ordered = sorted({trial.hash: trial for trial in trials}.values(), key=lambda t: t.hash)
         prediction = scorer.posterior([*(trial.architecture for trial in ordered), *further])
         hashes = [*(trial.hash for trial in ordered), *(network.hash for network in further)]
-        best = prediction.best(range(len(ordered)))
-        return cls(
-            prediction,
-            {key: index for index, key in reversed(list(enumerate(hashes)))},
-            dict(zip(hashes, map(float, best), strict=False)),
-        )
+        return cls(prediction, {key: index for index, key in reversed(list(enumerate(hashes)))})
 
     def difference(self, one: str, other: str) -> tuple[float, float, float]:
         """Of the network with hash `one` less the other: mean, standard deviation, and the
@@ -256,25 +303,6 @@ def below_zero(mean: float, sd: float) -> float:
     if sd > 1e-9:
         return float(ndtr(-mean / sd))
     return 0.5 * (mean < 0) + 0.5 * (mean <= 0)
-
-
-def rival_of(
-    problem: Problem, scorer: Scorer, compared: Compared, chosen: Trial, rival: Trial
-) -> Rival:
-    """What the chosen network gains over a stack, and what that stack needs to make up for it."""
-    difference, sd, probability = compared.difference(chosen.hash, rival.hash)
-    equal = _as_good(problem, scorer, rival.architecture, chosen.full_loss or 0.0)
-    return {
-        "label": rival.label,
-        "notation": rival.notation,
-        "hash": rival.hash,
-        "latency_ms": rival.latency_ms or 0.0,
-        "difference": difference,
-        "sd": sd,
-        "probability": probability,
-        "ms": None if equal is None else problem.costs.latencies([equal])[0],
-        "params": None if equal is None else float(equal.params),
-    }
 
 
 def _as_good(

@@ -17,7 +17,7 @@ from flashnas.algorithms.trial import Trial
 from flashnas.architecture.architecture import compressed
 from flashnas.base.text import counted, names_text
 from flashnas.observations.losses import ObservedLoss
-from flashnas.run_folder.recorded_run import Bought
+from flashnas.run_folder.recorded_answer import Bought
 from flashnas.study.evaluations import Evaluations
 from flashnas.study.explore import Explored
 from flashnas.study.purchase import LEAST_GAIN, Purchase, best_purchase
@@ -61,7 +61,7 @@ def buy(
         scorer = scorer.informed_by(observed(record, trainings))
         record.rescore(scorer)
         evaluations.write()
-        explored = explored.scored_by(scorer)
+        explored = without_failed(explored.scored_by(scorer), record)
         after = explored.networks[explored.best]
         note(
             "it leaves the recommendation as it was"
@@ -118,6 +118,13 @@ def genotypes_of(explored: Explored, networks: Sequence[Any]) -> list[Any]:
     """The genotypes of networks that were explored."""
     at = {network.hash: index for index, network in enumerate(explored.networks)}
     return [explored.genotypes[at[network.hash]] for network in networks]
+
+
+def without_failed(explored: Explored, record: Record) -> Explored:
+    """The networks whose training did not fail, unless that is none."""
+    failed = {trial.hash for trial in record.trials if trial.state == "failed"}
+    indices = [n for n, network in enumerate(explored.networks) if network.hash not in failed]
+    return explored.take(indices) if indices else explored
 
 
 def observed(record: Record, trainings: Trainings) -> list[ObservedLoss]:

@@ -19,6 +19,7 @@ from flashnas.base.settings import (
 )
 from flashnas.base.text import MAX_TOKENS, TIMES_HELP, from_hub, range_of, tokens_of
 from flashnas.executors import EXECUTORS
+from flashnas.families.family import PROGRAMS
 from flashnas.latency.metrics import METRICS, Budget
 from flashnas.latency.workload import (
     CALIBRATION_HELP,
@@ -30,12 +31,7 @@ from flashnas.latency.workload import (
 )
 
 TIMEOUT_S = 1800.0  # of a training, unless its recipe is longer (study/trainings.py)
-# that a search may be kept to; formats/programs.py
-PROGRAMS = "llama.cpp", "transformers", "vllm"
-DEFAULT_SPACE = "hybrid"
-# what a program runs, where no space is named
-SPACE_OF = {"llama.cpp": "llama_cpp", "transformers": "nemotron_h", "vllm": "nemotron_h"}
-MIN_RECALL = -0.05  # of full marks below a transformer, unless asked otherwise
+DEFAULT_SPACE = "served"
 NO_EVIDENCE = "none"  # of --evidence: no publication is read
 # networks that a search trains where each proposal is trained, unless asked otherwise
 TRIALS = 24
@@ -51,20 +47,21 @@ class SearchConfig(Settings, where="search"):
     """
 
     space: str = option(
-        "",
-        "shipped search space or YAML file",
-        shown=f"{DEFAULT_SPACE}, or with --runtime the one that fits it",
+        DEFAULT_SPACE,
+        "served: what serving programs load; a family such as granite; free: any order of mixers;"
+        " another shipped search space or YAML file",
         heading="what is searched, and for which device",
     )
     table: str | None = option("h100_sxm", "shipped latency table or folder")
     workload: str = option("decode-8k", WORKLOAD_HELP)
     calibration: str = option(ENGINE, CALIBRATION_HELP, choices=CALIBRATIONS)
-    runtime: str | None = option(
-        None,
-        "keep to networks that this program runs without flashnas, by what exports can write for"
-        " it",
+    runtime: tuple[str, ...] = option(
+        (),
+        "keep to networks that all of these programs load without flashnas, such as vllm,sglang",
+        metavar="A,B,..",
         choices=PROGRAMS,
-        shown="any network",
+        separator=",",
+        shown="at least one where the space is served, else any network",
     )
     params: str | None = option(
         None, "keep to networks with so many parameters, such as 0.3B..3B", metavar="A..B"
@@ -119,11 +116,11 @@ class SearchConfig(Settings, where="search"):
     min_recall: float | None = option(
         None,
         "leave out networks whose recall is expected to be further below a transformer's than this,"
-        " in full marks; -1: leave out none",
+        " in full marks, such as -0.05",
         metavar="X",
         min=-1,
         max=1,
-        shown=f"{MIN_RECALL:g} where publications rank",
+        shown="leave out none",
     )
     sampler: str = option(
         "bayes",
@@ -210,7 +207,7 @@ class SearchConfig(Settings, where="search"):
     sampler_options: dict[str, Any] = option(dict, "options of the sampler", flagged=False)
     cycle_size: int = option(10, "candidates drawn together", min=1, max=10_000, flagged=False)
     baselines: bool = option(
-        True, "compare with the best pure stack of each mixer, too", flagged=False
+        True, "compare with the best network of each family that programs load", flagged=False
     )
     tokenizer: str | None = option(
         None, "tokenizer.json to use instead of training one on the corpus", flagged=False
@@ -234,9 +231,6 @@ class SearchConfig(Settings, where="search"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.space:
-            space = SPACE_OF.get(self.runtime or "", DEFAULT_SPACE)
-            object.__setattr__(self, "space", space)
         if self.params is not None:
             try:
                 range_of(self.params)
@@ -291,8 +285,10 @@ class SearchConfig(Settings, where="search"):
     @classmethod
     def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:
         """`budget_ms` as the budget on latency_ms, so that a flag overrides either form in the
-        file.
+        file; and `runtime` as one text, such as vllm,sglang.
         """
+        if isinstance(values.get("runtime"), str):
+            values = {**values, "runtime": values["runtime"].split(",")}
         if values.get("budget_ms") is None or "latency_ms" in values.get("budgets", {}):
             return values
         rest = {name: value for name, value in values.items() if name != "budget_ms"}

@@ -1,8 +1,7 @@
 """A search without any training: what a scorer expects of the networks of a space within budgets.
 
-A small space is enumerated. Of a large one, aging evolution looks at some thousand networks. A
-candidate takes a fraction of a millisecond. The best pure stack of each mixer, which a hybrid has
-to beat, is found among all of them.
+A space of up to ENUMERATED networks, as that of served families, is enumerated. Of a larger one,
+aging evolution looks at some thousand networks. A candidate takes a fraction of a millisecond.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from flashnas.algorithms.aging_evolution import AgingEvolution
 from flashnas.algorithms.trial import non_dominated
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
+from flashnas.families.programs import loading
 from flashnas.latency.fitting import Fitter
-from flashnas.loss.composition import outside_support
-from flashnas.operators import OPERATORS, OperatorSpec
+from flashnas.operators import OperatorSpec
 from flashnas.space import OperatorSpace, SearchSpace
-from flashnas.study.scorer import ALIKE, Scorer
+from flashnas.study.scorer import ALIKE, Scorer, complexity
 
 ENUMERATED = 20_000  # networks up to which all of a space are scored
 POPULATION, TOURNAMENT = 300, 30  # of the evolution; ..
@@ -32,7 +31,10 @@ CYCLE = 200  # .. candidates that are scored together
 MAX_TRIED = 9_000  # genotypes that are fitted to the budgets
 QUIET_CYCLES = 12  # in a row without a better network, after which the search ends; ..
 QUIET_WHEN_SPARSE = 2  # .. where less than a quarter of a cycle is new: little is left to find
+EVENED = 100  # of the best networks of an evolution, of which the even order is looked at, too
 BETTER = 1e-4  # nats per token by which a network counts as better
+WORST_NATS = 0.3  # by which a network may be worse than the recommended one and still be shown
+ALIKE_NATS = 5e-4  # up to which above the lowest value the simplest network is recommended
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,16 @@ class Explored:
         return dataclasses.replace(self, value=scorer.values(self.networks))
 
     @functools.cached_property
+    def best(self) -> int:
+        """Index of the network that is recommended: the simplest one whose value lies within
+        ALIKE_NATS of the lowest."""
+        low = np.flatnonzero(self.value <= self.value.min() + ALIKE_NATS)
+        return int(min(low, key=lambda index: simplicity(self.networks[index])))
+
+    @functools.cached_property
     def front(self) -> list[int]:
-        """Indices of the networks that no other one beats in latency and value, fastest first."""
+        """Indices of the networks that no other one beats in latency and value, fastest first; the
+        last one is recommended, and stands for all that are as good."""
         points = np.column_stack([self.value, self.latency_ms]).round(ALIKE)
         # of orders of the same operators, which evidence cannot tell apart, the most even one
         alike: dict[tuple[float, ...], int] = {}
@@ -76,27 +86,43 @@ class Explored:
             ):
                 alike[point] = index
         distinct = np.array(list(alike.values()), dtype=int)
-        best = distinct[non_dominated(points[distinct])]
-        return [int(index) for index in best[np.argsort(self.latency_ms[best], kind="stable")]]
-
-    @property
-    def best(self) -> int:
-        """Index of the network that is recommended: the last one of the front has the lowest value."""
-        return self.front[-1]
+        front = distinct[non_dominated(points[distinct])]
+        above = points[front, 0] - points[self.best, 0]
+        front = front[(above > 0) & (above <= WORST_NATS)]
+        ordered = front[np.argsort(self.latency_ms[front], kind="stable")]
+        return [*map(int, ordered), self.best]
 
     def candidates(self, count: int) -> list[Architecture]:
         """Networks of which one may be recommended once more is observed: `count` with the lowest
         values, each of another composition or size than those before, and the best one of each set
         of token mixers."""
         distinct: dict[float, int] = {}
-        of_mixers: dict[frozenset[OperatorSpec], int] = {}
+        of_mixers: dict[frozenset[str], int] = {}
         for index in (self.best, *map(int, np.argsort(self.value, kind="stable"))):
             if len(distinct) < count:
                 distinct.setdefault(round(float(self.value[index]), ALIKE), index)
-            operators = self.networks[index].operators
-            of_mixers.setdefault(frozenset(s for s in operators if s.mixes_tokens), index)
+            of_mixers.setdefault(mixer_kinds(self.networks[index]), index)
         indices = dict.fromkeys([*distinct.values(), *of_mixers.values()])
         return [self.networks[index] for index in indices]
+
+    def of_each(self, label: Callable[[Any], str]) -> dict[str, int]:
+        """The best network of each group of genotypes with one label, the best group first."""
+        groups: dict[str, list[int]] = {}
+        for index, genotype in enumerate(self.genotypes):
+            groups.setdefault(label(genotype), []).append(index)
+        best = {name: indices[self.take(indices).best] for name, indices in groups.items()}
+        return dict(sorted(best.items(), key=lambda item: float(self.value[item[1]])))
+
+    def take(self, indices: Sequence[int]) -> Explored:
+        """Those at these indices."""
+        chosen = list(indices)
+        return Explored(
+            [self.genotypes[index] for index in chosen],
+            [self.networks[index] for index in chosen],
+            self.latency_ms[chosen],
+            self.value[chosen],
+            self.tried,
+        )
 
     def spread(self, count: int) -> list[int]:
         """At most `count` of the front, with both ends, about equally far apart in latency."""
@@ -106,6 +132,26 @@ class Explored:
         levels = np.linspace(latencies[0], latencies[-1], count)
         chosen = sorted({int(np.abs(latencies - level).argmin()) for level in levels})
         return [self.front[index] for index in chosen]
+
+
+def simplicity(network: Any) -> tuple[Any, ...]:
+    """By which networks that are as good are ordered, the simplest first: how many programs load
+    it, prices for complexity, layers, width, how even its order is, notation."""
+    if not isinstance(network, Architecture):
+        return (network.notation,)
+    return (
+        -len(loading(network)),
+        complexity(network),
+        len(network.operators),
+        network.hidden,
+        round(unevenness(network.operators), ALIKE),
+        network.notation,
+    )
+
+
+def mixer_kinds(network: Architecture) -> frozenset[str]:
+    """The kinds of its token mixers."""
+    return frozenset(spec.kind for spec in network.operators if spec.mixes_tokens)
 
 
 @functools.lru_cache(maxsize=65_536)
@@ -153,11 +199,14 @@ def explore(
     *,
     seed: int,
     min_recall: float,
+    most: int | None = None,
 ) -> Explored:
     """Search a space by a scorer, the same for the same seed.
 
     Args:
         min_recall: networks of which less is expected are left out.
+        most: genotypes that are fitted to the budgets, of a space that is not enumerated;
+            MAX_TRIED by default.
 
     Raises:
         BudgetError: no network that was tried meets the budgets and has the recall.
@@ -167,19 +216,22 @@ def explore(
         return _scored(genotypes, fitter, scorer, min_recall)
 
     assert isinstance(space, OperatorSpace), "a scorer knows its operators"
-    if space.size() * len(space.hidden_sizes) <= ENUMERATED:
+    enumerated = space.count_networks() <= ENUMERATED
+    if enumerated:
         genotypes = list(space.enumerate())
         trials, tried = scored(genotypes), len(genotypes)
     else:
-        trials, tried = _evolved(space, fitter, scored, seed)
+        trials, tried = _evolved(space, fitter, scored, seed, MAX_TRIED if most is None else most)
     if not trials:
         raise BudgetError(
             f"none of {tried:,} networks of space {space.name!r} that were tried meets the budget"
             f" and has an expected recall of {min_recall:g} or more"
         )
-    even = set()
     found = Explored.of(trials.values(), tried)
-    for index in found.front:
+    if enumerated:
+        return found
+    even = set()
+    for index in {*found.front, *np.argsort(found.value)[:EVENED].tolist()}:
         network = found.networks[index]
         ordered = dataclasses.replace(network, operators=evenly_spread(network.operators))
         even.add(space.locate(ordered))
@@ -191,6 +243,7 @@ def _evolved(
     fitter: Fitter[Any],
     scored: Callable[[Iterable[Any]], dict[Any, Trial]],
     seed: int,
+    most: int,
 ) -> tuple[dict[Any, Trial], int]:
     """Trials that aging evolution finds, and the number of genotypes that were tried."""
     tried = 0
@@ -211,7 +264,7 @@ def _evolved(
     )
     trials: dict[Any, Trial] = {}
     quiet, enough, best = 0, QUIET_CYCLES, np.inf
-    while tried < MAX_TRIED and quiet < enough:
+    while tried < most and quiet < enough:
         genotypes = evolution.ask()
         new, before = scored(genotypes), len(trials)
         trials |= new
@@ -253,57 +306,3 @@ def _scored(
 
 def _no_network(network: Any) -> tuple[float, ...]:
     raise AssertionError("all objectives of a candidate are told with it")
-
-
-# -- stacks of one mixer ----------------------------------------------------------------------------
-
-
-def pure_stacks(fitter: Fitter[Any], scorer: Scorer) -> list[tuple[str, Architecture]]:
-    """The best pure stack of each mixer within the budgets: label and network.
-
-    All depths up to the space's, all its widths, and every share of feed-forward layers that
-    publications have are looked at: none, one behind every second mixer, one behind each.
-    """
-    space: Any = fitter.space  # an OperatorSpace
-    ffn = space.ffn or OPERATORS["f"]()
-    kinds = [spec.kind for spec in space.mixers]
-    result = []
-    for spec in space.mixers:
-        name = spec.kind if kinds.count(spec.kind) == 1 else str(spec)
-        blocks = {f"{name} f": (spec, ffn), f"{name} {name} f": (spec, spec, ffn), name: (spec,)}
-        stacks: list[tuple[str, Architecture]] = []
-        for text, block in blocks.items():
-            for repeats in range(1, max(space.max_operators // len(block), 1) + 1):
-                sizes = space.widths_of(block * repeats)
-                stacks += [
-                    (f"{repeats}x({text})", network)
-                    for network in sizes
-                    if not _unpublished(network.operators, network.hidden)
-                ]
-        fitting = _fitting(fitter, stacks)
-        if fitting:
-            values = scorer.values([network for _, network in fitting])
-            label, network = fitting[int(np.argmin(values))]
-            result.append((f"pure {network.hidden}: {label}", network))
-    return result
-
-
-def _fitting(
-    fitter: Fitter[Any], stacks: Sequence[tuple[str, Architecture]]
-) -> list[tuple[str, Architecture]]:
-    stacks = [pair for pair in stacks if fitter.holds(pair[1])]
-    if all(budget.metric == "latency_ms" for budget in fitter.budgets):
-        latencies = fitter.costs.latencies([network for _, network in stacks])
-        return [
-            pair
-            for pair, latency_ms in zip(stacks, latencies, strict=True)
-            if latency_ms is not None and fitter.fits({"latency_ms": latency_ms})
-        ]
-    return [pair for pair in stacks if fitter.fits_network(pair[1])]
-
-
-@functools.lru_cache(maxsize=65_536)
-def _unpublished(operators: tuple[Any, ...], hidden: int) -> bool:
-    """True if publications have no stack of such a composition."""
-    network = Architecture(hidden=hidden, operators=operators)
-    return any("operators" in words for words in outside_support(network))

@@ -1,36 +1,65 @@
-"""What the networks of a search cost, and which of them are allowed; checked before anything is
-trained."""
+"""What a user asks of networks: parameters, layers, and programs that load them; checked before
+anything is trained."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.text import range_of, tokens_text
+from flashnas.base.errors import SpaceError
+from flashnas.base.text import names_text, range_of, tokens_text
+from flashnas.families.family import families
+from flashnas.families.programs import loading
 from flashnas.space import SearchSpace
-from flashnas.study.config import SPACE_OF, SearchConfig
+from flashnas.space.served import ServedSpace
+from flashnas.study.config import SearchConfig
 
-DRAWN = 256  # genotypes looked at before a program is said to run no network of a space
+DRAWN = 256  # genotypes looked at before a space is said to have no network of what is asked
+
+
+def limited(config: SearchConfig, space: ServedSpace) -> ServedSpace:
+    """The networks of a space with the parameters that are asked for, of families that all the
+    programs load. Raises SettingError where there are none."""
+    if config.params is not None:
+        try:
+            space = space.with_params(range_of(config.params))
+        except SpaceError:
+            least, most = space.with_params((0, math.inf)).param_range
+            config.wrong(
+                "params",
+                f"{config.params} has no network of space {space.name!r}; it has"
+                f" {tokens_text(least)} to {tokens_text(most)}",
+            )
+    wanted = set(config.runtime)
+    by_family = {genotype.family: genotype for genotype in space.genotypes}
+    able = [
+        name
+        for name, genotype in by_family.items()
+        if wanted <= set(loading(space.architectures(genotype)[0]))
+    ]
+    if not able:
+        _unable(config, space)
+    return space if len(able) == len(by_family) else space.with_families(able)
 
 
 def network_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[Any], bool]:
-    """Network -> whether it has the parameters and layers that are asked for, and the program that
-    is asked for runs it without flashnas. Raises SettingError, with the rule that is broken, if
-    none of DRAWN networks of the space does."""
+    """Network -> whether it has the parameters and layers that are asked for, and all programs that
+    are asked for load it. Raises SettingError, with the rule that is broken, if none of DRAWN
+    networks of the space does."""
     rules: dict[str, Callable[[Any], bool]] = {}
     if config.params is not None:
         least, most = range_of(config.params)
         rules["params"] = lambda network: least <= network.params <= most
     if (layers := config.min_layers) is not None:
         rules["min_layers"] = lambda network: _layers_of(network) >= layers
-    if (program := config.runtime) is not None:
-        from flashnas.formats.fitting import refusal
-        from flashnas.formats.programs import FORMATS  # loads torch
-
-        rules["runtime"] = lambda network: not refusal(network, FORMATS, program)
+    if wanted := set(config.runtime):
+        rules["runtime"] = lambda network: wanted <= set(loading(network))
+    if isinstance(space, ServedSpace):  # which is limited
+        rules = {name: rule for name, rule in rules.items() if name == "min_layers"}
     if not rules:
         return lambda network: True
     if not isinstance(space.any_network(), Architecture):
@@ -46,12 +75,7 @@ def network_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[An
         if any(map(rule, drawn)):
             continue
         if name == "runtime":
-            line = refusal(drawn[-1], FORMATS, str(program))
-            config.wrong(
-                name,
-                f"{program} runs no network of space {space.name!r}; it runs those of"
-                f" {SPACE_OF[str(program)]!r}: {line}",
-            )
+            _unable(config, space)
         counts = [network.params for network in drawn]
         have = f"{tokens_text(min(counts))} to {tokens_text(max(counts))}"
         if name == "min_layers":
@@ -62,6 +86,16 @@ def network_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[An
             f" {have}",
         )
     return lambda network: all(rule(network) for rule in rules.values())
+
+
+def _unable(config: SearchConfig, space: SearchSpace[Any]) -> None:
+    wanted = set(config.runtime)
+    able = [name for name, family in families().items() if wanted <= set(family.programs)]
+    config.wrong(
+        "runtime",
+        f"no network of space {space.name!r} loads in {names_text(config.runtime)};"
+        f" families that do: {', '.join(able) or 'none'}",
+    )
 
 
 def _layers_of(network: Architecture) -> int:

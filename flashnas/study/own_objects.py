@@ -15,7 +15,7 @@ from flashnas.latency.fitting import CostFunction, Costs
 from flashnas.latency.own_costs import NoCosts, OwnCosts
 from flashnas.latency.table import LatencyTable
 from flashnas.loss.prediction import Prediction, check_array
-from flashnas.run_folder.recorded_run import Reasons
+from flashnas.run_folder.recorded_answer import Reasons
 from flashnas.space import SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.scorer import Scorer

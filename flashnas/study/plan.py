@@ -75,10 +75,7 @@ class Plan:
             lines.append(f"fastest    {metric} {metrics[metric]:,.4g}: {self.fastest}")
         lines += [f"budget     {name} {limit:,.6g}" for name, limit in self.budgets.items()]
         if not self.candidates:
-            lines.append(
-                f"evaluated  nothing is trained: published trainings answer; {fitting} pure stacks"
-                " are compared with"
-            )
+            lines.append("evaluated  nothing is trained: published trainings answer")
         elif not self.each:
             lines.append(
                 f"evaluated  at most {self.evaluations} networks: those whose training is expected"

@@ -25,9 +25,9 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.space.load import check_space
-from flashnas.study.config import MIN_RECALL, NO_EVIDENCE, TRIALS, SearchConfig
-from flashnas.study.explore import pure_stacks
-from flashnas.study.limits import network_holds
+from flashnas.space.served import ServedSpace
+from flashnas.study.config import NO_EVIDENCE, TRIALS, SearchConfig
+from flashnas.study.limits import limited, network_holds
 from flashnas.study.own_objects import check_networks, check_objects, check_scorer, load_own_costs
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
 
@@ -123,14 +123,16 @@ def load_problem(
         check_objects(space, sampler, evaluator, table)
     space = load_space(config.space) if space is None else space
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):
-        space, costs = load_searched(config, space, table or config.table, workload, evaluator)
-        notes = costs.notes()
+        notes = list[str]()
+        space, costs = load_searched(
+            config, space, table or config.table, workload, evaluator, notes.append
+        )
+        notes += costs.notes()
         earlier = load_earlier(config, space)
         scorer = load_what_ranks(config, space, earlier, evaluator, scorer, notes.append)
         each = evaluator is not None or config.evidence == NO_EVIDENCE
         trials = trials_of(config, scorer, each=each)
         fitter = load_fitter(config, space, costs)
-        baselines = load_baselines(config, space, fitter, None if each else scorer)
         quality = "loss" if scorer is None else FULL
         objectives = tuple(quality if name in QUALITY else name for name in config.objectives)
         problem = Problem(
@@ -141,11 +143,11 @@ def load_problem(
             objectives=objectives,
             sampler=config.sampler if sampler is None else sampler,
             scorer=scorer,
-            min_recall=MIN_RECALL if config.min_recall is None else config.min_recall,
+            min_recall=-1.0 if config.min_recall is None else config.min_recall,
             each=each,
             trainings=None,
             earlier=earlier,
-            baselines=baselines,
+            baselines=load_baselines(config, space, fitter) if each else [],
             notes=notes,
             started=started,
         )
@@ -154,41 +156,72 @@ def load_problem(
 
             trainings = load_trainings(problem, trials, evaluator, recipe, dtype=dtype, plan=plan)
             problem = dataclasses.replace(problem, trainings=trainings)
-        elif unused := [name for name in OF_TRAININGS if changed(config, name)]:
-            if config.recipe is not None:
-                from flashnas.training.recipe import Recipe
-
-                Recipe.load(config.recipe)  # a wrong name is said all the same
-            notes.append(f"nothing is trained without --trials N: {unused[0]} changes nothing")
+        else:
+            note_unused(config, notes.append)
         if each or config.sampler_options:
             problem.algorithm()  # its options are checked before anything is trained
     return problem
 
 
+def note_unused(config: SearchConfig, note: Note) -> None:
+    """A line where an option says how is trained and nothing is."""
+    unused = [name for name in OF_TRAININGS if changed(config, name)]
+    if config.recipe is not None:
+        from flashnas.training.recipe import Recipe
+
+        Recipe.load(config.recipe)  # a wrong name is said all the same
+    if unused:
+        note(f"nothing is trained without --trials N: {unused[0]} changes nothing")
+
+
 def load_searched(
-    config: SearchConfig, space: SearchSpace[Any], table: Any, workload: Any, evaluator: Any
+    config: SearchConfig,
+    space: SearchSpace[Any],
+    table: Any,
+    workload: Any,
+    evaluator: Any,
+    note: Note,
 ) -> tuple[SearchSpace[Any], Costs]:
-    """The space with the vocabulary that is asked for, and what its networks cost."""
+    """The space with the vocabulary that is asked for, limited to what is asked, and what its
+    networks cost."""
     check_space(space)
     if config.vocab is not None:
         if not isinstance(space, OperatorSpace):
             config.wrong("vocab", f"needs a space of flashnas' operators; got {space.name!r}")
         space = space.with_vocab(config.vocab)
+    if isinstance(space, ServedSpace):
+        space = limited(config, space)
     table = config.table if table is None else table
     costs = load_costs(config, table, workload, evaluated=evaluator is not None)
     timed = isinstance(costs, TableCosts)
     if not isinstance(space, OperatorSpace):
         check_networks(space, trained=evaluator is None, timed=timed)
     elif isinstance(costs, TableCosts):
+        if isinstance(space, ServedSpace):
+            space = answerable(space, costs.model, note)
         check_answerable(space, costs.model)
     return space, costs
+
+
+def answerable(space: ServedSpace, model: LatencyModel, note: Note) -> ServedSpace:
+    """The space without families that the table does not answer for, unless that is all."""
+    lacking: dict[str, str] = {}
+    for name in space.families:
+        try:
+            check_answerable(space.with_families([name]), model)
+        except MissingRowsError as error:
+            lacking[name] = str(error)
+    if not lacking or len(lacking) == len(space.families):
+        return space
+    for name, reason in lacking.items():
+        note(f"family {name} is left out: {reason}")
+    return space.with_families([name for name in space.families if name not in lacking])
 
 
 def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs) -> Fitter[Any]:
     """Fits widths to the budgets. Raises BudgetError where no network of the space meets them."""
     fitter = Fitter(space, costs, config.bounds)
-    if any(wish is not None for wish in (config.params, config.min_layers, config.runtime)):
-        fitter.holds = network_holds(config, space)
+    fitter.holds = network_holds(config, space)
     fitter.check_possible(config.seed)
     return fitter
 
@@ -261,37 +294,24 @@ def changed(config: SearchConfig, name: str) -> bool:
     return bool(getattr(config, name) != config.setting(name).default)
 
 
-def load_baselines(
-    config: SearchConfig,
-    space: SearchSpace[Any],
-    fitter: Fitter[Any],
-    scorer: Scorer | None,
-) -> Baselines:
-    """The best pure stack of each mixer, where a scorer says which that is; else the layouts of the
-    space."""
+def load_baselines(config: SearchConfig, space: SearchSpace[Any], fitter: Fitter[Any]) -> Baselines:
+    """The layouts of the space that are compared, where each network is trained."""
     if not config.baselines:
         return []
-    if scorer is not None and isinstance(space, OperatorSpace):
-        return list(pure_stacks(fitter, scorer))
     return [(label, fitter.largest(sizes)) for label, sizes in space.baselines()]
 
 
 def check_answerable(space: OperatorSpace[Any], model: LatencyModel) -> None:
-    """Raise MissingRowsError when the table lacks what the space needs. Each operator is looked up
-    at each width in a pure model, since the largest batch of a single operator would be one that no
-    network has."""
-    models = [operators for _, operators in space.pure_models()]
-    for hidden in space.hidden_sizes:
-        for spec in space.kinds():
-            operators = next((operators for operators in models if spec in operators), (spec,))
-            try:
-                model.estimate(space.build(operators, hidden))
-            except BudgetError:
-                continue  # not even one sequence fits the memory; the budgets say what does
-            except MissingRowsError as error:
-                raise MissingRowsError(
-                    f"table {model.table.name!r} does not cover space {space.name!r}: {error}"
-                ) from None
+    """Raise MissingRowsError when the table lacks what the space needs."""
+    for network in space.probes():
+        try:
+            model.estimate(network)
+        except BudgetError:
+            continue  # not even one sequence fits the memory; the budgets say what does
+        except MissingRowsError as error:
+            raise MissingRowsError(
+                f"table {model.table.name!r} does not cover space {space.name!r}: {error}"
+            ) from None
 
 
 def load_costs(

@@ -17,18 +17,23 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.documents import fingerprint
+from flashnas.families.family import attends_to_all, interval_of
 from flashnas.loss.composition import RANGE, aspect, body_sizes
 from flashnas.loss.load import digest, digests, expected_of, loss_model
 from flashnas.loss.model import CHARGE, FullLoss, Prediction
 from flashnas.loss.own import OWN, own_rows
 from flashnas.loss.recall import RecallModel, load_recall
 from flashnas.observations.losses import ObservedLoss
-from flashnas.run_folder.recorded_run import Reasons
+from flashnas.operators import OperatorSpec
+from flashnas.run_folder.recorded_answer import Reasons
 
 REMEMBERED = 16_384  # networks whose figures are kept
 # decimals of nats and milliseconds in which networks of the same operators agree, on any CPU
 ALIKE = 9
 TOGETHER = 512  # networks whose recall is computed at once
+# nats for each thing that nobody can measure as a loss and everybody pays for as work
+COMPLEXITY_NATS = 0.002
+EVEN_WIDTH = 256
 
 
 class Scorer(Protocol):
@@ -93,7 +98,7 @@ class EvidenceScorer:
 
     @property
     def digest(self) -> str:
-        return fingerprint([dict(self.source), self.tokens, CHARGE])
+        return fingerprint([dict(self.source), self.tokens, CHARGE, COMPLEXITY_NATS])
 
     @property
     def published(self) -> bool:
@@ -137,10 +142,12 @@ class EvidenceScorer:
         return self.model.predict_networks(networks, self.tokens)
 
     def values(self, networks: Sequence[Architecture]) -> np.ndarray:
+        """Mean, charge for what no observation tells, and price of complexity."""
         if not networks:
             return np.zeros(0)
         charge = CHARGE * self.model.silence(networks, self.tokens)
-        return np.round(self.posterior(networks).mean + charge, ALIKE)
+        price = COMPLEXITY_NATS * np.array([complexity(network) for network in networks])
+        return np.round(self.posterior(networks).mean + charge + price, ALIKE)
 
     def recalls(self, networks: Sequence[Architecture]) -> np.ndarray:
         if self.recall is None:
@@ -158,8 +165,9 @@ class EvidenceScorer:
         """EXPECTED_FIGURES of a network, and `outside`: what of it no publication has, in words."""
         found = expected_of(network, self.tokens, self.model, self.recall or load_recall())
         silence = float(self.model.silence([network], self.tokens)[0])
+        price = COMPLEXITY_NATS * complexity(network)
         return {
-            "value": round(found.full_loss + CHARGE * silence, ALIKE),
+            "value": round(found.full_loss + CHARGE * silence + price, ALIKE),
             "full_loss": found.full_loss,
             "full_loss_sd": found.full_loss_sd,
             "silence": silence,
@@ -184,7 +192,31 @@ class EvidenceScorer:
         return not RANGE[0] <= self.tokens <= RANGE[1]
 
     def to_dict(self) -> dict[str, Any]:
-        return {"train_tokens": self.tokens, "charge": CHARGE, "source": dict(self.source)}
+        return {
+            "train_tokens": self.tokens,
+            "charge": CHARGE,
+            "complexity": COMPLEXITY_NATS,
+            "source": dict(self.source),
+        }
+
+
+def complexity(network: Architecture) -> int:
+    """What makes a network harder to serve than another one: each kind of recurrence beyond one,
+    attention that stands at no one distance, meta tokens, a width that is not a multiple of
+    EVEN_WIDTH."""
+    return (
+        _complexity(network.operators)
+        + (network.meta_tokens > 0)
+        + (network.hidden % EVEN_WIDTH > 0)
+    )
+
+
+@functools.lru_cache(maxsize=REMEMBERED)
+def _complexity(operators: tuple[OperatorSpec, ...]) -> int:
+    mixers = [spec for spec in operators if spec.mixes_tokens]
+    others = {spec.kind for spec in mixers if spec.family != "attention"}
+    attends = any(attends_to_all(spec) for spec in mixers)
+    return max(len(others) - 1, 0) + (attends and not interval_of(operators)[0])
 
 
 def load_scorer(

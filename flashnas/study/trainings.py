@@ -209,7 +209,7 @@ def check_trainable(
     check_scalable(space, recipe, own=config.recipe is None)
     if here and recipe.device == "cuda" and isinstance(space, OperatorSpace):
         smallest = min(space.hidden_sizes)
-        trained = recipe.proxy_of(space.build(space.kinds(), smallest))
+        trained = recipe.proxy_of(space.build(space.kinds_at(smallest), smallest))
         return check_kernels(dict.fromkeys(trained.operators), trained.hidden, recipe)
     return []
 
@@ -250,7 +250,7 @@ def _unsuited(
 ) -> tuple[Any, int, str] | None:
     """The first operator and width that the factor does not suit, with the reason."""
     for hidden in space.hidden_sizes:
-        for spec in space.kinds():
+        for spec in space.kinds_at(hidden):
             if factor > 1 and hidden < MIN_PROXY_WIDTH * factor:
                 return spec, hidden, f"a trained network must be at least {MIN_PROXY_WIDTH} wide"
             try:

@@ -94,7 +94,7 @@ def test_run_yaml_holds_each_option_once(tmp_path):
     assert recorded["sampler"] is None  # none was used
     assert {kind: set(recorded[kind]) for kind in ("space", "scorer")} == {
         "space": {"name", "hash"},
-        "scorer": {"train_tokens", "charge", "source", "digest"},
+        "scorer": {"train_tokens", "charge", "complexity", "source", "digest"},
     }
 
 

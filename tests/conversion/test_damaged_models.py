@@ -27,7 +27,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import WeightsError
 from flashnas.conversion.weights import load_pretrained
 from flashnas.exporting.transformers import FlashnasConfig
-from flashnas.formats.gguf import reader
+from flashnas.families.gguf import reader
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import save_model
 

@@ -55,8 +55,13 @@ def refused(words, mentioned=False):
     return ""
 
 
+SERVING = ("sglang",)  # programs that are not installed here
+
+
 def python_problem(words):
     if words[:1] == ["-m"]:
+        if words[1].partition(".")[0] in SERVING:
+            return ""
         return "" if importlib.util.find_spec(words[1]) else f"there is no module {words[1]}"
     if words[:1] == ["-c"]:
         compile(words[1], "-c", "exec")

@@ -115,7 +115,7 @@ def test_folders_without_final_weights_say_what_to_name(trained, tmp_path, refus
 def test_a_full_disk_is_one_line_and_nothing_is_left(tmp_path, refused):
     import resource
 
-    operators = {"hf": "f", "nemotron-h": "a(rope_share=0)"}
+    operators = {"hf": "f"}
     if importlib.util.find_spec("xllamacpp"):
         operators["gguf"] = "m2 f a f"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

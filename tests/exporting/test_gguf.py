@@ -21,6 +21,7 @@ import gguf
 from networks import TEXT, make_network, make_source, write_tokenizer_json
 from offenders import every
 from one_line import one_line
+from searched import searched
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from flashnas.api.export import ExportOptions
@@ -30,13 +31,11 @@ from flashnas.cli.main import main
 from flashnas.exporting import gguf as write
 from flashnas.exporting.exporter import export_network
 from flashnas.exporting.source import Source
-from flashnas.formats import nemotron_h
-from flashnas.formats.fitting import choose
-from flashnas.formats.gguf import file, pieces
-from flashnas.formats.gguf.families import FAMILIES, family_of
-from flashnas.formats.gguf.vocabulary import META_TOKEN, vocabulary
+from flashnas.families.family import families
+from flashnas.families.gguf import file, pieces
+from flashnas.families.gguf.families import FAMILIES, family_of
+from flashnas.families.gguf.vocabulary import META_TOKEN, vocabulary
 from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask
-from flashnas.space import load_space
 
 M2, GD, GATED = (
     "m2(head_dim=16,state=16)",
@@ -178,32 +177,13 @@ def test_a_type_that_costs_too_much_is_refused(tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    ("space", "family"),
-    [
-        ("llama_cpp", "granitehybrid"),
-        ("nemotron_h", "nemotron_h"),
-        ("qwen35", "qwen35"),
-        ("lfm2", "lfm2"),
-    ],
-)
-def test_every_network_of_a_space_exports(space, family, tmp_path):
-    """Random members at a sixteenth of their widths, with few of their layers, against
-    llama.cpp.
-    """
-    loaded, rng = load_space(space), np.random.default_rng(7)
-    loaded.depth = (3, 6)
-    hidden = int(rng.choice(loaded.hidden_sizes))
-    member = loaded.architecture(loaded.sample(rng), hidden)
-    small = replace(member.scaled(hidden // 64), vocab=300)
-    assert family_of(member).format.name == family_of(small).format.name == family
-    report, _ = exported(str(small), tmp_path / "out")
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*families()])
+def test_what_a_search_of_a_family_looks_at_exports(name, tmp_path):
+    family = families()[name]
+    size = family.search.sizes[0]
+    report, _ = exported(str(searched(family, size, size.widths[0])), tmp_path / "out")
     assert max(report["parity"].values()) < 2e-5
-    for genotype in (loaded.sample(rng) for _ in range(20)):
-        for hidden in loaded.hidden_sizes:
-            family_of(loaded.architecture(genotype, hidden))
-            if space == "nemotron_h":
-                choose(loaded.architecture(genotype, hidden), [nemotron_h.FORMAT], "transformers")
 
 
 def test_texts_become_the_same_tokens_and_the_meta_token_stands_in_front(tmp_path):

@@ -71,8 +71,8 @@ def write_gguf(kind, model, path, tokenizer, change=lambda writer: None):
     import gguf
 
     from flashnas.conversion.weights import load_pretrained
-    from flashnas.formats.gguf.vocabulary import vocabulary
-    from flashnas.formats.pretrained import PIECES
+    from flashnas.families.gguf.vocabulary import vocabulary
+    from flashnas.families.pretrained import PIECES
 
     network = load_pretrained(model).network
     heads = network.architecture.operators[0]

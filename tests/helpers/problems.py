@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from flashnas.study import explore
+from flashnas.study import explore, rivals
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import Problem, load_problem
 
@@ -25,6 +25,7 @@ def with_few_candidates(patch: Any) -> None:
     """Searches by published trainings try few candidates, until `patch` is undone."""
     for name, count in FEW.items():
         patch.setattr(explore, name, count)
+    patch.setattr(rivals, "FREE_TRIED", FEW["MAX_TRIED"])
 
 
 @functools.cache

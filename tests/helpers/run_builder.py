@@ -21,7 +21,6 @@ from flashnas.run_folder.layout import FORMAT, trials_frame, yaml_text
 GOLDEN = Path(__file__).parents[1] / "golden"
 SOURCES = {"imported": 0.5, "derived": 0.4, "roofline": 0.1}
 STANDING = {
-    "probability_best": "best",
     "full_loss_difference": "difference",
     "full_loss_difference_sd": "sd",
 }
@@ -115,6 +114,13 @@ def write_answered_run(folder: Path, *, trained: bool = True) -> Path:
     if not trained:
         config["answer"] |= {"bought": [], "ranked_by": "published trainings"}
         trials = [untrained(trial, "expected") for trial in trials if trial.state == "complete"]
+    beside = [*config["answer"]["families"], config["answer"]["free_mix"]]
+    for number, entry in enumerate(beside):  # in place of the baselines, which come first
+        trials[number] = dataclasses.replace(
+            trials[number],
+            label=entry["family"],
+            **{name: entry[name] for name in ("notation", "hash", "latency_ms", "params")},
+        )
     by_hash = {trial.hash: trial for trial in reversed(trials)}
     front = [
         dataclasses.replace(

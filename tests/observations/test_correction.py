@@ -91,7 +91,8 @@ def test_a_correction_is_positive_consistent_and_the_same_in_any_order(times, mo
 def test_one_time_shrinks_and_networks_like_it_follow_it_more(r, noise):
     times = [observed(HYBRID, noise, latency_ms=r)]
     timed, like, unlike = (math.log(factor(times, network)) / (r or 1) for network in NETWORKS)
-    assert 1 + 1e-9 > timed + (r == 0) >= like >= unlike >= 0 or r == 0
+    rounding = 1e-9 + 1e-15 / abs(r or 1)
+    assert 1 + rounding > timed + (r == 0) >= like >= unlike >= 0 or r == 0
 
 
 @settings(deadline=None, max_examples=8)
@@ -165,7 +166,7 @@ def test_without_times_nothing_is_said_of_them():
 )
 def test_errors_of_networks_that_nobody_timed_fall(table, calibration):
     program = LatencyModel(table, "decode-8k", calibration=calibration)
-    space, rng = load_space("hybrid"), np.random.default_rng(0)
+    space, rng = load_space("free"), np.random.default_rng(0)
     networks = [space.architectures(space.sample(rng))[i % 3] for i in range(40)]
     timed, rest = networks[:6], networks[6:]
     truth = program.latencies(networks)

@@ -25,7 +25,7 @@ from flashnas.base.errors import (
 )
 from flashnas.base.process import usable_cores
 from flashnas.cli.main import main
-from flashnas.formats.gguf import file
+from flashnas.families.gguf import file
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, memory_bytes

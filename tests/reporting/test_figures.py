@@ -133,6 +133,7 @@ def test_the_front_shows_each_network_once_and_the_staircase(run):
     assert {"budget 14 s", "d", "m2", *(entry.name for entry in run.front)} <= texts
     assert plot.texts[1].get_text() == (
         "31 searched + 4 baselines trained · 2 failed · 1 outside the budget · 2 repeats"
+        " · P1 to P11 load in no program without flashnas"
     )
 
 
@@ -166,18 +167,21 @@ def test_each_further_objective_has_a_panel_that_names_the_front(several):
 def test_the_picture_shows_intervals_of_the_front_and_the_baselines(runs, name):
     answered = runs[name]
     points = plane_of(answered).points.dropna(subset="hash").set_index("hash")
-    standings = (*answered.answer.standings, *answered.answer.baselines)
-    for standing in standings:
-        assert points.loc[standing.hash, "y"] == pytest.approx(standing.difference, abs=1e-5)
-        assert points.loc[standing.hash, "reach"] == pytest.approx(INTERVAL_90 * standing.sd)
-    others = points[~points.index.isin({standing.hash for standing in standings})]
+    answer = answered.answer
+    standings = {standing.hash: (standing.difference, standing.sd) for standing in answer.standings}
+    for other in (*answer.families, answer.free_mix):
+        standings[other["hash"]] = other["difference"], other["sd"]
+    for key, (difference, sd) in standings.items():
+        assert points.loc[key, "y"] == pytest.approx(difference, abs=1e-5)
+        assert points.loc[key, "reach"] == pytest.approx(INTERVAL_90 * sd)
+    others = points[~points.index.isin(list(standings))]
     assert others["reach"].isna().all()
     assert set(others["style"]) == {"small"}
     plot = draw(answered, "front")
     (panel,) = plot.panels
     intervals = panel.collections[0].get_segments()
     # and of published models within the axes
-    assert len(intervals) == len({standing.hash for standing in standings}) + 2
+    assert len(intervals) == len(standings) + 2
     names = {label.get_text() for label in labels(panel)}
     assert {entry.name for entry in answered.front} <= names
     assert "90 % interval" in keys(plot)
@@ -193,7 +197,7 @@ def test_the_axes_hold_what_is_compared_and_name_what_lies_beyond(runs):
     names = {label.get_text() for label in labels(panel)}
     assert panel.get_ylim()[1] < 0.5
     assert panel.get_xlabel().endswith("\nbeyond the axes: P1 and Qwen3-1.7B")
-    assert {"P15", "2304: 12x(a f)", "LFM2-1.2B"} <= names
+    assert {"P15", "transformer (Llama)", "LFM2-1.2B"} <= names
     assert "P1" not in names
 
 

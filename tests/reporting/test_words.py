@@ -6,6 +6,7 @@ import pytest
 import yaml
 from golden import GOLDEN, check_golden, text_of_page
 
+from flashnas.architecture import Architecture
 from flashnas.base.text import names_text, signed
 from flashnas.reporting.page import header, render_html
 from flashnas.reporting.table import front_table, next_commands, statements
@@ -24,16 +25,22 @@ def otherwise(run, front=None, **changes):
     config = replaced(run.config, changes) if changes else run.config
     compared = {standing["hash"] for standing in config["answer"]["standings"]}
     networks = [
-        dataclasses.replace(entry, **(front or {}).get(entry.name, {}))
+        dataclasses.replace(entry, **parsed((front or {}).get(entry.name, {})))
         for entry in run.front
         if entry.hash in compared
     ]
     return dataclasses.replace(run, config=config, front=tuple(networks))
 
 
+def parsed(figures):
+    """With networks in place of their notation."""
+    networks = {"architecture": Architecture.parse(figures.get("architecture", "64: f"))}
+    return {name: networks.get(name, value) for name, value in figures.items()}
+
+
 def words(run):
-    commands = "\n  ".join(next_commands(run)).replace(str(run.path), "demo")
-    return {**dict(statements(run)), "next": commands}
+    found = {**dict(statements(run)), "next": "\n  ".join(next_commands(run))}
+    return {about: text.replace(str(run.path), "demo") for about, text in found.items()}
 
 
 def test_what_is_said_of_an_answer_that_is_otherwise(runs):
@@ -65,18 +72,18 @@ def test_the_page_of_an_answer(runs):
     check_golden("page_trained.txt", text_of_page(render_html(run)).replace(str(run.path), "demo"))
 
 
-def test_silence_has_a_column_only_where_some_network_has_it(runs):
+def test_a_charge_has_a_column_only_where_some_network_has_one(runs):
     run = runs["trained"]
-    assert "silence" in front_table(run).splitlines()[0]
-    vouched = otherwise(run, {entry.name: {"silence": 0.0} for entry in run.front})
-    vouched = dataclasses.replace(vouched, trials=run.trials.assign(silence=0.0))
-    assert "silence" not in front_table(vouched).splitlines()[0]
+    assert "charge" in front_table(run, 200).splitlines()[0]
+    free = otherwise(run, {entry.name: {"silence": 0.0} for entry in run.front})
+    free = dataclasses.replace(free, trials=run.trials.assign(silence=0.0))
+    assert "charge" not in front_table(free, 200)
 
 
 def test_text_of_an_answer_cannot_become_markup(runs):
     attack = "<script>alert(1)</script>"
-    pure = {"label": attack, "notation": attack}
-    answer = {"pure": pure, "ranked_by": attack}
+    families = {0: {"family": attack, "notation": attack}}
+    answer = {"families": families, "equals": {"examples": [attack]}, "ranked_by": attack}
     own = header(otherwise(runs["trained"], answer=answer))
     assert attack not in own
     assert "&lt;script&gt;" in own

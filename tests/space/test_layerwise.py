@@ -70,8 +70,13 @@ def test_repair_brings_foreign_depths_inside(case):
         assert kinds(space.operators(repaired)) in expected
 
 
-def test_a_required_operator_takes_the_place_of_the_last_layers():
-    space = load_space("llama_cpp")
+def test_a_required_operator_takes_the_place_of_the_last_layers(tmp_path):
+    path = tmp_path / "both.yaml"
+    path.write_text(
+        "template: layerwise\nwidths: [256]\n"
+        "layers: {depth: [4, 16], require: [m2, a], choices: [m2 f, a(head_dim=64) f]}\n"
+    )
+    space = load_space(path)
     mamba, attention = space.names
     assert space.repair(LayerwiseGenotype((mamba,) * 5)).layers == (mamba,) * 4 + (attention,)
     assert space.repair(LayerwiseGenotype((attention,))).layers == (attention,) * 3 + (mamba,)

@@ -19,12 +19,9 @@ from flashnas.space.features import list_features
 
 SHIPPED = (
     "nemotron_flash",
-    "hybrid",
+    "free",
     "layerwise",
-    "lfm2",
-    "llama_cpp",
-    "nemotron_h",
-    "qwen35",
+    "served",
     "small",
     "tiny",
 )
@@ -43,8 +40,7 @@ def test_every_sample_builds_at_every_width_and_is_contained(space):
     rng = np.random.default_rng(0)
     for _ in range(20):
         genotype = space.sample(rng)
-        for hidden in space.hidden_sizes:
-            architecture = space.architecture(genotype, hidden)
+        for architecture in space.architectures(genotype):
             assert len(architecture.operators) <= space.max_operators
             assert space.contains(architecture)
             assert space.contains(Architecture.parse(architecture.notation))
@@ -58,8 +54,6 @@ def test_baselines_are_pure_at_full_half_and_quarter_depth():
     ]
     for label, operators in baselines.items():
         assert parse_operators(label.removeprefix("pure ")) == operators
-    # no pure network has what every network of this space must have
-    assert load_space("llama_cpp").pure_models() == []
 
 
 def test_baselines_of_the_papers_space_are_in_it():
@@ -150,10 +144,14 @@ def test_a_bad_file_gets_one_line(tmp_path, case):
     case=[
         (
             "nemotron-flash",
-            "'nemotron-flash' is not a shipped search space (did you mean 'nemotron_flash'?) and"
-            " not a YAML file; shipped: hybrid, layerwise, lfm2, llama_cpp, nemotron_flash,"
-            " nemotron_h, qwen35, small, tiny",
+            "'nemotron-flash' is not a shipped search space (did you mean 'nemotron_flash'?), a"
+            " family or a YAML file; shipped: free, layerwise, nemotron_flash, served, small, tiny;"
+            " families: granite, lfm2, llama, nemotron_h, qwen3, qwen3_5",
         ),
+        ("granit", "'granit' is not a shipped search space (did you mean 'granite'?), a family"),
+        ("hybrid", "search space 'hybrid' of 0.1.0 is now 'free'"),
+        ("llama_cpp", "search space 'llama_cpp' of 0.1.0 is now 'granite', small with --params "),
+        ("qwen35", "search space 'qwen35' of 0.1.0 is now 'qwen3_5', small with --params "),
         ("missing/x.yaml", "missing/x.yaml: no such file"),
         ("x" * 5000, "is not a shipped search space"),
     ]

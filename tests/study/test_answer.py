@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from problems import problem_of
 
-from flashnas.algorithms.trial import Trial
+from flashnas.algorithms.trial import EXPECTED_FIGURES, Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
+from flashnas.loss.prediction import Prediction
 from flashnas.observations.losses import ObservedLoss
 from flashnas.space import load_space
-from flashnas.study.answer import DISTINCT, PUBLISHED_MODELS, answer_of, value_of
+from flashnas.study.answer import DISTINCT, FREE_MIX, PUBLISHED_MODELS, answer_of, value_of
 from flashnas.study.explore import Explored
 from flashnas.study.purchase import LEAST_GAIN
 from flashnas.study.scorer import load_scorer
@@ -29,14 +30,16 @@ UNKNOWN, MIXED = "1536: 12x(kda f)", "1536: 4x(kda f m2 f a f)"
 class Answered:
     """`answer_of` for networks by their notation; latencies rise in the order of the front.
 
+    families: the best network of each, whose title is its notation. mixed: the best free mix.
     untrained: what the scorer expects to be good, besides the front; the front where it is empty.
     """
 
     def __init__(
         self,
         front,
-        baselines=(),
+        families=(),
         *,
+        mixed=None,
         problem=None,
         scorer=None,
         limit_ms=None,
@@ -50,16 +53,17 @@ class Answered:
             problem.config, budgets={} if limit_ms is None else {"latency_ms": limit_ms}
         )
         problem = dataclasses.replace(problem, config=config)
-        self.networks = {text: Architecture.parse(text) for text in (*front, *baselines)}
+        beside = [*families, *([mixed] if mixed else [])]
+        self.networks = {text: Architecture.parse(text) for text in (*front, *beside)}
         self.trials = {}
         for number, (text, network) in enumerate(self.networks.items()):
             self.trials[text] = Trial(
                 number=number,
                 cycle=0,
-                origin="baseline" if text in baselines else "search",
+                origin="search" if text in front else "baseline",
                 genotype={},
                 state="expected",
-                label=f"pure {text}" if text in baselines else "",
+                label="" if text in front else text,
                 notation=network.notation,
                 hash=network.hash,
                 architecture=network,
@@ -73,7 +77,7 @@ class Answered:
         expected = Explored(
             [problem.space.sample(np.random.default_rng(0))] * len(known),
             known,
-            np.arange(len(known), dtype=float),
+            100.0 + np.arange(len(known)),
             scorer.values(known),
             len(known),
         )
@@ -82,7 +86,7 @@ class Answered:
             scorer,
             expected,
             [self.trials[text] for text in front],
-            [self.trials[text] for text in baselines],
+            {FREE_MIX if text == mixed else text: self.trials[text] for text in beside},
             purchases,
         )
 
@@ -102,23 +106,20 @@ def test_the_lowest_charged_loss_is_recommended():
     ]
     (own,) = [standing for standing in answer.standings if standing.hash == answer.recommended]
     assert (own.difference, own.sd, own.tied) == (0.0, pytest.approx(0.0, abs=1e-6), True)
-    assert all(0 <= standing.best <= 1 for standing in answer.standings)
-    assert sum(standing.best for standing in answer.standings) <= 1 + 1e-9
-    assert (answer.train_tokens, answer.min_recall, answer.looked_at) == (1e11, -0.05, 3)
+    assert (answer.train_tokens, answer.min_recall, answer.looked_at) == (1e11, -1.0, 3)
     assert (answer.ranked_by, answer.bought, answer.claims) == ("published trainings", (), {})
     assert not answer.extrapolated
 
 
-def test_networks_of_the_same_shares_are_tied_and_the_fastest_of_them_is_named():
+def test_networks_of_the_same_shares_are_tied():
     asked_for = Answered([FAST, HYBRID, TWIN], [STATES])
     answer = asked_for.answer
-    tied = {standing.hash for standing in answer.standings if standing.tied}
-    assert {asked_for.hash(HYBRID), asked_for.hash(TWIN)} <= tied
-    assert answer.cheapest == asked_for.hash(HYBRID if asked_for.hash(FAST) not in tied else FAST)
+    assert answer.recommended == asked_for.hash(HYBRID), "its attention stands at one distance"
+    assert asked_for.hash(TWIN) in answer.tied
     small = Answered(["512: 2x(m2 f a f)", LARGE])
     assert [standing.tied for standing in small.answer.standings] == [False, True]
     assert small.answer.standings[0].difference > 1.3 * small.answer.standings[0].sd
-    assert small.answer.cheapest == small.answer.recommended == small.hash(LARGE)
+    assert small.answer.recommended == small.hash(LARGE)
 
 
 def test_a_difference_is_clear_by_its_probability():
@@ -129,34 +130,34 @@ def test_a_difference_is_clear_by_its_probability():
     assert DISTINCT == 0.8
 
 
-def test_the_best_pure_stack_is_named_and_the_reasons_add_up():
+def test_the_best_of_each_family_is_compared_and_the_reasons_add_up():
     rows = [
         ObservedLoss.of(Architecture.parse(text), nats=nats, tokens=1e10, group="mine")
         for text, nats in ((STATES, 2.5), (ATTENTION, 2.5), (MIXED, 2.3))
     ]
     scorer = problem_of().scorer.informed_by(rows)
-    asked_for = Answered([FAST, MIXED], [STATES, ATTENTION], scorer=scorer)
-    answer, pure = asked_for.answer, asked_for.answer.pure
-    assert (pure["hash"], pure["label"], pure["latency_ms"]) == (
-        asked_for.hash(STATES),
-        f"pure {STATES}",
-        asked_for.trials[STATES].latency_ms,
-    )
+    asked_for = Answered([FAST, MIXED], [STATES, ATTENTION], mixed=LARGE, scorer=scorer)
+    answer = asked_for.answer
     assert answer.recommended == asked_for.hash(MIXED)
-    expected = asked_for.trials[MIXED].full_loss - asked_for.trials[STATES].full_loss
-    assert pure["difference"] == pytest.approx(expected, abs=1e-9)
+    assert [family["family"] for family in answer.families] == [STATES, ATTENTION]
+    assert sum(family["best"] for family in answer.families) == pytest.approx(1)
+    for family in (*answer.families, answer.free_mix):
+        text = LARGE if family["family"] == FREE_MIX else family["family"]
+        trial = asked_for.trials[text]
+        assert (family["hash"], family["latency_ms"]) == (trial.hash, trial.latency_ms)
+        assert (family["notation"], family["silence"]) == (trial.notation, trial.silence)
+        expected = trial.full_loss - asked_for.trials[MIXED].full_loss
+        assert family["difference"] == pytest.approx(expected, abs=1e-9)
+        assert family["sd"] > 0
     assert set(answer.reasons) == {"size", "shape", "mix"}
-    assert sum(answer.reasons.values()) == pytest.approx(pure["difference"], abs=1e-9)
+    transformer = answer.families[1]
+    assert sum(answer.reasons.values()) == pytest.approx(-transformer["difference"], abs=1e-9)
     assert answer.ranked_by == "published and own trainings"
-    assert (pure["probability"] > 0.5) == (pure["difference"] < 0)
 
 
-def test_what_a_transformer_gives_up_and_what_buys_it_back():
+def test_how_wide_a_transformer_has_to_be():
     problem = problem_of()
     asked_for = Answered([HYBRID], [STATES, ATTENTION])
-    transformer = asked_for.answer.transformer
-    assert transformer["hash"] == asked_for.hash(ATTENTION)
-    assert transformer["difference"] < 0
     wider = [
         dataclasses.replace(asked_for.networks[ATTENTION], hidden=hidden)
         for hidden in range(1280, 2561, 128)
@@ -164,11 +165,60 @@ def test_what_a_transformer_gives_up_and_what_buys_it_back():
     means = problem.scorer.posterior(wider).mean
     first = int(np.argmax(means <= asked_for.trials[HYBRID].full_loss))
     assert first > 0
-    assert transformer["params"] == wider[first].params
-    assert transformer["ms"] == problem.costs.latencies([wider[first]])[0]
-    far = Answered(["2560: 30x(m2 f)"], [ATTENTION]).answer.transformer
-    assert (far["ms"], far["params"]) == (None, None)
-    assert Answered([HYBRID], [STATES]).answer.transformer == {}
+    assert asked_for.answer.wider == {
+        "params": wider[first].params,
+        "latency_ms": problem.costs.latencies([wider[first]])[0],
+    }
+    assert Answered(["2560: 30x(m2 f)"], [ATTENTION]).answer.wider is None, "not even twice as wide"
+    for alone in (Answered([HYBRID], [STATES]), Answered([ATTENTION], [ATTENTION])):
+        assert (alone.answer.wider, alone.answer.reasons) == (None, {})
+
+
+class Made:
+    """A scorer that knows means and standard deviations of some networks by heart."""
+
+    tokens, extrapolated = 1e11, False
+
+    def __init__(self, losses):
+        self.losses = {Architecture.parse(text).hash: loss for text, loss in losses.items()}
+
+    def posterior(self, networks):
+        found = [self.losses.get(network.hash, (9.0, 1.0)) for network in networks]
+        mean, sd = np.array(found).T
+        return Prediction.of(mean, np.diag(sd**2))
+
+    def values(self, networks):
+        return self.posterior(networks).mean
+
+    def figures(self, network):
+        found = dict.fromkeys((*EXPECTED_FIGURES, "outside"), 0.0)
+        return found | {"value": self.values([network])[0]}
+
+
+def equals(**losses):
+    """Of HYBRID and networks of these widths, by their means and standard deviations."""
+    networks = {f"{width[1:]}: 4x(m2 f m2 f a(head_dim=64) f)": by for width, by in losses.items()}
+    scorer = Made({HYBRID: (2.0, 0.0), **networks})
+    return Answered([HYBRID], scorer=scorer, untrained=[HYBRID, *networks]).answer.equals
+
+
+def test_equal_networks_are_those_whose_difference_is_small_with_a_high_probability():
+    found = equals(
+        _1024=(2.003, 0.001),  # below 0.004 with a probability of 0.84
+        _1280=(2.0035, 0.001),  # of 0.69
+        _1536=(2.001, 0.002),  # between -0.004 and 0.004 with 0.93
+        _1792=(2.0, 0.004),  # with 0.68
+        _2048=(2.002, 0.0),
+        _2304=(2.005, 0.0),
+    )
+    assert (found["count"], found["within"]) == (3, 0.004)
+    widths = [text.partition(":")[0] for text in found["examples"]]
+    assert widths == ["2048", "1024"], "the best of each other width"
+    assert [equals(_1536=(2.001, 0.0))["count"], equals(_1536=(2.1, 0.0))["count"]] == [1, 0]
+    assert Answered([HYBRID]).answer.equals == {"count": 0, "within": 0.004, "examples": []}
+
+
+# -- what else is said -----------------------------------------------------------------------------
 
 
 def test_published_models_are_compared_at_the_vocabulary_of_the_space():
@@ -251,16 +301,6 @@ def test_an_end_of_the_space_or_of_the_parameters_limits_the_answer(tmp_path):
     config = dataclasses.replace(problem_of().config, params=f"..{1.01 * network.params:.0f}")
     problem = dataclasses.replace(problem_of(), config=config)
     assert Answered([HYBRID], problem=problem, limit_ms=200.0).answer.limit == "params"
-
-
-def test_a_pure_stack_may_be_the_recommended_one():
-    asked_for = Answered([ATTENTION], [ATTENTION])
-    assert (
-        asked_for.answer.recommended == asked_for.answer.pure["hash"] == asked_for.hash(ATTENTION)
-    )
-    assert asked_for.answer.pure["difference"] == 0
-    assert asked_for.answer.reasons == {}
-    assert Answered([HYBRID]).answer.pure == {}
 
 
 def test_bounds_above_the_budget_are_marked():

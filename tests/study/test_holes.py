@@ -19,7 +19,6 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
 from flashnas.loss.composition import ASPECTS, aspect, body_sizes, outside_support
 from flashnas.space import load_space
-from flashnas.study.config import MIN_RECALL
 from flashnas.study.explore import explore
 from flashnas.study.scorer import load_scorer
 
@@ -65,7 +64,7 @@ def winners(space_name, table_name, workload_name, shares):
     for share in shares:
         budget_ms = least * (most / least) ** share
         fitter = Fitter(space, costs, [Budget("latency_ms", budget_ms)])
-        for floor in (MIN_RECALL, -1.0):
+        for floor in (-0.05, -1.0):
             found = explore(space, fitter, scorer, seed=0, min_recall=floor)
             inside = any(not reasons(network) for network in found.networks)
             yield budget_ms, floor, found.networks[found.best], inside

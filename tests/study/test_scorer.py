@@ -16,7 +16,7 @@ from flashnas.loss.model import CHARGE, Prediction
 from flashnas.observations.losses import ObservedLoss
 from flashnas.reporting.table import statements
 from flashnas.study import scorer as room
-from flashnas.study.scorer import load_scorer
+from flashnas.study.scorer import complexity, load_scorer
 
 HYBRID = Architecture.parse("1536: 4x(m2 f m2 f a f)")
 STATES = Architecture.parse("1536: 12x(m2 f)")
@@ -59,6 +59,36 @@ def test_a_network_is_ranked_by_its_mean_and_what_nobody_vouches_for(scorer):
     assert (figures["full_loss"], figures["silence"]) == pytest.approx((mean[2], silence[2]))
     assert figures["outside"]
     assert scorer.figures(HYBRID)["outside"] == ""
+
+
+@pytest.mark.parametrize(
+    ("notation", "expected"),
+    [
+        ("2048: 12x(a f)", 0),
+        ("2048: 4x(m2 f m2 f a f)", 0),
+        ("2048: 3x(m2 f m2 f a f m2 f)", 0),  # the middle one of each four
+        ("2048: 12x(m2 f)", 0),
+        ("2048: 4x(m2 f gd f a f)", 1),  # two recurrences
+        ("2048: 4x(m2 f gd f d f a f)", 2),
+        ("2048: 2x(m2 f m2 f a f) m2 f 2x(m2 f m2 f a f)", 1),  # attention at no one distance
+        ("2048: 2x(m2 f m2 f a f) 2x(m2 f)", 0),
+        ("2048: 2x(m2 f m2 f a f) 3x(m2 f)", 1),  # the last one would attend
+        ("2048: 3x(swa f a f)", 0),  # a window attends to no distance
+        ("2048(meta=128): 12x(a f)", 1),
+        ("2000: 12x(a(head_dim=100) f)", 1),
+        (
+            "2000(meta=1): 2x(m2(head_dim=50) f gd(head_dim=100) f a(head_dim=100) f a(head_dim=100) f)",
+            4,
+        ),
+    ],
+)
+def test_complexity_has_a_price(scorer, notation, expected):
+    network = Architecture.parse(notation)
+    assert complexity(network) == expected
+    model = scorer.posterior([network]).mean[0] + CHARGE * scorer.model.silence([network], 1e11)[0]
+    value = scorer.values([network])[0]
+    assert value == pytest.approx(model + 0.002 * expected, abs=1e-9)
+    assert scorer.figures(network)["value"] == pytest.approx(value, abs=1e-9)
 
 
 def observed(nats, group="mine", tokens=1e10):
@@ -127,6 +157,10 @@ def test_the_digest_changes_with_all_that_changes_the_figures(scorer, tmp_path):
         problem_of(**more).scorer for more in ({"train_tokens": "200B"}, {"evidence": str(own)})
     )
     assert len({scorer.digest, long.digest, mine.digest}) == 3
+    before = scorer.digest
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "COMPLEXITY_NATS", 0.0)
+        assert scorer.digest != before
     assert scorer.digest == problem_of(budget_ms=1400.0).scorer.digest
     assert mine.to_dict()["source"]["own"]["path"] == str(own)
 

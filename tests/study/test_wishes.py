@@ -1,14 +1,22 @@
-"""What a user asks of networks: the program that runs them, their parameters, layers and vocabulary."""
+"""What a user asks of networks: the programs that load them, their parameters, layers and
+vocabulary."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 import yaml
 from cases import cases
+from one_line import one_line
 from problems import problem_of
 
 import flashnas as fn
-from flashnas.base.errors import ConfigError
+from flashnas.base.errors import ConfigError, MissingRowsError
+from flashnas.cli.main import main
+from flashnas.latency.table import LatencyTable
+from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
+from flashnas.study.problem import load_problem
 
 SPACE = """\
 template: layerwise
@@ -39,27 +47,66 @@ def search(tmp_path, **options):
 
 
 @pytest.mark.filterwarnings("ignore:worker processes cannot load")
-def test_every_finalist_runs_in_the_program(tmp_path):
-    run = search(tmp_path, runtime="llama.cpp", budgets={"latency_ms": 1000})
+def test_every_finalist_loads_in_the_programs(tmp_path):
+    run = search(tmp_path, runtime=("llama.cpp", "vllm"), budgets={"latency_ms": 1000})
     kinds = [{spec.kind for spec in entry.architecture.operators} for entry in run.front]
     assert kinds == [{"conv", "a", "f"}] * len(run.front)
     written = yaml.safe_load((tmp_path / "run/pareto/01.yaml").read_text())
-    assert written["runs_in"] == {"llama.cpp": "gguf", "transformers": "lfm2"}
-    assert "llama.cpp (export --to gguf), transformers (export --to lfm2)" in str(run)
+    programs = ["vllm", "sglang", "llama.cpp", "mlx", "transformers"]
+    to = {name: "gguf" if name == "llama.cpp" else "hf" for name in programs}
+    assert written["runs_in"] == to
+    assert "loads in" in str(run).splitlines()[0]
+    assert "all but TensorRT-LLM" in str(run)
 
 
-def test_a_program_that_holds_no_network_of_the_space_is_one_line(tmp_path):
+def test_a_program_that_loads_no_network_of_the_space_is_one_line(tmp_path):
+    path = tmp_path / "deltas.yaml"
+    path.write_text(
+        "template: layerwise\nwidths: [512]\nlayers: {depth: [2, 4], require: [d], choices: [d f, a f]}\n"
+    )
     with pytest.raises(
         ConfigError,
-        match=r"^search.runtime vllm runs no network of space 'space'; it runs those of"
-        r" 'nemotron_h': vllm cannot hold"
-        r" this network as Nemotron-H: operator 0 is '\w+'; it has m2, a, f",
+        match=r"^search.runtime no network of space 'deltas' loads in tensorrt-llm and vllm;"
+        r" families that do: granite, llama, nemotron_h, qwen3, qwen3_5$",
     ):
-        search(tmp_path, runtime="vllm")
+        problem_of(str(path), runtime=("tensorrt-llm", "vllm"))
+
+
+def test_families_that_a_program_does_not_load_are_left_out():
+    def families(*runtime, space="served"):
+        return problem_of(space, 20_000.0, runtime=runtime).space.families
+
+    assert families() == families("vllm", "sglang") == load_space("served").families
+    assert families("tensorrt-llm", "vllm") == ("granite", "nemotron_h", "qwen3_5", "llama")
+    with pytest.raises(
+        ConfigError,
+        match=r"^search.runtime no network of space 'lfm2' loads in tensorrt-llm; families that do:"
+        r" granite, llama, nemotron_h, qwen3, qwen3_5$",
+    ):
+        families("tensorrt-llm", space="lfm2")
+    message = one_line(ConfigError, families, "vlm")
+    assert message.startswith("search.runtime must be one of vllm, sglang, tensorrt-llm,")
+    assert message.endswith("got 'vlm' (did you mean 'vllm'?)")
+
+
+def test_a_family_that_the_table_does_not_answer_for_is_left_out_with_a_note():
+    table = LatencyTable.load("h100_sxm")
+    # from which those of Mamba2 follow
+    frames = {kind: rows for kind, rows in table.frames.items() if "gated_delta" not in kind}
+    table = dataclasses.replace(table, frames=frames)
+    problem = load_problem(SearchConfig(budget_ms=20_000), table=table)
+    assert problem.space.families == ("lfm2", "llama")
+    notes = [line for line in problem.notes if line.startswith("family ")]
+    for name, note in zip(("granite", "nemotron_h", "qwen3_5"), notes, strict=True):
+        start = f"family {name} is left out: table 'h100_sxm' does not cover space "
+        assert note.startswith(start)
+        assert "measure it: flashnas profile " in note
+    with pytest.raises(MissingRowsError, match="does not cover space 'granite'"):
+        load_problem(SearchConfig(space="granite", budget_ms=20_000), table=table)
 
 
 def test_parameters_layers_and_vocabulary_are_kept():
-    problem = problem_of("hybrid", 1500.0, params="0.2B..0.3B", min_layers=8, vocab=32_000)
+    problem = problem_of("free", 1500.0, params="0.2B..0.3B", min_layers=8, vocab=32_000)
     rng = np.random.default_rng(0)
     fitted = [problem.fitter.fit_width(problem.space.sample(rng))[0] for _ in range(60)]
     networks = [network for network in fitted if network is not None]
@@ -68,21 +115,35 @@ def test_parameters_layers_and_vocabulary_are_kept():
         assert 2e8 <= network.params <= 3e8
         assert sum(spec.mixes_tokens for spec in network.operators) >= 8
         assert network.vocab == 32_000
-    assert problem.space.hash != problem_of("hybrid").space.hash
+    assert problem.space.hash != problem_of("free").space.hash
 
 
 @pytest.mark.parametrize(("asked", "words"), cases("study", "impossible_wishes"))
 def test_what_no_network_has_is_one_line(asked, words):
     with pytest.raises(ConfigError, match=rf"^search\.{words}"):
-        problem_of("hybrid", 1500.0, **asked)
+        problem_of("free", 1500.0, **asked)
 
 
-def test_numbers_take_units_and_a_program_its_space():
+def test_parameters_and_vocabulary_make_the_served_space_small():
+    space = problem_of("served", 20_000.0, params="0.3B..0.5B", vocab=32_000).space
+    assert 0 < len(space.genotypes) < 2000
+    for genotype in space.genotypes[::100]:
+        (network,) = space.architectures(genotype)
+        assert 0.3e9 <= network.params <= 0.5e9
+        assert network.vocab == 32_000
+    with pytest.raises(
+        ConfigError,
+        match=r"^search\.params 1T\.\. has no network of space 'served'; it has \d+M to ",
+    ):
+        problem_of("served", 20_000.0, params="1T..")
+
+
+def test_numbers_take_units_and_programs_a_comma(tmp_path):
     config = SearchConfig(budget_ms="14k", budgets={"params": "1.5B"}, vocab="32K")
     assert config.budgets == {"latency_ms": 14_000, "params": 1.5e9}
     assert config.vocab == 32_000
-    assert config.space == "hybrid"
-    assert SearchConfig(runtime="llama.cpp").space == "llama_cpp"
-    assert SearchConfig(runtime="llama.cpp", space="lfm2").space == "lfm2"
+    assert (config.space, config.runtime, config.min_recall) == ("served", (), None)
+    words = "search --runtime vllm,sglang --budget-ms 20k --json --dry-run"
+    assert main([*words.split(), "--out", str(tmp_path / "run")]) == 0
     with pytest.raises(ConfigError, match=r"budget_ms must be a number; got '14 kilo'"):
         SearchConfig(budget_ms="14 kilo")

@@ -32,6 +32,7 @@ from flashnas.operators.mamba2.spec import Mamba2
 
 # of Mamba2: the keys of its state, groups, taps, and of the biases of projections and convolution
 MAMBA2_KEYS = ("state_size", "n_groups", "conv_kernel", "use_bias", "use_conv_bias")
+NO_STEP = 1e-30  # smallest time step of an export of a network without one: it has a logarithm
 NEMOTRON_PATTERN = {"M": LINEAR, "*": FULL, "-": "mlp", "E": "moe"}
 
 
@@ -88,7 +89,7 @@ def nemotron_h(config: HfConfig) -> Architecture:
             config.integer("mamba_num_heads"),
             config.integer("mamba_head_dim"),
             ("ssm_state_size", *MAMBA2_KEYS[1:]),
-            dt_min=config.number("time_step_min"),
+            dt_min=smallest if (smallest := config.number("time_step_min")) > NO_STEP else 0.0,
         )
     if FULL in kinds:
         operators[FULL] = attention_of(config, rope_share=0.0)
@@ -227,6 +228,9 @@ def mamba2_of(
     return mixer.resolved(config.integer("hidden_size"))
 
 
+LARGEST_STEP = 1e5  # largest time step from which on none is ever cut off; MLX wants a finite one
+
+
 def smallest_step(config: HfConfig) -> float:
     """The lower end of `time_step_limit`; transformers writes infinity as Infinity or as
     {"__float__": "Infinity"}."""
@@ -244,7 +248,7 @@ def smallest_step(config: HfConfig) -> float:
         or not 0 <= ends[0] < math.inf
     ):
         raise config.error("time_step_limit", f"must be a list of two numbers; got {limit!r}")
-    if ends[1] != math.inf:
+    if ends[1] < LARGEST_STEP:
         raise config.lacking("time_step_limit", f"Mamba2 with a largest time step ({ends[1]!r})")
     return float(ends[0])
 

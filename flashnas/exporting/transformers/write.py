@@ -1,4 +1,6 @@
-"""`--to hf`: a folder for AutoModelForCausalLM, once flashnas.exporting.transformers is imported."""
+"""`--to hf`: a folder for AutoModelForCausalLM, with the class of a family, or that of
+flashnas.exporting.transformers where no family holds the network.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,12 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
+from flashnas.architecture import Architecture
 from flashnas.exporting.exporter import Exporter, Written, check_differences, difference
+from flashnas.exporting.native import NativeExporter
 from flashnas.exporting.source import Source, quiet_transformers, special_ids
 from flashnas.exporting.transformers import FlashnasConfig, FlashnasForCausalLM
+from flashnas.families.family import family_of
 from flashnas.network.model import HybridLM
 
 TOLERANCE = 1e-4  # of the largest logit
@@ -32,6 +37,11 @@ class TransformersExporter(Exporter):
     """Configuration and weights that AutoModelForCausalLM reads."""
 
     loading = LOADING
+
+    def of(self, architecture: Architecture) -> Exporter:
+        """See Exporter. A network of a family has the class of the family."""
+        family = family_of(architecture)
+        return self if family is None else NativeExporter(family, architecture)
 
     def write(
         self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str

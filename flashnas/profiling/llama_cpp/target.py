@@ -110,8 +110,8 @@ class LlamaCpp(Target, where="llama_cpp"):
         return "_".join([*parts, f"{self.threads}t"] if self.threads > 1 else parts)
 
     def check_holds(self, architecture: Architecture) -> None:
-        from flashnas.formats.gguf.families import family_of, with_output_gates
-        from flashnas.formats.gguf.file import check_rows
+        from flashnas.families.gguf.families import family_of, with_output_gates
+        from flashnas.families.gguf.file import check_rows
 
         family_of(with_output_gates(architecture))
         check_rows(architecture, self.weights)
@@ -142,7 +142,7 @@ class LlamaCpp(Target, where="llama_cpp"):
     def times(
         self, network: Architecture, batch: int, prompts: Sequence[int], steps: Sequence[Steps]
     ) -> Timings:
-        from flashnas.formats.gguf.file import write_random_file
+        from flashnas.families.gguf.file import write_random_file
 
         # the first step of each part follows at least one token
         contexts = [max(part[-1], len(part) + 1) for part in steps]

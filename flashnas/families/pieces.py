@@ -28,7 +28,7 @@ def norm_eps(architecture: Architecture) -> float:
 
 @dataclass(frozen=True)
 class Piece:
-    """One tensor of a file: scale x the chosen rows or columns of one tensor of HybridLM.
+    """One tensor of a file: scale x the chosen rows or columns of one tensor of HybridLM + offset.
 
     shape: of the written tensor; None: as it is. matrix: may have a type of few bits; all else
     stays in float32. decay: -exp of the tensor is written. source "": zeros of `shape`, for a bias
@@ -40,6 +40,7 @@ class Piece:
     rows: Any = None
     columns: Tensor | None = None
     scale: float = 1.0
+    offset: float = 0.0
     shape: tuple[int, ...] | None = None
     matrix: bool = False
     decay: bool = False
@@ -63,14 +64,14 @@ class Piece:
             assert self.shape is not None
             return torch.zeros(self.shape)
         tensor = tensors[self.source][self._place]
-        tensor = -tensor.exp() if self.decay else tensor * self.scale
+        tensor = -tensor.exp() if self.decay else tensor * self.scale + self.offset
         return tensor.reshape(self.shape) if self.shape else tensor
 
     def back(self, written: Tensor, tensors: Mapping[str, Tensor]) -> None:
         """Put a written tensor into its place in `tensors`, which has the tensors of HybridLM."""
         if self.source:
             target = tensors[self.source]
-            value = (-written).log() if self.decay else written / self.scale
+            value = (-written).log() if self.decay else (written - self.offset) / self.scale
             target[self._place] = value.reshape(target[self._place].shape)
 
 
@@ -114,7 +115,7 @@ def network_pieces(
     place: Callable[[int, OperatorSpec], tuple[str, str]],
     *,
     eps: float | None = None,
-    parts: Callable[[OperatorSpec, int, Container[str]], list[Piece]] = with_channels,
+    parts: Callable[[OperatorSpec, int, Mapping[str, str]], list[Piece]] = with_channels,
 ) -> list[Piece]:
     """The tensors of a network under a format's names; a tied head has none of its own.
 

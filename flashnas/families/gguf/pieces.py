@@ -6,14 +6,14 @@ from collections.abc import Container
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from flashnas.formats import pieces
-from flashnas.formats.pieces import Piece
+from flashnas.families import pieces
+from flashnas.families.pieces import Piece
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.mamba2.spec import Mamba2
 
-if TYPE_CHECKING:  # as in formats/pieces.py
+if TYPE_CHECKING:  # as in families/pieces.py
     from torch import Tensor
 
 NAMES = {

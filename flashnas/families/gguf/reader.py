@@ -16,7 +16,7 @@ from flashnas.base.errors import WeightsError
 from flashnas.base.foreign import check_regular
 from flashnas.base.text import first_line, shown
 from flashnas.data.tokenizer import checked_tokenizer, library_errors
-from flashnas.formats.pretrained import check_kind
+from flashnas.families.pretrained import check_kind
 
 MAX_READS = 3_000_000  # each takes 0.6 kB in memory; the largest vocabularies need 2 million
 # key of config.json -> key of a GGUF file, behind the name of its architecture

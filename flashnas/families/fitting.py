@@ -3,7 +3,7 @@ which programs run it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,21 +16,23 @@ from flashnas.operators import OperatorSpec
 class Demands:
     """What a format demands of one kind of operator.
 
-    fixed: options that have one value only. shared: options that are equal in all operators of the
-    kind. nonzero: options that must not be 0. full_width: heads x head_dim is the width of the
-    network.
+    fixed: options that have one value only, or one of a list. shared: options that are equal in all
+    operators of the kind. nonzero: options that must not be 0. full_width: heads x head_dim is the
+    width of the network.
     """
 
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    shared: tuple[str, ...] = ()
-    nonzero: tuple[str, ...] = ()
+    shared: Sequence[str] = ()
+    nonzero: Sequence[str] = ()
     full_width: bool = False
 
     def problems(self, full: Any, has: str, hidden: int) -> Iterator[str]:
         """What one operator, with every option explicit, breaks of these but for `shared`."""
         for name, value in self.fixed.items():
-            if getattr(full, name) != value:
-                yield f"{has} {name}={_shown(getattr(full, name))}; it has {_shown(value)}"
+            allowed = value if isinstance(value, list) else [value]
+            if getattr(full, name) not in allowed:
+                words = " or ".join(map(_shown, allowed))
+                yield f"{has} {name}={_shown(getattr(full, name))}; it has {words}"
         for name in self.nonzero:
             if not getattr(full, name):
                 yield f"{has} {name}={_shown(getattr(full, name))}; it needs another value"
@@ -47,18 +49,20 @@ class Format:
 
     demands: rules by kind of operator. pairs: each token mixer has one feed-forward network behind
     it; without_mixer: further ones may follow. needs: kinds of which there must be one.
-    max_meta_tokens: None: any number. programs: those that run what the exporter writes, without
-    flashnas; export: its name in `--to`.
+    max_meta_tokens: None: any number.
     """
 
     name: str
     demands: Mapping[str, Demands]
     needs: tuple[str, ...]
-    programs: tuple[str, ...]
-    export: str
     pairs: bool = False
     without_mixer: bool = False
     max_meta_tokens: int | None = None
+
+    def holds(self, architecture: Architecture) -> bool:
+        """Whether the network breaks no rule."""
+        kinds = {spec.kind for spec in architecture.operators}
+        return kinds <= self.demands.keys() and not self.problems(architecture)
 
     def problems(self, architecture: Architecture) -> list[str]:
         """The rules that an architecture breaks, one line each."""
@@ -113,40 +117,13 @@ class Format:
 def choose(architecture: Architecture, formats: Iterable[Format], target: str) -> Format:
     """The first format that holds the architecture; else ExportError with the closest one and the
     first rule broken."""
-    closest, refusal = closest_format(architecture, formats, target)
-    if refusal:
-        raise ExportError(refusal)
-    return closest
-
-
-def closest_format(
-    architecture: Architecture, formats: Iterable[Format], target: str
-) -> tuple[Format, str]:
-    """The format with the fewest broken rules, and what `choose` says of it; "" where it holds the
-    architecture."""
     closest, problems = min(
         ((form, form.problems(architecture)) for form in formats), key=lambda pair: len(pair[1])
     )
     if not problems:
-        return closest, ""
+        return closest
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return closest, f"{target} cannot hold this network as {closest.name}: {problems[0]}{more}"
-
-
-def refusal(architecture: Architecture, formats: Iterable[Format], program: str) -> str:
-    """Why a program cannot hold a network in any of these formats, in one line; "" where it can."""
-    formats = [form for form in formats if program in form.programs]
-    return closest_format(architecture, formats, program)[1]
-
-
-def exports_of(architecture: Architecture, formats: Iterable[Format]) -> dict[str, str]:
-    """The programs that run a network, each with the `--to` of `flashnas export` that writes it."""
-    exports: dict[str, str] = {}
-    for form in formats:
-        if set(form.programs) - set(exports) and not form.problems(architecture):
-            for program in form.programs:
-                exports.setdefault(program, form.export)
-    return exports
+    raise ExportError(f"{target} cannot hold this network as {closest.name}: {problems[0]}{more}")
 
 
 def _shown(value: Any) -> str:

@@ -10,10 +10,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flashnas.architecture import Architecture
-from flashnas.formats.fitting import Demands, Format, choose
-from flashnas.formats.gguf.pieces import NAMES, operator_pieces
-from flashnas.formats.lfm2 import FORMAT as LFM2
-from flashnas.formats.pieces import Piece, network_pieces, norm_eps
+from flashnas.families.family import CONTEXT_TOKENS, families
+from flashnas.families.fitting import Demands, Format, choose
+from flashnas.families.gguf.pieces import NAMES, operator_pieces
+from flashnas.families.pieces import Piece, network_pieces, norm_eps
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.gated_convolution.spec import GatedConvolution
@@ -23,7 +23,6 @@ from flashnas.operators.mamba2.spec import Mamba2
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-CONTEXT_TOKENS = 32768  # what programs allocate by default; the networks themselves have no limit
 MAMBA2 = {"bias": False, "dt_min": 0.0}
 MAMBA2_SHAPE = ("head_dim", "state", "conv_size", "groups")
 ROTARY = ("head_dim", "rope_share", "rope_theta")
@@ -34,7 +33,6 @@ PLAIN = {
     "rope_share": 1.0,
     "rope_factor": 1.0,
 }  # attention of a transformer without options
-WRITTEN: Mapping[str, Any] = {"programs": ("llama.cpp",), "export": "gguf"}
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,6 @@ FAMILIES: Mapping[str, GgufFamily] = {
                 needs=("m2", "a"),
                 pairs=True,
                 max_meta_tokens=1,
-                **WRITTEN,
             ),
             second_norm="ffn_norm",
             interleaved=True,
@@ -175,7 +172,6 @@ FAMILIES: Mapping[str, GgufFamily] = {
                 },
                 needs=("m2", "a"),
                 max_meta_tokens=1,
-                **WRITTEN,
             ),
             second_norm="",
         ),
@@ -199,12 +195,11 @@ FAMILIES: Mapping[str, GgufFamily] = {
                 needs=("gd", "a"),
                 pairs=True,
                 max_meta_tokens=1,
-                **WRITTEN,
             ),
             second_norm="post_attention_norm",
         ),
         GgufFamily(
-            replace(LFM2, name="lfm2", max_meta_tokens=1, **WRITTEN),
+            replace(families()["lfm2"].format, name="lfm2", max_meta_tokens=1),
             second_norm="ffn_norm",
             output_norm="token_embd_norm",
         ),
@@ -219,7 +214,6 @@ FAMILIES: Mapping[str, GgufFamily] = {
                 pairs=True,
                 without_mixer=True,
                 max_meta_tokens=1,
-                **WRITTEN,
             ),
             second_norm="ffn_norm",
             interleaved=True,
@@ -236,7 +230,6 @@ FAMILIES: Mapping[str, GgufFamily] = {
                 needs=("a", "f"),
                 pairs=True,
                 max_meta_tokens=1,
-                **WRITTEN,
             ),
             second_norm="ffn_norm",
         ),

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ExportError
-from flashnas.formats.gguf.families import family_of, with_output_gates
-from flashnas.formats.gguf.vocabulary import Vocabulary, vocabulary
-from flashnas.formats.pieces import Piece
+from flashnas.families.gguf.families import family_of, with_output_gates
+from flashnas.families.gguf.vocabulary import Vocabulary, vocabulary
+from flashnas.families.pieces import Piece
 from flashnas.network.model import Block
 
 Type = gguf.GGMLQuantizationType

@@ -1,0 +1,285 @@
+"""Families: what programs load from a plain checkpoint, each one file of data beside this module.
+
+A file states the layers of a family and their limits, the shapes that a search looks at, the
+programs that load it, the fields of its config.json and the names of its weights.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from flashnas.architecture import Architecture
+from flashnas.base.documents import convert, read_yaml
+from flashnas.families.fitting import Demands, Format, choose
+from flashnas.families.pieces import Piece, network_pieces, norm_eps, with_channels
+from flashnas.operators import OperatorSpec
+from flashnas.operators.attention.spec import Attention
+from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
+from flashnas.operators.mamba2.spec import Mamba2
+
+CONTEXT_TOKENS = 32768  # that programs allocate at most by default
+# programs that load a network without flashnas, in the order in which they are named
+PROGRAMS = {
+    "vllm": "vLLM",
+    "sglang": "SGLang",
+    "tensorrt-llm": "TensorRT-LLM",
+    "llama.cpp": "llama.cpp",
+    "mlx": "MLX",
+    "transformers": "transformers",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A program that loads a family.
+
+    version: in which that was seen. run: it was run here; else its source was read. since: month
+    of the first version. source: where that is written. interval: attention must be every k-th
+    layer. beta: the part of the program that loads it, where that is not the usual one.
+    model_type: in config.json, where it is another one.
+    """
+
+    version: str
+    run: bool = False
+    since: str = ""
+    source: str = ""
+    interval: bool = False
+    beta: str = ""
+    model_type: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """Widths, and the token mixers of networks of these widths, in notation."""
+
+    widths: list[int]
+    mixers: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """The shapes of a family that a search looks at. layers: fewest and most token mixers, each
+    with a feed-forward network. every: distances of attention layers. last: attention is the last
+    of each group of that many layers; else the middle one. ffn: in notation; ffn_ratio: its width
+    over that of the network."""
+
+    tied: bool
+    layers: list[int]
+    every: list[int]
+    sizes: list[Size]
+    ffn: str
+    ffn_ratio: int = 3
+    last: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Names of tensors. top: embedding, final norm, head. layer: what stands in front, by
+    `{layer}` or `{operator}`. norms: of token mixers and of others. names: kind of operator ->
+    module or part -> name; `q+k+v` joins parts. zero_centred: norms that multiply by 1 + weight.
+    untied: a tied head is written, too."""
+
+    top: list[str]
+    layer: str
+    norms: list[str]
+    names: dict[str, dict[str, str]]
+    zero_centred: list[str] = field(default_factory=list)
+    untied: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A class of models that programs load.
+
+    title: for people. vocab: of published models. layers: kind of operator -> its name in
+    config.json. pairs: each token mixer has one feed-forward network behind it, with which it is
+    one layer. needs: kinds of which there is at least one. meta_tokens: they may be tokens of the
+    vocabulary. config: entries of config.json; `=name` is a value of the network (`values_of`).
+    """
+
+    title: str
+    model_type: str
+    vocab: int
+    layers: dict[str, str]
+    needs: list[str]
+    demands: dict[str, Demands]
+    search: Searched
+    programs: dict[str, Program]
+    config: dict[str, Any]
+    weights: Weights
+    pairs: bool = False
+    meta_tokens: bool = False
+
+    @functools.cached_property
+    def format(self) -> Format:
+        """The networks that the family holds."""
+        return Format(
+            self.title,
+            self.demands,
+            needs=tuple(self.needs),
+            pairs=self.pairs,
+            max_meta_tokens=None if self.meta_tokens else 0,
+        )
+
+    def holds(self, architecture: Architecture) -> bool:
+        """Whether the network is one of the family."""
+        return self.format.holds(architecture)
+
+    def loading(self, architecture: Architecture) -> dict[str, Program]:
+        """The programs that load a network which the family holds, in the order of PROGRAMS."""
+        even = interval_of(architecture.operators)[1]
+        return {
+            name: self.programs[name]
+            for name in PROGRAMS
+            if name in self.programs and (even or not self.programs[name].interval)
+        }
+
+    def configuration(self, architecture: Architecture) -> dict[str, Any]:
+        """config.json of a network that the family holds, without number type and tokens."""
+        values = self.values_of(architecture)
+        entries = {}
+        for key, value in self.config.items():
+            if not isinstance(value, str) or not value.startswith("="):
+                entries[key] = value
+            elif value[1:] in values:  # else of a kind of operator that the network lacks
+                entries[key] = values[value[1:]]
+        return entries
+
+    def values_of(self, architecture: Architecture) -> dict[str, Any]:
+        """What `=name` may stand for: sizes of the network, and `kind.option` of its operators."""
+        operators, hidden = architecture.canonical().operators, architecture.hidden
+        layers = [spec for spec in operators if spec.mixes_tokens or not self.pairs]
+        values: dict[str, Any] = {
+            "hidden": hidden,
+            "vocab": architecture.vocab + architecture.meta_tokens,
+            "tied": architecture.tied,
+            "eps": norm_eps(architecture),
+            "context": CONTEXT_TOKENS,
+            "layer_count": len(layers),
+            "layers": [self.layers[spec.kind] for spec in layers],
+            "layer_letters": "".join(self.layers[spec.kind] for spec in layers),
+            "interval": interval_of(operators)[0],
+        }
+        if not values["interval"]:
+            del values["interval"]
+        for spec in reversed(operators):
+            own = {**vars(spec), **_derived(spec, hidden)}
+            values |= {f"{spec.kind}.{name}": value for name, value in own.items()}
+        return values
+
+    def pieces(self, architecture: Architecture, eps: float | None = None) -> list[Piece]:
+        """The tensors of a network that the family holds. eps: as `network_pieces` takes it."""
+        names, architecture = self.weights, architecture.canonical()
+
+        def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
+            layer, norm = names.layer, names.norms[0 if spec.mixes_tokens else 1]
+            norm = norm if "{" in norm else layer + norm
+            at = {"layer": n // 2, "operator": n}
+            return layer.format(**at), norm.format(**at)
+
+        embedding, norm, head = names.top
+        pieces = network_pieces(
+            architecture, (embedding, norm, head), names.names, place, eps=eps, parts=_parts
+        )
+        if names.untied and architecture.tied:
+            pieces.insert(2, replace(pieces[0], name=f"{head}.weight"))
+        centred = tuple(f"{name}.weight" for name in names.zero_centred)
+        return [
+            replace(piece, offset=-1.0) if centred and piece.name.endswith(centred) else piece
+            for piece in pieces
+        ]
+
+
+def _derived(spec: OperatorSpec, hidden: int) -> dict[str, Any]:
+    """Values of an operator that are not its options."""
+    match spec:
+        case Attention():
+            return {
+                "scale": spec.head_dim**-0.5,
+                "positions": "rope" if spec.rotary_dim else "nope",
+                "rope": {
+                    "rope_type": "default",
+                    "rope_theta": spec.rope_theta,
+                    "partial_rotary_factor": spec.rope_share,
+                },
+            }
+        case Mamba2():
+            return {"head_count": spec.head_count(hidden), "least_step": spec.dt_min or 1e-30}
+        case GatedDeltaNet():
+            return {"value_heads": spec.sizes(hidden)[2]}
+    return {}
+
+
+def _parts(spec: OperatorSpec, hidden: int, names: Mapping[str, str]) -> list[Piece]:
+    """The tensors of an operator; those of a name such as `q+k+v` are one, and queries stand before
+    the gate of their head."""
+    import torch
+
+    pieces = {piece.name: piece for piece in with_channels(spec, hidden, names)}
+    rows = torch.arange(sum(tensor.shape[0] for tensor in spec.tensors(hidden)))
+    for name in names:
+        parts = [f"{part}.weight" for part in name.split("+")]
+        if len(parts) > 1:
+            taken = [pieces.pop(part) for part in parts]
+            joined = torch.cat([rows[piece.rows] for piece in taken])
+            pieces[f"{name}.weight"] = replace(taken[0], name=f"{name}.weight", rows=joined)
+    if isinstance(spec, Attention) and spec.out_gate:
+        gate, queries = pieces.pop("gate.weight"), pieces["q.weight"]
+        heads = [rows[piece.rows].unflatten(0, (spec.heads, -1)) for piece in (queries, gate)]
+        pieces["q.weight"] = replace(queries, rows=torch.cat(heads, 1).flatten())
+    return list(pieces.values())
+
+
+def attends_to_all(spec: OperatorSpec) -> bool:
+    """Whether it is attention without a window."""
+    return isinstance(spec, Attention) and not spec.window_tokens
+
+
+def interval_of(operators: Sequence[OperatorSpec]) -> tuple[int, bool]:
+    """The distance of the attention layers of a stack, counted in token mixers, and whether
+    attention is exactly every layer whose number that distance divides. 0: at no one distance."""
+    mixers = [attends_to_all(spec) for spec in operators if spec.mixes_tokens]
+    places = [n for n, attends in enumerate(mixers, 1) if attends]
+    if not places:
+        return 0, False
+    alone = max(places[0], len(mixers) - places[0] + 1)  # the least one that leaves one layer
+    distance = places[1] - places[0] if len(places) > 1 else alone
+    even = places[0] <= distance and len(mixers) - places[-1] <= distance
+    if not even or places != list(range(places[0], len(mixers) + 1, distance)):
+        return 0, False
+    return distance, places[0] == distance
+
+
+@functools.cache
+def families() -> Mapping[str, Family]:
+    """All families by name."""
+    return {
+        path.stem: convert(read_yaml(path), Family, name="family", closed=True)
+        for path in sorted(Path(__file__).parent.glob("*.yaml"))
+    }
+
+
+def family_of(architecture: Architecture) -> Family | None:
+    """The family that holds a network."""
+    return next((family for family in families().values() if family.holds(architecture)), None)
+
+
+def needed_family(architecture: Architecture, target: str) -> Family:
+    """As `family_of`; raises ExportError as `choose`."""
+    formats = {name: family.format for name, family in families().items()}
+    chosen = choose(architecture, formats.values(), target)
+    return families()[next(name for name in formats if formats[name] is chosen)]
+
+
+def writer_of(config: Mapping[str, Any], architecture: Architecture) -> Family | None:
+    """The family as which an export wrote the config.json of a network without meta tokens."""
+    for family in families().values():
+        if family.model_type == config.get("model_type") and family.holds(architecture):
+            entries = family.configuration(architecture)
+            if entries.items() <= config.items() and "meta_tokens" not in config:
+                return family
+    return None

@@ -1,0 +1,19 @@
+"""Which programs load a network without flashnas, by its family and by what GGUF files hold."""
+
+from __future__ import annotations
+
+from flashnas.architecture import Architecture
+from flashnas.families.family import PROGRAMS, families
+from flashnas.families.gguf.families import FAMILIES
+
+
+def loading(architecture: Architecture) -> dict[str, str]:
+    """The programs that load a network, in the order of PROGRAMS, each with the `--to` of `flashnas
+    export` that writes it. A network of no family may still be one of llama.cpp's."""
+    found = set[str]()
+    for family in families().values():
+        if family.holds(architecture):
+            found |= set(family.loading(architecture))
+    if any(family.format.holds(architecture) for family in FAMILIES.values()):
+        found.add("llama.cpp")
+    return {name: "gguf" if name == "llama.cpp" else "hf" for name in PROGRAMS if name in found}

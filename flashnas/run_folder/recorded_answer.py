@@ -1,0 +1,192 @@
+"""The answer of a search as its run folder holds it."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, TypedDict, get_type_hints, is_typeddict
+
+
+class FamilyBest(TypedDict):
+    """The best network of a family within the budget. difference, sd: expected full loss less that
+    of the recommended network, in nats per token. best: probability of being the best of all
+    families, where loss and milliseconds are uncertain together."""
+
+    family: str
+    notation: str
+    hash: str
+    latency_ms: float | None
+    params: float
+    difference: float
+    sd: float
+    best: float
+    silence: float
+
+
+class Equals(TypedDict):
+    """How many networks within the budget are as good as the recommended one: their difference is
+    within `within` nats with a probability of DISTINCT or more. examples: the notations of some."""
+
+    count: int
+    within: float
+    examples: list[str]
+
+
+class Wider(TypedDict):
+    """The transformer at the smallest width that makes up for its difference to the recommended
+    network."""
+
+    latency_ms: float
+    params: float
+
+
+class PublishedModel(TypedDict):
+    """A published model with the vocabulary of the space. difference, sd, probability: its expected
+    full loss less that of the recommended network, and the probability that it is better; recall,
+    silence: as of a trial. latency_ms: None where the table does not answer for it."""
+
+    name: str
+    latency_ms: float | None
+    params: float
+    difference: float
+    sd: float
+    probability: float
+    recall: float | None
+    silence: float
+
+
+class FullTraining(TypedDict):
+    """What the planned training costs, by `full_training_flops`."""
+
+    tokens: float
+    flops: float
+    h100_hours: float
+    utilisation: float
+
+
+class Bought(TypedDict):
+    """A purchase of trainings: the networks, what they cost, the nats by which the recommendation
+    was expected to become better, and what was recommended before and after it."""
+
+    networks: list[str]
+    flops: float
+    gain: float
+    before: str
+    after: str
+
+
+class Pilot(TypedDict, total=False):
+    """The next trainings that are worth buying: networks as they are trained, their parameters, the
+    tokens of each, what all of them cost, and the nats by which the recommendation is expected to
+    become better."""
+
+    networks: list[str]
+    params: list[float]
+    tokens: float
+    flops: float
+    h100_hours: float
+    gain: float
+
+
+class Claims(TypedDict, total=False):
+    """What publications say of a front that own trainings alone rank: the network that they would
+    recommend, its expected full loss less that of the recommended one, and how many pairs of the
+    front they order alike."""
+
+    hash: str
+    difference: float
+    sd: float
+    pairs: int
+    alike: int
+
+
+class Reasons(TypedDict, total=False):
+    """The parts of the difference to the best transformer, in nats per token."""
+
+    size: float
+    shape: float
+    mix: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One network of the front beside the recommended one. difference, sd: expected full loss less
+    that of the recommended network, nats per token. tied: with the recommended one."""
+
+    hash: str
+    difference: float
+    sd: float
+    tied: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a search recommends: a network, by its hash.
+
+    standings: of all networks of the front, fastest first. families: the best network of each family
+    that programs load, the best one first; the transformer is one of them. free_mix: the best mix
+    that no program loads. equals: networks that are as good. wider: what the transformer needs to
+    be as good; None where it is the best one, or not even WIDER times its width suffices. reasons:
+    for the difference to the transformer.
+    published: models of publications. training: the full one. pilot: the next trainings that are
+    worth buying. claims: of a search without publications. These are empty where there is nothing
+    to say. limit: what keeps the recommended network from being better: `budget`, `params`,
+    `support`, the largest `width`, `depth` or `width and depth` of the space, or what else it
+    holds, `space`. above_budget: networks whose latency may exceed the budget by its upper bound.
+    bought: what the search trained. ranked_by: what the expected losses follow from, in words; a
+    user's scorer by its name. looked_at: networks that were scored. min_recall: networks of which
+    less is expected were left out. extrapolated: publications have longer or shorter trainings.
+
+    Example:
+        >>> import flashnas as fn
+        >>> run = fn.load_run("my_run")
+        >>> run.answer.recommended in run.finalists
+        True
+    """
+
+    recommended: str
+    standings: tuple[Standing, ...]
+    families: tuple[FamilyBest, ...] = ()
+    free_mix: FamilyBest | None = None
+    equals: Equals | None = None
+    wider: Wider | None = None
+    reasons: Reasons = field(default_factory=Reasons)
+    published: tuple[PublishedModel, ...] = ()
+    training: FullTraining | None = None
+    pilot: Pilot = field(default_factory=Pilot)
+    claims: Claims = field(default_factory=Claims)
+    limit: str = ""
+    above_budget: tuple[str, ...] = ()
+    bought: tuple[Bought, ...] = ()
+    ranked_by: str = ""
+    looked_at: int = 0
+    min_recall: float
+    train_tokens: float
+    extrapolated: bool = False
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(Answer).items():
+            entry = getattr(self, name)
+            keys = kind.__annotations__ if entry and is_typeddict(kind) else ()
+            if missing := [key for key in keys if key not in entry]:
+                raise ValueError(f"answer.{name} needs the key {missing[0]!r}")
+        compared = [standing.hash for standing in self.standings]
+        if self.recommended not in compared:
+            raise ValueError(
+                f"answer.recommended must be a network of the front; got {self.recommended!r:.60}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        data = dataclasses.asdict(self)
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in data.items()
+        }
+
+    @property
+    def tied(self) -> tuple[str, ...]:
+        """Networks tied with the recommended one, fastest first, without itself."""
+        return tuple(
+            standing.hash
+            for standing in self.standings
+            if standing.tied and standing.hash != self.recommended
+        )

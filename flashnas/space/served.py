@@ -1,0 +1,386 @@
+"""Networks of families that programs load: which family, how wide, how deep, where the attention.
+
+A genotype is one network. Attention stands at one distance, one feed-forward network is behind each
+token mixer, and shapes are those of published models (flashnas/families). All networks of such a
+space can be enumerated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from flashnas.architecture import DEFAULT_VOCAB, MAX_VOCAB, Architecture, parse_operators
+from flashnas.base.documents import LocatedDict, convert
+from flashnas.base.errors import SpaceError
+from flashnas.base.text import range_of, tokens_text
+from flashnas.families.family import Family, Size, families
+from flashnas.operators import OperatorSpec
+from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.space.base import Genotype, Value
+from flashnas.space.load import read_choices, read_range, whole_number
+from flashnas.space.operator_space import ModelOptions, OperatorSpace
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+PARAMS = "0.1B..8B"  # of networks, unless a file or a search asks for others
+WIDTH_FACTOR = 32  # by which short trainings shrink networks, where the smallest stays ..
+LEAST_WIDTH = 16  # .. so wide, and where the largest need not be wider than ..
+USUAL_WIDTH = 64  # .. this
+NEAR_LAYERS = 4  # by which one mutation changes the depth at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedFile:
+    """What a file of this template holds. layers: fewest and most; those of the families if absent."""
+
+    template: str
+    families: list[str]
+    vocab: int = DEFAULT_VOCAB
+    params: str = PARAMS
+    layers: Any = None
+
+
+@dataclass(frozen=True)
+class ServedGenotype(Genotype):
+    """One network: `layers` token mixers, of which attention is one in `every`."""
+
+    family: str
+    hidden: int
+    layers: int
+    every: int
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.hidden}: {self.layers} layers, attention 1 in {self.every}"
+
+
+class ServedSpace(OperatorSpace[ServedGenotype]):
+    """Networks of some families within a range of parameters.
+
+    Args:
+        families: names in `flashnas.families.family.families()`.
+        model: the vocabulary; whether the head is tied is stated by each family.
+        params: fewest and most parameters.
+        layers: fewest and most; None: those of the families.
+    """
+
+    template = "served"
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        path: str,
+        families: Sequence[str],
+        model: ModelOptions,
+        params: tuple[float, float],
+        layers: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(name=name, path=path, hidden_sizes=(), model=model)
+        self.families, self.params = tuple(families), params
+        self.layers = layers
+        if not self.genotypes:
+            least, most = map(tokens_text, params)
+            raise SpaceError(
+                f"{path or name}: params {least}..{most} has no network of {', '.join(families)}"
+            )
+        self.hidden_sizes = tuple(sorted({genotype.hidden for genotype in self.genotypes}))
+        self.max_operators = 2 * max(genotype.layers for genotype in self.genotypes)
+        low, high = self.hidden_sizes[0], self.hidden_sizes[-1]
+        self.width_factor = min(WIDTH_FACTOR, low // LEAST_WIDTH, max(high // USUAL_WIDTH, 1))
+
+    @classmethod
+    def of_family(cls, name: str) -> Self:
+        """All networks of one family, with its vocabulary."""
+        return cls(
+            name=name,
+            path="",
+            families=(name,),
+            model=ModelOptions(vocab=families()[name].vocab),
+            params=range_of(PARAMS),
+        )
+
+    @classmethod
+    def from_config(cls, data: LocatedDict, *, name: str) -> Self:
+        """Raises SpaceError with file, line, rule and value."""
+        file = convert(data, ServedFile, error=SpaceError, name="search space", closed=True)
+        try:
+            params = range_of(file.params)
+        except ValueError as error:
+            raise SpaceError(f"{data.place('params')}: params {error}") from None
+        return cls(
+            name=name,
+            path=data.path,
+            families=read_choices(data, "families", "", list(families())),
+            model=ModelOptions(
+                vocab=whole_number(data.place("vocab"), "vocab", file.vocab, 2, MAX_VOCAB)
+            ),
+            params=params,
+            layers=read_range(data, "layers", "") if "layers" in data else None,
+        )
+
+    def _with(self, **changed: Any) -> Self:
+        settings = {
+            name: getattr(self, name)
+            for name in ("name", "path", "families", "model", "params", "layers")
+        }
+        return type(self)(**{**settings, **changed})
+
+    def with_vocab(self, vocab: int) -> Self:
+        return self._with(model=dataclasses.replace(self.model, vocab=vocab))
+
+    def with_params(self, params: tuple[float, float]) -> Self:
+        """The networks of the same families with so many parameters."""
+        return self._with(params=params)
+
+    def with_families(self, names: Sequence[str]) -> Self:
+        """The networks of some of the families."""
+        return self._with(families=tuple(names))
+
+    # -- the networks
+
+    @functools.cached_property
+    def genotypes(self) -> tuple[ServedGenotype, ...]:
+        """All of them, in a fixed order. Of distances at which as many layers attend, the one that
+        spreads them most evenly stands."""
+        found = []
+        for name in self.families:
+            searched = families()[name].search
+            low, high = self.layers or searched.layers
+            shapes = [
+                (layers, every)
+                for layers in range(max(low, searched.layers[0]), min(high, searched.layers[1]) + 1)
+                for every in _distances(layers, tuple(searched.every), searched.last)
+            ]
+            for hidden in _widths(families()[name]):
+                for layers, every in shapes:
+                    genotype = ServedGenotype(name, hidden, layers, every)
+                    if self.params[0] <= self._params(genotype) <= self.params[1]:
+                        found.append(genotype)
+        return tuple(found)
+
+    @property
+    def param_range(self) -> tuple[int, int]:
+        """Fewest and most parameters of a network."""
+        counts = [self._params(genotype) for genotype in self.genotypes]
+        return min(counts), max(counts)
+
+    def _params(self, genotype: ServedGenotype) -> int:
+        """Of the network; `Architecture.params`, without building it."""
+        hidden, search = genotype.hidden, families()[genotype.family].search
+        attention, mixer, ffn = _sizes(genotype.family, hidden)
+        attending = len(attention_places(genotype.layers, genotype.every, search.last))
+        embedding = self.model.vocab * hidden * (1 if search.tied else 2)
+        return (
+            embedding
+            + hidden
+            + attending * attention
+            + (genotype.layers - attending) * mixer
+            + genotype.layers * ffn
+        )
+
+    def operators(self, genotype: ServedGenotype) -> tuple[OperatorSpec, ...]:
+        return _operators(genotype)
+
+    def architecture(self, genotype: ServedGenotype, hidden: int) -> Architecture:
+        """The genotype at another width of its family."""
+        at = dataclasses.replace(genotype, hidden=hidden)
+        if hidden not in _widths(families()[genotype.family]):
+            raise SpaceError(f"family {genotype.family} has no width {hidden}")
+        return Architecture(
+            hidden=hidden,
+            operators=_operators(at),
+            vocab=self.model.vocab,
+            tied=families()[genotype.family].search.tied,
+        )
+
+    def architectures(self, genotype: ServedGenotype) -> list[Architecture]:
+        return [self.architecture(genotype, genotype.hidden)]
+
+    def kinds(self) -> tuple[OperatorSpec, ...]:
+        specs = (spec for hidden in self.hidden_sizes for spec in self.kinds_at(hidden))
+        return tuple(dict.fromkeys(specs))
+
+    def kinds_at(self, hidden: int) -> tuple[OperatorSpec, ...]:
+        specs = (
+            spec
+            for name in self.families
+            if hidden in _widths(families()[name])
+            for spec in _specs(name, hidden)
+        )
+        return tuple(dict.fromkeys(specs))
+
+    def probes(self) -> Iterator[Architecture]:
+        """Of each family one network at each width."""
+        first = {(genotype.family, genotype.hidden): genotype for genotype in self.genotypes}
+        return (network for genotype in first.values() for network in self.architectures(genotype))
+
+    def find(self, operators: Sequence[OperatorSpec]) -> ServedGenotype | None:
+        return next((g for g in self.genotypes if _operators(g) == tuple(operators)), None)
+
+    def locate(self, architecture: Architecture) -> ServedGenotype | None:
+        layers = sum(spec.mixes_tokens for spec in architecture.operators)
+        operators = architecture.canonical().operators
+        for genotype in self.genotypes:
+            if (genotype.hidden, genotype.layers) == (architecture.hidden, layers):
+                own = self.architecture(genotype, genotype.hidden)
+                if own.canonical().operators == operators and own.tied == architecture.tied:
+                    return genotype
+        return None
+
+    def contains(self, architecture: Architecture) -> bool:
+        return architecture.vocab == self.model.vocab and self.locate(architecture) is not None
+
+    def baselines(self) -> list[tuple[str, list[Architecture]]]:
+        """Of each family all widths at half of its depth."""
+        found = []
+        for name in self.families:
+            own = [genotype for genotype in self.genotypes if genotype.family == name]
+            middle = own[len(own) // 2] if own else None
+            sizes = [
+                self.architecture(g, g.hidden)
+                for g in reversed(own)
+                if middle and (g.layers, g.every) == (middle.layers, middle.every)
+            ]
+            if sizes:
+                found.append((families()[name].title, sizes))
+        return found
+
+    def own_settings(self) -> dict[str, Any]:
+        return {
+            "families": {
+                name: dataclasses.asdict(families()[name].search) for name in self.families
+            },
+            "params": list(self.params),
+            "layers": self.layers,
+        }
+
+    # -- drawing and encoding
+
+    def sample(self, rng: np.random.Generator) -> ServedGenotype:
+        return self.genotypes[rng.integers(len(self.genotypes))]
+
+    def mutate(self, genotype: ServedGenotype, rng: np.random.Generator) -> ServedGenotype:
+        """Another network of which one property differs, the depth by NEAR_LAYERS at most."""
+        near = [
+            other
+            for other in self.genotypes
+            if _changes(genotype, other) == 1 and abs(other.layers - genotype.layers) <= NEAR_LAYERS
+        ] or [other for other in self.genotypes if other != genotype]
+        if not near:
+            raise SpaceError(f"{self.name}: the space holds one network only; nothing to mutate")
+        return near[rng.integers(len(near))]
+
+    def encode(self, genotype: ServedGenotype) -> dict[str, Value]:
+        return dataclasses.asdict(genotype)
+
+    def decode(self, params: Mapping[str, Any]) -> ServedGenotype:
+        """The nearest one of the family, by width, depth and distance."""
+        wished = ServedGenotype(**params)
+        return min(
+            self.genotypes,
+            key=lambda genotype: (
+                genotype.family != wished.family,
+                abs(np.log(genotype.hidden / wished.hidden)),
+                abs(genotype.layers - wished.layers),
+                abs(genotype.every - wished.every),
+            ),
+        )
+
+    def distributions(self) -> dict[str, BaseDistribution]:
+        from optuna.distributions import CategoricalDistribution, IntDistribution
+
+        layers = [genotype.layers for genotype in self.genotypes]
+        every = sorted({genotype.every for genotype in self.genotypes})
+        return {
+            "family": CategoricalDistribution(self.families),
+            "hidden": CategoricalDistribution(self.hidden_sizes),
+            "layers": IntDistribution(min(layers), max(layers)),
+            "every": CategoricalDistribution(every),
+        }
+
+    def features(self, genotype: ServedGenotype) -> np.ndarray:
+        """The family, and the logarithms of width, depth and distance."""
+        return np.array(
+            [
+                *(float(genotype.family == name) for name in self.families),
+                *np.log([genotype.hidden, genotype.layers, genotype.every]),
+            ]
+        )
+
+    def size(self) -> int:
+        return len(self.genotypes)
+
+    def count_networks(self) -> float:
+        return len(self.genotypes)
+
+    def enumerate(self) -> Iterator[ServedGenotype]:
+        return iter(self.genotypes)
+
+
+def attention_places(layers: int, every: int, last: bool) -> range:
+    """Numbers, from 1, of the layers that attend: the last or the middle one of each `every`."""
+    return range(every if last else every // 2 + 1, layers + 1, every)
+
+
+def _distances(layers: int, distances: tuple[int, ...], last: bool) -> list[int]:
+    """The distances that a family of so many layers has: one for each number of attention layers,
+    the one whose groups leave the fewest layers over; every network has both kinds."""
+    if distances == (1,):
+        return [1]
+    of_count: dict[int, int] = {}
+    for every in distances:
+        count = len(attention_places(layers, every, last))
+        if count and (count not in of_count or layers % every < layers % of_count[count]):
+            of_count[count] = every
+    return sorted(of_count.values())
+
+
+def _changes(one: ServedGenotype, other: ServedGenotype) -> int:
+    """How many properties differ."""
+    return sum(
+        getattr(one, name) != getattr(other, name)
+        for name in ("family", "hidden", "layers", "every")
+    )
+
+
+def _widths(family: Family) -> list[int]:
+    return sorted(width for size in family.search.sizes for width in size.widths)
+
+
+@functools.cache
+def _specs(name: str, hidden: int) -> tuple[OperatorSpec, ...]:
+    """The token mixers of a family at a width, attention last, and its feed-forward network."""
+    search = families()[name].search
+    size: Size = next(size for size in search.sizes if hidden in size.widths)
+    mixers = [spec for text in size.mixers for spec in parse_operators(text)]
+    (ffn,) = parse_operators(search.ffn)
+    assert isinstance(ffn, FeedForward)
+    if search.ffn_ratio != 3:  # the default of `f`
+        ffn = dataclasses.replace(ffn, intermediate=search.ffn_ratio * hidden)
+    return (*mixers, ffn)
+
+
+@functools.cache
+def _sizes(name: str, hidden: int) -> tuple[int, int, int]:
+    """Parameters of attention, of the other mixer and of the feed-forward network."""
+    *others, attention, ffn = (spec.params(hidden) for spec in _specs(name, hidden))
+    return attention, (others or [attention])[0], ffn
+
+
+@functools.lru_cache(maxsize=65_536)
+def _operators(genotype: ServedGenotype) -> tuple[OperatorSpec, ...]:
+    *others, attention, ffn = _specs(genotype.family, genotype.hidden)
+    search = families()[genotype.family].search
+    places = attention_places(genotype.layers, genotype.every, search.last)
+    return tuple(
+        spec
+        for number in range(1, genotype.layers + 1)
+        for spec in (attention if number in places else others[0], ffn)
+    )

@@ -1,0 +1,66 @@
+"""Loss and milliseconds, which are uncertain together, and what no publication compares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.loss.prediction import WITHIN_SDS, Prediction
+from flashnas.study.explore import Explored
+from flashnas.study.problem import Problem
+
+SLOPE_FROM = 0.7  # of the latency of the recommended network, from which on the front counts
+TRAIT_SD = 0.01  # nats of what no publication compares and the evidence takes as equal
+
+
+def nats_per_efold(explored: Explored) -> float:
+    """What a factor of e of latency is worth near the recommended network, in nats: the slope of
+    the front over the logarithm of the latency."""
+    front = np.array(explored.front)
+    near = front[explored.latency_ms[front] >= SLOPE_FROM * explored.latency_ms[explored.best]]
+    logs = np.log(explored.latency_ms[near])
+    if len(near) < 3 or np.ptp(logs) < 1e-6:
+        return 0.0
+    return max(0.0, -float(np.polyfit(logs, explored.value[near], 1)[0]))
+
+
+def with_latencies(
+    problem: Problem, explored: Explored, prediction: Prediction, networks: Sequence[Architecture]
+) -> Prediction:
+    """A posterior of losses at one latency: a network that turns out slower than estimated has to
+    be smaller. The errors of two latencies cancel as far as both consist of the same kinds of
+    operators; what the bounds say of one latency is shared out by the time of each kind."""
+    slope = nats_per_efold(explored)
+    if not slope or problem.model is None or not networks:
+        return prediction
+    sds, times = [], []
+    for network in networks:
+        metrics = problem.costs.metrics(network)
+        sds.append(math.log(metrics["upper_ms"] / metrics["lower_ms"]) / (2 * WITHIN_SDS))
+        of_kinds = problem.costs.details(network)["operators_ms"]
+        times.append({kind: sum(by_source.values()) for kind, by_source in of_kinds.items()})
+    kinds = sorted({kind for entry in times for kind in entry})
+    shares = np.array([[entry.get(kind, 0.0) for kind in kinds] for entry in times])
+    scaled = shares / np.linalg.norm(shares, axis=1)[:, None] * np.array(sds)[:, None] * slope
+    return prediction.with_further(scaled @ scaled.T)
+
+
+def with_traits(prediction: Prediction, networks: Sequence[Architecture]) -> Prediction:
+    """A posterior that does not know what the evidence takes as equal: an untied head, feed-forward
+    networks without a gate, attention with one."""
+    traits = np.array(
+        [
+            [
+                not network.tied,
+                any(getattr(spec, "relu2", False) for spec in network.operators),
+                any(getattr(spec, "out_gate", False) for spec in network.operators),
+            ]
+            for network in networks
+        ],
+        float,
+    )
+    centred = traits - 0.5  # neither side is surer of itself than the other
+    return prediction.with_further(TRAIT_SD**2 * centred @ centred.T)

@@ -1,0 +1,73 @@
+"""What a recommended network is compared with: the best network of each family that programs load,
+and the best free mix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError
+from flashnas.families.family import families
+from flashnas.latency.fitting import Fitter
+from flashnas.space import OperatorSpace, load_space
+from flashnas.space.served import ServedGenotype, ServedSpace
+from flashnas.study.answer import FREE_MIX
+from flashnas.study.config import DEFAULT_SPACE
+from flashnas.study.explore import Explored, explore
+from flashnas.study.limits import limited, network_holds
+from flashnas.study.problem import Problem, answerable
+from flashnas.study.scorer import Scorer
+
+FREE = "free"  # the space of mixes that no program loads, and ..
+FREE_TRIED = 2_000  # .. of its genotypes that are looked at beside served ones
+
+
+def rivals_of(
+    problem: Problem, scorer: Scorer | None, explored: Explored
+) -> dict[str, tuple[Any, Architecture]]:
+    """What the recommended network is compared with, by title, the best one first, and its genotype
+    where it is of the space: of each family that programs load the best network within the limits,
+    and, where these are what is searched, the best free mix."""
+    space = problem.space
+    if not problem.config.baselines or not isinstance(space, OperatorSpace) or scorer is None:
+        return {}
+    if isinstance(space, ServedSpace):
+        mixed = None if problem.config.runtime else elsewhere(problem, scorer, FREE, FREE_TRIED)
+        found: dict[str, tuple[Any, Architecture]] = (
+            {} if mixed is None else {FREE_MIX: (None, mixed.networks[mixed.best])}
+        )
+        served: Explored | None = explored
+    else:
+        found, served = {}, elsewhere(problem, scorer, DEFAULT_SPACE)
+    if served is not None:
+        for name, index in served.of_each(_family).items():
+            genotype = served.genotypes[index] if served is explored else None
+            found[families()[name].title] = genotype, served.networks[index]
+    return found
+
+
+def _family(genotype: ServedGenotype) -> str:
+    return genotype.family
+
+
+def elsewhere(
+    problem: Problem, scorer: Scorer, name: str, most: int | None = None
+) -> Explored | None:
+    """A shipped space within the limits of a search; None where it has no such network, or where
+    the networks of the search are smaller."""
+    config, own, space = problem.config, problem.space, load_space(name)
+    assert isinstance(space, OperatorSpace)
+    assert isinstance(own, OperatorSpace)
+    space = space.with_vocab(own.model.vocab)
+    largest = max(network.params for network in own.probes())
+    if min(network.params for network in space.probes()) > largest:
+        return None
+    try:
+        if isinstance(space, ServedSpace):
+            space = limited(config, space)
+            if problem.model is not None:
+                space = answerable(space, problem.model, lambda _: None)
+        fitter = Fitter(space, problem.costs, config.bounds, network_holds(config, space))
+        return explore(space, fitter, scorer, seed=0, min_recall=problem.min_recall, most=most)
+    except (BudgetError, ConfigError, MissingRowsError):
+        return None

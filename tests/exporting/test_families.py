@@ -1,0 +1,191 @@
+"""Folders that stock transformers loads as a model of a family: numbers, names, tokenizer, meta
+tokens; and those without weights.
+"""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("transformers")
+
+from cases import cases
+from networks import TEXT, make_network, make_source, write_tokenizer_json
+from tokenizers import Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Lfm2Config
+from transformers import Lfm2ForCausalLM as Lfm2
+
+import flashnas as fn
+from flashnas.architecture import Architecture
+from flashnas.architecture.source import load_architecture
+from flashnas.base.errors import WeightsError
+from flashnas.exporting.exporter import export_network
+from flashnas.exporting.source import Source, load_source
+from flashnas.network.weights import save_model
+
+M2, A, F = "m2(head_dim=16,state=16)", "a(head_dim=16,rope_share=0)", "f(relu2=true)"
+GATED = "a(head_dim=32,heads=2,kv_heads=1,qk_norm=true,out_gate=true,rope_share=0.25)"
+META = f"64(vocab=300,meta=3): {M2} {A} {F}"
+
+
+def check_export(title, notation, out):
+    """Whether transformers computes what the network does, and flashnas what it reads back."""
+    dtype = "bfloat16" if "bias=true" in notation else "float32"
+    network, tokens = make_network(notation), torch.randint(300, (2, 33))
+    report = export_network(make_source(notation), "hf", out, dtype=dtype)
+    assert max(report["parity"].values()) < 1e-5
+    line = f"transformers runs it as {title}; 64 of 64 greedy tokens are equal"
+    assert report["notes"][0] == line
+    config = json.loads((out / "config.json").read_text())
+    assert f"The class is {config['architectures'][0]}." in (out / "README.md").read_text()
+    if dtype == "float32":
+        read = load_source(str(out)).network
+        with torch.no_grad():
+            torch.testing.assert_close(read(tokens), network(tokens), rtol=1e-4, atol=1e-5)
+        if title != "NemotronH" or "tied=false" in notation:  # whose head is never tied
+            assert load_architecture(out).hash == Architecture.parse(notation).hash
+    return config
+
+
+@pytest.mark.parametrize(("title", "notation"), cases("exporting", "in_transformers"))
+def test_transformers_computes_what_the_network_does(title, notation, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fla", None)  # takes seconds to load, and its models stay
+    check_export(title, notation, tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_kernels_that_need_a_gpu_are_not_used(tmp_path):
+    """In a process that loads fla, where it is installed."""
+    network = f"64(vocab=300): gd(head_dim=16) f {GATED} f"
+    command = [sys.executable, "-m", "flashnas", "export", network, "--to", "hf"]
+    subprocess.run([*command, "--init-seed", "0", "--out", "out"], cwd=tmp_path, check=True)
+
+
+def test_a_network_of_no_family_has_the_class_of_flashnas(tmp_path):
+    export_network(make_source(f"64(vocab=300): d(head_dim=16) {F} {A}"), "hf", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "flashnas"
+
+
+def test_a_text_continues_as_in_flashnas_by_classes_of_transformers_alone(tmp_path):
+    tokenizer = Tokenizer.from_file(str(write_tokenizer_json(tmp_path / "tokenizer.json")))
+    source = Source(make_network(META), tokenizer, "made for a test")
+    report = export_network(source, "hf", tmp_path / "out")
+    assert (
+        "the meta tokens are the ids 300 to 302, which the tokenizer puts in front of a text"
+        in report["notes"]
+    )
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="float32")
+    loaded = AutoTokenizer.from_pretrained(tmp_path / "out")
+    for made in (model, model.config, loaded):
+        assert type(made).__module__.split(".")[0] == "transformers"
+    assert "auto_map" not in json.loads((tmp_path / "out" / "config.json").read_text())
+    tokens = loaded(TEXT[0], return_tensors="pt")
+    read = tokens["input_ids"][0].tolist()
+    continued = model.generate(**tokens, max_new_tokens=6, do_sample=False)[0].tolist()
+    ids = tokenizer.encode(TEXT[0]).ids
+    assert read == [300, 301, 302, *ids]
+    network = make_network(META)
+    assert continued[len(read) :] == network.generate(torch.tensor([ids]), 6)[0].tolist()
+    assert loaded.decode(read, skip_special_tokens=True) == TEXT[0]
+    assert loaded(TEXT[0], add_special_tokens=False)["input_ids"] == ids
+
+
+def test_meta_tokens_are_as_unlikely_as_the_least_likely_token(tmp_path):
+    export_network(make_source(META), "hf", tmp_path / "out")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
+    assert model.generation_config.suppress_tokens == [300, 301, 302]
+    with torch.no_grad():
+        likely = model(torch.arange(100, 200)[None]).logits.softmax(-1)
+    assert float(likely[..., 300:].mean()) < float(likely[..., :300].mean(1).quantile(0.1))
+    head = load_file(tmp_path / "out" / "model.safetensors")["lm_head.weight"]
+    assert all(
+        any(torch.equal(head[row], other) for other in head[:300]) for row in (300, 301, 302)
+    )
+    with pytest.raises(WeightsError, match="the model type of weights that are read"):
+        load_source(str(tmp_path / "out"))  # a text has no meta tokens in front there
+
+
+def test_a_model_of_transformers_is_computed_by_flashnas(tmp_path):
+    """Configuration and weights in the other direction, with the epsilon of released models."""
+    config = Lfm2Config(
+        vocab_size=300,
+        hidden_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        block_ff_dim=96,
+        block_multiple_of=16,
+        norm_eps=1e-2,
+        full_attn_idxs=[1],
+    )
+    torch.manual_seed(0)
+    theirs = Lfm2(config).eval()
+    theirs.save_pretrained(tmp_path)
+    ours, tokens = load_source(str(tmp_path)).network, torch.randint(300, (2, 33))
+    with torch.no_grad():
+        torch.testing.assert_close(ours(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-5)
+    data = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(
+        json.dumps(
+            {**data, "num_hidden_layers": 4, "layer_types": ["conv"] * 3 + ["full_attention"]}
+        )
+    )
+    with pytest.raises(WeightsError, match=r"its weights lack model.layers.1.conv.in_proj.weight$"):
+        load_source(str(tmp_path))
+
+
+# -- without weights -------------------------------------------------------------------------------
+
+
+def test_a_folder_without_weights_has_its_configuration_alone(tmp_path):
+    notation = f"2048: {'m2(head_dim=64) f ' * 40}a(rope_share=0) f"  # too long for a path
+    found = fn.export(notation, to="hf", no_weights=True, dtype="bfloat16", out=tmp_path / "out")
+    assert (found.parity, found.source) == ({}, "without weights")
+    assert str(found).endswith("nothing was computed")
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {"config.json", "generation_config.json", "README.md"}
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["model_type"], config["torch_dtype"]) == ("granitemoehybrid", "bfloat16")
+    assert load_architecture(tmp_path / "out").hash == found.hash
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "vllm bench latency --model out --load-format dummy" in card
+
+
+def test_no_network_is_built_without_weights(tmp_path):
+    program = (
+        "import sys, flashnas as fn; fn.export('LFM2-2.6B', to='hf', no_weights=True, out='out');"
+        "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+
+
+def test_weights_and_a_tokenizer_give_a_folder_without_weights(tmp_path):
+    words = write_tokenizer_json(tmp_path / "tokenizer.json")
+    weights = save_model(tmp_path / "weights", make_network(META))
+    found = fn.export(weights, to="hf", no_weights=True, tokenizer=str(words), out=tmp_path / "out")
+    assert found.notation == Architecture.parse(META).notation
+    config = AutoConfig.from_pretrained(tmp_path / "out")
+    assert (config.vocab_size, config.eos_token_id) == (303, 0)
+    assert AutoTokenizer.from_pretrained(tmp_path / "out")(TEXT[0])["input_ids"][:1] == [300]
+
+
+def test_what_is_asked_wrongly_without_weights_is_one_line(tmp_path, refused):
+    out = f"--out {tmp_path}/out"
+    for words, line in (
+        (
+            "'128: d f a f' --to hf --no-weights",
+            "a plain checkpoint cannot hold this network as",
+        ),
+        ("'128: a f' --to gguf --no-weights", "--no-weights is for --to hf, without --init-seed"),
+        ("'128: a f' --to hf --no-weights --init-seed 0", "--no-weights is for --to hf, without"),
+        (
+            "'128: a f' --to nemotron-h --init-seed 0",
+            "--to nemotron-h is now --to hf, which writes NemotronH where the network is one",
+        ),
+        ("'128: a f' --to lfm2", "--to lfm2 is now --to hf, which writes LFM2 where"),
+    ):
+        assert line in refused(f"export {words} {out}")
+    assert not (tmp_path / "out").exists()

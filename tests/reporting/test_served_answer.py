@@ -1,0 +1,107 @@
+"""The answer of a search of networks that programs load: in the terminal, the page and the picture."""
+
+import re
+
+import pytest
+from golden import text_of_page
+
+import flashnas as fn
+from flashnas.families.family import PROGRAMS
+from flashnas.families.programs import loading
+from flashnas.reporting.figures import draw
+from flashnas.reporting.page import render_html
+from flashnas.reporting.table import front_table, statements
+from flashnas.reporting.words import described, loads_in, loads_short, recommended
+from flashnas.study.answer import FREE_MIX
+
+DIALECT = ("silence", "vouch", "told apart", "pure")
+NUMBER = re.compile(r"(?<![\w.-])[+-]?\d+\.\d+")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("served"))
+        patch.setattr("flashnas.study.rivals.FREE_TRIED", 200)
+        yield fn.search(budgets={"latency_ms": 20_000}, out="runs/a")
+
+
+@pytest.fixture(scope="module")
+def table(run):
+    """(the table, the answer below it)"""
+    table, _, answer = front_table(run, 120).partition("\n\n")
+    return table, answer
+
+
+def test_the_answer_is_one_that_programs_load(run):
+    chosen, answer = recommended(run), run.answer
+    assert set(chosen.runs_in) == set(loading(chosen.architecture)) == set(PROGRAMS)
+    assert answer.recommended == run.front[-1].hash
+    titles = [family["family"] for family in answer.families]
+    assert sorted(titles) == [
+        "Granite hybrid",
+        "LFM2",
+        "NemotronH",
+        "Qwen3.5",
+        "transformer (Llama)",
+    ]
+    assert answer.recommended == answer.families[0]["hash"], "the best family stands first"
+    assert sum(family["best"] for family in answer.families) == pytest.approx(1)
+    assert answer.free_mix["family"] == FREE_MIX
+    assert answer.wider["latency_ms"] > 20_000
+
+
+def test_the_answer_fits_twelve_lines_and_says_each_number_once(table):
+    lines = table[1].splitlines()
+    assert len(lines) <= 12
+    assert all(len(line) <= 120 for line in lines if not line.startswith("next "))
+    said = "\n".join(line for line in lines if not line.startswith(("families ", "published ")))
+    numbers = NUMBER.findall(said)
+    assert len(numbers) > 10
+    assert len(set(numbers)) == len(numbers)
+
+
+def test_the_answer_says_which_family_is_how_likely_and_that_the_export_can_be_timed(run, table):
+    said = dict(statements(run))
+    assert said["recommended"].startswith(
+        f"{run.front[-1].name}, NemotronH, 2560 wide, 19 layers, "
+    )
+    assert said["loads in"] == (
+        "run here: vLLM, llama.cpp, MLX, transformers; only read: SGLang, TensorRT-LLM"
+    )
+    assert re.fullmatch(
+        r"best with probability: (\w[\w. ]+ 0\.\d\d, ){4}\w[\w. ]+ 0\.\d\d", said["families"]
+    )
+    assert said["free mix"].endswith(" nats: no program loads it (--space free)")
+    path = f"runs/a/pareto/{len(run.front):02d}.yaml"
+    time = f"time it in your engine: flashnas export {path} --to hf --no-weights --out DIR"
+    assert said["settles it"].startswith(time)
+
+
+def test_no_word_is_one_of_our_own(run, table):
+    for text in (*table, text_of_page(render_html(run))):
+        assert not [word for word in DIALECT if word in text]
+
+
+def test_the_table_says_which_programs_load_each_network(run, table):
+    header, *lines = table[0].splitlines()
+    assert "loads in" in header
+    place = header.index("loads in")
+    for entry in run.front:
+        (line,) = [line for line in lines if line.startswith(f"{entry.name} ")]
+        assert line[place:].startswith(loads_short(entry.architecture))
+    (mixed,) = [line for line in lines if "(meta=256)" in line]
+    assert mixed[place:].startswith("none ")
+    assert f"programs: {', '.join(PROGRAMS.values())}" in lines
+
+
+def test_the_page_and_the_picture_name_the_programs(run):
+    words = " ".join(text_of_page(render_html(run)).split())
+    chosen = recommended(run).architecture
+    assert loads_in(chosen) in words
+    assert described(chosen) in words
+    plot = draw(run, "front")
+    hovers = [" ".join(" ".join(texts).split()) for texts in plot.hovers.values()]
+    assert any(f"loads in: {loads_in(chosen)}" in text for text in hovers)
+    names = f"P1 to {run.front[-1].name} load in all programs"
+    assert plot.texts[1].get_text().endswith(f" · {names}")

@@ -1,0 +1,252 @@
+"""Networks of families that programs load: what a space of them holds, and its limits."""
+
+import dataclasses
+from collections import Counter, defaultdict
+
+import numpy as np
+import pytest
+from offenders import every
+from one_line import one_line
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import SpaceError
+from flashnas.families.family import families, interval_of
+from flashnas.families.programs import loading
+from flashnas.space import load_space
+from flashnas.space.served import NEAR_LAYERS, ServedGenotype, attention_places
+
+RECURRENT = {"granite": "m2", "nemotron_h": "m2", "qwen3_5": "gd", "lfm2": "conv"}
+SAMPLE = 200  # networks of each family
+
+
+@pytest.fixture(scope="module")
+def served():
+    return load_space("served")
+
+
+@pytest.fixture(scope="module")
+def samples():
+    """Of each family some genotypes with their networks."""
+    found = {}
+    for name in families():
+        space, rng = load_space(name), np.random.default_rng(0)
+        chosen = rng.choice(len(space.genotypes), min(SAMPLE, len(space.genotypes)), replace=False)
+        genotypes = [space.genotypes[index] for index in sorted(chosen)]
+        found[name] = [(genotype, *space.architectures(genotype)) for genotype in genotypes]
+    return found
+
+
+def mixers(network):
+    return [spec for spec in network.operators if spec.mixes_tokens]
+
+
+def test_the_default_space_has_all_families_and_each_has_a_space_of_its_own(served):
+    kinds = [{spec.kind for spec in mixers(network)} for network in served.probes()]
+    assert set(map(frozenset, kinds)) == {
+        *(frozenset({kind, "a"}) for kind in RECURRENT.values()),
+        frozenset("a"),
+    }
+    assert served.count_networks() == served.size() == len(set(served.genotypes)) < 20_000
+    assert list(served.enumerate()) == list(served.genotypes)
+    for name in families():
+        assert load_space(name).families == (name,)
+
+
+@pytest.mark.parametrize("name", families())
+def test_every_network_is_one_of_its_family_and_all_programs_of_the_family_load_it(name, samples):
+    family = families()[name]
+    programs = set(family.programs)
+    assert programs >= {"vllm", "sglang", "llama.cpp", "mlx", "transformers"}
+    assert ("tensorrt-llm" in programs) is (name != "lfm2")
+    for number, (_, network) in enumerate(samples[name]):
+        assert family.holds(network), family.format.problems(network)
+        assert programs == set(family.loading(network))
+        assert number % 10 or programs == set(loading(network))
+
+
+@pytest.mark.parametrize("name", families())
+def test_limits_of_a_family_hold(name, samples):
+    for genotype, network in samples[name]:
+        kinds = defaultdict(set)
+        for spec in network.operators:
+            kinds[spec.kind].add(spec.resolved(network.hidden))
+        assert set(kinds) == {"a", "f", *([RECURRENT[name]] if name in RECURRENT else [])}
+        assert all(len(specs) == 1 for specs in kinds.values()), "one shape of each kind"
+        assert network.hidden % 256 == 0
+        assert network.meta_tokens == 0
+        assert network.tied is (name != "nemotron_h")
+        assert len(network.operators) == 2 * genotype.layers
+        assert [spec.kind for spec in network.operators[1::2]] == ["f"] * genotype.layers
+        (attention,) = kinds["a"]
+        assert attention.heads % attention.kv_heads == 0
+        if name in ("granite", "lfm2"):
+            assert attention.heads * attention.head_dim == network.hidden
+        if name == "qwen3_5" and network.hidden >= 1024:
+            assert (attention.head_dim, attention.out_gate, attention.qk_norm) == (256, True, True)
+        for spec in kinds.get("m2", ()):
+            assert (spec.state, spec.groups) == (128, 8 if name == "nemotron_h" else 1)
+            assert spec.head_count(network.hidden) % spec.groups == 0
+        for spec in kinds.get("gd", ()):
+            assert spec.head_dim == 128
+
+
+@pytest.mark.parametrize("name", families())
+def test_attention_stands_at_one_distance(name, samples):
+    for genotype, network in samples[name]:
+        distance, exact = interval_of(network.operators)
+        attends = [n for n, spec in enumerate(mixers(network), 1) if spec.kind == "a"]
+        assert attends == list(attention_places(genotype.layers, genotype.every, name == "qwen3_5"))
+        assert distance
+        if len(attends) > 1:
+            assert distance == genotype.every
+        if name == "qwen3_5":
+            assert exact
+            assert attends == list(range(genotype.every, genotype.layers + 1, genotype.every))
+
+
+def test_places_of_attention_by_hand():
+    assert list(attention_places(8, 4, last=True)) == [4, 8]
+    assert list(attention_places(8, 4, last=False)) == [3, 7]
+    assert list(attention_places(9, 3, last=False)) == [2, 5, 8]
+    assert list(attention_places(7, 4, last=True)) == [4]
+    assert list(attention_places(3, 1, last=False)) == [1, 2, 3]
+    network = load_space("granite").decode(
+        {"family": "granite", "hidden": 2048, "layers": 12, "every": 6}
+    )
+    assert str(network) == "granite 2048: 12 layers, attention 1 in 6"
+    (built,) = load_space("granite").architectures(network)
+    assert [n for n, spec in enumerate(mixers(built), 1) if spec.kind == "a"] == [4, 10]
+
+
+def test_each_number_of_attention_layers_is_there_once(served):
+    counts = defaultdict(list)
+    for genotype in served.genotypes:
+        last = families()[genotype.family].search.last
+        places = attention_places(genotype.layers, genotype.every, last)
+        counts[genotype.family, genotype.hidden, genotype.layers].append(len(places))
+    assert all(len(found) == len(set(found)) for found in counts.values())
+
+
+def test_genotypes_decode_to_themselves_and_count_their_parameters(served):
+    rng = np.random.default_rng(0)
+    for index in rng.choice(len(served.genotypes), 60, replace=False):
+        genotype = served.genotypes[index]
+        assert served.decode(served.encode(genotype)) == genotype
+        (network,) = served.architectures(genotype)
+        assert served._params(genotype) == network.params
+        assert served.params[0] <= network.params <= served.params[1]
+
+
+def test_unfit_parameters_decode_to_the_nearest_of_their_family(served):
+    wished = {"family": "lfm2", "hidden": 2304, "layers": 20, "every": 12}
+    found = served.decode(wished)
+    assert found == ServedGenotype("lfm2", 2560, 20, 6)
+
+
+def test_networks_are_found_again_and_others_are_not(served, samples):
+    for name in served.families:
+        genotype, network = samples[name][0]
+        network = dataclasses.replace(network, vocab=served.model.vocab)
+        if genotype in served.genotypes:
+            assert served.locate(Architecture.parse(network.notation)) == genotype
+            assert served.contains(network)
+        assert not served.contains(dataclasses.replace(network, vocab=1000))
+        assert not served.contains(dataclasses.replace(network, tied=not network.tied))
+        longer = network.operators + network.operators[:1]
+        assert served.locate(dataclasses.replace(network, operators=longer)) is None
+    (usual,) = served.architectures(ServedGenotype("granite", 2048, 12, 6))
+    assert served.contains(usual)
+    early = dataclasses.replace(
+        usual, operators=usual.operators[6:8] + usual.operators[8:] + usual.operators[:6]
+    )
+    assert interval_of(early.operators)[0] == 6
+    assert served.locate(early) is None, "attention is the first of each six layers"
+    assert served.locate(Architecture.parse("2048: 12x(d f)")) is None
+
+
+def test_parameters_and_vocabulary_bound_the_networks(served):
+    small = served.with_params((3e8, 5e8))
+    assert set(small.genotypes) == {
+        genotype for genotype in served.genotypes if 3e8 <= served._params(genotype) <= 5e8
+    }
+    low, high = small.param_range
+    assert 3e8 <= low < high <= 5e8
+    fewer = small.with_vocab(32_000)
+    for genotype in fewer.genotypes[::50]:
+        (network,) = fewer.architectures(genotype)
+        assert (network.vocab, 3e8 <= network.params <= 5e8) == (32_000, True)
+    assert len({space.hash for space in (served, small, fewer)}) == 3
+    assert served.with_families(["granite", "lfm2"]).families == ("granite", "lfm2")
+    message = one_line(SpaceError, served.with_params, (1e12, 1e13))
+    assert message.endswith("has no network of granite, nemotron_h, qwen3_5, lfm2, llama")
+
+
+def test_a_mutant_differs_in_one_property(served):
+    rng = np.random.default_rng(0)
+    genotype, seen = served.sample(rng), set()
+    for _ in range(30):
+        mutant = served.mutate(genotype, rng)
+        changed = {
+            name
+            for name, value in served.encode(mutant).items()
+            if value != served.encode(genotype)[name]
+        }
+        assert len(changed) == 1
+        assert abs(mutant.layers - genotype.layers) <= NEAR_LAYERS
+        genotype, seen = mutant, seen | changed
+    assert seen == {"family", "hidden", "layers", "every"}
+    pure = served.with_families(["llama"])
+    counts = Counter(map(pure._params, pure.genotypes))
+    lone = next(params for params, count in counts.items() if count == 1)
+    alone = pure.with_params((lone, lone))
+    message = one_line(SpaceError, alone.mutate, alone.genotypes[0], rng)
+    assert message.endswith("the space holds one network only; nothing to mutate")
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+GOOD = """\
+template: served
+families: [granite, qwen3_5]
+params: 0.5B..1B
+vocab: 32000
+layers: [12, 16]
+"""
+
+
+def write(folder, text):
+    path = folder / "x.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_bounds_families_parameters_and_layers(tmp_path):
+    space = load_space(write(tmp_path, GOOD))
+    assert (space.families, space.model.vocab, space.name) == (("granite", "qwen3_5"), 32_000, "x")
+    assert {genotype.family for genotype in space.genotypes} == {"granite", "qwen3_5"}
+    assert {genotype.layers for genotype in space.genotypes} == {12, 13, 14, 15, 16}
+    (network,) = space.architectures(space.genotypes[0])
+    assert (network.vocab, 5e8 <= network.params <= 1e9) == (32_000, True)
+    least = load_space(write(tmp_path, "template: served\nfamilies: [llama]\n"))
+    assert least.genotypes == load_space("served").with_families(["llama"]).genotypes
+
+
+@every(
+    case=[
+        ("[granite, ", "[granit, ", "2: families[0] must be one of granite, lfm2, llama,"),
+        ("[granite, qwen3_5]", "[lfm2, lfm2]", "2: families[1] is a duplicate; got 'lfm2'"),
+        ("[granite, qwen3_5]", "[]", "2: families must not be empty"),
+        ("[granite, qwen3_5]", "granite", "2: search space.families must be a list; got 'granite'"),
+        ("0.5B..1B", "1B..0.5B", "3: params must be a range such as 0.3B..3B"),
+        ("0.5B..1B", "1B", "3: params must be a range such as 0.3B..3B"),
+        ("0.5B..1B", "50B..60B", " params 50B..60B has no network of granite, qwen3_5"),
+        ("32000", "1", "4: vocab must be a whole number from 2 to "),
+        ("[12, 16]", "[16, 12]", "5: layers must have 1 <= low <= high <= 256; got [16, 12]"),
+        ("[12, 16]", "many", "5: layers must be a whole number or [low, high]; got 'many'"),
+        ("layers", "depth", "5: search space has no key 'depth'"),
+    ]
+)
+def test_a_bad_file_gets_one_line(tmp_path, case):
+    old, new, message = case
+    path = write(tmp_path, GOOD.replace(old, new, 1))
+    assert one_line(SpaceError, load_space, path).startswith(f"{path}:{message}")
