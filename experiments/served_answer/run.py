@@ -2,7 +2,7 @@
 it costs to be served.
 
     python experiments/served_answer/run.py                  # two minutes on one core
-    python experiments/served_answer/run.py --table-of-llama-cpp FOLDER --params 20M..60M --vocab 8k
+    python experiments/served_answer/run.py --table-of-llama-cpp experiments/served_answer/llama_cpp
 
 Writes answers.csv and the tables of README.md. Nothing is trained. A search of the served space and
 one of the free space answer each question.
@@ -19,7 +19,7 @@ import pandas as pd
 
 import flashnas as fn
 from flashnas.base.errors import MissingRowsError
-from flashnas.base.text import MISSING, with_interval
+from flashnas.base.text import MISSING, parameters, with_interval
 from flashnas.reporting.words import described
 
 HERE = Path(__file__).parent
@@ -38,9 +38,9 @@ def main() -> None:
     )
     parser.add_argument("--table-of-llama-cpp", help="a table that flashnas profile made")
     parser.add_argument("--workload", default="batch=1,prompt=64,generated=64")
-    parser.add_argument("--budget-ms", type=float, nargs="+", default=[200.0])
+    parser.add_argument("--budget-ms", type=float, nargs="+", default=[300.0, 600.0])
     parser.add_argument("--params", default="20M..60M")
-    parser.add_argument("--vocab", default="8k")
+    parser.add_argument("--vocab", default="8192")
     given = parser.parse_args()
     found = pd.read_csv(ANSWERS).to_dict("records") if ANSWERS.exists() else []
     if given.table_of_llama_cpp:
@@ -142,7 +142,7 @@ def tables(frame: pd.DataFrame) -> str:
                 else f"{with_interval(entry['difference'], entry['sd'])}{odds}"
             )
         question = f"{table}, {workload}, {ms / 1000:g} s"
-        network = f"{chosen['network']}, {chosen['params'] / 1e9:.2f} B"
+        network = f"{chosen['network']}, {parameters(chosen['params'])}"
         lines.append(f"| {question} | {network} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

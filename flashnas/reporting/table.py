@@ -350,6 +350,8 @@ def _published(answer: Answer, chosen: str) -> dict[str, list[str]]:
     verdicts = (f"worse than {chosen}", f"about as good as {chosen}", f"better than {chosen}")
     groups: dict[str, list[str]] = {verdict: [] for verdict in verdicts}
     for model in answer.published:
+        if model["latency_ms"] is None:  # of another size than the table answers for
+            continue
         odds = model["probability"]
         groups[verdicts[(odds > 1 - DISTINCT) + (odds >= DISTINCT)]].append(model["name"])
     return {verdict: names for verdict, names in groups.items() if names}

@@ -122,9 +122,13 @@ def loads_in(network: Any) -> str:
     groups: dict[str, list[str]] = {"run here": [], "only read": []}
     for name in programs:
         program = known.get(name)
-        beta = f" by {program.beta}, beta" if program is not None and program.beta else ""
+        how = ""
+        if program is not None and program.beta:
+            how = f" by {program.beta}, beta"
+        elif program is not None and program.model_type:
+            how = f" as {program.model_type}"
         run = program is None or program.run
-        groups["run here" if run else "only read"].append(f"{PROGRAMS[name]}{beta}")
+        groups["run here" if run else "only read"].append(f"{PROGRAMS[name]}{how}")
     return "; ".join(f"{how}: {', '.join(names)}" for how, names in groups.items() if names)
 
 
