@@ -105,7 +105,9 @@ def operator():
         assert sum(weight.numel() for weight in layer.parameters()) + hidden == spec.params(hidden)
         y_BTD, state = layer(torch.randn(1, 9, hidden))
         layer.step(y_BTD[:, -1], state)
-        for piece in with_channels(spec.resolved(hidden), hidden, families()["nemotron_h"].weights.names["m2"]):
+        for piece in with_channels(
+            spec.resolved(hidden), hidden, families()["nemotron_h"].weights.names["m2"]
+        ):
             piece.of(layer.state_dict())
 
     return whole_trip

@@ -47,7 +47,6 @@ from flashnas.reporting.words import (
     named,
     objective_points,
     recommended,
-    stack_label,
 )
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 
@@ -222,13 +221,13 @@ def _points_of(
     for row in rows(named(run, trials)):
         first, *others = mixers_by_use(row.notation) or ("?",)
         standing, final = standings.get(row.hash), row.finalist != ""
-        pure = row.origin == "baseline"
+        # the recommended network may be the best of a family, too
+        pure = row.origin == "baseline" and not (run.ranks_full and final)
         style = "small" if run.ranks_full and not final else "network"
         if final and (run.ranks_full or quality != run.quality):
             text = row.finalist
         else:
-            pure_name = row.name.replace("pure ", "")
-            text = row.label or stack_label(row.notation) if run.ranks_full else pure_name
+            text = row.label if run.ranks_full else row.name.replace("pure ", "")
         points.append(
             {
                 **row._asdict(),

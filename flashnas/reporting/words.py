@@ -133,14 +133,12 @@ def loads_in(network: Any) -> str:
 
 
 def front_loads_in(run: RecordedRun) -> str:
-    """`P1 to P12 load in all programs`: what holds for the whole front; empty where it differs."""
+    """`the front loads in all programs`: what holds for the whole front; empty where it differs."""
     found = {loads_short(entry.architecture) for entry in run.front}
     if len(found) != 1:
         return ""
     (programs,) = found
-    first, last = run.front[0].name, run.front[-1].name
-    programs = "no program without flashnas" if programs == "none" else programs
-    return f"{first if first == last else f'{first} to {last}'} load in {programs}"
+    return f"the front loads in {'no program without flashnas' if programs == 'none' else programs}"
 
 
 def loads_short(network: Any) -> str:
@@ -152,11 +150,6 @@ def loads_short(network: Any) -> str:
     if programs and len(missing) < len(programs):
         return f"all but {', '.join(missing)}"
     return ", ".join(PROGRAMS[name] for name in programs) or "none"
-
-
-def stack_label(notation: str) -> str:
-    """`2560: 10x(m2 f)`, without the options of the network."""
-    return compressed(notation).replace(f"{head_of(notation)[1]}:", ":", 1)
 
 
 def named(run: RecordedRun, trials: pd.DataFrame) -> pd.DataFrame:

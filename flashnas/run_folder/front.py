@@ -101,14 +101,6 @@ def _read_trial(path: Path) -> Trial:
     )
 
 
-FIGURES = (*METRICS_ON_FRONT, *EXPECTED_FIGURES, *FRONT_FIGURES)
-# fields of a trial that its file holds, besides the network
-_HELD = (
-    *("number", "label", "origin", "state", "notation", "hash", "hidden", "front_number"),
-    *("scores", "operators_ms", "sources", "missed", "runs_in", *FIGURES),
-)
-
-
 @dataclass(frozen=True)
 class ForeignNetwork:
     """A network of a foreign space as a run records it: data without its class, which reading does

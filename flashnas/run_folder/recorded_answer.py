@@ -132,10 +132,9 @@ class Answer:
     worth buying. claims: of a search without publications. These are empty where there is nothing
     to say. limit: what keeps the recommended network from being better: `budget`, `params`,
     `support`, the largest `width`, `depth` or `width and depth` of the space, or what else it
-    holds, `space`. above_budget: networks whose latency may exceed the budget by its upper bound.
+    holds, `space`.
     bought: what the search trained. ranked_by: what the expected losses follow from, in words; a
-    user's scorer by its name. looked_at: networks that were scored. min_recall: networks of which
-    less is expected were left out. extrapolated: publications have longer or shorter trainings.
+    user's scorer by its name. extrapolated: publications have longer or shorter trainings.
 
     Example:
         >>> import flashnas as fn
@@ -156,11 +155,8 @@ class Answer:
     pilot: Pilot = field(default_factory=Pilot)
     claims: Claims = field(default_factory=Claims)
     limit: str = ""
-    above_budget: tuple[str, ...] = ()
     bought: tuple[Bought, ...] = ()
     ranked_by: str = ""
-    looked_at: int = 0
-    min_recall: float
     train_tokens: float
     extrapolated: bool = False
 

@@ -170,7 +170,6 @@ class RecordedRun:
         answer = convert(entry, Answer, self.path / CONFIG, RunError, name="answer")
         for name, keys in (
             ("recommended", [answer.recommended]),
-            ("above_budget", answer.above_budget),
             ("standings", [standing.hash for standing in answer.standings]),
         ):
             if unknown := [key for key in keys if key not in self.finalists]:

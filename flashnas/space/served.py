@@ -237,20 +237,9 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
     def contains(self, architecture: Architecture) -> bool:
         return architecture.vocab == self.model.vocab and self.locate(architecture) is not None
 
-    def baselines(self) -> list[tuple[str, list[Architecture]]]:
-        """Of each family all widths at half of its depth."""
-        found = []
-        for name in self.families:
-            own = [genotype for genotype in self.genotypes if genotype.family == name]
-            middle = own[len(own) // 2] if own else None
-            sizes = [
-                self.architecture(g, g.hidden)
-                for g in reversed(own)
-                if middle and (g.layers, g.every) == (middle.layers, middle.every)
-            ]
-            if sizes:
-                found.append((families()[name].title, sizes))
-        return found
+    def pure_models(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
+        """None: no family is one."""
+        return []
 
     def own_settings(self) -> dict[str, Any]:
         return {

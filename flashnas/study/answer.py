@@ -66,7 +66,6 @@ def answer_of(
         rivals: title of a family, or FREE_MIX -> trial of its best network.
         purchases: what the search trained.
     """
-    budget_ms = problem.config.budgets.get("latency_ms")
     models = published_models(problem)
     best = explored.networks[explored.best]
     chosen = next(trial for trial in front if trial.hash == best.hash)
@@ -88,17 +87,10 @@ def answer_of(
         pilot=_pilot(scorer, explored),
         claims=_claims(scorer, front, chosen),
         limit=_limit(problem, scorer, explored, chosen),
-        above_budget=tuple(
-            trial.hash
-            for trial in front
-            if budget_ms is not None and trial.upper_ms is not None and trial.upper_ms > budget_ms
-        ),
         bought=tuple(purchases),
         ranked_by=scorer.ranked_by
         if isinstance(scorer, EvidenceScorer)
         else f"scorer {type(scorer).__name__}",
-        looked_at=explored.tried,
-        min_recall=problem.min_recall,
         train_tokens=scorer.tokens,
         extrapolated=scorer.extrapolated,
     )
@@ -162,15 +154,11 @@ def _equals(problem: Problem, scorer: Scorer, explored: Explored) -> Equals:
     mean, sd = joint.mean - joint.mean[0], np.maximum(joint.sd_to(0), 1e-9)
     within = ndtr((EQUAL_NATS - mean) / sd) - ndtr((-EQUAL_NATS - mean) / sd)
     equal = [network for network, p in zip(networks[1:], within[1:], strict=True) if p >= DISTINCT]
-    widths: dict[int, str] = {}
-    for network in equal:
-        if network.hidden != networks[0].hidden:
-            widths.setdefault(network.hidden, network.notation)
-    examples = [*widths.values(), *(network.notation for network in equal)]
+    examples = sorted(equal, key=lambda network: network.hidden == networks[0].hidden)
     return {
         "count": len(equal),
         "within": EQUAL_NATS,
-        "examples": list(dict.fromkeys(examples))[:EXAMPLES],
+        "examples": [network.notation for network in examples[:EXAMPLES]],
     }
 
 

@@ -67,10 +67,15 @@ class Explored:
 
     @functools.cached_property
     def best(self) -> int:
-        """Index of the network that is recommended: the simplest one whose value lies within
-        ALIKE_NATS of the lowest."""
-        low = np.flatnonzero(self.value <= self.value.min() + ALIKE_NATS)
-        return int(min(low, key=lambda index: simplicity(self.networks[index])))
+        """Index of the network that is recommended."""
+        return self.simplest(range(len(self.networks)))
+
+    def simplest(self, indices: Sequence[int]) -> int:
+        """Of the networks at these indices the simplest one whose value lies within ALIKE_NATS of the
+        lowest."""
+        highest = self.value[list(indices)].min() + ALIKE_NATS
+        low = (index for index in indices if self.value[index] <= highest)
+        return min(low, key=lambda index: simplicity(self.networks[index]))
 
     @functools.cached_property
     def front(self) -> list[int]:
@@ -110,7 +115,7 @@ class Explored:
         groups: dict[str, list[int]] = {}
         for index, genotype in enumerate(self.genotypes):
             groups.setdefault(label(genotype), []).append(index)
-        best = {name: indices[self.take(indices).best] for name, indices in groups.items()}
+        best = {name: self.simplest(indices) for name, indices in groups.items()}
         return dict(sorted(best.items(), key=lambda item: float(self.value[item[1]])))
 
     def take(self, indices: Sequence[int]) -> Explored:

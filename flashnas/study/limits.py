@@ -51,15 +51,14 @@ def network_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[An
     are asked for load it. Raises SettingError, with the rule that is broken, if none of DRAWN
     networks of the space does."""
     rules: dict[str, Callable[[Any], bool]] = {}
-    if config.params is not None:
+    bare = not isinstance(space, ServedSpace)  # which is limited already
+    if bare and config.params is not None:
         least, most = range_of(config.params)
         rules["params"] = lambda network: least <= network.params <= most
     if (layers := config.min_layers) is not None:
         rules["min_layers"] = lambda network: _layers_of(network) >= layers
-    if wanted := set(config.runtime):
+    if bare and (wanted := set(config.runtime)):
         rules["runtime"] = lambda network: wanted <= set(loading(network))
-    if isinstance(space, ServedSpace):  # which is limited
-        rules = {name: rule for name, rule in rules.items() if name == "min_layers"}
     if not rules:
         return lambda network: True
     if not isinstance(space.any_network(), Architecture):

@@ -3,6 +3,7 @@ and the best free mix."""
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from flashnas.architecture import Architecture
@@ -10,7 +11,7 @@ from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError
 from flashnas.families.family import families
 from flashnas.latency.fitting import Fitter
 from flashnas.space import OperatorSpace, load_space
-from flashnas.space.served import ServedGenotype, ServedSpace
+from flashnas.space.served import ServedSpace
 from flashnas.study.answer import FREE_MIX
 from flashnas.study.config import DEFAULT_SPACE
 from flashnas.study.explore import Explored, explore
@@ -31,23 +32,17 @@ def rivals_of(
     space = problem.space
     if not problem.config.baselines or not isinstance(space, OperatorSpace) or scorer is None:
         return {}
-    if isinstance(space, ServedSpace):
-        mixed = None if problem.config.runtime else elsewhere(problem, scorer, FREE, FREE_TRIED)
-        found: dict[str, tuple[Any, Architecture]] = (
-            {} if mixed is None else {FREE_MIX: (None, mixed.networks[mixed.best])}
-        )
-        served: Explored | None = explored
-    else:
-        found, served = {}, elsewhere(problem, scorer, DEFAULT_SPACE)
+    found: dict[str, tuple[Any, Architecture]] = {}
+    own = isinstance(space, ServedSpace)
+    served = explored if own else elsewhere(problem, scorer, DEFAULT_SPACE)
+    beside = own and not problem.config.runtime
+    if beside and (mixed := elsewhere(problem, scorer, FREE, FREE_TRIED)):
+        found[FREE_MIX] = None, mixed.networks[mixed.best]
     if served is not None:
-        for name, index in served.of_each(_family).items():
-            genotype = served.genotypes[index] if served is explored else None
+        for name, index in served.of_each(attrgetter("family")).items():
+            genotype = served.genotypes[index] if own else None
             found[families()[name].title] = genotype, served.networks[index]
     return found
-
-
-def _family(genotype: ServedGenotype) -> str:
-    return genotype.family
 
 
 def elsewhere(

@@ -103,5 +103,5 @@ def test_the_page_and_the_picture_name_the_programs(run):
     plot = draw(run, "front")
     hovers = [" ".join(" ".join(texts).split()) for texts in plot.hovers.values()]
     assert any(f"loads in: {loads_in(chosen)}" in text for text in hovers)
-    names = f"P1 to {run.front[-1].name} load in all programs"
+    names = "the front loads in all programs"
     assert plot.texts[1].get_text().endswith(f" · {names}")

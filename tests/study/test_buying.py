@@ -218,7 +218,6 @@ def test_without_publications_each_proposal_is_trained(config, tmp_path, monkeyp
     assert {"hash", "difference", "sd", "pairs", "alike"} == set(answer.claims)
     assert (answer.pilot, answer.bought) == ({}, ())
     assert any(standing.tied for standing in answer.standings)
-    assert answer.looked_at == len(frame)
     assert trained["expected_recall"].isna().all()
     assert [line for line in notes if line.startswith(f"plan: {len(calls)} trainings of 512")]
 
@@ -263,9 +262,8 @@ def test_nothing_is_trained_and_the_answer_says_so(tmp_path, capsys):
     assert 4 <= states["expected"] <= len(answer["families"]) + 12
     assert summary["tokens"] == summary["known"] == 0
     assert (answer["bought"], answer["claims"]) == ([], {})
-    assert (answer["ranked_by"], answer["min_recall"]) == ("published trainings", -0.02)
+    assert answer["ranked_by"] == "published trainings"
     assert len(answer["pilot"]["networks"]) == 2
-    assert answer["looked_at"] > 100
     assert answer["recommended"] == front[-1]["hash"]
     assert all(entry["loss"] is None and entry["latency_ms"] <= 1500 for entry in front)
     assert all(entry["expected_recall"] >= -0.02 for entry in front)
