@@ -94,7 +94,7 @@ def _families() -> dict[str, str]:
             f"{PROGRAMS[program]} {entry.version}{'' if entry.run else ' (read)'}"
             for program, entry in family.programs.items()
         ]
-        listed[name] = f"{family.title}: {', '.join(programs)}"
+        listed[name] = f"{family.title}, {family.seen}: {', '.join(programs)}"
     return listed
 
 

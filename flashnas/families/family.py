@@ -98,7 +98,8 @@ class Family:
     title: for people. vocab: of published models. layers: kind of operator -> its name in
     config.json. pairs: each token mixer has one feed-forward network behind it, with which it is
     one layer. needs: kinds of which there is at least one. meta_tokens: they may be tokens of the
-    vocabulary. config: entries of config.json; `=name` is a value of the network (`values_of`).
+    vocabulary. seen: day on which the versions of the programs were seen. config: entries of
+    config.json; `=name` is a value of the network (`values_of`).
     """
 
     title: str
@@ -108,6 +109,7 @@ class Family:
     needs: list[str]
     demands: dict[str, Demands]
     search: Searched
+    seen: str
     programs: dict[str, Program]
     config: dict[str, Any]
     weights: Weights

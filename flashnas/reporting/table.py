@@ -12,7 +12,6 @@ from html import escape
 from typing import Any
 
 from flashnas.algorithms.trial import Trial
-from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed, parsed
 from flashnas.base.text import (
     MISSING,
@@ -134,7 +133,7 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[Column]:
         Column("loads in", _loads_in, True),
         Column(
             f"architecture {shared}".rstrip(),
-            lambda entry: _shape(entry).replace(f"{shared}:", ":", 1),
+            lambda entry: _shape_of(entry.notation).replace(f"{shared}:", ":", 1),
             True,
         ),
     ]
@@ -203,11 +202,6 @@ def _recall(entry: Shown) -> str:
 def _loads_in(entry: Shown) -> str:
     """Of a published model nothing, since only its shape is compared."""
     return MISSING if entry.label == PUBLISHED else loads_short(entry.architecture)
-
-
-def _shape(entry: Shown) -> str:
-    network = entry.architecture
-    return described(network) if isinstance(network, Architecture) else compressed(entry.notation)
 
 
 def _origin(entry: Shown) -> str:
@@ -321,7 +315,9 @@ def statements(run: RecordedRun) -> list[tuple[str, str]]:
         evidence=answer.ranked_by.endswith("trainings"),
         trained=sum(len(bought["networks"]) for bought in answer.bought),
         outside=outside.get(answer.recommended),
-        export=f"flashnas export {front_path(run.path, chosen)} --to hf --no-weights --out DIR",
+        export=shlex.quote(str(front_path(run.path, chosen)))
+        if "hf" in (chosen.runs_in or {}).values()
+        else "",
     )
     # about, words, about, words, ..
     _, *parts = re.split(r"^== (.*)$", written, flags=re.MULTILINE)
@@ -331,7 +327,7 @@ def statements(run: RecordedRun) -> list[tuple[str, str]]:
 
 def _shape_of(notation: str) -> str:
     network = parsed(notation)
-    return notation if network is None else described(network)
+    return compressed(notation) if network is None else described(network)
 
 
 def reasons_of(answer: Answer) -> dict[str, float]:

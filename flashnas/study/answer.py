@@ -147,7 +147,7 @@ def _family(compared: Compared, title: str, trial: Trial, chosen: Trial, best: f
 
 
 def _equals(problem: Problem, scorer: Scorer, explored: Explored) -> Equals:
-    """Networks that are as good as the recommended one, the best of each width as examples."""
+    """Networks that are as good as the recommended one; those of other widths are the first examples."""
     order = [explored.best, *(i for i in np.argsort(explored.value) if i != explored.best)][:NEAR]
     networks = [explored.networks[index] for index in order]
     joint = with_latencies(problem, explored, scorer.posterior(networks), networks)

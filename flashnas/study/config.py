@@ -288,7 +288,8 @@ class SearchConfig(Settings, where="search"):
         file; and `runtime` as one text, such as vllm,sglang.
         """
         if isinstance(values.get("runtime"), str):
-            values = {**values, "runtime": values["runtime"].split(",")}
+            names = [name.strip() for name in values["runtime"].split(",")]
+            values = {**values, "runtime": names}
         if values.get("budget_ms") is None or "latency_ms" in values.get("budgets", {}):
             return values
         rest = {name: value for name, value in values.items() if name != "budget_ms"}
