@@ -40,6 +40,7 @@ LIMITS = {
     90: (232448, 132, "NVIDIA H100"),
     100: (232448, 148, "NVIDIA B200"),
     120: (101376, 170, "NVIDIA GeForce RTX 5090"),
+    121: (101376, 48, "NVIDIA GB10"),
 }
 OPERATORS = (
     "d",

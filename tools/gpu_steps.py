@@ -1,7 +1,7 @@
 """The steps of tools/gpu_bundle.py that are no command of flashnas, and what `make gpu` needs before.
 
     python tools/gpu_steps.py cuda FOLDER install   # also: product, warm_up
-    python tools/gpu_steps.py constraints           # the option of pip for the driver of this machine
+    python tools/gpu_steps.py constraints           # the options of pip for the driver of this machine
 
 Only the standard library is imported before a step needs more, so that an environment in which torch
 is broken is reported, too.
@@ -24,6 +24,8 @@ PYTHON = sys.executable
 PYTEST = (PYTHON, "-m", "pytest", "tests/gpu", "-p", "no:cacheprovider")
 TESTS = {"cuda": (*PYTEST, "-m", "gpu"), "cpu": (*PYTEST, "-m", "not gpu")}
 CUDA_13_DRIVER = 580  # the first major version of the driver that runs programs built for CUDA 13
+# PyPI's wheels of torch before 2.11 are CPU builds for aarch64
+AARCH64_INDEX = "--extra-index-url https://download.pytorch.org/whl/cu128"
 PRIVATE = re.compile(
     r"(?im)^.*\b(serial number|uuid|asset tag|bus id|board part|pid|process name)\b.*\n?"
 )
@@ -91,8 +93,19 @@ def product(device: str, folder: Path) -> int:
         found = float((x @ x).sum())
     except Exception as error:  # torch raises AssertionError, RuntimeError, .. by reason
         words = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        print(words)
+        if torch.version.cuda is None:
+            print(
+                "This torch is a CPU build, and pip keeps it where another build of its release is"
+                " wanted: pip uninstall torch"
+            )
         option = constraints() or "-c FILE"
-        print(f"{words}\nInstall the torch of the driver: pip install {option} -e '.[gpu]'")
+        if AARCH64_INDEX in option:
+            print(
+                f"For aarch64 PyPI has no CUDA build before torch 2.11, which wants a driver from"
+                f" {CUDA_13_DRIVER} on"
+            )
+        print(f"Install the torch of the driver: pip install {option} -e '.[gpu]'")
         return 1
     print(f"a product on {device} adds up to {found:.0f}; {256**3} is right")
     return int(found != 256**3)
@@ -115,12 +128,15 @@ def warm_up_processes() -> int:
 
 
 def constraints() -> str:
-    """The option by which pip installs a torch that the driver can use; empty without a driver."""
+    """The options by which pip installs a torch that the driver can use; empty without a driver."""
     driver = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     major = re.match(r"\d+", driver)
     if not major:
         return ""
-    return f"-c constraints/{'cuda13' if int(major[0]) >= CUDA_13_DRIVER else 'cuda12'}.txt"
+    if int(major[0]) >= CUDA_13_DRIVER:
+        return "-c constraints/cuda13.txt"
+    index = f" {AARCH64_INDEX}" if platform.machine() == "aarch64" else ""
+    return f"-c constraints/cuda12.txt{index}"
 
 
 def output_of(*command: str) -> str:

@@ -66,11 +66,6 @@ class Platform(ABC):
     def label(self) -> str:
         """What device.yaml calls the device at hand."""
 
-    def table_name(self) -> str:
-        """Such as `cpu_epyc_7b13`."""
-        words = re.sub(r"\(.*?\)|\b(CPU|Processor|NVIDIA|\d+-Core)\b|@.*", " ", self.label())
-        return re.sub(r"[^a-z0-9]+", "_", f"{self.name} {words}".lower()).strip("_")
-
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """For a bug report: label, memory_bytes and what decides which kernels the device can
@@ -218,6 +213,9 @@ class Cuda(Platform):
 
     def free_bytes(self) -> int:
         kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        if torch.cuda.get_device_properties(0).is_integrated:
+            # CUDA does not count the page cache of the memory that both share, which Linux gives up
+            return PLATFORMS["cpu"].free_bytes() + kept
         return int(torch.cuda.mem_get_info()[0]) + kept
 
     def forget(self) -> None:

@@ -76,9 +76,16 @@ def layer_cases(kind: str, device: str) -> list[tuple[str, str]]:
 
 
 def _names(layer: Layer, device: str, dtype: str) -> str:
-    """What computes a layer, such as `fla 0.6.0`."""
-    names = [core.kernels(device, DTYPES[dtype]).name for core in cores_of(layer)]
-    return " + ".join(dict.fromkeys(names)) or "torch"
+    """What computes a layer, such as `fla 0.6.0`, or `fla 0.6.0, gradients by torch`."""
+    used, trained = (
+        " + ".join(
+            dict.fromkeys(
+                core.kernels(device, DTYPES[dtype], gradients).name for core in cores_of(layer)
+            )
+        )
+        for gradients in (False, True)
+    )
+    return (used if used == trained else f"{used}, gradients by {trained}") or "torch"
 
 
 def choices_of(kind: str, device: str) -> list[dict[str, Any]]:
@@ -93,7 +100,7 @@ def choices_of(kind: str, device: str) -> list[dict[str, Any]]:
             "passes_over": {
                 library: reason
                 for core in cores_of(layer)
-                for library, reason in core.rejected(device, dtype).items()
+                for library, reason in core.rejected(device, dtype, gradients=True).items()
             },
         }
         for name, dtype in DTYPES.items()

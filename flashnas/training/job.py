@@ -33,6 +33,7 @@ from flashnas.training.folder import (
     TrainFolder,
     TrainingRecord,
 )
+from flashnas.training.memory import out_of_memory_is_a_reason
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import (
     Start,
@@ -40,7 +41,6 @@ from flashnas.training.trainer import (
     Trainer,
     check_job,
     check_positions,
-    out_of_memory_is_a_reason,
 )
 
 
@@ -283,12 +283,20 @@ def _train(
     progress: TrainProgress,
 ) -> None:
     recipe, last_s, last_tokens = job.recipe, time.monotonic(), trainer.tokens
-    tokenizer_json = trainer.dataset.tokenizer_json
+    tokenizer_json, micro_batch = trainer.dataset.tokenizer_json, trainer.full_micro_batch
     log = StepLog(folder.path / LOG, trainer.done) if folder else None
     try:
         with _Signals() as signals:
             for step in trainer.steps():
                 progress.update(step, recipe.steps)
+                if trainer.micro_batch < micro_batch:
+                    progress.note(
+                        f"for lack of memory, {trainer.micro_batch} sequences per backward pass in"
+                        f" place of {micro_batch}, which changes rounding alone"
+                    )
+                    micro_batch = trainer.micro_batch
+                    if folder:
+                        folder.write_config(micro_batch_sequences=micro_batch)
                 due = (
                     time.monotonic() - last_s >= job.checkpoint_every_s
                     if job.checkpoint_every_tokens is None

@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import CandidateError, CandidateMemoryError, ConfigError, DeviceError
+from flashnas.base.errors import CandidateError, ConfigError, DeviceError
 from flashnas.data.dataset import Dataset
 from flashnas.network.model import HybridLM
 from flashnas.operators import OperatorSpec
-from flashnas.operators.backends.core import choose_backend, cores_of
+from flashnas.operators.backends.core import choose_backend, cores_of, running
 from flashnas.operators.layer import build_layer
+from flashnas.training import memory
 from flashnas.training.distributed import LossOf, Ranks, accumulating
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
@@ -39,8 +40,8 @@ class ProxyScore:
     loss: nats per token over the validation slice, after the last step. bits_per_byte: the same
     loss per byte of text. curve: (training tokens, validation loss); points before the last use a
     part of the slice. tokens_per_s: of training steps, without validation. seconds: with it. seed:
-    of start and order of the text. proxy_params: of the trained network. backends: as
-    `HybridLM.backends` names them.
+    of start and order of the text. proxy_params: of the trained network. backends: what trained
+    each kind of operator; validation may take a library whose backward pass alone is wrong.
     """
 
     loss: float
@@ -71,7 +72,7 @@ def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: in
         ConfigError: if vocabulary, length or device do not fit.
     """
     check_job(architecture, dataset, recipe)
-    with out_of_memory_is_a_reason():
+    with memory.out_of_memory_is_a_reason():
         trainer = Trainer(architecture, dataset, recipe, seed)
         for _ in trainer.steps():
             pass
@@ -142,11 +143,10 @@ def check_kernels(specs: Iterable[OperatorSpec], hidden: int, recipe: Recipe) ->
             layer = build_layer(spec, hidden)
             choose_backend(layer, recipe.backend)
         for core in cores_of(layer):
-            if core.kernels("cuda", dtype).name != "torch":
+            if core.kernels("cuda", dtype, gradients=True).name != "torch":
                 continue
-            reasons = "; ".join(
-                f"{name}: {reason}" for name, reason in core.rejected("cuda", dtype).items()
-            )
+            rejected = core.rejected("cuda", dtype, gradients=True)
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in rejected.items())
             notes[
                 f"recipe {recipe.name!r}: operator {spec.name} will be trained by torch in float32,"
                 f" several times as slowly as by a kernel ({reasons or 'no library has it'})"
@@ -168,18 +168,6 @@ def visible_devices() -> tuple[str, ...]:
     return tuple(name.strip() for name in named.split(",") if name.strip())[
         : torch.cuda.device_count()
     ]
-
-
-@contextlib.contextmanager
-def out_of_memory_is_a_reason() -> Iterator[None]:
-    """A context that raises CandidateMemoryError for torch's errors of lacking memory."""
-    try:
-        yield
-    except RuntimeError as error:
-        # torch.OutOfMemoryError is one; the CPU allocator raises a bare one
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-            raise CandidateMemoryError("out of memory while training") from None
-        raise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +202,10 @@ class Start:
 
 
 class Trainer:
-    """A training of which `done` steps are finished, at first 0; `steps()` continues from there."""
+    """A training of which `done` steps are finished, at first 0; `steps()` continues from there.
+
+    Where memory is lacking, `micro_batch`, the sequences of a backward pass, is halved, and the step
+    begins anew. `full_micro_batch` is that of the recipe."""
 
     def __init__(
         self,
@@ -241,10 +232,16 @@ class Trainer:
             initialise(start.network, recipe)
         self.network = start.network.train()
         self.loss, self.replica = self.ranks.distribute(self.network, self.device, start.loss)
-        self.backends = self.network.backends(
-            torch.bfloat16 if self.recipe.dtype == "bfloat16" else None
+        kinds = (spec.kind for spec in self.network.architecture.operators)
+        self.backends = running(
+            zip(kinds, self.network.blocks, strict=True),
+            self.device.type,
+            torch.bfloat16 if self.recipe.dtype == "bfloat16" else torch.float32,
+            gradients=True,
         )
         self.optimizers = Optimizers(self.network, recipe)
+        rows = recipe.batch_sequences // self.ranks.size
+        self.full_micro_batch = self.micro_batch = min(recipe.micro_batch_sequences or rows, rows)
         self.done = 0
         self.start_loss = math.inf  # of the first batch, before any update
         self.curve: list[tuple[int, float]] = []
@@ -260,6 +257,7 @@ class Trainer:
         numbers."""
         return {
             "done": self.done,
+            "micro_batch": self.micro_batch if self.micro_batch < self.full_micro_batch else 0,
             "start_loss": self.start_loss,
             "curve": [list(point) for point in self.curve],
             "training_s": self.training_s,
@@ -269,6 +267,8 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a `state`; the batches follow from the seed and the number of steps."""
         self.done, self.start_loss = int(state["done"]), float(state["start_loss"])
+        most = min(self.full_micro_batch, state.get("micro_batch") or self.full_micro_batch)
+        self.micro_batch = memory.equal_part(self.full_micro_batch, most)
         self.curve = [(int(tokens), float(loss)) for tokens, loss in state["curve"]]
         self.training_s = float(state["training_s"])
         self.started = time.perf_counter() - float(state["seconds"])
@@ -329,25 +329,39 @@ class Trainer:
 
     def _update(self, batch_BT: torch.Tensor) -> tuple[float, float]:
         """One optimizer step: mean loss of the batch in nats per token, and the gradient's norm."""
-        recipe = self.recipe
         rows_BT = self.ranks.share(batch_BT).to(self.device)
-        micro = rows_BT.split(recipe.micro_batch_sequences or len(rows_BT))
-        losses = []
-        for number, part_BT in enumerate(micro, start=1):
-            with accumulating(self.replica, last=number == len(micro)):
-                with autocast(self.recipe, self.device):
-                    loss = self.loss(part_BT[:, :-1], part_BT[:, 1:]) / len(micro)
-                loss.backward()
-            # read at the end of the step: a GPU waits for the host at each look
-            losses.append(loss.detach())
-        total = self.ranks.total(sum(loss.item() for loss in losses))[0] / self.ranks.size
+        while (mean := self._gradients(rows_BT)) is None:
+            self.network.zero_grad(set_to_none=True)
+            memory.free_memory()  # here, because the error keeps what was allocated
+            self.micro_batch = memory.equal_part(self.micro_batch, self.micro_batch // 2)
+        total = self.ranks.total(mean)[0] / self.ranks.size
         if not math.isfinite(total):
             raise CandidateError(f"training loss became {total} after {self.tokens:,} tokens")
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip or math.inf).item()
+        clip = self.recipe.clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip).item()
         if not math.isfinite(norm):
             raise CandidateError(f"gradient norm became {norm} after {self.tokens:,} tokens")
         self.optimizers.step(self.done)
         return total, norm
+
+    def _gradients(self, rows_BT: torch.Tensor) -> float | None:
+        """Add up the gradients of this process's share; its mean loss, or None if memory is lacking
+        for a micro-batch that can be smaller. With several processes the others would wait."""
+        micro = rows_BT.split(self.micro_batch)
+        losses = []
+        try:
+            for number, part_BT in enumerate(micro, start=1):
+                with accumulating(self.replica, last=number == len(micro)):
+                    with autocast(self.recipe, self.device):
+                        loss = self.loss(part_BT[:, :-1], part_BT[:, 1:]) / len(micro)
+                    loss.backward()
+                # read at the end of the step: a GPU waits for the host at each look
+                losses.append(loss.detach())
+            return sum(loss.item() for loss in losses)
+        except RuntimeError as error:
+            if self.micro_batch == 1 or self.ranks.size > 1 or not memory.lacks_memory(error):
+                raise
+        return None
 
     @torch.no_grad()
     def validate(self, tokens: int) -> float:

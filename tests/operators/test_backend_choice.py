@@ -1,5 +1,6 @@
 """Backends: which library is taken, and what is said of those that are not."""
 
+import dataclasses
 import sys
 import types
 
@@ -16,6 +17,9 @@ from flashnas.operators.backends import fla, library
 from flashnas.operators.backends.core import LIBRARIES, Core, choose_backend
 from flashnas.profiling.torch_target import Torch
 from flashnas.testing.forms import make_layer
+from flashnas.testing.self_test import choices_of
+from flashnas.training.recipe import Recipe
+from flashnas.training.trainer import check_kernels
 
 ALL = "a d gd gla m2 kda r7 m f"
 RECURRENT = ("d", "gd", "gla", "kda", "r7")
@@ -131,10 +135,10 @@ def test_a_package_without_the_functions_that_are_called_is_a_reason(tmp_path, m
     ("triton", "refused"),
     [("3.3.1", False), ("3.4.0", True), ("3.6.0+git9844da95", True), ("3.7.1", False)],
 )
-def test_gated_rules_are_not_trained_by_fla_on_hopper_with_some_releases_of_triton(
+def test_on_hopper_with_some_releases_of_triton_fla_computes_gated_rules_without_gradients_alone(
     triton, refused, monkeypatch
 ):
-    fake_libraries.install(monkeypatch)
+    fake_libraries.install(monkeypatch, "fla")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     # nightlies of torch bring the distribution pytorch-triton, so that the module alone has a
@@ -144,14 +148,16 @@ def test_gated_rules_are_not_trained_by_fla_on_hopper_with_some_releases_of_trit
     monkeypatch.setitem(sys.modules, "triton", module)
     fla._hopper.cache_clear()
     try:
-        core = make("gd(head_dim=16)").core
-        assert core.kernels("cuda", torch.bfloat16).name.startswith("torch" if refused else "fla")
-        assert (
-            "Triton 3.7.1 or later is needed" in str(core.rejected("cuda", torch.bfloat16))
-        ) is refused
-        assert (
-            make("gla(head_dim=32)").core.kernels("cuda", torch.bfloat16).name.startswith("fla")
-        ), "it has no guard"
+        reason = "Triton 3.7.1 or later is needed"
+        for text in ("gd(head_dim=16)", "m2(head_dim=16,state=16)"):
+            core = make(text).core
+            used, trained = (core.kernels("cuda", torch.bfloat16, wanted) for wanted in (0, 1))
+            assert used.name == "fla 0.0-fake"
+            assert trained.name == ("torch" if refused else used.name)
+            assert "fla" not in core.rejected("cuda", torch.bfloat16)
+            assert (reason in str(core.rejected("cuda", torch.bfloat16, gradients=True))) is refused
+        ungated = make("gla(head_dim=32)").core.kernels("cuda", torch.bfloat16, gradients=True)
+        assert ungated.name == "fla 0.0-fake", "it has no guard"
     finally:
         fla._hopper.cache_clear()
 
@@ -173,6 +179,37 @@ def test_a_chosen_library_that_cannot_run_here_says_why(monkeypatch):
         on_cuda(model, torch.bfloat16)
     with pytest.raises(OperatorError, match=r"it has no float64"):
         on_cuda(model, torch.float64)
+
+
+def test_records_tell_the_library_of_timings_from_that_of_gradients(monkeypatch):
+    """A table of prompts and steps is that of the library, a training that of torch."""
+    fake_libraries.install(monkeypatch, "fla")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(fla, "_hopper", lambda: "it is wrong here")
+    specs = parse_operators("gd(head_dim=16)")
+    assert Torch(device="cuda").facts(specs, 64) == {"backends": {"gd": "fla 0.0-fake"}}
+    (line,) = check_kernels(specs, 64, Recipe(device="cuda", dtype="bfloat16"))
+    assert line.endswith("(fla: it is wrong here)")
+    (low,) = (choice for choice in choices_of("gd", "cuda") if choice["dtype"] == "bfloat16")
+    assert low["takes"] == "fla 0.0-fake, gradients by torch"
+    assert low["passes_over"]["fla"] == "it is wrong here"
+
+
+@pytest.mark.parametrize("named", ["auto", "fla"])
+def test_the_choice_follows_whether_gradients_are_on(named, monkeypatch):
+    fake_libraries.install(monkeypatch, "fla", devices=("cpu",))
+    broken = dataclasses.replace(LIBRARIES["fla"], gradients=lambda core, dtype: "it is wrong here")
+    monkeypatch.setitem(LIBRARIES, "fla", broken)
+    core, x = make("gd(head_dim=16)").core, torch.zeros(1, dtype=torch.bfloat16)
+    core.choose(named)
+    for _ in range(2):
+        with torch.no_grad():
+            assert core.of(x).name == "fla 0.0-fake"
+        if named == "auto":
+            assert core.of(x).name == "torch"
+        else:
+            with pytest.raises(OperatorError, match="backend fla cannot run it: it is wrong here"):
+                core.of(x)
 
 
 def test_steps_with_gradients_are_torch(monkeypatch):

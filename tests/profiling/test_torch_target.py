@@ -1,6 +1,8 @@
 """What torch times: prompts in pieces, steps at one context, states as a prompt leaves them, and
 what does not fit."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,7 @@ from flashnas.latency.validation import measure_in_rounds
 from flashnas.latency.workload import Workload
 from flashnas.network.cache import HybridCache
 from flashnas.network.model import HybridLM
-from flashnas.profiling import finalists, torch_calls, torch_target
+from flashnas.profiling import finalists, platforms, torch_calls, torch_target
 from flashnas.profiling.platforms import PLATFORMS, Cpu
 from flashnas.profiling.target import Measured, Timings, decode_contexts
 from flashnas.profiling.timing import NotCapturable
@@ -121,6 +123,24 @@ def test_a_network_without_memory_is_not_built_or_is_told(monkeypatch):
         DeviceMemoryError, match=r"needs .* GB with batch 2 and \d+ tokens, and 0.0 GB are free"
     ):
         Torch().time_request(MODEL, REQUEST, 2)
+
+
+@pytest.mark.parametrize(("integrated", "free"), [(0, 2000), (1, 8192 * 1024)])
+def test_free_memory_that_cpu_and_gpu_share_includes_the_page_cache(
+    integrated, free, tmp_path, monkeypatch
+):
+    """As on a GB10, of which CUDA counts what no file occupies; torch keeps 200 bytes."""
+    (tmp_path / "meminfo").write_text("MemFree:  1 kB\nMemAvailable:   8192 kB\n")
+    monkeypatch.setattr(platforms, "MEMORY", tmp_path / "meminfo")
+    properties = SimpleNamespace(is_integrated=integrated)
+    for name, answer in {
+        "get_device_properties": properties,
+        "mem_get_info": (2000, 10**6),
+        "memory_reserved": 300,
+        "memory_allocated": 100,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
+    assert PLATFORMS["cuda"].free_bytes() == free + 200
 
 
 def test_what_no_graph_can_hold_is_timed_eagerly_and_says_so(monkeypatch):

@@ -93,6 +93,33 @@ def test_gradient_accumulation_changes_rounding_only(structured):
     assert np.array(parts) == pytest.approx(np.array(whole), rel=1e-5)
 
 
+def test_lack_of_memory_makes_micro_batches_smaller_which_changes_rounding_only(
+    structured, monkeypatch
+):
+    """Also in the middle of a step, of which some gradients are there; a continued training keeps
+    it."""
+    recipe = dataclasses.replace(RECIPE, tokens=4 * 384, batch_sequences=12, optimizer="adamw")
+    network, right, calls = recipe.proxy_of(TINY, 300), HybridLM.loss, []
+
+    def loss(self, tokens_BT, targets_BT):
+        if self.training:
+            calls.append(len(tokens_BT))
+            if len(calls) in (1, 5):
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+        return right(self, tokens_BT, targets_BT)
+
+    whole = [step.loss for step in Trainer(network, structured, recipe, 0).steps()]
+    monkeypatch.setattr(HybridLM, "loss", loss)
+    trainer = Trainer(network, structured, recipe, 0)
+    assert [step.loss for step in trainer.steps()] == pytest.approx(whole, rel=1e-5)
+    assert calls == [12, 6, 6, 6, 6, *[3] * 12], "two steps of four begin anew"
+    for asked, kept in ((0, 3), (2, 2)):
+        recipe = dataclasses.replace(recipe, micro_batch_sequences=asked)
+        later = Trainer(network, structured, recipe, 0)
+        later.restore(trainer.state())
+        assert later.micro_batch == kept
+
+
 @pytest.mark.parametrize(("changes", "words"), cases("training", "high_rates"))
 def test_rates_that_are_too_high_are_failed_candidates(structured, changes, words):
     recipe = dataclasses.replace(RECIPE, **changes)

@@ -98,6 +98,33 @@ def test_the_folder_holds_what_was_asked_every_step_and_the_weights(whole):
     ]
 
 
+def test_less_memory_than_the_recipe_needs_is_said_recorded_and_kept(
+    asked, whole, tmp_path, monkeypatch, capsys
+):
+    """As on a smaller GPU; the losses are those of the recipe, up to rounding."""
+    right, rows = HybridLM.loss, []
+
+    def loss(self, tokens_BT, targets_BT):
+        rows.append(len(tokens_BT))
+        if self.training and rows[-1] > 2:
+            raise RuntimeError("CPUAllocator: can't allocate memory")
+        return right(self, tokens_BT, targets_BT)
+
+    monkeypatch.setattr(HybridLM, "loss", loss)
+    out = tmp_path / "run"
+    train(*asked, "--out", out)
+    line = "for lack of memory, 2 sequences per backward pass in place of 4"
+    assert capsys.readouterr().err.count(line) == 1
+    assert yaml.safe_load((out / "train.yaml").read_text())["micro_batch_sequences"] == 2
+    losses = [[float(row["loss"]) for row in curve(folder)] for folder in (out, whole)]
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)
+    shutil.rmtree(out / "checkpoints" / "step-00000024")
+    rows.clear()
+    train(*asked, "--out", out, "--resume")
+    assert 4 not in rows[:6], "nothing is tried again that did not fit"
+    assert capsys.readouterr().err.count(line) == 1
+
+
 KILLED = """
 import os, signal, sys
 from flashnas.cli.main import main

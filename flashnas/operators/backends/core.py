@@ -4,7 +4,8 @@ the user names.
 A core is the one kernel of a layer that libraries compete for: attention or a recurrence. A layer
 holds a `Core` and calls `core.of(x).forward(..)` or `.step(..)` in the signature of our torch
 functions; everything around it (projections, convolutions, norms, gates) is torch. The choice is
-made at the first call on each device and in each dtype.
+made at the first call on each device, in each dtype, with gradients and without: a library may have
+a forward pass that is right and a backward pass that is not.
 
 On a CPU torch computes every core, attention by its scaled_dot_product_attention. On CUDA `auto`
 takes the first library of CORES that is installed and takes dtype and sizes there; torch's own code
@@ -15,7 +16,7 @@ and torch elsewhere; what it covers but cannot run is an error. `core.of(x).name
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,9 @@ CORES = {
 
 
 class Kernels(NamedTuple):
-    """What runs for one device and dtype; `name` is for records, such as `fla 0.6.0`."""
+    """What runs for one device and dtype, with gradients or without; `name` is for records, such as
+    `fla 0.6.0`.
+    """
 
     forward: Function
     step: Function
@@ -71,19 +74,21 @@ class Core:
     def choose(self, backend: str) -> None:
         """Take that one of BACKENDS from now on."""
         self.backend = backend
-        self._found: dict[tuple[bool, torch.dtype], Kernels] = {}
+        self._found: dict[tuple[bool, torch.dtype, bool], Kernels] = {}
 
     def of(self, x: Tensor) -> Kernels:
         """What runs for activations like x; raises OperatorError if the chosen library cannot."""
-        place = x.is_cuda, x.dtype
+        place = x.is_cuda, x.dtype, torch.is_grad_enabled()
         if place not in self._found:
-            self._found[place] = self.kernels("cuda" if x.is_cuda else "cpu", x.dtype)
+            self._found[place] = self.kernels("cuda" if x.is_cuda else "cpu", *place[1:])
         return self._found[place]
 
-    def kernels(self, device: str, dtype: torch.dtype) -> Kernels:
-        """What runs on that device for activations of that dtype."""
+    def kernels(self, device: str, dtype: torch.dtype, gradients: bool = False) -> Kernels:
+        """What runs on that device for activations of that dtype. The step of a library has no
+        backward pass and may write into the state: with gradients it is torch's own.
+        """
         for library in self._libraries(device):
-            if reason := self._reason(library, device, dtype):
+            if reason := self._reason(library, device, dtype, gradients):
                 if self.backend == "auto":
                     continue
                 raise OperatorError(
@@ -91,17 +96,17 @@ class Core:
                     " allowed here: auto, torch"
                 )
             forward, step = library.kernels[self.kind](dtype)
-            step = _without_gradients(step, self._own.step)
-            return Kernels(forward, step, f"{library.name} {library.version()}")
+            name = f"{library.name} {library.version()}"
+            return Kernels(forward, self._own.step if gradients else step, name)
         return self._own
 
-    def rejected(self, device: str, dtype: torch.dtype) -> dict[str, str]:
+    def rejected(self, device: str, dtype: torch.dtype, gradients: bool = False) -> dict[str, str]:
         """The libraries that `auto` would rather take there than what runs, with the reason why it
         does not.
         """
         reasons: dict[str, str] = {}
         for library in self._libraries(device):
-            if not (reason := self._reason(library, device, dtype)):
+            if not (reason := self._reason(library, device, dtype, gradients)):
                 break
             reasons[library.name] = reason
         return reasons
@@ -113,22 +118,12 @@ class Core:
             return [library for library in libraries if device in library.devices]
         return [library for library in libraries if library.name == self.backend]
 
-    def _reason(self, library: Library, device: str, dtype: torch.dtype) -> str:
+    def _reason(self, library: Library, device: str, dtype: torch.dtype, gradients: bool) -> str:
         """Why that library does not run, or an empty string."""
         rounds = dtype == torch.float32 and self.kind in library.rounds
-        return library.reason(self.kind, device, dtype, self.sizes) or (
+        return library.reason(self.kind, device, dtype, self.sizes, gradients) or (
             "it would round float32 to TensorFloat-32" if rounds and self.backend == "auto" else ""
         )
-
-
-def _without_gradients(step: Function, plain: Function) -> Function:
-    """`step`, which has no backward pass and may write into the state, where no gradient is needed;
-    else `plain`."""
-
-    def run(*arguments: Any) -> Any:
-        return plain(*arguments) if torch.is_grad_enabled() else step(*arguments)
-
-    return run
 
 
 def cores_of(module: nn.Module) -> Iterator[Core]:
@@ -152,7 +147,10 @@ def choose_backend(module: nn.Module, backend: str) -> None:
 
 
 def running(
-    layers: Iterable[tuple[str, nn.Module]], device: str, dtype: torch.dtype
+    layers: Iterable[tuple[str, nn.Module]],
+    device: str,
+    dtype: torch.dtype,
+    gradients: bool = False,
 ) -> dict[str, str]:
     """What computes each kind of operator there, such as {"d": "fla 0.6.0", "f": "torch"}, of
     layers given with their kinds. Layers of a kind that differ, or have several cores, are joined
@@ -160,7 +158,7 @@ def running(
     names: dict[str, dict[str, None]] = {}
     for kind, layer in layers:
         names.setdefault(kind, {}).update(
-            (core.kernels(device, dtype).name, None) for core in cores_of(layer)
+            (core.kernels(device, dtype, gradients).name, None) for core in cores_of(layer)
         )
     return {kind: " + ".join(found or ["torch"]) for kind, found in names.items()}
 

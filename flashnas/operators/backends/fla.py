@@ -155,12 +155,16 @@ def dplr(dtype: torch.dtype) -> Pair:
 def refusal(core: str, dtype: torch.dtype, sizes: Sizes) -> str:
     if dtype == torch.float64:
         return "it has no float64"
-    if (core in DECAYS or (core == "delta_rule" and dtype not in HALF)) and (reason := _hopper()):
-        return reason
     for name in ("key_dim", "value_dim"):
         if not MIN_DIM <= sizes.get(name, MIN_DIM) <= MAX_DIM:
             return f"it takes a {name} of {MIN_DIM} to {MAX_DIM}; got {sizes[name]}"
     return ""
+
+
+def untrained(core: str, dtype: torch.dtype) -> str:
+    """Why fla does not compute gradients of a core that it runs, or an empty string."""
+    gated = core in DECAYS or (core == "delta_rule" and dtype not in HALF)
+    return _hopper() if gated else ""
 
 
 @functools.cache
@@ -198,6 +202,7 @@ LIBRARY = Library(
     package="fla",
     distribution="flash-linear-attention",
     refusal=refusal,
+    gradients=untrained,
     kernels={
         "delta_rule": delta_rule,
         "gated_delta_rule": gated_delta_rule,

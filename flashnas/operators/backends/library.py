@@ -31,7 +31,8 @@ class Library:
     kernels: for each core that it covers a function that imports what it needs and returns the
     kernels of a whole sequence and of one token, for activations of a dtype, in the signatures of
     our torch functions. refusal: why it does not take a core in a dtype and sizes, in a few words,
-    or an empty string. rounds: cores whose parallel form multiplies float32 in TensorFloat-32 (10
+    or an empty string. gradients: likewise why it does not compute its gradients, though it runs
+    without them. rounds: cores whose parallel form multiplies float32 in TensorFloat-32 (10
     bits), which nothing but an explicit choice should do. least: the oldest release whose functions
     we call as they are and whose results are right. build: what makes two builds of a release
     differ, for records.
@@ -42,6 +43,7 @@ class Library:
     distribution: str
     kernels: Mapping[str, Callable[[torch.dtype], Pair]]
     refusal: Callable[[str, torch.dtype, Sizes], str]
+    gradients: Callable[[str, torch.dtype], str] = lambda core, dtype: ""
     rounds: frozenset[str] = frozenset()
     devices: tuple[str, ...] = ("cuda",)
     least: str = "0"
@@ -66,15 +68,17 @@ class Library:
         release = _release(self.distribution, sys.modules.get(self.package))
         return "+".join(filter(None, (release, self.build())))
 
-    def reason(self, core: str, device: str, dtype: torch.dtype, sizes: Sizes) -> str:
-        """Why it cannot run the core here, or an empty string."""
+    def reason(
+        self, core: str, device: str, dtype: torch.dtype, sizes: Sizes, gradients: bool
+    ) -> str:
+        """Why it cannot run the core here, with gradients or without, or an empty string."""
         if device not in self.devices:
             return f"it runs on {' and '.join(self.devices)} only; the tensors are on {device}"
         if reason := self.missing() or self.refusal(core, dtype, sizes):
             return reason
         if reason := self._failure(self.kernels[core], dtype):
             return f"{self.distribution} {self.version()} cannot be used: {reason}"
-        return ""
+        return self.gradients(core, dtype) if gradients else ""
 
     def _failure(self, function: Callable[[Any], object], argument: object) -> str:
         return _failure(function, argument, sys.modules.get(self.package))
