@@ -19,11 +19,17 @@ search: $(VENV)/.core  ## the main job on shipped defaults; running it again con
 deploy: $(VENV)/.llama-cpp  ## profile, search, train, export and run a small network in llama.cpp
 	$(BIN)/python experiments/llama_cpp_cpu/deploy.py --size small
 
-vllm: $(VENV)/.served $(VLLM)/.done  ## every family in vLLM on this CPU, against transformers; running it again continues
+vllm: $(VENV)/.served $(VLLM)/.done  ## families in vLLM on this CPU: tokens, a table, a search; running it again continues
 	$(BIN)/python experiments/served/check.py --python-vllm $(VLLM)/bin/python --results experiments/runs/served.json
+	$(BIN)/python experiments/vllm_cpu/run.py --vllm-python $(VLLM)/bin/python --family granite
 
-gpu: $(VENV)/.gpu  ## what a GPU can tell, in flashnas_gpu.zip to attach to an issue; DEVICE=cpu tries it without
+ifdef VLLM_PYTHON
+gpu: $(VENV)/.core  ## with VLLM_PYTHON=PATH: tables of families by your vLLM, in flashnas_gpu.zip to attach to an issue
+	$(BIN)/python tools/gpu_bundle.py --vllm-python $(VLLM_PYTHON)
+else
+gpu: $(VENV)/.gpu  ## without: what flashnas' own CUDA code does on the GPU, in the same file; DEVICE=cpu tries it without
 	$(BIN)/python tools/gpu_bundle.py --device $(DEVICE)
+endif
 
 test: $(VENV)/.dev  ## the fast tests, on all cores
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not gpu and not slow"

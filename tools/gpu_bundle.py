@@ -1,8 +1,9 @@
 """Everything that a GPU can tell about flashnas, in one file to attach to an issue. `make gpu` runs
 it:
 
-    python tools/gpu_bundle.py                  # on the first CUDA device; --device cpu tries the
-    command itself
+    python tools/gpu_bundle.py --vllm-python ~/vllm/bin/python  # by vLLM alone: tables of families
+    python tools/gpu_bundle.py                                  # flashnas' own code on the first
+                                                                # CUDA device; --device cpu tries it
 
 It runs the steps that it prints first, each in a process of its own with its own limit. A step that
 fails or exceeds its limit is kept with its log, and the next one follows; without `product`, a
@@ -29,6 +30,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -52,6 +54,10 @@ SPACES = {
     "cuda": (("tiny", "chat"), ("nemotron_flash.yaml", "decode-1k")),
     "cpu": (("tiny", "batch=1,prompt=16,generated=8"),),
 }
+# by vLLM: families, the requests of one start, networks that the fit has not seen
+FAMILIES = ("granite", "nemotron_h", "qwen3_5")
+WORKLOADS = ("decode-8k", "chat", "prefill-2k")
+VALIDATED = 8
 WIDTHS = "[1024, 2048]"  # of nemotron_flash; with all seven, kernels are compiled for an hour
 REQUIRED = "product"  # without this step none can succeed
 STOP_S = 20  # for a step to write what it has, after SIGINT
@@ -195,6 +201,23 @@ def steps(device: str, folder: Path) -> list[Step]:
     ]
 
 
+def vllm_steps(python: str, folder: Path, families: Sequence[str]) -> list[Step]:
+    """For each family a table by vLLM, predictions against networks that the fit has not seen."""
+    own = (PYTHON, str(ROOT / "tools/gpu_steps.py"), "cuda", str(folder))
+    found = [Step("install", 300, (*own, "install"))]
+    for family in families:
+        given = ("--space", family, "--vllm-python", python, "--json")
+        workloads = [word for name in WORKLOADS for word in ("--workload", name)]
+        table = str(folder / family)
+        profile = (*FLASHNAS, "profile", "--runtime", "vllm", *given, *workloads, "--out", table)
+        validate = (*FLASHNAS, "validate", *given, "--workload", WORKLOADS[0], "--table", table)
+        found += [
+            Step(f"profile_{family}", 5400, profile),
+            Step(f"validate_{family}", 1800, (*validate, "--count", str(VALIDATED))),
+        ]
+    return found
+
+
 def count_tests(step: Step, report: Path) -> None:
     """Take the counts of pytest's report; without one that passed, the step has failed."""
     if not report.exists():
@@ -242,12 +265,14 @@ def main() -> int:
     )
     parser.add_argument("--bundle", type=Path, default=ROOT / "flashnas_gpu.zip")
     parser.add_argument("--only", nargs="+", metavar="STEP", help="run these steps only")
+    parser.add_argument("--vllm-python", metavar="PATH", help="time families in this vLLM alone")
+    parser.add_argument("--family", nargs="+", default=FAMILIES, help="those that vLLM times")
     parser.add_argument("--fresh", action="store_true", help="forget what earlier calls did")
     options = parser.parse_args()
     folder = options.out.resolve()
     record = folder / "steps.json"
     now = {
-        "device": options.device,
+        "device": "vllm" if options.vllm_python else options.device,
         "commit": output_of("git", "-C", str(ROOT), "describe", "--always", "--dirty"),
     }
     before = json.loads(record.read_text()) if record.exists() and not options.fresh else {}
@@ -261,7 +286,11 @@ def main() -> int:
     (folder / "nemotron_flash.yaml").write_text(
         re.sub(r"(?m)^widths: .*$", f"widths: {WIDTHS}", text)
     )
-    plan = steps(options.device, folder)
+    plan = (
+        vllm_steps(options.vllm_python, folder, options.family)
+        if options.vllm_python
+        else steps(options.device, folder)
+    )
     if unknown := set(options.only or ()) - {step.name for step in plan}:
         parser.error(
             f"--only: there is no step {unknown.pop()}; there are"
@@ -271,7 +300,7 @@ def main() -> int:
         entry["name"]: entry for entry in before.get("steps", ()) if entry["status"] == "passed"
     }
     print(
-        f"{len(plan)} steps on {options.device}, at most"
+        f"{len(plan)} steps on {now['device']}, at most"
         f" {sum(step.limit_s for step in plan) / 3600:.1f} hours; logs are in {folder}"
     )
     for step in plan:

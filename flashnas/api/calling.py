@@ -122,6 +122,15 @@ def calibration_option() -> Any:
     return option(ENGINE, CALIBRATION_HELP, choices=CALIBRATIONS)
 
 
+def vllm_python_option() -> Any:
+    return option(
+        None,
+        "interpreter in which vLLM is installed",
+        metavar="PATH",
+        shown="$FLASHNAS_VLLM_PYTHON, or this one",
+    )
+
+
 # -- what commands return --------------------------------------------------------------------------
 
 

@@ -13,6 +13,7 @@ from flashnas.api.calling import (
     Result,
     silent,
     takes,
+    vllm_python_option,
     workload_option,
     writable_out,
 )
@@ -27,8 +28,8 @@ SHARED = ("runtime", "space", "workload", "out", "threads")  # options of every 
 class ProfileOptions(Settings, where="profile"):
     runtime: str = option(
         "torch",
-        "the program that is timed: torch, or llama.cpp in a process of its own, with random"
-        " weights",
+        "the program that is timed: torch, or llama.cpp or vllm in a process of its own, with"
+        " random weights",
         choices=RUNTIMES,
     )
     device: str = option("cpu", " or ".join(PLATFORMS), choices=tuple(PLATFORMS))
@@ -44,7 +45,7 @@ class ProfileOptions(Settings, where="profile"):
     dtype: str = option(
         "auto",
         "float32 or bfloat16",
-        shown="the one that multiplies matrices faster",
+        shown="the one that multiplies matrices faster; in vLLM bfloat16, and float32 on a CPU",
         choices=("auto", "float32", "bfloat16"),
     )
     mode: str = option(
@@ -79,6 +80,13 @@ class ProfileOptions(Settings, where="profile"):
     )
     cache_type: str | None = option(
         None, "type of keys and values in llama.cpp: f32, f16, bf16 or q8_0", shown="f16"
+    )
+    vllm_python: str | None = vllm_python_option()
+    engine_option: tuple[str, ...] = option(
+        (),
+        "argument of vllm.LLM, such as gpu_memory_utilization=0.8; may be repeated; part of each"
+        " row's stack",
+        metavar="NAME=VALUE",
     )
 
     def __post_init__(self) -> None:
@@ -124,7 +132,10 @@ class Measurements(Result):
 
 @takes(ProfileOptions)
 def profile(
-    options: ProfileOptions, *, progress: Callable[[int, int], None] = silent
+    options: ProfileOptions,
+    *,
+    progress: Callable[[int, int], None] = silent,
+    note: Callable[[str], None] = silent,
 ) -> Measurements:
     """Measure on this device what a search space needs for some workloads and its table lacks.
 
@@ -157,7 +168,7 @@ def profile(
     workloads = [load_workload(text) for text in options.workload]
     target = RUNTIMES[options.runtime].of_options(options)
     folder = out or Path("latency_tables") / target.table_name()
-    found = measure(space, workloads, folder, target, progress)
+    found = measure(space, workloads, folder, target, progress, note=note)
     measured, known = found.pop("measured"), found.pop("known")
     return Measurements(str(folder), measured, known, found, doubts(found))
 

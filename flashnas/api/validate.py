@@ -13,6 +13,7 @@ from flashnas.api.calling import (
     calibration_option,
     silent,
     takes,
+    vllm_python_option,
     workload_option,
 )
 from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option
@@ -34,12 +35,13 @@ class ValidateOptions(Settings, where="validate"):
     seed: int = option(0, "fixes the architectures", metavar="N", min=0, max=MAX_SEED)
     runtime: str | None = option(
         None,
-        "the program that the table was measured in: torch or llama.cpp",
+        "the program that the table was measured in: torch, llama.cpp or vllm",
         shown="the table's",
         choices=RUNTIMES,
     )
     mode: str | None = option(None, "eager or cuda_graph", shown="the table's")
     backend: str | None = option(None, "libraries that compute the operators", shown="the table's")
+    vllm_python: str | None = vllm_python_option()
     calibration: str = calibration_option()
     allow_other_stack: bool = option(
         False, "compare even if the table is of another device or stack; nothing is written"
@@ -104,6 +106,7 @@ def validate(
         dtype=model.dtype,
         mode=mode,
         backend=options.backend,
+        vllm_python=options.vllm_python,
         any_stack=options.allow_other_stack,
         hint="--allow-other-stack compares all the same",
     )
@@ -117,6 +120,7 @@ def validate(
         lambda a: target.time_request(a, workload, model.batch(a)).to_dict(),
         count=options.count,
         seed=options.seed,
+        rounds=target.rounds,
         progress=progress,
     )
     if not options.allow_other_stack:

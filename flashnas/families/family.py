@@ -40,7 +40,8 @@ class Program:
     version: in which that was seen. run: it was run here; else its source was read. since: month
     of the first version. source: where that is written. interval: attention must be every k-th
     layer. beta: the part of the program that loads it, where that is not the usual one.
-    model_type: in config.json, where it is another one.
+    model_type: in config.json, where it is another one. on_cpu: number types in which it is right
+    on a CPU, where these are not all.
     """
 
     version: str
@@ -50,6 +51,7 @@ class Program:
     interval: bool = False
     beta: str = ""
     model_type: str = ""
+    on_cpu: list[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,6 +78,7 @@ RUNTIMES: Registry[Any] = Registry(
     {
         "torch": "flashnas.profiling.torch_target:Torch",
         "llama.cpp": "flashnas.profiling.llama_cpp.target:LlamaCpp",
+        "vllm": "flashnas.profiling.vllm.target:Vllm",
     },
     error=ConfigError,
     attribute="name",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import DeviceMemoryError, SpaceError
+from flashnas.base.errors import DeviceError, DeviceMemoryError, SpaceError
 from flashnas.latency.calibration import VALIDATIONS
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
@@ -127,12 +127,14 @@ def validate(
     *,
     count: int = 20,
     seed: int = 0,
+    rounds: int = ROUNDS,
     progress: Progress = lambda *_: None,
 ) -> Validation:
     """Measure `count` architectures of a space, at all its widths, and compare.
 
     Args:
         model: whose predictions are compared.
+        rounds: timings of each.
         measure: architecture -> the metrics of TIMES, in ms.
 
     Raises:
@@ -141,11 +143,11 @@ def validate(
     """
     rng = np.random.default_rng(seed)
     architectures = sample(space, model, count, rng)
-    measured, left_out = measure_in_rounds(architectures, measure, rng, progress)
+    measured, left_out = measure_in_rounds(architectures, measure, rng, progress, rounds=rounds)
     if not measured:
         raise DeviceMemoryError(
-            f"none of {count} architectures of space {space.name!r} fits into the memory"
-            f" of the device: {next(iter(left_out.values()))}"
+            f"none of {count} architectures of space {space.name!r} could be timed:"
+            f" {next(iter(left_out.values()))}"
         )
     names = [metric for metric, ms in next(iter(measured.values())).items() if ms > 0]
     comparisons = []
@@ -193,11 +195,14 @@ def measure_in_rounds(
     measure: Measure,
     rng: np.random.Generator,
     progress: Progress = lambda *_: None,
+    *,
+    rounds: int = ROUNDS,
 ) -> tuple[dict[Architecture, dict[str, float]], dict[Architecture, str]]:
-    """Medians over ROUNDS rounds, each in another order, so that a slow minute does not affect one
-    architecture alone; and those that need more memory than there is, with the reason."""
+    """Medians over some rounds, each in another order, so that a slow minute does not affect one
+    architecture alone; and those that could not be timed, mostly for lack of memory, with the
+    reason."""
     order = [
-        architectures[int(i)] for _ in range(ROUNDS) for i in rng.permutation(len(architectures))
+        architectures[int(i)] for _ in range(rounds) for i in rng.permutation(len(architectures))
     ]
     timings: dict[Architecture, list[Mapping[str, float]]] = {a: [] for a in architectures}
     left_out: dict[Architecture, str] = {}
@@ -207,7 +212,7 @@ def measure_in_rounds(
             continue
         try:
             timings[architecture].append(measure(architecture))
-        except DeviceMemoryError as error:
+        except (DeviceMemoryError, DeviceError) as error:
             left_out[architecture] = str(error)
     progress(len(order), len(order))
     medians = {

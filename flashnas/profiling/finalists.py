@@ -32,7 +32,9 @@ def measure_finalists(
         return measured.to_dict()
 
     held = [a for a in architectures if target.holds(a)]
-    timed, left_out = measure_in_rounds(held, measure, np.random.default_rng(0))
+    timed, left_out = measure_in_rounds(
+        held, measure, np.random.default_rng(0), rounds=target.rounds
+    )
     for a, reason in left_out.items():
         note(f"finalist {a.notation}: not timed: {reason}")
     # from the two medians, so that all metrics agree with each other

@@ -14,22 +14,25 @@ from flashnas.base.documents import convert
 from flashnas.base.errors import TableError
 from flashnas.base.json_lines import append_synced, drop_torn_line, read_json_lines
 from flashnas.base.system import disk_errors
+from flashnas.profiling.regression import Terms
 from flashnas.profiling.row_requests import RowRequest
 from flashnas.profiling.target import Steps, Target
 
 
 @dataclass(kw_only=True)
 class Series:
-    """Networks of one width that are timed with one batch, and fitted together.
+    """Networks that are timed with one batch, and fitted together.
 
     Attributes:
+        terms: of their widths.
         prompts: lengths.
         steps: context of a row -> what is timed for it.
         requests: the rows that follow.
         left_out: why the rest of the series is not timed.
     """
 
-    networks: Sequence[Architecture]
+    terms: Terms
+    networks: list[Architecture]
     batch: int
     prompts: list[int]
     steps: dict[int, Steps]

@@ -11,6 +11,7 @@ dtype, are not measured again.
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,21 +19,22 @@ from typing import Any
 
 import numpy as np
 
-from flashnas.base.errors import DeviceMemoryError
+from flashnas.architecture import Architecture
+from flashnas.base.errors import DeviceError, DeviceMemoryError
 from flashnas.latency.workload import Workload
 from flashnas.profiling.journal import Journal, Series
 from flashnas.profiling.nvml import watch
-from flashnas.profiling.regression import choose_networks
-from flashnas.profiling.row_requests import plan
+from flashnas.profiling.regression import WIDTHS_ALONE, Terms, choose_networks
+from flashnas.profiling.row_requests import batches, plan
 from flashnas.profiling.series import LEFT_OUT, fitted_rows, series_of, summary
 from flashnas.profiling.table_folder import TableFolder
 from flashnas.profiling.target import Target
 from flashnas.space.operator_space import OperatorSpace
 
 JOURNAL = "networks.jsonl"
-ROUNDS = 3  # timings of a network, spread over the measurement; their median counts
 # a range of a network's timings, relative to their median, that is worth a warning
 DISTURBED = 0.15
+MAX_FAILED = 3  # networks, of which none was timed
 Progress = Callable[[int, int], None]  # timings that are done, and all of them
 
 
@@ -43,14 +45,16 @@ def profile(
     target: Target,
     progress: Progress = lambda *_: None,
     *,
-    rounds: int = ROUNDS,
+    rounds: int | None = None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure what a table lacks.
 
     Args:
         space: whose operators are measured, at all its widths.
         folder: of the table; a new or empty folder, or a table of this device that is continued.
-        rounds: timings of each network.
+        rounds: timings of each network; None: those of the target.
+        note: receives how long it will take, where that is known before.
 
     Returns:
         The numbers of rows that were measured and already known, and a record that is also kept
@@ -65,14 +69,12 @@ def profile(
         SpaceError: the times of the space's operators cannot be separated.
         TableError: as of `TableFolder` and `Journal`.
     """
+    rounds = rounds or target.rounds
     for workload in workloads:
         target.check_workload(workload)
     requests = plan(space, workloads)
     facts = target.facts(space.kinds(), max(space.hidden_sizes))  # an error here costs nothing yet
-    networks = {
-        hidden: choose_networks(space, hidden, np.random.default_rng(hidden), target.check_holds)
-        for hidden in space.hidden_sizes
-    }
+    chosen = _chosen(space, workloads, target)
     table = TableFolder(folder, target, JOURNAL)
     with table.held():
         missing = table.missing(requests)
@@ -82,19 +84,23 @@ def profile(
         notes: dict[str, None] = {}
         series = [
             part
-            for hidden in sorted({request.hidden for request in missing})
-            for part in series_of(space, workloads, networks[hidden], requests, target, notes)
+            for terms, networks in chosen
+            if any(request.hidden in terms.widths for request in missing)
+            for part in series_of(terms, workloads, networks, requests, target, notes)
         ]
         journal = Journal(folder / JOURNAL, target, rounds)
+        order = _order(series, journal)
+        if target.start_s and order:
+            note(_said_first(target, len(order)))
         with watch(on=target.device == "cuda") as gpu:
-            _time(series, journal, progress, notes)
+            _time(series, journal, order, progress, notes)
         series = [part for part in series if not part.left_out]
         if not series:
             reason = next(iter(notes)).removeprefix(LEFT_OUT)
             raise DeviceMemoryError(f"{reason}; take smaller widths or a shorter workload")
         errors: dict[str, list[float]] = defaultdict(list)
         for part in series:
-            rows = fitted_rows(part, space, journal, errors)
+            rows = fitted_rows(part, journal, errors)
             table.write(rows, repeats=rounds * len(part.networks))
         pairs = [(network, part) for part in series for network in part.networks]
         disturbed = {
@@ -114,33 +120,87 @@ def profile(
         return {"measured": measured, "known": known, **table.finish(timed, record)}
 
 
-def _time(
-    series: Sequence[Series], journal: Journal, progress: Progress, notes: dict[str, None]
-) -> None:
-    """Fill the journal, one round after the other, so that a slow minute affects all networks
+def _chosen(
+    space: OperatorSpace[Any], workloads: Sequence[Workload], target: Target
+) -> list[tuple[Terms, list[Architecture]]]:
+    """The networks to be timed, of each width by itself or of all together."""
+    widths = space.hidden_sizes
+    if len(widths) <= WIDTHS_ALONE:  # what does not fit of a width is left out later, with a note
+        groups, check = [[width] for width in widths], target.check_holds
+    else:
+        groups, check = [[*widths]], functools.partial(_check, target, workloads)
+    chosen = []
+    for group in groups:
+        terms = Terms(space, group)
+        chosen.append((terms, choose_networks(terms, np.random.default_rng(group[0]), check)))
+    return chosen
+
+
+def _said_first(target: Target, count: int) -> str:
+    minutes = count * target.start_s / 60
+    return (
+        f"{count} starts of {target.name}, one for each network and batch: about {minutes:.0f} min"
+        f" at {target.start_s:.0f} s a start, and what the times take"
+    )
+
+
+def _check(target: Target, workloads: Sequence[Workload], network: Architecture) -> None:
+    """Raises ExportError if the program cannot run a network, DeviceMemoryError unless the memory
+    has room for all that is timed of it."""
+    target.check_holds(network)
+    meta = network.meta_tokens
+    for workload in workloads:
+        read, total = meta + workload.prompt_tokens, meta + workload.context
+        target.check_memory(network, max(batches(workload)), [read], [range(total, total + 1)])
+
+
+Timing = tuple[int, Series, Architecture]  # round, series, network
+
+
+def _order(series: Sequence[Series], journal: Journal) -> list[Timing]:
+    """What is to be timed: one round after the other, so that a slow minute affects all networks
     alike, and in a round all widths and batches in turn, so that the pace is soon that of the rest.
-    """
+    What the journal has is left out: it came at a pace of its own."""
     most = max((len(part.networks) for part in series), default=0)
-    order = [
+    return [
         (turn, part, network)
         for turn in range(journal.rounds)
         for index in range(most)
         for part in series
         for network in part.networks[index : index + 1]
+        if not journal.has(turn, part, network)
     ]
-    # what an interrupted measurement has left comes at a pace of its own
-    missing = [item for item in order if not journal.has(*item)]
-    known = len(order) - len(missing)
-    for number, (turn, part, network) in enumerate(missing):
-        progress(known + number, len(order))
-        if part.left_out or journal.has(turn, part, network):  # it may be there twice
+
+
+def _time(
+    series: Sequence[Series],
+    journal: Journal,
+    order: Sequence[Timing],
+    progress: Progress,
+    notes: dict[str, None],
+) -> None:
+    """Fill the journal. A network that ends the program is left out of its series, with a note; if
+    nothing but that happens, or the others do not tell the operators apart, it raises DeviceError."""
+    total = journal.rounds * sum(len(part.networks) for part in series)
+    known, failed, timed = total - len(order), 0, 0
+    for number, (turn, part, network) in enumerate(order):
+        progress(known + number, total)
+        # it may be there twice
+        if part.left_out or network not in part.networks or journal.has(turn, part, network):
             continue
         try:
             note = journal.time(turn, part, network)
+            timed += 1
         except DeviceMemoryError as error:
             note = f"{LEFT_OUT}width {network.hidden} with batch {part.batch}: {error}"
             part.left_out = note
+        except DeviceError as error:
+            note = f"{LEFT_OUT}{network.notation}: {error}"
+            part.networks.remove(network)
+            failed += 1
+            if (failed >= MAX_FAILED and not timed) or not part.terms.separable(part.networks):
+                raise DeviceError(f"{failed} networks failed: {error}") from None
         if note:
             notes[note] = None
-    if order:
-        progress(len(order), len(order))
+    if total:
+        progress(total, total)

@@ -3,7 +3,10 @@ of one.
 
 A network's time is taken as the sum of its operators' times and of a rest that all networks of a
 width share: embedding, head, and what the program does for each token. Weighted least squares with
-coefficients of at least 0 finds them.
+coefficients of at least 0 finds them. Up to WIDTHS_ALONE widths, each is fitted by itself, with one
+coefficient for each operator. More widths are fitted together: the time of a kind of operator is
+then a constant, plus a part in proportion to its parameters (what is read and multiplied), plus one
+in proportion to their root (what moves along the width).
 """
 
 from __future__ import annotations
@@ -11,13 +14,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from flashnas.architecture import Architecture
-from flashnas.base.errors import ExportError, SpaceError
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.base.errors import DeviceMemoryError, ExportError, SpaceError
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.operator_space import OperatorSpace
@@ -26,91 +28,174 @@ POOL = 40  # architectures that are drawn for each one that is chosen
 HALVED = 3  # networks with narrower FFNs, where an FFN follows each mixer
 COPIES = (1, 2, 4, 8)  # of an operator, where networks of the space do not tell its time
 BOOTSTRAPS = 400
-REST = "rest"  # the regressor of what all networks share
+WIDTHS_ALONE = 3
+# of the number of parameters, in millions; of a kind at one or two widths, as many of them
+POWERS = (1.0, 0.0, 0.5)
+REST = "rest"  # the name of what all networks share
 Row = dict[Any, float]  # regressor -> how often
+Times = tuple[float, float, float]  # microseconds: median, 10th and 90th percentile
 
 
-@dataclass(frozen=True)
+class Terms:
+    """Which regressors the time of an operator or of a network of some widths consists of: the
+    operator, or at several widths its kind and a power of its parameters.
+
+    left_out: regressors that networks cannot tell from others.
+    """
+
+    def __init__(self, space: OperatorSpace[Any], widths: Sequence[int]) -> None:
+        self.space, self.widths, self.joint = space, tuple(widths), len(widths) > 1
+        self.left_out = set[Any]()
+        self._specs = {
+            width: {str(spec.resolved(width)): spec for spec in space.kinds_at(width)}
+            for width in widths
+        }
+        kinds = [{_kind(spec) for spec in space.kinds_at(width)} for width in widths]
+        self._powers = {
+            kind: POWERS[: sum(kind in at for at in kinds)] for kind in set().union(*kinds)
+        } | {REST: POWERS[: len(widths)]}
+
+    @property
+    def names(self) -> list[Any]:
+        rows = [self.of(name, width) for width in self.widths for name in self._operators(width)]
+        return list(dict.fromkeys(name for row in rows for name in row))
+
+    def _operators(self, width: int) -> list[str]:
+        return [REST, *self._specs[width]]
+
+    def of(self, name: str, width: int) -> Row:
+        """Of an operator in notation with every option, or of REST. An FFN that is narrower than
+        those of the space counts at one width by its share of the next one."""
+        spec = self._specs[width].get(name)
+        if spec is None and name != REST:
+            (spec,) = parse_operators(name)
+        if self.joint:
+            params = spec.params(width) if spec else self.space.model.vocab * width
+            kind = _kind(spec) if spec else REST
+            terms = {(kind, power): (params / 1e6) ** power for power in self._powers[kind]}
+            return {term: value for term, value in terms.items() if term not in self.left_out}
+        if isinstance(spec, FeedForward) and name not in self._specs[width]:
+            wider = {
+                each.resolved(width).intermediate: whole
+                for whole, each in self._specs[width].items()
+                if isinstance(each, FeedForward)
+            }
+            whole = min(size for size in wider if size >= spec.intermediate)
+            return {wider[whole]: spec.intermediate / whole}
+        return {name: 1.0}
+
+    def of_network(self, network: Architecture) -> Row:
+        """Of all its operators, and of REST."""
+        row: Row = {}
+        specs = network.canonical().operators
+        for name in (REST, *(str(spec.resolved(network.hidden)) for spec in specs)):
+            for term, value in self.of(name, network.hidden).items():
+                row[term] = row.get(term, 0.0) + value
+        return row
+
+    def matrix(self, networks: Iterable[Architecture]) -> np.ndarray:
+        """The regressors of each network in the order of `names`, shape [networks, names]."""
+        return matrix([self.of_network(network) for network in networks], self.names)
+
+    def separable(self, networks: Sequence[Architecture]) -> bool:
+        """Whether the times of these networks determine all coefficients."""
+        return int(np.linalg.matrix_rank(self.matrix(networks))) == len(self.names)
+
+
+def _kind(spec: OperatorSpec) -> str:
+    """What has the same coefficients at all widths: FFNs of any width, else the same options."""
+    return spec.kind if isinstance(spec, FeedForward) else str(spec)
+
+
 class Fitted:
-    """Regressor -> microseconds (value, 10th and 90th percentile), and the relative errors of the
-    networks."""
+    """Coefficients of regressors, in microseconds, with those of bootstrapped residuals.
 
-    values: dict[Any, tuple[float, float, float]]
-    errors: tuple[float, ...]
+    errors: relative, of the networks that were fitted.
+    """
 
+    def __init__(
+        self, names: Sequence[Any], values: np.ndarray, draws: np.ndarray, errors: np.ndarray
+    ) -> None:
+        self._index = {name: i for i, name in enumerate(names)}
+        self._values, self._draws = values, draws
+        self.errors = tuple(map(float, errors))
 
-def counts(architecture: Architecture, full: Sequence[OperatorSpec]) -> Row:
-    """How often a network has each operator, by its notation with every option, and the rest once.
-    An FFN that is narrower than the one in `full` counts by the share of its width."""
-    hidden = architecture.hidden
-    widths = {
-        spec.resolved(hidden).intermediate: str(spec.resolved(hidden))
-        for spec in full
-        if isinstance(spec, FeedForward)
-    }
-    row: Row = {REST: 1.0}
-    for spec in architecture.canonical().operators:
-        name, share = str(spec.resolved(hidden)), 1.0
-        if isinstance(spec, FeedForward) and spec.intermediate not in widths:
-            whole = min(width for width in widths if width >= spec.intermediate)
-            name, share = widths[whole], spec.intermediate / whole
-        row[name] = row.get(name, 0.0) + share
-    return row
+    def of(self, row: Row) -> Times:
+        """The time of what consists of these regressors."""
+        row = {name: count for name, count in row.items() if name in self._index}
+        where, counts = [self._index[name] for name in row], np.array([*row.values()])
+        value = float(self._values[where] @ counts) if where else 0.0
+        draws = self._draws[:, where] @ counts if where else np.zeros(1)
+        low, high = np.quantile(draws, (0.1, 0.9))
+        return value, min(float(low), value), max(float(high), value)
 
 
 def choose_networks(
-    space: OperatorSpace[Any],
-    hidden: int,
-    rng: np.random.Generator,
-    check: Callable[[Architecture], None],
+    terms: Terms, rng: np.random.Generator, check: Callable[[Architecture], None]
 ) -> list[Architecture]:
     """Networks whose times determine those of the operators of a space, two for each unknown and
     two more, by a greedy D-optimal design over a random sample of the space. Where these do not
     tell the operators apart, since each mixer is followed by an FFN or since the space has few
     networks, others are added: with FFNs of half the width, and with further copies of an operator.
 
-    check: raises ExportError where the program cannot run a network; others are chosen then. Raises
-    ExportError if it can run none, and SpaceError if no choice tells the operators apart.
+    check: raises ExportError or DeviceMemoryError where the program cannot run a network; others
+    are chosen then. Raises that error if it can run none, and SpaceError if no choice tells the
+    operators apart.
     """
-    kinds = space.kinds_at(hidden)
-    names = [REST, *(str(spec.resolved(hidden)) for spec in kinds)]
-    count = 2 * len(names) + 2
-    pool: dict[str, Architecture] = {}
-    for _ in range(POOL * count):
-        architecture = space.architecture(space.sample(rng), hidden)
-        pool.setdefault(architecture.hash, architecture)
-    networks = _design(_runnable(pool.values(), check), names, kinds, count)
+    space, pool = terms.space, dict[str, Architecture]()
+    for _ in range(POOL * _count(terms)):
+        genotype = space.sample(rng)
+        if terms.joint:
+            sizes = space.architectures(genotype)
+            network = sizes[rng.integers(len(sizes))] if len(sizes) > 1 else sizes[0]
+        else:
+            network = space.architecture(genotype, terms.widths[0])
+        pool.setdefault(network.hash, network)
+    held = _runnable(pool.values(), check)
+    if terms.joint:
+        with contextlib.suppress(ExportError, DeviceMemoryError):
+            held += _runnable(map(with_half_ffns, held[::2]), check)
+        if not terms.separable(held):  # an FFN behind each mixer: one constant for both
+            terms.left_out |= {(FeedForward.kind, 0.0)}
+    networks = _design(held, terms, _count(terms))
 
     def enough() -> bool:
-        x = matrix([counts(network, kinds) for network in networks], names)
-        return len(networks) >= count and np.linalg.matrix_rank(x) == len(names)
+        return len(networks) >= _count(terms) and terms.separable(networks)
 
+    first = networks[0]
     for others in (
         [with_half_ffns(network) for network in networks[:HALVED]],
-        [with_copies(networks[0], spec, n) for spec in kinds for n in COPIES],
+        [
+            with_copies(first, spec, copies)
+            for spec in space.kinds_at(first.hidden)
+            for copies in COPIES
+        ],
     ):
         if not enough():
-            with contextlib.suppress(ExportError):
+            with contextlib.suppress(ExportError, DeviceMemoryError):
                 networks += _runnable(others, check)
     if not enough():
+        widths = f"width {first.hidden}" if not terms.joint else f"{len(terms.widths)} widths"
+        count = len({spec for width in terms.widths for spec in space.kinds_at(width)})
         raise SpaceError(
-            f"space {space.name!r}: the times of its {len(kinds)} operators at width {hidden} cannot"
-            f" be told apart by the {len(networks)} networks that can be timed"
+            f"space {space.name!r}: the times of its {count} operators at {widths} cannot be told"
+            f" apart by the {len(networks)} networks that can be timed"
         )
     return networks
 
 
-def _design(
-    networks: Sequence[Architecture],
-    names: Sequence[str],
-    kinds: Sequence[OperatorSpec],
-    count: int,
-) -> list[Architecture]:
-    """The `count` networks that determine the times of `names` best, or all if there are fewer."""
-    x = matrix([counts(network, kinds) for network in networks], names)
-    x /= x[:, 1:].sum(1, keepdims=True)  # relative errors count
+def _count(terms: Terms) -> int:
+    return 2 * len(terms.names) + 2
+
+
+def _design(networks: Sequence[Architecture], terms: Terms, count: int) -> list[Architecture]:
+    """The `count` networks that determine the coefficients best, or all if there are fewer."""
+    x = terms.matrix(networks)
+    rest = len(terms.of(REST, terms.widths[0]))
+    x /= x[:, rest:].sum(1, keepdims=True)  # relative errors count
+    x /= np.linalg.norm(x, axis=0)
     chosen: list[int] = []
-    information = 1e-6 * np.eye(len(names))
+    information = 1e-6 * np.eye(x.shape[1])
     while len(chosen) < min(count, len(networks)):
         gain = np.einsum("ij,jk,ik->i", x, np.linalg.inv(information), x)
         gain[chosen] = -np.inf
@@ -124,12 +209,13 @@ def _runnable(
     networks: Iterable[Architecture], check: Callable[[Architecture], None]
 ) -> list[Architecture]:
     """Those that the program can run; raises what `check` raises if it can run none."""
-    held, reason = [], None
+    held = []
+    reason: ExportError | DeviceMemoryError | None = None
     for network in networks:
         try:
             check(network)
             held.append(network)
-        except ExportError as error:
+        except (ExportError, DeviceMemoryError) as error:
             reason = reason or error
     if reason is not None and not held:
         raise reason
@@ -180,11 +266,4 @@ def fit(rows: Sequence[Row], measured_us: Sequence[float], rng: np.random.Genera
         nnls(x, predicted + spread * rng.choice(1 - predicted, len(y)))[0]
         for _ in range(BOOTSTRAPS)
     ]
-    low, high = np.quantile(draws, (0.1, 0.9), axis=0)
-    return Fitted(
-        {
-            name: (float(values[i]), float(min(low[i], values[i])), float(max(high[i], values[i])))
-            for i, name in enumerate(names)
-        },
-        tuple(map(float, predicted - 1)),
-    )
+    return Fitted(names, values, np.array(draws), predicted - 1)

@@ -17,14 +17,13 @@ from flashnas.latency.schema import KINDS, OPERATOR_KINDS, Device
 from flashnas.latency.table import LatencyTable, texts
 from flashnas.latency.table_writer import RowContext, edited_meta, write_rows
 from flashnas.latency.validation import TIMED
+from flashnas.profiling.regression import Times
 from flashnas.profiling.row_requests import RowRequest
 from flashnas.profiling.target import Target
-from flashnas.profiling.torch_target import Torch
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-Times = tuple[float, float, float]  # microseconds: median, 10th and 90th percentile
 OWN_FILES = ("device.yaml", "meta.yaml", "operator_decode.parquet", "operator_prefill.parquet")
 
 
@@ -71,10 +70,8 @@ class TableFolder:
     def _device(self) -> Device:
         """The device of the table, or the one at hand for a new table."""
         if not (self.path / "device.yaml").exists():
-            runner = self.target if isinstance(self.target, Torch) else Torch()
-            with runner.running():
-                return runner.platform.describe(self.path.name)
-        device, here = Device.load(self.path / "device.yaml"), self.target.platform.label()
+            return self.target.describe_device(self.path.name)
+        device, here = Device.load(self.path / "device.yaml"), self.target.label()
         if (device.platform, device.label) != (self.target.device, here):
             raise TableError(
                 f"{self.path}: the table is of {device.label or device.name}, but this is {here};"

@@ -30,6 +30,7 @@ def target_like(
     dtype: str,
     mode: str | None = None,
     backend: str | None = None,
+    vllm_python: str | None = None,
     any_stack: bool = False,
     hint: str = "",
 ) -> Target:
@@ -38,7 +39,7 @@ def target_like(
 
     Args:
         dtype, mode: of the rows (mode None: the table's default).
-        backend: as for `of_rows`.
+        backend, vllm_python: as for `of_rows`.
         any_stack: on another device or stack, return the closest target that this machine can run.
         hint: end of the error messages.
 
@@ -50,7 +51,9 @@ def target_like(
     where, end = f"{table.path}: table {table.name}", f"; {hint}" if hint else ""
     described = table.meta["stacks"].get(stacks[-1], {}) if stacks else {}
     try:
-        target: Target = cls.of_rows(rows, described, dtype=dtype, backend=backend)
+        target: Target = cls.of_rows(
+            rows, described, dtype=dtype, backend=backend, vllm_python=vllm_python
+        )
     except KeyError as error:
         raise TableError(
             f"{where}: its stack does not say how {cls.name} ran: no {error}"
@@ -61,7 +64,7 @@ def target_like(
         raise TableError(f"{where}: {error}") from None
     if any_stack:
         return target
-    here = target.platform.label()
+    here = target.label()
     if table.device.platform != target.device:
         here = f"a machine without {table.device.platform.upper()} ({here})"
     if table.device.label != here:

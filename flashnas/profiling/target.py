@@ -7,6 +7,7 @@ compared with those of others (flashnas/latency/validation.py).
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -18,12 +19,16 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceMemoryError, ExportError, TableError
 from flashnas.base.settings import MAX_THREADS, Settings, option
 from flashnas.latency.metrics import latency_ms
+from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import PREFILL_PIECE_TOKENS, Workload, memory_bytes
 from flashnas.operators import OperatorSpec
 from flashnas.profiling.platforms import PLATFORMS, Platform
 from flashnas.profiling.row_requests import contexts
 
+# requests that generate at most this many tokens are timed as a whole
+MAX_WHOLE_REQUEST_STEPS = 512
+STEPS = 48  # that are timed at a context, where programs time several at once
 # contexts at which a decode step is timed, by Gauss's rule: exact for polynomials of degree 5
 CONTEXTS = 3
 Steps = range  # of a decode: the numbers of tokens that its steps see, themselves included
@@ -62,12 +67,16 @@ class Target(Settings, ABC):
         build_facts: entries of `describe_stack` that differ between builds of one release.
         device: a platform of `flashnas.profiling.platforms`.
         cache_type: of keys and values; "": the dtype.
+        rounds: timings of a network, spread over a measurement; their median counts.
+        start_s: of one network, about, where that is what a measurement takes.
     """
 
     name: ClassVar[str]
     build_facts: ClassVar[tuple[str, ...]] = ()
     device: ClassVar[str] = "cpu"
     cache_type: ClassVar[str] = ""
+    rounds: ClassVar[int] = 3
+    start_s: ClassVar[float] = 0.0
     threads: int = option(1, "threads on a CPU", min=1, max=MAX_THREADS)
 
     # -- what a program states
@@ -94,15 +103,23 @@ class Target(Settings, ABC):
     @classmethod
     @abstractmethod
     def of_rows(
-        cls, rows: LatencyTable, described: Mapping[str, Any], *, dtype: str, backend: str | None
+        cls,
+        rows: LatencyTable,
+        described: Mapping[str, Any],
+        *,
+        dtype: str,
+        backend: str | None,
+        vllm_python: str | None,
     ) -> Self:
         """The target as rows of one mode were measured, or the closest one that this machine has.
         described: the entry of their stack in meta.yaml; KeyError if it lacks something. backend:
-        libraries that compute the operators (None: those of the rows)."""
+        libraries that compute the operators (None: those of the rows). vllm_python: interpreter
+        that has vLLM."""
 
-    @abstractmethod
     def table_name(self) -> str:
-        """Name of the folder that a table gets by default."""
+        """Name of the folder that a table gets by default, such as `cpu_epyc_7b13`."""
+        words = re.sub(r"\(.*?\)|\b(CPU|Processor|NVIDIA|\d+-Core)\b|@.*", " ", self.label())
+        return re.sub(r"[^a-z0-9]+", "_", f"{self.device} {words}".lower()).strip("_")
 
     @abstractmethod
     def times(
@@ -161,6 +178,18 @@ class Target(Settings, ABC):
     def platform(self) -> Platform:
         return PLATFORMS[self.device]
 
+    def label(self) -> str:
+        """What device.yaml calls the device."""
+        return self.platform.label()
+
+    def free_bytes(self) -> int:
+        """Memory of the device that the program can allocate."""
+        return self.platform.free_bytes()
+
+    def describe_device(self, name: str) -> Device:
+        """The facts of the device at hand; what it does not state is measured."""
+        return self.platform.describe(name)
+
     def time_request(self, network: Architecture, workload: Workload, batch: int = 1) -> Measured:
         """Time a request to a network with random weights.
 
@@ -200,7 +229,7 @@ class Target(Settings, ABC):
             self.making_bytes(network),
             memory_bytes(network, request, batch, self.dtype_name, at_once, self.cache_type),
         )
-        free = self.platform.free_bytes()
+        free = self.free_bytes()
         if needed > free:
             raise DeviceMemoryError(
                 f"a network of width {network.hidden} with {len(network.operators)} operators needs"
@@ -249,3 +278,16 @@ def decode_contexts(workload: Workload, meta_tokens: int) -> list[tuple[int, flo
     nodes, weights = np.polynomial.legendre.leggauss(CONTEXTS)
     points = np.round(first + (nodes + 1) / 2 * (workload.generated_tokens - 1)).astype(int)
     return [(int(point), float(weights[points == point].sum() / 2)) for point in np.unique(points)]
+
+
+def step_ranges(workload: Workload, meta_tokens: int) -> list[tuple[Steps, float]]:
+    """As `Target.request_steps`, for programs that time several steps at once: all steps of a
+    request that generates at most MAX_WHOLE_REQUEST_STEPS tokens, else STEPS at each of the
+    contexts of `decode_contexts`."""
+    first, generated = meta_tokens + workload.prompt_tokens + 1, workload.generated_tokens
+    if generated <= MAX_WHOLE_REQUEST_STEPS:
+        return [(range(first, first + generated), 1.0)] if generated else []
+    return [
+        (range(context + 1 - STEPS, context + 1), share)
+        for context, share in decode_contexts(workload, meta_tokens)
+    ]

@@ -13,6 +13,7 @@ import torch
 from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceMemoryError, ExportError, OperatorError
 from flashnas.base.settings import option
+from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
 from flashnas.operators import OperatorSpec
 from flashnas.operators.backends import BACKENDS
@@ -107,7 +108,13 @@ class Torch(Target, where="torch"):
 
     @classmethod
     def of_rows(
-        cls, rows: LatencyTable, described: Mapping[str, Any], *, dtype: str, backend: str | None
+        cls,
+        rows: LatencyTable,
+        described: Mapping[str, Any],
+        *,
+        dtype: str,
+        backend: str | None,
+        **_: Any,
     ) -> Self:
         """A dtype that torch cannot run here is replaced by the platform's own."""
         here = PLATFORMS[rows.device.platform].available()
@@ -119,8 +126,9 @@ class Torch(Target, where="torch"):
             backend=backend or (str(described.get("backend", "auto")) if here else "auto"),
         )
 
-    def table_name(self) -> str:
-        return self.platform.table_name()
+    def describe_device(self, name: str) -> Device:
+        with self.running():
+            return super().describe_device(name)
 
     def facts(self, specs: Sequence[OperatorSpec], hidden: int) -> dict[str, Any]:
         """Which library computes each kind of operator."""

@@ -30,7 +30,7 @@ from flashnas.operators.attention.spec import SlidingWindowAttention
 from flashnas.profiling import regression
 from flashnas.profiling.platforms import PLATFORMS, Cpu
 from flashnas.profiling.profile import JOURNAL, profile
-from flashnas.profiling.regression import choose_networks, counts, matrix, with_half_ffns
+from flashnas.profiling.regression import Terms, choose_networks, with_half_ffns
 from flashnas.profiling.row_requests import contexts, plan
 from flashnas.profiling.table_folder import TableFolder
 from flashnas.profiling.target import Timings
@@ -150,17 +150,14 @@ def test_contexts_span_the_workload_and_meet_the_window():
 
 
 def test_networks_tell_paired_operators_apart(space):
-    networks = choose_networks(space, 64, np.random.default_rng(0), Torch().check_holds)
+    terms = Terms(space, [64])
+    networks = choose_networks(terms, np.random.default_rng(0), Torch().check_holds)
     # 2 x 4 unknowns + 2, and 3 narrow ones
     assert len({network.hash for network in networks}) == len(networks) == 13
-    rows = [counts(network, space.kinds()) for network in networks]
-    names = list(rows[0])
-    assert np.linalg.matrix_rank([[row.get(name, 0) for name in names] for row in rows]) == 4
+    assert np.linalg.matrix_rank(terms.matrix(networks)) == len(terms.names) == 4
     wide, thin = networks[0], with_half_ffns(networks[0])
-    ffn = next(name for name in names if name.startswith("f("))
-    assert counts(thin, space.kinds())[ffn] == pytest.approx(
-        0.5 * counts(wide, space.kinds())[ffn], rel=0.2
-    )
+    ffn = next(name for name in terms.names if name.startswith("f("))
+    assert terms.of_network(thin)[ffn] == pytest.approx(0.5 * terms.of_network(wide)[ffn], rel=0.2)
 
 
 def test_few_networks_are_joined_by_others_or_refused(tmp_path):
@@ -175,13 +172,13 @@ def test_few_networks_are_joined_by_others_or_refused(tmp_path):
             refuse(network)
 
     rng, small = np.random.default_rng(0), make_space(tmp_path / "s.yaml", 0, (64,), depth=(2, 2))
-    networks = choose_networks(small, 64, rng, Torch().check_holds)
-    rows = [counts(network, small.kinds()) for network in networks]
-    assert np.linalg.matrix_rank(matrix(rows, list(rows[0]))) == 4
+    terms = Terms(small, [64])
+    networks = choose_networks(terms, rng, Torch().check_holds)
+    assert np.linalg.matrix_rank(terms.matrix(networks)) == 4
     with pytest.raises(ExportError, match="cannot hold this network"):
-        choose_networks(TINY, 64, rng, refuse)
+        choose_networks(Terms(TINY, [64]), rng, refuse)
     with pytest.raises(SpaceError, match="3 operators at width 64 cannot be told apart by the 4"):
-        choose_networks(small, 64, rng, hold_pairs)
+        choose_networks(terms, rng, hold_pairs)
 
 
 # -- the measurement -------------------------------------------------------------------------------

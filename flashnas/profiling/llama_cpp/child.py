@@ -11,7 +11,6 @@ import json
 import os
 import random
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -24,10 +23,6 @@ from typing import Any, ParamSpec, TypeVar
 TOP = 10  # tokens whose probabilities are read after each generated one
 MARGIN_TOKENS = 8  # of a context beyond what is asked for
 TIMEOUT_S = 3600.0
-# of the line of an error output that says most, the best first
-SIGNS = tuple(
-    map(re.compile, ("GGML_ASSERT", "error loading model:", r"^[\w.]+(Error|Exception)\b", "rror"))
-)
 # of keys and values, by their numbers in ggml
 CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8}
 
@@ -46,6 +41,8 @@ def in_child(work: Callable[P, Answer]) -> Callable[P, Answer]:
 
     @functools.wraps(work)
     def call(*arguments: P.args, **keywords: P.kwargs) -> Answer:
+        from flashnas.profiling.failures import how_it_ended, reason_of  # not in the child
+
         # -P: modules beside this file are not importable by their bare names
         command = [sys.executable, "-P", __file__, work.__name__]
         try:
@@ -64,19 +61,14 @@ def in_child(work: Callable[P, Answer]) -> Callable[P, Answer]:
             raise RuntimeFailure(
                 f"llama.cpp could not be started: {command[0]}: {error.strerror}"
             ) from None
-        reason = _reason(child.stderr)
+        reason = reason_of(child.stderr)
         if child.returncode:
             if unknown := re.search("unknown model architecture: ?'?([^']*)", reason):
                 raise RuntimeFailure(
                     f"the installed llama.cpp (xllamacpp {version('xllamacpp')}) does not know the"
                     f" architecture {unknown[1]}; a newer one may: pip install --upgrade xllamacpp"
                 )
-            how = (
-                f"exit code {child.returncode}"
-                if child.returncode > 0
-                else signal.Signals(-child.returncode).name
-            )
-            raise RuntimeFailure(f"llama.cpp ended with {how}: {reason}")
+            raise RuntimeFailure(f"llama.cpp {how_it_ended(child.returncode)}: {reason}")
         try:
             answer: Answer = json.loads(child.stdout)
         except ValueError:
@@ -84,15 +76,6 @@ def in_child(work: Callable[P, Answer]) -> Callable[P, Answer]:
         return answer
 
     return call
-
-
-def _reason(stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    for sign in SIGNS:
-        for line in reversed(lines):
-            if sign.search(line):
-                return line
-    return lines[-1] if lines else "without a message"
 
 
 class _Server:

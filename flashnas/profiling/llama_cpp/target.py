@@ -23,11 +23,8 @@ from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.profiling.llama_cpp.child import CACHE_TYPES, RuntimeFailure, describe, time_requests
-from flashnas.profiling.target import Steps, Target, Timings, decode_contexts
+from flashnas.profiling.target import STEPS, Steps, Target, Timings, step_ranges
 
-STEPS = 48  # that are timed at a context
-# requests that generate at most this many tokens are timed as a whole
-MAX_WHOLE_REQUEST_STEPS = 512
 PIECE_TOKENS = 256  # attention is computed over the next multiple of this many tokens
 MARGIN = 8  # tokens between the last step that is timed in a piece and the piece's end
 
@@ -106,7 +103,7 @@ class LlamaCpp(Target, where="llama_cpp"):
 
     def table_name(self) -> str:
         """Such as `cpu_epyc_llama_cpp_q8_0`, or `cpu_epyc_llama_cpp_q8_0_2t` with two threads."""
-        parts = [self.platform.table_name(), self.name.replace(".", "_"), self.dtype_name]
+        parts = [super().table_name(), self.name.replace(".", "_"), self.dtype_name]
         return "_".join([*parts, f"{self.threads}t"] if self.threads > 1 else parts)
 
     def check_holds(self, architecture: Architecture) -> None:
@@ -181,15 +178,7 @@ class LlamaCpp(Target, where="llama_cpp"):
             piece = min(2 * piece, last)
 
     def request_steps(self, workload: Workload, meta_tokens: int) -> list[tuple[Steps, float]]:
-        """All steps of a request that generates at most MAX_WHOLE_REQUEST_STEPS tokens, else STEPS
-        at each of the contexts of `decode_contexts`."""
-        first, generated = meta_tokens + workload.prompt_tokens + 1, workload.generated_tokens
-        if generated <= MAX_WHOLE_REQUEST_STEPS:
-            return [(range(first, first + generated), 1.0)] if generated else []
-        return [
-            (range(context + 1 - STEPS, context + 1), share)
-            for context, share in decode_contexts(workload, meta_tokens)
-        ]
+        return step_ranges(workload, meta_tokens)
 
 
 @functools.cache

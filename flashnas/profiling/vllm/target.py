@@ -1,0 +1,221 @@
+"""vLLM: networks from a config.json with random weights, in the interpreter that has vLLM.
+
+Any device that vLLM runs on can be timed so; what flashnas is installed with does not matter. On a
+CPU with one thread, times are those that the processor spent; else they are those of the engine's
+clock.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import yaml
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError, ExportError
+from flashnas.base.settings import option
+from flashnas.families.family import needed_family
+from flashnas.latency.schema import Device
+from flashnas.latency.workload import Workload
+from flashnas.operators import OperatorSpec
+from flashnas.profiling.target import STEPS, Steps, Target, Timings, step_ranges
+from flashnas.profiling.vllm.session import describe, running
+
+VARIABLE = "FLASHNAS_VLLM_PYTHON"
+REPEATS = 3  # of each prompt and each range of steps, after one that does not count
+TOKENS_AT_ONCE = 8192  # of vLLM's server
+START_S = 30.0  # of one network, about
+DISTURBED = 0.15  # a range of repeats, relative to their median, that is worth a note
+OWN = ("model", "load_format", "max_model_len", "max_num_seqs", "seed")  # not the user's
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vllm(Target, where="vllm"):
+    """vLLM; its name is the mode of its rows. Raises ConfigError if the interpreter has no vLLM."""
+
+    name = "vllm"
+    rounds = 1  # a start takes longer than the repeats
+    start_s = START_S
+
+    vllm_python: str = option("", "interpreter in which vLLM is installed")
+    engine_option: tuple[str, ...] = option((), "NAME=VALUE of vllm.LLM")
+    dtype: str = option("auto", "of weights and caches", choices=("auto", "float32", "bfloat16"))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for text in self.engine_option:
+            name, found, _ = text.partition("=")
+            if not found or not name.isidentifier() or name in OWN:
+                self.wrong(
+                    "engine_option",
+                    "must be NAME=VALUE, an argument of vllm.LLM other than"
+                    f" {', '.join(OWN)}; got {text!r}",
+                )
+        self._described()
+
+    # -- what it states
+
+    def _described(self) -> dict[str, Any]:
+        return describe(interpreter(self.vllm_python))
+
+    @property
+    def device(self) -> str:  # type: ignore[override]
+        return str(self._described()["device"])
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Arguments of vllm.LLM; a value is read as YAML."""
+        pairs = (text.partition("=") for text in self.engine_option)
+        given = {name: yaml.safe_load(value) for name, _, value in pairs}
+        return {"max_num_batched_tokens": TOKENS_AT_ONCE, "dtype": self.dtype_name, **given}
+
+    @property
+    def dtype_name(self) -> str:
+        if self.dtype != "auto":
+            return self.dtype
+        return "float32" if self.device == "cpu" else "bfloat16"
+
+    @property
+    def mode_name(self) -> str:
+        return self.name
+
+    @property
+    def stack(self) -> str:
+        threads = (f"{self.threads}t",) if self.device == "cpu" else ()
+        given = (text.replace("=", "-") for text in sorted(self.engine_option))
+        return "-".join(("vllm", self._described()["version"], *threads, *given))
+
+    def describe_stack(self) -> dict[str, Any]:
+        described = self._described()
+        return {
+            "framework": self.name,
+            "version": described["version"],
+            "torch": described["torch"],
+            "threads": self.threads,
+            "engine_option": list(self.engine_option),
+        }
+
+    @classmethod
+    def of_rows(
+        cls,
+        rows: Any,
+        described: Mapping[str, Any],
+        *,
+        dtype: str,
+        vllm_python: str | None,
+        **_: Any,
+    ) -> Self:
+        return cls(
+            dtype=dtype,
+            threads=described["threads"],
+            engine_option=tuple(described["engine_option"]),
+            vllm_python=vllm_python or "",
+        )
+
+    # -- the device, which the interpreter of flashnas need not see
+
+    def label(self) -> str:
+        return self._described()["label"] or super().label()
+
+    def memory_bytes(self) -> int:
+        return int(self._described()["memory_bytes"])
+
+    def free_bytes(self) -> int:
+        if self.device == "cpu":
+            return super().free_bytes()
+        return int(self.memory_bytes() * self.options.get("gpu_memory_utilization", 0.9))
+
+    def describe_device(self, name: str) -> Device:
+        facts = self._described()
+        return Device(
+            name=name,
+            platform=self.device,
+            label=self.label(),
+            peak_flops=facts["peak_flops"],
+            bandwidth_bytes_s=facts["bandwidth_bytes_s"],
+            memory_bytes=self.memory_bytes(),
+            cite=f"measured by flashnas profile in vllm {facts['version']}",
+        )
+
+    def table_name(self) -> str:
+        """Such as `cuda_h100_80gb_hbm3_vllm`."""
+        return f"{super().table_name()}_{self.name}"
+
+    # -- timing
+
+    def check_holds(self, network: Architecture) -> None:
+        family = needed_family(network, "vLLM")
+        program = family.loading(network).get(self.name)
+        if program is None:
+            raise ExportError(f"vLLM does not load {family.title}: {network.notation}")
+        types = None if self.device != "cpu" else program.on_cpu
+        if types is not None and self.dtype_name not in types:
+            able = f"--dtype {' or '.join(types)}" if types else "a GPU"
+            raise ExportError(
+                f"{family.title} in vLLM needs {able}; got {self.dtype_name} on a CPU"
+            )
+
+    def times(
+        self, network: Architecture, batch: int, prompts: Sequence[int], steps: Sequence[Steps]
+    ) -> Timings:
+        family = needed_family(network, "vLLM")
+        config = {**family.configuration(network), "torch_dtype": self.dtype_name}
+        with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
+            Path(folder, "config.json").write_text(json.dumps(config))
+            session = running(interpreter(self.vllm_python), self.device, self.threads)
+            answer = session.ask(
+                folder=folder,
+                options=self.options,
+                vocab=network.vocab,
+                batch=batch,
+                prompts=list(prompts),
+                # the first step of each follows at least one token
+                steps=[[max(part[0], 2), max(part[-1], 2)] for part in steps],
+                repeats=REPEATS,
+                cpu=self.device == "cpu" and self.threads == 1,
+            )
+        prompts_ms, steps_ms = (
+            [float(np.median(repeats)) for repeats in answer[part]] for part in ("prompts", "steps")
+        )
+        return Timings(prompts_ms, steps_ms, _note(answer))
+
+    def timed_steps(self, specs: Sequence[OperatorSpec], first: int, last: int) -> dict[int, Steps]:
+        """STEPS around each context, all of which follow a token."""
+        contexts = super().timed_steps(specs, first, last)
+        starts = {context: max(context - STEPS // 2, 2) for context in contexts}
+        return {context: range(start, start + STEPS) for context, start in starts.items()}
+
+    def request_steps(self, workload: Workload, meta_tokens: int) -> list[tuple[Steps, float]]:
+        return step_ranges(workload, meta_tokens)
+
+
+def interpreter(given: str) -> str:
+    """The interpreter that has vLLM: the given one, that of the environment variable, or this one.
+    Raises ConfigError if there is none."""
+    if python := given or os.environ.get(VARIABLE, ""):
+        return python
+    if importlib.util.find_spec("vllm"):
+        return sys.executable
+    raise ConfigError(
+        "--vllm-python PATH must name the interpreter in which vLLM is installed, such as"
+        f" ~/vllm/bin/python; so may the environment variable {VARIABLE}"
+    )
+
+
+def _note(answer: Mapping[str, list[list[float]]]) -> str:
+    spreads = [np.ptp(ms) / np.median(ms) for part in answer.values() for ms in part]
+    if max(spreads, default=0.0) <= DISTURBED:
+        return ""
+    return (
+        f"repeats of a time in one start differ by more than {DISTURBED:.0%}; profile in another"
+        " folder when nothing else runs"
+    )

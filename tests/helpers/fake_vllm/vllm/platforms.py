@@ -1,0 +1,19 @@
+"""The platform of the stand-in: a GPU where FAKE_VLLM_DEVICE names one, else the CPU."""
+
+import os
+
+
+class current_platform:
+    device_type = "cpu"
+
+    @staticmethod
+    def is_cpu():
+        return not os.environ.get("FAKE_VLLM_DEVICE")
+
+    @staticmethod
+    def get_device_name():
+        return os.environ["FAKE_VLLM_DEVICE"]
+
+    @staticmethod
+    def get_device_total_memory():
+        return 8 * 10**10

@@ -1,0 +1,225 @@
+"""Networks in vLLM: the process that times them, with a stand-in for vLLM whose clock is known."""
+
+import json
+import sys
+from pathlib import Path
+
+import fake_vllm.vllm as fake
+import pytest
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError, DeviceError, ExportError, TableError
+from flashnas.cli.main import main
+from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.table import LatencyTable
+from flashnas.latency.validation import validate
+from flashnas.latency.workload import Workload
+from flashnas.profiling import regression
+from flashnas.profiling.profile import JOURNAL, profile
+from flashnas.profiling.table_target import target_like
+from flashnas.profiling.vllm import session, target
+from flashnas.profiling.vllm.target import VARIABLE, Vllm
+from flashnas.space import load_space
+
+GPU = {
+    "version": "0.32.0",
+    "torch": "2.13.0",
+    "device": "cuda",
+    "label": "NVIDIA Imaginary 80GB",
+    "memory_bytes": 8 * 10**10,
+    "peak_flops": 1e15,
+    "bandwidth_bytes_s": 3e12,
+}
+FAKE = Path(fake.__file__).parents[1]
+SHORT = Workload(name="short", prompt_tokens=60, generated_tokens=90)
+SPACE = """\
+template: served
+families: [granite]
+vocab: 320
+params: 1M..80M
+layers: [4, 9]
+"""
+SMALL = (
+    "256(vocab=320): m2(head_dim=64,state=128) f a(head_dim=64,kv_heads=4,rope_share=0) f"
+    " 2x(m2(head_dim=64,state=128) f)"
+)
+QWEN = "512: gd(head_dim=128) f a(heads=2,head_dim=256,qk_norm=true,out_gate=true) f"
+LFM2 = "512: conv f a(head_dim=64,qk_norm=true,rope_theta=1000000) f"
+
+
+@pytest.fixture
+def interpreter(monkeypatch):
+    """This interpreter has the stand-in."""
+    monkeypatch.setenv("PYTHONPATH", str(FAKE))
+    monkeypatch.setenv(VARIABLE, sys.executable)
+    yield sys.executable
+    for device in ("cpu", "cuda"):
+        session.running(sys.executable, device, 1).end()
+    for cached in (session.describe, session.running):
+        cached.cache_clear()
+
+
+@pytest.fixture
+def gpu(interpreter, monkeypatch, tmp_path):
+    """The stand-in on a GPU; returns what it was started with so far."""
+    monkeypatch.setenv("FAKE_VLLM", str(tmp_path / "starts"))
+    monkeypatch.setattr(regression, "POOL", 8)
+    monkeypatch.setattr(regression, "BOOTSTRAPS", 20)
+    monkeypatch.setattr(target, "describe", lambda python: dict(GPU))
+    return lambda: [json.loads(line) for line in (tmp_path / "starts").read_text().splitlines()]
+
+
+@pytest.fixture
+def space(tmp_path):
+    path = tmp_path / "space.yaml"
+    path.write_text(SPACE)
+    return load_space(str(path))
+
+
+def truth_ms(network):
+    """Milliseconds of the prompt and of the mean step of SHORT in the stand-in."""
+    config = {
+        "hidden_size": network.hidden,
+        "layer_types": ["attention" if s.kind == "a" else "" for s in network.operators[::2]],
+    }
+    step_s, token_s, context_s = fake.layers_s(config)
+    # the first token is drawn by the step that reads the prompt
+    context = SHORT.prompt_tokens + (SHORT.generated_tokens + 1) / 2
+    prompt_ms = 1000 * (step_s + token_s * SHORT.prompt_tokens)
+    return prompt_ms, 1000 * (step_s + context_s * context)
+
+
+# -- the table -------------------------------------------------------------------------------------
+
+
+def test_the_table_of_a_family_predicts_networks_that_were_not_timed(gpu, space, tmp_path):
+    notes, folder = [], tmp_path / "table"
+    record = profile(space, [SHORT], folder, Vllm(), note=notes.append)
+    assert len(space.hidden_sizes) > 3, "the widths are fitted together"
+    assert len(gpu()) == record["networks"] < 30
+    assert notes == [
+        f"{record['networks']} starts of vllm, one for each network and batch: about"
+        f" {record['networks'] / 2:.0f} min at 30 s a start, and what the times take"
+    ]
+    assert len({start["pid"] for start in gpu()}) == 1, "one process answers all questions"
+    assert {start["max_num_batched_tokens"] for start in gpu()} == {8192}
+    table = LatencyTable.load(folder)
+    assert (table.device.platform, table.device.label) == ("cuda", GPU["label"])
+    assert table.modes == ("vllm",)
+    model, timing = LatencyModel(table, SHORT), target_like(table, dtype="bfloat16")
+    assert timing == Vllm(dtype="bfloat16")
+    found = validate(
+        model, space, lambda a: timing.time_request(a, SHORT).to_dict(), count=5, rounds=1
+    )
+    for compared in found.comparisons:
+        prompt_ms, step_ms = truth_ms(compared.architecture)
+        assert compared.measured["ttft_ms"] == pytest.approx(prompt_ms, rel=1e-6)
+        assert compared.measured["tpot_ms"] == pytest.approx(step_ms, rel=1e-6)
+    assert max(summary.max_error for summary in found.metrics) < 0.04
+    assert min(summary.spearman for summary in found.metrics) > 0.999
+
+
+def test_a_network_that_ends_vllm_is_left_out_and_the_rest_goes_on(
+    gpu, space, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FAKE_VLLM_BREAKS", "7")
+    record = profile(space, [SHORT], tmp_path / "table", Vllm())
+    broken = [start for start in gpu() if start["model"] is not None]
+    failed = [note for note in record["notes"] if note.startswith("left out: ")]
+    assert 0 < len(failed) < len(broken)
+    assert all(note.endswith("an illegal memory access was encountered") for note in failed)
+    # a process that failed is not asked again
+    assert len({start["pid"] for start in gpu()}) == 1 + len(failed)
+
+
+def test_a_vllm_that_never_answers_ends_the_profile(gpu, space, tmp_path):
+    wrong = Vllm(engine_option=("enforce_eagre=true",))
+    with pytest.raises(DeviceError, match="3 networks failed: vLLM ended with exit code 1: Type"):
+        profile(space, [SHORT], tmp_path / "table", wrong)
+    assert not (tmp_path / "table" / "meta.yaml").exists()
+
+
+def test_a_killed_profile_continues_with_the_same_command(gpu, space, tmp_path):
+    def kill(done, total):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "table"
+    with pytest.raises(KeyboardInterrupt):
+        profile(space, [SHORT], folder, Vllm(), kill)
+    assert len((folder / JOURNAL).read_text().splitlines()) == len(gpu()) == 4
+    notes = []
+    record = profile(space, [SHORT], folder, Vllm(), note=notes.append)
+    assert notes[0].startswith(f"{record['networks'] - 4} starts of vllm")
+    assert len(gpu()) == record["networks"]
+
+
+# -- the clock -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 6])
+def test_a_step_is_timed_after_all_prompts_are_read(gpu, batch):
+    """Sequences whose prompts are read early make tokens while the others' are read."""
+    network = Architecture.parse(SMALL)
+    options = ("max_num_batched_tokens=512",)
+    times = Vllm(engine_option=options).times(network, batch, [300], [range(301, 309)])
+    config = {"hidden_size": 256, "layer_types": ["", "attention", "", ""]}
+    step_s, token_s, context_s = fake.layers_s(config)
+    contexts = [1000 * (step_s + context_s * seen) for seen in range(301, 309)]
+    assert times.steps == [pytest.approx(sum(contexts) / 8, rel=0.01)]
+    assert times.prompts[0] == pytest.approx(1000 * 300 * batch * token_s, rel=0.3)
+
+
+def test_one_thread_of_a_cpu_is_timed_by_its_processor(interpreter):
+    found = Vllm(threads=1)
+    assert (found.device, found.dtype_name) == ("cpu", "float32")
+    assert found.stack == "vllm-0.32.0-1t"
+    assert found.label() == found.platform.label()
+    device = found.describe_device("here")
+    assert min(device.peak_flops, device.bandwidth_bytes_s, device.memory_bytes) > 1e9
+    times = found.times(Architecture.parse(SMALL), 2, [40], [range(50, 98)])
+    assert 0 < times.steps[0] < times.prompts[0] < 100, "the stand-in only counts"
+
+
+# -- what a user can get wrong ---------------------------------------------------------------------
+
+
+def test_errors_name_what_vllm_lacks(interpreter, monkeypatch, tmp_path):
+    for text, reason in (
+        (QWEN, r"Qwen3\.5 in vLLM needs --dtype bfloat16; got float32 on a CPU"),
+        (LFM2, "LFM2 in vLLM needs a GPU"),
+        ("512: m2(head_dim=64,state=128) f gd(head_dim=128) f", "vLLM cannot hold this network"),
+    ):
+        with pytest.raises(ExportError, match=reason):
+            Vllm().check_holds(Architecture.parse(text))
+    with pytest.raises(ConfigError, match=r"vllm.engine_option must be NAME=VALUE.* got 'eager'"):
+        Vllm(engine_option=("eager",))
+    with pytest.raises(ConfigError, match=r"other than model, .*; got 'seed=1'"):
+        Vllm(engine_option=("seed=1",))
+    monkeypatch.delenv("PYTHONPATH")
+    session.describe.cache_clear()
+    with pytest.raises(ConfigError, match="ModuleNotFoundError: No module named 'vllm'"):
+        Vllm()
+    with pytest.raises(ConfigError, match="nowhere cannot be started: No such file"):
+        Vllm(vllm_python="nowhere")
+    monkeypatch.delenv(VARIABLE)
+    with pytest.raises(ConfigError, match="--vllm-python PATH must name the interpreter"):
+        Vllm()
+
+
+def test_the_command_says_what_is_missing_in_one_line(gpu, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv(VARIABLE)
+    for words, rule in (
+        (["--runtime", "vllm", "--space", "granite"], "--vllm-python PATH must name"),
+        (["--engine-option", "a=1"], "--engine-option is for --runtime vllm; got --runtime torch"),
+    ):
+        assert main(["profile", *words]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert rule in line
+
+
+def test_rows_of_another_engine_option_are_another_stack(gpu, space, tmp_path):
+    folder = tmp_path / "table"
+    profile(space, [SHORT], folder, Vllm())
+    with pytest.raises(TableError, match="rows of engine option .* do not mix"):
+        profile(space, [SHORT], folder, Vllm(engine_option=("enforce_eager=true",)))
