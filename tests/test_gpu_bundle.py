@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from unittest import mock
 
 import gpu_bundle
 import gpu_steps
@@ -89,6 +90,26 @@ def test_what_fails_is_kept_and_read_back(run, read, tmp_path):
     assert "25.0%" in text
 
 
+@pytest.mark.slow
+def test_the_vllm_of_a_stranger_makes_a_table_that_a_bundle_holds(tmp_path, monkeypatch, read):
+    """By the stand-in for vLLM, on the CPU that it runs on."""
+    space = tmp_path / "small.yaml"
+    space.write_text(
+        "template: served\nfamilies: [granite]\nvocab: 320\nparams: 1M..40M\nlayers: [4, 9]\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(gpu_bundle.ROOT / "tests/helpers/fake_vllm"))
+    monkeypatch.setattr(gpu_bundle, "WORKLOADS", ("chat", "batch=1,prompt=16,generated=32"))
+    monkeypatch.setattr(gpu_bundle, "VALIDATED", 3)
+    words = f"gpu_bundle.py --vllm-python {sys.executable} --family {space} --out {tmp_path}/run"
+    monkeypatch.setattr(sys, "argv", [*words.split(), "--bundle", f"{tmp_path}/b.zip"])
+    assert gpu_bundle.main() == 0
+    code, text, _ = read(tmp_path / "b.zip", "--unpack", tmp_path / "files")
+    assert code == 0
+    assert re.search("profile_small +passed .*\nvalidate_small +passed", text)
+    assert re.search(r"validate_small latency_ms: error [\d.]+% in the mean of 3", text)
+    assert main(["table", "info", str(tmp_path / "files/small")]) == 0
+
+
 def test_ctrl_c_ends_a_step_and_the_next_call_continues(run, read):
     parent = os.getpid()
     code, bundle = run(
@@ -119,14 +140,18 @@ def test_tests_that_are_skipped_are_not_passed(run, read, tmp_path, skipped, sta
 
 
 @pytest.mark.parametrize(
-    ("driver", "option"),
+    ("driver", "machine", "option"),
     [
-        ("570.86.15", "-c constraints/cuda12.txt"),
-        ("580.65.06", "-c constraints/cuda13.txt"),
-        ("", ""),
+        ("570.86.15", "x86_64", "-c constraints/cuda12.txt"),
+        ("570.86.15", "aarch64", f"-c constraints/cuda12.txt {gpu_steps.AARCH64_INDEX}"),
+        ("580.65.06", "aarch64", "-c constraints/cuda13.txt"),
+        ("", "aarch64", ""),
     ],
 )
-def test_the_driver_decides_which_torch_is_installed(tmp_path, monkeypatch, driver, option):
+def test_the_driver_decides_which_torch_is_installed(
+    tmp_path, monkeypatch, driver, machine, option
+):
+    monkeypatch.setattr("platform.machine", lambda: machine)
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\n{f'echo {driver}' if driver else 'exit 9'}\n")
     program.chmod(0o755)
@@ -167,9 +192,21 @@ def test_a_product_says_which_torch_to_install(tmp_path, capsys):
         return
     assert gpu_steps.product("cuda", tmp_path) == 1
     assert re.search(
-        r"Error: .*\nInstall the torch of the driver: pip install -c .* -e '\.\[gpu\]'\n",
+        r"Error: .*\nThis torch is a CPU build, .*: pip uninstall torch\nInstall the torch of the"
+        r" driver: pip install -c .* -e '\.\[gpu\]'\n",
         capsys.readouterr().out,
     )
+
+
+def test_the_advice_for_aarch64_is_not_the_install_that_led_there(tmp_path, monkeypatch, capsys):
+    """With an old driver: the release of constraints/cuda12.txt is a CPU build on PyPI."""
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    monkeypatch.setattr(gpu_steps, "output_of", lambda *_: "570.86.15")
+    monkeypatch.setattr(torch, "ones", mock.Mock(side_effect=AssertionError("no CUDA")))
+    assert gpu_steps.product("cuda", tmp_path) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "For aarch64 PyPI has no CUDA build before torch 2.11" in lines[-2]
+    assert gpu_steps.AARCH64_INDEX in lines[-1]
 
 
 def test_a_folder_of_something_else_is_not_deleted(run, tmp_path):

@@ -4,11 +4,12 @@
     python tools/fit_engine.py            prints the constants, and the error of each row left out
     python tools/fit_engine.py --write    writes them into meta.yaml of the tables, too
 
-Two constants are fitted for each GPU (latency/calibration.py): least squares of the logarithm of
-the error, in which each model counts once, however many rows it has. Of the overlaps 1, 1.5, 2,
-2.5, 3, 4 and 8, the one is taken that leaves both GPUs within 25 %. A model is left out with all its
-rows. A table without rows borrows the constants of h100_sxm, with an interval as wide as these miss
-the models of a100_sxm.
+One scale of the rows and the hosts' times are fitted to both GPUs at once (tools/engine_hosts.py).
+The tables hold the host of the latest program, and an interval of hosts. A network is left out with
+all its rows, on both GPUs and under the names of all models of its shape. half_width is the least
+that holds nine of ten left-out rows, each with the host of its program as far as other networks tell
+it. A table without rows borrows the constants of h100_sxm, with a half-width for the scale of another
+GPU beside it.
 
 A row of a variant of a GPU without a table (H100 PCIe) takes the kernels of the table plus
 bytes x (1 / bandwidth of the variant - 1 / bandwidth of the table): time grows in proportion to the
@@ -20,19 +21,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from engine_hosts import Hosts, Speed, fit
 from fit_kernels import fit as fit_paper
 from fit_kernels import whole_models
-from scipy.optimize import least_squares
 from scipy.stats import t as student
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
-from flashnas.latency.calibration import INTERVAL, Calibration
+from flashnas.latency.calibration import INTERVAL, Calibration, conformal_margin
 from flashnas.latency.metrics import Estimate
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
@@ -44,32 +44,7 @@ SPEEDS = "engine_speeds.csv"
 FITTED = ("h100_sxm", "a100_sxm")  # tables with such rows
 LENDER = "h100_sxm"
 REPRODUCE = "python tools/fit_engine.py --write"
-OVERLAP = 3.0  # 1: one after the other; infinite: the longer of host and device decides
-
-
-@dataclass(frozen=True)
-class Speed:
-    """One row of the list: what the kernels take, in microseconds, and what was measured."""
-
-    model: str
-    workload: str
-    metric: str
-    measured_ms: float
-    generated: int
-    prefill_us: float
-    step_us: float
-    derived: dict[str, float]  # kind of kernel -> share of a step
-
-    def predicted_ms(self, constants: Calibration) -> float:
-        prefill_ms = constants.step_us(self.prefill_us) / 1000
-        step_ms = constants.step_us(self.step_us) / 1000
-        if self.metric == "ttft_ms":
-            return prefill_ms
-        return step_ms if self.metric == "tpot_ms" else prefill_ms + self.generated * step_ms
-
-    def log_error(self, constants: Calibration) -> float:
-        """Of the prediction; the measured time is above it where this is negative."""
-        return float(np.log(self.predicted_ms(constants) / self.measured_ms))
+FITTED_ON = f"{SPEEDS} of {' and '.join(FITTED)}"
 
 
 def speeds(table: LatencyTable) -> list[Speed]:
@@ -81,20 +56,21 @@ def speeds(table: LatencyTable) -> list[Speed]:
         architecture = load_architecture(row.architecture)
         estimate = model.estimate(architecture)
         step_us = 1000 * estimate.tpot_ms
-        derived = derived_shares(estimate)
         if row.bandwidth_gb_s > 0:
             own = table.device.bandwidth_bytes_s
             step_us += step_bytes(model, architecture) * 1e6 * (1e-9 / row.bandwidth_gb_s - 1 / own)
         found.append(
             Speed(
-                row.model,
-                row.workload,
-                row.metric,
-                row.value,
-                model.workload.generated_tokens,
-                1000 * estimate.ttft_ms,
-                step_us,
-                derived,
+                table=table.name,
+                model=row.model,
+                network=row.architecture,
+                program=(row.engine, row.version, row.serving),
+                workload=model.workload,
+                metric=row.metric,
+                measured_ms=row.value,
+                prefill_us=1000 * estimate.ttft_ms,
+                step_us=step_us,
+                derived=derived_shares(estimate),
             )
         )
     return found
@@ -125,32 +101,19 @@ def step_bytes(model: LatencyModel, a: Architecture) -> float:
     )
 
 
-def fit(rows: Sequence[Speed]) -> Calibration:
-    """The constants with the smallest error."""
-    count = pd.Series([row.model for row in rows]).value_counts()
-    weights = np.array([count[row.model] ** -0.5 for row in rows])
-
-    def constants(values: Sequence[float]) -> Calibration:
-        scale, host_ms = map(float, values)
-        return Calibration(step_scale=scale, host_us=1000 * host_ms, overlap=OVERLAP)
-
-    result = least_squares(
-        lambda values: weights * [row.log_error(constants(values)) for row in rows],
-        (1.1, 1.5),
-        bounds=(1e-6, np.inf),
-    )
-    return constants(result.x)
+def left_out(rows: Sequence[Speed]) -> list[Hosts]:
+    """For each row the fit to the rows of other networks."""
+    fits = {
+        network: fit(row for row in rows if row.network != network)
+        for network in dict.fromkeys(row.network for row in rows)
+    }
+    return [fits[row.network] for row in rows]
 
 
-def left_out(rows: Sequence[Speed]) -> np.ndarray:
-    """log_error of each row under the fit to the other models."""
-    errors = np.empty(len(rows))
-    for model in dict.fromkeys(row.model for row in rows):
-        constants = fit([row for row in rows if row.model != model])
-        for i, row in enumerate(rows):
-            if row.model == model:
-                errors[i] = row.log_error(constants)
-    return errors
+def beyond(row: Speed, constants: Calibration) -> float:
+    """By how much the interval misses the row, as a logarithm; 0 for a row inside."""
+    _, lower, upper = row.predicted(constants)
+    return max(float(np.log(lower / row.measured_ms)), float(np.log(row.measured_ms / upper)), 0.0)
 
 
 def half_width(models: Sequence[str], errors: np.ndarray) -> float:
@@ -182,28 +145,36 @@ def variant_errors() -> dict[str, float]:
     return errors
 
 
-def engine_of(rows: Sequence[Speed], errors: np.ndarray) -> dict[str, Any]:
-    """The entry of a table with rows, for meta.yaml."""
-    constants, relative = fit(rows), np.abs(np.expm1(errors))
+def error_of(row: Speed, constants: Calibration) -> float:
+    """Relative; positive where the prediction is too slow."""
+    return row.predicted(constants)[0] / row.measured_ms - 1
+
+
+def engine_of(
+    rows: Sequence[Speed], today: Calibration, errors: np.ndarray, half_width: float
+) -> dict[str, Any]:
+    """The entry of a table with these rows, for meta.yaml. errors: of each under the fit without its
+    network."""
     steps = [
-        row.measured_ms / (row.generated if row.metric == "latency_ms" else 1)
+        row.measured_ms / (row.workload.generated_tokens if row.metric == "latency_ms" else 1)
         for row in rows
         if row.metric != "ttft_ms"
     ]
     kinds = sorted({kind for row in rows for kind in row.derived})
     return {
         "stack": "fused",
-        "step_scale": round(constants.step_scale, 3),
-        "host_us": round(constants.host_us),
-        "overlap": constants.overlap,
-        "half_width": round(half_width([row.model for row in rows], errors), 3),
+        "step_scale": round(today.step_scale, 3),
+        "host_us": round(today.host_us),
+        "host_range_us": [round(us) for us in today.host_range_us],
+        "overlap": today.overlap,
+        "half_width": round(half_width, 3),
         "step_ms": [round(min(steps), 2), round(max(steps), 2)],
         "kinds": {
             kind: round(max(row.derived.get(kind, 0.0) for row in rows), 3) for kind in kinds
         },
-        "left_out_mean_error": round(float(relative.mean()), 3),
-        "left_out_max_error": round(float(relative.max()), 3),
-        "fitted_on": SPEEDS,
+        "left_out_mean_error": round(float(np.abs(errors).mean()), 3),
+        "left_out_max_error": round(float(np.abs(errors).max()), 3),
+        "fitted_on": FITTED_ON,
         "reproduce": REPRODUCE,
     }
 
@@ -266,56 +237,99 @@ def borrowed(entry: dict[str, Any], width: float, **own: Any) -> dict[str, Any]:
     }
 
 
-def report(rows: dict[str, list[Speed]], errors: dict[str, np.ndarray]) -> str:
-    """Each row left out, with whether the interval holds it, and the errors by table."""
-    lines, inside, widths = [], [], []
-    for name, listed in rows.items():
-        width = half_width([row.model for row in listed], errors[name])
-        lines.append(f"{name}: 90 % interval x/ {np.exp(width):.2f}")
-        for row, error in zip(listed, errors[name], strict=True):
-            inside.append(abs(error) <= width)
-            widths.append(np.sinh(width))
-            mark = " " if inside[-1] else "*"
+def report(
+    rows: Sequence[Speed], known: Sequence[Calibration], today: Sequence[Calibration]
+) -> str:
+    """Each row left out, once with the host of its program, once with that of the tables, and the
+    errors by GPU. * outside of the interval."""
+    lines, figures = ["left out: host of its program, host of the tables with interval"], []
+    for row, *constants in zip(rows, known, today, strict=True):
+        text = (
+            f"  {row.table[:4]} {row.model:<13}{' '.join(row.program):<42}{row.workload.name:<38}"
+        )
+        found = []
+        for each in constants:
+            value, lower, upper = row.predicted(each)
+            inside = lower <= row.measured_ms <= upper
+            found.append((value / row.measured_ms - 1, inside, (upper - lower) / value / 2))
+            text += f"{found[-1][0]:>+8.1%}{' ' if inside else '*'}"
+        figures.append(found)
+        lines.append(f"{text} {lower / value - 1:+.0%} {upper / value - 1:+.0%}")
+    for name in (*FITTED, "all"):
+        chosen = np.array([name in (row.table, "all") for row in rows])
+        for i, what in enumerate(("host of its program", "host of the tables")):
+            errors, inside, widths = np.array(figures)[chosen, i].T
             lines.append(
-                f"  {row.model:<14}{row.workload:<38}{row.metric:<11}{row.measured_ms:>10,.2f}"
-                f"{np.expm1(error):>+8.1%}{mark}"
+                f"{name}, {what}: {inside.sum():.0f} of {len(inside)} inside, median half-width"
+                f" {np.median(widths):.1%}, mean error {np.abs(errors).mean():.1%}, largest"
+                f" {np.abs(errors).max():.1%}"
             )
-        relative = np.abs(np.expm1(errors[name]))
-        lines.append(f"  mean error {relative.mean():.1%}, largest {relative.max():.1%}")
-    both = np.abs(np.expm1(np.concatenate(list(errors.values()))))
-    return "\n".join(
-        [
-            *lines,
-            f"all: mean error {both.mean():.1%}, largest {both.max():.1%};"
-            f" {sum(inside)} of {len(inside)} inside, half-width {np.mean(widths):.1%};"
-            " * outside",
-        ]
+    return "\n".join(lines)
+
+
+def borrowed_widths(rows: Sequence[Speed], hosts: Hosts, width: float) -> dict[str, float]:
+    """Half-widths of a table without rows, by calibration. engine: what the scale of a further GPU
+    may differ by, Student's of those of FITTED, beside `width`. paper, which knows no host: with it
+    nine of ten rows of other GPUs lie around the prediction with the host of the tables."""
+    scales = [fit([row for row in rows if row.table == name], hosts).scale for name in FITTED]
+    count = len(scales)
+    further = student.ppf((1 + INTERVAL) / 2, count - 1) * np.sqrt(1 + 1 / count)
+    errors = [error_of(row, hosts.today()) for row in rows if row.table != LENDER]
+    return {
+        "engine": width + float(further * np.log(scales).std(ddof=1)),
+        "paper": float(conformal_margin(list(np.abs(np.log1p(errors))))),
+    }
+
+
+def fitted() -> tuple[dict[str, dict[str, Any]], dict[str, float], str]:
+    """The entries `engine` of FITTED, the half-widths of tables that borrow, by calibration, and the
+    report."""
+    by_table = {name: speeds(LatencyTable.load(name)) for name in FITTED}
+    rows = [row for listed in by_table.values() for row in listed]
+    hosts, without = fit(rows), left_out(rows)
+    width = conformal_margin(
+        [beyond(row, found.of(row)) for row, found in zip(rows, without, strict=True)]
     )
+    known = [found.of(row, width) for row, found in zip(rows, without, strict=True)]
+    today = [found.today(width) for found in without]
+    errors = np.array([error_of(row, each) for row, each in zip(rows, today, strict=True)])
+    lines = [
+        f"scale {hosts.scale:.3f}, hosts {np.exp(hosts.mean):.2f} ms x/ {np.exp(hosts.spread):.2f}"
+    ]
+    lines += [
+        f"  {' '.join(program):<42}{np.exp(mean):.2f} ms x/ {np.exp(sd):.2f}"
+        for program, (mean, sd) in hosts.of_program.items()
+    ]
+    lines.append(report(rows, known, today))
+    entries = {
+        name: engine_of(
+            listed,
+            hosts.today(),
+            errors[[row.table == name for row in rows]],
+            width,
+        )
+        for name, listed in by_table.items()
+    }
+    lent = borrowed_widths(rows, hosts, width)
+    lines.append(f"borrowed: half-widths {lent}")
+    return entries, lent, "\n".join(lines)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the fits, and with --write keep them."""
     tables = {name: LatencyTable.load(name) for name in (*FITTED, "h200_sxm", "l40s")}
-    rows = {name: speeds(tables[name]) for name in FITTED}
-    errors = {name: left_out(rows[name]) for name in FITTED}
-    engine = {name: engine_of(rows[name], errors[name]) for name in FITTED}
-    lent = fit(rows[LENDER])
-    missed = [row for name in FITTED if name != LENDER for row in rows[name]]
-    width = half_width(
-        [row.model for row in missed], np.array([row.log_error(lent) for row in missed])
-    )
+    engine, lent, engine_report = fitted()
     paper, paper_report = paper_of(tables[LENDER])
     for kind, error in variant_errors().items():
         print(f"rule for a variant, {kind}: mean error {error:.1%}")
-    print(f"{paper_report}\n{report(rows, errors)}")
-    print(f"{LENDER} on the other models: 90 % interval x/ {np.exp(width):.2f}")
+    print(f"{paper_report}\n{engine_report}")
     for name, table in tables.items():
         blocks = table.calibrated("paper").attention_blocks
         entries = {
-            "engine": engine.get(name) or borrowed(engine[LENDER], width),
+            "engine": engine.get(name) or borrowed(engine[LENDER], lent["engine"]),
             "paper": paper
             if name == LENDER
-            else borrowed(paper, width, attention_blocks=int(blocks)),
+            else borrowed(paper, lent["paper"], attention_blocks=int(blocks)),
         }
         print(f"{name}: {entries}")
         if "--write" in arguments:

@@ -203,17 +203,19 @@ def steps(device: str, folder: Path) -> list[Step]:
 
 def vllm_steps(python: str, folder: Path, families: Sequence[str]) -> list[Step]:
     """For each family a table by vLLM, predictions against networks that the fit has not seen."""
-    own = (PYTHON, str(ROOT / "tools/gpu_steps.py"), "cuda", str(folder))
+    # cpu: flashnas itself compiles nothing
+    own = (PYTHON, str(ROOT / "tools/gpu_steps.py"), "cpu", str(folder))
     found = [Step("install", 300, (*own, "install"))]
     for family in families:
         given = ("--space", family, "--vllm-python", python, "--json")
         workloads = [word for name in WORKLOADS for word in ("--workload", name)]
-        table = str(folder / family)
+        name = Path(family).stem
+        table = str(folder / name)
         profile = (*FLASHNAS, "profile", "--runtime", "vllm", *given, *workloads, "--out", table)
         validate = (*FLASHNAS, "validate", *given, "--workload", WORKLOADS[0], "--table", table)
         found += [
-            Step(f"profile_{family}", 5400, profile),
-            Step(f"validate_{family}", 1800, (*validate, "--count", str(VALIDATED))),
+            Step(f"profile_{name}", 5400, profile),
+            Step(f"validate_{name}", 1800, (*validate, "--count", str(VALIDATED))),
         ]
     return found
 
@@ -266,7 +268,9 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, default=ROOT / "flashnas_gpu.zip")
     parser.add_argument("--only", nargs="+", metavar="STEP", help="run these steps only")
     parser.add_argument("--vllm-python", metavar="PATH", help="time families in this vLLM alone")
-    parser.add_argument("--family", nargs="+", default=FAMILIES, help="those that vLLM times")
+    parser.add_argument(
+        "--family", nargs="+", default=FAMILIES, help="or files of spaces, that vLLM times"
+    )
     parser.add_argument("--fresh", action="store_true", help="forget what earlier calls did")
     options = parser.parse_args()
     folder = options.out.resolve()

@@ -91,6 +91,22 @@ class Training:
     first_steps_s: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """Predictions of one metric against networks that the fit has not seen; errors are relative."""
+
+    metric: str
+    count: int
+    mean_error: float
+    max_error: float
+    spearman: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validated:
+    metrics: tuple[Metric, ...]
+
+
 def read_zip(path: Path) -> dict[str, bytes]:
     """The content of each file of a zip archive, by its name: `table/meta.yaml`. Refused are links,
     names that could lead out of a folder or are there twice, and sizes beyond the limits, which are
@@ -175,12 +191,25 @@ def shown(path: Path, files: dict[str, bytes]) -> tuple[list[str], bool]:
                 " GiB,"
                 f" first steps {training.first_steps_s:.0f} s"
             )
+    for step in record.steps:
+        log = files.get(f"{step.name}.log", b"").splitlines()
+        if step.name.startswith("validate_") and step.status == "passed" and log:
+            place = f"{path}: {step.name}.log"
+            said = convert(parse_json(log[-1], place, ConfigError), Validated, place, ConfigError)
+            lines += [
+                f"{step.name} {each.metric}: error {each.mean_error:.1%} in the mean of"
+                f" {each.count}, {each.max_error:.1%} at most, Spearman {each.spearman}"
+                for each in said.metrics
+            ]
     for step in failed:
         lines.append(f"{step.name}, {step.status}: {step.command}")
         log = files.get(f"{step.name}.log", b"")[-MAX_TAIL_BYTES:].decode(errors="replace")
         lines += [f"  {line}" for line in log.strip().splitlines()[-MAX_TAIL_LINES:]]
-    if "table/meta.yaml" in files:
-        lines.append("it holds a latency table; after --unpack DIR: flashnas table info DIR/table")
+    lines += [
+        f"it holds a latency table; after --unpack DIR: flashnas table info DIR/{table}"
+        for table, found, _ in (name.partition("/meta.yaml") for name in files)
+        if found
+    ]
     return [printable(line) for line in lines], not failed
 
 
