@@ -1,12 +1,12 @@
 """What each operator costs, from the times of whole networks: for programs that cannot time a part
 of one.
 
-A network's time is taken as the sum of its operators' times and of a rest that all networks of a
-width share: embedding, head, and what the program does for each token. Weighted least squares with
-coefficients of at least 0 finds them. Up to WIDTHS_ALONE widths, each is fitted by itself, with one
-coefficient for each operator. More widths are fitted together: the time of a kind of operator is
-then a constant, plus a part in proportion to its parameters (what is read and multiplied), plus one
-in proportion to their root (what moves along the width).
+A network's time is taken as the sum of its operators' times and of a rest that all networks share:
+embedding, head, and what the program does for each token. The time of a kind of operator is a part
+in proportion to its parameters (what is read and multiplied), plus a constant, plus a part in
+proportion to the root of its parameters (what moves along the width); of a kind with one or two
+sizes, only the first or the first two of these. Weighted least squares with coefficients of at
+least 0 finds them. Up to WIDTHS_ALONE widths, each is fitted by itself.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.operator_space import OperatorSpace
 
 POOL = 40  # architectures that are drawn for each one that is chosen
-HALVED = 3  # networks with narrower FFNs, where an FFN follows each mixer
 COPIES = (1, 2, 4, 8)  # of an operator, where networks of the space do not tell its time
 BOOTSTRAPS = 400
 WIDTHS_ALONE = 3
-# of the number of parameters, in millions; of a kind at one or two widths, as many of them
+# of the number of parameters, in millions
 POWERS = (1.0, 0.0, 0.5)
 REST = "rest"  # the name of what all networks share
 Row = dict[Any, float]  # regressor -> how often
@@ -37,52 +36,37 @@ Times = tuple[float, float, float]  # microseconds: median, 10th and 90th percen
 
 
 class Terms:
-    """Which regressors the time of an operator or of a network of some widths consists of: the
-    operator, or at several widths its kind and a power of its parameters.
+    """Which regressors the times of operators and networks of some widths consist of: a kind of
+    operator and a power of its parameters.
 
     left_out: regressors that networks cannot tell from others.
     """
 
     def __init__(self, space: OperatorSpace[Any], widths: Sequence[int]) -> None:
-        self.space, self.widths, self.joint = space, tuple(widths), len(widths) > 1
-        self.left_out = set[Any]()
-        self._specs = {
-            width: {str(spec.resolved(width)): spec for spec in space.kinds_at(width)}
-            for width in widths
-        }
-        kinds = [{_kind(spec) for spec in space.kinds_at(width)} for width in widths]
-        self._powers = {
-            kind: POWERS[: sum(kind in at for at in kinds)] for kind in set().union(*kinds)
-        } | {REST: POWERS[: len(widths)]}
+        self.space, self.widths, self.left_out = space, tuple(widths), set[Any]()
+        self._specs: dict[tuple[str, int], OperatorSpec] = {}
+        sizes: dict[str, set[int]] = {REST: {space.model.vocab * width for width in widths}}
+        for width in widths:
+            for spec in space.kinds_at(width):
+                self._specs[str(spec.resolved(width)), width] = spec
+                sizes.setdefault(_kind(spec), set()).add(spec.params(width))
+        # as many coefficients as there are sizes
+        self._powers = {kind: POWERS[: len(params)] for kind, params in sizes.items()}
 
     @property
     def names(self) -> list[Any]:
-        rows = [self.of(name, width) for width in self.widths for name in self._operators(width)]
-        return list(dict.fromkeys(name for row in rows for name in row))
-
-    def _operators(self, width: int) -> list[str]:
-        return [REST, *self._specs[width]]
+        pairs = [(kind, power) for kind, powers in self._powers.items() for power in powers]
+        return [pair for pair in pairs if pair not in self.left_out]
 
     def of(self, name: str, width: int) -> Row:
-        """Of an operator in notation with every option, or of REST. An FFN that is narrower than
-        those of the space counts at one width by its share of the next one."""
-        spec = self._specs[width].get(name)
-        if spec is None and name != REST:
-            (spec,) = parse_operators(name)
-        if self.joint:
-            params = spec.params(width) if spec else self.space.model.vocab * width
-            kind = _kind(spec) if spec else REST
-            terms = {(kind, power): (params / 1e6) ** power for power in self._powers[kind]}
-            return {term: value for term, value in terms.items() if term not in self.left_out}
-        if isinstance(spec, FeedForward) and name not in self._specs[width]:
-            wider = {
-                each.resolved(width).intermediate: whole
-                for whole, each in self._specs[width].items()
-                if isinstance(each, FeedForward)
-            }
-            whole = min(size for size in wider if size >= spec.intermediate)
-            return {wider[whole]: spec.intermediate / whole}
-        return {name: 1.0}
+        """Of an operator in notation with every option, or of REST."""
+        kind, params = REST, self.space.model.vocab * width
+        if name != REST:
+            # an FFN that is narrower than those of the space is none of its operators
+            spec = self._specs.get((name, width)) or parse_operators(name)[0]
+            kind, params = _kind(spec), spec.params(width)
+        terms = {(kind, power): (params / 1e6) ** power for power in self._powers[kind]}
+        return {term: value for term, value in terms.items() if term not in self.left_out}
 
     def of_network(self, network: Architecture) -> Row:
         """Of all its operators, and of REST."""
@@ -134,9 +118,10 @@ def choose_networks(
     terms: Terms, rng: np.random.Generator, check: Callable[[Architecture], None]
 ) -> list[Architecture]:
     """Networks whose times determine those of the operators of a space, two for each unknown and
-    two more, by a greedy D-optimal design over a random sample of the space. Where these do not
-    tell the operators apart, since each mixer is followed by an FFN or since the space has few
-    networks, others are added: with FFNs of half the width, and with further copies of an operator.
+    two more, by a greedy D-optimal design over a random sample of the space. Where the sample does
+    not tell the operators apart, since each mixer is followed by an FFN, it gets networks with FFNs
+    of half the width; where the space has few networks, some with further copies of an operator are
+    added.
 
     check: raises ExportError or DeviceMemoryError where the program cannot run a network; others
     are chosen then. Raises that error if it can run none, and SpaceError if no choice tells the
@@ -144,42 +129,33 @@ def choose_networks(
     """
     space, pool = terms.space, dict[str, Architecture]()
     for _ in range(POOL * _count(terms)):
-        genotype = space.sample(rng)
-        if terms.joint:
-            sizes = space.architectures(genotype)
-            network = sizes[rng.integers(len(sizes))] if len(sizes) > 1 else sizes[0]
-        else:
-            network = space.architecture(genotype, terms.widths[0])
-        pool.setdefault(network.hash, network)
+        sizes = [n for n in space.architectures(space.sample(rng)) if n.hidden in terms.widths]
+        if sizes:
+            network = sizes[rng.integers(len(sizes))]
+            pool.setdefault(network.hash, network)
     held = _runnable(pool.values(), check)
-    if terms.joint:
+    if not terms.separable(held):  # since an FFN is behind each mixer
         with contextlib.suppress(ExportError, DeviceMemoryError):
             held += _runnable(map(with_half_ffns, held[::2]), check)
-        if not terms.separable(held):  # an FFN behind each mixer: one constant for both
+        if not terms.separable(held):  # one constant for both
             terms.left_out |= {(FeedForward.kind, 0.0)}
     networks = _design(held, terms, _count(terms))
 
     def enough() -> bool:
         return len(networks) >= _count(terms) and terms.separable(networks)
 
-    first = networks[0]
-    for others in (
-        [with_half_ffns(network) for network in networks[:HALVED]],
-        [
-            with_copies(first, spec, copies)
-            for spec in space.kinds_at(first.hidden)
-            for copies in COPIES
-        ],
-    ):
-        if not enough():
-            with contextlib.suppress(ExportError, DeviceMemoryError):
-                networks += _runnable(others, check)
+    if not enough():  # the space has few networks
+        first = networks[0]
+        copies = [
+            with_copies(first, spec, n) for spec in space.kinds_at(first.hidden) for n in COPIES
+        ]
+        with contextlib.suppress(ExportError, DeviceMemoryError):
+            networks += _runnable(copies, check)
     if not enough():
-        widths = f"width {first.hidden}" if not terms.joint else f"{len(terms.widths)} widths"
-        count = len({spec for width in terms.widths for spec in space.kinds_at(width)})
         raise SpaceError(
-            f"space {space.name!r}: the times of its {count} operators at {widths} cannot be told"
-            f" apart by the {len(networks)} networks that can be timed"
+            f"space {space.name!r}: the times of its operators at width"
+            f" {', '.join(map(str, terms.widths))} cannot be told apart by the {len(networks)}"
+            " networks that can be timed"
         )
     return networks
 

@@ -221,5 +221,5 @@ def test_the_command_says_what_is_missing_in_one_line(gpu, tmp_path, capsys, mon
 def test_rows_of_another_engine_option_are_another_stack(gpu, space, tmp_path):
     folder = tmp_path / "table"
     profile(space, [SHORT], folder, Vllm())
-    with pytest.raises(TableError, match="rows of engine option .* do not mix"):
+    with pytest.raises(TableError, match=r"rows of engine option .* do not mix"):
         profile(space, [SHORT], folder, Vllm(engine_option=("enforce_eager=true",)))
