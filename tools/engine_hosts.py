@@ -1,15 +1,15 @@
-"""The host's time of the programs whose speeds are published: a log-normal of all programs, of which
-the rows of each program say something (tools/fit_engine.py).
+"""The host's time of the programs whose speeds are published: a log-normal of all programs beside
+one GPU, of which the rows of each program say something (tools/fit_engine.py).
 
 A program is an engine, its version, and whether it served requests over HTTP or ran offline. The
-logarithm of its host's time is Gaussian around a common mean (a random effect); models deviate from
-the prediction by a Gaussian, too, each with all its rows as one. One scale of the rows holds for
-every GPU. Scale, mean and both standard deviations maximise the likelihood, in which the host's time
-is integrated out on a grid: most programs were timed with large models alone, which say nothing of
-their host but that it is not slow.
+logarithm of its host's time is Gaussian (a random effect) around a mean of the GPU, beside which
+stand processors of its years; models deviate from the prediction by a Gaussian, too, each with all
+its rows as one. One scale of the rows holds for every GPU. Scale, means and both standard deviations
+maximise the likelihood, in which the host's time is integrated out on a grid: most programs were
+timed with large models alone, which say nothing of their host but that it is not slow.
 
-Programs released before 2025 schedule a step when the last one has ended (vLLM before its engine V1),
-so that host and device take turns. Later ones overlap both.
+Programs released before 2025 schedule a step when the last one has ended (vLLM before its engine
+V1), so that host and device take turns. Later ones overlap both.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from flashnas.latency.workload import Workload
 Program = tuple[str, str, str]  # engine, version, serving
 OVERLAP = 3.0  # 1: one after the other; infinite: the longer of host and device decides
 LATEST: Program = ("vLLM", "main 2026-08", "offline")
+LATEST_TABLE = "h100_sxm"  # beside which it was timed
 TAKING_TURNS = {("vLLM", "0.4.2"), ("vLLM", "0.6.3"), ("TensorRT-LLM", "0.5")}
 GRID = np.linspace(np.log(0.1), np.log(20.0), 160)  # ln(host's milliseconds)
 
@@ -74,30 +75,33 @@ class Speed:
 
 @dataclass(frozen=True)
 class Hosts:
-    """The fit. mean, spread: of the logarithm of the host's milliseconds over programs. of_program:
-    the same of one program, from its rows."""
+    """The fit. means: table -> mean of the logarithm of the host's milliseconds over programs.
+    spread: its standard deviation. of_program: both of one program, from its rows."""
 
     scale: float
-    mean: float
+    means: Mapping[str, float]
     spread: float
     of_program: Mapping[Program, tuple[float, float]]
 
     @property
     def quantile(self) -> float:
         """Of a further program, in units of the spread: Student's."""
-        programs = len(self.of_program)
-        return float(student.ppf((1 + INTERVAL) / 2, programs - 1) * np.sqrt(1 + 1 / programs))
+        programs, degrees = len(self.of_program), len(self.of_program) - len(self.means)
+        return float(student.ppf((1 + INTERVAL) / 2, degrees) * np.sqrt(1 + 1 / programs))
 
-    def today(self, half_width: float = 0.0) -> Calibration:
-        """What the tables hold: the host of the latest program. Its interval begins with the fastest
-        that this host may be, and ends with the slowest that a further program may have."""
-        mean, sd = self.of_program.get(LATEST, (self.mean, self.spread))
-        lower, upper = mean - self.quantile * sd, self.mean + self.quantile * self.spread
-        return self._calibration(mean, lower, upper, OVERLAP, half_width)
+    def today(self, table: str, half_width: float = 0.0) -> Calibration:
+        """What a table holds: the host of the latest program, where that was timed beside its GPU,
+        else the mean one. Its interval begins with the fastest that this host may be, and ends with
+        the slowest that a further program may have."""
+        mean, sd = self.means[table], self.spread
+        slowest = mean + self.quantile * sd
+        if table == LATEST_TABLE:
+            mean, sd = self.of_program.get(LATEST, (mean, sd))
+        return self._calibration(mean, mean - self.quantile * sd, slowest, OVERLAP, half_width)
 
     def of(self, row: Speed, half_width: float = 0.0) -> Calibration:
         """For a row whose program is known."""
-        mean, sd = self.of_program.get(row.program, (self.mean, self.spread))
+        mean, sd = self.of_program.get(row.program, (self.means[row.table], self.spread))
         wide = self.quantile * sd
         return self._calibration(mean, mean - wide, mean + wide, row.overlap, half_width)
 
@@ -115,34 +119,38 @@ class Hosts:
 
 
 def fit(rows: Iterable[Speed], hosts: Hosts | None = None) -> Hosts:
-    """The most likely scale and hosts. hosts: whose mean and spread are kept."""
+    """The most likely scale and hosts. hosts: whose means and spread are kept."""
     programs: dict[Program, dict[tuple[str, str], list[Speed]]] = {}
     for row in rows:
         networks = programs.setdefault(row.program, {})
         networks.setdefault((row.table, row.network), []).append(row)
+    tables = sorted({table for networks in programs.values() for table, _ in networks})
+    kept = [np.log(hosts.spread), *(hosts.means[table] for table in tables)] if hosts else []
 
     def posteriors(values: Sequence[float]) -> dict[Program, np.ndarray]:
-        ln_scale, ln_sd, mean, ln_spread = (*values, *kept)
-        logs = {}
+        ln_scale, ln_sd, ln_spread, *means = (*values, *kept)
+        mean_of, logs = dict(zip(tables, means, strict=True)), {}
         for program, networks in programs.items():
-            logs[program] = norm.logpdf(GRID, mean, np.exp(ln_spread)) + np.log(GRID[1] - GRID[0])
+            ((table, _), *_) = networks
+            prior = norm.logpdf(GRID, mean_of[table], np.exp(ln_spread))
+            logs[program] = prior + np.log(GRID[1] - GRID[0])
             for alike in networks.values():
                 errors = np.array([row.log_errors(np.exp(ln_scale)) for row in alike])
                 logs[program] -= (errors**2).mean(axis=0) / np.exp(2 * ln_sd) / 2 + ln_sd
         return logs
 
-    kept = (hosts.mean, np.log(hosts.spread)) if hosts else ()
-    start = np.log([1.05, 0.1, 1.7, 0.5][: 4 - len(kept)])
+    start = np.log([1.05, 0.1, *([] if hosts else [0.5, *(1.7 for _ in tables)])])
     found = minimize(
         lambda values: -sum(logsumexp(log) for log in posteriors(values).values()),
         start,
         method="Nelder-Mead",
-        options={"xatol": 1e-4, "fatol": 1e-4, "maxiter": 2000},
+        options={"xatol": 1e-4, "fatol": 1e-4, "maxiter": 4000},
     ).x
-    best = (*found, *kept)
     of_program = {}
     for program, log in posteriors(found).items():
         weights = np.exp(log - logsumexp(log))
         mean = float(weights @ GRID)
         of_program[program] = mean, float(np.sqrt(weights @ (GRID - mean) ** 2))
-    return Hosts(float(np.exp(best[0])), float(best[2]), float(np.exp(best[3])), of_program)
+    ln_scale, _, ln_spread, *means = (*found, *kept)
+    by_table = dict(zip(tables, map(float, means), strict=True))
+    return Hosts(float(np.exp(ln_scale)), by_table, float(np.exp(ln_spread)), of_program)

@@ -7,9 +7,9 @@
 One scale of the rows and the hosts' times are fitted to both GPUs at once (tools/engine_hosts.py).
 The tables hold the host of the latest program, and an interval of hosts. A network is left out with
 all its rows, on both GPUs and under the names of all models of its shape. half_width is the least
-that holds nine of ten left-out rows, each with the host of its program as far as other networks tell
-it. A table without rows borrows the constants of h100_sxm, with a half-width for the scale of another
-GPU beside it.
+that holds nine of ten left-out rows, each with the host of its program as far as other networks
+tell it. A table without rows borrows the constants of h100_sxm, with a half-width for the scale of
+another GPU beside it.
 
 A row of a variant of a GPU without a table (H100 PCIe) takes the kernels of the table plus
 bytes x (1 / bandwidth of the variant - 1 / bandwidth of the table): time grows in proportion to the
@@ -153,8 +153,8 @@ def error_of(row: Speed, constants: Calibration) -> float:
 def engine_of(
     rows: Sequence[Speed], today: Calibration, errors: np.ndarray, half_width: float
 ) -> dict[str, Any]:
-    """The entry of a table with these rows, for meta.yaml. errors: of each under the fit without its
-    network."""
+    """The entry of a table with these rows, for meta.yaml. errors: of each under the fit without
+    its network."""
     steps = [
         row.measured_ms / (row.workload.generated_tokens if row.metric == "latency_ms" else 1)
         for row in rows
@@ -274,7 +274,7 @@ def borrowed_widths(rows: Sequence[Speed], hosts: Hosts, width: float) -> dict[s
     scales = [fit([row for row in rows if row.table == name], hosts).scale for name in FITTED]
     count = len(scales)
     further = student.ppf((1 + INTERVAL) / 2, count - 1) * np.sqrt(1 + 1 / count)
-    errors = [error_of(row, hosts.today()) for row in rows if row.table != LENDER]
+    errors = [error_of(row, hosts.today(row.table)) for row in rows if row.table != LENDER]
     return {
         "engine": width + float(further * np.log(scales).std(ddof=1)),
         "paper": float(conformal_margin(list(np.abs(np.log1p(errors))))),
@@ -282,8 +282,8 @@ def borrowed_widths(rows: Sequence[Speed], hosts: Hosts, width: float) -> dict[s
 
 
 def fitted() -> tuple[dict[str, dict[str, Any]], dict[str, float], str]:
-    """The entries `engine` of FITTED, the half-widths of tables that borrow, by calibration, and the
-    report."""
+    """The entries `engine` of FITTED, the half-widths of tables that borrow, by calibration, and
+    the report."""
     by_table = {name: speeds(LatencyTable.load(name)) for name in FITTED}
     rows = [row for listed in by_table.values() for row in listed]
     hosts, without = fit(rows), left_out(rows)
@@ -291,10 +291,11 @@ def fitted() -> tuple[dict[str, dict[str, Any]], dict[str, float], str]:
         [beyond(row, found.of(row)) for row, found in zip(rows, without, strict=True)]
     )
     known = [found.of(row, width) for row, found in zip(rows, without, strict=True)]
-    today = [found.today(width) for found in without]
+    today = [found.today(row.table, width) for row, found in zip(rows, without, strict=True)]
     errors = np.array([error_of(row, each) for row, each in zip(rows, today, strict=True)])
     lines = [
-        f"scale {hosts.scale:.3f}, hosts {np.exp(hosts.mean):.2f} ms x/ {np.exp(hosts.spread):.2f}"
+        f"scale {hosts.scale:.3f}, programs x/ {np.exp(hosts.spread):.2f}",
+        *(f"hosts beside {table}: {np.exp(mean):.2f} ms" for table, mean in hosts.means.items()),
     ]
     lines += [
         f"  {' '.join(program):<42}{np.exp(mean):.2f} ms x/ {np.exp(sd):.2f}"
@@ -304,7 +305,7 @@ def fitted() -> tuple[dict[str, dict[str, Any]], dict[str, float], str]:
     entries = {
         name: engine_of(
             listed,
-            hosts.today(),
+            hosts.today(name),
             errors[[row.table == name for row in rows]],
             width,
         )

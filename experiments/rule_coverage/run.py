@@ -18,13 +18,14 @@ import pandas as pd
 from flashnas.latency.grid import OTHER_REACH, REACH
 from flashnas.latency.lookup import KernelTimes, LookupFailure
 from flashnas.latency.table import LatencyTable, shipped_tables
-from flashnas.operators.kernel import Asked, KernelKind, Phase, Steps
-from flashnas.operators.kernel_kinds import KERNEL_KINDS, kind_of_rows
+from flashnas.operators.kernel import Asked, KernelKind, Phase
+from flashnas.operators.kernel_kinds import kind_of_rows
 
 HERE = Path(__file__).parent
 MOST = 400  # rows that are asked for in one test; more are sampled
 FEWEST = 20  # rows; a test of fewer says nothing
 DTYPE = "bfloat16"
+SHORT = 512  # tokens
 
 
 @dataclass(frozen=True)
@@ -225,16 +226,21 @@ def other_kind(table: LatencyTable) -> Iterator[Test]:
         )
 
 
-def steps(table: LatencyTable) -> Iterator[Test]:
-    """Short prefills of recurrent kernels, from decode steps alone."""
-    longest = next(
-        rule.longest for rule in KERNEL_KINDS["gated_delta_rule"].rules if isinstance(rule, Steps)
-    )
-    names = [name for name in ("gated_delta_rule_prefill", "kda_prefill") if name in table.frames]
-    left = without(table, *names, "gated_delta_rule_triton_prefill")
+def chunks(table: LatencyTable) -> Iterator[Test]:
+    """Prefills of recurrent kernels, short and long ones, from decode steps and bytes alone."""
+    triton = "gated_delta_rule_triton_prefill"
+    names = [
+        name for name in ("gated_delta_rule_prefill", "kda_prefill", triton) if name in table.frames
+    ]
+    left = without(table, *names)
     for name in names:
+        faster = name == "gated_delta_rule_prefill" and triton in names
+        rule = "prefill as chunks" + (" (the faster kernel)" if faster else "")
         frame = table.frames[name]
-        yield Test("prefill as steps", name, "phase", left, frame[frame["tokens"] <= longest])
+        short = frame["tokens"] <= SHORT
+        asked = "gated_delta_rule_prefill" if name == triton else name
+        yield Test(rule, asked, f"up to {SHORT} tokens", left, frame[short])
+        yield Test(rule, asked, f"beyond {SHORT} tokens", left, frame[~short])
 
 
 def tests(table: LatencyTable) -> Iterator[Test]:
@@ -248,7 +254,7 @@ def tests(table: LatencyTable) -> Iterator[Test]:
             yield from next_larger(table, rows_name, "head_dim")
             yield from windows(table, rows_name)
     yield from other_kind(table)
-    yield from steps(table)
+    yield from chunks(table)
 
 
 # -- what they give --------------------------------------------------------------------------------

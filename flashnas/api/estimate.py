@@ -35,7 +35,7 @@ class EstimateOptions(Settings, where="estimate"):
     )
     train_tokens: str = option("100B", TRAIN_TOKENS_HELP, metavar="TOKENS")
     evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
-    times: str | None = option(None, TIMES_HELP, metavar="FILE")
+    times: tuple[str, ...] = option((), TIMES_HELP, metavar="PATH")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,10 +137,10 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
     )
     workload = load_workload(options.workload).with_weights(options.weights)
     model = model_of(options.table, workload, calibration=options.calibration, mode=options.mode)
-    if options.times is not None:
+    if options.times:
         from flashnas.observations.correction import corrected
 
-        model = corrected(model, options.times)
+        model = corrected(model, *options.times)
     check_fits(architecture, workload, model.table.device, model.dtype, model.cache_type)
     words = ""
     if options.evidence is not None:  # a wrong file is said now

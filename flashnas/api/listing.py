@@ -45,6 +45,8 @@ def list_names(kind: str) -> dict[str, str]:
 
 
 def _tables() -> dict[str, str]:
+    from flashnas.operators.kernel_kinds import prompts_in
+
     tables = {}
     for name, folder in shipped_names("latency_tables", "meta.yaml").items():
         device, meta = read_yaml(folder / "device.yaml"), read_yaml(folder / "meta.yaml")
@@ -57,7 +59,11 @@ def _tables() -> dict[str, str]:
             }
         )
         label = device.get("label") or ", ".join(measured) or name
-        tables[name] = f"{label}, {device.get('platform')}; {', '.join(sorted(stacks))}"
+        prompts = ", ".join(prompts_in(meta.get("kinds") or ())) or "none"
+        tables[name] = (
+            f"{label}, {device.get('platform')}; {', '.join(sorted(stacks))}; recurrences with"
+            f" measured prompts: {prompts}, others are derived"
+        )
     return tables
 
 

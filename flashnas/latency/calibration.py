@@ -2,13 +2,16 @@
 interval that measured models justify. A table's meta.yaml holds the calibrations by name:
 
     calibration:
-      engine: {stack: fused, step_scale: 1.07, host_us: 1600.0, ...}      a Calibration
+      engine: {stack: fused, step_scale: 1.07, host_us: 1020.0, ...}      a Calibration
       paper: {stack: unfused, scale: 1.16, gap_us: 0.8, ...}
 
 `engine`: the rows as vLLM, SGLang and TensorRT-LLM run them. The host prepares the next step while
 the device computes, so that the longer of the two decides; they overlap in part:
 
     step = ((step_scale x rows)^overlap + host_us^overlap)^(1 / overlap)
+
+host_us is of the latest program that was timed beside a GPU, or the mean of older ones. Others need
+more or less: within host_range_us.
 
 `paper`: PyTorch in one CUDA graph, as in table 6 of arXiv 2511.18890. A kernel in a hot loop finds
 part of its weights in the cache and has no gap before it, and PyTorch has another attention kernel:
@@ -26,10 +29,12 @@ kernel is a field of its kind (`correction`). tools/fit_engine.py and tools/fit_
 constants from whole models that others measured, and what these leave open.
 
 **Interval.** Every interval of a latency is a 90 % interval (INTERVAL). Models that a calibration
-was not fitted to lie within +-half_width of their prediction in nine of ten cases. An estimate adds
-what those models do not cover: FAR for each e-fold outside of the range of their steps, and the
-bounds of the rows of the prompt, of kinds of kernels that they lack, and of derived rows beyond the
-share that they had; kinds of kernels err independently of each other.
+was not fitted to lie in nine of ten cases between the step with the fastest host of host_range_us,
+less half_width, and that with the slowest, plus half_width. A network whose kernels take long hides
+every host; a small one does not. An estimate adds what those models do not cover: FAR for each
+e-fold outside of the range of their steps, and the bounds of the rows of the prompt, of kinds of
+kernels that they lack, and of derived rows beyond the share that they had; kinds of kernels err
+independently of each other.
 """
 
 from __future__ import annotations
@@ -100,6 +105,7 @@ class Calibration:
         stack: the kernels that serve an operator. `fused`: what an optimised engine launches (one
             product for q, k and v, one kernel for silu and product, residual additions inside the
             norms). `unfused`: what a framework launches inside a CUDA graph.
+        host_range_us: the 90 % interval of host_us over programs; zeros: not known.
         half_width: of the interval, of the logarithm of a time; 0: no whole model says anything.
         batched_half_width: of several sequences, where that is not half_width.
         step_ms: shortest and longest measured step; 0: not known.
@@ -118,6 +124,7 @@ class Calibration:
     attention_blocks: float = 0.0
     step_scale: float = 1.0
     host_us: float = 0.0
+    host_range_us: tuple[float, float] = (0.0, 0.0)
     overlap: float = 1.0
     half_width: float = 0.0
     batched_half_width: float = 0.0
@@ -136,6 +143,9 @@ class Calibration:
             raise ValueError(f"overlap must be at least 1; got {self.overlap:g}")
         if shortest > longest:
             raise ValueError(f"step_ms must be shortest and longest; got {list(self.step_ms)}")
+        fastest, slowest = self.host_range_us
+        if slowest and not fastest <= self.host_us <= slowest:
+            raise ValueError(f"host_range_us must contain host_us; got {list(self.host_range_us)}")
 
     @property
     def text(self) -> str:
@@ -173,12 +183,14 @@ class Calibration:
                 us += (self.scale - 1) * time.us
         return around(us, 0.0) if us else None
 
-    def step_us(self, rows_us: float) -> float:
-        """Of one step, or of reading a prompt, from its kernels; 0 where there are none."""
-        if not rows_us or not self.host_us:
+    def step_us(self, rows_us: float, host_us: float | None = None) -> float:
+        """Of one step, or of reading a prompt, from its kernels; 0 where there are none. host_us:
+        of another host."""
+        host_us = self.host_us if host_us is None else host_us
+        if not rows_us or not host_us:
             return self.step_scale * rows_us
         power = self.overlap
-        return ((self.step_scale * rows_us) ** power + self.host_us**power) ** (1 / power)
+        return ((self.step_scale * rows_us) ** power + host_us**power) ** (1 / power)
 
     # -- intervals
 
@@ -193,8 +205,20 @@ class Calibration:
         outside = max(math.log(shortest / step_ms), math.log(step_ms / longest), 0.0)
         return self.half_width + FAR * outside
 
+    def by_hosts(self, rows_us: float) -> tuple[float, float]:
+        """A step with the fastest and the slowest host, as shares of one with host_us."""
+        if not rows_us or not self.host_range_us[1]:
+            return 1.0, 1.0
+        fastest, slowest = (self.step_us(rows_us, host) for host in self.host_range_us)
+        return fastest / self.step_us(rows_us), slowest / self.step_us(rows_us)
+
     def interval(
-        self, times: Iterable[tuple[Phase, str, BoundedTime]], phase: Phase, us: float, width: float
+        self,
+        times: Iterable[tuple[Phase, str, BoundedTime]],
+        phase: Phase,
+        us: float,
+        width: float,
+        by_hosts: tuple[float, float] = (1.0, 1.0),
     ) -> tuple[float, float]:
         """The lower and the upper bound of `us`, the time of one phase. times: phase, kernel and
         time of the parts of a whole model. width: `half_width_of` a step."""
@@ -202,8 +226,8 @@ class Calibration:
         for of, kernel, time in times:
             if of == phase and (kernel != "calibration" or not self.half_width):
                 own.setdefault(kernel, []).append(time)
-        below = [us * (1 - math.exp(-width))]
-        above = [us * (math.exp(width) - 1)]
+        below = [us * (1 - by_hosts[0] * math.exp(-width))]
+        above = [us * (by_hosts[1] * math.exp(width) - 1)]
         for kernel, parts in own.items():
             share = 1.0
             if kernel in self.kinds and (phase == "decode" or self.name == OWN):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic
 
 import numpy as np
@@ -20,6 +21,7 @@ from flashnas.space.base import G, SearchSpace
 
 REMEMBERED = 16_384  # networks whose metrics are kept
 PROBES = 256  # genotypes of which the fastest is taken
+MEASURE_HOST = "measure yours: flashnas profile --runtime vllm --vllm-python PATH"
 
 CostFunction = Callable[[Any], "float | Mapping[str, float]"]
 
@@ -36,9 +38,10 @@ class Costs(ABC):
         """latency_ms of each; None where it is not known."""
         return [self.metrics(network).get("latency_ms") for network in networks]
 
-    def limits(self) -> str:
-        """What no network can do about its latency, for the end of a message."""
-        return ""
+    def by_fastest_host(self) -> tuple[str, Costs] | None:
+        """What the host takes of a step, in words for a message, and the costs with the fastest
+        host of the table's interval; None where it has none."""
+        return None
 
     def notes(self) -> list[str]:
         """Lines on what the metrics rest on, beside the table."""
@@ -66,14 +69,17 @@ class TableCosts(Costs):
     def latencies(self, networks: Sequence[Architecture]) -> Sequence[float | None]:
         return list(map(float, self.model.latencies(networks)))
 
-    def limits(self) -> str:
-        calibration = self.model.calibration
-        if not calibration.host_us or self.model.observed:
-            return ""
-        return (
-            f"; under calibration {calibration.name} no step takes less than"
-            f" {calibration.host_us / 1000:.2f} ms, which the host needs"
+    def by_fastest_host(self) -> tuple[str, Costs] | None:
+        model, calibration = self.model, self.model.calibration
+        fastest, slowest = calibration.host_range_us
+        if not fastest or model.observed:
+            return None
+        faster = replace(calibration, host_us=fastest)
+        words = (
+            f"{calibration.host_us / 1000:.2f} ms of a step are the host's; programs that were"
+            f" timed need {fastest / 1000:.2f} to {slowest / 1000:.2f} ms"
         )
+        return words, TableCosts(LatencyModel(model.table, model.workload, calibration=faster))
 
     def notes(self) -> list[str]:
         return [observed_line(self.model.observed)] if self.model.observed else []
@@ -194,8 +200,28 @@ class Fitter(Generic[G]):
         )
         raise BudgetError(
             f"no architecture of space {self.space.name!r} meets the budget; the fastest found"
-            f" has {listed}: {compressed(network.notation)}{self.costs.limits()}"
+            f" has {listed}: {compressed(network.notation)}{self._by_other_hosts(metrics, seed)}"
         )
+
+    def _by_other_hosts(self, metrics: Mapping[str, float], seed: int) -> str:
+        """What a faster host would allow, where a time is over its budget."""
+        found = self.costs.by_fastest_host()
+        late = sorted({b.metric for b in self.budgets if not b.holds(metrics[b.metric])})
+        if found is None or not {*late} - {"memory_gb", "params"}:
+            return ""
+        words, costs = found
+        rng, fitter = (
+            np.random.default_rng(seed),
+            Fitter(self.space, costs, self.budgets, self.holds),
+        )
+        fitted = [fitter.fit_width(self.space.sample(rng))[0] for _ in range(PROBES)]
+        answer = "no network found fits either"
+        if fitting := [network for network in fitted if network is not None]:
+            largest = max(fitting, key=lambda network: int(network.params))
+            values = costs.metrics(largest)
+            listed = ", ".join(f"{name} {values[name]:,.5g}" for name in late)
+            answer = f"this fits, with {listed}: {compressed(largest.notation)}"
+        return f"; {words}; with the fastest of these hosts {answer}; {MEASURE_HOST}"
 
 
 def excess(value: float, budget: Budget) -> float:

@@ -194,8 +194,10 @@ class Request:
         steps = max(w.generated_tokens, 1)
         times = [(part.phase, part.kernel, part.total) for *_, cost in named for part in cost.parts]
         width = calibration.half_width_of(self.tpot_ms, batch)
-        ttft = calibration.interval(times, "prefill", 1000 * self.ttft_ms, width)
-        tpot = calibration.interval(times, "decode", 1000 * self.tpot_ms * steps, width)
+        by_hosts = calibration.by_hosts(self.prefill_us)
+        ttft = calibration.interval(times, "prefill", 1000 * self.ttft_ms, width, by_hosts)
+        by_hosts = calibration.by_hosts(self.decode_us / steps)
+        tpot = calibration.interval(times, "decode", 1000 * self.tpot_ms * steps, width, by_hosts)
         values, low, high = (
             of_times(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens)
             for ttft_ms, tpot_ms in (

@@ -40,7 +40,7 @@ from flashnas.latency.workload import CALIBRATIONS
 
 # Of a stack: rows that differ in one of these are never added up, because the sum is not a
 # network's time.
-SETTINGS = ("threads", "flash_attention", "cache_type")
+SETTINGS = ("threads", "flash_attention", "cache_type", "engine_option")
 
 
 def shipped_tables() -> dict[str, Path]:
@@ -106,8 +106,8 @@ class LatencyTable:
             raise ConfigError(one_of("calibration", name, CALIBRATIONS))
         mode, entry = self.default_mode, self.calibration.get(name)
         if entry is not None:
-            steps = tuple(entry.get("step_ms", Calibration.step_ms))
-            return Calibration(**{**entry, "name": name, "step_ms": steps})
+            pairs = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
+            return Calibration(**{**entry, **pairs, "name": name})
         validated = self.meta.get(VALIDATIONS) or ()
         basis = self.basis if validated else ""
         try:

@@ -36,7 +36,8 @@ from flashnas.latency.metrics import (
     source_shares,
 )
 from flashnas.latency.prediction import LatencyModel
-from flashnas.observations.times import REPEAT_SD, ObservedTime, read_times
+from flashnas.observations.read_times import read_times
+from flashnas.observations.times import REPEAT_SD, ObservedTime
 from flashnas.operators import OPERATORS
 from flashnas.operators.kernel import PHASES
 
@@ -50,20 +51,23 @@ ROUNDS = 8  # of the linearisation of a request in the factors of its phases
 IN_PHASES = {"latency_ms": (1, 1), "ttft_ms": (1, 0), "tpot_ms": (0, 1)}
 
 
-def corrected(model: LatencyModel, path: str | Path) -> CorrectedModel:
-    """The model, corrected by the times in a CSV. Rows of another device than the table's, or of
-    another type of weights, are left out; a warning counts them.
+def corrected(model: LatencyModel, *paths: str | Path) -> CorrectedModel:
+    """The model, corrected by the times in files or folders (`read_times`). Times on another device
+    than the table's, or with another type of weights, are left out; a warning counts them.
 
     Raises:
-        ConfigError: with file, line, rule and value; also where no row is left.
+        ConfigError: with file, line, rule and value; also where no time is left.
     """
+    place = ", ".join(map(printable, paths))
     device, dtype = model.table.device, model.workload.dtype
-    names = {model.table.name.lower(), device.name.lower(), device.label.lower(), ""}
+    names = {*map(str.lower, (model.table.name, device.name, device.label, ""))}
+    # bfloat16 is as fast as float16
+    alike_types = {"auto", model.dtype, model.dtype.removeprefix("b"), f"b{model.dtype}"}
     used = []
     others: Counter[str] = Counter()
-    for time in read_times(path):
+    for time in read_times(*paths):
         workload = time.workload
-        if workload.dtype == "auto":
+        if workload.dtype in alike_types:
             workload = dataclasses.replace(workload, dtype=dtype)
         if time.device.lower() not in names:
             others[time.device] += 1
@@ -71,14 +75,14 @@ def corrected(model: LatencyModel, path: str | Path) -> CorrectedModel:
             others[workload.dtype] += 1
         else:
             used.append(dataclasses.replace(time, workload=workload))
-    listed = ", ".join(f"{count} of {printable(name)}" for name, count in others.items())
+    left_out = ", ".join(f"{count} of {printable(name)}" for name, count in others.items())
     if not used:
         raise ConfigError(
-            f"{printable(path)}: must have a time on {model.table.name} in {dtype}; got"
-            f" {listed}{did_you_mean(next(iter(others)), names)}"
+            f"{place}: must have a time on {model.table.name} in {model.dtype}; got"
+            f" {left_out}{did_you_mean(next(iter(others)), names)}"
         )
     if others:
-        warn_in_a_line(f"{printable(path)}: left out, because not on {model.table.name}: {listed}")
+        warn_in_a_line(f"{place}: left out, because not on {model.table.name}: {left_out}")
     return CorrectedModel(model, used)
 
 
@@ -94,7 +98,9 @@ class CorrectedModel(LatencyModel):
 
     def __init__(self, model: LatencyModel, times: Sequence[ObservedTime]) -> None:
         vars(self).update(vars(model))  # the table, the workload and the costs of operators
+        self.uncorrected = model
         self.times = sorted(times, key=lambda time: time.facts)
+        self._networks = {time.network.hash for time in self.times}
         self._columns = {name: i for i, name in enumerate((EMBEDDING, HEAD, *OPERATORS, HOST))}
         self._ask()
         self._fit()
@@ -105,7 +111,9 @@ class CorrectedModel(LatencyModel):
             "program": self.times[0].program,
             "device": model.table.device.label or model.table.name,
             "times": len(self.times),
-            "factor": [float(value) for value in factor],
+            "networks": sorted(self._networks),
+            "ratio": np.exp([f(self._ratios) for f in (np.mean, np.min, np.max)]).tolist(),
+            "factor": factor.tolist(),
             "digest": digest.hexdigest()[:16],
         }
 
@@ -124,7 +132,7 @@ class CorrectedModel(LatencyModel):
                 raise ConfigError(f"{time.place}: {error}") from None
             milliseconds, coordinates = self._coordinates(model, [time.network])
             points.append(coordinates[0])
-            widths.append(np.log(estimate.upper_ms / estimate.latency_ms))
+            widths.append(half_width(estimate.bounds["latency_ms"]))
             for name, observed in time.milliseconds.items():
                 if not (predicted := estimate.metric(name)):
                     raise ConfigError(
@@ -146,21 +154,20 @@ class CorrectedModel(LatencyModel):
         """Milliseconds by phase over the whole request, shape [N, 2]; and in each phase the shares
         of the operators, ln(width) and ln(layers), in units of their scales, [N, 2, coordinates].
         """
-        generated, host = model.workload.generated_tokens, len(self._columns) - 1
-        milliseconds, us, sizes = [], [], []
-        for a, (request, costs) in zip(architectures, model.requests(architectures), strict=True):
-            row = [[0.0] * (host + 1), [0.0] * (host + 1)]
+        count, generated = len(architectures), model.workload.generated_tokens
+        total, shares = np.zeros((count, 2)), np.zeros((count, 2, len(self._columns)))
+        requests = zip(architectures, model.requests(architectures), strict=True)
+        for i, (a, (request, costs)) in enumerate(requests):
+            total[i] = request.ttft_ms, request.tpot_ms * generated
+            reading, generating = ([0.0] * len(self._columns) for _ in PHASES)
             names = (EMBEDDING, *(spec.kind for spec in a.operators), HEAD)
             for name, cost in zip(names, costs, strict=True):
-                column = self._columns[name]
-                row[0][column] += cost.prefill_us
-                row[1][column] += cost.decode_us
-            us.append(row)
-            milliseconds.append((request.ttft_ms, request.tpot_ms * generated))
-            sizes.append((a.hidden, len(a.operators)))
-        total = np.array(milliseconds).reshape(-1, 2)
-        shares = np.array(us).reshape(-1, 2, host + 1) / np.maximum(total, 1e-300)[..., None] / 1000
-        shares[..., host] = 1 - shares.sum(axis=-1)
+                reading[self._columns[name]] += cost.prefill_us
+                generating[self._columns[name]] += cost.decode_us
+            shares[i] = reading, generating
+        shares /= np.maximum(total, 1e-300)[..., None] * 1000
+        shares[..., -1] = 1 - shares.sum(axis=-1)  # host
+        sizes = [(a.hidden, len(a.operators)) for a in architectures]
         logs = np.repeat(np.log(np.array(sizes).reshape(-1, 1, 2)), 2, axis=1)
         return total, np.concatenate((shares / SHARE_SCALE, logs / SIZE_SCALE), axis=-1)
 
@@ -174,12 +181,12 @@ class CorrectedModel(LatencyModel):
         for _ in range(ROUNDS):
             pull = shares * np.exp(means)
             total = pull.sum(axis=1, keepdims=True)
-            pull = pull / total
+            self._pull = pull = pull / total
+            between = pull @ own @ pull.T
             # as if a request were linear in the logarithms of its phases
             ratios = self._ratios - np.log(total[:, 0]) + pull @ means
-            self._pull = pull
-            self._common, self._deviation = self._variances(pull @ own @ pull.T, ratios)
-            covariance = self._common + self._deviation * (pull @ own @ pull.T)
+            self._common, self._deviation = self._variances(between, ratios)
+            covariance = self._common + self._deviation * between
             self._inverse = np.linalg.inv(covariance + np.diag(self._noise**2))
             self._pulled = self._inverse @ ratios
             means = self._common * self._pulled.sum() + self._deviation * (
@@ -196,7 +203,7 @@ class CorrectedModel(LatencyModel):
         inverse = np.linalg.inv(deviation * own + np.diag(noise**2))
         of_mean = 1 / inverse.sum()
         mean = of_mean * (inverse @ ratios).sum()
-        if len({time.network.hash for time in self.times}) > 1:
+        if len(self._networks) > 1:
             rest, degrees = ratios - mean, len(ratios) - 1
         else:  # one network does not tell them apart: half of its variance is of each
             rest, degrees = ratios / np.sqrt(2), 1
@@ -222,7 +229,7 @@ class CorrectedModel(LatencyModel):
         before, w = super().estimate(architecture), self.workload
         milliseconds, points = self._coordinates(self, [architecture])
         factors, covariances = self._factors(points)
-        phases = dict(zip(PHASES, map(float, factors[0]), strict=True))
+        phases = dict(zip(PHASES, factors[0].tolist(), strict=True))
         values: dict[str, Any] = of_times(
             before.ttft_ms * phases["prefill"],
             before.tpot_ms * phases["decode"],
@@ -238,7 +245,7 @@ class CorrectedModel(LatencyModel):
             shares = milliseconds[0] * factors[0] * IN_PHASES.get(name, IN_PHASES[rate])
             shares /= shares.sum() or 1
             # wider where the table's own interval is, and never below what a repeat changes
-            own = np.log(before.bounds[name][1] / (before.metric(name) or 1) or 1) / INTERVAL_90
+            own = half_width(before.bounds[name]) / INTERVAL_90
             sd = max(1, own / self._sd) * np.sqrt(max(shares @ left @ shares, 0.0))
             factor = float(np.exp(INTERVAL_90 * max(sd, self._noise.min())))
             bounds[name] = [value / factor, value * factor]
@@ -247,6 +254,7 @@ class CorrectedModel(LatencyModel):
             for part in before.breakdown
             for ms in [part["ms"] * phases[part["phase"]]]
         )
+        lower_ms, upper_ms = bounds["latency_ms"]
         table_ms = [before.latency_ms, before.lower_ms, before.upper_ms]
         observed_ms = [
             time.milliseconds["latency_ms"]
@@ -259,14 +267,20 @@ class CorrectedModel(LatencyModel):
         return dataclasses.replace(
             before,
             **values,
-            lower_ms=bounds["latency_ms"][0],
-            upper_ms=bounds["latency_ms"][1],
+            lower_ms=lower_ms,
+            upper_ms=upper_ms,
             bounds=bounds,
             breakdown=breakdown,
             sources=source_shares(breakdown),
-            notes=(*before.notes, observed_line(observed), _table_line(observed)),
+            notes=(*before.notes, observed_line(observed)),
             observed=observed,
         )
+
+
+def half_width(bounds: Sequence[float]) -> float:
+    """Of an interval, as a logarithm; 0 where there is no such time."""
+    lower, upper = bounds
+    return float(np.log(upper / lower)) / 2 if lower > 0 else 0.0
 
 
 def alike(points: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -274,15 +288,5 @@ def alike(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     between two phases."""
     squares = np.square(points).sum(-1)[:, None] + np.square(others).sum(-1)
     squares = squares - 2 * np.einsum("npc,mpc->nmp", points, others)
-    result = np.zeros((len(points), 2, len(others), 2))
-    for phase in range(2):
-        result[:, phase, :, phase] = np.exp(-np.maximum(squares[..., phase], 0) / 2)
-    return result.reshape(2 * len(points), 2 * len(others))
-
-
-def _table_line(observed: dict[str, Any]) -> str:
-    """latency_ms of the table alone, and what was observed of the network itself."""
-    value, lower, upper = observed["table_ms"]
-    line = f"latency_ms by the table alone {value:,.1f} ({lower:,.1f} to {upper:,.1f})"
-    own = ", ".join(f"{milliseconds:,.1f}" for milliseconds in observed["latency_ms"])
-    return line + (f"; observed: {own}" if own else "; not observed of this network")
+    within = np.exp(-np.maximum(squares, 0) / 2)
+    return np.einsum("nmp,pq->npmq", within, np.eye(2)).reshape(2 * len(points), -1)

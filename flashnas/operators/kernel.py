@@ -3,6 +3,7 @@ were not measured."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, get_args
@@ -322,33 +323,35 @@ class SameState(Rule):
 
 
 @dataclass(frozen=True)
-class Steps(Rule):
-    """A short prefill without rows of a chunk kernel, which moves the state once for each chunk of
-    its tokens."""
+class Chunks(Rule):
+    """A prefill without rows: a few kernels one after another, which carry the state from chunk to
+    chunk, and move the inputs and what they leave for each other (`workspace_bytes`)."""
 
-    longest: int = 512
     chunk: int = 64
-    steps: float = 2.0
+    least: float = 4.5
     spread: float = 0.65
-    upper: float = 4.0
+    upper: float = 1.5
+    longest: float = math.inf
 
     def text(self) -> str:
+        tokens = f", up to {self.longest} tokens" if self.longest < math.inf else ""
         return (
-            f"no prefill measured: up to {self.longest} tokens as {self.steps:g} decode steps for"
-            f" each begun chunk of {self.chunk} tokens, and as many once (-{self.spread:.0%},"
-            f" +{self.upper:.0%})"
+            f"no prefill measured{tokens}: a decode step for each begun chunk of {self.chunk}"
+            f" tokens, at least {self.least:g}, or the bytes of inputs, outputs and workspace at the"
+            f" bandwidth, if these take longer (-{self.spread:.0%}, +{self.upper:.0%})"
         )
 
     def apply(self, times: Times, asked: Asked) -> Any:
         if asked.phase == "decode" or asked.tokens > self.longest:
             return None
+        kind, load = asked.call.kind, Load("prefill", asked.batch, asked.tokens, asked.tokens)
         step = replace(asked, phase="decode", seen=asked.seen.clip(max=1), rows=asked.batch)
-        chunks = -(-asked.tokens // self.chunk)
-        return (
-            times.answer(step)
-            .times(self.steps * (1 + chunks))
-            .derived(self.spread, upper=self.upper)
-        )
+        steps = times.answer(step).times(max(-(-asked.tokens // self.chunk), self.least))
+        moved = kind.bytes_moved(asked.call, load, times.dtype_bytes)
+        moving = times.moving(moved + kind.workspace_bytes(asked.call) * load.rows)
+        if moving.us > steps.us:
+            steps = replace(moving, lower_us=moving.us, upper_us=moving.us)
+        return steps.derived(self.spread, upper=self.upper)
 
 
 @dataclass(frozen=True)

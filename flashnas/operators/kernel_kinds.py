@@ -29,12 +29,14 @@ subclass `Rule`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from flashnas.base.errors import TableError
 from flashnas.base.registry import Registry
 from flashnas.operators.kernel import (
     AsCall,
+    Chunks,
     FullAttention,
     KernelCall,
     KernelKind,
@@ -43,7 +45,6 @@ from flashnas.operators.kernel import (
     Phase,
     Roofline,
     SameState,
-    Steps,
 )
 from flashnas.operators.spec import TensorSpec
 
@@ -240,7 +241,7 @@ def recurrent_kind(
         decode=(*shape, "batch") if steps else (),
         prefill=(*shape, "batch", "tokens"),
         matched=("key_dim", "value_dim"),
-        rules=(SameState(of, chunk_factor=chunk_factor), Steps()),
+        rules=(SameState(of, chunk_factor=chunk_factor), Chunks()),
         written=lambda call: call["heads"] * call["value_dim"],
         workspace_bytes=_delta_chunk_bytes if delta else _chunk_bytes,
         bytes_moved=_state_bytes,
@@ -259,7 +260,7 @@ DELTA_RULE = recurrent_kind("delta_rule", 6, delta=True, of=_BASES)
 GLA = recurrent_kind("gla", 5, of=_BASES)
 SSD = recurrent_kind("ssd", 5, of=_BASES)
 RWKV7 = recurrent_kind("rwkv7", 9, of=_BASES, chunk_factor=GENERAL_CHUNK)
-KDA = recurrent_kind("kda", 7, of=_BASES)
+KDA = recurrent_kind("kda", 7, delta=True, of=_BASES)
 
 
 def _scan_step(call: KernelCall, rows: float) -> tuple[KernelCall, float]:
@@ -295,7 +296,7 @@ SELECTIVE_SCAN = KernelKind(
             phases=("decode",),
             upper=0.50,
         ),
-        Steps(),
+        Chunks(upper=4.0, longest=512),  # no scan was measured
     ),
     written=lambda call: call["channels"],
     workspace_bytes=_scan_workspace_bytes,
@@ -347,6 +348,16 @@ def kind_of_rows(name: str) -> tuple[KernelKind, Phase | None] | None:
     if name in KERNEL_KINDS and KERNEL_KINDS[name].rows_name("decode") == name:
         return KERNEL_KINDS[name], None
     return None
+
+
+def prompts_in(names: Collection[str]) -> dict[str, str]:
+    """The recurrences of which a table with rows of these names has prompts -> name of the rows."""
+    return {
+        kind.name: kind.rows_name("prefill")
+        for kind in KERNEL_KINDS.values()
+        if any(isinstance(rule, Chunks) for rule in kind.rules)
+        and kind.rows_name("prefill") in names
+    }
 
 
 def gemm(label: str, weight: TensorSpec, *parts: str, unfused: tuple[int, ...] = ()) -> KernelCall:

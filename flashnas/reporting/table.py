@@ -41,6 +41,7 @@ from flashnas.reporting.words import (
     recommended,
     render_text,
     shown_networks,
+    to_time,
 )
 from flashnas.run_folder.layout import TRAINED, front_path
 from flashnas.run_folder.recorded_answer import Answer
@@ -56,9 +57,10 @@ REASONS = {
 LARGE_TOKENS = 1e9  # of a planned training, from which on the command names a GPU
 NOTABLE = 0.2  # probability from which on it is said that a family is hardly known
 IN_THE_REPORT = ("pilot",)  # statements that the terminal leaves to the page
+
 SMALL_PARAMS = 50e6  # of a network that a CPU trains in full
 TOKENS_EACH = 20  # for each parameter: about the best use of FLOPs, arXiv 2203.15556
-
+COMMAND = "time it"  # statement that stays one line
 MARKS = {"*": "recommended", "~": "tied", "": ""}
 ABOVE = "!"  # behind an interval, or a measured latency, that is above the budget
 OWN_COLUMN = ("params", "memory_gb", "expected_recall")  # objectives that have a column anyway
@@ -263,8 +265,9 @@ def _answer(run: RecordedRun, width: int) -> Iterable[str]:
     texts = [(about, words) for about, words in statements(run) if about not in IN_THE_REPORT]
     wide = max(len(about) for about, _ in texts) + 2
     for about, words in texts:
+        room = len(words) + wide if about == COMMAND else width
         yield from textwrap.wrap(
-            f"{about:<{wide}}{words}", width, subsequent_indent=" " * wide, **WHOLE_WORDS
+            f"{about:<{wide}}{words}", room, subsequent_indent=" " * wide, **WHOLE_WORDS
         )
     yield f"{'next':<{wide}}{next_commands(run)[0]}"
 
@@ -315,9 +318,9 @@ def statements(run: RecordedRun) -> list[tuple[str, str]]:
         evidence=answer.ranked_by.endswith("trainings"),
         trained=sum(len(bought["networks"]) for bought in answer.bought),
         outside=outside.get(answer.recommended),
-        export=shlex.quote(str(front_path(run.path, chosen)))
-        if "hf" in (chosen.runs_in or {}).values()
-        else "",
+        times=answer.times,
+        to_time=to_time(run),
+        folder=shlex.quote(str(run.path)),
     )
     # about, words, about, words, ..
     _, *parts = re.split(r"^== (.*)$", written, flags=re.MULTILINE)

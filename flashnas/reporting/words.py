@@ -21,9 +21,12 @@ from flashnas.base import text, text_table
 from flashnas.base.text import counted, duration, is_number, names_text, tokens_text
 from flashnas.families.family import PROGRAMS, family_of, interval_of
 from flashnas.families.programs import loading
+from flashnas.run_folder.layout import front_path
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 
 PUBLISHED = "published"  # label of a published model
+REQUEST = ("batch", "prompt_tokens", "generated_tokens")  # of a workload
+LEAST_VOCAB = 10_000  # from which `vllm bench latency` draws its prompts
 FEW_PLACES = 4  # of attention layers, up to which each is named
 
 # -- what a table shows ----------------------------------------------------------------------------
@@ -83,6 +86,26 @@ def recommended(run: RecordedRun) -> Trial:
     """The network that the answer of a run recommends."""
     assert run.answer is not None
     return run.finalists[run.answer.recommended]
+
+
+def to_time(run: RecordedRun) -> list[str]:
+    """Files of the front, without their suffix, of up to three networks that are worth timing in
+    vLLM: the recommended one, the best of other families, else the fastest. None where vLLM does not
+    load it or is not what the table is of, or where it was timed."""
+    assert run.answer is not None
+    chosen = recommended(run)
+    loaded = [entry for entry in run.front if "vllm" in (entry.runs_in or {})]
+    if (
+        chosen not in loaded
+        or chosen.architecture.vocab < LEAST_VOCAB
+        or chosen.hash in run.answer.times.get("networks", ())
+        or "llama.cpp" in str(run.entry("table", "stack"))
+        or {type(run.entry("workload", name)) for name in REQUEST} != {int}
+    ):
+        return []
+    best = {described(entry.architecture).partition(",")[0]: entry for entry in loaded}
+    entries = [chosen, *best.values(), loaded[0]][:3]
+    return sorted({front_path(run.path, entry).stem for entry in entries})
 
 
 # -- names and units -------------------------------------------------------------------------------

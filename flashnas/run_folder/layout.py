@@ -217,8 +217,7 @@ def checked_trials(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 def yaml_text(data: Any) -> str:
     """The text of a YAML file of a run folder."""
-    text: str = yaml.dump(as_recorded(data), Dumper=_Dumper, sort_keys=False, width=120)
-    return text
+    return yaml.dump(as_recorded(data), Dumper=_Dumper, sort_keys=False, width=120)
 
 
 def as_recorded(data: Any) -> Any:

@@ -100,6 +100,18 @@ class Claims(TypedDict, total=False):
     alike: int
 
 
+class Retimed(TypedDict, total=False):
+    """What observed times changed. program, networks: what was timed, by hashes. ratio: of the times
+    to those of the table: mean, lowest, highest. notation, latency_ms: what would be recommended
+    without them, and what they say of it; empty where nothing would be within the budget."""
+
+    program: str
+    networks: list[str]
+    ratio: list[float]
+    notation: str
+    latency_ms: float
+
+
 class Reasons(TypedDict, total=False):
     """The parts of the difference to the best transformer, in nats per token."""
 
@@ -127,7 +139,7 @@ class Answer:
     that programs load, the best one first; the transformer is one of them. free_mix: the best mix
     that no program loads. equals: networks that are as good. wider: what the transformer needs to
     be as good; None where it is the best one, or not even WIDER times its width suffices. reasons:
-    for the difference to the transformer.
+    for the difference to the transformer. times: what observed times changed.
     published: models of publications. training: the full one. pilot: the next trainings that are
     worth buying. claims: of a search without publications. These are empty where there is nothing
     to say. limit: what keeps the recommended network from being better: `budget`, `params`,
@@ -154,6 +166,7 @@ class Answer:
     training: FullTraining | None = None
     pilot: Pilot = field(default_factory=Pilot)
     claims: Claims = field(default_factory=Claims)
+    times: Retimed = field(default_factory=Retimed)
     limit: str = ""
     bought: tuple[Bought, ...] = ()
     ranked_by: str = ""

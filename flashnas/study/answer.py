@@ -31,7 +31,7 @@ from flashnas.run_folder.recorded_answer import (
 )
 from flashnas.space import OperatorSpace
 from flashnas.study.explore import Explored, mixer_kinds
-from flashnas.study.joint import with_latencies, with_traits
+from flashnas.study.joint import retimed, with_latencies, with_traits
 from flashnas.study.problem import Problem
 from flashnas.study.purchase import FULL_UTILISATION, full_training_flops, pilot
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
@@ -86,6 +86,7 @@ def answer_of(
         training=_full_training(chosen.architecture, scorer.tokens),
         pilot=_pilot(scorer, explored),
         claims=_claims(scorer, front, chosen),
+        times=retimed(problem, scorer),
         limit=_limit(problem, scorer, explored, chosen),
         bought=tuple(purchases),
         ranked_by=scorer.ranked_by

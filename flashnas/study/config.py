@@ -112,7 +112,7 @@ class SearchConfig(Settings, where="search"):
         metavar="FILE",
         identity=False,
     )
-    times: str | None = option(None, TIMES_HELP, metavar="FILE", identity=False)
+    times: tuple[str, ...] = option((), TIMES_HELP, metavar="PATH", identity=False)
     min_recall: float | None = option(
         None,
         "leave out networks whose recall is expected to be further below a transformer's than this,"

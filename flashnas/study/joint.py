@@ -1,16 +1,23 @@
-"""Loss and milliseconds, which are uncertain together, and what no publication compares."""
+"""Loss and milliseconds, which are uncertain together, what no publication compares, and what observed
+times change."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import BudgetError
+from flashnas.latency.fitting import TableCosts
 from flashnas.loss.prediction import WITHIN_SDS, Prediction
-from flashnas.study.explore import Explored
-from flashnas.study.problem import Problem
+from flashnas.observations.correction import CorrectedModel
+from flashnas.run_folder.recorded_answer import Retimed
+from flashnas.study.explore import Explored, explore
+from flashnas.study.problem import Problem, load_fitter
+from flashnas.study.scorer import Scorer
 
 SLOPE_FROM = 0.7  # of the latency of the recommended network, from which on the front counts
 TRAIT_SD = 0.01  # nats of what no publication compares and the evidence takes as equal
@@ -64,3 +71,18 @@ def with_traits(prediction: Prediction, networks: Sequence[Architecture]) -> Pre
     )
     centred = traits - 0.5  # neither side is surer of itself than the other
     return prediction.with_further(TRAIT_SD**2 * centred @ centred.T)
+
+
+def retimed(problem: Problem, scorer: Scorer) -> Retimed:
+    """What observed times changed; nothing where each network is trained."""
+    model = problem.model
+    if not isinstance(model, CorrectedModel) or problem.each:
+        return {}
+    config, space, notation, latency_ms = problem.config, problem.space, "", 0.0
+    with contextlib.suppress(BudgetError):
+        fitter = load_fitter(config, space, TableCosts(model.uncorrected))
+        found = explore(space, fitter, scorer, seed=config.seed, min_recall=problem.min_recall)
+        best = found.networks[found.best]
+        notation, latency_ms = best.notation, float(model.latencies([best])[0])
+    observed = {name: model.observed[name] for name in ("program", "networks", "ratio")}
+    return Retimed(**observed, notation=notation, latency_ms=latency_ms)  # type: ignore[typeddict-item]

@@ -120,7 +120,7 @@ def load_own_costs(
     """The costs by the user's function, or none. Raises ConfigError for what only a latency table
     can answer."""
     for name in ("weights", "times"):
-        if (value := getattr(config, name)) is not None:
+        if value := getattr(config, name):
             raise ConfigError(
                 f"search.{name} needs a latency table; got {name} {value} and table=None or a"
                 " function"

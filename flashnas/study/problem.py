@@ -327,9 +327,9 @@ def load_costs(
         workload = load_workload(config.workload if workload is None else workload)
         workload = workload.with_weights(config.weights)
         model = model_of(table, workload, calibration=config.calibration, mode=config.mode)
-        if config.times is not None:
+        if config.times:
             from flashnas.observations.correction import corrected
 
-            model = corrected(model, config.times)
+            model = corrected(model, *config.times)
         return TableCosts(model)
     return load_own_costs(config, table, evaluated=evaluated)

@@ -83,13 +83,14 @@ def pip_problem(words):
     return ""
 
 
+VLLM_PYTHONS = {f"VLLM_PYTHON={path}" for path in ("~/vllm/bin/python", "PATH")}
 CHECKS = {
     "flashnas": refused,
     "python": python_problem,
     "pip": pip_problem,
     "make": lambda words: (
         ""
-        if {*words} <= {*TARGETS, "DEVICE=cpu", "PYTHON=python3.11"}
+        if {*words} <= {*TARGETS, "DEVICE=cpu", "PYTHON=python3.11", *VLLM_PYTHONS}
         else f"the Makefile has no {' '.join(words)}"
     ),
     "jupyter": lambda words: "" if (ROOT / words[-1]).exists() else f"there is no {words[-1]}",

@@ -11,7 +11,7 @@ from tiny_tables import product_rows, tiny_kinds, write_table
 
 from flashnas.latency.lookup import KernelTimes, LookupFailure
 from flashnas.latency.table import LatencyTable, shipped_tables
-from flashnas.operators.kernel import Asked, FullAttention, Load
+from flashnas.operators.kernel import Asked, Chunks, FullAttention, Load
 from flashnas.operators.kernel_kinds import (
     ATTENTION,
     CONV,
@@ -82,6 +82,21 @@ def test_other_recurrences_take_the_rows_of_the_triton_kernel_first(tmp_path):
     assert time(table, SSD.call("m2", **sizes)).us == pytest.approx(
         10 * 4
     )  # a step: there are no rows of Triton's
+
+
+def test_the_bytes_of_a_long_prompt_take_longer_than_the_steps_of_its_chunks(tmp_path):
+    kinds = {k: rows for k, rows in tiny_kinds().items() if k != "gated_delta_rule_prefill"}
+    table = write_table(tmp_path / "t", kinds)
+    call = GATED_DELTA_RULE.call("gd", heads=4, key_dim=16, value_dim=16, groups=4)
+    asked = Asked(call, "prefill", 1, np.array([8.0]), 8)
+    times, rule = KernelTimes(table, "bfloat16"), Chunks(least=0.0, chunk=4)
+    assert rule.apply(times, asked).us == pytest.approx(2 * 10 * 4)
+    wide = dataclasses.replace(asked, seen=np.array([4096.0]), rows=4096)
+    rule, load = Chunks(chunk=4096), Load("prefill", 1, 4096, 4096)
+    moved = call.kind.bytes_moved(call, load, 2) + call.kind.workspace_bytes(call) * load.rows
+    longer = rule.apply(times, wide)
+    assert (longer.us, longer.source) == (pytest.approx(times.moving(moved).us), "derived")
+    assert (longer.lower_us, longer.upper_us) == pytest.approx((0.35 * longer.us, 2.5 * longer.us))
 
 
 def test_own_rows_of_another_state_are_not_multiplied(tmp_path):

@@ -5,17 +5,17 @@ whole models.
 import pandas as pd
 import pytest
 
+from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
-from flashnas.base.errors import MissingRowsError
 from flashnas.base.registry import shipped_root
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.latency.table_info import TableInfo, rules
 from flashnas.latency.workload import WORKLOADS
+from flashnas.operators.kernel import PHASES
 from flashnas.space import load_space
 
 DEVICES = ("h100_sxm", "h200_sxm", "a100_sxm", "l40s")
-HYBRIDS = ("Nemotron-Flash-1B", "Nemotron-Flash-3B")
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +53,8 @@ def test_every_row_names_its_source(tables, device):
 @pytest.mark.parametrize("workload", WORKLOADS)
 @pytest.mark.parametrize("device", DEVICES)
 def test_all_presets_and_workloads_are_answered(tables, device, workload):
-    """The A100 has no chunk kernel measured: a hybrid cannot read a long prompt there, and the
-    error says so.
-    """
     model = LatencyModel(tables[device], workload)
-    for name, architecture in presets().items():
-        if device == "a100_sxm" and name in HYBRIDS and WORKLOADS[workload].prompt_tokens:
-            with pytest.raises(
-                MissingRowsError, match=r"_prefill .*tokens=.*measure it: flashnas profile"
-            ):
-                model.estimate(architecture)
-            continue
+    for architecture in presets().values():
         estimate = model.estimate(architecture)
         assert 0 < estimate.lower_ms < estimate.latency_ms < estimate.upper_ms
         assert sum(estimate.sources.values()) == pytest.approx(1)
@@ -72,6 +63,24 @@ def test_all_presets_and_workloads_are_answered(tables, device, workload):
             estimate.memory_gb
             < (1 if estimate.batch == 1 else 0.9) * tables[device].device.memory_bytes / 1e9
         )
+
+
+def test_a_table_says_where_measured_prompts_of_recurrences_end(tables):
+    ends = {name: TableInfo(table).to_dict()["recurrent_prompts"] for name, table in tables.items()}
+    assert ends["a100_sxm"] == {}
+    assert ends["l40s"] == {"gated_delta_rule": 32_768, "kda": 32_768}
+    assert "prompts of recurrences: no rows; others by a rule" in str(TableInfo(tables["a100_sxm"]))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_recurrences_without_rows_of_their_own_are_derived(tables, device):
+    """The products of the same operator have rows, and are imported."""
+    estimate = LatencyModel(tables[device], "chat").estimate(
+        Architecture.parse("2048: m2 f d f gla f r7 f a f")
+    )
+    sources = {entry["kernel"]: entry["source"] for entry in estimate.breakdown}
+    for kind in ("ssd", "delta_rule", "gla", "rwkv7"):
+        assert {sources[f"{kind}_{phase}"] for phase in PHASES} == {"derived"}
 
 
 @pytest.mark.parametrize("space", ["nemotron_flash", "layerwise"])

@@ -106,7 +106,7 @@ def test_times_without_spread_are_met_exactly(ratios, model):
     for time in times:
         found = corrected.estimate(time.network)
         assert found.latency_ms == pytest.approx(time.milliseconds["latency_ms"], rel=1e-4)
-        assert width(found) < 0.01
+        assert width(found) < 0.02
         assert found.observed["latency_ms"] == [time.milliseconds["latency_ms"]]
 
 
@@ -207,7 +207,7 @@ def test_estimate_says_what_was_predicted_observed_and_corrected(own, capsys):
     assert main(["estimate", HYBRID.notation, "--times", path]) == 0
     out = capsys.readouterr().out
     assert "note: 1 observed time of vllm 0.11 on h100_sxm: factor 1." in out
-    assert "by the table alone 14,238.1 (11,828.3 to 17,143.1); observed: 17,000.0" in out
+    assert "by the table alone 10,903.9 (8,535.7 to 27,118.0); observed: 17,000.0" in out
     assert main(["estimate", OTHER.notation, "--times", path]) == 0
     assert "not observed of this network" in capsys.readouterr().out
 
@@ -230,7 +230,7 @@ def test_rows_of_other_devices_and_types_are_left_out_in_one_line(own):
 
 
 def test_what_the_table_cannot_predict_is_one_line(own):
-    path = own("2048: 6x(d f),prefill-2k,p,,17,,")
+    path = own("2048: 6x(m f),prefill-2k,p,,17,,")
     message = one_line(ConfigError, corrected, model_of("a100_sxm", WORKLOADS["decode-8k"]), path)
     assert message.startswith(f"{path}:2: ")
     time = dataclasses.replace(observed(HYBRID), milliseconds={"ttft_ms": 3.0}, place="t.csv:2")

@@ -7,8 +7,9 @@ from one_line import one_line
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.latency.workload import WORKLOADS
-from flashnas.observations import times
-from flashnas.observations.times import REPEAT_SD, read_times
+from flashnas.observations import read_times as times
+from flashnas.observations.read_times import read_times
+from flashnas.observations.times import REPEAT_SD
 
 HEADER = "network,workload,program,device,latency_ms"
 

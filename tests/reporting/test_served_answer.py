@@ -1,6 +1,9 @@
 """The answer of a search of networks that programs load: in the terminal, the page and the picture."""
 
+import dataclasses
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 from golden import text_of_page
@@ -8,6 +11,7 @@ from golden import text_of_page
 import flashnas as fn
 from flashnas.families.family import PROGRAMS
 from flashnas.families.programs import loading
+from flashnas.latency.workload import WORKLOADS, load_workload
 from flashnas.reporting.figures import draw
 from flashnas.reporting.page import render_html
 from flashnas.reporting.table import front_table, statements
@@ -54,7 +58,7 @@ def test_the_answer_is_one_that_programs_load(run):
 def test_the_answer_fits_twelve_lines_and_says_each_number_once(table):
     lines = table[1].splitlines()
     assert len(lines) <= 12
-    assert all(len(line) <= 120 for line in lines if not line.startswith("next "))
+    assert all(len(line) <= 120 for line in lines if not line.startswith(("next ", "time it ")))
     said = "\n".join(line for line in lines if not line.startswith(("families ", "published ")))
     numbers = NUMBER.findall(said)
     assert len(numbers) > 10
@@ -64,7 +68,7 @@ def test_the_answer_fits_twelve_lines_and_says_each_number_once(table):
 def test_the_answer_says_which_family_is_how_likely_and_that_the_export_can_be_timed(run, table):
     said = dict(statements(run))
     assert said["recommended"].startswith(
-        f"{run.front[-1].name}, NemotronH, 2560 wide, 19 layers, "
+        f"{run.front[-1].name}, NemotronH, 2560 wide, 21 layers, "
     )
     assert said["loads in"] == (
         "run here: vLLM, llama.cpp, MLX, transformers; only read: SGLang, TensorRT-LLM"
@@ -73,9 +77,39 @@ def test_the_answer_says_which_family_is_how_likely_and_that_the_export_can_be_t
         r"best with probability: (\w[\w. ]+ 0\.\d\d, ){4}\w[\w. ]+ 0\.\d\d", said["families"]
     )
     assert said["free mix"].endswith(" nats: no program loads it (--space free)")
-    path = f"runs/a/pareto/{len(run.front):02d}.yaml"
-    time = f"time it in your engine: flashnas export {path} --to hf --no-weights --out DIR"
-    assert said["settles it"].startswith(time)
+    assert said["settles it"].startswith(
+        "its time in your engine, with --times runs/a/timed; or a pilot of "
+    )
+
+
+def test_the_commands_that_time_networks_are_one_line_and_their_files_name_the_request(run, table):
+    (line,) = [line for line in table[1].splitlines() if line.startswith("time it ")]
+    said = dict(statements(run))["time it"]
+    assert line.endswith(said)
+    numbers, loop = re.fullmatch(r"for n in ((?:\d\d ?)+); do (.*); done", said).groups()
+    assert f"{len(run.front):02d}" in numbers
+    assert 2 <= len(numbers.split()) <= 3
+    for n in numbers.split():
+        export, bench = loop.replace("$n", n).split(" && ")
+        assert export == (
+            f"flashnas export runs/a/pareto/{n}.yaml --to hf --no-weights --out runs/a/timed/{n}"
+        )
+        out = shlex.split(bench)[-1]
+        assert load_workload(Path(out).stem) == dataclasses.replace(
+            WORKLOADS["decode-8k"], name=Path(out).stem
+        )
+        assert "--input-len 1 --output-len 8192 " in bench, "a program needs a prompt"
+
+
+def test_what_a_program_cannot_time_is_not_proposed(run):
+    for section, change in (
+        ("workload", {"batch": "max"}),
+        ("workload", {"generated_tokens": "1; rm -r ~"}),
+        ("table", {"stack": "llama.cpp-1"}),
+    ):
+        config = {**run.config, section: {**run.config[section], **change}}
+        other = dataclasses.replace(run, config=config)
+        assert "time it" not in dict(statements(other))
 
 
 def test_no_word_is_one_of_our_own(run, table):

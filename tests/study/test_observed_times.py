@@ -1,19 +1,31 @@
 """A search whose milliseconds are corrected by observed ones."""
 
+import json
+import math
+
 import pytest
 import yaml
 from notes import Notes
 from one_line import one_line
 
 import flashnas as fn
-from flashnas.base.errors import ConfigError, RunError
+from flashnas.base.errors import BudgetError, ConfigError, RunError
+from flashnas.exporting.configuration import export_configuration
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.workload import WORKLOADS
 from flashnas.observations.correction import corrected
+from flashnas.reporting.table import statements
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import load_costs
 from flashnas.study.record import options_given
 
+QUESTION = {
+    "space": "granite",
+    "params": "20M..120M",
+    "vocab": 16_000,
+    "workload": "decode-1k",
+    "budgets": {"latency_ms": 1_500.0},
+}
 NETWORK = fn.load_architecture("Nemotron-Flash-1B")
 
 
@@ -73,10 +85,63 @@ def test_a_path_of_times_is_recorded_from_anywhere(file, tmp_path, monkeypatch):
     file()
     monkeypatch.chdir(tmp_path)
     given = options_given(SearchConfig(times="times.csv"))
-    assert given["times"] == str(tmp_path / "times.csv")
+    assert given["times"] == (str(tmp_path / "times.csv"),)
 
 
 def test_times_need_a_table(file):
     config = SearchConfig(times=file())
     message = one_line(ConfigError, load_costs, config, len, None, evaluated=True)
     assert "search.times needs a latency table" in message
+
+
+def as_vllm(seconds):
+    return {"avg_latency": seconds, "latencies": [seconds] * 3}
+
+
+@pytest.fixture(scope="module")
+def timed(tmp_path_factory):
+    """A search of granite, and times of networks of its front in their folders: mixed ones take
+    longer than the table says."""
+    folder = tmp_path_factory.mktemp("timed")
+    run = fn.search(**QUESTION, out=folder / "a")
+    for number, entry in enumerate((run.front[0], run.front[-1])):
+        out = folder / "times" / str(number)
+        export_configuration(entry.notation, out, dtype="bfloat16", tokenizer=None)
+        seconds = entry.figures["latency_ms"] * (1.5, 1.3)[number] / 1000
+        (out / "decode-1k.json").write_text(json.dumps(as_vllm(seconds)))
+    return run, folder / "times"
+
+
+def test_the_answer_says_what_times_changed(timed, tmp_path):
+    before, times = timed
+    run = fn.search(**QUESTION, times=times, out=tmp_path / "b")
+    found = run.answer.times
+    without = before.finalists[before.answer.recommended]
+    assert found["networks"] == sorted(e.hash for e in (before.front[0], before.front[-1]))
+    assert found["ratio"] == pytest.approx([math.sqrt(1.5 * 1.3), 1.3, 1.5])
+    assert found["notation"] == without.notation
+    assert found["latency_ms"] == pytest.approx(without.latency_ms * 1.3, rel=0.02)
+    assert run.answer.recommended != before.answer.recommended, "it was too slow"
+    said = dict(statements(run))["times"]
+    assert said.startswith(
+        "2 networks in vllm: 1.40 x the table (1.30 to 1.50); without them Granite"
+    )
+    assert not before.answer.times
+    assert "times" not in dict(statements(before))
+
+
+def test_times_may_be_what_makes_a_budget_possible(timed, tmp_path):
+    before, times = timed
+    least = before.front[0].latency_ms
+    for number in (0, 1):
+        path = times / str(number) / "decode-1k.json"
+        seconds = json.loads(path.read_text())["latencies"][0]
+        out = tmp_path / "faster" / str(number)
+        out.mkdir(parents=True)
+        (out / "config.json").write_text((path.parent / "config.json").read_text())
+        (out / "decode-1k.json").write_text(json.dumps(as_vllm(seconds / 3)))
+    question = {**QUESTION, "budgets": {"latency_ms": least * 0.7}}
+    assert one_line(BudgetError, fn.search, **question, out=tmp_path / "c")
+    run = fn.search(**question, times=tmp_path / "faster", out=tmp_path / "d")
+    assert run.answer.times["notation"] == ""
+    assert dict(statements(run))["times"].endswith("without them no network is within the budget")
