@@ -68,7 +68,8 @@ class SearchAlgorithm(ABC):
         cycle_size: int = 10,
         goals: Goals | None = None,
     ) -> None:
-        self.space, self.goals = space, goals
+        self.space = space
+        self.goals = goals
         # before a training
         self._exact_objectives = (False, True) if goals is None else goals.exact
         self.seed = check_whole("seed", seed, 0, MAX_SEED)
@@ -156,10 +157,10 @@ class SearchAlgorithm(ABC):
         excess, best_rank = 0.0, (False, 0.0)
         pending: set[Genotype] = set()  # self.pending, once a candidate is not fresh
         for attempt in range(DRAWS):
-            walking = current is not None and attempt >= DRAWS // 2
-            candidate = (
-                self.space.mutate(current, self.rng) if walking and current is not None else draw()
-            )
+            if current is not None and attempt >= DRAWS // 2:
+                candidate = self.space.mutate(current, self.rng)
+            else:
+                candidate = draw()
             if self.fresh(candidate):
                 return candidate
             pending = pending or set(self.pending)
@@ -175,7 +176,7 @@ class SearchAlgorithm(ABC):
             )
         self._remaining = [genotype for genotype in self._remaining if self.fresh(genotype)]
         if self._remaining:
-            return self._remaining[int(self.rng.integers(len(self._remaining)))]
+            return self._remaining[self.rng.integers(len(self._remaining))]
         assert best is not None
         return best
 

@@ -22,7 +22,7 @@ from flashnas.algorithms.algorithm import (
     SearchAlgorithm,
     check_whole,
 )
-from flashnas.algorithms.loss_model import LossModel, Posterior, Scale, features_of
+from flashnas.algorithms.loss_model import Posterior, Scale, Surrogate, features_of
 from flashnas.algorithms.trial import Points, Trial, non_dominated
 
 SAMPLE = 256  # random genotypes that fix the scale of the features and the reference latency
@@ -90,15 +90,11 @@ class Bayes(SearchAlgorithm):
                 drawn: dict[Genotype, None] = {}
                 self._fill(drawn, DESIGN * self.initial, None)
                 ordered = sorted(drawn, key=lambda genotype: self.fitted(genotype)[1] or 0.0)
-                parts = np.array_split(
-                    np.arange(len(ordered)), min(self.initial, len(ordered)) or 1
-                )
+                parts = np.array_split(np.arange(len(ordered)), self.initial)
                 self._design = [
                     max(
                         (ordered[i] for i in part),
-                        key=lambda genotype: float(
-                            getattr(self.fitted(genotype)[0], "params", None) or 0
-                        ),
+                        key=lambda genotype: getattr(self.fitted(genotype)[0], "params", None) or 0,
                     )
                     for part in parts
                     if len(part)
@@ -143,16 +139,14 @@ class Bayes(SearchAlgorithm):
             points = posterior.condition_on_mean(index, points)
             yield pool[index - len(pending)]
 
-    def _model(self, columns: Sequence[np.ndarray]) -> LossModel:
+    def _model(self, columns: Sequence[np.ndarray]) -> list[Surrogate]:
+        """A process of each quality."""
         part = subsample_history(np.column_stack([*columns, self._exact]), MODELLED)
-        return LossModel(
-            self._scaled([self._trained[i].genotype for i in part]),
-            [column[part] for column in columns],
-            seed=self.seed,
-        )
+        features = self._scaled([self._trained[i].genotype for i in part])
+        return [Surrogate(features, column[part], seed=self.seed) for column in columns]
 
     def _reference(
-        self, losses: Sequence[np.ndarray], model: LossModel, exact: np.ndarray
+        self, losses: Sequence[np.ndarray], model: Sequence[Surrogate], exact: np.ndarray
     ) -> np.ndarray:
         """Where gains end. Of an exact objective: a tenth of the range beyond the highest value in
         the space. Of a modelled loss: what half of random candidates are expected to reach, and at
@@ -161,35 +155,35 @@ class Bayes(SearchAlgorithm):
         sample = self._sample
         sampled = np.array([self._exact_of(g) for g in sample]).reshape(len(sample), exact.shape[1])
         corner = []
-        for column, process in zip(losses, model.processes, strict=True):
-            level = float(column.min() + 0.1 * np.ptp(column))
+        for column, process in zip(losses, model, strict=True):
+            level = column.min() + 0.1 * np.ptp(column)
             if sample:
-                expected = process.predict_mean(self._scaled(sample))
-                level = max(level, float(np.percentile(expected, REFERENCE)))
+                expected, _ = process.predict(self._scaled(sample))
+                level = max(level, np.percentile(expected, REFERENCE))
             corner.append(level)
         corner += [
             column.max() + 0.1 * np.ptp(column) for column in np.concatenate([exact, sampled]).T
         ]
         return np.array(corner) + 1e-9 * np.abs(corner)
 
-    def _posterior(self, model: LossModel, genotypes: Sequence[Genotype]) -> Posterior:
-        return model.posterior(
-            self._scaled(genotypes),
-            np.array([self._exact_of(g) for g in genotypes]).reshape(len(genotypes), -1),
-        )
+    def _posterior(self, model: Sequence[Surrogate], genotypes: Sequence[Genotype]) -> Posterior:
+        exact = np.array([self._exact_of(g) for g in genotypes]).reshape(len(genotypes), -1)
+        return Posterior.of(model, self._scaled(genotypes), exact)
 
     # -- the pool ----------------------------------------------------------------------------------
 
-    def _pool(self, model: LossModel, points: np.ndarray, reference: np.ndarray) -> list[Genotype]:
+    def _pool(
+        self, model: Sequence[Surrogate], points: np.ndarray, reference: np.ndarray
+    ) -> list[Genotype]:
         """Fresh, feasible, distinct genotypes; may be empty in an exhausted space."""
         pool: dict[Genotype, None] = {}
         self._fill(pool, self.pool_size // 2, None)
         complete = [
             e for e, values in zip(self._trained, self._values, strict=True) if values is not None
         ]
-        front = [complete[int(i)].genotype for i in np.flatnonzero(non_dominated(points))]
+        front = [complete[i].genotype for i in np.flatnonzero(non_dominated(points))]
         best = [
-            complete[int(i)].genotype
+            complete[i].genotype
             for k in range(self._qualities_count)
             for i in np.argsort(points[:, k], kind="stable")[:RECENT_GOOD]
         ]
@@ -200,14 +194,16 @@ class Bayes(SearchAlgorithm):
                 break
             gain = self._posterior(model, candidates).gain(points, reference)
             top = np.argsort(-gain, kind="stable")[:RECENT_GOOD]
-            self._fill(pool, self.pool_size // 8, [candidates[int(i)] for i in top])
+            self._fill(pool, self.pool_size // 8, [candidates[i] for i in top])
         return list(pool)
 
     def _fill(
         self, pool: dict[Genotype, None], count: int, parents: Sequence[Genotype] | None
     ) -> None:
         """Add up to `count` random genotypes, or mutants of the parents in turn."""
-        target, misses, turns = len(pool) + count, 0, itertools.count()
+        target = len(pool) + count
+        misses = 0
+        turns = itertools.count()
         while len(pool) < target and misses < max(DRAWS, count):
             genotype = (
                 self.space.sample(self.rng)
@@ -261,9 +257,7 @@ def _modelled(losses: Sequence[float | None]) -> np.ndarray:
     interquartile ranges."""
     seen = np.array([loss for loss in losses if loss is not None], dtype=np.float64)
     low, high = np.percentile(seen, [25, 75])
-    cap = min(
-        float(seen.max()), float(high + 3 * (high - low)) if high > low else float(seen.max())
-    )
+    cap = min(seen.max(), high + 3 * (high - low)) if high > low else seen.max()
     return np.array([cap if loss is None else min(loss, cap) for loss in losses])
 
 

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -44,10 +44,11 @@ class Scale:
 
     def __init__(self, rows: np.ndarray) -> None:
         span = np.ptp(rows, axis=0)
-        self.low, self.span = rows.min(axis=0), np.where(span > 1e-12, span, 1.0)
+        self.low = rows.min(axis=0)
+        self.span = np.where(span > 1e-12, span, 1.0)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        return np.asarray((rows - self.low) / self.span)
+        return (rows - self.low) / self.span
 
 
 @dataclass
@@ -63,13 +64,22 @@ class Posterior:
     exact: np.ndarray
     noises: list[float]
 
-    def sds(self) -> list[np.ndarray]:
-        return [np.sqrt(np.maximum(np.diag(covariance), 0.0)) for covariance in self.covariances]
+    @classmethod
+    def of(cls, processes: Sequence[Surrogate], features: np.ndarray, exact: np.ndarray) -> Self:
+        """Predictions at features [N, D]; processes: one for each quality."""
+        predictions = [process.predict(features) for process in processes]
+        return cls(
+            [mean for mean, _ in predictions],
+            [covariance for _, covariance in predictions],
+            exact,
+            [process.noise for process in processes],
+        )
 
     def gain(self, points: np.ndarray, reference: np.ndarray) -> np.ndarray:
+        sds = [np.sqrt(np.maximum(np.diag(covariance), 0.0)) for covariance in self.covariances]
         return expected_hypervolume_improvement(
             np.column_stack([*self.means, self.exact]),
-            np.column_stack([*self.sds(), np.zeros_like(self.exact)]),
+            np.column_stack([*sds, np.zeros_like(self.exact)]),
             points,
             reference,
         )
@@ -82,27 +92,10 @@ class Posterior:
         return np.vstack([points, [*(mean[index] for mean in self.means), *self.exact[index]]])
 
 
-class LossModel:
-    """A process of each quality, fitted to features [N, D] within about 0..1 and to columns [N]."""
-
-    def __init__(self, features: np.ndarray, columns: Sequence[np.ndarray], *, seed: int) -> None:
-        self.processes = [Surrogate(features, column, seed=seed) for column in columns]
-
-    def posterior(self, features: np.ndarray, exact: np.ndarray) -> Posterior:
-        """Predictions at features [N, D]."""
-        predictions = [process.predict(features) for process in self.processes]
-        return Posterior(
-            [mean for mean, _ in predictions],
-            [covariance for _, covariance in predictions],
-            exact,
-            [process.noise for process in self.processes],
-        )
-
-
 class Surrogate:
     """Matern-5/2 with one length scale per feature and BoTorch's dimension-scaled prior, which
     keeps tens of features smooth until the data say otherwise; noise is inferred. float64, one
-    thread, seeded. Of features [N, D] and losses [N], N >= 2.
+    thread, seeded. Of features [N, D] within about 0..1 and losses [N], N >= 2.
 
     `fitted` is False when fitting failed and the hyper-parameters are those of the prior.
     """
@@ -135,15 +128,9 @@ class Surrogate:
         """Mean [N] and covariance [N, N] of the noise-free loss at features [N, D]."""
         with _alone(0), torch.no_grad():
             normal = self._model(torch.as_tensor(features, dtype=torch.float64))
-            mean, covariance = normal.mean.numpy(), normal.covariance_matrix.numpy()
+            mean = normal.mean.numpy()
+            covariance = normal.covariance_matrix.numpy()
         return mean * self.scale + self.center, covariance * self.scale**2
-
-    def predict_mean(self, features: np.ndarray) -> np.ndarray:
-        with _alone(0), torch.no_grad():
-            mean: np.ndarray = self._model(
-                torch.as_tensor(features, dtype=torch.float64)
-            ).mean.numpy()
-        return mean * self.scale + self.center
 
 
 def _build(x_ND: torch.Tensor, y_N1: torch.Tensor) -> SingleTaskGP:

@@ -220,10 +220,8 @@ class Trial:
         }
 
 
-COLUMNS = [  # of trials.parquet
-    column.name
-    for column in fields(Trial)[: [column.name for column in fields(Trial)].index("architecture")]
-]
+NAMES = [column.name for column in fields(Trial)]
+COLUMNS = NAMES[: NAMES.index("architecture")]  # of trials.parquet
 
 
 def check_objectives(names: Sequence[str], refuse: Callable[[str], NoReturn]) -> tuple[str, ...]:

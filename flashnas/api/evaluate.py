@@ -36,13 +36,11 @@ class EvalOptions(Settings, where="eval"):
     task_path: Path | None = option(
         None,
         "folder of task files of your own, which may run Python code",
-        metavar="DIR",
         yaml=False,
     )
     window: int | None = option(
         None,
         "tokens of the text that the network sees at once",
-        metavar="N",
         shown="length of the training's sequences, 1024 where it is not recorded",
         min=1,
         max=1 << 24,
@@ -50,7 +48,6 @@ class EvalOptions(Settings, where="eval"):
     stride: int | None = option(
         None,
         "tokens by which a window moves, at most --window",
-        metavar="N",
         shown="half of the window",
         min=1,
         max=1 << 24,

@@ -11,8 +11,6 @@ from flashnas.base.text import one_of
 
 # options of all formats of an export
 EVERY_FORMAT = ("source", "to", "out", "dtype", "init_seed", "tokenizer", "no_weights")
-# former words of `to` -> the class that --to hf writes
-FORMER = {"nemotron-h": "NemotronH", "lfm2": "LFM2"}
 
 
 def targets() -> tuple[str, ...]:
@@ -36,14 +34,11 @@ class ExportOptions(Settings, where="export"):
         " holds: transformers with flashnas installed)",
         metavar="TARGET",
     )
-    out: Path = option(
-        REQUIRED, "folder to write; must not hold anything yet", metavar="DIR", yaml=False
-    )
+    out: Path = option(REQUIRED, "folder to write; must not hold anything yet", yaml=False)
     dtype: str = option("float32", "float32 or bfloat16", choices=("float32", "bfloat16"))
     init_seed: int | None = option(
         None,
         "draw the weights of an architecture, to time it in a runtime",
-        metavar="N",
         min=0,
         max=MAX_SEED,
     )
@@ -63,11 +58,6 @@ class ExportOptions(Settings, where="export"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.to in FORMER:
-            self.wrong(
-                "to",
-                f"{self.to} is now --to hf, which writes {FORMER[self.to]} where the network is one",
-            )
         if self.to not in targets():
             self.wrong("to", one_of("", self.to, targets()).strip())
         if self.no_weights and (self.to != "hf" or self.init_seed is not None):

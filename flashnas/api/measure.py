@@ -11,9 +11,11 @@ from typing import Any
 from flashnas.api.calling import (
     SPACE,
     Result,
+    params_option,
     silent,
     takes,
     vllm_python_option,
+    vocab_option,
     workload_option,
     writable_out,
 )
@@ -21,7 +23,15 @@ from flashnas.base.process import usable_cores
 from flashnas.base.settings import Settings, option
 from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
 
-SHARED = ("runtime", "space", "workload", "out", "threads")  # options of every runtime
+SHARED = (
+    "runtime",
+    "space",
+    "params",
+    "vocab",
+    "workload",
+    "out",
+    "threads",
+)  # options of every runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +43,15 @@ class ProfileOptions(Settings, where="profile"):
         choices=RUNTIMES,
     )
     device: str = option("cpu", " or ".join(PLATFORMS), choices=tuple(PLATFORMS))
-    space: str = option("nemotron_flash", "shipped search space or YAML file", objects=(SPACE,))
+    space: str = option(
+        "nemotron_flash", "family, shipped search space or YAML file", objects=(SPACE,)
+    )
+    params: str | None = params_option()
+    vocab: int | None = vocab_option()
     workload: tuple[str, ...] = workload_option(("decode-8k",), "; may be repeated")
     out: Path | None = option(
         None,
         "table folder, continued if it exists",
-        metavar="DIR",
         shown="latency_tables/<device name>",
         yaml=False,
     )
@@ -164,7 +177,9 @@ def profile(
     from flashnas.profiling.profile import profile as measure
     from flashnas.space.load import load_operator_space
 
-    space = load_operator_space(options.space, "flashnas profile")
+    space = load_operator_space(
+        options.space, "flashnas profile", params=options.params, vocab=options.vocab
+    )
     workloads = [load_workload(text) for text in options.workload]
     target = RUNTIMES[options.runtime].of_options(options)
     folder = out or Path("latency_tables") / target.table_name()

@@ -31,7 +31,6 @@ class NewOptions(Settings, where="new"):
     out: Path | None = option(
         None,
         "folder of the package; must not hold anything yet",
-        metavar="DIR",
         shown="flashnas-NAME",
         yaml=False,
     )
@@ -77,9 +76,8 @@ def new(options: NewOptions) -> NewPackage:
     if name in OPERATORS:
         options.wrong("name", f"must be a new one: operator {name!r} exists")
     root = shipped_root("examples") / EXAMPLE
-    if not root.is_dir():
-        raise ConfigError(f"{root}: the example is missing in this installation of flashnas")
-    out, title = writable_out(options, empty=True), name.capitalize()
+    out = writable_out(options, empty=True)
+    title = name.capitalize()
     words = {
         f"examples/(?={EXAMPLE})": "",
         "flashnas_short_conv": f"flashnas_{name}",

@@ -18,7 +18,7 @@ from flashnas.run_folder.layout import CONFIG, JOURNAL, TRIALS
 @dataclass(frozen=True, kw_only=True)
 class RunsOptions(Settings, where="runs"):
     folder: Path = option(
-        Path("experiments/runs"), "folder that holds run folders", positional=True
+        Path("experiments/runs"), "folder that holds run folders", positional=True, metavar="FOLDER"
     )
 
 
@@ -30,7 +30,8 @@ class RunsResult(Result):
     def __str__(self) -> str:
         lines = []
         for entry in self.runs:
-            name, state = Path(entry["run"]).resolve().name, entry["state"]
+            name = Path(entry["run"]).resolve().name
+            state = entry["state"]
             if "problem" in entry:
                 lines.append({"name": name, "state": state, "best": entry["problem"]})
                 continue

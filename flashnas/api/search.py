@@ -33,7 +33,6 @@ class SearchOptions(SearchConfig, where="search"):
     out: Path | None = option(
         None,
         "run folder",
-        metavar="DIR",
         shown="experiments/runs/<space>-<workload>-<time>",
         yaml=False,
         heading="the run folder",

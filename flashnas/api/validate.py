@@ -11,9 +11,11 @@ from flashnas.api.calling import (
     TABLE,
     Result,
     calibration_option,
+    params_option,
     silent,
     takes,
     vllm_python_option,
+    vocab_option,
     workload_option,
 )
 from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option
@@ -30,9 +32,11 @@ class ValidateOptions(Settings, where="validate"):
         "shipped search space or YAML file whose architectures are built and timed",
         objects=(SPACE,),
     )
-    count: int = option(20, "architectures", flag="-n --count", metavar="N", min=1, max=100_000)
+    params: str | None = params_option()
+    vocab: int | None = vocab_option()
+    count: int = option(20, "architectures", flag="-n --count", min=1, max=100_000)
     workload: str = workload_option("decode-1k")
-    seed: int = option(0, "fixes the architectures", metavar="N", min=0, max=MAX_SEED)
+    seed: int = option(0, "fixes the architectures", min=0, max=MAX_SEED)
     runtime: str | None = option(
         None,
         "the program that the table was measured in: torch, llama.cpp or vllm",
@@ -97,7 +101,9 @@ def validate(
     from flashnas.space.load import load_operator_space
 
     table = LatencyTable.load(options.table)
-    space = load_operator_space(options.space, "flashnas validate")
+    space = load_operator_space(
+        options.space, "flashnas validate", params=options.params, vocab=options.vocab
+    )
     workload = load_workload(options.workload)
     mode = rows_of(table, options.runtime, options.mode)
     model = LatencyModel(table, workload, calibration=options.calibration, mode=mode)

@@ -74,7 +74,9 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> LocatedDict:
     own = {id(key_node) for key_node, _ in node.value}
     loader.flatten_mapping(node)  # puts the merged keys first
     result = LocatedDict()
-    result.path, result.line, result.lines = loader.path, node.start_mark.line + 1, {}
+    result.path = loader.path
+    result.line = node.start_mark.line + 1
+    result.lines = {}
     written = set()
     for key_node, value_node in node.value:
         key = _value(loader, key_node)
@@ -113,7 +115,8 @@ def _value(loader: Any, node: yaml.Node) -> Any:
 
 def _sequence(loader: Any, node: yaml.SequenceNode) -> LocatedList:
     result = LocatedList(_value(loader, child) for child in node.value)
-    result.path, result.line = loader.path, node.start_mark.line + 1
+    result.path = loader.path
+    result.line = node.start_mark.line + 1
     result.lines = [child.start_mark.line + 1 for child in node.value]
     return result
 

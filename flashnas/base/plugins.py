@@ -3,21 +3,18 @@ comes from."""
 
 from __future__ import annotations
 
-import time
 import traceback
 from importlib.metadata import EntryPoint
 from typing import Any
 
 from flashnas.base.errors import PluginError
-from flashnas.base.text import first_line, shown, warn_in_a_line
-
-SLOW_S = 5.0  # a plugin whose import takes longer is named
+from flashnas.base.text import first_line, shown
 
 
 def load_plugin(entry: EntryPoint, noun: str, base: Any, attribute: str) -> Any:
     """The object of an entry point. PluginError where it cannot be imported, is neither an instance
     nor a subclass of `base`, or states another name in `attribute`."""
-    started, name = time.monotonic(), entry.name
+    name = entry.name
     place = f"{noun} {name!r} of the package {package_of(entry)}"
     try:
         loaded = entry.load()
@@ -27,8 +24,6 @@ def load_plugin(entry: EntryPoint, noun: str, base: Any, attribute: str) -> Any:
             f"{place} cannot be loaded from {entry.value}: {type(error).__name__}:"
             f" {first_line(error)}"
         ) from error
-    if (took_s := time.monotonic() - started) > SLOW_S:
-        warn_in_a_line(f"{place} took {took_s:.0f} s to load")
     if not (isinstance(loaded, base) or (isinstance(loaded, type) and issubclass(loaded, base))):
         raise PluginError(f"{place}: {entry.value} must be a {base.__name__}; got {shown(loaded)}")
     if attribute and getattr(loaded, attribute, None) != name:

@@ -20,7 +20,9 @@ THREAD_VARIABLES = (
     "NUMEXPR_NUM_THREADS",
 )
 # glibc's mallopt(3): parameters
-_M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_TOP_PAD = -1, -4, -2
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_MAX = -4
+_M_TOP_PAD = -2
 
 
 def usable_cores() -> int:
@@ -43,27 +45,20 @@ def limit_threads(count: int, *, keep: bool = False) -> None:
             os.environ[name] = str(count)
 
 
-def keep_memory() -> bool:
-    """Keep freed memory in the process instead of giving it back to the kernel; True if glibc
-    accepted the settings.
+def keep_memory() -> None:
+    """Keep freed memory in the process instead of giving it back to the kernel, where the C library
+    is glibc.
 
     Tensors of a few megabytes lie above glibc's mmap threshold, and may be mapped, zeroed and
     unmapped at each use. With this setting a training step takes 10-14 % less time; without it one
     model read the same prompt in 265 or in 390 ms.
     """
-    if not sys.platform.startswith("linux"):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # musl
-        return False
-    return all(
-        [
-            mallopt(_M_MMAP_MAX, 0),
-            mallopt(_M_TRIM_THRESHOLD, 2**31 - 1),
-            mallopt(_M_TOP_PAD, 64 << 20),
-        ]
-    )
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # musl
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_M_MMAP_MAX, 0)
+            mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+            mallopt(_M_TOP_PAD, 64 << 20)
 
 
 def die_with_parent() -> None:

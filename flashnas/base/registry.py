@@ -38,7 +38,7 @@ class Registry(Mapping[str, T], Generic[T]):
     Args:
         noun: what a name refers to, such as "sampler"; used in messages.
         group: entry point group in which other packages add names, such as "flashnas.samplers".
-        shipped: name -> "module:object" of what flashnas brings.
+        shipped: name -> "module:object" of what flashnas brings, or the object itself.
         error: class of the error for an unknown name.
         attribute: in which an object states its own name, such as "kind"; a plugin with another
             name is refused.
@@ -50,15 +50,20 @@ class Registry(Mapping[str, T], Generic[T]):
         self,
         noun: str,
         group: str,
-        shipped: Mapping[str, str],
+        shipped: Mapping[str, Any],
         error: type[FlashnasError],
         attribute: str = "",
         *,
         base: str = "",
         summaries: Mapping[str, str] = NOTHING,
     ) -> None:
-        self.noun, self.group, self.shipped, self.error = noun, group, dict(shipped), error
-        self.attribute, self.base, self.summaries = attribute, base, summaries
+        self.noun = noun
+        self.group = group
+        self.shipped = dict(shipped)
+        self.error = error
+        self.attribute = attribute
+        self.base = base
+        self.summaries = summaries
 
     def __getitem__(self, name: str) -> T:
         """The object of that name. The registry's own error for an unknown name; PluginError for a
@@ -66,11 +71,10 @@ class Registry(Mapping[str, T], Generic[T]):
         name."""
         self._check(name)
         if name in self.shipped:
-            value: T = load_object(self.shipped[name])
-        else:
-            base = load_object(self.base) if self.base else object
-            value = load_plugin(self.plugins()[name], self.noun, base, self.attribute)
-        return value
+            shipped = self.shipped[name]
+            return load_object(shipped) if isinstance(shipped, str) else shipped
+        base = load_object(self.base) if self.base else object
+        return load_plugin(self.plugins()[name], self.noun, base, self.attribute)
 
     def get(self, name: str, default: Any = None) -> Any:
         """The object of that name, or `default` for an unknown name."""

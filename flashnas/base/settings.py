@@ -183,7 +183,10 @@ class SettingError(ConfigError):
         key: str | int | None = None,
         others: Sequence[Setting] = (),
     ) -> None:
-        self.setting, self.rule, self.key, self.others = setting, rule, key, others
+        self.setting = setting
+        self.rule = rule
+        self.key = key
+        self.others = others
         names = " and ".join(part.name for part in (setting, *others))
         entry = f".{key}" if isinstance(key, str) else ""
         super().__init__(f"{where}.{names}{entry} {rule}")

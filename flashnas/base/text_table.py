@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from flashnas.base.text import MISSING, columns, number, parameters, tokens_text
+from flashnas.base.text import MISSING, columns, number
 
 
 class _TableFormatter(string.Formatter):
-    """Format strings in which None is a dash, with conversions of their own."""
-
-    conversions: ClassVar[Mapping[str, Callable[[Any], str]]] = {
-        "n": number,
-        "p": parameters,
-        "t": tokens_text,
-    }
+    """Format strings in which None is a dash, with a conversion `n`."""
 
     def convert_field(self, value: Any, conversion: Any) -> Any:
         if value is None:
             return MISSING
-        own = self.conversions.get(conversion)
-        return own(value) if own else super().convert_field(value, conversion)
+        return number(value) if conversion == "n" else super().convert_field(value, conversion)
 
     def format_field(self, value: Any, format_spec: str) -> Any:
         return value if value == MISSING else super().format_field(value, format_spec)
@@ -34,8 +27,8 @@ def table(records: Iterable[Mapping[str, Any]], cells: Mapping[str, str]) -> str
     Args:
         records: values by name.
         cells: heading -> what a cell shows of a record, as a format string: `{loss:.3f}`, also
-            `{params!p}` (parameters), `{tokens!t}` (tokens) and `{count!n}` (number). None is a
-            dash. Headings that begin with `<` are of text; the others of numbers.
+            `{count!n}` (number). None is a dash. Headings that begin with `<` are of text; the
+            others of numbers.
     """
     write = _TableFormatter().vformat
     lines = [[write(cell, (), record) for cell in cells.values()] for record in records]

@@ -61,8 +61,7 @@ class Command:
     @property
     def options_class(self) -> type[Settings]:
         run: Any = loaded(self.run)
-        options: type[Settings] = run.options if self.options is None else loaded(self.options)
-        return options
+        return run.options if self.options is None else loaded(self.options)
 
     def call(self, options: Settings, as_json: bool) -> int:
         """Run it and return its exit code."""
@@ -110,73 +109,63 @@ def _api(summary: str, function: str, counted: str = "", **more: Any) -> Command
     return Command(summary, run=f"flashnas.api.{function}", counted=counted, **more)
 
 
-SEARCH = Command(
-    "find Pareto-optimal architectures within latency budgets",
-    "flashnas.cli.run:SearchCommandOptions",
-    "flashnas.cli.run:search",
-    resumable=True,
-)
-ESTIMATE = _api("latency, memory and size of one architecture", "estimate:estimate")
-CONVERT = _api(
-    "which layers of a pretrained model may go, within a budget",
-    "convert:convert",
-    "measurements",
-    resumable=True,
-)
-EVIDENCE = _api("published full trainings, and what they say of two mixes", "evidence:evidence")
-PROFILE = _api(
-    "measure on this device what a space needs", "measure:profile", "measurements", resumable=True
-)
-VALIDATE = _api(
-    "compare a table's predictions with timed models", "validate:validate", "models timed"
-)
-TRAIN = Command(
-    "train one architecture for longer, with checkpoints",
-    "flashnas.api.train:TrainOptions",
-    "flashnas.cli.run:train",
-    resumable=True,
-)
-EXPORT = _api("write a network as GGUF or for transformers", "export:export")
-EVAL = _api(
-    "score a trained network on a text of your own or on tasks",
-    "evaluate:evaluate",
-    "windows scored",
-)
-REPORT = _api("write report.html and pareto.png of a run", "report:report")
-RUNS = _api("the runs in a folder, as a table", "runs:runs")
-TABLE = Command(
-    "show and import latency tables",
-    actions={
-        "info": _api("what a table can answer and where its rows are from", "tables:table_info"),
-        "import": _api("turn public measurements into a table", "tables:import_table"),
-    },
-)
-LIST = _api("names that options take: tables, spaces, samplers, ..", "listing:names")
-NEW = _api("write a package of your own that adds to flashnas", "new:new")
-DOCTOR = _api("say what runs here, and test every operator", "doctor:doctor", "operators tested")
-
 COMMANDS: Registry[Command] = Registry(
     "command",
     "flashnas.commands",
     {
-        name: f"flashnas.cli.command:{name.upper().replace('-', '_')}"
-        for name in (
-            "search",
-            "convert",
-            "estimate",
-            "evidence",
-            "profile",
-            "validate",
-            "train",
-            "export",
-            "eval",
-            "report",
-            "runs",
-            "table",
-            "list",
-            "new",
-            "doctor",
-        )
+        "search": Command(
+            "find Pareto-optimal architectures within latency budgets",
+            "flashnas.cli.run:SearchCommandOptions",
+            "flashnas.cli.run:search",
+            resumable=True,
+        ),
+        "convert": _api(
+            "which layers of a pretrained model may go, within a budget",
+            "convert:convert",
+            "measurements",
+            resumable=True,
+        ),
+        "estimate": _api("latency, memory and size of one architecture", "estimate:estimate"),
+        "evidence": _api(
+            "published full trainings, and what they say of two mixes", "evidence:evidence"
+        ),
+        "profile": _api(
+            "measure on this device what a space needs",
+            "measure:profile",
+            "measurements",
+            resumable=True,
+        ),
+        "validate": _api(
+            "compare a table's predictions with timed models", "validate:validate", "models timed"
+        ),
+        "train": Command(
+            "train one architecture for longer, with checkpoints",
+            "flashnas.api.train:TrainOptions",
+            "flashnas.cli.run:train",
+            resumable=True,
+        ),
+        "export": _api("write a network as GGUF or for transformers", "export:export"),
+        "eval": _api(
+            "score a trained network on a text of your own or on tasks",
+            "evaluate:evaluate",
+            "windows scored",
+        ),
+        "report": _api("write report.html and pareto.png of a run", "report:report"),
+        "runs": _api("the runs in a folder, as a table", "runs:runs"),
+        "table": Command(
+            "show and import latency tables",
+            actions={
+                "info": _api(
+                    "what a table can answer and where its rows are from", "tables:table_info"
+                ),
+                "import": _api("turn public measurements into a table", "tables:import_table"),
+            },
+        ),
+        "list": _api("names that options take: tables, spaces, samplers, ..", "listing:names"),
+        "new": _api("write a package of your own that adds to flashnas", "new:new"),
+        "doctor": _api(
+            "say what runs here, and test every operator", "doctor:doctor", "operators tested"
+        ),
     },
     ConfigError,
     base="flashnas.cli.command:Command",

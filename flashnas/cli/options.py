@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from flashnas.base.errors import ConfigError
@@ -19,6 +20,8 @@ CONFIG_HELP = "YAML with any of these options; flags override it"
 KEYS_HELP = (
     "YAML with any of these options, and with further keys (docs/commands.md); flags override it"
 )
+# what stands for a value of this type in the help; else the name of the option
+PLACEHOLDERS: dict[Any, str] = {dict: "KEY=VALUE", int: "N", Path: "DIR"}
 
 
 def first_process() -> bool:
@@ -101,8 +104,8 @@ def flags_of(setting: Setting) -> list[str]:
 
 def placeholder_of(setting: Setting) -> str:
     """What stands for the value in the help."""
-    key = setting.container is dict
-    return setting.metavar or ("KEY=VALUE" if key else setting.name.upper())
+    usual = PLACEHOLDERS.get(setting.container or setting.kind, setting.name.upper())
+    return setting.metavar or usual
 
 
 def spelling_of(setting: Setting) -> str:
@@ -114,7 +117,8 @@ def spelling_of(setting: Setting) -> str:
 
 def help_of(setting: Setting) -> str:
     """The line of the help, with the default."""
-    text, default = setting.off or setting.doc, setting.default
+    text = setting.off or setting.doc
+    default = setting.default
     words = setting.shown
     if words is None and default not in (None, (), REQUIRED) and not setting.is_switch:
         if setting.container is tuple:

@@ -31,8 +31,10 @@ class LiveLine:
     something matters."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream, self._live = stream, stream.isatty()
-        self._last, self._width = 0.0, 0
+        self._stream = stream
+        self._live = stream.isatty()
+        self._last = 0.0
+        self._width = 0
         self._started = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -77,7 +79,8 @@ class SearchProgress(LiveLine):
     _done = False
 
     def update(self, snapshot: Snapshot) -> None:
-        improved, self._best = snapshot.best_loss != self._best, snapshot.best_loss
+        improved = snapshot.best_loss != self._best
+        self._best = snapshot.best_loss
         done = snapshot.done + snapshot.failed == snapshot.total
         ended, self._done = done and not self._done, done
         if self.due(improved or ended):

@@ -58,7 +58,8 @@ class BlockTraining:
     ) -> None:
         """blocks: number of a layer -> its replacement, untrained. text: contexts [R, T] that are
         held out, and those of the training. tokens: to train on. dtype: of matrix products."""
-        self.teacher, self.folder = teacher, folder
+        self.teacher = teacher
+        self.folder = folder
         self.device = teacher.embedding.weight.device
         self.held_out, self.rows = text
         context = self.rows.shape[1]
@@ -78,7 +79,8 @@ class BlockTraining:
         self.trained = TrainedReplacement(
             name=name, tokens=0, planned=planned, seconds=0.0, curve=[], flat=False
         )
-        self.blocks, self.layers = blocks, sorted(blocks)
+        self.blocks = blocks
+        self.layers = sorted(blocks)
         self.saved = nn.ModuleDict({str(n): blocks[n] for n in self.layers})
         self.parameters = {
             name: parameter
@@ -101,14 +103,16 @@ class BlockTraining:
     def train(self, note: Callable[[str], None], every_s: float) -> TrainedReplacement:
         """Train to the end. every_s: seconds between checkpoints."""
         batch_tokens = self.recipe.batch_tokens
-        saved_at, timed_at = time.monotonic(), self.trained.tokens + 2 * batch_tokens
+        saved_at = time.monotonic()
+        timed_at = self.trained.tokens + 2 * batch_tokens
         if not self.trained.tokens:
             self._fit_scales()
         while not self.finished:
             started = time.monotonic()
             self._step(self.trained.tokens // batch_tokens)
             step_s = time.monotonic() - started
-            tokens, seconds = self.trained.tokens + batch_tokens, self.trained.seconds + step_s
+            tokens = self.trained.tokens + batch_tokens
+            seconds = self.trained.seconds + step_s
             self.trained = replace(self.trained, tokens=tokens, seconds=seconds)
             if tokens == timed_at:  # the step before also warms up
                 left = duration(step_s * (self.trained.planned - tokens) / batch_tokens)

@@ -19,13 +19,11 @@ MULTIPLE = 64  # of the width of a narrower feed-forward network
 KEPT, NONE = "kept", "none"
 
 
-def gated_delta_net(attention: Attention) -> GatedDeltaNet:
-    """With as many heads as attention has for queries, of the same size."""
-    return GatedDeltaNet(k_heads=attention.heads, head_dim=attention.head_dim)
-
-
-# operators that are trained to take the place of an attention -> what they are there
-REPLACEMENTS: Mapping[str, Callable[[Attention], OperatorSpec]] = {"gd": gated_delta_net}
+# operators that are trained to take the place of an attention -> what they are there: with as many
+# heads as attention has for queries, of the same size
+REPLACEMENTS: Mapping[str, Callable[[Attention], OperatorSpec]] = {
+    "gd": lambda attention: GatedDeltaNet(k_heads=attention.heads, head_dim=attention.head_dim)
+}
 
 
 @dataclass(frozen=True)

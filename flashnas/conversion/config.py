@@ -50,13 +50,9 @@ class ConvertConfig(Settings, where="convert"):
     tokenizer: str | None = option(
         None, "tokenizer.json, where the model has none", metavar="FILE", shown="the model's"
     )
-    context: int = option(
-        1024, "tokens of a context that is scored", metavar="N", min=256, max=1 << 20
-    )
-    documents: int = option(12, "contexts of text in each draw", metavar="N", min=4, max=10_000)
-    prompts: int = option(
-        6, "contexts with recall probes in each draw", metavar="N", min=2, max=10_000
-    )
+    context: int = option(1024, "tokens of a context that is scored", min=256, max=1 << 20)
+    documents: int = option(12, "contexts of text in each draw", min=4, max=10_000)
+    prompts: int = option(6, "contexts with recall probes in each draw", min=2, max=10_000)
     windows: tuple[int, ...] | None = option(
         None,
         "tokens of windowed attention, at most a quarter of --context",
@@ -83,7 +79,6 @@ class ConvertConfig(Settings, where="convert"):
     replacement_tokens: int = option(
         500_000,
         "tokens on which --replacements are trained; fewer where their error falls no more",
-        metavar="N",
         min=1,
         max=MAX_TOKENS,
     )
@@ -102,18 +97,23 @@ class ConvertConfig(Settings, where="convert"):
         max=1,
     )
     sets: int = option(
-        16, "sets of changes that are measured to learn how they add up", min=6, max=1000
+        16,
+        "sets of changes that are measured to learn how they add up",
+        metavar="SETS",
+        min=6,
+        max=1000,
     )
-    finalists: int = option(10, "layouts that are measured on fresh text", min=1, max=1000)
+    finalists: int = option(
+        10, "layouts that are measured on fresh text", metavar="FINALISTS", min=1, max=1000
+    )
     device: str = option("cpu", "cpu or cuda", choices=("cpu", "cuda"))
     threads: int | None = option(
-        None, "torch threads", metavar="N", shown="torch's own choice", min=1, max=MAX_THREADS
+        None, "torch threads", shown="torch's own choice", min=1, max=MAX_THREADS
     )
-    seed: int = option(0, "of the draws of text", metavar="N", min=0, max=MAX_SEED)
+    seed: int = option(0, "of the draws of text", min=0, max=MAX_SEED)
     out: Path = option(
         REQUIRED,
         "folder of the conversion; what was measured there before is used",
-        metavar="DIR",
         yaml=False,
     )
 

@@ -36,7 +36,8 @@ def choose_finalists(
 ) -> list[Layout]:
     """The answers, and to check the predictions choices for savings between nothing and the
     tightest budget; where these are too few, also sets such as those of the law."""
-    most, chosen = max(conversion.saves_ms), dict.fromkeys(answers)
+    most = max(conversion.saves_ms)
+    chosen = dict.fromkeys(answers)
     count = max(conversion.config.finalists, len(chosen))
     between = count - len(chosen)
     for n in range(between):
@@ -55,7 +56,8 @@ def measure_finalists(
     timed = conversion.times.timed(layouts)
     found = []
     for layout, score, (timed_ms, model_ms) in zip(layouts, measured, timed, strict=True):
-        predicted, latency_ms = law.predict(layout), conversion.milliseconds(layout)
+        predicted = law.predict(layout)
+        latency_ms = conversion.milliseconds(layout)
         found.append(
             Finalist(
                 layout=key_of(layout),

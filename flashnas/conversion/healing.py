@@ -65,7 +65,8 @@ def start_of(
     if teacher is None:
         return Start(network, question=question)
     model = load_pretrained(teacher).network
-    vocab, own = model.architecture.vocab, network.architecture.vocab
+    vocab = model.architecture.vocab
+    own = network.architecture.vocab
     if vocab != own:
         raise ConfigError(
             f"train.distill: {teacher} has a vocabulary of {vocab:,}, and {weights} one of {own:,}"

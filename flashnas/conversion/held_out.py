@@ -15,7 +15,9 @@ from flashnas.network.precision import fast_dtype
 from flashnas.training.cost import ASSUMED_RATES, training_flops
 from flashnas.training.recipe import Recipe
 
-CONTEXT, DOCUMENTS, PROMPTS = 1024, 8, 6
+CONTEXT = 1024
+DOCUMENTS = 8
+PROMPTS = 6
 
 
 class HeldOutScore:
@@ -23,7 +25,9 @@ class HeldOutScore:
     training will take at the pace of the forward passes that it has timed."""
 
     def __init__(self, teacher: HybridLM, recipe: Recipe, note: Callable[[str], None]) -> None:
-        self.teacher, self.recipe, self.note = teacher, recipe, note
+        self.teacher = teacher
+        self.recipe = recipe
+        self.note = note
         self._student: Student | None = None
 
     def __call__(self, network: HybridLM, dataset: Dataset) -> dict[str, Any]:

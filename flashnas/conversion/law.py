@@ -32,7 +32,9 @@ LEAST_KL = 1e-5  # nats; below it a change is free
 LEAST_WEIGHT = 0.1  # of the sum of changes in a choice
 # before sets are measured changes add up, and pairs add nothing; standard deviations of that: of
 # the weights of both sums, and what is tried for each pair and for what pairs do not explain
-SUMS_SD, PAIRS_SD, NOISE = 1.0, (0.25, 0.5, 1.0, 2.0), (0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
+SUMS_SD = 1.0
+PAIRS_SD = (0.25, 0.5, 1.0, 2.0)
+NOISE = (0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,14 +83,21 @@ class SingleScores:
         first, second = np.triu_indices(len(layers), 1)
         distance = abs(layers[second] - layers[first])
         near = (distance > 0) & (distance <= FARTHEST)
-        first, second, distance = first[near], second[near], distance[near]
+        first = first[near]
+        second = second[near]
+        distance = distance[near]
         together = np.sqrt(self.mean_kl[first] * self.mean_kl[second])
         return first, second, 2 * together * np.exp(-distance / DECAY)
 
     @property
     def agreement(self) -> float:
-        """Rank correlation of the KL on the even and on the odd documents."""
-        return rank_correlation(self.kl[:, ::2].mean(1), self.kl[:, 1::2].mean(1))
+        """Spearman's rank correlation of the KL on the even and on the odd documents; NaN where one
+        of them has equal values."""
+        even = self.kl[:, ::2].mean(1)
+        odd = self.kl[:, 1::2].mean(1)
+        if min(len(set(even)), len(set(odd))) < 2:
+            return float("nan")
+        return float(spearmanr(even, odd)[0])
 
     def features(self, layout: Layout) -> np.ndarray:
         """[2 + Q] of a layout, in nats: the sum of its changes, the sum of its pairs, each pair."""
@@ -153,7 +162,8 @@ class SetLaw:
     def costs(self) -> tuple[np.ndarray, np.ndarray]:
         """Nats that a choice counts for each change [C], and on top for both of a pair [Q]: no pair
         is taken to cost less than both of its changes alone."""
-        alone, together = self.weights[0], self.weights[1] + self.weights[2:]
+        alone = self.weights[0]
+        together = self.weights[1] + self.weights[2:]
         of_pairs = np.maximum(together, 0.0) * self.scores.pairs[2]
         return max(alone, LEAST_WEIGHT) * self.scores.mean_kl, of_pairs
 
@@ -228,13 +238,6 @@ def document_error(sets: Sequence[SampledSet], measured: Sequence[LayoutScore]) 
         for entry, score in zip(sets, measured, strict=True)
     ]
     return root_mean_square(between) / 2**0.5
-
-
-def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's; NaN where all values of one are equal."""
-    if min(len(set(one)), len(set(other))) < 2:
-        return float("nan")
-    return float(spearmanr(one, other)[0])
 
 
 def mean_kl(kl: Sequence[float] | np.ndarray) -> float:

@@ -87,7 +87,8 @@ class Conversion:
         """Train what is to be trained, on text that is not scored."""
         if not any(choice.trained for choice in self.choices):
             return []
-        config, tokens = self.config, self.config.replacement_tokens
+        config = self.config
+        tokens = self.config.replacement_tokens
         text = training_rows(
             config.data,
             self.tokenizer,

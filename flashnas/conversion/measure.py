@@ -81,11 +81,13 @@ class Student:
         trained: Mapping[str, Mapping[str, Tensor]] | None = None,
     ) -> None:
         self.trained = trained or {}
-        self.teacher, self.draw = teacher.eval(), draw
+        self.teacher = teacher.eval()
+        self.draw = draw
         self.device = teacher.embedding.weight.device
         self.dtype = getattr(torch, dtype)
         self.rows = np.concatenate([draw.documents, draw.prompts])
-        vocab, context = teacher.architecture.vocab, draw.documents.shape[1]
+        vocab = teacher.architecture.vocab
+        context = draw.documents.shape[1]
         room = TEACHER_BYTES // (4 * vocab * len(draw.documents))
         count = max(1, min(POSITIONS, room, context - 1))
         self.positions_S = torch.linspace(0, context - 2, count).round().long()
@@ -100,7 +102,8 @@ class Student:
     @torch.no_grad()
     def _teach(self) -> None:
         """Run the teacher: the order of columns by importance, its probabilities, its probes."""
-        streams, documents = self._start[1], len(self.draw.documents)
+        streams = self._start[1]
+        documents = len(self.draw.documents)
         for n, block in enumerate(self.blocks):
             mixer = block.mixer
             if isinstance(mixer, FeedForwardLayer) and not mixer.relu2 and n not in self.columns:
@@ -154,7 +157,8 @@ class Student:
         documents = len(self.draw.documents)
         kl, loss = [], []
         for n, x in enumerate(streams[:documents]):
-            log_q, log_p = self._log_p(x, self.positions_S, head), self.log_p[n]
+            log_q = self._log_p(x, self.positions_S, head)
+            log_p = self.log_p[n]
             kl.append(float((log_p.exp() * (log_p - log_q)).sum(-1).mean()))
             loss.append(self._loss(n, log_q))
         sums = np.zeros((3, len(self.draw.prompts)))

@@ -39,7 +39,8 @@ class RecallLaw:
 
     def predict(self, lost: float) -> tuple[float, float, float]:
         """The share that is left, and both ends of its 90 % interval."""
-        share, wide = np.exp(-self.slope * lost), INTERVAL_90 * self.error
+        share = np.exp(-self.slope * lost)
+        wide = INTERVAL_90 * self.error
         low, high = np.sin(np.clip(angle(share) + np.array([-wide, wide]), 0, np.pi / 2)) ** 2
         return float(share), float(low), float(high)
 

@@ -79,7 +79,8 @@ def from_attention(teacher: HybridLM, layer: int, spec: OperatorSpec) -> Block:
     and values are repeated for the query heads that share them. The convolution passes the current
     token through; what attention lacks (gate, decay, strength) is drawn."""
     hidden = teacher.architecture.hidden
-    own, attention = teacher.blocks[layer], teacher.architecture.operators[layer]
+    own = teacher.blocks[layer]
+    attention = teacher.architecture.operators[layer]
     assert isinstance(attention, Attention)
     block = Block(spec, hidden)
     block.norm.load_state_dict(own.norm.state_dict())

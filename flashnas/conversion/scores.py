@@ -16,9 +16,12 @@ LEAST_SHARE = 0.3  # sets of changes save at least this share of what the tighte
 
 def score_singles(conversion: Conversion, note: Note) -> SingleScores:
     """Each change alone, on the first draw."""
-    config, choices, progress = conversion.config, conversion.choices, conversion.progress
+    config = conversion.config
+    choices = conversion.choices
+    progress = conversion.progress
     student = conversion.student(SCORED)
-    asked, done = len(student.draw.probes), len(student.probes)
+    asked = len(student.draw.probes)
+    done = len(student.probes)
     note(
         f"the model's own loss on {config.data}: {np.mean(student.loss):.3f} nats/token; it does"
         f" {done} of {asked} recall probes; the others are left out"
@@ -57,6 +60,8 @@ def learn_law(conversion: Conversion, singles: SingleScores) -> SetLaw:
 
 def sets_of(conversion: Conversion, law: SetLaw, count: int, turn: int) -> list[SampledSet]:
     """`sample_sets` as the options have it; another turn draws other sets."""
-    config, most = conversion.config, max(conversion.saves_ms)
-    saves_ms, seed = (LEAST_SHARE * most, most), 2 * config.seed + turn
+    config = conversion.config
+    most = max(conversion.saves_ms)
+    saves_ms = (LEAST_SHARE * most, most)
+    seed = 2 * config.seed + turn
     return sample_sets(law, saves_ms, config.recall, count, seed)

@@ -35,7 +35,9 @@ def choose(law: SetLaw, save_ms: float, floor: float) -> Layout | None:
     choices, (first, second, _) = law.scores.choices, law.scores.pairs
     of_changes, of_pairs = law.costs()
     costly = of_pairs > 0
-    first, second, of_pairs = first[costly], second[costly], of_pairs[costly]
+    first = first[costly]
+    second = second[costly]
+    of_pairs = of_pairs[costly]
     layers = np.array([choice.layer for choice in choices])
     one_of_a_layer = layers == np.unique(layers)[:, None]
     saved = np.array([choice.saved_ms for choice in choices]) / save_ms
@@ -43,7 +45,8 @@ def choose(law: SetLaw, save_ms: float, floor: float) -> Layout | None:
     rows = np.vstack([one_of_a_layer, -saved, lost])
     at_most = np.ones(len(rows))
     at_most[-2:] = -1, law.recall.most_lost(floor) if floor else np.inf
-    changes, pairs = sparse.eye_array(len(choices), format="csr"), sparse.eye_array(len(first))
+    changes = sparse.eye_array(len(choices), format="csr")
+    pairs = sparse.eye_array(len(first))
     both = sparse.hstack([changes[first] + changes[second], -pairs])
     solved = milp(
         np.concatenate([of_changes, of_pairs]),
@@ -67,7 +70,8 @@ def sample_sets(
     """Different sets as a choice makes them: by a random half of the documents and prompts, for
     random savings in a range, every second one with the floor of recall."""
     generator = np.random.default_rng(seed)
-    documents, prompts = law.scores.kl.shape[1], law.scores.value_lost.shape[1]
+    documents = law.scores.kl.shape[1]
+    prompts = law.scores.value_lost.shape[1]
     found: dict[Layout, SampledSet] = {}
     for attempt in range(20 * count):
         halves = [generator.permutation(size) < size // 2 for size in (documents, prompts)]
@@ -86,7 +90,8 @@ def resampled_layers(
     """What each layer becomes, and how sure that is: choose anew on resampled documents and
     prompts."""
     generator = np.random.default_rng(0)
-    documents, prompts = law.scores.kl.shape[1], law.scores.value_lost.shape[1]
+    documents = law.scores.kl.shape[1]
+    prompts = law.scores.value_lost.shape[1]
     others = []
     for _ in range(RESAMPLES):
         drawn = generator.integers(documents, size=(documents,))

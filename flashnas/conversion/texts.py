@@ -106,7 +106,8 @@ def training_rows(
 
 def held_out_draw(dataset: Dataset, *, context: int, documents: int, prompts: int) -> Draw:
     """A draw of the validation text of a dataset, spread evenly over it; arguments as in `draws`."""
-    tokens, tokenizer = dataset.validation, load_tokenizer(dataset.folder / "tokenizer.json")
+    tokens = dataset.validation
+    tokenizer = load_tokenizer(dataset.folder / "tokenizer.json")
     count = documents + prompts
     if len(tokens) < count * context:
         raise CorpusError(

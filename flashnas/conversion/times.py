@@ -38,10 +38,6 @@ BESIDE = "the model beside finalists"
 Timed = tuple[float | None, float | None]  # milliseconds of a layout, and of the model beside it
 
 
-def not_timed(layouts: Sequence[Layout]) -> list[Timed]:
-    return [(None, None)] * len(layouts)
-
-
 @dataclass(frozen=True, eq=False)
 class RequestTimes:
     """What requests to changed models take.
@@ -55,7 +51,7 @@ class RequestTimes:
     source: str
     by: dict[str, Milliseconds]
     choices: list[Choice]
-    timed: Callable[[Sequence[Layout]], list[Timed]] = not_timed
+    timed: Callable[[Sequence[Layout]], list[Timed]] = lambda layouts: [(None, None)] * len(layouts)
 
     @property
     def milliseconds(self) -> Milliseconds:
@@ -160,7 +156,8 @@ def _llama_cpp(
 
 def savings(config: ConvertConfig, times: RequestTimes, choices: Sequence[Choice]) -> list[float]:
     """The milliseconds that each budget asks to save; BudgetError where the choices cannot."""
-    full_ms, by = times.milliseconds(()), next(iter(times.by))
+    full_ms = times.milliseconds(())
+    by = next(iter(times.by))
     if not choices:
         raise BudgetError(
             f"convert.budget_ms: of the model's {full_ms:,.0f} ms ({by}) no change saves more than"

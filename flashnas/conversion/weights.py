@@ -69,13 +69,10 @@ def load_pretrained(path: str | Path) -> Pretrained:
     config, tensors = gguf.read_gguf(path) if gguf else (read_json(place), {})
     architecture = architecture_of_config(config, str(place))
     kind, words = config["model_type"], path / TOKENIZER
+    tokenizer = load_tokenizer(words) if words.exists() else None
     if family := writer_of(config, architecture):
         network = _filled(path, architecture, family.pieces, None, _tensors_of(path))
-        tokens = config.get("sequence_tokens")
-        tokenizer = load_tokenizer(words) if words.exists() else None
-        return Pretrained(
-            network, tokenizer, tokens if type(tokens) is int and tokens > 0 else None
-        )
+        return Pretrained(network, tokenizer, trained_length(config))
     check_kind(kind, path)
     # and what transformers takes where there is none
     key, default = ("norm_eps", 1e-5) if kind == "lfm2" else ("rms_norm_eps", 1e-6)
@@ -87,7 +84,13 @@ def load_pretrained(path: str | Path) -> Pretrained:
         network = _filled(path, architecture, of_gguf, eps, tensors, gguf.numbers_of)
         return Pretrained(network, gguf.read_gguf_tokenizer(path))
     network = _filled(path, architecture, of_folder, eps, _tensors_of(path))
-    return Pretrained(network, load_tokenizer(words) if words.exists() else None)
+    return Pretrained(network, tokenizer)
+
+
+def trained_length(config: Mapping[str, Any]) -> int | None:
+    """`sequence_tokens` of the training, which exports record in their configuration."""
+    tokens = config.get("sequence_tokens")
+    return tokens if type(tokens) is int and tokens > 0 else None
 
 
 def _gguf_reader(path: Path) -> Any:
@@ -140,7 +143,8 @@ def _filled(
         if piece.name not in tensors:
             raise WeightsError(f"{path}: its weights lack {piece.name}")
         left.discard(piece.name)
-        needed, got = list(piece.of(shapes).shape), list(tensors[piece.name].shape)
+        needed = list(piece.of(shapes).shape)
+        got = list(tensors[piece.name].shape)
         if got != needed:
             raise WeightsError(
                 f"{path}: {piece.name} is {got}; its configuration asks for {needed}"

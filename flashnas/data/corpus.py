@@ -233,7 +233,8 @@ def _hugging_face(location: str, column: str) -> Callable[[], Iterator[str]]:
         raise CorpusError(
             f"corpus {location!r} needs the package datasets: pip install 'flashnas[datasets]'"
         ) from None
-    config, split = rest[0] if rest else None, rest[1] if len(rest) > 1 else "train"
+    config = rest[0] if rest else None
+    split = rest[1] if len(rest) > 1 else "train"
     try:
         rows = datasets.load_dataset(name, config or None, split=split)
     except Exception as error:  # the library raises anything from ValueError to HTTP errors

@@ -151,7 +151,9 @@ class Dataset:
                 )
         if recipe.short_text:
             return
-        short, fewer, most = [], "", MAX_EPOCHS * len(self.train)
+        short = []
+        fewer = ""
+        most = MAX_EPOCHS * len(self.train)
         if recipe.tokens > most:
             short.append(
                 f"its {recipe.tokens:,} training tokens are {recipe.tokens / len(self.train):.1f}"
@@ -184,13 +186,16 @@ class Dataset:
             int64 token ids [batch_sequences, sequence_tokens + 1]; neighbouring columns are inputs
             and targets.
         """
-        length, rng = recipe.sequence_tokens, np.random.default_rng([seed, 0xDA7A])
-        order, position = np.empty(0, dtype=np.int64), skip * recipe.batch_sequences
+        length = recipe.sequence_tokens
+        rng = np.random.default_rng([seed, 0xDA7A])
+        order = np.empty(0, dtype=np.int64)
+        position = skip * recipe.batch_sequences
         while True:
             while position + recipe.batch_sequences > len(order):
                 slack = len(self.train) - 1 - (len(self.train) - 1) // length * length
                 windows = np.arange(rng.integers(slack + 1), len(self.train) - length, length)
-                rest, position = order[position:], max(0, position - len(order))
+                rest = order[position:]
+                position = max(0, position - len(order))
                 order = np.concatenate([rest, rng.permutation(windows)])
             yield _windows(self.train, order[position : position + recipe.batch_sequences], length)
             position += recipe.batch_sequences

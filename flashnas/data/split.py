@@ -66,7 +66,9 @@ def split_documents(documents: Iterable[str]) -> Split:
     """Hold out every tenth distinct document; with fewer than ten, the contiguous last tenth of the
     text. No document is in both parts. The pass keeps 50 bytes of each; the parts read the
     documents, which stay the same, again."""
-    marks, seen, blank = bytearray(), set[bytes](), 0
+    marks = bytearray()
+    seen = set[bytes]()
+    blank = 0
     digests: dict[int, bytearray] = {TRAIN: bytearray(), VALIDATION: bytearray()}
     sizes = {TRAIN: 0, VALIDATION: 0}
     few: list[str] = []

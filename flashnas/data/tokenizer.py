@@ -186,7 +186,8 @@ def _without_stderr() -> Iterator[None]:
 def _largest_id(content: Any) -> int:
     """The largest id, 0 for another file. The library aborts the process where one is huge."""
     try:
-        vocab, added = content["model"]["vocab"], content.get("added_tokens") or []
+        vocab = content["model"]["vocab"]
+        added = content.get("added_tokens") or []
         ids = [
             *(vocab.values() if isinstance(vocab, dict) else [len(vocab)]),
             *(token["id"] for token in added),

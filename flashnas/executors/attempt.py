@@ -82,7 +82,8 @@ def classify_error(
     if isinstance(error, MemoryError | CandidateMemoryError) or any(
         words in text for words in MEMORY_WORDS
     ):
-        limit_gb, torch = memory_limit_gb(), sys.modules.get("torch")
+        limit_gb = memory_limit_gb()
+        torch = sys.modules.get("torch")
         if limit_gb is not None and not (torch is not None and torch.cuda.is_initialized()):
             return Ended(
                 kind="failed",
@@ -122,7 +123,9 @@ def reason_of(error: BaseException) -> str:
 @contextlib.contextmanager
 def state_kept() -> Iterator[None]:
     """Put back what the block changed of environment, folder, and torch's defaults."""
-    environment, folder, torch = dict(os.environ), os.getcwd(), _torch_state()
+    environment = dict(os.environ)
+    folder = os.getcwd()
+    torch = _torch_state()
     try:
         yield
     finally:

@@ -75,7 +75,8 @@ class Executor(ABC):
     runs_here: ClassVar[bool] = False
 
     def __init__(self, work: Work, options: Any) -> None:
-        self.work, self.options = work, options
+        self.work = work
+        self.options = options
 
     @classmethod
     def read_options(cls, values: Mapping[str, Any]) -> Any:

@@ -67,7 +67,8 @@ def _train(job: Job) -> dict[str, Any]:
     from flashnas.training.recipe import Recipe
     from flashnas.training.trainer import train_on_one_thread
 
-    recipe, dataset = Recipe.from_dict(job.recipe), Dataset.open(job.dataset)
+    recipe = Recipe.from_dict(job.recipe)
+    dataset = Dataset.open(job.dataset)
     proxy = recipe.proxy_of(job.architecture, dataset.vocab)
     return train_on_one_thread(proxy, dataset, recipe, job.seed).to_dict()
 

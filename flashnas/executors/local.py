@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -22,7 +21,7 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.process import die_with_parent, limit_memory, limit_threads, usable_cores
 from flashnas.base.settings import MAX_THREADS, Settings, option
 from flashnas.executors.attempt import attempt, classify_error, reason_of
-from flashnas.executors.base import Ended, Executor, Result, Work
+from flashnas.executors.base import Ended, Executor, Work
 
 MAX_STARTS = 3  # of a process that ends before it has taken a job
 EXIT_S = 1.0  # a process whose pipe is closed has so long to end
@@ -139,12 +138,15 @@ class _Slot:
     """A place for one process at a time, with its device."""
 
     def __init__(self, device: str | None, timeout_s: float, memory_gb: float | None) -> None:
-        self.device, self.timeout_s, self.memory_gb = device, timeout_s, memory_gb
+        self.device = device
+        self.timeout_s = timeout_s
+        self.memory_gb = memory_gb
         self.order: _Order | None = None
         self.deadline = 0.0
         self._process: Any = None  # a process and its pipe, or None and None
         self._pipe: Any = None
-        self._ready, self._starts = False, 0
+        self._ready = False
+        self._starts = 0
 
     @property
     def waitables(self) -> list[Any]:
@@ -152,10 +154,8 @@ class _Slot:
         return [self._pipe, self._process.sentinel] if self._process else []
 
     def start(self, order: _Order) -> None:
-        self.order = order
         if self._process is None or not self._process.is_alive():
             self.stop()
-            self.order = order
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()
             self._process = context.Process(
@@ -165,6 +165,7 @@ class _Slot:
             )
             self._process.start()
             theirs.close()
+        self.order = order
         self._start_clock()
         with contextlib.suppress(OSError):  # it died meanwhile: `ended` finds that
             self._pipe.send_bytes(order.data)
@@ -179,7 +180,8 @@ class _Slot:
                     if not answer.reusable:
                         self.stop()
                     return answer
-                self._ready, self._starts = True, 0
+                self._ready = True
+                self._starts = 0
                 self._start_clock()
         except (EOFError, OSError):
             # it died, or the job closed what it did not open; what was sent before is read
@@ -236,7 +238,9 @@ class _Slot:
     def stop(self) -> None:
         self.order = None
         process, pipe = self._process, self._pipe
-        self._process, self._pipe, self._ready = None, None, False
+        self._process = None
+        self._pipe = None
+        self._ready = False
         if process is not None and process.pid is not None:
             if process.is_alive():
                 with contextlib.suppress(OSError):
@@ -283,17 +287,6 @@ def _outcome(data: bytes) -> Ended:
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         return Ended(kind="error", reason=reason_of(error))
     return ended
-
-
-class WorkerPool(LocalExecutor):
-    """Worker processes for callers that have no search. function: importable from a fresh
-    process.
-    """
-
-    def __init__(
-        self, function: Callable[[Any], Result], *, workers: int, timeout_s: float
-    ) -> None:
-        super().__init__(Work(function=function, workers=workers, timeout_s=timeout_s))
 
 
 class InProcess(Executor):

@@ -34,10 +34,8 @@ from flashnas.executors.local import MIN_MEMORY_GB, NO_LIMIT_ON_GPUS, LocalExecu
 ANSWER_S = 5.0  # until a machine must have accepted a connection, and have answered
 # the first bytes of an HTTP/2 client, with an empty frame of settings, which the server answers by
 # its own; Ray speaks gRPC, which is HTTP/2
-HTTP2_HELLO, SETTINGS_FRAME = (
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)),
-    4,
-)
+HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+SETTINGS_FRAME = 4
 FRAME_HEADER_BYTES = 9
 CLIENT_PORT = 10001  # of ray://HOST
 LOCAL_STARTS = 3  # of a Ray here, which gives up after 30 s, and a busy machine needs longer
@@ -95,7 +93,8 @@ class RayExecutor(Executor):
         self._waiting: deque[tuple[str, bytes]] = deque()  # jobs beyond `--workers`
         # reference to the prepared text; in a list, Ray does not resolve it
         self._text: list[Any] = []
-        self._moved, self._noted = time.monotonic(), False
+        self._moved = time.monotonic()
+        self._noted = False
 
     @property
     def gpus(self) -> float:
@@ -134,20 +133,14 @@ class RayExecutor(Executor):
         if address:
             check_address(address)
             self.work.note(f"executor ray: connecting to {address}")
-        more = (
-            {"address": address}
-            if address
-            else {
+        more: dict[str, Any] = {"address": address}
+        if not address:
+            needed = int((self.work.workers or 1) * self.options.cpus)
+            more = {
                 "address": "local",  # not one that somebody has started here
-                "num_cpus": max(
-                    1,
-                    int((self.work.workers or 1) * self.options.cpus)
-                    if self.work.workers
-                    else max(usable_cores(), int(self.options.cpus)),
-                ),
+                "num_cpus": max(1 if self.work.workers else usable_cores(), needed),
                 "include_dashboard": False,
             }
-        )
         main = threading.current_thread() is threading.main_thread()
         terminated = signal.getsignal(signal.SIGTERM)
         for left in reversed(range(1 if address else LOCAL_STARTS)):
@@ -210,7 +203,8 @@ class RayExecutor(Executor):
         ready, _ = self._ray.wait(refs, num_returns=1, timeout=wait_s)
         if ready:
             ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
-            self._moved, self._noted = time.monotonic(), False
+            self._moved = time.monotonic()
+            self._noted = False
         elif time.monotonic() - self._moved > CROWDED_S and not self._noted:
             self._note_lack_of_room()
         outcomes = [(self._refs.pop(ref), self._outcome(ref)) for ref in refs if ref in set(ready)]
@@ -233,18 +227,13 @@ class RayExecutor(Executor):
 
     def _note_lack_of_room(self) -> None:
         self._noted = True
-        free = self._ray.available_resources()
-        if (
-            len(self._refs)
-            and free.get("CPU", 0.0) >= self.options.cpus
-            and self.gpus > free.get("GPU", 0.0)
-        ):
-            have = self._ray.cluster_resources()
-            if have.get("GPU", 0.0) < self.gpus:
-                self.work.note(
-                    f"the Ray cluster has {have.get('GPU', 0.0):g} GPUs, and a candidate needs"
-                    f" {self.gpus:g}; waiting for more"
-                )
+        free_cpus = self._ray.available_resources().get("CPU", 0.0)
+        have = self._ray.cluster_resources().get("GPU", 0.0)
+        if free_cpus >= self.options.cpus and have < self.gpus:
+            self.work.note(
+                f"the Ray cluster has {have:g} GPUs, and a candidate needs {self.gpus:g}; waiting"
+                " for more"
+            )
 
     def drop(self) -> None:
         self._waiting.clear()
@@ -275,7 +264,8 @@ def check_address(address: str) -> None:
         return
     try:
         parts = urlsplit(f"//{place}")
-        host, port = parts.hostname, parts.port or (CLIENT_PORT if kind else None)
+        host = parts.hostname
+        port = parts.port or (CLIENT_PORT if kind else None)
     except ValueError:  # the port is not a number
         host = port = None
     if not host or not port:

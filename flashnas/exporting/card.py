@@ -85,7 +85,9 @@ def _rows(
     report: Mapping[str, Any], source: Source, training: TrainingRecord
 ) -> Iterator[tuple[str, str]]:
     """(name, text) of what is known of the network."""
-    network, question, score = source.architecture, training.question, training.score
+    network = source.architecture
+    question = training.question
+    score = training.score
     kinds = Counter(spec.kind for spec in network.operators)
     operators = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     yield (
@@ -148,7 +150,8 @@ def _latency(run: RecordedRun, entry: Trial, vocab: int) -> str:
 
 
 def _losses(run: RecordedRun, entry: Trial) -> str:
-    figures, tokens = entry.figures, run.entry("recipe", "tokens")
+    figures = entry.figures
+    tokens = run.entry("recipe", "tokens")
     length = f" of {tokens:,} tokens" if is_number(tokens) else ""
     text = "nothing was trained in the search"
     if is_number(loss := figures.get("loss")):

@@ -83,7 +83,8 @@ def bits_per_byte(
     """
     network, tokenizer = source.network, source.tokenizer
     assert tokenizer is not None  # of load_trained
-    device, end = network.embedding.weight.device, end_of_document_id(tokenizer)
+    device = network.embedding.weight.device
+    end = end_of_document_id(tokenizer)
     pieces: list[tuple[Sequence[int], int]] = []
     digest = hashlib.sha256()
     tokens = size = documents = lossy = 0

@@ -151,7 +151,7 @@ def check_parity(
     if tokenizer is not None:
         _check_texts(tokenizer, answer["texts"])
     prefill = max(
-        _difference(_logits(network, prompt)[-1], torch.arange(vocab), row[:vocab])
+        _difference(network(torch.tensor([prompt]))[0, -1], torch.arange(vocab), row[:vocab])
         for prompt, row in zip(prompts, answer["prefill"], strict=True)
     )
     decode, equal = _compare_generated(network, prompts[0], answer, vocabulary.never)
@@ -235,18 +235,13 @@ def _drawn(network: HybridLM) -> tuple[list[int], Tensor]:
     return tokens[0].tolist(), logprobs.gather(1, tokens[0, 1:, None])[:, 0]
 
 
-def _logits(network: HybridLM, tokens: Sequence[int]) -> Tensor:
-    logits: Tensor = network(torch.tensor([tokens]))[0]
-    return logits
-
-
 def _compare_generated(
     network: HybridLM, prompt: list[int], answer: Mapping[str, Any], never: Sequence[int]
 ) -> tuple[float, int]:
     """Largest difference while llama.cpp generates, and how often its token is the network's. A
     token that the network would not have taken counts by how much less likely it is."""
     tokens: list[int] = answer["tokens"]
-    logits_TV = _logits(network, prompt + tokens[:-1])[len(prompt) - 1 :]
+    logits_TV = network(torch.tensor([prompt + tokens[:-1]]))[0, len(prompt) - 1 :]
     worst, equal = 0.0, 0
     for logits_V, token, (ids, values) in zip(logits_TV, tokens, answer["decode"], strict=True):
         own = {id_: value for id_, value in zip(ids, values, strict=True) if id_ < len(logits_V)}
@@ -254,7 +249,8 @@ def _compare_generated(
         allowed = logits_V.clone()
         allowed[[id_ for id_ in never if id_ < len(allowed)]] = -torch.inf
         behind = float(allowed.max() - allowed[token]) / float(logits_V.abs().max())
-        worst, equal = max(worst, difference, behind), equal + (token == int(allowed.argmax()))
+        worst = max(worst, difference, behind)
+        equal = equal + (token == int(allowed.argmax()))
     return worst, equal
 
 

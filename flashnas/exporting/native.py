@@ -51,11 +51,14 @@ class NativeExporter(Exporter):
         self, folder: Path, source: Source, dtype: torch.dtype, **options: bool | str
     ) -> Written:
         """See Exporter. The source's network gets the weights as they were written, in float32."""
-        network, architecture = source.network.float(), self.architecture
+        network = source.network.float()
+        architecture = self.architecture
         more = {} if source.sequence_tokens is None else {"sequence_tokens": source.sequence_tokens}
-        name, ids = str(dtype).removeprefix("torch."), special_ids(source.tokenizer)
+        name = str(dtype).removeprefix("torch.")
+        ids = special_ids(source.tokenizer)
         write_configuration(folder, self.family, architecture, name, ids, **more)
-        pieces, meta = self.family.pieces(architecture), meta_ids(architecture)
+        pieces = self.family.pieces(architecture)
+        meta = meta_ids(architecture)
         tensors = {name: tensor.to(dtype) for name, tensor in _tensors(network, pieces).items()}
         save_torch_state_dict(tensors, folder)
         notes = []
@@ -111,7 +114,8 @@ def _check(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict[str, 
         output = loaded(
             torch.cat([torch.tensor([meta], dtype=torch.long), prompt], 1), use_cache=True
         )
-        theirs, tokens = [output.logits[:, len(meta) :, :vocab]], prompt
+        theirs = [output.logits[:, len(meta) :, :vocab]]
+        tokens = prompt
         for n in range(GENERATED):
             token = theirs[-1][:, -1].argmax(-1, keepdim=True)
             tokens = torch.cat([tokens, token], 1)

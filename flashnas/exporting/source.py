@@ -15,11 +15,22 @@ from tokenizers import Tokenizer, processors
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
-from flashnas.base.errors import ExportError
+from flashnas.base.errors import ExportError, WeightsError
+from flashnas.base.foreign import read_json
+from flashnas.base.text import first_line
+from flashnas.conversion.weights import CONFIG as MODEL_CONFIG
+from flashnas.conversion.weights import Pretrained, is_pretrained, load_pretrained, trained_length
 from flashnas.data.tokenizer import end_of_document_id, load_tokenizer, vocab_size
-from flashnas.exporting.exported import read_foreign
 from flashnas.network.model import HybridLM
-from flashnas.network.weights import ARCHITECTURE, TOKENIZER, load_model, read_architecture
+from flashnas.network.weights import (
+    ARCHITECTURE,
+    MODEL,
+    TOKENIZER,
+    load_model,
+    network_of,
+    read_architecture,
+    read_tensors,
+)
 from flashnas.run_folder.trained import chosen_weights
 from flashnas.training.checkpoint import checkpoints
 from flashnas.training.folder import CHECKPOINTS, CONFIG, FINAL, TrainingRecord
@@ -61,25 +72,23 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         ExportError: an architecture without weights.
         RunError: a run whose chosen network has not been trained.
     """
-    folder, foreign, sequence_tokens = None, None, None
-    if os.path.lexists(text):  # a long notation is no path
-        folder = weights_folder(Path(text))
-        if folder is None and (foreign := read_foreign(Path(text))):
-            folder = Path(text)
+    path = Path(text) if os.path.lexists(text) else None  # a long notation is no path
+    folder = None if path is None else weights_folder(path)
+    foreign = None if path is None or folder is not None else read_foreign(path)
+    words, sequence_tokens = None, None
+    if init_seed is not None and (folder is not None or foreign is not None):
+        raise ExportError(f"{folder or path}: holds trained weights; leave out --init-seed")
     if folder is not None:
-        if init_seed is not None:
-            raise ExportError(f"{folder}: holds trained weights; leave out --init-seed")
-        if foreign is not None:
-            folder = folder if folder.is_dir() else None  # a GGUF file has none
-            network, origin = foreign.network, foreign.origin
-            sequence_tokens = foreign.sequence_tokens
-        else:
-            network = load_model(folder)
-            recorded = str(read_architecture(folder)[1].get("sha256", ""))
-            origin = f"trained weights{f', sha256 {recorded[:16]}..' if recorded else ''}"
-            sequence_tokens = TrainingRecord.of(folder).sequence_tokens
-        if tokenizer is None and folder is not None and os.path.lexists(folder / TOKENIZER):
-            tokenizer = str(folder / TOKENIZER)
+        network = load_model(folder)
+        recorded = str(read_architecture(folder)[1].get("sha256", ""))
+        origin = f"trained weights{f', sha256 {recorded[:16]}..' if recorded else ''}"
+        sequence_tokens = TrainingRecord.of(folder).sequence_tokens
+    elif path is not None and foreign is not None:
+        model, origin = foreign
+        folder = path if path.is_dir() else None  # a GGUF file has none
+        network = model.network
+        words = model.tokenizer
+        sequence_tokens = model.sequence_tokens
     else:
         architecture = load_architecture(text)
         if init_seed is None:
@@ -91,10 +100,35 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
             torch.manual_seed(init_seed)
             network = HybridLM(architecture)
         origin = f"untrained weights, drawn with seed {init_seed}"
-    read = foreign.tokenizer if foreign is not None else None
+    if tokenizer is None and folder is not None and os.path.lexists(folder / TOKENIZER):
+        tokenizer = str(folder / TOKENIZER)
     if tokenizer is not None:
-        read = read_tokenizer(tokenizer, network.architecture.vocab)
-    return Source(network.eval(), read, origin, folder, sequence_tokens)
+        words = read_tokenizer(tokenizer, network.architecture.vocab)
+    return Source(network.eval(), words, origin, folder, sequence_tokens)
+
+
+def read_foreign(path: Path) -> tuple[Pretrained, str] | None:
+    """A model that `flashnas train` did not write, and its origin in one line: an export with
+    `--to hf`, or a pretrained model of transformers or llama.cpp; None for something else."""
+    if is_pretrained(path):
+        return load_pretrained(path), f"the pretrained model {path.name}"
+    config, weights = path / MODEL_CONFIG, path / MODEL
+    if not config.exists():
+        return None
+    data = read_json(config, WeightsError)
+    try:
+        from flashnas.exporting.transformers import FlashnasConfig
+
+        architecture = FlashnasConfig.from_dict(data).to_architecture()
+    except Exception as error:  # transformers raises anything from TypeError to errors of its own
+        raise WeightsError(
+            f"{config}: not the configuration of an export: {first_line(error)}"
+        ) from None
+    tensors = {
+        name.removeprefix("model."): tensor for name, tensor in read_tensors(weights).items()
+    }
+    network = network_of(architecture, tensors, weights).float()
+    return Pretrained(network, None, trained_length(data)), f"the export {path.name}"
 
 
 def weights_folder(path: Path) -> Path | None:
@@ -176,7 +210,8 @@ def _with_meta_tokens(tokenizer: Tokenizer, meta: list[int]) -> Tokenizer:
     """The tokenizer with tokens of these ids, which it puts in front of a text."""
     if not meta:
         return tokenizer
-    described, names = json.loads(tokenizer.to_str()), [f"<|meta_{n}|>" for n in range(len(meta))]
+    described = json.loads(tokenizer.to_str())
+    names = [f"<|meta_{n}|>" for n in range(len(meta))]
     for name, token in zip(names, meta, strict=True):
         described["model"]["vocab"][name] = token
         described["added_tokens"].append(

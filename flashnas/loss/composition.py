@@ -55,10 +55,8 @@ class Law:
     def loss(self, params: np.ndarray, tokens: np.ndarray | float, width: np.ndarray) -> np.ndarray:
         """Args: params [N] without embeddings, tokens [N] of the training, width [N]. Returns: nats
         per token [N]."""
-        n, d = (
-            np.asarray(params, float) / PARAMETERS,
-            np.clip(np.asarray(tokens, float), *COUNTED) / TOKENS,
-        )
+        n = np.asarray(params, float) / PARAMETERS
+        d = np.clip(np.asarray(tokens, float), *COUNTED) / TOKENS
         by_size = (self.a * n ** (-self.alpha / self.delta) + self.b / d) ** self.delta
         return self.e + by_size + self.c * (aspect(params, width) - self.r0) ** 2
 
@@ -207,14 +205,9 @@ def effective(params: Any, active: Any) -> Any:
     return np.sqrt(params * active)
 
 
-def _outside(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """How far values lie outside a range; 0 inside."""
-    return np.maximum(np.maximum(low - values, values - high), 0.0)
-
-
 def _beyond(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     """By how much logarithms lie above limits; negative below them, 0 between."""
-    return np.asarray(np.log(values) - np.log(np.clip(values, *limits)))
+    return np.log(values) - np.log(np.clip(values, *limits))
 
 
 def outside_support(network: Architecture, tokens: float | None = None) -> list[str]:
@@ -368,7 +361,7 @@ def _silent(
         np.sqrt(mix["bare"]),
         mix["rare"],
         np.sqrt(mix["new_mix"]),
-        np.sqrt(_outside(shape, *ASPECTS)),
+        np.sqrt(np.abs(shape - np.clip(shape, *ASPECTS))),
         np.maximum(far_size, 0.0),
         np.maximum(far_tokens, 0.0) * per_size,
         np.maximum(-far_size, 0.0),

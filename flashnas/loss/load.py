@@ -36,7 +36,8 @@ from flashnas.observations.losses import DATA, ObservedLoss, as_published, full_
 from flashnas.observations.read_losses import SHIPPED, pairs_of_nested_groups
 from flashnas.operators import OperatorSpec
 
-SHAPES, FFN_SHARES = DATA / "published_shapes.csv", DATA / "published_ffn_share.csv"
+SHAPES = DATA / "published_shapes.csv"
+FFN_SHARES = DATA / "published_ffn_share.csv"
 FITTED = Path(__file__).parent / "data" / "fitted.json"
 WIDTHS = 256  # a network is built at the nearest multiple of this to count the shares of its parts
 
@@ -195,7 +196,9 @@ def loss_model(
 @functools.cache
 def _shipped(without: str, mix: bool, published: bool = True) -> FullLoss:
     """The law alone has spreads of its own, because differences of mixes are noise to it."""
-    constants, rows, prefix = fitted(), shipped_rows(), "" if mix else "law_"
+    constants = fitted()
+    rows = shipped_rows()
+    prefix = "" if mix else "law_"
     spreads = Spreads(**constants[f"{prefix}folds"].get(without, constants[f"{prefix}spreads"]))
     law = Law(**constants["law"])
     if without:
@@ -295,7 +298,8 @@ def of_size(
             numbers.
         published: attention and windows at their defaults are those of publications.
     """
-    width, sizes = (params * np.exp(model.law.r0) / 12) ** (1 / 3), []
+    width = (params * np.exp(model.law.r0) / 12) ** (1 / 3)
+    sizes = []
     built = nearest_width(width)
     for stack in stacks:
         total, active, ffn = body_sizes(as_published(stack, built) if published else stack, built)

@@ -178,7 +178,7 @@ class FullLoss:
         scale = self._reliability(np.array([self.publication], object))[0]
         cross = scale * self.silent_prior(table, self.rows.take(own))
         revealed = np.sum((cross @ self._of_rows()[own]) ** 2, axis=1)
-        return np.asarray(np.sqrt(np.maximum(before**2 - revealed, 0.0)))
+        return np.sqrt(np.maximum(before**2 - revealed, 0.0))
 
     # -- predictions -------------------------------------------------------------------------------
 
@@ -284,7 +284,7 @@ class FullLoss:
         """What each contrast of the rows says of N quantities [N, C]; cross: covariance [N,
         rows].
         """
-        return np.asarray(cross @ self._of_rows())
+        return cross @ self._of_rows()
 
     # -- the prior ---------------------------------------------------------------------------------
 
@@ -292,11 +292,11 @@ class FullLoss:
         """The columns of a table, those that the model does not have at 0."""
         x = np.array(table.x)
         x[:, _LAW] -= LAW_NATS
-        return np.asarray(x * self._seen)
+        return x * self._seen
 
     def _known(self, table: Table) -> np.ndarray:
         """The part of the mean that no row teaches."""
-        return np.asarray(self._law_mean * self._x(table)[:, _LAW])
+        return self._law_mean * self._x(table)[:, _LAW]
 
     @property
     def _law_mean(self) -> float:
@@ -311,7 +311,7 @@ class FullLoss:
         a = np.c_[one.shares / SHARE_SCALE, one.ffn / FFN_SCALE]
         b = np.c_[other.shares / SHARE_SCALE, other.ffn / FFN_SCALE]
         square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-        return np.asarray(np.exp(-0.5 * np.maximum(square, 0.0)))
+        return np.exp(-0.5 * np.maximum(square, 0.0))
 
     def _prior(self, one: Table, other: Table) -> np.ndarray:
         """Covariance of two tables before anything was seen [N, M]."""
@@ -326,7 +326,7 @@ class FullLoss:
     def _common_prior(self, one: Table, other: Table) -> np.ndarray:
         """Of what all publications share [N, M]."""
         linear = (self._x(one) * self._common) @ self._x(other).T
-        return np.asarray(linear + self.spreads.residual**2 * self._kernel(one, other))
+        return linear + self.spreads.residual**2 * self._kernel(one, other)
 
     def _own_prior(self, one: Table, other: Table) -> np.ndarray:
         """Of what a publication has of its own, at a reliability of 1 [N, M]."""
@@ -335,7 +335,7 @@ class FullLoss:
         linear += self.silent_prior(one, other)
         kinds = self.spreads.kind**2 * one.shares @ other.shares.T
         residual = self.spreads.own_residual**2 * self._kernel(one, other)
-        return np.asarray(same * (linear + kinds + residual))
+        return same * (linear + kinds + residual)
 
     def silent_prior(self, one: Table, other: Table) -> np.ndarray:
         """Of what no publication vouches for, in one publication at a reliability of 1 [N, M]. What
@@ -344,7 +344,7 @@ class FullLoss:
         x, y = self._x(one) * self._own * _SILENT, self._x(other)
         apart = np.abs(one.far[:, None] - other.far).sum(axis=-1)
         steady = (x * _OF_OPERATORS) @ y.T
-        return np.asarray(steady + np.exp(-apart) * ((x * ~_OF_OPERATORS) @ y.T))
+        return steady + np.exp(-apart) * ((x * ~_OF_OPERATORS) @ y.T)
 
     def _discrepancy(self, one: Table, other: Table) -> np.ndarray:
         """Of what a mix and a shape have of their own in trainings that are smaller or shorter, larger

@@ -47,7 +47,8 @@ def with_own(shipped: FullLoss, own: Rows, reliability: float | None = None) -> 
         reliability: of the own rows. None: as their gaps ask for, and never better than that of the
             middle publication, because a few rows of one seed may agree by chance.
     """
-    rows, spreads = Rows.joined(shipped.rows, own), shipped.spreads
+    rows = Rows.joined(shipped.rows, own)
+    spreads = shipped.spreads
 
     def model(reliability: float) -> FullLoss:
         return FullLoss(

@@ -17,12 +17,11 @@ from flashnas.base.text import shown
 
 COVERED = 0.9  # by each interval
 WITHIN_SDS = float(ndtri(0.5 + COVERED / 2))
-NODES, SHARES, HALVINGS, WIDEST = (
-    31,
-    65,
-    40,
-    20.0,
-)  # by which intervals over a reliability are found
+# by which intervals over a reliability are found
+NODES = 31
+SHARES = 65
+HALVINGS = 40
+WIDEST = 20.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class PosteriorPart:
 
     def covariance(self, index: np.ndarray) -> np.ndarray:
         """Of the quantities at these indices."""
-        return np.asarray(self.prior(index, index) - self.gain[index] @ self.gain[index].T)
+        return self.prior(index, index) - self.gain[index] @ self.gain[index].T
 
     def variances_to(self, reference: int) -> np.ndarray:
         """Of the differences to one quantity [N]."""
@@ -126,15 +125,18 @@ class Prediction:
         shared, own = self.variances_to(reference, trainings)
         total = shared + own
         share = own / np.where(total > 0, total, 1.0)
-        return np.asarray(np.sqrt(total) * np.interp(share, *widening(self.unseen)))
+        return np.sqrt(total) * np.interp(share, *widening(self.unseen))
 
     def best(
         self, indices: Sequence[int] | np.ndarray, draws: int = 4000, seed: int = 0
     ) -> np.ndarray:
         """Probability that each of these networks has the lowest loss among them."""
-        index, generator = np.asarray(indices), np.random.default_rng(seed)
+        index = np.asarray(indices)
+        generator = np.random.default_rng(seed)
         shared, own = (
-            generator.standard_normal((draws, len(index))) @ _root(part.covariance(index)).T
+            generator.multivariate_normal(
+                np.zeros(len(index)), part.covariance(index), draws, "ignore", method="eigh"
+            )
             for part in (self.shared, self.own)
         )
         reliability = np.exp(self.unseen * generator.standard_normal((draws, 1)))
@@ -156,12 +158,6 @@ def check_array(name: str, value: Any, shape: tuple[int, ...]) -> None:
         )
 
 
-def _root(covariance: np.ndarray) -> np.ndarray:
-    """R, of a covariance R R^T."""
-    values, vectors = np.linalg.eigh(covariance)
-    return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0)))
-
-
 @functools.lru_cache(maxsize=8)
 def reliabilities(sd: float) -> tuple[np.ndarray, np.ndarray]:
     """Values [R] of a reliability whose logarithm is normal with this standard deviation, and their
@@ -181,5 +177,6 @@ def widening(sd: float) -> tuple[np.ndarray, np.ndarray]:
     for _ in range(HALVINGS):
         middle = (low + high) / 2
         wide = (2 * ndtr(middle[:, None] * WITHIN_SDS / sds) - 1) @ weights > COVERED
-        low, high = np.where(wide, low, middle), np.where(wide, middle, high)
+        low = np.where(wide, low, middle)
+        high = np.where(wide, middle, high)
     return shares, high

@@ -137,16 +137,12 @@ def count_shared_orders(rows: Sequence[ObservedLoss]) -> tuple[int, int]:
         group.setdefault(composition(row.specs), []).append(row.nats)
     pairs = right = 0
     for (one, first), (other, second) in itertools.combinations(losses.items(), 2):
-        if one[0] == other[0]:
-            continue
-        means = [
-            {mix: np.mean(group[mix]) for mix in sorted(first.keys() & second.keys())}
-            for group in (first, second)
-        ]
-        for mix, mix2 in itertools.combinations(means[0], 2):
-            gaps = [group[mix] - group[mix2] for group in means]
+        shared = sorted(first.keys() & second.keys()) if one[0] != other[0] else []
+        for mix, mix2 in itertools.combinations(shared, 2):
+            gaps = [np.mean(group[mix]) - np.mean(group[mix2]) for group in (first, second)]
             if min(map(abs, gaps)) > CLEAR_NATS:
-                pairs, right = pairs + 1, right + int(gaps[0] * gaps[1] > 0)
+                pairs = pairs + 1
+                right = right + int(gaps[0] * gaps[1] > 0)
     return pairs, right
 
 

@@ -42,7 +42,8 @@ FORM: Form = (0.1, 0.3, True)  # the shipped rows choose it: experiments/evidenc
 # Priors: standard deviations of b1 to b4, of the common value and between publications. The mean of
 # b1 is the negative level of transformers, because a network that answers nothing has no marks; of
 # the others it is 0.
-COMMON, OWN = np.array([0.1, 0.15, 0.05, 0.05]), np.array([0.1, 0.05, 0.05, 0.05])
+COMMON = np.array([0.1, 0.15, 0.05, 0.05])
+OWN = np.array([0.1, 0.05, 0.05, 0.05])
 NOISE, SCALE_ROWS = 0.04, 10  # of a training; a scale of 1 has the weight of so many rows
 LEVEL, LEVEL_SD = 0.4, 1.0  # of a group
 # Standard deviations where publications are silent.
@@ -74,7 +75,8 @@ def read_recall(path: str | Path | None = None) -> list[RecallRow]:
 
 
 def _row(place: str, line: dict[str, str]) -> RecallRow:
-    specs, metric = specs_of(place, line["operators"]), line["metric"]
+    specs = specs_of(place, line["operators"])
+    metric = line["metric"]
     full = next((marks for start, marks in FULL_MARKS.items() if metric.startswith(start)), None)
     if full is None:
         raise ConfigError(f"{place}: metric must start with recall_ or ruler_; got {metric!r}")
@@ -179,14 +181,17 @@ class RecallModel:
         # a model without some publication still likens what that one alone has to its family
         self.kinds = _shipped_kinds() | {spec.kind for row in rows for spec in row.specs}
         parts = [_mixture(row.specs, self.kinds) for row in rows]
-        stacks, value = _columns(parts), np.array([row.value for row in rows])
-        self.form, self.mixers = form, int(stacks.mixers.min())
+        stacks = _columns(parts)
+        value = np.array([row.value for row in rows])
+        self.form = form
+        self.mixers = int(stacks.mixers.min())
         self.states = {frozenset(part[2]) for part in parts}
         having = {
             (kind, row.source) for row, part in zip(rows, parts, strict=True) for kind in part[1]
         }
         self.publications = Counter(kind for kind, _ in having)
-        effects, level = _effects(stacks, form), value[stacks.full > 0.999]
+        effects = _effects(stacks, form)
+        level = value[stacks.full > 0.999]
         prior = np.array([-level.mean() if len(level) else -LEVEL, 0, 0, 0])
         covariance = (
             effects * COMMON**2 @ effects.T
@@ -220,7 +225,8 @@ class RecallModel:
             WINDOW_SD * columns.outside,
             shares * [KIND_SD / (1 + self.publications[kind]) for kind in kinds],
         ]
-        effects, noise = _effects(columns, self.form), NOISE**2 * (1 + np.eye(len(parts)))
+        effects = _effects(columns, self.form)
+        noise = NOISE**2 * (1 + np.eye(len(parts)))
         heard = effects @ (self.covariance + np.diag(OWN**2)) @ effects.T + noise
         return effects @ self.mean, self.scale**2 * heard + silent @ silent.T
 

@@ -22,16 +22,9 @@ class HybridCache:
 
     states: tuple[Any, ...]
 
-    @property
-    def kept_bytes(self) -> int:
-        """Bytes of all caches and states, the whole batch; equals batch x
-        Architecture.cache_bytes.
-        """
-        return sum(state_bytes(state) for state in self.states)
-
 
 def state_bytes(state: Any) -> int:
-    """Bytes of the state of one layer: a tensor, a tuple of states, None, or an object with
+    """Bytes of a state for the whole batch: a tensor, a tuple of states, None, or an object with
     `kept_bytes`.
     """
     if isinstance(state, Tensor):
@@ -64,7 +57,8 @@ class FixedStates:
     can be recorded and replayed. position: where all their sequences are."""
 
     def __init__(self, states: tuple[Any, ...], position: Position) -> None:
-        self.states, self.position = states, position
+        self.states = states
+        self.position = position
 
     @classmethod
     def of(
@@ -144,11 +138,7 @@ class CapturedStep:
 
 def check_capturable(device: torch.device) -> None:
     """Raise DeviceError where there are no CUDA graphs."""
-    if not _has_graphs(device):
+    if device.type != "cuda":
         raise DeviceError(
             f"generate: graph=True needs a network on a CUDA device; this one is on {device}"
         )
-
-
-def _has_graphs(device: torch.device) -> bool:
-    return device.type == "cuda"

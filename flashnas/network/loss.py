@@ -30,8 +30,7 @@ def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> 
         targets_N: token numbers; negative ones mark rows that do not count.
     """
     of_slice, count = _cross_entropy(targets_N)
-    loss: Tensor = _LinearLoss.apply(x_ND, weight_VD, of_slice, count)
-    return loss
+    return _LinearLoss.apply(x_ND, weight_VD, of_slice, count)
 
 
 def linear_distillation(
@@ -74,8 +73,7 @@ def linear_distillation(
             1
         ], lambda: log_q.exp_().sub_(p).mul_(factor).add_(gradient(), alpha=loss_weight)
 
-    loss: Tensor = _LinearLoss.apply(x_ND, weight_VD, of_slice, 1)
-    return loss
+    return _LinearLoss.apply(x_ND, weight_VD, of_slice, 1)
 
 
 def _cross_entropy(targets_N: Tensor) -> tuple[LossOfSlice, Tensor]:
@@ -88,7 +86,8 @@ def _cross_entropy(targets_N: Tensor) -> tuple[LossOfSlice, Tensor]:
 
     def of_slice(logits: Tensor, now: slice) -> tuple[Tensor, Callable[[], Tensor]]:
         wide = torch.promote_types(logits.dtype, torch.float32)
-        log_p, targets = logits.log_softmax(-1, dtype=wide), targets_N1[now]
+        log_p = logits.log_softmax(-1, dtype=wide)
+        targets = targets_N1[now]
         total = log_p.gather(1, targets).masked_fill_(~counts_N[now].unsqueeze(1), 0).sum()
 
         def gradient() -> Tensor:  # p - 1 at the target, p elsewhere

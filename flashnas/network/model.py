@@ -87,7 +87,8 @@ class HybridLM(nn.Module):
         if not isinstance(architecture, Architecture):
             raise ArchitectureError(f"a network needs an Architecture; got {shown(architecture)}")
         super().__init__()
-        self.architecture, self.backend = architecture, backend
+        self.architecture = architecture
+        self.backend = backend
         hidden, vocab = architecture.hidden, architecture.vocab
         meta = architecture.meta_tokens
         try:
@@ -111,7 +112,8 @@ class HybridLM(nn.Module):
         """Draw the matrices: normal with std 1/sqrt(fan_in), output projections times 1/sqrt(2 x
         operators).
         """
-        shrink, uses = 1 / math.sqrt(2 * len(self.layers)), self.parameter_uses()
+        shrink = 1 / math.sqrt(2 * len(self.layers))
+        uses = self.parameter_uses()
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 std = 1 / math.sqrt(module.in_features)

@@ -157,7 +157,8 @@ def check_numbers(tensor: Tensor, place: str) -> None:
 def _check_fit(
     shapes: Iterable[tuple[str, Sequence[int]]], tensors: Mapping[str, Tensor], path: Path
 ) -> None:
-    another, left = f"{path}: holds the weights of another architecture", set(tensors)
+    another = f"{path}: holds the weights of another architecture"
+    left = set(tensors)
     for name, shape in shapes:
         if name not in tensors:
             raise WeightsError(f"{another}: {name} {list(shape)} is missing")

@@ -44,8 +44,11 @@ class DeltaLayer(RecurrentLayer):
         q, k, v, *others = self.tensor("in_proj.weight").rows()
         (head_dim,) = self.shape("norm.weight")
         self.sizes = [q + k + v, *others]
-        self.head_dim, self.k_heads, self.v_heads = head_dim, k // head_dim, v // head_dim
-        self.scale, self.decays = head_dim**-0.5, "A_log" in self.tensors
+        self.head_dim = head_dim
+        self.k_heads = k // head_dim
+        self.v_heads = v // head_dim
+        self.scale = head_dim**-0.5
+        self.decays = "A_log" in self.tensors
         self.in_proj = self.linear("in_proj")
         self.build_gates()
         self.conv = self.convolution()
@@ -78,7 +81,8 @@ class DeltaLayer(RecurrentLayer):
                 rates = -self.A_log.to(dtype).exp()
                 steps = F.softplus(others[0].to(dtype) + self.dt_bias.to(dtype))
                 if self.by_channel:
-                    steps, rates = steps.unflatten(-1, (self.v_heads, -1)), rates.unsqueeze(-1)
+                    steps = steps.unflatten(-1, (self.v_heads, -1))
+                    rates = rates.unsqueeze(-1)
                 g = rates * steps
             o, matrix_BHKV = rule(
                 q * self.scale, k, v, torch.sigmoid(beta.to(dtype)), g, matrix_BHKV
@@ -129,7 +133,9 @@ class KimiDeltaAttentionLayer(DeltaLayer):
     """`kda`, as fla's layer: a decay per key channel, from a low-rank map; norm gated by the sigmoid
     of another one; arXiv 2510.26692."""
 
-    core_kind, by_channel, gate = "kda", True, "sigmoid"
+    core_kind = "kda"
+    by_channel = True
+    gate = "sigmoid"
     rules = kda_chunked, kda_step
 
     def build_gates(self) -> None:

@@ -13,6 +13,7 @@ length or channels, G groups of heads.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -60,7 +61,8 @@ class Layer(nn.Module):
 
     def __init__(self, spec: OperatorSpec, hidden: int) -> None:
         super().__init__()
-        self.kind, self.tensors = spec.kind, spec.named_tensors(hidden)
+        self.kind = spec.kind
+        self.tensors = spec.named_tensors(hidden)
         self.norm_eps = spec.norm_eps
 
     def tensor(self, name: str) -> TensorSpec:
@@ -99,9 +101,9 @@ class Layer(nn.Module):
 
     def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Any:
         """The state of an empty sequence; `dtype` is the model's, recurrent states are kept in
-        float32.
+        float32. Here: None, of a layer whose tokens do not mix.
         """
-        raise NotImplementedError
+        return None
 
     def reference(self, x_BTD: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         """The ground truth in float64, one token after the other: (residual update [B, T, D], state
@@ -110,8 +112,9 @@ class Layer(nn.Module):
         raise NotImplementedError
 
     def step(self, x_BD: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """One token: (residual update [B, D], next state)."""
-        raise NotImplementedError
+        """One token: (residual update [B, D], next state). Here: of a layer whose tokens do not
+        mix."""
+        return self.forward(x_BD)
 
 
 class RecurrentState(NamedTuple):
@@ -199,7 +202,7 @@ class RecurrentLayer(Layer):
     def forward(
         self, x_BTD: Tensor, state: RecurrentState | None = None
     ) -> tuple[Tensor, RecurrentState]:
-        mixed_BTC, *rest = self.project(x_BTD, _apply)
+        mixed_BTC, *rest = self.project(x_BTD, operator.call)
         dtype = mixed_BTC.dtype
         conv_BTC, matrix_BHKV = state or self.init_state(len(x_BTD), dtype, x_BTD.device)
         if self.conv is not None:
@@ -209,14 +212,9 @@ class RecurrentLayer(Layer):
         return self.out_proj(y_BTC.to(dtype)), RecurrentState(conv_BTC, matrix_BHKV)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        mixed_BC, *rest = self.project(x_BD, _apply)
+        mixed_BC, *rest = self.project(x_BD, operator.call)
         dtype, (conv_BTC, matrix_BHKV) = mixed_BC.dtype, state
         if self.conv is not None:
             mixed_BC, conv_BTC = self.conv.step(mixed_BC, conv_BTC)
         y_BC, matrix_BHKV = self.recur((mixed_BC, *rest), matrix_BHKV, self.core.of(mixed_BC).step)
         return self.out_proj(y_BC.to(dtype)), RecurrentState(conv_BTC, matrix_BHKV)
-
-
-def _apply(linear: nn.Linear, x: Tensor) -> Tensor:
-    y: Tensor = linear(x)
-    return y

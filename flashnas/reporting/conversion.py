@@ -109,7 +109,8 @@ def asked_recall(answer: BudgetAnswer) -> str:
 
 def next_commands(found: ConversionFound) -> list[str]:
     """The healing of the first answer, and the report."""
-    weights, heals = found.answers[0].weights, f"{found.run}-healed"
+    weights = found.answers[0].weights
+    heals = f"{found.run}-healed"
     heal = ["flashnas", "train", weights, "--distill", found.model, "--data", found.data]
     return [shlex.join([*heal, "--out", heals]), shlex.join(["flashnas", "report", found.run])]
 
@@ -164,7 +165,8 @@ def figure(found: ConversionFound, narrow: bool) -> Plot:
         plot = Plot("KL to the model", "measured on fresh text", [300], keys=keys, narrow=narrow)
         (panel,) = plot.panels
         for entry in found.finalists:
-            share, interval = 100 * entry.share, [entry.predicted.kl_low, entry.predicted.kl_high]
+            share = 100 * entry.share
+            interval = [entry.predicted.kl_low, entry.predicted.kl_high]
             colour = CHOSEN if entry.answers_a_budget else OTHER
             panel.plot([share, share], interval, color=colour, alpha=0.35, linewidth=6)
             panel.errorbar(share, entry.kl, entry.kl_half, color=colour, marker="o", capsize=3)

@@ -32,7 +32,11 @@ from flashnas.operators import OPERATORS
 
 OTHER_COLOURS = {"head": "#5B6470", "embedding": "#98A2B3"}
 OTHER_COLOUR = "#7B8494"  # of other names that are not operators
-INK, MUTED, SOFT, FAINT, RULE = "#1B1F24", "#667085", "#98A2B3", "#D0D5DD", "#E4E7EC"
+INK = "#1B1F24"
+MUTED = "#667085"
+SOFT = "#98A2B3"
+FAINT = "#D0D5DD"
+RULE = "#E4E7EC"
 BUDGET = "#B42318"
 
 # of a latency: colour, hatch, and what it means
@@ -99,7 +103,8 @@ POINT = 72 / 96  # of a pixel
 WIDE, NARROW = 1091, 362  # pixels of a figure
 RIGHT = 243  # of the legend of a wide one
 PNG_DPI, NOTEBOOK_DPI = 132, 96
-SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+SVG = "{http://www.w3.org/2000/svg}"
+LINK = "{http://www.w3.org/1999/xlink}href"
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "text.parse_math": False,  # a dollar sign is no formula
@@ -144,7 +149,8 @@ class Plot(Figure):
         """heights: of the plotting area of each panel. columns: panels beside each other, of equal
         heights; on a narrow figure all are below each other. keys: the entries of the legend, right
         of the panels or, on a narrow figure, below them."""
-        self.narrow, self.hovers = narrow, dict[str, Sequence[str]]()
+        self.narrow = narrow
+        self.hovers = dict[str, Sequence[str]]()
         self.panels: list[Axes] = []
         self.sizes: list[tuple[float, float]] = []
         self.small = (11 if narrow else 13) * POINT  # size of most texts

@@ -201,7 +201,9 @@ def latency_figure(run: RecordedRun, narrow: bool = False) -> Plot:
             plot.hover(bar, [f"{row.finalist} · {label}\n{time}\nsource: {source}"])
     if bounded:
         bar_y, low, middle, high = np.array(bounded, dtype=float).T
-        low, middle, high = low * factor, middle * factor, high * factor
+        low = low * factor
+        middle = middle * factor
+        high = high * factor
         panel.errorbar(
             middle,
             bar_y,

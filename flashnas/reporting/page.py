@@ -199,7 +199,8 @@ def sources(run: RecordedRun) -> str:
 
 def failures(run: RecordedRun) -> str:
     """Failed trials by reason and one by one; infeasible ones by reason."""
-    failed, outside = run.failed, run.trials[run.trials["state"] == "infeasible"]
+    failed = run.failed
+    outside = run.trials[run.trials["state"] == "infeasible"]
     return render(
         "failures.html",
         reasons=list(failed["reason"].value_counts().items()),
@@ -222,23 +223,18 @@ def reproduce(run: RecordedRun) -> str:
     )
 
 
-HEADER = Section("", header)
-FINALISTS = Section("Finalists", finalists, PICTURE, front_png, of="search")
-FIGURES = Section("Figures", figures, of="search")
-EVALUATION = Section("Trained networks, evaluated", evaluation)
-SOURCES = Section("Where the latencies come from", sources)
-FAILURES = Section("What failed", failures, of="search")
-REPRODUCE = Section("How to reproduce", reproduce)
 SECTIONS: Registry[Section] = Registry(
     "report section",
     "flashnas.report_sections",
     {
-        "header": "flashnas.reporting.page:HEADER",
+        "header": Section("", header),
         "conversion": "flashnas.reporting.conversion:CONVERSION",
-        **{
-            name: f"flashnas.reporting.page:{name.upper()}"
-            for name in ("finalists", "figures", "evaluation", "sources", "failures", "reproduce")
-        },
+        "finalists": Section("Finalists", finalists, PICTURE, front_png, of="search"),
+        "figures": Section("Figures", figures, of="search"),
+        "evaluation": Section("Trained networks, evaluated", evaluation),
+        "sources": Section("Where the latencies come from", sources),
+        "failures": Section("What failed", failures, of="search"),
+        "reproduce": Section("How to reproduce", reproduce),
     },
     error=RunError,
     base="flashnas.reporting.page:Section",

@@ -353,7 +353,7 @@ def plane_keys(planes: Sequence[Plane]) -> Iterable[Line2D]:
     for kind in sorted({*networks["kind"], *rings}, key=operator_order):
         yield key(operator_label(kind), operator_colour(kind), "o")
     if "baseline" in styles:
-        words = "best of another family" if planes[0].run.ranks_full else "baseline"
+        words = "best of another family" if run.ranks_full else "baseline"
         yield key(words, "white", "D", markeredgecolor=INK)
     if (plane := planes[0]).inside(plane.points[plane.points["style"] == "published"]).any():
         yield key("published model", SOFT, "^")

@@ -53,7 +53,8 @@ LONGEST = 60  # letters of a notation
 def doctor_text(found: Figures) -> str:
     packages = []
     for package in found["packages"]:
-        state, words = package["version"] or "not installed", package["purpose"]
+        state = package["version"] or "not installed"
+        words = package["purpose"]
         if package["version"] and (problem := package.get("problem")):
             state, words = "cannot be used", f"{words}; {problem}"
         packages.append({"name": package["name"], "state": state, "words": words})

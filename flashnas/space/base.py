@@ -157,20 +157,21 @@ class SearchSpace(ABC, Generic[G]):
     def size(self) -> float:
         """Number of genotypes, or an upper bound: here the number of different encodings; infinite
         with a real parameter that has no step."""
-        return math.prod(_count(distribution) for distribution in self.distributions().values())
+        grids = [_values(distribution) for distribution in self.distributions().values()]
+        return math.inf if None in grids else math.prod(len(grid) for grid in grids if grid)
 
     def enumerate(self) -> Iterator[G]:
         """Every genotype once, in a fixed order; for small spaces. Raises SpaceError for an
         infinite one.
         """
         distributions = self.distributions()
-        if math.isinf(self.size()):
+        grids = [_values(distribution) for distribution in distributions.values()]
+        if None in grids:
             raise SpaceError(
                 f"space {self.name!r} has a real parameter without a step and cannot be enumerated"
             )
-        grids = [_values(distribution) for distribution in distributions.values()]
         seen: set[G] = set()
-        for values in itertools.product(*grids):
+        for values in itertools.product(*filter(None, grids)):
             genotype = self.decode(dict(zip(distributions, values, strict=True)))
             if genotype not in seen:
                 seen.add(genotype)
@@ -213,22 +214,17 @@ class SearchSpace(ABC, Generic[G]):
         return fingerprint(self.to_dict(), COMPACT)
 
 
-def _count(distribution: Any) -> float:
-    """Different values of an Optuna distribution."""
-    if (choices := getattr(distribution, "choices", None)) is not None:
-        return len(choices)
-    if distribution.low == distribution.high:
-        return 1
-    return math.inf if distribution.step is None else len(_values(distribution))
-
-
-def _values(distribution: Any) -> Sequence[Value]:
-    """Every value of an Optuna distribution, in order."""
+def _values(distribution: Any) -> Sequence[Value] | None:
+    """Every value of an Optuna distribution, in order; None for a real one without a step."""
     if (choices := getattr(distribution, "choices", None)) is not None:
         return tuple(choices)
-    low, high, step = distribution.low, distribution.high, distribution.step
+    low = distribution.low
+    high = distribution.high
+    step = distribution.step
     if low == high:
         return (low,)
     if isinstance(low, int):
         return range(low, high + 1, step)
+    if step is None:
+        return None
     return tuple(low + i * step for i in range(round((high - low) / step) + 1))

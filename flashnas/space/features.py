@@ -19,9 +19,11 @@ def list_features(operators: Sequence[OperatorSpec], kinds: Sequence[OperatorSpe
     the depth, and how often the mixer changes. An operator on a border counts in both thirds, by
     the part of it that lies in each.
     """
-    depth, index = len(operators), {spec: i for i, spec in enumerate(kinds)}
+    depth = len(operators)
+    index = {spec: i for i, spec in enumerate(kinds)}
     one_hot = np.eye(len(kinds))[[index[spec] for spec in operators]]
-    edges, starts = np.arange(depth + 1) * PARTS / depth, np.arange(PARTS)[:, None]
+    edges = np.arange(depth + 1) * PARTS / depth
+    starts = np.arange(PARTS)[:, None]
     within = np.minimum(edges[1:], starts + 1) - np.maximum(edges[:-1], starts)
     mixers = [spec for spec in operators if spec.mixes_tokens]
     changes = sum(one != other for one, other in itertools.pairwise(mixers))

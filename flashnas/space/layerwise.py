@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -29,7 +30,7 @@ from flashnas.space.load import (
     read_range,
     read_widths,
 )
-from flashnas.space.operator_space import ModelOptions, OperatorSpace
+from flashnas.space.operator_space import OperatorSpace
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -74,16 +75,15 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     def __init__(
         self,
         *,
-        name: str,
-        path: str,
-        hidden_sizes: tuple[int, ...],
-        model: ModelOptions,
         choices: dict[str, tuple[OperatorSpec, ...]],
         depth: tuple[int, int],
         require: tuple[str, ...] = (),
+        **shared: Any,
     ) -> None:
-        super().__init__(name=name, path=path, hidden_sizes=hidden_sizes, model=model)
-        self.choices, self.depth, self.require = choices, depth, require
+        super().__init__(**shared)
+        self.choices = choices
+        self.depth = depth
+        self.require = require
         self.names = tuple(choices)
         self.max_operators = depth[1] * max(map(len, choices.values()))
         self._specs = tuple(dict.fromkeys(spec for choice in choices.values() for spec in choice))
@@ -181,16 +181,13 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     def _complete(self, layers: list[str]) -> tuple[str, ...]:
         """A missing required kind takes the place of the last layer that can be missed."""
         for kind in self.require:
-            if any(kind in self._kinds_of[layer] for layer in layers):
+            counts = Counter(own for layer in layers for own in self._kinds_of[layer])
+            if counts[kind]:
                 continue
-            others = [
-                [self._kinds_of[layer] for layer in layers[:i] + layers[i + 1 :]]
-                for i in range(len(layers))
-            ]
             last = max(
                 i
                 for i, layer in enumerate(layers)
-                if not self._kinds_of[layer].difference(*others[i])
+                if all(counts[own] > 1 for own in self._kinds_of[layer])
             )
             layers[last] = next(name for name in self.names if kind in self._kinds_of[name])
         return tuple(layers)

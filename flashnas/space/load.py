@@ -21,7 +21,7 @@ from flashnas.architecture import (
 from flashnas.base.documents import LocatedDict, LocatedList, convert, read_yaml
 from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError, SpaceError
 from flashnas.base.registry import Registry, foreign_errors, shipped_names
-from flashnas.base.text import did_you_mean, one_of, shown, shown_path
+from flashnas.base.text import did_you_mean, one_of, range_of, shown, shown_path
 from flashnas.families.family import families
 from flashnas.operators import OperatorSpec
 from flashnas.space.base import SearchSpace
@@ -73,8 +73,7 @@ def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:
         return source
     if str(source) in families():
         served: Any = TEMPLATES["served"]
-        space: SearchSpace[Any] = served.of_family(str(source))
-        return space
+        return served.of_family(str(source))
     path = _resolve(str(source))
     data = read_yaml(path)
     if "template" not in data:
@@ -99,8 +98,18 @@ def load_space(source: str | Path | SearchSpace[Any]) -> SearchSpace[Any]:
     return space
 
 
-def load_operator_space(source: str | Path | SearchSpace[Any], use: str) -> OperatorSpace[Any]:
+def load_operator_space(
+    source: str | Path | SearchSpace[Any],
+    use: str,
+    *,
+    params: str | None = None,
+    vocab: int | None = None,
+) -> OperatorSpace[Any]:
     """`load_space` for what needs a space of flashnas' operators, such as a latency table (`use`).
+
+    Args:
+        params: fewest and most parameters of networks of families, such as 20M..60M.
+        vocab: another vocabulary.
 
     Raises:
         SpaceError: also for a space with architectures of its own.
@@ -111,7 +120,16 @@ def load_operator_space(source: str | Path | SearchSpace[Any], use: str) -> Oper
             f"{use} needs a space of flashnas' operators; space {space.name!r} (template"
             f" {space.template or type(space).__name__!r}) has architectures of its own"
         )
-    return space
+    if vocab is not None:
+        space = space.with_vocab(vocab)
+    if params is None:
+        return space
+    if not hasattr(space, "with_params"):
+        raise SpaceError(f"--params needs families of networks; got space {space.name!r}")
+    try:
+        return space.with_params(range_of(params))
+    except ValueError as error:
+        raise SpaceError(f"--params {error}") from None
 
 
 def check_space(space: SearchSpace[Any]) -> None:

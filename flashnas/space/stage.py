@@ -67,7 +67,7 @@ class ThreeStageGenotype(Genotype):
     long.
     """
 
-    stages: tuple[Stage, Stage, Stage]
+    stages: tuple[Stage, ...]
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.stages))
@@ -209,5 +209,4 @@ FACTORS = (operator_changes, ratio_changes, ffn_changes, repeat_changes)
 def _with(genotype: ThreeStageGenotype, index: int, **changes: Any) -> ThreeStageGenotype:
     stages: list[Stage] = list(genotype.stages)
     stages[index] = dataclasses.replace(stages[index], **changes)
-    assert len(stages) == len(STAGES)
-    return ThreeStageGenotype((stages[0], stages[1], stages[2]))
+    return ThreeStageGenotype(tuple(stages))

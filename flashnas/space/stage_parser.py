@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -77,8 +77,7 @@ class StageParser:
                         )
         if best is None:
             return None
-        first, second, third = (block.stage(repeats) for block, repeats in best[1])
-        return ThreeStageGenotype((first, second, third))
+        return ThreeStageGenotype(tuple(block.stage(repeats) for block, repeats in best[1]))
 
     def _complete_blocks(self, text: str, start: int) -> list[tuple[_Block, int]]:
         """Block types and repeats that the text has at `start`, with at least one letter after
@@ -93,7 +92,8 @@ class StageParser:
                 and text.startswith(block.text, position)
                 and position + len(block.text) < len(text)
             ):
-                repeats, position = repeats + 1, position + len(block.text)
+                repeats = repeats + 1
+                position = position + len(block.text)
                 if repeats >= low:
                     result.append((block, repeats))
         return result
@@ -153,18 +153,20 @@ class ListAutomaton:
     """
 
     def __init__(self, blocks: Sequence[str], repeats: tuple[int, int], cap: int) -> None:
-        self.blocks, self.repeats, self.cap = blocks, repeats, cap
-        self._first = self._by_letter(_State(0, block, 1, 0) for block in range(len(blocks)))
-        self._next: dict[States, dict[str, States]] = {}
-        self._step = functools.cache(lambda state: self._by_letter(self._following(state)))
+        self.blocks = blocks
+        self.repeats = repeats
+        self.cap = cap
+        # as at the end of a stage in front of the first one
+        self._start: States = frozenset({_State(-1, 0, len(blocks[0]), repeats[1] - 1)})
+        self._after = functools.cache(self._by_letter)
+        self._step = functools.cache(lambda state: tuple(self._following(state)))
 
     @functools.cached_property
     def count(self) -> int:
         """Number of different lists."""
         total = 0
-        # lists of the current length by the states that they reach
-        paths = Counter({states: 1 for states in self._first.values()})
-        for length in range(1, self.cap + 1):
+        paths = Counter({self._start: 1})  # lists of the current length by the states they reach
+        for length in range(self.cap + 1):
             longer: Counter[States] = Counter()
             for states, number in paths.items():
                 total += number * self._may_end(states, length)
@@ -175,7 +177,7 @@ class ListAutomaton:
 
     def texts(self) -> Iterator[str]:
         """Every list once, in depth-first order."""
-        stack = sorted(self._first.items(), reverse=True)
+        stack = [("", self._start)]
         while stack:
             text, states = stack.pop()
             if self._may_end(states, len(text)):
@@ -196,21 +198,12 @@ class ListAutomaton:
             for state in states
         )
 
-    def _after(self, states: States) -> dict[str, States]:
+    def _by_letter(self, states: States) -> dict[str, States]:
         """The states that each next letter leads to."""
-        if states not in self._next:
-            merged = defaultdict[str, set[_State]](set)
-            for state in states:
-                for letter, after in self._step(state).items():
-                    merged[letter] |= after
-            self._next[states] = {letter: frozenset(after) for letter, after in merged.items()}
-        return self._next[states]
-
-    def _by_letter(self, states: Iterable[_State]) -> dict[str, States]:
-        """The states by the letter that was read last."""
         found = defaultdict[str, set[_State]](set)
         for state in states:
-            found[self.blocks[state.block][state.offset - 1]].add(state)
+            for after in self._step(state):
+                found[self.blocks[after.block][after.offset - 1]].add(after)
         return {letter: frozenset(reached) for letter, reached in found.items()}
 
     def _following(self, state: _State) -> Iterator[_State]:

@@ -34,7 +34,7 @@ from flashnas.space.load import (
     read_widths,
     whole_number,
 )
-from flashnas.space.operator_space import ModelOptions, OperatorSpace
+from flashnas.space.operator_space import OperatorSpace
 from flashnas.space.stage import (
     ALONE,
     RATIOS,
@@ -80,16 +80,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
 
     template = "three_stage"
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        path: str,
-        hidden_sizes: tuple[int, ...],
-        model: ModelOptions,
-        rules: StageRules,
-    ) -> None:
-        super().__init__(name=name, path=path, hidden_sizes=hidden_sizes, model=model)
+    def __init__(self, *, rules: StageRules, **shared: Any) -> None:
+        super().__init__(**shared)
         self.rules = rules
         self.max_operators = rules.max_operators
         self._parser = StageParser(rules)
@@ -103,8 +95,8 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         blocks = data["blocks"]
         convert(blocks, StagesBlock, error=SpaceError, name="blocks", closed=True)
         model, widths = read_model(data), read_widths(data)
-        mixers = read_mixers(blocks, "mixers", "blocks", widths)
-        ffn = read_ffn(blocks, "ffn", "blocks", widths)
+        mixers = _read_mixers(blocks, widths)
+        ffn = _read_ffn(blocks, widths)
         ratios = _read_ratios(blocks, mixers)
         ffns = read_choices(blocks, "ffns_per_mixer", "blocks", (0, 1, 2))
         cap = whole_number(
@@ -175,27 +167,24 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
 
     def _repair_stage(self, index: int, stage: Stage) -> Stage:
         place = f"{self.path}: {STAGES[index]}"
-        allowed = {"op1": self.rules.names, "op2": self.rules.names, "ratio": self.rules.ratios}
+        rules = self.rules
+        allowed: dict[str, Sequence[Any]] = {"op1": rules.names, "op2": rules.names}
+        allowed |= {"ratio": rules.ratios, "ffns": rules.ffns}
         for name, values in allowed.items():
-            if getattr(stage, name) not in values:
-                raise SpaceError(one_of(f"{place}.{name}", getattr(stage, name), values))
-        if stage.ffns not in self.rules.ffns:
-            raise SpaceError(one_of(f"{place}.ffns", stage.ffns, map(str, self.rules.ffns)))
-        op1, ratio, repeats = stage.op1, stage.ratio, stage.repeats
+            if (value := getattr(stage, name)) not in values:
+                raise SpaceError(one_of(f"{place}.{name}", value, map(str, values)))
+        op1 = stage.op1
+        ratio = stage.ratio
+        repeats = stage.repeats
         if ratio == ALONE:
             op1 = stage.op2
-        elif op1 == stage.op2 and ALONE in self.rules.ratios:
+        elif op1 == stage.op2 and ALONE in rules.ratios:
             ratio, repeats = ALONE, repeats * sum(ratio_counts(ratio))
         elif op1 == stage.op2:
-            op1 = self.rules.names[(self.rules.names.index(op1) + 1) % len(self.rules.names)]
-        low, high = self.rules.repeats
-        return Stage(
-            op1=op1,
-            op2=stage.op2,
-            ratio=ratio,
-            ffns=stage.ffns,
-            repeats=min(max(repeats, low), high),
-        )
+            op1 = rules.names[(rules.names.index(op1) + 1) % len(rules.names)]
+        low, high = rules.repeats
+        repeats = min(max(repeats, low), high)
+        return dataclasses.replace(stage, op1=op1, ratio=ratio, repeats=repeats)
 
     # -- drawing
 
@@ -210,8 +199,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
             dataclasses.replace(block, repeats=max(1, round(depth * share / block.block_length)))
             for block, share in zip(blocks, shares, strict=True)
         )
-        early, middle, late = stages
-        return self.repair(ThreeStageGenotype((early, middle, late)))
+        return self.repair(ThreeStageGenotype(tuple(stages)))
 
     def _sample_block(self, rng: np.random.Generator) -> Stage:
         ratios = self.rules.ratios if len(self.rules.names) > 1 else (ALONE,)
@@ -245,10 +233,10 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
 
     def decode(self, params: Mapping[str, Any]) -> ThreeStageGenotype:
         fields = [field.name for field in dataclasses.fields(Stage)]
-        early, middle, late = (
+        stages = (
             Stage(**{field: params[f"{stage}_{field}"] for field in fields}) for stage in STAGES
         )
-        return self.repair(ThreeStageGenotype((early, middle, late)))
+        return self.repair(ThreeStageGenotype(tuple(stages)))
 
     def distributions(self) -> dict[str, BaseDistribution]:
         """Repeats are logarithmic: one block more matters less in a long stage."""
@@ -294,11 +282,9 @@ def _read_repeats(data: LocatedDict, cap: int) -> tuple[int, int]:
     return read_range(data, "repeats", "")
 
 
-def read_mixers(
-    data: LocatedDict, key: str, where: str, widths: tuple[int, ...]
-) -> tuple[OperatorSpec, ...]:
+def _read_mixers(blocks: LocatedDict, widths: tuple[int, ...]) -> tuple[OperatorSpec, ...]:
     """A list of different token mixers."""
-    items = entries(data, key, where)
+    items = entries(blocks, "mixers", "blocks")
     mixers = []
     for place, name, value in items:
         operators = read_operators(place, name, value, widths)
@@ -306,16 +292,17 @@ def read_mixers(
             raise SpaceError(f"{place}: {name} must be one token mixer; got {shown(value)}")
         mixers.append(operators[0])
     check_unique(items, mixers)
-    check_distinct(data.place(key), f"{where}.{key}", mixers, widths)
+    check_distinct(blocks.place("mixers"), "blocks.mixers", mixers, widths)
     return tuple(mixers)
 
 
-def read_ffn(data: LocatedDict, key: str, where: str, widths: tuple[int, ...]) -> FeedForward:
+def _read_ffn(blocks: LocatedDict, widths: tuple[int, ...]) -> FeedForward:
     """One feed-forward network; `f` if the key is missing."""
-    operators = read_operators(data.place(key), f"{where}.{key}", data.get(key, "f"), widths)
+    place = blocks.place("ffn")
+    operators = read_operators(place, "blocks.ffn", blocks.get("ffn", "f"), widths)
     if len(operators) != 1 or not isinstance(operators[0], FeedForward):
         raise SpaceError(
-            f"{data.place(key)}: {where}.{key} must be a feed-forward network such as"
-            f" f(intermediate=4096); got {shown(data[key])}"
+            f"{place}: blocks.ffn must be a feed-forward network such as f(intermediate=4096); got"
+            f" {shown(blocks['ffn'])}"
         )
     return operators[0]

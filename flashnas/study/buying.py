@@ -39,8 +39,10 @@ def buy(
     Args:
         answer_s: expected seconds of what follows.
     """
-    record, trainings = evaluations.record, evaluations.trainings
-    note, purchases = evaluations.progress.note, list[Bought]()
+    record = evaluations.record
+    trainings = evaluations.trainings
+    note = evaluations.progress.note
+    purchases = list[Bought]()
     evaluations.clock.start(answer_s)
     while evaluations.left:
         scorer = record.scorer
@@ -144,7 +146,8 @@ def observed(record: Record, trainings: Trainings) -> list[ObservedLoss]:
 def train_each(evaluations: Evaluations) -> Explored | None:
     """Evaluate the baselines, and what the sampler proposes; returns the evaluated networks by the
     scorer that knows their losses, or None where an evaluator's losses rank."""
-    record, trainings = evaluations.record, evaluations.trainings
+    record = evaluations.record
+    trainings = evaluations.trainings
     problem, note = record.problem, evaluations.progress.note
     note(str(evaluations.clock))
     algorithm = problem.algorithm()
@@ -197,7 +200,8 @@ def start_from_scored(evaluations: Evaluations) -> list[Trial]:
     """Trials of the networks of the space within the budgets that earlier runs scored. Those that
     the algorithm would propose, which have the largest width, are returned, from the highest loss
     to the lowest."""
-    record, earlier = evaluations.record, evaluations.trainings.earlier
+    record = evaluations.record
+    earlier = evaluations.trainings.earlier
     fitter = record.problem.fitter
     trials = []
     for genotype, network, label in () if earlier is None else earlier.within(record.problem.space):

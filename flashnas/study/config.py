@@ -67,12 +67,11 @@ class SearchConfig(Settings, where="search"):
         None, "keep to networks with so many parameters, such as 0.3B..3B", metavar="A..B"
     )
     min_layers: int | None = option(
-        None, "leave out networks with fewer token mixers", metavar="N", min=1, max=10_000
+        None, "leave out networks with fewer token mixers", min=1, max=10_000
     )
     vocab: int | None = option(
         None,
         "words of the vocabulary",
-        metavar="N",
         shown="the space's",
         min=2,
         max=2**30,
@@ -101,7 +100,6 @@ class SearchConfig(Settings, where="search"):
     train_tokens: str = option(
         "100B",
         "length of the full training that is planned, in tokens",
-        metavar="N",
         identity=False,
         heading="what ranks the networks",
     )
@@ -132,13 +130,12 @@ class SearchConfig(Settings, where="search"):
         None,
         "networks to train at most; one is trained if that is expected to improve the recommended"
         " network, or if an evaluator or --evidence none leaves nothing else to rank by",
-        metavar="N",
         shown=f"0, or {TRIALS} where nothing else ranks",
         min=0,
         max=1_000_000,
         identity=False,
     )
-    seed: int = option(0, "fixes the whole trajectory", metavar="N", min=0, max=MAX_SEED)
+    seed: int = option(0, "fixes the whole trajectory", min=0, max=MAX_SEED)
     recipe: str | None = option(
         None,
         "shipped training recipe or YAML file",
@@ -151,7 +148,6 @@ class SearchConfig(Settings, where="search"):
     tokens: int | None = option(
         None,
         "training tokens per candidate",
-        metavar="N",
         shown="the recipe's",
         min=1,
         max=MAX_TOKENS,
@@ -173,7 +169,6 @@ class SearchConfig(Settings, where="search"):
     workers: int | None = option(
         None,
         "candidates that are trained side by side, each in a process with one thread or one GPU",
-        metavar="N",
         shown="all cores that this process may use, or all GPUs",
         min=1,
         max=MAX_THREADS,

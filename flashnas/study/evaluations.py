@@ -5,7 +5,7 @@ ends; a network that has a result there, or in an earlier run, is not evaluated 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -41,8 +41,11 @@ class Evaluations:
         progress: Progress,
         executor: Executor,
     ) -> None:
-        self.record, self.trainings, self.progress = record, trainings, progress
-        self.database, self.executor = record.folder.open_database(), executor
+        self.record = record
+        self.trainings = trainings
+        self.progress = progress
+        self.database = record.folder.open_database()
+        self.executor = executor
         record.results = self.database.results
         problem = record.problem
         self.networks: dict[str, Any] = {}
@@ -183,14 +186,9 @@ class Evaluations:
         done = [
             (expected_s(self.networks[key]), float(result["train_seconds"]))
             for key, result in results.items()
-            if key in self.networks and _computed_here(result)
+            if key in self.networks and result["state"] == "complete" and result["source"] != RUN
         ]
         proposed = [
             expected_s(network) for key, network in self.networks.items() if key not in results
         ]
         self.clock.update(done=done, drawn=proposed[:left], candidates=max(left - len(proposed), 0))
-
-
-def _computed_here(result: Mapping[str, Any]) -> bool:
-    """True if the result is a score that was computed for this run."""
-    return result["state"] == "complete" and result["source"] != RUN

@@ -268,7 +268,9 @@ def _evolved(
         tournament=TOURNAMENT,
     )
     trials: dict[Any, Trial] = {}
-    quiet, enough, best = 0, QUIET_CYCLES, np.inf
+    quiet = 0
+    enough = QUIET_CYCLES
+    best = np.inf
     while tried < most and quiet < enough:
         genotypes = evolution.ask()
         new, before = scored(genotypes), len(trials)
@@ -278,7 +280,8 @@ def _evolved(
             new.get(genotype) or Trial.of(None, genotype=genotype) for genotype in genotypes
         )
         level = min((trial.point[0] for trial in new.values()), default=np.inf)
-        quiet, best = (quiet + 1 if level > best - BETTER else 0), min(best, level)
+        quiet = quiet + 1 if level > best - BETTER else 0
+        best = min(best, level)
     return trials, tried
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from flashnas.base.errors import RunError
 from flashnas.base.registry import foreign_errors
+from flashnas.executors import Work
 from flashnas.executors.job import run_job
-from flashnas.executors.local import WorkerPool
+from flashnas.executors.local import LocalExecutor
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import Note, Problem, load_problem
 from flashnas.study.training_time import Clock, training_plan
@@ -105,7 +106,8 @@ class Plan:
             )
             lines.append(f"limit      {self.time_limit_s:,.0f} s a training")
         if self.seconds:
-            took, pace = f"{self.seconds / 3600:,.1f} h", self.rate or "an assumed pace"
+            took = f"{self.seconds / 3600:,.1f} h"
+            pace = self.rate or "an assumed pace"
             if self.tokens_per_s is not None:
                 took = f"{self.seconds / 60:,.1f} min"
                 pace = f"{self.tokens_per_s:,.0f} tokens/s each, with their validation"
@@ -126,7 +128,9 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
 
 
 def _planned(problem: Problem, note: Note) -> Plan:
-    config, trainings, baselines = problem.config, problem.trainings, problem.baselines
+    config = problem.config
+    trainings = problem.trainings
+    baselines = problem.baselines
     for line in problem.notes:
         note(line)
     fastest = problem.fitter.fastest(config.seed)
@@ -156,7 +160,9 @@ def _with_trainings(free: Plan, problem: Problem, trainings: Trainings, note: No
     """The plan with what is trained, and how long that takes."""
     recipe, limit = trainings.recipe, trainings.time_limit
     networks = [network for _, network in problem.baselines if network is not None]
-    rate, pace, workers = None, 1.0, free.workers
+    rate = None
+    pace = 1.0
+    workers = free.workers
     if not limit.elsewhere:
         if recipe is not None:
             rate, pace = timed(problem, trainings, networks)
@@ -208,7 +214,8 @@ def timed(problem: Problem, trainings: Trainings, networks: list[Any]) -> tuple[
         curve_tokens=recipe.sequence_tokens,
     )
     job = dataclasses.replace(trainings.job(network), recipe=short.to_dict())
-    with WorkerPool(run_job, workers=1, timeout_s=trainings.time_limit.seconds) as pool:
+    work = Work(function=run_job, workers=1, timeout_s=trainings.time_limit.seconds)
+    with LocalExecutor(work) as pool:
         # the first one loads libraries and compiled kernels, which a worker does once
         ended = dict(pool.run({"first": job, "timed": job}))["timed"]
     if ended.result is None:

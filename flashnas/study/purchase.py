@@ -35,7 +35,9 @@ LARGEST = 8  # trainings of a set
 RIVALS = 64  # candidates that are paired with the recommended one
 LEVEL_SD = 100.0  # nats; of the level of trainings, of which all but nothing is known
 # of a pilot: shares of the parameters, the step of widths, and tokens for each parameter
-PILOT_SHARES, WIDTH_STEP, PILOT_TOKENS = (0.25, 0.5, 1.0), 64, 20
+PILOT_SHARES = (0.25, 0.5, 1.0)
+WIDTH_STEP = 64
+PILOT_TOKENS = 20
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,10 @@ class Prospects:
         reliability: float = 1.0,
     ) -> None:
         rows = trainings if own is None else Rows.joined(trainings, own)
-        table, count = Table.joined(candidates, rows), len(candidates)
-        predicted, every = publications.predict(table), np.arange(len(candidates) + len(rows))
+        table = Table.joined(candidates, rows)
+        count = len(candidates)
+        predicted = publications.predict(table)
+        every = np.arange(len(candidates) + len(rows))
         scale = reliability**2
         full = predicted.shared.covariance(every) + scale * predicted.own.covariance(every)
         full[count:, count:] += LEVEL_SD**2 * np.equal.outer(rows.level, rows.level)
@@ -96,7 +100,7 @@ class Prospects:
     def gain(self, chosen: Sequence[int]) -> float:
         """By how much the trainings of these candidates lower the expected regret, in nats."""
         count = len(self.mean)
-        index = 2 * count + np.sort(np.asarray(chosen))
+        index = 2 * count + np.sort(chosen)
         root = np.linalg.cholesky(self._covariance[np.ix_(index, index)])
         told = solve_triangular(root, self._covariance[index, : 2 * count], lower=True)
         after = self.mean + _draws(len(index)) @ told[:, count:]
@@ -132,7 +136,7 @@ class Prospects:
 
     @staticmethod
     def _charge(variances: np.ndarray) -> np.ndarray:
-        return np.asarray(CHARGE * np.sqrt(np.maximum(variances, 0.0)))
+        return CHARGE * np.sqrt(np.maximum(variances, 0.0))
 
 
 @functools.cache

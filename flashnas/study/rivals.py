@@ -50,7 +50,9 @@ def elsewhere(
 ) -> Explored | None:
     """A shipped space within the limits of a search; None where it has no such network, or where
     the networks of the search are smaller."""
-    config, own, space = problem.config, problem.space, load_space(name)
+    config = problem.config
+    own = problem.space
+    space = load_space(name)
     assert isinstance(space, OperatorSpace)
     assert isinstance(own, OperatorSpace)
     space = space.with_vocab(own.model.vocab)

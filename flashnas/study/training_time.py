@@ -51,7 +51,7 @@ class TimeLimit:
     seconds: float
     recipe: Recipe | None = None
     flops: float = 0.0
-    candidate_s: float = 0.0
+    candidate_s: float = 1.0
     mean_flops: float = 0.0
     elsewhere: str = ""
 
@@ -59,10 +59,10 @@ class TimeLimit:
     def expected_s(self, network: Any | None) -> float:
         """Expected seconds of a training on one worker; None: of a network that the search draws. 1
         where nothing says it, such as for an evaluator."""
-        if self.recipe is None or (network is None and not self.candidate_s):
-            return 1.0
         if network is None:
             return self.candidate_s
+        if self.recipe is None:
+            return 1.0
         try:
             return training_seconds(self.recipe.proxy_of(network), self.recipe)
         except (ArchitectureError, OperatorError):  # a failed trial with its reason
@@ -85,6 +85,8 @@ def find_time_limit(
     if recipe is None or not drawn:
         return TimeLimit(seconds=given or TIMEOUT_S, recipe=recipe)
     flops = [training_flops(network, recipe) for network in drawn]
+    candidates = slice(len(baselines) if len(baselines) < len(drawn) else 0, None)
+    candidate_s = [training_seconds(network, recipe) for network in drawn[candidates]]
     expected_s = expected_seconds(max(flops), recipe)
     by_recipe_s = max(TIMEOUT_S, 60.0 * math.ceil(SLACK * expected_s / 60))
     limit = TimeLimit(
@@ -92,12 +94,8 @@ def find_time_limit(
         recipe=recipe,
         elsewhere=_rate_elsewhere(recipe),
         flops=max(flops),
-        mean_flops=float(np.mean(flops[len(baselines) :] or flops)),
-        candidate_s=float(
-            np.mean(
-                [training_seconds(network, recipe) for network in drawn[len(baselines) :] or drawn]
-            )
-        ),
+        mean_flops=float(np.mean(flops[candidates])),
+        candidate_s=float(np.mean(candidate_s)),
     )
     where = DEVICES[recipe.device]
     if given is not None and least_seconds(min(flops), recipe) > given:
@@ -142,11 +140,8 @@ def _rate_elsewhere(recipe: Recipe) -> str:
         return ""
     from flashnas.training.trainer import visible_devices  # loads torch
 
-    return (
-        ""
-        if visible_devices()
-        else (f"an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s of a GPU, which is not here")
-    )
+    rate = f"an assumed {ASSUMED_RATES[recipe.device]:.1e} FLOP/s of a GPU, which is not here"
+    return "" if visible_devices() else rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,13 +190,16 @@ class Clock:
     """
 
     def __init__(self, plan: TrainingPlan, now: Callable[[], float] = time.monotonic) -> None:
-        self.plan, self._now, self._since = plan, now, now()
+        self.plan = plan
+        self._now = now
+        self._since = now()
         self.done_s = self.took_s = self.answer_s = 0.0
         self.left_s, self.queued_s = self._work(plan.baselines, plan.candidates)
 
     def start(self, answer_s: float) -> None:
         """The first training begins now; answer_s: of what follows the last one."""
-        self._since, self.answer_s = self._now(), answer_s
+        self._since = self._now()
+        self.answer_s = answer_s
 
     def update(
         self,
@@ -248,7 +246,8 @@ class Clock:
             return max(self.answer_s - (self._now() - self._since), 0.0)
         if self.pace is None:
             return None
-        plan, training_s = self.plan, self.pace * self.plan.candidate_s
+        plan = self.plan
+        training_s = self.pace * self.plan.candidate_s
         # the other workers are, on average, in the middle of a training
         begun = min(plan.workers, self.left_s / plan.candidate_s) - 1 if self.done_s else 0.0
         since_s = min(self._now() - self._since, MAX_SHARE * training_s)

@@ -117,12 +117,9 @@ def load_trainings(
         ConfigError, DeviceError, OperatorError: what is asked for cannot be trained here.
         RunError: an evaluator's scores do not compare with those of the earlier runs.
     """
-    config, fitter, earlier, note = (
-        problem.config,
-        problem.fitter,
-        problem.earlier,
-        problem.notes.append,
-    )
+    config = problem.config
+    fitter = problem.fitter
+    earlier = problem.earlier
     baselines = [
         network for _, network in problem.baselines if problem.each and network is not None
     ]
@@ -131,15 +128,13 @@ def load_trainings(
         recipe = None
     else:
         recipe = recipe_of(config, fitter.space, recipe, earlier)
-        for line in check_trainable(config, fitter.space, recipe, plan=plan):
-            note(line)
+        problem.notes.extend(check_trainable(config, fitter.space, recipe, plan=plan))
         dataset = prepare_dataset(config.data, recipe, config.tokenizer)
-        for line in dataset.notes:
-            note(line)
-    limit = find_time_limit(config, recipe, fitter, baselines, note)
+        problem.notes.extend(dataset.notes)
+    limit = find_time_limit(config, recipe, fitter, baselines, problem.notes.append)
     if recipe is not None:
         recipe = recipe.with_dtype(dtype)
-        note(f"trainings multiply matrices in {recipe.dtype}")
+        problem.notes.append(f"trainings multiply matrices in {recipe.dtype}")
     trainings = Trainings(
         at_most=at_most,
         seed=config.seed,
@@ -166,14 +161,9 @@ def recipe_of(
     """The recipe given or named, else that of the earlier runs, else the default at the space's own
     width factor."""
     recipe = given
-    if (
-        recipe is None
-        and config.recipe is None
-        and earlier is not None
-        and earlier.recipe is not None
-    ):
+    if recipe is None and config.recipe is None and earlier is not None:
         recipe = earlier.recipe
-    elif recipe is None:
+    if recipe is None:
         recipe = Recipe.load(config.recipe or DEFAULT_RECIPE)
         factor = space.width_factor if isinstance(space, OperatorSpace) else None
         if config.recipe is None and factor is not None:
@@ -206,19 +196,19 @@ def check_trainable(
         if not plan:
             raise
         here = False
+    if not isinstance(space, OperatorSpace):
+        return []
     check_scalable(space, recipe, own=config.recipe is None)
-    if here and recipe.device == "cuda" and isinstance(space, OperatorSpace):
+    if here and recipe.device == "cuda":
         smallest = min(space.hidden_sizes)
         trained = recipe.proxy_of(space.build(space.kinds_at(smallest), smallest))
         return check_kernels(dict.fromkeys(trained.operators), trained.hidden, recipe)
     return []
 
 
-def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> None:
+def check_scalable(space: OperatorSpace[Any], recipe: Recipe, *, own: bool) -> None:
     """Raise ConfigError if the recipe's width factor does not suit an operator of the space. own:
     the user named no recipe, so that the factor is that of the space or the default."""
-    if not isinstance(space, OperatorSpace):
-        return
     if (unsuited := _unsuited(space, recipe.width_factor, recipe.least_head_dim)) is None:
         return
     spec, hidden, reason = unsuited
@@ -228,17 +218,11 @@ def check_scalable(space: SearchSpace[Any], recipe: Recipe, *, own: bool) -> Non
         for factor in range(1, min(common, MAX_OFFERED) + 1)
         if common % factor == 0 and _unsuited(space, factor, recipe.least_head_dim) is None
     ]
-    factor = space.width_factor
-    own_factor = f"; leave out --recipe to train at the space's own factor {factor}"
-    offer = (
-        own_factor
-        if factor in working and not own
-        else (
-            f"; give a recipe, or the space, the width_factor {' or '.join(map(str, working))}"
-            if working
-            else ""
-        )
-    )
+    factor, offer = space.width_factor, ""
+    if factor in working and not own:
+        offer = f"; leave out --recipe to train at the space's own factor {factor}"
+    elif working:
+        offer = f"; give a recipe, or the space, the width_factor {' or '.join(map(str, working))}"
     raise ConfigError(
         f"space {space.name!r}: operator {spec} at width {hidden} cannot be shrunk by the width"
         f" factor {recipe.width_factor} of recipe {recipe.name!r}: {reason}{offer}"

@@ -251,7 +251,8 @@ def compare(
         gradient = form == "backward"
         if gradient and tensor.norm() <= MIN_NORM:
             continue
-        error, allowed = difference(got[what], tensor), limits.get(form, tolerance)
+        error = difference(got[what], tensor)
+        allowed = limits.get(form, tolerance)
         if low and gradient and not error <= allowed:
             usual = usual or trained(_by_torch(layer))
             allowed = max(allowed, min(TWICE * difference(usual[what], tensor), HIGHEST))

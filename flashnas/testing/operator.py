@@ -101,7 +101,8 @@ def check_form(
 ) -> None:
     """A form, of FORMS, equals the reference in outputs, final states and gradients, from a state
     that is not empty."""
-    layer, x = make_layer(spec, hidden, dtype), make_inputs(tokens, hidden).to(dtype)
+    layer = make_layer(spec, hidden, dtype)
+    x = make_inputs(tokens, hidden).to(dtype)
     expected, got = (
         run_form(layer, run, x, random_state(layer, dtype))
         for run in (layer.reference, partial(FORMS[form], layer))
@@ -116,7 +117,8 @@ def check_causality(spec: OperatorSpec, hidden: int = HIDDEN, rounding: float = 
     """A token does not see later ones. rounding: relative change of earlier outputs that is
     allowed.
     """
-    layer, x = make_layer(spec, hidden), make_inputs(65, hidden)
+    layer = make_layer(spec, hidden)
+    x = make_inputs(65, hidden)
     changed = x.clone()
     changed[:, 40:] += 1
     before, after = layer(x)[0], layer(changed)[0]
@@ -143,7 +145,8 @@ def check_idle_parameters(spec: OperatorSpec, hidden: int = HIDDEN) -> None:
 def check_low_precision(spec: OperatorSpec, hidden: int = HIDDEN) -> None:
     """Training by autocast and decoding in bfloat16 are near the reference. Experts are left out:
     rounding sends tokens to others."""
-    layer, x = make_layer(spec, hidden, torch.float32, NOISE), make_inputs(65, hidden).float()
+    layer = make_layer(spec, hidden, torch.float32, NOISE)
+    x = make_inputs(65, hidden).float()
     if not layer.routes:
         _, wrong = compare(layer, torch.bfloat16, x, TOLERANCES[torch.bfloat16])
         require(not wrong, f"operator {spec}, torch.bfloat16, {wrong}")

@@ -230,7 +230,8 @@ def check_tensors(spec: OperatorSpec, hidden: int) -> None:
             )
     tensors = spec.named_tensors(hidden)
     for name, tensor in tensors.items():
-        vector, reads = len(tensor.shape) == 1, tensor.shape[-1] == hidden
+        vector = len(tensor.shape) == 1
+        reads = tensor.shape[-1] == hidden
         fits = {
             Role.READS: reads,
             Role.GATE_READS: reads,
@@ -266,7 +267,8 @@ def check_cache_bytes(spec: OperatorSpec, hidden: int) -> None:
             if context:
                 _, state = layer(torch.zeros(1, context, hidden, dtype=dtype))
             state_tensors(state)  # raises for a state that is not made of tensors
-            stated, kept = spec.cache_bytes(hidden, context, dtype_bytes), state_bytes(state)
+            stated = spec.cache_bytes(hidden, context, dtype_bytes)
+            kept = state_bytes(state)
             require(
                 stated == kept,
                 f"operator {spec}: cache_bytes after {context} tokens in {dtype} must be"

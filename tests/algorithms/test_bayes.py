@@ -101,7 +101,7 @@ def test_the_reference_latency_is_the_spaces_and_the_reference_loss_that_of_a_ra
     algorithm = make(space)
     seen = [space.sample(rng) for _ in range(20)]
     losses = np.array([5.0 - 0.1 * sum(g.bits) for g in seen])
-    model = loss_model.LossModel(algorithm._scaled(seen), [losses], seed=0)
+    model = [loss_model.Surrogate(algorithm._scaled(seen), losses, seed=0)]
     for outlier in (0.0, 50.0):
         reference = algorithm._reference(
             [np.append(losses, losses.max() + outlier)], model, np.array([[14.1], [14.2]])

@@ -45,7 +45,7 @@ def test_bayes_models_a_part_of_a_long_history(monkeypatch):
             super().__init__(features, losses, seed=seed)
 
     monkeypatch.setattr(bayes, "MODELLED", 12)
-    monkeypatch.setattr(loss_model, "Surrogate", Watched)
+    monkeypatch.setattr(bayes, "Surrogate", Watched)
     monkeypatch.setattr(loss_model, "FIT_STEPS", 10)
     world = World("bayes", {"initial": 4, "pool": 24})
     told = world.run(world.make(), 8)

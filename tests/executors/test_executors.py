@@ -20,7 +20,7 @@ from flashnas.base.errors import ConfigError, WorkerError
 from flashnas.base.system import terminate_as_interrupt
 from flashnas.executors import Work
 from flashnas.executors.attempt import attempt
-from flashnas.executors.local import LocalExecutor, LocalOptions, WorkerPool
+from flashnas.executors.local import LocalExecutor, LocalOptions
 from flashnas.executors.ray import check_address
 from flashnas.study.config import SearchConfig
 
@@ -38,7 +38,7 @@ def importable_in_workers():
 @pytest.fixture(scope="module")
 def pool():
     """Two processes that the tests share; what one of them breaks is repaired for the next test."""
-    with WorkerPool(pool_jobs.act, workers=2, timeout_s=2) as pool:
+    with pool_jobs.pool_of(workers=2, timeout_s=2) as pool:
         yield pool
 
 
@@ -160,7 +160,7 @@ def test_an_evaluator_of_the_user_may_raise_what_it_likes_but_for_a_broken_envir
 
 
 def test_a_job_leaves_its_process_as_it_was():
-    with WorkerPool(pool_jobs.act, workers=1, timeout_s=60) as pool:
+    with pool_jobs.pool_of(workers=1, timeout_s=60) as pool:
         before = outcomes(pool, {"state": {"do": "state"}})["state"]
         outcomes(pool, {"poison": {"do": "poison"}})
         after = outcomes(pool, {"state": {"do": "state"}})["state"]
@@ -185,8 +185,8 @@ def test_a_candidate_that_eats_memory_ends_with_the_limit_as_its_reason():
 def test_a_script_without_a_main_guard_is_told_so(tmp_path):
     script = tmp_path / "bare.py"
     script.write_text(
-        "import pool_jobs\nfrom flashnas.executors.local import WorkerPool\n"
-        "with WorkerPool(pool_jobs.act, workers=1, timeout_s=9) as pool:\n"
+        "import pool_jobs\n"
+        "with pool_jobs.pool_of(workers=1, timeout_s=9) as pool:\n"
         "    list(pool.run({'a': {'do': 'return', 'value': 1}}))\n"
     )
     child = subprocess.run(
@@ -199,9 +199,9 @@ def test_workers_die_with_a_killed_parent(tmp_path):
     path = tmp_path / "pids"
     script = (
         f"import sys; sys.path.insert(0, {HELPERS!r})\n"
-        "import pool_jobs; from flashnas.executors.local import WorkerPool\n"
+        "import pool_jobs\n"
         "if __name__ == '__main__':\n"
-        "    with WorkerPool(pool_jobs.act, workers=2, timeout_s=60) as pool:\n"
+        "    with pool_jobs.pool_of(workers=2, timeout_s=60) as pool:\n"
         f"        list(pool.run({{i: {{'do': 'touch', 'path': {str(path)!r}}} for i in '01'}}))\n"
     )
     file = tmp_path / "parent.py"
@@ -221,7 +221,7 @@ def test_workers_die_with_a_killed_parent(tmp_path):
 
 @pytest.mark.parametrize("do", ["start and hang", "start and abort"])
 def test_what_a_candidate_starts_ends_with_it(tmp_path, do):
-    with WorkerPool(pool_jobs.act, workers=1, timeout_s=1 if "hang" in do else 60) as pool:
+    with pool_jobs.pool_of(workers=1, timeout_s=1 if "hang" in do else 60) as pool:
         found = outcomes(pool, {"a": {"do": do, "path": str(tmp_path / "pid")}})
     assert found["a"] in ("time limit of 1 s exceeded", "worker died (SIGABRT)")
     child, until = int((tmp_path / "pid").read_text()), time.monotonic() + 10

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashnas.base.errors import CandidateError, CorpusError
+from flashnas.executors.base import Work
+from flashnas.executors.local import LocalExecutor
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class OwnJob:
 class UnpicklableError(Exception):
     def __init__(self, one, two):
         super().__init__("two arguments")
+
+
+def pool_of(*, workers, timeout_s):
+    """Worker processes that run `act`."""
+    return LocalExecutor(Work(function=act, workers=workers, timeout_s=timeout_s))
 
 
 def act(job):

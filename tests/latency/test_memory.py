@@ -14,6 +14,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.largest_batch import check_fits, largest_batch
 from flashnas.latency.workload import Workload, _Sizes, memory_bytes
+from flashnas.network.cache import state_bytes
 from flashnas.network.model import HybridLM
 
 torch.set_num_threads(1)
@@ -60,14 +61,14 @@ def test_a_prompt_and_a_step_take_what_is_told_within_a_factor(notation):
     weights = sum(parameter.untyped_storage().nbytes() for parameter in model.parameters())
     told = memory_bytes(a, Workload(batch=3, prompt_tokens=96), 3, "float32")
     assert weights == 4 * a.params
-    assert cache.kept_bytes == 3 * a.cache_bytes(96, 4)
-    assert told >= weights + cache.kept_bytes
+    assert state_bytes(cache.states) == 3 * a.cache_bytes(96, 4)
+    assert told >= weights + state_bytes(cache.states)
     assert (weights + most) / FACTOR < told < FACTOR * (weights + most)
     _, cache = model.decode_step(token, model.start_cache(3))
     (_, cache), most = peak_bytes(lambda: model.decode_step(token, cache))
     told = memory_bytes(a, Workload(batch=3, generated_tokens=2), 3, "float32")
-    assert cache.kept_bytes == 3 * a.cache_bytes(2, 4)
-    assert weights + cache.kept_bytes <= told
+    assert state_bytes(cache.states) == 3 * a.cache_bytes(2, 4)
+    assert weights + state_bytes(cache.states) <= told
     assert (
         weights + most < FACTOR * told
     )  # `most` holds the new states and the temporaries of one layer

@@ -15,6 +15,7 @@ from flashnas.architecture.source import presets
 from flashnas.base.errors import CandidateMemoryError
 from flashnas.network import loss as loss_module
 from flashnas.network import model as model_module
+from flashnas.network.cache import state_bytes
 from flashnas.network.model import HybridLM
 from flashnas.operators.backends.core import choose_backend
 
@@ -58,11 +59,11 @@ def test_cache_bytes_are_exact(text, context):
         model = make_model(text, dtype)
         expected = 2 * model.architecture.cache_bytes(context, dtype.itemsize)
         tokens = make_tokens(model, 2, context)
-        assert model.prefill(tokens)[1].kept_bytes == expected
+        assert state_bytes(model.prefill(tokens)[1].states) == expected
         cache = model.start_cache(2)
         for t in range(context if dtype == torch.float32 else 1):
             _, cache = model.decode_step(tokens[:, t], cache)
-        assert dtype != torch.float32 or cache.kept_bytes == expected
+        assert dtype != torch.float32 or state_bytes(cache.states) == expected
 
 
 @every(text=ARCHITECTURES)

@@ -212,6 +212,8 @@ def test_the_command_says_what_is_missing_in_one_line(gpu, tmp_path, capsys, mon
     for words, rule in (
         (["--runtime", "vllm", "--space", "granite"], "--vllm-python PATH must name"),
         (["--engine-option", "a=1"], "--engine-option is for --runtime vllm; got --runtime torch"),
+        (["--space", "tiny", "--params", "1M..2M"], "--params needs families of networks; got"),
+        (["--space", "granite", "--params", "many"], "--params must be a range such as"),
     ):
         assert main(["profile", *words]) == 2
         (line,) = capsys.readouterr().err.splitlines()

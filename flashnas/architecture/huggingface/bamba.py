@@ -45,7 +45,8 @@ def granitemoehybrid(config: HfConfig) -> Architecture:
     mixers = _mixers(config, kinds, **({} if rotates else {"rope_share": 0.0}))
     attention = next((spec for spec in mixers if isinstance(spec, Attention)), None)
     scale = config.get("attention_multiplier") if attention is None else attention.head_dim**-0.5
-    size_key, count_key = "shared_intermediate_size", "num_local_experts"
+    size_key = "shared_intermediate_size"
+    count_key = "num_local_experts"
     network: OperatorSpec
     if config.integer(count_key, least=0):
         network = experts_of(
@@ -70,7 +71,8 @@ def granitemoehybrid(config: HfConfig) -> Architecture:
 def falcon_h1(config: HfConfig) -> Architecture:
     """Attention and Mamba2 side by side, each followed by a feed-forward network; both are read as
     layers one after the other, which need a norm each."""
-    layers, hidden = config.layers(), config.integer("hidden_size")
+    layers = config.layers()
+    hidden = config.integer("hidden_size")
     inner = config.integer_or_none("mamba_d_ssm") or config.integer("mamba_expand") * hidden
     if config.flag("mamba_proj_bias") != config.flag("projectors_bias"):
         raise config.lacking("projectors_bias", "Mamba2 with a bias of one projection alone")

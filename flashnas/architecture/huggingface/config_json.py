@@ -51,7 +51,10 @@ class HfConfig:
     """
 
     def __init__(self, model_type: str, data: dict[str, Any], path: str, inside: str = "") -> None:
-        self.model_type, self.data, self.path, self.inside = model_type, data, path, inside
+        self.model_type = model_type
+        self.data = data
+        self.path = path
+        self.inside = inside
         self.defaults = defaults()[model_type]
         self.deviations: list[str] = []
 

@@ -52,7 +52,8 @@ def mamba(config: HfConfig) -> Architecture:
 
 def mamba2(config: HfConfig) -> Architecture:
     config.require("hidden_act", "silu", "Mamba2 with the activation")
-    heads, head_dim = config.integer("num_heads"), config.integer("head_dim")
+    heads = config.integer("num_heads")
+    head_dim = config.integer("head_dim")
     inner = config.integer("expand") * config.integer("hidden_size")
     if heads * head_dim != inner:
         raise config.error(
@@ -179,11 +180,10 @@ def _delta_hybrid(config: HfConfig, networks: Sequence[OperatorSpec]) -> Archite
 
 
 def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
-    keys, values = config.integer("linear_num_key_heads"), config.integer("linear_num_value_heads")
-    key_dim, value_dim = (
-        config.integer("linear_key_head_dim"),
-        config.integer("linear_value_head_dim"),
-    )
+    keys = config.integer("linear_num_key_heads")
+    values = config.integer("linear_num_value_heads")
+    key_dim = config.integer("linear_key_head_dim")
+    value_dim = config.integer("linear_value_head_dim")
     if values % keys:
         raise config.error(
             "linear_num_value_heads", f"must be a multiple of the {keys} key heads; got {values}"

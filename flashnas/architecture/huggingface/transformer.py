@@ -14,14 +14,17 @@ from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 from flashnas.operators.spec import MAX_VALUE
 
-FULL, SLIDING, LINEAR = "full_attention", "sliding_attention", "linear_attention"
+FULL = "full_attention"
+SLIDING = "sliding_attention"
+LINEAR = "linear_attention"
 OLD_NAMES = {"mamba": LINEAR, "attention": FULL}
 SHARED = "shared_expert_intermediate_size"
 ROPE_TYPES = ("default", "linear", "llama3")
 
 
 def llama(config: HfConfig) -> Architecture:
-    heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
+    heads = config.integer("num_attention_heads")
+    hidden = config.integer("hidden_size")
     if hidden % heads:
         raise config.error(
             "num_attention_heads", f"must divide the hidden size {hidden}; got {heads}"
@@ -49,7 +52,8 @@ def qwen3(config: HfConfig) -> Architecture:
 
 
 def smollm3(config: HfConfig) -> Architecture:
-    layers, interval = config.layers(), config.integer("no_rope_layer_interval")
+    layers = config.layers()
+    interval = config.integer("no_rope_layer_interval")
     bias = config.flag("attention_bias")
     # 1 where positions are rotated, despite the name
     rotated = config.listed("no_rope_layers", int)
@@ -68,10 +72,8 @@ def smollm3(config: HfConfig) -> Architecture:
 
 
 def mixtral(config: HfConfig) -> Architecture:
-    layers, mixer = (
-        config.layers(),
-        _windowed(attention_of(config), config.integer_or_none("sliding_window")),
-    )
+    layers = config.layers()
+    mixer = _windowed(attention_of(config), config.integer_or_none("sliding_window"))
     config.rename("num_experts", "num_local_experts")
     experts = experts_of(
         config, count_key="num_local_experts", size_key="intermediate_size", normalise=True
@@ -97,10 +99,8 @@ def qwen3_moe(config: HfConfig) -> Architecture:
 def feed_forwards(config: HfConfig, layers: int, *, shared_key: str = "") -> list[OperatorSpec]:
     """One per layer: experts in every `decoder_sparse_step`-th one that `mlp_only_layers` does not
     name. shared_key: as of `experts_of`."""
-    dense, step = (
-        set(config.listed("mlp_only_layers", int) or []),
-        config.integer("decoder_sparse_step"),
-    )
+    dense = set(config.listed("mlp_only_layers", int) or [])
+    step = config.integer("decoder_sparse_step")
     config.rename("num_local_experts", "num_experts")
     count = config.integer("num_experts", least=0)
     sparse = [i not in dense and count > 0 and (i + 1) % step == 0 for i in range(layers)]
@@ -132,7 +132,8 @@ def experts_of(
         normalise: the probabilities of the chosen experts add up to 1.
     """
     config.require("hidden_act", "silu", "experts with the activation")
-    count, active = config.integer(count_key), config.integer("num_experts_per_tok")
+    count = config.integer(count_key)
+    active = config.integer("num_experts_per_tok")
     if active > count:
         raise config.error(
             "num_experts_per_tok", f"must be at most {count_key} {count}; got {active}"
@@ -153,7 +154,8 @@ def experts_of(
 
 def attention_of(config: HfConfig, *, bias: bool = False, **options: Any) -> Attention:
     """The attention of a configuration; bias: of all four projections."""
-    heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
+    heads = config.integer("num_attention_heads")
+    hidden = config.integer("hidden_size")
     kv_heads = config.integer_or_none("num_key_value_heads") or heads
     if heads % kv_heads:
         raise config.error(

@@ -48,10 +48,6 @@ class FlashnasCache(Cache):
         return sum(len(group.rows) for group in self.groups) or -1
 
     @property
-    def is_compileable(self) -> bool:
-        return False
-
-    @property
     def is_initialized(self) -> bool:
         return bool(self.groups)
 
@@ -65,9 +61,6 @@ class FlashnasCache(Cache):
 
     def __len__(self) -> int:
         return len(self.groups[0].states.states) if self.groups else 0
-
-    def __repr__(self) -> str:
-        return f"FlashnasCache({self.columns} tokens, {len(self.groups)} groups of rows)"
 
     # -- rows
 
@@ -91,7 +84,8 @@ class FlashnasCache(Cache):
         self.batch_select_indices(torch.arange(max(self.batch_size, 0)).repeat_interleave(repeats))
 
     def reset(self) -> None:
-        self.groups, self.columns = [], 0
+        self.groups = []
+        self.columns = 0
 
     def crop(self, tokens_to_remove: int) -> None:
         if tokens_to_remove:

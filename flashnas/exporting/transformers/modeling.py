@@ -7,7 +7,7 @@ Shapes: B batch, T time, D hidden, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,7 +90,7 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
 
     config_class = FlashnasConfig
     base_model_prefix = "model"
-    main_input_name = "input_ids"
+    _input_embed_layer = "embedding"
     _no_split_modules = ["Block"]  # noqa: RUF012  # as transformers declares it
     _is_stateful = True  # a state cannot be rolled back, so assisted generation is refused
     config: FlashnasConfig
@@ -119,12 +119,6 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
         drawn = {**dict(fresh.named_parameters()), **dict(fresh.named_buffers())}
         for name in lacking:
             tensors[name].copy_(drawn[name])
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.model.embedding
-
-    def set_input_embeddings(self, value: nn.Module) -> None:
-        self.model.embedding = cast("nn.Embedding", value)
 
     def get_output_embeddings(self) -> nn.Module | None:
         return self.model.head

@@ -18,7 +18,9 @@ from flashnas.families.family import family_of
 from flashnas.network.model import HybridLM
 
 TOLERANCE = 1e-4  # of the largest logit
-BATCH, PROMPT, STEPS = 2, 19, 5
+BATCH = 2
+PROMPT = 19
+STEPS = 5
 
 LOADING = """\
 ```python

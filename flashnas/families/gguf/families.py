@@ -33,6 +33,7 @@ PLAIN = {
     "rope_share": 1.0,
     "rope_factor": 1.0,
 }  # attention of a transformer without options
+SWIGLU = {"relu2": False, "bias": False}  # its feed-forward network
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ class GgufFamily:
 
     def write_keys(self, writer: GGUFWriter, architecture: Architecture) -> None:
         """All keys but those of the tokenizer."""
-        hidden, operators = architecture.hidden, architecture.canonical().operators
+        hidden = architecture.hidden
+        operators = architecture.canonical().operators
         layers = self.layers(architecture)
         first = [layer[0] for layer in layers]
         widths = [sum(getattr(spec, "intermediate", 0) for spec in layer) for layer in layers]
@@ -99,12 +101,13 @@ class GgufFamily:
         writer.add_rope_dimension_count(attention.rotary_dim or attention.head_dim)
         writer.add_rope_freq_base(attention.rope_theta)
         writer.add_layer_norm_rms_eps(eps)
-        if not (delta or convolution or mamba):
-            writer.add_head_count([getattr(spec, "heads", 0) for spec in first])
-            writer.add_head_count_kv(kv_heads)
+        # llama.cpp takes a layer with 0 key heads for a recurrent one; query heads must not be 0 in
+        # any layer beside Mamba2
+        idle = attention.heads if mamba else 0
+        heads = [spec.heads if isinstance(spec, Attention) else idle for spec in first]
+        writer.add_head_count(attention.heads if delta or convolution else heads)
+        writer.add_head_count_kv(attention.kv_heads if delta else kv_heads)
         if delta:
-            writer.add_head_count(attention.heads)
-            writer.add_head_count_kv(attention.kv_heads)
             writer.add_array(
                 f"{self.format.name}.attention.recurrent_layers",
                 [isinstance(spec, GatedDeltaNet) for spec in first],
@@ -119,17 +122,9 @@ class GgufFamily:
             writer.add_ssm_time_step_rank(heads)
             writer.add_ssm_inner_size(inner)
         if convolution:
-            writer.add_head_count(attention.heads)
-            writer.add_head_count_kv(kv_heads)
             writer.add_shortconv_l_cache(convolution.conv_size)
         if mamba:
             writer.add_layer_norm_eps(eps)  # nemotron_h does not use it, but must have it
-            # llama.cpp takes a layer with 0 key heads for a recurrent one; query heads must not
-            # be 0 in any layer
-            writer.add_head_count(
-                [spec.heads if isinstance(spec, Attention) else attention.heads for spec in first]
-            )
-            writer.add_head_count_kv(kv_heads)
             writer.add_rope_scaling_finetuned(bool(attention.rotary_dim))
             writer.add_ssm_conv_kernel(mamba.conv_size)
             writer.add_ssm_state_size(mamba.state)
@@ -190,7 +185,7 @@ FAMILIES: Mapping[str, GgufFamily] = {
                         nonzero=("rope_share",),
                         shared=("heads", "kv_heads", *ROTARY),
                     ),
-                    "f": Demands(fixed={"relu2": False, "bias": False}, shared=("intermediate",)),
+                    "f": Demands(fixed=SWIGLU, shared=("intermediate",)),
                 },
                 needs=("gd", "a"),
                 pairs=True,
@@ -208,7 +203,7 @@ FAMILIES: Mapping[str, GgufFamily] = {
                 "deci",
                 {
                     "a": Demands(fixed={"qk_norm": False, **PLAIN}, shared=ROTARY),
-                    "f": Demands(fixed={"relu2": False, "bias": False}),
+                    "f": Demands(fixed=SWIGLU),
                 },
                 needs=("a", "f"),
                 pairs=True,
@@ -225,7 +220,7 @@ FAMILIES: Mapping[str, GgufFamily] = {
                     "a": Demands(
                         fixed={"qk_norm": True, **PLAIN}, shared=("heads", "kv_heads", *ROTARY)
                     ),
-                    "f": Demands(fixed={"relu2": False, "bias": False}, shared=("intermediate",)),
+                    "f": Demands(fixed=SWIGLU, shared=("intermediate",)),
                 },
                 needs=("a", "f"),
                 pairs=True,

@@ -167,7 +167,8 @@ def _with_added_rows(tensors: Mapping[str, Tensor], words: Vocabulary) -> dict[s
             rows = torch.cat([matrix, matrix.new_zeros(words.added, matrix.shape[1])])
             extended[name] = rows
     if "meta_tokens" in tensors:
-        embedding, meta = extended["embedding.weight"], tensors["meta_tokens"]
+        embedding = extended["embedding.weight"]
+        meta = tensors["meta_tokens"]
         start = len(tensors["embedding.weight"])
         embedding[start : start + len(meta)] = meta
     return extended

@@ -78,7 +78,8 @@ def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Voc
     without a token that ends a document gets one. Without a tokenizer the tokens have names that no
     text contains.
     """
-    tokens, types = [f"[unused {n}]" for n in range(vocab)], [UNUSED] * vocab
+    tokens = [f"[unused {n}]" for n in range(vocab)]
+    types = [UNUSED] * vocab
     merges: list[str] = []
     end: int | None = 0
     if tokenizer is None:
@@ -109,7 +110,8 @@ def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Voc
 
 def _checked_merges(described: dict[str, Any]) -> list[str]:
     """The merges, each as two tokens with a space between."""
-    model, splits = described["model"], described["pre_tokenizer"] or {}
+    model = described["model"]
+    splits = described["pre_tokenizer"] or {}
     byte_level = (
         splits.get("type") == "ByteLevel"
         and not splits.get("add_prefix_space")

@@ -85,7 +85,8 @@ class KeyValueCache:
 
     def in_order(self) -> tuple[Tensor, Tensor]:
         """Keys and values of the kept tokens, the oldest first."""
-        keys, values = self.keys_BGTK[:, :, : self.kept], self.values_BGTK[:, :, : self.kept]
+        keys = self.keys_BGTK[:, :, : self.kept]
+        values = self.values_BGTK[:, :, : self.kept]
         first = self.seen % self.window if self.window and self.seen > self.window else 0
         return (keys.roll(-first, 2), values.roll(-first, 2)) if first else (keys, values)
 

@@ -61,11 +61,9 @@ def _attend_masked(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask_TS: Tens
     """
     repeats = q_BHTK.shape[1] // k_BGSK.shape[1]
     if repeats > 1 and _on_gpu(q_BHTK):
-        k_BGSK, v_BGSK, repeats = (
-            k_BGSK.repeat_interleave(repeats, 1),
-            v_BGSK.repeat_interleave(repeats, 1),
-            1,
-        )
+        k_BGSK = k_BGSK.repeat_interleave(repeats, 1)
+        v_BGSK = v_BGSK.repeat_interleave(repeats, 1)
+        repeats = 1
     return F.scaled_dot_product_attention(
         q_BHTK, k_BGSK, v_BGSK, attn_mask=mask_TS, enable_gqa=repeats > 1
     )
@@ -120,7 +118,8 @@ def attend_step(
     batch, groups, slots, head_dim = keys_BGTK.shape
     # the query heads of one key head are rows of one product: kernels for a mask take no grouped
     # heads
-    q_BGRK, mask_B11T = q_BHK.reshape(batch, groups, -1, head_dim), None
+    q_BGRK = q_BHK.reshape(batch, groups, -1, head_dim)
+    mask_B11T = None
     if kept_B is not None:
         mask_B11T = torch.arange(slots, device=q_BHK.device) < kept_B.view(-1, 1, 1, 1)
     o_BGRK = F.scaled_dot_product_attention(q_BGRK, keys_BGTK, values_BGTK, attn_mask=mask_B11T)
@@ -135,7 +134,9 @@ class AttentionLayer(Layer):
     def __init__(self, spec: Attention, hidden: int) -> None:
         super().__init__(spec, hidden)
         spec = spec.resolved(hidden)
-        self.heads, self.kv_heads, self.head_dim = spec.heads, spec.kv_heads, spec.head_dim
+        self.heads = spec.heads
+        self.kv_heads = spec.kv_heads
+        self.head_dim = spec.head_dim
         self.window = spec.window_tokens
         self.rotary = Rotary(spec.rotary_dim, spec.rope_theta, spec.rope_factor, spec.rope_original)
         self.gates = self.heads if spec.out_gate else 0
@@ -162,9 +163,11 @@ class AttentionLayer(Layer):
         q, k, v, gate = heads.split([self.heads, self.kv_heads, self.kv_heads, self.gates], 2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm.reference(q), self.k_norm.reference(k)
-        q, k = rotate(q, state.seen, self.rotary), rotate(k, state.seen, self.rotary)
+        q = rotate(q, state.seen, self.rotary)
+        k = rotate(k, state.seen, self.rotary)
         old_keys, old_values = (past.double().transpose(1, 2) for past in state.in_order())
-        keys, values = torch.cat([old_keys, k], 1), torch.cat([old_values, v], 1)
+        keys = torch.cat([old_keys, k], 1)
+        values = torch.cat([old_values, v], 1)
         repeats = self.heads // self.kv_heads
         outputs = []
         for t in range(x.shape[1]):
@@ -213,13 +216,13 @@ class AttentionLayer(Layer):
 
     def _output(self, o: Tensor, gate: Tensor) -> Tensor:
         """[.., H, K] to the hidden size."""
-        o = (o * torch.sigmoid(gate) if self.gates else o).flatten(-2)
-        y: Tensor = self.out_proj(o)
-        return y
+        return self.out_proj((o * torch.sigmoid(gate) if self.gates else o).flatten(-2))
 
     def _cache(self, keys: Tensor, values: Tensor, seen: int) -> KeyValueCache:
         if self.window and seen >= self.window:  # position p goes to slot p mod window
-            keys, values = keys[:, :, -self.window :], values[:, :, -self.window :]
+            keys = keys[:, :, -self.window :]
+            values = values[:, :, -self.window :]
             if seen % self.window:
-                keys, values = keys.roll(seen % self.window, 2), values.roll(seen % self.window, 2)
+                keys = keys.roll(seen % self.window, 2)
+                values = values.roll(seen % self.window, 2)
         return KeyValueCache(keys, values, seen, self.window)

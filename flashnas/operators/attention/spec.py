@@ -39,8 +39,8 @@ class Attention(OperatorSpec):
     family = "attention"
     layer = "flashnas.operators.attention.layer:AttentionLayer"
     cpu_overhead_s = 1.2
-    minimums: ClassVar[dict[str, int]] = {"head_dim": 2, "rope_theta": 1, "rope_factor": 1}
-    hash_optional: ClassVar[frozenset[str]] = frozenset(
+    minimums: ClassVar = {"head_dim": 2, "rope_theta": 1, "rope_factor": 1}
+    hash_optional = frozenset(
         {"out_bias", "out_gate", "rope_share", "rope_factor", "rope_original"}
     )
 
@@ -63,10 +63,8 @@ class Attention(OperatorSpec):
 
     def head_counts(self, hidden: int) -> tuple[int, int]:
         """Query heads and key heads."""
-        heads, kv_heads = (
-            self.heads or self._divided(hidden, self.head_dim, "head_dim"),
-            self.kv_heads,
-        )
+        heads = self.heads or self._divided(hidden, self.head_dim, "head_dim")
+        kv_heads = self.kv_heads
         if not kv_heads and self.heads:
             kv_heads = largest_divisor(heads, heads // 4)
         elif not kv_heads:
@@ -109,7 +107,8 @@ class Attention(OperatorSpec):
             return DEFAULT_THETA, 1.0, 0
         # a single frequency is 1 for every theta
         theta = self.rope_theta if self.rotary_dim > 2 else DEFAULT_THETA
-        factor, original = self.rope_factor, self.rope_original if self.rope_factor > 1 else 0
+        factor = self.rope_factor
+        original = self.rope_original if self.rope_factor > 1 else 0
         # the fastest channel, 1 radian per token, turns once at most: all are slow
         if original / (2 * math.pi) <= 1:
             original = 0
@@ -143,10 +142,12 @@ class Attention(OperatorSpec):
         yield from linear("out_proj", hidden, q, Role.WRITES, s.out_bias)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        s, tensors = self.resolved(hidden), self.named_tensors(hidden)
+        s = self.resolved(hidden)
+        tensors = self.named_tensors(hidden)
         into = tensors["in_proj.weight"]
         q, kv, _, *gate = into.rows()
-        turned_q, turned_kv = s.heads * s.rotary_dim, s.kv_heads * s.rotary_dim
+        turned_q = s.heads * s.rotary_dim
+        turned_kv = s.kv_heads * s.rotary_dim
         return (
             *pre_norm(hidden),
             gemm("qkv", into, unfused=(q + sum(gate), kv, kv)),
@@ -182,7 +183,7 @@ class SlidingWindowAttention(Attention):
     label = "sliding-window attention"
     colour = "#E69F00"  # orange, beside the vermilion of attention
     cpu_overhead_s = 4.1
-    minimums: ClassVar[dict[str, int]] = {**Attention.minimums, "window": 1}
+    minimums: ClassVar = {**Attention.minimums, "window": 1}
 
     window: int = 512
 

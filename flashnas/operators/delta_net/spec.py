@@ -35,7 +35,7 @@ class DeltaNet(OperatorSpec):
     layer = "flashnas.operators.delta_layer:DeltaNetLayer"
     norm_eps = OUTPUT_NORM_EPS
     cpu_overhead_s = 4.3
-    minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
+    minimums: ClassVar = {"head_dim": 1, "conv_size": 1}
 
     head_dim: int = 128
     conv_size: int = 4
@@ -59,7 +59,8 @@ class DeltaNet(OperatorSpec):
         yield from linear("out_proj", hidden, hidden, Role.WRITES)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        heads, tensors = self.heads(hidden), self.named_tensors(hidden)
+        heads = self.heads(hidden)
+        tensors = self.named_tensors(hidden)
         into = tensors["in_proj.weight"]
         return (
             *pre_norm(hidden),

@@ -28,11 +28,6 @@ class FeedForwardLayer(Layer):
         self.in_proj = self.linear("in_proj")
         self.out_proj = self.linear("out_proj")
 
-    def init_state(
-        self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"
-    ) -> None:
-        return None
-
     def reference(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:
         wide = linear_reference(self.in_proj, x_BTD.double())
         if self.relu2:
@@ -43,6 +38,3 @@ class FeedForwardLayer(Layer):
     def forward(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:
         wide = self.in_proj(x_BTD)
         return self.out_proj(F.relu(wide).square() if self.relu2 else swiglu(wide)), None
-
-    def step(self, x_BD: Tensor, state: None = None) -> tuple[Tensor, None]:
-        return self.forward(x_BD)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import gemm, pointwise, pre_norm
@@ -28,7 +28,7 @@ class FeedForward(OperatorSpec):
     layer = "flashnas.operators.feed_forward.layer:FeedForwardLayer"
     cpu_overhead_s = 0.8
     mixes_tokens = False
-    hash_optional: ClassVar[frozenset[str]] = frozenset({"bias", "relu2"})
+    hash_optional = frozenset({"bias", "relu2"})
 
     intermediate: int = 0
     bias: bool = False
@@ -50,7 +50,8 @@ class FeedForward(OperatorSpec):
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         tensors = self.named_tensors(hidden)
-        into, out = tensors["in_proj.weight"], tensors["out_proj.weight"]
+        into = tensors["in_proj.weight"]
+        out = tensors["out_proj.weight"]
         inner = out.shape[1]
         if self.relu2:
             widen = gemm("up", into)

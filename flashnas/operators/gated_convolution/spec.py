@@ -23,7 +23,7 @@ class GatedConvolution(OperatorSpec):
     colour = "#44AA99"  # teal
     family = "convolution"
     layer = "flashnas.operators.gated_convolution.layer:GatedConvolutionLayer"
-    minimums: ClassVar[dict[str, int]] = {"conv_size": 2}
+    minimums: ClassVar = {"conv_size": 2}
 
     conv_size: int = 3
 

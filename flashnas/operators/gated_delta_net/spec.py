@@ -28,7 +28,7 @@ class GatedDeltaNet(OperatorSpec):
     family = "delta rule"
     layer = "flashnas.operators.delta_layer:GatedDeltaNetLayer"
     cpu_overhead_s = 2.2
-    minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1, "expand_v": 1}
+    minimums: ClassVar = {"head_dim": 1, "conv_size": 1, "expand_v": 1}
 
     k_heads: int = 0
     expand_v: int = 1

@@ -22,7 +22,8 @@ class GatedLinearAttentionLayer(RecurrentLayer):
 
     def __init__(self, spec: GatedLinearAttention, hidden: int) -> None:
         super().__init__(spec, hidden)
-        self.heads, self.key_dim = spec.heads(hidden), spec.key_dim
+        self.heads = spec.heads(hidden)
+        self.key_dim = spec.key_dim
         self.in_proj = self.linear("in_proj")
         self.gate_proj = self.linear("gate_proj")
         self.norm = self.norm_of("norm")
@@ -31,7 +32,8 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         self.core = Core(
             "gla", spec.name, (gla_chunked, gla_step), key_dim=self.key_dim, value_dim=spec.head_dim
         )
-        self.state_sizes, self.conv = (self.heads, self.key_dim, spec.head_dim), None
+        self.state_sizes = (self.heads, self.key_dim, spec.head_dim)
+        self.conv = None
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
         sizes = self.tensor("in_proj.weight").rows()

@@ -26,7 +26,7 @@ class GatedLinearAttention(OperatorSpec):
     family = "linear attention"
     layer = "flashnas.operators.gla.layer:GatedLinearAttentionLayer"
     cpu_overhead_s = 1.9
-    minimums: ClassVar[dict[str, int]] = {"head_dim": 2, "gate_rank": 1}
+    minimums: ClassVar = {"head_dim": 2, "gate_rank": 1}
 
     head_dim: int = 128
     gate_rank: int = 16
@@ -59,8 +59,10 @@ class GatedLinearAttention(OperatorSpec):
         yield from linear("out_proj", hidden, hidden, Role.WRITES)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        heads, tensors = self.heads(hidden), self.named_tensors(hidden)
-        into, wide = tensors["in_proj.weight"], ("q", "k", "v", "gate")
+        heads = self.heads(hidden)
+        tensors = self.named_tensors(hidden)
+        into = tensors["in_proj.weight"]
+        wide = ("q", "k", "v", "gate")
         return (
             *pre_norm(hidden),
             gemm("qkvg", into, *wide, unfused=into.rows(*wide)),

@@ -34,7 +34,7 @@ class HybridHead(OperatorSpec):
     label = "attention with Mamba2"
     colour = "#332288"  # indigo
     family = "attention and state space"
-    minimums: ClassVar[dict[str, int]] = {
+    minimums: ClassVar = {
         "head_dim": 2,
         "rope_theta": 1,
         "ssm_head_dim": 1,
@@ -107,7 +107,8 @@ class HybridHead(OperatorSpec):
         attention = self.attention(hidden).scaled(hidden, factor, least_dim)
         inner = attention.heads * attention.head_dim
         ssm_head_dim = largest_divisor(inner, scaled_dim(self.ssm_head_dim, factor, least_dim))
-        heads, state = inner // ssm_head_dim, scaled_state(self.state, factor, least_dim)
+        heads = inner // ssm_head_dim
+        state = scaled_state(self.state, factor, least_dim)
         return dataclasses.replace(
             self,
             heads=attention.heads,

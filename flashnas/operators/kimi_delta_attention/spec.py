@@ -36,7 +36,7 @@ class KimiDeltaAttention(OperatorSpec):
     layer = "flashnas.operators.delta_layer:KimiDeltaAttentionLayer"
     norm_eps = OUTPUT_NORM_EPS
     cpu_overhead_s = 1.2
-    minimums: ClassVar[dict[str, int]] = {"head_dim": 1, "conv_size": 1}
+    minimums: ClassVar = {"head_dim": 1, "conv_size": 1}
 
     heads: int = 0
     head_dim: int = 128
@@ -51,7 +51,8 @@ class KimiDeltaAttention(OperatorSpec):
         )
 
     def narrowed(self, hidden: int, factor: int, least_dim: int) -> Self:
-        full, head_dim = self.resolved(hidden), scaled_dim(self.head_dim, factor, least_dim)
+        full = self.resolved(hidden)
+        head_dim = scaled_dim(self.head_dim, factor, least_dim)
         heads = max(1, round(full.heads * self.head_dim / factor / head_dim))
         return dataclasses.replace(
             self, heads=heads, head_dim=head_dim, gate_rank=scaled_dim(full.gate_rank, factor)
@@ -76,8 +77,12 @@ class KimiDeltaAttention(OperatorSpec):
         yield from linear("out_proj", hidden, inner, Role.WRITES)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        s, inner, tensors = self.resolved(hidden), self.inner(hidden), self.named_tensors(hidden)
-        into, low, qkv = tensors["in_proj.weight"], tensors["gates_low.weight"], ("q", "k", "v")
+        s = self.resolved(hidden)
+        inner = self.inner(hidden)
+        tensors = self.named_tensors(hidden)
+        into = tensors["in_proj.weight"]
+        low = tensors["gates_low.weight"]
+        qkv = ("q", "k", "v")
         return (
             *pre_norm(hidden),
             gemm("qkv", into, *qkv, unfused=into.rows(*qkv)),

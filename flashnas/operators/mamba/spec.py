@@ -30,7 +30,7 @@ class Mamba(OperatorSpec):
     layer = "flashnas.operators.mamba.layer:MambaLayer"
     stands_alone = True
     cpu_overhead_s = 4.1
-    minimums: ClassVar[dict[str, int]] = {"expand": 1, "state": 1, "conv_size": 1}
+    minimums: ClassVar = {"expand": 1, "state": 1, "conv_size": 1}
 
     expand: int = 2
     state: int = 16
@@ -54,7 +54,8 @@ class Mamba(OperatorSpec):
         )
 
     def tensors(self, hidden: int) -> Iterable[TensorSpec]:
-        inner, rank = self.inner(hidden), self.resolved(hidden).dt_rank
+        inner = self.inner(hidden)
+        rank = self.resolved(hidden).dt_rank
         low = {"dt": rank, "B": self.state, "C": self.state}
         yield from linear("in_proj", {"x": inner, "z": inner}, hidden, Role.READS, self.bias)
         yield from convolution(inner, self.conv_size, self.conv_bias)
@@ -66,7 +67,8 @@ class Mamba(OperatorSpec):
         yield from linear("out_proj", hidden, inner, Role.WRITES, self.bias)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        inner, tensors = self.inner(hidden), self.named_tensors(hidden)
+        inner = self.inner(hidden)
+        tensors = self.named_tensors(hidden)
         return (
             *pre_norm(hidden),
             gemm("in", tensors["in_proj.weight"]),

@@ -29,7 +29,8 @@ class Mamba2Layer(RecurrentLayer):
         super().__init__(spec, hidden)
         z, *self.parts, self.heads = self.tensor("in_proj.weight").rows()  # parts: x, B, C
         self.sizes = [z, sum(self.parts), self.heads]
-        self.groups, self.dt_min = spec.groups, spec.dt_min
+        self.groups = spec.groups
+        self.dt_min = spec.dt_min
         self.in_proj = self.linear("in_proj")
         self.conv = self.convolution()
         self.A_log = nn.Parameter(log_of_uniform(self.heads))

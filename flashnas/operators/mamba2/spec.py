@@ -40,14 +40,14 @@ class Mamba2(OperatorSpec):
     stands_alone = True
     norm_eps = OUTPUT_NORM_EPS
     cpu_overhead_s = 1.5
-    minimums: ClassVar[dict[str, int]] = {
+    minimums: ClassVar = {
         "expand": 1,
         "head_dim": 1,
         "state": 1,
         "conv_size": 1,
         "groups": 1,
     }
-    hash_optional: ClassVar[frozenset[str]] = frozenset({"heads", "bias", "conv_bias", "dt_min"})
+    hash_optional = frozenset({"heads", "bias", "conv_bias", "dt_min"})
 
     expand: int = 2
     head_dim: int = 64
@@ -101,7 +101,9 @@ class Mamba2(OperatorSpec):
         )
 
     def tensors(self, hidden: int) -> Iterable[TensorSpec]:
-        inner, heads, shared = self.inner(hidden), self.head_count(hidden), self.groups * self.state
+        inner = self.inner(hidden)
+        heads = self.head_count(hidden)
+        shared = self.groups * self.state
         parts = {"z": inner, "x": inner, "B": shared, "C": shared, "dt": heads}
         yield from linear("in_proj", parts, hidden, Role.READS, self.bias)
         yield from convolution(inner + 2 * shared, self.conv_size, self.conv_bias)
@@ -112,7 +114,8 @@ class Mamba2(OperatorSpec):
         yield from linear("out_proj", hidden, inner, Role.WRITES, self.bias)
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        inner, tensors = self.inner(hidden), self.named_tensors(hidden)
+        inner = self.inner(hidden)
+        tensors = self.named_tensors(hidden)
         return (
             *pre_norm(hidden),
             gemm("in", tensors["in_proj.weight"]),

@@ -29,17 +29,14 @@ class MixtureOfExpertsLayer(Layer):
     def __init__(self, spec: MixtureOfExperts, hidden: int) -> None:
         super().__init__(spec, hidden)
         spec = spec.resolved(hidden)
-        self.experts, self.active, self.normalise = spec.experts, spec.active, spec.normalise
+        self.experts = spec.experts
+        self.active = spec.active
+        self.normalise = spec.normalise
         count = spec.experts + (spec.shared > 0)
         self.router = self.linear("router")
         self.in_proj = nn.ModuleList(self.linear(f"in_proj.{n}") for n in range(count))
         self.out_proj = nn.ModuleList(self.linear(f"out_proj.{n}") for n in range(count))
         self.gate_proj = self.linear("gate_proj") if spec.gated else None
-
-    def init_state(
-        self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"
-    ) -> None:
-        return None
 
     def reference(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:
         x = x_BTD.double()
@@ -70,9 +67,6 @@ class MixtureOfExpertsLayer(Layer):
                 shared if self.gate_proj is None else torch.sigmoid(self.gate_proj(x)) * shared
             )
         return y.view(x_BTD.shape), None
-
-    def step(self, x_BD: Tensor, state: None = None) -> tuple[Tensor, None]:
-        return self.forward(x_BD)
 
     def _chosen(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities and numbers of the chosen experts [.., active]."""

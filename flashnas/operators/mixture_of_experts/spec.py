@@ -35,7 +35,7 @@ class MixtureOfExperts(OperatorSpec):
     layer = "flashnas.operators.mixture_of_experts.layer:MixtureOfExpertsLayer"
     cpu_overhead_s = 15.1
     mixes_tokens = False
-    minimums: ClassVar[dict[str, int]] = {"experts": 1, "active": 1}
+    minimums: ClassVar = {"experts": 1, "active": 1}
 
     experts: int = 8
     active: int = 2
@@ -97,7 +97,8 @@ class MixtureOfExperts(OperatorSpec):
         return self.params(hidden) - idle * 3 * hidden * self.resolved(hidden).intermediate
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        inner, shared = self.resolved(hidden).intermediate, self.shared
+        inner = self.resolved(hidden).intermediate
+        shared = self.shared
         tensors = self.named_tensors(hidden)
         always: list[KernelCall] = []
         if shared:

@@ -54,7 +54,8 @@ class _Scan(torch.autograd.Function):
     def forward(
         ctx: Any, factor: Tensor, update: Tensor, state: Tensor, matrix: bool
     ) -> tuple[Tensor, Tensor]:
-        advance, states = _ADVANCE[matrix], update.new_empty(len(update) + 1, *update.shape[1:])
+        advance = _ADVANCE[matrix]
+        states = update.new_empty(len(update) + 1, *update.shape[1:])
         states[0] = state
         for n in range(len(update)):
             advance(update[n], factor[n], states[n], out=states[n + 1])
@@ -65,7 +66,8 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         (factor, states), (grad_starts, grad_final) = ctx.saved_tensors, output_grads
-        advance, moved = _ADVANCE[ctx.matrix], factor.mT if ctx.matrix else factor
+        advance = _ADVANCE[ctx.matrix]
+        moved = factor.mT if ctx.matrix else factor
         grads = torch.empty_like(states)  # of each state as a whole
         grads[-1] = grad_final
         for n in range(len(grad_starts) - 1, -1, -1):
@@ -82,19 +84,12 @@ class _Scan(torch.autograd.Function):
 _ADVANCE: dict[bool, Callable[..., Tensor]] = {False: torch.addcmul, True: torch.baddbmm}
 
 
-def diagonal_scan(decay: Tensor, update: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """state <- decay * state + update over the first dimension: (states before each update, final
-    state).
-    """
-    starts, final = _Scan.apply(decay, update, state, False)
-    return starts, final
-
-
-def matrix_scan(transition: Tensor, update: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """state <- transition @ state + update over the first dimension: (states before each update,
-    final state)."""
-    starts, final = _Scan.apply(transition, update, state, True)
-    return starts, final
+def scan(
+    factor: Tensor, update: Tensor, state: Tensor, *, matrix: bool = False
+) -> tuple[Tensor, Tensor]:
+    """state <- factor * state + update over the first dimension, or, of matrices, factor @ state +
+    update: (states before each update, final state)."""
+    return _Scan.apply(factor, update, state, matrix)
 
 
 class _SolveUnitLower(torch.autograd.Function):
@@ -118,8 +113,7 @@ class _SolveUnitLower(torch.autograd.Function):
 def solve_unit_lower(lower: Tensor, right: Tensor) -> Tensor:
     """(I + lower)^-1 right for strictly lower triangular matrices [..., C, C] and [..., C, X]; the
     product is in the dtype of `right`."""
-    solved: Tensor = _SolveUnitLower.apply(lower, right)
-    return solved
+    return _SolveUnitLower.apply(lower, right)
 
 
 class _Decayed(torch.autograd.Function):
@@ -146,8 +140,7 @@ class _Decayed(torch.autograd.Function):
 def decayed(total_MRC: Tensor, *scores_MCC: Tensor) -> tuple[Tensor, ...]:
     """scores x exp(total_i - total_j) for j <= i, else 0: [M, R, C, C] of each. M is a batch, R
     heads that share scores; no exponent is positive where log decays are negative."""
-    weights: tuple[Tensor, ...] = _Decayed.apply(total_MRC, *scores_MCC)
-    return weights
+    return _Decayed.apply(total_MRC, *scores_MCC)
 
 
 def steep(total: Tensor) -> bool:

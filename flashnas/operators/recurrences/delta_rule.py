@@ -69,19 +69,25 @@ def delta_rule_chunked(
     q_MCK, k_MCK, v_MCV = (x.flatten(0, 1) for x in (q_NPCK, k_NPCK, v_NPCV))
     beta_MC1 = to_chunks(beta_BTH.unsqueeze(-1), chunk).flatten(0, 1)
     k_wide_MCK = k_MCK.to(wide)
-    similar_MCC, attention_MCC = _Gram.apply(k_wide_MCK), torch.bmm(q_MCK, k_MCK.mT)
+    similar_MCC = _Gram.apply(k_wide_MCK)
+    attention_MCC = torch.bmm(q_MCK, k_MCK.mT)
     if g_BTH is None:
         attention_MCC = attention_MCC * lower_ones(chunk, 0, low, q_MCK.device)
-        q_in_MCK, k_out_MCK, side_MC1 = q_MCK, k_MCK, beta_MC1
+        q_in_MCK = q_MCK
+        k_out_MCK = k_MCK
+        side_MC1 = beta_MC1
         lasts_NP11 = beta_MC1.new_ones(1, 1, 1, 1).expand(*sizes, 1, 1)
     else:
         total_MC1 = to_chunks(g_BTH.unsqueeze(-1), chunk).flatten(0, 1).cumsum(1)
-        grown_MC1, shrunk_MC1 = total_MC1.exp(), (total_MC1[:, -1:] - total_MC1).exp()
+        grown_MC1 = total_MC1.exp()
+        shrunk_MC1 = (total_MC1[:, -1:] - total_MC1).exp()
         similar_MCC, attention_MCC = (
             scores.squeeze(1) for scores in decayed(total_MC1.mT, similar_MCC, attention_MCC)
         )
-        q_in_MCK, k_out_MCK = (q_MCK * grown_MC1).to(low), (k_wide_MCK * shrunk_MC1).to(low)
-        side_MC1, lasts_NP11 = beta_MC1 * grown_MC1, grown_MC1[:, -1:].unflatten(0, sizes)
+        q_in_MCK = (q_MCK * grown_MC1).to(low)
+        k_out_MCK = (k_wide_MCK * shrunk_MC1).to(low)
+        side_MC1 = beta_MC1 * grown_MC1
+        lasts_NP11 = grown_MC1[:, -1:].unflatten(0, sizes)
     lower_MCC = similar_MCC * lower_ones(chunk, -1, wide, q_MCK.device) * beta_MC1
     right_MCX = torch.cat([k_wide_MCK * side_MC1, v_MCV * beta_MC1], -1).to(low)
     solved_MCX = solve_unit_lower(lower_MCC, right_MCX)
@@ -133,7 +139,8 @@ class _Chunks(torch.autograd.Function):
     def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
         w_NPCK, k_NPCK, last_NP11, values_NPCV, starts_NPKV = ctx.saved_tensors
         grad_values_NPCV, grad_starts_NPKV, grad_state = output_grads
-        grad_values_NPCV, after_NPKV = grad_values_NPCV.clone(), torch.empty_like(starts_NPKV)
+        grad_values_NPCV = grad_values_NPCV.clone()
+        after_NPKV = torch.empty_like(starts_NPKV)
         for n in range(len(w_NPCK) - 1, -1, -1):
             after_NPKV[n] = grad_state
             grad_values_NPCV[n].baddbmm_(k_NPCK[n], after_NPKV[n])

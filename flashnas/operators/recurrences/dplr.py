@@ -27,7 +27,7 @@ from flashnas.operators.recurrences.chunks import (
     decayed_products,
     from_chunks,
     lower_ones,
-    matrix_scan,
+    scan,
     solve_unit_lower,
     to_chunks,
 )
@@ -77,7 +77,8 @@ def dplr_chunked(
     readers_NP2CK = torch.stack([to_chunks(q_BTHK, chunk), to_chunks(a_BTHK, chunk)], 2)
     written = [k_BTHK] if b_BTHK is None else [b_BTHK, k_BTHK]
     writers_NPWCK = torch.stack([to_chunks(x, chunk) for x in written], 2)
-    v_NPCV, g_NPCK = to_chunks(v_BTHV, chunk), to_chunks(g_BTHK, chunk)
+    v_NPCV = to_chunks(v_BTHV, chunk)
+    g_NPCK = to_chunks(g_BTHK, chunk)
     scores, grown_readers_NP2CK, out_NPWCK, last_NP1K = decayed_products(
         readers_NP2CK, writers_NPWCK, g_NPCK
     )
@@ -95,10 +96,8 @@ def dplr_chunked(
         both = effect @ solve_unit_lower(-read_NPCE, torch.cat([a_NPCK, v_NPCV], -1))
         on_state, fixed = both.split(sizes, -1)
     else:
-        (read_b_NPCC, read_k_NPCC), (effect_b, effect_k) = (
-            read_NPCE.chunk(2, -1),
-            effect.chunk(2, -1),
-        )
+        read_b_NPCC, read_k_NPCC = read_NPCE.chunk(2, -1)
+        effect_b, effect_k = effect.chunk(2, -1)
         right_NPCX = torch.cat([a_NPCK, read_k_NPCC @ v_NPCV], -1)
         both = effect_b @ solve_unit_lower(-read_b_NPCC, right_NPCX)
         on_state, fixed = both.split(sizes, -1)
@@ -106,7 +105,9 @@ def dplr_chunked(
     seen_state_NPCK, moved_NPKK = on_state.split([chunk, key_dim], -2)
     inside_NPCV, update_NPKV = fixed.split([chunk, key_dim], -2)
     transition_NPKK = moved_NPKK + torch.diag_embed(last_NP1K.squeeze(2))
-    starts_NPKV, state_PKV = matrix_scan(transition_NPKK, update_NPKV, state_BHKV.flatten(0, 1))
+    starts_NPKV, state_PKV = scan(
+        transition_NPKK, update_NPKV, state_BHKV.flatten(0, 1), matrix=True
+    )
     o_NPCV = inside_NPCV + (q_NPCK + seen_state_NPCK) @ starts_NPKV
     return from_chunks(o_NPCV, batch, tokens), state_PKV.view_as(state_BHKV)
 

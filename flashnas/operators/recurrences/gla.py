@@ -12,9 +12,9 @@ from torch import Tensor
 from flashnas.operators.recurrences.chunks import (
     chunk_length,
     decayed_products,
-    diagonal_scan,
     from_chunks,
     lower_ones,
+    scan,
     to_chunks,
 )
 
@@ -43,7 +43,7 @@ def gla_chunked(
     scores_NPCC, grown_q_NP1CK, out_NP1CK, last_NP1K = decayed_products(
         q_NPCK.unsqueeze(2), k_NPCK.unsqueeze(2), to_chunks(g_BTHK, chunk)
     )
-    starts_NPKV, state_PKV = diagonal_scan(
+    starts_NPKV, state_PKV = scan(
         last_NP1K.mT, out_NP1CK.squeeze(2).mT @ v_NPCV, state_BHKV.flatten(0, 1)
     )
     mask_CC = lower_ones(chunk, 0, v_NPCV.dtype, v_NPCV.device)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from flashnas.operators.parts import LOG2_E
-from flashnas.operators.recurrences.chunks import diagonal_scan
+from flashnas.operators.recurrences.chunks import scan
 
 CHUNK_ENTRIES = 1 << 18  # of all states of a chunk: 1 MB in float32
 
@@ -80,7 +80,7 @@ def _chunk(
     # exp2 is three times as fast as exp on a CPU
     decay_LBNC = (dt_LBC.unsqueeze(2) * (a_NC * LOG2_E)).exp2_()
     update_LBNC = b_LBN.unsqueeze(3) * u_LBC.unsqueeze(2)
-    starts_LBNC, state_BNC = diagonal_scan(decay_LBNC, update_LBNC, state_BNC)
+    starts_LBNC, state_BNC = scan(decay_LBNC, update_LBNC, state_BNC)
     states_LBNC = torch.cat([starts_LBNC[1:], state_BNC.unsqueeze(0)])
     y_LBC = (c_LBN.unsqueeze(2) @ states_LBNC).squeeze(2)
     return y_LBC.transpose(0, 1), state_BNC

@@ -13,7 +13,7 @@ from torch import Tensor
 from flashnas.operators.recurrences.chunks import (
     chunk_length,
     decayed,
-    diagonal_scan,
+    scan,
 )
 
 
@@ -22,7 +22,8 @@ def ssd_scan_step(
 ) -> tuple[Tensor, Tensor]:
     """One token: (o_BHV, next state). Head h reads group h // (heads / groups)."""
     heads, groups = x_BHV.shape[1], k_BGK.shape[1]
-    q_BGK, k_BGK = q_BGK.to(state_BHKV.dtype), k_BGK.to(state_BHKV.dtype)
+    q_BGK = q_BGK.to(state_BHKV.dtype)
+    k_BGK = k_BGK.to(state_BHKV.dtype)
     if groups == 1:
         q_BHK, k_BHK = (x.expand(-1, heads, -1) for x in (q_BGK, k_BGK))
     else:
@@ -49,14 +50,16 @@ def ssd_chunked(
     """
     batch, tokens, groups, key_dim = q_BTGK.shape
     heads, value_dim = v_BTHV.shape[2:]
-    repeats, chunk = heads // groups, chunk or chunk_length(key_dim)
+    repeats = heads // groups
+    chunk = chunk or chunk_length(key_dim)
     padding = -tokens % chunk
 
     def cut(x: Tensor) -> Tensor:  # [B, T, G, ..] -> [B, N, G, C, ..], a view unless padded
         x = F.pad(x, (0, 0) * (x.ndim - 2) + (0, padding)) if padding else x
         return x.unflatten(1, (-1, chunk)).transpose(2, 3)
 
-    sizes, values = (batch, (tokens + padding) // chunk, groups), (repeats, value_dim)
+    sizes = (batch, (tokens + padding) // chunk, groups)
+    values = (repeats, value_dim)
     q_MCK, k_MCK = (cut(x).flatten(0, 2) for x in (q_BTGK, k_BTGK))
     v_MCRV, g_MCR = (cut(x.unflatten(2, (groups, repeats))).flatten(0, 2) for x in (v_BTHV, g_BTH))
     low, wide = q_BTGK.dtype, v_BTHV.dtype
@@ -67,7 +70,7 @@ def ssd_chunked(
     inside_MRCV = weights_MRCC @ v_MCRV.transpose(1, 2).to(low).contiguous()
     v_out_MCX = (v_MCRV * shrunk_MCR1).to(low).flatten(2)
     update_MKRV = torch.bmm(k_MCK.mT, v_out_MCX).to(wide).unflatten(-1, values)
-    starts_NBGKRV, state_BGKRV = diagonal_scan(
+    starts_NBGKRV, state_BGKRV = scan(
         grown_MCR1[:, -1:].unflatten(0, sizes).movedim(1, 0),
         update_MKRV.unflatten(0, sizes).movedim(1, 0),
         state_BHKV.unflatten(1, (groups, repeats)).transpose(2, 3),

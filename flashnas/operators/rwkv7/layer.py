@@ -74,7 +74,9 @@ class Rwkv7Layer(RecurrentLayer):
 
     def __init__(self, spec: Rwkv7, hidden: int) -> None:
         super().__init__(spec, hidden)
-        self.hidden, self.heads, self.head_dim = hidden, spec.heads(hidden), spec.head_dim
+        self.hidden = hidden
+        self.heads = spec.heads(hidden)
+        self.head_dim = spec.head_dim
         self.mix = nn.Parameter(torch.empty(MIXES * hidden))
         self.in_proj = self.linear("in_proj")
         self.decay_gate = LowRank(self.shape("decay_gate.down"), torch.tanh)
@@ -125,10 +127,12 @@ class Rwkv7Layer(RecurrentLayer):
             y @ weight.double().T
             for y, weight in zip(mixed, self.in_proj.weight.chunk(3), strict=False)
         )
-        w, gate = self.decay_gate.reference(mixed[3]), self.output_gate.reference(mixed[5])
+        w = self.decay_gate.reference(mixed[3])
+        gate = self.output_gate.reference(mixed[5])
         rate = torch.sigmoid(self.rate_gate.reference(mixed[4]))
         g = STRONGEST_LOG_DECAY * torch.sigmoid(w)
-        kk, k = k * self.k_k.double(), k * (1 + (rate - 1) * self.k_a.double())
+        kk = k * self.k_k.double()
+        k = k * (1 + (rate - 1) * self.k_a.double())
         r, k, v, g, kk, rate, r_k = (
             y.unflatten(-1, (self.heads, -1)) for y in (r, k, v, g, kk, rate, self.r_k.double())
         )
@@ -165,16 +169,16 @@ class Rwkv7Layer(RecurrentLayer):
         # r, k, v of the first three mixes by one batched product
         rkv = mixed[:3].flatten(1, -2) @ self.in_proj.weight.view(3, self.hidden, self.hidden).mT
         r, k, v = rkv.view(3, *x.shape).unbind()
-        w, rate, gate = (
-            self.decay_gate(mixed[3]),
-            self.rate_gate(mixed[4]),
-            self.output_gate(mixed[5]),
-        )
+        w = self.decay_gate(mixed[3])
+        rate = self.rate_gate(mixed[4])
+        gate = self.output_gate(mixed[5])
         with torch.autocast(x.device.type, enabled=False):
             dtype = matrix.dtype
             r, k, v, w, rate = (y.to(dtype) for y in (r, k, v, w, rate))
-            g, rate = STRONGEST_LOG_DECAY * torch.sigmoid(w), torch.sigmoid(rate)
-            kk, k = k * self.k_k.to(dtype), torch.addcmul(k, k * (rate - 1), self.k_a.to(dtype))
+            g = STRONGEST_LOG_DECAY * torch.sigmoid(w)
+            rate = torch.sigmoid(rate)
+            kk = k * self.k_k.to(dtype)
+            k = torch.addcmul(k, k * (rate - 1), self.k_a.to(dtype))
             r, k, v, g, kk, rate, r_k = (
                 y.unflatten(-1, (self.heads, -1))
                 for y in (r, k, v, g, kk, rate, self.r_k.to(dtype))

@@ -33,7 +33,7 @@ class Rwkv7(OperatorSpec):
     family = "delta rule"
     layer = "flashnas.operators.rwkv7.layer:Rwkv7Layer"
     cpu_overhead_s = 6.9
-    minimums: ClassVar[dict[str, int]] = {"head_dim": 2}
+    minimums: ClassVar = {"head_dim": 2}
 
     head_dim: int = 64
     decay_rank: int = 0

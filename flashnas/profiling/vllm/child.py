@@ -168,8 +168,6 @@ def end(llm):
     from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
 
     llm.llm_engine.engine_core.shutdown()
-    del llm
-    gc.collect()
     cleanup_dist_env_and_memory()
 
 
@@ -181,7 +179,7 @@ def main():
     for question in questions:
         answer = describe() if question is None else time_network(question)
         print(json.dumps(answer), file=out, flush=True)
-    out.flush()
+        gc.collect()  # now that nothing refers to the engine
     os._exit(0)  # without vLLM's own ending
 
 

@@ -31,9 +31,7 @@ from flashnas.profiling.target import STEPS, Steps, Target, Timings, step_ranges
 from flashnas.profiling.vllm.session import describe, running
 
 VARIABLE = "FLASHNAS_VLLM_PYTHON"
-REPEATS = 3  # of each prompt and each range of steps, after one that does not count
 TOKENS_AT_ONCE = 8192  # of vLLM's server
-START_S = 30.0  # of one network, about
 DISTURBED = 0.15  # a range of repeats, relative to their median, that is worth a note
 OWN = ("model", "load_format", "max_model_len", "max_num_seqs", "seed")  # not the user's
 
@@ -43,8 +41,6 @@ class Vllm(Target, where="vllm"):
     """vLLM; its name is the mode of its rows. Raises ConfigError if the interpreter has no vLLM."""
 
     name = "vllm"
-    rounds = 1  # a start takes longer than the repeats
-    start_s = START_S
 
     vllm_python: str = option("", "interpreter in which vLLM is installed")
     engine_option: tuple[str, ...] = option((), "NAME=VALUE of vllm.LLM")
@@ -70,6 +66,21 @@ class Vllm(Target, where="vllm"):
     @property
     def device(self) -> str:  # type: ignore[override]
         return str(self._described()["device"])
+
+    # On a CPU a start is short, and other programs disturb whole minutes; on a GPU it takes longer
+    # than repeats.
+    @property
+    def rounds(self) -> int:  # type: ignore[override]
+        return 3 if self.device == "cpu" else 1
+
+    @property
+    def repeats(self) -> int:
+        """Of each prompt and each range of steps in one start, after one that does not count."""
+        return 1 if self.device == "cpu" else 3
+
+    @property
+    def start_s(self) -> float:  # type: ignore[override]
+        return 10.0 if self.device == "cpu" else 30.0
 
     @property
     def options(self) -> dict[str, Any]:
@@ -180,7 +191,7 @@ class Vllm(Target, where="vllm"):
                 prompts=list(prompts),
                 # the first step of each follows at least one token
                 steps=[[max(part[0], 2), max(part[-1], 2)] for part in steps],
-                repeats=REPEATS,
+                repeats=self.repeats,
                 cpu=self.device == "cpu" and self.threads == 1,
             )
         prompts_ms, steps_ms = (
