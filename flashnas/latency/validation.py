@@ -177,7 +177,8 @@ def sample(
     used = set(model.table.meta.get(TIMED, ()))
     pool: dict[str, Architecture] = {}
     for _ in range(POOL * count):
-        architecture = space.architecture(space.sample(rng), int(rng.choice(space.hidden_sizes)))
+        sizes = space.architectures(space.sample(rng))
+        architecture = sizes[rng.integers(len(sizes))]
         if architecture.hash not in used:
             pool.setdefault(architecture.hash, architecture)
     if len(pool) < count:

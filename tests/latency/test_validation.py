@@ -106,10 +106,10 @@ def test_each_architecture_is_timed_in_every_round_and_the_median_counts(table):
 
 def test_too_few_networks_are_one_line(table):
     rng = np.random.default_rng(0)
-    drawn = [
-        TINY.architecture(TINY.sample(rng), int(rng.choice(TINY.hidden_sizes))).hash
-        for _ in range(4 * POOL)
-    ]
+    drawn = []
+    for _ in range(4 * POOL):
+        sizes = TINY.architectures(TINY.sample(rng))
+        drawn.append(sizes[rng.integers(len(sizes))].hash)
     write_entry(table.path, TIMED, drawn)
     with pytest.raises(
         SpaceError, match="gave only 0 architectures that no rows were fitted to; asked for 4"
