@@ -7,7 +7,16 @@ import signal
 
 # of the line of an error output that says most, the best first
 SIGNS = tuple(
-    map(re.compile, ("GGML_ASSERT", "error loading model:", r"^[\w.]+(Error|Exception)\b", "rror"))
+    map(
+        re.compile,
+        (
+            "GGML_ASSERT",
+            "error loading model:",
+            r"\bERROR\b.*\] [\w.]+(Error|Exception)\b",  # of a process that vLLM starts
+            r"^[\w.]+(Error|Exception)\b",
+            "rror",
+        ),
+    )
 )
 
 

@@ -15,6 +15,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import validate
 from flashnas.latency.workload import Workload
 from flashnas.profiling import regression
+from flashnas.profiling.failures import reason_of
 from flashnas.profiling.profile import JOURNAL, profile
 from flashnas.profiling.table_target import target_like
 from flashnas.profiling.vllm import session, target
@@ -205,6 +206,18 @@ def test_errors_name_what_vllm_lacks(interpreter, monkeypatch, tmp_path):
     monkeypatch.delenv(VARIABLE)
     with pytest.raises(ConfigError, match="--vllm-python PATH must name the interpreter"):
         Vllm()
+
+
+def test_the_reason_is_that_of_the_process_that_failed_first():
+    """As vLLM 0.32 prints it, shortened."""
+    said = """\
+(MainProcess pid=1) WARNING 11-30 20:00:01 [base.py:380] ValueError: Tokenizer not available
+(Worker pid=3) ERROR 11-30 20:08:00 [multiproc_executor.py:953] AssertionError: num_heads (7)
+Exception: WorkerProc initialization failed due to an exception in a background process.
+RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
+"""
+    assert reason_of(said).endswith("AssertionError: num_heads (7)")
+    assert reason_of("INFO fine\nValueError: wrong\n") == "ValueError: wrong"
 
 
 def test_the_command_says_what_is_missing_in_one_line(gpu, tmp_path, capsys, monkeypatch):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import json
 import os
 import select
+import signal
 import subprocess
 import tempfile
 import time
@@ -17,7 +19,7 @@ from flashnas.base.errors import ConfigError, DeviceError
 from flashnas.profiling.failures import how_it_ended, reason_of
 
 CHILD = Path(__file__).with_name("child.py")
-TIMEOUT_S = 3600.0  # of one answer
+TIMEOUT_S = 1800.0  # of one answer
 END_S = 30.0  # of an engine that is told to end
 # of an engine on a CPU: in the process that times it, so that its processor time is known
 ON_CPU = {
@@ -68,6 +70,7 @@ class Session:
                 stdout=subprocess.PIPE,
                 stderr=self._said,
                 text=True,
+                start_new_session=True,  # so that its engine can be ended with it
                 env={**self._variables, **os.environ},
             )
         except OSError as error:
@@ -100,13 +103,12 @@ class Session:
             return
         assert child.stdin
         assert child.stdout
-        with child.stdout:
+        with child.stdout, contextlib.suppress(OSError):
             child.stdin.close()  # which ends its loop
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(END_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+            os.killpg(child.pid, signal.SIGKILL)  # what is left of the engine, or all of it
+        child.wait()
 
 
 @functools.cache
