@@ -129,10 +129,13 @@ def choose_networks(
     """
     space, pool = terms.space, dict[str, Architecture]()
     for _ in range(POOL * _count(terms)):
-        sizes = [n for n in space.architectures(space.sample(rng)) if n.hidden in terms.widths]
-        if sizes:
-            network = sizes[rng.integers(len(sizes))]
-            pool.setdefault(network.hash, network)
+        genotype = space.sample(rng)
+        if len(terms.widths) > 1:
+            sizes = space.architectures(genotype)
+        else:  # at one width of a family there may be few networks of the sizes asked for
+            sizes = [space.architecture(genotype, terms.widths[0])]
+        network = sizes[rng.integers(len(sizes))]
+        pool.setdefault(network.hash, network)
     held = _runnable(pool.values(), check)
     if not terms.separable(held):  # since an FFN is behind each mixer
         with contextlib.suppress(ExportError, DeviceMemoryError):
