@@ -172,7 +172,7 @@ def _design(networks: Sequence[Architecture], terms: Terms, count: int) -> list[
     x = terms.matrix(networks)
     rest = len(terms.of(REST, terms.widths[0]))
     x /= x[:, rest:].sum(1, keepdims=True)  # relative errors count
-    x /= np.linalg.norm(x, axis=0)
+    x /= np.maximum(np.linalg.norm(x, axis=0), 1e-12)  # 0: of an operator that none has
     chosen: list[int] = []
     information = 1e-6 * np.eye(x.shape[1])
     while len(chosen) < min(count, len(networks)):

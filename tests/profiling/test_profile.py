@@ -27,6 +27,7 @@ from flashnas.latency.validation import sample
 from flashnas.latency.workload import WORKLOADS, Workload
 from flashnas.operators import OPERATORS
 from flashnas.operators.attention.spec import SlidingWindowAttention
+from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.profiling import regression
 from flashnas.profiling.platforms import PLATFORMS, Cpu
 from flashnas.profiling.profile import JOURNAL, profile
@@ -180,6 +181,19 @@ def test_few_networks_are_joined_by_others_or_refused(tmp_path):
         choose_networks(Terms(TINY, [64]), rng, refuse)
     with pytest.raises(SpaceError, match="operators at width 64 cannot be told apart by the 3"):
         choose_networks(terms, rng, hold_pairs)
+
+
+def test_an_operator_that_no_drawn_network_has_is_told_by_copies(tmp_path, monkeypatch):
+    """Without a warning of numpy, which would be an error here."""
+    space = make_space(tmp_path / "s.yaml", 0, (64,))
+    wide = FeedForward(intermediate=512)
+    kinds = (*space.kinds(), SlidingWindowAttention(window=64, head_dim=32), wide)
+    monkeypatch.setattr(type(space), "kinds_at", lambda self, hidden: kinds)
+    terms = Terms(space, [64])
+    with np.errstate(all="raise"):
+        networks = choose_networks(terms, np.random.default_rng(0), Torch().check_holds)
+    assert terms.separable(networks)
+    assert any("swa" in network.notation for network in networks)
 
 
 # -- the measurement -------------------------------------------------------------------------------
