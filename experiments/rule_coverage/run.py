@@ -19,7 +19,7 @@ from flashnas.latency.grid import OTHER_REACH, REACH
 from flashnas.latency.lookup import KernelTimes, LookupFailure
 from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.operators.kernel import Asked, KernelKind, Phase
-from flashnas.operators.kernel_kinds import kind_of_rows
+from flashnas.operators.kernel_kinds import KERNEL_KINDS, kind_of_rows
 
 HERE = Path(__file__).parent
 MOST = 400  # rows that are asked for in one test; more are sampled
@@ -243,18 +243,36 @@ def chunks(table: LatencyTable) -> Iterator[Test]:
         yield Test(rule, asked, f"beyond {SHORT} tokens", left, frame[~short])
 
 
+def other_experts(table: LatencyTable) -> Iterator[Test]:
+    """Experts: one shape (hidden, experts, active, matrices) at a time, from the others; and one
+    width of experts at a time, from the other widths of its shape."""
+    kind, frame = KERNEL_KINDS["experts"], table.frames["experts"]
+    for rule, columns in (
+        ("other experts", [*kind.matched]),
+        ("other width of experts (interpolation)", [*kind.matched, "inner"]),
+    ):
+        for values, rows in frame.groupby(columns):
+            keep = ~(frame[columns].to_numpy() == values).all(axis=1)
+            yield Test(rule, "experts", columns[-1], left_with(table, "experts", keep), rows)
+
+
 def tests(table: LatencyTable) -> Iterator[Test]:
     table = replace(
         table, frames={name: frame[frame["dtype"] == DTYPE] for name, frame in table.frames.items()}
     )
     for rows_name in table.frames:
-        for make in (beyond, below, corner, between, heads_between):
+        kind, _ = kind_and_phase(rows_name)
+        for make in (beyond, below, corner):
+            for test in make(table, rows_name):
+                yield replace(test, rule="other experts") if kind.strict else test
+        for make in (between, heads_between):
             yield from make(table, rows_name)
         if rows_name.startswith("attention"):
             yield from next_larger(table, rows_name, "head_dim")
             yield from windows(table, rows_name)
     yield from other_kind(table)
     yield from chunks(table)
+    yield from other_experts(table)
 
 
 # -- what they give --------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ REMEMBERED = 16_384  # networks whose metrics are kept
 PROBES = 256  # genotypes of which the fastest is taken
 MEASURE_HOST = "measure yours: flashnas profile --runtime vllm --vllm-python PATH"
 
+SIZES = ("memory_gb", "params", "active_params")  # metrics that no time is needed for
+
 CostFunction = Callable[[Any], "float | Mapping[str, float]"]
 
 
@@ -33,6 +35,10 @@ class Costs(ABC):
 
     @abstractmethod
     def metrics(self, network: Any) -> dict[str, float]: ...
+
+    def size(self, metric: str, network: Any) -> float:
+        """One of SIZES."""
+        return metric_of(metric, self.metrics(network))
 
     def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
         """latency_ms of each; None where it is not known."""
@@ -65,6 +71,11 @@ class TableCosts(Costs):
     def _estimated(self, network: Architecture) -> dict[str, float]:
         estimate = self.model.estimate(network)
         return {name: getattr(estimate, name) for name in PREDICTED}
+
+    def size(self, metric: str, network: Architecture) -> float:
+        if metric == "memory_gb":
+            return self.model.memory_gb(network)
+        return float(getattr(network, metric))
 
     def latencies(self, networks: Sequence[Architecture]) -> Sequence[float | None]:
         return list(map(float, self.model.latencies(networks)))
@@ -116,12 +127,14 @@ class Fitter(Generic[G]):
 
     def fit_width(self, genotype: G) -> tuple[Any | None, float | None]:
         """The largest network of the genotype within the budgets, and its latency_ms; when none is,
-        None and the latency of the smallest."""
+        None and the latency of the smallest, where that is small enough."""
         return self._answers(genotype)
 
     def _answer(self, genotype: G) -> tuple[Any | None, float | None]:
         sizes = self.space.architectures(genotype)
         network = self.largest(sizes)
+        if network is None and not self._small_enough(sizes[-1]):
+            return None, None
         timed = sizes[-1] if network is None else network
         return network, self.costs.latencies([timed])[0]
 
@@ -129,28 +142,30 @@ class Fitter(Generic[G]):
         """The first of some networks of the same operators, the largest first, that meets every
         budget.
         """
-        if not self.budgets:
-            return next(filter(self.holds, sizes), None)
-        if {budget.metric for budget in self.budgets} != {"latency_ms"}:
-            return next(
-                (
-                    network
-                    for network in sizes
-                    if self.fits(self.costs.metrics(network)) and self.holds(network)
-                ),
-                None,
-            )
+        small = [network for network in sizes if self._small_enough(network)]
+        if not small:
+            return None
+        timed = [budget for budget in self.budgets if budget.metric not in SIZES]
         # latency alone is answered for all widths at once; searches ask for it thousands of times a
         # cycle
-        latencies = self.costs.latencies(sizes)
-        return next(
-            (
-                network
-                for network, latency_ms in zip(sizes, latencies, strict=True)
-                if self.fits({} if latency_ms is None else {"latency_ms": latency_ms})
-                and self.holds(network)
-            ),
-            None,
+        latency_alone = {budget.metric for budget in timed} == {"latency_ms"}
+        latencies = self.costs.latencies(small) if latency_alone else [None] * len(small)
+        for network, latency_ms in zip(small, latencies, strict=True):
+            metrics: Mapping[str, float] = {}
+            if latency_ms is not None:
+                metrics = {"latency_ms": latency_ms}
+            elif timed and not latency_alone:
+                metrics = self.costs.metrics(network)
+            within = (budget.holds(metric_of(budget.metric, metrics)) for budget in timed)
+            if all(within) and self.holds(network):
+                return network
+        return None
+
+    def _small_enough(self, network: Any) -> bool:
+        return all(
+            budget.holds(self.costs.size(budget.metric, network))
+            for budget in self.budgets
+            if budget.metric in SIZES
         )
 
     def fits_network(self, network: Any) -> bool:
@@ -207,7 +222,7 @@ class Fitter(Generic[G]):
         """What a faster host would allow, where a time is over its budget."""
         found = self.costs.by_fastest_host()
         late = sorted({b.metric for b in self.budgets if not b.holds(metrics[b.metric])})
-        if found is None or not {*late} - {"memory_gb", "params"}:
+        if found is None or not {*late} - {*SIZES}:
             return ""
         words, costs = found
         rng, fitter = (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from flashnas.latency.grid import (
     source_of,
 )
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.workload import DTYPE_BYTES
+from flashnas.latency.workload import DTYPE_BYTES, WEIGHT_BYTES
 from flashnas.operators import KernelCall, KernelKind, Phase
 from flashnas.operators.kernel import Asked
 
@@ -37,6 +38,7 @@ class KernelTimes:
     def __init__(self, table: LatencyTable, dtype: str, weights: str = "") -> None:
         self.table, self.dtype, self.weights = table, dtype, weights
         self.dtype_bytes = DTYPE_BYTES[dtype]  # of an activation
+        self.weight_bytes = WEIGHT_BYTES[weights or dtype]
         # of the object, so that they end with it
         self._keys = functools.cache(self._find_keys)
         self._rows = functools.cache(self._find_rows)
@@ -84,8 +86,8 @@ class KernelTimes:
         if not keys:
             return None
         answer = from_grid(np.exp(log_us) if kind.between else us, ruled, source)
-        if np.isnan(answer.us):
-            if kind.between:
+        if np.isnan(answer.us) or (kind.strict and ruled.any()):
+            if kind.between or kind.strict:
                 return None
             raise LookupFailure(self._described(question))
         return answer if len(keys) == 1 else answer.derived(HEADS_SPREAD)
@@ -94,13 +96,24 @@ class KernelTimes:
         """The measured values of the kind's `matched` columns, ascending."""
         return list(self._groups(kind, kind.rows_name(phase)))
 
-    def moving(self, bytes_moved: float) -> BoundedTime:
-        """The time of a kernel that the bandwidth alone limits."""
+    def inside(self, question: Asked) -> tuple[Asked, BoundedTime | None]:
+        """With the nearest measured sizes, and its time; None for a cell without a row."""
+        call, sizes = question.call, self._sizes(question)
+        key = tuple(call[column] for column in call.kind.matched)
+        grid, _ = self._grid(call.kind, call.kind.rows_name(question.phase), key)
+        near = {
+            axis.name: float(np.clip(sizes[axis.name], axis.values[0], axis.values[-1]))
+            for axis in grid.axes
+        }
+        question = replace(question, call=call.resized(**near), rows=near.get("m", question.rows))
+        return question, self.by_rows(question)
+
+    def moving(self, bytes_moved: float, flops: float = 0) -> BoundedTime:
+        """The time of a kernel that the bandwidth limits, and that computes at half of the peak."""
         device = self.table.device
         bytes_s = device.bandwidth_bytes_s * device.bandwidth_share
-        return around(
-            device.launch_us + 1e6 * bytes_moved / bytes_s, SOURCE_SPREAD["roofline"], "roofline"
-        )
+        us = device.launch_us + 1e6 * bytes_moved / bytes_s + 2e6 * flops / device.peak_flops
+        return around(us, SOURCE_SPREAD["roofline"], "roofline")
 
     # -- rows
 

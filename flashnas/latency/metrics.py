@@ -9,6 +9,7 @@ throughput_tok_s   tokens that all sequences together generate per second while 
                    tpot); if nothing is generated, prompt tokens read per second
 memory_gb          weights + caches at the end of the request + activations, in 10^9 bytes
 params             parameters, a tied head counted once
+active_params      the same without experts that one token does not pass
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ METRICS = {  # name -> unit
     "throughput_tok_s": "tokens/s",
     "memory_gb": "GB",
     "params": "parameters",
+    "active_params": "parameters",
 }
 LARGER_IS_BETTER = ("throughput_tok_s",)
 
@@ -43,6 +45,7 @@ class Predicted:
     `latency_ms`."""
 
     params: int
+    active_params: int
     ttft_ms: float
     tpot_ms: float
     latency_ms: float

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import MissingRowsError
+from flashnas.base.errors import BudgetError, MissingRowsError
 from flashnas.latency.calibration import OWN, Calibration
 from flashnas.latency.largest_batch import largest_batch
 from flashnas.latency.lookup import KernelTimes, LookupFailure
@@ -128,11 +128,12 @@ class LatencyModel:
             notation=a.notation,
             hash=a.hash,
             params=a.params,
+            active_params=a.active_params,
             batch=batch,
             bounds=bounds,
             lower_ms=min(bounds["latency_ms"][0], latency_ms),
             upper_ms=max(bounds["latency_ms"][1], latency_ms),
-            memory_gb=memory_bytes(a, w, batch, self.dtype, cache_type=self.cache_type) / 1e9,
+            memory_gb=self.memory_gb(a),
             workload=w.name,
             table=self.table.name,
             calibration=self.calibration.name,
@@ -142,6 +143,15 @@ class LatencyModel:
             notes=tuple(note for note in notes if note),
             observed=self.observed,
         )
+
+    def memory_gb(self, architecture: Architecture) -> float:
+        """Under the workload; a batch "max" that finds no room counts as 1."""
+        try:
+            batch = self.batch(architecture)
+        except BudgetError:
+            batch = 1
+        w, cache_type = self.workload, self.cache_type
+        return memory_bytes(architecture, w, batch, self.dtype, cache_type=cache_type) / 1e9
 
     def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the

@@ -273,6 +273,8 @@ def _load_rows(path: Path, kind: str, entry: dict[str, Any]) -> pd.DataFrame:
             f"{file}: the checksum differs from meta.yaml; the table is damaged or was edited"
         )
     frame = read_parquet(file, TableError, data=data).assign(**entry["constants"])
+    if "experts_hit" not in frame:
+        frame["experts_hit"] = np.nan
     expected = [*KINDS[kind], *VALUE_COLUMNS]
     if set(frame.columns) != set(expected):
         lacking, extra = (

@@ -225,17 +225,13 @@ def memory_sizes(a: Architecture, workload: Workload, dtype: str, cache_type: st
     dtype_bytes = DTYPE_BYTES[dtype]
     context = workload.context + a.meta_tokens
     others = WEIGHT_BYTES[OTHER_WEIGHTS.get(dtype, dtype)]
-    sizes_of = {
-        spec: _operator_sizes(spec, a.hidden, context, dtype_bytes, cache_type)
-        for spec in set(a.operators)
-    }
     params = a.vocab * a.hidden * (1 if a.tied else 2) + a.meta_tokens * a.hidden + a.hidden
-    params += sum(sizes_of[spec][0] for spec in a.operators)
-    cache = sum(sizes_of[spec][1] for spec in a.operators)
-    alive = max(sizes[2] for sizes in sizes_of.values())
-    weight_bytes = params * others - sum(matrix_numbers(spec, a.hidden) for spec in a.operators) * (
-        others - WEIGHT_BYTES[dtype]
-    )
+    cache = alive = in_matrices = 0
+    for spec, count in a.repeated():
+        own, kept, active = _operator_sizes(spec, a.hidden, context, dtype_bytes, cache_type)
+        params, cache, alive = params + count * own, cache + count * kept, max(alive, active)
+        in_matrices += count * matrix_numbers(spec, a.hidden)
+    weight_bytes = params * others - in_matrices * (others - WEIGHT_BYTES[dtype])
     return _Sizes(
         math.ceil(weight_bytes),
         cache + 4 * a.vocab,

@@ -47,6 +47,7 @@ class KernelKind:
         matched: columns that are not interpolated: only rows with the call's value answer.
         between: two of `matched` (heads and key/value heads) for which the times of measured
             neighbours are mixed.
+        strict: rows answer within the measured sizes alone, and the rules beyond.
         grow: the column along which cells that were not measured are inferred, in proportion.
         tokens_power: from the matched values, how the time of a prefill grows with tokens beyond
             the grid (1 or 2).
@@ -71,6 +72,7 @@ class KernelKind:
     prefill: tuple[str, ...] = ()
     matched: tuple[str, ...] = ()
     between: tuple[str, ...] = ()
+    strict: bool = False
     grow: str = "batch"
     tokens_power: Callable[[dict[str, int]], int] = field(default=lambda matched: 1)
     rules: tuple[Rule, ...] = ()
@@ -89,9 +91,7 @@ class KernelKind:
         return self.decode if phase == "decode" else self.prefill
 
     def rows_name(self, phase: Phase) -> str:
-        """The name of the kind's rows in a table, and of a kernel in a breakdown: `conv_decode`,
-        `gemm`.
-        """
+        """Of the kind's rows in a table, and of a kernel in a breakdown: `conv_decode`, `gemm`."""
         return self.name if self.decode == self.prefill else f"{self.name}_{phase}"
 
     def call(
@@ -175,6 +175,7 @@ class Times(Protocol):
     """
 
     dtype_bytes: int  # of one activation
+    weight_bytes: float  # of one number of a weight
 
     def answer(self, asked: Asked) -> Any:
         """By rows, else by the rules of the kind."""
@@ -185,8 +186,11 @@ class Times(Protocol):
     def measured(self, kind: KernelKind, phase: Phase) -> list[tuple[int, ...]]:
         """The measured values of the kind's `matched` columns, ascending."""
 
-    def moving(self, bytes_moved: float) -> Any:
-        """The time of a kernel that the bandwidth alone limits."""
+    def inside(self, asked: Asked) -> tuple[Asked, Any]:
+        """With the nearest measured sizes, and its time; None for a cell without a row."""
+
+    def moving(self, bytes_moved: float, flops: float = 0) -> Any:
+        """The time of a kernel that the bandwidth limits, and that computes at half of the peak."""
 
 
 @dataclass(frozen=True)
@@ -356,27 +360,19 @@ class Chunks(Rule):
 
 @dataclass(frozen=True)
 class AsCall(Rule):
-    """A kernel as another one. `other`: (call, rows) -> the call that replaces it, and the rows
-    that it works on."""
+    """A decode step as that of another kernel."""
 
     words: str
-    other: Callable[[KernelCall, float], tuple[KernelCall, float]]
-    phases: tuple[Phase, ...] = PHASES
-    spread: float = 0.0
-    upper: float | None = None
+    other: Callable[[KernelCall], KernelCall]
+    upper: float
 
     def text(self) -> str:
-        upper = self.spread if self.upper is None else self.upper
-        spread = f"+-{upper:.0%}" if upper == self.spread else f"-{self.spread:.0%}, +{upper:.0%}"
-        return f"{self.words} ({spread})"
+        return f"{self.words} (up to +{self.upper:.0%})"
 
     def apply(self, times: Times, asked: Asked) -> Any:
-        if asked.phase not in self.phases:
+        if asked.phase == "prefill":
             return None
-        call, rows = self.other(asked.call, asked.rows)
-        return times.answer(replace(asked, call=call, rows=rows)).derived(
-            self.spread, upper=self.upper
-        )
+        return times.answer(asked.about(self.other(asked.call))).derived(0.0, upper=self.upper)
 
 
 @dataclass(frozen=True)

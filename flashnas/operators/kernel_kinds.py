@@ -34,6 +34,7 @@ from typing import Any
 
 from flashnas.base.errors import TableError
 from flashnas.base.registry import Registry
+from flashnas.operators.fused_experts import NearestExperts, expert_bytes, expert_numbers
 from flashnas.operators.kernel import (
     AsCall,
     Chunks,
@@ -86,42 +87,20 @@ POINTWISE = KernelKind(  # elements: values read plus written per token
 )
 
 
-def experts_hit(experts: int, active: int, rows: float) -> float:
-    """Experts that at least one of `rows` tokens chooses, if each chooses `active` of them
-    evenly.
-    """
-    return experts * (1 - (1 - active / experts) ** rows)
-
-
-def _one_product(call: KernelCall, rows: float) -> tuple[KernelCall, float]:
-    hit = experts_hit(call["experts"], call["active"], rows)
-    return KernelCall(GEMM, (("n", hit * call["n"]), ("k", call["k"])), call.label), rows * call[
-        "active"
-    ] / hit
-
-
-def _expert_bytes(call: KernelCall, load: Load, size: int) -> float:
-    hit = experts_hit(call["experts"], call["active"], load.rows)
-    return size * (
-        hit * call["k"] * call["n"] + load.rows * (call["k"] + call["active"] * call["n"])
-    )
-
-
-EXPERTS = KernelKind(
+_EXPERTS = ("experts", "active", "matrices")  # matrices of an expert: 3 (SwiGLU) or 2
+EXPERTS = KernelKind(  # all that follows the product of the router
     name="experts",
-    shape=("n", "k", "experts", "active"),
-    rules=(
-        AsCall(
-            "with m tokens that choose evenly, experts x (1 - (1 - active / experts)^m) of them are"
-            " hit; all of these as one gemm of as many weights and operations",
-            _one_product,
-            spread=0.50,
-        ),
-    ),
-    written=lambda call: call["active"] * call["n"],
-    bytes_moved=_expert_bytes,
-    weights=lambda call: call["experts"] * call["k"] * call["n"],
-    flops=lambda call, context: 2 * call["active"] * call["k"] * call["n"],
+    shape=("hidden", "inner", *_EXPERTS),
+    decode=("hidden", "inner", *_EXPERTS, "m"),
+    prefill=("hidden", "inner", *_EXPERTS, "m"),
+    matched=("hidden", *_EXPERTS),
+    strict=True,
+    grow="inner",
+    rules=(NearestExperts(),),
+    written=lambda call: call["active"] * (call["matrices"] * call["inner"] + call["hidden"]),
+    bytes_moved=lambda call, load, size: expert_bytes(call, load.rows, size),
+    weights=lambda call: call["experts"] * expert_numbers(call),
+    flops=lambda call, context: 2 * call["active"] * expert_numbers(call),
 )
 
 
@@ -263,10 +242,10 @@ RWKV7 = recurrent_kind("rwkv7", 9, of=_BASES, chunk_factor=GENERAL_CHUNK)
 KDA = recurrent_kind("kda", 7, delta=True, of=_BASES)
 
 
-def _scan_step(call: KernelCall, rows: float) -> tuple[KernelCall, float]:
+def _scan_step(call: KernelCall) -> KernelCall:
     return GATED_DELTA_RULE.call(
         call.label, heads=1, key_dim=call["state"], value_dim=call["channels"], groups=1
-    ), rows
+    )
 
 
 def _scan_bytes(call: KernelCall, load: Load, size: int) -> float:
@@ -293,7 +272,6 @@ SELECTIVE_SCAN = KernelKind(
             "decode: the gated delta rule's step of the same state bytes, and more for a decay of"
             " each entry of the state",
             _scan_step,
-            phases=("decode",),
             upper=0.50,
         ),
         Chunks(upper=4.0, longest=512),  # no scan was measured

@@ -83,6 +83,15 @@ def check(folder):
             [12, pytest.approx(us)]
         ]
         assert set(table.rows(kind)["stack"]) == {"vllm-0.11"}
+    experts = table.rows("experts").sort_values(["active", "inner", "m"])
+    assert experts[["active", "inner", "matrices", "m", "dtype"]].to_numpy().tolist() == [
+        [6, 48, 2, 1, "bfloat16"],  # experts without a gate
+        [6, 48, 3, 2, "bfloat16"],
+        [8, 32, 3, 4, "bfloat16"],  # half of the width on each of two devices
+        [8, 64, 3, 1, "bfloat16"],
+        [8, 64, 3, 1, "fp8"],  # with a scale for each block
+        [8, 1600, 3, 1, "bfloat16"],
+    ]
     assert table.rows("conv_decode")["channels"].tolist() == [2 * 2 * 128 + 4 * 128]
     assert set(gemm["source"]) == {"imported"}
     origin = TableInfo(table).to_dict()["kinds"]["gemm"]["origin"]

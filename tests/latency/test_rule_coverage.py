@@ -2,29 +2,11 @@
 experiments/rule_coverage.
 """
 
-import importlib.util
 import itertools
-import sys
-from pathlib import Path
 
 import pandas as pd
-import pytest
 
 from flashnas.latency.table import LatencyTable
-
-SCRIPT = Path(__file__).parents[2] / "experiments/rule_coverage/run.py"
-SAMPLE = 60  # rows of each test
-
-
-@pytest.fixture(scope="module")
-def coverage():
-    spec = importlib.util.spec_from_file_location("rule_coverage", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["rule_coverage"] = module  # where dataclasses look annotations up
-    spec.loader.exec_module(module)
-    module.MOST = SAMPLE
-    yield module
-    del sys.modules["rule_coverage"]
 
 
 def test_nine_of_ten_rows_lie_inside_the_bounds_of_each_rule(coverage):

@@ -16,7 +16,6 @@ from flashnas.operators.kernel_kinds import (
     ATTENTION,
     CONV,
     DELTA_RULE,
-    EXPERTS,
     GATED_DELTA_RULE,
     GEMM,
     RWKV7,
@@ -140,16 +139,6 @@ def test_what_is_missing_is_described_by_its_sizes(tiny_table, tmp_path):
         LookupFailure, match=r"^conv_decode channels=64, conv_size=4, batch=1 in bfloat16$"
     ):
         time(other, CONV.call("conv", channels=64, conv_size=4))
-
-
-def test_a_missing_product_of_experts_is_named_as_the_product(tiny_table):
-    small = dataclasses.replace(
-        tiny_table, frames={"conv_decode": tiny_table.frames["conv_decode"]}
-    )
-    with pytest.raises(
-        LookupFailure, match=r"^gemm m=1, n=128, k=16$"
-    ):  # both chosen experts as one product
-        time(small, EXPERTS.call("up", n=64, k=16, experts=4, active=2))
 
 
 # What was imported for the A100 cannot be: its decode attention reads keys and values up to 1.7

@@ -1,4 +1,4 @@
-"""Selective scans, mixtures of experts and hybrid heads on the invented rows of tiny_tables.py."""
+"""Selective scans and hybrid heads on the invented rows of tiny_tables.py."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import MissingRowsError
 from flashnas.latency.lookup import KernelTimes
 from flashnas.latency.prediction import LatencyModel
-from flashnas.operators.kernel_kinds import EXPERTS, SELECTIVE_SCAN
+from flashnas.operators.kernel_kinds import SELECTIVE_SCAN
 
 
 def entries(table, notation: str, workload: str, label: str) -> dict:
@@ -58,31 +58,6 @@ def test_a_long_selective_scan_is_missing_until_it_is_measured(tmp_path):
     core = entries(table, "32(vocab=64): m", "prompt=513,generated=0", "mamba")
     assert core["prefill"]["ms"] == pytest.approx(64 * 513 / 1000, rel=1e-6)
     assert core["prefill"]["source"] == "imported"
-
-
-def test_experts_are_one_product_of_all_that_the_tokens_hit(tiny_table):
-    # a gemm takes m n k / 1000 here, so the time is that of the active experts' operations, however
-    # many are hit
-    for batch in (1, 4):
-        core = entries(
-            tiny_table,
-            "32(vocab=64): moe(experts=4,active=2,intermediate=32)",
-            f"batch={batch},generated=1",
-            "experts_gate_up",
-        )
-        assert core["decode"]["ms"] == pytest.approx(batch * 2 * 64 * 32 / 1e6, rel=1e-6)
-        assert core["decode"]["source"] == "derived"
-
-
-def test_more_tokens_hit_more_experts(tmp_path):
-    by_weights = product_rows(lambda n, k, **_: n * k, m=[1, 65536], n=[16, 256], k=[16, 256])
-    table = write_table(tmp_path / "t", {**tiny_kinds(), "gemm": by_weights})
-    call = EXPERTS.call("experts", n=32, k=32, experts=4, active=1)
-    times = KernelTimes(table, "bfloat16")
-    one, two, many = (
-        times.time(call, "decode", batch, np.ones(1)).us / (32 * 32) for batch in (1, 2, 1000)
-    )
-    assert (one, two, many) == pytest.approx((1, 1.75, 4))
 
 
 def test_a_hybrid_head_is_its_halves(tiny_table):

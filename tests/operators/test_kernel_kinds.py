@@ -18,6 +18,7 @@ from flashnas.latency import table
 from flashnas.latency.lookup import KernelTimes
 from flashnas.latency.table_info import TableInfo
 from flashnas.operators import OPERATORS
+from flashnas.operators.fused_experts import experts_hit
 from flashnas.operators.kernel import PHASES, Correction, Load
 from flashnas.operators.kernel_kinds import (
     ATTENTION,
@@ -25,7 +26,6 @@ from flashnas.operators.kernel_kinds import (
     GEMM,
     KERNEL_KINDS,
     SSD,
-    experts_hit,
     kind_of_rows,
 )
 from flashnas.operators.spec import Role

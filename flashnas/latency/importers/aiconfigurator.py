@@ -2,8 +2,8 @@
 table.
 
 Only what the operators need: bfloat16 rows of gemm, attention, the gated delta rule with its short
-convolution, and Kimi delta attention; and fp8 rows of gemm, where the framework of the others has
-them.
+convolution, Kimi delta attention, and experts; and fp8 rows of gemm and experts, where the
+framework of the others has them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from flashnas.base.errors import TableError
 from flashnas.base.foreign import MAX_YAML_MB, check_count, read_parquet, read_text
 from flashnas.base.system import atomic_folder, disk_errors
 from flashnas.base.text import first_line, one_of, printable
+from flashnas.latency.importers.experts import EXPERTS, rows_of_experts
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import RowContext, write_rows
 
@@ -108,6 +109,7 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
             **_recurrent(data, *GATED_DELTA),
             **_triton(data),
             **_recurrent(data, *KDA),
+            **_experts(data, device),
         }
     if not tables:
         raise TableError(f"{data}: {system} has no bfloat16 measurements")
@@ -297,6 +299,12 @@ def _attention(data: Path) -> dict[str, pd.DataFrame]:
                 },
             )
     return result
+
+
+def _experts(data: Path, device: Device) -> dict[str, pd.DataFrame]:
+    keep = functools.partial(rows_of_experts, bandwidth_bytes_s=device.bandwidth_bytes_s)
+    rows = _first(data, "moe", ("vllm",), "moe_perf", keep)
+    return {} if rows is None else {"experts": _table(rows, EXPERTS)}
 
 
 def _recurrent(
