@@ -3,6 +3,7 @@ emulated, as on CPUs without AVX-512."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 
@@ -27,6 +28,13 @@ def fast_dtype(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         return "bfloat16"
     return min(TYPES, key=lambda name: product_s(device, TYPES[name]))
+
+
+def autocast(dtype: str, device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """A context in which matrix products are computed in a type of TYPES."""
+    if dtype == "bfloat16":
+        return torch.autocast(device.type, dtype=torch.bfloat16)
+    return contextlib.nullcontext()
 
 
 def product_s(device: str, dtype: torch.dtype) -> float:

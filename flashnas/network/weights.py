@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def save_model(
     network: HybridLM,
     *,
     tokenizer_json: str | None = None,
-    files: Mapping[str, str] | None = None,
+    files: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Write the folder as a whole (beside its place, then renamed), in place of one of an earlier
     call.
@@ -60,14 +61,19 @@ def save_model(
             " choose another folder"
         )
     with atomic_folder(folder) as fresh:
-        write_model(fresh, network, tokenizer_json=tokenizer_json)
-        for name, text in (files or {}).items():
-            write_synced(fresh / name, text)
+        write_model(fresh, network, tokenizer_json=tokenizer_json, files=files)
     return folder
 
 
-def write_model(folder: Path, network: HybridLM, *, tokenizer_json: str | None = None) -> None:
-    """Write the files of a weights folder into a folder that is there."""
+def write_model(
+    folder: Path,
+    network: HybridLM,
+    *,
+    tokenizer_json: str | None = None,
+    files: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Write the files of a weights folder into a folder that is there; arguments as of
+    `save_model`."""
     architecture = network.architecture
     digest = write_tensors(folder / MODEL, network.state_dict())
     entry = {
@@ -80,6 +86,8 @@ def write_model(folder: Path, network: HybridLM, *, tokenizer_json: str | None =
     write_synced(folder / ARCHITECTURE, yaml.safe_dump(entry, sort_keys=False, width=120))
     if tokenizer_json is not None:
         write_synced(folder / TOKENIZER, tokenizer_json)
+    for name, text in files.items():
+        write_synced(folder / name, text)
 
 
 def load_model(folder: str | Path) -> HybridLM:

@@ -257,6 +257,7 @@ class OperatorSpec:
         """`tensors` by name."""
         return {tensor.name: tensor for tensor in self.tensors(hidden)}
 
+    @functools.lru_cache(maxsize=4096)  # noqa: B019
     def params(self, hidden: int) -> int:
         """Parameters of the operator with its pre-norm."""
         return hidden + sum(tensor.numbers for tensor in self.named_tensors(hidden).values())

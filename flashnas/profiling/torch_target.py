@@ -20,7 +20,14 @@ from flashnas.operators.backends import BACKENDS
 from flashnas.operators.backends.core import installed
 from flashnas.profiling.platforms import PLATFORMS, Cuda, driver
 from flashnas.profiling.target import Steps, Target, Timings
-from flashnas.profiling.torch_calls import computed_by, deployed, prompt, step, timed_ms
+from flashnas.profiling.torch_calls import (
+    computed_by,
+    deployed,
+    experts_hit,
+    prompt,
+    step,
+    timed_ms,
+)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MAX_SECONDS = 3600  # of the repeats of one call; beyond it is a typing error
@@ -147,16 +154,25 @@ class Torch(Target, where="torch"):
         and each step. Raises DeviceMemoryError also where the device runs out of memory."""
         notes: dict[str, None] = {}
         piece, mode = self.platform.piece_tokens, self.mode_name
+        hit = dict[str, float]()
         ms = functools.partial(
             timed_ms, platform=self.platform, mode=mode, seconds=self.seconds, notes=notes
         )
+
+        def step_ms(context: int) -> float:
+            call = step(model, batch, context, mode)
+            median_ms = ms(call)
+            hit.update(experts_hit(model, call))
+            return median_ms
+
         try:
             with self.running():
                 model = deployed(network, self.backend, self.device, self.torch_dtype)
                 return Timings(
                     [ms(prompt(model, batch, tokens, piece)) for tokens in prompts],
-                    [ms(step(model, batch, part[-1], mode)) for part in steps],
+                    [step_ms(part[-1]) for part in steps],
                     "; ".join(notes),
+                    hit,
                 )
         except torch.OutOfMemoryError:
             pass

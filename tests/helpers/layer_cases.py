@@ -42,6 +42,9 @@ SPECS = {
         " moe moe(experts=5,active=3,intermediate=11,normalise=false)"
         " moe(experts=4,intermediate=9,shared=13)"
         " moe(experts=3,active=1,shared=8,shared_gate=true)"
+        " moe(experts=4,intermediate=9,shared=13,relu2=true)"
+        " moe(experts=5,active=3,intermediate=11,sigmoid=true,scale=2.5)"
+        " moe(experts=3,active=1,intermediate=9,relu2=true,sigmoid=true,scale=0.5)"
         " f f(intermediate=50) f(bias=true) f(intermediate=50,bias=true,relu2=true)"
     )
 }

@@ -1,4 +1,4 @@
-"""`moe` against transformers' Qwen3-MoE, Mixtral and Qwen2-MoE blocks; how tokens are routed."""
+"""`moe` against transformers' blocks of five families; how tokens are routed."""
 
 import pytest
 import torch
@@ -26,6 +26,26 @@ def blocks(family):
         )
         return f"moe({options})", MixtralSparseMoeBlock(config)
     sizes |= {"num_experts": EXPERTS, "moe_intermediate_size": INNER}
+    if family == "lfm2_moe":
+        from transformers.models.lfm2_moe.modeling_lfm2_moe import Lfm2MoeSparseMoeBlock
+
+        config = transformers.Lfm2MoeConfig(**sizes, routed_scaling_factor=1.5)
+        return f"moe({options},sigmoid=true,scale=1.5)", Lfm2MoeSparseMoeBlock(config)
+    if family == "nemotron_h":
+        from transformers.models.nemotron_h.modeling_nemotron_h import NemotronHMoE
+
+        config = transformers.NemotronHConfig(
+            hidden_size=HIDDEN,
+            num_experts_per_tok=ACTIVE,
+            n_routed_experts=EXPERTS,
+            moe_intermediate_size=INNER,
+            moe_shared_expert_intermediate_size=SHARED,
+            routed_scaling_factor=2.5,
+            n_group=1,
+            topk_group=1,
+        )
+        written = f"moe({options},shared={SHARED},relu2=true,sigmoid=true,scale=2.5)"
+        return written, NemotronHMoE(config)
     if family == "qwen2_moe":
         from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 
@@ -43,18 +63,22 @@ def blocks(family):
     return f"moe({options},normalise={str(normalise).lower()})", Qwen3MoeSparseMoeBlock(config)
 
 
-@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_moe as it is", "mixtral", "qwen2_moe"])
+@pytest.mark.parametrize(
+    "family",
+    ["qwen3_moe", "qwen3_moe as it is", "mixtral", "qwen2_moe", "lfm2_moe", "nemotron_h"],
+)
 def test_equals_transformers_in_outputs_and_gradients(family):
     written, theirs = blocks(family)
     torch.manual_seed(1)
     with torch.no_grad():
-        for parameter in theirs.parameters():
-            parameter.copy_(0.3 * torch.randn_like(parameter))
+        for tensor in (*theirs.parameters(), *theirs.buffers()):
+            tensor.copy_(0.3 * torch.randn_like(tensor))
     layer = build_layer(parse_operators(written)[0], HIDDEN)
     weights = {"router.weight": theirs.gate.weight}
+    into = theirs.experts.up_proj if family == "nemotron_h" else theirs.experts.gate_up_proj
     for e in range(EXPERTS):
         weights |= {
-            f"in_proj.{e}.weight": theirs.experts.gate_up_proj[e],
+            f"in_proj.{e}.weight": into[e],
             f"out_proj.{e}.weight": theirs.experts.down_proj[e],
         }
     if family == "qwen2_moe":
@@ -66,6 +90,13 @@ def test_equals_transformers_in_outputs_and_gradients(family):
             f"out_proj.{EXPERTS}.weight": shared.down_proj.weight,
             "gate_proj.weight": theirs.shared_expert_gate.weight,
         }
+    if family == "lfm2_moe":
+        weights["router.bias"] = theirs.expert_bias
+    if family == "nemotron_h":
+        weights["router.bias"] = theirs.gate.e_score_correction_bias
+        shared = theirs.shared_experts
+        weights[f"in_proj.{EXPERTS}.weight"] = shared.up_proj.weight
+        weights[f"out_proj.{EXPERTS}.weight"] = shared.down_proj.weight
     layer.load_state_dict(weights)
     x = torch.randn(2, 50, HIDDEN, requires_grad=True)
     expected, (got, _) = theirs(x), layer(x)
@@ -152,6 +183,8 @@ def test_a_graph_that_is_captured_refuses_it_in_one_line(monkeypatch):
 def routes(layer, x):
     """The numbers of each token's experts, ascending."""
     scores = x.double() @ layer.router.weight.double().T
+    if layer.router.bias is not None:
+        scores = scores.sigmoid() + layer.router.bias.double()
     return scores.topk(layer.active, -1).indices.sort(-1).values
 
 
@@ -170,4 +203,8 @@ def test_bfloat16_is_near_the_reference_where_a_token_keeps_its_experts(name, au
         y.float().square().sum().backward()
     assert y.dtype == torch.bfloat16
     assert_close(y[same_BT], exact.reference(x)[0][same_BT], 0.03, name)
-    assert all(torch.isfinite(parameter.grad).all() for parameter in layer.parameters())
+    for parameter in layer.parameters():
+        if parameter is layer.router.bias:
+            assert parameter.grad is None
+        else:
+            assert torch.isfinite(parameter.grad).all()

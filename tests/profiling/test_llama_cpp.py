@@ -244,6 +244,16 @@ def test_a_request_is_timed(generated):
     assert found.latency_ms == pytest.approx(found.ttft_ms + generated * found.tpot_ms)
 
 
+def test_steps_read_tokens_that_differ(tmp_path):
+    """So that a router sends them to different experts; the most likely one would be the same."""
+    file.write_random_file(tmp_path / "m.gguf", Architecture.parse(SMALL), "f16")
+    options = {"threads": 1, "flash_attention": False, "cache_type": "f16"}
+    found = child.time_requests(
+        tmp_path / "m.gguf", prompts=[], contexts=[60], steps=48, vocab=320, **options
+    )
+    assert found["contexts"][0]["different_tokens"] > 16
+
+
 def test_llama_cpp_that_ends_is_one_line(monkeypatch):
     monkeypatch.setattr(child, "__file__", "/nowhere/child.py")
     message = one_line(DeviceError, LlamaCpp().time_request, Architecture.parse(SMALL), SHORT)

@@ -22,7 +22,14 @@ from flashnas.profiling import finalists, platforms, torch_calls, torch_target
 from flashnas.profiling.platforms import PLATFORMS, Cpu
 from flashnas.profiling.target import Measured, Timings, decode_contexts
 from flashnas.profiling.timing import NotCapturable
-from flashnas.profiling.torch_calls import deployed, filled_states, first_tokens, prompt, step
+from flashnas.profiling.torch_calls import (
+    deployed,
+    experts_hit,
+    filled_states,
+    first_tokens,
+    prompt,
+    step,
+)
 from flashnas.profiling.torch_target import DTYPES, Torch
 
 MODEL = Architecture.parse("32(vocab=64,meta=3): a(head_dim=8) m2(head_dim=8,state=8) f")
@@ -224,8 +231,25 @@ def test_a_step_can_be_repeated_at_one_context():
     assert torch.equal(keys[:, :, :49], before[:, :, :49])
 
 
+@pytest.mark.parametrize("mode", ["eager", "cuda_graph"])
+def test_the_sequences_of_a_step_pass_as_many_experts_as_random_tokens_do(mode):
+    """E (1 - (1 - A/E)^B) of 32 experts, of which each of 32 tokens passes 4; other ones in each
+    step."""
+    network = "64: m2(head_dim=32,state=16) moe(experts=32,active=4,intermediate=8)"
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        model = deployed(Architecture.parse(network))
+        call = step(model, 32, 9, mode)
+        (hit,) = experts_hit(model, call).values()
+        assert hit == pytest.approx(32 * (1 - (1 - 4 / 32) ** 32), rel=0.06)
+        assert experts_hit(model, step(model, 1, 9, mode)).popitem()[1] == 4
+        assert not torch.equal(call(), call())
+        assert experts_hit(deployed(MODEL), call) == {}
+
+
 def test_a_step_that_is_timed_in_a_graph_stays_at_its_position(monkeypatch):
     """By the step that generation replays: the last slot of its cache is written again and again."""
+    monkeypatch.setattr(torch_calls, "DRAWN_STEPS", 1)  # one token for all steps
     for text in (
         "a(head_dim=16)",
         "swa(head_dim=16,window=5)",

@@ -18,7 +18,7 @@ from flashnas.training.checkpoint import checkpoints
 from flashnas.training.distributed import Ranks, accumulating, processes
 from flashnas.training.recipe import Recipe
 
-NETWORK = "512(meta=8): d f a m2 moe"
+NETWORK = "512(meta=8): d f a m2 moe moe(experts=4,sigmoid=true)"
 
 
 def losses(out):

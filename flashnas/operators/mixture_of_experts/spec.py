@@ -1,5 +1,5 @@
-"""Mixture of SwiGLU experts (`moe`): each token passes the few that a router picks; arXiv
-2101.03961, 2401.04088."""
+"""Mixture of experts (`moe`): each token passes the few that a router picks; arXiv 2101.03961,
+2401.04088."""
 
 from __future__ import annotations
 
@@ -19,12 +19,18 @@ MAX_EXPERTS = 4096  # each has tensors of its own
 @dataclass(frozen=True, kw_only=True)
 class MixtureOfExperts(OperatorSpec):
     """`moe`. `active` of `experts` per token, chosen by a softmax over all; no token is dropped.
+    Experts are SwiGLU networks.
 
     intermediate: of each expert; 0: 3 x hidden / active, rounded up, so that a token costs what it
     costs in `f`. shared: intermediate size of one more expert that every token passes; 0: none.
     shared_gate: its output times the sigmoid of a projection to one value, as in Qwen2-MoE.
     normalise: the chosen probabilities add up to 1; a single one stays as it is, as in the Switch
     Transformer, for a constant 1 would give the router no gradient.
+
+    relu2: experts, the shared one too, are down(relu(up(x))^2), as in Nemotron-3-Nano. sigmoid: the
+    probability of an expert is the sigmoid of its logit, and the choice is by that plus
+    `router.bias`, which gets no gradient: training moves it (arXiv 2408.15664); as in DeepSeek-V3
+    and LFM2-MoE. scale: a factor on the sum over the chosen experts.
     """
 
     kind = "moe"
@@ -36,6 +42,7 @@ class MixtureOfExperts(OperatorSpec):
     cpu_overhead_s = 15.1
     mixes_tokens = False
     minimums: ClassVar = {"experts": 1, "active": 1}
+    hash_optional = frozenset({"relu2", "sigmoid", "scale"})
 
     experts: int = 8
     active: int = 2
@@ -43,6 +50,9 @@ class MixtureOfExperts(OperatorSpec):
     shared: int = 0
     shared_gate: bool = False
     normalise: bool = True
+    relu2: bool = False
+    sigmoid: bool = False
+    scale: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,8 +71,9 @@ class MixtureOfExperts(OperatorSpec):
         return self.shared_gate and self.shared > 0
 
     def resolved(self, hidden: int) -> Self:
-        # the probabilities of all experts add up to 1 as they are
-        normalise = self.active > 1 and (self.normalise or self.active == self.experts)
+        # a softmax over all experts adds up to 1 as it is
+        whole = self.active == self.experts and not self.sigmoid
+        normalise = self.active > 1 and (self.normalise or whole)
         return dataclasses.replace(
             self,
             intermediate=self.intermediate or self._default_intermediate(hidden),
@@ -84,47 +95,44 @@ class MixtureOfExperts(OperatorSpec):
         """The shared expert is the last one of both lists."""
         sizes = [self.resolved(hidden).intermediate] * self.experts
         sizes += [self.shared] if self.shared else []
-        yield from linear("router", self.experts, hidden, Role.ROUTER)
+        yield from linear("router", self.experts, hidden, Role.ROUTER, self.sigmoid)
         for n, size in enumerate(sizes):
-            yield from linear(f"in_proj.{n}", {"gate": size, "up": size}, hidden, Role.READS)
+            parts = {"up": size} if self.relu2 else {"gate": size, "up": size}
+            yield from linear(f"in_proj.{n}", parts, hidden, Role.READS)
         for n, size in enumerate(sizes):
             yield from linear(f"out_proj.{n}", hidden, size, Role.WRITES)
         if self.gated:
             yield from linear("gate_proj", 1, hidden, Role.GATE)
 
     def active_params(self, hidden: int) -> int:
-        idle = self.experts - self.active
-        return self.params(hidden) - idle * 3 * hidden * self.resolved(hidden).intermediate
+        idle, matrices = self.experts - self.active, 2 if self.relu2 else 3
+        return self.params(hidden) - idle * matrices * hidden * self.resolved(hidden).intermediate
 
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
-        inner = self.resolved(hidden).intermediate
-        shared = self.shared
+        """The fused call chooses the experts and adds their outputs."""
+        shared, matrices = self.shared, 2 if self.relu2 else 3
         tensors = self.named_tensors(hidden)
         always: list[KernelCall] = []
         if shared:
             into = tensors[f"in_proj.{self.experts}.weight"]
             always = [
                 gemm("shared_gate_up", into, unfused=into.rows()),
-                pointwise("silu_mul", 3 * shared, unfused=(2 * shared, 3 * shared)),
+                pointwise("activation", matrices * shared, unfused=(2 * shared, matrices * shared)),
                 gemm("shared_down", tensors[f"out_proj.{self.experts}.weight"]),
+                pointwise("combine", 3 * hidden),
             ]
         if self.gated:
             always.append(gemm("shared_gate", tensors["gate_proj.weight"]))
         return (
             *pre_norm(hidden),
             gemm("router", tensors["router.weight"]),
-            pointwise("route", 2 * self.experts),
             EXPERTS.call(
-                "experts_gate_up", n=2 * inner, k=hidden, experts=self.experts, active=self.active
-            ),
-            pointwise(
-                "silu_mul",
-                3 * inner * self.active,
-                unfused=(2 * inner * self.active, 3 * inner * self.active),
-            ),
-            EXPERTS.call(
-                "experts_down", n=hidden, k=inner, experts=self.experts, active=self.active
+                "experts",
+                hidden=hidden,
+                inner=self.resolved(hidden).intermediate,
+                experts=self.experts,
+                active=self.active,
+                matrices=matrices,
             ),
             *always,
-            pointwise("combine", hidden * (self.active + 1 + (shared > 0))),
         )

@@ -138,6 +138,8 @@ def ask(
     texts: list[str],
     vocab: int,
     plain: int,
+    ends: Sequence[int] = (),
+    chat: Sequence[dict[str, str]] = (),
 ) -> dict[str, Any]:
     """Compute what a GGUF file predicts, with caches in float32 and without flash attention.
 
@@ -148,11 +150,14 @@ def ask(
         texts: to be tokenized.
         vocab: number of tokens of the file.
         plain: a token of whole characters.
+        ends: tokens that should end a text.
+        chat: messages, each with its role and content.
 
     Returns:
         "prefill": log-probabilities of all tokens after each prompt. "tokens": the generated ones.
         "decode": for each of them the ids and log-probabilities of the most likely tokens. "texts":
-        token ids.
+        token ids, and "begun": those with what the file puts in front. "goes_on": the `ends` after
+        which a text goes on. "chat": the text of the chat.
     """
     # one thread: two that wait for each other in a loop take up to 100 times as long on a busy
     # machine
@@ -177,9 +182,21 @@ def ask(
             [[entry["id"] for entry in top], [entry["logprob"] for entry in top]]
         )
         prompt = [*prompt, answer["tokens"][-1]]
-    answer["texts"] = [
-        server.post("tokenize", content=text, add_special=False, parse_special=True)["tokens"]
-        for text in texts
+    if chat:
+        answer["chat"] = server.post("apply-template", messages=chat)["prompt"]
+        texts = [*texts, answer["chat"]]
+    for name, begun in (("texts", False), ("begun", True)):
+        answer[name] = [
+            server.post("tokenize", content=text, add_special=begun, parse_special=True)["tokens"]
+            for text in texts
+        ]
+    answer["goes_on"] = [
+        token
+        for token in ends
+        if server.post(
+            "completion", prompt=[plain], n_predict=2, logit_bias=[[token, 1e6]], temperature=0.0
+        )["stop_type"]
+        != "eos"
     ]
     return answer
 
@@ -206,7 +223,8 @@ def time_requests(
 
     Returns:
         "prompts" and "contexts": one entry for each, with the milliseconds `wall_ms` and `cpu_ms`
-        of the whole prompt, or of one step.
+        of the whole prompt, or of one step; of contexts also how many different tokens were
+        generated.
     """
     server, draw = _Server(file, max([*prompts, *contexts]), **options), random.Random(0)
     answer: dict[str, list[dict[str, float]]] = {"prompts": [], "contexts": []}
@@ -221,7 +239,8 @@ def time_requests(
             "completion",
             prompt=prompt,
             n_predict=generate,
-            temperature=0.0,
+            temperature=1.0,  # the most likely token would be the same again and again
+            seed=0,
             ignore_eos=True,
             cache_prompt=cached,
             return_tokens=True,
@@ -249,7 +268,13 @@ def time_requests(
                 f" {steps} were generated"
             )
         wall_ms = times["prompt_ms"] + times["predicted_ms"]
-        answer["contexts"].append({"wall_ms": wall_ms / steps, "cpu_ms": cpu_ms / steps})
+        answer["contexts"].append(
+            {
+                "wall_ms": wall_ms / steps,
+                "cpu_ms": cpu_ms / steps,
+                "different_tokens": len({*reply["tokens"]}),
+            }
+        )
         sequence += reply["tokens"]
     return answer
 
