@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from experts import with_experts
 from fitting import (
     RESIDUALS,
     ShapeRow,
@@ -37,7 +38,8 @@ from flashnas.loss.composition import Law, Rows
 from flashnas.loss.load import FITTED, digests, fitted, rows_of, shipped_rows
 from flashnas.loss.model import FullLoss, Spreads
 from flashnas.loss.publications import CLEAR_NATS, Pair, predicted_pairs
-from flashnas.observations.read_losses import read_published, read_short_trainings
+from flashnas.observations.losses import dense_twin
+from flashnas.observations.read_losses import read_experts, read_published, read_short_trainings
 
 HERE = Path(__file__).parent
 DIGITS = 8
@@ -84,14 +86,23 @@ def fit(*, spreads: bool):
     """The constants, and what they were fitted to. spreads: fit these anew; else those that ship are
     kept."""
     law = fit_law(read_shapes())
-    rows = Rows.joined(rows_of(read_published(), law), ffn_rows(law))
+    # networks of a group have the same experts, which are a part of its level
+    twins = [dense_twin(row) for row in read_published()]
+    rows = Rows.joined(rows_of(twins, law), ffn_rows(law))
     found = _fitted_spreads(rows, law) if spreads else fitted()
+    slope = FullLoss(rows, Spreads(**found["spreads"]), law).coefficients()["law"][0]
+    law, sds = with_experts(law, slope, read_experts())
+    names = ("spreads", "folds", "law_spreads", "law_folds")
+    parts = {name: found[name] for name in names}
+    for name in names:
+        for part in parts[name].values() if name.endswith("folds") else [parts[name]]:
+            part["common"] |= sds
     model = FullLoss(rows, Spreads(**found["spreads"]), law)
     return rounded(
         {
             "digests": digests(),
             "law": dataclasses.asdict(law),
-            **{name: found[name] for name in ("spreads", "folds", "law_spreads", "law_folds")},
+            **parts,
             "coefficients": {
                 name: dict(zip(("mean", "sd", "between_publications"), values, strict=True))
                 for name, values in model.coefficients().items()

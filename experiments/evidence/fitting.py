@@ -19,7 +19,6 @@ from scipy.optimize import least_squares, minimize, minimize_scalar
 
 from flashnas.architecture.notation import parse_operators
 from flashnas.loss.composition import (
-    PARAMETERS,
     RANGE,
     TOKENS,
     Law,
@@ -28,6 +27,7 @@ from flashnas.loss.composition import (
     aspect,
     mix_of,
 )
+from flashnas.loss.experts import PARAMETERS
 from flashnas.loss.load import FFN_SHARES, SHAPES
 from flashnas.loss.model import RELIABILITY_SD, FullLoss, Spreads
 from flashnas.loss.own import FURTHEST

@@ -84,7 +84,7 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
         disagreement,
         facts_of_publications,
     )
-    from flashnas.observations.read_losses import read_published
+    from flashnas.observations.read_losses import read_experts, read_published
 
     model, shipped = loss_model(options.evidence), load_evidence()
     rows = read_published() + ([] if options.evidence is None else own_rows(options.evidence))
@@ -94,7 +94,7 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
         mixes = compare_mixes(one, other, rows, model)
     words = contradiction_of_own(options.evidence) if options.evidence is not None else ""
     return EvidenceResult(
-        publications=facts_of_publications(rows, model),
+        publications=facts_of_publications([*rows, *read_experts()], model),
         disagreement=disagreement(rows, model),
         evidence=options.evidence,
         rows={
@@ -102,6 +102,7 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
             "shapes": len(shipped.shapes),
             "ffn_shares": len(shipped.ffn_shares),
             "recall": len(shipped.recall),
+            "experts": len(shipped.experts),
         },
         mixes=mixes,
         warnings=(words,) if words else (),

@@ -20,9 +20,10 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.text import tokens_text
+from flashnas.loss import experts
 from flashnas.operators import OperatorSpec
 
-PARAMETERS, TOKENS = 1e9, 1e11  # units of N and D
+TOKENS = 1e11  # unit of D
 RANGE = (7e9, 3.5e11)  # tokens of published trainings
 COUNTED = (1e8, RANGE[1])  # tokens: to the law, fewer or more count as these
 
@@ -34,14 +35,16 @@ def aspect(params: np.ndarray, width: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Law:
-    """The loss of a plain transformer in nats per token.
+    """The loss of a transformer in nats per token.
 
         loss = E + (a N^(-alpha / delta) + b / D)^delta + c (r - r0)^2
+        ln N = ln(active parameters) + gamma ln(parameters / active ones) + g ln(granularity)
 
-    N: parameters without embeddings, in 1e9. D: training tokens, in 1e11. r: ln(width / depth),
-    where the depth is N / (12 width^2): the blocks of attention and feed-forward that so many
-    parameters make. The shipped constants come from 19 shapes of arXiv 2502.06857 (Gemstones), 48M
-    to 1B parameters, 11 to 350 billion tokens.
+    N: without embeddings, in 1e9; of a dense network the number of its parameters. D: training
+    tokens, in 1e11. r: ln(width / depth), where the depth is active parameters / (12 width^2): the
+    blocks of attention and feed-forward that so many parameters make. The shipped constants come
+    from 19 shapes of arXiv 2502.06857 (Gemstones), 48M to 1B parameters, 11 to 350 billion tokens;
+    gamma and g from published trainings of experts.
     """
 
     e: float
@@ -51,21 +54,27 @@ class Law:
     delta: float
     r0: float
     c: float
+    gamma: float = 0.0
+    g: float = 0.0
 
     def loss(self, params: np.ndarray, tokens: np.ndarray | float, width: np.ndarray) -> np.ndarray:
         """Args: params [N] without embeddings, tokens [N] of the training, width [N]. Returns: nats
         per token [N]."""
-        n = np.asarray(params, float) / PARAMETERS
+        by_shape = self.c * (aspect(params, width) - self.r0) ** 2
+        return self.e + self.by_size(np.asarray(params, float), tokens) + by_shape
+
+    def by_size(self, params: np.ndarray, tokens: np.ndarray | float) -> np.ndarray:
+        n = params / experts.PARAMETERS
         d = np.clip(np.asarray(tokens, float), *COUNTED) / TOKENS
-        by_size = (self.a * n ** (-self.alpha / self.delta) + self.b / d) ** self.delta
-        return self.e + by_size + self.c * (aspect(params, width) - self.r0) ** 2
+        return (self.a * n ** (-self.alpha / self.delta) + self.b / d) ** self.delta
 
 
 FULL_SHARE = 0.15  # a second family with this share of the mixers counts fully
 PUBLISHED_WINDOW = 2048  # tokens; most published trainings with windows have at least this context
 FFN_PARAMS = 0.3  # share of the parameters from which that of the feed-forward layers is counted
 FAMILIES = ("attention", "state space", "delta rule", "linear attention")
-# kinds whose shares the residual process compares; Kimi delta attention is a gated delta rule
+# kinds whose shares the residual process compares, those of attention first; Kimi delta attention is
+# a gated delta rule
 KINDS = ("a", "swa", "m", "m2", "gla", "d", "gd", "r7", "other")
 ALIKE = {"kda": "gd"}
 RARE = ("r7",)  # mixers that one publication has trained, alone
@@ -81,11 +90,22 @@ FEATURES = (
     "ffn",
     "window",
     "edge",
-    "experts",
+    *experts.EXPERT_SDS,
 )
 MIDDLE = (5e8, 3e10)  # parameters and tokens of published trainings, where slopes are 0
 LEAST = (2e7, 4e9)  # parameters and tokens below which the slopes of gated delta rules end
-SILENT = ("ffn_share", "bare", "rare", "new_mix", "aspect", "size", "tokens", "small", "brief")
+SILENT = (
+    "ffn_share",
+    "bare",
+    "rare",
+    "new_mix",
+    "aspect",
+    "size",
+    "tokens",
+    "small",
+    "brief",
+    *experts.EXPERT_SILENT_SDS,
+)
 # limits of what publications have trained; each row is (axis, lowest, highest)
 MAX_FFN_SHARE = 0.5  # of the operators
 MIN_FFN_SHARE = 1 / 3  # of the operators, for families that have no channel mixer of their own
@@ -189,20 +209,14 @@ def _sizes(spec: OperatorSpec, hidden: int) -> tuple[int, int]:
 
 
 def body_sizes(operators: Sequence[OperatorSpec], hidden: int) -> tuple[float, float, float]:
-    """Parameters without embeddings, those of them that one token uses, and the share of
+    """Parameters without embeddings, those of them that one token uses, and of these the share of
     feed-forward layers."""
     total = active = ffn = 0.0
     for spec, count in Counter(operators).items():
         own, used = _sizes(spec, hidden)
         total, active = total + count * own, active + count * used
-        ffn += 0.0 if spec.mixes_tokens else count * own
-    return total, active, ffn / total
-
-
-def effective(params: Any, active: Any) -> Any:
-    """Parameters that the law counts: of a mixture of experts the geometric mean of all and of the
-    active ones."""
-    return np.sqrt(params * active)
+        ffn += 0.0 if spec.mixes_tokens else count * used
+    return total, active, ffn / active
 
 
 def _beyond(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
@@ -216,7 +230,7 @@ def outside_support(network: Architecture, tokens: float | None = None) -> list[
     """
     mix = mix_of(network.operators)
     params, active, _ = body_sizes(network.operators, network.hidden)
-    shape = float(aspect(effective(params, active), np.array(network.hidden)))
+    shape = float(aspect(np.array(active), np.array(network.hidden)))
     words = []
     if mix.ffn_share > SUPPORTED_FFN_SHARE:
         words.append(
@@ -242,7 +256,7 @@ def outside_support(network: Architecture, tokens: float | None = None) -> list[
             f" {np.exp(ASPECTS[0]):.0f} to {np.exp(ASPECTS[1]):.0f}"
         )
     for value, (low, high), what in (
-        (params, SIZES, "parameters without embeddings"),
+        (active, SIZES, "parameters without embeddings"),
         (tokens, RANGE, "training tokens"),
     ):
         if value is not None and not low <= value <= high:
@@ -250,7 +264,7 @@ def outside_support(network: Architecture, tokens: float | None = None) -> list[
                 f"{tokens_text(value)} {what}; publications have {tokens_text(low)} to"
                 f" {tokens_text(high)}"
             )
-    return words
+    return words + experts.outside_of_experts(network, params, active)
 
 
 # -- tables ----------------------------------------------------------------------------------------
@@ -262,8 +276,8 @@ class Table:
 
     x [N, F]: of FEATURES and SILENT. shares [N, K]: of KINDS. ffn [N]: share of feed-forward layers
     among the operators. publication [N]: in which each is trained. far [N, 2]: by how much the logarithms
-    of the parameters that the law counts, and of the training tokens, lie above (or, negative,
-    below) what publications have. shape [N]: ln(width / depth).
+    of the parameters that a token uses, and of the training tokens, lie above (or, negative, below)
+    what publications have. shape [N]: ln(width / depth).
     """
 
     x: np.ndarray
@@ -296,23 +310,24 @@ class Table:
         tokens: Any,
         publication: Any,
         *,
-        counted: Any = None,
+        log_fine: Any = 0.0,
     ) -> Table:
         """Networks by their mixes and sizes; each argument is of shape [N], or one value for all.
 
         Args:
             sizes_N3: what `body_sizes` gives.
             publication: in which they are trained.
-            counted: parameters that the law counts; None: `effective` ones.
+            log_fine: what `log_granularity` gives; 0: dense.
         """
         params, active, ffn = np.array(sizes_N3, float).reshape(-1, 3).T
-        if counted is None:
-            counted = effective(params, active)
         widths, tokens = np.asarray(widths, float), np.asarray(tokens, float)
-        shape = aspect(counted, widths)
+        shape = aspect(active, widths)
+        shares = np.array([mix.shares for mix in mixes]).reshape(-1, len(KINDS))
+        gain = experts.gain_of_experts(law, params, active, np.asarray(log_fine, float), tokens)
+        untried = gain[0] * np.sqrt(shares[:, 2:].sum(axis=1))
         slope_size, slope_tokens = (
             np.log(np.maximum(value, least) / middle)
-            for value, least, middle in zip((counted, tokens), LEAST, MIDDLE, strict=True)
+            for value, least, middle in zip((active, tokens), LEAST, MIDDLE, strict=True)
         )
         mix = {
             name: np.array([getattr(mix, name) for mix in mixes], float)
@@ -328,7 +343,7 @@ class Table:
             )
         }
         columns = (
-            law.loss(counted, tokens, widths),
+            law.loss(active, tokens, widths) - gain[0],
             mix["mixed"],
             mix["gated_delta"],
             mix["gated_delta"] * slope_size,
@@ -336,13 +351,14 @@ class Table:
             (ffn - FFN_PARAMS) ** 2,
             mix["window"],
             mix["edge"],
-            np.log(params / active),
-            *_silent(mix, params, tokens, shape),
+            *gain,
+            *_silent(mix, active, tokens, shape),
+            *experts.silent_columns(params, active, untried),
         )
-        far = np.broadcast_arrays(_beyond(counted, SIZES), _beyond(tokens, RANGE), shape)
+        far = np.broadcast_arrays(_beyond(active, SIZES), _beyond(tokens, RANGE), shape)
         return Table(
             np.stack(np.broadcast_arrays(*columns), axis=-1),
-            np.array([mix.shares for mix in mixes]).reshape(-1, len(KINDS)),
+            shares,
             mix["ffn_share"],
             np.broadcast_to(np.array(publication, object), len(mixes)),
             np.stack(far[:2], axis=-1),
@@ -353,7 +369,7 @@ class Table:
 def _silent(
     mix: Mapping[str, np.ndarray], params: np.ndarray, tokens: np.ndarray, shape: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """The columns of SILENT."""
+    """The columns of SILENT but for those of experts."""
     far_size, far_tokens = _beyond(params, SIZES), _beyond(tokens, RANGE)
     per_size = np.log(params / 1e9)
     return (

@@ -24,16 +24,16 @@ from flashnas.loss.composition import (
     Rows,
     Table,
     body_sizes,
-    effective,
     mix_of,
     outside_support,
 )
+from flashnas.loss.experts import log_granularity
 from flashnas.loss.model import FullLoss, Spreads
 from flashnas.loss.own import as_own, own_rows, with_own
 from flashnas.loss.recall import SHIPPED as RECALL
 from flashnas.loss.recall import RecallModel, load_recall
 from flashnas.observations.losses import DATA, ObservedLoss, as_published, full_network, full_width
-from flashnas.observations.read_losses import SHIPPED, pairs_of_nested_groups
+from flashnas.observations.read_losses import EXPERTS, SHIPPED, pairs_of_nested_groups
 from flashnas.operators import OperatorSpec
 
 SHAPES = DATA / "published_shapes.csv"
@@ -47,7 +47,8 @@ class Evidence:
     """The published rows that ship, each with its `source` (an arXiv number) and table.
 
     trainings: full trainings of mixes. shapes: transformers of many depths and widths. ffn_shares:
-    with more or less of their parameters in feed-forward layers. recall: what networks find again
+    with more or less of their parameters in feed-forward layers. experts: transformers, dense and
+    with mixtures of experts. recall: what networks find again
     in their context.
     """
 
@@ -55,13 +56,14 @@ class Evidence:
     shapes: pd.DataFrame
     ffn_shares: pd.DataFrame
     recall: pd.DataFrame
+    experts: pd.DataFrame
 
 
 def load_evidence() -> Evidence:
     """All published rows that ship.
 
     Returns:
-        Evidence: `trainings`, `shapes`, `ffn_shares` and `recall`, each a DataFrame.
+        Evidence: `trainings`, `shapes`, `ffn_shares`, `recall` and `experts`, each a DataFrame.
 
     Example:
         >>> import flashnas as fn
@@ -74,7 +76,7 @@ def load_evidence() -> Evidence:
             pd.read_csv(
                 path, dtype={"source": str, "level": str, "note": str}, keep_default_na=True
             )
-            for path in (SHIPPED, SHAPES, FFN_SHARES, RECALL)
+            for path in (SHIPPED, SHAPES, FFN_SHARES, RECALL, EXPERTS)
         )
     )
 
@@ -86,7 +88,7 @@ def digest(path: Path) -> str:
 
 def digests() -> dict[str, str]:
     """Of the shipped files that the model is fitted to."""
-    return {path.name: digest(path) for path in (SHIPPED, SHAPES, FFN_SHARES)}
+    return {path.name: digest(path) for path in (SHIPPED, SHAPES, FFN_SHARES, EXPERTS)}
 
 
 @functools.cache
@@ -113,15 +115,16 @@ def rows_of(trainings: Sequence[ObservedLoss], law: Law) -> Rows:
     smaller = {small for small, _ in pairs_of_nested_groups(trainings)}
     rows = [row for row in trainings if row.group not in smaller]
     widths = [full_width(row) for row in rows]
-    sizes = []
+    sizes, log_fine = [], []
     for row, width in zip(rows, widths, strict=True):
-        if row.network is not None:
-            sizes.append(body_sizes(row.network.operators, row.network.hidden))
-            continue
-        built = full_network(row, nearest_width(width))
+        built = row.network or full_network(row, nearest_width(width))
         total, active, ffn = body_sizes(built.operators, built.hidden)
-        params = row.params - width * row.vocab
-        sizes.append((params, params * active / total, ffn))
+        if row.network is None:
+            counted = (row.active or row.params) - width * row.vocab
+            times = counted / (active if row.active else total)
+            total, active = total * times, active * times
+        sizes.append((total, active, ffn))
+        log_fine.append(log_granularity(built.operators, built.hidden))
     table = Table.of(
         law,
         [mix_of(row.specs, published=row.network is None) for row in rows],
@@ -129,6 +132,7 @@ def rows_of(trainings: Sequence[ObservedLoss], law: Law) -> Rows:
         widths,
         np.array([row.tokens for row in rows]),
         [row.source for row in rows],
+        log_fine=log_fine,
     )
     return Rows(
         **vars(table),
@@ -221,10 +225,10 @@ class Expected:
 
     full_loss: up to a constant of the text and the tokenizer. full_loss_difference, full_loss_sd:
     the same less that of the plain transformer (`a f`, repeated) with as many parameters without
-    embeddings, at the best ratio of width to depth; full_loss_of_shape: what of that difference the
-    network's own ratio makes. recall, recall_sd: marks from 0 to 1, less
-    those of that transformer. outside: what of the network no two publications have trained, in
-    words.
+    embeddings as a token uses of the network, at the best ratio of width to depth;
+    full_loss_of_shape: what of that difference the network's own ratio makes. recall, recall_sd:
+    marks from 0 to 1, less those of that transformer. outside: what of the network no two
+    publications have trained, in words.
     """
 
     train_tokens: float
@@ -262,11 +266,8 @@ def expected_of(
     recall_model: RecallModel,
 ) -> Expected:
     """The same by these models."""
-    params, active, _ = body_sizes(network.operators, network.hidden)
-    table = Table.joined(
-        model.table([network], tokens),
-        of_size(model, [PLAIN], float(effective(params, active)), tokens),
-    )
+    _, active, _ = body_sizes(network.operators, network.hidden)
+    table = Table.joined(model.table([network], tokens), of_size(model, [PLAIN], active, tokens))
     prediction = model.predict(table)
     difference, sd = prediction.difference(0, 1)
     recall, covariance = recall_model.predict([network.operators])
@@ -286,24 +287,24 @@ def expected_of(
 def of_size(
     model: FullLoss,
     stacks: Sequence[tuple[OperatorSpec, ...]],
-    params: float,
+    active: float,
     tokens: float,
     *,
     published: bool = False,
 ) -> Table:
-    """Stacks of one size, each at the best shape by the law: what differs is their mix.
+    """Stacks of one active size, each at the best shape by the law: what differs is their mix.
 
     Args:
-        stacks: operator lists, of any number of repeats. Widths follow from `params`, as real
+        stacks: operator lists, of any number of repeats. Widths follow from `active`, as real
             numbers.
         published: attention and windows at their defaults are those of publications.
     """
-    width = (params * np.exp(model.law.r0) / 12) ** (1 / 3)
+    width = (active * np.exp(model.law.r0) / 12) ** (1 / 3)
     sizes = []
     built = nearest_width(width)
     for stack in stacks:
-        total, active, ffn = body_sizes(as_published(stack, built) if published else stack, built)
-        sizes.append((params, params * active / total, ffn))
+        total, used, ffn = body_sizes(as_published(stack, built) if published else stack, built)
+        sizes.append((active * total / used, active, ffn))
     return Table.of(
         model.law,
         [mix_of(stack, published=published) for stack in stacks],
@@ -311,5 +312,5 @@ def of_size(
         width,
         tokens,
         model.publication,
-        counted=np.full(len(stacks), params),
+        log_fine=[log_granularity(stack, built) for stack in stacks],
     )

@@ -26,15 +26,8 @@ from scipy.linalg import solve_triangular
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.base.text import shown, tokens_of
-from flashnas.loss.composition import (
-    FEATURES,
-    SILENT,
-    Law,
-    Rows,
-    Table,
-    body_sizes,
-    mix_of,
-)
+from flashnas.loss.composition import FEATURES, SILENT, Law, Rows, Table, body_sizes, mix_of
+from flashnas.loss.experts import EXPERT_SDS, EXPERT_SILENT_SDS, log_granularity
 from flashnas.loss.prediction import PosteriorPart, Prediction
 
 NEW = "a new publication"
@@ -52,7 +45,7 @@ PRIOR_SDS = {
     "gated_delta_tokens": 0.03,
     "window": 0.05,
     "edge": 0.05,
-    "experts": 0.05,
+    **EXPERT_SDS,
 }
 # of what publications do not vouch for. Each publication has effects of its own there: the one row
 # that somebody trained teaches nothing about the next publication.
@@ -66,17 +59,20 @@ SILENT_SDS = {
     "tokens": 0.02,
     "small": 0.05,
     "brief": 0.02,
+    **EXPERT_SILENT_SDS,
 }
 # standard deviations of `silence` that are added to the mean where networks are ranked
 CHARGE = 1.0
-# columns of size and shape
-OF_SIZE = ("law", "size", "tokens", "small", "brief", "aspect", "experts")
+# columns of size and shape, and of these of the law
+OF_MIX = ("ffn_share", "bare", "rare", "new_mix")
+OF_LAW = ("law", *EXPERT_SDS)
+OF_SIZE = (*OF_LAW, *(name for name in SILENT_SDS if name not in OF_MIX))
 _LAW, _WINDOW = FEATURES.index("law"), FEATURES.index("window")
 FIDELITY = ("mix", "shape")
 # silent columns of operators: how far they hold at another size is the discrepancy of the mix; all
 # others are of sizes and shapes, and say less the farther two trainings are apart
-_OF_OPERATORS = np.isin((*FEATURES, *SILENT), ("rare", "new_mix"))
-_SILENT = np.isin((*FEATURES, *SILENT), SILENT)
+_NAMES = np.array((*FEATURES, *SILENT))
+_OF_OPERATORS, _SILENT = np.isin(_NAMES, ("rare", "new_mix")), np.isin(_NAMES, SILENT)
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,7 @@ class FullLoss:
         own = [spreads.own.get(name, 0.0) for name in FEATURES]
         self._common = np.square([*common, *[0.0] * len(SILENT)])
         self._own = np.square([*own, *(SILENT_SDS[name] for name in SILENT)])
-        self._seen = np.array([name == "law" or mix for name in (*FEATURES, *SILENT)])
+        self._seen = mix | np.isin(_NAMES, OF_LAW)
         self.contrasts = contrasts(rows.level)
         gaps = self.contrasts @ (rows.nats - self._known(rows))
         usual = spreads.noise * self._reliability(rows.publication)
@@ -163,6 +159,7 @@ class FullLoss:
             [network.hidden for network in networks],
             tokens,
             self.publication,
+            log_fine=[log_granularity(network.operators, network.hidden) for network in networks],
         )
 
     def silence(self, networks: Sequence[Architecture], tokens: float) -> np.ndarray:
@@ -272,7 +269,7 @@ class FullLoss:
     def parts_of(self, table: Table, one: int, other: int) -> dict[str, float]:
         """The difference of two networks by its reasons, in nats: size and shape, and mix."""
         both = table.take(np.array([one, other]))
-        of_size = self._x(both) * np.isin((*FEATURES, *SILENT), OF_SIZE)
+        of_size = self._x(both) * np.isin(_NAMES, OF_SIZE)
         learnt, same = self._x(self.rows), self.rows.publication == self.publication
         own = np.square(self._reliability(self.rows.publication)) * same
         cross = (of_size * self._common) @ learnt.T + (of_size * self._own) @ learnt.T * own

@@ -22,6 +22,8 @@ from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.observations.observation import Observation
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
+from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 
 DATA = Path(__file__).parent / "data"
 DEFAULT_VOCAB = 32_000  # of the one, tied embedding in `params`; publications rarely state theirs
@@ -33,10 +35,11 @@ class ObservedLoss(Observation):
     """The loss of one training.
 
     group: rows of one group were trained alike, and compare. specs: the operators, parsed. params:
-    with those of one embedding matrix of `vocab` words; a vocab of 0: counted without it. hidden: 0
-    where it is not known. nats: loss per token, up to a constant of the group. tokens: of the
-    training. level: groups of one level were trained alike but for their size, and compare, too.
-    network: where it is known in full, as of one's own searches.
+    with those of one embedding matrix of `vocab` words; a vocab of 0: counted without it. active: of
+    them those that a token uses, where the publication states it; the width then follows from it, by
+    the `dense_twin`. hidden: 0 where it is not known. nats: loss per token, up to a constant of the
+    group. tokens: of the training. level: groups of one level were trained alike but for their size,
+    and compare, too. network: where it is known in full, as of one's own searches.
 
     Example:
         >>> import flashnas as fn
@@ -54,6 +57,7 @@ class ObservedLoss(Observation):
     params: float
     nats: float
     level: str = ""
+    active: float = 0.0
     tokens: float = DEFAULT_TOKENS
     hidden: int = 0
     vocab: int = DEFAULT_VOCAB
@@ -131,6 +135,15 @@ def as_published(specs: Sequence[OperatorSpec], hidden: int) -> tuple[OperatorSp
     )
 
 
+def dense_twin(row: ObservedLoss) -> ObservedLoss:
+    """The row without experts: of its active size, with `f` in place of each mixture. Other rows stay
+    as they are."""
+    if not row.active:
+        return row
+    specs = tuple(FeedForward() if isinstance(s, MixtureOfExperts) else s for s in row.specs)
+    return dataclasses.replace(row, specs=specs, params=row.active, active=0.0)
+
+
 def full_network(row: ObservedLoss, hidden: int) -> Architecture:
     """The row's network at a width."""
     return Architecture(
@@ -147,6 +160,7 @@ def full_width(row: ObservedLoss) -> float:
     """
     if row.hidden:
         return float(row.hidden)
+    row = dense_twin(row)
     networks = _full_networks(row)
     params = [
         network.params - (0 if row.vocab else network.vocab * network.hidden)

@@ -20,6 +20,7 @@ from flashnas.operators import OperatorSpec
 
 SHIPPED = DATA / "published_training.csv"
 SHORT_TRAININGS = DATA / "short_trainings.csv"
+EXPERTS = DATA / "published_experts.csv"
 NEEDED = ("group", "source", "operators", "params", "metric", "value")
 MIN_TOKENS = 10_000  # of a training; below it the column counts tokens for each parameter
 MAX_SIZE = 2**30  # of a width or a vocabulary
@@ -73,7 +74,8 @@ def read_published(path: str | Path | None = None) -> list[ObservedLoss]:
     without a width), params (such as 438M), metric (`*_ppl` is a perplexity, `*_loss` is in nats
     per token) and value. Optional: tokens (such as 100B, or `20 tok/param`: for each parameter of
     the smallest network of the group), hidden (the width), vocab (words of the embedding that
-    params holds; 0: none), level, noise (nats between seeds), table, note.
+    params holds; 0: none), active (of params those that a token uses), level, noise (nats between
+    seeds), table, note.
 
     Raises:
         ConfigError: with file, line, rule and value.
@@ -93,12 +95,19 @@ def read_published(path: str | Path | None = None) -> list[ObservedLoss]:
 def read_short_trainings() -> list[ObservedLoss]:
     """The short trainings that ship, in the order of their file: of small networks by the recipe
     `cpu`, each with its network. nats is the mean over the seeds."""
-    return [
-        dataclasses.replace(
-            row, network=Architecture(hidden=row.hidden, operators=row.specs, vocab=row.vocab)
-        )
-        for row in read_published(SHORT_TRAININGS)
-    ]
+    return [_in_full(row) for row in read_published(SHORT_TRAININGS)]
+
+
+def read_experts() -> list[ObservedLoss]:
+    """The trainings of transformers with experts, and of dense ones beside them, that ship, each with
+    its network."""
+    return [_in_full(row) for row in read_published(EXPERTS)]
+
+
+def _in_full(row: ObservedLoss) -> ObservedLoss:
+    """A row of which width and operators are those of the network that was trained."""
+    network = Architecture(hidden=row.hidden, operators=row.specs, vocab=max(2, row.vocab))
+    return dataclasses.replace(row, network=network)
 
 
 def _row(place: str, line: dict[str, str]) -> ObservedLoss:
@@ -124,6 +133,7 @@ def _row(place: str, line: dict[str, str]) -> ObservedLoss:
         nats=nats,
         place=place,
         params=_number(place, "params", line["params"]),
+        active=_number(place, "active", active) if (active := line.get("active", "")) else 0.0,
         tokens=_tokens(place, line.get("tokens", "")),
         hidden=_whole(place, "hidden", line.get("hidden", ""), 0),
         vocab=_whole(place, "vocab", line.get("vocab", ""), DEFAULT_VOCAB),
