@@ -81,7 +81,7 @@ class Architecture:
                 f"architecture: at most {MAX_OPERATORS} operators; got {len(self.operators)}"
             )
         # blocks repeat the same few objects
-        for spec in {id(spec): spec for spec in self.operators}.values():
+        for spec, _ in self.repeated():
             _resolved(spec, self.hidden)
 
     # -- identity
@@ -110,8 +110,23 @@ class Architecture:
             embedding
             + self.meta_tokens * self.hidden
             + self.hidden
-            + sum(spec.params(self.hidden) for spec in self.operators)
+            + sum(count * spec.params(self.hidden) for spec, count in self.repeated())
         )
+
+    @property
+    def active_params(self) -> int:
+        """Parameters without those of experts that one token does not pass."""
+        idle = (
+            count * (spec.params(self.hidden) - spec.active_params(self.hidden))
+            for spec, count in self.repeated()
+        )
+        return self.params - sum(idle)
+
+    def repeated(self) -> list[tuple[OperatorSpec, int]]:
+        """The operators, each object once, and how often it stands."""
+        objects = {id(spec): spec for spec in self.operators}
+        counts = Counter(map(id, self.operators))
+        return [(spec, counts[key]) for key, spec in objects.items()]
 
     def decode_flops(self, context: int) -> float:
         """FLOPs to generate one token that sees `context` tokens (itself and meta tokens included),

@@ -16,13 +16,14 @@ from flashnas.base.foreign import check_regular
 from flashnas.base.text import did_you_mean, shown
 
 
-def load_architecture(source: str | os.PathLike[str]) -> Architecture:
+def load_architecture(source: str | os.PathLike[str], *, whole: bool = False) -> Architecture:
     """The architecture that a text or a path describes.
 
     Args:
         source (str | os.PathLike): a notation, the name of a preset (in any case), a YAML file with the key
             `architecture` (such as pareto/01.yaml of a run), or a Hugging Face config.json or the
             folder that holds one.
+        whole (bool): refuse a config.json of a kind of model of which the sizes alone are read.
 
     Returns:
         The Architecture.
@@ -50,7 +51,7 @@ def load_architecture(source: str | os.PathLike[str]) -> Architecture:
             f" {shlex.quote(source)} says which network it recommends"
         )
     if path.suffix == ".json" or os.path.isdir(source):
-        return architecture_from_hf(path)
+        return architecture_from_hf(path, whole=whole)
     # os.path accepts any text, pathlib does not
     if path.suffix in (".yaml", ".yml") or os.path.exists(source):
         data = read_yaml(check_regular(path, ArchitectureError))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flashnas.architecture import Architecture
+from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.documents import convert, read_yaml
 from flashnas.families.fitting import Demands, Format, choose
 from flashnas.families.pieces import Piece, network_pieces, norm_eps, with_channels
@@ -21,7 +21,9 @@ from flashnas.operators.attention.spec import Attention
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.mamba2.spec import Mamba2
 
+WIDTH_STEP = 64  # widths of feed-forward networks and experts are multiples of it
 CONTEXT_TOKENS = 32768  # that programs allocate at most by default
+DECILM_STEP = 256  # programs round the widths that `ffn_mult` states up to multiples of it
 # programs that load a network without flashnas, in the order in which they are named
 PROGRAMS = {
     "vllm": "vLLM",
@@ -39,9 +41,9 @@ class Program:
 
     version: in which that was seen. run: it was run here; else its source was read. since: month
     of the first version. source: where that is written. interval: attention must be every k-th
-    layer. beta: the part of the program that loads it, where that is not the usual one.
-    model_type: in config.json, where it is another one. on_cpu: number types in which it is right
-    on a CPU, where these are not all.
+    layer. demands: what it demands beyond the family. beta: the part of the program that loads it,
+    where that is not the usual one. model_type: in config.json, where it is another one. on_cpu:
+    number types in which it is right on a CPU, where these are not all.
     """
 
     version: str
@@ -49,9 +51,21 @@ class Program:
     since: str = ""
     source: str = ""
     interval: bool = False
+    demands: dict[str, Demands] = field(default_factory=dict)
     beta: str = ""
     model_type: str = ""
     on_cpu: list[str] | None = None
+
+    def loads(self, architecture: Architecture) -> bool:
+        """Whether a network that the family holds meets its own demands."""
+        operators = architecture.canonical().operators
+        if self.interval and not interval_of(operators)[1]:
+            return False
+        return not any(
+            any(self.demands[spec.kind].problems(spec, "", architecture.hidden))
+            for spec in operators
+            if spec.kind in self.demands
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +77,37 @@ class Size:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FfnChoice:
+    """A feed-forward network or experts, in notation. ratio: the width, of each expert, over that
+    of the network; shared_ratio: that of the expert which every token passes. 0: the operator's."""
+
+    operator: str
+    ratio: float = 0.0
+    shared_ratio: float = 0.0
+
+    def spec(self, hidden: int) -> OperatorSpec:
+        """The operator in a network of this width."""
+        (spec,) = parse_operators(self.operator)
+        for name, ratio in (("intermediate", self.ratio), ("shared", self.shared_ratio)):
+            if ratio:
+                size = max(round(ratio * hidden / WIDTH_STEP), 1) * WIDTH_STEP
+                spec = replace(spec, **{name: size})
+        return spec
+
+
+@dataclass(frozen=True, kw_only=True)
 class Searched:
     """The shapes of a family that a search looks at. layers: fewest and most token mixers, each
-    with a feed-forward network. every: distances of attention layers. last: attention is the last
-    of each group of that many layers; else the middle one. ffn: in notation; ffn_ratio: its width
-    over that of the network."""
+    with a feed-forward network; step: between these numbers. every: distances of attention layers.
+    last: attention is the last of each group of that many layers; else the middle one. sizes: none
+    of a family that is not searched. ffn: all layers of a network have one of these."""
 
     tied: bool
     layers: list[int]
     every: list[int]
     sizes: list[Size]
-    ffn: str
-    ffn_ratio: int = 3
+    ffn: list[FfnChoice]
+    step: int = 1
     last: bool = False
 
 
@@ -99,9 +132,11 @@ class Family:
 
     title: for people. vocab: of published models. layers: kind of operator -> its name in
     config.json. pairs: each token mixer has one feed-forward network behind it, with which it is
-    one layer. needs: kinds of which there is at least one. meta_tokens: they may be tokens of the
-    vocabulary. seen: day on which the versions of the programs were seen. config: entries of
-    config.json; `=name` is a value of the network (`values_of`).
+    one layer; holes: one of both may be missing, but for the first mixer. needs: kinds of which
+    there is at least one. meta_tokens: they may be tokens of the vocabulary. seen: day on which the
+    versions of the programs were seen. config: entries of config.json; `=name` is a value of the
+    network (`values_of`). code: module beside this one of which a folder has a copy, since programs
+    lack its classes.
     """
 
     title: str
@@ -116,7 +151,9 @@ class Family:
     config: dict[str, Any]
     weights: Weights
     pairs: bool = False
+    holes: bool = False
     meta_tokens: bool = False
+    code: str = ""
 
     @functools.cached_property
     def format(self) -> Format:
@@ -126,6 +163,8 @@ class Family:
             self.demands,
             needs=tuple(self.needs),
             pairs=self.pairs,
+            without_mixer=self.holes,
+            without_ffn=self.holes,
             max_meta_tokens=None if self.meta_tokens else 0,
         )
 
@@ -135,11 +174,10 @@ class Family:
 
     def loading(self, architecture: Architecture) -> dict[str, Program]:
         """The programs that load a network which the family holds, in the order of PROGRAMS."""
-        even = interval_of(architecture.operators)[1]
         return {
             name: self.programs[name]
             for name in PROGRAMS
-            if name in self.programs and (even or not self.programs[name].interval)
+            if name in self.programs and self.programs[name].loads(architecture)
         }
 
     def configuration(self, architecture: Architecture) -> dict[str, Any]:
@@ -156,7 +194,8 @@ class Family:
     def values_of(self, architecture: Architecture) -> dict[str, Any]:
         """What `=name` may stand for: sizes of the network, and `kind.option` of its operators."""
         operators, hidden = architecture.canonical().operators, architecture.hidden
-        layers = [spec for spec in operators if spec.mixes_tokens or not self.pairs]
+        layers = layers_of(operators, self.pairs)
+        names = [self.layers[first.kind] for first, *_ in layers]
         values: dict[str, Any] = {
             "hidden": hidden,
             "vocab": architecture.vocab + architecture.meta_tokens,
@@ -164,12 +203,14 @@ class Family:
             "eps": norm_eps(architecture),
             "context": CONTEXT_TOKENS,
             "layer_count": len(layers),
-            "layers": [self.layers[spec.kind] for spec in layers],
-            "layer_letters": "".join(self.layers[spec.kind] for spec in layers),
+            "layers": names,
+            "layer_letters": "".join(names),
             "interval": interval_of(operators)[0],
         }
         if not values["interval"]:
             del values["interval"]
+        if self.holes:
+            values["blocks"] = [_block(layer, hidden) for layer in layers]
         for spec in reversed(operators):
             own = {**vars(spec), **_derived(spec, hidden)}
             values |= {f"{spec.kind}.{name}": value for name, value in own.items()}
@@ -178,11 +219,13 @@ class Family:
     def pieces(self, architecture: Architecture, eps: float | None = None) -> list[Piece]:
         """The tensors of a network that the family holds. eps: as `network_pieces` takes it."""
         names, architecture = self.weights, architecture.canonical()
+        layers = layers_of(architecture.operators, self.pairs)
+        layer_of = [n for n, layer in enumerate(layers) for _ in layer]
 
         def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
             layer, norm = names.layer, names.norms[0 if spec.mixes_tokens else 1]
             norm = norm if "{" in norm else layer + norm
-            at = {"layer": n // 2, "operator": n}
+            at = {"layer": layer_of[n], "operator": n}
             return layer.format(**at), norm.format(**at)
 
         embedding, norm, head = names.top
@@ -202,7 +245,16 @@ def _derived(spec: OperatorSpec, hidden: int) -> dict[str, Any]:
     """Values of an operator that are not its options."""
     match spec:
         case Attention():
+            scaled: dict[str, Any] = {"rope_type": "linear", "factor": spec.rope_factor}
+            if spec.rope_original:
+                scaled |= {
+                    "rope_type": "llama3",
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 4.0,
+                    "original_max_position_embeddings": spec.rope_original,
+                }
             return {
+                **({"rope_scaling": scaled} if spec.rope_factor > 1 else {}),
                 "scale": spec.head_dim**-0.5,
                 "positions": "rope" if spec.rotary_dim else "nope",
                 "rope": {
@@ -238,6 +290,34 @@ def _parts(spec: OperatorSpec, hidden: int, names: Mapping[str, str]) -> list[Pi
     return list(pieces.values())
 
 
+def layers_of(operators: Sequence[OperatorSpec], pairs: bool) -> list[list[OperatorSpec]]:
+    """The operators of each layer: one, or with `pairs` a mixer with the feed-forward network behind
+    it, of which one may be missing."""
+    layers: list[list[OperatorSpec]] = []
+    for spec in operators:
+        opens = spec.mixes_tokens or not pairs
+        if opens or not layers or not layers[-1][-1].mixes_tokens:
+            layers.append([spec])
+        else:
+            layers[-1].append(spec)
+    return layers
+
+
+def _block(layer: Sequence[Any], hidden: int) -> dict[str, Any]:
+    """A layer in `block_configs` of NVIDIA's nemotron-nas."""
+    attention, ffn = layer[0], layer[-1]
+    attends, feeds = attention.mixes_tokens, not ffn.mixes_tokens
+    width = {"ffn_mult": round(1.5 * ffn.intermediate / hidden, 6) if feeds else None}
+    if feeds and ffn.intermediate % DECILM_STEP:
+        width = {"intermediate_size": ffn.intermediate}
+    group = attention.heads // attention.kv_heads if attends else None
+    linear = {"replace_with_linear": False}
+    return {
+        "attention": {"no_op": not attends, "n_heads_in_group": group, **linear},
+        "ffn": {"no_op": not feeds, **width, **linear},
+    }
+
+
 def attends_to_all(spec: OperatorSpec) -> bool:
     """Whether it is attention without a window."""
     return isinstance(spec, Attention) and not spec.window_tokens
@@ -259,7 +339,7 @@ def interval_of(operators: Sequence[OperatorSpec]) -> tuple[int, bool]:
 
 
 @functools.cache
-def families() -> Mapping[str, Family]:
+def all_families() -> Mapping[str, Family]:
     """All families by name."""
     return {
         path.stem: convert(read_yaml(path), Family, name="family", closed=True)
@@ -267,21 +347,27 @@ def families() -> Mapping[str, Family]:
     }
 
 
+@functools.cache
+def families() -> Mapping[str, Family]:
+    """The families that a search looks at, by name."""
+    return {name: family for name, family in all_families().items() if family.search.sizes}
+
+
 def family_of(architecture: Architecture) -> Family | None:
     """The family that holds a network."""
-    return next((family for family in families().values() if family.holds(architecture)), None)
+    return next((each for each in all_families().values() if each.holds(architecture)), None)
 
 
 def needed_family(architecture: Architecture, target: str) -> Family:
     """As `family_of`; raises ExportError as `choose`."""
-    formats = {name: family.format for name, family in families().items()}
+    formats = {name: family.format for name, family in all_families().items()}
     chosen = choose(architecture, formats.values(), target)
-    return families()[next(name for name in formats if formats[name] is chosen)]
+    return all_families()[next(name for name in formats if formats[name] is chosen)]
 
 
 def writer_of(config: Mapping[str, Any], architecture: Architecture) -> Family | None:
     """The family as which an export wrote the config.json of a network without meta tokens."""
-    for family in families().values():
+    for family in all_families().values():
         if family.model_type == config.get("model_type") and family.holds(architecture):
             entries = family.configuration(architecture)
             if entries.items() <= config.items() and "meta_tokens" not in config:

@@ -16,12 +16,13 @@ from flashnas.operators import OperatorSpec
 class Demands:
     """What a format demands of one kind of operator.
 
-    fixed: options that have one value only, or one of a list. shared: options that are equal in all
-    operators of the kind. nonzero: options that must not be 0. full_width: heads x head_dim is the
-    width of the network.
+    fixed: options that have one value only, or one of a list. multiples: options that are multiples
+    of a number. shared: options that are equal in all operators of the kind. nonzero: options that
+    must not be 0. full_width: heads x head_dim is the width of the network.
     """
 
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    multiples: Mapping[str, int] = field(default_factory=dict)
     shared: Sequence[str] = ()
     nonzero: Sequence[str] = ()
     full_width: bool = False
@@ -33,6 +34,9 @@ class Demands:
             if getattr(full, name) not in allowed:
                 words = " or ".join(map(_shown, allowed))
                 yield f"{has} {name}={_shown(getattr(full, name))}; it has {words}"
+        for name, number in self.multiples.items():
+            if getattr(full, name) % number:
+                yield f"{has} {name}={getattr(full, name)}; it has multiples of {number}"
         for name in self.nonzero:
             if not getattr(full, name):
                 yield f"{has} {name}={_shown(getattr(full, name))}; it needs another value"
@@ -48,8 +52,9 @@ class Format:
     """The architectures that a program can run under one name.
 
     demands: rules by kind of operator. pairs: each token mixer has one feed-forward network behind
-    it; without_mixer: further ones may follow. needs: kinds of which there must be one.
-    max_meta_tokens: None: any number.
+    it; without_mixer: further ones may follow; without_ffn: it may be missing. needs: kinds of which
+    there must be one. apart: kinds of which there may be one only. max_meta_tokens: None: any
+    number.
     """
 
     name: str
@@ -57,7 +62,9 @@ class Format:
     needs: tuple[str, ...]
     pairs: bool = False
     without_mixer: bool = False
+    without_ffn: bool = False
     max_meta_tokens: int | None = None
+    apart: tuple[str, ...] = ()
 
     def holds(self, architecture: Architecture) -> bool:
         """Whether the network breaks no rule."""
@@ -87,27 +94,28 @@ class Format:
                     break
         lines = [*foreign, *fixed, *shared]
         if self.pairs:
-            lines += self._unpaired(operators, self.without_mixer)
+            lines += self._unpaired(operators)
         kinds = {spec.kind for spec in operators}
         lines += [
             f"no operator {kind!r}; it needs at least one"
             for kind in self.needs
             if kind not in kinds
         ]
+        if len(found := [kind for kind in self.apart if kind in kinds]) > 1:
+            lines.append(f"operators {' and '.join(map(repr, found))}; it has one of them")
         if self.max_meta_tokens is not None and meta > self.max_meta_tokens:
             lines.append(f"{meta} meta tokens; it has at most {self.max_meta_tokens}")
         return lines
 
-    @staticmethod
-    def _unpaired(operators: tuple[OperatorSpec, ...], without_mixer: bool) -> Iterator[str]:
+    def _unpaired(self, operators: tuple[OperatorSpec, ...]) -> Iterator[str]:
         after_mixer = False
         for n, spec in enumerate(operators):
-            if spec.mixes_tokens and after_mixer:
+            if spec.mixes_tokens and after_mixer and not self.without_ffn:
                 yield f"operator {n}, {spec.kind!r}, follows a token mixer; each needs an 'f' behind it"
-            if not spec.mixes_tokens and not after_mixer and not (without_mixer and n):
+            if not spec.mixes_tokens and not after_mixer and not (self.without_mixer and n):
                 yield f"operator {n}, {spec.kind!r}, does not follow a token mixer"
             after_mixer = spec.mixes_tokens
-        if after_mixer:
+        if after_mixer and not self.without_ffn:
             yield (
                 f"operator {len(operators) - 1}, {operators[-1].kind!r}, is the last one; each"
                 " token mixer needs an 'f' behind it"

@@ -32,7 +32,8 @@ class Piece:
 
     shape: of the written tensor; None: as it is. matrix: may have a type of few bits; all else
     stays in float32. decay: -exp of the tensor is written. source "": zeros of `shape`, for a bias
-    that HybridLM lacks.
+    that HybridLM lacks. experts: `*` in the source stands for the number of each of so many
+    experts, whose tensors are stacked.
     """
 
     name: str
@@ -44,6 +45,13 @@ class Piece:
     shape: tuple[int, ...] | None = None
     matrix: bool = False
     decay: bool = False
+    experts: int = 0
+
+    @property
+    def sources(self) -> list[str]:
+        """The tensors of HybridLM that it is made of."""
+        numbers = range(self.experts or 1)
+        return [self.source.replace("*", str(n)) for n in numbers] if self.source else []
 
     @property
     def _place(self) -> Any:
@@ -54,25 +62,26 @@ class Piece:
     @property
     def writes(self) -> bool:
         """True for what an operator adds to the residual stream."""
-        return self.source.endswith(("out_proj.weight", "out_proj.bias"))
+        return "out_proj." in self.source
 
     def of(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """The tensor to write; it shares no memory with those of HybridLM."""
-        if not self.source:
-            import torch
+        import torch
 
+        if not self.source:
             assert self.shape is not None
             return torch.zeros(self.shape)
-        tensor = tensors[self.source][self._place]
+        parts = [tensors[name][self._place] for name in self.sources]
+        tensor = torch.stack(parts) if self.experts else parts[0]
         tensor = -tensor.exp() if self.decay else tensor * self.scale + self.offset
         return tensor.reshape(self.shape) if self.shape else tensor
 
     def back(self, written: Tensor, tensors: Mapping[str, Tensor]) -> None:
         """Put a written tensor into its place in `tensors`, which has the tensors of HybridLM."""
-        if self.source:
-            target = tensors[self.source]
-            value = (-written).log() if self.decay else (written - self.offset) / self.scale
-            target[self._place] = value.reshape(target[self._place].shape)
+        value = (-written).log() if self.decay else (written - self.offset) / self.scale
+        for name, part in zip(self.sources, value if self.experts else [value], strict=False):
+            target = tensors[name]
+            target[self._place] = part.reshape(target[self._place].shape)
 
 
 def operator_pieces(spec: OperatorSpec, hidden: int, names: Container[str]) -> list[Piece]:
@@ -83,17 +92,27 @@ def operator_pieces(spec: OperatorSpec, hidden: int, names: Container[str]) -> l
 
     Returns:
         Pieces named `PART.weight`, `MODULE.weight` or by the parameter. Those of one module follow
-        each other.
+        each other. A matrix of all experts is one piece, stacked; names of the expert that every
+        token passes begin with `shared_`.
     """
     pieces = []
     for tensor in spec.tensors(hidden):
         module, _, kind = tensor.name.rpartition(".")
         whole = Piece(tensor.name, tensor.name, matrix=tensor.is_matrix)
+        module, _, number = module.partition(".")
+        shared = ""
+        if number:  # of an expert
+            count = getattr(spec, "experts", 0)
+            if 0 < int(number) < count:
+                continue
+            count, shared = (count, "") if number == "0" else (0, "shared_")
+            module, source = shared + module, tensor.name.replace(".0.", ".*.")
+            whole = replace(whole, name=f"{module}.{kind}", source=source, experts=count)
         if module in names or not tensor.parts:
             pieces.append(whole)
             continue
         for part, rows in tensor.places().items():
-            pieces.append(replace(whole, name=f"{part}.{kind}", rows=rows))
+            pieces.append(replace(whole, name=f"{shared}{part}.{kind}", rows=rows))
     return pieces
 
 
@@ -122,7 +141,8 @@ def network_pieces(
     Args:
         architecture: with every option explicit.
         top: names of the embedding, of the final norm and of the head.
-        names: kind -> module or part -> name; one without a name keeps its own.
+        names: kind -> module or part -> name; one without a name keeps its own. With `{expert}`,
+            each expert has a tensor of its own.
         place: number and operator -> what stands in front of these names, and the name of its norm.
         eps: of the norms in the file; None: `norm_eps`. What writes to the residual stream is
             scaled, and queries and keys that are normalised. A tied head is, too; the norm before
@@ -144,12 +164,17 @@ def network_pieces(
         normalised = ("q", "k") if getattr(spec, "qk_norm", False) else ()
         for piece in parts(spec, architecture.hidden, renamed):
             part, dot, rest = piece.name.partition(".")
-            pieces.append(
-                replace(
-                    piece,
-                    name=f"{layer}{renamed.get(part, part)}{dot}{rest}",
-                    source=piece.source and f"layers.{n}.mixer.{piece.source}",
-                    scale=scale if piece.writes or part in normalised else piece.scale,
-                )
+            piece = replace(
+                piece,
+                name=f"{layer}{renamed.get(part, part)}{dot}{rest}",
+                source=piece.source and f"layers.{n}.mixer.{piece.source}",
+                scale=scale if piece.writes or part in normalised else piece.scale,
             )
+            if "{expert}" not in piece.name:
+                pieces.append(piece)
+                continue
+            pieces += [
+                replace(piece, name=piece.name.format(expert=e), source=source, experts=0)
+                for e, source in enumerate(piece.sources)
+            ]
     return pieces

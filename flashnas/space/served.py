@@ -1,14 +1,16 @@
-"""Networks of families that programs load: which family, how wide, how deep, where the attention.
+"""Networks of families that programs load: which family, how wide, how deep, where the attention,
+which experts.
 
-A genotype is one network. Attention stands at one distance, one feed-forward network is behind each
-token mixer, and shapes are those of published models (flashnas/families). All networks of such a
-space can be enumerated.
+A genotype is one network. Attention stands at one distance, one feed-forward network or layer of
+experts is behind each token mixer, and shapes are those of published models (flashnas/families). All
+networks of such a space can be enumerated.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +23,6 @@ from flashnas.base.errors import SpaceError
 from flashnas.base.text import range_of, tokens_text
 from flashnas.families.family import Family, Size, families
 from flashnas.operators import OperatorSpec
-from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.base import Genotype, Value
 from flashnas.space.load import read_choices, read_range, whole_number
 from flashnas.space.operator_space import ModelOptions, OperatorSpace
@@ -29,7 +30,7 @@ from flashnas.space.operator_space import ModelOptions, OperatorSpace
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-PARAMS = "0.1B..8B"  # of networks, unless a file or a search asks for others
+PARAMS = "0.1B..8B"  # that a token uses, unless a file or a search asks for others
 WIDTH_FACTOR = 32  # by which short trainings shrink networks, where the smallest stays ..
 LEAST_WIDTH = 16  # .. so wide, and where the largest need not be wider than ..
 USUAL_WIDTH = 64  # .. this
@@ -49,15 +50,19 @@ class ServedFile:
 
 @dataclass(frozen=True)
 class ServedGenotype(Genotype):
-    """One network: `layers` token mixers, of which attention is one in `every`."""
+    """One network: `layers` token mixers, of which attention is one in `every`. ffn: number of the
+    feed-forward part among those of the family."""
 
     family: str
     hidden: int
     layers: int
     every: int
+    ffn: int = 0
 
     def __str__(self) -> str:
-        return f"{self.family} {self.hidden}: {self.layers} layers, attention 1 in {self.every}"
+        text = f"{self.family} {self.hidden}: {self.layers} layers, attention 1 in {self.every}"
+        operator = families()[self.family].search.ffn[self.ffn].operator
+        return f"{text}, {operator}" if operator.startswith("moe") else text
 
 
 class ServedSpace(OperatorSpace[ServedGenotype]):
@@ -66,7 +71,7 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
     Args:
         families: names in `flashnas.families.family.families()`.
         model: the vocabulary; whether the head is tied is stated by each family.
-        params: fewest and most parameters.
+        params: fewest and most parameters that one token uses: all but those of idle experts.
         layers: fewest and most; None: those of the families.
     """
 
@@ -136,7 +141,7 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
         return self._with(model=dataclasses.replace(self.model, vocab=vocab))
 
     def with_params(self, params: tuple[float, float]) -> Self:
-        """The networks of the same families with so many parameters."""
+        """The networks of the same families of which a token uses so many parameters."""
         return self._with(params=params)
 
     def with_families(self, names: Sequence[str]) -> Self:
@@ -155,26 +160,28 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
             low, high = self.layers or searched.layers
             shapes = [
                 (layers, every)
-                for layers in range(max(low, searched.layers[0]), min(high, searched.layers[1]) + 1)
+                for layers in range(searched.layers[0], searched.layers[1] + 1, searched.step)
                 for every in _distances(layers, tuple(searched.every), searched.last)
+                if low <= layers <= high
             ]
-            for hidden in _widths(families()[name]):
+            parts = range(len(searched.ffn))
+            for hidden, ffn in itertools.product(_widths(families()[name]), parts):
                 for layers, every in shapes:
-                    genotype = ServedGenotype(name, hidden, layers, every)
+                    genotype = ServedGenotype(name, hidden, layers, every, ffn)
                     if self.params[0] <= self._params(genotype) <= self.params[1]:
                         found.append(genotype)
         return tuple(found)
 
     @property
     def param_range(self) -> tuple[int, int]:
-        """Fewest and most parameters of a network."""
+        """Fewest and most parameters that a token uses of a network."""
         counts = [self._params(genotype) for genotype in self.genotypes]
         return min(counts), max(counts)
 
     def _params(self, genotype: ServedGenotype) -> int:
-        """Of the network; `Architecture.params`, without building it."""
+        """That a token uses; `Architecture.active_params`, without building it."""
         hidden, search = genotype.hidden, families()[genotype.family].search
-        attention, mixer, ffn = _sizes(genotype.family, hidden)
+        attention, mixer, ffn = _sizes(genotype.family, hidden, genotype.ffn)
         attending = len(attention_places(genotype.layers, genotype.every, search.last))
         embedding = self.model.vocab * hidden * (1 if search.tied else 2)
         return (
@@ -212,13 +219,14 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
             spec
             for name in self.families
             if hidden in _widths(families()[name])
-            for spec in _specs(name, hidden)
+            for ffn in range(len(families()[name].search.ffn))
+            for spec in _specs(name, hidden, ffn)
         )
         return tuple(dict.fromkeys(specs))
 
     def probes(self) -> Iterator[Architecture]:
-        """Of each family one network at each width."""
-        first = {(genotype.family, genotype.hidden): genotype for genotype in self.genotypes}
+        """Of each family one network at each width, with each of its feed-forward parts."""
+        first = {(g.family, g.hidden, g.ffn): g for g in self.genotypes}
         return (network for genotype in first.values() for network in self.architectures(genotype))
 
     def find(self, operators: Sequence[OperatorSpec]) -> ServedGenotype | None:
@@ -270,12 +278,13 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
         return dataclasses.asdict(genotype)
 
     def decode(self, params: Mapping[str, Any]) -> ServedGenotype:
-        """The nearest one of the family, by width, depth and distance."""
+        """The nearest one of the family, by feed-forward part, width, depth and distance."""
         wished = ServedGenotype(**params)
         return min(
             self.genotypes,
             key=lambda genotype: (
                 genotype.family != wished.family,
+                genotype.ffn != wished.ffn,
                 abs(np.log(genotype.hidden / wished.hidden)),
                 abs(genotype.layers - wished.layers),
                 abs(genotype.every - wished.every),
@@ -292,13 +301,15 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
             "hidden": CategoricalDistribution(self.hidden_sizes),
             "layers": IntDistribution(min(layers), max(layers)),
             "every": CategoricalDistribution(every),
+            "ffn": CategoricalDistribution(sorted({genotype.ffn for genotype in self.genotypes})),
         }
 
     def features(self, genotype: ServedGenotype) -> np.ndarray:
-        """The family, and the logarithms of width, depth and distance."""
+        """The family, the feed-forward part, and the logarithms of width, depth and distance."""
         return np.array(
             [
                 *(float(genotype.family == name) for name in self.families),
+                genotype.ffn,
                 *np.log([genotype.hidden, genotype.layers, genotype.every]),
             ]
         )
@@ -335,7 +346,7 @@ def _changes(one: ServedGenotype, other: ServedGenotype) -> int:
     """How many properties differ."""
     return sum(
         getattr(one, name) != getattr(other, name)
-        for name in ("family", "hidden", "layers", "every")
+        for name in ("family", "hidden", "layers", "every", "ffn")
     )
 
 
@@ -344,28 +355,24 @@ def _widths(family: Family) -> list[int]:
 
 
 @functools.cache
-def _specs(name: str, hidden: int) -> tuple[OperatorSpec, ...]:
-    """The token mixers of a family at a width, attention last, and its feed-forward network."""
+def _specs(name: str, hidden: int, ffn: int) -> tuple[OperatorSpec, ...]:
+    """The token mixers of a family at a width, attention last, and a feed-forward part."""
     search = families()[name].search
     size: Size = next(size for size in search.sizes if hidden in size.widths)
     mixers = [spec for text in size.mixers for spec in parse_operators(text)]
-    (ffn,) = parse_operators(search.ffn)
-    assert isinstance(ffn, FeedForward)
-    if search.ffn_ratio != 3:  # the default of `f`
-        ffn = dataclasses.replace(ffn, intermediate=search.ffn_ratio * hidden)
-    return (*mixers, ffn)
+    return (*mixers, search.ffn[ffn].spec(hidden))
 
 
 @functools.cache
-def _sizes(name: str, hidden: int) -> tuple[int, int, int]:
-    """Parameters of attention, of the other mixer and of the feed-forward network."""
-    *others, attention, ffn = (spec.params(hidden) for spec in _specs(name, hidden))
-    return attention, (others or [attention])[0], ffn
+def _sizes(name: str, hidden: int, ffn: int) -> tuple[int, int, int]:
+    """Parameters that a token uses of attention, of the other mixer and of the feed-forward part."""
+    *others, attention, part = (spec.active_params(hidden) for spec in _specs(name, hidden, ffn))
+    return attention, (others or [attention])[0], part
 
 
 @functools.lru_cache(maxsize=65_536)
 def _operators(genotype: ServedGenotype) -> tuple[OperatorSpec, ...]:
-    *others, attention, ffn = _specs(genotype.family, genotype.hidden)
+    *others, attention, ffn = _specs(genotype.family, genotype.hidden, genotype.ffn)
     search = families()[genotype.family].search
     places = attention_places(genotype.layers, genotype.every, search.last)
     return tuple(

@@ -14,12 +14,20 @@ from offenders import every
 
 from flashnas.architecture.huggingface import LACKING, MODEL_TYPES, architecture_from_hf
 from flashnas.architecture.huggingface.config_json import defaults
+from flashnas.families.family import families
+from flashnas.network.model import HybridLM
 
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 
 TABLE = yaml.safe_load(Path(__file__).with_name("huggingface.yaml").read_text())
 CASES = TABLE["parity"]
+LEFT_OUT = {
+    "gpt_oss": ("sinks", "router.bias", "gate_up_proj_bias", "down_proj_bias"),
+    "olmoe": ("q_norm.weight", "k_norm.weight"),
+}
+# of which transformers builds no network from defaults, or a large one
+NO_DEFAULTS = "nemotron_h", "qwen3_5_moe_text", "lfm2_moe", "nemotron-nas"
 
 
 def written(folder, data):
@@ -40,27 +48,92 @@ def count_of_transformers(path, kind):
     config = transformers.CONFIG_MAPPING[kind].from_pretrained(path.parent).get_text_config()
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(config)
-    return sum(parameter.numel() for parameter in model.parameters())
+    biases = [each for each in model.named_buffers() if each[0].endswith("_bias")]
+    return sum(
+        tensor.numel()
+        for name, tensor in [*model.named_parameters(), *biases]
+        if not name.endswith(LEFT_OUT.get(kind, ()))
+    )
 
 
 @every(
     case=[
         *CASES,
-        *((kind, {}) for kind in MODEL_TYPES if kind not in ("nemotron_h", "qwen3_5_moe_text")),
+        *((kind, {}) for kind in MODEL_TYPES if kind not in NO_DEFAULTS),
     ]
 )
 def test_parameters_equal_those_of_transformers(tmp_path, case):
     """With the keys that are given, and with defaults alone; where norms are added, a warning says
-    with how many parameters."""
+    with how many parameters. What LEFT_OUT names is not counted."""
     kind, keys = case
     path = written(tmp_path, {"model_type": kind, **keys})
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        params = architecture_from_hf(path).params
-    added = re.search(r"norms of ([\d,]+) parameters more", " ".join(str(w.message) for w in said))
+        architecture = architecture_from_hf(path)
+    params = architecture.params
+    if kind == "olmoe":
+        params -= sum(2 * getattr(spec, "head_dim", 0) for spec in architecture.operators)
+    words = " ".join(str(w.message) for w in said)
+    added = re.search(r"norms of ([\d,]+) parameters more", words)
     assert bool(added) is (kind == "falcon_h1")
     more = int(added[1].replace(",", "")) if added else 0
     assert params - more == count_of_transformers(path, kind)
+
+
+@every(case=TABLE["published"])
+def test_published_models_have_as_many_parameters(tmp_path, case):
+    """All of them, and those that a token uses; within what a published figure is rounded by."""
+    kind, keys, params, active, embedding = case
+    path = written(tmp_path, {"model_type": kind, **keys})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        architecture = architecture_from_hf(path)
+    assert architecture.params / 1e9 == pytest.approx(params, abs=0.06)
+    assert architecture.active_params / 1e9 - embedding == pytest.approx(active, abs=0.06)
+
+
+# names of the tensors of experts in transformers
+IN_MEMORY = {
+    "lfm2_moe": ("lfm2", "feed_forward.", {"in_proj": "experts.gate_up_proj"}),
+    "nemotron_h": (
+        "nemotron_h",
+        "",
+        {
+            "up": "experts.up_proj",
+            "shared_up": "shared_experts.up_proj",
+            "shared_out_proj": "shared_experts.down_proj",
+        },
+    ),
+}
+
+
+@every(case=[case for case in CASES if case[0] in IN_MEMORY and "num_experts_per_tok" in case[1]])
+@torch.no_grad()
+def test_experts_with_sigmoids_compute_what_those_of_transformers_do(tmp_path, case):
+    kind, keys = case
+    path = written(tmp_path, {"model_type": kind, **keys})
+    config = transformers.CONFIG_MAPPING[kind].from_pretrained(tmp_path)
+    torch.manual_seed(0)
+    theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
+    state = {}
+    for name, tensor in theirs.state_dict().items():
+        routes = name.endswith(("gate.weight", "expert_bias", "correction_bias"))
+        if routes:  # so that no expert is chosen by a hair
+            tensor.normal_(std=0.2)
+        name = re.sub(r"(expert_bias|gate.e_score_correction_bias)$", "gate.bias", name)
+        name = re.sub(r"(experts\.\w+_proj)$", r"\1.weight", name)
+        state[name.replace("model.", "backbone.") if kind == "nemotron_h" else name] = tensor
+    name, layer, names = IN_MEMORY[kind]
+    family = families()[name]
+    names = {"router": "gate", "out_proj": "experts.down_proj", **names}
+    moe = {part: layer + name for part, name in names.items()}
+    weights = dataclasses.replace(family.weights, names={**family.weights.names, "moe": moe})
+    ours = HybridLM(architecture_from_hf(path)).eval()
+    own = ours.state_dict()
+    for piece in dataclasses.replace(family, weights=weights).pieces(ours.architecture, 1e-5):
+        piece.back(state[piece.name], own)
+    tokens = torch.randint(384, (2, 33))
+    torch.testing.assert_close(ours(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-5)
 
 
 @every(kind=["nemotron_h", "qwen3_next", "bamba", "granitemoehybrid", "falcon_h1"])
@@ -73,11 +146,11 @@ def test_a_configuration_that_transformers_writes_is_that_of_its_keys(tmp_path, 
 
 
 def test_every_model_type_is_counted():
-    assert {kind for kind, _ in CASES} == set(MODEL_TYPES) == set(defaults())
+    assert {kind for kind, _ in CASES} | {"nemotron-nas"} == set(MODEL_TYPES) == set(defaults())
     assert not set(MODEL_TYPES) & set(LACKING)
 
 
-@every(kind=sorted(set(MODEL_TYPES) - {"qwen3_5", "qwen3_5_moe"}))
+@every(kind=sorted(set(MODEL_TYPES) - {"qwen3_5", "qwen3_5_moe", "nemotron-nas"}))
 def test_defaults_are_those_of_transformers(kind):
     cls = transformers.CONFIG_MAPPING[kind]
     theirs = {field.name: field.default for field in dataclasses.fields(cls)}

@@ -15,7 +15,18 @@ from flashnas.families.programs import loading
 from flashnas.space import load_space
 from flashnas.space.served import NEAR_LAYERS, ServedGenotype, attention_places
 
-RECURRENT = {"granite": "m2", "nemotron_h": "m2", "qwen3_5": "gd", "lfm2": "conv"}
+RECURRENT = {
+    "granite": "m2",
+    "granite_moe": "m2",
+    "nemotron_h": "m2",
+    "qwen3_5": "gd",
+    "lfm2": "conv",
+}
+# of published models: experts, active ones, and the widths of each and of the shared one over that of the network
+PUBLISHED = {
+    "granite_moe": {(64, 6, 1 / 3, 2 / 3), (72, 10, 768 / 4096, 1536 / 4096)},
+    "qwen3_moe": {(128, 8, 768 / 2048, 0), (64, 8, 1024 / 2048, 0)},
+}
 SAMPLE = 200  # networks of each family
 
 
@@ -70,16 +81,17 @@ def test_limits_of_a_family_hold(name, samples):
         kinds = defaultdict(set)
         for spec in network.operators:
             kinds[spec.kind].add(spec.resolved(network.hidden))
-        assert set(kinds) == {"a", "f", *([RECURRENT[name]] if name in RECURRENT else [])}
+        part = "moe" if name in PUBLISHED else "f"
+        assert set(kinds) == {"a", part, *([RECURRENT[name]] if name in RECURRENT else [])}
         assert all(len(specs) == 1 for specs in kinds.values()), "one shape of each kind"
         assert network.hidden % 256 == 0
         assert network.meta_tokens == 0
         assert network.tied is (name != "nemotron_h")
         assert len(network.operators) == 2 * genotype.layers
-        assert [spec.kind for spec in network.operators[1::2]] == ["f"] * genotype.layers
+        assert [spec.kind for spec in network.operators[1::2]] == [part] * genotype.layers
         (attention,) = kinds["a"]
         assert attention.heads % attention.kv_heads == 0
-        if name in ("granite", "lfm2"):
+        if name in ("granite", "granite_moe", "lfm2"):
             assert attention.heads * attention.head_dim == network.hidden
         if name == "qwen3_5" and network.hidden >= 1024:
             assert (attention.head_dim, attention.out_gate, attention.qk_norm) == (256, True, True)
@@ -88,6 +100,26 @@ def test_limits_of_a_family_hold(name, samples):
             assert spec.head_count(network.hidden) % spec.groups == 0
         for spec in kinds.get("gd", ()):
             assert spec.head_dim == 128
+
+
+@every(name=[*PUBLISHED])
+def test_experts_are_those_of_published_models(name, samples):
+    seen = set()
+    for genotype, network in samples[name]:
+        experts, width = network.operators[1], network.hidden
+        (published,) = (
+            shape for shape in PUBLISHED[name] if shape[:2] == (experts.experts, experts.active)
+        )
+        for size, ratio in ((experts.intermediate, published[2]), (experts.shared, published[3])):
+            assert size % 64 == 0
+            assert abs(size - ratio * width) <= 32
+        assert genotype.layers % 2 == 0
+        assert str(genotype).endswith(f", moe(experts={experts.experts},active={experts.active})")
+        seen.add(published)
+    assert seen == PUBLISHED[name]
+    (tiny,) = load_space("granite_moe").architectures(ServedGenotype("granite_moe", 1536, 40, 10))
+    assert (tiny.operators[1].intermediate, tiny.operators[1].shared) == (512, 1024)
+    assert tiny.params == pytest.approx(6.9e9, rel=0.02)  # Granite-4.0-H-Tiny
 
 
 @pytest.mark.parametrize("name", families())
@@ -123,7 +155,7 @@ def test_each_number_of_attention_layers_is_there_once(served):
     for genotype in served.genotypes:
         last = families()[genotype.family].search.last
         places = attention_places(genotype.layers, genotype.every, last)
-        counts[genotype.family, genotype.hidden, genotype.layers].append(len(places))
+        counts[genotype.family, genotype.hidden, genotype.layers, genotype.ffn].append(len(places))
     assert all(len(found) == len(set(found)) for found in counts.values())
 
 
@@ -133,14 +165,16 @@ def test_genotypes_decode_to_themselves_and_count_their_parameters(served):
         genotype = served.genotypes[index]
         assert served.decode(served.encode(genotype)) == genotype
         (network,) = served.architectures(genotype)
-        assert served._params(genotype) == network.params
-        assert served.params[0] <= network.params <= served.params[1]
+        assert served._params(genotype) == network.active_params
+        assert served.params[0] <= network.active_params <= served.params[1]
 
 
 def test_unfit_parameters_decode_to_the_nearest_of_their_family(served):
     wished = {"family": "lfm2", "hidden": 2304, "layers": 20, "every": 12}
     found = served.decode(wished)
     assert found == ServedGenotype("lfm2", 2560, 20, 6)
+    wished = {"family": "qwen3_moe", "hidden": 2048, "layers": 24, "every": 1, "ffn": 1}
+    assert served.decode(wished) == ServedGenotype("qwen3_moe", 2048, 24, 1, 1)
 
 
 def test_networks_are_found_again_and_others_are_not(served, samples):
@@ -174,17 +208,17 @@ def test_parameters_and_vocabulary_bound_the_networks(served):
     fewer = small.with_vocab(32_000)
     for genotype in fewer.genotypes[::50]:
         (network,) = fewer.architectures(genotype)
-        assert (network.vocab, 3e8 <= network.params <= 5e8) == (32_000, True)
+        assert (network.vocab, 3e8 <= network.active_params <= 5e8) == (32_000, True)
     assert len({space.hash for space in (served, small, fewer)}) == 3
     assert served.with_families(["granite", "lfm2"]).families == ("granite", "lfm2")
     message = one_line(SpaceError, served.with_params, (1e12, 1e13))
-    assert message.endswith("has no network of granite, nemotron_h, qwen3_5, lfm2, llama")
+    assert message.endswith("of granite, nemotron_h, qwen3_5, lfm2, llama, granite_moe, qwen3_moe")
 
 
 def test_a_mutant_differs_in_one_property(served):
     rng = np.random.default_rng(0)
     genotype, seen = served.sample(rng), set()
-    for _ in range(30):
+    for _ in range(60):
         mutant = served.mutate(genotype, rng)
         changed = {
             name
@@ -194,7 +228,7 @@ def test_a_mutant_differs_in_one_property(served):
         assert len(changed) == 1
         assert abs(mutant.layers - genotype.layers) <= NEAR_LAYERS
         genotype, seen = mutant, seen | changed
-    assert seen == {"family", "hidden", "layers", "every"}
+    assert seen == {"family", "hidden", "layers", "every", "ffn"}
     pure = served.with_families(["llama"])
     counts = Counter(map(pure._params, pure.genotypes))
     lone = next(params for params, count in counts.items() if count == 1)
@@ -233,7 +267,7 @@ def test_a_file_bounds_families_parameters_and_layers(tmp_path):
 
 @every(
     case=[
-        ("[granite, ", "[granit, ", "2: families[0] must be one of granite, lfm2, llama,"),
+        ("[granite, ", "[granit, ", "2: families[0] must be one of granite, granite_moe, lfm2,"),
         ("[granite, qwen3_5]", "[lfm2, lfm2]", "2: families[1] is a duplicate; got 'lfm2'"),
         ("[granite, qwen3_5]", "[]", "2: families must not be empty"),
         ("[granite, qwen3_5]", "granite", "2: search space.families must be a list; got 'granite'"),

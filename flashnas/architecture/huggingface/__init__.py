@@ -18,6 +18,7 @@ from flashnas.architecture.huggingface.bamba import bamba, falcon_h1, granitemoe
 from flashnas.architecture.huggingface.config_json import HfConfig, read_json
 from flashnas.architecture.huggingface.hybrid import (
     lfm2,
+    lfm2_moe,
     mamba,
     mamba2,
     nemotron_h,
@@ -28,9 +29,12 @@ from flashnas.architecture.huggingface.hybrid import (
     qwen3_next,
 )
 from flashnas.architecture.huggingface.transformer import (
+    gpt_oss,
     llama,
     mistral,
     mixtral,
+    nemotron_nas,
+    olmoe,
     qwen2,
     qwen2_moe,
     qwen3,
@@ -41,7 +45,7 @@ from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.text import one_of, warn_in_a_line
 
 MODEL_TYPES: dict[str, Callable[[HfConfig], Architecture]] = {
-    reader.__name__: reader
+    reader.__name__.replace("_nas", "-nas"): reader
     for reader in (
         llama,
         mistral,
@@ -50,8 +54,11 @@ MODEL_TYPES: dict[str, Callable[[HfConfig], Architecture]] = {
         smollm3,
         mixtral,
         lfm2,
+        lfm2_moe,
         qwen2_moe,
         qwen3_moe,
+        olmoe,
+        gpt_oss,
         mamba,
         mamba2,
         nemotron_h,
@@ -63,33 +70,35 @@ MODEL_TYPES: dict[str, Callable[[HfConfig], Architecture]] = {
         bamba,
         granitemoehybrid,
         falcon_h1,
+        nemotron_nas,
     )
 }
+SIZES_ONLY = ("gpt_oss",)  # read for time and memory; its weights would compute something else
 # what every model of these types has and no operator of flashnas computes
 LACKING = {
     "falcon_mamba": "Mamba with normalised time steps, B and C",
     "hymba": "key/value caches that several layers share",
     "jamba": "Mamba with normalised time steps, B and C",
     "kimi_linear": "multi-head latent attention",
-    "lfm2_moe": "experts whose router has sigmoids and a bias for each expert",
     "olmo2": "norms after attention and after feed-forward networks",
     "olmo_hybrid": "norms after attention and after feed-forward networks",
-    "olmoe": "queries and keys that are normalised over all heads together",
     "zamba2": "a transformer block that layers share",
     "zamba": "Mamba of several heads and a transformer block that layers share",
 }
 
 
-def architecture_from_hf(path: str | Path) -> Architecture:
-    """Read a `config.json`, or a folder that holds one; ArchitectureError with file and key."""
+def architecture_from_hf(path: str | Path, *, whole: bool = False) -> Architecture:
+    """Read a `config.json`, or a folder that holds one; ArchitectureError with file and key. whole:
+    as `architecture_of_config` takes it."""
     file = Path(path)
     if file.is_dir():
         file = file / "config.json"
-    return architecture_of_config(read_json(file), str(file))
+    return architecture_of_config(read_json(file), str(file), whole=whole)
 
 
-def architecture_of_config(data: dict[str, Any], file: str) -> Architecture:
-    """The content of a `config.json`; file: names it in errors."""
+def architecture_of_config(data: dict[str, Any], file: str, *, whole: bool = False) -> Architecture:
+    """The content of a `config.json`; file: names it in errors. whole: refuse a kind of model of
+    which the sizes alone are read."""
     if "model_type" not in data:
         raise ArchitectureError(
             f"{file}: a Hugging Face config needs the key 'model_type'"
@@ -100,6 +109,10 @@ def architecture_of_config(data: dict[str, Any], file: str) -> Architecture:
         raise ArchitectureError(f"{place}: {kind} has {LACKING[kind]}, which flashnas lacks")
     if kind not in list(MODEL_TYPES):
         raise ArchitectureError(one_of(place, kind, MODEL_TYPES))
+    if whole and kind in SIZES_ONLY:
+        raise ArchitectureError(
+            f"{place}: of {kind} the sizes alone are read: it can be estimated, not converted or exported"
+        )
     config = HfConfig(kind, data, file)
     try:
         architecture = MODEL_TYPES[kind](config)

@@ -85,6 +85,13 @@ class HfConfig:
             raise self.error(key, f"must be a mapping; got {data!r}")
         return HfConfig(model_type, data or {}, self.path, f"{self.inside}{key}.")
 
+    def entry(self, key: str, n: int) -> HfConfig:
+        """The n-th configuration of a list."""
+        found = self.data.get(key)
+        if not isinstance(found, list) or n >= len(found) or not isinstance(found[n], dict):
+            raise self.error(key, f"must be a list of mappings with number {n}; got {shown(found)}")
+        return HfConfig(self.model_type, found[n], self.path, f"{self.inside}{key}.{n}.")
+
     def integer(self, key: str, *, least: int = 1) -> int:
         """A whole number of at least `least`."""
         value = self.get(key)

@@ -29,6 +29,7 @@ from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.mamba.spec import Mamba
 from flashnas.operators.mamba2.spec import Mamba2
+from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 
 # of Mamba2: the keys of its state, groups, taps, and of the biases of projections and convolution
 MAMBA2_KEYS = ("state_size", "n_groups", "conv_kernel", "use_bias", "use_conv_bias")
@@ -69,12 +70,6 @@ def nemotron_h(config: HfConfig) -> Architecture:
     """One operator per layer. transformers ignores `attention_bias` and `tie_word_embeddings` of
     this type."""
     kinds = _nemotron_kinds(config)
-    if "moe" in kinds:
-        pattern = "hybrid_override_pattern"
-        raise config.lacking(
-            pattern if pattern in config.data else "layers_block_type",
-            "mixtures of ungated relu2 experts with a sigmoid router",
-        )
     operators: dict[str, OperatorSpec] = {}
     if LINEAR in kinds:
         config.require("mamba_hidden_act", "silu", "Mamba2 with the activation")
@@ -103,7 +98,26 @@ def nemotron_h(config: HfConfig) -> Architecture:
             bias=config.flag("mlp_bias"),
             relu2=True,
         )
+    if "moe" in kinds:
+        operators["moe"] = _nemotron_experts(config)
     return assembled(config, [operators[kind] for kind in kinds], tied=False)
+
+
+def _nemotron_experts(config: HfConfig) -> MixtureOfExperts:
+    config.require("moe_latent_size", None, "experts that read the stream by moe_latent_size")
+    config.require("mlp_bias", False, "experts with mlp_bias")
+    config.require("n_group", 1, "routers with n_group")
+    return experts_of(
+        config,
+        count_key="n_routed_experts",
+        shared_key="moe_shared_expert_intermediate_size",
+        shared_gate=False,
+        act_key="mlp_hidden_act",
+        normalise=config.flag("norm_topk_prob"),
+        relu2=True,
+        sigmoid=True,
+        scale=config.number("routed_scaling_factor"),
+    )
 
 
 def _nemotron_kinds(config: HfConfig) -> list[str]:
@@ -257,9 +271,7 @@ def lfm2(config: HfConfig) -> Architecture:
     """Gated convolutions and attention, each followed by a feed-forward network of an adjusted
     size.
     """
-    config.require("conv_bias", False, "gated convolutions with conv_bias")
     config.rename("block_ff_dim", "intermediate_size")
-    config.rename("tie_embedding", "tie_word_embeddings")
     inner = config.integer("intermediate_size")
     if config.flag("block_auto_adjust_ff_dim"):
         inner = int(2 * inner / 3)
@@ -274,10 +286,31 @@ def lfm2(config: HfConfig) -> Architecture:
         [FULL if attending is None or i in attending else "conv" for i in range(config.layers())],
         ("conv", FULL),
     )
+    return _lfm2(config, kinds, [FeedForward(intermediate=inner)] * len(kinds))
+
+
+def lfm2_moe(config: HfConfig) -> Architecture:
+    """As `lfm2`, with experts in all layers but the first ones."""
+    kinds = kinds_of(config, [""] * config.layers(), ("conv", FULL))
+    experts = experts_of(
+        config,
+        act_key="",
+        normalise=config.flag("norm_topk_prob"),
+        sigmoid=True,
+        scale=config.number("routed_scaling_factor"),
+    )
+    network = FeedForward(intermediate=config.integer("intermediate_size"))
+    dense = config.integer("num_dense_layers", least=0)
+    return _lfm2(config, kinds, [experts if n >= dense else network for n in range(len(kinds))])
+
+
+def _lfm2(config: HfConfig, kinds: Sequence[str], networks: Sequence[OperatorSpec]) -> Architecture:
+    config.require("conv_bias", False, "gated convolutions with conv_bias")
+    config.rename("tie_embedding", "tie_word_embeddings")
     taps = config.integer("conv_L_cache", least=2)
     attention = attention_of(config, qk_norm=True) if FULL in kinds else None
     mixers = [
         GatedConvolution(conv_size=taps) if kind == "conv" or attention is None else attention
         for kind in kinds
     ]
-    return in_turn(config, mixers, [FeedForward(intermediate=inner)] * len(kinds))
+    return in_turn(config, mixers, networks)

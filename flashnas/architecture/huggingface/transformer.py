@@ -1,5 +1,5 @@
 """Transformers: Llama (SmolLM, SmolLM2), Mistral, Qwen2 and Qwen2.5, Qwen3, SmolLM3; Mixtral,
-Qwen2-MoE, Qwen3-MoE."""
+Qwen2-MoE, Qwen3-MoE, OLMoE, gpt-oss."""
 
 from __future__ import annotations
 
@@ -31,6 +31,30 @@ def llama(config: HfConfig) -> Architecture:
         )
     attention = attention_of(config, bias=config.flag("attention_bias"))
     return _alternating(config, [attention] * config.layers(), bias=config.flag("mlp_bias"))
+
+
+def nemotron_nas(config: HfConfig) -> Architecture:
+    """As Llama, but layers may lack attention or their feed-forward network, and differ in key heads
+    and width."""
+    heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
+    operators: list[OperatorSpec] = []
+    config = HfConfig(config.model_type, {**config.data}, config.path)  # it changes by layer
+    for n in range(config.layers()):
+        block = config.entry("block_configs", n)
+        attention, ffn = (block.inner(key, config.model_type) for key in ("attention", "ffn"))
+        for part in (attention, ffn):
+            for key in ("replace_with_linear", "window_length"):
+                part.require(key, part.defaults[key], f"layers with {key}")
+        if not attention.flag("no_op"):
+            config.data["num_key_value_heads"] = heads // attention.integer("n_heads_in_group")
+            operators.append(attention_of(config, bias=config.flag("attention_bias")))
+        if not ffn.flag("no_op"):
+            width = int(2 * hidden * ffn.number("ffn_mult") / 3) if ffn.get("ffn_mult") else 0
+            config.data["intermediate_size"] = -(-width // 256) * 256 or ffn.integer(
+                "intermediate_size"
+            )
+            operators.append(feed_forward_of(config, bias=config.flag("mlp_bias")))
+    return assembled(config, operators)
 
 
 def mistral(config: HfConfig) -> Architecture:
@@ -96,6 +120,35 @@ def qwen3_moe(config: HfConfig) -> Architecture:
     return in_turn(config, [mixer] * layers, feed_forwards(config, layers))
 
 
+def olmoe(config: HfConfig) -> Architecture:
+    """Experts in all layers; norms of queries and keys are read as those of Qwen3."""
+    config.require("clip_qkv", None, "attention with clip_qkv")
+    mixer = attention_of(config, bias=config.flag("attention_bias"), qk_norm=True)
+    experts = experts_of(
+        config, size_key="intermediate_size", normalise=config.flag("norm_topk_prob")
+    )
+    config.deviations.append(
+        "queries and keys are normalised in each head and not over all heads together"
+    )
+    return assembled(config, [mixer, experts] * config.layers())
+
+
+def gpt_oss(config: HfConfig) -> Architecture:
+    """Attention, with a window in every other layer, and experts; the sizes alone are those of the
+    model."""
+    config.defaults = {**config.defaults, "use_sliding_window": True}
+    bias, theta = config.flag("attention_bias"), config.number("rope_theta")
+    mixer = attention_of(config, bias=bias, rope_share=1.0, rope_theta=theta)
+    mixers = _layers(config, mixer, lambda i: i % 2 == 0)
+    experts = experts_of(
+        config, count_key="num_local_experts", size_key="intermediate_size", normalise=True
+    )
+    config.deviations.append(
+        "attention sinks, biases and clamps of experts, YaRN positions and 4-bit weights are left out"
+    )
+    return in_turn(config, mixers, [experts] * len(mixers))
+
+
 def feed_forwards(config: HfConfig, layers: int, *, shared_key: str = "") -> list[OperatorSpec]:
     """One per layer: experts in every `decoder_sparse_step`-th one that `mlp_only_layers` does not
     name. shared_key: as of `experts_of`."""
@@ -120,7 +173,8 @@ def experts_of(
     size_key: str = "moe_intermediate_size",
     shared_key: str = "",
     shared_gate: bool = True,
-    normalise: bool,
+    act_key: str = "hidden_act",
+    **options: Any,
 ) -> MixtureOfExperts:
     """The mixture of experts of a configuration.
 
@@ -129,16 +183,19 @@ def experts_of(
             each.
         shared_key: the key for that of one more expert, which reads every token; "": there is none.
         shared_gate: the output of that expert passes a gate.
-        normalise: the probabilities of the chosen experts add up to 1.
+        act_key: the key for the activation; "": there is none.
+        options: further ones of the operator.
     """
-    config.require("hidden_act", "silu", "experts with the activation")
+    if act_key:
+        usual = "relu2" if options.get("relu2") else "silu"
+        config.require(act_key, usual, "experts with the activation")
     count = config.integer(count_key)
     active = config.integer("num_experts_per_tok")
     if active > count:
         raise config.error(
             "num_experts_per_tok", f"must be at most {count_key} {count}; got {active}"
         )
-    if normalise and active == 1:
+    if options["normalise"] and active == 1:
         raise config.lacking(
             "num_experts_per_tok", "a single expert per token whose probability counts as 1"
         )
@@ -148,7 +205,7 @@ def experts_of(
         intermediate=config.integer(size_key),
         shared=config.integer(shared_key) if shared_key else 0,
         shared_gate=bool(shared_key) and shared_gate,
-        normalise=normalise,
+        **options,
     )
 
 
@@ -165,7 +222,7 @@ def attention_of(config: HfConfig, *, bias: bool = False, **options: Any) -> Att
     if head_dim < 2 or head_dim % 2:
         key = "head_dim" if "head_dim" in config.data else "num_attention_heads"
         raise config.lacking(key, f"heads of an odd number of channels ({head_dim})")
-    if options.get("rope_share") != 0:
+    if "rope_share" not in options:
         options = {**rope_options(config), **options}
     return Attention(
         heads=heads,

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flashnas.architecture import Architecture
-from flashnas.families.family import CONTEXT_TOKENS, families
+from flashnas.families.family import CONTEXT_TOKENS, families, layers_of
 from flashnas.families.fitting import Demands, Format, choose
 from flashnas.families.gguf.pieces import NAMES, operator_pieces
 from flashnas.families.pieces import Piece, network_pieces, norm_eps
@@ -19,6 +19,7 @@ from flashnas.operators.attention.spec import Attention
 from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.mamba2.spec import Mamba2
+from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
@@ -34,6 +35,7 @@ PLAIN = {
     "rope_factor": 1.0,
 }  # attention of a transformer without options
 SWIGLU = {"relu2": False, "bias": False}  # its feed-forward network
+IDLE = 32  # width of one that is zero: llama.cpp leaves out attention without one behind it
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,25 @@ class GgufFamily:
     def pieces(self, architecture: Architecture, eps: float | None = None) -> list[Piece]:
         """Every tensor of a file. eps: as `network_pieces` takes it."""
         architecture = architecture.canonical()
-        layer_of = [n for n, layer in enumerate(self.layers(architecture)) for _ in layer]
+        layers, hidden = self.layers(architecture), architecture.hidden
+        layer_of = [n for n, layer in enumerate(layers) for _ in layer]
+        shapes = {
+            self.second_norm: (hidden,),
+            **dict.fromkeys(("ffn_gate", "ffn_up"), (IDLE, hidden)),
+            "ffn_down": (hidden, IDLE),
+        }
+        idle = [
+            Piece(f"blk.{n}.{name}.weight", "", shape=shape)
+            for n, layer in enumerate(layers)
+            if self.second_norm and len(layer) == 1 and layer[0].mixes_tokens
+            for name, shape in shapes.items()
+        ]
 
         def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
             norm = "attn_norm" if spec.mixes_tokens else self.second_norm or "attn_norm"
             return f"blk.{layer_of[n]}.", f"blk.{layer_of[n]}.{norm}"
 
-        return network_pieces(
+        return idle + network_pieces(
             architecture,
             ("token_embd", self.output_norm, "output"),
             NAMES,
@@ -69,16 +83,8 @@ class GgufFamily:
         )
 
     def layers(self, architecture: Architecture) -> list[list[OperatorSpec]]:
-        """The operators of each layer: one, or a mixer with the FFN behind it, of which one may be
-        missing."""
-        layers: list[list[OperatorSpec]] = []
-        for spec in architecture.canonical().operators:
-            opens = spec.mixes_tokens or not self.second_norm
-            if opens or not layers or not layers[-1][-1].mixes_tokens:
-                layers.append([spec])
-            else:
-                layers[-1].append(spec)
-        return layers
+        """The operators of each layer, as `layers_of`."""
+        return layers_of(architecture.canonical().operators, bool(self.second_norm))
 
     def write_keys(self, writer: GGUFWriter, architecture: Architecture) -> None:
         """All keys but those of the tokenizer."""
@@ -86,7 +92,9 @@ class GgufFamily:
         operators = architecture.canonical().operators
         layers = self.layers(architecture)
         first = [layer[0] for layer in layers]
-        widths = [sum(getattr(spec, "intermediate", 0) for spec in layer) for layer in layers]
+        widths = [
+            getattr(layer[-1], "intermediate", IDLE * self.format.without_ffn) for layer in layers
+        ]
         kv_heads = [getattr(spec, "kv_heads", 0) for spec in first]  # 0: without attention
         attention, delta, convolution, mamba = (
             _first(operators, of) for of in (Attention, GatedDeltaNet, GatedConvolution, Mamba2)
@@ -121,6 +129,11 @@ class GgufFamily:
             _, inner, heads = delta.sizes(hidden)
             writer.add_ssm_time_step_rank(heads)
             writer.add_ssm_inner_size(inner)
+        if experts := _first(operators, MixtureOfExperts):
+            writer.add_expert_count(experts.experts)
+            writer.add_expert_used_count(experts.active)
+            writer.add_expert_feed_forward_length(experts.intermediate)
+            writer.add_expert_shared_feed_forward_length(experts.shared)
         if convolution:
             writer.add_shortconv_l_cache(convolution.conv_size)
         if mamba:
@@ -146,10 +159,12 @@ FAMILIES: Mapping[str, GgufFamily] = {
                         shared=ROTARY,
                     ),
                     "f": Demands(fixed={"relu2": False}, shared=("intermediate",)),
+                    "moe": families()["granite_moe"].demands["moe"],
                 },
                 needs=("m2", "a"),
                 pairs=True,
                 max_meta_tokens=1,
+                apart=("f", "moe"),
             ),
             second_norm="ffn_norm",
             interleaved=True,
@@ -194,6 +209,10 @@ FAMILIES: Mapping[str, GgufFamily] = {
             second_norm="post_attention_norm",
         ),
         GgufFamily(
+            replace(families()["qwen3_moe"].format, name="qwen3moe", max_meta_tokens=1),
+            second_norm="ffn_norm",
+        ),
+        GgufFamily(
             replace(families()["lfm2"].format, name="lfm2", max_meta_tokens=1),
             second_norm="ffn_norm",
             output_norm="token_embd_norm",
@@ -208,6 +227,7 @@ FAMILIES: Mapping[str, GgufFamily] = {
                 needs=("a", "f"),
                 pairs=True,
                 without_mixer=True,
+                without_ffn=True,
                 max_meta_tokens=1,
             ),
             second_norm="ffn_norm",

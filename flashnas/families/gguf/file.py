@@ -41,6 +41,7 @@ TYPES: Mapping[str, tuple[Type, Type, FileType]] = MappingProxyType(
 BY_LLAMA_CPP = Type.Q4_K, Type.Q6_K  # the package gguf reads these types and does not write them
 BLOCK = 32  # weights of a row that q8_0 and q4_0 hold together
 SCALE = 0.02  # of random embeddings
+DESCRIPTION = "flashnas "  # before the notation, which the reader takes
 
 
 def write_file(
@@ -71,7 +72,7 @@ def write_file(
     check_rows(architecture, type_name)
     writer = gguf.GGUFWriter(file, family.format.name)
     writer.add_name(architecture.hash)
-    writer.add_description(f"flashnas {architecture.notation}")
+    writer.add_description(f"{DESCRIPTION}{architecture.notation}")
     writer.add_file_type(TYPES[type_name][2])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     family.write_keys(writer, architecture)
@@ -82,7 +83,7 @@ def write_file(
     for piece in family.pieces(architecture):
         type_ = _type_of(piece, tensors, type_name)
         wide += type_ is Type.F16 and type_name.startswith("q")
-        key = id(tensors.get(piece.source)), piece.name.split(".", 2)[-1]
+        key = id(tensors.get((piece.sources or [""])[0])), piece.name.split(".", 2)[-1]
         if key not in converted:
             converted[key] = _quantized(np.ascontiguousarray(piece.of(tensors).numpy()), type_)
         writer.add_tensor(piece.name, converted[key], raw_dtype=type_)
@@ -100,11 +101,11 @@ def check_rows(architecture: Architecture, type_name: str) -> None:
     most would stay in f16 otherwise, as single ones do with blocks of BLOCK."""
     block = max(gguf.GGML_QUANT_SIZES[type_][0] for type_ in TYPES[type_name][:2])
     for number, spec in enumerate(architecture.canonical().operators if block > BLOCK else ()):
-        for call in spec.kernels(architecture.hidden, "decode"):
-            if call.kind.weights and call["k"] % block:
+        for tensor in spec.tensors(architecture.hidden):
+            if tensor.is_matrix and tensor.shape[-1] % block:
                 raise ExportError(
                     f"{type_name} holds {block} weights of a row in a block, but the rows of"
-                    f" {call.label!r} of operator {number}, {spec.kind!r}, have {call['k']};"
+                    f" {tensor.name!r} of operator {number}, {spec.kind!r}, have {tensor.shape[-1]};"
                     f" take sizes that are multiples of {block}, or q8_0"
                 )
 
@@ -181,9 +182,10 @@ def _quantized(matrix: np.ndarray, type_: Type) -> np.ndarray:
     if type_ not in BY_LLAMA_CPP:
         return gguf.quants.quantize(matrix, type_)
     block, size = gguf.GGML_QUANT_SIZES[type_]
-    rows, width = matrix.shape
-    written = np.empty((rows, width // block * size), np.uint8)
-    _quantize_chunk()(int(type_), matrix.ctypes.data, written.ctypes.data, 0, rows, width, None)
+    *rows, width = matrix.shape
+    written = np.empty((*rows, width // block * size), np.uint8)
+    count = matrix.size // width
+    _quantize_chunk()(int(type_), matrix.ctypes.data, written.ctypes.data, 0, count, width, None)
     return written
 
 
@@ -217,4 +219,4 @@ def _type_of(piece: Piece, tensors: Mapping[str, Tensor], name: str) -> Type:
     usual, ends, _ = TYPES[name]
     chosen = ends if piece.source in ("embedding.weight", "head.weight") else usual
     narrow = gguf.GGML_QUANT_SIZES[chosen][0] == BLOCK
-    return Type.F16 if narrow and tensors[piece.source].shape[-1] % BLOCK else chosen
+    return Type.F16 if narrow and tensors[piece.sources[0]].shape[-1] % BLOCK else chosen

@@ -16,6 +16,7 @@ from flashnas.operators.mamba2.spec import Mamba2
 if TYPE_CHECKING:  # as in families/pieces.py
     from torch import Tensor
 
+ROUTER = "router.weight"
 NAMES = {
     "m2": {
         "in_proj": "ssm_in",
@@ -32,6 +33,15 @@ NAMES = {
     },
     "conv": {name: f"shortconv.{name}" for name in ("in_proj", "conv", "out_proj")},
     "f": {"gate": "ffn_gate", "up": "ffn_up", "out_proj": "ffn_down"},
+    "moe": {
+        "router": "ffn_gate_inp",
+        "gate": "ffn_gate_exps",
+        "up": "ffn_up_exps",
+        "out_proj": "ffn_down_exps",
+        "shared_gate": "ffn_gate_shexp",
+        "shared_up": "ffn_up_shexp",
+        "shared_out_proj": "ffn_down_shexp",
+    },
 }
 
 
@@ -45,8 +55,8 @@ def operator_pieces(
     parts = pieces.operator_pieces(spec, hidden, names)
     if isinstance(spec, Attention):
         return _attention(spec, parts, interleaved)
-    if not isinstance(spec, Mamba2):
-        return parts
+    if not isinstance(spec, Mamba2):  # scores of experts are not rounded
+        return [replace(part, matrix=part.matrix and part.source != ROUTER) for part in parts]
     heads, groups = spec.head_count(hidden), spec.groups
     shapes = {
         "A_log": (heads, 1),

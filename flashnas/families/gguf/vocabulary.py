@@ -3,26 +3,48 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer
 
 from flashnas.base.errors import ExportError
-from flashnas.data.tokenizer import end_of_document_id
+from flashnas.base.text import shortened
+from flashnas.data.tokenizer import SpecialTokens, front_ids
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's types of tokens
 META_TOKEN, END_TOKEN = "<|meta|>", "<|end|>"
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+LLAMA = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN = LLAMA.replace("{1,3}", "")
+QWEN35 = QWEN.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r"[^\s\p{L}", r"[^\s\p{L}\p{M}")
+# llama.cpp's name -> the expressions by which a text is split in turn, and whether a word that is a
+# token stays whole whatever the merges are
+PRE_TOKENIZERS: Mapping[str, tuple[tuple[str, ...], bool]] = {
+    "gpt-2": ((GPT2,), False),
+    "smollm": ((r"\p{N}", GPT2), False),
+    "qwen2": ((QWEN,), False),
+    "qwen35": ((QWEN35,), False),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3", "lfm2"), ((LLAMA,), True)),
+    **dict.fromkeys(("smaug-bpe", "dbrx"), ((LLAMA,), False)),
+}
+# tokens that end a text in llama.cpp because of their names
+ENDS = ("<|eot_id|>", "<|im_end|>", "<|endoftext|>", "<|end_of_text|>", "<|eom_id|>")
 
 
 @dataclass(frozen=True)
 class Vocabulary:
     """Tokens of a file by id: those of the network, then `added` ones, which are never generated.
 
-    first: the id in front of a text; None: nothing. end: the id that ends a text.
+    first: the id in front of a text; None: nothing. ends: ids that end a text. pre: llama.cpp's name
+    of the pre-tokenizer. special: further ids, by the name of their key.
     """
 
     tokens: tuple[str, ...]
@@ -30,12 +52,15 @@ class Vocabulary:
     merges: tuple[str, ...]
     added: int
     first: int | None
-    end: int
+    ends: tuple[int, ...]
+    pre: str = "gpt-2"
+    special: Mapping[str, int] = field(default_factory=dict)
+    chat_template: str = ""
 
     @property
     def front(self) -> list[int]:
-        """What stands in front of a text."""
-        return [] if self.first is None else [self.first]
+        """The added token in front of a text, which stands for what the network has there."""
+        return [token for token in self.added_ids if token == self.first]
 
     @property
     def added_ids(self) -> range:
@@ -43,8 +68,8 @@ class Vocabulary:
 
     @property
     def never(self) -> tuple[int, ...]:
-        """Tokens that do not continue a text: the one that ends it and the added ones."""
-        return tuple({self.end, *self.added_ids})
+        """Tokens that do not continue a text: those that end it and the added ones."""
+        return tuple({*self.ends, *self.added_ids})
 
     @property
     def plain(self) -> int:
@@ -52,25 +77,35 @@ class Vocabulary:
         return next(
             token
             for token, text in enumerate(self.tokens)
-            if text.isascii() and self.types[token] == NORMAL and token != self.end
+            if text.isascii() and self.types[token] == NORMAL and token not in self.ends
         )
 
     def write_keys(self, writer: GGUFWriter) -> None:
         writer.add_vocab_size(len(self.tokens))
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("gpt-2")
+        writer.add_tokenizer_pre(self.pre)
         writer.add_token_list(list(self.tokens))
         writer.add_token_types(list(self.types))
         writer.add_token_merges(list(self.merges))
-        writer.add_bos_token_id(self.end if self.first is None else self.first)
         writer.add_add_bos_token(self.first is not None)
-        writer.add_eos_token_id(self.end)
-        writer.add_pad_token_id(self.end)
+        end, *others = self.ends
+        first = {} if self.first is None else {"bos": self.first}
+        unnamed = [token for token in others if self.tokens[token] not in ENDS]
+        ids = {"bos": end, "pad": end, **self.special, **first, "eos": end}
+        for name, token in {**ids, **dict(zip(("eot", "eom"), unnamed, strict=False))}.items():
+            getattr(writer, f"add_{name}_token_id")(token)
+        if self.chat_template:
+            writer.add_chat_template(self.chat_template)
         if self.added:
             writer.add_array("tokenizer.ggml.suppress_tokens", list(self.added_ids))
 
 
-def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Vocabulary:
+def vocabulary(
+    tokenizer: Tokenizer | None,
+    vocab: int,
+    meta_tokens: int,
+    said: SpecialTokens = SpecialTokens(),  # noqa: B008 - it is frozen
+) -> Vocabulary:
     """The tokens of a network with `vocab` rows in its embedding; ExportError if llama.cpp would
     cut a text otherwise.
 
@@ -81,48 +116,83 @@ def vocabulary(tokenizer: Tokenizer | None, vocab: int, meta_tokens: int) -> Voc
     tokens = [f"[unused {n}]" for n in range(vocab)]
     types = [UNUSED] * vocab
     merges: list[str] = []
-    end: int | None = 0
+    pre, ends, front, special = "gpt-2", [0], [], {}
     if tokenizer is None:
         types = [NORMAL] * vocab
     else:
         described = json.loads(tokenizer.to_str())
-        merges = _checked_merges(described)
-        special = {token["id"]: token["special"] for token in described["added_tokens"]}
+        pre = _pre_tokenizer(described)
+        pairs = described["model"]["merges"]
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
+        is_special = {token["id"]: token["special"] for token in described["added_tokens"]}
         for text, token in tokenizer.get_vocab(with_added_tokens=True).items():
             tokens[token] = text
             types[token] = (
-                NORMAL if token not in special else CONTROL if special[token] else USER_DEFINED
+                NORMAL
+                if token not in is_special
+                else CONTROL
+                if is_special[token]
+                else USER_DEFINED
             )
-        end = end_of_document_id(tokenizer)
-    first = None
+        ends, front = said.ids(tokenizer, "eos"), front_ids(tokenizer)
+        special = {kind: ids[0] for kind in ("bos", "pad") if (ids := said.ids(tokenizer, kind))}
     if meta_tokens:
-        first = len(tokens)
+        front.insert(0, len(tokens))
         tokens.append(META_TOKEN)
-    if end is None:
-        end = len(tokens)
+    if len(front) > 1:
+        raise ExportError(f"llama.cpp puts at most one token in front of a text; got {len(front)}")
+    if not ends:
+        ends = [len(tokens)]
         tokens.append(END_TOKEN)
     types += [CONTROL] * (len(tokens) - vocab)
-    # llama.cpp does not load a list without merges; one whose result is not a token changes nothing
     return Vocabulary(
-        tuple(tokens), tuple(types), tuple(merges or ["! !"]), len(tokens) - vocab, first, end
+        tuple(tokens),
+        tuple(types),
+        # llama.cpp does not load a list without merges; one without a token as its result is nothing
+        tuple(merges or ["! !"]),
+        len(tokens) - vocab,
+        next(iter(front), None),
+        tuple(ends),
+        pre,
+        special,
+        said.chat_template,
     )
 
 
-def _checked_merges(described: dict[str, Any]) -> list[str]:
-    """The merges, each as two tokens with a space between."""
-    model = described["model"]
-    splits = described["pre_tokenizer"] or {}
-    byte_level = (
-        splits.get("type") == "ByteLevel"
-        and not splits.get("add_prefix_space")
-        and splits.get("use_regex", True)
+def _pre_tokenizer(described: Mapping[str, Any]) -> str:
+    """The name of the pre-tokenizer in llama.cpp. It does not compose characters, as NFC does, which
+    hardly any text needs."""
+    model, normalizer = described["model"], described["normalizer"]
+    splits = [*_splits(described["pre_tokenizer"] or {})]
+    for name, (expressions, whole_words) in PRE_TOKENIZERS.items():
+        if (
+            splits == [*expressions, "ByteLevel"]
+            and model["type"] == "BPE"
+            and whole_words == bool(model.get("ignore_merges"))
+            and normalizer in (None, {"type": "NFC"})
+        ):
+            return name
+    kind = f"{model['type']} with {' and '.join(splits) or 'no'} pre-tokenizer"
+    kind += f" and {normalizer['type']} normalizer" if normalizer else ""
+    raise ExportError(
+        "--to gguf writes tokenizers that llama.cpp has, byte-level BPE with the pre-tokenizer of"
+        f" {', '.join(PRE_TOKENIZERS)}; got {shortened(kind, 300)}"
     )
-    normalizer = described["normalizer"]
-    if model["type"] != "BPE" or not byte_level or normalizer or model.get("ignore_merges"):
-        kind = f"{model['type']} with {splits.get('type') or 'no'} pre-tokenizer"
-        kind += f" and {normalizer['type']} normalizer" if normalizer else ""
-        raise ExportError(
-            "--to gguf writes tokenizers of the kind that flashnas trains, byte-level BPE with"
-            f" the splits of GPT-2; got {kind}"
-        )
-    return [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+
+
+def _splits(part: Mapping[str, Any]) -> Iterator[str]:
+    """The expressions by which a pre-tokenizer splits a text in turn, then "ByteLevel"."""
+    match part:
+        case {"pretokenizers": parts}:
+            for each in parts:
+                yield from _splits(each)
+        case {"type": "Digits", "individual_digits": True}:
+            yield r"\p{N}"
+        case {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated"}:
+            yield expression
+        case {"type": "ByteLevel", "add_prefix_space": False}:
+            if part.get("use_regex", True):
+                yield GPT2
+            yield "ByteLevel"
+        case {"type": kind}:
+            yield kind
