@@ -47,6 +47,7 @@ METRICS_ON_FRONT = (
     "throughput_tok_s",
     "memory_gb",
     "params",
+    "active_params",
 )
 EXPECTED_FIGURES = (
     "value",
@@ -125,6 +126,7 @@ class Trial:
     hash: str = ""
     hidden: int | None = None
     params: int | None = None
+    active_params: int | None = None
     ttft_ms: float | None = None
     tpot_ms: float | None = None
     latency_ms: float | None = None
@@ -248,7 +250,7 @@ def title_of(name: str) -> str:
         words = (
             name.removesuffix("_ms").removesuffix("_gb").removesuffix("_tok_s").replace("_", " ")
         )
-        return words if name == "params" else f"{words} ({METRICS[name]})"
+        return words if name.endswith("params") else f"{words} ({METRICS[name]})"
     return name.replace("_", " ")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 
 import matplotlib
@@ -48,18 +49,13 @@ def conversion(run: RecordedRun) -> str:
 
 def finalists_table(found: ConversionFound) -> list[list[str]]:
     """The lines of the table of finalists, its head first."""
-    timed = ["timed"] if any(entry.timed_ms for entry in found.finalists) else []
     predicted = ["KL predicted", "KL measured", "inside", "recall predicted", "recall"]
-    lines = [["share", "latency", *timed, *predicted, "layout"]]
+    lines = [["share", "latency", *predicted, "layout"]]
     for entry in found.finalists:
         own = entry.predicted
         line = [
             f"{100 * entry.share:.1f} %{'*' if entry.answers_a_budget else ' '}",
             f"{entry.latency_ms:,.0f} ms",
-        ]
-        if entry.timed_ms and entry.model_timed_ms:
-            line.append(f"{100 * entry.timed_ms / entry.model_timed_ms:.1f} %")
-        line += [
             f"{own.kl:.3f} ({own.kl_low:.3f} to {own.kl_high:.3f})",
             f"{entry.kl:.3f} ± {entry.kl_half:.3f}",
             "yes" if entry.inside else "no",
@@ -107,12 +103,37 @@ def asked_recall(answer: BudgetAnswer) -> str:
     return f"chosen to keep at least {percent(answer.recall_floor)} of the recall"
 
 
+def weights(answer: BudgetAnswer) -> str:
+    return answer.weights or f"none: refused, since {answer.refused}"
+
+
+def advice(found: ConversionFound) -> str:
+    """The budget that pays, where an answer is refused; else nothing."""
+    if all(answer.weights for answer in found.answers):
+        return ""
+    kept = [entry for entry in found.finalists if not entry.refused]
+    if not kept:
+        return (
+            "Of the layouts that were measured, none loses less: this model is made no faster here"
+            " without a training; a higher --max-kl and a lower --min-recall write one to heal"
+        )
+    best = min(kept, key=lambda entry: entry.share)
+    recall = "" if best.recall is None else f" and {percent(best.recall)} of the recall"
+    return (
+        f"The tightest budget that pays is {math.ceil(1000 * best.share) / 10:g}%: a KL of"
+        f" {best.kl:.3f} ± {best.kl_half:.3f}{recall}"
+    )
+
+
 def next_commands(found: ConversionFound) -> list[str]:
-    """The healing of the first answer, and the report."""
-    weights = found.answers[0].weights
-    heals = f"{found.run}-healed"
-    heal = ["flashnas", "train", weights, "--distill", found.model, "--data", found.data]
-    return [shlex.join([*heal, "--out", heals]), shlex.join(["flashnas", "report", found.run])]
+    """The healing of the first answer that has weights, and the report."""
+    written = [answer.weights for answer in found.answers if answer.weights]
+    heals = [
+        ["flashnas", "train", folder, "--distill", found.model, "--data", found.data]
+        for folder in written[:1]
+    ]
+    commands = [[*heal, "--out", f"{found.run}-healed"] for heal in heals]
+    return [shlex.join(words) for words in (*commands, ["flashnas", "report", found.run])]
 
 
 def decided(answer: BudgetAnswer) -> str:
@@ -133,14 +154,14 @@ def undecided(answer: BudgetAnswer) -> str:
     return "; ".join(layers) or "nothing"
 
 
-def training(found: ConversionFound) -> list[str]:
-    """How replacements were trained, a line for each."""
-    return [
-        f"{trained.name}: trained on {trained.tokens:,} of {trained.planned:,} tokens; held-out error"
-        f" of the layers {trained.curve[0][1]:.3f} at first, {trained.curve[-1][1]:.3f} at the end"
-        f"{', where it fell no more' if trained.flat else ''}"
-        for trained in found.replacements
-    ]
+def training(found: ConversionFound) -> str:
+    """How replacements were trained."""
+    if (trained := found.replacements) is None:
+        return "Nothing was trained"
+    return (
+        f"Replacements were trained on {trained.tokens:,} tokens; held-out error of the layers"
+        f" {trained.curve[0][1]:.3f} at first, {trained.curve[-1][1]:.3f} at the end"
+    )
 
 
 # what both templates call
@@ -150,6 +171,8 @@ WORDS = {
     "decided": decided,
     "undecided": undecided,
     "asked_recall": asked_recall,
+    "weights": weights,
+    "advice": advice,
     "next_commands": next_commands,
 }
 

@@ -29,16 +29,8 @@ from flashnas.reporting.drawing import SOURCES as LATENCY_SOURCES
 from flashnas.reporting.figures import FIGURES as DRAWN
 from flashnas.reporting.figures import draw
 from flashnas.reporting.objectives import result_sentence
-from flashnas.reporting.table import (
-    LESSER,
-    MARKS,
-    front_columns,
-    mark_of,
-    next_commands,
-    reasons_of,
-    statements,
-    table_legend,
-)
+from flashnas.reporting.statements import next_commands, reasons_of, statements
+from flashnas.reporting.table import LESSER, MARKS, front_columns, mark_of, table_legend
 from flashnas.reporting.words import asked_facts, misses, render, search_facts, shown_networks
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.run_folder.trained import ModelEvaluation

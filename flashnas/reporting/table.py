@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 import shutil
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from flashnas.algorithms.trial import Trial
-from flashnas.architecture.architecture import compressed, parsed
 from flashnas.base.text import (
     MISSING,
     columns,
@@ -27,49 +24,49 @@ from flashnas.base.text import (
 )
 from flashnas.families.family import PROGRAMS
 from flashnas.reporting.objectives import best_baseline
+from flashnas.reporting.statements import next_commands, statements
 from flashnas.reporting.words import (
+    LEAST_SILENCE,
     PUBLISHED,
     Shown,
-    described,
     head_of,
     latency_unit,
-    loads_in,
     loads_short,
     misses,
     numbered,
     place_words,
-    recommended,
-    render_text,
+    shape_of,
     shown_networks,
-    to_time,
 )
-from flashnas.run_folder.layout import TRAINED, front_path
-from flashnas.run_folder.recorded_answer import Answer
-from flashnas.run_folder.recorded_run import RecordedRun, rows
-from flashnas.study.answer import DISTINCT
-from flashnas.study.purchase import LEAST_GAIN
+from flashnas.run_folder.recorded_run import RecordedRun
 
-REASONS = {
-    "size": "size",
-    "shape": "width against depth",
-    "mix": "mix of operators",
-}
-LARGE_TOKENS = 1e9  # of a planned training, from which on the command names a GPU
-NOTABLE = 0.2  # probability from which on it is said that a family is hardly known
-IN_THE_REPORT = ("pilot",)  # statements that the terminal leaves to the page
+IN_THE_REPORT = (
+    "pilot",
+    "published",
+    "free mix",
+    "by memory",
+    "by batch",
+)  # statements that the terminal leaves to the page
 
-SMALL_PARAMS = 50e6  # of a network that a CPU trains in full
-TOKENS_EACH = 20  # for each parameter: about the best use of FLOPs, arXiv 2203.15556
 COMMAND = "time it"  # statement that stays one line
 MARKS = {"*": "recommended", "~": "tied", "": ""}
 ABOVE = "!"  # behind an interval, or a measured latency, that is above the budget
 OWN_COLUMN = ("params", "memory_gb", "expected_recall")  # objectives that have a column anyway
-LEAST_SILENCE = 0.0005  # nats, from which on there is a column
 WIDTH, NOTEBOOK_WIDTH = 120, 200  # of lines where there is no terminal
 WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 NOTATION = 30  # letters of the last column, for which others are left out
 # columns that are left out where there is no room, in this order
-LESSER = ("per token", "memory", "from", "params", "bounds", "charge", "loss here", "recall")
+LESSER = (
+    "per token",
+    "memory",
+    "from",
+    "active",
+    "params",
+    "bounds",
+    "charge",
+    "loss here",
+    "recall",
+)
 
 
 @dataclass(frozen=True)
@@ -130,12 +127,13 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[Column]:
         *result,
         Column("per token", figure("tpot_ms", lambda value: number(value, 3, "ms"))),
         Column("params", figure("params", parameters)),
+        *[Column("active", figure("active_params", parameters))] * any(map(_is_sparse, shown)),
         Column("memory", figure("memory_gb", lambda value: number(value, 3, "GB"))),
         Column("from", _origin, True),
         Column("loads in", _loads_in, True),
         Column(
             f"architecture {shared}".rstrip(),
-            lambda entry: _shape_of(entry.notation).replace(f"{shared}:", ":", 1),
+            lambda entry: shape_of(entry.notation).replace(f"{shared}:", ":", 1),
             True,
         ),
     ]
@@ -178,6 +176,11 @@ def _number(entry: Shown) -> str:
 def _exceeds(run: RecordedRun, entry: Shown) -> bool:
     upper = entry.figures.get("upper_ms")
     return run.budget_ms is not None and is_number(upper) and upper > run.budget_ms
+
+
+def _is_sparse(entry: Shown) -> bool:
+    active, params = (entry.figures.get(name) for name in ("active_params", "params"))
+    return is_number(active) and is_number(params) and active < params
 
 
 def _full_loss(run: RecordedRun, entry: Shown) -> str:
@@ -270,108 +273,3 @@ def _answer(run: RecordedRun, width: int) -> Iterable[str]:
             f"{about:<{wide}}{words}", room, subsequent_indent=" " * wide, **WHOLE_WORDS
         )
     yield f"{'next':<{wide}}{next_commands(run)[0]}"
-
-
-def statements(run: RecordedRun) -> list[tuple[str, str]]:
-    """What the answer says: a word or two, and a sentence or two about that; empty for a run
-    without one."""
-    answer = run.answer
-    if answer is None:
-        return []
-    chosen = recommended(run)
-    outside = {str(row.hash): str(row.outside) for row in rows(run.trials) if row.outside}
-    factor, unit = latency_unit(run)
-
-    def ms(latency_ms: float | None) -> str:
-        return number(None if latency_ms is None else latency_ms * factor, 4, unit)
-
-    families = [(family["family"], family) for family in answer.families]
-    transformer = next((f for title, f in families if title.startswith("transformer")), None)
-    written = render_text(
-        "answer.txt",
-        run=run,
-        answer=answer,
-        chosen=chosen,
-        described=described(chosen.architecture),
-        loads_in=loads_in(chosen.architecture),
-        served=bool(chosen.runs_in),
-        families=[
-            (family["family"], chance(family["best"]))
-            for family in sorted(answer.families, key=lambda family: -family["best"])
-        ],
-        best=answer.families[0] if answer.families else None,
-        transformer=transformer,
-        untested=[
-            family["family"]
-            for family in answer.families
-            if family["silence"] >= LEAST_SILENCE and family["best"] >= NOTABLE
-        ],
-        bounds=" to ".join(
-            fixed((chosen.figures.get(name) or 0.0) * factor, 1 if factor < 1 else 0)
-            for name in ("lower_ms", "upper_ms")
-        ),
-        least_gain=LEAST_GAIN,
-        ms=ms,
-        example=_shape_of,
-        names_by_hash={entry.hash: entry.name for entry in run.front},
-        published=_published(answer, chosen.name),
-        evidence=answer.ranked_by.endswith("trainings"),
-        trained=sum(len(bought["networks"]) for bought in answer.bought),
-        outside=outside.get(answer.recommended),
-        times=answer.times,
-        to_time=to_time(run),
-        folder=shlex.quote(str(run.path)),
-    )
-    # about, words, about, words, ..
-    _, *parts = re.split(r"^== (.*)$", written, flags=re.MULTILINE)
-    sentences = [re.sub(r" +([;,])", r"\1", " ".join(part.split())) for part in parts[1::2]]
-    return [(about, words) for about, words in zip(parts[::2], sentences, strict=True) if words]
-
-
-def _shape_of(notation: str) -> str:
-    network = parsed(notation)
-    return compressed(notation) if network is None else described(network)
-
-
-def reasons_of(answer: Answer) -> dict[str, float]:
-    """The reasons in words."""
-    reasons: Mapping[str, Any] = answer.reasons
-    return {REASONS[name]: value for name, value in reasons.items()}
-
-
-def chance(probability: float) -> str:
-    """None is 0 or 1."""
-    return f"{min(max(probability, 0.01), 0.99):.2f}"
-
-
-def _published(answer: Answer, chosen: str) -> dict[str, list[str]]:
-    """The published models by what is expected of their shapes."""
-    verdicts = (f"worse than {chosen}", f"about as good as {chosen}", f"better than {chosen}")
-    groups: dict[str, list[str]] = {verdict: [] for verdict in verdicts}
-    for model in answer.published:
-        if model["latency_ms"] is None:  # of another size than the table answers for
-            continue
-        odds = model["probability"]
-        groups[verdicts[(odds > 1 - DISTINCT) + (odds >= DISTINCT)]].append(model["name"])
-    return {verdict: names for verdict, names in groups.items() if names}
-
-
-def next_commands(run: RecordedRun) -> list[str]:
-    """The commands that train the recommended network and export it; empty without an answer. A
-    network that a CPU trains in full gets the tokens that suit its size."""
-    if run.answer is None:
-        return []
-    entry = recommended(run)
-    tokens, params = run.answer.train_tokens, entry.figures.get("params") or SMALL_PARAMS
-    if params < SMALL_PARAMS:
-        tokens = min(tokens, float(f"{TOKENS_EACH * params:.1g}"))
-    gpu = " --device cuda" if tokens >= LARGE_TOKENS else ""
-    formats = entry.runs_in or {}
-    asked = run.entry("options", "runtime") or ["hf"]
-    to = formats.get(asked[0], "hf")
-    config = front_path(run.path, entry)
-    path, out = shlex.quote(str(config)), shlex.quote(str(run.path / TRAINED / config.stem))
-    return [
-        f"flashnas train {path} --data YOUR_TEXT --tokens {tokens:.0f}{gpu} --out {out}",
-        f"flashnas export {out} --to {to} --out exported",
-    ]

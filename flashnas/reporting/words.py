@@ -21,12 +21,14 @@ from flashnas.base import text, text_table
 from flashnas.base.text import counted, duration, is_number, names_text, tokens_text
 from flashnas.families.family import PROGRAMS, family_of, interval_of
 from flashnas.families.programs import loading
+from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 from flashnas.run_folder.layout import front_path
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 
 PUBLISHED = "published"  # label of a published model
 REQUEST = ("batch", "prompt_tokens", "generated_tokens")  # of a workload
 LEAST_VOCAB = 10_000  # from which `vllm bench latency` draws its prompts
+LEAST_SILENCE = 0.0005  # nats, from which on they are shown
 FEW_PLACES = 4  # of attention layers, up to which each is named
 
 # -- what a table shows ----------------------------------------------------------------------------
@@ -125,13 +127,24 @@ def described(network: Architecture) -> str:
         return compressed(network.notation)
     mixers = [spec.kind for spec in network.operators if spec.mixes_tokens]
     places = [n for n, kind in enumerate(mixers, 1) if kind == "a"]
-    words = f"{family.title}, {network.hidden} wide, {len(mixers)} layers"
+    title = family.title
+    for spec in network.operators:
+        if isinstance(spec, MixtureOfExperts):
+            title = title.replace("experts", f"{spec.experts} experts ({spec.active} active)")
+            break
+    words = f"{title}, {network.hidden} wide, {len(mixers)} layers"
     if len(places) == len(mixers):
         return words
     distance = interval_of(network.operators)[0]
     if len(places) > FEW_PLACES and distance:
         return f"{words}, attention at {places[0]}, {places[1]} .. {places[-1]}"
     return f"{words}, attention at {names_text(list(map(str, places)))}"
+
+
+def shape_of(notation: str) -> str:
+    """In words, where a family has it."""
+    network = parsed(notation)
+    return compressed(notation) if network is None else described(network)
 
 
 def loads_in(network: Any) -> str:

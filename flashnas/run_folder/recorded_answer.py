@@ -112,6 +112,46 @@ class Retimed(TypedDict, total=False):
     latency_ms: float
 
 
+class Side(TypedDict):
+    """A network without experts, or one with them; figures as of a trial. h100_hours: of the planned
+    training."""
+
+    notation: str
+    latency_ms: float
+    lower_ms: float
+    upper_ms: float
+    memory_gb: float
+    params: float
+    active_params: float
+    silence: float
+    h100_hours: float
+
+
+class Turn(TypedDict):
+    """The best sparse network less the best dense one under a limit on memory in GB, or with so many
+    sequences at once: expected full loss and its standard deviation, in nats per token. None where
+    nothing of one sort fits."""
+
+    limit: float
+    difference: float | None
+    sd: float | None
+
+
+class DenseOrSparse(TypedDict, total=False):
+    """The best network without experts and the best one with them within the limits, of which one is
+    on memory; difference, sd: sparse less dense, in nats per token, at one latency. sparse_rate: of a
+    sparse training, to that of a dense one with as many active parameters."""
+
+    dense: Side
+    sparse: Side
+    difference: float
+    sd: float
+    memory_gb: float
+    by_memory: list[Turn]
+    by_batch: list[Turn]
+    sparse_rate: float
+
+
 class Reasons(TypedDict, total=False):
     """The parts of the difference to the best transformer, in nats per token."""
 
@@ -139,7 +179,8 @@ class Answer:
     that programs load, the best one first; the transformer is one of them. free_mix: the best mix
     that no program loads. equals: networks that are as good. wider: what the transformer needs to
     be as good; None where it is the best one, or not even WIDER times its width suffices. reasons:
-    for the difference to the transformer. times: what observed times changed.
+    for the difference to the transformer. dense_or_sparse: whether experts pay, and from where on.
+    times: what observed times changed.
     published: models of publications. training: the full one. pilot: the next trainings that are
     worth buying. claims: of a search without publications. These are empty where there is nothing
     to say. limit: what keeps the recommended network from being better: `budget`, `params`,
@@ -166,6 +207,7 @@ class Answer:
     training: FullTraining | None = None
     pilot: Pilot = field(default_factory=Pilot)
     claims: Claims = field(default_factory=Claims)
+    dense_or_sparse: DenseOrSparse = field(default_factory=DenseOrSparse)
     times: Retimed = field(default_factory=Retimed)
     limit: str = ""
     bought: tuple[Bought, ...] = ()

@@ -30,12 +30,17 @@ from flashnas.run_folder.recorded_answer import (
     Standing,
 )
 from flashnas.space import OperatorSpace
-from flashnas.study.explore import Explored, mixer_kinds
+from flashnas.study.explore import Explored
 from flashnas.study.joint import retimed, with_latencies, with_traits
 from flashnas.study.problem import Problem
-from flashnas.study.purchase import FULL_UTILISATION, full_training_flops, pilot
+from flashnas.study.purchase import (
+    FULL_UTILISATION,
+    full_training_flops,
+    full_training_hours,
+    h100_hours,
+    pilot,
+)
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
-from flashnas.training.cost import H100_FLOPS
 
 FREE_MIX = "free mix"  # title of the best network of the free space, which is of no family
 DISTINCT = 0.8  # probability from which on a network counts as worse than another, or as equal
@@ -167,7 +172,7 @@ def _beside_transformer(
     problem: Problem, scorer: Scorer, families: Mapping[str, Trial], chosen: Trial
 ) -> dict[str, Any]:
     """The entries of the answer on the best transformer."""
-    transformer = next((t for t in families.values() if mixer_kinds(t.architecture) == {"a"}), None)
+    transformer = next((t for t in families.values() if _kinds(t.architecture) == {"a", "f"}), None)
     if transformer is None or transformer.hash == chosen.hash:
         return {}
     network = transformer.architecture
@@ -181,18 +186,17 @@ def _beside_transformer(
     return found
 
 
+def _kinds(network: Architecture) -> set[str]:
+    return {spec.kind for spec in network.operators}
+
+
 def _full_training(network: Architecture, tokens: float) -> FullTraining:
-    flops = full_training_flops(network, tokens)
     return {
         "tokens": tokens,
-        "flops": flops,
-        "h100_hours": _h100_hours(flops),
+        "flops": full_training_flops(network, tokens),
+        "h100_hours": full_training_hours(network, tokens),
         "utilisation": FULL_UTILISATION,
     }
-
-
-def _h100_hours(flops: float) -> float:
-    return flops / (FULL_UTILISATION * H100_FLOPS) / 3600
 
 
 def _pilot(scorer: Scorer, explored: Explored) -> Pilot:
@@ -213,7 +217,7 @@ def _pilot(scorer: Scorer, explored: Explored) -> Pilot:
         "params": [float(network.params) for network in found.networks],
         "tokens": found.tokens,
         "flops": found.flops,
-        "h100_hours": _h100_hours(found.flops),
+        "h100_hours": h100_hours(found.flops),
         "gain": found.gain_nats,
     }
 
@@ -244,10 +248,10 @@ def _limit(problem: Problem, scorer: Scorer, explored: Explored, chosen: Trial) 
     most = math.inf if config.params is None else range_of(config.params)[1]
     if (chosen.params or 0) >= FULL_BUDGET * most:
         return "params"
-    for budget in config.bounds:
+    for budget in problem.fitter.budgets:
         value = metrics.get(budget.metric)
-        if value and budget.limit and FULL_BUDGET <= value / budget.limit <= 1 / FULL_BUDGET:
-            return "budget"
+        if value and FULL_BUDGET <= value / budget.limit <= 1 / FULL_BUDGET:
+            return "memory" if budget.metric == "memory_gb" else "budget"
     near = [explored.networks[index] for index in np.argsort(explored.value)[:NEAR]]
     means = scorer.posterior(near).mean
     lowest = near[int(means.argmin())]

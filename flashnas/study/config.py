@@ -64,7 +64,9 @@ class SearchConfig(Settings, where="search"):
         shown="at least one where the space is served, else any network",
     )
     params: str | None = option(
-        None, "keep to networks with so many parameters, such as 0.3B..3B", metavar="A..B"
+        None,
+        "keep to networks of which a token uses so many parameters, such as 0.3B..3B",
+        metavar="A..B",
     )
     min_layers: int | None = option(
         None, "leave out networks with fewer token mixers", min=1, max=10_000

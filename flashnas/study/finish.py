@@ -18,6 +18,7 @@ from flashnas.base.errors import RunError
 from flashnas.families.programs import loading
 from flashnas.run_folder.recorded_answer import Answer, Bought
 from flashnas.study.answer import answer_of, value_of
+from flashnas.study.dense_or_sparse import dense_or_sparse
 from flashnas.study.explore import WORST_NATS, Explored
 from flashnas.study.record import Record
 from flashnas.study.rivals import rivals_of
@@ -67,7 +68,10 @@ def finish(
     answer = None
     if explored is not None:
         assert record.scorer is not None
-        answer = answer_of(problem, record.scorer, explored, front, rivals, purchases)
+        answer = dataclasses.replace(
+            answer_of(problem, record.scorer, explored, front, rivals, purchases),
+            dense_or_sparse=dense_or_sparse(problem, record.scorer, explored),
+        )
         finalists = [
             dataclasses.replace(
                 trial,

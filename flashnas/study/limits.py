@@ -14,11 +14,22 @@ from flashnas.base.errors import SpaceError
 from flashnas.base.text import names_text, range_of, tokens_text
 from flashnas.families.family import families
 from flashnas.families.programs import loading
+from flashnas.latency.fitting import Costs, TableCosts
+from flashnas.latency.largest_batch import USABLE_SHARE
+from flashnas.latency.metrics import Budget
 from flashnas.space import SearchSpace
 from flashnas.space.served import ServedSpace
 from flashnas.study.config import SearchConfig
 
 DRAWN = 256  # genotypes looked at before a space is said to have no network of what is asked
+
+
+def bounds_of(config: SearchConfig, costs: Costs) -> tuple[Budget, ...]:
+    """The budgets, with the usable memory of the table's device where none is on memory."""
+    if "memory_gb" in config.budgets or not isinstance(costs, TableCosts):
+        return config.bounds
+    usable = USABLE_SHARE * costs.model.table.device.memory_bytes / 1e9
+    return (*config.bounds, Budget("memory_gb", usable)) if usable else config.bounds
 
 
 def limited(config: SearchConfig, space: ServedSpace) -> ServedSpace:
@@ -54,7 +65,7 @@ def network_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[An
     bare = not isinstance(space, ServedSpace)  # which is limited already
     if bare and config.params is not None:
         least, most = range_of(config.params)
-        rules["params"] = lambda network: least <= network.params <= most
+        rules["params"] = lambda network: least <= network.active_params <= most
     if (layers := config.min_layers) is not None:
         rules["min_layers"] = lambda network: _layers_of(network) >= layers
     if bare and (wanted := set(config.runtime)):
@@ -75,7 +86,7 @@ def network_holds(config: SearchConfig, space: SearchSpace[Any]) -> Callable[[An
             continue
         if name == "runtime":
             _unable(config, space)
-        counts = [network.params for network in drawn]
+        counts = [network.active_params for network in drawn]
         have = f"{tokens_text(min(counts))} to {tokens_text(max(counts))}"
         if name == "min_layers":
             have = f"at most {max(map(_layers_of, drawn))} token mixers"

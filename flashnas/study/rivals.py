@@ -64,7 +64,7 @@ def elsewhere(
             space = limited(config, space)
             if problem.model is not None:
                 space = answerable(space, problem.model, lambda _: None)
-        fitter = Fitter(space, problem.costs, config.bounds, network_holds(config, space))
+        fitter = Fitter(space, problem.costs, problem.fitter.budgets, network_holds(config, space))
         return explore(space, fitter, scorer, seed=0, min_recall=problem.min_recall, most=most)
     except (BudgetError, ConfigError, MissingRowsError):
         return None

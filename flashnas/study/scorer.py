@@ -180,7 +180,7 @@ class EvidenceScorer:
         parts = self.model.parts_of(self.model.table(networks, self.tokens), 0, 1)
         # of the size, what the ratio of width to depth makes
         sizes = np.array([body_sizes(network.operators, network.hidden) for network in networks])
-        counted = np.sqrt(sizes[:, 0] * sizes[:, 1])
+        counted = sizes[:, 1]
         widths = np.array([network.hidden for network in networks], float)
         bends = self.model.law.c * (aspect(counted, widths) - self.model.law.r0) ** 2
         shape = float(self.model.coefficients()["law"][0] * (bends[0] - bends[1]))

@@ -20,7 +20,7 @@ from flashnas.reporting.figures import FIGURES, depth_shares, draw
 from flashnas.reporting.objectives import staircase
 from flashnas.reporting.page import header
 from flashnas.reporting.planes import plane_of
-from flashnas.reporting.table import next_commands, statements
+from flashnas.reporting.statements import next_commands, statements
 from flashnas.reporting.words import front
 from flashnas.run_folder.recorded_run import RecordedRun
 

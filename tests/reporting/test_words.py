@@ -9,7 +9,8 @@ from golden import GOLDEN, check_golden, text_of_page
 from flashnas.architecture import Architecture
 from flashnas.base.text import names_text, signed
 from flashnas.reporting.page import header, render_html
-from flashnas.reporting.table import front_table, next_commands, statements
+from flashnas.reporting.statements import next_commands, statements
+from flashnas.reporting.table import front_table
 
 
 def replaced(entry, change):

@@ -9,6 +9,7 @@ from problems import problem_of
 from flashnas.algorithms.trial import EXPECTED_FIGURES, Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
+from flashnas.latency.fitting import Fitter
 from flashnas.loss.prediction import Prediction
 from flashnas.observations.losses import ObservedLoss
 from flashnas.space import load_space
@@ -52,7 +53,8 @@ class Answered:
         config = dataclasses.replace(
             problem.config, budgets={} if limit_ms is None else {"latency_ms": limit_ms}
         )
-        problem = dataclasses.replace(problem, config=config)
+        fitter = Fitter(problem.space, problem.costs, config.bounds)
+        problem = dataclasses.replace(problem, config=config, fitter=fitter)
         beside = [*families, *([mixed] if mixed else [])]
         self.networks = {text: Architecture.parse(text) for text in (*front, *beside)}
         self.trials = {}

@@ -36,13 +36,8 @@ def reasons(network) -> list[str]:
     """Why a network is outside the support, but for its size, and for a width that is hardly above
     the widest.
     """
-    params, active, _ = body_sizes(network.operators, network.hidden)
-    close = (
-        abs(
-            float(aspect(np.array(np.sqrt(params * active)), np.array(network.hidden))) - ASPECTS[1]
-        )
-        < CLOSE
-    )
+    _, active, _ = body_sizes(network.operators, network.hidden)
+    close = abs(float(aspect(np.array(active), np.array(network.hidden))) - ASPECTS[1]) < CLOSE
     return [
         words
         for words in outside_support(network)

@@ -14,7 +14,7 @@ from flashnas.exporting.configuration import export_configuration
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.workload import WORKLOADS
 from flashnas.observations.correction import corrected
-from flashnas.reporting.table import statements
+from flashnas.reporting.statements import statements
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import load_costs
 from flashnas.study.record import options_given

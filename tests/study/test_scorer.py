@@ -14,7 +14,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.loss.model import CHARGE, Prediction
 from flashnas.observations.losses import ObservedLoss
-from flashnas.reporting.table import statements
+from flashnas.reporting.statements import statements
 from flashnas.study import scorer as room
 from flashnas.study.scorer import complexity, load_scorer
 

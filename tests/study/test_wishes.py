@@ -67,7 +67,7 @@ def test_a_program_that_loads_no_network_of_the_space_is_one_line(tmp_path):
     with pytest.raises(
         ConfigError,
         match=r"^search.runtime no network of space 'deltas' loads in tensorrt-llm and vllm;"
-        r" families that do: granite, llama, nemotron_h, qwen3, qwen3_5$",
+        r" families that do: granite, granite_moe, llama, nemotron_h, qwen3, qwen3_5, qwen3_moe$",
     ):
         problem_of(str(path), runtime=("tensorrt-llm", "vllm"))
 
@@ -77,11 +77,12 @@ def test_families_that_a_program_does_not_load_are_left_out():
         return problem_of(space, 20_000.0, runtime=runtime).space.families
 
     assert families() == families("vllm", "sglang") == load_space("served").families
-    assert families("tensorrt-llm", "vllm") == ("granite", "nemotron_h", "qwen3_5", "llama")
+    without_lfm2 = tuple(name for name in families() if name != "lfm2")
+    assert families("tensorrt-llm", "vllm") == without_lfm2
     with pytest.raises(
         ConfigError,
         match=r"^search.runtime no network of space 'lfm2' loads in tensorrt-llm; families that do:"
-        r" granite, llama, nemotron_h, qwen3, qwen3_5$",
+        r" granite, granite_moe, llama, nemotron_h, qwen3, qwen3_5, qwen3_moe$",
     ):
         families("tensorrt-llm", space="lfm2")
     message = one_line(ConfigError, families, "vlm")
@@ -95,9 +96,10 @@ def test_a_family_that_the_table_does_not_answer_for_is_left_out_with_a_note():
     frames = {kind: rows for kind, rows in table.frames.items() if "gated_delta" not in kind}
     table = dataclasses.replace(table, frames=frames)
     problem = load_problem(SearchConfig(budget_ms=20_000), table=table)
-    assert problem.space.families == ("lfm2", "llama")
+    assert problem.space.families == ("lfm2", "llama", "qwen3_moe")
     notes = [line for line in problem.notes if line.startswith("family ")]
-    for name, note in zip(("granite", "nemotron_h", "qwen3_5"), notes, strict=True):
+    names = "granite", "nemotron_h", "qwen3_5", "granite_moe"
+    for name, note in zip(names, notes, strict=True):
         start = f"family {name} is left out: table 'h100_sxm' does not cover space "
         assert note.startswith(start)
         assert "measure it: flashnas profile " in note
@@ -129,7 +131,7 @@ def test_parameters_and_vocabulary_make_the_served_space_small():
     assert 0 < len(space.genotypes) < 2000
     for genotype in space.genotypes[::100]:
         (network,) = space.architectures(genotype)
-        assert 0.3e9 <= network.params <= 0.5e9
+        assert 0.3e9 <= network.active_params <= 0.5e9
         assert network.vocab == 32_000
     with pytest.raises(
         ConfigError,

@@ -1,0 +1,113 @@
+"""The best network without experts, the best one with them, and where the choice between them turns:
+with how much memory, and with how many sequences at once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.latency.fitting import Fitter, TableCosts
+from flashnas.latency.prediction import LatencyModel
+from flashnas.run_folder.recorded_answer import DenseOrSparse, Side, Turn
+from flashnas.study.explore import ALIKE_NATS, Explored
+from flashnas.study.joint import with_latencies
+from flashnas.study.problem import Problem
+from flashnas.study.purchase import SPARSE_RATE, full_training_hours
+from flashnas.study.scorer import Scorer
+
+MEMORIES_GB = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 96, 128, 192)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+Pair = tuple[int | None, int | None]  # indices of a dense and of a sparse network
+
+
+def dense_or_sparse(problem: Problem, scorer: Scorer, explored: Explored) -> DenseOrSparse:
+    """Both options within the limits of a search; nothing where its networks are all of one sort."""
+    limit_gb = next((b.limit for b in problem.fitter.budgets if b.metric == "memory_gb"), None)
+    if problem.model is None or problem.each or limit_gb is None:
+        return {}
+    networks = explored.networks
+    memory_gb = np.array([problem.costs.size("memory_gb", network) for network in networks])
+    sparse = np.array([network.active_params < network.params for network in networks])
+
+    def pair(within: np.ndarray) -> Pair:
+        """The best dense and the best sparse one of these."""
+        dense, other = (
+            explored.simplest(indices.tolist()) if len(indices := np.flatnonzero(mask)) else None
+            for mask in (within & ~sparse, within & sparse)
+        )
+        return dense, other
+
+    best_dense, best_sparse = pair(np.ones(len(networks), bool))
+    if best_dense is None or best_sparse is None:
+        return {}
+    by_memory = {
+        float(gb): pair(memory_gb <= gb)
+        for gb in (*(gb for gb in MEMORIES_GB if gb < limit_gb), limit_gb)
+    }
+    by_batch = _by_batch(problem, explored, sparse, pair)
+    named = {best_dense, best_sparse}
+    for two in (*by_memory.values(), *by_batch.values()):
+        named |= {index for index in two if index is not None}
+    at = {index: place for place, index in enumerate(sorted(named))}
+    compared = [networks[index] for index in at]
+    joint = with_latencies(problem, explored, scorer.posterior(compared), compared)
+
+    def turns(pairs: dict[float, Pair]) -> list[Turn]:
+        found: list[Turn] = []
+        for limit, (dense, other) in pairs.items():
+            turn: Turn = {"limit": limit, "difference": None, "sd": None}
+            if dense is not None and other is not None:
+                turn["difference"], turn["sd"] = joint.difference(at[other], at[dense])
+            found.append(turn)
+        return found
+
+    difference, sd = joint.difference(at[best_sparse], at[best_dense])
+    return {
+        "dense": _side(problem, scorer, networks[best_dense]),
+        "sparse": _side(problem, scorer, networks[best_sparse]),
+        "difference": difference,
+        "sd": sd,
+        "memory_gb": limit_gb,
+        "by_memory": turns(by_memory),
+        "by_batch": turns(by_batch),
+        "sparse_rate": SPARSE_RATE,
+    }
+
+
+def _by_batch(
+    problem: Problem, explored: Explored, sparse: np.ndarray, pair: Callable[[np.ndarray], Pair]
+) -> dict[float, Pair]:
+    """The pair at each batch from that of the workload on, within the same limits. What fits more
+    sequences at once fits fewer, too, so that all of it was explored."""
+    model = problem.model
+    assert model is not None
+    batch = model.workload.batch
+    found: dict[float, Pair] = {}
+    for larger in () if batch == "max" else (batch, *(size for size in BATCHES if size > batch)):
+        workload = dataclasses.replace(model.workload, batch=larger)
+        costs = TableCosts(LatencyModel(model.table, workload, calibration=model.calibration))
+        fitter = Fitter(problem.space, costs, problem.fitter.budgets)
+        within = np.zeros(len(sparse), bool)
+        best = np.inf  # value of the later of the best dense and the best sparse one
+        for index in np.argsort(explored.value, kind="stable"):
+            if explored.value[index] > best + ALIKE_NATS:
+                break
+            within[index] = fitter.fits_network(explored.networks[index])
+            if within[index] and len(set(sparse[within])) == 2:
+                best = min(best, explored.value[index])
+        found[float(larger)] = pair(within)
+    return found
+
+
+def _side(problem: Problem, scorer: Scorer, network: Architecture) -> Side:
+    metrics = problem.costs.metrics(network)
+    names = ("latency_ms", "lower_ms", "upper_ms", "memory_gb", "params", "active_params")
+    return {
+        "notation": network.notation,
+        **{name: metrics[name] for name in names},  # type: ignore[typeddict-item]
+        "silence": scorer.figures(network)["silence"],
+        "h100_hours": full_training_hours(network, scorer.tokens),
+    }
