@@ -21,10 +21,16 @@ import torch
 
 from flashnas.conversion.choices import NONE, REPLACEMENTS, Choice
 from flashnas.conversion.measure import Student
-from flashnas.conversion.replacements import read_replacements, train_replacements
-from flashnas.conversion.texts import draws, training_rows
-from flashnas.conversion.weights import load_pretrained
+from flashnas.conversion.replacements import (
+    read_replacements,
+    replacement_recipe,
+    train_replacements,
+)
+from flashnas.data.scored_text import ContextReader
+from flashnas.families.load_pretrained import load_pretrained
 from flashnas.network.precision import fast_dtype
+from flashnas.operators import OperatorSpec
+from flashnas.operators.attention.spec import Attention
 
 HERE = Path(__file__).parent
 LAYERS = range(1, 30, 4)  # of the model; its operators 2, 10, 18, ..
@@ -50,51 +56,47 @@ def main() -> None:
     teacher, tokenizer = model.network, model.tokenizer
     assert tokenizer is not None
     operators = teacher.architecture.canonical().operators
-    (draw,) = draws(
-        DATA, tokenizer, context=CONTEXT, documents=DOCUMENTS, prompts=PROMPTS, count=1, seed=SEED
-    )
     for tokens in [0, *given.tokens]:
+        change = f"gd {tokens}" if tokens else NONE
         choices = [
-            Choice(
-                2 * layer, f"gd {tokens}", REPLACEMENTS["gd"](operators[2 * layer]), trained=True
-            )  # type: ignore[arg-type]
-            if tokens
-            else Choice(2 * layer, NONE, None)
+            Choice(2 * layer, "gd" if tokens else NONE, replacement(operators[2 * layer], tokens))
             for layer in LAYERS
         ]
-        name = choices[0].name
         sets = [[layer] for layer in LAYERS] + SETS["gd" if tokens else NONE]
-        missing = [layers for layers in sets if (*layers, name) not in known]
+        missing = [layers for layers in sets if (*layers, change) not in known]
         if not missing:
             continue
-        text = training_rows(
-            DATA,
-            tokenizer,
-            context=CONTEXT,
-            skip=DOCUMENTS + PROMPTS,
-            tokens=tokens,
-            seed=SEED,
-        )
-        trained, dtype = [], fast_dtype("cpu")
+        reader = ContextReader(DATA, tokenizer, CONTEXT, SEED)
+        (draw,) = reader.draws(DOCUMENTS, PROMPTS, 1)
+        dtype, out, trained = fast_dtype("cpu"), given.out / str(tokens), None
         if tokens:
-            trained = train_replacements(given.out, teacher, choices, text, tokens, dtype, note)
-        student = Student(teacher, draw, dtype, trained=read_replacements(given.out, choices))
+            out.mkdir(parents=True, exist_ok=True)
+            dataset = reader.training_text(out / "text", tokens)
+            recipe = replacement_recipe(dataset, CONTEXT, tokens, dtype, "cpu")
+            trained = train_replacements(out / "layers", teacher, choices, dataset, recipe, note)
+        replacements = read_replacements(out / "layers", choices)
+        student = Student(teacher, draw, dtype, trained=replacements)
         for layers in missing:
             layout = tuple(choice for choice in choices if choice.layer // 2 in layers)
             score = student.measure(layout)
             row = {
                 "layers": layers,
-                "change": name,
+                "change": change,
                 "kl": np.mean(score.kl),
                 "kl_sd": np.std(score.kl, ddof=1),
                 "recall": np.mean(score.recalled),
-                "block_error": score.block_error,
-                "curve": trained[0].curve if trained else [],
-                "training_s": round(trained[0].seconds) if trained else 0,
+                "curve": trained.curve if trained else [],
+                "training_s": round(trained.seconds) if trained else 0,
             }
             note(json.dumps(row))
             with rows.open("a") as file:
                 file.write(json.dumps(row) + "\n")
+
+
+def replacement(spec: OperatorSpec, tokens: int) -> OperatorSpec | None:
+    """What takes the place of attention; nothing without tokens to train it on."""
+    assert isinstance(spec, Attention)
+    return REPLACEMENTS["gd"](spec) if tokens else None
 
 
 def note(text: str) -> None:

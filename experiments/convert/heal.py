@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import flashnas as fn
-from flashnas.conversion.weights import load_pretrained
+from flashnas.families.load_pretrained import load_pretrained
 from flashnas.network.weights import save_model
 
 HERE = Path(__file__).parent

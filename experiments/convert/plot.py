@@ -1,11 +1,15 @@
 """KL over the share of the model's time: predicted, measured, evenly spaced and at random.
 
-python experiments/convert/plot.py    # seconds; reads results/seed*_attention.json, writes kl.png
+python experiments/convert/plot.py            # seconds; reads results/seed*_attention.json
+python experiments/convert/plot.py engine     # of the default calibration: seed*_attention_engine.json
+
+Both write kl.png.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,7 +21,8 @@ MARKERS = {"evenly spaced": ("s", "black"), "at random": ("x", "grey")}
 
 def main() -> None:
     """Draw kl.png, a panel for each draw."""
-    files = sorted((HERE / "results").glob("seed*_attention.json"))
+    calibration = "".join(f"_{name}" for name in sys.argv[1:])
+    files = sorted((HERE / "results").glob(f"seed*_attention{calibration}.json"))
     figure, panels = plt.subplots(
         1,
         len(files),

@@ -21,9 +21,9 @@ import numpy as np
 from flashnas.conversion.choices import Choice, Layout, key_of
 from flashnas.conversion.found import LayoutPrediction
 from flashnas.conversion.law import SampledSet, SetLaw, SingleScores, fit_law
-from flashnas.conversion.measure import LayoutScore
 from flashnas.conversion.recall import RecallLaw
 from flashnas.conversion.select import lowest_kl, sample_sets
+from flashnas.training.teacher_text import TextScore
 
 RESULTS = Path(__file__).parent / "results"
 LAYERS, KEYS, DOCUMENTS, POOL = 30, 8, 12, 300
@@ -55,7 +55,7 @@ class SimulatedModel:
         taken += generator.normal(0, 0.4, (LAYERS, *shape))
         return margins, margins > 0, taken
 
-    def measure(self, draw: int, layers: tuple[int, ...]) -> LayoutScore:
+    def measure(self, draw: int, layers: tuple[int, ...]) -> TextScore:
         """Of these layers gone."""
         if layers not in self.factors:
             apart = 0.0 if len(layers) == 1 else self.generator.normal(0, 0.15)
@@ -69,7 +69,7 @@ class SimulatedModel:
             ((values * done).sum(1)[asked] / done.sum(1)[asked]).tolist()
             for values in (margins > lost, np.maximum(lost, 0))
         )
-        return LayoutScore(documents.tolist(), [0.0] * DOCUMENTS, share, nats)
+        return TextScore(documents.tolist(), [0.0] * DOCUMENTS, share, nats)
 
 
 class HitsLaw(RecallLaw):
@@ -83,7 +83,7 @@ def by_hits(scores: SingleScores) -> SingleScores:
     """Layers by the share of probes that are hit, in place of what their values lose."""
     lost = -np.log(np.clip(scores.recalled.mean(1, keepdims=True), 0.02, 1))
     values = np.repeat(lost, scores.recalled.shape[1], 1)
-    return SingleScores(scores.choices, scores.kl, scores.recalled, values, scores.block_error)
+    return SingleScores(scores.choices, scores.kl, scores.recalled, values)
 
 
 def rows_of(layout: Layout) -> tuple[int, ...]:
@@ -95,7 +95,7 @@ def choose_layouts(model: SimulatedModel, seed: int, hits: bool) -> list[tuple[f
     choices = [Choice(2 * layer, "none", None, 10.0) for layer in range(LAYERS)]
     scores = SingleScores.of(choices, [model.measure(0, (layer,)) for layer in range(LAYERS)])
 
-    def fit(sets: list[SampledSet], measured: list[LayoutScore]) -> SetLaw:
+    def fit(sets: list[SampledSet], measured: list[TextScore]) -> SetLaw:
         if not hits:
             return fit_law(scores, sets, measured)
         law = fit_law(by_hits(scores), sets, measured)
@@ -105,7 +105,7 @@ def choose_layouts(model: SimulatedModel, seed: int, hits: bool) -> list[tuple[f
         lost = np.array([law.scores.sum_lost(entry.layout) for entry in sets])
         return replace(law, recall=HitsLaw.fit(lost, left))
 
-    law, sets, measured = fit([], []), list[SampledSet](), list[LayoutScore]()
+    law, sets, measured = fit([], []), list[SampledSet](), list[TextScore]()
     for half in range(2):
         found = sample_sets(law, (3.0 * max(COUNTS), 10.0 * max(COUNTS)), FLOOR, 8, 2 * seed + half)
         sets += found
@@ -145,9 +145,9 @@ def recorded(seed: int) -> None:
     lines = (RESULTS / f"seed{seed}_measured.jsonl").read_text().splitlines()
     measured = {(entry["draw"], entry["layout"]): entry for entry in map(json.loads, lines)}
 
-    def score(draw: int, layout: str) -> LayoutScore:
+    def score(draw: int, layout: str) -> TextScore:
         entry = measured[draw, layout]
-        return LayoutScore(entry["kl"], [0.0] * 8, entry["recalled"], entry["value_lost"])
+        return TextScore(entry["kl"], [0.0] * 8, entry["recalled"], entry["value_lost"])
 
     scored = [layout for draw, layout in measured if draw == 0]
     singles, sets = scored[:LAYERS], scored[LAYERS:]

@@ -124,7 +124,9 @@ def calibration_option() -> Any:
 
 def params_option() -> Any:
     return option(
-        None, "of families: networks with so many parameters, such as 20M..60M", metavar="A..B"
+        None,
+        "of families: networks of which a token uses so many parameters, such as 20M..60M",
+        metavar="A..B",
     )
 
 

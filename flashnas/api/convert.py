@@ -39,7 +39,8 @@ def convert(
 
     Each change is scored alone on a text: by its KL to the model, and by how much of the model's
     own recall is left. Sets of changes are measured to learn how they add up; the set of the lowest
-    expected KL is then chosen exactly, and measured on text that nothing was chosen by. What was
+    expected KL is then chosen exactly, and measured on text that nothing was chosen by. An answer
+    that loses more than `max_kl` and `min_recall` allow is refused: it has no weights. What was
     measured stays in the folder: a killed conversion goes on, and another budget, table or workload
     in the same folder uses it.
 
@@ -50,7 +51,8 @@ def convert(
         WeightsError, ArchitectureError: the model cannot be read.
         BudgetError: no layout meets a budget, or the model itself does.
         CorpusError: the text is too short.
-        ConfigError: for an option that does not suit the model.
+        ConfigError: for an option that does not suit the model, such as a program that does not
+            load it.
         RunError: the folder holds measurements of another question.
 
     Example:

@@ -102,14 +102,14 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
 
     Returns:
         An Estimate: `latency_ms`, `ttft_ms` and `tpot_ms` in milliseconds, `throughput_tok_s` in
-            tokens per second, `memory_gb` in 10^9 bytes and `params`; `lower_ms` and `upper_ms` are
-            the interval that holds `latency_ms` with a probability of 90 %; `calibration` names
-            whose whole models it is of; `breakdown` holds the time of each kernel and `sources` the
-            share of the time by where it is known from; `observed`, what the file of `times`
-            corrected. From what others have trained in full:
+            tokens per second, `memory_gb` in 10^9 bytes, `params` and `active_params`; `lower_ms` and
+            `upper_ms` are the interval that holds `latency_ms` with a probability of 90 %;
+            `calibration` names whose whole models it is of; `breakdown` holds the time of each
+            kernel and `sources` the share of the time by where it is known from; `observed`, what
+            the file of `times` corrected. From what others have trained in full:
             `full_loss` in nats per token after `train_tokens`, up to a constant;
             `full_loss_difference` and its standard deviation `full_loss_sd`, less the plain
-            transformer of as many parameters without embeddings, at its best shape;
+            transformer of as many active parameters without embeddings, at its best shape;
             `full_loss_of_shape`, what of it width against depth makes; `recall` and `recall_sd`, of
             full marks, less that transformer; `outside`, what of the network no two publications
             have. `loads_in` names the programs that load it without flashnas. `print` shows all of it.

@@ -59,10 +59,12 @@ def _tables() -> dict[str, str]:
             }
         )
         label = device.get("label") or ", ".join(measured) or name
-        prompts = ", ".join(prompts_in(meta.get("kinds") or ())) or "none"
+        kinds = meta.get("kinds") or ()
+        prompts = ", ".join(prompts_in(kinds)) or "none"
+        experts = "measured" if "experts" in kinds else "derived"
         tables[name] = (
             f"{label}, {device.get('platform')}; {', '.join(sorted(stacks))}; recurrences with"
-            f" measured prompts: {prompts}, others are derived"
+            f" measured prompts: {prompts}, others are derived; experts: {experts}"
         )
     return tables
 
@@ -92,10 +94,10 @@ def _commented(kind: str) -> dict[str, str]:
 
 
 def _families() -> dict[str, str]:
-    from flashnas.families.family import PROGRAMS, families
+    from flashnas.families.family import PROGRAMS, all_families
 
     listed = {}
-    for name, family in families().items():
+    for name, family in all_families().items():
         programs = [
             f"{PROGRAMS[program]} {entry.version}{'' if entry.run else ' (read)'}"
             for program, entry in family.programs.items()

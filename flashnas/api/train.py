@@ -210,7 +210,7 @@ def _job(
     options: TrainOptions, now: str, command: str, ranks: Ranks, progress: TrainProgress
 ) -> TrainJob:
     from flashnas.architecture.source import load_architecture, position_limit
-    from flashnas.conversion.healing import start_of, tokenizer_of, weights_folder
+    from flashnas.training.healing import start_of, tokenizer_of, weights_folder
     from flashnas.training.job import TrainJob
 
     out = Path(f"experiments/runs/train-{now}") if options.out is None else writable_out(options)
@@ -228,7 +228,6 @@ def _job(
     if weights is not None:
         start = start_of(
             weights,
-            recipe,
             progress.note,
             ranks.device(recipe.device),
             options.distill,

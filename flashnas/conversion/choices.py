@@ -29,19 +29,23 @@ REPLACEMENTS: Mapping[str, Callable[[Attention], OperatorSpec]] = {
 @dataclass(frozen=True)
 class Choice:
     """What one layer becomes. layer: its number among the operators. name: `none`, `window 256`,
-    `width 768`, `gd 500000`. spec: None where the layer goes. saved_ms: of the request, by that
-    change alone. trained: whether its weights are."""
+    `width 768`, `gd`. spec: None where the layer goes. saved_ms: of the request, by that
+    change alone."""
 
     layer: int
     name: str
     spec: OperatorSpec | None
     saved_ms: float = 0.0
-    trained: bool = False
 
     @property
     def key(self) -> str:
         """`17:none`: as measurements record it."""
         return f"{self.layer}:{self.name}"
+
+    @property
+    def trained(self) -> bool:
+        """Whether its weights are trained."""
+        return self.name in REPLACEMENTS
 
 
 Layout = tuple[Choice, ...]  # the layers that change, in order; all others are kept
@@ -65,7 +69,6 @@ def possible(
     widths: Sequence[float],
     keep: Sequence[str] = (),
     replacements: Sequence[str] = (),
-    tokens: int = 0,
 ) -> list[Choice]:
     """All choices, whatever they save.
 
@@ -73,33 +76,24 @@ def possible(
         windows: tokens that windowed attention sees.
         widths: shares of a feed-forward network's columns.
         keep: kinds of operators that stay as they are.
-        replacements: kinds of REPLACEMENTS that are trained. tokens: on which.
+        replacements: kinds of REPLACEMENTS that are trained.
     """
     found = []
     for layer, spec in enumerate(teacher.canonical().operators):
-        if spec.kind in keep:
+        changes: dict[str, OperatorSpec | None] = {}
+        if spec.kind in keep or not isinstance(spec, Attention | FeedForward):
             continue
-        if isinstance(spec, Attention):
-            if not spec.window_tokens:
-                found += [
-                    Choice(
-                        layer,
-                        f"window {window}",
-                        SlidingWindowAttention(**vars(spec), window=window),
-                    )
-                    for window in windows
-                ]
-            for kind in replacements:
-                replacement = REPLACEMENTS[kind](spec)
-                found.append(Choice(layer, f"{kind} {tokens}", replacement, trained=True))
-            found.append(Choice(layer, NONE, None))
-        elif isinstance(spec, FeedForward):
+        if isinstance(spec, FeedForward):
             for share in widths:
                 width = max(MULTIPLE, round(share * spec.intermediate / MULTIPLE) * MULTIPLE)
                 if width < spec.intermediate:
-                    found.append(Choice(layer, f"width {width}", replace(spec, intermediate=width)))
-            found.append(Choice(layer, NONE, None))
-    return [*dict.fromkeys(found)]  # shares may round to one width
+                    changes[f"width {width}"] = replace(spec, intermediate=width)
+        else:
+            for window in () if spec.window_tokens else windows:
+                changes[f"window {window}"] = SlidingWindowAttention(**vars(spec), window=window)
+            changes |= {kind: REPLACEMENTS[kind](spec) for kind in replacements}
+        found += [Choice(layer, name, to) for name, to in {**changes, NONE: None}.items()]
+    return found
 
 
 def kind_of(teacher: Architecture, choice: Choice) -> str:
@@ -107,18 +101,10 @@ def kind_of(teacher: Architecture, choice: Choice) -> str:
     return f"{teacher.operators[choice.layer].kind} to {choice.name}"
 
 
-def offered(
-    teacher: Architecture, choices: Sequence[Choice], milliseconds: Milliseconds
-) -> list[Choice]:
+def offered(choices: Sequence[Choice], milliseconds: Milliseconds) -> list[Choice]:
     """The choices with what they save; those that save next to nothing are left out."""
     full = milliseconds(())
-    saved: dict[tuple[OperatorSpec, OperatorSpec | None], float] = {}
-    priced = []
-    for choice in choices:  # layers repeat the same few changes
-        pair = teacher.operators[choice.layer], choice.spec
-        if pair not in saved:
-            saved[pair] = full - milliseconds((choice,))
-        priced.append(replace(choice, saved_ms=saved[pair]))
+    priced = [replace(choice, saved_ms=full - milliseconds((choice,))) for choice in choices]
     return [choice for choice in priced if choice.saved_ms > LEAST_SAVED * full]
 
 

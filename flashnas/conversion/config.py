@@ -8,6 +8,7 @@ from pathlib import Path
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
 from flashnas.base.text import MAX_TOKENS, from_hub
 from flashnas.conversion.choices import REPLACEMENTS, budget_of
+from flashnas.families.family import PROGRAMS
 from flashnas.latency.workload import CALIBRATION_HELP, CALIBRATIONS, ENGINE, WORKLOAD_HELP
 
 WINDOW_SHARE = 4  # a window is scored on contexts of at least so many times its length
@@ -31,16 +32,13 @@ class ConvertConfig(Settings, where="convert"):
     table: str = option("h100_sxm", "shipped latency table or folder")
     workload: str = option("decode-8k", WORKLOAD_HELP)
     calibration: str = option(ENGINE, CALIBRATION_HELP, choices=CALIBRATIONS)
-    runtime: str | None = option(
-        None,
-        "llama.cpp: times are measured there, on this CPU, in place of a table, and the choice is"
-        " kept to what it runs",
-        choices=("llama.cpp",),
-    )
-    weights: str = option(
-        "q8_0",
-        "type of the weights in llama.cpp: f32, f16, bf16, q8_0 or q4_0",
-        choices=("f32", "f16", "bf16", "q8_0", "q4_0"),
+    runtime: tuple[str, ...] = option(
+        (),
+        "keep to changes of which all of these programs load the model without flashnas, such as"
+        " vllm,llama.cpp; for times in llama.cpp or vLLM name a --table that flashnas profile made",
+        metavar="A,B,..",
+        choices=PROGRAMS,
+        separator=",",
     )
     data: str = option(
         "sotu",
@@ -78,7 +76,7 @@ class ConvertConfig(Settings, where="convert"):
     )
     replacement_tokens: int = option(
         500_000,
-        "tokens on which --replacements are trained; fewer where their error falls no more",
+        "tokens on which --replacements are trained",
         min=1,
         max=MAX_TOKENS,
     )
@@ -95,6 +93,16 @@ class ConvertConfig(Settings, where="convert"):
         " does not count",
         min=0,
         max=1,
+    )
+    min_recall: float = option(
+        0.5,
+        "an answer that keeps a smaller share of the recall on fresh text is refused: no weights are"
+        " written; without effect where --recall is 0",
+        min=0,
+        max=1,
+    )
+    max_kl: float = option(
+        0.5, "an answer with a higher KL on fresh text, in nats per token, is refused", min=0
     )
     sets: int = option(
         16,
@@ -118,8 +126,10 @@ class ConvertConfig(Settings, where="convert"):
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.budget_ms, str | int | float):  # one, from Python
-            object.__setattr__(self, "budget_ms", tuple(str(self.budget_ms).split(",")))
+        for name in ("budget_ms", "runtime"):
+            if isinstance(value := getattr(self, name), str | int | float):  # from Python
+                parts = tuple(part.strip() for part in str(value).split(","))
+                object.__setattr__(self, name, parts)
         super().__post_init__()
         for words in self.budget_ms:
             budget_of(words, 1.0)  # the model's own time is not known yet; the words are
@@ -137,3 +147,11 @@ class ConvertConfig(Settings, where="convert"):
                     f"must be at most a quarter of context ({self.context // WINDOW_SHARE}), since"
                     f" shorter contexts flatter a window; got {window}",
                 )
+
+    def refusal(self, kl: float, recall: float | None) -> str:
+        """Why a layout of these figures on fresh text is no answer; "" where it is one."""
+        if kl > self.max_kl:
+            return f"a KL of {kl:.3f} is above --max-kl {self.max_kl:g}"
+        if self.recall and recall is not None and recall < self.min_recall:
+            return f"{recall:.0%} of the recall is below --min-recall {self.min_recall:g}"
+        return ""

@@ -16,8 +16,7 @@ from flashnas.conversion.load import SCORED, Conversion
 from flashnas.network.weights import save_model
 from flashnas.run_folder.folder import write_front
 from flashnas.run_folder.layout import CONFIG, FORMAT, FRONT, TRIALS, TrialsTable, yaml_text
-
-MODELS = "models"  # folder: weights of the layout of each budget
+from flashnas.training.healing import MODELS
 
 
 def write_folder(
@@ -57,7 +56,7 @@ def write_folder(
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z") if values else None,
         "objectives": ["loss", "latency_ms"],
         "space": {"name": f"layers of {Path(config.model).name}"},
-        "table": {"name": times.source.partition(",")[0], "calibration": next(iter(times.by))},
+        "table": {"name": times.source.partition(",")[0], "calibration": next(iter(times.models))},
         "workload": {"name": config.workload},
         "options": {key: value for key, value in vars(config).items() if key != "out"},
         "conversion": values,
@@ -84,8 +83,8 @@ def weights_of(conversion: Conversion, layouts: Sequence[Layout]) -> dict[Layout
 
 def write_weights(conversion: Conversion, layouts: Sequence[Layout]) -> None:
     """Raises RunError where the disk is full."""
-    words = conversion.tokenizer.to_str()
+    words = conversion.text.tokenizer.to_str()
     with disk_errors(f"{conversion.config.out}: cannot be written", RunError):
         for layout, folder in weights_of(conversion, layouts).items():
             network = conversion.student(SCORED).network(layout)
-            save_model(folder, network, tokenizer_json=words)
+            save_model(folder, network, tokenizer_json=words, files=conversion.special.files)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta
 
 Nats = Annotated[float, Meta(ge=-1e-3, le=1e9)]  # a KL of 0 may be rounded to less
-Share = Annotated[float, Meta(ge=0, le=1)]
 Half = Annotated[float, Meta(ge=0, le=1e9)]  # of an interval
 
 
@@ -43,23 +42,21 @@ class SingleChange(LayoutFigures):
     layer: int
     kind: str
     saved_ms: float
-    block_error: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finalist(LayoutFigures):
-    """A layout on fresh text. share: of the model's milliseconds. timed_ms, model_timed_ms: where a
-    program ran both. inside: whether the KL lies in the predicted interval."""
+    """A layout on fresh text. share: of the model's milliseconds. inside: whether the KL lies in the
+    predicted interval. refused: why it is no answer; "" where it is one."""
 
     layout: str
     notation: str
     latency_ms: float
     share: float
-    timed_ms: float | None
-    model_timed_ms: float | None
     answers_a_budget: bool
     predicted: LayoutPrediction
     inside: bool
+    refused: str
 
 
 @dataclass(frozen=True)
@@ -75,28 +72,27 @@ class LayerChoice:
 @dataclass(frozen=True)
 class BudgetAnswer:
     """The layout for a budget. recall_floor: share of the recall that the lower end of the
-    predicted interval keeps. weights: their folder."""
+    predicted interval keeps. refused: as of its Finalist. weights: their folder; None where it is
+    refused."""
 
     budget_ms: float
     latency_ms: float
     layout: str
     recall_floor: float
-    weights: str
+    refused: str
+    weights: str | None
     layers: list[LayerChoice]
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainedReplacement:
-    """How choices of one name were trained. tokens: used, of those that were planned. curve:
-    (tokens, mean over the layers of the held-out error: the squared difference as a share of the
-    square of what attention writes). flat: whether it ended because the error fell no more."""
+@dataclass(frozen=True)
+class TrainedReplacements:
+    """How layers were trained that take the place of attention. curve: (tokens, mean over the
+    layers of the held-out error: the squared difference as a share of the square of what attention
+    writes)."""
 
-    name: str
     tokens: int
-    planned: int
     seconds: float
     curve: Annotated[list[tuple[int, float]], Meta(min_length=1)]
-    flat: bool
 
 
 @dataclass(frozen=True)
@@ -105,8 +101,7 @@ class ConversionFound:
 
     run: its folder. data: the text, as it was named. notation: of the model. times: where
     milliseconds are from. model_ms, loss: the model's own; probes_done: recall probes that it does,
-    of `probes`. agreement_of_halves: rank correlation of the KL of single changes on two halves of
-    the documents. law: how changes add up.
+    of `probes`. law: how changes add up.
     """
 
     run: str
@@ -117,10 +112,9 @@ class ConversionFound:
     loss: float
     probes_done: int
     probes: int
-    agreement_of_halves: float
     law: dict[str, float]
     singles: list[SingleChange]
     finalists: list[Finalist]
     answers: Annotated[list[BudgetAnswer], Meta(min_length=1)]
-    replacements: list[TrainedReplacement] = field(default_factory=list)
+    replacements: TrainedReplacements | None = None
     data: str = "sotu"

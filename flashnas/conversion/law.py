@@ -18,13 +18,12 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from flashnas.base.text import INTERVAL_90
 from flashnas.conversion.choices import Choice, Layout
 from flashnas.conversion.found import LayoutPrediction
-from flashnas.conversion.measure import LayoutScore
 from flashnas.conversion.recall import RecallLaw
+from flashnas.training.teacher_text import TextScore, student_t
 
 DECAY = 4.0  # operators of distance over which the correlation of two changes falls to 1/e
 FARTHEST = 8  # operators; changes farther apart are taken for unrelated
@@ -39,18 +38,16 @@ NOISE = (0.03, 0.05, 0.08, 0.12, 0.2, 0.3)
 
 @dataclass(frozen=True, eq=False)
 class SingleScores:
-    """The single changes, each alone. kl [C, N]; recalled, value_lost [C, P]: as in LayoutScore;
-    block_error [C]: of the changed block."""
+    """The single changes, each alone. kl [C, N]; recalled, value_lost [C, P]: as in TextScore."""
 
     choices: Sequence[Choice]
     kl: np.ndarray
     recalled: np.ndarray
     value_lost: np.ndarray
-    block_error: np.ndarray
 
     @classmethod
-    def of(cls, choices: Sequence[Choice], measured: Sequence[LayoutScore]) -> Self:
-        columns = "kl", "recalled", "value_lost", "block_error"
+    def of(cls, choices: Sequence[Choice], measured: Sequence[TextScore]) -> Self:
+        columns = "kl", "recalled", "value_lost"
         return cls(
             choices,
             *(np.array([getattr(score, column) for score in measured]) for column in columns),
@@ -89,16 +86,6 @@ class SingleScores:
         together = np.sqrt(self.mean_kl[first] * self.mean_kl[second])
         return first, second, 2 * together * np.exp(-distance / DECAY)
 
-    @property
-    def agreement(self) -> float:
-        """Spearman's rank correlation of the KL on the even and on the odd documents; NaN where one
-        of them has equal values."""
-        even = self.kl[:, ::2].mean(1)
-        odd = self.kl[:, 1::2].mean(1)
-        if min(len(set(even)), len(set(odd))) < 2:
-            return float("nan")
-        return float(spearmanr(even, odd)[0])
-
     def features(self, layout: Layout) -> np.ndarray:
         """[2 + Q] of a layout, in nats: the sum of its changes, the sum of its pairs, each pair."""
         inside = self.inside(layout)
@@ -131,8 +118,9 @@ class SetLaw:
     weights [2 + Q]: their means. variances [2 + Q]: of each before sets were measured. seen [S, 2 +
     Q]: features of these sets over their KL, since relative errors count; inverse [S, S]: of the
     covariance of what the weights make of them. noise: standard deviation of what pairs do not
-    explain. document_error: of the logarithm, by another draw of documents. set_error: root mean
-    square of the errors on sets, each left out in turn. recall: of the sum of `lost`.
+    explain. document_error: of the logarithm, by another draw of as many documents, which all
+    layouts that are measured on it share. set_error: root mean square of the errors on sets, each
+    left out in turn. recall: of the sum of `lost`.
     """
 
     scores: SingleScores
@@ -154,8 +142,9 @@ class SetLaw:
         kl = max(float(self.weights @ features), LEAST_KL)
         with_seen = self.seen @ (self.variances * features)
         variance = features @ (self.variances * features) - with_seen @ self.inverse @ with_seen
-        error = np.sqrt(max(variance, 0.0) / kl**2 + self.noise**2 + self.document_error**2)
-        factor = float(np.exp(INTERVAL_90 * error))
+        of_law = INTERVAL_90 * np.sqrt(max(variance, 0.0) / kl**2 + self.noise**2)
+        of_documents = student_t(self.scores.kl.shape[1]) * self.document_error
+        factor = float(np.exp(np.hypot(of_law, of_documents)))
         recall = self.recall.predict(self.scores.sum_lost(layout))
         return LayoutPrediction(kl, kl / factor, kl * factor, *recall)
 
@@ -169,19 +158,15 @@ class SetLaw:
 
     def summary(self) -> dict[str, float]:
         return {
-            "alone": float(self.weights[0]),
-            "neighbours": float(self.weights[1]),
-            "pairs_sd": float(np.sqrt(self.variances[-1])),
+            "sets": len(self.seen),
             "set_error": self.set_error,
             "document_error": self.document_error,
-            "recall_slope": self.recall.slope,
             "recall_error": self.recall.error,
-            "sets": len(self.seen),
         }
 
 
 def fit_law(
-    scores: SingleScores, sets: Sequence[SampledSet], measured: Sequence[LayoutScore]
+    scores: SingleScores, sets: Sequence[SampledSet], measured: Sequence[TextScore]
 ) -> SetLaw:
     """The law of sets that were measured on the documents of the single changes; without sets, that
     a set costs the sum of its changes."""
@@ -203,7 +188,7 @@ def fit_law(
 
 
 def fit_weights(
-    scores: SingleScores, sets: Sequence[SampledSet], measured: Sequence[LayoutScore]
+    scores: SingleScores, sets: Sequence[SampledSet], measured: Sequence[TextScore]
 ) -> SetLaw:
     """How much pairs differ, and how much they leave unexplained, is what makes the sets that were
     measured the likeliest."""
@@ -227,7 +212,7 @@ def fit_weights(
     return max(itertools.starmap(fitted, tried), key=lambda found: found[0])[1]
 
 
-def document_error(sets: Sequence[SampledSet], measured: Sequence[LayoutScore]) -> float:
+def document_error(sets: Sequence[SampledSet], measured: Sequence[TextScore]) -> float:
     """What another draw of documents changes: between halves of the documents, of which a set was
     chosen by one, the logarithm of its KL differs with twice that variance."""
     between = [

@@ -8,30 +8,32 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from tokenizers import Tokenizer
-
-from flashnas.conversion.choices import (
-    Choice,
-    Layout,
-    key_of,
-    offered,
-    possible,
-)
+from flashnas.base.errors import RunError
+from flashnas.base.system import disk_errors
+from flashnas.conversion.choices import Choice, Layout, key_of, offered, possible
 from flashnas.conversion.config import ConvertConfig
-from flashnas.conversion.measure import LayoutScore, MeasurementLog, Student
+from flashnas.conversion.measure import MeasurementLog, Student
 from flashnas.conversion.progress import MeasuringProgress, ShowProgress
 from flashnas.conversion.replacements import (
-    FOLDER,
-    TrainedReplacement,
+    TrainedReplacements,
     read_replacements,
+    replacement_recipe,
     train_replacements,
+    trained,
 )
-from flashnas.conversion.texts import Draw, draws, training_rows
 from flashnas.conversion.times import RequestTimes, load_times, savings
-from flashnas.conversion.weights import Pretrained, load_pretrained, tokenizer_of
+from flashnas.data.scored_text import ContextReader, Draw
+from flashnas.families.load_pretrained import (
+    Pretrained,
+    SpecialTokens,
+    load_pretrained,
+    tokenizer_of,
+)
 from flashnas.network.model import HybridLM
 from flashnas.network.precision import fast_dtype
+from flashnas.training.teacher_text import TextScore
 
+REPLACEMENTS, TEXT = "replacements", "replacements_text"  # folders
 SCORED, FRESH = 0, 1  # draws
 DRAWS = 2
 SET_PASSES = 0.6  # of a set of changes, which removes layers and begins behind the first ones
@@ -40,12 +42,13 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """One conversion, with everything loaded and checked. choices: with what they save. saves_ms:
-    of each budget. student: of each draw, made when one is needed."""
+    """One conversion, with everything loaded and checked. text: behind the draws. choices: with
+    what they save. saves_ms: of each budget. student: of each draw, made when one is needed."""
 
     config: ConvertConfig
     teacher: HybridLM
-    tokenizer: Tokenizer
+    special: SpecialTokens
+    text: ContextReader
     times: RequestTimes
     choices: Sequence[Choice]
     saves_ms: Sequence[float]
@@ -56,10 +59,10 @@ class Conversion:
     def milliseconds(self, layout: Layout) -> float:
         return self.times.milliseconds(layout)
 
-    def measure(self, draw: int, layout: Layout) -> LayoutScore:
+    def measure(self, draw: int, layout: Layout) -> TextScore:
         return self.measurements.get(draw, layout, lambda: self.student(draw))
 
-    def measure_all(self, draw: int, layouts: Sequence[Layout]) -> list[LayoutScore]:
+    def measure_all(self, draw: int, layouts: Sequence[Layout]) -> list[TextScore]:
         """With progress."""
         found = []
         for layout in layouts:
@@ -73,7 +76,7 @@ class Conversion:
         the order of the layers, so that those before them are there."""
         return SET_PASSES if len(layout) > 1 else 1 - layout[0].layer / len(self.teacher.blocks)
 
-    def measured(self, draw: int) -> list[tuple[Layout, LayoutScore]]:
+    def measured(self, draw: int) -> list[tuple[Layout, TextScore]]:
         """All that the folder has of a draw, of changes that are offered."""
         choices = {choice.key: choice for choice in self.choices}
         found = []
@@ -83,23 +86,17 @@ class Conversion:
                 found.append((tuple(choices[key] for key in keys), score))
         return found
 
-    def train_replacements(self, note: Note) -> list[TrainedReplacement]:
+    def train_replacements(self, note: Note) -> TrainedReplacements | None:
         """Train what is to be trained, on text that is not scored."""
-        if not any(choice.trained for choice in self.choices):
-            return []
-        config = self.config
-        tokens = self.config.replacement_tokens
-        text = training_rows(
-            config.data,
-            self.tokenizer,
-            context=config.context,
-            skip=DRAWS * (config.documents + config.prompts),
-            tokens=tokens,
-            seed=config.seed,
-        )
-        return train_replacements(
-            config.out, self.teacher, self.choices, text, tokens, self.measurements.dtype, note
-        )
+        config, tokens = self.config, self.config.replacement_tokens
+        if not trained(self.choices):
+            return None
+        with disk_errors(f"{config.out}: cannot be written", RunError):
+            dataset = self.text.training_text(config.out / TEXT, tokens)
+            dtype = self.measurements.dtype
+            recipe = replacement_recipe(dataset, config.context, tokens, dtype, config.device)
+            folder = config.out / REPLACEMENTS
+            return train_replacements(folder, self.teacher, self.choices, dataset, recipe, note)
 
     @functools.cached_property
     def progress(self) -> MeasuringProgress:
@@ -118,29 +115,19 @@ def load_conversion(config: ConvertConfig, note: Note, show_progress: ShowProgre
     """Read the model, the times and the text, and say what each change saves."""
     model = load_pretrained(config.model)
     architecture = model.network.architecture
-    tokenizer = tokenizer_of(model, config.model, config.tokenizer)
-    windows = () if config.runtime else config.windows or ()
+    tokenizer, special = tokenizer_of(model, config.model, config.tokenizer)
     all_choices = possible(
         architecture,
-        windows,
+        config.windows or (),
         config.widths,
         config.keep,
         config.replacements,
-        config.replacement_tokens,
     )
-    # before the times, which take minutes in llama.cpp: whatever the user got wrong comes first
-    text = draws(
-        config.data,
-        tokenizer,
-        context=config.context,
-        documents=config.documents,
-        prompts=config.prompts,
-        count=DRAWS,
-        seed=config.seed,
-    )
-    measurements = _measurement_log(config, _question(config, model, text))
-    times = load_times(config, architecture, all_choices, note)
-    choices = offered(architecture, times.choices, times.milliseconds)
+    text = ContextReader(config.data, tokenizer, config.context, config.seed)
+    draws = text.draws(config.documents, config.prompts, DRAWS)
+    measurements = _measurement_log(config, _question(config, model, draws))
+    times = load_times(config, architecture, all_choices)
+    choices = offered(times.choices, times.milliseconds)
     for line in (*times.lines(choices), f"matrix products in {measurements.dtype}"):
         note(line)
     saves_ms = savings(config, times, choices)
@@ -150,32 +137,44 @@ def load_conversion(config: ConvertConfig, note: Note, show_progress: ShowProgre
     def student(draw: int) -> Student:
         # narrower networks keep the same columns on fresh text, and in the weights that are written
         columns = None if draw == SCORED else student(SCORED).columns
-        trained = read_replacements(config.out, choices)
-        return Student(network, text[draw], measurements.dtype, columns, trained)
+        replacements = read_replacements(config.out / REPLACEMENTS, choices)
+        return Student(network, draws[draw], measurements.dtype, columns, replacements)
 
     return Conversion(
-        config, network, tokenizer, times, choices, saves_ms, measurements, student, show_progress
+        config,
+        network,
+        special,
+        text,
+        times,
+        choices,
+        saves_ms,
+        measurements,
+        student,
+        show_progress,
     )
 
 
 def _measurement_log(config: ConvertConfig, question: dict[str, Any]) -> MeasurementLog:
     """Where nothing was measured or trained yet, the question may be another one."""
     path = config.out / "measurements.jsonl"
-    if path.is_file() and not (config.out / FOLDER).exists() and path.read_bytes().count(b"\n") < 2:
+    if (
+        path.is_file()
+        and not (config.out / REPLACEMENTS).exists()
+        and path.read_bytes().count(b"\n") < 2
+    ):
         path.unlink()
     return MeasurementLog(path, question, fast_dtype(config.device))
 
 
-def _question(config: ConvertConfig, model: Pretrained, text: Sequence[Draw]) -> dict[str, Any]:
+def _question(config: ConvertConfig, model: Pretrained, draws: Sequence[Draw]) -> dict[str, Any]:
     """What measurements depend on."""
-    weights, tokens = hashlib.sha256(), hashlib.sha256()
-    for tensor in model.network.state_dict().values():
-        weights.update(tensor.cpu().numpy().tobytes())
-    for draw in text:
+    tokens = hashlib.sha256()
+    for draw in draws:
         tokens.update(draw.documents.tobytes() + draw.prompts.tobytes())
     return {
-        "measured": ", ".join(field.name for field in fields(LayoutScore)),
-        "weights": weights.hexdigest()[:16],
+        "measured": ", ".join(field.name for field in fields(TextScore)),
+        "weights": model.digest,
+        "device": config.device,
         "context": config.context,
         "documents": config.documents,
         "prompts": config.prompts,

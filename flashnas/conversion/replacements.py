@@ -1,103 +1,107 @@
-"""The choices of a conversion whose weights are trained: where they start, and where they are kept."""
+"""Layers that are trained to take the place of attention: where they start, their training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from flashnas.conversion.blocks import BlockTraining
+from flashnas.base.text import duration
 from flashnas.conversion.choices import Choice
-from flashnas.conversion.found import TrainedReplacement
+from flashnas.conversion.found import TrainedReplacements
+from flashnas.conversion.from_attention import starting_network
+from flashnas.data.dataset import Dataset
 from flashnas.network.model import Block, HybridLM
-from flashnas.network.weights import MODEL, read_tensors
-from flashnas.operators import OperatorSpec
-from flashnas.operators.attention.spec import Attention
+from flashnas.network.weights import load_model
+from flashnas.training.distributed import Ranks
+from flashnas.training.folder import FINAL
+from flashnas.training.job import TrainJob, run_training
+from flashnas.training.recipe import Recipe
+from flashnas.training.trainer import Start, Step
 
-FOLDER = "replacements"
-CHECKPOINT_EVERY_S = 300.0
+STEP_TOKENS = 2048  # about as many in each step
 
 
 def train_replacements(
-    out: Path,
+    folder: Path,
     teacher: HybridLM,
     choices: Sequence[Choice],
-    text: tuple[np.ndarray, np.ndarray],
-    tokens: int,
-    dtype: str,
+    dataset: Dataset,
+    recipe: Recipe,
     note: Callable[[str], None],
-) -> list[TrainedReplacement]:
-    """Train the choices whose weights are trained, those of one name together; what is finished in
-    the folder is used.
-
-    Args:
-        out: folder of the conversion.
-        text: contexts [R, T] that are held out, and those of the training.
-        tokens: of the training of each kind.
-        dtype: of matrix products.
-    """
-    trained = []
-    for name in trained_names(choices):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            blocks = {
-                choice.layer: from_attention(teacher, choice.layer, choice.spec)
-                for choice in choices
-                if choice.name == name and choice.spec
-            }
-        training = BlockTraining(teacher, name, blocks, text, tokens, dtype, folder_of(out, name))
-        trained.append(training.train(note, CHECKPOINT_EVERY_S))
-    return trained
-
-
-def read_replacements(out: Path, choices: Sequence[Choice]) -> dict[str, dict[str, Tensor]]:
-    """Key of a choice -> its trained weights."""
-    weights: dict[str, dict[str, Tensor]] = {}
-    for name in trained_names(choices):
-        for key, tensor in read_tensors(folder_of(out, name) / MODEL).items():
-            layer, _, parameter = key.partition(".")
-            weights.setdefault(f"{layer}:{name}", {})[parameter] = tensor
-    return weights
+) -> TrainedReplacements:
+    """Train the choices whose weights are trained side by side: a training as that of `flashnas
+    train`, of a network that has these layers only. What its folder has is used."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network, loss = starting_network(teacher, trained(choices))
+    tokens_BT = torch.from_numpy(dataset.validation[None, : recipe.sequence_tokens])
+    loss.fit_scales(network, tokens_BT.to(teacher.embedding.weight.device))
+    job = TrainJob(
+        architecture=network.architecture,
+        recipe=recipe,
+        data=dataset.source,
+        dataset=dataset,
+        out=folder,
+        resume=True,
+        start=Start(network, loss, loss, {"layers": list(loss.layers)}),
+        keep=1,
+    )
+    found = run_training(job, Ranks(), ReplacementProgress(note))
+    curve = [(tokens, error) for tokens, error in found["curve"]]
+    return TrainedReplacements(found["tokens"], found["tokens"] / found["tokens_per_s"], curve)
 
 
-def trained_names(choices: Sequence[Choice]) -> list[str]:
-    return list(dict.fromkeys(choice.name for choice in choices if choice.trained))
+def read_replacements(folder: Path, choices: Sequence[Choice]) -> dict[str, Block]:
+    """Key of a choice -> its trained layer."""
+    if not trained(choices):
+        return {}
+    network = load_model(folder / FINAL).eval()
+    return {
+        choice.key: block for choice, block in zip(trained(choices), network.blocks, strict=True)
+    }
 
 
-def folder_of(out: Path, name: str) -> Path:
-    """Where the replacements of a name are, such as `gd 500000`."""
-    return out / FOLDER / name.replace(" ", "-")
+def trained(choices: Sequence[Choice]) -> list[Choice]:
+    return [choice for choice in choices if choice.trained]
 
 
-@torch.no_grad()
-def from_attention(teacher: HybridLM, layer: int, spec: OperatorSpec) -> Block:
-    """A layer that starts from the weights of attention: its q, k, v and out, without biases; keys
-    and values are repeated for the query heads that share them. The convolution passes the current
-    token through; what attention lacks (gate, decay, strength) is drawn."""
-    hidden = teacher.architecture.hidden
-    own = teacher.blocks[layer]
-    attention = teacher.architecture.operators[layer]
-    assert isinstance(attention, Attention)
-    block = Block(spec, hidden)
-    block.norm.load_state_dict(own.norm.state_dict())
-    rows = _rows_by_part(own, attention, hidden)
-    for name, weight in _rows_by_part(block, spec, hidden).items():
-        if name in rows:
-            heads = rows[name].unflatten(0, (-1, attention.head_dim))
-            weight.copy_(heads.repeat_interleave(len(weight) // len(rows[name]), 0).flatten(0, 1))
-        else:
-            weight.normal_(std=hidden**-0.5 * (1.0 if name == "z" else 0.2))
-    block.mixer.get_parameter("conv.weight").zero_()[..., -1] = 1
-    block.mixer.get_parameter("out_proj.weight").copy_(own.mixer.get_parameter("out_proj.weight"))
-    return block.to(teacher.embedding.weight.device)
+def replacement_recipe(
+    dataset: Dataset, context: int, tokens: int, dtype: str, device: str
+) -> Recipe:
+    """context: tokens of a sequence. tokens: to train on. dtype: of matrix products."""
+    return Recipe(
+        name="layers",
+        width_factor=1,
+        sequence_tokens=context,
+        batch_sequences=max(1, min(STEP_TOKENS, len(dataset.train) - 1) // context),
+        micro_batch_sequences=1,
+        tokens=tokens,
+        validation_tokens=len(dataset.validation),
+        curve_tokens=len(dataset.validation),
+        curve_points=10,
+        optimizer="adamw",
+        adamw_lr=1e-3,
+        weight_decay=0.0,
+        warmup_fraction=0.05,
+        dtype=dtype,
+        device=device,
+        short_text=True,
+    )
 
 
-def _rows_by_part(block: Block, spec: OperatorSpec, hidden: int) -> dict[str, Any]:
-    """Name of a part of the projection of its inputs -> the rows of that part."""
-    tensor = spec.named_tensors(hidden)["in_proj.weight"]
-    rows = block.mixer.get_parameter("in_proj.weight").split(tensor.rows())
-    return dict(zip([name for name, _ in tensor.parts], rows, strict=True))
+@dataclass
+class ReplacementProgress:
+    """Lines on a training of replacements. planned: whether one says how long it takes."""
+
+    note: Callable[[str], None]
+    planned: bool = False
+
+    def update(self, step: Step, of_steps: int) -> None:
+        if step.remaining_s is not None and not self.planned:
+            self.planned = True
+            self.note(f"replacements: about {duration(step.remaining_s)} to train")
+        if step.validation is not None:
+            self.note(f"{step.tokens:,} tokens, held-out error {step.validation:.3f}")

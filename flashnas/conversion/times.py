@@ -1,75 +1,69 @@
-"""Milliseconds of changed models: of a latency table, or measured in llama.cpp on this machine."""
+"""Milliseconds of changed models by a latency table, and what programs load of them."""
 
 from __future__ import annotations
 
-import json
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
-
-from msgspec import Meta
 
 from flashnas.architecture import Architecture
-from flashnas.base.documents import convert
-from flashnas.base.errors import BudgetError, RunError
-from flashnas.base.foreign import read_json
-from flashnas.base.system import write_atomic
+from flashnas.base.errors import BudgetError, MissingRowsError, RunError
+from flashnas.base.system import disk_errors, write_atomic
+from flashnas.base.text import names_text
 from flashnas.conversion.choices import (
     LEAST_SAVED,
     NONE,
     Choice,
     Layout,
-    Milliseconds,
     budget_of,
     converted,
-    key_of,
     kind_of,
 )
 from flashnas.conversion.config import ConvertConfig
-from flashnas.latency.prediction import model_of
-from flashnas.latency.workload import CALIBRATIONS, Workload, load_workload
+from flashnas.families.family import PROGRAMS
+from flashnas.families.gguf.families import with_output_gates
+from flashnas.families.programs import loading
+from flashnas.latency.metrics import HOST
+from flashnas.latency.prediction import LatencyModel, model_of
+from flashnas.latency.workload import CALIBRATIONS, load_workload
 
-ROUNDS = 3  # of timings in llama.cpp; the median counts
-TIMES = "times.json"
-BESIDE = "the model beside finalists"
-
-
-Timed = tuple[float | None, float | None]  # milliseconds of a layout, and of the model beside it
+SPACE = "space.yaml"  # of the operators of a conversion, for `flashnas profile`
+MOST_OF_HOST = 0.5  # of a request, from which it is said
 
 
 @dataclass(frozen=True, eq=False)
 class RequestTimes:
     """What requests to changed models take.
 
-    source: in words. by: name of a calibration, or `llama.cpp` -> milliseconds; the first one
-    decides. choices: those that can be had there. timed: layouts -> what each took, and the model
-    in the same run; None of a table.
+    source: in words. models: name of a calibration -> its model of the table; the first one
+    decides. choices: those that all the programs load which are asked for.
     """
 
     teacher: Architecture
     source: str
-    by: dict[str, Milliseconds]
+    models: dict[str, LatencyModel]
     choices: list[Choice]
-    timed: Callable[[Sequence[Layout]], list[Timed]] = lambda layouts: [(None, None)] * len(layouts)
 
-    @property
-    def milliseconds(self) -> Milliseconds:
-        return next(iter(self.by.values()))
+    def milliseconds(self, layout: Layout) -> float:
+        return self._by(next(iter(self.models)), layout)
+
+    def _by(self, calibration: str, layout: Layout) -> float:
+        return float(self.models[calibration].latencies([converted(self.teacher, layout)])[0])
 
     def lines(self, kept: Sequence[Choice]) -> list[str]:
         """What one layer of each kind saves, and which kinds are not offered."""
-        full = {name: milliseconds(()) for name, milliseconds in self.by.items()}
+        full = {name: self._by(name, ()) for name in self.models}
         kinds = {kind_of(self.teacher, choice): choice for choice in self.choices}
         offers = {kind_of(self.teacher, choice) for choice in kept}
-        lines = [
-            f"{self.source}: the model takes "
-            + ", ".join(f"{value:,.0f} ms ({name})" for name, value in full.items())
-        ]
+        takes = ", ".join(f"{value:,.0f} ms ({name})" for name, value in full.items())
+        lines = [f"{self.source}: the model takes {takes}"]
+        name, model = next(iter(self.models.items()))
+        parts = model.estimate(self.teacher).breakdown
+        host = sum(part["share"] for part in parts if part["operator"] == HOST)
+        if host > MOST_OF_HOST:
+            lines.append(f"  {host:.0%} of it is the host's ({name}), which no change saves")
         for kind, choice in kinds.items():
             saved = ", ".join(
-                f"{full[name] - milliseconds((choice,)):,.1f} ms ({name})"
-                for name, milliseconds in self.by.items()
+                f"{full[name] - self._by(name, (choice,)):,.1f} ms ({name})" for name in full
             )
             unused = "" if kind in offers else "; saves next to nothing, so that it is not offered"
             lines.append(f"  one {kind} saves {saved}{unused}")
@@ -77,87 +71,61 @@ class RequestTimes:
 
 
 def load_times(
-    config: ConvertConfig,
-    teacher: Architecture,
-    choices: list[Choice],
-    note: Callable[[str], None],
+    config: ConvertConfig, teacher: Architecture, choices: Sequence[Choice]
 ) -> RequestTimes:
-    """By the table under both calibrations, or by llama.cpp.
+    """By the table, under both calibrations where it has them.
 
     Raises:
-        TableError, WorkloadError: the table cannot answer.
-        ExportError: llama.cpp does not hold the model.
+        SettingError: a program does not load the model, or no changed one.
+        TableError, WorkloadError: the table cannot answer; SPACE has the operators that it needs.
     """
     workload = load_workload(config.workload)
-    if config.runtime is not None:
-        return _llama_cpp(config, workload, teacher, choices, note)
     names = (config.calibration, *(name for name in CALIBRATIONS if name != config.calibration))
+    models = {name: model_of(config.table, workload, calibration=name) for name in names}
+    decides = models[config.calibration]
+    timed = {decides.table.default_mode} & PROGRAMS.keys()  # the program of a table's rows
+    wanted = timed.union(config.runtime)
+    loaded = [choice for choice in choices if _loads(converted(teacher, (choice,)), wanted)]
+    if not loaded:
+        what = "no change of the model" if _loads(teacher, wanted) else "not even the model"
+        config.wrong("runtime", f"{what} loads in {names_text(sorted(wanted))} without flashnas")
+    if decides.calibration == models[names[1]].calibration:  # a table of whole operators
+        del models[names[1]]
+    space = config.out / SPACE
+    with disk_errors(f"{space}: cannot be written", RunError):
+        write_atomic(space, _space_text(teacher, loaded))
+    times = RequestTimes(teacher, f"{config.table}, {workload.name}", models, loaded)
+    try:
+        decides.latencies([teacher, *(converted(teacher, (choice,)) for choice in loaded)])
+    except MissingRowsError as error:
+        runtime = "".join(f" --runtime {program}" for program in timed)
+        raise MissingRowsError(
+            f"{str(error).partition('; measure it')[0]}; measure the operators of this model:"
+            f" flashnas profile{runtime} --space {space} --workload {workload.name}"
+        ) from None
+    return times
 
-    def of(calibration: str) -> Milliseconds:
-        model = model_of(config.table, workload, calibration=calibration)
-        return lambda layout: float(model.latencies([converted(teacher, layout)])[0])
 
-    by = {name: of(name) for name in names}
-    return RequestTimes(teacher, f"{config.table}, {workload.name}", by, choices)
+def _loads(network: Architecture, programs: set[str]) -> bool:
+    """Whether all programs load a network."""
+    return programs <= {*loading(network), *loading(with_output_gates(network))}
 
 
-def _llama_cpp(
-    config: ConvertConfig,
-    workload: Workload,
-    teacher: Architecture,
-    choices: list[Choice],
-    note: Callable[[str], None],
-) -> RequestTimes:
-    """From whole models with random weights: the teacher, and for each kind of change one in which
-    every second layer of the kind has changed. What is measured stays in the folder."""
-    from flashnas.profiling.llama_cpp.target import LlamaCpp
-
-    target = LlamaCpp(weights=config.weights, threads=config.threads or 1)
-    target.check_holds(teacher)
-    held = [choice for choice in choices if target.holds(converted(teacher, (choice,)))]
-    kinds: dict[str, list[Choice]] = {}
-    for choice in held:
-        kinds.setdefault(kind_of(teacher, choice), []).append(choice)
-    path = config.out / TIMES
-    key = f"{target.stack} {workload} {teacher.hash}"
-    recorded = read_json(path, RunError) if path.exists() else {}
-    known = convert(recorded, dict[str, dict[str, Annotated[float, Meta(gt=0)]]], path, RunError)
-    times = known.setdefault(key, {})
-
-    def measure(models: dict[str, Layout]) -> None:
-        """Time requests to these models in turns, unless the folder has all of them."""
-        if set(models) <= set(times):
-            return
-        note(f"timing {len(models)} models in llama.cpp, {ROUNDS} times each")
-        rounds = [
-            {
-                name: target.time_request(converted(teacher, layout), workload).latency_ms
-                for name, layout in models.items()
-            }
-            for _ in range(ROUNDS)
-        ]
-        for name in models:
-            times[name] = statistics.median(values[name] for values in rounds)
-        write_atomic(path, json.dumps(known, indent=1))
-
-    def timed(layouts: Sequence[Layout]) -> list[Timed]:
-        measure({BESIDE: (), **{key_of(layout): layout for layout in layouts}})
-        return [(times[key_of(layout)], times[BESIDE]) for layout in layouts]
-
-    measure({"": (), **{kind: tuple(kinds[kind][::2]) for kind in kinds}})
-    saved = {kind: (times[""] - times[kind]) / len(changes[::2]) for kind, changes in kinds.items()}
-
-    def milliseconds(layout: Layout) -> float:
-        return float(times[""] - sum(saved[kind_of(teacher, choice)] for choice in layout))
-
-    source = f"llama.cpp in {config.weights}, {workload.name}"
-    return RequestTimes(teacher, source, {"llama.cpp": milliseconds}, held, timed)
+def _space_text(teacher: Architecture, choices: Sequence[Choice]) -> str:
+    """A search space of the operators of a model and of its changes."""
+    specs = (*teacher.operators, *(choice.spec for choice in choices if choice.spec))
+    layers = "".join(f"  - {str(spec)!r}\n" for spec in dict.fromkeys(specs))
+    return (
+        f"template: layerwise\nwidths: [{teacher.hidden}]\n"
+        f"model: {{vocab: {teacher.vocab}, tied: {str(teacher.tied).lower()}}}\n"
+        f"layers:\n  depth: [1, {len(teacher.operators)}]\n  choices:\n{layers}"
+    )
 
 
 def savings(config: ConvertConfig, times: RequestTimes, choices: Sequence[Choice]) -> list[float]:
     """The milliseconds that each budget asks to save; BudgetError where the choices cannot."""
     full_ms = times.milliseconds(())
-    by = next(iter(times.by))
+    by = next(iter(times.models))
     if not choices:
         raise BudgetError(
             f"convert.budget_ms: of the model's {full_ms:,.0f} ms ({by}) no change saves more than"

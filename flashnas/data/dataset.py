@@ -28,6 +28,7 @@ from flashnas.data.tokenizer import (
     cache_folder,
     cached_tokenizer,
     end_of_document_id,
+    front_ids,
     library_errors,
     load_tokenizer,
     vocab_size,
@@ -64,7 +65,8 @@ class BatchShape(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
     """Token ids of both parts; documents are separated by the tokenizer's end-of-document token if
-    it has one.
+    it has one. Each document begins with what the tokenizer puts in `front`, and so does each
+    sequence of a batch, in place of its first tokens.
 
     folder: its name is the digest. source: the corpus, as the user names it. vocab: rows that an
     embedding needs. validation_bytes: UTF-8 bytes without separators. notes: what a reader of the
@@ -78,6 +80,7 @@ class Dataset:
     validation: np.ndarray
     validation_bytes: int
     notes: tuple[str, ...]
+    front: tuple[int, ...] = ()
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
@@ -105,6 +108,7 @@ class Dataset:
                 validation=validation,
                 validation_bytes=meta["validation_bytes"],
                 notes=tuple(meta["notes"]),
+                front=tuple(meta.get("front", ())),
             )
         except (CorpusError, OSError, ValueError, KeyError, TypeError) as error:
             raise CorpusError(f"{folder}: not a prepared dataset: {first_line(error)}") from None
@@ -197,7 +201,8 @@ class Dataset:
                 rest = order[position:]
                 position = max(0, position - len(order))
                 order = np.concatenate([rest, rng.permutation(windows)])
-            yield _windows(self.train, order[position : position + recipe.batch_sequences], length)
+            starts = order[position : position + recipe.batch_sequences]
+            yield self._windows(self.train, starts, length)
             position += recipe.batch_sequences
 
     def validation_slice(self, recipe: BatchShape, tokens: int) -> np.ndarray:
@@ -206,9 +211,16 @@ class Dataset:
         length = recipe.sequence_tokens
         available = (len(self.validation) - 1) // length
         count = min(available, max(1, tokens // length))
-        return _windows(
+        return self._windows(
             self.validation, [i * available // count * length for i in range(count)], length
         )
+
+    def _windows(
+        self, tokens: np.ndarray, starts: Sequence[int] | np.ndarray, length: int
+    ) -> np.ndarray:
+        rows = np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int64)
+        rows[:, : len(self.front)] = self.front
+        return rows
 
 
 def cached_dataset(digest: str, cache: Path | None = None) -> Path:
@@ -232,10 +244,6 @@ def _whole(folder: Path) -> bool:
     except CorpusError:
         return False
     return True
-
-
-def _windows(tokens: np.ndarray, starts: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
-    return np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int64)
 
 
 def prepare_dataset(
@@ -271,7 +279,8 @@ def prepare_dataset(
         else cached_tokenizer(split.train, recipe.vocab, cache)
     )
 
-    digest = hashlib.sha256(_VERSION.encode())
+    front = front_ids(encoder)
+    digest = hashlib.sha256(f"{_VERSION}{front or ''}".encode())
     for part in (without_folders(source), encoder.to_str(), split.train, "", split.validation):
         digest.update(
             hashlib.sha256(part.encode()).digest() if isinstance(part, str) else part.digests
@@ -283,6 +292,7 @@ def prepare_dataset(
                 "source": source,
                 "vocab": vocab_size(encoder),
                 "notes": notes,
+                "front": front,
                 "validation_bytes": split.validation.size,
                 "train_tokens": _encode(encoder, split.train, temporary / "train.npy"),
                 "validation_tokens": _encode(
@@ -300,7 +310,7 @@ def _encode(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> int:
     """Write the ids of all documents as one array, some documents at a time; returns their
     number.
     """
-    end = end_of_document_id(tokenizer)
+    front, end = front_ids(tokenizer), end_of_document_id(tokenizer)
     dtype = np.dtype(np.uint16 if vocab_size(tokenizer) <= 1 << 16 else np.uint32)
     count, rest = 0, iter(documents)
     # np.save raises an OSError without an errno on a full disk
@@ -310,7 +320,7 @@ def _encode(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> int:
             with library_errors("the tokenizer cannot encode the corpus"):
                 encodings = tokenizer.encode_batch_fast(together, add_special_tokens=False)
             for encoding in encodings:
-                ids = encoding.ids if end is None else [*encoding.ids, end]
+                ids = [*front, *encoding.ids, *([] if end is None else [end])]
                 file.write(np.array(ids, dtype=dtype).tobytes())
                 count += len(ids)
         file.seek(0)

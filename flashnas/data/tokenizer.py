@@ -1,6 +1,6 @@
 """A byte-level BPE tokenizer, trained once on the training part and cached, or a given
-tokenizer.json; and the folder of tokenizers and token arrays, which several processes may fill at
-once.
+tokenizer.json with what stands beside it; and the folder of tokenizers and token arrays, which
+several processes may fill at once.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from flashnas.base.errors import CorpusError
-from flashnas.base.foreign import read_json
+from flashnas.base.foreign import read_json, read_text
 from flashnas.base.system import disk_errors, write_atomic
 from flashnas.base.text import first_line, shortened
 from flashnas.data.split import TextPart
@@ -32,6 +33,9 @@ MAX_ID = 2**24  # far above any vocabulary; an embedding needs a row for each id
 # of text that a tokenizer is trained on; more of it would hardly change 100,000 words
 MAX_BYTES = 2**30
 STDERR = 2  # the file descriptor
+FILES = ("tokenizer_config.json", "generation_config.json")  # beside tokenizer.json
+RUNS_CODE = ("auto_map", "custom_generate")  # keys of these that name files of Python
+KINDS = ("bos", "eos", "pad")  # of special tokens
 MAX_GROWTH = 64  # of a text; a table of compatibility characters alone may make 18 of one
 _VERSION = "bpe-2"  # part of the cache key: raise it when training changes
 _MAX_WORD = 4096  # characters; BPE training takes time quadratic in the length of a word
@@ -209,3 +213,67 @@ def end_of_document_id(tokenizer: Tokenizer) -> int | None:
 def vocab_size(tokenizer: Tokenizer) -> int:
     """Rows that an embedding needs: the largest id plus one (added tokens may leave gaps)."""
     return max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """What begins, ends and pads a text, and how a chat is written.
+
+    config: tokenizer_config.json, with the chat template. generation: generation_config.json.
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    generation: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def beside(cls, tokenizer: str | Path | None) -> Self:
+        """Read what stands beside a tokenizer.json, without keys that run code; CorpusError for a
+        damaged file."""
+        contents: list[dict[str, Any]] = []
+        for path in [Path(tokenizer).with_name(name) for name in FILES] if tokenizer else []:
+            content = read_json(path, CorpusError) if path.exists() else {}
+            if not isinstance(content, dict):
+                raise CorpusError(f"{path}: must be a mapping; got {type(content).__name__}")
+            contents.append({key: content[key] for key in content if key not in RUNS_CODE})
+        if tokenizer and (template := Path(tokenizer).with_name("chat_template.jinja")).exists():
+            contents[0]["chat_template"] = read_text(template, CorpusError)
+        return cls(*contents)
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The texts of the files, by name."""
+        pairs = zip(FILES, (self.config, self.generation), strict=True)
+        return {name: json.dumps(content, indent=2) for name, content in pairs if content}
+
+    @property
+    def chat_template(self) -> str:
+        """In Jinja; "": there is none, or there are several."""
+        found = self.config.get("chat_template")
+        return found if isinstance(found, str) else ""
+
+    def ids(self, tokenizer: Tokenizer, kind: str) -> list[int]:
+        """The tokens of a kind, `bos`, `eos` or `pad`: that of tokenizer_config.json first. Where no
+        file says more, it is the one that separates documents."""
+        name, said = self.config.get(f"{kind}_token"), self.generation.get(f"{kind}_token_id")
+        name = name.get("content") if isinstance(name, dict) else name
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        found = [vocabulary.get(str(name)), *(said if isinstance(said, list) else [said])]
+        ids = [token for token in found if token in list(vocabulary.values())]
+        if not ids and (kind == "eos" or not self.config):
+            ids = [token for token in [end_of_document_id(tokenizer)] if token is not None]
+        return [*dict.fromkeys(ids)]
+
+    def keys(self, tokenizer: Tokenizer | None) -> dict[str, Any]:
+        """The entries of config.json."""
+        found = {kind: self.ids(tokenizer, kind) if tokenizer else [] for kind in KINDS}
+        keys: dict[str, Any] = {
+            f"{kind}_token_id": next(iter(ids), None) for kind, ids in found.items()
+        }
+        return keys | ({"eos_token_id": found["eos"]} if found["eos"][1:] else {})
+
+
+def front_ids(tokenizer: Tokenizer) -> list[int]:
+    """What the tokenizer puts in front of a text, such as the beginning token of Llama 3."""
+    with library_errors("the tokenizer cannot encode a letter"):
+        encoding = tokenizer.encode("a")
+    return encoding.ids[: [*encoding.special_tokens_mask, 0].index(0)]

@@ -6,32 +6,40 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 import flashnas
+from flashnas import families
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ExportError
 from flashnas.base.system import atomic_folder, disk_errors, write_synced
+from flashnas.data.tokenizer import SpecialTokens
 from flashnas.families.family import Family, needed_family
 
 LOADING = """\
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{name}")
+model = AutoModelForCausalLM.from_pretrained("{name}"{trusted})
 tokenizer = AutoTokenizer.from_pretrained("{name}")
 ```
 
 flashnas is not needed. Names and keys are those of released checkpoints.
 """
-CARD, TOKENS = "README.md", ("bos", "eos", "pad")
+CARD = "README.md"
 TIMING = """\
-    vllm bench latency --model {name} --load-format dummy --skip-tokenizer-init
-    python -m sglang.benchmark.one_batch --model-path {name} --load-format dummy  # needs a tokenizer
+    vllm bench latency --model {name} --load-format dummy --skip-tokenizer-init{trusted}
+    python -m sglang.benchmark.one_batch --model-path {name} --load-format dummy{trusted}  # needs a tokenizer
 """
+
+
+def trusting(text: str, family: Family, words: str) -> str:
+    """How to load a folder. words: that tell a program to trust its code."""
+    return text.replace("{trusted}", words if family.code else "")
 
 
 def meta_ids(architecture: Architecture) -> list[int]:
@@ -44,23 +52,28 @@ def write_configuration(
     family: Family,
     architecture: Architecture,
     dtype: str,
-    ids: Mapping[str, int | None],
+    tokenizer: Tokenizer | None,
+    special: SpecialTokens,
     **more: Any,
 ) -> None:
-    """Write config.json and generation_config.json of a network that the family holds.
+    """Write config.json, generation_config.json and the code of a family that has some.
 
     Args:
-        ids: of special tokens.
+        special: what is known of special tokens.
         more: further entries of config.json.
 
     """
-    meta = meta_ids(architecture)
-    generation: dict[str, Any] = {"_from_model_config": True, **ids}
+    meta, ids = meta_ids(architecture), special.keys(tokenizer)
+    generation: dict[str, Any] = {**ids, **(special.generation or {"_from_model_config": True})}
     if meta:
         generation["suppress_tokens"], more["meta_tokens"] = meta, len(meta)
     config = {**family.configuration(architecture), "torch_dtype": dtype, **ids, **more}
     for name, content in (("config", config), ("generation_config", generation)):
         write_synced(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
+    if family.code:
+        code = f"{family.code}.py"
+        text = Path(families.__file__).with_name(code).read_text(encoding="utf-8")
+        write_synced(folder / code, text)
 
 
 def programs_text(family: Family, architecture: Architecture) -> str:
@@ -74,6 +87,11 @@ def programs_text(family: Family, architecture: Architecture) -> str:
         if program.model_type:
             text += f"; change model_type in config.json to {program.model_type}"
         text += "\n"
+    if family.code:
+        text += (
+            f"\nPrograms lack the configuration of this class. {family.code}.py has it: they read it"
+            " with --trust-remote-code.\n"
+        )
     return text
 
 
@@ -98,7 +116,7 @@ def export_configuration(
 
         path = (weights_folder(path) or path) / ARCHITECTURE
         text = str(path) if path.exists() else text
-    architecture = load_architecture(text)
+    architecture = load_architecture(text, whole=True)
     family = needed_family(architecture, "a plain checkpoint")
     card = f"""\
 # {architecture.hash}
@@ -109,18 +127,17 @@ def export_configuration(
 that will serve it. Written by flashnas {flashnas.__version__}.
 
 {programs_text(family, architecture)}
-{TIMING.replace("{name}", out.name)}"""
+{trusting(TIMING, family, " --trust-remote-code").replace("{name}", out.name)}"""
     with (
         disk_errors(f"--out {out}: cannot be written", ExportError),
         atomic_folder(out, existing="refuse") as fresh,
     ):
-        ids: Mapping[str, int | None] = {f"{token}_token_id": None for token in TOKENS}
+        words, special = None, SpecialTokens.beside(tokenizer)
         if tokenizer is not None:
-            from flashnas.exporting.source import read_tokenizer, special_ids, write_tokenizer
+            from flashnas.exporting.source import read_tokenizer, write_tokenizer
 
             words = read_tokenizer(tokenizer, architecture.vocab)
-            ids = special_ids(words)
-            write_tokenizer(fresh, words, meta_ids(architecture))
-        write_configuration(fresh, family, architecture, dtype, ids)
+            write_tokenizer(fresh, words, meta_ids(architecture), special)
+        write_configuration(fresh, family, architecture, dtype, words, special)
         write_synced(fresh / CARD, card)
     return architecture

@@ -18,7 +18,7 @@ from flashnas.base.errors import ConfigError, CorpusError, DeviceError, WeightsE
 from flashnas.base.system import disk_errors
 from flashnas.base.text import did_you_mean, first_line
 from flashnas.data.corpus import read_corpus
-from flashnas.data.tokenizer import end_of_document_id, library_errors
+from flashnas.data.tokenizer import end_of_document_id, front_ids, library_errors
 from flashnas.exporting.source import Source, fast_tokenizer, load_source, quiet_transformers
 from flashnas.network.weights import digest_of
 from flashnas.run_folder.trained import EVALUATION, ModelEvaluation, TaskResult, TextResult
@@ -85,6 +85,7 @@ def bits_per_byte(
     assert tokenizer is not None  # of load_trained
     device = network.embedding.weight.device
     end = end_of_document_id(tokenizer)
+    front = front_ids(tokenizer) or ([] if end is None else [end])
     pieces: list[tuple[Sequence[int], int]] = []
     digest = hashlib.sha256()
     tokens = size = documents = lossy = 0
@@ -92,8 +93,8 @@ def bits_per_byte(
         with library_errors(f"the tokenizer cannot encode {corpus!r}"):
             encoding = tokenizer.encode(text, add_special_tokens=False)
             decoded = tokenizer.decode(encoding.ids, skip_special_tokens=False)
-        ids = encoding.ids if end is None else [end, *encoding.ids]
-        unpredicted = 0 if end is not None or not ids else encoding.offsets[0][1]  # its first token
+        ids = [*front, *encoding.ids]
+        unpredicted = 0 if front or not ids else encoding.offsets[0][1]  # its first token
         pieces += windows(ids, window, stride)
         tokens += max(0, len(ids) - 1)
         size += len(text[unpredicted:].encode())
@@ -183,7 +184,8 @@ def run_tasks(source: Source, names: Sequence[str], folder: Path | None) -> dict
         model = HFLM(
             pretrained=as_transformers(source, torch.float32),
             backend="causal",
-            tokenizer=fast_tokenizer(source.tokenizer),
+            tokenizer=fast_tokenizer(source.tokenizer, source.special),
+            add_bos_token=bool(front_ids(source.tokenizer)),
             max_length=MAX_TASK_TOKENS,
             batch_size=TOGETHER,
         )

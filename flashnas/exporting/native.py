@@ -8,22 +8,33 @@ import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from flashnas import families
 from flashnas.architecture import Architecture
 from flashnas.exporting.configuration import (
     LOADING,
     meta_ids,
     programs_text,
+    trusting,
     write_configuration,
 )
-from flashnas.exporting.exporter import Exporter, Written, check_differences, difference, take_over
-from flashnas.exporting.source import Source, quiet_transformers, special_ids, write_tokenizer
+from flashnas.exporting.exporter import (
+    Exporter,
+    Written,
+    check_differences,
+    difference,
+    has_experts,
+    take_over,
+)
+from flashnas.exporting.source import Source, quiet_transformers, write_tokenizer
 from flashnas.families.family import Family
 from flashnas.families.pieces import Piece
 from flashnas.network.model import HybridLM
@@ -44,7 +55,8 @@ class NativeExporter(Exporter):
     @property
     def loading(self) -> str:  # type: ignore[override]
         """See Exporter."""
-        return LOADING + programs_text(self.family, self.architecture)
+        loading = trusting(LOADING, self.family, ", trust_remote_code=True")
+        return loading + programs_text(self.family, self.architecture)
 
     @torch.no_grad()
     def write(
@@ -55,26 +67,26 @@ class NativeExporter(Exporter):
         architecture = self.architecture
         more = {} if source.sequence_tokens is None else {"sequence_tokens": source.sequence_tokens}
         name = str(dtype).removeprefix("torch.")
-        ids = special_ids(source.tokenizer)
-        write_configuration(folder, self.family, architecture, name, ids, **more)
-        pieces = self.family.pieces(architecture)
+        words, special = source.tokenizer, source.special
         meta = meta_ids(architecture)
+        if words is not None:
+            write_tokenizer(folder, words, meta, special)
+        write_configuration(folder, self.family, architecture, name, words, special, **more)
+        pieces = self.family.pieces(architecture)
         tensors = {name: tensor.to(dtype) for name, tensor in _tensors(network, pieces).items()}
         save_torch_state_dict(tensors, folder)
         notes = []
-        if source.tokenizer is not None:
-            write_tokenizer(folder, source.tokenizer, meta)
         if meta:
             puts = (
                 "each text needs in front"
-                if source.tokenizer is None
+                if words is None
                 else "the tokenizer puts in front of a text"
             )
             notes.append(f"the meta tokens are the ids {meta[0]} to {meta[-1]}, which {puts}")
         for piece in reversed(pieces):
             # the embedding last: rows after a tied head are not meta tokens
             take_over(network, piece, tensors[piece.name].float())
-        differences, equal = _check(folder, network, meta)
+        differences, equal = _check(folder, self.family, network, meta)
         line = f"transformers runs it as {self.family.title}; {equal} of {GENERATED} greedy tokens"
         return Written(differences, (f"{line} are equal", *notes))
 
@@ -100,10 +112,16 @@ def _prompt(network: HybridLM) -> Tensor:
     return torch.randint(network.architecture.vocab, (1, PROMPT), generator=generator)
 
 
-def _check(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict[str, float], int]:
+def _check(
+    folder: Path, family: Family, network: HybridLM, meta: list[int]
+) -> tuple[dict[str, float], int]:
     """Compare logits in parallel and step by step along 64 greedy tokens."""
+    model: Any = AutoModelForCausalLM
+    if family.code:
+        code = import_module(f"{families.__name__}.{family.code}")
+        model = getattr(code, family.config["architectures"][0])
     with quiet_transformers():
-        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        loaded = model.from_pretrained(folder, dtype=torch.float32).eval()
     # the kernels of fla and mamba-ssm, which transformers takes where they are installed, need a GPU
     names = vars(sys.modules[type(loaded).__module__])
     kernels = {name: each for name, each in names.items() if hasattr(each, "__wrapped__")}
@@ -125,9 +143,10 @@ def _check(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict[str, 
     finally:
         names.update(kernels)
     ours = network(tokens[:, :-1])
+    routed = has_experts(network.architecture)
     differences = {
-        "prefill_logits": difference(theirs[0], ours[:, :PROMPT]),
-        "greedy_logits": difference(torch.cat(theirs[1:], 1), ours[:, PROMPT:]),
+        "prefill_logits": difference(theirs[0], ours[:, :PROMPT], routed),
+        "greedy_logits": difference(torch.cat(theirs[1:], 1), ours[:, PROMPT:], routed),
     }
     check_differences("transformers", differences, TOLERANCE)
     return differences, int((ours[:, PROMPT - 1 :].argmax(-1) == tokens[:, PROMPT:]).sum())

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,14 @@ from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ExportError, WeightsError
 from flashnas.base.foreign import read_json
 from flashnas.base.text import first_line
-from flashnas.conversion.weights import CONFIG as MODEL_CONFIG
-from flashnas.conversion.weights import Pretrained, is_pretrained, load_pretrained, trained_length
-from flashnas.data.tokenizer import end_of_document_id, load_tokenizer, vocab_size
+from flashnas.data.tokenizer import KINDS, SpecialTokens, load_tokenizer, vocab_size
+from flashnas.families.load_pretrained import CONFIG as MODEL_CONFIG
+from flashnas.families.load_pretrained import (
+    Pretrained,
+    is_pretrained,
+    load_pretrained,
+    trained_length,
+)
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import (
     ARCHITECTURE,
@@ -44,7 +49,8 @@ class Source:
     """A network to export or to evaluate.
 
     network: in evaluation mode. origin: where the weights are from, in one line. folder: of the
-    weights; None if they were drawn. sequence_tokens: of its training; None: not recorded.
+    weights; None if they were drawn. sequence_tokens: of its training; None: not recorded. special:
+    what its files say of special tokens.
     """
 
     network: HybridLM
@@ -52,6 +58,7 @@ class Source:
     origin: str
     folder: Path | None = None
     sequence_tokens: int | None = None
+    special: SpecialTokens = field(default_factory=SpecialTokens)
 
     @property
     def architecture(self) -> Architecture:
@@ -75,7 +82,7 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
     path = Path(text) if os.path.lexists(text) else None  # a long notation is no path
     folder = None if path is None else weights_folder(path)
     foreign = None if path is None or folder is not None else read_foreign(path)
-    words, sequence_tokens = None, None
+    words, sequence_tokens, special = None, None, SpecialTokens()
     if init_seed is not None and (folder is not None or foreign is not None):
         raise ExportError(f"{folder or path}: holds trained weights; leave out --init-seed")
     if folder is not None:
@@ -88,9 +95,9 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         folder = path if path.is_dir() else None  # a GGUF file has none
         network = model.network
         words = model.tokenizer
-        sequence_tokens = model.sequence_tokens
+        sequence_tokens, special = model.sequence_tokens, model.special
     else:
-        architecture = load_architecture(text)
+        architecture = load_architecture(text, whole=True)
         if init_seed is None:
             raise ExportError(
                 f"{text!r} is an architecture without weights: name a folder that flashnas"
@@ -104,7 +111,8 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         tokenizer = str(folder / TOKENIZER)
     if tokenizer is not None:
         words = read_tokenizer(tokenizer, network.architecture.vocab)
-    return Source(network.eval(), words, origin, folder, sequence_tokens)
+        special = SpecialTokens.beside(tokenizer)
+    return Source(network.eval(), words, origin, folder, sequence_tokens, special)
 
 
 def read_foreign(path: Path) -> tuple[Pretrained, str] | None:
@@ -161,14 +169,6 @@ def read_tokenizer(path: str, vocab: int) -> Tokenizer:
     return tokenizer
 
 
-def special_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
-    """The ids of special tokens: the token that separates documents begins, ends and pads a
-    sequence.
-    """
-    end = None if tokenizer is None else end_of_document_id(tokenizer)
-    return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
-
-
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Neither progress bars nor warnings."""
@@ -184,26 +184,29 @@ def quiet_transformers() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def fast_tokenizer(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+def fast_tokenizer(tokenizer: Tokenizer, special: SpecialTokens) -> PreTrainedTokenizerFast:
     """That of transformers; padding on the left, as generation needs it."""
     from transformers import PreTrainedTokenizerFast
 
-    end = end_of_document_id(tokenizer)
-    names = (
-        {}
-        if end is None
-        else dict.fromkeys(("bos_token", "eos_token", "pad_token"), tokenizer.id_to_token(end))
-    )
+    names = {
+        f"{kind}_token": tokenizer.id_to_token(ids[0])
+        for kind in KINDS
+        if (ids := special.ids(tokenizer, kind))
+    }
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, padding_side="left", clean_up_tokenization_spaces=False, **names
     )
 
 
-def write_tokenizer(folder: Path, tokenizer: Tokenizer, meta: list[int]) -> None:
-    """Write its files into a folder; meta: ids of the meta tokens, which it puts in front of a
-    text.
+def write_tokenizer(
+    folder: Path, tokenizer: Tokenizer, meta: list[int], special: SpecialTokens
+) -> None:
+    """Write its files into a folder, those that are known as they are; meta: ids of the meta tokens,
+    which it puts in front of a text.
     """
-    fast_tokenizer(_with_meta_tokens(tokenizer, meta)).save_pretrained(folder)
+    fast_tokenizer(_with_meta_tokens(tokenizer, meta), special).save_pretrained(folder)
+    for name, text in special.files.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def _with_meta_tokens(tokenizer: Tokenizer, meta: list[int]) -> Tokenizer:

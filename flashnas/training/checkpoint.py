@@ -16,6 +16,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -48,9 +49,15 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folders, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
 
 
-def save_checkpoint(folder: Path, trainer: Trainer, tokenizer_json: str, keep: int) -> None:
-    """Write a checkpoint of a training between two steps, then remove all but the `keep` newest
-    ones of the folder. Only the first process calls this."""
+def save_checkpoint(
+    folder: Path,
+    trainer: Trainer,
+    tokenizer_json: str,
+    keep: int,
+    files: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Write a checkpoint of a training between two steps, with files beside the tokenizer, then
+    remove all but the `keep` newest ones of the folder. Only the first process calls this."""
     parameters = dict(trainer.network.named_parameters())
     tensors, scalars = optimizer_state(parameters, trainer.optimizers.optimizers)
     path = folder / f"step-{trainer.done:08d}"
@@ -58,7 +65,7 @@ def save_checkpoint(folder: Path, trainer: Trainer, tokenizer_json: str, keep: i
     if trainer.device.type == "cuda":
         tensors[_CUDA_RANDOM] = torch.cuda.get_rng_state(trainer.device)
     with atomic_folder(path) as fresh:
-        write_model(fresh, trainer.network, tokenizer_json=tokenizer_json)
+        write_model(fresh, trainer.network, tokenizer_json=tokenizer_json, files=files)
         write_tensors(fresh / OPTIMIZER, tensors)
         content = {
             "trainer": trainer.state(),

@@ -138,14 +138,19 @@ class TrainFolder:
         write_atomic(self.path / CONFIG, text)
 
     def finish(
-        self, network: HybridLM, tokenizer_json: str | None, recipe: Recipe, **updates: Any
+        self,
+        network: HybridLM,
+        tokenizer_json: str | None,
+        files: Mapping[str, str],
+        recipe: Recipe,
+        **updates: Any,
     ) -> None:
-        """Write the weights, then these entries of train.yaml."""
+        """Write the weights, with files beside the tokenizer, then these entries of train.yaml."""
         save_model(
             self.path / FINAL,
             network,
             tokenizer_json=tokenizer_json,
-            files={"recipe.yaml": yaml.safe_dump(recipe.to_dict(), sort_keys=False)},
+            files={**files, "recipe.yaml": yaml.safe_dump(recipe.to_dict(), sort_keys=False)},
         )
         self.write_config(**updates)
 

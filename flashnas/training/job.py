@@ -22,7 +22,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError, ConfigError
 from flashnas.base.system import ENDING
 from flashnas.data.dataset import Dataset, prepare_dataset
-from flashnas.data.tokenizer import load_tokenizer, vocab_size
+from flashnas.data.tokenizer import SpecialTokens, load_tokenizer, vocab_size
 from flashnas.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from flashnas.training.distributed import Ranks
 from flashnas.training.folder import (
@@ -51,8 +51,9 @@ class TrainJob:
     architecture: trained at its widths divided by recipe.width_factor. tokenizer: path of a
     tokenizer.json; None: one is trained on the corpus. positions: the longest sequence that the
     architecture's source allows, with meta tokens; None: no limit. checkpoint_every_tokens: None:
-    `checkpoint_every_s` applies. start: None: weights are drawn. keep:
-    the number of newest checkpoints that remain. command: the command line, for the record.
+    `checkpoint_every_s` applies. start: None: weights are drawn. dataset: None: it is prepared from
+    `data`. keep: the number of newest checkpoints that remain. command: the command line, for the
+    record.
     """
 
     architecture: Architecture
@@ -66,6 +67,7 @@ class TrainJob:
     checkpoint_every_tokens: int | None = None
     checkpoint_every_s: float = 300.0
     start: Start | None = None
+    dataset: Dataset | None = None
     keep: int = 2
     command: str = ""
 
@@ -153,6 +155,7 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
             folder.finish(
                 trainer.network,
                 dataset.tokenizer_json,
+                SpecialTokens.beside(job.tokenizer).files,
                 job.recipe,
                 finished=_now(),
                 score=score.to_dict(),
@@ -165,6 +168,8 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
 
 
 def _dataset(job: TrainJob) -> Dataset:
+    if job.dataset is not None:
+        return job.dataset
     needed = job.architecture.vocab
     if job.tokenizer is None:
         return prepare_dataset(job.data, replace(job.recipe, vocab=min(job.recipe.vocab, needed)))
@@ -252,7 +257,7 @@ def _evaluated(
         return None
     found: dict[str, float] | None = folder.config.get(when)
     if found is None:
-        found = job.start.evaluate(trainer.network, trainer.dataset)
+        found = job.start.evaluate(trainer)
         folder.write_config(**{when: found})
     return found
 
@@ -284,6 +289,7 @@ def _train(
 ) -> None:
     recipe, last_s, last_tokens = job.recipe, time.monotonic(), trainer.tokens
     tokenizer_json, micro_batch = trainer.dataset.tokenizer_json, trainer.full_micro_batch
+    files = SpecialTokens.beside(job.tokenizer).files
     log = StepLog(folder.path / LOG, trainer.done) if folder else None
     try:
         with _Signals() as signals:
@@ -308,7 +314,9 @@ def _train(
                 if due_of_first or came or step.number == recipe.steps:
                     if log:
                         log.sync()
-                        save_checkpoint(job.out / CHECKPOINTS, trainer, tokenizer_json, job.keep)
+                        save_checkpoint(
+                            job.out / CHECKPOINTS, trainer, tokenizer_json, job.keep, files
+                        )
                     last_s, last_tokens = time.monotonic(), step.tokens
                 if came:
                     raise KeyboardInterrupt if ranks.first else SystemExit(130)

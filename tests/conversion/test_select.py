@@ -9,9 +9,9 @@ import pytest
 from flashnas.conversion.choices import Choice
 from flashnas.conversion.found import LayerChoice
 from flashnas.conversion.law import SampledSet, SingleScores, fit_law
-from flashnas.conversion.measure import LayoutScore
 from flashnas.conversion.recall import RecallLaw
 from flashnas.conversion.select import choose, lowest_kl, resampled_layers, sample_sets
+from flashnas.training.teacher_text import TextScore
 
 
 def random_choices(generator, layers=6):
@@ -25,7 +25,7 @@ def random_choices(generator, layers=6):
 
 def scores_of(choices, kl, recalled):
     """Values lose as many nats as the share of recall says."""
-    return SingleScores(choices, kl, recalled, -np.log(recalled), np.zeros(len(choices)))
+    return SingleScores(choices, kl, recalled, -np.log(recalled))
 
 
 def law_of(scores, alone, neighbours, **further):
@@ -87,7 +87,7 @@ def law_and_sets(sets, unseen, layers=14):
         value = true.predict(layout).kl * np.exp(generator.normal(0, 0.05))
         documents = value * np.exp(generator.normal(0, 0.1, 8))
         chosen.append(SampledSet(layout, np.arange(8) % 2 == 0, np.arange(4) % 2 == 0))
-        measured.append(LayoutScore(documents.tolist(), [0.0] * 8, [1.0] * 4, [0.0] * 4))
+        measured.append(TextScore(documents.tolist(), [0.0] * 8, [1.0] * 4, [0.0] * 4))
     law = fit_law(scores, chosen[:sets], measured[:sets])
     return law, chosen[sets:], measured[sets:]
 
@@ -109,7 +109,7 @@ def test_with_more_sets_pairs_are_known_and_intervals_are_narrow():
         law, unseen, _ = law_and_sets(sets, 50)
         predictions = [law.predict(entry.layout) for entry in unseen]
         widths.append(np.mean([np.log(found.kl_high / found.kl) for found in predictions]))
-    assert law.summary()["alone"] == pytest.approx(1.1, abs=0.15)
+    assert law.weights[0] == pytest.approx(1.1, abs=0.15)
     assert law.set_error < 0.2
     assert widths[1] < 0.7 * widths[0]
 
@@ -134,7 +134,7 @@ def test_values_that_lose_twice_as_much_are_recalled_half_as_often_again():
     sets = [SampledSet(tuple(choices[row] for row in rows), *halves) for rows in picked]
     left = [np.prod(recalled[list(rows)], 0) ** 1.5 for rows in picked]
     measured = [
-        LayoutScore([0.2] * 7 + [0.21], [0.0] * 8, shares.tolist(), [0.0] * 2) for shares in left
+        TextScore([0.2] * 7 + [0.21], [0.0] * 8, shares.tolist(), [0.0] * 2) for shares in left
     ]
     law = fit_law(scores, sets, measured)
     assert law.recall.slope == pytest.approx(1.5, abs=0.01)
@@ -162,7 +162,7 @@ def simulated(seed, layers=20, prompts=4, keys=6):
         margin, drop = draws[draw][0], draws[draw][1][list(rows)].sum(0)
         documents = kl[list(rows)].sum() * generator.lognormal(0, 0.1, 8)
         recalled, lost = (margin > drop).mean(1), np.maximum(drop, 0).mean(1)
-        return LayoutScore(documents.tolist(), [0.0] * 8, recalled.tolist(), lost.tolist())
+        return TextScore(documents.tolist(), [0.0] * 8, recalled.tolist(), lost.tolist())
 
     return [Choice(layer, "none", None, 10.0) for layer in range(layers)], measure
 

@@ -21,13 +21,14 @@ from transformers import Lfm2ForCausalLM as Lfm2
 import flashnas as fn
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
-from flashnas.base.errors import WeightsError
+from flashnas.base.errors import ArchitectureError, WeightsError
 from flashnas.exporting.exporter import export_network
 from flashnas.exporting.source import Source, load_source
 from flashnas.network.weights import save_model
 
 M2, A, F = "m2(head_dim=16,state=16)", "a(head_dim=16,rope_share=0)", "f(relu2=true)"
 GATED = "a(head_dim=32,heads=2,kv_heads=1,qk_norm=true,out_gate=true,rope_share=0.25)"
+NORMED = "a(heads=4,head_dim=16,kv_heads=2,qk_norm=true)"
 META = f"64(vocab=300,meta=3): {M2} {A} {F}"
 
 
@@ -67,6 +68,39 @@ def test_kernels_that_need_a_gpu_are_not_used(tmp_path):
 def test_a_network_of_no_family_has_the_class_of_flashnas(tmp_path):
     export_network(make_source(f"64(vocab=300): d(head_dim=16) {F} {A}"), "hf", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "flashnas"
+
+
+def test_what_no_program_loads_is_said(tmp_path):
+    network = f"64(vocab=300): {NORMED} f f {NORMED} f"
+    notes = export_network(make_source(network), "hf", tmp_path / "out")["notes"]
+    line = "cannot hold this network as transformer (Qwen3): operator 2, 'f', does not follow a"
+    assert f"vLLM, SGLang, TensorRT-LLM or MLX {line} token mixer" in notes
+
+
+def test_programs_that_trust_its_code_read_a_network_of_which_layers_are_removed(
+    tmp_path, monkeypatch
+):
+    def blocks(folder):
+        return json.loads((folder / "config.json").read_text())["block_configs"]
+
+    attention, out = "a(head_dim=16,kv_heads=2)", tmp_path / "out"
+    notation = f"64(vocab=300): {attention} f(intermediate=512) f {attention}"
+    export_network(make_source(notation), "hf", out)
+    cache = str(tmp_path / "modules")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", cache)
+    monkeypatch.syspath_prepend(cache)
+    first, second, third = AutoConfig.from_pretrained(out, trust_remote_code=True).block_configs
+    assert (first.ffn.ffn_mult, first.attention.n_heads_in_group) == (12.0, 2)
+    assert (second.attention.no_op, second.ffn.intermediate_size) == (True, 192)
+    assert not hasattr(second.ffn, "ffn_mult")
+    assert (third.ffn.no_op, third.ffn.ffn_mult) == (True, None)
+    model = AutoModelForCausalLM.from_pretrained(out, trust_remote_code=True, dtype=torch.float32)
+    assert type(model).__module__.startswith("transformers_modules.")
+    prompt, network = torch.arange(5, 12)[None], make_network(notation)
+    continued = model.generate(prompt, max_new_tokens=6, do_sample=False)[:, 7:]
+    assert torch.equal(continued, network.generate(prompt, 6))
+    model.save_pretrained(tmp_path / "again")
+    assert blocks(tmp_path / "again") == blocks(out)
 
 
 def test_a_text_continues_as_in_flashnas_by_classes_of_transformers_alone(tmp_path):
@@ -170,6 +204,19 @@ def test_weights_and_a_tokenizer_give_a_folder_without_weights(tmp_path):
     config = AutoConfig.from_pretrained(tmp_path / "out")
     assert (config.vocab_size, config.eos_token_id) == (303, 0)
     assert AutoTokenizer.from_pretrained(tmp_path / "out")(TEXT[0])["input_ids"][:1] == [300]
+
+
+def test_a_model_of_which_sizes_alone_are_read_is_not_exported(tmp_path, refused):
+    config = {"model_type": "gpt_oss", "num_hidden_layers": 1, "hidden_size": 64, "head_dim": 16}
+    file = tmp_path / "config.json"
+    line = "of gpt_oss the sizes alone are read: it can be estimated, not converted or exported"
+    file.write_text(json.dumps(config))
+    for options in ("--no-weights", "--init-seed 0"):
+        found = refused(f"export {file} --to hf {options} --out {tmp_path}/out")
+        assert found == f"flashnas export: {file}:model_type: {line}\n"
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ArchitectureError, match=line):
+        load_source(str(tmp_path))
 
 
 def test_what_is_asked_wrongly_without_weights_is_one_line(tmp_path, refused):

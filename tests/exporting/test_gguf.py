@@ -35,6 +35,7 @@ from flashnas.families.family import families
 from flashnas.families.gguf import file, pieces
 from flashnas.families.gguf.families import FAMILIES, family_of
 from flashnas.families.gguf.vocabulary import META_TOKEN, vocabulary
+from flashnas.families.load_pretrained import load_pretrained
 from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask
 
 M2, GD, GATED = (
@@ -69,11 +70,17 @@ def test_llama_cpp_computes_what_the_network_does(family, notation, tmp_path):
         f"llama.cpp runs it as {family}; 64 of 64 greedy tokens are equal"
     )
     assert report["dtype"] == "f32"
-    elements = sum(
-        tensor.n_elements for tensor in reader.tensors if "ssm_conv1d.bias" not in tensor.name
-    )
+    # but for what is zero, since llama.cpp must have it
+    elements = sum(tensor.n_elements for tensor in reader.tensors if tensor.data.any())
     assert elements == pytest.approx(Architecture.parse(notation).params, rel=0.02)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.gguf", "README.md"}
+    read = load_pretrained(tmp_path / "out" / "model.gguf").network
+    tokens, front = torch.arange(1, 40)[None], value_of(reader, "tokenizer.ggml.bos_token_id")
+    meta = Architecture.parse(notation).meta_tokens
+    with torch.no_grad():
+        theirs = read(torch.cat([torch.tensor([[front] * meta]).long(), tokens], 1))
+        ours = make_source(notation).network(tokens)
+    torch.testing.assert_close(theirs[:, meta:, :300], ours, rtol=1e-4, atol=1e-4)
     assert "llama-cli -m out/model.gguf" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -99,6 +106,22 @@ def test_types_of_weights(type_, tmp_path):
     assert narrow == any(note.startswith("perplexity ") for note in report["notes"])
 
 
+def test_experts_have_few_bits_and_their_scores_do_not(tmp_path, monkeypatch):
+    notation = next(text for family, text in cases("exporting", "in_llama_cpp") if "shared" in text)
+    report, reader = exported(notation, tmp_path / "out", "q8_0")
+    types = {tensor.name: tensor.tensor_type.name.lower() for tensor in reader.tensors}
+    for name in ("gate_exps", "down_exps", "up_exps"):
+        assert types[f"blk.1.ffn_{name}.weight"] == "q8_0"
+    assert types["blk.1.ffn_gate_inp.weight"] == "f32"
+    assert value_of(reader, "granitehybrid.expert_used_count") == 3
+    assert any(note.startswith("perplexity ") for note in report["notes"])
+    names = pieces.NAMES["moe"]
+    turned = {**names, "gate": names["up"], "up": names["gate"]}
+    monkeypatch.setitem(pieces.NAMES, "moe", turned)
+    with pytest.raises(ExportError, match="does not compute what the network does"):
+        exported(notation, tmp_path / "wrong")
+
+
 def test_types_with_blocks_of_256(tmp_path):
     """llama.cpp quantizes q4_k and q6_k; what a state-space operator has beside its products stays
     in float32.
@@ -111,6 +134,11 @@ def test_types_with_blocks_of_256(tmp_path):
         )
         assert (ours == expected).all()
     wide = "256(vocab=300): m2(head_dim=64,state=16) f(intermediate=WIDTH) a f(intermediate=WIDTH)"
+    sparse = wide.replace("f(", "moe(experts=4,shared=256,")
+    file.write_random_file(
+        tmp_path / "moe.gguf", Architecture.parse(sparse.replace("WIDTH", "256")), "q4_k"
+    )
+    asked(tmp_path / "moe.gguf", vocab=300)
     file.write_random_file(
         tmp_path / "k.gguf", Architecture.parse(wide.replace("WIDTH", "512")), "q4_k"
     )
@@ -127,8 +155,8 @@ def test_types_with_blocks_of_256(tmp_path):
         ExportError, file.check_rows, Architecture.parse(wide.replace("WIDTH", "640")), "q6_k"
     )
     assert message == (
-        "q6_k holds 256 weights of a row in a block, but the rows of 'down' of operator 1, 'f',"
-        " have 640; take sizes that are multiples of 256, or q8_0"
+        "q6_k holds 256 weights of a row in a block, but the rows of 'out_proj.weight' of operator 1,"
+        " 'f', have 640; take sizes that are multiples of 256, or q8_0"
     )
 
 
@@ -210,7 +238,7 @@ def test_a_tokenizer_without_merges_or_end_gets_what_llama_cpp_needs():
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words = vocabulary(tokenizer, 5, 0)
     assert words.tokens == ("!", "a", "b", "[unused 3]", "[unused 4]", "<|end|>")
-    assert (words.merges, words.added, words.first, words.end) == (("! !",), 1, None, 5)
+    assert (words.merges, words.added, words.first, words.ends) == (("! !",), 1, None, (5,))
 
 
 @every(case=cases("exporting", "not_in_llama_cpp"))

@@ -39,6 +39,11 @@ MODELS = {
     "qwen2": {"rms_norm_eps": 1e-3},
     "qwen3": {"head_dim": 32, "rms_norm_eps": 1e-2},
     "smollm3": {"no_rope_layer_interval": 2, "pad_token_id": 0},
+    "qwen2, windows": {"use_sliding_window": True, "sliding_window": 9, "max_window_layers": 1},
+    "qwen3, windows": {"layer_types": ["sliding_attention", "full_attention", "full_attention"]}
+    | {"use_sliding_window": True, "sliding_window": 9},
+    "smollm3, windows": {"no_rope_layer_interval": 2, "pad_token_id": 0}
+    | {"use_sliding_window": True, "sliding_window": 9},
     "lfm2": {"norm_eps": 1e-2, "full_attn_idxs": [1], "block_multiple_of": 16},
 }
 
@@ -70,8 +75,8 @@ def write_gguf(kind, model, path, tokenizer, change=lambda writer: None):
     before it writes."""
     import gguf
 
-    from flashnas.conversion.weights import load_pretrained
     from flashnas.families.gguf.vocabulary import vocabulary
+    from flashnas.families.load_pretrained import load_pretrained
     from flashnas.families.pretrained import PIECES
 
     network = load_pretrained(model).network

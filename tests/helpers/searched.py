@@ -11,6 +11,5 @@ def searched(family, size, width, *, groups=1, vocab=300):
     place = every - 1 if search.last else every // 2
     mixers = [attention if n == place else others[0] for n in range(every)] * groups
     head = f"{width}(vocab={vocab}{'' if search.tied else ',tied=false'}): "
-    ffn = search.ffn.rstrip(")") + ("," if "(" in search.ffn else "(")
-    ffn += f"intermediate={search.ffn_ratio * width})"
+    ffn = search.ffn[0].spec(width)
     return Architecture.parse(head + " ".join(f"{mixer} {ffn}" for mixer in mixers))

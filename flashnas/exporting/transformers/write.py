@@ -10,11 +10,12 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import ExportError
 from flashnas.exporting.exporter import Exporter, Written, check_differences, difference
 from flashnas.exporting.native import NativeExporter
-from flashnas.exporting.source import Source, quiet_transformers, special_ids
+from flashnas.exporting.source import Source, quiet_transformers
 from flashnas.exporting.transformers import FlashnasConfig, FlashnasForCausalLM
-from flashnas.families.family import family_of
+from flashnas.families.family import family_of, needed_family
 from flashnas.network.model import HybridLM
 
 TOLERANCE = 1e-4  # of the largest logit
@@ -52,15 +53,23 @@ class TransformersExporter(Exporter):
         with quiet_transformers():
             model = as_transformers(source, dtype)
             model.save_pretrained(folder)
-            return Written(check_parity(folder, model.model))
+            return Written(check_parity(folder, model.model), (_without_programs(source),))
 
 
 EXPORTER = TransformersExporter()
 
 
+def _without_programs(source: Source) -> str:
+    """Why transformers with flashnas alone loads it, in words."""
+    try:
+        return needed_family(source.architecture, "vLLM, SGLang, TensorRT-LLM or MLX").title
+    except ExportError as error:
+        return str(error)
+
+
 def as_transformers(source: Source, dtype: torch.dtype) -> FlashnasForCausalLM:
     """The source's network, cast in place, as a model of transformers."""
-    ids = special_ids(source.tokenizer)
+    ids = source.special.keys(source.tokenizer)
     more = {} if source.sequence_tokens is None else {"sequence_tokens": source.sequence_tokens}
     with torch.device("meta"):
         model = FlashnasForCausalLM(

@@ -10,14 +10,21 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from flashnas.base.errors import CorpusError
+from flashnas.base.system import write_atomic
 from flashnas.data.corpus import read_corpus
 from flashnas.data.dataset import Dataset
-from flashnas.data.tokenizer import end_of_document_id, library_errors, load_tokenizer
+from flashnas.data.tokenizer import (
+    end_of_document_id,
+    front_ids,
+    library_errors,
+    load_tokenizer,
+)
 
 MAX_DOCUMENTS = 20_000  # that are read of a corpus
 WORD = re.compile(r"[^\W\d_]{4,10}")
@@ -25,6 +32,7 @@ WORDS = 600  # of which keys and values are drawn
 CONSIDERED = 20 * WORDS
 KEYS = 8  # of a prompt
 HELD_OUT = 4  # contexts of a training
+NO_TABLE = 2  # the least vocabulary, of a network whose token table is not used
 
 
 @dataclass(frozen=True)
@@ -47,65 +55,77 @@ class Draw:
     probes: tuple[Probe, ...]
 
 
-def draws(
-    source: str,
-    tokenizer: Tokenizer,
-    *,
-    context: int,
-    documents: int,
-    prompts: int,
-    count: int,
-    seed: int,
-) -> list[Draw]:
-    """Cut a corpus into draws.
+class ContextReader:
+    """Contexts of a corpus in random order, each of documents of its own: they begin with a
+    document, short documents follow each other, and the rest of a long one is left out.
 
-    Args:
-        source: as `read_corpus` takes it.
-        context: tokens of each row.
-        documents, prompts: rows of each draw.
-        count: of draws.
-
-    Raises:
-        CorpusError: the text is too short, or cannot be read.
+    source: as `read_corpus` takes it. context: tokens of each.
     """
-    texts, generator = _shuffled(source, seed)
-    needed = count * (documents + prompts)
-    rows = list(itertools.islice(_rows(texts, tokenizer, context), needed))
-    if len(rows) < needed:
-        raise CorpusError(
-            f"corpus {source!r} gives {len(rows)} contexts of {context:,} tokens with documents of"
-            f" their own; {needed} are needed ({count} draws of {documents} documents and {prompts}"
-            " prompts): give more text, or lower --documents or --context"
-        )
-    writer = ProbeWriter(texts, tokenizer, generator)
-    return [writer.draw(own, documents) for own in np.array(rows).reshape(count, -1, context)]
 
+    def __init__(self, source: str, tokenizer: Tokenizer, context: int, seed: int) -> None:
+        texts = list(itertools.islice(read_corpus(source).documents, MAX_DOCUMENTS))
+        self.source, self.tokenizer, self.context = source, tokenizer, context
+        self.generator = np.random.default_rng(seed)
+        self.texts = [texts[number] for number in self.generator.permutation(len(texts))]
+        self._contexts = self._read()
 
-def training_rows(
-    source: str,
-    tokenizer: Tokenizer,
-    *,
-    context: int,
-    skip: int,
-    tokens: int,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Contexts [R, context] behind the first `skip` ones, of which `draws` of the same seed are
-    made: HELD_OUT ones, and others with about so many tokens, or with all there are. CorpusError
-    where these are fewer than HELD_OUT."""
-    texts, _ = _shuffled(source, seed)
-    count = HELD_OUT + -(-tokens // context)
-    found = np.array(list(itertools.islice(_rows(texts, tokenizer, context), skip, skip + count)))
-    if len(found) < min(count, 2 * HELD_OUT):
-        raise CorpusError(
-            f"corpus {source!r} has {len(found)} contexts of {context:,} tokens beyond the {skip}"
-            f" that are scored, and a training needs {2 * HELD_OUT}: give more text"
+    def take(self, count: int, needed: int, use: str) -> np.ndarray:
+        """The next contexts [R, T], at most `count`; raises CorpusError, which names their use,
+        where there are fewer than needed."""
+        rows = list(itertools.islice(self._contexts, count))
+        if len(rows) < needed:
+            raise CorpusError(
+                f"corpus {self.source!r} gives {len(rows)} contexts of {self.context:,} tokens with"
+                f" documents of their own; {needed} are needed ({use}): give more text, or a"
+                " shorter context"
+            )
+        return np.array(rows)
+
+    def draws(self, documents: int, prompts: int, count: int) -> list[Draw]:
+        """The next contexts as draws of so many documents and prompts each."""
+        needed = count * (documents + prompts)
+        use = f"{count} draws of {documents} documents and {prompts} prompts"
+        rows = self.take(needed, needed, use).reshape(count, -1, self.context)
+        writer = ProbeWriter(self.texts, self.tokenizer, self.generator)
+        return [writer.draw(own, documents) for own in rows]
+
+    def training_text(self, folder: Path, tokens: int) -> Dataset:
+        """About the next so many tokens, or all there are, with HELD_OUT contexts for validation,
+        for a network of NO_TABLE tokens, which reads hidden states. folder: of the dataset; its
+        tokenizer is written there."""
+        # one context is lost where the others are cut into windows
+        count = HELD_OUT + 1 - (-tokens // self.context)
+        use = f"a training beyond those that are scored, {HELD_OUT} held out"
+        rows = self.take(count, min(count, 2 * HELD_OUT), use)
+        folder.mkdir(exist_ok=True)
+        write_atomic(folder / "tokenizer.json", self.tokenizer.to_str())
+        held_out = rows[:HELD_OUT].ravel()
+        return Dataset(
+            folder=folder,
+            source=self.source,
+            vocab=NO_TABLE,
+            train=rows[HELD_OUT:].ravel(),
+            validation=held_out,
+            validation_bytes=len(self.tokenizer.decode(held_out.tolist()).encode()),
+            notes=(),
+            front=tuple(front_ids(self.tokenizer)),
         )
-    return found[:HELD_OUT], found[HELD_OUT:]
+
+    def _read(self) -> Iterator[list[int]]:
+        front, end = front_ids(self.tokenizer), end_of_document_id(self.tokenizer)
+        row: list[int] = []
+        for text in self.texts:
+            row += front + _encoded(self.tokenizer, [text])[0]
+            if len(row) >= self.context:
+                yield row[: self.context]
+                row = []
+            elif end is not None:
+                row.append(end)
 
 
 def held_out_draw(dataset: Dataset, *, context: int, documents: int, prompts: int) -> Draw:
-    """A draw of the validation text of a dataset, spread evenly over it; arguments as in `draws`."""
+    """A draw of the validation text of a dataset, spread evenly over it. context: tokens of each of
+    its documents and prompts. Raises CorpusError where the text is too short."""
     tokens = dataset.validation
     tokenizer = load_tokenizer(dataset.folder / "tokenizer.json")
     count = documents + prompts
@@ -117,28 +137,9 @@ def held_out_draw(dataset: Dataset, *, context: int, documents: int, prompts: in
     starts = np.linspace(0, len(tokens) - context, count).astype(int)
     generator = np.random.default_rng(0)
     rows = np.array([tokens[start : start + context] for start in generator.permutation(starts)])
+    rows[:, : len(dataset.front)] = dataset.front
     texts = [tokenizer.decode(row.tolist()) for row in rows]
     return ProbeWriter(texts, tokenizer, generator).draw(rows.astype(np.int64), documents)
-
-
-def _shuffled(source: str, seed: int) -> tuple[list[str], np.random.Generator]:
-    texts = list(itertools.islice(read_corpus(source).documents, MAX_DOCUMENTS))
-    generator = np.random.default_rng(seed)
-    return [texts[number] for number in generator.permutation(len(texts))], generator
-
-
-def _rows(texts: Sequence[str], tokenizer: Tokenizer, context: int) -> Iterator[list[int]]:
-    """Contexts that begin with a document; short documents follow each other, the rest of a long
-    one is left out."""
-    end = end_of_document_id(tokenizer)
-    row: list[int] = []
-    for text in texts:
-        row += _encoded(tokenizer, [text])[0]
-        if len(row) >= context:
-            yield row[:context]
-            row = []
-        elif end is not None:
-            row.append(end)
 
 
 def _encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
@@ -167,6 +168,7 @@ class ProbeWriter:
         words = [f" {word}" for word in itertools.islice(found, CONSIDERED)]
         self.words = sorted(_encoded(tokenizer, words), key=len)[:WORDS]
         self.line, self.equals = _encoded(tokenizer, ["\n", " ="])
+        self.front = front_ids(tokenizer)
 
     def draw(self, rows: np.ndarray, documents: int) -> Draw:
         """So many of the rows as documents, the others with probes in them."""
@@ -181,14 +183,15 @@ class ProbeWriter:
         drawn = self.generator.choice(len(self.words), 2 * KEYS, replace=False)
         pairs = [(self.words[drawn[n]], self.words[drawn[KEYS + n]]) for n in range(KEYS)]
         lines = [[*line, *key, *equals, *value, *line] for key, value in pairs]
+        context, filler = len(filler), filler[len(self.front) :]
         room = len(filler) - 2 * sum(map(len, lines))
         if room < KEYS:
-            raise CorpusError(f"recall probes need a context of more than {len(filler)} tokens")
-        tokens: list[int] = []
+            raise CorpusError(f"recall probes need a context of more than {context} tokens")
+        tokens = [*self.front]
         for at, stated in enumerate(lines):
             tokens += filler[room * at // KEYS : room * (at + 1) // KEYS] if at else []
             tokens += stated
-        tokens += filler[: len(filler) - len(tokens) - sum(map(len, lines))]
+        tokens += filler[: context - len(tokens) - sum(map(len, lines))]
         for at in self.generator.permutation(KEYS):
             end = len(tokens) + len(lines[at]) - len(line)
             probes.append(Probe(number, tuple(range(end - len(pairs[at][1]), end))))

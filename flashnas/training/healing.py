@@ -9,13 +9,16 @@ from typing import Any
 import torch
 
 from flashnas.base.errors import ConfigError
-from flashnas.conversion.folder import MODELS
-from flashnas.conversion.held_out import HeldOutScore
-from flashnas.conversion.weights import load_pretrained
+from flashnas.data.scored_text import held_out_draw
+from flashnas.families.load_pretrained import load_pretrained
+from flashnas.network.model import HybridLM
 from flashnas.network.weights import ARCHITECTURE, TOKENIZER, load_model, read_architecture
 from flashnas.training.distillation import Distillation
-from flashnas.training.recipe import Recipe
-from flashnas.training.trainer import Start
+from flashnas.training.teacher_text import TeacherText
+from flashnas.training.trainer import Start, Trainer
+
+MODELS = "models"  # folder of a conversion: weights of the layout of each budget
+CONTEXT, DOCUMENTS, PROMPTS = 1024, 8, 6  # of the held-out text
 
 
 def weights_folder(source: str) -> Path | None:
@@ -41,7 +44,6 @@ def tokenizer_of(weights: Path) -> str | None:
 
 def start_of(
     weights: Path,
-    recipe: Recipe,
     note: Callable[[str], None],
     device: torch.device,
     teacher: str | None = None,
@@ -64,22 +66,41 @@ def start_of(
     question: dict[str, Any] = {"start": read_architecture(weights)[1].get("sha256")}
     if teacher is None:
         return Start(network, question=question)
-    model = load_pretrained(teacher).network
+    pretrained = load_pretrained(teacher)
+    model = pretrained.network
     vocab = model.architecture.vocab
     own = network.architecture.vocab
     if vocab != own:
         raise ConfigError(
             f"train.distill: {teacher} has a vocabulary of {vocab:,}, and {weights} one of {own:,}"
         )
-    model.to(device).requires_grad_(False)
     question["distill"] = {
         "teacher": Path(teacher).name,
+        "sha256": pretrained.digest,
         "temperature": temperature,
         "loss_weight": loss_weight,
     }
-    return Start(
-        network,
-        Distillation(model, temperature, loss_weight),
-        question,
-        HeldOutScore(model, recipe, note),
-    )
+    model.to(device).requires_grad_(False)
+    note("the loss of steps is that of the distillation; validation is the loss on the text")
+    loss = Distillation(model, temperature, loss_weight)
+    return Start(network, loss, question=question, evaluate=HeldOutScore(model))
+
+
+class HeldOutScore:
+    """Scores the network of a training on validation text by its teacher."""
+
+    def __init__(self, teacher: HybridLM) -> None:
+        self.teacher = teacher
+        self._text: TeacherText | None = None
+
+    def __call__(self, trainer: Trainer) -> dict[str, Any]:
+        """KL to the teacher, half of its 90 % interval, loss in nats per token, the share of the
+        teacher's recall that is left (None without a probe that the teacher does), and the number
+        of those probes."""
+        if self._text is None:
+            draw = held_out_draw(
+                trainer.dataset, context=CONTEXT, documents=DOCUMENTS, prompts=PROMPTS
+            )
+            self._text = TeacherText(self.teacher, draw, trainer.recipe.dtype)
+        figures = self._text.score(trainer.network).figures()
+        return {**figures, "probes": len(self._text.probes)}

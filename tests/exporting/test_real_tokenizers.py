@@ -1,0 +1,122 @@
+"""Tokenizers and chats of the kinds that real models have: transformers and llama.cpp do with an
+export what transformers does with the original.
+"""
+
+import json
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+pytest.importorskip("xllamacpp")
+pytest.importorskip("gguf")
+
+import gguf
+from networks import make_network
+from one_line import one_line
+from tokenizer_files import KINDS, write_tokenizer_files
+from tokenizers import Regex
+from tokenizers import pre_tokenizers as pre
+from transformers import AutoTokenizer
+
+from flashnas.base.errors import CorpusError, ExportError
+from flashnas.data.tokenizer import SpecialTokens
+from flashnas.exporting.exporter import export_network
+from flashnas.exporting.gguf import CHAT, TEXTS
+from flashnas.exporting.source import Source
+from flashnas.families.gguf import vocabulary
+from flashnas.families.load_pretrained import load_pretrained
+
+PRE = {"smollm2": "smollm", "qwen2.5": "qwen2", "qwen3": "qwen2", "smollm3": "smaug-bpe"}
+NOTATION = "64(vocab=350): 2x(a(head_dim=16,kv_heads=2) f)"
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """Writes tokenizer files of a kind, and exports a network with them."""
+
+    def export(kind, target, change=None):
+        folder = tmp_path / "source"
+        folder.mkdir()
+        words, special = write_tokenizer_files(kind, folder)
+        if change is not None:
+            special = change(words, special) or special
+        source = Source(make_network(NOTATION), words, "test", special=special)
+        options = {"type": "f32"} if target == "gguf" else {}
+        export_network(source, target, tmp_path / "out", options=options)
+        return words, AutoTokenizer.from_pretrained(folder), tmp_path / "out"
+
+    return export
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_keeps_tokens_chat_and_ends(kind, exported, tmp_path):
+    words, original, out = exported(kind, "hf")
+    found = AutoTokenizer.from_pretrained(out)
+    for text in TEXTS:
+        assert found(text).input_ids == original(text).input_ids == words.encode(text).ids
+    assert found.special_tokens_map == original.special_tokens_map
+    assert found.apply_chat_template(CHAT) == original.apply_chat_template(CHAT)
+    ends = [words.token_to_id(end) for end in KINDS[kind][3]]
+    assert json.loads((out / "config.json").read_text())["eos_token_id"] in (ends, ends[0])
+    generation = json.loads((out / "generation_config.json").read_text())
+    assert (generation["eos_token_id"], generation["temperature"]) == (ends, 0.6)
+    assert "auto_map" not in json.loads((out / "tokenizer_config.json").read_text())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_llama_cpp_cuts_texts_alike_and_ends_chats(kind, exported):
+    """The gate has compared tokens and asked for the ends; the file is read back as it is."""
+    words, original, out = exported(kind, "gguf")
+    reader = gguf.GGUFReader(out / "model.gguf")
+    assert reader.get_field("tokenizer.ggml.pre").contents() == PRE.get(kind, "llama-bpe")
+    assert reader.get_field("tokenizer.chat_template").contents() == original.chat_template
+    read = load_pretrained(out / "model.gguf")
+    texts = (*TEXTS, original.apply_chat_template(CHAT, tokenize=False), "x <think> y")
+    for text in texts:
+        assert read.tokenizer.encode(text).ids == words.encode(text).ids
+    ends = [words.token_to_id(end) for end in KINDS[kind][3]]
+    assert read.special.ids(read.tokenizer, "eos")[: len(ends)] == ends
+    assert read.special.chat_template == original.chat_template
+    tokens = torch.arange(1, 90)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(read.network(tokens), make_network(NOTATION)(tokens))
+
+
+def with_ends(*names):
+    """A change: these tokens of the vocabulary end a text, too."""
+
+    def change(words, special):
+        ids = [words.token_to_id(name) for name in ("<|im_end|>", *names)]
+        return SpecialTokens(special.config, {"eos_token_id": ids})
+
+    return change
+
+
+def test_further_ends_are_written_as_far_as_there_are_keys(exported):
+    message = one_line(ExportError, exported, "qwen3", "gguf", with_ends("!", "#", "%"))
+    assert message == "llama.cpp does not end a text at %"
+
+
+def own_splits(words, special):
+    bytes_ = pre.ByteLevel(add_prefix_space=False, use_regex=False)
+    words.pre_tokenizer = pre.Sequence([pre.Split(Regex("a+"), "isolated"), bytes_])
+
+
+def test_a_pre_tokenizer_that_llama_cpp_lacks_is_refused(exported):
+    message = one_line(ExportError, exported, "llama3", "gguf", own_splits)
+    assert "with the pre-tokenizer of gpt-2, smollm, " in message
+    assert message.endswith("; got BPE with a+ and ByteLevel pre-tokenizer")
+
+
+def test_a_file_that_llama_cpp_cuts_otherwise_is_refused(exported, monkeypatch):
+    rules = {"smaug-bpe": vocabulary.PRE_TOKENIZERS["llama-bpe"]}  # where merges make all words
+    monkeypatch.setattr(vocabulary, "PRE_TOKENIZERS", rules)
+    message = one_line(ExportError, exported, "llama3", "gguf")
+    assert "llama.cpp cuts a text into other tokens than the tokenizer: 'The state" in message
+
+
+def test_a_damaged_file_beside_the_tokenizer_is_one_line(tmp_path):
+    (tmp_path / "generation_config.json").write_text("[]")
+    message = one_line(CorpusError, SpecialTokens.beside, tmp_path / "tokenizer.json")
+    assert message.endswith("generation_config.json: must be a mapping; got list")
