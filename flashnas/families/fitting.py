@@ -54,7 +54,7 @@ class Format:
     demands: rules by kind of operator. pairs: each token mixer has one feed-forward network behind
     it; without_mixer: further ones may follow; without_ffn: it may be missing. needs: kinds of which
     there must be one. apart: kinds of which there may be one only. max_meta_tokens: None: any
-    number.
+    number. fourth: of the token mixer of every 4th pair, where that has rules of its own.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Format:
     without_ffn: bool = False
     max_meta_tokens: int | None = None
     apart: tuple[str, ...] = ()
+    fourth: Demands | None = None
 
     def holds(self, architecture: Architecture) -> bool:
         """Whether the network breaks no rule."""
@@ -80,6 +81,8 @@ class Format:
             if (demands := self.demands.get(spec.kind)) is None:
                 foreign.append(f"operator {n} is {spec.kind!r}; it has {', '.join(self.demands)}")
                 continue
+            if self.fourth and spec.mixes_tokens and n % 8 == 6:
+                demands = self.fourth
             full = spec.resolved(architecture.hidden)
             has = f"operator {n}, {spec.kind!r}, has"
             fixed += demands.problems(full, has, architecture.hidden)

@@ -194,6 +194,8 @@ def _filled(
         except NotImplementedError as error:
             raise WeightsError(f"{place}: {first_line(error)}") from None
         check_numbers(values, place)
+        if not piece.source and not torch.allclose(values, piece.of(state), rtol=1e-4):
+            raise WeightsError(f"{place} is not what its configuration asks for")
         piece.back(values.float(), state)
     return network.eval()
 

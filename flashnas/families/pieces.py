@@ -31,8 +31,8 @@ class Piece:
     """One tensor of a file: scale x the chosen rows or columns of one tensor of HybridLM + offset.
 
     shape: of the written tensor; None: as it is. matrix: may have a type of few bits; all else
-    stays in float32. decay: -exp of the tensor is written. source "": zeros of `shape`, for a bias
-    that HybridLM lacks. experts: `*` in the source stands for the number of each of so many
+    stays in float32. decay: -exp of the tensor is written. source "": `offset` in `shape`, for a
+    tensor that HybridLM lacks. experts: `*` in the source stands for the number of each of so many
     experts, whose tensors are stacked.
     """
 
@@ -41,7 +41,7 @@ class Piece:
     rows: Any = None
     columns: Tensor | None = None
     scale: float = 1.0
-    offset: float = 0.0
+    offset: float | Tensor = 0.0
     shape: tuple[int, ...] | None = None
     matrix: bool = False
     decay: bool = False
@@ -69,8 +69,7 @@ class Piece:
         import torch
 
         if not self.source:
-            assert self.shape is not None
-            return torch.zeros(self.shape)
+            return torch.zeros(self.shape or ()) + self.offset
         parts = [tensors[name][self._place] for name in self.sources]
         tensor = torch.stack(parts) if self.experts else parts[0]
         tensor = -tensor.exp() if self.decay else tensor * self.scale + self.offset

@@ -22,10 +22,10 @@ from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 LLAMA = families()["llama"].pieces
 # model_type -> the tensors of a folder of transformers and of a GGUF file, by the epsilon of the norms
 PIECES: Mapping[str, tuple[Callable[[Architecture, float | None], list[Piece]], ...]] = {
-    "llama": (LLAMA, FAMILIES["deci"].pieces),
-    "qwen2": (LLAMA, FAMILIES["qwen3"].pieces),
+    "llama": (LLAMA, FAMILIES["llama"].pieces),
+    "qwen2": (LLAMA, FAMILIES["qwen2"].pieces),
     "qwen3": (LLAMA, FAMILIES["qwen3"].pieces),
-    "smollm3": (LLAMA, FAMILIES["deci"].pieces),
+    "smollm3": (LLAMA, FAMILIES["smollm3"].pieces),
     "nemotron-nas": (all_families()["nemotron_nas"].pieces, FAMILIES["deci"].pieces),
     "lfm2": (families()["lfm2"].pieces, FAMILIES["lfm2"].pieces),
 }

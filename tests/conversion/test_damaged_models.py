@@ -236,7 +236,7 @@ def test_scaled_positions_of_gguf_are_read(kind, factor, model, tmp_path):
 
 
 def test_a_description_of_flashnas_is_that_of_the_keys(tmp_path, line):
-    path, words = tmp_path / "model.gguf", "deci.attention.head_count: must be [4, 4]"
+    path, words = tmp_path / "model.gguf", "llama.attention.head_count: must be [4, 4]"
     export_network(make_source("64(vocab=300): 2x(a(head_dim=16) f)"), "gguf", tmp_path / "own")
     content = (tmp_path / "own" / "model.gguf").read_bytes()
     place = content.index(b"attention.head_count") + len("attention.head_count") + 16

@@ -262,6 +262,14 @@ def test_programs_that_load_a_network():
     assert loading(load_architecture("Nemotron-Flash-1B")) == {}
 
 
+def test_llama_cpp_loads_what_no_family_holds():
+    qwen2 = "a(head_dim=16,kv_heads=2,qkv_bias=true) f"
+    smollm3 = f"3x({ROTARY} f) {A} f"
+    for text in (qwen2, smollm3):
+        assert loading(Architecture.parse(f"64: {text}")) == {"llama.cpp": "gguf"}
+    assert loading(Architecture.parse(f"64: {A} f 3x({ROTARY} f)")) == {}
+
+
 def test_programs_that_load_a_network_of_which_layers_are_removed():
     def programs(text):
         network = f"64: {text}".replace("A", "a(head_dim=16,kv_heads=2)")
@@ -271,7 +279,7 @@ def test_programs_that_load_a_network_of_which_layers_are_removed():
     assert programs("A f(intermediate=512) f(intermediate=256) A") == {*PROGRAMS}
     assert programs("A f(intermediate=512) f(intermediate=96)") == few
     scaled = "a(heads=2,head_dim=16,kv_heads=1,rope_factor=4)"  # heads do not make up the width
-    assert {*PROGRAMS} - programs(f"{scaled} f(intermediate=256) {scaled}") == {"mlx", "llama.cpp"}
+    assert {*PROGRAMS} - programs(f"{scaled} f(intermediate=256) {scaled}") == {"mlx"}
     assert programs("f A f") == set()
     assert "nemotron_nas" not in families()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from flashnas.architecture import Architecture
 from flashnas.families.family import CONTEXT_TOKENS, families, layers_of
 from flashnas.families.fitting import Demands, Format, choose
-from flashnas.families.gguf.pieces import NAMES, operator_pieces
+from flashnas.families.gguf.pieces import NAMES, operator_pieces, rope_piece
 from flashnas.families.pieces import Piece, network_pieces, norm_eps
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
@@ -26,15 +26,11 @@ if TYPE_CHECKING:
 
 MAMBA2 = {"bias": False, "dt_min": 0.0}
 MAMBA2_SHAPE = ("head_dim", "state", "conv_size", "groups")
-ROTARY = ("head_dim", "rope_share", "rope_theta")
-PLAIN = {
-    "out_gate": False,
-    "qkv_bias": False,
-    "out_bias": False,
-    "rope_share": 1.0,
-    "rope_factor": 1.0,
-}  # attention of a transformer without options
-SWIGLU = {"relu2": False, "bias": False}  # its feed-forward network
+ROTARY = ("head_dim", "rope_share", "rope_theta", "rope_factor", "rope_original")
+LLAMA, QWEN, EXPERTS, LFM2 = (
+    replace(families()[name].format, max_meta_tokens=1)
+    for name in ("llama", "qwen3_5", "qwen3_moe", "lfm2")
+)
 IDLE = 32  # width of one that is zero: llama.cpp leaves out attention without one behind it
 
 
@@ -48,7 +44,7 @@ class GgufFamily:
     """
 
     format: Format
-    second_norm: str
+    second_norm: str = "ffn_norm"
     interleaved: bool = False
     output_norm: str = "output_norm"
 
@@ -73,6 +69,8 @@ class GgufFamily:
             norm = "attn_norm" if spec.mixes_tokens else self.second_norm or "attn_norm"
             return f"blk.{layer_of[n]}.", f"blk.{layer_of[n]}.{norm}"
 
+        if getattr(attention := _first(architecture.operators, Attention), "rope_original", 0):
+            idle.append(rope_piece(attention))
         return idle + network_pieces(
             architecture,
             ("token_embd", self.output_norm, "output"),
@@ -108,6 +106,8 @@ class GgufFamily:
         writer.add_value_length(attention.head_dim)
         writer.add_rope_dimension_count(attention.rotary_dim or attention.head_dim)
         writer.add_rope_freq_base(attention.rope_theta)
+        if attention.rope_factor > 1 and not attention.rope_original:  # else in `rope_piece`
+            writer.add_rope_scaling_factor(attention.rope_factor)
         writer.add_layer_norm_rms_eps(eps)
         # llama.cpp takes a layer with 0 key heads for a recurrent one; query heads must not be 0 in
         # any layer beside Mamba2
@@ -146,6 +146,20 @@ class GgufFamily:
             writer.add_ssm_inner_size(mamba.inner(hidden))
 
 
+def _transformer(
+    name: str,
+    interleaved: bool = True,
+    fourth: Demands | None = None,
+    full_width: bool = False,
+    **fixed: Any,
+) -> GgufFamily:
+    """Llama, but for these options of attention, and those of every 4th one."""
+    attention = LLAMA.demands["a"]
+    attention = replace(attention, fixed={**attention.fixed, **fixed}, full_width=full_width)
+    form = replace(LLAMA, name=name, demands={**LLAMA.demands, "a": attention}, fourth=fourth)
+    return GgufFamily(form, interleaved=interleaved)
+
+
 FAMILIES: Mapping[str, GgufFamily] = {
     family.format.name: family
     for family in (
@@ -166,7 +180,6 @@ FAMILIES: Mapping[str, GgufFamily] = {
                 max_meta_tokens=1,
                 apart=("f", "moe"),
             ),
-            second_norm="ffn_norm",
             interleaved=True,
         ),
         GgufFamily(
@@ -186,67 +199,47 @@ FAMILIES: Mapping[str, GgufFamily] = {
             second_norm="",
         ),
         GgufFamily(
-            Format(
-                "qwen35",
-                {
-                    "gd": Demands(shared=("k_heads", "expand_v", "head_dim", "conv_size")),
-                    "a": Demands(
-                        fixed={
-                            "qk_norm": True,
-                            "out_gate": True,
-                            "out_bias": False,
-                            "rope_factor": 1.0,
-                        },
-                        nonzero=("rope_share",),
-                        shared=("heads", "kv_heads", *ROTARY),
+            replace(
+                QWEN,
+                name="qwen35",
+                demands={
+                    **QWEN.demands,
+                    "a": replace(
+                        QWEN.demands["a"],
+                        fixed={**QWEN.demands["a"].fixed, "qkv_bias": [False, True]},
                     ),
-                    "f": Demands(fixed=SWIGLU, shared=("intermediate",)),
                 },
-                needs=("gd", "a"),
-                pairs=True,
-                max_meta_tokens=1,
             ),
             second_norm="post_attention_norm",
         ),
+        GgufFamily(replace(EXPERTS, name="qwen3moe")),
+        GgufFamily(replace(LFM2, name="lfm2"), output_norm="token_embd_norm"),
+        _transformer("qwen3", False, qk_norm=True, rope_original=0),
+        _transformer("qwen2", False, full_width=True, qkv_bias=True, rope_original=0),
+        _transformer("llama"),
         GgufFamily(
-            replace(families()["qwen3_moe"].format, name="qwen3moe", max_meta_tokens=1),
-            second_norm="ffn_norm",
-        ),
-        GgufFamily(
-            replace(families()["lfm2"].format, name="lfm2", max_meta_tokens=1),
-            second_norm="ffn_norm",
-            output_norm="token_embd_norm",
-        ),
-        GgufFamily(
-            Format(
-                "deci",
-                {
-                    "a": Demands(fixed={"qk_norm": False, **PLAIN}, shared=ROTARY),
-                    "f": Demands(fixed=SWIGLU),
+            replace(
+                LLAMA,
+                name="deci",
+                demands={
+                    "a": Demands(
+                        fixed={"qk_norm": False, "out_gate": False, "rope_share": 1.0},
+                        shared=ROTARY,
+                    ),
+                    "f": Demands(fixed={"relu2": False}),
                 },
-                needs=("a", "f"),
-                pairs=True,
                 without_mixer=True,
                 without_ffn=True,
-                max_meta_tokens=1,
             ),
-            second_norm="ffn_norm",
             interleaved=True,
         ),
-        GgufFamily(
-            Format(
-                "qwen3",
-                {
-                    "a": Demands(
-                        fixed={"qk_norm": True, **PLAIN}, shared=("heads", "kv_heads", *ROTARY)
-                    ),
-                    "f": Demands(fixed=SWIGLU, shared=("intermediate",)),
-                },
-                needs=("a", "f"),
-                pairs=True,
-                max_meta_tokens=1,
+        _transformer(
+            "smollm3",
+            rope_original=0,
+            fourth=Demands(
+                fixed={**LLAMA.demands["a"].fixed, "rope_share": 0.0},
+                shared=("heads", "kv_heads", "head_dim"),
             ),
-            second_norm="ffn_norm",
         ),
     )
 }

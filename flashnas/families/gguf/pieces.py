@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # as in families/pieces.py
     from torch import Tensor
 
 ROUTER = "router.weight"
+ROPE = "rope_freqs.weight"
 NAMES = {
     "m2": {
         "in_proj": "ssm_in",
@@ -43,6 +44,15 @@ NAMES = {
         "shared_out_proj": "ffn_down_shexp",
     },
 }
+
+
+def rope_piece(spec: Attention) -> Piece:
+    """The numbers by which llama.cpp divides the frequencies of rotary positions."""
+    from flashnas.operators.parts import Rotary
+
+    rotary = Rotary(spec.rotary_dim, spec.rope_theta, spec.rope_factor, spec.rope_original)
+    factors = rotary._replace(factor=1).frequencies() / rotary.frequencies()
+    return Piece(ROPE, "", offset=factors.float())
 
 
 def operator_pieces(

@@ -22,6 +22,7 @@ from flashnas.base.text import first_line, one_of, shown
 from flashnas.data.tokenizer import KINDS, SpecialTokens, checked_tokenizer, library_errors
 from flashnas.families.gguf.families import FAMILIES
 from flashnas.families.gguf.file import DESCRIPTION
+from flashnas.families.gguf.pieces import ROPE
 from flashnas.families.gguf.vocabulary import (
     CONTROL,
     ENDS,
@@ -46,11 +47,6 @@ KEYS = {
 }
 TYPES = {"rope_theta": float, "rms_norm_eps": float}  # the others are whole numbers
 OPTIONAL = ("head_dim", "rope_theta", "conv_L_cache")
-# tensors and keys that no configuration is made of
-UNREAD = {
-    "rope_freqs.weight": "its rotary positions are scaled",
-    "attention.sliding_window": "its attention has windows",
-}
 TOKENS = "tokenizer.ggml.tokens"
 IDS = {**dict(zip(KINDS, ("bos", "eos", "padding"), strict=True)), "eot": "eot", "eom": "eom"}
 
@@ -125,11 +121,11 @@ class GgufFile:
         """What config.json would say."""
         kind, path = self.kind, self.path
         check_kind(kind, path)
-        for name, words in UNREAD.items():
-            if name in self.tensors or self._reader.get_field(f"{kind}.{name}"):
-                raise WeightsError(
-                    f"{path}: {words} ({name}); convert from the folder of transformers"
-                )
+        if self._reader.get_field(f"{kind}.attention.sliding_window"):
+            raise WeightsError(
+                f"{path}: its attention has windows (attention.sliding_window); convert from the"
+                " folder of transformers"
+            )
         types = {**TYPES, "num_key_value_heads": list if kind == "lfm2" else int}
         config = {
             name: self.value(f"{kind}.{key}", types.get(name, int))
@@ -141,6 +137,24 @@ class GgufFile:
             factor = self.value(f"{kind}.rope.{key}", float, NoneType) or 1.0
             if scaling not in ("linear", "none") or (scaling == "linear" and factor != 1):
                 config["rope_scaling"] = {"rope_type": scaling, "factor": factor}
+        if ROPE in self.tensors:
+            factors = torch.tensor(self.tensors[ROPE].data).flatten()
+            slowest = factors[-1:]
+            # `Rotary.frequencies` the other way round; `_filled` compares what it gives with these
+            kept = (slowest / factors - 1) / (slowest - 1)
+            share = torch.arange(len(factors)) / len(factors)
+            tokens = 2 * math.pi * config.get("rope_theta", 1e4) ** share * (1 + 3 * kept)
+            llama_3 = {
+                "rope_type": "llama3",
+                "factor": float(slowest.sum()),
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": int(
+                    tokens[kept % 1 > 0].mean().nan_to_num().round()
+                ),
+            }
+            # beside linear scaling the tensor stays unread, which `_filled` refuses
+            config.setdefault("rope_scaling", llama_3)
         if kind == "lfm2":  # key heads by layer, 0 for a convolution
             kv_heads = config["num_key_value_heads"]
             config["layer_types"] = ["full_attention" if count else "conv" for count in kv_heads]
