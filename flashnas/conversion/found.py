@@ -9,6 +9,8 @@ from msgspec import Meta
 
 Nats = Annotated[float, Meta(ge=-1e-3, le=1e9)]  # a KL of 0 may be rounded to less
 Half = Annotated[float, Meta(ge=0, le=1e9)]  # of an interval
+MOST_CHARACTERS = 2000  # of a text that is shown
+Words = Annotated[str, Meta(max_length=MOST_CHARACTERS)]
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class SingleChange(LayoutFigures):
 @dataclass(frozen=True, kw_only=True)
 class Finalist(LayoutFigures):
     """A layout on fresh text. share: of the model's milliseconds. inside: whether the KL lies in the
-    predicted interval. refused: why it is no answer; "" where it is one."""
+    predicted interval. refused: why it is no answer; "" where it is one. memory_gb: as that of the
+    model."""
 
     layout: str
     notation: str
@@ -57,6 +60,7 @@ class Finalist(LayoutFigures):
     predicted: LayoutPrediction
     inside: bool
     refused: str
+    memory_gb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,11 @@ class ConversionFound:
 
     run: its folder. data: the text, as it was named. notation: of the model. times: where
     milliseconds are from. model_ms, loss: the model's own; probes_done: recall probes that it does,
-    of `probes`. law: how changes add up.
+    of `probes`. law: how changes add up. fresh_loss: the model's own on the text of the finalists.
+    memory_gb: as `flashnas estimate` has it. context, request: tokens of a context that is scored,
+    and of a request. texts: for each beginning of the fresh text the `beginning` itself, and how it
+    goes on by greedy decoding, by `model` and by the name of each folder of weights. Older
+    folders lack these.
     """
 
     run: str
@@ -118,3 +126,8 @@ class ConversionFound:
     answers: Annotated[list[BudgetAnswer], Meta(min_length=1)]
     replacements: TrainedReplacements | None = None
     data: str = "sotu"
+    fresh_loss: float | None = None
+    memory_gb: float | None = None
+    context: int = 0
+    request: int = 0
+    texts: tuple[dict[str, Words], ...] = ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -60,9 +60,8 @@ def convert_model(
         write_folder(conversion, FRESH, command)
         found = described(conversion, law, finalists, chosen, trained)
         layouts = {key_of(layout): layout for layout, _ in chosen}
-        write_weights(
-            conversion, [layouts[answer.layout] for answer in found.answers if answer.weights]
-        )
+        accepted = [layouts[answer.layout] for answer in found.answers if answer.weights]
+        found = replace(found, texts=write_weights(conversion, accepted))
         write_folder(conversion, FRESH, command, asdict(found))
     return found
 
@@ -76,6 +75,7 @@ def described(
 ) -> ConversionFound:
     """All figures. chosen: for each budget its layout, and the floor of recall that it keeps."""
     text = conversion.student(SCORED).text
+    model = next(iter(conversion.times.models.values()))
     return ConversionFound(
         run=str(conversion.config.out),
         model=conversion.config.model,
@@ -99,6 +99,10 @@ def described(
         finalists=finalists,
         answers=answers_of(conversion, law, finalists, chosen),
         replacements=trained,
+        fresh_loss=float(np.mean(conversion.student(FRESH).text.loss)),
+        memory_gb=model.memory_gb(conversion.teacher.architecture),
+        context=conversion.config.context,
+        request=model.workload.context,
     )
 
 

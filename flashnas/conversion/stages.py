@@ -108,16 +108,18 @@ def measure_finalists(
 ) -> list[Finalist]:
     """Predicted and measured on fresh text."""
     layouts = choose_finalists(conversion, law, answers)
+    model = next(iter(conversion.times.models.values()))
     measured = conversion.measure_all(FRESH, layouts)
     found = []
     for layout, score in zip(layouts, measured, strict=True):
         predicted = law.predict(layout)
         latency_ms = conversion.milliseconds(layout)
+        network = converted(conversion.teacher.architecture, layout)
         figures = score.figures()
         found.append(
             Finalist(
                 layout=key_of(layout),
-                notation=converted(conversion.teacher.architecture, layout).notation,
+                notation=network.notation,
                 latency_ms=latency_ms,
                 share=latency_ms / conversion.milliseconds(()),
                 answers_a_budget=layout in answers,
@@ -125,6 +127,7 @@ def measure_finalists(
                 **figures,
                 inside=predicted.kl_low <= figures["kl"] <= predicted.kl_high,
                 refused=conversion.config.refusal(figures["kl"], figures["recall"]),
+                memory_gb=model.memory_gb(network),
             )
         )
     return found

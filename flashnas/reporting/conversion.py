@@ -16,7 +16,7 @@ from flashnas.conversion.choices import KEPT
 from flashnas.conversion.found import BudgetAnswer, ConversionFound
 from flashnas.reporting.drawing import STYLE, Plot, key
 from flashnas.reporting.page import Section
-from flashnas.reporting.words import render, render_text
+from flashnas.reporting.words import asked_facts, render, render_text, search_facts
 from flashnas.run_folder.layout import CONFIG
 from flashnas.run_folder.recorded_run import RecordedRun
 
@@ -40,8 +40,8 @@ def conversion(run: RecordedRun) -> str:
     return render(
         "conversion.html",
         found=found,
+        facts=[*asked_facts(run), *search_facts(run)],
         finalists=finalists_table(found),
-        singles=singles_table(found),
         pictures=[Markup(figure(found, narrow).svg()) for narrow in (False, True)],
         **WORDS,
     )
@@ -66,16 +66,6 @@ def finalists_table(found: ConversionFound) -> list[list[str]]:
             entry.layout,
         ]
         lines.append(line)
-    return lines
-
-
-def singles_table(found: ConversionFound) -> list[list[str]]:
-    """Each change alone, its head first."""
-    lines = [["layer", "saves", "KL", "recall", "change"]]
-    for entry in sorted(found.singles, key=lambda entry: (entry.layer, entry.kind)):
-        kl = f"{entry.kl:.3f} ± {entry.kl_half:.3f}"
-        saves = f"{entry.saved_ms:,.1f} ms"
-        lines.append([str(entry.layer), saves, kl, percent(entry.recall), entry.kind])
     return lines
 
 
@@ -166,6 +156,7 @@ def training(found: ConversionFound) -> str:
 
 # what both templates call
 WORDS = {
+    "percent": percent,
     "training": training,
     "inside": inside,
     "decided": decided,
@@ -202,4 +193,4 @@ def figure(found: ConversionFound, narrow: bool) -> Plot:
     return plot
 
 
-CONVERSION = Section("Conversion", conversion, of="conversion")
+CONVERSION = Section("", conversion, of="conversion")

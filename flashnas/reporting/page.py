@@ -78,7 +78,7 @@ def header(run: RecordedRun) -> str:
         answer=statements(run),
         commands=next_commands(run),
         bars=_bars(run),
-        facts=[*asked_facts(run), *search_facts(run)],
+        facts=[] if run.entry("conversion") else [*asked_facts(run), *search_facts(run)],
     )
 
 

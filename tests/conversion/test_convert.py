@@ -6,6 +6,7 @@ import itertools
 import shutil
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import forks
@@ -143,7 +144,8 @@ def test_an_answer_keeps_its_budget_and_names_its_layers(converted):
     for answer in found.answers:
         named = {entry.layer for entry in answer.layers if entry.chosen != "kept"}
         assert len(named) == answer.layout.count(":")
-    assert found.model_ms == fn.estimate(found.notation, calibration="paper").latency_ms
+    estimate = fn.estimate(found.notation, calibration="paper")
+    assert (found.model_ms, found.memory_gb) == (estimate.latency_ms, estimate.memory_gb)
     text = str(found)
     assert "undecided: " in text
     next_line = text.splitlines()[-2]
@@ -186,11 +188,28 @@ def test_the_folder_is_a_run_and_its_weights_are_those_of_the_layout(converted, 
     page = (tmp_path / "report.html").read_text()
     assert f"latency_ms ≤ {', '.join(run.entry('options', 'budget_ms'))}" in page
     assert "What failed" not in page  # no candidate was trained
+    # the answer comes first
+    for words in (page.partition('class="facts"')[0], str(found).partition("recall probes")[0]):
+        assert "scored on contexts of 256 tokens, and a request has 8,192" in words
+        assert f"{found.fresh_loss:.3f}" in words
+        for entry in found.finalists:
+            assert (f"{entry.loss:.3f}" in words) == entry.answers_a_budget
     assert f"<code>{found.answers[0].layout}</code> at " in page
     answer = found.answers[1]  # of the tightest budget, and so the fastest finalist
     source = load_source(answer.weights)
     assert source.architecture.notation == found.finalists[0].notation
     assert source.tokenizer.to_str() == load_pretrained(llama).tokenizer.to_str()
+
+
+def test_texts_are_what_the_weights_continue(converted, asked):
+    out, found = converted
+    student = load_conversion(ConvertConfig(**asked, out=out), str, print).student(FRESH)
+    answer = Path(found.answers[1].weights)
+    source = load_source(answer)
+    for name, network in (("model", student.teacher), (answer.name, source.network)):
+        given_BT = torch.from_numpy(student.text.draw.documents[:3, :48])
+        texts = source.tokenizer.decode_batch(network.generate(given_BT, 48).tolist())
+        assert [text[name] for text in found.texts] == texts
 
 
 def test_the_folder_records_the_command_that_made_it(converted, asked, tmp_path, monkeypatch):
@@ -323,6 +342,7 @@ def test_a_table_of_llama_cpp_prices_the_changes_that_it_loads(converted, asked,
     assert "a to window 64" not in kinds  # a part of its layers with a window is none of its models
     (answer,) = found.answers
     assert answer.latency_ms <= 0.8 * found.model_ms
+    assert "scored on contexts" not in str(found)  # of 256 tokens, and a request has 48
     exported = fn.export(answer.weights, to="gguf", type="f32", out=tmp_path / "gguf")
     assert max(exported.parity.values()) < 1e-4
 

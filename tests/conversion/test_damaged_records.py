@@ -70,11 +70,13 @@ def test_control_characters_of_a_strangers_conversion_are_escaped(converted, tmp
     path = shutil.copytree(converted[0], tmp_path / "run") / "run.yaml"
     config = yaml.safe_load(path.read_text())
     config["conversion"]["model"] = "\x1b]0;title\x07"
+    config["conversion"]["texts"] = [{"model": "<b>\x1b"}]  # nothing of the answers
     path.write_text(yaml.safe_dump(config))
     fn.report(tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text()
     assert r"\x1b]0;title\x07" in page
     assert "\x1b" not in page
+    assert r"&lt;b&gt;\x1b" in page
 
 
 @pytest.mark.parametrize(("unit", "name"), [(20_000, "20000ms"), (0.25, "0.25ms")])
