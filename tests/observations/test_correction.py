@@ -25,6 +25,7 @@ DEEPER = Architecture.parse("2048: 7x(d f m2 f)")
 OTHER = Architecture.parse("1024: 20x(a f)")
 NETWORKS = (HYBRID, DEEPER, OTHER)
 CHAT, DECODE = LatencyModel(TABLE, "chat"), LatencyModel(TABLE, "decode-8k")
+NEAR_RATIOS = st.floats(-1.0, 1.0)  # beyond, two networks of one kind contradict each other
 RATIOS = st.floats(math.log(0.2), math.log(5))
 SPREADS = st.floats(0, 0.2)
 
@@ -96,7 +97,7 @@ def test_one_time_shrinks_and_networks_like_it_follow_it_more(r, noise):
 
 
 @settings(deadline=None, max_examples=8)
-@given(st.lists(RATIOS, min_size=3, max_size=3), st.sampled_from((CHAT, DECODE)))
+@given(st.lists(NEAR_RATIOS, min_size=3, max_size=3), st.sampled_from((CHAT, DECODE)))
 def test_times_without_spread_are_met_exactly(ratios, model):
     times = [
         observed(network, 0.0, model, latency_ms=r)
