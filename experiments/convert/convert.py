@@ -19,6 +19,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from flashnas.conversion.choices import Choice, Layout
 from flashnas.conversion.config import ConvertConfig
 from flashnas.conversion.law import SingleScores, fit_law
 from flashnas.conversion.load import FRESH, SCORED, Conversion, load_conversion
-from flashnas.conversion.select import lowest_kl
+from flashnas.conversion.stages import learn_law, within
 from flashnas.training.teacher_text import half_width
 
 HERE = Path(__file__).parent
@@ -118,12 +119,15 @@ def compare(conversion: Conversion, answer: str, save_ms: float) -> list[dict[st
         (placement, elsewhere(kinds, conversion.choices, layout, order))
         for placement, order in orders
     ]
-    singles = [conversion.measure(SCORED, (choice,)) for choice in conversion.choices]
-    additive = fit_law(SingleScores.of(conversion.choices, singles), [], [])
-    for placement, floor in (("additive", 0.0), ("additive, recall", conversion.config.recall)):
-        other, _ = lowest_kl(additive, save_ms, floor)
-        assert other is not None
-        layouts.append((placement, other))
+    measured = [conversion.measure(SCORED, (choice,)) for choice in conversion.choices]
+    singles = SingleScores.of(conversion.choices, measured)
+    additive, pairs = fit_law(singles, [], []), learn_law(conversion, singles)
+    free = replace(conversion, config=replace(conversion.config, recall=0.0))
+    layouts += [
+        ("additive", within(conversion, additive, save_ms)[0]),
+        ("additive, no floor", within(free, additive, save_ms)[0]),
+        ("pairs, no floor", within(free, pairs, save_ms)[0]),
+    ]
     own, found = np.array(conversion.measure(FRESH, layout).kl), []
     for placement, other in layouts:
         score = conversion.measure(FRESH, other)
