@@ -80,8 +80,8 @@ def dense_or_sparse(problem: Problem, scorer: Scorer, explored: Explored) -> Den
 def _by_batch(
     problem: Problem, explored: Explored, sparse: np.ndarray, pair: Callable[[np.ndarray], Pair]
 ) -> dict[float, Pair]:
-    """The pair at each batch from that of the workload on, within the same limits. What fits more
-    sequences at once fits fewer, too, so that all of it was explored."""
+    """The pair at each batch from that of the workload on, within the same limits, by the table alone.
+    What fits more sequences at once fits fewer, too, so that all of it was explored."""
     model = problem.model
     assert model is not None
     batch = model.workload.batch
@@ -91,13 +91,15 @@ def _by_batch(
         costs = TableCosts(LatencyModel(model.table, workload, calibration=model.calibration))
         fitter = Fitter(problem.space, costs, problem.fitter.budgets)
         within = np.zeros(len(sparse), bool)
+        sorts = set[bool]()
         best = np.inf  # value of the later of the best dense and the best sparse one
         for index in np.argsort(explored.value, kind="stable"):
             if explored.value[index] > best + ALIKE_NATS:
                 break
             within[index] = fitter.fits_network(explored.networks[index])
-            if within[index] and len(set(sparse[within])) == 2:
-                best = min(best, explored.value[index])
+            if within[index]:
+                sorts.add(bool(sparse[index]))
+                best = min(best, explored.value[index]) if len(sorts) == 2 else best
         found[float(larger)] = pair(within)
     return found
 
