@@ -1,7 +1,7 @@
 """The best network of each family that programs load, and the best free mix, at several budgets: what
 it costs to be served.
 
-    python experiments/served_answer/run.py                  # two minutes on one core
+    python experiments/served_answer/run.py                  # three minutes on one core
     python experiments/served_answer/run.py --table-of-llama-cpp experiments/served_answer/llama_cpp
 
 Writes answers.csv and the tables of README.md. Nothing is trained. A search of the served space and
