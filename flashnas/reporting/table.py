@@ -29,6 +29,7 @@ from flashnas.reporting.words import (
     LEAST_SILENCE,
     PUBLISHED,
     Shown,
+    front_loads_in,
     head_of,
     latency_unit,
     loads_short,
@@ -54,7 +55,7 @@ ABOVE = "!"  # behind an interval, or a measured latency, that is above the budg
 OWN_COLUMN = ("params", "memory_gb", "expected_recall")  # objectives that have a column anyway
 WIDTH, NOTEBOOK_WIDTH = 120, 200  # of lines where there is no terminal
 WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
-NOTATION = 30  # letters of the last column, for which others are left out
+NOTATION = 70  # letters of the last column, for which others are left out
 # columns that are left out where there is no room, in this order
 LESSER = (
     "per token",
@@ -79,8 +80,9 @@ class Column:
     is_text: bool = False
 
 
-def front_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[Column]:
-    """The columns of the table, from the name of a network to its notation."""
+def front_columns(run: RecordedRun, shown: Sequence[Shown], is_page: bool = True) -> list[Column]:
+    """The columns of the table, from the name of a network to its notation. is_page: say where the
+    attention of a family is, and what loads each network, also where that is the same."""
     factor, _ = latency_unit(run)
 
     def figure(name: str, text: Callable[[Any], str]) -> Callable[[Shown], str]:
@@ -130,10 +132,10 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown]) -> list[Column]:
         *[Column("active", figure("active_params", parameters))] * any(map(_is_sparse, shown)),
         Column("memory", figure("memory_gb", lambda value: number(value, 3, "GB"))),
         Column("from", _origin, True),
-        Column("loads in", _loads_in, True),
+        *[Column("loads in", _loads_in, True)] * (is_page or not front_loads_in(run)),
         Column(
             f"architecture {shared}".rstrip(),
-            lambda entry: shape_of(entry.notation).replace(f"{shared}:", ":", 1),
+            lambda entry: shape_of(entry.notation, is_page).replace(f"{shared}:", ":", 1),
             True,
         ),
     ]
@@ -155,7 +157,8 @@ def table_legend(run: RecordedRun, shown: Iterable[Column]) -> Iterable[str]:
         if run.answer is not None:
             text += "; without a number: the best of other families, and published shapes, trained alike"
         yield text
-    yield f"programs: {', '.join(PROGRAMS.values())}"
+    programs = f"programs: {', '.join(PROGRAMS.values())}"
+    yield "; ".join(filter(None, [programs, front_loads_in(run)]))
     if place := place_words(run):
         calibration = run.entry("table", "calibration")
         place += f", calibration {calibration}" if calibration else ""
@@ -226,7 +229,7 @@ def front_table(run: RecordedRun, width: int | None = None) -> str:
         return f"{started} no front yet"
     width = width or shutil.get_terminal_size((WIDTH, 0)).columns
     shown = shown_networks(run)
-    chosen = front_columns(run, shown)
+    chosen = _fitting(front_columns(run, shown, is_page=False), shown, width)
     lines = list(_lines(chosen, shown, width))
     for line in table_legend(run, chosen):
         lines += textwrap.wrap(line, width)
@@ -242,26 +245,31 @@ def front_html(run: RecordedRun) -> str:
     return f'<pre style="white-space: pre">{escape(front_table(run, NOTEBOOK_WIDTH))}</pre>'
 
 
-def _lines(shown: Sequence[Column], entries: Sequence[Shown], width: int) -> Iterable[str]:
-    """The lines of a table no wider than that, if the columns that matter make it possible."""
-    cells = {c: [c.heading, *(printable(c.cell(entry)) for entry in entries)] for c in shown}
+def _width_of(column: Column, entries: Sequence[Shown]) -> int:
+    return max(len(column.heading), *(len(printable(column.cell(entry))) for entry in entries))
+
+
+def _fitting(shown: Sequence[Column], entries: Sequence[Shown], width: int) -> list[Column]:
+    """The columns that fit beside the notation, if leaving out those that matter less makes it
+    possible."""
     *others, notation = shown
-    least = min(NOTATION, max(map(len, cells[notation])))
-
-    def start() -> int:
-        """Where the notation begins."""
-        return sum(2 + max(map(len, cells[column])) for column in others)
-
+    room = width - min(NOTATION, _width_of(notation, entries))
     for heading in LESSER:
-        if start() + least > width:
+        if sum(2 + _width_of(column, entries) for column in others) > room:
             others = [column for column in others if column.heading != heading]
-    left = [place for place, column in enumerate(others) if column.is_text]
-    table = columns(list(zip(*(cells[c] for c in (*others, notation)), strict=True)), left)
-    for line, text in zip(table, cells[notation], strict=True):
-        room = max(width - start(), NOTATION // 2)
+    return [*others, notation]
+
+
+def _lines(shown: Sequence[Column], entries: Sequence[Shown], width: int) -> Iterable[str]:
+    """The lines of a table; the notation goes on below itself."""
+    cells = [[c.heading, *(printable(c.cell(entry)) for entry in entries)] for c in shown]
+    start = sum(2 + _width_of(column, entries) for column in shown[:-1])
+    left = [place for place, column in enumerate(shown[:-1]) if column.is_text]
+    for line, text in zip(columns(list(zip(*cells, strict=True)), left), cells[-1], strict=True):
+        room = max(width - start, NOTATION // 4)
         first, *further = textwrap.wrap(text, room, **WHOLE_WORDS) or [""]
-        yield f"{line[: start()]}{first}".rstrip()
-        yield from (f"{'':{start()}}{more}" for more in further)
+        yield f"{line[:start]}{first}".rstrip()
+        yield from (f"{'':{start}}{more}" for more in further)
 
 
 def _answer(run: RecordedRun, width: int) -> Iterable[str]:

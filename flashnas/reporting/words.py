@@ -119,9 +119,9 @@ def head_of(notation: str) -> tuple[str, str]:
     return width, bracket + options
 
 
-def described(network: Architecture) -> str:
+def described(network: Architecture, with_attention: bool = True) -> str:
     """`Granite hybrid, 2560 wide, 18 layers, attention at 4, 10 and 16`; the notation of a network
-    that is of no family."""
+    that is of no family. with_attention: say where it is."""
     family = family_of(network)
     if family is None:
         return compressed(network.notation)
@@ -133,7 +133,7 @@ def described(network: Architecture) -> str:
             title = title.replace("experts", f"{spec.experts} experts ({spec.active} active)")
             break
     words = f"{title}, {network.hidden} wide, {len(mixers)} layers"
-    if len(places) == len(mixers):
+    if not with_attention or len(places) == len(mixers):
         return words
     distance = interval_of(network.operators)[0]
     if len(places) > FEW_PLACES and distance:
@@ -141,10 +141,10 @@ def described(network: Architecture) -> str:
     return f"{words}, attention at {names_text(list(map(str, places)))}"
 
 
-def shape_of(notation: str) -> str:
+def shape_of(notation: str, with_attention: bool = True) -> str:
     """In words, where a family has it."""
     network = parsed(notation)
-    return compressed(notation) if network is None else described(network)
+    return compressed(notation) if network is None else described(network, with_attention)
 
 
 def loads_in(network: Any) -> str:
