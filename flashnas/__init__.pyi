@@ -1,6 +1,7 @@
 """What type checkers see of the lazily loaded names in __init__.py."""
 
 from flashnas.algorithms.trial import Trial as Trial
+from flashnas.api.compare import compare as compare
 from flashnas.api.convert import convert as convert
 from flashnas.api.doctor import doctor as doctor
 from flashnas.api.estimate import estimate as estimate

@@ -32,6 +32,7 @@ def pytest_configure(config):
 
 def pytest_collection_finish():
     gc.freeze()
+    gc.set_threshold(10_000)  # what a test makes is little beside what it has to look through
     gc.enable()
 
 

@@ -20,12 +20,9 @@ import numpy as np
 import torch
 
 from flashnas.conversion.choices import NONE, REPLACEMENTS, Choice
+from flashnas.conversion.config import ConvertConfig
 from flashnas.conversion.measure import Student
-from flashnas.conversion.replacements import (
-    read_replacements,
-    replacement_recipe,
-    train_replacements,
-)
+from flashnas.conversion.replacements import FOLDER, read_replacements, train_replacements
 from flashnas.data.scored_text import ContextReader
 from flashnas.families.load_pretrained import load_pretrained
 from flashnas.network.precision import fast_dtype
@@ -68,13 +65,16 @@ def main() -> None:
             continue
         reader = ContextReader(DATA, tokenizer, CONTEXT, SEED)
         (draw,) = reader.draws(DOCUMENTS, PROMPTS, 1)
-        dtype, out, trained = fast_dtype("cpu"), given.out / str(tokens), None
-        if tokens:
-            out.mkdir(parents=True, exist_ok=True)
-            dataset = reader.training_text(out / "text", tokens)
-            recipe = replacement_recipe(dataset, CONTEXT, tokens, dtype, "cpu")
-            trained = train_replacements(out / "layers", teacher, choices, dataset, recipe, note)
-        replacements = read_replacements(out / "layers", choices)
+        dtype = fast_dtype("cpu")
+        config = ConvertConfig(
+            model=given.model,
+            replacements=("gd",),
+            replacement_tokens=tokens or 1,
+            out=given.out / str(tokens),
+        )
+        config.out.mkdir(parents=True, exist_ok=True)
+        trained = train_replacements(config, teacher, choices, reader, dtype, note)
+        replacements = read_replacements(config.out / FOLDER, choices)
         student = Student(teacher, draw, dtype, trained=replacements)
         for layers in missing:
             layout = tuple(choice for choice in choices if choice.layer // 2 in layers)

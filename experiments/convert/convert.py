@@ -16,6 +16,7 @@ without. A killed run goes on when it is started again; runs of one seed share w
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,8 +30,8 @@ import flashnas as fn
 from flashnas.conversion.choices import Choice, Layout
 from flashnas.conversion.config import ConvertConfig
 from flashnas.conversion.law import SingleScores, fit_law
-from flashnas.conversion.load import FRESH, SCORED, Conversion, load_conversion
-from flashnas.conversion.stages import learn_law, within
+from flashnas.conversion.load import FRESH, SCORED, Conversion
+from flashnas.conversion.loop import learn_law, within
 from flashnas.training.teacher_text import half_width
 
 HERE = Path(__file__).parent
@@ -87,7 +88,7 @@ def main() -> None:
     print(found)
     values = {**found.to_dict(), "model": Path(given.model).name, "run": "", "notation": ""}
     values.pop("texts")
-    conversion = load_conversion(ConvertConfig(**options), note, show_progress)
+    conversion = Conversion(ConvertConfig(**options), note, show_progress)
     for answer, save_ms in zip(values["answers"], conversion.saves_ms, strict=True):
         answer["weights"] = Path(answer["weights"]).name
         answer["others"] = compare(conversion, answer["layout"], save_ms)
@@ -122,7 +123,8 @@ def compare(conversion: Conversion, answer: str, save_ms: float) -> list[dict[st
     measured = [conversion.measure(SCORED, (choice,)) for choice in conversion.choices]
     singles = SingleScores.of(conversion.choices, measured)
     additive, pairs = fit_law(singles, [], []), learn_law(conversion, singles)
-    free = replace(conversion, config=replace(conversion.config, recall=0.0))
+    free = copy.copy(conversion)
+    free.config = replace(conversion.config, recall=0.0)
     layouts += [
         ("additive", within(conversion, additive, save_ms)[0]),
         ("additive, no floor", within(free, additive, save_ms)[0]),

@@ -2,12 +2,13 @@
 
     python experiments/convert/deploy.py MODEL.gguf experiments/runs/convert_1/models/*
     python experiments/convert/deploy.py MODEL.gguf experiments/runs/heal_chosen_*_51200 --name deploy_healed
+    python experiments/convert/deploy.py MODEL.gguf healed_80 healed_90 --table my_table --out gguf --name deploy_chat
 
 MODEL.gguf and the networks, folders of weights, become q8_0 files, which must compute what the
 networks compute; one that does not is left out. The others are timed turn by turn: a prompt of 512
 tokens and 48 steps at a context of 768, which stand for the 256 steps of `chat`, one thread, by the
-processor's own time. What a layer without attention saves is that of
-results/seed1_attention_llama_cpp.json.
+processor's own time. What is predicted is that of --table; without one, a layer without attention saves
+what it does in results/seed1_attention_llama_cpp.json.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import flashnas as fn
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("original", type=Path)
     parser.add_argument("networks", type=Path, nargs="+")
     parser.add_argument("--name", default="deploy", help="of the file in results/")
+    parser.add_argument("--table", help="of `flashnas profile --runtime llama.cpp`")
     parser.add_argument("--out", type=Path, default=Path("experiments/runs/convert-gguf"))
     given = parser.parse_args()
     files, refused = {}, {}
@@ -58,7 +61,7 @@ def main() -> None:
     shares = {
         source.name: {
             "measured": medians[source.name] / medians["original"],
-            "predicted": predicted_share(source),
+            "predicted": predicted_share(source, given.table),
         }
         for source in given.networks
         if source.name in medians
@@ -68,14 +71,20 @@ def main() -> None:
     (HERE / "results" / f"{given.name}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
-def predicted_share(weights: Path) -> float:
+def predicted_share(weights: Path, table: str | None) -> float:
     """Of the model's milliseconds."""
-    found = json.loads((HERE / "results" / "seed1_attention_llama_cpp.json").read_text())
-    saved_ms = next(row["saved_ms"] for row in found["singles"] if row["kind"] == "a to none")
     folder = weights / "final" if (weights / "final").is_dir() else weights_folder(str(weights))
     assert folder is not None
-    operators = read_architecture(folder)[0].operators
-    removed = LAYERS - sum(spec.kind == "a" for spec in operators)
+    network = read_architecture(folder)[0]
+    if table:
+        attention = next(spec for spec in network.operators if spec.kind == "a")
+        ffn = next(spec for spec in network.operators if spec.kind == "f")
+        model = replace(network, operators=(attention, ffn) * LAYERS)
+        takes = [fn.estimate(x, table=table, workload="chat").latency_ms for x in (network, model)]
+        return takes[0] / takes[1]
+    found = json.loads((HERE / "results" / "seed1_attention_llama_cpp.json").read_text())
+    saved_ms = next(row["saved_ms"] for row in found["singles"] if row["kind"] == "a to none")
+    removed = LAYERS - sum(spec.kind == "a" for spec in network.operators)
     return float(1 - removed * saved_ms / found["model_ms"])
 
 

@@ -13,9 +13,12 @@ import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import NullFormatter
 
 HERE = Path(__file__).parent
 CHOSEN, OTHER = "#D55E00", "#0072B2"  # colours
+KL_TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+REFUSED = 0.5  # nats; the default of --max-kl
 MARKERS = {"evenly spaced": ("s", "black"), "at random": ("x", "grey")}
 
 
@@ -40,6 +43,9 @@ def main() -> None:
             xlabel="share of the model's time, %",
             title=f"draw {file.name[4]}: {inside} of {len(found['finalists'])} inside",
         )
+        panel.set_yticks(KL_TICKS, labels=map(str, KL_TICKS))
+        panel.yaxis.set_minor_formatter(NullFormatter())
+        panel.axhline(REFUSED, color="grey", linestyle="--", linewidth=0.8)
         panel.invert_xaxis()
     panels[0][0].set_ylabel("KL to the model on fresh text, nats/token")
     for label, colour, marker in (
@@ -50,6 +56,7 @@ def main() -> None:
     ):
         panels[0][0].plot([], [], marker, color=colour, label=label)
     panels[0][0].plot([], [], color=OTHER, alpha=0.35, linewidth=6, label="predicted, 90 %")
+    panels[0][0].plot([], [], "--", color="grey", linewidth=0.8, label="refused above this")
     panels[0][0].legend(fontsize=8)
     figure.savefig(HERE / "kl.png", dpi=120)
 

@@ -101,9 +101,9 @@ def choose_layouts(model: SimulatedModel, seed: int, hits: bool) -> list[tuple[f
         law = fit_law(by_hits(scores), sets, measured)
         if not sets:
             return replace(law, recall=HitsLaw())
-        left = np.array([np.mean(score.recalled) for score in measured])
-        lost = np.array([law.scores.sum_lost(entry.layout) for entry in sets])
-        return replace(law, recall=HitsLaw.fit(lost, left))
+        recalled_SP = np.array([score.recalled for score in measured])
+        lost_S = np.array([law.scores.sum_lost(entry.layout) for entry in sets])
+        return replace(law, recall=HitsLaw.fit(lost_S, recalled_SP.mean(1), recalled_SP))
 
     law, sets, measured = fit([], []), list[SampledSet](), list[TextScore]()
     for half in range(2):

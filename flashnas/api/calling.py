@@ -122,25 +122,6 @@ def calibration_option() -> Any:
     return option(ENGINE, CALIBRATION_HELP, choices=CALIBRATIONS)
 
 
-def params_option() -> Any:
-    return option(
-        None,
-        "of families: networks of which a token uses so many parameters, such as 20M..60M",
-        metavar="A..B",
-    )
-
-
-def vocab_option() -> Any:
-    return option(
-        None,
-        "words of the vocabulary",
-        shown="the space's",
-        min=2,
-        max=2**30,
-        units=True,
-    )
-
-
 def vllm_python_option() -> Any:
     return option(
         None,

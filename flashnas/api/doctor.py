@@ -136,9 +136,10 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
     if device == "auto":
         device = "cuda" if MACHINES["cuda"].available() else "cpu"
     if not MACHINES[device].available():
-        raise ConfigError(
-            f"doctor.device: torch finds no CUDA device; take --device cpu, or see"
-            f" docs/install.md: {_no_device()[1]}"
+        options.wrong(
+            "device",
+            "cuda is for machines with a CUDA device; take --device cpu, or see docs/install.md:"
+            f" {_no_device()[1]}",
         )
     loaded, problem = _no_device() if options.device == "auto" and device == "cpu" else (False, "")
     done = set[str]()

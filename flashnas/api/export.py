@@ -62,6 +62,8 @@ class ExportOptions(Settings, where="export"):
             self.wrong("to", one_of("", self.to, targets()).strip())
         if self.no_weights and (self.to != "hf" or self.init_seed is not None):
             self.wrong("no_weights", "is for --to hf, without --init-seed")
+        if self.out.suffix == ".gguf":
+            self.wrong("out", f"must be a folder, which gets model.gguf; got '{self.out}'")
 
 
 @dataclass(frozen=True)

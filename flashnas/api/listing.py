@@ -264,13 +264,11 @@ def _operator_text(name: str) -> str:
         "",
         f"options, as in {name}(NAME=VALUE):",
     ]
-    fields = [
-        (field, getattr(spec, "minimums", {}).get(field.name)) for field in dataclasses.fields(spec)
-    ]
+    fields = [(field, spec.least(field)) for field in dataclasses.fields(spec)]
     width = max((len(field.name) for field, _ in fields), default=0)
     lines += [
         f"  {field.name:<{width}}  default {str(field.default).lower()}"
-        + (f", at least {least}" if least is not None else "")
+        + (f", at least {least}" if least else "")
         for field, least in fields
     ]
     return "\n".join(lines if fields else lines[:-1])

@@ -11,17 +11,16 @@ from typing import Any
 from flashnas.api.calling import (
     SPACE,
     Result,
-    params_option,
     silent,
     takes,
     vllm_python_option,
-    vocab_option,
     workload_option,
     writable_out,
 )
 from flashnas.base.process import usable_cores
 from flashnas.base.settings import Settings, option
 from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
+from flashnas.study.config import params_option, vocab_option
 
 SHARED = (
     "runtime",

@@ -44,12 +44,6 @@ class TrainOptions(Settings, where="train"):
         "pretrained model that the weights learn from: a folder of transformers or a GGUF file",
         metavar="TEACHER",
     )
-    temperature: float = option(
-        1.0, "by which the logits are divided, with --distill", metavar="T", above=0, max=100
-    )
-    loss_weight: float = option(
-        0.0, "of the loss on the text beside the KL, with --distill", metavar="W", min=0, max=1000
-    )
     recipe: str | None = option(
         None,
         "shipped training recipe or YAML file",
@@ -109,9 +103,6 @@ class TrainOptions(Settings, where="train"):
                 "checkpoint_every_s",
                 "and --checkpoint-every-tokens exclude each other; give one of them",
             )
-        for name, unused in (("temperature", 1.0), ("loss_weight", 0.0)):
-            if self.distill is None and getattr(self, name) != unused:
-                self.wrong(name, "needs --distill, the model whose probabilities are learnt")
         if self.resume and self.out is None:
             self.wrong("resume", "needs --out, the folder of the training to continue")
 
@@ -226,14 +217,8 @@ def _job(
     tokenizer = options.tokenizer
     positions = None
     if weights is not None:
-        start = start_of(
-            weights,
-            progress.note,
-            ranks.device(recipe.device),
-            options.distill,
-            options.temperature,
-            options.loss_weight,
-        )
+        device = ranks.device(recipe.device)
+        start = start_of(weights, progress.note, device, options.distill)
         architecture = start.network.architecture
         tokenizer = tokenizer or tokenizer_of(weights)
     elif named:

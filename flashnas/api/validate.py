@@ -11,15 +11,14 @@ from flashnas.api.calling import (
     TABLE,
     Result,
     calibration_option,
-    params_option,
     silent,
     takes,
     vllm_python_option,
-    vocab_option,
     workload_option,
 )
 from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option
 from flashnas.latency.schema import RUNTIMES
+from flashnas.study.config import params_option, vocab_option
 
 
 @dataclass(frozen=True, kw_only=True)

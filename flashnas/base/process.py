@@ -35,14 +35,16 @@ def usable_cores() -> int:
 
 def limit_threads(count: int, *, keep: bool = False) -> None:
     """Set the threads of the numerical libraries that this process, and processes that it starts,
-    load from now on.
+    load from now on, and those of torch where it is loaded.
 
     Args:
-        keep: leave a variable as it is where the user has set it.
+        keep: leave a variable as it is where the user has set it, and torch as it is.
     """
     for name in THREAD_VARIABLES:
         if not (keep and name in os.environ):
             os.environ[name] = str(count)
+    if not keep and (torch := sys.modules.get("torch")):
+        torch.set_num_threads(count)
 
 
 def keep_memory() -> None:

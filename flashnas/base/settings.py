@@ -31,7 +31,7 @@ from typing import Any, ClassVar, NoReturn, Self
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.text import MAX_TOKENS as MAX_TOKENS
-from flashnas.base.text import did_you_mean, number_of, one_of, shown
+from flashnas.base.text import did_you_mean, meant, number_of, one_of, shown
 
 REQUIRED = MISSING  # the default of an option that must be given
 MAX_SEED = 2**32 - 1  # what NumPy's older generators accept, which Optuna's samplers use
@@ -66,7 +66,6 @@ class Setting:
     max: float | None = None
     above: float | None = None
     below: float | None = None
-    units: bool = False  # a number may have K, M, B or T behind it
     objects: Sequence[str] = ()  # "module:Class", whose instances Python may give for a name
     # on the command line
     flag: str = ""  # where it is not the name with dashes: `-n --count`; messages use the first one
@@ -131,8 +130,8 @@ class Setting:
         if self.is_object(value):
             return value
         try:
-            if self.units and isinstance(value, str) and not math.isnan(count := number_of(value)):
-                value = int(count) if self.kind is int and count.is_integer() else count
+            if isinstance(value, str) and self.kind in (int, float):
+                value = self._number(value, str(key or self.name))
             value = _typed(value, self.kind)
             if value == "" and "" not in (self.default, self.bare):
                 raise ValueError("must not be empty; got ''")
@@ -144,6 +143,16 @@ class Setting:
         except ValueError as error:
             raise SettingError(where, self, str(error), key) from None
         return value
+
+    def _number(self, text: str, name: str) -> float:
+        """The number that a text is, such as 1e6 or 64k; `name` ends with the unit, if it has one."""
+        number = number_of(text)
+        if math.isnan(number):
+            raise ValueError(
+                f"must be {_KINDS[self.kind]}; got {shown(text)}"
+                f"{meant(text, name, share=1 in (self.max, self.below))}"
+            )
+        return int(number) if self.kind is int and number.is_integer() else number
 
     def _check_bounds(self, value: float) -> None:
         for limit, words, holds in (
@@ -234,7 +243,8 @@ class Settings:
         required = [setting for setting in settings_of(cls) if setting.default is REQUIRED]
         missing = [setting for setting in required if setting.name not in values]
         if missing:
-            rule = "is required" if len(missing) == 1 else "are required"
+            rule = "are required" if missing[1:] else "is required"
+            rule += f": {'; '.join(setting.doc for setting in missing)}"
             raise SettingError(cls.where, missing[0], rule, others=missing[1:])
         return cls(**values)
 

@@ -8,6 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -15,6 +16,11 @@ SHOWN_CHARACTERS = 120  # of a wrong value in a message
 INTERVAL_90 = 1.645  # standard deviations on each side
 MISSING = "–"  # noqa: RUF001 - an en dash for a number that is not known
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+# units of time and of memory that people write behind a number
+MEASURES = (
+    {"ms": 1e-3, "s": 1.0, "seconds": 1.0, "min": 60.0},
+    {"mb": 1e6, "gb": 1e9, "gib": 2.0**30},
+)
 MAX_TOKENS = 10**15  # whole numbers up to here are exact as floats, too
 # of two options that several commands have
 TRAIN_TOKENS_HELP = "tokens of the full training that you plan, such as 100B"
@@ -135,7 +141,24 @@ def number_of(text: str, units: Mapping[str, float] = UNITS) -> float:
         number = plain_number(digits) * units[unit]
     except ValueError:
         return math.nan
-    return number if 0 < number < math.inf else math.nan
+    return float(f"{number:.15g}") if 0 < number < math.inf else math.nan
+
+
+def meant(text: str, name: str = "", *, share: bool = False) -> str:
+    """`" (did you mean 5000, in ms?)"` for 5s where the name of an option ends with its unit, such
+    as budget_ms; 64K for 64kb; 0.9 for 90% of a share; an empty string for any other text."""
+    found = re.fullmatch(r"(\d+(?:,\d{3})*(?:\.\d+)?) *([a-z]*|%)", text.strip().lower())
+    if found is None:
+        return ""
+    number, unit, own = float(found[1].replace(",", "")), found[2], name.rpartition("_")[2]
+    words = ""
+    if units := next((units for units in MEASURES if {unit, own} <= {*units}), None):
+        words = f"{number * units[unit] / units[own]:.6g}, in {own}"
+    elif share and unit in ("%", "percent"):
+        words = f"{number / 100:g}"
+    elif unit[:1].upper() in UNITS and unit not in MEASURES[0]:
+        words = f"{number:.15g}{unit[:1].upper()}"
+    return f" (did you mean {words}?)" if words else ""
 
 
 def range_of(text: str) -> tuple[float, float]:
@@ -152,7 +175,8 @@ def range_of(text: str) -> tuple[float, float]:
     low = number_of(least) if least.strip() else 0.0
     high = number_of(most) if most.strip() else math.inf
     if not dots or not low <= high or (low, high) == (0.0, math.inf):
-        raise ValueError(f"must be a range such as 0.3B..3B, 0.3B.. or ..3B; got {text!r}")
+        hint = f" (did you mean {most}..{least}?)" if low > high else ""
+        raise ValueError(f"must be a range such as 0.3B..3B, 0.3B.. or ..3B; got {text!r}{hint}")
     return low, high
 
 
@@ -168,7 +192,10 @@ def tokens_of(value: str | float) -> float:
     """
     tokens = number_of(value) if isinstance(value, str) else float(value)
     if not 1 <= tokens <= MAX_TOKENS:
-        raise ValueError(f"must be a number of tokens from 1 to 1000T, such as 100B; got {value!r}")
+        raise ValueError(
+            f"must be a number of tokens from 1 to 1000T, such as 100B; got {value!r}"
+            f"{meant(str(value))}"
+        )
     return tokens
 
 
@@ -190,10 +217,15 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def number(value: Any, digits: int = 4, unit: str = "") -> str:
-    """`12,345 ms`; an en dash for a number that is not known."""
+    """`12,345 ms`, `0.0000183`, never with an exponent; an en dash for a number that is not
+    known."""
     if not is_number(value):
         return MISSING
-    text = f"{value:,.0f}" if abs(value) >= 10 ** (digits - 1) else f"{value:.{digits}g}"
+    text = (
+        f"{value:,.0f}"
+        if abs(value) >= 10 ** (digits - 1)
+        else f"{Decimal(f'{value:.{digits}g}'):f}"
+    )
     return f"{text} {unit}".rstrip()
 
 

@@ -126,6 +126,9 @@ COMMANDS: Registry[Command] = Registry(
             resumable=True,
         ),
         "estimate": _api("latency, memory and size of one architecture", "estimate:estimate"),
+        "compare": _api(
+            "two architectures or more: latency, memory, loss and recall", "compare:compare"
+        ),
         "evidence": _api(
             "published full trainings, and what they say of two mixes", "evidence:evidence"
         ),

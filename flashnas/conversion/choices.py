@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
-from flashnas.base.text import number_of
+from flashnas.base.text import meant, number_of
+from flashnas.families.family import DECILM_STEP, WIDTH_STEP
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 
-LEAST_SAVED = 0.001  # of the request: a choice that saves less is not offered
-MULTIPLE = 64  # of the width of a narrower feed-forward network
 KEPT, NONE = "kept", "none"
 
 
@@ -42,14 +41,8 @@ class Choice:
         """`17:none`: as measurements record it."""
         return f"{self.layer}:{self.name}"
 
-    @property
-    def trained(self) -> bool:
-        """Whether its weights are trained."""
-        return self.name in REPLACEMENTS
-
 
 Layout = tuple[Choice, ...]  # the layers that change, in order; all others are kept
-Milliseconds = Callable[[Layout], float]  # of a request to the changed model
 
 
 def key_of(layout: Layout) -> str:
@@ -84,8 +77,10 @@ def possible(
         if spec.kind in keep or not isinstance(spec, Attention | FeedForward):
             continue
         if isinstance(spec, FeedForward):
-            for share in widths:
-                width = max(MULTIPLE, round(share * spec.intermediate / MULTIPLE) * MULTIPLE)
+            # where a model's own widths are in the steps that programs read, the narrower ones are
+            step = WIDTH_STEP if spec.intermediate % DECILM_STEP else DECILM_STEP
+            for share in () if spec.relu2 else widths:
+                width = max(step, round(share * spec.intermediate / step) * step)
                 if width < spec.intermediate:
                     changes[f"width {width}"] = replace(spec, intermediate=width)
         else:
@@ -101,17 +96,13 @@ def kind_of(teacher: Architecture, choice: Choice) -> str:
     return f"{teacher.operators[choice.layer].kind} to {choice.name}"
 
 
-def offered(choices: Sequence[Choice], milliseconds: Milliseconds) -> list[Choice]:
-    """The choices with what they save; those that save next to nothing are left out."""
-    full = milliseconds(())
-    priced = [replace(choice, saved_ms=full - milliseconds((choice,))) for choice in choices]
-    return [choice for choice in priced if choice.saved_ms > LEAST_SAVED * full]
-
-
 def budget_of(text: str, full_ms: float) -> float:
     """`12000`, `12k` or `90%` of the model's own time, in milliseconds; raises BudgetError."""
     unit = {"": 1.0, "K": 1000.0, "%": full_ms / 100}
     budget = number_of(text, unit)
     if math.isnan(budget):
-        raise BudgetError(f"--budget-ms must be milliseconds, or a share such as 90%; got {text!r}")
+        raise BudgetError(
+            f"--budget-ms must be milliseconds, or a share such as 90%; got {text!r}"
+            f"{meant(text, 'ms')}"
+        )
     return budget

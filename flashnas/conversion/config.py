@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
 from flashnas.base.text import MAX_TOKENS, from_hub
-from flashnas.conversion.choices import REPLACEMENTS, budget_of
+from flashnas.conversion.choices import REPLACEMENTS
 from flashnas.families.family import PROGRAMS
 from flashnas.latency.workload import CALIBRATION_HELP, CALIBRATIONS, ENGINE, WORKLOAD_HELP
 
 WINDOW_SHARE = 4  # a window is scored on contexts of at least so many times its length
+# how much is measured: usually, and with --quick
+SIZES = {
+    "context": (1024, 512),
+    "documents": (12, 6),
+    "prompts": (6, 4),
+    "sets": (16, 8),
+    "finalists": (10, 6),
+}
+
+
+def size(name: str, doc: str, least: int) -> Any:
+    """An option of SIZES."""
+    usual, quick = SIZES[name]
+    return option(None, doc, shown=f"{usual}, with --quick {quick}", min=least, max=1 << 20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +63,14 @@ class ConvertConfig(Settings, where="convert"):
     tokenizer: str | None = option(
         None, "tokenizer.json, where the model has none", metavar="FILE", shown="the model's"
     )
-    context: int = option(1024, "tokens of a context that is scored", min=256, max=1 << 20)
-    documents: int = option(12, "contexts of text in each draw", min=4, max=10_000)
-    prompts: int = option(6, "contexts with recall probes in each draw", min=2, max=10_000)
+    quick: bool = option(
+        False,
+        "measure less: about a quarter of the time, with wider intervals; what is given beside it"
+        " stays",
+    )
+    context: int = size("context", "tokens of a context that is scored", 256)
+    documents: int = size("documents", "contexts of text in each draw", 4)
+    prompts: int = size("prompts", "contexts with recall probes in each draw", 2)
     windows: tuple[int, ...] | None = option(
         None,
         "tokens of windowed attention, at most a quarter of --context",
@@ -104,16 +124,8 @@ class ConvertConfig(Settings, where="convert"):
     max_kl: float = option(
         0.5, "an answer with a higher KL on fresh text, in nats per token, is refused", min=0
     )
-    sets: int = option(
-        16,
-        "sets of changes that are measured to learn how they add up",
-        metavar="SETS",
-        min=6,
-        max=1000,
-    )
-    finalists: int = option(
-        10, "layouts that are measured on fresh text", metavar="FINALISTS", min=1, max=1000
-    )
+    sets: int = size("sets", "sets of changes that are measured to learn how they add up", 6)
+    finalists: int = size("finalists", "layouts that are measured on fresh text", 1)
     device: str = option("cpu", "cpu or cuda", choices=("cpu", "cuda"))
     threads: int | None = option(
         None, "torch threads", shown="torch's own choice", min=1, max=MAX_THREADS
@@ -130,17 +142,17 @@ class ConvertConfig(Settings, where="convert"):
             if isinstance(value := getattr(self, name), str | int | float):  # from Python
                 parts = tuple(part.strip() for part in str(value).split(","))
                 object.__setattr__(self, name, parts)
+        for name, sizes in SIZES.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, sizes[bool(self.quick)])
         super().__post_init__()
-        for words in self.budget_ms:
-            budget_of(words, 1.0)  # the model's own time is not known yet; the words are
+        if self.windows is None:
+            object.__setattr__(self, "windows", (self.context // WINDOW_SHARE,))
         if {"a", "f"} <= {*self.keep}:
             self.wrong("keep", "must leave attention or feed-forward networks to change; got a, f")
         if self.replacements and "a" in self.keep:
             self.wrong("replacements", "take the place of attention, which --keep a keeps")
-        if self.windows is None:
-            object.__setattr__(self, "windows", (self.context // WINDOW_SHARE,))
-        assert self.windows is not None
-        for window in self.windows:
+        for window in self.windows or ():
             if window * WINDOW_SHARE > self.context:
                 self.wrong(
                     "windows",

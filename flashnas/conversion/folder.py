@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
 import flashnas
 from flashnas.algorithms.trial import Trial, non_dominated
-from flashnas.base.errors import RunError
-from flashnas.base.system import atomic_file, disk_errors, write_atomic
-from flashnas.conversion.choices import Layout, converted, key_of
-from flashnas.conversion.found import MOST_CHARACTERS
+from flashnas.architecture import Architecture
+from flashnas.base.system import atomic_file, write_atomic
+from flashnas.conversion.choices import Layout
+from flashnas.conversion.found import MOST_CHARACTERS, ConversionFound
 from flashnas.conversion.load import FRESH, SCORED, Conversion
 from flashnas.network.weights import save_model
 from flashnas.run_folder.folder import write_front
@@ -24,53 +25,44 @@ from flashnas.training.healing import MODELS
 TEXTS, TEXT_TOKENS = 3, 48  # that are continued; tokens of what is given, and of what follows
 
 
-def write_folder(
-    conversion: Conversion, draw: int, command: str, values: dict[str, Any] | None = None
-) -> None:
-    """Write the folder as that of a run: all layouts that were measured on a draw so far, those on
-    the front of KL and milliseconds, and at the end the figures of the answer.
-
-    Raises:
-        RunError: the disk is full.
-    """
-    config, times = conversion.config, conversion.times
+def write_folder(conversion: Conversion, found: ConversionFound, command: str) -> None:
+    """Write the folder as that of a run: the finalists, those on the front of KL and milliseconds,
+    and the figures of the answer."""
+    config = conversion.config
     trials = []
-    for number, (layout, score) in enumerate(conversion.measured(draw)):
-        architecture = converted(conversion.teacher.architecture, layout)
-        figures = score.figures()
+    for number, entry in enumerate(found.finalists):
+        architecture = Architecture.parse(entry.notation)
+        recall = {} if entry.recall is None else {"recall_kept": entry.recall}
         trials.append(
             Trial.of(
                 architecture,
                 number=number,
-                label=key_of(layout),
+                label=entry.layout,
                 state="complete",
                 source="evaluator",
                 params=architecture.params,
-                latency_ms=conversion.milliseconds(layout),
-                loss=figures["loss"],
-                scores={"kl": figures["kl"]}
-                | ({"recall_kept": figures["recall"]} if score.recalled else {}),
+                latency_ms=entry.latency_ms,
+                loss=entry.loss,
+                scores={"kl": entry.kl, **recall},
             )
         )
-    points = [(trial.scores["kl"], trial.latency_ms or 0.0) for trial in trials]
-    best = [trial for trial, on in zip(trials, non_dominated(points), strict=True) if on]
+    best = non_dominated([(entry.kl, entry.latency_ms) for entry in found.finalists])
     head = {
         "format": FORMAT,
         "flashnas": flashnas.__version__,
         "command": command,
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z") if values else None,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "objectives": ["loss", "latency_ms"],
         "space": {"name": f"layers of {Path(config.model).name}"},
-        "table": {"name": times.source.partition(",")[0], "calibration": next(iter(times.models))},
+        "table": {"name": config.table, "calibration": config.calibration},
         "workload": {"name": config.workload},
         "options": {key: value for key, value in vars(config).items() if key != "out"},
-        "conversion": values,
+        "conversion": asdict(found),
     }
-    with disk_errors(f"{config.out}: cannot be written", RunError):
-        with atomic_file(config.out / TRIALS) as part:
-            TrialsTable().write(trials, part)
-        write_front(config.out / FRONT, sorted(best, key=lambda trial: trial.latency_ms or 0.0))
-        write_atomic(config.out / CONFIG, yaml_text(head))
+    with atomic_file(config.out / TRIALS) as part:
+        TrialsTable().write(trials, part)
+    write_front(config.out / FRONT, list(itertools.compress(trials, best)))
+    write_atomic(config.out / CONFIG, yaml_text(head))
 
 
 def weights_of(conversion: Conversion, layouts: Sequence[Layout]) -> dict[Layout, Path]:
@@ -86,24 +78,21 @@ def weights_of(conversion: Conversion, layouts: Sequence[Layout]) -> dict[Layout
     return folders
 
 
-def write_weights(conversion: Conversion, layouts: Sequence[Layout]) -> tuple[dict[str, str], ...]:
-    """Write the answers, and continue beginnings of the fresh text with each, as
-    `ConversionFound.texts` has them.
-
-    Raises:
-        RunError: the disk is full.
-    """
+def write_weights(
+    conversion: Conversion, weights: Mapping[Layout, Path]
+) -> tuple[dict[str, str], ...]:
+    """Write the answers into their folders, and continue beginnings of the fresh text with each, as
+    `ConversionFound.texts` has them."""
     tokenizer = conversion.text.tokenizer
-    text = conversion.student(FRESH).text
+    text = conversion.student(FRESH)
     given_BT = torch.from_numpy(text.draw.documents[:TEXTS, :TEXT_TOKENS]).long().to(text.device)
     model_BT = conversion.teacher.generate(given_BT, TEXT_TOKENS)
     tokens = {"beginning": given_BT, "model": model_BT}
-    with disk_errors(f"{conversion.config.out}: cannot be written", RunError):
-        for layout, folder in weights_of(conversion, layouts).items():
-            network = conversion.student(SCORED).network(layout)
-            files = conversion.special.files
-            save_model(folder, network, tokenizer_json=tokenizer.to_str(), files=files)
-            tokens[folder.name] = network.generate(given_BT, TEXT_TOKENS)
+    files = conversion.special.files
+    for layout, folder in weights.items():
+        network = conversion.student(SCORED).network(layout)
+        save_model(folder, network, tokenizer_json=tokenizer.to_str(), files=files)
+        tokens[folder.name] = network.generate(given_BT, TEXT_TOKENS)
     return tuple(
         {
             name: tokenizer.decode(tokens_BT[n].tolist())[:MOST_CHARACTERS]

@@ -1,11 +1,17 @@
-"""Where layers that take the place of attention start: from its weights."""
+"""Layers that take the place of attention: they start from its weights, and each learns alone to
+write what it writes.
+
+Shapes: B sequences, T tokens, D hidden.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from flashnas.architecture import Architecture
 from flashnas.conversion.choices import Choice
@@ -13,7 +19,6 @@ from flashnas.data.scored_text import NO_TABLE
 from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
-from flashnas.training.layerwise import LayerwiseLoss
 
 
 def starting_network(
@@ -24,9 +29,8 @@ def starting_network(
     hidden = teacher.architecture.hidden
     architecture = Architecture(hidden=hidden, operators=specs, vocab=NO_TABLE)
     network = HybridLM(architecture).to(teacher.embedding.weight.device)
-    for choice, block in zip(choices, network.blocks, strict=True):
-        assert choice.spec is not None
-        from_attention(block, choice.spec, teacher, choice.layer)
+    for choice, block, spec in zip(choices, network.blocks, specs, strict=True):
+        from_attention(block, spec, teacher, choice.layer)
     return network, LayerwiseLoss(teacher, tuple(choice.layer for choice in choices))
 
 
@@ -57,3 +61,49 @@ def _rows_by_part(block: Block, spec: OperatorSpec, hidden: int) -> dict[str, An
     tensor = spec.named_tensors(hidden)["in_proj.weight"]
     rows = block.mixer.get_parameter("in_proj.weight").split(tensor.rows())
     return dict(zip([name for name, _ in tensor.parts], rows, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class LayerwiseLoss:
+    """The squared difference from what layers of a teacher write into the stream, as a share of the
+    square of that; the mean over the layers. It is the loss of a `Start` whose network holds the
+    layers that learn: each reads the teacher's hidden states, and none reads another.
+
+    teacher: on the device of the training. layers: their numbers in the teacher, in ascending
+    order; the blocks of the network are in the same order.
+    """
+
+    teacher: HybridLM
+    layers: tuple[int, ...]
+
+    def __call__(self, network: HybridLM, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """The mean over the layers; the targets do not count."""
+        errors = [
+            (block.mixer(read_BTD)[0].float() - written_BTD).square().sum()
+            / written_BTD.square().sum()
+            for block, read_BTD, written_BTD in self._pairs(network, tokens_BT)
+        ]
+        return torch.stack(errors).mean()
+
+    @torch.no_grad()
+    def fit_scales(self, network: HybridLM, tokens_BT: Tensor) -> None:
+        """Scale what each layer writes by least squares, so that none starts worse than nothing."""
+        for block, read_BTD, written_BTD in self._pairs(network, tokens_BT):
+            own_BTD = block.mixer(read_BTD)[0]
+            scale = (own_BTD * written_BTD).sum() / own_BTD.square().sum()
+            block.mixer.get_parameter("out_proj.weight").mul_(scale)
+
+    def _pairs(
+        self, network: HybridLM, tokens_BT: Tensor
+    ) -> Iterator[tuple[Block, Tensor, Tensor]]:
+        """Each block, with what the teacher's layer reads, behind its norm, and writes."""
+        with torch.no_grad():
+            x_BTD = self.teacher.embed(tokens_BT).float()
+        learning = dict(zip(self.layers, network.blocks, strict=True))
+        for n, layer in enumerate(self.teacher.blocks[: self.layers[-1] + 1]):
+            with torch.no_grad():
+                read_BTD = layer.norm(x_BTD)
+                written_BTD = layer.mixer(read_BTD)[0].float()
+            if n in learning:
+                yield learning[n], read_BTD, written_BTD
+            x_BTD = x_BTD + written_BTD

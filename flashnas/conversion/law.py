@@ -47,11 +47,9 @@ class SingleScores:
 
     @classmethod
     def of(cls, choices: Sequence[Choice], measured: Sequence[TextScore]) -> Self:
-        columns = "kl", "recalled", "value_lost"
-        return cls(
-            choices,
-            *(np.array([getattr(score, column) for score in measured]) for column in columns),
-        )
+        kl = np.array([score.kl for score in measured])
+        recalled = np.array([score.recalled for score in measured])
+        return cls(choices, kl, recalled, np.array([score.value_lost for score in measured]))
 
     def at(self, documents: np.ndarray, prompts: np.ndarray) -> Self:
         """The scores of these documents and prompts; one may be there several times."""
@@ -61,6 +59,11 @@ class SingleScores:
             recalled=self.recalled[:, prompts],
             value_lost=self.value_lost[:, prompts],
         )
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """N, P"""
+        return self.kl.shape[1], self.value_lost.shape[1]
 
     @functools.cached_property
     def mean_kl(self) -> np.ndarray:
@@ -170,37 +173,39 @@ def fit_law(
 ) -> SetLaw:
     """The law of sets that were measured on the documents of the single changes; without sets, that
     a set costs the sum of its changes."""
-    law = replace(
-        fit_weights(scores, sets, measured), document_error=document_error(sets, measured)
-    )
+    kl_SN = np.array([score.kl for score in measured]).reshape(len(sets), scores.sizes[0])
+    layouts = [entry.layout for entry in sets]
+    law = fit_weights(scores, layouts, np.maximum(kl_SN.mean(1), LEAST_KL))
+    if sets:
+        halves_SN = np.array([entry.documents for entry in sets])
+        one_S, other_S = (
+            np.maximum(kl_SN.mean(1, where=half_SN), LEAST_KL)
+            for half_SN in (halves_SN, ~halves_SN)
+        )
+        # between halves of the documents the logarithm differs with twice the variance
+        law = replace(law, document_error=root_mean_square(np.log(other_S / one_S)) / 2**0.5)
     if not scores.recalled.size:
         return law
-    lost, left = scores.lost, scores.recalled.mean(1)
-    if sets:  # what they keep on the prompts that they were not chosen by
-        lost = np.array([scores.sum_lost(entry.layout) for entry in sets])
-        left = np.array(
-            [
-                np.mean(np.array(score.recalled)[~entry.prompts])
-                for entry, score in zip(sets, measured, strict=True)
-            ]
-        )
-    return replace(law, recall=RecallLaw.fit(lost, left))
+    lost_S, left_S, recalled_SP = scores.lost, scores.recalled.mean(1), scores.recalled
+    if sets:
+        lost_S = np.array([scores.sum_lost(layout) for layout in layouts])
+        recalled_SP = np.array([score.recalled for score in measured])
+        left_S = recalled_SP.mean(1, where=~np.array([entry.prompts for entry in sets]))
+    return replace(law, recall=RecallLaw.fit(lost_S, left_S, recalled_SP))
 
 
-def fit_weights(
-    scores: SingleScores, sets: Sequence[SampledSet], measured: Sequence[TextScore]
-) -> SetLaw:
+def fit_weights(scores: SingleScores, layouts: Sequence[Layout], kl_S: np.ndarray) -> SetLaw:
     """How much pairs differ, and how much they leave unexplained, is what makes the sets that were
     measured the likeliest."""
-    seen = np.zeros((len(sets), 2 + len(scores.pairs[0])))
-    for row, (entry, score) in enumerate(zip(sets, measured, strict=True)):
-        seen[row] = scores.features(entry.layout) / mean_kl(score.kl)
+    seen = np.zeros((len(layouts), 2 + len(scores.pairs[0])))
+    for row, layout in enumerate(layouts):
+        seen[row] = scores.features(layout) / kl_S[row]
     unexplained = 1 - seen[:, 0]
 
     def fitted(pairs_sd: float, noise: float) -> tuple[float, SetLaw]:
         variances = np.full(seen.shape[1], pairs_sd**2)
         variances[:2] = SUMS_SD**2
-        covariance = (seen * variances) @ seen.T + noise**2 * np.eye(len(sets))
+        covariance = (seen * variances) @ seen.T + noise**2 * np.eye(len(layouts))
         inverse = np.linalg.inv(covariance)
         weights = variances * (seen.T @ inverse @ unexplained)
         weights[0] += 1
@@ -212,23 +217,6 @@ def fit_weights(
     return max(itertools.starmap(fitted, tried), key=lambda found: found[0])[1]
 
 
-def document_error(sets: Sequence[SampledSet], measured: Sequence[TextScore]) -> float:
-    """What another draw of documents changes: between halves of the documents, of which a set was
-    chosen by one, the logarithm of its KL differs with twice that variance."""
-    between = [
-        np.log(
-            mean_kl(np.array(score.kl)[~entry.documents])
-            / mean_kl(np.array(score.kl)[entry.documents])
-        )
-        for entry, score in zip(sets, measured, strict=True)
-    ]
-    return root_mean_square(between) / 2**0.5
-
-
-def mean_kl(kl: Sequence[float] | np.ndarray) -> float:
-    return max(float(np.mean(kl)), LEAST_KL)
-
-
-def root_mean_square(values: Sequence[float] | np.ndarray) -> float:
+def root_mean_square(values: np.ndarray) -> float:
     """0 without values."""
-    return float(np.sqrt(np.mean(np.square(values)))) if len(values) else 0.0
+    return float(np.sqrt(np.mean(values**2))) if len(values) else 0.0

@@ -2,168 +2,110 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
-from flashnas.base.errors import RunError
-from flashnas.base.system import disk_errors
-from flashnas.conversion.choices import Choice, Layout, key_of, offered, possible
+from flashnas.conversion.choices import Layout, key_of
 from flashnas.conversion.config import ConvertConfig
 from flashnas.conversion.measure import MeasurementLog, Student
-from flashnas.conversion.progress import MeasuringProgress, ShowProgress
-from flashnas.conversion.replacements import (
-    TrainedReplacements,
-    read_replacements,
-    replacement_recipe,
-    train_replacements,
-    trained,
-)
-from flashnas.conversion.times import RequestTimes, load_times, savings
+from flashnas.conversion.replacements import FOLDER, read_replacements
+from flashnas.conversion.times import load_times, savings
 from flashnas.data.scored_text import ContextReader, Draw
 from flashnas.families.load_pretrained import (
     Pretrained,
-    SpecialTokens,
     load_pretrained,
     tokenizer_of,
 )
-from flashnas.network.model import HybridLM
 from flashnas.network.precision import fast_dtype
 from flashnas.training.teacher_text import TextScore
 
-REPLACEMENTS, TEXT = "replacements", "replacements_text"  # folders
 SCORED, FRESH = 0, 1  # draws
 DRAWS = 2
 SET_PASSES = 0.6  # of a set of changes, which removes layers and begins behind the first ones
 Note = Callable[[str], None]
+ShowProgress = Callable[[int, int, float], None]  # measurements done, of all, seconds left
 
 
-@dataclass(frozen=True, eq=False)
 class Conversion:
-    """One conversion, with everything loaded and checked. text: behind the draws. choices: with
-    what they save. saves_ms: of each budget. student: of each draw, made when one is needed."""
+    """One conversion, with everything loaded and checked: `times`, `choices` with what they save,
+    the model's own `model_ms`, `saves_ms` of each budget, `text` behind the draws, and the
+    `teacher`. What is asked is checked before the weights are read."""
 
-    config: ConvertConfig
-    teacher: HybridLM
-    special: SpecialTokens
-    text: ContextReader
-    times: RequestTimes
-    choices: Sequence[Choice]
-    saves_ms: Sequence[float]
-    measurements: MeasurementLog
-    student: Callable[[int], Student]
-    show_progress: ShowProgress
+    def __init__(self, config: ConvertConfig, note: Note, show_progress: ShowProgress) -> None:
+        self.config, self.show_progress = config, show_progress
+        model = load_pretrained(config.model)
+        tokenizer, self.special = tokenizer_of(model, config.model, config.tokenizer)
+        self.text = ContextReader(config.data, tokenizer, config.context, config.seed)
+        self.draws = self.text.draws(config.documents, config.prompts, DRAWS)
+        self.times = load_times(config, model.architecture)
+        self.choices = self.times.choices
+        self.model_ms = self.milliseconds(())
+        for line in self.times.lines():
+            note(line)
+        self.saves_ms = savings(config, self.times)
+        self.teacher = model.network.to(config.device)
+        question = _question(config, model, self.draws)
+        path = config.out / "measurements.jsonl"
+        self.measurements = MeasurementLog(path, question, fast_dtype(config.device))
+        note(f"matrix products in {self.measurements.dtype}")
+        self._students: dict[int, Student] = {}
+        # of measurements: those that are planned and done, and passes through the whole network
+        # that are to come, and that were computed in so many seconds
+        self.sets = config.sets + config.finalists
+        self.planned = len(self.choices) + self.sets
+        singles = sum(self.passes((choice,)) for choice in self.choices)
+        self.left = 1 + SET_PASSES * self.sets + singles
+        self.done, self.worked, self.seconds = 0, 1e-9, 0.0
+
+    def student(self, draw: int) -> Student:
+        """Made when it is needed. Narrower networks keep the same columns on fresh text, and in the
+        weights that are written."""
+        if draw not in self._students:
+            like = None if draw == SCORED else self.student(SCORED)
+            replacements = read_replacements(self.config.out / FOLDER, self.choices)
+            dtype = self.measurements.dtype
+            began = time.monotonic()
+            student = Student(self.teacher, self.draws[draw], dtype, replacements, like)
+            self.seconds += time.monotonic() - began
+            self.worked += 1
+            self._students[draw] = student
+        return self._students[draw]
+
+    @property
+    def pass_s(self) -> float:
+        """Seconds of a pass through the whole network, with all contexts of a draw."""
+        return self.seconds / self.worked
 
     def milliseconds(self, layout: Layout) -> float:
         return self.times.milliseconds(layout)
 
     def measure(self, draw: int, layout: Layout) -> TextScore:
-        return self.measurements.get(draw, layout, lambda: self.student(draw))
+        key = draw, key_of(layout)
+        if key not in self.measurements.known:
+            student, began = self.student(draw), time.monotonic()
+            self.measurements.add(*key, student.measure(layout))
+            self.seconds += time.monotonic() - began
+            self.worked += self.passes(layout)
+        return self.measurements.known[key]
 
     def measure_all(self, draw: int, layouts: Sequence[Layout]) -> list[TextScore]:
         """With progress."""
         found = []
         for layout in layouts:
-            known = (draw, key_of(layout)) in self.measurements.known
             found.append(self.measure(draw, layout))
-            self.progress.advance(self.passes(layout), known)
+            self.done += 1
+            self.left -= self.passes(layout)
+            left_s = self.pass_s * max(self.left, 0.0) * (self.done < self.planned)
+            self.show_progress(self.done, self.planned, left_s)
         return found
 
     def passes(self, layout: Layout) -> float:
         """About the share of the layers that a measurement computes. Single changes are measured in
         the order of the layers, so that those before them are there."""
         return SET_PASSES if len(layout) > 1 else 1 - layout[0].layer / len(self.teacher.blocks)
-
-    def measured(self, draw: int) -> list[tuple[Layout, TextScore]]:
-        """All that the folder has of a draw, of changes that are offered."""
-        choices = {choice.key: choice for choice in self.choices}
-        found = []
-        for (of_draw, text), score in self.measurements.known.items():
-            keys = text.split(", ")
-            if of_draw == draw and all(key in choices for key in keys):
-                found.append((tuple(choices[key] for key in keys), score))
-        return found
-
-    def train_replacements(self, note: Note) -> TrainedReplacements | None:
-        """Train what is to be trained, on text that is not scored."""
-        config, tokens = self.config, self.config.replacement_tokens
-        if not trained(self.choices):
-            return None
-        with disk_errors(f"{config.out}: cannot be written", RunError):
-            dataset = self.text.training_text(config.out / TEXT, tokens)
-            dtype = self.measurements.dtype
-            recipe = replacement_recipe(dataset, config.context, tokens, dtype, config.device)
-            folder = config.out / REPLACEMENTS
-            return train_replacements(folder, self.teacher, self.choices, dataset, recipe, note)
-
-    @functools.cached_property
-    def progress(self) -> MeasuringProgress:
-        singles = sum(self.passes((choice,)) for choice in self.choices)
-        # the model itself is computed on the second draw, too
-        left = 1.0 + SET_PASSES * (self.planned - len(self.choices)) + singles
-        return MeasuringProgress(self.show_progress, self.planned, left)
-
-    @property
-    def planned(self) -> int:
-        """Measurements, at most."""
-        return len(self.choices) + self.config.sets + self.config.finalists
-
-
-def load_conversion(config: ConvertConfig, note: Note, show_progress: ShowProgress) -> Conversion:
-    """Read the model, the times and the text, and say what each change saves."""
-    model = load_pretrained(config.model)
-    architecture = model.network.architecture
-    tokenizer, special = tokenizer_of(model, config.model, config.tokenizer)
-    all_choices = possible(
-        architecture,
-        config.windows or (),
-        config.widths,
-        config.keep,
-        config.replacements,
-    )
-    text = ContextReader(config.data, tokenizer, config.context, config.seed)
-    draws = text.draws(config.documents, config.prompts, DRAWS)
-    measurements = _measurement_log(config, _question(config, model, draws))
-    times = load_times(config, architecture, all_choices)
-    choices = offered(times.choices, times.milliseconds)
-    for line in (*times.lines(choices), f"matrix products in {measurements.dtype}"):
-        note(line)
-    saves_ms = savings(config, times, choices)
-    network = model.network.to(config.device)
-
-    @functools.lru_cache(maxsize=2)
-    def student(draw: int) -> Student:
-        # narrower networks keep the same columns on fresh text, and in the weights that are written
-        columns = None if draw == SCORED else student(SCORED).columns
-        replacements = read_replacements(config.out / REPLACEMENTS, choices)
-        return Student(network, draws[draw], measurements.dtype, columns, replacements)
-
-    return Conversion(
-        config,
-        network,
-        special,
-        text,
-        times,
-        choices,
-        saves_ms,
-        measurements,
-        student,
-        show_progress,
-    )
-
-
-def _measurement_log(config: ConvertConfig, question: dict[str, Any]) -> MeasurementLog:
-    """Where nothing was measured or trained yet, the question may be another one."""
-    path = config.out / "measurements.jsonl"
-    if (
-        path.is_file()
-        and not (config.out / REPLACEMENTS).exists()
-        and path.read_bytes().count(b"\n") < 2
-    ):
-        path.unlink()
-    return MeasurementLog(path, question, fast_dtype(config.device))
 
 
 def _question(config: ConvertConfig, model: Pretrained, draws: Sequence[Draw]) -> dict[str, Any]:

@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from flashnas.base.text import duration
-from flashnas.conversion.choices import Choice
+from flashnas.conversion.choices import REPLACEMENTS, Choice
+from flashnas.conversion.config import ConvertConfig
 from flashnas.conversion.found import TrainedReplacements
 from flashnas.conversion.from_attention import starting_network
-from flashnas.data.dataset import Dataset
+from flashnas.data.scored_text import ContextReader
 from flashnas.network.model import Block, HybridLM
 from flashnas.network.weights import load_model
 from flashnas.training.distributed import Ranks
@@ -21,36 +22,61 @@ from flashnas.training.job import TrainJob, run_training
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Start, Step
 
+FOLDER, TEXT = "replacements", "replacements_text"  # of a conversion
 STEP_TOKENS = 2048  # about as many in each step
 
 
 def train_replacements(
-    folder: Path,
+    config: ConvertConfig,
     teacher: HybridLM,
     choices: Sequence[Choice],
-    dataset: Dataset,
-    recipe: Recipe,
+    text: ContextReader,
+    dtype: str,
     note: Callable[[str], None],
-) -> TrainedReplacements:
+) -> TrainedReplacements | None:
     """Train the choices whose weights are trained side by side: a training as that of `flashnas
-    train`, of a network that has these layers only. What its folder has is used."""
+    train`, of a network that has these layers only. What its folder has is used.
+
+    text: on whose next tokens they are trained. dtype: of matrix products.
+    """
+    if not trained(choices):
+        return None
+    dataset = text.training_text(config.out / TEXT, config.replacement_tokens)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network, loss = starting_network(teacher, trained(choices))
-    tokens_BT = torch.from_numpy(dataset.validation[None, : recipe.sequence_tokens])
+    tokens_BT = torch.from_numpy(dataset.validation[None, : text.context])
     loss.fit_scales(network, tokens_BT.to(teacher.embedding.weight.device))
+    recipe = Recipe(
+        name="layers",
+        width_factor=1,
+        sequence_tokens=text.context,
+        batch_sequences=max(1, min(STEP_TOKENS, len(dataset.train) - 1) // text.context),
+        micro_batch_sequences=1,
+        tokens=config.replacement_tokens,
+        validation_tokens=len(dataset.validation),
+        curve_tokens=len(dataset.validation),
+        curve_points=10,
+        optimizer="adamw",
+        adamw_lr=1e-3,
+        weight_decay=0.0,
+        warmup_fraction=0.05,
+        dtype=dtype,
+        device=config.device,
+        short_text=True,
+    )
     job = TrainJob(
         architecture=network.architecture,
         recipe=recipe,
         data=dataset.source,
         dataset=dataset,
-        out=folder,
+        out=config.out / FOLDER,
         resume=True,
         start=Start(network, loss, loss, {"layers": list(loss.layers)}),
         keep=1,
     )
     found = run_training(job, Ranks(), ReplacementProgress(note))
-    curve = [(tokens, error) for tokens, error in found["curve"]]
+    curve = list(map(tuple, found["curve"]))
     return TrainedReplacements(found["tokens"], found["tokens"] / found["tokens_per_s"], curve)
 
 
@@ -65,43 +91,16 @@ def read_replacements(folder: Path, choices: Sequence[Choice]) -> dict[str, Bloc
 
 
 def trained(choices: Sequence[Choice]) -> list[Choice]:
-    return [choice for choice in choices if choice.trained]
-
-
-def replacement_recipe(
-    dataset: Dataset, context: int, tokens: int, dtype: str, device: str
-) -> Recipe:
-    """context: tokens of a sequence. tokens: to train on. dtype: of matrix products."""
-    return Recipe(
-        name="layers",
-        width_factor=1,
-        sequence_tokens=context,
-        batch_sequences=max(1, min(STEP_TOKENS, len(dataset.train) - 1) // context),
-        micro_batch_sequences=1,
-        tokens=tokens,
-        validation_tokens=len(dataset.validation),
-        curve_tokens=len(dataset.validation),
-        curve_points=10,
-        optimizer="adamw",
-        adamw_lr=1e-3,
-        weight_decay=0.0,
-        warmup_fraction=0.05,
-        dtype=dtype,
-        device=device,
-        short_text=True,
-    )
+    return [choice for choice in choices if choice.name in REPLACEMENTS]
 
 
 @dataclass
 class ReplacementProgress:
-    """Lines on a training of replacements. planned: whether one says how long it takes."""
+    """Lines on a training of replacements."""
 
     note: Callable[[str], None]
-    planned: bool = False
 
     def update(self, step: Step, of_steps: int) -> None:
-        if step.remaining_s is not None and not self.planned:
-            self.planned = True
-            self.note(f"replacements: about {duration(step.remaining_s)} to train")
         if step.validation is not None:
-            self.note(f"{step.tokens:,} tokens, held-out error {step.validation:.3f}")
+            left = "" if step.remaining_s is None else f"; about {duration(step.remaining_s)} left"
+            self.note(f"{step.tokens:,} tokens, held-out error {step.validation:.3f}{left}")

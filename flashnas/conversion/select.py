@@ -70,11 +70,9 @@ def sample_sets(
     """Different sets as a choice makes them: by a random half of the documents and prompts, for
     random savings in a range, every second one with the floor of recall."""
     generator = np.random.default_rng(seed)
-    documents = law.scores.kl.shape[1]
-    prompts = law.scores.value_lost.shape[1]
     found: dict[Layout, SampledSet] = {}
     for attempt in range(20 * count):
-        halves = [generator.permutation(size) < size // 2 for size in (documents, prompts)]
+        halves = [generator.permutation(size) < size // 2 for size in law.scores.sizes]
         save_ms = generator.uniform(*saves_ms)
         layout, _ = lowest_kl(law.at(*halves), save_ms, recall * (attempt % 2))
         if layout:
@@ -90,13 +88,10 @@ def resampled_layers(
     """What each layer becomes, and how sure that is: choose anew on resampled documents and
     prompts."""
     generator = np.random.default_rng(0)
-    documents = law.scores.kl.shape[1]
-    prompts = law.scores.value_lost.shape[1]
     others = []
     for _ in range(RESAMPLES):
-        drawn = generator.integers(documents, size=(documents,))
-        asked = generator.integers(max(prompts, 1), size=(prompts,))
-        other, _ = lowest_kl(law.at(drawn, asked), save_ms, floor)
+        drawn = [generator.integers(max(size, 1), size=(size,)) for size in law.scores.sizes]
+        other, _ = lowest_kl(law.at(*drawn), save_ms, floor)
         others.append({choice.layer: choice.name for choice in other or ()})
     chosen = {choice.layer: choice.name for choice in layout}
     found = []

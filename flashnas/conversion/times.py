@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import BudgetError, MissingRowsError, RunError
-from flashnas.base.system import disk_errors, write_atomic
+from flashnas.base.errors import BudgetError, MissingRowsError
+from flashnas.base.system import write_atomic
 from flashnas.base.text import names_text
 from flashnas.conversion.choices import (
-    LEAST_SAVED,
     NONE,
     Choice,
     Layout,
     budget_of,
     converted,
     kind_of,
+    possible,
 )
 from flashnas.conversion.config import ConvertConfig
 from flashnas.families.family import PROGRAMS
@@ -24,9 +24,10 @@ from flashnas.families.gguf.families import with_output_gates
 from flashnas.families.programs import loading
 from flashnas.latency.metrics import HOST
 from flashnas.latency.prediction import LatencyModel, model_of
-from flashnas.latency.workload import CALIBRATIONS, load_workload
+from flashnas.latency.workload import load_workload
 
 SPACE = "space.yaml"  # of the operators of a conversion, for `flashnas profile`
+LEAST_SAVED = 0.001  # of the request: a choice that saves less is not offered
 MOST_OF_HOST = 0.5  # of a request, from which it is said
 
 
@@ -34,81 +35,73 @@ MOST_OF_HOST = 0.5  # of a request, from which it is said
 class RequestTimes:
     """What requests to changed models take.
 
-    source: in words. models: name of a calibration -> its model of the table; the first one
-    decides. choices: those that all the programs load which are asked for.
+    source: in words. choices: those that all the programs load which are asked for, and that save
+    something.
     """
 
     teacher: Architecture
     source: str
-    models: dict[str, LatencyModel]
-    choices: list[Choice]
+    model: LatencyModel
+    choices: Sequence[Choice] = ()
 
     def milliseconds(self, layout: Layout) -> float:
-        return self._by(next(iter(self.models)), layout)
+        return float(self.model.latencies([converted(self.teacher, layout)])[0])
 
-    def _by(self, calibration: str, layout: Layout) -> float:
-        return float(self.models[calibration].latencies([converted(self.teacher, layout)])[0])
-
-    def lines(self, kept: Sequence[Choice]) -> list[str]:
-        """What one layer of each kind saves, and which kinds are not offered."""
-        full = {name: self._by(name, ()) for name in self.models}
-        kinds = {kind_of(self.teacher, choice): choice for choice in self.choices}
-        offers = {kind_of(self.teacher, choice) for choice in kept}
-        takes = ", ".join(f"{value:,.0f} ms ({name})" for name, value in full.items())
-        lines = [f"{self.source}: the model takes {takes}"]
-        name, model = next(iter(self.models.items()))
-        parts = model.estimate(self.teacher).breakdown
+    def lines(self) -> list[str]:
+        """What the model takes, and what one layer of each kind saves."""
+        name = self.model.calibration.name
+        lines = [f"{self.source}: the model takes {self.milliseconds(()):,.0f} ms ({name})"]
+        parts = self.model.estimate(self.teacher).breakdown
         host = sum(part["share"] for part in parts if part["operator"] == HOST)
         if host > MOST_OF_HOST:
-            lines.append(f"  {host:.0%} of it is the host's ({name}), which no change saves")
-        for kind, choice in kinds.items():
-            saved = ", ".join(
-                f"{full[name] - self._by(name, (choice,)):,.1f} ms ({name})" for name in full
-            )
-            unused = "" if kind in offers else "; saves next to nothing, so that it is not offered"
-            lines.append(f"  one {kind} saves {saved}{unused}")
-        return lines
+            lines.append(f"  {host:.0%} of it is the host's, which no change saves")
+        kinds = {kind_of(self.teacher, choice): choice.saved_ms for choice in self.choices}
+        return lines + [f"  one {kind} saves {saved:,.1f} ms" for kind, saved in kinds.items()]
 
 
-def load_times(
-    config: ConvertConfig, teacher: Architecture, choices: Sequence[Choice]
-) -> RequestTimes:
-    """By the table, under both calibrations where it has them.
+def load_times(config: ConvertConfig, teacher: Architecture) -> RequestTimes:
+    """By the table.
 
     Raises:
         SettingError: a program does not load the model, or no changed one.
         TableError, WorkloadError: the table cannot answer; SPACE has the operators that it needs.
     """
     workload = load_workload(config.workload)
-    names = (config.calibration, *(name for name in CALIBRATIONS if name != config.calibration))
-    models = {name: model_of(config.table, workload, calibration=name) for name in names}
-    decides = models[config.calibration]
-    timed = {decides.table.default_mode} & PROGRAMS.keys()  # the program of a table's rows
+    model = model_of(config.table, workload, calibration=config.calibration)
+    timed = {model.table.default_mode} & PROGRAMS.keys()  # the program of a table's rows
     wanted = timed.union(config.runtime)
-    loaded = [choice for choice in choices if _loads(converted(teacher, (choice,)), wanted)]
-    if not loaded:
+    choices = [
+        choice
+        for choice in possible(
+            teacher, config.windows or (), config.widths, config.keep, config.replacements
+        )
+        if _loads(converted(teacher, (choice,)), wanted)
+    ]
+    if not choices:
         what = "no change of the model" if _loads(teacher, wanted) else "not even the model"
         config.wrong("runtime", f"{what} loads in {names_text(sorted(wanted))} without flashnas")
-    if decides.calibration == models[names[1]].calibration:  # a table of whole operators
-        del models[names[1]]
     space = config.out / SPACE
-    with disk_errors(f"{space}: cannot be written", RunError):
-        write_atomic(space, _space_text(teacher, loaded))
-    times = RequestTimes(teacher, f"{config.table}, {workload.name}", models, loaded)
+    write_atomic(space, _space_text(teacher, choices))
+    times = RequestTimes(teacher, f"{config.table}, {workload.name}", model)
     try:
-        decides.latencies([teacher, *(converted(teacher, (choice,)) for choice in loaded)])
+        full_ms = times.milliseconds(())
+        choices = [
+            replace(choice, saved_ms=full_ms - times.milliseconds((choice,))) for choice in choices
+        ]
     except MissingRowsError as error:
         runtime = "".join(f" --runtime {program}" for program in timed)
         raise MissingRowsError(
             f"{str(error).partition('; measure it')[0]}; measure the operators of this model:"
             f" flashnas profile{runtime} --space {space} --workload {workload.name}"
         ) from None
-    return times
+    least_ms = LEAST_SAVED * full_ms
+    return replace(times, choices=[choice for choice in choices if choice.saved_ms > least_ms])
 
 
 def _loads(network: Architecture, programs: set[str]) -> bool:
-    """Whether all programs load a network."""
-    return programs <= {*loading(network), *loading(with_output_gates(network))}
+    """Whether all programs load a network; a GGUF file may hold it with output gates."""
+    gguf = {"llama.cpp"} & {*loading(with_output_gates(network))}
+    return programs <= {*loading(network), *gguf}
 
 
 def _space_text(teacher: Architecture, choices: Sequence[Choice]) -> str:
@@ -122,10 +115,11 @@ def _space_text(teacher: Architecture, choices: Sequence[Choice]) -> str:
     )
 
 
-def savings(config: ConvertConfig, times: RequestTimes, choices: Sequence[Choice]) -> list[float]:
+def savings(config: ConvertConfig, times: RequestTimes) -> list[float]:
     """The milliseconds that each budget asks to save; BudgetError where the choices cannot."""
+    choices = times.choices
     full_ms = times.milliseconds(())
-    by = next(iter(times.models))
+    by = times.model.calibration.name
     if not choices:
         raise BudgetError(
             f"convert.budget_ms: of the model's {full_ms:,.0f} ms ({by}) no change saves more than"

@@ -57,7 +57,7 @@ def attempt(function: Callable[[Any], Result], job: Any) -> Ended:
     """Run `function(job)` in this process. Raises nothing but KeyboardInterrupt."""
     before = set(threading.enumerate())
     try:
-        with state_kept():
+        with _surroundings_kept():
             ended = Ended(kind="done", result=function(job))
     except KeyboardInterrupt:
         raise
@@ -67,7 +67,9 @@ def attempt(function: Callable[[Any], Result], job: Any) -> Ended:
             user_code=getattr(job, "evaluator", None) is not None,
             on_cuda=getattr(job, "recipe", {}).get("device") == "cuda",
         )
-    return dataclasses.replace(ended, reusable=ended.reusable and not _threads_left(before))
+    return dataclasses.replace(
+        ended, reusable=ended.reusable and not (_torch_changed() or _threads_left(before))
+    )
 
 
 def classify_error(
@@ -121,11 +123,9 @@ def reason_of(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def state_kept() -> Iterator[None]:
-    """Put back what the block changed of environment, folder, and torch's defaults."""
-    environment = dict(os.environ)
-    folder = os.getcwd()
-    torch = _torch_state()
+def _surroundings_kept() -> Iterator[None]:
+    """Put back what the block changed of environment and folder."""
+    environment, folder = dict(os.environ), os.getcwd()
     try:
         yield
     finally:
@@ -136,41 +136,19 @@ def state_kept() -> Iterator[None]:
         )
         with contextlib.suppress(OSError):
             os.chdir(folder)
-        _restore_torch(torch)
 
 
-def _torch_state() -> dict[str, Any] | None:
-    """Torch's process-wide settings, by the name of what sets each; None while it is not loaded."""
+def _torch_changed() -> bool:
+    """Whether the settings of torch, if it is loaded, are not those of a fresh process."""
     torch = sys.modules.get("torch")
-    if torch is None or not hasattr(torch, "get_default_device"):
-        return None
-    return {
-        "set_default_dtype": torch.get_default_dtype(),
-        "set_default_device": str(torch.get_default_device()),
-        "set_num_threads": torch.get_num_threads(),
-        "set_grad_enabled": torch.is_grad_enabled(),
-        "use_deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
-        "set_float32_matmul_precision": torch.get_float32_matmul_precision(),
-    }
-
-
-def _restore_torch(before: dict[str, Any] | None) -> None:
-    torch, now = sys.modules.get("torch"), _torch_state()
-    if torch is None or now is None:
-        return
-    if before is None:  # loaded by this job: its defaults
-        threads = os.environ.get("OMP_NUM_THREADS", "")
-        before = {
-            "set_default_dtype": torch.float32,
-            "set_default_device": "cpu",
-            "set_grad_enabled": True,
-            "use_deterministic_algorithms": False,
-            "set_float32_matmul_precision": "highest",
-            "set_num_threads": int(threads) if threads.isdecimal() else now["set_num_threads"],
-        }
-    for name, value in before.items():
-        if now[name] != value:
-            getattr(torch, name)(None if value == "cpu" else value)
+    return torch is not None and (
+        torch.get_default_dtype(),
+        str(torch.get_default_device()),
+        str(torch.get_num_threads()),
+        torch.is_grad_enabled(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.get_float32_matmul_precision(),
+    ) != (torch.float32, "cpu", os.environ.get("OMP_NUM_THREADS"), True, False, "highest")
 
 
 def _threads_left(before: set[threading.Thread]) -> bool:

@@ -17,6 +17,12 @@ from flashnas.base.process import keep_memory, limit_threads
 from flashnas.latency.metrics import METRICS
 
 UserEvaluator = Callable[..., "float | Mapping[str, float]"]  # as `flashnas.search` describes it
+TELL_S = 1.0  # between two messages about a training
+
+
+def tell(gone_s: float, left_s: float) -> None:
+    """Receives the seconds of a training, about once a second; a worker replaces it by what tells
+    the search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +71,21 @@ def _train(job: Job) -> dict[str, Any]:
     keep_memory()
     from flashnas.data.dataset import Dataset
     from flashnas.training.recipe import Recipe
-    from flashnas.training.trainer import train_on_one_thread
+    from flashnas.training.trainer import train
 
     recipe = Recipe.from_dict(job.recipe)
     dataset = Dataset.open(job.dataset)
     proxy = recipe.proxy_of(job.architecture, dataset.vocab)
-    return train_on_one_thread(proxy, dataset, recipe, job.seed).to_dict()
+    started = told = time.monotonic()
+
+    def on_step(step: Any) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if step.remaining_s is not None and now - told > TELL_S:
+            told = now
+            tell(now - started, step.remaining_s)
+
+    return train(proxy, dataset, recipe, job.seed, on_step).to_dict()
 
 
 def takes_seed(evaluator: UserEvaluator) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 from flashnas.base.errors import ConfigError
 from flashnas.base.process import die_with_parent, limit_memory, limit_threads, usable_cores
 from flashnas.base.settings import MAX_THREADS, Settings, option
+from flashnas.executors import job as jobs
 from flashnas.executors.attempt import attempt, classify_error, reason_of
 from flashnas.executors.base import Ended, Executor, Work
 
@@ -100,6 +101,7 @@ class LocalExecutor(Executor):
             if order and (ended := slot.ended()):
                 self._ended.append((order.key, ended))
         self._fill()
+        self.begun = {slot.order.key: slot.told for slot in busy if slot.order and slot.told}
         results, self._ended = self._ended, []
         return results
 
@@ -147,6 +149,7 @@ class _Slot:
         self._pipe: Any = None
         self._ready = False
         self._starts = 0
+        self.told: tuple[float, ...] = ()  # of `Executor.begun`
 
     @property
     def waitables(self) -> list[Any]:
@@ -165,7 +168,7 @@ class _Slot:
             )
             self._process.start()
             theirs.close()
-        self.order = order
+        self.order, self.told = order, ()
         self._start_clock()
         with contextlib.suppress(OSError):  # it died meanwhile: `ended` finds that
             self._pipe.send_bytes(order.data)
@@ -174,7 +177,10 @@ class _Slot:
         order: Any = self.order
         try:
             while self._pipe.poll():
-                answer: Ended | None = self._pipe.recv()
+                answer: Ended | tuple[float, ...] | None = self._pipe.recv()
+                if isinstance(answer, tuple):
+                    self.told = answer
+                    continue
                 if answer is not None:
                     self.order = None
                     if not answer.reusable:
@@ -271,6 +277,7 @@ def _serve(pipe: Connection, parent: int, device: str | None, memory_gb: float |
     with contextlib.suppress(EOFError, ConnectionError):
         # the search closed the pipe, or was killed
         pipe.send(None)  # it is ready
+        jobs.tell = lambda *seconds: pipe.send(seconds)
         while True:
             pipe.send(_outcome(pipe.recv_bytes()))
 

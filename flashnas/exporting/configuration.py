@@ -25,7 +25,7 @@ LOADING = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained("{name}"{trusted})
-tokenizer = AutoTokenizer.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained("{name}"{trusted})
 ```
 
 flashnas is not needed. Names and keys are those of released checkpoints.

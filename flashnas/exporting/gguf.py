@@ -73,7 +73,7 @@ LOADING = """\
     llama-cli -m {name}/model.gguf -p 'The state of the union'
     llama-server -m {name}/model.gguf
 
-Any program built on llama.cpp reads the file; flashnas is not needed.
+Both come with llama.cpp, not with flashnas. Any program built on llama.cpp reads the file.
 """
 
 

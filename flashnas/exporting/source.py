@@ -97,12 +97,12 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
         words = model.tokenizer
         sequence_tokens, special = model.sequence_tokens, model.special
     else:
-        architecture = load_architecture(text, whole=True)
         if init_seed is None:
             raise ExportError(
-                f"{text!r} is an architecture without weights: name a folder that flashnas"
-                " train wrote, or draw weights with --init-seed N (to time it, not to use it)"
+                f"{text!r} is no folder of weights: name one that flashnas train wrote, or an"
+                " architecture with --init-seed N, which draws them (to time it, not to use it)"
             )
+        architecture = load_architecture(text, whole=True)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(init_seed)
             network = HybridLM(architecture)
@@ -136,7 +136,8 @@ def read_foreign(path: Path) -> tuple[Pretrained, str] | None:
         name.removeprefix("model."): tensor for name, tensor in read_tensors(weights).items()
     }
     network = network_of(architecture, tensors, weights).float()
-    return Pretrained(network, None, trained_length(data)), f"the export {path.name}"
+    model = Pretrained(architecture, lambda: network, None, trained_length(data))
+    return model, f"the export {path.name}"
 
 
 def weights_folder(path: Path) -> Path | None:

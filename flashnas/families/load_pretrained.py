@@ -34,19 +34,26 @@ UNUSED = ("rotary_emb.inv_freq", "lm_head.weight", "output.weight")  # of a tied
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A pretrained model. network: in float32 and evaluation mode. tokenizer: None where the
-    checkpoint has none. sequence_tokens: of its training, where an export says so. special: what it
-    says of special tokens."""
+    """A pretrained model. read: reads its weights. tokenizer: None where the checkpoint has none.
+    sequence_tokens: of its training, where an export says so. special: what it says of special
+    tokens."""
 
-    network: HybridLM
+    architecture: Architecture
+    read: Callable[[], HybridLM]
     tokenizer: Tokenizer | None
     sequence_tokens: int | None = None
     special: SpecialTokens = field(default_factory=SpecialTokens)
 
     @functools.cached_property
+    def network(self) -> HybridLM:
+        """In float32 and evaluation mode. The weights are read when it is first asked for, and
+        checked: WeightsError."""
+        return self.read()
+
+    @functools.cached_property
     def digest(self) -> str:
         """16 hex digits of the architecture and the weights."""
-        digest = hashlib.sha256(self.network.architecture.notation.encode())
+        digest = hashlib.sha256(self.architecture.notation.encode())
         for tensor in self.network.state_dict().values():
             digest.update(tensor.cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -66,11 +73,10 @@ def is_pretrained(path: Path) -> bool:
 
 
 def load_pretrained(path: str | Path) -> Pretrained:
-    """Read a folder of transformers or a GGUF file.
+    """Read a folder of transformers or a GGUF file, but for its weights: see `network`.
 
     Raises:
-        WeightsError, ArchitectureError: in one line, for a model that is not read, and for weights
-            that are missing, damaged or do not fit their configuration.
+        WeightsError, ArchitectureError: in one line, for a model that is not read.
     """
     path = Path(path)
     if path.suffix == ".gguf":
@@ -87,13 +93,13 @@ def load_pretrained(path: str | Path) -> Pretrained:
     if not special.generation:  # older models say it there
         ids = {key: config[key] for key in SpecialTokens().keys(None) if key in config}
         special = replace(special, generation=ids)
+    read = functools.partial(_filled, path, architecture, functools.partial(_tensors_of, path))
     if family := writer_of(config, architecture):
-        network = _filled(path, architecture, family.pieces, None, _tensors_of(path))
-        return Pretrained(network, tokenizer, trained_length(config), special)
+        read = functools.partial(read, family.pieces, None)
+        return Pretrained(architecture, read, tokenizer, trained_length(config), special)
     check_kind(config["model_type"], path)
-    eps = _eps(config, place)
-    network = _filled(path, architecture, PIECES[config["model_type"]][0], eps, _tensors_of(path))
-    return Pretrained(network, tokenizer, special=special)
+    read = functools.partial(read, PIECES[config["model_type"]][0], _eps(config, place))
+    return Pretrained(architecture, read, tokenizer, special=special)
 
 
 def _from_gguf(path: Path) -> Pretrained:
@@ -111,16 +117,12 @@ def _from_gguf(path: Path) -> Pretrained:
         config = file.config()
         architecture = architecture_of_config(config, str(path))
         pieces_of, eps = PIECES[file.kind][1], _eps(config, path)
-    network = _filled(
-        path,
-        architecture,
-        pieces_of or FAMILIES[file.kind].pieces,
-        eps,
-        file.tensors,
-        reader.numbers_of,
+    pieces_of = pieces_of or FAMILIES[file.kind].pieces
+    read = functools.partial(
+        _filled, path, architecture, lambda: file.tensors, pieces_of, eps, reader.numbers_of
     )
     tokenizer, special = file.words()
-    return Pretrained(network, tokenizer, special=special)
+    return Pretrained(architecture, read, tokenizer, special=special)
 
 
 def _eps(config: Mapping[str, Any], place: Path) -> float:
@@ -154,14 +156,15 @@ def _tensors_of(folder: Path) -> dict[str, Tensor]:
 def _filled(
     path: Path,
     architecture: Architecture,
+    tensors_of: Callable[[], Mapping[str, Any]],
     pieces_of: Callable[[Architecture, float | None], Sequence[Any]],
     eps: float | None,
-    tensors: Mapping[str, Any],
     read: Callable[[Any], Tensor] = Tensor.detach,
 ) -> HybridLM:
     """The network with the tensors of a checkpoint. It is built once their shapes are as the
     configuration says. eps: of its norms; None: as an export has them. read: one of them -> its
     numbers."""
+    tensors = tensors_of()
     numbers = sum(math.prod(tensor.shape) for tensor in tensors.values())
     if architecture.params > MOST_PARAMS * numbers:
         raise WeightsError(
@@ -212,7 +215,7 @@ def tokenizer_of(model: Pretrained, name: str, file: str | None) -> tuple[Tokeni
     tokenizer = model.tokenizer if file is None else load_tokenizer(file)
     if tokenizer is None:
         raise ConfigError(f"{name}: has no tokenizer; name one with --tokenizer")
-    vocab = model.network.architecture.vocab
+    vocab = model.architecture.vocab
     if vocab_size(tokenizer) > vocab:
         raise ConfigError(
             f"convert.tokenizer: its ids go up to {vocab_size(tokenizer) - 1}; the model's"

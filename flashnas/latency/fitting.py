@@ -132,19 +132,18 @@ class Fitter(Generic[G]):
 
     def _answer(self, genotype: G) -> tuple[Any | None, float | None]:
         sizes = self.space.architectures(genotype)
-        network = self.largest(sizes)
-        if network is None and not self._small_enough(sizes[-1]):
-            return None, None
-        timed = sizes[-1] if network is None else network
-        return network, self.costs.latencies([timed])[0]
+        network, latency_ms = self.largest(sizes)
+        if latency_ms is None and (network is not None or self._small_enough(sizes[-1])):
+            latency_ms = self.costs.latencies([sizes[-1] if network is None else network])[0]
+        return network, latency_ms
 
-    def largest(self, sizes: Sequence[Any]) -> Any | None:
+    def largest(self, sizes: Sequence[Any]) -> tuple[Any | None, float | None]:
         """The first of some networks of the same operators, the largest first, that meets every
-        budget.
+        budget; and its latency_ms, where that was needed.
         """
         small = [network for network in sizes if self._small_enough(network)]
         if not small:
-            return None
+            return None, None
         timed = [budget for budget in self.budgets if budget.metric not in SIZES]
         # latency alone is answered for all widths at once; searches ask for it thousands of times a
         # cycle
@@ -158,8 +157,8 @@ class Fitter(Generic[G]):
                 metrics = self.costs.metrics(network)
             within = (budget.holds(metric_of(budget.metric, metrics)) for budget in timed)
             if all(within) and self.holds(network):
-                return network
-        return None
+                return network, latency_ms
+        return None, None
 
     def _small_enough(self, network: Any) -> bool:
         return all(
@@ -169,7 +168,7 @@ class Fitter(Generic[G]):
         )
 
     def fits_network(self, network: Any) -> bool:
-        return self.largest([network]) is not None
+        return self.largest([network])[0] is not None
 
     def fits(self, metrics: Mapping[str, float]) -> bool:
         return all(budget.holds(metric_of(budget.metric, metrics)) for budget in self.budgets)

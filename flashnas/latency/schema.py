@@ -87,8 +87,7 @@ RUNTIMES: Registry[Any] = Registry(
 # platform -> the mode that is measured by default
 PLATFORMS = {"cpu": "eager", "cuda": "cuda_graph"}
 # Row columns after the key. NUMBERS are null where the source does not state them.
-# experts_hit: distinct experts that the tokens of a step passed; tables may lack the column
-NUMBERS = ("p10_us", "p90_us", "repeats", "experts_hit")
+NUMBERS = ("p10_us", "p90_us", "repeats")
 VALUE_COLUMNS = ("latency_us", *NUMBERS, "dtype", "stack", "mode", "source")
 UNITS = {
     "latency_us": "microseconds (median)",

@@ -239,9 +239,10 @@ def _read(
 def _find(source: str) -> Path:
     shipped = shipped_tables()
     path = shipped.get(source, Path(source))
-    if not path.is_dir():
+    if not (path / "device.yaml").exists():
+        lacks = "the folder has no device.yaml" if path.is_dir() else "no such folder"
         raise TableError(
-            f"latency table {source!r}: no such folder and no shipped table"
+            f"latency table {source!r}: {lacks} and no shipped table"
             f"{did_you_mean(source, shipped)}; shipped: {', '.join(shipped)};"
             " flashnas profile measures one on its device"
         )
@@ -273,8 +274,6 @@ def _load_rows(path: Path, kind: str, entry: dict[str, Any]) -> pd.DataFrame:
             f"{file}: the checksum differs from meta.yaml; the table is damaged or was edited"
         )
     frame = read_parquet(file, TableError, data=data).assign(**entry["constants"])
-    if "experts_hit" not in frame:
-        frame["experts_hit"] = np.nan
     expected = [*KINDS[kind], *VALUE_COLUMNS]
     if set(frame.columns) != set(expected):
         lacking, extra = (

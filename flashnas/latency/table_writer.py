@@ -135,7 +135,7 @@ def _write_parquet(path: Path, kind: str, rows: pd.DataFrame) -> dict[str, Any]:
         values = rows[column].unique()
         if rows[column].isna().all():
             constants[column] = None
-        elif len(values) == 1 and column not in ("p10_us", "p90_us", "experts_hit"):
+        elif len(values) == 1 and column not in ("p10_us", "p90_us"):
             constants[column] = values[0] if isinstance(values[0], str) else int(values[0])
     types = {
         **dict.fromkeys(KINDS[kind], "int32"),

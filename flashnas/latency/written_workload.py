@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from flashnas.base.errors import WorkloadError
-from flashnas.base.text import did_you_mean
+from flashnas.base.text import did_you_mean, number_of
 
 _SHORT = {
     "batch": "batch",
@@ -32,5 +32,7 @@ def read_workload(text: str) -> dict[str, Any]:
         field = _KEYS[key]
         if field in fields:
             raise WorkloadError(f"workload: duplicate key {key!r}")
-        fields[field] = int(value) if re.fullmatch(r"-?[0-9]+", value) else value
+        count = number_of(value)  # NaN for 0, for less and for words
+        plain = re.fullmatch(r"-?[0-9]+", value)
+        fields[field] = int(value if plain else count) if plain or count.is_integer() else value
     return {"name": text.replace(" ", ""), **fields}

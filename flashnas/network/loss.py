@@ -38,40 +38,26 @@ def linear_distillation(
     weight_VD: Tensor,
     teacher_x_ND: Tensor,
     teacher_weight_VD: Tensor,
-    temperature: float = 1.0,
-    targets_N: Tensor | None = None,
-    loss_weight: float = 0.0,
 ) -> Tensor:
-    """Mean KL of the next-token distribution from the teacher's, in nats, times the square of the
-    temperature; plus loss_weight times `linear_cross_entropy`. arXiv 1503.02531.
+    """Mean KL of the next-token distribution from the teacher's, in nats. arXiv 1503.02531.
 
     Args:
         x_ND, teacher_x_ND: hidden states after the final norm, of the student and of the teacher;
             the widths may differ.
         weight_VD, teacher_weight_VD: the heads.
-        temperature: by which the logits of both are divided.
-        targets_N: token numbers, for the cross-entropy.
     """
-    hard = None if targets_N is None or not loss_weight else _cross_entropy(targets_N)
-
     dtype = _product_dtype(x_ND)
     teacher_x_ND = teacher_x_ND.detach().to(dtype)
     teacher_weight_DV = teacher_weight_VD.detach().to(dtype).T
-    factor = temperature / len(x_ND)
 
     def of_slice(logits: Tensor, now: slice) -> tuple[Tensor, Callable[[], Tensor]]:
         wide = torch.promote_types(logits.dtype, torch.float32)
         teacher_logits = teacher_x_ND[now] @ teacher_weight_DV
-        log_p = (teacher_logits / temperature).log_softmax(-1, dtype=wide)
-        log_q = (logits / temperature).log_softmax(-1, dtype=wide)
+        log_p = teacher_logits.log_softmax(-1, dtype=wide)
+        log_q = logits.log_softmax(-1, dtype=wide)
         p = log_p.exp()
-        loss = p.flatten().dot(log_p.sub_(log_q).flatten()) * (factor * temperature)
-        if hard is None:
-            return loss, lambda: log_q.exp_().sub_(p).mul_(factor)
-        cross_entropy, gradient = hard[0](logits, now)
-        return loss + loss_weight * cross_entropy / hard[
-            1
-        ], lambda: log_q.exp_().sub_(p).mul_(factor).add_(gradient(), alpha=loss_weight)
+        loss = p.flatten().dot(log_p.sub_(log_q).flatten()) / len(x_ND)
+        return loss, lambda: log_q.exp_().sub_(p).div_(len(x_ND))
 
     return _LinearLoss.apply(x_ND, weight_VD, of_slice, 1)
 

@@ -145,14 +145,11 @@ class HybridLM(nn.Module):
                 uses[f"layers.{n}.mixer.{name}"] = ParameterUse(tensor.role, family)
         return uses
 
-    def backends(self, dtype: torch.dtype | None = None) -> dict[str, str]:
-        """What computes each kind of operator on the model's device, as {"d": "fla 0.6.0", ..}.
-        dtype: of activations where autocast sets it; the weights' by default."""
+    def backends(self) -> dict[str, str]:
+        """What computes each kind of operator on the model's device, as {"d": "fla 0.6.0", ..}."""
         weight = self.embedding.weight
         kinds = (spec.kind for spec in self.architecture.operators)
-        return running(
-            zip(kinds, self.blocks, strict=True), weight.device.type, dtype or weight.dtype
-        )
+        return running(zip(kinds, self.blocks, strict=True), weight.device.type, weight.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HybridLM:
         self._lay_out(by_columns=False)

@@ -148,7 +148,7 @@ class OperatorSpec:
     # seconds on a CPU thread that a training of 262,144 tokens takes beyond its FLOPs; the default is
     # the median of the operators that were timed
     cpu_overhead_s: ClassVar[float] = 4.1
-    minimums: ClassVar[dict[str, int]] = {}  # smallest allowed value per field; 0 for others
+    minimums: ClassVar[dict[str, int]] = {}  # smallest allowed values that are not those of `least`
     # fields that hashes leave out at their default
     hash_optional: ClassVar[frozenset[str]] = frozenset()
 
@@ -159,12 +159,18 @@ class OperatorSpec:
             expected: Any = type(field.default)
             if type(value) is not expected and not (expected is float and type(value) is int):
                 raise OperatorError(f"{place} must be {expected.__name__}; got {value!r}")
-            least = self.minimums.get(field.name, 0)
+            least = self.least(field)
             if expected is not bool and not least <= value <= MAX_VALUE:  # NaN is outside too
                 limit = f"at least {least}" if value < least else f"at most {MAX_VALUE}"
                 raise OperatorError(f"{place} must be {limit}; got {value!r}")
             if expected is float:
                 object.__setattr__(self, field.name, float(value))
+
+    @classmethod
+    def least(cls, field: dataclasses.Field[Any]) -> int:
+        """The smallest allowed value of a field: 1 of a whole number that is not 0 by default."""
+        counts = type(field.default) is int and field.default > 0
+        return cls.minimums.get(field.name, int(counts))
 
     @classmethod
     def from_options(cls, options: dict[str, Any]) -> Self:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +51,7 @@ class Series:
 @dataclass(frozen=True, kw_only=True)
 class NetworkTiming:
     """A line: one round of a network. prompts: length -> milliseconds; steps: context of the last
-    step -> milliseconds of the mean step. experts_hit: as of `Timings`."""
+    step -> milliseconds of the mean step."""
 
     stack: str
     mode: str
@@ -63,7 +62,6 @@ class NetworkTiming:
     round: int
     prompts: dict[str, float]
     steps: dict[str, float]
-    experts_hit: dict[str, float] = field(default_factory=dict)
 
 
 class Journal:
@@ -75,8 +73,6 @@ class Journal:
         self._rows = {"stack": target.stack, "mode": target.mode_name, "dtype": target.dtype_name}
         # by hash, batch, round, prompts or steps, length
         self._ms: dict[tuple[str, int, int, str, int], float] = {}
-        # by phase, batch, operator: of each timing
-        self._hit: dict[tuple[str, int, str], list[float]] = defaultdict(list)
         lines = read_json_lines(path, TableError) if path.exists() else []
         for number, line in enumerate(lines, 1):
             timing = convert(line, NetworkTiming, f"{path}:{number}", TableError, name="timing")
@@ -88,9 +84,6 @@ class Journal:
         for part in ("prompts", "steps"):
             for length, ms in getattr(timing, part).items():
                 self._ms[timing.hash, timing.batch, timing.round, part, int(length)] = ms
-
-        for operator, hit in timing.experts_hit.items():
-            self._hit["decode", timing.batch, operator].append(hit)
 
     def has(self, turn: int, series: Series, network: Architecture) -> bool:
         """Whether this round of a network is timed."""
@@ -109,7 +102,6 @@ class Journal:
             round=turn,
             prompts=_rounded(series.prompts, times.prompts),
             steps=_rounded(contexts, times.steps),
-            experts_hit=dict(times.experts_hit),
         )
         with disk_errors(f"{self.path}: cannot be written", TableError):
             append_synced(self.path, json.dumps(vars(timing)))
@@ -122,11 +114,6 @@ class Journal:
     def median_us(self, network: Architecture, batch: int, part: str, length: int) -> float:
         """The median of the rounds; part: prompts or steps."""
         return 1000 * float(np.median(self._rounds_ms(network, batch, part, length)))
-
-    def experts_hit(self, request: RowRequest) -> float:
-        """The mean of the timings; NaN where none states it."""
-        key = request.phase, request.batch, request.operator
-        return float(np.mean(self._hit.get(key, np.nan)))
 
     def spread(self, network: Architecture, series: Series) -> float:
         """The largest range of the rounds relative to their median."""

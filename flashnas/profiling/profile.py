@@ -101,7 +101,7 @@ def profile(
         errors: dict[str, list[float]] = defaultdict(list)
         for part in series:
             rows = fitted_rows(part, journal, errors)
-            table.write(rows, rounds * len(part.networks), journal.experts_hit)
+            table.write(rows, rounds * len(part.networks))
         pairs = [(network, part) for part in series for network in part.networks]
         disturbed = {
             network.hash for network, part in pairs if journal.spread(network, part) > DISTURBED

@@ -5,7 +5,7 @@ is.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,12 +99,7 @@ class TableFolder:
             answered.update((kind, *row) for row in keys.itertuples(index=False))
         return [item for item in requests if (item.kind, *item.key().values()) not in answered]
 
-    def write(
-        self,
-        rows: Mapping[RowRequest, Times],
-        repeats: int,
-        experts_hit: Callable[[RowRequest], float],
-    ) -> None:
+    def write(self, rows: Mapping[RowRequest, Times], repeats: int) -> None:
         """Add rows; repeats: the number of timings behind each."""
         target = self.target
         context = RowContext(
@@ -117,7 +112,6 @@ class TableFolder:
                 {
                     **item.key(),
                     **dict(zip(("latency_us", "p10_us", "p90_us"), times, strict=True)),
-                    "experts_hit": experts_hit(item),
                 }
                 for item, times in rows.items()
                 if item.kind == kind

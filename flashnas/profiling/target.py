@@ -11,7 +11,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -37,14 +36,11 @@ Steps = range  # of a decode: the numbers of tokens that its steps see, themselv
 
 class Timings(NamedTuple):
     """Milliseconds of each prompt, and of the mean step of each `Steps`. note: what a reader must
-    know of them. experts_hit: distinct experts that a step passed in each layer of an operator; {}:
-    not known.
-    """
+    know of them."""
 
     prompts: list[float]
     steps: list[float]
     note: str = ""
-    experts_hit: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,13 @@ from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.cache import KeyValueCache, Position
 from flashnas.operators.backends.core import choose_backend, running
-from flashnas.operators.mixture_of_experts.layer import MixtureOfExpertsLayer
 from flashnas.profiling.platforms import Platform
 from flashnas.profiling.timing import Call, NotCapturable, captured, median_ms
 
 WIDE = ("A_log", "D", "dt_bias")  # what enters decays stays in float32, as in engines
 PROMPT_TOKENS = 16  # after which a recurrent state has the layout that it keeps
 DRAWN = 2**20  # random values of a tensor on a CPU
-DRAWN_STEPS, COUNTED_STEPS = 64, 8  # whose tokens differ; in which experts are counted
+DRAWN_STEPS = 64  # whose tokens differ
 _DRAWS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
 
 
@@ -79,24 +78,6 @@ def step(model: HybridLM, batch: int, context: int, mode: str) -> Call:
     position = Position(context - 1, context, batch, device, by=0)  # which steps leave
     states = FixedStates(filled_states(model, batch, context, position), position)
     return lambda: model.step_in_place(next(tokens), states).argmax(-1)
-
-
-def experts_hit(model: HybridLM, call: Call) -> dict[str, float]:
-    """How many experts the tokens of a step pass in a layer, by operator: the mean of several
-    steps, in its last layer."""
-    layers = {
-        str(spec.resolved(model.architecture.hidden)): block.mixer
-        for spec, block in zip(model.architecture.operators, model.blocks, strict=True)
-        if isinstance(block.mixer, MixtureOfExpertsLayer)
-    }
-    for layer in layers.values():
-        layer.routed = []
-    for _ in range(COUNTED_STEPS if layers else 0):
-        call()
-    return {
-        name: sum(len(chosen.unique()) for _, chosen in vars(layer).pop("routed")) / COUNTED_STEPS
-        for name, layer in layers.items()
-    }
 
 
 def timed_ms(

@@ -23,7 +23,6 @@ from flashnas.profiling.target import Steps, Target, Timings
 from flashnas.profiling.torch_calls import (
     computed_by,
     deployed,
-    experts_hit,
     prompt,
     step,
     timed_ms,
@@ -154,25 +153,16 @@ class Torch(Target, where="torch"):
         and each step. Raises DeviceMemoryError also where the device runs out of memory."""
         notes: dict[str, None] = {}
         piece, mode = self.platform.piece_tokens, self.mode_name
-        hit = dict[str, float]()
         ms = functools.partial(
             timed_ms, platform=self.platform, mode=mode, seconds=self.seconds, notes=notes
         )
-
-        def step_ms(context: int) -> float:
-            call = step(model, batch, context, mode)
-            median_ms = ms(call)
-            hit.update(experts_hit(model, call))
-            return median_ms
-
         try:
             with self.running():
                 model = deployed(network, self.backend, self.device, self.torch_dtype)
                 return Timings(
                     [ms(prompt(model, batch, tokens, piece)) for tokens in prompts],
-                    [step_ms(part[-1]) for part in steps],
+                    [ms(step(model, batch, part[-1], mode)) for part in steps],
                     "; ".join(notes),
-                    hit,
                 )
         except torch.OutOfMemoryError:
             pass

@@ -93,10 +93,6 @@ def asked_recall(answer: BudgetAnswer) -> str:
     return f"chosen to keep at least {percent(answer.recall_floor)} of the recall"
 
 
-def weights(answer: BudgetAnswer) -> str:
-    return answer.weights or f"none: refused, since {answer.refused}"
-
-
 def advice(found: ConversionFound) -> str:
     """The budget that pays, where an answer is refused; else nothing."""
     if all(answer.weights for answer in found.answers):
@@ -117,13 +113,11 @@ def advice(found: ConversionFound) -> str:
 
 def next_commands(found: ConversionFound) -> list[str]:
     """The healing of the first answer that has weights, and the report."""
-    written = [answer.weights for answer in found.answers if answer.weights]
-    heals = [
-        ["flashnas", "train", folder, "--distill", found.model, "--data", found.data]
-        for folder in written[:1]
-    ]
-    commands = [[*heal, "--out", f"{found.run}-healed"] for heal in heals]
-    return [shlex.join(words) for words in (*commands, ["flashnas", "report", found.run])]
+    commands = [["flashnas", "report", found.run]]
+    if written := [answer.weights for answer in found.answers if answer.weights]:
+        healing = ["--distill", found.model, "--data", found.data, "--out", f"{found.run}-healed"]
+        commands.insert(0, ["flashnas", "train", written[0], *healing])
+    return [shlex.join(words) for words in commands]
 
 
 def decided(answer: BudgetAnswer) -> str:
@@ -156,15 +150,17 @@ def training(found: ConversionFound) -> str:
 
 # what both templates call
 WORDS = {
-    "percent": percent,
-    "training": training,
-    "inside": inside,
-    "decided": decided,
-    "undecided": undecided,
-    "asked_recall": asked_recall,
-    "weights": weights,
-    "advice": advice,
-    "next_commands": next_commands,
+    function.__name__: function
+    for function in (
+        percent,
+        training,
+        inside,
+        decided,
+        undecided,
+        asked_recall,
+        advice,
+        next_commands,
+    )
 }
 
 

@@ -30,7 +30,14 @@ from flashnas.reporting.figures import FIGURES as DRAWN
 from flashnas.reporting.figures import draw
 from flashnas.reporting.objectives import result_sentence
 from flashnas.reporting.statements import next_commands, reasons_of, statements
-from flashnas.reporting.table import LESSER, MARKS, front_columns, mark_of, table_legend
+from flashnas.reporting.table import (
+    IN_THE_REPORT,
+    LESSER,
+    MARKS,
+    front_columns,
+    mark_of,
+    table_legend,
+)
 from flashnas.reporting.words import asked_facts, misses, render, search_facts, shown_networks
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.run_folder.trained import ModelEvaluation
@@ -67,6 +74,18 @@ class Section:
         return self.of in ("", "conversion" if run.entry("conversion") else "search")
 
 
+# statements that are opened on demand
+FOLDED = (
+    *IN_THE_REPORT,
+    "transformer",
+    "train both",
+    "assumed",
+    "outside",
+    "settles it",
+    "time it",
+)
+
+
 # -- the sections that flashnas brings -------------------------------------------------------------
 
 
@@ -76,6 +95,7 @@ def header(run: RecordedRun) -> str:
         run=run,
         lead="" if run.answer or run.entry("conversion") else result_sentence(run),
         answer=statements(run),
+        folded=FOLDED,
         commands=next_commands(run),
         bars=_bars(run),
         facts=[] if run.entry("conversion") else [*asked_facts(run), *search_facts(run)],

@@ -15,7 +15,8 @@ from flashnas.base.text import (
     with_interval,
 )
 from flashnas.operators import OPERATORS
-from flashnas.reporting.words import loads_in, render_text
+from flashnas.reporting.statements import REASONS, chance
+from flashnas.reporting.words import render_text, shape_of
 
 Figures = Mapping[str, Any]  # JSON-ready, by name
 
@@ -34,12 +35,26 @@ def estimate_text(estimate: Any, architecture: Any, model: Any, workload: Any) -
         "estimate.txt",
         estimate=estimate,
         architecture=architecture,
-        loads_in=loads_in(architecture),
         model=model,
         workload=workload,
         interval=INTERVAL_90,
         parts=sorted(parts, key=lambda part: -part["ms"]),
         sources=[f"{name} {share:.1%}" for name, share in estimate.sources.items()],
+    )
+
+
+# -- compare ---------------------------------------------------------------------------------------
+
+
+def comparison_text(result: Figures) -> str:
+    """The networks, and for each but the first one how it differs from that one, why, and what would
+    settle it."""
+    return render_text(
+        "comparison.txt",
+        result=result,
+        shape_of=shape_of,
+        reasons=REASONS,
+        chance=chance,
     )
 
 

@@ -7,12 +7,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flashnas.base.text import INTERVAL_90, fixed, number
+from flashnas.base.text import INTERVAL_90, fixed, number, tokens_text
 from flashnas.reporting.words import (
     LEAST_SILENCE,
-    described,
     latency_unit,
-    loads_in,
     recommended,
     render_text,
     shape_of,
@@ -28,6 +26,7 @@ REASONS = {
     "size": "size",
     "shape": "width against depth",
     "mix": "mix of operators",
+    "experts": "experts",
 }
 LARGE_TOKENS = 1e9  # of a planned training, from which on the command names a GPU
 LIKELY = 0.05  # probability up to which families are named together
@@ -56,9 +55,9 @@ def statements(run: RecordedRun) -> list[tuple[str, str]]:
         run=run,
         answer=answer,
         chosen=chosen,
-        described=described(chosen.architecture),
-        loads_in=loads_in(chosen.architecture),
         served=bool(chosen.runs_in),
+        chance=chance,
+        reasons=REASONS,
         families=_chances(answer),
         best=answer.families[0] if answer.families else None,
         transformer=transformer,
@@ -142,7 +141,7 @@ def next_commands(run: RecordedRun) -> list[str]:
     config = front_path(run.path, entry)
     path, out = shlex.quote(str(config)), shlex.quote(str(run.path / TRAINED / config.stem))
     return [
-        f"flashnas train {path} --data YOUR_TEXT --tokens {tokens:.0f}{gpu} --out {out}",
+        f"flashnas train {path} --data YOUR_TEXT --tokens {tokens_text(tokens)}{gpu} --out {out}",
         f"flashnas export {out} --to {to} --out exported",
     ]
 

@@ -385,6 +385,7 @@ def _environment() -> Environment:
         "compressed": compressed,
         "counted": text.counted,
         "fixed": text.fixed,
+        "loads_in": lambda notation: loads_in(parsed(notation)),
         "names": text.names_text,
         "number": text.number,
         "parameters": text.parameters,

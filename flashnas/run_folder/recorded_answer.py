@@ -152,6 +152,35 @@ class DenseOrSparse(TypedDict, total=False):
     sparse_rate: float
 
 
+class Against(Side):
+    """A network beside another one. difference, sd: its expected full loss less that of the other one;
+    probability: of being no higher; reasons: parts that add up to it. pilot: a training of both, its
+    price, and the standard deviation that it would leave. recall, outside: as of a trial. loads_in:
+    names of programs."""
+
+    difference: float
+    sd: float
+    probability: float
+    reasons: dict[str, float]
+    pilot: dict[str, Any]
+    recall: float | None
+    recall_sd: float | None
+    outside: str
+    loads_in: list[str]
+    throughput_tok_s: float
+
+
+class AsGood(TypedDict, total=False):
+    """The model, by the name that the search was given, that the recommended network is as good as;
+    chosen: that network beside it; likely: the cheapest one that is as good with a probability of
+    0.9 or more."""
+
+    name: str
+    model: Against
+    chosen: Against
+    likely: Against | None
+
+
 class Reasons(TypedDict, total=False):
     """The parts of the difference to the best transformer, in nats per token."""
 
@@ -180,6 +209,7 @@ class Answer:
     that no program loads. equals: networks that are as good. wider: what the transformer needs to
     be as good; None where it is the best one, or not even WIDER times its width suffices. reasons:
     for the difference to the transformer. dense_or_sparse: whether experts pay, and from where on.
+    as_good: the recommended network beside the model of `as_good_as`.
     times: what observed times changed.
     published: models of publications. training: the full one. pilot: the next trainings that are
     worth buying. claims: of a search without publications. These are empty where there is nothing
@@ -208,6 +238,7 @@ class Answer:
     pilot: Pilot = field(default_factory=Pilot)
     claims: Claims = field(default_factory=Claims)
     dense_or_sparse: DenseOrSparse = field(default_factory=DenseOrSparse)
+    as_good: AsGood = field(default_factory=AsGood)
     times: Retimed = field(default_factory=Retimed)
     limit: str = ""
     bought: tuple[Bought, ...] = ()

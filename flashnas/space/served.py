@@ -172,6 +172,11 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
                         found.append(genotype)
         return tuple(found)
 
+    @functools.cached_property
+    def _rows(self) -> np.ndarray:
+        """`_row` of all networks."""
+        return np.array([_row(genotype) for genotype in self.genotypes])
+
     @property
     def param_range(self) -> tuple[int, int]:
         """Fewest and most parameters that a token uses of a network."""
@@ -265,14 +270,13 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
 
     def mutate(self, genotype: ServedGenotype, rng: np.random.Generator) -> ServedGenotype:
         """Another network of which one property differs, the depth by NEAR_LAYERS at most."""
-        near = [
-            other
-            for other in self.genotypes
-            if _changes(genotype, other) == 1 and abs(other.layers - genotype.layers) <= NEAR_LAYERS
-        ] or [other for other in self.genotypes if other != genotype]
-        if not near:
+        changed = self._rows != _row(genotype)
+        near = changed.sum(1) == 1
+        near &= np.abs(self._rows[:, 2] - genotype.layers) <= NEAR_LAYERS
+        others = np.flatnonzero(near if near.any() else changed.any(1))
+        if not len(others):
             raise SpaceError(f"{self.name}: the space holds one network only; nothing to mutate")
-        return near[rng.integers(len(near))]
+        return self.genotypes[others[rng.integers(len(others))]]
 
     def encode(self, genotype: ServedGenotype) -> dict[str, Value]:
         return dataclasses.asdict(genotype)
@@ -342,12 +346,10 @@ def _distances(layers: int, distances: tuple[int, ...], last: bool) -> list[int]
     return sorted(of_count.values())
 
 
-def _changes(one: ServedGenotype, other: ServedGenotype) -> int:
-    """How many properties differ."""
-    return sum(
-        getattr(one, name) != getattr(other, name)
-        for name in ("family", "hidden", "layers", "every", "ffn")
-    )
+def _row(genotype: ServedGenotype) -> list[int]:
+    """The properties of a network as numbers: family, width, depth, distance, feed-forward part."""
+    family, *numbers = dataclasses.astuple(genotype)
+    return [list(families()).index(family), *numbers]
 
 
 def _widths(family: Family) -> list[int]:

@@ -37,6 +37,18 @@ NO_EVIDENCE = "none"  # of --evidence: no publication is read
 TRIALS = 24
 
 
+def params_option() -> Any:
+    return option(
+        None,
+        "keep to networks of which a token uses so many parameters, such as 0.3B..3B",
+        metavar="A..B",
+    )
+
+
+def vocab_option() -> Any:
+    return option(None, "words of the vocabulary", shown="the space's", min=2, max=2**30)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(Settings, where="search"):
     """The question of one run. Paths and names are as the user wrote them.
@@ -63,28 +75,16 @@ class SearchConfig(Settings, where="search"):
         separator=",",
         shown="at least one where the space is served, else any network",
     )
-    params: str | None = option(
-        None,
-        "keep to networks of which a token uses so many parameters, such as 0.3B..3B",
-        metavar="A..B",
-    )
+    params: str | None = params_option()
     min_layers: int | None = option(
         None, "leave out networks with fewer token mixers", min=1, max=10_000
     )
-    vocab: int | None = option(
-        None,
-        "words of the vocabulary",
-        shown="the space's",
-        min=2,
-        max=2**30,
-        units=True,
-    )
+    vocab: int | None = vocab_option()
     budget_ms: float | None = option(
         None,
         "largest latency_ms of the workload, such as 14k",
         metavar="MS",
         above=0,
-        units=True,
         identity=False,
     )
     budgets: dict[str, float] = option(
@@ -94,7 +94,12 @@ class SearchConfig(Settings, where="search"):
         metavar="METRIC=LIMIT",
         keys=tuple(METRICS),
         above=0,
-        units=True,
+    )
+    as_good_as: str | None = option(
+        None,
+        "find the network of the least latency_ms, or of the second objective, whose loss is expected"
+        " to be no higher than that of this one, as of flashnas estimate; the space has its vocabulary",
+        metavar="MODEL",
     )
     objectives: tuple[str, ...] = option(
         DEFAULT, "what the front is drawn for, 2 to 4 names", metavar="A,B,..", separator=","
@@ -233,6 +238,8 @@ class SearchConfig(Settings, where="search"):
                 range_of(self.params)
             except ValueError as error:
                 self.wrong("params", str(error))
+        if self.as_good_as is not None and self.trials:
+            self.wrong("trials", f"must be 0 with --as-good-as; got {self.trials}")
         if self.budget_ms is not None:
             if "latency_ms" in self.budgets:
                 self.wrong("budget_ms", "and a budget on latency_ms are the same; give one of them")

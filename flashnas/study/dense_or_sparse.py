@@ -8,14 +8,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from flashnas.architecture import Architecture
 from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.latency.prediction import LatencyModel
-from flashnas.run_folder.recorded_answer import DenseOrSparse, Side, Turn
+from flashnas.run_folder.recorded_answer import DenseOrSparse, Turn
+from flashnas.study.comparison import side_of
 from flashnas.study.explore import ALIKE_NATS, Explored
 from flashnas.study.joint import with_latencies
 from flashnas.study.problem import Problem
-from flashnas.study.purchase import SPARSE_RATE, full_training_hours
+from flashnas.study.purchase import SPARSE_RATE
 from flashnas.study.scorer import Scorer
 
 MEMORIES_GB = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 96, 128, 192)
@@ -66,8 +66,8 @@ def dense_or_sparse(problem: Problem, scorer: Scorer, explored: Explored) -> Den
 
     difference, sd = joint.difference(at[best_sparse], at[best_dense])
     return {
-        "dense": _side(problem, scorer, networks[best_dense]),
-        "sparse": _side(problem, scorer, networks[best_sparse]),
+        "dense": side_of(problem.costs, scorer, networks[best_dense]),
+        "sparse": side_of(problem.costs, scorer, networks[best_sparse]),
         "difference": difference,
         "sd": sd,
         "memory_gb": limit_gb,
@@ -102,14 +102,3 @@ def _by_batch(
                 best = min(best, explored.value[index]) if len(sorts) == 2 else best
         found[float(larger)] = pair(within)
     return found
-
-
-def _side(problem: Problem, scorer: Scorer, network: Architecture) -> Side:
-    metrics = problem.costs.metrics(network)
-    names = ("latency_ms", "lower_ms", "upper_ms", "memory_gb", "params", "active_params")
-    return {
-        "notation": network.notation,
-        **{name: metrics[name] for name in names},  # type: ignore[typeddict-item]
-        "silence": scorer.figures(network)["silence"],
-        "h100_hours": full_training_hours(network, scorer.tokens),
-    }

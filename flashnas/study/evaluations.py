@@ -181,14 +181,15 @@ class Evaluations:
 
     def _set_clock(self, left: int) -> None:
         """left: networks whose evaluation has not ended."""
-        expected_s = self.trainings.time_limit.expected_s
-        results = self.record.results
-        done = [
-            (expected_s(self.networks[key]), float(result["train_seconds"]))
-            for key, result in results.items()
-            if key in self.networks and result["state"] == "complete" and result["source"] != RUN
-        ]
-        proposed = [
-            expected_s(network) for key, network in self.networks.items() if key not in results
-        ]
+        results, begun = self.record.results, self.executor.begun
+        done, proposed = [], []
+        for key, network in self.networks.items():
+            expected_s = self.trainings.time_limit.expected_s(network)
+            if (result := results.get(key)) is None:
+                gone_s, left_s = begun.get(key, (0.0, 1.0))
+                share = gone_s / (gone_s + left_s)
+                done.append((share * expected_s, gone_s))
+                proposed.append((1 - share) * expected_s)
+            elif result["state"] == "complete" and result["source"] != RUN:
+                done.append((expected_s, float(result["train_seconds"])))
         self.clock.update(done=done, drawn=proposed[:left], candidates=max(left - len(proposed), 0))

@@ -40,16 +40,18 @@ ALIKE_NATS = 5e-4  # up to which above the lowest value the simplest network is 
 @dataclass(frozen=True)
 class Explored:
     """What was scored, in one order: genotypes, networks, and arrays [N]: latency_ms, and the value
-    that ranks (`Scorer.values`). tried: genotypes that were fitted to the budgets."""
+    that ranks (`Scorer.values`). tried: genotypes that were fitted to the budgets. target: the genotype
+    that is recommended although others have lower values."""
 
     genotypes: list[Any]
     networks: list[Architecture]
     latency_ms: np.ndarray
     value: np.ndarray
     tried: int
+    target: Any = None
 
     @classmethod
-    def of(cls, trials: Iterable[Trial], tried: int) -> Self:
+    def of(cls, trials: Iterable[Trial], tried: int, target: Any = None) -> Self:
         """Trials whose values are the value that ranks and the latency."""
         trials = list(trials)
         points = np.array([trial.point for trial in trials]).reshape(-1, 2)
@@ -59,6 +61,7 @@ class Explored:
             points[:, 1],
             points[:, 0],
             tried,
+            target,
         )
 
     def scored_by(self, scorer: Scorer) -> Explored:
@@ -71,8 +74,10 @@ class Explored:
         return self.simplest(range(len(self.networks)))
 
     def simplest(self, indices: Sequence[int]) -> int:
-        """Of the networks at these indices the simplest one whose value lies within ALIKE_NATS of the
-        lowest."""
+        """Of the networks at these indices the target, or the simplest one whose value lies within
+        ALIKE_NATS of the lowest."""
+        if self.target is not None and (at := self.genotypes.index(self.target)) in indices:
+            return at
         highest = self.value[list(indices)].min() + ALIKE_NATS
         low = (index for index in indices if self.value[index] <= highest)
         return min(low, key=lambda index: simplicity(self.networks[index]))
@@ -205,6 +210,8 @@ def explore(
     seed: int,
     min_recall: float,
     most: int | None = None,
+    fit: Callable[..., dict[Any, Any]] = dict,
+    target: Any = None,
 ) -> Explored:
     """Search a space by a scorer, the same for the same seed.
 
@@ -212,13 +219,16 @@ def explore(
         min_recall: networks of which less is expected are left out.
         most: genotypes that are fitted to the budgets, of a space that is not enumerated;
             MAX_TRIED by default.
+        fit: of genotypes, with their largest networks and latency_ms, gives others.
+        target: a genotype within the limits that is to be recommended.
 
     Raises:
         BudgetError: no network that was tried meets the budgets and has the recall.
     """
 
     def scored(genotypes: Iterable[Any]) -> dict[Any, Trial]:
-        return _scored(genotypes, fitter, scorer, min_recall)
+        fitted = {genotype: fitter.fit_width(genotype) for genotype in genotypes}
+        return _scored(fit(fitted), scorer, min_recall)
 
     assert isinstance(space, OperatorSpace), "a scorer knows its operators"
     enumerated = space.count_networks() <= ENUMERATED
@@ -227,12 +237,13 @@ def explore(
         trials, tried = scored(genotypes), len(genotypes)
     else:
         trials, tried = _evolved(space, fitter, scored, seed, MAX_TRIED if most is None else most)
+    trials |= scored([] if target is None else [target])
     if not trials:
         raise BudgetError(
             f"none of {tried:,} networks of space {space.name!r} that were tried meets the budget"
             f" and has an expected recall of {min_recall:g} or more"
         )
-    found = Explored.of(trials.values(), tried)
+    found = Explored.of(trials.values(), tried, target)
     if enumerated:
         return found
     even = set()
@@ -240,7 +251,7 @@ def explore(
         network = found.networks[index]
         ordered = dataclasses.replace(network, operators=evenly_spread(network.operators))
         even.add(space.locate(ordered))
-    return Explored.of((trials | scored(even - {None})).values(), tried)
+    return Explored.of((trials | scored(even - {None})).values(), tried, target)
 
 
 def _evolved(
@@ -285,12 +296,9 @@ def _evolved(
     return trials, tried
 
 
-def _scored(
-    genotypes: Iterable[Any], fitter: Fitter[Any], scorer: Scorer, min_recall: float
-) -> dict[Any, Trial]:
+def _scored(fitted: dict[Any, Any], scorer: Scorer, min_recall: float) -> dict[Any, Trial]:
     """Trials of the genotypes of which a width meets the budgets, and that have the recall. Their
     values are the value that ranks, and the latency."""
-    fitted = {genotype: fitter.fit_width(genotype) for genotype in genotypes}
     networks = {
         genotype: network for genotype, (network, _) in fitted.items() if network is not None
     }

@@ -18,6 +18,7 @@ from flashnas.base.errors import RunError
 from flashnas.families.programs import loading
 from flashnas.run_folder.recorded_answer import Answer, Bought
 from flashnas.study.answer import answer_of, value_of
+from flashnas.study.as_good import beside_model
 from flashnas.study.dense_or_sparse import dense_or_sparse
 from flashnas.study.explore import WORST_NATS, Explored
 from flashnas.study.record import Record
@@ -71,6 +72,7 @@ def finish(
         answer = dataclasses.replace(
             answer_of(problem, record.scorer, explored, front, rivals, purchases),
             dense_or_sparse=dense_or_sparse(problem, record.scorer, explored),
+            as_good=beside_model(problem, explored.networks[explored.best]),
         )
         finalists = [
             dataclasses.replace(
@@ -113,13 +115,16 @@ def add_expected(record: Record, explored: Explored | None) -> dict[str, Trial]:
             if trial.origin == "baseline" and trial.state in COMPARED
         }
     best = rivals_of(record.problem, record.scorer, explored)
-    for title, (genotype, network) in best.items():
-        if network.hash not in record.recorded:
-            record.add(Trial.of(network, genotype=genotype, origin="baseline", label=title))
-    for index in explored.spread(MAX_FRONT):
-        network = explored.networks[index]
-        if network.hash not in record.recorded:
-            record.add(Trial.of(network, genotype=explored.genotypes[index]))
+    proposed = [
+        Trial.of(network, genotype=genotype, origin="baseline", label=title)
+        for title, (genotype, network) in best.items()
+    ]
+    shown = explored.take(explored.spread(MAX_FRONT))
+    for genotype, network in zip(shown.genotypes, shown.networks, strict=True):
+        proposed.append(Trial.of(network, genotype=genotype))
+    for trial in (*proposed, *record.problem.likely):
+        if trial.hash not in record.recorded:
+            record.add(trial)
     trials = {trial.hash: trial for trial in record.trials if trial.state in COMPARED}
     return {
         title: trials[network.hash]
@@ -149,19 +154,21 @@ def front_of(record: Record, explored: Explored | None) -> list[Trial]:
             f"{record.folder.path}: no candidate could be trained; reasons:"
             f" {'; '.join(sorted(reasons)) or 'none tried'}"
         )
+    named = {trial.hash for trial in problem.likely}
     if explored is not None:
         best = explored.networks[explored.best].hash
+        named.add(best)
         level = value_of(scored[best])
         further = len(problem.objectives) > 2  # in which one that is as good may be better
         worst = np.inf if problem.each else level + WORST_NATS  # of short trainings all are shown
         scored = {
             key: trial
             for key, trial in scored.items()
-            if key == best or further or level < value_of(trial) <= worst
+            if key in named or further or level < value_of(trial) <= worst
         }
     trials = list(scored.values())
     mask = non_dominated(np.array([trial.values for trial in trials]))
-    front = [trial for trial, keep in zip(trials, mask, strict=True) if keep]
+    front = [trial for trial, keep in zip(trials, mask, strict=True) if keep or trial.hash in named]
     return sorted(front, key=lambda trial: (trial.latency_ms or 0, trial.number))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
+from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import SpaceError
 from flashnas.base.text import names_text, range_of, tokens_text
 from flashnas.families.family import families
@@ -30,6 +31,13 @@ def bounds_of(config: SearchConfig, costs: Costs) -> tuple[Budget, ...]:
         return config.bounds
     usable = USABLE_SHARE * costs.model.table.device.memory_bytes / 1e9
     return (*config.bounds, Budget("memory_gb", usable)) if usable else config.bounds
+
+
+def vocab_of(config: SearchConfig) -> int | None:
+    """Words of the vocabulary that is asked for, or of the model of `as_good_as`; None: the space's."""
+    if config.as_good_as and not config.vocab:
+        return load_architecture(config.as_good_as).vocab
+    return config.vocab
 
 
 def limited(config: SearchConfig, space: ServedSpace) -> ServedSpace:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from flashnas.algorithms import (
     SearchAlgorithm,
     algorithm_class,
 )
-from flashnas.algorithms.trial import FULL, QUALITY, RECALL
+from flashnas.algorithms.trial import FULL, QUALITY, RECALL, Trial
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.fitting import CostFunction, Costs, Fitter, TableCosts
@@ -27,7 +27,7 @@ from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.space.load import check_space
 from flashnas.space.served import ServedSpace
 from flashnas.study.config import NO_EVIDENCE, TRIALS, SearchConfig
-from flashnas.study.limits import bounds_of, limited, network_holds
+from flashnas.study.limits import bounds_of, limited, network_holds, vocab_of
 from flashnas.study.own_objects import check_networks, check_objects, check_scorer, load_own_costs
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
 
@@ -52,7 +52,9 @@ class Problem:
     the sampler proposes is trained, because nothing else ranks. trainings: None where nothing is
     trained. earlier: runs that the search starts from. baselines: label, and network or None where
     no width meets the budgets. notes: lines on how networks are ranked. started: by
-    time.monotonic.
+    time.monotonic. aim: the model of `as_good_as`, with the vocabulary of the space. target: the
+    genotype of the cheapest network that is as good. likely: a trial of the cheapest one that is so
+    with a high probability; empty if none is.
     """
 
     config: SearchConfig
@@ -69,6 +71,9 @@ class Problem:
     baselines: Baselines
     notes: list[str]
     started: float
+    aim: Any = None
+    target: Any = None
+    likely: Sequence[Trial] = ()
 
     @property
     def model(self) -> LatencyModel | None:
@@ -185,10 +190,10 @@ def load_searched(
     """The space with the vocabulary that is asked for, limited to what is asked, and what its
     networks cost."""
     check_space(space)
-    if config.vocab is not None:
+    if (vocab := vocab_of(config)) is not None:
         if not isinstance(space, OperatorSpace):
             config.wrong("vocab", f"needs a space of flashnas' operators; got {space.name!r}")
-        space = space.with_vocab(config.vocab)
+        space = space.with_vocab(vocab)
     if isinstance(space, ServedSpace):
         space = limited(config, space)
     table = config.table if table is None else table
@@ -265,8 +270,9 @@ def load_what_ranks(
 
 def check_without_evidence(config: SearchConfig, why: str) -> None:
     """Raise SettingError for an option that only publications serve."""
-    if config.min_recall is not None:
-        config.wrong("min_recall", f"needs publications; here {why}")
+    for name in ("min_recall", "as_good_as"):
+        if changed(config, name):
+            config.wrong(name, f"needs publications; here {why}")
     if config.evidence not in (None, NO_EVIDENCE):
         config.wrong("evidence", f"is of searches that publications rank; here {why}")
     if RECALL in config.objectives:
@@ -297,7 +303,7 @@ def load_baselines(config: SearchConfig, space: SearchSpace[Any], fitter: Fitter
     """The layouts of the space that are compared, where each network is trained."""
     if not config.baselines:
         return []
-    return [(label, fitter.largest(sizes)) for label, sizes in space.baselines()]
+    return [(label, fitter.largest(sizes)[0]) for label, sizes in space.baselines()]
 
 
 def check_answerable(space: OperatorSpace[Any], model: LatencyModel) -> None:

@@ -237,8 +237,8 @@ def pilot(
 
     found = []
     for share in PILOT_SHARES:
-        narrowed = {network: _narrowed(network, share) for network in candidates}
-        small = {network: narrow for network, narrow in narrowed.items() if narrow is not None}
+        at_share = {network: narrowed(network, share) for network in candidates}
+        small = {network: narrow for network, narrow in at_share.items() if narrow is not None}
         each = PILOT_TOKENS * max((network.params for network in small.values()), default=0)
         for length in {min(float(each), tokens), tokens}:
             if (bought := at(small, length)) is not None:
@@ -247,7 +247,7 @@ def pilot(
     return max(found, key=lambda bought: bought.gain_nats / bought.flops, default=None)
 
 
-def _narrowed(network: Architecture, share: float) -> Architecture | None:
+def narrowed(network: Architecture, share: float) -> Architecture | None:
     """The network at the width at which it has about this share of its parameters; None where its
     operators do not fit."""
     steps = round(network.hidden * share**0.5 / WIDTH_STEP)

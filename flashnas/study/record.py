@@ -26,7 +26,17 @@ from flashnas.study.problem import Problem
 from flashnas.study.scorer import Scorer
 
 # options that name files
-FILES = ("space", "table", "recipe", "data", "tokenizer", "evidence", "times", "start_from")
+FILES = (
+    "space",
+    "table",
+    "as_good_as",
+    "recipe",
+    "data",
+    "tokenizer",
+    "evidence",
+    "times",
+    "start_from",
+)
 PACKAGES = ("torch", "optuna", "numpy", "pandas", "tokenizers")
 # of device.yaml, what estimates depend on
 LIMITS = ("peak_flops", "bandwidth_bytes_s", "memory_bytes", "launch_us", "bandwidth_share")

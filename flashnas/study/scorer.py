@@ -238,8 +238,8 @@ def load_scorer(
     if own is not None:
         from flashnas.loss.publications import contradiction_of_own
 
-        source["own"] = {"path": own, "sha256": digest(Path(own))}
         rows = tuple(own_rows(own))
+        source["own"] = {"path": own, "sha256": digest(Path(own))}
         if words := contradiction_of_own(own):
             note(words)
     recall = load_recall() if published else None

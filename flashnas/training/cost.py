@@ -19,7 +19,6 @@ H100_FLOPS = 989e12  # per second, dense bfloat16 (NVIDIA's data sheet)
 ASSUMED_UTILISATION = 0.15
 # FLOP/s; of one thread, of one GPU
 ASSUMED_RATES = {"cpu": 1e10, "cuda": ASSUMED_UTILISATION * H100_FLOPS}
-FASTEST_RATES = {"cpu": 5e12, "cuda": 2.5e15}  # no core of a CPU and no GPU of today computes more
 
 
 def training_flops(network: Architecture, recipe: Recipe) -> float:
@@ -56,8 +55,3 @@ def training_seconds(network: Architecture, recipe: Recipe) -> float:
 def expected_seconds(flops: float, recipe: Recipe) -> float:
     """How long so many FLOPs take on the recipe's device at the assumed rate."""
     return flops / ASSUMED_RATES[recipe.device]
-
-
-def least_seconds(flops: float, recipe: Recipe) -> float:
-    """A time that no device of today falls below."""
-    return flops / FASTEST_RATES[recipe.device]

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from flashnas.base.errors import ConfigError
 from flashnas.data.scored_text import held_out_draw
 from flashnas.families.load_pretrained import load_pretrained
+from flashnas.network.loss import linear_distillation
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import ARCHITECTURE, TOKENIZER, load_model, read_architecture
-from flashnas.training.distillation import Distillation
 from flashnas.training.teacher_text import TeacherText
 from flashnas.training.trainer import Start, Trainer
 
@@ -47,8 +48,6 @@ def start_of(
     note: Callable[[str], None],
     device: torch.device,
     teacher: str | None = None,
-    temperature: float = 1.0,
-    loss_weight: float = 0.0,
 ) -> Start:
     """What a training of weights starts from.
 
@@ -74,33 +73,24 @@ def start_of(
         raise ConfigError(
             f"train.distill: {teacher} has a vocabulary of {vocab:,}, and {weights} one of {own:,}"
         )
-    question["distill"] = {
-        "teacher": Path(teacher).name,
-        "sha256": pretrained.digest,
-        "temperature": temperature,
-        "loss_weight": loss_weight,
-    }
+    question["distill"] = {"teacher": Path(teacher).name, "sha256": pretrained.digest}
     model.to(device).requires_grad_(False)
     note("the loss of steps is that of the distillation; validation is the loss on the text")
-    loss = Distillation(model, temperature, loss_weight)
-    return Start(network, loss, question=question, evaluate=HeldOutScore(model))
 
+    def loss(student: HybridLM, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """KL of the next-token distribution from the teacher's."""
+        with torch.no_grad():
+            teacher_x = model.hidden_states(tokens_BT).flatten(0, 1)
+        x = student.hidden_states(tokens_BT).flatten(0, 1)
+        return linear_distillation(x, student.head_weight, teacher_x, model.head_weight)
 
-class HeldOutScore:
-    """Scores the network of a training on validation text by its teacher."""
+    def held_out(trainer: Trainer) -> dict[str, Any]:
+        """`TextScore.figures` on validation text, and the number of probes that the teacher does."""
+        dataset = trainer.dataset
+        # shorter where little text is held out
+        context = min(CONTEXT, len(dataset.validation) // (DOCUMENTS + PROMPTS))
+        draw = held_out_draw(dataset, context=context, documents=DOCUMENTS, prompts=PROMPTS)
+        text = TeacherText(model, draw, trainer.recipe.dtype)
+        return {**text.score(trainer.network).figures(), "probes": len(text.probes)}
 
-    def __init__(self, teacher: HybridLM) -> None:
-        self.teacher = teacher
-        self._text: TeacherText | None = None
-
-    def __call__(self, trainer: Trainer) -> dict[str, Any]:
-        """KL to the teacher, half of its 90 % interval, loss in nats per token, the share of the
-        teacher's recall that is left (None without a probe that the teacher does), and the number
-        of those probes."""
-        if self._text is None:
-            draw = held_out_draw(
-                trainer.dataset, context=CONTEXT, documents=DOCUMENTS, prompts=PROMPTS
-            )
-            self._text = TeacherText(self.teacher, draw, trainer.recipe.dtype)
-        figures = self._text.score(trainer.network).figures()
-        return {**figures, "probes": len(self._text.probes)}
+    return Start(network, loss, question=question, evaluate=held_out)

@@ -13,10 +13,10 @@ from typing import Any, Self
 import yaml
 
 from flashnas.architecture import Architecture
-from flashnas.base.documents import LocatedDict, fingerprint, read_yaml
+from flashnas.base.documents import fingerprint
 from flashnas.base.errors import ConfigError
-from flashnas.base.option_files import place_of
-from flashnas.base.settings import SettingError, Settings, option, settings_of
+from flashnas.base.option_files import load_options
+from flashnas.base.settings import Settings, option, settings_of
 from flashnas.base.text import did_you_mean, shown
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import BACKENDS
@@ -24,6 +24,7 @@ from flashnas.operators.narrowing import PROXY_HEAD_DIM
 from flashnas.operators.spec import FULL_WIDTH, OWN_RATES
 
 RECIPES = Path(__file__).parent / "recipes"
+UNNAMED = "custom"
 
 
 def own_rates(kind: str) -> list[str]:
@@ -73,7 +74,7 @@ class Recipe(Settings, where="recipe"):
         64
     """
 
-    name: str = option("custom", "of the recipe; of a file without one, the file's")
+    name: str = option(UNNAMED, "of the recipe; of a file without one, the file's")
     width_factor: int = option(
         16,
         "the trained network is `architecture.scaled(width_factor)`: the same operators at smaller"
@@ -334,15 +335,7 @@ class Recipe(Settings, where="recipe"):
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Raises ConfigError naming an unknown key, a wrong type or value."""
-        allowed = [setting.name for setting in settings_of(Recipe)]
-        for key in data:
-            if key not in allowed:
-                place = f"{data.place(key)}: " if isinstance(data, LocatedDict) else ""
-                raise ConfigError(
-                    f"{place}recipe has no key {key!r}{did_you_mean(key, allowed)};"
-                    f" allowed: {', '.join(allowed)}"
-                )
-        return cls(**data)
+        return cls.build(**data)
 
     @classmethod
     def load(cls, source: str | Path | Self) -> Self:
@@ -361,12 +354,8 @@ class Recipe(Settings, where="recipe"):
                 f"recipe {str(source)!r} is neither a shipped recipe{did_you_mean(source, shipped)}"
                 f" nor a YAML file; shipped: {', '.join(shipped)}"
             )
-        data = read_yaml(path)
-        try:
-            recipe = cls.from_dict(data)
-        except SettingError as error:
-            raise ConfigError(f"{place_of(data, error)}: {error}") from None
-        return recipe if "name" in data else replace(recipe, name=path.stem)
+        recipe = load_options(cls, path, {})
+        return replace(recipe, name=path.stem) if recipe.name == UNNAMED else recipe
 
     def save(self, path: str | Path) -> None:
         """Write every field as YAML."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -58,25 +58,18 @@ def half_width(values: list[float] | np.ndarray) -> float:
 
 @functools.cache
 def student_t(count: int) -> float:
-    """Standard errors on each side of a 90 % interval, of a mean of so many values."""
-    return float(stats.t.ppf(0.95, count - 1))
+    """Standard errors on each side of a 90 % interval, of a mean of so many values, at least 2."""
+    return float(stats.t.ppf(0.95, max(count, 2) - 1))
 
 
 class TeacherText:
     """A draw of text as a teacher reads it, by which networks are scored.
 
     dtype: of the matrices of layers; norms, the stream and the head are in float32, since logits
-    that are rounded to bfloat16 add to a small KL. look: called with the number of each layer of
-    the teacher and the streams in front of it.
+    that are rounded to bfloat16 add to a small KL.
     """
 
-    def __init__(
-        self,
-        teacher: HybridLM,
-        draw: Draw,
-        dtype: str,
-        look: Callable[[int, Streams], None] = lambda n, streams: None,
-    ) -> None:
+    def __init__(self, teacher: HybridLM, draw: Draw, dtype: str) -> None:
         self.teacher = teacher.eval()
         self.draw = draw
         self.dtype = getattr(torch, dtype)
@@ -87,8 +80,7 @@ class TeacherText:
         self.positions_S = torch.linspace(0, context - 2, count).round().long()
         self.blocks = [self.ready(block) for block in teacher.blocks]
         streams = self.embedded(teacher)
-        for n, block in enumerate(self.blocks):
-            look(n, streams)
+        for block in self.blocks:
             streams = self.through(block, streams)
         self.log_p = [self._log_p(x, self.positions_S, teacher) for x in streams[:documents]]
         # what the teacher does not recall says nothing of a student; probe -> its log-probability

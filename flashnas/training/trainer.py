@@ -60,12 +60,19 @@ class ProxyScore:
         return {**dataclasses.asdict(self), "curve": [list(point) for point in self.curve]}
 
 
-def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int) -> ProxyScore:
+def train(
+    architecture: Architecture,
+    dataset: Dataset,
+    recipe: Recipe,
+    seed: int,
+    on_step: Callable[[Step], None] = lambda _: None,
+) -> ProxyScore:
     """Train a network and score it on held-out text. The same arguments on one CPU thread give the
     same score to the bit.
 
     Args:
         architecture: the network, already scaled (`Recipe.proxy_of`).
+        on_step: receives each step that is finished.
 
     Raises:
         CandidateError: for NaN, divergence and lack of memory, with a one-line reason.
@@ -75,17 +82,9 @@ def train(architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: in
     check_job(architecture, dataset, recipe)
     with memory.out_of_memory_is_a_reason():
         trainer = Trainer(architecture, dataset, recipe, seed)
-        for _ in trainer.steps():
-            pass
+        for step in trainer.steps():
+            on_step(step)
         return trainer.score()
-
-
-def train_on_one_thread(
-    architecture: Architecture, dataset: Dataset, recipe: Recipe, seed: int
-) -> ProxyScore:
-    """`train` as a search does it, whose candidates run in parallel."""
-    torch.set_num_threads(1)
-    return train(architecture, dataset, recipe, seed)
 
 
 def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> list[str]:

@@ -34,6 +34,7 @@ def test_values_come_out_in_the_types_of_the_fields():
     )
     assert isinstance(bake.heat, float)
     assert Bake(flour=Path("rye")).flour == "rye"
+    assert Bake(flour="rye", grams="2.3k").grams == 2300
 
 
 @every(
@@ -95,7 +96,7 @@ def test_what_is_given_overrides_the_file_and_mappings_are_merged(tmp_path):
 
 
 def test_what_must_be_given_and_what_does_not_exist():
-    with pytest.raises(SettingError, match=r"^bake\.flour is required$"):
+    with pytest.raises(SettingError, match=r"^bake\.flour is required: what to take$"):
         load_options(Bake, None, {})
     with pytest.raises(
         ConfigError, match=r"bake has no option 'gram' \(did you mean 'grams'\?\); allowed: flour, "

@@ -15,6 +15,7 @@ from flashnas.base.errors import FlashnasError, RunError
 from flashnas.conversion.choices import Choice
 from flashnas.conversion.folder import weights_of
 from flashnas.conversion.measure import MeasurementLog
+from flashnas.training.teacher_text import TextScore
 
 QUESTION = {"documents": 2, "seed": 0}
 SCORE = {"kl": [0.1, 0.2], "loss": [3.0, 3.1], "recalled": [0.5], "value_lost": [0.2]}
@@ -46,7 +47,7 @@ def test_a_damaged_line_of_measurements_is_named(lines, words, tmp_path):
 
 def test_a_folder_goes_on_in_its_type_and_on_its_device_only(tmp_path):
     path, question = tmp_path / "measurements.jsonl", {**QUESTION, "device": "cpu"}
-    MeasurementLog(path, question, "bfloat16")
+    MeasurementLog(path, question, "bfloat16").add(0, "0:none", TextScore(**SCORE))
     assert MeasurementLog(path, question, "float32").dtype == "bfloat16"
     line = one_line(RunError, MeasurementLog, path, {**question, "device": "cuda"}, "bfloat16")
     assert "device was 'cpu', and is 'cuda'; choose another --out" in line

@@ -14,7 +14,7 @@ from pretrained import random_model
 import flashnas as fn
 from flashnas.base.errors import FlashnasError
 from flashnas.conversion.config import ConvertConfig
-from flashnas.conversion.load import load_conversion
+from flashnas.conversion.load import Conversion
 from flashnas.network.weights import load_model, save_model
 from flashnas.training.checkpoint import checkpoints
 
@@ -39,7 +39,7 @@ def weights(llama, texts, tmp_path_factory):
     sizes = {"context": 256, "documents": 4, "prompts": 2}
     config = ConvertConfig(model=str(llama), data=str(texts), calibration="paper", out=out, **sizes)
     out.mkdir()
-    conversion = load_conversion(config, lambda line: None, lambda *counts: None)
+    conversion = Conversion(config, lambda line: None, lambda *counts: None)
     layout = next((choice,) for choice in conversion.choices if choice.spec is None)
     network = conversion.student(0).network(layout)
     words = conversion.text.tokenizer.to_str()

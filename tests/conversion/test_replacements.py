@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,11 +18,7 @@ import flashnas as fn
 from flashnas.base.errors import FlashnasError
 from flashnas.conversion.choices import REPLACEMENTS, Choice
 from flashnas.conversion.from_attention import starting_network
-from flashnas.conversion.replacements import (
-    read_replacements,
-    replacement_recipe,
-    train_replacements,
-)
+from flashnas.conversion.replacements import FOLDER, read_replacements, train_replacements
 from flashnas.data.dataset import Dataset
 from flashnas.data.scored_text import NO_TABLE
 from flashnas.families.load_pretrained import load_pretrained
@@ -54,12 +51,11 @@ def training(teacher, out, tokens=12_288, layers=(0, 2), say=lambda line: None):
     write_tokenizer_json(out / "tokenizer.json")
     parts = {"train": rows[4:].ravel(), "validation": rows[:4].ravel(), "validation_bytes": 1}
     dataset = Dataset(folder=out, source="random", vocab=NO_TABLE, notes=(), **parts)
-    recipe, choices = (
-        replacement_recipe(dataset, 256, tokens, "float32", "cpu"),
-        replaced(teacher, *layers),
-    )
-    found = train_replacements(out / "layers", teacher, choices, dataset, recipe, say)
-    return found, read_replacements(out / "layers", choices)
+    config = SimpleNamespace(out=out, replacement_tokens=tokens, device="cpu")
+    text = SimpleNamespace(context=256, training_text=lambda folder, tokens: dataset)
+    choices = replaced(teacher, *layers)
+    found = train_replacements(config, teacher, choices, text, "float32", say)
+    return found, read_replacements(out / FOLDER, choices)
 
 
 def test_a_replacement_starts_from_the_weights_of_attention(teacher):

@@ -9,7 +9,7 @@ import pytest
 from flashnas.conversion.choices import Choice
 from flashnas.conversion.found import LayerChoice
 from flashnas.conversion.law import SampledSet, SingleScores, fit_law
-from flashnas.conversion.recall import RecallLaw
+from flashnas.conversion.recall import RecallLaw, angle
 from flashnas.conversion.select import choose, lowest_kl, resampled_layers, sample_sets
 from flashnas.training.teacher_text import TextScore
 
@@ -43,7 +43,7 @@ def test_the_choice_is_that_of_a_search_through_all_layouts(seed, floor, correla
     choices = random_choices(generator)
     kl = generator.exponential(0.1, (len(choices), 1)) * np.ones((1, 4))
     scores = scores_of(choices, kl, generator.uniform(0.7, 1, (len(choices), 3)))
-    law = law_of(scores, 1.2, correlation, recall=RecallLaw(0.9, 0.05))
+    law = law_of(scores, 1.2, correlation, recall=RecallLaw(0.9, half=0.1))
     save_ms = generator.uniform(20, 120)
 
     def expected(layout):
@@ -142,6 +142,25 @@ def test_values_that_lose_twice_as_much_are_recalled_half_as_often_again():
     assert law.predict(sets[1].layout).recall < 0.01
 
 
+@pytest.mark.parametrize("prompts", [4, 6, 16, 64])
+def test_nine_of_ten_fresh_recalls_lie_in_their_interval(prompts):
+    """Of 10 layouts, by the law of 16 others; prompts are hard for all layouts, and for each."""
+    generator = np.random.default_rng(0)
+    inside = []
+    for alike, apart in [(0.3, 0), (0.2, 0.25), (0.1, 0.1)] * 150:
+        lost = generator.uniform(0.1, 1.2, 26)
+        angles = angle(np.exp(-0.8 * lost)) + generator.normal(0, 0.1, 26)
+        hard = generator.normal(0, alike, (2, 1, prompts))
+        hard = hard + generator.normal(0, apart, (2, 26, prompts))
+        recalled, fresh = np.sin(np.clip(angles[:, None] + hard, 0, np.pi / 2)) ** 2
+        left = generator.permuted(recalled[:16], axis=1)[:, prompts // 2 :].mean(1)
+        law = RecallLaw.fit(lost[:16], left, recalled[:16])
+        for nats, share in zip(lost[16:], fresh[16:].mean(1), strict=True):
+            _, low, high = law.predict(nats)
+            inside.append(low <= share <= high)
+    assert 0.88 <= np.mean(inside) <= 0.93
+
+
 def simulated(seed, layers=20, prompts=4, keys=6):
     """Layers that cost recall by chance: `measure` has a function of layers, whose probes are of
     prompts of their own for each draw."""
@@ -155,7 +174,7 @@ def simulated(seed, layers=20, prompts=4, keys=6):
             damage[:, None, None] * generator.exponential(1, (layers, prompts, keys))
             + generator.normal(0, 0.3, (layers, prompts, keys)),
         )
-        for prompts in (prompts, prompts, 200)
+        for prompts in (prompts, 200)
     ]
 
     def measure(draw, rows):
@@ -170,8 +189,8 @@ def simulated(seed, layers=20, prompts=4, keys=6):
 @pytest.mark.slow
 def test_the_recall_that_is_promised_is_kept():
     """Few prompts, and a choice that takes the layers in which chance was kind: what is left in
-    truth keeps the floor, and fresh prompts lie in the predicted interval."""
-    promised, inside, far = [], [], []
+    truth keeps the floor."""
+    promised, far = [], []
     for seed in range(8):
         choices, measure = simulated(seed)
         scores = SingleScores.of(choices, [measure(0, (row,)) for row in range(len(choices))])
@@ -185,12 +204,10 @@ def test_the_recall_that_is_promised_is_kept():
         for count in (3, 6):
             layout, floor = lowest_kl(law, 10.0 * count, 0.9)
             predicted = law.predict(layout)
-            fresh, true = (np.mean(measure(draw, rows(layout)).recalled) for draw in (1, 2))
+            true = np.mean(measure(1, rows(layout)).recalled)
             promised.append(true > floor - 0.02)
-            inside.append(predicted.recall_low <= fresh <= predicted.recall_high)
             far.append(predicted.recall - true)
     assert np.mean(promised) > 0.9
-    assert np.mean(inside) > 0.75
     assert abs(np.mean(far)) < 0.07
 
 
@@ -211,7 +228,7 @@ def test_a_layer_whose_prompts_disagree_is_undecided_where_no_layout_keeps_the_f
     choices = [Choice(layer, "none", None, 10.0) for layer in range(2)]
     recalled = np.exp(-np.array([[0.2, 1.0], [1.0, 1.2]]))
     law = law_of(scores_of(choices, np.array([[0.1] * 8, [0.05] * 8]), recalled), 1.0, 0.0)
-    law = replace(law, recall=RecallLaw(1.0, 0.0))
+    law = replace(law, recall=RecallLaw(1.0))
     layout = choose(law, 10.0, 0.5)
     assert layout == (choices[0],)
     assert [entry.decided for entry in resampled_layers(law, layout, 10.0, 0.5)] == [False, False]

@@ -16,7 +16,7 @@ from tokenizer_files import write_tokenizer_files
 import flashnas as fn
 from flashnas.conversion.config import ConvertConfig
 from flashnas.conversion.folder import weights_of, write_weights
-from flashnas.conversion.load import load_conversion
+from flashnas.conversion.load import Conversion
 from flashnas.data.dataset import prepare_dataset
 from flashnas.data.tokenizer import front_ids
 from flashnas.exporting.evaluate import bits_per_byte
@@ -36,14 +36,14 @@ def conversion(model, texts, tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
     sizes = {"context": 256, "documents": 4, "prompts": 2}
     asked = {"model": str(model), "data": str(texts), "calibration": "paper", "out": out}
-    return load_conversion(ConvertConfig(**asked, **sizes), lambda line: None, lambda *counts: None)
+    return Conversion(ConvertConfig(**asked, **sizes), lambda line: None, lambda *counts: None)
 
 
 def test_contexts_and_probes_begin_as_a_text_does(conversion):
     (front,) = front_ids(conversion.text.tokenizer)
     assert front == conversion.text.tokenizer.token_to_id("<|begin_of_text|>")
     student = conversion.student(0)
-    for rows in (student.text.draw.documents, student.text.draw.prompts):
+    for rows in (student.draw.documents, student.draw.prompts):
         assert (rows == front).sum(1).tolist() == [1] * len(rows)
         assert (rows[:, 0] == front).all()
 
@@ -67,8 +67,9 @@ def test_trainings_and_scores_see_texts_that_begin(model, texts, tmp_path):
 
 def test_a_healed_conversion_says_what_the_model_says(model, conversion, texts, tmp_path):
     layout = (conversion.choices[0],)
-    write_weights(conversion, [layout])
-    weights = weights_of(conversion, [layout])[layout]
+    written = weights_of(conversion, [layout])
+    write_weights(conversion, written)
+    weights = written[layout]
     original = load_source(str(model)).special
     assert load_source(str(weights)).special == original
     out = tmp_path / "healed"

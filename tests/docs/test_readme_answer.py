@@ -1,6 +1,7 @@
-"""The answer that the front page and docs/report.md quote is the one that `make search` prints, on
-any CPU."""
+"""The front page: its commands run, and what it quotes is what they print, on any CPU. docs/report.md
+quotes the same answer."""
 
+import json
 import re
 import subprocess
 import sys
@@ -9,6 +10,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCK = re.compile(r"^```.*?^```|^    .*?$", re.MULTILINE | re.DOTALL)
+COMMANDS = re.findall(r"^    flashnas ((?:search|compare|estimate) .*)$", README, re.MULTILINE)
+CONVERTED = ROOT / "experiments/convert/results"
+FIGURE = re.compile(r"(?<![\w./-])\d+\.\d+(?![\w./])")
 QUOTED = {
     "README.md": r"```text\n(recommended.*?)```",
     "docs/report.md": r"\n    (recommended  P.*?)\n\n",
@@ -21,6 +27,24 @@ def words(text):
 
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
+    """What each command of the front page prints, in a folder of its own."""
+    found = {}
+    for command in COMMANDS:
+        done = subprocess.run(
+            f"{sys.executable} -m flashnas {command}",
+            shell=True,
+            cwd=tmp_path_factory.mktemp("front_page"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        found[command] = words(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def by_make(tmp_path_factory):
     """What `make search` prints, in another folder."""
     out = tmp_path_factory.mktemp("search") / "run"
     config = ROOT / "experiments/first_search/config.yaml"
@@ -31,9 +55,35 @@ def printed(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", QUOTED)
-def test_the_quoted_answer_is_that_of_make_search(printed, page):
+def test_the_quoted_answer_is_that_of_make_search(by_make, page):
     quoted = re.search(QUOTED[page], (ROOT / page).read_text(), re.DOTALL).group(1)
     lines = re.split(r"\n(?=\s*[a-z][a-z ]{3,11}\s{2,}\S)", quoted)
-    assert len(lines) > 4
+    assert len(lines) > 3
     for line in map(words, lines):
-        assert line in printed
+        assert line in by_make
+
+
+@pytest.mark.slow
+def test_each_figure_of_the_front_page_is_printed_or_recorded(printed):
+    assert len(COMMANDS) > 3
+    assert any("--as-good-as" in command for command in COMMANDS)
+    pool = " ".join(printed.values())
+    prose = BLOCK.sub("", README)
+    conversion = next(part for part in prose.split("\n\n") if "KL" in part)
+    figures = FIGURE.findall(prose.replace(conversion, "").replace("Python 3.11", ""))
+    assert len(figures) > 5
+    assert not [figure for figure in figures if figure not in pool]
+
+
+def test_the_conversion_on_the_front_page_is_the_recorded_one():
+    (text,) = (part for part in README.split("\n\n") if "of KL and" in part)
+    answers = [
+        json.loads(path.read_text())
+        for path in sorted(CONVERTED.glob("seed*_attention_engine.json"))
+    ]
+    recorded = set()
+    for found in answers:
+        for answer in found["answers"]:
+            entry = next(e for e in found["finalists"] if e["layout"] == answer["layout"])
+            recorded |= {f"{entry['kl']:.2f}", f"{entry['kl_half']:.2f}"}
+    assert not [figure for figure in FIGURE.findall(text) if figure not in recorded]

@@ -159,16 +159,23 @@ def test_an_evaluator_of_the_user_may_raise_what_it_likes_but_for_a_broken_envir
         outcomes(pool, {"disk": pool_jobs.OwnJob("full disk")})
 
 
+def test_a_worker_tells_how_far_its_job_is():
+    with pool_jobs.pool_of(workers=1, timeout_s=60) as pool:
+        seen = []
+        for _ in pool.run({"slow": {"do": "tell"}}, lambda: seen.append(pool.begun)):
+            assert pool.begun == {}
+    assert {"slow": (2.0, 6.0)} in seen
+
+
 def test_a_job_leaves_its_process_as_it_was():
     with pool_jobs.pool_of(workers=1, timeout_s=60) as pool:
         before = outcomes(pool, {"state": {"do": "state"}})["state"]
         outcomes(pool, {"poison": {"do": "poison"}})
         after = outcomes(pool, {"state": {"do": "state"}})["state"]
-        assert before == after
-        assert outcomes(pool, {"thread": {"do": "thread"}})["thread"] == {"value": before["pid"]}
+        assert outcomes(pool, {"thread": {"do": "thread"}})["thread"] == {"value": after["pid"]}
         fresh = outcomes(pool, {"state": {"do": "state"}})["state"]
-    assert fresh.pop("pid") != before.pop("pid")
-    assert fresh == before
+    assert len({state.pop("pid") for state in (before, after, fresh)}) == 3
+    assert before == after == fresh
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")

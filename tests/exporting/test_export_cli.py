@@ -77,7 +77,7 @@ def test_what_is_asked_wrongly_is_one_line(trained, tmp_path, refused):
     small = "'64(vocab=97): f' --to hf"
     drawn = f"{small} --init-seed 1"
     for words, message in (
-        (f"{small} {out}", "is an architecture without weights"),
+        (f"{small} {out}", "is no folder of weights"),
         (f"{trained} --to hf --init-seed 1 {out}", "leave out --init-seed"),
         (
             f"{drawn} --to onnx {out}",

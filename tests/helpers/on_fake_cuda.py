@@ -1,9 +1,10 @@
 """Run by test_fake_cuda with a CUDA device that computes nothing: prints each operator that trains,
 reads a prompt in two parts, and steps there, with tensors on that device alone.
 
-    LD_PRELOAD=fake_cuda.so python tests/helpers/on_fake_cuda.py float32    # or bfloat16
+    LD_PRELOAD=fake_cuda.so python tests/helpers/on_fake_cuda.py float32 bfloat16
 """
 
+import itertools
 import sys
 
 import torch
@@ -67,7 +68,7 @@ def check(operator, dtype):
 if __name__ == "__main__":
     prepare()
     with FakeTensorMode():  # one for all, because masks are kept
-        for kind in LAYERED:
+        for dtype, kind in itertools.product(sys.argv[1:], LAYERED):
             if kind not in WITHOUT:
-                check(SMALLER.get(kind, kind), getattr(torch, sys.argv[1]))
-                print(kind, flush=True)
+                check(SMALLER.get(kind, kind), getattr(torch, dtype))
+                print(kind, dtype, flush=True)

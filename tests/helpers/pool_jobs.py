@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashnas.base.errors import CandidateError, CorpusError
+from flashnas.executors import job as jobs
 from flashnas.executors.base import Work
 from flashnas.executors.local import LocalExecutor
 
@@ -97,6 +98,9 @@ def act(job):
             with _logged(job):
                 time.sleep(0.1)
             return {"value": job.get("name")}
+        case "tell":
+            jobs.tell(2.0, 6.0)
+            time.sleep(1)
         case "state":
             return _state()
         case "poison":

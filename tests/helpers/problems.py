@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from flashnas.study import explore, rivals
+from flashnas.study import dense_or_sparse, explore, rivals
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import Problem, load_problem
 
@@ -13,6 +13,12 @@ FEW = {"MAX_TRIED": 300, "POPULATION": 40, "CYCLE": 40, "TOURNAMENT": 8}
 
 
 MANY = {name: getattr(explore, name) for name in FEW}
+BATCHES = dense_or_sparse.BATCHES
+
+
+def with_all_batches(patch: Any) -> None:
+    """Searches compare networks with and without experts at as many batches as those of users."""
+    patch.setattr(dense_or_sparse, "BATCHES", BATCHES)
 
 
 def with_many_candidates(patch: Any) -> None:
@@ -26,6 +32,7 @@ def with_few_candidates(patch: Any) -> None:
     for name, count in FEW.items():
         patch.setattr(explore, name, count)
     patch.setattr(rivals, "FREE_TRIED", FEW["MAX_TRIED"])
+    patch.setattr(dense_or_sparse, "BATCHES", BATCHES[-1:])
 
 
 @functools.cache

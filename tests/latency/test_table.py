@@ -126,8 +126,9 @@ def no_parquet(folder):
 DAMAGE = [
     *(
         (lambda folder, file=file: (folder / file).unlink(), f"{file}: cannot be read")
-        for file in ("device.yaml", "meta.yaml", "gemm.parquet")
+        for file in ("meta.yaml", "gemm.parquet")
     ),
+    (lambda folder: (folder / "device.yaml").unlink(), "the folder has no device.yaml"),
     (lambda folder: (folder / "meta.yaml").write_text("name: tiny\nformat: [1\n"), "meta.yaml:"),
     (
         lambda folder: (folder / "gemm.parquet").write_bytes(

@@ -322,25 +322,6 @@ def test_the_same_command_continues_in_its_folder(tmp_path):
     assert line.endswith("table: another process is measuring this table")
 
 
-def test_rows_of_steps_say_how_many_experts_were_hit(profiled, tmp_path, monkeypatch):
-    """Here by a program that says so of the operator f."""
-    times = Torch.times
-
-    def hit(self, network, *asked):
-        names = {str(spec.resolved(network.hidden)) for spec in network.operators}
-        said = {name: 3.5 for name in names if name.startswith("f")}
-        return times(self, network, *asked)._replace(experts_hit=said)
-
-    monkeypatch.setattr(Torch, "times", hit)
-    profiled()
-    table = LatencyTable.load(tmp_path / "table")
-    steps, prompts = (table.rows(f"operator_{phase}") for phase in ("decode", "prefill"))
-    of_f = steps["operator"].astype(str).str.startswith("f(")
-    assert (steps["experts_hit"].eq(3.5) == of_f).all()
-    assert steps["experts_hit"].notna().sum() == of_f.sum() > 0
-    assert prompts["experts_hit"].isna().all()
-
-
 def test_networks_whose_timings_differ_are_counted(profiled, monkeypatch):
     steady, timed = Torch.times, []
 

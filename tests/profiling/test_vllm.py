@@ -186,6 +186,7 @@ def test_one_thread_of_a_cpu_is_timed_by_its_processor(interpreter):
 
 
 def test_errors_name_what_vllm_lacks(interpreter, monkeypatch, tmp_path):
+    monkeypatch.setattr(target, "describe", lambda python: {**GPU, "device": "cpu"})
     for text, reason in (
         (QWEN, r"Qwen3\.5 in vLLM needs --dtype bfloat16; got float32 on a CPU"),
         (LFM2, "LFM2 in vLLM needs a GPU"),
@@ -198,7 +199,7 @@ def test_errors_name_what_vllm_lacks(interpreter, monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match=r"other than model, .*; got 'seed=1'"):
         Vllm(engine_option=("seed=1",))
     monkeypatch.delenv("PYTHONPATH")
-    session.describe.cache_clear()
+    monkeypatch.setattr(target, "describe", session.describe)
     with pytest.raises(ConfigError, match="ModuleNotFoundError: No module named 'vllm'"):
         Vllm()
     with pytest.raises(ConfigError, match="nowhere cannot be started: No such file"):

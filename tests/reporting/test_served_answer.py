@@ -135,3 +135,15 @@ def test_the_table_says_which_programs_load_each_network_where_they_differ(run):
     for entry in other.front:
         (line,) = [line for line in lines if line.startswith(f"{entry.name} ")]
         assert line[place:].startswith(loads_short(entry.architecture))
+
+
+def test_the_page_and_the_picture_name_the_programs(run):
+    words = " ".join(text_of_page(render_html(run)).split())
+    chosen = recommended(run).architecture
+    assert loads_in(chosen) in words
+    assert described(chosen) in words
+    plot = draw(run, "front")
+    hovers = [" ".join(" ".join(texts).split()) for texts in plot.hovers.values()]
+    assert any(f"loads in: {loads_in(chosen)}" in text for text in hovers)
+    names = "the front loads in all programs"
+    assert plot.texts[1].get_text().endswith(f" · {names}")

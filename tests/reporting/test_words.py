@@ -35,8 +35,10 @@ def otherwise(run, front=None, **changes):
 
 def parsed(figures):
     """With networks in place of their notation."""
-    networks = {"architecture": Architecture.parse(figures.get("architecture", "64: f"))}
-    return {name: networks.get(name, value) for name, value in figures.items()}
+    if "architecture" not in figures:
+        return figures
+    network = Architecture.parse(figures["architecture"])
+    return {**figures, "architecture": network, "notation": network.notation}
 
 
 def words(run):

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from problems import problem_of
+from problems import problem_of, with_all_batches
 
 from flashnas.architecture import Architecture
 from flashnas.latency.fitting import Fitter, TableCosts
@@ -30,6 +30,13 @@ def explored_of(notations, problem):
     latency_ms = np.array(problem.costs.latencies(networks))
     genotypes = [problem.space.genotypes[0]] * len(networks)
     return Explored(genotypes, networks, latency_ms, problem.scorer.values(networks), len(networks))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_batches(quick_searches):
+    with pytest.MonkeyPatch.context() as patch:
+        with_all_batches(patch)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -45,10 +45,8 @@ def shares_of_the_last_steps(trainer):
 
 @pytest.mark.parametrize("moe", [MOE, SIGMOID], ids=["softmax", "sigmoid"])
 def test_all_experts_are_in_use_after_200_steps_which_they_are_not_by_themselves(structured, moe):
-    balanced = shares_of_the_last_steps(trainer_of(structured, moe, moe))
-    alone = shares_of_the_last_steps(
-        trainer_of(structured, moe, moe, balance_loss=0, balance_rate=0)
-    )
+    balanced = shares_of_the_last_steps(trainer_of(structured, moe))
+    alone = shares_of_the_last_steps(trainer_of(structured, moe, balance_loss=0, balance_rate=0))
     assert balanced.min() > 0.1 > alone.min()
     assert balanced.std() < 0.6 * alone.std()
 

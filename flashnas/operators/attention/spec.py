@@ -183,7 +183,6 @@ class SlidingWindowAttention(Attention):
     label = "sliding-window attention"
     colour = "#E69F00"  # orange, beside the vermilion of attention
     cpu_overhead_s = 4.1
-    minimums: ClassVar = {**Attention.minimums, "window": 1}
 
     window: int = 512
 

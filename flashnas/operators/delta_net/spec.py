@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import DELTA_RULE, conv, gemm, pointwise, pre_norm
@@ -35,7 +35,6 @@ class DeltaNet(OperatorSpec):
     layer = "flashnas.operators.delta_layer:DeltaNetLayer"
     norm_eps = OUTPUT_NORM_EPS
     cpu_overhead_s = 4.3
-    minimums: ClassVar = {"head_dim": 1, "conv_size": 1}
 
     head_dim: int = 128
     conv_size: int = 4

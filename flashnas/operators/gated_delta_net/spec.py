@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import GATED_DELTA_RULE, conv, gemm, pointwise, pre_norm
@@ -28,7 +28,6 @@ class GatedDeltaNet(OperatorSpec):
     family = "delta rule"
     layer = "flashnas.operators.delta_layer:GatedDeltaNetLayer"
     cpu_overhead_s = 2.2
-    minimums: ClassVar = {"head_dim": 1, "conv_size": 1, "expand_v": 1}
 
     k_heads: int = 0
     expand_v: int = 1

@@ -26,7 +26,7 @@ class GatedLinearAttention(OperatorSpec):
     family = "linear attention"
     layer = "flashnas.operators.gla.layer:GatedLinearAttentionLayer"
     cpu_overhead_s = 1.9
-    minimums: ClassVar = {"head_dim": 2, "gate_rank": 1}
+    minimums: ClassVar = {"head_dim": 2}
 
     head_dim: int = 128
     gate_rank: int = 16

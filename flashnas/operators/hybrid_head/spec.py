@@ -34,14 +34,7 @@ class HybridHead(OperatorSpec):
     label = "attention with Mamba2"
     colour = "#332288"  # indigo
     family = "attention and state space"
-    minimums: ClassVar = {
-        "head_dim": 2,
-        "rope_theta": 1,
-        "ssm_head_dim": 1,
-        "state": 1,
-        "groups": 1,
-        "conv_size": 1,
-    }
+    minimums: ClassVar = {"head_dim": 2, "rope_theta": 1}
 
     heads: int = 0
     kv_heads: int = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import KDA, conv, gemm, pointwise, pre_norm
@@ -36,7 +36,6 @@ class KimiDeltaAttention(OperatorSpec):
     layer = "flashnas.operators.delta_layer:KimiDeltaAttentionLayer"
     norm_eps = OUTPUT_NORM_EPS
     cpu_overhead_s = 1.2
-    minimums: ClassVar = {"head_dim": 1, "conv_size": 1}
 
     heads: int = 0
     head_dim: int = 128

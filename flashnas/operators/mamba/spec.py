@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import SELECTIVE_SCAN, conv, gemm, pointwise, pre_norm
@@ -30,7 +30,6 @@ class Mamba(OperatorSpec):
     layer = "flashnas.operators.mamba.layer:MambaLayer"
     stands_alone = True
     cpu_overhead_s = 4.1
-    minimums: ClassVar = {"expand": 1, "state": 1, "conv_size": 1}
 
     expand: int = 2
     state: int = 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
@@ -40,13 +40,6 @@ class Mamba2(OperatorSpec):
     stands_alone = True
     norm_eps = OUTPUT_NORM_EPS
     cpu_overhead_s = 1.5
-    minimums: ClassVar = {
-        "expand": 1,
-        "head_dim": 1,
-        "state": 1,
-        "conv_size": 1,
-        "groups": 1,
-    }
     hash_optional = frozenset({"heads", "bias", "conv_bias", "dt_min"})
 
     expand: int = 2

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import Self
 
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
@@ -41,7 +41,6 @@ class MixtureOfExperts(OperatorSpec):
     layer = "flashnas.operators.mixture_of_experts.layer:MixtureOfExpertsLayer"
     cpu_overhead_s = 15.1
     mixes_tokens = False
-    minimums: ClassVar = {"experts": 1, "active": 1}
     hash_optional = frozenset({"relu2", "sigmoid", "scale"})
 
     experts: int = 8

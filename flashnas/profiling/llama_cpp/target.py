@@ -163,12 +163,7 @@ class LlamaCpp(Target, where="llama_cpp"):
         prompts_ms, steps_ms = (
             [entry[clock] for entry in answer[part]] for part in ("prompts", "contexts")
         )
-        hit = {  # of one token
-            str(spec.resolved(network.hidden)): float(spec.active)
-            for spec in network.operators
-            if hasattr(spec, "active")
-        }
-        return Timings(prompts_ms, steps_ms, experts_hit=hit)
+        return Timings(prompts_ms, steps_ms)
 
     def timed_steps(self, specs: Sequence[OperatorSpec], first: int, last: int) -> dict[int, Steps]:
         """Steps at the ends of pieces, each about twice the one before; a row is for the middle of

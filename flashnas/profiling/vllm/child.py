@@ -25,8 +25,9 @@ NUMBERS = itertools.count()
 def describe():
     """Versions, and the device that vLLM would use: its name, memory, and speed of a copy and of a
     product in bfloat16 (float32 on a CPU)."""
-    import torch
     from vllm.platforms import current_platform
+
+    import torch  # isort: skip - takes seconds, which one without vLLM need not wait
 
     device = "cpu" if current_platform.is_cpu() else "cuda"
     names = importlib.metadata.packages_distributions()["vllm"]

@@ -1,0 +1,84 @@
+"""Two networks or more beside each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flashnas.api.calling import ARCHITECTURE, Result, takes
+from flashnas.api.estimate import ArchitectureEstimate, EstimateOptions, estimate
+from flashnas.base.errors import ConfigError, FlashnasError
+from flashnas.base.settings import REQUIRED, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions(EstimateOptions, where="compare"):
+    arch: tuple[str, ...] = option(  # type: ignore[assignment]
+        REQUIRED,
+        "two networks or more, each as of `flashnas estimate`; the others are compared with the"
+        " first one",
+        metavar="ARCH",
+        positional=True,
+        objects=(ARCHITECTURE,),
+    )
+
+
+@dataclass(frozen=True)
+class ComparedNetworks(Result):
+    """Networks beside the first one. networks: for each, `name`, as it was given, and the keys of
+    `flashnas.run_folder.recorded_answer.Against`."""
+
+    networks: list[dict[str, Any]]
+    table: str
+    workload: str
+    train_tokens: float
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        from flashnas.reporting.results import comparison_text
+
+        return comparison_text(self.to_dict())
+
+
+@takes(CompareOptions)
+def compare(options: CompareOptions) -> ComparedNetworks:
+    """Compare networks: milliseconds, memory, the loss and the recall to expect of a full training,
+    and the programs that load them. Nothing is trained or timed.
+
+    Returns:
+        ComparedNetworks: `networks`, one mapping for each: `name`, `notation`, `latency_ms` with
+            `lower_ms` and `upper_ms`, `throughput_tok_s`, `memory_gb`, `params`, `active_params`,
+            `recall` and `recall_sd`, `loads_in`, `h100_hours` of a full training; `difference`, the
+            expected full loss less that of the first network, in nats per token, its standard
+            deviation `sd`, and the `probability` of a loss that is no higher; `reasons`, which add up
+            to the difference; `pilot`, a training of both, its price, and the `sd` that it would
+            leave. `print` shows all of it.
+
+    Raises:
+        ConfigError: a network cannot be compared; with its name, and as of `estimate`.
+
+    Example:
+        >>> import flashnas as fn
+        >>> found = fn.compare(["Qwen3-0.6B", "LFM2-700M"], table="h100_sxm", workload="decode-8k")
+        >>> one, other = found.networks
+        >>> one["difference"], other["latency_ms"] < one["latency_ms"], 0 < other["probability"] < 1
+        (0.0, True, True)
+    """
+    from flashnas.latency.fitting import TableCosts
+    from flashnas.study.comparison import against
+    from flashnas.study.scorer import load_scorer
+
+    if len(options.arch) < 2:
+        options.wrong("arch", f"must be two or more; got {len(options.arch)}")
+    found = list[ArchitectureEstimate]()
+    for number, arch in enumerate(options.arch, 1):
+        try:
+            found.append(estimate(EstimateOptions(**{**vars(options), "arch": arch})))
+        except FlashnasError as error:
+            raise ConfigError(f"network {number}: {error}") from None
+    tokens, evidence = found[0].asked
+    model = found[0].context[1]
+    scorer = load_scorer(evidence, tokens, lambda _: None)
+    rows = against(TableCosts(model), scorer, [entry.context[0] for entry in found])
+    named = [{"name": str(arch), **row} for arch, row in zip(options.arch, rows, strict=True)]
+    return ComparedNetworks(named, model.table.name, model.workload.name, tokens, found[0].warnings)

@@ -1,0 +1,53 @@
+"""`flashnas search --as-good-as`: printed, recorded, read back and continued."""
+
+import json
+
+import pytest
+import yaml
+
+import flashnas as fn
+from flashnas.cli.main import main
+from flashnas.reporting.page import render_html
+from flashnas.reporting.statements import statements
+
+ASKED = ["search", "--space", "granite", "--as-good-as", "Llama-3.2-1B"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("as_good") / "run"
+    assert main([*ASKED, "--params", "..2B", "--out", str(out)]) == 0
+    return fn.load_run(out)
+
+
+def test_the_answer_states_both_networks_and_the_odds(run):
+    good = run.answer.as_good
+    model, chosen, likely = good["model"], good["chosen"], good["likely"]
+    assert good["name"] == "Llama-3.2-1B"
+    assert chosen["notation"] == run.recommended.notation
+    assert chosen["latency_ms"] < model["latency_ms"]
+    assert chosen["difference"] <= 0
+    assert 0.5 <= chosen["probability"] < 0.9 <= likely["probability"] <= 1
+    assert chosen["latency_ms"] < likely["latency_ms"]
+    assert [trial.notation for trial in run.front[-2:]] == [chosen["notation"], likely["notation"]]
+    said = dict(statements(run))
+    assert said["as good as"].startswith("Llama-3.2-1B: 14.87 s, 2.74 GB, 1.236 B; run here: vLLM")
+    saved = (model["latency_ms"] - chosen["latency_ms"]) / 1000
+    assert said["beside it"].startswith(f"{saved:.4g} s less, ")
+    assert f"no higher with probability {chosen['probability']:.2f}: " in said["beside it"]
+    assert f"H100-hours, would leave ± {1.645 * chosen['pilot']['sd']:.3f}" in said["train both"]
+    assert f"{likely['probability']:.2f}: {run.front[-1].name}, " in said["more surely"]
+    assert said["assumed"].endswith("100B tokens, with a vocabulary of 128,256 words")
+    page = " ".join(render_html(run).split())
+    assert "with a vocabulary of 128,256 words" in page
+
+
+def test_a_run_is_continued_with_the_same_answer(run, capsys):
+    assert main(["search", "--resume", str(run.path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["answer"]["as_good"] == run.answer.as_good
+    recorded = yaml.safe_load((run.path / "run.yaml").read_text())
+    assert recorded["options"]["as_good_as"] == "Llama-3.2-1B"
+    other = ["search", "--resume", str(run.path), "--as-good-as", "LFM2-700M"]
+    assert main(other) == 2
+    assert "as_good_as" in capsys.readouterr().err

@@ -1,0 +1,116 @@
+"""The cheapest network whose loss is expected to be no higher than that of a model."""
+
+import numpy as np
+import pytest
+from problems import problem_of
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import FlashnasError
+from flashnas.study.as_good import LIKELY, aimed
+from flashnas.study.comparison import against, settled_by, without_experts
+from flashnas.study.scorer import load_scorer
+
+DENSE, SPARSE = "1024: 12x(a f)", "1024: 12x(a moe(experts=64,active=8,shared=1024))"
+
+
+def problem(model, space="granite", **more):
+    asked = {"workload": "decode-8k", "calibration": "engine", **more}
+    return problem_of(space, 60_000.0, as_good_as=model, **asked)
+
+
+def networks_of(problem):
+    genotypes = problem.space.enumerate()
+    return [network for each in genotypes for network in problem.space.architectures(each)]
+
+
+def by_hand(problem, model, probability):
+    """Costs of the networks of a space that are as good, one pair at a time."""
+    scorer, metric = problem.scorer, problem.objectives[1]
+    networks = [model, *networks_of(problem)]
+    values = scorer.values(networks)
+    joint = scorer.posterior(networks)
+    costs = []
+    for index, network in enumerate(networks[1:], 1):
+        mean, sd = joint.difference(index, 0)
+        enough = mean <= 1e-9 if probability == 0.5 else -mean >= 1.2816 * sd
+        if enough and values[index] <= values[0] and problem.fitter.fits_network(network):
+            costs.append(problem.costs.metrics(network)[metric])
+    return costs
+
+
+@pytest.mark.parametrize("metric", ["latency_ms", "memory_gb"])
+def test_no_network_that_is_as_good_costs_less(metric):
+    before = problem("Llama-3.2-1B", objectives=("loss", metric))
+    found = aimed(before)
+    model = found.aim
+    assert model.vocab == found.space.model.vocab == 128256
+    (limit,) = (b.limit for b in found.fitter.budgets if b.metric == metric)
+    assert limit == pytest.approx(min(by_hand(before, model, 0.5)))
+    (likely,) = found.likely
+    cost = found.costs.metrics(likely.architecture)[metric]
+    assert cost == pytest.approx(min(by_hand(before, model, LIKELY)), rel=1e-6)
+    entry = against(found.costs, found.scorer, [model, likely.architecture])[1]
+    assert LIKELY <= entry["probability"] <= 1
+
+
+def test_of_each_genotype_the_smallest_width_is_taken():
+    """In a space whose widths are not part of the genotype."""
+    space = problem_of("tiny", workload="chat").space
+    _, middle, *_ = space.architectures(space.sample(np.random.default_rng(0)))
+    found = aimed(problem(middle.notation, "tiny", workload="chat"))
+    chosen, latency_ms = found.fitter.fit_width(found.target)
+    assert latency_ms <= found.costs.metrics(middle)["latency_ms"] * (1 + 1e-6)
+    smaller = [each for each in space.architectures(found.target) if each.hidden < chosen.hidden]
+    values = found.scorer.values([found.aim, chosen, *smaller])
+    assert values[1] <= values[0] < min([*values[2:], np.inf])
+
+
+@pytest.mark.parametrize("number", [0, 700])
+def test_a_network_of_the_space_is_no_faster_than_what_is_as_good(number):
+    """Also one that nobody's trainings cover."""
+    network = networks_of(problem_of("lfm2"))[number]
+    found = aimed(problem(network.notation, "lfm2"))
+    (limit,) = (b.limit for b in found.fitter.budgets if b.metric == "latency_ms")
+    assert limit <= found.costs.metrics(network)["latency_ms"] * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "says"),
+    [
+        ("Llama-3.2-3B", {"params": "0.1B..0.3B"}, "the nearest one ranks 0"),
+        ("Llama-3.2-1B", {"workload": "throughput-32k"}, "a number of sequences"),
+        ("Llama-3.2-1B", {"objectives": ("loss", "tpot_ms")}, "one of latency_ms, .*; got tpot_ms"),
+        ("Llama-3.2-1B", {"trials": 2}, "search.trials must be 0 with --as-good-as; got 2"),
+        ("Llama-3.2-1B", {"evidence": "none"}, "search.as_good_as needs publications"),
+        ("Llama-9", {}, "'Llama-9' is not a preset"),
+    ],
+)
+def test_what_cannot_be_answered_is_one_line(model, more, says):
+    with pytest.raises(FlashnasError, match=says) as error:
+        aimed(problem(model, **more))
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_experts_are_a_reason_of_their_own():
+    scorer, costs = load_scorer(None, 1e11, print), problem("Llama-3.2-1B").costs
+    dense, sparse = map(Architecture.parse, (DENSE, SPARSE))
+    first, entry = against(costs, scorer, [dense, sparse])
+    assert first["reasons"] == pytest.approx(dict.fromkeys(("size", "shape", "mix", "experts"), 0))
+    assert sum(entry["reasons"].values()) == pytest.approx(entry["difference"])
+    assert without_experts(dense) == dense
+    gain = scorer.posterior([sparse, without_experts(sparse)]).difference(0, 1)[0]
+    assert entry["reasons"]["experts"] == pytest.approx(gain, abs=1e-6)
+    assert gain < -0.05
+    routers = sparse.active_params - without_experts(sparse).active_params
+    assert routers == 12 * 64 * 1024
+
+
+def test_a_training_of_both_narrows_the_difference():
+    scorer = load_scorer(None, 1e11, print)
+    pair = [Architecture.parse(text) for text in ("2048: 12x(a f)", "2048: 12x(m2 f)")]
+    found = settled_by(scorer, pair)
+    assert 0 < found["sd"] < scorer.posterior(pair).difference(0, 1)[1]
+    trained = [Architecture.parse(text) for text in found["networks"]]
+    assert [network.hidden for network in trained] == [1024, 1024]
+    assert found["tokens"] == pytest.approx(20 * max(network.params for network in trained))
+    assert np.isfinite(found["h100_hours"])
