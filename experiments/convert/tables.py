@@ -67,13 +67,13 @@ def comparison_cells(found: dict[str, Any], answer: dict[str, Any]) -> str:
     entry = next(e for e in found["finalists"] if e["layout"] == answer["layout"])
     cells = [f"{entry['kl']:.3f} ± {entry['kl_half']:.3f}, {100 * entry['recall']:.0f} %"]
     for placement in PLACEMENTS:
-        others = [other for other in answer["others"] if other["placement"] == placement]
-        other = min(others, key=lambda other: other["kl"])
-        if other["layout"] == answer["layout"]:
+        measured = [each for each in answer["others"] if each["placement"] == placement]
+        best = min(measured, key=lambda each: each["kl"])
+        if best["layout"] == answer["layout"]:
             cells.append("the same")
             continue
-        more = f"{other['more']:+.3f} ± {other['more_half']:.3f}"
-        cells.append(f"{more}, {100 * other['recall']:.0f} %")
+        more = f"{best['more']:+.3f} ± {best['more_half']:.3f}"
+        cells.append(f"{more}, {100 * best['recall']:.0f} %")
     return " | ".join(cells)
 
 

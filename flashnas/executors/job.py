@@ -17,12 +17,12 @@ from flashnas.base.process import keep_memory, limit_threads
 from flashnas.latency.metrics import METRICS
 
 UserEvaluator = Callable[..., "float | Mapping[str, float]"]  # as `flashnas.search` describes it
-TELL_S = 1.0  # between two messages about a training
+REPORT_S = 1.0  # between two reports of a training
 
 
-def tell(gone_s: float, left_s: float) -> None:
-    """Receives the seconds of a training, about once a second; a worker replaces it by what tells
-    the search."""
+def report_time(gone_s: float, left_s: float) -> None:
+    """Receives the seconds of a training, about once a second; a worker replaces it by what sends
+    them to the search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +76,14 @@ def _train(job: Job) -> dict[str, Any]:
     recipe = Recipe.from_dict(job.recipe)
     dataset = Dataset.open(job.dataset)
     proxy = recipe.proxy_of(job.architecture, dataset.vocab)
-    started = told = time.monotonic()
+    started = reported = time.monotonic()
 
     def on_step(step: Any) -> None:
-        nonlocal told
+        nonlocal reported
         now = time.monotonic()
-        if step.remaining_s is not None and now - told > TELL_S:
-            told = now
-            tell(now - started, step.remaining_s)
+        if step.remaining_s is not None and now - reported > REPORT_S:
+            reported = now
+            report_time(now - started, step.remaining_s)
 
     return train(proxy, dataset, recipe, job.seed, on_step).to_dict()
 

@@ -101,7 +101,9 @@ class LocalExecutor(Executor):
             if order and (ended := slot.ended()):
                 self._ended.append((order.key, ended))
         self._fill()
-        self.begun = {slot.order.key: slot.told for slot in busy if slot.order and slot.told}
+        self.running = {
+            slot.order.key: slot.seconds for slot in busy if slot.order and slot.seconds
+        }
         results, self._ended = self._ended, []
         return results
 
@@ -149,7 +151,7 @@ class _Slot:
         self._pipe: Any = None
         self._ready = False
         self._starts = 0
-        self.told: tuple[float, ...] = ()  # of `Executor.begun`
+        self.seconds: tuple[float, ...] = ()  # of `Executor.running`
 
     @property
     def waitables(self) -> list[Any]:
@@ -168,7 +170,7 @@ class _Slot:
             )
             self._process.start()
             theirs.close()
-        self.order, self.told = order, ()
+        self.order, self.seconds = order, ()
         self._start_clock()
         with contextlib.suppress(OSError):  # it died meanwhile: `ended` finds that
             self._pipe.send_bytes(order.data)
@@ -179,7 +181,7 @@ class _Slot:
             while self._pipe.poll():
                 answer: Ended | tuple[float, ...] | None = self._pipe.recv()
                 if isinstance(answer, tuple):
-                    self.told = answer
+                    self.seconds = answer
                     continue
                 if answer is not None:
                     self.order = None
@@ -277,7 +279,7 @@ def _serve(pipe: Connection, parent: int, device: str | None, memory_gb: float |
     with contextlib.suppress(EOFError, ConnectionError):
         # the search closed the pipe, or was killed
         pipe.send(None)  # it is ready
-        jobs.tell = lambda *seconds: pipe.send(seconds)
+        jobs.report_time = lambda *seconds: pipe.send(seconds)
         while True:
             pipe.send(_outcome(pipe.recv_bytes()))
 

@@ -240,9 +240,9 @@ def _find(source: str) -> Path:
     shipped = shipped_tables()
     path = shipped.get(source, Path(source))
     if not (path / "device.yaml").exists():
-        lacks = "the folder has no device.yaml" if path.is_dir() else "no such folder"
+        missing = "the folder has no device.yaml" if path.is_dir() else "no such folder"
         raise TableError(
-            f"latency table {source!r}: {lacks} and no shipped table"
+            f"latency table {source!r}: {missing} and no shipped table"
             f"{did_you_mean(source, shipped)}; shipped: {', '.join(shipped)};"
             " flashnas profile measures one on its device"
         )

@@ -181,12 +181,12 @@ class Evaluations:
 
     def _set_clock(self, left: int) -> None:
         """left: networks whose evaluation has not ended."""
-        results, begun = self.record.results, self.executor.begun
+        results, running = self.record.results, self.executor.running
         done, proposed = [], []
         for key, network in self.networks.items():
             expected_s = self.trainings.time_limit.expected_s(network)
             if (result := results.get(key)) is None:
-                gone_s, left_s = begun.get(key, (0.0, 1.0))
+                gone_s, left_s = running.get(key, (0.0, 1.0))
                 share = gone_s / (gone_s + left_s)
                 done.append((share * expected_s, gone_s))
                 proposed.append((1 - share) * expected_s)

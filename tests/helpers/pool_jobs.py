@@ -99,7 +99,7 @@ def act(job):
                 time.sleep(0.1)
             return {"value": job.get("name")}
         case "tell":
-            jobs.tell(2.0, 6.0)
+            jobs.report_time(2.0, 6.0)
             time.sleep(1)
         case "state":
             return _state()
