@@ -281,8 +281,8 @@ def test_multipliers_scale_the_rate_of_their_family_alone():
 
 def test_a_worker_gives_what_the_trainer_gives(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(jobs, "TELL_S", 0)
-    monkeypatch.setattr(jobs, "tell", lambda *seconds: said.append(seconds))
+    monkeypatch.setattr(jobs, "REPORT_S", 0)
+    monkeypatch.setattr(jobs, "report_time", lambda *seconds: said.append(seconds))
     (tmp_path / "a.txt").write_text("the house of house the senate of senate " * 800)
     recipe = dataclasses.replace(RECIPE, tokens=512, short_text=True)
     data = prepare_dataset(str(tmp_path / "a.txt"), recipe, cache=tmp_path / "cache")
