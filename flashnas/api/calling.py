@@ -128,6 +128,7 @@ def vllm_python_option() -> Any:
         "interpreter in which vLLM is installed",
         metavar="PATH",
         shown="$FLASHNAS_VLLM_PYTHON, or this one",
+        yaml=False,
     )
 
 

@@ -96,9 +96,10 @@ class ProfileOptions(Settings, where="profile"):
     vllm_python: str | None = vllm_python_option()
     engine_option: tuple[str, ...] = option(
         (),
-        "argument of vllm.LLM, such as gpu_memory_utilization=0.8; may be repeated; part of each"
-        " row's stack",
+        "argument of vllm.LLM with its value in JSON, such as gpu_memory_utilization=0.8; may be"
+        " repeated; part of each row's stack",
         metavar="NAME=VALUE",
+        yaml=False,
     )
 
     def __post_init__(self) -> None:

@@ -76,7 +76,8 @@ class Setting:
     off: str | None = None  # of what is true by default: what `--no-<name>` does
     separator: str | None = None  # of a tuple in one flag; None: the flag is repeated
     flagged: bool = True  # False: a key of the file of --config alone
-    # in files. False for what starts a program, names files to write, or belongs to one call
+    # in files. False for what starts a program or names a class, names files to write, or belongs
+    # to one call
     yaml: bool = True
     connects: Callable[[Any], bool] = lambda _: False  # to another machine: not taken from a file
     identity: bool = True  # of a search: a run is continued only with the same value

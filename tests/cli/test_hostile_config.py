@@ -1,5 +1,5 @@
 """A file for --config and a run folder of a stranger: no command connects to another machine
-because of them, and none writes outside its own folder."""
+because of them, none starts a program, and none writes outside its own folder."""
 
 import shlex
 import shutil
@@ -7,6 +7,7 @@ import socket
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
@@ -31,7 +32,6 @@ def leaves(commands, before=""):
 
 
 LEAVES = dict(leaves({name: COMMANDS[name] for name in COMMANDS.shipped}))
-WRITES = ("out", "unpack")  # options that name files to write
 
 
 class Watch:
@@ -44,6 +44,10 @@ class Watch:
         outside.mkdir()
         for name in ("precious.json", "precious.db", "precious.png"):
             (outside / name).write_text("mine")
+        self.program = outside.parent / "program"
+        self.program.write_text(f"#!/bin/sh\ntouch {outside}/started\n")
+        self.program.chmod(0o755)
+        (outside.parent / "their_code.py").write_text(f"open({str(outside / 'run')!r}, 'w')\n")
         self.before = self.content()
 
     def content(self):
@@ -63,6 +67,7 @@ class Watch:
         assert self.content() == self.before, f"{words} writes outside"
 
     def filled(self, text):
+        text = text.replace("PROGRAM", str(self.program))
         return text.replace("PORT", str(self.port)).replace("OUTSIDE", str(self.outside))
 
 
@@ -81,6 +86,7 @@ def watch(tmp_path, monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.syspath_prepend(tmp_path)
     yield watch
     watch.server.close()
 
@@ -107,7 +113,7 @@ def in_place_of(setting, value):
         for name in sorted(LEAVES)
     ],
 )
-def test_no_key_of_a_config_connects_or_writes_outside(
+def test_no_key_of_a_config_connects_runs_a_program_or_writes_outside(
     name, watch, small_corpus, quick_recipe, tmp_path, capsys
 ):
     own = {"TEXTS": str(small_corpus), "RECIPE": str(quick_recipe)}
@@ -123,7 +129,7 @@ def test_no_key_of_a_config_connects_or_writes_outside(
         for value in map(watch.filled, TABLE["values"]):
             config = {
                 setting.name: in_place_of(setting, value),
-                **({"executor": "ray"} if setting.name == "executor_options" else {}),
+                **TABLE["beside"].get(setting.name, {}),
             }
             words = [*name.split(), *given, "--config", written(tmp_path / "c.yaml", config)]
             code = main(words)
@@ -134,9 +140,12 @@ def test_no_key_of_a_config_connects_or_writes_outside(
 
 
 @pytest.mark.parametrize("name", sorted(LEAVES))
-def test_a_config_cannot_name_files_to_write(name):
-    options = settings_of(LEAVES[name].options_class)
-    assert [setting.name for setting in options if setting.name in WRITES and setting.yaml] == []
+def test_a_file_may_set_what_names_data_alone(name):
+    """What names files to write, starts a program or names a class has `yaml=False`. An option that
+    takes any text is one of those, or stands in the list of data."""
+    for setting in settings_of(LEAVES[name].options_class):
+        free = not setting.choices and setting.kind in (str, Path, Any)
+        assert not (setting.yaml and free) or setting.name in TABLE["data"], setting.name
 
 
 def test_what_writes_beside_its_input_takes_that_from_the_command_line_alone():

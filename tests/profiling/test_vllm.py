@@ -1,6 +1,7 @@
 """Networks in vLLM: the process that times them, with a stand-in for vLLM whose clock is known."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def gpu(interpreter, monkeypatch, tmp_path):
     monkeypatch.setenv("FAKE_VLLM", str(tmp_path / "starts"))
     monkeypatch.setattr(regression, "POOL", 8)
     monkeypatch.setattr(regression, "BOOTSTRAPS", 20)
-    monkeypatch.setattr(target, "describe", lambda python: dict(GPU))
+    monkeypatch.setattr(target, "describe", lambda python: session.Described(**GPU))
     return lambda: [json.loads(line) for line in (tmp_path / "starts").read_text().splitlines()]
 
 
@@ -186,7 +187,8 @@ def test_one_thread_of_a_cpu_is_timed_by_its_processor(interpreter):
 
 
 def test_errors_name_what_vllm_lacks(interpreter, monkeypatch, tmp_path):
-    monkeypatch.setattr(target, "describe", lambda python: {**GPU, "device": "cpu"})
+    described = session.Described(**{**GPU, "device": "cpu"})
+    monkeypatch.setattr(target, "describe", lambda python: described)
     for text, reason in (
         (QWEN, r"Qwen3\.5 in vLLM needs --dtype bfloat16; got float32 on a CPU"),
         (LFM2, "LFM2 in vLLM needs a GPU"),
@@ -196,8 +198,12 @@ def test_errors_name_what_vllm_lacks(interpreter, monkeypatch, tmp_path):
             Vllm().check_holds(Architecture.parse(text))
     with pytest.raises(ConfigError, match=r"vllm.engine_option must be NAME=VALUE.* got 'eager'"):
         Vllm(engine_option=("eager",))
-    with pytest.raises(ConfigError, match=r"other than model, .*; got 'seed=1'"):
-        Vllm(engine_option=("seed=1",))
+    for text in (
+        *("seed=1", "x={", "x=2020-01-01", "x=!!binary aGk=", "x=*a", "x=fp8", "x=NaN", "x="),
+        *("max_num_batched_tokens=-5", "gpu_memory_utilization=1.5", "enforce_eager=2"),
+    ):
+        with pytest.raises(ConfigError, match=rf"must be .*; got '{re.escape(text)}'"):
+            Vllm(engine_option=(text,))
     monkeypatch.delenv("PYTHONPATH")
     monkeypatch.setattr(target, "describe", session.describe)
     with pytest.raises(ConfigError, match="ModuleNotFoundError: No module named 'vllm'"):
@@ -232,6 +238,40 @@ def test_the_command_says_what_is_missing_in_one_line(gpu, tmp_path, capsys, mon
         assert main(["profile", *words]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert rule in line
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *("null", "[]", "7", '"x"', "{}", '{"prompts": 1, "steps": 2}', '{"version": "1"}'),
+        *('{"prompts": [], "steps": []}', '{"prompts": [[]], "steps": [[1]]}', "1\nfor ever"),
+        *('{"prompts": [[NaN]], "steps": [[1]]}', '{"prompts": [[0]], "steps": [[1]]}'),
+    ],
+)
+def test_an_interpreter_that_answers_otherwise_is_one_line(answer, gpu, tmp_path, monkeypatch):
+    fake_python = tmp_path / "python"
+    fake_python.write_text(f"#!/bin/sh\nread question\necho '{answer}'\n")
+    fake_python.chmod(0o755)
+    timing = Vllm(vllm_python=str(fake_python))
+    with pytest.raises(DeviceError, match=r"[Tt]he answer of vLLM|times"):
+        timing.times(Architecture.parse(SMALL), 1, [40], [range(50, 98)])
+    session.describe.cache_clear()
+    with pytest.raises(ConfigError, match=r"--vllm-python .*the answer of vLLM"):
+        session.describe(str(fake_python))
+
+
+@pytest.mark.parametrize("option", ['worker_cls="os.system"', "trust_remote_code=true"])
+def test_a_table_names_no_class_for_vllm(option, gpu, space, tmp_path):
+    """Arguments of vllm.LLM in meta.yaml of a stranger, whose stack may have any name."""
+    folder = tmp_path / "table"
+    profile(space, [SHORT], folder, Vllm(engine_option=("enforce_eager=true",)))
+    table = LatencyTable.load(folder)
+    assert target_like(table, dtype="bfloat16").options["enforce_eager"] is True
+    (stack,) = table.meta["stacks"].values()
+    stack["engine_option"] = [option]
+    for any_stack in (False, True):
+        with pytest.raises(TableError, match=f"may set gpu_mem.*; got '{option.split('=')[0]}'"):
+            target_like(table, dtype="bfloat16", any_stack=any_stack)
 
 
 def test_rows_of_another_engine_option_are_another_stack(gpu, space, tmp_path):

@@ -12,9 +12,11 @@ import signal
 import subprocess
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal, TypeVar
 
+from flashnas.base.documents import convert
 from flashnas.base.errors import ConfigError, DeviceError
 from flashnas.profiling.failures import how_it_ended, reason_of
 
@@ -27,6 +29,34 @@ ON_CPU = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_CPU_KVCACHE_SPACE": "2",
 }
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the interpreter has (`describe` of child.py)."""
+
+    version: str
+    torch: str
+    device: Literal["cpu", "cuda"]
+    label: str
+    memory_bytes: int
+    peak_flops: float
+    bandwidth_bytes_s: float
+
+
+@dataclass(frozen=True)
+class Times:
+    """Milliseconds of each repeat (`time_network` of child.py)."""
+
+    prompts: list[list[float]]
+    steps: list[list[float]]
+
+    def __post_init__(self) -> None:
+        if not all(repeats and min(repeats) > 0 for repeats in (*self.prompts, *self.steps)):
+            raise ValueError("times must be above 0")
 
 
 class Session:
@@ -46,19 +76,19 @@ class Session:
         self._said: IO[bytes] | None = None  # the error output, from which the reason is read
         atexit.register(self.end)
 
-    def ask(self, **question: Any) -> dict[str, Any]:
-        """Raises DeviceError, with the reason in one line, if there is no answer."""
+    def ask(self, kind: type[T], **question: Any) -> T:
+        """Raises DeviceError, with the reason in one line, if there is no answer of that kind."""
         child = self._child if self._child and self._child.poll() is None else self._start()
         assert child.stdin
         try:
             child.stdin.write(json.dumps(question) + "\n")
             child.stdin.flush()
             line = self._line(child)
-            answer: dict[str, Any] = json.loads(line)
+            answer = json.loads(line)
         except (OSError, ValueError):
             self.end()
             raise DeviceError(f"vLLM {how_it_ended(child.returncode)}: {self._reason()}") from None
-        return answer
+        return convert(answer, kind, error=DeviceError, name="the answer of vLLM")
 
     def _start(self) -> subprocess.Popen[str]:
         self.end()
@@ -112,11 +142,11 @@ class Session:
 
 
 @functools.cache
-def describe(python: str) -> dict[str, Any]:
+def describe(python: str) -> Described:
     """Version and device of vLLM (child.py); raises ConfigError if the interpreter has none."""
     session = Session(python, "describe", {})
     try:
-        return session.ask()
+        return session.ask(Described)
     except DeviceError as error:
         raise ConfigError(f"--vllm-python {python}: {error}") from None
     finally:

@@ -18,22 +18,31 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import yaml
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ConfigError, ExportError
+from flashnas.base.errors import ConfigError, DeviceError, ExportError
+from flashnas.base.foreign import parse_json
 from flashnas.base.settings import option
+from flashnas.base.text import shown
 from flashnas.families.family import needed_family
 from flashnas.latency.schema import Device
 from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
 from flashnas.profiling.target import STEPS, Steps, Target, Timings, step_ranges
-from flashnas.profiling.vllm.session import describe, running
+from flashnas.profiling.vllm.session import Described, Times, describe, running
 
 VARIABLE = "FLASHNAS_VLLM_PYTHON"
 TOKENS_AT_ONCE = 8192  # of vLLM's server
 DISTURBED = 0.15  # a range of repeats, relative to their median, that is worth a note
 OWN = ("model", "load_format", "max_model_len", "max_num_seqs", "seed")  # not the user's
+# type and largest value of arguments. A table may name these alone: others name classes, whose code
+# runs
+NUMBERS: dict[str, tuple[type, int]] = {
+    "gpu_memory_utilization": (float, 1),
+    "max_num_batched_tokens": (int, 2**24),
+    "block_size": (int, 2**16),
+    "enforce_eager": (bool, 1),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,23 +58,28 @@ class Vllm(Target, where="vllm"):
     def __post_init__(self) -> None:
         super().__post_init__()
         for text in self.engine_option:
-            name, found, _ = text.partition("=")
-            if not found or not name.isidentifier() or name in OWN:
+            name, value = _argument(text)
+            if not name.isidentifier() or name in OWN or value is None:
                 self.wrong(
                     "engine_option",
-                    "must be NAME=VALUE, an argument of vllm.LLM other than"
-                    f" {', '.join(OWN)}; got {text!r}",
+                    f"must be NAME=VALUE, an argument of vllm.LLM other than {', '.join(OWN)}, with"
+                    f' its value in JSON, such as quantization="fp8"; got {shown(text)}',
                 )
+            kind, most = NUMBERS.get(name, (object, 0))
+            low = 0 if kind is bool else 1e-9
+            if most and not (type(value) in (kind, int) and low <= value <= most):
+                words = "true or false" if kind is bool else f"above 0 and at most {most:,}"
+                self.wrong("engine_option", f"{name} must be {words}; got {shown(text)}")
         self._described()
 
     # -- what it states
 
-    def _described(self) -> dict[str, Any]:
+    def _described(self) -> Described:
         return describe(interpreter(self.vllm_python))
 
     @property
     def device(self) -> str:  # type: ignore[override]
-        return str(self._described()["device"])
+        return self._described().device
 
     # On a CPU a start is short, and other programs disturb whole minutes; on a GPU it takes longer
     # than repeats.
@@ -84,9 +98,8 @@ class Vllm(Target, where="vllm"):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Arguments of vllm.LLM; a value is read as YAML."""
-        pairs = (text.partition("=") for text in self.engine_option)
-        given = {name: yaml.safe_load(value) for name, _, value in pairs}
+        """Arguments of vllm.LLM."""
+        given = dict(map(_argument, self.engine_option))
         return {"max_num_batched_tokens": TOKENS_AT_ONCE, "dtype": self.dtype_name, **given}
 
     @property
@@ -103,14 +116,14 @@ class Vllm(Target, where="vllm"):
     def stack(self) -> str:
         threads = (f"{self.threads}t",) if self.device == "cpu" else ()
         given = (text.replace("=", "-") for text in sorted(self.engine_option))
-        return "-".join(("vllm", self._described()["version"], *threads, *given))
+        return "-".join(("vllm", self._described().version, *threads, *given))
 
     def describe_stack(self) -> dict[str, Any]:
         described = self._described()
         return {
             "framework": self.name,
-            "version": described["version"],
-            "torch": described["torch"],
+            "version": described.version,
+            "torch": described.torch,
             "threads": self.threads,
             "engine_option": list(self.engine_option),
         }
@@ -125,20 +138,26 @@ class Vllm(Target, where="vllm"):
         vllm_python: str | None,
         **_: Any,
     ) -> Self:
-        return cls(
+        target = cls(
             dtype=dtype,
             threads=described["threads"],
-            engine_option=tuple(described["engine_option"]),
+            engine_option=described["engine_option"],
             vllm_python=vllm_python or "",
         )
+        for name, _ in map(_argument, target.engine_option):
+            if name not in NUMBERS:
+                raise ConfigError(
+                    f"engine_option of a table may set {', '.join(NUMBERS)}; got {shown(name)}"
+                )
+        return target
 
     # -- the device, which the interpreter of flashnas need not see
 
     def label(self) -> str:
-        return self._described()["label"] or super().label()
+        return self._described().label or super().label()
 
     def memory_bytes(self) -> int:
-        return int(self._described()["memory_bytes"])
+        return int(self._described().memory_bytes)
 
     def free_bytes(self) -> int:
         if self.device == "cpu":
@@ -151,10 +170,10 @@ class Vllm(Target, where="vllm"):
             name=name,
             platform=self.device,
             label=self.label(),
-            peak_flops=facts["peak_flops"],
-            bandwidth_bytes_s=facts["bandwidth_bytes_s"],
+            peak_flops=facts.peak_flops,
+            bandwidth_bytes_s=facts.bandwidth_bytes_s,
             memory_bytes=self.memory_bytes(),
-            cite=f"measured by flashnas profile in vllm {facts['version']}",
+            cite=f"measured by flashnas profile in vllm {facts.version}",
         )
 
     def table_name(self) -> str:
@@ -184,6 +203,7 @@ class Vllm(Target, where="vllm"):
             Path(folder, "config.json").write_text(json.dumps(config))
             session = running(interpreter(self.vllm_python), self.device, self.threads)
             answer = session.ask(
+                Times,
                 folder=folder,
                 options=self.options,
                 vocab=network.vocab,
@@ -194,8 +214,11 @@ class Vllm(Target, where="vllm"):
                 repeats=self.repeats,
                 cpu=self.device == "cpu" and self.threads == 1,
             )
+        if (len(answer.prompts), len(answer.steps)) != (len(prompts), len(steps)):
+            raise DeviceError("vLLM answered other times than those that were asked for")
         prompts_ms, steps_ms = (
-            [float(np.median(repeats)) for repeats in answer[part]] for part in ("prompts", "steps")
+            [float(np.median(repeats)) for repeats in part]
+            for part in (answer.prompts, answer.steps)
         )
         return Timings(prompts_ms, steps_ms, _note(answer))
 
@@ -222,8 +245,17 @@ def interpreter(given: str) -> str:
     )
 
 
-def _note(answer: Mapping[str, list[list[float]]]) -> str:
-    spreads = [np.ptp(ms) / np.median(ms) for part in answer.values() for ms in part]
+def _argument(text: str) -> tuple[str, Any]:
+    """Name and value of an engine option; None for a value that is not JSON."""
+    name, _, value = text.partition("=")
+    try:
+        return name, parse_json(value, name, ConfigError, parse_constant=int)  # NaN is none
+    except ConfigError:
+        return name, None
+
+
+def _note(answer: Times) -> str:
+    spreads = [np.ptp(ms) / np.median(ms) for ms in (*answer.prompts, *answer.steps)]
     if max(spreads, default=0.0) <= DISTURBED:
         return ""
     return (
