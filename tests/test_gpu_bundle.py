@@ -1,6 +1,4 @@
-"""tools/gpu_bundle.py keeps steps that fail, exceed their limit or are interrupted;
-read_gpu_bundle.py reads all.
-"""
+"""tools/gpu_bundle.py keeps steps that fail, exceed their limit or are interrupted."""
 
 import json
 import os
@@ -14,7 +12,6 @@ from unittest import mock
 import gpu_bundle
 import gpu_steps
 import pytest
-import read_gpu_bundle
 import torch
 from gpu_bundle import PYTHON, Step
 
@@ -23,20 +20,12 @@ from flashnas.cli.main import main
 pytestmark = pytest.mark.usefixtures("signals_heard")
 
 
-@pytest.fixture
-def read(monkeypatch, capsys):
-    """Calls tools/read_gpu_bundle.py: its exit code, output and error line."""
-
-    def call(*words):
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["read_gpu_bundle.py", *map(str, words)])
-        try:
-            code = read_gpu_bundle.main()
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return call
+def statuses(bundle):
+    """Of the steps that a bundle holds."""
+    with zipfile.ZipFile(bundle) as archive:
+        return {
+            step["name"]: step["status"] for step in json.loads(archive.read("steps.json"))["steps"]
+        }
 
 
 @pytest.fixture
@@ -60,38 +49,21 @@ def run(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_what_fails_is_kept_and_read_back(run, read, tmp_path):
-    code, bundle = run(
-        good="print('fine')",
-        slow="import time; time.sleep(60)",
-        bad=f"1 / 0  # {gpu_bundle.ROOT}/x",
-    )
+def test_what_fails_is_kept_and_run_again(run):
+    slow = "import time; time.sleep(60)"
+    code, bundle = run(good="print('fine')", slow=slow, bad=f"1 / 0  # {gpu_bundle.ROOT}/x")
     assert code == 1
-    (tmp_path / "run/train_a.json").write_text(
-        json.dumps(
-            {
-                "network": "64: a",
-                "tokens_per_s": 9,
-                "share_of_peak": 0.25,
-                "memory_bytes": 2**30,
-                "first_steps_s": 1,
-            }
-        )
-    )
-    code, bundle = run(
-        good="raise SystemExit(3)", slow="import time; time.sleep(60)", bad="print('mended')"
-    )
-    code, text, _ = read(bundle, "--unpack", tmp_path / "files")
+    assert statuses(bundle) == {"good": "passed", "slow": "over its limit", "bad": "failed"}
+    code, bundle = run(good="raise SystemExit(3)", slow=slow, bad="print('mended')")
     assert code == 1
-    assert (tmp_path / "files/bad.log").read_text() == "mended\n"
-    assert "2 of 3 steps passed" in text, "what passed runs once"
-    assert re.search("good +passed .*\nslow +over its limit .*\nbad +passed", text)
-    assert "KeyboardInterrupt" in text, "the end of the log of what failed"
-    assert "25.0%" in text
+    assert statuses(bundle) == {"good": "passed", "slow": "over its limit", "bad": "passed"}
+    with zipfile.ZipFile(bundle) as archive:
+        assert archive.read("bad.log") == b"mended\n"
+        assert b"KeyboardInterrupt" in archive.read("slow.log")
 
 
 @pytest.mark.slow
-def test_the_vllm_of_a_stranger_makes_a_table_that_a_bundle_holds(tmp_path, monkeypatch, read):
+def test_the_vllm_of_a_stranger_makes_a_table_that_a_bundle_holds(tmp_path, monkeypatch):
     """By the stand-in for vLLM, on the CPU that it runs on."""
     space = tmp_path / "small.yaml"
     space.write_text(
@@ -103,40 +75,37 @@ def test_the_vllm_of_a_stranger_makes_a_table_that_a_bundle_holds(tmp_path, monk
     words = f"gpu_bundle.py --vllm-python {sys.executable} --family {space} --out {tmp_path}/run"
     monkeypatch.setattr(sys, "argv", [*words.split(), "--bundle", f"{tmp_path}/b.zip"])
     assert gpu_bundle.main() == 0
-    code, text, _ = read(tmp_path / "b.zip", "--unpack", tmp_path / "files")
-    assert code == 0
-    assert re.search("profile_small +passed .*\nvalidate_small +passed", text)
-    assert re.search(r"validate_small latency_ms: error [\d.]+% in the mean of 3", text)
+    assert statuses(tmp_path / "b.zip")["validate_small"] == "passed"
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        archive.extractall(tmp_path / "files")
     assert main(["table", "info", str(tmp_path / "files/small")]) == 0
 
 
-def test_ctrl_c_ends_a_step_and_the_next_call_continues(run, read):
+def test_ctrl_c_ends_a_step_and_the_next_call_continues(run):
     parent = os.getpid()
     code, bundle = run(
         first=f"import os, time; os.kill({parent}, {int(signal.SIGINT)}); time.sleep(60)",
         second="1",
     )
     assert code == 130
-    assert re.search("first +interrupted .*\nsecond +not started", read(bundle)[1])
+    assert statuses(bundle) == {"first": "interrupted", "second": "not started"}
     assert run(first="1", second="1")[0] == 0
-    assert read(bundle)[0] == 0
 
 
-def test_without_a_product_on_the_device_the_run_ends(run, read, capsys):
+def test_without_a_product_on_the_device_the_run_ends(run, capsys):
     code, bundle = run(product="print('no device'); raise SystemExit(1)", second="1")
     assert code == 1
     assert "no device" in capsys.readouterr().out
-    assert re.search("product +failed .*\nsecond +not started", read(bundle)[1])
+    assert statuses(bundle) == {"product": "failed", "second": "not started"}
 
 
 @pytest.mark.parametrize(("skipped", "status"), [(3, "failed"), (2, "passed")])
-def test_tests_that_are_skipped_are_not_passed(run, read, tmp_path, skipped, status):
+def test_tests_that_are_skipped_are_not_passed(run, tmp_path, skipped, status):
     suite = f'<testsuites><testsuite tests="3" failures="0" errors="0" skipped="{skipped}"/>'
     report = f"{suite}</testsuites>"
     code, bundle = run(tests=f"open({str(tmp_path / 'run/tests.xml')!r}, 'w').write({report!r})")
     assert code == (status == "failed")
-    words = f"tests +{status} .*: {3 - skipped} passed, 0 failed, {skipped} skipped"
-    assert re.search(words, read(bundle)[1])
+    assert statuses(bundle) == {"tests": status}
 
 
 @pytest.mark.parametrize(
@@ -226,30 +195,3 @@ def test_the_steps_name_what_exists():
                 assert main([*words[2:3], "--help"]) == 0
             elif words[0] != "-m":
                 assert (gpu_bundle.ROOT / words[0]).exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "rule"),
-    [
-        ("../x", "plain name"),
-        ("/x", "plain name"),
-        ("a/.x", "plain name"),
-        ("link", "regular file"),
-        ("bomb", "at most 200 MB"),
-        ("x", "no steps.json"),
-    ],
-)
-def test_an_archive_that_is_wrong_on_purpose_is_refused(tmp_path, read, name, rule):
-    with zipfile.ZipFile(tmp_path / "b.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        part = zipfile.ZipInfo(name)
-        if name == "link":
-            part.external_attr = 0o120777 << 16
-        if name == "bomb":
-            with archive.open(part, "w", force_zip64=True) as file:
-                for _ in range(201):
-                    file.write(bytes(10**6))
-        else:
-            archive.writestr(part, "/etc/passwd")
-    code, text, line = read(tmp_path / "b.zip")
-    assert (code, text) == (2, "")
-    assert rule in line

@@ -10,7 +10,7 @@ fails or exceeds its limit is kept with its log, and the next one follows; witho
 product of two matrices on the device, nothing else can succeed, and the run ends. Tests that are
 skipped do not count as passed: where all are, the step has failed. The same command again
 continues after Ctrl-C: steps that passed are kept, all others run again; --fresh, or another commit
-of flashnas, begins anew. `python tools/read_gpu_bundle.py flashnas_gpu.zip` shows a bundle.
+of flashnas, begins anew. steps.json of the bundle has what each step came to.
 
 The runner itself needs the standard library only, so that it also reports an environment in which
 torch is broken. Left out of the bundle are serial numbers of the GPU, the name of the machine, and
@@ -344,8 +344,7 @@ def main() -> int:
             break
     pack(folder, options.bundle)
     print(
-        f"\n{options.bundle} holds all results and logs. Read it with: python"
-        f" tools/read_gpu_bundle.py {options.bundle.name}\n"
+        f"\n{options.bundle} holds all results and logs, steps.json what each step came to.\n"
         + (
             "The same command continues."
             if interrupted
