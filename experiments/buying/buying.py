@@ -1,7 +1,6 @@
 """Does buying pay? Regret of the recommendation against the FLOPs spent on trainings.
 
-    python experiments/buying/buying.py          # buying.csv, buying.png and the tables
-    python experiments/buying/buying.py --draw   # the tables and buying.png of buying.csv alone
+    python experiments/buying/buying.py          # buying.csv and the tables; a minute of one core
 
 Full trainings that exist are the truth, smaller or shorter ones of the same mixes what can be bought:
 
@@ -15,14 +14,10 @@ No publication is known to the model that predicts its rows. Regret is the loss 
 less the lowest of its group, in nats per token. Trainings are bought by one of these policies:
 
 - publications: nothing is bought;
-- pilot: publications, and the first two trainings of `both`;
 - both: publications, and what `flashnas.study.purchase` buys, until it stops;
 - random: the same model, trainings bought in random order, the first two together;
 - both, without publications: as `both`, with the spreads of the model and none of its rows;
-- small loss: bought in random order; the lowest loss is recommended, as in the paper;
-- bayes: bought by the acquisition of `bayes` as in 0.1.0: expected improvement of a Gaussian process of
-  the losses over shares of mixers, size and shape; the first two at random. It recommends the lowest
-  loss. Its pool, its batches and its latencies have no counterpart in a table of trainings.
+- small loss: bought in random order; the lowest loss is recommended, as in the paper.
 
 Three seeds where there is chance. Cost: 6 FLOPs a token and parameter.
 
@@ -38,37 +33,26 @@ nobody vouches for it, and `both` half of that.
 
 from __future__ import annotations
 
-import argparse
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
-from cases import LADDERS, UNPUBLISHED, Case, all_cases
+from cases import UNPUBLISHED, Case, all_cases
 from scipy.optimize import minimize_scalar
 from scipy.stats import multivariate_normal
 
 from flashnas.loss.composition import Rows
 from flashnas.loss.model import RELIABILITY_SD, FullLoss, contrasts
 from flashnas.loss.own import FURTHEST
-from flashnas.reporting.drawing import INK, SERIES, STYLE, Plot, key, percent
 from flashnas.study.purchase import Prospects
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
 KEYS = ["kind", "policy", "publication", "case", "seed"]
-POLICIES = (
-    "publications",
-    "pilot",
-    "both",
-    "random",
-    "both, without publications",
-    "small loss",
-    "bayes",
-)
+POLICIES = ("publications", "both", "random", "both, without publications", "small loss")
 
 
 # -- policies --------------------------------------------------------------------------------------
@@ -119,11 +103,12 @@ class Buyer:
     def regret(self, bought: Sequence[int]) -> float:
         return float(self.case.regrets[self.after(frozenset(bought)).recommended])
 
-    def greedy(self, most: int, *, once: bool = False) -> list[Step]:
-        """What `best_set` buys until it stops, at most so many; once: the first set alone."""
+    def greedy(self) -> list[Step]:
+        """What `best_set` buys until it stops."""
+        most = len(self.case.costs)
         bought: list[int] = []
         steps = [Step([], self.regret([]))]
-        while most > len(bought) and not (once and bought):
+        while most > len(bought):
             costs = self.case.costs.copy()
             costs[bought] = np.inf  # cannot be bought twice
             found = self.after(frozenset(bought)).best_set(costs, most - len(bought))
@@ -143,47 +128,27 @@ def shuffled(case: Case, seed: int) -> list[int]:
     return [int(index) for index in np.random.default_rng(seed).permutation(len(case.costs))]
 
 
-def by_small_loss(case: Case, order: Sequence[int], start: int = 1) -> list[Step]:
+def by_small_loss(case: Case, order: Sequence[int]) -> list[Step]:
     """The lowest loss of those that are bought; before the first one any candidate."""
     steps = [Step([], float(case.regrets.mean()))]
-    for count in range(start, len(order) + 1):
+    for count in range(1, len(order) + 1):
         bought = list(order[:count])
         best = bought[int(np.argmin(case.trainings.nats[bought]))]
         steps.append(Step(bought, float(case.regrets[best])))
     return steps
 
 
-def bayes(case: Case, seed: int) -> list[Step]:
-    from flashnas.algorithms.loss_model import Scale, Surrogate, expected_improvement
-
-    table = case.trainings
-    features = np.c_[table.shares, table.ffn, case.sizes]
-    features = Scale(features)(features)
-    order = shuffled(case, seed)
-    bought, left = order[:2], order[2:]
-    while len(left) > 1:
-        surrogate = Surrogate(features[bought], table.nats[bought], seed=seed)
-        mean, covariance = surrogate.predict(features[left])
-        sd = np.sqrt(np.maximum(np.diag(covariance), 1e-12))
-        gains = expected_improvement(mean, sd, table.nats[bought].min()) / case.costs[left]
-        bought.append(left.pop(int(np.argmax(gains))))
-    return by_small_loss(case, bought + left, start=2)
-
-
 def lines_of(case: Case) -> Iterator[dict[str, object]]:
     buyer, alone = Buyer(case, case.model), Buyer(case, case.bare)
-    everything = len(case.costs)
     found = [
         ("publications", 0, [Step([], buyer.regret([]))]),
-        ("pilot", 0, buyer.greedy(2, once=True)),
-        ("both", 0, buyer.greedy(everything)),
+        ("both", 0, buyer.greedy()),
     ]
     found += [("random", seed, buyer.random(seed)) for seed in SEEDS]
     if case.kind != UNPUBLISHED:  # there the others do what they do for ladders
-        found.append(("both, without publications", 0, alone.greedy(everything)))
+        found.append(("both, without publications", 0, alone.greedy()))
         for seed in SEEDS:
             found.append(("small loss", seed, by_small_loss(case, shuffled(case, seed))))
-            found.append(("bayes", seed, bayes(case, seed)))
     for policy, seed, steps in found:
         for step in steps:
             flops = float(case.costs[step.bought].sum())
@@ -204,7 +169,7 @@ def lines_of(case: Case) -> Iterator[dict[str, object]]:
             }
 
 
-# -- table and picture -----------------------------------------------------------------------------
+# -- the table ---------------------------------------------------------------------------------------
 
 
 def regret_at(table: pd.DataFrame, share: float) -> pd.Series:
@@ -231,76 +196,14 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return found.reindex(order).dropna()
 
 
-def pilots(table: pd.DataFrame) -> pd.DataFrame:
-    """Of the pilots of each publication: how many, what one costs (median), by how much the regret was
-    expected to fall, and the regret before and after (means)."""
-    part = table[(table.policy == "pilot") & table.kind.isin([LADDERS, UNPUBLISHED])]
-    cases = part.sort_values("trainings").groupby(["kind", "publication", "case"])
-    last = cases.last()
-    last["before"] = cases.regret.first()
-    groups = last[last.trainings > 0].groupby(["kind", "publication"])
-    return groups.agg(
-        pilots=("regret", "size"),
-        flops=("flops", "median"),
-        full_trainings=("full_trainings", "median"),
-        expected_gain=("expected_gain", "mean"),
-        before=("before", "mean"),
-        after=("regret", "mean"),
-    )
-
-
-DRAWN = [policy for policy in POLICIES if policy != "pilot"]  # with which `both` begins
-COLOURS = dict(zip(DRAWN, (INK, *(SERIES[place] for place in (0, 2, 7, 4, 5))), strict=True))
-STYLES = {"publications": "--"}
-SHARES = np.linspace(0.0, 1.03, 104)  # of the FLOPs on offer
-
-
-def draw(table: pd.DataFrame) -> None:
-    """Regret over what was spent, a panel for each kind of trainings."""
-    kinds = list(dict.fromkeys(table.kind))
-    with matplotlib.rc_context(STYLE):
-        plot = Plot(
-            "Regret of the recommendation over what is spent on trainings",
-            "mean over seeds, then over the groups of a publication, then over publications; each"
-            " publication is unknown to the model",
-            [300.0] * len(kinds),
-            columns=2,
-            keys=[
-                key(policy, COLOURS[policy], linestyle=STYLES.get(policy, "-"), linewidth=2)
-                for policy in DRAWN
-            ],
-            keys_title="policy",
-        )
-        for place, (kind, panel) in enumerate(zip(kinds, plot.panels, strict=True)):
-            part = table[table.kind == kind]
-            curves = pd.DataFrame({share: regret_at(part, share)[kind] for share in SHARES})
-            for policy in [policy for policy in reversed(DRAWN) if policy in curves.index]:
-                style = STYLES.get(policy, "-")
-                panel.step(SHARES, curves.loc[policy], style, where="post", color=COLOURS[policy])
-            panel.set_ylim(bottom=0, top=1.05 * curves.to_numpy().max())
-            panel.locator_params(axis="y", nbins=5)
-            percent(panel.xaxis)
-            x = "FLOPs spent, of those of all trainings on offer"
-            plot.label(panel, x, "" if place % 2 else "regret, nats a token", kind)
-        (HERE / "buying.png").write_bytes(plot.png())
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--draw", action="store_true", help="of buying.csv alone")
-    if not parser.parse_args().draw:
-        lines = [line for case in all_cases() for line in lines_of(case)]
-        pd.DataFrame(lines).to_csv(HERE / "buying.csv", index=False)
-    table = pd.read_csv(HERE / "buying.csv")
+    table = pd.DataFrame([line for case in all_cases() for line in lines_of(case)])
+    table.to_csv(HERE / "buying.csv", index=False)
     print(summary(table).round(4).to_string())
-    print(pilots(table).round(4).to_string())
     unpublished = table[table.kind == UNPUBLISHED]
     for of_best, part in unpublished.groupby("of_best"):
         print(f"unpublished operator {'' if of_best else 'not '}in the best network")
         print(summary(part).round(4).to_string())
-    draw(table)
 
 
 if __name__ == "__main__":

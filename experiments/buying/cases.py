@@ -21,7 +21,7 @@ from flashnas.loss.composition import FEATURES, KINDS, Rows
 from flashnas.loss.load import loss_model, rows_of
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import own_rows
-from flashnas.observations.losses import ObservedLoss, full_width
+from flashnas.observations.losses import ObservedLoss
 from flashnas.observations.read_losses import groups_without_repeats, read_published
 
 HERE = Path(__file__).parent
@@ -42,8 +42,8 @@ class Case:
     """Candidates [N] with their full losses, and one training [N] of each that can be bought.
 
     of_best: whether the best candidate has the operator that no publication has. bare: the model
-    without any publication. sizes [N, 2]: logarithms of parameters and width of what is trained.
-    costs [N]: FLOPs of the trainings. full_flops: of the full training of one candidate, the median.
+    without any publication. costs [N]: FLOPs of the trainings. full_flops: of the full training of
+    one candidate, the median.
     """
 
     kind: str
@@ -54,7 +54,6 @@ class Case:
     bare: FullLoss
     candidates: Rows
     trainings: Rows
-    sizes: np.ndarray
     costs: np.ndarray
     full_flops: float
 
@@ -96,7 +95,6 @@ def case_of(
         bare=loss_model(without=source, published=False),
         candidates=candidates,
         trainings=trainings,
-        sizes=np.log([[one.params, full_width(one)] for _, one in pairs]),
         costs=np.array([flops_of(one) for _, one in pairs]),
         full_flops=float(np.median([flops_of(row) for row, _ in pairs])),
     )

@@ -4,8 +4,6 @@ has not seen.
     python experiments/evidence/fit.py            # fitted.json and results.json; seconds
     python experiments/evidence/fit.py --spreads  # the spreads, too; twelve minutes of one core
     python experiments/evidence/fit.py --no-fit   # only results.json, of the constants that ship
-    python experiments/evidence/fit.py --forms    # forms.json: the form chosen without the
-                                                  # publication; minutes
 
 Expected: the constants that ship, and the tables of README.md.
 """
@@ -16,14 +14,11 @@ import argparse
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from experts import with_experts
 from fitting import (
-    RESIDUALS,
     ShapeRow,
     ffn_rows,
     fit_fidelity,
@@ -34,39 +29,16 @@ from fitting import (
 from left_out import MODELS, left_out_pairs, regret, summary
 
 from flashnas.base.system import write_atomic
-from flashnas.loss.composition import Law, Rows
-from flashnas.loss.load import FITTED, digests, fitted, rows_of, shipped_rows
+from flashnas.loss.composition import Rows
+from flashnas.loss.load import FITTED, digests, fitted, rows_of
 from flashnas.loss.model import FullLoss, Spreads
-from flashnas.loss.publications import CLEAR_NATS, Pair, predicted_pairs
+from flashnas.loss.publications import CLEAR_NATS
 from flashnas.observations.losses import dense_twin
 from flashnas.observations.read_losses import read_experts, read_published, read_short_trainings
 
 HERE = Path(__file__).parent
 DIGITS = 8
 SIZE_CLASSES = ("gem_50m", "gem_100m", "gem_500m", "gem_1b")
-
-
-@dataclasses.dataclass(frozen=True)
-class Form:
-    """Of the model. mix: beside the law. robust: publications have reliabilities. residual: there
-    is a residual process over the composition."""
-
-    mix: bool
-    robust: bool
-    residual: bool
-
-    def __str__(self) -> str:
-        return "law" + " + mix" * self.mix + ", robust" * self.robust + ", residual" * self.residual
-
-
-# The family was declared before any of its members was scored. Without a mix there is no residual
-# process.
-FORMS = [
-    Form(mix, robust, residual)
-    for mix in (True, False)
-    for robust in (True, False)
-    for residual in ((True, False) if mix else (False,))
-]
 
 
 def rounded(value):
@@ -77,9 +49,9 @@ def rounded(value):
     return [rounded(entry) for entry in value] if isinstance(value, list | tuple) else value
 
 
-def without(rows, sources: Iterable[str]):
+def without(rows, source: str):
     """The rows of all other publications."""
-    return rows.take((~pd.Series(rows.publication).isin(list(sources))).to_numpy().nonzero()[0])
+    return rows.take(np.flatnonzero(rows.publication != source))
 
 
 def fit(*, spreads: bool):
@@ -133,76 +105,8 @@ def _fitted_spreads(rows, law):
 
     found["spreads"], found["law_spreads"] = of(rows)
     for source in dict.fromkeys(rows.publication):
-        found["folds"][source], found["law_folds"][source] = of(without(rows, [source]))
+        found["folds"][source], found["law_folds"][source] = of(without(rows, source))
     return found
-
-
-def nested(note=print):
-    """Each publication predicted by the form that the others choose among themselves.
-
-    The choice: of FORMS the one with the best log score of differences, each other publication left
-    out in turn, with equal weights of publications. Two publications left out are the same fit for
-    either; it is done once.
-    """
-    rows, law = shipped_rows(), Law(**fitted()["law"])
-    trainings = read_published()
-    sources = list(dict.fromkeys(row.source for row in trainings))
-    predicted: dict[tuple[str, Form, frozenset[str]], list[Pair]] = {}
-    indices = {
-        source: [index for index, row in enumerate(trainings) if row.source == source]
-        for source in sources
-    }
-    for form in FORMS:
-        note(str(form), flush=True)
-        for left in [
-            *map(frozenset, itertools.combinations(sources, 2)),
-            *(frozenset([source]) for source in sources),
-        ]:
-            part = without(rows, left)
-            spreads = fit_spreads(
-                part,
-                law,
-                mix=form.mix,
-                robust=form.robust,
-                without=() if form.residual else RESIDUALS,
-            )
-            model = FullLoss(part, spreads, law, mix=form.mix)
-            for source in left:
-                here = indices[source]
-                pairs = predicted_pairs(
-                    [trainings[index] for index in here], lambda _, model=model: model
-                )
-                predicted[source, form, left] = [
-                    dataclasses.replace(pair, one=here[pair.one], other=here[pair.other])
-                    for pair in pairs
-                ]
-    chosen, found = {}, []
-    for source in sources:
-
-        def score(form, source=source):
-            scores = [
-                summary(trainings, predicted[other, form, frozenset([source, other])])[
-                    "publications"
-                ]["log_score"]
-                for other in sources
-                if other != source
-            ]
-            return sum(scores) / len(scores)
-
-        chosen[source] = max(FORMS, key=score)
-        found += predicted[source, chosen[source], frozenset([source])]
-    figures = {
-        str(form): summary(
-            trainings,
-            [pair for source in sources for pair in predicted[source, form, frozenset([source])]],
-        )
-        for form in FORMS
-    }
-    return {
-        "chosen": {source: str(form) for source, form in chosen.items()},
-        "nested": summary(trainings, found),
-        "forms": {name: _brief(summaries) for name, summaries in figures.items()},
-    }
 
 
 def shapes_left_out(rows: list[ShapeRow]):
@@ -229,38 +133,22 @@ def shapes_left_out(rows: list[ShapeRow]):
     return {**total, "share": total["right"] / total["pairs"], "classes": found}
 
 
-def _brief(figures):
-    """The figures of one form, without those of each group and publication."""
-    means = {name: value for name, value in figures["publications"].items() if name != "each"}
-    return {
-        **{
-            name: figures[name] for name in ("pairs", "right", "rmse_nats", "coverage", "log_score")
-        },
-        "publications": means,
-    }
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--no-fit", action="store_true", help="measure the constants that ship")
     parser.add_argument("--spreads", action="store_true", help="fit the spreads anew")
-    parser.add_argument(
-        "--forms", action="store_true", help="choose the form without each publication"
-    )
     options = parser.parse_args()
-    if options.forms:
-        found, path = nested(), HERE / "forms.json"
-    else:
-        if not options.no_fit:
-            write_atomic(
-                FITTED,
-                json.dumps(fit(spreads=options.spreads), indent=None, separators=(",", ":")) + "\n",
-            )
-            fitted.cache_clear()
-        trainings = read_published()
-        found = {
+    if not options.no_fit:
+        write_atomic(
+            FITTED,
+            json.dumps(fit(spreads=options.spreads), indent=None, separators=(",", ":")) + "\n",
+        )
+        fitted.cache_clear()
+    trainings = read_published()
+    found = rounded(
+        {
             "left_out": {
                 name: summary(trainings, left_out_pairs(trainings, mix=mix))
                 for name, mix in MODELS.items()
@@ -268,6 +156,7 @@ if __name__ == "__main__":
             "shapes": shapes_left_out(read_shapes()),
             "regret": regret(trainings),
         }
-        path = HERE / "results.json"
-    write_atomic(path, json.dumps(rounded(found), indent=1) + "\n")
-    print(json.dumps(rounded(found), indent=1))
+    )
+    text = json.dumps(found, indent=1)
+    write_atomic(HERE / "results.json", text + "\n")
+    print(text)

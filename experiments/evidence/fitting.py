@@ -3,7 +3,7 @@
 The law of size and shape is fitted to the shapes of one publication. The spreads follow from the
 restricted likelihood, in which the levels of the groups have no part, under weak log-normal priors.
 Each publication has a reliability of its own, so that one with gaps that nobody else finds pulls
-less. Without `robust` all have that of 1.
+less.
 """
 
 from __future__ import annotations
@@ -53,8 +53,7 @@ MEDIANS = {
     "own_residual": 0.02,
 }
 SPREAD_SD = 1.0
-RESIDUALS = ("residual", "own_residual")
-OF_MIX = ("effect", "effect.own", "slope", "kind", *RESIDUALS)
+OF_MIX = ("effect", "effect.own", "slope", "kind", "residual", "own_residual")
 # of the spreads of fidelity: that of a mix has, of 0.01, 0.015, 0.02, 0.025, 0.03 and 0.04, the best log
 # score on the short trainings of ladders.py; and the median of the prior of that of a shape
 OF_A_MIX, SHAPE_MEDIAN = 0.025, 0.02
@@ -146,8 +145,6 @@ def fit_spreads(
     law: Law,
     *,
     mix: bool = True,
-    robust: bool = True,
-    without: Sequence[str] = (),
     start: Spreads | None = None,
 ) -> Spreads:
     """The spreads by restricted maximum likelihood.
@@ -156,21 +153,16 @@ def fit_spreads(
         rows: what the model learns from.
         law: of size and shape.
         mix: False for the law of size and shape alone.
-        robust: each publication has a reliability of its own; otherwise all have that of 1, new
-            ones, too.
-        without: names of MEDIANS that are 0, such as RESIDUALS.
         start: where the optimiser begins; without it at the medians of the priors.
     """
     publications = sorted(set(rows.publication))
     names = list(MEDIANS)
     centre = np.log([*MEDIANS.values(), *([1.0] * len(publications))])
     sds = np.array([SPREAD_SD] * len(names) + [RELIABILITY_SD] * len(publications))
-    fixed = tuple(without) if mix else OF_MIX
-    free = np.array([name not in fixed for name in names] + [robust] * len(publications))
+    free = np.array([mix or name not in OF_MIX for name in names] + [True] * len(publications))
 
     def spreads_of(logs: np.ndarray) -> Spreads:
         value = dict(zip(names, map(float, np.exp(logs)), strict=False))
-        value |= dict.fromkeys(without, 0.0)
         reliability = dict(zip(publications, map(float, np.exp(logs[len(names) :])), strict=True))
         return Spreads(
             common={
@@ -188,7 +180,7 @@ def fit_spreads(
             own_residual=value["own_residual"],
             noise=value["noise"],
             reliability=reliability,
-            unseen=RELIABILITY_SD if robust else 0.0,
+            unseen=RELIABILITY_SD,
         )
 
     def logs_of(spreads: Spreads) -> np.ndarray:

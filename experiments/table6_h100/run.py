@@ -1,7 +1,6 @@
-"""Predict the H100 column of arXiv 2511.18890 table 6; writes results.csv and table6.png. See
-README.md.
+"""Predict the H100 column of arXiv 2511.18890 table 6; writes results.csv. See README.md.
 
-    python experiments/table6_h100/run.py
+python experiments/table6_h100/run.py
 """
 
 from __future__ import annotations
@@ -9,7 +8,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
@@ -80,51 +78,6 @@ def summary(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def picture(rows: pd.DataFrame) -> None:
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
-    for panel, measured, told, title in (
-        (
-            panels[0],
-            "latency_8k_s",
-            "left_out",
-            "8k tokens at batch 1: seconds, each model left out",
-        ),
-        (
-            panels[1],
-            "throughput_32k_tok_s",
-            "left_out_tok_s",
-            "32k in, largest batch: tokens/s, each model left out",
-        ),
-    ):
-        known = rows.dropna(subset=measured)
-        seen = known[measured]
-        y = seen * (1 + known[f"{told}_error"])
-        panel.scatter(seen, y, color="#2A6F97", s=34)
-        for i, (x, height, model) in enumerate(sorted(zip(seen, y, known["model"], strict=True))):
-            panel.annotate(
-                model,
-                (x, height),
-                (-8, 5) if i % 2 else (8, -5),
-                textcoords="offset points",
-                fontsize=7,
-                ha="right" if i % 2 else "left",
-                va="center",
-            )
-        edges = [seen.min() * 0.55, seen.max() * 1.4]  # with room for the names
-        panel.plot(edges, edges, color="#333333", linewidth=0.8)
-        panel.set(
-            title=title,
-            xlabel="measured (arXiv 2511.18890, table 6)",
-            ylabel="predicted",
-            xscale="log",
-            yscale="log",
-        )
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.set_major_formatter("{x:g}")
-            axis.set_minor_formatter(lambda x, _: f"{x:g}" if f"{x:g}"[0] in "25" else "")
-    figure.savefig(HERE / "table6.png", dpi=130)
-
-
 def main() -> None:
     rows = predictions(LatencyTable.load("h100_sxm"))
     rows.to_csv(HERE / "results.csv", index=False)
@@ -132,7 +85,6 @@ def main() -> None:
     shown += ["throughput_32k_tok_s", "batch_32k", "tok_s_32k"]
     print(rows[shown].to_string(index=False))
     print(summary(rows))
-    picture(rows)
 
 
 if __name__ == "__main__":
