@@ -32,7 +32,6 @@ PACKAGES = {
     "transformers": "export",
     "gguf": "export to llama.cpp",
     "xllamacpp": "llama.cpp: checks of an export, and timings",
-    "nvidia-ml-py": "clocks, power and throttling of a GPU",
     "aiconfigurator-core": "import of public GPU measurements",
     "datasets": "corpora of the Hugging Face hub",
 }

@@ -190,13 +190,7 @@ def profile(
 
 def doubts(values: dict[str, Any]) -> tuple[str, ...]:
     """What makes measured rows doubtful, one line each."""
-    throttled = ", ".join(
-        f"{reason} ({share:.0%} of the time)"
-        for reason, share in values.get("gpu", {}).get("throttled", {}).items()
-    )
     lines = list(values.get("notes", ()))
-    if throttled:
-        lines.append(f"the GPU was held back by: {throttled}")
     if count := values.get("disturbed_networks"):
         lines.append(
             f"the three timings of {count} networks differ by more than 15 %; delete the folder and"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashnas.api.calling import ARCHITECTURE, Quiet, Result, takes, writable_out
+from flashnas.base.errors import ConfigError
 from flashnas.base.process import keep_memory, limit_threads
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
-from flashnas.base.text import MAX_TOKENS, from_hub
+from flashnas.base.text import MAX_TOKENS, from_hub, printable
 
 if TYPE_CHECKING:
-    from flashnas.training.distributed import Ranks
     from flashnas.training.job import TrainJob, TrainProgress
     from flashnas.training.recipe import Recipe
     from flashnas.training.trainer import Step as Step
@@ -59,7 +60,7 @@ class TrainOptions(Settings, where="train"):
     )
     micro_batch_sequences: int | None = option(
         None,
-        "sequences per backward pass of a process; fewer need less memory",
+        "sequences per backward pass; fewer need less memory",
         shown="the recipe's",
         min=0,
         max=2**24,
@@ -83,7 +84,7 @@ class TrainOptions(Settings, where="train"):
     keep: int = option(2, "checkpoints that stay, the newest ones", min=1, max=1_000_000)
     threads: int | None = option(
         None,
-        "torch threads of each process; 1 makes a resumed training the same to the bit",
+        "torch threads; 1 makes a resumed training the same to the bit",
         shown="torch's own choice",
         min=1,
         max=MAX_THREADS,
@@ -127,7 +128,6 @@ class TrainingResult(Result):
     proxy_params: int
     backends: dict[str, str]
     resumed_at_step: int
-    processes: int
     before: dict[str, float] | None = None
     after: dict[str, float] | None = None
 
@@ -156,9 +156,8 @@ class TrainingResult(Result):
 def train(
     options: TrainOptions, *, progress: TrainProgress | None = None, command: str = "flashnas.train"
 ) -> TrainingResult:
-    """Train one architecture, with checkpoints; alone, or by several processes that torchrun
-    started. A folder of weights, or of a conversion, is trained further; with `distill` towards the
-    model that it came from (arXiv 1503.02531).
+    """Train one architecture, with checkpoints. A folder of weights, or of a conversion, is trained
+    further; with `distill` towards the model that it came from (arXiv 1503.02531).
 
     Further:
         progress (TrainProgress): an object with `note(text)` and `update(step, of_steps)`.
@@ -183,27 +182,29 @@ def train(
         >>> found.loss < 10
         True
     """
+    count = os.environ.get("WORLD_SIZE", "1")
+    if count != "1" and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise ConfigError(
+            f"train: must be one process; torchrun started {printable(count)}. Start it without"
+            " torchrun, or train what `flashnas export --to hf` writes with a trainer for several"
+            " GPUs (flashnas 0.2.0 still has processes)"
+        )
     if options.threads is not None:
         limit_threads(options.threads)
     keep_memory()
 
-    from flashnas.training.distributed import processes
     from flashnas.training.job import run_training
 
-    with processes(options.threads) as ranks:
-        now = ranks.broadcast_text(time.strftime("%Y%m%d-%H%M%S"))
-        progress = progress or Quiet()
-        job = ranks.run_on_all(lambda: _job(options, now, command, ranks, progress))
-        return TrainingResult(**run_training(job, ranks, progress))
+    progress = progress or Quiet()
+    return TrainingResult(**run_training(_job(options, command, progress), progress))
 
 
-def _job(
-    options: TrainOptions, now: str, command: str, ranks: Ranks, progress: TrainProgress
-) -> TrainJob:
+def _job(options: TrainOptions, command: str, progress: TrainProgress) -> TrainJob:
     from flashnas.architecture.source import load_architecture, position_limit
     from flashnas.training.healing import start_of, tokenizer_of, weights_folder
     from flashnas.training.job import TrainJob
 
+    now = time.strftime("%Y%m%d-%H%M%S")
     out = Path(f"experiments/runs/train-{now}") if options.out is None else writable_out(options)
     named = isinstance(options.arch, str)
     weights = weights_folder(options.arch) if named else None
@@ -217,8 +218,7 @@ def _job(
     tokenizer = options.tokenizer
     positions = None
     if weights is not None:
-        device = ranks.device(recipe.device)
-        start = start_of(weights, progress.note, device, options.distill)
+        start = start_of(weights, progress.note, recipe.device, options.distill)
         architecture = start.network.architecture
         tokenizer = tokenizer or tokenizer_of(weights)
     elif named:

@@ -27,7 +27,6 @@ from flashnas.cli.options import (
     OneLineParser,
     add_options,
     check_known,
-    first_process,
     message_of,
     options_of,
     spelling_of,
@@ -227,8 +226,7 @@ def _interrupted(prog: str, after: str) -> int:
 
 
 def _fail(prog: str, message: str) -> int:
-    if first_process():
-        print(f"{prog}: {one_line(message)}", file=sys.stderr)
+    print(f"{prog}: {one_line(message)}", file=sys.stderr)
     return 2
 
 

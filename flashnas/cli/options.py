@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,13 +21,6 @@ KEYS_HELP = (
 )
 # what stands for a value of this type in the help; else the name of the option
 PLACEHOLDERS: dict[Any, str] = {dict: "KEY=VALUE", int: "N", Path: "DIR"}
-
-
-def first_process() -> bool:
-    """True but for the further processes that torchrun started with the same words; those print no
-    error.
-    """
-    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -49,8 +41,7 @@ class OneLineParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        said = f"{self.prog}: {message} (see {self.prog} --help)\n"
-        self.exit(2, said if first_process() else None)
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:

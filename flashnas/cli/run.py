@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from flashnas.api.train import TrainOptions
 from flashnas.base.errors import CandidateError
 from flashnas.base.settings import option
 from flashnas.cli.command import command_line, show
-from flashnas.cli.options import first_process
 from flashnas.cli.progress import SearchProgress, TrainingProgress
 
 DIVERGED = 4  # of a training that ended with NaN, divergence or without memory
@@ -66,18 +64,14 @@ def search(options: SearchCommandOptions, as_json: bool) -> int:
 
 
 def train(options: TrainOptions, as_json: bool) -> int:
-    """`flashnas train`; alone, or by several processes as `torchrun --nproc-per-node 2 -m flashnas
-    train ..`."""
+    """`flashnas train`."""
     from flashnas.api import train as api
 
-    first = first_process()
-    with TrainingProgress(sys.stderr if first else io.StringIO()) as progress:
+    with TrainingProgress(sys.stderr) as progress:
         try:
             result = api.train(options, progress=progress, command=command_line())
-        except CandidateError as error:  # on all processes alike, but for the lack of memory
-            if first or "out of memory" in str(error):
-                print(f"flashnas train: {error}", file=sys.stderr)
+        except CandidateError as error:
+            print(f"flashnas train: {error}", file=sys.stderr)
             return DIVERGED
-    if first:
-        show(result, as_json)
+    show(result, as_json)
     return 0

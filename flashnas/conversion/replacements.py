@@ -16,7 +16,6 @@ from flashnas.conversion.from_attention import starting_network
 from flashnas.data.scored_text import ContextReader
 from flashnas.network.model import Block, HybridLM
 from flashnas.network.weights import load_model
-from flashnas.training.distributed import Ranks
 from flashnas.training.folder import FINAL
 from flashnas.training.job import TrainJob, run_training
 from flashnas.training.recipe import Recipe
@@ -75,7 +74,7 @@ def train_replacements(
         start=Start(network, loss, loss, {"layers": list(loss.layers)}),
         keep=1,
     )
-    found = run_training(job, Ranks(), ReplacementProgress(note))
+    found = run_training(job, ReplacementProgress(note))
     curve = list(map(tuple, found["curve"]))
     return TrainedReplacements(found["tokens"], found["tokens"] / found["tokens_per_s"], curve)
 

@@ -20,7 +20,6 @@ from flashnas.base.text import first_line
 from flashnas.latency.schema import PLATFORMS as USUAL_MODES
 from flashnas.latency.schema import Device
 from flashnas.network.precision import fast_dtype
-from flashnas.profiling.nvml import limits
 from flashnas.profiling.timing import Call, median_ms, once_on_cpu, once_on_cuda
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -72,11 +71,11 @@ class Platform(ABC):
         run.
         """
 
-    @abstractmethod
     def limits(self) -> str:
         """What bounds its speed and may be set otherwise on the next machine, for `cite` in
         device.yaml.
         """
+        return ""
 
     @abstractmethod
     def memory_bytes(self) -> int: ...
@@ -202,11 +201,7 @@ class Cuda(Platform):
             "driver": driver(),
             "capability": f"{major}.{minor}",
             "devices": torch.cuda.device_count(),
-            **limits(),
         }
-
-    def limits(self) -> str:
-        return "".join(f", {name} {value}" for name, value in limits().items())
 
     def memory_bytes(self) -> int:
         return int(torch.cuda.get_device_properties(0).total_memory)

@@ -23,7 +23,6 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceError, DeviceMemoryError
 from flashnas.latency.workload import Workload
 from flashnas.profiling.journal import Journal, Series
-from flashnas.profiling.nvml import watch
 from flashnas.profiling.regression import WIDTHS_ALONE, Terms, choose_networks
 from flashnas.profiling.row_requests import batches, plan
 from flashnas.profiling.series import LEFT_OUT, fitted_rows, series_of, summary
@@ -60,7 +59,7 @@ def profile(
         The numbers of rows that were measured and already known, and a record that is also kept
         under `jobs` in meta.yaml: relative errors of the fitted times (`regression`), networks
         whose timings differ, which library computed which kind of operator, and `notes` on what was
-        left out or timed in another mode; of a GPU also clocks, power and throttling.
+        left out or timed in another mode.
 
     Raises:
         ConfigError: the program does not take a workload, or as of `TableFolder`.
@@ -92,8 +91,7 @@ def profile(
         order = _order(series, journal)
         if target.start_s and order:
             note(_said_first(target, len(order)))
-        with watch(on=target.device == "cuda") as gpu:
-            _time(series, journal, order, progress, notes)
+        _time(series, journal, order, progress, notes)
         series = [part for part in series if not part.left_out]
         if not series:
             reason = next(iter(notes)).removeprefix(LEFT_OUT)
@@ -113,7 +111,6 @@ def profile(
             "disturbed_networks": len(disturbed),
             "regression": summary(errors),
             **facts,
-            **({"gpu": gpu} if gpu else {}),
             **({"notes": list(notes)} if notes else {}),
         }
         measured = len(answered.intersection(missing))

@@ -130,7 +130,7 @@ def check_causality(spec: OperatorSpec, hidden: int = HIDDEN, rounding: float = 
 
 
 def check_idle_parameters(spec: OperatorSpec, hidden: int = HIDDEN) -> None:
-    """Only experts get no gradient from a token: processes that train together wait for the others."""
+    """Every parameter gets a gradient from a token, but for those of experts."""
     layer = make_layer(spec, hidden)
     layer(make_inputs(1, hidden, batch=1))[0].sum().backward()
     idle = [name for name, parameter in layer.named_parameters() if parameter.grad is None]

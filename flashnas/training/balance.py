@@ -2,7 +2,7 @@
 
 Experts chosen by a softmax: each layer adds balance_loss x E x sum over its E experts of f_e P_e to
 the loss, f_e the share of the choices and P_e the mean probability (arXiv 2101.03961). f is of the
-step before and of all processes, so that micro-batches and processes change rounding alone.
+step before, so that micro-batches change rounding alone.
 
 Experts chosen by sigmoids: after each step their bias moves by balance_rate, up where an expert got
 fewer tokens than the mean, down where it got more (arXiv 2408.15664).
@@ -10,22 +10,26 @@ fewer tokens than the mean, down where it got more (arXiv 2408.15664).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from flashnas.network.model import HybridLM
 from flashnas.operators.mixture_of_experts.layer import MixtureOfExpertsLayer
-from flashnas.training.distributed import LossOf, Ranks
 from flashnas.training.recipe import Recipe
+
+# network, tokens [B, T], targets [B, T] -> mean loss in nats per token
+LossOf = Callable[[HybridLM, Tensor, Tensor], Tensor]
 
 
 class ExpertBalance:
     """Of one training; of a network without experts it changes nothing. loads: of each layer the
     tokens of each expert in the last step, of their mean; [] before the first step."""
 
-    def __init__(self, network: HybridLM, recipe: Recipe, ranks: Ranks, loss: LossOf) -> None:
+    def __init__(self, network: HybridLM, recipe: Recipe, loss: LossOf) -> None:
         """loss: that is trained."""
-        self.recipe, self.ranks, self.unbalanced = recipe, ranks, loss
+        self.recipe, self.unbalanced = recipe, loss
         self.layers = [
             part for part in network.modules() if isinstance(part, MixtureOfExpertsLayer)
         ]
@@ -55,7 +59,7 @@ class ExpertBalance:
         for layer in self.layers:
             chosen = torch.cat([chosen_TA for _, chosen_TA in vars(layer).pop("routed")])
             counts_E = torch.bincount(chosen.flatten(), minlength=layer.experts)
-            load_E = torch.tensor(self.ranks.total(*counts_E.tolist())).double()
+            load_E = counts_E.double()
             load_E /= load_E.mean()
             self.loads.append(load_E.tolist())
             if (bias_E := layer.router.bias) is not None:

@@ -46,7 +46,7 @@ def tokenizer_of(weights: Path) -> str | None:
 def start_of(
     weights: Path,
     note: Callable[[str], None],
-    device: torch.device,
+    device: str,
     teacher: str | None = None,
 ) -> Start:
     """What a training of weights starts from.

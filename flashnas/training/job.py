@@ -1,10 +1,7 @@
-"""One architecture trained for longer than in a search, with checkpoints, by one or several
-processes.
-"""
+"""One architecture trained for longer than in a search, with checkpoints."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import signal
@@ -24,7 +21,6 @@ from flashnas.base.system import ENDING
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.data.tokenizer import SpecialTokens, load_tokenizer, vocab_size
 from flashnas.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
-from flashnas.training.distributed import Ranks
 from flashnas.training.folder import (
     CHECKPOINTS,
     FINAL,
@@ -104,9 +100,9 @@ class TrainProgress(Protocol):
         """Show the step that has just finished."""
 
 
-def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[str, Any]:
-    """Train, or continue the training in `job.out`. Only rank 0 writes. On one CPU thread, an
-    interrupted and continued training gives the same losses to the bit.
+def run_training(job: TrainJob, progress: TrainProgress) -> dict[str, Any]:
+    """Train, or continue the training in `job.out`. On one CPU thread, an interrupted and
+    continued training gives the same losses to the bit.
 
     Returns:
         The summary that `flashnas train --json` prints.
@@ -115,28 +111,20 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
         CandidateError: for NaN, divergence and lack of memory, with a one-line reason.
         KeyboardInterrupt: after a checkpoint, on SIGINT or SIGTERM.
     """
-    ranks.run_on_all(lambda: ranks.check(job.recipe))
     recorded = TrainingRecord.of(job.out / FINAL).question.get("recipe", {}).get("dtype")
-    dtype = ranks.broadcast_text(job.recipe.with_dtype(recorded).dtype)
-    job = replace(job, recipe=replace(job.recipe, dtype=dtype))
-    dataset = ranks.first_then_rest(lambda: _dataset(job))
-    ranks.run_on_all(lambda: _same_text(dataset, ranks.broadcast_text(dataset.digest)))
+    job = replace(job, recipe=job.recipe.with_dtype(recorded))
+    dataset = _dataset(job)
     architecture, notes = _trained(job, dataset)
-    notes += ranks.run_on_all(lambda: check_job(architecture, dataset, job.recipe))
-    folder = ranks.run_on_all(
-        lambda: _open(job, architecture, dataset, ranks) if ranks.first else None
-    )
-    with folder or contextlib.nullcontext():  # which keeps others from writing it
+    notes += check_job(architecture, dataset, job.recipe)
+    with _open(job, architecture, dataset) as folder:  # which keeps others from writing it
         for note in (*dataset.notes, *notes):
             progress.note(note)
         with out_of_memory_is_a_reason():
-            trainer = ranks.run_on_all(
-                lambda: Trainer(architecture, dataset, job.recipe, job.seed, ranks, job.start)
-            )
+            trainer = Trainer(architecture, dataset, job.recipe, job.seed, job.start)
             before = _evaluated(job, trainer, folder, "before")
-            resumed = _resume(job, trainer, folder, ranks, progress)
-            progress.note(f"matrix products in {dtype}")
-            _train(job, trainer, folder, ranks, progress)
+            resumed = _resume(job, trainer, folder, progress)
+            progress.note(f"matrix products in {job.recipe.dtype}")
+            _train(job, trainer, folder, progress)
             score = trainer.score()
             after = _evaluated(job, trainer, folder, "after")
         summary = {
@@ -147,20 +135,17 @@ def run_training(job: TrainJob, ranks: Ranks, progress: TrainProgress) -> dict[s
             "params": architecture.params,
             **score.to_dict(),
             "resumed_at_step": resumed,
-            "processes": ranks.size,
             "before": before,
             "after": after,
         }
-        if folder is not None:
-            folder.finish(
-                trainer.network,
-                dataset.tokenizer_json,
-                SpecialTokens.beside(job.tokenizer).files,
-                job.recipe,
-                finished=_now(),
-                score=score.to_dict(),
-            )
-        ranks.run_on_all(lambda: None)  # every process waits until the weights are written
+        folder.finish(
+            trainer.network,
+            dataset.tokenizer_json,
+            SpecialTokens.beside(job.tokenizer).files,
+            job.recipe,
+            finished=_now(),
+            score=score.to_dict(),
+        )
         return summary
 
 
@@ -200,15 +185,7 @@ def _trained(job: TrainJob, dataset: Dataset) -> tuple[Architecture, list[str]]:
     ]
 
 
-def _same_text(dataset: Dataset, digest: str) -> None:
-    if dataset.digest != digest:
-        raise ConfigError(
-            f"corpus {dataset.source!r}: its digest is {dataset.digest} here and {digest} on"
-            " the first process; all processes need the same text"
-        )
-
-
-def _open(job: TrainJob, architecture: Architecture, dataset: Dataset, ranks: Ranks) -> TrainFolder:
+def _open(job: TrainJob, architecture: Architecture, dataset: Dataset) -> TrainFolder:
     question = {
         "architecture": architecture.notation,
         "recipe": job.recipe.to_dict(),
@@ -232,7 +209,6 @@ def _open(job: TrainJob, architecture: Architecture, dataset: Dataset, ranks: Ra
         "vocabulary": dataset.vocab,
         "host": {
             "cpu": platform.processor() or platform.machine(),
-            "processes": ranks.size,
             "threads": torch.get_num_threads(),
             "python": platform.python_version(),
             **packages,
@@ -249,11 +225,11 @@ def _now() -> str:
 
 
 def _evaluated(
-    job: TrainJob, trainer: Trainer, folder: TrainFolder | None, when: str
+    job: TrainJob, trainer: Trainer, folder: TrainFolder, when: str
 ) -> dict[str, float] | None:
-    """The figures of `Start.evaluate`, which train.yaml keeps; None on other processes than the
-    first, and where there is nothing to evaluate."""
-    if folder is None or job.start is None or job.start.evaluate is None:
+    """The figures of `Start.evaluate`, which train.yaml keeps; None where there is nothing to
+    evaluate."""
+    if job.start is None or job.start.evaluate is None:
         return None
     found: dict[str, float] | None = folder.config.get(when)
     if found is None:
@@ -263,34 +239,24 @@ def _evaluated(
 
 
 def _resume(
-    job: TrainJob,
-    trainer: Trainer,
-    folder: TrainFolder | None,
-    ranks: Ranks,
-    progress: TrainProgress,
+    job: TrainJob, trainer: Trainer, folder: TrainFolder, progress: TrainProgress
 ) -> int | None:
-    path, notes = ranks.run_on_all(lambda: folder.newest_checkpoint() if folder else (None, []))
+    path, notes = folder.newest_checkpoint()
     for note in notes:
         progress.note(note)
-    name = ranks.broadcast_text(str(path.resolve()) if path else "")
-    if not name:
+    if path is None:
         return None
-    ranks.run_on_all(lambda: load_checkpoint(Path(name), trainer))
-    progress.note(f"continuing after step {trainer.done:,} of {job.recipe.steps:,}, from {name}")
+    path = path.resolve()
+    load_checkpoint(path, trainer)
+    progress.note(f"continuing after step {trainer.done:,} of {job.recipe.steps:,}, from {path}")
     return trainer.done
 
 
-def _train(
-    job: TrainJob,
-    trainer: Trainer,
-    folder: TrainFolder | None,
-    ranks: Ranks,
-    progress: TrainProgress,
-) -> None:
+def _train(job: TrainJob, trainer: Trainer, folder: TrainFolder, progress: TrainProgress) -> None:
     recipe, last_s, last_tokens = job.recipe, time.monotonic(), trainer.tokens
     tokenizer_json, micro_batch = trainer.dataset.tokenizer_json, trainer.full_micro_batch
     files = SpecialTokens.beside(job.tokenizer).files
-    log = StepLog(folder.path / LOG, trainer.done) if folder else None
+    log = StepLog(folder.path / LOG, trainer.done)
     try:
         with _Signals() as signals:
             for step in trainer.steps():
@@ -301,33 +267,27 @@ def _train(
                         f" place of {micro_batch}, which changes rounding alone"
                     )
                     micro_batch = trainer.micro_batch
-                    if folder:
-                        folder.write_config(micro_batch_sequences=micro_batch)
+                    folder.write_config(micro_batch_sequences=micro_batch)
                 due = (
                     time.monotonic() - last_s >= job.checkpoint_every_s
                     if job.checkpoint_every_tokens is None
                     else step.tokens - last_tokens >= job.checkpoint_every_tokens
                 )
-                came, due_of_first = ranks.total(float(signals.came), float(due and ranks.first))
-                if log:
-                    log.add(step, recipe.batch_tokens)
-                if due_of_first or came or step.number == recipe.steps:
-                    if log:
-                        log.sync()
-                        save_checkpoint(
-                            job.out / CHECKPOINTS, trainer, tokenizer_json, job.keep, files
-                        )
+                came = signals.came
+                log.add(step, recipe.batch_tokens)
+                if due or came or step.number == recipe.steps:
+                    log.sync()
+                    save_checkpoint(job.out / CHECKPOINTS, trainer, tokenizer_json, job.keep, files)
                     last_s, last_tokens = time.monotonic(), step.tokens
                 if came:
-                    raise KeyboardInterrupt if ranks.first else SystemExit(130)
+                    raise KeyboardInterrupt
     except CandidateError as error:
-        kept = checkpoints(folder.checkpoints)[:1] if folder else []
+        kept = checkpoints(folder.checkpoints)[:1]
         raise CandidateError(
             f"{error}; the last checkpoint is {kept[0]}" if kept else str(error)
         ) from None
     finally:
-        if log:
-            log.close()
+        log.close()
 
 
 class _Signals:

@@ -96,7 +96,7 @@ class Recipe(Settings, where="recipe"):
     batch_sequences: int = option(4, "sequences of a step", min=1, max=2**24)
     micro_batch_sequences: int = option(
         0,
-        "sequences per backward pass of a process; gradients of a step are summed, which changes"
+        "sequences per backward pass; gradients of a step are summed, which changes"
         " rounding alone. 0: its whole batch",
         min=0,
         max=2**24,

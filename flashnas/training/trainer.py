@@ -22,8 +22,7 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import choose_backend, cores_of, running
 from flashnas.operators.layer import build_layer
 from flashnas.training import memory
-from flashnas.training.balance import ExpertBalance
-from flashnas.training.distributed import LossOf, Ranks, accumulating
+from flashnas.training.balance import ExpertBalance, LossOf
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
 
@@ -214,26 +213,20 @@ class Trainer:
         dataset: Dataset,
         recipe: Recipe,
         seed: int,
-        ranks: Ranks | None = None,
         start: Start | None = None,
     ) -> None:
-        """Draw the network, unless there is one to start from. Arguments as in `train`; ranks: this
-        process among those that train together, which all have the score of one process up to
-        rounding.
-        """
+        """Draw the network, unless there is one to start from. Arguments as in `train`."""
         self.started = time.perf_counter()
         self.architecture, self.dataset = architecture, dataset
         self.recipe, self.seed = recipe.with_dtype(), seed
-        self.ranks = ranks or Ranks()
-        self.device = self.ranks.device(recipe.device)
+        self.device = torch.device(recipe.device)
         torch.manual_seed(seed)
         self.drawn = start is None
         if start is None:
             start = Start(HybridLM(architecture, recipe.backend))
             initialise(start.network, recipe)
-        self.network, self.held_out = start.network.train(), start.held_out
-        balance = self.balance = ExpertBalance(self.network, recipe, self.ranks, start.loss)
-        self.loss, self.replica = self.ranks.distribute(self.network, self.device, balance.loss)
+        self.network, self.held_out = start.network.train().to(self.device), start.held_out
+        self.balance = ExpertBalance(self.network, recipe, start.loss)
         kinds = (spec.kind for spec in self.network.architecture.operators)
         self.backends = running(
             zip(kinds, self.network.blocks, strict=True),
@@ -242,7 +235,7 @@ class Trainer:
             gradients=True,
         )
         self.optimizers = Optimizers(self.network, recipe)
-        rows = recipe.batch_sequences // self.ranks.size
+        rows = recipe.batch_sequences
         self.full_micro_batch = self.micro_batch = min(recipe.micro_batch_sequences or rows, rows)
         self.done = 0
         self.start_loss = math.inf  # of the first batch, before any update
@@ -333,12 +326,11 @@ class Trainer:
 
     def _update(self, batch_BT: torch.Tensor) -> tuple[float, float]:
         """One optimizer step: mean loss of the batch in nats per token, and the gradient's norm."""
-        rows_BT = self.ranks.share(batch_BT).to(self.device)
-        while (mean := self._gradients(rows_BT)) is None:
+        rows_BT = batch_BT.to(self.device)
+        while (total := self._gradients(rows_BT)) is None:
             self.network.zero_grad(set_to_none=True)
             memory.free_memory()  # here, because the error keeps what was allocated
             self.micro_batch = memory.equal_part(self.micro_batch, self.micro_batch // 2)
-        total = self.ranks.total(mean)[0] / self.ranks.size
         if not math.isfinite(total):
             raise CandidateError(f"training loss became {total} after {self.tokens:,} tokens")
         clip = self.recipe.clip or math.inf
@@ -350,22 +342,22 @@ class Trainer:
         return total, norm
 
     def _gradients(self, rows_BT: torch.Tensor) -> float | None:
-        """Add up the gradients of this process's share; its mean loss, or None if memory is lacking
-        for a micro-batch that can be smaller. With several processes the others would wait."""
+        """Add up the gradients of a batch; its mean loss, or None if memory is lacking for a
+        micro-batch that can be smaller."""
         self.balance.begin()
         micro = rows_BT.split(self.micro_batch)
         losses = []
         try:
-            for number, part_BT in enumerate(micro, start=1):
-                with accumulating(self.replica, last=number == len(micro)):
-                    with autocast(self.recipe.dtype, self.device):
-                        loss = self.loss(part_BT[:, :-1], part_BT[:, 1:]) / len(micro)
-                    loss.backward()
+            for part_BT in micro:
+                with autocast(self.recipe.dtype, self.device):
+                    loss = self.balance.loss(self.network, part_BT[:, :-1], part_BT[:, 1:])
+                    loss = loss / len(micro)
+                loss.backward()
                 # read at the end of the step: a GPU waits for the host at each look
                 losses.append(loss.detach())
             return sum(loss.item() for loss in losses)
         except RuntimeError as error:
-            if self.micro_batch == 1 or self.ranks.size > 1 or not memory.lacks_memory(error):
+            if self.micro_batch == 1 or not memory.lacks_memory(error):
                 raise
         return None
 
@@ -376,14 +368,13 @@ class Trainer:
         rows_NT = torch.from_numpy(self.dataset.validation_slice(self.recipe, tokens))
         self.network.eval()
         losses: list[tuple[torch.Tensor, int]] = []
-        for part_BT in self.ranks.share(rows_NT).split(_EVALUATE_TOGETHER):
-            if len(part_BT):  # a process without a share has one empty part
-                part_BT = part_BT.to(self.device)
-                with autocast(self.recipe.dtype, self.device):
-                    loss = self.held_out(self.network, part_BT[:, :-1], part_BT[:, 1:])
-                losses.append((loss, len(part_BT)))
+        for part_BT in rows_NT.split(_EVALUATE_TOGETHER):
+            part_BT = part_BT.to(self.device)
+            with autocast(self.recipe.dtype, self.device):
+                loss = self.held_out(self.network, part_BT[:, :-1], part_BT[:, 1:])
+            losses.append((loss, len(part_BT)))
         self.network.train()
-        return self.ranks.total(sum(loss.item() * rows for loss, rows in losses))[0] / len(rows_NT)
+        return sum(loss.item() * rows for loss, rows in losses) / len(rows_NT)
 
     def _check_divergence(self, loss: float) -> None:
         # a tied head with a large embedding starts far above it

@@ -57,7 +57,6 @@ def test_it_tells_machine_packages_choices_and_tests(tmp_path, self_test):
         "mamba-ssm               not installed",
         "gguf",
         "xllamacpp",
-        "nvidia-ml-py",
         "feed-forward",
         "self-test: 2 of 2 passed",
     ):

@@ -1,11 +1,8 @@
 """What a GPU meets beyond the layers at their defaults: head sizes, widths, one token, prompts in
-graphs, a library without a part of it, trainings, and processes together. On a CPU the same tests
-run at small sizes, so that only what is CUDA's own is left to a device."""
+graphs, and a library without a part of it. On a CPU the same tests run at small sizes, so that only
+what is CUDA's own is left to a device."""
 
 import contextlib
-import csv
-import os
-import subprocess
 import sys
 
 import fake_libraries
@@ -41,19 +38,6 @@ SIZES = [
     pytest.param("cpu", 512, 1),
     *(pytest.param("cuda", width, tokens, marks=GPU) for width in WIDTHS for tokens in (1, 70)),
 ]
-RECIPE = """\
-width_factor: 8
-vocab: 300
-sequence_tokens: 32
-batch_sequences: 4
-tokens: 768
-validation_tokens: 512
-curve_points: 2
-curve_tokens: 128
-optimizer: adamw
-adamw_lr: 0.003
-dtype: float32
-"""
 
 
 def passes(operator, device, tokens, *, hidden, batch):
@@ -130,41 +114,3 @@ def test_what_no_library_trains_is_left_out(monkeypatch):
     monkeypatch.setitem(sys.modules, "mamba_ssm", None)
     assert set(LAYERED) - set(kinds_trained("cuda")) == {"m"}
     assert set(LAYERED) == set(kinds_trained("cpu"))
-
-
-@pytest.mark.parametrize("device", DEVICES[1:])
-def test_processes_together_give_the_losses_of_one(device, small_corpus, tmp_path):
-    """By torchrun: two processes, or on a machine with one GPU one, which goes the same way. On a
-    CPU: tests/training/test_distributed.py."""
-    count = min(2, torch.cuda.device_count())
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(RECIPE + f"device: {device}\n")
-    losses = []
-    for start in ((), ("torch.distributed.run", "--standalone", f"--nproc-per-node={count}", "-m")):
-        out = tmp_path / f"run{len(losses)}"
-        child = subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                *start,
-                "flashnas",
-                "train",
-                f"512: {' '.join(kinds_trained(device))}",
-                "--data",
-                str(small_corpus),
-                "--recipe",
-                str(recipe),
-                "--out",
-                str(out),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=3000,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        assert child.returncode == 0, child.stderr[-2000:]
-        with open(out / "log.csv", newline="") as file:
-            losses.append([float(row["loss"]) for row in csv.DictReader(file) if row["loss"]])
-    assert len(losses[0]) == 6
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)

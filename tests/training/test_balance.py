@@ -1,4 +1,4 @@
-"""Experts stay in use where training balances them; micro-batches, processes and checkpoints."""
+"""Experts stay in use where training balances them; micro-batches and checkpoints."""
 
 from dataclasses import replace
 
@@ -10,7 +10,6 @@ from flashnas.architecture import Architecture
 from flashnas.network.model import HybridLM
 from flashnas.training.balance import ExpertBalance
 from flashnas.training.checkpoint import load_checkpoint, save_checkpoint
-from flashnas.training.distributed import Ranks
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Trainer
 
@@ -45,10 +44,16 @@ def shares_of_the_last_steps(trainer):
 
 @pytest.mark.parametrize("moe", [MOE, SIGMOID], ids=["softmax", "sigmoid"])
 def test_all_experts_are_in_use_after_200_steps_which_they_are_not_by_themselves(structured, moe):
-    balanced = shares_of_the_last_steps(trainer_of(structured, moe))
-    alone = shares_of_the_last_steps(trainer_of(structured, moe, balance_loss=0, balance_rate=0))
-    assert balanced.min() > 0.1 > alone.min()
-    assert balanced.std() < 0.6 * alone.std()
+    """Ten times the default of both, so that the two differ by far more than rounding does: over
+    six seeds the deviations were 0.02 to 0.15, and 0.73 to 1.57 without."""
+    balanced, alone = (
+        shares_of_the_last_steps(
+            trainer_of(structured, moe, balance_loss=10 * factor, balance_rate=factor)
+        )
+        for factor in (0.01, 0)
+    )
+    assert balanced.min() > 0.4 > alone.min()
+    assert balanced.std() < 0.5 * alone.std()
 
 
 def test_micro_batches_change_rounding_only_and_a_training_continues_to_the_bit(
@@ -77,15 +82,13 @@ def test_micro_batches_change_rounding_only_and_a_training_continues_to_the_bit(
     assert 0 < biases[0].abs().max() < 0.0061
 
 
-def test_biases_move_by_the_tokens_of_all_processes(monkeypatch):
-    """Another process has nine tokens of the expert that this one does not use."""
-    monkeypatch.setattr(Ranks, "total", lambda _, *own: [own[0] + 9, *own[1:]])
+def test_biases_move_by_the_tokens_of_all_micro_batches():
     network = HybridLM(Architecture.parse("32: moe(experts=3,active=1,sigmoid=true)"))
-    balance = ExpertBalance(network, RECIPE, Ranks(), HybridLM.loss)
+    balance = ExpertBalance(network, RECIPE, HybridLM.loss)
     (layer,) = balance.layers
     layer.routed = [
-        (None, torch.tensor([[1]] * 4 + [[2]])),
-        (None, torch.tensor([[1], [1], [2], [2]])),
+        (None, torch.tensor([[0]] * 6 + [[1]] * 3)),
+        (None, torch.tensor([[0]] * 3 + [[1]] * 3 + [[2]] * 3)),
     ]
     balance.update()
     assert balance.loads == [[1.5, 1.0, 0.5]]

@@ -74,6 +74,14 @@ def refused(arguments, capsys, code=2):
     return lines[-1]
 
 
+def test_several_processes_are_refused(asked, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    line = refused([*asked, "--out", tmp_path / "run"], capsys)
+    assert "must be one process; torchrun started 2. Start it without torchrun" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_folder_holds_what_was_asked_every_step_and_the_weights(whole):
     record = yaml.safe_load((whole / "train.yaml").read_text())
     assert record["question"]["architecture"] == "64(vocab=300): d(head_dim=16) f a(head_dim=16)"
