@@ -149,14 +149,6 @@ def test_orders_are_equal_but_for_attention_at_one_end():
     assert predict(first, middle).difference(0, 1)[0] > 0.01
 
 
-def test_what_a_publication_finds_of_a_mix_does_not_fade_with_size(experiment):
-    """The published rows are less likely if it did; the model has no such length."""
-    found = list(experiment("sizes").log_likelihoods().values())
-    assert found[:4] == sorted(found[:4])
-    assert found[0] < -5
-    assert max(found) < 0.5
-
-
 def test_what_publications_do_not_have_gets_a_wide_interval():
     usual = sd("12x(a f)", "12x(gd f)")
     assert sd("12x(a f)", "12x(r7 f)") > 1.15 * usual
