@@ -27,7 +27,6 @@ _PUBLIC = {
     "export": "flashnas.api.export",
     "evaluate": "flashnas.api.evaluate",
     "report": "flashnas.api.report",
-    "runs": "flashnas.api.runs",
     "evidence": "flashnas.api.evidence",
     "load_evidence": "flashnas.loss.load",
     "loss_model": "flashnas.loss.load",
@@ -53,6 +52,9 @@ _PUBLIC = {
     "Trial": "flashnas.algorithms.trial",
     "Workload": "flashnas.latency.workload",
 }
+
+# commands and functions of 0.2.0 that went -> what serves instead
+GONE = {"runs": "`flashnas report RUN` writes the page of one run"}
 
 __all__ = [
     "Answer",
@@ -87,7 +89,6 @@ __all__ = [
     "loss_model",
     "profile",
     "report",
-    "runs",
     "search",
     "train",
     "validate",
@@ -101,6 +102,8 @@ def __getattr__(name: str) -> Any:
         return value
     if name == "evidence":  # a room that readers use by its name: fn.load_evidence()
         return importlib.import_module("flashnas.loss")
+    if name in GONE:
+        raise AttributeError(f"flashnas.{name} of 0.2.0 is gone; {GONE[name]}")
     raise AttributeError(f"module 'flashnas' has no attribute {name!r}")
 
 

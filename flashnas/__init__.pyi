@@ -13,7 +13,6 @@ from flashnas.api.measure import profile as profile
 from flashnas.api.report import report as report
 from flashnas.api.run import Run as Run
 from flashnas.api.run import load_run as load_run
-from flashnas.api.runs import runs as runs
 from flashnas.api.search import search as search
 from flashnas.api.train import train as train
 from flashnas.api.validate import validate as validate

@@ -154,7 +154,6 @@ COMMANDS: Registry[Command] = Registry(
             "windows scored",
         ),
         "report": _api("write report.html and pareto.png of a run", "report:report"),
-        "runs": _api("the runs in a folder, as a table", "runs:runs"),
         "table": Command(
             "show and import latency tables",
             actions={

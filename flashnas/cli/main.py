@@ -155,6 +155,8 @@ def _main(arguments: list[str]) -> int:
     try:
         if arguments[:1] == ["--print-completion"] and len(arguments) == 2:
             return print_completion(arguments[1])
+        if name in flashnas.GONE:
+            return _fail("flashnas", f"the command {name} of 0.2.0 is gone; {flashnas.GONE[name]}")
         if name is not None and name not in COMMANDS:
             return _fail(
                 "flashnas",

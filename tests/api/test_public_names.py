@@ -85,3 +85,10 @@ def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp
     )
     assert result.failed == 0, "".join(said)
     assert result.attempted > 0
+
+
+@pytest.mark.parametrize("name", fn.GONE)
+def test_what_went_says_what_serves_instead(name, refused):
+    assert f"of 0.2.0 is gone; {fn.GONE[name]}" in refused(name)
+    with pytest.raises(AttributeError, match=r"of 0\.2\.0 is gone"):
+        getattr(fn, name)

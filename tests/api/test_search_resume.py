@@ -134,8 +134,6 @@ def test_a_run_names_the_package_that_it_needs_and_that_is_not_here(
     assert one_line(RunError, fn.search, resume=run, evaluator=size) == rule
     assert main(["report", str(run)]) == (0 if readable else 2)
     assert (rule in capsys.readouterr().err) is not readable
-    assert main(["runs", str(tmp_path)]) == 0
-    assert (rule in capsys.readouterr().out) is not readable
 
 
 def test_a_run_of_an_evaluator_says_how_it_is_continued(run, refused):
