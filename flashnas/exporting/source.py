@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, processors
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ExportError, WeightsError
-from flashnas.base.foreign import read_json
+from flashnas.base.foreign import check_inside, read_json
 from flashnas.base.text import first_line
 from flashnas.data.tokenizer import KINDS, SpecialTokens, load_tokenizer, vocab_size
 from flashnas.families.load_pretrained import CONFIG as MODEL_CONFIG
@@ -85,7 +85,8 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
     words, sequence_tokens, special = None, None, SpecialTokens()
     if init_seed is not None and (folder is not None or foreign is not None):
         raise ExportError(f"{folder or path}: holds trained weights; leave out --init-seed")
-    if folder is not None:
+    if path is not None and folder is not None:
+        check_inside(path, [folder], WeightsError)  # `flashnas eval` writes there
         network = load_model(folder)
         recorded = str(read_architecture(folder)[1].get("sha256", ""))
         origin = f"trained weights{f', sha256 {recorded[:16]}..' if recorded else ''}"

@@ -203,6 +203,7 @@ class RecordedRun:
         """Networks of the front in `RUN/trained/NN`, with the folder of their weights. Only the
         vocabulary may be another one, since a training takes that of its text."""
         folders = sorted((self.path / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
+        check_inside(self.path, folders, RunError)
         trained = [(load_architecture(str(path)), path.parent) for path in folders]
         found = []
         for entry in self.front:

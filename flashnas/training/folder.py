@@ -21,7 +21,7 @@ import yaml
 
 from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import RunError, WeightsError
-from flashnas.base.foreign import MAX_JOURNAL_MB, check_regular, read_text
+from flashnas.base.foreign import MAX_JOURNAL_MB, check_inside, check_regular, read_text
 from flashnas.base.json_lines import complete_lines, drop_torn_line
 from flashnas.base.system import hold_lock, write_atomic
 from flashnas.base.text import flat
@@ -119,6 +119,7 @@ class TrainFolder:
         self._lock.release()
 
     def _check_parts(self) -> None:
+        check_inside(self.path, self.path.rglob("*"), RunError)
         for folder in (self.checkpoints, self.path / FINAL):
             if folder.exists() and not folder.is_dir():
                 raise RunError(f"{folder}: is a file, and must be a folder; move the file away")

@@ -185,8 +185,11 @@ def test_what_cannot_be_evaluated_is_one_line(model, texts, tmp_path):
         tokenizer_json=train_tokenizer(TEXT * 20, 290).to_str(),
     )
     (damaged / "eval.json").write_text('{"weights_sha256": "0", "texts": {"a": {"name": 3}}}')
+    (linked := tmp_path / "linked").mkdir()
+    (linked / "final").symlink_to(model)
     text = {"text": str(texts)}
     cases = [
+        (linked, text, "linked/final: must lie in the folder"),
         ("nowhere", text, "nowhere: no such folder"),
         (model, {}, "eval.text must be given, or tasks"),
         (model, {"text": "nowhere.txt"}, "corpus 'nowhere.txt': no such file"),

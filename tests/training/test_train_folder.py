@@ -40,6 +40,18 @@ def test_a_training_that_was_killed_while_it_made_its_folder_can_be_started_agai
         pass
 
 
+@pytest.mark.parametrize("name", ["checkpoints", "final", "checkpoints/step-00000001"])
+def test_a_folder_that_is_a_link_out_of_a_training_is_refused_and_not_written_to(name, tmp_path):
+    with opened(tmp_path / "out"):
+        pass
+    (outside := tmp_path / "outside").mkdir()
+    (outside / "architecture.yaml").write_text("mine")
+    (tmp_path / "out" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "out" / name).symlink_to(outside)
+    with pytest.raises(RunError, match=rf"out/{name}: must lie in the folder .*; got a link to"):
+        TrainFolder(tmp_path / "out", question={"seed": 0}, facts={"started": ""}, resume=True)
+
+
 def test_a_training_under_nohup_outlives_its_terminal():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
