@@ -10,10 +10,10 @@ be wrong but cannot hang, fill the memory, or change another file:
     tensors = load_file(check_regular(path, WeightsError))  # a library opens the file itself
 
 Each refuses, in one line "place: rule; got value", what is not a regular file, what is larger than
-its kind may be, more values than MAX_VALUES, and nesting deeper than MAX_DEPTH. Reading follows
-links, since caches of models consist of them; `check_inside` refuses those that leave a folder.
-Writing does not: before a file of a given folder is repaired or appended to, `check_regular(path,
-error, write=True)` refuses a link. `printable` is for every foreign text that a command prints.
+its kind may be, more values than MAX_VALUES, nesting deeper than MAX_DEPTH, and a key that stands
+twice. Reading follows links, since caches of models consist of them; `check_inside` refuses those
+that leave a folder. Writing does not: before a file of a given folder is repaired or appended to,
+`check_regular(path, error, write=True)` refuses a link. `printable` is for every foreign text that a command prints.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import json
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,8 @@ MAX_YAML_MB = 2  # PyYAML needs up to 3 s for one megabyte
 MAX_JSON_MB = 256  # tokenizers of large vocabularies have 35 MB
 MAX_JOURNAL_MB = 2_000
 MAX_TEXT_MB = 200  # of the texts of a parquet file, each repeated one counted again
-MAX_CELLS = 100_000_000  # rows times columns of a parquet file: 0.8 GB as numbers
+MAX_CELLS = 20_000_000  # rows times columns of a parquet file: 0.2 GB as numbers
+FLAT = ("BOOLEAN", "INT32", "INT64", "FLOAT", "DOUBLE", "BYTE_ARRAY")  # of a parquet file
 MAX_VALUES = 10_000_000  # of a JSON text or a journal, each of up to 0.2 kB in memory
 MAX_CSV_CELLS = 1_000_000
 MAX_DEPTH = 64  # of lists and mappings inside one another
@@ -142,9 +144,21 @@ def parse_json(
     return value
 
 
-def read_json(path: str | Path, error: type[FlashnasError], **options: Any) -> Any:
-    """The value in a JSON file; options as json.loads takes them."""
-    return parse_json(read_text(path, error), Path(path), error, **options)
+def read_json(path: str | Path, error: type[FlashnasError]) -> Any:
+    """The value in a JSON file, in which no key of a mapping stands twice."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        mapping = dict(pairs)
+        if len(mapping) < len(pairs):
+            raise error(f"{printable(path)}:{_twice(key for key, _ in pairs)}: duplicate key")
+        return mapping
+
+    return parse_json(read_text(path, error), Path(path), error, object_pairs_hook=unique)
+
+
+def _twice(names: Iterable[str]) -> str:
+    """The first name that stands twice, or an empty text."""
+    return next((printable(name) for name, count in Counter(names).items() if count > 1), "")
 
 
 def parse_json_cells(
@@ -205,6 +219,8 @@ def read_csv(
 def _check_columns(
     path: str | Path, columns: Sequence[str], needed: Sequence[str], error: type[FlashnasError]
 ) -> None:
+    if twice := _twice(columns):
+        raise error(f"{printable(path)}: column {twice!r} stands twice")
     lacking = [column for column in needed if column not in columns]
     if not lacking:
         return
@@ -224,10 +240,11 @@ def read_parquet(
     columns: Iterable[str] | None = None,
     data: bytes | None = None,
 ) -> pd.DataFrame:
-    """The rows of a parquet file of at most MAX_CELLS.
+    """The rows of a parquet file of at most MAX_CELLS, each a number or a text: lists in cells can
+    hold a billion values in a few kB.
 
     Args:
-        columns: those to read; None: all.
+        columns: those to read where they are there; None: all.
     """
     import pandas as pd
     import pyarrow.parquet as pq
@@ -243,13 +260,28 @@ def read_parquet(
                 f"{printable(path)}: must have at most {MAX_CELLS:,} cells; got {facts.num_rows:,}"
                 f" rows of {facts.num_columns} columns"
             )
+        leaves = [facts.schema.column(number) for number in range(facts.num_columns)]
+        wanted = None if columns is None else {*columns}
+        leaves = [
+            leaf for leaf in leaves if wanted is None or leaf.path.partition(".")[0] in wanted
+        ]
+        for leaf in leaves:
+            if (
+                leaf.max_definition_level > 1
+                or leaf.max_repetition_level
+                or (leaf.physical_type not in FLAT)
+            ):
+                raise error(
+                    f"{printable(path)}: column {printable(leaf.path)!r} must hold a number or a text in"
+                    f" each row; got {leaf.physical_type.lower()}"
+                )
         if (text_mb := _text_bytes(facts, place or io.BytesIO(data or b"")) / 1e6) > MAX_TEXT_MB:
             raise error(
                 f"{printable(path)}: must have at most {MAX_TEXT_MB} MB of texts; got"
                 f" {text_mb:,.0f} MB"
             )
         return pd.read_parquet(
-            place or io.BytesIO(data or b""), columns=None if columns is None else list(columns)
+            place or io.BytesIO(data or b""), columns=[leaf.path for leaf in leaves]
         )
     except FlashnasError:
         raise

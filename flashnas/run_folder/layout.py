@@ -180,7 +180,7 @@ def read_trials(path: Path) -> pd.DataFrame:
     RunError in one line if it is missing, empty or damaged."""
     if not path.exists():
         raise RunError(f"{path.parent}: the run holds no trials yet ({TRIALS} is missing)")
-    return checked_trials(read_parquet(path, RunError), path)
+    return checked_trials(read_parquet(path, RunError, columns=COLUMNS), path)
 
 
 def checked_trials(frame: pd.DataFrame, path: Path) -> pd.DataFrame:

@@ -135,11 +135,44 @@ def test_repeated_texts_of_a_table_are_counted_before_they_are_unpacked(tmp_path
     assert [len(text) for text in read_parquet(tmp_path / "x", ConfigError)["a"]] == [
         1_000_000
     ] * 100
-    frame = pd.DataFrame(
-        {"text": [f"{number:07d}" * 3 for number in range(30_000)], "list": [["a", "b"]] * 30_000}
-    )
+    frame = pd.DataFrame({"text": [f"{number:07d}" * 3 for number in range(30_000)]})
     frame.to_parquet(tmp_path / "x")
     assert read_parquet(tmp_path / "x", ConfigError)["text"].tolist() == frame["text"].tolist()
+
+
+NESTED = {  # each a few kB that unpack to GB
+    "lists": lambda: pa.array([[0] * 1_000_000] * 100),
+    "of one size": lambda: pa.array([b"x" * 1_000_000] * 1000, pa.binary(1_000_000)),
+    "structs": lambda: pa.array([{"a": 1}] * 3),
+}
+
+
+@every(kind=NESTED)
+def test_lists_in_the_cells_of_a_table_are_refused_unread(kind, tmp_path, monkeypatch):
+    column = NESTED[kind]()
+    pq.write_table(
+        pa.table({"a": column, "b": range(len(column))}), tmp_path / "x.parquet", compression="zstd"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(pd, "read_parquet", lambda *_, **__: pytest.fail("unpacked"))
+        words = one_line(ConfigError, read_parquet, tmp_path / "x.parquet", ConfigError)
+        assert " must hold a number or a text in each row; got " in words
+    found = read_parquet(tmp_path / "x.parquet", ConfigError, columns=["b", "c"])
+    assert found.columns.tolist() == ["b"]
+    words = one_line(CorpusError, read_corpus, f"{tmp_path / 'x.parquet'}#a")
+    assert "column 'a' must hold text; got" in words
+
+
+def test_a_key_or_a_column_that_stands_twice_is_refused(tmp_path):
+    keys = ", ".join(f'"{number}": 0' for number in range(60_000))
+    (tmp_path / "x").write_text(f'{{{keys}, "59999": 1}}')
+    assert one_line(ConfigError, read_json, tmp_path / "x", ConfigError).endswith(
+        "x:59999: duplicate key"
+    )
+    (tmp_path / "x").write_text("a,b,a\n1,2,3\n")
+    assert one_line(ConfigError, foreign.read_csv, tmp_path / "x", ConfigError, ["a"]).endswith(
+        "x: column 'a' stands twice"
+    )
 
 
 def test_cells_of_json_are_counted_together(monkeypatch):

@@ -143,7 +143,8 @@ def test_a_given_tokenizer_is_used(prepare, tmp_path):
     plain = prepare(tokenizer=tmp_path / "tokenizer.json")
     assert plain.vocab == len(given.get_vocab())
     assert not list((tmp_path / "c" / "tokenizers").glob("*"))
-    # truncation and padding do not change the text
+    # truncation, padding and dropout do not change the text
+    given.model.dropout = 0.5
     given.enable_truncation(8)
     given.enable_padding(length=10**10)
     given.save(str(tmp_path / "tokenizer.json"))

@@ -29,6 +29,7 @@ from flashnas.api.export import ExportOptions
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ExportError, FlashnasError
 from flashnas.cli.main import main
+from flashnas.data.tokenizer import SpecialTokens
 from flashnas.exporting import gguf as write
 from flashnas.exporting.exporter import export_network
 from flashnas.exporting.source import Source
@@ -269,6 +270,9 @@ def test_a_tokenizer_without_merges_or_end_gets_what_llama_cpp_needs():
     words = vocabulary(tokenizer, 5, 0)
     assert words.tokens == ("!", "a", "b", "[unused 3]", "[unused 4]", "<|end|>")
     assert (words.merges, words.added, words.first, words.ends) == (("! !",), 1, None, (5,))
+    ends = SpecialTokens(generation={"eos_token_id": [0, 1, 2]})
+    with pytest.raises(ExportError, match="needs a token of whole characters that does not end"):
+        _ = vocabulary(tokenizer, 3, 0, ends).plain
 
 
 @every(case=cases("exporting", "not_in_llama_cpp"))

@@ -120,3 +120,10 @@ def test_a_damaged_file_beside_the_tokenizer_is_one_line(tmp_path):
     (tmp_path / "generation_config.json").write_text("[]")
     message = one_line(CorpusError, SpecialTokens.beside, tmp_path / "tokenizer.json")
     assert message.endswith("generation_config.json: must be a mapping; got list")
+
+
+@pytest.mark.parametrize("wrong", [1.0, True, [1.0, True, "1", None, [1]], "1", {"a": 1}])
+def test_an_id_that_is_no_whole_number_is_no_token(wrong, tmp_path):
+    words, special = write_tokenizer_files("qwen3", tmp_path)
+    special = SpecialTokens(special.config, {"eos_token_id": wrong})
+    assert special.ids(words, "eos") == [words.token_to_id("<|im_end|>")]

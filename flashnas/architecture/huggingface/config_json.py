@@ -18,16 +18,7 @@ from flashnas.operators.spec import MAX_VALUE
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping at the top of a JSON file; raises ArchitectureError with the file, and the line
     if it has one."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        mapping = dict(pairs)
-        if len(mapping) < len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for key in keys if keys.count(key) > 1)
-            raise ArchitectureError(f"{path}:{twice}: duplicate key")
-        return mapping
-
-    data = foreign.read_json(path, ArchitectureError, object_pairs_hook=unique)
+    data = foreign.read_json(path, ArchitectureError)
     if not isinstance(data, dict):
         raise ArchitectureError(
             f"{path}: the top level must be a mapping; got {type(data).__name__}"

@@ -73,12 +73,12 @@ class Vocabulary:
 
     @property
     def plain(self) -> int:
-        """A token of whole characters."""
-        return next(
-            token
-            for token, text in enumerate(self.tokens)
-            if text.isascii() and self.types[token] == NORMAL and token not in self.ends
-        )
+        """A token of whole characters; ExportError where there is none."""
+        ends = {*self.ends}
+        for token, text in enumerate(self.tokens):
+            if text.isascii() and self.types[token] == NORMAL and token not in ends:
+                return token
+        raise ExportError("--to gguf needs a token of whole characters that does not end a text")
 
     def write_keys(self, writer: GGUFWriter) -> None:
         writer.add_vocab_size(len(self.tokens))

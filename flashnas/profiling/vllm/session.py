@@ -48,7 +48,7 @@ class Described:
 
 
 @dataclass(frozen=True)
-class Times:
+class TimedRepeats:
     """Milliseconds of each repeat (`time_network` of child.py)."""
 
     prompts: list[list[float]]

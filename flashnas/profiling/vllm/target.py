@@ -29,7 +29,7 @@ from flashnas.latency.schema import Device
 from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
 from flashnas.profiling.target import STEPS, Steps, Target, Timings, step_ranges
-from flashnas.profiling.vllm.session import Described, Times, describe, running
+from flashnas.profiling.vllm.session import Described, TimedRepeats, describe, running
 
 VARIABLE = "FLASHNAS_VLLM_PYTHON"
 TOKENS_AT_ONCE = 8192  # of vLLM's server
@@ -203,7 +203,7 @@ class Vllm(Target, where="vllm"):
             Path(folder, "config.json").write_text(json.dumps(config))
             session = running(interpreter(self.vllm_python), self.device, self.threads)
             answer = session.ask(
-                Times,
+                TimedRepeats,
                 folder=folder,
                 options=self.options,
                 vocab=network.vocab,
@@ -254,7 +254,7 @@ def _argument(text: str) -> tuple[str, Any]:
         return name, None
 
 
-def _note(answer: Times) -> str:
+def _note(answer: TimedRepeats) -> str:
     spreads = [np.ptp(ms) / np.median(ms) for ms in (*answer.prompts, *answer.steps)]
     if max(spreads, default=0.0) <= DISTURBED:
         return ""
