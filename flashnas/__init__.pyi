@@ -36,3 +36,4 @@ from flashnas.study.scorer import Scorer as Scorer
 from flashnas.training.recipe import Recipe as Recipe
 
 __version__: str
+GONE: dict[str, str]

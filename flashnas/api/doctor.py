@@ -104,8 +104,8 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
     every backend.
 
     The self-test compares forward pass, states, gradients and decode step, and on CUDA a step from
-    a captured graph, with the float64 reference, in float32 and bfloat16. On a CPU it takes one to
-    two minutes; on CUDA the first one may take 15 to 40, in which Triton compiles.
+    a captured graph, with the float64 reference, in float32 and bfloat16. On a CPU it takes half
+    a minute; on CUDA the first one may take 15 to 40, in which Triton compiles.
 
     Returns:
         An Examination: `machine`, `packages`, `choices`, `tests` and `healthy`.

@@ -1,6 +1,4 @@
-"""What others have trained in full: publications, what they say of two mixes, and how far they
-disagree.
-"""
+"""What others have trained in full: publications, and what they say of two mixes."""
 
 from __future__ import annotations
 
@@ -9,7 +7,17 @@ from typing import Any
 
 from flashnas.api.calling import Result, takes
 from flashnas.base.settings import Settings, option
-from flashnas.base.text import EVIDENCE_HELP
+from flashnas.base.text import EVIDENCE_HELP, columns, signed, tokens_text, with_interval
+from flashnas.base.text_table import table
+
+COLUMNS = {
+    "<publication": "{source}",
+    "rows": "{rows}",
+    "<parameters": "{params}",
+    "<tokens": "{tokens}",
+    "spread": "{spread}",
+    "<mixers": "{mixers}",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,28 +43,46 @@ class EvidenceOptions(Settings, where="evidence"):
 class EvidenceResult(Result):
     """What others have trained.
 
-    publications, disagreement, rows: what they are, how far they differ, and how many rows of each
-    kind there are. evidence: the file of own trainings. mixes: what they say of two mixes.
-    warnings: such as that own trainings contradict the publications.
+    publications: what they are. evidence: the file of own trainings. mixes: what they say of two
+    mixes, None where none were asked for. warnings: such as that own trainings contradict the
+    publications.
     """
 
     publications: list[dict[str, Any]]
-    disagreement: dict[str, Any]
     evidence: str | None
-    rows: dict[str, int]
     mixes: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
 
-    def to_dict(self) -> dict[str, Any]:
-        values = super().to_dict()
-        if self.mixes is None:
-            del values["mixes"]
-        return values
-
     def __str__(self) -> str:
-        from flashnas.reporting.results import evidence_text
-
-        return evidence_text(self.to_dict())
+        lines = [
+            {
+                "source": found["source"],
+                "rows": found["rows"],
+                **{
+                    name: " to ".join(dict.fromkeys(map(tokens_text, found[name])))
+                    for name in ("params", "tokens")
+                },
+                "spread": f"x{found['spread']:.1f}" if found["spread"] else "",
+                "mixers": " ".join(found["mixers"]),
+            }
+            for found in self.publications
+        ]
+        parts = [
+            table(lines, COLUMNS)
+            + "\nspread: what a publication finds and others do not, over that of the middle one"
+        ]
+        if self.mixes is not None:
+            said = [
+                (f"  {claim['source']}", signed(claim["mean"]), f"pairs: {claim['pairs']}")
+                for claim in self.mixes["said"]
+            ]
+            mean = with_interval(self.mixes["mean"], self.mixes["sd"])
+            said.append(("  model", mean, "90 %, of all, for 1B parameters and 100B tokens"))
+            parts.append(
+                f"{self.mixes['other']!r} less {self.mixes['one']!r}, nats per token at equal size"
+                " and shape; below 0 the first is better\n" + "\n".join(columns(said, (0, 1)))
+            )
+        return "\n\n".join(parts)
 
 
 @takes(EvidenceOptions)
@@ -65,7 +91,7 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
     Nothing is trained.
 
     Returns:
-        An EvidenceResult: `publications`, `disagreement`, `rows` and, for two mixes, `mixes`.
+        An EvidenceResult: `publications` and, for two mixes, `mixes`.
 
     Raises:
         ConfigError: for a CSV that is wrong, with file, line, rule and value.
@@ -73,20 +99,19 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
     Example:
         >>> import flashnas as fn
         >>> found = fn.evidence(["a f", "m2 f"])
-        >>> found.rows["trainings"] >= 189, found.mixes["one"]
-        (True, 'a f')
+        >>> len(found.publications), found.mixes["one"]
+        (13, 'a f')
     """
-    from flashnas.loss.load import load_evidence, loss_model
+    from flashnas.loss.load import loss_model
     from flashnas.loss.own import own_rows
     from flashnas.loss.publications import (
         compare_mixes,
         contradiction_of_own,
-        disagreement,
         facts_of_publications,
     )
     from flashnas.observations.read_losses import read_experts, read_published
 
-    model, shipped = loss_model(options.evidence), load_evidence()
+    model = loss_model(options.evidence)
     rows = read_published() + ([] if options.evidence is None else own_rows(options.evidence))
     mixes = None
     if options.mixes:
@@ -95,15 +120,7 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
     words = contradiction_of_own(options.evidence) if options.evidence is not None else ""
     return EvidenceResult(
         publications=facts_of_publications([*rows, *read_experts()], model),
-        disagreement=disagreement(rows, model),
         evidence=options.evidence,
-        rows={
-            "trainings": len(rows),
-            "shapes": len(shipped.shapes),
-            "ffn_shares": len(shipped.ffn_shares),
-            "recall": len(shipped.recall),
-            "experts": len(shipped.experts),
-        },
         mixes=mixes,
         warnings=(words,) if words else (),
     )

@@ -34,8 +34,9 @@ PARAMS, TOKENS = 1e9, 1e11
 def facts_of_publications(rows: Sequence[ObservedLoss], model: FullLoss) -> list[dict[str, Any]]:
     """The publications of the rows, those with the most rows first; JSON-ready.
 
-    spread: the factor on what a publication has of its own, relative to the middle one; above 1 for
-    gaps that others do not find. None for rows that the model was not fitted to.
+    params, tokens: least and most. spread: the factor on what a publication has of its own, relative
+    to the middle one; above 1 for gaps that others do not find. None for rows that the model was not
+    fitted to.
     """
     by_source: dict[str, list[ObservedLoss]] = {}
     for row in rows:
@@ -43,13 +44,14 @@ def facts_of_publications(rows: Sequence[ObservedLoss], model: FullLoss) -> list
     found = [
         {
             "source": source,
-            "groups": list(dict.fromkeys(row.group for row in own)),
             "rows": len(own),
             "mixers": list(
                 dict.fromkeys(spec.kind for row in own for spec in row.specs if spec.mixes_tokens)
             ),
-            "params": [min(row.params for row in own), max(row.params for row in own)],
-            "tokens": [min(row.tokens for row in own), max(row.tokens for row in own)],
+            **{
+                name: [each(getattr(row, name) for row in own) for each in (min, max)]
+                for name in ("params", "tokens")
+            },
             "spread": model.spreads.reliability.get(source),
         }
         for source, own in by_source.items()
@@ -63,47 +65,31 @@ def compare_mixes(
     """What publications and the model say of two mixes of one size, such as `a f` and `m2 f`.
 
     Returns:
-        JSON-ready. said: by each publication that trained both in one group, mean, least and most
-        of its differences in nats per token, after the law of size and shape is taken out; below 0
-        where the second mix has the lower loss. spread: standard deviation of their means; None for
-            fewer than two. mean, sd: of the model, for a publication that nobody has seen (or the
-            user's own), at PARAMS and TOKENS.
+        JSON-ready. said: of each publication that trained both in one group the pairs, and the mean
+        of their differences in nats per token, after the law of size and shape is taken out; below 0
+        where the second mix has the lower loss. mean, sd: of the model, for a publication that nobody
+        has seen (or the user's own), at PARAMS and TOKENS.
 
     Raises:
         ArchitectureError: a pattern is wrong.
     """
     stacks = [_stack(text) for text in (one, other)]
-    parts = [composition(stack) for stack in stacks]
     slope = model.coefficients()["law"][0]
-    gaps: dict[str, dict[str, np.ndarray]] = {}
-    for group, members in groups_without_repeats(rows).items():
-        firsts, seconds = (
-            [rows[index] for index in members if composition(rows[index].specs) == part]
-            for part in parts
-        )
-        if firsts and seconds and parts[0] != parts[1]:
-            first, second = (
-                np.array([row.nats for row in mix]) - slope * rows_of(mix, model.law).x[:, 0]
-                for mix in (firsts, seconds)
-            )
-            gaps.setdefault(firsts[0].source, {})[group] = np.subtract.outer(second, first)
-    claims: list[dict[str, Any]] = [
-        {
-            "source": source,
-            "groups": list(by_group),
-            "pairs": len(values),
-            "mean": float(values.mean()),
-            "least": float(values.min()),
-            "most": float(values.max()),
-        }
-        for source, by_group in gaps.items()
-        for values in [np.concatenate([group.ravel() for group in by_group.values()])]
+    gaps: dict[str, list[float]] = {}
+    for members in groups_without_repeats(rows).values():
+        group = [rows[index] for index in members]
+        nats = np.array([row.nats for row in group]) - slope * rows_of(group, model.law).x[:, 0]
+        mixes = [composition(row.specs) for row in group]
+        first, second = (nats[[mix == composition(stack) for mix in mixes]] for stack in stacks)
+        if len(first) and len(second) and composition(stacks[0]) != composition(stacks[1]):
+            gaps.setdefault(group[0].source, []).extend(np.subtract.outer(second, first).ravel())
+    said = [
+        {"source": source, "pairs": len(values), "mean": float(np.mean(values))}
+        for source, values in gaps.items()
     ]
     table = of_size(model, stacks, PARAMS, TOKENS, published=True)
     mean, sd = model.predict(table).difference(1, 0)
-    means = [publication["mean"] for publication in claims]
-    spread = float(np.std(means, ddof=1)) if len(means) > 1 else None
-    return {"one": one, "other": other, "said": claims, "spread": spread, "mean": mean, "sd": sd}
+    return {"one": one, "other": other, "said": said, "mean": mean, "sd": sd}
 
 
 def _stack(text: str) -> tuple[OperatorSpec, ...]:
@@ -113,37 +99,6 @@ def _stack(text: str) -> tuple[OperatorSpec, ...]:
             f"a mix must have at least one token mixer, such as 'a f'; got {text!r}"
         )
     return specs * -(-MIN_OPERATORS // len(specs))
-
-
-def disagreement(rows: Sequence[ObservedLoss], model: FullLoss) -> dict[str, Any]:
-    """How far publications disagree: clear pairs of mixes that two of them share, those that both
-    order alike, and for each feature of the model its mean, the standard deviation of that, and the
-    one between publications."""
-    pairs, right = count_shared_orders(rows)
-    effects = {
-        name: dict(zip(("mean", "sd", "between_publications"), values, strict=True))
-        for name, values in model.coefficients().items()
-        if values[2] > 0
-    }
-    return {"pairs": pairs, "right": right, "effects": effects}
-
-
-def count_shared_orders(rows: Sequence[ObservedLoss]) -> tuple[int, int]:
-    """Pairs of compositions that are clear in two groups of different publications, counted for each
-    two groups, and those of them that both groups order alike."""
-    losses: dict[tuple[str, str], dict[Any, list[float]]] = {}
-    for row in rows:
-        group = losses.setdefault((row.source, row.group), {})
-        group.setdefault(composition(row.specs), []).append(row.nats)
-    pairs = right = 0
-    for (one, first), (other, second) in itertools.combinations(losses.items(), 2):
-        shared = sorted(first.keys() & second.keys()) if one[0] != other[0] else []
-        for mix, mix2 in itertools.combinations(shared, 2):
-            gaps = [np.mean(group[mix]) - np.mean(group[mix2]) for group in (first, second)]
-            if min(map(abs, gaps)) > CLEAR_NATS:
-                pairs = pairs + 1
-                right = right + int(gaps[0] * gaps[1] > 0)
-    return pairs, right
 
 
 # -- a user's own trainings, as the publications predict them --------------------------------------

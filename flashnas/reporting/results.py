@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from flashnas.architecture.architecture import compressed
@@ -10,9 +10,6 @@ from flashnas.base.text import (
     INTERVAL_90,
     columns,
     shortened,
-    signed,
-    tokens_text,
-    with_interval,
 )
 from flashnas.operators import OPERATORS
 from flashnas.reporting.statements import REASONS, chance
@@ -124,70 +121,3 @@ def validation_text(result: Figures) -> str:
         lines.append([*cells, shortened(compressed(entry["notation"]), LONGEST)])
     architectures = "\n".join(columns(lines))
     return render_text("validation.txt", **{**result, "architectures": architectures}, words=PHASES)
-
-
-# -- evidence --------------------------------------------------------------------------------------
-
-EFFECTS = {
-    "law": "slope of the law of size and shape",
-    "mixed": "a second family of mixers",
-    "gated_delta": "gated delta rules in place of other mixers",
-    "ffn": "(share of parameters in FFNs - 0.3) squared",
-}
-ALONE = 1.5  # times the usual spread from which on a publication is said to stand alone
-
-
-def evidence_text(result: Figures) -> str:
-    """The publications, what they say of two mixes, and how far they disagree."""
-    publications = [
-        {
-            "source": publication["source"],
-            "rows": publication["rows"],
-            "groups": len(publication["groups"]),
-            "sizes": _range(publication["params"]),
-            "lengths": _range(publication["tokens"]),
-            "spreads": "" if publication["spread"] is None else f"x{publication['spread']:.1f}",
-            "names": " ".join(publication["mixers"]),
-        }
-        for publication in result["publications"]
-    ]
-    effects = [
-        {
-            "name": EFFECTS.get(name, name),
-            "mean": with_interval(effect["mean"], effect["sd"]),
-            "between_publications": effect["between_publications"],
-        }
-        for name, effect in result["disagreement"]["effects"].items()
-    ]
-    return render_text(
-        "evidence.txt",
-        rows=result["rows"],
-        publications=publications,
-        disagreement=result["disagreement"],
-        effects=effects,
-        alone=ALONE,
-        mixes=result.get("mixes"),
-        claims=_claims(result["mixes"]) if result.get("mixes") else "",
-    )
-
-
-def _claims(mixes: Figures) -> str:
-    """What each publication says of two mixes, and the model of all."""
-    lines = []
-    for claim in mixes["said"]:
-        words = f"{claim['pairs']} pair{'s' if claim['pairs'] > 1 else ''}"
-        if claim["pairs"] > 1:
-            words += f", {signed(claim['least'])} to {signed(claim['most'])}"
-        words += f"   ({', '.join(claim['groups'])})"
-        lines.append((f"  {claim['source']}", signed(claim["mean"]), words))
-    if mixes["spread"] is not None:
-        spread = f"publications differ by a standard deviation of {mixes['spread']:.3f}"
-        lines.append(("", "", spread))
-    mean = f"{with_interval(mixes['mean'], mixes['sd'])} (90 %)"
-    lines.append(("  model", mean, "from all publications, for 1B parameters and 100B tokens"))
-    return "\n".join(columns(lines, (0, 1)))
-
-
-def _range(values: Sequence[float]) -> str:
-    least, most = map(tokens_text, values)
-    return least if least == most else f"{least} to {most}"

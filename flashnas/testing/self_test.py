@@ -32,7 +32,7 @@ HIDDEN = 256
 TOKENS = 270  # more than the largest chunk of a library, and not a multiple of the smallest
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TENSOR_FLOAT32 = 5e-3  # allowed where a chosen library multiplies float32 in TensorFloat-32
-LONGEST_S = 900  # for one case, most of which Triton may compile
+LONGEST_S = 3600  # for one operator, most of which Triton may compile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,57 +139,44 @@ def check_layer(
     return replace(test, errors=errors, reason=wrong, status="wrong" if wrong else "passed")
 
 
+def check_kind(kind: str, device: str) -> list[LayerTest]:
+    """All cases of an operator."""
+    return [
+        check_layer(kind, backend, dtype, device) for backend, dtype in layer_cases(kind, device)
+    ]
+
+
 def self_test(
-    kinds: Iterable[str],
-    device: str,
-    on_result: Callable[[LayerTest], None] | None = None,
+    kinds: Iterable[str], device: str, on_result: Callable[[LayerTest], None]
 ) -> list[LayerTest]:
-    """Run all cases of the operators in a process of their own, a fresh one after a case that ends
-    it or leaves the device in an unusable state."""
-    results = []
-    pool = _Process()
-    try:
-        for kind in kinds:
-            cases, unlisted = pool.call(layer_cases, kind, device)
-            for backend, dtype in cases or [("auto", "float32")]:
-                result, reason = None, f"its cases: {unlisted}"
-                if not unlisted:
-                    result, reason = pool.call(check_layer, kind, backend, dtype, device)
-                result = result or LayerTest(
-                    operator=kind, backend=backend, dtype=dtype, reason=reason, status="failed"
-                )
-                if result.status == "failed":
-                    pool.restart()
-                results.append(result)
-                if on_result:
-                    on_result(result)
-    finally:
-        pool.restart()
+    """Run all cases of the operators in a process of their own, a fresh one after an operator that
+    ends it or leaves the device in an unusable state."""
+    results: list[LayerTest] = []
+    pool = None
+    for kind in kinds:
+        pool = pool or ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), limit_threads, (1,)
+        )
+        reason = "the process that ran it died"
+        try:
+            found = pool.submit(check_kind, kind, device).result(LONGEST_S)
+        except (BrokenProcessPool, TimeoutError) as error:
+            if isinstance(error, TimeoutError):
+                reason = f"no answer in {LONGEST_S} s"
+            failed = LayerTest(operator=kind, backend="auto", dtype="float32", status="failed")
+            found = [replace(failed, reason=reason)]
+        if any(test.status == "failed" for test in found):
+            _stop(pool)
+            pool = None
+        for test in found:
+            on_result(test)
+        results += found
+    if pool is not None:
+        _stop(pool)
     return results
 
 
-class _Process:
-    def __init__(self) -> None:
-        self._pool: ProcessPoolExecutor | None = None
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> tuple[Any, str]:
-        """What it returns and an empty text, or None and why there is no answer."""
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                1, multiprocessing.get_context("spawn"), limit_threads, (1,)
-            )
-        try:
-            return self._pool.submit(function, *arguments).result(LONGEST_S), ""
-        except TimeoutError:
-            reason = f"no answer in {LONGEST_S} s"
-        except BrokenProcessPool:
-            reason = "the process that ran it died"
-        self.restart()
-        return None, reason
-
-    def restart(self) -> None:
-        if self._pool is not None:
-            for process in list((self._pool._processes or {}).values()):
-                process.kill()
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = None
+def _stop(pool: ProcessPoolExecutor) -> None:
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+    pool.shutdown(wait=False, cancel_futures=True)

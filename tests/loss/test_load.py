@@ -18,7 +18,6 @@ from flashnas.loss.own import OWN, own_rows
 from flashnas.loss.publications import (
     compare_mixes,
     contradiction_of_own,
-    disagreement,
     facts_of_publications,
 )
 from flashnas.observations.read_losses import read_published
@@ -127,12 +126,9 @@ def test_the_publications_and_what_they_say_of_two_mixes():
     means = {claim["source"]: claim["mean"] for claim in both["said"]}
     assert len(means) >= 4
     assert means == pytest.approx({claim["source"]: -claim["mean"] for claim in back["said"]})
-    assert all(claim["least"] <= claim["mean"] <= claim["most"] for claim in both["said"])
-    assert both["spread"] == pytest.approx(np.std(list(means.values()), ddof=1))
     same = compare_mixes("a f", "a f", rows, model)
-    assert (same["said"], same["spread"], same["mean"]) == ([], None, 0.0)
+    assert (same["said"], same["mean"]) == ([], 0.0)
     assert same["sd"] == pytest.approx(0, abs=1e-6)
-    assert 0.5 < disagreement(rows, model)["right"] / disagreement(rows, model)["pairs"] < 1
 
 
 def test_the_command_lists_and_compares(own, capsys):
@@ -145,7 +141,6 @@ def test_the_command_lists_and_compares(own, capsys):
         "2604.03444",
         "2603.15569",
     ]
-    assert list(found["rows"].values()) == [189, 292, 7, 39, 192]
     assert found["warnings"] == []
     assert main(["evidence", "a f", "m2 f", "--evidence", str(own(AGAINST))]) == 0
     out, err = capsys.readouterr()

@@ -11,7 +11,7 @@ from one_line import one_line
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError
-from flashnas.loss.publications import Pair, count_shared_orders
+from flashnas.loss.publications import Pair
 from flashnas.observations.losses import DEFAULT_TOKENS, ObservedLoss, dense_twin, full_width
 from flashnas.observations.read_losses import (
     composition,
@@ -96,23 +96,6 @@ def test_pairs_have_an_order_and_their_bounds(experiment):
 def test_a_composition_is_the_mixers_in_quarters(case):
     operators, expected = case
     assert composition(parse_operators(operators)) == tuple(map(tuple, expected))
-
-
-def test_publications_order_the_mixes_alike_that_they_share(shipped):
-    rows = [
-        row("a f", 1.0, "g", source="x"),
-        row("2x(d f)", 0.9, "g", source="x"),
-        row("24x(m2)", 0.5, "g", source="x"),
-        row("3x(a f)", 2.0, "h", source="y"),
-        row("d f", 2.1, "h", source="y"),
-        row("m2", 1.9, "h", source="y"),  # agrees on m2, not on a and d
-        row("a f", 3.0, "i", source="z"),
-        row("d f", 3.01, "i", source="z"),  # not clear: says nothing
-        row("a f", 3.0, "j", source="x"),
-        row("d f", 2.0, "j", source="x"),  # says nothing of g, of the same publication
-    ]
-    assert count_shared_orders(rows) == (4, 2)
-    assert count_shared_orders(shipped) == (153, 109)
 
 
 # -- proxies ---------------------------------------------------------------------------------------

@@ -98,38 +98,29 @@ def test_a_backend_that_refuses_is_told():
     assert "backend fla cannot" in result.reason
 
 
-@pytest.mark.slow  # two processes that import torch
-@pytest.mark.usefixtures("spawned_workers")
-def test_a_process_that_dies_is_replaced():
-    process = self_test._Process()
-    assert process.call(os._exit, 3) == (None, "the process that ran it died")
-    assert process.call(os.getpid)[0] != os.getpid()
-    process.restart()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("spawned_workers")
-def test_a_case_without_an_answer_has_failed(monkeypatch):
-    process = self_test._Process()
-    process.call(os.getpid)
-    monkeypatch.setattr(self_test, "LONGEST_S", 0.2)
-    assert process.call(time.sleep, 60) == (None, "no answer in 0.2 s")
-
-
 def end(kind, device):
     os._exit(3)
 
 
-def test_a_library_whose_import_ends_the_process_is_a_failed_case(
-    monkeypatch,
+def hang(kind, device):
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"), [(end, "the process that ran it died"), (hang, "no answer in 0.2 s")]
+)
+def test_an_operator_that_ends_the_process_or_hangs_has_failed_and_the_next_is_tested(
+    monkeypatch, body, reason
 ):
-    monkeypatch.setattr(self_test, "layer_cases", end)
-    (result,) = self_test.self_test(["f"], "cpu")
-    assert (result.operator, result.status, result.reason) == (
-        "f",
-        "failed",
-        "its cases: the process that ran it died",
-    )
+    monkeypatch.setattr(self_test, "check_kind", body)
+    monkeypatch.setattr(self_test, "LONGEST_S", 0.2 if body is hang else 60)
+    heard = []
+    results = self_test.self_test(["f", "a"], "cpu", heard.append)
+    assert heard == results
+    assert [(test.operator, test.status, test.reason) for test in results] == [
+        ("f", "failed", reason),
+        ("a", "failed", reason),
+    ]
 
 
 def test_the_choice_and_what_it_passes_over():
