@@ -13,7 +13,8 @@ Each refuses, in one line "place: rule; got value", what is not a regular file, 
 its kind may be, more values than MAX_VALUES, nesting deeper than MAX_DEPTH, and a key that stands
 twice. Reading follows links, since caches of models consist of them; `check_inside` refuses those
 that leave a folder. Writing does not: before a file of a given folder is repaired or appended to,
-`check_regular(path, error, write=True)` refuses a link. `printable` is for every foreign text that a command prints.
+`check_regular(path, error, write=True)` refuses a link. `printable` is for
+every foreign text that a command prints.
 """
 
 from __future__ import annotations
