@@ -20,10 +20,6 @@ LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 IMPORT = re.compile(r"(?m)^(?:from|import) (flashnas[\w.]*)")
 SIZES = {  # shorter measurements and trainings, in place of what each notebook states
     "first_search": {},
-    "llama_cpp": {
-        "TRIALS, SHORT_TOKENS = 4, 16_384": "TRIALS, SHORT_TOKENS = 2, 2048",
-        "TOKENS = 200_000  ": "TOKENS = 4096  ",
-    },
     "own_device": {
         'WORKLOAD = \\"batch=1,prompt=64,generated=64': 'WORKLOAD = \\"batch=1,prompt=8,generated=4',
         "NETWORKS, SECONDS = 6, 0.02": "NETWORKS, SECONDS = 2, 0.005",
@@ -66,7 +62,7 @@ def faults(path):
 
 
 def test_each_notebook_is_stored_with_the_outputs_of_one_clean_run():
-    assert len(NOTEBOOKS) == 4
+    assert len(NOTEBOOKS) == 3
     broken = [fault for path in NOTEBOOKS for fault in faults(path)]
     assert not broken, "; ".join(broken)
 
@@ -104,8 +100,6 @@ def run_cells(cells, folder):
 @pytest.mark.slow  # seconds each
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_in_any_folder(path, tmp_path):
-    if path.stem == "llama_cpp":
-        pytest.importorskip("xllamacpp")
     process = forks.start(run_cells, shortened(path), tmp_path)
     process.join()
     assert process.exitcode == 0
