@@ -2,9 +2,13 @@
 
 ttft_ms            time until the prompt (with meta tokens) is read; with a prompt, its last
                    position also goes through the head and the first token is drawn
-tpot_ms            mean time of one generation step over all generated tokens, at their growing
-                   context; 0 if nothing is generated
-latency_ms         the whole request: ttft_ms + generated_tokens x tpot_ms
+tpot_ms            mean time of one generation step, which reads a token and draws the next one,
+                   over as many steps as tokens are generated, at their growing context; 0 if nothing
+                   is generated
+latency_ms         the whole request: ttft_ms + generated_tokens x tpot_ms. The last generated token
+                   is read, too, so that it can go on. A program that stops with the last token
+                   drawn takes one step less after a prompt: its request of N tokens is one of N - 1
+                   here (observations/read_times.py)
 throughput_tok_s   tokens that all sequences together generate per second while generating (batch /
                    tpot); if nothing is generated, prompt tokens read per second
 memory_gb          weights + caches at the end of the request + activations, in 10^9 bytes

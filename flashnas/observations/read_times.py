@@ -186,12 +186,20 @@ def _of_entry(entry: Any, file: Path) -> ObservedTime | None:
     )
 
 
+def _in_steps(workload: Workload) -> Workload:
+    """A request whose first token is drawn from the prompt, by the steps that `latency_ms` counts:
+    one less. Without a prompt the first step reads the one token that the program was given."""
+    if not (workload.prompt_tokens and workload.generated_tokens):
+        return workload
+    return dataclasses.replace(workload, generated_tokens=workload.generated_tokens - 1)
+
+
 def _found(entry: Any, stem: str) -> tuple[str, Workload, dict[str, tuple[Any, float]]]:
     """Program, request, and by metric what was timed, with its unit in milliseconds; None for what
     is not of a request."""
     match entry:
         case {"avg_latency": _, "latencies": seconds}:  # vllm bench latency
-            return "vllm", load_workload(stem), {"latency_ms": (seconds, 1e3)}
+            return "vllm", _in_steps(load_workload(stem)), {"latency_ms": (seconds, 1e3)}
         case {"median_ttft_ms": ttft, "median_tpot_ms": tpot, "max_concurrency": 1}:
             program = f"{entry.get('backend')} server"  # vllm bench serve
             return program, load_workload(stem), {"ttft_ms": (ttft, 1), "tpot_ms": (tpot, 1)}

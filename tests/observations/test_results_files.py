@@ -101,10 +101,13 @@ def write(tmp_path):
 
 
 def test_vllm_bench_latency_is_of_the_request_that_its_name_states(write):
+    """Whose first token is drawn from the prompt: of 32 tokens 31 steps, of one none."""
     path = write("batch=1,prompt=64,generated=32.json", VLLM)
     (time,) = read_times(path)
     assert (time.program, time.network.hash) == ("vllm", NETWORK.hash)
-    assert time.workload == load_workload("batch=1,prompt=64,generated=32")
+    assert (time.workload.prompt_tokens, time.workload.generated_tokens) == (64, 31)
+    (one,) = read_times(write("batch=1,prompt=64,generated=1.json", VLLM))
+    assert (one.workload.prompt_tokens, one.workload.generated_tokens) == (64, 0)
     assert time.milliseconds == {"latency_ms": pytest.approx(1318.2222629984608)}
     assert time.noise == pytest.approx(np.std(np.log(VLLM["latencies"])))
     assert time.place == f"{path}:1"
