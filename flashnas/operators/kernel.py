@@ -265,6 +265,8 @@ class FullAttention(Rule):
             )
             if time is None or asked.seen.max() <= window:
                 return time
+            if most is None:  # beyond the rows of full attention, which bound it
+                return None
             time = time.derived(self.spread, upper=self.upper)
             return replace(time, upper_us=max(time.upper_us, most.upper_us))
         keys = min(window + self.edge, tokens)

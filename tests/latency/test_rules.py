@@ -57,6 +57,8 @@ def test_a_window_in_a_long_prefill_keeps_its_share_of_the_scores(tiny_table):
     assert step.upper_us == pytest.approx(
         1.1 * 16
     )  # as long as a kernel that reads all of the context
+    with pytest.raises(LookupFailure, match=r"window=4 \(measured: 0\), batch=1, context=1000000"):
+        time(tiny_table, call, seen=1e6)  # beyond any rows of such a kernel
 
 
 def test_other_recurrences_take_the_rows_of_the_triton_kernel_first(tmp_path):
