@@ -85,6 +85,8 @@ def test_heads_keep_the_least_size_and_one_network_has_one_proxy(spec, least_dim
                 if name != "ssm_head_dim" and HIDDEN // factor % 64 == 0:
                     floor = least_dim // 2 if name == "state" else least_dim
                     assert size >= min(floor, most, HIDDEN // factor)
+        if spec.kind == "kda" and full.gate_rank == full.head_dim:  # as fla, in a proxy, too
+            assert shrunk.gate_rank == shrunk.head_dim
         if factor == 8:
             assert small.params(HIDDEN // factor) < spec.params(HIDDEN)
 

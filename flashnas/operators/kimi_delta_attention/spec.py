@@ -53,9 +53,8 @@ class KimiDeltaAttention(OperatorSpec):
         full = self.resolved(hidden)
         head_dim = scaled_dim(self.head_dim, factor, least_dim)
         heads = max(1, round(full.heads * self.head_dim / factor / head_dim))
-        return dataclasses.replace(
-            self, heads=heads, head_dim=head_dim, gate_rank=scaled_dim(full.gate_rank, factor)
-        )
+        rank = scaled_dim(full.gate_rank, factor, least_dim)
+        return dataclasses.replace(self, heads=heads, head_dim=head_dim, gate_rank=rank)
 
     def inner(self, hidden: int) -> int:
         """Channels of the queries, of the keys and of the values."""
