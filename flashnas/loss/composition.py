@@ -21,6 +21,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.text import tokens_text
 from flashnas.loss import experts
+from flashnas.loss.mathematics import ATTENTION, DELTA_RULE, LINEAR_ATTENTION, MATHEMATICS
 from flashnas.operators import OperatorSpec
 
 TOKENS = 1e11  # unit of D
@@ -72,14 +73,14 @@ class Law:
 FULL_SHARE = 0.15  # a second family with this share of the mixers counts fully
 PUBLISHED_WINDOW = 2048  # tokens; most published trainings with windows have at least this context
 FFN_PARAMS = 0.3  # share of the parameters from which that of the feed-forward layers is counted
-FAMILIES = ("attention", "state space", "delta rule", "linear attention")
+FAMILIES = (ATTENTION, "state space", DELTA_RULE, LINEAR_ATTENTION)
 # kinds whose shares the residual process compares, those of attention first; Kimi delta attention is
 # a gated delta rule
 KINDS = ("a", "swa", "m", "m2", "gla", "d", "gd", "r7", "other")
 ALIKE = {"kda": "gd"}
 RARE = ("r7",)  # mixers that one publication has trained, alone
 # a second family that publications have tried beside any other, also at a small share
-TRIED_BESIDE_ALL = "attention"
+TRIED_BESIDE_ALL = ATTENTION
 
 FEATURES = (
     "law",
@@ -109,7 +110,7 @@ SILENT = (
 # limits of what publications have trained; each row is (axis, lowest, highest)
 MAX_FFN_SHARE = 0.5  # of the operators
 MIN_FFN_SHARE = 1 / 3  # of the operators, for families that have no channel mixer of their own
-NEED_FFN = ("delta rule", "linear attention")
+NEED_FFN = (DELTA_RULE, LINEAR_ATTENTION)
 ASPECTS = (0.9, 5.6)  # ln(width / depth)
 SIZES = (2e7, 3e9)  # parameters without embeddings
 # from which on a network is said to lie outside
@@ -163,8 +164,8 @@ def mix_of(operators: tuple[OperatorSpec, ...], *, published: bool = False) -> M
             unknown += count / total
         elif spec.kind in RARE:
             rare += count / total
-        elif spec.family in FAMILIES:
-            families[spec.family] += count / total
+        else:
+            families[MATHEMATICS[spec.kind]] += count / total
             gated_delta += count / total * (spec.kind == "gd")
         tokens = spec.window_tokens
         if tokens and not (published and not spec.options()):
@@ -188,7 +189,8 @@ def mix_of(operators: tuple[OperatorSpec, ...], *, published: bool = False) -> M
 
 def _edge(mixers: Sequence[OperatorSpec]) -> float:
     """How far a minority of attention is in the first or the last fifth of the stack: 0 to 1."""
-    depths = (np.flatnonzero([spec.family == "attention" for spec in mixers]) + 0.5) / len(mixers)
+    attends = [MATHEMATICS.get(spec.kind) == ATTENTION for spec in mixers]
+    depths = (np.flatnonzero(attends) + 0.5) / len(mixers)
     if not 0 < 2 * len(depths) <= len(mixers):
         return 0.0
     return float(np.clip((abs(depths.mean() - 0.5) - 0.3) / 0.2, 0.0, 1.0))

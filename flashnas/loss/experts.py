@@ -11,6 +11,7 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.text import tokens_text
+from flashnas.loss.mathematics import ATTENTION, MATHEMATICS
 from flashnas.operators import OperatorSpec
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 
@@ -80,7 +81,8 @@ def outside_of_experts(network: Architecture, params: float, active: float) -> l
         f"{params / active:.0f} times as many parameters as active ones; publications have at most"
         f" {MOST_TIMES:.0f} times": params > MOST_TIMES * active,
         "experts in a hybrid, never compared with a dense one": any(
-            spec.mixes_tokens and spec.family != "attention" for spec in network.operators
+            spec.mixes_tokens and MATHEMATICS.get(spec.kind) != ATTENTION
+            for spec in network.operators
         ),
     }
     return [words for words, outside in found.items() if outside]

@@ -28,6 +28,12 @@ import numpy as np
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.text import counted, plain_number
+from flashnas.loss.mathematics import (
+    ATTENTION,
+    ATTENTION_AND_STATE_SPACE,
+    DELTA_RULE,
+    MATHEMATICS,
+)
 from flashnas.observations.losses import DATA
 from flashnas.observations.read_losses import read_rows, specs_of
 from flashnas.operators import OperatorSpec
@@ -127,9 +133,8 @@ def _mixture(
         kinds[spec.kind] += share
         if spec.kind not in published:
             continue
-        attention = share * {"attention": 1.0, "attention and state space": 0.5}.get(
-            spec.family, 0.0
-        )
+        mathematics = MATHEMATICS.get(spec.kind, "")
+        attention = share * {ATTENTION: 1.0, ATTENTION_AND_STATE_SPACE: 0.5}.get(mathematics, 0.0)
         if window := spec.window_tokens:
             windows += attention
             reach += attention * min(REACH, math.sqrt(window / CONTEXT))
@@ -140,7 +145,7 @@ def _mixture(
             full += attention
         if spec.mixes_tokens and share > attention:
             states[spec.kind] += share - attention
-            decay += (share - attention) * (spec.family != "delta rule")
+            decay += (share - attention) * (mathematics != DELTA_RULE)
     held = sum(states.values())
     mixture = Mixture(
         mixers=mixers,

@@ -276,6 +276,11 @@ class OperatorSpec:
         """FLOPs for one token that sees `context` tokens, itself included."""
         return sum(call.kind.flops(call, context) for call in _kernels_of(self, hidden))
 
+    def looks_back(self, hidden: int) -> bool:
+        """Whether a decode step depends on the number of tokens before, as the columns of its
+        kernels state."""
+        return any("context" in call.kind.decode for call in _kernels_of(self, hidden))
+
     def cache_bytes(self, hidden: int, context: int, dtype_bytes: int = 2) -> int:
         """Bytes kept per sequence after `context` tokens."""
         return sum(

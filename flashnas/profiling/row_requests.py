@@ -63,7 +63,7 @@ def plan(space: OperatorSpace[Any], workloads: Iterable[Workload]) -> list[RowRe
                 if workload.generated_tokens:
                     requests.update(
                         RowRequest("decode", text, hidden, 0, batch, length)
-                        for length in contexts(spec, read + 1, total)
+                        for length in contexts(spec, hidden, read + 1, total)
                     )
                 if read:
                     requests.add(RowRequest("prefill", text, hidden, 0, batch, read))
@@ -75,10 +75,10 @@ def batches(workload: Workload) -> tuple[int, ...]:
     return MAX_BATCHES if workload.batch == "max" else (workload.batch,)
 
 
-def contexts(spec: OperatorSpec, first: int, last: int) -> list[int]:
-    """Contexts at which a decode step is measured: 0 (any) for recurrent ones, else powers of 4 and
-    the ends."""
-    if not spec.family.startswith("attention"):
+def contexts(spec: OperatorSpec, hidden: int, first: int, last: int) -> list[int]:
+    """Contexts at which a decode step is measured: 0 (any) where no kernel depends on it, else
+    powers of 4 and the ends."""
+    if not spec.looks_back(hidden):
         return [0]
     window = spec.window_tokens
     inner = [4**power for power in range(3, 12) if first < 4**power < last]

@@ -34,7 +34,7 @@ def series_of(
     out, with a note.
     """
     space, meta = terms.space, terms.space.model.meta_tokens
-    kinds = [spec for width in terms.widths for spec in space.kinds_at(width)]
+    kinds = [(spec, width) for width in terms.widths for spec in space.kinds_at(width)]
     largest = max(networks, key=lambda network: network.params)
 
     def fits(batch: int, prompts: list[int], steps: list[Steps]) -> bool:

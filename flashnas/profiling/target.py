@@ -152,10 +152,12 @@ class Target(Settings, ABC):
         """How many tokens of the prompts of a batch are read together."""
         return min(tokens, PREFILL_PIECE_TOKENS)
 
-    def timed_steps(self, specs: Sequence[OperatorSpec], first: int, last: int) -> dict[int, Steps]:
+    def timed_steps(
+        self, specs: Sequence[tuple[OperatorSpec, int]], first: int, last: int
+    ) -> dict[int, Steps]:
         """By the context that a row states: the steps that are timed for it, so that rows answer
-        from the context `first` to `last`."""
-        lengths = {length for spec in specs for length in contexts(spec, first, last)} - {0}
+        from the context `first` to `last`. specs: operators with their hidden sizes."""
+        lengths = {length for spec in specs for length in contexts(*spec, first, last)} - {0}
         return {length: range(length, length + 1) for length in sorted(lengths or {first})}
 
     def request_steps(self, workload: Workload, meta_tokens: int) -> list[tuple[Steps, float]]:

@@ -15,9 +15,10 @@ from flashnas.loss.composition import (
     mix_of,
     outside_support,
 )
-from flashnas.loss.experts import EXPERT_SILENT_SDS
+from flashnas.loss.experts import EXPERT_SILENT_SDS, outside_of_experts
 from flashnas.loss.load import loss_model
 from flashnas.observations.losses import full_network, full_width
+from flashnas.operators import OPERATORS
 
 
 def mix(text, **options):
@@ -40,6 +41,22 @@ def test_shares_sum_to_one_and_a_hybrid_head_is_half_of_each():
 def test_the_window_of_a_publication_that_does_not_state_it_is_unknown():
     assert mix("12x(swa f)").window > 0
     assert mix("12x(swa f)", published=True).window == 0
+
+
+def test_words_of_an_operator_that_nobody_has_trained_change_nothing():
+    """Only operators that publications have count as attention, whatever others call themselves."""
+    sparse, state = (
+        type("Other", (OPERATORS["a"],), {"kind": "other_kind", "family": family})
+        for family in ("attention", "state space")
+    )
+    stacks = [(cls(), *parse_operators("6x(m2 f)")) for cls in (sparse, state)]
+    assert mix_of(stacks[0]) == mix_of(stacks[1])
+    networks = [
+        Architecture(hidden=512, operators=(*parse_operators("moe"), cls()))
+        for cls in (sparse, state)
+    ]
+    said = [outside_of_experts(network, 1e9, 5e8) for network in networks]
+    assert said[0] == said[1]
 
 
 def test_order_away_from_the_edges_says_nothing():

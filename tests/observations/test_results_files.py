@@ -13,7 +13,7 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.text import LineWarning
 from flashnas.exporting.configuration import export_configuration
 from flashnas.latency.prediction import model_of
-from flashnas.latency.workload import WORKLOADS, load_workload
+from flashnas.latency.workload import WORKLOADS
 from flashnas.observations.correction import corrected
 from flashnas.observations.read_times import MAX_TIMES, read_times
 from flashnas.observations.times import REPEAT_SD

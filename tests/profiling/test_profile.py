@@ -26,7 +26,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import sample
 from flashnas.latency.workload import WORKLOADS, Workload
 from flashnas.operators import OPERATORS
-from flashnas.operators.attention.spec import SlidingWindowAttention
+from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.profiling import regression
 from flashnas.profiling.platforms import PLATFORMS, Cpu
@@ -142,9 +142,20 @@ def test_the_plan_names_every_operator_width_and_phase_once():
 
 
 def test_contexts_span_the_workload_and_meet_the_window():
-    assert contexts(OPERATORS["d"](), 1, 8192) == [0]
-    assert contexts(OPERATORS["a"](), 1, 8192) == [1, 64, 256, 1024, 4096, 8192]
-    assert contexts(SlidingWindowAttention(window=100), 1, 300) == [1, 64, 100, 256, 300]
+    assert contexts(OPERATORS["d"](), 2048, 1, 8192) == [0]
+    assert contexts(OPERATORS["a"](), 2048, 1, 8192) == [1, 64, 256, 1024, 4096, 8192]
+    assert contexts(SlidingWindowAttention(window=100), 2048, 1, 300) == [1, 64, 100, 256, 300]
+
+
+def test_what_looks_back_follows_from_kernels_and_not_from_words():
+    class Sparse(Attention):
+        family = "sparse attention"
+
+    class Convolution(OPERATORS["conv"]):
+        family = "attention-like convolution"
+
+    assert contexts(Sparse(), 2048, 1, 300) == [1, 64, 256, 300]
+    assert contexts(Convolution(), 2048, 1, 300) == [0]
 
 
 # -- regression ------------------------------------------------------------------------------------

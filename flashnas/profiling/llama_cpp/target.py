@@ -165,7 +165,9 @@ class LlamaCpp(Target, where="llama_cpp"):
         )
         return Timings(prompts_ms, steps_ms)
 
-    def timed_steps(self, specs: Sequence[OperatorSpec], first: int, last: int) -> dict[int, Steps]:
+    def timed_steps(
+        self, specs: Sequence[tuple[OperatorSpec, int]], first: int, last: int
+    ) -> dict[int, Steps]:
         """Steps at the ends of pieces, each about twice the one before; a row is for the middle of
         its piece."""
         piece, last = (-(-count // PIECE_TOKENS) * PIECE_TOKENS for count in (first, last))

@@ -222,7 +222,9 @@ class Vllm(Target, where="vllm"):
         )
         return Timings(prompts_ms, steps_ms, _note(answer))
 
-    def timed_steps(self, specs: Sequence[OperatorSpec], first: int, last: int) -> dict[int, Steps]:
+    def timed_steps(
+        self, specs: Sequence[tuple[OperatorSpec, int]], first: int, last: int
+    ) -> dict[int, Steps]:
         """STEPS around each context, all of which follow a token."""
         contexts = super().timed_steps(specs, first, last)
         starts = {context: max(context - STEPS // 2, 2) for context in contexts}
