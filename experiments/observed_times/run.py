@@ -17,7 +17,7 @@ from flashnas.base.text import columns
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
-from flashnas.observations.correction import CorrectedModel
+from flashnas.observations.correction import TimesCorrection
 from flashnas.observations.times import ObservedTime
 from flashnas.space import load_space
 
@@ -70,7 +70,7 @@ def left_out(*, whole_models: bool) -> np.ndarray:
                 ]
                 if others:
                     plain = LatencyModel(table, workload)
-                    corrected = CorrectedModel(plain, [other[2] for other in others])
+                    corrected = plain.corrected_by(TimesCorrection(plain, [other[2] for other in others]))
                     result.append(errors((plain, corrected), time))
     return np.array(result)
 
@@ -108,7 +108,7 @@ def another(
     result = []
     for seed in range(DRAWS):
         order = np.random.default_rng(seed).permutation(len(times))
-        corrected = CorrectedModel(plain, [times[i] for i in order[:count]])
+        corrected = plain.corrected_by(TimesCorrection(plain, [times[i] for i in order[:count]]))
         result += [errors((plain, corrected), times[i]) for i in order[count : count + 20]]
     return np.array(result)
 

@@ -5,11 +5,11 @@ A row of the whole operator answers if there is one; otherwise its kernels are l
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -48,6 +48,19 @@ from flashnas.operators.kernel_kinds import GEMM, KERNEL_KINDS, pointwise
 CONTEXT_POINTS = 4096
 
 
+class Correction(Protocol):
+    """By observed times (`flashnas.observations.correction`). observed: program, device, times, factor
+    and digest, as of an `Estimate`."""
+
+    observed: Mapping[str, Any]
+
+    def latencies(
+        self, model: LatencyModel, architectures: Sequence[Architecture]
+    ) -> np.ndarray: ...
+
+    def estimate(self, model: LatencyModel, a: Architecture, before: Estimate) -> Estimate: ...
+
+
 class LatencyModel:
     """Estimates for one table and one workload, or their names. The cost of an operator is computed
     once for each width, number of meta tokens and batch: many architectures of one space cost a few
@@ -58,14 +71,12 @@ class LatencyModel:
             a table without one of that name answers by its rows. A Calibration of one's own, such
             as `Calibration(stack="unfused")`, has constants that the table does not state.
         mode: of a table with rows in several modes; None: the table's default.
+        correction: of all times, by observed ones.
 
     Raises:
         TableError, WorkloadError: the table or the workload cannot be read.
         MissingRowsError: the table has no rows in the workload's dtype.
     """
-
-    # what observed times correct: program, device, times, factor and digest (`fn.Estimate`)
-    observed: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(
         self,
@@ -74,8 +85,10 @@ class LatencyModel:
         *,
         calibration: str | Calibration = ENGINE,
         mode: str | None = None,
+        correction: Correction | None = None,
     ) -> None:
         self.table = LatencyTable.load(table).only(mode)
+        self.correction = correction
         self.workload = load_workload(workload)
         if isinstance(calibration, str):
             calibration = self.table.calibrated(calibration)
@@ -103,11 +116,34 @@ class LatencyModel:
             self.cache_type = self.operators.settings.get("cache_type", "")
         self._costs: dict[tuple[OperatorSpec | str, int, int, int, int], Cost] = {}
 
+    def at(self, workload: Workload | str) -> LatencyModel:
+        """The same table, calibration and correction under another workload."""
+        return LatencyModel(
+            self.table, workload, calibration=self.calibration, correction=self.correction
+        )
+
+    def corrected_by(self, correction: Correction | None) -> LatencyModel:
+        """The same model, with all that it has looked up, by another correction, or none."""
+        other = copy.copy(self)
+        other.correction = correction
+        return other
+
+    @property
+    def observed(self) -> Mapping[str, Any]:
+        """Of the correction."""
+        return {} if self.correction is None else self.correction.observed
+
     # -- figures
 
     def estimate(self, architecture: Architecture) -> Estimate:
         """All figures with breakdown; raises MissingRowsError if the table cannot answer,
         BudgetError if batch "max" finds no room."""
+        by_table = self._by_table(architecture)
+        if self.correction is None:
+            return by_table
+        return self.correction.estimate(self, architecture, by_table)
+
+    def _by_table(self, architecture: Architecture) -> Estimate:
         a, w, batch = architecture, self.workload, self.batch(architecture)
         request, costs = next(self.requests([a]))
         places = ((spec.kind, i) for i, spec in enumerate(a.operators))
@@ -141,7 +177,6 @@ class LatencyModel:
             breakdown=tuple(entries),
             sources=source_shares(entries),
             notes=tuple(note for note in notes if note),
-            observed=self.observed,
         )
 
     def memory_gb(self, architecture: Architecture) -> float:
@@ -157,6 +192,8 @@ class LatencyModel:
         """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the
         breakdown.
         """
+        if self.correction is not None:
+            return self.correction.latencies(self, architectures)
         return np.array([request.latency_ms for request, _ in self.requests(architectures)])
 
     def requests(

@@ -51,7 +51,7 @@ ROUNDS = 8  # of the linearisation of a request in the factors of its phases
 IN_PHASES = {"latency_ms": (1, 1), "ttft_ms": (1, 0), "tpot_ms": (0, 1)}
 
 
-def corrected(model: LatencyModel, *paths: str | Path) -> CorrectedModel:
+def corrected(model: LatencyModel, *paths: str | Path) -> LatencyModel:
     """The model, corrected by the times in files or folders (`read_times`). Times on another device
     than the table's, or with another type of weights, are left out; a warning counts them.
 
@@ -83,13 +83,14 @@ def corrected(model: LatencyModel, *paths: str | Path) -> CorrectedModel:
         )
     if others:
         warn_in_a_line(f"{place}: left out, because not on {model.table.name}: {left_out}")
-    return CorrectedModel(model, used)
+    return model.corrected_by(TimesCorrection(model, used))
 
 
-class CorrectedModel(LatencyModel):
-    """A LatencyModel whose times are corrected by observed ones.
+class TimesCorrection:
+    """What observed times say of those that a table predicts, under any workload.
 
     Args:
+        model: of the table, without a correction.
         times: of one program on the table's device; at least one. Their order does not matter.
 
     Raises:
@@ -97,12 +98,10 @@ class CorrectedModel(LatencyModel):
     """
 
     def __init__(self, model: LatencyModel, times: Sequence[ObservedTime]) -> None:
-        vars(self).update(vars(model))  # the table, the workload and the costs of operators
-        self.uncorrected = model
         self.times = sorted(times, key=lambda time: time.facts)
         self._networks = {time.network.hash for time in self.times}
         self._columns = {name: i for i, name in enumerate((EMBEDDING, HEAD, *OPERATORS, HOST))}
-        self._ask()
+        self._ask(model)
         self._fit()
         digest = hashlib.sha256(repr([time.facts for time in self.times]).encode())
         mean, sd = self._common * self._pulled.sum(), self._common_sd
@@ -119,13 +118,13 @@ class CorrectedModel(LatencyModel):
 
     # -- what was observed
 
-    def _ask(self) -> None:
+    def _ask(self, table: LatencyModel) -> None:
         """Predict it. _points: coordinates, shape [times, 2 phases, coordinates]. Of each observed
         number: _shares, those of the phases of each network in it, shape [numbers, 2 x times],
         _ratios, ln(observed / predicted), and _noise."""
         points, shares, ratios, noise, widths = [], [], [], [], []
         for i, time in enumerate(self.times):
-            model = LatencyModel(self.table, time.workload, calibration=self.calibration)
+            model = table.at(time.workload)
             try:
                 estimate = model.estimate(time.network)
             except FlashnasError as error:
@@ -218,16 +217,18 @@ class CorrectedModel(LatencyModel):
 
     # -- predictions
 
-    def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
+    def latencies(self, model: LatencyModel, architectures: Sequence[Architecture]) -> np.ndarray:
         """latency_ms of each, shape [N]."""
-        milliseconds, points = self._coordinates(self, architectures)
+        milliseconds, points = self._coordinates(model, architectures)
         return np.asarray((milliseconds * self._factors(points)[0]).sum(axis=1))
 
-    def estimate(self, architecture: Architecture) -> Estimate:
-        """As of LatencyModel. `observed` says what the times were corrected by, `table_ms` and the
+    def estimate(
+        self, model: LatencyModel, architecture: Architecture, before: Estimate
+    ) -> Estimate:
+        """before: by the table. `observed` says what the times were corrected by, `table_ms` and the
         observed latency_ms; parts of the breakdown have the factor of their phase."""
-        before, w = super().estimate(architecture), self.workload
-        milliseconds, points = self._coordinates(self, [architecture])
+        w = model.workload
+        milliseconds, points = self._coordinates(model, [architecture])
         factors, covariances = self._factors(points)
         phases = dict(zip(PHASES, factors[0].tolist(), strict=True))
         values: dict[str, Any] = of_times(

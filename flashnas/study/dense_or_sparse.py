@@ -9,7 +9,6 @@ from collections.abc import Callable
 import numpy as np
 
 from flashnas.latency.fitting import Fitter, TableCosts
-from flashnas.latency.prediction import LatencyModel
 from flashnas.run_folder.recorded_answer import DenseOrSparse, Turn
 from flashnas.study.comparison import side_of
 from flashnas.study.explore import ALIKE_NATS, Explored
@@ -80,7 +79,7 @@ def dense_or_sparse(problem: Problem, scorer: Scorer, explored: Explored) -> Den
 def _by_batch(
     problem: Problem, explored: Explored, sparse: np.ndarray, pair: Callable[[np.ndarray], Pair]
 ) -> dict[float, Pair]:
-    """The pair at each batch from that of the workload on, within the same limits, by the table alone.
+    """The pair at each batch from that of the workload on, within the same limits.
     What fits more sequences at once fits fewer, too, so that all of it was explored."""
     model = problem.model
     assert model is not None
@@ -88,8 +87,7 @@ def _by_batch(
     found: dict[float, Pair] = {}
     for larger in () if batch == "max" else (batch, *(size for size in BATCHES if size > batch)):
         workload = dataclasses.replace(model.workload, batch=larger)
-        costs = TableCosts(LatencyModel(model.table, workload, calibration=model.calibration))
-        fitter = Fitter(problem.space, costs, problem.fitter.budgets)
+        fitter = Fitter(problem.space, TableCosts(model.at(workload)), problem.fitter.budgets)
         within = np.zeros(len(sparse), bool)
         sorts = set[bool]()
         best = np.inf  # value of the later of the best dense and the best sparse one

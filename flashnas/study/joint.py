@@ -13,7 +13,6 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import TableCosts
 from flashnas.loss.prediction import WITHIN_SDS, Prediction
-from flashnas.observations.correction import CorrectedModel
 from flashnas.run_folder.recorded_answer import Retimed
 from flashnas.study.explore import Explored, explore
 from flashnas.study.problem import Problem, load_fitter
@@ -76,11 +75,11 @@ def with_traits(prediction: Prediction, networks: Sequence[Architecture]) -> Pre
 def retimed(problem: Problem, scorer: Scorer) -> Retimed:
     """What observed times changed; nothing where each network is trained."""
     model = problem.model
-    if not isinstance(model, CorrectedModel) or problem.each:
+    if model is None or not model.observed or problem.each:
         return {}
     config, space, notation, latency_ms = problem.config, problem.space, "", 0.0
     with contextlib.suppress(BudgetError):
-        fitter = load_fitter(config, space, TableCosts(model.uncorrected))
+        fitter = load_fitter(config, space, TableCosts(model.corrected_by(None)))
         found = explore(space, fitter, scorer, seed=config.seed, min_recall=problem.min_recall)
         best = found.networks[found.best]
         notation, latency_ms = best.notation, float(model.latencies([best])[0])

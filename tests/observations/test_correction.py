@@ -15,7 +15,7 @@ from flashnas.cli.main import main
 from flashnas.latency.calibration import Calibration
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.workload import WORKLOADS
-from flashnas.observations.correction import CorrectedModel, corrected
+from flashnas.observations.correction import TimesCorrection, corrected
 from flashnas.observations.times import ObservedTime
 from flashnas.space import load_space
 
@@ -43,9 +43,13 @@ def observed(network, noise=None, model=DECODE, **ratios):
     )
 
 
+def corrected_by(model, times):
+    return model.corrected_by(TimesCorrection(model, times))
+
+
 def factor(times, network, model=DECODE, name="latency_ms"):
     """corrected / predicted"""
-    corrected = CorrectedModel(model, times)
+    corrected = corrected_by(model, times)
     return corrected.estimate(network).metric(name) / model.estimate(network).metric(name)
 
 
@@ -70,9 +74,9 @@ TIMES = st.lists(
 @settings(deadline=None, max_examples=10)
 @given(TIMES, st.sampled_from((CHAT, DECODE)), st.randoms())
 def test_a_correction_is_positive_consistent_and_the_same_in_any_order(times, model, random):
-    corrected = CorrectedModel(model, times)
+    corrected = corrected_by(model, times)
     shuffled = random.sample(times, len(times))
-    again = CorrectedModel(model, shuffled)
+    again = corrected_by(model, shuffled)
     assert again.observed == corrected.observed
     latencies = corrected.latencies(NETWORKS)
     assert (again.latencies(NETWORKS) == latencies).all()
@@ -103,7 +107,7 @@ def test_times_without_spread_are_met_exactly(ratios, model):
         observed(network, 0.0, model, latency_ms=r)
         for network, r in zip(NETWORKS, ratios, strict=True)
     ]
-    corrected = CorrectedModel(model, times)
+    corrected = corrected_by(model, times)
     for time in times:
         found = corrected.estimate(time.network)
         assert found.latency_ms == pytest.approx(time.milliseconds["latency_ms"], rel=1e-4)
@@ -124,10 +128,10 @@ def test_intervals_narrow_with_times_and_not_below_a_spread():
     before = width(DECODE.estimate(HYBRID))
     near = [observed(DEEPER, 0.01, latency_ms=0.05)]
     own = [*near, observed(HYBRID, 0.01, latency_ms=0.05)]
-    found = [width(CorrectedModel(DECODE, times).estimate(HYBRID)) for times in (near, own)]
+    found = [width(corrected_by(DECODE, times).estimate(HYBRID)) for times in (near, own)]
     assert before > found[0] > found[1] >= 2 * 1.645 * 0.01
     noisy = [observed(HYBRID, 0.03, latency_ms=0.05)] * 4
-    assert width(CorrectedModel(DECODE, noisy).estimate(HYBRID)) >= 2 * 1.645 * 0.03
+    assert width(corrected_by(DECODE, noisy).estimate(HYBRID)) >= 2 * 1.645 * 0.03
 
 
 def test_programs_that_scatter_widen_what_was_not_timed():
@@ -139,7 +143,7 @@ def test_programs_that_scatter_widen_what_was_not_timed():
         for scatter in (0.02, 0.5)
     )
     network = Architecture.parse("1536: 10x(m2 f a f)")
-    widths = [width(CorrectedModel(DECODE, times).estimate(network)) for times in (near, far)]
+    widths = [width(corrected_by(DECODE, times).estimate(network)) for times in (near, far)]
     assert widths[1] > 2 * widths[0]
 
 
@@ -175,7 +179,7 @@ def test_errors_of_networks_that_nobody_timed_fall(table, calibration):
         observed(network, latency_ms=math.log(ms / DECODE.latencies([network])[0]))
         for network, ms in zip(timed, truth, strict=False)
     ]
-    corrected = CorrectedModel(DECODE, times)
+    corrected = corrected_by(DECODE, times)
     before, after = (
         np.sqrt(np.mean(np.log(model.latencies(rest) / truth[6:]) ** 2))
         for model in (DECODE, corrected)
@@ -235,7 +239,7 @@ def test_what_the_table_cannot_predict_is_one_line(own):
     message = one_line(ConfigError, corrected, model_of("a100_sxm", WORKLOADS["decode-8k"]), path)
     assert message.startswith(f"{path}:2: ")
     time = dataclasses.replace(observed(HYBRID), milliseconds={"ttft_ms": 3.0}, place="t.csv:2")
-    message = one_line(ConfigError, CorrectedModel, DECODE, [time])
+    message = one_line(ConfigError, TimesCorrection, DECODE, [time])
     assert "t.csv:2: ttft_ms must be empty" in message
 
 

@@ -9,7 +9,6 @@ from problems import problem_of, with_all_batches
 from flashnas.architecture import Architecture
 from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.latency.metrics import Budget
-from flashnas.latency.prediction import LatencyModel
 from flashnas.observations.correction import corrected
 from flashnas.reporting.statements import holds, turning_points
 from flashnas.study.dense_or_sparse import dense_or_sparse
@@ -84,7 +83,7 @@ def test_at_each_batch_the_best_of_both_that_are_still_in_time_are_compared(prob
     model = problem.model
     for turn in found["by_batch"]:
         workload = dataclasses.replace(model.workload, batch=int(turn["limit"]))
-        costs = TableCosts(LatencyModel(model.table, workload, calibration=model.calibration))
+        costs = TableCosts(model.at(workload))
         pair = (lowest(problem, of, costs, found["memory_gb"]) for of in (DENSE, SPARSE))
         assert agrees(problem, turn, *pair)
 
@@ -122,13 +121,36 @@ def test_the_memory_of_the_device_less_a_tenth_bounds_a_search(problem):
     assert not Fitter(problem.space, problem.costs, [memory]).fits_network(large)
 
 
+def costs_by_times(problem, path, networks, factor):
+    """By the observed times of some networks, which are so many times those of the table."""
+    rows = [
+        f'"{network}",decode-8k,mine,,{factor * ms}'
+        for network, ms in zip(networks, problem.costs.latencies(networks), strict=True)
+    ]
+    path.write_text("\n".join(["network,workload,program,device,latency_ms", *rows]) + "\n")
+    return TableCosts(corrected(problem.model, str(path)))
+
+
+def test_observed_times_correct_each_batch_too(problem, tmp_path):
+    """At the batch of the workload the difference is that of the answer, also where networks meet the
+    budget by the observed times alone."""
+    explored = explored_of(DENSE + SPARSE, problem)
+    costs = costs_by_times(problem, tmp_path / "times.csv", explored.networks, 0.5)
+    by_table, observed = explored.latency_ms, np.array(costs.latencies(explored.networks))
+    budgets = [Budget("latency_ms", 1.05 * observed.max()), problem.fitter.budgets[1]]
+    assert (by_table > budgets[0].limit).any()
+    corrected_problem = dataclasses.replace(
+        problem, costs=costs, fitter=Fitter(problem.space, costs, budgets)
+    )
+    found = dense_or_sparse(corrected_problem, problem.scorer, explored)
+    first = found["by_batch"][0]
+    assert (first["limit"], first["difference"]) == (1, found["difference"])
+
+
 def test_times_of_others_are_asked_of_what_fits_alone(problem, tmp_path):
     """The corrected model has no answer for no network."""
     dense = Architecture.parse(DENSE[0])
-    ms = problem.costs.latencies([dense])[0]
-    times = tmp_path / "times.csv"
-    times.write_text(f"network,workload,program,device,latency_ms\n{dense},decode-8k,mine,,{ms}\n")
-    costs = TableCosts(corrected(problem.model, str(times)))
+    costs = costs_by_times(problem, tmp_path / "times.csv", [dense], 1.0)
     fitter = Fitter(problem.space, costs, problem.fitter.budgets)
     large = Architecture.parse("2048: 48x(a moe(experts=256,active=1,intermediate=2048))")
     assert fitter.fits_network(dense)
