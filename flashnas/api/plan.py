@@ -18,15 +18,13 @@ def plan(
     note: Callable[[str], None] = silent,
     evaluator: Callable[[Any], Any] | None = None,
 ) -> planning.Plan:
-    """What `search` with the same keywords would evaluate, and for how long. Nothing is written but
-    the corpus' cache.
+    """What `search` with the same keywords would train. Nothing is written but the corpus' cache.
 
     Further:
         evaluator (Callable): as of `search`.
 
     Returns:
-        Plan: the space's size, the fastest network, baselines, candidates, training tokens of each
-            and of all, and `seconds`, from a few timed steps. `print` shows them.
+        Plan: networks, and tokens and FLOPs of each and of all. `print` shows them.
     """
     if options.out is not None:
         writable_out(options)

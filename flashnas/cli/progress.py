@@ -4,9 +4,7 @@ left.
 
 from __future__ import annotations
 
-import itertools
 import math
-import statistics
 import time
 from typing import TYPE_CHECKING, Self, TextIO
 
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
 
 REDRAW_S = 0.5
 PLAIN_S = 15.0
-SURE = 0.15  # standard error of a pace that is said, as a share of it
 
 
 def left_words(remaining_s: float | None) -> str:
@@ -73,7 +70,8 @@ class LiveLine:
 
 
 class SearchProgress(LiveLine):
-    """Share done, the lowest loss, networks by what came of them, time left."""
+    """Share done, the lowest loss, networks by what came of them, and the time left at the pace so
+    far."""
 
     _best: float | None = None
     _done = False
@@ -92,9 +90,9 @@ class SearchProgress(LiveLine):
         if snapshot.best_loss is not None:
             at_ms = snapshot.best_latency_ms or 0
             best = f"lowest loss {snapshot.best_loss:.3f} nats/token at {at_ms:,.0f} ms"
-        time_left = f"{duration(elapsed_s)} gone, {left_words(snapshot.remaining_s)}"
         if not snapshot.total:
-            return f"networks scored, the answer follows | {time_left}"
+            return f"networks scored, the answer follows | {duration(elapsed_s)} gone"
+        time_left = f"{duration(elapsed_s)} gone, {left_words(snapshot.remaining_s)}"
         over = snapshot.done + snapshot.failed
         known = snapshot.known
         counts = [
@@ -112,43 +110,24 @@ class SearchProgress(LiveLine):
 
 
 class CountProgress(LiveLine):
-    """Done, all, and the time left: as it is given, or by the mean pace, once the pace is sure."""
+    """Done, all, and the time left: as it is given, or at the mean pace since the first call, before
+    which all is warmed up."""
+
+    _first: tuple[int, float] | None = None
 
     def __init__(self, stream: TextIO, noun: str) -> None:
         """noun: what is counted, such as `models timed`."""
         super().__init__(stream)
         self._noun = noun
-        self._calls: list[tuple[int, float]] = []  # what was done, and when
-        self._forecast = False  # whether a line has said how much time is left
 
     def update(self, done: int, total: int, left_s: float | None = None) -> None:
-        self._calls.append((done, time.monotonic()))
-        if self._forecast and not self.due(done == total):
-            return
-        if left_s is None:
-            left_s = self._left_s(total)
-        first_forecast = left_s is not None and not self._forecast
-        if self.due(first_forecast or done == total):
-            self._forecast = self._forecast or left_s is not None
-            gone = f"{duration(time.monotonic() - self._started)} gone"
+        now = time.monotonic()
+        at, since = self._first = self._first or (done, now)
+        if left_s is None and done > at:
+            left_s = (now - since) * (total - done) / (done - at)
+        if self.due(done == total):
+            gone = f"{duration(now - self._started)} gone"
             self.draw(f"[{done}/{total}] {self._noun} | {gone}, {left_words(left_s)}")
-
-    def _left_s(self, total: int) -> float | None:
-        """None until the standard error of the pace is small, or a quarter is done. What comes
-        first also warms up, and does not count."""
-        calls = self._calls[1:]
-        paces = [
-            (now - before) / (done - done_before)
-            for (done_before, before), (done, now) in itertools.pairwise(calls)
-            if done > done_before
-        ]
-        if not paces:
-            return None
-        pace, (done, _) = statistics.fmean(paces), calls[-1]
-        if self._forecast or done >= total / 4:
-            return pace * (total - done)
-        sure = len(paces) > 1 and statistics.stdev(paces) <= SURE * pace * len(paces) ** 0.5
-        return pace * (total - done) if sure else None
 
 
 class TrainingProgress(LiveLine):

@@ -24,7 +24,7 @@ class SearchCommandOptions(SearchOptions, where="search"):
 
     dry_run: bool = option(
         False,
-        "print what would be trained, how many tokens and about how long; train nothing",
+        "print what would be trained, how many tokens and FLOPs; train nothing",
         yaml=False,
     )
 

@@ -52,7 +52,8 @@ class Correction(Protocol):
     """By observed times (`flashnas.observations.correction`). observed: program, device, times, factor
     and digest, as of an `Estimate`."""
 
-    observed: Mapping[str, Any]
+    @property
+    def observed(self) -> Mapping[str, Any]: ...
 
     def latencies(
         self, model: LatencyModel, architectures: Sequence[Architecture]
@@ -177,6 +178,7 @@ class LatencyModel:
             breakdown=tuple(entries),
             sources=source_shares(entries),
             notes=tuple(note for note in notes if note),
+            observed={},
         )
 
     def memory_gb(self, architecture: Architecture) -> float:

@@ -145,9 +145,6 @@ class OperatorSpec:
     # models of the operator alone are in use; else of it with feed-forward networks between
     stands_alone: ClassVar[bool] = False
     norm_eps: ClassVar[float] = NORM_EPS  # of the norms inside the layer
-    # seconds on a CPU thread that a training of 262,144 tokens takes beyond its FLOPs; the default is
-    # the median of the operators that were timed
-    cpu_overhead_s: ClassVar[float] = 4.1
     minimums: ClassVar[dict[str, int]] = {}  # smallest allowed values that are not those of `least`
     # fields that hashes leave out at their default
     hash_optional: ClassVar[frozenset[str]] = frozenset()

@@ -29,21 +29,14 @@ NEAR = 60  # networks of which one may be recommended after a purchase
 IDLE_CYCLES = 20  # cycles in a row without anything new: the space is exhausted
 
 
-def buy(
-    evaluations: Evaluations, explored: Explored, answer_s: float
-) -> tuple[Explored, list[Bought]]:
+def buy(evaluations: Evaluations, explored: Explored) -> tuple[Explored, list[Bought]]:
     """Buy trainings while one is expected to improve the recommended network, at most as many as
     were asked for; returns the networks by the scorer that knows them, and what each purchase
-    changed.
-
-    Args:
-        answer_s: expected seconds of what follows.
-    """
+    changed."""
     record = evaluations.record
     trainings = evaluations.trainings
     note = evaluations.progress.note
     purchases = list[Bought]()
-    evaluations.clock.start(answer_s)
     while evaluations.left:
         scorer = record.scorer
         assert isinstance(scorer, EvidenceScorer)
@@ -149,7 +142,10 @@ def train_each(evaluations: Evaluations) -> Explored | None:
     record = evaluations.record
     trainings = evaluations.trainings
     problem, note = record.problem, evaluations.progress.note
-    note(str(evaluations.clock))
+    note(
+        f"training at most {evaluations.left} candidates and"
+        f" {len(trainings.new_of(problem.baselines))} baselines"
+    )
     algorithm = problem.algorithm()
 
     def learn(trials: Sequence[Trial], *, asked: bool = False) -> None:

@@ -10,15 +10,14 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from flashnas.algorithms.trial import RUN, Trial
-from flashnas.base.errors import ConfigError
+from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError
 from flashnas.base.registry import foreign_errors
 from flashnas.executors.base import Executor
 from flashnas.run_folder.database import result_fields
 from flashnas.study.progress import Progress, Snapshot
 from flashnas.study.record import Record
-from flashnas.study.training_time import Clock, training_plan
 from flashnas.study.trainings import Trainings
-from flashnas.study.workers import side_by_side
+from flashnas.study.workers import note_idle_workers
 
 REPORT_SHARE = 20  # a report is not repeated before so many times the time that it took, ..
 QUICK_S = 0.002  # .. unless that was less than this
@@ -50,11 +49,13 @@ class Evaluations:
         problem = record.problem
         self.networks: dict[str, Any] = {}
         self.bought = self.new = self.cycles = self.idle = 0
-        workers = side_by_side(executor, problem.config.cycle_size, progress.note)
-        self.clock = Clock(training_plan(problem, trainings, workers))
+        note_idle_workers(executor, problem.config.cycle_size, progress.note)
         self.distributions = problem.space.distributions()
-        self._total = trainings.at_most + len(self.clock.plan.baselines)
+        self._total = trainings.at_most + len(trainings.new_of(problem.baselines))
         self._next_report = 0.0
+        self._flops: dict[str, float] = {}  # of the training of each network
+        self._begun_s: float | None = None  # when the first one began here, ..
+        self._before: set[str] = set()  # .. and what was known then
 
     @property
     def left(self) -> int:
@@ -90,6 +91,8 @@ class Evaluations:
             for key, proposal in evaluated.items()
             if key not in record.results
         }
+        if jobs and self._begun_s is None:
+            self._begun_s, self._before = time.monotonic(), set(record.results)
         for key, ended in self.executor.run(jobs, on_wait=self.report):
             self._remember(evaluated[key], ended.result, ended.reason)
             self.report()
@@ -160,7 +163,7 @@ class Evaluations:
         scored = {key: result for key, result in ended.items() if result["state"] == "complete"}
         known = sum(result.get("source") == RUN for result in ended.values())
         total = max(self._total + known, len(ended))
-        self._set_clock(total - len(ended))
+        share_done, remaining_s = self._pace(total - len(ended))
         best = min(scored, key=lambda key: scored[key]["loss"], default=None)
         latency_ms = None
         if best is not None:
@@ -175,21 +178,38 @@ class Evaluations:
             known=known,
             best_loss=None if best is None else scored[best]["loss"],
             best_latency_ms=latency_ms,
-            remaining_s=self.clock.remaining_s,
-            share_done=self.clock.share_done,
+            remaining_s=remaining_s,
+            share_done=share_done,
         )
 
-    def _set_clock(self, left: int) -> None:
-        """left: networks whose evaluation has not ended."""
+    def _pace(self, left: int) -> tuple[float, float | None]:
+        """The share that is done, by FLOPs, and the seconds that the rest takes at the pace of this
+        process so far; None before there is one. left: networks whose training has not ended."""
+        if left <= 0:
+            return 1.0, 0.0
         results, running = self.record.results, self.executor.running
-        done, proposed = [], []
+        done = here = rest = 0.0
+        waiting = 0
         for key, network in self.networks.items():
-            expected_s = self.trainings.time_limit.expected_s(network)
+            flops = self._flops_of(key, network)
             if (result := results.get(key)) is None:
                 gone_s, left_s = running.get(key, (0.0, 1.0))
-                share = gone_s / (gone_s + left_s)
-                done.append((share * expected_s, gone_s))
-                proposed.append((1 - share) * expected_s)
-            elif result["state"] == "complete" and result["source"] != RUN:
-                done.append((expected_s, float(result["train_seconds"])))
-        self.clock.update(done=done, drawn=proposed[:left], candidates=max(left - len(proposed), 0))
+                begun = flops * gone_s / (gone_s + left_s)
+                done, here, rest = done + begun, here + begun, rest + flops - begun
+                waiting += 1
+            elif result.get("source") != RUN:
+                done += flops
+                here += 0.0 if key in self._before else flops
+        rest += max(left - waiting, 0) * self.trainings.time_limit.mean_flops
+        remaining_s = None
+        if self._begun_s is not None and here:
+            remaining_s = (time.monotonic() - self._begun_s) * rest / here
+        return done / (done + rest), remaining_s
+
+    def _flops_of(self, key: str, network: Any) -> float:
+        if key not in self._flops:
+            try:
+                self._flops[key] = self.trainings.flops(network)
+            except (ArchitectureError, OperatorError):  # a failed trial with its reason
+                self._flops[key] = self.trainings.time_limit.mean_flops
+        return self._flops[key]

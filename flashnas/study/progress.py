@@ -13,9 +13,8 @@ class Snapshot:
     done, failed: evaluated networks of this run, baselines included, and of them those that failed.
     reused, infeasible: trials so far that cost no evaluation. known: of `done`, networks whose score
     an earlier run had. total: networks that the run will evaluate, with baselines and known ones.
-    best_loss, best_latency_ms: of the network with the lowest loss. remaining_s: of all trainings
-    and of what follows; None before the first evaluation by a user's evaluator has ended.
-    share_done: by their time.
+    best_loss, best_latency_ms: of the network with the lowest loss. share_done: of the trainings, by
+    FLOPs. remaining_s: of the trainings, at the pace so far; None before there is one.
     """
 
     done: int

@@ -7,14 +7,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from flashnas.base.registry import foreign_errors
 from flashnas.base.system import terminate_as_interrupt
-from flashnas.base.text import duration
 from flashnas.executors import Executor
 from flashnas.run_folder.folder import RunFolder, check_can_begin, recorded_dtype
 from flashnas.run_folder.recorded_answer import Bought
@@ -25,10 +23,6 @@ from flashnas.study.finish import Finished, finish
 from flashnas.study.problem import Note, Problem, load_problem
 from flashnas.study.progress import Progress
 from flashnas.study.record import ASKED, Record, run_head
-
-# CPU seconds of what follows when a problem is loaded, without trainings: 6 to 11 in three spaces
-ANSWER_CPU_S = 9.0
-ANSWER_SHARE = 0.67  # of the time until the networks are scored: answer, pictures and report
 
 
 def run_search(
@@ -54,7 +48,6 @@ def run_search(
     """
     check_can_begin(out, resume=resume, evaluated=objects.get("evaluator") is not None)
     with terminate_as_interrupt():
-        took = AnswerTime()
         dtype = recorded_dtype(out) if resume else None
         problem = load_problem(config, dtype=dtype, **objects)
         if config.as_good_as is not None:
@@ -71,7 +64,7 @@ def run_search(
                 resume=resume,
                 encode=problem.space.encode,
             ) as folder:
-                return _searched(Record(problem, folder), executor, progress, took)
+                return _searched(Record(problem, folder), executor, progress)
 
 
 def _executor(problem: Problem, note: Note) -> Executor | None:
@@ -83,16 +76,14 @@ def _executor(problem: Problem, note: Note) -> Executor | None:
     return executor_of(problem.config, problem.trainings, problem.space.any_network(), note)
 
 
-def _searched(
-    record: Record, executor: Executor | None, progress: Progress, took: AnswerTime
-) -> Finished:
+def _searched(record: Record, executor: Executor | None, progress: Progress) -> Finished:
     problem, explored, evaluations = record.problem, None, None
     if problem.trainings is not None and executor is not None:
         from flashnas.study.evaluations import Evaluations
 
         evaluations = Evaluations(record, problem.trainings, progress, executor)
     if not problem.each:
-        progress.note(str(took))
+        progress.note("scoring networks")
         assert problem.scorer is not None
         explored = explore(
             problem.space,
@@ -116,26 +107,8 @@ def _searched(
             if explored is None:
                 explored = train_each(evaluations)
             else:
-                explored, purchases = buy(evaluations, explored, took.left_s)
+                explored, purchases = buy(evaluations, explored)
     return finish(record, explored, purchases, progress.note)
-
-
-class AnswerTime:
-    """How long a search takes apart from its trainings, by what loading it took."""
-
-    def __init__(self) -> None:
-        self._wall_s, self._cpu_s = time.monotonic(), time.process_time()
-
-    def __str__(self) -> str:
-        pace = (time.monotonic() - self._wall_s) / (time.process_time() - self._cpu_s)
-        return (
-            f"scoring networks; without trainings the answer takes {duration(pace * ANSWER_CPU_S)}"
-        )
-
-    @property
-    def left_s(self) -> float:
-        """Of the answer, once the networks are scored."""
-        return ANSWER_SHARE * (time.monotonic() - self._wall_s)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.earlier_runs import EarlierRuns, group_of, training
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
-from flashnas.study.training_time import TimeLimit, find_time_limit
+from flashnas.study.time_limit import TimeLimit, find_time_limit
 from flashnas.training.cost import training_flops
 from flashnas.training.recipe import Recipe
 
@@ -74,6 +75,14 @@ class Trainings:
         if self.earlier is None:
             return None
         return self.earlier.score(network, metrics=metrics)
+
+    def new_of(self, networks: Iterable[tuple[str, Any | None]]) -> dict[str, Any]:
+        """Of labelled networks those that no earlier run has scored, by hash."""
+        return {
+            network.hash: network
+            for _, network in networks
+            if network is not None and self.score(network, metrics=False) is None
+        }
 
     def flops(self, network: Any) -> float:
         """What a training of the network costs; an evaluation by the user counts as 1."""

@@ -78,16 +78,14 @@ def _check_without_workers(config: SearchConfig, job: Job) -> None:
     )
 
 
-def side_by_side(executor: Executor, size: int, note: Callable[[str], None]) -> int:
-    """How many workers evaluate at one time. A cycle keeps no more busy than it has candidates,
-    which is noted."""
+def note_idle_workers(executor: Executor, size: int, note: Callable[[str], None]) -> None:
+    """A line where cycles of so many candidates keep fewer workers busy than there are."""
     workers = executor.workers
     if workers > size and executor.shown_workers == workers:
         note(
             f"cycles of {size} candidates keep at most {size} of {workers} workers busy; cycle_size"
             f" {workers} keeps all"
         )
-    return min(workers, size)
 
 
 def warn(text: str) -> None:

@@ -6,7 +6,6 @@ or a (named) tuple of such.
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -75,10 +74,6 @@ def check_names(spec: OperatorSpec) -> None:
             name == "family" or taken in (None, spec.kind),
             f"{place}: {name} {value!r} is that of operator {taken}",
         )
-    require(
-        isinstance(spec.cpu_overhead_s, float) and 0 <= spec.cpu_overhead_s < math.inf,
-        f"{place}: cpu_overhead_s must be a float of at least 0; got {spec.cpu_overhead_s!r}",
-    )
     # a dataclass without a docstring gets its signature as one
     signature = f"{type(spec).__name__}("
     require(

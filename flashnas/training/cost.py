@@ -1,8 +1,8 @@
-"""What a training costs in FLOPs, and how long it takes at a stated rate. No torch.
+"""What a training costs in FLOPs, and the rates that its time limit assumes. No torch.
 
-The rates are round figures for an estimate before anything runs. That of a CPU is slower than nine
-tenths of the 408 short trainings of 0.1.0. That of a GPU is an assumption: one H100 computes
-989e12 FLOP/s of dense bfloat16 products, and training in eager torch is taken to reach 15 % of it.
+The rates are round figures. That of a CPU is slower than nine tenths of the 408 short trainings of
+0.1.0. That of a GPU is an assumption: one H100 computes 989e12 FLOP/s of dense bfloat16 products, and
+training in eager torch is taken to reach 15 % of it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,6 @@ from __future__ import annotations
 from flashnas.architecture import Architecture
 from flashnas.training.recipe import Recipe
 
-# FLOP/s on a CPU, and tokens of the trainings that `cpu_overhead_s` of an operator is of: both were
-# fitted to the 408 short trainings of 0.1.0. Half of them took within 20 % of it
-OPERATOR_RATE = 6.2e10
-OPERATOR_TOKENS = 262_144
 BACKWARD = 2  # FLOPs of a backward pass over those of a forward pass
 H100_FLOPS = 989e12  # per second, dense bfloat16 (NVIDIA's data sheet)
 ASSUMED_UTILISATION = 0.15
@@ -38,20 +34,3 @@ def training_flops(network: Architecture, recipe: Recipe) -> float:
     trained = recipe.steps * recipe.batch_tokens
     validated = recipe.validation_tokens + (len(recipe.curve_at) - 1) * recipe.curve_tokens
     return forward * ((1 + BACKWARD) * trained + validated)
-
-
-def training_seconds(network: Architecture, recipe: Recipe) -> float:
-    """How long a training is expected to take on one thread, or on one GPU at the assumed rate. It
-    compares networks: a machine has its own pace."""
-    flops = training_flops(network, recipe)
-    if recipe.device != "cpu":
-        return expected_seconds(flops, recipe)
-    of_operators = sum(spec.cpu_overhead_s for spec in network.operators)
-    return (
-        flops / OPERATOR_RATE + of_operators * recipe.steps * recipe.batch_tokens / OPERATOR_TOKENS
-    )
-
-
-def expected_seconds(flops: float, recipe: Recipe) -> float:
-    """How long so many FLOPs take on the recipe's device at the assumed rate."""
-    return flops / ASSUMED_RATES[recipe.device]

@@ -111,13 +111,13 @@ def test_a_dry_run_trains_and_writes_nothing(
     ]
     assert main([*words, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["candidates"], found["tokens_each"], found["tokens"]) == (3, 512, 1536)
-    assert found["seconds"] > 0
+    assert (found["candidates"], found["trainings"], found["tokens_each"]) == (3, 3, 512)
+    assert found["flops"] > 0
     assert main(words) == 0
     assert "3 candidates" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == [tmp_path / "asked"]
     planned = plan(space="tiny", workload="chat", trials=3, baselines=False, evaluator=by_size)
-    assert (planned.candidates, planned.tokens) == (3, 0)
+    assert (planned.candidates, planned.tokens_each) == (3, 0)
     (tmp_path / "file").write_text("mine")
     line = "flashnas search: --out file: is a file; choose another folder\n"
     assert refused([*words, "--out", "file"]) == line

@@ -135,7 +135,6 @@ def test_a_good_operator_passes_as_class_and_as_instance():
         ({"colour": "red"}, "colour must be a colour such as #56B4E9; got 'red'"),
         ({"colour": "#56B4E9"}, "colour '#56B4E9' is that of operator gd"),
         ({"__doc__": ""}, "operator 'avg': the spec needs a docstring"),
-        ({"cpu_overhead_s": -1.0}, "cpu_overhead_s must be a float of at least 0; got -1.0"),
         (
             {"tensors": tensors_of("in_proj", Role.READS)},
             "its layer builds the parameter 'out_proj.weight', which its tensors do not state",

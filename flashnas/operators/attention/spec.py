@@ -38,7 +38,6 @@ class Attention(OperatorSpec):
     colour = "#D55E00"  # vermilion
     family = "attention"
     layer = "flashnas.operators.attention.layer:AttentionLayer"
-    cpu_overhead_s = 1.2
     minimums: ClassVar = {"head_dim": 2, "rope_theta": 1, "rope_factor": 1}
     hash_optional = frozenset(
         {"out_bias", "out_gate", "rope_share", "rope_factor", "rope_original"}
@@ -182,7 +181,6 @@ class SlidingWindowAttention(Attention):
     name = "sliding_window_attention"
     label = "sliding-window attention"
     colour = "#E69F00"  # orange, beside the vermilion of attention
-    cpu_overhead_s = 4.1
 
     window: int = 512
 

@@ -34,7 +34,6 @@ class DeltaNet(OperatorSpec):
     family = "delta rule"
     layer = "flashnas.operators.delta_layer:DeltaNetLayer"
     norm_eps = OUTPUT_NORM_EPS
-    cpu_overhead_s = 4.3
 
     head_dim: int = 128
     conv_size: int = 4

@@ -26,7 +26,6 @@ class FeedForward(OperatorSpec):
     colour = "#C3C8CE"  # light grey: the mixers matter more
     family = "feed-forward"
     layer = "flashnas.operators.feed_forward.layer:FeedForwardLayer"
-    cpu_overhead_s = 0.8
     mixes_tokens = False
     hash_optional = frozenset({"bias", "relu2"})
 

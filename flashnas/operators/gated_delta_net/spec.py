@@ -27,7 +27,6 @@ class GatedDeltaNet(OperatorSpec):
     colour = "#56B4E9"  # sky blue
     family = "delta rule"
     layer = "flashnas.operators.delta_layer:GatedDeltaNetLayer"
-    cpu_overhead_s = 2.2
 
     k_heads: int = 0
     expand_v: int = 1

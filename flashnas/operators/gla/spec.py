@@ -25,7 +25,6 @@ class GatedLinearAttention(OperatorSpec):
     colour = "#CC79A7"  # pink
     family = "linear attention"
     layer = "flashnas.operators.gla.layer:GatedLinearAttentionLayer"
-    cpu_overhead_s = 1.9
     minimums: ClassVar = {"head_dim": 2}
 
     head_dim: int = 128

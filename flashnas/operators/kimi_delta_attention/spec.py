@@ -35,7 +35,6 @@ class KimiDeltaAttention(OperatorSpec):
     family = "delta rule"
     layer = "flashnas.operators.delta_layer:KimiDeltaAttentionLayer"
     norm_eps = OUTPUT_NORM_EPS
-    cpu_overhead_s = 1.2
 
     heads: int = 0
     head_dim: int = 128

@@ -29,7 +29,6 @@ class Mamba(OperatorSpec):
     family = "state space"
     layer = "flashnas.operators.mamba.layer:MambaLayer"
     stands_alone = True
-    cpu_overhead_s = 4.1
 
     expand: int = 2
     state: int = 16

@@ -39,7 +39,6 @@ class Mamba2(OperatorSpec):
     layer = "flashnas.operators.mamba2.layer:Mamba2Layer"
     stands_alone = True
     norm_eps = OUTPUT_NORM_EPS
-    cpu_overhead_s = 1.5
     hash_optional = frozenset({"heads", "bias", "conv_bias", "dt_min"})
 
     expand: int = 2

@@ -39,7 +39,6 @@ class MixtureOfExperts(OperatorSpec):
     colour = "#B5A999"  # light brown
     family = "feed-forward"
     layer = "flashnas.operators.mixture_of_experts.layer:MixtureOfExpertsLayer"
-    cpu_overhead_s = 15.1
     mixes_tokens = False
     hash_optional = frozenset({"relu2", "sigmoid", "scale"})
 

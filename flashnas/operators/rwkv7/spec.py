@@ -32,7 +32,6 @@ class Rwkv7(OperatorSpec):
     colour = "#882255"  # wine
     family = "delta rule"
     layer = "flashnas.operators.rwkv7.layer:Rwkv7Layer"
-    cpu_overhead_s = 6.9
     minimums: ClassVar = {"head_dim": 2}
 
     head_dim: int = 64
