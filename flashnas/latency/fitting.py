@@ -5,9 +5,10 @@ largest width that meets the budgets on its costs.
 from __future__ import annotations
 
 import functools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any, Generic
 
 import numpy as np
@@ -20,7 +21,9 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.space.base import G, SearchSpace
 
 REMEMBERED = 16_384  # networks whose metrics are kept
-PROBES = 256  # genotypes of which the fastest is taken
+# before budgets are said to be out of reach: genotypes that are drawn first; those up to which all of
+# a space are looked at; of a larger one those that are tried, and the share of them that is drawn anew
+DRAWN, LISTED, CLIMBED, AFRESH = 64, 20_000, 2_000, 0.1
 MEASURE_HOST = "measure yours: flashnas profile --runtime vllm --vllm-python PATH"
 
 SIZES = ("memory_gb", "params", "active_params")  # metrics that no time is needed for
@@ -44,10 +47,9 @@ class Costs(ABC):
         """latency_ms of each; None where it is not known."""
         return [self.metrics(network).get("latency_ms") for network in networks]
 
-    def by_fastest_host(self) -> tuple[str, Costs] | None:
-        """What the host takes of a step, in words for a message, and the costs with the fastest
-        host of the table's interval; None where it has none."""
-        return None
+    def host_words(self) -> str:
+        """What the host takes of a step, where other hosts take less; for a message."""
+        return ""
 
     def notes(self) -> list[str]:
         """Lines on what the metrics rest on, beside the table."""
@@ -80,17 +82,15 @@ class TableCosts(Costs):
     def latencies(self, networks: Sequence[Architecture]) -> Sequence[float | None]:
         return list(map(float, self.model.latencies(networks)))
 
-    def by_fastest_host(self) -> tuple[str, Costs] | None:
-        model, calibration = self.model, self.model.calibration
+    def host_words(self) -> str:
+        calibration = self.model.calibration
         fastest, slowest = calibration.host_range_us
-        if not fastest or model.observed:
-            return None
-        faster = replace(calibration, host_us=fastest)
-        words = (
-            f"{calibration.host_us / 1000:.2f} ms of a step are the host's; programs that were"
-            f" timed need {fastest / 1000:.2f} to {slowest / 1000:.2f} ms"
+        if not fastest or self.model.correction is not None:
+            return ""
+        return (
+            f"; {calibration.host_us / 1000:.2f} ms of a step are the host's; programs that were"
+            f" timed need {fastest / 1000:.2f} to {slowest / 1000:.2f} ms; {MEASURE_HOST}"
         )
-        return words, TableCosts(LatencyModel(model.table, model.workload, calibration=faster))
 
     def notes(self) -> list[str]:
         return [observed_line(self.model.observed)] if self.model.observed else []
@@ -110,18 +110,27 @@ def metric_of(name: str, metrics: Mapping[str, float]) -> float:
     return metrics[name]
 
 
+@dataclass(frozen=True)
+class Requirement:
+    """What is asked of a network beside budgets. asked: in words. excess: network -> how many times it
+    is off; up to 1 where it holds."""
+
+    asked: str
+    excess: Callable[[Any], float]
+
+
 class Fitter(Generic[G]):
-    """Turns genotypes of a space into networks within budgets on their costs. holds: network ->
-    whether it may be proposed."""
+    """Turns genotypes of a space into networks within budgets on their costs, by which the rules
+    hold."""
 
     def __init__(
         self,
         space: SearchSpace[G],
         costs: Costs,
         budgets: Sequence[Budget],
-        holds: Callable[[Any], bool] = lambda _: True,
+        rules: Sequence[Requirement] = (),
     ) -> None:
-        self.space, self.costs, self.holds = space, costs, holds
+        self.space, self.costs, self.rules = space, costs, rules
         self.budgets = list(budgets)
         self._answers = functools.lru_cache(maxsize=REMEMBERED)(self._answer)
 
@@ -156,7 +165,7 @@ class Fitter(Generic[G]):
             elif timed and not latency_alone:
                 metrics = self.costs.metrics(network)
             within = (budget.holds(metric_of(budget.metric, metrics)) for budget in timed)
-            if all(within) and self.holds(network):
+            if all(within) and all(rule.excess(network) <= 1 for rule in self.rules):
                 return network, latency_ms
         return None, None
 
@@ -170,72 +179,74 @@ class Fitter(Generic[G]):
     def fits_network(self, network: Any) -> bool:
         return self.largest([network])[0] is not None
 
-    def fits(self, metrics: Mapping[str, float]) -> bool:
-        return all(budget.holds(metric_of(budget.metric, metrics)) for budget in self.budgets)
+    def feasible(self, seed: int) -> G:
+        """A genotype of which a width meets the budgets and the rules.
 
-    def fastest(self, seed: int, *, enough: bool = False) -> tuple[Any, dict[str, float]] | None:
-        """The network farthest below the budgets, or without budgets of the lowest latency_ms,
-        among PROBES of the smallest ones, and its metrics; None where nothing is known before an
-        evaluation. enough: end with the first network within all budgets."""
-        if not self.costs.known:
-            return None
-        rng = np.random.default_rng(seed)
-        best: tuple[float, G, Any, dict[str, float]] | None = None
-        for _ in range(PROBES):
-            genotype = self.space.sample(rng)
-            if best is not None and rng.random() < 0.7:
-                genotype = self.space.mutate(best[1], rng)
-            network = next(filter(self.holds, reversed(self.space.architectures(genotype))), None)
-            if network is None:
-                continue
-            metrics = self.costs.metrics(network)
-            if enough and self.fits(metrics):
-                return network, metrics
-            worst = max(
-                [excess(metric_of(budget.metric, metrics), budget) for budget in self.budgets]
-                or [metrics.get("latency_ms", 0.0)]
-            )
-            if best is None or worst < best[0]:
-                best = (worst, genotype, network, metrics)
-        assert best is not None
-        return best[2], best[3]
+        Of a space of up to LISTED networks each one is looked at before it is refused. In a larger one
+        CLIMBED genotypes are, most of them changes of the one that was nearest so far.
 
-    def check_possible(self, seed: int) -> None:
-        """Raise BudgetError when the budgets look out of reach of the whole space."""
-        if not self.budgets:
-            return
-        fastest = self.fastest(seed, enough=True)
-        assert fastest is not None, "budgets without costs are refused earlier"
-        network, metrics = fastest
-        if self.fits(metrics):
-            return
-        listed = ", ".join(
-            f"{b.metric} {metrics[b.metric]:,.5g} (budget {b.limit:,.6g})" for b in self.budgets
-        )
-        raise BudgetError(
-            f"no architecture of space {self.space.name!r} meets the budget; the fastest found"
-            f" has {listed}: {compressed(network.notation)}{self._by_other_hosts(metrics, seed)}"
-        )
+        Raises:
+            BudgetError: none of these does; with the one that misses by the least.
+        """
+        rng, tried = np.random.default_rng(seed), 0
+        best: tuple[float, Any, Any] = math.inf, None, None
 
-    def _by_other_hosts(self, metrics: Mapping[str, float], seed: int) -> str:
-        """What a faster host would allow, where a time is over its budget."""
-        found = self.costs.by_fastest_host()
-        late = sorted({b.metric for b in self.budgets if not b.holds(metrics[b.metric])})
-        if found is None or not {*late} - {*SIZES}:
-            return ""
-        words, costs = found
-        rng, fitter = (
-            np.random.default_rng(seed),
-            Fitter(self.space, costs, self.budgets, self.holds),
+        def look(genotype: G) -> bool:
+            nonlocal tried, best
+            tried += 1
+            if self.fit_width(genotype)[0] is not None:
+                return True
+            for network in self.space.architectures(genotype):
+                if (most := max(self._excesses(network).values())) < best[0]:
+                    best = most, genotype, network
+            return False
+
+        for _ in range(DRAWN):
+            if look(genotype := self.space.sample(rng)):
+                return genotype
+        if listed := self.space.size() <= LISTED:
+            tried = 0
+            for genotype in self.space.enumerate():
+                if look(genotype):
+                    return genotype
+        while not listed and tried < CLIMBED:
+            far = best[1] is None or rng.random() < AFRESH
+            if look(genotype := self.space.sample(rng) if far else self.space.mutate(best[1], rng)):
+                return genotype
+        raise BudgetError(self._refusal(best[2], tried, listed))
+
+    def _excesses(self, network: Any) -> dict[str, float]:
+        """How many times over each budget and rule a network is; up to 1 within it."""
+        found = {rule.asked: rule.excess(network) for rule in self.rules}
+        for budget in self.budgets:
+            found[budget.metric] = excess(self._metric(budget.metric, network), budget)
+        return found
+
+    def _metric(self, name: str, network: Any) -> float:
+        if name in SIZES:
+            return self.costs.size(name, network)
+        if name == "latency_ms" and (value := self.costs.latencies([network])[0]) is not None:
+            return value
+        return metric_of(name, self.costs.metrics(network))
+
+    def _refusal(self, network: Any, tried: int, listed: bool) -> str:
+        """In one line. network: the nearest one."""
+        genotypes = f"the {tried:,} genotypes" if listed else f"{tried:,} genotypes tried"
+        over = {name: by for name, by in self._excesses(network).items() if by > 1}
+        missed = [rule.asked for rule in self.rules if rule.asked in over]
+        for budget in self.budgets:
+            if (by := over.get(budget.metric)) is not None:
+                value = self._metric(budget.metric, network)
+                missed.append(
+                    f"{budget.metric} {value:,.5g} where the budget is {budget.limit:,.6g}, by a"
+                    f" factor of {by:,.4g}"
+                )
+        timed = any(b.metric in over and b.metric not in SIZES for b in self.budgets)
+        host = self.costs.host_words() if timed else ""
+        return (
+            f"none of {genotypes} of space {self.space.name!r} meets what is asked; the nearest one"
+            f" misses {' and '.join(missed)}: {compressed(network.notation)}{host}"
         )
-        fitted = [fitter.fit_width(self.space.sample(rng))[0] for _ in range(PROBES)]
-        answer = "no network found fits either"
-        if fitting := [network for network in fitted if network is not None]:
-            largest = max(fitting, key=lambda network: int(network.params))
-            values = costs.metrics(largest)
-            listed = ", ".join(f"{name} {values[name]:,.5g}" for name in late)
-            answer = f"this fits, with {listed}: {compressed(largest.notation)}"
-        return f"; {words}; with the fastest of these hosts {answer}; {MEASURE_HOST}"
 
 
 def excess(value: float, budget: Budget) -> float:

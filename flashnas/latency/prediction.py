@@ -31,7 +31,7 @@ from flashnas.latency.metrics import (
 )
 from flashnas.latency.operator_times import OperatorTimes
 from flashnas.latency.schema import OPERATOR_KINDS
-from flashnas.latency.table import LatencyTable, shipped_tables, table_state, texts
+from flashnas.latency.table import LatencyTable, has_weights, shipped_tables, table_state
 from flashnas.latency.workload import (
     DTYPE_BYTES,
     ENGINE,
@@ -41,8 +41,8 @@ from flashnas.latency.workload import (
     memory_bytes,
 )
 from flashnas.operators import KernelCall, OperatorSpec, Phase
-from flashnas.operators.kernel import PHASES, Load
-from flashnas.operators.kernel_kinds import GEMM, KERNEL_KINDS, pointwise
+from flashnas.operators.kernel import Load
+from flashnas.operators.kernel_kinds import GEMM, pointwise
 
 # contexts over which a generation step is averaged; all of them up to this many tokens
 CONTEXT_POINTS = 4096
@@ -357,20 +357,6 @@ class LatencyModel:
             f"flashnas profile --space SPACE --workload {self.workload.name}"
             f" --device {self.table.device.platform}"
         )
-
-
-def has_weights(table: LatencyTable, dtype: str) -> bool:
-    """Whether a table has rows of products with weights of that type."""
-    return dtype in texts(
-        table,
-        "dtype",
-        {
-            kind.rows_name(phase)
-            for kind in KERNEL_KINDS.values()
-            if kind.weights
-            for phase in PHASES
-        },
-    )
 
 
 def _fixed_kernels(name: str, a: Architecture) -> list[KernelCall]:

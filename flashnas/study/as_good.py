@@ -90,7 +90,7 @@ def aimed(problem: Problem) -> Problem:
     likely = [trial for _, trial in cheapest(LIKELY)]
     others = (budget for budget in fitter.budgets if budget.metric != metric)
     budgets = [*others, Budget(metric, least * (1 + ROUNDING))]
-    fitter = Fitter(space, costs, budgets, fitter.holds)
+    fitter = Fitter(space, costs, budgets, fitter.rules)
     return dataclasses.replace(
         problem, fitter=fitter, aim=model, target=target.genotype, likely=likely
     )

@@ -173,7 +173,11 @@ def train_each(evaluations: Evaluations) -> Explored | None:
         with evaluations.foreign(algorithm):
             count = min(problem.config.cycle_size, evaluations.left)
             genotypes = list(algorithm.ask(count))
-        learn(evaluations.evaluate(evaluations.proposals(genotypes)), asked=True)
+        proposals = evaluations.proposals(genotypes)
+        learn(evaluations.evaluate(proposals), asked=True)
+        if not (evaluations.new or any(proposal.feasible for proposal in proposals)):
+            start = problem.fitter.feasible(problem.config.seed)  # what meets the budgets is rare
+            learn(evaluations.evaluate(evaluations.proposals([start])))
     if evaluations.idle >= IDLE_CYCLES:
         note(
             f"nothing new in {IDLE_CYCLES} cycles: the space has no more candidates within the"

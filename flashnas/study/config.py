@@ -76,9 +76,6 @@ class SearchConfig(Settings, where="search"):
         shown="at least one where the space is served, else any network",
     )
     params: str | None = params_option()
-    min_layers: int | None = option(
-        None, "leave out networks with fewer token mixers", min=1, max=10_000
-    )
     vocab: int | None = vocab_option()
     budget_ms: float | None = option(
         None,

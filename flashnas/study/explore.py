@@ -285,6 +285,10 @@ def _evolved(
     while tried < most and quiet < enough:
         genotypes = evolution.ask()
         new, before = scored(genotypes), len(trials)
+        if not (trials or new):  # what meets the budgets is rare
+            new = scored([fitter.feasible(seed)])
+            evolution.start_from(new.values())
+            tried = 0
         trials |= new
         enough = QUIET_CYCLES if len(trials) - before >= CYCLE / 4 else QUIET_WHEN_SPARSE
         evolution.tell(

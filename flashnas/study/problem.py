@@ -27,7 +27,7 @@ from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.space.load import check_space
 from flashnas.space.served import ServedSpace
 from flashnas.study.config import NO_EVIDENCE, TRIALS, SearchConfig
-from flashnas.study.limits import bounds_of, limited, network_holds, vocab_of
+from flashnas.study.limits import bounds_of, limited, rules_of, vocab_of
 from flashnas.study.own_objects import check_networks, check_objects, check_scorer, load_own_costs
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
 
@@ -224,9 +224,11 @@ def answerable(space: ServedSpace, model: LatencyModel, note: Note) -> ServedSpa
 
 
 def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs) -> Fitter[Any]:
-    """Fits widths to the budgets. Raises BudgetError where no network of the space meets them."""
-    fitter = Fitter(space, costs, bounds_of(config, costs), network_holds(config, space))
-    fitter.check_possible(config.seed)
+    """Fits widths to the budgets. Raises BudgetError where no network of the space meets them
+    (`Fitter.feasible`)."""
+    fitter = Fitter(space, costs, bounds_of(config, costs), rules_of(config, space))
+    if fitter.budgets or fitter.rules:
+        fitter.feasible(config.seed)
     return fitter
 
 

@@ -15,7 +15,7 @@ from flashnas.space.served import ServedSpace
 from flashnas.study.answer import FREE_MIX
 from flashnas.study.config import DEFAULT_SPACE
 from flashnas.study.explore import Explored, explore
-from flashnas.study.limits import limited, network_holds
+from flashnas.study.limits import limited, rules_of
 from flashnas.study.problem import Problem, answerable
 from flashnas.study.scorer import Scorer
 
@@ -64,7 +64,7 @@ def elsewhere(
             space = limited(config, space)
             if problem.model is not None:
                 space = answerable(space, problem.model, lambda _: None)
-        fitter = Fitter(space, problem.costs, problem.fitter.budgets, network_holds(config, space))
+        fitter = Fitter(space, problem.costs, problem.fitter.budgets, rules_of(config, space))
         return explore(space, fitter, scorer, seed=0, min_recall=problem.min_recall, most=most)
     except (BudgetError, ConfigError, MissingRowsError):
         return None

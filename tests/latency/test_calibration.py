@@ -84,37 +84,19 @@ def refused(workload, *budgets):
     """The message for budgets of a search."""
     costs = TableCosts(LatencyModel("h100_sxm", workload))
     with pytest.raises(BudgetError) as found:
-        Fitter(load_space("served"), costs, budgets).check_possible(0)
+        Fitter(load_space("served"), costs, budgets).feasible(0)
     return str(found.value)
 
 
-def test_a_budget_below_the_host_names_the_fastest_network_and_what_a_faster_host_allows():
+def test_a_budget_below_the_host_says_what_hosts_take_and_one_on_memory_does_not():
     message = refused("decode-1k", Budget("tpot_ms", 0.9))
     calibration = LatencyModel("h100_sxm", "decode-1k").calibration
     host, fastest, slowest = (us / 1000 for us in (calibration.host_us, *calibration.host_range_us))
-    assert re.search(r"the fastest found has tpot_ms 0\.9\d+ \(budget 0\.9\): \d+: ", message)
+    assert re.search(r"misses tpot_ms 0\.9\d+ where the budget is 0\.9, .*: \d+.*: ", message)
     assert f"; {host:.2f} ms of a step are the host's; programs that were timed need" in message
     assert f" need {fastest:.2f} to {slowest:.2f} ms; " in message
-    found = re.search(
-        r"with the fastest of these hosts this fits, with tpot_ms (\S+): (.+?); ", message
-    )
-    faster = replace(calibration, host_us=1000 * fastest)
-    estimate = LatencyModel("h100_sxm", "decode-1k", calibration=faster).estimate(
-        Architecture.parse(found[2])
-    )
-    assert float(found[1]) == pytest.approx(estimate.tpot_ms, rel=1e-2)
-    assert estimate.tpot_ms <= 0.9
     assert message.endswith("measure yours: flashnas profile --runtime vllm --vllm-python PATH")
-
-
-def test_a_budget_below_every_host_says_so_and_one_on_memory_does_not_speak_of_hosts():
-    message = refused("decode-1k", Budget("tpot_ms", 0.5))
-    assert "with the fastest of these hosts no network found fits either" in message
     assert "host" not in refused("decode-1k", Budget("memory_gb", 0.01))
-    assert (
-        TableCosts(LatencyModel("h100_sxm", "decode-1k", calibration="paper")).by_fastest_host()
-        is None
-    )
 
 
 def test_what_the_engine_adds_is_a_part_of_its_own(folder):

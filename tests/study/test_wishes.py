@@ -1,4 +1,4 @@
-"""What a user asks of networks: the programs that load them, their parameters, layers and
+"""What a user asks of networks: budgets, the programs that load them, their parameters and
 vocabulary."""
 
 import dataclasses
@@ -11,11 +11,14 @@ from one_line import one_line
 from problems import problem_of
 
 import flashnas as fn
-from flashnas.base.errors import ConfigError, MissingRowsError
+from flashnas.base.errors import BudgetError, ConfigError, FlashnasError, MissingRowsError
 from flashnas.cli.main import main
+from flashnas.latency.fitting import Fitter
+from flashnas.latency.metrics import Budget
 from flashnas.latency.table import LatencyTable
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
+from flashnas.study.explore import explore
 from flashnas.study.problem import load_problem
 
 SPACE = """\
@@ -64,11 +67,13 @@ def test_a_program_that_loads_no_network_of_the_space_is_one_line(tmp_path):
         "template: layerwise\nwidths: [512]\nlayers: {depth: [2, 4], require: [d], choices: [d f, a f]}\n"
     )
     with pytest.raises(
-        ConfigError,
-        match=r"^search.runtime no network of space 'deltas' loads in tensorrt-llm and vllm;"
-        r" families that do: granite, granite_moe, llama, nemotron_h, qwen3, qwen3_5, qwen3_moe$",
+        BudgetError,
+        match=r"^none of the 25 genotypes of space 'deltas' .* misses runtime tensorrt-llm and vllm"
+        r" \(families that do: granite, granite_moe, llama, nemotron_h, qwen3, qwen3_5, qwen3_moe\):",
     ):
         problem_of(str(path), runtime=("tensorrt-llm", "vllm"))
+    with pytest.raises(BudgetError, match=r"misses params 1T\.\. and latency_ms .* budget is 1, by "):
+        problem_of(str(path), 1.0, params="1T..")
 
 
 def test_families_that_a_program_does_not_load_are_left_out():
@@ -106,23 +111,51 @@ def test_a_family_that_the_table_does_not_answer_for_is_left_out_with_a_note():
         load_problem(SearchConfig(space="granite", budget_ms=20_000), table=table)
 
 
-def test_parameters_layers_and_vocabulary_are_kept():
-    problem = problem_of("free", 1500.0, params="0.2B..0.3B", min_layers=8, vocab=32_000)
+def test_parameters_and_vocabulary_are_kept():
+    problem = problem_of("free", 1500.0, params="0.2B..0.3B", vocab=32_000)
     rng = np.random.default_rng(0)
     fitted = [problem.fitter.fit_width(problem.space.sample(rng))[0] for _ in range(60)]
     networks = [network for network in fitted if network is not None]
     assert networks
     for network in networks:
         assert 2e8 <= network.params <= 3e8
-        assert sum(spec.mixes_tokens for spec in network.operators) >= 8
         assert network.vocab == 32_000
     assert problem.space.hash != problem_of("free").space.hash
 
 
 @pytest.mark.parametrize(("asked", "words"), cases("study", "impossible_wishes"))
 def test_what_no_network_has_is_one_line(asked, words):
-    with pytest.raises(ConfigError, match=rf"^search\.{words}"):
+    with pytest.raises(FlashnasError, match=rf"^{words}"):
         problem_of("free", 1500.0, **asked)
+
+
+def test_a_space_that_can_be_listed_is_looked_at_before_it_is_refused():
+    problem = problem_of("served", 1e6)
+    genotypes = problem.space.genotypes
+    networks = [problem.space.architectures(genotype)[0] for genotype in genotypes]
+    fastest = np.sort(problem.costs.latencies(networks))
+    rare, none = (
+        Fitter(problem.space, problem.costs, [Budget("latency_ms", limit)])
+        for limit in (fastest[10], 0.99 * fastest[0])
+    )
+    for seed in range(8):
+        assert rare.fit_width(rare.feasible(seed))[0] is not None
+    with pytest.raises(BudgetError) as caught:
+        none.feasible(0)
+    assert (
+        "none of the 15,177 genotypes of space 'served' meets what is asked; the nearest one misses"
+        f" latency_ms {fastest[0]:,.5g} where the budget is {none.budgets[0].limit:,.6g}, by a"
+        " factor of 1.01: "
+    ) in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("free", 347.3), ("nemotron_flash", 267.0)])
+def test_what_is_rare_in_a_large_space_is_found_and_searched(name, limit):
+    problem = problem_of(name, 1e6)
+    fitter = Fitter(problem.space, problem.costs, [Budget("latency_ms", limit)])
+    for seed in range(4):
+        assert fitter.fit_width(fitter.feasible(seed))[0] is not None
+    assert explore(problem.space, fitter, problem.scorer, seed=0, min_recall=-1.0).networks
 
 
 def test_parameters_and_vocabulary_make_the_served_space_small():
