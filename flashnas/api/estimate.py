@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flashnas.api.calling import ARCHITECTURE, TABLE, calibration_option, takes, workload_option
 from flashnas.architecture.source import load_architecture
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.text import EVIDENCE_HELP, TIMES_HELP, TRAIN_TOKENS_HELP, tokens_of
 from flashnas.latency.metrics import Estimate
-from flashnas.latency.workload import WEIGHTS, WEIGHTS_HELP
+from flashnas.latency.workload import MODE_GONE, WEIGHTS, WEIGHTS_HELP
 
 if TYPE_CHECKING:
     from flashnas.loss.load import Expected
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateOptions(Settings, where="estimate"):
+    gone: ClassVar[dict[str, str]] = {"mode": MODE_GONE}
+
     arch: str = option(
         REQUIRED,
         "preset, pareto/NN.yaml, Hugging Face config.json or notation such as '2048: 3x(d f m2 f)'",
@@ -30,9 +32,6 @@ class EstimateOptions(Settings, where="estimate"):
     workload: str = workload_option("decode-8k")
     weights: str | None = option(None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload")
     calibration: str = calibration_option()
-    mode: str | None = option(
-        None, "eager or cuda_graph, of a table with several", shown="the table's"
-    )
     train_tokens: str = option("100B", TRAIN_TOKENS_HELP, metavar="TOKENS")
     evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
     times: tuple[str, ...] = option((), TIMES_HELP, metavar="PATH")
@@ -136,7 +135,7 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         load_architecture(options.arch) if isinstance(options.arch, str) else options.arch
     )
     workload = load_workload(options.workload).with_weights(options.weights)
-    model = model_of(options.table, workload, calibration=options.calibration, mode=options.mode)
+    model = model_of(options.table, workload, calibration=options.calibration)
     if options.times:
         from flashnas.observations.correction import corrected
 

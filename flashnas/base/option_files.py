@@ -56,6 +56,7 @@ def read_options(cls: type[Settings], data: LocatedDict) -> dict[str, Any]:
     values = {}
     for name, value in data.items():
         if name not in allowed:
+            cls.check_gone(name)
             rule = f"has no key {name!r}{did_you_mean(name, allowed)}"
             place = f"{data.place(name)}: {cls.where}"
             raise ConfigError(f"{place} {rule}; allowed: {', '.join(allowed)}")

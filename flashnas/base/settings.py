@@ -205,10 +205,12 @@ class SettingError(ConfigError):
 class Settings:
     """Base of the frozen dataclasses whose fields are options. Building one checks every field.
 
-    where: of its options in messages: `class Options(Settings, where="search")`.
+    where: of its options in messages: `class Options(Settings, where="search")`. gone: options of
+    earlier versions, with what to do instead.
     """
 
     where: ClassVar[str] = "settings"
+    gone: ClassVar[Mapping[str, str]] = {}
 
     def __init_subclass__(cls, where: str | None = None, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -221,8 +223,15 @@ class Settings:
             object.__setattr__(self, setting.name, value)
 
     @classmethod
+    def check_gone(cls, name: str) -> None:
+        """ConfigError for an option that went."""
+        if name in cls.gone:
+            raise ConfigError(f"{cls.where}.{name} of 0.2.0 is gone; {cls.gone[name]}")
+
+    @classmethod
     def setting(cls, name: str) -> Setting:
         """The option of that name. ConfigError for an unknown one, with the closest name."""
+        cls.check_gone(name)
         by_name = {setting.name: setting for setting in settings_of(cls)}
         if name not in by_name:
             raise ConfigError(

@@ -169,6 +169,8 @@ def check_known(
     key = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
     if any(setting.name == key and not setting.flagged for setting in settings_of(cls)):
         parser.error(f"does not know {unknown[0]!r}: {key} is a key of a file for --config")
+    if key in cls.gone:
+        parser.error(f"{flag} of 0.2.0 is gone; {cls.gone[key]}")
     names = [text for action in parser._actions for text in action.option_strings]
     parser.error(f"does not know {unknown[0]!r}{did_you_mean(flag, names)}")
 

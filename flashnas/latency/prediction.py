@@ -375,13 +375,12 @@ def model_of(
     workload: Workload,
     *,
     calibration: str = ENGINE,
-    mode: str | None = None,
 ) -> LatencyModel:
     """Of a table that is named, the next call gets the same model with all that it has looked up,
     until a file of the table changes."""
     if isinstance(table, LatencyTable):
-        return LatencyModel(table, workload, calibration=calibration, mode=mode)
-    return _named(table_state(table), workload, calibration, mode)
+        return LatencyModel(table, workload, calibration=calibration)
+    return _named(table_state(table), workload, calibration)
 
 
 @functools.lru_cache(maxsize=8)
@@ -389,6 +388,5 @@ def _named(
     state: tuple[Path, Path, tuple[Any, ...]],
     workload: Workload,
     calibration: str,
-    mode: str | None,
 ) -> LatencyModel:
-    return LatencyModel(str(state[1]), workload, calibration=calibration, mode=mode)
+    return LatencyModel(str(state[1]), workload, calibration=calibration)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from flashnas.algorithms import ALGORITHMS, SHARED_OPTIONS
 from flashnas.algorithms.trial import DEFAULT, check_objectives
@@ -25,6 +25,7 @@ from flashnas.latency.workload import (
     CALIBRATION_HELP,
     CALIBRATIONS,
     ENGINE,
+    MODE_GONE,
     WEIGHTS,
     WEIGHTS_HELP,
     WORKLOAD_HELP,
@@ -57,6 +58,12 @@ class SearchConfig(Settings, where="search"):
     that were seen before or whose score an earlier run has cost nothing and do not count against
     `trials`.
     """
+
+    gone: ClassVar[dict[str, str]] = {
+        "min_layers": "a space of your own says which depths it has",
+        "mode": MODE_GONE,
+        "short_text": "short_text: true in a recipe takes a short text",
+    }
 
     space: str = option(
         DEFAULT_SPACE,
@@ -200,9 +207,6 @@ class SearchConfig(Settings, where="search"):
         identity=False,
         flagged=False,
     )
-    mode: str | None = option(
-        None, "eager or cuda_graph, of a table with several", shown="the table's", flagged=False
-    )
     sampler_options: dict[str, Any] = option(dict, "options of the sampler", flagged=False)
     cycle_size: int = option(10, "candidates drawn together", min=1, max=10_000, flagged=False)
     baselines: bool = option(
@@ -210,13 +214,6 @@ class SearchConfig(Settings, where="search"):
     )
     tokenizer: str | None = option(
         None, "tokenizer.json to use instead of training one on the corpus", flagged=False
-    )
-    short_text: bool = option(
-        False,
-        "train on more than 4 epochs of the text, or validate on less than the recipe's tokens,"
-        " where the text has no more",
-        identity=False,
-        flagged=False,
     )
     candidate_timeout_s: float | None = option(
         None,

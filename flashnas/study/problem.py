@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Note = Callable[[str], None]
 Baselines = list[tuple[str, Any | None]]
 # options that say how is trained
-OF_TRAININGS = ("recipe", "data", "tokens", "tokenizer", "short_text", "candidate_timeout_s")
+OF_TRAININGS = ("recipe", "data", "tokens", "tokenizer", "candidate_timeout_s")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -333,7 +333,7 @@ def load_costs(
     if isinstance(table, str | LatencyTable):
         workload = load_workload(config.workload if workload is None else workload)
         workload = workload.with_weights(config.weights)
-        model = model_of(table, workload, calibration=config.calibration, mode=config.mode)
+        model = model_of(table, workload, calibration=config.calibration)
         if config.times:
             from flashnas.observations.correction import corrected
 

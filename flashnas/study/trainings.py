@@ -177,11 +177,7 @@ def recipe_of(
         factor = space.width_factor if isinstance(space, OperatorSpace) else None
         if config.recipe is None and factor is not None:
             recipe = dataclasses.replace(recipe, width_factor=factor)
-    return dataclasses.replace(
-        recipe,
-        tokens=config.tokens or recipe.tokens,
-        short_text=config.short_text or recipe.short_text,
-    )
+    return dataclasses.replace(recipe, tokens=config.tokens or recipe.tokens)
 
 
 def check_trainable(

@@ -17,7 +17,7 @@ from one_line import one_line
 from tiny_tables import TINY, product_rows, tiny_kinds, write_entry, write_table
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import BudgetError, MissingRowsError, TableError, WorkloadError
+from flashnas.base.errors import BudgetError, MissingRowsError, WorkloadError
 from flashnas.latency.calibration import Calibration
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
@@ -445,8 +445,6 @@ def test_a_named_table_has_one_model_until_a_file_of_it_changes(tmp_path):
     first = model_of(table.path, workload)
     assert model_of(str(table.path), workload) is first
     assert model_of(table.path, workload, calibration="paper") is not first
-    with pytest.raises(TableError, match="mode must be"):
-        model_of(table.path, workload, mode="eager")
     own = model_of(table, workload)
     assert own.table is table
     assert own.estimate(A_F) == first.estimate(A_F)

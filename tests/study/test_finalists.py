@@ -92,7 +92,3 @@ def test_nothing_is_timed_where_the_device_is_not_at_hand(command, timed, capsys
     assert main(command("--json")) == 0
     assert not timed["timed"]
     assert "measured_ms" not in json.loads(capsys.readouterr().out)["front"][0]
-
-
-def test_a_mode_that_the_table_does_not_have_is_one_line(command, refused):
-    assert "mode must be one of eager; got 'compiled'" in refused(command(mode="compiled"))

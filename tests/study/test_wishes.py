@@ -72,7 +72,9 @@ def test_a_program_that_loads_no_network_of_the_space_is_one_line(tmp_path):
         r" \(families that do: granite, granite_moe, llama, nemotron_h, qwen3, qwen3_5, qwen3_moe\):",
     ):
         problem_of(str(path), runtime=("tensorrt-llm", "vllm"))
-    with pytest.raises(BudgetError, match=r"misses params 1T\.\. and latency_ms .* budget is 1, by "):
+    with pytest.raises(
+        BudgetError, match=r"misses params 1T\.\. and latency_ms .* budget is 1, by "
+    ):
         problem_of(str(path), 1.0, params="1T..")
 
 
