@@ -140,9 +140,9 @@ def test_repeated_texts_of_a_table_are_counted_before_they_are_unpacked(tmp_path
     assert read_parquet(tmp_path / "x", ConfigError)["text"].tolist() == frame["text"].tolist()
 
 
-NESTED = {  # each a few kB that unpack to GB
-    "lists": lambda: pa.array([[0] * 1_000_000] * 100),
-    "of one size": lambda: pa.array([b"x" * 1_000_000] * 1000, pa.binary(1_000_000)),
+NESTED = {  # each a few kB; a file may hold as many bytes that unpack to GB
+    "lists": lambda: pa.array([[0] * 10_000] * 100),
+    "of one size": lambda: pa.array([b"x" * 10_000] * 1000, pa.binary(10_000)),
     "structs": lambda: pa.array([{"a": 1}] * 3),
 }
 

@@ -315,7 +315,12 @@ def test_an_option_of_trainings_says_that_it_changes_nothing(name, value):
 def test_an_evaluator_ranks_by_its_losses_alone(tmp_path):
     def search(**more):
         config = SearchConfig(
-            workload="decode-1k", budgets={"latency_ms": 9000}, baselines=False, trials=2, **more
+            space="lfm2",
+            workload="decode-1k",
+            budgets={"latency_ms": 9000},
+            baselines=False,
+            trials=2,
+            **more,
         )
         return run_search(
             config,

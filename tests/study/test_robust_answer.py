@@ -17,7 +17,7 @@ from flashnas.study.problem import load_problem
 
 BUDGETS_MS = np.geomspace(13_500, 80_000, 20)  # on h100_sxm, for decode-8k
 DISTURBANCE = 1e-5  # nats
-DRAWS = 100
+DRAWS = 25
 ROBUST = 0.95  # of the budgets
 
 
@@ -32,6 +32,7 @@ def scored():
     return Explored(genotypes, networks, latency_ms, values, len(genotypes))
 
 
+@pytest.mark.slow  # it scores all of the space
 def test_disturbed_scores_leave_the_recommended_network(scored, monkeypatch):
     monkeypatch.setattr(room, "loading", functools.cache(room.loading))
     rng, kept, found = np.random.default_rng(0), [], set()
