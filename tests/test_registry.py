@@ -236,7 +236,6 @@ def test_the_help_works_with_a_broken_command(install, capsys):
         "flashnas.space.load:TEMPLATES",
         "flashnas.latency.schema:RUNTIMES",
         "flashnas.exporting.exporter:EXPORTS",
-        "flashnas.reporting.page:SECTIONS",
         "flashnas.cli.command:COMMANDS",
     ],
 )

@@ -134,7 +134,7 @@ def picture(trials: Any, networks: dict[str, Any]) -> None:
     """Loss over milliseconds a token: all that was trained, and the two networks as measured."""
     import matplotlib
 
-    from flashnas.reporting.drawing import BUDGET, FAINT, INK, MUTED, SERIES, STYLE, Plot, key
+    from flashnas.reporting.plot import BUDGET, FAINT, INK, MUTED, SERIES, STYLE, Plot, key
 
     low, high = trials["loss"].min(), trials["loss"].max()
     room = 0.15 * (high - low or 1)
@@ -142,9 +142,9 @@ def picture(trials: Any, networks: dict[str, Any]) -> None:
         plot = Plot(
             "Loss over milliseconds a token in llama.cpp",
             "short trainings; the bars go from the lowest to the highest of seven timings",
-            [340],
-            keys=[key("trained, predicted", FAINT, "o"), key("measured", INK, "X")],
         )
+        keys = [key("trained, predicted", FAINT, "o"), key("measured", INK, "X")]
+        plot.legend(handles=keys, loc="outside lower left", ncols=2)
         (panel,) = plot.panels
         panel.scatter(trials["tpot_ms"], trials["loss"], 46, FAINT)
         for (name, entry), colour in zip(networks.items(), (SERIES[7], BUDGET), strict=True):
@@ -171,9 +171,8 @@ def picture(trials: Any, networks: dict[str, Any]) -> None:
             transform=panel.get_xaxis_transform(),
         )
         panel.set_ylim(low - room, high + 2 * room)
-        plot.label(
-            panel, f"ms a token, {WEIGHTS}, one core", "loss of the short training, nats a token"
-        )
+        panel.set_xlabel(f"ms a token, {WEIGHTS}, one core")
+        panel.set_ylabel("loss of the short training, nats a token")
         (HERE / "front.png").write_bytes(plot.png())
 
 

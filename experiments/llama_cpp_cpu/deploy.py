@@ -250,7 +250,7 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
     """
     import matplotlib
 
-    from flashnas.reporting.drawing import BUDGET, FAINT, INK, MUTED, SERIES, STYLE, Plot, key
+    from flashnas.reporting.plot import BUDGET, FAINT, INK, MUTED, SERIES, STYLE, Plot, key
 
     trials = run.trials[run.trials["loss"].notna()]
     front = sorted(run.front, key=lambda entry: entry.figures["tpot_ms"])
@@ -267,13 +267,13 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
         plot = Plot(
             "Loss over milliseconds a token",
             "the bar reaches to the upper end of the 90 % interval",
-            [360],
-            keys=[
-                key("trained, predicted", FAINT, "o"),
-                key("front, predicted", blue, "o"),
-                key("front, measured", BUDGET, "X"),
-            ],
         )
+        keys = [
+            key("trained, predicted", FAINT, "o"),
+            key("front, predicted", blue, "o"),
+            key("front, measured", BUDGET, "X"),
+        ]
+        plot.legend(handles=keys, loc="outside lower left", ncols=3)
         (panel,) = plot.panels
         panel.scatter(trials["tpot_ms"], trials["loss"], 46, FAINT)
         ends = [*predicted, max(plan["tpot_ms"], predicted[-1])]
@@ -300,8 +300,8 @@ def picture(run: Any, found: dict[str, Any], plan: dict[str, Any], path: Path) -
             weight="bold",
         )
         panel.set_ylim(low - 2 * room, high + room)
-        axis = f"ms a token in llama.cpp, {WEIGHTS}, one core"
-        plot.label(panel, axis, "loss of the short training, nats a token")
+        panel.set_xlabel(f"ms a token in llama.cpp, {WEIGHTS}, one core")
+        panel.set_ylabel("loss of the short training, nats a token")
         path.write_bytes(plot.png())
 
 

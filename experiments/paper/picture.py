@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from flashnas.reporting.drawing import INK, MUTED, RULE
+from flashnas.reporting.plot import INK, MUTED, RULE
 
 
 @contextmanager

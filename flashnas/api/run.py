@@ -48,28 +48,11 @@ class Run(RecordedRun):
         return None if self.answer is None else self.finalists[self.answer.recommended]
 
     def plot_front(self) -> Figure:
-        """What ranks over latency, of every network, with the front and 90 % intervals, as a figure
-        of matplotlib."""
-        return self.plot("front")
+        """All networks in the objectives of the search, with the front and 90 % intervals, as a
+        figure of matplotlib, which a notebook shows; `savefig` writes it."""
+        from flashnas.reporting.plot import pareto_plot
 
-    def plot(self, name: str = "front") -> Figure:
-        """A figure of the report.
-
-        Args:
-            name: front, operators, latency-by-operator, curves or objectives.
-
-        Returns:
-            A figure of matplotlib, which a notebook shows; `savefig` writes it.
-
-        Raises:
-            RunError: there is no figure of that name, or the run has no data for it.
-        """
-        from flashnas.reporting.figures import NothingToShow, draw
-
-        try:
-            return draw(self, name)
-        except NothingToShow as reason:
-            raise RunError(f"{self.path}: figure {name}: {reason}") from None
+        return pareto_plot(self)
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report as one HTML page.

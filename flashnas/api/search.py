@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from flashnas.api.calling import Quiet, takes, writable_out
 from flashnas.base.settings import option, settings_of
-from flashnas.study.config import NO_EVIDENCE, SearchConfig
+from flashnas.study.config import SearchConfig
 
 if TYPE_CHECKING:
     from flashnas.api.run import Run
@@ -140,7 +140,6 @@ def search(
     out = writable_out(replace(options, out=options.out or default_out(options, objects)))
 
     from flashnas.api.run import Run
-    from flashnas.reporting.live_page import LivePage
     from flashnas.reporting.page import write_report
     from flashnas.run_folder.layout import (
         TRIALS,
@@ -151,8 +150,6 @@ def search(
     from flashnas.study.run_search import run_search
 
     progress = progress or Quiet()
-    if options.trials or evaluator is not None or options.evidence == NO_EVIDENCE:
-        progress = LivePage(progress, out)
     with missing_plugins_named(out):
         found = run_search(
             options,

@@ -1,26 +1,14 @@
-"""What a conversion found, as text and as a section of report.html."""
+"""What a conversion found, as text."""
 
 from __future__ import annotations
 
 import math
 import shlex
 
-import matplotlib
-from markupsafe import Markup
-from matplotlib.ticker import LogLocator
-
-from flashnas.base.documents import convert
-from flashnas.base.errors import RunError
 from flashnas.base.text import MISSING, columns
 from flashnas.conversion.choices import KEPT
 from flashnas.conversion.found import BudgetAnswer, ConversionFound
-from flashnas.reporting.drawing import STYLE, Plot, key
-from flashnas.reporting.page import Section
-from flashnas.reporting.words import asked_facts, render, render_text, search_facts
-from flashnas.run_folder.layout import CONFIG
-from flashnas.run_folder.recorded_run import RecordedRun
-
-CHOSEN, OTHER = "#D55E00", "#0072B2"  # colours
+from flashnas.reporting.words import render_text
 
 
 def conversion_text(found: ConversionFound) -> str:
@@ -28,21 +16,6 @@ def conversion_text(found: ConversionFound) -> str:
         "conversion.txt",
         found=found,
         finalists="\n".join(columns(finalists_table(found))),
-        **WORDS,
-    )
-
-
-def conversion(run: RecordedRun) -> str:
-    """The section of a run folder that a conversion has written."""
-    entry = run.entry("conversion")
-    place = run.path / CONFIG
-    found = convert(entry, ConversionFound, place, RunError, name="conversion", finite=False)
-    return render(
-        "conversion.html",
-        found=found,
-        facts=[*asked_facts(run), *search_facts(run)],
-        finalists=finalists_table(found),
-        pictures=[Markup(figure(found, narrow).svg()) for narrow in (False, True)],
         **WORDS,
     )
 
@@ -148,7 +121,7 @@ def training(found: ConversionFound) -> str:
     )
 
 
-# what both templates call
+# what the template calls
 WORDS = {
     function.__name__: function
     for function in (
@@ -162,31 +135,3 @@ WORDS = {
         next_commands,
     )
 }
-
-
-def figure(found: ConversionFound, narrow: bool) -> Plot:
-    """KL over the share of the model's time: predicted and measured."""
-    keys = [
-        key("choice for a budget", CHOSEN, "o"),
-        key("other finalist", OTHER, "o"),
-        key("predicted, 90 %", OTHER, linestyle="-", linewidth=6, alpha=0.35),
-    ]
-    with matplotlib.rc_context(STYLE):
-        plot = Plot("KL to the model", "measured on fresh text", [300], keys=keys, narrow=narrow)
-        (panel,) = plot.panels
-        for entry in found.finalists:
-            share = 100 * entry.share
-            interval = [entry.predicted.kl_low, entry.predicted.kl_high]
-            colour = CHOSEN if entry.answers_a_budget else OTHER
-            panel.plot([share, share], interval, color=colour, alpha=0.35, linewidth=6)
-            panel.errorbar(share, entry.kl, entry.kl_half, color=colour, marker="o", capsize=3)
-        panel.set_yscale("log")
-        panel.yaxis.set_minor_locator(LogLocator(subs=(2, 3, 5)))
-        panel.yaxis.set_major_formatter("{x:g}")
-        panel.yaxis.set_minor_formatter("{x:g}")
-        panel.invert_xaxis()
-        plot.label(panel, "share of the model's time (%)", "KL, nats per token")
-    return plot
-
-
-CONVERSION = Section("", conversion, of="conversion")

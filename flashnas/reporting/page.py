@@ -1,306 +1,155 @@
 """report.html: one page that needs nothing else. It runs no script, no request leaves it, and all
-text is escaped. Other packages may add to its sections.
+text is escaped.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+import base64
+from collections.abc import Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
+from flashnas.algorithms.trial import Trial, title_of
 from flashnas.base.errors import RunError
-from flashnas.base.registry import Registry, foreign_errors
 from flashnas.base.system import disk_errors, write_atomic
-from flashnas.base.text import flat, is_number, printable, signed
-from flashnas.reporting.drawing import (
-    SOFT,
-    NothingToShow,
-    Plot,
-    operator_colour,
-    operator_label,
-    operator_order,
-    ordered_sources,
+from flashnas.base.text import duration, flat, is_number, printable, tokens_text, warn_in_a_line
+from flashnas.reporting.commands import next_commands
+from flashnas.reporting.plot import curves_plot, pareto_plot
+from flashnas.reporting.statements import statements
+from flashnas.reporting.table import LESSER, front_columns, sources_text, table_legend
+from flashnas.reporting.words import (
+    counts_line,
+    render,
+    shown_networks,
+    tokens_words,
 )
-from flashnas.reporting.drawing import SOURCES as LATENCY_SOURCES
-from flashnas.reporting.figures import FIGURES as DRAWN
-from flashnas.reporting.figures import draw
-from flashnas.reporting.objectives import result_sentence
-from flashnas.reporting.statements import next_commands, reasons_of, statements
-from flashnas.reporting.table import (
-    IN_THE_REPORT,
-    LESSER,
-    MARKS,
-    front_columns,
-    mark_of,
-    table_legend,
-)
-from flashnas.reporting.words import asked_facts, misses, render, search_facts, shown_networks
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.run_folder.trained import ModelEvaluation
 
 MAX_FAILURES = 200
 # the browser itself refuses every script and every request
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
 PICTURE = "pareto.png"  # the front, beside the page
-RELOAD_S = 30  # of the page of a run that has not ended
 
 
-@dataclass(frozen=True)
-class Section:
-    """One section of the report. Another package adds one by an entry point that names it:
-
-        [project.entry-points."flashnas.report_sections"]
-        energy = "flashnas_energy:SECTION"
-
-    title: the heading; empty: none. of: `search` or `conversion`, the runs that have it; empty: both.
-    html: the content below the heading, from what the run folder holds; nothing is evaluated again.
-        It returns markup (markupsafe), as jinja2 templates give it; plain text is escaped. An empty
-        text leaves the section out.
-    picture: name of a still picture that is written beside report.html, such as `energy.png`.
-    png: the content of that picture; None: it is not written.
-    """
-
-    title: str
-    html: Callable[[RecordedRun], str]
-    picture: str = ""
-    png: Callable[[RecordedRun], bytes | None] = lambda run: None
-    of: str = ""
-
-    def shown(self, run: RecordedRun) -> bool:
-        return self.of in ("", "conversion" if run.entry("conversion") else "search")
-
-
-# statements that are opened on demand
-FOLDED = (
-    *IN_THE_REPORT,
-    "transformer",
-    "train both",
-    "assumed",
-    "outside",
-    "settles it",
-    "time it",
-)
-
-
-# -- the sections that flashnas brings -------------------------------------------------------------
-
-
-def header(run: RecordedRun) -> str:
-    return render(
-        "header.html",
-        run=run,
-        lead="" if run.answer or run.entry("conversion") else result_sentence(run),
-        answer=statements(run),
-        folded=FOLDED,
-        commands=next_commands(run),
-        bars=_bars(run),
-        facts=[] if run.entry("conversion") else [*asked_facts(run), *search_facts(run)],
-    )
-
-
-def _bars(run: RecordedRun) -> list[dict[str, Any]]:
-    """The reasons of the answer: words, value and the place of the bar, in percent of the width."""
-    reasons = {} if run.answer is None else reasons_of(run.answer)
-    widest = max([abs(value) for value in reasons.values()] or [0.0]) or 1.0
-    return [
-        {
-            "words": words,
-            "value": signed(value),
-            "good": value < 0,
-            "left": 50 + min(50 * value / widest, 0),
-            "width": 50 * abs(value) / widest,
-        }
-        for words, value in reasons.items()
-    ]
-
-
-def finalists(run: RecordedRun) -> str:
-    """The table of the terminal, the operators of each network below its figures."""
-    shown = shown_networks(run)
-    columns = front_columns(run, shown)
-    networks = [entry.architecture for entry in shown if entry.architecture is not None]
-    kinds = {spec.kind for network in networks for spec in network.operators}
-    colours = {kind: operator_colour(kind) for kind in sorted(kinds, key=operator_order)}
-    measured = ""
-    if any(is_number(entry.figures.get("measured_ms")) for entry in run.front):
-        over = "".join(misses(run)) or "every one keeps its budgets"
-        measured = f" Measured: the whole model, timed on the device. {over[0].upper()}{over[1:]}."
-    return render(
-        "finalists.html",
-        run=run,
-        columns=columns[1:-1],  # the others have a place of their own
-        lesser=LESSER,  # left out on narrow screens
-        shown=shown,
-        marks=[MARKS[mark_of(run, entry)] for entry in shown],
-        figure=_figure(run, "front") if run.ranks_full and shown else None,
-        measured=measured,
-        table_legend=list(table_legend(run, columns)),
-        colours=colours,
-        legend=[(kind, operator_label(kind).rpartition(" · ")[2]) for kind in colours],
-    )
-
-
-def figures(run: RecordedRun) -> str:
-    """The figures that have something to show, and why others have not. Where the full loss ranks,
-    the front is above the table of the finalists."""
-    unfit = {
-        "front": run.ranks_full,
-        "curves": run.untrained,
-        "objectives": not run.further_objectives,
-    }
-    shown, empty = [], []
-    for name in DRAWN:
-        if not unfit.get(name):
-            try:
-                shown.append(_figure(run, name))
-            except NothingToShow as reason:
-                empty.append(str(reason))
-    return render("figures.html", figures=shown, empty=empty)
-
-
-def _figure(run: RecordedRun, name: str) -> dict[str, Any]:
-    """A figure for wide and for narrow screens, with its caption."""
-    return {
-        "name": name,
-        "caption": render("captions.html", run=run, name=name),
-        "wide": Markup(draw(run, name).svg()),
-        "narrow": Markup(draw(run, name, narrow=True).svg()),
-    }
-
-
-def front_png(run: RecordedRun) -> bytes:
-    try:
-        return draw(run, "front").png()
-    except NothingToShow as reason:
-        return Plot("Nothing to show yet", str(reason), []).png()
-
-
-def evaluation(run: RecordedRun) -> str:
-    """Bits per byte and tasks of the networks in `RUN/trained`."""
-    lines = [
-        (entry.name, folder.parent.name, *figure)
-        for entry, folder in run.trained_models()
-        if (evaluated := ModelEvaluation.read(folder))
-        for figure in evaluated.figures()
-    ]
-    return render("evaluation.html", lines=lines) if lines else ""
-
-
-def sources(run: RecordedRun) -> str:
-    """How much of each finalist's latency was measured, imported, derived or taken from a
-    roofline.
-    """
-    shown = {entry.name: entry.sources for entry in run.front if entry.sources}
-    names = ordered_sources(name for shares in shown.values() for name in shares)
-    facts = {name: LATENCY_SOURCES[name] for name in names if name in LATENCY_SOURCES}
-    return (
-        render(
-            "sources.html",
-            shown=shown,
-            colours={name: facts.get(name, (SOFT,))[0] for name in names},
-            meanings="; ".join(f"{name}: {meaning}" for name, (_, _, meaning) in facts.items()),
-        )
-        if shown
-        else ""
-    )
-
-
-def failures(run: RecordedRun) -> str:
-    """Failed trials by reason and one by one; infeasible ones by reason."""
-    failed = run.failed
-    outside = run.trials[run.trials["state"] == "infeasible"]
-    return render(
-        "failures.html",
-        reasons=list(failed["reason"].value_counts().items()),
-        failed=list(rows(failed.head(MAX_FAILURES))),
-        more=max(0, len(failed) - MAX_FAILURES),
-        outside=list(outside["reason"].value_counts().items()),
-    )
-
-
-def reproduce(run: RecordedRun) -> str:
-    """The command, and everything in run.yaml that fixes the result."""
-    entries = {
-        name: None if value in (None, {}) else str(value)
-        for name, value in flat(run.config)
-        if name != "command" and not name.startswith("answer.")
-    }
-    converted = bool(run.entry("conversion"))
-    return render(
-        "reproduce.html", command=run.entry("command"), entries=entries, converted=converted
-    )
-
-
-SECTIONS: Registry[Section] = Registry(
-    "report section",
-    "flashnas.report_sections",
-    {
-        "header": Section("", header),
-        "conversion": "flashnas.reporting.conversion:CONVERSION",
-        "finalists": Section("Finalists", finalists, PICTURE, front_png, of="search"),
-        "figures": Section("Figures", figures, of="search"),
-        "evaluation": Section("Trained networks, evaluated", evaluation),
-        "sources": Section("Where the latencies come from", sources),
-        "failures": Section("What failed", failures, of="search"),
-        "reproduce": Section("How to reproduce", reproduce),
-    },
-    error=RunError,
-    base="flashnas.reporting.page:Section",
-)
-
-
-# -- the page --------------------------------------------------------------------------------------
-
-
-def render_html(run: RecordedRun) -> str:
-    """The whole page: the shipped sections, then those of other packages.
+def render_html(run: RecordedRun, picture: bytes | None = None) -> str:
+    """The whole page. picture: of the front, if it is drawn already.
 
     Raises:
         RunError: a file of the run is damaged.
-        PluginError: a section of another package fails.
     """
-    shown = []
-    for section in SECTIONS.values():
-        with foreign_errors(("report section", section.html)):
-            if section.shown(run) and (body := section.html(run)):
-                shown.append((section.title, body))
+    shown, curves, failed = shown_networks(run), curves_plot(run), run.failed
+    number, *others, architecture = front_columns(run, shown)
+    columns = [number, architecture, *others]
+    outside = run.trials[run.trials["state"] == "infeasible"]
     page = render(
         "page.html",
         run=run,
         policy=Markup(POLICY),
-        sections=shown,
         style=Markup(Path(__file__).with_name("report.css").read_text(encoding="utf-8")),
-        reload_s=None if run.entry("finished") else RELOAD_S,
-        written=time.strftime("%H:%M:%S"),
-        flashnas=run.entry("flashnas"),
+        answer=statements(run),
+        commands=next_commands(run),
+        front=_data_uri(picture or pareto_plot(run).png()),
+        curves=None if curves is None else _data_uri(curves.png()),
+        shown=shown,
+        own=sum(isinstance(entry, Trial) for entry in shown),
+        columns=columns,
+        lesser=LESSER,
+        sources=sources_text,
+        legend=table_legend(run, shown, columns),
+        evaluated=list(_evaluated(run)),
+        failures=list(failed["reason"].value_counts().items()),
+        failed=list(rows(failed.head(MAX_FAILURES))),
+        outside=list(outside["reason"].value_counts().items()),
+        facts=[(name, value) for name, value in _facts(run) if value],
+        config=[
+            (name, "" if value in (None, {}) else str(value))
+            for name, value in flat(run.config)
+            if name != "command" and not name.startswith("answer.")
+        ],
     )
     # a terminal obeys control characters of foreign text where somebody reads the file there
     return "\n".join(map(printable, page.split("\n")))
 
 
 def write_report(source: str | Path | RecordedRun) -> tuple[Path, Path]:
-    """Write report.html and its still pictures, pareto.png first, into a run folder; source: it, or
-    its run.
+    """Write report.html and pareto.png into a run folder; source: it, or its run.
 
     Returns:
-        The paths of report.html and pareto.png.
+        The paths of both.
 
     Raises:
         RunError: the folder is not a run, is damaged, or cannot be written.
-        PluginError: a section of another package cannot be loaded or fails.
     """
     run = source if isinstance(source, RecordedRun) else RecordedRun.load(source)
-    page = run.path / "report.html"
+    for entry in entry_points(group="flashnas.report_sections"):
+        warn_in_a_line(
+            f"the report section {printable(entry.name)} is left out: pages have no sections of"
+            " packages any more; flashnas 0.2.0 has"
+        )
+    page, picture = run.path / "report.html", run.path / PICTURE
     with disk_errors(f"{run.path}: the report cannot be written", RunError):
-        write_atomic(page, render_html(run))
-        for section in SECTIONS.values():
-            if section.picture:
-                with foreign_errors(("report section", section.png)):
-                    picture = section.png(run)
-                if picture is not None:
-                    write_atomic(run.path / section.picture, picture)
-    return page, run.path / PICTURE
+        png = pareto_plot(run).png()
+        write_atomic(page, render_html(run, png))
+        write_atomic(picture, png)
+    return page, picture
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def _evaluated(run: RecordedRun) -> Iterator[tuple[Any, ...]]:
+    """Bits per byte and tasks of the networks in `RUN/trained`."""
+    for entry, folder in run.trained_models():
+        if evaluated := ModelEvaluation.read(folder):
+            yield from ((entry.name, folder.parent.name, *each) for each in evaluated.figures())
+
+
+def _facts(run: RecordedRun) -> Iterator[tuple[str, str]]:
+    """What was asked, and how it was searched: (name, words), which may be empty."""
+
+    def joined(*parts: Any) -> str:
+        return ", ".join(str(part) for part in parts if part not in (None, "", {}, []))
+
+    def counted(text: str, *keys: str) -> str:
+        value = run.entry(*keys)
+        return text.format(value) if is_number(value) and value > 0 else ""
+
+    entry = run.entry
+    table, workload = entry("table", "device") or entry("table", "name"), entry("workload", "name")
+    yield "device", joined(table, *(entry("table", n) for n in ("stack", "mode", "calibration")))
+    yield (
+        "workload",
+        joined(
+            workload,
+            counted("batch of {}", "workload", "batch"),
+            counted("{:,} tokens in", "workload", "prompt_tokens"),
+            counted("{:,} tokens out", "workload", "generated_tokens"),
+        ),
+    )
+    budgets = entry("options", "budgets")
+    limits = [
+        f"{name} {'≥' if name == 'throughput_tok_s' else '≤'} {value:,g}"
+        for name, value in (budgets.items() if isinstance(budgets, dict) else ())
+        if is_number(value)
+    ]
+    yield "budget", joined(*limits) or "none"
+    planned = entry("scorer", "train_tokens")
+    after = f"of a full training on {tokens_text(planned)} tokens" if is_number(planned) else ""
+    yield "objectives", joined(*map(title_of, run.objectives), after if run.ranks_full else "")
+    yield "space", joined(entry("space", "name"))
+    seed = entry("options", "seed")
+    ranked_by = run.answer.ranked_by if run.answer else ""
+    yield "search", joined(entry("sampler") or ranked_by, f"seed {seed}" if is_number(seed) else "")
+    yield "networks", counts_line(run)
+    width = counted("width 1/{}", "recipe", "width_factor")
+    tokens = counted("{:,} tokens each", "recipe", "tokens")
+    yield "trainings", joined(entry("corpus", "source"), width, tokens, tokens_words(run))
+    yield "started from", joined(entry("start_from", "runs"))
+    finished = entry("finished")
+    ended = f"finished {finished}" if finished else "not finished"
+    yield "run time", joined(duration(entry("seconds"), 1), ended)

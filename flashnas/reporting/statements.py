@@ -1,25 +1,36 @@
-"""The answer of a search in sentences, and the commands that follow it."""
+"""The answer of a search in lines, for the terminal and the page: a function for each."""
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from flashnas.base.text import INTERVAL_90, fixed, number, tokens_text
+from flashnas.architecture.architecture import compressed, parsed
+from flashnas.base.text import (
+    INTERVAL_90,
+    counted,
+    fixed,
+    is_number,
+    names_text,
+    number,
+    parameters,
+    printable,
+    signed,
+    tokens_text,
+    with_interval,
+)
+from flashnas.reporting.commands import time_it, to_time
 from flashnas.reporting.words import (
     LEAST_SILENCE,
+    counts_line,
     latency_unit,
+    loads_in,
     recommended,
-    render_text,
     shape_of,
-    to_time,
+    time_text,
 )
-from flashnas.run_folder.layout import TRAINED, front_path
-from flashnas.run_folder.recorded_answer import Answer, DenseOrSparse, Turn
+from flashnas.run_folder.recorded_answer import Against, Answer, DenseOrSparse, Side, Turn
 from flashnas.run_folder.recorded_run import RecordedRun, rows
-from flashnas.study.answer import DISTINCT
 from flashnas.study.purchase import LEAST_GAIN
 
 REASONS = {
@@ -28,73 +39,292 @@ REASONS = {
     "mix": "mix of operators",
     "experts": "experts",
 }
-LARGE_TOKENS = 1e9  # of a planned training, from which on the command names a GPU
+LIMITS = {
+    "memory": "the memory is used up: more would allow a better network",
+    "params": "the bound on parameters is reached: a higher one would allow a better network",
+    "space": "the budget is not used up: no other network of the space ranks higher",
+    "width": "the budget is not used up: the space has no greater width",
+    "depth": "the budget is not used up: the space has no more layers",
+    "width and depth": "the budget is not used up: the space has no greater width and no more layers",
+    "support": "another network has a lower expected loss, but a higher charge for what no training"
+    " covers",
+}
 LIKELY = 0.05  # probability up to which families are named together
 NOTABLE = 0.2  # probability from which on it is said that a family is hardly known
-SMALL_PARAMS = 50e6  # of a network that a CPU trains in full
-TOKENS_EACH = 20  # for each parameter: about the best use of FLOPs, arXiv 2203.15556
 
 
 def statements(run: RecordedRun) -> list[tuple[str, str]]:
-    """What the answer says: a word or two, and a sentence or two about that; empty for a run
-    without one."""
-    answer = run.answer
-    if answer is None:
-        return []
-    chosen = recommended(run)
-    outside = {str(row.hash): str(row.outside) for row in rows(run.trials) if row.outside}
-    factor, unit = latency_unit(run)
+    """What a search says: a word or two, and a sentence or two about that."""
+    lines = RESULT if run.answer is None else ANSWER
+    return [(about, words) for about, line in lines.items() if (words := line(run))]
 
-    def ms(latency_ms: float | None) -> str:
-        return number(None if latency_ms is None else latency_ms * factor, 4, unit)
 
-    families = [(family["family"], family) for family in answer.families]
-    transformer = next((f for title, f in families if title.startswith("transformer (")), None)
-    written = render_text(
-        "answer.txt",
-        run=run,
-        answer=answer,
-        chosen=chosen,
-        served=bool(chosen.runs_in),
-        chance=chance,
-        reasons=REASONS,
-        families=_chances(answer),
-        best=answer.families[0] if answer.families else None,
-        transformer=transformer,
-        untested=[
-            family["family"].partition(" (")[0]
-            for family in answer.families
-            if family["silence"] >= LEAST_SILENCE and family["best"] >= NOTABLE
-        ],
-        bounds=" to ".join(
-            fixed((chosen.figures.get(name) or 0.0) * factor, 1 if factor < 1 else 0)
-            for name in ("lower_ms", "upper_ms")
-        ),
-        least_gain=LEAST_GAIN,
-        ms=ms,
-        factor=factor,
-        holds=holds,
-        turning_points=turning_points,
-        example=shape_of,
-        names_by_hash={entry.hash: entry.name for entry in run.front},
-        published=_published(answer, chosen.name),
-        evidence=answer.ranked_by.endswith("trainings"),
-        trained=sum(len(bought["networks"]) for bought in answer.bought),
-        outside=outside.get(answer.recommended),
-        times=answer.times,
-        to_time=to_time(run),
-        folder=shlex.quote(str(run.path)),
+def the_recommended(run: RecordedRun) -> str:
+    chosen, (factor, _) = recommended(run), latency_unit(run)
+    ends = [chosen.figures.get(name) for name in ("lower_ms", "upper_ms")]
+    digits = 1 if factor < 1 else 0
+    bounds = " to ".join(fixed(end * factor, digits) for end in ends if is_number(end))
+    return (
+        f"{chosen.name}, {shape_of(chosen.notation)}: {time_text(run, chosen.latency_ms)}"
+        f"{f' ({bounds})' if bounds else ''}, {parameters(chosen.params)}"
     )
-    # about, words, about, words, ..
-    _, *parts = re.split(r"^== (.*)$", written, flags=re.MULTILINE)
-    sentences = [re.sub(r" +([;,])", r"\1", " ".join(part.split())) for part in parts[1::2]]
-    return [(about, words) for about, words in zip(parts[::2], sentences, strict=True) if words]
 
 
-def reasons_of(answer: Answer) -> dict[str, float]:
-    """The reasons in words."""
-    reasons: Mapping[str, Any] = answer.reasons
-    return {REASONS[name]: value for name, value in reasons.items()}
+def as_good_as(run: RecordedRun) -> str | None:
+    good = _answer(run).as_good
+    if not good:
+        return None
+    model = good["model"]
+    figures = f"{time_text(run, model['latency_ms'])}, {number(model['memory_gb'], 3, 'GB')}"
+    words = f"{shape_of(good['name'])}: {figures}, {parameters(model['params'])}"
+    outside = f"; outside what publications have trained: {model['outside']}" * bool(
+        model["outside"]
+    )
+    return f"{words}; {loads_in(parsed(model['notation']))}{outside}"
+
+
+def beside_it(run: RecordedRun) -> str | None:
+    good = _answer(run).as_good
+    if not good:
+        return None
+    model, own = good["model"], good["chosen"]
+    slower = own["latency_ms"] > model["latency_ms"] and "latency_ms" in run.objectives
+    parts = [
+        "no network that is as good is as fast; the nearest: " * slower + _changes(run, model, own),
+        f"loss no higher with probability {chance(own['probability'])}: {_nats(own)}",
+        reasons_text(own["reasons"]),
+    ]
+    if own["recall"] is not None and model["recall"] is not None:
+        parts.append(f"recall {signed(own['recall'] - model['recall'], 2)}")
+    return "; ".join(filter(None, parts))
+
+
+def more_surely(run: RecordedRun) -> str | None:
+    good = _answer(run).as_good
+    if not good:
+        return None
+    likely = good["likely"]
+    if likely is None:
+        return "with probability 0.9: no network of the space within the limits"
+    if likely["notation"] == good["chosen"]["notation"]:
+        return "the same network"
+    names = [entry.name for entry in run.front if entry.notation == likely["notation"]]
+    what = ", ".join([*names[:1], shape_of(likely["notation"])])
+    changes = _changes(run, good["model"], likely)
+    return f"with probability {chance(likely['probability'])}: {what}: {changes}; {_nats(likely)}"
+
+
+def families(run: RecordedRun) -> str | None:
+    """Of each family the probability that it is the best; and whether the lead over the next one lies
+    within its interval."""
+    answer, chosen = _answer(run), recommended(run)
+    if not answer.families:
+        return None
+    ordered = sorted(answer.families, key=lambda family: -family["best"])
+    shares = [
+        f"{_short(family['family'])} {chance(family['best'])}"
+        for family in ordered
+        if family["best"] >= LIKELY
+    ]
+    if rest := ordered[len(shares) :]:
+        shares.append(f"others {chance(sum(family['best'] for family in rest))}")
+    parts = [f"best with probability: {', '.join(shares)}"]
+    wide = [
+        _short(family["family"])
+        for family in answer.families
+        if family["silence"] >= LEAST_SILENCE and family["best"] >= NOTABLE
+    ]
+    if wide:
+        parts.append(f"{names_text(wide)} by wide intervals")
+    second = next((f for f in answer.families if f["hash"] != answer.recommended), None)
+    if not chosen.runs_in:
+        parts.append(f"the best one that programs load: {_nats(answer.families[0])}")
+    elif second is not None and abs(second["difference"]) <= INTERVAL_90 * second["sd"]:
+        parts.append("no lead beyond its interval")
+    return "; ".join(parts)
+
+
+def experts(run: RecordedRun) -> str | None:
+    """Whether a network with experts is better within the limits, from where on, and the other one."""
+    two, chosen = _answer(run).dense_or_sparse, recommended(run)
+    if not two:
+        return None
+    better, other = ("sparse", "dense") if two["difference"] < 0 else ("dense", "sparse")
+    lead = with_interval(abs(two["difference"]), two["sd"]).lstrip("+")
+    where = f", {holds(two)}" if two["by_memory"] else ""
+    sides = []
+    for sort, side in ((other, two[other]), (better, two[better])):  # type: ignore[literal-required]
+        parts = [number(side["memory_gb"], 3, "GB")]
+        if sort == "sparse":
+            parts.append(f"{parameters(side['active_params'])} active")
+        if side["notation"] != chosen.notation:
+            shape, time = _without_places(side["notation"]), time_text(run, side["latency_ms"])
+            hours = f"{number(side['h100_hours'], 3)} H100-hours"
+            parts = [shape, time, parameters(side["params"]), *parts, hours]
+        sides.append(f"{sort}: {', '.join(parts)}")
+    within = number(two["memory_gb"], 3, "GB")
+    return f"{better} is better by {lead} nats within {within}{where}; {'; '.join(sides)}"
+
+
+def transformer(run: RecordedRun) -> str | None:
+    """What the best stack of attention loses, why, and where a wider one makes up for it."""
+    answer = _answer(run)
+    best = next((f for f in answer.families if f["family"].startswith("transformer (")), None)
+    if best is None or best["hash"] == answer.recommended:
+        return None
+    if answer.wider:
+        time, size = time_text(run, answer.wider["latency_ms"]), parameters(answer.wider["params"])
+        return f"{_nats(best)}; as good at {time} and {size} parameters"
+    never = "; not even twice as wide is it as good" * (best["difference"] > 0)
+    return f"{_nats(best)}{never}"
+
+
+def equals(run: RecordedRun) -> str | None:
+    found = _answer(run).equals
+    if not found or not found["count"]:
+        return None
+    examples = "; ".join(map(shape_of, found["examples"]))
+    return f"{counted(found['count'], 'network')} within {found['within']} nats, e.g. {examples}"
+
+
+def training(run: RecordedRun) -> str:
+    """What the planned training costs, the recall to expect, and what both follow from."""
+    answer, figures, parts = _answer(run), recommended(run).figures, []
+    if answer.training:
+        hours = number(answer.training["h100_hours"], 3)
+        vocab = f" with {recommended(run).architecture.vocab:,} words" * bool(answer.as_good)
+        parts.append(f"{tokens_text(answer.training['tokens'])} tokens{vocab}, {hours} H100-hours")
+    if is_number(recall := figures.get("expected_recall")):
+        sd = figures.get("expected_recall_sd") or 0.0
+        parts.append(f"recall {with_interval(recall, sd, 2)} to a transformer")
+    parts.append(f"by {answer.ranked_by}")
+    if answer.extrapolated and _by_trainings(answer):
+        parts.append("no publication has this length")
+    return "; ".join(parts)
+
+
+def trained_here(run: RecordedRun) -> str | None:
+    """What the search trained, and whether that changed the recommendation; or what publications say
+    of networks that own trainings alone rank."""
+    answer = _answer(run)
+    if claims := answer.claims:
+        pairs = counted(claims["pairs"], "pair")
+        order = f"agree on the order of {claims['alike']} of {pairs} of the front, and "
+        same = claims["hash"] == answer.recommended
+        gap = ", too" if same else f": {with_interval(claims['difference'], claims['sd'])} nats"
+        return (
+            "own trainings alone rank the networks; publications"
+            f" {order * bool(claims['pairs'])}would recommend"
+            f" {run.finalists[claims['hash']].name}{gap}"
+        )
+    if not answer.bought:
+        return None
+    count = counted(sum(len(bought["networks"]) for bought in answer.bought), "network")
+    flops, before = sum(bought["flops"] for bought in answer.bought), answer.bought[0]["before"]
+    changed = "they did not change the recommendation"
+    if before != recommended(run).notation:
+        changed = f"without them, {compressed(before)} would be recommended"
+    return f"{count}, {flops:.1e} FLOPs; {changed}"
+
+
+def outside(run: RecordedRun) -> str | None:
+    chosen = _answer(run).recommended
+    words = next((str(r.outside) for r in rows(run.trials) if r.hash == chosen and r.outside), "")
+    if not words:
+        return None
+    what = "what two or more publications have trained"
+    return f"{what if _by_trainings(_answer(run)) else 'the range of its scorer'}: {words}"
+
+
+def times(run: RecordedRun) -> str | None:
+    """How far observed times are from the table, and what would be recommended without them."""
+    found = _answer(run).times
+    if not found:
+        return None
+    mean, lowest, highest = found["ratio"]
+    without = "no network is within the budget"
+    if found["notation"] == recommended(run).notation:
+        without = "the same network"
+    elif found["notation"]:
+        time = time_text(run, found["latency_ms"])
+        without = f"{_without_places(found['notation'])} ({time})"
+    timed = f"{counted(len(found['networks']), 'network')} in {found['program']}"
+    ratio = f"{mean:.2f} x the table ({lowest:.2f} to {highest:.2f})"
+    return f"{timed}: {ratio}; without them {without}"
+
+
+def settles_it(run: RecordedRun) -> str | None:
+    """What would make the answer more certain."""
+    answer, chosen, found = _answer(run), recommended(run), []
+    if to_time(run):
+        found.append("its time in your engine, as below")
+    if answer.as_good and (own := answer.as_good["chosen"])["pilot"]:
+        smaller = " at a smaller width" * (own["pilot"]["networks"][0] != own["notation"])
+        left = with_interval(0.0, own["pilot"]["sd"]).partition(" ")[2]
+        both = f"{shape_of(answer.as_good['name'])} and {chosen.name}{smaller}"
+        found.append(f"a training of {both} on {_cost(own['pilot'])}, which would leave {left}")
+    pilot, full = answer.pilot, answer.training
+    if pilot and full and pilot["h100_hours"] >= full["h100_hours"]:
+        found.append("the full training itself, which costs less than other trainings that would")
+    elif pilot:
+        networks = " and ".join(map(_without_places, pilot["networks"]))
+        cost = f"{_cost(pilot)}, worth {fixed(pilot['gain'], 4)} nats"
+        found.append(f"a training of {networks} on {cost}")
+    elif _by_trainings(answer) and not answer.claims:
+        found.append(f"no pair of trainings is worth {LEAST_GAIN} nats")
+    return ", or ".join(found)
+
+
+def lowest_loss(run: RecordedRun) -> str | None:
+    scored = [entry for entry in run.front if is_number(entry.loss)]
+    if not scored:
+        return None
+    best = min(scored, key=lambda entry: entry.loss or 0.0)
+    return f"{best.name}, loss {fixed(best.loss)} at {time_text(run, best.latency_ms)}"
+
+
+def best_baseline(run: RecordedRun) -> str | None:
+    if run.ranks_full or run.baselines.empty:
+        return None
+    best = min(rows(run.baselines), key=lambda row: row.loss)
+    return f"{printable(best.label)}, loss {fixed(best.loss)} at {time_text(run, best.latency_ms)}"
+
+
+def failures(run: RecordedRun) -> str | None:
+    if run.failed.empty:
+        return None
+    count = f"{len(run.failed)} of {len(run.failed) + len(run.trained)} trainings"
+    return f"{count}, most often: {str(run.failed['reason'].mode().iloc[0]).rstrip('.') or '?'}"
+
+
+Line = Callable[[RecordedRun], str | None]
+ANSWER: dict[str, Line] = {
+    "recommended": the_recommended,
+    "loads in": lambda run: loads_in(recommended(run).architecture),
+    "as good as": as_good_as,
+    "beside it": beside_it,
+    "more surely": more_surely,
+    "times": times,
+    "families": families,
+    "experts": experts,
+    "transformer": transformer,
+    "equals": equals,
+    "training": training,
+    "limit": lambda run: LIMITS.get(_answer(run).limit),
+    "outside": outside,
+    "trained here": trained_here,
+    "settles it": settles_it,
+    "time it": time_it,
+}
+RESULT: dict[str, Line] = {
+    "lowest loss": lowest_loss,
+    "best baseline": best_baseline,
+    "networks": counts_line,
+    "failed": failures,
+}
+
+
+# -- parts of sentences ----------------------------------------------------------------------------
 
 
 def chance(probability: float) -> str:
@@ -102,52 +332,16 @@ def chance(probability: float) -> str:
     return f"{min(max(probability, 0.01), 0.99):.2f}"
 
 
-def _chances(answer: Answer) -> list[tuple[str, str]]:
-    """Families by how likely each is the best one; the least likely ones together."""
-    ordered = sorted(answer.families, key=lambda family: -family["best"])
-    likely = [family for family in ordered if family["best"] >= LIKELY]
-    others = ordered[len(likely) :]
-    found = [(family["family"], chance(family["best"])) for family in likely]
-    if len(others) < 2:
-        return found + [(family["family"], chance(family["best"])) for family in others]
-    return [*found, ("others", chance(sum(family["best"] for family in others)))]
-
-
-def _published(answer: Answer, chosen: str) -> dict[str, list[str]]:
-    """The published models by what is expected of their shapes."""
-    verdicts = (f"worse than {chosen}", f"about as good as {chosen}", f"better than {chosen}")
-    groups: dict[str, list[str]] = {verdict: [] for verdict in verdicts}
-    for model in answer.published:
-        if model["latency_ms"] is None:  # of another size than the table answers for
-            continue
-        odds = model["probability"]
-        groups[verdicts[(odds > 1 - DISTINCT) + (odds >= DISTINCT)]].append(model["name"])
-    return {verdict: names for verdict, names in groups.items() if names}
-
-
-def next_commands(run: RecordedRun) -> list[str]:
-    """The commands that train the recommended network and export it; empty without an answer. A
-    network that a CPU trains in full gets the tokens that suit its size."""
-    if run.answer is None:
-        return []
-    entry = recommended(run)
-    tokens, params = run.answer.train_tokens, entry.figures.get("params") or SMALL_PARAMS
-    if params < SMALL_PARAMS:
-        tokens = min(tokens, float(f"{TOKENS_EACH * params:.1g}"))
-    gpu = " --device cuda" if tokens >= LARGE_TOKENS else ""
-    formats = entry.runs_in or {}
-    asked = run.entry("options", "runtime") or ["hf"]
-    to = formats.get(asked[0], "hf")
-    config = front_path(run.path, entry)
-    path, out = shlex.quote(str(config)), shlex.quote(str(run.path / TRAINED / config.stem))
-    return [
-        f"flashnas train {path} --data YOUR_TEXT --tokens {tokens_text(tokens)}{gpu} --out {out}",
-        f"flashnas export {out} --to {to} --out exported",
+def reasons_text(reasons: Any) -> str:
+    """`by size +0.106, experts -0.137`: parts of a difference that are not 0."""
+    parts = [
+        f"{REASONS[n]} {signed(value)}" for n, value in reasons.items() if abs(value) >= 0.0005
     ]
+    return f"by {', '.join(parts)}" if parts else ""
 
 
 def holds(two: DenseOrSparse) -> str:
-    """`from 12 GB on, up to batch 4`: where the mean has the sign that it has within the limits."""
+    """`from 12 GB on and up to batch 4`: where the mean has the sign that it has within the limits."""
     words = [f"from {_agreeing(two['by_memory'][::-1]):.3g} GB on"]
     if two["by_batch"]:
         words.append(f"up to batch {_agreeing(two['by_batch']):.0f}")
@@ -158,32 +352,49 @@ def _agreeing(turns: Sequence[Turn]) -> float:
     """The last of the first limits at which the sign is that of the first one."""
     first, last = turns[0], turns[0]["limit"]
     for turn in turns:
-        if turn["difference"] is None or (turn["difference"] < 0) != (
-            (first["difference"] or 0) < 0
-        ):
+        difference = turn["difference"]
+        if difference is None or (difference < 0) != ((first["difference"] or 0) < 0):
             break
         last = turn["limit"]
     return last
 
 
-def turning_points(turns: Sequence[Turn], unit: str) -> str:
-    """`dense to 4 GB, sparse by the mean at 6 to 12, sparse from 16 on`: which sort is better beyond
-    the interval, which by the mean."""
-    runs: list[tuple[str, list[float]]] = []
-    for turn in turns:
-        difference, sd = turn["difference"], turn["sd"]
-        if difference is None or sd is None:
-            verdict = "one sort alone fits"
-        else:
-            verdict = "sparse" if difference < 0 else "dense"
-            verdict += " by the mean" * (abs(difference) <= INTERVAL_90 * sd)
-        if not runs or runs[-1][0] != verdict:
-            runs.append((verdict, []))
-        runs[-1][1].append(turn["limit"])
-    words = (f"{verdict} {_span(limits)}" for verdict, limits in runs)
-    return f"{'; '.join(words)} {unit}" if runs else ""
+def _answer(run: RecordedRun) -> Answer:
+    assert run.answer is not None
+    return run.answer
 
 
-def _span(limits: Sequence[float]) -> str:
-    ends = dict.fromkeys((limits[0], limits[-1]))
-    return f"at {' to '.join(f'{end:.3g}' for end in ends)}"
+def _by_trainings(answer: Answer) -> bool:
+    return answer.ranked_by.endswith("trainings")
+
+
+def _nats(found: Any) -> str:
+    return f"{with_interval(found['difference'], found['sd'])} nats"
+
+
+def _short(family: str) -> str:
+    return family.partition(" (")[0]
+
+
+def _without_places(notation: str) -> str:
+    return shape_of(notation).partition(", attention")[0]
+
+
+def _cost(pilot: Any) -> str:
+    hours = number(pilot["h100_hours"], 3)
+    return f"{tokens_text(pilot['tokens'])} tokens each, {hours} H100-hours"
+
+
+def _changes(run: RecordedRun, model: Side, side: Against) -> str:
+    """`3.641 s less, 3.93 GB more, 2.083 B parameters more`."""
+
+    def gap(text: Callable[[float], str], value: float) -> str:
+        return f"{text(abs(value))} {'less' if value < 0 else 'more'}"
+
+    return ", ".join(
+        (
+            gap(lambda ms: time_text(run, ms), side["latency_ms"] - model["latency_ms"]),
+            gap(lambda gb: number(gb, 3, "GB"), side["memory_gb"] - model["memory_gb"]),
+            gap(lambda n: f"{parameters(n)} parameters", side["params"] - model["params"]),
+        )
+    )

@@ -1,4 +1,5 @@
-"""The table of a front, for terminals, notebooks and the page; and the answer below it."""
+"""The table of a front, for terminals, notebooks and the page by the same columns; and the answer below
+it."""
 
 from __future__ import annotations
 
@@ -22,9 +23,8 @@ from flashnas.base.text import (
     signed,
     with_interval,
 )
-from flashnas.families.family import PROGRAMS
-from flashnas.reporting.objectives import best_baseline
-from flashnas.reporting.statements import next_commands, statements
+from flashnas.reporting.commands import next_commands
+from flashnas.reporting.statements import statements
 from flashnas.reporting.words import (
     LEAST_SILENCE,
     PUBLISHED,
@@ -41,20 +41,9 @@ from flashnas.reporting.words import (
 )
 from flashnas.run_folder.recorded_run import RecordedRun
 
-IN_THE_REPORT = (
-    "pilot",
-    "published",
-    "free mix",
-    "by memory",
-    "by batch",
-)  # statements that the terminal leaves to the page
-
 COMMAND = "time it"  # statement that stays one line
-MARKS = {"*": "recommended", "~": "tied", "": ""}
-ABOVE = "!"  # behind an interval, or a measured latency, that is above the budget
 OWN_COLUMN = ("params", "memory_gb", "expected_recall")  # objectives that have a column anyway
 WIDTH, NOTEBOOK_WIDTH = 120, 200  # of lines where there is no terminal
-WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 NOTATION = 70  # letters of the last column, for which others are left out
 # columns that are left out where there is no room, in this order
 LESSER = (
@@ -68,6 +57,7 @@ LESSER = (
     "loss here",
     "recall",
 )
+WHOLE_WORDS: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,7 @@ class Column:
 
 def front_columns(run: RecordedRun, shown: Sequence[Shown], is_page: bool = True) -> list[Column]:
     """The columns of the table, from the name of a network to its notation. is_page: say where the
-    attention of a family is, and what loads each network, also where that is the same."""
+    attention of a family is."""
     factor, _ = latency_unit(run)
 
     def figure(name: str, text: Callable[[Any], str]) -> Callable[[Shown], str]:
@@ -95,14 +85,16 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown], is_page: bool = True
         value = entry.figures.get(name)
         return fixed(value * factor if is_number(value) else None, 2)
 
+    def latency(entry: Shown) -> str:
+        return "! " * _exceeds(run, entry) + time(entry, "latency_ms")
+
     def bounds(entry: Shown) -> str:
-        lower, upper = time(entry, "lower_ms"), time(entry, "upper_ms")
-        text = MISSING if MISSING in (lower, upper) else f"{lower}..{upper}"
-        return f"{text} {ABOVE if _exceeds(run, entry) else ' '}" if run.ranks_full else text
+        ends = [time(entry, name) for name in ("lower_ms", "upper_ms")]
+        return MISSING if MISSING in ends else "..".join(ends)
 
     options = {head_of(entry.notation)[1] for entry in shown if ":" in entry.notation}
     shared = options.pop() if len(options) == 1 else ""  # in the heading, once
-    result = [Column("#", lambda entry: f"{_number(entry)} {mark_of(run, entry)}".rstrip(), True)]
+    result = [Column("#", lambda entry: f"{_number(entry)} {mark_of(run, entry)}".strip(), True)]
     result += [
         Column(name, figure(name, lambda value: number(value, 3)))
         for name in run.further_objectives
@@ -119,57 +111,69 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown], is_page: bool = True
     else:
         result.append(Column("loss", figure("loss", fixed)))
         result.append(Column("bits/byte", figure("bits_per_byte", fixed)))
-    result.append(Column("latency", lambda entry: time(entry, "latency_ms")))
-    result.append(Column("bounds", bounds))
+    result += [Column("latency", latency), Column("bounds", bounds)]
     if any_has("measured_ms"):
         result.append(
-            Column("measured", lambda e: time(e, "measured_ms") + (ABOVE if e.missed else ""))
+            Column("measured", lambda e: time(e, "measured_ms") + ("!" if e.missed else ""))
         )
-    return [
-        *result,
+    result += [
         Column("per token", figure("tpot_ms", lambda value: number(value, 3, "ms"))),
         Column("params", figure("params", parameters)),
         *[Column("active", figure("active_params", parameters))] * any(map(_is_sparse, shown)),
         Column("memory", figure("memory_gb", lambda value: number(value, 3, "GB"))),
         Column("from", _origin, True),
-        *[Column("loads in", _loads_in, True)] * (is_page or not front_loads_in(run)),
-        Column(
-            f"architecture {shared}".rstrip(),
-            lambda entry: shape_of(entry.notation, is_page).replace(f"{shared}:", ":", 1),
-            True,
-        ),
     ]
+    if not front_loads_in(run):
+        result.append(Column("loads in", _loads_in, True))
+
+    def architecture(entry: Shown) -> str:
+        return shape_of(entry.notation, is_page).replace(f"{shared}:", ":", 1)
+
+    return [*result, Column(f"architecture {shared}".rstrip(), architecture, True)]
 
 
-def table_legend(run: RecordedRun, shown: Iterable[Column]) -> Iterable[str]:
-    """What the marks of a table mean, and of what the latency is."""
+def table_legend(run: RecordedRun, shown: Sequence[Shown], chosen: Iterable[Column]) -> list[str]:
+    """Of how many networks these are, what the marks mean, and of what the latency is."""
+    headings = {column.heading for column in chosen}
+    marks = {mark_of(run, entry) for entry in shown}
+    front = sum(entry in run.front for entry in shown)
+    rest = " and the recommended one" * any(
+        isinstance(entry, Trial) and entry not in run.front for entry in shown
+    )
+    parts = [f"{front} of {len(run.front)} networks of the front{rest}; all are in pareto/"]
+    parts = parts if front < len(run.front) or rest else []
+    parts += [words for mark, words in MARKS.items() if mark in marks]
+    if any(_exceeds(run, entry) for entry in shown):
+        parts.append("! the 90 % interval of the latency reaches above the budget")
     if run.ranks_full:
-        text = (
-            f"* recommended  ~ tied  {ABOVE} upper bound above the budget  ± and bounds:"
-            " 90 % intervals; full loss: expected, less that of the recommended network; tied heads,"
-            " gates of attention and kinds of feed-forward networks count as equal"
-        )
-        headings = {column.heading for column in shown}
+        parts.append("± 90 % intervals")
+        parts.append("full loss: expected, less that of the recommended network")
         if "recall" in headings:
-            text += "; recall: relative to a transformer"
+            parts.append("recall: relative to a transformer")
         if "charge" in headings:
-            text += "; charge: in the ranking, for what no training covers"
+            parts.append("charge: in the ranking, for what no training covers")
         if run.answer is not None:
-            text += "; without a number: the best of other families, and published shapes, trained alike"
-        yield text
-    programs = f"programs: {', '.join(PROGRAMS.values())}"
-    yield "; ".join(filter(None, [programs, front_loads_in(run)]))
-    if place := place_words(run):
-        calibration = run.entry("table", "calibration")
-        place += f", calibration {calibration}" if calibration else ""
-        yield f"latency: of one request in {latency_unit(run)[1]}, {place}"
+            parts.append(
+                "without a number: the best of other families, and published shapes, trained alike"
+            )
+    place = place_words(run)
+    calibration = run.entry("table", "calibration")
+    place += f", calibration {calibration}" * bool(place and calibration)
+    unit = latency_unit(run)[1]
+    lines = ["; ".join(parts), f"latency: of one request in {unit}, {place}" * bool(place)]
+    return [line for line in (*lines, front_loads_in(run), *misses(run)) if line]
+
+
+MARKS = {"*": "* recommended", "~": "~ may be as good"}
 
 
 def mark_of(run: RecordedRun, entry: Shown) -> str:
     """`*` for the network that the answer recommends, `~` for those tied with it."""
-    if run.answer is None or entry.hash not in (run.answer.recommended, *run.answer.tied):
+    if run.answer is None or not entry.hash:
         return ""
-    return "*" if entry.hash == run.answer.recommended else "~"
+    if entry.hash == run.answer.recommended:
+        return "*"
+    return "~" if entry.hash in run.answer.tied else ""
 
 
 def _number(entry: Shown) -> str:
@@ -177,6 +181,7 @@ def _number(entry: Shown) -> str:
 
 
 def _exceeds(run: RecordedRun, entry: Shown) -> bool:
+    """Whether the upper end of the interval of its latency is above the budget."""
     upper = entry.figures.get("upper_ms")
     return run.budget_ms is not None and is_number(upper) and upper > run.budget_ms
 
@@ -193,8 +198,7 @@ def _full_loss(run: RecordedRun, entry: Shown) -> str:
     difference = entry.figures.get("full_loss_difference")
     sd = entry.figures.get("full_loss_difference_sd")
     if is_number(difference) and is_number(sd):
-        chosen = run.answer is not None and entry.hash == run.answer.recommended
-        return "0" if chosen else with_interval(difference, sd)
+        return "0" if mark_of(run, entry) == "*" else with_interval(difference, sd)
     values = [value for e in run.front if is_number(value := e.figures.get("full_loss"))]
     value = entry.figures.get("full_loss")
     return signed(value - min(values)) if is_number(value) else MISSING
@@ -217,27 +221,30 @@ def _origin(entry: Shown) -> str:
     return shortened(entry.label or numbered(entry), 22)
 
 
+def sources_text(entry: Shown) -> str:
+    """`62% imported, 38% derived`: of which rows of the latency table the milliseconds are."""
+    shares = sorted(getattr(entry, "sources", {}).items(), key=lambda item: -item[1])
+    return ", ".join(f"{share:.0%} {name}" for name, share in shares if share >= 0.005)
+
+
 # -- as text ---------------------------------------------------------------------------------------
 
 
 def front_table(run: RecordedRun, width: int | None = None) -> str:
-    """Finalists, fastest first, one a line; below them, what an answer compares them with; then the
-    answer, or the best baseline; figures as predicted for the run's workload. Columns that matter
-    less are left out where `width`, by default that of the terminal, has no room."""
-    if not run.front:
-        started = "the run has" if run.entry("finished") else "the search has not ended:"
-        return f"{started} no front yet"
+    """Networks of the front, fastest first, one a line; below them, what an answer compares them
+    with; then the answer; figures as predicted for the run's workload. Columns that matter less are
+    left out where `width`, by default that of the terminal, has no room."""
     width = width or shutil.get_terminal_size((WIDTH, 0)).columns
-    shown = shown_networks(run)
-    chosen = _fitting(front_columns(run, shown, is_page=False), shown, width)
-    lines = list(_lines(chosen, shown, width))
-    for line in table_legend(run, chosen):
-        lines += textwrap.wrap(line, width)
-    if run.answer is not None:
-        lines += ["", *_answer(run, min(width, WIDTH))]
+    lines: list[str] = []
+    if shown := shown_networks(run):
+        chosen = _fitting(front_columns(run, shown, is_page=False), shown, width)
+        lines += _lines(chosen, shown, width)
+        for line in table_legend(run, shown, chosen):
+            lines += textwrap.wrap(line, width)
     else:
-        lines += filter(None, [best_baseline(run)])
-    return "\n".join([*lines, *misses(run)])
+        started = "the run has" if run.entry("finished") else "the search has not ended:"
+        lines.append(f"{started} no front yet")
+    return "\n".join([*lines, "", *_answer(run, min(width, WIDTH))]).rstrip()
 
 
 def front_html(run: RecordedRun) -> str:
@@ -273,11 +280,11 @@ def _lines(shown: Sequence[Column], entries: Sequence[Shown], width: int) -> Ite
 
 
 def _answer(run: RecordedRun, width: int) -> Iterable[str]:
-    texts = [(about, words) for about, words in statements(run) if about not in IN_THE_REPORT]
-    wide = max(len(about) for about, _ in texts) + 2
+    texts = statements(run)
+    wide = max((len(about) for about, _ in texts), default=0) + 2
     for about, words in texts:
         room = len(words) + wide if about == COMMAND else width
         yield from textwrap.wrap(
             f"{about:<{wide}}{words}", room, subsequent_indent=" " * wide, **WHOLE_WORDS
         )
-    yield f"{'next':<{wide}}{next_commands(run)[0]}"
+    yield from (f"{'next':<{wide}}{command}" for command in next_commands(run)[:1])

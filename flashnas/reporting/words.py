@@ -1,33 +1,27 @@
-"""What pages and tables say of a run in words: its networks, counts and facts, and the templates that
-are filled with them (`templates`); nothing is drawn here."""
+"""What the page, the plots and the table of a run have in common: its networks, their names, counts and
+facts, and the templates that are filled with them (`templates`)."""
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from flashnas.algorithms.trial import RUN, Trial, non_dominated, point, title_of
+from flashnas.algorithms.trial import RUN, Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed, parsed
 from flashnas.base import text, text_table
-from flashnas.base.text import counted, duration, is_number, names_text, tokens_text
+from flashnas.base.text import counted, is_number, names_text, number
 from flashnas.families.family import PROGRAMS, family_of, interval_of
 from flashnas.families.programs import loading
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
-from flashnas.run_folder.layout import front_path
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 
 PUBLISHED = "published"  # label of a published model
-REQUEST = ("batch", "prompt_tokens", "generated_tokens")  # of a workload
-LEAST_VOCAB = 10_000  # from which `vllm bench latency` draws its prompts
 LEAST_SILENCE = 0.0005  # nats, from which on they are shown
 FEW_PLACES = 4  # of attention layers, up to which each is named
 
@@ -88,26 +82,6 @@ def recommended(run: RecordedRun) -> Trial:
     """The network that the answer of a run recommends."""
     assert run.answer is not None
     return run.finalists[run.answer.recommended]
-
-
-def to_time(run: RecordedRun) -> list[str]:
-    """Files of the front, without their suffix, of up to three networks that are worth timing in
-    vLLM: the recommended one, the best of other families, else the fastest. None where vLLM does not
-    load it or is not what the table is of, or where it was timed."""
-    assert run.answer is not None
-    chosen = recommended(run)
-    loaded = [entry for entry in run.front if "vllm" in (entry.runs_in or {})]
-    if (
-        chosen not in loaded
-        or chosen.architecture.vocab < LEAST_VOCAB
-        or chosen.hash in run.answer.times.get("networks", ())
-        or "llama.cpp" in str(run.entry("table", "stack"))
-        or {type(run.entry("workload", name)) for name in REQUEST} != {int}
-    ):
-        return []
-    best = {described(entry.architecture).partition(",")[0]: entry for entry in loaded}
-    entries = [chosen, *best.values(), loaded[0]][:3]
-    return sorted({front_path(run.path, entry).stem for entry in entries})
 
 
 # -- names and units -------------------------------------------------------------------------------
@@ -188,21 +162,6 @@ def loads_short(network: Any) -> str:
     return ", ".join(PROGRAMS[name] for name in programs) or "none"
 
 
-def named(run: RecordedRun, trials: pd.DataFrame) -> pd.DataFrame:
-    """The trials with two columns more: `finalist`, such as P2, or ""; and `name`: the finalist,
-    the label of a baseline, both of them (`P2 · pure d`), or `numbered`."""
-    finalists, names = [], []
-    for row in rows(trials):
-        finalist = run.finalists[row.hash].name if row.hash in run.finalists else ""
-        label = row.label if row.origin == "baseline" else ""
-        finalists.append(finalist)
-        names.append(" · ".join(filter(None, (finalist, label))) or numbered(row))
-    return trials.assign(
-        finalist=pd.Series(finalists, trials.index, dtype=object),
-        name=pd.Series(names, trials.index, dtype=object),
-    )
-
-
 def numbered(entry: Any) -> str:
     """`trial 17`; `network 17` of one that was not trained."""
     return f"{'network' if entry.state == 'expected' else 'trial'} {entry.number}"
@@ -215,36 +174,16 @@ def latency_unit(run: RecordedRun) -> tuple[float, str]:
     return (1e-3, "s") if largest >= 2000 else (1.0, "ms")
 
 
+def time_text(run: RecordedRun, latency_ms: float | None) -> str:
+    """`19.61 s`, in the unit of the run."""
+    factor, unit = latency_unit(run)
+    return number(None if latency_ms is None else latency_ms * factor, 4, unit)
+
+
 def place_words(run: RecordedRun) -> str:
     """`decode-8k on h100_sxm`: the workload and the device, as far as they are known."""
     device = run.entry("table", "device") or run.entry("table", "name")
     return " on ".join(str(part) for part in (run.entry("workload", "name"), device) if part)
-
-
-# -- the front -------------------------------------------------------------------------------------
-
-
-def objective_points(run: RecordedRun) -> tuple[pd.DataFrame, np.ndarray]:
-    """The networks that have all objectives of the run, and these, latency_ms first, all minimised
-    [N, M]. The full loss is compared as the search does: with the charge for silence."""
-    names = sorted(run.objectives, key=lambda name: name != "latency_ms")
-    trained = run.scored.reindex(columns=list(dict.fromkeys([*run.scored.columns, *names])))
-    trained = trained[trained[names].notna().all(axis=1)]
-    points = [point(names, row._asdict()) for row in rows(trained)]
-    return trained, np.array(points, dtype=float).reshape(len(points), len(names))
-
-
-def front(run: RecordedRun) -> pd.DataFrame:
-    """The networks that are non-dominated in the run's objectives, fastest first. Where the full
-    loss ranks, those of the folder, of networks with the recall that was asked for."""
-    if run.ranks_full:
-        networks = named(run, run.scored)
-        networks = networks[networks["finalist"] != ""]
-    else:
-        networks, points = objective_points(run)
-        if len(points):
-            networks = networks[non_dominated(points)]
-    return networks.sort_values(["latency_ms", run.quality], kind="stable")
 
 
 # -- counts ----------------------------------------------------------------------------------------
@@ -284,83 +223,6 @@ def misses(run: RecordedRun) -> list[str]:
     return [f"over the budget as measured: {', '.join(over)}"] if over else []
 
 
-def _listed(run: RecordedRun, section: str, formats: dict[str, str]) -> list[str]:
-    """The numbers above 0 of a section of run.yaml, in words."""
-    values = {name: run.entry(section, name) for name in formats}
-    return [
-        formats[name].format(value)
-        for name, value in values.items()
-        if is_number(value) and value > 0
-    ]
-
-
-def asked_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
-    """(name, value, detail) of what was asked."""
-    entry = run.entry
-    mode, calibration = entry("table", "mode"), entry("table", "calibration")
-    stack = [
-        str(entry("table", "stack") or ""),
-        f"mode {mode}" if mode else "",
-        f"calibration {calibration}" if calibration else "",
-    ]
-    yield "Device", entry("table", "device") or entry("table", "name"), _joined(stack)
-    request = {
-        "batch": "batch of {}",
-        "prompt_tokens": "{:,} tokens in",
-        "generated_tokens": "{:,} tokens out",
-    }
-    workload = _listed(run, "workload", request)
-    if entry("workload", "dtype") not in (None, "auto"):
-        workload.append(str(entry("workload", "dtype")))
-    yield "Workload", entry("workload", "name"), ", ".join(workload)
-    limits = [
-        f"{name} {'≥' if name == 'throughput_tok_s' else '≤'} {limit:,g}"
-        for name, limit in (entry("options", "budgets") or {}).items()
-    ]
-    asked = entry("options", "budget_ms") if entry("conversion") else None
-    if isinstance(asked, list):
-        limits = [f"latency_ms ≤ {', '.join(map(str, asked))}"]
-    yield "Budget", ", ".join(limits) or "none", ""
-    if run.further_objectives or run.ranks_full:
-        planned, detail = entry("scorer", "train_tokens"), ""
-        if is_number(planned) and planned >= 1:
-            detail = f"of a full training on {tokens_text(planned)} tokens"
-        yield "Objectives", ", ".join(map(title_of, run.objectives)), detail
-    yield "Space", entry("space", "name"), ""
-
-
-def search_facts(run: RecordedRun) -> Iterable[tuple[str, Any, str]]:
-    """The same of how it was searched."""
-    entry = run.entry
-    if entry("conversion"):
-        yield "Model", entry("options", "model"), f"finished {entry('finished')}"
-        return
-    seed, asked = entry("options", "seed"), entry("options", "trials")
-    seed = "" if seed is None else f"seed {seed}"
-    ranked_by = run.answer.ranked_by if run.answer is not None else ""
-    trained = f"at most {asked} trainings" if asked else ""
-    yield "Search", entry("sampler") or ranked_by, _joined([seed, trained])
-    first, _, more = counts_line(run).partition(" · ")
-    yield "Trials", first, more
-    if entry("recipe"):
-        recipe = {"width_factor": "width 1/{}", "tokens": "{:,} tokens each"}
-        yield "Trainings", entry("corpus", "source"), _joined(_listed(run, "recipe", recipe))
-    earlier = entry("start_from", "runs")
-    if isinstance(earlier, list):
-        count = counted(int((run.trained["source"] == "run").sum()), "network")
-        digest = f"(digest {entry('start_from', 'digest')})"
-        words = f"{count} of this run with the loss from there {digest}"
-        yield "Started from", ", ".join(map(str, earlier)), words
-    if effort := tokens_words(run):
-        yield "Effort", effort, ""
-    finished = f"finished {entry('finished')}" if entry("finished") else "not finished"
-    yield "Run time", duration(entry("seconds"), 1), finished
-
-
-def _joined(parts: Iterable[str]) -> str:
-    return " · ".join(filter(None, parts))
-
-
 def render(template: str, **values: Any) -> Markup:
     """A template with these values. In HTML, each is escaped unless it is Markup."""
     return Markup(_environment().get_template(template).render(**values))
@@ -386,7 +248,6 @@ def _environment() -> Environment:
         "counted": text.counted,
         "fixed": text.fixed,
         "loads_in": lambda notation: loads_in(parsed(notation)),
-        "names": text.names_text,
         "number": text.number,
         "parameters": text.parameters,
         "shown": lambda value: text.MISSING if value is None or value == "" else value,

@@ -35,11 +35,11 @@ def test_the_answer_states_both_networks_and_the_odds(run):
     saved = (model["latency_ms"] - chosen["latency_ms"]) / 1000
     assert said["beside it"].startswith(f"{saved:.4g} s less, ")
     assert f"no higher with probability {chosen['probability']:.2f}: " in said["beside it"]
-    assert f"H100-hours, would leave ± {1.645 * chosen['pilot']['sd']:.3f}" in said["train both"]
+    left = f"H100-hours, which would leave ± {1.645 * chosen['pilot']['sd']:.3f}"
+    assert left in said["settles it"]
     assert f"{likely['probability']:.2f}: {run.front[-1].name}, " in said["more surely"]
-    assert said["assumed"].endswith("100B tokens, with a vocabulary of 128,256 words")
-    page = " ".join(render_html(run).split())
-    assert "with a vocabulary of 128,256 words" in page
+    assert said["training"].startswith("100B tokens with 128,256 words, ")
+    assert "100B tokens with 128,256 words, " in " ".join(render_html(run).split())
 
 
 def test_a_run_is_continued_with_the_same_answer(run, capsys):

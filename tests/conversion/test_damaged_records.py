@@ -1,17 +1,14 @@
 """Records of a conversion that something has damaged, or that a stranger wrote: one line each."""
 
 import json
-import shutil
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from cases import cases
 from one_line import one_line
 from test_convert import asked, converted  # noqa: F401  (fixtures)
 
-import flashnas as fn
-from flashnas.base.errors import FlashnasError, RunError
+from flashnas.base.errors import RunError
 from flashnas.conversion.choices import Choice
 from flashnas.conversion.folder import weights_of
 from flashnas.conversion.measure import MeasurementLog
@@ -51,33 +48,6 @@ def test_a_folder_goes_on_in_its_type_and_on_its_device_only(tmp_path):
     assert MeasurementLog(path, question, "float32").dtype == "bfloat16"
     line = one_line(RunError, MeasurementLog, path, {**question, "device": "cuda"}, "bfloat16")
     assert "device was 'cpu', and is 'cuda'; choose another --out" in line
-
-
-@pytest.mark.parametrize(("place", "value", "words"), cases("conversion", "damaged_reports"))
-def test_the_report_of_a_strangers_conversion_is_one_line(place, value, words, converted, tmp_path):  # noqa: F811
-    path = shutil.copytree(converted[0], tmp_path / "run") / "run.yaml"
-    config = yaml.safe_load(path.read_text())
-    config["conversion"]["replacements"] = {"tokens": 5, "seconds": 1.0, "curve": [[0, 1.0]]}
-    *parents, key = ["conversion", *place]
-    entry = config
-    for parent in parents:
-        entry = entry[parent]
-    entry[key] = value
-    path.write_text(yaml.safe_dump(config))
-    assert words in one_line(FlashnasError, fn.report, tmp_path / "run")
-
-
-def test_control_characters_of_a_strangers_conversion_are_escaped(converted, tmp_path):  # noqa: F811
-    path = shutil.copytree(converted[0], tmp_path / "run") / "run.yaml"
-    config = yaml.safe_load(path.read_text())
-    config["conversion"]["model"] = "\x1b]0;title\x07"
-    config["conversion"]["texts"] = [{"model": "<b>\x1b"}]  # nothing of the answers
-    path.write_text(yaml.safe_dump(config))
-    fn.report(tmp_path / "run")
-    page = (tmp_path / "run" / "report.html").read_text()
-    assert r"\x1b]0;title\x07" in page
-    assert "\x1b" not in page
-    assert r"&lt;b&gt;\x1b" in page
 
 
 @pytest.mark.parametrize(("unit", "name"), [(20_000, "20000ms"), (0.25, "0.25ms")])

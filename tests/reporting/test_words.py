@@ -7,10 +7,12 @@ import yaml
 from golden import GOLDEN, check_golden, text_of_page
 
 from flashnas.architecture import Architecture
-from flashnas.base.text import names_text, signed
-from flashnas.reporting.page import header, render_html
-from flashnas.reporting.statements import next_commands, statements
-from flashnas.reporting.table import front_table
+from flashnas.base.text import MISSING, names_text, signed
+from flashnas.reporting.commands import next_commands
+from flashnas.reporting.page import render_html
+from flashnas.reporting.statements import statements
+from flashnas.reporting.table import front_columns, front_table
+from flashnas.reporting.words import latency_unit, shown_networks
 
 
 def replaced(entry, change):
@@ -87,9 +89,82 @@ def test_text_of_an_answer_cannot_become_markup(runs):
     attack = "<script>alert(1)</script>"
     families = {0: {"family": attack, "notation": attack}}
     answer = {"families": families, "equals": {"examples": [attack]}, "ranked_by": attack}
-    own = header(otherwise(runs["trained"], answer=answer))
+    own = render_html(otherwise(runs["trained"], answer=answer))
     assert attack not in own
-    assert "&lt;script&gt;" in own
+    assert own.count("&lt;script&gt;alert") >= 3
+
+
+@pytest.mark.parametrize("name", ["plain", "trained", "untrained"])
+def test_each_number_of_the_table_is_that_of_the_run(runs, name):
+    """Read from the cells, which the terminal and the page print."""
+    run = runs[name]
+    shown = shown_networks(run)
+    columns = {column.heading: column.cell for column in front_columns(run, shown)}
+    page = " ".join(text_of_page(render_html(run)).split())
+    compared = {
+        "latency": ("latency_ms", 1e-3, 0.005),
+        "loss": ("loss", 1, 0.0005),
+        "loss here": ("loss", 1, 0.0005),
+        "full loss": ("full_loss_difference", 1, 0.0005),
+        "params": ("params", 1e-9, 0.0005),
+        "memory": ("memory_gb", 1, 0.005),
+        "charge": ("silence", 1, 0.0005),
+        "recall": ("expected_recall", 1, 0.005),
+        "bits/byte": ("bits_per_byte", 1, 0.0005),
+    }
+    for entry in shown:
+        cells = {heading: cell(entry) for heading, cell in columns.items()}
+        for heading, (figure, scale, within) in compared.items():
+            if MISSING not in cells.get(heading, MISSING):
+                said = float(cells[heading].removeprefix("! ").split()[0])
+                assert said == pytest.approx(entry.figures[figure] * scale, abs=within)
+        assert f"{cells['latency']} {cells['bounds']}" in page
+    assert sum(MISSING not in cell for cell in map(columns["latency"], shown)) >= len(run.front)
+
+
+def test_an_interval_above_the_budget_has_a_mark_in_a_column_that_stays(runs):
+    """And the legend explains it only where it stands."""
+    run = runs["trained"]
+    for width in (80, 120, 200):
+        lines = front_table(run, width).splitlines()
+        for entry in run.front:
+            (line,) = [line for line in lines if line.startswith(f"{entry.name} ")]
+            assert (" ! " in line) == (entry.upper_ms > run.budget_ms)
+        assert any("! the 90 % interval of the latency" in line for line in lines)
+    config = {**run.config, "options": {"budgets": {"latency_ms": 1e6}}}
+    assert "!" not in front_table(dataclasses.replace(run, config=config), 200)
+
+
+def test_a_lead_within_its_interval_is_said(runs):
+    granite = {
+        "architecture": "2304: 3x(3x(m2 f) a(kv_heads=4,head_dim=64,rope_share=0) f 2x(m2 f))"
+    }
+    front = {"P15": {**granite, "runs_in": {"vllm": "hf"}}}
+    for sd, said in ((0.05, True), (0.001, False)):
+        run = otherwise(runs["trained"], front, answer={"families": {0: {"sd": sd}}})
+        words = dict(statements(run))["families"]
+        assert words.endswith("no lead beyond its interval") == said
+
+
+def test_all_latencies_of_a_run_have_one_unit(run):
+    assert latency_unit(run) == (1e-3, "s")
+    fast = dataclasses.replace(
+        run,
+        trials=run.trials.assign(latency_ms=run.trials["latency_ms"] / 1000),
+        config={**run.config, "options": {"budgets": {"latency_ms": 1999.0}}},
+    )
+    assert latency_unit(fast) == (1.0, "ms")
+
+
+@pytest.mark.parametrize("name", ["trained", "untrained"])
+def test_a_run_without_an_answer_yet_has_a_page(runs, name):
+    config = {key: value for key, value in runs[name].config.items() if key != "answer"}
+    going = dataclasses.replace(runs[name], config={**config, "finished": None}, front=())
+    assert next_commands(going) == []
+    assert "recommended" not in dict(statements(going))
+    page = text_of_page(render_html(going))
+    assert "The search has not ended" in page
+    assert "There is no front yet" in page
 
 
 def test_names_and_signs():

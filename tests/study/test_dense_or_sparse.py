@@ -10,7 +10,7 @@ from flashnas.architecture import Architecture
 from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.latency.metrics import Budget
 from flashnas.observations.correction import corrected
-from flashnas.reporting.statements import holds, turning_points
+from flashnas.reporting.statements import holds
 from flashnas.study.dense_or_sparse import dense_or_sparse
 from flashnas.study.explore import Explored
 from flashnas.study.limits import bounds_of
@@ -171,11 +171,6 @@ def test_words_name_each_turn_once():
         return {"limit": limit, "difference": difference, "sd": sd}
 
     turns = [turn(2, None), turn(4, 0.03), turn(8, -0.05), turn(16, -0.06), turn(72, -0.2)]
-    assert turning_points(turns, "GB") == (
-        "one sort alone fits at 2; dense by the mean at 4; sparse by the mean at 8 to 16;"
-        " sparse at 72 GB"
-    )
-    assert turning_points([], "GB") == ""
     batches = [turn(1, -0.2), turn(2, -0.1), turn(4, 0.1), turn(8, -0.1)]
     assert holds({"by_memory": turns, "by_batch": batches}) == "from 8 GB on and up to batch 2"
     assert holds({"by_memory": turns, "by_batch": []}) == "from 8 GB on"

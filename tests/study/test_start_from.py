@@ -98,7 +98,7 @@ def test_known_networks_are_in_the_front_and_in_the_report(finished):
     assert {entry.hash for entry in run.front} == set(frame[mask]["hash"])
     assert "run" in {entry.origin for entry in run.front}
     html, _ = write_report(run.path)
-    assert "of this run with the loss from there" in html.read_text()
+    assert "<dt>started from</dt>" in html.read_text()
     known = int((frame["source"] == "run").sum())
     assert counts_line(run).startswith(f"4 searched trained · {known} from earlier runs")
 

@@ -1,0 +1,74 @@
+"""The commands that follow an answer: what times, trains and exports the recommended network."""
+
+from __future__ import annotations
+
+import shlex
+
+from flashnas.base.text import tokens_text
+from flashnas.reporting.words import described, recommended
+from flashnas.run_folder.layout import TRAINED, front_path
+from flashnas.run_folder.recorded_run import RecordedRun
+
+REQUEST = ("batch", "prompt_tokens", "generated_tokens")  # of a workload
+LEAST_VOCAB = 10_000  # from which `vllm bench latency` draws its prompts
+LARGE_TOKENS = 1e9  # of a planned training, from which on the command names a GPU
+SMALL_PARAMS = 50e6  # of a network that a CPU trains in full
+TOKENS_EACH = 20  # for each parameter: about the best use of FLOPs, arXiv 2203.15556
+
+
+def to_time(run: RecordedRun) -> list[str]:
+    """Files of the front, without their suffix, of up to three networks that are worth timing in
+    vLLM: the recommended one, the best of other families, else the fastest. None where vLLM does not
+    load it or is not what the table is of, or where it was timed."""
+    assert run.answer is not None
+    chosen = recommended(run)
+    loaded = [entry for entry in run.front if "vllm" in (entry.runs_in or {})]
+    if (
+        chosen not in loaded
+        or chosen.architecture.vocab < LEAST_VOCAB
+        or chosen.hash in run.answer.times.get("networks", ())
+        or "llama.cpp" in str(run.entry("table", "stack"))
+        or {type(run.entry("workload", name)) for name in REQUEST} != {int}
+    ):
+        return []
+    best = {described(entry.architecture).partition(",")[0]: entry for entry in loaded}
+    entries = [chosen, *best.values(), loaded[0]][:3]
+    return sorted({front_path(run.path, entry).stem for entry in entries})
+
+
+def time_it(run: RecordedRun) -> str | None:
+    """The commands that time networks of the front in vLLM, as one line."""
+    names, folder = to_time(run), shlex.quote(str(run.path))
+    if not names:
+        return None
+    workload = run.entry("workload")
+    batch, prompt, new = (workload[n] for n in ("batch", "prompt_tokens", "generated_tokens"))
+    return (
+        f"for n in {' '.join(names)}; do flashnas export {folder}/pareto/$n.yaml --to hf"
+        f" --no-weights --out {folder}/timed/$n && vllm bench latency --model {folder}/timed/$n"
+        f" --load-format dummy --skip-tokenizer-init --batch-size {batch}"
+        f" --input-len {max(prompt, 1)} --output-len {max(new, 1)} --num-iters-warmup 1"
+        f" --num-iters 5 --output-json"
+        f" {folder}/timed/$n/batch={batch},prompt={prompt},generated={new}.json; done"
+    )
+
+
+def next_commands(run: RecordedRun) -> list[str]:
+    """The commands that train the recommended network and export it; empty without an answer. A
+    network that a CPU trains in full gets the tokens that suit its size."""
+    if run.answer is None:
+        return []
+    entry = recommended(run)
+    tokens, params = run.answer.train_tokens, entry.figures.get("params") or SMALL_PARAMS
+    if params < SMALL_PARAMS:
+        tokens = min(tokens, float(f"{TOKENS_EACH * params:.1g}"))
+    gpu = " --device cuda" if tokens >= LARGE_TOKENS else ""
+    formats = entry.runs_in or {}
+    asked = run.entry("options", "runtime") or ["hf"]
+    to = formats.get(asked[0], "hf")
+    config = front_path(run.path, entry)
+    path, out = shlex.quote(str(config)), shlex.quote(str(run.path / TRAINED / config.stem))
+    return [
+        f"flashnas train {path} --data YOUR_TEXT --tokens {tokens_text(tokens)}{gpu} --out {out}",
+        f"flashnas export {out} --to {to} --out exported",
+    ]
