@@ -4,7 +4,9 @@ an exception.
 
 import ast
 import functools
+import re
 from collections import defaultdict
+from pathlib import Path
 from typing import NamedTuple
 
 import fresh
@@ -47,6 +49,11 @@ WITH_TORCH = (
     "testing",
     "exporting",
 )
+
+
+def test_the_table_of_rooms_has_them_in_this_order():
+    page = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    assert tuple(re.findall(r"(?m)^\| `(\w+)/` \|", page)) == ROOMS
 
 
 class Source(NamedTuple):
