@@ -218,6 +218,19 @@ def test_a_search_looks_at_networks_that_the_family_and_llama_cpp_hold(name):
             assert {*loading(network)} == {*family.programs}
 
 
+def test_what_config_json_states_once_is_one_value_of_all_layers():
+    network = "64(vocab=300,tied=false): m2 f(relu2=true) m2{} a(head_dim=16,rope_share=0)"
+    one, two = (
+        Architecture.parse(network.format(option).replace(" m2 ", f" m2{first} "))
+        for first, option in (("(dt_min=0.001)", "(dt_min=0.001)"), ("", "(dt_min=0.001)"))
+    )
+    family = families()["nemotron_h"]
+    assert family.holds(one)
+    assert family.format.problems(two) == [
+        "operator 2, 'm2', has dt_min=0.001 and an earlier one 0.0; one value holds for all 'm2'"
+    ]
+
+
 @every(name=[*NETWORKS])
 def test_names_that_some_program_refuses_are_not_written(name):
     """transformers' own of today stop SGLang and MLX, and keys of experts make a mixture of it."""
