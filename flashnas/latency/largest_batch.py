@@ -7,23 +7,23 @@ from flashnas.base.errors import BudgetError
 from flashnas.latency.schema import Device
 from flashnas.latency.workload import Workload, memory_bytes, memory_sizes
 
-# Share of the memory that a batch of "max" may fill; 0.9 is the default of vLLM and TensorRT-LLM.
+# Share of the memory that a batch may fill; 0.9 is the default of vLLM and TensorRT-LLM.
 USABLE_SHARE = 0.9
 
 
 def check_fits(
     architecture: Architecture, workload: Workload, device: Device, dtype: str, cache_type: str = ""
 ) -> None:
-    """Raise BudgetError if the batch of the workload needs more than the device has."""
+    """Raise BudgetError if the batch of the workload needs more than USABLE_SHARE of the memory."""
     if workload.batch == "max":
         return
     needed = memory_bytes(architecture, workload, workload.batch, dtype, cache_type=cache_type)
-    if needed > device.memory_bytes:
+    if needed > device.memory_bytes * USABLE_SHARE:
         largest = largest_batch(architecture, workload, device, dtype, cache_type)
         raise BudgetError(
             f"memory_gb {needed / 1e9:.1f} of batch {workload.batch} of {workload.name} is more"
-            f" than the {device.memory_bytes / 1e9:.1f} GB of {device.name}; the largest batch"
-            f" is {largest}"
+            f" than {USABLE_SHARE:.0%} of the {device.memory_bytes / 1e9:.1f} GB of {device.name};"
+            f" the largest batch is {largest}"
         )
 
 

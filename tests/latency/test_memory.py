@@ -111,9 +111,11 @@ def test_a_batch_that_does_not_fit_names_the_largest_that_does():
     largest = largest_batch(a, workload, TINY, "bfloat16")
     with pytest.raises(
         BudgetError,
-        match=rf"^memory_gb \d+\.\d of batch 1000000 of long is more than the 1\.0 GB of"
-        rf" tiny; the largest batch is {largest}$",
+        match=rf"^memory_gb \d+\.\d of batch 1000000 of long is more than 90% of the 1\.0"
+        rf" GB of tiny; the largest batch is {largest}$",
     ):
         check_fits(a, workload, TINY, "bfloat16")
     check_fits(a, Workload(batch=largest, prompt_tokens=1000), TINY, "bfloat16")
+    with pytest.raises(BudgetError):  # between 90 % and all of the memory
+        check_fits(a, Workload(batch=int(1.09 * largest), prompt_tokens=1000), TINY, "bfloat16")
     check_fits(a, Workload(batch="max", prompt_tokens=1000), TINY, "bfloat16")
