@@ -50,7 +50,12 @@ class RayOptions(Settings, where="executor"):
         shown="RAY_ADDRESS, or a Ray of this machine's own",
         yaml=False,
     )
-    cpus: float = option(1.0, "CPUs of one candidate", above=0, max=1024)
+    cpus: float = option(
+        1.0,
+        "CPUs that the cluster reserves for a candidate; a training computes on one thread",
+        above=0,
+        max=1024,
+    )
     gpus: float | None = option(
         None,
         "GPUs of one candidate; below 1 several candidates share one",

@@ -150,18 +150,17 @@ class Torch(Target, where="torch"):
         self, network: Architecture, batch: int, prompts: Sequence[int], steps: Sequence[Steps]
     ) -> Timings:
         """A step at the last of its contexts stands for `Steps`; `seconds` limits each prompt
-        and each step. Raises DeviceMemoryError also where the device runs out of memory."""
+        and each step. Prompts are read eagerly, as `HybridLM.generate` does in each mode. Raises
+        DeviceMemoryError also where the device runs out of memory."""
         notes: dict[str, None] = {}
         piece, mode = self.platform.piece_tokens, self.mode_name
-        ms = functools.partial(
-            timed_ms, platform=self.platform, mode=mode, seconds=self.seconds, notes=notes
-        )
+        ms = functools.partial(timed_ms, platform=self.platform, seconds=self.seconds, notes=notes)
         try:
             with self.running():
                 model = deployed(network, self.backend, self.device, self.torch_dtype)
                 return Timings(
-                    [ms(prompt(model, batch, tokens, piece)) for tokens in prompts],
-                    [ms(step(model, batch, part[-1], mode)) for part in steps],
+                    [ms(prompt(model, batch, tokens, piece), mode="eager") for tokens in prompts],
+                    [ms(step(model, batch, part[-1], mode), mode=mode) for part in steps],
                     "; ".join(notes),
                 )
         except torch.OutOfMemoryError:

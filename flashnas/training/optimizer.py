@@ -4,6 +4,7 @@ optimizer.
 `weight_norm` is that of Nemotron-Flash (arXiv 2511.18890): after each step a matrix W [C_out, C_in]
 that reads the hidden state goes back to rows of norm 1, one that writes into it to columns of norm
 1. The paper states the projection alone; the norm in front of a matrix learns what scale it needs.
+Output projections that start at 0 (`Recipe.output_scale`) get norm 1 in the first step.
 Further dimensions are stacks of matrices.
 """
 

@@ -179,8 +179,10 @@ class Recipe(Settings, where="recipe"):
     )
     weight_norm: bool = option(
         False,
-        "set every matrix to unit norm at the start and after each step (training/optimizer.py); it"
-        " needs rates of its own (experiments/weight_norm)",
+        "set the matrices that read or write the residual stream to unit norm at the start and after"
+        " each step; matrices inside an operator keep their size. With `output_scale: 0` output"
+        " projections are 0 until the first step and have norm 1 from then on. It needs rates of its"
+        " own (experiments/weight_norm)",
     )
     balance_loss: float = option(
         0.01,

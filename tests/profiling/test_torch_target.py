@@ -150,7 +150,10 @@ def test_free_memory_that_cpu_and_gpu_share_includes_the_page_cache(
 
 
 def test_what_no_graph_can_hold_is_timed_eagerly_and_says_so(monkeypatch):
+    refused = []
+
     def refuse(call):
+        refused.append(call)
         raise NotCapturable("it makes the host wait for the device")
 
     monkeypatch.setattr(torch_calls, "captured", refuse)
@@ -162,6 +165,8 @@ def test_what_no_graph_can_hold_is_timed_eagerly_and_says_so(monkeypatch):
         " the device"
     )
     assert set(measured.to_dict()) == {"ttft_ms", "tpot_ms", "latency_ms"}
+    steps = len(Torch(backend="torch").request_steps(REQUEST, MODEL.meta_tokens))
+    assert len(refused) == steps, "a prompt is read eagerly, as generate does"
 
 
 # -- prompts -------------------------------------------------------------------------------------------------

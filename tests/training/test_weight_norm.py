@@ -44,9 +44,22 @@ def test_training_keeps_every_matrix_at_unit_norm(structured, optimizer):
 def test_the_start_is_projected_and_operators_still_start_as_the_identity():
     network = HybridLM(SMALL)
     initialise(network, RECIPE)
-    Optimizers(network, RECIPE)
+    optimizers = Optimizers(network, RECIPE)
     assert network.embedding.weight.norm(dim=1).sub(1).abs().max() < 1e-5
-    assert network.layers[0].mixer.out_proj.weight.abs().max() == 0
+    out = network.layers[0].mixer.out_proj.weight
+    assert out.abs().max() == 0
+    network.loss(torch.arange(32).view(2, 16), torch.arange(32).view(2, 16)).backward()
+    optimizers.step(0)
+    assert out.norm(dim=0).tolist() == pytest.approx([1.0] * out.shape[1]), (
+        "a jump, as recipes.md says"
+    )
+
+
+def test_matrices_inside_an_operator_keep_their_size():
+    network = HybridLM(Architecture.parse("64(vocab=300): m"))
+    before = network.layers[0].mixer.x_proj.weight.norm(dim=1).clone()
+    Optimizers(network, RECIPE)
+    assert torch.equal(network.layers[0].mixer.x_proj.weight.norm(dim=1), before)
 
 
 def test_it_is_off_unless_asked_for():
