@@ -16,6 +16,7 @@ from typing import Any
 from flashnas.api.calling import Result, takes
 from flashnas.architecture.notation import preset_notations
 from flashnas.base.documents import read_yaml
+from flashnas.base.plugins import package_of
 from flashnas.base.registry import PACKAGE, load_object, shipped_names
 from flashnas.base.settings import Settings, option
 from flashnas.base.text import first_sentence, one_of
@@ -151,8 +152,7 @@ def _plugins() -> dict[str, str]:
     added: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for group in entry_points().groups:
         for entry in entry_points(group=group) if group.startswith(PREFIX) else ():
-            package = entry.dist.name if entry.dist is not None else entry.module
-            added[package][group.removeprefix(PREFIX)].append(entry.name)
+            added[package_of(entry)][group.removeprefix(PREFIX)].append(entry.name)
     return {
         package: "; ".join(
             f"{group}: {', '.join(sorted(names))}" for group, names in sorted(groups.items())

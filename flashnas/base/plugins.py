@@ -49,10 +49,12 @@ def code_name(thing: object) -> str:
 
 
 def package_of(entry: EntryPoint) -> str:
-    return entry.dist.name if entry.dist is not None else entry.module
+    """Its name, or the module's where it states none."""
+    dist = entry.dist
+    return entry.module if dist is None or "Name" not in dist.metadata else dist.name
 
 
-def blamed(error: Exception, things: tuple[tuple[str, object], ...]) -> str:
+def blamed(error: BaseException, things: tuple[tuple[str, object], ...]) -> str:
     """`space pkg.module:Class.mutate`: the first function of the thing whose package was entered
     last before the error."""
     found = inside = ""

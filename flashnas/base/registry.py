@@ -171,7 +171,8 @@ def installed_plugins() -> dict[str, list[str]]:
     for group in entry_points().groups:
         for entry in _entry_points(group) if group.startswith("flashnas.") else ():
             if entry.dist is not None:
-                names.setdefault(f"{entry.dist.name} {entry.dist.version}", set()).add(entry.name)
+                package = f"{package_of(entry)} {entry.dist.version}"
+                names.setdefault(package, set()).add(entry.name)
     return {package: sorted(names[package]) for package in sorted(names)}
 
 
@@ -191,7 +192,7 @@ def foreign_errors(*things: tuple[str, object], direct: bool = True) -> Iterator
         yield
     except FlashnasError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         noun, first = things[0]
         place = blamed(error, things) or (
             f"{noun} {code_name(first)}" if direct and is_foreign(first) else ""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 FILE_MODE, FOLDER_MODE = 0o644, 0o755
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last one is of `ulimit -f`
 
 # -- files -----------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ Ctrl-C, SIGTERM and SIGHUP.
 from __future__ import annotations
 
 import argparse
-import errno
 import functools
 import io
 import os
@@ -20,7 +19,7 @@ from typing import Any
 import flashnas
 from flashnas.base.errors import FlashnasError
 from flashnas.base.settings import Settings
-from flashnas.base.system import terminate_as_interrupt
+from flashnas.base.system import NO_ROOM, terminate_as_interrupt
 from flashnas.base.text import LineWarning, did_you_mean, one_of, printable
 from flashnas.cli.command import COMMANDS, Command, command_line
 from flashnas.cli.options import (
@@ -32,7 +31,6 @@ from flashnas.cli.options import (
     spelling_of,
 )
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 LONGEST_MESSAGE = 1000  # characters: nobody reads more
 
 
@@ -146,7 +144,8 @@ def _show_warning(
     if issubclass(category, LineWarning):
         print(f"flashnas: {one_line(str(message))}", file=sys.stderr)
     else:
-        otherwise(message, category, *where, **more)
+        # a plug-in's text without what a terminal obeys
+        otherwise(category(printable(message)), category, *where, **more)
 
 
 def _main(arguments: list[str]) -> int:

@@ -281,8 +281,12 @@ def check_calibrations(calibrations: LocatedDict) -> None:
         title, place = f"calibration.{name}", calibrations.place(name)
         convert(constants, Calibration, place, TableError, name=title, closed=True)
         for constant, value in constants.items():
-            if isinstance(value, int | float) and value < 0:
-                raise TableError(
-                    f"{constants.place(constant)}: {title}.{constant} must be a number of at least"
-                    f" 0; got {value!r}"
-                )
+            most = (
+                10 if constant.endswith(("width", "power")) else 1_000_000
+            )  # of which are exponents
+            for number in value if isinstance(value, list) else [value]:
+                if isinstance(number, int | float) and not 0 <= number <= most:
+                    raise TableError(
+                        f"{constants.place(constant)}: {title}.{constant} must be a number from 0 to"
+                        f" {most:,}; got {number!r}"
+                    )

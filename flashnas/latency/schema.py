@@ -99,6 +99,16 @@ UNITS = {
 }
 
 
+# of device.yaml: least and most
+FACTS = {
+    "peak_flops": (1e3, 1e24),
+    "bandwidth_bytes_s": (1e3, 1e18),
+    "memory_bytes": (1, 1e18),
+    "launch_us": (0, 1e6),
+    "bandwidth_share": (0.001, 10),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Device:
     """Facts about a device. launch_us: shortest time of a small kernel; 0: unknown.
@@ -119,16 +129,12 @@ class Device:
         """Read device.yaml; raises TableError with file, line and rule."""
         data = read_table_yaml(path)
         device = convert(data, cls, error=TableError, name="device", closed=True)
-        for key in ("peak_flops", "bandwidth_bytes_s", "memory_bytes", "bandwidth_share"):
-            if getattr(device, key) <= 0:
+        for key, (low, high) in FACTS.items():
+            if not low <= getattr(device, key) <= high:
                 raise TableError(
-                    f"{data.place(key)}: device.{key} must be positive; got {data[key]!r}"
+                    f"{data.place(key)}: device.{key} must be from {low:g} to {high:g};"
+                    f" got {data[key]!r}"
                 )
-        if device.launch_us < 0:
-            raise TableError(
-                f"{data.place('launch_us')}: device.launch_us must be at least 0;"
-                f" got {data['launch_us']!r}"
-            )
         if device.platform not in PLATFORMS:
             raise TableError(
                 one_of(f"{data.place('platform')}: device.platform", device.platform, PLATFORMS)

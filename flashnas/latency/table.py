@@ -28,6 +28,7 @@ from flashnas.latency.calibration import (
 )
 from flashnas.latency.schema import (
     KINDS,
+    NUMBERS,
     PLATFORMS,
     SOURCES,
     TEXT_KEYS,
@@ -307,6 +308,11 @@ def _load_rows(path: Path, kind: str, entry: dict[str, Any]) -> pd.DataFrame:
 
 
 def _check_values(file: Path, kind: str, frame: pd.DataFrame) -> None:
+    for column in frame.columns.drop(["operator"], errors="ignore"):
+        if column in (*NUMBERS, "latency_us", *KINDS[kind]):
+            known = frame[column].dropna().infer_objects()
+            if len(known) and not pd.api.types.is_numeric_dtype(known):
+                raise TableError(f"{file}: column {column} must hold numbers")
     for column, rule in (
         ("latency_us", "a positive number"),
         ("p10_us", "positive or null"),

@@ -78,7 +78,10 @@ class Prediction:
     def __post_init__(self) -> None:
         check_array("Prediction.mean", self.mean, (np.size(self.mean),))
         for name in ("shared", "own"):
-            check_array(f"Prediction.{name}", getattr(self, name).variance, self.mean.shape)
+            part = getattr(self, name)
+            if not isinstance(part, PosteriorPart):
+                raise ConfigError(f"Prediction.{name} must be a PosteriorPart; got {shown(part)}")
+            check_array(f"Prediction.{name}", part.variance, self.mean.shape)
 
     @classmethod
     def of(cls, mean: np.ndarray, covariance: np.ndarray, noise: float = 0.0) -> Self:

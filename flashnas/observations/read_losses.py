@@ -11,11 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.notation import parse_operators
+from flashnas.architecture.notation import MAX_OPERATORS, parse_operators
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.foreign import read_csv
 from flashnas.base.text import UNITS, number_of
-from flashnas.observations.losses import DATA, DEFAULT_TOKENS, DEFAULT_VOCAB, ObservedLoss
+from flashnas.observations.losses import (
+    DATA,
+    DEFAULT_TOKENS,
+    DEFAULT_VOCAB,
+    ObservedLoss,
+    as_published,
+)
 from flashnas.operators import OperatorSpec
 
 SHIPPED = DATA / "published_training.csv"
@@ -25,6 +31,7 @@ NEEDED = ("group", "source", "operators", "params", "metric", "value")
 MIN_TOKENS = 10_000  # of a training; below it the column counts tokens for each parameter
 MAX_SIZE = 2**30  # of a width or a vocabulary
 MAX_NATS = 100.0  # of a loss; of random guesses among a million tokens it is 14
+MIN_NOISE = 1e-4  # nats: what two trainings differ by is more
 MAX_COUNT = 1e18  # of parameters or tokens
 NO_FFN = "no ffn"  # of a composition
 
@@ -126,7 +133,7 @@ def _row(place: str, line: dict[str, str]) -> ObservedLoss:
         raise ConfigError(
             f"{place}: value must be a loss of at most {MAX_NATS:g} nats; got {line['value']!r}"
         )
-    return ObservedLoss(
+    row = ObservedLoss(
         group=line["group"],
         operators=line["operators"],
         specs=specs,
@@ -145,13 +152,41 @@ def _row(place: str, line: dict[str, str]) -> ObservedLoss:
         if (noise := line.get("noise", ""))
         else None,
     )
+    _check_sizes(row)
+    return row
+
+
+def _check_sizes(row: ObservedLoss) -> None:
+    """Raise ConfigError where the sizes of a row contradict each other. Its operators may be one
+    block of the network, and are at most the whole."""
+    rule = ""
+    if row.noise is not None and row.noise < MIN_NOISE:
+        rule = f"noise must be at least {MIN_NOISE} nats; got {row.noise:g}"
+    elif row.active > row.params:
+        rule = f"active must be at most params, {row.params:,.0f}; got {row.active:,.0f}"
+    elif row.hidden:
+        words = row.vocab * row.hidden
+        try:
+            block = sum(spec.params(row.hidden) for spec in as_published(row.specs, row.hidden))
+        except FlashnasError as error:
+            raise ConfigError(f"{row.place}: hidden {row.hidden}: {error}") from None
+        most = block * MAX_OPERATORS + 2 * words
+        if not block / 2 <= row.params <= most:
+            rule = (
+                f"params must be from {block / 2:,.0f} to {most:,.0f} of these operators at hidden"
+                f" {row.hidden}; got {row.params:,.0f}"
+            )
+    elif row.vocab > row.params and row.vocab != DEFAULT_VOCAB:
+        rule = f"vocab must be below params, {row.params:,.0f}; got {row.vocab:,}"
+    if rule:
+        raise ConfigError(f"{row.place}: {rule}")
 
 
 def _tokens(place: str, text: str) -> float:
     """Tokens of a training; a number below MIN_TOKENS is one for each parameter."""
     if not text:
         return DEFAULT_TOKENS
-    if per_parameter := re.match(r"([\d.]+) tok/param", text):
+    if per_parameter := re.fullmatch(r"([\d.]+) tok/param( \(.*\))?", text):
         return _number(place, "tokens", per_parameter[1])
     tokens = _number(place, "tokens", text)
     if tokens < MIN_TOKENS:

@@ -22,7 +22,7 @@ from flashnas.base.foreign import check_inside, read_csv, read_json
 from flashnas.base.json_lines import read_json_lines
 from flashnas.base.text import number_of, one_of, printable, shown
 from flashnas.latency.workload import Workload, load_workload
-from flashnas.observations.times import MAX_MS, REPEAT_SD, ObservedTime
+from flashnas.observations.times import MAX_MS, MIN_MS, REPEAT_SD, ObservedTime
 
 MILLISECONDS = ("latency_ms", "ttft_ms", "tpot_ms")
 REQUEST = ("batch", "prompt_tokens", "generated_tokens")
@@ -146,9 +146,10 @@ def _noise(given: Mapping[str, float], milliseconds: float) -> float | None:
 
 
 def _milliseconds(name: str, value: Any, number: float, unit: float = 1.0) -> float:
-    if not 0 < number <= MAX_MS / unit:  # NaN, too
+    if not MIN_MS / unit <= number <= MAX_MS / unit:  # NaN, too
         raise ConfigError(
-            f"{name} must be a number above 0 and at most {MAX_MS / unit:g}; got {shown(value)}"
+            f"{name} must be a number from {MIN_MS / unit:g} to {MAX_MS / unit:g}; got"
+            f" {shown(value)}"
         )
     return number * unit
 

@@ -12,7 +12,7 @@ from flashnas.latency.calibration import SOURCE_SPREAD
 from flashnas.latency.workload import Workload
 from flashnas.observations.observation import Observation
 
-MAX_MS = 1e9  # eleven days
+MIN_MS, MAX_MS = 1e-6, 1e9  # a nanosecond, eleven days
 # standard deviation of ln(time) where none is stated: a median in another process
 REPEAT_SD = SOURCE_SPREAD["measured"] / INTERVAL_90
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,13 @@ class NetworkTiming:
     round: int
     prompts: dict[str, float]
     steps: dict[str, float]
+
+    def __post_init__(self) -> None:
+        for length, ms in [*self.prompts.items(), *self.steps.items()]:
+            if not (length.isascii() and length.isdecimal() and 0 < ms < math.inf):
+                raise ValueError(
+                    f"prompts and steps must be lengths with times above 0; got {length!r} {ms}"
+                )
 
 
 class Journal:

@@ -5,14 +5,13 @@ observations where that pays, and leave a run folder.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from flashnas.base.registry import foreign_errors
-from flashnas.base.system import terminate_as_interrupt
+from flashnas.base.system import NO_ROOM, terminate_as_interrupt
 from flashnas.executors import Executor
 from flashnas.run_folder.folder import RunFolder, check_can_begin, recorded_dtype
 from flashnas.run_folder.recorded_answer import Bought
@@ -117,6 +116,6 @@ def _place_of_a_full_disk(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.filename is not None or error.errno not in NO_ROOM:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(out)) from error

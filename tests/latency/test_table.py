@@ -149,6 +149,9 @@ DAMAGE = [
         for us in (np.nan, 0.0, np.inf)
     ),
     (rows(lambda frame: frame.rename(columns={"latency_us": "latency_ms"})), "lacking latency_us"),
+    (rows(lambda frame: frame.assign(m=[[1]] * len(frame))), "must hold a number or a text in"),
+    (rows(lambda frame: frame.assign(n="many")), "gemm.parquet: column n must hold numbers"),
+    (rows(lambda frame: frame.assign(latency_us="1")), "column latency_us must hold numbers"),
     (negative_percentile, "p10_us must be positive or null; got -2.0"),
     (rows(lambda frame: pd.concat([frame, frame.head(1)])), "two rows of the same m, n, k"),
 ]

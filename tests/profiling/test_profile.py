@@ -469,9 +469,15 @@ def test_the_table_of_another_device_is_refused_before_anything_is_timed(profile
 
 def test_a_damaged_journal_is_one_line(profiled, tmp_path):
     (tmp_path / "table").mkdir()
-    (tmp_path / "table" / JOURNAL).write_text('{"hash": 1}\n')
-    with pytest.raises(TableError, match=r"networks\.jsonl:1: timing"):
-        profiled()
+    line = dict.fromkeys(("stack", "mode", "dtype", "hash", "notation"), "x")
+    line |= {"batch": 1, "round": 0, "prompts": {"4": 1.0}}
+    for wrong in (
+        {"hash": 1},
+        *({**line, "steps": s} for s in ({"5": -1.0}, {"5": 0}, {"x": 1.0})),
+    ):
+        (tmp_path / "table" / JOURNAL).write_text(json.dumps(wrong) + "\n")
+        with pytest.raises(TableError, match=r"networks\.jsonl:1: (timing|prompts and steps must)"):
+            profiled()
 
 
 def test_torch_itself_is_profiled_and_the_table_answers_its_space(profiled_tiny_table):

@@ -1,6 +1,7 @@
 """What ranks the networks of a search: observed losses, or an object of the user's."""
 
 import functools
+import sys
 
 import numpy as np
 import pytest
@@ -264,8 +265,11 @@ def predicting(covariance):
         ),
         (
             broken(posterior=lambda self, *_: Prediction(ONES, None, None, 0.0, 0.0)),
-            "scorer test_scorer:<lambda> raised AttributeError: 'NoneType' object has no attribute"
-            " 'variance'",
+            "Prediction.shared must be a PosteriorPart; got None",
+        ),
+        (
+            broken(values=lambda self, networks: sys.exit(0)),
+            "scorer test_scorer:Smallest.posterior raised SystemExit: 0",
         ),
         (
             broken(figures=lambda self, network: {"full_loss": 1.0}),
