@@ -5,7 +5,7 @@ text is escaped.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from flashnas.algorithms.trial import Trial, title_of
 from flashnas.base.errors import RunError
 from flashnas.base.system import disk_errors, write_atomic
 from flashnas.base.text import duration, flat, is_number, printable, tokens_text, warn_in_a_line
-from flashnas.reporting.commands import next_commands
+from flashnas.reporting.commands import REQUEST, next_commands
 from flashnas.reporting.plot import curves_plot, pareto_plot
 from flashnas.reporting.statements import statements
 from flashnas.reporting.table import LESSER, front_columns, sources_text, table_legend
@@ -111,45 +111,29 @@ def _evaluated(run: RecordedRun) -> Iterator[tuple[Any, ...]]:
 
 def _facts(run: RecordedRun) -> Iterator[tuple[str, str]]:
     """What was asked, and how it was searched: (name, words), which may be empty."""
+    entry = run.entry
 
     def joined(*parts: Any) -> str:
         return ", ".join(str(part) for part in parts if part not in (None, "", {}, []))
 
-    def counted(text: str, *keys: str) -> str:
-        value = run.entry(*keys)
-        return text.format(value) if is_number(value) and value > 0 else ""
+    def numbers(section: str, names: Sequence[str]) -> list[str]:
+        values = {name: entry(section, name) for name in names}
+        return [f"{name} {value:,}" for name, value in values.items() if is_number(value)]
 
-    entry = run.entry
-    table, workload = entry("table", "device") or entry("table", "name"), entry("workload", "name")
-    yield "device", joined(table, *(entry("table", n) for n in ("stack", "mode", "calibration")))
-    yield (
-        "workload",
-        joined(
-            workload,
-            counted("batch of {}", "workload", "batch"),
-            counted("{:,} tokens in", "workload", "prompt_tokens"),
-            counted("{:,} tokens out", "workload", "generated_tokens"),
-        ),
-    )
+    device = entry("table", "device") or entry("table", "name")
+    yield "device", joined(device, *(entry("table", n) for n in ("stack", "mode", "calibration")))
+    yield "workload", joined(entry("workload", "name"), *numbers("workload", REQUEST))
     budgets = entry("options", "budgets")
-    limits = [
-        f"{name} {'≥' if name == 'throughput_tok_s' else '≤'} {value:,g}"
-        for name, value in (budgets.items() if isinstance(budgets, dict) else ())
-        if is_number(value)
-    ]
-    yield "budget", joined(*limits) or "none"
-    planned = entry("scorer", "train_tokens")
-    after = f"of a full training on {tokens_text(planned)} tokens" if is_number(planned) else ""
-    yield "objectives", joined(*map(title_of, run.objectives), after if run.ranks_full else "")
+    budgets = budgets if isinstance(budgets, dict) else {}
+    limits = [f"{name} {value:,g}" for name, value in budgets.items() if is_number(value)]
+    yield "limits", joined(*limits) or "none"
+    yield "objectives", joined(*map(title_of, run.objectives))
+    if is_number(planned := entry("scorer", "train_tokens")):
+        yield "full training", f"{tokens_text(planned)} tokens"
     yield "space", joined(entry("space", "name"))
-    seed = entry("options", "seed")
-    ranked_by = run.answer.ranked_by if run.answer else ""
-    yield "search", joined(entry("sampler") or ranked_by, f"seed {seed}" if is_number(seed) else "")
+    yield "search", joined(entry("sampler"), *numbers("options", ["seed", "trials"]))
     yield "networks", counts_line(run)
-    width = counted("width 1/{}", "recipe", "width_factor")
-    tokens = counted("{:,} tokens each", "recipe", "tokens")
-    yield "trainings", joined(entry("corpus", "source"), width, tokens, tokens_words(run))
+    recipe = numbers("recipe", ["width_factor", "tokens"])
+    yield "trainings", joined(entry("corpus", "source"), *recipe, tokens_words(run))
     yield "started from", joined(entry("start_from", "runs"))
-    finished = entry("finished")
-    ended = f"finished {finished}" if finished else "not finished"
-    yield "run time", joined(duration(entry("seconds"), 1), ended)
+    yield "run time", joined(duration(entry("seconds"), 1), entry("finished") or "not finished")

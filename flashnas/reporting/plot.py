@@ -7,7 +7,7 @@ import io
 import textwrap
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import matplotlib
 import numpy as np
@@ -101,6 +101,11 @@ def operator_colour(kind: str) -> str:
     return OPERATORS[kind].colour if kind in OPERATORS else SOFT
 
 
+def _fits(value: Any) -> TypeGuard[float]:
+    """Whether a number can be drawn, which strangers' files need not."""
+    return is_number(value) and abs(value) < 1e15
+
+
 def key(text: str, colour: str, marker: str = "", **style: Any) -> Line2D:
     """An entry of a legend: a marker, or a line."""
     line = {"linestyle": "none", "markersize": 7, **style}
@@ -163,7 +168,7 @@ def _points(run: RecordedRun) -> list[_Point]:
         if not (run.ranks_full and is_number(y)):
             y, sd = figures.get(run.quality), 0.0
             y = y - base if is_number(y) else None
-        if is_number(y):
+        if _fits(y) and _fits(sd or 0.0):
             listed = isinstance(entry, Shown) and entry.hash in named
             found.append(
                 _Point(
@@ -204,14 +209,14 @@ def _draw(
     panel.set_ylabel(f"{full if run.ranks_full else 'loss'}\n(nats per token)")
     if cost.endswith("params"):
         panel.xaxis.set_major_formatter(lambda count, _: tokens_text(count) if count else "0")
-    placed = [(p.figures[cost] * scale, p) for p in points if is_number(p.figures.get(cost))]
+    placed = [(p.figures[cost] * scale, p) for p in points if _fits(p.figures.get(cost))]
     if not placed:
         panel.text(0.5, 0.5, "no network has a score yet", transform=panel.transAxes, ha="center")
         return []
     compared = [(x, point) for x, point in placed if point.kind in COMPARED] or placed
     budgets = run.entry("options", "budgets")
     budget = budgets.get(cost) if isinstance(budgets, dict) else None
-    at = [budget * scale] if is_number(budget) else []
+    at = [budget * scale] if _fits(budget) else []
     ends = [y for _, p in compared for y in (p.y - p.reach, p.y + p.reach)]
     low, high = _range([p.y for _, p in compared], [*(p.y for _, p in placed), *ends])
     left, right = _range([x for x, _ in compared], [*(x for x, _ in placed), *at])
@@ -304,7 +309,11 @@ def _label(panel: Axes, points: Iterable[tuple[float, _Point]]) -> None:
 
 def curves_plot(run: RecordedRun) -> Plot | None:
     """Validation loss over tokens of all trainings, the front in colours; None without a curve."""
-    trials = [row for row in rows(run.trained) if len(row.curve) > 1]
+    trials = [
+        row
+        for row in rows(run.trained)
+        if len(row.curve) > 1 and all(_fits(value) for point in row.curve for value in point)
+    ]
     if not trials:
         return None
     front = [entry for entry in run.front if entry.hash in {row.hash for row in trials}]
@@ -317,7 +326,7 @@ def curves_plot(run: RecordedRun) -> Plot | None:
             panel.plot(*zip(*row.curve, strict=True), style, color=colours.get(row.hash, FAINT))
         late = [loss for row in trials for _, loss in row.curve[1:]]
         panel.set(xlabel="tokens", ylabel="validation loss (nats per token)")
-        panel.set_ylim(min(late) - 0.02, float(np.quantile(late, 0.98)))
+        panel.set_ylim(min(late) - 0.02, float(np.quantile(late, 0.98)) + 0.02)
         panel.xaxis.set_major_formatter(lambda count, _: tokens_text(count) if count else "0")
         keys = [key("baseline", FAINT, linestyle="--")]
         keys += [

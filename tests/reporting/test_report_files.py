@@ -101,6 +101,28 @@ def test_a_thin_run_gets_its_report(build_run, case):
     assert png_path.stat().st_size > 5_000
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"loss": 1e308, "latency_ms": 1e308},
+        {"latency_ms": 1e-320},
+        {"curve": [(1.0, 2.0), (2.0, float("nan"))]},
+        {"curve": [(1.0, 2.0), (2.0, 1e308)]},
+        {"hash": "of no network of the front"},
+        {"state": "infeasible"},
+    ],
+    ids=str,
+)
+def test_numbers_of_strangers_that_cannot_be_drawn_are_left_out(build_run, change):
+    trials = [dataclasses.replace(trial, **change) for trial in make_trials(6)]
+    run = RecordedRun.load(build_run(trials=trials))
+    assert "</footer>" in render_html(run)
+    answered = dataclasses.replace(
+        run, front=tuple(dataclasses.replace(e, full_loss_difference=1e308) for e in run.front)
+    )
+    assert "</footer>" in render_html(answered)
+
+
 def test_a_report_of_failures_alone_says_so(build_run):
     trials = [
         dataclasses.replace(trial, state="failed", loss=None, reason="width & factor", curve=[])
