@@ -19,7 +19,7 @@ from flashnas.base.text import duration, flat, is_number, printable, tokens_text
 from flashnas.reporting.commands import REQUEST, next_commands
 from flashnas.reporting.plot import curves_plot, pareto_plot
 from flashnas.reporting.statements import statements
-from flashnas.reporting.table import LESSER, front_columns, sources_text, table_legend
+from flashnas.reporting.table import front_columns, lesser, sources_text, table_legend
 from flashnas.reporting.words import (
     counts_line,
     render,
@@ -57,7 +57,7 @@ def render_html(run: RecordedRun, picture: bytes | None = None) -> str:
         shown=shown,
         own=sum(isinstance(entry, Trial) for entry in shown),
         columns=columns,
-        lesser=LESSER,
+        lesser=lesser(run),
         sources=sources_text,
         legend=table_legend(run, shown, columns),
         evaluated=list(_evaluated(run)),

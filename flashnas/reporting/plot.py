@@ -237,8 +237,9 @@ def _draw(
             SOFT if kind == "published model" else operator_colour(p.mixer) for _, p in of_kind
         ]
         edge = INK if marker == "D" else "white"
+        sizes = [size if point.text or kind != "on the front" else size / 3 for _, point in of_kind]
         panel.scatter(
-            xs, ys, size, colours, marker=marker, edgecolors=edge, linewidths=0.7, zorder=4 + order
+            xs, ys, sizes, colours, marker=marker, edgecolors=edge, linewidths=0.7, zorder=4 + order
         )
     return [(x, p) for x, p in placed if left <= x <= right and low <= p.y <= high]
 

@@ -42,7 +42,8 @@ from flashnas.reporting.words import (
 from flashnas.run_folder.recorded_run import RecordedRun
 
 COMMAND = "time it"  # statement that stays one line
-OWN_COLUMN = ("params", "memory_gb", "expected_recall")  # objectives that have a column anyway
+# objectives that have a column anyway
+OWN_COLUMN = {"params": "params", "memory_gb": "memory", "expected_recall": "recall"}
 WIDTH, NOTEBOOK_WIDTH = 120, 200  # of lines where there is no terminal
 NOTATION = 70  # letters of the last column, for which others are left out
 # columns that are left out where there is no room, in this order
@@ -167,6 +168,12 @@ def table_legend(run: RecordedRun, shown: Sequence[Shown], chosen: Iterable[Colu
 MARKS = {"*": "* recommended", "~": "~ may be as good"}
 
 
+def lesser(run: RecordedRun) -> list[str]:
+    """The columns that may be left out, those that matter least first: none of an objective."""
+    asked = [OWN_COLUMN.get(name) for name in run.objectives]
+    return [heading for heading in LESSER if heading not in asked]
+
+
 def mark_of(run: RecordedRun, entry: Shown) -> str:
     """`*` for the network that the answer recommends, `~` for those tied with it."""
     if run.answer is None or not entry.hash:
@@ -237,7 +244,7 @@ def front_table(run: RecordedRun, width: int | None = None) -> str:
     width = width or shutil.get_terminal_size((WIDTH, 0)).columns
     lines: list[str] = []
     if shown := shown_networks(run):
-        chosen = _fitting(front_columns(run, shown, is_page=False), shown, width)
+        chosen = _fitting(run, front_columns(run, shown, is_page=False), shown, width)
         lines += _lines(chosen, shown, width)
         for line in table_legend(run, shown, chosen):
             lines += textwrap.wrap(line, width)
@@ -256,12 +263,14 @@ def _width_of(column: Column, entries: Sequence[Shown]) -> int:
     return max(len(column.heading), *(len(printable(column.cell(entry))) for entry in entries))
 
 
-def _fitting(shown: Sequence[Column], entries: Sequence[Shown], width: int) -> list[Column]:
+def _fitting(
+    run: RecordedRun, shown: Sequence[Column], entries: Sequence[Shown], width: int
+) -> list[Column]:
     """The columns that fit beside the notation, if leaving out those that matter less makes it
     possible."""
     *others, notation = shown
     room = width - min(NOTATION, _width_of(notation, entries))
-    for heading in LESSER:
+    for heading in lesser(run):
         if sum(2 + _width_of(column, entries) for column in others) > room:
             others = [column for column in others if column.heading != heading]
     return [*others, notation]

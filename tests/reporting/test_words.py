@@ -135,6 +135,16 @@ def test_an_interval_above_the_budget_has_a_mark_in_a_column_that_stays(runs):
     assert "!" not in front_table(dataclasses.replace(run, config=config), 200)
 
 
+def test_a_column_of_an_objective_stays_at_any_width(runs):
+    asked = ["full_loss", "latency_ms", "memory_gb", "throughput_tok_s"]
+    run = dataclasses.replace(
+        runs["trained"], config={**runs["trained"].config, "objectives": asked}
+    )
+    head = front_table(run, 80).splitlines()[0].split()
+    assert {"latency", "memory", "throughput_tok_s"} <= {*head}
+    assert "params" not in head
+
+
 def test_a_lead_within_its_interval_is_said(runs):
     granite = {
         "architecture": "2304: 3x(3x(m2 f) a(kv_heads=4,head_dim=64,rope_share=0) f 2x(m2 f))"
