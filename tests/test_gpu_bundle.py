@@ -133,28 +133,6 @@ def test_the_driver_decides_which_torch_is_installed(
     assert plan.stdout.count("pip install") == 1
 
 
-@pytest.mark.parametrize(
-    ("program", "words"),
-    [
-        ("exit 1", "flashnas needs Python 3.11 or later: make gpu PYTHON=/path/to/python3.11"),
-        ('[ "$1" = -c ] || { mkdir -p "$3/bin"; touch "$3/bin/python"; exit 1; }', ""),
-    ],
-    ids=["too old", "without venv"],
-)
-def test_make_leaves_no_half_environment(tmp_path, program, words):
-    """Which the next call would take for a whole one."""
-    python = tmp_path / "python"
-    python.write_text(f"#!/bin/sh\n{program}\n")
-    python.chmod(0o755)
-    # `make test` hands its flags down, so that directories would be printed
-    command = ["make", "--no-print-directory", "gpu", f"PYTHON={python}"]
-    command.append(f"VENV={tmp_path / 'venv'}")
-    done = subprocess.run(command, cwd=gpu_bundle.ROOT, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert done.stdout.startswith(words)
-    assert not (tmp_path / "venv").exists()
-
-
 def test_a_product_says_which_torch_to_install(tmp_path, capsys):
     assert gpu_steps.product("cpu", tmp_path) == 0
     if torch.cuda.is_available():

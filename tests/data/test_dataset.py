@@ -1,16 +1,13 @@
 import dataclasses
-import errno
 import json
 import math
 import os
-import re
 import time
 
 import numpy as np
 import pytest
 from cases import cases
 from offenders import every
-from one_line import one_line
 
 from flashnas.base.errors import CorpusError
 from flashnas.data import dataset as dataset_module
@@ -185,18 +182,6 @@ def test_what_is_not_a_regular_file_is_refused_at_once(folder, prepare, tmp_path
         CorpusError, match=r"not a prepared dataset: .*must be a regular file; got a FIFO"
     ):
         Dataset.open(data.folder)
-
-
-def test_a_full_disk_names_the_folder(prepare, tmp_path, monkeypatch):
-    def fail(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(dataset_module, "_write_header", fail)
-    message = one_line(CorpusError, prepare)
-    assert re.search(
-        "cannot cache data in .*c/datasets: No space left on device; .*FLASHNAS_CACHE", message
-    )
-    assert list((tmp_path / "c" / "datasets").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -94,46 +94,30 @@ def failure(call, after):
     return message
 
 
-SPACE, SAMPLER = (
-    "space test_foreign_code:BrokenWidthFittedGpt2Space",
-    "sampler test_foreign_code:BrokenAgingEvolution",
-)
-SPACE_METHODS = (
-    "sample",
-    "mutate",
-    "encode",
-    "architectures",
-    "decode",
-    "distributions",
-    "baselines",
-)
-SAMPLER_METHODS = ("__init__", "ask", "tell", "_propose", "_learn", "start_from")
+SPACE = "space test_foreign_code:BrokenWidthFittedGpt2Space"
 
 
 def test_a_space_that_raises_is_named_with_its_method(tmp_path):
     """At its first call, before the search, and later."""
     later = {"sample": 3, "mutate": 3, "encode": 3, "architectures": 20, "distributions": 1}
-    for method, after in (*((method, 0) for method in SPACE_METHODS), *later.items()):
+    for method, after in (
+        *dict.fromkeys([*later, "decode", "baselines"], 0).items(),
+        *later.items(),
+    ):
         space = breaking(WidthFittedGpt2Space, method)()
-        assert f"{SPACE}.{method} raised" in failure(
-            lambda space=space, out=f"{method}{after}": fn.search(
-                **asked(tmp_path / out, space=space)
-            ),
-            after,
-        )
+        asks = asked(tmp_path / f"{method}{after}", space=space)
+        assert f"{SPACE}.{method} raised" in failure(lambda asks=asks: fn.search(**asks), after)
 
 
 def test_a_sampler_that_raises_is_named_with_its_method(tmp_path, finished):
-    for method in SAMPLER_METHODS:
-        more = {"start_from": [str(finished.path)]} if method == "start_from" else {}
+    for method in ("__init__", "ask", "tell", "_propose", "_learn", "start_from"):
         sampler = breaking(AgingEvolution, method)
+        more = {"start_from": [str(finished.path)]} if method == "start_from" else {}
+        asks = asked(tmp_path / method, sampler=sampler, **more)
         line = failure(
-            lambda sampler=sampler, out=method, more=more: fn.search(
-                **asked(tmp_path / out, sampler=sampler, **more)
-            ),
-            method not in ("__init__", "start_from"),
+            lambda asks=asks: fn.search(**asks), method not in ("__init__", "start_from")
         )
-        assert f"{SAMPLER}.{method} raised" in line
+        assert f"sampler test_foreign_code:BrokenAgingEvolution.{method} raised" in line
 
 
 def test_what_is_finished_is_kept_and_the_search_goes_on_when_the_space_is_repaired(
@@ -163,15 +147,10 @@ def test_a_cost_function_that_raises_is_named(tmp_path):
         ).startswith(words)
 
 
-@pytest.mark.parametrize("method", ["decode", "architectures", "baselines"])
-def test_the_space_of_an_earlier_run_that_raises_is_named(finished, method):
-    broken = breaking(WidthFittedGpt2Space, method)
-    for after in {"architectures": (0,), "baselines": (0,)}.get(
-        method, (0, 5)
-    ):  # the first ones are of baselines
-        assert f"{SPACE}.{method} raised" in failure(
-            lambda: earlier_runs([finished.path], broken()), after
-        )
+def test_the_space_of_an_earlier_run_that_raises_is_named(finished):
+    broken = breaking(WidthFittedGpt2Space, "decode")
+    line = failure(lambda: earlier_runs([finished.path], broken()), 0)
+    assert f"{SPACE}.decode raised" in line
 
 
 def test_a_progress_object_that_raises_is_named(tmp_path):

@@ -246,15 +246,6 @@ def test_two_processes_that_write_one_table_lose_nothing(tmp_path, monkeypatch):
     assert LatencyTable.load(folder).rows("gemm")["m"].tolist() == [1, 2, 3]
 
 
-def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(TableError, match="cannot be written: No space left on device"):
-        write_rows(tmp_path / "t", "gemm", one_row(1.0), RowContext(device=TINY))
-
-
 def test_a_table_is_as_its_files_are_whatever_was_done_to_one_that_was_loaded(tmp_path):
     """A folder is read and checked once in a process, until one of its files has changed."""
     kinds = {"conv_decode": tiny_kinds()["conv_decode"]}

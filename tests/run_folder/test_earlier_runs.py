@@ -5,10 +5,8 @@ import shutil
 from pathlib import Path
 
 import foreign_space
-import pandas as pd
 import pytest
 import yaml
-from config_keys import with_keys
 from foreign_space import Gpt2, Gpt2Space, WidthFittedGpt2Space
 from one_line import one_line
 from run_builder import write_answered_run
@@ -16,7 +14,6 @@ from run_builder import write_answered_run
 import flashnas as fn
 from flashnas.algorithms.algorithm import Random
 from flashnas.base.errors import RunError
-from flashnas.cli.main import main
 from flashnas.run_folder.earlier_runs import difference, earlier_runs, training
 from flashnas.space import load_space
 from flashnas.training.recipe import Recipe
@@ -171,60 +168,6 @@ def test_a_foreign_network_is_built_again_by_its_space_as_it_was(foreign):
 
 
 # -- a search that starts from runs ----------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_search_from_a_run_takes_its_recipe_and_losses(
-    small_corpus, quick_recipe, tmp_path, capsys
-):
-    keys = with_keys(tmp_path, baselines=False, measure=False)
-    first = (
-        f"{TINY} --budget-ms 85 --recipe {quick_recipe} --data {small_corpus} --trials 5"
-        f" --evidence none --workers 1 --out {tmp_path}/first"
-    )
-    assert main([*first.split(), *keys]) == 0
-    trained = fn.load_run(tmp_path / "first")
-    widest = trained.trained[trained.trained["hidden"] == 128]
-    budget = round(widest["latency_ms"].max() * 0.997, 4)
-    asked = (
-        f"{TINY} --budget-ms {budget} --data {small_corpus} --start-from {trained.path}"
-        f" --evidence none --trials 3 --workers 1 --out {tmp_path}/next"
-    )
-    words = [*asked.split(), *keys]
-    assert main(words) == 0
-    after = fn.load_run(tmp_path / "next")
-    new = after.trials[after.trials["source"] == "training"]
-    assert len(new) == 3
-    assert not set(new["hash"]) & set(trained.trained["hash"])
-    assert (after.trials["latency_ms"].dropna() <= budget).all()
-    start = after.trials[after.trials["source"] == "run"]
-    assert len(start)
-    assert set(start["hash"]) <= set(trained.trained["hash"])
-    assert start["loss"].tolist() == [
-        float(trained.trained.set_index("hash")["loss"][key]) for key in start["hash"]
-    ]
-    assert after.entry("start_from", "runs") == [str(trained.path)]
-    assert after.entry("recipe") == trained.entry("recipe")
-    capsys.readouterr()
-    assert main([*words, "--resume"]) == 0
-    pd.testing.assert_frame_equal(fn.load_run(tmp_path / "next").trials, after.trials)
-
-
-def test_a_search_from_a_run_trains_what_is_new(run, tmp_path):
-    found = fn.search(
-        **ASKED,
-        budgets={"latency_ms": 12_000},
-        trials=5,
-        evaluator=loss,
-        seed=1,
-        sampler="tpe",
-        start_from=[str(run.path)],
-        baselines=False,
-        out=tmp_path / "next",
-    )
-    new = found.trials[found.trials["source"] == "evaluator"]
-    assert len(new) == 5
-    assert not set(new["hash"]) & set(run.trained["hash"])
 
 
 class Repeats(Random):

@@ -1,5 +1,4 @@
 import contextlib
-import errno
 import os
 import shutil
 import signal
@@ -379,19 +378,6 @@ def test_a_front_that_a_crash_left_aside_comes_back(run):
     (run / ".pareto.old").mkdir()
     opened(run, resume=True).close()
     assert (run / "pareto").is_dir()
-
-
-def test_a_full_disk_leaves_the_old_trials(run, monkeypatch):
-    folder = opened(run, resume=True)
-    before = (run / "trials.parquet").read_bytes()
-
-    def full(*_args, **_more):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("pyarrow.parquet.write_table", full)
-    with pytest.raises(OSError, match="No space"):
-        folder.write_trials([trial("z")])
-    assert (run / "trials.parquet").read_bytes() == before
 
 
 def test_another_device_file_is_another_question(tmp_path):

@@ -300,24 +300,6 @@ def test_what_cannot_work_is_one_line_before_anything_is_evaluated(tmp_path, mor
     assert not (tmp_path / "run").exists()
 
 
-def test_the_display_counts_baselines_once_and_what_an_ended_run_has_done(tmp_path):
-    asked = dict(
-        space=WidthFittedGpt2Space(),
-        evaluator=foreign_space.sometimes_fails,
-        table=foreign_space.latency_ms,
-        cycle_size=2,
-    )
-    for trials, resume in ((5, False), (8, True)):
-        notes = Notes()
-        search(tmp_path / "run", notes=notes, resume=resume, trials=trials, **asked)
-        ends = [(s.done + s.failed, s.total) for s in notes.snapshots]
-        assert ends[-1] == (trials + 2, trials + 2)
-        assert {total for _, total in ends} == {trials + 2}
-        assert notes.snapshots[-1].remaining_s == 0
-        assert [done for done, _ in ends] == sorted(done for done, _ in ends)
-    assert notes.snapshots[0].remaining_s is None  # nothing is measured yet
-
-
 def size_alone(network):
     return {"loss": 10 / network.params**0.1}
 
