@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,9 +41,10 @@ GGUF_TYPE = re.compile(r"\b(?:b?f16|f32|i?q\d\w*|auto)\b")  # as llama.cpp write
 def read_times(*paths: str | Path) -> list[ObservedTime]:
     """The times in tables, in results files, and in folders of both, in their order.
 
-    Columns of a table: network (a notation with its width, a preset, a config.json or a
-    pareto/NN.yaml), program (such as `vllm 0.11`), device (of the table; empty: the same), a
-    workload (a name or `batch=..,prompt=..,generated=..`, or the columns batch, prompt_tokens and
+    Columns of a table: network (a notation with its width, a preset, or a config.json or a
+    pareto/NN.yaml below the working directory or the folder of the table), program (such as `vllm
+    0.11`), device (of the table; empty: the same), a workload (a name or
+    `batch=..,prompt=..,generated=..`, or the columns batch, prompt_tokens and
     generated_tokens), and at least one of latency_ms, ttft_ms and tpot_ms, each a median. Optional:
     p10_ms and p90_ms, or sd_ms, of the first of these; source, note.
 
@@ -100,6 +102,11 @@ def _of_line(cells: Mapping[str, str], file: Path) -> ObservedTime:
     line = {name: text.strip() for name, text in cells.items()}
     if not line["program"]:
         raise ConfigError("program must not be empty")
+    named = Path(line["network"])
+    if os.path.lexists(named):  # a table of somebody else names no file of somewhere else
+        here = Path.cwd()
+        root = here if named.resolve().is_relative_to(here) else file.parent
+        check_inside(root, [named, named / "config.json"], ConfigError)
     network = load_architecture(line["network"])
     requests = {name: line[name] for name in REQUEST if line.get(name)}
     if bool(requests) == bool(line.get("workload")):
@@ -158,6 +165,7 @@ def _milliseconds(name: str, value: Any, number: float, unit: float = 1.0) -> fl
 
 
 def _of_entry(entry: Any, file: Path) -> ObservedTime | None:
+    check_inside(file.parent, [file.parent / "config.json"], ConfigError)
     if not (file.parent / "config.json").exists():
         raise ConfigError(
             "must lie beside the config.json of its network, which flashnas export --to hf"

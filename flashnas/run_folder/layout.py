@@ -15,12 +15,12 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from flashnas.algorithms.trial import COLUMNS, Trial
+from flashnas.algorithms.trial import COLUMNS, STATES, Trial
 from flashnas.base.documents import LocatedDict, convert, fingerprint, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import parse_json_cells, read_parquet
 from flashnas.base.registry import installed_plugins
-from flashnas.base.text import first_line, printable, shown, without_folders
+from flashnas.base.text import first_line, one_of, printable, shown, without_folders
 from flashnas.training.recipe import ROUNDING
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
@@ -64,6 +64,7 @@ JSON_COLUMNS = {
 }
 COSTS = ("tokens", "train_seconds")  # of a training, which a repeat did not have
 # without these there is nothing to show
+MAX_NUMBER = 1e18  # above all parameters and bytes
 NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")
 
 
@@ -200,10 +201,12 @@ def checked_trials(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
             )
         except (ValueError, TypeError) as error:
             raise RunError(f"{path}: damaged: column {name!r}: {first_line(error)}") from None
-        if frame[name].isin([float("inf"), float("-inf")]).any():
+        if (frame[name].abs() > MAX_NUMBER).any():
             raise RunError(f"{path}: damaged: column {name!r}: must hold finite numbers")
     for name in TEXTS:
         frame[name] = frame[name].fillna("").astype(str)
+    if unknown := sorted({*frame["state"].astype(str)} - {*STATES}):
+        raise RunError(one_of(f"{path}: damaged: column 'state':", unknown[0], STATES))
     for name, kind in JSON_COLUMNS.items():
         place = f"{path}: damaged: column {name!r}"
         empty = typing.get_origin(kind)

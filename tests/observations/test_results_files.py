@@ -225,6 +225,14 @@ def test_a_wrong_results_file_is_one_line(name, entry, words, write):
     assert all(word in message for word in (name, *words)), message
 
 
+def test_a_config_that_is_a_link_out_of_the_folder_is_not_read(write, tmp_path):
+    path = write("chat.json", VLLM)
+    config = path.with_name("config.json")
+    config.rename(tmp_path.parent / "theirs.json").touch()
+    config.symlink_to(tmp_path.parent / "theirs.json")
+    assert "config.json: must lie in the folder" in one_line(ConfigError, read_times, path)
+
+
 def test_numbers_that_no_program_writes_are_one_line(write):
     entries = [math.nan, math.inf, -1, 0, True, 10**400, -(10**400), "1", [], [[1]], {}]
     for number in entries:

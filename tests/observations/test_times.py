@@ -46,6 +46,10 @@ def test_a_network_is_what_estimate_takes(tmp_path):
     (tmp_path / "01.yaml").write_text("architecture: '128: a f'\n")
     path = written(tmp_path, HEADER, f"{tmp_path / '01.yaml'},chat,p,,9")
     assert read_times(path)[0].network == Architecture.parse("128: a f")
+    (tmp_path / "folder").mkdir()
+    path = written(tmp_path / "folder", HEADER, f"{tmp_path / '01.yaml'},chat,p,,9")
+    assert "t.csv:2: " in (line := one_line(ConfigError, read_times, path))
+    assert "01.yaml: must lie in the folder" in line
 
 
 @pytest.mark.parametrize(("row", "words"), cases("observations", "wrong_times"))

@@ -7,10 +7,12 @@ import dataclasses
 import re
 import warnings
 
+import pandas as pd
 import pytest
 import yaml
 from golden import check_golden, text_of_page
 from matplotlib.image import imread
+from offenders import every
 from one_line import one_line
 from run_builder import THIN_RUNS, make_trials
 
@@ -131,6 +133,26 @@ def test_a_report_of_failures_alone_says_so(build_run):
     own = render_html(RecordedRun.load(build_run(trials=trials)))
     assert "3 of 3 trainings, most often: width &amp; factor" in own
     assert "no front yet" in own
+
+
+CONTRADICTIONS = {  # of trials.parquet to the front
+    "all failed": {"state": "failed"},
+    "all infeasible": {"state": "infeasible"},
+    "no latency": {"latency_ms": float("nan")},
+    "no loss": {"loss": float("nan")},
+    "other networks": {"hash": "0123456789abcdef"},
+    "a huge loss": {"loss": 9e17},
+}
+
+
+@every(case=CONTRADICTIONS)
+def test_trials_that_contradict_the_front_get_their_report(case, build_run):
+    run = build_run(8)
+    trials = pd.read_parquet(run / "trials.parquet")
+    trials.assign(**CONTRADICTIONS[case]).to_parquet(run / "trials.parquet")
+    html, png = write_report(run)
+    assert "P1" in html.read_text()
+    assert png.stat().st_size > 1000
 
 
 def test_entries_of_run_yaml_of_another_type_do_not_break_the_page(build_run):
