@@ -192,8 +192,9 @@ def doubts(values: dict[str, Any]) -> tuple[str, ...]:
     """What makes measured rows doubtful, one line each."""
     lines = list(values.get("notes", ()))
     if count := values.get("disturbed_networks"):
+        rows = " and the rows count as derived" if values.get("source") == "derived" else ""
         lines.append(
-            f"the three timings of {count} networks differ by more than 15 %; delete the folder and"
-            " profile again when nothing else runs"
+            f"the timings of {count} networks differ by more than 15 %, though repeated{rows}; delete"
+            " the folder and profile again when nothing else runs"
         )
     return tuple(lines)

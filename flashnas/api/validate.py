@@ -61,6 +61,8 @@ class ValidationResult(Result):
     architectures: list[dict[str, Any]]
     metrics: list[dict[str, Any]]
     left_out: list[list[str]]
+    disturbed: int = 0
+    kept: bool = True
 
     def __str__(self) -> str:
         from flashnas.reporting.results import validation_text
@@ -75,7 +77,8 @@ def validate(
     """Build sampled architectures of a space, time them end to end, and compare with a table's
     predictions.
 
-    The residuals are kept in the table, whose 90 % interval follows from them.
+    The residuals are kept in the table, whose 90 % interval follows from them, unless more than a
+    tenth of the architectures were disturbed by something else that ran.
 
     Returns:
         A ValidationResult: `architectures`, each predicted and measured, and `metrics` (errors,
@@ -128,6 +131,6 @@ def validate(
         rounds=target.rounds,
         progress=progress,
     )
-    if not options.allow_other_stack:
+    if not options.allow_other_stack and result.kept:
         store(result, space, workload, seed=options.seed)
     return ValidationResult(**result.to_dict())

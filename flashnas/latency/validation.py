@@ -26,6 +26,10 @@ TIMES = ("ttft_ms", "tpot_ms", "latency_ms")  # metrics that are validated
 TIMED = "timed_networks"  # the list in meta.yaml of the networks that rows were fitted to
 POOL = 40  # architectures predicted for each one that is measured
 ROUNDS = 3  # timings per architecture, spread over the run; the median is used
+# of timings, their range relative to their median from which something disturbed them: they are
+# repeated, at most so often, and the shortest count, because what disturbs takes time
+DISTURBED, AGAIN = 0.15, 3
+MOST_DISTURBED = 0.1  # of the networks; with more, nothing is kept as measured
 Measure = Callable[[Architecture], Mapping[str, float]]  # -> metrics of TIMES
 Progress = Callable[[int, int], None]  # (timings that are done, all timings)
 
@@ -92,6 +96,7 @@ class Validation:
     Attributes:
         comparisons: in ascending order of predicted latency.
         left_out: (notation, reason) of what did not fit into the device's memory.
+        disturbed: architectures whose timings differ by more than DISTURBED, though repeated.
     """
 
     table: LatencyTable
@@ -99,6 +104,12 @@ class Validation:
     comparisons: tuple[Comparison, ...]
     metrics: tuple[Summary, ...]
     left_out: tuple[tuple[str, str], ...] = ()
+    disturbed: int = 0
+
+    @property
+    def kept(self) -> bool:
+        """Whether it says something of the table, and not of what else ran."""
+        return self.disturbed <= MOST_DISTURBED * len(self.comparisons)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -117,6 +128,8 @@ class Validation:
             ],
             "metrics": [summary.to_dict() for summary in self.metrics],
             "left_out": [list(pair) for pair in self.left_out],
+            "disturbed": self.disturbed,
+            "kept": self.kept,
         }
 
 
@@ -143,7 +156,9 @@ def validate(
     """
     rng = np.random.default_rng(seed)
     architectures = sample(space, model, count, rng)
-    measured, left_out = measure_in_rounds(architectures, measure, rng, progress, rounds=rounds)
+    measured, left_out, disturbed = measure_in_rounds(
+        architectures, measure, rng, progress, rounds=rounds
+    )
     if not measured:
         raise DeviceMemoryError(
             f"none of {count} architectures of space {space.name!r} could be timed:"
@@ -166,6 +181,7 @@ def validate(
         comparisons=tuple(comparisons),
         metrics=tuple(Summary.of(comparisons, name) for name in names),
         left_out=tuple((a.notation, reason) for a, reason in left_out.items()),
+        disturbed=len(disturbed),
     )
 
 
@@ -191,6 +207,16 @@ def sample(
     return [drawn[int(rng.choice(part))] for part in np.array_split(order, count)]
 
 
+def shortest(timings: Sequence[float], rounds: int) -> list[float]:
+    """Those that count."""
+    return sorted(timings)[:rounds]
+
+
+def spread(timings: Sequence[float]) -> float:
+    """Their range relative to their median."""
+    return float(np.ptp(timings) / (np.median(timings) or 1.0))
+
+
 def measure_in_rounds(
     architectures: Sequence[Architecture],
     measure: Measure,
@@ -198,30 +224,42 @@ def measure_in_rounds(
     progress: Progress = lambda *_: None,
     *,
     rounds: int = ROUNDS,
-) -> tuple[dict[Architecture, dict[str, float]], dict[Architecture, str]]:
+) -> tuple[dict[Architecture, dict[str, float]], dict[Architecture, str], set[Architecture]]:
     """Medians over some rounds, each in another order, so that a slow minute does not affect one
-    architecture alone; and those that could not be timed, mostly for lack of memory, with the
-    reason."""
-    order = [
-        architectures[int(i)] for _ in range(rounds) for i in rng.permutation(len(architectures))
-    ]
+    architecture alone; those that could not be timed, mostly for lack of memory, with the reason;
+    and those that stayed disturbed."""
     timings: dict[Architecture, list[Mapping[str, float]]] = {a: [] for a in architectures}
     left_out: dict[Architecture, str] = {}
-    for number, architecture in enumerate(order):
-        progress(number, len(order))
-        if architecture in left_out:
-            continue
-        try:
-            timings[architecture].append(measure(architecture))
-        except (DeviceMemoryError, DeviceError) as error:
-            left_out[architecture] = str(error)
-    progress(len(order), len(order))
+    disturbed, done = set[Architecture](), 0
+
+    def counted(a: Architecture) -> dict[str, list[float]]:
+        return {name: shortest([ms[name] for ms in timings[a]], rounds) for name in TIMES}
+
+    for turn in range(rounds + AGAIN):
+        order = [architectures[int(i)] for i in rng.permutation(len(architectures))]
+        if turn >= rounds:
+            order = [a for a in order if a in disturbed]
+        for n, architecture in enumerate(order):
+            progress(done, max(rounds * len(architectures), done - n + len(order)))
+            done += 1
+            if architecture in left_out:
+                continue
+            try:
+                timings[architecture].append(measure(architecture))
+            except (DeviceMemoryError, DeviceError) as error:
+                left_out[architecture] = str(error)
+        disturbed = {
+            a
+            for a in timings
+            if a not in left_out and max(map(spread, counted(a).values())) > DISTURBED
+        }
+    progress(done, done)
     medians = {
-        a: {name: float(np.median([values[name] for values in rounds])) for name in TIMES}
-        for a, rounds in timings.items()
+        a: {name: float(np.median(ms)) for name, ms in counted(a).items()}
+        for a in architectures
         if a not in left_out
     }
-    return medians, left_out
+    return medians, left_out, disturbed
 
 
 def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, seed: int) -> None:

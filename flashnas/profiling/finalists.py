@@ -9,7 +9,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.latency import metrics
 from flashnas.latency.prediction import LatencyModel
-from flashnas.latency.validation import measure_in_rounds
+from flashnas.latency.validation import DISTURBED, measure_in_rounds
 from flashnas.profiling.target import Target
 
 
@@ -32,11 +32,14 @@ def measure_finalists(
         return measured.to_dict()
 
     held = [a for a in architectures if target.holds(a)]
-    timed, left_out = measure_in_rounds(
+    timed, left_out, disturbed = measure_in_rounds(
         held, measure, np.random.default_rng(0), rounds=target.rounds
     )
     for a, reason in left_out.items():
         note(f"finalist {a.notation}: not timed: {reason}")
+    for a in held:
+        if a in disturbed:
+            note(f"finalist {a.notation}: its timings differ by more than {DISTURBED:.0%}")
     # from the two medians, so that all metrics agree with each other
     return {
         a.hash: metrics.of_times(

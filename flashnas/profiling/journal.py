@@ -15,6 +15,7 @@ from flashnas.base.documents import convert
 from flashnas.base.errors import TableError
 from flashnas.base.json_lines import append_synced, drop_torn_line, read_json_lines
 from flashnas.base.system import disk_errors
+from flashnas.latency.validation import AGAIN, shortest, spread
 from flashnas.profiling.regression import Terms
 from flashnas.profiling.row_requests import RowRequest
 from flashnas.profiling.target import Steps, Target
@@ -117,7 +118,9 @@ class Journal:
         return times.note
 
     def _rounds_ms(self, network: Architecture, batch: int, part: str, length: int) -> list[float]:
-        return [self._ms[network.hash, batch, turn, part, length] for turn in range(self.rounds)]
+        """The shortest of all its timings, as many as there are rounds."""
+        keys = [(network.hash, batch, turn, part, length) for turn in range(self.rounds + AGAIN)]
+        return shortest([self._ms[key] for key in keys if key in self._ms], self.rounds)
 
     def median_us(self, network: Architecture, batch: int, part: str, length: int) -> float:
         """The median of the rounds; part: prompts or steps."""
@@ -126,7 +129,7 @@ class Journal:
     def spread(self, network: Architecture, series: Series) -> float:
         """The largest range of the rounds relative to their median."""
         rounds = [self._rounds_ms(network, series.batch, *part) for part in series.parts]
-        return max(float(np.ptp(ms) / np.median(ms)) for ms in rounds)
+        return max(map(spread, rounds))
 
 
 def _rounded(lengths: Sequence[int], times_ms: Sequence[float]) -> dict[str, float]:

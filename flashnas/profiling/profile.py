@@ -21,6 +21,7 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceError, DeviceMemoryError
+from flashnas.latency.validation import AGAIN, DISTURBED, MOST_DISTURBED
 from flashnas.latency.workload import Workload
 from flashnas.profiling.journal import Journal, Series
 from flashnas.profiling.regression import WIDTHS_ALONE, Terms, choose_networks
@@ -31,8 +32,6 @@ from flashnas.profiling.target import Target
 from flashnas.space.operator_space import OperatorSpace
 
 JOURNAL = "networks.jsonl"
-# a range of a network's timings, relative to their median, that is worth a warning
-DISTURBED = 0.15
 MAX_FAILED = 3  # networks, of which none was timed
 Progress = Callable[[int, int], None]  # timings that are done, and all of them
 
@@ -58,8 +57,8 @@ def profile(
     Returns:
         The numbers of rows that were measured and already known, and a record that is also kept
         under `jobs` in meta.yaml: relative errors of the fitted times (`regression`), networks
-        whose timings differ, which library computed which kind of operator, and `notes` on what was
-        left out or timed in another mode.
+        whose timings differ though repeated, the `source` of the rows, which library computed which
+        kind of operator, and `notes` on what was left out or timed in another mode.
 
     Raises:
         ConfigError: the program does not take a workload, or as of `TableFolder`.
@@ -93,28 +92,39 @@ def profile(
             note(_said_first(target, len(order)))
         _time(series, journal, order, progress, notes)
         series = [part for part in series if not part.left_out]
+        for turn in range(rounds, rounds + AGAIN):
+            if again := [(turn, *timing) for timing in _disturbed(series, journal)]:
+                _time(series, journal, again, progress, notes)
         if not series:
             reason = next(iter(notes)).removeprefix(LEFT_OUT)
             raise DeviceMemoryError(f"{reason}; take smaller widths or a shorter workload")
         errors: dict[str, list[float]] = defaultdict(list)
+        disturbed = {network.hash for _, network in _disturbed(series, journal)}
+        timed = {network.hash for part in series for network in part.networks}
+        source = "derived" if len(disturbed) > MOST_DISTURBED * len(timed) else "measured"
         for part in series:
             rows = fitted_rows(part, journal, errors)
-            table.write(rows, rounds * len(part.networks))
-        pairs = [(network, part) for part in series for network in part.networks]
-        disturbed = {
-            network.hash for network, part in pairs if journal.spread(network, part) > DISTURBED
-        }
-        timed = {network.hash for network, _ in pairs}
+            table.write(rows, rounds * len(part.networks), source)
         answered = {request for part in series for request in part.requests}
         record = {
             "networks": len(timed),
             "disturbed_networks": len(disturbed),
+            "source": source,
             "regression": summary(errors),
             **facts,
             **({"notes": list(notes)} if notes else {}),
         }
         measured = len(answered.intersection(missing))
         return {"measured": measured, "known": known, **table.finish(timed, record)}
+
+
+def _disturbed(series: Sequence[Series], journal: Journal) -> list[tuple[Series, Architecture]]:
+    return [
+        (part, network)
+        for part in series
+        for network in part.networks
+        if journal.spread(network, part) > DISTURBED
+    ]
 
 
 def _chosen(
@@ -178,7 +188,7 @@ def _time(
 ) -> None:
     """Fill the journal. A network that ends the program is left out of its series, with a note; if
     nothing but that happens, or the others do not tell the operators apart, it raises DeviceError."""
-    total = journal.rounds * sum(len(part.networks) for part in series)
+    total = max(journal.rounds * sum(len(part.networks) for part in series), len(order))
     known, failed, timed = total - len(order), 0, 0
     for number, (turn, part, network) in enumerate(order):
         progress(known + number, total)

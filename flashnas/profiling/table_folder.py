@@ -99,7 +99,7 @@ class TableFolder:
             answered.update((kind, *row) for row in keys.itertuples(index=False))
         return [item for item in requests if (item.kind, *item.key().values()) not in answered]
 
-    def write(self, rows: Mapping[RowRequest, Times], repeats: int) -> None:
+    def write(self, rows: Mapping[RowRequest, Times], repeats: int, source: str) -> None:
         """Add rows; repeats: the number of timings behind each."""
         target = self.target
         context = RowContext(
@@ -122,7 +122,7 @@ class TableFolder:
                     mode=target.mode_name,
                     dtype=target.dtype_name,
                     stack=target.stack,
-                    source="measured",
+                    source=source,
                 )
                 write_rows(self.path, kind, frame, context, append=True)
 

@@ -358,9 +358,27 @@ def test_what_does_not_fit_is_left_out_of_the_rounds_once():
             raise DeviceMemoryError("it needs 9 GB")
         return {"ttft_ms": 1.0, "tpot_ms": 1.0, "latency_ms": 2.0}
 
-    found, reasons = measure_in_rounds([small, large], measure, np.random.default_rng(0))
+    found, reasons, disturbed = measure_in_rounds([small, large], measure, np.random.default_rng(0))
     assert set(found) == {small}
     assert reasons == {large: "it needs 9 GB"}
+    assert not disturbed
+
+
+@pytest.mark.parametrize(("busy", "timed", "ms"), [(2, 5, 1.0), (9, 6, 1.9)])
+def test_what_another_process_slows_down_is_timed_again(busy, timed, ms):
+    """The first `busy` timings of one network take 1.3, 1.6, 1.9, .. ms in place of 1."""
+    steady, slow = (Architecture.parse(f"32(vocab=64): {n}x(f)") for n in (1, 9))
+    seen = {steady: 0, slow: 0}
+
+    def measure(architecture):
+        n = seen[architecture] = seen[architecture] + 1
+        taken = 1 + 0.3 * n * (n <= busy and architecture is slow)
+        return {"ttft_ms": taken, "tpot_ms": 0.0, "latency_ms": taken}
+
+    found, _, disturbed = measure_in_rounds([steady, slow], measure, np.random.default_rng(0))
+    assert seen == {steady: 3, slow: timed}
+    assert found[slow]["latency_ms"] == pytest.approx({1.0: 1.0, 1.9: 1.6}[ms])
+    assert disturbed == ({slow} if busy == 9 else set())
 
 
 def test_finalists_that_do_not_fit_have_a_note(monkeypatch):

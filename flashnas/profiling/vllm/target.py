@@ -26,6 +26,7 @@ from flashnas.base.settings import option
 from flashnas.base.text import shown
 from flashnas.families.family import needed_family
 from flashnas.latency.schema import Device
+from flashnas.latency.validation import DISTURBED, spread
 from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
 from flashnas.profiling.target import STEPS, Steps, Target, Timings, step_ranges
@@ -33,7 +34,6 @@ from flashnas.profiling.vllm.session import Described, TimedRepeats, describe, r
 
 VARIABLE = "FLASHNAS_VLLM_PYTHON"
 TOKENS_AT_ONCE = 8192  # of vLLM's server
-DISTURBED = 0.15  # a range of repeats, relative to their median, that is worth a note
 OWN = ("model", "load_format", "max_model_len", "max_num_seqs", "seed")  # not the user's
 # type and largest value of arguments. A table may name these alone: others name classes, whose code
 # runs
@@ -257,8 +257,7 @@ def _argument(text: str) -> tuple[str, Any]:
 
 
 def _note(answer: TimedRepeats) -> str:
-    spreads = [np.ptp(ms) / np.median(ms) for ms in (*answer.prompts, *answer.steps)]
-    if max(spreads, default=0.0) <= DISTURBED:
+    if max(map(spread, (*answer.prompts, *answer.steps)), default=0.0) <= DISTURBED:
         return ""
     return (
         f"repeats of a time in one start differ by more than {DISTURBED:.0%}; profile in another"
