@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import zipfile
-from unittest import mock
 
 import gpu_bundle
 import gpu_steps
@@ -143,17 +142,6 @@ def test_a_product_says_which_torch_to_install(tmp_path, capsys):
         r" driver: pip install -c .* -e '\.\[gpu\]'\n",
         capsys.readouterr().out,
     )
-
-
-def test_the_advice_for_aarch64_is_not_the_install_that_led_there(tmp_path, monkeypatch, capsys):
-    """With an old driver: the release of constraints/cuda12.txt is a CPU build on PyPI."""
-    monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    monkeypatch.setattr(gpu_steps, "output_of", lambda *_: "570.86.15")
-    monkeypatch.setattr(torch, "ones", mock.Mock(side_effect=AssertionError("no CUDA")))
-    assert gpu_steps.product("cuda", tmp_path) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert "For aarch64 PyPI has no CUDA build before torch 2.11" in lines[-2]
-    assert gpu_steps.AARCH64_INDEX in lines[-1]
 
 
 def test_a_folder_of_something_else_is_not_deleted(run, tmp_path):

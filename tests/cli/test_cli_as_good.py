@@ -1,9 +1,7 @@
 """`flashnas search --as-good-as`: printed, recorded, read back and continued."""
 
-import json
 
 import pytest
-import yaml
 
 import flashnas as fn
 from flashnas.cli.main import main
@@ -40,14 +38,3 @@ def test_the_answer_states_both_networks_and_the_odds(run):
     assert f"{likely['probability']:.2f}: {run.front[-1].name}, " in said["more surely"]
     assert said["training"].startswith("100B tokens with 128,256 words, ")
     assert "100B tokens with 128,256 words, " in " ".join(render_html(run).split())
-
-
-def test_a_run_is_continued_with_the_same_answer(run, capsys):
-    assert main(["search", "--resume", str(run.path), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["answer"]["as_good"] == run.answer.as_good
-    recorded = yaml.safe_load((run.path / "run.yaml").read_text())
-    assert recorded["options"]["as_good_as"] == "Llama-3.2-1B"
-    other = ["search", "--resume", str(run.path), "--as-good-as", "LFM2-700M"]
-    assert main(other) == 2
-    assert "as_good_as" in capsys.readouterr().err

@@ -72,19 +72,6 @@ def test_an_estimate_differs_in_the_products_of_the_operators_alone(
         assert not any("fp8" in note for note in plain.notes)
 
 
-def test_the_shares_that_the_documents_name(tables):
-    rows = tables["h100_sxm"].frames["gemm"]
-    times = (
-        rows[rows["m"] == 1]
-        .pivot_table(index=["n", "k"], columns="dtype", values="latency_us")
-        .dropna()
-    )
-    ratio = times["fp8"] / times["bfloat16"]
-    sizes = times.index.to_frame()
-    assert (ratio > 1).mean() == pytest.approx(0.55, abs=0.005)
-    assert ratio[sizes["n"] * sizes["k"] >= 32e6].median() == pytest.approx(0.61, abs=0.005)
-
-
 @every(kind=LAYERED)
 def test_matrices_are_nearly_all_of_an_operator(kind):
     """Against the weights that are built: all matrices but filters, tables of decays and stacked

@@ -30,15 +30,6 @@ def test_the_granularity_by_hand(case):
     assert np.exp(found) == pytest.approx(expected_ratio, rel=1e-3)
 
 
-def test_dense_predictions_are_those_from_before_experts_were_counted():
-    found = cases("loss", "dense_predictions")
-    networks = [network(text) for text, _, _ in found]
-    prediction = loss_model().predict_networks(networks, TOKENS)
-    means, sds = (np.array([case[index] for case in found]) for index in (1, 2))
-    assert prediction.mean - prediction.mean[0] == pytest.approx(means, abs=1e-9)
-    assert prediction.sd_to(0) == pytest.approx(sds, abs=1e-9)
-
-
 def test_the_numbers_of_experts_are_fitted_to_the_rows_that_ship(experiment):
     law, slope = Law(**fitted()["law"]), loss_model().coefficients()["law"][0]
     found, sds = experiment("experts").with_experts(law, slope, read_experts())

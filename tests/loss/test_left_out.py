@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flashnas.architecture import Architecture, parse_operators
+from flashnas.architecture import parse_operators
 from flashnas.loss.load import loss_model
 from flashnas.loss.publications import Pair, predicted_pairs
 from flashnas.observations.losses import ObservedLoss
@@ -90,24 +90,6 @@ def test_a_summary_by_hand(study):
     equal = study.summary(apart, pairs)["publications"]
     assert (equal["share"], equal["coverage"]) == (0.5, 0.5)
     assert study.summary(rows, [])["share"] is None
-
-
-def test_the_short_loss_has_the_pairs_that_have_one_and_no_interval(study):
-    rows = [row("a f", 1.0), row("d f", 0.9), row("m2 f", 0.8)]
-    networks = [Architecture.parse(f"512: {row.operators}") for row in rows]
-    short = [
-        ObservedLoss.of(network, nats=nats, tokens=262_144, group="short")
-        for network, nats in ((networks[0], 3.0), (networks[2], 2.5))
-    ]
-    models = study.all_models(rows, [short[0], None, short[1]])
-    assert models["short"] == [Pair(0, 2, pytest.approx(0.2), 0.5)]
-    found = study.summary(rows, models["short"])
-    assert (found["coverage"], found["log_score"], found["share"]) == (None, None, 1.0)
-    assert {name: len(pairs) for name, pairs in models.items()} == {
-        "short": 1,
-        **dict.fromkeys(study.MODELS, 3),
-    }
-    assert {len(pairs) for pairs in study.in_common(models).values()} == {1}
 
 
 def test_a_group_that_repeats_smaller_ones_is_counted_once(shipped):

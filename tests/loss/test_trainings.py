@@ -145,29 +145,6 @@ def test_the_short_trainings_that_ship_are_observations(shipped, proxies, experi
     assert {row.source for row in small} <= {row.source for row in shipped}
 
 
-def test_odd_head_sizes_take_the_nearest_width_that_they_divide(proxies):
-    rows = [row("12x(gd(head_dim=96) f)", 1.0), row("12x(d f)", 0.9)]
-    assert full_width(rows[0]) > 0
-    one, other = proxies(rows, Recipe(width_factor=16, vocab=300))
-    assert one.hidden * 16 % 96 == 0
-    assert abs(one.hidden - 128) <= 8
-    assert other.hidden * 16 % 128 == 0
-
-
-@every(
-    case=[
-        ("12x(a f)", "1M", "own.csv:4: '12x(a f)': params must be from 18,"),
-        ("12x(gd(head_dim=16384) f)", "1B", "fits no width from 256 to 8192"),
-    ]
-)
-def test_a_row_without_a_width_is_refused(tmp_path, proxies, case):
-    operators, params, words = case
-    path = tmp_path / "own.csv"
-    path.write_text(GOOD + f"g,s,{operators},{params},pile_val_ppl,8.4\n")
-    recipe = Recipe(width_factor=64, vocab=300)
-    assert words in one_line(ConfigError, proxies, read_published(path), recipe)
-
-
 def test_full_networks_have_the_published_number_of_parameters(shipped):
     for row in map(dense_twin, shipped[::5]):
         params = [

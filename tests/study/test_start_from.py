@@ -8,13 +8,8 @@ import pandas as pd
 import pytest
 from made_up_trainings import make_up
 from notes import Notes
-from one_line import one_line
 
-from flashnas.algorithms.trial import non_dominated
 from flashnas.architecture import Architecture
-from flashnas.base.errors import RunError
-from flashnas.reporting.page import write_report
-from flashnas.reporting.words import counts_line
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
@@ -91,18 +86,6 @@ def test_a_search_starts_from_the_networks_of_its_space_within_the_budget(finish
     assert run.entry("start_from", "networks") == len(set(earlier.trained["hash"]))
 
 
-def test_known_networks_are_in_the_front_and_in_the_report(finished):
-    run, _, _ = finished
-    frame = run.trained
-    mask = non_dominated(frame[["loss", "latency_ms"]].to_numpy(float))
-    assert {entry.hash for entry in run.front} == set(frame[mask]["hash"])
-    assert "run" in {entry.origin for entry in run.front}
-    html, _ = write_report(run.path)
-    assert "<dt>started from</dt>" in html.read_text()
-    known = int((frame["source"] == "run").sum())
-    assert counts_line(run).startswith(f"4 searched trained · {known} from earlier runs")
-
-
 def test_the_trajectory_is_the_same_when_it_is_continued(finished, config, tmp_path):
     part, _, _ = searched(dataclasses.replace(config, trials=2), tmp_path / "run")
     assert len(part.trials) < len(finished[0].trials)
@@ -111,18 +94,6 @@ def test_the_trajectory_is_the_same_when_it_is_continued(finished, config, tmp_p
         run.trials.drop(columns="train_seconds"),
         finished[0].trials.drop(columns="train_seconds"),
     )
-
-
-def test_other_runs_or_none_do_not_continue_the_run(finished, config, tmp_path):
-    other, _, _ = searched(changed(trials=3), tmp_path / "other")
-    for start, words in (
-        ((str(other.path),), "the runs hold other networks than then"),
-        ((), "but this search asks None"),
-    ):
-        asked = dataclasses.replace(config, start_from=start)
-        message = one_line(RunError, searched, asked, finished[0].path, resume=True)
-        assert "start_from.digest is" in message
-        assert words in message
 
 
 def test_a_known_baseline_is_not_evaluated_anew(config, earlier):
