@@ -221,8 +221,8 @@ def _draw(
     low, high = _range([p.y for _, p in compared], [*(p.y for _, p in placed), *ends])
     left, right = _range([x for x, _ in compared], [*(x for x, _ in placed), *at])
     panel.set(xlim=(left, right), ylim=(low, high))
-    if len(run.objectives) == 2 and run.front and not run.ranks_full:
-        front = sorted((x, point.y) for x, point in placed if point.kind == "on the front")
+    front = sorted((x, point.y) for x, point in placed if point.kind == "on the front")
+    if len(run.objectives) == 2 and front and not run.ranks_full:
         panel.step(*zip(*front, strict=True), where="post", color=INK, linewidth=1, zorder=2)
     for x in at:
         panel.axvline(x, color=BUDGET, linestyle="--", linewidth=1.2)

@@ -191,24 +191,21 @@ def place_words(run: RecordedRun) -> str:
 
 def counts_line(run: RecordedRun) -> str:
     """`24 searched + 6 baselines trained · 90 from earlier runs · 2 failed · 3 outside the budget ·
-    4 repeats`."""
+    4 repeated`."""
     counts, sources = run.counts(), run.trained["source"]
     own = run.scored if run.untrained else run.trained[sources != RUN]
     pure = int((own["origin"] == "baseline").sum())
-    baselines = f" + {counted(pure, 'baseline')}" if pure else ""
+    baselines = f" + {counted(pure, 'baseline')}" * bool(pure)
     if run.untrained:
         return f"{len(own) - pure} found{baselines} · nothing was trained"
-    parts = [f"{len(own) - pure} searched{baselines} trained"]
-    for count, words in (
-        (int((sources == RUN).sum()), "from earlier runs"),
-        (counts["failed"], "failed"),
-        (counts["infeasible"], "outside the budget"),
-    ):
-        if count:
-            parts.append(f"{count} {words}")
-    if counts["reused"]:
-        parts.append(counted(counts["reused"], "repeat"))
-    return " · ".join(parts)
+    further = {
+        "from earlier runs": int((sources == RUN).sum()),
+        "failed": counts["failed"],
+        "outside the budget": counts["infeasible"],
+        "repeated": counts["reused"],
+    }
+    parts = [f"{count} {words}" for words, count in further.items() if count]
+    return " · ".join([f"{len(own) - pure} searched{baselines} trained", *parts])
 
 
 def tokens_words(run: RecordedRun) -> str:
