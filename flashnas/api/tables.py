@@ -24,7 +24,6 @@ class ImportTableOptions(Settings, where="import_table"):
         REQUIRED, "whose measurements: aiconfigurator", positional=True, choices=("aiconfigurator",)
     )
     system: str = option(REQUIRED, "system of the source, such as h100_sxm", positional=True)
-    path: str | None = option(None, "folder of the source", shown="the installed package")
     out: Path = option(REQUIRED, "table folder to write", yaml=False)
 
 
@@ -44,5 +43,5 @@ def import_table(options: ImportTableOptions) -> TableInfo:
 
     from flashnas.latency.importers.aiconfigurator import import_system
 
-    import_system(options.system, options.path, out)
+    import_system(options.system, out)
     return table_info(str(out))

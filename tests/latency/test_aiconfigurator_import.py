@@ -34,7 +34,8 @@ def parquet(root, path, rows, **common):
 
 
 @pytest.fixture
-def package(tmp_path):
+def package(tmp_path, monkeypatch):
+    """Installed."""
     root = tmp_path / "package"
     (root / "aiconfigurator_core-9.9.dist-info").mkdir(parents=True)
     (root / "aiconfigurator_core-9.9.dist-info/METADATA").write_text(
@@ -42,6 +43,8 @@ def package(tmp_path):
     )
     systems = root / "aiconfigurator_core/systems"
     systems.mkdir(parents=True)
+    (systems.parent / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(root))
     (systems / "fake.yaml").write_text(SYSTEM)
     files = yaml.safe_load(Path(__file__).with_name("aiconfigurator.yaml").read_text())
     for name, content in files.items():
@@ -112,19 +115,12 @@ def check(folder):
     assert "9.9" in table.device.cite
 
 
-def test_from_a_folder_and_from_the_one_inside(package, tmp_path):
-    for place in (package, package / "aiconfigurator_core"):
-        check(import_system("fake", place, tmp_path / f"of {place.name}"))
-
-
-def test_from_the_installed_package(package, tmp_path, monkeypatch):
-    (package / "aiconfigurator_core/__init__.py").write_text("")
-    monkeypatch.syspath_prepend(str(package))
-    check(import_system("fake", None, tmp_path / "out"))
+def test_from_the_installed_package(package, tmp_path):
+    check(import_system("fake", tmp_path / "out"))
 
 
 def test_an_interrupted_import_begins_anew(package, tmp_path, monkeypatch):
-    call = {"system": "fake", "path": str(package), "out": tmp_path / "table"}
+    call = {"system": "fake", "out": tmp_path / "table"}
     writes = iter([aiconfigurator.write_rows])
     with monkeypatch.context() as patch:
         patch.setattr(aiconfigurator, "write_rows", lambda *rows: next(writes)(*rows))
@@ -139,14 +135,12 @@ def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):
     (systems / "bare.yaml").write_text(SYSTEM)
     broken = "fake.yaml: cannot be read"
 
-    def refused(words, system="fake", source=package, out="out"):
-        assert words in one_line(TableError, import_system, system, source, tmp_path / out)
+    def refused(words, system="fake", out="out"):
+        assert words in one_line(TableError, import_system, system, tmp_path / out)
 
     refused("system must be one of bare, fake; got 'fakes' (did you mean 'fake'", "fakes")
     refused("bare has no bfloat16 measurements", "bare")
-    for place in (tmp_path, tmp_path / "nowhere"):
-        refused("not a folder of aiconfigurator-core", source=place)
-    import_system("fake", package, tmp_path / "there")
+    import_system("fake", tmp_path / "there")
     refused("there: cannot be written: Directory not empty", out="there")
     measurements.write_bytes(b"junk")
     refused("gemm_perf.parquet: damaged, not readable as parquet")
@@ -163,7 +157,7 @@ def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):
         (systems / "fake.yaml").write_text(text)
         refused(words)
     monkeypatch.setattr(aiconfigurator.importlib.util, "find_spec", lambda name: None)
-    refused("not installed: pip install 'flashnas[import]'", source=None)
+    refused("not installed: pip install 'flashnas[import]'")
 
 
 def test_rows_of_the_triton_kernel_beside_those_of_a_faster_one(package, tmp_path):
@@ -202,7 +196,7 @@ def test_rows_of_the_triton_kernel_beside_those_of_a_faster_one(package, tmp_pat
         kernel_source="chunk_gated_delta_rule",
         **gdn,
     )
-    table = LatencyTable.load(import_system("fake", package, tmp_path / "out"))
+    table = LatencyTable.load(import_system("fake", tmp_path / "out"))
     assert table.rows("gated_delta_rule_prefill")["latency_us"].tolist() == pytest.approx([10])
     found = table.rows("gated_delta_rule_triton_prefill").sort_values(["batch", "tokens"])
     assert found[["batch", "tokens"]].to_numpy().tolist() == [[1, 64], [1, 128], [2, 64], [4, 64]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.metadata
 import importlib.util
 import math
 import re
@@ -29,16 +30,15 @@ from flashnas.latency.importers.experts import EXPERTS, rows_of_experts
 from flashnas.latency.schema import Device
 from flashnas.latency.table_writer import RowContext, write_rows
 
-PACKAGE = "aiconfigurator_core"
+PACKAGE, DISTRIBUTION = "aiconfigurator_core", "aiconfigurator-core"
 LICENCE = "Apache-2.0"
 COPYRIGHT = "Copyright (c) 2025-2026 NVIDIA CORPORATION & AFFILIATES. All rights reserved."
 DTYPE, FP8 = "bfloat16", "fp8"
 MODE = "cuda_graph"
 HEAD_DIMS = (64, 128, 256)
 # Which framework's rows are taken for a kind: the first that has rows.
-GEMM = ("vllm", "sglang", "trtllm")
+FRAMEWORKS = ("vllm", "sglang", "trtllm")
 ATTENTION = ("trtllm", "vllm", "sglang")
-RECURRENT = ("vllm", "sglang", "trtllm")
 CHUNK_KERNELS = ("chunk_gated_delta_rule_flashinfer", "chunk_gated_delta_rule")
 STEP_KERNELS = (
     "fused_recurrent_gated_delta_rule_packed_decode",
@@ -84,20 +84,19 @@ KDA = (
 )
 
 
-def import_system(system: str, source_path: str | Path | None, out_dir: str | Path) -> Path:
-    """Write the table of `system` (such as h100_sxm) into the new folder `out_dir` and return it.
-
-    source_path: a folder of aiconfigurator-core; None: the installed package.
-    Raises TableError: no such package, no such system, nothing measured.
+def import_system(system: str, out_dir: str | Path) -> Path:
+    """Write the table of `system` (such as h100_sxm) of the installed package into the new folder
+    `out_dir` and return it. Raises TableError: no such package, no such system, nothing measured.
     """
-    systems, version = _systems(Path(source_path or _package_folder()))
+    folder, version = _package()
+    systems = folder / "systems"
     names = sorted(path.stem for path in systems.glob("*.yaml"))
     if system not in names:
         raise TableError(one_of("system", system, names))
     device, out = _device(systems / f"{system}.yaml", system, version), Path(out_dir)
     data = systems / "data" / system
     origin = {
-        "package": "aiconfigurator-core",
+        "package": DISTRIBUTION,
         "version": version,
         "licence": LICENCE,
         "copyright": COPYRIGHT,
@@ -137,30 +136,18 @@ def import_system(system: str, source_path: str | Path | None, out_dir: str | Pa
     return out
 
 
-def _package_folder() -> Path:
-    """The folder of the installed package."""
-    package = importlib.util.find_spec(PACKAGE)
-    if package is None or not package.submodule_search_locations:
+def _package() -> tuple[Path, str]:
+    """The folder of the installed package, and its version."""
+    places = getattr(importlib.util.find_spec(PACKAGE), "submodule_search_locations", None)
+    try:
+        version = importlib.metadata.version(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        places = None
+    if not places:
         raise TableError(
-            "the package aiconfigurator-core is not installed: pip install 'flashnas[import]', or"
-            " give the path of its folder"
+            f"the package {DISTRIBUTION} is not installed: pip install 'flashnas[import]'"
         )
-    return Path(next(iter(package.submodule_search_locations)))
-
-
-def _systems(path: Path) -> tuple[Path, str]:
-    """The folder `systems` of the package, and the package's version."""
-    for systems in (path / "systems", path / PACKAGE / "systems", path):
-        if systems.is_dir() and any(systems.glob("*.yaml")) and (systems / "data").is_dir():
-            break
-    else:
-        raise TableError(f"{path}: not a folder of aiconfigurator-core (no systems/*.yaml)")
-    for root in (systems.parent.parent, systems.parent):
-        for metadata in root.glob(f"{PACKAGE}-*.dist-info/METADATA"):
-            for line in read_text(metadata, TableError).splitlines():
-                if line.startswith("Version:"):
-                    return systems, line.split(":", 1)[1].strip()
-    return systems, "unknown"
+    return Path(next(iter(places))), version
 
 
 def _device(path: Path, system: str, version: str) -> Device:
@@ -187,7 +174,7 @@ def _device(path: Path, system: str, version: str) -> Device:
             memory_bytes=int(gpu["mem_capacity"]),
             launch_us=1e6 * float(gpu["mem_empirical_constant_latency"]),
             bandwidth_share=float(gpu["mem_bw_empirical_scaling_factor"]),
-            cite=f"aiconfigurator-core {version}, systems/{system}.yaml ({LICENCE}, {COPYRIGHT})",
+            cite=f"{DISTRIBUTION} {version}, systems/{system}.yaml ({LICENCE}, {COPYRIGHT})",
         )
 
 
@@ -250,7 +237,7 @@ def _gemm(data: Path) -> dict[str, pd.DataFrame]:
     rows = _first(
         data,
         "gemm",
-        GEMM,
+        FRAMEWORKS,
         "gemm_perf",
         lambda rows: rows[
             rows["gemm_dtype"].isin((DTYPE, FP8) if (rows["gemm_dtype"] == DTYPE).any() else ())
@@ -316,7 +303,7 @@ def _recurrent(
     result: dict[str, pd.DataFrame] = {}
     for kind, phase, kernels, columns in kinds:
         rows = _first(
-            data, family, RECURRENT, name, functools.partial(_of, phase=phase, kernels=kernels)
+            data, family, FRAMEWORKS, name, functools.partial(_of, phase=phase, kernels=kernels)
         )
         if rows is None:
             continue
@@ -342,7 +329,7 @@ def _triton(data: Path) -> dict[str, pd.DataFrame]:
             GATED_DELTA[1],
             functools.partial(_of, phase="context", kernels=kernels),
         )
-        for frameworks, kernels in ((RECURRENT, CHUNK_KERNELS), (TRITON, TRITON_KERNELS))
+        for frameworks, kernels in ((FRAMEWORKS, CHUNK_KERNELS), (TRITON, TRITON_KERNELS))
     )
     if taken is None or rows is None or set(taken["kernel_source"]) <= set(TRITON_KERNELS):
         return {}
