@@ -102,6 +102,16 @@ def test_shipped_space():
     )
 
 
+def test_lists_that_begin_alike_are_counted_without_being_listed(monkeypatch):
+    monkeypatch.setattr(LayerwiseSpace, "enumerate", None)
+    data = parse_yaml(
+        "template: layerwise\nwidths: [256]\n"
+        "layers: {depth: [4, 48], choices: [m2, m2 f, d f, a(head_dim=64) f, d]}\n"
+    )
+    space = LayerwiseSpace.from_config(data, name="large")
+    assert space.size() == sum(5**layers for layers in range(4, 49))
+
+
 def test_foreign_choice_is_refused():
     space = load_space("layerwise")
     with pytest.raises(SpaceError, match=re.escape("layer 0 must be one of a f, swa f, m f, m2 f")):
