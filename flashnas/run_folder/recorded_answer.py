@@ -213,9 +213,9 @@ class Answer:
     times: what observed times changed.
     published: models of publications. training: the full one. pilot: the next trainings that are
     worth buying. claims: of a search without publications. These are empty where there is nothing
-    to say. limit: what keeps the recommended network from being better: `budget`, `params`,
-    `support`, the largest `width`, `depth` or `width and depth` of the space, or what else it
-    holds, `space`.
+    to say. limit: what keeps the recommended network from being better: `budget`, `memory`, `params`
+    that a token uses, as asked for or as the `space params` of its file, `support`, the largest
+    `width`, `depth` or `width and depth` of the space, or what else it holds, `space`.
     bought: what the search trained. ranked_by: what the expected losses follow from, in words; a
     user's scorer by its name. extrapolated: publications have longer or shorter trainings.
 

@@ -37,7 +37,6 @@ from flashnas.study.purchase import (
     FULL_UTILISATION,
     full_training_flops,
     full_training_hours,
-    h100_hours,
     pilot,
 )
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
@@ -217,7 +216,7 @@ def _pilot(scorer: Scorer, explored: Explored) -> Pilot:
         "params": [float(network.params) for network in found.networks],
         "tokens": found.tokens,
         "flops": found.flops,
-        "h100_hours": h100_hours(found.flops),
+        "h100_hours": sum(full_training_hours(network, found.tokens) for network in found.networks),
         "gain": found.gain_nats,
     }
 
@@ -245,9 +244,12 @@ def _claims(scorer: Scorer, front: Sequence[Trial], chosen: Trial) -> Claims:
 def _limit(problem: Problem, scorer: Scorer, explored: Explored, chosen: Trial) -> str:
     """What keeps the recommended network from being better; as of an Answer."""
     metrics, config = vars(chosen), problem.config
-    most = math.inf if config.params is None else range_of(config.params)[1]
-    if (chosen.params or 0) >= FULL_BUDGET * most:
-        return "params"
+    if config.params is not None:
+        most, what = range_of(config.params)[1], "params"
+    else:  # those that the file of the space allows
+        most, what = getattr(problem.space, "params", (0, math.inf))[1], "space params"
+    if chosen.architecture.active_params >= FULL_BUDGET * most:
+        return what
     for budget in problem.fitter.budgets:
         value = metrics.get(budget.metric)
         if value and FULL_BUDGET <= value / budget.limit <= 1 / FULL_BUDGET:

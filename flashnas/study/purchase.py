@@ -220,7 +220,7 @@ def pilot(
 
     Widths are those at which networks have PILOT_SHARES of their parameters, tokens PILOT_TOKENS for
     each parameter of the largest one, or those of the full training. Of all these the two that gain
-    most per FLOP. The networks are as they are trained. Args: as of `best_purchase`.
+    most per hour of an H100. The networks are as they are trained. Args: as of `best_purchase`.
     """
 
     def at(small: Mapping[Architecture, Architecture], length: float) -> Purchase | None:
@@ -229,7 +229,7 @@ def pilot(
             return ObservedLoss.of(narrow, nats=0.0, tokens=length, group=f"pilot {length:g}")
 
         def cost(network: Architecture) -> float:
-            return full_training_flops(small[network], length) if network in small else np.inf
+            return full_training_hours(small[network], length) if network in small else np.inf
 
         return best_purchase(
             publications, own, candidates, tokens, trained, cost, 2, reliability=reliability
@@ -242,9 +242,12 @@ def pilot(
         each = PILOT_TOKENS * max((network.params for network in small.values()), default=0)
         for length in {min(float(each), tokens), tokens}:
             if (bought := at(small, length)) is not None:
+                hours = bought.flops  # the price by which `at` chose
                 networks = tuple(small[network] for network in bought.networks)
-                found.append(replace(bought, networks=networks))
-    return max(found, key=lambda bought: bought.gain_nats / bought.flops, default=None)
+                flops = sum(full_training_flops(network, length) for network in networks)
+                found.append((hours, replace(bought, networks=networks, flops=flops)))
+    best = max(found, key=lambda each: each[1].gain_nats / each[0], default=None)
+    return None if best is None else best[1]
 
 
 def narrowed(network: Architecture, share: float) -> Architecture | None:

@@ -1,6 +1,8 @@
 """What a search recommends, from trials that are made by hand: the models are the shipped ones."""
 
+import copy
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -15,13 +17,20 @@ from flashnas.observations.losses import ObservedLoss
 from flashnas.space import load_space
 from flashnas.study.answer import DISTINCT, FREE_MIX, PUBLISHED_MODELS, answer_of, value_of
 from flashnas.study.explore import Explored
-from flashnas.study.purchase import LEAST_GAIN
+from flashnas.study.purchase import (
+    LEAST_GAIN,
+    Purchase,
+    full_training_flops,
+    full_training_hours,
+    h100_hours,
+)
 from flashnas.study.scorer import load_scorer
 
 FAST = "1024: 4x(m2 f a f)"
 HYBRID = "1536: 4x(m2 f m2 f a f)"
 TWIN = "1536: 2x(m2 f m2 f a f m2 f a f m2 f)"  # the same shares: it cannot be told from the hybrid
 LARGE = "2048: 5x(m2 f m2 f a f)"
+SPARSE = "1536: 8x(a moe(experts=32,active=4,intermediate=1024))"
 STATES, ATTENTION = "1536: 12x(m2 f)", "1280: 10x(a f)"
 
 
@@ -255,6 +264,16 @@ def test_what_the_full_training_and_a_pilot_cost():
     assert Answered([HYBRID]).answer.pilot == {}, "nothing could take its place"
 
 
+def test_a_pilot_with_experts_costs_the_hours_that_a_comparison_states(monkeypatch):
+    networks = tuple(map(Architecture.parse, (SPARSE, HYBRID)))
+    bought = Purchase(networks, tokens=1e9, gain_nats=0.01, flops=1.0)
+    monkeypatch.setattr("flashnas.study.answer.pilot", lambda *_, **__: bought)
+    found = Answered([HYBRID]).answer.pilot
+    hours = sum(full_training_hours(network, 1e9) for network in networks)
+    assert found["h100_hours"] == pytest.approx(hours)
+    assert hours > sum(h100_hours(full_training_flops(network, 1e9)) for network in networks)
+
+
 def test_own_trainings_alone_have_the_claims_of_publications_beside_them():
     front = [STATES, HYBRID, ATTENTION]
     networks = [Architecture.parse(text) for text in front]
@@ -300,6 +319,22 @@ def test_an_end_of_the_space_or_of_the_parameters_limits_the_answer(tmp_path):
         space.write_text(f"template: layerwise\nwidths: {widths}\nlayers: {layers}\n")
         problem = dataclasses.replace(problem_of(), space=load_space(space))
         assert Answered([HYBRID], problem=problem, limit_ms=200.0).answer.limit == limit
-    config = dataclasses.replace(problem_of().config, params=f"..{1.01 * network.params:.0f}")
-    problem = dataclasses.replace(problem_of(), config=config)
-    assert Answered([HYBRID], problem=problem, limit_ms=200.0).answer.limit == "params"
+
+
+@pytest.mark.parametrize("notation", [HYBRID, SPARSE])
+def test_the_parameters_that_a_token_uses_limit_the_answer(notation):
+    """As they are bounded, by the user or by the space."""
+    network = Architecture.parse(notation)
+
+    def limit(most, own=math.inf):
+        problem = problem_of()
+        space = copy.copy(problem.space)
+        space.params = (0, own)
+        config = dataclasses.replace(problem.config, params=most and f"..{most:.0f}")
+        problem = dataclasses.replace(problem, config=config, space=space)
+        return Answered([notation], problem=problem, limit_ms=1e6).answer.limit
+
+    assert limit(1.01 * network.active_params) == "params"
+    assert limit(1.1 * network.active_params) == "space"
+    assert limit(None, 1.01 * network.active_params) == "space params"
+    assert limit(None, 1.1 * network.active_params) == "space"
