@@ -279,16 +279,16 @@ def _evolved(
         tournament=TOURNAMENT,
     )
     trials: dict[Any, Trial] = {}
-    quiet = 0
+    quiet, helped = 0, False
     enough = QUIET_CYCLES
     best = np.inf
     while tried < most and quiet < enough:
         genotypes = evolution.ask()
         new, before = scored(genotypes), len(trials)
-        if not (trials or new):  # what meets the budgets is rare
+        if not (trials or new or helped):  # what meets the budgets is rare
             new = scored([fitter.feasible(seed)])
             evolution.start_from(new.values())
-            tried = 0
+            tried, helped = 0, True
         trials |= new
         enough = QUIET_CYCLES if len(trials) - before >= CYCLE / 4 else QUIET_WHEN_SPARSE
         evolution.tell(

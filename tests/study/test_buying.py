@@ -219,7 +219,8 @@ def test_without_publications_each_proposal_is_trained(config, tmp_path, monkeyp
     assert (answer.pilot, answer.bought) == ({}, ())
     assert any(standing.tied for standing in answer.standings)
     assert trained["expected_recall"].isna().all()
-    assert [line for line in notes if line.startswith(f"plan: {len(calls)} trainings of 512")]
+    baselines = len(calls) - 12
+    assert f"training at most 12 candidates and {baselines} baselines" in notes
 
 
 def test_evidence_none_trains_24_proposals_unless_asked_otherwise(config, tmp_path, monkeypatch):
