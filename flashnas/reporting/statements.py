@@ -41,13 +41,16 @@ REASONS = {
 }
 LIMITS = {
     "memory": "the memory is used up: more would allow a better network",
-    "params": "the bound on parameters is reached: a higher one would allow a better network",
-    "space": "the budget is not used up: no other network of the space ranks higher",
-    "width": "the budget is not used up: the space has no greater width",
-    "depth": "the budget is not used up: the space has no more layers",
-    "width and depth": "the budget is not used up: the space has no greater width and no more layers",
+    "params": "the bound on active parameters is reached: a higher one would allow a better network",
+    "space params": "the space has no network with more active parameters",
     "support": "another network has a lower expected loss, but a higher charge for what no training"
     " covers",
+}
+ENDS = {
+    "space": "no other network of the space ranks higher",
+    "width": "the space has no greater width",
+    "depth": "the space has no more layers",
+    "width and depth": "the space has no greater width and no more layers",
 }
 LIKELY = 0.05  # probability up to which families are named together
 NOTABLE = 0.2  # probability from which on it is said that a family is hardly known
@@ -227,6 +230,13 @@ def trained_here(run: RecordedRun) -> str | None:
     return f"{count}, {flops:.1e} FLOPs; {changed}"
 
 
+def limit(run: RecordedRun) -> str | None:
+    """What keeps the network from being better, where that is not a budget."""
+    if (end := ENDS.get(_answer(run).limit)) is None:
+        return LIMITS.get(_answer(run).limit)
+    return f"the budget is not used up: {end}" if run.entry("options", "budgets") else end
+
+
 def outside(run: RecordedRun) -> str | None:
     chosen = _answer(run).recommended
     words = next((str(r.outside) for r in rows(run.trials) if r.hash == chosen and r.outside), "")
@@ -310,7 +320,7 @@ ANSWER: dict[str, Line] = {
     "transformer": transformer,
     "equals": equals,
     "training": training,
-    "limit": lambda run: LIMITS.get(_answer(run).limit),
+    "limit": limit,
     "outside": outside,
     "trained here": trained_here,
     "settles it": settles_it,

@@ -1,6 +1,5 @@
 """`flashnas search --as-good-as`: printed, recorded, read back and continued."""
 
-
 import pytest
 
 import flashnas as fn
