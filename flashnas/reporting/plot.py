@@ -65,9 +65,9 @@ WIDTH, DPI = 7.6, 150  # inches; pixels to an inch
 MARKS = {
     "other network": (".", 30),
     "published model": ("^", 42),
+    "on the front": ("o", 40),
     "best of another family": ("D", 36),
     "baseline": ("D", 36),
-    "on the front": ("o", 40),
     "recommended": ("*", 190),
 }
 COMPARED = ("best of another family", "baseline", "on the front", "recommended")
@@ -275,10 +275,11 @@ def _label(panel: Axes, points: Iterable[tuple[float, _Point]]) -> None:
     taken = np.array([at for at, _ in places]).reshape(-1, 2)
     boxes: list[tuple[np.ndarray, np.ndarray]] = []
     pixels = DPI / 72
-    for at, point in [(at, point) for at, point in reversed(places) if point.text]:
+    named = [(at, point) for at, point in reversed(places) if point.text]
+    for at, point in sorted(named, key=lambda place: place[1].kind != "recommended"):
         half = np.array([0.3 * 8 * len(point.text) + 2, 6]) * pixels
         options = []
-        for distance in (5, 14, 26, 40):
+        for distance in (5, 14, 26, 40, 60):
             for angle in np.deg2rad([90, 0, 180, 270, 45, 135, 315, 225]):
                 way = np.array([np.cos(angle), np.sin(angle)])
                 centre = at + way * (half + distance * pixels)
@@ -287,7 +288,8 @@ def _label(panel: Axes, points: Iterable[tuple[float, _Point]]) -> None:
                 outside = not (
                     within.contains(*(centre - half)) and within.contains(*(centre + half))
                 )
-                options.append((distance + 30 * covered + 90 * crossed + 1000 * outside, *centre))
+                worse = 20 * min(covered, 3) + 200 * crossed + 1000 * outside
+                options.append((distance + worse, *centre))
         _, *best = min(options)
         boxes.append((np.array(best), half))
         panel.annotate(

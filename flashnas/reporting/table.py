@@ -141,7 +141,7 @@ def table_legend(run: RecordedRun, shown: Sequence[Shown], chosen: Iterable[Colu
     rest = " and the recommended one" * any(
         isinstance(entry, Trial) and entry not in run.front for entry in shown
     )
-    parts = [f"{front} of {len(run.front)} networks of the front{rest}; all are in pareto/"]
+    parts = [f"{front} of {len(run.front)} networks of the front{rest} (all: pareto/)"]
     parts = parts if front < len(run.front) or rest else []
     parts += [words for mark, words in MARKS.items() if mark in marks]
     if any(_exceeds(run, entry) for entry in shown):
