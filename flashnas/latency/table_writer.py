@@ -124,7 +124,8 @@ def _update(meta: dict[str, Any], kind: str, entry: dict[str, Any], context: Row
     kinds = meta.setdefault("kinds", {})
     before, origin = kinds.get(kind, {}).get("origin"), context.origin
     if origin and before and before != origin:
-        origin = {"several": [*before.get("several", [before]), origin]}
+        several = before.get("several") if isinstance(before, dict) else None
+        origin = {"several": [*(several if isinstance(several, list) else [before]), origin]}
     kinds[kind] = {**entry, **({"origin": origin or before} if origin or before else {})}
 
 

@@ -4,6 +4,8 @@ is.
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -52,9 +54,7 @@ class TableFolder:
                 raise ConfigError(
                     f"--out {path}: must be a new folder or a latency table; it has {min(others)}"
                 )
-            probe = path / ".writable"
-            probe.touch()
-            probe.unlink(missing_ok=True)  # another process may look, too
+            os.rmdir(tempfile.mkdtemp(dir=path, prefix=".writable-"))
         self.table = LatencyTable.load(path) if (path / "meta.yaml").exists() else None
         if self.table is not None:
             here, stacks = target.describe_stack(), self.table.meta["stacks"]

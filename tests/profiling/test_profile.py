@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from invented_times import invent_device
 from one_line import one_line
 
@@ -491,6 +492,23 @@ def test_a_damaged_journal_is_one_line(profiled, tmp_path):
         (tmp_path / "table" / JOURNAL).write_text(json.dumps(wrong) + "\n")
         with pytest.raises(TableError, match=r"networks\.jsonl:1: (timing|prompts and steps must)"):
             profiled()
+
+
+def test_a_table_of_a_stranger_is_continued_inside_its_folder(profiled, tmp_path):
+    profiled()
+    table = tmp_path / "table"
+    (table / ".writable").symlink_to(tmp_path / "outside")
+    for more, origin in enumerate(("a text", {"several": 3}), start=1):
+        meta = yaml.safe_load((table / "meta.yaml").read_text())
+        for entry in meta["kinds"].values():
+            entry["origin"] = origin
+        (table / "meta.yaml").write_text(yaml.safe_dump(meta))
+        with pytest.raises(TableError, match=r"must lie in the folder|cannot be read"):
+            profiled()
+        (table / ".writable").unlink()
+        profiled(workloads=[dataclasses.replace(SHORT, prompt_tokens=SHORT.prompt_tokens + more)])
+        (table / ".writable").symlink_to(tmp_path / "outside")
+    assert not (tmp_path / "outside").exists()
 
 
 def test_torch_itself_is_profiled_and_the_table_answers_its_space(profiled_tiny_table):
