@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from flashnas.architecture.architecture import compressed, parsed
@@ -20,6 +20,7 @@ from flashnas.base.text import (
     with_interval,
 )
 from flashnas.reporting.commands import time_it, to_time
+from flashnas.reporting.phrases import chance, holds, reasons_text
 from flashnas.reporting.words import (
     LEAST_SILENCE,
     counts_line,
@@ -29,16 +30,10 @@ from flashnas.reporting.words import (
     shape_of,
     time_text,
 )
-from flashnas.run_folder.recorded_answer import Against, Answer, DenseOrSparse, Side, Turn
+from flashnas.run_folder.recorded_answer import Against, Answer, Side
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.study.purchase import LEAST_GAIN
 
-REASONS = {
-    "size": "size",
-    "shape": "width against depth",
-    "mix": "mix of operators",
-    "experts": "experts",
-}
 LIMITS = {
     "memory": "the memory is used up: more would allow a better network",
     "params": "the bound on active parameters is reached: a higher one would allow a better network",
@@ -335,38 +330,6 @@ RESULT: dict[str, Line] = {
 
 
 # -- parts of sentences ----------------------------------------------------------------------------
-
-
-def chance(probability: float) -> str:
-    """None is 0 or 1."""
-    return f"{min(max(probability, 0.01), 0.99):.2f}"
-
-
-def reasons_text(reasons: Any) -> str:
-    """`by size +0.106, experts -0.137`: parts of a difference that are not 0."""
-    parts = [
-        f"{REASONS[n]} {signed(value)}" for n, value in reasons.items() if abs(value) >= 0.0005
-    ]
-    return f"by {', '.join(parts)}" if parts else ""
-
-
-def holds(two: DenseOrSparse) -> str:
-    """`from 12 GB on and up to batch 4`: where the mean has the sign that it has within the limits."""
-    words = [f"from {_agreeing(two['by_memory'][::-1]):.3g} GB on"]
-    if two["by_batch"]:
-        words.append(f"up to batch {_agreeing(two['by_batch']):.0f}")
-    return " and ".join(words)
-
-
-def _agreeing(turns: Sequence[Turn]) -> float:
-    """The last of the first limits at which the sign is that of the first one."""
-    first, last = turns[0], turns[0]["limit"]
-    for turn in turns:
-        difference = turn["difference"]
-        if difference is None or (difference < 0) != ((first["difference"] or 0) < 0):
-            break
-        last = turn["limit"]
-    return last
 
 
 def _answer(run: RecordedRun) -> Answer:

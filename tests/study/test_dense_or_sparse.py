@@ -10,7 +10,7 @@ from flashnas.architecture import Architecture
 from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.latency.metrics import Budget
 from flashnas.observations.correction import corrected
-from flashnas.reporting.statements import holds
+from flashnas.reporting.phrases import holds
 from flashnas.study.dense_or_sparse import dense_or_sparse
 from flashnas.study.explore import Explored
 from flashnas.study.limits import bounds_of
