@@ -22,8 +22,8 @@ from flashnas.space import load_space
 from flashnas.study.explore import explore
 from flashnas.study.scorer import load_scorer
 
-# of the way from the fastest to the slowest network, in logarithms: the first for each second place
-SHARES = (0.1, 0.9), (0.5,)
+# of the way from the fastest to the slowest network, in logarithms: one for each place in turn
+SHARES = (0.1,), (0.5,), (0.9,)
 COUNTED = (
     "operators",
     "mixers",
