@@ -12,6 +12,7 @@ running the command again continues.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import math
 import statistics
@@ -50,7 +51,7 @@ def main() -> None:
     plan: dict[str, Any] = yaml.safe_load((HERE / f"{given.size}.yaml").read_text())
     out = given.out or Path("experiments/runs") / f"llama_cpp_{given.size}"
     out.mkdir(parents=True, exist_ok=True)
-    space, table = out / "space.yaml", out / "table"
+    space, table, times = out / "space.yaml", out / "table", out / "times.csv"
     space.write_text(SPACE.format(**plan))
 
     step("1 profile", "whole networks with random weights in llama.cpp, one width after the other")
@@ -65,23 +66,28 @@ def main() -> None:
         ),
         flush=True,
     )
-    if not fn.LatencyTable.load(table).meta.get("validations"):
+    if not times.exists():
         step("2 validate", f"{plan['validated']} networks that the table was not fitted to")
-        print(
-            fn.validate(
-                table=str(table),
-                space=str(space),
-                workload=plan["workload"],
-                count=plan["validated"],
-                progress=count,
-            ),
-            flush=True,
+        validation = fn.validate(
+            table=str(table),
+            space=str(space),
+            workload=plan["workload"],
+            count=plan["validated"],
+            progress=count,
         )
+        print(validation, flush=True)
+        with times.open("w", newline="") as file:  # by which the search corrects what it predicts
+            rows = csv.writer(file)
+            rows.writerow(("network", "workload", "program", "device", "tpot_ms"))
+            for timed in validation.architectures:
+                tpot_ms = timed["measured"]["tpot_ms"]
+                rows.writerow((timed["notation"], plan["workload"], "llama.cpp", "", tpot_ms))
     step("3 search", f"at most {plan['tpot_ms']} ms for a token")
     run = fn.search(
         space=str(space),
         table=str(table),
         workload=plan["workload"],
+        times=str(times),
         budgets={"tpot_ms": plan["tpot_ms"]},
         workers=1,
         out=str(out / "run"),
@@ -100,7 +106,8 @@ def main() -> None:
         )
     best = min(within, key=lambda entry: entry.figures["loss"])
 
-    step("4 train", best.notation)
+    why = f"the lowest loss of {len(within)} of {len(run.front)} that keep the budget as measured"
+    step("4 train", f"{best.name}, {why}: {best.notation}")
     trained = fn.train(
         str(best.architecture),
         recipe=str(HERE / "recipe.yaml"),
@@ -120,7 +127,7 @@ def main() -> None:
         )
 
     step("6 run in llama.cpp", str(file))
-    found = {**foretold(best, table, plan), **in_llama_cpp(file, Path(trained.final), plan)}
+    found = {**foretold(best, table, times, plan), **in_llama_cpp(file, Path(trained.final), plan)}
     found |= {
         "notation": best.notation,
         "params": trained.params,
@@ -145,16 +152,16 @@ def count(done: int, of: int) -> None:
         print(f"   {done} of {of}", flush=True)
 
 
-def foretold(best: Any, table: Path, plan: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds for a token of the chosen network: predicted, with the upper end of the 90 %
+def foretold(best: Any, table: Path, times: Path, plan: dict[str, Any]) -> dict[str, float]:
+    """Milliseconds for a token of the chosen network: predicted by table and times, with the upper end of the 90 %
     interval, and with random weights in llama.cpp.
     """
-    from flashnas.latency.prediction import LatencyModel
-
-    estimate = LatencyModel(str(table), plan["workload"]).estimate(best.architecture)
+    estimate = fn.estimate(
+        best.architecture, table=str(table), workload=plan["workload"], times=str(times)
+    )
     return {
         "predicted_ms": estimate.tpot_ms,
-        "upper_ms": estimate.tpot_ms * estimate.upper_ms / estimate.latency_ms,
+        "upper_ms": estimate.bounds["tpot_ms"][1],
         "measured_ms": best.figures["measured_tpot_ms"],
     }
 

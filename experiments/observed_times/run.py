@@ -70,7 +70,9 @@ def left_out(*, whole_models: bool) -> np.ndarray:
                 ]
                 if others:
                     plain = LatencyModel(table, workload)
-                    corrected = plain.corrected_by(TimesCorrection(plain, [other[2] for other in others]))
+                    corrected = plain.corrected_by(
+                        TimesCorrection(plain, [other[2] for other in others])
+                    )
                     result.append(errors((plain, corrected), time))
     return np.array(result)
 

@@ -217,7 +217,10 @@ def tokens_words(run: RecordedRun) -> str:
 def misses(run: RecordedRun) -> list[str]:
     """One line that names the finalists that miss a budget as measured."""
     over = [f"{entry.name} ({', '.join(entry.missed)})" for entry in run.front if entry.missed]
-    return [f"over the budget as measured: {', '.join(over)}"] if over else []
+    words = f"over the budget as measured: {', '.join(over)}"
+    if run.answer is not None and recommended(run).missed:
+        words += f"; {recommended(run).name} is recommended by its predicted times"
+    return [words] if over else []
 
 
 def render(template: str, **values: Any) -> Markup:
