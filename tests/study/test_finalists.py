@@ -62,7 +62,7 @@ def test_the_report_shows_predicted_and_measured(pages, command, timed, tmp_path
         assert entry["measured_ms"] == pytest.approx(0.95 * entry["latency_ms"])
         assert entry["missed"] == []
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "ver the budget as measured" not in page
+    assert "over the budget as measured" not in page
     assert main(["report", str(tmp_path / "run")]) == 0
     assert "measured" in capsys.readouterr().out.splitlines()[0]
 
