@@ -18,7 +18,6 @@ __version__ = "0.2.0"
 # name -> module that defines it
 _PUBLIC = {
     "search": "flashnas.api.search",
-    "convert": "flashnas.api.convert",
     "estimate": "flashnas.api.estimate",
     "compare": "flashnas.api.compare",
     "profile": "flashnas.api.measure",
@@ -54,7 +53,11 @@ _PUBLIC = {
 }
 
 # commands and functions of 0.2.0 that went -> what serves instead
-GONE = {"runs": "`flashnas report RUN` writes the page of one run"}
+GONE = {
+    "convert": "it cost too much of a model to be worth its time, and tools with GPUs do this; 0.2.0"
+    " keeps it",
+    "runs": "`flashnas report RUN` writes the page of one run",
+}
 
 __all__ = [
     "Answer",
@@ -75,7 +78,6 @@ __all__ = [
     "Workload",
     "__version__",
     "compare",
-    "convert",
     "doctor",
     "estimate",
     "evaluate",

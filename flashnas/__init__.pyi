@@ -2,7 +2,6 @@
 
 from flashnas.algorithms.trial import Trial as Trial
 from flashnas.api.compare import compare as compare
-from flashnas.api.convert import convert as convert
 from flashnas.api.doctor import doctor as doctor
 from flashnas.api.estimate import estimate as estimate
 from flashnas.api.evaluate import evaluate as evaluate

@@ -6,9 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
-from flashnas.conversion.choices import Choice
 from flashnas.observations.read_losses import read_published
 
 ROOT = Path(__file__).parents[1]
@@ -29,19 +27,6 @@ def test_the_operators_of_the_paper_have_the_published_losses_and_the_latencies_
     rows = [row for row in read_published() if row.group == "nf_500m_100b"]
     published = {row.operators: round(row.nats, 4) for row in rows}
     assert dict(zip(found["mix"], found["published_loss"], strict=True)) == published
-
-
-@pytest.mark.parametrize("order", [None, {layer: -float(layer) for layer in range(12)}])
-def test_other_layouts_have_as_many_changes_of_each_kind(order):
-    elsewhere = script("convert/convert.py").elsewhere
-    choices = [Choice(layer, "none", None, 10.0) for layer in range(12)]
-    layout = (choices[0], choices[2], choices[4], choices[5])
-    other = elsewhere(["a", "f"] * 6, choices, layout, order)
-    expected = [6, 8, 10, 11] if order else [2, 6, 7, 10]
-    assert [choice.layer for choice in other] == expected
-    kinds = ["a", "f", "f"] * 4  # they need not alternate
-    other = elsewhere(kinds, choices, (choices[0], choices[1], choices[2], choices[9]), order)
-    assert sorted(kinds[choice.layer] for choice in other) == ["a", "a", "f", "f"]
 
 
 def test_what_scripts_import_of_flashnas_exists():

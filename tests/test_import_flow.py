@@ -31,7 +31,6 @@ ROOMS = (
     "run_folder",
     "executors",
     "study",
-    "conversion",
     "testing",
     "reporting",
     "exporting",
@@ -45,7 +44,6 @@ WITH_TORCH = (
     "training",
     "profiling",
     "algorithms",
-    "conversion",
     "testing",
     "exporting",
 )

@@ -22,11 +22,6 @@ HERE = Path(__file__).resolve().parent
 WIDTH, MIXERS, VOCAB, EVERY = 256, 6, 4096, 3
 PROMPTS, GENERATED = (70, 33, 64, 7), 32  # tokens
 BF16_ONLY = ("qwen3_5", "qwen3_5-free")  # "CPU GDN attention requires BF16" of vLLM
-# what a conversion leaves: two attentions and one feed-forward network are gone, others are narrower
-ATTENTION = "a(head_dim=32,kv_heads=2,rope_theta=500000,rope_factor=32,rope_original=256)"
-CONVERTED = (
-    "A f(intermediate=768) f(intermediate=512) A A f(intermediate=768) A f(intermediate=256) f"
-)
 
 
 def in_vllm(job):
@@ -37,7 +32,6 @@ def in_vllm(job):
     options = {"enforce_eager": True, "skip_tokenizer_init": True, "enable_prefix_caching": False}
     options |= {"max_model_len": 128, "max_num_seqs": len(PROMPTS), "dtype": job["dtype"]}
     options["load_format"] = "dummy" if job["dummy"] else "auto"
-    options["trust_remote_code"] = job["code"]
     llm = LLM(model=job["folder"], seed=0, **options)
     free = SamplingParams(temperature=0.0, max_tokens=GENERATED, ignore_eos=True, detokenize=False)
     prompts = [{"prompt_token_ids": prompt} for prompt in job["prompts"]]
@@ -94,9 +88,8 @@ def inside(program, asked, answered):
 
 
 def networks():
-    """Name -> (family, notation): the smallest shapes that a search of the family looks at, and
-    converted networks."""
-    from flashnas.families.family import all_families, families
+    """Name -> (family, notation): the smallest shapes that a search of the family looks at."""
+    from flashnas.families.family import families
 
     found = {}
     for name, family in families().items():
@@ -111,11 +104,6 @@ def networks():
             head = f"{WIDTH}(vocab={VOCAB}{'' if searched.tied else ',tied=false'}): "
             notation = head + " ".join(f"{mixer} {ffn}" for mixer in mixers)
             found[f"{name}-free" if free else name] = family, notation
-    converted = all_families()["nemotron_nas"]
-    operators = f"{CONVERTED}(intermediate=768)".replace("A", ATTENTION)
-    found["nemotron_nas"] = converted, f"{WIDTH}(vocab={VOCAB}): {operators}"
-    odd = operators.replace("=512", "=448").replace("rope_factor=32,", "")  # no multiple of 256
-    found["nemotron_nas-odd"] = converted, f"{WIDTH}(vocab={VOCAB},tied=false): {odd}"
     return found
 
 
@@ -142,7 +130,7 @@ def reference(folder, dtype="float32", tokens=None):
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, trust_remote_code=True).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
     draw = torch.Generator().manual_seed(1)
     prompts = [torch.randint(3, VOCAB, (n,), generator=draw).tolist() for n in PROMPTS]
     options = {"max_new_tokens": GENERATED, "do_sample": False, "eos_token_id": None}
@@ -204,7 +192,7 @@ def check(name, family, notation, pythons, wanted, out):
         else:
             bf16 = program == "vllm" and name in BF16_ONLY
             job = {"folder": str(out / "hf"), "prompts": prompts, "tokens": tokens, "dummy": False}
-            job["dtype"], job["code"] = "bfloat16" if bf16 else "float32", bool(family.code)
+            job["dtype"] = "bfloat16" if bf16 else "float32"
             job["model_type"] = family.programs[program].model_type
             found = compared(answer_of(pythons[program], program, job), tokens, logprobs)
             if bf16:

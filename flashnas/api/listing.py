@@ -95,10 +95,10 @@ def _commented(kind: str) -> dict[str, str]:
 
 
 def _families() -> dict[str, str]:
-    from flashnas.families.family import PROGRAMS, all_families
+    from flashnas.families.family import PROGRAMS, families
 
     listed = {}
-    for name, family in all_families().items():
+    for name, family in families().items():
         programs = [
             f"{PROGRAMS[program]} {entry.version}{'' if entry.run else ' (read)'}"
             for program, entry in family.programs.items()

@@ -10,8 +10,7 @@ from flashnas.base.settings import REQUIRED, Setting
 
 # keywords that several functions have beside their options
 MORE = {
-    "progress": "(Callable): called with what is done, with all that is to do, and of a"
-    " conversion with the seconds left",
+    "progress": "(Callable): called with what is done and with all that is to do",
     "note": "(Callable): called with lines for the user",
     "command": "(str): what the folder records as the command that made it",
 }

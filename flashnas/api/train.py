@@ -6,7 +6,7 @@ import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flashnas.api.calling import ARCHITECTURE, Quiet, Result, takes, writable_out
 from flashnas.base.errors import ConfigError
@@ -24,10 +24,13 @@ CHECKPOINT_EVERY_S = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Settings, where="train"):
+    gone: ClassVar[dict[str, str]] = {
+        "distill": "it served conversions alone; 0.2.0 keeps it",
+    }
     arch: str = option(
         REQUIRED,
         "preset, pareto/NN.yaml, config.json or notation such as '256: 3x(d f m2 f)'; or a folder"
-        " of weights or of a conversion, whose weights are trained further",
+        " of a training or of an export --to hf, whose weights are trained further",
         positional=True,
         objects=(ARCHITECTURE,),
     )
@@ -40,15 +43,10 @@ class TrainOptions(Settings, where="train"):
         "train on more than 4 epochs of the text, or validate on less than the recipe's tokens,"
         " where the text has no more",
     )
-    distill: str | None = option(
-        None,
-        "pretrained model that the weights learn from: a folder of transformers or a GGUF file",
-        metavar="TEACHER",
-    )
     recipe: str | None = option(
         None,
         "shipped training recipe or YAML file",
-        shown="train; heal for weights that are trained further",
+        shown="train; further for weights that are trained further",
         objects=("flashnas.training.recipe:Recipe",),
     )
     width_factor: int | None = option(
@@ -128,25 +126,10 @@ class TrainingResult(Result):
     proxy_params: int
     backends: dict[str, str]
     resumed_at_step: int
-    before: dict[str, float] | None = None
-    after: dict[str, float] | None = None
 
     def __str__(self) -> str:
-        healed = ""
-        if self.before and self.after:
-            before, after = self.before, self.after
-            healed = (
-                f"on held-out contexts: KL {before['kl']:.3f} -> {after['kl']:.3f} ±"
-                f" {after['kl_half']:.3f} nats/token, loss {before['loss']:.3f} ->"
-                f" {after['loss']:.3f}"
-            )
-            if before["probes"]:
-                healed += (
-                    f", {before['recall']:.0%} -> {after['recall']:.0%} of the teacher's recall"
-                )
-            healed += "\n"
         return (
-            f"{healed}loss {self.loss:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte after"
+            f"loss {self.loss:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte after"
             f" {self.tokens:,} tokens at {self.tokens_per_s:,.0f} tokens/s"
             f" ({self.params:,} parameters)\nweights {self.final}/"
         )
@@ -156,8 +139,8 @@ class TrainingResult(Result):
 def train(
     options: TrainOptions, *, progress: TrainProgress | None = None, command: str = "flashnas.train"
 ) -> TrainingResult:
-    """Train one architecture, with checkpoints. A folder of weights, or of a conversion, is trained
-    further; with `distill` towards the model that it came from (arXiv 1503.02531).
+    """Train one architecture, with checkpoints. The weights of a folder that `train` or `export --to
+    hf` wrote are trained further, by the recipe `further` and with their tokenizer.
 
     Further:
         progress (TrainProgress): an object with `note(text)` and `update(step, of_steps)`.
@@ -165,8 +148,7 @@ def train(
     Returns:
         A TrainingResult: `loss` in nats per token and `bits_per_byte`, both of the validation slice;
             `run` and `final`, the folders of the training and of the weights; `curve`, `tokens`,
-            `tokens_per_s`, `params`, `notation` and `hash`. With `distill`: `before` and `after`, KL to
-            the model, loss and recall on held-out text.
+            `tokens_per_s`, `params`, `notation` and `hash`.
 
     Raises:
         ConfigError: for an option, recipe or corpus that cannot be used.
@@ -201,26 +183,27 @@ def train(
 
 def _job(options: TrainOptions, command: str, progress: TrainProgress) -> TrainJob:
     from flashnas.architecture.source import load_architecture, position_limit
-    from flashnas.training.healing import start_of, tokenizer_of, weights_folder
+    from flashnas.exporting.source import load_source, weights_folder
     from flashnas.training.job import TrainJob
+    from flashnas.training.trainer import Start
 
     now = time.strftime("%Y%m%d-%H%M%S")
     out = Path(f"experiments/runs/train-{now}") if options.out is None else writable_out(options)
     named = isinstance(options.arch, str)
-    weights = weights_folder(options.arch) if named else None
-    if options.distill is not None and weights is None:
-        options.wrong(
-            "distill",
-            f"needs weights to train, such as the folder of a conversion; got {options.arch!r:.80}",
-        )
-    recipe = _recipe(options, weights)
+    folder = weights_folder(options.arch) if named else None
+    recipe = _recipe(options, folder)
     start = None
     tokenizer = options.tokenizer
     positions = None
-    if weights is not None:
-        start = start_of(weights, progress.note, recipe.device, options.distill)
-        architecture = start.network.architecture
-        tokenizer = tokenizer or tokenizer_of(weights)
+    if folder is not None:
+        source = load_source(options.arch, tokenizer=tokenizer)
+        if source.tokenizer_file is None:
+            options.wrong(
+                "tokenizer",
+                f"must name the tokenizer.json of the weights, since {folder} has none",
+            )
+        tokenizer = str(source.tokenizer_file)
+        start, architecture = Start(source.network, source.sha256), source.architecture
     elif named:
         architecture = load_architecture(options.arch)
         positions = position_limit(options.arch)
@@ -247,9 +230,18 @@ def _job(options: TrainOptions, command: str, progress: TrainProgress) -> TrainJ
 
 
 def _recipe(options: TrainOptions, weights: Path | None) -> Recipe:
-    from flashnas.training.recipe import Recipe
+    from flashnas.training.recipe import START, Recipe, shipped_recipes
 
-    recipe = Recipe.load(options.recipe or ("train" if weights is None else "heal"))
+    named = options.recipe or ("train" if weights is None else "further")
+    recipe = Recipe.load(named)
+    if weights is not None and named not in shipped_recipes():
+        usual = Recipe()
+        for name in START:
+            if (value := getattr(recipe, name)) != getattr(usual, name):
+                raise ConfigError(
+                    f"recipe {recipe.name!r}: {name} is of weights that are drawn, and those of"
+                    f" {weights} are there; leave it out, got {value:g}"
+                )
     changes: dict[str, Any] = {"short_text": options.short_text or recipe.short_text}
     for name in ("tokens", "device", "width_factor", "micro_batch_sequences"):
         if (value := getattr(options, name)) is not None:

@@ -119,12 +119,6 @@ COMMANDS: Registry[Command] = Registry(
             "flashnas.cli.run:search",
             resumable=True,
         ),
-        "convert": _api(
-            "which layers of a pretrained model may go, within a budget",
-            "convert:convert",
-            "measurements",
-            resumable=True,
-        ),
         "estimate": _api("latency, memory and size of one architecture", "estimate:estimate"),
         "compare": _api(
             "two architectures or more: latency, memory, loss and recall", "compare:compare"

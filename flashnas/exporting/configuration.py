@@ -12,7 +12,6 @@ from typing import Any
 from tokenizers import Tokenizer
 
 import flashnas
-from flashnas import families
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ExportError
@@ -24,22 +23,17 @@ LOADING = """\
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("{name}"{trusted})
-tokenizer = AutoTokenizer.from_pretrained("{name}"{trusted})
+model = AutoModelForCausalLM.from_pretrained("{name}")
+tokenizer = AutoTokenizer.from_pretrained("{name}")
 ```
 
 flashnas is not needed. Names and keys are those of released checkpoints.
 """
 CARD = "README.md"
 TIMING = """\
-    vllm bench latency --model {name} --load-format dummy --skip-tokenizer-init{trusted}
-    python -m sglang.benchmark.one_batch --model-path {name} --load-format dummy{trusted}  # needs a tokenizer
+    vllm bench latency --model {name} --load-format dummy --skip-tokenizer-init
+    python -m sglang.benchmark.one_batch --model-path {name} --load-format dummy  # needs a tokenizer
 """
-
-
-def trusting(text: str, family: Family, words: str) -> str:
-    """How to load a folder. words: that tell a program to trust its code."""
-    return text.replace("{trusted}", words if family.code else "")
 
 
 def meta_ids(architecture: Architecture) -> list[int]:
@@ -56,7 +50,7 @@ def write_configuration(
     special: SpecialTokens,
     **more: Any,
 ) -> None:
-    """Write config.json, generation_config.json and the code of a family that has some.
+    """Write config.json and generation_config.json.
 
     Args:
         special: what is known of special tokens.
@@ -70,10 +64,6 @@ def write_configuration(
     config = {**family.configuration(architecture), "torch_dtype": dtype, **ids, **more}
     for name, content in (("config", config), ("generation_config", generation)):
         write_synced(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
-    if family.code:
-        code = f"{family.code}.py"
-        text = Path(families.__file__).with_name(code).read_text(encoding="utf-8")
-        write_synced(folder / code, text)
 
 
 def programs_text(family: Family, architecture: Architecture) -> str:
@@ -87,11 +77,6 @@ def programs_text(family: Family, architecture: Architecture) -> str:
         if program.model_type:
             text += f"; change model_type in config.json to {program.model_type}"
         text += "\n"
-    if family.code:
-        text += (
-            f"\nPrograms lack the configuration of this class. {family.code}.py has it: they read it"
-            " with --trust-remote-code.\n"
-        )
     return text
 
 
@@ -127,7 +112,7 @@ def export_configuration(
 that will serve it. Written by flashnas {flashnas.__version__}.
 
 {programs_text(family, architecture)}
-{trusting(TIMING, family, " --trust-remote-code").replace("{name}", out.name)}"""
+{TIMING.replace("{name}", out.name)}"""
     with (
         disk_errors(f"--out {out}: cannot be written", ExportError),
         atomic_folder(out, existing="refuse") as fresh,

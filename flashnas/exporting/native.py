@@ -8,7 +8,6 @@ import inspect
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,11 @@ from huggingface_hub import save_torch_state_dict
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from flashnas import families
 from flashnas.architecture import Architecture
 from flashnas.exporting.configuration import (
     LOADING,
     meta_ids,
     programs_text,
-    trusting,
     write_configuration,
 )
 from flashnas.exporting.exporter import (
@@ -55,8 +52,7 @@ class NativeExporter(Exporter):
     @property
     def loading(self) -> str:  # type: ignore[override]
         """See Exporter."""
-        loading = trusting(LOADING, self.family, ", trust_remote_code=True")
-        return loading + programs_text(self.family, self.architecture)
+        return LOADING + programs_text(self.family, self.architecture)
 
     @torch.no_grad()
     def write(
@@ -86,7 +82,7 @@ class NativeExporter(Exporter):
         for piece in reversed(pieces):
             # the embedding last: rows after a tied head are not meta tokens
             take_over(network, piece, tensors[piece.name].float())
-        differences, equal = _check(folder, self.family, network, meta)
+        differences, equal = _check(folder, network, meta)
         line = f"transformers runs it as {self.family.title}; {equal} of {GENERATED} greedy tokens"
         return Written(differences, (f"{line} are equal", *notes))
 
@@ -112,16 +108,10 @@ def _prompt(network: HybridLM) -> Tensor:
     return torch.randint(network.architecture.vocab, (1, PROMPT), generator=generator)
 
 
-def _check(
-    folder: Path, family: Family, network: HybridLM, meta: list[int]
-) -> tuple[dict[str, float], int]:
+def _check(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict[str, float], int]:
     """Compare logits in parallel and step by step along 64 greedy tokens."""
-    model: Any = AutoModelForCausalLM
-    if family.code:
-        code = import_module(f"{families.__name__}.{family.code}")
-        model = getattr(code, family.config["architectures"][0])
     with quiet_transformers():
-        loaded = model.from_pretrained(folder, dtype=torch.float32).eval()
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     # the kernels of fla and mamba-ssm, which transformers takes where they are installed, need a GPU
     names = vars(sys.modules[type(loaded).__module__])
     kernels = {name: each for name, each in names.items() if hasattr(each, "__wrapped__")}

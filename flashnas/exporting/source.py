@@ -16,25 +16,16 @@ from tokenizers import Tokenizer, processors
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ExportError, WeightsError
-from flashnas.base.foreign import check_inside, read_json
-from flashnas.base.text import first_line
+from flashnas.base.foreign import check_inside
 from flashnas.data.tokenizer import KINDS, SpecialTokens, load_tokenizer, vocab_size
-from flashnas.families.load_pretrained import CONFIG as MODEL_CONFIG
-from flashnas.families.load_pretrained import (
-    Pretrained,
-    is_pretrained,
-    load_pretrained,
-    trained_length,
-)
+from flashnas.exporting.exported import MODEL_CONFIG, read_export
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import (
     ARCHITECTURE,
-    MODEL,
     TOKENIZER,
+    digest_of,
     load_model,
-    network_of,
     read_architecture,
-    read_tensors,
 )
 from flashnas.run_folder.trained import chosen_weights
 from flashnas.training.checkpoint import checkpoints
@@ -46,11 +37,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """A network to export or to evaluate.
+    """A network to train further, to export or to evaluate.
 
     network: in evaluation mode. origin: where the weights are from, in one line. folder: of the
-    weights; None if they were drawn. sequence_tokens: of its training; None: not recorded. special:
-    what its files say of special tokens.
+    weights; None if they were drawn. sequence_tokens: of its training; None: not recorded.
+    tokenizer_file: None: there is none. special: what the files beside it say of special tokens.
     """
 
     network: HybridLM
@@ -58,46 +49,39 @@ class Source:
     origin: str
     folder: Path | None = None
     sequence_tokens: int | None = None
+    tokenizer_file: Path | None = None
     special: SpecialTokens = field(default_factory=SpecialTokens)
 
     @property
     def architecture(self) -> Architecture:
         return self.network.architecture
 
+    @property
+    def sha256(self) -> str:
+        """Of the files that hold the weights, also of shards."""
+        assert self.folder is not None
+        return digest_of(*sorted(self.folder.glob("*.safetensors")))
+
 
 def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | None = None) -> Source:
-    """Read or draw the network to export.
+    """Read a network with its weights, or draw these: for training further, evaluation and export.
 
     Args:
         text: a folder that `flashnas train` or `flashnas export --to hf` wrote, the `final/` or a
-            checkpoint of a training, a run whose chosen network was trained, or a pretrained model
-            that `load_pretrained` reads; with `init_seed`, anything that `load_architecture` takes.
+            checkpoint of a training, or a run whose chosen network was trained; with `init_seed`,
+            anything that `load_architecture` takes.
         init_seed: seed of the weights to draw for an architecture without weights.
         tokenizer: a tokenizer.json; None: that of the trained weights.
 
     Raises:
         ExportError: an architecture without weights.
+        WeightsError: weights of others, or damaged ones.
         RunError: a run whose chosen network has not been trained.
     """
-    path = Path(text) if os.path.lexists(text) else None  # a long notation is no path
-    folder = None if path is None else weights_folder(path)
-    foreign = None if path is None or folder is not None else read_foreign(path)
-    words, sequence_tokens, special = None, None, SpecialTokens()
-    if init_seed is not None and (folder is not None or foreign is not None):
-        raise ExportError(f"{folder or path}: holds trained weights; leave out --init-seed")
-    if path is not None and folder is not None:
-        check_inside(path, [folder], WeightsError)  # `flashnas eval` writes there
-        network = load_model(folder)
-        recorded = str(read_architecture(folder)[1].get("sha256", ""))
-        origin = f"trained weights{f', sha256 {recorded[:16]}..' if recorded else ''}"
-        sequence_tokens = TrainingRecord.of(folder).sequence_tokens
-    elif path is not None and foreign is not None:
-        model, origin = foreign
-        folder = path if path.is_dir() else None  # a GGUF file has none
-        network = model.network
-        words = model.tokenizer
-        sequence_tokens, special = model.sequence_tokens, model.special
-    else:
+    folder, sequence_tokens = weights_folder(text), None
+    if init_seed is not None and folder is not None:
+        raise ExportError(f"{folder}: holds trained weights; leave out --init-seed")
+    if folder is None:
         if init_seed is None:
             raise ExportError(
                 f"{text!r} is no folder of weights: name one that flashnas train wrote, or an"
@@ -108,42 +92,37 @@ def load_source(text: str, *, init_seed: int | None = None, tokenizer: str | Non
             torch.manual_seed(init_seed)
             network = HybridLM(architecture)
         origin = f"untrained weights, drawn with seed {init_seed}"
-    if tokenizer is None and folder is not None and os.path.lexists(folder / TOKENIZER):
-        tokenizer = str(folder / TOKENIZER)
+    elif (folder / ARCHITECTURE).exists():
+        check_inside(text, [folder], WeightsError)  # `flashnas eval` writes there
+        network = load_model(folder)
+        recorded = str(read_architecture(folder)[1].get("sha256", ""))
+        origin = f"trained weights{f', sha256 {recorded[:16]}..' if recorded else ''}"
+        sequence_tokens = TrainingRecord.of(folder).sequence_tokens
+    else:
+        network, sequence_tokens = read_export(folder)
+        origin = f"the export {folder.name}"
+    words, special, file = None, SpecialTokens(), None
     if tokenizer is not None:
-        words = read_tokenizer(tokenizer, network.architecture.vocab)
-        special = SpecialTokens.beside(tokenizer)
-    return Source(network.eval(), words, origin, folder, sequence_tokens, special)
+        file = Path(tokenizer)
+    elif folder is not None and os.path.lexists(folder / TOKENIZER):
+        file = folder / TOKENIZER
+    if file is not None:
+        words = read_tokenizer(str(file), network.architecture.vocab)
+        special = SpecialTokens.beside(file)
+    return Source(network.eval(), words, origin, folder, sequence_tokens, file, special)
 
 
-def read_foreign(path: Path) -> tuple[Pretrained, str] | None:
-    """A model that `flashnas train` did not write, and its origin in one line: an export with
-    `--to hf`, or a pretrained model of transformers or llama.cpp; None for something else."""
-    if is_pretrained(path):
-        return load_pretrained(path), f"the pretrained model {path.name}"
-    config, weights = path / MODEL_CONFIG, path / MODEL
-    if not config.exists():
+def weights_folder(text: str | Path) -> Path | None:
+    """The weights that a text names: a folder of weights or of an export, that of a finished
+    training, or the chosen network of a run; None for something else."""
+    if not os.path.lexists(text):  # a long notation is no path
         return None
-    data = read_json(config, WeightsError)
-    try:
-        from flashnas.exporting.transformers import FlashnasConfig
-
-        architecture = FlashnasConfig.from_dict(data).to_architecture()
-    except Exception as error:  # transformers raises anything from TypeError to errors of its own
+    path = Path(text)
+    if path.suffix == ".gguf":
         raise WeightsError(
-            f"{config}: not the configuration of an export: {first_line(error)}"
-        ) from None
-    tensors = {
-        name.removeprefix("model."): tensor for name, tensor in read_tensors(weights).items()
-    }
-    network = network_of(architecture, tensors, weights).float()
-    model = Pretrained(architecture, lambda: network, None, trained_length(data))
-    return model, f"the export {path.name}"
-
-
-def weights_folder(path: Path) -> Path | None:
-    """The weights in a folder: its own, those of its finished training, or those of the chosen
-    network of a run."""
+            f"{path}: GGUF files are written and not read; name the folder that it was exported"
+            " from (0.2.0 reads GGUF files)"
+        )
     for folder in (path, path / FINAL):
         if (folder / ARCHITECTURE).exists():
             return folder
@@ -155,6 +134,8 @@ def weights_folder(path: Path) -> Path | None:
         )
     if (path / "run.yaml").exists():
         return chosen_weights(path)
+    if (path / MODEL_CONFIG).exists() and any(path.glob("*.safetensors")):
+        return path
     return None
 
 

@@ -23,7 +23,6 @@ from flashnas.operators.mamba2.spec import Mamba2
 
 WIDTH_STEP = 64  # widths of feed-forward networks and experts are multiples of it
 CONTEXT_TOKENS = 32768  # that programs allocate at most by default
-DECILM_STEP = 256  # programs round the widths that `ffn_mult` states up to multiples of it
 # programs that load a network without flashnas, in the order in which they are named
 PROGRAMS = {
     "vllm": "vLLM",
@@ -41,7 +40,7 @@ class Program:
 
     version: in which that was seen. run: it was run here; else its source was read. since: month
     of the first version. source: where that is written. interval: attention must be every k-th
-    layer. demands: what it demands beyond the family. beta: the part of the program that loads it,
+    layer. beta: the part of the program that loads it,
     where that is not the usual one. model_type: in config.json, where it is another one. on_cpu:
     number types in which it is right on a CPU, where these are not all.
     """
@@ -51,21 +50,13 @@ class Program:
     since: str = ""
     source: str = ""
     interval: bool = False
-    demands: dict[str, Demands] = field(default_factory=dict)
     beta: str = ""
     model_type: str = ""
     on_cpu: list[str] | None = None
 
     def loads(self, architecture: Architecture) -> bool:
         """Whether a network that the family holds meets its own demands."""
-        operators = architecture.canonical().operators
-        if self.interval and not interval_of(operators)[1]:
-            return False
-        return not any(
-            any(self.demands[spec.kind].problems(spec, "", architecture.hidden))
-            for spec in operators
-            if spec.kind in self.demands
-        )
+        return not self.interval or interval_of(architecture.canonical().operators)[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +90,8 @@ class FfnChoice:
 class Searched:
     """The shapes of a family that a search looks at. layers: fewest and most token mixers, each
     with a feed-forward network; step: between these numbers. every: distances of attention layers.
-    last: attention is the last of each group of that many layers; else the middle one. sizes: none
-    of a family that is not searched. ffn: all layers of a network have one of these."""
+    last: attention is the last of each group of that many layers; else the middle one.
+    ffn: all layers of a network have one of these."""
 
     tied: bool
     layers: list[int]
@@ -132,11 +123,9 @@ class Family:
 
     title: for people. vocab: of published models. layers: kind of operator -> its name in
     config.json. pairs: each token mixer has one feed-forward network behind it, with which it is
-    one layer; holes: one of both may be missing, but for the first mixer. needs: kinds of which
-    there is at least one. meta_tokens: they may be tokens of the vocabulary. seen: day on which the
-    versions of the programs were seen. config: entries of config.json; `=name` is a value of the
-    network (`values_of`). code: module beside this one of which a folder has a copy, since programs
-    lack its classes.
+    one layer. needs: kinds of which there is at least one. meta_tokens: they
+    may be tokens of the vocabulary. seen: day on which the versions of the programs were seen.
+    config: entries of config.json; `=name` is a value of the network (`values_of`).
     """
 
     title: str
@@ -151,9 +140,7 @@ class Family:
     config: dict[str, Any]
     weights: Weights
     pairs: bool = False
-    holes: bool = False
     meta_tokens: bool = False
-    code: str = ""
 
     @functools.cached_property
     def format(self) -> Format:
@@ -163,8 +150,6 @@ class Family:
             self.demands,
             needs=tuple(self.needs),
             pairs=self.pairs,
-            without_mixer=self.holes,
-            without_ffn=self.holes,
             max_meta_tokens=None if self.meta_tokens else 0,
         )
 
@@ -209,15 +194,13 @@ class Family:
         }
         if not values["interval"]:
             del values["interval"]
-        if self.holes:
-            values["blocks"] = [_block(layer, hidden) for layer in layers]
         for spec in reversed(operators):
             own = {**vars(spec), **_derived(spec, hidden)}
             values |= {f"{spec.kind}.{name}": value for name, value in own.items()}
         return values
 
-    def pieces(self, architecture: Architecture, eps: float | None = None) -> list[Piece]:
-        """The tensors of a network that the family holds. eps: as `network_pieces` takes it."""
+    def pieces(self, architecture: Architecture) -> list[Piece]:
+        """The tensors of a network that the family holds."""
         names, architecture = self.weights, architecture.canonical()
         layers = layers_of(architecture.operators, self.pairs)
         layer_of = [n for n, layer in enumerate(layers) for _ in layer]
@@ -230,7 +213,7 @@ class Family:
 
         embedding, norm, head = names.top
         pieces = network_pieces(
-            architecture, (embedding, norm, head), names.names, place, eps=eps, parts=_parts
+            architecture, (embedding, norm, head), names.names, place, parts=_parts
         )
         if names.untied and architecture.tied:
             pieces.insert(2, replace(pieces[0], name=f"{head}.weight"))
@@ -292,30 +275,14 @@ def _parts(spec: OperatorSpec, hidden: int, names: Mapping[str, str]) -> list[Pi
 
 def layers_of(operators: Sequence[OperatorSpec], pairs: bool) -> list[list[OperatorSpec]]:
     """The operators of each layer: one, or with `pairs` a mixer with the feed-forward network behind
-    it, of which one may be missing."""
+    it."""
     layers: list[list[OperatorSpec]] = []
     for spec in operators:
-        opens = spec.mixes_tokens or not pairs
-        if opens or not layers or not layers[-1][-1].mixes_tokens:
+        if spec.mixes_tokens or not pairs or not layers:
             layers.append([spec])
         else:
             layers[-1].append(spec)
     return layers
-
-
-def _block(layer: Sequence[Any], hidden: int) -> dict[str, Any]:
-    """A layer in `block_configs` of NVIDIA's nemotron-nas."""
-    attention, ffn = layer[0], layer[-1]
-    attends, feeds = attention.mixes_tokens, not ffn.mixes_tokens
-    width = {"ffn_mult": round(1.5 * ffn.intermediate / hidden, 6) if feeds else None}
-    if feeds and ffn.intermediate % DECILM_STEP:
-        width = {"intermediate_size": ffn.intermediate}
-    group = attention.heads // attention.kv_heads if attends else None
-    linear = {"replace_with_linear": False}
-    return {
-        "attention": {"no_op": not attends, "n_heads_in_group": group, **linear},
-        "ffn": {"no_op": not feeds, **width, **linear},
-    }
 
 
 def attends_to_all(spec: OperatorSpec) -> bool:
@@ -339,7 +306,7 @@ def interval_of(operators: Sequence[OperatorSpec]) -> tuple[int, bool]:
 
 
 @functools.cache
-def all_families() -> Mapping[str, Family]:
+def families() -> Mapping[str, Family]:
     """All families by name."""
     return {
         path.stem: convert(read_yaml(path), Family, name="family", closed=True)
@@ -347,27 +314,21 @@ def all_families() -> Mapping[str, Family]:
     }
 
 
-@functools.cache
-def families() -> Mapping[str, Family]:
-    """The families that a search looks at, by name."""
-    return {name: family for name, family in all_families().items() if family.search.sizes}
-
-
 def family_of(architecture: Architecture) -> Family | None:
     """The family that holds a network."""
-    return next((each for each in all_families().values() if each.holds(architecture)), None)
+    return next((each for each in families().values() if each.holds(architecture)), None)
 
 
 def needed_family(architecture: Architecture, target: str) -> Family:
     """As `family_of`; raises ExportError as `choose`."""
-    formats = {name: family.format for name, family in all_families().items()}
+    formats = {name: family.format for name, family in families().items()}
     chosen = choose(architecture, formats.values(), target)
-    return all_families()[next(name for name in formats if formats[name] is chosen)]
+    return families()[next(name for name in formats if formats[name] is chosen)]
 
 
 def writer_of(config: Mapping[str, Any], architecture: Architecture) -> Family | None:
     """The family as which an export wrote the config.json of a network without meta tokens."""
-    for family in all_families().values():
+    for family in families().values():
         if family.model_type == config.get("model_type") and family.holds(architecture):
             entries = family.configuration(architecture)
             if entries.items() <= config.items() and "meta_tokens" not in config:

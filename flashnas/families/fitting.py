@@ -16,13 +16,12 @@ from flashnas.operators import OperatorSpec
 class Demands:
     """What a format demands of one kind of operator.
 
-    fixed: options that have one value only, or one of a list. multiples: options that are multiples
-    of a number. shared: options that are equal in all operators of the kind. nonzero: options that
-    must not be 0. full_width: heads x head_dim is the width of the network.
+    fixed: options that have one value only, or one of a list. shared: options that are equal in all
+    operators of the kind. nonzero: options that must not be 0. full_width: heads x head_dim is the width
+    of the network.
     """
 
     fixed: Mapping[str, Any] = field(default_factory=dict)
-    multiples: Mapping[str, int] = field(default_factory=dict)
     shared: Sequence[str] = ()
     nonzero: Sequence[str] = ()
     full_width: bool = False
@@ -34,9 +33,6 @@ class Demands:
             if getattr(full, name) not in allowed:
                 words = " or ".join(map(_shown, allowed))
                 yield f"{has} {name}={_shown(getattr(full, name))}; it has {words}"
-        for name, number in self.multiples.items():
-            if getattr(full, name) % number:
-                yield f"{has} {name}={getattr(full, name)}; it has multiples of {number}"
         for name in self.nonzero:
             if not getattr(full, name):
                 yield f"{has} {name}={_shown(getattr(full, name))}; it needs another value"
@@ -52,20 +48,16 @@ class Format:
     """The architectures that a program can run under one name.
 
     demands: rules by kind of operator. pairs: each token mixer has one feed-forward network behind
-    it; without_mixer: further ones may follow; without_ffn: it may be missing. needs: kinds of which
-    there must be one. apart: kinds of which there may be one only. max_meta_tokens: None: any
-    number. fourth: of the token mixer of every 4th pair, where that has rules of its own.
+    it. needs: kinds of which there must be one. apart: kinds of which there may be one only.
+    max_meta_tokens: None: any number.
     """
 
     name: str
     demands: Mapping[str, Demands]
     needs: tuple[str, ...]
     pairs: bool = False
-    without_mixer: bool = False
-    without_ffn: bool = False
     max_meta_tokens: int | None = None
     apart: tuple[str, ...] = ()
-    fourth: Demands | None = None
 
     def holds(self, architecture: Architecture) -> bool:
         """Whether the network breaks no rule."""
@@ -81,8 +73,6 @@ class Format:
             if (demands := self.demands.get(spec.kind)) is None:
                 foreign.append(f"operator {n} is {spec.kind!r}; it has {', '.join(self.demands)}")
                 continue
-            if self.fourth and spec.mixes_tokens and n % 8 == 6:
-                demands = self.fourth
             full = spec.resolved(architecture.hidden)
             has = f"operator {n}, {spec.kind!r}, has"
             fixed += demands.problems(full, has, architecture.hidden)
@@ -113,12 +103,12 @@ class Format:
     def _unpaired(self, operators: tuple[OperatorSpec, ...]) -> Iterator[str]:
         after_mixer = False
         for n, spec in enumerate(operators):
-            if spec.mixes_tokens and after_mixer and not self.without_ffn:
+            if spec.mixes_tokens and after_mixer:
                 yield f"operator {n}, {spec.kind!r}, follows a token mixer; each needs an 'f' behind it"
-            if not spec.mixes_tokens and not after_mixer and not (self.without_mixer and n):
+            if not spec.mixes_tokens and not after_mixer:
                 yield f"operator {n}, {spec.kind!r}, does not follow a token mixer"
             after_mixer = spec.mixes_tokens
-        if after_mixer and not self.without_ffn:
+        if after_mixer:
             yield (
                 f"operator {len(operators) - 1}, {operators[-1].kind!r}, is the last one; each"
                 " token mixer needs an 'f' behind it"

@@ -132,10 +132,11 @@ def network_pieces(
     names: Mapping[str, Mapping[str, str]],
     place: Callable[[int, OperatorSpec], tuple[str, str]],
     *,
-    eps: float | None = None,
     parts: Callable[[OperatorSpec, int, Mapping[str, str]], list[Piece]] = with_channels,
 ) -> list[Piece]:
-    """The tensors of a network under a format's names; a tied head has none of its own.
+    """The tensors of a network under a format's names; a tied head has none of its own. The file has
+    `norm_eps` in all norms: what writes to the residual stream is scaled, and queries and keys that
+    are normalised. A tied head is, too; the norm before takes it back.
 
     Args:
         architecture: with every option explicit.
@@ -143,12 +144,9 @@ def network_pieces(
         names: kind -> module or part -> name; one without a name keeps its own. With `{expert}`,
             each expert has a tensor of its own.
         place: number and operator -> what stands in front of these names, and the name of its norm.
-        eps: of the norms in the file; None: `norm_eps`. What writes to the residual stream is
-            scaled, and queries and keys that are normalised. A tied head is, too; the norm before
-            takes it back.
         parts: as `operator_pieces`.
     """
-    scale = float(((eps or norm_eps(architecture)) / NORM_EPS) ** 0.5)
+    scale = float((norm_eps(architecture) / NORM_EPS) ** 0.5)
     embedding, final_norm, head = (f"{name}.weight" for name in top)
     pieces = [
         Piece(embedding, "embedding.weight", scale=scale, matrix=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flashnas.architecture import Architecture
-from flashnas.families.family import PROGRAMS, all_families
+from flashnas.families.family import PROGRAMS, families
 from flashnas.families.gguf.families import FAMILIES
 
 
@@ -11,7 +11,7 @@ def loading(architecture: Architecture) -> dict[str, str]:
     """The programs that load a network, in the order of PROGRAMS, each with the `--to` of `flashnas
     export` that writes it. A network of no family may still be one of llama.cpp's."""
     found = set[str]()
-    for family in all_families().values():
+    for family in families().values():
         if family.holds(architecture):
             found |= set(family.loading(architecture))
     if any(family.format.holds(architecture) for family in FAMILIES.values()):

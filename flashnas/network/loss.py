@@ -33,35 +33,6 @@ def linear_cross_entropy(x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> 
     return _LinearLoss.apply(x_ND, weight_VD, of_slice, count)
 
 
-def linear_distillation(
-    x_ND: Tensor,
-    weight_VD: Tensor,
-    teacher_x_ND: Tensor,
-    teacher_weight_VD: Tensor,
-) -> Tensor:
-    """Mean KL of the next-token distribution from the teacher's, in nats. arXiv 1503.02531.
-
-    Args:
-        x_ND, teacher_x_ND: hidden states after the final norm, of the student and of the teacher;
-            the widths may differ.
-        weight_VD, teacher_weight_VD: the heads.
-    """
-    dtype = _product_dtype(x_ND)
-    teacher_x_ND = teacher_x_ND.detach().to(dtype)
-    teacher_weight_DV = teacher_weight_VD.detach().to(dtype).T
-
-    def of_slice(logits: Tensor, now: slice) -> tuple[Tensor, Callable[[], Tensor]]:
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        teacher_logits = teacher_x_ND[now] @ teacher_weight_DV
-        log_p = teacher_logits.log_softmax(-1, dtype=wide)
-        log_q = logits.log_softmax(-1, dtype=wide)
-        p = log_p.exp()
-        loss = p.flatten().dot(log_p.sub_(log_q).flatten()) / len(x_ND)
-        return loss, lambda: log_q.exp_().sub_(p).div_(len(x_ND))
-
-    return _LinearLoss.apply(x_ND, weight_VD, of_slice, 1)
-
-
 def _cross_entropy(targets_N: Tensor) -> tuple[LossOfSlice, Tensor]:
     """The summed cross-entropy of a slice with the gradient of the mean, and the rows that count."""
     counts_N = targets_N >= 0

@@ -88,7 +88,6 @@ class HybridLM(nn.Module):
             raise ArchitectureError(f"a network needs an Architecture; got {shown(architecture)}")
         super().__init__()
         self.architecture = architecture
-        self.backend = backend
         hidden, vocab = architecture.hidden, architecture.vocab
         meta = architecture.meta_tokens
         try:
@@ -103,9 +102,14 @@ class HybridLM(nn.Module):
             raise CandidateMemoryError(
                 f"out of memory: the network has {architecture.params:,} parameters"
             ) from None
-        choose_backend(self, backend)
+        self.choose_backend(backend)
         self._by_columns = False
         self.reset_weights()
+
+    def choose_backend(self, backend: str) -> None:
+        """Take another of operators.backends.BACKENDS; OperatorError as for a new network."""
+        choose_backend(self, backend)
+        self.backend = backend
 
     @torch.no_grad()
     def reset_weights(self) -> None:

@@ -10,8 +10,6 @@ fewer tokens than the mean, down where it got more (arXiv 2408.15664).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -19,17 +17,13 @@ from flashnas.network.model import HybridLM
 from flashnas.operators.mixture_of_experts.layer import MixtureOfExpertsLayer
 from flashnas.training.recipe import Recipe
 
-# network, tokens [B, T], targets [B, T] -> mean loss in nats per token
-LossOf = Callable[[HybridLM, Tensor, Tensor], Tensor]
-
 
 class ExpertBalance:
     """Of one training; of a network without experts it changes nothing. loads: of each layer the
     tokens of each expert in the last step, of their mean; [] before the first step."""
 
-    def __init__(self, network: HybridLM, recipe: Recipe, loss: LossOf) -> None:
-        """loss: that is trained."""
-        self.recipe, self.unbalanced = recipe, loss
+    def __init__(self, network: HybridLM, recipe: Recipe) -> None:
+        self.recipe = recipe
         self.layers = [
             part for part in network.modules() if isinstance(part, MixtureOfExpertsLayer)
         ]
@@ -42,7 +36,7 @@ class ExpertBalance:
 
     def loss(self, network: HybridLM, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
         """The loss with the gradient of the term; its value stays that of the loss alone."""
-        loss = self.unbalanced(network, tokens_BT, targets_BT)
+        loss = network.loss(tokens_BT, targets_BT)
         for layer, load in zip(self.layers, self.loads, strict=False):
             if layer.router.bias is None:
                 p_TE, _ = layer.routed[-1]

@@ -47,8 +47,8 @@ class TrainJob:
     architecture: trained at its widths divided by recipe.width_factor. tokenizer: path of a
     tokenizer.json; None: one is trained on the corpus. positions: the longest sequence that the
     architecture's source allows, with meta tokens; None: no limit. checkpoint_every_tokens: None:
-    `checkpoint_every_s` applies. start: None: weights are drawn. dataset: None: it is prepared from
-    `data`. keep: the number of newest checkpoints that remain. command: the command line, for the
+    `checkpoint_every_s` applies. start: None: weights are drawn, else the tokenizer is
+    theirs. keep: the number of newest checkpoints that remain. command: the command line, for the
     record.
     """
 
@@ -63,7 +63,6 @@ class TrainJob:
     checkpoint_every_tokens: int | None = None
     checkpoint_every_s: float = 300.0
     start: Start | None = None
-    dataset: Dataset | None = None
     keep: int = 2
     command: str = ""
 
@@ -121,12 +120,10 @@ def run_training(job: TrainJob, progress: TrainProgress) -> dict[str, Any]:
             progress.note(note)
         with out_of_memory_is_a_reason():
             trainer = Trainer(architecture, dataset, job.recipe, job.seed, job.start)
-            before = _evaluated(job, trainer, folder, "before")
             resumed = _resume(job, trainer, folder, progress)
             progress.note(f"matrix products in {job.recipe.dtype}")
             _train(job, trainer, folder, progress)
             score = trainer.score()
-            after = _evaluated(job, trainer, folder, "after")
         summary = {
             "run": str(job.out),
             "final": str(job.out / FINAL),
@@ -135,8 +132,6 @@ def run_training(job: TrainJob, progress: TrainProgress) -> dict[str, Any]:
             "params": architecture.params,
             **score.to_dict(),
             "resumed_at_step": resumed,
-            "before": before,
-            "after": after,
         }
         folder.finish(
             trainer.network,
@@ -153,8 +148,6 @@ def run_training(job: TrainJob, progress: TrainProgress) -> dict[str, Any]:
 
 
 def _dataset(job: TrainJob) -> Dataset:
-    if job.dataset is not None:
-        return job.dataset
     needed = job.architecture.vocab
     if job.tokenizer is None:
         return prepare_dataset(job.data, replace(job.recipe, vocab=min(job.recipe.vocab, needed)))
@@ -193,7 +186,7 @@ def _open(job: TrainJob, architecture: Architecture, dataset: Dataset) -> TrainF
         "corpus": dataset.source,
         "tokenizer": job.tokenizer,
         "corpus_digest": dataset.digest,
-        **(job.start.question if job.start else {}),
+        **({"start": job.start.sha256} if job.start else {}),
     }
     packages = {name: version(name) for name in ("torch", "numpy", "tokenizers", "safetensors")}
     facts = {
@@ -222,20 +215,6 @@ def _now() -> str:
 
 
 # -- training --------------------------------------------------------------------------------------
-
-
-def _evaluated(
-    job: TrainJob, trainer: Trainer, folder: TrainFolder, when: str
-) -> dict[str, float] | None:
-    """The figures of `Start.evaluate`, which train.yaml keeps; None where there is nothing to
-    evaluate."""
-    if job.start is None or job.start.evaluate is None:
-        return None
-    found: dict[str, float] | None = folder.config.get(when)
-    if found is None:
-        found = job.start.evaluate(trainer)
-        folder.write_config(**{when: found})
-    return found
 
 
 def _resume(

@@ -43,6 +43,8 @@ FAMILIES = (
 )
 # fields on which the loss of a given network does not depend: it shows what it is
 NOT_OF_A_NETWORK = ("name", "width_factor", "least_head_dim", "short_text")
+# fields of weights that are drawn
+START = ("embedding_std", "output_scale", "conv_noise")
 # fields that came later, and at what value digests leave them out: older recipes keep theirs
 LATER = {"short_text": False, "balance_loss": 0.01, "balance_rate": 0.001}
 # fields that change rounding alone, as digests have them: a training may go on with other values

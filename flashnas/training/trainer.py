@@ -22,7 +22,7 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import choose_backend, cores_of, running
 from flashnas.operators.layer import build_layer
 from flashnas.training import memory
-from flashnas.training.balance import ExpertBalance, LossOf
+from flashnas.training.balance import ExpertBalance
 from flashnas.training.optimizer import Optimizers, initialise
 from flashnas.training.recipe import Recipe
 
@@ -190,15 +190,10 @@ class Step:
 @dataclass(frozen=True, eq=False)
 class Start:
     """What a training starts from in place of drawn weights. network: with its weights, which are
-    trained. loss: that is minimised in place of the network's own. held_out: that is computed on
-    validation text. question: entries of train.yaml that determine the result. evaluate: figures
-    of a training, which are recorded before the first step and after the last one."""
+    trained. sha256: of the files that hold them."""
 
     network: HybridLM
-    loss: LossOf = field(default_factory=lambda: HybridLM.loss)
-    held_out: LossOf = field(default_factory=lambda: HybridLM.loss)
-    question: dict[str, Any] = field(default_factory=dict)
-    evaluate: Callable[[Trainer], dict[str, float]] | None = None
+    sha256: str
 
 
 class Trainer:
@@ -223,10 +218,13 @@ class Trainer:
         torch.manual_seed(seed)
         self.drawn = start is None
         if start is None:
-            start = Start(HybridLM(architecture, recipe.backend))
-            initialise(start.network, recipe)
-        self.network, self.held_out = start.network.train().to(self.device), start.held_out
-        self.balance = ExpertBalance(self.network, recipe, start.loss)
+            network = HybridLM(architecture, recipe.backend)
+            initialise(network, recipe)
+        else:
+            network = start.network.float()
+            network.choose_backend(recipe.backend)
+        self.network = network.train().to(self.device)
+        self.balance = ExpertBalance(self.network, recipe)
         kinds = (spec.kind for spec in self.network.architecture.operators)
         self.backends = running(
             zip(kinds, self.network.blocks, strict=True),
@@ -371,7 +369,7 @@ class Trainer:
         for part_BT in rows_NT.split(_EVALUATE_TOGETHER):
             part_BT = part_BT.to(self.device)
             with autocast(self.recipe.dtype, self.device):
-                loss = self.held_out(self.network, part_BT[:, :-1], part_BT[:, 1:])
+                loss = self.network.loss(part_BT[:, :-1], part_BT[:, 1:])
             losses.append((loss, len(part_BT)))
         self.network.train()
         return sum(loss.item() * rows for loss, rows in losses) / len(rows_NT)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import fresh
 import pytest
-from pretrained import small_llama
 
 import flashnas as fn
 from flashnas.profiling import timing
@@ -76,8 +75,6 @@ def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp
     ):
         if folder in doc and not (name == "profile" and folder == "my_table"):
             shutil.copytree(source, tmp_path / folder)
-    if "my_model" in doc:
-        small_llama(tmp_path / "my_model")
     examples = doctest.DocTestParser().get_doctest(doc, {}, name, None, 0)
     said = []
     result = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS).run(

@@ -1,7 +1,6 @@
 """The front page: its commands run, and what it quotes is what they print, on any CPU. docs/report.md
 quotes the same answer."""
 
-import json
 import re
 import subprocess
 import sys
@@ -13,7 +12,6 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCK = re.compile(r"^```.*?^```|^    .*?$", re.MULTILINE | re.DOTALL)
 COMMANDS = re.findall(r"^    flashnas ((?:search|compare|estimate) .*)$", README, re.MULTILINE)
-CONVERTED = ROOT / "experiments/convert/results"
 FIGURE = re.compile(r"(?<![\w./-])\d+\.\d+(?![\w./])")
 QUOTED = {
     "README.md": r"```text\n(recommended.*?)```",
@@ -69,22 +67,7 @@ def test_each_figure_of_the_front_page_is_printed_or_recorded(printed):
     assert any("--as-good-as" in command for command in COMMANDS)
     pool = " ".join(printed.values())
     prose = BLOCK.sub("", README)
-    conversion = next(part for part in prose.split("\n\n") if "nats of KL" in part)
-    others = re.sub(r"(Python|arXiv) \S+", "", prose.replace(conversion, ""))
+    others = re.sub(r"(Python|arXiv) \S+", "", prose)
     figures = FIGURE.findall(others)
     assert len(figures) > 5
     assert not [figure for figure in figures if figure not in pool]
-
-
-def test_the_conversion_on_the_front_page_is_the_recorded_one():
-    (text,) = (part for part in README.split("\n\n") if "nats of KL" in part)
-    answers = [
-        json.loads(path.read_text())
-        for path in sorted(CONVERTED.glob("seed*_attention_engine.json"))
-    ]
-    recorded = set()
-    for found in answers:
-        for answer in found["answers"]:
-            entry = next(e for e in found["finalists"] if e["layout"] == answer["layout"])
-            recorded |= {f"{entry['kl']:.2f}", f"{entry['kl_half']:.2f}"}
-    assert not [figure for figure in FIGURE.findall(text) if figure not in recorded]

@@ -21,13 +21,12 @@ import gguf
 from networks import TEXT, make_network, make_source, write_tokenizer_json
 from offenders import every
 from one_line import one_line
-from pretrained import LLAMA_3, random_model, write_gguf
 from searched import searched
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from flashnas.api.export import ExportOptions
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ExportError, FlashnasError
+from flashnas.base.errors import ExportError
 from flashnas.cli.main import main
 from flashnas.data.tokenizer import SpecialTokens
 from flashnas.exporting import gguf as write
@@ -37,7 +36,6 @@ from flashnas.families.family import families
 from flashnas.families.gguf import file, pieces
 from flashnas.families.gguf.families import FAMILIES, family_of
 from flashnas.families.gguf.vocabulary import META_TOKEN, vocabulary
-from flashnas.families.load_pretrained import load_pretrained
 from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask
 
 M2, GD, GATED = (
@@ -76,43 +74,7 @@ def test_llama_cpp_computes_what_the_network_does(family, notation, tmp_path):
     elements = sum(tensor.n_elements for tensor in reader.tensors if tensor.data.any())
     assert elements == pytest.approx(Architecture.parse(notation).params, rel=0.02)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.gguf", "README.md"}
-    read = load_pretrained(tmp_path / "out" / "model.gguf").network
-    tokens, front = torch.arange(1, 40)[None], value_of(reader, "tokenizer.ggml.bos_token_id")
-    meta = Architecture.parse(notation).meta_tokens
-    with torch.no_grad():
-        theirs = read(torch.cat([torch.tensor([[front] * meta]).long(), tokens], 1))
-        ours = make_source(notation).network(tokens)
-    torch.testing.assert_close(theirs[:, meta:, :300], ours, rtol=1e-4, atol=1e-4)
     assert "llama-cli -m out/model.gguf" in (tmp_path / "out" / "README.md").read_text()
-
-
-def llama_3(folder, **further):
-    """A file as of llama.cpp's converter, and the folder that it was made of."""
-    random_model("llama", folder / "model", rope_parameters={**LLAMA_3, **further})
-    write_gguf("llama", folder / "model", folder / "model.gguf", None)
-    return folder / "model.gguf", folder / "model"
-
-
-@every(numbers=[(8.0, 64, 5e3), (8.0, 8192, 5e5), (32.0, 8192, 5e5)])
-def test_positions_of_llama_3_are_read_from_a_file_of_others(numbers, tmp_path):
-    factor, original, theta = numbers
-    further = {"factor": factor, "original_max_position_embeddings": original, "rope_theta": theta}
-    read, whole = (load_pretrained(path).network for path in llama_3(tmp_path, **further))
-    assert read.architecture == whole.architecture
-    tokens = torch.arange(1, 40)[None]
-    torch.testing.assert_close(read(tokens), whole(tokens), rtol=1e-4, atol=1e-4)
-
-
-@every(turn=[np.sqrt, np.ones_like, np.negative, lambda x: x[:0], lambda x: x * np.inf])
-def test_positions_that_are_scaled_otherwise_are_refused(turn, tmp_path, monkeypatch):
-    own = gguf.GGUFWriter.add_tensor
-
-    def add(writer, name, tensor):
-        own(writer, name, turn(tensor) if name == pieces.ROPE else tensor)
-
-    monkeypatch.setattr(gguf.GGUFWriter, "add_tensor", add)
-    path = llama_3(tmp_path)[0]
-    assert "rope_" in one_line(FlashnasError, lambda: load_pretrained(path).network)
 
 
 @pytest.mark.parametrize("type_", ["bf16", "q4_0"])

@@ -5,7 +5,6 @@ export what transformers does with the original.
 import json
 
 import pytest
-import torch
 
 pytest.importorskip("transformers")
 pytest.importorskip("xllamacpp")
@@ -25,7 +24,6 @@ from flashnas.exporting.exporter import export_network
 from flashnas.exporting.gguf import CHAT, TEXTS
 from flashnas.exporting.source import Source
 from flashnas.families.gguf import vocabulary
-from flashnas.families.load_pretrained import load_pretrained
 
 PRE = {"smollm2": "smollm", "qwen2.5": "qwen2", "qwen3": "qwen2", "smollm3": "smaug-bpe"}
 NOTATION = "64(vocab=350): 2x(a(head_dim=16,kv_heads=2) f)"
@@ -66,21 +64,11 @@ def test_a_folder_keeps_tokens_chat_and_ends(kind, exported, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_llama_cpp_cuts_texts_alike_and_ends_chats(kind, exported):
-    """The gate has compared tokens and asked for the ends; the file is read back as it is."""
-    words, original, out = exported(kind, "gguf")
+    """The gate has compared tokens and asked for the ends."""
+    _, original, out = exported(kind, "gguf")
     reader = gguf.GGUFReader(out / "model.gguf")
     assert reader.get_field("tokenizer.ggml.pre").contents() == PRE.get(kind, "llama-bpe")
     assert reader.get_field("tokenizer.chat_template").contents() == original.chat_template
-    read = load_pretrained(out / "model.gguf")
-    texts = (*TEXTS, original.apply_chat_template(CHAT, tokenize=False), "x <think> y")
-    for text in texts:
-        assert read.tokenizer.encode(text).ids == words.encode(text).ids
-    ends = [words.token_to_id(end) for end in KINDS[kind][3]]
-    assert read.special.ids(read.tokenizer, "eos")[: len(ends)] == ends
-    assert read.special.chat_template == original.chat_template
-    tokens = torch.arange(1, 90)[None]
-    with torch.no_grad():
-        torch.testing.assert_close(read.network(tokens), make_network(NOTATION)(tokens))
 
 
 def with_ends(*names):

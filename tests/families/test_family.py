@@ -15,7 +15,6 @@ from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ExportError
 from flashnas.families.family import (
     PROGRAMS,
-    all_families,
     families,
     family_of,
     interval_of,
@@ -276,25 +275,9 @@ def test_programs_that_load_a_network():
 
 
 def test_llama_cpp_loads_what_no_family_holds():
-    qwen2 = "a(head_dim=16,kv_heads=2,qkv_bias=true) f"
-    smollm3 = f"3x({ROTARY} f) {A} f"
-    for text in (qwen2, smollm3):
-        assert loading(Architecture.parse(f"64: {text}")) == {"llama.cpp": "gguf"}
+    free = "m2(head_dim=16,state=16) f(relu2=true) f(relu2=true,intermediate=80) a(head_dim=16,rope_share=0)"
+    assert loading(Architecture.parse(f"64: {free}")) == {"llama.cpp": "gguf"}
     assert loading(Architecture.parse(f"64: {A} f 3x({ROTARY} f)")) == {}
-
-
-def test_programs_that_load_a_network_of_which_layers_are_removed():
-    def programs(text):
-        network = f"64: {text}".replace("A", "a(head_dim=16,kv_heads=2)")
-        return {*loading(Architecture.parse(network))}
-
-    few = {"vllm", "llama.cpp", "transformers"}
-    assert programs("A f(intermediate=512) f(intermediate=256) A") == {*PROGRAMS}
-    assert programs("A f(intermediate=512) f(intermediate=96)") == few
-    scaled = "a(heads=2,head_dim=16,kv_heads=1,rope_factor=4)"  # heads do not make up the width
-    assert {*PROGRAMS} - programs(f"{scaled} f(intermediate=256) {scaled}") == {"mlx"}
-    assert programs("f A f") == set()
-    assert "nemotron_nas" not in families()
 
 
 @every(
@@ -336,10 +319,9 @@ def test_the_page_on_deployment_has_the_programs_of_each_family():
             return "\u2013"
         words = f"{'run' if program.run else 'read'} {program.version}"
         words += ", every k-th" if program.interval else ""
-        words += ", widths in 256" if "f" in program.demands else ""
         return words + (f", {program.beta}" if program.beta else "")
 
     page = (Path(__file__).parents[2] / "docs/deploy.md").read_text(encoding="utf-8")
-    for family in all_families().values():
+    for family in families().values():
         cells = [family.title, *(cell(family.programs.get(name)) for name in PROGRAMS)]
         assert f"| {' | '.join(cells)} |" in page

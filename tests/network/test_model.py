@@ -118,26 +118,6 @@ def test_loss_equals_cross_entropy_of_the_logits(tied, kept, monkeypatch):
         torch.testing.assert_close(model.loss(tokens, targets), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_distillation_equals_the_kl_of_the_logits(monkeypatch):
-    monkeypatch.setattr(loss_module, "LOGITS_PER_CHUNK", 1)
-    monkeypatch.setattr(loss_module, "ROWS_PER_CHUNK", 7)
-    x, teacher_x = torch.randn(18, 8, dtype=torch.float64), torch.randn(18, 5, dtype=torch.float64)
-    weight, teacher_weight = (torch.randn(29, width, dtype=torch.float64) for width in (8, 5))
-    x.requires_grad_(), weight.requires_grad_()
-    log_q, log_p = (
-        logits.log_softmax(-1) for logits in (x @ weight.T, teacher_x @ teacher_weight.T)
-    )
-    expected = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-    loss = loss_module.linear_distillation(x, weight, teacher_x, teacher_weight)
-    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-10)
-    for got, gradient in zip(
-        torch.autograd.grad(2 * loss, (x, weight)),
-        torch.autograd.grad(expected, (x, weight)),
-        strict=True,
-    ):
-        torch.testing.assert_close(got, 2 * gradient, rtol=1e-8, atol=1e-12)
-
-
 def test_loss_under_autocast_is_near_and_has_float32_gradients():
     model = make_model(HYBRID, torch.float32)
     tokens = make_tokens(model, 2, 64)

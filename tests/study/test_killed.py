@@ -11,7 +11,6 @@ import time
 import pytest
 from cases import cases
 from config_keys import with_keys
-from pretrained import SMALL_CONVERSION, small_llama
 from test_interrupt import LIMIT_S, mark, marked  # noqa: F401  (a fixture)
 
 from flashnas.cli.main import main
@@ -26,15 +25,7 @@ COMMANDS = cases("study", "commands")
 def test_a_killed_command_goes_on(name, tmp_path, small_corpus, quick_recipe, mark, capsys):  # noqa: F811
     text, file, resume, busy = COMMANDS[name]
     keys = with_keys(tmp_path, cycle_size=4, baselines=False, measure=False, evidence="none")[1]
-    options = [f"--{key} {value}" for key, value in SMALL_CONVERSION.items()]
-    llama = small_llama(tmp_path / "llama") if name == "convert" else None
-    words = text.format(
-        texts=small_corpus,
-        recipe=quick_recipe,
-        keys=keys,
-        llama=llama,
-        conversion=" ".join(options),
-    )
+    words = text.format(texts=small_corpus, recipe=quick_recipe, keys=keys)
     out = tmp_path / "out"
     words = [name, *words.split(), "--out", str(out)]
 

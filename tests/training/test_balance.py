@@ -84,7 +84,7 @@ def test_micro_batches_change_rounding_only_and_a_training_continues_to_the_bit(
 
 def test_biases_move_by_the_tokens_of_all_micro_batches():
     network = HybridLM(Architecture.parse("32: moe(experts=3,active=1,sigmoid=true)"))
-    balance = ExpertBalance(network, RECIPE, HybridLM.loss)
+    balance = ExpertBalance(network, RECIPE)
     (layer,) = balance.layers
     layer.routed = [
         (None, torch.tensor([[0]] * 6 + [[1]] * 3)),

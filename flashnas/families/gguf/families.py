@@ -31,7 +31,6 @@ LLAMA, QWEN, EXPERTS, LFM2 = (
     replace(families()[name].format, max_meta_tokens=1)
     for name in ("llama", "qwen3_5", "qwen3_moe", "lfm2")
 )
-IDLE = 32  # width of one that is zero: llama.cpp leaves out attention without one behind it
 
 
 @dataclass(frozen=True)
@@ -48,35 +47,22 @@ class GgufFamily:
     interleaved: bool = False
     output_norm: str = "output_norm"
 
-    def pieces(self, architecture: Architecture, eps: float | None = None) -> list[Piece]:
-        """Every tensor of a file. eps: as `network_pieces` takes it."""
+    def pieces(self, architecture: Architecture) -> list[Piece]:
+        """Every tensor of a file."""
         architecture = architecture.canonical()
-        layers, hidden = self.layers(architecture), architecture.hidden
-        layer_of = [n for n, layer in enumerate(layers) for _ in layer]
-        shapes = {
-            self.second_norm: (hidden,),
-            **dict.fromkeys(("ffn_gate", "ffn_up"), (IDLE, hidden)),
-            "ffn_down": (hidden, IDLE),
-        }
-        idle = [
-            Piece(f"blk.{n}.{name}.weight", "", shape=shape)
-            for n, layer in enumerate(layers)
-            if self.second_norm and len(layer) == 1 and layer[0].mixes_tokens
-            for name, shape in shapes.items()
-        ]
+        layer_of = [n for n, layer in enumerate(self.layers(architecture)) for _ in layer]
 
         def place(n: int, spec: OperatorSpec) -> tuple[str, str]:
             norm = "attn_norm" if spec.mixes_tokens else self.second_norm or "attn_norm"
             return f"blk.{layer_of[n]}.", f"blk.{layer_of[n]}.{norm}"
 
-        if getattr(attention := _first(architecture.operators, Attention), "rope_original", 0):
-            idle.append(rope_piece(attention))
-        return idle + network_pieces(
+        attention = _first(architecture.operators, Attention)
+        scaled = [rope_piece(attention)] if getattr(attention, "rope_original", 0) else []
+        return scaled + network_pieces(
             architecture,
             ("token_embd", self.output_norm, "output"),
             NAMES,
             place,
-            eps=eps,
             parts=partial(operator_pieces, interleaved=self.interleaved),
         )
 
@@ -90,9 +76,7 @@ class GgufFamily:
         operators = architecture.canonical().operators
         layers = self.layers(architecture)
         first = [layer[0] for layer in layers]
-        widths = [
-            getattr(layer[-1], "intermediate", IDLE * self.format.without_ffn) for layer in layers
-        ]
+        widths = [getattr(layer[-1], "intermediate", 0) for layer in layers]
         kv_heads = [getattr(spec, "kv_heads", 0) for spec in first]  # 0: without attention
         attention, delta, convolution, mamba = (
             _first(operators, of) for of in (Attention, GatedDeltaNet, GatedConvolution, Mamba2)
@@ -146,17 +130,11 @@ class GgufFamily:
             writer.add_ssm_inner_size(mamba.inner(hidden))
 
 
-def _transformer(
-    name: str,
-    interleaved: bool = True,
-    fourth: Demands | None = None,
-    full_width: bool = False,
-    **fixed: Any,
-) -> GgufFamily:
-    """Llama, but for these options of attention, and those of every 4th one."""
+def _transformer(name: str, interleaved: bool = True, **fixed: Any) -> GgufFamily:
+    """Llama, but for these options of attention."""
     attention = LLAMA.demands["a"]
-    attention = replace(attention, fixed={**attention.fixed, **fixed}, full_width=full_width)
-    form = replace(LLAMA, name=name, demands={**LLAMA.demands, "a": attention}, fourth=fourth)
+    attention = replace(attention, fixed={**attention.fixed, **fixed})
+    form = replace(LLAMA, name=name, demands={**LLAMA.demands, "a": attention})
     return GgufFamily(form, interleaved=interleaved)
 
 
@@ -215,32 +193,7 @@ FAMILIES: Mapping[str, GgufFamily] = {
         GgufFamily(replace(EXPERTS, name="qwen3moe")),
         GgufFamily(replace(LFM2, name="lfm2"), output_norm="token_embd_norm"),
         _transformer("qwen3", False, qk_norm=True, rope_original=0),
-        _transformer("qwen2", False, full_width=True, qkv_bias=True, rope_original=0),
         _transformer("llama"),
-        GgufFamily(
-            replace(
-                LLAMA,
-                name="deci",
-                demands={
-                    "a": Demands(
-                        fixed={"qk_norm": False, "out_gate": False, "rope_share": 1.0},
-                        shared=ROTARY,
-                    ),
-                    "f": Demands(fixed={"relu2": False}),
-                },
-                without_mixer=True,
-                without_ffn=True,
-            ),
-            interleaved=True,
-        ),
-        _transformer(
-            "smollm3",
-            rope_original=0,
-            fourth=Demands(
-                fixed={**LLAMA.demands["a"].fixed, "rope_share": 0.0},
-                shared=("heads", "kv_heads", "head_dim"),
-            ),
-        ),
     )
 }
 

@@ -1,1 +1,0 @@
-"""Start from a pretrained model: read its weights, score what its layers may become, choose."""
