@@ -110,8 +110,8 @@ class SearchProgress(LiveLine):
 
 
 class CountProgress(LiveLine):
-    """Done, all, and the time left: as it is given, or at the mean pace since the first call, before
-    which all is warmed up."""
+    """Done, all, and the time left at the mean pace since the first call, before which all is warmed
+    up."""
 
     _first: tuple[int, float] | None = None
 
@@ -120,10 +120,11 @@ class CountProgress(LiveLine):
         super().__init__(stream)
         self._noun = noun
 
-    def update(self, done: int, total: int, left_s: float | None = None) -> None:
+    def update(self, done: int, total: int) -> None:
         now = time.monotonic()
         at, since = self._first = self._first or (done, now)
-        if left_s is None and done > at:
+        left_s = None
+        if done > at:
             left_s = (now - since) * (total - done) / (done - at)
         if self.due(done == total):
             gone = f"{duration(now - self._started)} gone"

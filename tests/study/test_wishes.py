@@ -58,7 +58,7 @@ def test_every_finalist_loads_in_the_programs(tmp_path):
     programs = ["vllm", "sglang", "llama.cpp", "mlx", "transformers"]
     to = {name: "gguf" if name == "llama.cpp" else "hf" for name in programs}
     assert written["runs_in"] == to
-    assert "; the front loads in all but TensorRT-LLM" in " ".join(str(run).split())
+    assert "the front loads in all but TensorRT-LLM" in " ".join(str(run).split())
 
 
 def test_a_program_that_loads_no_network_of_the_space_is_one_line(tmp_path):
