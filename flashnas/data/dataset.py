@@ -24,13 +24,14 @@ from flashnas.base.text import first_line, without_folders
 from flashnas.data.corpus import read_corpus
 from flashnas.data.split import split_documents
 from flashnas.data.tokenizer import (
+    SpecialTokens,
     Tokenizer,
     cache_folder,
     cached_tokenizer,
-    end_of_document_id,
     front_ids,
     library_errors,
     load_tokenizer,
+    usual_end,
     vocab_size,
     writing_cache,
 )
@@ -64,9 +65,9 @@ class BatchShape(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """Token ids of both parts; documents are separated by the tokenizer's end-of-document token if
-    it has one. Each document begins with what the tokenizer puts in `front`, and so does each
-    sequence of a batch, in place of its first tokens.
+    """Token ids of both parts; documents are separated by `SpecialTokens.end_of_document`. Each
+    document begins with what the tokenizer puts in `front`, and so does each sequence of a batch, in
+    place of its first tokens.
 
     folder: its name is the digest. source: the corpus, as the user names it. vocab: rows that an
     embedding needs. validation_bytes: UTF-8 bytes without separators. notes: what a reader of the
@@ -279,8 +280,9 @@ def prepare_dataset(
         else cached_tokenizer(split.train, recipe.vocab, cache)
     )
 
-    front = front_ids(encoder)
-    digest = hashlib.sha256(f"{_VERSION}{front or ''}".encode())
+    front, end = front_ids(encoder), SpecialTokens.beside(tokenizer).end_of_document(encoder)
+    said = "" if end == usual_end(encoder) else f" {end}"  # by the files beside the tokenizer
+    digest = hashlib.sha256(f"{_VERSION}{front or ''}{said}".encode())
     for part in (without_folders(source), encoder.to_str(), split.train, "", split.validation):
         digest.update(
             hashlib.sha256(part.encode()).digest() if isinstance(part, str) else part.digests
@@ -294,9 +296,9 @@ def prepare_dataset(
                 "notes": notes,
                 "front": front,
                 "validation_bytes": split.validation.size,
-                "train_tokens": _encode(encoder, split.train, temporary / "train.npy"),
+                "train_tokens": _encode(encoder, end, split.train, temporary / "train.npy"),
                 "validation_tokens": _encode(
-                    encoder, split.validation, temporary / "validation.npy"
+                    encoder, end, split.validation, temporary / "validation.npy"
                 ),
             }
             (temporary / "tokenizer.json").write_text(encoder.to_str(), encoding="utf-8")
@@ -306,11 +308,11 @@ def prepare_dataset(
     return dataset
 
 
-def _encode(tokenizer: Tokenizer, documents: Iterable[str], path: Path) -> int:
+def _encode(tokenizer: Tokenizer, end: int | None, documents: Iterable[str], path: Path) -> int:
     """Write the ids of all documents as one array, some documents at a time; returns their
     number.
     """
-    front, end = front_ids(tokenizer), end_of_document_id(tokenizer)
+    front = front_ids(tokenizer)
     dtype = np.dtype(np.uint16 if vocab_size(tokenizer) <= 1 << 16 else np.uint32)
     count, rest = 0, iter(documents)
     # np.save raises an OSError without an errno on a full disk

@@ -243,9 +243,8 @@ def _largest_id(content: Any) -> int:
         return 0
 
 
-def end_of_document_id(tokenizer: Tokenizer) -> int | None:
-    """The id of END_OF_DOCUMENT, or of a usual name for it; None if the tokenizer has none. It
-    separates documents."""
+def usual_end(tokenizer: Tokenizer) -> int | None:
+    """The id of END_OF_DOCUMENT, or of a usual name for it; None if the tokenizer has none."""
     for name in (END_OF_DOCUMENT, "</s>", "<|end_of_text|>", "<eos>", "[SEP]"):
         if (token := tokenizer.token_to_id(name)) is not None:
             return token
@@ -294,8 +293,8 @@ class SpecialTokens:
         return found if isinstance(found, str) else ""
 
     def ids(self, tokenizer: Tokenizer, kind: str) -> list[int]:
-        """The tokens of a kind, `bos`, `eos` or `pad`: that of tokenizer_config.json first. Where no
-        file says more, it is the one that separates documents."""
+        """The tokens of a kind, `bos`, `eos` or `pad`: that of tokenizer_config.json first, then those
+        of generation_config.json. Where no file says more, it is `usual_end`."""
         name, said = self.config.get(f"{kind}_token"), self.generation.get(f"{kind}_token_id")
         name = name.get("content") if isinstance(name, dict) else name
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
@@ -303,8 +302,13 @@ class SpecialTokens:
         words = {*vocabulary.values()}
         ids = [token for token in found if type(token) is int and token in words]
         if not ids and (kind == "eos" or not self.config):
-            ids = [token for token in [end_of_document_id(tokenizer)] if token is not None]
+            ids = [token for token in [usual_end(tokenizer)] if token is not None]
         return [*dict.fromkeys(ids)]
+
+    def end_of_document(self, tokenizer: Tokenizer) -> int | None:
+        """The first token that ends a text, which separates documents wherever text is trained on or
+        scored; None if there is none."""
+        return next(iter(self.ids(tokenizer, "eos")), None)
 
     def keys(self, tokenizer: Tokenizer | None) -> dict[str, Any]:
         """The entries of config.json."""

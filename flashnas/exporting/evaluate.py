@@ -18,7 +18,7 @@ from flashnas.base.errors import ConfigError, CorpusError, DeviceError, WeightsE
 from flashnas.base.system import disk_errors
 from flashnas.base.text import did_you_mean, first_line
 from flashnas.data.corpus import read_corpus
-from flashnas.data.tokenizer import end_of_document_id, front_ids, library_errors
+from flashnas.data.tokenizer import front_ids, library_errors
 from flashnas.exporting.source import Source, fast_tokenizer, load_source, quiet_transformers
 from flashnas.network.weights import digest_of
 from flashnas.run_folder.trained import EVALUATION, ModelEvaluation, TaskResult, TextResult
@@ -84,7 +84,7 @@ def bits_per_byte(
     network, tokenizer = source.network, source.tokenizer
     assert tokenizer is not None  # of load_trained
     device = network.embedding.weight.device
-    end = end_of_document_id(tokenizer)
+    end = source.special.end_of_document(tokenizer)
     front = front_ids(tokenizer) or ([] if end is None else [end])
     pieces: list[tuple[Sequence[int], int]] = []
     digest = hashlib.sha256()
@@ -95,8 +95,9 @@ def bits_per_byte(
             decoded = tokenizer.decode(encoding.ids, skip_special_tokens=False)
         ids = [*front, *encoding.ids]
         unpredicted = 0 if front or not ids else encoding.offsets[0][1]  # its first token
-        pieces += windows(ids, window, stride)
-        tokens += max(0, len(ids) - 1)
+        given = len(front) or 1
+        pieces += windows(ids, window, stride, given)
+        tokens += max(0, len(ids) - given)
         size += len(text[unpredicted:].encode())
         documents += 1
         digest.update(hashlib.sha256(text.encode()).digest())
@@ -135,12 +136,14 @@ def bits_per_byte(
     )
 
 
-def windows(ids: Sequence[int], window: int, stride: int) -> Iterator[tuple[Sequence[int], int]]:
-    """(tokens, place of the first that is predicted) of each window: each token but the first is
-    predicted once."""
-    done = 1
+def windows(
+    ids: Sequence[int], window: int, stride: int, given: int = 1
+) -> Iterator[tuple[Sequence[int], int]]:
+    """(tokens, place of the first that is predicted) of each window: each token but the first
+    `given` ones is predicted once."""
+    done = given
     while done < len(ids):
-        end = min(len(ids), done + (window if done == 1 else stride))
+        end = min(len(ids), max(window + 1, done + 1) if done == given else done + stride)
         first = max(0, end - 1 - window)
         yield ids[first:end], done - first
         done = end
@@ -169,7 +172,7 @@ def run_tasks(source: Source, names: Sequence[str], folder: Path | None) -> dict
             f"--tasks needs lm-evaluation-harness ({first_line(error)}):"
             " pip install 'flashnas[eval]'"
         ) from None
-    if source.tokenizer is None or end_of_document_id(source.tokenizer) is None:
+    if source.tokenizer is None or source.special.end_of_document(source.tokenizer) is None:
         raise WeightsError("--tasks needs a tokenizer with a token that separates documents")
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     manager = TaskManager(include_path=folder, include_defaults=folder is None)

@@ -38,10 +38,11 @@ class ProxyScore:
     """The score of one trained network; lower is better.
 
     loss: nats per token over the validation slice, after the last step. bits_per_byte: the same
-    loss per byte of text. curve: (training tokens, validation loss); points before the last use a
-    part of the slice. tokens_per_s: of training steps, without validation. seconds: with it. seed:
-    of start and order of the text. proxy_params: of the trained network. backends: what trained
-    each kind of operator; validation may take a library whose backward pass alone is wrong.
+    loss per byte of text; the ends of documents count here, and not in those of `eval`. curve:
+    (training tokens, validation loss); points before the last use a part of the slice.
+    tokens_per_s: of training steps, without validation. seconds: with it. seed: of start and order
+    of the text. proxy_params: of the trained network. backends: what trained each kind of operator;
+    validation may take a library whose backward pass alone is wrong.
     """
 
     loss: float

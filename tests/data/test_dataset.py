@@ -14,7 +14,7 @@ from flashnas.data import dataset as dataset_module
 from flashnas.data import tokenizer as tokenizer_module
 from flashnas.data.corpus import Corpus
 from flashnas.data.dataset import Dataset, prepare_dataset
-from flashnas.data.tokenizer import Tokenizer, train_tokenizer
+from flashnas.data.tokenizer import SpecialTokens, Tokenizer, train_tokenizer
 from flashnas.training.recipe import Recipe
 
 RECIPE = Recipe(
@@ -330,3 +330,26 @@ def test_a_tokenizer_is_trained_on_a_part_of_very_much_text(prepare, monkeypatch
     prepare()
     # every third of those not held out
     assert [text.split(":")[0] for text in seen[:4]] == ["0", "3", "6", "10"]
+
+
+@every(
+    case=[
+        ({"eos_token": "<end of sentence>"}, {}, 301),  # of no usual name
+        ({"eos_token": "<turn>"}, {"eos_token_id": [300, 0]}, 300),  # beside one of a usual name
+        ({}, {"eos_token_id": 301}, 301),
+        ({}, {}, 0),
+    ]
+)
+def test_documents_end_with_the_token_that_an_export_states(case, prepare, folder, tmp_path):
+    config, generation, end = case
+    words = train_tokenizer([path.read_text() for path in folder.iterdir()], 300)
+    words.add_special_tokens(["<turn>", "<end of sentence>"])
+    file = tmp_path / "tokenizer.json"
+    words.save(str(file))
+    for name, content in (("tokenizer_config", config), ("generation_config", generation)):
+        file.with_name(f"{name}.json").write_text(json.dumps(content))
+    data = prepare(tokenizer=file)
+    assert int(data.validation[-1]) == end
+    assert (data.train == end).sum() == 36
+    stated = SpecialTokens.beside(file).keys(words)["eos_token_id"]
+    assert (stated if isinstance(stated, int) else stated[0]) == end

@@ -23,6 +23,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError
 from flashnas.cli.main import main
 from flashnas.data.tokenizer import train_tokenizer
+from flashnas.exporting.evaluate import windows
 from flashnas.network.weights import save_model
 
 
@@ -207,3 +208,12 @@ def test_what_cannot_be_evaluated_is_one_line(model, texts, tmp_path):
     ]
     for folder, options, expected in cases:
         assert expected in one_line(FlashnasError, fn.evaluate, str(folder), **options)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(1, 1), (3, 2), (9, 9)])
+def test_tokens_that_stand_in_front_are_no_text(window, stride):
+    ids, predicted = [300, 301, 5, 6, 7], []
+    for part, first in windows(ids, window, stride, 2):
+        assert len(part) <= max(window, 2) + 1
+        predicted += part[first:]
+    assert predicted == [5, 6, 7]

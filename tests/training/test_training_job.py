@@ -443,3 +443,92 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(copied, asked, ca
     assert line.endswith("--resume")
     assert checkpoints(copied / "checkpoints")[0].name == "step-00000021"
     assert not list((copied / "checkpoints").glob(".*"))
+
+
+# -- from weights ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def export(whole, tmp_path_factory):
+    out = tmp_path_factory.mktemp("exported") / "out"
+    assert main(["export", str(whole), "--to", "hf", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def further(asked, tmp_path_factory):
+    """The options of a training of weights, whose recipe says nothing of their start."""
+    data = asked[asked.index("--data") + 1]
+    recipe = tmp_path_factory.mktemp("further") / "further.yaml"
+    recipe.write_text(
+        "{width_factor: 1, sequence_tokens: 32, batch_sequences: 2, tokens: 128,"
+        " validation_tokens: 128, curve_tokens: 64, curve_points: 1, optimizer: adamw,"
+        " adamw_lr: 0.00001, dtype: float32}"
+    )
+    return ["--data", data, "--recipe", str(recipe), "--threads", "1"]
+
+
+def first_loss(out):
+    return float(curve(out)[0]["loss"])
+
+
+def test_a_training_its_weights_and_its_export_go_on_alike(
+    whole, export, further, tmp_path, monkeypatch
+):
+    out = tmp_path / "one"
+    train(whole / "final", *further, "--out", out)
+    assert first_loss(out) < 0.9 * float(curve(whole)[0]["loss"])
+    for n, source in enumerate((whole, export)):
+        other = tmp_path / str(n)
+        train(source, *further, "--out", other)
+        assert first_loss(other) == pytest.approx(first_loss(out), rel=1e-4)
+        record = yaml.safe_load((other / "train.yaml").read_text())
+        assert record["vocabulary"] == 300
+    train(export, *further, "--out", tmp_path / "1", "--resume")  # which has finished
+
+
+def test_weights_without_their_tokenizer_are_not_trained(whole, further, tmp_path, capsys):
+    weights = Path(shutil.copytree(whole / "final", tmp_path / "weights"))
+    (weights / "tokenizer.json").unlink()
+    line = refused([weights, *further, "--out", tmp_path / "run"], capsys)
+    assert "--tokenizer must name the tokenizer.json of the weights" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("embedding_std", 0.5), ("output_scale", 1), ("conv_noise", 1)]
+)
+def test_how_weights_are_drawn_is_not_asked_of_weights(
+    key, value, whole, further, tmp_path, capsys
+):
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(Path(further[3]).read_text().replace("}", f", {key}: {value}}}"))
+    words = [whole, *further[:3], recipe, "--out", tmp_path / "run"]
+    assert f"recipe 'own': {key} is of weights that are drawn" in refused(words, capsys)
+
+
+def test_the_library_of_a_recipe_computes_weights_that_are_there(
+    whole, further, tmp_path, monkeypatch
+):
+    seen, own = [], HybridLM.choose_backend
+    monkeypatch.setattr(
+        HybridLM, "choose_backend", lambda self, name: (seen.append(name), own(self, name))
+    )
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(Path(further[3]).read_text().replace("}", ", backend: torch}"))
+    train(whole, *further[:3], recipe, "--out", tmp_path / "run")
+    assert seen[-1] == "torch"
+
+
+def test_weights_of_others_are_refused_in_one_line(export, further, tmp_path, capsys):
+    others = Path(shutil.copytree(export, tmp_path / "others"))
+    config = others / "config.json"
+    said = {**json.loads(config.read_text()), "model_type": "llama"}
+    said |= {"num_attention_heads": 2, "intermediate_size": 64, "num_hidden_layers": 1}
+    said.pop("meta_tokens", None)
+    config.write_text(json.dumps({**said, "hidden_size": 32, "vocab_size": 300}))
+    line = refused([others, *further, "--out", tmp_path / "run"], capsys)
+    assert "flashnas did not write these weights, and reads its own alone" in line
+    file = tmp_path / "model.gguf"
+    file.touch()
+    assert "GGUF files are written and not read" in refused([file, *further], capsys)
