@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import zipfile
 
@@ -105,31 +104,6 @@ def test_tests_that_are_skipped_are_not_passed(run, tmp_path, skipped, status):
     code, bundle = run(tests=f"open({str(tmp_path / 'run/tests.xml')!r}, 'w').write({report!r})")
     assert code == (status == "failed")
     assert statuses(bundle) == {"tests": status}
-
-
-@pytest.mark.parametrize(
-    ("driver", "machine", "option"),
-    [
-        ("570.86.15", "x86_64", "-c constraints/cuda12.txt"),
-        ("570.86.15", "aarch64", f"-c constraints/cuda12.txt {gpu_steps.AARCH64_INDEX}"),
-        ("580.65.06", "aarch64", "-c constraints/cuda13.txt"),
-        ("", "aarch64", ""),
-    ],
-)
-def test_the_driver_decides_which_torch_is_installed(
-    tmp_path, monkeypatch, driver, machine, option
-):
-    monkeypatch.setattr("platform.machine", lambda: machine)
-    program = tmp_path / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\n{f'echo {driver}' if driver else 'exit 9'}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    assert gpu_steps.constraints() == option
-    assert not option or (gpu_bundle.ROOT / option.split()[1]).exists()
-    words = ["make", "-n", "gpu", f"VENV={tmp_path / 'venv'}"]
-    plan = subprocess.run(words, cwd=gpu_bundle.ROOT, capture_output=True, text=True, check=True)
-    assert "pip install --quiet $(" in plan.stdout, "constraints, before any other torch is there"
-    assert plan.stdout.count("pip install") == 1
 
 
 def test_a_product_says_which_torch_to_install(tmp_path, capsys):

@@ -233,18 +233,6 @@ def test_a_warning_of_a_plugin_does_not_reach_the_terminal_as_it_is(install):
         main(["list", "operators"])
 
 
-def test_the_help_works_with_a_broken_command(install, capsys):
-    install(
-        "flashnas-bad", {"zz": "bad_command:Z"}, group="flashnas.commands", bad_command="Z = 5\n"
-    )
-    assert (main(["--help"]), main(["zz"])) == (0, 2)
-    line = "command 'zz' of the package flashnas-bad: bad_command:Z must be a Command; got 5"
-    assert capsys.readouterr().err.splitlines() == [
-        f"flashnas: {line}; it is left out",
-        f"flashnas: {line}",
-    ]
-
-
 @pytest.mark.parametrize(
     "place",
     [

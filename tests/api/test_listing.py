@@ -3,14 +3,12 @@ it.
 """
 
 import dataclasses
-import json
 
 import fresh
 import pytest
 from cases import cases
 
 import flashnas as fn
-from flashnas.api.listing import KINDS
 from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
 from flashnas.operators import OPERATORS
@@ -23,14 +21,6 @@ def test_names_have_a_line_each(kind, name, words):
     found = fn.list_names(kind)
     assert words in found[name]
     assert not [name for name, text in found.items() if not text or "\n" in text]
-
-
-def test_the_command_prints_the_same(capsys):
-    for kind in KINDS:
-        assert main(["list", kind, "--json"]) == 0
-        assert json.loads(capsys.readouterr().out) == {"kind": kind, "names": fn.list_names(kind)}
-    assert main(["list", "workloads"]) == 0
-    assert "chat            batch 1, 512 tokens in, 256 out" in capsys.readouterr().out.splitlines()
 
 
 def test_a_space_a_recipe_and_the_options_of_every_operator_are_shown(capsys, tmp_path):

@@ -1,18 +1,12 @@
 """`fn.search` with objects in place of names, and `flashnas search --dry-run`."""
 
-import json
-import shlex
-
 import pytest
 import yaml
-from config_keys import with_keys
 from foreign_space import WidthFittedGpt2Space, latency_ms, loss
 from pandas.testing import assert_frame_equal
 
 import flashnas as fn
 from flashnas.algorithms import ALGORITHMS
-from flashnas.api.plan import plan
-from flashnas.cli.main import main
 from flashnas.run_folder.layout import as_recorded
 from flashnas.study import purchase
 from flashnas.study.config import SearchConfig
@@ -92,28 +86,3 @@ def test_run_yaml_holds_each_option_once(tmp_path):
         "space": {"name", "hash"},
         "scorer": {"train_tokens", "charge", "complexity", "source", "digest"},
     }
-
-
-def test_a_dry_run_trains_and_writes_nothing(
-    tmp_path, small_corpus, quick_recipe, monkeypatch, capsys, refused
-):
-    monkeypatch.chdir(tmp_path)
-    words = [
-        *shlex.split(
-            f"search --space tiny --workload chat --recipe {quick_recipe} --data "
-            f"{small_corpus} --trials 3 --evidence none --workers 1 --dry-run"
-        ),
-        *with_keys(tmp_path / "asked", baselines=False),
-    ]
-    assert main([*words, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["candidates"], found["trainings"], found["tokens_each"]) == (3, 3, 512)
-    assert found["flops"] > 0
-    assert main(words) == 0
-    assert "3 candidates" in capsys.readouterr().out
-    assert list(tmp_path.iterdir()) == [tmp_path / "asked"]
-    planned = plan(space="tiny", workload="chat", trials=3, baselines=False, evaluator=by_size)
-    assert (planned.candidates, planned.tokens_each) == (3, 0)
-    (tmp_path / "file").write_text("mine")
-    line = "flashnas search: --out file: is a file; choose another folder\n"
-    assert refused([*words, "--out", "file"]) == line

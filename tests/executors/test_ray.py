@@ -192,17 +192,6 @@ def test_each_candidate_has_a_gpu_of_its_own(cluster, connected):
     assert len({(one["pid"], one["device"]) for one in found}) == len({one["pid"] for one in found})
 
 
-def test_no_more_candidates_run_at_once_than_the_user_says(cluster, connected, tmp_path):
-    """Each counts those that have begun when it ends."""
-    jobs = {str(n): {"do": "touch slowly", "path": str(tmp_path / "begun")} for n in range(2)}
-    with RayExecutor(
-        Work(function=pool_jobs.act, timeout_s=60, workers=1), RayOptions(address=cluster.address)
-    ) as executor:
-        found = [ended.result["value"] for _, ended in executor.run(jobs)]
-        assert executor.workers == 1
-    assert found == [1, 2]
-
-
 def test_the_text_travels_once_to_each_node(
     cluster, connected, place, tmp_path, small_corpus, quick_recipe
 ):

@@ -4,11 +4,8 @@ bfloat16.
 
 import numpy as np
 import pytest
-from layer_cases import LAYERED
-from offenders import every
 from one_line import one_line
 
-from flashnas.architecture import Architecture, parse_operators
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import MissingRowsError, WorkloadError
 from flashnas.latency.calibration import Calibration
@@ -16,7 +13,6 @@ from flashnas.latency.lookup import KernelTimes
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload, matrix_numbers, memory_bytes
-from flashnas.network.model import HybridLM
 from flashnas.operators.kernel_kinds import ATTENTION, CONV, GEMM, pointwise
 
 WITH_FP8 = ("h100_sxm", "h200_sxm", "l40s")
@@ -72,21 +68,6 @@ def test_an_estimate_differs_in_the_products_of_the_operators_alone(
         assert not any("fp8" in note for note in plain.notes)
 
 
-@every(kind=LAYERED)
-def test_matrices_are_nearly_all_of_an_operator(kind):
-    """Against the weights that are built: all matrices but filters, tables of decays and stacked
-    small ones.
-    """
-    architecture = Architecture.parse(f"256(vocab=64): {kind}")
-    spec, block = architecture.operators[0], HybridLM(architecture).blocks[0]
-    built = sum(
-        p.numel()
-        for name, p in block.named_parameters()
-        if p.ndim >= 2 and not name.endswith(("conv.weight", "A_log"))
-    )
-    assert 0.97 * built <= matrix_numbers(spec, 256) <= min(built * 1.001, spec.params(256))
-
-
 @pytest.mark.parametrize("text", [NARROW, WIDE, "2048(tied=false,meta=64): 4x(moe a)"])
 def test_memory_counts_one_byte_for_each_number_of_a_matrix(text):
     a, workload = load_architecture(text), Workload(batch=3, prompt_tokens=100, generated_tokens=50)
@@ -119,11 +100,3 @@ def test_the_type_is_that_of_the_workload():
         match=r"^--weights fp8 needs a workload in bfloat16; workload.dtype is float32$",
     ):
         Workload(generated_tokens=1, dtype="float32").with_weights("fp8")
-
-
-def test_other_types_of_weights_hold_for_all_of_them():
-    """q8_0 is llama.cpp's, whose rows are of whole operators: embedding and head have it too."""
-    a, workload = load_architecture(NARROW), Workload(generated_tokens=8)
-    other = memory_bytes(a, workload, 1, "bfloat16") - memory_bytes(a, workload, 1, "q8_0")
-    assert other == pytest.approx(a.params * (2 - 34 / 32), abs=1)
-    assert parse_operators("f")[0].params(64) > matrix_numbers(parse_operators("f")[0], 64)

@@ -12,7 +12,6 @@ from one_line import one_line
 from run_builder import write_answered_run
 
 import flashnas as fn
-from flashnas.algorithms.algorithm import Random
 from flashnas.base.errors import RunError
 from flashnas.run_folder.earlier_runs import difference, earlier_runs, training
 from flashnas.space import load_space
@@ -168,32 +167,3 @@ def test_a_foreign_network_is_built_again_by_its_space_as_it_was(foreign):
 
 
 # -- a search that starts from runs ----------------------------------------------------------------
-
-
-class Repeats(Random):
-    """Proposes a network of the earlier run again, once."""
-
-    repeated = False
-
-    def _propose(self, count):
-        for genotype in super()._propose(count):
-            again, self.repeated = not self.repeated, True
-            yield self.history[0].genotype if again else genotype
-
-
-def test_a_proposal_that_an_earlier_run_knows_does_not_change_how_many_networks_are_trained(
-    run, tmp_path
-):
-    found = fn.search(
-        **ASKED,
-        budgets={"latency_ms": 14_000},
-        trials=4,
-        evaluator=loss,
-        seed=1,
-        sampler=Repeats,
-        start_from=[str(run.path)],
-        baselines=False,
-        out=tmp_path / "next",
-    )
-    assert (found.trials["state"] == "reused").sum() == 1
-    assert found.trials.loc[found.trials["source"] == "evaluator", "hash"].nunique() == 4

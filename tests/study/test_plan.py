@@ -1,9 +1,7 @@
 import dataclasses
 import json
 
-import foreign_space
 import pytest
-from foreign_space import WidthFittedGpt2Space
 
 from flashnas.base.errors import BudgetError, DeviceError
 from flashnas.latency.table import LatencyTable
@@ -71,22 +69,3 @@ def test_what_a_search_may_buy_is_planned_as_a_bound(config):
     found = plan(dataclasses.replace(config, evidence=None))
     assert (found.each, found.candidates, found.trainings) == (False, 5, 5)
     assert "at most 5 networks: those whose training is expected to improve" in str(found)
-
-
-def test_a_plan_says_that_nothing_is_trained(config):
-    notes = []
-    found = plan(dataclasses.replace(config, trials=None, evidence=None), note=notes.append)
-    assert (found.candidates, found.trainings, found.tokens_each) == (0, 0, 0)
-    assert "nothing: published trainings answer" in str(found)
-    assert notes == ["nothing is trained without --trials N: recipe changes nothing"]
-
-
-def test_a_plan_of_the_users_evaluator_knows_no_flops():
-    found = plan(
-        SearchConfig(table=None, trials=7),
-        space=WidthFittedGpt2Space(),
-        evaluator=foreign_space.loss,
-        table=foreign_space.latency_ms,
-    )
-    assert (found.tokens_each, found.flops, found.trainings) == (0, 0, 9)
-    assert "trained    at most 9 networks" in str(found)

@@ -13,7 +13,6 @@ from flashnas.architecture import Architecture
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
-from flashnas.study.plan import plan
 from flashnas.study.problem import load_problem
 from flashnas.study.run_search import run_search
 from flashnas.study.scorer import EvidenceScorer
@@ -94,19 +93,6 @@ def test_the_trajectory_is_the_same_when_it_is_continued(finished, config, tmp_p
         run.trials.drop(columns="train_seconds"),
         finished[0].trials.drop(columns="train_seconds"),
     )
-
-
-def test_a_known_baseline_is_not_evaluated_anew(config, earlier):
-    with_baselines = dataclasses.replace(config, baselines=True)
-    problem = load_problem(with_baselines, evaluator=loss)
-    known = {network.hash for _, network in problem.baselines if network is not None}
-    known &= set(earlier.trained["hash"])
-    assert known
-    found = plan(with_baselines, evaluator=loss)
-    new = plan(changed(trials=4, baselines=True), evaluator=loss)
-    assert (found.trainings, found.candidates) == (new.trainings - len(known), 4)
-    notations = {entry["notation"] for entry in found.baselines} - {None}
-    assert known <= {Architecture.parse(notation).hash for notation in notations}
 
 
 # -- of trainings, by any recipe -------------------------------------------------------------------
