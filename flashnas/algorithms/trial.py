@@ -203,8 +203,9 @@ class Trial:
 
     @property
     def name(self) -> str:
-        """`P3`: the name of a network of the front in all figures and tables."""
-        return f"P{self.front_number}"
+        """`P3`: the name of a network of the front in all figures and tables; `R` of a recommended
+        one that is not on the front."""
+        return "R" if self.front_number is None else f"P{self.front_number}"
 
     def __str__(self) -> str:
         """`P3 2560: 5x(m2 f) a f`."""
@@ -258,20 +259,38 @@ def larger_is_better(name: str) -> bool:
     return name in _MAXIMISED
 
 
-def minimised(name: str, value: float) -> float:
+def minimised(name: str, value: Any) -> Any:
+    """A number, or an array, as it is compared."""
     return -value if larger_is_better(name) else value
 
 
+def ranking(name: str) -> str:
+    """The field of a trial by which an objective is compared."""
+    return "value" if name == FULL else name
+
+
 def point(names: Sequence[str], figures: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """All objectives as they are compared; None if one does not exist. The full loss is compared by
-    the value that the scorer ranks by."""
+    """All objectives as they are compared; None if one does not exist."""
     values = []
     for name in names:
-        value = figures.get("value" if name == FULL else name)
+        value = figures.get(ranking(name))
         if value is None or value != value:
             return None
         values.append(minimised(name, float(value)))
     return tuple(values)
+
+
+def pareto(trials: Mapping[str, npt.ArrayLike], objectives: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Mask of the trials that no other one dominates in these objectives, bool [N]; those that lack
+    one are on no front. trials: columns [N] by name, those of `Trial`; the full loss is compared by
+    the `value` that ranks."""
+    columns = [
+        minimised(name, np.asarray(trials[ranking(name)], dtype=np.float64)) for name in objectives
+    ]
+    points = np.column_stack(columns)
+    mask = ~np.isnan(points).any(axis=1)
+    mask[mask] = non_dominated(points[mask])
+    return mask
 
 
 def non_dominated(points: Points) -> npt.NDArray[np.bool_]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashnas.algorithms.trial import Trial
 from flashnas.base.errors import RunError
 from flashnas.base.system import disk_errors, write_atomic
 from flashnas.run_folder.recorded_run import RecordedRun
@@ -39,13 +38,6 @@ class Run(RecordedRun):
     """
 
     summary: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def recommended(self) -> Trial | None:
-        """The network of the front that the answer recommends; None for a search without an
-        answer.
-        """
-        return None if self.answer is None else self.finalists[self.answer.recommended]
 
     def plot_front(self) -> Figure:
         """All networks in the objectives of the search, with the front and 90 % intervals, as a

@@ -19,6 +19,7 @@ from flashnas.base.text import counted, is_number, names_text, number
 from flashnas.families.family import PROGRAMS, family_of, interval_of
 from flashnas.families.programs import loading
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
+from flashnas.run_folder.front import thinned
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 
 PUBLISHED = "published"  # label of a published model
@@ -51,9 +52,11 @@ Shown = Trial | Beside
 
 
 def shown_networks(run: RecordedRun) -> list[Shown]:
-    """The front, fastest first; with an answer, below it the best of each other family, and the
-    published models."""
-    shown: list[Shown] = [*run.front]
+    """Networks that stand for the front, fastest first; with an answer, the recommended one among
+    them, and below them the best of each other family, and the published models."""
+    chosen = [] if run.recommended is None else [run.recommended]
+    shown: list[Shown] = [*thinned(run.front, run.objectives, keep=[entry.hash for entry in chosen])]
+    shown += [entry for entry in chosen if entry not in run.front]
     if run.answer is None:
         return shown
     trials = {row.hash: row for row in rows(run.baselines)}
@@ -80,8 +83,8 @@ def shown_networks(run: RecordedRun) -> list[Shown]:
 
 def recommended(run: RecordedRun) -> Trial:
     """The network that the answer of a run recommends."""
-    assert run.answer is not None
-    return run.finalists[run.answer.recommended]
+    assert run.recommended is not None
+    return run.recommended
 
 
 # -- names and units -------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from flashnas.run_folder.layout import (
     Identity,
     TrialsTable,
     as_recorded,
+    front_file,
     front_path,
     read_config,
     yaml_text,
@@ -179,23 +180,17 @@ class RunFolder:
             seconds=round(self.seconds_before + seconds, 1),
         )
 
-    def summary(self, front: Sequence[Trial], failures: Mapping[str, int]) -> dict[str, Any]:
+    def summary(
+        self, front: Sequence[Trial], recommended: Trial | None, failures: Mapping[str, int]
+    ) -> dict[str, Any]:
         """The object of `search --json` of a run that has ended."""
         config = self.config
         totals = dict(config["totals"])
         states = {name: totals.pop(name) for name in STATES}
         return {
             "run": str(self.path),
-            "front": [
-                {
-                    "config": str(front_path(self.path, trial)),
-                    "notation": trial.notation,
-                    "hash": trial.hash,
-                    **trial.figures,
-                    **programs_entries(trial),
-                }
-                for trial in front
-            ],
+            "front": [self._summary_of(trial) for trial in front],
+            **({} if recommended is None else {"recommended": self._summary_of(recommended)}),
             **({"answer": config["answer"]} if config.get("answer") is not None else {}),
             "trials": states,
             "known": totals.pop("known"),
@@ -203,6 +198,15 @@ class RunFolder:
             "failures": dict(failures),
             "seconds": config["seconds"],
             **totals,
+        }
+
+    def _summary_of(self, trial: Trial) -> dict[str, Any]:
+        return {
+            "config": str(front_path(self.path, trial)),
+            "notation": trial.notation,
+            "hash": trial.hash,
+            **trial.figures,
+            **programs_entries(trial),
         }
 
     def write_trials(self, trials: Sequence[Trial]) -> None:
@@ -219,9 +223,9 @@ class RunFolder:
             self._timed = time.monotonic()
             self.write_config(seconds=round(self.seconds_before + self._timed - self._opened, 1))
 
-    def write_front(self, trials: Sequence[Trial]) -> list[Trial]:
+    def write_front(self, trials: Sequence[Trial], recommended: Trial | None = None) -> list[Trial]:
         """Replace pareto/ by these trials; returns them with their numbers."""
-        return write_front(self.path / FRONT, trials)
+        return write_front(self.path / FRONT, trials, recommended)
 
 
 def programs_entries(trial: Trial) -> dict[str, Any]:
@@ -232,32 +236,20 @@ def programs_entries(trial: Trial) -> dict[str, Any]:
     }
 
 
-def write_front(folder: Path, trials: Sequence[Trial]) -> list[Trial]:
-    """Replace the folder of a front; returns the trials as `read_front` does."""
+def write_front(
+    folder: Path, trials: Sequence[Trial], recommended: Trial | None = None
+) -> list[Trial]:
+    """Replace the folder of a front; returns the trials as `read_front` does. recommended: has a
+    file of its own, too."""
     numbered = [
         dataclasses.replace(trial, front_number=number)
         for number, trial in enumerate(trials, start=1)
     ]
     with atomic_folder(folder) as fresh:
         for trial in numbered:
-            network = as_recorded_network(trial.architecture)
-            made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
-            entry = {
-                "notation": trial.notation,
-                "hash": trial.hash,
-                **made_by,
-                "architecture": network.to_dict(),
-                "figures": trial.figures,
-                "sources": trial.sources,
-                "origin": {
-                    "number": trial.number,
-                    "label": trial.label or "search",
-                    **({} if trial.origin == "search" else {"origin": trial.origin}),
-                },
-                **programs_entries(trial),
-                "operators_ms": trial.operators_ms,
-            }
-            write_synced(fresh / f"{trial.front_number:02d}.yaml", yaml_text(entry))
+            write_synced(front_file(fresh, trial), yaml_text(_entry(trial)))
+        if recommended is not None:
+            write_synced(front_file(fresh, recommended), yaml_text(_entry(recommended)))
     return [
         Trial(
             architecture=as_recorded_network(trial.architecture),
@@ -265,6 +257,27 @@ def write_front(folder: Path, trials: Sequence[Trial]) -> list[Trial]:
         )
         for trial in numbered
     ]
+
+
+def _entry(trial: Trial) -> dict[str, Any]:
+    """What the file of a network holds."""
+    network = as_recorded_network(trial.architecture)
+    made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
+    return {
+        "notation": trial.notation,
+        "hash": trial.hash,
+        **made_by,
+        "architecture": network.to_dict(),
+        "figures": trial.figures,
+        "sources": trial.sources,
+        "origin": {
+            "number": trial.number,
+            "label": trial.label or "search",
+            **({} if trial.origin == "search" else {"origin": trial.origin}),
+        },
+        **programs_entries(trial),
+        "operators_ms": trial.operators_ms,
+    }
 
 
 def as_recorded_network(network: Any) -> Architecture | ForeignNetwork:

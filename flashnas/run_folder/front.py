@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from flashnas.algorithms.trial import (
     EXPECTED_FIGURES,
@@ -13,12 +15,15 @@ from flashnas.algorithms.trial import (
     METRICS_ON_FRONT,
     Origin,
     Trial,
+    minimised,
+    ranking,
 )
 from flashnas.architecture import Architecture
 from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
-from flashnas.run_folder.layout import FRONT
+from flashnas.run_folder.layout import FRONT, RECOMMENDED
 
+SHOWN = 12  # networks of a front that a table has
 _FIGURES = (*METRICS_ON_FRONT, *EXPECTED_FIGURES, *FRONT_FIGURES)
 # fields of a trial that its file holds, besides the network
 HELD = (
@@ -59,11 +64,12 @@ def read_front(run: Path) -> tuple[Trial, ...]:
         RunError, ConfigError: a file is damaged; with file, line, rule and value.
     """
     files = sorted((run / FRONT).glob("*.yaml"), key=lambda path: path.stem.zfill(9))
-    return tuple(map(_read_trial, files))
+    return tuple(read_trial(path) for path in files if path.name != RECOMMENDED)
 
 
-def _read_trial(path: Path) -> Trial:
-    if not path.stem.isdigit():
+def read_trial(path: Path) -> Trial:
+    """A network in the folder of a front."""
+    if not path.stem.isdigit() and path.name != RECOMMENDED:
         raise RunError(f"{path}: files of the front have numbers as names, such as 01.yaml")
     data = read_yaml(path)
     file = convert(data, _File, error=RunError, finite=False)
@@ -87,7 +93,7 @@ def _read_trial(path: Path) -> Trial:
         hash=file.hash or network.hash,
         hidden=getattr(network, "hidden", None),
         architecture=network,
-        front_number=int(path.stem),
+        front_number=int(path.stem) if path.stem.isdigit() else None,
         scores={
             name: value
             for name, value in file.figures.items()
@@ -99,6 +105,34 @@ def _read_trial(path: Path) -> Trial:
         runs_in=file.runs_in,
         **figures,
     )
+
+
+def thinned(
+    front: Sequence[Trial],
+    objectives: Sequence[str],
+    count: int = SHOWN,
+    keep: Collection[str] = (),
+) -> list[Trial]:
+    """At most `count` networks that stand for a front, in its order: the best one in each objective,
+    those whose hash is in `keep`, and, one after the other, the one farthest from all of these. Of
+    equal ones the first."""
+    if len(front) <= count:
+        return list(front)
+    figures = [[getattr(trial, ranking(name)) for name in objectives] for trial in front]
+    values = np.nan_to_num(np.array(figures, dtype=float))
+    values *= [minimised(name, 1.0) for name in objectives]
+    span = np.ptp(values, axis=0)
+    values = (values - values.min(axis=0)) / np.where(span > 0, span, 1.0)
+    order = [
+        np.lexsort((*np.delete(values, end, 1).T, values[:, end])) for end in range(len(objectives))
+    ]
+    kept = [place for place, trial in enumerate(front) if trial.hash in keep]
+    chosen = list(dict.fromkeys([*(int(places[0]) for places in order), *kept]))
+    room = np.min([np.linalg.norm(values - values[place], axis=1) for place in chosen], axis=0)
+    while len(chosen) < count and room.max() > 0:
+        chosen.append(int(room.argmax()))
+        room = np.minimum(room, np.linalg.norm(values - values[chosen[-1]], axis=1))
+    return [front[place] for place in sorted(chosen)]
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,9 @@ CONFIG = "run.yaml"  # what was asked, versions, totals
 JOURNAL = "study.journal"  # the database: every finished evaluation, in order of completion
 TRIALS = "trials.parquet"  # the trajectory, in order
 FRONT = "pareto"  # folder: NN.yaml, one file for each architecture of the front, fastest first
+RECOMMENDED = (
+    "recommended.yaml"  # in it: the recommended network, also where it is not on the front
+)
 MEASURED = "measured.json"  # finalists that were timed on the device
 LOCK = ".lock"  # held by the process that writes
 TRAINED = "trained"  # folder: of trainings of the front
@@ -281,5 +284,11 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def front_path(run: Path, trial: Trial) -> Path:
-    """The file of a trial of the front of a run folder."""
-    return run / FRONT / f"{trial.front_number:02d}.yaml"
+    """The file of a trial of the front of a run folder, or of the recommended one."""
+    return front_file(run / FRONT, trial)
+
+
+def front_file(folder: Path, trial: Trial) -> Path:
+    """The same in the folder of the front."""
+    number = trial.front_number
+    return folder / (RECOMMENDED if number is None else f"{number:02d}.yaml")

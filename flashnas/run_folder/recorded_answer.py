@@ -190,26 +190,15 @@ class Reasons(TypedDict, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
-    """One network of the front beside the recommended one. difference, sd: expected full loss less
-    that of the recommended network, nats per token. tied: with the recommended one."""
-
-    hash: str
-    difference: float
-    sd: float
-    tied: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class Answer:
     """What a search recommends: a network, by its hash.
 
-    standings: of all networks of the front, fastest first. families: the best network of each family
-    that programs load, the best one first; the transformer is one of them. free_mix: the best mix
-    that no program loads. equals: networks that are as good. wider: what the transformer needs to
-    be as good; None where it is the best one, or not even WIDER times its width suffices. reasons:
-    for the difference to the transformer. dense_or_sparse: whether experts pay, and from where on.
-    as_good: the recommended network beside the model of `as_good_as`.
+    tied: hashes of the networks of the front that may be as good, fastest first. families: the best
+    network of each family that programs load, the best one first; the transformer is one of them.
+    free_mix: the best mix that no program loads. equals: networks that are as good. wider: what the
+    transformer needs to be as good; None where it is the best one, or not even WIDER times its
+    width suffices. reasons: for the difference to the transformer. dense_or_sparse: whether experts
+    pay, and from where on. as_good: the recommended network beside the model of `as_good_as`.
     times: what observed times changed.
     published: models of publications. training: the full one. pilot: the next trainings that are
     worth buying. claims: of a search without publications. These are empty where there is nothing
@@ -222,12 +211,12 @@ class Answer:
     Example:
         >>> import flashnas as fn
         >>> run = fn.load_run("my_run")
-        >>> run.answer.recommended in run.finalists
+        >>> run.answer.recommended == run.recommended.hash
         True
     """
 
     recommended: str
-    standings: tuple[Standing, ...]
+    tied: tuple[str, ...] = ()
     families: tuple[FamilyBest, ...] = ()
     free_mix: FamilyBest | None = None
     equals: Equals | None = None
@@ -252,23 +241,9 @@ class Answer:
             keys = kind.__annotations__ if entry and is_typeddict(kind) else ()
             if missing := [key for key in keys if key not in entry]:
                 raise ValueError(f"answer.{name} needs the key {missing[0]!r}")
-        compared = [standing.hash for standing in self.standings]
-        if self.recommended not in compared:
-            raise ValueError(
-                f"answer.recommended must be a network of the front; got {self.recommended!r:.60}"
-            )
 
     def to_dict(self) -> dict[str, Any]:
         data = dataclasses.asdict(self)
         return {
             name: list(value) if isinstance(value, tuple) else value for name, value in data.items()
         }
-
-    @property
-    def tied(self) -> tuple[str, ...]:
-        """Networks tied with the recommended one, fastest first, without itself."""
-        return tuple(
-            standing.hash
-            for standing in self.standings
-            if standing.tied and standing.hash != self.recommended
-        )

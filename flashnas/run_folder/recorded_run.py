@@ -19,10 +19,11 @@ from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import check_inside
 from flashnas.base.text import shown
-from flashnas.run_folder.front import read_front
+from flashnas.run_folder.front import read_front, read_trial
 from flashnas.run_folder.layout import (
     CONFIG,
     FRONT,
+    RECOMMENDED,
     TRAINED,
     TRIALS,
     WEIGHTS,
@@ -167,27 +168,32 @@ class RecordedRun:
         entry = self.entry("answer")
         if entry is None or not self.front:
             return None
-        answer = convert(entry, Answer, self.path / CONFIG, RunError, name="answer")
-        for name, keys in (
-            ("recommended", [answer.recommended]),
-            ("standings", [standing.hash for standing in answer.standings]),
-        ):
-            if unknown := [key for key in keys if key not in self.finalists]:
-                config = self.config
-                place = (
-                    config.place("answer")
-                    if isinstance(config, LocatedDict)
-                    else self.path / CONFIG
-                )
-                raise RunError(
-                    f"{place}: answer.{name} must be a network of the front; got {unknown[0]!r:.60}"
-                )
-        return answer
+        return convert(entry, Answer, self.path / CONFIG, RunError, name="answer")
+
+    @functools.cached_property
+    def recommended(self) -> Trial | None:
+        """The network that the answer recommends, on the front or not; None for a search without an
+        answer. Raises RunError where the folder does not hold it."""
+        if self.answer is None:
+            return None
+        wanted = self.answer.recommended
+        for trial in self.front:
+            if trial.hash == wanted:
+                return trial
+        path = self.path / FRONT / RECOMMENDED
+        if path.exists() and (trial := read_trial(path)).hash == wanted:
+            return trial
+        config = self.config
+        place = config.place("answer") if isinstance(config, LocatedDict) else self.path / CONFIG
+        raise RunError(
+            f"{place}: answer.recommended must be a network of {FRONT}/; got {wanted!r:.60}"
+        )
 
     @functools.cached_property
     def finalists(self) -> dict[str, Trial]:
-        """The trials of the front by the hash of their network."""
-        return {trial.hash: trial for trial in reversed(self.front)}
+        """The trials of the front, and the recommended one, by the hash of their network."""
+        further = [] if self.recommended is None else [self.recommended]
+        return {trial.hash: trial for trial in (*further, *reversed(self.front))}
 
     @property
     def baselines(self) -> pd.DataFrame:
@@ -206,7 +212,7 @@ class RecordedRun:
         check_inside(self.path, folders, RunError)
         trained = [(load_architecture(str(path)), path.parent) for path in folders]
         found = []
-        for entry in self.front:
+        for entry in self.finalists.values():
             searched = entry.architecture
             if not isinstance(searched, Architecture):
                 continue

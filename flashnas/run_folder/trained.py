@@ -27,22 +27,17 @@ def chosen_weights(folder: Path) -> Path:
     """The weights of the network that a run recommends, or of the lowest loss of its front; raises
     RunError if it has not been trained."""
     run = RecordedRun.load(folder)
-    recommended = None if run.answer is None else run.answer.recommended
-    ranked = sorted(
-        run.front,
-        key=lambda entry: (
-            entry.hash != recommended,
-            math.inf if entry.loss is None else entry.loss,
-        ),
-    )
-    if not ranked:
+    if not run.front:
         raise RunError(f"{folder}: the run has no front yet, so that there is no network to take")
+    wanted = run.recommended or min(
+        run.front, key=lambda entry: math.inf if entry.loss is None else entry.loss
+    )
     for entry, weights in run.trained_models():
-        if entry == ranked[0]:
+        if entry == wanted:
             return weights
-    path = front_path(folder, ranked[0])
+    path = front_path(folder, wanted)
     raise RunError(
-        f"{folder}: its network {ranked[0].name} has not been trained; train it with flashnas"
+        f"{folder}: its network {wanted.name} has not been trained; train it with flashnas"
         f" train {path} --out {folder / TRAINED / path.stem}"
     )
 

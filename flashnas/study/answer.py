@@ -6,7 +6,6 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.notation import preset_notations
 from flashnas.base.errors import FlashnasError
 from flashnas.base.text import range_of
-from flashnas.loss.prediction import Prediction
 from flashnas.run_folder.recorded_answer import (
     Answer,
     Bought,
@@ -27,7 +25,6 @@ from flashnas.run_folder.recorded_answer import (
     FullTraining,
     Pilot,
     PublishedModel,
-    Standing,
 )
 from flashnas.space import OperatorSpace
 from flashnas.study.explore import Explored
@@ -51,6 +48,8 @@ PILOTS = 16  # networks near the recommended one that a pilot may be of
 PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
 WIDER = 2.0  # times its width up to which a stack is looked at that makes up for a difference
 WIDTH_STEP = 128
+TOGETHER = 199  # networks that are compared with the recommended one at once
+Difference = tuple[float, float, float]  # mean, standard deviation, probability of being below 0
 
 
 def answer_of(
@@ -58,6 +57,7 @@ def answer_of(
     scorer: Scorer,
     explored: Explored,
     front: Sequence[Trial],
+    chosen: Trial,
     rivals: Mapping[str, Trial],
     purchases: Sequence[Bought],
 ) -> Answer:
@@ -66,25 +66,25 @@ def answer_of(
     Args:
         scorer: with all that was observed.
         explored: the networks of the space, by that scorer.
-        front: trials, fastest first; the recommended network is one of them.
+        front: trials, fastest first, with their differences to the recommended one.
+        chosen: that one, on the front or not.
         rivals: title of a family, or FREE_MIX -> trial of its best network.
         purchases: what the search trained.
     """
     models = published_models(problem)
-    best = explored.networks[explored.best]
-    chosen = next(trial for trial in front if trial.hash == best.hash)
-    compared = Compared.of(scorer, [*front, *rivals.values()], list(models.values()))
+    networks = [*(trial.architecture for trial in rivals.values()), *models.values()]
+    compared = differences_to(scorer, chosen.architecture, networks)
     families = {title: trial for title, trial in rivals.items() if title != FREE_MIX}
     mixed = rivals.get(FREE_MIX)
     return Answer(
         recommended=chosen.hash,
-        standings=tuple(_standing(compared, trial, chosen) for trial in front),
-        families=tuple(_families(problem, scorer, explored, compared, families, chosen)),
-        free_mix=None if mixed is None else _family(compared, FREE_MIX, mixed, chosen, 0.0),
+        tied=tuple(trial.hash for trial in front if is_tied(trial) and trial.hash != chosen.hash),
+        families=tuple(_families(problem, scorer, explored, compared, families)),
+        free_mix=None if mixed is None else _family(compared, FREE_MIX, mixed, 0.0),
         equals=_equals(problem, scorer, explored),
         **_beside_transformer(problem, scorer, families, chosen),
         published=tuple(
-            published_model(problem, scorer, compared, name, model, chosen)
+            published_model(problem, scorer, compared, name, model)
             for name, model in models.items()
         ),
         training=_full_training(chosen.architecture, scorer.tokens),
@@ -107,23 +107,18 @@ def value_of(trial: Trial) -> float:
     return trial.value
 
 
-def _standing(compared: Compared, trial: Trial, chosen: Trial) -> Standing:
-    difference, sd, better = compared.difference(trial.hash, chosen.hash)
-    return Standing(
-        hash=trial.hash,
-        difference=difference,
-        sd=sd,
-        tied=trial.hash == chosen.hash or 1.0 - better < DISTINCT,
-    )
+def is_tied(trial: Trial) -> bool:
+    """Whether a network of the front may be as good as the recommended one."""
+    difference, sd = trial.full_loss_difference or 0.0, trial.full_loss_difference_sd or 0.0
+    return 1.0 - below_zero(difference, sd) < DISTINCT
 
 
 def _families(
     problem: Problem,
     scorer: Scorer,
     explored: Explored,
-    compared: Compared,
+    compared: Mapping[str, Difference],
     families: Mapping[str, Trial],
-    chosen: Trial,
 ) -> Iterator[FamilyBest]:
     """The best network of each family, and the probability that it is the best of all."""
     if not families:
@@ -133,11 +128,13 @@ def _families(
     joint = with_latencies(problem, explored, scorer.posterior(networks), networks)
     best = with_traits(joint, networks).best(range(len(trials)))
     for (title, trial), probability in zip(families.items(), best, strict=True):
-        yield _family(compared, title, trial, chosen, float(probability))
+        yield _family(compared, title, trial, float(probability))
 
 
-def _family(compared: Compared, title: str, trial: Trial, chosen: Trial, best: float) -> FamilyBest:
-    difference, sd, _ = compared.difference(trial.hash, chosen.hash)
+def _family(
+    compared: Mapping[str, Difference], title: str, trial: Trial, best: float
+) -> FamilyBest:
+    difference, sd, _ = compared[trial.hash]
     return {
         "family": title,
         "notation": trial.notation,
@@ -226,14 +223,16 @@ def _claims(scorer: Scorer, front: Sequence[Trial], chosen: Trial) -> Claims:
     if not isinstance(scorer, EvidenceScorer) or scorer.published:
         return {}
     publications = load_scorer(None, scorer.tokens, lambda _: None)
-    networks: list[Architecture] = [trial.architecture for trial in front]
+    trials = list({trial.hash: trial for trial in (*front, chosen)}.values())
+    networks: list[Architecture] = [trial.architecture for trial in trials]
     values = publications.values(networks)
-    best, own = int(np.argmin(values)), [value_of(trial) for trial in front]
-    difference, sd = publications.posterior(networks).difference(best, front.index(chosen))
-    pairs = list(itertools.combinations(range(len(front)), 2))
+    best, own = trials[int(np.argmin(values))], [value_of(trial) for trial in trials]
+    compared = differences_to(publications, chosen.architecture, [best.architecture])
+    difference, sd, _ = compared[best.hash]
+    pairs = list(itertools.combinations(range(len(trials)), 2))
     alike = sum((values[i] < values[j]) == (own[i] < own[j]) for i, j in pairs)
     return {
-        "hash": front[best].hash,
+        "hash": best.hash,
         "difference": difference,
         "sd": sd,
         "pairs": len(pairs),
@@ -265,32 +264,23 @@ def _limit(problem: Problem, scorer: Scorer, explored: Explored, chosen: Trial) 
 # -- what the recommended network is compared with -------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Compared:
-    """Networks with one posterior. at: index by hash."""
-
-    prediction: Prediction
-    at: Mapping[str, int]
-
-    @classmethod
-    def of(
-        cls,
-        scorer: Scorer,
-        trials: Sequence[Trial],
-        further: Sequence[Architecture],
-    ) -> Compared:
-        """further: networks that nothing was trained for, behind the trials."""
-        # without cycles the order of trials is that of completion
-        ordered = sorted({trial.hash: trial for trial in trials}.values(), key=lambda t: t.hash)
-        prediction = scorer.posterior([*(trial.architecture for trial in ordered), *further])
-        hashes = [*(trial.hash for trial in ordered), *(network.hash for network in further)]
-        return cls(prediction, {key: index for index, key in reversed(list(enumerate(hashes)))})
-
-    def difference(self, one: str, other: str) -> tuple[float, float, float]:
-        """Of the network with hash `one` less the other: mean, standard deviation, and the
-        probability that it is below 0."""
-        mean, sd = self.prediction.difference(self.at[one], self.at[other])
-        return mean, sd, below_zero(mean, sd)
+def differences_to(
+    scorer: Scorer, chosen: Architecture, networks: Sequence[Architecture]
+) -> dict[str, Difference]:
+    """Of each network less the chosen one, by its hash."""
+    # without cycles the order of trials is that of completion
+    others = {network.hash: network for network in networks if network.hash != chosen.hash}
+    ordered = [others[key] for key in sorted(others)]
+    found: dict[str, Difference] = {chosen.hash: (0.0, 0.0, 0.5)}
+    for start in range(0, len(ordered), TOGETHER):
+        part = ordered[start : start + TOGETHER]
+        joint = scorer.posterior([chosen, *part])
+        sds = joint.sd_to(0)[1:].tolist()
+        for network, mean, sd in zip(
+            part, (joint.mean[1:] - joint.mean[0]).tolist(), sds, strict=True
+        ):
+            found[network.hash] = mean, sd, below_zero(mean, sd)
+    return found
 
 
 def below_zero(mean: float, sd: float) -> float:
@@ -321,8 +311,8 @@ def _as_good(
 
 def published_models(problem: Problem) -> dict[str, Architecture]:
     """Published models with the vocabulary of the space, so that they can be compared."""
-    assert isinstance(problem.space, OperatorSpace)
-    model, networks = problem.space.model, {}
+    space, networks = problem.space, {}
+    model = space.model if isinstance(space, OperatorSpace) else space.any_network()
     for name in PUBLISHED_MODELS:
         network = Architecture.parse(preset_notations()[name])
         networks[name] = dataclasses.replace(network, vocab=model.vocab, tied=model.tied)
@@ -332,13 +322,12 @@ def published_models(problem: Problem) -> dict[str, Architecture]:
 def published_model(
     problem: Problem,
     scorer: Scorer,
-    compared: Compared,
+    compared: Mapping[str, Difference],
     name: str,
     model: Architecture,
-    chosen: Trial,
 ) -> PublishedModel:
     """A published model beside the chosen network."""
-    difference, sd, probability = compared.difference(model.hash, chosen.hash)
+    difference, sd, probability = compared[model.hash]
     figures = scorer.figures(model)
     try:
         latency_ms = problem.costs.latencies([model])[0]

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed
 from flashnas.architecture.source import load_architecture
@@ -63,18 +62,18 @@ def aimed(problem: Problem) -> Problem:
         found = zip(sizes, costs.latencies(networks[1:]), good[1:], strict=True)
         return {genotype: (network, ms) for (genotype, network), ms, holds in found if holds}
 
-    def cheapest(probability: float) -> list[tuple[float, Trial]]:
+    def cheapest(probability: float) -> list[tuple[float, Any, Architecture]]:
+        """Its cost, its genotype and the network; nothing where none is as good."""
         found = narrowest(explored.genotypes, probability)
         cost = {
             genotype: ms if metric == "latency_ms" else costs.size(metric, network)
             for genotype, (network, ms) in found.items()
         }
         least = sorted(cost, key=cost.__getitem__)[:1]
-        return [(cost[each], Trial.of(found[each][0], genotype=each)) for each in least]
+        return [(cost[each], each, found[each][0]) for each in least]
 
-    search = partial(
-        explore, space, fitter, scorer, seed=config.seed, min_recall=problem.min_recall
-    )
+    asked = {"min_recall": problem.min_recall, "objectives": problem.objectives}
+    search = partial(explore, space, fitter, scorer, seed=config.seed, **asked)
     try:
         explored = search(most=TRIED, fit=narrowest)
     except BudgetError:
@@ -86,21 +85,19 @@ def aimed(problem: Problem) -> Problem:
             f" {explored.latency_ms[explored.best]:,.0f} ms:"
             f" {compressed(explored.networks[explored.best].notation)}"
         ) from None
-    [(least, target)] = cheapest(0.5)
-    likely = [trial for _, trial in cheapest(LIKELY)]
+    [(least, target, _)] = cheapest(0.5)
+    likely = [network for *_, network in cheapest(LIKELY)]
     others = (budget for budget in fitter.budgets if budget.metric != metric)
     budgets = [*others, Budget(metric, least * (1 + ROUNDING))]
     fitter = Fitter(space, costs, budgets, fitter.rules)
-    return dataclasses.replace(
-        problem, fitter=fitter, aim=model, target=target.genotype, likely=likely
-    )
+    return dataclasses.replace(problem, fitter=fitter, aim=model, target=target, likely=likely)
 
 
 def beside_model(problem: Problem, chosen: Architecture) -> AsGood:
     """The recommended network beside the model; nothing where no model was named."""
     if problem.aim is None or problem.scorer is None:
         return {}
-    networks = [problem.aim, chosen, *(trial.architecture for trial in problem.likely)]
+    networks = [problem.aim, chosen, *problem.likely]
     model, beside, *likely = against(problem.costs, problem.scorer, networks)
     return {
         "name": str(problem.config.as_good_as),

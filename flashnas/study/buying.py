@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from flashnas.algorithms.trial import Trial
 from flashnas.architecture.architecture import compressed
 from flashnas.base.text import counted, names_text
@@ -136,9 +134,9 @@ def observed(record: Record, trainings: Trainings) -> list[ObservedLoss]:
 # -- where each proposal is trained ----------------------------------------------------------------
 
 
-def train_each(evaluations: Evaluations) -> Explored | None:
-    """Evaluate the baselines, and what the sampler proposes; returns the evaluated networks by the
-    scorer that knows their losses, or None where an evaluator's losses rank."""
+def train_each(evaluations: Evaluations) -> Explored:
+    """Evaluate the baselines, and what the sampler proposes; returns what has a loss of the latter,
+    each network once."""
     record = evaluations.record
     trainings = evaluations.trainings
     problem, note = record.problem, evaluations.progress.note
@@ -184,16 +182,12 @@ def train_each(evaluations: Evaluations) -> Explored | None:
             " budget"
         )
     evaluations.report(ended=True)
-    if problem.scorer is None:
-        return None
-    trials = {trial.hash: trial for trial in record.trials if trial.state == "complete"}
-    return Explored(
-        [trial.genotype for trial in trials.values()],
-        [trial.architecture for trial in trials.values()],
-        np.array([trial.latency_ms for trial in trials.values()]),
-        np.array([trial.value for trial in trials.values()]),
-        len(record.trials),
-    )
+    trials = {
+        trial.hash: trial
+        for trial in reversed(record.trials)
+        if trial.origin != "baseline" and trial.complete
+    }
+    return Explored.of(reversed(trials.values()), problem.objectives, len(record.trials))
 
 
 def start_from_scored(evaluations: Evaluations) -> list[Trial]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -16,11 +16,11 @@ import numpy as np
 
 from flashnas.algorithms import Goals, Trial
 from flashnas.algorithms.aging_evolution import AgingEvolution
-from flashnas.algorithms.trial import non_dominated
+from flashnas.algorithms.trial import FULL, RECALL, minimised, pareto, ranking
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.families.programs import loading
-from flashnas.latency.fitting import Fitter
+from flashnas.latency.fitting import SIZES, Costs, Fitter, metric_of
 from flashnas.operators import OperatorSpec
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.scorer import ALIKE, Scorer, complexity
@@ -33,40 +33,51 @@ QUIET_CYCLES = 12  # in a row without a better network, after which the search e
 QUIET_WHEN_SPARSE = 2  # .. where less than a quarter of a cycle is new: little is left to find
 EVENED = 100  # of the best networks of an evolution, of which the even order is looked at, too
 BETTER = 1e-4  # nats per token by which a network counts as better
-WORST_NATS = 0.3  # by which a network may be worse than the recommended one and still be shown
 ALIKE_NATS = 5e-4  # up to which above the lowest value the simplest network is recommended
 
 
 @dataclass(frozen=True)
 class Explored:
-    """What was scored, in one order: genotypes, networks, and arrays [N]: latency_ms, and the value
-    that ranks (`Scorer.values`). tried: genotypes that were fitted to the budgets. target: the genotype
-    that is recommended although others have lower values."""
+    """Trials of a space, in one order: genotypes, networks, and columns [N] by the names of the
+    fields of `Trial`: latency_ms, and what the objectives are compared by. tried: genotypes that were
+    fitted to the budgets. target: the genotype that is recommended although others have lower
+    values."""
 
     genotypes: list[Any]
-    networks: list[Architecture]
-    latency_ms: np.ndarray
-    value: np.ndarray
+    networks: list[Any]
+    columns: Mapping[str, np.ndarray]
+    objectives: tuple[str, ...]
     tried: int
     target: Any = None
 
     @classmethod
-    def of(cls, trials: Iterable[Trial], tried: int, target: Any = None) -> Self:
-        """Trials whose values are the value that ranks and the latency."""
+    def of(
+        cls, trials: Iterable[Trial], objectives: Sequence[str], tried: int, target: Any = None
+    ) -> Self:
         trials = list(trials)
-        points = np.array([trial.point for trial in trials]).reshape(-1, 2)
+        names = dict.fromkeys((*map(ranking, objectives), "latency_ms"))
         return cls(
             [trial.genotype for trial in trials],
             [trial.architecture for trial in trials],
-            points[:, 1],
-            points[:, 0],
+            {name: np.array([getattr(trial, name) for trial in trials], float) for name in names},
+            tuple(objectives),
             tried,
             target,
         )
 
+    @property
+    def value(self) -> np.ndarray:
+        """By which the scorer ranks."""
+        return self.columns["value"]
+
+    @property
+    def latency_ms(self) -> np.ndarray:
+        return self.columns["latency_ms"]
+
     def scored_by(self, scorer: Scorer) -> Explored:
         """The same networks by another scorer."""
-        return dataclasses.replace(self, value=scorer.values(self.networks))
+        columns = {**self.columns, "value": scorer.values(self.networks)}
+        return dataclasses.replace(self, columns=columns)
 
     @functools.cached_property
     def best(self) -> int:
@@ -84,23 +95,16 @@ class Explored:
 
     @functools.cached_property
     def front(self) -> list[int]:
-        """Indices of the networks that no other one beats in latency and value, fastest first; the
-        last one is recommended, and stands for all that are as good."""
-        points = np.column_stack([self.value, self.latency_ms]).round(ALIKE)
-        # of orders of the same operators, which evidence cannot tell apart, the most even one
-        alike: dict[tuple[float, ...], int] = {}
-        for index, point in enumerate(map(tuple, points.tolist())):
-            other = alike.setdefault(point, index)
-            if unevenness(self.networks[index].operators) < unevenness(
-                self.networks[other].operators
-            ):
-                alike[point] = index
-        distinct = np.array(list(alike.values()), dtype=int)
-        front = distinct[non_dominated(points[distinct])]
-        above = points[front, 0] - points[self.best, 0]
-        front = front[(above > 0) & (above <= WORST_NATS)]
-        ordered = front[np.argsort(self.latency_ms[front], kind="stable")]
-        return [*map(int, ordered), self.best]
+        """Indices of the networks that no other one dominates, fastest first; of equal ones the most
+        even order first."""
+
+        def place(index: int) -> tuple[float, ...]:
+            network = self.networks[index]
+            even = unevenness(network.operators) if isinstance(network, Architecture) else 0.0
+            return float(self.latency_ms[index]), round(even, ALIKE)
+
+        indices = np.flatnonzero(pareto(self.columns, self.objectives))
+        return sorted(map(int, indices), key=place)
 
     def candidates(self, count: int) -> list[Architecture]:
         """Networks of which one may be recommended once more is observed: `count` with the lowest
@@ -126,22 +130,14 @@ class Explored:
     def take(self, indices: Sequence[int]) -> Explored:
         """Those at these indices."""
         chosen = list(indices)
-        return Explored(
-            [self.genotypes[index] for index in chosen],
-            [self.networks[index] for index in chosen],
-            self.latency_ms[chosen],
-            self.value[chosen],
-            self.tried,
+        genotypes = [self.genotypes[index] for index in chosen]
+        return dataclasses.replace(
+            self,
+            genotypes=genotypes,
+            networks=[self.networks[index] for index in chosen],
+            columns={name: column[chosen] for name, column in self.columns.items()},
+            target=self.target if self.target in genotypes else None,
         )
-
-    def spread(self, count: int) -> list[int]:
-        """At most `count` of the front, with both ends, about equally far apart in latency."""
-        if len(self.front) <= count:
-            return self.front
-        latencies = self.latency_ms[self.front]
-        levels = np.linspace(latencies[0], latencies[-1], count)
-        chosen = sorted({int(np.abs(latencies - level).argmin()) for level in levels})
-        return [self.front[index] for index in chosen]
 
 
 def simplicity(network: Any) -> tuple[Any, ...]:
@@ -209,6 +205,7 @@ def explore(
     *,
     seed: int,
     min_recall: float,
+    objectives: Sequence[str] = (FULL, "latency_ms"),
     most: int | None = None,
     fit: Callable[..., dict[Any, Any]] = dict,
     target: Any = None,
@@ -217,6 +214,7 @@ def explore(
 
     Args:
         min_recall: networks of which less is expected are left out.
+        objectives: of the front.
         most: genotypes that are fitted to the budgets, of a space that is not enumerated;
             MAX_TRIED by default.
         fit: of genotypes, with their largest networks and latency_ms, gives others.
@@ -228,7 +226,7 @@ def explore(
 
     def scored(genotypes: Iterable[Any]) -> dict[Any, Trial]:
         fitted = {genotype: fitter.fit_width(genotype) for genotype in genotypes}
-        return _scored(fit(fitted), scorer, min_recall)
+        return _scored(fit(fitted), fitter.costs, scorer, min_recall, objectives)
 
     assert isinstance(space, OperatorSpace), "a scorer knows its operators"
     enumerated = space.count_networks() <= ENUMERATED
@@ -236,22 +234,26 @@ def explore(
         genotypes = list(space.enumerate())
         trials, tried = scored(genotypes), len(genotypes)
     else:
-        trials, tried = _evolved(space, fitter, scored, seed, MAX_TRIED if most is None else most)
+        trials, tried = _evolved(
+            space, fitter, scored, seed, len(objectives), MAX_TRIED if most is None else most
+        )
     trials |= scored([] if target is None else [target])
     if not trials:
         raise BudgetError(
             f"none of {tried:,} networks of space {space.name!r} that were tried meets the budget"
             f" and has an expected recall of {min_recall:g} or more"
         )
-    found = Explored.of(trials.values(), tried, target)
+    found = Explored.of(trials.values(), objectives, tried, target)
     if enumerated:
         return found
-    even = set()
+    even = set[Any]()
     for index in {*found.front, *np.argsort(found.value)[:EVENED].tolist()}:
         network = found.networks[index]
         ordered = dataclasses.replace(network, operators=evenly_spread(network.operators))
         even.add(space.locate(ordered))
-    return Explored.of((trials | scored(even - {None})).values(), tried, target)
+    even -= {None, *trials}
+    trials |= scored(even)
+    return Explored.of(trials.values(), objectives, tried + len(even), target)
 
 
 def _evolved(
@@ -259,6 +261,7 @@ def _evolved(
     fitter: Fitter[Any],
     scored: Callable[[Iterable[Any]], dict[Any, Trial]],
     seed: int,
+    objectives: int,
     most: int,
 ) -> tuple[dict[Any, Trial], int]:
     """Trials that aging evolution finds, and the number of genotypes that were tried."""
@@ -274,7 +277,7 @@ def _evolved(
         seed=seed,
         fit_width=fit_width,
         cycle_size=CYCLE,
-        goals=Goals((True, True), _no_network),
+        goals=Goals((True,) * objectives, _no_network),
         population=POPULATION,
         tournament=TOURNAMENT,
     )
@@ -300,27 +303,46 @@ def _evolved(
     return trials, tried
 
 
-def _scored(fitted: dict[Any, Any], scorer: Scorer, min_recall: float) -> dict[Any, Trial]:
-    """Trials of the genotypes of which a width meets the budgets, and that have the recall. Their
-    values are the value that ranks, and the latency."""
-    networks = {
-        genotype: network for genotype, (network, _) in fitted.items() if network is not None
+def _scored(
+    fitted: dict[Any, Any],
+    costs: Costs,
+    scorer: Scorer,
+    min_recall: float,
+    objectives: Sequence[str],
+) -> dict[Any, Trial]:
+    """Trials of the genotypes of which a width meets the budgets, and that have the recall, with the
+    fields that the objectives are compared by."""
+    within = {genotype: network for genotype, (network, _) in fitted.items() if network is not None}
+    recalls = scorer.recalls(list(within.values()))
+    genotypes = [
+        genotype for genotype, recall in zip(within, recalls, strict=True) if recall >= min_recall
+    ]
+    networks = [within[genotype] for genotype in genotypes]
+    columns: dict[str, Any] = {
+        "value": scorer.values(networks),
+        RECALL: recalls[recalls >= min_recall],
+        "latency_ms": [fitted[genotype][1] or 0.0 for genotype in genotypes],
     }
-    recalls = scorer.recalls(list(networks.values()))
-    keeping = {
-        genotype: network
-        for (genotype, network), recall in zip(networks.items(), recalls, strict=True)
-        if recall >= min_recall
-    }
-    values = scorer.values(list(keeping.values())).tolist()
+    for name in map(ranking, objectives):
+        if name in SIZES:
+            columns[name] = [costs.size(name, network) for network in networks]
+        elif name not in columns:
+            columns[name] = [metric_of(name, costs.metrics(network)) for network in networks]
+    columns = {name: np.round(column, ALIKE).tolist() for name, column in columns.items()}
+    points = zip(
+        *(minimised(name, np.array(columns[ranking(name)])).tolist() for name in objectives),
+        strict=True,
+    )
+    rows = zip(*columns.values(), strict=True)
     return {
         genotype: Trial(
             genotype=genotype,
             architecture=network,
             state="expected",
-            values=(value, round(fitted[genotype][1] or 0.0, ALIKE)),
+            values=values,
+            **dict(zip(columns, row, strict=True)),
         )
-        for (genotype, network), value in zip(keeping.items(), values, strict=True)
+        for genotype, network, values, row in zip(genotypes, networks, points, rows, strict=True)
     }
 
 

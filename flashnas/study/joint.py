@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from flashnas.algorithms.trial import non_dominated
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import TableCosts
@@ -24,13 +25,14 @@ TRAIT_SD = 0.01  # nats of what no publication compares and the evidence takes a
 
 def nats_per_efold(explored: Explored) -> float:
     """What a factor of e of latency is worth near the recommended network, in nats: the slope of
-    the front over the logarithm of the latency."""
-    front = np.array(explored.front)
-    near = front[explored.latency_ms[front] >= SLOPE_FROM * explored.latency_ms[explored.best]]
-    logs = np.log(explored.latency_ms[near])
+    loss over the logarithm of the latency, along the networks that no other one dominates in both."""
+    points = np.column_stack([explored.value, explored.latency_ms])
+    front = np.unique(points[non_dominated(points)], axis=0)
+    near = front[front[:, 1] >= SLOPE_FROM * explored.latency_ms[explored.best]]
+    logs = np.log(near[:, 1])
     if len(near) < 3 or np.ptp(logs) < 1e-6:
         return 0.0
-    return max(0.0, -float(np.polyfit(logs, explored.value[near], 1)[0]))
+    return max(0.0, -float(np.polyfit(logs, near[:, 0], 1)[0]))
 
 
 def with_latencies(
@@ -39,8 +41,7 @@ def with_latencies(
     """A posterior of losses at one latency: a network that turns out slower than estimated has to
     be smaller. The errors of two latencies cancel as far as both consist of the same kinds of
     operators; what the bounds say of one latency is shared out by the time of each kind."""
-    slope = nats_per_efold(explored)
-    if not slope or problem.model is None or not networks:
+    if problem.model is None or not networks or not (slope := nats_per_efold(explored)):
         return prediction
     sds, times = [], []
     for network in networks:

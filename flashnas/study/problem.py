@@ -16,7 +16,7 @@ from flashnas.algorithms import (
     SearchAlgorithm,
     algorithm_class,
 )
-from flashnas.algorithms.trial import FULL, QUALITY, RECALL, Trial
+from flashnas.algorithms.trial import FULL, QUALITY, RECALL
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.fitting import CostFunction, Costs, Fitter, TableCosts
@@ -53,8 +53,8 @@ class Problem:
     trained. earlier: runs that the search starts from. baselines: label, and network or None where
     no width meets the budgets. notes: lines on how networks are ranked. started: by
     time.monotonic. aim: the model of `as_good_as`, with the vocabulary of the space. target: the
-    genotype of the cheapest network that is as good. likely: a trial of the cheapest one that is so
-    with a high probability; empty if none is.
+    genotype of the cheapest network that is as good. likely: the cheapest one that is so with a high
+    probability; empty if none is.
     """
 
     config: SearchConfig
@@ -73,7 +73,7 @@ class Problem:
     started: float
     aim: Any = None
     target: Any = None
-    likely: Sequence[Trial] = ()
+    likely: Sequence[Any] = ()
 
     @property
     def model(self) -> LatencyModel | None:

@@ -4,7 +4,6 @@ and the best free mix."""
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError
@@ -25,23 +24,22 @@ FREE_TRIED = 2_000  # .. of its genotypes that are looked at beside served ones
 
 def rivals_of(
     problem: Problem, scorer: Scorer | None, explored: Explored
-) -> dict[str, tuple[Any, Architecture]]:
-    """What the recommended network is compared with, by title, the best one first, and its genotype
-    where it is of the space: of each family that programs load the best network within the limits,
-    and, where these are what is searched, the best free mix."""
+) -> dict[str, Architecture]:
+    """What the recommended network is compared with, by title, the best one first: of each family
+    that programs load the best network within the limits, and, where these are what is searched, the
+    best free mix."""
     space = problem.space
     if not problem.config.baselines or not isinstance(space, OperatorSpace) or scorer is None:
         return {}
-    found: dict[str, tuple[Any, Architecture]] = {}
+    found: dict[str, Architecture] = {}
     own = isinstance(space, ServedSpace)
     served = explored if own else elsewhere(problem, scorer, DEFAULT_SPACE)
     beside = own and not problem.config.runtime
     if beside and (mixed := elsewhere(problem, scorer, FREE, FREE_TRIED)):
-        found[FREE_MIX] = None, mixed.networks[mixed.best]
+        found[FREE_MIX] = mixed.networks[mixed.best]
     if served is not None:
         for name, index in served.of_each(attrgetter("family")).items():
-            genotype = served.genotypes[index] if own else None
-            found[families()[name].title] = genotype, served.networks[index]
+            found[families()[name].title] = served.networks[index]
     return found
 
 

@@ -90,6 +90,7 @@ def _searched(record: Record, executor: Executor | None, progress: Progress) -> 
             problem.scorer,
             seed=problem.config.seed,
             min_recall=problem.min_recall,
+            objectives=problem.objectives,
             target=problem.target,
         )
     for line in problem.notes:
@@ -107,6 +108,7 @@ def _searched(record: Record, executor: Executor | None, progress: Progress) -> 
                 explored = train_each(evaluations)
             else:
                 explored, purchases = buy(evaluations, explored)
+    assert explored is not None, "what no scorer ranks is trained"
     return finish(record, explored, purchases, progress.note)
 
 

@@ -5,7 +5,7 @@ from one_line import one_line
 
 
 def damage(path, place, *value):
-    """Replace the entry at `place`, such as `answer.standings.0.hash`; without a value remove it."""
+    """Replace the entry at `place`, such as `answer.families.0.hash`; without a value remove it."""
     data = entry = yaml.safe_load(path.read_text())
     *above, last = [int(key) if key.isdigit() else key for key in place.split(".")]
     for key in above:

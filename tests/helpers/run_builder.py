@@ -20,10 +20,6 @@ from flashnas.run_folder.layout import FORMAT, trials_frame, yaml_text
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SOURCES = {"imported": 0.5, "derived": 0.4, "roofline": 0.1}
-STANDING = {
-    "full_loss_difference": "difference",
-    "full_loss_difference_sd": "sd",
-}
 
 
 @functools.cache
@@ -124,9 +120,9 @@ def write_answered_run(folder: Path, *, trained: bool = True) -> Path:
     by_hash = {trial.hash: trial for trial in reversed(trials)}
     front = [
         dataclasses.replace(
-            by_hash[standing["hash"]], **{name: standing[key] for name, key in STANDING.items()}
+            by_hash[key], full_loss_difference=difference, full_loss_difference_sd=sd
         )
-        for standing in config["answer"]["standings"]
+        for key, difference, sd in config.pop("front")
     ]
     return write_run(folder, trials, front=front, config=config)
 

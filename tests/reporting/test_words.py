@@ -23,14 +23,13 @@ def replaced(entry, change):
     return {**entry, **{key: replaced(entry.get(key, {}), change[key]) for key in change}}
 
 
-def otherwise(run, front=None, **changes):
-    """The run with other entries of run.yaml, and other figures of its front."""
+def otherwise(run, front=None, only=None, **changes):
+    """The run with other entries of run.yaml, and other figures of its front, or `only` some of it."""
     config = replaced(run.config, changes) if changes else run.config
-    compared = {standing["hash"] for standing in config["answer"]["standings"]}
     networks = [
         dataclasses.replace(entry, **parsed((front or {}).get(entry.name, {})))
         for entry in run.front
-        if entry.hash in compared
+        if only is None or entry.name in only
     ]
     return dataclasses.replace(run, config=config, front=tuple(networks))
 

@@ -139,4 +139,4 @@ def test_the_answer_comes_back_as_it_was_written(tmp_path, trained):
 def test_damage_names_line_rule_and_value(tmp_path):
     table = yaml.safe_load(Path(__file__).with_name("damage.yaml").read_text())
     folder = write_answered_run(tmp_path / "demo")
-    check_damage(folder, table, RunError, lambda folder: RecordedRun.load(folder).answer)
+    check_damage(folder, table, RunError, lambda folder: RecordedRun.load(folder).recommended)

@@ -49,7 +49,8 @@ def test_what_latency_is_worth_is_the_slope_of_the_front():
     latency_ms = np.linspace(50.0, 100.0, 20)
     networks = [Architecture.parse(f"{hidden}: m2 f") for hidden in range(512, 5632, 256)]
     values = 3.0 - 0.4 * np.log(latency_ms)
-    explored = Explored([None] * 20, networks, latency_ms, values, 20)
+    columns = {"value": values, "latency_ms": latency_ms}
+    explored = Explored([None] * 20, networks, columns, ("full_loss", "latency_ms"), 20)
     assert nats_per_efold(explored) == pytest.approx(0.4)
     few = explored.take([18, 19])
     assert nats_per_efold(few) == 0, "two points have no slope"
