@@ -22,8 +22,7 @@ def to_time(run: RecordedRun) -> list[str]:
     load it or is not what the table is of, or where it was timed."""
     assert run.answer is not None
     chosen = recommended(run)
-    networks = dict.fromkeys(entry.hash for entry in (*run.front, chosen))
-    loaded = [run.finalists[key] for key in networks if "vllm" in (run.finalists[key].runs_in or {})]
+    loaded = [entry for entry in run.finalists.values() if "vllm" in (entry.runs_in or {})]
     if (
         chosen not in loaded
         or chosen.architecture.vocab < LEAST_VOCAB
@@ -34,7 +33,8 @@ def to_time(run: RecordedRun) -> list[str]:
         return []
     best = {described(entry.architecture).partition(",")[0]: entry for entry in loaded}
     lowest = sorted(best.values(), key=lambda entry: entry.value or 0.0)
-    entries = [chosen, *(entry for entry in lowest if entry != chosen), loaded[0]][:3]
+    fastest = min(loaded, key=lambda entry: entry.latency_ms or 0.0)
+    entries = [chosen, *(entry for entry in lowest if entry != chosen), fastest][:3]
     return sorted({front_path(run.path, entry).stem for entry in entries})
 
 

@@ -55,7 +55,9 @@ def shown_networks(run: RecordedRun) -> list[Shown]:
     """Networks that stand for the front, fastest first; with an answer, the recommended one among
     them, and below them the best of each other family, and the published models."""
     chosen = [] if run.recommended is None else [run.recommended]
-    shown: list[Shown] = [*thinned(run.front, run.objectives, keep=[entry.hash for entry in chosen])]
+    shown: list[Shown] = [
+        *thinned(run.front, run.objectives, keep=[entry.hash for entry in chosen])
+    ]
     shown += [entry for entry in chosen if entry not in run.front]
     if run.answer is None:
         return shown

@@ -72,7 +72,7 @@ def aimed(problem: Problem) -> Problem:
         least = sorted(cost, key=cost.__getitem__)[:1]
         return [(cost[each], each, found[each][0]) for each in least]
 
-    asked = {"min_recall": problem.min_recall, "objectives": problem.objectives}
+    asked: dict[str, Any] = {"min_recall": problem.min_recall, "objectives": problem.objectives}
     search = partial(explore, space, fitter, scorer, seed=config.seed, **asked)
     try:
         explored = search(most=TRIED, fit=narrowest)

@@ -26,7 +26,7 @@ def test_the_answer_states_both_networks_and_the_odds(run):
     assert chosen["difference"] <= 0
     assert 0.5 <= chosen["probability"] < 0.9 <= likely["probability"] <= 1
     assert chosen["latency_ms"] < likely["latency_ms"]
-    assert [trial.notation for trial in run.front[-2:]] == [chosen["notation"], likely["notation"]]
+    assert likely["notation"] not in {trial.notation for trial in run.front}, "beyond the limit"
     said = dict(statements(run))
     assert said["as good as"].startswith("Llama-3.2-1B: 14.87 s, 2.74 GB, 1.236 B; run here: vLLM")
     saved = (model["latency_ms"] - chosen["latency_ms"]) / 1000
@@ -34,6 +34,6 @@ def test_the_answer_states_both_networks_and_the_odds(run):
     assert f"no higher with probability {chosen['probability']:.2f}: " in said["beside it"]
     left = f"H100-hours, which would leave ± {1.645 * chosen['pilot']['sd']:.3f}"
     assert left in said["settles it"]
-    assert f"{likely['probability']:.2f}: {run.front[-1].name}, " in said["more surely"]
+    assert f"{likely['probability']:.2f}: Granite hybrid, " in said["more surely"]
     assert said["training"].startswith("100B tokens with 128,256 words, ")
     assert "100B tokens with 128,256 words, " in " ".join(render_html(run).split())

@@ -13,6 +13,7 @@ from flashnas.reporting.page import render_html
 from flashnas.reporting.statements import statements
 from flashnas.reporting.table import front_columns, front_table
 from flashnas.reporting.words import latency_unit, shown_networks
+from flashnas.run_folder.front import thinned
 
 
 def replaced(entry, change):
@@ -126,10 +127,10 @@ def test_an_interval_above_the_budget_has_a_mark_in_a_column_that_stays(runs):
     run = runs["trained"]
     for width in (80, 120, 200):
         lines = front_table(run, width).splitlines()
-        for entry in run.front:
+        for entry in thinned(run.front, run.objectives):
             (line,) = [line for line in lines if line.startswith(f"{entry.name} ")]
             assert (" ! " in line) == (entry.upper_ms > run.budget_ms)
-        assert any("! the 90 % interval of the latency" in line for line in lines)
+        assert "! the 90 % interval of the latency" in " ".join(lines)
     config = {**run.config, "options": {"budgets": {"latency_ms": 1e6}}}
     assert "!" not in front_table(dataclasses.replace(run, config=config), 200)
 
