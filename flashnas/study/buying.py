@@ -185,7 +185,7 @@ def train_each(evaluations: Evaluations) -> Explored:
     trials = {
         trial.hash: trial
         for trial in reversed(record.trials)
-        if trial.origin != "baseline" and trial.complete
+        if trial.origin != "baseline" and trial.complete and trial.loss is not None
     }
     return Explored.of(reversed(trials.values()), problem.objectives, len(record.trials))
 

@@ -109,7 +109,9 @@ def add_expected(record: Record, explored: Explored) -> tuple[dict[str, Trial], 
     for trial in proposed:
         if trial.hash not in record.recorded:
             record.add(trial)
-    scored = [trial for trial in reversed(record.trials) if trial.complete]
+    scored = [
+        trial for trial in reversed(record.trials) if trial.complete and trial.state != "failed"
+    ]
     of_space = {trial.hash: trial for trial in scored if trial.origin != "baseline"}
     if problem.each:  # the baselines were trained
         return of_space, {

@@ -69,7 +69,7 @@ def test_a_search_leaves_a_front_that_holds_what_it_promises(
     assert {label.partition("(")[2].split()[0].strip(")") for label in labels} == {"d", "a", "m2"}
     assert labels.str.startswith("pure ").all()
     assert (trials["latency_ms"].dropna() <= budget_ms).all()
-    paths = sorted((tmp_path / "run" / "pareto").glob("*.yaml"))
+    paths = sorted((tmp_path / "run" / "pareto").glob("[0-9]*.yaml"))
     assert [entry["config"] for entry in summary["front"]] == list(map(str, paths))
     assert paths
     hashes = set()
@@ -140,7 +140,9 @@ def test_three_objectives_have_a_front(command, tmp_path):
         for row, keep in zip(trials.itertuples(), non_dominated(points), strict=True)
         if keep
     }
-    entries = [yaml.safe_load(p.read_text()) for p in (tmp_path / "run" / "pareto").glob("*.yaml")]
+    entries = [
+        yaml.safe_load(p.read_text()) for p in (tmp_path / "run" / "pareto").glob("[0-9]*.yaml")
+    ]
     assert {entry["hash"] for entry in entries} == best
     assert all("throughput_tok_s" in entry["figures"] for entry in entries)
 
