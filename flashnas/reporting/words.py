@@ -255,7 +255,6 @@ def _environment() -> Environment:
         "loads_in": lambda notation: loads_in(parsed(notation)),
         "number": text.number,
         "parameters": text.parameters,
-        "shown": lambda value: text.MISSING if value is None or value == "" else value,
         "signed": text.signed,
         "tokens": text.tokens_text,
     }
