@@ -148,7 +148,7 @@ def test_a_run_stands_for_its_chosen_network_once_that_is_trained(
     assert f"results {run}/trained/01/final/eval.json" in capsys.readouterr().out
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
-    assert "Trained networks, evaluated" in page
+    assert "<code>flashnas eval</code> found them" in page
     assert '<td class="text">texts</td>' in page
     assert main(shlex.split(f"export {run} --to hf --out {tmp_path}/out")) == 0
     card = (tmp_path / "out/README.md").read_text()
