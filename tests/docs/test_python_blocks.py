@@ -83,16 +83,6 @@ def test_every_name_of_the_api_in_the_documents_exists():
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_scorer_of_the_page_ranks_a_search(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (code,) = (code for code in blocks("docs/extend.md", "python") if "scorer=" in code)
-    names = {"__name__": "page"}
-    exec(compile(code, "docs/extend.md", "exec"), names)
-    run = names["run"]
-    assert run.recommended.params == run.trials["params"].max()
-    assert run.entry("scorer") == {"name": "by size", "digest": "by-size-1"}
-
-
 @pytest.mark.slow  # a process with the whole contract of an operator
 def test_the_operator_of_the_page_keeps_the_contract(tmp_path):
     files = {

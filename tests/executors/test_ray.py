@@ -178,20 +178,6 @@ def test_a_candidate_has_the_cpus_and_gpus_that_are_asked_for():
 # -- executors of this process, which stay connected ---------------------------------------------------
 
 
-def test_each_candidate_has_a_gpu_of_its_own(cluster, connected):
-    work = Work(function=pool_jobs.act, timeout_s=60, gpu=True)
-    with RayExecutor(work, RayOptions(address=cluster.address)) as executor:
-        found = [
-            ended.result for _, ended in executor.run({str(n): {"do": "device"} for n in range(4)})
-        ]
-        assert executor.workers == 2
-        assert not [one for one in found if alive(one["pid"])], (
-            "a finished process keeps memory of its GPU"
-        )
-    assert {one["device"] for one in found} == {"0", "1"}
-    assert len({(one["pid"], one["device"]) for one in found}) == len({one["pid"] for one in found})
-
-
 def test_the_text_travels_once_to_each_node(
     cluster, connected, place, tmp_path, small_corpus, quick_recipe
 ):

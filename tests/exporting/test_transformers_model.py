@@ -9,7 +9,6 @@ pytest.importorskip("transformers")
 
 from layer_cases import LAYERED
 from networks import MIXED, make_network, make_source, make_tokens
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from flashnas.base.errors import OperatorError
@@ -110,23 +109,6 @@ def test_the_loss_is_ours(model, network):
         trained.model.embedding.weight.grad, network.embedding.weight.grad, rtol=1e-3, atol=1e-6
     )
     network.zero_grad()
-
-
-@pytest.mark.parametrize("tied", ["true", "false"])
-def test_half_precision_and_tied_weights_survive_saving_again(tmp_path, tied):
-    notation = f"64(vocab=97,tied={tied}): m2(head_dim=16,state=16) f"
-    export_network(make_source(notation), "hf", tmp_path / "first", dtype="bfloat16")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "first")
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    model.save_pretrained(tmp_path / "second")
-    first, second = (
-        load_file(tmp_path / name / "model.safetensors") for name in ("first", "second")
-    )
-    assert first.keys() == second.keys()
-    assert ("model.head.weight" in first) == (tied == "false")
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    expected = make_network(notation).bfloat16().state_dict()
-    assert all(torch.equal(first[f"model.{name}"], tensor) for name, tensor in expected.items())
 
 
 def test_what_a_state_cannot_do_is_refused_in_one_line(model):

@@ -26,7 +26,6 @@ from flashnas.reporting.table import front_table
 from flashnas.run_folder.front import ForeignNetwork
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.config import SearchConfig
-from flashnas.study.plan import plan
 from flashnas.study.run_search import run_search
 
 pytestmark = pytest.mark.usefixtures("importable_helpers")
@@ -164,40 +163,6 @@ def test_worker_processes_run_an_importable_evaluator_and_this_process_another(t
     pd.testing.assert_frame_equal(
         trajectory(tmp_path / "pool")[columns], trajectory(tmp_path / "local")[columns]
     )
-
-
-@pytest.mark.parametrize(
-    ("more", "rule"),
-    [
-        ({"workers": 3}, "search.workers must be 1"),
-        ({"candidate_timeout_s": 3}, "search.candidate_timeout_s needs worker processes"),
-        (
-            {"executor_options": {"worker_memory_gb": 3}},
-            "search.executor_options.worker_memory_gb needs worker processes",
-        ),
-    ],
-)
-def test_limits_that_only_worker_processes_keep_are_refused_without_them(tmp_path, more, rule):
-    def local(network):
-        return foreign_space.loss_and_latency(network)
-
-    said = []
-    said.append(one_line(ConfigError, search, tmp_path / "run", evaluator=local, **more))
-    said.append(
-        one_line(
-            ConfigError, plan, SearchConfig(table=None, **more), evaluator=local, space=Gpt2Space()
-        )
-    )
-    assert (
-        said
-        == [
-            f"{rule}: worker processes cannot load the evaluator {__name__}:{local.__qualname__};"
-            " put it into a"
-            " module of its own; got 3"
-        ]
-        * 2
-    )
-    assert not (tmp_path / "run").exists()
 
 
 def test_a_search_without_worker_processes_warns_of_that(tmp_path):
