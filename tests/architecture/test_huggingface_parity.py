@@ -15,6 +15,7 @@ from offenders import every
 from flashnas.architecture.huggingface import LACKING, MODEL_TYPES, architecture_from_hf
 from flashnas.architecture.huggingface.config_json import defaults
 from flashnas.families.family import families
+from flashnas.families.pieces import norm_eps
 from flashnas.network.model import HybridLM
 
 transformers = pytest.importorskip("transformers")
@@ -113,6 +114,10 @@ def test_experts_with_sigmoids_compute_what_those_of_transformers_do(tmp_path, c
     kind, keys = case
     path = written(tmp_path, {"model_type": kind, **keys})
     config = transformers.CONFIG_MAPPING[kind].from_pretrained(tmp_path)
+    ours = HybridLM(architecture_from_hf(path)).eval()
+    for key in ("norm_eps", "rms_norm_eps", "layer_norm_epsilon"):
+        if hasattr(config, key):
+            setattr(config, key, norm_eps(ours.architecture))
     torch.manual_seed(0)
     theirs = transformers.AutoModelForCausalLM.from_config(config).eval()
     state = {}
@@ -128,9 +133,8 @@ def test_experts_with_sigmoids_compute_what_those_of_transformers_do(tmp_path, c
     names = {"router": "gate", "out_proj": "experts.down_proj", **names}
     moe = {part: layer + name for part, name in names.items()}
     weights = dataclasses.replace(family.weights, names={**family.weights.names, "moe": moe})
-    ours = HybridLM(architecture_from_hf(path)).eval()
     own = ours.state_dict()
-    for piece in dataclasses.replace(family, weights=weights).pieces(ours.architecture, 1e-5):
+    for piece in dataclasses.replace(family, weights=weights).pieces(ours.architecture):
         piece.back(state[piece.name], own)
     tokens = torch.randint(384, (2, 33))
     torch.testing.assert_close(ours(tokens), theirs(tokens).logits, rtol=1e-4, atol=1e-5)
