@@ -274,16 +274,6 @@ def test_the_stream_of_a_gpu_has_the_dtype_of_autocast(backend, monkeypatch):
     assert errors[True] < max(2 * errors[False], 0.03)
 
 
-def test_the_stream_of_a_cpu_is_wide_under_autocast_too():
-    x = torch.zeros(2, 3)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not model_module._streams_low(x)
-        embedded = HybridLM(Architecture.parse("32(vocab=20): f")).embed(
-            torch.zeros(1, 2, dtype=torch.long)
-        )
-        assert embedded.dtype == torch.float32
-
-
 def test_a_network_that_no_memory_holds_is_one_line():
     with pytest.raises(
         CandidateMemoryError, match=r"^out of memory: the network has 1,130,306,557,968,512 param"

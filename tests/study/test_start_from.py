@@ -138,16 +138,3 @@ def test_scores_of_the_same_recipe_are_reused_and_those_of_another_one_count(
         assert len(trainings) == len(rows), "none counts twice"
     baselines = set(run.baselines["hash"])
     assert baselines <= set(found["other"].trained.query("source == 'training'")["hash"])
-
-
-def test_a_search_by_publications_knows_what_a_run_of_any_recipe_observed(trained):
-    run = trained[1]
-    asked = changed(train_tokens="512")
-    plain, informed = (
-        load_problem(dataclasses.replace(asked, start_from=start)).scorer
-        for start in ((), (str(run.path),))
-    )
-    networks = [Architecture.parse(text) for text in run.trained["notation"]]
-    assert informed.ranked_by == "published and own trainings"
-    assert abs(informed.values(networks) - plain.values(networks)).max() > 1e-6
-    assert informed.digest == plain.digest, "run.yaml names the runs by a digest of their own"
