@@ -5,7 +5,7 @@ write.
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import pytest
 
@@ -91,7 +91,7 @@ def test_every_keyword_of_the_search_is_an_option_or_its_own():
 
     parameters = list(inspect.signature(fn.search).parameters)
     assert parameters == [
-        *SearchConfig.__dataclass_fields__,
+        *(field.name for field in fields(SearchConfig)),
         "out",
         "resume",
         "progress",
