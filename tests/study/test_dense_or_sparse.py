@@ -28,7 +28,8 @@ def explored_of(notations, problem):
     networks = [Architecture.parse(text) for text in notations]
     latency_ms = np.array(problem.costs.latencies(networks))
     genotypes = [problem.space.genotypes[0]] * len(networks)
-    return Explored(genotypes, networks, latency_ms, problem.scorer.values(networks), len(networks))
+    columns = {"value": problem.scorer.values(networks), "latency_ms": np.asarray(latency_ms)}
+    return Explored(genotypes, networks, columns, ("full_loss", "latency_ms"), len(networks))
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -29,7 +29,8 @@ def scored():
     networks = [network for g in genotypes for network in problem.space.architectures(g)]
     latency_ms = np.array(problem.costs.latencies(networks))
     values = problem.scorer.values(networks)
-    return Explored(genotypes, networks, latency_ms, values, len(genotypes))
+    columns = {"value": values, "latency_ms": latency_ms}
+    return Explored(genotypes, networks, columns, ("full_loss", "latency_ms"), len(genotypes))
 
 
 @pytest.mark.slow  # it scores all of the space
@@ -41,7 +42,11 @@ def test_disturbed_scores_leave_the_recommended_network(scored, monkeypatch):
         found.add(within.networks[within.best].hash)
         disturbed = {
             dataclasses.replace(
-                within, value=within.value + DISTURBANCE * rng.standard_normal(len(within.value))
+                within,
+                columns={
+                    **within.columns,
+                    "value": within.value + DISTURBANCE * rng.standard_normal(len(within.value)),
+                },
             ).best
             for _ in range(DRAWS)
         }
