@@ -145,7 +145,7 @@ def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):
     measurements.write_bytes(b"junk")
     refused("gemm_perf.parquet: damaged, not readable as parquet")
     pd.DataFrame({"m": [1]}).to_parquet(measurements)
-    refused("column latency")
+    refused("latency is missing")
     for columns, words in (({}, "gemm_dtype is missing"), ({"latency": "x"}, "cannot be read: ")):
         pd.DataFrame({"m": [1], "latency": [1.0], **columns}).to_parquet(measurements)
         refused(words)
@@ -156,13 +156,13 @@ def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):
     ):
         (systems / "fake.yaml").write_text(text)
         refused(words)
-    monkeypatch.setattr(aiconfigurator.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(aiconfigurator, "DISTRIBUTION", "aiconfigurator-corn")
     refused("not installed: pip install 'flashnas[import]'")
 
 
 def test_rows_of_the_triton_kernel_beside_those_of_a_faster_one(package, tmp_path):
-    """Of repeated measurements the shortest; what takes longer than its halves one after the other
-    is left out.
+    """Of repeated measurements the shortest; what takes longer than smaller ones, for a sequence
+    and token, is left out.
     """
     gdn = dict(head_k_dim=128, head_v_dim=128, d_conv=4, num_v_heads=4, phase="context")
     parquet(
