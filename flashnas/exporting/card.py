@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import flashnas
 from flashnas.algorithms.trial import Trial
-from flashnas.base.text import INTERVAL_90, MISSING, fixed, is_number, number, printable
+from flashnas.base.text import MISSING, is_number, number, printable
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.run_folder.trained import ModelEvaluation, search_of
 from flashnas.training.folder import TrainingRecord
@@ -95,8 +95,7 @@ def _rows(
         f"width {network.hidden:,}; operators {operators}; vocabulary {network.vocab:,},"
         f" {'tied' if network.tied else 'untied'} embedding; {network.meta_tokens} meta tokens",
     )
-    searched = None if source.folder is None else search_of(source.folder)
-    if searched is not None:
+    if source.folder is not None and (searched := search_of(source.folder)):
         yield "Latency", _latency(*searched, network.vocab)
     if score is not None:
         yield (
@@ -105,8 +104,6 @@ def _rows(
             f" {score['tokens']:,} training tokens; of one training, so that the noise between"
             " seeds is not known",
         )
-    if searched is not None:
-        yield "Losses in the search", _losses(*searched)
     if question:
         corpus = "+".join(
             part if part in NAMED or part.startswith("hf:") else Path(part).name
@@ -121,46 +118,17 @@ def _rows(
 
 
 def _latency(run: RecordedRun, entry: Trial, vocab: int) -> str:
-    figures, table = entry.figures, run.entry("table") or {}
-    workload = run.entry("workload") or {}
-    shape = ", ".join(
-        f"{workload[key]:,} {words}"
-        for key, words in (
-            ("batch", "at once"),
-            ("prompt_tokens", "tokens in"),
-            ("generated_tokens", "tokens out"),
-        )
-        if is_number(workload.get(key))
-    )
-    text = f"{number(figures.get('latency_ms'))} ms for {workload.get('name') or 'the workload'} ({shape})"
-    if table:
-        stack = ", ".join(str(table[key]) for key in ("device", "stack", "mode") if table.get(key))
-        if table.get("calibration"):
-            stack += f", calibration {table['calibration']}"
+    figures, workload = entry.figures, run.entry("workload") or {}
+    text = f"{number(figures.get('latency_ms'))} ms for {workload.get('name') or 'the workload'}"
+    if table := run.entry("table"):
         text += (
-            f", predicted by the table {table.get('name', MISSING)} ({stack}), 90 %"
-            f" interval {number(figures.get('lower_ms'))} to {number(figures.get('upper_ms'))} ms; sources: "
-            + ", ".join(f"{share:.0%} {name}" for name, share in entry.sources.items())
+            f", predicted by the table {table.get('name', MISSING)}, 90 % interval"
+            f" {number(figures.get('lower_ms'))} to {number(figures.get('upper_ms'))} ms"
         )
     if is_number(figures.get("measured_ms")):
         text += f"; measured on the device: {number(figures['measured_ms'])} ms"
     if vocab != (searched := getattr(entry.architecture, "vocab", vocab)):
         text += f"; with a vocabulary of {searched:,}"
-    return text
-
-
-def _losses(run: RecordedRun, entry: Trial) -> str:
-    figures = entry.figures
-    tokens = run.entry("recipe", "tokens")
-    length = f" of {tokens:,} tokens" if is_number(tokens) else ""
-    text = "nothing was trained in the search"
-    if is_number(loss := figures.get("loss")):
-        text = f"short training{length}: {fixed(loss, 3)} nats per token (one seed)"
-    if is_number(sd := figures.get("full_loss_sd")):
-        text += (
-            f"; 90 % interval of the full loss to expect: ± {fixed(INTERVAL_90 * sd, 3)} to the"
-            " plain transformer of its size"
-        )
     return text
 
 
