@@ -46,27 +46,13 @@ def list_names(kind: str) -> dict[str, str]:
 
 
 def _tables() -> dict[str, str]:
-    from flashnas.operators.kernel_kinds import prompts_in
-
     tables = {}
     for name, folder in shipped_names("latency_tables", "meta.yaml").items():
         device, meta = read_yaml(folder / "device.yaml"), read_yaml(folder / "meta.yaml")
         stacks = meta.get("stacks") or {}
-        measured = sorted(
-            {
-                str(stack.get("measured_on"))
-                for stack in stacks.values()
-                if isinstance(stack, dict) and stack.get("measured_on")
-            }
-        )
-        label = device.get("label") or ", ".join(measured) or name
-        kinds = meta.get("kinds") or ()
-        prompts = ", ".join(prompts_in(kinds)) or "none"
-        experts = "measured" if "experts" in kinds else "derived"
-        tables[name] = (
-            f"{label}, {device.get('platform')}; {', '.join(sorted(stacks))}; recurrences with"
-            f" measured prompts: {prompts}, others are derived; experts: {experts}"
-        )
+        measured = {str(stack.get("measured_on", name)) for stack in stacks.values()}
+        label = device.get("label") or ", ".join(sorted(measured))
+        tables[name] = f"{label}, {device.get('platform')}; {', '.join(sorted(stacks))}"
     return tables
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from flashnas.latency.grid import HEADS_SPREAD, OUTSIDE_SPREAD, OUTSIDE_UPPER
 from flashnas.latency.schema import KINDS, OPERATOR_KINDS, TEXT_KEYS
 from flashnas.latency.table import LatencyTable, texts
-from flashnas.operators.kernel_kinds import KERNEL_KINDS, prompts_in
+from flashnas.operators.kernel_kinds import KERNEL_KINDS
 
 
 def rules() -> list[str]:
@@ -68,9 +68,6 @@ class TableInfo:
                 "modes": texts(table, "mode", (kind,)),
                 "origin": table.meta["kinds"][kind].get("origin"),
             }
-        prompts = {
-            name: kinds[rows]["ranges"]["tokens"][1] for name, rows in prompts_in(kinds).items()
-        }
         return {
             "name": table.name,
             "path": str(table.path),
@@ -78,7 +75,6 @@ class TableInfo:
             "dtypes": table.dtypes,
             "stacks": table.meta["stacks"],
             "kinds": kinds,
-            "recurrent_prompts": prompts,
             "rules": rules(),
             "calibration": table.calibration or None,
         }
@@ -103,19 +99,10 @@ class TableInfo:
             )
             if "operator" in entry:
                 lines.append(f"{'':<26}operators: {', '.join(entry['operator'])}")
-        longest = [
-            f"{name} up to {tokens:,} tokens" for name, tokens in info["recurrent_prompts"].items()
-        ]
         if info["kinds"].keys() <= {*OPERATOR_KINDS}:
             lines += ["", "it answers for these operators, up to these batches and lengths"]
         else:
-            lines += [
-                "",
-                f"prompts of recurrences: {', '.join(longest) or 'no rows'}; others by a rule",
-                "",
-                "rules:",
-                *(f"- {rule}" for rule in info["rules"]),
-            ]
+            lines += ["", "rules:", *(f"- {rule}" for rule in info["rules"])]
         if table.calibration:
             lines += ["", "calibration:"]
         for name, entry in table.calibration.items():

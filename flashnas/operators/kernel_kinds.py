@@ -29,7 +29,6 @@ subclass `Rule`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from flashnas.base.errors import TableError
@@ -326,16 +325,6 @@ def kind_of_rows(name: str) -> tuple[KernelKind, Phase | None] | None:
     if name in KERNEL_KINDS and KERNEL_KINDS[name].rows_name("decode") == name:
         return KERNEL_KINDS[name], None
     return None
-
-
-def prompts_in(names: Collection[str]) -> dict[str, str]:
-    """The recurrences of which a table with rows of these names has prompts -> name of the rows."""
-    return {
-        kind.name: kind.rows_name("prefill")
-        for kind in KERNEL_KINDS.values()
-        if any(isinstance(rule, Chunks) for rule in kind.rules)
-        and kind.rows_name("prefill") in names
-    }
 
 
 def gemm(label: str, weight: TensorSpec, *parts: str, unfused: tuple[int, ...] = ()) -> KernelCall:

@@ -65,13 +65,6 @@ def test_all_presets_and_workloads_are_answered(tables, device, workload):
         )
 
 
-def test_a_table_says_where_measured_prompts_of_recurrences_end(tables):
-    ends = {name: TableInfo(table).to_dict()["recurrent_prompts"] for name, table in tables.items()}
-    assert ends["a100_sxm"] == {}
-    assert ends["l40s"] == {"gated_delta_rule": 32_768, "kda": 32_768}
-    assert "prompts of recurrences: no rows; others by a rule" in str(TableInfo(tables["a100_sxm"]))
-
-
 @pytest.mark.parametrize("device", DEVICES)
 def test_recurrences_without_rows_of_their_own_are_derived(tables, device):
     """The products of the same operator have rows, and are imported."""
