@@ -51,8 +51,7 @@ def compare(options: CompareOptions) -> ComparedNetworks:
             `recall` and `recall_sd`, `loads_in`, `h100_hours` of a full training; `difference`, the
             expected full loss less that of the first network, in nats per token, its standard
             deviation `sd`, and the `probability` of a loss that is no higher; `reasons`, which add up
-            to the difference; `pilot`, a training of both, its price, and the `sd` that it would
-            leave. `print` shows all of it.
+            to the difference. `print` shows all of it.
 
     Raises:
         ConfigError: a network cannot be compared; with its name, and as of `estimate`.

@@ -260,24 +260,18 @@ def times(run: RecordedRun) -> str | None:
 
 def settles_it(run: RecordedRun) -> str | None:
     """What would make the answer more certain."""
-    answer, chosen, found = _answer(run), recommended(run), []
+    answer = _answer(run)
     if to_time(run):
-        found.append("its time in your engine, as below")
-    if answer.as_good and (own := answer.as_good["chosen"])["pilot"]:
-        smaller = " at a smaller width" * (own["pilot"]["networks"][0] != own["notation"])
-        left = with_interval(0.0, own["pilot"]["sd"]).partition(" ")[2]
-        both = f"{shape_of(answer.as_good['name'])} and {chosen.name}{smaller}"
-        found.append(f"a training of {both} on {_cost(own['pilot'])}, which would leave {left}")
-    pilot, full = answer.pilot, answer.training
-    if pilot and full and pilot["h100_hours"] >= full["h100_hours"]:
-        found.append("the full training itself, which costs less than other trainings that would")
-    elif pilot:
-        networks = " and ".join(map(_without_places, pilot["networks"]))
-        cost = f"{_cost(pilot)}, worth {fixed(pilot['gain'], 4)} nats"
-        found.append(f"a training of {networks} on {cost}")
-    elif _by_trainings(answer) and not answer.claims:
-        found.append(f"no pair of trainings is worth {LEAST_GAIN} nats")
-    return ", or ".join(found)
+        return "its time in your engine, as below"
+    if (
+        answer.ranked_by != "published trainings"
+        or answer.as_good
+        or run.entry("options", "trials")
+    ):
+        return None
+    return (
+        f"--trials N, which trains what is expected to lower the loss by {LEAST_GAIN} nats or more"
+    )
 
 
 def lowest_loss(run: RecordedRun) -> str | None:
@@ -351,11 +345,6 @@ def _short(family: str) -> str:
 
 def _without_places(notation: str) -> str:
     return shape_of(notation).partition(", attention")[0]
-
-
-def _cost(pilot: Any) -> str:
-    hours = number(pilot["h100_hours"], 3)
-    return f"{tokens_text(pilot['tokens'])} tokens each, {hours} H100-hours"
 
 
 def _changes(run: RecordedRun, model: Side, side: Against) -> str:

@@ -75,19 +75,6 @@ class Bought(TypedDict):
     after: str
 
 
-class Pilot(TypedDict, total=False):
-    """The next trainings that are worth buying: networks as they are trained, their parameters, the
-    tokens of each, what all of them cost, and the nats by which the recommendation is expected to
-    become better."""
-
-    networks: list[str]
-    params: list[float]
-    tokens: float
-    flops: float
-    h100_hours: float
-    gain: float
-
-
 class Claims(TypedDict, total=False):
     """What publications say of a front that own trainings alone rank: the network that they would
     recommend, its expected full loss less that of the recommended one, and how many pairs of the
@@ -154,15 +141,13 @@ class DenseOrSparse(TypedDict, total=False):
 
 class Against(Side):
     """A network beside another one. difference, sd: its expected full loss less that of the other one;
-    probability: of being no higher; reasons: parts that add up to it. pilot: a training of both, its
-    price, and the standard deviation that it would leave. recall, outside: as of a trial. loads_in:
-    names of programs."""
+    probability: of being no higher; reasons: parts that add up to it. recall, outside: as of a trial.
+    loads_in: names of programs."""
 
     difference: float
     sd: float
     probability: float
     reasons: dict[str, float]
-    pilot: dict[str, Any]
     recall: float | None
     recall_sd: float | None
     outside: str
@@ -200,11 +185,11 @@ class Answer:
     width suffices. reasons: for the difference to the transformer. dense_or_sparse: whether experts
     pay, and from where on. as_good: the recommended network beside the model of `as_good_as`.
     times: what observed times changed.
-    published: models of publications. training: the full one. pilot: the next trainings that are
-    worth buying. claims: of a search without publications. These are empty where there is nothing
-    to say. limit: what keeps the recommended network from being better: `budget`, `memory`, `params`
-    that a token uses, as asked for or as the `space params` of its file, `support`, the largest
-    `width`, `depth` or `width and depth` of the space, or what else it holds, `space`.
+    published: models of publications. training: the full one. claims: of a search without
+    publications. These are empty where there is nothing to say. limit: what keeps the recommended
+    network from being better: `budget`, `memory`, `params` that a token uses, as asked for or as the
+    `space params` of its file, `support`, the largest `width`, `depth` or `width and depth` of the
+    space, or what else it holds, `space`.
     bought: what the search trained. ranked_by: what the expected losses follow from, in words; a
     user's scorer by its name. extrapolated: publications have longer or shorter trainings.
 
@@ -224,7 +209,6 @@ class Answer:
     reasons: Reasons = field(default_factory=Reasons)
     published: tuple[PublishedModel, ...] = ()
     training: FullTraining | None = None
-    pilot: Pilot = field(default_factory=Pilot)
     claims: Claims = field(default_factory=Claims)
     dense_or_sparse: DenseOrSparse = field(default_factory=DenseOrSparse)
     as_good: AsGood = field(default_factory=AsGood)

@@ -23,19 +23,13 @@ from flashnas.run_folder.recorded_answer import (
     Equals,
     FamilyBest,
     FullTraining,
-    Pilot,
     PublishedModel,
 )
 from flashnas.space import OperatorSpace
 from flashnas.study.explore import Explored
 from flashnas.study.joint import retimed, with_latencies, with_traits
 from flashnas.study.problem import Problem
-from flashnas.study.purchase import (
-    FULL_UTILISATION,
-    full_training_flops,
-    full_training_hours,
-    pilot,
-)
+from flashnas.study.purchase import FULL_UTILISATION, full_training_flops, full_training_hours
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
 
 FREE_MIX = "free mix"  # title of the best network of the free space, which is of no family
@@ -44,7 +38,6 @@ EQUAL_NATS = 0.004  # difference up to which two networks are equal
 EXAMPLES = 2  # of equal networks
 FULL_BUDGET = 0.97  # of a budget from which on it is what limits the network
 NEAR = 200  # networks near the recommended one, of which the mean of one may be lower
-PILOTS = 16  # networks near the recommended one that a pilot may be of
 PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
 WIDER = 2.0  # times its width up to which a stack is looked at that makes up for a difference
 WIDTH_STEP = 128
@@ -88,7 +81,6 @@ def answer_of(
             for name, model in models.items()
         ),
         training=_full_training(chosen.architecture, scorer.tokens),
-        pilot=_pilot(scorer, explored),
         claims=_claims(scorer, front, chosen),
         times=retimed(problem, scorer),
         limit=_limit(problem, scorer, explored, chosen),
@@ -192,29 +184,6 @@ def _full_training(network: Architecture, tokens: float) -> FullTraining:
         "flops": full_training_flops(network, tokens),
         "h100_hours": full_training_hours(network, tokens),
         "utilisation": FULL_UTILISATION,
-    }
-
-
-def _pilot(scorer: Scorer, explored: Explored) -> Pilot:
-    """The next trainings that are worth buying."""
-    if not isinstance(scorer, EvidenceScorer) or not scorer.published:
-        return {}
-    found = pilot(
-        scorer.publications,
-        scorer.rows,
-        explored.candidates(PILOTS),
-        scorer.tokens,
-        reliability=scorer.reliability,
-    )
-    if found is None:
-        return {}
-    return {
-        "networks": [network.notation for network in found.networks],
-        "params": [float(network.params) for network in found.networks],
-        "tokens": found.tokens,
-        "flops": found.flops,
-        "h100_hours": sum(full_training_hours(network, found.tokens) for network in found.networks),
-        "gain": found.gain_nats,
     }
 
 

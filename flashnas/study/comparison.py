@@ -1,5 +1,5 @@
-"""Networks beside another one: what each costs, the differences of their losses, the reasons for these,
-and what would settle them."""
+"""Networks beside another one: what each costs, the differences of their losses, and the reasons for
+these."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 from flashnas.architecture import Architecture
 from flashnas.families.programs import loading
 from flashnas.latency.fitting import Costs
-from flashnas.observations.losses import ObservedLoss
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 from flashnas.run_folder.recorded_answer import Against, Side
 from flashnas.study.answer import below_zero
-from flashnas.study.purchase import PILOT_SHARES, PILOT_TOKENS, full_training_hours, narrowed
-from flashnas.study.scorer import EvidenceScorer, Scorer
+from flashnas.study.purchase import full_training_hours
+from flashnas.study.scorer import Scorer
 
 
 def side_of(costs: Costs, scorer: Scorer, network: Architecture) -> Side:
@@ -49,7 +48,6 @@ def against(costs: Costs, scorer: Scorer, networks: Sequence[Architecture]) -> l
                 "sd": sd,
                 "probability": below_zero(difference, sd),
                 "reasons": {**parts, "experts": difference - sum(parts.values())},
-                "pilot": settled_by(scorer, [network, networks[0]]) if sd else {},
                 "recall": figures["expected_recall"],
                 "recall_sd": figures["expected_recall_sd"],
                 "outside": figures["outside"],
@@ -66,27 +64,3 @@ def without_experts(network: Architecture) -> Architecture:
             inner = spec.resolved(network.hidden).intermediate
             operators[place] = FeedForward(intermediate=spec.active * inner + spec.shared)
     return dataclasses.replace(network, operators=tuple(operators))
-
-
-def settled_by(scorer: Scorer, networks: Sequence[Architecture]) -> dict[str, Any]:
-    """A training of each of two networks, at the least share of their parameters at which both can be
-    built: `networks` as they are trained, `tokens` of each, `h100_hours` of both, and `sd`, the
-    standard deviation of the difference that it would leave. Nothing by a scorer without evidence."""
-    if not isinstance(scorer, EvidenceScorer):
-        return {}
-    trained: list[Any] = [narrowed(network, PILOT_SHARES[0]) for network in networks]
-    if None in trained:
-        trained = [*networks]
-    tokens = min(float(PILOT_TOKENS * max(network.params for network in trained)), scorer.tokens)
-    mean = scorer.model.predict_networks(trained, tokens).mean
-    rows = [
-        ObservedLoss.of(network, nats=float(mean[n]), tokens=tokens, group="pilot")
-        for n, network in enumerate(trained)
-    ]
-    after = scorer.informed_by(rows).posterior(networks)
-    return {
-        "networks": [network.notation for network in trained],
-        "tokens": tokens,
-        "h100_hours": sum(full_training_hours(network, tokens) for network in trained),
-        "sd": after.difference(0, 1)[1],
-    }

@@ -11,7 +11,7 @@ of the trainings need not be known. The same draws serve all sets. No torch.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,6 @@ from scipy.linalg import solve_triangular
 from scipy.special import ndtri
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import FlashnasError
 from flashnas.loss.composition import Rows, Table
 from flashnas.loss.load import rows_of
 from flashnas.loss.model import CHARGE, FullLoss
@@ -37,10 +36,6 @@ DRAWS, SEED = 512, 0
 LARGEST = 8  # trainings of a set
 RIVALS = 64  # candidates that are paired with the recommended one
 LEVEL_SD = 100.0  # nats; of the level of trainings, of which all but nothing is known
-# of a pilot: shares of the parameters, the step of widths, and tokens for each parameter
-PILOT_SHARES = (0.25, 0.5, 1.0)
-WIDTH_STEP = 64
-PILOT_TOKENS = 20
 
 
 @dataclass(frozen=True)
@@ -205,59 +200,6 @@ def best_purchase(
         gain_nats=gain,
         flops=float(costs[chosen].sum()),
     )
-
-
-def pilot(
-    publications: FullLoss,
-    own: Sequence[ObservedLoss],
-    candidates: Sequence[Architecture],
-    tokens: float,
-    *,
-    reliability: float = 1.0,
-) -> Purchase | None:
-    """The two trainings to buy next, narrower or shorter than the full one; None where none gains
-    LEAST_GAIN.
-
-    Widths are those at which networks have PILOT_SHARES of their parameters, tokens PILOT_TOKENS for
-    each parameter of the largest one, or those of the full training. Of all these the two that gain
-    most per hour of an H100. The networks are as they are trained. Args: as of `best_purchase`.
-    """
-
-    def at(small: Mapping[Architecture, Architecture], length: float) -> Purchase | None:
-        def trained(network: Architecture) -> ObservedLoss:
-            narrow = small.get(network, network)
-            return ObservedLoss.of(narrow, nats=0.0, tokens=length, group=f"pilot {length:g}")
-
-        def cost(network: Architecture) -> float:
-            return full_training_hours(small[network], length) if network in small else np.inf
-
-        return best_purchase(
-            publications, own, candidates, tokens, trained, cost, 2, reliability=reliability
-        )
-
-    found = []
-    for share in PILOT_SHARES:
-        at_share = {network: narrowed(network, share) for network in candidates}
-        small = {network: narrow for network, narrow in at_share.items() if narrow is not None}
-        each = PILOT_TOKENS * max((network.params for network in small.values()), default=0)
-        for length in {min(float(each), tokens), tokens}:
-            if (bought := at(small, length)) is not None:
-                hours = bought.flops  # the price by which `at` chose
-                networks = tuple(small[network] for network in bought.networks)
-                flops = sum(full_training_flops(network, length) for network in networks)
-                found.append((hours, replace(bought, networks=networks, flops=flops)))
-    best = max(found, key=lambda each: each[1].gain_nats / each[0], default=None)
-    return None if best is None else best[1]
-
-
-def narrowed(network: Architecture, share: float) -> Architecture | None:
-    """The network at the width at which it has about this share of its parameters; None where its
-    operators do not fit."""
-    steps = round(network.hidden * share**0.5 / WIDTH_STEP)
-    try:
-        return network if share == 1 else replace(network, hidden=steps * WIDTH_STEP)
-    except FlashnasError:
-        return None
 
 
 def _as_rows(model: FullLoss, trainings: Sequence[ObservedLoss]) -> Rows:

@@ -24,13 +24,6 @@ from flashnas.study.answer import (
     value_of,
 )
 from flashnas.study.explore import Explored
-from flashnas.study.purchase import (
-    LEAST_GAIN,
-    Purchase,
-    full_training_flops,
-    full_training_hours,
-    h100_hours,
-)
 from flashnas.study.scorer import load_scorer
 
 FAST = "1024: 4x(m2 f a f)"
@@ -258,33 +251,11 @@ def test_published_models_are_compared_at_the_vocabulary_of_the_space():
     assert lfm["silence"] > 0, "no publication has trained its convolutions"
 
 
-def test_what_the_full_training_and_a_pilot_cost():
-    rivals = ["1536: 4x(gd f gd f a f)", "1536: 4x(d f d f a f)", "1536: 6x(gd f m2 f)"]
-    asked_for = Answered([HYBRID, *rivals, MIXED])
-    training, pilot = asked_for.answer.training, asked_for.answer.pilot
-    flops = 6 * asked_for.networks[HYBRID].params * 1e11
-    recommended = next(
-        network
-        for network in asked_for.networks.values()
-        if network.hash == asked_for.answer.recommended
-    )
-    assert training["flops"] == pytest.approx(6 * recommended.params * 1e11, rel=0.25)
-    assert training["h100_hours"] == pytest.approx(training["flops"] / 0.4 / 989e12 / 3600)
-    assert len(pilot["networks"]) == len(pilot["params"]) == 2
-    assert pilot["gain"] >= LEAST_GAIN
-    assert pilot["flops"] < flops
-    assert pilot["h100_hours"] == pytest.approx(pilot["flops"] / 0.4 / 989e12 / 3600)
-    assert Answered([HYBRID]).answer.pilot == {}, "nothing could take its place"
-
-
-def test_a_pilot_with_experts_costs_the_hours_that_a_comparison_states(monkeypatch):
-    networks = tuple(map(Architecture.parse, (SPARSE, HYBRID)))
-    bought = Purchase(networks, tokens=1e9, gain_nats=0.01, flops=1.0)
-    monkeypatch.setattr("flashnas.study.answer.pilot", lambda *_, **__: bought)
-    found = Answered([HYBRID]).answer.pilot
-    hours = sum(full_training_hours(network, 1e9) for network in networks)
-    assert found["h100_hours"] == pytest.approx(hours)
-    assert hours > sum(h100_hours(full_training_flops(network, 1e9)) for network in networks)
+@pytest.mark.parametrize(("notation", "rate"), [(HYBRID, 1.0), (SPARSE, 0.63)])
+def test_what_the_full_training_costs(notation, rate):
+    training, network = Answered([notation]).answer.training, Architecture.parse(notation)
+    assert training["flops"] == pytest.approx(6 * network.active_params * 1e11, rel=0.25)
+    assert training["h100_hours"] == pytest.approx(training["flops"] / 0.4 / 989e12 / 3600 / rate)
 
 
 def test_own_trainings_alone_have_the_claims_of_publications_beside_them():
@@ -304,7 +275,7 @@ def test_own_trainings_alone_have_the_claims_of_publications_beside_them():
     assert (answer.claims["pairs"], answer.claims["alike"]) == (3, 0)
     difference = publications.posterior(networks).difference(best, chosen)
     assert (answer.claims["difference"], answer.claims["sd"]) == pytest.approx(difference)
-    assert (answer.ranked_by, answer.pilot) == ("own trainings", {})
+    assert answer.ranked_by == "own trainings"
 
 
 def test_what_was_bought_is_part_of_the_answer():

@@ -7,7 +7,7 @@ from problems import problem_of
 from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError
 from flashnas.study.as_good import LIKELY, aimed
-from flashnas.study.comparison import against, settled_by, without_experts
+from flashnas.study.comparison import against, without_experts
 from flashnas.study.scorer import load_scorer
 
 DENSE, SPARSE = "1024: 12x(a f)", "1024: 12x(a moe(experts=64,active=8,shared=1024))"
@@ -106,14 +106,3 @@ def test_experts_are_a_reason_of_their_own():
     assert gain < -0.05
     routers = sparse.active_params - without_experts(sparse).active_params
     assert routers == 12 * 64 * 1024
-
-
-def test_a_training_of_both_narrows_the_difference():
-    scorer = load_scorer(None, 1e11, print)
-    pair = [Architecture.parse(text) for text in ("2048: 12x(a f)", "2048: 12x(m2 f)")]
-    found = settled_by(scorer, pair)
-    assert 0 < found["sd"] < scorer.posterior(pair).difference(0, 1)[1]
-    trained = [Architecture.parse(text) for text in found["networks"]]
-    assert [network.hidden for network in trained] == [1024, 1024]
-    assert found["tokens"] == pytest.approx(20 * max(network.params for network in trained))
-    assert np.isfinite(found["h100_hours"])

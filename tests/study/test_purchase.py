@@ -15,7 +15,7 @@ from flashnas.loss.load import loss_model, rows_of
 from flashnas.loss.own import OWN, as_own, with_own
 from flashnas.observations.losses import ObservedLoss
 from flashnas.study import purchase
-from flashnas.study.purchase import LEAST_GAIN, Prospects, best_purchase, full_training_flops, pilot
+from flashnas.study.purchase import LEAST_GAIN, Prospects, best_purchase, full_training_flops
 
 TOKENS = 1e11
 STACKS = (
@@ -173,17 +173,3 @@ def test_what_costs_more_is_bought_later():
         2,
     )
     assert dear not in found.networks
-
-
-def test_a_pilot_is_two_networks_at_a_price():
-    found = pilot(loss_model(), [], NETWORKS, TOKENS)
-    assert len(found.networks) == 2
-    assert found.gain_nats >= LEAST_GAIN
-    assert found.tokens <= TOKENS
-    price = sum(full_training_flops(network, found.tokens) for network in found.networks)
-    assert found.flops == pytest.approx(price)
-    assert found.flops < min(map(cost, NETWORKS))
-
-
-def test_there_is_no_pilot_where_nothing_is_open():
-    assert pilot(loss_model(), [], NETWORKS[:1], TOKENS) is None
