@@ -156,9 +156,8 @@ def mix_of(operators: tuple[OperatorSpec, ...], *, published: bool = False) -> M
     families: dict[str, float] = dict.fromkeys(FAMILIES, 0.0)
     gated_delta = rare = unknown = window = 0.0
     for spec, count in Counter(mixers).items():
-        parts = ("a", "m2") if spec.kind == "h" else (ALIKE.get(spec.kind, spec.kind),)
-        for kind in parts:
-            shares[kind if kind in KINDS else "other"] += count / total / len(parts)
+        kind = ALIKE.get(spec.kind, spec.kind)
+        shares[kind if kind in KINDS else "other"] += count / total
         # what publications found of other operators is no bonus for one that they do not have
         if spec.kind not in KINDS:
             unknown += count / total

@@ -3,7 +3,6 @@ has no entry, whatever it says of itself."""
 
 ATTENTION, STATE_SPACE = "attention", "state space"
 DELTA_RULE, LINEAR_ATTENTION = "delta rule", "linear attention"
-ATTENTION_AND_STATE_SPACE = "attention and state space"  # half of each
 MATHEMATICS = {
     "a": ATTENTION,
     "swa": ATTENTION,
@@ -14,5 +13,4 @@ MATHEMATICS = {
     "gd": DELTA_RULE,
     "kda": DELTA_RULE,
     "r7": DELTA_RULE,
-    "h": ATTENTION_AND_STATE_SPACE,
 }

@@ -30,7 +30,6 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.text import counted, plain_number
 from flashnas.loss.mathematics import (
     ATTENTION,
-    ATTENTION_AND_STATE_SPACE,
     DELTA_RULE,
     MATHEMATICS,
 )
@@ -134,7 +133,7 @@ def _mixture(
         if spec.kind not in published:
             continue
         mathematics = MATHEMATICS.get(spec.kind, "")
-        attention = share * {ATTENTION: 1.0, ATTENTION_AND_STATE_SPACE: 0.5}.get(mathematics, 0.0)
+        attention = share * (mathematics == ATTENTION)
         if window := spec.window_tokens:
             windows += attention
             reach += attention * min(REACH, math.sqrt(window / CONTEXT))

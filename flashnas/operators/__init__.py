@@ -27,7 +27,6 @@ OPERATORS: Registry[type[OperatorSpec]] = Registry(
         "r7": "flashnas.operators.rwkv7.spec:Rwkv7",
         "kda": "flashnas.operators.kimi_delta_attention.spec:KimiDeltaAttention",
         "conv": "flashnas.operators.gated_convolution.spec:GatedConvolution",
-        "h": "flashnas.operators.hybrid_head.spec:HybridHead",
         "f": "flashnas.operators.feed_forward.spec:FeedForward",
         "moe": "flashnas.operators.mixture_of_experts.spec:MixtureOfExperts",
     },

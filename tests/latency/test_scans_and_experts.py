@@ -1,4 +1,4 @@
-"""Selective scans and hybrid heads on the invented rows of tiny_tables.py."""
+"""Selective scans on the invented rows of tiny_tables.py."""
 
 import numpy as np
 import pytest
@@ -58,16 +58,3 @@ def test_a_long_selective_scan_is_missing_until_it_is_measured(tmp_path):
     core = entries(table, "32(vocab=64): m", "prompt=513,generated=0", "mamba")
     assert core["prefill"]["ms"] == pytest.approx(64 * 513 / 1000, rel=1e-6)
     assert core["prefill"]["source"] == "imported"
-
-
-def test_a_hybrid_head_is_its_halves(tiny_table):
-    h = "h(heads=2,kv_heads=1,head_dim=16,ssm_head_dim=16,state=16)"
-    for half, label in (
-        ("a(heads=2,kv_heads=1,head_dim=16)", "attention"),
-        ("m2(heads=2,head_dim=16,state=16)", "mamba2"),
-    ):
-        both, alone = (
-            entries(tiny_table, f"32(vocab=64): {written}", "batch=1,generated=2", label)["decode"]
-            for written in (h, half)
-        )
-        assert both["ms"] == alone["ms"] > 0

@@ -129,7 +129,7 @@ def test_every_shipped_row_has_a_proxy(shipped, proxies, width_factor):
 
 def test_the_short_trainings_that_ship_are_observations(shipped, proxies, experiment):
     rows = read_short_trainings()
-    assert len(rows) == 306
+    assert len(rows) == 281
     assert {row.source for row in rows} == {"flashnas short trainings"}
     assert all(row.network.params == row.params for row in rows)
     assert all(0.004 < row.noise < 0.01 for row in rows)

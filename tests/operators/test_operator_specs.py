@@ -29,7 +29,6 @@ VARIANTS = [cls() for cls in OPERATORS.values()] + [
     OPERATORS["gd"](k_heads=4, expand_v=2),
     OPERATORS["r7"](head_dim=128, gate_rank=7),
     OPERATORS["kda"](heads=32, gate_rank=64),
-    OPERATORS["h"](head_dim=64, kv_heads=2, window=7, qk_norm=True, groups=2),
     OPERATORS["moe"](experts=64, active=8, intermediate=128, shared=50, shared_gate=True),
     OPERATORS["f"](intermediate=100),
     OPERATORS["f"](relu2=True, bias=True),
@@ -66,7 +65,7 @@ def test_rooms_ask_a_specification_and_not_for_its_name():
 @every(spec=VARIANTS)
 def test_caches_grow_only_with_attention(spec):
     growth = spec.cache_bytes(HIDDEN, 200) - spec.cache_bytes(HIDDEN, 100)
-    assert (growth > 0) == (spec.kind in ("a", "swa", "h") and spec.window_tokens != 7)
+    assert (growth > 0) == (spec.kind in ("a", "swa") and spec.window_tokens != 7)
     assert spec.cache_bytes(HIDDEN, 100, dtype_bytes=4) >= spec.cache_bytes(HIDDEN, 100)
 
 
@@ -166,10 +165,9 @@ def test_rope_options_are_dropped_exactly_where_no_frequency_changes(case):
 
 
 @pytest.mark.parametrize("head_dim", [16, 64, 128])
-@pytest.mark.parametrize("kind", ["a", "swa", "h"])
+@pytest.mark.parametrize("kind", ["a", "swa"])
 def test_a_wider_network_is_never_smaller(kind, head_dim):
-    options = {"ssm_head_dim": 16} if kind == "h" else {}
-    spec = OPERATORS[kind](head_dim=head_dim, **options)
+    spec = OPERATORS[kind](head_dim=head_dim)
     widths = range(head_dim, 80 * head_dim, head_dim)
     resolved = [spec.resolved(width) for width in widths]
     for one, other in pairwise(resolved):
