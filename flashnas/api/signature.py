@@ -78,8 +78,6 @@ def _limits(setting: Setting) -> str:
         )
         if limit is not None
     ]
-    if not callable(setting.default) and setting.default not in (None, (), REQUIRED):
-        words.append(f"default {setting.shown or repr(setting.default)}")
-    elif setting.shown:
+    if setting.shown:  # others are in the signature
         words.append(f"default: {setting.shown}")
     return f" ({', '.join(words)})" if words else ""
