@@ -45,6 +45,6 @@ def test_issue_templates_ask_for_the_report_of_doctor():
     assert not [
         path.name
         for path in forms
-        if "flashnas doctor --out" not in path.read_text()
+        if "flashnas doctor --json" not in path.read_text()
         or not {"name", "description", "body"} <= set(yaml.safe_load(path.read_text()))
     ]

@@ -165,11 +165,7 @@ def steps(device: str, folder: Path) -> list[Step]:
         Step("install", 300, (*own, "install")),
         Step(REQUIRED, 120, (*own, REQUIRED)),
         Step("warm_up", 2700, (*own, "warm_up")),
-        Step(
-            "doctor",
-            1800,
-            (*FLASHNAS, "doctor", "--device", device, "--out", str(folder / "doctor.json")),
-        ),
+        Step("doctor", 1800, (*FLASHNAS, "doctor", "--device", device, "--json")),
         Step(
             "tests",
             3600,

@@ -4,7 +4,6 @@ it.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -12,14 +11,12 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import flashnas
 from flashnas.api.calling import Result, silent, takes
-from flashnas.base.errors import ConfigError, OperatorError
+from flashnas.base.errors import OperatorError
 from flashnas.base.settings import Settings, option
-from flashnas.base.system import disk_errors, write_atomic
 from flashnas.latency.schema import PLATFORMS
 
 # distribution -> what it is for
@@ -44,6 +41,7 @@ AARCH64 = (
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorOptions(Settings, where="doctor"):
+    gone: ClassVar[dict[str, str]] = {"out": "take --json > FILE"}
     device: str = option(
         "auto",
         " or ".join(PLATFORMS),
@@ -56,18 +54,6 @@ class DoctorOptions(Settings, where="doctor"):
     test: bool = option(
         True, "run the self-test of the operators", off="say what is installed only"
     )
-    out: Path | None = option(
-        None,
-        "also write all of it to this file, which ends in .json, for a bug report",
-        metavar="FILE",
-        yaml=False,
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        # or it replaces a file of another kind
-        if self.out is not None and self.out.suffix != ".json":
-            self.wrong("out", f"must end in .json; got {str(self.out)!r:.80}")
 
 
 @dataclass(frozen=True)
@@ -119,8 +105,6 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
         >>> found.healthy, {test["status"] for test in found.tests}
         (True, {'passed'})
     """
-    if options.out is not None and options.out.is_dir():
-        options.wrong("out", f"{options.out}: is a folder; name a file")
     from flashnas.operators import OPERATORS
     from flashnas.profiling.platforms import PLATFORMS as MACHINES
     from flashnas.testing.self_test import choices_of, self_test
@@ -150,7 +134,7 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
     results = self_test(kinds, device, count) if options.test else []
     if options.test:
         progress(len(kinds), len(kinds))
-    examined = Examination(
+    return Examination(
         machine={
             "flashnas": flashnas.__version__,
             "python": platform.python_version(),
@@ -166,10 +150,6 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
         tests=[asdict(test) for test in results],
         healthy=not loaded and all(test.status in ("passed", "refused") for test in results),
     )
-    if options.out is not None:
-        with disk_errors(f"doctor.out: {options.out}", ConfigError):
-            write_atomic(options.out, json.dumps(examined.to_dict(), indent=1) + "\n")
-    return examined
 
 
 def _no_device() -> tuple[bool, str]:
