@@ -50,9 +50,9 @@ def test_no_network_that_is_as_good_costs_less(metric):
     (limit,) = (b.limit for b in found.fitter.budgets if b.metric == metric)
     assert limit == pytest.approx(cheapest)
     (likely,) = found.likely
-    cost = found.costs.metrics(likely.architecture)[metric]
+    cost = found.costs.metrics(likely)[metric]
     assert cost == pytest.approx(cheapest_likely, rel=1e-6)
-    entry = against(found.costs, found.scorer, [model, likely.architecture])[1]
+    entry = against(found.costs, found.scorer, [model, likely])[1]
     assert LIKELY <= entry["probability"] <= 1
 
 

@@ -191,14 +191,14 @@ class Smallest:
         return Prediction.of(self.values(networks), 1e-4 * np.eye(len(networks)))
 
     def values(self, networks):
-        return np.array([network.params / 1e9 for network in networks])
+        return np.array([network.params / 1e6 for network in networks])
 
     def recalls(self, networks):
         return np.zeros(len(networks))
 
     def figures(self, network):
         return dict.fromkeys(EXPECTED_FIGURES, 0.0) | dict.fromkeys(
-            ("full_loss", "value"), network.params / 1e9
+            ("full_loss", "value"), network.params / 1e6
         )
 
     def reasons(self, networks):
