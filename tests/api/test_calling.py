@@ -77,7 +77,7 @@ Bake.
 
 Args:
     flour (str | Flour): what to take.
-    grams (int): how much (at least 1, default 500).
+    grams (int): how much (at least 1).
     out (str | None): folder.
     stir (Callable): how.
 
