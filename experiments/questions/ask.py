@@ -1,7 +1,7 @@
 """Ask ten questions, and keep what answers.
 
-    python experiments/questions/ask.py --out experiments/questions/0.2.0      # 6 minutes on two cores
-    python experiments/questions/ask.py --compare 0.2.0 after_scope            # a table of what differs
+    python experiments/questions/ask.py --out experiments/questions/NAME      # 2 minutes
+    python experiments/questions/ask.py --compare 0.2.0 front                 # what differs
 
 Each answer is a JSON file: the command, the recommended network, and the front with the figures that
 rank it. A question that ends with an error keeps its line. Expected: the same answers from one
@@ -16,6 +16,8 @@ import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
+
+from flashnas.architecture.architecture import compressed
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -101,7 +103,8 @@ def kept(printed: dict[str, Any]) -> dict[str, Any]:
 
 
 def figures(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: entry[key] for key in SHOWN if entry.get(key) is not None}
+    found = {key: entry[key] for key in SHOWN if entry.get(key) is not None}
+    return {**found, "notation": compressed(found["notation"])}
 
 
 def rounded(value: Any) -> Any:
@@ -111,6 +114,13 @@ def rounded(value: Any) -> Any:
     if isinstance(value, list):
         return [rounded(entry) for entry in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def written(answer: dict[str, Any]) -> str:
+    """JSON with a line for each network of the front."""
+    front = ",\n".join(json.dumps(entry) for entry in answer.get("front", ()))
+    text = json.dumps({**answer, "front": "FRONT"} if front else answer, indent=1)
+    return text.replace('"FRONT"', f"[\n{front}\n]") + "\n"
 
 
 def compare(one: Path, other: Path) -> None:
@@ -150,7 +160,7 @@ def main() -> None:
             continue
         with tempfile.TemporaryDirectory() as scratch:
             answer = ask(name, Path(scratch) / "run")
-        path.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
+        path.write_text(written(answer), encoding="utf-8")
         print(name, line(answer), flush=True)
 
 
