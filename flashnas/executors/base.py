@@ -77,8 +77,6 @@ class Executor(ABC):
     def __init__(self, work: Work, options: Any) -> None:
         self.work = work
         self.options = options
-        # seconds of jobs that run, gone and left, by key, as far as their workers report it
-        self.running: dict[str, tuple[float, ...]] = {}
 
     @classmethod
     def read_options(cls, values: Mapping[str, Any]) -> Any:

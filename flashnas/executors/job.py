@@ -17,12 +17,6 @@ from flashnas.base.process import keep_memory, limit_threads
 from flashnas.latency.metrics import METRICS
 
 UserEvaluator = Callable[..., "float | Mapping[str, float]"]  # as `flashnas.search` describes it
-REPORT_S = 1.0  # between two reports of a training
-
-
-def report_time(gone_s: float, left_s: float) -> None:
-    """Receives the seconds of a training, about once a second; a worker replaces it by what sends
-    them to the search."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +70,7 @@ def _train(job: Job) -> dict[str, Any]:
     recipe = Recipe.from_dict(job.recipe)
     dataset = Dataset.open(job.dataset)
     proxy = recipe.proxy_of(job.architecture, dataset.vocab)
-    started = reported = time.monotonic()
-
-    def on_step(step: Any) -> None:
-        nonlocal reported
-        now = time.monotonic()
-        if step.remaining_s is not None and now - reported > REPORT_S:
-            reported = now
-            report_time(now - started, step.remaining_s)
-
-    return train(proxy, dataset, recipe, job.seed, on_step).to_dict()
+    return train(proxy, dataset, recipe, job.seed).to_dict()
 
 
 def takes_seed(evaluator: UserEvaluator) -> bool:

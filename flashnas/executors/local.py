@@ -20,7 +20,6 @@ from typing import Any
 from flashnas.base.errors import ConfigError
 from flashnas.base.process import die_with_parent, limit_memory, limit_threads, usable_cores
 from flashnas.base.settings import MAX_THREADS, Settings, option
-from flashnas.executors import job as jobs
 from flashnas.executors.attempt import attempt, classify_error, reason_of
 from flashnas.executors.base import Ended, Executor, Work
 
@@ -101,9 +100,6 @@ class LocalExecutor(Executor):
             if order and (ended := slot.ended()):
                 self._ended.append((order.key, ended))
         self._fill()
-        self.running = {
-            slot.order.key: slot.seconds for slot in busy if slot.order and slot.seconds
-        }
         results, self._ended = self._ended, []
         return results
 
@@ -151,7 +147,6 @@ class _Slot:
         self._pipe: Any = None
         self._ready = False
         self._starts = 0
-        self.seconds: tuple[float, ...] = ()  # of `Executor.running`
 
     @property
     def waitables(self) -> list[Any]:
@@ -170,7 +165,7 @@ class _Slot:
             )
             self._process.start()
             theirs.close()
-        self.order, self.seconds = order, ()
+        self.order = order
         self._start_clock()
         with contextlib.suppress(OSError):  # it died meanwhile: `ended` finds that
             self._pipe.send_bytes(order.data)
@@ -179,10 +174,7 @@ class _Slot:
         order: Any = self.order
         try:
             while self._pipe.poll():
-                answer: Ended | tuple[float, ...] | None = self._pipe.recv()
-                if isinstance(answer, tuple):
-                    self.seconds = answer
-                    continue
+                answer: Ended | None = self._pipe.recv()
                 if answer is not None:
                     self.order = None
                     if not answer.reusable:
@@ -279,7 +271,6 @@ def _serve(pipe: Connection, parent: int, device: str | None, memory_gb: float |
     with contextlib.suppress(EOFError, ConnectionError):
         # the search closed the pipe, or was killed
         pipe.send(None)  # it is ready
-        jobs.report_time = lambda *seconds: pipe.send(seconds)
         while True:
             pipe.send(_outcome(pipe.recv_bytes()))
 

@@ -184,18 +184,16 @@ class Evaluations:
 
     def _pace(self, left: int) -> tuple[float, float | None]:
         """The share that is done, by FLOPs, and the seconds that the rest takes at the pace of this
-        process so far; None before there is one. left: networks whose training has not ended."""
+        process so far; None before one has ended. left: networks whose training has not ended."""
         if left <= 0:
             return 1.0, 0.0
-        results, running = self.record.results, self.executor.running
+        results = self.record.results
         done = here = rest = 0.0
         waiting = 0
         for key, network in self.networks.items():
             flops = self._flops_of(key, network)
             if (result := results.get(key)) is None:
-                gone_s, left_s = running.get(key, (0.0, 1.0))
-                begun = flops * gone_s / (gone_s + left_s)
-                done, here, rest = done + begun, here + begun, rest + flops - begun
+                rest += flops
                 waiting += 1
             elif result.get("source") != RUN:
                 done += flops

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,14 +65,12 @@ def train(
     dataset: Dataset,
     recipe: Recipe,
     seed: int,
-    on_step: Callable[[Step], None] = lambda _: None,
 ) -> ProxyScore:
     """Train a network and score it on held-out text. The same arguments on one CPU thread give the
     same score to the bit.
 
     Args:
         architecture: the network, already scaled (`Recipe.proxy_of`).
-        on_step: receives each step that is finished.
 
     Raises:
         CandidateError: for NaN, divergence and lack of memory, with a one-line reason.
@@ -82,8 +80,8 @@ def train(
     check_job(architecture, dataset, recipe)
     with memory.out_of_memory_is_a_reason():
         trainer = Trainer(architecture, dataset, recipe, seed)
-        for step in trainer.steps():
-            on_step(step)
+        for _ in trainer.steps():
+            pass
         return trainer.score()
 
 

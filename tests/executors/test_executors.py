@@ -159,14 +159,6 @@ def test_an_evaluator_of_the_user_may_raise_what_it_likes_but_for_a_broken_envir
         outcomes(pool, {"disk": pool_jobs.OwnJob("full disk")})
 
 
-def test_a_worker_tells_how_far_its_job_is():
-    with pool_jobs.pool_of(workers=1, timeout_s=60) as pool:
-        seen = []
-        for _ in pool.run({"slow": {"do": "tell"}}, lambda: seen.append(pool.running)):
-            assert pool.running == {}
-    assert {"slow": (2.0, 6.0)} in seen
-
-
 def test_a_job_leaves_its_process_as_it_was():
     with pool_jobs.pool_of(workers=1, timeout_s=60) as pool:
         before = outcomes(pool, {"state": {"do": "state"}})["state"]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashnas.base.errors import CandidateError, CorpusError
-from flashnas.executors import job as jobs
 from flashnas.executors.base import Work
 from flashnas.executors.local import LocalExecutor
 
@@ -98,9 +97,6 @@ def act(job):
             with _logged(job):
                 time.sleep(0.1)
             return {"value": job.get("name")}
-        case "tell":
-            jobs.report_time(2.0, 6.0)
-            time.sleep(1)
         case "state":
             return _state()
         case "poison":

@@ -18,7 +18,6 @@ def running(monkeypatch):
     found.networks = dict.fromkeys(FLOPS)
     found._flops, found._begun_s, found._before = dict(FLOPS), 0.0, {"a"}
     found.record = types.SimpleNamespace(results={"a": {"source": "training"}})
-    found.executor = types.SimpleNamespace(running={})
     found.trainings = types.SimpleNamespace(time_limit=types.SimpleNamespace(mean_flops=4.0))
     monkeypatch.setattr(module.time, "monotonic", lambda: 100.0)
     return found
@@ -32,12 +31,11 @@ def test_no_time_is_said_before_something_is_measured(running):
 
 def test_what_is_left_takes_as_long_per_flop_as_what_was_done_here(running):
     running.record.results["b"] = {"source": "training"}
-    running.executor.running["c"] = 10.0, 10.0
     share, left_s = running._pace(2)
-    assert share == pytest.approx((1 + 3 + 1) / 12)
-    assert left_s == pytest.approx(100 * (1 + 6) / (3 + 1))
+    assert share == pytest.approx((1 + 3) / 12)
+    assert left_s == pytest.approx(100 * (2 + 6) / 3)
     _, with_two_more = running._pace(4)
-    assert with_two_more == pytest.approx(100 * (1 + 6 + 2 * 4) / (3 + 1))
+    assert with_two_more == pytest.approx(100 * (2 + 6 + 2 * 4) / 3)
 
 
 def test_what_earlier_runs_scored_took_nothing(running):
