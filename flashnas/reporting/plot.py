@@ -142,7 +142,8 @@ def pareto_plot(run: RecordedRun) -> Plot:
         ]
         shown = {id(point): point for drawn in placed for _, point in drawn}
         keys = list(_keys(list(shown.values())))
-        if beyond := len(points) - len(shown):
+        drawable = [point for point in points if all(_fits(point.figures.get(c)) for c in costs)]
+        if beyond := sum(id(point) not in shown for point in drawable):
             keys.append(key(f"beyond the axes: {counted(beyond, 'network')}", "none"))
         plot.legend(handles=keys, loc="outside lower left", ncols=3, fontsize=9)
         plot.draw_without_rendering()  # places the panels, from which follow the places of labels

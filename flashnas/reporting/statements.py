@@ -19,6 +19,7 @@ from flashnas.base.text import (
     tokens_text,
     with_interval,
 )
+from flashnas.families.programs import loading
 from flashnas.reporting.commands import time_it, to_time
 from flashnas.reporting.phrases import chance, holds, reasons_text
 from flashnas.reporting.words import (
@@ -62,9 +63,12 @@ def the_recommended(run: RecordedRun) -> str:
     ends = [chosen.figures.get(name) for name in ("lower_ms", "upper_ms")]
     digits = 1 if factor < 1 else 0
     bounds = " to ".join(fixed(end * factor, digits) for end in ends if is_number(end))
+    active = chosen.figures.get("active_params")
+    sparse = is_number(active) and active != chosen.params
     return (
         f"{chosen.name}, {shape_of(chosen.notation)}: {time_text(run, chosen.latency_ms)}"
         f"{f' ({bounds})' if bounds else ''}, {parameters(chosen.params)}"
+        f"{f' ({parameters(active)} active)' if sparse else ''}"
     )
 
 
@@ -135,8 +139,11 @@ def families(run: RecordedRun) -> str | None:
     if wide:
         parts.append(f"{names_text(wide)} by wide intervals")
     second = next((f for f in answer.families if f["hash"] != answer.recommended), None)
+    networks = ((family, parsed(family["notation"])) for family in answer.families)
+    loaded = next((family for family, network in networks if network and loading(network)), None)
     if not chosen.runs_in:
-        parts.append(f"the best one that programs load: {_nats(answer.families[0])}")
+        if loaded is not None:
+            parts.append(f"the best one that programs load: {_nats(loaded)}")
     elif second is not None and abs(second["difference"]) <= INTERVAL_90 * second["sd"]:
         parts.append("no lead beyond its interval")
     return "; ".join(parts)
@@ -153,7 +160,7 @@ def experts(run: RecordedRun) -> str | None:
     sides = []
     for sort, side in ((other, two[other]), (better, two[better])):  # type: ignore[literal-required]
         parts = [number(side["memory_gb"], 3, "GB")]
-        if sort == "sparse":
+        if sort == "sparse" and side["notation"] != chosen.notation:
             parts.append(f"{parameters(side['active_params'])} active")
         if side["notation"] != chosen.notation:
             shape, time = _without_places(side["notation"]), time_text(run, side["latency_ms"])

@@ -114,8 +114,9 @@ def add_expected(record: Record, explored: Explored) -> tuple[dict[str, Trial], 
     ]
     of_space = {trial.hash: trial for trial in scored if trial.origin != "baseline"}
     if problem.each:  # the baselines were trained
+        trained = [trial for trial in scored if trial.origin == "baseline"]
         return of_space, {
-            trial.label: trial for trial in reversed(scored) if trial.origin == "baseline"
+            trial.label: trial for trial in sorted(trained, key=lambda trial: trial.point)
         }
     every = {trial.hash: trial for trial in scored}
     return of_space, {

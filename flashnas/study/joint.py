@@ -23,16 +23,17 @@ SLOPE_FROM = 0.7  # of the latency of the recommended network, from which on the
 TRAIT_SD = 0.01  # nats of what no publication compares and the evidence takes as equal
 
 
-def nats_per_efold(explored: Explored) -> float:
+def nats_per_efold(explored: Explored) -> tuple[float, float]:
     """What a factor of e of latency is worth near the recommended network, in nats: the slope of
-    loss over the logarithm of the latency, along the networks that no other one dominates in both."""
+    loss over the logarithm of the latency, along the networks that no other one dominates in both;
+    and by how much their losses differ at most, beyond which the slope is not known."""
     points = np.column_stack([explored.value, explored.latency_ms])
     front = np.unique(points[non_dominated(points)], axis=0)
     near = front[front[:, 1] >= SLOPE_FROM * explored.latency_ms[explored.best]]
     logs = np.log(near[:, 1])
     if len(near) < 3 or np.ptp(logs) < 1e-6:
-        return 0.0
-    return max(0.0, -float(np.polyfit(logs, near[:, 0], 1)[0]))
+        return 0.0, 0.0
+    return max(0.0, -float(np.polyfit(logs, near[:, 0], 1)[0])), float(np.ptp(near[:, 0]))
 
 
 def with_latencies(
@@ -41,7 +42,8 @@ def with_latencies(
     """A posterior of losses at one latency: a network that turns out slower than estimated has to
     be smaller. The errors of two latencies cancel as far as both consist of the same kinds of
     operators; what the bounds say of one latency is shared out by the time of each kind."""
-    if problem.model is None or not networks or not (slope := nats_per_efold(explored)):
+    slope, known = nats_per_efold(explored)
+    if problem.model is None or not networks or not slope:
         return prediction
     sds, times = [], []
     for network in networks:
@@ -51,7 +53,9 @@ def with_latencies(
         times.append({kind: sum(by_source.values()) for kind, by_source in of_kinds.items()})
     kinds = sorted({kind for entry in times for kind in entry})
     shares = np.array([[entry.get(kind, 0.0) for kind in kinds] for entry in times])
-    scaled = shares / np.linalg.norm(shares, axis=1)[:, None] * np.array(sds)[:, None] * slope
+    # a narrow front says nothing of networks far beyond it
+    worth = np.minimum(np.array(sds) * slope, known)
+    scaled = shares / np.linalg.norm(shares, axis=1)[:, None] * worth[:, None]
     return prediction.with_further(scaled @ scaled.T)
 
 

@@ -9,6 +9,15 @@ from flashnas.loss.prediction import WITHIN_SDS
 from flashnas.study.explore import Explored
 from flashnas.study.joint import TRAIT_SD, nats_per_efold, with_latencies, with_traits
 
+
+def test_a_narrow_front_is_not_extrapolated(monkeypatch):
+    """Networks of 50.0 to 50.5 ms differ by 0.3 nats; no error of a latency is worth more."""
+    monkeypatch.setattr("flashnas.study.joint.nats_per_efold", lambda explored: (30.0, 0.3))
+    losses, both = joint(STATES, ATTENTION)
+    further = both.covariance([0, 1]) - losses.covariance([0, 1])
+    assert np.sqrt(np.diag(further)).max() == pytest.approx(0.3)
+
+
 HYBRID = "1536: 4x(m2 f m2 f a f)"
 TWIN = "1536: 2x(m2 f m2 f a f m2 f a f m2 f)"  # the same operators in another order
 STATES, ATTENTION = "1536: 12x(m2 f)", "1280: 10x(a f)"
@@ -17,7 +26,7 @@ STATES, ATTENTION = "1536: 12x(m2 f)", "1280: 10x(a f)"
 @pytest.fixture
 def sloped(monkeypatch):
     """Networks at 0.5 nats for a factor of e of latency."""
-    monkeypatch.setattr("flashnas.study.joint.nats_per_efold", lambda explored: 0.5)
+    monkeypatch.setattr("flashnas.study.joint.nats_per_efold", lambda explored: (0.5, np.inf))
 
 
 def joint(*texts):
@@ -51,9 +60,9 @@ def test_what_latency_is_worth_is_the_slope_of_the_front():
     values = 3.0 - 0.4 * np.log(latency_ms)
     columns = {"value": values, "latency_ms": latency_ms}
     explored = Explored([None] * 20, networks, columns, ("full_loss", "latency_ms"), 20)
-    assert nats_per_efold(explored) == pytest.approx(0.4)
+    assert nats_per_efold(explored)[0] == pytest.approx(0.4)
     few = explored.take([18, 19])
-    assert nats_per_efold(few) == 0, "two points have no slope"
+    assert nats_per_efold(few) == (0, 0), "two points have no slope"
     losses = problem_of().scorer.posterior(networks[:2])
     assert with_latencies(problem_of(), few, losses, networks[:2]) is losses
 
