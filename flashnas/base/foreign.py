@@ -95,7 +95,7 @@ def check_inside(folder: str | Path, paths: Iterable[Path], error: type[Flashnas
     for path in paths:
         if not path.resolve().is_relative_to(root):
             raise error(
-                f"{printable(path)}: must lie in the folder {printable(folder)}; got a link to"
+                f"{printable(path)}: must lie in the folder {printable(folder)}; it is"
                 f" {printable(path.resolve())}"
             )
 

@@ -58,7 +58,7 @@ def write_configuration(
 
     """
     meta, ids = meta_ids(architecture), special.keys(tokenizer)
-    generation: dict[str, Any] = {**ids, **(special.generation or {"_from_model_config": True})}
+    generation: dict[str, Any] = {**(special.generation or {"_from_model_config": True}), **ids}
     if meta:
         generation["suppress_tokens"], more["meta_tokens"] = meta, len(meta)
     config = {**family.configuration(architecture), "torch_dtype": dtype, **ids, **more}

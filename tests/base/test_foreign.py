@@ -235,7 +235,7 @@ def test_a_link_that_leaves_its_folder_is_refused(tmp_path, build_run):
     assert list(read_corpus(str(folder)).documents) == ["a text", "a text"]
     (folder / "c.txt").symlink_to(secret)
     assert one_line(CorpusError, read_corpus, str(folder)) == (
-        f"{folder}/c.txt: must lie in the folder {folder}; got a link to {secret}"
+        f"{folder}/c.txt: must lie in the folder {folder}; it is {secret}"
     )
     run = build_run(3)
     (run / "trials.parquet").rename(tmp_path / "trials.parquet")
