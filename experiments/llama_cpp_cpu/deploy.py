@@ -39,7 +39,7 @@ WINDOW = 256  # tokens; each is predicted from those before it
 
 
 def main() -> None:
-    """Run all steps and print what was foretold and what was found."""
+    """Run all steps and print what was predicted and what was found."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -127,7 +127,10 @@ def main() -> None:
         )
 
     step("6 run in llama.cpp", str(file))
-    found = {**foretold(best, table, times, plan), **in_llama_cpp(file, Path(trained.final), plan)}
+    found = {
+        **predicted_times(best, table, times, plan),
+        **in_llama_cpp(file, Path(trained.final), plan),
+    }
     found |= {
         "notation": best.notation,
         "params": trained.params,
@@ -152,7 +155,7 @@ def count(done: int, of: int) -> None:
         print(f"   {done} of {of}", flush=True)
 
 
-def foretold(best: Any, table: Path, times: Path, plan: dict[str, Any]) -> dict[str, float]:
+def predicted_times(best: Any, table: Path, times: Path, plan: dict[str, Any]) -> dict[str, float]:
     """Milliseconds for a token of the chosen network: predicted by table and times, with the upper end of the 90 %
     interval, and with random weights in llama.cpp.
     """

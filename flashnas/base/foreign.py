@@ -270,7 +270,7 @@ def read_parquet(
             if (
                 leaf.max_definition_level > 1
                 or leaf.max_repetition_level
-                or (leaf.physical_type not in FLAT)
+                or leaf.physical_type not in FLAT
             ):
                 raise error(
                     f"{printable(path)}: column {printable(leaf.path)!r} must hold a number or a text in"

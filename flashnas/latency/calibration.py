@@ -281,9 +281,8 @@ def check_calibrations(calibrations: LocatedDict) -> None:
         title, place = f"calibration.{name}", calibrations.place(name)
         convert(constants, Calibration, place, TableError, name=title, closed=True)
         for constant, value in constants.items():
-            most = (
-                10 if constant.endswith(("width", "power")) else 1_000_000
-            )  # of which are exponents
+            # widths and powers are exponents
+            most = 10 if constant.endswith(("width", "power")) else 1_000_000
             for number in value if isinstance(value, list) else [value]:
                 if isinstance(number, int | float) and not 0 <= number <= most:
                     raise TableError(

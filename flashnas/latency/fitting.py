@@ -191,7 +191,7 @@ class Fitter(Generic[G]):
         rng, tried = np.random.default_rng(seed), 0
         best: tuple[float, Any, Any] = math.inf, None, None
 
-        def look(genotype: G) -> bool:
+        def fits(genotype: G) -> bool:
             nonlocal tried, best
             tried += 1
             if self.fit_width(genotype)[0] is not None:
@@ -202,16 +202,16 @@ class Fitter(Generic[G]):
             return False
 
         for _ in range(DRAWN):
-            if look(genotype := self.space.sample(rng)):
+            if fits(genotype := self.space.sample(rng)):
                 return genotype
         if listed := self.space.size() <= LISTED:
             tried = 0
             for genotype in self.space.enumerate():
-                if look(genotype):
+                if fits(genotype):
                     return genotype
         while not listed and tried < CLIMBED:
             far = best[1] is None or rng.random() < AFRESH
-            if look(genotype := self.space.sample(rng) if far else self.space.mutate(best[1], rng)):
+            if fits(genotype := self.space.sample(rng) if far else self.space.mutate(best[1], rng)):
                 return genotype
         raise BudgetError(self._refusal(best[2], tried, listed))
 

@@ -31,9 +31,8 @@ CONFIG = "run.yaml"  # what was asked, versions, totals
 JOURNAL = "study.journal"  # the database: every finished evaluation, in order of completion
 TRIALS = "trials.parquet"  # the trajectory, in order
 FRONT = "pareto"  # folder: NN.yaml, one file for each architecture of the front, fastest first
-RECOMMENDED = (
-    "recommended.yaml"  # in it: the recommended network, also where it is not on the front
-)
+# in it, the recommended network, also where it is not on the front
+RECOMMENDED = "recommended.yaml"
 MEASURED = "measured.json"  # finalists that were timed on the device
 LOCK = ".lock"  # held by the process that writes
 TRAINED = "trained"  # folder: of trainings of the front
@@ -66,8 +65,8 @@ JSON_COLUMNS = {
     name: kind for name, kind in _TYPES.items() if typing.get_origin(kind) in (dict, list)
 }
 COSTS = ("tokens", "train_seconds")  # of a training, which a repeat did not have
-# without these there is nothing to show
 MAX_NUMBER = 1e18  # above all parameters and bytes
+# without these there is nothing to show
 NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")
 
 

@@ -67,6 +67,12 @@ def test_each_cost_has_a_panel_whose_axes_hold_the_whole_front(runs, name, objec
     assert ("higher is better" in better) == ("throughput_tok_s" in objectives)
 
 
+def test_a_network_without_a_cost_is_not_beyond_its_axis(runs):
+    run = asked(runs["trained"], ["loss", "memory_gb"])
+    assert run.answer.published, "of these no memory is recorded"
+    assert not [text for text in keys(pareto_plot(run)) if "beyond the axes" in text]
+
+
 def test_a_network_of_the_front_far_above_the_others_stretches_the_axes(runs):
     run = runs["trained"]
     first = dataclasses.replace(run.front[0], full_loss_difference=5.0)

@@ -10,7 +10,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.text import MISSING, names_text, signed
 from flashnas.reporting.commands import next_commands
 from flashnas.reporting.page import render_html
-from flashnas.reporting.statements import statements
+from flashnas.reporting.statements import families, statements
 from flashnas.reporting.table import front_columns, front_table
 from flashnas.reporting.words import latency_unit, shown_networks
 from flashnas.run_folder.front import thinned
@@ -83,6 +83,12 @@ def test_a_charge_has_a_column_only_where_some_network_has_one(runs):
     free = otherwise(run, {entry.name: {"silence": 0.0} for entry in run.front})
     free = dataclasses.replace(free, trials=run.trials.assign(silence=0.0))
     assert "charge" not in front_table(free, 200)
+
+
+def test_the_best_family_that_programs_load_is_one_that_they_load(runs):
+    loads_nowhere = {0: {"notation": "2048: 4x(d f)", "difference": -0.9}}
+    said = families(otherwise(runs["untrained"], answer={"families": loads_nowhere}))
+    assert "the best one that programs load: +0.127 ± " in said
 
 
 def test_text_of_an_answer_cannot_become_markup(runs):
