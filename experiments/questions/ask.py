@@ -86,6 +86,8 @@ def ask(name: str, scratch: Path) -> dict[str, Any]:
 def kept(printed: dict[str, Any]) -> dict[str, Any]:
     """What is compared of an answer: without paths, hashes and seconds."""
     if "front" not in printed:
+        for network in printed["networks"]:
+            network["notation"] = compressed(network["notation"])
         return rounded({key: value for key, value in printed.items() if key != "hash"})
     answer = printed.get("answer") or {}
     recommended = [
