@@ -48,7 +48,7 @@ _PUBLIC = {
     "Run": "flashnas.api.run",
     "Scorer": "flashnas.study.scorer",
     "SearchSpace": "flashnas.space.base",
-    "Trial": "flashnas.algorithms.trial",
+    "Trial": "flashnas.trials.trial",
     "Workload": "flashnas.latency.workload",
 }
 

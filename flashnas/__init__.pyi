@@ -1,6 +1,5 @@
 """What type checkers see of the lazily loaded names in __init__.py."""
 
-from flashnas.algorithms.trial import Trial as Trial
 from flashnas.api.compare import compare as compare
 from flashnas.api.doctor import doctor as doctor
 from flashnas.api.estimate import estimate as estimate
@@ -33,6 +32,7 @@ from flashnas.space.base import SearchSpace as SearchSpace
 from flashnas.space.load import load_space as load_space
 from flashnas.study.scorer import Scorer as Scorer
 from flashnas.training.recipe import Recipe as Recipe
+from flashnas.trials.trial import Trial as Trial
 
 __version__: str
 GONE: dict[str, str]

@@ -86,9 +86,9 @@ def test_an_example_is_found_by_name_and_loads(plugged, example):
         plugged,
         f"""if True:
         from flashnas.operators import OPERATORS
-        from flashnas.algorithms import ALGORITHMS
+        from flashnas.samplers import SAMPLERS
         from flashnas.space import TEMPLATES
-        registry = next(r for r in (OPERATORS, ALGORITHMS, TEMPLATES) if r.group == {group!r})
+        registry = next(r for r in (OPERATORS, SAMPLERS, TEMPLATES) if r.group == {group!r})
         for name in {list(names)}:
             print(registry.origin(name), name, registry[name].__module__)
     """,

@@ -238,7 +238,7 @@ def test_a_warning_of_a_plugin_does_not_reach_the_terminal_as_it_is(install):
     [
         "flashnas.operators:OPERATORS",
         "flashnas.operators.kernel_kinds:KERNEL_KINDS",
-        "flashnas.algorithms:ALGORITHMS",
+        "flashnas.samplers:SAMPLERS",
         "flashnas.executors:EXECUTORS",
         "flashnas.space.load:TEMPLATES",
         "flashnas.latency.schema:RUNTIMES",

@@ -119,8 +119,8 @@ def _operators() -> dict[str, str]:
 
 
 def _objectives() -> dict[str, str]:
-    from flashnas.algorithms.trial import FULL, OBJECTIVES, RECALL, larger_is_better
     from flashnas.latency.metrics import METRICS
+    from flashnas.trials.objectives import FULL, OBJECTIVES, RECALL, larger_is_better
 
     own = {
         "loss": "validation loss in nats per token, trained",
@@ -160,7 +160,7 @@ KINDS: dict[str, tuple[str, Callable[[], dict[str, str]] | str]] = {
         _families,
     ),
     "workloads": ("of --workload: batch, prompt and generated tokens", _workloads),
-    "samplers": ("of --sampler", "flashnas.algorithms:ALGORITHMS"),
+    "samplers": ("of --sampler", "flashnas.samplers:SAMPLERS"),
     "executors": ("of --executor: where candidates run", "flashnas.executors:EXECUTORS"),
     "recipes": (
         "of --recipe: how networks are trained; --show NAME prints the YAML text",

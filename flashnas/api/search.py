@@ -24,7 +24,7 @@ OBJECTS = {
     "table": "LatencyTable | Callable",
     "workload": "Workload",
     "recipe": "Recipe",
-    "sampler": "type[SearchAlgorithm]",
+    "sampler": "type[Sampler]",
 }
 
 

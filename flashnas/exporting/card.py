@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import flashnas
-from flashnas.algorithms.trial import Trial
 from flashnas.base.text import MISSING, is_number, number, printable
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.run_folder.trained import ModelEvaluation, search_of
 from flashnas.training.folder import TrainingRecord
+from flashnas.trials.trial import Trial
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard

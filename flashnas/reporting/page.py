@@ -12,7 +12,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from flashnas.algorithms.trial import Trial, title_of
 from flashnas.base.errors import RunError
 from flashnas.base.system import disk_errors, write_atomic
 from flashnas.base.text import duration, flat, is_number, printable, tokens_text, warn_in_a_line
@@ -28,6 +27,8 @@ from flashnas.reporting.words import (
 )
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.run_folder.trained import ModelEvaluation
+from flashnas.trials.objectives import title_of
+from flashnas.trials.trial import Trial
 
 MAX_FAILURES = 200
 # the browser itself refuses every script and every request

@@ -16,7 +16,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from flashnas.algorithms.trial import FULL, larger_is_better, title_of
 from flashnas.architecture.architecture import mixers_by_use
 from flashnas.base.text import (
     INTERVAL_90,
@@ -39,6 +38,7 @@ from flashnas.reporting.words import (
     shown_networks,
 )
 from flashnas.run_folder.recorded_run import RecordedRun, rows
+from flashnas.trials.objectives import FULL, larger_is_better, title_of
 
 INK, MUTED, SOFT, FAINT, RULE = "#1B1F24", "#667085", "#98A2B3", "#D0D5DD", "#E4E7EC"
 BUDGET = "#B42318"

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from flashnas.algorithms.trial import Trial
 from flashnas.base.text import (
     MISSING,
     columns,
@@ -40,6 +39,7 @@ from flashnas.reporting.words import (
     shown_networks,
 )
 from flashnas.run_folder.recorded_run import RecordedRun
+from flashnas.trials.trial import Trial
 
 COMMAND = "time it"  # statement that stays one line
 # objectives that have a column anyway

@@ -11,7 +11,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from flashnas.algorithms.trial import RUN, Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed, parsed
 from flashnas.base import text, text_table
@@ -21,6 +20,7 @@ from flashnas.families.programs import loading
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 from flashnas.run_folder.front import thinned
 from flashnas.run_folder.recorded_run import RecordedRun, rows
+from flashnas.trials.trial import RUN, Trial
 
 PUBLISHED = "published"  # label of a published model
 LEAST_SILENCE = 0.0005  # nats, from which on they are shown

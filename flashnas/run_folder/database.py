@@ -15,7 +15,6 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from flashnas.algorithms.trial import Trial
 from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_parquet
@@ -23,6 +22,7 @@ from flashnas.base.json_lines import drop_torn_line, read_json_lines
 from flashnas.base.process import uninterrupted
 from flashnas.base.text import first_line, shown
 from flashnas.run_folder.layout import TRIALS
+from flashnas.trials.trial import Trial
 
 # fields that a score has by the same name; its `seconds` become `train_seconds`
 SCORED = (

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flashnas.algorithms.trial import RUN
 from flashnas.architecture import Architecture
 from flashnas.base.documents import fingerprint
 from flashnas.base.errors import FlashnasError, RunError
@@ -22,6 +21,7 @@ from flashnas.run_folder.database import SCORED
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.training.recipe import Recipe
+from flashnas.trials.trial import RUN
 
 # of a score: field of a trial -> its name there
 SCORE = {**{name: name for name in SCORED if name != "source"}, "train_seconds": "seconds"}

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from flashnas.algorithms.trial import STATES, Trial
 from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
 from flashnas.base.plugins import code_name
@@ -43,6 +42,7 @@ from flashnas.run_folder.layout import (
     read_config,
     yaml_text,
 )
+from flashnas.trials.trial import STATES, Trial
 
 if TYPE_CHECKING:
     from flashnas.run_folder.database import Database

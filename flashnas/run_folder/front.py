@@ -9,19 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from flashnas.algorithms.trial import (
-    EXPECTED_FIGURES,
-    FRONT_FIGURES,
-    METRICS_ON_FRONT,
-    Origin,
-    Trial,
-    minimised,
-    ranking,
-)
 from flashnas.architecture import Architecture
 from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.run_folder.layout import FRONT, RECOMMENDED
+from flashnas.trials.objectives import minimised, ranking
+from flashnas.trials.trial import EXPECTED_FIGURES, FRONT_FIGURES, METRICS_ON_FRONT, Origin, Trial
 
 SHOWN = 12  # networks of a front that a table has
 _FIGURES = (*METRICS_ON_FRONT, *EXPECTED_FIGURES, *FRONT_FIGURES)

@@ -15,13 +15,13 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from flashnas.algorithms.trial import COLUMNS, STATES, Trial
 from flashnas.base.documents import LocatedDict, convert, fingerprint, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import parse_json_cells, read_parquet
 from flashnas.base.registry import installed_plugins
 from flashnas.base.text import first_line, one_of, printable, shown, without_folders
 from flashnas.training.recipe import ROUNDING
+from flashnas.trials.trial import COLUMNS, STATES, Trial
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
 

@@ -12,7 +12,6 @@ from typing import Any, Self, TypedDict
 
 import pandas as pd
 
-from flashnas.algorithms.trial import DEFAULT, FULL, OBJECTIVES, QUALITY, STATES, Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
 from flashnas.base.documents import LocatedDict, convert
@@ -32,6 +31,8 @@ from flashnas.run_folder.layout import (
     read_trials,
 )
 from flashnas.run_folder.recorded_answer import Answer
+from flashnas.trials.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
+from flashnas.trials.trial import STATES, Trial
 
 COMPARED = ("complete", "reused", "expected")  # states of networks that were compared
 

@@ -12,13 +12,13 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flashnas.algorithms.trial import Trial
 from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json
 from flashnas.base.system import write_atomic
 from flashnas.run_folder.layout import CONFIG, TRAINED, WEIGHTS, front_path
 from flashnas.run_folder.recorded_run import RecordedRun
+from flashnas.trials.trial import Trial
 
 EVALUATION = "eval.json"  # beside weights: what `flashnas eval` found
 

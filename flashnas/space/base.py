@@ -133,6 +133,13 @@ class SearchSpace(ABC, Generic[G]):
 
     # -- what a space may provide
 
+    def networks(self, genotypes: Sequence[G]) -> tuple[Sequence[Any], np.ndarray]:
+        """The networks that some genotypes may become, each from its largest to its smallest; and of
+        each network the index of its genotype [N]."""
+        of_each = [self.architectures(genotype) for genotype in genotypes]
+        sizes = [len(networks) for networks in of_each]
+        return list(itertools.chain(*of_each)), np.repeat(np.arange(len(sizes)), sizes)
+
     def any_network(self) -> Any:
         """Some network of the space, always the same."""
         return self.architectures(self.sample(np.random.default_rng(0)))[-1]

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from flashnas.architecture import DEFAULT_VOCAB, Architecture
+from flashnas.architecture.networks import Networks
 from flashnas.base.errors import SpaceError
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -103,6 +104,16 @@ class OperatorSpace(SearchSpace[G]):
 
     def architectures(self, genotype: G) -> list[Architecture]:
         return self.widths_of(self.operators(genotype))
+
+    def networks(self, genotypes: Sequence[G]) -> tuple[Networks, np.ndarray]:
+        genotype = np.repeat(np.arange(len(genotypes)), len(self.hidden_sizes))
+        networks = Networks(
+            [self.operators(each) for each in genotypes],
+            genotype,
+            np.tile(np.array(self.hidden_sizes[::-1], int), len(genotypes)),
+            **vars(self.model),
+        )
+        return networks, genotype
 
     def architecture(self, genotype: G, hidden: int) -> Architecture:
         """The genotype at one width."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from flashnas.architecture import DEFAULT_VOCAB, MAX_VOCAB, Architecture, parse_operators
+from flashnas.architecture.networks import Networks
 from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import SpaceError
 from flashnas.base.text import range_of, tokens_text
@@ -214,6 +215,17 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
 
     def architectures(self, genotype: ServedGenotype) -> list[Architecture]:
         return [self.architecture(genotype, genotype.hidden)]
+
+    def networks(self, genotypes: Sequence[ServedGenotype]) -> tuple[Networks, np.ndarray]:
+        index = np.arange(len(genotypes))
+        networks = Networks(
+            [_operators(genotype) for genotype in genotypes],
+            index,
+            np.array([genotype.hidden for genotype in genotypes], int),
+            tied=np.array([families()[each.family].search.tied for each in genotypes], bool),
+            vocab=self.model.vocab,
+        )
+        return networks, index
 
     def kinds(self) -> tuple[OperatorSpec, ...]:
         specs = (spec for hidden in self.hidden_sizes for spec in self.kinds_at(hidden))

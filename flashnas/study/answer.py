@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from flashnas.algorithms.trial import Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.notation import preset_notations
 from flashnas.base.errors import FlashnasError
@@ -31,6 +30,7 @@ from flashnas.study.joint import retimed, with_latencies, with_traits
 from flashnas.study.problem import Problem
 from flashnas.study.purchase import FULL_UTILISATION, full_training_flops, full_training_hours
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
+from flashnas.trials.trial import Trial
 
 FREE_MIX = "free mix"  # title of the best network of the free space, which is of no family
 DISTINCT = 0.8  # probability from which on a network counts as worse than another, or as equal

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flashnas.algorithms.trial import Trial
 from flashnas.architecture.architecture import compressed
 from flashnas.base.text import counted, names_text
 from flashnas.observations.losses import ObservedLoss
@@ -22,6 +21,7 @@ from flashnas.study.purchase import LEAST_GAIN, Purchase, best_purchase
 from flashnas.study.record import Record
 from flashnas.study.scorer import EvidenceScorer
 from flashnas.study.trainings import Trainings
+from flashnas.trials.trial import Trial
 
 NEAR = 60  # networks of which one may be recommended after a purchase
 IDLE_CYCLES = 20  # cycles in a row without anything new: the space is exhausted

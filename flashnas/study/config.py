@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from flashnas.algorithms import ALGORITHMS, SHARED_OPTIONS
-from flashnas.algorithms.trial import DEFAULT, check_objectives
 from flashnas.base.settings import (
     MAX_SEED,
     MAX_THREADS,
@@ -30,6 +28,8 @@ from flashnas.latency.workload import (
     WEIGHTS_HELP,
     WORKLOAD_HELP,
 )
+from flashnas.samplers import SAMPLERS, SHARED_OPTIONS
+from flashnas.trials.objectives import DEFAULT, check_objectives
 
 TIMEOUT_S = 1800.0  # of a training, unless its recipe is longer (study/trainings.py)
 DEFAULT_SPACE = "served"
@@ -134,7 +134,7 @@ class SearchConfig(Settings, where="search"):
     sampler: str = option(
         "bayes",
         "the search algorithm; flashnas list samplers",
-        choices=ALGORITHMS,
+        choices=SAMPLERS,
         heading="the search",
     )
     trials: int | None = option(

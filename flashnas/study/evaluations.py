@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from flashnas.algorithms.trial import RUN, Trial
 from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError
 from flashnas.base.registry import foreign_errors
 from flashnas.executors.base import Executor
@@ -18,6 +17,7 @@ from flashnas.study.progress import Progress, Snapshot
 from flashnas.study.record import Record
 from flashnas.study.trainings import Trainings
 from flashnas.study.workers import note_idle_workers
+from flashnas.trials.trial import RUN, Trial
 
 REPORT_SHARE = 20  # a report is not repeated before so many times the time that it took, ..
 QUICK_S = 0.002  # .. unless that was less than this

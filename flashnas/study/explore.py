@@ -14,16 +14,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from flashnas.algorithms import Goals, Trial
-from flashnas.algorithms.aging_evolution import AgingEvolution
-from flashnas.algorithms.trial import FULL, RECALL, minimised, pareto, ranking
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.families.programs import loading
 from flashnas.latency.fitting import SIZES, Costs, Fitter, metric_of
 from flashnas.operators import OperatorSpec
+from flashnas.samplers import Goals, Trial
+from flashnas.samplers.aging_evolution import AgingEvolution
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.scorer import ALIKE, Scorer, complexity
+from flashnas.trials.objectives import FULL, RECALL, minimised, ranking
+from flashnas.trials.pareto import pareto
 
 ENUMERATED = 20_000  # networks up to which all of a space are scored
 POPULATION, TOURNAMENT = 300, 30  # of the evolution; ..

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flashnas.algorithms.trial import STATES, Trial
 from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
 from flashnas.families.programs import loading
@@ -22,6 +21,7 @@ from flashnas.study.dense_or_sparse import dense_or_sparse
 from flashnas.study.explore import Explored
 from flashnas.study.record import Record
 from flashnas.study.rivals import rivals_of
+from flashnas.trials.trial import STATES, Trial
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flashnas.algorithms.trial import non_dominated
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import TableCosts
@@ -18,6 +17,7 @@ from flashnas.run_folder.recorded_answer import Retimed
 from flashnas.study.explore import Explored, explore
 from flashnas.study.problem import Problem, load_fitter
 from flashnas.study.scorer import Scorer
+from flashnas.trials.pareto import non_dominated
 
 SLOPE_FROM = 0.7  # of the latency of the recommended network, from which on the front counts
 TRAIT_SD = 0.01  # nats of what no publication compares and the evidence takes as equal

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flashnas.algorithms import SearchAlgorithm
-from flashnas.algorithms.trial import EXPECTED_FIGURES
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
@@ -16,9 +14,11 @@ from flashnas.latency.own_costs import NoCosts, OwnCosts
 from flashnas.latency.table import LatencyTable
 from flashnas.loss.prediction import Prediction, check_array
 from flashnas.run_folder.recorded_answer import Reasons
+from flashnas.samplers import Sampler
 from flashnas.space import SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.scorer import Scorer
+from flashnas.trials.trial import EXPECTED_FIGURES
 
 MEMBERS = tuple(name for name in vars(Scorer) if not name.startswith("_"))
 ARRAYS = "values", "recalls"  # methods that return a number for each network
@@ -30,12 +30,8 @@ def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
         raise ConfigError(
             f"search.space must be a name, a YAML file or a SearchSpace; got {type(space).__name__}"
         )
-    if sampler is not None and not (
-        isinstance(sampler, type) and issubclass(sampler, SearchAlgorithm)
-    ):
-        raise ConfigError(
-            f"search.sampler must be a name or a SearchAlgorithm class; got {sampler!r:.60}"
-        )
+    if sampler is not None and not (isinstance(sampler, type) and issubclass(sampler, Sampler)):
+        raise ConfigError(f"search.sampler must be a name or a Sampler class; got {sampler!r:.60}")
     if evaluator is not None and not callable(evaluator):
         raise ConfigError(
             f"search.evaluator must be a function network -> loss, or a mapping with it; got"

@@ -11,18 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flashnas.algorithms import (
-    ALGORITHMS,
-    SearchAlgorithm,
-    algorithm_class,
-)
-from flashnas.algorithms.trial import FULL, QUALITY, RECALL
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.fitting import CostFunction, Costs, Fitter, TableCosts
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
+from flashnas.samplers import (
+    SAMPLERS,
+    Sampler,
+    sampler_class,
+)
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.space.load import check_space
 from flashnas.space.served import ServedSpace
@@ -30,6 +29,7 @@ from flashnas.study.config import NO_EVIDENCE, TRIALS, SearchConfig
 from flashnas.study.limits import bounds_of, limited, rules_of, vocab_of
 from flashnas.study.own_objects import check_networks, check_objects, check_scorer, load_own_costs
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
+from flashnas.trials.objectives import FULL, QUALITY, RECALL
 
 if TYPE_CHECKING:
     from flashnas.run_folder.earlier_runs import EarlierRuns
@@ -46,7 +46,7 @@ OF_TRAININGS = ("recipe", "data", "tokens", "tokenizer", "candidate_timeout_s")
 class Problem:
     """One search, with everything loaded and checked.
 
-    fitter: fits widths to the budgets. objectives: all minimised as `point` does (algorithms/trial.py), the
+    fitter: fits widths to the budgets. objectives: all minimised as `point` does (trials/trial.py), the
     one that ranks first. scorer: ranks the networks; None where an evaluator's loss does.
     min_recall: networks of which less is expected are left out. each: whether every network that
     the sampler proposes is trained, because nothing else ranks. trainings: None where nothing is
@@ -62,7 +62,7 @@ class Problem:
     costs: Costs
     fitter: Fitter[Any]
     objectives: tuple[str, ...]
-    sampler: str | type[SearchAlgorithm]
+    sampler: str | type[Sampler]
     scorer: Scorer | None
     min_recall: float
     each: bool
@@ -86,11 +86,11 @@ class Problem:
     def foreign(self) -> tuple[tuple[str, object], ...]:
         """What may be code of another package, for `foreign_errors`."""
         things = ("space", self.space), ("scorer", self.scorer)
-        if self.sampler in ALGORITHMS.shipped:
+        if self.sampler in SAMPLERS.shipped:
             return things
-        return ("sampler", algorithm_class(self.sampler)), *things
+        return ("sampler", sampler_class(self.sampler)), *things
 
-    def algorithm(self) -> SearchAlgorithm:
+    def algorithm(self) -> Sampler:
         """A fresh one. Raises ConfigError for an unknown sampler or option, or one that the space
         cannot serve."""
         from flashnas.study.sampling import algorithm_of

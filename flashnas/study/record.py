@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import flashnas
-from flashnas.algorithms import sampler_name
-from flashnas.algorithms.trial import Trial, point
 from flashnas.base.documents import COMPACT, fingerprint
 from flashnas.base.plugins import code_name
 from flashnas.base.registry import installed_plugins, is_shipped, shipped_names
 from flashnas.base.settings import settings_of
 from flashnas.latency.prediction import LatencyModel
 from flashnas.run_folder.folder import RunFolder
+from flashnas.samplers import sampler_name
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import Scorer
+from flashnas.trials.objectives import point
+from flashnas.trials.trial import Trial
 
 # options that name files
 FILES = (

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flashnas.algorithms import Goals, SearchAlgorithm, make_algorithm
-from flashnas.algorithms.trial import QUALITY, RECALL, minimised
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.fitting import metric_of
+from flashnas.samplers import Goals, Sampler, make_sampler
+from flashnas.trials.objectives import QUALITY, RECALL, minimised
 
 
-def algorithm_of(problem: Any) -> SearchAlgorithm:
+def algorithm_of(problem: Any) -> Sampler:
     """A fresh sampler of a Problem."""
     config = problem.config
     with foreign_errors(*problem.foreign()):
-        return make_algorithm(
+        return make_sampler(
             problem.sampler,
             space=problem.space,
             seed=config.seed,

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from flashnas.algorithms.trial import Trial
 from flashnas.base.documents import convert
 from flashnas.base.errors import RunError, TableError
 from flashnas.base.foreign import read_json
@@ -18,6 +17,7 @@ from flashnas.profiling.table_target import target_like
 from flashnas.run_folder.folder import RunFolder
 from flashnas.run_folder.layout import MEASURED
 from flashnas.study.problem import Problem
+from flashnas.trials.trial import Trial
 
 
 def with_times(

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from flashnas.algorithms.trial import QUALITY
 from flashnas.base.errors import ArchitectureError, ConfigError, DeviceError, OperatorError
 from flashnas.base.plugins import code_name
 from flashnas.data.dataset import Dataset, prepare_dataset
@@ -23,6 +22,7 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.time_limit import TimeLimit, find_time_limit
 from flashnas.training.cost import training_flops
 from flashnas.training.recipe import Recipe
+from flashnas.trials.objectives import QUALITY
 
 DEFAULT_RECIPE = "cpu"
 MIN_PROXY_WIDTH = 16  # a narrower network would say nothing

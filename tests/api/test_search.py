@@ -6,8 +6,8 @@ from foreign_space import WidthFittedGpt2Space, latency_ms, loss
 from pandas.testing import assert_frame_equal
 
 import flashnas as fn
-from flashnas.algorithms import ALGORITHMS
 from flashnas.run_folder.layout import as_recorded
+from flashnas.samplers import SAMPLERS
 from flashnas.study import purchase
 from flashnas.study.config import SearchConfig
 
@@ -30,7 +30,7 @@ def test_objects_stand_in_for_names(tmp_path):
         space=fn.load_space("tiny"),
         table=fn.LatencyTable.load("h100_sxm"),
         workload=fn.Workload(name="chat", prompt_tokens=512, generated_tokens=256),
-        sampler=ALGORITHMS["random"],
+        sampler=SAMPLERS["random"],
         **asked,
         out=tmp_path / "objects",
     )

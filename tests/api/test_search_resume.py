@@ -73,7 +73,7 @@ def test_resume_without_a_run_begins_nothing(tmp_path, monkeypatch, refused):
 
 PLUGIN = """\
 from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.algorithms.algorithm import Random
+from flashnas.samplers.sampler import Random
 from flashnas.space.layerwise import LayerwiseSpace
 class Wide(FeedForward):
     kind = name = "wide"

@@ -12,13 +12,13 @@ from foreign_space import WidthFittedGpt2Space
 from one_line import one_line
 
 import flashnas as fn
-from flashnas.algorithms.aging_evolution import AgingEvolution
 from flashnas.api.plan import plan
 from flashnas.base.errors import ConfigError, PluginError
 from flashnas.cli.main import one_line as as_printed
 from flashnas.executors.job import Job
 from flashnas.run_folder.earlier_runs import earlier_runs
 from flashnas.run_folder.recorded_run import RecordedRun
+from flashnas.samplers.aging_evolution import AgingEvolution
 
 CALLS = {"left": 0}
 SAME = WidthFittedGpt2Space().to_dict()  # that a broken space is, too
@@ -192,7 +192,7 @@ def test_a_network_that_raises_is_named(tmp_path):
         (
             {"sampler": SimpleNamespace()},
             ConfigError,
-            "search.sampler must be a name or a SearchAlgorithm class; got",
+            "search.sampler must be a name or a Sampler class; got",
         ),
         (
             {"table": SimpleNamespace()},

@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from flashnas.algorithms.trial import STATES, Trial, non_dominated
 from flashnas.architecture import Architecture
 from flashnas.run_folder.folder import write_front
 from flashnas.run_folder.layout import FORMAT, trials_frame, yaml_text
+from flashnas.trials.pareto import non_dominated
+from flashnas.trials.trial import STATES, Trial
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SOURCES = {"imported": 0.5, "derived": 0.4, "roofline": 0.1}

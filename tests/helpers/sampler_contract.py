@@ -9,8 +9,8 @@ from statistics import median
 import numpy as np
 import pytest
 
-from flashnas.algorithms import ALGORITHMS, Goals, Trial
 from flashnas.base.errors import ConfigError
+from flashnas.samplers import SAMPLERS, Goals, Trial
 from flashnas.space import load_operator_space
 
 CYCLE = 6
@@ -62,7 +62,7 @@ class World:
     against latency."""
 
     def __init__(self, sampler, options=None, goals=None):
-        self.cls = ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
+        self.cls = SAMPLERS[sampler] if isinstance(sampler, str) else sampler
         self.options, self.goals = dict(options or {}), goals
         self.space = load_operator_space("tiny", "the contract of samplers")
         self.fit_width = self.fitter(BUDGET_MS)

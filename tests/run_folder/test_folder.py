@@ -9,7 +9,6 @@ import pytest
 import yaml
 from one_line import one_line
 
-from flashnas.algorithms.trial import COLUMNS, Trial
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.base.system import terminate_as_interrupt
@@ -19,6 +18,7 @@ from flashnas.run_folder.folder import RunFolder
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.record import ASKED
 from flashnas.study.timing import read_times
+from flashnas.trials.trial import COLUMNS, Trial
 
 NAMED = {"space", "table", "recipe"}
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from problems import problem_of
 
-from flashnas.algorithms.trial import EXPECTED_FIGURES, Trial
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.latency.fitting import Fitter
@@ -25,6 +24,7 @@ from flashnas.study.answer import (
 )
 from flashnas.study.explore import Explored
 from flashnas.study.scorer import load_scorer
+from flashnas.trials.trial import EXPECTED_FIGURES, Trial
 
 FAST = "1024: 4x(m2 f a f)"
 HYBRID = "1536: 4x(m2 f m2 f a f)"

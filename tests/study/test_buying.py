@@ -17,7 +17,6 @@ from notes import Notes
 from one_line import one_line
 from problems import with_few_candidates
 
-from flashnas.algorithms.trial import pareto
 from flashnas.base.errors import CandidateError, ConfigError, RunError
 from flashnas.cli.main import main
 from flashnas.run_folder.recorded_run import RecordedRun
@@ -27,6 +26,7 @@ from flashnas.study.explore import ALIKE_NATS
 from flashnas.study.problem import load_problem
 from flashnas.study.purchase import LEAST_GAIN
 from flashnas.study.run_search import run_search
+from flashnas.trials.pareto import pareto
 
 TIMES = ["tokens_per_s", "train_seconds"]
 NOTHING = (

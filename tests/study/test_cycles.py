@@ -8,8 +8,8 @@ import pytest
 from foreign_space import Gpt2Space, latency_ms, loss
 from notes import Notes
 
-from flashnas.algorithms import ALGORITHMS
 from flashnas.run_folder.recorded_run import RecordedRun
+from flashnas.samplers import SAMPLERS
 from flashnas.study.config import SearchConfig
 from flashnas.study.run_search import run_search
 
@@ -59,7 +59,7 @@ def trajectory(out):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", list(ALGORITHMS))
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
 def test_every_sampler_finds_its_way_back_wherever_it_is_interrupted(sampler, tmp_path):
     calls = []
     summary, _ = search(tmp_path / "whole", evaluator(calls, failing=True), sampler=sampler)

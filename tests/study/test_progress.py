@@ -4,9 +4,9 @@ import types
 
 import pytest
 
-from flashnas.algorithms.trial import RUN
 from flashnas.study import evaluations as module
 from flashnas.study.evaluations import Evaluations
+from flashnas.trials.trial import RUN
 
 FLOPS = {"a": 1.0, "b": 3.0, "c": 2.0, "d": 6.0}
 

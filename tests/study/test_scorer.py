@@ -10,7 +10,6 @@ from one_line import one_line
 from problems import problem_of
 
 import flashnas as fn
-from flashnas.algorithms.trial import EXPECTED_FIGURES
 from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.loss.model import CHARGE, Prediction
@@ -18,6 +17,7 @@ from flashnas.observations.losses import ObservedLoss
 from flashnas.reporting.statements import statements
 from flashnas.study import scorer as room
 from flashnas.study.scorer import complexity, load_scorer
+from flashnas.trials.trial import EXPECTED_FIGURES
 
 HYBRID = Architecture.parse("1536: 4x(m2 f m2 f a f)")
 STATES = Architecture.parse("1536: 12x(m2 f)")

@@ -10,13 +10,13 @@ import pytest
 import yaml
 from config_keys import with_keys
 
-from flashnas.algorithms.trial import non_dominated
 from flashnas.base.registry import shipped_root
 from flashnas.cli.main import main
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
 from flashnas.space import load_space
+from flashnas.trials.pareto import non_dominated
 
 TIMES = ["tokens_per_s", "train_seconds"]
 

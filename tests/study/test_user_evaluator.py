@@ -14,8 +14,6 @@ from foreign_space import Counting, Gpt2, Gpt2Space, WidthFittedGpt2Space
 from notes import Notes
 from one_line import one_line
 
-from flashnas.algorithms import ALGORITHMS
-from flashnas.algorithms.trial import non_dominated
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.latency.prediction import LatencyModel
@@ -25,8 +23,10 @@ from flashnas.reporting.page import write_report
 from flashnas.reporting.table import front_table
 from flashnas.run_folder.front import ForeignNetwork
 from flashnas.run_folder.recorded_run import RecordedRun
+from flashnas.samplers import SAMPLERS
 from flashnas.study.config import SearchConfig
 from flashnas.study.run_search import run_search
+from flashnas.trials.pareto import non_dominated
 
 pytestmark = pytest.mark.usefixtures("importable_helpers")
 
@@ -306,6 +306,6 @@ def test_a_search_for_weights_in_fp8_says_so_in_its_record(tmp_path):
 
 
 def test_another_sampler_of_ones_own_does_not_continue_a_run(tmp_path):
-    search(tmp_path / "run", sampler=ALGORITHMS["random"])
-    message = one_line(RunError, search, tmp_path / "run", resume=True, sampler=ALGORITHMS["nsga2"])
+    search(tmp_path / "run", sampler=SAMPLERS["random"])
+    message = one_line(RunError, search, tmp_path / "run", resume=True, sampler=SAMPLERS["nsga2"])
     assert "run.yaml: sampler is " in message

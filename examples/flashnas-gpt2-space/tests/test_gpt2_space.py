@@ -9,8 +9,8 @@ from flashnas_gpt2_space.formula import guess, layers_ms
 from flashnas_gpt2_space.space import Gpt2, Gpt2Space
 
 import flashnas as fn
-from flashnas.algorithms import ALGORITHMS
 from flashnas.base.errors import SpaceError
+from flashnas.samplers import SAMPLERS
 from flashnas.space import load_space
 
 FILE = Path(__file__).parent.parent / "gpt2.yaml"
@@ -88,7 +88,7 @@ def test_a_search_finds_a_front_within_the_budget_and_continues(tmp_path):
 # -- every sampler, with evaluations that cost nothing ---------------------------------------------
 
 
-@pytest.mark.parametrize("sampler", ALGORITHMS.shipped)
+@pytest.mark.parametrize("sampler", SAMPLERS.shipped)
 def test_every_sampler_searches(tmp_path, sampler):
     run = fn.search(
         space=Gpt2Space(AXES),

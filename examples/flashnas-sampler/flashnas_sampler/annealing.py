@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from flashnas.algorithms import SearchAlgorithm, Trial
-from flashnas.algorithms.algorithm import check_whole
 from flashnas.base.errors import ConfigError
+from flashnas.samplers import Sampler, Trial
+from flashnas.samplers.sampler import check_whole
 
 
-class Annealing(SearchAlgorithm):
+class Annealing(Sampler):
     """Walks from one candidate to a mutant of it. A better mutant is always accepted, a worse one
     with the probability exp(-increase / temperature).
 

@@ -4,13 +4,13 @@ import pytest
 from flashnas_sampler.annealing import Annealing
 
 import flashnas as fn
-from flashnas.algorithms import ALGORITHMS, make_algorithm
 from flashnas.base.errors import ConfigError
+from flashnas.samplers import SAMPLERS, make_sampler
 from flashnas.space import load_space
 
 
 def test_a_search_takes_it_by_its_name(tmp_path):
-    assert ALGORITHMS["annealing"] is Annealing
+    assert SAMPLERS["annealing"] is Annealing
     run = fn.search(
         space="tiny",
         workload="chat",
@@ -38,7 +38,7 @@ def test_a_search_takes_it_by_its_name(tmp_path):
 )
 def test_wrong_options_are_one_line(options):
     with pytest.raises(ConfigError, match=f"annealing.*{next(iter(options))}"):
-        make_algorithm(
+        make_sampler(
             "annealing",
             space=load_space("tiny"),
             seed=0,

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from bit_space import BitSpace
 
-from flashnas.algorithms import Trial, loss_model, make_algorithm
-from flashnas.algorithms.bayes import Posterior, _modelled
-from flashnas.algorithms.loss_model import Surrogate
+from flashnas.samplers import Trial, loss_model, make_sampler
+from flashnas.samplers.bayes import Posterior, _modelled
+from flashnas.samplers.loss_model import Surrogate
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.random((30, 4))
@@ -17,7 +17,7 @@ LOSSES = 3.0 + 0.5 * FEATURES[:, 0] - 0.8 * FEATURES[:, 1] ** 2
 
 def make(space, **options):
     fit_width = options.pop("fit_width", space.fit_width)
-    return make_algorithm(
+    return make_sampler(
         "bayes", space=space, seed=0, fit_width=fit_width, **{"initial": 6, "pool": 64, **options}
     )
 

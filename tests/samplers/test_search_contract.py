@@ -9,10 +9,10 @@ from cases import cases
 from one_line import one_line
 from sampler_contract import World
 
-from flashnas.algorithms import ALGORITHMS, algorithm_options, loss_model, make_algorithm
 from flashnas.base.errors import ConfigError
+from flashnas.samplers import SAMPLERS, loss_model, make_sampler, sampler_options_of
 
-SETTINGS = cases("algorithms", "few_candidates")
+SETTINGS = cases("samplers", "few_candidates")
 THREE = (
     "nsga2",
     "bayes",
@@ -24,9 +24,9 @@ LEARNS = {
 
 
 def test_the_settings_name_registered_algorithms_and_their_options():
-    assert set(ALGORITHMS.shipped) <= set(SETTINGS) <= set(ALGORITHMS)
+    assert set(SAMPLERS.shipped) <= set(SETTINGS) <= set(SAMPLERS)
     for algorithm, options in SETTINGS.items():
-        assert set(options) <= set(algorithm_options(algorithm))
+        assert set(options) <= set(sampler_options_of(algorithm))
 
 
 MODELS = ("bayes", "tpe")  # they fit one in each cycle
@@ -61,26 +61,26 @@ def test_learning_beats_random(learner, seeds):
 def test_unknown_names_and_options_are_one_clear_line():
     world = World("random")
     shared = {"space": world.space, "seed": 0, "fit_width": world.fit_width}
-    assert one_line(ConfigError, make_algorithm, "aging", **shared) == (
-        f"sampler must be one of {', '.join(ALGORITHMS)}; got 'aging'"
+    assert one_line(ConfigError, make_sampler, "aging", **shared) == (
+        f"sampler must be one of {', '.join(SAMPLERS)}; got 'aging'"
         " (did you mean 'aging-evolution'?)"
     )
-    assert one_line(ConfigError, make_algorithm, "aging-evolution", populations=3, **shared) == (
+    assert one_line(ConfigError, make_sampler, "aging-evolution", populations=3, **shared) == (
         "sampler aging-evolution has no option 'populations' (did you mean 'population'?);"
         " allowed: population, tournament"
     )
     with pytest.raises(ConfigError, match="sampler random has no option 'x'; allowed: none"):
-        make_algorithm("random", x=1, **shared)
+        make_sampler("random", x=1, **shared)
     with pytest.raises(ConfigError, match="seed must be a whole number of at least 0; got -1"):
-        make_algorithm("random", **{**shared, "seed": -1})
+        make_sampler("random", **{**shared, "seed": -1})
 
 
 def test_torch_is_loaded_only_by_bayes():
     script = (
-        "from flashnas.algorithms import ALGORITHMS, algorithm_options\n"
-        "for name in ALGORITHMS.shipped:\n"
+        "from flashnas.samplers import SAMPLERS, sampler_options_of\n"
+        "for name in SAMPLERS.shipped:\n"
         "    if name != 'bayes':\n"
-        "        algorithm_options(name)\n"
+        "        sampler_options_of(name)\n"
         "print(sorted({'torch', 'botorch', 'gpytorch'} & set(sys.modules)))"
     )
     assert fresh.printed(script) == ["[]"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flashnas.algorithms.trial import non_dominated, standings
+from flashnas.trials.pareto import non_dominated, standings
 
 # few different values, so that ties and duplicates are common
 coordinates = st.integers(-4, 5).map(float)

@@ -21,8 +21,8 @@ from botorch.models.utils.gpytorch_modules import get_covar_module_with_dim_scal
 from gpytorch.mlls import ExactMarginalLogLikelihood
 from scipy.special import ndtr
 
-from flashnas.algorithms.trial import non_dominated
 from flashnas.space import SearchSpace
+from flashnas.trials.pareto import non_dominated
 
 FIT_STEPS = 60  # of L-BFGS-B; more made the search slower, not better
 

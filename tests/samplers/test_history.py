@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sampler_contract import World
 
-from flashnas.algorithms import bayes, loss_model
-from flashnas.algorithms.bayes import subsample_history
-from flashnas.algorithms.trial import non_dominated
+from flashnas.samplers import bayes, loss_model
+from flashnas.samplers.bayes import subsample_history
+from flashnas.trials.pareto import non_dominated
 
 
 @st.composite

@@ -13,7 +13,7 @@ from botorch.utils.multi_objective.box_decompositions.non_dominated import (
 from gpytorch.distributions import MultitaskMultivariateNormal
 from linear_operator.operators import DiagLinearOperator
 
-from flashnas.algorithms.loss_model import expected_hypervolume_improvement
+from flashnas.samplers.loss_model import expected_hypervolume_improvement
 
 # points of a front for each number of objectives, all within [0, 1.1]
 FRONTS = {

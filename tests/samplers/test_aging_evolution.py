@@ -2,12 +2,12 @@
 
 from bit_space import Bits, BitSpace
 
-from flashnas.algorithms import Trial, make_algorithm
+from flashnas.samplers import Trial, make_sampler
 
 
 def make(space, **options):
     fit_width = options.pop("fit_width", space.fit_width)
-    return make_algorithm(
+    return make_sampler(
         "aging-evolution",
         space=space,
         seed=options.pop("seed", 0),

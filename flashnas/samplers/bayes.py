@@ -15,15 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from flashnas.algorithms.algorithm import (
+from flashnas.samplers.loss_model import Posterior, Scale, Surrogate, features_of
+from flashnas.samplers.sampler import (
     DRAWS,
     REMEMBERED,
     Genotype,
-    SearchAlgorithm,
+    Sampler,
     check_whole,
 )
-from flashnas.algorithms.loss_model import Posterior, Scale, Surrogate, features_of
-from flashnas.algorithms.trial import Points, Trial, non_dominated
+from flashnas.trials.pareto import Points, non_dominated
+from flashnas.trials.trial import Trial
 
 SAMPLE = 256  # random genotypes that fix the scale of the features and the reference latency
 RECENT_GOOD = 10  # best trained candidates whose mutants join the pool, beside the front's
@@ -34,7 +35,7 @@ DESIGN = 8  # draws for each candidate before there is a model
 REFERENCE = 50
 
 
-class Bayes(SearchAlgorithm):
+class Bayes(Sampler):
     """A Gaussian process for each trained quality, expected hypervolume improvement, a pool of
     fresh candidates.
 

@@ -21,14 +21,14 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from flashnas.algorithms.algorithm import Genotype, SearchAlgorithm, check_whole
-from flashnas.algorithms.trial import Trial
 from flashnas.base.settings import MAX_SEED
+from flashnas.samplers.sampler import Genotype, Sampler, check_whole
+from flashnas.trials.trial import Trial
 
 REDRAWS = 16  # draws of the sampler for one candidate, before mutation helps out
 
 
-class OptunaAlgorithm(SearchAlgorithm):
+class OptunaSampler(Sampler):
     """A study in memory behind ask/tell; subclasses choose the sampler. first: candidates that are
     drawn from the space before the sampler's own."""
 
@@ -79,7 +79,7 @@ class OptunaAlgorithm(SearchAlgorithm):
             self.study.tell(asked, trial.point)
 
 
-class Nsga2(OptunaAlgorithm):
+class Nsga2(OptunaSampler):
     """NSGA-II; `population` is small so that tens of candidates make several generations."""
 
     name = "nsga2"
@@ -92,7 +92,7 @@ class Nsga2(OptunaAlgorithm):
         super().__init__(seed=seed, sampler=sampler, first=population, **shared)
 
 
-class Tpe(OptunaAlgorithm):
+class Tpe(OptunaSampler):
     """Multivariate TPE; the pending candidates of a cycle are treated as bad ones, so that a cycle
     is spread out."""
 

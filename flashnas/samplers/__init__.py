@@ -6,38 +6,38 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from flashnas.algorithms.algorithm import FitWidth, Goals, SearchAlgorithm
-from flashnas.algorithms.trial import Trial
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import Registry
 from flashnas.base.text import did_you_mean
+from flashnas.samplers.sampler import FitWidth, Goals, Sampler
 from flashnas.space import SearchSpace
+from flashnas.trials.trial import Trial
 
 __all__ = [
-    "ALGORITHMS",
+    "SAMPLERS",
     "FitWidth",
     "Goals",
-    "SearchAlgorithm",
+    "Sampler",
     "Trial",
-    "algorithm_class",
-    "algorithm_options",
-    "make_algorithm",
+    "make_sampler",
+    "sampler_class",
     "sampler_name",
+    "sampler_options_of",
 ]
 
-ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry(
+SAMPLERS: Registry[type[Sampler]] = Registry(
     "sampler",
     "flashnas.samplers",
     {
-        "aging-evolution": "flashnas.algorithms.aging_evolution:AgingEvolution",
-        "nsga2": "flashnas.algorithms.optuna_samplers:Nsga2",
-        "tpe": "flashnas.algorithms.optuna_samplers:Tpe",
-        "random": "flashnas.algorithms.algorithm:Random",
-        "bayes": "flashnas.algorithms.bayes:Bayes",
+        "aging-evolution": "flashnas.samplers.aging_evolution:AgingEvolution",
+        "nsga2": "flashnas.samplers.optuna_samplers:Nsga2",
+        "tpe": "flashnas.samplers.optuna_samplers:Tpe",
+        "random": "flashnas.samplers.sampler:Random",
+        "bayes": "flashnas.samplers.bayes:Bayes",
     },
     ConfigError,
     "name",
-    base="flashnas.algorithms.algorithm:SearchAlgorithm",
+    base="flashnas.samplers.sampler:Sampler",
     summaries={
         "aging-evolution": "Tournament winners of a population are mutated; the oldest members"
         " leave",
@@ -54,19 +54,19 @@ ALGORITHMS: Registry[type[SearchAlgorithm]] = Registry(
 SHARED_OPTIONS = ("space", "seed", "fit_width", "cycle_size", "goals")
 
 
-def algorithm_class(sampler: str | type[SearchAlgorithm]) -> type[SearchAlgorithm]:
+def sampler_class(sampler: str | type[Sampler]) -> type[Sampler]:
     """The algorithm of that name, or the class itself; raises ConfigError listing the known
     names.
     """
-    return ALGORITHMS[sampler] if isinstance(sampler, str) else sampler
+    return SAMPLERS[sampler] if isinstance(sampler, str) else sampler
 
 
-def sampler_name(sampler: str | type[SearchAlgorithm]) -> str:
+def sampler_name(sampler: str | type[Sampler]) -> str:
     return sampler if isinstance(sampler, str) else sampler.name
 
 
-def algorithm_options(sampler: str | type[SearchAlgorithm]) -> dict[str, Any]:
-    parameters = inspect.signature(algorithm_class(sampler)).parameters
+def sampler_options_of(sampler: str | type[Sampler]) -> dict[str, Any]:
+    parameters = inspect.signature(sampler_class(sampler)).parameters
     return {
         key: parameter.default
         for key, parameter in parameters.items()
@@ -74,25 +74,25 @@ def algorithm_options(sampler: str | type[SearchAlgorithm]) -> dict[str, Any]:
     }
 
 
-def make_algorithm(
-    sampler: str | type[SearchAlgorithm],
+def make_sampler(
+    sampler: str | type[Sampler],
     *,
     space: SearchSpace[Any],
     seed: int,
     fit_width: FitWidth,
     **options: Any,
-) -> SearchAlgorithm:
-    """Build a search algorithm; arguments as of `SearchAlgorithm`, with the algorithm's own
+) -> Sampler:
+    """Build a search algorithm; arguments as of `Sampler`, with the algorithm's own
     options.
 
     Raises:
         ConfigError: for an unknown name or option, or a wrong value.
     """
-    allowed = algorithm_options(sampler)
+    allowed = sampler_options_of(sampler)
     for key in options:
         if key not in (*allowed, *SHARED_OPTIONS):
             raise ConfigError(
                 f"sampler {sampler_name(sampler)} has no option {key!r}"
                 f"{did_you_mean(key, allowed)}; allowed: {', '.join(allowed) or 'none'}"
             )
-    return algorithm_class(sampler)(space=space, seed=seed, fit_width=fit_width, **options)
+    return sampler_class(sampler)(space=space, seed=seed, fit_width=fit_width, **options)

@@ -17,10 +17,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flashnas.algorithms.trial import Trial
 from flashnas.base.errors import ConfigError
 from flashnas.base.settings import MAX_SEED
 from flashnas.space import SearchSpace
+from flashnas.trials.trial import Trial
 
 Genotype = Hashable
 FitWidth = Callable[[Any], tuple[Any | None, float | None]]
@@ -45,7 +45,7 @@ class Goals:
     exact_of: Callable[[Any], tuple[float, ...]]
 
 
-class SearchAlgorithm(ABC):
+class Sampler(ABC):
     """Proposes candidates by `ask` and learns from `tell`.
 
     A subclass with options of its own takes them by name and passes the others on.
@@ -190,7 +190,7 @@ class SearchAlgorithm(ABC):
         return self.space.cost(genotype) if latency_ms is None else latency_ms
 
 
-class Random(SearchAlgorithm):
+class Random(Sampler):
     """Draws from the space: the baseline for all other algorithms."""
 
     name = "random"

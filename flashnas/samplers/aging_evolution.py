@@ -7,11 +7,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from flashnas.algorithms.algorithm import Genotype, SearchAlgorithm, check_whole
-from flashnas.algorithms.trial import Trial, standings
+from flashnas.samplers.sampler import Genotype, Sampler, check_whole
+from flashnas.trials.pareto import standings
+from flashnas.trials.trial import Trial
 
 
-class AgingEvolution(SearchAlgorithm):
+class AgingEvolution(Sampler):
     """Tournament winners of a population are mutated; the oldest members leave.
 
     The first `population` candidates are random. After that every candidate of a cycle comes from

@@ -1,0 +1,1 @@
+"""What a search tries: trials, their objectives, and the front of them."""
