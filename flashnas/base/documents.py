@@ -5,7 +5,7 @@ Values of YAML are read as in its version 1.2, where only `true` and `false` are
 
     header = convert(data, Header, f"{file}: header", RunError, name="header")
 
-    study.journal:1: header.vocab must be a whole number; got 'many'
+    log.jsonl:1: header.vocab must be a whole number; got 'many'
 
 A value must have the type of its field: true is not a number, and 1.0 is not a whole number; a
 whole number is a float, too. Types are those that msgspec converts. Rules between fields belong

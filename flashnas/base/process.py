@@ -7,10 +7,6 @@ import ctypes
 import os
 import signal
 import sys
-import threading
-from collections.abc import Iterator
-
-from flashnas.base.system import ENDING, _handled
 
 # read by the numerical libraries when they are loaded
 THREAD_VARIABLES = (
@@ -88,19 +84,3 @@ def memory_limit_gb() -> float | None:
         soft, _ = resource.getrlimit(resource.RLIMIT_DATA)
         return None if soft == resource.RLIM_INFINITY else soft / 1e9
     return None
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Within the block, SIGINT, SIGTERM and SIGHUP wait, in the main thread; they act after it. For
-    writes of libraries that an exception in their middle would confuse."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    waiting: list[int] = []
-    try:
-        with _handled((signal.SIGINT, *ENDING), lambda number, _: waiting.append(number)):
-            yield
-    finally:
-        for late in waiting:
-            signal.raise_signal(late)

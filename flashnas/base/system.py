@@ -12,7 +12,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -214,22 +214,11 @@ def terminate_as_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    with _handled(ENDING, interrupt):
-        yield
-
-
-@contextlib.contextmanager
-def _handled(
-    numbers: Iterable[int], handler: Callable[[int, FrameType | None], None]
-) -> Iterator[None]:
-    """Within the block, the handler of signals that the caller does not ignore; an interrupt leaves
-    none.
-    """
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in ENDING}
     before = {number: own for number, own in before.items() if own != signal.SIG_IGN}
     try:
         for number in before:
-            signal.signal(number, handler)
+            signal.signal(number, interrupt)
         yield
     finally:
         for number, own in before.items():

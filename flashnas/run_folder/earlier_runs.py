@@ -17,7 +17,7 @@ from flashnas.base.registry import foreign_errors
 from flashnas.base.text import shown
 from flashnas.latency.metrics import METRICS
 from flashnas.observations.losses import ObservedLoss
-from flashnas.run_folder.database import SCORED
+from flashnas.run_folder.journal import SCORED
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.training.recipe import Recipe

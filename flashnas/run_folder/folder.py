@@ -1,7 +1,7 @@
 """The run folder of one search, open for writing. Nothing finished is lost.
 
-trials.parquet is the trajectory in order. Where networks are evaluated, `database.py` holds each
-result the moment it ends; a continued run replays the trajectory and finds its networks there.
+trials.parquet is the trajectory in order. Where networks are evaluated, `journal.py` holds what was
+decided and each result the moment it ends; a continued run replays the trajectory from there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
@@ -27,6 +27,7 @@ from flashnas.base.system import (
 )
 from flashnas.base.text import shown
 from flashnas.run_folder.front import HELD, ForeignNetwork
+from flashnas.run_folder.journal import RunJournal
 from flashnas.run_folder.layout import (
     CONFIG,
     FORMAT,
@@ -43,9 +44,6 @@ from flashnas.run_folder.layout import (
     yaml_text,
 )
 from flashnas.trials.trial import STATES, Trial
-
-if TYPE_CHECKING:
-    from flashnas.run_folder.database import Database
 
 SECONDS_EVERY = 30.0  # how often run.yaml learns the run time, which a kill would lose
 
@@ -146,17 +144,11 @@ class RunFolder:
             self.close()
             raise
 
-    def open_database(self) -> Database:
-        """The results of evaluations. Raises RunError where it is damaged or has lost some."""
-        from flashnas.run_folder.database import Database, check_complete  # loads optuna
-
-        database = Database(
-            self.path / JOURNAL,
-            identity=self.identity.hash,
-            objectives=len(self.config["objectives"]),
-        )
-        check_complete(database, self.path / TRIALS)
-        return database
+    def open_journal(self) -> RunJournal:
+        """Of the evaluations. Raises RunError where it is damaged or has lost some."""
+        journal = RunJournal(self.path / JOURNAL, identity=self.identity.hash)
+        journal.check_complete(self.path / TRIALS)
+        return journal
 
     def __enter__(self) -> Self:
         return self

@@ -26,9 +26,9 @@ from flashnas.trials.trial import COLUMNS, STATES, Trial
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
 
 # of the run folder; a run of another format is refused
-FORMAT = 3
+FORMAT = 4
 CONFIG = "run.yaml"  # what was asked, versions, totals
-JOURNAL = "study.journal"  # the database: every finished evaluation, in order of completion
+JOURNAL = "journal.jsonl"  # what was decided, and every evaluation the moment it ends
 TRIALS = "trials.parquet"  # the trajectory, in order
 FRONT = "pareto"  # folder: NN.yaml, one file for each architecture of the front, fastest first
 # in it, the recommended network, also where it is not on the front
@@ -264,7 +264,7 @@ class Identity:
 
     @functools.cached_property
     def hash(self) -> str:
-        """16 hex digits; the name of the run's study in its database."""
+        """16 hex digits; in the first line of the journal."""
         return fingerprint(self.values)
 
     def check_same(self, before: Identity, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Evaluations of networks side by side. Each result is in the database of the run the moment it
+"""Evaluations of networks side by side. Each result is in the journal of the run the moment it
 ends; a network that has a result there, or in an earlier run, is not evaluated again.
 """
 
@@ -12,7 +12,6 @@ from typing import Any
 from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError
 from flashnas.base.registry import foreign_errors
 from flashnas.executors.base import Executor
-from flashnas.run_folder.database import result_fields
 from flashnas.study.progress import Progress, Snapshot
 from flashnas.study.record import Record
 from flashnas.study.trainings import Trainings
@@ -43,14 +42,13 @@ class Evaluations:
         self.record = record
         self.trainings = trainings
         self.progress = progress
-        self.database = record.folder.open_database()
+        self.journal = record.folder.open_journal()
         self.executor = executor
-        record.results = self.database.results
+        record.results = self.journal.results
         problem = record.problem
         self.networks: dict[str, Any] = {}
         self.bought = self.new = self.cycles = self.idle = 0
         note_idle_workers(executor, problem.config.cycle_size, progress.note)
-        self.distributions = problem.space.distributions()
         self._total = trainings.at_most + len(trainings.new_of(problem.baselines))
         self._next_report = 0.0
         self._flops: dict[str, float] = {}  # of the training of each network
@@ -120,8 +118,7 @@ class Evaluations:
         self.report()
 
     def _remember(self, trial: Trial, score: dict[str, Any] | None, reason: str = "") -> None:
-        """Record in the database how the evaluation of a proposed trial ended; with its genotype if
-        the search proposed it."""
+        """Record in the journal how the evaluation of a proposed trial ended."""
         problem = self.record.problem
         returned = (score or {}).get("metrics", {})
         known = problem.costs.metrics(trial.architecture) if problem.costs.known else {}
@@ -130,19 +127,7 @@ class Evaluations:
                 f"the evaluator returned {twice[0]!r}, which the latency table or cost function"
                 " gives; leave it out, or search with table=None"
             )
-        result = result_fields(score, reason)
-        with_params = (
-            trial.origin == "search" and bool(self.distributions) and result.get("source") != RUN
-        )
-        scored = None if score is None else self.record.with_figures(trial, result).values
-        self.database.remember(
-            trial,
-            score,
-            reason,
-            distributions=self.distributions if with_params else {},
-            params=problem.space.encode(trial.genotype) if with_params else {},
-            values=scored,
-        )
+        self.journal.remember(trial.hash, trial.notation, score, reason)
 
     # -- what came of it ---------------------------------------------------------------------------
 

@@ -209,10 +209,10 @@ def test_a_torn_last_line_is_left_out(tmp_path):
 @pytest.mark.parametrize("write", [drop_torn_line, lambda path: append_synced(path, "line")])
 @pytest.mark.parametrize("content", [b"a secret without a line end", b"line\nkeep-me"])
 def test_no_file_is_changed_through_a_link(write, content, tmp_path):
-    secret, link = tmp_path / "token", tmp_path / "study.journal"
+    secret, link = tmp_path / "token", tmp_path / "journal.jsonl"
     secret.write_bytes(content)
     link.symlink_to(secret)
-    with pytest.raises(FlashnasError, match=r"study.journal: must be a regular file; got a link$"):
+    with pytest.raises(FlashnasError, match=r"journal.jsonl: must be a regular file; got a link$"):
         write(link)
     assert secret.read_bytes() == content
 

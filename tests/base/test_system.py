@@ -14,7 +14,7 @@ import pytest
 from flashnas.base import system as files
 from flashnas.base.errors import RunError
 from flashnas.base.json_lines import complete_lines, drop_torn_line
-from flashnas.base.process import THREAD_VARIABLES, limit_threads, uninterrupted, usable_cores
+from flashnas.base.process import THREAD_VARIABLES, limit_threads, usable_cores
 from flashnas.base.system import (
     atomic_file,
     atomic_folder,
@@ -184,7 +184,7 @@ def test_a_lock_keeps_others_out_until_its_process_is_killed(tmp_path):
     ("before", "after"), [("a\nb\nc", "a\nb\n"), ("a\nb\n", "a\nb\n"), ("torn", ""), ("", "")]
 )
 def test_a_torn_last_line_is_dropped(tmp_path, before, after):
-    path = tmp_path / "study.journal"
+    path = tmp_path / "journal.jsonl"
     path.write_text(before)
     drop_torn_line(path)
     assert path.read_text() == complete_lines(before) == after
@@ -229,8 +229,7 @@ def test_a_limit_reaches_every_library_and_may_keep_what_the_user_set(monkeypatc
     assert [os.environ[name] for name in THREAD_VARIABLES] == expected
 
 
-@pytest.mark.parametrize("block", [uninterrupted, terminate_as_interrupt])
-def test_an_interrupt_while_handlers_are_set_leaves_the_ones_that_were_there(monkeypatch, block):
+def test_an_interrupt_while_handlers_are_set_leaves_the_ones_that_were_there(monkeypatch):
     numbers, really = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.signal
     before = [signal.getsignal(number) for number in numbers]
 
@@ -240,34 +239,12 @@ def test_an_interrupt_while_handlers_are_set_leaves_the_ones_that_were_there(mon
         raise KeyboardInterrupt
 
     monkeypatch.setattr(signal, "signal", set_and_interrupt)
-    with pytest.raises(KeyboardInterrupt), block():
+    with pytest.raises(KeyboardInterrupt), terminate_as_interrupt():
         pass
     after = [signal.getsignal(number) for number in numbers]
     for number, handler in zip(numbers, before, strict=True):
         really(number, handler)
     assert after == before
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_interrupt_waits_for_the_end_of_a_write(number):
-    done = []
-
-    def write():
-        with terminate_as_interrupt():
-            with uninterrupted():
-                os.kill(os.getpid(), number)
-                done.append("written")
-            done.append("never reached")
-
-    before = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # a shell's background job ignores it
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            write()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert done == ["written"]
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")

@@ -1,20 +1,19 @@
 import contextlib
 import os
 import shutil
-import signal
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from cases import cases
 from one_line import one_line
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, RunError
-from flashnas.base.system import terminate_as_interrupt
 from flashnas.run_folder import folder as folder_module
-from flashnas.run_folder.database import result_fields
 from flashnas.run_folder.folder import RunFolder
+from flashnas.run_folder.journal import result_fields
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.record import ASKED
 from flashnas.study.timing import read_times
@@ -44,17 +43,14 @@ def opened(path, resume=False, **changes):
     return RunFolder(path, facts=facts(**changes), asked=ASKED, resume=resume)
 
 
-def remember(database, name, loss=1.0):
-    evaluated = Trial(hash=name, notation=f"64: {name}")
-    database.remember(
-        evaluated, *result(loss), params={}, distributions={}, values=loss and [loss, 2.0]
-    )
+def remember(journal, name, loss=1.0):
+    journal.remember(name, f"64: {name}", *result(loss))
 
 
 def results(path):
-    """Those in the database of the run, opened once more."""
+    """Those in the journal of the run, opened once more."""
     with opened(path, resume=True) as folder:
-        return folder.open_database().results
+        return folder.open_journal().results
 
 
 def trial(name, number=0, state="complete"):
@@ -78,9 +74,10 @@ def error_of(path, resume=True, **changes):
 def run(tmp_path):
     """A run with two evaluated networks, closed."""
     folder = opened(tmp_path / "run")
-    database = folder.open_database()
+    journal = folder.open_journal()
+    journal.decide([{"hash": name, "notation": f"64: {name}"} for name in "xy"])
     for name, loss in (("x", 1.5), ("y", None)):
-        remember(database, name, loss)
+        remember(journal, name, loss)
     folder.write_trials([trial("x"), trial("y", 1, "failed")])
     folder.close()
     return folder.path
@@ -120,116 +117,75 @@ def test_the_run_time_counts_the_parts_of_an_interrupted_search(tmp_path, monkey
     assert RecordedRun.load(tmp_path / "run").entry("seconds") == 205
 
 
-def test_an_interrupt_while_the_journal_is_unlocked_stays_an_interrupt(run, monkeypatch):
-    folder, unlink = opened(run, resume=True), os.unlink
-
-    def unlink_then_stop(path, *more, **options):
-        unlink(path, *more, **options)
-        monkeypatch.setattr(os, "unlink", unlink)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    database = folder.open_database()
-    monkeypatch.setattr(os, "unlink", unlink_then_stop)
-    with pytest.raises(KeyboardInterrupt), terminate_as_interrupt():
-        remember(database, "z")
-    assert os.unlink is unlink
-    folder.close()
-    assert set(results(run)) == {"x", "y", "z"}
+def test_decisions_are_those_of_earlier_processes_in_their_order(run):
+    for hashes in ("zy", "x"):
+        with opened(run, resume=True) as folder:
+            journal = folder.open_journal()
+            before = list(journal.decisions)
+            journal.decide(
+                [{"hash": name, "notation": f"64: {name}", "width": 64} for name in hashes]
+            )
+            assert journal.decisions == before
+    with opened(run, resume=True) as folder:
+        assert folder.open_journal().decisions == [["x", "y"], ["z", "y"], ["x"]]
 
 
 def test_a_line_torn_by_a_kill_is_cut_and_the_rest_kept(run):
-    with open(run / "study.journal", "ab") as file:
-        file.write(b'{"op_code": 4, "worker')
-    with opened(run, resume=True) as folder:
-        remember(folder.open_database(), "z")
+    for torn in (b'{"ended": "w", "nota', b'{"decided": [{"ha'):
+        with open(run / "journal.jsonl", "ab") as file:
+            file.write(torn)
+        with opened(run, resume=True) as folder:
+            remember(folder.open_journal(), "z")
     assert set(results(run)) == {"x", "y", "z"}
 
 
-def test_the_lock_of_a_journal_that_a_kill_left_behind_holds_nobody_up(run, monkeypatch):
-    """Optuna's lock is a link, which points nowhere from a relative path: Optuna would wait for
-    ever.
-    """
-    monkeypatch.chdir(run.parent)
-    os.symlink(f"{run.name}/study.journal", run / "study.journal.lock")
-
-    def too_long(*_):
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(5)
-    try:
-        with opened(Path(run.name), resume=True) as folder:
-            remember(folder.open_database(), "z")
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-    assert set(results(run)) == {"x", "y", "z"}
+def test_a_journal_that_was_killed_at_its_first_line_begins_again(tmp_path):
+    opened(tmp_path / "run").close()
+    (tmp_path / "run" / "journal.jsonl").write_text('{"format": 4, "ident')
+    with opened(tmp_path / "run", resume=True) as folder:
+        remember(folder.open_journal(), "z")
+    assert set(results(tmp_path / "run")) == {"z"}
 
 
-def damaged_lines(change):
-    def damage(journal):
-        lines = journal.read_bytes().splitlines(keepends=True)
-        journal.write_bytes(b"".join(change(lines)))
-
-    return damage
-
-
-def replaced_by_a_folder(journal):
-    journal.unlink()
-    journal.mkdir()
+def replaced(old, new):
+    return lambda text: text.replace(old, new, 1)
 
 
 @pytest.mark.parametrize(
-    ("damage", "words"),
+    ("change", "words"),
     [
+        *((replaced(old, new), words) for old, new, words in cases("run_folder", "journal")),
+        (lambda text: "", "lacks 2 of the 2 evaluations that trials.parquet lists"),
         (
-            lambda journal: journal.write_bytes(os.urandom(300) + b"\xff\n"),
-            "study.journal: cannot be read: not UTF-8 text; restore",
-        ),
-        (
-            damaged_lines(lambda lines: [lines[0], lines[1][:40] + b"\n", *lines[2:]]),
-            "study.journal:2: not valid JSON",
-        ),
-        (
-            damaged_lines(lambda lines: [*lines[:1], b'"text"\n', *lines[1:]]),
-            "study.journal:2: must be a record of Optuna's journal; got 'text'",
-        ),
-        (replaced_by_a_folder, "study.journal: must be a regular file; got a folder"),
-        (
-            damaged_lines(lambda lines: [line.replace(b'"loss"', b'"lost"') for line in lines]),
-            "evaluation 0 is damaged: outcome.score.loss must be a number; got None",
-        ),
-        (
-            damaged_lines(
-                lambda lines: [line.replace(b'"outcome"', b'"result"') for line in lines]
-            ),
-            "evaluation 0 is damaged: outcome must be a mapping; got None",
-        ),
-        (
-            lambda journal: journal.write_bytes(b""),
-            "lacks 2 of the 2 evaluations that trials.parquet lists",
-        ),
-        (
-            lambda journal: journal.unlink(),
-            "lacks 2 of the 2 evaluations that trials.parquet lists",
-        ),
-        (
-            damaged_lines(lambda lines: lines[:-1]),
+            lambda text: "".join(text.splitlines(keepends=True)[:-1]),
             "lacks 1 of the 2 evaluations that trials.parquet lists",
         ),
     ],
 )
-def test_a_damaged_journal_is_one_line_and_nothing_is_evaluated_again(run, damage, words):
-    damage(run / "study.journal")
+def test_a_damaged_journal_is_one_line_and_nothing_is_evaluated_again(run, change, words):
+    journal = run / "journal.jsonl"
+    journal.write_text(change(journal.read_text()))
     message = one_line(RunError, results, run)
+    assert f"{journal}:" in message
     assert words in message
-    assert str(run / "study.journal") in message
+    assert "; restore " in message
+
+
+def test_a_journal_that_is_no_text_or_no_file_is_one_line(run):
+    journal = run / "journal.jsonl"
+    journal.write_bytes(os.urandom(300) + b"\xff\n")
+    assert "journal.jsonl: cannot be read: not UTF-8 text" in one_line(RunError, results, run)
+    journal.unlink()
+    assert "lacks 2 of the 2 evaluations" in one_line(RunError, results, run)
+    journal.unlink()
+    journal.mkdir()
+    assert "journal.jsonl: must be a regular file; got a folder" in one_line(RunError, results, run)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name: run\nformat: 3\n", "space is None, but this search asks 'tiny'"),
+        ("name: run\nformat: 4\n", "space is None, but this search asks 'tiny'"),
         ("- a\n", "the top level must be a mapping"),
     ],
 )
@@ -388,10 +344,10 @@ def test_another_device_file_is_another_question(tmp_path):
     )
 
 
-@pytest.mark.parametrize("entry", [None, 2, 4, "3", [3]])
+@pytest.mark.parametrize("entry", [None, 3, 5, "4", [4]])
 def test_a_run_of_another_format_is_refused_in_one_line(run, entry):
     config = yaml.safe_load((run / "run.yaml").read_text())
-    assert config["format"] == 3
+    assert config["format"] == 4
     config = {
         "flashnas": "0.0.9\x1b[31m",
         **{key: value for key, value in config.items() if key != "flashnas"},
@@ -400,10 +356,10 @@ def test_a_run_of_another_format_is_refused_in_one_line(run, entry):
     if entry is None:
         del config["format"]
     (run / "run.yaml").write_text(yaml.safe_dump(config))
-    words = f"run.yaml: this version reads run folders of format 3; got {entry!r}, written by flashnas 0.0.9"
+    words = f"run.yaml: this version reads run folders of format 4; got {entry!r}, written by flashnas 0.0.9"
     assert words in error_of(run)
     message = one_line(RunError, RecordedRun.load, run)
-    assert "reads run folders of format 3" in message
+    assert "reads run folders of format 4" in message
     assert "\x1b" not in message
 
 

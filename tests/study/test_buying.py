@@ -89,8 +89,8 @@ def trajectory(out):
 
 
 def outcomes(out):
-    journal = out / "study.journal"
-    return journal.read_bytes().count(b'"outcome"') if journal.exists() else 0
+    journal = out / "journal.jsonl"
+    return journal.read_bytes().count(b'"ended"') if journal.exists() else 0
 
 
 def test_a_purchase_says_its_price_before_and_what_it_changed_after(bought):

@@ -47,12 +47,10 @@ def whole(tmp_path_factory):
 
 def recorded(out):
     """Networks whose outcome the journal holds, in whole lines."""
-    journal = out / "study.journal"
+    journal = out / "journal.jsonl"
     lines = journal.read_text().splitlines(keepends=True) if journal.exists() else []
     return {
-        json.loads(line)["user_attrs"]["hash"]
-        for line in lines
-        if '"outcome"' in line and line.endswith("\n")
+        json.loads(line)["ended"] for line in lines if '"ended"' in line and line.endswith("\n")
     }
 
 

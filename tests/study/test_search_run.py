@@ -82,7 +82,7 @@ def test_a_search_leaves_a_front_that_holds_what_it_promises(
         assert estimate["hash"] == entry["hash"]
         hashes.add(entry["hash"])
     assert len(hashes) == len(paths)
-    for name in ("run.yaml", "study.journal"):
+    for name in ("run.yaml", "journal.jsonl"):
         assert (tmp_path / "run" / name).stat().st_size > 0
     # which the report repeats, and which people pass on
     assert str(shipped_root("search_spaces")) not in (tmp_path / "run" / "run.yaml").read_text()
@@ -97,9 +97,9 @@ def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    journal, deadline = tmp_path / "run" / "study.journal", time.monotonic() + 120
+    journal, deadline = tmp_path / "run" / "journal.jsonl", time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        if journal.exists() and journal.read_bytes().count(b'"outcome"') >= 2:
+        if journal.exists() and journal.read_bytes().count(b'"ended"') >= 2:
             break
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
@@ -109,12 +109,8 @@ def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
         "flashnas search: interrupted; finished work is kept; continue with:"
         f" {shlex.join(['flashnas', 'search', '--resume', str(tmp_path / 'run')])}"
     )
-    reasons = [
-        json.loads(line)["user_attrs"]
-        for line in journal.read_text().splitlines()
-        if '"outcome"' in line
-    ]
-    assert all(attributes["outcome"]["reason"] == "" for attributes in reasons)
+    lines = map(json.loads, journal.read_text().splitlines())
+    assert {line["reason"] for line in lines if "ended" in line} == {""}
 
 
 def test_failed_candidates_are_recorded_with_their_reason(command, tmp_path, capsys, quick_recipe):
