@@ -1,9 +1,10 @@
-"""Counts the files of flashnas that a call needs, and their tokens: a search that buys nothing, from
-`fn.search(..)` to its report and the printed answer; an estimate, from `fn.estimate(..)` to its
+"""Counts the files of flashnas that a call needs, and their tokens: a search without trainings, from
+`fn.search(..)` to its report and the printed answer; one that ranks by its own trainings alone, of
+which two run in a worker, whose files do not count; an estimate, from `fn.estimate(..)` to its
 bounds; and an operator, from its specification to times of its kernels in a table that is open, to
 its layer and to the tensors of an exported file.
 
-    python tools/call_path.py              # about half a minute
+    python tools/call_path.py              # about two minutes
 
 A file counts, as a whole, if one of its functions runs in the process, in any thread; what runs at
 its import does not count. Tokens are those of tools/size.py.
@@ -76,6 +77,22 @@ def search():
     return lambda: str(fn.search(budgets={"latency_ms": 20_000}, out="run"))
 
 
+def search_by_trainings():
+    import flashnas as fn
+
+    return lambda: str(
+        fn.search(
+            space="tiny",
+            budgets={"latency_ms": 20_000},
+            evidence="none",
+            trials=2,
+            tokens=4096,
+            workers=1,
+            out="trained",
+        )
+    )
+
+
 def estimate():
     import flashnas as fn
 
@@ -114,7 +131,8 @@ def operator():
 
 
 TRIPS = {
-    "a search that buys nothing": search,
+    "a search without trainings": search,
+    "a search with --evidence none": search_by_trainings,
     "an estimate": estimate,
     "an operator, from its spec to a table row, a layer and an export": operator,
 }
