@@ -16,9 +16,10 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from flashnas.architecture import Architecture
-from flashnas.loss import composition
-from flashnas.loss.composition import FEATURES, KINDS, Rows
+from flashnas.loss import mix
+from flashnas.loss.composition import FEATURES, Rows
 from flashnas.loss.load import loss_model, rows_of
+from flashnas.loss.mix import KINDS
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import own_rows
 from flashnas.observations.losses import ObservedLoss
@@ -103,12 +104,10 @@ def case_of(
 @contextmanager
 def as_unknown(kind: str) -> Iterator[None]:
     """The model sees an operator as one that publications do not have."""
-    known = composition.KINDS
-    composition.KINDS = tuple("" if name == kind else name for name in known)
-    composition.mix_of.cache_clear()
+    known = mix.KINDS
+    mix.KINDS = tuple("" if name == kind else name for name in known)
     yield
-    composition.KINDS = known
-    composition.mix_of.cache_clear()
+    mix.KINDS = known
 
 
 def flops_of(row: ObservedLoss) -> float:

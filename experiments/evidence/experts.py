@@ -22,9 +22,10 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import least_squares
 
-from flashnas.loss.composition import Law, body_sizes
+from flashnas.loss.composition import Law
 from flashnas.loss.experts import gain_of_experts, log_granularity
 from flashnas.loss.load import loss_model
+from flashnas.loss.mix import body_sizes, stacks
 from flashnas.loss.model import FullLoss, contrasts
 from flashnas.loss.prediction import WITHIN_SDS
 from flashnas.loss.publications import predicted_pairs
@@ -53,13 +54,10 @@ KINDS = {
 
 def sizes_of(rows: Sequence[ObservedLoss]) -> np.ndarray:
     """Parameters without embeddings, active ones, log granularity, tokens, width [5, N]."""
-    networks = [(row.specs, row.hidden) for row in rows]
-    return np.array(
-        [
-            (*body_sizes(*network)[:2], log_granularity(*network), row.tokens, row.hidden)
-            for network, row in zip(networks, rows, strict=True)
-        ]
-    ).T
+    networks = stacks([row.specs for row in rows], [row.hidden for row in rows])
+    params, active, _ = body_sizes(networks).T
+    tokens = [row.tokens for row in rows]
+    return np.array([params, active, log_granularity(networks), tokens, networks.hidden])
 
 
 def law_losses(law: Law, sizes: np.ndarray) -> np.ndarray:

@@ -18,17 +18,10 @@ import numpy as np
 from scipy.optimize import least_squares, minimize, minimize_scalar
 
 from flashnas.architecture.notation import parse_operators
-from flashnas.loss.composition import (
-    RANGE,
-    TOKENS,
-    Law,
-    Rows,
-    Table,
-    aspect,
-    mix_of,
-)
+from flashnas.loss.composition import RANGE, TOKENS, Law, Rows, Table, aspect
 from flashnas.loss.experts import PARAMETERS
 from flashnas.loss.load import FFN_SHARES, SHAPES
+from flashnas.loss.mix import mix_of, stacks
 from flashnas.loss.model import RELIABILITY_SD, FullLoss, Spreads
 from flashnas.loss.own import FURTHEST
 
@@ -126,7 +119,7 @@ def ffn_rows(law: Law) -> Rows:
     ratio = np.array([float(line["mlp_over_attention_params"]) for line in lines])
     table = Table.of(
         law,
-        [mix_of(parse_operators("a f"))] * len(lines),
+        mix_of(stacks([parse_operators("a f")] * len(lines))),
         np.c_[params, params, ratio / (1 + ratio)],
         [float(line["width"]) for line in lines],
         tokens,

@@ -31,7 +31,7 @@ import pandas as pd
 from left_out import summary
 from short_trainings import as_small_rows, short_trainings
 
-from flashnas.loss import composition
+from flashnas.loss import mix
 from flashnas.loss.load import loss_model, rows_of
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import as_own, with_own
@@ -198,14 +198,12 @@ def share_of(kind: str, row: ObservedLoss) -> float:
 @contextlib.contextmanager
 def taken_for_unknown(kind: str) -> Iterator[None]:
     """While it lasts, no publication has an operator."""
-    kinds = composition.KINDS
-    composition.KINDS = tuple(name for name in kinds if name != kind)
-    composition.mix_of.cache_clear()
+    kinds = mix.KINDS
+    mix.KINDS = tuple(name for name in kinds if name != kind)
     try:
         yield
     finally:
-        composition.KINDS = kinds
-        composition.mix_of.cache_clear()
+        mix.KINDS = kinds
 
 
 def gain_of(table: pd.DataFrame) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from flashnas.loss.mix import stacks
 from flashnas.loss.recall import FORM, Form, RecallModel, RecallRow, read_recall, same
 
 CLEAR = 0.03  # rows further apart than this are a clear pair
@@ -53,7 +54,7 @@ def _left_out(rows: Sequence[RecallRow], form: Form | None) -> dict[str, Any]:
 
 def score(model: RecallModel, rows: Sequence[RecallRow]) -> dict[str, float]:
     """The figures of one publication."""
-    mean, covariance = model.predict([row.specs for row in rows])
+    mean, covariance = model.predict(stacks([row.specs for row in rows]))
     alike, variance = same(rows, "group"), np.diag(covariance)
     gaps, predicted = (
         np.subtract.outer(x, x).round(9) for x in (np.array([row.value for row in rows]), mean)

@@ -105,9 +105,15 @@ class Networks(Sequence[Architecture]):
             vocab=self.vocab,
             meta_tokens=self.meta_tokens,
         )
-        if "counts" in self.__dict__:  # of the compositions, which are the same
-            other.__dict__["counts"] = self.counts
+        other.__dict__["counts"] = self.counts  # of the compositions, which are the same
         return other
+
+    @cached_property
+    def each_composition(self) -> tuple[Self, np.ndarray]:
+        """One network of each composition that occurs [C], for what does not depend on the width; and
+        of each network the index of the one of its composition [N]."""
+        _, first, of = np.unique(self.composition, return_index=True, return_inverse=True)
+        return self.take(first), of
 
     # -- sums over operators -----------------------------------------------------------------------
 

@@ -10,9 +10,6 @@ nothing there.
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -21,8 +18,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.text import tokens_text
 from flashnas.loss import experts
-from flashnas.loss.mathematics import ATTENTION, DELTA_RULE, LINEAR_ATTENTION, MATHEMATICS
-from flashnas.operators import OperatorSpec
+from flashnas.loss.mix import MIN_FFN_SHARE, Mix, bodies, body_sizes, mix_of
 
 TOKENS = 1e11  # unit of D
 RANGE = (7e9, 3.5e11)  # tokens of published trainings
@@ -70,18 +66,7 @@ class Law:
         return (self.a * n ** (-self.alpha / self.delta) + self.b / d) ** self.delta
 
 
-FULL_SHARE = 0.15  # a second family with this share of the mixers counts fully
-PUBLISHED_WINDOW = 2048  # tokens; most published trainings with windows have at least this context
 FFN_PARAMS = 0.3  # share of the parameters from which that of the feed-forward layers is counted
-FAMILIES = (ATTENTION, "state space", DELTA_RULE, LINEAR_ATTENTION)
-# kinds whose shares the residual process compares, those of attention first; Kimi delta attention is
-# a gated delta rule
-KINDS = ("a", "swa", "m", "m2", "gla", "d", "gd", "r7", "other")
-ALIKE = {"kda": "gd"}
-RARE = ("r7",)  # mixers that one publication has trained, alone
-# a second family that publications have tried beside any other, also at a small share
-TRIED_BESIDE_ALL = ATTENTION
-
 FEATURES = (
     "law",
     "mixed",
@@ -109,8 +94,6 @@ SILENT = (
 )
 # limits of what publications have trained; each row is (axis, lowest, highest)
 MAX_FFN_SHARE = 0.5  # of the operators
-MIN_FFN_SHARE = 1 / 3  # of the operators, for families that have no channel mixer of their own
-NEED_FFN = (DELTA_RULE, LINEAR_ATTENTION)
 ASPECTS = (0.9, 5.6)  # ln(width / depth)
 SIZES = (2e7, 3e9)  # parameters without embeddings
 # from which on a network is said to lie outside
@@ -119,105 +102,6 @@ SUPPORTED_FFN_SHARE = 0.55
 SUPPORTED_BARE = 0.25  # share of delta rules and gated linear attention without feed-forward layers
 SUPPORTED_RARE = 0.25  # share of mixers that at most one publication has trained
 SUPPORTED_NEW_MIX = 0.5  # of the gain of a mix that nobody tried at such a share
-
-
-@dataclass(frozen=True)
-class Mix:
-    """The composition of a stack, without its sizes.
-
-    shares [K]: of the token mixers by KINDS. ffn_share: of the operators. mixed: how far a second
-    family is there, of kinds that publications have mixed. gated_delta: share of the mixers. rare,
-    unknown: shares of the mixers of kinds that at most one publication has trained, and none.
-    window: share that sees a short window, weighted by how short. edge: 1 where the few attention
-    layers stand at one end. new_mix: `mixed` as far as no publication had such a pair at such a
-    share. bare: share of recurrent mixers without a channel mixer, where feed-forward layers are
-    few.
-    """
-
-    shares: tuple[float, ...]
-    ffn_share: float
-    mixed: float
-    gated_delta: float
-    rare: float
-    unknown: float
-    window: float
-    edge: float
-    new_mix: float
-    bare: float
-
-
-@functools.lru_cache(maxsize=65_536)
-def mix_of(operators: tuple[OperatorSpec, ...], *, published: bool = False) -> Mix:
-    """The composition of an operator list. published: its windows are not known where they are at
-    their default."""
-    mixers = [spec for spec in operators if spec.mixes_tokens]
-    total = max(len(mixers), 1)
-    shares: dict[str, float] = dict.fromkeys(KINDS, 0.0)
-    families: dict[str, float] = dict.fromkeys(FAMILIES, 0.0)
-    gated_delta = rare = unknown = window = 0.0
-    for spec, count in Counter(mixers).items():
-        kind = ALIKE.get(spec.kind, spec.kind)
-        shares[kind if kind in KINDS else "other"] += count / total
-        # what publications found of other operators is no bonus for one that they do not have
-        if spec.kind not in KINDS:
-            unknown += count / total
-        elif spec.kind in RARE:
-            rare += count / total
-        else:
-            families[MATHEMATICS[spec.kind]] += count / total
-            gated_delta += count / total * (spec.kind == "gd")
-        tokens = spec.window_tokens
-        if tokens and not (published and not spec.options()):
-            window += count / total * max(0.0, np.log2(PUBLISHED_WINDOW / tokens)) / 3
-    minor = sum(families.values()) - max(families.values())
-    mixed = min(1.0, minor / FULL_SHARE)
-    return Mix(
-        shares=tuple(shares[kind] for kind in KINDS),
-        ffn_share=1 - len(mixers) / len(operators),
-        mixed=mixed,
-        gated_delta=gated_delta,
-        rare=rare + unknown,
-        unknown=unknown,
-        window=float(window),
-        edge=_edge(mixers),
-        new_mix=_new_mix(families, minor),
-        bare=max(0.0, 1 - (1 - len(mixers) / len(operators)) / MIN_FFN_SHARE)
-        * sum(families[family] for family in NEED_FFN),
-    )
-
-
-def _edge(mixers: Sequence[OperatorSpec]) -> float:
-    """How far a minority of attention is in the first or the last fifth of the stack: 0 to 1."""
-    attends = [MATHEMATICS.get(spec.kind) == ATTENTION for spec in mixers]
-    depths = (np.flatnonzero(attends) + 0.5) / len(mixers)
-    if not 0 < 2 * len(depths) <= len(mixers):
-        return 0.0
-    return float(np.clip((abs(depths.mean() - 0.5) - 0.3) / 0.2, 0.0, 1.0))
-
-
-def _new_mix(families: Mapping[str, float], minor: float) -> float:
-    """The part of `mixed` that stems from a second family which nobody tried at a small share."""
-    first = max(families, key=lambda family: families[family], default="")
-    tried = minor if first == TRIED_BESIDE_ALL else min(minor, families.get(TRIED_BESIDE_ALL, 0.0))
-    new = min(1.0, minor / FULL_SHARE) - min(1.0, tried / FULL_SHARE)
-    return float(new * np.clip(1 - (minor - 0.25) / 0.15, 0.0, 1.0))
-
-
-@functools.lru_cache(maxsize=4096)
-def _sizes(spec: OperatorSpec, hidden: int) -> tuple[int, int]:
-    """Parameters, and those that one token uses."""
-    return spec.params(hidden), spec.active_params(hidden)
-
-
-def body_sizes(operators: Sequence[OperatorSpec], hidden: int) -> tuple[float, float, float]:
-    """Parameters without embeddings, those of them that one token uses, and of these the share of
-    feed-forward layers."""
-    total = active = ffn = 0.0
-    for spec, count in Counter(operators).items():
-        own, used = _sizes(spec, hidden)
-        total, active = total + count * own, active + count * used
-        ffn += 0.0 if spec.mixes_tokens else count * used
-    return total, active, ffn / active
 
 
 def _beyond(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
@@ -229,8 +113,9 @@ def outside_support(network: Architecture, tokens: float | None = None) -> list[
     """What of a network, and of its planned tokens, no two publications have trained; one sentence
     part each.
     """
-    mix = mix_of(network.operators)
-    params, active, _ = body_sizes(network.operators, network.hidden)
+    body = bodies([network])
+    mix = mix_of(body).take(0)
+    params, active, _ = body_sizes(body)[0]
     shape = float(aspect(np.array(active), np.array(network.hidden)))
     words = []
     if mix.ffn_share > SUPPORTED_FFN_SHARE:
@@ -297,7 +182,7 @@ class Table:
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(*(np.concatenate([getattr(table, name) for table in tables]) for name in names))
 
-    def take(self, indices: np.ndarray) -> Self:
+    def take(self, indices: np.ndarray | slice) -> Self:
         """The rows at these indices."""
         return type(self)(*(column[indices] for column in vars(self).values()))
 
@@ -305,7 +190,7 @@ class Table:
     def of(
         cls,
         law: Law,
-        mixes: Sequence[Mix],
+        mix: Mix,
         sizes_N3: Any,
         widths: Any,
         tokens: Any,
@@ -313,45 +198,32 @@ class Table:
         *,
         log_fine: Any = 0.0,
     ) -> Table:
-        """Networks by their mixes and sizes; each argument is of shape [N], or one value for all.
+        """Networks by their mixes and sizes; each other argument is of shape [N], or one value for
+        all.
 
         Args:
             sizes_N3: what `body_sizes` gives.
             publication: in which they are trained.
             log_fine: what `log_granularity` gives; 0: dense.
         """
-        params, active, ffn = np.array(sizes_N3, float).reshape(-1, 3).T
+        params, active, ffn = np.asarray(sizes_N3).T
         widths, tokens = np.asarray(widths, float), np.asarray(tokens, float)
         shape = aspect(active, widths)
-        shares = np.array([mix.shares for mix in mixes]).reshape(-1, len(KINDS))
         gain = experts.gain_of_experts(law, params, active, np.asarray(log_fine, float), tokens)
-        untried = gain[0] * np.sqrt(shares[:, 2:].sum(axis=1))
+        untried = gain[0] * np.sqrt(mix.shares[:, 2:].sum(axis=1))
         slope_size, slope_tokens = (
             np.log(np.maximum(value, least) / middle)
             for value, least, middle in zip((active, tokens), LEAST, MIDDLE, strict=True)
         )
-        mix = {
-            name: np.array([getattr(mix, name) for mix in mixes], float)
-            for name in (
-                "mixed",
-                "gated_delta",
-                "window",
-                "edge",
-                "ffn_share",
-                "bare",
-                "rare",
-                "new_mix",
-            )
-        }
         columns = (
             law.loss(active, tokens, widths) - gain[0],
-            mix["mixed"],
-            mix["gated_delta"],
-            mix["gated_delta"] * slope_size,
-            mix["gated_delta"] * slope_tokens,
+            mix.mixed,
+            mix.gated_delta,
+            mix.gated_delta * slope_size,
+            mix.gated_delta * slope_tokens,
             (ffn - FFN_PARAMS) ** 2,
-            mix["window"],
-            mix["edge"],
+            mix.window,
+            mix.edge,
             *gain,
             *_silent(mix, active, tokens, shape),
             *experts.silent_columns(params, active, untried),
@@ -359,25 +231,25 @@ class Table:
         far = np.broadcast_arrays(_beyond(active, SIZES), _beyond(tokens, RANGE), shape)
         return Table(
             np.stack(np.broadcast_arrays(*columns), axis=-1),
-            shares,
-            mix["ffn_share"],
-            np.broadcast_to(np.array(publication, object), len(mixes)),
+            mix.shares,
+            mix.ffn_share,
+            np.broadcast_to(np.array(publication, object), len(active)),
             np.stack(far[:2], axis=-1),
             far[2],
         )
 
 
 def _silent(
-    mix: Mapping[str, np.ndarray], params: np.ndarray, tokens: np.ndarray, shape: np.ndarray
+    mix: Mix, params: np.ndarray, tokens: np.ndarray, shape: np.ndarray
 ) -> tuple[np.ndarray, ...]:
     """The columns of SILENT but for those of experts."""
     far_size, far_tokens = _beyond(params, SIZES), _beyond(tokens, RANGE)
     per_size = np.log(params / 1e9)
     return (
-        np.sqrt(np.maximum(0.0, mix["ffn_share"] - MAX_FFN_SHARE) / 0.15),
-        np.sqrt(mix["bare"]),
-        mix["rare"],
-        np.sqrt(mix["new_mix"]),
+        np.sqrt(np.maximum(0.0, mix.ffn_share - MAX_FFN_SHARE) / 0.15),
+        np.sqrt(mix.bare),
+        mix.rare,
+        np.sqrt(mix.new_mix),
         np.sqrt(np.abs(shape - np.clip(shape, *ASPECTS))),
         np.maximum(far_size, 0.0),
         np.maximum(far_tokens, 0.0) * per_size,

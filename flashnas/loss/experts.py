@@ -3,13 +3,13 @@ exceed the active ones, and by how fine its experts are."""
 
 from __future__ import annotations
 
-import functools
-from collections import Counter
+import math
 from typing import Any
 
 import numpy as np
 
 from flashnas.architecture import Architecture
+from flashnas.architecture.networks import Networks
 from flashnas.base.text import tokens_text
 from flashnas.loss.mathematics import ATTENTION, MATHEMATICS
 from flashnas.operators import OperatorSpec
@@ -27,21 +27,21 @@ ACTIVE = (1.2e8, 9.2e8)  # parameters that one token uses
 MOST_TIMES = 33.0  # parameters over active ones
 
 
-@functools.lru_cache(maxsize=65_536)
-def log_granularity(operators: tuple[OperatorSpec, ...], hidden: int) -> float:
+def log_granularity(networks: Networks) -> np.ndarray:
     """ln(width that a token passes / width of an expert), the mean over feed-forward layers by the
-    parameters that a token uses. The width that a token passes is that of its experts and of the
+    parameters that a token uses [N]. The width that a token passes is that of its experts and of the
     shared one together; a dense layer counts 0."""
-    total = fine = 0.0
-    for spec, count in Counter(operators).items():
-        if spec.mixes_tokens:
-            continue
-        size = count * spec.active_params(hidden)
-        total += size
-        if isinstance(spec, MixtureOfExperts):
-            inner = spec.resolved(hidden).intermediate
-            fine += size * float(np.log(spec.active + spec.shared / inner))
-    return fine / total if total else 0.0
+
+    def fine(spec: OperatorSpec, hidden: int) -> float:
+        if not isinstance(spec, MixtureOfExperts):
+            return 0.0
+        inner = spec.resolved(hidden).intermediate
+        return spec.active_params(hidden) * math.log(spec.active + spec.shared / inner)
+
+    total = networks.totals(
+        lambda spec, hidden: 0.0 if spec.mixes_tokens else spec.active_params(hidden)
+    )
+    return networks.totals(fine) / np.where(total > 0, total, 1.0)
 
 
 def gain_of_experts(

@@ -19,15 +19,9 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ConfigError
 from flashnas.base.text import one_of, shown
-from flashnas.loss.composition import (
-    Law,
-    Rows,
-    Table,
-    body_sizes,
-    mix_of,
-    outside_support,
-)
+from flashnas.loss.composition import Law, Rows, Table, outside_support
 from flashnas.loss.experts import log_granularity
+from flashnas.loss.mix import bodies, body_sizes, mix_of, stacks
 from flashnas.loss.model import FullLoss, Spreads
 from flashnas.loss.own import as_own, own_rows, with_own
 from flashnas.loss.recall import SHIPPED as RECALL
@@ -115,24 +109,28 @@ def rows_of(trainings: Sequence[ObservedLoss], law: Law) -> Rows:
     smaller = {small for small, _ in pairs_of_nested_groups(trainings)}
     rows = [row for row in trainings if row.group not in smaller]
     widths = [full_width(row) for row in rows]
-    sizes, log_fine = [], []
-    for row, width in zip(rows, widths, strict=True):
-        built = row.network or full_network(row, nearest_width(width))
-        total, active, ffn = body_sizes(built.operators, built.hidden)
+    built = bodies(
+        [
+            row.network or full_network(row, nearest_width(width))
+            for row, width in zip(rows, widths, strict=True)
+        ]
+    )
+    sizes = body_sizes(built)
+    for size, row, width in zip(sizes, rows, widths, strict=True):
         if row.network is None:
             counted = (row.active or row.params) - width * row.vocab
-            times = counted / (active if row.active else total)
-            total, active = total * times, active * times
-        sizes.append((total, active, ffn))
-        log_fine.append(log_granularity(built.operators, built.hidden))
+            size[:2] *= counted / size[1 if row.active else 0]
     table = Table.of(
         law,
-        [mix_of(row.specs, published=row.network is None) for row in rows],
+        mix_of(
+            stacks([row.specs for row in rows]),
+            published=np.array([row.network is None for row in rows], bool),
+        ),
         sizes,
         widths,
         np.array([row.tokens for row in rows]),
         [row.source for row in rows],
-        log_fine=log_fine,
+        log_fine=log_granularity(built),
     )
     return Rows(
         **vars(table),
@@ -266,11 +264,12 @@ def expected_of(
     recall_model: RecallModel,
 ) -> Expected:
     """The same by these models."""
-    _, active, _ = body_sizes(network.operators, network.hidden)
-    table = Table.joined(model.table([network], tokens), of_size(model, [PLAIN], active, tokens))
+    body = bodies([network])
+    active = float(body_sizes(body)[0, 1])
+    table = Table.joined(model.table(body, tokens), of_size(model, [PLAIN], active, tokens))
     prediction = model.predict(table)
     difference, sd = prediction.difference(0, 1)
-    recall, covariance = recall_model.predict([network.operators])
+    recall, covariance = recall_model.predict(body)
     words = recall_model.supported(network.operators)
     return Expected(
         train_tokens=float(tokens),
@@ -286,7 +285,7 @@ def expected_of(
 
 def of_size(
     model: FullLoss,
-    stacks: Sequence[tuple[OperatorSpec, ...]],
+    operators: Sequence[tuple[OperatorSpec, ...]],
     active: float,
     tokens: float,
     *,
@@ -295,22 +294,22 @@ def of_size(
     """Stacks of one active size, each at the best shape by the law: what differs is their mix.
 
     Args:
-        stacks: operator lists, of any number of repeats. Widths follow from `active`, as real
+        operators: operator lists, of any number of repeats. Widths follow from `active`, as real
             numbers.
         published: attention and windows at their defaults are those of publications.
     """
     width = (active * np.exp(model.law.r0) / 12) ** (1 / 3)
-    sizes = []
-    built = nearest_width(width)
-    for stack in stacks:
-        total, used, ffn = body_sizes(as_published(stack, built) if published else stack, built)
-        sizes.append((active * total / used, active, ffn))
+    hidden = nearest_width(width)
+    built = stacks(
+        [as_published(each, hidden) if published else each for each in operators], hidden
+    )
+    total, used, ffn = body_sizes(built).T
     return Table.of(
         model.law,
-        [mix_of(stack, published=published) for stack in stacks],
-        sizes,
+        mix_of(stacks(operators), published=published),
+        np.stack(np.broadcast_arrays(active * total / used, active, ffn), axis=-1),
         width,
         tokens,
         model.publication,
-        log_fine=[log_granularity(stack, built) for stack in stacks],
+        log_fine=log_granularity(built),
     )

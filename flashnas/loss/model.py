@@ -26,8 +26,9 @@ from scipy.linalg import solve_triangular
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.base.text import shown, tokens_of
-from flashnas.loss.composition import FEATURES, SILENT, Law, Rows, Table, body_sizes, mix_of
+from flashnas.loss.composition import FEATURES, SILENT, Law, Rows, Table
 from flashnas.loss.experts import EXPERT_SDS, EXPERT_SILENT_SDS, log_granularity
+from flashnas.loss.mix import bodies, body_sizes, mix_of
 from flashnas.loss.prediction import PosteriorPart, Prediction
 
 NEW = "a new publication"
@@ -147,29 +148,37 @@ class FullLoss:
         self._of_rows = functools.cache(
             lambda: solve_triangular(root, self.contrasts, lower=True).T
         )
+        self._row_weights = functools.cache(lambda: self._of_rows() @ self._weights)
 
     # -- what a network looks like -----------------------------------------------------------------
 
-    def table(self, networks: Sequence[Architecture], tokens: float) -> Table:
-        """Networks of one planned training as the model sees them."""
+    def table(self, networks: Sequence[Architecture], tokens: float | np.ndarray) -> Table:
+        """Planned trainings as the model sees them. tokens: of each network [N], or of all."""
+        body = bodies(networks)
         return Table.of(
             self.law,
-            [mix_of(network.operators) for network in networks],
-            [body_sizes(network.operators, network.hidden) for network in networks],
-            [network.hidden for network in networks],
+            mix_of(body),
+            body_sizes(body),
+            body.hidden,
             tokens,
             self.publication,
-            log_fine=[log_granularity(network.operators, network.hidden) for network in networks],
+            log_fine=log_granularity(body),
         )
 
-    def silence(self, networks: Sequence[Architecture], tokens: float) -> np.ndarray:
-        """Standard deviation [N], in nats per token, of what no publication vouches for in networks of
-        one planned training: `silence_of` them, less what rows of the same publication reveal."""
-        if not networks:
-            return np.zeros(0)
-        table = self.table(networks, tokens)
-        before = silence_of(table)
-        own = self._rows_of(table)
+    # -- predictions -------------------------------------------------------------------------------
+
+    def mean(self, table: Table) -> np.ndarray:
+        """The mean of `predict` alone [N]."""
+        return self._mean(table, self._prior(table, self.rows))
+
+    def _mean(self, table: Table, cross: np.ndarray) -> np.ndarray:
+        """cross: prior covariance of networks and rows [N, rows]."""
+        return LAW_NATS + self._known(table) + cross @ self._row_weights()
+
+    def silence(self, table: Table) -> np.ndarray:
+        """Standard deviation [N], in nats per token, of what no publication vouches for:
+        `silence_of` the networks, less what rows of the same publication reveal."""
+        before, own = silence_of(table), self._rows_of(table)
         if not len(own) or not before.any():
             return before
         scale = self._reliability(np.array([self.publication], object))[0]
@@ -177,23 +186,22 @@ class FullLoss:
         revealed = np.sum((cross @ self._of_rows()[own]) ** 2, axis=1)
         return np.sqrt(np.maximum(before**2 - revealed, 0.0))
 
-    # -- predictions -------------------------------------------------------------------------------
-
     def predict(self, table: Table) -> Prediction:
         """Mean of each network, up to one constant, and the covariance of all; the networks of a
         table are of one publication."""
-        gain = self._gain(self._prior(table, self.rows))
+        cross = self._prior(table, self.rows)
+        gain = cross @ self._of_rows()
         rows = self._rows_of(table)
         scale = float(np.max(self._reliability(table.publication), initial=0.0))
         # of what the publication has of its own, which its reliability scales
         own = np.zeros((len(table), 1))
         if len(rows):
-            cross = scale**2 * self._own_prior(table, self.rows.take(rows))
-            own = cross @ self._of_rows()[rows]
+            of_own = scale**2 * self._own_prior(table, self.rows.take(rows))
+            own = of_own @ self._of_rows()[rows]
         variances = self._prior_variances(table)
         revealed = np.sum(gain**2, axis=1) - np.sum(own**2, axis=1)
         return Prediction(
-            mean=LAW_NATS + self._known(table) + gain @ self._weights,
+            mean=self._mean(table, cross),
             shared=PosteriorPart(
                 lambda one, other: (
                     self._shared_prior(table.take(one), table.take(other)) + own[one] @ own[other].T
@@ -234,10 +242,10 @@ class FullLoss:
     def predict_networks(
         self,
         networks: Sequence[Architecture],
-        tokens: float | str,
+        tokens: float | str | np.ndarray,
     ) -> Prediction:
-        """`predict` of `table`; tokens: also a text such as 100B. Raises ConfigError for other
-        arguments.
+        """`predict` of `table`. tokens: of each network [N], or of all, also as a text such as 100B.
+        Raises ConfigError for other arguments.
         """
         for network in [networks] if isinstance(networks, Architecture) else networks:
             if network is networks or not isinstance(network, Architecture):
@@ -246,18 +254,19 @@ class FullLoss:
                     f" got {shown(network)}"
                 )
         try:
-            tokens = tokens_of(tokens)
+            each = tokens.tolist() if isinstance(tokens, np.ndarray) else [tokens]
+            tokens_N = np.broadcast_to([tokens_of(number) for number in each], len(networks))
         except (TypeError, ValueError):
             raise ConfigError(
                 "predict_networks: tokens must be a number of tokens from 1 to 1000T, such as"
-                f" 100B; got {shown(tokens)}"
+                f" 100B, or an array with one for each network; got {shown(tokens)}"
             ) from None
-        return self.predict(self.table(networks, tokens))
+        return self.predict(self.table(networks, tokens_N))
 
     def coefficients(self) -> dict[str, tuple[float, float, float]]:
         """Of each feature: mean, standard deviation of the mean, and standard deviation between
         publications."""
-        gain = self._gain(self._common[:, None] * self._x(self.rows).T)
+        gain = self._common[:, None] * self._x(self.rows).T @ self._of_rows()
         means = gain @ self._weights
         means[_LAW] += self._law_mean
         sds = np.sqrt(np.maximum(self._common - np.sum(gain**2, axis=1), 0.0))
@@ -273,15 +282,8 @@ class FullLoss:
         learnt, same = self._x(self.rows), self.rows.publication == self.publication
         own = np.square(self._reliability(self.rows.publication)) * same
         cross = (of_size * self._common) @ learnt.T + (of_size * self._own) @ learnt.T * own
-        size = -np.diff(self._gain(cross) @ self._weights + self._known(both))
-        difference = -np.diff(self.predict(both).mean)
-        return {"size": float(size[0]), "mix": float((difference - size)[0])}
-
-    def _gain(self, cross: np.ndarray) -> np.ndarray:
-        """What each contrast of the rows says of N quantities [N, C]; cross: covariance [N,
-        rows].
-        """
-        return cross @ self._of_rows()
+        size, difference = -np.diff([self._mean(both, cross), self.mean(both)])[:, 0]
+        return {"size": float(size), "mix": float(difference - size)}
 
     # -- the prior ---------------------------------------------------------------------------------
 

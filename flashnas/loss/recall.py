@@ -18,21 +18,19 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from flashnas.architecture.networks import Networks
 from flashnas.base.errors import ConfigError
 from flashnas.base.text import counted, plain_number
-from flashnas.loss.mathematics import (
-    ATTENTION,
-    DELTA_RULE,
-    MATHEMATICS,
-)
+from flashnas.loss.mathematics import ATTENTION, DELTA_RULE, MATHEMATICS
+from flashnas.loss.mix import stacks
 from flashnas.observations.losses import DATA
 from flashnas.observations.read_losses import read_rows, specs_of
 from flashnas.operators import OperatorSpec
@@ -97,72 +95,62 @@ def _row(place: str, line: dict[str, str]) -> RecallRow:
 
 
 class Mixture(NamedTuple):
-    """What of a stack decides. mixers: their number. full, windows, held: shares of the mixers that
-    are full attention, attention to a window, and states; `h` is half of attention and of a state.
-    reach: what an average window finds. decay: share of the states without a delta rule. lesser:
-    share of the mixers that are states of other kinds than the first. ffn: share of the operators.
-    outside: how far windows lie outside of WINDOWS, in factors of 2."""
+    """What of N stacks decides; arrays [N].
 
-    mixers: Any
-    full: Any
-    windows: Any
-    reach: Any
-    held: Any
-    decay: Any
-    lesser: Any
-    ffn: Any
-    outside: Any
-
-
-@functools.lru_cache(maxsize=16384)
-def _mixture(
-    specs: tuple[OperatorSpec, ...], published: frozenset[str]
-) -> tuple[Mixture, dict[str, float], dict[str, float]]:
-    """The mixture of a stack; shares of kinds among mixers or FFNs; shares of states.
-
-    Args:
-        published: kinds that publications have; others find nothing again.
+    mixers: their number. full, windows, held: shares of the mixers that are full attention, attention
+    to a window, and states. reach: what an average window finds. decay: share of the states without
+    a delta rule. lesser: share of the mixers that are states of other kinds than the first. ffn:
+    share of the operators. outside: how far windows lie outside of WINDOWS, in factors of 2. states:
+    of each kind of state its share of the mixers.
     """
-    mixers = sum(spec.mixes_tokens for spec in specs)
-    full = windows = reach = decay = outside = 0.0
-    kinds: dict[str, float] = defaultdict(float)
-    states: dict[str, float] = defaultdict(float)
-    for spec in specs:
-        share = 1 / (mixers if spec.mixes_tokens else len(specs) - mixers)
-        kinds[spec.kind] += share
-        if spec.kind not in published:
-            continue
-        mathematics = MATHEMATICS.get(spec.kind, "")
-        attention = share * (mathematics == ATTENTION)
-        if window := spec.window_tokens:
-            windows += attention
-            reach += attention * min(REACH, math.sqrt(window / CONTEXT))
-            outside += attention * max(
-                0.0, math.log2(WINDOWS[0] / window), math.log2(window / WINDOWS[1])
-            )
-        else:
-            full += attention
-        if spec.mixes_tokens and share > attention:
-            states[spec.kind] += share - attention
-            decay += (share - attention) * (mathematics != DELTA_RULE)
-    held = sum(states.values())
-    mixture = Mixture(
-        mixers=mixers,
-        full=full,
-        windows=windows,
-        reach=reach / (windows or 1),
-        held=held,
-        decay=decay / (held or 1),
-        lesser=held - max(states.values(), default=0.0),
-        ffn=1 - mixers / max(1, len(specs)),
-        outside=outside,
+
+    mixers: np.ndarray
+    full: np.ndarray
+    windows: np.ndarray
+    reach: np.ndarray
+    held: np.ndarray
+    decay: np.ndarray
+    lesser: np.ndarray
+    ffn: np.ndarray
+    outside: np.ndarray
+    states: dict[str, np.ndarray]
+
+
+def mixture_of(stacks: Networks, published: frozenset[str]) -> Mixture:
+    """The mixtures of stacks. published: kinds that publications have; others find nothing again."""
+    specs = [spec for spec, _ in stacks.pairs]
+    kinds = np.array([spec.kind for spec in specs], object)
+    mixes, known, attends = (
+        np.array(column, bool)
+        for column in (
+            [spec.mixes_tokens for spec in specs],
+            [spec.kind in published for spec in specs],
+            [MATHEMATICS.get(spec.kind) == ATTENTION for spec in specs],
+        )
     )
-    return mixture, kinds, states
-
-
-def _columns(parts: Sequence[tuple[Mixture, Any, Any]]) -> Mixture:
-    """One mixture of arrays [N]."""
-    return Mixture(*np.array([part[0] for part in parts]).reshape(-1, len(Mixture._fields)).T)
+    window = np.array([spec.window_tokens for spec in specs], float)
+    windowed, wide = known & attends & (window > 0), np.maximum(window, 1.0)
+    outside = np.maximum(0.0, np.maximum(np.log2(WINDOWS[0] / wide), np.log2(wide / WINDOWS[1])))
+    mixers = stacks.totals_of(mixes)
+    total = np.maximum(mixers, 1.0)
+    windows = stacks.totals_of(windowed)
+    recurs = known & mixes & ~attends
+    held = stacks.totals_of(recurs)
+    fading = recurs & np.array([MATHEMATICS.get(kind) != DELTA_RULE for kind in kinds], bool)
+    states = {kind: stacks.totals_of(kinds == kind) for kind in dict.fromkeys(kinds[recurs])}
+    return Mixture(
+        mixers=mixers,
+        full=stacks.totals_of(known & attends & ~windowed) / total,
+        windows=windows / total,
+        reach=stacks.totals_of(windowed * np.minimum(REACH, np.sqrt(window / CONTEXT)))
+        / np.maximum(windows, 1.0),
+        held=held / total,
+        decay=stacks.totals_of(fading) / np.maximum(held, 1.0),
+        lesser=(held - np.max(list(states.values()), axis=0, initial=0.0)) / total,
+        ffn=1 - mixers / np.maximum(stacks.totals(lambda *_: 1.0), 1.0),
+        outside=stacks.totals_of(windowed * outside) / total,
+        states={kind: count / total for kind, count in states.items()},
+    )
 
 
 def _effects(stacks: Mixture, form: Form) -> np.ndarray:
@@ -184,18 +172,15 @@ class RecallModel:
     def __init__(self, rows: Sequence[RecallRow], form: Form = FORM) -> None:
         # a model without some publication still likens what that one alone has to its family
         self.kinds = _shipped_kinds() | {spec.kind for row in rows for spec in row.specs}
-        parts = [_mixture(row.specs, self.kinds) for row in rows]
-        stacks = _columns(parts)
+        mixture = mixture_of(stacks([row.specs for row in rows]), self.kinds)
         value = np.array([row.value for row in rows])
         self.form = form
-        self.mixers = int(stacks.mixers.min())
-        self.states = {frozenset(part[2]) for part in parts}
-        having = {
-            (kind, row.source) for row, part in zip(rows, parts, strict=True) for kind in part[1]
-        }
+        self.mixers = int(mixture.mixers.min())
+        self.states = {_held(mixture, index) for index in range(len(rows))}
+        having = {(spec.kind, row.source) for row in rows for spec in row.specs}
         self.publications = Counter(kind for kind, _ in having)
-        effects = _effects(stacks, form)
-        level = value[stacks.full > 0.999]
+        effects = _effects(mixture, form)
+        level = value[mixture.full > 0.999]
         prior = np.array([-level.mean() if len(level) else -LEVEL, 0, 0, 0])
         covariance = (
             effects * COMMON**2 @ effects.T
@@ -212,25 +197,36 @@ class RecallModel:
             effects.T @ weights[:, 1:]
         )
 
-    def predict(self, stacks: Sequence[Sequence[OperatorSpec]]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean [N] and covariance [N, N] of the marks in a new publication, less those of its
-        transformer.
+    def expected(self, stacks: Networks) -> np.ndarray:
+        """Mean [N] of the marks in a new publication, less those of its transformer."""
+        return _effects(mixture_of(stacks, self.kinds), self.form) @ self.mean
 
-        They hold the noise of one training of each stack and of the transformer.
-        """
-        parts = [_mixture(tuple(specs), self.kinds) for specs in stacks]
-        columns = _columns(parts)
-        kinds = sorted({kind for part in parts for kind in part[1]})
-        shares = np.array([[part[1].get(kind, 0.0) for kind in kinds] for part in parts])
-        silent = np.c_[
-            DEPTH_SD * np.log(self.mixers / np.clip(columns.mixers, 1, self.mixers)),
-            FFN_SD * np.maximum(0, columns.ffn - MAX_FFN),
-            STATES_SD * columns.lesser,
-            WINDOW_SD * columns.outside,
-            shares * [KIND_SD / (1 + self.publications[kind]) for kind in kinds],
-        ]
+    def predict(self, stacks: Networks) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and the covariance [N, N], with the noise of one training of each stack and of the
+        transformer."""
+        columns = mixture_of(stacks, self.kinds)
+        specs = [spec for spec, _ in stacks.pairs]
+        kinds = np.array([spec.kind for spec in specs], object)
+        ffns = stacks.totals(lambda spec, _: not spec.mixes_tokens)
+        among = {spec.kind: columns.mixers if spec.mixes_tokens else ffns for spec in specs}
+        silent = np.stack(
+            [
+                DEPTH_SD * np.log(self.mixers / np.clip(columns.mixers, 1, self.mixers)),
+                FFN_SD * np.maximum(0, columns.ffn - MAX_FFN),
+                STATES_SD * columns.lesser,
+                WINDOW_SD * columns.outside,
+                *(
+                    KIND_SD
+                    / (1 + self.publications[kind])
+                    * stacks.totals_of(kinds == kind)
+                    / np.maximum(1.0, count)
+                    for kind, count in among.items()
+                ),
+            ],
+            axis=-1,
+        )
         effects = _effects(columns, self.form)
-        noise = NOISE**2 * (1 + np.eye(len(parts)))
+        noise = NOISE**2 * (1 + np.eye(len(stacks)))
         heard = effects @ (self.covariance + np.diag(OWN**2)) @ effects.T + noise
         return effects @ self.mean, self.scale**2 * heard + silent @ silent.T
 
@@ -238,22 +234,31 @@ class RecallModel:
         """What of a stack no publication has, in words; "" if nothing. Half of their least depth
         will do.
         """
-        stack, kinds, states = _mixture(tuple(specs), self.kinds)
-        unknown = sorted(kind for kind in kinds if not self.publications[kind])
+        stack = mixture_of(stacks([specs]), self.kinds)
+        states = _held(stack, 0)
+        unknown = sorted({spec.kind for spec in specs if not self.publications[spec.kind]})
         words = []
         if unknown:
             words.append(f"no publication has {' or '.join(unknown)}")
-        elif len(states) > 1 and frozenset(states) not in self.states:
+        elif len(states) > 1 and states not in self.states:
             words.append(f"no publication has {' with '.join(sorted(states))}")
         if stack.mixers < self.mixers / 2:
             words.append(
-                f"it has {counted(stack.mixers, 'token mixer')}; publications have at least {self.mixers}"
+                f"it has {counted(int(stack.mixers[0]), 'token mixer')};"
+                f" publications have at least {self.mixers}"
             )
         if stack.ffn > MAX_FFN:
-            words.append(f"{stack.ffn:.0%} of the operators are FFNs, of publications about half")
+            words.append(
+                f"{stack.ffn[0]:.0%} of the operators are FFNs, of publications about half"
+            )
         if stack.outside:
             words.append(f"a window outside {WINDOWS[0]} to {WINDOWS[1]} tokens")
         return "; ".join(words)
+
+
+def _held(stacks: Mixture, index: int) -> frozenset[str]:
+    """The kinds of states of one stack."""
+    return frozenset(kind for kind, share in stacks.states.items() if share[index])
 
 
 def same(rows: Sequence[RecallRow], name: str) -> np.ndarray:

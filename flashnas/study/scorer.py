@@ -16,21 +16,22 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from flashnas.architecture import Architecture
+from flashnas.architecture.networks import Networks
 from flashnas.base.documents import fingerprint
 from flashnas.families.family import attends_to_all, interval_of
-from flashnas.loss.composition import RANGE, aspect, body_sizes
+from flashnas.loss.composition import RANGE, Table
 from flashnas.loss.load import digest, digests, expected_of, loss_model
+from flashnas.loss.mix import bodies
 from flashnas.loss.model import CHARGE, FullLoss, Prediction
 from flashnas.loss.own import OWN, own_rows
 from flashnas.loss.recall import RecallModel, load_recall
 from flashnas.observations.losses import ObservedLoss
-from flashnas.operators import OperatorSpec
 from flashnas.run_folder.recorded_answer import Reasons
 
 REMEMBERED = 16_384  # networks whose figures are kept
 # decimals of nats and milliseconds in which networks of the same operators agree, on any CPU
 ALIKE = 9
-TOGETHER = 512  # networks whose recall is computed at once
+TOGETHER = 4096  # networks whose covariance with the observed ones is in memory at once
 # nats for each thing that nobody can measure as a loss and everybody pays for as work
 COMPLEXITY_NATS = 0.002
 EVEN_WIDTH = 256
@@ -38,6 +39,9 @@ EVEN_WIDTH = 256
 
 class Scorer(Protocol):
     """Architectures -> mean and covariance of what a search minimises.
+
+    A search gives `values` and `recalls` any sequence of networks, most often `Networks`, thousands
+    of them as arrays, which builds an Architecture where it is indexed or iterated over.
 
     Attributes:
         tokens: of the training that the user plans. extrapolated: it is longer or shorter than all
@@ -138,33 +142,41 @@ class EvidenceScorer:
         model = loss_model(rows or None, published=self.published)
         return dataclasses.replace(self, model=model, bought=tuple(bought))
 
+    def tokens_of(self, networks: Sequence[Architecture]) -> np.ndarray:
+        """Of the full training of each network [N]."""
+        return np.full(len(networks), self.tokens)
+
+    def table(self, networks: Sequence[Architecture]) -> Table:
+        """The full trainings of networks as the model sees them."""
+        return self.model.table(networks, self.tokens_of(networks))
+
     def posterior(self, networks: Sequence[Architecture]) -> Prediction:
-        return self.model.predict_networks(networks, self.tokens)
+        return self.model.predict(self.table(networks))
 
     def values(self, networks: Sequence[Architecture]) -> np.ndarray:
         """Mean, charge for what no observation tells, and price of complexity."""
-        if not networks:
-            return np.zeros(0)
-        charge = CHARGE * self.model.silence(networks, self.tokens)
-        price = COMPLEXITY_NATS * np.array([complexity(network) for network in networks])
-        return np.round(self.posterior(networks).mean + charge + price, ALIKE)
+        starts = range(0, len(networks), TOGETHER)
+        parts = [self._values(networks[start : start + TOGETHER]) for start in starts]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _values(self, networks: Sequence[Architecture]) -> np.ndarray:
+        table = self.table(networks)
+        charge = CHARGE * self.model.silence(table)
+        price = COMPLEXITY_NATS * complexities(networks)
+        return np.round(self.model.mean(table) + charge + price, ALIKE)
 
     def recalls(self, networks: Sequence[Architecture]) -> np.ndarray:
         if self.recall is None:
             return np.zeros(len(networks))
-        parts = [
-            self.recall.predict(
-                [network.operators for network in networks[start : start + TOGETHER]]
-            )[0]
-            for start in range(0, len(networks), TOGETHER)
-        ]
-        return np.round(np.concatenate(parts), ALIKE) if parts else np.zeros(0)
+        each, of = bodies(networks).each_composition
+        return np.round(self.recall.expected(each), ALIKE)[of]
 
     @functools.lru_cache(maxsize=REMEMBERED)  # noqa: B019 - as long as the search
     def figures(self, network: Any) -> Mapping[str, Any]:
         """EXPECTED_FIGURES of a network, and `outside`: what of it no publication has, in words."""
-        found = expected_of(network, self.tokens, self.model, self.recall or load_recall())
-        silence = float(self.model.silence([network], self.tokens)[0])
+        tokens = float(self.tokens_of([network])[0])
+        found = expected_of(network, tokens, self.model, self.recall or load_recall())
+        silence = float(self.model.silence(self.table([network]))[0])
         price = COMPLEXITY_NATS * complexity(network)
         return {
             "value": round(found.full_loss + CHARGE * silence + price, ALIKE),
@@ -177,12 +189,10 @@ class EvidenceScorer:
         }
 
     def reasons(self, networks: Sequence[Architecture]) -> Reasons:
-        parts = self.model.parts_of(self.model.table(networks, self.tokens), 0, 1)
+        table = self.table(networks)
+        parts = self.model.parts_of(table, 0, 1)
         # of the size, what the ratio of width to depth makes
-        sizes = np.array([body_sizes(network.operators, network.hidden) for network in networks])
-        counted = sizes[:, 1]
-        widths = np.array([network.hidden for network in networks], float)
-        bends = self.model.law.c * (aspect(counted, widths) - self.model.law.r0) ** 2
+        bends = self.model.law.c * (table.shape - self.model.law.r0) ** 2
         shape = float(self.model.coefficients()["law"][0] * (bends[0] - bends[1]))
         return {"size": parts["size"] - shape, "shape": shape, "mix": parts["mix"]}
 
@@ -201,22 +211,31 @@ class EvidenceScorer:
 
 
 def complexity(network: Architecture) -> int:
-    """What makes a network harder to serve than another one: each kind of recurrence beyond one,
+    """`complexities` of one network."""
+    return int(complexities([network])[0])
+
+
+def complexities(networks: Sequence[Architecture]) -> np.ndarray:
+    """What makes networks harder to serve than others [N]: each kind of recurrence beyond one,
     attention that stands at no one distance, meta tokens, a width that is not a multiple of
     EVEN_WIDTH."""
-    return (
-        _complexity(network.operators)
-        + (network.meta_tokens > 0)
-        + (network.hidden % EVEN_WIDTH > 0)
+    body = bodies(networks)
+    each, of = body.each_composition
+    kinds = np.array([spec.kind for spec, _ in each.pairs], object)
+    others = {s.kind for s, _ in each.pairs if s.mixes_tokens and s.family != "attention"}
+    recurrences = sum((each.totals_of(kinds == kind) > 0 for kind in others), np.zeros(len(each)))
+    attends = each.totals(lambda spec, _: attends_to_all(spec)) > 0
+    distances = [interval_of(each.compositions[index])[0] for index in each.composition]
+    meta = (
+        [networks.meta_tokens]
+        if isinstance(networks, Networks)
+        else [n.meta_tokens for n in networks]
     )
-
-
-@functools.lru_cache(maxsize=REMEMBERED)
-def _complexity(operators: tuple[OperatorSpec, ...]) -> int:
-    mixers = [spec for spec in operators if spec.mixes_tokens]
-    others = {spec.kind for spec in mixers if spec.family != "attention"}
-    attends = any(attends_to_all(spec) for spec in mixers)
-    return max(len(others) - 1, 0) + (attends and not interval_of(operators)[0])
+    return (
+        (np.maximum(recurrences - 1, 0) + (attends & (np.array(distances) == 0)))[of]
+        + (np.array(meta) > 0)
+        + (body.hidden % EVEN_WIDTH > 0)
+    )
 
 
 def load_scorer(

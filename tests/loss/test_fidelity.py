@@ -109,14 +109,20 @@ def test_a_given_reliability_is_not_fitted_and_losses_do_not_change_what_is_lear
 
 
 def test_silence_falls_with_a_full_training_and_hardly_with_a_toy():
-    before = shipped().silence(PAIR, TOKENS)
-    assert before == pytest.approx(silence_of(shipped().table(PAIR, TOKENS)))
-    toy, full = (informed(fidelity).silence(PAIR, TOKENS)[1] for fidelity in (TOY, FULL))
+    table = shipped().table(PAIR, TOKENS)
+    before = shipped().silence(table)
+    assert before == pytest.approx(silence_of(table))
+
+    def silence(fidelity):
+        model = informed(fidelity)
+        return model.silence(model.table(PAIR, TOKENS))
+
+    toy, full = silence(TOY)[1], silence(FULL)[1]
     assert before[1] == pytest.approx(0.03)
     assert full < 0.85 * before[1]
     assert 0.97 * before[1] < toy <= before[1]
     elsewhere = [Architecture.parse("2048: 12x(m2 f)"), Architecture.parse("2048: 12x(d f)")]
-    assert informed((elsewhere, 1e11)).silence(PAIR, TOKENS) == pytest.approx(before)
+    assert silence((elsewhere, 1e11)) == pytest.approx(before)
 
 
 def test_no_published_training_lies_so_far_outside_that_its_mix_is_uncertain():

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from one_line import one_line
 from scipy.stats import multivariate_normal
 
 from flashnas.architecture import Architecture
+from flashnas.base.errors import ConfigError
 from flashnas.loss.composition import FEATURES, SILENT, Law, Table
 from flashnas.loss.load import fitted, loss_model, shipped_rows
 from flashnas.loss.model import (
@@ -39,6 +41,10 @@ def network(text, width=2048):
 
 def predict(*texts, **options):
     return model().predict_networks([network(text) for text in texts], TOKENS, **options)
+
+
+def silence(networks):
+    return model().silence(model().table(networks, TOKENS))
 
 
 def sd(one, other):
@@ -182,15 +188,15 @@ def test_an_operator_that_no_publication_has_gets_a_wide_interval():
     other = dataclasses.replace(plain, operators=tuple(stack))
     found = model().predict_networks([plain, other], TOKENS)
     assert found.difference(0, 1)[1] > 1.15 * sd("12x(a f)", "12x(gd f)")
-    assert model().silence([plain, other], TOKENS) == pytest.approx([0, 0.03])
+    assert silence([plain, other]) == pytest.approx([0, 0.03])
 
 
 def test_silence_is_a_property_of_each_network():
     networks = [network(text) for text in ("12x(m2 f)", "12x(r7 f)", "6x(m2 f f f)")]
-    together = model().silence(networks, TOKENS)
+    together = silence(networks)
     assert together[0] == 0 < together[1]
-    assert [model().silence([each], TOKENS)[0] for each in networks] == together.tolist()
-    assert model().silence([], TOKENS).tolist() == []
+    assert [silence([each])[0] for each in networks] == together.tolist()
+    assert silence([]).tolist() == []
 
 
 def test_the_probabilities_of_being_the_best_are_a_distribution_and_follow_the_means():
@@ -218,6 +224,32 @@ def test_without_its_mix_a_network_is_its_size_and_shape():
     assert law.predict_networks(networks, TOKENS).difference(0, 1)[0] == pytest.approx(
         law.coefficients()["law"][0] * (size[0] - size[1])
     )
+
+
+def test_each_network_may_have_tokens_of_its_own():
+    networks = [network(text) for text in ("12x(a f)", "6x(m2 f gd f)", "12x(r7 f)")]
+    tokens_N = np.array([1e10, 1e11, 1e13])
+    one_by_one = [model().table([networks[n]], tokens_N[n]) for n in range(3)]
+    together, apart = model().table(networks, tokens_N), Table.joined(*one_by_one)
+    np.testing.assert_allclose(together.x, apart.x, atol=1e-12)
+    np.testing.assert_allclose(together.far, apart.far, atol=1e-12)
+    for ask in (model().mean, model().silence):
+        assert ask(together) == pytest.approx(np.concatenate([ask(each) for each in one_by_one]))
+    found = model().predict_networks(networks, tokens_N)
+    assert found.mean == pytest.approx(model().mean(together), abs=1e-12)
+    same = model().predict_networks(networks, np.full(3, 1e11))
+    number = model().predict_networks(networks, 1e11)
+    assert same.mean == pytest.approx(number.mean, abs=1e-12)
+    assert same.covariance(range(3)) == pytest.approx(number.covariance(range(3)), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "tokens", [np.full(2, 1e11), np.full((3, 1), 1e11), np.array([1, 1, np.nan])]
+)
+def test_tokens_that_are_none_of_each_network_are_refused(tokens):
+    networks = [network("12x(a f)")] * 3
+    message = one_line(ConfigError, model().predict_networks, networks, tokens)
+    assert message.startswith("predict_networks: tokens must be a number of tokens from 1 to 1000T")
 
 
 def test_more_tokens_matter_more_to_larger_networks():

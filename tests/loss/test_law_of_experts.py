@@ -8,9 +8,10 @@ from cases import cases
 from offenders import every
 
 from flashnas.architecture import Architecture, parse_operators
-from flashnas.loss.composition import Law, body_sizes, outside_support
+from flashnas.loss.composition import Law, outside_support
 from flashnas.loss.experts import ACTIVE, MOST_TIMES, log_granularity
 from flashnas.loss.load import expected, fitted, loss_model, rows_of
+from flashnas.loss.mix import body_sizes, stacks
 from flashnas.loss.model import CHARGE
 from flashnas.observations.losses import dense_twin
 from flashnas.observations.read_losses import read_experts, read_published
@@ -26,7 +27,7 @@ def network(text):
 @every(case=cases("loss", "granularities"))
 def test_the_granularity_by_hand(case):
     text, expected_ratio = case
-    found = log_granularity(tuple(parse_operators(text)), 1024)
+    found = log_granularity(stacks([parse_operators(text)], 1024))[0]
     assert np.exp(found) == pytest.approx(expected_ratio, rel=1e-3)
 
 
@@ -63,7 +64,7 @@ def test_more_experts_gain_without_end_and_what_nobody_trained_is_charged():
     model = loss_model()
     mean = model.predict_networks(networks, TOKENS).mean
     assert (np.diff(mean) < 0).all()  # never an optimum
-    silence = model.silence(networks, TOKENS)
+    silence = model.silence(model.table(networks, TOKENS))
     assert not silence[:3].any()
     assert (np.diff((mean + CHARGE * silence)[-4:]) > 0).all()
 
@@ -76,7 +77,8 @@ def test_an_interval_is_as_wide_as_publications_disagree():
 
 
 def test_the_limits_are_those_of_the_rows():
-    sizes = np.array([body_sizes(row.specs, row.hidden)[:2] for row in read_experts()])
+    rows = read_experts()
+    sizes = body_sizes(stacks([row.specs for row in rows], [row.hidden for row in rows]))
     sparse = sizes[sizes[:, 0] > sizes[:, 1]]
     limits = (sparse[:, 1].min(), sparse[:, 1].max(), (sparse[:, 0] / sparse[:, 1]).max())
     assert limits == pytest.approx((*ACTIVE, MOST_TIMES), rel=0.02)
@@ -87,8 +89,10 @@ def test_what_nobody_compared_is_said_and_charged(case):
     text, words = case
     there = network(text)
     assert any(words in each for each in outside_support(there, TOKENS))
-    plain = [dataclasses.replace(there, operators=_dense(there))]
-    assert loss_model().silence([there], TOKENS) > loss_model().silence(plain, TOKENS) + 0.01
+    plain = dataclasses.replace(there, operators=_dense(there))
+    model = loss_model()
+    silence = model.silence(model.table([there, plain], TOKENS))
+    assert silence[0] > silence[1] + 0.01
 
 
 def _dense(there):

@@ -16,6 +16,7 @@ from one_line import one_line
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ConfigError
 from flashnas.loss import recall
+from flashnas.loss.mix import stacks as stacks_of
 from flashnas.loss.recall import load_recall, read_recall
 
 HEAD = "group,source,operators,metric,value\n"
@@ -42,7 +43,7 @@ def is_transformer(row):
 
 def predict(*texts):
     """Means and standard deviations of stacks."""
-    mean, covariance = load_recall().predict([parse_operators(text) for text in texts])
+    mean, covariance = load_recall().predict(stacks_of([parse_operators(text) for text in texts]))
     return mean, np.sqrt(np.diag(covariance))
 
 
@@ -99,8 +100,8 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path, case):
 
 def test_the_posterior_is_the_one_of_a_regression_on_all_coefficients(rows):
     """Common coefficients, those of each publication and levels of groups, each with its prior."""
-    parts = [recall._mixture(row.specs, recall._shipped_kinds()) for row in rows]
-    effects = recall._effects(recall._columns(parts), recall.FORM)
+    networks = stacks_of([row.specs for row in rows])
+    effects = recall._effects(recall.mixture_of(networks, recall._shipped_kinds()), recall.FORM)
     sources, groups = (
         pd.get_dummies([getattr(row, name) for row in rows]).to_numpy(float)
         for name in ("source", "group")
@@ -132,9 +133,9 @@ def test_the_plain_transformer_differs_by_the_noise_of_two_trainings():
 @given(stacks, st.randoms(use_true_random=False), st.integers(1, 3))
 def test_order_does_not_matter_and_full_attention_raises_what_has_none(specs, random, layers):
     without = tuple(spec for spec in specs if spec.kind != "a")
-    means, covariance = load_recall().predict(
-        [specs, random.sample(specs, len(specs)), without, without + parse_operators("a") * layers]
-    )
+    lists = [specs, random.sample(specs, len(specs)), without]
+    lists.append(without + parse_operators("a") * layers)
+    means, covariance = load_recall().predict(stacks_of(lists))
     assert means[0] == pytest.approx(means[1])
     # stacks that are alike differ by the noise of their trainings
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
@@ -145,7 +146,7 @@ def test_order_does_not_matter_and_full_attention_raises_what_has_none(specs, ra
 @settings(deadline=None, max_examples=25)
 @given(st.lists(stacks, min_size=1, max_size=6))
 def test_every_stack_lies_between_one_of_ffns_and_what_publications_found(candidates):
-    means, covariance = load_recall().predict([parse_operators("20x(f)"), *candidates])
+    means, covariance = load_recall().predict(stacks_of([parse_operators("20x(f)"), *candidates]))
     assert (means[1:] >= means[0] - 1e-9).all()
     assert (means <= 0.05).all()
     assert np.linalg.eigvalsh(covariance).min() > 0

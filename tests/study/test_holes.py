@@ -17,7 +17,8 @@ from flashnas.latency.metrics import Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
-from flashnas.loss.composition import ASPECTS, aspect, body_sizes, outside_support
+from flashnas.loss.composition import ASPECTS, aspect, outside_support
+from flashnas.loss.mix import bodies, body_sizes
 from flashnas.space import load_space
 from flashnas.study.explore import explore
 from flashnas.study.scorer import load_scorer
@@ -36,7 +37,7 @@ def reasons(network) -> list[str]:
     """Why a network is outside the support, but for its size, and for a width that is hardly above
     the widest.
     """
-    _, active, _ = body_sizes(network.operators, network.hidden)
+    active = body_sizes(bodies([network]))[0, 1]
     close = abs(float(aspect(np.array(active), np.array(network.hidden))) - ASPECTS[1]) < CLOSE
     return [
         words

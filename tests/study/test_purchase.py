@@ -76,7 +76,8 @@ def test_the_posterior_is_that_of_the_model_with_own_rows():
     found, expected = prospects(own=own, reliability=1.7), fitted.predict_networks(NETWORKS, TOKENS)
     assert np.ptp(found.mean - expected.mean) < 1e-5
     charges = found.values - found.mean
-    assert charges == pytest.approx(purchase.CHARGE * fitted.silence(NETWORKS, TOKENS), abs=1e-5)
+    silence = fitted.silence(fitted.table(NETWORKS, TOKENS))
+    assert charges == pytest.approx(purchase.CHARGE * silence, abs=1e-5)
     assert fitted.publication == OWN
 
 

@@ -1,5 +1,6 @@
 """What ranks the networks of a search: observed losses, or an object of the user's."""
 
+import dataclasses
 import functools
 import sys
 
@@ -11,12 +12,14 @@ from problems import problem_of
 
 import flashnas as fn
 from flashnas.architecture import Architecture
+from flashnas.architecture import networks as networks_room
+from flashnas.architecture.networks import Networks
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.loss.model import CHARGE, Prediction
 from flashnas.observations.losses import ObservedLoss
 from flashnas.reporting.statements import statements
 from flashnas.study import scorer as room
-from flashnas.study.scorer import complexity, load_scorer
+from flashnas.study.scorer import complexities, complexity, load_scorer
 from flashnas.trials.trial import EXPECTED_FIGURES
 
 HYBRID = Architecture.parse("1536: 4x(m2 f m2 f a f)")
@@ -49,7 +52,7 @@ def test_figures_are_computed_once(scorer, monkeypatch):
 
 def test_a_network_is_ranked_by_its_mean_and_what_nobody_vouches_for(scorer):
     networks = [HYBRID, STATES, BARE]
-    silence = scorer.model.silence(networks, 1e11)
+    silence = scorer.model.silence(scorer.table(networks))
     assert silence[0] == silence[1] == 0 < silence[2]
     mean = scorer.posterior(networks).mean
     assert scorer.values(networks) == pytest.approx(mean + CHARGE * silence)
@@ -86,7 +89,8 @@ def test_a_network_is_ranked_by_its_mean_and_what_nobody_vouches_for(scorer):
 def test_complexity_has_a_price(scorer, notation, expected):
     network = Architecture.parse(notation)
     assert complexity(network) == expected
-    model = scorer.posterior([network]).mean[0] + CHARGE * scorer.model.silence([network], 1e11)[0]
+    silence = scorer.model.silence(scorer.table([network]))
+    model = scorer.posterior([network]).mean[0] + CHARGE * silence[0]
     value = scorer.values([network])[0]
     assert value == pytest.approx(model + 0.002 * expected, abs=1e-9)
     assert scorer.figures(network)["value"] == pytest.approx(value, abs=1e-9)
@@ -137,11 +141,40 @@ def test_without_publications_own_trainings_alone_rank():
     assert informed.figures(HYBRID)["expected_recall"] is None
 
 
-def test_recall_does_not_depend_on_what_is_asked_together(scorer, monkeypatch):
+def test_many_networks_are_scored_as_arrays_like_each_of_them(scorer, monkeypatch):
+    stacks = [network.operators for network in (HYBRID, STATES, BARE, UNKNOWN)]
+    composition, hidden = np.arange(12) % 4, np.repeat([1536, 2048, 2560], 4)
+    networks = Networks(stacks, composition, hidden, tied=False, meta_tokens=256)
+    informed = scorer.informed_by(observed([2.5, 2.52, 2.6]))
+    ways = [way for each in (scorer, informed) for way in (each.values, each.recalls)]
+    ways.append(complexities)
+    architectures = list(networks)
+    alone = [[way([network])[0] for network in architectures] for way in ways]
+    assert [way(architectures).tolist() for way in ways] == alone
+    assert alone[-1][0] == 1
+    monkeypatch.setattr(networks_room, "Architecture", None)  # none is built
+    monkeypatch.setattr(room, "TOGETHER", 5)
+    assert [way(networks).tolist() for way in ways] == alone
+
+
+def test_networks_of_several_vocabularies_are_scored_together(scorer):
+    networks = [HYBRID, dataclasses.replace(HYBRID, vocab=1000, meta_tokens=16)]
+    assert np.ptp(scorer.recalls(networks)) == np.ptp(scorer.posterior(networks).mean) == 0
+    assert np.diff(scorer.values(networks)) == pytest.approx(0.002)
+
+
+def test_each_network_may_have_a_full_training_of_its_own_length(scorer, monkeypatch):
+    networks, tokens_N = [HYBRID, STATES, BARE], np.array([1e10, 1e11, 1e13])
+    others = [dataclasses.replace(scorer, tokens=tokens) for tokens in tokens_N]
+    expected = [other.values([network])[0] for other, network in zip(others, networks, strict=True)]
+    monkeypatch.setattr(type(scorer), "tokens_of", lambda *_: tokens_N)
+    assert scorer.values(networks) == pytest.approx(expected, abs=1e-9)
+
+
+def test_recall_does_not_depend_on_what_is_asked_together(scorer):
     networks = [HYBRID, STATES, BARE, HYBRID, Architecture.parse("1024: 6x(a f)")]
     together = scorer.recalls(networks)
-    monkeypatch.setattr(room, "TOGETHER", 2)
-    np.testing.assert_array_equal(scorer.recalls(networks), together)
+    assert together.tolist() == [scorer.recalls([network])[0] for network in networks]
     np.testing.assert_allclose(
         together, [scorer.figures(network)["expected_recall"] for network in networks], atol=1e-9
     )
