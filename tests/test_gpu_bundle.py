@@ -2,15 +2,12 @@
 
 import json
 import os
-import re
 import signal
 import sys
 import zipfile
 
 import gpu_bundle
-import gpu_steps
 import pytest
-import torch
 from gpu_bundle import PYTHON, Step
 
 from flashnas.cli.main import main
@@ -104,18 +101,6 @@ def test_tests_that_are_skipped_are_not_passed(run, tmp_path, skipped, status):
     code, bundle = run(tests=f"open({str(tmp_path / 'run/tests.xml')!r}, 'w').write({report!r})")
     assert code == (status == "failed")
     assert statuses(bundle) == {"tests": status}
-
-
-def test_a_product_says_which_torch_to_install(tmp_path, capsys):
-    assert gpu_steps.product("cpu", tmp_path) == 0
-    if torch.cuda.is_available():
-        return
-    assert gpu_steps.product("cuda", tmp_path) == 1
-    assert re.search(
-        r"Error: .*\nThis torch is a CPU build, .*: pip uninstall torch\nInstall the torch of the"
-        r" driver: pip install -c .* -e '\.\[gpu\]'\n",
-        capsys.readouterr().out,
-    )
 
 
 def test_a_folder_of_something_else_is_not_deleted(run, tmp_path):

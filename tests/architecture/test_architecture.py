@@ -33,7 +33,6 @@ OPTIONS = {  # values that fit every multiple of 128; of an operator without, it
     "kda": {**HEADS, "gate_rank": st.integers(0, 50)},
     "m": {"state": st.integers(1, 50), "dt_rank": st.integers(0, 20), "bias": st.booleans()},
     "conv": {"conv_size": st.integers(2, 5)},
-    "h": {**ATTENTION, "window": st.integers(0, 40), "ssm_head_dim": st.sampled_from([32, 64])},
     "f": {"intermediate": st.integers(0, 10000)},
     "moe": {
         "experts": st.integers(3, 9),

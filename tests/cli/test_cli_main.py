@@ -16,7 +16,6 @@ import yaml
 from flashnas import __main__ as entry
 from flashnas.api.calling import takes
 from flashnas.api.estimate import EstimateOptions
-from flashnas.api.listing import NamesResult
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import main
 from flashnas.cli.progress import SearchProgress
@@ -178,21 +177,6 @@ def test_budgets_and_options_are_read_from_pairs(monkeypatch, refused):
         ("tpot_ms=1 --budget tpot_ms=2", "--budget gives 'tpot_ms' twice"),
     ):
         assert refused(f"search --budget {pairs}").startswith(f"flashnas search: {words}")
-
-
-def test_a_file_gives_options_and_flags_override_it(tmp_path, monkeypatch, refused):
-    seen = []
-    monkeypatch.setattr(
-        ESTIMATE,
-        takes(EstimateOptions)(lambda options: seen.append(options) or NamesResult(None, {})),
-    )
-    path = tmp_path / "options.yaml"
-    path.write_text("arch: '1024: d'\ntable: l40s\nworkload: chat\n")
-    assert main(shlex.split(f"estimate --config {path} --workload decode-1k --json")) == 0
-    assert (seen[0].arch, seen[0].table, seen[0].workload) == ("1024: d", "l40s", "decode-1k")
-    path.write_text("arch: '1024: d'\nworkload: 3\n")
-    line = f"flashnas estimate: {path}:2: estimate.workload must be text; got 3\n"
-    assert refused(f"estimate --config {path}") == line
 
 
 def test_completion_is_a_script_for_the_shell(capsys, refused):

@@ -267,16 +267,6 @@ def test_an_epoch_visits_disjoint_windows_once_in_an_order_of_its_seed():
     assert not np.array_equal(first(1, 10), first(2, 10))
 
 
-@every(skip=(1, 2, 3, 5, 40))
-def test_skipped_batches_are_those_that_would_have_come(skip):
-    data = _numbered()
-    whole, rest = data.batches(RECIPE, seed=3), data.batches(RECIPE, seed=3, skip=skip)
-    for _ in range(skip):
-        next(whole)
-    for _ in range(7):
-        assert np.array_equal(next(rest), next(whole))
-
-
 def test_the_shortest_allowed_text_makes_batches():
     data = _numbered(train=33)
     data.check_length(dataclasses.replace(RECIPE, short_text=True))

@@ -85,23 +85,6 @@ def test_every_page_is_reached_from_the_readme_and_is_in_the_navigation():
     assert {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} <= listed
 
 
-def test_a_notebook_is_a_page_with_its_outputs(tmp_path):
-    pytest.importorskip("mkdocs")
-    pages = importlib.import_module("site_pages")
-    path = ROOT / "experiments/notebooks/first_search.ipynb"
-    text = pages.text_of(path)
-    assert text.startswith("# A first search, and how to read it\n")
-    for part in ("```python\n", "![output](data:image/png;base64,", "<table", "```text\n"):
-        assert part in text, part
-    assert "<style" not in text
-    assert ROOT / "docs/report.md" in pages.links(path)
-    own = pages.OWN_LINK.format(name=path.name)
-    assert pages.on_page_markdown(f"[a](x/b.ipynb), [c](d.ipynb#e)\n\n{own}\n") == (
-        f"[a](x/b.md), [c](d.md#e)\n\n{own}\n"
-    )
-    assert pages.on_page_markdown("[a](b.ipynb)") == "[a](b.md)"
-
-
 def test_the_gallery_has_every_experiment_and_picture():
     page = TEXTS["docs/gallery.md"]
     things = [

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from offenders import every
-from searched import searched
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.huggingface import architecture_of_config
@@ -205,16 +204,6 @@ def test_transformers_builds_the_network_of_the_configuration(name, tmp_path):
     recurrent = {"m2": "linear_attention", "gd": "linear_attention", "conv": "conv", "f": "mlp"}
     specs = [spec for spec in architecture.operators if spec.mixes_tokens or not family.pairs]
     assert types == [recurrent.get(spec.kind, "full_attention") for spec in specs]
-
-
-@every(name=[*NETWORKS])
-def test_a_search_looks_at_networks_that_the_family_and_llama_cpp_hold(name):
-    family = families()[name]
-    for size in family.search.sizes:
-        for width in size.widths:
-            network = searched(family, size, width, groups=3)
-            assert family_of(network) is family
-            assert {*loading(network)} == {*family.programs}
 
 
 def test_what_config_json_states_once_is_one_value_of_all_layers():

@@ -3,7 +3,6 @@ import torch
 from one_line import one_line
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import WeightsError
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import MODEL, load_model, read_tensors, save_model, write_tensors
@@ -35,19 +34,6 @@ def test_a_model_comes_back_to_the_bit(tmp_path, tied):
         torch.equal(a, b)
         for a, b in zip(again.state_dict().values(), network.state_dict().values(), strict=True)
     )
-
-
-def test_the_folder_is_data_that_every_command_reads(folder):
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "architecture.yaml",
-        MODEL,
-        "recipe.yaml",
-        "tokenizer.json",
-    ]
-    assert load_architecture(str(folder / "architecture.yaml")) == ARCHITECTURE
-    assert not [
-        path for path in folder.parent.iterdir() if path != folder
-    ]  # nothing aside is left over
 
 
 def test_half_precision_stays_and_loading_leaves_the_random_numbers_alone(tmp_path):

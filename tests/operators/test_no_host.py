@@ -7,6 +7,9 @@ import pytest
 import torch
 from layer_cases import LAYERED
 
+from flashnas.architecture import Architecture
+from flashnas.network.cache import FixedStates
+from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends.core import choose_backend
 from flashnas.operators.layer import build_layer
@@ -18,6 +21,7 @@ HIDDEN = 256
 def no_autocast(monkeypatch):
     """The meta device has none, not even one that is turned off."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
 
 
 def layer_on_meta(kind):
@@ -45,3 +49,18 @@ def test_no_prompt_looks_at_a_value(kind):
     with torch.inference_mode():
         y, _ = layer_on_meta(kind)(torch.empty(2, 37, HIDDEN, device="meta"))
     assert y.shape == (2, 37, HIDDEN)
+
+
+def test_no_model_looks_at_a_value_or_takes_a_tensor_of_another_device():
+    with torch.device("meta"):
+        model = HybridLM(Architecture.parse(f"256(vocab=512,meta=3): {' '.join(KINDS)} f"), "torch")
+    tokens_BT = torch.zeros(2, 300, dtype=torch.long, device="meta")
+    model.loss(tokens_BT, tokens_BT).backward()
+    with torch.inference_mode():
+        logits_BV, cache = model.prefill(tokens_BT[:, :30])
+        logits_BV, cache = model.decode_step(tokens_BT[:, 0], cache)
+        logits_BV, cache = model.prefill(tokens_BT, cache)
+        states = FixedStates.of(cache.states, 334, 400, 2, "meta")
+        found = [logits_BV, model.step_in_place(tokens_BT[:, 0], states)]
+    found += [parameter.grad for parameter in model.parameters()]
+    assert {tensor.device.type for tensor in found} == {"meta"}

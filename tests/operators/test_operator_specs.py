@@ -62,13 +62,6 @@ def test_rooms_ask_a_specification_and_not_for_its_name():
     assert not wrong
 
 
-@every(spec=VARIANTS)
-def test_caches_grow_only_with_attention(spec):
-    growth = spec.cache_bytes(HIDDEN, 200) - spec.cache_bytes(HIDDEN, 100)
-    assert (growth > 0) == (spec.kind in ("a", "swa") and spec.window_tokens != 7)
-    assert spec.cache_bytes(HIDDEN, 100, dtype_bytes=4) >= spec.cache_bytes(HIDDEN, 100)
-
-
 @every(spec=VARIANTS, least_dim=(2, 16, 64, 128))
 def test_heads_keep_the_least_size_and_one_network_has_one_proxy(spec, least_dim):
     """Heads and states never grow; written-out options give the network that defaults give."""
@@ -93,15 +86,6 @@ def test_heads_keep_the_least_size_and_one_network_has_one_proxy(spec, least_dim
 def test_heads_of_fewer_than_two_channels_are_refused():
     with pytest.raises(ArchitectureError, match="must keep a size of at least 2; got 1"):
         Architecture.parse("2048: a f").scaled(128, 1)
-
-
-def test_options_are_those_that_differ_from_the_default():
-    spec = OPERATORS["a"](kv_heads=2, qk_norm=True)
-    assert spec.options() == {"kv_heads": 2, "qk_norm": True}
-    assert str(spec) == "a(kv_heads=2,qk_norm=true)"
-    assert OPERATORS["a"](rope_theta=500000) == OPERATORS["a"](rope_theta=500000.0)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        spec.heads = 3
 
 
 def test_mean_context_is_the_mean():

@@ -272,10 +272,3 @@ def test_a_table_names_no_class_for_vllm(option, gpu, space, tmp_path):
     for any_stack in (False, True):
         with pytest.raises(TableError, match=f"may set gpu_mem.*; got '{option.split('=')[0]}'"):
             target_like(table, dtype="bfloat16", any_stack=any_stack)
-
-
-def test_rows_of_another_engine_option_are_another_stack(gpu, space, tmp_path):
-    folder = tmp_path / "table"
-    profile(space, [SHORT], folder, Vllm())
-    with pytest.raises(TableError, match=r"rows of engine option .* do not mix"):
-        profile(space, [SHORT], folder, Vllm(engine_option=("enforce_eager=true",)))

@@ -7,7 +7,7 @@ import yaml
 from golden import GOLDEN, check_golden, text_of_page
 
 from flashnas.architecture import Architecture
-from flashnas.base.text import MISSING, names_text, signed
+from flashnas.base.text import MISSING
 from flashnas.reporting.commands import next_commands
 from flashnas.reporting.page import render_html
 from flashnas.reporting.statements import families, statements
@@ -181,11 +181,3 @@ def test_a_run_without_an_answer_yet_has_a_page(runs, name):
     page = text_of_page(render_html(going))
     assert "The search has not ended" in page
     assert "There is no front yet" in page
-
-
-def test_names_and_signs():
-    assert names_text([]) == ""
-    assert names_text(["P1"]) == "P1"
-    assert names_text(["P1", "P2"]) == "P1 and P2"
-    assert names_text(["P1", "P3", "P4", "P5", "P9"]) == "P1, P3 to P5 and P9"
-    assert [signed(value) for value in (0.02, -0.0004, -0.3)] == ["+0.020", "0.000", "-0.300"]

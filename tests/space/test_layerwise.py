@@ -9,7 +9,7 @@ import pytest
 import yaml
 from space_contract import check_space
 
-from flashnas.architecture import Architecture, parse_operators
+from flashnas.architecture import parse_operators
 from flashnas.base.documents import parse_yaml
 from flashnas.base.errors import SpaceError
 from flashnas.space import load_space
@@ -89,17 +89,6 @@ def test_find_refuses_lists_outside():
     assert space.find(parse_operators("6x(d f)")) is not None
     for text in ("5x(d f)", "16x(d f)", "6x(d f) d", "6x(d)", "f 6x(d f)"):
         assert space.find(parse_operators(text)) is None
-
-
-def test_shipped_space():
-    space = load_space("layerwise")
-    assert [spec.kind for spec in space.mixers] == ["a", "swa", "m", "m2", "gla", "d", "gd", "r7"]
-    assert space.size() == sum(8**layers for layers in range(6, 16))
-    assert space.max_operators == 30
-    assert space.contains(Architecture.parse("1024(meta=256): 2x(gd f gla f swa f m2 f a f)"))
-    assert not space.contains(
-        Architecture.parse("1024(meta=256): 2x(gd f gla f swa(window=64) f m2 f a f)")
-    )
 
 
 def test_lists_that_begin_alike_are_counted_without_being_listed(monkeypatch):

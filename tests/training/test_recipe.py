@@ -7,7 +7,7 @@ from offenders import every
 from one_line import one_line
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ArchitectureError, ConfigError
+from flashnas.base.errors import ConfigError
 from flashnas.training.recipe import FAMILIES, Recipe, shipped_recipes
 
 
@@ -23,22 +23,6 @@ def test_recipes_shrink_networks_by_their_factors():
         assert Recipe.load(name).name == name
     line = one_line(ConfigError, Recipe.load, "cpux")
     assert "'cpux' is neither a shipped recipe (did you mean 'cpu'?)" in line
-
-
-def test_proxies_keep_the_least_head_size_of_the_recipe():
-    architecture = Architecture.parse("2048: a gd m2 swa")
-    for least in (16, 64):
-        attention, delta, mamba, window = (
-            Recipe(width_factor=16, least_head_dim=least).proxy_of(architecture).operators
-        )
-        assert (attention.head_dim, delta.head_dim, mamba.head_dim) == (least, least, least)
-        assert window.window >= least
-        assert attention.heads * attention.head_dim == 128
-
-
-def test_proxy_of_a_width_that_the_factor_does_not_divide():
-    with pytest.raises(ArchitectureError, match="width factor must divide the hidden size"):
-        Recipe(width_factor=24).proxy_of(Architecture.parse("1024: a"))
 
 
 def test_a_name_makes_no_other_recipe_and_every_setting_does():

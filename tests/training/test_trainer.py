@@ -3,7 +3,6 @@ import math
 from unittest import mock
 
 import fake_libraries
-import numpy as np
 import pytest
 import torch
 from cases import cases
@@ -72,27 +71,6 @@ def test_every_operator_learns_in_bfloat16_with_both_optimizers(structured):
         assert train(recipe.proxy_of(ALL, 300), structured, recipe, seed=0).loss < math.log(300)
 
 
-def test_gradient_accumulation_changes_rounding_only(structured):
-    """AdamW, since Muon's iterations in bfloat16 turn rounding into noise; gradients are
-    clipped.
-    """
-    recipe = dataclasses.replace(RECIPE, tokens=3 * 256, optimizer="adamw", clip=0.2)
-    whole, parts = (
-        [
-            (step.loss, step.gradient_norm)
-            for step in Trainer(
-                recipe.proxy_of(TINY, 300),
-                structured,
-                dataclasses.replace(recipe, micro_batch_sequences=micro),
-                0,
-            ).steps()
-        ]
-        for micro in (0, 2)
-    )
-    assert min(norm for _, norm in whole) > recipe.clip
-    assert np.array(parts) == pytest.approx(np.array(whole), rel=1e-5)
-
-
 def test_lack_of_memory_makes_micro_batches_smaller_which_changes_rounding_only(
     structured, monkeypatch
 ):
@@ -147,14 +125,9 @@ def test_lack_of_memory_is_a_failed_candidate_and_our_own_bugs_are_not(
     structured, monkeypatch, error, kind, words
 ):
     monkeypatch.setattr(HybridLM, "loss", mock.Mock(side_effect=error))
+    recipe = dataclasses.replace(RECIPE, micro_batch_sequences=1)
     with pytest.raises(kind, match=words):
-        train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0)
-
-
-def test_nan_is_a_failed_candidate(structured, monkeypatch):
-    monkeypatch.setattr(HybridLM, "loss", lambda self, *_: self.embedding.weight.sum() * math.nan)
-    with pytest.raises(CandidateError, match="training loss became nan after 0 tokens"):
-        train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=0)
+        train(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
 
 
 def test_the_time_that_is_left_counts_steps_and_validations(structured, monkeypatch):
@@ -175,16 +148,6 @@ def test_the_time_that_is_left_counts_steps_and_validations(structured, monkeypa
     (_, first), *later = [(now[0], step.remaining_s) for step in trainer.steps()]
     assert first is None  # it also warms up
     assert [sum(both) for both in later] == pytest.approx([total_s] * 7)
-
-
-def test_every_step_is_seen(structured):
-    recipe = dataclasses.replace(RECIPE, tokens=3 * 256, curve_points=9)
-    trainer = Trainer(recipe.proxy_of(TINY, 300), structured, recipe, seed=0)
-    seen = list(trainer.steps())
-    assert [step.tokens for step in seen] == [256, 512, 768]
-    assert all(math.isfinite(step.loss) for step in seen)
-    points = [tokens for tokens, _ in trainer.score().curve]
-    assert points == [256, 512, 768]  # never more than steps
 
 
 @pytest.mark.parametrize(

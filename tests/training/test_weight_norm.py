@@ -11,7 +11,6 @@ from test_trainer import RECIPE as PLAIN
 from flashnas.architecture import Architecture
 from flashnas.network.model import HybridLM
 from flashnas.training.optimizer import COLUMNS, ROWS, Optimizers, initialise, to_unit_norm
-from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Trainer
 
 RECIPE = dataclasses.replace(PLAIN, tokens=6 * 256, weight_norm=True)
@@ -60,11 +59,3 @@ def test_matrices_inside_an_operator_keep_their_size():
     before = network.layers[0].mixer.x_proj.weight.norm(dim=1).clone()
     Optimizers(network, RECIPE)
     assert torch.equal(network.layers[0].mixer.x_proj.weight.norm(dim=1), before)
-
-
-def test_it_is_off_unless_asked_for():
-    assert Recipe().weight_norm is False
-    network = HybridLM(SMALL)
-    before = {name: p.clone() for name, p in network.named_parameters()}
-    Optimizers(network, dataclasses.replace(RECIPE, weight_norm=False)).step(0)
-    assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
