@@ -145,13 +145,11 @@ class Result:
         return {field.name: getattr(self, field.name) for field in fields if field.repr}
 
 
-def writable_out(options: Settings, *, empty: bool = False, holds: str = "") -> Path:
+def writable_out(options: Settings, *, empty: bool = False) -> Path:
     """The folder that the option `out` of a command names, which can be made or written to.
 
     Args:
         empty: it must not exist, or be empty.
-        holds: a file that it must hold unless it is empty but for hidden files (.lock), such as
-            meta.yaml of a table.
 
     Raises:
         SettingError: it is a file, lies below one, cannot be made, cannot be written to, or must be
@@ -179,12 +177,8 @@ def writable_out(options: Settings, *, empty: bool = False, holds: str = "") -> 
                 if existing == out
                 else f"{existing} is {kind}, not a folder"
             )
-        if existing == out and any(out.iterdir()):
-            if empty:
-                refuse("exists and is not empty; choose another folder")
-            shown = any(not path.name.startswith(".") for path in out.iterdir())
-            if holds and shown and not (out / holds).exists():
-                refuse(f"exists and holds no {holds}; choose another folder")
+        if empty and existing == out and any(out.iterdir()):
+            refuse("exists and is not empty; choose another folder")
         if (longest := max((len(os.fsencode(part)) for part in out.parts), default=0)) > 255:
             refuse(f"a name of {longest} bytes is too long; at most 255 are possible")
         os.rmdir(tempfile.mkdtemp(dir=existing, prefix=".flashnas-"))

@@ -20,7 +20,6 @@ from flashnas.base.text import did_you_mean, first_line
 from flashnas.data.corpus import read_corpus
 from flashnas.data.tokenizer import front_ids, library_errors
 from flashnas.exporting.source import Source, fast_tokenizer, load_source, quiet_transformers
-from flashnas.network.weights import digest_of
 from flashnas.run_folder.trained import EVALUATION, ModelEvaluation, TaskResult, TextResult
 
 DEFAULT_WINDOW = 1024  # tokens, where the length of the training's sequences is not recorded
@@ -57,8 +56,7 @@ def write_results(
     ones.
     """
     assert source.folder is not None  # of load_trained
-    digest = digest_of(*sorted(source.folder.glob("*.safetensors")))  # in shards, too
-    new = ModelEvaluation(weights_sha256=digest, texts={**texts}, tasks={**tasks})
+    new = ModelEvaluation(weights_sha256=source.sha256, texts={**texts}, tasks={**tasks})
     before = ModelEvaluation.read(source.folder)
     if before is None or before.weights_sha256 != new.weights_sha256:
         before = new

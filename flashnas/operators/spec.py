@@ -16,7 +16,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, Self
 
@@ -86,10 +86,6 @@ class TensorSpec:
             name: slice(end - count, end)
             for (name, count), end in zip(self.parts, ends, strict=True)
         }
-
-    def inside(self, module: str) -> TensorSpec:
-        """The same parameter as one of a layer that holds its layer under this name."""
-        return replace(self, name=f"{module}.{self.name}")
 
 
 def linear(

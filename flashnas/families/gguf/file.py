@@ -41,7 +41,6 @@ TYPES: Mapping[str, tuple[Type, Type, FileType]] = MappingProxyType(
 BY_LLAMA_CPP = Type.Q4_K, Type.Q6_K  # the package gguf reads these types and does not write them
 BLOCK = 32  # weights of a row that q8_0 and q4_0 hold together
 SCALE = 0.02  # of random embeddings
-DESCRIPTION = "flashnas "  # before the notation, which the reader takes
 
 
 def write_file(
@@ -72,7 +71,7 @@ def write_file(
     check_rows(architecture, type_name)
     writer = gguf.GGUFWriter(file, family.format.name)
     writer.add_name(architecture.hash)
-    writer.add_description(f"{DESCRIPTION}{architecture.notation}")
+    writer.add_description(f"flashnas {architecture.notation}")
     writer.add_file_type(TYPES[type_name][2])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     family.write_keys(writer, architecture)
