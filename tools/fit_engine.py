@@ -89,13 +89,13 @@ def derived_shares(estimate: Estimate) -> dict[str, float]:
 def step_bytes(model: LatencyModel, a: Architecture) -> float:
     """That the kernels of a decode step move."""
     batch = model.batch(a)
-    seen = next(seen for phase, seen, _ in model.phases(a.meta_tokens) if phase == "decode")
+    seen = next(seen for phase, seen, _ in model.costs.phases(a.meta_tokens) if phase == "decode")
     load = Load("decode", batch, 1, float(seen.mean()))
     calls = [GEMM.call("head", n=a.vocab, k=a.hidden)]
     for spec in a.operators:
-        calls += model.launched(spec, a.hidden, "decode")
+        calls += model.costs.launched(spec, a.hidden, "decode")
     return sum(
-        call.kind.bytes_moved(call, load, model.dtype_bytes)
+        call.kind.bytes_moved(call, load, model.costs.dtype_bytes)
         for call in calls
         if call.kind is not KERNEL_KINDS["pointwise"]
     )
@@ -250,7 +250,8 @@ def report(
         found = []
         for each in constants:
             value, lower, upper = row.predicted(each)
-            inside = lower <= row.measured_ms <= upper
+            # the row that sets the width lies on its bound
+            inside = lower * (1 - 1e-9) <= row.measured_ms <= upper * (1 + 1e-9)
             found.append((value / row.measured_ms - 1, inside, (upper - lower) / value / 2))
             text += f"{found[-1][0]:>+8.1%}{' ' if inside else '*'}"
         figures.append(found)

@@ -118,12 +118,14 @@ def features(table: LatencyTable, model: str, workload: str) -> Features:
         elif correction == "scale":
             scaled_ms += entry["ms"]
     attention = Counter[tuple[float, float, int]]()
-    for phase, seen, _ in bare.phases(architecture.meta_tokens):
+    for phase, seen, _ in bare.costs.phases(architecture.meta_tokens):
         for spec in architecture.operators if phase == "decode" else ():
-            for call in bare.launched(spec, architecture.hidden, phase):
+            for call in bare.costs.launched(spec, architecture.hidden, phase):
                 if call.kind.correction == "attention":
-                    time = bare.kernels.time(call, phase, batch, seen)
-                    attention[time.us, bare.bytes_us(call, batch, seen), *heads(call, batch)] += 1
+                    time = bare.costs.kernels.time(call, phase, batch, seen)
+                    attention[
+                        time.us, bare.costs.bytes_us(call, batch, seen), *heads(call, batch)
+                    ] += 1
     return Features(
         generated,
         batch,

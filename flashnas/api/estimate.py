@@ -127,7 +127,7 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         >>> found.full_loss_difference < found.full_loss_sd < 0.2
         True
     """
-    from flashnas.latency.largest_batch import check_fits
+    from flashnas.latency.memory import check_fits
     from flashnas.latency.prediction import model_of
     from flashnas.latency.workload import load_workload
 

@@ -42,7 +42,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import TableError
@@ -183,14 +183,15 @@ class Calibration:
                 us += (self.scale - 1) * time.us
         return around(us, 0.0) if us else None
 
-    def step_us(self, rows_us: float, host_us: float | None = None) -> float:
-        """Of one step, or of reading a prompt, from its kernels; 0 where there are none. host_us:
-        of another host."""
+    def step_us(self, rows_us: Any, host_us: float | None = None) -> Any:
+        """Of one step, or of reading a prompt, from its kernels; 0 where there are none. rows_us: a
+        number or an array. host_us: of another host."""
         host_us = self.host_us if host_us is None else host_us
-        if not rows_us or not host_us:
+        if not host_us:
             return self.step_scale * rows_us
         power = self.overlap
-        return ((self.step_scale * rows_us) ** power + host_us**power) ** (1 / power)
+        step_us = ((self.step_scale * rows_us) ** power + host_us**power) ** (1 / power)
+        return step_us * (rows_us != 0)
 
     # -- intervals
 

@@ -5,9 +5,10 @@ largest width that meets the budgets on its costs.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -15,8 +16,10 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed
+from flashnas.architecture.networks import Networks
 from flashnas.base.errors import BudgetError, ConfigError
 from flashnas.latency.metrics import LARGER_IS_BETTER, PREDICTED, Budget, observed_line
+from flashnas.latency.metrics import SIZES as SIZES
 from flashnas.latency.prediction import LatencyModel
 from flashnas.space.base import G, SearchSpace
 
@@ -24,9 +27,8 @@ REMEMBERED = 16_384  # networks whose metrics are kept
 # before budgets are said to be out of reach: genotypes that are drawn first; those up to which all of
 # a space are looked at; of a larger one those that are tried, and the share of them that is drawn anew
 DRAWN, LISTED, CLIMBED, AFRESH = 64, 20_000, 2_000, 0.1
+AT_ONCE = 4096  # genotypes of a list
 MEASURE_HOST = "measure yours: flashnas profile --runtime vllm --vllm-python PATH"
-
-SIZES = ("memory_gb", "params", "active_params")  # metrics that no time is needed for
 
 CostFunction = Callable[[Any], "float | Mapping[str, float]"]
 
@@ -39,13 +41,24 @@ class Costs(ABC):
     @abstractmethod
     def metrics(self, network: Any) -> dict[str, float]: ...
 
+    def columns(self, networks: Sequence[Any], names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Some metrics of each network by name, float64 [N]; NaN where one is not known, infinite
+        where a network has no room on the device."""
+        metrics = [self.metrics(network) for network in networks]
+        return {
+            name: np.array([each.get(name, np.nan) for each in metrics], float) for name in names
+        }
+
     def size(self, metric: str, network: Any) -> float:
         """One of SIZES."""
         return metric_of(metric, self.metrics(network))
 
-    def latencies(self, networks: Sequence[Any]) -> Sequence[float | None]:
+    def latencies(self, networks: Sequence[Any]) -> list[float | None]:
         """latency_ms of each; None where it is not known."""
-        return [self.metrics(network).get("latency_ms") for network in networks]
+        return [
+            value if math.isfinite(value) else None
+            for value in self.columns(networks, ["latency_ms"])["latency_ms"].tolist()
+        ]
 
     def host_words(self) -> str:
         """What the host takes of a step, where other hosts take less; for a message."""
@@ -79,8 +92,10 @@ class TableCosts(Costs):
             return self.model.memory_gb(network)
         return float(getattr(network, metric))
 
-    def latencies(self, networks: Sequence[Architecture]) -> Sequence[float | None]:
-        return list(map(float, self.model.latencies(networks)))
+    def columns(
+        self, networks: Sequence[Architecture], names: Iterable[str]
+    ) -> dict[str, np.ndarray]:
+        return self.model.columns(networks, names)
 
     def host_words(self) -> str:
         calibration = self.model.calibration
@@ -112,11 +127,11 @@ def metric_of(name: str, metrics: Mapping[str, float]) -> float:
 
 @dataclass(frozen=True)
 class Requirement:
-    """What is asked of a network beside budgets. asked: in words. excess: network -> how many times it
-    is off; up to 1 where it holds."""
+    """What is asked of networks beside budgets. asked: in words. excess: networks -> how many times
+    each is off, [N]; up to 1 where it holds."""
 
     asked: str
-    excess: Callable[[Any], float]
+    excess: Callable[[Sequence[Any]], np.ndarray]
 
 
 class Fitter(Generic[G]):
@@ -140,44 +155,46 @@ class Fitter(Generic[G]):
         return self._answers(genotype)
 
     def _answer(self, genotype: G) -> tuple[Any | None, float | None]:
-        sizes = self.space.architectures(genotype)
-        network, latency_ms = self.largest(sizes)
-        if latency_ms is None and (network is not None or self._small_enough(sizes[-1])):
-            latency_ms = self.costs.latencies([sizes[-1] if network is None else network])[0]
-        return network, latency_ms
+        return self.largest(self.space.networks([genotype])[0])
 
     def largest(self, sizes: Sequence[Any]) -> tuple[Any | None, float | None]:
-        """The first of some networks of the same operators, the largest first, that meets every
-        budget; and its latency_ms, where that was needed.
-        """
-        small = [network for network in sizes if self._small_enough(network)]
-        if not small:
-            return None, None
-        timed = [budget for budget in self.budgets if budget.metric not in SIZES]
-        # latency alone is answered for all widths at once; searches ask for it thousands of times a
-        # cycle
-        latency_alone = {budget.metric for budget in timed} == {"latency_ms"}
-        latencies = self.costs.latencies(small) if latency_alone else [None] * len(small)
-        for network, latency_ms in zip(small, latencies, strict=True):
-            metrics: Mapping[str, float] = {}
-            if latency_ms is not None:
-                metrics = {"latency_ms": latency_ms}
-            elif timed and not latency_alone:
-                metrics = self.costs.metrics(network)
-            within = (budget.holds(metric_of(budget.metric, metrics)) for budget in timed)
-            if all(within) and all(rule.excess(network) <= 1 for rule in self.rules):
-                return network, latency_ms
-        return None, None
-
-    def _small_enough(self, network: Any) -> bool:
-        return all(
-            budget.holds(self.costs.size(budget.metric, network))
+        """`fit_width` of some networks of the same operators, the largest first."""
+        columns = self.costs.columns(sizes, {*self._metrics, "latency_ms"})
+        within = self._within(sizes, columns)
+        index = int(within.argmax()) if within.any() else -1
+        small = all(
+            budget.holds(columns[budget.metric][index])
             for budget in self.budgets
             if budget.metric in SIZES
         )
+        latency_ms = float(columns["latency_ms"][index])
+        return (
+            sizes[index] if within[index] else None,
+            latency_ms if small and math.isfinite(latency_ms) else None,
+        )
+
+    def within(self, networks: Sequence[Any]) -> np.ndarray:
+        """Which of some networks meet all budgets and rules, bool [N]."""
+        return self._within(networks, self.costs.columns(networks, self._metrics))
+
+    def _within(self, networks: Sequence[Any], columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        within = np.ones(len(networks), bool)
+        for budget in self.budgets:
+            if (unknown := np.isnan(columns[budget.metric])).any():  # of a cost function
+                metric_of(budget.metric, self.costs.metrics(networks[int(unknown.argmax())]))
+            within &= budget.holds(columns[budget.metric])
+        for rule in self.rules:
+            (left,) = np.nonzero(within)
+            if len(left):
+                within[left] = rule.excess(_some(networks, left)) <= 1
+        return within
+
+    @property
+    def _metrics(self) -> list[str]:
+        return [budget.metric for budget in self.budgets]
 
     def fits_network(self, network: Any) -> bool:
-        return self.largest([network])[0] is not None
+        return bool(self.within([network])[0])
 
     def feasible(self, seed: int) -> G:
         """A genotype of which a width meets the budgets and the rules.
@@ -191,52 +208,56 @@ class Fitter(Generic[G]):
         rng, tried = np.random.default_rng(seed), 0
         best: tuple[float, Any, Any] = math.inf, None, None
 
-        def fits(genotype: G) -> bool:
+        def first_of(genotypes: Sequence[G]) -> G | None:
+            """The first that fits; None, and the nearest one in `best`, if none does."""
             nonlocal tried, best
-            tried += 1
-            if self.fit_width(genotype)[0] is not None:
-                return True
-            for network in self.space.architectures(genotype):
-                if (most := max(self._excesses(network).values())) < best[0]:
-                    best = most, genotype, network
-            return False
+            tried += len(genotypes)
+            networks, genotype = self.space.networks(genotypes)
+            within = self.within(networks)
+            if within.any():
+                return genotypes[genotype[within.argmax()]]
+            most = np.max(list(self._excesses(networks).values()), axis=0)
+            nearest = int(most.argmin())
+            if best[1] is None or most[nearest] < best[0]:
+                best = float(most[nearest]), genotypes[genotype[nearest]], networks[nearest]
+            return None
 
         for _ in range(DRAWN):
-            if fits(genotype := self.space.sample(rng)):
-                return genotype
+            if (found := first_of([self.space.sample(rng)])) is not None:
+                return found
         if listed := self.space.size() <= LISTED:
             tried = 0
-            for genotype in self.space.enumerate():
-                if fits(genotype):
-                    return genotype
+            genotypes = iter(self.space.enumerate())
+            while some := list(itertools.islice(genotypes, AT_ONCE)):
+                if (found := first_of(some)) is not None:
+                    return found
         while not listed and tried < CLIMBED:
-            far = best[1] is None or rng.random() < AFRESH
-            if fits(genotype := self.space.sample(rng) if far else self.space.mutate(best[1], rng)):
-                return genotype
+            far = rng.random() < AFRESH
+            other = self.space.sample(rng) if far else self.space.mutate(best[1], rng)
+            if (found := first_of([other])) is not None:
+                return found
         raise BudgetError(self._refusal(best[2], tried, listed))
 
-    def _excesses(self, network: Any) -> dict[str, float]:
-        """How many times over each budget and rule a network is; up to 1 within it."""
-        found = {rule.asked: rule.excess(network) for rule in self.rules}
+    def _excesses(self, networks: Sequence[Any]) -> dict[str, np.ndarray]:
+        """How many times over each budget and rule the networks are, [N]; up to 1 within it, and
+        where a network has no room on the device at all, which is a matter of memory_gb."""
+        columns = self.costs.columns(networks, self._metrics)
+        found = {rule.asked: rule.excess(networks) for rule in self.rules}
         for budget in self.budgets:
-            found[budget.metric] = excess(self._metric(budget.metric, network), budget)
+            by = excess(columns[budget.metric], budget)
+            found[budget.metric] = np.where(np.isfinite(by), by, 1.0)
         return found
-
-    def _metric(self, name: str, network: Any) -> float:
-        if name in SIZES:
-            return self.costs.size(name, network)
-        if name == "latency_ms" and (value := self.costs.latencies([network])[0]) is not None:
-            return value
-        return metric_of(name, self.costs.metrics(network))
 
     def _refusal(self, network: Any, tried: int, listed: bool) -> str:
         """In one line. network: the nearest one."""
         genotypes = f"the {tried:,} genotypes" if listed else f"{tried:,} genotypes tried"
-        over = {name: by for name, by in self._excesses(network).items() if by > 1}
+        excesses = {name: float(by[0]) for name, by in self._excesses([network]).items()}
+        over = {name: by for name, by in excesses.items() if by > 1}
         missed = [rule.asked for rule in self.rules if rule.asked in over]
+        columns = self.costs.columns([network], self._metrics)
         for budget in self.budgets:
             if (by := over.get(budget.metric)) is not None:
-                value = self._metric(budget.metric, network)
+                value = columns[budget.metric][0]
                 missed.append(
                     f"{budget.metric} {value:,.5g} where the budget is {budget.limit:,.6g}, by a"
                     f" factor of {by:,.4g}"
@@ -249,6 +270,16 @@ class Fitter(Generic[G]):
         )
 
 
-def excess(value: float, budget: Budget) -> float:
+def excess(values: np.ndarray, budget: Budget) -> np.ndarray:
     """How many times over the budget; below 1 within it."""
-    return budget.limit / value if budget.metric in LARGER_IS_BETTER else value / budget.limit
+    with np.errstate(divide="ignore"):
+        return budget.limit / values if budget.metric in LARGER_IS_BETTER else values / budget.limit
+
+
+def _some(networks: Sequence[Any], indices: np.ndarray) -> Sequence[Any]:
+    """Those at these indices."""
+    if len(indices) == len(networks):
+        return networks
+    if isinstance(networks, Networks):
+        return networks.take(indices)
+    return [networks[index] for index in indices]

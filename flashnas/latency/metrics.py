@@ -21,7 +21,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from flashnas.base.errors import BudgetError, WorkloadError
 from flashnas.base.text import one_of, shown
@@ -41,6 +43,9 @@ METRICS = {  # name -> unit
     "active_params": "parameters",
 }
 LARGER_IS_BETTER = ("throughput_tok_s",)
+SIZES = ("memory_gb", "params", "active_params")  # no time is needed for them
+
+Amount = TypeVar("Amount", float, np.ndarray)  # of one network, or of many [N]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,25 +67,26 @@ class Predicted:
 PREDICTED = tuple(field.name for field in fields(Predicted))
 
 
-def latency_ms(ttft_ms: float, tpot_ms: float, generated_tokens: int) -> float:
+def latency_ms(ttft_ms: Amount, tpot_ms: Amount, generated_tokens: int) -> Amount:
     return ttft_ms + generated_tokens * tpot_ms
 
 
 def of_times(
-    ttft_ms: float,
-    tpot_ms: float,
-    batch: int,
+    ttft_ms: Amount,
+    tpot_ms: Amount,
+    batch: int | np.ndarray,
     prompt_tokens: int,
     generated_tokens: int,
-) -> dict[str, float]:
+) -> dict[str, Amount]:
     """The metrics that are times and rates, by name, from the times and tokens of each of `batch`
     sequences; no throughput if no time passes."""
     tokens, per_ms = (batch, tpot_ms) if generated_tokens else (batch * prompt_tokens, ttft_ms)
+    passes: Any = per_ms != 0
     return {
         "ttft_ms": ttft_ms,
         "tpot_ms": tpot_ms,
         "latency_ms": latency_ms(ttft_ms, tpot_ms, generated_tokens),
-        "throughput_tok_s": 1000 * tokens / per_ms if per_ms else 0.0,
+        "throughput_tok_s": 1000 * tokens * passes / (per_ms + (1 - passes)),
     }
 
 
@@ -108,8 +114,8 @@ class Budget:
                 f"budget {self.metric} must be a positive number; got {shown(self.limit)}"
             )
 
-    def holds(self, value: float) -> bool:
-        """True if the value is within the budget."""
+    def holds(self, value: Any) -> Any:
+        """True if the value is within the budget; of values [N] each."""
         return value >= self.limit if self.metric in LARGER_IS_BETTER else value <= self.limit
 
     def __str__(self) -> str:
@@ -152,33 +158,26 @@ Named = tuple[str, int, Cost]  # operator, its index or -1
 
 @dataclass(slots=True)
 class Request:
-    """The times of one request: what its parts add up to under a calibration."""
+    """The times of one request to a network, or to each of many [N]: what its parts add up to under
+    a calibration."""
 
     calibration: Calibration
     workload: Workload
-    prefill_us: float
-    decode_us: float
-
-    @classmethod
-    def of(cls, calibration: Calibration, workload: Workload, costs: Iterable[Cost]) -> Request:
-        prefill_us = decode_us = 0.0
-        for cost in costs:
-            prefill_us += cost.prefill_us
-            decode_us += cost.decode_us
-        return cls(calibration, workload, prefill_us, decode_us)
+    prefill_us: Any
+    decode_us: Any
 
     @property
-    def ttft_ms(self) -> float:
+    def ttft_ms(self) -> Any:
         """What the host adds is of a step, and the same in one that reads a prompt."""
         return self.calibration.step_us(self.prefill_us) / 1000
 
     @property
-    def tpot_ms(self) -> float:
-        generated = self.workload.generated_tokens
-        return self.calibration.step_us(self.decode_us / generated) / 1000 if generated else 0.0
+    def tpot_ms(self) -> Any:
+        steps = max(self.workload.generated_tokens, 1)  # decode_us is 0 where there are none
+        return self.calibration.step_us(self.decode_us / steps) / 1000
 
     @property
-    def latency_ms(self) -> float:
+    def latency_ms(self) -> Any:
         return latency_ms(self.ttft_ms, self.tpot_ms, self.workload.generated_tokens)
 
     def host(self) -> Cost:

@@ -1,51 +1,40 @@
-"""LatencyModel: an architecture's latency on a table's device, as the sum of its operators' times.
-
-A row of the whole operator answers if there is one; otherwise its kernels are looked up one by one.
-"""
+"""LatencyModel: the latency of networks on a table's device, as the sum of their operators' times."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import BudgetError, MissingRowsError
-from flashnas.latency.calibration import OWN, Calibration
-from flashnas.latency.largest_batch import largest_batch
-from flashnas.latency.lookup import KernelTimes, LookupFailure
+from flashnas.architecture.networks import Networks
+from flashnas.latency.calibration import Calibration
+from flashnas.latency.memory import largest_batch, largest_batches, memory_sizes
 from flashnas.latency.metrics import (
     EMBEDDING,
     HEAD,
     HOST,
-    Cost,
+    METRICS,
+    SIZES,
     Estimate,
-    Part,
     Request,
     breakdown,
+    of_times,
     source_shares,
 )
-from flashnas.latency.operator_times import OperatorTimes
-from flashnas.latency.schema import OPERATOR_KINDS
-from flashnas.latency.table import LatencyTable, has_weights, shipped_tables, table_state
+from flashnas.latency.operator_costs import OperatorCosts
+from flashnas.latency.table import LatencyTable, table_state
 from flashnas.latency.workload import (
-    DTYPE_BYTES,
     ENGINE,
-    MATRICES_ONLY,
     Workload,
     load_workload,
-    memory_bytes,
 )
-from flashnas.operators import KernelCall, OperatorSpec, Phase
-from flashnas.operators.kernel import Load
-from flashnas.operators.kernel_kinds import GEMM, pointwise
-
-# contexts over which a generation step is averaged; all of them up to this many tokens
-CONTEXT_POINTS = 4096
+from flashnas.operators import OperatorSpec
 
 
 class Correction(Protocol):
@@ -55,9 +44,7 @@ class Correction(Protocol):
     @property
     def observed(self) -> Mapping[str, Any]: ...
 
-    def latencies(
-        self, model: LatencyModel, architectures: Sequence[Architecture]
-    ) -> np.ndarray: ...
+    def factors(self, model: LatencyModel, networks: Networks, batch: int) -> np.ndarray: ...
 
     def estimate(self, model: LatencyModel, a: Architecture, before: Estimate) -> Estimate: ...
 
@@ -94,28 +81,8 @@ class LatencyModel:
         if isinstance(calibration, str):
             calibration = self.table.calibrated(calibration)
         self.calibration = calibration
-        dtypes = self.table.dtypes
-        self.dtype = self.workload.dtype
-        if self.dtype == "auto":
-            self.dtype = "bfloat16" if "bfloat16" in dtypes or not dtypes else dtypes[0]
-        if self.dtype in MATRICES_ONLY:
-            self._check_matrices()
-        elif self.dtype not in dtypes:
-            raise MissingRowsError(
-                f"table {self.table.name} has no rows in {self.dtype}; it has:"
-                f" {', '.join(dtypes) or 'none'}; measure them: {self._command()}"
-            )
-        self.dtype_bytes = DTYPE_BYTES[self.dtype]
-        rows = MATRICES_ONLY.get(self.dtype, self.dtype)
-        self.kernels = KernelTimes(self.table, rows)  # of embedding and head
-        self.operator_kernels = (
-            self.kernels if rows == self.dtype else KernelTimes(self.table, rows, self.dtype)
-        )
-        self.operators, self.cache_type = None, ""
-        if self.table.frames.keys() & OPERATOR_KINDS:
-            self.operators = OperatorTimes(self.table, self.dtype)
-            self.cache_type = self.operators.settings.get("cache_type", "")
-        self._costs: dict[tuple[OperatorSpec | str, int, int, int, int], Cost] = {}
+        self.costs = OperatorCosts(self.table, self.workload, calibration)
+        self.dtype, self.cache_type = self.costs.dtype, self.costs.cache_type
 
     def at(self, workload: Workload | str) -> LatencyModel:
         """The same table, calibration and correction under another workload."""
@@ -146,11 +113,20 @@ class LatencyModel:
 
     def _by_table(self, architecture: Architecture) -> Estimate:
         a, w, batch = architecture, self.workload, self.batch(architecture)
-        request, costs = next(self.requests([a]))
-        places = ((spec.kind, i) for i, spec in enumerate(a.operators))
+        request = self.request(Networks.of([a]), batch)
+        request = dataclasses.replace(
+            request,
+            prefill_us=float(request.prefill_us[0]),
+            decode_us=float(request.decode_us[0]),
+        )
+        places: list[tuple[str, int, OperatorSpec | str]] = [
+            (EMBEDDING, -1, EMBEDDING),
+            *((spec.kind, index, spec) for index, spec in enumerate(a.operators)),
+            (HEAD, -1, HEAD),
+        ]
         named = [
-            (*place, cost)
-            for place, cost in zip(((EMBEDDING, -1), *places, (HEAD, -1)), costs, strict=True)
+            (name, index, self.costs.of(spec, a.hidden, a.vocab, a.meta_tokens, batch))
+            for name, index, spec in places
         ]
         named.append((HOST, -1, request.host()))
         values, bounds = request.figures(named, batch)
@@ -158,7 +134,7 @@ class LatencyModel:
         entries = breakdown(named, latency_ms)
         notes = (
             self.calibration.note(batch) if w.generated_tokens else None,
-            self._note_on_weights(),
+            self.costs.note_on_weights(),
         )
         return Estimate(
             **values,
@@ -183,38 +159,82 @@ class LatencyModel:
 
     def memory_gb(self, architecture: Architecture) -> float:
         """Under the workload; a batch "max" that finds no room counts as 1."""
-        try:
-            batch = self.batch(architecture)
-        except BudgetError:
-            batch = 1
-        w, cache_type = self.workload, self.cache_type
-        return memory_bytes(architecture, w, batch, self.dtype, cache_type=cache_type) / 1e9
+        return float(self.columns([architecture], ["memory_gb"])["memory_gb"][0])
 
     def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
-        """latency_ms of each, shape [N]; the same numbers as `estimate` gives, without the
-        breakdown.
-        """
-        if self.correction is not None:
-            return self.correction.latencies(self, architectures)
-        return np.array([request.latency_ms for request, _ in self.requests(architectures)])
+        """latency_ms of each, shape [N]."""
+        return self.columns(architectures, ["latency_ms"])["latency_ms"]
 
-    def requests(
-        self, architectures: Sequence[Architecture]
-    ) -> Iterator[tuple[Request, list[Cost]]]:
-        """The request of each, and the costs that it consists of: of the embedding, the operators
-        and the head."""
-        costs_by_id: dict[tuple[int, int, int, int], dict[int, Cost]] = {}
-        for a in architectures:
-            batch = self.batch(a)
-            by_id = costs_by_id.setdefault((a.hidden, a.vocab, a.meta_tokens, batch), {})
-            specs: tuple[OperatorSpec | str, ...] = (EMBEDDING, *a.operators, HEAD)
-            costs = []
-            for spec in specs:
-                cost = by_id.get(id(spec))
-                if cost is None:
-                    cost = by_id[id(spec)] = self._cost(spec, a, batch)
-                costs.append(cost)
-            yield Request.of(self.calibration, self.workload, costs), costs
+    # -- many networks
+
+    def columns(
+        self, networks: Sequence[Architecture], names: Iterable[str] = METRICS
+    ) -> dict[str, np.ndarray]:
+        """Metrics of each network by name, float64 [N], as `estimate` states them. Where a batch
+        "max" finds no room, times are infinite, and memory_gb is that of one sequence."""
+        names = tuple(names)
+        found = {name: np.empty(len(networks)) for name in names}
+        for indices, alike in _alike(networks):
+            for name, values in self._columns(alike, names).items():
+                found[name][indices] = values
+        return found
+
+    def _columns(self, networks: Networks, names: Sequence[str]) -> dict[str, np.ndarray]:
+        found = {name: getattr(networks, name) for name in names if name in SIZES[1:]}
+        batches = np.full(len(networks), self.workload.batch)
+        if "memory_gb" in names or self.workload.batch == "max":
+            sizes = memory_sizes(networks, self.workload, self.dtype, self.cache_type)
+            if self.workload.batch == "max":
+                batches = largest_batches(sizes, self.table.device)
+            if "memory_gb" in names:
+                found["memory_gb"] = sizes.total(np.maximum(batches, 1)) / 1e9
+        if not set(names) <= set(SIZES):
+            times = self._times(networks, batches)
+            found |= {name: times[name] for name in names if name in times}
+        return found
+
+    def _times(self, networks: Networks, batches: np.ndarray) -> dict[str, np.ndarray]:
+        """The metrics that are times and rates. batches: [N], 0 where there is no room."""
+        w = self.workload
+        ttft_ms = np.full(len(networks), np.inf)
+        tpot_ms = np.full(len(networks), np.inf if w.generated_tokens else 0.0)
+        for batch in np.unique(batches[batches > 0]).tolist():
+            of_batch = batches == batch
+            some = networks if of_batch.all() else networks.take(np.flatnonzero(of_batch))
+            request = self.request(some, batch)
+            factors = np.ones((len(some), 2))
+            if self.correction is not None:
+                factors = self.correction.factors(self, some, batch)
+            ttft_ms[of_batch] = request.ttft_ms * factors[:, 0]
+            tpot_ms[of_batch] = request.tpot_ms * factors[:, 1]
+        return of_times(ttft_ms, tpot_ms, batches, w.prompt_tokens, w.generated_tokens)
+
+    def request(self, networks: Networks, batch: int) -> Request:
+        """To each network [N], by the table."""
+        pairs, embedding, head = self.parts_us(networks, batch)
+        prefill_us, decode_us = (
+            networks.totals_of(of_pairs) + outer
+            for of_pairs, outer in zip(pairs.T, (embedding + head).T, strict=True)
+        )
+        return Request(self.calibration, self.workload, prefill_us, decode_us)
+
+    def parts_us(self, networks: Networks, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Microseconds over the whole request in both phases: of each of `networks.pairs`, [P, 2],
+        and of the embedding and of the head of each network, [N, 2]."""
+
+        def us(pairs: Iterable[tuple[OperatorSpec | str, int]]) -> np.ndarray:
+            costs = (
+                self.costs.of(spec, hidden, networks.vocab, networks.meta_tokens, batch)
+                for spec, hidden in pairs
+            )
+            times = [(cost.prefill_us, cost.decode_us) for cost in costs]
+            return np.array(times, float).reshape(-1, 2)
+
+        widths, width = np.unique(networks.hidden, return_inverse=True)
+        embedding, head = (
+            us((name, hidden) for hidden in widths.tolist())[width] for name in (EMBEDDING, HEAD)
+        )
+        return us(networks.pairs), embedding, head
 
     def batch(self, architecture: Architecture) -> int:
         """The workload's batch; for "max" the largest that fits the device's memory."""
@@ -224,149 +244,17 @@ class LatencyModel:
             architecture, self.workload, self.table.device, self.dtype, self.cache_type
         )
 
-    def _note_on_weights(self) -> str | None:
-        if self.operator_kernels is self.kernels:
-            return None
-        corrected = (
-            "; the calibration comes from models in bfloat16"
-            if self.calibration.name != OWN
-            else ""
-        )
-        return (
-            f"the matrices of the operators have weights in {self.dtype}, and their rows include"
-            " the conversion of the activations; embedding, head, attention, convolutions and"
-            f" recurrences are in {self.kernels.dtype}{corrected}"
-        )
 
-    # -- costs
-
-    def phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
-        """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt
-        and stay in the cache."""
-        phases: list[tuple[Phase, np.ndarray, int]] = []
-        first = self.workload.prompt_tokens + meta_tokens
-        if first:
-            phases.append(("prefill", np.array([first]), 1))
-        generated = self.workload.generated_tokens
-        if generated:
-            points = np.linspace(first + 1, first + generated, min(generated, CONTEXT_POINTS))
-            contexts = np.unique(points.round())
-            phases.append(("decode", contexts, generated))
-        return phases
-
-    def _cost(self, spec: OperatorSpec | str, a: Architecture, batch: int) -> Cost:
-        """Of an operator, of EMBEDDING or HEAD. Reading a prompt needs the head once per sequence,
-        for its last position; meta tokens alone do not."""
-        key = (spec, a.hidden, a.vocab if isinstance(spec, str) else 0, a.meta_tokens, batch)
-        if key not in self._costs:
-            parts = []
-            for phase, seen, times in self.phases(a.meta_tokens):
-                if spec != HEAD:
-                    parts += self._parts(spec, a, batch, phase, seen, times, phase)
-                elif phase == "decode" or self.workload.prompt_tokens:
-                    parts += self._parts(spec, a, batch, "decode", np.ones(1), times, phase)
-            self._costs[key] = Cost.of(parts)
-        return self._costs[key]
-
-    def _parts(
-        self,
-        spec: OperatorSpec | str,
-        a: Architecture,
-        batch: int,
-        phase: Phase,
-        seen: np.ndarray,
-        times: int,
-        shown: Phase,
-    ) -> list[Part]:
-        """The row of the whole, if there is one, else one part per kernel, and what the calibration
-        adds to them. phase: of the rows. shown: to which the time belongs."""
-        fixed = isinstance(spec, str)
-        name = spec if isinstance(spec, str) else str(spec.resolved(a.hidden))
-        vocab = a.vocab if fixed else 0
-        if self.operators is not None and self.operators.has(name, a.hidden, vocab):
-            kernel = f"operator_{phase}"
-            answer = self.operators.answer(name, a.hidden, phase, batch, seen, vocab)
-            if answer is None:
-                lengths = f"{int(seen.min())} to {int(seen.max())} tokens"
-                rows = f"{kernel} rows for batch {batch} and {lengths}"
-                raise self._missing(name, a.hidden, rows)
-            label = spec if isinstance(spec, str) else spec.name
-            return [Part(shown, kernel, label, answer.times(times))]
-        calls = (
-            _fixed_kernels(spec, a)
-            if isinstance(spec, str)
-            else self.launched(spec, a.hidden, phase)
-        )
-        kernels = self.kernels if fixed else self.operator_kernels
-        try:
-            launches = [kernels.time(call, phase, batch, seen) for call in calls]
-        except LookupFailure as failure:
-            raise self._missing(name, a.hidden, str(failure)) from None
-        parts = [
-            Part(shown, call.kind.rows_name(phase), call.label, launch.times(times))
-            for call, launch in zip(calls, launches, strict=True)
-        ]
-        if shown == "decode":
-            added = self.calibration.added(
-                calls, launches, batch, lambda call: self.bytes_us(call, batch, seen)
-            )
-            if added:
-                parts.append(Part(shown, "calibration", "calibration", added.times(times)))
-        return parts
-
-    def launched(self, spec: OperatorSpec, hidden: int, phase: Phase) -> list[KernelCall]:
-        """The kernels that serve an operator in the calibration's stack."""
-        calls = spec.kernels(hidden, phase)
-        return (
-            [call for call in calls if not call.fusable]
-            if self.calibration.stack == "fused"
-            else [part for call in calls for part in call.split()]
-        )
-
-    def bytes_us(self, call: KernelCall, batch: int, seen: np.ndarray) -> float:
-        """Of the bytes of a kernel in a decode step at the device's bandwidth."""
-        load = Load("decode", batch, 1, float(seen.mean()))
-        return (
-            1e6
-            * call.kind.bytes_moved(call, load, self.dtype_bytes)
-            / self.table.device.bandwidth_bytes_s
-        )
-
-    # -- errors
-
-    def _check_matrices(self) -> None:
-        if not has_weights(self.table, self.dtype):
-            others = [
-                name
-                for name in shipped_tables()
-                if has_weights(LatencyTable.load(name), self.dtype)
-            ]
-            raise MissingRowsError(
-                f"table {self.table.name} has no matrix products with weights in"
-                f" {self.dtype}; shipped tables with them: {', '.join(others) or 'none'}"
-            )
-
-    def _missing(self, operator: str, hidden: int, rows: str) -> MissingRowsError:
-        return MissingRowsError(
-            f"table {self.table.name} cannot answer operator {operator!r} at hidden size {hidden}"
-            f" for workload {self.workload.name}: no {rows}; measure it: {self._command()}"
-        )
-
-    def _command(self) -> str:
-        return (
-            f"flashnas profile --space SPACE --workload {self.workload.name}"
-            f" --device {self.table.device.platform}"
-        )
-
-
-def _fixed_kernels(name: str, a: Architecture) -> list[KernelCall]:
-    """Of EMBEDDING, or of HEAD with the final norm and the choice of the token."""
-    if name == EMBEDDING:
-        return [pointwise("lookup", 2 * a.hidden)]
+def _alike(networks: Sequence[Architecture]) -> Iterable[tuple[Any, Networks]]:
+    """(indices, networks): those of one vocabulary and number of meta tokens together."""
+    if isinstance(networks, Networks):
+        return [(slice(None), networks)]
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, network in enumerate(networks):
+        groups.setdefault((network.vocab, network.meta_tokens), []).append(index)
     return [
-        pointwise("final_norm", 2 * a.hidden),
-        GEMM.call("head", n=a.vocab, k=a.hidden),
-        pointwise("sampling", a.vocab),
+        (indices, Networks.of([networks[index] for index in indices]))
+        for indices in groups.values()
     ]
 
 

@@ -1,26 +1,15 @@
-"""Workload: the requests that a device serves, and the memory that a network needs for them.
-
-Of memory, weights and caches are exact (a window caps its cache; recurrent states are float32).
-Activations are a rule, within a factor of 2 of what the torch models here allocate.
-"""
+"""Workload: the requests that a device serves, and the types of numbers that it serves them in."""
 
 from __future__ import annotations
 
-import bisect
-import functools
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from flashnas.base.documents import LocatedDict, convert, read_yaml
 from flashnas.base.errors import WorkloadError
 from flashnas.base.text import did_you_mean, one_of
 from flashnas.latency.written_workload import read_workload
-
-if TYPE_CHECKING:
-    from flashnas.architecture import Architecture
-    from flashnas.operators import OperatorSpec
 
 # of an activation and of what caches hold; fp8 and the quantized types, as llama.cpp names them,
 # hold weights only
@@ -166,95 +155,3 @@ def load_workload(source: str | Workload) -> Workload:
 def _from_yaml(data: LocatedDict) -> Workload:
     workload = convert(data, Workload, error=WorkloadError, name="workload", closed=True)
     return workload if "name" in data else replace(workload, name=Path(data.path).stem)
-
-
-# -- memory ----------------------------------------------------------------------------------------
-
-# Engines read a long prompt, or the prompts of a large batch, in pieces of at most this many tokens
-# (8192 is the default of vLLM and TensorRT-LLM). Only one piece has activations at a time.
-PREFILL_PIECE_TOKENS = 8192
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """Bytes."""
-
-    weights: int
-    per_sequence: int  # caches and logits
-    per_token: int  # while it is processed
-    tokens: int  # read at once per sequence
-
-    def total(self, batch: int, piece_tokens: int = PREFILL_PIECE_TOKENS) -> int:
-        at_once = min(batch * self.tokens, max(piece_tokens, batch))
-        return self.weights + batch * self.per_sequence + at_once * self.per_token
-
-    def most(self, usable: float) -> int:
-        """The largest batch with total(batch) <= usable; 0 if none."""
-        without_activations = int((usable - self.weights) // self.per_sequence)
-        return bisect.bisect_right(
-            range(1, max(without_activations, 0) + 1), usable, key=self.total
-        )
-
-
-@functools.lru_cache(maxsize=65536)
-def _operator_sizes(
-    spec: OperatorSpec, hidden: int, context: int, dtype_bytes: int, cache_type: str = ""
-) -> tuple[int, int, int]:
-    """-> parameters, cache bytes per sequence, bytes per token while the operator reads a
-    prompt.
-    """
-    calls = [call for call in spec.kernels(hidden, "prefill") if not call.fusable]
-    alive = sum(
-        dtype_bytes * call.kind.written(call) + call.kind.workspace_bytes(call) for call in calls
-    )
-    one, two = (spec.cache_bytes(hidden, context, size) for size in (1, 2))
-    cache = one + (CACHE_BYTES.get(cache_type, dtype_bytes) - 1) * (two - one)
-    return spec.params(hidden), math.ceil(cache), alive
-
-
-@functools.lru_cache(maxsize=65536)
-def matrix_numbers(spec: OperatorSpec, hidden: int) -> int:
-    """Parameters of an operator that are matrices of products, which may have a type of their
-    own.
-    """
-    return sum(
-        call.kind.weights(call) for call in spec.kernels(hidden, "decode") if call.kind.weights
-    )
-
-
-def memory_sizes(a: Architecture, workload: Workload, dtype: str, cache_type: str) -> _Sizes:
-    dtype_bytes = DTYPE_BYTES[dtype]
-    context = workload.context + a.meta_tokens
-    others = WEIGHT_BYTES[OTHER_WEIGHTS.get(dtype, dtype)]
-    params = a.vocab * a.hidden * (1 if a.tied else 2) + a.meta_tokens * a.hidden + a.hidden
-    cache = alive = in_matrices = 0
-    for spec, count in a.repeated():
-        own, kept, active = _operator_sizes(spec, a.hidden, context, dtype_bytes, cache_type)
-        params, cache, alive = params + count * own, cache + count * kept, max(alive, active)
-        in_matrices += count * matrix_numbers(spec, a.hidden)
-    weight_bytes = params * others - in_matrices * (others - WEIGHT_BYTES[dtype])
-    return _Sizes(
-        math.ceil(weight_bytes),
-        cache + 4 * a.vocab,
-        a.hidden * dtype_bytes + alive,
-        max(workload.prompt_tokens + a.meta_tokens, 1),
-    )
-
-
-def memory_bytes(
-    architecture: Architecture,
-    workload: Workload,
-    batch: int,
-    dtype: str,
-    piece_tokens: int = PREFILL_PIECE_TOKENS,
-    cache_type: str = "",
-) -> int:
-    """Weights + caches after all tokens + activations; cache_type: of keys and values, one of
-    CACHE_BYTES ("": dtype).
-
-    Activations: for each token that is processed at once (`piece_tokens` of the prompts, or one
-    token of each sequence) the residual stream and what the kernels of that operator write that
-    writes most, with the workspace of its chunked kernel; and float32 logits of one token per
-    sequence.
-    """
-    return memory_sizes(architecture, workload, dtype, cache_type).total(batch, piece_tokens)

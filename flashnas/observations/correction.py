@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
+from flashnas.architecture.networks import Networks
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.text import INTERVAL_90, did_you_mean, printable, warn_in_a_line
 from flashnas.latency.metrics import (
@@ -129,7 +130,8 @@ class TimesCorrection:
                 estimate = model.estimate(time.network)
             except FlashnasError as error:
                 raise ConfigError(f"{time.place}: {error}") from None
-            milliseconds, coordinates = self._coordinates(model, [time.network])
+            networks = Networks.of([time.network])
+            milliseconds, coordinates = self._coordinates(model, networks, estimate.batch)
             points.append(coordinates[0])
             widths.append(half_width(estimate.bounds["latency_ms"]))
             for name, observed in time.milliseconds.items():
@@ -148,26 +150,27 @@ class TimesCorrection:
         self._sd = float(np.sqrt(np.mean(np.square(widths)))) / INTERVAL_90
 
     def _coordinates(
-        self, model: LatencyModel, architectures: Sequence[Architecture]
+        self, model: LatencyModel, networks: Networks, batch: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Milliseconds by phase over the whole request, shape [N, 2]; and in each phase the shares
         of the operators, ln(width) and ln(layers), in units of their scales, [N, 2, coordinates].
         """
-        count, generated = len(architectures), model.workload.generated_tokens
-        total, shares = np.zeros((count, 2)), np.zeros((count, 2, len(self._columns)))
-        requests = zip(architectures, model.requests(architectures), strict=True)
-        for i, (a, (request, costs)) in enumerate(requests):
-            total[i] = request.ttft_ms, request.tpot_ms * generated
-            reading, generating = ([0.0] * len(self._columns) for _ in PHASES)
-            names = (EMBEDDING, *(spec.kind for spec in a.operators), HEAD)
-            for name, cost in zip(names, costs, strict=True):
-                reading[self._columns[name]] += cost.prefill_us
-                generating[self._columns[name]] += cost.decode_us
-            shares[i] = reading, generating
+        request = model.request(networks, batch)
+        steps = model.workload.generated_tokens
+        total = np.stack([request.ttft_ms, request.tpot_ms * steps], axis=-1)
+        pairs, embedding, head = model.parts_us(networks, batch)
+        shares = np.zeros((len(networks), 2, len(self._columns)))
+        shares[..., self._columns[EMBEDDING]] = embedding
+        shares[..., self._columns[HEAD]] = head
+        kinds = np.array([spec.kind for spec, _ in networks.pairs])
+        for kind in np.unique(kinds):
+            for phase, us in enumerate(pairs.T):
+                shares[:, phase, self._columns[kind]] = networks.totals_of(us * (kinds == kind))
         shares /= np.maximum(total, 1e-300)[..., None] * 1000
         shares[..., -1] = 1 - shares.sum(axis=-1)  # host
-        sizes = [(a.hidden, len(a.operators)) for a in architectures]
-        logs = np.repeat(np.log(np.array(sizes).reshape(-1, 1, 2)), 2, axis=1)
+        layers = np.array([len(operators) for operators in networks.compositions])
+        sizes = np.stack([networks.hidden, layers[networks.composition]], axis=-1)
+        logs = np.repeat(np.log(sizes)[:, None], 2, axis=1)
         return total, np.concatenate((shares / SHARE_SCALE, logs / SIZE_SCALE), axis=-1)
 
     # -- the posterior
@@ -217,10 +220,10 @@ class TimesCorrection:
 
     # -- predictions
 
-    def latencies(self, model: LatencyModel, architectures: Sequence[Architecture]) -> np.ndarray:
-        """latency_ms of each, shape [N]."""
-        milliseconds, points = self._coordinates(model, architectures)
-        return np.asarray((milliseconds * self._factors(points)[0]).sum(axis=1))
+    def factors(self, model: LatencyModel, networks: Networks, batch: int) -> np.ndarray:
+        """By which the times of both phases are multiplied, shape [N, 2]."""
+        _, points = self._coordinates(model, networks, batch)
+        return self._factors(points)[0]
 
     def estimate(
         self, model: LatencyModel, architecture: Architecture, before: Estimate
@@ -228,7 +231,8 @@ class TimesCorrection:
         """before: by the table. `observed` says what the times were corrected by, `table_ms` and the
         observed latency_ms; parts of the breakdown have the factor of their phase."""
         w = model.workload
-        milliseconds, points = self._coordinates(model, [architecture])
+        networks = Networks.of([architecture])
+        milliseconds, points = self._coordinates(model, networks, before.batch)
         factors, covariances = self._factors(points)
         phases = dict(zip(PHASES, factors[0].tolist(), strict=True))
         values: dict[str, Any] = of_times(

@@ -18,10 +18,11 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceMemoryError, ExportError, TableError
 from flashnas.base.settings import MAX_THREADS, Settings, option
+from flashnas.latency.memory import PREFILL_PIECE_TOKENS, memory_bytes
 from flashnas.latency.metrics import latency_ms
 from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.workload import PREFILL_PIECE_TOKENS, Workload, memory_bytes
+from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
 from flashnas.profiling.platforms import PLATFORMS, Platform
 from flashnas.profiling.row_requests import contexts

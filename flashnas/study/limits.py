@@ -6,14 +6,17 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from flashnas.architecture import Architecture
+from flashnas.architecture.networks import Networks
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import SpaceError
 from flashnas.base.text import names_text, range_of, tokens_text
 from flashnas.families.family import families
 from flashnas.families.programs import loading
 from flashnas.latency.fitting import Costs, Requirement, TableCosts
-from flashnas.latency.largest_batch import USABLE_SHARE
+from flashnas.latency.memory import USABLE_SHARE
 from flashnas.latency.metrics import Budget
 from flashnas.space import SearchSpace
 from flashnas.space.served import ServedSpace
@@ -75,14 +78,18 @@ def rules_of(config: SearchConfig, space: SearchSpace[Any]) -> list[Requirement]
         rules.append(
             Requirement(
                 f"params {config.params}",
-                lambda network: max(least / network.active_params, network.active_params / most),
+                lambda networks: np.maximum(
+                    least / (params := Networks.of(networks).active_params), params / most
+                ),
             )
         )
     if wanted:
         rules.append(
             Requirement(
                 f"runtime {names_text(config.runtime)} ({_families_for(config)})",
-                lambda network: 1 + len(wanted - set(loading(network))),
+                lambda networks: np.array(
+                    [1 + len(wanted - set(loading(network))) for network in networks]
+                ),
             )
         )
     if rules and not isinstance(space.any_network(), Architecture):

@@ -12,8 +12,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError
-from flashnas.latency.largest_batch import check_fits, largest_batch
-from flashnas.latency.workload import Workload, _Sizes, memory_bytes
+from flashnas.latency.memory import MemorySizes, check_fits, largest_batch, memory_bytes
+from flashnas.latency.workload import Workload
 from flashnas.network.cache import state_bytes
 from flashnas.network.model import HybridLM
 
@@ -99,7 +99,7 @@ def test_a_window_caps_the_cache_and_meta_tokens_stay_in_it():
     st.integers(1, 10**9),
 )
 def test_the_largest_batch_is_the_last_that_fits(weights, per_sequence, per_token, tokens, usable):
-    sizes = _Sizes(weights, per_sequence, per_token, tokens)
+    sizes = MemorySizes(weights, per_sequence, per_token, tokens)
     most = sizes.most(usable)
     assert most == 0 or sizes.total(most) <= usable
     assert sizes.total(most + 1) > usable

@@ -10,9 +10,10 @@ from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import MissingRowsError, WorkloadError
 from flashnas.latency.calibration import Calibration
 from flashnas.latency.lookup import KernelTimes
+from flashnas.latency.memory import matrix_numbers, memory_bytes
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.workload import Workload, load_workload, matrix_numbers, memory_bytes
+from flashnas.latency.workload import Workload, load_workload
 from flashnas.operators.kernel_kinds import ATTENTION, CONV, GEMM, pointwise
 
 WITH_FP8 = ("h100_sxm", "h200_sxm", "l40s")

@@ -26,9 +26,10 @@ from flashnas.base.errors import (
 from flashnas.base.process import usable_cores
 from flashnas.cli.main import main
 from flashnas.families.gguf import file
+from flashnas.latency.memory import memory_bytes
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.workload import Workload, memory_bytes
+from flashnas.latency.workload import Workload
 from flashnas.profiling import regression, table_target
 from flashnas.profiling.llama_cpp import child
 from flashnas.profiling.llama_cpp import target as llama_cpp

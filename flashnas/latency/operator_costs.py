@@ -1,0 +1,198 @@
+"""What operators, embedding and head cost on a table's device under a workload: a row of the whole
+operator if there is one, else its kernels, one by one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flashnas.base.errors import MissingRowsError
+from flashnas.latency.calibration import OWN, Calibration
+from flashnas.latency.lookup import KernelTimes, LookupFailure
+from flashnas.latency.metrics import EMBEDDING, HEAD, Cost, Part
+from flashnas.latency.operator_times import OperatorTimes
+from flashnas.latency.schema import OPERATOR_KINDS
+from flashnas.latency.table import LatencyTable, has_weights, shipped_tables
+from flashnas.latency.workload import DTYPE_BYTES, MATRICES_ONLY, Workload
+from flashnas.operators import KernelCall, OperatorSpec, Phase
+from flashnas.operators.kernel import Load
+from flashnas.operators.kernel_kinds import GEMM, pointwise
+
+# contexts over which a generation step is averaged; all of them up to this many tokens
+CONTEXT_POINTS = 4096
+
+
+class OperatorCosts:
+    """Each is computed once for a width, a number of meta tokens and a batch. Raises MissingRowsError
+    if the table has no rows in the workload's dtype."""
+
+    def __init__(self, table: LatencyTable, workload: Workload, calibration: Calibration) -> None:
+        self.table, self.workload, self.calibration = table, workload, calibration
+        dtypes = self.table.dtypes
+        self.dtype = self.workload.dtype
+        if self.dtype == "auto":
+            self.dtype = "bfloat16" if "bfloat16" in dtypes or not dtypes else dtypes[0]
+        if self.dtype in MATRICES_ONLY:
+            self._check_matrices()
+        elif self.dtype not in dtypes:
+            raise MissingRowsError(
+                f"table {self.table.name} has no rows in {self.dtype}; it has:"
+                f" {', '.join(dtypes) or 'none'}; measure them: {self._command()}"
+            )
+        self.dtype_bytes = DTYPE_BYTES[self.dtype]
+        rows = MATRICES_ONLY.get(self.dtype, self.dtype)
+        self.kernels = KernelTimes(self.table, rows)  # of embedding and head
+        self.operator_kernels = (
+            self.kernels if rows == self.dtype else KernelTimes(self.table, rows, self.dtype)
+        )
+        self.operators, self.cache_type = None, ""
+        if self.table.frames.keys() & OPERATOR_KINDS:
+            self.operators = OperatorTimes(self.table, self.dtype)
+            self.cache_type = self.operators.settings.get("cache_type", "")
+        self._known: dict[tuple[OperatorSpec | str, int, int, int, int], Cost] = {}
+
+    def note_on_weights(self) -> str | None:
+        if self.operator_kernels is self.kernels:
+            return None
+        corrected = (
+            "; the calibration comes from models in bfloat16"
+            if self.calibration.name != OWN
+            else ""
+        )
+        return (
+            f"the matrices of the operators have weights in {self.dtype}, and their rows include"
+            " the conversion of the activations; embedding, head, attention, convolutions and"
+            f" recurrences are in {self.kernels.dtype}{corrected}"
+        )
+
+    def phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
+        """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt
+        and stay in the cache."""
+        phases: list[tuple[Phase, np.ndarray, int]] = []
+        first = self.workload.prompt_tokens + meta_tokens
+        if first:
+            phases.append(("prefill", np.array([first]), 1))
+        generated = self.workload.generated_tokens
+        if generated:
+            points = np.linspace(first + 1, first + generated, min(generated, CONTEXT_POINTS))
+            contexts = np.unique(points.round())
+            phases.append(("decode", contexts, generated))
+        return phases
+
+    def of(
+        self, spec: OperatorSpec | str, hidden: int, vocab: int, meta_tokens: int, batch: int
+    ) -> Cost:
+        """Of an operator, of EMBEDDING or HEAD. Reading a prompt needs the head once per sequence,
+        for its last position; meta tokens alone do not."""
+        vocab = vocab if isinstance(spec, str) else 0
+        key = (spec, hidden, vocab, meta_tokens, batch)
+        if key not in self._known:
+            parts = []
+            for phase, seen, times in self.phases(meta_tokens):
+                if spec != HEAD:
+                    parts += self._parts(spec, hidden, vocab, batch, phase, seen, times, phase)
+                elif phase == "decode" or self.workload.prompt_tokens:
+                    ones = np.ones(1)
+                    parts += self._parts(spec, hidden, vocab, batch, "decode", ones, times, phase)
+            self._known[key] = Cost.of(parts)
+        return self._known[key]
+
+    def _parts(
+        self,
+        spec: OperatorSpec | str,
+        hidden: int,
+        vocab: int,
+        batch: int,
+        phase: Phase,
+        seen: np.ndarray,
+        times: int,
+        shown: Phase,
+    ) -> list[Part]:
+        """The row of the whole, if there is one, else one part per kernel, and what the calibration
+        adds to them. phase: of the rows. shown: to which the time belongs."""
+        fixed = isinstance(spec, str)
+        name = spec if isinstance(spec, str) else str(spec.resolved(hidden))
+        if self.operators is not None and self.operators.has(name, hidden, vocab):
+            kernel = f"operator_{phase}"
+            answer = self.operators.answer(name, hidden, phase, batch, seen, vocab)
+            if answer is None:
+                lengths = f"{int(seen.min())} to {int(seen.max())} tokens"
+                rows = f"{kernel} rows for batch {batch} and {lengths}"
+                raise self._missing(name, hidden, rows)
+            label = spec if isinstance(spec, str) else spec.name
+            return [Part(shown, kernel, label, answer.times(times))]
+        calls = (
+            _fixed_kernels(spec, hidden, vocab)
+            if isinstance(spec, str)
+            else self.launched(spec, hidden, phase)
+        )
+        kernels = self.kernels if fixed else self.operator_kernels
+        try:
+            launches = [kernels.time(call, phase, batch, seen) for call in calls]
+        except LookupFailure as failure:
+            raise self._missing(name, hidden, str(failure)) from None
+        parts = [
+            Part(shown, call.kind.rows_name(phase), call.label, launch.times(times))
+            for call, launch in zip(calls, launches, strict=True)
+        ]
+        if shown == "decode":
+            added = self.calibration.added(
+                calls, launches, batch, lambda call: self.bytes_us(call, batch, seen)
+            )
+            if added:
+                parts.append(Part(shown, "calibration", "calibration", added.times(times)))
+        return parts
+
+    def launched(self, spec: OperatorSpec, hidden: int, phase: Phase) -> list[KernelCall]:
+        """The kernels that serve an operator in the calibration's stack."""
+        calls = spec.kernels(hidden, phase)
+        return (
+            [call for call in calls if not call.fusable]
+            if self.calibration.stack == "fused"
+            else [part for call in calls for part in call.split()]
+        )
+
+    def bytes_us(self, call: KernelCall, batch: int, seen: np.ndarray) -> float:
+        """Of the bytes of a kernel in a decode step at the device's bandwidth."""
+        load = Load("decode", batch, 1, float(seen.mean()))
+        return (
+            1e6
+            * call.kind.bytes_moved(call, load, self.dtype_bytes)
+            / self.table.device.bandwidth_bytes_s
+        )
+
+    # -- errors
+
+    def _check_matrices(self) -> None:
+        if not has_weights(self.table, self.dtype):
+            others = [
+                name
+                for name in shipped_tables()
+                if has_weights(LatencyTable.load(name), self.dtype)
+            ]
+            raise MissingRowsError(
+                f"table {self.table.name} has no matrix products with weights in"
+                f" {self.dtype}; shipped tables with them: {', '.join(others) or 'none'}"
+            )
+
+    def _missing(self, operator: str, hidden: int, rows: str) -> MissingRowsError:
+        return MissingRowsError(
+            f"table {self.table.name} cannot answer operator {operator!r} at hidden size {hidden}"
+            f" for workload {self.workload.name}: no {rows}; measure it: {self._command()}"
+        )
+
+    def _command(self) -> str:
+        return (
+            f"flashnas profile --space SPACE --workload {self.workload.name}"
+            f" --device {self.table.device.platform}"
+        )
+
+
+def _fixed_kernels(name: str, hidden: int, vocab: int) -> list[KernelCall]:
+    """Of EMBEDDING, or of HEAD with the final norm and the choice of the token."""
+    if name == EMBEDDING:
+        return [pointwise("lookup", 2 * hidden)]
+    return [
+        pointwise("final_norm", 2 * hidden),
+        GEMM.call("head", n=vocab, k=hidden),
+        pointwise("sampling", vocab),
+    ]

@@ -1,0 +1,117 @@
+"""Metrics of many networks as arrays are those of each one."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_tables import TINY
+
+from flashnas.architecture import Architecture, parse_operators
+from flashnas.architecture.networks import Networks
+from flashnas.base.errors import BudgetError
+from flashnas.latency.fitting import Fitter, TableCosts
+from flashnas.latency.metrics import METRICS, SIZES, Budget
+from flashnas.latency.prediction import LatencyModel
+from flashnas.observations.correction import TimesCorrection
+from flashnas.observations.times import ObservedTime
+from flashnas.space import load_space
+
+TEXTS = ("a", "f", "m2", "d", "conv", "swa(window=512)", "moe(experts=32,active=4,intermediate=512)")
+MODELS = {
+    name: LatencyModel("h100_sxm", load)
+    for name, load in {
+        "decode": "decode-8k",
+        "chat": "chat",
+        "prompt": "prefill-2k",
+        "max": "batch=max,prompt=4096,generated=64",
+        "fp8": "batch=8,prompt=64,generated=32,dtype=fp8",
+    }.items()
+}
+SEEN = Architecture.parse("2048: 6x(d f m2 f)")
+MODELS["corrected"] = MODELS["chat"].corrected_by(
+    TimesCorrection(
+        MODELS["chat"],
+        [
+            ObservedTime(
+                operators="",
+                network=network,
+                workload=MODELS["chat"].workload,
+                program="program",
+                noise=0.01,
+                milliseconds={"latency_ms": ms},
+            )
+            for network, ms in ((SEEN, 900.0), (Architecture.parse("1024: 20x(a f)"), 700.0))
+        ],
+    )
+)
+NETWORKS = st.lists(
+    st.builds(
+        Architecture,
+        hidden=st.sampled_from((1024, 2048)),
+        operators=st.lists(st.sampled_from(TEXTS), min_size=1, max_size=8).map(
+            lambda texts: parse_operators(" ".join(texts))
+        ),
+        vocab=st.sampled_from((32_000, 131_072)),
+        tied=st.booleans(),
+        meta_tokens=st.sampled_from((0, 128)),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@settings(deadline=None, max_examples=12)
+@given(networks=NETWORKS)
+def test_columns_are_what_each_estimate_says(name, networks):
+    model = MODELS[name]
+    columns = model.columns(networks)
+    assert list(columns) == list(METRICS)
+    for metric, column in columns.items():
+        one_by_one = [model.estimate(network).metric(metric) for network in networks]
+        np.testing.assert_allclose(column, one_by_one, rtol=1e-12)
+        np.testing.assert_array_equal(model.columns(networks, [metric])[metric], column)
+
+
+def test_all_widths_of_a_space_are_looked_at_at_once():
+    space, model = load_space("nemotron_flash"), MODELS["decode"]
+    rng = np.random.default_rng(0)
+    genotypes = [space.sample(rng) for _ in range(5)]
+    networks, genotype = space.networks(genotypes)
+    assert isinstance(networks, Networks)
+    columns = model.columns(networks)
+    for metric, column in columns.items():
+        of_some = model.columns(list(networks), [metric])[metric]
+        np.testing.assert_allclose(column, of_some, rtol=1e-12)
+    limit = float(np.median(columns["latency_ms"]))
+    fitter = Fitter(space, TableCosts(model), [Budget("latency_ms", limit)])
+    within = fitter.within(networks)
+    np.testing.assert_array_equal(within, columns["latency_ms"] <= limit)
+    for index, each in enumerate(genotypes):
+        of_each = np.flatnonzero(genotype == index)
+        fitting = of_each[within[of_each]]
+        network, latency_ms = fitter.fit_width(each)
+        assert network == (networks[fitting[0]] if len(fitting) else None)
+        shown = fitting[0] if len(fitting) else of_each[-1]
+        assert latency_ms == pytest.approx(columns["latency_ms"][shown], rel=1e-12)
+
+
+def test_a_network_without_room_is_within_no_budget_on_time(tiny_table):
+    table = dataclasses.replace(tiny_table, device=dataclasses.replace(TINY, memory_bytes=10**6))
+    model = LatencyModel(table, "batch=max,prompt=8,generated=2")
+    small, large = (Architecture.parse(f"{text}: f") for text in ("32(vocab=64)", "2048(vocab=64)"))
+    columns = model.columns([large, small])
+    for metric, (of_large, of_small) in columns.items():
+        assert 0 < of_small < np.inf
+        if metric not in SIZES:
+            assert of_large == (0 if metric == "throughput_tok_s" else np.inf)
+    assert columns["memory_gb"][0] > 1e-3 >= columns["memory_gb"][1]
+    with pytest.raises(BudgetError, match="does not fit"):
+        model.estimate(large)
+    costs = TableCosts(model)
+    assert costs.latencies([large, small])[0] is None
+    for budget in (Budget("latency_ms", 1e9), Budget("throughput_tok_s", 1e-9)):
+        fitter = Fitter(load_space("tiny"), costs, [budget])
+        assert fitter.within([large, small]).tolist() == [False, True]
