@@ -26,9 +26,9 @@ from flashnas.run_folder.recorded_answer import (
 )
 from flashnas.space import OperatorSpace
 from flashnas.study.explore import Explored
+from flashnas.study.full_training import FULL_UTILISATION, full_training_flops, full_training_hours
 from flashnas.study.joint import retimed, with_latencies, with_traits
 from flashnas.study.problem import Problem
-from flashnas.study.purchase import FULL_UTILISATION, full_training_flops, full_training_hours
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
 from flashnas.trials.trial import Trial
 

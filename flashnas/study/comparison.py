@@ -14,7 +14,7 @@ from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 from flashnas.run_folder.recorded_answer import Against, Side
 from flashnas.study.answer import below_zero
-from flashnas.study.purchase import full_training_hours
+from flashnas.study.full_training import full_training_hours
 from flashnas.study.scorer import Scorer
 
 

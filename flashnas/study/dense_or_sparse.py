@@ -12,9 +12,9 @@ from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.run_folder.recorded_answer import DenseOrSparse, Turn
 from flashnas.study.comparison import side_of
 from flashnas.study.explore import ALIKE_NATS, Explored
+from flashnas.study.full_training import SPARSE_RATE
 from flashnas.study.joint import with_latencies
 from flashnas.study.problem import Problem
-from flashnas.study.purchase import SPARSE_RATE
 from flashnas.study.scorer import Scorer
 
 MEMORIES_GB = (2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 80, 96, 128, 192)

@@ -13,8 +13,8 @@ from flashnas.observations.correction import corrected
 from flashnas.reporting.phrases import holds
 from flashnas.study.dense_or_sparse import dense_or_sparse
 from flashnas.study.explore import Explored
+from flashnas.study.full_training import SPARSE_RATE, full_training_hours
 from flashnas.study.limits import bounds_of
-from flashnas.study.purchase import SPARSE_RATE, full_training_hours
 
 DENSE = ["1024: 8x(a f)", "2048: 12x(a f)", "2560: 16x(a f)"]
 SPARSE = [
