@@ -14,7 +14,8 @@ No publication is known to the model that predicts its rows. Regret is the loss 
 less the lowest of its group, in nats per token. Trainings are bought by one of these policies:
 
 - publications: nothing is bought;
-- both: publications, and what `flashnas.study.purchase` buys, until it stops;
+- both: publications, and the trainings that gain most per FLOP by `flashnas.study.acquisition`, until
+  none gains 0.0005 nats: the rule of 0.2.0;
 - random: the same model, trainings bought in random order, the first two together;
 - both, without publications: as `both`, with the spreads of the model and none of its rows;
 - small loss: bought in random order; the lowest loss is recommended, as in the paper.
@@ -47,11 +48,13 @@ from scipy.stats import multivariate_normal
 from flashnas.loss.composition import Rows
 from flashnas.loss.model import RELIABILITY_SD, FullLoss, contrasts
 from flashnas.loss.own import FURTHEST
-from flashnas.study.purchase import Prospects
+from flashnas.study.acquisition import Joint, Prospects
 
 HERE = Path(__file__).parent
 SEEDS = (0, 1, 2)
 KEYS = ["kind", "policy", "publication", "case", "seed"]
+LEAST_GAIN = 5e-4  # nats; a smaller one is not bought
+LARGEST = 8  # trainings of a set
 POLICIES = ("publications", "both", "random", "both, without publications", "small loss")
 
 
@@ -98,7 +101,7 @@ class Buyer:
         if bought:
             own = case.trainings.take(np.array(sorted(bought)))
             reliability = reliability_of(self.model, own)
-        return Prospects(self.model, own, case.candidates, case.trainings, reliability)
+        return Prospects(Joint.of(self.model, own, case.candidates, case.trainings, reliability))
 
     def regret(self, bought: Sequence[int]) -> float:
         return float(self.case.regrets[self.after(frozenset(bought)).recommended])
@@ -111,7 +114,7 @@ class Buyer:
         while most > len(bought):
             costs = self.case.costs.copy()
             costs[bought] = np.inf  # cannot be bought twice
-            found = self.after(frozenset(bought)).best_set(costs, most - len(bought))
+            found = best_set(self.after(frozenset(bought)), costs, most - len(bought))
             if found is None:
                 break
             bought = bought + found[0]
@@ -122,6 +125,29 @@ class Buyer:
         order = shuffled(self.case, seed)
         counts = [0, *range(2, len(order) + 1)]
         return [Step(order[:count], self.regret(order[:count])) for count in counts]
+
+
+def best_set(
+    prospects: Prospects, costs: np.ndarray, at_most: int
+) -> tuple[list[int], float] | None:
+    """The candidates whose trainings gain most per cost, and their gain; None where that is less than
+    LEAST_GAIN. One more joins while the gain per cost rises, or is too small."""
+    order = [int(index) for index in np.argsort(prospects.values) if np.isfinite(costs[index])]
+    first, others = order[:1], order[1:]
+
+    def worth(chosen: list[int]) -> tuple[bool, float, float, list[int]]:
+        gain = prospects.gain(sorted(chosen))
+        return gain >= LEAST_GAIN, gain / float(costs[chosen].sum()), gain, chosen
+
+    sets = [[index] for index in order] + [[*first, other] for other in others]
+    best = max((worth(each) for each in sets if len(each) <= at_most), default=None)
+    while best is not None and len(best[-1]) < min(at_most, LARGEST):
+        more = [[*best[-1], other] for other in order if other not in best[-1]]
+        grown = max(map(worth, more), default=best)
+        if grown[-1] is best[-1] or (best[0] and grown < best):
+            break
+        best = grown
+    return (best[-1], best[2]) if best is not None and best[0] else None
 
 
 def shuffled(case: Case, seed: int) -> list[int]:

@@ -23,13 +23,6 @@ from flashnas.loss.composition import Rows, Table
 from flashnas.loss.load import rows_of
 from flashnas.loss.model import CHARGE, FullLoss
 from flashnas.observations.losses import ObservedLoss
-from flashnas.training.cost import BACKWARD, H100_FLOPS
-
-# of a full training: tokens of a text, and the share of an H100's FLOP/s that a tuned trainer reaches
-FULL_CONTEXT, FULL_UTILISATION = 4096, 0.4
-# of the rate of a dense training with as many active parameters: 23,600 of 37,500 tokens/s on an H100
-# (arXiv 2409.02060, section 4.1)
-SPARSE_RATE = 0.63
 
 LEAST_GAIN = 5e-4  # nats; a smaller one is not bought
 DRAWS, SEED = 512, 0
@@ -49,7 +42,7 @@ class Purchase:
     flops: float
 
 
-class Prospects:
+class Outlook:
     """What trainings would change of a recommendation.
 
     Args:
@@ -183,7 +176,7 @@ def best_purchase(
     )
     if not np.isfinite(costs).any():
         return None
-    prospects = Prospects(
+    prospects = Outlook(
         publications,
         _as_rows(publications, own) if own else None,
         publications.table(networks, tokens),
@@ -211,24 +204,3 @@ def _as_rows(model: FullLoss, trainings: Sequence[ObservedLoss]) -> Rows:
 def _identity(row: ObservedLoss) -> tuple[object, ...]:
     """Equal for trainings that would repeat each other."""
     return row.level or row.group, row.specs, row.hidden, row.tokens
-
-
-def full_training_flops(network: Architecture, tokens: float) -> float:
-    """FLOPs of a full training without validations, on texts of FULL_CONTEXT tokens.
-
-    Args:
-        network: as it is searched.
-        tokens: of the training.
-    """
-    return network.flops_per_token(FULL_CONTEXT) * (1 + BACKWARD) * tokens
-
-
-def full_training_hours(network: Architecture, tokens: float) -> float:
-    """The same in hours of an H100."""
-    hours = h100_hours(full_training_flops(network, tokens))
-    return hours / (SPARSE_RATE if network.active_params < network.params else 1)
-
-
-def h100_hours(flops: float) -> float:
-    """At FULL_UTILISATION."""
-    return flops / (FULL_UTILISATION * H100_FLOPS) / 3600

@@ -1,0 +1,315 @@
+"""Which networks to train next: a set of the highest joint expected gain, by the model of the loss.
+
+**Of the full loss** the gain is a knowledge gradient (Frazier et al., INFORMS J. Computing 2009).
+The recommended network has the lowest value: the mean of its full loss, its price of complexity, and
+CHARGE standard deviations of what no observation covers. Trainings move the means, and lower these
+deviations. The gain of a set of trainings is by how much the network that is then recommended is
+expected to be better than the one before: in the means after, prices included. By the law of total
+covariance the means move as much as the covariance falls, for which no loss needs to be known.
+
+**Of the loss that was trained** it is the expected improvement (Mockus 1975; Jones et al., J. Global
+Optimization 1998) of a set (qEI; Ginsbourger et al. 2010): E[max(0, lowest loss so far - lowest loss
+of the set)], as these trainings will be observed, noise included. Without a loss so far the first one
+of the set, which has the lowest predicted loss, stands in its place.
+
+A set grows by one at a time, and the same draws serve all sets. No torch.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.special import ndtri
+
+from flashnas.architecture import Architecture
+from flashnas.architecture.architecture import compressed
+from flashnas.base.text import counted, names_text
+from flashnas.loss.composition import Rows, Table
+from flashnas.loss.load import rows_of
+from flashnas.loss.model import CHARGE, FullLoss
+from flashnas.observations.losses import ObservedLoss
+from flashnas.study.scorer import ALIKE, COMPLEXITY_NATS, EvidenceScorer, complexities
+
+MOST = 200  # networks of which one may be recommended, and of which some are trained
+DRAWS, SEED = 512, 0  # by which sets are chosen; ..
+TOLD_DRAWS, TOLD_SEED = 4096, 1  # .. fresh ones, by which the gain of the chosen one is told
+LEVEL_SD = 10.0  # nats; of the level of trainings, of which all but nothing is known
+TIED = 1e-9  # nats up to which gains are equal, on any CPU
+LEAST_GAIN = 5e-4  # nats; a smaller gain is said to be none
+LISTED = 4  # networks that a line names
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is acquired; the recipe does not fix it.
+
+    network: as it is searched, at full width. width: of the network that is trained. tokens: of the
+    training.
+    """
+
+    network: Architecture
+    width: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """trainings: in the order in which they were chosen. gain_nats: what all of them jointly are
+    expected to gain. flops: of all of them."""
+
+    trainings: tuple[Training, ...]
+    gain_nats: float
+    flops: float
+
+
+@dataclass(frozen=True)
+class Joint:
+    """What is known of N candidates and of M trainings of the same publication.
+
+    mean [N + M]: of the full losses, and of those of the trainings. covariance [2N + M, 2N + M]: of
+    what no observation covers of each candidate, at a reliability of 1, and of these. compared:
+    whether a loss was observed to which those of the trainings compare.
+    """
+
+    mean: np.ndarray
+    covariance: np.ndarray
+    compared: bool
+
+    @classmethod
+    def of(
+        cls,
+        publications: FullLoss,
+        own: Rows | None,
+        candidates: Table,
+        trainings: Rows,
+        reliability: float = 1.0,
+    ) -> Self:
+        """Args:
+        publications: the model without own rows.
+        own: what was trained so far, as the model sees it; None: nothing.
+        candidates: their full trainings.
+        trainings: whose losses do not count.
+        reliability: of the user's own publication.
+        """
+        rows = trainings if own is None else Rows.joined(trainings, own)
+        table = Table.joined(candidates, rows)
+        count, first = len(candidates), 2 * len(candidates) + len(trainings)
+        predicted, every = publications.predict(table), np.arange(len(table))
+        full = predicted.shared.covariance(every) + reliability**2 * predicted.own.covariance(every)
+        full[count:, count:] += LEVEL_SD**2 * np.equal.outer(rows.level, rows.level)
+        noise = np.where(np.isnan(rows.noise), reliability * predicted.noise, rows.noise)
+        full[count:, count:] += np.diag(noise**2)
+        alike = publications.silent_prior(candidates, table)
+        covariance = np.block(
+            [[alike[:, :count], reliability * alike], [reliability * alike.T, full]]
+        )
+        mean = predicted.mean
+        if own is None:
+            return cls(mean, covariance, compared=False)
+        learnt = np.linalg.solve(covariance[first:, first:], covariance[first:])
+        mean = mean + learnt[:, count:].T @ (own.nats - mean[first - count :])
+        covariance = covariance - covariance[:, first:] @ learnt
+        compared = not {*trainings.level}.isdisjoint(own.level)
+        return cls(mean[: first - count], covariance[:first, :first], compared)
+
+
+class Prospects:
+    """What further trainings would change.
+
+    Args:
+        joint: of candidates and trainings; these by preference where all else is equal.
+        prices: of the complexity of each candidate [N], in nats.
+        of_trained: whether gains are of the loss that was trained. best: the lowest of these so far.
+    """
+
+    def __init__(
+        self,
+        joint: Joint,
+        prices: np.ndarray | float = 0.0,
+        *,
+        of_trained: bool = False,
+        best: float | None = None,
+    ) -> None:
+        self._covariance, self._of_trained, self._best = joint.covariance, of_trained, best
+        self._count = count = len(joint.covariance) - len(joint.mean)
+        self._uncovered = np.diag(joint.covariance)[:count]
+        self._trained = np.arange(2 * count, len(joint.covariance))
+        # what is decided about: the loss of each training, or the full loss of each candidate
+        self._decided = self._trained if of_trained else np.arange(count, 2 * count)
+        self.mean = joint.mean[self._decided - count] + (0.0 if of_trained else prices)
+        charge = 0.0 if of_trained else self._charge(self._uncovered)
+        self.values = np.round(self.mean + charge, ALIKE)
+        self.recommended = int(np.argmin(self.values))
+        # the first training, where one alone says nothing
+        self._first: int | None = None
+        if of_trained and best is None:
+            self._first = self.recommended
+        elif not joint.compared:
+            self._first = 0
+
+    def gain(self, chosen: Sequence[int], draws: int = DRAWS, seed: int = SEED) -> float:
+        """What these trainings jointly are expected to gain, in nats."""
+        index = self._trained[np.array(chosen)]
+        root = np.linalg.cholesky(self._covariance[np.ix_(index, index)])
+        told = solve_triangular(root, self._covariance[index], lower=True)
+        after = self.mean + _draws(len(index), draws, seed) @ told[:, self._decided]
+        uncovered = self._uncovered - np.sum(told[:, : self._count] ** 2, axis=0)
+        return self._gain(after, uncovered, chosen)
+
+    def greedy(self, count: int) -> list[int]:
+        """The set of so many trainings to which each was added that gains most with those before;
+        where gains are equal, that which explains most of the differences to what is recommended."""
+        # covariances with each training, of what those chosen so far leave open
+        left = self._covariance[:, self._trained]
+        after, uncovered = np.tile(self.mean, (DRAWS, 1)), self._uncovered
+        chosen: list[int] = []
+        available = np.arange(len(self._trained))
+        for draws in _draws(min(count, len(available)), DRAWS, SEED).T:
+            told = left[:, available] / np.sqrt(left[self._trained[available], available])
+            moved, covered = told[self._decided], told[: self._count] ** 2
+            if self._first is not None and not chosen:
+                at = self._first
+            else:
+                gains = [
+                    self._gain(
+                        after + np.outer(draws, moved[:, at]),
+                        uncovered - covered[:, at],
+                        [*chosen, int(index)],
+                    )
+                    for at, index in enumerate(available)
+                ]
+                explained = np.sum((moved - moved[self.recommended]) ** 2, axis=0)
+                at = _highest(np.array(gains), explained)
+            after = after + np.outer(draws, moved[:, at])
+            uncovered = uncovered - covered[:, at]
+            left = left - np.outer(told[:, at], told[self._trained, at])
+            chosen.append(int(available[at]))
+            available = np.delete(available, at)
+        return chosen
+
+    def _gain(self, after: np.ndarray, uncovered: np.ndarray, chosen: Sequence[int]) -> float:
+        """The mean over draws. after [D, N or M]: what is decided about, in each draw."""
+        if self._of_trained:
+            losses = after[:, chosen]
+            before = losses[:, 0] if self._best is None else self._best
+            return float(np.mean(np.maximum(before - losses.min(axis=1), 0.0)))
+        best = np.argmin(after + self._charge(uncovered), axis=1)
+        return float(np.mean(after[:, self.recommended] - after[np.arange(len(after)), best]))
+
+    @staticmethod
+    def _charge(variances: np.ndarray) -> np.ndarray:
+        return CHARGE * np.sqrt(np.maximum(variances, 0.0))
+
+
+def _highest(*criteria: np.ndarray) -> int:
+    """Index of the highest, the first of those that are equal in all criteria."""
+    indices = np.arange(len(criteria[0]))
+    for values in criteria:
+        indices = indices[values[indices] >= values[indices].max() - TIED]
+    return int(indices[0])
+
+
+@functools.cache
+def _draws(count: int, draws: int, seed: int) -> np.ndarray:
+    """Standard normal draws [draws, count]: the same quantiles in each column, in random order."""
+    quantiles = ndtri((np.arange(draws) + 0.5) / draws)
+    generator = np.random.default_rng(seed)
+    return np.column_stack([generator.permutation(quantiles) for _ in range(count)])
+
+
+def acquire(
+    scorer: EvidenceScorer,
+    candidates: Sequence[Architecture],
+    count: int,
+    *,
+    offered: Callable[[Architecture], Training | None],
+    observed: Callable[[Training], ObservedLoss],
+    flops: Callable[[Training], float],
+    of_trained: bool = False,
+) -> Acquisition:
+    """The trainings of the highest joint expected gain, whatever that is.
+
+    The first one of a group of which nothing was observed says nothing alone: it is that of the
+    recommended network, to which others compare.
+
+    Args:
+        scorer: knows what was trained so far.
+        candidates: of which one is recommended, those that were trained among them. More than MOST
+            are cut to those of the lowest values.
+        count: how many are chosen; fewer where fewer candidates are left whose training was not
+            observed, and at most MOST.
+        offered: the training of a candidate; None: it cannot be trained.
+        observed: what is observed of it; `nats` does not count.
+        flops: what it costs.
+        of_trained: the objective is the loss that was trained, not that of the full training.
+    """
+    networks = sorted(
+        {network.hash: network for network in candidates}.values(), key=lambda each: each.hash
+    )
+    order = np.argsort(scorer.values(networks), kind="stable")
+    networks = [networks[index] for index in order]
+    # one for each observation, from the lowest value of a network
+    offers: dict[tuple[object, ...], tuple[Training, ObservedLoss]] = {}
+    for training in map(offered, networks):
+        if training is not None:
+            row = observed(training)
+            offers.setdefault(_identity(row), (training, row))
+    done = {_identity(row): row.nats for row in scorer.rows}
+    left = [offer for identity, offer in offers.items() if identity not in done][:MOST]
+    if not left or count < 1:
+        return Acquisition((), 0.0, 0.0)
+    model, networks = scorer.publications, networks[:MOST]
+    joint = Joint.of(
+        model,
+        _as_rows(model, scorer.rows) if scorer.rows else None,
+        model.table(networks, scorer.tokens_of(networks)),
+        # nats of their own, because a group that repeats another one does not count
+        _as_rows(model, [replace(row, nats=nats) for nats, (_, row) in enumerate(left)]),
+        scorer.reliability,
+    )
+    prospects = Prospects(
+        joint,
+        COMPLEXITY_NATS * complexities(networks),
+        of_trained=of_trained,
+        best=min((done[identity] for identity in offers if identity in done), default=None),
+    )
+    chosen = prospects.greedy(count)
+    trainings = tuple(left[index][0] for index in chosen)
+    return Acquisition(
+        trainings, prospects.gain(chosen, TOLD_DRAWS, TOLD_SEED), sum(map(flops, trainings))
+    )
+
+
+def _as_rows(model: FullLoss, trainings: Sequence[ObservedLoss]) -> Rows:
+    """Trainings of the publication that a model predicts for."""
+    rows = rows_of(trainings, model.law)
+    return replace(rows, publication=np.full(len(rows), model.publication, object))
+
+
+def _identity(row: ObservedLoss) -> tuple[object, ...]:
+    """Equal for trainings that would repeat each other."""
+    return row.level or row.group, row.specs, row.hidden, row.tokens
+
+
+def acquisition_line(acquisition: Acquisition, of_trained: bool) -> str:
+    """What trainings cost and are expected to gain."""
+    trainings, gain = acquisition.trainings, acquisition.gain_nats
+    tokens = sorted({training.tokens for training in trainings})
+    text = " to ".join(f"{number:,}" for number in (*tokens[:1], *tokens[1:][-1:]))
+    if gain < LEAST_GAIN:
+        expected = "no gain is expected"
+    elif of_trained:
+        expected = f"the lowest trained loss is expected to fall by {gain:.3g} nats"
+    else:
+        expected = f"the recommended network is expected to be {gain:.3g} nats better for it"
+    names = [compressed(each.network.notation) for each in trainings[:LISTED]]
+    names = names if len(trainings) <= LISTED else []
+    return (
+        f"training {counted(len(trainings), 'network')} on {text} tokens each,"
+        f" {acquisition.flops:.1e} FLOPs in all: {expected}{': ' * bool(names)}{names_text(names)}"
+    )
