@@ -224,15 +224,14 @@ def test_as_many_are_trained_as_are_asked_for():
     assert "FLOPs in all: no gain is expected: " in acquisition_line(found, False)
 
 
-def test_trainings_of_two_lengths_are_of_two_groups():
-    def offered(network):
-        return Training(network, network.hidden, 10**9 * (1 + (network in NETWORKS[:3])))
+def test_all_count_where_the_mixes_of_one_group_are_those_of_another():
+    networks = [*NETWORKS, Architecture.parse("2048: 12x(a f)")]
 
     def grouped(training):
-        return dataclasses.replace(observed(training), group=f"{training.tokens} tokens")
+        return dataclasses.replace(observed(training), group=f"width {training.width}")
 
-    found = acquire(scorer(), NETWORKS * 2, 10, offered=offered, observed=grouped, flops=flops)
-    assert len(found.trainings) == 10
+    found = acquire(scorer(), networks, 20, offered=full, observed=grouped, flops=flops)
+    assert {each.network for each in found.trainings} == set(networks)
 
 
 def test_none_is_trained_twice_and_none_that_failed():
