@@ -228,12 +228,11 @@ def test_a_lost_task_is_tried_once_more(cluster, connected, tmp_path, times, out
     path, killed = tmp_path / "pids", []
 
     def kill():
-        pids = [int(pid) for pid in path.read_text().split()] if path.exists() else []
-        for pid in pids[len(killed) : times]:
+        for pid in pool_jobs.tries(path)[len(killed) : times]:
             os.kill(parent_of(pid), signal.SIGKILL)  # Ray's process, above the one that trains
             killed.append(pid)
 
-    job = {"do": "touch slowly", "path": str(path)}
+    job = {"do": "count slowly", "tries": str(path)}
     with RayExecutor(
         Work(function=pool_jobs.act, timeout_s=8, workers=2), RayOptions(address=cluster.address)
     ) as executor:

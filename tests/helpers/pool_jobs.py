@@ -15,6 +15,8 @@ from flashnas.base.errors import CandidateError, CorpusError
 from flashnas.executors.base import Work
 from flashnas.executors.local import LocalExecutor
 
+MARK = "FLASHNAS_TESTING_MARK"
+
 
 @dataclass(frozen=True)
 class OwnJob:
@@ -34,8 +36,25 @@ def pool_of(*, workers, timeout_s):
     return LocalExecutor(Work(function=act, workers=workers, timeout_s=timeout_s))
 
 
+def tries(file):
+    """The processes in which a job with that file was begun."""
+    return [int(word) for word in Path(file).read_text().split()] if Path(file).exists() else []
+
+
 def act(job):
+    """Does what the job says; with the file `tries` for the processes in which it is begun, of which
+    a second one fails at nothing if the job is to fail `once`, and with a file `log`."""
     job = {"do": job.do} if isinstance(job, OwnJob) else job
+    if "tries" in job:
+        with open(job["tries"], "a") as file:
+            file.write(f"{os.getpid()}\n")
+    with _logged(job):
+        if job.get("once") and len(tries(job["tries"])) > 1:
+            return {"value": "second"}
+        return _done(job)
+
+
+def _done(job):
     match job["do"]:
         case "return":
             return {"value": job["value"], "pid": os.getpid()}
@@ -55,15 +74,9 @@ def act(job):
             os.kill(os.getpid(), signal.SIGTERM)
         case "hang":
             time.sleep(60)
-        case "touch":
-            with open(job["path"], "a") as file:
-                file.write(f"{os.getpid()}\n")
-            time.sleep(60)
-        case "touch slowly":  # the number of its call
-            with open(job["path"], "a") as file:
-                file.write(f"{os.getpid()}\n")
+        case "count slowly":
             time.sleep(2)
-            return {"value": len(Path(job["path"]).read_text().split())}
+            return {"value": len(tries(job["tries"]))}
         case "exit":
             os._exit(0)
         case "abort":
@@ -91,12 +104,15 @@ def act(job):
             raise CorpusError("/cache/1: not a prepared dataset: no such file")
         case "typo":
             return undefined_name  # noqa: F821
-        case "kill once" | "memory once" | "fail once":
-            return _once(job)
-        case "log":
-            with _logged(job):
-                time.sleep(0.1)
-            return {"value": job.get("name")}
+        case "slow":
+            time.sleep(0.2)
+            return {"value": job.get("value")}
+        case "leave a mark":
+            os.environ[MARK] = "1"
+            os.chdir("/")
+            return {"value": 0}
+        case "look for a mark":
+            return {"value": MARK in os.environ or os.getcwd() == "/"}
         case "state":
             return _state()
         case "poison":
@@ -133,21 +149,6 @@ def _logged(job):
                 file.write(f"{job.get('name')}{sign}\n")
         if sign == "+":
             yield
-
-
-def _once(job):
-    with open(job["path"], "a") as file:
-        file.write("try\n")
-    with _logged(job):
-        if len(Path(job["path"]).read_text().split()) == 1:
-            act(
-                {
-                    "do": {"kill once": "abort", "memory once": "memory", "fail once": "fail"}[
-                        job["do"]
-                    ]
-                }
-            )
-    return {"value": "second"}
 
 
 def _state():
