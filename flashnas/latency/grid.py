@@ -10,10 +10,12 @@ say which points needed one, and takes 0.33 s to import.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -57,7 +59,19 @@ class Axis:
         inside = np.clip(sizes, self.values[0], self.values[-1])
         return np.where(sizes <= self.reach * self.values[-1], inside, np.nan), sizes / inside
 
-    @property
+    def place(self, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of sizes inside the grid: the index of the nearest value that is not larger, but for the
+        last one, and how far each is from it to the next value in log space."""
+        if len(self.values) == 1:
+            return np.zeros(inside.shape, int), 0.0 * inside
+        low = np.searchsorted(self.values[1:-1], inside, side="right")
+        return low, np.log(inside / self.values[low]) / self._log_steps[low]
+
+    @cached_property
+    def _log_steps(self) -> np.ndarray:
+        return np.log(self.values[1:] / self.values[:-1])
+
+    @cached_property
     def half(self) -> float:
         """The largest size of at most half the largest: far enough from it that noise does not set
         the slope."""
@@ -173,36 +187,21 @@ class LogGrid:
         """Times at points inside the grid [..., 3], and which used an inferred cell [...]."""
         shape = np.broadcast_shapes(*(point.shape for point in points))
         ruled = np.zeros(shape, bool)
-        low, weight = [], []
+        # of each axis one or two neighbours: their indices and shares
+        neighbours = []
         for axis, point in zip(self.axes, points, strict=True):
-            i = np.clip(
-                np.searchsorted(axis.values, np.nan_to_num(point, nan=axis.values[0]), side="right")
-                - 1,
-                0,
-                max(len(axis.values) - 2, 0),
-            )
-            j = np.minimum(i + 1, len(axis.values) - 1)
-            span = np.log(axis.values[j] / axis.values[i])
-            low.append(i)
-            weight.append(
-                np.where(
-                    span > 0,
-                    np.log(point / axis.values[i]) / np.where(span > 0, span, 1.0),
-                    0.0 * point,
-                )
-            )
+            low, weight = axis.place(point)
+            between = weight.any()  # true of NaN
+            last = len(axis.values) - 1
+            high = [(np.minimum(low + 1, last), weight)] if between else []
+            neighbours.append([(low, 1 - weight), *high])
         log_us = np.zeros((*shape, 3))
-        for corner in itertools.product((0, 1), repeat=len(self.axes)):
-            share = np.ones(shape)
-            for up, w in zip(corner, weight, strict=True):
-                share = share * (w if up else 1 - w)
+        for corner in itertools.product(*neighbours):
+            share = functools.reduce(np.multiply, (weight for _, weight in corner))
             used = share != 0  # true of NaN
             if not used.any():
                 continue
-            cell = tuple(
-                np.minimum(i + up, len(axis.values) - 1)
-                for axis, i, up in zip(self.axes, low, corner, strict=True)
-            )
+            cell = tuple(index for index, _ in corner)
             log_us += np.where(used[..., None], share[..., None] * self._log_us[cell], 0.0)
             ruled |= used & self._inferred[cell]
         return np.exp(log_us), ruled

@@ -75,16 +75,16 @@ class KernelTimes:
         columns `between`; None if there are none. If the other sizes are out of reach:
         LookupFailure, or None of a kind with `between`."""
         kind, name = question.call.kind, question.call.kind.rows_name(question.phase)
-        sizes, source = self._sizes(question), ""
-        log_us, ruled = np.zeros(1), np.zeros(1, bool)
         shape = dict(question.call.shape)
         keys = self._keys(kind, name, tuple(shape[column] for column in kind.matched))
+        if not keys:
+            return None
+        sizes, source = self._sizes(question), ""
+        log_us, ruled = np.zeros(1), np.zeros(1, bool)
         for key, weight in keys:
             grid, source = self._grid(kind, name, key)
             us, rule = grid.at(**sizes)
             log_us, ruled = log_us + weight * np.log(us), ruled | rule
-        if not keys:
-            return None
         answer = from_grid(np.exp(log_us) if kind.between else us, ruled, source)
         if np.isnan(answer.us) or (kind.strict and ruled.any()):
             if kind.between or kind.strict:

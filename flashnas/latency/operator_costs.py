@@ -3,10 +3,13 @@ operator if there is one, else its kernels, one by one."""
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 
 from flashnas.base.errors import MissingRowsError
-from flashnas.latency.calibration import OWN, Calibration
+from flashnas.latency.calibration import OWN, BoundedTime, Calibration
 from flashnas.latency.lookup import KernelTimes, LookupFailure
 from flashnas.latency.metrics import EMBEDDING, HEAD, Cost, Part
 from flashnas.latency.operator_times import OperatorTimes
@@ -48,7 +51,9 @@ class OperatorCosts:
         if self.table.frames.keys() & OPERATOR_KINDS:
             self.operators = OperatorTimes(self.table, self.dtype)
             self.cache_type = self.operators.settings.get("cache_type", "")
+        self.phases = functools.cache(self._phases)  # of the object, so that it ends with it
         self._known: dict[tuple[OperatorSpec | str, int, int, int, int], Cost] = {}
+        self._launches: dict[tuple[Any, ...], BoundedTime] = {}
 
     def note_on_weights(self) -> str | None:
         if self.operator_kernels is self.kernels:
@@ -64,7 +69,7 @@ class OperatorCosts:
             f" recurrences are in {self.kernels.dtype}{corrected}"
         )
 
-    def phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
+    def _phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
         """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt
         and stay in the cache."""
         phases: list[tuple[Phase, np.ndarray, int]] = []
@@ -127,7 +132,7 @@ class OperatorCosts:
         )
         kernels = self.kernels if fixed else self.operator_kernels
         try:
-            launches = [kernels.time(call, phase, batch, seen) for call in calls]
+            launches = [self._launch(kernels, call, phase, batch, seen) for call in calls]
         except LookupFailure as failure:
             raise self._missing(name, hidden, str(failure)) from None
         parts = [
@@ -141,6 +146,16 @@ class OperatorCosts:
             if added:
                 parts.append(Part(shown, "calibration", "calibration", added.times(times)))
         return parts
+
+    def _launch(
+        self, kernels: KernelTimes, call: KernelCall, phase: Phase, batch: int, seen: np.ndarray
+    ) -> BoundedTime:
+        """Looked up once: operators share kernels."""
+        # contexts of a workload follow from the first of them
+        key = (kernels, call.kind, call.shape, phase, batch, float(seen[0]), len(seen))
+        if key not in self._launches:
+            self._launches[key] = kernels.time(call, phase, batch, seen)
+        return self._launches[key]
 
     def launched(self, spec: OperatorSpec, hidden: int, phase: Phase) -> list[KernelCall]:
         """The kernels that serve an operator in the calibration's stack."""
