@@ -27,7 +27,7 @@ REMEMBERED = 16_384  # networks whose metrics are kept
 # before budgets are said to be out of reach: genotypes that are drawn first; those up to which all of
 # a space are looked at; of a larger one those that are tried, and the share of them that is drawn anew
 DRAWN, LISTED, CLIMBED, AFRESH = 64, 20_000, 2_000, 0.1
-AT_ONCE = 4096  # genotypes of a list
+AT_ONCE = 256  # genotypes of a list: few arrays, and few calls of a cost function
 MEASURE_HOST = "measure yours: flashnas profile --runtime vllm --vllm-python PATH"
 
 CostFunction = Callable[[Any], "float | Mapping[str, float]"]
@@ -88,9 +88,7 @@ class TableCosts(Costs):
         return {name: getattr(estimate, name) for name in PREDICTED}
 
     def size(self, metric: str, network: Architecture) -> float:
-        if metric == "memory_gb":
-            return self.model.memory_gb(network)
-        return float(getattr(network, metric))
+        return float(self.columns([network], [metric])[metric][0])
 
     def columns(
         self, networks: Sequence[Architecture], names: Iterable[str]

@@ -146,7 +146,7 @@ class LatencyModel:
             bounds=bounds,
             lower_ms=min(bounds["latency_ms"][0], latency_ms),
             upper_ms=max(bounds["latency_ms"][1], latency_ms),
-            memory_gb=self.memory_gb(a),
+            memory_gb=float(self.columns([a], ["memory_gb"])["memory_gb"][0]),
             workload=w.name,
             table=self.table.name,
             calibration=self.calibration.name,
@@ -157,10 +157,6 @@ class LatencyModel:
             observed={},
         )
 
-    def memory_gb(self, architecture: Architecture) -> float:
-        """Under the workload; a batch "max" that finds no room counts as 1."""
-        return float(self.columns([architecture], ["memory_gb"])["memory_gb"][0])
-
     def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """latency_ms of each, shape [N]."""
         return self.columns(architectures, ["latency_ms"])["latency_ms"]
@@ -170,10 +166,11 @@ class LatencyModel:
     def columns(
         self, networks: Sequence[Architecture], names: Iterable[str] = METRICS
     ) -> dict[str, np.ndarray]:
-        """Metrics of each network by name, float64 [N], as `estimate` states them. Where a batch
-        "max" finds no room, times are infinite, and memory_gb is that of one sequence."""
+        """Metrics of each network by name, float64 [N], as `estimate` states them; NaN for other
+        names. Where a batch "max" finds no room, times are infinite, and memory_gb is that of one
+        sequence."""
         names = tuple(names)
-        found = {name: np.empty(len(networks)) for name in names}
+        found = {name: np.full(len(networks), np.nan) for name in names}
         for indices, alike in _alike(networks):
             for name, values in self._columns(alike, names).items():
                 found[name][indices] = values

@@ -18,7 +18,15 @@ from flashnas.observations.correction import TimesCorrection
 from flashnas.observations.times import ObservedTime
 from flashnas.space import load_space
 
-TEXTS = ("a", "f", "m2", "d", "conv", "swa(window=512)", "moe(experts=32,active=4,intermediate=512)")
+TEXTS = (
+    "a",
+    "f",
+    "m2",
+    "d",
+    "conv",
+    "swa(window=512)",
+    "moe(experts=32,active=4,intermediate=512)",
+)
 MODELS = {
     name: LatencyModel("h100_sxm", load)
     for name, load in {
@@ -73,6 +81,7 @@ def test_columns_are_what_each_estimate_says(name, networks):
         one_by_one = [model.estimate(network).metric(metric) for network in networks]
         np.testing.assert_allclose(column, one_by_one, rtol=1e-12)
         np.testing.assert_array_equal(model.columns(networks, [metric])[metric], column)
+        assert model.columns([])[metric].shape == (0,)
 
 
 def test_all_widths_of_a_space_are_looked_at_at_once():
@@ -115,3 +124,6 @@ def test_a_network_without_room_is_within_no_budget_on_time(tiny_table):
     for budget in (Budget("latency_ms", 1e9), Budget("throughput_tok_s", 1e-9)):
         fitter = Fitter(load_space("tiny"), costs, [budget])
         assert fitter.within([large, small]).tolist() == [False, True]
+    budgets = [Budget("memory_gb", 1e-3), Budget("latency_ms", 1e9)]
+    with pytest.raises(BudgetError, match=r"misses memory_gb [\d.]+ where .* factor of [\d.]+: "):
+        Fitter(load_space("nemotron_flash"), costs, budgets).feasible(0)

@@ -8,7 +8,6 @@ import dataclasses
 import gc
 import weakref
 
-import numpy as np
 import pandas as pd
 import pytest
 from cases import cases
@@ -260,35 +259,11 @@ def test_bounds_add_up_linearly_by_source(tiny_table):
     assert 1000 * estimate.lower_ms == pytest.approx(0.9 * imported + 0.5 * roofline)
 
 
-# -- many architectures ----------------------------------------------------------------------------
+# -- the largest batch -----------------------------------------------------------------------------
 
 
 def with_memory(table, memory_bytes):
     return dataclasses.replace(table, device=dataclasses.replace(TINY, memory_bytes=memory_bytes))
-
-
-def test_many_equal_one_by_one(tiny_table):
-    rng = np.random.default_rng(0)
-    texts = [
-        "d(head_dim=16)",
-        "f",
-        "a(heads=2,kv_heads=1,head_dim=16)",
-        "gla(head_dim=16)",
-        "gd(head_dim=16)",
-    ]
-    many = [
-        Architecture.parse(
-            f"{rng.choice([32, 48])}(vocab=64,meta={rng.choice([0, 4])}): "
-            + " ".join(rng.choice(texts, rng.integers(1, 6)))
-        )
-        for _ in range(40)
-    ]
-    for workload in ("generated=5", "batch=max,prompt=8,generated=2"):
-        model = LatencyModel(with_memory(tiny_table, 10**6), workload)
-        np.testing.assert_array_equal(
-            model.latencies(many), [model.estimate(a).latency_ms for a in many]
-        )
-    assert model.latencies([]).shape == (0,)
 
 
 def test_batch_max_fills_the_memory(tiny_table):
