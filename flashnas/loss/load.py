@@ -21,7 +21,7 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.text import one_of, shown
 from flashnas.loss.composition import Law, Rows, Table, outside_support
 from flashnas.loss.experts import log_granularity
-from flashnas.loss.mix import bodies, body_sizes, mix_of, stacks
+from flashnas.loss.mix import Mix, bodies, body_sizes, mix_of, stacks
 from flashnas.loss.model import FullLoss, Spreads
 from flashnas.loss.own import as_own, own_rows, with_own
 from flashnas.loss.recall import SHIPPED as RECALL
@@ -254,7 +254,8 @@ def expected(network: Architecture, tokens: float, own: str | Path | None = None
         >>> found.full_loss_difference < 0 < found.full_loss_sd, found.recall < 0, found.outside
         (True, True, ())
     """
-    return expected_of(network, tokens, loss_model(own), load_recall())
+    model = loss_model(own)
+    return expected_of(network, tokens, model, load_recall(), model.table([network], tokens))
 
 
 def expected_of(
@@ -262,11 +263,12 @@ def expected_of(
     tokens: float,
     model: FullLoss,
     recall_model: RecallModel,
+    table: Table,
 ) -> Expected:
-    """The same by these models."""
+    """The same by these models; table: the full training as `model` sees it."""
     body = bodies([network])
     active = float(body_sizes(body)[0, 1])
-    table = Table.joined(model.table(body, tokens), of_size(model, [PLAIN], active, tokens))
+    table = Table.joined(table, of_size(model, [PLAIN], active, tokens))
     prediction = model.predict(table)
     difference, sd = prediction.difference(0, 1)
     recall, covariance = recall_model.predict(body)
@@ -299,17 +301,25 @@ def of_size(
         published: attention and windows at their defaults are those of publications.
     """
     width = (active * np.exp(model.law.r0) / 12) ** (1 / 3)
-    hidden = nearest_width(width)
-    built = stacks(
-        [as_published(each, hidden) if published else each for each in operators], hidden
-    )
-    total, used, ffn = body_sizes(built).T
+    mix, sizes, log_fine = _stacks_of(tuple(operators), nearest_width(width), published)
+    total, used, ffn = sizes.T
     return Table.of(
         model.law,
-        mix_of(stacks(operators), published=published),
+        mix,
         np.stack(np.broadcast_arrays(active * total / used, active, ffn), axis=-1),
         width,
         tokens,
         model.publication,
-        log_fine=log_granularity(built),
+        log_fine=log_fine,
     )
+
+
+@functools.lru_cache(maxsize=256)  # the plain transformer is compared with each network
+def _stacks_of(
+    operators: tuple[tuple[OperatorSpec, ...], ...], hidden: int, published: bool
+) -> tuple[Mix, np.ndarray, np.ndarray]:
+    """Mixes, sizes and granularities of operator lists at a width."""
+    built = stacks(
+        [as_published(each, hidden) if published else each for each in operators], hidden
+    )
+    return mix_of(stacks(operators), published=published), body_sizes(built), log_granularity(built)

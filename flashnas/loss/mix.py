@@ -86,43 +86,48 @@ def mix_of(networks: Networks, *, published: Any = False) -> Mix:
     """The compositions of networks. published: of each network [N], or of all, whether a publication
     leaves open what its windows are where they are at their default."""
     each, of = networks.each_composition
-    specs = [spec for spec, _ in each.pairs]
-    mixes = np.array([spec.mixes_tokens for spec in specs], bool)
-    kinds = np.array([ALIKE.get(spec.kind, spec.kind) for spec in specs], object)
-    kinds[~np.isin(kinds, KINDS)] = "other"
-    families = np.array([_family(spec) for spec in specs], object)
-    short = np.array([_shortness(spec) for spec in specs], float)
-    stated = np.array([spec.options() != {} for spec in specs], bool)
-
-    def mixers(chosen: np.ndarray) -> np.ndarray:
-        """How many token mixers of each stack are of the chosen operators."""
-        return each.totals_of(mixes * chosen)
-
-    count, operators = mixers(mixes), each.totals(lambda *_: 1.0)
-    total, ffn_share = np.maximum(count, 1.0), 1 - count / operators
-    # shares of whole numbers: what is equal is equal in all bits
-    of_families = np.stack([mixers(families == name) for name in FAMILIES], axis=-1)
-    minor = (of_families.sum(axis=1) - of_families.max(axis=1)) / total
-    need = mixers(np.isin(families, NEED_FFN)) / total
+    columns = 6 + len(FAMILIES) + len(KINDS)
+    values = np.array([_counted(spec) for spec, _ in each.pairs], float).reshape(-1, columns)
+    # sums of whole numbers are exact: what is equal is equal in all bits
+    operators, mixers, gated_delta, rare, window, stated, *kinds = each.columns_of(values)
+    total, ffn_share = np.maximum(mixers, 1.0), 1 - mixers / operators
+    families = np.array(kinds[: len(FAMILIES)])
+    minor = (families.sum(axis=0) - families.max(axis=0)) / total
+    need = sum(families[FAMILIES.index(name)] for name in NEED_FFN) / total
     mix = Mix(
-        shares=np.stack([mixers(kinds == kind) for kind in KINDS], axis=-1) / total[:, None],
+        shares=np.array(kinds[len(FAMILIES) :]).T / total[:, None],
         ffn_share=ffn_share,
         mixed=np.minimum(1.0, minor / FULL_SHARE),
-        gated_delta=mixers((kinds == "gd") & (families == DELTA_RULE)) / total,
-        rare=mixers(families == "") / total,
-        window=mixers(short) / total,
+        gated_delta=gated_delta / total,
+        rare=rare / total,
+        window=window / total,
         edge=np.array([_edge(each.compositions[index]) for index in each.composition], float),
-        new_mix=_new_mix(of_families / total[:, None], minor),
+        new_mix=_new_mix(families / total, minor),
         bare=np.maximum(0.0, 1 - ffn_share / MIN_FFN_SHARE) * need,
     ).take(of)
-    window = np.where(published, (mixers(short * stated) / total)[of], mix.window)
-    return dataclasses.replace(mix, window=window)
+    return dataclasses.replace(mix, window=np.where(published, (stated / total)[of], mix.window))
 
 
-def _family(spec: OperatorSpec) -> str:
-    """Of FAMILIES; "": what publications found of other operators is no bonus for one that they do
-    not have."""
-    return MATHEMATICS[spec.kind] if spec.kind in KINDS and spec.kind not in RARE else ""
+def _counted(spec: OperatorSpec) -> list[float]:
+    """What an operator adds to the sums over a stack: operators, mixers, gated delta rules, mixers
+    that at most one publication has, how short windows are, the same of stated ones, and mixers
+    by FAMILIES and by KINDS."""
+    if not spec.mixes_tokens:
+        return [1.0] + [0.0] * (5 + len(FAMILIES) + len(KINDS))
+    # what publications found of other operators is no bonus for one that they do not have
+    tried = spec.kind in KINDS and spec.kind not in RARE
+    kind = ALIKE.get(spec.kind, spec.kind)
+    short = _shortness(spec)
+    return [
+        1.0,
+        1.0,
+        tried and spec.kind == "gd",
+        not tried,
+        short,
+        short if spec.options() else 0.0,
+        *(tried and MATHEMATICS[spec.kind] == family for family in FAMILIES),
+        *((kind if kind in KINDS else "other") == each for each in KINDS),
+    ]
 
 
 def _shortness(spec: OperatorSpec) -> float:
@@ -143,10 +148,8 @@ def _edge(operators: Sequence[OperatorSpec]) -> float:
 
 def _new_mix(families: np.ndarray, minor: np.ndarray) -> np.ndarray:
     """The part of `mixed` that stems from a second family which nobody tried at a small share; shares
-    [N, families]."""
+    [families, N]."""
     beside = FAMILIES.index(TRIED_BESIDE_ALL)
-    tried = np.where(
-        families.argmax(axis=1) == beside, minor, np.minimum(minor, families[:, beside])
-    )
+    tried = np.where(families.argmax(axis=0) == beside, minor, np.minimum(minor, families[beside]))
     new = np.minimum(1.0, minor / FULL_SHARE) - np.minimum(1.0, tried / FULL_SHARE)
     return new * np.clip(1 - (minor - 0.25) / 0.15, 0.0, 1.0)

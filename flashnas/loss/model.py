@@ -308,9 +308,12 @@ class FullLoss:
     def _kernel(self, one: Table, other: Table) -> np.ndarray:
         """Correlation of the residuals of two compositions, [N, M]."""
         a = np.c_[one.shares / SHARE_SCALE, one.ffn / FFN_SCALE]
+        # the widths of a composition, which stand side by side, have one residual
+        new = np.r_[True, (a[1:] != a[:-1]).any(axis=1)][: len(a)]
+        a = a[new]
         b = np.c_[other.shares / SHARE_SCALE, other.ffn / FFN_SCALE]
         square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-        return np.exp(-0.5 * np.maximum(square, 0.0))
+        return np.exp(-0.5 * np.maximum(square, 0.0))[np.cumsum(new) - 1]
 
     def _prior(self, one: Table, other: Table) -> np.ndarray:
         """Covariance of two tables before anything was seen [N, M]."""

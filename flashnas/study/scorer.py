@@ -175,8 +175,9 @@ class EvidenceScorer:
     def figures(self, network: Any) -> Mapping[str, Any]:
         """EXPECTED_FIGURES of a network, and `outside`: what of it no publication has, in words."""
         tokens = float(self.tokens_of([network])[0])
-        found = expected_of(network, tokens, self.model, self.recall or load_recall())
-        silence = float(self.model.silence(self.table([network]))[0])
+        table, recall = self.table([network]), self.recall or load_recall()
+        found = expected_of(network, tokens, self.model, recall, table)
+        silence = float(self.model.silence(table)[0])
         price = COMPLEXITY_NATS * complexity(network)
         return {
             "value": round(found.full_loss + CHARGE * silence + price, ALIKE),
