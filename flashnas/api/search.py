@@ -141,12 +141,7 @@ def search(
 
     from flashnas.api.run import Run
     from flashnas.reporting.page import write_report
-    from flashnas.run_folder.layout import (
-        TRIALS,
-        checked_trials,
-        missing_plugins_named,
-        trials_frame,
-    )
+    from flashnas.run_folder.layout import TRIALS, missing_plugins_named, read_trials
     from flashnas.study.run_search import run_search
 
     progress = progress or Quiet()
@@ -161,7 +156,7 @@ def search(
             scorer=scorer,
             **objects,
         )
-        trials = checked_trials(trials_frame(found.trials, found.encode), out / TRIALS)
+        trials = read_trials(out / TRIALS)
         run = Run(out, found.config, trials, tuple(found.front), summary=found.summary)
         write_report(run)
     return run

@@ -7,26 +7,20 @@ decided and each result the moment it ends; a continued run replays the trajecto
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from flashnas.architecture import Architecture
 from flashnas.base.errors import RunError
-from flashnas.base.plugins import code_name
 from flashnas.base.system import (
-    atomic_file,
-    atomic_folder,
     hold_lock,
     reason_of,
     recover_folder,
     write_atomic,
-    write_synced,
 )
 from flashnas.base.text import shown
-from flashnas.run_folder.front import HELD, ForeignNetwork
+from flashnas.run_folder.front import write_front
 from flashnas.run_folder.journal import RunJournal
 from flashnas.run_folder.layout import (
     CONFIG,
@@ -36,24 +30,20 @@ from flashnas.run_folder.layout import (
     LOCK,
     TRIALS,
     Identity,
-    TrialsTable,
     as_recorded,
-    front_file,
     front_path,
     read_config,
+    write_trials,
     yaml_text,
 )
 from flashnas.trials.trial import STATES, Trial
-
-SECONDS_EVERY = 30.0  # how often run.yaml learns the run time, which a kill would lose
 
 
 def recorded_dtype(path: Path) -> str | None:
     """In which the trainings of a run multiply matrices; None where none is recorded."""
     if not (path / CONFIG).exists():
         return None
-    recipe = read_config(path).get("recipe")
-    return recipe.get("dtype") if isinstance(recipe, dict) else None
+    return (read_config(path).get("recipe") or {}).get("dtype")
 
 
 def check_can_begin(path: Path, *, resume: bool, evaluated: bool = True) -> None:
@@ -107,9 +97,8 @@ class RunFolder:
         resume: bool,
         encode: Callable[[Any], Mapping[str, Any]] = dict,
     ) -> None:
-        check_can_begin(path, resume=resume)
         self.path = path
-        self._table = TrialsTable(encode)
+        self._encode = encode
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -120,7 +109,6 @@ class RunFolder:
             path / LOCK, RunError(f"{path}: another process is writing this run")
         )
         try:
-            # again: another process may have made a run meanwhile
             check_can_begin(path, resume=resume)
             recorded = read_config(path) if (path / CONFIG).exists() else None
             self.identity = Identity(facts, asked)
@@ -128,16 +116,10 @@ class RunFolder:
                 self.identity.check_same(Identity(recorded, asked), path / CONFIG)
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
-            self.config = as_recorded(
-                {
-                    "format": FORMAT,
-                    **facts,
-                    "started": before.get("started") or facts.get("started"),
-                    "seconds": (seconds := before.get("seconds")),
-                }
-            )
-            self.seconds_before = float(seconds) if isinstance(seconds, int | float) else 0.0
-            self._opened = self._timed = time.monotonic()
+            kept = {name: before[name] for name in ("started", "seconds") if before.get(name)}
+            self.config: dict[str, Any] = as_recorded({"format": FORMAT, **facts, **kept})
+            self.seconds_before = kept.get("seconds", 0.0)
+            self._opened = time.monotonic()
             if recorded is None:  # a journal without it would be no run
                 self.write_config()
         except BaseException:
@@ -155,7 +137,9 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(OSError):
-            self._write_seconds()
+            if self.config.get("finished") is None:
+                seconds = self.seconds_before + time.monotonic() - self._opened
+                self.write_config(seconds=round(seconds, 1))
         self.close()
 
     def close(self) -> None:
@@ -198,83 +182,17 @@ class RunFolder:
             "notation": trial.notation,
             "hash": trial.hash,
             **trial.figures,
-            **programs_entries(trial),
+            **{
+                name: value
+                for name in ("missed", "runs_in")
+                if (value := getattr(trial, name)) is not None
+            },
         }
 
     def write_trials(self, trials: Sequence[Trial]) -> None:
-        if not trials:
-            return
-        with atomic_file(self.path / TRIALS) as part:
-            self._table.write(trials, part)
-        if time.monotonic() - self._timed > SECONDS_EVERY:
-            self._write_seconds()
-
-    def _write_seconds(self) -> None:
-        """Write how long a search that has not ended took so far."""
-        if self.config.get("finished") is None:
-            self._timed = time.monotonic()
-            self.write_config(seconds=round(self.seconds_before + self._timed - self._opened, 1))
+        if trials:
+            write_trials(self.path / TRIALS, trials, self._encode)
 
     def write_front(self, trials: Sequence[Trial], recommended: Trial | None = None) -> list[Trial]:
         """Replace pareto/ by these trials; returns them with their numbers."""
         return write_front(self.path / FRONT, trials, recommended)
-
-
-def programs_entries(trial: Trial) -> dict[str, Any]:
-    """`missed` and `runs_in`, where they are known."""
-    return {
-        **({} if trial.missed is None else {"missed": list(trial.missed)}),
-        **({} if trial.runs_in is None else {"runs_in": trial.runs_in}),
-    }
-
-
-def write_front(
-    folder: Path, trials: Sequence[Trial], recommended: Trial | None = None
-) -> list[Trial]:
-    """Replace the folder of a front; returns the trials as `read_front` does. recommended: has a
-    file of its own, too."""
-    numbered = [
-        dataclasses.replace(trial, front_number=number)
-        for number, trial in enumerate(trials, start=1)
-    ]
-    with atomic_folder(folder) as fresh:
-        for trial in numbered:
-            write_synced(front_file(fresh, trial), yaml_text(_entry(trial)))
-        if recommended is not None:
-            write_synced(front_file(fresh, recommended), yaml_text(_entry(recommended)))
-    return [
-        Trial(
-            architecture=as_recorded_network(trial.architecture),
-            **{name: getattr(trial, name) for name in HELD},
-        )
-        for trial in numbered
-    ]
-
-
-def _entry(trial: Trial) -> dict[str, Any]:
-    """What the file of a network holds."""
-    network = as_recorded_network(trial.architecture)
-    made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
-    return {
-        "notation": trial.notation,
-        "hash": trial.hash,
-        **made_by,
-        "architecture": network.to_dict(),
-        "figures": trial.figures,
-        "sources": trial.sources,
-        "origin": {
-            "number": trial.number,
-            "label": trial.label or "search",
-            **({} if trial.origin == "search" else {"origin": trial.origin}),
-        },
-        **programs_entries(trial),
-        "operators_ms": trial.operators_ms,
-    }
-
-
-def as_recorded_network(network: Any) -> Architecture | ForeignNetwork:
-    """A network as the front holds it."""
-    if isinstance(network, Architecture | ForeignNetwork):
-        return network
-    made_by = code_name(type(network))
-    return ForeignNetwork(made_by, network.notation, network.hash, network.to_dict())

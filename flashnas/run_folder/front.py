@@ -1,53 +1,63 @@
-"""The front of a run folder, read back."""
+"""The front of a run folder: a file for each network, written and read."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
-from flashnas.run_folder.layout import FRONT, RECOMMENDED
+from flashnas.base.plugins import code_name
+from flashnas.base.system import atomic_folder, write_synced
+from flashnas.run_folder.layout import FRONT, RECOMMENDED, front_path, yaml_text
 from flashnas.trials.objectives import minimised, ranking
-from flashnas.trials.trial import EXPECTED_FIGURES, FRONT_FIGURES, METRICS_ON_FRONT, Origin, Trial
+from flashnas.trials.trial import EXPECTED_FIGURES, FRONT_FIGURES, METRICS_ON_FRONT, Trial
 
 SHOWN = 12  # networks of a front that a table has
-_FIGURES = (*METRICS_ON_FRONT, *EXPECTED_FIGURES, *FRONT_FIGURES)
-# fields of a trial that its file holds, besides the network
+# fields of a trial that its file holds where they are known, besides the network
 HELD = (
-    *("number", "label", "origin", "state", "notation", "hash", "hidden", "front_number"),
-    *("scores", "operators_ms", "sources", "missed", "runs_in", *_FIGURES),
+    *("notation", "hash", "hidden", *METRICS_ON_FRONT, *EXPECTED_FIGURES, *FRONT_FIGURES),
+    *("scores", "sources", "operators_ms", "missed", "runs_in"),
+    *("number", "label", "origin", "state"),
 )
+UNKNOWN = Trial()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Origin:
-    """Which trial of the run a network of the front is."""
-
-    number: int = -1
-    label: str = "search"
-    origin: Origin = "search"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _File:
-    """What a file of the front holds."""
+class _File(TypedDict):
+    """What a file has besides fields of a trial. made_by: of a network of a foreign space."""
 
     architecture: dict[str, Any]
-    made_by: str | None = None
-    figures: dict[str, float | None] = field(default_factory=dict)
-    operators_ms: dict[str, dict[str, float]] = field(default_factory=dict)
-    sources: dict[str, float] = field(default_factory=dict)
-    origin: _Origin = field(default_factory=_Origin)
-    missed: tuple[str, ...] | None = None
-    runs_in: dict[str, str] | None = None
-    notation: str = ""
-    hash: str = ""
+    made_by: NotRequired[str]
+
+
+def write_front(
+    folder: Path, trials: Sequence[Trial], recommended: Trial | None = None
+) -> list[Trial]:
+    """Replace the folder of a front; returns the trials as `read_front` does. recommended: has a
+    file of its own, too."""
+    numbered = [
+        Trial(
+            architecture=as_recorded_network(trial.architecture),
+            front_number=number,
+            **{name: getattr(trial, name) for name in HELD},
+        )
+        for number, trial in enumerate(trials, start=1)
+    ]
+    with atomic_folder(folder) as fresh:
+        for trial in (*numbered, *filter(None, [recommended])):
+            network = as_recorded_network(trial.architecture)
+            made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
+            held = {name: getattr(trial, name) for name in HELD}
+            known = {key: value for key, value in held.items() if value != getattr(UNKNOWN, key)}
+            entry = {**known, **made_by, "architecture": network.to_dict()}
+            write_synced(fresh / front_path(folder, trial).name, yaml_text(entry))
+    return numbered
 
 
 def read_front(run: Path) -> tuple[Trial, ...]:
@@ -56,48 +66,27 @@ def read_front(run: Path) -> tuple[Trial, ...]:
     Raises:
         RunError, ConfigError: a file is damaged; with file, line, rule and value.
     """
-    files = sorted((run / FRONT).glob("*.yaml"), key=lambda path: path.stem.zfill(9))
-    return tuple(read_trial(path) for path in files if path.name != RECOMMENDED)
+    files = [path for path in (run / FRONT).glob("*.yaml") if path.name != RECOMMENDED]
+    if others := [path for path in files if not path.stem.isdigit()]:
+        raise RunError(f"{others[0]}: files of the front have numbers as names, such as 01.yaml")
+    return tuple(read_trial(path) for path in sorted(files, key=lambda path: int(path.stem)))
 
 
 def read_trial(path: Path) -> Trial:
     """A network in the folder of a front."""
-    if not path.stem.isdigit() and path.name != RECOMMENDED:
-        raise RunError(f"{path}: files of the front have numbers as names, such as 01.yaml")
     data = read_yaml(path)
-    file = convert(data, _File, error=RunError, finite=False)
+    trial = convert(data, Trial, error=RunError, finite=False)
+    file = convert(data, _File, error=RunError)
     network: Architecture | ForeignNetwork
-    if file.made_by is not None:
-        network = ForeignNetwork(file.made_by, file.notation, file.hash, file.architecture)
+    if (made_by := file.get("made_by")) is not None:
+        network = ForeignNetwork(made_by, trial.notation, trial.hash, file["architecture"])
     else:
         try:
-            network = Architecture.from_dict(file.architecture)
+            network = Architecture.from_dict(file["architecture"])
         except (FlashnasError, TypeError) as error:
             raise RunError(f"{data.place('architecture')}: {error}") from None
-    origin = file.origin
-    figures: dict[str, Any] = {name: file.figures.get(name) for name in _FIGURES}
-    untrained = figures["loss"] is None and figures["full_loss"] is not None
-    return Trial(
-        number=origin.number,
-        label="" if origin.label == "search" else origin.label,
-        origin=origin.origin,
-        state="expected" if untrained else "complete",
-        notation=file.notation or network.notation,
-        hash=file.hash or network.hash,
-        hidden=getattr(network, "hidden", None),
-        architecture=network,
-        front_number=int(path.stem) if path.stem.isdigit() else None,
-        scores={
-            name: value
-            for name, value in file.figures.items()
-            if name not in _FIGURES and value is not None
-        },
-        operators_ms=file.operators_ms,
-        sources=file.sources,
-        missed=file.missed,
-        runs_in=file.runs_in,
-        **figures,
-    )
+    number = int(path.stem) if path.stem.isdigit() else None
+    return dataclasses.replace(trial, architecture=network, front_number=number)
 
 
 def thinned(
@@ -141,3 +130,11 @@ class ForeignNetwork:
 
     def to_dict(self) -> dict[str, Any]:
         return dict(self.data)
+
+
+def as_recorded_network(network: Any) -> Architecture | ForeignNetwork:
+    """A network as the front holds it."""
+    if isinstance(network, Architecture | ForeignNetwork):
+        return network
+    made_by = code_name(type(network))
+    return ForeignNetwork(made_by, network.notation, network.hash, network.to_dict())

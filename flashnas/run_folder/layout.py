@@ -9,7 +9,7 @@ import json
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pandas as pd
 import pyarrow as pa
@@ -19,6 +19,7 @@ from flashnas.base.documents import LocatedDict, convert, fingerprint, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import parse_json_cells, read_parquet
 from flashnas.base.registry import installed_plugins
+from flashnas.base.system import atomic_file
 from flashnas.base.text import first_line, one_of, printable, shown, without_folders
 from flashnas.training.recipe import ROUNDING
 from flashnas.trials.trial import COLUMNS, STATES, Trial
@@ -58,45 +59,60 @@ HINTS = {  # what a difference to the record of a run means
 _TYPES = {name: kind for name, kind in typing.get_type_hints(Trial).items() if name in COLUMNS} | {
     "genotype": dict[str, Any]
 }
-WHOLE = tuple(name for name, kind in _TYPES.items() if kind == int | None)
-NUMBERS = tuple(name for name, kind in _TYPES.items() if kind in (int | None, float | None))
+WHOLE = tuple(name for name, kind in _TYPES.items() if kind in (int, int | None))
+NUMBERS = (*WHOLE, *(name for name, kind in _TYPES.items() if kind == float | None))
 TEXTS = tuple(name for name, kind in _TYPES.items() if kind is str)
-JSON_COLUMNS = {
+JSON_COLUMNS = {  # empty where the value is
     name: kind for name, kind in _TYPES.items() if typing.get_origin(kind) in (dict, list)
 }
 COSTS = ("tokens", "train_seconds")  # of a training, which a repeat did not have
 MAX_NUMBER = 1e18  # above all parameters and bytes
-# without these there is nothing to show
-NEEDED = ("number", "origin", "state", "notation", "loss", "latency_ms")
+
+_Section = dict[str, Any] | None
 
 
-def _row(trial: Trial, encode: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
-    """A trial as trials.parquet holds it. A repeated network has no cost, so that sums over the
-    trials are right. encode: genotype -> Optuna parameters."""
-    genotype = {} if trial.genotype is None else encode(trial.genotype)
-    row = {name: getattr(trial, name) for name in COLUMNS} | {"genotype": genotype}
-    row |= {name: json.dumps(row[name]) for name in JSON_COLUMNS}
-    return row | (dict.fromkeys(COSTS) if trial.state == "reused" else {})
+class _Options(TypedDict, total=False):
+    budgets: dict[str, float]
 
 
-def trials_frame(
-    trials: Sequence[Trial], encode: Callable[[Any], Mapping[str, Any]] = dict
-) -> pd.DataFrame:
-    """The trials as trials.parquet holds them. encode: genotype -> Optuna parameters."""
-    frame = pd.DataFrame([_row(trial, encode) for trial in trials], columns=COLUMNS)
-    return frame.astype(
-        {
-            **dict.fromkeys((*TEXTS, *JSON_COLUMNS, "origin", "state"), "str"),
-            **dict.fromkeys(NUMBERS, "float64"),
-            **dict.fromkeys(WHOLE, "Int64"),
-            **dict.fromkeys(("number", "cycle"), "int64"),
-        }
-    )
+class _Config(TypedDict, total=False):
+    """What run.yaml holds where the entries are there, besides plain values that are only shown."""
+
+    options: _Options | None
+    objectives: list[str] | None
+    space: _Section
+    table: _Section
+    workload: _Section
+    recipe: _Section
+    corpus: _Section
+    host: _Section
+    totals: dict[str, float] | None
+    answer: _Section
+    scorer: _Section
+    seconds: float | None
 
 
-@functools.cache
-def _schema() -> pa.Schema:
-    return pa.Schema.from_pandas(trials_frame([]), preserve_index=False)
+def write_trials(
+    path: Path, trials: Sequence[Trial], encode: Callable[[Any], Mapping[str, Any]] = dict
+) -> None:
+    """Write trials.parquet. A repeated network has no cost, so that sums over the trials are right.
+    encode: genotype -> Optuna parameters."""
+    import pyarrow.parquet as pq
+
+    table = {}
+    for name in COLUMNS:
+        values: list[Any] = [getattr(trial, name) for trial in trials]
+        if name == "genotype":
+            values = [None if genotype is None else encode(genotype) for genotype in values]
+        if name in COSTS:
+            known = [trial.state != "reused" for trial in trials]
+            values = [value if own else None for value, own in zip(values, known, strict=True)]
+        if name in JSON_COLUMNS:
+            values = [json.dumps(value) if value else None for value in values]
+        kind = pa.int64() if name in WHOLE else pa.float64() if name in NUMBERS else pa.string()
+        table[name] = pa.array(values, kind, from_pandas=True)  # NaN as what is missing
+    with atomic_file(path) as part:
+        pq.write_table(pa.table(table), part.absolute())  # see foreign.read_parquet
 
 
 def read_config(folder: Path) -> LocatedDict:
@@ -112,6 +128,7 @@ def read_config(folder: Path) -> LocatedDict:
             f" {shown(config.get('format'))}, written by flashnas {version}; read it with that, or"
             " search anew into another folder"
         )
+    convert(config, _Config, error=RunError, finite=False)
     return config
 
 
@@ -148,76 +165,41 @@ def missing_plugins_named(folder: Path) -> Iterator[None]:
         raise
 
 
-class TrialsTable:
-    """trials.parquet while it grows: a trial that was written before is not converted again.
-    encode: genotype -> Optuna parameters."""
-
-    def __init__(self, encode: Callable[[Any], Mapping[str, Any]] = dict) -> None:
-        self._encode = encode
-        self._trials: list[Trial] = []
-        self._table: pa.Table | None = None
-
-    def write(self, trials: Sequence[Trial], path: Path) -> None:
-        """Write all trials to `path`, as of `atomic_file`."""
-        import pyarrow.parquet as pq
-
-        same = 0
-        while same < min(len(self._trials), len(trials)) and self._trials[same] is trials[same]:
-            same += 1
-        rows = [_row(trial, self._encode) for trial in trials[same:]]
-        new = pa.Table.from_arrays(
-            [  # by a frame of pandas it takes five times as long
-                pa.array([row[field.name] for row in rows], field.type, from_pandas=True)
-                for field in _schema()
-            ],
-            schema=_schema(),
-        )
-        if self._table is not None:
-            new = pa.concat_tables([self._table.slice(0, same), new]).combine_chunks()
-        self._trials, self._table = list(trials), new
-        pq.write_table(new, path.absolute())  # see foreign.read_parquet
-
-
 def read_trials(path: Path) -> pd.DataFrame:
     """trials.parquet in the order of the trajectory, with a further column for each score; raises
     RunError in one line if it is missing, empty or damaged."""
     if not path.exists():
         raise RunError(f"{path.parent}: the run holds no trials yet ({TRIALS} is missing)")
-    return checked_trials(read_parquet(path, RunError, columns=COLUMNS), path)
-
-
-def checked_trials(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """The content of trials.parquet as `read_trials` gives it. path: of the file."""
-    for name in NEEDED:
+    frame = read_parquet(path, RunError, columns=COLUMNS)
+    for name in COLUMNS:
         if name not in frame.columns:
             raise RunError(f"{path}: not the trials of a run: column {name!r} is missing")
     if frame.empty:
         raise RunError(f"{path.parent}: the run holds no trials yet ({TRIALS} has no rows)")
-    for name in COLUMNS:
-        if name not in frame.columns:
-            frame[name] = None
-    for name in ("number", *NUMBERS):
+    for name in NUMBERS:
+        place = f"{path}: damaged: column {name!r}:"
         try:
-            frame[name] = pd.to_numeric(frame[name]).astype(
-                "int64" if name == "number" else "float64"
-            )
+            frame[name] = pd.to_numeric(frame[name]).astype("float64")
+            if (frame[name].abs() > MAX_NUMBER).any():
+                raise ValueError("must hold finite numbers")
+            if name in ("number", "cycle"):
+                frame[name] = frame[name].astype("int64")
         except (ValueError, TypeError) as error:
-            raise RunError(f"{path}: damaged: column {name!r}: {first_line(error)}") from None
-        if (frame[name].abs() > MAX_NUMBER).any():
-            raise RunError(f"{path}: damaged: column {name!r}: must hold finite numbers")
+            raise RunError(f"{place} {first_line(error)}") from None
     for name in TEXTS:
         frame[name] = frame[name].fillna("").astype(str)
     if unknown := sorted({*frame["state"].astype(str)} - {*STATES}):
         raise RunError(one_of(f"{path}: damaged: column 'state':", unknown[0], STATES))
     for name, kind in JSON_COLUMNS.items():
         place = f"{path}: damaged: column {name!r}"
-        empty = typing.get_origin(kind)
-        frame[name] = parse_json_cells(list(frame[name]), place, RunError, empty)
-        for value in frame[name]:
-            convert(value, kind, place, RunError, finite=name == "scores")
+        cells = list(frame[name])
+        frame[name] = parse_json_cells(cells, place, RunError, typing.get_origin(kind))
+        for cell, value in zip(cells, frame[name], strict=True):
+            if isinstance(cell, str):
+                convert(value, kind, place, RunError, finite=name == "scores")
     for name in sorted({name for scores in frame["scores"] for name in scores}):
         frame[name] = [float(scores.get(name, "nan")) for scores in frame["scores"]]
-    return frame.sort_values("number", kind="stable").reset_index(drop=True)
+    return frame
 
 
 def yaml_text(data: Any) -> str:
@@ -244,7 +226,7 @@ class Identity:
     """
 
     def __init__(self, config: Mapping[str, Any], asked: Sequence[str]) -> None:
-        options = _mapping(config.get("options"))
+        options = config.get("options") or {}
         named = {
             name: config.get(name) for name in ("workload", "evaluator", "objectives", "sampler")
         }
@@ -252,11 +234,11 @@ class Identity:
             {name: options.get(name) for name in asked} | named
         )
         for name, keys in DIGESTS.items():
-            entry = _mapping(config.get(name))
+            entry = config.get(name) or {}
             self.values |= {f"{name}.{key}": entry.get(key) for key in keys}
-        times = _mapping(_mapping(config.get("table")).get("observed"))
+        times = (config.get("table") or {}).get("observed") or {}
         self.values["times"] = times.get("digest")
-        recipe = _mapping(config.get("recipe"))
+        recipe = config.get("recipe")
         self.values["recipe"] = as_recorded({**recipe, **ROUNDING}) if recipe else None
         for key in NAMED_FILES:
             if isinstance(value := self.values.get(key), str):
@@ -278,16 +260,7 @@ class Identity:
                 )
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def front_path(run: Path, trial: Trial) -> Path:
     """The file of a trial of the front of a run folder, or of the recommended one."""
-    return front_file(run / FRONT, trial)
-
-
-def front_file(folder: Path, trial: Trial) -> Path:
-    """The same in the folder of the front."""
     number = trial.front_number
-    return folder / (RECOMMENDED if number is None else f"{number:02d}.yaml")
+    return run / FRONT / (RECOMMENDED if number is None else f"{number:02d}.yaml")

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypedDict
+from typing import Any, Self
 
 import pandas as pd
 
@@ -35,25 +35,6 @@ from flashnas.trials.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
 from flashnas.trials.trial import STATES, Trial
 
 COMPARED = ("complete", "reused", "expected")  # states of networks that were compared
-
-
-_Section = dict[str, Any] | None
-
-
-class _Config(TypedDict, total=False):
-    """What run.yaml holds where the entries are there, besides plain values that are only shown."""
-
-    options: _Section
-    space: _Section
-    table: _Section
-    workload: _Section
-    recipe: _Section
-    corpus: _Section
-    host: _Section
-    totals: dict[str, float] | None
-    answer: _Section
-    scorer: _Section
-    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -88,7 +69,6 @@ class RecordedRun:
             config = read_config(path)
             with missing_plugins_named(path):
                 front = read_front(path)
-            convert(config, _Config, error=RunError, finite=False)
         except FlashnasError as error:
             raise RunError(str(error)) from None
         return cls(path, config, read_trials(path / TRIALS), front)
@@ -109,15 +89,12 @@ class RecordedRun:
     @property
     def budget_ms(self) -> float | None:
         """On the latency of the whole request, if one was set."""
-        return self._number("options", "budgets", "latency_ms")
+        return self.entry("options", "budgets", "latency_ms")
 
     @property
     def objectives(self) -> tuple[str, ...]:
         """What the front is drawn for."""
-        names = self.entry("objectives")
-        valid = (
-            tuple(name for name in names if name in OBJECTIVES) if isinstance(names, list) else ()
-        )
+        valid = tuple(name for name in self.entry("objectives") or () if name in OBJECTIVES)
         return valid if len(valid) > 1 else DEFAULT
 
     @property
@@ -221,13 +198,6 @@ class RecordedRun:
                 if dataclasses.replace(network, vocab=searched.vocab).hash == searched.hash:
                     found.append((entry, folder))
         return found
-
-    def _number(self, *keys: str) -> float | None:
-        """An entry of run.yaml, which people may edit, if it is a number."""
-        value = self.entry(*keys)
-        return (
-            float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-        )
 
     def counts(self) -> dict[str, int]:
         """Trials by state, in a fixed order, zeros included."""

@@ -265,12 +265,12 @@ def test_a_folder_named_as_a_home_is_one_of_the_working_directory(tmp_path, monk
     """Libraries take a path that begins with ~ for one of a home folder, and would read and write
     there.
     """
-    from flashnas.run_folder.layout import TrialsTable
+    from flashnas.run_folder.layout import write_trials
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "~").mkdir()
     (tmp_path / "home").mkdir()
-    TrialsTable().write([], Path("~/trials.parquet"))
+    write_trials(Path("~/trials.parquet"), [])
     assert len(read_parquet(Path("~/trials.parquet"), RunError)) == 0
     assert not list((tmp_path / "home").iterdir())

@@ -120,7 +120,7 @@ def test_what_a_terminal_obeys_is_printed_as_text(build_run, capsys):
     run = build_run()
     front = run / "pareto" / "01.yaml"
     entry = yaml.safe_load(front.read_text())
-    front.write_text(yaml.safe_dump({**entry, "origin": {**entry["origin"], "label": evil}}))
+    front.write_text(yaml.safe_dump({**entry, "label": evil}))
     frame = pd.read_parquet(run / "trials.parquet")
     frame.assign(label=evil, reason=evil).to_parquet(run / "trials.parquet")
     assert main(["report", str(run)]) in (0, 2)

@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from flashnas.architecture import Architecture
-from flashnas.run_folder.folder import write_front
-from flashnas.run_folder.layout import FORMAT, trials_frame, yaml_text
+from flashnas.run_folder.front import write_front
+from flashnas.run_folder.layout import FORMAT, write_trials, yaml_text
 from flashnas.trials.pareto import non_dominated
 from flashnas.trials.trial import STATES, Trial
 
@@ -96,7 +96,7 @@ def write_run(
         **(config or {}),
     }
     (folder / "run.yaml").write_text(yaml_text(facts))
-    trials_frame(trials).to_parquet(folder / "trials.parquet", index=False)
+    write_trials(folder / "trials.parquet", trials)
     write_front(
         folder / "pareto",
         [on_front(trial) for trial in (best_of(trials) if front is None else front)],

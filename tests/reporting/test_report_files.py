@@ -59,7 +59,7 @@ def test_text_of_a_run_cannot_become_markup(build_run):
     )
     path = folder / "pareto" / "01.yaml"
     data = yaml.safe_load(path.read_text())
-    data["notation"], data["origin"]["label"], data["sources"] = ATTACK, ATTACK, {ATTACK: 1.0}
+    data["notation"], data["label"], data["sources"] = ATTACK, ATTACK, {ATTACK: 1.0}
     data["operators_ms"] = {ATTACK: {ATTACK: 5.0}}
     path.write_text(yaml.safe_dump(data))
     own = render_html(RecordedRun.load(folder))
@@ -159,7 +159,7 @@ def test_entries_of_run_yaml_of_another_type_do_not_break_the_page(build_run):
         config={
             **run.config,
             "command": ["a"],
-            "objectives": 7,
+            "objectives": ["x"],
             "finished": 3,
             "options": {"seed": {}, "trials": "3", "budgets": {"latency_ms": 14000.0}},
             "totals": {"tokens": float("nan")},

@@ -24,7 +24,8 @@ NAMED = {"space", "table", "recipe"}
 
 def facts(**changes):
     """The head of run.yaml: an option by its name, another entry as a whole."""
-    named = {name: changes.pop(name) for name in NAMED & changes.keys()}
+    entries = [name for name in NAMED & changes.keys() if isinstance(changes[name], dict)]
+    named = {name: changes.pop(name) for name in entries}
     return {
         "flashnas": "0",
         "options": {"space": "tiny", **changes},
@@ -101,20 +102,15 @@ def test_the_run_time_counts_the_parts_of_an_interrupted_search(tmp_path, monkey
             folder.write_config(command="")  # a kill after this loses nothing
             assert yaml.safe_load((folder.path / "run.yaml").read_text()).get("seconds") == before
             clock[0] += seconds
-            folder.write_trials([trial("x", state="infeasible")])  # a kill after this loses nothing
-            yield yaml.safe_load((folder.path / "run.yaml").read_text())["seconds"]
-            clock[0] += 5
+            folder.write_trials([trial("x", state="infeasible")])
             raise KeyboardInterrupt
 
-    # short parts are written when they end
-    for seconds, expected, before in ((60, 60, None), (100, 165, 65), (10, 170, 170)):
-        steps = part(seconds, before, resume=expected != 60)
-        assert next(steps) == expected
+    for seconds, before in ((60, None), (100, 60), (10, 160)):
         with pytest.raises(KeyboardInterrupt):
-            next(steps)
+            part(seconds, before, resume=before is not None)
     with opened(tmp_path / "run", resume=True) as folder:
         folder.write_finished(20.0, {})
-    assert RecordedRun.load(tmp_path / "run").entry("seconds") == 205
+    assert RecordedRun.load(tmp_path / "run").entry("seconds") == 190
 
 
 def test_decisions_are_those_of_earlier_processes_in_their_order(run):
@@ -291,7 +287,7 @@ def test_trials_and_front_are_written_whole_and_read_back(tmp_path):
     folder.write_trials(trials)
     frame = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert list(frame.columns) == COLUMNS
-    assert frame["curve"].tolist() == ["[]", "[[1, 2.0]]"]
+    assert frame["curve"].fillna("").tolist() == ["", "[[1, 2.0]]"]
     assert frame["params"].isna().all()
     for notations in (["2048: a f", "2048: d f"], ["2048: m2"]):
         written = folder.write_front([entry(notation) for notation in notations])

@@ -13,9 +13,8 @@ from run_builder import make_trials, write_answered_run
 
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import RunError
-from flashnas.run_folder.folder import write_front
-from flashnas.run_folder.front import read_front
-from flashnas.run_folder.layout import TrialsTable, front_path, trials_frame
+from flashnas.run_folder.front import read_front, write_front
+from flashnas.run_folder.layout import front_path, read_trials, write_trials
 from flashnas.run_folder.recorded_run import RecordedRun
 
 
@@ -73,7 +72,7 @@ def test_a_damaged_file_says_so(build_run):
     (folder / "trials.parquet").write_bytes(data[: len(data) // 2])
     assert "trials.parquet: damaged, not readable as parquet" in error_of(folder)
     pd.DataFrame({"number": [1], "origin": ["search"]}).to_parquet(folder / "trials.parquet")
-    assert "column 'state' is missing" in error_of(folder)
+    assert "column 'cycle' is missing" in error_of(folder)
     (folder / "run.yaml").write_text("name: demo\nspace: [1, 2\n")
     assert "run.yaml:" in error_of(folder)
 
@@ -97,17 +96,14 @@ def test_an_entry_of_the_front_is_read_as_it_was_written(build_run):
     assert load_architecture(str(front_path(folder, again))) == entry.architecture
 
 
-def test_trials_that_are_written_in_parts_are_those_that_are_written_at_once(tmp_path):
-    """With their types: a file is read by other programs as well."""
-    trials, table = make_trials(9), TrialsTable()
-    changed = [*trials[:4], dataclasses.replace(trials[4], state="reused", tokens=7), *trials[5:]]
-    for part in (trials[:3], trials[:6], changed):
-        table.write(part, tmp_path / "parts.parquet")
-    written = pd.read_parquet(tmp_path / "parts.parquet")
-    pd.testing.assert_frame_equal(written, trials_frame(changed))
-    assert written["tokens"].isna().tolist() == [
-        number == 4 or trial.tokens is None for number, trial in enumerate(changed)
-    ]
+def test_a_repeated_network_has_no_cost_in_the_table(tmp_path):
+    trials = make_trials(9)
+    changed = dataclasses.replace(trials[4], state="reused", tokens=7)
+    write_trials(tmp_path / "trials.parquet", [*trials[:4], changed, *trials[5:]])
+    tokens = read_trials(tmp_path / "trials.parquet")["tokens"]
+    known = [trial.tokens for trial in (*trials[:4], *trials[5:]) if trial.tokens is not None]
+    assert tokens.isna()[4]
+    assert tokens.sum() == sum(known)
 
 
 def test_damaged_trials_name_the_column_and_the_rule(build_run):

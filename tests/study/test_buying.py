@@ -280,7 +280,7 @@ def test_nothing_is_trained_and_the_answer_says_so(tmp_path, capsys):
         "full_loss_difference",
         "full_loss_difference_sd",
         "expected_recall",
-    } <= set(yaml.safe_load(files[0].read_text())["figures"])
+    } <= set(yaml.safe_load(files[0].read_text()))
 
 
 def test_a_search_without_trainings_loads_neither_workers_nor_the_trainer(tmp_path):
