@@ -114,7 +114,7 @@ class Budget:
                 f"budget {self.metric} must be a positive number; got {shown(self.limit)}"
             )
 
-    def holds(self, value: Any) -> Any:
+    def holds(self, value: float | np.ndarray) -> bool | np.ndarray:
         """True if the value is within the budget; of values [N] each."""
         return value >= self.limit if self.metric in LARGER_IS_BETTER else value <= self.limit
 
