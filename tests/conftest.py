@@ -176,6 +176,7 @@ def profiled_tiny_table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("table") / "tiny_cpu"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "LEAST", 1)
+        patch.setattr("flashnas.profiling.regression.BOOTSTRAPS", 20)
         target = Torch(seconds=0.02)
         profile(load_space("tiny"), [load_workload("chat")], folder, target, rounds=1)
     return folder

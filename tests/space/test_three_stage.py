@@ -106,7 +106,7 @@ def test_samples_mutants_and_decoded_parameters_keep_the_contract(case):
     check_space(case[0])
 
 
-@pytest.mark.parametrize("name", ["three mixers", "long blocks", "no 0:1", "one mixer"])
+@pytest.mark.parametrize("name", ["three mixers", "no 0:1", "one mixer"])
 def test_every_genotype_reaches_every_other_by_mutation(name):
     space = small_space(name)
     genotypes = list(space.enumerate())

@@ -2,7 +2,6 @@
 ops/selective_scan_interface.py, csrc/selective_scan/selective_scan.cpp."""
 
 import torch
-import torch.nn.functional as F
 
 from fake_libraries.shared import same_dtype, start
 
@@ -31,13 +30,8 @@ def mamba_chunk_scan_combined(
     assert dt.shape == (batch, tokens, heads)
     assert A.shape == (heads,)
     assert A.dtype == torch.float32
-    assert z is None
-    assert D is None or D.shape in ((heads, head_dim), (heads,))
-    dt = dt.float()
-    if dt_bias is not None:
-        assert dt_bias.shape == (heads,)
-        dt = dt + dt_bias.float()
-    dt = (F.softplus(dt) if dt_softplus else dt).clamp(*dt_limit)
+    assert D is z is dt_bias is None
+    assert not dt_softplus
     assert C.shape == B.shape == (batch, tokens, groups, state_size)
     initial_states = start(initial_states, batch, heads, head_dim, state_size)
     assert initial_states.shape == (batch, heads, head_dim, state_size)
@@ -53,7 +47,6 @@ def mamba_chunk_scan_combined(
         state = state * (dt[:, t].float() * A)[..., None, None].exp() + inputs
         outputs.append(torch.einsum("bhpn,bhn->bhp", state, C[:, t]))
     y = torch.stack(outputs, 1)
-    y = y if D is None else y + D.float().view(heads, -1) * x.float()
     return y.to(x.dtype), state.contiguous()  # as _state_passing_fwd allocates it
 
 
@@ -67,7 +60,8 @@ def selective_state_update(
     if D is None or dt_bias is None:
         raise TypeError("Value after * must be an iterable, not int")
     assert D.shape == dt_bias.shape == A.shape[:-1]
-    assert z is None or z.shape == x.shape
+    assert z is None
+    assert not dt_softplus
     full = state if has_heads else state.unsqueeze(1)
     if not has_heads:
         x, dt, A, B, C = (
@@ -88,12 +82,10 @@ def selective_state_update(
             A.stride(-1) == A.stride(-2) == dt.stride(-1) == dt_bias.stride(-1) == D.stride(-1) == 0
         )
     dt = dt.float() + dt_bias.float().view(heads, dim)
-    dt = F.softplus(dt) if dt_softplus else dt
     decay = (dt.unsqueeze(-1) * A).exp()
     full.copy_(full * decay + (dt * x).float().unsqueeze(-1) * B.unsqueeze(2))
     out = torch.einsum("bhpn,bhn->bhp", full.float(), C) + D.float().view(heads, dim) * x
-    out = (out if z is None else out * F.silu(z.float()).view(out.shape)).to(x.dtype)
-    return out if has_heads else out.squeeze(1)
+    return (out if has_heads else out.squeeze(1)).to(x.dtype)
 
 
 def selective_scan_fn(
@@ -116,19 +108,14 @@ def selective_scan_fn(
     assert A.shape == (channels, state_size)
     assert A.dtype == torch.float32
     assert B.shape == C.shape == (batch, state_size, tokens)
-    assert z is None or (z.shape == u.shape and z.dtype == u.dtype)
-    for weight in (D, delta_bias):
-        assert weight is None or (weight.shape == (channels,) and weight.dtype == torch.float32)
-    bias = 0 if delta_bias is None else delta_bias.unsqueeze(-1)
-    delta = F.softplus(delta.float() + bias) if delta_softplus else delta.float() + bias
+    assert D is z is delta_bias is None
+    assert not delta_softplus
     state, outputs = torch.zeros(batch, channels, state_size, device=u.device), []
     for t in range(tokens):
-        inputs = torch.einsum("bd,bn->bdn", (delta * u.float())[..., t], B[..., t].float())
+        inputs = torch.einsum("bd,bn->bdn", (delta.float() * u.float())[..., t], B[..., t].float())
         state = state * torch.einsum("bd,dn->bdn", delta[..., t].float(), A).exp() + inputs
         outputs.append(torch.einsum("bdn,bn->bd", state, C[..., t].float()))
-    y = torch.stack(outputs, -1)
-    y = y if D is None else y + D.unsqueeze(-1) * u.float()
-    y = (y if z is None else y * F.silu(z.float())).to(u.dtype)
+    y = torch.stack(outputs, -1).to(u.dtype)
     return (y, state.detach()) if return_last_state else y
 
 
