@@ -19,7 +19,7 @@ from flashnas.latency.metrics import METRICS
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.journal import SCORED
 from flashnas.run_folder.recorded_run import RecordedRun, rows
-from flashnas.space import OperatorSpace, SearchSpace, load_space
+from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.training.recipe import Recipe
 from flashnas.trials.trial import RUN
 
@@ -30,11 +30,12 @@ WHOLE = ("tokens", "proxy_params", "seed")
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """A network with a score. row: its trial in the run. network: None where its class is not at
-    hand. genotype: None for a network that no genotype of the run's space builds, such as most
-    baselines."""
+    """A network with a score. facts: what its loss depends on. row: its trial in the run. network:
+    None where its class is not at hand. genotype: of a foreign space, if that is the space of the
+    search."""
 
     run: RecordedRun
+    facts: Mapping[str, Any] = field(repr=False)
     row: Any = field(repr=False)
     network: Any | None
     genotype: Any | None
@@ -71,7 +72,7 @@ class EarlierRuns:
     def by_hash(self) -> dict[str, Trained]:
         found: dict[str, Trained] = {}
         for trained in self.trained:
-            if difference(self.facts, training_of(trained.run), "", "") is None:
+            if trained.facts == self.facts:
                 found.setdefault(trained.row.hash, trained)
         return found
 
@@ -96,15 +97,11 @@ class EarlierRuns:
         """Genotype, network and source of those that are networks of a space."""
         for trained in self.by_hash.values():
             genotype, network = trained.genotype, trained.network
-            if trained.run.entry("space", "hash") != space.hash:
-                genotype = (
-                    space.locate(network)
-                    if isinstance(space, OperatorSpace)
-                    and isinstance(network, Architecture)
-                    and space.contains(network)
-                    else None
-                )
-            if genotype is not None and network is not None:
+            if isinstance(space, OperatorSpace):
+                if not isinstance(network, Architecture) or not space.contains(network):
+                    continue
+                genotype = space.locate(network)
+            if genotype is not None:
                 yield genotype, network, f"run {trained.run.name}"
 
     def observed(self) -> list[ObservedLoss]:
@@ -112,15 +109,15 @@ class EarlierRuns:
         text; none of networks that an evaluator of the user's scored."""
         found = {}
         for trained in self.trained:
-            recipe, facts = recipe_of_run(trained.run), training_of(trained.run)
+            recipe, group = recipe_of_run(trained.run), group_of(trained.facts)
             if recipe is None or not isinstance(trained.network, Architecture):
                 continue
             vocab = trained.run.entry("corpus", "vocabulary")
-            found[trained.row.hash, group_of(facts)] = ObservedLoss.of(
+            found[trained.row.hash, group] = ObservedLoss.of(
                 recipe.proxy_of(trained.network, vocab),
                 nats=float(trained.row.loss),
                 tokens=float(recipe.steps * recipe.batch_tokens),
-                group=group_of(facts),
+                group=group,
             )
         return list(found.values())
 
@@ -145,9 +142,8 @@ class EarlierRuns:
 
 
 def earlier_runs(folders: Sequence[str | Path], space: SearchSpace[Any]) -> EarlierRuns:
-    """Read runs, finished or not. space: of the search that starts from them; theirs as well where
-    it is not a shipped one or a file. Raises RunError for a folder that is not a run or trained
-    nothing."""
+    """Read runs, finished or not. space: of the search that starts from them. Raises RunError for a
+    folder that is not a run or trained nothing."""
     runs = tuple(map(RecordedRun.load, folders))
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RunError(f"{runs[-1].path}: a run is named twice")
@@ -160,9 +156,8 @@ def earlier_runs(folders: Sequence[str | Path], space: SearchSpace[Any]) -> Earl
                 if run.untrained and run.entry("finished")
                 else f"{run.path}: has no trained network yet"
             )
-        own = _space_of(run, space)
-        with foreign_errors(("space", own), direct=False):
-            trained += _networks(run, own)
+        with foreign_errors(("space", space), direct=False):
+            trained += _networks(run, space)
     return EarlierRuns(runs, tuple(trained), training_of(runs[0]))
 
 
@@ -225,39 +220,16 @@ def difference(
 # -- networks and their genotypes ------------------------------------------------------------------
 
 
-def _space_of(run: RecordedRun, given: SearchSpace[Any]) -> SearchSpace[Any] | None:
-    """The space that was searched, if it is at hand as it was then."""
-    for source in (given, run.entry("space", "name"), run.entry("space", "path")):
-        try:
-            space = load_space(source) if source else None
-        except FlashnasError:
-            continue
-        if space is not None and space.hash == run.entry("space", "hash"):
-            return space
-    return None
-
-
-def _networks(run: RecordedRun, space: SearchSpace[Any] | None) -> Iterator[Trained]:
-    baselines = (
-        {}
-        if space is None or isinstance(space, OperatorSpace)
-        else {network.hash: network for _, sizes in space.baselines() for network in sizes}
-    )
+def _networks(run: RecordedRun, space: SearchSpace[Any]) -> Iterator[Trained]:
+    facts = training_of(run)
+    foreign = not isinstance(space, OperatorSpace) and run.entry("space", "hash") == space.hash
     for row in rows(run.trained):
-        genotype: Any = space.decode(row.genotype) if space is not None and row.genotype else None
+        genotype: Any = space.decode(row.genotype) if foreign and row.genotype else None
         network: Any = _parsed(row)
-        if network is None and space is not None:
-            sizes = () if genotype is None else space.architectures(genotype)
-            network = next(
-                (sized for sized in sizes if sized.hash == row.hash), baselines.get(row.hash)
-            )
-        if (
-            genotype is None
-            and isinstance(network, Architecture)
-            and isinstance(space, OperatorSpace)
-        ):
-            genotype = space.locate(network)
-        yield Trained(run=run, row=row, network=network, genotype=genotype)
+        if network is None and genotype is not None:
+            sizes = space.architectures(genotype)
+            network = next((sized for sized in sizes if sized.hash == row.hash), None)
+        yield Trained(run=run, facts=facts, row=row, network=network, genotype=genotype)
 
 
 def _parsed(row: Any) -> Architecture | None:

@@ -227,7 +227,4 @@ class Answer:
                 raise ValueError(f"answer.{name} needs the key {missing[0]!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        data = dataclasses.asdict(self)
-        return {
-            name: list(value) if isinstance(value, tuple) else value for name, value in data.items()
-        }
+        return dataclasses.asdict(self)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
-from flashnas.base.documents import LocatedDict, convert
+from flashnas.base.documents import convert
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import check_inside
 from flashnas.base.text import shown
@@ -136,8 +136,7 @@ class RecordedRun:
     def _once(self, mask: pd.Series) -> pd.DataFrame:
         """The trials of a mask that have a latency, each network once."""
         trials = self.trials[mask & self.trials["latency_ms"].notna()]
-        identity = trials["hash"].where(trials["hash"] != "", trials["notation"])
-        return trials[~identity.duplicated()]
+        return trials[~trials["hash"].duplicated()]
 
     @functools.cached_property
     def answer(self) -> Answer | None:
@@ -155,16 +154,14 @@ class RecordedRun:
         if self.answer is None:
             return None
         wanted = self.answer.recommended
-        for trial in self.front:
+        path = self.path / FRONT / RECOMMENDED
+        beside = [read_trial(path)] if path.exists() else []
+        for trial in (*self.front, *beside):
             if trial.hash == wanted:
                 return trial
-        path = self.path / FRONT / RECOMMENDED
-        if path.exists() and (trial := read_trial(path)).hash == wanted:
-            return trial
-        config = self.config
-        place = config.place("answer") if isinstance(config, LocatedDict) else self.path / CONFIG
         raise RunError(
-            f"{place}: answer.recommended must be a network of {FRONT}/; got {wanted!r:.60}"
+            f"{self.path / CONFIG}: answer.recommended must be a network of {FRONT}/; got"
+            f" {shown(wanted)}"
         )
 
     @functools.cached_property
@@ -188,15 +185,16 @@ class RecordedRun:
         vocabulary may be another one, since a training takes that of its text."""
         folders = sorted((self.path / TRAINED).glob(f"*/{WEIGHTS}/architecture.yaml"))
         check_inside(self.path, folders, RunError)
-        trained = [(load_architecture(str(path)), path.parent) for path in folders]
         found = []
-        for entry in self.finalists.values():
-            searched = entry.architecture
-            if not isinstance(searched, Architecture):
-                continue
-            for network, folder in trained:
-                if dataclasses.replace(network, vocab=searched.vocab).hash == searched.hash:
-                    found.append((entry, folder))
+        for path in folders:
+            network = load_architecture(str(path))
+            for entry in self.finalists.values():
+                own = entry.architecture
+                if (
+                    isinstance(own, Architecture)
+                    and dataclasses.replace(network, vocab=own.vocab).hash == own.hash
+                ):
+                    found.append((entry, path.parent))
         return found
 
     def counts(self) -> dict[str, int]:

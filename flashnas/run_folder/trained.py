@@ -16,7 +16,7 @@ from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import read_json
 from flashnas.base.system import write_atomic
-from flashnas.run_folder.layout import CONFIG, TRAINED, WEIGHTS, front_path
+from flashnas.run_folder.layout import CONFIG, TRAINED, front_path
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.trials.trial import Trial
 
@@ -44,20 +44,12 @@ def chosen_weights(folder: Path) -> Path:
 
 def search_of(weights: Path) -> tuple[RecordedRun, Trial] | None:
     """The run in whose folder the weights are, with their network of its front; None for others."""
-    training = weights.absolute().parent
-    if (weights.name, training.parent.name) != (WEIGHTS, TRAINED) or not (
-        training.parents[1] / CONFIG
-    ).is_file():
+    weights = weights.absolute()
+    folder = weights.parent.parent.parent
+    if weights.parent.parent != folder / TRAINED or not (folder / CONFIG).is_file():
         return None
-    run = RecordedRun.load(training.parents[1])
-    return next(
-        (
-            (run, entry)
-            for entry, folder in run.trained_models()
-            if folder.parent.name == training.name
-        ),
-        None,
-    )
+    run = RecordedRun.load(folder)
+    return next(((run, entry) for entry, own in run.trained_models() if own == weights), None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,7 +98,7 @@ def test_folders_without_final_weights_say_what_to_name(trained, tmp_path, refus
     run, search, out = tmp_path / "run", tmp_path / "search", f"--to hf --out {tmp_path}/out"
     for folder, marker in ((run, "train.yaml"), (search, "run.yaml")):
         folder.mkdir()
-        (folder / marker).write_text("format: 3\nquestion: {}\n")
+        (folder / marker).write_text("format: 4\nquestion: {}\n")
     assert refused(f"export {run} {out}").endswith(
         "is a training that has not finished; finish it with flashnas train --resume\n"
     )

@@ -14,7 +14,7 @@ from run_builder import make_trials, write_answered_run
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import RunError
 from flashnas.run_folder.front import read_front, write_front
-from flashnas.run_folder.layout import front_path, read_trials, write_trials
+from flashnas.run_folder.layout import as_recorded, front_path, read_trials, write_trials
 from flashnas.run_folder.recorded_run import RecordedRun
 
 
@@ -120,7 +120,8 @@ def test_damaged_trials_name_the_column_and_the_rule(build_run):
 def test_the_answer_comes_back_as_it_was_written(tmp_path, trained):
     run = RecordedRun.load(write_answered_run(tmp_path / "demo", trained=trained))
     answer = yaml.safe_load((run.path / "run.yaml").read_text())["answer"]
-    assert {key: entry for key, entry in run.answer.to_dict().items() if key in answer} == answer
+    found = as_recorded(run.answer.to_dict())
+    assert {key: entry for key, entry in found.items() if key in answer} == answer
     assert run.answer.tied == (run.front[-2].hash,)
     assert run.quality == "full_loss"
     assert run.ranks_full
