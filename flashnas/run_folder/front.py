@@ -41,23 +41,28 @@ def write_front(
 ) -> list[Trial]:
     """Replace the folder of a front; returns the trials as `read_front` does. recommended: has a
     file of its own, too."""
-    numbered = [
-        Trial(
-            architecture=as_recorded_network(trial.architecture),
-            front_number=number,
-            **{name: getattr(trial, name) for name in HELD},
-        )
-        for number, trial in enumerate(trials, start=1)
-    ]
+    numbered = [_held(trial, number) for number, trial in enumerate(trials, start=1)]
+    beside = [] if recommended is None else [_held(recommended, None)]
     with atomic_folder(folder) as fresh:
-        for trial in (*numbered, *filter(None, [recommended])):
-            network = as_recorded_network(trial.architecture)
-            made_by = {"made_by": network.made_by} if isinstance(network, ForeignNetwork) else {}
+        for trial in (*numbered, *beside):
+            network = trial.architecture
             held = {name: getattr(trial, name) for name in HELD}
-            known = {key: value for key, value in held.items() if value != getattr(UNKNOWN, key)}
-            entry = {**known, **made_by, "architecture": network.to_dict()}
+            entry = {key: value for key, value in held.items() if value != getattr(UNKNOWN, key)}
+            if isinstance(network, ForeignNetwork):
+                entry["made_by"] = network.made_by
+            entry["architecture"] = network.to_dict()
             write_synced(fresh / front_path(folder, trial).name, yaml_text(entry))
     return numbered
+
+
+def _held(trial: Trial, number: int | None) -> Trial:
+    """What a file holds of a trial; a network of a foreign space as data."""
+    network = trial.architecture
+    if not isinstance(network, Architecture | ForeignNetwork):
+        made_by = code_name(type(network))
+        network = ForeignNetwork(made_by, network.notation, network.hash, network.to_dict())
+    held = {name: getattr(trial, name) for name in HELD}
+    return Trial(architecture=network, front_number=number, **held)
 
 
 def read_front(run: Path) -> tuple[Trial, ...]:
@@ -130,11 +135,3 @@ class ForeignNetwork:
 
     def to_dict(self) -> dict[str, Any]:
         return dict(self.data)
-
-
-def as_recorded_network(network: Any) -> Architecture | ForeignNetwork:
-    """A network as the front holds it."""
-    if isinstance(network, Architecture | ForeignNetwork):
-        return network
-    made_by = code_name(type(network))
-    return ForeignNetwork(made_by, network.notation, network.hash, network.to_dict())

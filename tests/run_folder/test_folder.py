@@ -198,21 +198,40 @@ def test_damaged_times_of_finalists_are_one_line(run):
         read_times(run / "measured.json")
 
 
+LIMITS = {"limits": {"launch_us": 3.0}}
+BATCH = {"tokens": 8, "micro_batch_sequences": 0}
+NAMES = {"data": "texts+notes.txt", "table": "mine", "tokenizer": "tk.json"}
+ELSEWHERE = {"data": "/a/texts+/b/notes.txt", "table": "/c/mine", "tokenizer": "/d/tk.json"}
+
+
 @pytest.mark.parametrize(
-    ("changes", "resume", "words"),
+    ("first", "second", "words"),
     [
-        ({}, False, "continue it with --resume"),
+        ({}, {"seed": 1}, "run.yaml: seed is None, but this search asks 1; choose another --out"),
         (
+            {},
             {"space": {"name": "other", "hash": "1"}},
-            True,
             "space.name is 'tiny', but this search asks 'other'; the run folder belongs to",
         ),
-        ({"seed": 1}, True, "run.yaml: seed is None, but this search asks 1; choose another --out"),
+        (
+            {"table": LIMITS},
+            {"table": {"limits": {"launch_us": 4.0}}},
+            "table.limits is {'launch_us': 3.0}, but this search asks {'launch_us': 4.0};"
+            " device.yaml of the table has changed; choose another --out or the same question",
+        ),
+        ({"recipe": BATCH}, {"recipe": {**BATCH, "tokens": 9}}, "recipe is"),
+        ({"recipe": BATCH}, {"recipe": {**BATCH, "micro_batch_sequences": 2}}, None),
+        (NAMES, {**NAMES, "data": "texts"}, "data is"),
+        (NAMES, ELSEWHERE, None),  # a run may be continued from another folder
     ],
 )
-def test_a_folder_with_a_run_is_not_overwritten(tmp_path, changes, resume, words):
-    opened(tmp_path / "run").close()
-    assert words in error_of(tmp_path / "run", resume=resume, **changes)
+def test_a_run_continues_with_the_question_that_it_began_with(tmp_path, first, second, words):
+    opened(tmp_path / "run", **first).close()
+    assert "continue it with --resume" in error_of(tmp_path / "run", resume=False, **first)
+    if words is None:
+        opened(tmp_path / "run", resume=True, **second).close()
+    else:
+        assert words in error_of(tmp_path / "run", **second)
 
 
 def test_a_run_that_another_process_made_in_the_same_moment_is_not_overwritten(
@@ -235,14 +254,6 @@ def test_a_search_that_was_killed_while_it_made_its_folder_can_be_started_again(
     for name in (".lock", ".run.yaml.1x2y3z"):
         (tmp_path / "run" / name).touch()
     opened(tmp_path / "run").close()
-
-
-def test_a_run_goes_on_with_other_parts_of_a_batch(tmp_path):
-    recipe = {"tokens": 8, "micro_batch_sequences": 0}
-    opened(tmp_path / "run", recipe=recipe).close()
-    parts = {**recipe, "micro_batch_sequences": 2}
-    opened(tmp_path / "run", resume=True, recipe=parts).close()
-    assert "recipe is" in error_of(tmp_path / "run", recipe={**recipe, "tokens": 9})
 
 
 # -- the place of a run ----------------------------------------------------------------------------
@@ -332,41 +343,12 @@ def test_a_front_that_a_crash_left_aside_comes_back(run):
     assert (run / "pareto").is_dir()
 
 
-def test_another_device_file_is_another_question(tmp_path):
-    opened(tmp_path / "new", table={"limits": {"launch_us": 3.0}}).close()
-    assert error_of(tmp_path / "new", table={"limits": {"launch_us": 4.0}}).endswith(
-        "table.limits is {'launch_us': 3.0}, but this search asks {'launch_us': 4.0};"
-        " device.yaml of the table has changed; choose another --out or the same question"
-    )
-
-
-@pytest.mark.parametrize("entry", [None, 3, 5, "4", [4]])
-def test_a_run_of_another_format_is_refused_in_one_line(run, entry):
+@pytest.mark.parametrize("written", [None, 3, 5, "4", [4]])
+def test_a_run_of_another_format_is_refused_in_one_line(run, written):
     config = yaml.safe_load((run / "run.yaml").read_text())
-    assert config["format"] == 4
-    config = {
-        "flashnas": "0.0.9\x1b[31m",
-        **{key: value for key, value in config.items() if key != "flashnas"},
-    }
-    config |= {"format": entry} if entry is not None else {}
-    if entry is None:
-        del config["format"]
+    config |= {"flashnas": "0.0.9\x1b[31m", "format": written}
     (run / "run.yaml").write_text(yaml.safe_dump(config))
-    words = f"run.yaml: this version reads run folders of format 4; got {entry!r}, written by flashnas 0.0.9"
-    assert words in error_of(run)
-    message = one_line(RunError, RecordedRun.load, run)
-    assert "reads run folders of format 4" in message
-    assert "\x1b" not in message
-
-
-def test_the_name_of_a_file_is_compared_without_its_folder(tmp_path):
-    """A run may be continued from another folder; the contents have digests."""
-    opened(tmp_path / "run", data="texts+notes.txt", table="mine", tokenizer="tk.json").close()
-    opened(
-        tmp_path / "run",
-        resume=True,
-        data="/a/texts+/b/notes.txt",
-        table="/c/mine",
-        tokenizer="/d/tk.json",
-    ).close()
-    assert "data is" in error_of(tmp_path / "run", data="texts", table="mine", tokenizer="tk.json")
+    words = "run.yaml: this version reads run folders of format 4; got"
+    for message in (error_of(run), one_line(RunError, RecordedRun.load, run)):
+        assert f"{words} {written!r}, written by flashnas 0.0.9" in message
+        assert "\x1b" not in message
