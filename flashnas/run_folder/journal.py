@@ -3,6 +3,7 @@
     {"format": 4, "identity": "0123456789abcdef"}
     {"decided": [{"hash": .., "notation": ..}, ..]}            before the first of these trainings
     {"ended": hash, "notation": .., "score": {..}, "reason": ""}    score: null for a failure
+    {"timed": {hash: {"latency_ms": .., ..}, ..}}              finalists, on the device
 
 The identity is that of the run and not its folder's name: a renamed or copied folder continues. A
 last line that a kill left unfinished is dropped; whatever else is damaged is refused.
@@ -56,6 +57,10 @@ class _Ended(TypedDict):
     reason: str
 
 
+class _Timed(TypedDict):
+    timed: dict[str, dict[str, float]]
+
+
 class RunJournal:
     """What was decided in a run, and what came of it.
 
@@ -66,6 +71,7 @@ class RunJournal:
     Attributes:
         results: hash of a network -> the fields of a Trial that its evaluation fills.
         decisions: of earlier processes: the hashes of the networks of each, in order.
+        times: hash of a network -> its metrics as timed on the device.
 
     Raises:
         RunError: the file is damaged, or of another run.
@@ -75,6 +81,7 @@ class RunJournal:
         self.path = path
         self.results: dict[str, dict[str, Any]] = {}
         self.decisions: list[list[str]] = []
+        self.times: dict[str, dict[str, float]] = {}
         head = {"format": FORMAT, "identity": identity}
         try:
             drop_torn_line(path, RunError)
@@ -109,6 +116,11 @@ class RunJournal:
         self._append({"ended": hash, "notation": notation, "score": score, "reason": reason})
         self.results[hash] = result
 
+    def remember_times(self, times: dict[str, dict[str, float]]) -> None:
+        """Record the metrics of networks, by hash, as timed on the device."""
+        self._append({"timed": times})
+        self.times |= times
+
     def check_complete(self, trials: Path) -> None:
         """Raise RunError if the journal lacks evaluations that trials.parquet lists."""
         if not trials.exists():
@@ -131,6 +143,9 @@ class RunJournal:
         if isinstance(line, dict) and "decided" in line:
             decided = convert(line, _Decided, place, RunError)["decided"]
             self.decisions.append([network["hash"] for network in decided])
+            return
+        if isinstance(line, dict) and "timed" in line:
+            self.times |= convert(line, _Timed, place, RunError)["timed"]
             return
         ended = convert(line, _Ended, place, RunError, finite=False)
         try:

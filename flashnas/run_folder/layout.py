@@ -29,12 +29,11 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fa
 # of the run folder; a run of another format is refused
 FORMAT = 4
 CONFIG = "run.yaml"  # what was asked, versions, totals
-JOURNAL = "journal.jsonl"  # what was decided, and every evaluation the moment it ends
+JOURNAL = "journal.jsonl"  # what was decided, and every evaluation and timing when it ends
 TRIALS = "trials.parquet"  # the trajectory, in order
 FRONT = "pareto"  # folder: NN.yaml, one file for each architecture of the front, fastest first
 # in it, the recommended network, also where it is not on the front
 RECOMMENDED = "recommended.yaml"
-MEASURED = "measured.json"  # finalists that were timed on the device
 LOCK = ".lock"  # held by the process that writes
 TRAINED = "trained"  # folder: of trainings of the front
 WEIGHTS = "final"  # in each of them: the folder of its weights

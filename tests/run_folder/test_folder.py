@@ -16,7 +16,6 @@ from flashnas.run_folder.folder import RunFolder
 from flashnas.run_folder.journal import result_fields
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.study.record import ASKED
-from flashnas.study.timing import read_times
 from flashnas.trials.trial import COLUMNS, Trial
 
 NAMED = {"space", "table", "recipe"}
@@ -113,6 +112,14 @@ def test_the_run_time_counts_the_parts_of_an_interrupted_search(tmp_path, monkey
     assert RecordedRun.load(tmp_path / "run").entry("seconds") == 190
 
 
+def test_times_of_finalists_are_remembered_by_hash(run):
+    for times in ({"x": {"latency_ms": 3.0}}, {"y": {"latency_ms": 4.0}}):
+        with opened(run, resume=True) as folder:
+            folder.open_journal().remember_times(times)
+    with opened(run, resume=True) as folder:
+        assert folder.open_journal().times == {"x": {"latency_ms": 3.0}, "y": {"latency_ms": 4.0}}
+
+
 def test_decisions_are_those_of_earlier_processes_in_their_order(run):
     for hashes in ("zy", "x"):
         with opened(run, resume=True) as folder:
@@ -188,14 +195,6 @@ def test_a_journal_that_is_no_text_or_no_file_is_one_line(run):
 def test_a_damaged_run_yaml_is_one_line(run, text, words):
     (run / "run.yaml").write_text(text)
     assert words in one_line((RunError, ConfigError), opened, run, resume=True)
-
-
-def test_damaged_times_of_finalists_are_one_line(run):
-    (run / "measured.json").write_text("[1, 2]")
-    with pytest.raises(
-        RunError, match=r"measured\.json: .* must be a mapping; got \[1, 2\]; remove it"
-    ):
-        read_times(run / "measured.json")
 
 
 LIMITS = {"limits": {"launch_us": 3.0}}
