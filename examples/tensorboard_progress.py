@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 import flashnas as fn
 
-SEARCH = ("done", "failed", "infeasible", "best_loss", "best_latency_ms")
+SEARCH = ("done", "failed", "best_loss", "best_latency_ms")
 TRAINING = ("loss", "validation", "gradient_norm", "lr_factor", "seconds")
 
 

@@ -134,7 +134,7 @@ def search(
         ...                 measure=False, out="my_search")
         >>> run.front[0].architecture.hidden in (64, 96, 128)
         True
-        >>> set(run.trials["state"]) <= {"complete", "reused", "infeasible"}
+        >>> set(run.trials["state"]) <= {"complete"}
         True
     """
     out = writable_out(replace(options, out=options.out or default_out(options, objects)))

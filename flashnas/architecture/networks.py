@@ -195,3 +195,24 @@ class Networks(Sequence[Architecture]):
     def active_params(self) -> np.ndarray:
         """Without those of experts that one token does not pass [N], float64."""
         return self.outer_params + self.totals(lambda spec, hidden: spec.active_params(hidden))
+
+
+def taken(networks: Sequence[Any], indices: np.ndarray) -> Sequence[Any]:
+    """Those at these indices; networks of a user's own class are a list."""
+    if isinstance(networks, Networks):
+        return networks.take(indices)
+    return [networks[index] for index in indices]
+
+
+def joined(one: Sequence[Any], other: Sequence[Any]) -> Sequence[Any]:
+    """The networks of both, which are of one space."""
+    if not (isinstance(one, Networks) and isinstance(other, Networks)):
+        return [*one, *other]
+    return Networks(
+        [*one.compositions, *other.compositions],
+        np.concatenate([one.composition, other.composition + len(one.compositions)]),
+        np.concatenate([one.hidden, other.hidden]),
+        tied=np.concatenate([one.tied, other.tied]),
+        vocab=one.vocab,
+        meta_tokens=one.meta_tokens,
+    )

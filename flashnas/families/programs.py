@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 from flashnas.architecture import Architecture
 from flashnas.families.family import PROGRAMS, families
 from flashnas.families.gguf.families import FAMILIES
 
 
+@functools.lru_cache(maxsize=4096)
 def loading(architecture: Architecture) -> dict[str, str]:
     """The programs that load a network, in the order of PROGRAMS, each with the `--to` of `flashnas
     export` that writes it. A network of no family may still be one of llama.cpp's."""

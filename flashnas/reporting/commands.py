@@ -55,15 +55,22 @@ def time_it(run: RecordedRun) -> str | None:
     )
 
 
-def next_commands(run: RecordedRun) -> list[str]:
-    """The commands that train the recommended network and export it; empty without an answer. A
-    network that a CPU trains in full gets the tokens that suit its size."""
-    if run.answer is None:
-        return []
-    entry = recommended(run)
-    tokens, params = run.answer.train_tokens, entry.figures.get("params") or SMALL_PARAMS
+def training_tokens(run: RecordedRun) -> float:
+    """Of the full training that is proposed: as many as are planned, and no more than suit a network
+    that a CPU trains in full."""
+    assert run.answer is not None
+    tokens = run.answer.train_tokens
+    params = recommended(run).figures.get("params") or SMALL_PARAMS
     if params < SMALL_PARAMS:
         tokens = min(tokens, float(f"{TOKENS_EACH * params:.1g}"))
+    return tokens
+
+
+def next_commands(run: RecordedRun) -> list[str]:
+    """The commands that train the recommended network and export it; empty without an answer."""
+    if run.answer is None:
+        return []
+    entry, tokens = recommended(run), training_tokens(run)
     gpu = " --device cuda" if tokens >= LARGE_TOKENS else ""
     formats = entry.runs_in or {}
     asked = run.entry("options", "runtime") or ["hf"]

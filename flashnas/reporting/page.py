@@ -45,7 +45,6 @@ def render_html(run: RecordedRun, picture: bytes | None = None) -> str:
     shown, curves, failed = shown_networks(run), curves_plot(run), run.failed
     number, *others, architecture = front_columns(run, shown)
     columns = [number, architecture, *others]
-    outside = run.trials[run.trials["state"] == "infeasible"]
     page = render(
         "page.html",
         run=run,
@@ -64,7 +63,6 @@ def render_html(run: RecordedRun, picture: bytes | None = None) -> str:
         evaluated=list(_evaluated(run)),
         failures=list(failed["reason"].value_counts().items()),
         failed=list(rows(failed.head(MAX_FAILURES))),
-        outside=list(outside["reason"].value_counts().items()),
         facts=[(name, value) for name, value in _facts(run) if value],
         config=[
             (name, "" if value in (None, {}) else str(value))

@@ -20,7 +20,7 @@ from flashnas.base.text import (
     with_interval,
 )
 from flashnas.families.programs import loading
-from flashnas.reporting.commands import time_it, to_time
+from flashnas.reporting.commands import time_it, to_time, training_tokens
 from flashnas.reporting.phrases import chance, holds, reasons_text
 from flashnas.reporting.words import (
     LEAST_SILENCE,
@@ -33,7 +33,6 @@ from flashnas.reporting.words import (
 )
 from flashnas.run_folder.recorded_answer import Against, Answer, Side
 from flashnas.run_folder.recorded_run import RecordedRun, rows
-from flashnas.study.purchase import LEAST_GAIN
 
 LIMITS = {
     "memory": "the memory is used up: more would allow a better network",
@@ -196,9 +195,10 @@ def training(run: RecordedRun) -> str:
     """What the planned training costs, the recall to expect, and what both follow from."""
     answer, figures, parts = _answer(run), recommended(run).figures, []
     if answer.training:
-        hours = number(answer.training["h100_hours"], 3)
+        tokens, planned = training_tokens(run), answer.training["tokens"]
+        hours = number(answer.training["h100_hours"] * tokens / planned, 3)
         vocab = f" with {recommended(run).architecture.vocab:,} words" * bool(answer.as_good)
-        parts.append(f"{tokens_text(answer.training['tokens'])} tokens{vocab}, {hours} H100-hours")
+        parts.append(f"{tokens_text(tokens)} tokens{vocab}, {hours} H100-hours")
     if is_number(recall := figures.get("expected_recall")):
         sd = figures.get("expected_recall_sd") or 0.0
         parts.append(f"recall {with_interval(recall, sd, 2)} to a transformer")
@@ -230,6 +230,16 @@ def trained_here(run: RecordedRun) -> str | None:
     if before != recommended(run).notation:
         changed = f"without them, {compressed(before)} would be recommended"
     return f"{count}, {flops:.1e} FLOPs; {changed}"
+
+
+def searched(run: RecordedRun) -> str | None:
+    """Which sampler proposed how many networks."""
+    if not (found := run.entry("proposed")):
+        return None
+    return (
+        f"{found['sampler']} proposed {found['networks']:,} networks,"
+        f" {found['within']:,} of them within the limits"
+    )
 
 
 def limit(run: RecordedRun) -> str | None:
@@ -276,9 +286,7 @@ def settles_it(run: RecordedRun) -> str | None:
         or run.entry("options", "trials")
     ):
         return None
-    return (
-        f"--trials N, which trains what is expected to lower the loss by {LEAST_GAIN} nats or more"
-    )
+    return "--trials N, which trains what is expected to improve the recommended network most"
 
 
 def lowest_loss(run: RecordedRun) -> str | None:
@@ -316,6 +324,7 @@ ANSWER: dict[str, Line] = {
     "transformer": transformer,
     "equals": equals,
     "training": training,
+    "searched": searched,
     "limit": limit,
     "outside": outside,
     "trained here": trained_here,
@@ -326,6 +335,7 @@ RESULT: dict[str, Line] = {
     "lowest loss": lowest_loss,
     "best baseline": best_baseline,
     "networks": counts_line,
+    "searched": searched,
     "failed": failures,
 }
 

@@ -101,17 +101,18 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown], is_page: bool = True
         for name in run.further_objectives
         if name not in OWN_COLUMN
     ]
-    if run.ranks_full:
+    if not run.ranks_full:
+        result.append(Column("loss", figure("loss", fixed)))
+        result.append(Column("bits/byte", figure("bits_per_byte", fixed)))
+    if run.ranks_full or run.answer is not None:
         result.append(Column("full loss", lambda entry: _full_loss(run, entry)))
+    if run.ranks_full:
         if any((entry.figures.get("silence") or 0.0) >= LEAST_SILENCE for entry in shown):
             result.append(Column("charge", figure("silence", fixed)))
         if not run.untrained:
             result.append(Column("loss here", figure("loss", fixed)))
         if any_has("expected_recall"):
             result.append(Column("recall", _recall))
-    else:
-        result.append(Column("loss", figure("loss", fixed)))
-        result.append(Column("bits/byte", figure("bits_per_byte", fixed)))
     result += [Column("latency", latency), Column("bounds", bounds)]
     if any_has("measured_ms"):
         result.append(
@@ -146,9 +147,10 @@ def table_legend(run: RecordedRun, shown: Sequence[Shown], chosen: Iterable[Colu
     parts += [words for mark, words in MARKS.items() if mark in marks]
     if any(_exceeds(run, entry) for entry in shown):
         parts.append("! the 90 % interval of the latency reaches above the budget")
-    if run.ranks_full:
+    if "full loss" in headings:
         parts.append("± 90 % intervals")
         parts.append("full loss: expected, less that of the recommended network")
+    if run.ranks_full:
         if "recall" in headings:
             parts.append("recall: relative to a transformer")
         if "charge" in headings:

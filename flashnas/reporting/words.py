@@ -195,8 +195,7 @@ def place_words(run: RecordedRun) -> str:
 
 
 def counts_line(run: RecordedRun) -> str:
-    """`24 searched + 6 baselines trained · 90 from earlier runs · 2 failed · 3 outside the budget ·
-    4 repeated`."""
+    """`24 searched + 6 baselines trained · 90 from earlier runs · 2 failed`."""
     counts, sources = run.counts(), run.trained["source"]
     own = run.scored if run.untrained else run.trained[sources != RUN]
     pure = int((own["origin"] == "baseline").sum())
@@ -206,8 +205,6 @@ def counts_line(run: RecordedRun) -> str:
     further = {
         "from earlier runs": int((sources == RUN).sum()),
         "failed": counts["failed"],
-        "outside the budget": counts["infeasible"],
-        "repeated": counts["reused"],
     }
     parts = [f"{count} {words}" for words, count in further.items() if count]
     return " · ".join([f"{len(own) - pure} searched{baselines} trained", *parts])

@@ -64,7 +64,6 @@ TEXTS = tuple(name for name, kind in _TYPES.items() if kind is str)
 JSON_COLUMNS = {  # empty where the value is
     name: kind for name, kind in _TYPES.items() if typing.get_origin(kind) in (dict, list)
 }
-COSTS = ("tokens", "train_seconds")  # of a training, which a repeat did not have
 MAX_NUMBER = 1e18  # above all parameters and bytes
 
 _Section = dict[str, Any] | None
@@ -94,8 +93,7 @@ class _Config(TypedDict, total=False):
 def write_trials(
     path: Path, trials: Sequence[Trial], encode: Callable[[Any], Mapping[str, Any]] = dict
 ) -> None:
-    """Write trials.parquet. A repeated network has no cost, so that sums over the trials are right.
-    encode: genotype -> Optuna parameters."""
+    """Write trials.parquet. encode: genotype -> Optuna parameters."""
     import pyarrow.parquet as pq
 
     table = {}
@@ -103,9 +101,6 @@ def write_trials(
         values: list[Any] = [getattr(trial, name) for trial in trials]
         if name == "genotype":
             values = [None if genotype is None else encode(genotype) for genotype in values]
-        if name in COSTS:
-            known = [trial.state != "reused" for trial in trials]
-            values = [value if own else None for value, own in zip(values, known, strict=True)]
         if name in JSON_COLUMNS:
             values = [json.dumps(value) if value else None for value in values]
         kind = pa.int64() if name in WHOLE else pa.float64() if name in NUMBERS else pa.string()

@@ -34,7 +34,7 @@ from flashnas.run_folder.recorded_answer import Answer
 from flashnas.trials.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
 from flashnas.trials.trial import STATES, Trial
 
-COMPARED = ("complete", "reused", "expected")  # states of networks that were compared
+COMPARED = ("complete", "expected")  # states of networks that were compared
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class RecordedRun:
     def untrained(self) -> bool:
         """True if published trainings alone scored the networks."""
         states = set(self.trials["state"])
-        return "expected" in states and not states & {"complete", "reused"}
+        return "expected" in states and "complete" not in states
 
     # -- what came of it ---------------------------------------------------------------------------
 

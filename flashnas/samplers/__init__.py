@@ -29,6 +29,7 @@ SAMPLERS: Registry[type[Sampler]] = Registry(
     "sampler",
     "flashnas.samplers",
     {
+        "exhaustive": "flashnas.samplers.exhaustive:Exhaustive",
         "aging-evolution": "flashnas.samplers.aging_evolution:AgingEvolution",
         "nsga2": "flashnas.samplers.optuna_samplers:Nsga2",
         "tpe": "flashnas.samplers.optuna_samplers:Tpe",
@@ -39,6 +40,7 @@ SAMPLERS: Registry[type[Sampler]] = Registry(
     "name",
     base="flashnas.samplers.sampler:Sampler",
     summaries={
+        "exhaustive": "Lists the space: the default where networks are scored and there are few",
         "aging-evolution": "Tournament winners of a population are mutated; the oldest members"
         " leave",
         "nsga2": "NSGA-II; `population` is small so that tens of candidates make several"

@@ -47,6 +47,7 @@ class Bayes(Sampler):
     """
 
     name = "bayes"
+    max_proposals = 500
 
     def __init__(self, *, initial: int = 5, pool: int = 400, **shared: Any) -> None:
         super().__init__(**shared)

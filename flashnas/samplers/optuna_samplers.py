@@ -97,6 +97,7 @@ class Tpe(OptunaSampler):
     is spread out."""
 
     name = "tpe"
+    max_proposals = 500
 
     def __init__(self, *, seed: int, startup: int = 10, **shared: Any) -> None:
         check_whole("tpe: startup", startup, 0)

@@ -58,6 +58,10 @@ class Sampler(ABC):
     """
 
     name: ClassVar[str]
+    # of one that fits a model to all of them
+    max_proposals: ClassVar[int | None] = None
+    # whether a search ends when nothing better comes; else when the sampler has nothing left
+    until_quiet: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -167,6 +167,10 @@ class SearchSpace(ABC, Generic[G]):
         grids = [_values(distribution) for distribution in self.distributions().values()]
         return math.inf if None in grids else math.prod(len(grid) for grid in grids if grid)
 
+    def count_networks(self) -> float:
+        """Genotypes at all their widths; here the genotypes."""
+        return self.size()
+
     def enumerate(self) -> Iterator[G]:
         """Every genotype once, in a fixed order; for small spaces. Raises SpaceError for an
         infinite one.

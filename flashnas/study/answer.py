@@ -25,11 +25,11 @@ from flashnas.run_folder.recorded_answer import (
     PublishedModel,
 )
 from flashnas.space import OperatorSpace
-from flashnas.study.explore import Explored
 from flashnas.study.full_training import FULL_UTILISATION, full_training_flops, full_training_hours
 from flashnas.study.joint import retimed, with_latencies, with_traits
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
+from flashnas.study.trials import Trials
 from flashnas.trials.trial import Trial
 
 FREE_MIX = "free mix"  # title of the best network of the free space, which is of no family
@@ -48,7 +48,7 @@ Difference = tuple[float, float, float]  # mean, standard deviation, probability
 def answer_of(
     problem: Problem,
     scorer: Scorer,
-    explored: Explored,
+    trials: Trials,
     front: Sequence[Trial],
     chosen: Trial,
     rivals: Mapping[str, Trial],
@@ -58,7 +58,7 @@ def answer_of(
 
     Args:
         scorer: with all that was observed.
-        explored: the networks of the space, by that scorer.
+        trials: the networks of the space, by that scorer.
         front: trials, fastest first, with their differences to the recommended one.
         chosen: that one, on the front or not.
         rivals: title of a family, or FREE_MIX -> trial of its best network.
@@ -72,9 +72,9 @@ def answer_of(
     return Answer(
         recommended=chosen.hash,
         tied=tuple(trial.hash for trial in front if is_tied(trial) and trial.hash != chosen.hash),
-        families=tuple(_families(problem, scorer, explored, compared, families)),
+        families=tuple(_families(problem, scorer, trials, compared, families)),
         free_mix=None if mixed is None else _family(compared, FREE_MIX, mixed, 0.0),
-        equals=_equals(problem, scorer, explored),
+        equals=_equals(problem, scorer, trials),
         **_beside_transformer(problem, scorer, families, chosen),
         published=tuple(
             published_model(problem, scorer, compared, name, model)
@@ -82,8 +82,8 @@ def answer_of(
         ),
         training=_full_training(chosen.architecture, scorer.tokens),
         claims=_claims(scorer, front, chosen),
-        times=retimed(problem, scorer),
-        limit=_limit(problem, scorer, explored, chosen),
+        times=retimed(problem, trials) if trials.ranks_by == "value" else {},
+        limit=_limit(problem, scorer, trials, chosen),
         bought=tuple(purchases),
         ranked_by=scorer.ranked_by
         if isinstance(scorer, EvidenceScorer)
@@ -108,17 +108,16 @@ def is_tied(trial: Trial) -> bool:
 def _families(
     problem: Problem,
     scorer: Scorer,
-    explored: Explored,
+    trials: Trials,
     compared: Mapping[str, Difference],
     families: Mapping[str, Trial],
 ) -> Iterator[FamilyBest]:
     """The best network of each family, and the probability that it is the best of all."""
     if not families:
         return
-    trials = list(families.values())
-    networks = [trial.architecture for trial in trials]
-    joint = with_latencies(problem, explored, scorer.posterior(networks), networks)
-    best = with_traits(joint, networks).best(range(len(trials)))
+    networks = [trial.architecture for trial in families.values()]
+    joint = with_latencies(problem, trials, scorer.posterior(networks), networks)
+    best = with_traits(joint, networks).best(range(len(networks)))
     for (title, trial), probability in zip(families.items(), best, strict=True):
         yield _family(compared, title, trial, float(probability))
 
@@ -140,11 +139,11 @@ def _family(
     }
 
 
-def _equals(problem: Problem, scorer: Scorer, explored: Explored) -> Equals:
+def _equals(problem: Problem, scorer: Scorer, trials: Trials) -> Equals:
     """Networks that are as good as the recommended one; those of other widths are the first examples."""
-    order = [explored.best, *(i for i in np.argsort(explored.value) if i != explored.best)][:NEAR]
-    networks = [explored.networks[index] for index in order]
-    joint = with_latencies(problem, explored, scorer.posterior(networks), networks)
+    order = [trials.best, *(index for index in trials.ranked if index != trials.best)][:NEAR]
+    networks = [trials.networks[index] for index in order]
+    joint = with_latencies(problem, trials, scorer.posterior(networks), networks)
     mean, sd = joint.mean - joint.mean[0], np.maximum(joint.sd_to(0), 1e-9)
     within = ndtr((EQUAL_NATS - mean) / sd) - ndtr((-EQUAL_NATS - mean) / sd)
     equal = [network for network, p in zip(networks[1:], within[1:], strict=True) if p >= DISTINCT]
@@ -192,13 +191,13 @@ def _claims(scorer: Scorer, front: Sequence[Trial], chosen: Trial) -> Claims:
     if not isinstance(scorer, EvidenceScorer) or scorer.published:
         return {}
     publications = load_scorer(None, scorer.tokens, lambda _: None)
-    trials = list({trial.hash: trial for trial in (*front, chosen)}.values())
-    networks: list[Architecture] = [trial.architecture for trial in trials]
+    ranked = list({trial.hash: trial for trial in (*front, chosen)}.values())
+    networks: list[Architecture] = [trial.architecture for trial in ranked]
     values = publications.values(networks)
-    best, own = trials[int(np.argmin(values))], [value_of(trial) for trial in trials]
+    best, own = ranked[int(np.argmin(values))], [trial.point[0] for trial in ranked]
     compared = differences_to(publications, chosen.architecture, [best.architecture])
     difference, sd, _ = compared[best.hash]
-    pairs = list(itertools.combinations(range(len(trials)), 2))
+    pairs = list(itertools.combinations(range(len(ranked)), 2))
     alike = sum((values[i] < values[j]) == (own[i] < own[j]) for i, j in pairs)
     return {
         "hash": best.hash,
@@ -209,7 +208,7 @@ def _claims(scorer: Scorer, front: Sequence[Trial], chosen: Trial) -> Claims:
     }
 
 
-def _limit(problem: Problem, scorer: Scorer, explored: Explored, chosen: Trial) -> str:
+def _limit(problem: Problem, scorer: Scorer, trials: Trials, chosen: Trial) -> str:
     """What keeps the recommended network from being better; as of an Answer."""
     metrics, config = vars(chosen), problem.config
     if config.params is not None:
@@ -222,7 +221,7 @@ def _limit(problem: Problem, scorer: Scorer, explored: Explored, chosen: Trial) 
         value = metrics.get(budget.metric)
         if value and FULL_BUDGET <= value / budget.limit <= 1 / FULL_BUDGET:
             return "memory" if budget.metric == "memory_gb" else "budget"
-    near = [explored.networks[index] for index in np.argsort(explored.value)[:NEAR]]
+    near = [trials.networks[index] for index in trials.ranked[:NEAR]]
     means = scorer.posterior(near).mean
     lowest = near[int(means.argmin())]
     if means.min() < (chosen.full_loss or 0.0) and scorer.values([lowest])[0] > value_of(chosen):

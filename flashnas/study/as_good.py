@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,18 +10,21 @@ from scipy.special import ndtr
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed
+from flashnas.architecture.networks import taken
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import SIZES, Fitter, TableCosts
 from flashnas.latency.metrics import Budget
 from flashnas.run_folder.recorded_answer import AsGood
 from flashnas.study.comparison import against
-from flashnas.study.explore import ALIKE, explore
+from flashnas.study.loop import search
 from flashnas.study.problem import Problem
+from flashnas.study.scorer import ALIKE
+from flashnas.study.trials import Trials
 
 COSTS = ("latency_ms", *SIZES)  # of which one can be minimised
 LIKELY = 0.9  # probability of the second network that is named
-TRIED = 3_000  # genotypes of a space that is not enumerated, before the limit is known
+TOGETHER = 199  # networks that are compared with the model at once
 ROUNDING = 1e-9  # share by which a cost may exceed itself as a limit; least standard deviation
 
 
@@ -37,60 +38,52 @@ def aimed(problem: Problem) -> Problem:
     """
     config, costs, scorer = problem.config, problem.costs, problem.scorer
     fitter, metric = problem.fitter, problem.objectives[1]
-    space: Any = problem.space
     timed = isinstance(costs, TableCosts) and costs.model.workload.batch != "max"
     if not timed or metric not in COSTS:
         rule = f"needs a latency table, a number of sequences, and one of {', '.join(COSTS)}"
         config.wrong("as_good_as", f"{rule} as second objective; got {metric}")
     assert scorer is not None
     model = load_architecture(str(config.as_good_as))
-    model = dataclasses.replace(model, vocab=space.any_network().vocab)
+    model = dataclasses.replace(model, vocab=problem.space.any_network().vocab)
 
-    def narrowest(genotypes: Iterable[Any], probability: float = 0.5) -> dict[Any, Any]:
-        """Of each genotype the smallest network within the budgets whose loss is no higher than that
-        of the model with this probability, also with what it is charged; and its latency_ms."""
-        sizes = [
-            (genotype, network)
-            for genotype in genotypes
-            for network in space.architectures(genotype)
-            if fitter.fits_network(network)
-        ]
-        networks = [model, *(network for _, network in sizes)]
-        joint, values = scorer.posterior(networks), scorer.values(networks)
-        mean, sd = np.round(joint.mean - joint.mean[0], ALIKE), np.maximum(joint.sd_to(0), ROUNDING)
-        good = (values <= values[0]) & (ndtr(-mean / sd) >= probability)
-        found = zip(sizes, costs.latencies(networks[1:]), good[1:], strict=True)
-        return {genotype: (network, ms) for (genotype, network), ms, holds in found if holds}
+    def cheapest(trials: Trials, probability: float) -> tuple[float, Any, Architecture] | None:
+        """Of the trials whose loss is no higher than that of the model with this probability, also
+        with what it is charged, the one that costs least: its cost, its genotype, and the network;
+        None where none is as good."""
+        candidates = trials.ranked[trials.value[trials.ranked] <= value]
+        cost = trials.columns[metric]
+        by_cost = candidates[np.argsort(cost[candidates], kind="stable")]
+        for start in range(0, len(by_cost), TOGETHER):
+            part = by_cost[start : start + TOGETHER]
+            joint = scorer.posterior([model, *taken(trials.networks, part)])
+            mean = np.round(joint.mean - joint.mean[0], ALIKE)
+            sd = np.maximum(joint.sd_to(0), ROUNDING)
+            if len(good := np.flatnonzero(ndtr(-mean / sd)[1:] >= probability)):
+                index = int(part[good[0]])
+                return float(cost[index]), trials.genotypes[index], trials.networks[index]
+        return None
 
-    def cheapest(probability: float) -> list[tuple[float, Any, Architecture]]:
-        """Its cost, its genotype and the network; nothing where none is as good."""
-        found = narrowest(explored.genotypes, probability)
-        cost = {
-            genotype: ms if metric == "latency_ms" else costs.size(metric, network)
-            for genotype, (network, ms) in found.items()
-        }
-        least = sorted(cost, key=cost.__getitem__)[:1]
-        return [(cost[each], each, found[each][0]) for each in least]
-
-    asked: dict[str, Any] = {"min_recall": problem.min_recall, "objectives": problem.objectives}
-    search = partial(explore, space, fitter, scorer, seed=config.seed, **asked)
-    try:
-        explored = search(most=TRIED, fit=narrowest)
-    except BudgetError:
-        explored = search()
-        behind = explored.value[explored.best] - scorer.values([model])[0]
+    value = scorer.values([model])[0]
+    trials = search(dataclasses.replace(problem, trainings=None, trains=False))
+    found, surer = cheapest(trials, 0.5), cheapest(trials, LIKELY)
+    if found is None:
+        best = trials.best
         raise BudgetError(
-            f"no network of space {space.name!r} within the limits is expected to be as"
-            f" good as {config.as_good_as}; the nearest one ranks {behind:.3f} nats behind it, with"
-            f" {explored.latency_ms[explored.best]:,.0f} ms:"
-            f" {compressed(explored.networks[explored.best].notation)}"
-        ) from None
-    [(least, target, _)] = cheapest(0.5)
-    likely = [network for *_, network in cheapest(LIKELY)]
+            f"no network of space {problem.space.name!r} within the limits is expected to be as"
+            f" good as {config.as_good_as}; the nearest one ranks"
+            f" {trials.value[best] - value:.3f} nats behind it, with"
+            f" {trials.latency_ms[best]:,.0f} ms: {compressed(trials.networks[best].notation)}"
+        )
+    least, genotype, network = found
     others = (budget for budget in fitter.budgets if budget.metric != metric)
     budgets = [*others, Budget(metric, least * (1 + ROUNDING))]
-    fitter = Fitter(space, costs, budgets, fitter.rules)
-    return dataclasses.replace(problem, fitter=fitter, aim=model, target=target, likely=likely)
+    return dataclasses.replace(
+        problem,
+        fitter=Fitter(problem.space, costs, budgets, fitter.rules),
+        aim=model,
+        target=(genotype, network),
+        likely=[] if surer is None else [surer[2]],
+    )
 
 
 def beside_model(problem: Problem, chosen: Architecture) -> AsGood:

@@ -54,9 +54,8 @@ def vocab_option() -> Any:
 class SearchConfig(Settings, where="search"):
     """The question of one run. Paths and names are as the user wrote them.
 
-    The trajectory depends on `cycle_size` and never on `workers`. Candidates that are infeasible,
-    that were seen before or whose score an earlier run has cost nothing and do not count against
-    `trials`.
+    The trajectory depends on `cycle_size` and never on `workers`. Candidates that are infeasible
+    or whose score an earlier run has cost nothing and do not count against `trials`.
     """
 
     gone: ClassVar[dict[str, str]] = {
@@ -131,16 +130,19 @@ class SearchConfig(Settings, where="search"):
         max=1,
         shown="leave out none",
     )
-    sampler: str = option(
-        "bayes",
-        "the search algorithm; flashnas list samplers",
+    sampler: str | None = option(
+        None,
+        "what proposes networks; flashnas list samplers",
         choices=SAMPLERS,
+        shown="exhaustive of up to 20,000 networks that are scored, else aging-evolution; bayes where"
+        " nothing but trainings or an evaluator ranks",
         heading="the search",
     )
     trials: int | None = option(
         None,
-        "networks to train at most; one is trained if that is expected to improve the recommended"
-        " network, or if an evaluator or --evidence none leaves nothing else to rank by",
+        "networks to train: those whose trainings are expected to improve the recommended network"
+        " most, or, of a sampler that is named with --evidence none, and with an evaluator, those that"
+        " it proposes",
         shown=f"0, or {TRIALS} where nothing else ranks",
         min=0,
         max=1_000_000,
@@ -210,7 +212,9 @@ class SearchConfig(Settings, where="search"):
     sampler_options: dict[str, Any] = option(dict, "options of the sampler", flagged=False)
     cycle_size: int = option(10, "candidates drawn together", min=1, max=10_000, flagged=False)
     baselines: bool = option(
-        True, "compare with the best network of each family that programs load", flagged=False
+        False,
+        "also train the layouts of the space that the paper compares, where nothing but trainings"
+        " ranks",
     )
     tokenizer: str | None = option(
         None, "tokenizer.json to use instead of training one on the corpus", flagged=False

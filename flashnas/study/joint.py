@@ -4,6 +4,7 @@ times change."""
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -14,22 +15,23 @@ from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import TableCosts
 from flashnas.loss.prediction import WITHIN_SDS, Prediction
 from flashnas.run_folder.recorded_answer import Retimed
-from flashnas.study.explore import Explored, explore
-from flashnas.study.problem import Problem, load_fitter
-from flashnas.study.scorer import Scorer
+from flashnas.study.load import load_fitter
+from flashnas.study.loop import search
+from flashnas.study.problem import Problem
+from flashnas.study.trials import Trials
 from flashnas.trials.pareto import non_dominated
 
 SLOPE_FROM = 0.7  # of the latency of the recommended network, from which on the front counts
 TRAIT_SD = 0.01  # nats of what no publication compares and the evidence takes as equal
 
 
-def nats_per_efold(explored: Explored) -> tuple[float, float]:
+def nats_per_efold(trials: Trials) -> tuple[float, float]:
     """What a factor of e of latency is worth near the recommended network, in nats: the slope of
     loss over the logarithm of the latency, along the networks that no other one dominates in both;
     and by how much their losses differ at most, beyond which the slope is not known."""
-    points = np.column_stack([explored.value, explored.latency_ms])
+    points = np.column_stack([trials.value, trials.latency_ms])[trials.ranked]
     front = np.unique(points[non_dominated(points)], axis=0)
-    near = front[front[:, 1] >= SLOPE_FROM * explored.latency_ms[explored.best]]
+    near = front[front[:, 1] >= SLOPE_FROM * trials.latency_ms[trials.best]]
     logs = np.log(near[:, 1])
     if len(near) < 3 or np.ptp(logs) < 1e-6:
         return 0.0, 0.0
@@ -37,12 +39,12 @@ def nats_per_efold(explored: Explored) -> tuple[float, float]:
 
 
 def with_latencies(
-    problem: Problem, explored: Explored, prediction: Prediction, networks: Sequence[Architecture]
+    problem: Problem, trials: Trials, prediction: Prediction, networks: Sequence[Architecture]
 ) -> Prediction:
     """A posterior of losses at one latency: a network that turns out slower than estimated has to
     be smaller. The errors of two latencies cancel as far as both consist of the same kinds of
     operators; what the bounds say of one latency is shared out by the time of each kind."""
-    slope, known = nats_per_efold(explored)
+    slope, known = nats_per_efold(trials)
     if problem.model is None or not networks or not slope:
         return prediction
     sds, times = [], []
@@ -77,15 +79,19 @@ def with_traits(prediction: Prediction, networks: Sequence[Architecture]) -> Pre
     return prediction.with_further(TRAIT_SD**2 * centred @ centred.T)
 
 
-def retimed(problem: Problem, scorer: Scorer) -> Retimed:
+def retimed(problem: Problem, trials: Trials) -> Retimed:
     """What observed times changed; nothing where each network is trained."""
     model = problem.model
-    if model is None or not model.observed or problem.each:
+    if model is None or not model.observed:
         return {}
-    config, space, notation, latency_ms = problem.config, problem.space, "", 0.0
+    notation, latency_ms = "", 0.0
     with contextlib.suppress(BudgetError):
-        fitter = load_fitter(config, space, TableCosts(model.corrected_by(None)))
-        found = explore(space, fitter, scorer, seed=config.seed, min_recall=problem.min_recall)
+        costs = TableCosts(model.corrected_by(None))
+        fitter = load_fitter(problem.config, problem.space, costs)
+        by_table = dataclasses.replace(
+            problem, costs=costs, fitter=fitter, scorer=trials.scorer, trainings=None, trains=False
+        )
+        found = search(by_table)
         best = found.networks[found.best]
         notation, latency_ms = best.notation, float(model.latencies([best])[0])
     observed = {name: model.observed[name] for name in ("program", "networks", "ratio")}

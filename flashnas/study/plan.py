@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashnas.base.registry import foreign_errors
+from flashnas.samplers import sampler_name
 from flashnas.study.config import SearchConfig
-from flashnas.study.problem import Note, Problem, load_problem
+from flashnas.study.load import load_problem
+from flashnas.study.problem import BAYES, Note, Problem
+from flashnas.study.sampling import proposer
 from flashnas.study.workers import executor_of
 
 
@@ -18,8 +21,8 @@ class Plan:
 
     Attributes:
         baselines: label, and notation or None where no width meets the budgets.
-        each: every network that the sampler proposes is trained; else those that are expected to
-            improve the recommended network.
+        sampler: what proposes them; `bayes`: the trainings that are expected to improve the
+            recommended network most.
         trainings: of baselines and candidates at most, equal networks once, without those that
             earlier runs trained.
         tokens_each: training tokens; 0 where nothing is trained, or an evaluator scores.
@@ -30,7 +33,7 @@ class Plan:
     space: str
     budgets: dict[str, float]
     baselines: list[dict[str, str | None]]
-    each: bool
+    sampler: str
     candidates: int = 0
     trainings: int = 0
     tokens_each: int = 0
@@ -46,12 +49,10 @@ class Plan:
         lines += [f"budget     {name} {limit:,.6g}" for name, limit in self.budgets.items()]
         if not self.candidates:
             return "\n".join([*lines, "trained    nothing: published trainings answer"])
-        rule = (
-            f"{self.candidates} candidates, and baselines that meet the budgets"
-            if self.each
-            else "those whose training is expected to improve the recommended network"
-        )
-        lines.append(f"trained    at most {self.trainings} networks: {rule}")
+        rule = f"{self.candidates} candidates by {self.sampler}"
+        if self.baselines:
+            rule += ", and baselines that meet the budgets"
+        lines.append(f"trained    {self.trainings} networks: {rule}")
         if self.tokens_each:
             lines.append(
                 f"training   {self.tokens_each:,} tokens each; up to {self.flops_each:.1e} FLOP each,"
@@ -86,12 +87,17 @@ def _planned(problem: Problem) -> Plan:
             {"label": label, "notation": None if network is None else network.notation}
             for label, network in problem.baselines
         ],
-        each=problem.each,
+        sampler=sampler_name(proposer(problem)) if problem.train_each else BAYES,
     )
     if (trainings := problem.trainings) is None:
         return found
     recipe, limit = trainings.recipe, trainings.time_limit
-    count = trainings.at_most + len(trainings.new_of(problem.baselines))
+    new = {
+        network.hash
+        for _, network in problem.baselines
+        if network is not None and trainings.score(network, metrics=False) is None
+    }
+    count = trainings.at_most + len(new)
     return dataclasses.replace(
         found,
         candidates=trainings.at_most,

@@ -1,201 +1,285 @@
-"""What a search records: its trials in their order, with what costs, evaluations and the scorer say
-of each; and the head of run.yaml: what was asked, what the options named, and all versions."""
+"""What listens to a search: `Record` keeps it for the process, `RunRecord` in a run folder, so that
+a continued search takes what an earlier process decided and trained."""
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import platform
 import time
-from collections.abc import Collection, Mapping
-from importlib.metadata import version
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flashnas
-from flashnas.base.documents import COMPACT, fingerprint
-from flashnas.base.plugins import code_name
-from flashnas.base.registry import installed_plugins, is_shipped, shipped_names
-from flashnas.base.settings import settings_of
-from flashnas.latency.prediction import LatencyModel
+from flashnas.architecture.architecture import compressed
+from flashnas.base.errors import ConfigError, RunError
+from flashnas.executors.base import Ended
+from flashnas.executors.job import Job
+from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.folder import RunFolder
-from flashnas.samplers import sampler_name
-from flashnas.study.config import SearchConfig
+from flashnas.run_folder.journal import result_fields
+from flashnas.run_folder.recorded_answer import Bought
+from flashnas.study.acquisition import Acquisition, acquisition_line
 from flashnas.study.problem import Problem
-from flashnas.study.scorer import Scorer
-from flashnas.trials.objectives import point
-from flashnas.trials.trial import Trial
+from flashnas.study.progress import Pace, Progress, Snapshot
+from flashnas.study.trials import Trials
+from flashnas.trials.trial import RUN, Trial
 
-# options that name files
-FILES = (
-    "space",
-    "table",
-    "as_good_as",
-    "recipe",
-    "data",
-    "tokenizer",
-    "evidence",
-    "times",
-    "start_from",
-)
-PACKAGES = ("torch", "optuna", "numpy", "pandas", "tokenizers")
-# of device.yaml, what estimates depend on
-LIMITS = ("peak_flops", "bandwidth_bytes_s", "memory_bytes", "launch_us", "bandwidth_share")
-# options that fix the trajectory; the others enter the identity of a run by what they name, or not
-ASKED = tuple(setting.name for setting in settings_of(SearchConfig) if setting.identity)
+REPORT_SHARE = 20  # a report is not repeated before so many times the time that it took, ..
+QUICK_S = 0.002  # .. unless that was less than this
 
 
 class Record:
-    """The trials of one run.
+    """What a search tells.
 
     Attributes:
-        scorer: with all that was observed so far.
-        trials: in the order of the trajectory.
-        results: hash of a network -> the fields of a Trial that its evaluation fills.
-        recorded: hashes of the networks that have a trial.
+        networks: hash -> network, of all that were evaluated or known before, in the order of the
+            trajectory; baselines, too.
+        results: hash -> the fields of a Trial that its evaluation fills.
+        indices: hash -> index of its trial.
+        cycles: hash -> in which decision it was chosen, from 1; 0 for baselines.
+        labels: hash -> the earlier run that trained it.
+        acquisitions: what was trained because it was expected to improve the recommended network.
+        left: networks that may still be trained.
     """
 
-    def __init__(self, problem: Problem, folder: RunFolder) -> None:
-        self.problem, self.folder = problem, folder
-        self.scorer: Scorer | None = problem.scorer
-        self.trials: list[Trial] = []
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.networks: dict[str, Any] = {}
         self.results: dict[str, dict[str, Any]] = {}
-        self.recorded: set[str] = set()
+        self.indices: dict[str, int] = {}
+        self.cycles: dict[str, int] = {}
+        self.labels: dict[str, str] = {}
+        self.acquisitions: list[Bought] = []
+        self.left = 0 if problem.trainings is None else problem.trainings.at_most
 
-    def add(self, proposed: Trial) -> Trial:
-        """Make a proposed trial the next one of the trajectory, with its result."""
-        trial = dataclasses.replace(proposed, number=len(self.trials))
-        if trial.feasible:
-            trial = self.with_figures(trial, self.results.get(trial.hash, {"state": "expected"}))
-            if trial.hash in self.recorded:
-                trial = dataclasses.replace(trial, state="reused")
-            self.recorded.add(trial.hash)
-        self.trials.append(trial)
-        return trial
+    def note(self, text: str) -> None:
+        """A line for the user."""
 
-    def rescore(self, scorer: Scorer) -> None:
-        """Give all trials the figures of a scorer that knows more."""
-        self.scorer = scorer
-        self.trials = [
-            self.with_figures(trial, {}) if trial.feasible else trial for trial in self.trials
-        ]
+    def knows(self, network: Any, label: str = "") -> bool:
+        """Whether an earlier run has the result of a network, which then is one here, too."""
+        trainings = self.problem.trainings
+        known = not self.problem.costs.known
+        score = None if trainings is None else trainings.score(network, metrics=known)
+        if score is None:
+            return False
+        self.networks[network.hash] = network
+        if label:
+            self.labels[network.hash] = label
+        if network.hash not in self.results:
+            self._remember(network, score, "")
+        return True
 
-    def with_figures(self, trial: Trial, result: Mapping[str, Any]) -> Trial:
-        """A trial with what costs, its evaluation and the scorer say of its network."""
-        problem = self.problem
-        figures = {**problem.costs.metrics(trial.architecture), **result}
-        if self.scorer is not None:
-            figures |= self.scorer.figures(trial.architecture)
-        if figures.get("params") is not None:
-            figures["params"] = int(figures["params"])
-        scored = dataclasses.replace(trial, **figures)
-        return dataclasses.replace(scored, values=point(problem.objectives, vars(scored)))
+    def acquires(self, trials: Trials, acquisition: Acquisition, count: int) -> None:
+        """Trainings were chosen because of what they are expected to gain, of which the first are
+        made now."""
+        self.note(acquisition_line(acquisition, trials.ranks_by != "value"))
+        trained = [training.network.notation for training in acquisition.trainings[:count]]
+        before = trials.networks[trials.best].notation if len(trials.ranked) else ""
+        self.acquisitions.append(
+            {
+                "networks": trained,
+                "flops": acquisition.flops,
+                "gain": acquisition.gain_nats,
+                "before": before,
+                "after": before,
+            }
+        )
 
-    def count(self, state: str) -> int:
-        return sum(trial.state == state for trial in self.trials)
+    def decided(self, trials: Trials, chosen: Sequence[int]) -> list[int]:
+        """The trials that are trained next; those that an earlier process decided."""
+        return list(chosen)
 
+    def jobs(self, trials: Trials, chosen: Sequence[int]) -> dict[str, Job]:
+        """What has to run for the results of chosen trials, and of the baselines."""
+        trainings = self.problem.trainings
+        assert trainings is not None
+        baselines = [network for _, network in self.problem.baselines if network is not None]
+        networks = [trials.networks[index] for index in chosen]
+        self.indices |= {each.hash: index for each, index in zip(networks, chosen, strict=True)}
+        cycle = 1 + max(self.cycles.values(), default=0)
+        for network in networks:
+            self.cycles.setdefault(network.hash, cycle)
+        due = {network.hash: network for network in (*networks, *baselines)}
+        for network in networks:
+            known = network.hash in self.networks or self.knows(network)
+            self.left -= not known
+        jobs = {}
+        for key, network in due.items():
+            if not self.knows(network) and key not in self.results:
+                jobs[key] = trainings.job(network)
+            self.networks.setdefault(key, network)
+        return jobs
 
-# -- the head of run.yaml --------------------------------------------------------------------------
+    def ended(self, key: str, ended: Ended) -> None:
+        """How an evaluation ended."""
+        self._remember(self.networks[key], ended.result, ended.reason)
+        self.report()
 
+    def report(self) -> None:
+        """Show where the search is."""
 
-def run_head(problem: Problem, out: Path, command: str) -> dict[str, Any]:
-    """The options stand once, in `options`; beside them are the contents of what they name."""
-    space, model, trainings = problem.space, problem.model, problem.trainings
-    costs = getattr(problem.costs, "function", None)  # of the user's
-    table = None if costs is None else {"name": code_name(costs)}
-    evaluator = None if trainings is None else trainings.evaluator
-    scorer, earlier = problem.scorer, problem.earlier
-    dataset = None if trainings is None else trainings.dataset
-    return {
-        "flashnas": flashnas.__version__,
-        "name": out.name,
-        "command": command,
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "finished": None,
-        "seconds": None,
-        "options": options_given(problem.config),
-        "space": {
-            "name": space.name,
-            "hash": fingerprint(space.to_dict(), COMPACT),
-            **({} if is_shipped(space.path, "search_spaces") else {"path": str(space.path)}),
-        },
-        "table": table if model is None else table_facts(model),
-        "workload": None if model is None else model.workload.to_dict(),
-        "objectives": list(problem.objectives),
-        "scorer": None if scorer is None else {**scorer.to_dict(), "digest": scorer.digest},
-        "start_from": None if earlier is None else earlier.to_dict(),
-        "sampler": sampler_name(problem.sampler) if problem.each else None,
-        "evaluator": None if evaluator is None else code_name(evaluator),
-        "recipe": None if problem.recipe is None else problem.recipe.to_dict(),
-        "corpus": None
-        if dataset is None
-        else {
-            "source": dataset.source,
-            "digest": dataset.folder.name,
-            "notes": list(dataset.notes),
-            "vocabulary": dataset.vocab,
-        },
-        "host": {
-            "cpu": platform.processor() or platform.machine(),
-            "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-        },
-        "plugins": installed_plugins(),
-    }
+    def learnt(self, trials: Trials) -> None:
+        """Results were learnt, and the trials scored anew."""
+        if self.acquisitions and (last := self.acquisitions[-1])["before"]:
+            last["after"] = trials.networks[trials.best].notation
+            self.note(
+                "it leaves the recommendation as it was"
+                if last["before"] == last["after"]
+                else f"it changes the recommendation to {compressed(last['after'])}"
+            )
 
+    def observed(self) -> list[ObservedLoss]:
+        """The losses of the trainings of this search; those of earlier runs count already."""
+        trainings = self.problem.trainings
+        assert trainings is not None
+        found = []
+        for key, network in self.networks.items():
+            result = self.results[key]
+            if result["state"] == "complete" and result.get("source") != RUN:
+                training = trainings.of(network)
+                assert training is not None, "an evaluator's losses are none of a training"
+                found.append(trainings.observed(training, float(result["loss"])))
+        return found
 
-def options_given(config: SearchConfig) -> dict[str, Any]:
-    """The options that hold something, for the record of a run, which may be continued from another
-    folder: paths of files are absolute."""
-    values = {setting.name: getattr(config, setting.name) for setting in settings_of(SearchConfig)}
-    return {
-        name: from_anywhere(name, value)
-        for name, value in values.items()
-        if value not in (None, {}, ())
-    }
+    def _remember(self, network: Any, score: dict[str, Any] | None, reason: str) -> None:
+        self.results[network.hash] = self._checked(network, score, reason)
 
-
-def from_anywhere(name: str, value: Any) -> Any:
-    """The value of an option with relative paths made absolute, as far as it names files that are
-    there.
-    """
-    if name not in FILES or value is None:
-        return value
-    if isinstance(value, tuple):
-        return tuple(from_anywhere(name, part) for part in value)
-    joined = name == "data" and not os.path.exists(value.partition("#")[0])
-    return "+".join(_absolute(name, part) for part in (value.split("+") if joined else [value]))
-
-
-def _absolute(name: str, text: str) -> str:
-    path, mark, column = text.partition("#") if name == "data" else (text, "", "")
-    if not os.path.exists(path):
-        return text
-    from flashnas.data.corpus import NAMED
-    from flashnas.training.recipe import shipped_recipes
-
-    names: Mapping[str, Collection[str]] = {
-        "data": NAMED,
-        "recipe": shipped_recipes(),
-        "space": shipped_names("search_spaces", ".yaml"),
-        "table": shipped_names("latency_tables", "meta.yaml"),
-    }
-    return text if text in names.get(name, ()) else os.path.abspath(path) + mark + column
+    def _checked(
+        self, network: Any, score: Mapping[str, Any] | None, reason: str
+    ) -> dict[str, Any]:
+        """The fields of a result. Raises ConfigError for a metric that is known without it."""
+        costs = self.problem.costs
+        known = costs.metrics(network) if costs.known else {}
+        if twice := sorted({*(score or {}).get("metrics", {})} & {*known}):
+            raise ConfigError(
+                f"the evaluator returned {twice[0]!r}, which the latency table or cost function"
+                " gives; leave it out, or search with table=None"
+            )
+        return result_fields(score, reason)
 
 
-def table_facts(model: LatencyModel) -> dict[str, Any]:
-    """What run.yaml says of the table and of what answers by it."""
-    table = model.table
-    hashes = {kind: entry["sha256"] for kind, entry in table.meta["kinds"].items()}
-    return {
-        "name": table.name,
-        "device": table.device.label or table.name,
-        "stack": table.stack,
-        "mode": table.default_mode,
-        "weights": model.dtype,
-        "calibration": model.calibration.name,
-        "observed": dict(model.observed),
-        # changes with any row and with the calibration
-        "hash": fingerprint([hashes, table.calibration]),
-        "limits": {name: getattr(table.device, name) for name in LIMITS},
-    }
+class RunRecord(Record):
+    """A search in a run folder, shown to its user: each decision and each result is in the journal
+    the moment it is made."""
+
+    def __init__(self, problem: Problem, folder: RunFolder, progress: Progress) -> None:
+        super().__init__(problem)
+        self.folder, self.progress = folder, progress
+        self.note = progress.note  # type: ignore[method-assign]
+        self.journal = None if problem.trainings is None else folder.open_journal()
+        if self.journal is not None:
+            self.results = self.journal.results
+        self._replayed = 0  # decisions of earlier processes that were made again
+        self.shown: list[int] = []
+        # baselines and what else the recommended network is compared with
+        self.beside = {
+            network.hash: (label, network) for label, network in problem.baselines if network
+        }
+        self._trials: dict[str, Trial] = {}  # as described by ..
+        self._described_by: Any = None  # .. this scorer
+        self._pace = None if problem.trainings is None else Pace(problem.trainings)
+        self._next_report = 0.0
+
+    def decided(self, trials: Trials, chosen: Sequence[int]) -> list[int]:
+        assert self.journal is not None
+        networks = [trials.networks[index] for index in chosen]
+        if self._replayed == len(self.journal.decisions):
+            self.journal.decide(
+                [{"hash": network.hash, "notation": network.notation} for network in networks]
+            )
+            return list(chosen)
+        decided = self.journal.decisions[self._replayed]
+        self._replayed += 1
+        at = {network.hash: index for network, index in zip(networks, chosen, strict=True)}
+        if at.keys() != set(decided):  # computed on another CPU, or by another version
+            at = {network.hash: index for index, network in enumerate(trials.networks)}
+        try:
+            return [at[key] for key in decided]
+        except KeyError as error:
+            raise RunError(
+                f"{self.journal.path}: decided to train {error.args[0]}, which this search has not"
+                " proposed; continue it with the version that began it, or choose another --out"
+            ) from None
+
+    def _remember(self, network: Any, score: dict[str, Any] | None, reason: str) -> None:
+        assert self.journal is not None
+        self._checked(network, score, reason)
+        self.journal.remember(network.hash, network.notation, score, reason)
+
+    # -- the table of trials -----------------------------------------------------------------------
+
+    def jobs(self, trials: Trials, chosen: Sequence[int]) -> dict[str, Job]:
+        jobs = super().jobs(trials, chosen)
+        if self._pace is not None:
+            self._pace.begin(self.results)
+        return jobs
+
+    def learnt(self, trials: Trials) -> None:
+        super().learnt(trials)
+        self.write(trials)
+        self.report()
+
+    def write(self, trials: Trials) -> list[Trial]:
+        """Write the table, and return it."""
+        rows = self.table(trials)
+        self.folder.write_trials(rows)
+        return rows
+
+    def table(self, trials: Trials) -> list[Trial]:
+        """The trials that were evaluated, in the order of the trajectory, those that are shown, and
+        what is beside them."""
+        if self._described_by is not trials.scorer:
+            self._trials, self._described_by = {}, trials.scorer
+        self.indices |= {trials.networks[index].hash: index for index in self.shown}
+        waiting = {} if self._pace is not None and not self.shown else self.beside
+        for key in dict.fromkeys((*self.networks, *self.indices, *waiting)):
+            result = self.results.get(key, {})
+            if key in self._trials and self._trials[key].state == result.get("state", "expected"):
+                continue
+            proposal: dict[str, Any] = {
+                "number": len(self._trials),
+                "cycle": self.cycles.get(key, 0),
+            }
+            if key in self.indices:
+                index = self.indices[key]
+                network, proposal["genotype"] = trials.networks[index], trials.genotypes[index]
+            else:
+                label, network = self.beside[key]
+                proposal |= {"origin": "baseline", "label": label}
+            if key in self.labels:
+                proposal |= {"origin": "run", "label": self.labels[key]}
+            self._trials[key] = trials.described(network, result, **proposal)
+        return list(self._trials.values())
+
+    # -- where the search is -----------------------------------------------------------------------
+
+    def report(self, *, ended: bool = False) -> None:
+        """Show where the search is; rarely where there is much to count. ended: it is over."""
+        started = time.monotonic()
+        if self._pace is not None and (ended or started >= self._next_report):
+            self.progress.update(self._snapshot(ended))
+            shown = time.monotonic()
+            took_s = shown - started
+            self._next_report = shown + REPORT_SHARE * took_s if took_s > QUICK_S else 0.0
+
+    def _snapshot(self, over: bool) -> Snapshot:
+        assert self._pace is not None
+        ended = {key: self.results[key] for key in self.networks if key in self.results}
+        scored = {key: result for key, result in ended.items() if result["state"] == "complete"}
+        known = sum(result.get("source") == RUN for result in ended.values())
+        total = len(self.networks) + (0 if over else self.left)
+        share_done, remaining_s = self._pace.of(
+            self.networks, self.results, total - len(self.networks)
+        )
+        best = min(scored, key=lambda key: scored[key]["loss"], default=None)
+        latency_ms = None
+        if best is not None:
+            metrics = {**self.problem.costs.metrics(self.networks[best]), **scored[best]}
+            latency_ms = metrics.get("latency_ms")
+        return Snapshot(
+            done=len(scored),
+            failed=len(ended) - len(scored),
+            total=total,
+            known=known,
+            best_loss=None if best is None else scored[best]["loss"],
+            best_latency_ms=latency_ms,
+            remaining_s=remaining_s,
+            share_done=share_done,
+        )

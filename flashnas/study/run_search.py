@@ -1,6 +1,4 @@
-"""A search from its options to its answer: load the problem, score the networks of the space, buy
-observations where that pays, and leave a run folder.
-"""
+"""A search from its options to its answer: load the problem, search, and leave a run folder."""
 
 from __future__ import annotations
 
@@ -14,14 +12,15 @@ from flashnas.base.registry import foreign_errors
 from flashnas.base.system import NO_ROOM, terminate_as_interrupt
 from flashnas.executors import Executor
 from flashnas.run_folder.folder import RunFolder, check_can_begin, recorded_dtype
-from flashnas.run_folder.recorded_answer import Bought
 from flashnas.study.as_good import aimed
 from flashnas.study.config import SearchConfig
-from flashnas.study.explore import explore
 from flashnas.study.finish import Finished, finish
-from flashnas.study.problem import Note, Problem, load_problem
+from flashnas.study.head import ASKED, run_head
+from flashnas.study.load import load_problem
+from flashnas.study.loop import search
+from flashnas.study.problem import Note, Problem
 from flashnas.study.progress import Progress
-from flashnas.study.record import ASKED, Record, run_head
+from flashnas.study.record import RunRecord
 
 
 def run_search(
@@ -63,7 +62,7 @@ def run_search(
                 resume=resume,
                 encode=problem.space.encode,
             ) as folder:
-                return _searched(Record(problem, folder), executor, progress)
+                return _searched(problem, folder, executor, progress)
 
 
 def _executor(problem: Problem, note: Note) -> Executor | None:
@@ -75,41 +74,18 @@ def _executor(problem: Problem, note: Note) -> Executor | None:
     return executor_of(problem.config, problem.trainings, problem.space.any_network(), note)
 
 
-def _searched(record: Record, executor: Executor | None, progress: Progress) -> Finished:
-    problem, explored, evaluations = record.problem, None, None
-    if problem.trainings is not None and executor is not None:
-        from flashnas.study.evaluations import Evaluations
-
-        evaluations = Evaluations(record, problem.trainings, progress, executor)
-    if not problem.each:
+def _searched(
+    problem: Problem, folder: RunFolder, executor: Executor | None, progress: Progress
+) -> Finished:
+    record = RunRecord(problem, folder, progress)
+    if problem.scorer is not None:
         progress.note("scoring networks")
-        assert problem.scorer is not None
-        explored = explore(
-            problem.space,
-            problem.fitter,
-            problem.scorer,
-            seed=problem.config.seed,
-            min_recall=problem.min_recall,
-            objectives=problem.objectives,
-            target=problem.target,
-        )
     for line in problem.notes:
         progress.note(line)
-    if explored is not None:
-        progress.note(
-            f"{len(explored.networks):,} of {explored.tried:,} networks are within the limits"
-        )
-    purchases: list[Bought] = []
-    if evaluations is not None:
-        from flashnas.study.buying import buy, train_each
-
-        with evaluations.executor:
-            if explored is None:
-                explored = train_each(evaluations)
-            else:
-                explored, purchases = buy(evaluations, explored)
-    assert explored is not None, "what no scorer ranks is trained"
-    return finish(record, explored, purchases, progress.note)
+    with executor or contextlib.nullcontext():
+        trials = search(problem, executor, record)
+    record.report(ended=True)
+    return finish(record, trials)
 
 
 @contextlib.contextmanager

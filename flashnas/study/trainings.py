@@ -6,27 +6,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from flashnas.base.errors import ArchitectureError, ConfigError, DeviceError, OperatorError
 from flashnas.base.plugins import code_name
-from flashnas.data.dataset import Dataset, prepare_dataset
+from flashnas.data.dataset import Dataset
 from flashnas.executors.job import Job, UserEvaluator
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.earlier_runs import EarlierRuns, group_of, training
-from flashnas.space import OperatorSpace, SearchSpace
-from flashnas.study.config import SearchConfig
-from flashnas.study.time_limit import TimeLimit, find_time_limit
+from flashnas.study.acquisition import Training
+from flashnas.study.time_limit import TimeLimit
 from flashnas.training.cost import training_flops
 from flashnas.training.recipe import Recipe
-from flashnas.trials.objectives import QUALITY
-
-DEFAULT_RECIPE = "cpu"
-MIN_PROXY_WIDTH = 16  # a narrower network would say nothing
-MAX_OFFERED = 1024  # of the width factors that a message offers
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,9 +44,23 @@ class Trainings:
         evaluator = None if self.evaluator is None else code_name(self.evaluator)
         return training(self.recipe, corpus, self.seed, evaluator)
 
+    def of(self, network: Any) -> Training | None:
+        """The training of a network by the recipe; None where an evaluator scores it."""
+        if self.recipe is None:
+            return None
+        tokens = self.recipe.steps * self.recipe.batch_tokens
+        return Training(network, network.hidden // self.recipe.width_factor, tokens)
+
+    def recipe_of(self, training: Training) -> Recipe:
+        """The recipe of one training, which has its own width and length."""
+        assert self.recipe is not None
+        factor = training.network.hidden // training.width
+        return dataclasses.replace(self.recipe, width_factor=factor, tokens=training.tokens)
+
     def job(self, network: Any) -> Job:
         """The evaluation of a network."""
-        if self.recipe is None or self.dataset is None:
+        training = self.of(network)
+        if training is None or self.dataset is None:
             return Job(
                 architecture=network,
                 evaluator=self.evaluator,
@@ -65,7 +70,7 @@ class Trainings:
         return Job(
             architecture=network,
             dataset=str(self.dataset.folder),
-            recipe=self.recipe.to_dict(),
+            recipe=self.recipe_of(training).to_dict(),
             seed=self.seed,
         )
 
@@ -76,174 +81,20 @@ class Trainings:
             return None
         return self.earlier.score(network, metrics=metrics)
 
-    def new_of(self, networks: Iterable[tuple[str, Any | None]]) -> dict[str, Any]:
-        """Of labelled networks those that no earlier run has scored, by hash."""
-        return {
-            network.hash: network
-            for _, network in networks
-            if network is not None and self.score(network, metrics=False) is None
-        }
-
-    def flops(self, network: Any) -> float:
-        """What a training of the network costs; an evaluation by the user counts as 1."""
-        if self.recipe is None:
+    def flops(self, training: Training | None) -> float:
+        """What a training costs; an evaluation by the user counts as 1."""
+        if training is None:
             return 1.0
-        return training_flops(self.recipe.proxy_of(network), self.recipe)
+        recipe = self.recipe_of(training)
+        return training_flops(recipe.proxy_of(training.network), recipe)
 
-    def observed(self, network: Any, nats: float) -> ObservedLoss:
-        """The loss of a network's training as an observation, in one group with all of this
-        recipe and text."""
-        assert self.recipe is not None
+    def observed(self, training: Training, nats: float = 0.0) -> ObservedLoss:
+        """The loss of a training as an observation, in one group with all of this recipe and
+        text."""
         assert self.dataset is not None
         return ObservedLoss.of(
-            self.recipe.proxy_of(network, self.dataset.vocab),
+            self.recipe_of(training).proxy_of(training.network, self.dataset.vocab),
             nats=nats,
-            tokens=float(self.recipe.steps * self.recipe.batch_tokens),
+            tokens=float(training.tokens),
             group=group_of(self.facts),
         )
-
-
-def load_trainings(
-    problem: Any,
-    at_most: int,
-    evaluator: UserEvaluator | None,
-    recipe: Recipe | None,
-    *,
-    dtype: str | None,
-    plan: bool,
-) -> Trainings:
-    """Prepare the text, and check that the recipe suits the space and this machine.
-
-    Args:
-        problem: the Problem, as yet without trainings; its `notes` are added to.
-        at_most: trainings.
-        evaluator, recipe: the user's own.
-        dtype: in which the run that is continued multiplies matrices; None: the one that the device
-            multiplies faster.
-        plan: the device may be elsewhere.
-
-    Raises:
-        ConfigError, DeviceError, OperatorError: what is asked for cannot be trained here.
-        RunError: an evaluator's scores do not compare with those of the earlier runs.
-    """
-    config = problem.config
-    fitter = problem.fitter
-    earlier = problem.earlier
-    baselines = [
-        network for _, network in problem.baselines if problem.each and network is not None
-    ]
-    dataset = None
-    if evaluator is not None:
-        recipe = None
-    else:
-        recipe = recipe_of(config, fitter.space, recipe, earlier)
-        problem.notes.extend(check_trainable(config, fitter.space, recipe, plan=plan))
-        dataset = prepare_dataset(config.data, recipe, config.tokenizer)
-        problem.notes.extend(dataset.notes)
-    limit = find_time_limit(config, recipe, fitter, baselines, problem.notes.append)
-    if recipe is not None:
-        recipe = recipe.with_dtype(dtype)
-        problem.notes.append(f"trainings multiply matrices in {recipe.dtype}")
-    trainings = Trainings(
-        at_most=at_most,
-        seed=config.seed,
-        evaluator=evaluator,
-        needed=tuple(
-            name
-            for name in problem.objectives
-            if name != "loss" and (name in QUALITY or not problem.costs.known)
-        ),
-        recipe=recipe,
-        dataset=dataset,
-        earlier=earlier,
-        time_limit=limit,
-    )
-    if earlier is None:
-        return trainings
-    own = earlier.with_facts(trainings.facts, strict=evaluator is not None)
-    return dataclasses.replace(trainings, earlier=own)
-
-
-def recipe_of(
-    config: SearchConfig, space: SearchSpace[Any], given: Recipe | None, earlier: EarlierRuns | None
-) -> Recipe:
-    """The recipe given or named, else that of the earlier runs, else the default at the space's own
-    width factor."""
-    recipe = given
-    if recipe is None and config.recipe is None and earlier is not None:
-        recipe = earlier.recipe
-    if recipe is None:
-        recipe = Recipe.load(config.recipe or DEFAULT_RECIPE)
-        factor = space.width_factor if isinstance(space, OperatorSpace) else None
-        if config.recipe is None and factor is not None:
-            recipe = dataclasses.replace(recipe, width_factor=factor)
-    return dataclasses.replace(recipe, tokens=config.tokens or recipe.tokens)
-
-
-def check_trainable(
-    config: SearchConfig, space: SearchSpace[Any], recipe: Recipe, *, plan: bool = False
-) -> list[str]:
-    """Raise ConfigError where an operator has no layer, this machine cannot train by the recipe, or
-    its width factor does not suit; return a line for each operator that it trains slowly. plan: the
-    device may be elsewhere."""
-    # loads torch, which a user's evaluator may not need
-    from flashnas.training.trainer import check_device, check_kernels
-
-    try:
-        for spec in space.kinds() if isinstance(space, OperatorSpace) else ():
-            spec.check_layer()
-    except OperatorError as error:
-        raise ConfigError(f"space {space.name!r}: {error}; search it without --trials") from None
-    here = True
-    try:
-        check_device(recipe)
-    except DeviceError:
-        if not plan:
-            raise
-        here = False
-    if not isinstance(space, OperatorSpace):
-        return []
-    check_scalable(space, recipe, own=config.recipe is None)
-    if here and recipe.device == "cuda":
-        smallest = min(space.hidden_sizes)
-        trained = recipe.proxy_of(space.build(space.kinds_at(smallest), smallest))
-        return check_kernels(dict.fromkeys(trained.operators), trained.hidden, recipe)
-    return []
-
-
-def check_scalable(space: OperatorSpace[Any], recipe: Recipe, *, own: bool) -> None:
-    """Raise ConfigError if the recipe's width factor does not suit an operator of the space. own:
-    the user named no recipe, so that the factor is that of the space or the default."""
-    if (unsuited := _unsuited(space, recipe.width_factor, recipe.least_head_dim)) is None:
-        return
-    spec, hidden, reason = unsuited
-    common = math.gcd(*space.hidden_sizes)
-    working = [
-        factor
-        for factor in range(1, min(common, MAX_OFFERED) + 1)
-        if common % factor == 0 and _unsuited(space, factor, recipe.least_head_dim) is None
-    ]
-    factor, offer = space.width_factor, ""
-    if factor in working and not own:
-        offer = f"; leave out --recipe to train at the space's own factor {factor}"
-    elif working:
-        offer = f"; give a recipe, or the space, the width_factor {' or '.join(map(str, working))}"
-    raise ConfigError(
-        f"space {space.name!r}: operator {spec} at width {hidden} cannot be shrunk by the width"
-        f" factor {recipe.width_factor} of recipe {recipe.name!r}: {reason}{offer}"
-    )
-
-
-def _unsuited(
-    space: OperatorSpace[Any], factor: int, min_head_dim: int
-) -> tuple[Any, int, str] | None:
-    """The first operator and width that the factor does not suit, with the reason."""
-    for hidden in space.hidden_sizes:
-        for spec in space.kinds_at(hidden):
-            if factor > 1 and hidden < MIN_PROXY_WIDTH * factor:
-                return spec, hidden, f"a trained network must be at least {MIN_PROXY_WIDTH} wide"
-            try:
-                space.build((spec,), hidden).scaled(factor, min_head_dim)
-            except (ArchitectureError, OperatorError) as error:
-                return spec, hidden, str(error)
-    return None

@@ -10,9 +10,9 @@ from flashnas.architecture.architecture import compressed
 
 RUN = "run"  # source of a score that an earlier run computed
 
-State = Literal["proposed", "complete", "failed", "infeasible", "reused", "expected"]
+State = Literal["proposed", "complete", "failed", "infeasible", "expected"]
 # of recorded trials, in the order of totals
-STATES = ("complete", "failed", "reused", "infeasible", "expected")
+STATES = ("complete", "failed", "expected")
 Origin = Literal["baseline", "run", "search"]
 METRICS_ON_FRONT = (
     "loss",
@@ -57,10 +57,9 @@ class Trial:
         origin: `baseline`, `run` (an earlier one that the search starts from), `search`.
         label: of a baseline, such as "pure 7x(d f)", or of the earlier run.
         state: `complete`: evaluated in this run, or known from an earlier one
-            (`source`). `reused`: the same network was evaluated before; its figures are repeated.
-            `infeasible`: outside a budget at every width, never evaluated. `failed`: the evaluation
-            ended with `reason`. `expected`: scored by published trainings alone. `proposed`: not
-            yet recorded.
+            (`source`). `failed`: the evaluation ended with `reason`. `expected`: scored alone.
+            `infeasible`: outside a budget at every width, and told to its sampler alone. `proposed`:
+            not yet recorded.
         genotype: as the space encodes it; None for a baseline.
         notation, hash: of the network at full width.
         loss: validation loss in nats per token, or what the user's evaluator returned.

@@ -210,8 +210,6 @@ def test_the_progress_line_says_what_is_known():
     snapshot = Snapshot(
         done=3,
         failed=1,
-        reused=2,
-        infeasible=0,
         total=27,
         best_loss=5.125,
         best_latency_ms=12345.6,

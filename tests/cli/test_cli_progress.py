@@ -23,7 +23,7 @@ def test_the_time_left_is_said_at_the_pace_so_far(calls, left, monkeypatch):
 
 
 def test_a_search_that_trains_nothing_says_what_it_does():
-    names = ("done", "failed", "reused", "infeasible", "total")
+    names = ("done", "failed", "total")
     nothing = Snapshot(
         **dict.fromkeys(names, 0), best_loss=None, best_latency_ms=None, remaining_s=0.0
     )

@@ -105,7 +105,7 @@ def test_a_space_that_raises_is_named_with_its_method(tmp_path):
         *later.items(),
     ):
         space = breaking(WidthFittedGpt2Space, method)()
-        asks = asked(tmp_path / f"{method}{after}", space=space)
+        asks = asked(tmp_path / f"{method}{after}", space=space, baselines=True)
         assert f"{SPACE}.{method} raised" in failure(lambda asks=asks: fn.search(**asks), after)
 
 
@@ -260,6 +260,6 @@ def test_a_bug_of_flashnas_stays_a_traceback(tmp_path, monkeypatch):
     def broken(*_, **__):
         return np.zeros(3)[5]
 
-    monkeypatch.setattr("flashnas.study.record.Record.add", broken)
+    monkeypatch.setattr("flashnas.study.trials.Trials.add", broken)
     with pytest.raises(IndexError):
         fn.search(**asked(tmp_path / "run"))

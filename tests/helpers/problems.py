@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
-from flashnas.study import dense_or_sparse, explore, rivals
+import numpy as np
+
+import flashnas.study.load as load_module
+from flashnas.study import dense_or_sparse, rivals, sampling
 from flashnas.study.config import SearchConfig
-from flashnas.study.problem import Problem, load_problem
+from flashnas.study.load import load_problem
+from flashnas.study.problem import Problem
+from flashnas.study.trials import Trials
 
-FEW = {"MAX_TRIED": 300, "POPULATION": 40, "CYCLE": 40, "TOURNAMENT": 8}
-
-
-MANY = {name: getattr(explore, name) for name in FEW}
+FEW, TOGETHER = 300, 40
 BATCHES = dense_or_sparse.BATCHES
+MANY = load_module.PROPOSALS, sampling.CYCLE, sampling.SCORED
 
 
 def with_all_batches(patch: Any) -> None:
@@ -23,16 +27,42 @@ def with_all_batches(patch: Any) -> None:
 
 def with_many_candidates(patch: Any) -> None:
     """Searches by published trainings try as many candidates as those of users."""
-    for name, count in MANY.items():
-        patch.setattr(explore, name, count)
+    _patch(patch, *MANY)
 
 
 def with_few_candidates(patch: Any) -> None:
     """Searches by published trainings try few candidates, until `patch` is undone."""
-    for name, count in FEW.items():
-        patch.setattr(explore, name, count)
-    patch.setattr(rivals, "FREE_TRIED", FEW["MAX_TRIED"])
+    _patch(patch, FEW, TOGETHER, {"aging-evolution": {"population": 40, "tournament": 8}})
+    patch.setattr(rivals, "FREE_PROPOSALS", FEW)
     patch.setattr(dense_or_sparse, "BATCHES", BATCHES[-1:])
+
+
+def _patch(patch: Any, proposals: int, cycle: int, scored: dict[str, Any]) -> None:
+    patch.setattr(load_module, "PROPOSALS", proposals)
+    patch.setattr(sampling, "CYCLE", cycle)
+    patch.setattr(sampling, "SCORED", scored)
+
+
+def trials_of(
+    problem: Problem,
+    networks: Sequence[Any],
+    objectives: Sequence[str] = ("full_loss", "latency_ms"),
+    **columns: Any,
+) -> Trials:
+    """Trials of made-up networks, of a genotype each, with these columns; without them with what the
+    problem says."""
+    count, costs = len(networks), problem.costs
+    trials = Trials(problem.fitter, objectives, problem.scorer)
+    trials.networks = networks
+    trials.genotypes = list(range(count))
+    trials.proposed = {index: range(index, index + 1) for index in range(count)}
+    found = {name: np.full(count, np.nan) for name in trials.columns}
+    if not columns:
+        known = ("latency_ms", "memory_gb", "params", "active_params")
+        found |= costs.columns(networks, known)
+        found["value"] = problem.scorer.values(networks)
+    trials.columns = found | {name: np.array(column, float) for name, column in columns.items()}
+    return trials
 
 
 @functools.cache

@@ -1,5 +1,5 @@
 """Run folders of a recorded search, written as a search writes them: 4 baselines and 36 candidates,
-of which some fail or repeat. tests/golden has the trials, run.yaml and the answer.
+of which some fail. tests/golden has the trials, run.yaml and the answer.
 """
 
 from __future__ import annotations

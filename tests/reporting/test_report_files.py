@@ -133,7 +133,6 @@ def test_a_report_of_failures_alone_says_so(build_run):
 
 CONTRADICTIONS = {  # of trials.parquet to the front
     "all failed": {"state": "failed"},
-    "all infeasible": {"state": "infeasible"},
     "no latency": {"latency_ms": float("nan")},
     "no loss": {"loss": float("nan")},
     "other networks": {"hash": "0123456789abcdef"},

@@ -27,7 +27,7 @@ NUMBER = re.compile(r"(?<![\w.-])[+-]?\d+\.\d+")
 def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("served"))
-        patch.setattr("flashnas.study.rivals.FREE_TRIED", 200)
+        patch.setattr("flashnas.study.rivals.FREE_PROPOSALS", 200)
         yield fn.search(budgets={"latency_ms": 20_000}, out="runs/a")
 
 

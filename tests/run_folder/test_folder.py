@@ -15,7 +15,7 @@ from flashnas.run_folder import folder as folder_module
 from flashnas.run_folder.folder import RunFolder
 from flashnas.run_folder.journal import result_fields
 from flashnas.run_folder.recorded_run import RecordedRun
-from flashnas.study.record import ASKED
+from flashnas.study.head import ASKED
 from flashnas.trials.trial import COLUMNS, Trial
 
 NAMED = {"space", "table", "recipe"}
@@ -101,7 +101,7 @@ def test_the_run_time_counts_the_parts_of_an_interrupted_search(tmp_path, monkey
             folder.write_config(command="")  # a kill after this loses nothing
             assert yaml.safe_load((folder.path / "run.yaml").read_text()).get("seconds") == before
             clock[0] += seconds
-            folder.write_trials([trial("x", state="infeasible")])
+            folder.write_trials([trial("x", state="failed")])
             raise KeyboardInterrupt
 
     for seconds, before in ((60, None), (100, 60), (10, 160)):
@@ -283,7 +283,7 @@ def entry(notation):
 def test_trials_and_front_are_written_whole_and_read_back(tmp_path):
     folder = opened(tmp_path / "run")
     trials = [
-        Trial(number=0, cycle=0, origin="search", state="infeasible", genotype={"a": 1}),
+        Trial(number=0, cycle=0, origin="search", state="failed", genotype={"a": 1}),
         Trial(
             number=1,
             cycle=0,
@@ -317,7 +317,7 @@ def test_a_crash_while_the_front_is_replaced_leaves_the_old_or_the_new_one(
     tmp_path, monkeypatch, call
 ):
     folder = opened(tmp_path / "run")
-    folder.write_trials([trial("x", state="infeasible")])
+    folder.write_trials([trial("x", state="failed")])
     folder.write_front([entry("2048: a f")])
     module = {"rmtree": shutil, "mkdtemp": __import__("tempfile")}.get(call, os)
 

@@ -2,6 +2,8 @@
 missing fails.
 """
 
+import itertools
+
 import fresh
 import pytest
 import sampler_contract as contract
@@ -11,6 +13,8 @@ from sampler_contract import World
 
 from flashnas.base.errors import ConfigError
 from flashnas.samplers import SAMPLERS, loss_model, make_sampler, sampler_options_of
+from flashnas.space import load_space
+from flashnas.trials.trial import Trial
 
 SETTINGS = cases("samplers", "few_candidates")
 THREE = (
@@ -24,7 +28,7 @@ LEARNS = {
 
 
 def test_the_settings_name_registered_algorithms_and_their_options():
-    assert set(SAMPLERS.shipped) <= set(SETTINGS) <= set(SAMPLERS)
+    assert set(SAMPLERS.shipped) - {"exhaustive"} <= set(SETTINGS) <= set(SAMPLERS)
     for algorithm, options in SETTINGS.items():
         assert set(options) <= set(sampler_options_of(algorithm))
 
@@ -53,6 +57,19 @@ def test_contract(name, monkeypatch):
 )
 def test_learning_beats_random(learner, seeds):
     contract.check_beats_random(learner, SETTINGS[learner], seeds)
+
+
+def test_the_exhaustive_one_lists_the_space_once_whatever_it_is_told():
+    space = load_space("tiny")
+    sampler = make_sampler("exhaustive", space=space, seed=0, fit_width=lambda _: (None, None))
+    (known, *others) = itertools.islice(space.enumerate(), 25)
+    sampler.start_from([Trial(genotype=known, state="complete", values=(1.0, 1.0))])
+    asked = []
+    while len(asked) < 24:
+        asked += (batch := sampler.ask(7))
+        sampler.tell(Trial(genotype=genotype, state="infeasible") for genotype in batch)
+    assert asked[:24] == others
+    assert not sampler.until_quiet
 
 
 # -- the registry ----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from problems import problem_of
+from problems import problem_of, trials_of
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
@@ -22,7 +22,6 @@ from flashnas.study.answer import (
     differences_to,
     value_of,
 )
-from flashnas.study.explore import Explored
 from flashnas.study.scorer import load_scorer
 from flashnas.trials.trial import EXPECTED_FIGURES, Trial
 
@@ -82,15 +81,12 @@ class Answered:
                 params=network.params,
                 latency_ms=100.0 + number,
                 upper_ms=(upper_ms or {}).get(text),
+                values=(scorer.figures(network)["value"], 100.0 + number),
                 **scorer.figures(network),
             )
         known = [Architecture.parse(text) for text in untrained or front]
-        expected = Explored(
-            [problem.space.sample(np.random.default_rng(0))] * len(known),
-            known,
-            {"value": scorer.values(known), "latency_ms": 100.0 + np.arange(len(known))},
-            ("full_loss", "latency_ms"),
-            len(known),
+        expected = trials_of(
+            problem, known, value=scorer.values(known), latency_ms=100.0 + np.arange(len(known))
         )
         chosen = expected.networks[expected.best]
         compared = differences_to(scorer, chosen, list(self.networks.values()))

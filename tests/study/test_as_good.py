@@ -61,9 +61,10 @@ def test_of_each_genotype_the_smallest_width_is_taken():
     space = problem_of("tiny", workload="chat").space
     _, middle, *_ = space.architectures(space.sample(np.random.default_rng(0)))
     found = aimed(problem(middle.notation, "tiny", workload="chat"))
-    chosen, latency_ms = found.fitter.fit_width(found.target)
+    genotype, chosen = found.target
+    latency_ms = found.costs.metrics(chosen)["latency_ms"]
     assert latency_ms <= found.costs.metrics(middle)["latency_ms"] * (1 + 1e-6)
-    smaller = [each for each in space.architectures(found.target) if each.hidden < chosen.hidden]
+    smaller = [each for each in space.architectures(genotype) if each.hidden < chosen.hidden]
     values = found.scorer.values([found.aim, chosen, *smaller])
     assert values[1] <= values[0] < min([*values[2:], np.inf])
 

@@ -5,7 +5,7 @@ from one_line import one_line
 from flashnas.base.errors import ConfigError
 from flashnas.base.option_files import load_options
 from flashnas.study.config import SearchConfig
-from flashnas.study.record import ASKED, options_given
+from flashnas.study.head import ASKED, options_given
 
 
 def write(tmp_path, text):

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from problems import problem_of, with_all_batches
+from problems import problem_of, trials_of, with_all_batches
 
 from flashnas.architecture import Architecture
 from flashnas.latency.fitting import Fitter, TableCosts
@@ -12,7 +12,6 @@ from flashnas.latency.metrics import Budget
 from flashnas.observations.correction import corrected
 from flashnas.reporting.phrases import holds
 from flashnas.study.dense_or_sparse import dense_or_sparse
-from flashnas.study.explore import Explored
 from flashnas.study.full_training import SPARSE_RATE, full_training_hours
 from flashnas.study.limits import bounds_of
 
@@ -24,12 +23,8 @@ SPARSE = [
 ]
 
 
-def explored_of(notations, problem):
-    networks = [Architecture.parse(text) for text in notations]
-    latency_ms = np.array(problem.costs.latencies(networks))
-    genotypes = [problem.space.genotypes[0]] * len(networks)
-    columns = {"value": problem.scorer.values(networks), "latency_ms": np.asarray(latency_ms)}
-    return Explored(genotypes, networks, columns, ("full_loss", "latency_ms"), len(networks))
+def scored(notations, problem):
+    return trials_of(problem, [Architecture.parse(text) for text in notations])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,7 +41,7 @@ def problem():
 
 @pytest.fixture(scope="module")
 def found(problem):
-    return dense_or_sparse(problem, problem.scorer, explored_of(DENSE + SPARSE, problem))
+    return dense_or_sparse(problem, problem.scorer, scored(DENSE + SPARSE, problem))
 
 
 def lowest(problem, notations, costs, memory_gb):
@@ -108,7 +103,7 @@ def test_each_option_states_what_it_costs(problem, found):
 
 @pytest.mark.parametrize("notations", [DENSE, SPARSE])
 def test_nothing_is_said_where_all_are_of_one_sort(problem, notations):
-    assert dense_or_sparse(problem, problem.scorer, explored_of(notations, problem)) == {}
+    assert dense_or_sparse(problem, problem.scorer, scored(notations, problem)) == {}
 
 
 def test_the_memory_of_the_device_less_a_tenth_bounds_a_search(problem):
@@ -135,15 +130,15 @@ def costs_by_times(problem, path, networks, factor):
 def test_observed_times_correct_each_batch_too(problem, tmp_path):
     """At the batch of the workload the difference is that of the answer, also where networks meet the
     budget by the observed times alone."""
-    explored = explored_of(DENSE + SPARSE, problem)
-    costs = costs_by_times(problem, tmp_path / "times.csv", explored.networks, 0.5)
-    by_table, observed = explored.latency_ms, np.array(costs.latencies(explored.networks))
+    trials = scored(DENSE + SPARSE, problem)
+    costs = costs_by_times(problem, tmp_path / "times.csv", trials.networks, 0.5)
+    by_table, observed = trials.latency_ms, np.array(costs.latencies(trials.networks))
     budgets = [Budget("latency_ms", 1.05 * observed.max()), problem.fitter.budgets[1]]
     assert (by_table > budgets[0].limit).any()
     corrected_problem = dataclasses.replace(
         problem, costs=costs, fitter=Fitter(problem.space, costs, budgets)
     )
-    found = dense_or_sparse(corrected_problem, problem.scorer, explored)
+    found = dense_or_sparse(corrected_problem, problem.scorer, trials)
     first = found["by_batch"][0]
     assert (first["limit"], first["difference"]) == (1, found["difference"])
 

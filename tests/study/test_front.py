@@ -10,7 +10,7 @@ from problems import problem_of
 import flashnas as fn
 from flashnas.architecture import Architecture
 from flashnas.study.answer import PUBLISHED_MODELS, published_models
-from flashnas.study.explore import explore
+from flashnas.study.loop import search
 
 OBJECTIVES = [
     ("full_loss", "latency_ms"),
@@ -29,15 +29,7 @@ def searched(request):
 @pytest.mark.parametrize("objectives", OBJECTIVES, ids="-".join)
 def test_the_front_is_that_of_pymoo_over_all_that_was_scored(searched, objectives):
     sorting = pytest.importorskip("pymoo.util.nds.non_dominated_sorting").NonDominatedSorting()
-    found = explore(
-        searched.space,
-        searched.fitter,
-        searched.scorer,
-        seed=0,
-        min_recall=-1.0,
-        objectives=objectives,
-        most=300,
-    )
+    found = search(dataclasses.replace(searched, objectives=objectives, proposals=300))
     figures = {
         "full_loss": searched.scorer.values(found.networks),
         "latency_ms": searched.costs.latencies(found.networks),
@@ -49,23 +41,6 @@ def test_the_front_is_that_of_pymoo_over_all_that_was_scored(searched, objective
     assert set(found.front) == set(front.tolist())
     assert len(found.networks) > len(found.front) > 2
     assert (np.diff(found.latency_ms[found.front]) >= 0).all()
-
-
-def test_what_is_looked_at_last_counts_as_tried(searched):
-    found = explore(
-        searched.space, searched.fitter, searched.scorer, seed=0, min_recall=-1.0, most=300
-    )
-    assert len(found.networks) <= found.tried
-
-
-def test_some_of_what_was_explored_keeps_what_is_to_be_recommended(searched):
-    found = explore(
-        searched.space, searched.fitter, searched.scorer, seed=0, min_recall=-1.0, most=300
-    )
-    aimed = dataclasses.replace(found, target=found.genotypes[-1])
-    last = len(found.networks) - 1
-    assert aimed.take([0, last]).best == 1
-    assert aimed.take([0]).target is None
 
 
 def test_the_best_network_may_also_be_the_best_of_a_family(tmp_path):

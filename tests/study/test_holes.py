@@ -5,12 +5,13 @@ alone must keep winners inside.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 from cases import cases
-from problems import with_many_candidates
+from problems import problem_of, with_many_candidates
 
 from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.latency.metrics import Budget
@@ -20,8 +21,8 @@ from flashnas.latency.workload import load_workload
 from flashnas.loss.composition import ASPECTS, aspect, outside_support
 from flashnas.loss.mix import bodies, body_sizes
 from flashnas.space import load_space
-from flashnas.study.explore import explore
-from flashnas.study.scorer import load_scorer
+from flashnas.study import load
+from flashnas.study.loop import search
 
 # of the way from the fastest to the slowest network, in logarithms: one for each place in turn
 SHARES = (0.1,), (0.5,), (0.9,)
@@ -52,7 +53,6 @@ def winners(space_name, table_name, workload_name, shares):
     """
     space = load_space(space_name)
     costs = TableCosts(LatencyModel(LatencyTable.load(table_name), load_workload(workload_name)))
-    scorer = load_scorer(None, 1e11, lambda _: None)
     rng = np.random.default_rng(0)
     sizes = [space.architectures(space.sample(rng)) for _ in range(24)]
     least = min(costs.latencies([networks[-1] for networks in sizes]))
@@ -61,7 +61,16 @@ def winners(space_name, table_name, workload_name, shares):
         budget_ms = least * (most / least) ** share
         fitter = Fitter(space, costs, [Budget("latency_ms", budget_ms)])
         for floor in (-0.05, -1.0):
-            found = explore(space, fitter, scorer, seed=0, min_recall=floor)
+            found = search(
+                dataclasses.replace(
+                    problem_of(),
+                    space=space,
+                    costs=costs,
+                    fitter=fitter,
+                    min_recall=floor,
+                    proposals=load.PROPOSALS,
+                )
+            )
             inside = any(not reasons(network) for network in found.networks)
             yield budget_ms, floor, found.networks[found.best], inside
 

@@ -2,17 +2,16 @@
 
 import numpy as np
 import pytest
-from problems import problem_of
+from problems import problem_of, trials_of
 
 from flashnas.architecture import Architecture
 from flashnas.loss.prediction import WITHIN_SDS
-from flashnas.study.explore import Explored
 from flashnas.study.joint import TRAIT_SD, nats_per_efold, with_latencies, with_traits
 
 
 def test_a_narrow_front_is_not_extrapolated(monkeypatch):
     """Networks of 50.0 to 50.5 ms differ by 0.3 nats; no error of a latency is worth more."""
-    monkeypatch.setattr("flashnas.study.joint.nats_per_efold", lambda explored: (30.0, 0.3))
+    monkeypatch.setattr("flashnas.study.joint.nats_per_efold", lambda trials: (30.0, 0.3))
     losses, both = joint(STATES, ATTENTION)
     further = both.covariance([0, 1]) - losses.covariance([0, 1])
     assert np.sqrt(np.diag(further)).max() == pytest.approx(0.3)
@@ -26,7 +25,7 @@ STATES, ATTENTION = "1536: 12x(m2 f)", "1280: 10x(a f)"
 @pytest.fixture
 def sloped(monkeypatch):
     """Networks at 0.5 nats for a factor of e of latency."""
-    monkeypatch.setattr("flashnas.study.joint.nats_per_efold", lambda explored: (0.5, np.inf))
+    monkeypatch.setattr("flashnas.study.joint.nats_per_efold", lambda trials: (0.5, np.inf))
 
 
 def joint(*texts):
@@ -58,10 +57,10 @@ def test_what_latency_is_worth_is_the_slope_of_the_front():
     latency_ms = np.linspace(50.0, 100.0, 20)
     networks = [Architecture.parse(f"{hidden}: m2 f") for hidden in range(512, 5632, 256)]
     values = 3.0 - 0.4 * np.log(latency_ms)
-    columns = {"value": values, "latency_ms": latency_ms}
-    explored = Explored([None] * 20, networks, columns, ("full_loss", "latency_ms"), 20)
-    assert nats_per_efold(explored)[0] == pytest.approx(0.4)
-    few = explored.take([18, 19])
+    problem = problem_of()
+    trials = trials_of(problem, networks, value=values, latency_ms=latency_ms)
+    assert nats_per_efold(trials)[0] == pytest.approx(0.4)
+    few = trials_of(problem, networks[:2], value=values[:2], latency_ms=latency_ms[:2])
     assert nats_per_efold(few) == (0, 0), "two points have no slope"
     losses = problem_of().scorer.posterior(networks[:2])
     assert with_latencies(problem_of(), few, losses, networks[:2]) is losses

@@ -16,8 +16,8 @@ from flashnas.latency.workload import WORKLOADS
 from flashnas.observations.correction import corrected
 from flashnas.reporting.statements import statements
 from flashnas.study.config import SearchConfig
-from flashnas.study.problem import load_costs
-from flashnas.study.record import options_given
+from flashnas.study.head import options_given
+from flashnas.study.load import load_costs
 
 QUESTION = {
     "space": "granite",

@@ -6,8 +6,8 @@ import pytest
 from flashnas.base.errors import BudgetError, DeviceError
 from flashnas.latency.table import LatencyTable
 from flashnas.study.config import SearchConfig
+from flashnas.study.load import load_problem
 from flashnas.study.plan import plan
-from flashnas.study.problem import load_problem
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def test_budgets_that_no_network_meets_are_refused_and_baselines_beyond_them_lef
         BudgetError, match="none of the 17,139 genotypes of space 'tiny' meets what is asked"
     ):
         plan(dataclasses.replace(config, budgets={"latency_ms": 1e-3}))
+    config = dataclasses.replace(config, baselines=True)
     problem = load_problem(config)
     networks = [network for _, network in problem.baselines]
     limit = sorted(problem.costs.latencies(networks))[len(networks) // 2]
@@ -65,7 +66,7 @@ def test_budgets_that_no_network_meets_are_refused_and_baselines_beyond_them_lef
     assert tight.trainings == 5 + len(notations - {None})
 
 
-def test_what_a_search_may_buy_is_planned_as_a_bound(config):
-    found = plan(dataclasses.replace(config, evidence=None))
-    assert (found.each, found.candidates, found.trainings) == (False, 5, 5)
-    assert "at most 5 networks: those whose training is expected to improve" in str(found)
+def test_as_many_trainings_are_planned_as_were_asked_for(config):
+    found = plan(dataclasses.replace(config, evidence=None, sampler=None))
+    assert (found.sampler, found.candidates, found.trainings) == ("bayes", 5, 5)
+    assert "5 networks: 5 candidates by bayes" in str(found)

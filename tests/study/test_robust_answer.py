@@ -1,7 +1,5 @@
 """The recommended network stays the same where scores differ by what a machine may change."""
 
-import dataclasses
-import functools
 import json
 import os
 import subprocess
@@ -9,11 +7,12 @@ import sys
 
 import numpy as np
 import pytest
+from problems import trials_of
 
-from flashnas.study import explore as room
+from flashnas.architecture.networks import taken
 from flashnas.study.config import SearchConfig
-from flashnas.study.explore import Explored
-from flashnas.study.problem import load_problem
+from flashnas.study.load import load_problem
+from flashnas.study.loop import search
 
 BUDGETS_MS = np.geomspace(13_500, 80_000, 20)  # on h100_sxm, for decode-8k
 DISTURBANCE = 1e-5  # nats
@@ -25,32 +24,26 @@ ROBUST = 0.95  # of the budgets
 def scored():
     """All networks that programs load. Their values do not depend on the budget."""
     problem = load_problem(SearchConfig(budget_ms=float(BUDGETS_MS[-1])))
-    genotypes = list(problem.space.enumerate())
-    networks = [network for g in genotypes for network in problem.space.architectures(g)]
-    latency_ms = np.array(problem.costs.latencies(networks))
-    values = problem.scorer.values(networks)
-    columns = {"value": values, "latency_ms": latency_ms}
-    return Explored(genotypes, networks, columns, ("full_loss", "latency_ms"), len(genotypes))
+    return problem, search(problem)
 
 
 @pytest.mark.slow  # it scores all of the space
-def test_disturbed_scores_leave_the_recommended_network(scored, monkeypatch):
-    monkeypatch.setattr(room, "loading", functools.cache(room.loading))
+def test_disturbed_scores_leave_the_recommended_network(scored):
+    problem, trials = scored
     rng, kept, found = np.random.default_rng(0), [], set()
     for budget_ms in BUDGETS_MS:
-        within = scored.take(np.flatnonzero(scored.latency_ms <= budget_ms))
-        found.add(within.networks[within.best].hash)
-        disturbed = {
-            dataclasses.replace(
-                within,
-                columns={
-                    **within.columns,
-                    "value": within.value + DISTURBANCE * rng.standard_normal(len(within.value)),
-                },
-            ).best
-            for _ in range(DRAWS)
-        }
-        kept.append(disturbed == {within.best})
+        index = np.flatnonzero(trials.latency_ms <= budget_ms)
+        networks, values = taken(trials.networks, index), trials.value[index]
+        latency_ms = trials.latency_ms[index]
+        best = trials_of(problem, networks, value=values, latency_ms=latency_ms).best
+        found.add(networks[best].hash)
+        disturbed = values + DISTURBANCE * rng.standard_normal((DRAWS, len(values)))
+        kept.append(
+            all(
+                trials_of(problem, networks, value=value, latency_ms=latency_ms).best == best
+                for value in disturbed
+            )
+        )
     assert np.mean(kept) >= ROBUST
     assert len(found) >= 10, "budgets differ in their answers"
 
@@ -76,9 +69,9 @@ def test_other_kernels_of_blas_and_numpy_give_the_same_answer(tmp_path):
             text=True,
         )
     answers = []
-    for search in searches.values():
-        out, _ = search.communicate(timeout=300)
-        assert search.returncode == 0
+    for process in searches.values():
+        out, _ = process.communicate(timeout=300)
+        assert process.returncode == 0
         summary = json.loads(out)
         answers.append((summary["recommended"]["hash"], summary["recommended"]["notation"]))
     assert answers[0] == answers[1]

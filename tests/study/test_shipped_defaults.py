@@ -9,8 +9,8 @@ from flashnas.base.errors import ConfigError, SpaceError
 from flashnas.base.registry import shipped_names
 from flashnas.space import OperatorSpace, load_space
 from flashnas.study.config import SearchConfig
-from flashnas.study.problem import load_problem
-from flashnas.study.trainings import check_scalable
+from flashnas.study.load import load_problem
+from flashnas.study.trainable import check_scalable
 from flashnas.training.recipe import Recipe
 
 

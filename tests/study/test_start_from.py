@@ -13,7 +13,7 @@ from flashnas.architecture import Architecture
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
-from flashnas.study.problem import load_problem
+from flashnas.study.load import load_problem
 from flashnas.study.run_search import run_search
 from flashnas.study.scorer import EvidenceScorer
 

@@ -17,9 +17,9 @@ from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import Budget
 from flashnas.latency.table import LatencyTable
 from flashnas.space import load_space
+from flashnas.study import loop as room
 from flashnas.study.config import SearchConfig
-from flashnas.study.explore import explore
-from flashnas.study.problem import load_problem
+from flashnas.study.load import load_problem
 
 SPACE = """\
 template: layerwise
@@ -157,7 +157,7 @@ def test_what_is_rare_in_a_large_space_is_found_and_searched(name, limit):
     fitter = Fitter(problem.space, problem.costs, [Budget("latency_ms", limit)])
     for seed in range(4):
         assert fitter.fit_width(fitter.feasible(seed))[0] is not None
-    assert explore(problem.space, fitter, problem.scorer, seed=0, min_recall=-1.0).networks
+    assert len(room.search(dataclasses.replace(problem, fitter=fitter)))
 
 
 def test_parameters_and_vocabulary_make_the_served_space_small():

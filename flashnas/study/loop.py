@@ -1,0 +1,203 @@
+"""The search: a sampler proposes networks, tables and observed trainings score them, the best ones are
+trained, and the front comes out. Every search is `search`, read from top to bottom.
+
+It has two rhythms. Proposals are cheap: thousands are scored, until nothing better comes. Trainings
+are dear: an acquisition chooses a few, all trials are scored anew by what they showed, and proposals
+go on from there. Where an evaluator scores, or a sampler is named and no publication is read, each
+proposal is trained (`Problem.train_each`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from flashnas.base.errors import BudgetError
+from flashnas.executors.base import Executor
+from flashnas.samplers import Sampler
+from flashnas.space import OperatorSpace
+from flashnas.study.acquisition import acquire
+from flashnas.study.order import evenly_spread
+from flashnas.study.problem import Problem
+from flashnas.study.record import Record
+from flashnas.study.sampling import sampler_of
+from flashnas.study.scorer import EvidenceScorer
+from flashnas.study.trials import Trials
+from flashnas.trials.trial import Trial
+
+QUIET_CYCLES = 12  # in a row without a better network, after which proposals end; ..
+QUIET_WHEN_SPARSE = 2  # .. where less than a quarter of a cycle is new: little is left to find
+IDLE_CYCLES = 20  # in a row of which nothing can be trained: the space has no more
+EVENED = 100  # of the best trials, of which the even order is looked at, too
+BETTER = 1e-4  # nats per token by which a network counts as better
+CANDIDATES = 200  # of an acquisition
+
+
+def search(
+    problem: Problem, executor: Executor | None = None, record: Record | None = None
+) -> Trials:
+    """Search, the same for the same seed, with any executor, interrupted or not.
+
+    Args:
+        problem: what is searched, for what, within which limits.
+        executor: where trainings run; None: nothing is trained.
+        record: listens, and knows what an earlier process decided and trained.
+
+    Returns:
+        Trials: the networks within the limits.
+
+    Raises:
+        BudgetError: no network that was tried is within the limits.
+    """
+    record = Record(problem) if record is None else record
+    trials = Trials(
+        problem.fitter,
+        problem.objectives,
+        problem.scorer,
+        problem.min_recall,
+        train_each=problem.train_each,
+    )
+    sampler = sampler_of(problem)
+    add_target(problem, trials)
+    sampler.start_from(learnt_before(problem, trials, record))
+    while True:
+        batch: Sequence[Any] = ()
+        for batch in rounds(problem, sampler, trials, record):
+            new = trials.add(batch)
+            if problem.train_each and new:
+                break  # the sampler is told once they are trained
+            sampler.tell(trials.told(batch))
+            batch = ()
+        if executor is None:
+            break
+        chosen = trials.widest(batch) if problem.train_each else acquired(problem, trials, record)
+        if not chosen:
+            break
+        chosen = record.decided(trials, chosen)
+        for key, ended in executor.run(record.jobs(trials, chosen), on_wait=record.report):
+            record.ended(key, ended)
+        for index in chosen:
+            trials.learn(index, record.results[trials.networks[index].hash])
+        if isinstance(trials.scorer, EvidenceScorer):
+            trials.score(trials.scorer.informed_by(record.observed()))
+        record.learnt(trials)
+        if problem.train_each:
+            sampler.tell(trials.told(batch))
+        else:  # its values are stale: a fresh one starts from all trials, the best ones last
+            sampler = sampler_of(problem)
+            sampler.start_from(trials.told(best_last(trials)))
+    if not len(trials):
+        raise BudgetError(
+            f"none of {trials.looked_at:,} networks of space {problem.space.name!r} that were tried"
+            f" meets the budget and has an expected recall of {problem.min_recall or -1:g} or more"
+        )
+    return trials
+
+
+def rounds(
+    problem: Problem, sampler: Sampler, trials: Trials, record: Record
+) -> Iterator[Sequence[Any]]:
+    """Proposals, batch by batch: until nothing better comes; where each is trained, until there is
+    something to train."""
+    if problem.train_each:
+        yield from trainable(problem, sampler, trials, record)
+        return
+    quiet, enough = 0, QUIET_CYCLES
+    while not sampler.until_quiet or (len(trials.proposed) < problem.proposals and quiet < enough):
+        level, before = trials.lowest, len(trials)
+        if not (batch := sampler.ask()):
+            break
+        yield batch
+        if not len(trials) and sampler.until_quiet:  # what meets the budgets is rare
+            start_at_feasible(problem, sampler, trials)
+        enough = QUIET_CYCLES if len(trials) - before >= len(batch) / 4 else QUIET_WHEN_SPARSE
+        quiet = 0 if trials.lowest < level - BETTER else quiet + 1
+    if isinstance(problem.space, OperatorSpace) and sampler.until_quiet:
+        trials.add(even_orders(problem.space, trials))
+
+
+def add_target(problem: Problem, trials: Trials) -> None:
+    """The network that is to be recommended, where there is one."""
+    if problem.target is not None:
+        genotype, network = problem.target
+        trials.add([genotype])
+        trials.target = next(
+            index for index in trials.proposed[genotype] if trials.networks[index] == network
+        )
+
+
+def trainable(
+    problem: Problem, sampler: Sampler, trials: Trials, record: Record
+) -> Iterator[Sequence[Any]]:
+    """Proposals until one brings a network that can be trained; none where enough were trained."""
+    for _ in range(IDLE_CYCLES if record.left else 0):
+        if not (batch := sampler.ask(min(problem.config.cycle_size, record.left))):
+            break
+        yield batch
+        if not len(trials):  # what meets the budgets is rare
+            start_at_feasible(problem, sampler, trials)
+    if record.left:
+        record.note("the space has no more candidates within the budget")
+
+
+def start_at_feasible(problem: Problem, sampler: Sampler, trials: Trials) -> None:
+    """Let a sampler go on from a genotype within the limits, which it did not find by itself."""
+    start = [problem.fitter.feasible(problem.config.seed)]
+    trials.add(start)
+    sampler.start_from(trials.told(start))
+
+
+def even_orders(space: OperatorSpace[Any], trials: Trials) -> list[Any]:
+    """The genotypes of the best trials and of the front with their operators in an even order, on
+    which no evidence depends."""
+    found: dict[Any, None] = {}
+    for index in {*trials.front, *map(int, trials.ranked[:EVENED])}:
+        network = trials.networks[index]
+        even = dataclasses.replace(network, operators=evenly_spread(network.operators))
+        found[space.locate(even)] = None
+    return [genotype for genotype in found if genotype is not None]
+
+
+def acquired(problem: Problem, trials: Trials, record: Record) -> list[int]:
+    """The trials that are trained next; none where enough were, or no further one can be."""
+    trainings, scorer = problem.trainings, trials.scorer
+    assert trainings is not None
+    assert isinstance(scorer, EvidenceScorer)
+    at = {trials.networks[index].hash: index for index in trials.candidates(CANDIDATES)}
+    failed = {key for key in record.networks if record.results[key]["state"] == "failed"}
+    acquisition = acquire(
+        scorer,
+        [trials.networks[index] for index in at.values()],
+        record.left,
+        offered=lambda network: None if network.hash in failed else trainings.of(network),
+        observed=trainings.observed,
+        flops=trainings.flops,
+        of_trained=not scorer.published,
+    )
+    count = problem.config.cycle_size
+    if acquisition.trainings:
+        record.acquires(trials, acquisition, count)
+    return [at[training.network.hash] for training in acquisition.trainings[:count]]
+
+
+def learnt_before(problem: Problem, trials: Trials, record: Record) -> list[Trial]:
+    """Take what earlier runs trained of the space within the limits. Those that a sampler would
+    propose, which have the largest width, are returned, from the highest loss to the lowest."""
+    widest: dict[Any, None] = {}
+    earlier = () if problem.earlier is None else problem.earlier.within(problem.space)
+    for genotype, network, label in earlier:
+        trials.add([genotype])
+        for index in trials.proposed[genotype]:
+            if trials.networks[index].hash == network.hash and record.knows(network, label):
+                trials.learn(index, record.results[network.hash])
+                record.indices[network.hash] = index
+                if index == trials.proposed[genotype][0]:
+                    widest[genotype] = None
+    return sorted(trials.told(widest), key=lambda trial: trial.point, reverse=True)
+
+
+def best_last(trials: Trials) -> list[Any]:
+    """All genotypes, those without a trial first, then the others by their best one."""
+    ranked = dict.fromkeys(trials.genotypes[index] for index in trials.by_guide)
+    return [*(each for each in trials.proposed if each not in ranked), *reversed(ranked)]
