@@ -160,20 +160,17 @@ class RunFolder:
         self, front: Sequence[Trial], recommended: Trial | None, failures: Mapping[str, int]
     ) -> dict[str, Any]:
         """The object of `search --json` of a run that has ended."""
-        config = self.config
-        totals = dict(config["totals"])
-        states = {name: totals.pop(name) for name in STATES}
+        config, totals = self.config, self.config["totals"]
         return {
             "run": str(self.path),
             "front": [self._summary_of(trial) for trial in front],
             **({} if recommended is None else {"recommended": self._summary_of(recommended)}),
             **({"answer": config["answer"]} if config.get("answer") is not None else {}),
-            "trials": states,
-            "known": totals.pop("known"),
+            "trials": {name: totals[name] for name in STATES},
             "calibration": (config.get("table") or {}).get("calibration"),
             "failures": dict(failures),
             "seconds": config["seconds"],
-            **totals,
+            **{name: totals[name] for name in totals if name not in STATES},
         }
 
     def _summary_of(self, trial: Trial) -> dict[str, Any]:

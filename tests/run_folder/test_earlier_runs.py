@@ -28,7 +28,6 @@ ASKED = dict(
     cycle_size=10,
 )
 SPACE = load_space(ASKED["space"])
-TINY = "search --space tiny --table h100_sxm --workload chat --calibration=paper"
 
 
 def loss(architecture):
@@ -164,6 +163,3 @@ def test_a_foreign_network_is_built_again_by_its_space_as_it_was(foreign):
     )
     assert isinstance(known.network, Gpt2)
     assert other.genotype is None  # not the space as it was
-
-
-# -- a search that starts from runs ----------------------------------------------------------------
