@@ -18,8 +18,8 @@ from flashnas.base.text import counted, is_number, names_text, number
 from flashnas.families.family import PROGRAMS, family_of, interval_of
 from flashnas.families.programs import loading
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
-from flashnas.run_folder.front import thinned
 from flashnas.run_folder.recorded_run import RecordedRun, rows
+from flashnas.trials.pareto import thinned
 from flashnas.trials.trial import RUN, Trial
 
 PUBLISHED = "published"  # label of a published model

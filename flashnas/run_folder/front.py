@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
-
-import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.documents import convert, read_yaml
@@ -16,10 +14,8 @@ from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.plugins import code_name
 from flashnas.base.system import atomic_folder, write_synced
 from flashnas.run_folder.layout import FRONT, RECOMMENDED, front_path, yaml_text
-from flashnas.trials.objectives import minimised, ranking
 from flashnas.trials.trial import EXPECTED_FIGURES, FRONT_FIGURES, METRICS_ON_FRONT, Trial
 
-SHOWN = 12  # networks of a front that a table has
 # fields of a trial that its file holds where they are known, besides the network
 HELD = (
     *("notation", "hash", "hidden", *METRICS_ON_FRONT, *EXPECTED_FIGURES, *FRONT_FIGURES),
@@ -92,34 +88,6 @@ def read_trial(path: Path) -> Trial:
             raise RunError(f"{data.place('architecture')}: {error}") from None
     number = int(path.stem) if path.stem.isdigit() else None
     return dataclasses.replace(trial, architecture=network, front_number=number)
-
-
-def thinned(
-    front: Sequence[Trial],
-    objectives: Sequence[str],
-    count: int = SHOWN,
-    keep: Collection[str] = (),
-) -> list[Trial]:
-    """At most `count` networks that stand for a front, in its order: the best one in each objective,
-    those whose hash is in `keep`, and, one after the other, the one farthest from all of these. Of
-    equal ones the first."""
-    if len(front) <= count:
-        return list(front)
-    figures = [[getattr(trial, ranking(name)) for name in objectives] for trial in front]
-    values = np.nan_to_num(np.array(figures, dtype=float))
-    values *= [minimised(name, 1.0) for name in objectives]
-    span = np.ptp(values, axis=0)
-    values = (values - values.min(axis=0)) / np.where(span > 0, span, 1.0)
-    order = [
-        np.lexsort((*np.delete(values, end, 1).T, values[:, end])) for end in range(len(objectives))
-    ]
-    kept = [place for place, trial in enumerate(front) if trial.hash in keep]
-    chosen = list(dict.fromkeys([*(int(places[0]) for places in order), *kept]))
-    room = np.min([np.linalg.norm(values - values[place], axis=1) for place in chosen], axis=0)
-    while len(chosen) < count and room.max() > 0:
-        chosen.append(int(room.argmax()))
-        room = np.minimum(room, np.linalg.norm(values - values[chosen[-1]], axis=1))
-    return [front[place] for place in sorted(chosen)]
 
 
 @dataclass(frozen=True)

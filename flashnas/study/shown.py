@@ -9,13 +9,13 @@ from typing import Any
 from flashnas.architecture import Architecture
 from flashnas.families.programs import loading
 from flashnas.run_folder.folder import RunFolder
-from flashnas.run_folder.front import thinned
 from flashnas.study.answer import differences_to
 from flashnas.study.problem import Problem
 from flashnas.study.record import RunRecord
 from flashnas.study.rivals import rivals_of
 from flashnas.study.scorer import Scorer
 from flashnas.study.trials import Trials
+from flashnas.trials.pareto import thinned
 from flashnas.trials.trial import Trial
 
 

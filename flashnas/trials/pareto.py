@@ -5,13 +5,15 @@ Fronts are found here and not by moocore, whose fronts are wrong for infinite va
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from flashnas.trials.objectives import minimised, ranking
+from flashnas.trials.trial import Trial
 
+SHOWN = 12  # networks of a front that a table has
 Points = npt.ArrayLike  # [number of points, number of objectives]
 
 
@@ -65,6 +67,34 @@ def standings(points: Points) -> npt.NDArray[np.int_]:
     ranks = np.empty(len(values), dtype=int)
     ranks[np.lexsort((-room, front))] = np.arange(len(values))
     return ranks
+
+
+def thinned(
+    front: Sequence[Trial],
+    objectives: Sequence[str],
+    count: int = SHOWN,
+    keep: Collection[str] = (),
+) -> list[Trial]:
+    """At most `count` networks that stand for a front, in its order: the best one in each objective,
+    those whose hash is in `keep`, and, one after the other, the one farthest from all of these. Of
+    equal ones the first."""
+    if len(front) <= count:
+        return list(front)
+    figures = [[getattr(trial, ranking(name)) for name in objectives] for trial in front]
+    values = np.nan_to_num(np.array(figures, dtype=float))
+    values *= [minimised(name, 1.0) for name in objectives]
+    span = np.ptp(values, axis=0)
+    values = (values - values.min(axis=0)) / np.where(span > 0, span, 1.0)
+    order = [
+        np.lexsort((*np.delete(values, end, 1).T, values[:, end])) for end in range(len(objectives))
+    ]
+    kept = [place for place, trial in enumerate(front) if trial.hash in keep]
+    chosen = list(dict.fromkeys([*(int(places[0]) for places in order), *kept]))
+    room = np.min([np.linalg.norm(values - values[place], axis=1) for place in chosen], axis=0)
+    while len(chosen) < count and room.max() > 0:
+        chosen.append(int(room.argmax()))
+        room = np.minimum(room, np.linalg.norm(values - values[chosen[-1]], axis=1))
+    return [front[place] for place in sorted(chosen)]
 
 
 def _room(front: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

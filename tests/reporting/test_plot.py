@@ -15,8 +15,8 @@ from flashnas.base.text import INTERVAL_90
 from flashnas.operators import OPERATORS
 from flashnas.reporting.plot import curves_plot, operator_colour, pareto_plot
 from flashnas.reporting.words import shown_networks
-from flashnas.run_folder.front import thinned
 from flashnas.run_folder.recorded_run import RecordedRun
+from flashnas.trials.pareto import thinned
 
 OBJECTIVES = [
     ["loss", "latency_ms"],

@@ -16,8 +16,8 @@ from flashnas.reporting.page import render_html
 from flashnas.reporting.statements import statements
 from flashnas.reporting.table import front_table
 from flashnas.reporting.words import described, loads_in, loads_short, recommended
-from flashnas.run_folder.front import thinned
 from flashnas.study.answer import FREE_MIX
+from flashnas.trials.pareto import thinned
 
 DIALECT = ("silence", "vouch", "told apart", "pure")
 NUMBER = re.compile(r"(?<![\w.-])[+-]?\d+\.\d+")

@@ -13,7 +13,7 @@ from flashnas.reporting.page import render_html
 from flashnas.reporting.statements import families, statements
 from flashnas.reporting.table import front_columns, front_table
 from flashnas.reporting.words import latency_unit, shown_networks
-from flashnas.run_folder.front import thinned
+from flashnas.trials.pareto import thinned
 
 
 def replaced(entry, change):
