@@ -1,5 +1,4 @@
-"""The search algorithms by name. One is imported when it is made: torch only with `bayes`, optuna
-only with its own."""
+"""The search algorithms by name. One is imported when it is made: optuna only with its own."""
 
 from __future__ import annotations
 
@@ -48,8 +47,8 @@ SAMPLERS: Registry[type[Sampler]] = Registry(
         "tpe": "Multivariate TPE; the pending candidates of a cycle are treated as bad ones, so that"
         " a cycle is spread out",
         "random": "Draws from the space: the baseline for all other algorithms",
-        "bayes": "A Gaussian process for each trained quality, expected hypervolume improvement, a"
-        " pool of fresh candidates",
+        "bayes": "A Gaussian process of each objective that only an evaluation tells, expected"
+        " hypervolume improvement, a pool of fresh candidates",
     },
 )
 

@@ -1,18 +1,14 @@
-"""The surrogate, the kriging believer and the pool of the Bayesian search."""
+"""The process, the kriging believer and the first candidates of the Bayesian search."""
 
 from types import SimpleNamespace
 
 import numpy as np
-import torch
 from bit_space import BitSpace
 
-from flashnas.samplers import Trial, loss_model, make_sampler
-from flashnas.samplers.bayes import Posterior, _modelled
-from flashnas.samplers.loss_model import Surrogate
+from flashnas.samplers import Trial, bayes, make_sampler
+from flashnas.samplers.bayes import Belief, Process, without_outliers
 
-RNG = np.random.default_rng(0)
-FEATURES = RNG.random((30, 4))
-LOSSES = 3.0 + 0.5 * FEATURES[:, 0] - 0.8 * FEATURES[:, 1] ** 2
+FEATURES = np.random.default_rng(0).random((30, 4))
 
 
 def make(space, **options):
@@ -22,53 +18,63 @@ def make(space, **options):
     )
 
 
-def test_the_surrogate_predicts_a_smooth_loss_with_honest_spread():
-    model = Surrogate(FEATURES, LOSSES, seed=0)
+def loss_of(features):
+    return 3.0 + 0.5 * features[:, 0] - 0.8 * features[:, 1] ** 2
+
+
+def test_the_process_predicts_a_smooth_loss_with_honest_spread():
+    process = Process(FEATURES, loss_of(FEATURES))
     new = np.random.default_rng(1).random((40, 4))
-    truth = 3.0 + 0.5 * new[:, 0] - 0.8 * new[:, 1] ** 2
-    mean, covariance = model.predict(new)
-    assert model.fitted
-    assert np.abs(mean - truth).max() < 0.1 * np.ptp(truth)
-    far, at_data = model.predict(new + 5.0)[1], model.predict(FEATURES)[1]
+    mean, covariance = process.predict(new)
+    assert np.abs(mean - loss_of(new)).max() < 0.1 * np.ptp(loss_of(new))
+    far, at_data = process.predict(new + 5.0)[1], process.predict(FEATURES)[1]
     assert np.diag(far).min() > 10 * np.diag(at_data).max()
     np.testing.assert_allclose(covariance, covariance.T, atol=1e-12)
+    # what nothing depends on has the longest scales, and noise is told from the loss
+    assert process.weights[:2].min() > 5 * process.weights[2:].max()
+    noisy = loss_of(FEATURES) + np.random.default_rng(2).normal(0, 0.1, 30)
+    assert 0.05 < Process(FEATURES, noisy).noise ** 0.5 < 0.2
 
 
-def test_a_failed_fit_falls_back_to_the_prior(monkeypatch):
-    def fail(*args, **options):
-        raise RuntimeError("no luck")
+def test_the_fit_is_a_mode(monkeypatch):
+    """At which the gradient vanishes: with a wrong one the search would end elsewhere."""
+    fits = []
+    minimize = bayes.minimize
+    monkeypatch.setattr(
+        bayes, "minimize", lambda *args, **k: fits.append(args) or minimize(*args, **k)
+    )
+    Process(FEATURES, loss_of(FEATURES))
+    cost, start = fits[0]
+    gradient = cost(start)[1]
+    for i, step in enumerate(1e-5 * np.eye(len(start))):
+        slope = (cost(start + step)[0] - cost(start - step)[0]) / 2e-5
+        assert abs(slope - gradient[i]) < 1e-4 * max(1.0, abs(slope))
 
-    monkeypatch.setattr(loss_model, "fit_gpytorch_mll", fail)
-    model = Surrogate(FEATURES, LOSSES, seed=0)
-    mean, covariance = model.predict(FEATURES)
-    assert not model.fitted
-    assert np.corrcoef(mean, LOSSES)[0, 1] > 0.8
-    assert (np.diag(covariance) >= 0).all()
+
+def test_equal_losses_are_no_division_by_zero():
+    mean, covariance = Process(FEATURES, np.full(30, 4.0)).predict(FEATURES)
+    np.testing.assert_allclose(mean, 4.0)
+    assert np.isfinite(covariance).all()
 
 
 def test_believing_equals_conditioning_the_process_on_the_mean():
-    model = Surrogate(FEATURES[:12], LOSSES[:12], seed=0)
-    new = FEATURES[12:]
-    mean, covariance = model.predict(new)
-    believed = covariance.copy()
-    joint = Posterior([mean], [believed], np.arange(18.0)[:, None], [model.noise])
-    points = joint.condition_on_mean(3, np.empty((0, 2)))
-    target = (mean[3:4] - model.center) / model.scale
-    with torch.no_grad():
-        conditioned = model._model.condition_on_observations(
-            torch.tensor(new[3:4]), torch.tensor(target[:, None])
-        )
-        posterior = conditioned(torch.tensor(new))
-    np.testing.assert_allclose(posterior.mean.numpy() * model.scale + model.center, mean, atol=1e-6)
-    np.testing.assert_allclose(
-        posterior.covariance_matrix.numpy() * model.scale**2, believed, atol=1e-6
+    process = Process(FEATURES[:12], loss_of(FEATURES[:12]))
+    mean, covariance = process.predict(FEATURES[12:])
+    belief = Belief(
+        np.column_stack([mean, np.arange(18.0)]), {0: covariance.copy()}, {0: process.noise}
     )
+    points = belief.observe_mean(3, np.empty((0, 2)))
     assert points.tolist() == [[mean[3], 3.0]]
+    # the covariance of all others and of the one, by the rule of a normal distribution
+    rest = np.arange(18) != 3
+    joint = covariance + process.noise * np.diag(~rest)
+    expected = np.linalg.inv(np.linalg.inv(joint + 1e-9 * np.eye(18))[np.ix_(rest, rest)])
+    np.testing.assert_allclose(belief.covariances[0][np.ix_(rest, rest)], expected, atol=1e-6)
 
 
 def test_failures_and_stragglers_count_as_bad_but_not_as_outliers():
     normal = [4.0 + 0.1 * i for i in range(9)]
-    modelled = _modelled([*normal, 60.0, None])
+    modelled = without_outliers(np.array([*normal, 60.0, np.nan]))
     np.testing.assert_allclose(modelled[:9], normal)
     assert modelled[9] == modelled[10]
     assert 4.8 < modelled[9] < 7.0
@@ -93,23 +99,17 @@ def test_it_learns_to_avoid_what_fails():
     assert failures <= 1
 
 
-def test_the_reference_latency_is_the_spaces_and_the_reference_loss_that_of_a_random_candidate():
-    """With the first candidates' latency nothing slower could ever gain, however low its loss; with
-    their worst loss the fast end would take nearly all."""
-    space = BitSpace(14)
-    rng = np.random.default_rng(3)
-    algorithm = make(space)
-    seen = [space.sample(rng) for _ in range(20)]
-    losses = np.array([5.0 - 0.1 * sum(g.bits) for g in seen])
-    model = [loss_model.Surrogate(algorithm._scaled(seen), losses, seed=0)]
-    for outlier in (0.0, 50.0):
-        reference = algorithm._reference(
-            [np.append(losses, losses.max() + outlier)], model, np.array([[14.1], [14.2]])
-        )
-        slow = sorted(space.fit_width(space.sample(rng))[1] for _ in range(100))
-        assert reference[1] > slow[-2] > 14.2
-        if not outlier:
-            assert np.median(losses) < reference[0] < losses.max()
+def test_gains_end_at_the_slowest_network_and_the_loss_of_a_random_one():
+    """With the latency of what was evaluated nothing slower could ever gain, however low its loss;
+    with the worst loss the fast end would take nearly all."""
+    algorithm = make(BitSpace(14))
+    points = np.array([[4.0, 14.1], [5.0, 14.2], [60.0, 14.2]])
+    random = np.column_stack([np.linspace(4.5, 5.5, 11), np.linspace(14.0, 15.0, 11)])
+    loss, latency_ms = algorithm._reference(points[:2], random)
+    assert (loss, latency_ms) == (5.0, 15.1)
+    assert (
+        algorithm._reference(points, random)[0] == 4.0 + 0.1 * 56
+    )  # at least a tenth of the range
 
 
 def test_the_first_candidates_spread_over_latency_and_are_large():

@@ -12,19 +12,13 @@ from one_line import one_line
 from sampler_contract import World
 
 from flashnas.base.errors import ConfigError
-from flashnas.samplers import SAMPLERS, loss_model, make_sampler, sampler_options_of
+from flashnas.samplers import SAMPLERS, make_sampler, sampler_options_of
 from flashnas.space import load_space
 from flashnas.trials.trial import Trial
 
 SETTINGS = cases("samplers", "few_candidates")
-THREE = (
-    "nsga2",
-    "bayes",
-)  # these are tested with three objectives, and bayes with two in test_history.py
-LEARNS = {
-    "aging-evolution": 25,
-    "bayes": 5,
-}  # must beat random on an easy surface, medians over so many seeds
+# must beat random on an easy surface, medians over so many seeds
+LEARNS = {"aging-evolution": 25, "bayes": 5}
 
 
 def test_the_settings_name_registered_algorithms_and_their_options():
@@ -33,28 +27,15 @@ def test_the_settings_name_registered_algorithms_and_their_options():
         assert set(options) <= set(sampler_options_of(algorithm))
 
 
-MODELS = ("bayes", "tpe")  # they fit one in each cycle
-
-
 @pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in MODELS)) for name in SETTINGS],
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "tpe")) for name in SETTINGS]
 )
-def test_contract(name, monkeypatch):
-    """With three objectives where THREE says so. The Gaussian processes of `bayes` are fitted in
-    few steps: the contract holds whatever they say.
-    """
-    monkeypatch.setattr(loss_model, "FIT_STEPS", 1)
-    contract.check_sampler(name, SETTINGS[name], (3,) if name in THREE else (2,))
+def test_contract(name):
+    objectives = {"nsga2": (3,), "bayes": (2, 3)}.get(name, (2,))
+    contract.check_sampler(name, SETTINGS[name], objectives)
 
 
-@pytest.mark.parametrize(
-    ("learner", "seeds"),
-    [
-        pytest.param(learner, seeds, marks=[pytest.mark.slow] if learner == "bayes" else [])
-        for learner, seeds in LEARNS.items()
-    ],
-)
+@pytest.mark.parametrize(("learner", "seeds"), LEARNS.items())
 def test_learning_beats_random(learner, seeds):
     contract.check_beats_random(learner, SETTINGS[learner], seeds)
 
@@ -92,12 +73,11 @@ def test_unknown_names_and_options_are_one_clear_line():
         make_sampler("random", **{**shared, "seed": -1})
 
 
-def test_torch_is_loaded_only_by_bayes():
+def test_no_sampler_loads_torch():
     script = (
         "from flashnas.samplers import SAMPLERS, sampler_options_of\n"
         "for name in SAMPLERS.shipped:\n"
-        "    if name != 'bayes':\n"
-        "        sampler_options_of(name)\n"
-        "print(sorted({'torch', 'botorch', 'gpytorch'} & set(sys.modules)))"
+        "    sampler_options_of(name)\n"
+        "print('torch' in sys.modules)"
     )
-    assert fresh.printed(script) == ["[]"]
+    assert fresh.printed(script) == ["False"]
