@@ -88,9 +88,11 @@ def search(
             sampler = sampler_of(problem)
             sampler.start_from(trials.told(best_last(trials)))
     if not len(trials):
+        recall = problem.min_recall
+        asked = "" if recall is None else f" and has an expected recall of {recall:g} or more"
         raise BudgetError(
             f"none of {trials.looked_at:,} networks of space {problem.space.name!r} that were tried"
-            f" meets the budget and has an expected recall of {problem.min_recall or -1:g} or more"
+            f" meets the budget{asked}"
         )
     return trials
 
@@ -175,10 +177,10 @@ def acquired(problem: Problem, trials: Trials, record: Record) -> list[int]:
         flops=trainings.flops,
         of_trained=not scorer.published,
     )
-    count = problem.config.cycle_size
     if acquisition.trainings:
-        record.acquires(trials, acquisition, count)
-    return [at[training.network.hash] for training in acquisition.trainings[:count]]
+        record.acquires(trials, acquisition)
+    next_ones = acquisition.trainings[: problem.config.cycle_size]
+    return [at[training.network.hash] for training in next_ones]
 
 
 def learnt_before(problem: Problem, trials: Trials, record: Record) -> list[Trial]:

@@ -66,15 +66,13 @@ class Record:
             self._remember(network, score, "")
         return True
 
-    def acquires(self, trials: Trials, acquisition: Acquisition, count: int) -> None:
-        """Trainings were chosen because of what they are expected to gain, of which the first are
-        made now."""
+    def acquires(self, trials: Trials, acquisition: Acquisition) -> None:
+        """Trainings were chosen because of what they are expected to gain."""
         self.note(acquisition_line(acquisition, trials.ranks_by != "value"))
-        trained = [training.network.notation for training in acquisition.trainings[:count]]
         before = trials.networks[trials.best].notation if len(trials.ranked) else ""
         self.acquisitions.append(
             {
-                "networks": trained,
+                "networks": [],
                 "flops": acquisition.flops,
                 "gain": acquisition.gain_nats,
                 "before": before,
@@ -93,6 +91,8 @@ class Record:
         baselines = [network for _, network in self.problem.baselines if network is not None]
         networks = [trials.networks[index] for index in chosen]
         self.indices |= {each.hash: index for each, index in zip(networks, chosen, strict=True)}
+        if self.acquisitions:
+            self.acquisitions[-1]["networks"] = [network.notation for network in networks]
         cycle = 1 + max(self.cycles.values(), default=0)
         for network in networks:
             self.cycles.setdefault(network.hash, cycle)

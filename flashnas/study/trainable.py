@@ -10,10 +10,12 @@ from typing import Any
 from flashnas.base.errors import ArchitectureError, ConfigError, DeviceError, OperatorError
 from flashnas.data.dataset import prepare_dataset
 from flashnas.executors.job import UserEvaluator
+from flashnas.loss.own import MAX_OWN_ROWS
 from flashnas.run_folder.earlier_runs import EarlierRuns
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import Problem
+from flashnas.study.scorer import EvidenceScorer
 from flashnas.study.time_limit import find_time_limit
 from flashnas.study.trainings import Trainings
 from flashnas.training.recipe import Recipe
@@ -48,6 +50,14 @@ def load_trainings(
         RunError: an evaluator's scores do not compare with those of the earlier runs.
     """
     config = problem.config
+    if isinstance(problem.scorer, EvidenceScorer):
+        known = len(problem.scorer.own)
+        if at_most + known > MAX_OWN_ROWS:
+            config.wrong(
+                "trials",
+                f"must be at most {MAX_OWN_ROWS - known}, because the model takes {MAX_OWN_ROWS}"
+                f" trainings of yours; got {at_most}",
+            )
     fitter = problem.fitter
     earlier = problem.earlier
     baselines = [network for _, network in problem.baselines if network is not None]

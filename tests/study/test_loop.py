@@ -16,7 +16,9 @@ import flashnas as fn
 from flashnas.base.errors import BudgetError, ConfigError
 from flashnas.executors import Executor
 from flashnas.samplers import Sampler
-from flashnas.study import loop
+from flashnas.study import loop, workers
+from flashnas.study.config import SearchConfig
+from flashnas.study.load import load_problem
 from flashnas.study.loop import search
 from flashnas.study.order import evenly_spread
 from flashnas.study.sampling import EVOLUTION, EXHAUSTIVE, proposer, sampler_of
@@ -124,6 +126,19 @@ def test_samplers_are_told_and_trainings_run_in_the_loop_alone():
     calls = re.compile(r"\b(?:sampler\.(?:tell|ask)|executor\.run)\(")
     files = [path for path in ROOM.rglob("*.py") if calls.search(path.read_text(encoding="utf-8"))]
     assert files == [Path(inspect.getfile(loop))]
+
+
+def test_a_search_needs_no_folder(monkeypatch, small_corpus, quick_recipe):
+    asked = {"trials": 3, "cycle_size": 2, "recipe": str(quick_recipe), "data": str(small_corpus)}
+    problem = load_problem(SearchConfig(space="tiny", workload="chat", **asked, workers=1))
+    calls = make_up(monkeypatch, foreign_space.of_architecture)
+    executor = workers.executor_of()
+    trials = search(problem, executor)
+    trained = [trials.networks[index].hash for index in trials.results]
+    assert (trained, len(calls)) == (calls, 3)
+    assert {fields["state"] for fields in trials.results.values()} == {"complete"}
+    assert trials.scorer.bought
+    assert problem.scorer.values(list(trials.networks[:3])).tolist() != trials.value[:3].tolist()
 
 
 # -- every search passes the same lines ------------------------------------------------------------

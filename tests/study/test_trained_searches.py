@@ -224,6 +224,7 @@ def test_evidence_none_trains_24_networks_unless_asked_otherwise(
     ("changes", "words"),
     [
         ({"evidence": "none", "trials": 0}, "search.trials must be at least 1 where nothing but"),
+        ({"trials": 301}, "search.trials must be at most 300, because the model takes 300"),
         ({"evidence": "none", "min_recall": 0.0}, "search.min_recall needs publications; here"),
         (
             {"evidence": "none", "objectives": ("loss", "latency_ms", "expected_recall")},
