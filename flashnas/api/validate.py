@@ -53,8 +53,7 @@ class ValidateOptions(Settings, where="validate"):
 
 @dataclass(frozen=True)
 class ValidationResult(Result):
-    """A table's predictions against timed models; as flashnas.latency.validation.Validation, in
-    plain figures."""
+    """A table's predictions against timed models."""
 
     table: str
     mode: str
@@ -131,6 +130,7 @@ def validate(
         rounds=target.rounds,
         progress=progress,
     )
-    if not options.allow_other_stack and result.kept:
-        store(result, space, workload, seed=options.seed)
-    return ValidationResult(**result.to_dict())
+    found = ValidationResult(**result)
+    if not options.allow_other_stack and found.kept:
+        store(result, model, space, seed=options.seed)
+    return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceError, DeviceMemoryError, SpaceError
 from flashnas.latency.calibration import VALIDATIONS
 from flashnas.latency.prediction import LatencyModel
-from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import edited_meta
-from flashnas.latency.workload import Workload
 from flashnas.space.operator_space import OperatorSpace
 
 TIMES = ("ttft_ms", "tpot_ms", "latency_ms")  # metrics that are validated
@@ -34,105 +31,6 @@ Measure = Callable[[Architecture], Mapping[str, float]]  # -> metrics of TIMES
 Progress = Callable[[int, int], None]  # (timings that are done, all timings)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """One architecture: metric of TIMES -> ms."""
-
-    architecture: Architecture
-    predicted: Mapping[str, float]
-    measured: Mapping[str, float]
-
-    def error(self, metric: str) -> float:
-        """predicted / measured - 1."""
-        return self.predicted[metric] / self.measured[metric] - 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """Relative errors of one metric over `count` architectures: mean and maximum of |predicted /
-    measured - 1|, and the median without the bars, bias; spearman: NaN for fewer than 3
-    architectures."""
-
-    metric: str
-    count: int
-    mean_error: float
-    max_error: float
-    bias: float
-    spearman: float
-
-    @classmethod
-    def of(cls, comparisons: Sequence[Comparison], metric: str) -> Summary:
-        errors = np.array([comparison.error(metric) for comparison in comparisons])
-        correlation = math.nan
-        if len(comparisons) >= 3:
-            from scipy.stats import spearmanr
-
-            correlation = float(
-                spearmanr(
-                    [comparison.predicted[metric] for comparison in comparisons],
-                    [comparison.measured[metric] for comparison in comparisons],
-                ).statistic
-            )
-        return cls(
-            metric=metric,
-            count=len(comparisons),
-            mean_error=float(np.abs(errors).mean()),
-            max_error=float(np.abs(errors).max()),
-            bias=float(np.median(errors)),
-            spearman=correlation,
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            name: round(value, 4) if isinstance(value, float) else value
-            for name, value in vars(self).items()
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Validation:
-    """The result of `validate`.
-
-    Attributes:
-        comparisons: in ascending order of predicted latency.
-        left_out: (notation, reason) of what did not fit into the device's memory.
-        disturbed: architectures whose timings differ by more than DISTURBED, though repeated.
-    """
-
-    table: LatencyTable
-    mode: str
-    comparisons: tuple[Comparison, ...]
-    metrics: tuple[Summary, ...]
-    left_out: tuple[tuple[str, str], ...] = ()
-    disturbed: int = 0
-
-    @property
-    def kept(self) -> bool:
-        """Whether it says something of the table, and not of what else ran."""
-        return self.disturbed <= MOST_DISTURBED * len(self.comparisons)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "table": str(self.table.path),
-            "mode": self.mode,
-            "architectures": [
-                {
-                    "notation": found.architecture.notation,
-                    "hash": found.architecture.hash,
-                    "predicted": dict(found.predicted),
-                    "measured": dict(found.measured),
-                    "error": {name: found.error(name) for name in found.predicted},
-                }
-                for found in self.comparisons
-            ],
-            "metrics": [summary.to_dict() for summary in self.metrics],
-            "left_out": [list(pair) for pair in self.left_out],
-            "disturbed": self.disturbed,
-            "kept": self.kept,
-        }
-
-
 def validate(
     model: LatencyModel,
     space: OperatorSpace[Any],
@@ -142,7 +40,7 @@ def validate(
     seed: int = 0,
     rounds: int = ROUNDS,
     progress: Progress = lambda *_: None,
-) -> Validation:
+) -> dict[str, Any]:
     """Measure `count` architectures of a space, at all its widths, and compare.
 
     Args:
@@ -150,39 +48,72 @@ def validate(
         rounds: timings of each.
         measure: architecture -> the metrics of TIMES, in ms.
 
+    Returns:
+        What `fn.validate` returns, JSON-ready: architectures in ascending order of predicted latency,
+        with their errors (predicted / measured - 1), and the `summary` of each metric. left_out:
+        (notation, reason) of what could not be timed. disturbed: how many have timings that differ by
+        more than DISTURBED, though repeated. kept: whether it says something of the table, and not
+        of what else ran.
+
     Raises:
         DeviceMemoryError: none of them fits into the memory of the device.
         SpaceError: the space has too few architectures.
     """
     rng = np.random.default_rng(seed)
     architectures = sample(space, model, count, rng)
-    measured, left_out, disturbed = measure_in_rounds(
+    timed, left_out, disturbed = measure_in_rounds(
         architectures, measure, rng, progress, rounds=rounds
     )
-    if not measured:
+    if not timed:
         raise DeviceMemoryError(
             f"none of {count} architectures of space {space.name!r} could be timed:"
             f" {next(iter(left_out.values()))}"
         )
-    names = [metric for metric, ms in next(iter(measured.values())).items() if ms > 0]
-    comparisons = []
-    for architecture, times in measured.items():
+    names = [metric for metric, ms in next(iter(timed.values())).items() if ms > 0]
+    entries = []
+    for architecture, times in timed.items():
         estimate = model.estimate(architecture)
-        comparisons.append(
-            Comparison(
-                architecture=architecture,
-                predicted={name: estimate.metric(name) for name in names},
-                measured={name: times[name] for name in names},
-            )
+        predicted = {name: estimate.metric(name) for name in names}
+        entries.append(
+            {
+                "notation": architecture.notation,
+                "hash": architecture.hash,
+                "predicted": predicted,
+                "measured": {name: times[name] for name in names},
+                "error": {name: predicted[name] / times[name] - 1 for name in names},
+            }
         )
-    return Validation(
-        table=model.table,
-        mode=model.table.default_mode,
-        comparisons=tuple(comparisons),
-        metrics=tuple(Summary.of(comparisons, name) for name in names),
-        left_out=tuple((a.notation, reason) for a, reason in left_out.items()),
-        disturbed=len(disturbed),
+    return {
+        "table": str(model.table.path),
+        "mode": model.table.default_mode,
+        "architectures": entries,
+        "metrics": [summary(name, entries) for name in names],
+        "left_out": [[a.notation, reason] for a, reason in left_out.items()],
+        "disturbed": len(disturbed),
+        "kept": len(disturbed) <= MOST_DISTURBED * len(entries),
+    }
+
+
+def summary(metric: str, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Relative errors of one metric: mean and maximum of |predicted / measured - 1|, and the median
+    without the bars, bias; spearman: NaN for fewer than 3 architectures."""
+    predicted, measured, errors = (
+        np.array([entry[part][metric] for entry in entries])
+        for part in ("predicted", "measured", "error")
     )
+    correlation = math.nan
+    if len(entries) >= 3:
+        from scipy.stats import spearmanr
+
+        correlation = spearmanr(predicted, measured).statistic
+    facts = {
+        "mean_error": np.abs(errors).mean(),
+        "max_error": np.abs(errors).max(),
+        "bias": np.median(errors),
+        "spearman": correlation,
+    }
+    rounded = {name: round(float(value), 4) for name, value in facts.items()}
+    return {"metric": metric, "count": len(entries), **rounded}
 
 
 def sample(
@@ -262,28 +193,27 @@ def measure_in_rounds(
     return medians, left_out, disturbed
 
 
-def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, seed: int) -> None:
-    """Write the residuals into meta.yaml, in place of an earlier validation of the same workload,
-    space and mode."""
-    table = result.table
-    same = key(table, workload, space.hash)
+def store(
+    result: Mapping[str, Any], model: LatencyModel, space: OperatorSpace[Any], *, seed: int
+) -> None:
+    """Write the residuals of a `validate` into meta.yaml, in place of those of an earlier one of the
+    same workload, whatever its name, space and mode."""
+    table, workload = model.table, model.workload.to_dict()
+    requests = {name: value for name, value in workload.items() if name != "name"}
+    same = {"space_hash": space.hash, "workload": requests, "mode": table.default_mode}
     metrics = {}
-    for summary in result.metrics:
-        facts = {
-            name: value
-            for name, value in summary.to_dict().items()
-            if name not in ("metric", "count")
-        }
-        errors = [found.error(summary.metric) for found in result.comparisons]
+    for facts in result["metrics"]:
+        errors = [entry["error"][facts["metric"]] for entry in result["architectures"]]
         ratios = [round(-float(np.log1p(error)), 5) for error in errors]
-        metrics[summary.metric] = {**facts, "log_ratios": ratios}
+        own = {name: facts[name] for name in ("mean_error", "max_error", "bias", "spearman")}
+        metrics[facts["metric"]] = {**own, "log_ratios": ratios}
     entry = {
         "date": time.strftime("%Y-%m-%d"),
         "space": space.name,
         **same,
         "seed": seed,
         "basis": table.basis,
-        "architectures": len(result.comparisons),
+        "architectures": len(result["architectures"]),
         "metrics": metrics,
     }
     with edited_meta(table.path) as meta:
@@ -291,9 +221,3 @@ def store(result: Validation, space: OperatorSpace[Any], workload: Workload, *, 
             *(old for old in meta.get(VALIDATIONS) or () if not same.items() <= old.items()),
             entry,
         ]
-
-
-def key(table: LatencyTable, workload: Workload, space_hash: str) -> dict[str, Any]:
-    """What identifies a validation; the name of a workload does not matter."""
-    requests = {name: value for name, value in workload.to_dict().items() if name != "name"}
-    return {"space_hash": space_hash, "workload": requests, "mode": table.default_mode}

@@ -113,12 +113,12 @@ def test_the_table_of_a_family_predicts_networks_that_were_not_timed(gpu, space,
     found = validate(
         model, space, lambda a: timing.time_request(a, SHORT).to_dict(), count=5, rounds=1
     )
-    for compared in found.comparisons:
-        prompt_ms, step_ms = truth_ms(compared.architecture)
-        assert compared.measured["ttft_ms"] == pytest.approx(prompt_ms, rel=1e-6)
-        assert compared.measured["tpot_ms"] == pytest.approx(step_ms, rel=1e-6)
-    assert max(summary.max_error for summary in found.metrics) < 0.04
-    assert min(summary.spearman for summary in found.metrics) > 0.999
+    for compared in found["architectures"]:
+        times = truth_ms(Architecture.parse(compared["notation"]))
+        measured = [compared["measured"][name] for name in ("ttft_ms", "tpot_ms")]
+        assert measured == pytest.approx(times, rel=1e-6)
+    assert max(summary["max_error"] for summary in found["metrics"]) < 0.04
+    assert min(summary["spearman"] for summary in found["metrics"]) > 0.999
 
 
 def test_a_network_that_ends_vllm_is_left_out_and_the_rest_goes_on(
