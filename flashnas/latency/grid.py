@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from flashnas.latency.calibration import BoundedTime
+from flashnas.latency.calibration import SOURCE_SPREAD, BoundedTime
 from flashnas.latency.schema import SOURCES
 
 # Beyond the largest measured value of an axis the time grows along a straight line through the
@@ -92,32 +92,27 @@ class Axis:
 
 class LogGrid:
     """Times over the product of some axes. us: [*axes, 3], microseconds: median, p10, p90.
-    inferred: [*axes], cells that nobody measured."""
+    inferred: [*axes], cells that nobody measured. source: the least direct one of its rows."""
 
-    def __init__(self, axes: Sequence[Axis], us: np.ndarray, inferred: np.ndarray) -> None:
-        self.axes = tuple(axes)
+    def __init__(
+        self, axes: Sequence[Axis], us: np.ndarray, inferred: np.ndarray, source: str
+    ) -> None:
+        self.axes, self.source = tuple(axes), source
         self._log_us = np.log(us)  # [..., 3]: median, p10, p90
         self._inferred = inferred
 
     @classmethod
     def from_rows(
-        cls,
-        rows: pd.DataFrame,
-        names: Sequence[str],
-        *,
-        grow: str,
-        spread: float,
-        tokens_power: int = 1,
+        cls, rows: pd.DataFrame, names: Sequence[str], *, grow: str, tokens_power: int = 1
     ) -> LogGrid:
-        """A grid over all measured values of some columns.
+        """A grid over all measured values of some columns. The bounds are at least SOURCE_SPREAD wide,
+        and so wide where p10 and p90 are null.
 
         Args:
             grow: the axis along which cells that nobody measured (mostly too large for the device)
                 follow: twice its value takes twice the time, and at least as long as the line
                 through the two largest says. Where only larger values were measured, the next
                 larger one answers.
-            spread: half-width of the bounds, relative, where p10 and p90 are null; else the least
-                one.
             tokens_power: of the axis `tokens`.
         """
         axes = [
@@ -129,6 +124,8 @@ class LogGrid:
             )
             for name in names
         ]
+        source = max(map(str, rows["source"].unique()), key=SOURCES.index)
+        spread = SOURCE_SPREAD[source]
         us = np.full([*(len(axis.values) for axis in axes), 3], np.nan)
         cells = tuple(
             np.searchsorted(axis.values, rows[axis.name].to_numpy(float)) for axis in axes
@@ -155,7 +152,7 @@ class LogGrid:
         for i in range(len(values) - 2, -1, -1):
             # only larger ones measured: no smaller one takes longer
             moved[i] = np.where(np.isnan(moved[i]), moved[i + 1], moved[i])
-        return cls(axes, us, inferred)
+        return cls(axes, us, inferred, source)
 
     def at(self, **sizes: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The times at some points: a size, or an array of sizes, for each axis, which broadcast to
@@ -206,6 +203,16 @@ class LogGrid:
             ruled |= used & self._inferred[cell]
         return np.exp(log_us), ruled
 
+    def mean(self, us: np.ndarray, ruled: np.ndarray) -> BoundedTime:
+        """Over all points of `at`, with wider bounds where a point needed a rule. The whole is
+        `derived` if these take more than NEGLIGIBLE of the time (context 1 of 8192, where 2 is the
+        shortest measured)."""
+        us, ruled = us.reshape(-1, 3), ruled.reshape(-1)
+        wider = np.where(ruled[:, None], [1, 1 - OUTSIDE_SPREAD, 1 + OUTSIDE_UPPER], 1.0)
+        by_rule = us[ruled, 0].sum() > NEGLIGIBLE * us[:, 0].sum()
+        median, low, high = (us * wider).mean(axis=0).tolist()
+        return BoundedTime(median, low, high, "derived" if by_rule else self.source)
+
 
 def bracket(values: Sequence[int], size: float) -> list[tuple[int, float]] | None:
     """The neighbours of a size among ascending values, with log-space weights; None outside
@@ -219,21 +226,3 @@ def bracket(values: Sequence[int], size: float) -> list[tuple[int, float]] | Non
     below, above = values[i - 1], values[i]
     weight = float(np.log(size / below) / np.log(above / below))
     return [(below, 1 - weight), (above, weight)]
-
-
-def source_of(rows: pd.DataFrame) -> str:
-    """The least direct source among rows that answer together."""
-    return max(map(str, rows["source"].unique()), key=SOURCES.index)
-
-
-def from_grid(us: np.ndarray, ruled: np.ndarray, source: str) -> BoundedTime:
-    """The mean over all points of `LogGrid.at`, with wider bounds where a point needed a rule. The
-    whole is `derived` if these take more than NEGLIGIBLE of the time (context 1 of 8192, where 2 is
-    the shortest measured)."""
-    us, ruled = us.reshape(-1, 3), ruled.reshape(-1)
-    wider = np.where(ruled[:, None], [1, 1 - OUTSIDE_SPREAD, 1 + OUTSIDE_UPPER], 1.0)
-    mean = (us * wider).mean(axis=0)
-    by_rule = us[ruled, 0].sum() > NEGLIGIBLE * us[:, 0].sum()
-    return BoundedTime(
-        float(mean[0]), float(mean[1]), float(mean[2]), "derived" if by_rule else source
-    )

@@ -14,13 +14,7 @@ import numpy as np
 import pandas as pd
 
 from flashnas.latency.calibration import SOURCE_SPREAD, BoundedTime, around
-from flashnas.latency.grid import (
-    HEADS_SPREAD,
-    LogGrid,
-    bracket,
-    from_grid,
-    source_of,
-)
+from flashnas.latency.grid import HEADS_SPREAD, LogGrid, bracket
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import DTYPE_BYTES, WEIGHT_BYTES
 from flashnas.operators import KernelCall, KernelKind, Phase
@@ -79,13 +73,13 @@ class KernelTimes:
         keys = self._keys(kind, name, tuple(shape[column] for column in kind.matched))
         if not keys:
             return None
-        sizes, source = self._sizes(question), ""
+        sizes = self._sizes(question)
         log_us, ruled = np.zeros(1), np.zeros(1, bool)
         for key, weight in keys:
-            grid, source = self._grid(kind, name, key)
+            grid = self._grid(kind, name, key)
             us, rule = grid.at(**sizes)
             log_us, ruled = log_us + weight * np.log(us), ruled | rule
-        answer = from_grid(np.exp(log_us) if kind.between else us, ruled, source)
+        answer = grid.mean(np.exp(log_us) if kind.between else us, ruled)
         if np.isnan(answer.us) or (kind.strict and ruled.any()):
             if kind.between or kind.strict:
                 return None
@@ -100,7 +94,7 @@ class KernelTimes:
         """With the nearest measured sizes, and its time; None for a cell without a row."""
         call, sizes = question.call, self._sizes(question)
         key = tuple(call[column] for column in call.kind.matched)
-        grid, _ = self._grid(call.kind, call.kind.rows_name(question.phase), key)
+        grid = self._grid(call.kind, call.kind.rows_name(question.phase), key)
         near = {
             axis.name: float(np.clip(sizes[axis.name], axis.values[0], axis.values[-1]))
             for axis in grid.axes
@@ -182,15 +176,12 @@ class KernelTimes:
         parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
         return {tuple(map(int, keys[part[0]])): part for part in parts}
 
-    def _find_grid(self, kind: KernelKind, name: str, key: tuple[int, ...]) -> tuple[LogGrid, str]:
+    def _find_grid(self, kind: KernelKind, name: str, key: tuple[int, ...]) -> LogGrid:
         rows = self._rows(kind, name).iloc[self._groups(kind, name)[key]]
         columns = kind.decode if kind.rows_name("decode") == name else kind.prefill
         axes = [column for column in columns if column not in kind.matched]
-        source = source_of(rows)
         power = kind.tokens_power(dict(zip(kind.matched, key, strict=True)))
-        return LogGrid.from_rows(
-            rows, axes, grow=kind.grow, spread=SOURCE_SPREAD[source], tokens_power=power
-        ), source
+        return LogGrid.from_rows(rows, axes, grow=kind.grow, tokens_power=power)
 
 
 def head_mix(

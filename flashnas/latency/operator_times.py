@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flashnas.latency.calibration import SOURCE_SPREAD, BoundedTime
-from flashnas.latency.grid import OUTSIDE_SPREAD, LogGrid, from_grid, source_of
+from flashnas.latency.calibration import BoundedTime
+from flashnas.latency.grid import OUTSIDE_SPREAD, LogGrid
 from flashnas.latency.schema import OPERATOR_DECODE, OPERATOR_KINDS
 from flashnas.latency.table import LatencyTable, texts
 from flashnas.operators import Phase
+
+KEYS = ["operator", "hidden", "vocab"]
 
 
 class OperatorTimes:
@@ -22,13 +24,8 @@ class OperatorTimes:
         self._frames: dict[str, dict[Any, pd.DataFrame]] = {}
         for kind in table.frames.keys() & OPERATOR_KINDS:
             rows = table.frames[kind]
-            self._frames[kind] = dict(
-                iter(
-                    rows[rows["dtype"] == dtype].groupby(
-                        ["operator", "hidden", "vocab"], observed=True
-                    )
-                )
-            )
+            groups = rows[rows["dtype"] == dtype].groupby(KEYS, observed=True)
+            self._frames[kind] = dict(iter(groups))
         self.settings = table.settings(texts(table, "stack", OPERATOR_KINDS, dtype))
         self._grid = functools.cache(self._find_grid)  # of the object, so that it ends with it
 
@@ -43,10 +40,9 @@ class OperatorTimes:
         one answers, and beyond the largest of several batches the line through them, as `derived`.
         operator: str(spec.resolved(hidden)), `embedding` or `head`. seen: contexts over which the
         mean is taken, or one value: the tokens of each sequence."""
-        grid_of_rows = self._grid(f"operator_{phase}", operator, hidden, vocab)
-        if grid_of_rows is None:
+        grid = self._grid(f"operator_{phase}", operator, hidden, vocab)
+        if grid is None:
             return None
-        grid, source = grid_of_rows
         batches, axis = grid.axes
         if phase == "decode" and axis.values[-1] == 1:
             seen = np.ones(1)  # written as context 0: independent of the context
@@ -54,18 +50,13 @@ class OperatorTimes:
         if seen.max() > axis.values[-1] or not batches.values[0] <= batch <= largest:
             return None
         sizes = {axis.name: np.maximum(seen, axis.values[0])}
-        answer = from_grid(*grid.at(batch=batch, **sizes), source)
+        answer = grid.mean(*grid.at(batch=batch, **sizes))
         return answer.derived(OUTSIDE_SPREAD) if seen.min() < axis.values[0] else answer
 
-    def _find_grid(
-        self, kind: str, operator: str, hidden: int, vocab: int
-    ) -> tuple[LogGrid, str] | None:
+    def _find_grid(self, kind: str, operator: str, hidden: int, vocab: int) -> LogGrid | None:
         rows = self._frames.get(kind, {}).get((operator, hidden, vocab))
         if rows is None:
             return None
         length = "context" if kind == OPERATOR_DECODE else "tokens"
         rows = rows.assign(**{length: np.maximum(rows[length], 1)})
-        source = source_of(rows)
-        return LogGrid.from_rows(
-            rows, ["batch", length], grow="batch", spread=SOURCE_SPREAD[source]
-        ), source
+        return LogGrid.from_rows(rows, ["batch", length], grow="batch")

@@ -8,7 +8,7 @@ from flashnas.latency.grid import LogGrid
 
 
 def rows(frame):
-    return pd.DataFrame(frame).assign(p10_us=np.nan, p90_us=np.nan)
+    return pd.DataFrame(frame).assign(p10_us=np.nan, p90_us=np.nan, source="imported")
 
 
 def grid_of(times):
@@ -19,7 +19,7 @@ def grid_of(times):
         for k, us in zip((2, 8), line, strict=True)
         if us is not None
     ]
-    return LogGrid.from_rows(rows(data), ["n", "k"], grow="n", spread=0.1)
+    return LogGrid.from_rows(rows(data), ["n", "k"], grow="n")
 
 
 increments = st.floats(0.0, 2.0)
@@ -94,7 +94,7 @@ def test_sequences_and_rows_have_no_limit():
     """
     for axis in ("batch", "m"):
         grid = LogGrid.from_rows(
-            rows([{axis: n, "latency_us": 1.0 + n} for n in (1, 8)]), [axis], grow=axis, spread=0.1
+            rows([{axis: n, "latency_us": 1.0 + n} for n in (1, 8)]), [axis], grow=axis
         )
         us, ruled = grid.at(**{axis: 8e9})
         assert (us[0], bool(ruled)) == (pytest.approx(8e9), True)
@@ -102,13 +102,13 @@ def test_sequences_and_rows_have_no_limit():
 
 def test_quadratic_axis():
     data = [{"tokens": t, "batch": 1, "latency_us": t**2} for t in (2, 8)]
-    grid = LogGrid.from_rows(
-        rows(data), ["batch", "tokens"], grow="batch", spread=0.1, tokens_power=2
-    )
+    grid = LogGrid.from_rows(rows(data), ["batch", "tokens"], grow="batch", tokens_power=2)
     assert grid.at(batch=1, tokens=32)[0][0] == pytest.approx(32**2)
 
 
 def test_own_percentiles_count_but_not_below_the_spread():
-    frame = pd.DataFrame({"n": [1], "latency_us": [10.0], "p10_us": [9.9], "p90_us": [15.0]})
-    us, _ = LogGrid.from_rows(frame, ["n"], grow="n", spread=0.05).at(n=1)
+    frame = rows({"n": [1], "latency_us": [10.0]}).assign(
+        p10_us=9.9, p90_us=15.0, source="measured"
+    )
+    us, _ = LogGrid.from_rows(frame, ["n"], grow="n").at(n=1)
     np.testing.assert_allclose(us, [10, 9.5, 15])
