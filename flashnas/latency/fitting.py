@@ -16,7 +16,7 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed
-from flashnas.architecture.networks import Networks
+from flashnas.architecture.networks import taken
 from flashnas.base.errors import BudgetError, ConfigError
 from flashnas.latency.metrics import LARGER_IS_BETTER, PREDICTED, Budget, observed_line
 from flashnas.latency.metrics import SIZES as SIZES
@@ -145,14 +145,10 @@ class Fitter(Generic[G]):
     ) -> None:
         self.space, self.costs, self.rules = space, costs, rules
         self.budgets = list(budgets)
-        self._answers = functools.lru_cache(maxsize=REMEMBERED)(self._answer)
 
     def fit_width(self, genotype: G) -> tuple[Any | None, float | None]:
         """The largest network of the genotype within the budgets, and its latency_ms; when none is,
         None and the latency of the smallest, where that is small enough."""
-        return self._answers(genotype)
-
-    def _answer(self, genotype: G) -> tuple[Any | None, float | None]:
         return self.largest(self.space.networks([genotype])[0])
 
     def largest(self, sizes: Sequence[Any]) -> tuple[Any | None, float | None]:
@@ -184,7 +180,7 @@ class Fitter(Generic[G]):
         for rule in self.rules:
             (left,) = np.nonzero(within)
             if len(left):
-                within[left] = rule.excess(_some(networks, left)) <= 1
+                within[left] = rule.excess(taken(networks, left)) <= 1
         return within
 
     @property
@@ -272,12 +268,3 @@ def excess(values: np.ndarray, budget: Budget) -> np.ndarray:
     """How many times over the budget; below 1 within it."""
     with np.errstate(divide="ignore"):
         return budget.limit / values if budget.metric in LARGER_IS_BETTER else values / budget.limit
-
-
-def _some(networks: Sequence[Any], indices: np.ndarray) -> Sequence[Any]:
-    """Those at these indices."""
-    if len(indices) == len(networks):
-        return networks
-    if isinstance(networks, Networks):
-        return networks.take(indices)
-    return [networks[index] for index in indices]

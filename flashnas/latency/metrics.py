@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,27 +44,9 @@ METRICS = {  # name -> unit
 }
 LARGER_IS_BETTER = ("throughput_tok_s",)
 SIZES = ("memory_gb", "params", "active_params")  # no time is needed for them
+PREDICTED = (*METRICS, "lower_ms", "upper_ms")  # these bound latency_ms
 
 Amount = TypeVar("Amount", float, np.ndarray)  # of one network, or of many [N]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predicted:
-    """What a table predicts of one architecture under a workload; `lower_ms` and `upper_ms` bound
-    `latency_ms`."""
-
-    params: int
-    active_params: int
-    ttft_ms: float
-    tpot_ms: float
-    latency_ms: float
-    lower_ms: float
-    upper_ms: float
-    throughput_tok_s: float
-    memory_gb: float
-
-
-PREDICTED = tuple(field.name for field in fields(Predicted))
 
 
 def latency_ms(ttft_ms: Amount, tpot_ms: Amount, generated_tokens: int) -> Amount:
@@ -153,7 +135,7 @@ class Cost:
         return cls(parts, prefill, decode)
 
 
-Named = tuple[str, int, Cost]  # operator, its index or -1
+Named = tuple[str, int, Part]  # operator, its index or -1
 
 
 @dataclass(slots=True)
@@ -176,41 +158,41 @@ class Request:
         steps = max(self.workload.generated_tokens, 1)  # decode_us is 0 where there are none
         return self.calibration.step_us(self.decode_us / steps) / 1000
 
-    @property
-    def latency_ms(self) -> Any:
-        return latency_ms(self.ttft_ms, self.tpot_ms, self.workload.generated_tokens)
-
-    def host(self) -> Cost:
+    def host(self) -> list[Part]:
         """What the calibration adds to the steps of a whole model."""
         if not self.calibration.host_us and self.calibration.step_scale == 1:
-            return Cost.of(())
+            return []
         totals = (self.ttft_ms, self.tpot_ms * self.workload.generated_tokens)
         rows = (self.prefill_us, self.decode_us)
-        return Cost.of(
+        return [
             Part(phase, "calibration", "host and gaps", around(1000 * ms - us, 0.0))
             for phase, ms, us in zip(PHASES, totals, rows, strict=True)
             if us
-        )
+        ]
 
     def figures(
-        self, named: Sequence[Named], batch: int
+        self, parts: Sequence[Part], batch: int
     ) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """The metrics that are times and rates, and the interval of each."""
+        """The metrics that are times and rates, and the interval of each. parts: of all of it."""
         w, calibration = self.workload, self.calibration
         steps = max(w.generated_tokens, 1)
-        times = [(part.phase, part.kernel, part.total) for *_, cost in named for part in cost.parts]
+        times = [(part.phase, part.kernel, part.total) for part in parts]
         width = calibration.half_width_of(self.tpot_ms, batch)
-        by_hosts = calibration.by_hosts(self.prefill_us)
-        ttft = calibration.interval(times, "prefill", 1000 * self.ttft_ms, width, by_hosts)
-        by_hosts = calibration.by_hosts(self.decode_us / steps)
-        tpot = calibration.interval(times, "decode", 1000 * self.tpot_ms * steps, width, by_hosts)
+        intervals = []
+        runs_of = zip(
+            PHASES,
+            (1, steps),
+            (self.prefill_us, self.decode_us),
+            (self.ttft_ms, self.tpot_ms),
+            strict=True,
+        )
+        for phase, runs, us, ms in runs_of:
+            by_hosts = calibration.by_hosts(us / runs)
+            interval = calibration.interval(times, phase, 1000 * ms * runs, width, by_hosts)
+            intervals.append([bound_us / 1000 / runs for bound_us in interval])
         values, low, high = (
             of_times(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens)
-            for ttft_ms, tpot_ms in (
-                (self.ttft_ms, self.tpot_ms),
-                (ttft[0] / 1000, tpot[0] / 1000 / steps),
-                (ttft[1] / 1000, tpot[1] / 1000 / steps),
-            )
+            for ttft_ms, tpot_ms in ((self.ttft_ms, self.tpot_ms), *zip(*intervals, strict=True))
         )
         return values, {name: sorted((low[name], high[name])) for name in values}
 
@@ -228,8 +210,7 @@ def breakdown(named: Iterable[Named], latency_ms: float) -> list[dict[str, Any]]
             "ms": part.total.us / 1000,
             "share": part.total.us / 1000 / latency_ms,
         }
-        for name, index, cost in named
-        for part in cost.parts
+        for name, index, part in named
     ]
 
 
@@ -252,8 +233,9 @@ def observed_line(observed: Mapping[str, Any]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimate(Predicted):
-    """The predicted metrics of one architecture, as defined above, with their parts.
+class Estimate:
+    """The predicted metrics of one architecture, as defined above, with their parts; `lower_ms` and
+    `upper_ms` bound `latency_ms`.
 
     Args:
         batch: of the workload, or the largest that fits.
@@ -270,6 +252,15 @@ class Estimate(Predicted):
             latency_ms, observed ones of this network. Empty without observed times.
     """
 
+    params: int
+    active_params: int
+    ttft_ms: float
+    tpot_ms: float
+    latency_ms: float
+    lower_ms: float
+    upper_ms: float
+    throughput_tok_s: float
+    memory_gb: float
     notation: str
     hash: str
     batch: int

@@ -93,28 +93,27 @@ class OperatorCosts:
         if key not in self._known:
             parts = []
             for phase, seen, times in self.phases(meta_tokens):
-                if spec != HEAD:
-                    parts += self._parts(spec, hidden, vocab, batch, phase, seen, times, phase)
-                elif phase == "decode" or self.workload.prompt_tokens:
-                    ones = np.ones(1)
-                    parts += self._parts(spec, hidden, vocab, batch, "decode", ones, times, phase)
+                if spec == HEAD and phase == "prefill" and not self.workload.prompt_tokens:
+                    continue
+                for kernel, label, time in self._timed(spec, hidden, vocab, batch, phase, seen):
+                    parts.append(Part(phase, kernel, label, time.times(times)))
             self._known[key] = Cost.of(parts)
         return self._known[key]
 
-    def _parts(
+    def _timed(
         self,
         spec: OperatorSpec | str,
         hidden: int,
         vocab: int,
         batch: int,
-        phase: Phase,
-        seen: np.ndarray,
-        times: int,
         shown: Phase,
-    ) -> list[Part]:
-        """The row of the whole, if there is one, else one part per kernel, and what the calibration
-        adds to them. phase: of the rows. shown: to which the time belongs."""
-        fixed = isinstance(spec, str)
+        seen: np.ndarray,
+    ) -> list[tuple[str, str, BoundedTime]]:
+        """Kind of rows, label and time: of the whole, if there is a row of it, else of each kernel,
+        and what the calibration adds to them. shown: to which phase the time belongs."""
+        phase = shown
+        if spec == HEAD:  # of rows it is one step
+            phase, seen = "decode", np.ones(1)
         name = spec if isinstance(spec, str) else str(spec.resolved(hidden))
         if self.operators is not None and self.operators.has(name, hidden, vocab):
             kernel = f"operator_{phase}"
@@ -124,19 +123,19 @@ class OperatorCosts:
                 rows = f"{kernel} rows for batch {batch} and {lengths}"
                 raise self._missing(name, hidden, rows)
             label = spec if isinstance(spec, str) else spec.name
-            return [Part(shown, kernel, label, answer.times(times))]
+            return [(kernel, label, answer)]
         calls = (
             _fixed_kernels(spec, hidden, vocab)
             if isinstance(spec, str)
             else self.launched(spec, hidden, phase)
         )
-        kernels = self.kernels if fixed else self.operator_kernels
+        kernels = self.kernels if isinstance(spec, str) else self.operator_kernels
         try:
             launches = [self._launch(kernels, call, phase, batch, seen) for call in calls]
         except LookupFailure as failure:
             raise self._missing(name, hidden, str(failure)) from None
-        parts = [
-            Part(shown, call.kind.rows_name(phase), call.label, launch.times(times))
+        timed = [
+            (call.kind.rows_name(phase), call.label, launch)
             for call, launch in zip(calls, launches, strict=True)
         ]
         if shown == "decode":
@@ -144,8 +143,8 @@ class OperatorCosts:
                 calls, launches, batch, lambda call: self.bytes_us(call, batch, seen)
             )
             if added:
-                parts.append(Part(shown, "calibration", "calibration", added.times(times)))
-        return parts
+                timed.append(("calibration", "calibration", added))
+        return timed
 
     def _launch(
         self, kernels: KernelTimes, call: KernelCall, phase: Phase, batch: int, seen: np.ndarray

@@ -125,11 +125,12 @@ class LatencyModel:
             (HEAD, -1, HEAD),
         ]
         named = [
-            (name, index, self.costs.of(spec, a.hidden, a.vocab, a.meta_tokens, batch))
+            (name, index, part)
             for name, index, spec in places
+            for part in self.costs.of(spec, a.hidden, a.vocab, a.meta_tokens, batch).parts
         ]
-        named.append((HOST, -1, request.host()))
-        values, bounds = request.figures(named, batch)
+        named += [(HOST, -1, part) for part in request.host()]
+        values, bounds = request.figures([part for *_, part in named], batch)
         latency_ms = values["latency_ms"]
         entries = breakdown(named, latency_ms)
         notes = (
