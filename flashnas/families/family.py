@@ -118,6 +118,26 @@ class Weights:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Gguf:
+    """An architecture of llama.cpp, where it differs from the family: `demands` by kind of operator,
+    `needs`, and `apart`, kinds of which there may be one only.
+
+    interleaved: rotary positions turn neighbouring channels of a head, not its two halves.
+    second_norm, output_norm: names of the norms of a feed-forward network and in front of the head.
+    keys: further ones of a file, as of gguf/gguf.yaml.
+    """
+
+    name: str
+    demands: dict[str, Demands] = field(default_factory=dict)
+    needs: list[str] | None = None
+    apart: list[str] = field(default_factory=list)
+    interleaved: bool = False
+    second_norm: str = "ffn_norm"
+    output_norm: str = "output_norm"
+    keys: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """A class of models that programs load.
 
@@ -125,7 +145,8 @@ class Family:
     config.json. pairs: each token mixer has one feed-forward network behind it, with which it is
     one layer. needs: kinds of which there is at least one. meta_tokens: they
     may be tokens of the vocabulary. seen: day on which the versions of the programs were seen.
-    config: entries of config.json; `=name` is a value of the network (`values_of`).
+    config: entries of config.json; `=name` is a value of the network (`values_of`). gguf: None:
+    another family's file says how llama.cpp runs it.
     """
 
     title: str
@@ -139,6 +160,7 @@ class Family:
     programs: dict[str, Program]
     config: dict[str, Any]
     weights: Weights
+    gguf: Gguf | None = None
     pairs: bool = False
     meta_tokens: bool = False
 
@@ -167,20 +189,13 @@ class Family:
 
     def configuration(self, architecture: Architecture) -> dict[str, Any]:
         """config.json of a network that the family holds, without number type and tokens."""
-        values = self.values_of(architecture)
-        entries = {}
-        for key, value in self.config.items():
-            if not isinstance(value, str) or not value.startswith("="):
-                entries[key] = value
-            elif value[1:] in values:  # else of a kind of operator that the network lacks
-                entries[key] = values[value[1:]]
-        return entries
+        return filled(self.config, self.values_of(architecture))
 
     def values_of(self, architecture: Architecture) -> dict[str, Any]:
         """What `=name` may stand for: sizes of the network, and `kind.option` of its operators."""
         operators, hidden = architecture.canonical().operators, architecture.hidden
         layers = layers_of(operators, self.pairs)
-        names = [self.layers[first.kind] for first, *_ in layers]
+        names = [self.layers.get(first.kind, "") for first, *_ in layers]
         values: dict[str, Any] = {
             "hidden": hidden,
             "vocab": architecture.vocab + architecture.meta_tokens,
@@ -238,6 +253,11 @@ def _derived(spec: OperatorSpec, hidden: int) -> dict[str, Any]:
                 }
             return {
                 **({"rope_scaling": scaled} if spec.rope_factor > 1 else {}),
+                **(
+                    {"linear_factor": spec.rope_factor}
+                    if spec.rope_factor > 1 > spec.rope_original
+                    else {}
+                ),
                 "scale": spec.head_dim**-0.5,
                 "positions": "rope" if spec.rotary_dim else "nope",
                 "rope": {
@@ -247,10 +267,29 @@ def _derived(spec: OperatorSpec, hidden: int) -> dict[str, Any]:
                 },
             }
         case Mamba2():
-            return {"head_count": spec.head_count(hidden), "least_step": spec.dt_min or 1e-30}
+            return {
+                "head_count": spec.head_count(hidden),
+                "inner": spec.inner(hidden),
+                "least_step": spec.dt_min or 1e-30,
+            }
         case GatedDeltaNet():
-            return {"value_heads": spec.sizes(hidden)[2]}
+            _, inner, heads = spec.sizes(hidden)
+            return {"inner": inner, "value_heads": heads}
     return {}
+
+
+def filled(entries: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries of a file with the values of a network in place of `=name`, without those of a kind of
+    operator that it lacks."""
+    return {
+        key: values[value[1:]] if _is_name(value) else value
+        for key, value in entries.items()
+        if not _is_name(value) or value[1:] in values
+    }
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("=")
 
 
 def _parts(spec: OperatorSpec, hidden: int, names: Mapping[str, str]) -> list[Piece]:

@@ -116,10 +116,12 @@ class Format:
 
 
 def choose(architecture: Architecture, formats: Iterable[Format], target: str) -> Format:
-    """The first format that holds the architecture; else ExportError with the closest one and the
-    first rule broken."""
+    """The first format that holds the architecture; else ExportError with the closest one, rather one
+    that has all its operators, and the first rule broken."""
+    kinds = {spec.kind for spec in architecture.operators}
     closest, problems = min(
-        ((form, form.problems(architecture)) for form in formats), key=lambda pair: len(pair[1])
+        ((form, form.problems(architecture)) for form in formats),
+        key=lambda pair: (len(pair[1]), not kinds <= pair[0].demands.keys()),
     )
     if not problems:
         return closest

@@ -12,7 +12,7 @@ import torch
 import yaml
 from offenders import every
 
-from flashnas.architecture.huggingface import LACKING, MODEL_TYPES, architecture_from_hf
+from flashnas.architecture.huggingface import LACKING, architecture_from_hf
 from flashnas.architecture.huggingface.config_json import defaults
 from flashnas.families.family import families
 from flashnas.families.pieces import norm_eps
@@ -28,7 +28,7 @@ LEFT_OUT = {
     "olmoe": ("q_norm.weight", "k_norm.weight"),
 }
 # of which transformers builds no network from defaults, or a large one
-NO_DEFAULTS = "nemotron_h", "qwen3_5_moe_text", "lfm2_moe", "nemotron-nas"
+NO_DEFAULTS = "nemotron_h", "qwen3_5_moe_text", "lfm2_moe"
 
 
 def written(folder, data):
@@ -60,7 +60,7 @@ def count_of_transformers(path, kind):
 @every(
     case=[
         *CASES,
-        *((kind, {}) for kind in MODEL_TYPES if kind not in NO_DEFAULTS),
+        *((kind, {}) for kind in defaults() if kind not in NO_DEFAULTS),
     ]
 )
 def test_parameters_equal_those_of_transformers(tmp_path, case):
@@ -150,11 +150,11 @@ def test_a_configuration_that_transformers_writes_is_that_of_its_keys(tmp_path, 
 
 
 def test_every_model_type_is_counted():
-    assert {kind for kind, _ in CASES} | {"nemotron-nas"} == set(MODEL_TYPES) == set(defaults())
-    assert not set(MODEL_TYPES) & set(LACKING)
+    assert {kind for kind, _ in CASES} == set(defaults())
+    assert not set(defaults()) & set(LACKING)
 
 
-@every(kind=sorted(set(MODEL_TYPES) - {"qwen3_5", "qwen3_5_moe", "nemotron-nas"}))
+@every(kind=sorted(set(defaults()) - {"qwen3_5", "qwen3_5_moe"}))
 def test_defaults_are_those_of_transformers(kind):
     cls = transformers.CONFIG_MAPPING[kind]
     theirs = {field.name: field.default for field in dataclasses.fields(cls)}

@@ -33,8 +33,8 @@ from flashnas.exporting import gguf as write
 from flashnas.exporting.exporter import export_network
 from flashnas.exporting.source import Source
 from flashnas.families.family import families
-from flashnas.families.gguf import file, pieces
-from flashnas.families.gguf.families import FAMILIES, family_of
+from flashnas.families.gguf import file
+from flashnas.families.gguf.families import FAMILIES, NAMES, family_of
 from flashnas.families.gguf.vocabulary import META_TOKEN, vocabulary
 from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask
 
@@ -108,9 +108,9 @@ def test_experts_have_few_bits_and_their_scores_do_not(tmp_path, monkeypatch):
     assert types["blk.1.ffn_gate_inp.weight"] == "f32"
     assert value_of(reader, "granitehybrid.expert_used_count") == 3
     assert any(note.startswith("perplexity ") for note in report["notes"])
-    names = pieces.NAMES["moe"]
+    names = NAMES["moe"]
     turned = {**names, "gate": names["up"], "up": names["gate"]}
-    monkeypatch.setitem(pieces.NAMES, "moe", turned)
+    monkeypatch.setitem(NAMES, "moe", turned)
     with pytest.raises(ExportError, match="does not compute what the network does"):
         exported(notation, tmp_path / "wrong")
 
@@ -245,8 +245,8 @@ def test_what_llama_cpp_lacks_is_named(case):
 
 
 def test_a_gate_that_fails_leaves_nothing(tmp_path, monkeypatch):
-    names = pieces.NAMES["f"]
-    monkeypatch.setitem(pieces.NAMES, "f", {**names, "gate": names["up"], "up": names["gate"]})
+    names = NAMES["f"]
+    monkeypatch.setitem(NAMES, "f", {**names, "gate": names["up"], "up": names["gate"]})
     with pytest.raises(
         ExportError, match="does not compute what the network does: prefill logits differ by"
     ):
@@ -259,7 +259,7 @@ def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
     is taken away.
     """
     family = FAMILIES["nemotron_h"]
-    loose = replace(family, format=replace(family.format, needs=()))
+    loose = replace(family, facts=replace(family.facts, needs=[]))
     for module in (write, file):
         monkeypatch.setattr(module, "family_of", lambda architecture: loose)
     notation = "64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"

@@ -9,70 +9,16 @@ lacks is an error that names it, or, where it hardly changes time and size, a wa
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.huggingface.bamba import bamba, falcon_h1, granitemoehybrid
-from flashnas.architecture.huggingface.config_json import HfConfig, read_json
-from flashnas.architecture.huggingface.hybrid import (
-    lfm2,
-    lfm2_moe,
-    mamba,
-    mamba2,
-    nemotron_h,
-    qwen3_5,
-    qwen3_5_moe,
-    qwen3_5_moe_text,
-    qwen3_5_text,
-    qwen3_next,
-)
-from flashnas.architecture.huggingface.transformer import (
-    gpt_oss,
-    llama,
-    mistral,
-    mixtral,
-    nemotron_nas,
-    olmoe,
-    qwen2,
-    qwen2_moe,
-    qwen3,
-    qwen3_moe,
-    smollm3,
-)
+from flashnas.architecture.huggingface import bamba, hybrid, transformer
+from flashnas.architecture.huggingface.config_json import HfConfig, defaults, read_json
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.text import one_of, warn_in_a_line
 
-MODEL_TYPES: dict[str, Callable[[HfConfig], Architecture]] = {
-    reader.__name__.replace("_nas", "-nas"): reader
-    for reader in (
-        llama,
-        mistral,
-        qwen2,
-        qwen3,
-        smollm3,
-        mixtral,
-        lfm2,
-        lfm2_moe,
-        qwen2_moe,
-        qwen3_moe,
-        olmoe,
-        gpt_oss,
-        mamba,
-        mamba2,
-        nemotron_h,
-        qwen3_5,
-        qwen3_5_text,
-        qwen3_5_moe,
-        qwen3_5_moe_text,
-        qwen3_next,
-        bamba,
-        granitemoehybrid,
-        falcon_h1,
-        nemotron_nas,
-    )
-}
+READERS = (transformer, hybrid, bamba)  # with a function for each model type of defaults.yaml
 SIZES_ONLY = ("gpt_oss",)  # read for time and memory; its weights would compute something else
 # what every model of these types has and no operator of flashnas computes
 LACKING = {
@@ -102,20 +48,21 @@ def architecture_of_config(data: dict[str, Any], file: str, *, whole: bool = Fal
     if "model_type" not in data:
         raise ArchitectureError(
             f"{file}: a Hugging Face config needs the key 'model_type'"
-            f" (one of {', '.join(MODEL_TYPES)})"
+            f" (one of {', '.join(defaults())})"
         )
     kind, place = data["model_type"], f"{file}:model_type"
     if kind in list(LACKING):  # a list accepts any value, also one that is not hashable
         raise ArchitectureError(f"{place}: {kind} has {LACKING[kind]}, which flashnas lacks")
-    if kind not in list(MODEL_TYPES):
-        raise ArchitectureError(one_of(place, kind, MODEL_TYPES))
+    if kind not in list(defaults()):
+        raise ArchitectureError(one_of(place, kind, defaults()))
     if whole and kind in SIZES_ONLY:
         raise ArchitectureError(
             f"{place}: of {kind} the sizes alone are read: it can be estimated, not converted or exported"
         )
+    reader = next(getattr(module, kind) for module in READERS if hasattr(module, kind))
     config = HfConfig(kind, data, file)
     try:
-        architecture = MODEL_TYPES[kind](config)
+        architecture: Architecture = reader(config)
     except OperatorError as error:
         raise ArchitectureError(f"{file}: {error}") from None
     if config.deviations:

@@ -8,6 +8,7 @@ from flashnas.architecture.huggingface.hybrid import mamba2_of, smallest_step
 from flashnas.architecture.huggingface.transformer import (
     FULL,
     LINEAR,
+    alternating,
     assembled,
     attention_of,
     experts_of,
@@ -19,21 +20,12 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.mamba2.spec import Mamba2
 
-KEYS = (
-    "mamba_d_state",
-    "mamba_n_groups",
-    "mamba_d_conv",
-    "mamba_proj_bias",
-    "mamba_conv_bias",
-)
-
 
 def bamba(config: HfConfig) -> Architecture:
     """Mamba2, or in listed layers attention, each followed by a feed-forward network."""
     attending = config.listed("attn_layer_indices", int) or []
     kinds = [FULL if i in attending else LINEAR for i in range(config.layers())]
-    network = feed_forward_of(config, bias=config.flag("mlp_bias"))
-    return in_turn(config, _mixers(config, kinds), [network] * len(kinds))
+    return alternating(config, _mixers(config, kinds))
 
 
 def granitemoehybrid(config: HfConfig) -> Architecture:
@@ -45,20 +37,11 @@ def granitemoehybrid(config: HfConfig) -> Architecture:
     mixers = _mixers(config, kinds, **({} if rotates else {"rope_share": 0.0}))
     attention = next((spec for spec in mixers if isinstance(spec, Attention)), None)
     scale = config.get("attention_multiplier") if attention is None else attention.head_dim**-0.5
-    size_key = "shared_intermediate_size"
-    count_key = "num_local_experts"
     network: OperatorSpec
-    if config.integer(count_key, least=0):
-        network = experts_of(
-            config,
-            count_key=count_key,
-            size_key="intermediate_size",
-            shared_key=size_key,
-            shared_gate=False,
-            normalise=True,
-        )
+    if config.integer("num_local_experts", least=0):
+        network = experts_of(config)
     else:
-        network = feed_forward_of(config, size_key=size_key)
+        network = feed_forward_of(config, "shared_intermediate_size")
     config.leave_out_factors(
         embedding_multiplier=1,
         residual_multiplier=1,
@@ -78,8 +61,8 @@ def falcon_h1(config: HfConfig) -> Architecture:
         raise config.lacking("projectors_bias", "Mamba2 with a bias of one projection alone")
     block = (
         _mamba2(config, inner),
-        attention_of(config, bias=config.flag("attention_bias")),
-        feed_forward_of(config, bias=config.flag("mlp_bias")),
+        attention_of(config),
+        feed_forward_of(config),
     )
     added = hidden if config.flag("mamba_rms_norm") else hidden + inner
     config.deviations.append(
@@ -109,7 +92,7 @@ def _mixers(config: HfConfig, kinds: list[str], **options: float) -> list[Operat
         inner = config.integer("mamba_expand") * config.integer("hidden_size")
         specs[LINEAR] = _mamba2(config, inner)
     if FULL in kinds:
-        specs[FULL] = attention_of(config, bias=config.flag("attention_bias"), **options)
+        specs[FULL] = attention_of(config, **options)
     return [specs[kind] for kind in kinds]
 
 
@@ -122,4 +105,4 @@ def _mamba2(config: HfConfig, inner: int) -> Mamba2:
         raise config.error(
             "mamba_n_heads", f"heads of {head_dim} channels must make up {inner}; got {heads}"
         )
-    return mamba2_of(config, heads, head_dim, KEYS, dt_min=smallest_step(config))
+    return mamba2_of(config, heads, head_dim, smallest_step(config))

@@ -64,6 +64,10 @@ class HfConfig:
         if other in self.data:
             self.data[key] = self.data[other]
 
+    def first(self, *keys: str) -> str:
+        """The first of these keys that the model type has, an empty text where it has none."""
+        return next((key for key in keys if key in self.defaults), "")
+
     def get(self, key: str) -> Any:
         """The value of a key, or transformers' default."""
         return self.data.get(key, self.defaults[key])
@@ -75,13 +79,6 @@ class HfConfig:
         if not isinstance(data, dict | None):
             raise self.error(key, f"must be a mapping; got {data!r}")
         return HfConfig(model_type, data or {}, self.path, f"{self.inside}{key}.")
-
-    def entry(self, key: str, n: int) -> HfConfig:
-        """The n-th configuration of a list."""
-        found = self.data.get(key)
-        if not isinstance(found, list) or n >= len(found) or not isinstance(found[n], dict):
-            raise self.error(key, f"must be a list of mappings with number {n}; got {shown(found)}")
-        return HfConfig(self.model_type, found[n], self.path, f"{self.inside}{key}.{n}.")
 
     def integer(self, key: str, *, least: int = 1) -> int:
         """A whole number of at least `least`."""
@@ -101,7 +98,8 @@ class HfConfig:
         return float(value)
 
     def flag(self, key: str) -> bool:
-        value = self.get(key)
+        """True or false; false for a key that the model type does not have."""
+        value = self.get(key) if self.first(key) else False
         if not isinstance(value, bool):
             raise self.error(key, f"must be true or false; got {shown(value)}")
         return value

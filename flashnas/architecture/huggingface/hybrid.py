@@ -13,7 +13,6 @@ from flashnas.architecture.huggingface.transformer import (
     FULL,
     LINEAR,
     OLD_NAMES,
-    SHARED,
     assembled,
     attention_of,
     experts_of,
@@ -29,10 +28,7 @@ from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.mamba.spec import Mamba
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 
-# of Mamba2: the keys of its state, groups, taps, and of the biases of projections and convolution
-MAMBA2_KEYS = ("state_size", "n_groups", "conv_kernel", "use_bias", "use_conv_bias")
 NO_STEP = 1e-30  # smallest time step of an export of a network without one: it has a logarithm
 NEMOTRON_PATTERN = {"M": LINEAR, "*": FULL, "-": "mlp", "E": "moe"}
 
@@ -62,7 +58,7 @@ def mamba2(config: HfConfig) -> Architecture:
             f"num_heads x head_dim must be expand x hidden_size = {inner};"
             f" got {heads} x {head_dim}",
         )
-    mixer = mamba2_of(config, heads, head_dim, MAMBA2_KEYS, dt_min=smallest_step(config))
+    mixer = mamba2_of(config, heads, head_dim, smallest_step(config))
     return assembled(config, [mixer] * config.layers())
 
 
@@ -84,8 +80,7 @@ def nemotron_h(config: HfConfig) -> Architecture:
             config,
             config.integer("mamba_num_heads"),
             config.integer("mamba_head_dim"),
-            ("ssm_state_size", *MAMBA2_KEYS[1:]),
-            dt_min=smallest if (smallest := config.number("time_step_min")) > NO_STEP else 0.0,
+            smallest if (smallest := config.number("time_step_min")) > NO_STEP else 0.0,
         )
     if FULL in kinds:
         operators[FULL] = attention_of(config, rope_share=0.0)
@@ -99,25 +94,11 @@ def nemotron_h(config: HfConfig) -> Architecture:
             relu2=True,
         )
     if "moe" in kinds:
-        operators["moe"] = _nemotron_experts(config)
+        config.require("moe_latent_size", None, "experts that read the stream by moe_latent_size")
+        config.require("mlp_bias", False, "experts with mlp_bias")
+        config.require("n_group", 1, "routers with n_group")
+        operators["moe"] = experts_of(config)
     return assembled(config, [operators[kind] for kind in kinds], tied=False)
-
-
-def _nemotron_experts(config: HfConfig) -> MixtureOfExperts:
-    config.require("moe_latent_size", None, "experts that read the stream by moe_latent_size")
-    config.require("mlp_bias", False, "experts with mlp_bias")
-    config.require("n_group", 1, "routers with n_group")
-    return experts_of(
-        config,
-        count_key="n_routed_experts",
-        shared_key="moe_shared_expert_intermediate_size",
-        shared_gate=False,
-        act_key="mlp_hidden_act",
-        normalise=config.flag("norm_topk_prob"),
-        relu2=True,
-        sigmoid=True,
-        scale=config.number("routed_scaling_factor"),
-    )
 
 
 def _nemotron_kinds(config: HfConfig) -> list[str]:
@@ -146,8 +127,7 @@ def _nemotron_kinds(config: HfConfig) -> list[str]:
 
 
 def qwen3_next(config: HfConfig) -> Architecture:
-    layers = config.layers()
-    return _delta_hybrid(config, feed_forwards(config, layers, shared_key=SHARED))
+    return _delta_hybrid(config, feed_forwards(config))
 
 
 def qwen3_5(config: HfConfig) -> Architecture:
@@ -168,9 +148,7 @@ def qwen3_5_moe(config: HfConfig) -> Architecture:
 
 def qwen3_5_moe_text(config: HfConfig) -> Architecture:
     config.rename("num_local_experts", "num_experts")
-    return _delta_hybrid(
-        config, [experts_of(config, shared_key=SHARED, normalise=True)] * config.layers()
-    )
+    return _delta_hybrid(config, [experts_of(config)] * config.layers())
 
 
 def _delta_hybrid(config: HfConfig, networks: Sequence[OperatorSpec]) -> Architecture:
@@ -187,9 +165,7 @@ def _delta_hybrid(config: HfConfig, networks: Sequence[OperatorSpec]) -> Archite
     if LINEAR in kinds:
         mixers[LINEAR] = _gated_delta_net(config)
     if FULL in kinds:
-        mixers[FULL] = attention_of(
-            config, bias=config.flag("attention_bias"), qk_norm=True, out_gate=True
-        )
+        mixers[FULL] = attention_of(config, qk_norm=True, out_gate=True)
     return in_turn(config, [mixers[kind] for kind in kinds], networks)
 
 
@@ -216,28 +192,21 @@ def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
     )
 
 
-def mamba2_of(
-    config: HfConfig, heads: int, head_dim: int, keys: Sequence[str], *, dt_min: float
-) -> Mamba2:
+def mamba2_of(config: HfConfig, heads: int, head_dim: int, dt_min: float) -> Mamba2:
     """The Mamba2 of a configuration. `expand` stands in place of the number of heads where both are
-    equivalent.
-
-    Args:
-        keys: in the order of MAMBA2_KEYS.
-        dt_min: the smallest time step.
-    """
-    state, groups, taps, bias, conv_bias = keys
+    equivalent. dt_min: the smallest time step."""
+    groups = config.first("n_groups", "mamba_n_groups")
     if heads % config.integer(groups):
         raise config.error(groups, f"must divide the {heads} heads; got {config.get(groups)}")
     mixer = Mamba2(
         heads=heads,
         head_dim=head_dim,
-        state=config.integer(state),
+        state=config.integer(config.first("state_size", "ssm_state_size", "mamba_d_state")),
         groups=config.integer(groups),
         dt_min=dt_min,
-        conv_size=config.integer(taps),
-        bias=config.flag(bias),
-        conv_bias=config.flag(conv_bias),
+        conv_size=config.integer(config.first("conv_kernel", "mamba_d_conv")),
+        bias=config.flag(config.first("use_bias", "mamba_proj_bias")),
+        conv_bias=config.flag(config.first("use_conv_bias", "mamba_conv_bias")),
     )
     return mixer.resolved(config.integer("hidden_size"))
 
@@ -292,13 +261,7 @@ def lfm2(config: HfConfig) -> Architecture:
 def lfm2_moe(config: HfConfig) -> Architecture:
     """As `lfm2`, with experts in all layers but the first ones."""
     kinds = kinds_of(config, [""] * config.layers(), ("conv", FULL))
-    experts = experts_of(
-        config,
-        act_key="",
-        normalise=config.flag("norm_topk_prob"),
-        sigmoid=True,
-        scale=config.number("routed_scaling_factor"),
-    )
+    experts = experts_of(config)
     network = FeedForward(intermediate=config.integer("intermediate_size"))
     dense = config.integer("num_dense_layers", least=0)
     return _lfm2(config, kinds, [experts if n >= dense else network for n in range(len(kinds))])

@@ -29,56 +29,30 @@ def llama(config: HfConfig) -> Architecture:
         raise config.error(
             "num_attention_heads", f"must divide the hidden size {hidden}; got {heads}"
         )
-    attention = attention_of(config, bias=config.flag("attention_bias"))
-    return _alternating(config, [attention] * config.layers(), bias=config.flag("mlp_bias"))
-
-
-def nemotron_nas(config: HfConfig) -> Architecture:
-    """As Llama, but layers may lack attention or their feed-forward network, and differ in key heads
-    and width."""
-    heads, hidden = config.integer("num_attention_heads"), config.integer("hidden_size")
-    operators: list[OperatorSpec] = []
-    config = HfConfig(config.model_type, {**config.data}, config.path)  # it changes by layer
-    for n in range(config.layers()):
-        block = config.entry("block_configs", n)
-        attention, ffn = (block.inner(key, config.model_type) for key in ("attention", "ffn"))
-        for part in (attention, ffn):
-            for key in ("replace_with_linear", "window_length"):
-                part.require(key, part.defaults[key], f"layers with {key}")
-        if not attention.flag("no_op"):
-            config.data["num_key_value_heads"] = heads // attention.integer("n_heads_in_group")
-            operators.append(attention_of(config, bias=config.flag("attention_bias")))
-        if not ffn.flag("no_op"):
-            width = int(2 * hidden * ffn.number("ffn_mult") / 3) if ffn.get("ffn_mult") else 0
-            config.data["intermediate_size"] = -(-width // 256) * 256 or ffn.integer(
-                "intermediate_size"
-            )
-            operators.append(feed_forward_of(config, bias=config.flag("mlp_bias")))
-    return assembled(config, operators)
+    return alternating(config, _alike(config))
 
 
 def mistral(config: HfConfig) -> Architecture:
-    mixer = _windowed(attention_of(config), config.integer_or_none("sliding_window"))
-    return _alternating(config, [mixer] * config.layers())
+    return alternating(config, _alike(config))
 
 
 def qwen2(config: HfConfig) -> Architecture:
     first = config.integer("max_window_layers", least=0)
-    return _alternating(
+    return alternating(
         config, _layers(config, attention_of(config, qkv_bias=True), lambda i: i >= first)
     )
 
 
 def qwen3(config: HfConfig) -> Architecture:
-    attention = attention_of(config, bias=config.flag("attention_bias"), qk_norm=True)
     first = config.integer("max_window_layers", least=0)
-    return _alternating(config, _layers(config, attention, lambda i: i >= first))
+    return alternating(
+        config, _layers(config, attention_of(config, qk_norm=True), lambda i: i >= first)
+    )
 
 
 def smollm3(config: HfConfig) -> Architecture:
     layers = config.layers()
     interval = config.integer("no_rope_layer_interval")
-    bias = config.flag("attention_bias")
     # 1 where positions are rotated, despite the name
     rotated = config.listed("no_rope_layers", int)
     rotated = [int((i + 1) % interval != 0) for i in range(layers)] if rotated is None else rotated
@@ -88,129 +62,100 @@ def smollm3(config: HfConfig) -> Architecture:
             f"must have an entry for each of the {layers} layers; got {len(rotated)}",
         )
     turned, still = (
-        _layers(config, attention_of(config, bias=bias, **options), lambda i: not rotated[i])
+        _layers(config, attention_of(config, **options), lambda i: not rotated[i])
         for options in ({}, {"rope_share": 0.0})
     )
     mixers = [turned[i] if rotated[i] else still[i] for i in range(layers)]
-    return _alternating(config, mixers, bias=config.flag("mlp_bias"))
+    return alternating(config, mixers)
 
 
 def mixtral(config: HfConfig) -> Architecture:
-    layers = config.layers()
-    mixer = _windowed(attention_of(config), config.integer_or_none("sliding_window"))
     config.rename("num_experts", "num_local_experts")
-    experts = experts_of(
-        config, count_key="num_local_experts", size_key="intermediate_size", normalise=True
-    )
-    return assembled(config, [mixer, experts] * layers)
+    return in_turn(config, _alike(config), [experts_of(config)] * config.layers())
 
 
 def qwen2_moe(config: HfConfig) -> Architecture:
     first = config.integer("max_window_layers", least=0)
     attention = attention_of(config, qkv_bias=config.flag("qkv_bias"))
     mixers = _layers(config, attention, lambda i: i % 2 == 0 and i < first)
-    return in_turn(config, mixers, feed_forwards(config, len(mixers), shared_key=SHARED))
+    return in_turn(config, mixers, feed_forwards(config))
 
 
 def qwen3_moe(config: HfConfig) -> Architecture:
-    mixer = _windowed(
-        attention_of(config, bias=config.flag("attention_bias"), qk_norm=True), _window(config)
-    )
-    layers = config.layers()
-    return in_turn(config, [mixer] * layers, feed_forwards(config, layers))
+    return in_turn(config, _alike(config, qk_norm=True), feed_forwards(config))
 
 
 def olmoe(config: HfConfig) -> Architecture:
     """Experts in all layers; norms of queries and keys are read as those of Qwen3."""
     config.require("clip_qkv", None, "attention with clip_qkv")
-    mixer = attention_of(config, bias=config.flag("attention_bias"), qk_norm=True)
-    experts = experts_of(
-        config, size_key="intermediate_size", normalise=config.flag("norm_topk_prob")
-    )
     config.deviations.append(
         "queries and keys are normalised in each head and not over all heads together"
     )
-    return assembled(config, [mixer, experts] * config.layers())
+    mixers = _alike(config, qk_norm=True)
+    return in_turn(config, mixers, [experts_of(config)] * len(mixers))
 
 
 def gpt_oss(config: HfConfig) -> Architecture:
     """Attention, with a window in every other layer, and experts; the sizes alone are those of the
     model."""
-    config.defaults = {**config.defaults, "use_sliding_window": True}
-    bias, theta = config.flag("attention_bias"), config.number("rope_theta")
-    mixer = attention_of(config, bias=bias, rope_share=1.0, rope_theta=theta)
+    mixer = attention_of(config, rope_share=1.0, rope_theta=config.number("rope_theta"))
     mixers = _layers(config, mixer, lambda i: i % 2 == 0)
-    experts = experts_of(
-        config, count_key="num_local_experts", size_key="intermediate_size", normalise=True
-    )
     config.deviations.append(
         "attention sinks, biases and clamps of experts, YaRN positions and 4-bit weights are left out"
     )
-    return in_turn(config, mixers, [experts] * len(mixers))
+    return in_turn(config, mixers, [experts_of(config)] * len(mixers))
 
 
-def feed_forwards(config: HfConfig, layers: int, *, shared_key: str = "") -> list[OperatorSpec]:
+def feed_forwards(config: HfConfig) -> list[OperatorSpec]:
     """One per layer: experts in every `decoder_sparse_step`-th one that `mlp_only_layers` does not
-    name. shared_key: as of `experts_of`."""
+    name."""
     dense = set(config.listed("mlp_only_layers", int) or [])
     step = config.integer("decoder_sparse_step")
     config.rename("num_local_experts", "num_experts")
     count = config.integer("num_experts", least=0)
-    sparse = [i not in dense and count > 0 and (i + 1) % step == 0 for i in range(layers)]
-    experts = (
-        experts_of(config, shared_key=shared_key, normalise=config.flag("norm_topk_prob"))
-        if any(sparse)
-        else None
-    )
+    sparse = [i not in dense and count > 0 and (i + 1) % step == 0 for i in range(config.layers())]
+    experts = experts_of(config) if any(sparse) else None
     network = None if all(sparse) else feed_forward_of(config)
     return [part for is_sparse in sparse if (part := experts if is_sparse else network) is not None]
 
 
-def experts_of(
-    config: HfConfig,
-    *,
-    count_key: str = "num_experts",
-    size_key: str = "moe_intermediate_size",
-    shared_key: str = "",
-    shared_gate: bool = True,
-    act_key: str = "hidden_act",
-    **options: Any,
-) -> MixtureOfExperts:
-    """The mixture of experts of a configuration.
-
-    Args:
-        count_key, size_key: the keys for the number of experts and for the intermediate size of
-            each.
-        shared_key: the key for that of one more expert, which reads every token; "": there is none.
-        shared_gate: the output of that expert passes a gate.
-        act_key: the key for the activation; "": there is none.
-        options: further ones of the operator.
-    """
-    if act_key:
-        usual = "relu2" if options.get("relu2") else "silu"
-        config.require(act_key, usual, "experts with the activation")
-    count = config.integer(count_key)
-    active = config.integer("num_experts_per_tok")
+def experts_of(config: HfConfig) -> MixtureOfExperts:
+    """The mixture of experts of a configuration. Which keys its model type has says what it is: a
+    shared expert without a gate, or probabilities by sigmoids, which are scaled."""
+    relu2 = bool(config.first("mlp_hidden_act"))
+    if activation := config.first("mlp_hidden_act", "hidden_act"):
+        usual = "relu2" if relu2 else "silu"
+        config.require(activation, usual, "experts with the activation")
+    count_key = config.first("num_experts", "num_local_experts", "n_routed_experts")
+    shared_key = config.first(
+        SHARED, "moe_shared_expert_intermediate_size", "shared_intermediate_size"
+    )
+    scaled = config.first("routed_scaling_factor")
+    normalise = config.flag("norm_topk_prob") if config.first("norm_topk_prob") else True
+    count, active = config.integer(count_key), config.integer("num_experts_per_tok")
     if active > count:
         raise config.error(
             "num_experts_per_tok", f"must be at most {count_key} {count}; got {active}"
         )
-    if options["normalise"] and active == 1:
+    if normalise and active == 1:
         raise config.lacking(
             "num_experts_per_tok", "a single expert per token whose probability counts as 1"
         )
     return MixtureOfExperts(
         experts=count,
         active=active,
-        intermediate=config.integer(size_key),
+        intermediate=config.integer(config.first("moe_intermediate_size", "intermediate_size")),
         shared=config.integer(shared_key) if shared_key else 0,
-        shared_gate=bool(shared_key) and shared_gate,
-        **options,
+        shared_gate=shared_key == SHARED,
+        normalise=normalise,
+        relu2=relu2,
+        sigmoid=bool(scaled),
+        scale=config.number(scaled) if scaled else 1.0,
     )
 
 
-def attention_of(config: HfConfig, *, bias: bool = False, **options: Any) -> Attention:
-    """The attention of a configuration; bias: of all four projections."""
+def attention_of(config: HfConfig, **options: Any) -> Attention:
+    """The attention of a configuration; options: further ones of the operator."""
     heads = config.integer("num_attention_heads")
     hidden = config.integer("hidden_size")
     kv_heads = config.integer_or_none("num_key_value_heads") or heads
@@ -222,6 +167,7 @@ def attention_of(config: HfConfig, *, bias: bool = False, **options: Any) -> Att
     if head_dim < 2 or head_dim % 2:
         key = "head_dim" if "head_dim" in config.data else "num_attention_heads"
         raise config.lacking(key, f"heads of an odd number of channels ({head_dim})")
+    bias = config.flag("attention_bias")
     if "rope_share" not in options:
         options = {**rope_options(config), **options}
     return Attention(
@@ -287,11 +233,9 @@ def rope_options(config: HfConfig) -> dict[str, Any]:
     return options
 
 
-def feed_forward_of(
-    config: HfConfig, *, size_key: str = "intermediate_size", bias: bool = False
-) -> FeedForward:
+def feed_forward_of(config: HfConfig, size_key: str = "intermediate_size") -> FeedForward:
     config.require("hidden_act", "silu", "feed-forward networks with the activation")
-    return FeedForward(intermediate=config.integer(size_key), bias=bias)
+    return FeedForward(intermediate=config.integer(size_key), bias=config.flag("mlp_bias"))
 
 
 def assembled(
@@ -323,12 +267,20 @@ def kinds_of(config: HfConfig, usual: list[str], allowed: Container[str]) -> lis
     return kinds
 
 
-def _alternating(config: HfConfig, mixers: list[Attention], *, bias: bool = False) -> Architecture:
-    return in_turn(config, mixers, [feed_forward_of(config, bias=bias)] * len(mixers))
+def alternating(config: HfConfig, mixers: Sequence[OperatorSpec]) -> Architecture:
+    """Each token mixer with the same feed-forward network behind it."""
+    return in_turn(config, mixers, [feed_forward_of(config)] * len(mixers))
 
 
 def _window(config: HfConfig) -> int | None:
-    return config.integer_or_none("sliding_window") if config.flag("use_sliding_window") else None
+    if config.first("use_sliding_window") and not config.flag("use_sliding_window"):
+        return None
+    return config.integer_or_none("sliding_window") if config.first("sliding_window") else None
+
+
+def _alike(config: HfConfig, **options: Any) -> list[Attention]:
+    """The attention of each layer, where all are the same; options: as of `attention_of`."""
+    return [_windowed(attention_of(config, **options), _window(config))] * config.layers()
 
 
 def _windowed(attention: Attention, window: int | None) -> Attention:

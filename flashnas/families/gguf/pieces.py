@@ -18,32 +18,6 @@ if TYPE_CHECKING:  # as in families/pieces.py
 
 ROUTER = "router.weight"
 ROPE = "rope_freqs.weight"
-NAMES = {
-    "m2": {
-        "in_proj": "ssm_in",
-        "conv": "ssm_conv1d",
-        "dt_bias": "ssm_dt.bias",
-        "A_log": "ssm_a",
-        "D": "ssm_d",
-        "norm": "ssm_norm",
-        "out_proj": "ssm_out",
-    },
-    "a": {
-        **{part: f"attn_{part}" for part in ("q", "k", "v", "q_norm", "k_norm")},
-        "out_proj": "attn_output",
-    },
-    "conv": {name: f"shortconv.{name}" for name in ("in_proj", "conv", "out_proj")},
-    "f": {"gate": "ffn_gate", "up": "ffn_up", "out_proj": "ffn_down"},
-    "moe": {
-        "router": "ffn_gate_inp",
-        "gate": "ffn_gate_exps",
-        "up": "ffn_up_exps",
-        "out_proj": "ffn_down_exps",
-        "shared_gate": "ffn_gate_shexp",
-        "shared_up": "ffn_up_shexp",
-        "shared_out_proj": "ffn_down_shexp",
-    },
-}
 
 
 def rope_piece(spec: Attention) -> Piece:
