@@ -21,7 +21,7 @@ from flashnas.base.text import (
 )
 from flashnas.families.programs import loading
 from flashnas.reporting.commands import time_it, to_time, training_tokens
-from flashnas.reporting.phrases import chance, holds, reasons_text
+from flashnas.reporting.phrases import chance, reasons_text
 from flashnas.reporting.words import (
     LEAST_SILENCE,
     counts_line,
@@ -155,7 +155,9 @@ def experts(run: RecordedRun) -> str | None:
         return None
     better, other = ("sparse", "dense") if two["difference"] < 0 else ("dense", "sparse")
     lead = with_interval(abs(two["difference"]), two["sd"]).lstrip("+")
-    where = f", {holds(two)}" if two["by_memory"] else ""
+    holds = f"from {two['from_gb']:.3g} GB on"
+    if two["to_batch"]:
+        holds += f" and up to batch {two['to_batch']}"
     sides = []
     for sort, side in ((other, two[other]), (better, two[better])):  # type: ignore[literal-required]
         parts = [number(side["memory_gb"], 3, "GB")]
@@ -167,7 +169,7 @@ def experts(run: RecordedRun) -> str | None:
             parts = [shape, time, parameters(side["params"]), *parts, hours]
         sides.append(f"{sort}: {', '.join(parts)}")
     within = number(two["memory_gb"], 3, "GB")
-    return f"{better} is better by {lead} nats within {within}{where}; {'; '.join(sides)}"
+    return f"{better} is better by {lead} nats within {within}, {holds}; {'; '.join(sides)}"
 
 
 def transformer(run: RecordedRun) -> str | None:
@@ -194,9 +196,9 @@ def equals(run: RecordedRun) -> str | None:
 def training(run: RecordedRun) -> str:
     """What the planned training costs, the recall to expect, and what both follow from."""
     answer, figures, parts = _answer(run), recommended(run).figures, []
-    if answer.training:
-        tokens, planned = training_tokens(run), answer.training["tokens"]
-        hours = number(answer.training["h100_hours"] * tokens / planned, 3)
+    if answer.h100_hours is not None:
+        tokens = training_tokens(run)
+        hours = number(answer.h100_hours * tokens / answer.train_tokens, 3)
         vocab = f" with {recommended(run).architecture.vocab:,} words" * bool(answer.as_good)
         parts.append(f"{tokens_text(tokens)} tokens{vocab}, {hours} H100-hours")
     if is_number(recall := figures.get("expected_recall")):

@@ -15,8 +15,6 @@ class FamilyBest(TypedDict):
     family: str
     notation: str
     hash: str
-    latency_ms: float | None
-    params: float
     difference: float
     sd: float
     best: float
@@ -41,27 +39,17 @@ class Wider(TypedDict):
 
 
 class PublishedModel(TypedDict):
-    """A published model with the vocabulary of the space. difference, sd, probability: its expected
-    full loss less that of the recommended network, and the probability that it is better; recall,
-    silence: as of a trial. latency_ms: None where the table does not answer for it."""
+    """A published model with the vocabulary of the space. difference, sd: its expected full loss less
+    that of the recommended network; recall, silence: as of a trial. latency_ms: None where the table
+    does not answer for it."""
 
     name: str
     latency_ms: float | None
     params: float
     difference: float
     sd: float
-    probability: float
     recall: float | None
     silence: float
-
-
-class FullTraining(TypedDict):
-    """What the planned training costs, by `full_training_flops`."""
-
-    tokens: float
-    flops: float
-    h100_hours: float
-    utilisation: float
 
 
 class Bought(TypedDict):
@@ -110,33 +98,22 @@ class Side(TypedDict):
     memory_gb: float
     params: float
     active_params: float
-    silence: float
     h100_hours: float
-
-
-class Turn(TypedDict):
-    """The best sparse network less the best dense one under a limit on memory in GB, or with so many
-    sequences at once: expected full loss and its standard deviation, in nats per token. None where
-    nothing of one sort fits."""
-
-    limit: float
-    difference: float | None
-    sd: float | None
 
 
 class DenseOrSparse(TypedDict, total=False):
     """The best network without experts and the best one with them within the limits, of which one is
-    on memory; difference, sd: sparse less dense, in nats per token, at one latency. sparse_rate: of a
-    sparse training, to that of a dense one with as many active parameters."""
+    on memory; difference, sd: sparse less dense, in nats per token, at one latency. from_gb, to_batch:
+    the least memory and the most sequences at once at which the same sort is better; to_batch is None
+    where the workload names no number of sequences."""
 
     dense: Side
     sparse: Side
     difference: float
     sd: float
     memory_gb: float
-    by_memory: list[Turn]
-    by_batch: list[Turn]
-    sparse_rate: float
+    from_gb: float
+    to_batch: int | None
 
 
 class Against(Side):
@@ -167,7 +144,7 @@ class AsGood(TypedDict, total=False):
 
 
 class Reasons(TypedDict, total=False):
-    """The parts of the difference to the best transformer, in nats per token."""
+    """The parts of the difference of two networks, in nats per token."""
 
     size: float
     shape: float
@@ -182,11 +159,10 @@ class Answer:
     network of each family that programs load, the best one first; the transformer is one of them.
     free_mix: the best mix that no program loads. equals: networks that are as good. wider: what the
     transformer needs to be as good; None where it is the best one, or not even WIDER times its
-    width suffices. reasons: for the difference to the transformer. dense_or_sparse: whether experts
-    pay, and from where on. as_good: the recommended network beside the model of `as_good_as`.
-    times: what observed times changed.
-    published: models of publications. training: the full one. claims: of a search without
-    publications. These are empty where there is nothing to say. limit: what keeps the recommended
+    width suffices. dense_or_sparse: whether experts pay, and up to where that holds. as_good: the
+    recommended network beside the model of `as_good_as`. times: what observed times changed.
+    published: models of publications. h100_hours: of the planned training. claims: of a search
+    without publications. These are empty where there is nothing to say. limit: what keeps the recommended
     network from being better: `budget`, `memory`, `params` that a token uses, as asked for or as the
     `space params` of its file, `support`, the largest `width`, `depth` or `width and depth` of the
     space, or what else it holds, `space`.
@@ -206,9 +182,8 @@ class Answer:
     free_mix: FamilyBest | None = None
     equals: Equals | None = None
     wider: Wider | None = None
-    reasons: Reasons = field(default_factory=Reasons)
     published: tuple[PublishedModel, ...] = ()
-    training: FullTraining | None = None
+    h100_hours: float | None = None
     claims: Claims = field(default_factory=Claims)
     dense_or_sparse: DenseOrSparse = field(default_factory=DenseOrSparse)
     as_good: AsGood = field(default_factory=AsGood)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.special import ndtr
@@ -21,18 +20,25 @@ from flashnas.run_folder.recorded_answer import (
     Claims,
     Equals,
     FamilyBest,
-    FullTraining,
     PublishedModel,
+    Wider,
 )
 from flashnas.space import OperatorSpace
-from flashnas.study.full_training import FULL_UTILISATION, full_training_flops, full_training_hours
-from flashnas.study.joint import retimed, with_latencies, with_traits
+from flashnas.study.comparison import (
+    at_one_latency,
+    below_zero,
+    beside_model,
+    differences_to,
+    with_traits,
+)
+from flashnas.study.dense_or_sparse import dense_or_sparse
+from flashnas.study.full_training import full_training_hours
 from flashnas.study.problem import Problem
+from flashnas.study.rivals import FREE_MIX, without_times
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
 from flashnas.study.trials import Trials
 from flashnas.trials.trial import Trial
 
-FREE_MIX = "free mix"  # title of the best network of the free space, which is of no family
 DISTINCT = 0.8  # probability from which on a network counts as worse than another, or as equal
 EQUAL_NATS = 0.004  # difference up to which two networks are equal
 EXAMPLES = 2  # of equal networks
@@ -41,50 +47,69 @@ NEAR = 200  # networks near the recommended one, of which the mean of one may be
 PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
 WIDER = 2.0  # times its width up to which a stack is looked at that makes up for a difference
 WIDTH_STEP = 128
-TOGETHER = 199  # networks that are compared with the recommended one at once
-Difference = tuple[float, float, float]  # mean, standard deviation, probability of being below 0
 
 
 def answer_of(
     problem: Problem,
-    scorer: Scorer,
     trials: Trials,
     front: Sequence[Trial],
     chosen: Trial,
     rivals: Mapping[str, Trial],
-    purchases: Sequence[Bought],
+    bought: Sequence[Bought],
 ) -> Answer:
     """The answer that a front gives.
 
     Args:
-        scorer: with all that was observed.
-        trials: the networks of the space, by that scorer.
+        trials: the networks of the space, by a scorer that knows all that was observed.
         front: trials, fastest first, with their differences to the recommended one.
         chosen: that one, on the front or not.
         rivals: title of a family, or FREE_MIX -> trial of its best network.
-        purchases: what the search trained.
+        bought: what the search trained.
     """
+    scorer = trials.scorer
+    assert scorer is not None
+    best = {title: trial.architecture for title, trial in rivals.items()}
     models = published_models(problem)
-    networks = [*(trial.architecture for trial in rivals.values()), *models.values()]
-    compared = differences_to(scorer, chosen.architecture, networks)
-    families = {title: trial for title, trial in rivals.items() if title != FREE_MIX}
-    mixed = rivals.get(FREE_MIX)
+    others = [*best.values(), *models.values()]
+    compared = differences_to(scorer, chosen.architecture, others)
+    titles = [title for title in best if title != FREE_MIX]
+    networks = [best[title] for title in titles]
+    chances = dict.fromkeys(best, 0.0)
+    if networks:
+        joint = with_traits(at_one_latency(problem, trials, networks), networks)
+        chances |= zip(titles, joint.best(range(len(networks))).tolist(), strict=True)
+
+    def family(title: str) -> FamilyBest:
+        trial = rivals[title]
+        difference, sd = compared[trial.hash]
+        return {
+            "family": title,
+            "notation": trial.notation,
+            "hash": trial.hash,
+            "difference": difference,
+            "sd": sd,
+            "best": chances[title],
+            "silence": trial.silence or 0.0,
+        }
+
     return Answer(
         recommended=chosen.hash,
-        tied=tuple(trial.hash for trial in front if is_tied(trial) and trial.hash != chosen.hash),
-        families=tuple(_families(problem, scorer, trials, compared, families)),
-        free_mix=None if mixed is None else _family(compared, FREE_MIX, mixed, 0.0),
-        equals=_equals(problem, scorer, trials),
-        **_beside_transformer(problem, scorer, families, chosen),
+        tied=tuple(trial.hash for trial in front if trial.hash != chosen.hash and is_tied(trial)),
+        families=tuple(map(family, titles)),
+        free_mix=family(FREE_MIX) if FREE_MIX in rivals else None,
+        equals=_equals(problem, trials),
+        wider=_wider(problem, scorer, networks, chosen),
         published=tuple(
-            published_model(problem, scorer, compared, name, model)
+            _published(problem, scorer, name, model, compared[model.hash])
             for name, model in models.items()
         ),
-        training=_full_training(chosen.architecture, scorer.tokens),
+        h100_hours=full_training_hours(chosen.architecture, scorer.tokens),
         claims=_claims(scorer, front, chosen),
-        times=retimed(problem, trials) if trials.ranks_by == "value" else {},
-        limit=_limit(problem, scorer, trials, chosen),
-        bought=tuple(purchases),
+        dense_or_sparse=dense_or_sparse(problem, trials),
+        as_good=beside_model(problem, chosen.architecture),
+        times=without_times(problem, trials),
+        limit=_limit(problem, trials, chosen),
+        bought=tuple(bought),
         ranked_by=scorer.ranked_by
         if isinstance(scorer, EvidenceScorer)
         else f"scorer {type(scorer).__name__}",
@@ -93,57 +118,17 @@ def answer_of(
     )
 
 
-def value_of(trial: Trial) -> float:
-    """By which networks are ranked, in nats per token."""
-    assert trial.value is not None
-    return trial.value
-
-
 def is_tied(trial: Trial) -> bool:
     """Whether a network of the front may be as good as the recommended one."""
     difference, sd = trial.full_loss_difference or 0.0, trial.full_loss_difference_sd or 0.0
     return 1.0 - below_zero(difference, sd) < DISTINCT
 
 
-def _families(
-    problem: Problem,
-    scorer: Scorer,
-    trials: Trials,
-    compared: Mapping[str, Difference],
-    families: Mapping[str, Trial],
-) -> Iterator[FamilyBest]:
-    """The best network of each family, and the probability that it is the best of all."""
-    if not families:
-        return
-    networks = [trial.architecture for trial in families.values()]
-    joint = with_latencies(problem, trials, scorer.posterior(networks), networks)
-    best = with_traits(joint, networks).best(range(len(networks)))
-    for (title, trial), probability in zip(families.items(), best, strict=True):
-        yield _family(compared, title, trial, float(probability))
-
-
-def _family(
-    compared: Mapping[str, Difference], title: str, trial: Trial, best: float
-) -> FamilyBest:
-    difference, sd, _ = compared[trial.hash]
-    return {
-        "family": title,
-        "notation": trial.notation,
-        "hash": trial.hash,
-        "latency_ms": trial.latency_ms,
-        "params": float(trial.params or 0),
-        "difference": difference,
-        "sd": sd,
-        "best": best,
-        "silence": trial.silence or 0.0,
-    }
-
-
-def _equals(problem: Problem, scorer: Scorer, trials: Trials) -> Equals:
+def _equals(problem: Problem, trials: Trials) -> Equals:
     """Networks that are as good as the recommended one; those of other widths are the first examples."""
     order = [trials.best, *(index for index in trials.ranked if index != trials.best)][:NEAR]
     networks = [trials.networks[index] for index in order]
-    joint = with_latencies(problem, trials, scorer.posterior(networks), networks)
+    joint = at_one_latency(problem, trials, networks)
     mean, sd = joint.mean - joint.mean[0], np.maximum(joint.sd_to(0), 1e-9)
     within = ndtr((EQUAL_NATS - mean) / sd) - ndtr((-EQUAL_NATS - mean) / sd)
     equal = [network for network, p in zip(networks[1:], within[1:], strict=True) if p >= DISTINCT]
@@ -155,35 +140,34 @@ def _equals(problem: Problem, scorer: Scorer, trials: Trials) -> Equals:
     }
 
 
-def _beside_transformer(
-    problem: Problem, scorer: Scorer, families: Mapping[str, Trial], chosen: Trial
-) -> dict[str, Any]:
-    """The entries of the answer on the best transformer."""
-    transformer = next((t for t in families.values() if _kinds(t.architecture) == {"a", "f"}), None)
-    if transformer is None or transformer.hash == chosen.hash:
-        return {}
-    network = transformer.architecture
-    found: dict[str, Any] = {"reasons": scorer.reasons([chosen.architecture, network])}
-    equal = _as_good(problem, scorer, network, chosen.full_loss or 0.0)
-    if equal is not None:
-        found["wider"] = {
-            "latency_ms": problem.costs.latencies([equal])[0],
-            "params": float(equal.params),
-        }
-    return found
+def _wider(
+    problem: Problem, scorer: Scorer, networks: Sequence[Architecture], chosen: Trial
+) -> Wider | None:
+    """The best transformer at the smallest width at which its mean is not above that of the
+    recommended network; None if it is that one, there is none up to WIDER times its width, or the
+    table does not answer for it."""
+    stacks = (each for each in networks if {spec.kind for spec in each.operators} == {"a", "f"})
+    stack = next(stacks, chosen.architecture)
+    if stack == chosen.architecture:
+        return None
+    for hidden in range(stack.hidden, int(WIDER * stack.hidden) + 1, WIDTH_STEP):
+        try:
+            network = dataclasses.replace(stack, hidden=hidden)
+        except FlashnasError:  # the operators do not fit this width
+            continue
+        latency_ms = _latency_ms(problem, network)
+        if latency_ms is not None and scorer.posterior([network]).mean[0] <= chosen.full_loss:
+            return {"latency_ms": latency_ms, "params": float(network.params)}
+    return None
 
 
-def _kinds(network: Architecture) -> set[str]:
-    return {spec.kind for spec in network.operators}
-
-
-def _full_training(network: Architecture, tokens: float) -> FullTraining:
-    return {
-        "tokens": tokens,
-        "flops": full_training_flops(network, tokens),
-        "h100_hours": full_training_hours(network, tokens),
-        "utilisation": FULL_UTILISATION,
-    }
+def _latency_ms(problem: Problem, network: Architecture) -> float | None:
+    """None where the table has no row for a network, or its device no room."""
+    try:
+        (latency_ms,) = problem.costs.columns([network], ["latency_ms"])["latency_ms"].tolist()
+    except FlashnasError:
+        return None
+    return latency_ms if math.isfinite(latency_ms) else None
 
 
 def _claims(scorer: Scorer, front: Sequence[Trial], chosen: Trial) -> Claims:
@@ -193,10 +177,9 @@ def _claims(scorer: Scorer, front: Sequence[Trial], chosen: Trial) -> Claims:
     publications = load_scorer(None, scorer.tokens, lambda _: None)
     ranked = list({trial.hash: trial for trial in (*front, chosen)}.values())
     networks: list[Architecture] = [trial.architecture for trial in ranked]
-    values = publications.values(networks)
-    best, own = ranked[int(np.argmin(values))], [trial.point[0] for trial in ranked]
-    compared = differences_to(publications, chosen.architecture, [best.architecture])
-    difference, sd, _ = compared[best.hash]
+    values, own = publications.values(networks), [trial.point[0] for trial in ranked]
+    best = networks[int(np.argmin(values))]
+    difference, sd = differences_to(publications, chosen.architecture, [best])[best.hash]
     pairs = list(itertools.combinations(range(len(ranked)), 2))
     alike = sum((values[i] < values[j]) == (own[i] < own[j]) for i, j in pairs)
     return {
@@ -208,9 +191,10 @@ def _claims(scorer: Scorer, front: Sequence[Trial], chosen: Trial) -> Claims:
     }
 
 
-def _limit(problem: Problem, scorer: Scorer, trials: Trials, chosen: Trial) -> str:
+def _limit(problem: Problem, trials: Trials, chosen: Trial) -> str:
     """What keeps the recommended network from being better; as of an Answer."""
-    metrics, config = vars(chosen), problem.config
+    config, scorer = problem.config, trials.scorer
+    assert scorer is not None
     if config.params is not None:
         most, what = range_of(config.params)[1], "params"
     else:  # those that the file of the space allows
@@ -218,63 +202,15 @@ def _limit(problem: Problem, scorer: Scorer, trials: Trials, chosen: Trial) -> s
     if chosen.architecture.active_params >= FULL_BUDGET * most:
         return what
     for budget in problem.fitter.budgets:
-        value = metrics.get(budget.metric)
+        value = getattr(chosen, budget.metric, None)
         if value and FULL_BUDGET <= value / budget.limit <= 1 / FULL_BUDGET:
             return "memory" if budget.metric == "memory_gb" else "budget"
     near = [trials.networks[index] for index in trials.ranked[:NEAR]]
     means = scorer.posterior(near).mean
-    lowest = near[int(means.argmin())]
-    if means.min() < (chosen.full_loss or 0.0) and scorer.values([lowest])[0] > value_of(chosen):
+    lowest = scorer.values([near[int(means.argmin())]])[0]
+    if means.min() < (chosen.full_loss or 0.0) and lowest > (chosen.value or 0.0):
         return "support"
     return " and ".join(problem.space.largest_of(chosen.architecture)) or "space"
-
-
-# -- what the recommended network is compared with -------------------------------------------------
-
-
-def differences_to(
-    scorer: Scorer, chosen: Architecture, networks: Sequence[Architecture]
-) -> dict[str, Difference]:
-    """Of each network less the chosen one, by its hash."""
-    # without cycles the order of trials is that of completion
-    others = {network.hash: network for network in networks if network.hash != chosen.hash}
-    ordered = [others[key] for key in sorted(others)]
-    found: dict[str, Difference] = {chosen.hash: (0.0, 0.0, 0.5)}
-    for start in range(0, len(ordered), TOGETHER):
-        part = ordered[start : start + TOGETHER]
-        joint = scorer.posterior([chosen, *part])
-        sds = joint.sd_to(0)[1:].tolist()
-        for network, mean, sd in zip(
-            part, (joint.mean[1:] - joint.mean[0]).tolist(), sds, strict=True
-        ):
-            found[network.hash] = mean, sd, below_zero(mean, sd)
-    return found
-
-
-def below_zero(mean: float, sd: float) -> float:
-    """Probability that a normal variable is below 0; of a constant 0, one half."""
-    if sd > 1e-9:
-        return float(ndtr(-mean / sd))
-    return 0.5 * (mean < 0) + 0.5 * (mean <= 0)
-
-
-def _as_good(
-    problem: Problem, scorer: Scorer, stack: Architecture, loss: float
-) -> Architecture | None:
-    """The stack at the smallest width whose mean is not above a loss; None if there is none up to
-    WIDER times its width, or the table does not answer for it."""
-    wider = []
-    for hidden in range(stack.hidden, int(WIDER * stack.hidden) + 1, WIDTH_STEP):
-        try:
-            network = dataclasses.replace(stack, hidden=hidden)
-            problem.costs.latencies([network])
-        except FlashnasError:  # the operators do not fit this width, or the table has no row
-            continue
-        wider.append(network)
-    if not wider:
-        return None
-    means = scorer.posterior(wider).mean
-    return next((network for network, mean in zip(wider, means, strict=True) if mean <= loss), None)
 
 
 def published_models(problem: Problem) -> dict[str, Architecture]:
@@ -287,27 +223,21 @@ def published_models(problem: Problem) -> dict[str, Architecture]:
     return networks
 
 
-def published_model(
+def _published(
     problem: Problem,
     scorer: Scorer,
-    compared: Mapping[str, Difference],
     name: str,
     model: Architecture,
+    difference: tuple[float, float],
 ) -> PublishedModel:
     """A published model beside the chosen network."""
-    difference, sd, probability = compared[model.hash]
     figures = scorer.figures(model)
-    try:
-        latency_ms = problem.costs.latencies([model])[0]
-    except FlashnasError:  # the table has no row for it
-        latency_ms = None
     return {
         "name": name,
-        "latency_ms": latency_ms,
+        "latency_ms": _latency_ms(problem, model),
         "params": float(model.params),
-        "difference": difference,
-        "sd": sd,
-        "probability": probability,
+        "difference": difference[0],
+        "sd": difference[1],
         "recall": figures["expected_recall"],
         "silence": figures["silence"],
     }

@@ -15,8 +15,7 @@ from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import SIZES, Fitter, TableCosts
 from flashnas.latency.metrics import Budget
-from flashnas.run_folder.recorded_answer import AsGood
-from flashnas.study.comparison import against
+from flashnas.study.comparison import TOGETHER
 from flashnas.study.loop import search
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import ALIKE
@@ -24,7 +23,6 @@ from flashnas.study.trials import Trials
 
 COSTS = ("latency_ms", *SIZES)  # of which one can be minimised
 LIKELY = 0.9  # probability of the second network that is named
-TOGETHER = 199  # networks that are compared with the model at once
 ROUNDING = 1e-9  # share by which a cost may exceed itself as a limit; least standard deviation
 
 
@@ -84,17 +82,3 @@ def aimed(problem: Problem) -> Problem:
         target=(genotype, network),
         likely=[] if surer is None else [surer[2]],
     )
-
-
-def beside_model(problem: Problem, chosen: Architecture) -> AsGood:
-    """The recommended network beside the model; nothing where no model was named."""
-    if problem.aim is None or problem.scorer is None:
-        return {}
-    networks = [problem.aim, chosen, *problem.likely]
-    model, beside, *likely = against(problem.costs, problem.scorer, networks)
-    return {
-        "name": str(problem.config.as_good_as),
-        "model": model,
-        "chosen": beside,
-        "likely": likely[0] if likely else None,
-    }

@@ -1,21 +1,115 @@
-"""Networks beside another one: what each costs, the differences of their losses, and the reasons for
-these."""
+"""Networks beside each other: the differences of their losses, which are uncertain together with their
+milliseconds, the reasons for these, and what each costs."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
 
 from flashnas.architecture import Architecture
 from flashnas.families.programs import loading
 from flashnas.latency.fitting import Costs
+from flashnas.loss.prediction import WITHIN_SDS, Prediction
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
-from flashnas.run_folder.recorded_answer import Against, Side
-from flashnas.study.answer import below_zero
+from flashnas.run_folder.recorded_answer import Against, AsGood, Side
 from flashnas.study.full_training import full_training_hours
+from flashnas.study.problem import Problem
 from flashnas.study.scorer import Scorer
+from flashnas.study.trials import Trials
+from flashnas.trials.pareto import non_dominated
+
+TOGETHER = 199  # networks that are compared with one at once
+SLOPE_FROM = 0.7  # of the latency of the recommended network, from which on the front counts
+TRAIT_SD = 0.01  # nats of what no publication compares and the evidence takes as equal
+
+
+# -- differences -----------------------------------------------------------------------------------
+
+
+def below_zero(mean: float, sd: float) -> float:
+    """Probability that a normal variable is below 0; of a constant 0, one half."""
+    if sd > 1e-9:
+        return float(ndtr(-mean / sd))
+    return 0.5 * (mean < 0) + 0.5 * (mean <= 0)
+
+
+def differences_to(
+    scorer: Scorer, chosen: Architecture, networks: Sequence[Architecture]
+) -> dict[str, tuple[float, float]]:
+    """Loss of each network less that of the chosen one, and its standard deviation, by its hash."""
+    # without cycles the order of trials is that of completion
+    ordered = sorted({network.hash: network for network in networks}.items())
+    others = [network for key, network in ordered if key != chosen.hash]
+    found = {chosen.hash: (0.0, 0.0)}
+    for start in range(0, len(others), TOGETHER):
+        part = others[start : start + TOGETHER]
+        joint = scorer.posterior([chosen, *part])
+        means, sds = (joint.mean - joint.mean[0]).tolist(), joint.sd_to(0).tolist()
+        pairs = zip(means[1:], sds[1:], strict=True)
+        found |= {network.hash: pair for network, pair in zip(part, pairs, strict=True)}
+    return found
+
+
+def at_one_latency(
+    problem: Problem, trials: Trials, networks: Sequence[Architecture]
+) -> Prediction:
+    """The posterior of losses at one latency: a network that turns out slower than estimated has to
+    be smaller. The errors of two latencies cancel as far as both consist of the same kinds of
+    operators; what the bounds say of one latency is shared out by the time of each kind."""
+    assert trials.scorer is not None
+    prediction = trials.scorer.posterior(networks)
+    slope, known = nats_per_efold(trials)
+    if problem.model is None or not slope:
+        return prediction
+    sds, times = [], []
+    for network in networks:
+        metrics = problem.costs.metrics(network)
+        sds.append(math.log(metrics["upper_ms"] / metrics["lower_ms"]) / (2 * WITHIN_SDS))
+        of_kinds = problem.costs.details(network)["operators_ms"]
+        times.append({kind: sum(by_source.values()) for kind, by_source in of_kinds.items()})
+    kinds = sorted({kind for entry in times for kind in entry})
+    shares = np.array([[entry.get(kind, 0.0) for kind in kinds] for entry in times])
+    # a narrow front says nothing of networks far beyond it
+    worth = np.minimum(np.array(sds) * slope, known)
+    scaled = shares / np.linalg.norm(shares, axis=1)[:, None] * worth[:, None]
+    return prediction.with_further(scaled @ scaled.T)
+
+
+def nats_per_efold(trials: Trials) -> tuple[float, float]:
+    """What a factor of e of latency is worth near the recommended network, in nats: the slope of
+    loss over the logarithm of the latency, along the networks that no other one dominates in both;
+    and by how much their losses differ at most, beyond which the slope is not known."""
+    points = np.column_stack([trials.value, trials.latency_ms])[trials.ranked]
+    front = np.unique(points[non_dominated(points)], axis=0)
+    near = front[front[:, 1] >= SLOPE_FROM * trials.latency_ms[trials.best]]
+    logs = np.log(near[:, 1])
+    if len(near) < 3 or np.ptp(logs) < 1e-6:
+        return 0.0, 0.0
+    return max(0.0, -float(np.polyfit(logs, near[:, 0], 1)[0])), float(np.ptp(near[:, 0]))
+
+
+def with_traits(prediction: Prediction, networks: Sequence[Architecture]) -> Prediction:
+    """A posterior that does not know what the evidence takes as equal: an untied head, feed-forward
+    networks without a gate, attention with one."""
+    traits = [
+        [
+            not network.tied,
+            any(getattr(spec, "relu2", False) for spec in network.operators),
+            any(getattr(spec, "out_gate", False) for spec in network.operators),
+        ]
+        for network in networks
+    ]
+    centred = np.array(traits) - 0.5  # neither side is surer of itself than the other
+    return prediction.with_further(TRAIT_SD**2 * centred @ centred.T)
+
+
+# -- what each costs -------------------------------------------------------------------------------
 
 
 def side_of(costs: Costs, scorer: Scorer, network: Architecture) -> Side:
@@ -25,7 +119,6 @@ def side_of(costs: Costs, scorer: Scorer, network: Architecture) -> Side:
     return {
         "notation": network.notation,
         **{name: metrics[name] for name in names},  # type: ignore[typeddict-item]
-        "silence": scorer.figures(network)["silence"],
         "h100_hours": full_training_hours(network, scorer.tokens),
     }
 
@@ -37,7 +130,7 @@ def against(costs: Costs, scorer: Scorer, networks: Sequence[Architecture]) -> l
     for index, network in enumerate(networks):
         # to decimals in which equal networks have no difference
         difference, sd = (round(nats, 6) for nats in joint.difference(index, 0))
-        parts: dict[str, Any] = {**scorer.reasons([dense[index], dense[0]])}
+        parts: Mapping[str, Any] = {**scorer.reasons([dense[index], dense[0]])}
         figures = scorer.figures(network)
         found.append(
             {
@@ -54,6 +147,20 @@ def against(costs: Costs, scorer: Scorer, networks: Sequence[Architecture]) -> l
             }
         )
     return found
+
+
+def beside_model(problem: Problem, chosen: Architecture) -> AsGood:
+    """The recommended network beside the model; nothing where no model was named."""
+    if problem.aim is None or problem.scorer is None:
+        return {}
+    networks = [problem.aim, chosen, *problem.likely]
+    model, beside, *likely = against(problem.costs, problem.scorer, networks)
+    return {
+        "name": str(problem.config.as_good_as),
+        "model": model,
+        "chosen": beside,
+        "likely": likely[0] if likely else None,
+    }
 
 
 def without_experts(network: Architecture) -> Architecture:

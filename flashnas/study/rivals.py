@@ -1,25 +1,28 @@
-"""What a recommended network is compared with: the best network of each family that programs load,
-and the best free mix."""
+"""Searches beside a search: what the recommended network is compared with, the best one of each family
+that programs load and the best free mix; and what would be recommended without observed times."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from operator import attrgetter
+from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError
 from flashnas.families.family import families
-from flashnas.latency.fitting import Fitter
+from flashnas.latency.fitting import Fitter, TableCosts
+from flashnas.run_folder.recorded_answer import Retimed
 from flashnas.space import OperatorSpace, load_space
 from flashnas.space.served import ServedSpace
-from flashnas.study.answer import FREE_MIX
 from flashnas.study.config import DEFAULT_SPACE
 from flashnas.study.limits import limited, rules_of
-from flashnas.study.load import answerable
+from flashnas.study.load import answerable, load_fitter
 from flashnas.study.loop import search
 from flashnas.study.problem import Problem
 from flashnas.study.trials import Trials
 
+FREE_MIX = "free mix"  # title of the best network of the free space, which is of no family
 FREE = "free"  # the space of mixes that no program loads, and ..
 FREE_PROPOSALS = 2_000  # .. of its genotypes that are looked at beside served ones
 
@@ -59,18 +62,37 @@ def elsewhere(problem: Problem, trials: Trials, name: str) -> Trials | None:
             space = limited(config, space)
             if problem.model is not None:
                 space = answerable(space, problem.model, lambda _: None)
-        beside = dataclasses.replace(
+        return scored(
             problem,
+            trials,
             space=space,
             fitter=Fitter(space, problem.costs, problem.fitter.budgets, rules_of(config, space)),
-            scorer=trials.scorer,
             sampler=None,
             proposals=FREE_PROPOSALS,
-            trainings=None,
-            trains=False,
             earlier=None,
             target=None,
         )
-        return search(beside)
     except (BudgetError, ConfigError, MissingRowsError):
         return None
+
+
+def without_times(problem: Problem, trials: Trials) -> Retimed:
+    """What observed times changed; nothing where there are none, or each network is trained."""
+    model = problem.model
+    if model is None or not model.observed or trials.ranks_by != "value":
+        return {}
+    notation, latency_ms = "", 0.0
+    with contextlib.suppress(BudgetError):
+        costs = TableCosts(model.corrected_by(None))
+        fitter = load_fitter(problem.config, problem.space, costs)
+        found = scored(problem, trials, costs=costs, fitter=fitter)
+        best = found.networks[found.best]
+        notation, latency_ms = best.notation, float(model.latencies([best])[0])
+    observed = {name: model.observed[name] for name in ("program", "networks", "ratio")}
+    return Retimed(**observed, notation=notation, latency_ms=latency_ms)  # type: ignore[typeddict-item]
+
+
+def scored(problem: Problem, trials: Trials, **changes: Any) -> Trials:
+    """Another search by what ranks these trials, which trains nothing."""
+    changes |= {"scorer": trials.scorer, "trainings": None, "trains": False}
+    return search(dataclasses.replace(problem, **changes))

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from flashnas.base.errors import TableError
+from flashnas.base.text import counted
 from flashnas.profiling.finalists import measure_finalists  # loads torch
 from flashnas.profiling.table_target import target_like
-from flashnas.run_folder.folder import RunFolder
-from flashnas.study.problem import Problem
+from flashnas.study.record import RunRecord
 from flashnas.trials.trial import Trial
 
 
-def with_times(
-    problem: Problem, folder: RunFolder, finalists: Sequence[Trial], note: Callable[[str], None]
-) -> list[Trial]:
+def with_times(record: RunRecord, finalists: Sequence[Trial]) -> list[Trial]:
     """The finalists with what was measured and the budgets that they miss; those that were not timed
     before are timed now. Without the device they are returned as they are."""
-    assert problem.model is not None
+    model = record.problem.model
+    assert model is not None
     try:
-        timing = target_like(problem.model.table, dtype=problem.model.dtype)
+        timing = target_like(model.table, dtype=model.dtype)
     except TableError:  # the device is not here
         return [*finalists]
-    journal = folder.open_journal()
+    journal = record.folder.open_journal()
     networks = [trial.architecture for trial in finalists if trial.hash not in journal.times]
     if networks:
-        note(
-            f"timing {len(networks)} network{'s' * (len(networks) > 1)} end to end on"
-            f" {problem.model.table.device.label}"
-        )
-        journal.remember_times(measure_finalists(networks, problem.model, timing, note))
+        count = counted(len(networks), "network")
+        record.note(f"timing {count} end to end on {model.table.device.label}")
+        journal.remember_times(measure_finalists(networks, model, timing, record.note))
     timed = []
     for trial in finalists:
         measured = journal.times.get(trial.hash)
@@ -42,7 +39,7 @@ def with_times(
             }
             missed = tuple(
                 budget.metric
-                for budget in problem.config.bounds
+                for budget in record.problem.config.bounds
                 if budget.metric in measured and not budget.holds(measured[budget.metric])
             )
             trial = dataclasses.replace(trial, **further, missed=missed)

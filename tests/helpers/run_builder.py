@@ -112,11 +112,13 @@ def write_answered_run(folder: Path, *, trained: bool = True) -> Path:
         config["answer"] |= {"bought": [], "ranked_by": "published trainings"}
         trials = [untrained(trial, "expected") for trial in trials if trial.state == "complete"]
     beside = [*config["answer"]["families"], config["answer"]["free_mix"]]
-    for number, entry in enumerate(beside):  # in place of the baselines, which come first
+    # in place of the baselines, which come first
+    for number, (entry, costs) in enumerate(zip(beside, config.pop("beside"), strict=True)):
         trials[number] = dataclasses.replace(
             trials[number],
             label=entry["family"],
-            **{name: entry[name] for name in ("notation", "hash", "latency_ms", "params")},
+            **{name: entry[name] for name in ("notation", "hash")},
+            **dict(zip(("latency_ms", "params"), costs, strict=True)),
         )
     by_hash = {trial.hash: trial for trial in reversed(trials)}
     front = [

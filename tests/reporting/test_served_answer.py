@@ -16,7 +16,7 @@ from flashnas.reporting.page import render_html
 from flashnas.reporting.statements import statements
 from flashnas.reporting.table import front_table
 from flashnas.reporting.words import described, loads_in, loads_short, recommended
-from flashnas.study.answer import FREE_MIX
+from flashnas.study.rivals import FREE_MIX
 from flashnas.trials.pareto import thinned
 
 DIALECT = ("silence", "vouch", "told apart", "pure")

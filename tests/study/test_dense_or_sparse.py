@@ -1,6 +1,7 @@
 """Both options of an answer, dense and sparse, and where the choice between them turns."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -10,8 +11,12 @@ from flashnas.architecture import Architecture
 from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.latency.metrics import Budget
 from flashnas.observations.correction import corrected
-from flashnas.reporting.phrases import holds
-from flashnas.study.dense_or_sparse import dense_or_sparse
+from flashnas.study.dense_or_sparse import (
+    BATCHES,
+    MEMORIES_GB,
+    dense_or_sparse,
+    within_at,
+)
 from flashnas.study.full_training import SPARSE_RATE, full_training_hours
 from flashnas.study.limits import bounds_of
 
@@ -41,7 +46,7 @@ def problem():
 
 @pytest.fixture(scope="module")
 def found(problem):
-    return dense_or_sparse(problem, problem.scorer, scored(DENSE + SPARSE, problem))
+    return dense_or_sparse(problem, scored(DENSE + SPARSE, problem))
 
 
 def lowest(problem, notations, costs, memory_gb):
@@ -55,33 +60,36 @@ def lowest(problem, notations, costs, memory_gb):
     return min(within, key=lambda network: problem.scorer.values([network])[0], default=None)
 
 
-def agrees(problem, turn, dense, sparse):
+def better(problem, costs, memory_gb):
+    """Which sort is, by hand; None where only one is there."""
+    dense, sparse = (lowest(problem, sort, costs, memory_gb) for sort in (DENSE, SPARSE))
     if dense is None or sparse is None:
-        return turn["difference"] is None
+        return None
     difference, _ = problem.scorer.posterior([sparse, dense]).difference(0, 1)
-    return turn["difference"] == pytest.approx(difference, abs=1e-6) and turn["sd"] > 0
+    return "sparse" if difference < 0 else "dense"
 
 
-def test_under_each_memory_the_best_of_both_are_compared(problem, found):
-    limits = [turn["limit"] for turn in found["by_memory"]]
-    assert limits == sorted(limits)
-    assert (
-        limits[-1] == found["memory_gb"] == pytest.approx(72.0, rel=0.1)
-    )  # of an H100, less a tenth
-    for turn in found["by_memory"]:
-        pair = (lowest(problem, of, problem.costs, turn["limit"]) for of in (DENSE, SPARSE))
-        assert agrees(problem, turn, *pair)
+def test_the_same_sort_is_better_down_to_a_memory(problem, found):
+    # of an H100, less a tenth
+    assert found["memory_gb"] == pytest.approx(72.0, rel=0.1)
+    chosen = "sparse" if found["difference"] < 0 else "dense"
+    below = max((gb for gb in MEMORIES_GB if gb < found["from_gb"]), default=0)
+    limits = [found["memory_gb"], *(gb for gb in MEMORIES_GB if below <= gb < found["memory_gb"])]
+    sorts = {gb: better(problem, problem.costs, gb) for gb in limits}
+    assert [gb for gb in limits if sorts[gb] != chosen] == [below] * bool(below)
+    assert found["sd"] > 0
 
 
-def test_at_each_batch_the_best_of_both_that_are_still_in_time_are_compared(problem, found):
-    limits = [turn["limit"] for turn in found["by_batch"]]
-    assert limits == [1, 2, 4, 8, 16, 32, 64, 128]
+def test_the_same_sort_is_better_up_to_a_batch(problem, found):
+    chosen = "sparse" if found["difference"] < 0 else "dense"
     model = problem.model
-    for turn in found["by_batch"]:
-        workload = dataclasses.replace(model.workload, batch=int(turn["limit"]))
-        costs = TableCosts(model.at(workload))
-        pair = (lowest(problem, of, costs, found["memory_gb"]) for of in (DENSE, SPARSE))
-        assert agrees(problem, turn, *pair)
+    sorts = {}
+    for batch in BATCHES:
+        costs = TableCosts(model.at(dataclasses.replace(model.workload, batch=batch)))
+        sorts[batch] = better(problem, costs, found["memory_gb"])
+    agree = list(itertools.takewhile(lambda batch: sorts[batch] == chosen, BATCHES))
+    assert found["to_batch"] == agree[-1]
+    assert 1 < len(agree) < len(BATCHES), "the choice turns"
 
 
 def test_each_option_states_what_it_costs(problem, found):
@@ -92,10 +100,10 @@ def test_each_option_states_what_it_costs(problem, found):
         assert (side["params"], side["active_params"]) == (network.params, network.active_params)
         assert (side["active_params"] < side["params"]) == (sort == "sparse")
         assert side["h100_hours"] == full_training_hours(network, 1e11)
-    # of equal FLOPs the sparse training takes longer, by the rate that is stated
+    # of equal FLOPs the sparse training takes longer
     sparse = Architecture.parse(SPARSE[0])
-    dense_rate = full_training_hours(sparse, 1e11) * found["sparse_rate"]
-    assert found["sparse_rate"] == SPARSE_RATE < 1
+    dense_rate = full_training_hours(sparse, 1e11) * SPARSE_RATE
+    assert SPARSE_RATE < 1
     assert dense_rate == pytest.approx(
         3 * sparse.flops_per_token(4096) * 1e11 / (0.4 * 989e12) / 3600
     )
@@ -103,7 +111,7 @@ def test_each_option_states_what_it_costs(problem, found):
 
 @pytest.mark.parametrize("notations", [DENSE, SPARSE])
 def test_nothing_is_said_where_all_are_of_one_sort(problem, notations):
-    assert dense_or_sparse(problem, problem.scorer, scored(notations, problem)) == {}
+    assert dense_or_sparse(problem, scored(notations, problem)) == {}
 
 
 def test_the_memory_of_the_device_less_a_tenth_bounds_a_search(problem):
@@ -112,7 +120,7 @@ def test_the_memory_of_the_device_less_a_tenth_bounds_a_search(problem):
     asked = dataclasses.replace(problem.config, budgets={"memory_gb": 4.0})
     assert bounds_of(asked, problem.costs) == (Budget("memory_gb", 4.0),)
     large = Architecture.parse("2048: 48x(a moe(experts=256,active=1,intermediate=2048))")
-    assert problem.costs.size("memory_gb", large) > memory.limit
+    assert problem.costs.metrics(large)["memory_gb"] > memory.limit
     assert Fitter(problem.space, problem.costs, []).fits_network(large)
     assert not Fitter(problem.space, problem.costs, [memory]).fits_network(large)
 
@@ -128,7 +136,7 @@ def costs_by_times(problem, path, networks, factor):
 
 
 def test_observed_times_correct_each_batch_too(problem, tmp_path):
-    """At the batch of the workload the difference is that of the answer, also where networks meet the
+    """At the batch of the workload all trials are within the limits, also where networks meet the
     budget by the observed times alone."""
     trials = scored(DENSE + SPARSE, problem)
     costs = costs_by_times(problem, tmp_path / "times.csv", trials.networks, 0.5)
@@ -138,9 +146,8 @@ def test_observed_times_correct_each_batch_too(problem, tmp_path):
     corrected_problem = dataclasses.replace(
         problem, costs=costs, fitter=Fitter(problem.space, costs, budgets)
     )
-    found = dense_or_sparse(corrected_problem, problem.scorer, trials)
-    first = found["by_batch"][0]
-    assert (first["limit"], first["difference"]) == (1, found["difference"])
+    sparse = trials.columns["active_params"] < trials.columns["params"]
+    assert within_at(corrected_problem, trials, 1, sparse).all()
 
 
 def test_times_of_others_are_asked_of_what_fits_alone(problem, tmp_path):
@@ -159,14 +166,3 @@ def test_a_network_that_no_batch_fits_is_not_proposed():
     assert not most.fitter.fits_network(large)
     genotype = max(most.space.genotypes, key=lambda g: most.space.architectures(g)[0].params)
     assert most.fitter.fit_width(genotype) == (None, None)
-
-
-def test_words_name_each_turn_once():
-    def turn(limit, difference):
-        sd = None if difference is None else 0.05
-        return {"limit": limit, "difference": difference, "sd": sd}
-
-    turns = [turn(2, None), turn(4, 0.03), turn(8, -0.05), turn(16, -0.06), turn(72, -0.2)]
-    batches = [turn(1, -0.2), turn(2, -0.1), turn(4, 0.1), turn(8, -0.1)]
-    assert holds({"by_memory": turns, "by_batch": batches}) == "from 8 GB on and up to batch 2"
-    assert holds({"by_memory": turns, "by_batch": []}) == "from 8 GB on"

@@ -6,12 +6,12 @@ from problems import problem_of, trials_of
 
 from flashnas.architecture import Architecture
 from flashnas.loss.prediction import WITHIN_SDS
-from flashnas.study.joint import TRAIT_SD, nats_per_efold, with_latencies, with_traits
+from flashnas.study.comparison import TRAIT_SD, at_one_latency, nats_per_efold, with_traits
 
 
 def test_a_narrow_front_is_not_extrapolated(monkeypatch):
     """Networks of 50.0 to 50.5 ms differ by 0.3 nats; no error of a latency is worth more."""
-    monkeypatch.setattr("flashnas.study.joint.nats_per_efold", lambda trials: (30.0, 0.3))
+    monkeypatch.setattr("flashnas.study.comparison.nats_per_efold", lambda trials: (30.0, 0.3))
     losses, both = joint(STATES, ATTENTION)
     further = both.covariance([0, 1]) - losses.covariance([0, 1])
     assert np.sqrt(np.diag(further)).max() == pytest.approx(0.3)
@@ -25,18 +25,18 @@ STATES, ATTENTION = "1536: 12x(m2 f)", "1280: 10x(a f)"
 @pytest.fixture
 def sloped(monkeypatch):
     """Networks at 0.5 nats for a factor of e of latency."""
-    monkeypatch.setattr("flashnas.study.joint.nats_per_efold", lambda trials: (0.5, np.inf))
+    monkeypatch.setattr("flashnas.study.comparison.nats_per_efold", lambda trials: (0.5, np.inf))
 
 
 def joint(*texts):
     problem, networks = problem_of(), [Architecture.parse(text) for text in texts]
     losses = problem.scorer.posterior(networks)
-    return losses, with_latencies(problem, None, losses, networks)
+    return losses, at_one_latency(problem, trials_of(problem, networks), networks)
 
 
 def test_those_of_others_widen_the_difference_by_what_latency_is_worth(sloped):
     losses, both = joint(STATES, ATTENTION)
-    assert both.mean is losses.mean
+    assert (both.mean == losses.mean).all()
     sds, shares = [], []
     for text in (STATES, ATTENTION):
         network, costs = Architecture.parse(text), problem_of().costs
@@ -62,8 +62,11 @@ def test_what_latency_is_worth_is_the_slope_of_the_front():
     assert nats_per_efold(trials)[0] == pytest.approx(0.4)
     few = trials_of(problem, networks[:2], value=values[:2], latency_ms=latency_ms[:2])
     assert nats_per_efold(few) == (0, 0), "two points have no slope"
-    losses = problem_of().scorer.posterior(networks[:2])
-    assert with_latencies(problem_of(), few, losses, networks[:2]) is losses
+    losses, both = (
+        of(networks[:2])
+        for of in (problem.scorer.posterior, lambda found: at_one_latency(problem, few, found))
+    )
+    assert (both.covariance([0, 1]) == losses.covariance([0, 1])).all()
 
 
 def test_what_the_evidence_takes_as_equal_widens_a_difference():
