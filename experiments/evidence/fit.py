@@ -26,7 +26,7 @@ from fitting import (
     fit_spreads,
     read_shapes,
 )
-from left_out import MODELS, left_out_pairs, regret, summary
+from left_out import left_out_pairs, regret, summary
 
 from flashnas.base.system import write_atomic
 from flashnas.loss.composition import Rows
@@ -64,11 +64,9 @@ def fit(*, spreads: bool):
     found = _fitted_spreads(rows, law) if spreads else fitted()
     slope = FullLoss(rows, Spreads(**found["spreads"]), law).coefficients()["law"][0]
     law, sds = with_experts(law, slope, read_experts())
-    names = ("spreads", "folds", "law_spreads", "law_folds")
-    parts = {name: found[name] for name in names}
-    for name in names:
-        for part in parts[name].values() if name.endswith("folds") else [parts[name]]:
-            part["common"] |= sds
+    parts = {name: found[name] for name in ("spreads", "folds")}
+    for part in (parts["spreads"], *parts["folds"].values()):
+        part["common"] |= sds
     model = FullLoss(rows, Spreads(**found["spreads"]), law)
     return rounded(
         {
@@ -94,19 +92,14 @@ def fit(*, spreads: bool):
 
 
 def _fitted_spreads(rows, law):
-    """Of all publications, and of all but each; of the whole model, and of the law alone."""
-    short, found = rows_of(read_short_trainings(), law), {"folds": {}, "law_folds": {}}
+    """Of all publications, and of all but each."""
+    short = rows_of(read_short_trainings(), law)
 
     def of(part):
-        spreads = fit_fidelity(part, short, fit_spreads(part, law), law)
-        alone = fit_spreads(part, law, mix=False)
-        alone = dataclasses.replace(alone, fidelity=spreads.fidelity)
-        return dataclasses.asdict(spreads), dataclasses.asdict(alone)
+        return dataclasses.asdict(fit_fidelity(part, short, fit_spreads(part, law), law))
 
-    found["spreads"], found["law_spreads"] = of(rows)
-    for source in dict.fromkeys(rows.publication):
-        found["folds"][source], found["law_folds"][source] = of(without(rows, source))
-    return found
+    folds = {source: of(without(rows, source)) for source in dict.fromkeys(rows.publication)}
+    return {"spreads": of(rows), "folds": folds}
 
 
 def shapes_left_out(rows: list[ShapeRow]):
@@ -149,10 +142,7 @@ if __name__ == "__main__":
     trainings = read_published()
     found = rounded(
         {
-            "left_out": {
-                name: summary(trainings, left_out_pairs(trainings, mix=mix))
-                for name, mix in MODELS.items()
-            },
+            "left_out": summary(trainings, left_out_pairs(trainings)),
             "shapes": shapes_left_out(read_shapes()),
             "regret": regret(trainings),
         }

@@ -46,7 +46,6 @@ MEDIANS = {
     "own_residual": 0.02,
 }
 SPREAD_SD = 1.0
-OF_MIX = ("effect", "effect.own", "slope", "kind", "residual", "own_residual")
 # of the spreads of fidelity: that of a mix has, of 0.01, 0.015, 0.02, 0.025, 0.03 and 0.04, the best log
 # score on the short trainings of ladders.py; and the median of the prior of that of a shape
 OF_A_MIX, SHAPE_MEDIAN = 0.025, 0.02
@@ -133,26 +132,18 @@ def ffn_rows(law: Law) -> Rows:
     )
 
 
-def fit_spreads(
-    rows: Rows,
-    law: Law,
-    *,
-    mix: bool = True,
-    start: Spreads | None = None,
-) -> Spreads:
+def fit_spreads(rows: Rows, law: Law, *, start: Spreads | None = None) -> Spreads:
     """The spreads by restricted maximum likelihood.
 
     Args:
         rows: what the model learns from.
         law: of size and shape.
-        mix: False for the law of size and shape alone.
         start: where the optimiser begins; without it at the medians of the priors.
     """
     publications = sorted(set(rows.publication))
     names = list(MEDIANS)
     centre = np.log([*MEDIANS.values(), *([1.0] * len(publications))])
     sds = np.array([SPREAD_SD] * len(names) + [RELIABILITY_SD] * len(publications))
-    free = np.array([mix or name not in OF_MIX for name in names] + [True] * len(publications))
 
     def spreads_of(logs: np.ndarray) -> Spreads:
         value = dict(zip(names, map(float, np.exp(logs)), strict=False))
@@ -183,25 +174,18 @@ def fit_spreads(
         values += [spreads.noise, spreads.residual, spreads.own_residual]
         return np.log([*values, *(spreads.reliability[name] for name in publications)])
 
-    def with_fixed(values: np.ndarray) -> np.ndarray:
-        logs = centre.copy()
-        logs[free] = values
-        return logs
-
-    def cost(values: np.ndarray) -> float:
-        logs = with_fixed(values)
-        return FullLoss(rows, spreads_of(logs), law, mix=mix).cost + 0.5 * float(
-            np.sum(((logs - centre) / sds) ** 2)
-        )
+    def cost(logs: np.ndarray) -> float:
+        prior = 0.5 * float(np.sum(((logs - centre) / sds) ** 2))
+        return FullLoss(rows, spreads_of(logs), law).cost + prior
 
     found = minimize(
         cost,
-        (centre if start is None else logs_of(start))[free],
+        centre if start is None else logs_of(start),
         method="L-BFGS-B",
         options={"maxiter": STEPS},
-        bounds=[(value - FURTHEST, value + FURTHEST) for value in centre[free]],
+        bounds=[(value - FURTHEST, value + FURTHEST) for value in centre],
     )
-    return spreads_of(with_fixed(found.x))
+    return spreads_of(found.x)
 
 
 def fit_fidelity(rows: Rows, short: Rows, spreads: Spreads, law: Law) -> Spreads:

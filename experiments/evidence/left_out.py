@@ -32,7 +32,6 @@ from flashnas.loss.publications import WITHIN_SDS, Pair, as_new_publication, pre
 from flashnas.observations.losses import ObservedLoss
 from flashnas.observations.read_losses import groups_without_repeats, read_published
 
-MODELS = {"law": False, "evidence": True}  # whether the model has the mix
 MIN_RANKED = 3  # rows of a group of which a rank correlation can be taken
 MIN_CHOICES = 4  # rows of a group among which a rule chooses
 RULES = ("shipped", "mean", "pure", "random")  # of a choice
@@ -49,26 +48,22 @@ def pairs_of(rows: Sequence[ObservedLoss], losses: np.ndarray) -> list[Pair]:
     ]
 
 
-def left_out_pairs(rows: Sequence[ObservedLoss], *, mix: bool = True) -> list[Pair]:
-    """All pairs within groups, each predicted by the shipped model without its publication. mix:
-    False for the law of size and shape alone."""
-    return predicted_pairs(rows, lambda source: without(source, mix=mix))
+def left_out_pairs(rows: Sequence[ObservedLoss]) -> list[Pair]:
+    """All pairs within groups, each predicted by the shipped model without its publication."""
+    return predicted_pairs(rows, without)
 
 
-def without(source: str, *, mix: bool = True) -> FullLoss:
+def without(source: str) -> FullLoss:
     """The shipped model that has not seen a publication."""
     shipped = set(shipped_rows().publication)
-    return loss_model(without=source if source in shipped else "", mix=mix)
+    return loss_model(without=source if source in shipped else "")
 
 
 def all_models(rows: Sequence[ObservedLoss], short: Short) -> dict[str, list[Pair]]:
-    """All pairs as their short losses order them, and as each of MODELS predicts them without their
+    """All pairs as their short losses order them, and as the model predicts them without their
     publication."""
     losses = np.array([training.nats if training else math.nan for training in short])
-    return {
-        "short": pairs_of(rows, losses),
-        **{name: left_out_pairs(rows, mix=mix) for name, mix in MODELS.items()},
-    }
+    return {"short": pairs_of(rows, losses), "evidence": left_out_pairs(rows)}
 
 
 def left_out(rows: Sequence[ObservedLoss], short: Short) -> dict[str, Any]:

@@ -149,7 +149,6 @@ def loss_model(
     own: str | Path | Sequence[ObservedLoss] | None = None,
     *,
     without: str = "",
-    mix: bool = True,
     published: bool = True,
 ) -> FullLoss:
     """The model of the loss after a full training.
@@ -158,7 +157,6 @@ def loss_model(
         own: a CSV of the user's own trainings (`read_published`), or the trainings themselves;
             predictions are then for the user's publication.
         without: a publication, by its source, that the model has not seen.
-        mix: False for the law of size and shape alone.
         published: False: no published row counts. The spreads and the law of size and shape stay as
             they were fitted, so that there are intervals.
 
@@ -188,7 +186,7 @@ def loss_model(
     publications = sorted(set(shipped_rows().publication.tolist()))
     if without != "" and without not in publications:
         raise ConfigError(one_of("loss_model.without", without, publications))
-    shipped = _shipped(without, mix, published)
+    shipped = _shipped(without, published)
     if own is None:
         return shipped
     rows = own_rows(own) if isinstance(own, str | Path) else as_own(own)
@@ -196,20 +194,17 @@ def loss_model(
 
 
 @functools.cache
-def _shipped(without: str, mix: bool, published: bool = True) -> FullLoss:
-    """The law alone has spreads of its own, because differences of mixes are noise to it."""
-    constants = fitted()
-    rows = shipped_rows()
-    prefix = "" if mix else "law_"
-    spreads = Spreads(**constants[f"{prefix}folds"].get(without, constants[f"{prefix}spreads"]))
+def _shipped(without: str, published: bool) -> FullLoss:
+    constants, rows = fitted(), shipped_rows()
+    spreads = Spreads(**constants["folds"].get(without, constants["spreads"]))
     law = Law(**constants["law"])
     if without:
         rows = rows.take(np.flatnonzero(rows.publication != without))
-    model = FullLoss(rows, spreads, law, mix=mix)
+    model = FullLoss(rows, spreads, law)
     if published:
         return model
     mean, sd, _ = model.coefficients()["law"]
-    return FullLoss(rows.take(np.arange(0)), spreads, law, mix=mix, slope=(mean, sd))
+    return FullLoss(rows.take(np.arange(0)), spreads, law, slope=(mean, sd))
 
 
 # -- what is expected of one network ---------------------------------------------------------------

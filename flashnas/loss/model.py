@@ -100,7 +100,6 @@ class FullLoss:
 
     Args:
         spreads: the standard deviations (experiments/evidence/fitting.py).
-        mix: False for the law of size and shape alone.
         publication: predictions are for this one; NEW for one without rows.
         slope: mean and standard deviation of the coefficient of the law before any row was seen.
     """
@@ -111,31 +110,17 @@ class FullLoss:
         spreads: Spreads,
         law: Law,
         *,
-        mix: bool = True,
         publication: str = NEW,
         slope: tuple[float, float] | None = None,
     ) -> None:
         self.rows, self.law, self.slope = rows, law, slope
-        self.publication, self.mix = publication, mix
-        # without its mix a network is its size and shape
-        self.spreads = (
-            spreads
-            if mix
-            else dataclasses.replace(
-                spreads,
-                kind=0.0,
-                residual=0.0,
-                own_residual=0.0,
-                fidelity={**spreads.fidelity, "mix": 0.0},
-            )
-        )
+        self.publication, self.spreads = publication, spreads
         common = [{**PRIOR_SDS, **spreads.common}[name] for name in FEATURES]
         if slope is not None:
             common[_LAW] = slope[1]
         own = [spreads.own.get(name, 0.0) for name in FEATURES]
         self._common = np.square([*common, *[0.0] * len(SILENT)])
         self._own = np.square([*own, *(SILENT_SDS[name] for name in SILENT)])
-        self._seen = mix | np.isin(_NAMES, OF_LAW)
         self.contrasts = contrasts(rows.level)
         gaps = self.contrasts @ (rows.nats - self._known(rows))
         usual = spreads.noise * self._reliability(rows.publication)
@@ -288,10 +273,10 @@ class FullLoss:
     # -- the prior ---------------------------------------------------------------------------------
 
     def _x(self, table: Table) -> np.ndarray:
-        """The columns of a table, those that the model does not have at 0."""
+        """The columns of a table, that of the law less the value at which its coefficient turns."""
         x = np.array(table.x)
         x[:, _LAW] -= LAW_NATS
-        return x * self._seen
+        return x
 
     def _known(self, table: Table) -> np.ndarray:
         """The part of the mean that no row teaches."""

@@ -55,7 +55,6 @@ def with_own(shipped: FullLoss, own: Rows, reliability: float | None = None) -> 
             rows,
             dataclasses.replace(spreads, reliability={**spreads.reliability, OWN: reliability}),
             shipped.law,
-            mix=shipped.mix,
             publication=OWN,
             slope=shipped.slope,
         )

@@ -217,15 +217,6 @@ def test_the_reasons_of_a_difference_add_up_to_it():
     assert found["size"] < 0
 
 
-def test_without_its_mix_a_network_is_its_size_and_shape():
-    networks = [network("12x(a f)"), network("12x(m2 f)")]
-    law = loss_model(mix=False)
-    size = law.table(networks, TOKENS).x[:, 0]
-    assert law.predict_networks(networks, TOKENS).difference(0, 1)[0] == pytest.approx(
-        law.coefficients()["law"][0] * (size[0] - size[1])
-    )
-
-
 def test_each_network_may_have_tokens_of_its_own():
     networks = [network(text) for text in ("12x(a f)", "6x(m2 f gd f)", "12x(r7 f)")]
     tokens_N = np.array([1e10, 1e11, 1e13])
@@ -270,14 +261,13 @@ def test_more_tokens_matter_more_to_larger_networks():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mix", "name"), [(True, "spreads"), (False, "law_spreads")])
-def test_the_shipped_spreads_are_about_as_likely_as_those_fitted_anew(mix, name, experiment):
+def test_the_shipped_spreads_are_about_as_likely_as_those_fitted_anew(experiment):
     """From the shipped ones on, which takes a tenth of the time of a fit from the start."""
     rows, law = shipped_rows(), Law(**fitted()["law"])
     # those of fidelity are found apart from the others
-    shipped = dataclasses.replace(Spreads(**fitted()[name]), fidelity={})
-    found = experiment("fitting").fit_spreads(rows, law, mix=mix, start=shipped)
-    costs = [FullLoss(rows, spreads, law, mix=mix).cost for spreads in (found, shipped)]
+    shipped = dataclasses.replace(Spreads(**fitted()["spreads"]), fidelity={})
+    found = experiment("fitting").fit_spreads(rows, law, start=shipped)
+    costs = [FullLoss(rows, spreads, law).cost for spreads in (found, shipped)]
     assert costs[1] < costs[0] + 0.5
     assert found.noise == pytest.approx(shipped.noise, abs=1e-3)
     common = {
