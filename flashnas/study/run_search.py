@@ -69,9 +69,11 @@ def _executor(problem: Problem, note: Note) -> Executor | None:
     """Where the trainings run, checked before anything is written; None where nothing is trained."""
     if problem.trainings is None:
         return None
-    from flashnas.study.workers import executor_of
+    from flashnas.study.workers import executor_of, note_idle_workers
 
-    return executor_of(problem.config, problem.trainings, problem.space.any_network(), note)
+    executor = executor_of(problem.config, problem.trainings, problem.space.any_network(), note)
+    note_idle_workers(executor, problem.config.cycle_size, note)
+    return executor
 
 
 def _searched(

@@ -3,6 +3,7 @@ or asked for by a user's own code."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -224,10 +225,11 @@ class Trials:
             dominating = (front[:, None] <= points).all(axis=2).sum(axis=0)
             unknown = np.isnan(points).any(axis=1)
             place = int(np.where(unknown, len(front) + 1, dominating).argmin())
-            result = self.results.get(indices[place], {})
-            values = tuple(points[place].tolist())
-            state = result.get("state", "expected")
-            found.append(Trial(genotype=genotype, state=state, values=values))
+            values, index = tuple(points[place].tolist()), indices[place]
+            if index in self.results:  # whole, for samplers that read more than the objectives
+                found.append(dataclasses.replace(self.trial(index), values=values))
+            else:
+                found.append(Trial(genotype=genotype, state="expected", values=values))
         return found
 
     def trial(self, index: int) -> Trial:
