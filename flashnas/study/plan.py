@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from flashnas.base.registry import foreign_errors
 from flashnas.samplers import sampler_name
 from flashnas.study.config import SearchConfig
 from flashnas.study.load import load_problem
-from flashnas.study.problem import BAYES, Note, Problem
+from flashnas.study.problem import BAYES, Note
 from flashnas.study.sampling import proposer
 from flashnas.study.workers import executor_of
 
@@ -69,41 +70,39 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
         FlashnasError: for whatever would stop the search before its first training.
     """
     problem = load_problem(config, plan=True, **objects)
-    with foreign_errors(*problem.foreign(), direct=False):
-        for line in problem.notes:
-            note(line)
-        trainings = problem.trainings
-        # of a GPU that is elsewhere nothing can be checked
-        if trainings is not None and (trainings.recipe is None or trainings.recipe.device == "cpu"):
-            executor_of(config, trainings, problem.space.any_network(), note)
-        return _planned(problem)
-
-
-def _planned(problem: Problem) -> Plan:
+    trainings = problem.trainings
     found = Plan(
         space=problem.space.name,
-        budgets=dict(problem.config.budgets),
+        budgets=dict(config.budgets),
         baselines=[
             {"label": label, "notation": None if network is None else network.notation}
             for label, network in problem.baselines
         ],
         sampler=sampler_name(proposer(problem)) if problem.train_each else BAYES,
     )
-    if (trainings := problem.trainings) is None:
+    for line in problem.notes:
+        note(line)
+    if trainings is None:
         return found
-    recipe, limit = trainings.recipe, trainings.time_limit
+    recipe = trainings.recipe
+    with foreign_errors(*problem.foreign(), direct=False):
+        # of a GPU that is elsewhere nothing can be checked
+        if recipe is None or recipe.device == "cpu":
+            executor_of(config, trainings, problem.space.any_network(), note)
     new = {
         network.hash
         for _, network in problem.baselines
         if network is not None and trainings.score(network, metrics=False) is None
     }
     count = trainings.at_most + len(new)
+    found = dataclasses.replace(
+        found, candidates=trainings.at_most, trainings=count, time_limit_s=trainings.timeout_s
+    )
+    if recipe is None:
+        return found
     return dataclasses.replace(
         found,
-        candidates=trainings.at_most,
-        trainings=count,
-        tokens_each=0 if recipe is None else recipe.steps * recipe.batch_tokens,
-        flops_each=0.0 if recipe is None else limit.flops,
-        flops=0.0 if recipe is None else count * limit.mean_flops,
-        time_limit_s=limit.seconds,
+        tokens_each=recipe.steps * recipe.batch_tokens,
+        flops_each=max(trainings.typical_flops),
+        flops=count * fmean(trainings.typical_flops),
     )

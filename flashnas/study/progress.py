@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flashnas.base.errors import ArchitectureError, OperatorError
@@ -50,6 +52,7 @@ class Pace:
 
     def __init__(self, trainings: Trainings) -> None:
         self.trainings = trainings
+        self._mean_flops = fmean(trainings.typical_flops)
         self._flops: dict[str, float] = {}  # of the training of each network
         self._begun_s: float | None = None  # when the first one began here, ..
         self._before: set[str] = set()  # .. and what was known then
@@ -71,7 +74,7 @@ class Pace:
             further: networks that are not chosen yet.
         """
         done = here = 0.0
-        rest = further * self.trainings.time_limit.mean_flops
+        rest = further * self._mean_flops
         for key, network in networks.items():
             flops = self._flops_of(key, network)
             if (result := results.get(key)) is None:
@@ -88,8 +91,7 @@ class Pace:
 
     def _flops_of(self, key: str, network: Any) -> float:
         if key not in self._flops:
-            try:
+            self._flops[key] = self._mean_flops
+            with contextlib.suppress(ArchitectureError, OperatorError):  # a failed trial
                 self._flops[key] = self.trainings.flops(self.trainings.of(network))
-            except (ArchitectureError, OperatorError):  # a failed trial with its reason
-                self._flops[key] = self.trainings.time_limit.mean_flops
         return self._flops[key]

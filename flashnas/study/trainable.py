@@ -7,6 +7,8 @@ import dataclasses
 import math
 from typing import Any
 
+import numpy as np
+
 from flashnas.base.errors import ArchitectureError, ConfigError, DeviceError, OperatorError
 from flashnas.data.dataset import prepare_dataset
 from flashnas.executors.job import UserEvaluator
@@ -16,13 +18,13 @@ from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import EvidenceScorer
-from flashnas.study.time_limit import find_time_limit
-from flashnas.study.trainings import Trainings
+from flashnas.study.trainings import Trainings, flops_of, time_limit
 from flashnas.training.recipe import Recipe
 from flashnas.trials.objectives import QUALITY
 
 DEFAULT_RECIPE = "cpu"
 MIN_PROXY_WIDTH = 16  # a narrower network would say nothing
+LOOKED_AT = 32  # genotypes, for the range of the trainings' FLOPs
 MAX_OFFERED = 1024  # of the width factors that a message offers
 
 
@@ -58,10 +60,8 @@ def load_trainings(
                 f"must be at most {MAX_OWN_ROWS - known}, because the model takes {MAX_OWN_ROWS}"
                 f" trainings of yours; got {at_most}",
             )
-    fitter = problem.fitter
-    earlier = problem.earlier
-    baselines = [network for _, network in problem.baselines if network is not None]
-    dataset = None
+    fitter, earlier = problem.fitter, problem.earlier
+    dataset, flops = None, list[float]()
     if evaluator is not None:
         recipe = None
     else:
@@ -69,8 +69,9 @@ def load_trainings(
         problem.notes.extend(check_trainable(config, fitter.space, recipe, plan=plan))
         dataset = prepare_dataset(config.data, recipe, config.tokenizer)
         problem.notes.extend(dataset.notes)
-    limit = find_time_limit(config, recipe, fitter, baselines, problem.notes.append)
-    if recipe is not None:
+        rng = np.random.default_rng(config.seed)
+        drawn = [fitter.fit_width(fitter.space.sample(rng))[0] for _ in range(LOOKED_AT)]
+        flops = flops_of(recipe, [*(network for _, network in problem.baselines), *drawn])
         recipe = recipe.with_dtype(dtype)
         problem.notes.append(f"trainings multiply matrices in {recipe.dtype}")
     trainings = Trainings(
@@ -85,7 +86,8 @@ def load_trainings(
         recipe=recipe,
         dataset=dataset,
         earlier=earlier,
-        time_limit=limit,
+        timeout_s=config.candidate_timeout_s or time_limit(recipe, flops),
+        typical_flops=flops or [1.0],
     )
     if earlier is None:
         return trainings

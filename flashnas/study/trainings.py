@@ -4,20 +4,27 @@ costs, and which are there already. Imported by a search that trains something.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.plugins import code_name
 from flashnas.data.dataset import Dataset
 from flashnas.executors.job import Job, UserEvaluator
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.earlier_runs import EarlierRuns, group_of, training
 from flashnas.study.acquisition import Training
-from flashnas.study.time_limit import TimeLimit
-from flashnas.training.cost import training_flops
+from flashnas.study.config import TIMEOUT_S
+from flashnas.training.cost import ASSUMED_RATES, training_flops
 from flashnas.training.recipe import Recipe
+
+SLACK = 4  # the time limit over the time of the longest training at the assumed rate
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -25,7 +32,8 @@ class Trainings:
     """What a network is scored by: a training, or the user's evaluator.
 
     recipe, dataset: None where an evaluator scores. earlier: runs whose networks have a score.
-    needed: what an evaluator must return besides the loss.
+    needed: what an evaluator must return besides the loss. timeout_s: the time limit of one.
+    typical_flops: of some of them.
     """
 
     at_most: int
@@ -35,7 +43,8 @@ class Trainings:
     recipe: Recipe | None
     dataset: Dataset | None
     earlier: EarlierRuns | None
-    time_limit: TimeLimit
+    timeout_s: float
+    typical_flops: Sequence[float]
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:
@@ -98,3 +107,22 @@ class Trainings:
             tokens=float(training.tokens),
             group=group_of(self.facts),
         )
+
+
+def flops_of(recipe: Recipe, networks: Iterable[Any]) -> list[float]:
+    """Of the trainings of those networks that it suits; none of a user's own class."""
+    found = []
+    for network in networks:
+        if isinstance(network, Architecture):
+            with contextlib.suppress(ArchitectureError, OperatorError):  # a failed trial
+                found.append(training_flops(recipe.proxy_of(network), recipe))
+    return found
+
+
+def time_limit(recipe: Recipe | None, flops: Sequence[float]) -> float:
+    """In seconds: TIMEOUT_S, and for longer trainings SLACK times what the longest of these takes at
+    the assumed rate, in whole minutes."""
+    if recipe is None or not flops:
+        return TIMEOUT_S
+    assumed_s = max(flops) / ASSUMED_RATES[recipe.device]
+    return max(TIMEOUT_S, 60.0 * math.ceil(SLACK * assumed_s / 60))

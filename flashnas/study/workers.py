@@ -33,7 +33,7 @@ def executor_of(
     work = Work(
         function=run_job,
         workers=config.workers,
-        timeout_s=trainings.time_limit.seconds,
+        timeout_s=trainings.timeout_s,
         gpu=gpu,
         devices=devices,
         dataset=None if dataset is None else str(dataset.folder),

@@ -18,7 +18,7 @@ def pace(monkeypatch):
     trainings = types.SimpleNamespace(
         of=lambda network: network,
         flops=FLOPS.__getitem__,
-        time_limit=types.SimpleNamespace(mean_flops=4.0),
+        typical_flops=(3.0, 5.0),
     )
     now = iter([0.0, *[100.0] * 9])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
