@@ -18,8 +18,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed
 from flashnas.architecture.networks import taken
 from flashnas.base.errors import BudgetError, ConfigError
-from flashnas.latency.metrics import LARGER_IS_BETTER, PREDICTED, Budget, observed_line
-from flashnas.latency.metrics import SIZES as SIZES
+from flashnas.latency.metrics import LARGER_IS_BETTER, PREDICTED, SIZES, Budget, observed_line
 from flashnas.latency.prediction import LatencyModel
 from flashnas.space.base import G, SearchSpace
 
@@ -49,17 +48,6 @@ class Costs(ABC):
             name: np.array([each.get(name, np.nan) for each in metrics], float) for name in names
         }
 
-    def size(self, metric: str, network: Any) -> float:
-        """One of SIZES."""
-        return metric_of(metric, self.metrics(network))
-
-    def latencies(self, networks: Sequence[Any]) -> list[float | None]:
-        """latency_ms of each; None where it is not known."""
-        return [
-            value if math.isfinite(value) else None
-            for value in self.columns(networks, ["latency_ms"])["latency_ms"].tolist()
-        ]
-
     def host_words(self) -> str:
         """What the host takes of a step, where other hosts take less; for a message."""
         return ""
@@ -86,9 +74,6 @@ class TableCosts(Costs):
     def _estimated(self, network: Architecture) -> dict[str, float]:
         estimate = self.model.estimate(network)
         return {name: getattr(estimate, name) for name in PREDICTED}
-
-    def size(self, metric: str, network: Architecture) -> float:
-        return float(self.columns([network], [metric])[metric][0])
 
     def columns(
         self, networks: Sequence[Architecture], names: Iterable[str]

@@ -13,8 +13,8 @@ from flashnas.architecture.architecture import compressed
 from flashnas.architecture.networks import taken
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import BudgetError
-from flashnas.latency.fitting import SIZES, Fitter, TableCosts
-from flashnas.latency.metrics import Budget
+from flashnas.latency.fitting import Fitter, TableCosts
+from flashnas.latency.metrics import SIZES, Budget
 from flashnas.study.comparison import TOGETHER
 from flashnas.study.loop import search
 from flashnas.study.problem import Problem

@@ -12,7 +12,8 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.networks import joined, taken
-from flashnas.latency.fitting import SIZES, Fitter
+from flashnas.latency.fitting import Fitter
+from flashnas.latency.metrics import SIZES
 from flashnas.study.order import mixer_kinds, simplicity, unevenness
 from flashnas.study.scorer import ALIKE, Scorer
 from flashnas.trials.objectives import FULL, QUALITY, RECALL, minimised, point, ranking

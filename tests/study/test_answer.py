@@ -176,7 +176,7 @@ def test_how_wide_a_transformer_has_to_be():
     assert first > 0
     assert asked_for.answer.wider == {
         "params": wider[first].params,
-        "latency_ms": problem.costs.latencies([wider[first]])[0],
+        "latency_ms": problem.model.latencies([wider[first]])[0],
     }
     assert Answered(["2560: 30x(m2 f)"], [ATTENTION]).answer.wider is None, "not even twice as wide"
     for alone in (Answered([HYBRID], [STATES]), Answered([ATTENTION], [ATTENTION])):
@@ -236,7 +236,7 @@ def test_published_models_are_compared_at_the_vocabulary_of_the_space():
     qwen = answer.published[3]
     network = dataclasses.replace(presets()["Qwen3-0.6B"], vocab=problem.space.model.vocab)
     assert qwen["params"] == network.params
-    assert qwen["latency_ms"] == problem.costs.latencies([network])[0]
+    assert qwen["latency_ms"] == problem.model.latencies([network])[0]
     chosen = problem.scorer.posterior([network, Architecture.parse(HYBRID)])
     assert (qwen["difference"], qwen["sd"]) == pytest.approx(chosen.difference(0, 1))
     lfm = answer.published[2]

@@ -129,7 +129,7 @@ def costs_by_times(problem, path, networks, factor):
     """By the observed times of some networks, which are so many times those of the table."""
     rows = [
         f'"{network}",decode-8k,mine,,{factor * ms}'
-        for network, ms in zip(networks, problem.costs.latencies(networks), strict=True)
+        for network, ms in zip(networks, problem.model.latencies(networks), strict=True)
     ]
     path.write_text("\n".join(["network,workload,program,device,latency_ms", *rows]) + "\n")
     return TableCosts(corrected(problem.model, str(path)))
@@ -140,7 +140,7 @@ def test_observed_times_correct_each_batch_too(problem, tmp_path):
     budget by the observed times alone."""
     trials = scored(DENSE + SPARSE, problem)
     costs = costs_by_times(problem, tmp_path / "times.csv", trials.networks, 0.5)
-    by_table, observed = trials.latency_ms, np.array(costs.latencies(trials.networks))
+    by_table, observed = trials.latency_ms, costs.model.latencies(trials.networks)
     budgets = [Budget("latency_ms", 1.05 * observed.max()), problem.fitter.budgets[1]]
     assert (by_table > budgets[0].limit).any()
     corrected_problem = dataclasses.replace(

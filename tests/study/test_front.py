@@ -32,8 +32,7 @@ def test_the_front_is_that_of_pymoo_over_all_that_was_scored(searched, objective
     found = search(dataclasses.replace(searched, objectives=objectives, proposals=300))
     figures = {
         "full_loss": searched.scorer.values(found.networks),
-        "latency_ms": searched.costs.latencies(found.networks),
-        "memory_gb": [searched.costs.size("memory_gb", each) for each in found.networks],
+        **searched.costs.columns(found.networks, ["latency_ms", "memory_gb"]),
         "expected_recall": -searched.scorer.recalls(found.networks),
     }
     points = np.column_stack([np.round(figures[name], 9) for name in objectives])

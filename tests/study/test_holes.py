@@ -55,8 +55,8 @@ def winners(space_name, table_name, workload_name, shares):
     costs = TableCosts(LatencyModel(LatencyTable.load(table_name), load_workload(workload_name)))
     rng = np.random.default_rng(0)
     sizes = [space.architectures(space.sample(rng)) for _ in range(24)]
-    least = min(costs.latencies([networks[-1] for networks in sizes]))
-    most = max(costs.latencies([networks[0] for networks in sizes]))
+    least = min(costs.model.latencies([networks[-1] for networks in sizes]))
+    most = max(costs.model.latencies([networks[0] for networks in sizes]))
     for share in shares:
         budget_ms = least * (most / least) ** share
         fitter = Fitter(space, costs, [Budget("latency_ms", budget_ms)])

@@ -59,7 +59,7 @@ def test_budgets_that_no_network_meets_are_refused_and_baselines_beyond_them_lef
     config = dataclasses.replace(config, baselines=True)
     problem = load_problem(config)
     networks = [network for _, network in problem.baselines]
-    limit = sorted(problem.costs.latencies(networks))[len(networks) // 2]
+    limit = sorted(problem.model.latencies(networks))[len(networks) // 2]
     tight = plan(dataclasses.replace(config, budgets={"latency_ms": limit}))
     notations = {entry["notation"] for entry in tight.baselines}
     assert None in notations

@@ -135,7 +135,7 @@ def test_a_space_that_can_be_listed_is_looked_at_before_it_is_refused():
     problem = problem_of("served", 1e6)
     genotypes = problem.space.genotypes
     networks = [problem.space.architectures(genotype)[0] for genotype in genotypes]
-    fastest = np.sort(problem.costs.latencies(networks))
+    fastest = np.sort(problem.model.latencies(networks))
     rare, none = (
         Fitter(problem.space, problem.costs, [Budget("latency_ms", limit)])
         for limit in (fastest[10], 0.99 * fastest[0])
