@@ -3,7 +3,6 @@
 import dataclasses
 import itertools
 
-import numpy as np
 import pytest
 from problems import problem_of, trials_of, with_all_batches
 
