@@ -2,14 +2,13 @@
 torch.
 """
 
-from flashnas.space.base import ArchitectureLike, Genotype, SearchSpace
+from flashnas.space.base import ArchitectureLike, SearchSpace
 from flashnas.space.load import TEMPLATES, load_operator_space, load_space
 from flashnas.space.operator_space import OperatorSpace
 
 __all__ = [
     "TEMPLATES",
     "ArchitectureLike",
-    "Genotype",
     "OperatorSpace",
     "SearchSpace",
     "load_operator_space",

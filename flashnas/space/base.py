@@ -8,7 +8,6 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -23,12 +22,6 @@ if TYPE_CHECKING:
 G = TypeVar("G", bound=Hashable)
 Value = int | float | str
 """One value of an encoding."""
-
-
-@dataclass(frozen=True)
-class Genotype:
-    """A point of a space: what is searched, without the width. A space of one's own may use any
-    hashable object."""
 
 
 class ArchitectureLike(Protocol):

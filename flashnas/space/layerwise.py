@@ -19,7 +19,7 @@ from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import SpaceError
 from flashnas.base.text import one_of
 from flashnas.operators import OperatorSpec
-from flashnas.space.base import Genotype, Value
+from flashnas.space.base import Value
 from flashnas.space.load import (
     check_distinct,
     check_unique,
@@ -56,7 +56,7 @@ class LayersBlock:
 
 
 @dataclass(frozen=True)
-class LayerwiseGenotype(Genotype):
+class LayerwiseGenotype:
     """One choice per layer, written as in the space's file."""
 
     layers: tuple[str, ...]

@@ -103,7 +103,7 @@ class OperatorSpace(SearchSpace[G]):
         return self.size() * len(self.hidden_sizes)
 
     def architectures(self, genotype: G) -> list[Architecture]:
-        return self.widths_of(self.operators(genotype))
+        return list(self.networks([genotype])[0])
 
     def networks(self, genotypes: Sequence[G]) -> tuple[Networks, np.ndarray]:
         genotype = np.repeat(np.arange(len(genotypes)), len(self.hidden_sizes))

@@ -24,7 +24,7 @@ from flashnas.base.errors import SpaceError
 from flashnas.base.text import range_of, tokens_text
 from flashnas.families.family import Family, Size, families
 from flashnas.operators import OperatorSpec
-from flashnas.space.base import Genotype, Value
+from flashnas.space.base import Value
 from flashnas.space.load import read_choices, read_range, whole_number
 from flashnas.space.operator_space import ModelOptions, OperatorSpace
 
@@ -50,7 +50,7 @@ class ServedFile:
 
 
 @dataclass(frozen=True)
-class ServedGenotype(Genotype):
+class ServedGenotype:
     """One network: `layers` token mixers, of which attention is one in `every`. ffn: number of the
     feed-forward part among those of the family."""
 
@@ -74,6 +74,10 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
         model: the vocabulary; whether the head is tied is stated by each family.
         params: fewest and most parameters that one token uses: all but those of idle experts.
         layers: fewest and most; None: those of the families.
+
+    Attributes:
+        active_params: of each genotype the parameters that a token uses.
+        param_range: fewest and most of them.
     """
 
     template = "served"
@@ -91,11 +95,15 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
         super().__init__(name=name, path=path, hidden_sizes=(), model=model)
         self.families, self.params = tuple(families), params
         self.layers = layers
+        self.active_params = self._counted()
+        self.genotypes = tuple(self.active_params)
         if not self.genotypes:
             least, most = map(tokens_text, params)
             raise SpaceError(
                 f"{path or name}: params {least}..{most} has no network of {', '.join(families)}"
             )
+        counts = self.active_params.values()
+        self.param_range = min(counts), max(counts)
         self.hidden_sizes = tuple(sorted({genotype.hidden for genotype in self.genotypes}))
         self.max_operators = 2 * max(genotype.layers for genotype in self.genotypes)
         low, high = self.hidden_sizes[0], self.hidden_sizes[-1]
@@ -151,52 +159,40 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
 
     # -- the networks
 
-    @functools.cached_property
-    def genotypes(self) -> tuple[ServedGenotype, ...]:
-        """All of them, in a fixed order. Of distances at which as many layers attend, the one that
-        spreads them most evenly stands."""
-        found = []
+    def _counted(self) -> dict[ServedGenotype, int]:
+        """All networks in a fixed order, with the parameters that a token uses
+        (`Architecture.active_params`, without building it). Of distances at which as many layers
+        attend, the one that spreads them most evenly stands."""
+        found = {}
         for name in self.families:
-            searched = families()[name].search
-            low, high = self.layers or searched.layers
+            search = families()[name].search
+            low, high = self.layers or search.layers
             shapes = [
-                (layers, every)
-                for layers in range(searched.layers[0], searched.layers[1] + 1, searched.step)
-                for every in _distances(layers, tuple(searched.every), searched.last)
+                (layers, every, len(attention_places(layers, every, search.last)))
+                for layers in range(search.layers[0], search.layers[1] + 1, search.step)
+                for every in _distances(layers, tuple(search.every), search.last)
                 if low <= layers <= high
             ]
-            parts = range(len(searched.ffn))
+            parts = range(len(search.ffn))
             for hidden, ffn in itertools.product(_widths(families()[name]), parts):
-                for layers, every in shapes:
-                    genotype = ServedGenotype(name, hidden, layers, every, ffn)
-                    if self.params[0] <= self._params(genotype) <= self.params[1]:
-                        found.append(genotype)
-        return tuple(found)
+                specs = _specs(name, hidden, ffn)
+                *others, attention, part = (spec.active_params(hidden) for spec in specs)
+                mixer, outer = (
+                    [*others, attention][0],
+                    hidden * (1 + self.model.vocab * (2 - search.tied)),
+                )
+                for layers, every, attending in shapes:
+                    params = (
+                        outer + attending * attention + (layers - attending) * mixer + layers * part
+                    )
+                    if self.params[0] <= params <= self.params[1]:
+                        found[ServedGenotype(name, hidden, layers, every, ffn)] = params
+        return found
 
     @functools.cached_property
     def _rows(self) -> np.ndarray:
         """`_row` of all networks."""
         return np.array([_row(genotype) for genotype in self.genotypes])
-
-    @property
-    def param_range(self) -> tuple[int, int]:
-        """Fewest and most parameters that a token uses of a network."""
-        counts = [self._params(genotype) for genotype in self.genotypes]
-        return min(counts), max(counts)
-
-    def _params(self, genotype: ServedGenotype) -> int:
-        """That a token uses; `Architecture.active_params`, without building it."""
-        hidden, search = genotype.hidden, families()[genotype.family].search
-        attention, mixer, ffn = _sizes(genotype.family, hidden, genotype.ffn)
-        attending = len(attention_places(genotype.layers, genotype.every, search.last))
-        embedding = self.model.vocab * hidden * (1 if search.tied else 2)
-        return (
-            embedding
-            + hidden
-            + attending * attention
-            + (genotype.layers - attending) * mixer
-            + genotype.layers * ffn
-        )
 
     def operators(self, genotype: ServedGenotype) -> tuple[OperatorSpec, ...]:
         return _operators(genotype)
@@ -212,9 +208,6 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
             vocab=self.model.vocab,
             tied=families()[genotype.family].search.tied,
         )
-
-    def architectures(self, genotype: ServedGenotype) -> list[Architecture]:
-        return [self.architecture(genotype, genotype.hidden)]
 
     def networks(self, genotypes: Sequence[ServedGenotype]) -> tuple[Networks, np.ndarray]:
         index = np.arange(len(genotypes))
@@ -375,13 +368,6 @@ def _specs(name: str, hidden: int, ffn: int) -> tuple[OperatorSpec, ...]:
     size: Size = next(size for size in search.sizes if hidden in size.widths)
     mixers = [spec for text in size.mixers for spec in parse_operators(text)]
     return (*mixers, search.ffn[ffn].spec(hidden))
-
-
-@functools.cache
-def _sizes(name: str, hidden: int, ffn: int) -> tuple[int, int, int]:
-    """Parameters that a token uses of attention, of the other mixer and of the feed-forward part."""
-    *others, attention, part = (spec.active_params(hidden) for spec in _specs(name, hidden, ffn))
-    return attention, (others or [attention])[0], part
 
 
 @functools.lru_cache(maxsize=65_536)

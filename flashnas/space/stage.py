@@ -17,7 +17,6 @@ import numpy as np
 
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.space.base import Genotype
 
 STAGES = ("early", "middle", "late")
 RATIOS = ("0:1", "1:1", "1:2", "1:3")
@@ -62,7 +61,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class ThreeStageGenotype(Genotype):
+class ThreeStageGenotype:
     """One Stage each for early, middle and late. The last stage is cut when the list is too
     long.
     """

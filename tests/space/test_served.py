@@ -138,7 +138,7 @@ def test_genotypes_decode_to_themselves_and_count_their_parameters(served):
         genotype = served.genotypes[index]
         assert served.decode(served.encode(genotype)) == genotype
         (network,) = served.architectures(genotype)
-        assert served._params(genotype) == network.active_params
+        assert served.active_params[genotype] == network.active_params
         assert served.params[0] <= network.active_params <= served.params[1]
 
 
@@ -174,7 +174,7 @@ def test_networks_are_found_again_and_others_are_not(served, samples):
 def test_parameters_and_vocabulary_bound_the_networks(served):
     small = served.with_params((3e8, 5e8))
     assert set(small.genotypes) == {
-        genotype for genotype in served.genotypes if 3e8 <= served._params(genotype) <= 5e8
+        genotype for genotype in served.genotypes if 3e8 <= served.active_params[genotype] <= 5e8
     }
     low, high = small.param_range
     assert 3e8 <= low < high <= 5e8
@@ -203,7 +203,7 @@ def test_a_mutant_differs_in_one_property(served):
         genotype, seen = mutant, seen | changed
     assert seen == {"family", "hidden", "layers", "every", "ffn"}
     pure = served.with_families(["llama"])
-    counts = Counter(map(pure._params, pure.genotypes))
+    counts = Counter(pure.active_params.values())
     lone = next(params for params, count in counts.items() if count == 1)
     alone = pure.with_params((lone, lone))
     message = one_line(SpaceError, alone.mutate, alone.genotypes[0], rng)
