@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.special import ndtr
@@ -69,9 +69,7 @@ def answer_of(
     scorer = trials.scorer
     assert scorer is not None
     best = {title: trial.architecture for title, trial in rivals.items()}
-    models = published_models(problem)
-    others = [*best.values(), *models.values()]
-    compared = differences_to(scorer, chosen.architecture, others)
+    compared = differences_to(scorer, chosen.architecture, list(best.values()))
     titles = [title for title in best if title != FREE_MIX]
     networks = [best[title] for title in titles]
     chances = dict.fromkeys(best, 0.0)
@@ -99,10 +97,7 @@ def answer_of(
         free_mix=family(FREE_MIX) if FREE_MIX in rivals else None,
         equals=_equals(problem, trials),
         wider=_wider(problem, scorer, networks, chosen),
-        published=tuple(
-            _published(problem, scorer, name, model, compared[model.hash])
-            for name, model in models.items()
-        ),
+        published=tuple(_published(problem, scorer, chosen)),
         h100_hours=full_training_hours(chosen.architecture, scorer.tokens),
         claims=_claims(scorer, front, chosen),
         dense_or_sparse=dense_or_sparse(problem, trials),
@@ -223,21 +218,18 @@ def published_models(problem: Problem) -> dict[str, Architecture]:
     return networks
 
 
-def _published(
-    problem: Problem,
-    scorer: Scorer,
-    name: str,
-    model: Architecture,
-    difference: tuple[float, float],
-) -> PublishedModel:
-    """A published model beside the chosen network."""
-    figures = scorer.figures(model)
-    return {
-        "name": name,
-        "latency_ms": _latency_ms(problem, model),
-        "params": float(model.params),
-        "difference": difference[0],
-        "sd": difference[1],
-        "recall": figures["expected_recall"],
-        "silence": figures["silence"],
-    }
+def _published(problem: Problem, scorer: Scorer, chosen: Trial) -> Iterator[PublishedModel]:
+    """Published models beside the chosen network."""
+    models = published_models(problem)
+    compared = differences_to(scorer, chosen.architecture, list(models.values()))
+    for name, model in models.items():
+        figures, (difference, sd) = scorer.figures(model), compared[model.hash]
+        yield {
+            "name": name,
+            "latency_ms": _latency_ms(problem, model),
+            "params": float(model.params),
+            "difference": difference,
+            "sd": sd,
+            "recall": figures["expected_recall"],
+            "silence": figures["silence"],
+        }

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.special import ndtr
 
-from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed
 from flashnas.architecture.networks import taken
 from flashnas.architecture.source import load_architecture
@@ -19,7 +18,6 @@ from flashnas.study.comparison import TOGETHER
 from flashnas.study.loop import search
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import ALIKE
-from flashnas.study.trials import Trials
 
 COSTS = ("latency_ms", *SIZES)  # of which one can be minimised
 LIKELY = 0.9  # probability of the second network that is named
@@ -44,26 +42,26 @@ def aimed(problem: Problem) -> Problem:
     model = load_architecture(str(config.as_good_as))
     model = dataclasses.replace(model, vocab=problem.space.any_network().vocab)
 
-    def cheapest(trials: Trials, probability: float) -> tuple[float, Any, Architecture] | None:
-        """Of the trials whose loss is no higher than that of the model with this probability, also
-        with what it is charged, the one that costs least: its cost, its genotype, and the network;
-        None where none is as good."""
+    value = scorer.values([model])[0]
+    trials = search(dataclasses.replace(problem, trainings=None))
+    cost = trials.columns[metric]
+
+    def by_cost() -> Iterator[tuple[int, float]]:
+        """Of the trials that rank no lower than the model, also with what it is charged, from the one
+        that costs least, with the probability that the loss is no higher."""
         candidates = trials.ranked[trials.value[trials.ranked] <= value]
-        cost = trials.columns[metric]
-        by_cost = candidates[np.argsort(cost[candidates], kind="stable")]
-        for start in range(0, len(by_cost), TOGETHER):
-            part = by_cost[start : start + TOGETHER]
+        candidates = candidates[np.argsort(cost[candidates], kind="stable")]
+        for start in range(0, len(candidates), TOGETHER):
+            part = candidates[start : start + TOGETHER]
             joint = scorer.posterior([model, *taken(trials.networks, part)])
             mean = np.round(joint.mean - joint.mean[0], ALIKE)
             sd = np.maximum(joint.sd_to(0), ROUNDING)
-            if len(good := np.flatnonzero(ndtr(-mean / sd)[1:] >= probability)):
-                index = int(part[good[0]])
-                return float(cost[index]), trials.genotypes[index], trials.networks[index]
-        return None
+            yield from zip(part.tolist(), ndtr(-mean / sd)[1:].tolist(), strict=True)
 
-    value = scorer.values([model])[0]
-    trials = search(dataclasses.replace(problem, trainings=None, trains=False))
-    found, surer = cheapest(trials, 0.5), cheapest(trials, LIKELY)
+    found, surer = (
+        next((index for index, probability in by_cost() if probability >= least), None)
+        for least in (0.5, LIKELY)
+    )
     if found is None:
         best = trials.best
         raise BudgetError(
@@ -72,13 +70,12 @@ def aimed(problem: Problem) -> Problem:
             f" {trials.value[best] - value:.3f} nats behind it, with"
             f" {trials.latency_ms[best]:,.0f} ms: {compressed(trials.networks[best].notation)}"
         )
-    least, genotype, network = found
     others = (budget for budget in fitter.budgets if budget.metric != metric)
-    budgets = [*others, Budget(metric, least * (1 + ROUNDING))]
+    budgets = [*others, Budget(metric, float(cost[found]) * (1 + ROUNDING))]
     return dataclasses.replace(
         problem,
         fitter=Fitter(problem.space, costs, budgets, fitter.rules),
         aim=model,
-        target=(genotype, network),
-        likely=[] if surer is None else [surer[2]],
+        target=(trials.genotypes[found], trials.networks[found]),
+        likely=[] if surer is None else [trials.networks[surer]],
     )

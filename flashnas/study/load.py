@@ -56,8 +56,7 @@ def load_problem(
         FlashnasError: in one line, for whatever cannot work.
     """
     started = time.monotonic()
-    if any(own is not None for own in (space, sampler, evaluator, table)):
-        check_objects(space, sampler, evaluator, table)
+    check_objects(space, sampler, evaluator, table)
     space = load_space(config.space) if space is None else space
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):
         notes = list[str]()
@@ -85,7 +84,6 @@ def load_problem(
             min_recall=config.min_recall,
             train_each=train_each,
             proposals=trials if train_each else PROPOSALS,
-            trains=trials > 0,
             trainings=None,
             earlier=earlier,
             baselines=load_baselines(config, space, fitter, trained=trained),
@@ -200,9 +198,9 @@ def load_what_ranks(
         )
     if not published:
         check_without_evidence(config, "evidence none leaves publications out")
+    known = () if earlier is None else earlier.observed()
     own = config.evidence if published else None
-    loaded = load_scorer(own, config.planned_tokens, note, published=published)
-    return loaded if earlier is None else loaded.with_own(earlier.observed())
+    return load_scorer(own, config.planned_tokens, note, published=published, known=known)
 
 
 def check_without_evidence(config: SearchConfig, why: str) -> None:

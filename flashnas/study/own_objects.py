@@ -26,22 +26,29 @@ ARRAYS = "values", "recalls"  # methods that return a number for each network
 
 def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
     """Raise ConfigError for an object of another type; None: there is none."""
-    if space is not None and not isinstance(space, SearchSpace):
-        raise ConfigError(
-            f"search.space must be a name, a YAML file or a SearchSpace; got {type(space).__name__}"
-        )
-    if sampler is not None and not (isinstance(sampler, type) and issubclass(sampler, Sampler)):
-        raise ConfigError(f"search.sampler must be a name or a Sampler class; got {sampler!r:.60}")
-    if evaluator is not None and not callable(evaluator):
-        raise ConfigError(
-            f"search.evaluator must be a function network -> loss, or a mapping with it; got"
-            f" {evaluator!r:.60}"
-        )
-    if not (table is None or callable(table) or isinstance(table, LatencyTable)):
-        raise ConfigError(
-            "search.table must be a name, a folder, a LatencyTable or a function; got"
-            f" {table!r:.60}"
-        )
+    for name, given, right, rule in (
+        ("space", space, isinstance(space, SearchSpace), "a name, a YAML file or a SearchSpace"),
+        (
+            "sampler",
+            sampler,
+            isinstance(sampler, type) and issubclass(sampler, Sampler),
+            "a name or a Sampler class",
+        ),
+        (
+            "evaluator",
+            evaluator,
+            callable(evaluator),
+            "a function network -> loss, or a mapping with it",
+        ),
+        (
+            "table",
+            table,
+            callable(table) or isinstance(table, LatencyTable),
+            "a name, a folder, a LatencyTable or a function",
+        ),
+    ):
+        if given is not None and not right:
+            raise ConfigError(f"search.{name} must be {rule}; got {given!r:.60}")
 
 
 def check_scorer(scorer: Any, network: Any, evaluator: Any) -> None:

@@ -33,13 +33,12 @@ class Problem:
     one that ranks first. scorer: ranks the networks; None where an evaluator's loss does.
     min_recall: networks of which less is expected are left out. sampler: that is named; None: the
     default. train_each: whether every network that the sampler proposes is trained, because nothing
-    else ranks, or the user named it. proposals: genotypes that are proposed at most. trains: whether
-    trainings are asked for. trainings: None where nothing is trained. earlier: runs that the search
-    starts from. baselines: that are trained beside the trials: label, and network or None where no
-    width meets the budgets. notes: lines on how networks are ranked. started: by time.monotonic. aim:
-    the model of `as_good_as`, with the vocabulary of the space. target: genotype and network of the
-    cheapest one that is as good. likely: the cheapest one that is so with a high probability; empty if
-    none is.
+    else ranks, or the user named it. proposals: genotypes that are proposed at most. trainings:
+    None where nothing is trained. earlier: runs that the search starts from. baselines: that are
+    trained beside the trials: label, and network or None where no width meets the budgets. notes:
+    lines on how networks are ranked. started: by time.monotonic. aim: the model of `as_good_as`,
+    with the vocabulary of the space. target: genotype and network of the cheapest one that is as
+    good. likely: the cheapest one that is so with a high probability; empty if none is.
     """
 
     config: SearchConfig
@@ -52,7 +51,6 @@ class Problem:
     min_recall: float | None
     train_each: bool
     proposals: int
-    trains: bool
     trainings: Trainings | None
     earlier: EarlierRuns | None
     baselines: Baselines

@@ -94,5 +94,5 @@ def without_times(problem: Problem, trials: Trials) -> Retimed:
 
 def scored(problem: Problem, trials: Trials, **changes: Any) -> Trials:
     """Another search by what ranks these trials, which trains nothing."""
-    changes |= {"scorer": trials.scorer, "trainings": None, "trains": False}
+    changes |= {"scorer": trials.scorer, "trainings": None}
     return search(dataclasses.replace(problem, **changes))

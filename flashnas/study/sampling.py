@@ -24,7 +24,7 @@ def proposer(problem: Problem) -> str | type[Sampler]:
     named = problem.sampler
     if problem.train_each:
         return BAYES if named is None else named
-    if named is None or (named == BAYES and problem.trains):
+    if named is None or (named == BAYES and problem.trainings is not None):
         return EXHAUSTIVE if problem.space.count_networks() <= LISTED else EVOLUTION
     return named
 

@@ -130,12 +130,6 @@ class EvidenceScorer:
         names = ["published"] * self.published + ["own"] * bool(self.rows)
         return f"{' and '.join(names)} trainings"
 
-    def with_own(self, losses: Sequence[ObservedLoss]) -> Self:
-        """The scorer that counts these as own losses, too."""
-        own = (*self.own, *losses)
-        model = loss_model(own or None, published=self.published)
-        return dataclasses.replace(self, model=model, own=own)
-
     def informed_by(self, bought: Sequence[ObservedLoss]) -> Self:
         """The scorer that knows these losses, too, in place of those that it had bought before."""
         rows = [*self.own, *bought]
@@ -240,7 +234,12 @@ def complexities(networks: Sequence[Architecture]) -> np.ndarray:
 
 
 def load_scorer(
-    own: str | None, tokens: float, note: Callable[[str], None], *, published: bool = True
+    own: str | None,
+    tokens: float,
+    note: Callable[[str], None],
+    *,
+    published: bool = True,
+    known: Sequence[ObservedLoss] = (),
 ) -> EvidenceScorer:
     """The published trainings, with the user's own where there are any.
 
@@ -249,19 +248,20 @@ def load_scorer(
         tokens: of the training that is planned.
         note: receives a line where own trainings contradict.
         published: whether publications are read.
+        known: further trainings of the user's.
 
     Raises:
         ConfigError: the file of own trainings is wrong.
     """
     source: dict[str, Any] = {"shipped": digests()} if published else {}
-    rows: tuple[ObservedLoss, ...] = ()
+    rows = list(known)
     if own is not None:
         from flashnas.loss.publications import contradiction_of_own
 
-        rows = tuple(own_rows(own))
+        rows = [*own_rows(own), *known]
         source["own"] = {"path": own, "sha256": digest(Path(own))}
         if words := contradiction_of_own(own):
             note(words)
     recall = load_recall() if published else None
     model = loss_model(rows or None, published=published)
-    return EvidenceScorer(model, recall, tokens, source, rows)
+    return EvidenceScorer(model, recall, tokens, source, tuple(rows))
