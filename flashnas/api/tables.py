@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from flashnas.api.calling import TABLE, takes, writable_out
+from flashnas.api.calling import TABLE, Result, takes, writable_out
 from flashnas.base.settings import REQUIRED, Settings, option
-
-if TYPE_CHECKING:
-    from flashnas.latency.table_info import TableInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +24,32 @@ class ImportTableOptions(Settings, where="import_table"):
     out: Path = option(REQUIRED, "table folder to write", yaml=False)
 
 
+@dataclass(frozen=True)
+class TableInfo(Result):
+    """A latency table in plain figures (flashnas/latency/table_info.py)."""
+
+    name: str
+    path: str
+    device: dict[str, Any]
+    dtypes: tuple[str, ...]
+    stacks: dict[str, Any]
+    kinds: dict[str, Any]
+    rules: list[str]
+    calibration: dict[str, Any] | None
+
+    def __str__(self) -> str:
+        from flashnas.reporting.words import render_text
+
+        return render_text("table_info.txt", **self.to_dict())
+
+
 @takes(TableInfoOptions)
 def table_info(options: TableInfoOptions) -> TableInfo:
     """What a latency table can answer and where its rows are from."""
     from flashnas.latency.table import LatencyTable
-    from flashnas.latency.table_info import TableInfo
+    from flashnas.latency.table_info import facts_of
 
-    return TableInfo(LatencyTable.load(options.table))
+    return TableInfo(**facts_of(LatencyTable.load(options.table)))
 
 
 @takes(ImportTableOptions)

@@ -12,7 +12,7 @@ from flashnas.base.errors import TableError
 from flashnas.latency.importers import aiconfigurator
 from flashnas.latency.importers.aiconfigurator import import_system
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_info import TableInfo
+from flashnas.latency.table_info import facts_of
 
 SYSTEM = """\
 gpu:
@@ -97,7 +97,7 @@ def check(folder):
     ]
     assert table.rows("conv_decode")["channels"].tolist() == [2 * 2 * 128 + 4 * 128]
     assert set(gemm["source"]) == {"imported"}
-    origin = TableInfo(table).to_dict()["kinds"]["gemm"]["origin"]
+    origin = facts_of(table)["kinds"]["gemm"]["origin"]
     assert (origin["package"], origin["version"], origin["licence"]) == (
         "aiconfigurator-core",
         "9.9",
@@ -126,7 +126,7 @@ def test_an_interrupted_import_begins_anew(package, tmp_path, monkeypatch):
         patch.setattr(aiconfigurator, "write_rows", lambda *rows: next(writes)(*rows))
         with pytest.raises(StopIteration):
             import_table("aiconfigurator", **call)
-    check(import_table("aiconfigurator", **call).table.path)
+    check(import_table("aiconfigurator", **call).path)
 
 
 def test_what_cannot_be_imported_is_one_line(package, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from flashnas.base.errors import TableError
 from flashnas.latency import table_writer
 from flashnas.latency.schema import KINDS, VALUE_COLUMNS
 from flashnas.latency.table import LatencyTable, shipped_tables
-from flashnas.latency.table_info import TableInfo
+from flashnas.latency.table_info import facts_of
 from flashnas.latency.table_writer import RowContext, write_rows
 
 HUGE = dataclasses.replace(TINY, name="huge")
@@ -94,7 +94,7 @@ def test_append_replaces_rows_of_the_same_key(tmp_path):
 
 
 def test_info_is_json_and_names_what_a_table_can_answer(tiny_table):
-    info = json.loads(json.dumps(TableInfo(tiny_table).to_dict()))
+    info = json.loads(json.dumps(facts_of(tiny_table)))
     assert info["kinds"]["gemm"]["ranges"] == {"m": [1, 65536], "n": [16, 256], "k": [16, 256]}
     assert info["kinds"]["gemm"]["sources"] == {"imported": 8}
     assert info["kinds"]["gemm"]["origin"] == {"package": "invented"}

@@ -16,7 +16,7 @@ from flashnas.base.errors import OperatorError, TableError
 from flashnas.base.registry import forget_plugins
 from flashnas.latency import table
 from flashnas.latency.lookup import KernelTimes
-from flashnas.latency.table_info import TableInfo
+from flashnas.latency.table_info import facts_of
 from flashnas.operators import OPERATORS
 from flashnas.operators.fused_experts import experts_hit
 from flashnas.operators.kernel import PHASES, Correction, Load
@@ -167,12 +167,11 @@ def test_a_kind_of_another_package_is_answered_by_its_rule_and_then_by_its_rows(
         lambda batch, tokens, **_: 7 * batch * tokens, channels=[50], batch=[1, 4], tokens=[1, 32]
     )
     table = write_table(tmp_path / "measured", {**tiny_kinds(), "fft_conv_prefill": rows})
-    assert TableInfo(table).to_dict()["kinds"]["fft_conv_prefill"]["ranges"]["tokens"] == [1, 32]
+    assert facts_of(table)["kinds"]["fft_conv_prefill"]["ranges"]["tokens"] == [1, 32]
     found = KernelTimes(table, "bfloat16").time(call, "prefill", 2, np.array([10.0]))
     assert (found.us, found.source) == (pytest.approx(140), "imported")
     assert any(
-        re.match(r"pointwise, .*\bfft_conv: launch_us", line)
-        for line in TableInfo(table).to_dict()["rules"]
+        re.match(r"pointwise, .*\bfft_conv: launch_us", line) for line in facts_of(table)["rules"]
     )
 
 
