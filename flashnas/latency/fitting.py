@@ -22,7 +22,7 @@ from flashnas.latency.metrics import LARGER_IS_BETTER, PREDICTED, SIZES, Budget,
 from flashnas.latency.prediction import LatencyModel
 from flashnas.space.base import G, SearchSpace
 
-REMEMBERED = 16_384  # networks whose metrics are kept
+REMEMBERED = 1024  # networks whose estimates are kept
 # before budgets are said to be out of reach: genotypes that are drawn first; those up to which all of
 # a space are looked at; of a larger one those that are tried, and the share of them that is drawn anew
 DRAWN, LISTED, CLIMBED, AFRESH = 64, 20_000, 2_000, 0.1
@@ -66,13 +66,10 @@ class TableCosts(Costs):
 
     def __init__(self, model: LatencyModel) -> None:
         self.model = model
-        self._metrics = functools.lru_cache(maxsize=REMEMBERED)(self._estimated)
+        self._estimate = functools.lru_cache(maxsize=REMEMBERED)(model.estimate)
 
     def metrics(self, network: Architecture) -> dict[str, float]:
-        return self._metrics(network)
-
-    def _estimated(self, network: Architecture) -> dict[str, float]:
-        estimate = self.model.estimate(network)
+        estimate = self._estimate(network)
         return {name: getattr(estimate, name) for name in PREDICTED}
 
     def columns(
@@ -94,7 +91,7 @@ class TableCosts(Costs):
         return [observed_line(self.model.observed)] if self.model.observed else []
 
     def details(self, network: Architecture) -> dict[str, Any]:
-        estimate = self.model.estimate(network)
+        estimate = self._estimate(network)
         return {"operators_ms": estimate.operators_ms(), "sources": estimate.sources}
 
 
@@ -171,9 +168,6 @@ class Fitter(Generic[G]):
     @property
     def _metrics(self) -> list[str]:
         return [budget.metric for budget in self.budgets]
-
-    def fits_network(self, network: Any) -> bool:
-        return bool(self.within([network])[0])
 
     def feasible(self, seed: int) -> G:
         """A genotype of which a width meets the budgets and the rules.

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from flashnas.base.documents import convert
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.foreign import MAX_JOURNAL_MB, check_inside, read_bytes, read_parquet
 from flashnas.base.registry import shipped_names
@@ -109,8 +110,7 @@ class LatencyTable:
             raise ConfigError(one_of("calibration", name, CALIBRATIONS))
         mode, entry = self.default_mode, self.calibration.get(name)
         if entry is not None:
-            pairs = {key: tuple(value) for key, value in entry.items() if isinstance(value, list)}
-            return Calibration(**{**entry, **pairs, "name": name})
+            return convert({**entry, "name": name}, Calibration)
         validated = self.meta.get(VALIDATIONS) or ()
         basis = self.basis if validated else ""
         try:

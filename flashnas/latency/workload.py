@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from flashnas.base.documents import LocatedDict, convert, read_yaml
 from flashnas.base.errors import WorkloadError
-from flashnas.base.text import did_you_mean, one_of
-from flashnas.latency.written_workload import read_workload
+from flashnas.base.text import did_you_mean, number_of, one_of
 
 # of an activation and of what caches hold; fp8 and the quantized types, as llama.cpp names them,
 # hold weights only
@@ -145,7 +145,7 @@ def load_workload(source: str | Workload) -> Workload:
     if Path(source).suffix in (".yaml", ".yml"):
         return _from_yaml(read_yaml(source))
     if "=" in source:
-        return Workload(**read_workload(source))
+        return _of_text(source)
     raise WorkloadError(
         f"workload {source!r} does not exist{did_you_mean(source, WORKLOADS)}; named ones:"
         f" {', '.join(WORKLOADS)}; or write batch=1,prompt=0,generated=1024, or give a YAML file"
@@ -155,3 +155,33 @@ def load_workload(source: str | Workload) -> Workload:
 def _from_yaml(data: LocatedDict) -> Workload:
     workload = convert(data, Workload, error=WorkloadError, name="workload", closed=True)
     return workload if "name" in data else replace(workload, name=Path(data.path).stem)
+
+
+_SHORT = {
+    "batch": "batch",
+    "prompt": "prompt_tokens",
+    "generated": "generated_tokens",
+    "dtype": "dtype",
+}
+_KEYS = {**_SHORT, **{field: field for field in _SHORT.values()}}
+
+
+def _of_text(text: str) -> Workload:
+    """From `batch=1,prompt=0,generated=1024`; WorkloadError for a text that does not read so."""
+    fields: dict[str, Any] = {}
+    for part in text.split(","):
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals:
+            raise WorkloadError(f"workload: parts must read key=value; got {part.strip()!r}")
+        if key not in _KEYS:
+            raise WorkloadError(
+                f"workload has no key {key!r}{did_you_mean(key, _KEYS)};"
+                f" allowed: {', '.join(_SHORT)}"
+            )
+        field = _KEYS[key]
+        if field in fields:
+            raise WorkloadError(f"workload: duplicate key {key!r}")
+        count = number_of(value)  # NaN for 0, for less and for words
+        plain = re.fullmatch(r"-?[0-9]+", value)
+        fields[field] = int(value if plain else count) if plain or count.is_integer() else value
+    return Workload(name=text.replace(" ", ""), **fields)

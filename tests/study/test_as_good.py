@@ -32,7 +32,7 @@ def by_hand(problem, model):
     joint = scorer.posterior(networks)
     as_good, likely = [], []
     for index, network in enumerate(networks[1:], 1):
-        if values[index] <= values[0] and problem.fitter.fits_network(network):
+        if values[index] <= values[0] and problem.fitter.within([network])[0]:
             mean, sd = joint.difference(index, 0)
             cost = problem.costs.metrics(network)[metric]
             as_good += [cost] * (mean <= 1e-9)

@@ -120,8 +120,8 @@ def test_the_memory_of_the_device_less_a_tenth_bounds_a_search(problem):
     assert bounds_of(asked, problem.costs) == (Budget("memory_gb", 4.0),)
     large = Architecture.parse("2048: 48x(a moe(experts=256,active=1,intermediate=2048))")
     assert problem.costs.metrics(large)["memory_gb"] > memory.limit
-    assert Fitter(problem.space, problem.costs, []).fits_network(large)
-    assert not Fitter(problem.space, problem.costs, [memory]).fits_network(large)
+    assert Fitter(problem.space, problem.costs, []).within([large])[0]
+    assert not Fitter(problem.space, problem.costs, [memory]).within([large])[0]
 
 
 def costs_by_times(problem, path, networks, factor):
@@ -155,13 +155,13 @@ def test_times_of_others_are_asked_of_what_fits_alone(problem, tmp_path):
     costs = costs_by_times(problem, tmp_path / "times.csv", [dense], 1.0)
     fitter = Fitter(problem.space, costs, problem.fitter.budgets)
     large = Architecture.parse("2048: 48x(a moe(experts=256,active=1,intermediate=2048))")
-    assert fitter.fits_network(dense)
-    assert not fitter.fits_network(large)
+    assert fitter.within([dense])[0]
+    assert not fitter.within([large])[0]
 
 
 def test_a_network_that_no_batch_fits_is_not_proposed():
     most = problem_of("served", budget_ms=1e9, workload="throughput-32k", calibration="engine")
     large = Architecture.parse("4096: 48x(a moe(experts=256,active=1,intermediate=2048))")
-    assert not most.fitter.fits_network(large)
+    assert not most.fitter.within([large])[0]
     genotype = max(most.space.genotypes, key=lambda g: most.space.architectures(g)[0].params)
     assert most.fitter.fit_width(genotype) == (None, None)

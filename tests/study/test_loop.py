@@ -98,7 +98,7 @@ def test_a_small_space_is_listed_and_its_best_is_that_of_all(tmp_path):
     assert list(trials.proposed) == genotypes
     networks, _ = problem.space.networks(genotypes)
     assert trials.looked_at == len(networks) == 3 * sum(3**n for n in range(2, 7))
-    within = [network for network in networks if problem.fitter.fits_network(network)]
+    within = [network for network in networks if problem.fitter.within([network])[0]]
     assert list(trials.networks) == within
     lowest = problem.scorer.values(within).min()
     assert trials.value[trials.best] == pytest.approx(lowest, abs=5e-4)
