@@ -151,7 +151,7 @@ class KernelTimes:
                     "" if sizes[column] in stated else f" (measured: {', '.join(map(str, stated))})"
                 )
             parts.append(part)
-        other_dtype = name in self.table.kinds and not measured
+        other_dtype = name in self.table.frames and not measured
         return f"{name} {', '.join(parts)}" + (f" in {self._dtype(kind)}" if other_dtype else "")
 
     def _dtype(self, kind: KernelKind) -> str:
@@ -164,7 +164,7 @@ class KernelTimes:
 
     def _find_groups(self, kind: KernelKind, name: str) -> dict[tuple[int, ...], np.ndarray]:
         """Positions in `_rows` by the values of the matched columns."""
-        if name not in self.table.kinds:
+        if name not in self.table.frames:
             return {}
         rows = self._rows(kind, name)
         if not kind.matched or not len(rows):

@@ -124,12 +124,10 @@ class OperatorCosts:
                 raise self._missing(name, hidden, rows)
             label = spec if isinstance(spec, str) else spec.name
             return [(kernel, label, answer)]
-        calls = (
-            _fixed_kernels(spec, hidden, vocab)
-            if isinstance(spec, str)
-            else self.launched(spec, hidden, phase)
-        )
-        kernels = self.kernels if isinstance(spec, str) else self.operator_kernels
+        if isinstance(spec, str):
+            kernels, calls = self.kernels, _fixed_kernels(spec, hidden, vocab)
+        else:
+            kernels, calls = self.operator_kernels, self.launched(spec, hidden, phase)
         try:
             launches = [self._launch(kernels, call, phase, batch, seen) for call in calls]
         except LookupFailure as failure:

@@ -94,10 +94,6 @@ class LatencyTable:
         return self.device.name
 
     @property
-    def kinds(self) -> tuple[str, ...]:
-        return tuple(self.frames)
-
-    @property
     def calibration(self) -> dict[str, Any]:
         return self.meta.get("calibration") or {}
 
@@ -192,7 +188,7 @@ class LatencyTable:
         if kind not in self.frames:
             raise TableError(
                 f"{self.path}: table {self.name} has no rows of kind {kind!r}"
-                f"{did_you_mean(kind, self.kinds)}; it has: {', '.join(self.kinds)}"
+                f"{did_you_mean(kind, self.frames)}; it has: {', '.join(self.frames)}"
             )
         return self.frames[kind].assign(device=self.name)
 

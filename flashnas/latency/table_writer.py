@@ -141,13 +141,11 @@ def _write_parquet(path: Path, kind: str, rows: pd.DataFrame) -> dict[str, Any]:
     types = {
         **dict.fromkeys(KINDS[kind], "int32"),
         **dict.fromkeys(("latency_us", *NUMBERS), "float32"),
+        **dict.fromkeys(TEXT_KEYS, "category"),
     }
     varying = rows.drop(columns=list(constants))
     varying = varying.astype(
-        {
-            column: "category" if column in TEXT_KEYS else types.get(column, "category")
-            for column in map(str, varying)
-        }
+        {column: types.get(column, "category") for column in map(str, varying)}
     )
     with atomic_file(path) as part:
         varying.to_parquet(part.absolute(), index=False, compression="zstd", compression_level=19)

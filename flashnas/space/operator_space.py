@@ -93,11 +93,6 @@ class OperatorSpace(SearchSpace[G]):
         """The token mixers that the space uses."""
         return tuple(spec for spec in self.kinds() if spec.mixes_tokens)
 
-    @property
-    def ffn(self) -> FeedForward | None:
-        """The feed-forward network that the space uses, or None."""
-        return next((spec for spec in self.kinds() if isinstance(spec, FeedForward)), None)
-
     def count_networks(self) -> float:
         """Genotypes at all their widths."""
         return self.size() * len(self.hidden_sizes)
@@ -160,14 +155,15 @@ class OperatorSpace(SearchSpace[G]):
         """`mixer f` repeated, and without `f` a mixer that stands alone, at full, half and quarter
         depth (arXiv 2511.18890, section 2.2): within a latency budget a shallow wide model may beat
         a deep narrow one."""
-        ffn = self.ffn or FeedForward()
+        ffn = next((spec for spec in self.kinds() if isinstance(spec, FeedForward)), FeedForward())
         kinds = [spec.kind for spec in self.mixers]
         names = {
             spec: spec.kind if kinds.count(spec.kind) == 1 else str(spec) for spec in self.mixers
         }
-        blocks: list[tuple[str, tuple[OperatorSpec, ...]]] = []
-        blocks += [(f"{names[spec]} f", (spec, ffn)) for spec in self.mixers]
-        blocks += [(names[spec], (spec,)) for spec in self.mixers if spec.stands_alone]
+        blocks: list[tuple[str, tuple[OperatorSpec, ...]]] = [
+            *((f"{names[spec]} f", (spec, ffn)) for spec in self.mixers),
+            *((names[spec], (spec,)) for spec in self.mixers if spec.stands_alone),
+        ]
         result: dict[str, tuple[OperatorSpec, ...]] = {}
         for text, block in blocks:
             full = max(self.max_operators // len(block), 1)

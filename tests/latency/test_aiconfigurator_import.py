@@ -76,7 +76,7 @@ def check(folder):
     assert step["latency_us"].tolist() == pytest.approx([7.0])  # the median over key heads
     assert table.rows("gated_delta_rule_prefill")["tokens"].tolist() == [64]
     assert (
-        "gated_delta_rule_triton_prefill" not in table.kinds
+        "gated_delta_rule_triton_prefill" not in table.frames
     )  # the rows of the gated delta rule are of that kernel
     for kind, us in (
         ("kda_prefill", 20),

@@ -1,10 +1,8 @@
-from dataclasses import fields
-
 from cases import cases
 from one_line import one_line
 
 from flashnas.base.errors import BudgetError
-from flashnas.latency.metrics import METRICS, PREDICTED, Budget, Estimate, of_times
+from flashnas.latency.metrics import METRICS, Budget, of_times
 
 
 def test_throughput_counts_what_the_workload_is_about():
@@ -13,10 +11,6 @@ def test_throughput_counts_what_the_workload_is_about():
     )  # generated tokens of all sequences
     assert of_times(50.0, 0.0, 4, 100, 0)["throughput_tok_s"] == 8000.0  # only reading
     assert of_times(0.0, 0.0, 4, 0, 0)["throughput_tok_s"] == 0.0
-
-
-def test_every_metric_is_predicted_with_the_bounds_of_latency():
-    assert set(PREDICTED) <= {field.name for field in fields(Estimate)}
 
 
 def test_a_budget_reads_as_it_is_written():

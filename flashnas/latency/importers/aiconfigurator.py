@@ -186,28 +186,19 @@ def _damaged(place: Path) -> Iterator[None]:
         raise TableError(f"{place}: cannot be read: {first_line(error)}") from None
 
 
-def _read(data: Path, family: str, framework: str, name: str) -> pd.DataFrame | None:
-    """Rows of the newest version of a framework, with the column `stack`; None if there are
-    none.
-    """
-    files = sorted(
-        (data / family / framework).glob(f"*/{name}.parquet"),
-        key=lambda path: [int(number) for number in re.findall(r"\d+", path.parent.name)],
-    )
-    if not files:
-        return None
-    rows = read_parquet(files[-1], TableError)
-    rows = rows[rows["latency"] > 0]
-    return rows.assign(
-        stack=f"{framework}-{files[-1].parent.name}", latency_us=1000 * rows["latency"]
-    )
-
-
 def _all(data: Path, family: str, frameworks: Sequence[str], name: str) -> Iterator[pd.DataFrame]:
-    """Of each framework that has rows, in order."""
+    """Rows of the newest version of each framework that has some, in order, with the column
+    `stack`."""
     for framework in frameworks:
-        if (rows := _read(data, family, framework, name)) is not None:
-            yield rows
+        files = sorted(
+            (data / family / framework).glob(f"*/{name}.parquet"),
+            key=lambda path: [int(number) for number in re.findall(r"\d+", path.parent.name)],
+        )
+        if files:
+            rows, version = read_parquet(files[-1], TableError), files[-1].parent.name
+            rows = rows[rows["latency"] > 0]
+            latency_us = 1000 * rows["latency"]
+            yield rows.assign(stack=f"{framework}-{version}", latency_us=latency_us)
 
 
 def _table(rows: pd.DataFrame, keys: dict[str, str]) -> pd.DataFrame:
@@ -303,7 +294,7 @@ def _experts(data: Path, bandwidth_bytes_s: float) -> dict[str, pd.DataFrame]:
     """Tensor parallelism makes experts narrower. Left out are rows that read their weights faster
     than the memory delivers them: the measurement repeats one choice of experts, which a large
     cache holds."""
-    rows = _read(data, "moe", "vllm", "moe_perf")
+    rows = next(_all(data, "moe", ("vllm",), "moe_perf"), None)
     if rows is None:
         return {}
     inner, dtype = rows["inter_size"] // rows["moe_tp_size"], rows["moe_dtype"].map(TYPES)
