@@ -31,6 +31,7 @@ measure of the distance to the budget."""
 DRAWS = 64  # tries for one fresh candidate; then a repeated or infeasible one is accepted
 ENUMERABLE = 2048  # spaces of up to so many genotypes are searched to the last one
 REMEMBERED = 16_384  # genotypes whose fitted networks are kept
+FAR = 1e12  # milliseconds: from a budget, of a genotype whose latency is not known
 
 
 @dataclass(frozen=True)
@@ -185,13 +186,11 @@ class Sampler(ABC):
         return best
 
     def _excess(self, genotype: Genotype) -> float:
-        """0 within the budget; else the latency of the smallest width, or the space's `cost`
-        without one.
-        """
+        """0 within the budget; else the latency of the smallest width, or FAR without one."""
         architecture, latency_ms = self.fitted(genotype)
         if architecture is not None:
             return 0.0
-        return self.space.cost(genotype) if latency_ms is None else latency_ms
+        return FAR if latency_ms is None else latency_ms
 
 
 class Random(Sampler):

@@ -150,10 +150,6 @@ class SearchSpace(ABC, Generic[G]):
         `architectures`."""
         return []
 
-    def cost(self, genotype: G) -> float:
-        """A rough cost that orders genotypes whose latency is not known; lower is cheaper."""
-        return 0.0
-
     def size(self) -> float:
         """Number of genotypes, or an upper bound: here the number of different encodings; infinite
         with a real parameter that has no step."""

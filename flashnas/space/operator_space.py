@@ -182,10 +182,6 @@ class OperatorSpace(SearchSpace[G]):
                 operators = next((operators for operators in models if spec in operators), (spec,))
                 yield self.build(operators, hidden)
 
-    def cost(self, genotype: G) -> float:
-        """The number of operators."""
-        return float(len(self.operators(genotype)))
-
     def features(self, genotype: G) -> np.ndarray:
         """Counts, shares and switches of the operator list (`list_features`)."""
         return list_features(self.operators(genotype), self.kinds())

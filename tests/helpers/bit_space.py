@@ -48,9 +48,6 @@ class BitSpace:
     def operators(self, genotype):
         return parse_operators(" ".join("da"[bit] for bit in genotype.bits))
 
-    def cost(self, genotype):
-        return float(self.length)
-
     def features(self, genotype):
         return np.array(genotype.bits, dtype=float)
 
