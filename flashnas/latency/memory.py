@@ -75,7 +75,6 @@ def _operator_sizes(
     return math.ceil(cache), alive, matrix_numbers(spec, hidden)
 
 
-@functools.lru_cache(maxsize=65536)
 def matrix_numbers(spec: OperatorSpec, hidden: int) -> int:
     """Parameters of an operator that are matrices of products, which may have a type of their
     own.

@@ -125,15 +125,6 @@ class Cost:
     prefill_us: float
     decode_us: float
 
-    @classmethod
-    def of(cls, parts: Iterable[Part]) -> Cost:
-        parts = tuple(parts)
-        prefill, decode = (
-            sum(part.total.us for part in parts if part.phase == phase)
-            for phase in ("prefill", "decode")
-        )
-        return cls(parts, prefill, decode)
-
 
 Named = tuple[str, int, Part]  # operator, its index or -1
 

@@ -17,7 +17,7 @@ from flashnas.latency.schema import OPERATOR_KINDS
 from flashnas.latency.table import LatencyTable, has_weights, shipped_tables
 from flashnas.latency.workload import DTYPE_BYTES, MATRICES_ONLY, Workload
 from flashnas.operators import KernelCall, OperatorSpec, Phase
-from flashnas.operators.kernel import Load
+from flashnas.operators.kernel import PHASES, Load
 from flashnas.operators.kernel_kinds import GEMM, pointwise
 
 # contexts over which a generation step is averaged; all of them up to this many tokens
@@ -97,7 +97,10 @@ class OperatorCosts:
                     continue
                 for kernel, label, time in self._timed(spec, hidden, vocab, batch, phase, seen):
                     parts.append(Part(phase, kernel, label, time.times(times)))
-            self._known[key] = Cost.of(parts)
+            prefill_us, decode_us = (
+                sum(part.total.us for part in parts if part.phase == phase) for phase in PHASES
+            )
+            self._known[key] = Cost(tuple(parts), prefill_us, decode_us)
         return self._known[key]
 
     def _timed(
