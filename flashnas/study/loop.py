@@ -13,6 +13,8 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from flashnas.base.errors import BudgetError
 from flashnas.executors.base import Executor
 from flashnas.samplers import Sampler
@@ -24,6 +26,7 @@ from flashnas.study.record import Record
 from flashnas.study.sampling import sampler_of
 from flashnas.study.scorer import EvidenceScorer
 from flashnas.study.trials import Trials
+from flashnas.trials.pareto import pareto
 from flashnas.trials.trial import Trial
 
 QUIET_CYCLES = 12  # in a row without a better network, after which proposals end; ..
@@ -153,12 +156,16 @@ def start_at_feasible(problem: Problem, sampler: Sampler, trials: Trials) -> Non
 def even_orders(space: OperatorSpace[Any], trials: Trials) -> list[Any]:
     """The genotypes of the best trials and of the front with their operators in an even order, on
     which no evidence depends."""
-    found: dict[Any, None] = {}
-    for index in {*trials.front, *map(int, trials.ranked[:EVENED])}:
+    front = np.flatnonzero(pareto(trials.columns, trials.guides))
+    distinct = {}
+    for index in {*map(int, front), *map(int, trials.ranked[:EVENED])}:
         network = trials.networks[index]
-        even = dataclasses.replace(network, operators=evenly_spread(network.operators))
-        found[space.locate(even)] = None
-    return [genotype for genotype in found if genotype is not None]
+        distinct[network.hidden, frozenset(network.repeated())] = network
+    evened = (
+        space.locate(dataclasses.replace(network, operators=evenly_spread(network.operators)))
+        for network in distinct.values()
+    )
+    return [genotype for genotype in dict.fromkeys(evened) if genotype is not None]
 
 
 def acquired(problem: Problem, trials: Trials, record: Record) -> list[int]:

@@ -217,16 +217,19 @@ class Trials:
             [minimised(name, self.columns[ranking(name)]) for name in self.guides]
         )
         front = columns[pareto(self.columns, self.guides)]
+        points = columns.tolist()
         found = []
         for genotype in genotypes:
             if not (indices := self.proposed[genotype]):
                 found.append(Trial.of(None, genotype=genotype))
                 continue
-            points = columns[indices]
-            dominating = (front[:, None] <= points).all(axis=2).sum(axis=0)
-            unknown = np.isnan(points).any(axis=1)
-            place = int(np.where(unknown, len(front) + 1, dominating).argmin())
-            values, index = tuple(points[place].tolist()), indices[place]
+            index = indices[0]
+            if len(indices) > 1:
+                own = columns[indices.start : indices.stop]
+                dominating = (front[:, None] <= own).all(axis=2).sum(axis=0)
+                unknown = np.isnan(own).any(axis=1)
+                index += int(np.where(unknown, len(front) + 1, dominating).argmin())
+            values = tuple(points[index])
             if index in self.results:  # whole, for samplers that read more than the objectives
                 found.append(dataclasses.replace(self.trial(index), values=values))
             else:
