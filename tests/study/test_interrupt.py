@@ -67,7 +67,7 @@ def test_ctrl_c_ends_a_search_and_all_its_processes(
     out = tmp_path / "run"
     asked = (
         f"search --space tiny --table h100_sxm --workload chat --recipe {quick_recipe} --data"
-        f" {small_corpus} --trials 500 --sampler random --workers 2 --out {out}"
+        f" {small_corpus} --trials 300 --sampler random --workers 2 --out {out}"
     )
     keys = with_keys(tmp_path, cycle_size=2, baselines=False, measure=False, evidence="none")
     words = [*asked.split(), *keys, *more]
