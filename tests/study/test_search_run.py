@@ -130,7 +130,7 @@ def test_three_objectives_have_a_front(command, tmp_path):
     words = command(tmp_path / "run", *objectives, baselines=False)
     assert main(words) == 0
     trials = trajectory(tmp_path / "run")
-    points = [(row.value, row.latency_ms, -row.throughput_tok_s) for row in trials.itertuples()]
+    points = [(row.loss, row.latency_ms, -row.throughput_tok_s) for row in trials.itertuples()]
     best = {
         row.hash
         for row, keep in zip(trials.itertuples(), non_dominated(points), strict=True)
