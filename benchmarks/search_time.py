@@ -67,7 +67,7 @@ def main() -> None:
         shutil.unpack_archive(packed, old, filter="data")
         blocks = scratch / "blocks.yaml"
         blocks.write_text(BLOCKS)
-        granite = load_space("granite").with_params(range_of("0.5B..2B"))
+        granite = load_space("granite").restricted(range_of("0.5B..2B"))
         searches = [
             (granite, ["--space", "granite", "--params", "0.5B..2B", "--budget-ms", "17700"]),
             (load_space("served"), ["--budget-ms", "27000"]),

@@ -27,6 +27,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found = fn.search(
                 table="h100_sxm",
+                experts="any",
+                params="..64B",
                 workload=f"batch={batch},prompt=0,generated=8192",
                 budgets={"latency_ms": budget_ms, "memory_gb": memory_gb},
                 out=f"{folder}/run",

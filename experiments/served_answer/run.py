@@ -69,7 +69,8 @@ def answers(
 ) -> list[dict[str, Any]]:
     """One row for each family and for the free mix: its network, and its difference to the one that
     is recommended of the served space."""
-    asked = {"table": table, "workload": workload, "budgets": {"latency_ms": budget_ms}, **more}
+    asked = {"table": table, "workload": workload, "budgets": {"latency_ms": budget_ms}}
+    asked |= {"experts": "any", "params": "..64B", **more}
     with tempfile.TemporaryDirectory() as folder:
         served = fn.search(**asked, out=f"{folder}/served")
         try:

@@ -101,6 +101,11 @@ class Searched:
     step: int = 1
     last: bool = False
 
+    @property
+    def sparse(self) -> bool:
+        """Whether the networks have mixtures of experts."""
+        return any(choice.operator.startswith("moe") for choice in self.ffn)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:

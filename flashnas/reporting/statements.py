@@ -35,9 +35,10 @@ from flashnas.run_folder.recorded_answer import Against, Answer, Side
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 
 LIMITS = {
-    "memory": "the memory is used up: more would allow a better network",
-    "params": "the bound on active parameters is reached: a higher one would allow a better network",
-    "space params": "the space has no network with more active parameters",
+    "memory_gb": "the memory is used up: more would allow a better network",
+    "params": "the bound on parameters is reached: a higher one would allow a better network",
+    "active_params": "the bound on active parameters is reached: a higher one would allow a better one",
+    "space params": "the space has no larger network; --params A..B bounds it otherwise",
     "support": "another network has a lower expected loss, but a higher charge for what no training"
     " covers",
 }

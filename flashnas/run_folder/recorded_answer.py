@@ -163,7 +163,7 @@ class Answer:
     recommended network beside the model of `as_good_as`. times: what observed times changed.
     published: models of publications. h100_hours: of the planned training. claims: of a search
     without publications. These are empty where there is nothing to say. limit: what keeps the recommended
-    network from being better: `budget`, `memory`, `params` that a token uses, as asked for or as the
+    network from being better: `budget`, `memory_gb`, `params` or `active_params`, as asked for, the
     `space params` of its file, `support`, the largest `width`, `depth` or `width and depth` of the
     space, or what else it holds, `space`.
     bought: what the search trained. ranked_by: what the expected losses follow from, in words; a

@@ -124,10 +124,10 @@ def load_operator_space(
         space = space.with_vocab(vocab)
     if params is None:
         return space
-    if not hasattr(space, "with_params"):
+    if not hasattr(space, "restricted"):
         raise SpaceError(f"--params needs families of networks; got space {space.name!r}")
     try:
-        return space.with_params(range_of(params))
+        return space.restricted(range_of(params))
     except ValueError as error:
         raise SpaceError(f"--params {error}") from None
 

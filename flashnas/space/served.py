@@ -21,7 +21,7 @@ from flashnas.architecture import DEFAULT_VOCAB, MAX_VOCAB, Architecture, parse_
 from flashnas.architecture.networks import Networks
 from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import SpaceError
-from flashnas.base.text import range_of, tokens_text
+from flashnas.base.text import one_of, range_of, tokens_text
 from flashnas.families.family import Family, Size, families
 from flashnas.operators import OperatorSpec
 from flashnas.space.base import Value
@@ -31,7 +31,8 @@ from flashnas.space.operator_space import ModelOptions, OperatorSpace
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-PARAMS = "0.1B..8B"  # that a token uses, unless a file or a search asks for others
+PARAMS = "0.1B..4B"  # in all, unless a file or a search asks for others
+NO, ANY, ONLY = EXPERTS = "none", "any", "only"  # which networks may have mixtures of experts
 WIDTH_FACTOR = 32  # by which short trainings shrink networks, where the smallest stays ..
 LEAST_WIDTH = 16  # .. so wide, and where the largest need not be wider than ..
 USUAL_WIDTH = 64  # .. this
@@ -46,6 +47,7 @@ class ServedFile:
     families: list[str]
     vocab: int = DEFAULT_VOCAB
     params: str = PARAMS
+    experts: str = ANY
     layers: Any = None
 
 
@@ -62,8 +64,8 @@ class ServedGenotype:
 
     def __str__(self) -> str:
         text = f"{self.family} {self.hidden}: {self.layers} layers, attention 1 in {self.every}"
-        operator = families()[self.family].search.ffn[self.ffn].operator
-        return f"{text}, {operator}" if operator.startswith("moe") else text
+        search = families()[self.family].search
+        return f"{text}, {search.ffn[self.ffn].operator}" if search.sparse else text
 
 
 class ServedSpace(OperatorSpace[ServedGenotype]):
@@ -72,11 +74,12 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
     Args:
         families: names in `flashnas.families.family.families()`.
         model: the vocabulary; whether the head is tied is stated by each family.
-        params: fewest and most parameters that one token uses: all but those of idle experts.
+        params: fewest and most parameters in all.
+        experts: which of the families count: those without experts, any, or those with them only.
         layers: fewest and most; None: those of the families.
 
     Attributes:
-        active_params: of each genotype the parameters that a token uses.
+        families: those that count. sizes: of each genotype the parameters.
         param_range: fewest and most of them.
     """
 
@@ -90,19 +93,18 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
         families: Sequence[str],
         model: ModelOptions,
         params: tuple[float, float],
+        experts: str = ANY,
         layers: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(name=name, path=path, hidden_sizes=(), model=model)
-        self.families, self.params = tuple(families), params
-        self.layers = layers
-        self.active_params = self._counted()
-        self.genotypes = tuple(self.active_params)
+        self.named, self.params, self.experts, self.layers = families, params, experts, layers
+        self.families = self.counting(experts)
+        self.sizes = self._counted()
+        self.genotypes = tuple(self.sizes)
         if not self.genotypes:
-            least, most = map(tokens_text, params)
-            raise SpaceError(
-                f"{path or name}: params {least}..{most} has no network of {', '.join(families)}"
-            )
-        counts = self.active_params.values()
+            limits = f"params {'..'.join(map(tokens_text, params))}, experts {experts}"
+            raise SpaceError(f"{path or name}: no network of {', '.join(families)} has {limits}")
+        counts = self.sizes.values()
         self.param_range = min(counts), max(counts)
         self.hidden_sizes = tuple(sorted({genotype.hidden for genotype in self.genotypes}))
         self.max_operators = 2 * max(genotype.layers for genotype in self.genotypes)
@@ -128,6 +130,8 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
             params = range_of(file.params)
         except ValueError as error:
             raise SpaceError(f"{data.place('params')}: params {error}") from None
+        if file.experts not in EXPERTS:
+            raise SpaceError(one_of(f"{data.place('experts')}: experts", file.experts, EXPERTS))
         return cls(
             name=name,
             path=data.path,
@@ -136,33 +140,45 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
                 vocab=whole_number(data.place("vocab"), "vocab", file.vocab, 2, MAX_VOCAB)
             ),
             params=params,
+            experts=file.experts,
             layers=read_range(data, "layers", "") if "layers" in data else None,
         )
 
     def _with(self, **changed: Any) -> Self:
         settings = {
             name: getattr(self, name)
-            for name in ("name", "path", "families", "model", "params", "layers")
+            for name in ("name", "path", "model", "params", "experts", "layers")
         }
-        return type(self)(**{**settings, **changed})
+        return type(self)(**{"families": self.named, **settings, **changed})
 
     def with_vocab(self, vocab: int) -> Self:
         return self._with(model=dataclasses.replace(self.model, vocab=vocab))
 
-    def with_params(self, params: tuple[float, float]) -> Self:
-        """The networks of the same families of which a token uses so many parameters."""
-        return self._with(params=params)
+    def restricted(
+        self,
+        params: tuple[float, float] | None = None,
+        experts: str | None = None,
+        families: Sequence[str] = (),
+    ) -> Self:
+        """The networks with other limits in place of the space's own. A range of parameters from 0
+        on begins where that of the space does, so that it is an upper limit and nothing else."""
+        least, most = params or self.params
+        if not least and self.params[0] < most:
+            least = self.params[0]
+        changed = {"params": (least, most), "experts": experts or self.experts}
+        return self._with(families=families or self.named, **changed)
 
-    def with_families(self, names: Sequence[str]) -> Self:
-        """The networks of some of the families."""
-        return self._with(families=tuple(names))
+    def counting(self, experts: str | None) -> tuple[str, ...]:
+        """The families that count; None: as the space says."""
+        sorts = {name: ONLY if families()[name].search.sparse else NO for name in self.named}
+        return tuple(name for name in sorts if (experts or self.experts) in (ANY, sorts[name]))
 
     # -- the networks
 
     def _counted(self) -> dict[ServedGenotype, int]:
-        """All networks in a fixed order, with the parameters that a token uses
-        (`Architecture.active_params`, without building it). Of distances at which as many layers
-        attend, the one that spreads them most evenly stands."""
+        """All networks in a fixed order, with their parameters (`Architecture.params`, without
+        building it). Of distances at which as many layers attend, the one that spreads them most
+        evenly stands."""
         found = {}
         for name in self.families:
             search = families()[name].search
@@ -176,7 +192,7 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
             parts = range(len(search.ffn))
             for hidden, ffn in itertools.product(_widths(families()[name]), parts):
                 specs = _specs(name, hidden, ffn)
-                *others, attention, part = (spec.active_params(hidden) for spec in specs)
+                *others, attention, part = (spec.params(hidden) for spec in specs)
                 mixer, outer = (
                     [*others, attention][0],
                     hidden * (1 + self.model.vocab * (2 - search.tied)),

@@ -188,18 +188,18 @@ def _claims(scorer: Scorer, front: Sequence[Trial], chosen: Trial) -> Claims:
 
 def _limit(problem: Problem, trials: Trials, chosen: Trial) -> str:
     """What keeps the recommended network from being better; as of an Answer."""
-    config, scorer = problem.config, trials.scorer
+    scorer, asked = trials.scorer, problem.config.params
     assert scorer is not None
-    if config.params is not None:
-        most, what = range_of(config.params)[1], "params"
-    else:  # those that the file of the space allows
-        most, what = getattr(problem.space, "params", (0, math.inf))[1], "space params"
-    if chosen.architecture.active_params >= FULL_BUDGET * most:
-        return what
-    for budget in problem.fitter.budgets:
-        value = getattr(chosen, budget.metric, None)
-        if value and FULL_BUDGET <= value / budget.limit <= 1 / FULL_BUDGET:
-            return "memory" if budget.metric == "memory_gb" else "budget"
+    limits = {budget.metric: budget.limit for budget in problem.fitter.budgets}
+    own = range_of(asked) if asked else getattr(problem.space, "params", (0, math.inf))
+    names = ("memory_gb", "params", "active_params")
+    sizes = {name: limits.pop(name) for name in names if name in limits}
+    if own[1] < sizes.get("params", math.inf):
+        sizes["params" if asked else "space params"] = own[1]
+    for name, most in (limits | sizes).items():  # a time that binds keeps the sizes small
+        value = getattr(chosen, name.removeprefix("space "), None)
+        if value and FULL_BUDGET <= value / most <= 1 / FULL_BUDGET:
+            return name if name in sizes else "budget"
     near = [trials.networks[index] for index in trials.ranked[:NEAR]]
     means = scorer.posterior(near).mean
     lowest = scorer.values([near[int(means.argmin())]])[0]

@@ -29,6 +29,7 @@ from flashnas.latency.workload import (
     WORKLOAD_HELP,
 )
 from flashnas.samplers import SAMPLERS, SHARED_OPTIONS
+from flashnas.space.served import EXPERTS
 from flashnas.trials.objectives import DEFAULT, check_objectives
 
 TIMEOUT_S = 1800.0  # of a training, unless its recipe is longer (study/trainings.py)
@@ -41,8 +42,9 @@ TRIALS = 24
 def params_option() -> Any:
     return option(
         None,
-        "keep to networks of which a token uses so many parameters, such as 0.3B..3B",
+        "keep to networks with so many parameters in all, such as 1B..2B",
         metavar="A..B",
+        shown="the space's; 0.1B..4B of families",
     )
 
 
@@ -82,6 +84,12 @@ class SearchConfig(Settings, where="search"):
         shown="at least one where the space is served, else any network",
     )
     params: str | None = params_option()
+    experts: str | None = option(
+        None,
+        "networks without mixtures of experts, with or without, which are compared, or with them only",
+        choices=EXPERTS,
+        shown="none, or as the file of the space says",
+    )
     vocab: int | None = vocab_option()
     budget_ms: float | None = option(
         None,

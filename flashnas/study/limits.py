@@ -4,6 +4,7 @@ anything is trained."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from flashnas.latency.fitting import Costs, Requirement, TableCosts
 from flashnas.latency.memory import USABLE_SHARE
 from flashnas.latency.metrics import Budget
 from flashnas.space import SearchSpace
-from flashnas.space.served import ServedSpace
+from flashnas.space.served import NO, ONLY, ServedSpace
 from flashnas.study.config import SearchConfig
 
 
@@ -39,18 +40,20 @@ def vocab_of(config: SearchConfig) -> int | None:
 
 
 def limited(config: SearchConfig, space: ServedSpace) -> ServedSpace:
-    """The networks of a space with the parameters that are asked for, of families that all the
-    programs load. Raises SettingError where there are none."""
-    if config.params is not None:
-        try:
-            space = space.with_params(range_of(config.params))
-        except SpaceError:
-            least, most = space.with_params((0, math.inf)).param_range
-            config.wrong(
-                "params",
-                f"{config.params} has no network of space {space.name!r}; it has"
-                f" {tokens_text(least)} to {tokens_text(most)}",
-            )
+    """The networks of a space with the experts and parameters that are asked for, of families that all
+    the programs load. Raises SettingError where there are none."""
+    if not space.counting(config.experts):
+        config.wrong("experts", f"{config.experts} has no network of space {space.name!r}")
+    try:
+        asked = None if config.params is None else range_of(config.params)
+        space = space.restricted(asked, config.experts)
+    except SpaceError:
+        least, most = space.restricted((1, math.inf), config.experts).param_range
+        config.wrong(
+            "params",
+            f"{config.params or '..'.join(map(tokens_text, space.params))} has no network of space"
+            f" {space.name!r}; it has {tokens_text(least)} to {tokens_text(most)}",
+        )
     wanted = set(config.runtime)
     by_family = {genotype.family: genotype for genotype in space.genotypes}
     able = [
@@ -64,13 +67,13 @@ def limited(config: SearchConfig, space: ServedSpace) -> ServedSpace:
             f"no network of space {space.name!r} loads in {names_text(config.runtime)};"
             f" {_families_for(config)}",
         )
-    return space if len(able) == len(by_family) else space.with_families(able)
+    return space if len(able) == len(by_family) else space.restricted(families=able)
 
 
 def rules_of(config: SearchConfig, space: SearchSpace[Any]) -> list[Requirement]:
-    """That a network has the parameters that are asked for, and that all programs that are asked for
-    load it; none for a ServedSpace, which is limited already."""
-    wanted, rules = set(config.runtime), list[Requirement]()
+    """That a network has the parameters and experts that are asked for, and that all programs that are
+    asked for load it; none for a ServedSpace, which is limited already."""
+    wanted, experts, rules = set(config.runtime), config.experts, list[Requirement]()
     if isinstance(space, ServedSpace):
         return rules
     if config.params is not None:
@@ -79,10 +82,17 @@ def rules_of(config: SearchConfig, space: SearchSpace[Any]) -> list[Requirement]
             Requirement(
                 f"params {config.params}",
                 lambda networks: np.maximum(
-                    least / (params := Networks.of(networks).active_params), params / most
+                    least / (params := Networks.of(networks).params), params / most
                 ),
             )
         )
+    if experts in (NO, ONLY):
+
+        def missed(networks: Sequence[Any]) -> np.ndarray:
+            of = Networks.of(networks)
+            return 1.0 + ((of.active_params < of.params) != (experts == ONLY))
+
+        rules.append(Requirement(f"experts {experts}", missed))
     if wanted:
         rules.append(
             Requirement(
@@ -94,7 +104,7 @@ def rules_of(config: SearchConfig, space: SearchSpace[Any]) -> list[Requirement]
         )
     if rules and not isinstance(space.any_network(), Architecture):
         config.wrong(
-            "params" if config.params is not None else "runtime",
+            next(name for name in ("params", "experts", "runtime") if getattr(config, name)),
             f"needs networks of flashnas' operators, unlike space {space.name!r}",
         )
     return rules

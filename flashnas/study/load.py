@@ -146,14 +146,14 @@ def answerable(space: ServedSpace, model: LatencyModel, note: Note) -> ServedSpa
     lacking: dict[str, str] = {}
     for name in space.families:
         try:
-            check_answerable(space.with_families([name]), model)
+            check_answerable(space.restricted(families=[name]), model)
         except MissingRowsError as error:
             lacking[name] = str(error)
     if not lacking or len(lacking) == len(space.families):
         return space
     for name, reason in lacking.items():
         note(f"family {name} is left out: {reason}")
-    return space.with_families([name for name in space.families if name not in lacking])
+    return space.restricted(families=[name for name in space.families if name not in lacking])
 
 
 def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs) -> Fitter[Any]:

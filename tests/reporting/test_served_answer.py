@@ -45,12 +45,10 @@ def test_the_answer_is_one_that_programs_load(run):
     titles = [family["family"] for family in answer.families]
     assert sorted(titles) == [
         "Granite hybrid",
-        "Granite hybrid with experts",
         "LFM2",
         "NemotronH",
         "Qwen3.5",
         "transformer (Llama)",
-        "transformer with experts (Qwen3)",
     ]
     assert answer.recommended == answer.families[0]["hash"], "the best family stands first"
     assert sum(family["best"] for family in answer.families) == pytest.approx(1)
@@ -59,28 +57,25 @@ def test_the_answer_is_one_that_programs_load(run):
 
 
 def test_the_answer_fits_sixteen_lines_and_says_each_number_once(table):
-    """Two of them are of what nobody trained with experts."""
     lines = table[1].splitlines()
     assert len(lines) <= 16
     assert all(len(line) <= 120 for line in lines if not line.startswith(("next ", "time it ")))
     said = "\n".join(line for line in lines if not line.startswith(("families ", "published ")))
     numbers = NUMBER.findall(said)
-    assert len(numbers) > 10
+    assert len(numbers) > 8
     assert len(set(numbers)) == len(numbers)
 
 
 def test_the_answer_says_which_family_is_how_likely_and_that_the_export_can_be_timed(run, table):
     said = dict(statements(run))
     assert said["recommended"].startswith(
-        f"{run.front[-1].name}, Granite hybrid with 64 experts (6 active), 2560 wide, 16 layers, "
+        f"{run.front[-1].name}, NemotronH, 2560 wide, 21 layers, attention at 3, 8, 13 and 18: "
     )
     assert said["loads in"] == (
-        "run here: vLLM, llama.cpp, MLX, transformers; only read: SGLang, TensorRT-LLM by"
-        " AutoDeploy, beta"
+        "run here: vLLM, llama.cpp, MLX, transformers; only read: SGLang, TensorRT-LLM"
     )
     assert re.fullmatch(
-        r"best with probability: (\w[\w. ]+ 0\.\d\d, ){4}others 0\.\d\d; .* by wide intervals;"
-        r" no lead beyond its interval",
+        r"best with probability: (\w[\w. ]+ 0\.\d\d, ){4}others 0\.\d\d",
         said["families"],
     )
     assert said["settles it"] == "its time in your engine, as below"
@@ -90,7 +85,7 @@ def test_the_commands_that_time_networks_are_one_line_and_their_files_name_the_r
     (line,) = [line for line in table[1].splitlines() if line.startswith("time it ")]
     said = dict(statements(run))["time it"]
     assert line.endswith(said)
-    numbers, loop = re.fullmatch(r"for n in ((?:\d\d ?)+); do (.*); done", said).groups()
+    numbers, loop = re.fullmatch(r"for n in ((?:\d+ ?)+); do (.*); done", said).groups()
     assert f"{len(run.front):02d}" in numbers
     assert 2 <= len(numbers.split()) <= 3
     for n in numbers.split():

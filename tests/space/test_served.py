@@ -32,7 +32,7 @@ SAMPLE = 200  # networks of each family
 
 @pytest.fixture(scope="module")
 def served():
-    return load_space("served")
+    return load_space("served").restricted((1e8, 64e9), experts="any")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,17 @@ def samples():
 
 def mixers(network):
     return [spec for spec in network.operators if spec.mixes_tokens]
+
+
+def test_the_default_space_holds_small_networks_without_experts(served):
+    default = load_space("served")
+    assert default.params == (1e8, 4e9)
+    dense = [n for n in default.probes() if n.active_params == n.params]
+    assert len(dense) == len(list(default.probes()))
+    assert default.families == tuple(name for name in served.families if name not in PUBLISHED)
+    only, both = (default.restricted(experts=experts) for experts in ("only", "any"))
+    assert only.families == tuple(PUBLISHED)
+    assert default.size() + only.size() == both.size()
 
 
 def test_the_default_space_has_all_families_and_each_has_a_space_of_its_own(served):
@@ -138,8 +149,8 @@ def test_genotypes_decode_to_themselves_and_count_their_parameters(served):
         genotype = served.genotypes[index]
         assert served.decode(served.encode(genotype)) == genotype
         (network,) = served.architectures(genotype)
-        assert served.active_params[genotype] == network.active_params
-        assert served.params[0] <= network.active_params <= served.params[1]
+        assert served.sizes[genotype] == network.params
+        assert served.params[0] <= network.params <= served.params[1]
 
 
 def test_unfit_parameters_decode_to_the_nearest_of_their_family(served):
@@ -172,20 +183,23 @@ def test_networks_are_found_again_and_others_are_not(served, samples):
 
 
 def test_parameters_and_vocabulary_bound_the_networks(served):
-    small = served.with_params((3e8, 5e8))
+    small = served.restricted((3e8, 5e8))
     assert set(small.genotypes) == {
-        genotype for genotype in served.genotypes if 3e8 <= served.active_params[genotype] <= 5e8
+        genotype for genotype in served.genotypes if 3e8 <= served.sizes[genotype] <= 5e8
     }
+    assert served.restricted((0, 2e9)).params == (1e8, 2e9), "an upper limit alone"
+    assert served.restricted((0, 6e7)).params == (0, 6e7)
     low, high = small.param_range
     assert 3e8 <= low < high <= 5e8
     fewer = small.with_vocab(32_000)
     for genotype in fewer.genotypes[::50]:
         (network,) = fewer.architectures(genotype)
-        assert (network.vocab, 3e8 <= network.active_params <= 5e8) == (32_000, True)
+        assert (network.vocab, 3e8 <= network.params <= 5e8) == (32_000, True)
     assert len({space.hash for space in (served, small, fewer)}) == 3
-    assert served.with_families(["granite", "lfm2"]).families == ("granite", "lfm2")
-    message = one_line(SpaceError, served.with_params, (1e12, 1e13))
-    assert message.endswith("of granite, nemotron_h, qwen3_5, lfm2, llama, granite_moe, qwen3_moe")
+    assert served.restricted(families=["granite", "lfm2"]).families == ("granite", "lfm2")
+    message = one_line(SpaceError, served.restricted, (1e12, 1e13))
+    families = "granite, nemotron_h, qwen3_5, lfm2, llama, granite_moe, qwen3_moe"
+    assert message.endswith(f"no network of {families} has params 1T..10T, experts any")
 
 
 def test_a_mutant_differs_in_one_property(served):
@@ -202,10 +216,10 @@ def test_a_mutant_differs_in_one_property(served):
         assert abs(mutant.layers - genotype.layers) <= NEAR_LAYERS
         genotype, seen = mutant, seen | changed
     assert seen == {"family", "hidden", "layers", "every", "ffn"}
-    pure = served.with_families(["llama"])
-    counts = Counter(pure.active_params.values())
+    pure = served.restricted(families=["llama"])
+    counts = Counter(pure.sizes.values())
     lone = next(params for params, count in counts.items() if count == 1)
-    alone = pure.with_params((lone, lone))
+    alone = pure.restricted((lone, lone))
     message = one_line(SpaceError, alone.mutate, alone.genotypes[0], rng)
     assert message.endswith("the space holds one network only; nothing to mutate")
 
@@ -217,6 +231,7 @@ template: served
 families: [granite, qwen3_5]
 params: 0.5B..1B
 vocab: 32000
+experts: none
 layers: [12, 16]
 """
 
@@ -235,7 +250,7 @@ def test_a_file_bounds_families_parameters_and_layers(tmp_path):
     (network,) = space.architectures(space.genotypes[0])
     assert (network.vocab, 5e8 <= network.params <= 1e9) == (32_000, True)
     least = load_space(write(tmp_path, "template: served\nfamilies: [llama]\n"))
-    assert least.genotypes == load_space("served").with_families(["llama"]).genotypes
+    assert least.genotypes == load_space("served").restricted(families=["llama"]).genotypes
 
 
 @every(
@@ -245,12 +260,17 @@ def test_a_file_bounds_families_parameters_and_layers(tmp_path):
         ("[granite, qwen3_5]", "[]", "2: families must not be empty"),
         ("[granite, qwen3_5]", "granite", "2: search space.families must be a list; got 'granite'"),
         ("0.5B..1B", "1B..0.5B", "3: params must be a range such as 0.3B..3B"),
+        ("none", "some", "5: experts must be one of none, any, only; got 'some'"),
         ("0.5B..1B", "1B", "3: params must be a range such as 0.3B..3B"),
-        ("0.5B..1B", "50B..60B", " params 50B..60B has no network of granite, qwen3_5"),
+        (
+            "0.5B..1B",
+            "50B..60B",
+            " no network of granite, qwen3_5 has params 50B..60B, experts none",
+        ),
         ("32000", "1", "4: vocab must be a whole number from 2 to "),
-        ("[12, 16]", "[16, 12]", "5: layers must have 1 <= low <= high <= 256; got [16, 12]"),
-        ("[12, 16]", "many", "5: layers must be a whole number or [low, high]; got 'many'"),
-        ("layers", "depth", "5: search space has no key 'depth'"),
+        ("[12, 16]", "[16, 12]", "6: layers must have 1 <= low <= high <= 256; got [16, 12]"),
+        ("[12, 16]", "many", "6: layers must be a whole number or [low, high]; got 'many'"),
+        ("layers", "depth", "6: search space has no key 'depth'"),
     ]
 )
 def test_a_bad_file_gets_one_line(tmp_path, case):

@@ -300,7 +300,7 @@ def test_an_end_of_the_space_or_of_the_parameters_limits_the_answer(tmp_path):
 
 
 @pytest.mark.parametrize("notation", [HYBRID, SPARSE])
-def test_the_parameters_that_a_token_uses_limit_the_answer(notation):
+def test_all_parameters_limit_the_answer(notation):
     """As they are bounded, by the user or by the space."""
     network = Architecture.parse(notation)
 
@@ -312,7 +312,7 @@ def test_the_parameters_that_a_token_uses_limit_the_answer(notation):
         problem = dataclasses.replace(problem, config=config, space=space)
         return Answered([notation], problem=problem, limit_ms=1e6).answer.limit
 
-    assert limit(1.01 * network.active_params) == "params"
-    assert limit(1.1 * network.active_params) == "space"
-    assert limit(None, 1.01 * network.active_params) == "space params"
-    assert limit(None, 1.1 * network.active_params) == "space"
+    assert limit(1.01 * network.params) == "params"
+    assert limit(1.1 * network.params) == "space"
+    assert limit(None, 1.01 * network.params) == "space params"
+    assert limit(None, 1.1 * network.params) == "space"

@@ -40,7 +40,8 @@ def all_batches(quick_searches):
 
 @pytest.fixture(scope="module")
 def problem():
-    return problem_of("served", budget_ms=20_000.0, workload="decode-8k", calibration="engine")
+    asked = {"workload": "decode-8k", "calibration": "engine", "experts": "any"}
+    return problem_of("served", budget_ms=20_000.0, params="..64B", **asked)
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,8 @@ def test_times_of_others_are_asked_of_what_fits_alone(problem, tmp_path):
 
 
 def test_a_network_that_no_batch_fits_is_not_proposed():
-    most = problem_of("served", budget_ms=1e9, workload="throughput-32k", calibration="engine")
+    asked = {"workload": "throughput-32k", "experts": "any", "params": "..128B"}
+    most = problem_of("served", budget_ms=1e9, calibration="engine", **asked)
     large = Architecture.parse("4096: 48x(a moe(experts=256,active=1,intermediate=2048))")
     assert not most.fitter.within([large])[0]
     genotype = max(most.space.genotypes, key=lambda g: most.space.architectures(g)[0].params)

@@ -101,7 +101,7 @@ def test_a_family_that_the_table_does_not_answer_for_is_left_out_with_a_note():
     # from which those of Mamba2 follow
     frames = {kind: rows for kind, rows in table.frames.items() if "gated_delta" not in kind}
     table = dataclasses.replace(table, frames=frames)
-    problem = load_problem(SearchConfig(budget_ms=20_000), table=table)
+    problem = load_problem(SearchConfig(budget_ms=20_000, experts="any"), table=table)
     assert problem.space.families == ("lfm2", "llama", "qwen3_moe")
     notes = [line for line in problem.notes if line.startswith("family ")]
     names = "granite", "nemotron_h", "qwen3_5", "granite_moe"
@@ -145,7 +145,7 @@ def test_a_space_that_can_be_listed_is_looked_at_before_it_is_refused():
     with pytest.raises(BudgetError) as caught:
         none.feasible(0)
     assert (
-        "none of the 15,177 genotypes of space 'served' meets what is asked; the nearest one misses"
+        "none of the 9,460 genotypes of space 'served' meets what is asked; the nearest one misses"
         f" latency_ms {fastest[0]:,.5g} where the budget is {none.budgets[0].limit:,.6g}, by a"
         " factor of 1.01: "
     ) in str(caught.value)
@@ -165,13 +165,40 @@ def test_parameters_and_vocabulary_make_the_served_space_small():
     assert 0 < len(space.genotypes) < 2000
     for genotype in space.genotypes[::100]:
         (network,) = space.architectures(genotype)
-        assert 0.3e9 <= network.active_params <= 0.5e9
+        assert 0.3e9 <= network.params <= 0.5e9
         assert network.vocab == 32_000
-    with pytest.raises(
-        ConfigError,
-        match=r"^search\.params 1T\.\. has no network of space 'served'; it has \d+M to ",
-    ):
+    none = r"^search\.params 1T\.\. has no network of space 'served'; it has \d+M to "
+    with pytest.raises(ConfigError, match=none):
         problem_of("served", 20_000.0, params="1T..")
+
+
+def test_all_parameters_are_those_of_the_option_of_the_budget_and_of_the_column():
+    options = {"params": "1B..2B"}, {"params": "..2B"}, {"budgets": {"params": 2e9}}
+    between, one, other = (
+        room.search(load_problem(SearchConfig(budget_ms=20_000, experts="any", **asked)))
+        for asked in options
+    )
+    for found in (between, one, other):
+        largest = int(np.argmax(found.columns["params"]))
+        assert found.networks[largest].params == found.columns["params"][largest] <= 2e9
+    assert between.columns["params"].min() >= 1e9
+    assert [one.networks[i] for i in one.front] == [other.networks[i] for i in other.front]
+
+
+def test_experts_are_left_out_kept_or_compared(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "template: layerwise\nwidths: [1024]\n"
+        "layers: {depth: [2, 4], choices: [a f, 'a moe(experts=8,active=2)']}\n"
+    )
+    for space in ("served", str(path)):
+        for experts, sorts in (("none", {False}), ("only", {True}), ("any", {False, True})):
+            columns = room.search(problem_of(space, 20_000.0, experts=experts)).columns
+            assert {*(columns["active_params"] < columns["params"]).tolist()} == sorts
+    with pytest.raises(
+        ConfigError, match=r"^search\.experts only has no network of space 'llama'$"
+    ):
+        problem_of("llama", 20_000.0, experts="only")
 
 
 def test_numbers_take_units_and_programs_a_comma(tmp_path):
