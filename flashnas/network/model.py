@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, CandidateMemoryError
 from flashnas.base.text import shown
-from flashnas.network.cache import CapturedStep, FixedStates, HybridCache, check_capturable
+from flashnas.network.cache import HybridCache, write_over
 from flashnas.network.loss import linear_cross_entropy
 from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import choose_backend, running
@@ -266,30 +266,21 @@ class HybridLM(nn.Module):
         return self._next_logits(x), HybridCache(tuple(states))
 
     @torch.no_grad()
-    def step_in_place(self, tokens_B: Tensor, states: FixedStates) -> Tensor:
-        """`decode_step` whose states after lie where those before lay: logits [B, V]. No kernel
-        depends on the position, so that the step can be recorded once and replayed."""
-        logits_BV, after = self.decode_step(tokens_B, HybridCache(states.states))
-        states.take(after.states)
+    def step_in_place(self, tokens_B: Tensor, cache: HybridCache) -> Tensor:
+        """`decode_step` whose states after lie where those before lay: logits [B, V]. With key/value
+        caches at a `Position` no kernel depends on a number of the host: a CUDA graph can hold it."""
+        logits_BV, after = self.decode_step(tokens_B, cache)
+        write_over(cache.states, after.states)
         return logits_BV
 
     def _next_logits(self, x_BD: Tensor) -> Tensor:
         return F.linear(self.final_norm(x_BD), self.head_weight)
 
     @torch.no_grad()
-    def generate(
-        self, tokens_BT: Tensor, count: int, greedy: bool = True, graph: bool = False
-    ) -> Tensor:
-        """The next `count` tokens [B, count] after a prompt of at least one token; greedy or drawn.
-        graph: one step is captured as a CUDA graph and replayed, as `flashnas profile` times it;
-        DeviceError on another device."""
-        if graph:
-            check_capturable(tokens_BT.device)
+    def generate(self, tokens_BT: Tensor, count: int, greedy: bool = True) -> Tensor:
+        """The next `count` tokens [B, count] after a prompt of at least one token; greedy or drawn."""
         logits, cache = self.prefill(tokens_BT)
-        seen = self.architecture.meta_tokens + tokens_BT.shape[1]
-        step, generated = None, []
-        if graph and count > 1:
-            step = CapturedStep(self.step_in_place, cache, seen, seen + count, tokens_BT[:, 0])
+        generated: list[Tensor] = []
         for n in range(count):
             token = (
                 logits.argmax(-1)
@@ -297,10 +288,6 @@ class HybridLM(nn.Module):
                 else torch.multinomial(logits.float().softmax(-1), 1).squeeze(-1)
             )
             generated.append(token)
-            if n + 1 == count:
-                break
-            if step is not None:
-                logits = step(token)
-            else:
+            if n + 1 < count:
                 logits, cache = self.decode_step(token, cache)
         return torch.stack(generated, 1) if generated else tokens_BT[:, :0]

@@ -216,7 +216,7 @@ def rotate_one(x_BHK: Tensor, position: int | Tensor, room: int, rotary: Rotary)
     return torch.cat([turned, *rest], -1) if rest else turned
 
 
-# all are kept: a captured step reads them where they lie, and there are few
+# all are kept: a CUDA graph reads them where they lie, and there are few
 @functools.partial(cached_table, limit=None)
 def _rotary_rows(tokens: int, rotary: Rotary, dtype: torch.dtype, device: torch.device) -> Tensor:
     """[T, 2, dim]: cosines twice, and sines with the sign that they have in each half."""

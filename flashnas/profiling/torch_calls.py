@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashnas.architecture import Architecture
-from flashnas.network.cache import FixedStates, HybridCache, mapped
+from flashnas.network.cache import HybridCache, mapped
 from flashnas.network.model import Block, HybridLM
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.cache import KeyValueCache, Position
@@ -65,9 +65,9 @@ def prompt(model: HybridLM, batch: int, tokens: int, piece_tokens: int) -> Call:
 
 
 def step(model: HybridLM, batch: int, context: int, mode: str) -> Call:
-    """A decode step that can be repeated at one context; in a graph, as `generate` replays it.
-    Sequences have random tokens, which differ from step to step unless a graph holds them, so that
-    a router chooses as many experts as it does in use."""
+    """A decode step that can be repeated at one context. Sequences have random tokens, which differ
+    from step to step unless a graph holds them, so that a router chooses as many experts as it does
+    in use."""
     device, vocab = model.embedding.weight.device, model.architecture.vocab
     seeded = torch.Generator().manual_seed(0)
     tokens_SB = torch.randint(vocab, (DRAWN_STEPS, batch), generator=seeded).to(device)
@@ -75,9 +75,9 @@ def step(model: HybridLM, batch: int, context: int, mode: str) -> Call:
     if mode != "cuda_graph":
         cache = HybridCache(filled_states(model, batch, context))
         return lambda: model.decode_step(next(tokens), cache)[0].argmax(-1)
-    position = Position(context - 1, context, batch, device, by=0)  # which steps leave
-    states = FixedStates(filled_states(model, batch, context, position), position)
-    return lambda: model.step_in_place(next(tokens), states).argmax(-1)
+    position = Position(context - 1, context, batch, device)
+    fixed = HybridCache(filled_states(model, batch, context, position))
+    return lambda: model.step_in_place(next(tokens), fixed).argmax(-1)
 
 
 def timed_ms(

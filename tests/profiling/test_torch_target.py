@@ -253,7 +253,7 @@ def test_the_sequences_of_a_step_pass_as_many_experts_as_random_tokens_do(mode):
 
 
 def test_a_step_that_is_timed_in_a_graph_stays_at_its_position(monkeypatch):
-    """By the step that generation replays: the last slot of its cache is written again and again."""
+    """The last slot of its cache is written again and again."""
     monkeypatch.setattr(torch_calls, "DRAWN_STEPS", 1)  # one token for all steps
     for text in (
         "a(head_dim=16)",

@@ -13,23 +13,12 @@ GROW_TOKENS = 256
 
 class Position:
     """The number of tokens that the sequences of a batch have read, on their device; one for a
-    whole network.
+    whole network. room: the most that it reaches."""
 
-    room: the most that it reaches. by: what a step adds to it; 0 where one step is timed
-    repeatedly.
-    """
-
-    def __init__(
-        self, seen: int, room: int, batch: int, device: torch.device | str, by: int = 1
-    ) -> None:
+    def __init__(self, seen: int, room: int, batch: int, device: torch.device | str) -> None:
         self.room = 1 << max(8, (room - 1).bit_length())  # few distinct rotary tables
         self.seen_1 = torch.full((1,), seen, dtype=torch.long, device=device)
         self.seen_B = torch.full((batch,), seen, dtype=torch.int32, device=device)
-        self.by = by
-
-    def advance(self) -> None:
-        self.seen_1.add_(self.by)
-        self.seen_B.add_(self.by)
 
 
 @dataclass(frozen=True)
@@ -41,9 +30,8 @@ class KeyValueCache:
         seen: the tokens read so far. The cache grows with them.
         owned: a step may write in place; the tensors of a parallel forward are views of
             activations, which the first step copies.
-        position: takes the place of `seen` where one step is recorded and replayed for every
-            further token. No kernel then depends on a number of the host, and the cache has its
-            size from the start.
+        position: takes the place of `seen` where one step is recorded and replayed. No kernel then
+            depends on a number of the host, and the cache has its size from the start.
     """
 
     keys_BGTK: Tensor
@@ -73,15 +61,6 @@ class KeyValueCache:
         if self.position is not None:
             return self.position.seen_1, self.position.room
         return self.seen, self.seen + 1
-
-    def fixed(self, room: int, position: Position) -> KeyValueCache:
-        """A copy with room for so many tokens, at a position on the device."""
-        batch, groups, _, dim = self.keys_BGTK.shape
-        slots = min(room, self.window) if self.window else room
-        keys, values = (self.keys_BGTK.new_zeros(batch, groups, slots, dim) for _ in range(2))
-        keys[:, :, : self.kept] = self.keys_BGTK[:, :, : self.kept]
-        values[:, :, : self.kept] = self.values_BGTK[:, :, : self.kept]
-        return KeyValueCache(keys, values, self.seen, self.window, owned=True, position=position)
 
     def in_order(self) -> tuple[Tensor, Tensor]:
         """Keys and values of the kept tokens, the oldest first."""

@@ -1,0 +1,91 @@
+"""The step that `profile` captures as a CUDA graph, at a position on the device, equals that of
+decoding."""
+
+import sys
+from unittest.mock import Mock
+
+import fake_libraries
+import pytest
+import torch
+
+from flashnas.architecture import Architecture
+from flashnas.network.cache import HybridCache, mapped
+from flashnas.network.model import HybridLM
+from flashnas.operators.attention.cache import KeyValueCache, Position
+
+ATTENTION = (
+    "a(head_dim=16) swa(head_dim=16,window=5)"
+    " a(head_dim=16,qk_norm=true,out_gate=true,rope_share=0.5)"
+    " a(head_dim=16,rope_share=0) swa(head_dim=16,window=50)"
+)
+FLA = "d(head_dim=16) gd(head_dim=16) gla(head_dim=32) kda(head_dim=16) r7(head_dim=16)"
+MAMBA = "m2(head_dim=16,state=16) m(state=8)"
+# library -> stand-ins, operators, dtype, tolerance of logits as a share of their size
+CASES = {
+    "torch": ((), f"{ATTENTION} {FLA} {MAMBA} f", torch.float64, 1e-9),
+    "flash-attn": (("flash_attn",), ATTENTION, torch.bfloat16, 0.02),
+    "fla": (("fla",), FLA, torch.float32, 1e-4),
+    "mamba-ssm": (("mamba_ssm", "selective_scan_cuda"), MAMBA, torch.float32, 1e-4),
+}
+
+
+def placed(cache, position, room):
+    """The cache with key/value caches of that room at a position on the device."""
+
+    def fixed(part):
+        if isinstance(part, torch.Tensor):
+            return part.clone()
+        slots = min(room, part.window) if part.window else room
+        keys, values = (
+            torch.cat([kept, kept.new_zeros(2, kept.shape[1], slots, kept.shape[3])], 2)[
+                :, :, :slots
+            ]
+            for kept in (x[:, :, : part.kept] for x in (part.keys_BGTK, part.values_BGTK))
+        )
+        return KeyValueCache(keys, values, part.seen, part.window, owned=True, position=position)
+
+    return HybridCache(tuple(mapped(state, fixed) for state in cache.states))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_step_serves_every_position(case, monkeypatch):
+    """From two prompts, across the end of a window; logits as of single steps by the same
+    kernels.
+    """
+    packages, operators, dtype, tolerance = CASES[case]
+    if packages:
+        fake_libraries.install(monkeypatch, *packages, devices=("cpu",))
+    torch.manual_seed(0)
+    model = HybridLM(Architecture.parse(f"64(vocab=300,meta=3): {operators}"), case)
+    model = model.to(dtype).eval()
+    tokens = torch.arange(2 * 20).view(2, 20) * 7 % 300
+    for prompt in (1, 6):
+        _, cache = model.prefill(tokens[:, :prompt])
+        position = Position(prompt + 3, prompt + 12, 2, "cpu")
+        fixed = placed(model.prefill(tokens[:, :prompt])[1], position, prompt + 12)
+        for t in range(prompt, prompt + 9):
+            expected, cache = model.decode_step(tokens[:, t], cache)
+            found = model.step_in_place(tokens[:, t], fixed)
+            assert (found - expected).norm() < tolerance * expected.norm(), t
+            position.seen_1 += 1
+            position.seen_B += 1
+
+
+@pytest.mark.parametrize(("backend", "name"), [("torch", "sdpa"), ("flash-attn", "flash-attn")])
+def test_records_name_what_a_step_in_place_calls(monkeypatch, backend, name):
+    fake_libraries.install(monkeypatch, "flash_attn", devices=("cpu",))
+    functions = {}
+    for called, place, attribute in (
+        ("sdpa", torch.nn.functional, "scaled_dot_product_attention"),
+        ("flash-attn", sys.modules["flash_attn"], "flash_attn_with_kvcache"),
+    ):
+        functions[called] = Mock(wraps=getattr(place, attribute))
+        monkeypatch.setattr(place, attribute, functions[called])
+    model = HybridLM(Architecture.parse("64(vocab=300): a(head_dim=16)"), backend)
+    model, tokens = model.to(torch.bfloat16).eval(), torch.arange(10).view(2, 5)
+    fixed = placed(model.prefill(tokens)[1], Position(5, 9, 2, "cpu"), 9)
+    for function in functions.values():
+        function.reset_mock()
+    model.step_in_place(tokens[:, 0], fixed)
+    assert model.backends()["a"].partition(" ")[0] == name
+    assert [called for called, function in functions.items() if function.called] == [name]
