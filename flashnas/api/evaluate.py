@@ -1,11 +1,10 @@
-"""What a trained network is worth on texts and tasks."""
+"""What a trained network is worth on a text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from flashnas.api.calling import Result, silent, takes
 from flashnas.base.settings import REQUIRED, Settings, option
@@ -14,6 +13,10 @@ from flashnas.base.text import from_hub
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions(Settings, where="eval"):
+    gone: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("tasks", "task_path"),
+        "export with --to hf, and run python -m flashnas.exporting.lm_eval (docs/own_text.md)",
+    )
     model: str = option(
         REQUIRED,
         "folder of flashnas train or of flashnas export --to hf, or a run whose chosen network was"
@@ -21,22 +24,10 @@ class EvalOptions(Settings, where="eval"):
         positional=True,
         yaml=False,
     )
-    text: str | None = option(
-        None,
+    text: str = option(
+        REQUIRED,
         "score this text in bits per byte: a file or folder, as --data of train",
         connects=from_hub,
-    )
-    tasks: tuple[str, ...] = option(
-        (),
-        "tasks of lm-evaluation-harness, as in arc_easy,piqa",
-        metavar="TASKS",
-        separator=",",
-        yaml=False,
-    )
-    task_path: Path | None = option(
-        None,
-        "folder of task files of your own, which may run Python code",
-        yaml=False,
     )
     window: int | None = option(
         None,
@@ -54,23 +45,17 @@ class EvalOptions(Settings, where="eval"):
     )
     device: str = option("cpu", "cpu or cuda", choices=("cpu", "cuda"))
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.text is None and not self.tasks:
-            self.wrong("text", "must be given, or tasks (--tasks): there is nothing to evaluate on")
-
 
 @dataclass(frozen=True)
 class EvaluationResult(Result):
     """What a model is worth.
 
-    score: of the text (bits_per_byte, nats_per_token, tokens, bytes, window, stride), or None.
-    file: the written eval.json. tasks: metrics, errors, samples and shots by name.
+    score: of the text (bits_per_byte, nats_per_token, tokens, bytes, window, stride).
+    file: the written eval.json.
     """
 
-    score: dict[str, Any] | None
+    score: dict[str, Any]
     file: str
-    tasks: dict[str, dict[str, Any]]
     figures: list[tuple[str, str, float, str]] = field(repr=False)
     warnings: tuple[str, ...] = field(default=(), repr=False)
 
@@ -83,11 +68,10 @@ class EvaluationResult(Result):
 def evaluate(
     options: EvalOptions, *, progress: Callable[[int, int], None] = silent
 ) -> EvaluationResult:
-    """Score a trained network on a text of one's own, in bits per byte, and on tasks of
-    lm-evaluation-harness.
+    """Score a trained network on a text of one's own, in bits per byte.
 
-    Bits per byte are -sum log2 p(token | tokens before it) / UTF-8 bytes of the text, in float32.
-    Nothing is downloaded for them. Each document is scored on its own, behind the token that
+    They are -sum log2 p(token | tokens before it) / UTF-8 bytes of the text, in float32.
+    Each document is scored on its own, behind the token that
     separates documents. Every token is predicted once: the first `window` tokens from all before
     them, then `stride` tokens at a time, each from at least `window - stride` tokens before it. Not
     counted: the end of a document, and where no token separates documents, the first token of each
@@ -98,10 +82,10 @@ def evaluate(
     networks in its folder `trained`.
 
     Returns:
-        An EvaluationResult: `score` of the text, `tasks` and `file`.
+        An EvaluationResult: `score` of the text, and `file`.
 
     Raises:
-        ConfigError: for a wrong option, or a task that cannot be run.
+        ConfigError: for a wrong option.
         WeightsError, RunError: the model cannot be read, or the run's network has not been trained.
         CorpusError: the text or the tokenizer cannot be read.
 
@@ -119,34 +103,23 @@ def evaluate(
         DEFAULT_WINDOW,
         bits_per_byte,
         load_trained,
-        run_tasks,
         write_results,
     )
     from flashnas.run_folder.trained import EVALUATION
 
-    if options.task_path is not None and not options.task_path.is_dir():
-        options.wrong(
-            "task_path", f"must be a folder of task files; got {str(options.task_path)!r}"
-        )
     source = load_trained(options.model, options.device)
-    text, warnings = None, []
-    if options.text is not None:
-        window = options.window or source.sequence_tokens or DEFAULT_WINDOW
-        stride = options.stride or max(1, window // 2)
-        if stride > window:
-            options.wrong("stride", f"must be at most window ({window}); got {stride}")
-        text = bits_per_byte(source, options.text, window, stride, progress)
-        if text.lossy:
-            warnings.append(
-                f"the tokenizer changes or drops text of {text.lossy} of {text.documents}"
-                " documents: the figure is of what it keeps"
-            )
-    tasks = run_tasks(source, options.tasks, options.task_path) if options.tasks else {}
-    figures = write_results(source, {} if text is None else {text.sha256: text}, tasks).figures()
+    window = options.window or source.sequence_tokens or DEFAULT_WINDOW
+    stride = options.stride or max(1, window // 2)
+    if stride > window:
+        options.wrong("stride", f"must be at most window ({window}); got {stride}")
+    text = bits_per_byte(source, options.text, window, stride, progress)
+    warning = (
+        f"the tokenizer changes or drops text of {text.lossy} of {text.documents} documents: the"
+        " figure is of what it keeps"
+    )
     return EvaluationResult(
-        score=None if text is None else asdict(text),
+        score=asdict(text),
         file=f"{source.folder}/{EVALUATION}",
-        tasks={name: asdict(task) for name, task in tasks.items()},
-        figures=list(figures),
-        warnings=tuple(warnings),
+        figures=write_results(source, text).figures(),
+        warnings=(warning,) if text.lossy else (),
     )

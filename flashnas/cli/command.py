@@ -143,7 +143,7 @@ COMMANDS: Registry[Command] = Registry(
         ),
         "export": _api("write a network as GGUF or for transformers", "export:export"),
         "eval": _api(
-            "score a trained network on a text of your own or on tasks",
+            "score a trained network on a text of your own",
             "evaluate:evaluate",
             "windows scored",
         ),

@@ -20,7 +20,7 @@ import flashnas
 from flashnas.base.errors import FlashnasError
 from flashnas.base.settings import Settings
 from flashnas.base.system import NO_ROOM, terminate_as_interrupt
-from flashnas.base.text import LineWarning, did_you_mean, one_of, printable
+from flashnas.base.text import LineWarning, did_you_mean, printable
 from flashnas.cli.command import COMMANDS, Command, command_line
 from flashnas.cli.options import (
     OneLineParser,
@@ -36,14 +36,11 @@ LONGEST_MESSAGE = 1000  # characters: nobody reads more
 
 def build_parser(
     words: Sequence[str],
-    *,
-    everything: bool = False,
 ) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, Command]:
     """The parser, the part of it that reads the options of the command in `words`, and that
     command.
 
-    Only that command gets its options, so that nothing is imported for the others; `everything`:
-    all of them do.
+    Only that command gets its options, so that nothing is imported for the others.
     """
     parser = OneLineParser(
         prog="flashnas",
@@ -51,20 +48,15 @@ def build_parser(
         description="Latency-aware search for hybrid small language models.",
     )
     parser.add_argument("--version", action="version", version=f"flashnas {flashnas.__version__}")
-    parser.add_argument(
-        "--print-completion",
-        metavar="SHELL",
-        help="print a script that completes commands and flags",
-    )
     # of another package only the command that is used, so that a broken or slow one is no matter
     # for others
     names = (
         words[:1]
-        if words and words[0] in COMMANDS and not everything
+        if words and words[0] in COMMANDS
         else [name for name in COMMANDS if name in words[:1] or COMMANDS.usable(name)]
     )
     commands = Command("", actions={name: COMMANDS[name] for name in names})
-    return parser, *_fill(parser, "command", commands, words, everything)
+    return parser, *_fill(parser, "command", commands, words)
 
 
 def _fill(
@@ -72,7 +64,6 @@ def _fill(
     dest: str,
     command: Command,
     words: Sequence[str],
-    everything: bool,
 ) -> tuple[argparse.ArgumentParser, Command]:
     """Add the options of a command, or its actions and the options of the one in `words`."""
     if not command.actions:
@@ -86,25 +77,9 @@ def _fill(
         child = children.add_parser(
             name, help=action.summary, description=action.description, allow_abbrev=False
         )
-        if words[:1] == [name] or everything:
-            chosen = _fill(child, "action", action, words[1:], everything)
+        if words[:1] == [name]:
+            chosen = _fill(child, "action", action, words[1:])
     return chosen
-
-
-def print_completion(shell: str) -> int:
-    """Print a script that completes commands and flags in a shell; needs the package shtab."""
-    try:
-        import shtab
-    except ImportError:
-        return _fail(
-            "flashnas",
-            "--print-completion needs the package shtab: pip install 'flashnas[completion]'",
-        )
-    if shell not in shtab.SUPPORTED_SHELLS:
-        return _fail("flashnas", one_of("--print-completion", shell, shtab.SUPPORTED_SHELLS))
-    parser, _, _ = build_parser([], everything=True)
-    print(shtab.complete(parser, shell))
-    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -152,8 +127,8 @@ def _main(arguments: list[str]) -> int:
     words = [word for word in arguments if not word.startswith("-")]
     name = words[0] if words else None
     try:
-        if arguments[:1] == ["--print-completion"] and len(arguments) == 2:
-            return print_completion(arguments[1])
+        if "--print-completion" in arguments:
+            return _fail("flashnas", "--print-completion of 0.2.0 is gone; --help lists the flags")
         if name in flashnas.GONE:
             return _fail("flashnas", f"the command {name} of 0.2.0 is gone; {flashnas.GONE[name]}")
         if name is not None and name not in COMMANDS:

@@ -1,30 +1,25 @@
-"""What a trained network is worth: bits per byte of a text, and tasks of lm-evaluation-harness."""
+"""What a trained network is worth: bits per byte of a text."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from flashnas.base.errors import ConfigError, CorpusError, DeviceError, WeightsError
 from flashnas.base.system import disk_errors
-from flashnas.base.text import did_you_mean, first_line
 from flashnas.data.corpus import read_corpus
 from flashnas.data.tokenizer import front_ids, library_errors
-from flashnas.exporting.source import Source, fast_tokenizer, load_source, quiet_transformers
-from flashnas.run_folder.trained import EVALUATION, ModelEvaluation, TaskResult, TextResult
+from flashnas.exporting.source import Source, load_source
+from flashnas.run_folder.trained import EVALUATION, ModelEvaluation, TextResult
 
 DEFAULT_WINDOW = 1024  # tokens, where the length of the training's sequences is not recorded
-MAX_TASK_TOKENS = 2048  # of a request of a task; the harness cuts longer ones on the left
-TOGETHER = 8  # windows or requests in one pass
+TOGETHER = 8  # windows in one pass
 
 
 def load_trained(model: str, device: str) -> Source:
@@ -47,23 +42,16 @@ def load_trained(model: str, device: str) -> Source:
     return source
 
 
-def write_results(
-    source: Source,
-    texts: Mapping[str, TextResult],
-    tasks: Mapping[str, TaskResult],
-) -> ModelEvaluation:
-    """Add results to eval.json beside the weights, and drop those of other weights; returns the new
-    ones.
-    """
+def write_results(source: Source, text: TextResult) -> ModelEvaluation:
+    """Add a result to eval.json beside the weights, and drop those of other weights; returns the
+    new one."""
     assert source.folder is not None  # of load_trained
-    new = ModelEvaluation(weights_sha256=source.sha256, texts={**texts}, tasks={**tasks})
+    new = ModelEvaluation(weights_sha256=source.sha256, texts={text.sha256: text})
     before = ModelEvaluation.read(source.folder)
     if before is None or before.weights_sha256 != new.weights_sha256:
         before = new
     with disk_errors(f"{source.folder / EVALUATION}: the results cannot be written", WeightsError):
-        replace(before, texts={**before.texts, **texts}, tasks={**before.tasks, **tasks}).write(
-            source.folder
-        )
+        replace(before, texts={**before.texts, **new.texts}).write(source.folder)
     return new
 
 
@@ -145,84 +133,3 @@ def windows(
         first = max(0, end - 1 - window)
         yield ids[first:end], done - first
         done = end
-
-
-def run_tasks(source: Source, names: Sequence[str], folder: Path | None) -> dict[str, TaskResult]:
-    """Run tasks of lm-evaluation-harness, by its own class for models of transformers.
-
-    Args:
-        source: of load_trained; its network is not to be used afterwards.
-        folder: of task files of the user's, which may run Python code; None: those of the harness
-            alone.
-
-    Raises:
-        ConfigError: the harness is not installed, does not have the task, or cannot run it.
-        WeightsError: the tokenizer has no token that separates documents.
-    """
-    try:
-        import lm_eval
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
-
-        from flashnas.exporting.transformers.write import as_transformers
-    except ImportError as error:
-        raise ConfigError(
-            f"--tasks needs lm-evaluation-harness ({first_line(error)}):"
-            " pip install 'flashnas[eval]'"
-        ) from None
-    if source.tokenizer is None or source.special.end_of_document(source.tokenizer) is None:
-        raise WeightsError("--tasks needs a tokenizer with a token that separates documents")
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    manager = TaskManager(include_path=folder, include_defaults=folder is None)
-    if not set(names) <= {*manager.all_tasks} and folder:
-        manager = TaskManager(include_path=folder)  # its index of some 10,000 tasks takes 20 s
-    if unknown := [name for name in names if name not in manager.all_tasks]:
-        raise ConfigError(
-            f"task {unknown[0]!r} is neither one of lm-evaluation-harness nor one of"
-            f" --task-path{did_you_mean(unknown[0], manager.all_tasks)}"
-        )
-    with quiet_transformers():
-        model = HFLM(
-            pretrained=as_transformers(source, torch.float32),
-            backend="causal",
-            tokenizer=fast_tokenizer(source.tokenizer, source.special),
-            add_bos_token=bool(front_ids(source.tokenizer)),
-            max_length=MAX_TASK_TOKENS,
-            batch_size=TOGETHER,
-        )
-        try:
-            results = lm_eval.simple_evaluate(
-                model, tasks=[*names], task_manager=manager, log_samples=False, bootstrap_iters=1000
-            )
-        except Exception as error:  # the harness and its data sets raise anything
-            raise ConfigError(
-                f"tasks {', '.join(names)} cannot be run: {type(error).__name__}:"
-                f" {first_line(error)}"
-            ) from error
-    return {
-        name: _result(
-            values, results["n-samples"][name]["effective"], results["n-shot"].get(name, 0)
-        )
-        for name, values in results["results"].items()
-        if name in results["n-samples"]
-    }
-
-
-def _result(values: Mapping[str, Any], samples: int, shots: int) -> TaskResult:
-    """Metrics and their standard errors, which the harness calls `acc,none` and
-    `acc_stderr,none`.
-    """
-    metrics: dict[str, float] = {}
-    errors: dict[str, float] = {}
-    for key, value in values.items():
-        name, comma, chosen = key.partition(",")
-        if comma and isinstance(value, int | float) and math.isfinite(value):
-            label = name.removesuffix("_stderr") + (f" ({chosen})" if chosen != "none" else "")
-            (errors if name.endswith("_stderr") else metrics)[label] = float(value)
-    return TaskResult(
-        metrics=metrics,
-        errors=errors,
-        samples=int(samples),
-        shots=int(shots),
-        lm_eval=version("lm_eval"),
-    )

@@ -102,7 +102,7 @@ def _data_uri(png: bytes) -> str:
 
 
 def _evaluated(run: RecordedRun) -> Iterator[tuple[Any, ...]]:
-    """Bits per byte and tasks of the networks in `RUN/trained`."""
+    """Bits per byte of the networks in `RUN/trained`."""
     for entry, folder in run.trained_models():
         if evaluated := ModelEvaluation.read(folder):
             yield from ((entry.name, folder.parent.name, *each) for each in evaluated.figures())

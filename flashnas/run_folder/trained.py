@@ -72,45 +72,29 @@ class TextResult:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskResult:
-    """Of a task of lm-evaluation-harness. errors: standard errors of metrics."""
-
-    metrics: dict[str, float]
-    errors: dict[str, float]
-    samples: int
-    shots: int
-    lm_eval: str
-
-    def __str__(self) -> str:
-        return f"{self.samples:,} samples, {self.shots} shots, lm-eval {self.lm_eval}"
-
-
-@dataclass(frozen=True, kw_only=True)
 class ModelEvaluation:
-    """What `flashnas eval` found of weights: texts by their sha256, tasks by name."""
+    """What `flashnas eval` found of weights: texts by their sha256."""
 
     weights_sha256: str
     texts: dict[str, TextResult] = field(default_factory=dict)
-    tasks: dict[str, TaskResult] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> ModelEvaluation | None:
         """That beside the weights, or None; raises RunError for a damaged file."""
         path = folder / EVALUATION
-        return convert(read_json(path, RunError), cls, path, RunError) if path.exists() else None
+        if not path.exists():
+            return None
+        data = read_json(path, RunError)
+        if isinstance(data, dict):
+            data.pop("tasks", None)  # of 0.2.0
+        return convert(data, cls, path, RunError)
 
     def write(self, folder: Path) -> None:
         write_atomic(folder / EVALUATION, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
 
     def figures(self) -> list[tuple[str, str, float, str]]:
-        """(text or task, metric, value, what it depends on), texts first."""
-        texts = (
+        """(text, metric, value, what it depends on)."""
+        return [
             (text.name, "bits_per_byte", text.bits_per_byte, str(text))
             for text in self.texts.values()
-        )
-        tasks = (
-            (name, metric, value, f"{task}, standard error {task.errors.get(metric, math.nan):.4f}")
-            for name, task in self.tasks.items()
-            for metric, value in task.metrics.items()
-        )
-        return [*texts, *tasks]
+        ]

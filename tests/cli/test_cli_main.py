@@ -104,7 +104,7 @@ def test_letters_that_the_terminal_does_not_have_are_escaped(monkeypatch, encodi
 
 
 def test_the_reader_of_a_command_may_leave_early():
-    for words in (["--help"], ["--print-completion", "bash"], ["list", "presets"]):
+    for words in (["--help"], ["search", "--help"], ["list", "presets"]):
         child = subprocess.run(
             f"{sys.executable} -m flashnas {' '.join(words)} | head -n 0",
             shell=True,
@@ -177,15 +177,6 @@ def test_budgets_and_options_are_read_from_pairs(monkeypatch, refused):
         ("tpot_ms=1 --budget tpot_ms=2", "--budget gives 'tpot_ms' twice"),
     ):
         assert refused(f"search --budget {pairs}").startswith(f"flashnas search: {words}")
-
-
-def test_completion_is_a_script_for_the_shell(capsys, refused):
-    pytest.importorskip("shtab")
-    assert main(["--print-completion", "bash"]) == 0
-    script = capsys.readouterr().out
-    assert "--budget-ms" in script
-    assert "estimate" in script
-    assert "must be one of bash" in refused("--print-completion fish-and-chips")
 
 
 def test_every_command_has_json_and_a_line_of_help(capsys):

@@ -149,13 +149,11 @@ def test_a_file_may_set_what_names_data_alone(name):
 
 
 def test_what_writes_beside_its_input_takes_that_from_the_command_line_alone():
-    """The table of `validate`, the run of `report`, the model of `eval`; and tasks, which may run
-    code.
-    """
+    """The table of `validate`, the run of `report`, the model of `eval`."""
     for name, keys in (
         ("validate", ["table"]),
         ("report", ["run"]),
-        ("eval", ["model", "tasks", "task_path"]),
+        ("eval", ["model"]),
     ):
         cls = LEAVES[name].options_class
         assert [key for key in keys if cls.setting(key).yaml] == []

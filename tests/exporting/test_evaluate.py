@@ -1,6 +1,4 @@
-"""Bits per byte of a text, what they are written to, and what is refused. Tasks are in
-test_lm_eval.py.
-"""
+"""Bits per byte of a text, what they are written to, and what is refused."""
 
 import json
 import math
@@ -179,7 +177,7 @@ def test_what_cannot_be_evaluated_is_one_line(model, texts, tmp_path):
     cases = [
         (linked, text, "linked/final: must lie in the folder"),
         ("nowhere", text, "nowhere: no such folder"),
-        (model, {}, "eval.text must be given, or tasks"),
+        (model, {}, "eval.text is required"),
         (model, {"text": "nowhere.txt"}, "corpus 'nowhere.txt': no such file"),
         (
             model,
@@ -190,7 +188,7 @@ def test_what_cannot_be_evaluated_is_one_line(model, texts, tmp_path):
         (bare, text, "bare: has no tokenizer"),
         (tmp_path / "out", text, "not the configuration of an export"),
         (other, text, "other"),
-        (model, {"tasks": ["a"], "task_path": "nowhere"}, "must be a folder of task files"),
+        (model, {"tasks": ["a"]}, "eval.tasks of 0.2.0 is gone; export with --to hf"),
         (damaged, text, "damaged/eval.json: texts"),
     ]
     for folder, options, expected in cases:
