@@ -99,7 +99,7 @@ def kept(printed: dict[str, Any]) -> dict[str, Any]:
             "front": [figures(entry) for entry in printed["front"]],
             "trials": printed["trials"],
             "limit": answer.get("limit"),
-            "h100_hours": answer.get("h100_hours"),
+            "train_hours": answer.get("train_hours"),
         }
     )
 

@@ -48,7 +48,7 @@ def compare(options: CompareOptions) -> ComparedNetworks:
     Returns:
         ComparedNetworks: `networks`, one mapping for each: `name`, `notation`, `latency_ms` with
             `lower_ms` and `upper_ms`, `throughput_tok_s`, `memory_gb`, `params`, `active_params`,
-            `recall` and `recall_sd`, `loads_in`, `h100_hours` of a full training; `difference`, the
+            `recall` and `recall_sd`, `loads_in`, `train_hours` of a full training; `difference`, the
             expected full loss less that of the first network, in nats per token, its standard
             deviation `sd`, and the `probability` of a loss that is no higher; `reasons`, which add up
             to the difference. `print` shows all of it.
@@ -65,6 +65,7 @@ def compare(options: CompareOptions) -> ComparedNetworks:
     """
     from flashnas.latency.fitting import TableCosts
     from flashnas.study.comparison import against
+    from flashnas.study.full_training import FullTraining
     from flashnas.study.scorer import load_scorer
 
     if len(options.arch) < 2:
@@ -77,7 +78,8 @@ def compare(options: CompareOptions) -> ComparedNetworks:
             raise ConfigError(f"network {number}: {error}") from None
     tokens, evidence = found[0].asked
     model = found[0].context[1]
-    scorer = load_scorer(evidence, tokens, lambda _: None)
-    rows = against(TableCosts(model), scorer, [entry.context[0] for entry in found])
+    training = FullTraining(tokens=tokens).on(model.table.device)
+    scorer = load_scorer(evidence, training, lambda _: None)
+    rows = against(TableCosts(model), scorer, training, [entry.context[0] for entry in found])
     named = [{"name": str(arch), **row} for arch, row in zip(options.arch, rows, strict=True)]
     return ComparedNetworks(named, model.table.name, model.workload.name, tokens, found[0].warnings)

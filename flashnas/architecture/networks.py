@@ -11,6 +11,7 @@ import numpy as np
 
 from flashnas.architecture.architecture import DEFAULT_VOCAB, Architecture
 from flashnas.operators import OperatorSpec
+from flashnas.operators.spec import mean_context
 
 Operators = tuple[OperatorSpec, ...]
 
@@ -195,6 +196,14 @@ class Networks(Sequence[Architecture]):
     def active_params(self) -> np.ndarray:
         """Without those of experts that one token does not pass [N], float64."""
         return self.outer_params + self.totals(lambda spec, hidden: spec.active_params(hidden))
+
+    def flops_per_token(self, length: int) -> np.ndarray:
+        """`Architecture.flops_per_token` of each [N]."""
+        total = length + self.meta_tokens
+        body = self.totals(
+            lambda spec, hidden: spec.flops(hidden, mean_context(total, spec.window_tokens))
+        )
+        return total / length * body + 2 * self.hidden * self.vocab
 
 
 def taken(networks: Sequence[Any], indices: np.ndarray) -> Sequence[Any]:

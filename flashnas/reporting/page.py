@@ -129,6 +129,8 @@ def _facts(run: RecordedRun) -> Iterator[tuple[str, str]]:
     yield "objectives", joined(*map(title_of, run.objectives))
     if is_number(planned := entry("scorer", "train_tokens")):
         yield "full training", f"{tokens_text(planned)} tokens"
+    if is_number(hours := entry("scorer", "train_hours")):
+        yield "full training", f"{hours:,g} hours of one GPU"
     yield "space", joined(entry("space", "name"))
     yield "search", joined(entry("sampler"), *numbers("options", ["seed", "trials"]))
     yield "networks", counts_line(run)

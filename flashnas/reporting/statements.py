@@ -43,6 +43,7 @@ LIMITS = {
     " covers",
 }
 ENDS = {
+    "hours": "a larger network would be trained on too few tokens in these hours",
     "space": "no other network of the space ranks higher",
     "width": "the space has no greater width",
     "depth": "the space has no more layers",
@@ -166,7 +167,7 @@ def experts(run: RecordedRun) -> str | None:
             parts.append(f"{parameters(side['active_params'])} active")
         if side["notation"] != chosen.notation:
             shape, time = _without_places(side["notation"]), time_text(run, side["latency_ms"])
-            hours = f"{number(side['h100_hours'], 3)} H100-hours"
+            hours = f"{number(side['train_hours'], 3)} hours"
             parts = [shape, time, parameters(side["params"]), *parts, hours]
         sides.append(f"{sort}: {', '.join(parts)}")
     within = number(two["memory_gb"], 3, "GB")
@@ -197,11 +198,14 @@ def equals(run: RecordedRun) -> str | None:
 def training(run: RecordedRun) -> str:
     """What the planned training costs, the recall to expect, and what both follow from."""
     answer, figures, parts = _answer(run), recommended(run).figures, []
-    if answer.h100_hours is not None:
+    if answer.train_hours is not None:
         tokens = training_tokens(run)
-        hours = number(answer.h100_hours * tokens / answer.train_tokens, 3)
+        hours = number(answer.train_hours * tokens / answer.train_tokens, 3)
         vocab = f" with {recommended(run).architecture.vocab:,} words" * bool(answer.as_good)
-        parts.append(f"{tokens_text(tokens)} tokens{vocab}, {hours} H100-hours")
+        rate = f"{100 * answer.train_utilisation:.3g} % of its FLOP/s, texts of {answer.train_context:,}"
+        parts.append(
+            f"{tokens_text(tokens)} tokens{vocab}, {hours} hours of {answer.train_device} ({rate})"
+        )
     if is_number(recall := figures.get("expected_recall")):
         sd = figures.get("expected_recall_sd") or 0.0
         parts.append(f"recall {with_interval(recall, sd, 2)} to a transformer")

@@ -88,8 +88,8 @@ class Retimed(TypedDict, total=False):
 
 
 class Side(TypedDict):
-    """A network without experts, or one with them; figures as of a trial. h100_hours: of the planned
-    training."""
+    """A network without experts, or one with them; figures as of a trial. train_hours: of the planned
+    training, as of an `Answer`."""
 
     notation: str
     latency_ms: float
@@ -98,7 +98,7 @@ class Side(TypedDict):
     memory_gb: float
     params: float
     active_params: float
-    h100_hours: float
+    train_hours: float
 
 
 class DenseOrSparse(TypedDict, total=False):
@@ -161,11 +161,13 @@ class Answer:
     transformer needs to be as good; None where it is the best one, or not even WIDER times its
     width suffices. dense_or_sparse: whether experts pay, and up to where that holds. as_good: the
     recommended network beside the model of `as_good_as`. times: what observed times changed.
-    published: models of publications. h100_hours: of the planned training. claims: of a search
+    published: models of publications. train_tokens: of the planned training of the recommended
+    network; train_hours: of one `train_device`, at `train_utilisation` of its FLOP/s and in texts of
+    `train_context` tokens. claims: of a search
     without publications. These are empty where there is nothing to say. limit: what keeps the recommended
     network from being better: `budget`, `memory_gb`, `params` or `active_params`, as asked for, the
-    `space params` of its file, `support`, the largest `width`, `depth` or `width and depth` of the
-    space, or what else it holds, `space`.
+    `space params` of its file, `support`, the `hours` of the training, the largest `width`, `depth` or
+    `width and depth` of the space, or what else it holds, `space`.
     bought: what the search trained. ranked_by: what the expected losses follow from, in words; a
     user's scorer by its name. extrapolated: publications have longer or shorter trainings.
 
@@ -183,7 +185,10 @@ class Answer:
     equals: Equals | None = None
     wider: Wider | None = None
     published: tuple[PublishedModel, ...] = ()
-    h100_hours: float | None = None
+    train_hours: float | None = None
+    train_device: str = ""
+    train_utilisation: float = 0.0
+    train_context: int = 0
     claims: Claims = field(default_factory=Claims)
     dense_or_sparse: DenseOrSparse = field(default_factory=DenseOrSparse)
     as_good: AsGood = field(default_factory=AsGood)

@@ -32,7 +32,6 @@ from flashnas.study.comparison import (
     with_traits,
 )
 from flashnas.study.dense_or_sparse import dense_or_sparse
-from flashnas.study.full_training import full_training_hours
 from flashnas.study.problem import Problem
 from flashnas.study.rivals import FREE_MIX, without_times
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
@@ -66,7 +65,7 @@ def answer_of(
         rivals: title of a family, or FREE_MIX -> trial of its best network.
         bought: what the search trained.
     """
-    scorer = trials.scorer
+    scorer, training = trials.scorer, problem.training
     assert scorer is not None
     best = {title: trial.architecture for title, trial in rivals.items()}
     compared = differences_to(scorer, chosen.architecture, list(best.values()))
@@ -98,7 +97,11 @@ def answer_of(
         equals=_equals(problem, trials),
         wider=_wider(problem, scorer, networks, chosen),
         published=tuple(_published(problem, scorer, chosen)),
-        h100_hours=full_training_hours(chosen.architecture, scorer.tokens),
+        train_tokens=float(training.tokens_of([chosen.architecture])[0]),
+        train_hours=training.hours_of(chosen.architecture),
+        train_device=training.device,
+        train_utilisation=training.utilisation,
+        train_context=training.context,
         claims=_claims(scorer, front, chosen),
         dense_or_sparse=dense_or_sparse(problem, trials),
         as_good=beside_model(problem, chosen.architecture),
@@ -108,7 +111,6 @@ def answer_of(
         ranked_by=scorer.ranked_by
         if isinstance(scorer, EvidenceScorer)
         else f"scorer {type(scorer).__name__}",
-        train_tokens=scorer.tokens,
         extrapolated=scorer.extrapolated,
     )
 
@@ -169,7 +171,7 @@ def _claims(scorer: Scorer, front: Sequence[Trial], chosen: Trial) -> Claims:
     """What publications say of a front that own trainings alone rank."""
     if not isinstance(scorer, EvidenceScorer) or scorer.published:
         return {}
-    publications = load_scorer(None, scorer.tokens, lambda _: None)
+    publications = load_scorer(None, scorer.training, lambda _: None)
     ranked = list({trial.hash: trial for trial in (*front, chosen)}.values())
     networks: list[Architecture] = [trial.architecture for trial in ranked]
     values, own = publications.values(networks), [trial.point[0] for trial in ranked]
@@ -205,7 +207,8 @@ def _limit(problem: Problem, trials: Trials, chosen: Trial) -> str:
     lowest = scorer.values([near[int(means.argmin())]])[0]
     if means.min() < (chosen.full_loss or 0.0) and lowest > (chosen.value or 0.0):
         return "support"
-    return " and ".join(problem.space.largest_of(chosen.architecture)) or "space"
+    ends = " and ".join(problem.space.largest_of(chosen.architecture))
+    return ends or ("space" if problem.training.hours is None else "hours")
 
 
 def published_models(problem: Problem) -> dict[str, Architecture]:

@@ -18,7 +18,7 @@ from flashnas.loss.prediction import WITHIN_SDS, Prediction
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 from flashnas.run_folder.recorded_answer import Against, AsGood, Side
-from flashnas.study.full_training import full_training_hours
+from flashnas.study.full_training import FullTraining
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import Scorer
 from flashnas.study.trials import Trials
@@ -112,18 +112,20 @@ def with_traits(prediction: Prediction, networks: Sequence[Architecture]) -> Pre
 # -- what each costs -------------------------------------------------------------------------------
 
 
-def side_of(costs: Costs, scorer: Scorer, network: Architecture) -> Side:
+def side_of(costs: Costs, training: FullTraining, network: Architecture) -> Side:
     """What a network costs."""
     metrics = costs.metrics(network)
     names = ("latency_ms", "lower_ms", "upper_ms", "memory_gb", "params", "active_params")
     return {
         "notation": network.notation,
         **{name: metrics[name] for name in names},  # type: ignore[typeddict-item]
-        "h100_hours": full_training_hours(network, scorer.tokens),
+        "train_hours": training.hours_of(network),
     }
 
 
-def against(costs: Costs, scorer: Scorer, networks: Sequence[Architecture]) -> list[Against]:
+def against(
+    costs: Costs, scorer: Scorer, training: FullTraining, networks: Sequence[Architecture]
+) -> list[Against]:
     """Each network beside the first one."""
     joint, dense = scorer.posterior(networks), [without_experts(network) for network in networks]
     found = list[Against]()
@@ -134,7 +136,7 @@ def against(costs: Costs, scorer: Scorer, networks: Sequence[Architecture]) -> l
         figures = scorer.figures(network)
         found.append(
             {
-                **side_of(costs, scorer, network),
+                **side_of(costs, training, network),
                 "throughput_tok_s": costs.metrics(network)["throughput_tok_s"],
                 "loads_in": list(loading(network)),
                 "difference": difference,
@@ -154,7 +156,7 @@ def beside_model(problem: Problem, chosen: Architecture) -> AsGood:
     if problem.aim is None or problem.scorer is None:
         return {}
     networks = [problem.aim, chosen, *problem.likely]
-    model, beside, *likely = against(problem.costs, problem.scorer, networks)
+    model, beside, *likely = against(problem.costs, problem.scorer, problem.training, networks)
     return {
         "name": str(problem.config.as_good_as),
         "model": model,

@@ -34,6 +34,7 @@ from flashnas.trials.objectives import DEFAULT, check_objectives
 
 TIMEOUT_S = 1800.0  # of a training, unless its recipe is longer (study/trainings.py)
 DEFAULT_SPACE = "served"
+TRAIN_TOKENS = "100B"  # of the full training, unless asked otherwise
 NO_EVIDENCE = "none"  # of --evidence: no publication is read
 # networks that a search trains where each proposal is trained, unless asked otherwise
 TRIALS = 24
@@ -115,11 +116,30 @@ class SearchConfig(Settings, where="search"):
     objectives: tuple[str, ...] = option(
         DEFAULT, "what the front is drawn for, 2 to 4 names", metavar="A,B,..", separator=","
     )
-    train_tokens: str = option(
-        "100B",
+    train_tokens: str | None = option(
+        None,
         "length of the full training that is planned, in tokens",
+        shown=TRAIN_TOKENS,
         identity=False,
         heading="what ranks the networks",
+    )
+    train_hours: float | None = option(
+        None,
+        "in place of tokens: hours of one GPU, that of the table, else an H100; each network is trained"
+        " on as many tokens as they bring it, so that size and length are traded",
+        metavar="HOURS",
+        above=0,
+        identity=False,
+    )
+    train_utilisation: float = option(
+        0.4,
+        "share of the FLOP/s of the GPU that the full training reaches",
+        above=0,
+        max=1,
+        identity=False,
+    )
+    train_context: int = option(
+        4096, "tokens of a text of the full training", min=1, max=MAX_TOKENS, identity=False
     )
     evidence: str | None = option(
         None,
@@ -256,6 +276,8 @@ class SearchConfig(Settings, where="search"):
             "objectives",
             check_objectives(self.objectives, functools.partial(self.wrong, "objectives")),
         )
+        if self.train_hours is not None and self.train_tokens is not None:
+            self.wrong("train_hours", "and train_tokens say how long is trained; give one of them")
         try:
             self.planned_tokens  # noqa: B018 - raises for what is not a number of tokens
         except ValueError as error:
@@ -288,9 +310,9 @@ class SearchConfig(Settings, where="search"):
         return tuple(Budget(metric, limit) for metric, limit in self.budgets.items())
 
     @property
-    def planned_tokens(self) -> float:
-        """Of the full training."""
-        return tokens_of(self.train_tokens)
+    def planned_tokens(self) -> float | None:
+        """Of the full training; None: as many as its hours bring."""
+        return None if self.train_hours else tokens_of(self.train_tokens or TRAIN_TOKENS)
 
     @classmethod
     def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:

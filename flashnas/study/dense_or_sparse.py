@@ -57,7 +57,7 @@ def dense_or_sparse(problem: Problem, trials: Trials) -> DenseOrSparse:
             if not holds(within_at(problem, trials, larger, sparse)):
                 break
             to_batch = larger
-    dense_side, sparse_side = (side_of(problem.costs, scorer, network) for network in pair)
+    dense_side, sparse_side = (side_of(problem.costs, problem.training, each) for each in pair)
     return {
         "dense": dense_side,
         "sparse": sparse_side,

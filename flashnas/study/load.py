@@ -18,7 +18,7 @@ from flashnas.space.served import ServedSpace
 from flashnas.study.config import NO_EVIDENCE, TRIALS, SearchConfig
 from flashnas.study.limits import bounds_of, limited, rules_of, vocab_of
 from flashnas.study.own_objects import check_networks, check_objects, check_scorer, load_own_costs
-from flashnas.study.problem import BAYES, PROPOSALS, Baselines, Note, Problem
+from flashnas.study.problem import BAYES, PROPOSALS, Baselines, Note, Problem, planned
 from flashnas.study.sampling import sampler_of
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
 from flashnas.trials.objectives import FULL, QUALITY, RECALL
@@ -65,7 +65,7 @@ def load_problem(
         )
         notes += costs.notes()
         earlier = load_earlier(config, space)
-        scorer = load_what_ranks(config, space, earlier, evaluator, scorer, notes.append)
+        scorer = load_what_ranks(config, space, costs, earlier, evaluator, scorer, notes.append)
         sampler = config.sampler if sampler is None else sampler
         trained = evaluator is not None or config.evidence == NO_EVIDENCE
         train_each = evaluator is not None or (trained and sampler not in (None, BAYES))
@@ -177,6 +177,7 @@ def load_earlier(config: SearchConfig, space: SearchSpace[Any]) -> EarlierRuns |
 def load_what_ranks(
     config: SearchConfig,
     space: SearchSpace[Any],
+    costs: Costs,
     earlier: EarlierRuns | None,
     evaluator: Any,
     scorer: Scorer | None,
@@ -184,6 +185,8 @@ def load_what_ranks(
 ) -> Scorer | None:
     """The user's scorer; or publications and own trainings, or these alone; None where the losses
     of an evaluator rank."""
+    if config.train_hours is not None and (scorer is not None or evaluator is not None):
+        config.wrong("train_hours", "needs the losses to expect of observed trainings to rank")
     if scorer is not None:
         check_scorer(scorer, space.any_network(), evaluator)
         return scorer
@@ -200,7 +203,8 @@ def load_what_ranks(
         check_without_evidence(config, "evidence none leaves publications out")
     known = () if earlier is None else earlier.observed()
     own = config.evidence if published else None
-    return load_scorer(own, config.planned_tokens, note, published=published, known=known)
+    training = planned(config, costs)
+    return load_scorer(own, training, note, published=published, known=known)
 
 
 def check_without_evidence(config: SearchConfig, why: str) -> None:

@@ -12,12 +12,25 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.samplers import SAMPLERS, Sampler, sampler_class
 from flashnas.space import SearchSpace
 from flashnas.study.config import SearchConfig
-from flashnas.study.scorer import Scorer
+from flashnas.study.full_training import FullTraining
+from flashnas.study.scorer import EvidenceScorer, Scorer
 
 if TYPE_CHECKING:
     from flashnas.run_folder.earlier_runs import EarlierRuns
     from flashnas.study.trainings import Trainings
     from flashnas.training.recipe import Recipe
+
+
+def planned(config: SearchConfig, costs: Costs, tokens: float | None = None) -> FullTraining:
+    """The full training that is planned. tokens: of a user's own scorer."""
+    training = FullTraining(
+        tokens=config.planned_tokens if tokens is None else tokens,
+        hours=config.train_hours,
+        utilisation=config.train_utilisation,
+        context=config.train_context,
+    )
+    return training.on(costs.model.table.device) if isinstance(costs, TableCosts) else training
+
 
 Note = Callable[[str], None]
 Baselines = list[tuple[str, Any | None]]
@@ -63,6 +76,14 @@ class Problem:
     @property
     def model(self) -> LatencyModel | None:
         return self.costs.model if isinstance(self.costs, TableCosts) else None
+
+    @property
+    def training(self) -> FullTraining:
+        """That the user plans, in full."""
+        if isinstance(self.scorer, EvidenceScorer):
+            return self.scorer.training
+        tokens = None if self.scorer is None else self.scorer.tokens
+        return planned(self.config, self.costs, tokens)
 
     @property
     def recipe(self) -> Recipe | None:

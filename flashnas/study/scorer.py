@@ -27,6 +27,7 @@ from flashnas.loss.own import OWN, own_rows
 from flashnas.loss.recall import RecallModel, load_recall
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.recorded_answer import Reasons
+from flashnas.study.full_training import FullTraining
 
 REMEMBERED = 16_384  # networks whose figures are kept
 # decimals of nats and milliseconds in which networks of the same operators agree, on any CPU
@@ -44,8 +45,8 @@ class Scorer(Protocol):
     of them as arrays, which builds an Architecture where it is indexed or iterated over.
 
     Attributes:
-        tokens: of the training that the user plans. extrapolated: it is longer or shorter than all
-            that the scorer rests on.
+        tokens: of the training that the user plans; None: each network has its own. extrapolated:
+            it is longer or shorter than all that the scorer rests on.
         digest: changes with all that changes a figure; a run is continued only under the same.
 
     Example:
@@ -57,7 +58,7 @@ class Scorer(Protocol):
     """
 
     @property
-    def tokens(self) -> float: ...
+    def tokens(self) -> float | None: ...
 
     @property
     def extrapolated(self) -> bool: ...
@@ -89,20 +90,25 @@ class EvidenceScorer:
     """Observed losses: the loss and the recall to expect of a full training.
 
     model: rests on publications, on `own` losses of the user's, and on `bought` ones; recall: None
-    where publications are left out. tokens: of the training that the user plans. source: what
-    `model` rests on, for the record.
+    where publications are left out. training: that the user plans. source: what `model` rests on,
+    for the record.
     """
 
     model: FullLoss
     recall: RecallModel | None
-    tokens: float
+    training: FullTraining
     source: Mapping[str, Any]
     own: tuple[ObservedLoss, ...] = ()
     bought: tuple[ObservedLoss, ...] = ()
 
     @property
     def digest(self) -> str:
-        return fingerprint([dict(self.source), self.tokens, CHARGE, COMPLEXITY_NATS])
+        training = self.tokens or vars(self.training)
+        return fingerprint([dict(self.source), training, CHARGE, COMPLEXITY_NATS])
+
+    @property
+    def tokens(self) -> float | None:
+        return self.training.tokens
 
     @property
     def published(self) -> bool:
@@ -138,7 +144,7 @@ class EvidenceScorer:
 
     def tokens_of(self, networks: Sequence[Architecture]) -> np.ndarray:
         """Of the full training of each network [N]."""
-        return np.full(len(networks), self.tokens)
+        return self.training.tokens_of(networks)
 
     def table(self, networks: Sequence[Architecture]) -> Table:
         """The full trainings of networks as the model sees them."""
@@ -193,12 +199,13 @@ class EvidenceScorer:
 
     @property
     def extrapolated(self) -> bool:
-        """Beyond the lengths of publications."""
-        return not RANGE[0] <= self.tokens <= RANGE[1]
+        """Beyond the lengths of publications; of lengths of their own `figures` say it of each."""
+        return self.tokens is not None and not RANGE[0] <= self.tokens <= RANGE[1]
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "train_tokens": self.tokens,
+            "train_hours": self.training.hours,
             "charge": CHARGE,
             "complexity": COMPLEXITY_NATS,
             "source": dict(self.source),
@@ -235,7 +242,7 @@ def complexities(networks: Sequence[Architecture]) -> np.ndarray:
 
 def load_scorer(
     own: str | None,
-    tokens: float,
+    training: float | FullTraining,
     note: Callable[[str], None],
     *,
     published: bool = True,
@@ -245,7 +252,7 @@ def load_scorer(
 
     Args:
         own: the file of the user's trainings.
-        tokens: of the training that is planned.
+        training: that is planned, or its tokens.
         note: receives a line where own trainings contradict.
         published: whether publications are read.
         known: further trainings of the user's.
@@ -264,4 +271,6 @@ def load_scorer(
             note(words)
     recall = load_recall() if published else None
     model = loss_model(rows or None, published=published)
-    return EvidenceScorer(model, recall, tokens, source, tuple(rows))
+    if not isinstance(training, FullTraining):
+        training = FullTraining(tokens=training)
+    return EvidenceScorer(model, recall, training, source, tuple(rows))

@@ -80,5 +80,5 @@ def test_run_yaml_holds_each_option_once(tmp_path):
     assert recorded["sampler"] == "aging-evolution"
     assert {kind: set(recorded[kind]) for kind in ("space", "scorer")} == {
         "space": {"name", "hash"},
-        "scorer": {"train_tokens", "charge", "complexity", "source", "digest"},
+        "scorer": {"train_tokens", "train_hours", "charge", "complexity", "source", "digest"},
     }

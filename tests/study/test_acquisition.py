@@ -23,7 +23,6 @@ from flashnas.study.acquisition import (
     acquire,
     acquisition_line,
 )
-from flashnas.study.full_training import full_training_flops
 from flashnas.study.scorer import COMPLEXITY_NATS, complexities, complexity, load_scorer
 
 TOKENS = 1e11
@@ -63,7 +62,7 @@ def observed(training, nats=0.0):
 
 
 def flops(training):
-    return full_training_flops(training.network, training.tokens)
+    return 3 * training.network.flops_per_token(4096) * training.tokens
 
 
 def acquired(count, model=None, networks=NETWORKS, offered=full, **more):

@@ -248,8 +248,10 @@ def test_what_the_full_training_costs(notation, rate):
     network = Architecture.parse(notation)
     flops = 3 * network.flops_per_token(4096) * 1e11
     assert flops == pytest.approx(6 * network.active_params * 1e11, rel=0.25)
-    hours = Answered([notation]).answer.h100_hours
-    assert hours == pytest.approx(flops / 0.4 / 989e12 / 3600 / rate)
+    answer = Answered([notation]).answer
+    asked = answer.train_device, answer.train_utilisation, answer.train_context
+    assert asked == ("h100_sxm", 0.4, 4096)
+    assert answer.train_hours == pytest.approx(flops / 0.4 / 989e12 / 3600 / rate)
 
 
 def test_own_trainings_alone_have_the_claims_of_publications_beside_them():

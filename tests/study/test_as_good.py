@@ -52,7 +52,7 @@ def test_no_network_that_is_as_good_costs_less(metric):
     (likely,) = found.likely
     cost = found.costs.metrics(likely)[metric]
     assert cost == pytest.approx(cheapest_likely, rel=1e-6)
-    entry = against(found.costs, found.scorer, [model, likely])[1]
+    entry = against(found.costs, found.scorer, found.training, [model, likely])[1]
     assert LIKELY <= entry["probability"] <= 1
 
 
@@ -98,7 +98,7 @@ def test_what_cannot_be_answered_is_one_line(model, more, says):
 def test_experts_are_a_reason_of_their_own():
     scorer, costs = load_scorer(None, 1e11, print), problem("Llama-3.2-1B").costs
     dense, sparse = map(Architecture.parse, (DENSE, SPARSE))
-    first, entry = against(costs, scorer, [dense, sparse])
+    first, entry = against(costs, scorer, scorer.training, [dense, sparse])
     assert first["reasons"] == pytest.approx(dict.fromkeys(("size", "shape", "mix", "experts"), 0))
     assert sum(entry["reasons"].values()) == pytest.approx(entry["difference"])
     assert without_experts(dense) == dense

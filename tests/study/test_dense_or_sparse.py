@@ -16,7 +16,7 @@ from flashnas.study.dense_or_sparse import (
     dense_or_sparse,
     within_at,
 )
-from flashnas.study.full_training import SPARSE_RATE, full_training_hours
+from flashnas.study.full_training import SPARSE_RATE
 from flashnas.study.limits import bounds_of
 
 DENSE = ["1024: 8x(a f)", "2048: 12x(a f)", "2560: 16x(a f)"]
@@ -99,10 +99,10 @@ def test_each_option_states_what_it_costs(problem, found):
         assert network == lowest(problem, notations, problem.costs, found["memory_gb"])
         assert (side["params"], side["active_params"]) == (network.params, network.active_params)
         assert (side["active_params"] < side["params"]) == (sort == "sparse")
-        assert side["h100_hours"] == full_training_hours(network, 1e11)
+        assert side["train_hours"] == problem.training.hours_of(network)
     # of equal FLOPs the sparse training takes longer
     sparse = Architecture.parse(SPARSE[0])
-    dense_rate = full_training_hours(sparse, 1e11) * SPARSE_RATE
+    dense_rate = problem.training.hours_of(sparse) * SPARSE_RATE
     assert SPARSE_RATE < 1
     assert dense_rate == pytest.approx(
         3 * sparse.flops_per_token(4096) * 1e11 / (0.4 * 989e12) / 3600

@@ -163,14 +163,6 @@ def test_networks_of_several_vocabularies_are_scored_together(scorer):
     assert np.diff(scorer.values(networks)) == pytest.approx(0.002)
 
 
-def test_each_network_may_have_a_full_training_of_its_own_length(scorer, monkeypatch):
-    networks, tokens_N = [HYBRID, STATES, BARE], np.array([1e10, 1e11, 1e13])
-    others = [dataclasses.replace(scorer, tokens=tokens) for tokens in tokens_N]
-    expected = [other.values([network])[0] for other, network in zip(others, networks, strict=True)]
-    monkeypatch.setattr(type(scorer), "tokens_of", lambda *_: tokens_N)
-    assert scorer.values(networks) == pytest.approx(expected, abs=1e-9)
-
-
 def test_recall_does_not_depend_on_what_is_asked_together(scorer):
     networks = [HYBRID, STATES, BARE, HYBRID, Architecture.parse("1024: 6x(a f)")]
     together = scorer.recalls(networks)
