@@ -6,7 +6,9 @@ logarithm of its host's time is Gaussian (a random effect) around a mean of the 
 stand processors of its years; models deviate from the prediction by a Gaussian, too, each with all
 its rows as one. One scale of the rows holds for every GPU. Scale, means and both standard deviations
 maximise the likelihood, in which the host's time is integrated out on a grid: most programs were
-timed with large models alone, which say nothing of their host but that it is not slow.
+timed with large models alone, which say nothing of their host but that it is not slow. The logarithm
+of the spread between programs is added, since the most likely spread of few programs is often 0
+(Chung et al., Psychometrika 78, 2013).
 
 Programs released before 2025 schedule a step when the last one has ended (vLLM before its engine
 V1), so that host and device take turns. Later ones overlap both.
@@ -23,14 +25,21 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from flashnas.latency.calibration import INTERVAL, Calibration
+from flashnas.latency.calibration import INTERVAL, OTHER, Calibration, Host
 from flashnas.latency.metrics import Request
 from flashnas.latency.workload import Workload
 
 Program = tuple[str, str, str]  # engine, version, serving
 OVERLAP = 3.0  # 1: one after the other; infinite: the longer of host and device decides
-LATEST: Program = ("vLLM", "main 2026-08", "offline")
-LATEST_TABLE = "h100_sxm"  # beside which it was timed
+# the latest of each engine that was timed beside a GPU, by the names of `--runtime`
+LATEST: dict[str, dict[str, Program]] = {
+    "h100_sxm": {
+        "vllm": ("vLLM", "main 2026-08", "offline"),
+        "sglang": ("SGLang", "0.0.0.dev1+g631db6c75", "server"),
+        "tensorrt-llm": ("TensorRT-LLM", "1.2.0rc1", "server"),
+    },
+    "a100_sxm": {},  # none of 2026
+}
 TAKING_TURNS = {("vLLM", "0.4.2"), ("vLLM", "0.6.3"), ("TensorRT-LLM", "0.5")}
 GRID = np.linspace(np.log(0.1), np.log(20.0), 160)  # ln(host's milliseconds)
 
@@ -69,50 +78,58 @@ class Speed:
         """The metric with its interval."""
         steps = self.workload.generated_tokens
         request = Request(constants, self.workload, self.prefill_us, steps * self.step_us)
-        values, bounds = request.figures([], int(self.workload.batch))
-        return (values[self.metric], *bounds[self.metric])
+        batch = int(self.workload.batch)
+        value, (lower, upper) = (
+            request.figures(batch)[self.metric],
+            request.bounds(batch)[self.metric],
+        )
+        return float(value), float(lower), float(upper)
 
 
 @dataclass(frozen=True)
 class Hosts:
     """The fit. means: table -> mean of the logarithm of the host's milliseconds over programs.
-    spread: its standard deviation. of_program: both of one program, from its rows."""
+    spread: its standard deviation. of_program: mean, and the ends of the 90 % interval, of the
+    logarithm of one program, from its rows."""
 
     scale: float
     means: Mapping[str, float]
     spread: float
-    of_program: Mapping[Program, tuple[float, float]]
+    of_program: Mapping[Program, tuple[float, float, float]]
 
-    @property
-    def quantile(self) -> float:
-        """Of a further program, in units of the spread: Student's."""
+    def host(self, table: str, program: Program | None = None) -> Host:
+        """Of a program, or of one that was not timed: Student's interval."""
         programs, degrees = len(self.of_program), len(self.of_program) - len(self.means)
-        return float(student.ppf((1 + INTERVAL) / 2, degrees) * np.sqrt(1 + 1 / programs))
+        quantile = student.ppf((1 + INTERVAL) / 2, degrees) * np.sqrt(1 + 1 / programs)
+        mean, wide = self.means[table], float(quantile) * self.spread
+        other = mean, mean - wide, mean + wide
+        logs = other if program is None else self.of_program.get(program, other)
+        us, lower_us, upper_us = (round(1000 * float(np.exp(ln))) for ln in logs)
+        return Host(us, (lower_us, upper_us), " ".join(program or ()))
 
-    def today(self, table: str, half_width: float = 0.0) -> Calibration:
-        """What a table holds: the host of the latest program, where that was timed beside its GPU,
-        else the mean one. Its interval begins with the fastest that this host may be, and ends with
-        the slowest that a further program may have."""
-        mean, sd = self.means[table], self.spread
-        slowest = mean + self.quantile * sd
-        if table == LATEST_TABLE:
-            mean, sd = self.of_program.get(LATEST, (mean, sd))
-        return self._calibration(mean, mean - self.quantile * sd, slowest, OVERLAP, half_width)
+    def hosts(self, table: str) -> dict[str, Host]:
+        """What a table holds."""
+        latest = {name: self.host(table, program) for name, program in LATEST[table].items()}
+        return {**latest, OTHER: self.host(table)}
 
     def of(self, row: Speed, half_width: float = 0.0) -> Calibration:
         """For a row whose program is known."""
-        mean, sd = self.of_program.get(row.program, (self.means[row.table], self.spread))
-        wide = self.quantile * sd
-        return self._calibration(mean, mean - wide, mean + wide, row.overlap, half_width)
+        host = self.host(row.table, row.program)
+        return self.calibration(host, row.overlap, half_width)
 
-    def _calibration(
-        self, mean: float, lower: float, upper: float, overlap: float, half_width: float
-    ) -> Calibration:
-        us, lower_us, upper_us = (1000 * float(np.exp(ln)) for ln in (mean, lower, upper))
+    def before(self, table: str, half_width: float = 0.0) -> Calibration:
+        """As in 0.2.0: the host of vLLM, and an interval that ends with the slowest host of all
+        programs."""
+        other = self.host(table)
+        vllm = self.host(table, LATEST[table].get("vllm"))
+        host = Host(vllm.us, (vllm.range_us[0], other.range_us[1]))
+        return self.calibration(host, OVERLAP, half_width)
+
+    def calibration(self, host: Host, overlap: float, half_width: float) -> Calibration:
         return Calibration(
             step_scale=self.scale,
-            host_us=us,
-            host_range_us=(lower_us, upper_us),
+            host_us=host.us,
+            host_range_us=host.range_us,
             overlap=overlap,
             half_width=half_width,
         )
@@ -133,7 +150,7 @@ def fit(rows: Iterable[Speed], hosts: Hosts | None = None) -> Hosts:
         for program, networks in programs.items():
             ((table, _), *_) = networks
             prior = norm.logpdf(GRID, mean_of[table], np.exp(ln_spread))
-            logs[program] = prior + np.log(GRID[1] - GRID[0])
+            logs[program] = prior - logsumexp(prior)
             for alike in networks.values():
                 errors = np.array([row.log_errors(np.exp(ln_scale)) for row in alike])
                 logs[program] -= (errors**2).mean(axis=0) / np.exp(2 * ln_sd) / 2 + ln_sd
@@ -141,7 +158,9 @@ def fit(rows: Iterable[Speed], hosts: Hosts | None = None) -> Hosts:
 
     start = np.log([1.05, 0.1, *([] if hosts else [0.5, *(1.7 for _ in tables)])])
     found = minimize(
-        lambda values: -sum(logsumexp(log) for log in posteriors(values).values()),
+        lambda values: (
+            -sum(logsumexp(log) for log in posteriors(values).values()) - (*values, *kept)[2]
+        ),
         start,
         method="Nelder-Mead",
         options={"xatol": 1e-4, "fatol": 1e-4, "maxiter": 4000},
@@ -149,8 +168,9 @@ def fit(rows: Iterable[Speed], hosts: Hosts | None = None) -> Hosts:
     of_program = {}
     for program, log in posteriors(found).items():
         weights = np.exp(log - logsumexp(log))
-        mean = float(weights @ GRID)
-        of_program[program] = mean, float(np.sqrt(weights @ (GRID - mean) ** 2))
+        tail = (1 - INTERVAL) / 2
+        ends = np.interp((tail, 1 - tail), np.cumsum(weights), GRID)
+        of_program[program] = (float(weights @ GRID), *map(float, ends))
     ln_scale, _, ln_spread, *means = (*found, *kept)
     by_table = dict(zip(tables, map(float, means), strict=True))
     return Hosts(float(np.exp(ln_scale)), by_table, float(np.exp(ln_spread)), of_program)

@@ -5,11 +5,11 @@
     python tools/fit_engine.py --write    writes them into meta.yaml of the tables, too
 
 One scale of the rows and the hosts' times are fitted to both GPUs at once (tools/engine_hosts.py).
-The tables hold the host of the latest program, and an interval of hosts. A network is left out with
-all its rows, on both GPUs and under the names of all models of its shape. half_width is the least
-that holds nine of ten left-out rows, each with the host of its program as far as other networks
-tell it. A table without rows borrows the constants of h100_sxm, with a half-width for the scale of
-another GPU beside it.
+The tables hold the host of the latest program of each engine, and that of any other. A network is
+left out with all its rows, on both GPUs and under the names of all models of its shape. half_width
+is the least that holds nine of ten left-out rows, each with the host of its program as far as other
+networks tell it. A table without rows borrows the constants of h100_sxm, with a half-width for the
+scale of another GPU beside it. What this is worth: experiments/engine_speeds.
 
 A row of a variant of a GPU without a table (H100 PCIe) takes the kernels of the table plus
 bytes x (1 / bandwidth of the variant - 1 / bandwidth of the table): time grows in proportion to the
@@ -20,12 +20,12 @@ memories, makes the rows of h100_sxm from those of h200_sxm.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from engine_hosts import Hosts, Speed, fit
+from engine_hosts import OVERLAP, Hosts, Speed, fit
 from fit_kernels import fit as fit_paper
 from fit_kernels import whole_models
 from scipy.stats import t as student
@@ -101,19 +101,26 @@ def step_bytes(model: LatencyModel, a: Architecture) -> float:
     )
 
 
-def left_out(rows: Sequence[Speed]) -> list[Hosts]:
-    """For each row the fit to the rows of other networks."""
-    fits = {
-        network: fit(row for row in rows if row.network != network)
-        for network in dict.fromkeys(row.network for row in rows)
-    }
-    return [fits[row.network] for row in rows]
+def networks_of(rows: Iterable[Speed]) -> list[str]:
+    return list(dict.fromkeys(row.network for row in rows))
 
 
-def beyond(row: Speed, constants: Calibration) -> float:
-    """By how much the interval misses the row, as a logarithm; 0 for a row inside."""
-    _, lower, upper = row.predicted(constants)
-    return max(float(np.log(lower / row.measured_ms)), float(np.log(row.measured_ms / upper)), 0.0)
+def without(rows: Sequence[Speed], *networks: str) -> Hosts:
+    """The fit to the rows of other networks."""
+    return fit(row for row in rows if row.network not in networks)
+
+
+def beyond(row: Speed, hosts: Hosts) -> float:
+    """The least half_width with which the interval holds the row: what its host does not explain."""
+    value, lower, upper = row.predicted(hosts.of(row))
+    error = float(np.log(row.measured_ms / value))
+    by_host = np.log(upper / value if error > 0 else lower / value)
+    return float(np.sqrt(max(error**2 - by_host**2, 0.0)))
+
+
+def width_of(rows: Sequence[Speed], fits: Mapping[str, Hosts]) -> float:
+    """That holds nine of ten of these rows, by the fits without their networks."""
+    return conformal_margin([beyond(row, fits[row.network]) for row in rows])
 
 
 def half_width(models: Sequence[str], errors: np.ndarray) -> float:
@@ -151,10 +158,10 @@ def error_of(row: Speed, constants: Calibration) -> float:
 
 
 def engine_of(
-    rows: Sequence[Speed], today: Calibration, errors: np.ndarray, half_width: float
+    rows: Sequence[Speed], hosts: Hosts, errors: np.ndarray, half_width: float
 ) -> dict[str, Any]:
     """The entry of a table with these rows, for meta.yaml. errors: of each under the fit without
-    its network."""
+    its network, with the host of its program."""
     steps = [
         row.measured_ms / (row.workload.generated_tokens if row.metric == "latency_ms" else 1)
         for row in rows
@@ -163,10 +170,12 @@ def engine_of(
     kinds = sorted({kind for row in rows for kind in row.derived})
     return {
         "stack": "fused",
-        "step_scale": round(today.step_scale, 3),
-        "host_us": round(today.host_us),
-        "host_range_us": [round(us) for us in today.host_range_us],
-        "overlap": today.overlap,
+        "step_scale": round(hosts.scale, 3),
+        "hosts": {
+            name: {"us": host.us, "range_us": [*host.range_us], "program": host.program}
+            for name, host in hosts.hosts(rows[0].table).items()
+        },
+        "overlap": OVERLAP,
         "half_width": round(half_width, 3),
         "step_ms": [round(min(steps), 2), round(max(steps), 2)],
         "kinds": {
@@ -237,37 +246,6 @@ def borrowed(entry: dict[str, Any], width: float, **own: Any) -> dict[str, Any]:
     }
 
 
-def report(
-    rows: Sequence[Speed], known: Sequence[Calibration], today: Sequence[Calibration]
-) -> str:
-    """Each row left out, once with the host of its program, once with that of the tables, and the
-    errors by GPU. * outside of the interval."""
-    lines, figures = ["left out: host of its program, host of the tables with interval"], []
-    for row, *constants in zip(rows, known, today, strict=True):
-        text = (
-            f"  {row.table[:4]} {row.model:<13}{' '.join(row.program):<42}{row.workload.name:<38}"
-        )
-        found = []
-        for each in constants:
-            value, lower, upper = row.predicted(each)
-            # the row that sets the width lies on its bound
-            inside = lower * (1 - 1e-9) <= row.measured_ms <= upper * (1 + 1e-9)
-            found.append((value / row.measured_ms - 1, inside, (upper - lower) / value / 2))
-            text += f"{found[-1][0]:>+8.1%}{' ' if inside else '*'}"
-        figures.append(found)
-        lines.append(f"{text} {lower / value - 1:+.0%} {upper / value - 1:+.0%}")
-    for name in (*FITTED, "all"):
-        chosen = np.array([name in (row.table, "all") for row in rows])
-        for i, what in enumerate(("host of its program", "host of the tables")):
-            errors, inside, widths = np.array(figures)[chosen, i].T
-            lines.append(
-                f"{name}, {what}: {inside.sum():.0f} of {len(inside)} inside, median half-width"
-                f" {np.median(widths):.1%}, mean error {np.abs(errors).mean():.1%}, largest"
-                f" {np.abs(errors).max():.1%}"
-            )
-    return "\n".join(lines)
-
-
 def borrowed_widths(rows: Sequence[Speed], hosts: Hosts, width: float) -> dict[str, float]:
     """Half-widths of a table without rows, by calibration. engine: what the scale of a further GPU
     may differ by, Student's of those of FITTED, beside `width`. paper, which knows no host: with it
@@ -275,7 +253,7 @@ def borrowed_widths(rows: Sequence[Speed], hosts: Hosts, width: float) -> dict[s
     scales = [fit([row for row in rows if row.table == name], hosts).scale for name in FITTED]
     count = len(scales)
     further = student.ppf((1 + INTERVAL) / 2, count - 1) * np.sqrt(1 + 1 / count)
-    errors = [error_of(row, hosts.today(row.table)) for row in rows if row.table != LENDER]
+    errors = [error_of(row, hosts.before(row.table)) for row in rows if row.table != LENDER]
     return {
         "engine": width + float(further * np.log(scales).std(ddof=1)),
         "paper": float(conformal_margin(list(np.abs(np.log1p(errors))))),
@@ -287,29 +265,21 @@ def fitted() -> tuple[dict[str, dict[str, Any]], dict[str, float], str]:
     the report."""
     by_table = {name: speeds(LatencyTable.load(name)) for name in FITTED}
     rows = [row for listed in by_table.values() for row in listed]
-    hosts, without = fit(rows), left_out(rows)
-    width = conformal_margin(
-        [beyond(row, found.of(row)) for row, found in zip(rows, without, strict=True)]
-    )
-    known = [found.of(row, width) for row, found in zip(rows, without, strict=True)]
-    today = [found.today(row.table, width) for row, found in zip(rows, without, strict=True)]
-    errors = np.array([error_of(row, each) for row, each in zip(rows, today, strict=True)])
+    hosts = fit(rows)
+    fits = {network: without(rows, network) for network in networks_of(rows)}
+    width = width_of(rows, fits)
+    errors = np.array([error_of(row, fits[row.network].of(row)) for row in rows])
     lines = [
         f"scale {hosts.scale:.3f}, programs x/ {np.exp(hosts.spread):.2f}",
         *(f"hosts beside {table}: {np.exp(mean):.2f} ms" for table, mean in hosts.means.items()),
     ]
     lines += [
-        f"  {' '.join(program):<42}{np.exp(mean):.2f} ms x/ {np.exp(sd):.2f}"
-        for program, (mean, sd) in hosts.of_program.items()
+        f"  {' '.join(program):<42}{mean:.2f} ms ({lower:.2f} to {upper:.2f})"
+        for program, logs in hosts.of_program.items()
+        for mean, lower, upper in [np.exp(logs)]
     ]
-    lines.append(report(rows, known, today))
     entries = {
-        name: engine_of(
-            listed,
-            hosts.today(name),
-            errors[[row.table == name for row in rows]],
-            width,
-        )
+        name: engine_of(listed, hosts, errors[[row.table == name for row in rows]], width)
         for name, listed in by_table.items()
     }
     lent = borrowed_widths(rows, hosts, width)

@@ -20,6 +20,7 @@ from flashnas.base.settings import (
     settings_of,
 )
 from flashnas.base.text import shown
+from flashnas.families.family import PROGRAMS
 from flashnas.latency.workload import CALIBRATION_HELP, CALIBRATIONS, ENGINE, WORKLOAD_HELP
 
 T = TypeVar("T")
@@ -120,6 +121,17 @@ def workload_option(default: Any, more: str = "") -> Any:
 
 def calibration_option() -> Any:
     return option(ENGINE, CALIBRATION_HELP, choices=CALIBRATIONS)
+
+
+def runtime_option() -> Any:
+    return option(
+        (),
+        "programs whose host the milliseconds are of, such as sglang; several: with the interval of all",
+        metavar="A,B,..",
+        choices=PROGRAMS,
+        separator=",",
+        shown="the latest vLLM of the table",
+    )
 
 
 def vllm_python_option() -> Any:

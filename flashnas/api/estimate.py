@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flashnas.api.calling import ARCHITECTURE, TABLE, calibration_option, takes, workload_option
+from flashnas.api.calling import (
+    ARCHITECTURE,
+    TABLE,
+    calibration_option,
+    runtime_option,
+    takes,
+    workload_option,
+)
 from flashnas.architecture.source import load_architecture
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.text import EVIDENCE_HELP, TIMES_HELP, TRAIN_TOKENS_HELP, tokens_of
@@ -32,6 +39,7 @@ class EstimateOptions(Settings, where="estimate"):
     workload: str = workload_option("decode-8k")
     weights: str | None = option(None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload")
     calibration: str = calibration_option()
+    runtime: tuple[str, ...] = runtime_option()
     train_tokens: str = option("100B", TRAIN_TOKENS_HELP, metavar="TOKENS")
     evidence: str | None = option(None, EVIDENCE_HELP, metavar="FILE")
     times: tuple[str, ...] = option((), TIMES_HELP, metavar="PATH")
@@ -135,7 +143,9 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         load_architecture(options.arch) if isinstance(options.arch, str) else options.arch
     )
     workload = load_workload(options.workload).with_weights(options.weights)
-    model = model_of(options.table, workload, calibration=options.calibration)
+    model = model_of(
+        options.table, workload, calibration=options.calibration, programs=options.runtime
+    )
     if options.times:
         from flashnas.observations.correction import corrected
 

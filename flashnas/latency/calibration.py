@@ -10,8 +10,10 @@ the device computes, so that the longer of the two decides; they overlap in part
 
     step = ((step_scale x rows)^overlap + host_us^overlap)^(1 / overlap)
 
-host_us is of the latest program that was timed beside a GPU, or the mean of older ones. Others need
-more or less: within host_range_us.
+host_us is of one program, by its name in `hosts`: the latest vLLM that was timed beside the GPU,
+unless others are named (`Calibration.of_programs`); within host_range_us. A program that was not
+timed has the host of any (OTHER), with the interval of all. Kernels that take so little time that
+the host hides them count as HIDDEN of it, so that networks are not ranked by them.
 
 `paper`: PyTorch in one CUDA graph, as in table 6 of arXiv 2511.18890. A kernel in a hot loop finds
 part of its weights in the cache and has no gap before it, and PyTorch has another attention kernel:
@@ -28,21 +30,22 @@ once: the last round is partly empty, which costs up to one round more. Which co
 kernel is a field of its kind (`correction`). tools/fit_engine.py and tools/fit_kernels.py find the
 constants from whole models that others measured, and what these leave open.
 
-**Interval.** Every interval of a latency is a 90 % interval (INTERVAL). Models that a calibration
-was not fitted to lie in nine of ten cases between the step with the fastest host of host_range_us,
-less half_width, and that with the slowest, plus half_width. A network whose kernels take long hides
-every host; a small one does not. An estimate adds what those models do not cover: FAR for each
-e-fold outside of the range of their steps, and the bounds of the rows of the prompt, of kinds of
-kernels that they lack, and of derived rows beyond the share that they had; kinds of kernels err
-independently of each other.
+**Interval.** Every interval of a latency is a 90 % interval (INTERVAL). A step may be as far off as
+half_width says, and as the fastest and the slowest host of host_range_us make it. A network whose
+kernels take long hides every host; a small one does not. An estimate adds what the models that were
+timed do not cover: FAR for each e-fold outside of the range of their steps, and the bounds of the
+rows of the prompt, of kinds of kernels that they lack, and of derived rows beyond the share that
+they had. All of these are independent of each other, and their squares add up.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+import numpy as np
 
 from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import TableError
@@ -55,6 +58,8 @@ OWN = "own"  # of a table without the constants of that name
 VALIDATIONS = "validations"  # the list in meta.yaml of what `flashnas validate` found
 HEAD_DIM = 128  # for which attention_slowdown is stated
 FAR = 0.1  # of half_width, for each e-fold that a step is outside of step_ms
+HIDDEN = 0.01  # of the host's time: the least that kernels add to it
+USUAL, OTHER = "vllm", "other"  # in `hosts`: where no program is named, and one that was not timed
 
 
 # Half-widths of the bounds, relative to the value. Measured rows have their own p10 and p90, but a
@@ -97,6 +102,16 @@ def around(us: float, width: float, source: str = "derived") -> BoundedTime:
     return BoundedTime(us, lower, upper, source)
 
 
+@dataclass(frozen=True)
+class Host:
+    """What a program needs for a step, in microseconds, with its 90 % interval. program: as it was
+    timed."""
+
+    us: float
+    range_us: tuple[float, float]
+    program: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
     """The constants of one name, as stated above; their defaults change nothing.
@@ -105,7 +120,9 @@ class Calibration:
         stack: the kernels that serve an operator. `fused`: what an optimised engine launches (one
             product for q, k and v, one kernel for silu and product, residual additions inside the
             norms). `unfused`: what a framework launches inside a CUDA graph.
-        host_range_us: the 90 % interval of host_us over programs; zeros: not known.
+        host_range_us: the 90 % interval of host_us; zeros: not known.
+        hosts: of each program that was timed, and of OTHER.
+        program: whose host this is, in words.
         half_width: of the interval, of the logarithm of a time; 0: no whole model says anything.
         batched_half_width: of several sequences, where that is not half_width.
         step_ms: shortest and longest measured step; 0: not known.
@@ -125,6 +142,8 @@ class Calibration:
     step_scale: float = 1.0
     host_us: float = 0.0
     host_range_us: tuple[float, float] = (0.0, 0.0)
+    hosts: Mapping[str, Host] = field(default_factory=dict)
+    program: str = ""
     overlap: float = 1.0
     half_width: float = 0.0
     batched_half_width: float = 0.0
@@ -152,8 +171,29 @@ class Calibration:
         """For the line that says what an estimate rests on."""
         if self.name == OWN:
             return "by its rows alone"
-        return f"calibration {self.name}" + (
-            f" borrowed from {self.borrowed}" if self.borrowed else ""
+        borrowed = f" borrowed from {self.borrowed}" * bool(self.borrowed)
+        return f"calibration {self.name}{borrowed}{f', {self.program}' * bool(self.program)}"
+
+    def of_programs(self, names: Collection[str] = ()) -> Calibration:
+        """With the host of a program; of several the one that is known least, and an interval that
+        holds those of all. names: of `--runtime`; none: the latest vLLM."""
+        if not self.hosts:
+            return self
+        names = sorted(names) or [USUAL]
+        found = [self.hosts.get(name, self.hosts[OTHER]) for name in names]
+        if unknown := [name for name in names if name not in self.hosts]:
+            program = (
+                f"no {' or '.join(unknown)} of today was timed on this device: intervals of all"
+                " programs"
+            )
+        else:
+            program = f"host of {' and '.join(host.program for host in found)}"
+        least, most = zip(*(host.range_us for host in found), strict=True)
+        return replace(
+            self,
+            host_us=max(found, key=lambda host: host.range_us[1] / host.range_us[0]).us,
+            host_range_us=(min(least), max(most)),
+            program=program,
         )
 
     # -- times
@@ -191,57 +231,62 @@ class Calibration:
             return self.step_scale * rows_us
         power = self.overlap
         step_us = ((self.step_scale * rows_us) ** power + host_us**power) ** (1 / power)
-        return step_us * (rows_us != 0)
+        return np.maximum(step_us, (1 + HIDDEN) * host_us) * (rows_us != 0)
 
     # -- intervals
 
-    def half_width_of(self, step_ms: float, batch: int) -> float:
-        """Of the logarithm of a step that consists of kernels that the models have. step_ms: 0 if
-        nothing is generated."""
+    def half_width_of(self, step_ms: Any, batch: int) -> Any:
+        """Of the logarithm of a step that consists of kernels that the models have. step_ms: a
+        number or an array; 0 if nothing is generated."""
         if batch > 1 and self.batched_half_width:
             return self.batched_half_width
         shortest, longest = self.step_ms
-        if not longest or not step_ms:
+        if not longest or not np.any(step_ms):
             return self.half_width
-        outside = max(math.log(shortest / step_ms), math.log(step_ms / longest), 0.0)
-        return self.half_width + FAR * outside
+        outside = np.maximum(np.log(shortest / step_ms), np.log(step_ms / longest))
+        return self.half_width + FAR * np.maximum(outside, 0.0)
 
-    def by_hosts(self, rows_us: float) -> tuple[float, float]:
+    def by_hosts(self, rows_us: Any) -> tuple[Any, Any]:
         """A step with the fastest and the slowest host, as shares of one with host_us."""
-        if not rows_us or not self.host_range_us[1]:
+        if not np.any(rows_us) or not self.host_range_us[1]:
             return 1.0, 1.0
         fastest, slowest = (self.step_us(rows_us, host) for host in self.host_range_us)
         return fastest / self.step_us(rows_us), slowest / self.step_us(rows_us)
 
+    def _has(self, phase: Phase, kernel: str) -> bool:
+        """Whether the models have such kernels."""
+        return kernel in self.kinds and (phase == "decode" or self.name == OWN)
+
+    def widens(self, phase: Phase, kernel: str, source: str) -> bool:
+        """Whether the bounds of a part may count beside half_width."""
+        return source == "derived" or not self._has(phase, kernel)
+
     def interval(
         self,
-        times: Iterable[tuple[Phase, str, BoundedTime]],
         phase: Phase,
-        us: float,
-        width: float,
-        by_hosts: tuple[float, float] = (1.0, 1.0),
-    ) -> tuple[float, float]:
-        """The lower and the upper bound of `us`, the time of one phase. times: phase, kernel and
-        time of the parts of a whole model. width: `half_width_of` a step."""
-        own: dict[str, list[BoundedTime]] = {}
-        for of, kernel, time in times:
-            if of == phase and (kernel != "calibration" or not self.half_width):
-                own.setdefault(kernel, []).append(time)
-        below = [us * (1 - by_hosts[0] * math.exp(-width))]
-        above = [us * (by_hosts[1] * math.exp(width) - 1)]
-        for kernel, parts in own.items():
-            share = 1.0
-            if kernel in self.kinds and (phase == "decode" or self.name == OWN):
-                parts = [time for time in parts if time.source == "derived"]
-                derived = sum(time.us for time in parts) / us if us else 0.0
-                share = max(0.0, 1 - self.kinds[kernel] / derived) if derived else 0.0
-            below.append(share * self.step_scale * sum(t.us - t.lower_us for t in parts))
-            above.append(share * self.step_scale * sum(t.upper_us - t.us for t in parts))
+        us: Any,
+        parts: Mapping[str, Any],
+        width: Any,
+        by_hosts: tuple[Any, Any] = (1.0, 1.0),
+    ) -> tuple[Any, Any]:
+        """The lower and the upper bound of `us`, the time of one phase, of a network or of each [N].
+        parts: kernel -> [3, ...]: the time of what `widens`, and by how much it may be less, and
+        more. width: `half_width_of` a step."""
+        down, up = (np.hypot(np.log(share), width) for share in by_hosts)
+        below, above = [us * -np.expm1(-down)], [us * np.expm1(up)]
+        for kernel, (widening_us, less_us, more_us) in parts.items():
+            share: Any = self.step_scale
+            if self._has(phase, kernel):
+                known = self.kinds[kernel] * us / np.maximum(widening_us, 1e-300)
+                share = share * np.maximum(0.0, 1 - known)
+            below.append(share * less_us)
+            above.append(share * more_us)
         # of rows alone, all may err to the same side
-        down, up = (
-            math.hypot(*parts) if self.half_width else sum(parts) for parts in (below, above)
+        less, more = (
+            np.sqrt(sum(np.square(part) for part in ends)) if self.half_width else sum(ends)
+            for ends in (below, above)
         )
-        return max(us - down, 0.0), us + up
+        return np.maximum(us - less, 0.0), us + more
 
     def note(self, batch: int) -> str | None:
         """What a reader of an estimate for `batch` sequences has to know."""

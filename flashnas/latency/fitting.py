@@ -83,8 +83,8 @@ class TableCosts(Costs):
         if not fastest or self.model.correction is not None:
             return ""
         return (
-            f"; {calibration.host_us / 1000:.2f} ms of a step are the host's; programs that were"
-            f" timed need {fastest / 1000:.2f} to {slowest / 1000:.2f} ms; {MEASURE_HOST}"
+            f"; {calibration.host_us / 1000:.2f} ms of a step are the host's"
+            f" ({fastest / 1000:.2f} to {slowest / 1000:.2f} ms); {MEASURE_HOST}"
         )
 
     def notes(self) -> list[str]:

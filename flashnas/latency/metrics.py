@@ -19,7 +19,7 @@ active_params      the same without experts that one token does not pass
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -44,7 +44,16 @@ METRICS = {  # name -> unit
 }
 LARGER_IS_BETTER = ("throughput_tok_s",)
 SIZES = ("memory_gb", "params", "active_params")  # no time is needed for them
+TIMES = ("latency_ms", "ttft_ms", "tpot_ms", "throughput_tok_s")  # that have an interval
 PREDICTED = (*METRICS, "lower_ms", "upper_ms")  # these bound latency_ms
+# ends of intervals: of which metric, 0 lower or 1 upper
+ENDS = {
+    "lower_ms": ("latency_ms", 0),
+    "upper_ms": ("latency_ms", 1),
+    "ttft_upper_ms": ("ttft_ms", 1),
+    "tpot_upper_ms": ("tpot_ms", 1),
+    "throughput_lower_tok_s": ("throughput_tok_s", 0),
+}
 
 Amount = TypeVar("Amount", float, np.ndarray)  # of one network, or of many [N]
 
@@ -119,11 +128,14 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """An operator, the embedding or the head: microseconds over the whole request."""
+    """An operator, the embedding or the head: microseconds over the whole request. widening: phase and
+    kernel -> time of the parts whose bounds count beside those of whole models, and by how much it
+    may be less, and more."""
 
     parts: tuple[Part, ...]
     prefill_us: float
     decode_us: float
+    widening: Mapping[tuple[Phase, str], np.ndarray]
 
 
 Named = tuple[str, int, Part]  # operator, its index or -1
@@ -132,12 +144,13 @@ Named = tuple[str, int, Part]  # operator, its index or -1
 @dataclass(slots=True)
 class Request:
     """The times of one request to a network, or to each of many [N]: what its parts add up to under
-    a calibration."""
+    a calibration. widening: of them all, [3, ...] each."""
 
     calibration: Calibration
     workload: Workload
     prefill_us: Any
     decode_us: Any
+    widening: Mapping[tuple[Phase, str], Any] = field(default_factory=dict)
 
     @property
     def ttft_ms(self) -> Any:
@@ -148,6 +161,12 @@ class Request:
     def tpot_ms(self) -> Any:
         steps = max(self.workload.generated_tokens, 1)  # decode_us is 0 where there are none
         return self.calibration.step_us(self.decode_us / steps) / 1000
+
+    def of(self, index: int) -> Request:
+        """To one of the networks."""
+        widening = {key: parts[:, index] for key, parts in self.widening.items()}
+        prefill_us, decode_us = float(self.prefill_us[index]), float(self.decode_us[index])
+        return Request(self.calibration, self.workload, prefill_us, decode_us, widening)
 
     def host(self) -> list[Part]:
         """What the calibration adds to the steps of a whole model."""
@@ -161,31 +180,37 @@ class Request:
             if us
         ]
 
-    def figures(
-        self, parts: Sequence[Part], batch: int
-    ) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """The metrics that are times and rates, and the interval of each. parts: of all of it."""
+    def figures(self, batch: int) -> dict[str, Any]:
+        """The metrics that are times and rates."""
+        w = self.workload
+        return of_times(self.ttft_ms, self.tpot_ms, batch, w.prompt_tokens, w.generated_tokens)
+
+    def bounds(self, batch: int) -> dict[str, tuple[Any, Any]]:
+        """The interval of each of these."""
         w, calibration = self.workload, self.calibration
         steps = max(w.generated_tokens, 1)
-        times = [(part.phase, part.kernel, part.total) for part in parts]
         width = calibration.half_width_of(self.tpot_ms, batch)
-        intervals = []
-        runs_of = zip(
+        phases = zip(
             PHASES,
             (1, steps),
             (self.prefill_us, self.decode_us),
             (self.ttft_ms, self.tpot_ms),
             strict=True,
         )
-        for phase, runs, us, ms in runs_of:
+        intervals = []
+        for phase, runs, us, ms in phases:
+            parts = {kernel: of for (its, kernel), of in self.widening.items() if its == phase}
             by_hosts = calibration.by_hosts(us / runs)
-            interval = calibration.interval(times, phase, 1000 * ms * runs, width, by_hosts)
+            interval = calibration.interval(phase, 1000 * ms * runs, parts, width, by_hosts)
             intervals.append([bound_us / 1000 / runs for bound_us in interval])
-        values, low, high = (
+        low, high = (
             of_times(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens)
-            for ttft_ms, tpot_ms in ((self.ttft_ms, self.tpot_ms), *zip(*intervals, strict=True))
+            for ttft_ms, tpot_ms in zip(*intervals, strict=True)
         )
-        return values, {name: sorted((low[name], high[name])) for name in values}
+        return {
+            name: (np.minimum(low[name], high[name]), np.maximum(low[name], high[name]))
+            for name in low
+        }
 
 
 def breakdown(named: Iterable[Named], latency_ms: float) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ operator if there is one, else its kernels, one by one."""
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -100,8 +101,17 @@ class OperatorCosts:
             prefill_us, decode_us = (
                 sum(part.total.us for part in parts if part.phase == phase) for phase in PHASES
             )
-            self._known[key] = Cost(tuple(parts), prefill_us, decode_us)
+            self._known[key] = Cost(tuple(parts), prefill_us, decode_us, self._widening(parts))
         return self._known[key]
+
+    def _widening(self, parts: Sequence[Part]) -> dict[tuple[Phase, str], np.ndarray]:
+        found: dict[tuple[Phase, str], np.ndarray] = {}
+        for part in parts:
+            key, time = (part.phase, part.kernel), part.total
+            if time.lower_us < time.upper_us and self.calibration.widens(*key, time.source):
+                of = np.array([time.us, time.us - time.lower_us, time.upper_us - time.us])
+                found[key] = found.get(key, 0) + of
+        return found
 
     def _timed(
         self,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,14 +17,16 @@ from flashnas.latency.calibration import Calibration
 from flashnas.latency.memory import largest_batch, largest_batches, memory_sizes
 from flashnas.latency.metrics import (
     EMBEDDING,
+    ENDS,
     HEAD,
     HOST,
     METRICS,
     SIZES,
+    TIMES,
+    Cost,
     Estimate,
     Request,
     breakdown,
-    of_times,
     source_shares,
 )
 from flashnas.latency.operator_costs import OperatorCosts
@@ -34,7 +36,7 @@ from flashnas.latency.workload import (
     Workload,
     load_workload,
 )
-from flashnas.operators import OperatorSpec
+from flashnas.operators import OperatorSpec, Phase
 
 
 class Correction(Protocol):
@@ -44,7 +46,13 @@ class Correction(Protocol):
     @property
     def observed(self) -> Mapping[str, Any]: ...
 
-    def factors(self, model: LatencyModel, networks: Networks, batch: int) -> np.ndarray: ...
+    def figures(
+        self, model: LatencyModel, networks: Networks, batch: int, request: Request
+    ) -> dict[str, Any]: ...
+
+    def bounds(
+        self, model: LatencyModel, networks: Networks, batch: int, request: Request
+    ) -> dict[str, tuple[Any, Any]]: ...
 
     def estimate(self, model: LatencyModel, a: Architecture, before: Estimate) -> Estimate: ...
 
@@ -58,6 +66,7 @@ class LatencyModel:
         calibration: whose whole models the estimates are of, "engine" or "paper" (calibration.py);
             a table without one of that name answers by its rows. A Calibration of one's own, such
             as `Calibration(stack="unfused")`, has constants that the table does not state.
+        programs: whose host the steps have, by the names of `--runtime`; none: the latest vLLM.
         mode: of a table with rows in several modes; None: the table's default.
         correction: of all times, by observed ones.
 
@@ -72,6 +81,7 @@ class LatencyModel:
         workload: Workload | str,
         *,
         calibration: str | Calibration = ENGINE,
+        programs: Collection[str] = (),
         mode: str | None = None,
         correction: Correction | None = None,
     ) -> None:
@@ -79,7 +89,7 @@ class LatencyModel:
         self.correction = correction
         self.workload = load_workload(workload)
         if isinstance(calibration, str):
-            calibration = self.table.calibrated(calibration)
+            calibration = self.table.calibrated(calibration, programs)
         self.calibration = calibration
         self.costs = OperatorCosts(self.table, self.workload, calibration)
         self.dtype, self.cache_type = self.costs.dtype, self.costs.cache_type
@@ -113,12 +123,9 @@ class LatencyModel:
 
     def _by_table(self, architecture: Architecture) -> Estimate:
         a, w, batch = architecture, self.workload, self.batch(architecture)
-        request = self.request(Networks.of([a]), batch)
-        request = dataclasses.replace(
-            request,
-            prefill_us=float(request.prefill_us[0]),
-            decode_us=float(request.decode_us[0]),
-        )
+        request = self.request(Networks.of([a]), batch, bounded=True).of(0)
+        values = {name: float(value) for name, value in request.figures(batch).items()}
+        bounds = {name: [*map(float, ends)] for name, ends in request.bounds(batch).items()}
         places: list[tuple[str, int, OperatorSpec | str]] = [
             (EMBEDDING, -1, EMBEDDING),
             *((spec.kind, index, spec) for index, spec in enumerate(a.operators)),
@@ -130,7 +137,6 @@ class LatencyModel:
             for part in self.costs.of(spec, a.hidden, a.vocab, a.meta_tokens, batch).parts
         ]
         named += [(HOST, -1, part) for part in request.host()]
-        values, bounds = request.figures([part for *_, part in named], batch)
         latency_ms = values["latency_ms"]
         entries = breakdown(named, latency_ms)
         notes = (
@@ -187,52 +193,94 @@ class LatencyModel:
             if "memory_gb" in names:
                 found["memory_gb"] = sizes.total(np.maximum(batches, 1)) / 1e9
         if not set(names) <= set(SIZES):
-            times = self._times(networks, batches)
+            times = self._times(networks, batches, bounded=not ENDS.keys().isdisjoint(names))
             found |= {name: times[name] for name in names if name in times}
         return found
 
-    def _times(self, networks: Networks, batches: np.ndarray) -> dict[str, np.ndarray]:
-        """The metrics that are times and rates. batches: [N], 0 where there is no room."""
-        w = self.workload
-        ttft_ms = np.full(len(networks), np.inf)
-        tpot_ms = np.full(len(networks), np.inf if w.generated_tokens else 0.0)
+    def _times(
+        self, networks: Networks, batches: np.ndarray, *, bounded: bool
+    ) -> dict[str, np.ndarray]:
+        """The metrics that are times and rates, and ENDS of their intervals. batches: [N], 0 where
+        there is no room."""
+        times = dict.fromkeys(TIMES, np.inf) | {"throughput_tok_s": 0.0}
+        if not self.workload.generated_tokens:
+            times["tpot_ms"] = 0.0
+        ends = {name: times[metric] for name, (metric, _) in ENDS.items() if bounded}
+        found = {name: np.full(len(networks), value) for name, value in (times | ends).items()}
         for batch in np.unique(batches[batches > 0]).tolist():
             of_batch = batches == batch
             some = networks if of_batch.all() else networks.take(np.flatnonzero(of_batch))
-            request = self.request(some, batch)
-            factors = np.ones((len(some), 2))
-            if self.correction is not None:
-                factors = self.correction.factors(self, some, batch)
-            ttft_ms[of_batch] = request.ttft_ms * factors[:, 0]
-            tpot_ms[of_batch] = request.tpot_ms * factors[:, 1]
-        return of_times(ttft_ms, tpot_ms, batches, w.prompt_tokens, w.generated_tokens)
+            request = self.request(some, batch, bounded=bounded)
+            figures = (
+                request.figures(batch)
+                if self.correction is None
+                else self.correction.figures(self, some, batch, request)
+            )
+            if bounded:
+                bounds = (
+                    request.bounds(batch)
+                    if self.correction is None
+                    else self.correction.bounds(self, some, batch, request)
+                )
+                figures |= {name: bounds[metric][end] for name, (metric, end) in ENDS.items()}
+            for name, values in figures.items():
+                found[name][of_batch] = values
+        return found
 
-    def request(self, networks: Networks, batch: int) -> Request:
-        """To each network [N], by the table."""
+    def request(self, networks: Networks, batch: int, *, bounded: bool = False) -> Request:
+        """To each network [N], by the table. bounded: with what its bounds need."""
         pairs, embedding, head = self.parts_us(networks, batch)
         prefill_us, decode_us = (
             networks.totals_of(of_pairs) + outer
             for of_pairs, outer in zip(pairs.T, (embedding + head).T, strict=True)
         )
-        return Request(self.calibration, self.workload, prefill_us, decode_us)
+        widening = self._widening(networks, batch) if bounded else {}
+        return Request(self.calibration, self.workload, prefill_us, decode_us, widening)
 
     def parts_us(self, networks: Networks, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Microseconds over the whole request in both phases: of each of `networks.pairs`, [P, 2],
         and of the embedding and of the head of each network, [N, 2]."""
 
-        def us(pairs: Iterable[tuple[OperatorSpec | str, int]]) -> np.ndarray:
-            costs = (
-                self.costs.of(spec, hidden, networks.vocab, networks.meta_tokens, batch)
-                for spec, hidden in pairs
-            )
+        pairs, widths, width = self._costs(networks, batch)
+
+        def us(costs: Iterable[Cost]) -> np.ndarray:
             times = [(cost.prefill_us, cost.decode_us) for cost in costs]
             return np.array(times, float).reshape(-1, 2)
 
+        return us(pairs), us(widths[EMBEDDING])[width], us(widths[HEAD])[width]
+
+    def _costs(
+        self, networks: Networks, batch: int
+    ) -> tuple[list[Cost], dict[str, list[Cost]], np.ndarray]:
+        """Of each of `networks.pairs`; of embedding and head at each width; which width a network has
+        [N]."""
+
+        def costs(pairs: Iterable[tuple[OperatorSpec | str, int]]) -> list[Cost]:
+            return [
+                self.costs.of(spec, hidden, networks.vocab, networks.meta_tokens, batch)
+                for spec, hidden in pairs
+            ]
+
         widths, width = np.unique(networks.hidden, return_inverse=True)
-        embedding, head = (
-            us((name, hidden) for hidden in widths.tolist())[width] for name in (EMBEDDING, HEAD)
-        )
-        return us(networks.pairs), embedding, head
+        outer = {
+            name: costs((name, hidden) for hidden in widths.tolist()) for name in (EMBEDDING, HEAD)
+        }
+        return costs(networks.pairs), outer, width
+
+    def _widening(self, networks: Networks, batch: int) -> dict[tuple[Phase, str], np.ndarray]:
+        """Of each network, as of `Cost`, [3, N] each."""
+        pairs, widths, width = self._costs(networks, batch)
+        none = np.zeros(3)
+        found = {}
+        for key in {
+            key for cost in (*pairs, *itertools.chain(*widths.values())) for key in cost.widening
+        }:
+            of_pairs = np.array([cost.widening.get(key, none) for cost in pairs]).reshape(-1, 3)
+            total = np.stack([networks.totals_of(column) for column in of_pairs.T])
+            for costs in widths.values():
+                total += np.array([cost.widening.get(key, none) for cost in costs]).T[:, width]
+            found[key] = total
+        return found
 
     def batch(self, architecture: Architecture) -> int:
         """The workload's batch; for "max" the largest that fits the device's memory."""
@@ -261,12 +309,13 @@ def model_of(
     workload: Workload,
     *,
     calibration: str = ENGINE,
+    programs: Collection[str] = (),
 ) -> LatencyModel:
     """Of a table that is named, the next call gets the same model with all that it has looked up,
     until a file of the table changes."""
     if isinstance(table, LatencyTable):
-        return LatencyModel(table, workload, calibration=calibration)
-    return _named(table_state(table), workload, calibration)
+        return LatencyModel(table, workload, calibration=calibration, programs=programs)
+    return _named(table_state(table), workload, calibration, tuple(sorted(programs)))
 
 
 @functools.lru_cache(maxsize=8)
@@ -274,5 +323,6 @@ def _named(
     state: tuple[Path, Path, tuple[Any, ...]],
     workload: Workload,
     calibration: str,
+    programs: tuple[str, ...],
 ) -> LatencyModel:
-    return LatencyModel(str(state[1]), workload, calibration=calibration)
+    return LatencyModel(str(state[1]), workload, calibration=calibration, programs=programs)

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -97,16 +97,16 @@ class LatencyTable:
     def calibration(self) -> dict[str, Any]:
         return self.meta.get("calibration") or {}
 
-    def calibrated(self, name: str) -> Calibration:
-        """The calibration of that name. Without constants of it, that of the table's own rows, with
-        the interval that holds nine of ten latencies of the networks that were validated in the
-        mode of the rows, if enough were. Raises ConfigError for an unknown name, TableError for a
-        damaged entry of a validation."""
+    def calibrated(self, name: str, programs: Collection[str] = ()) -> Calibration:
+        """The calibration of that name, with the host of some programs. Without constants of it, that
+        of the table's own rows, with the interval that holds nine of ten latencies of the networks
+        that were validated in the mode of the rows, if enough were. Raises ConfigError for an
+        unknown name, TableError for a damaged entry of a validation."""
         if name not in CALIBRATIONS:
             raise ConfigError(one_of("calibration", name, CALIBRATIONS))
         mode, entry = self.default_mode, self.calibration.get(name)
         if entry is not None:
-            return convert({**entry, "name": name}, Calibration)
+            return convert({**entry, "name": name}, Calibration).of_programs(programs)
         validated = self.meta.get(VALIDATIONS) or ()
         basis = self.basis if validated else ""
         try:

@@ -32,6 +32,7 @@ from flashnas.latency.metrics import (
     HEAD,
     HOST,
     Estimate,
+    Request,
     observed_line,
     of_times,
     source_shares,
@@ -218,12 +219,40 @@ class TimesCorrection:
         covariances = self._common + self._deviation * (alike(points, self._points) @ self._pull.T)
         return np.exp(covariances @ self._pulled).reshape(-1, 2), covariances
 
-    # -- predictions
-
-    def factors(self, model: LatencyModel, networks: Networks, batch: int) -> np.ndarray:
-        """By which the times of both phases are multiplied, shape [N, 2]."""
+    def figures(
+        self, model: LatencyModel, networks: Networks, batch: int, request: Request
+    ) -> dict[str, Any]:
+        """The metrics of networks [N] that are times and rates. request: by the table."""
         _, points = self._coordinates(model, networks, batch)
-        return self._factors(points)[0]
+        return self._corrected(request, self._factors(points)[0], batch)
+
+    def _corrected(self, request: Request, factors: np.ndarray, batch: int) -> dict[str, Any]:
+        w = request.workload
+        ttft_ms, tpot_ms = request.ttft_ms * factors[:, 0], request.tpot_ms * factors[:, 1]
+        return of_times(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens)
+
+    def bounds(
+        self, model: LatencyModel, networks: Networks, batch: int, request: Request
+    ) -> dict[str, tuple[Any, Any]]:
+        """The interval of each of these."""
+        milliseconds, points = self._coordinates(model, networks, batch)
+        factors, covariances = self._factors(points)
+        covariances = covariances.reshape(len(networks), 2, -1)
+        left = self._common + self._deviation * np.eye(2)
+        left = left - covariances @ self._inverse @ covariances.transpose(0, 2, 1)
+        rate = "tpot_ms" if request.workload.generated_tokens else "ttft_ms"
+        table, bounds = request.bounds(batch), {}
+        for name, values in self._corrected(request, factors, batch).items():
+            shares = milliseconds * factors * IN_PHASES.get(name, IN_PHASES[rate])
+            shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-300)
+            variance = np.einsum("na,nab,nb->n", shares, left, shares)
+            # wider where the table's own interval is, and never below what a repeat changes
+            wider = np.maximum(1, half_width(table[name]) / INTERVAL_90 / self._sd)
+            sd = np.maximum(wider * np.sqrt(np.maximum(variance, 0)), self._noise.min())
+            bounds[name] = values * np.exp(-INTERVAL_90 * sd), values * np.exp(INTERVAL_90 * sd)
+        return bounds
+
+    # -- predictions
 
     def estimate(
         self, model: LatencyModel, architecture: Architecture, before: Estimate
@@ -232,28 +261,16 @@ class TimesCorrection:
         observed latency_ms; parts of the breakdown have the factor of their phase."""
         w = model.workload
         networks = Networks.of([architecture])
-        milliseconds, points = self._coordinates(model, networks, before.batch)
-        factors, covariances = self._factors(points)
-        phases = dict(zip(PHASES, factors[0].tolist(), strict=True))
-        values: dict[str, Any] = of_times(
-            before.ttft_ms * phases["prefill"],
-            before.tpot_ms * phases["decode"],
-            before.batch,
-            w.prompt_tokens,
-            w.generated_tokens,
-        )
-        left = self._common + self._deviation * np.eye(2)
-        left -= covariances @ self._inverse @ covariances.T
-        rate = "tpot_ms" if w.generated_tokens else "ttft_ms"
-        bounds = {}
-        for name, value in values.items():
-            shares = milliseconds[0] * factors[0] * IN_PHASES.get(name, IN_PHASES[rate])
-            shares /= shares.sum() or 1
-            # wider where the table's own interval is, and never below what a repeat changes
-            own = half_width(before.bounds[name]) / INTERVAL_90
-            sd = max(1, own / self._sd) * np.sqrt(max(shares @ left @ shares, 0.0))
-            factor = float(np.exp(INTERVAL_90 * max(sd, self._noise.min())))
-            bounds[name] = [value / factor, value * factor]
+        _, points = self._coordinates(model, networks, before.batch)
+        phases = dict(zip(PHASES, self._factors(points)[0][0].tolist(), strict=True))
+        request = model.request(networks, before.batch, bounded=True)
+        asked = model, networks, before.batch, request
+        values: dict[str, Any] = {
+            name: float(found[0]) for name, found in self.figures(*asked).items()
+        }
+        bounds = {
+            name: [float(end[0]) for end in ends] for name, ends in self.bounds(*asked).items()
+        }
         breakdown = tuple(
             {**part, "ms": ms, "share": ms / values["latency_ms"]}
             for part in before.breakdown
@@ -282,10 +299,11 @@ class TimesCorrection:
         )
 
 
-def half_width(bounds: Sequence[float]) -> float:
-    """Of an interval, as a logarithm; 0 where there is no such time."""
-    lower, upper = bounds
-    return float(np.log(upper / lower)) / 2 if lower > 0 else 0.0
+def half_width(bounds: Sequence[Any]) -> Any:
+    """Of an interval, or of each [N], as a logarithm; 0 where there is no such time."""
+    lower, upper = map(np.asarray, bounds)
+    there = lower > 0
+    return np.log(np.where(there, upper, 1.0) / np.where(there, lower, 1.0)) / 2
 
 
 def alike(points: np.ndarray, others: np.ndarray) -> np.ndarray:

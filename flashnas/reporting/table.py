@@ -161,7 +161,9 @@ def table_legend(run: RecordedRun, shown: Sequence[Shown], chosen: Iterable[Colu
             )
     place = place_words(run)
     calibration = run.entry("table", "calibration")
+    program = run.entry("table", "program")
     place += f", calibration {calibration}" * bool(place and calibration)
+    place += f", {program}" * bool(place and program)
     unit = latency_unit(run)[1]
     lines = ["; ".join(parts), f"latency: of one request in {unit}, {place}" * bool(place)]
     return [line for line in (*lines, front_loads_in(run), *misses(run)) if line]

@@ -78,7 +78,8 @@ class SearchConfig(Settings, where="search"):
     calibration: str = option(ENGINE, CALIBRATION_HELP, choices=CALIBRATIONS)
     runtime: tuple[str, ...] = option(
         (),
-        "keep to networks that all of these programs load without flashnas, such as vllm,sglang",
+        "keep to networks that all of these programs load without flashnas, such as vllm,sglang; the"
+        " milliseconds are of their hosts",
         metavar="A,B,..",
         choices=PROGRAMS,
         separator=",",

@@ -136,6 +136,7 @@ def table_facts(model: LatencyModel) -> dict[str, Any]:
         "mode": table.default_mode,
         "weights": model.dtype,
         "calibration": model.calibration.name,
+        "program": model.calibration.program,
         "observed": dict(model.observed),
         # changes with any row and with the calibration
         "hash": fingerprint([hashes, table.calibration]),

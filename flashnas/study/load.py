@@ -271,7 +271,7 @@ def load_costs(
     if isinstance(table, str | LatencyTable):
         workload = load_workload(config.workload if workload is None else workload)
         workload = workload.with_weights(config.weights)
-        model = model_of(table, workload, calibration=config.calibration)
+        model = model_of(table, workload, calibration=config.calibration, programs=config.runtime)
         if config.times:
             from flashnas.observations.correction import corrected
 

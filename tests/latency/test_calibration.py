@@ -23,7 +23,7 @@ from flashnas.latency.calibration import (
     Calibration,
 )
 from flashnas.latency.fitting import Fitter, TableCosts
-from flashnas.latency.metrics import Budget
+from flashnas.latency.metrics import ENDS, Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import CALIBRATIONS
@@ -73,11 +73,39 @@ def test_the_host_decides_a_short_step_and_hides_behind_a_long_one():
     assert hosts.by_hosts(1000.0) == pytest.approx((1.0, 1.0), abs=1e-3)
     assert hosts.by_hosts(0.0) == Calibration(host_us=30.0).by_hosts(10.0) == (1.0, 1.0)
     us, width = hosts.step_us(10.0), 0.1
-    lower, upper = hosts.interval([], "decode", us, width, hosts.by_hosts(10.0))
-    assert lower == pytest.approx(hosts.step_us(10.0, 10.0) * math.exp(-width))
-    assert upper == pytest.approx(hosts.step_us(10.0, 90.0) * math.exp(width))
+    lower, upper = replace(hosts, half_width=width).interval(
+        "decode", us, {}, width, hosts.by_hosts(10.0)
+    )
+    # independent of each other: their squares add up
+    assert math.log(us / lower) == pytest.approx(math.hypot(math.log(fastest), width))
+    assert math.log(upper / us) == pytest.approx(math.hypot(math.log(slowest), width))
     with pytest.raises(ValueError, match="host_range_us must contain host_us"):
         Calibration(host_us=30.0, host_range_us=(40.0, 90.0))
+
+
+def test_the_time_of_networks_that_the_host_hides_is_the_same():
+    """118 to 862 networks at 240.04 to 240.30 ms were ranked by hundredths."""
+    model = LatencyModel("h100_sxm", "batch=1,generated=256")
+    tiny = [Architecture.parse(f"{hidden}(vocab=8192): 2x(a f)") for hidden in (128, 256)]
+    assert len(set(model.latencies(tiny).tolist())) == 1
+    assert model.latencies([Architecture.parse("2048: 12x(a f)")])[0] > 1.01 * model.latencies(tiny)[0]
+
+
+def test_the_host_is_of_one_program_and_of_several_as_wide_as_all():
+    def host(*programs, table="h100_sxm"):
+        found = LatencyModel(table, "decode-1k", programs=programs).calibration
+        return found.host_us, found.host_range_us, found.text
+
+    vllm, sglang, other = host(), host("sglang"), host("llama.cpp")
+    assert vllm == host("vllm")
+    assert vllm[2] == "calibration engine, host of vLLM main 2026-08 offline"
+    assert vllm[1][1] < sglang[0] < sglang[1][1] < other[1][1]
+    both = host("vllm", "sglang")
+    assert both[:2] == (vllm[0], (vllm[1][0], sglang[1][1]))
+    assert both == host("sglang", "vllm")
+    unknown = "was timed on this device: intervals of all programs"
+    assert other[2] == f"calibration engine, no llama.cpp of today {unknown}"
+    assert host(table="a100_sxm")[2] == f"calibration engine, no vllm of today {unknown}"
 
 
 def refused(workload, *budgets):
@@ -89,12 +117,13 @@ def refused(workload, *budgets):
 
 
 def test_a_budget_below_the_host_says_what_hosts_take_and_one_on_memory_does_not():
-    message = refused("decode-1k", Budget("tpot_ms", 0.9))
+    message = refused("decode-1k", Budget("tpot_ms", 0.8))
     calibration = LatencyModel("h100_sxm", "decode-1k").calibration
     host, fastest, slowest = (us / 1000 for us in (calibration.host_us, *calibration.host_range_us))
-    assert re.search(r"misses tpot_ms 0\.9\d+ where the budget is 0\.9, .*: \d+.*: ", message)
-    assert f"; {host:.2f} ms of a step are the host's; programs that were timed need" in message
-    assert f" need {fastest:.2f} to {slowest:.2f} ms; " in message
+    assert re.search(r"misses tpot_ms 0\.\d+ where the budget is 0\.8, .*: \d+.*: ", message)
+    assert (
+        f"; {host:.2f} ms of a step are the host's ({fastest:.2f} to {slowest:.2f} ms)" in message
+    )
     assert message.endswith("measure yours: flashnas profile --runtime vllm --vllm-python PATH")
     assert "host" not in refused("decode-1k", Budget("memory_gb", 0.01))
 
@@ -120,18 +149,26 @@ TEN = BoundedTime(10.0, 8.0, 13.0, "derived")
 SEEN = Calibration(name="paper", half_width=0.1, step_ms=(1.0, 4.0), kinds={"gemm": 0.0})
 
 
+def interval(calibration, us, width, *parts):
+    """parts: phase, kernel, source; all of phases[0]."""
+    widening = {}
+    for phase, kernel, source in parts:
+        if calibration.widens(phase, kernel, source):
+            widening[kernel] = [TEN.us, TEN.us - TEN.lower_us, TEN.upper_us - TEN.us]
+    return calibration.interval(parts[0][0], us, widening, width)
+
+
 @every(us=(10.0, 1000.0), width=(0.0, 0.1, 0.5), source=("measured", "derived", "roofline"))
 def test_an_interval_contains_its_time(us, width, source):
-    times = [("decode", kernel, replace(TEN, source=source)) for kernel in ("gemm", "kda_decode")]
+    parts = [("decode", kernel, source) for kernel in ("gemm", "kda_decode")]
     for calibration in (SEEN, Calibration()):
-        lower, upper = calibration.interval(times, "decode", us, width)
+        lower, upper = interval(calibration, us, width, *parts)
         assert 0 <= lower < us < upper or (source != "derived" and not width)
 
 
 def test_derived_rows_kinds_that_no_model_has_and_prompts_widen_it():
     def width(kernel, source="derived", phase="decode", calibration=SEEN):
-        times = [(phase, kernel, replace(TEN, source=source))]
-        lower, upper = calibration.interval(times, phase, 20.0, 0.1)
+        lower, upper = interval(calibration, 20.0, 0.1, (phase, kernel, source))
         return upper - lower
 
     usual = width("gemm", "imported")
@@ -141,7 +178,18 @@ def test_derived_rows_kinds_that_no_model_has_and_prompts_widen_it():
     assert width("gemm", "imported", "prefill") > usual
     half = replace(SEEN, kinds={"gemm": 0.25})
     assert usual < width("gemm", calibration=half) < width("gemm")
-    assert width("gemm", calibration=replace(SEEN, kinds={"gemm": 0.5})) == usual
+    assert width("gemm", calibration=replace(SEEN, kinds={"gemm": 0.5})) == pytest.approx(usual)
+
+
+def test_intervals_of_many_networks_are_those_of_each():
+    networks = [Architecture.parse(f"{hidden}: 6x(d f m2 f)") for hidden in (512, 2048)]
+    for workload in ("decode-1k", "chat", "batch=8,prompt=128,generated=64"):
+        model = LatencyModel("h100_sxm", workload)
+        found = model.columns(networks, ENDS)
+        for index, network in enumerate(networks):
+            bounds = model.estimate(network).bounds
+            for name, (metric, end) in ENDS.items():
+                assert found[name][index] == pytest.approx(bounds[metric][end])
 
 
 def test_steps_far_from_those_of_the_models_widen_it():
@@ -184,8 +232,8 @@ def test_tables_without_whole_models_borrow_and_are_wider():
         for each in calibrations:
             found = LatencyModel(name, "decode-1k", calibration=each).calibration
             assert found.half_width > 1.3 * lender[each]["half_width"]
-            assert found.text == f"calibration {each} borrowed from h100_sxm"
-            assert found.host_us == lender[each].get("host_us", 0.0)
+            assert found.text.startswith(f"calibration {each} borrowed from h100_sxm")
+            assert found.host_us == lender[each].get("hosts", {"vllm": {"us": 0.0}})["vllm"]["us"]
 
 
 @pytest.fixture(scope="module")
@@ -206,30 +254,30 @@ def test_published_speeds_of_engines_lie_within_their_interval(published):
     assert sum(large) / len(large) < 0.1  # the host decides the error of the others
 
 
-def test_the_host_of_a_table_is_of_the_latest_program_and_the_interval_holds_all(published):
+def test_the_hosts_of_a_table_are_those_of_the_fit(published):
     found = fit_hosts(published)
     for table in FITTED:
-        today = found.today(table)
         entry = LatencyTable.load(table).calibration["engine"]
-        assert entry["step_scale"] == pytest.approx(today.step_scale, abs=2e-3)
-        assert entry["host_us"] == pytest.approx(today.host_us, rel=0.01)
-        assert entry["host_range_us"] == pytest.approx(today.host_range_us, rel=0.01)
-        fastest, slowest = today.host_range_us
-        programs = {row.program for row in published if row.table == table}
-        hosts = [1000 * math.exp(found.of_program[program][0]) for program in programs]
-        assert fastest < min(hosts) < max(hosts) < slowest
-        assert today.host_us == min(hosts) or table == "a100_sxm"
+        assert entry["step_scale"] == pytest.approx(found.scale, abs=2e-3)
+        hosts = found.hosts(table)
+        assert entry["hosts"].keys() == hosts.keys()
+        for name, host in hosts.items():
+            assert entry["hosts"][name]["us"] == pytest.approx(host.us, rel=0.01)
+            assert entry["hosts"][name]["range_us"] == pytest.approx(host.range_us, rel=0.01)
+        fastest, slowest = hosts["other"].range_us
+        for row in published:
+            if row.table == table:
+                assert fastest < 1000 * math.exp(found.of_program[row.program][0]) < slowest
     assert {row.overlap for row in published if row.program[:2] in TAKING_TURNS} == {1.0}
     assert LatencyTable.load("h100_sxm").calibration["engine"]["overlap"] == OVERLAP
 
 
 @pytest.mark.slow
-def test_left_out_networks_are_covered_as_published():
-    engine, lent, report = fitted()
+def test_left_out_networks_give_the_shipped_constants():
+    engine, lent, _ = fitted()
     for table in FITTED:
         assert engine[table] == LatencyTable.load(table).calibration["engine"]
     assert LatencyTable.load("l40s").calibration["engine"]["half_width"] == round(lent["engine"], 3)
-    assert "all, host of the tables: 51 of 57 inside, median half-width 16.1%" in report
 
 
 def test_rows_of_one_chip_with_two_memories_justify_the_rule_for_a_variant():

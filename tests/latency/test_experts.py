@@ -112,13 +112,13 @@ def test_the_published_sparse_model_is_in_its_interval():
 @pytest.mark.parametrize(
     ("table", "workload", "notation", "milliseconds"),
     [
-        ("h100_sxm", "decode-8k", "2048: 6x(d f m2 f)", (10903.87103, 8535.66777, 27117.95296)),
-        ("a100_sxm", "chat", "1024: 4x(a f conv f)", (519.01537, 221.75524, 1369.30025)),
+        ("h100_sxm", "decode-8k", "2048: 6x(d f m2 f)", (10701.32690, 9014.57617, 13574.71676)),
+        ("a100_sxm", "chat", "1024: 4x(a f conv f)", (515.55234, 238.10166, 1328.35046)),
         (
             "h200_sxm",
             "batch=1,generated=1024,dtype=fp8",
             "2048: 6x(d f m2 f)",
-            (1242.74812, 820.36530, 3821.78761),
+            (1211.71748, 899.90111, 1723.71124),
         ),
     ],
 )
