@@ -53,9 +53,7 @@ def search(options: SearchCommandOptions, as_json: bool) -> int:
             "\n".join(
                 [
                     *filter(None, (str(result), result.effort())),
-                    f"report  {result.path / 'report.html'}",
-                    f"picture {result.path / 'pareto.png'}",
-                    f"front   {result.path / 'pareto'}/",
+                    f"report  {result.path / 'report.html'}; beside it pareto.png and pareto/",
                 ]
             ),
             as_json,

@@ -9,6 +9,7 @@ from flashnas.reporting.words import described, recommended
 from flashnas.run_folder.layout import TRAINED, front_path
 from flashnas.run_folder.recorded_run import RecordedRun
 
+TIME_IT = "time_it.sh"  # in the run folder
 REQUEST = ("batch", "prompt_tokens", "generated_tokens")  # of a workload
 LEAST_VOCAB = 10_000  # from which `vllm bench latency` draws its prompts
 LARGE_TOKENS = 1e9  # of a planned training, from which on the command names a GPU
@@ -26,7 +27,7 @@ def to_time(run: RecordedRun) -> list[str]:
     if (
         chosen not in loaded
         or chosen.architecture.vocab < LEAST_VOCAB
-        or chosen.hash in run.answer.times.get("networks", ())
+        or chosen.hash in (run.answer.times or {"networks": []})["networks"]
         or "llama.cpp" in str(run.entry("table", "stack"))
         or {type(run.entry("workload", name)) for name in REQUEST} != {int}
     ):
@@ -38,20 +39,23 @@ def to_time(run: RecordedRun) -> list[str]:
     return sorted({front_path(run.path, entry).stem for entry in entries})
 
 
-def time_it(run: RecordedRun) -> str | None:
-    """The commands that time networks of the front in vLLM, as one line."""
-    names, folder = to_time(run), shlex.quote(str(run.path))
-    if not names:
+def timing_script(run: RecordedRun) -> str | None:
+    """The script TIME_IT of the run folder, which times networks of the front in vLLM."""
+    if not (names := to_time(run)):
         return None
     workload = run.entry("workload")
-    batch, prompt, new = (workload[n] for n in ("batch", "prompt_tokens", "generated_tokens"))
+    batch, prompt, new = (workload[name] for name in REQUEST)
     return (
-        f"for n in {' '.join(names)}; do flashnas export {folder}/pareto/$n.yaml --to hf"
-        f" --no-weights --out {folder}/timed/$n && vllm bench latency --model {folder}/timed/$n"
-        f" --load-format dummy --skip-tokenizer-init --batch-size {batch}"
-        f" --input-len {max(prompt, 1)} --output-len {max(new, 1)} --num-iters-warmup 1"
-        f" --num-iters 5 --output-json"
-        f" {folder}/timed/$n/batch={batch},prompt={prompt},generated={new}.json; done"
+        "# Times networks of the front in vLLM, without weights; then search again with --times.\n"
+        f"cd {shlex.quote(str(run.path.resolve()))} || exit\n"
+        f"for n in {' '.join(names)}; do\n"
+        "  flashnas export pareto/$n.yaml --to hf --no-weights --out timed/$n &&\n"
+        "  vllm bench latency --model timed/$n --load-format dummy --skip-tokenizer-init \\\n"
+        f"    --batch-size {batch} --input-len {max(prompt, 1)} --output-len {max(new, 1)} \\\n"
+        "    --num-iters-warmup 1 --num-iters 5 \\\n"
+        f"    --output-json timed/$n/batch={batch},prompt={prompt},generated={new}.json || exit\n"
+        "done\n"
+        "echo now search again with --times $PWD/timed\n"
     )
 
 

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from flashnas.base.errors import RunError
 from flashnas.base.system import disk_errors, write_atomic
 from flashnas.base.text import duration, flat, is_number, printable, tokens_text, warn_in_a_line
-from flashnas.reporting.commands import REQUEST, next_commands
+from flashnas.reporting.commands import REQUEST, TIME_IT, next_commands, timing_script
 from flashnas.reporting.plot import curves_plot, pareto_plot
 from flashnas.reporting.statements import statements
 from flashnas.reporting.table import front_columns, lesser, sources_text, table_legend
@@ -75,7 +75,8 @@ def render_html(run: RecordedRun, picture: bytes | None = None) -> str:
 
 
 def write_report(source: str | Path | RecordedRun) -> tuple[Path, Path]:
-    """Write report.html and pareto.png into a run folder; source: it, or its run.
+    """Write report.html and pareto.png into a run folder, and the script that times networks of
+    it. source: the folder, or its run.
 
     Returns:
         The paths of both.
@@ -94,6 +95,8 @@ def write_report(source: str | Path | RecordedRun) -> tuple[Path, Path]:
         png = pareto_plot(run).png()
         write_atomic(page, render_html(run, png))
         write_atomic(picture, png)
+        if script := timing_script(run) if run.answer else None:
+            write_atomic(run.path / TIME_IT, script)
     return page, picture
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -15,12 +16,11 @@ from flashnas.base.text import (
     number,
     parameters,
     printable,
-    signed,
     tokens_text,
     with_interval,
 )
 from flashnas.families.programs import loading
-from flashnas.reporting.commands import time_it, to_time, training_tokens
+from flashnas.reporting.commands import TIME_IT, to_time, training_tokens
 from flashnas.reporting.phrases import chance, reasons_text
 from flashnas.reporting.words import (
     LEAST_SILENCE,
@@ -39,8 +39,7 @@ LIMITS = {
     "params": "the bound on parameters is reached: a higher one would allow a better network",
     "active_params": "the bound on active parameters is reached: a higher one would allow a better one",
     "space params": "the space has no larger network; --params A..B bounds it otherwise",
-    "support": "another network has a lower expected loss, but a higher charge for what no training"
-    " covers",
+    "support": "another network has a lower expected loss, and a higher charge",
 }
 ENDS = {
     "hours": "a larger network would be trained on too few tokens in these hours",
@@ -60,17 +59,39 @@ def statements(run: RecordedRun) -> list[tuple[str, str]]:
 
 
 def the_recommended(run: RecordedRun) -> str:
+    """The network, with what it does not clearly lead; what it takes and holds."""
     chosen, (factor, _) = recommended(run), latency_unit(run)
     ends = [chosen.figures.get(name) for name in ("lower_ms", "upper_ms")]
     digits = 1 if factor < 1 else 0
     bounds = " to ".join(fixed(end * factor, digits) for end in ends if is_number(end))
-    active = chosen.figures.get("active_params")
+    active, memory_gb = (chosen.figures.get(name) for name in ("active_params", "memory_gb"))
     sparse = is_number(active) and active != chosen.params
+    behind, memory = _no_clear_lead_over(run), number(memory_gb, 3, "GB")
     return (
-        f"{chosen.name}, {shape_of(chosen.notation)}: {time_text(run, chosen.latency_ms)}"
+        f"{chosen.name}{f' (no clear lead over {behind})' if behind else ''},"
+        f" {shape_of(chosen.notation)}: {time_text(run, chosen.latency_ms)}"
         f"{f' ({bounds})' if bounds else ''}, {parameters(chosen.params)}"
         f"{f' ({parameters(active)} active)' if sparse else ''}"
+        f"{f', {memory}' if is_number(memory_gb) else ''}"
     )
+
+
+def _no_clear_lead_over(run: RecordedRun) -> str:
+    """The best network of the other sort, dense or sparse, or the likeliest other family, where it may
+    be the better one with a probability of 0.05 or more: its 90 % interval reaches over 0."""
+    answer, chosen = _answer(run), recommended(run)
+    two, others = (
+        answer.dense_or_sparse,
+        [family for family in answer.families if family["hash"] != chosen.hash],
+    )
+    if answer.as_good:  # which asks for no lead
+        return ""
+    if two and abs(two["difference"]) <= INTERVAL_90 * two["sd"]:
+        return "dense networks" if chosen.notation == two["sparse"]["notation"] else "experts"
+    likeliest = max(others, key=lambda family: family["best"], default=None)
+    if likeliest is None or likeliest["best"] < LIKELY:
+        return ""
+    return _short(likeliest["family"])
 
 
 def as_good_as(run: RecordedRun) -> str | None:
@@ -79,11 +100,11 @@ def as_good_as(run: RecordedRun) -> str | None:
         return None
     model = good["model"]
     figures = f"{time_text(run, model['latency_ms'])}, {number(model['memory_gb'], 3, 'GB')}"
-    words = f"{shape_of(good['name'])}: {figures}, {parameters(model['params'])}"
-    outside = f"; outside what publications have trained: {model['outside']}" * bool(
-        model["outside"]
+    outside = f"; outside what publications have trained: {model['outside']}"
+    return (
+        f"{shape_of(good['name'])}: {figures}, {parameters(model['params'])}"
+        f"{outside if model['outside'] else ''}"
     )
-    return f"{words}; {loads_in(parsed(model['notation']))}{outside}"
 
 
 def beside_it(run: RecordedRun) -> str | None:
@@ -97,8 +118,6 @@ def beside_it(run: RecordedRun) -> str | None:
         f"loss no higher with probability {chance(own['probability'])}: {_nats(own)}",
         reasons_text(own["reasons"]),
     ]
-    if own["recall"] is not None and model["recall"] is not None:
-        parts.append(f"recall {signed(own['recall'] - model['recall'], 2)}")
     return "; ".join(filter(None, parts))
 
 
@@ -118,10 +137,9 @@ def more_surely(run: RecordedRun) -> str | None:
 
 
 def families(run: RecordedRun) -> str | None:
-    """Of each family the probability that it is the best; and whether the lead over the next one lies
-    within its interval."""
+    """Of each family the probability that it is the best."""
     answer, chosen = _answer(run), recommended(run)
-    if not answer.families:
+    if not answer.families or answer.as_good:
         return None
     ordered = sorted(answer.families, key=lambda family: -family["best"])
     shares = [
@@ -139,60 +157,48 @@ def families(run: RecordedRun) -> str | None:
     ]
     if wide:
         parts.append(f"{names_text(wide)} by wide intervals")
-    second = next((f for f in answer.families if f["hash"] != answer.recommended), None)
     networks = ((family, parsed(family["notation"])) for family in answer.families)
     loaded = next((family for family, network in networks if network and loading(network)), None)
-    if not chosen.runs_in:
-        if loaded is not None:
-            parts.append(f"the best one that programs load: {_nats(loaded)}")
-    elif second is not None and abs(second["difference"]) <= INTERVAL_90 * second["sd"]:
-        parts.append("no lead beyond its interval")
+    if loaded is not None and not chosen.runs_in:
+        parts.append(f"the best one that programs load: {_nats(loaded)}")
     return "; ".join(parts)
 
 
 def experts(run: RecordedRun) -> str | None:
     """Whether a network with experts is better within the limits, from where on, and the other one."""
     two, chosen = _answer(run).dense_or_sparse, recommended(run)
-    if not two:
+    if not two or _answer(run).as_good:
         return None
-    better, other = ("sparse", "dense") if two["difference"] < 0 else ("dense", "sparse")
+    better = "sparse" if two["difference"] < 0 else "dense"
     lead = with_interval(abs(two["difference"]), two["sd"]).lstrip("+")
-    holds = f"from {two['from_gb']:.3g} GB on"
-    if two["to_batch"]:
-        holds += f" and up to batch {two['to_batch']}"
-    sides = []
-    for sort, side in ((other, two[other]), (better, two[better])):  # type: ignore[literal-required]
-        parts = [number(side["memory_gb"], 3, "GB")]
-        if sort == "sparse" and side["notation"] != chosen.notation:
-            parts.append(f"{parameters(side['active_params'])} active")
+    parts = [
+        f"{better} is ahead by {lead} nats, from {two['from_gb']:.3g}"
+        f" to {number(two['memory_gb'], 3, 'GB')}"
+        + (f" and up to batch {two['to_batch']}" if two["to_batch"] else "")
+    ]
+    for sort in ("dense", "sparse"):
+        side = two[sort]
         if side["notation"] != chosen.notation:
-            shape, time = _without_places(side["notation"]), time_text(run, side["latency_ms"])
-            hours = f"{number(side['train_hours'], 3)} hours"
-            parts = [shape, time, parameters(side["params"]), *parts, hours]
-        sides.append(f"{sort}: {', '.join(parts)}")
-    within = number(two["memory_gb"], 3, "GB")
-    return f"{better} is better by {lead} nats within {within}, {holds}; {'; '.join(sides)}"
+            active = f" ({parameters(side['active_params'])} active)" * (sort == "sparse")
+            parts.append(
+                f"{sort}: {_without_places(side['notation'])}, {time_text(run, side['latency_ms'])},"
+                f" {parameters(side['params'])}{active}, {number(side['memory_gb'], 3, 'GB')},"
+                f" {number(side['train_hours'], 3)} hours"
+            )
+    return "; ".join(parts)
 
 
 def transformer(run: RecordedRun) -> str | None:
     """What the best stack of attention loses, why, and where a wider one makes up for it."""
     answer = _answer(run)
     best = next((f for f in answer.families if f["family"].startswith("transformer (")), None)
-    if best is None or best["hash"] == answer.recommended:
+    if best is None or best["hash"] == answer.recommended or answer.as_good:
         return None
     if answer.wider:
         time, size = time_text(run, answer.wider["latency_ms"]), parameters(answer.wider["params"])
         return f"{_nats(best)}; as good at {time} and {size} parameters"
     never = "; not even twice as wide is it as good" * (best["difference"] > 0)
     return f"{_nats(best)}{never}"
-
-
-def equals(run: RecordedRun) -> str | None:
-    found = _answer(run).equals
-    if not found or not found["count"]:
-        return None
-    examples = "; ".join(map(shape_of, found["examples"]))
-    return f"{counted(found['count'], 'network')} within {found['within']} nats, e.g. {examples}"
 
 
 def training(run: RecordedRun) -> str:
@@ -216,19 +222,8 @@ def training(run: RecordedRun) -> str:
 
 
 def trained_here(run: RecordedRun) -> str | None:
-    """What the search trained, and whether that changed the recommendation; or what publications say
-    of networks that own trainings alone rank."""
+    """What the search trained, and whether that changed the recommendation."""
     answer = _answer(run)
-    if claims := answer.claims:
-        pairs = counted(claims["pairs"], "pair")
-        order = f"agree on the order of {claims['alike']} of {pairs} of the front, and "
-        same = claims["hash"] == answer.recommended
-        gap = ", too" if same else f": {with_interval(claims['difference'], claims['sd'])} nats"
-        return (
-            "own trainings alone rank the networks; publications"
-            f" {order * bool(claims['pairs'])}would recommend"
-            f" {run.finalists[claims['hash']].name}{gap}"
-        )
     if not answer.bought:
         return None
     count = counted(sum(len(bought["networks"]) for bought in answer.bought), "network")
@@ -245,12 +240,14 @@ def searched(run: RecordedRun) -> str | None:
         return None
     return (
         f"{found['sampler']} proposed {found['networks']:,} networks,"
-        f" {found['within']:,} of them within the limits"
+        f" {found['within']:,} within the limits"
     )
 
 
 def limit(run: RecordedRun) -> str | None:
     """What keeps the network from being better, where that is not a budget."""
+    if _answer(run).as_good:
+        return None
     if (end := ENDS.get(_answer(run).limit)) is None:
         return LIMITS.get(_answer(run).limit)
     return f"the budget is not used up: {end}" if run.entry("options", "budgets") else end
@@ -266,34 +263,28 @@ def outside(run: RecordedRun) -> str | None:
 
 
 def times(run: RecordedRun) -> str | None:
-    """How far observed times are from the table, and what would be recommended without them."""
+    """How far observed times are from the table."""
     found = _answer(run).times
     if not found:
         return None
     mean, lowest, highest = found["ratio"]
-    without = "no network is within the budget"
-    if found["notation"] == recommended(run).notation:
-        without = "the same network"
-    elif found["notation"]:
-        time = time_text(run, found["latency_ms"])
-        without = f"{_without_places(found['notation'])} ({time})"
     timed = f"{counted(len(found['networks']), 'network')} in {found['program']}"
-    ratio = f"{mean:.2f} x the table ({lowest:.2f} to {highest:.2f})"
-    return f"{timed}: {ratio}; without them {without}"
+    return f"{timed}: {mean:.2f} x the table ({lowest:.2f} to {highest:.2f})"
 
 
-def settles_it(run: RecordedRun) -> str | None:
-    """What would make the answer more certain."""
-    answer = _answer(run)
-    if to_time(run):
-        return "its time in your engine, as below"
-    if (
-        answer.ranked_by != "published trainings"
-        or answer.as_good
-        or run.entry("options", "trials")
-    ):
+def time_first(run: RecordedRun) -> str | None:
+    """What makes the answer surer in minutes."""
+    if not to_time(run):
         return None
-    return "--trials N, which trains what is expected to improve the recommended network most"
+    return f"sh {shlex.quote(str(run.path / TIME_IT))}"
+
+
+def train_more(run: RecordedRun) -> str | None:
+    """What makes the answer surer where timing does not."""
+    by_others = _answer(run).ranked_by == "published trainings" and not _answer(run).as_good
+    if to_time(run) or not by_others or run.entry("options", "trials"):
+        return None
+    return "--trials N trains what is expected to improve the recommended network most"
 
 
 def lowest_loss(run: RecordedRun) -> str | None:
@@ -329,14 +320,13 @@ ANSWER: dict[str, Line] = {
     "families": families,
     "experts": experts,
     "transformer": transformer,
-    "equals": equals,
     "training": training,
     "searched": searched,
     "limit": limit,
     "outside": outside,
     "trained here": trained_here,
-    "settles it": settles_it,
-    "time it": time_it,
+    "time first": time_first,
+    "train more": train_more,
 }
 RESULT: dict[str, Line] = {
     "lowest loss": lowest_loss,

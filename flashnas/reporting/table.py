@@ -41,7 +41,6 @@ from flashnas.reporting.words import (
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.trials.trial import Trial
 
-COMMAND = "time it"  # statement that stays one line
 # objectives that have a column anyway
 OWN_COLUMN = {"params": "params", "memory_gb": "memory", "expected_recall": "recall"}
 WIDTH, NOTEBOOK_WIDTH = 120, 200  # of lines where there is no terminal
@@ -296,8 +295,7 @@ def _answer(run: RecordedRun, width: int) -> Iterable[str]:
     texts = statements(run)
     wide = max((len(about) for about, _ in texts), default=0) + 2
     for about, words in texts:
-        room = len(words) + wide if about == COMMAND else width
         yield from textwrap.wrap(
-            f"{about:<{wide}}{words}", room, subsequent_indent=" " * wide, **WHOLE_WORDS
+            f"{about:<{wide}}{words}", width, subsequent_indent=" " * wide, **WHOLE_WORDS
         )
     yield from (f"{'next':<{wide}}{command}" for command in next_commands(run)[:1])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
-from typing import Any, TypedDict, get_type_hints, is_typeddict
+from dataclasses import dataclass
+from typing import Any, TypedDict
 
 
 class FamilyBest(TypedDict):
@@ -19,15 +19,6 @@ class FamilyBest(TypedDict):
     sd: float
     best: float
     silence: float
-
-
-class Equals(TypedDict):
-    """How many networks within the budget are as good as the recommended one: their difference is
-    within `within` nats with a probability of DISTINCT or more. examples: the notations of some."""
-
-    count: int
-    within: float
-    examples: list[str]
 
 
 class Wider(TypedDict):
@@ -63,28 +54,13 @@ class Bought(TypedDict):
     after: str
 
 
-class Claims(TypedDict, total=False):
-    """What publications say of a front that own trainings alone rank: the network that they would
-    recommend, its expected full loss less that of the recommended one, and how many pairs of the
-    front they order alike."""
-
-    hash: str
-    difference: float
-    sd: float
-    pairs: int
-    alike: int
-
-
-class Retimed(TypedDict, total=False):
-    """What observed times changed. program, networks: what was timed, by hashes. ratio: of the times
-    to those of the table: mean, lowest, highest. notation, latency_ms: what would be recommended
-    without them, and what they say of it; empty where nothing would be within the budget."""
+class TimedNetworks(TypedDict):
+    """Observed times that corrected those of the table. program, networks: what was timed, by hashes.
+    ratio: of the times to those of the table: mean, lowest, highest."""
 
     program: str
     networks: list[str]
     ratio: list[float]
-    notation: str
-    latency_ms: float
 
 
 class Side(TypedDict):
@@ -101,7 +77,7 @@ class Side(TypedDict):
     train_hours: float
 
 
-class DenseOrSparse(TypedDict, total=False):
+class DenseOrSparse(TypedDict):
     """The best network without experts and the best one with them within the limits, of which one is
     on memory; difference, sd: sparse less dense, in nats per token, at one latency. from_gb, to_batch:
     the least memory and the most sequences at once at which the same sort is better; to_batch is None
@@ -132,7 +108,7 @@ class Against(Side):
     throughput_tok_s: float
 
 
-class AsGood(TypedDict, total=False):
+class AsGood(TypedDict):
     """The model, by the name that the search was given, that the recommended network is as good as;
     chosen: that network beside it; likely: the cheapest one that is as good with a probability of
     0.9 or more."""
@@ -143,7 +119,7 @@ class AsGood(TypedDict, total=False):
     likely: Against | None
 
 
-class Reasons(TypedDict, total=False):
+class Reasons(TypedDict):
     """The parts of the difference of two networks, in nats per token."""
 
     size: float
@@ -157,14 +133,13 @@ class Answer:
 
     tied: hashes of the networks of the front that may be as good, fastest first. families: the best
     network of each family that programs load, the best one first; the transformer is one of them.
-    free_mix: the best mix that no program loads. equals: networks that are as good. wider: what the
-    transformer needs to be as good; None where it is the best one, or not even WIDER times its
-    width suffices. dense_or_sparse: whether experts pay, and up to where that holds. as_good: the
-    recommended network beside the model of `as_good_as`. times: what observed times changed.
+    free_mix: the best mix that no program loads. wider: what the transformer needs to be as good;
+    None where it is the best one, or not even WIDER times its width suffices. dense_or_sparse:
+    whether experts pay, and up to where that holds. as_good: the recommended network beside the model
+    of `as_good_as`. times: the observed ones. Each of these is None where there is nothing to say.
     published: models of publications. train_tokens: of the planned training of the recommended
     network; train_hours: of one `train_device`, at `train_utilisation` of its FLOP/s and in texts of
-    `train_context` tokens. claims: of a search
-    without publications. These are empty where there is nothing to say. limit: what keeps the recommended
+    `train_context` tokens. limit: what keeps the recommended
     network from being better: `budget`, `memory_gb`, `params` or `active_params`, as asked for, the
     `space params` of its file, `support`, the `hours` of the training, the largest `width`, `depth` or
     `width and depth` of the space, or what else it holds, `space`.
@@ -182,29 +157,20 @@ class Answer:
     tied: tuple[str, ...] = ()
     families: tuple[FamilyBest, ...] = ()
     free_mix: FamilyBest | None = None
-    equals: Equals | None = None
     wider: Wider | None = None
     published: tuple[PublishedModel, ...] = ()
     train_hours: float | None = None
     train_device: str = ""
     train_utilisation: float = 0.0
     train_context: int = 0
-    claims: Claims = field(default_factory=Claims)
-    dense_or_sparse: DenseOrSparse = field(default_factory=DenseOrSparse)
-    as_good: AsGood = field(default_factory=AsGood)
-    times: Retimed = field(default_factory=Retimed)
+    dense_or_sparse: DenseOrSparse | None = None
+    as_good: AsGood | None = None
+    times: TimedNetworks | None = None
     limit: str = ""
     bought: tuple[Bought, ...] = ()
     ranked_by: str = ""
     train_tokens: float
     extrapolated: bool = False
-
-    def __post_init__(self) -> None:
-        for name, kind in get_type_hints(Answer).items():
-            entry = getattr(self, name)
-            keys = kind.__annotations__ if entry and is_typeddict(kind) else ()
-            if missing := [key for key in keys if key not in entry]:
-                raise ValueError(f"answer.{name} needs the key {missing[0]!r}")
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-
-import numpy as np
-from scipy.special import ndtr
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.notation import preset_notations
@@ -17,10 +13,9 @@ from flashnas.base.text import range_of
 from flashnas.run_folder.recorded_answer import (
     Answer,
     Bought,
-    Claims,
-    Equals,
     FamilyBest,
     PublishedModel,
+    TimedNetworks,
     Wider,
 )
 from flashnas.space import OperatorSpace
@@ -33,14 +28,12 @@ from flashnas.study.comparison import (
 )
 from flashnas.study.dense_or_sparse import dense_or_sparse
 from flashnas.study.problem import Problem
-from flashnas.study.rivals import FREE_MIX, without_times
-from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
+from flashnas.study.rivals import FREE_MIX
+from flashnas.study.scorer import EvidenceScorer, Scorer
 from flashnas.study.trials import Trials
 from flashnas.trials.trial import Trial
 
-DISTINCT = 0.8  # probability from which on a network counts as worse than another, or as equal
-EQUAL_NATS = 0.004  # difference up to which two networks are equal
-EXAMPLES = 2  # of equal networks
+DISTINCT = 0.8  # probability from which on a network counts as worse than another
 FULL_BUDGET = 0.97  # of a budget from which on it is what limits the network
 NEAR = 200  # networks near the recommended one, of which the mean of one may be lower
 PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
@@ -67,6 +60,10 @@ def answer_of(
     """
     scorer, training = trials.scorer, problem.training
     assert scorer is not None
+    times = None
+    if problem.model is not None and (observed := problem.model.observed):
+        program, hashes, ratio = (observed[name] for name in ("program", "networks", "ratio"))
+        times = TimedNetworks(program=program, networks=hashes, ratio=ratio)
     best = {title: trial.architecture for title, trial in rivals.items()}
     compared = differences_to(scorer, chosen.architecture, list(best.values()))
     titles = [title for title in best if title != FREE_MIX]
@@ -94,7 +91,6 @@ def answer_of(
         tied=tuple(trial.hash for trial in front if trial.hash != chosen.hash and is_tied(trial)),
         families=tuple(map(family, titles)),
         free_mix=family(FREE_MIX) if FREE_MIX in rivals else None,
-        equals=_equals(problem, trials),
         wider=_wider(problem, scorer, networks, chosen),
         published=tuple(_published(problem, scorer, chosen)),
         train_tokens=float(training.tokens_of([chosen.architecture])[0]),
@@ -102,10 +98,9 @@ def answer_of(
         train_device=training.device,
         train_utilisation=training.utilisation,
         train_context=training.context,
-        claims=_claims(scorer, front, chosen),
         dense_or_sparse=dense_or_sparse(problem, trials),
         as_good=beside_model(problem, chosen.architecture),
-        times=without_times(problem, trials),
+        times=times,
         limit=_limit(problem, trials, chosen),
         bought=tuple(bought),
         ranked_by=scorer.ranked_by
@@ -119,22 +114,6 @@ def is_tied(trial: Trial) -> bool:
     """Whether a network of the front may be as good as the recommended one."""
     difference, sd = trial.full_loss_difference or 0.0, trial.full_loss_difference_sd or 0.0
     return 1.0 - below_zero(difference, sd) < DISTINCT
-
-
-def _equals(problem: Problem, trials: Trials) -> Equals:
-    """Networks that are as good as the recommended one; those of other widths are the first examples."""
-    order = [trials.best, *(index for index in trials.ranked if index != trials.best)][:NEAR]
-    networks = [trials.networks[index] for index in order]
-    joint = at_one_latency(problem, trials, networks)
-    mean, sd = joint.mean - joint.mean[0], np.maximum(joint.sd_to(0), 1e-9)
-    within = ndtr((EQUAL_NATS - mean) / sd) - ndtr((-EQUAL_NATS - mean) / sd)
-    equal = [network for network, p in zip(networks[1:], within[1:], strict=True) if p >= DISTINCT]
-    examples = sorted(equal, key=lambda network: network.hidden == networks[0].hidden)
-    return {
-        "count": len(equal),
-        "within": EQUAL_NATS,
-        "examples": [network.notation for network in examples[:EXAMPLES]],
-    }
 
 
 def _wider(
@@ -165,27 +144,6 @@ def _latency_ms(problem: Problem, network: Architecture) -> float | None:
     except FlashnasError:
         return None
     return latency_ms if math.isfinite(latency_ms) else None
-
-
-def _claims(scorer: Scorer, front: Sequence[Trial], chosen: Trial) -> Claims:
-    """What publications say of a front that own trainings alone rank."""
-    if not isinstance(scorer, EvidenceScorer) or scorer.published:
-        return {}
-    publications = load_scorer(None, scorer.training, lambda _: None)
-    ranked = list({trial.hash: trial for trial in (*front, chosen)}.values())
-    networks: list[Architecture] = [trial.architecture for trial in ranked]
-    values, own = publications.values(networks), [trial.point[0] for trial in ranked]
-    best = networks[int(np.argmin(values))]
-    difference, sd = differences_to(publications, chosen.architecture, [best])[best.hash]
-    pairs = list(itertools.combinations(range(len(ranked)), 2))
-    alike = sum((values[i] < values[j]) == (own[i] < own[j]) for i, j in pairs)
-    return {
-        "hash": best.hash,
-        "difference": difference,
-        "sd": sd,
-        "pairs": len(pairs),
-        "alike": int(alike),
-    }
 
 
 def _limit(problem: Problem, trials: Trials, chosen: Trial) -> str:

@@ -151,10 +151,10 @@ def against(
     return found
 
 
-def beside_model(problem: Problem, chosen: Architecture) -> AsGood:
-    """The recommended network beside the model; nothing where no model was named."""
+def beside_model(problem: Problem, chosen: Architecture) -> AsGood | None:
+    """The recommended network beside the model; None where no model was named."""
     if problem.aim is None or problem.scorer is None:
-        return {}
+        return None
     networks = [problem.aim, chosen, *problem.likely]
     model, beside, *likely = against(problem.costs, problem.scorer, problem.training, networks)
     return {

@@ -19,12 +19,12 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 TOGETHER = 32  # trials that are looked at together
 
 
-def dense_or_sparse(problem: Problem, trials: Trials) -> DenseOrSparse:
-    """Both options within the limits of a search; nothing where its networks are all of one sort."""
+def dense_or_sparse(problem: Problem, trials: Trials) -> DenseOrSparse | None:
+    """Both options within the limits of a search; None where its networks are all of one sort."""
     scorer, columns = trials.scorer, trials.columns
     limit_gb = next((b.limit for b in problem.fitter.budgets if b.metric == "memory_gb"), None)
     if problem.model is None or trials.ranks_by != "value" or limit_gb is None or scorer is None:
-        return {}
+        return None
     sparse = columns["active_params"] < columns["params"]
     known = ~np.isnan(trials.value)
 
@@ -35,7 +35,7 @@ def dense_or_sparse(problem: Problem, trials: Trials) -> DenseOrSparse:
 
     pair = [trials.networks[index] for index in best(np.ones(len(sparse), bool))]
     if len(pair) < 2:
-        return {}
+        return None
     difference, sd = at_one_latency(problem, trials, pair).difference(1, 0)
 
     def holds(within: np.ndarray) -> bool:

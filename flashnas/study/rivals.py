@@ -3,7 +3,6 @@ that programs load and the best free mix; and what would be recommended without 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from operator import attrgetter
 from typing import Any
@@ -11,13 +10,12 @@ from typing import Any
 from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError
 from flashnas.families.family import families
-from flashnas.latency.fitting import Fitter, TableCosts
-from flashnas.run_folder.recorded_answer import Retimed
+from flashnas.latency.fitting import Fitter
 from flashnas.space import OperatorSpace, load_space
 from flashnas.space.served import ServedSpace
 from flashnas.study.config import DEFAULT_SPACE
 from flashnas.study.limits import limited, rules_of
-from flashnas.study.load import answerable, load_fitter
+from flashnas.study.load import answerable
 from flashnas.study.loop import search
 from flashnas.study.problem import Problem
 from flashnas.study.trials import Trials
@@ -74,22 +72,6 @@ def elsewhere(problem: Problem, trials: Trials, name: str) -> Trials | None:
         )
     except (BudgetError, ConfigError, MissingRowsError):
         return None
-
-
-def without_times(problem: Problem, trials: Trials) -> Retimed:
-    """What observed times changed; nothing where there are none, or each network is trained."""
-    model = problem.model
-    if model is None or not model.observed or trials.ranks_by != "value":
-        return {}
-    notation, latency_ms = "", 0.0
-    with contextlib.suppress(BudgetError):
-        costs = TableCosts(model.corrected_by(None))
-        fitter = load_fitter(problem.config, problem.space, costs)
-        found = scored(problem, trials, costs=costs, fitter=fitter)
-        best = found.networks[found.best]
-        notation, latency_ms = best.notation, float(model.latencies([best])[0])
-    observed = {name: model.observed[name] for name in ("program", "networks", "ratio")}
-    return Retimed(**observed, notation=notation, latency_ms=latency_ms)  # type: ignore[typeddict-item]
 
 
 def scored(problem: Problem, trials: Trials, **changes: Any) -> Trials:

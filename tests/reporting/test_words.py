@@ -1,6 +1,7 @@
 """The words of the answer, the table and the page, as tests/golden has them."""
 
 import dataclasses
+import math
 
 import pytest
 import yaml
@@ -68,6 +69,8 @@ def test_the_table_and_the_answer_below_it(runs, name):
     tables = {width: front_table(run, width) for width in (80, 120, 200)}
     for width in (80, 120):
         assert max(map(len, tables[width].split("\nnext ")[0].splitlines())) <= width
+        answer = tables[width].partition("\n\n")[2].splitlines()
+        assert sum(math.ceil(len(line) / width) for line in answer) < 20
     text = "\n\n".join(f"== width {width}\n{table}" for width, table in tables.items())
     check_golden(f"table_{name}.txt", text.replace(str(run.path), "demo") + "\n")
 
@@ -94,10 +97,10 @@ def test_the_best_family_that_programs_load_is_one_that_they_load(runs):
 def test_text_of_an_answer_cannot_become_markup(runs):
     attack = "<script>alert(1)</script>"
     families = {0: {"family": attack, "notation": attack}}
-    answer = {"families": families, "equals": {"examples": [attack]}, "ranked_by": attack}
+    answer = {"families": families, "ranked_by": attack}
     own = render_html(otherwise(runs["trained"], answer=answer))
     assert attack not in own
-    assert own.count("&lt;script&gt;alert") >= 3
+    assert own.count("&lt;script&gt;alert") >= 2
 
 
 @pytest.mark.parametrize("name", ["plain", "trained", "untrained"])
@@ -149,17 +152,6 @@ def test_a_column_of_an_objective_stays_at_any_width(runs):
     head = front_table(run, 80).splitlines()[0].split()
     assert {"latency", "memory", "throughput_tok_s"} <= {*head}
     assert "params" not in head
-
-
-def test_a_lead_within_its_interval_is_said(runs):
-    granite = {
-        "architecture": "2304: 3x(3x(m2 f) a(kv_heads=4,head_dim=64,rope_share=0) f 2x(m2 f))"
-    }
-    front = {"P15": {**granite, "runs_in": {"vllm": "hf"}}}
-    for sd, said in ((0.05, True), (0.001, False)):
-        run = otherwise(runs["trained"], front, answer={"families": {0: {"sd": sd}}})
-        words = dict(statements(run))["families"]
-        assert words.endswith("no lead beyond its interval") == said
 
 
 def test_all_latencies_of_a_run_have_one_unit(run):

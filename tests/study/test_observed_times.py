@@ -116,16 +116,11 @@ def test_the_answer_says_what_times_changed(timed, tmp_path):
     before, times = timed
     run = fn.search(**QUESTION, times=times, out=tmp_path / "b")
     found = run.answer.times
-    without = before.finalists[before.answer.recommended]
     assert found["networks"] == sorted(e.hash for e in (before.front[0], before.front[-1]))
     assert found["ratio"] == pytest.approx([math.sqrt(1.5 * 1.3), 1.3, 1.5])
-    assert found["notation"] == without.notation
-    assert found["latency_ms"] == pytest.approx(without.latency_ms * 1.3, rel=0.02)
     assert run.answer.recommended != before.answer.recommended, "it was too slow"
     said = dict(statements(run))["times"]
-    assert said.startswith(
-        "2 networks in vllm: 1.40 x the table (1.30 to 1.50); without them Granite"
-    )
+    assert said == "2 networks in vllm: 1.40 x the table (1.30 to 1.50)"
     assert not before.answer.times
     assert "times" not in dict(statements(before))
 
@@ -143,5 +138,4 @@ def test_times_may_be_what_makes_a_budget_possible(timed, tmp_path):
     question = {**QUESTION, "budgets": {"latency_ms": least * 0.7}}
     assert one_line(BudgetError, fn.search, **question, out=tmp_path / "c")
     run = fn.search(**question, times=tmp_path / "faster", out=tmp_path / "d")
-    assert run.answer.times["notation"] == ""
-    assert dict(statements(run))["times"].endswith("without them no network is within the budget")
+    assert all(entry.latency_ms <= least * 0.7 for entry in run.front)

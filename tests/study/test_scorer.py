@@ -241,7 +241,6 @@ def test_a_scorer_of_ones_own_ranks_in_place_of_publications(tmp_path):
     assert run.recommended.params == run.trials["params"].min()
     assert run.entry("scorer") == {"name": "smallest", "digest": "smallest"}
     assert run.entry("answer", "ranked_by") == "scorer Smallest"
-    assert run.entry("answer", "claims") == {}
     said = "\n".join(" ".join(line) for line in statements(run))
     assert "scorer Smallest" in said
     assert not [line for line in said.splitlines() if "publication" in line or "evidence" in line]

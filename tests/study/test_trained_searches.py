@@ -201,7 +201,6 @@ def test_without_publications_each_proposal_is_trained(config, tmp_path, monkeyp
     losses = trained[trained["origin"] == "search"].set_index("hash")["loss"]
     assert losses[answer.recommended] == losses.min(), "a baseline is no trial"
     assert answer.ranked_by == "own trainings"
-    assert {"hash", "difference", "sd", "pairs", "alike"} == set(answer.claims)
     assert answer.bought == ()
     assert trained["expected_recall"].isna().all()
 
@@ -252,7 +251,7 @@ def test_nothing_is_trained_and_the_answer_says_so(tmp_path, capsys):
     answer, front = summary["answer"], summary["front"]
     assert len(front) <= states["expected"] <= len(front) + 1 + len(answer["families"])
     assert summary["tokens"] == summary["known"] == 0
-    assert (answer["bought"], answer["claims"]) == ([], {})
+    assert answer["bought"] == []
     assert answer["ranked_by"] == "published trainings"
     assert answer["recommended"] == summary["recommended"]["hash"]
     assert all(entry["loss"] is None and entry["latency_ms"] <= 1500 for entry in front)
