@@ -10,19 +10,29 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from scipy.optimize import least_squares, minimize, minimize_scalar
 
 from flashnas.architecture.notation import parse_operators
-from flashnas.loss.composition import RANGE, TOKENS, Law, Rows, Table, aspect
+from flashnas.loss.composition import FEATURES, RANGE, SILENT, TOKENS, Law, Rows, Table, aspect
 from flashnas.loss.experts import PARAMETERS
 from flashnas.loss.load import FFN_SHARES, SHAPES
 from flashnas.loss.mix import mix_of, stacks
-from flashnas.loss.model import RELIABILITY_SD, FullLoss, Spreads
+from flashnas.loss.model import (
+    LAW_NATS,
+    RELIABILITY_SD,
+    SILENT_SDS,
+    FullLoss,
+    Spreads,
+    contrasts,
+)
 from flashnas.loss.own import FURTHEST
 
 START = (1.8, 0.74, 0.17, 0.37, 0.4, 3.6, 0.013)  # of the law: where the fit begins
@@ -30,8 +40,6 @@ COOLED, METRIC = (
     "_cool_",
     "dolma_val_loss",
 )  # groups whose learning rate was annealed: what a user will do
-OWN_EFFECTS = ("mixed", "gated_delta")  # that differ between publications, by one spread
-SLOPES = ("gated_delta_size", "gated_delta_tokens")  # over ln N and ln D, alike in all of them
 OUTLIER_NATS = 0.01  # beyond which a shape pulls less (soft L1)
 # medians of the log-normal priors of the spreads, and the standard deviation of their logarithms
 MEDIANS = {
@@ -39,6 +47,8 @@ MEDIANS = {
     "law.own": 0.15,
     "effect": 0.06,
     "effect.own": 0.03,
+    "effect.ffn": 0.15,
+    "effect.window": 0.05,
     "slope": 0.03,
     "kind": 0.02,
     "noise": 0.012,
@@ -49,7 +59,7 @@ SPREAD_SD = 1.0
 # of the spreads of fidelity: that of a mix has, of 0.01, 0.015, 0.02, 0.025, 0.03 and 0.04, the best log
 # score on the short trainings of ladders.py; and the median of the prior of that of a shape
 OF_A_MIX, SHAPE_MEDIAN = 0.025, 0.02
-STEPS = 80  # of the optimiser
+torch.set_default_dtype(torch.float64)
 
 
 @dataclass(frozen=True)
@@ -132,60 +142,115 @@ def ffn_rows(law: Law) -> Rows:
     )
 
 
-def fit_spreads(rows: Rows, law: Law, *, start: Spreads | None = None) -> Spreads:
-    """The spreads by restricted maximum likelihood.
+@dataclass(frozen=True)
+class Form:
+    """Which parts the model has. common, own: names of features -> the spread that they share, of
+    their effects in all publications and between them. parts: the other spreads that are fitted. robust:
+    each publication has a reliability."""
+
+    common: Mapping[str, str]
+    own: Mapping[str, str]
+    parts: tuple[str, ...]
+    robust: bool = True
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.common.values(), *self.own.values(), *self.parts)))
+
+
+COMMON = {
+    "law": "law",
+    "mixed": "effect",
+    "gated_delta": "effect",
+    "gated_delta_size": "slope",
+    "gated_delta_tokens": "slope",
+    "qk_norm": "effect",
+    "ffn": "effect.ffn",
+    "window": "effect.window",
+    "edge": "effect.window",
+}
+OWN = {"law": "law.own", **dict.fromkeys(("mixed", "gated_delta", "ffn"), "effect.own")}
+PARTS = ("kind", "residual", "own_residual", "noise")
+FULL = Form(COMMON, OWN, PARTS)
+
+
+def fit_spreads(
+    rows: Rows, law: Law, form: Form = FULL, *, unseen: float = RELIABILITY_SD
+) -> Spreads:
+    """The spreads of a form by restricted maximum likelihood, under log-normal priors. All that a form
+    does not have is 0.
 
     Args:
         rows: what the model learns from.
         law: of size and shape.
-        start: where the optimiser begins; without it at the medians of the priors.
+        unseen: standard deviation of the logarithm of a reliability.
     """
-    publications = sorted(set(rows.publication))
-    names = list(MEDIANS)
-    centre = np.log([*MEDIANS.values(), *([1.0] * len(publications))])
-    sds = np.array([SPREAD_SD] * len(names) + [RELIABILITY_SD] * len(publications))
+    publications = sorted(set(rows.publication)) if form.robust else []
+    names = form.names
+    centre = torch.tensor(
+        [*(math.log(MEDIANS[name]) for name in names), *([0.0] * len(publications))]
+    )
+    sds = torch.tensor([SPREAD_SD] * len(names) + [unseen] * len(publications))
+    of_contrasts = contrasts(rows.level)
+    basis = torch.tensor(of_contrasts)
+    x = np.array(rows.x)
+    x[:, FEATURES.index("law")] -= LAW_NATS
+    gaps = basis @ torch.tensor(rows.nats - x[:, FEATURES.index("law")])
+    of_rows = torch.tensor(x)
+    publication = rows.publication[np.abs(of_contrasts).argmax(axis=1)]
+    same = torch.tensor(np.equal.outer(publication, publication))
+    member = torch.tensor([publications.index(name) if form.robust else 0 for name in publication])
+    features = basis @ of_rows
+    columns = {name: features[:, index] for index, name in enumerate(FEATURES)}
+    silent = features[:, len(FEATURES) :] * torch.tensor([SILENT_SDS[name] for name in SILENT])
+    silent_prior = silent @ silent.T
+    model = FullLoss(rows, Spreads({}, {}, 0, 0, 0, 1, {}), law)
+    residual = basis @ torch.tensor(model._kernel(rows, rows)) @ basis.T
+    shares = basis @ torch.tensor(rows.shares)
+    kinds = shares @ shares.T
+    eye = torch.eye(len(basis))
 
-    def spreads_of(logs: np.ndarray) -> Spreads:
-        value = dict(zip(names, map(float, np.exp(logs)), strict=False))
-        reliability = dict(zip(publications, map(float, np.exp(logs[len(names) :])), strict=True))
-        return Spreads(
-            common={
-                "law": value["law"],
-                **dict.fromkeys(OWN_EFFECTS, value["effect"]),
-                **dict.fromkeys(SLOPES, value["slope"]),
-            },
-            own={
-                "law": value["law.own"],
-                "ffn": value["effect.own"],
-                **dict.fromkeys(OWN_EFFECTS, value["effect.own"]),
-            },
-            kind=value["kind"],
-            residual=value["residual"],
-            own_residual=value["own_residual"],
-            noise=value["noise"],
-            reliability=reliability,
-            unseen=RELIABILITY_SD,
-        )
+    def linear(effects: Mapping[str, str], value: Mapping[str, Any]) -> Any:
+        if not effects:
+            return torch.zeros_like(eye)
+        scaled = torch.stack([columns[name] * value[spread] for name, spread in effects.items()])
+        return scaled.T @ scaled
 
-    def logs_of(spreads: Spreads) -> np.ndarray:
-        effect, own = (part[OWN_EFFECTS[0]] for part in (spreads.common, spreads.own))
-        slope = spreads.common[SLOPES[0]]
-        values = [spreads.common["law"], spreads.own["law"], effect, own, slope, spreads.kind]
-        values += [spreads.noise, spreads.residual, spreads.own_residual]
-        return np.log([*values, *(spreads.reliability[name] for name in publications)])
+    def cost(logs: Any) -> Any:
+        value = dict(zip(names, torch.exp(logs), strict=False))
+        nothing = torch.zeros(())
+        square = {name: value.get(name, nothing) ** 2 for name in PARTS}
+        own = linear(form.own, value) + silent_prior + square["kind"] * kinds
+        own = own + square["own_residual"] * residual
+        scale = torch.exp(logs[len(names) :])[member] if form.robust else torch.ones(len(basis))
+        prior = linear(form.common, value) + square["residual"] * residual
+        prior = prior + torch.outer(scale, scale) * same * own
+        root = torch.linalg.cholesky(prior + torch.diag(square["noise"] * scale**2))
+        weights = torch.linalg.solve_triangular(root, gaps[:, None], upper=False)
+        penalty = 0.5 * (((logs - centre) / sds) ** 2).sum()
+        return 0.5 * (weights**2).sum() + torch.log(torch.diagonal(root)).sum() + penalty
 
-    def cost(logs: np.ndarray) -> float:
-        prior = 0.5 * float(np.sum(((logs - centre) / sds) ** 2))
-        return FullLoss(rows, spreads_of(logs), law).cost + prior
+    def with_gradient(values: np.ndarray) -> tuple[float, np.ndarray]:
+        logs = torch.tensor(values, requires_grad=True)
+        found = cost(logs)
+        found.backward()
+        return float(found.detach()), logs.grad.numpy()
 
     found = minimize(
-        cost,
-        centre if start is None else logs_of(start),
+        with_gradient,
+        centre.numpy(),
+        jac=True,
         method="L-BFGS-B",
-        options={"maxiter": STEPS},
-        bounds=[(value - FURTHEST, value + FURTHEST) for value in centre],
+        bounds=[(value - FURTHEST, value + FURTHEST) for value in centre.tolist()],
     )
-    return spreads_of(found.x)
+    value = dict(zip(names, map(float, np.exp(found.x)), strict=False))
+    return Spreads(
+        common={name: value.get(form.common.get(name, ""), 0.0) for name in COMMON},
+        own={name: value[spread] for name, spread in form.own.items()},
+        **{name: value.get(name, 0.0) for name in PARTS},
+        reliability=dict(zip(publications, map(float, np.exp(found.x[len(names) :])), strict=True)),
+        unseen=unseen if form.robust else 0.0,
+    )
 
 
 def fit_fidelity(rows: Rows, short: Rows, spreads: Spreads, law: Law) -> Spreads:

@@ -125,6 +125,7 @@ def rows_of(trainings: Sequence[ObservedLoss], law: Law) -> Rows:
         mix_of(
             stacks([row.specs for row in rows]),
             published=np.array([row.network is None for row in rows], bool),
+            unknown=np.array([row.qk_norm == "unknown" for row in rows], bool),
         ),
         sizes,
         widths,

@@ -19,11 +19,11 @@ from flashnas.operators import OperatorSpec
 FULL_SHARE = 0.15  # a second family with this share of the mixers counts fully
 PUBLISHED_WINDOW = 2048  # tokens; most published trainings with windows have at least this context
 FAMILIES = (ATTENTION, "state space", DELTA_RULE, LINEAR_ATTENTION)
-# kinds whose shares the residual process compares, those of attention first; Kimi delta attention is
-# a gated delta rule
-KINDS = ("a", "swa", "m", "m2", "gla", "d", "gd", "r7", "other")
-ALIKE = {"kda": "gd"}
-RARE = ("r7",)  # mixers that one publication has trained, alone
+# kinds whose shares the residual process compares, those of attention first
+KINDS = ("a", "swa", "m", "m2", "gla", "d", "gd", "r7", "kda", "other")
+# kinds that count as another one by a part of their share: a correlation of what is known of both
+ALIKE = {"kda": ("gd", 0.7)}
+RARE = ("r7", "kda")  # mixers that at most one publication has trained
 # a second family that publications have tried beside any other, also at a small share
 TRIED_BESIDE_ALL = ATTENTION
 MIN_FFN_SHARE = 1 / 3  # of the operators, for families that have no channel mixer of their own
@@ -72,6 +72,8 @@ class Mix:
     mixed: np.ndarray
     gated_delta: np.ndarray
     rare: np.ndarray
+    qk_norm: np.ndarray
+    qk_norm_unknown: np.ndarray
     window: np.ndarray
     edge: np.ndarray
     new_mix: np.ndarray
@@ -82,14 +84,19 @@ class Mix:
         return type(self)(*(column[indices] for column in vars(self).values()))
 
 
-def mix_of(networks: Networks, *, published: Any = False) -> Mix:
-    """The compositions of networks. published: of each network [N], or of all, whether a publication
-    leaves open what its windows are where they are at their default."""
+def mix_of(networks: Networks, *, published: Any = False, unknown: Any = False) -> Mix:
+    """The compositions of networks.
+
+    Args:
+        published: of each network [N], or of all, whether a publication leaves open what its windows
+            are where they are at their default.
+        unknown: the same, whether its queries and keys are normalised.
+    """
     each, of = networks.each_composition
-    columns = 6 + len(FAMILIES) + len(KINDS)
+    columns = 7 + len(FAMILIES) + len(KINDS)
     values = np.array([_counted(spec) for spec, _ in each.pairs], float).reshape(-1, columns)
     # sums of whole numbers are exact: what is equal is equal in all bits
-    operators, mixers, gated_delta, rare, window, stated, *kinds = each.columns_of(values)
+    operators, mixers, gated_delta, rare, normed, window, stated, *kinds = each.columns_of(values)
     total, ffn_share = np.maximum(mixers, 1.0), 1 - mixers / operators
     families = np.array(kinds[: len(FAMILIES)])
     minor = (families.sum(axis=0) - families.max(axis=0)) / total
@@ -100,33 +107,43 @@ def mix_of(networks: Networks, *, published: Any = False) -> Mix:
         mixed=np.minimum(1.0, minor / FULL_SHARE),
         gated_delta=gated_delta / total,
         rare=rare / total,
+        qk_norm=normed / total,
+        qk_norm_unknown=families[FAMILIES.index(ATTENTION)] / total,
         window=window / total,
         edge=np.array([_edge(each.compositions[index]) for index in each.composition], float),
         new_mix=_new_mix(families / total, minor),
         bare=np.maximum(0.0, 1 - ffn_share / MIN_FFN_SHARE) * need,
     ).take(of)
-    return dataclasses.replace(mix, window=np.where(published, (stated / total)[of], mix.window))
+    return dataclasses.replace(
+        mix,
+        window=np.where(published, (stated / total)[of], mix.window),
+        qk_norm=np.where(unknown, 0.5 * mix.qk_norm_unknown, mix.qk_norm),
+        qk_norm_unknown=np.where(unknown, mix.qk_norm_unknown, 0.0),
+    )
 
 
 def _counted(spec: OperatorSpec) -> list[float]:
     """What an operator adds to the sums over a stack: operators, mixers, gated delta rules, mixers
-    that at most one publication has, how short windows are, the same of stated ones, and mixers
-    by FAMILIES and by KINDS."""
+    that at most one publication has, attention with QK-norm, how short windows are, the same of
+    stated ones, and mixers by FAMILIES and by KINDS."""
     if not spec.mixes_tokens:
-        return [1.0] + [0.0] * (5 + len(FAMILIES) + len(KINDS))
+        return [1.0] + [0.0] * (6 + len(FAMILIES) + len(KINDS))
     # what publications found of other operators is no bonus for one that they do not have
     tried = spec.kind in KINDS and spec.kind not in RARE
-    kind = ALIKE.get(spec.kind, spec.kind)
+    kind = spec.kind if spec.kind in KINDS else "other"
+    alike, part = ALIKE.get(kind, (kind, 1.0))
+    shares = {kind: (1 - part**2) ** 0.5, alike: part}
     short = _shortness(spec)
     return [
         1.0,
         1.0,
-        tried and spec.kind == "gd",
+        shares.get("gd", 0.0) if spec.kind in MATHEMATICS else 0.0,
         not tried,
+        MATHEMATICS.get(spec.kind) == ATTENTION and getattr(spec, "qk_norm", False),
         short,
-        short if spec.options() else 0.0,
+        short if "window" in spec.options() else 0.0,
         *(tried and MATHEMATICS[spec.kind] == family for family in FAMILIES),
-        *((kind if kind in KINDS else "other") == each for each in KINDS),
+        *(shares.get(each, 0.0) for each in KINDS),
     ]
 
 

@@ -44,6 +44,7 @@ PRIOR_SDS = {
     "ffn": 0.3,
     "gated_delta_size": 0.03,
     "gated_delta_tokens": 0.03,
+    "qk_norm": 0.03,
     "window": 0.05,
     "edge": 0.05,
     **EXPERT_SDS,
@@ -55,6 +56,8 @@ SILENT_SDS = {
     "bare": 0.1,
     "rare": 0.03,
     "new_mix": 0.06,
+    "qk_norm_unknown": 0.015,
+    "qk_norm_few": 0.015,
     "aspect": 0.2,
     "size": 0.05,
     "tokens": 0.02,
@@ -65,7 +68,7 @@ SILENT_SDS = {
 # standard deviations of `silence` that are added to the mean where networks are ranked
 CHARGE = 1.0
 # columns of size and shape, and of these of the law
-OF_MIX = ("ffn_share", "bare", "rare", "new_mix")
+OF_MIX = ("ffn_share", "bare", "rare", "new_mix", "qk_norm_unknown", "qk_norm_few")
 OF_LAW = ("law", *EXPERT_SDS)
 OF_SIZE = (*OF_LAW, *(name for name in SILENT_SDS if name not in OF_MIX))
 _LAW, _WINDOW = FEATURES.index("law"), FEATURES.index("window")
@@ -73,7 +76,7 @@ FIDELITY = ("mix", "shape")
 # silent columns of operators: how far they hold at another size is the discrepancy of the mix; all
 # others are of sizes and shapes, and say less the farther two trainings are apart
 _NAMES = np.array((*FEATURES, *SILENT))
-_OF_OPERATORS, _SILENT = np.isin(_NAMES, ("rare", "new_mix")), np.isin(_NAMES, SILENT)
+_OF_OPERATORS, _SILENT = np.isin(_NAMES, OF_MIX[2:]), np.isin(_NAMES, SILENT)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ class ObservedLoss(Observation):
     them those that a token uses, where the publication states it; the width then follows from it, by
     the `dense_twin`. hidden: 0 where it is not known. nats: loss per token, up to a constant of the
     group. tokens: of the training. level: groups of one level were trained alike but for their size,
-    and compare, too. network: where it is known in full, as of one's own searches.
+    and compare, too. network: where it is known in full, as of one's own searches. qk_norm: `unknown`
+    where the publication does not say whether its attention normalises queries and keys.
 
     Example:
         >>> import flashnas as fn
@@ -64,6 +65,7 @@ class ObservedLoss(Observation):
     table: str = ""
     note: str = ""
     network: Architecture | None = None
+    qk_norm: str = ""
 
     @classmethod
     def of(

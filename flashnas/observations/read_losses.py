@@ -14,7 +14,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.notation import MAX_OPERATORS, parse_operators
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.foreign import read_csv
-from flashnas.base.text import UNITS, number_of
+from flashnas.base.text import UNITS, number_of, one_of
 from flashnas.observations.losses import (
     DATA,
     DEFAULT_TOKENS,
@@ -23,6 +23,7 @@ from flashnas.observations.losses import (
     as_published,
 )
 from flashnas.operators import OperatorSpec
+from flashnas.operators.attention.spec import Attention
 
 SHIPPED = DATA / "published_training.csv"
 SHORT_TRAININGS = DATA / "short_trainings.csv"
@@ -33,6 +34,7 @@ MAX_SIZE = 2**30  # of a width or a vocabulary
 MAX_NATS = 15.0  # of a loss; of random guesses among a million tokens it is 14
 MIN_NOISE = 1e-4  # nats: what two trainings differ by is more
 MAX_COUNT = 1e18  # of parameters or tokens
+QK_NORM = ("", "yes", "no", "unknown")  # of the attention of a row; empty: as its operators say
 NO_FFN = "no ffn"  # of a composition
 
 
@@ -118,7 +120,14 @@ def _in_full(row: ObservedLoss) -> ObservedLoss:
 
 
 def _row(place: str, line: dict[str, str]) -> ObservedLoss:
-    specs = specs_of(place, line["operators"])
+    specs, qk_norm = specs_of(place, line["operators"]), line.get("qk_norm", "")
+    if qk_norm not in QK_NORM:
+        raise ConfigError(one_of(f"{place}: qk_norm", qk_norm, QK_NORM[1:]))
+    if qk_norm == "yes":
+        specs = tuple(
+            dataclasses.replace(spec, qk_norm=True) if isinstance(spec, Attention) else spec
+            for spec in specs
+        )
     value = _number(place, "value", line["value"], most=math.inf, units={"": 1})
     if line["metric"].endswith("_ppl"):
         nats = math.log(value)
@@ -146,6 +155,7 @@ def _row(place: str, line: dict[str, str]) -> ObservedLoss:
         vocab=_whole(place, "vocab", line.get("vocab", ""), DEFAULT_VOCAB),
         source=line["source"],
         level=line.get("level", ""),
+        qk_norm=qk_norm,
         table=line.get("table", ""),
         note=line.get("note", ""),
         noise=_number(place, "noise", noise, MAX_NATS, {"": 1})
