@@ -1,8 +1,7 @@
 """Fit the model of the full loss to the published trainings, and say how well it predicts what it
 has not seen.
 
-    python experiments/evidence/fit.py            # fitted.json and results.json; seconds
-    python experiments/evidence/fit.py --spreads  # the spreads, too; twelve minutes of one core
+    python experiments/evidence/fit.py            # fitted.json and results.json; a minute
     python experiments/evidence/fit.py --no-fit   # only results.json, of the constants that ship
 
 Expected: the constants that ship, and the tables of README.md.
@@ -54,27 +53,25 @@ def without(rows, source: str):
     return rows.take(np.flatnonzero(rows.publication != source))
 
 
-def fit(*, spreads: bool):
-    """The constants, and what they were fitted to. spreads: fit these anew; else those that ship are
-    kept."""
+def fit():
+    """The constants, and what they were fitted to."""
     law = fit_law(read_shapes())
     # networks of a group have the same experts, which are a part of its level
     twins = [dense_twin(row) for row in read_published()]
     rows = Rows.joined(rows_of(twins, law), ffn_rows(law))
-    found = _fitted_spreads(rows, law) if spreads else fitted()
+    found = _fitted_spreads(rows, law)
     slope = FullLoss(rows, Spreads(**found["spreads"]), law).coefficients()["law"][0]
     law, sds = with_experts(law, slope, read_experts())
-    parts = {name: found[name] for name in ("spreads", "folds")}
-    for part in (parts["spreads"], *parts["folds"].values()):
+    for part in (found["spreads"], *found["folds"].values()):
         part["common"] |= sds
     model = FullLoss(rows, Spreads(**found["spreads"]), law)
     return rounded(
         {
             "digests": digests(),
             "law": dataclasses.asdict(law),
-            **parts,
+            **found,
             "coefficients": {
-                name: dict(zip(("mean", "sd", "between_publications"), values, strict=True))
+                name: dict(zip(("mean", "sd"), values, strict=True))
                 for name, values in model.coefficients().items()
             },
             "rows": {
@@ -131,13 +128,10 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--no-fit", action="store_true", help="measure the constants that ship")
-    parser.add_argument("--spreads", action="store_true", help="fit the spreads anew")
     options = parser.parse_args()
     if not options.no_fit:
-        write_atomic(
-            FITTED,
-            json.dumps(fit(spreads=options.spreads), indent=None, separators=(",", ":")) + "\n",
-        )
+        text = json.dumps(fit(), indent=None, separators=(",", ":")) + "\n"
+        write_atomic(FITTED, text)
         fitted.cache_clear()
     trainings = read_published()
     found = rounded(

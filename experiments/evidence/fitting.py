@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,14 +24,15 @@ from flashnas.loss.experts import PARAMETERS
 from flashnas.loss.load import FFN_SHARES, SHAPES
 from flashnas.loss.mix import mix_of, stacks
 from flashnas.loss.model import (
+    EFFECTS,
     LAW_NATS,
     RELIABILITY_SD,
     SILENT_SDS,
     FullLoss,
     Spreads,
     contrasts,
+    kernel,
 )
-from flashnas.loss.own import FURTHEST
 
 START = (1.8, 0.74, 0.17, 0.37, 0.4, 3.6, 0.013)  # of the law: where the fit begins
 COOLED, METRIC = (
@@ -42,19 +41,8 @@ COOLED, METRIC = (
 )  # groups whose learning rate was annealed: what a user will do
 OUTLIER_NATS = 0.01  # beyond which a shape pulls less (soft L1)
 # medians of the log-normal priors of the spreads, and the standard deviation of their logarithms
-MEDIANS = {
-    "law": 0.15,
-    "law.own": 0.15,
-    "effect": 0.06,
-    "effect.own": 0.03,
-    "effect.ffn": 0.15,
-    "effect.window": 0.05,
-    "slope": 0.03,
-    "kind": 0.02,
-    "noise": 0.012,
-    "residual": 0.02,
-    "own_residual": 0.02,
-}
+MEDIANS = {"law": 0.15, "effect": 0.06, "kind": 0.02, "residual": 0.02, "noise": 0.012}
+FURTHEST = 4.0  # from there
 SPREAD_SD = 1.0
 # of the spreads of fidelity: that of a mix has, of 0.01, 0.015, 0.02, 0.025, 0.03 and 0.04, the best log
 # score on the short trainings of ladders.py; and the median of the prior of that of a shape
@@ -142,92 +130,41 @@ def ffn_rows(law: Law) -> Rows:
     )
 
 
-@dataclass(frozen=True)
-class Form:
-    """Which parts the model has. common, own: names of features -> the spread that they share, of
-    their effects in all publications and between them. parts: the other spreads that are fitted. robust:
-    each publication has a reliability."""
-
-    common: Mapping[str, str]
-    own: Mapping[str, str]
-    parts: tuple[str, ...]
-    robust: bool = True
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*self.common.values(), *self.own.values(), *self.parts)))
-
-
-COMMON = {
-    "law": "law",
-    "mixed": "effect",
-    "gated_delta": "effect",
-    "gated_delta_size": "slope",
-    "gated_delta_tokens": "slope",
-    "qk_norm": "effect",
-    "ffn": "effect.ffn",
-    "window": "effect.window",
-    "edge": "effect.window",
-}
-OWN = {"law": "law.own", **dict.fromkeys(("mixed", "gated_delta", "ffn"), "effect.own")}
-PARTS = ("kind", "residual", "own_residual", "noise")
-FULL = Form(COMMON, OWN, PARTS)
-
-
-def fit_spreads(
-    rows: Rows, law: Law, form: Form = FULL, *, unseen: float = RELIABILITY_SD
-) -> Spreads:
-    """The spreads of a form by restricted maximum likelihood, under log-normal priors. All that a form
-    does not have is 0.
+def fit_spreads(rows: Rows, law: Law) -> Spreads:
+    """The spreads by restricted maximum likelihood, under log-normal priors.
 
     Args:
         rows: what the model learns from.
         law: of size and shape.
-        unseen: standard deviation of the logarithm of a reliability.
     """
-    publications = sorted(set(rows.publication)) if form.robust else []
-    names = form.names
-    centre = torch.tensor(
-        [*(math.log(MEDIANS[name]) for name in names), *([0.0] * len(publications))]
-    )
-    sds = torch.tensor([SPREAD_SD] * len(names) + [unseen] * len(publications))
-    of_contrasts = contrasts(rows.level)
-    basis = torch.tensor(of_contrasts)
+    names, publications = list(MEDIANS), sorted(set(rows.publication))
+    centre = np.log([*MEDIANS.values(), *([1.0] * len(publications))])
+    sds = torch.tensor([SPREAD_SD] * len(names) + [RELIABILITY_SD] * len(publications))
+    of_levels = contrasts(rows.level)
+    basis = torch.tensor(of_levels)
     x = np.array(rows.x)
-    x[:, FEATURES.index("law")] -= LAW_NATS
-    gaps = basis @ torch.tensor(rows.nats - x[:, FEATURES.index("law")])
-    of_rows = torch.tensor(x)
-    publication = rows.publication[np.abs(of_contrasts).argmax(axis=1)]
-    same = torch.tensor(np.equal.outer(publication, publication))
-    member = torch.tensor([publications.index(name) if form.robust else 0 for name in publication])
-    features = basis @ of_rows
-    columns = {name: features[:, index] for index, name in enumerate(FEATURES)}
-    silent = features[:, len(FEATURES) :] * torch.tensor([SILENT_SDS[name] for name in SILENT])
-    silent_prior = silent @ silent.T
-    model = FullLoss(rows, Spreads({}, {}, 0, 0, 0, 1, {}), law)
-    residual = basis @ torch.tensor(model._kernel(rows, rows)) @ basis.T
+    x[:, 0] -= LAW_NATS
+    gaps = basis @ torch.tensor(rows.nats - x[:, 0])
+    columns = (basis @ torch.tensor(x)).T
+    effects = columns[[FEATURES.index(name) for name in EFFECTS]]
+    silent = columns[len(FEATURES) :].T * torch.tensor([SILENT_SDS[name] for name in SILENT])
     shares = basis @ torch.tensor(rows.shares)
-    kinds = shares @ shares.T
-    eye = torch.eye(len(basis))
+    alike = basis @ torch.tensor(kernel(rows, rows)) @ basis.T
+    publication = rows.publication[np.abs(of_levels).argmax(axis=1)]
+    same = torch.tensor(np.equal.outer(publication, publication))
+    member = torch.tensor([publications.index(name) for name in publication])
 
-    def linear(effects: Mapping[str, str], value: Mapping[str, Any]) -> Any:
-        if not effects:
-            return torch.zeros_like(eye)
-        scaled = torch.stack([columns[name] * value[spread] for name, spread in effects.items()])
-        return scaled.T @ scaled
-
-    def cost(logs: Any) -> Any:
+    def cost(logs: torch.Tensor) -> torch.Tensor:
         value = dict(zip(names, torch.exp(logs), strict=False))
-        nothing = torch.zeros(())
-        square = {name: value.get(name, nothing) ** 2 for name in PARTS}
-        own = linear(form.own, value) + silent_prior + square["kind"] * kinds
-        own = own + square["own_residual"] * residual
-        scale = torch.exp(logs[len(names) :])[member] if form.robust else torch.ones(len(basis))
-        prior = linear(form.common, value) + square["residual"] * residual
-        prior = prior + torch.outer(scale, scale) * same * own
-        root = torch.linalg.cholesky(prior + torch.diag(square["noise"] * scale**2))
+        law_effect = columns[:1] * value["law"]
+        common = law_effect.T @ law_effect + value["effect"] ** 2 * effects.T @ effects
+        own = silent @ silent.T + value["kind"] ** 2 * shares @ shares.T
+        scale = torch.exp(logs[len(names) :])[member]
+        noise = torch.diag((value["noise"] * scale) ** 2)
+        prior = common + value["residual"] ** 2 * alike + torch.outer(scale, scale) * same * own
+        root = torch.linalg.cholesky(prior + noise)
         weights = torch.linalg.solve_triangular(root, gaps[:, None], upper=False)
-        penalty = 0.5 * (((logs - centre) / sds) ** 2).sum()
+        penalty = 0.5 * (((logs - torch.tensor(centre)) / sds) ** 2).sum()
         return 0.5 * (weights**2).sum() + torch.log(torch.diagonal(root)).sum() + penalty
 
     def with_gradient(values: np.ndarray) -> tuple[float, np.ndarray]:
@@ -236,20 +173,15 @@ def fit_spreads(
         found.backward()
         return float(found.detach()), logs.grad.numpy()
 
-    found = minimize(
-        with_gradient,
-        centre.numpy(),
-        jac=True,
-        method="L-BFGS-B",
-        bounds=[(value - FURTHEST, value + FURTHEST) for value in centre.tolist()],
-    )
-    value = dict(zip(names, map(float, np.exp(found.x)), strict=False))
+    bounds = [(value - FURTHEST, value + FURTHEST) for value in centre]
+    logs = minimize(with_gradient, centre, jac=True, method="L-BFGS-B", bounds=bounds).x
+    value = dict(zip(names, map(float, np.exp(logs)), strict=False))
     return Spreads(
-        common={name: value.get(form.common.get(name, ""), 0.0) for name in COMMON},
-        own={name: value[spread] for name, spread in form.own.items()},
-        **{name: value.get(name, 0.0) for name in PARTS},
-        reliability=dict(zip(publications, map(float, np.exp(found.x[len(names) :])), strict=True)),
-        unseen=unseen if form.robust else 0.0,
+        common={"law": value["law"], **dict.fromkeys(EFFECTS, value["effect"])},
+        kind=value["kind"],
+        residual=value["residual"],
+        noise=value["noise"],
+        reliability=dict(zip(publications, map(float, np.exp(logs[len(names) :])), strict=True)),
     )
 
 

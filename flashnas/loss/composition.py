@@ -70,17 +70,12 @@ FFN_PARAMS = 0.3  # share of the parameters from which that of the feed-forward 
 FEATURES = (
     "law",
     "mixed",
-    "gated_delta",
-    "gated_delta_size",
-    "gated_delta_tokens",
     "qk_norm",
     "ffn",
     "window",
     "edge",
     *experts.EXPERT_SDS,
 )
-MIDDLE = (5e8, 3e10)  # parameters and tokens of published trainings, where slopes are 0
-LEAST = (2e7, 4e9)  # parameters and tokens below which the slopes of gated delta rules end
 SILENT = (
     "ffn_share",
     "bare",
@@ -214,16 +209,9 @@ class Table:
         shape = aspect(active, widths)
         gain = experts.gain_of_experts(law, params, active, np.asarray(log_fine, float), tokens)
         untried = gain[0] * np.sqrt(mix.shares[:, 2:].sum(axis=1))
-        slope_size, slope_tokens = (
-            np.log(np.maximum(value, least) / middle)
-            for value, least, middle in zip((active, tokens), LEAST, MIDDLE, strict=True)
-        )
         columns = (
             law.loss(active, tokens, widths) - gain[0],
             mix.mixed,
-            mix.gated_delta,
-            mix.gated_delta * slope_size,
-            mix.gated_delta * slope_tokens,
             mix.qk_norm,
             (ffn - FFN_PARAMS) ** 2,
             mix.window,

@@ -204,7 +204,7 @@ def _shipped(without: str, published: bool) -> FullLoss:
     model = FullLoss(rows, spreads, law)
     if published:
         return model
-    mean, sd, _ = model.coefficients()["law"]
+    mean, sd = model.coefficients()["law"]
     return FullLoss(rows.take(np.arange(0)), spreads, law, slope=(mean, sd))
 
 

@@ -70,7 +70,6 @@ class Mix:
     shares: np.ndarray
     ffn_share: np.ndarray
     mixed: np.ndarray
-    gated_delta: np.ndarray
     rare: np.ndarray
     qk_norm: np.ndarray
     qk_norm_unknown: np.ndarray
@@ -93,10 +92,10 @@ def mix_of(networks: Networks, *, published: Any = False, unknown: Any = False) 
         unknown: the same, whether its queries and keys are normalised.
     """
     each, of = networks.each_composition
-    columns = 7 + len(FAMILIES) + len(KINDS)
+    columns = 6 + len(FAMILIES) + len(KINDS)
     values = np.array([_counted(spec) for spec, _ in each.pairs], float).reshape(-1, columns)
     # sums of whole numbers are exact: what is equal is equal in all bits
-    operators, mixers, gated_delta, rare, normed, window, stated, *kinds = each.columns_of(values)
+    operators, mixers, rare, normed, window, stated, *kinds = each.columns_of(values)
     total, ffn_share = np.maximum(mixers, 1.0), 1 - mixers / operators
     families = np.array(kinds[: len(FAMILIES)])
     minor = (families.sum(axis=0) - families.max(axis=0)) / total
@@ -105,7 +104,6 @@ def mix_of(networks: Networks, *, published: Any = False, unknown: Any = False) 
         shares=np.array(kinds[len(FAMILIES) :]).T / total[:, None],
         ffn_share=ffn_share,
         mixed=np.minimum(1.0, minor / FULL_SHARE),
-        gated_delta=gated_delta / total,
         rare=rare / total,
         qk_norm=normed / total,
         qk_norm_unknown=families[FAMILIES.index(ATTENTION)] / total,
@@ -123,11 +121,11 @@ def mix_of(networks: Networks, *, published: Any = False, unknown: Any = False) 
 
 
 def _counted(spec: OperatorSpec) -> list[float]:
-    """What an operator adds to the sums over a stack: operators, mixers, gated delta rules, mixers
+    """What an operator adds to the sums over a stack: operators, mixers, mixers
     that at most one publication has, attention with QK-norm, how short windows are, the same of
     stated ones, and mixers by FAMILIES and by KINDS."""
     if not spec.mixes_tokens:
-        return [1.0] + [0.0] * (6 + len(FAMILIES) + len(KINDS))
+        return [1.0] + [0.0] * (5 + len(FAMILIES) + len(KINDS))
     # what publications found of other operators is no bonus for one that they do not have
     tried = spec.kind in KINDS and spec.kind not in RARE
     kind = spec.kind if spec.kind in KINDS else "other"
@@ -137,7 +135,6 @@ def _counted(spec: OperatorSpec) -> list[float]:
     return [
         1.0,
         1.0,
-        shares.get("gd", 0.0) if spec.kind in MATHEMATICS else 0.0,
         not tried,
         MATHEMATICS.get(spec.kind) == ATTENTION and getattr(spec, "qk_norm", False),
         short,

@@ -2,10 +2,9 @@
 
     loss = level of the group + lambda law + beta . features + residual of the composition + noise
 
-Every coefficient is a mean over publications plus a deviation of each publication, and so is the
-effect of each kind of mixer. A prediction is for a new publication, or the user's own. The residual
-is a Gaussian process over the composition, as uncertain as its prior where nobody trained anything
-alike. A training of another size or length than published ones is a row like any other: what its
+Each kind of mixer has an effect of its own in each publication. A prediction is for a new
+publication, or the user's own. The residual is a Gaussian process over the composition, as uncertain
+as its prior where nobody trained anything alike. A training of another size or length than published ones is a row like any other: what its
 mix has of its own there, and not in full, is the discrepancy, which all trainings of that mix near
 that size and length share, so that repeating one does not average it out. Publications have a
 reliability each, a robust likelihood; that of a publication that nobody has seen is integrated
@@ -36,17 +35,11 @@ LAW_NATS = 2.5  # the law's value at which its coefficient turns
 SHARE_SCALE = 0.5  # of the residual process: of the shares of mixers
 FFN_SCALE = 0.2  # of the residual process: of the share of feed-forward layers
 RELIABILITY_SD = 0.7  # of the logarithm of a publication's reliability, before anything was seen
+EFFECTS = ("mixed", "qk_norm", "ffn", "window", "edge")  # features of a mix, which have one spread
 # standard deviations before anything was seen, in nats for a full effect. law: of its coefficient
 PRIOR_SDS = {
     "law": 0.3,
-    "mixed": 0.15,
-    "gated_delta": 0.15,
-    "ffn": 0.3,
-    "gated_delta_size": 0.03,
-    "gated_delta_tokens": 0.03,
-    "qk_norm": 0.03,
-    "window": 0.05,
-    "edge": 0.05,
+    **dict.fromkeys(EFFECTS, 0.05),
     **EXPERT_SDS,
 }
 # of what publications do not vouch for. Each publication has effects of its own there: the one row
@@ -76,22 +69,20 @@ FIDELITY = ("mix", "shape")
 # silent columns of operators: how far they hold at another size is the discrepancy of the mix; all
 # others are of sizes and shapes, and say less the farther two trainings are apart
 _NAMES = np.array((*FEATURES, *SILENT))
-_OF_OPERATORS, _SILENT = np.isin(_NAMES, OF_MIX[2:]), np.isin(_NAMES, SILENT)
+_OF_OPERATORS = np.isin(_NAMES, OF_MIX[2:])
 
 
 @dataclass(frozen=True)
 class Spreads:
-    """Standard deviations that the data tell: common, between publications (`own`), of the effect of
-    a kind of mixer between publications, of both residual processes, of the noise. fidelity: of
+    """Standard deviations that the data tell: of common effects, of the effect of a kind of mixer
+    between publications, of the residual process, of the noise. fidelity: of
     what a mix, and a nat of its shape, has of its own in a training that is a factor of e smaller or
     shorter than those of publications. reliability: a factor of each publication; unseen: the
-    standard deviation of its logarithm."""
+    standard deviation of the logarithm of that for which predictions are."""
 
     common: Mapping[str, float]
-    own: Mapping[str, float]
     kind: float
     residual: float
-    own_residual: float
     noise: float
     reliability: Mapping[str, float]
     unseen: float = RELIABILITY_SD
@@ -121,9 +112,9 @@ class FullLoss:
         common = [{**PRIOR_SDS, **spreads.common}[name] for name in FEATURES]
         if slope is not None:
             common[_LAW] = slope[1]
-        own = [spreads.own.get(name, 0.0) for name in FEATURES]
         self._common = np.square([*common, *[0.0] * len(SILENT)])
-        self._own = np.square([*own, *(SILENT_SDS[name] for name in SILENT)])
+        silent = [SILENT_SDS[name] for name in SILENT]
+        self._own = np.square([*[0.0] * len(FEATURES), *silent])
         self.contrasts = contrasts(rows.level)
         gaps = self.contrasts @ (rows.nats - self._known(rows))
         usual = spreads.noise * self._reliability(rows.publication)
@@ -203,29 +194,13 @@ class FullLoss:
                 scale**2 * variances[1] - np.sum(own**2, axis=1),
             ),
             noise=self.spreads.noise * scale,
-            unseen=self._unseen(rows),
+            unseen=self.spreads.unseen,
         )
 
     def _rows_of(self, table: Table) -> np.ndarray:
         """Indices of the rows of the publication of a table."""
         names = set(table.publication)
         return np.flatnonzero([name in names for name in self.rows.publication])
-
-    def _unseen(self, rows: np.ndarray) -> float:
-        """Standard deviation of the logarithm of the reliability of a publication after its rows were
-        seen: by the information that is expected of them, whatever their losses are. What another
-        seed changes tells nothing: repeats are not further mixes. Trainings far from the sizes of
-        publications tell as little of it as of what is silent there."""
-        if not len(rows) or not self.spreads.unseen:
-            return self.spreads.unseen
-        own = self.rows.take(rows)
-        near = np.exp(-np.abs(own.far).sum(axis=1))
-        scaled = self._reliability(own.publication)[0] ** 2 * self._own_prior(own, own)
-        scaled = scaled * np.multiply.outer(near, near)
-        of_rows = self._of_rows()[rows]
-        change = 2 * scaled @ of_rows @ of_rows.T
-        information = 0.5 * float(np.sum(change * change.T))
-        return float((self.spreads.unseen**-2 + information) ** -0.5)
 
     def predict_networks(
         self,
@@ -251,17 +226,13 @@ class FullLoss:
             ) from None
         return self.predict(self.table(networks, tokens_N))
 
-    def coefficients(self) -> dict[str, tuple[float, float, float]]:
-        """Of each feature: mean, standard deviation of the mean, and standard deviation between
-        publications."""
+    def coefficients(self) -> dict[str, tuple[float, float]]:
+        """Of each feature: mean, and standard deviation of the mean."""
         gain = self._common[:, None] * self._x(self.rows).T @ self._of_rows()
         means = gain @ self._weights
         means[_LAW] += self._law_mean
         sds = np.sqrt(np.maximum(self._common - np.sum(gain**2, axis=1), 0.0))
-        return {
-            name: (float(means[i]), float(sds[i]), float(np.sqrt(self._own[i])))
-            for i, name in enumerate(FEATURES)
-        }
+        return {name: (float(means[i]), float(sds[i])) for i, name in enumerate(FEATURES)}
 
     def parts_of(self, table: Table, one: int, other: int) -> dict[str, float]:
         """The difference of two networks by its reasons, in nats: size and shape, and mix."""
@@ -293,16 +264,6 @@ class FullLoss:
     def _reliability(self, publications: np.ndarray) -> np.ndarray:
         return np.array([self.spreads.reliability.get(name, 1.0) for name in publications])
 
-    def _kernel(self, one: Table, other: Table) -> np.ndarray:
-        """Correlation of the residuals of two compositions, [N, M]."""
-        a = np.c_[one.shares / SHARE_SCALE, one.ffn / FFN_SCALE]
-        # the widths of a composition, which stand side by side, have one residual
-        new = np.r_[True, (a[1:] != a[:-1]).any(axis=1)][: len(a)]
-        a = a[new]
-        b = np.c_[other.shares / SHARE_SCALE, other.ffn / FFN_SCALE]
-        square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-        return np.exp(-0.5 * np.maximum(square, 0.0))[np.cumsum(new) - 1]
-
     def _prior(self, one: Table, other: Table) -> np.ndarray:
         """Covariance of two tables before anything was seen [N, M]."""
         prior, names = self._common_prior(one, other), set(one.publication)
@@ -316,22 +277,19 @@ class FullLoss:
     def _common_prior(self, one: Table, other: Table) -> np.ndarray:
         """Of what all publications share [N, M]."""
         linear = (self._x(one) * self._common) @ self._x(other).T
-        return linear + self.spreads.residual**2 * self._kernel(one, other)
+        return linear + self.spreads.residual**2 * kernel(one, other)
 
     def _own_prior(self, one: Table, other: Table) -> np.ndarray:
         """Of what a publication has of its own, at a reliability of 1 [N, M]."""
         same = np.equal.outer(one.publication, other.publication)
-        linear = (self._x(one) * self._own * ~_SILENT) @ self._x(other).T
-        linear += self.silent_prior(one, other)
         kinds = self.spreads.kind**2 * one.shares @ other.shares.T
-        residual = self.spreads.own_residual**2 * self._kernel(one, other)
-        return same * (linear + kinds + residual)
+        return same * (self.silent_prior(one, other) + kinds)
 
     def silent_prior(self, one: Table, other: Table) -> np.ndarray:
         """Of what no publication vouches for, in one publication at a reliability of 1 [N, M]. What
         it is of sizes and shapes has a correlation that falls by a factor of e for each factor of e
         by which one training is farther from those of publications than the other."""
-        x, y = self._x(one) * self._own * _SILENT, self._x(other)
+        x, y = self._x(one) * self._own, self._x(other)
         apart = np.abs(one.far[:, None] - other.far).sum(axis=-1)
         steady = (x * _OF_OPERATORS) @ y.T
         return steady + np.exp(-apart) * ((x * ~_OF_OPERATORS) @ y.T)
@@ -351,7 +309,7 @@ class FullLoss:
         windows = np.multiply.outer(one.x[:, _WINDOW], other.x[:, _WINDOW])
         shapes = np.multiply.outer(one.shape, other.shape)
         same = np.equal.outer(one.publication, other.publication)
-        return same * shared * (mix * (self._kernel(one, other) + windows) + shape * shapes)
+        return same * shared * (mix * (kernel(one, other) + windows) + shape * shapes)
 
     def _shared_prior(self, one: Table, other: Table) -> np.ndarray:
         """Of all that no reliability scales [N, M]."""
@@ -361,10 +319,21 @@ class FullLoss:
         """The diagonals of `_shared_prior(table, table)` and of `_own_prior(table, table)`."""
         square, shares = self._x(table) ** 2, np.sum(table.shares**2, axis=1)
         shared = square @ self._common + self.spreads.residual**2
-        own = square @ self._own + self.spreads.kind**2 * shares + self.spreads.own_residual**2
+        own = square @ self._own + self.spreads.kind**2 * shares
         mix, shape = (self.spreads.fidelity.get(name, 0.0) ** 2 for name in FIDELITY)
         alone = mix * (1 + table.x[:, _WINDOW] ** 2) + shape * table.shape**2
         return shared + np.abs(table.far).sum(axis=1) * alone, own
+
+
+def kernel(one: Table, other: Table) -> np.ndarray:
+    """Correlation of the residuals of two compositions, [N, M]."""
+    a = np.c_[one.shares / SHARE_SCALE, one.ffn / FFN_SCALE]
+    # the widths of a composition, which stand side by side, have one residual
+    new = np.r_[True, (a[1:] != a[:-1]).any(axis=1)][: len(a)]
+    a = a[new]
+    b = np.c_[other.shares / SHARE_SCALE, other.ffn / FFN_SCALE]
+    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.exp(-0.5 * np.maximum(square, 0.0))[np.cumsum(new) - 1]
 
 
 def silence_of(table: Table) -> np.ndarray:
