@@ -26,14 +26,20 @@ from flashnas.loss.model import FullLoss, Spreads
 from flashnas.loss.own import as_own, own_rows, with_own
 from flashnas.loss.recall import SHIPPED as RECALL
 from flashnas.loss.recall import RecallModel, load_recall
-from flashnas.observations.losses import DATA, ObservedLoss, as_published, full_network, full_width
+from flashnas.observations.losses import (
+    DATA,
+    ObservedLoss,
+    as_published,
+    full_network,
+    full_width,
+    nearest_width,
+)
 from flashnas.observations.read_losses import EXPERTS, SHIPPED, pairs_of_nested_groups
 from flashnas.operators import OperatorSpec
 
 SHAPES = DATA / "published_shapes.csv"
 FFN_SHARES = DATA / "published_ffn_share.csv"
 FITTED = Path(__file__).parent / "data" / "fitted.json"
-WIDTHS = 256  # a network is built at the nearest multiple of this to count the shares of its parts
 
 
 @dataclass(frozen=True)
@@ -139,11 +145,6 @@ def rows_of(trainings: Sequence[ObservedLoss], law: Law) -> Rows:
         level=np.array([row.level or row.group for row in rows], object),
         noise=np.array([np.nan if row.noise is None else row.noise for row in rows]),
     )
-
-
-def nearest_width(width: float) -> int:
-    """The width at which a network of a width that is a real number is built."""
-    return max(WIDTHS, round(width / WIDTHS) * WIDTHS)
 
 
 def loss_model(

@@ -4,12 +4,12 @@
 
 Each kind of mixer has an effect of its own in each publication. A prediction is for a new
 publication, or the user's own. The residual is a Gaussian process over the composition, as uncertain
-as its prior where nobody trained anything alike. A training of another size or length than published ones is a row like any other: what its
-mix has of its own there, and not in full, is the discrepancy, which all trainings of that mix near
-that size and length share, so that repeating one does not average it out. Publications have a
-reliability each, a robust likelihood; that of a publication that nobody has seen is integrated
-over, so that its intervals have long tails. All else is a Gaussian posterior, which is exact.
-Differences alone have a meaning. No torch.
+as its prior where nobody trained anything alike. A training of another size or length than
+published ones is a row like any other: what its mix has of its own there, and not in full, is the
+discrepancy, which all trainings of that mix near that size and length share, so that repeating one
+does not average it out. Publications have a reliability each, a robust likelihood; that of a
+publication that nobody has seen is integrated over, so that its intervals have long tails. All else
+is a Gaussian posterior, which is exact. Differences alone have a meaning. No torch.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ _OF_OPERATORS = np.isin(_NAMES, OF_MIX[2:])
 @dataclass(frozen=True)
 class Spreads:
     """Standard deviations that the data tell: of common effects, of the effect of a kind of mixer
-    between publications, of the residual process, of the noise. fidelity: of
-    what a mix, and a nat of its shape, has of its own in a training that is a factor of e smaller or
-    shorter than those of publications. reliability: a factor of each publication; unseen: the
-    standard deviation of the logarithm of that for which predictions are."""
+    between publications, of the residual process, of the noise. fidelity: of what a mix, and a nat of
+    its shape, has of its own in a training that is a factor of e smaller or shorter than those of
+    publications. reliability: a factor of each publication; unseen: the standard deviation of the
+    logarithm of that for which predictions are."""
 
     common: Mapping[str, float]
     kind: float

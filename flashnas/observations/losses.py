@@ -122,6 +122,11 @@ class ObservedLoss(Observation):
 _WIDTHS = tuple(range(256, 8193, 256))
 
 
+def nearest_width(width: float) -> int:
+    """The width at which a network of a width that is a real number is built."""
+    return max(_WIDTHS[0], round(width / _WIDTHS[0]) * _WIDTHS[0])
+
+
 def as_published(specs: Sequence[OperatorSpec], hidden: int) -> tuple[OperatorSpec, ...]:
     """Operators as publications mean them: attention without options has as many key heads as query
     heads.

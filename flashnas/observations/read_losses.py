@@ -21,6 +21,7 @@ from flashnas.observations.losses import (
     DEFAULT_VOCAB,
     ObservedLoss,
     as_published,
+    nearest_width,
 )
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
@@ -175,11 +176,7 @@ def _check_sizes(row: ObservedLoss) -> None:
     elif row.active > row.params:
         rule = f"active must be at most params, {row.params:,.0f}; got {row.active:,.0f}"
     elif row.hidden:
-        words = row.vocab * row.hidden
-        try:
-            block = sum(spec.params(row.hidden) for spec in as_published(row.specs, row.hidden))
-        except FlashnasError as error:
-            raise ConfigError(f"{row.place}: hidden {row.hidden}: {error}") from None
+        words, block = row.vocab * row.hidden, _block(row)
         most = block * MAX_OPERATORS + 2 * words
         if not block / 2 <= row.params <= most:
             rule = (
@@ -190,6 +187,18 @@ def _check_sizes(row: ObservedLoss) -> None:
         rule = f"vocab must be below params, {row.params:,.0f}; got {row.vocab:,}"
     if rule:
         raise ConfigError(f"{row.place}: {rule}")
+
+
+def _block(row: ObservedLoss) -> float:
+    """Parameters of the operators of a row; where they fit its width only with sizes of their own, those
+    at the nearest width that publications are built at."""
+    for width in (row.hidden, nearest_width(row.hidden)):
+        try:
+            params = sum(spec.params(width) for spec in as_published(row.specs, width))
+            return params * (row.hidden / width) ** 2
+        except FlashnasError as error:
+            reason = str(error)
+    raise ConfigError(f"{row.place}: hidden {row.hidden}: {reason}")
 
 
 def _tokens(place: str, text: str) -> float:
