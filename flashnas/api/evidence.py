@@ -73,7 +73,12 @@ class EvidenceResult(Result):
         ]
         if self.mixes is not None:
             said = [
-                (f"  {claim['source']}", signed(claim["mean"]), f"pairs: {claim['pairs']}")
+                (
+                    f"  {claim['source']}",
+                    signed(claim["mean"]),
+                    f"pairs: {claim['pairs']}"
+                    + f"; QK-norm: {claim['qk_norm']}" * bool(claim["qk_norm"]),
+                )
                 for claim in self.mixes["said"]
             ]
             mean = with_interval(self.mixes["mean"], self.mixes["sd"])
@@ -100,7 +105,7 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
         >>> import flashnas as fn
         >>> found = fn.evidence(["a f", "m2 f"])
         >>> len(found.publications), found.mixes["one"]
-        (13, 'a f')
+        (14, 'a f')
     """
     from flashnas.loss.load import loss_model
     from flashnas.loss.own import own_rows

@@ -68,7 +68,7 @@ def load_evidence() -> Evidence:
     Example:
         >>> import flashnas as fn
         >>> evidence = fn.load_evidence()
-        >>> len(evidence.trainings) >= 189, (evidence.trainings.source != "").all().item()
+        >>> len(evidence.trainings) >= 269, (evidence.trainings.source != "").all().item()
         (True, True)
     """
     return Evidence(

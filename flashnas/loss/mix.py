@@ -14,6 +14,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.architecture.networks import Networks
 from flashnas.loss.mathematics import ATTENTION, DELTA_RULE, LINEAR_ATTENTION, MATHEMATICS
+from flashnas.observations.losses import normed
 from flashnas.operators import OperatorSpec
 
 FULL_SHARE = 0.15  # a second family with this share of the mixers counts fully
@@ -23,7 +24,8 @@ FAMILIES = (ATTENTION, "state space", DELTA_RULE, LINEAR_ATTENTION)
 KINDS = ("a", "swa", "m", "m2", "gla", "d", "gd", "r7", "kda", "other")
 # kinds that count as another one by a part of their share: a correlation of what is known of both
 ALIKE = {"kda": ("gd", 0.7)}
-RARE = ("r7", "kda")  # mixers that at most one publication has trained
+RARE = ("r7", "kda")  # mixers that one publication has trained, alone
+PURE = ("r7",)  # mixers that no publication has mixed with others
 # a second family that publications have tried beside any other, also at a small share
 TRIED_BESIDE_ALL = ATTENTION
 MIN_FFN_SHARE = 1 / 3  # of the operators, for families that have no channel mixer of their own
@@ -126,20 +128,21 @@ def _counted(spec: OperatorSpec) -> list[float]:
     stated ones, and mixers by FAMILIES and by KINDS."""
     if not spec.mixes_tokens:
         return [1.0] + [0.0] * (5 + len(FAMILIES) + len(KINDS))
-    # what publications found of other operators is no bonus for one that they do not have
-    tried = spec.kind in KINDS and spec.kind not in RARE
-    kind = spec.kind if spec.kind in KINDS else "other"
+    known = spec.kind in KINDS
+    # what publications found of other mixers is no bonus for one that they have not mixed
+    mixed = known and spec.kind not in PURE
+    kind = spec.kind if known else "other"
     alike, part = ALIKE.get(kind, (kind, 1.0))
     shares = {kind: (1 - part**2) ** 0.5, alike: part}
     short = _shortness(spec)
     return [
         1.0,
         1.0,
-        not tried,
-        MATHEMATICS.get(spec.kind) == ATTENTION and getattr(spec, "qk_norm", False),
+        not known or spec.kind in RARE,
+        normed(spec),
         short,
         short if "window" in spec.options() else 0.0,
-        *(tried and MATHEMATICS[spec.kind] == family for family in FAMILIES),
+        *(mixed and MATHEMATICS[spec.kind] == family for family in FAMILIES),
         *(shares.get(each, 0.0) for each in KINDS),
     ]
 

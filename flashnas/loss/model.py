@@ -50,7 +50,7 @@ SILENT_SDS = {
     "rare": 0.03,
     "new_mix": 0.06,
     "qk_norm_unknown": 0.015,
-    "qk_norm_few": 0.015,
+    "qk_norm_own": 0.015,
     "aspect": 0.2,
     "size": 0.05,
     "tokens": 0.02,
@@ -61,7 +61,7 @@ SILENT_SDS = {
 # standard deviations of `silence` that are added to the mean where networks are ranked
 CHARGE = 1.0
 # columns of size and shape, and of these of the law
-OF_MIX = ("ffn_share", "bare", "rare", "new_mix", "qk_norm_unknown", "qk_norm_few")
+OF_MIX = ("ffn_share", "bare", "rare", "new_mix", "qk_norm_unknown", "qk_norm_own")
 OF_LAW = ("law", *EXPERT_SDS)
 OF_SIZE = (*OF_LAW, *(name for name in SILENT_SDS if name not in OF_MIX))
 _LAW, _WINDOW = FEATURES.index("law"), FEATURES.index("window")

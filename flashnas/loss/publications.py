@@ -20,7 +20,7 @@ from flashnas.loss.load import loss_model, of_size, rows_of
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import own_rows
 from flashnas.loss.prediction import COVERED, WITHIN_SDS, Prediction, reliabilities
-from flashnas.observations.losses import ObservedLoss
+from flashnas.observations.losses import ObservedLoss, normed, qk_norm_of
 from flashnas.observations.read_losses import composition, groups_without_repeats
 from flashnas.operators import OperatorSpec
 
@@ -65,9 +65,11 @@ def compare_mixes(
     """What publications and the model say of two mixes of one size, such as `a f` and `m2 f`.
 
     Returns:
-        JSON-ready. said: of each publication that trained both in one group the pairs, and the mean
-        of their differences in nats per token, after the law of size and shape is taken out; below 0
-        where the second mix has the lower loss. mean, sd: of the model, for a publication that nobody
+        JSON-ready. said: of each publication that trained both in one group the pairs, the mean of
+        their differences in nats per token, after the law of size and shape is taken out, below 0
+        where the second mix has the lower loss, and qk_norm: whether its attention normalises queries
+        and keys (yes, no, unknown; empty: there is none). Where one of the mixes does, attention
+        counts by that, too. mean, sd: of the model, for a publication that nobody
         has seen (or the user's own), at PARAMS and TOKENS.
 
     Raises:
@@ -75,16 +77,28 @@ def compare_mixes(
     """
     stacks = [_stack(text) for text in (one, other)]
     slope = model.coefficients()["law"][0]
+    traits = any(normed(spec) for stack in stacks for spec in stack)
+    kinds = [composition(stack, traits=traits) for stack in stacks]
     gaps: dict[str, list[float]] = {}
+    states: dict[str, set[str]] = {}
     for members in groups_without_repeats(rows).values():
         group = [rows[index] for index in members]
         nats = np.array([row.nats for row in group]) - slope * rows_of(group, model.law).x[:, 0]
-        mixes = [composition(row.specs) for row in group]
-        first, second = (nats[[mix == composition(stack) for mix in mixes]] for stack in stacks)
-        if len(first) and len(second) and composition(stacks[0]) != composition(stacks[1]):
-            gaps.setdefault(group[0].source, []).extend(np.subtract.outer(second, first).ravel())
+        mixes = [composition(row.specs, traits=traits) for row in group]
+        first, second = ([mix == kind for mix in mixes] for kind in kinds)
+        if any(first) and any(second) and kinds[0] != kinds[1]:
+            source = group[0].source
+            differences = np.subtract.outer(nats[second], nats[first])
+            gaps.setdefault(source, []).extend(differences.ravel())
+            of_pairs = [row for row, *either in zip(group, first, second, strict=True) if any(either)]
+            states.setdefault(source, set()).update(map(qk_norm_of, of_pairs))
     said = [
-        {"source": source, "pairs": len(values), "mean": float(np.mean(values))}
+        {
+            "source": source,
+            "pairs": len(values),
+            "mean": float(np.mean(values)),
+            "qk_norm": " and ".join(sorted(states[source] - {""})),
+        }
         for source, values in gaps.items()
     ]
     table = of_size(model, stacks, PARAMS, TOKENS, published=True)

@@ -142,6 +142,20 @@ def as_published(specs: Sequence[OperatorSpec], hidden: int) -> tuple[OperatorSp
     )
 
 
+def normed(spec: OperatorSpec) -> bool:
+    """Whether an operator is attention with normalised queries and keys."""
+    return isinstance(spec, Attention) and spec.qk_norm
+
+
+def qk_norm_of(row: ObservedLoss) -> str:
+    """Whether the attention of a row normalises queries and keys: yes, no or unknown; empty without
+    attention."""
+    attention = [spec for spec in row.specs if isinstance(spec, Attention)]
+    if not attention:
+        return ""
+    return row.qk_norm or ("yes" if any(map(normed, attention)) else "no")
+
+
 def dense_twin(row: ObservedLoss) -> ObservedLoss:
     """The row without experts: of its active size, with `f` in place of each mixture. Other rows stay
     as they are."""

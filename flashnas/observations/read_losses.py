@@ -22,6 +22,7 @@ from flashnas.observations.losses import (
     ObservedLoss,
     as_published,
     nearest_width,
+    normed,
 )
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
@@ -271,12 +272,19 @@ def groups_without_repeats(rows: Sequence[ObservedLoss]) -> dict[str, list[int]]
     return {name: members for name, members in groups_of(rows).items() if name not in larger}
 
 
-def composition(specs: Sequence[OperatorSpec]) -> tuple[tuple[str, float], ...]:
+def composition(
+    specs: Sequence[OperatorSpec], *, traits: bool = False
+) -> tuple[tuple[str, float], ...]:
     """The share of each token mixer in rounded quarters, and whether a stack has FFNs.
 
     Two publications share a pair where both have a row of the one and of the other composition.
+    traits: attention with QK-norm is a mixer of its own.
     """
-    mixers = Counter(spec.kind for spec in specs if spec.mixes_tokens)
+    mixers = Counter(
+        spec.kind + " with QK-norm" * (traits and normed(spec))
+        for spec in specs
+        if spec.mixes_tokens
+    )
     total = mixers.total()
     shares = {kind: round(4 * count / total) / 4 for kind, count in mixers.items()} if total else {}
     without = [] if any(not spec.mixes_tokens for spec in specs) else [(NO_FFN, 1.0)]

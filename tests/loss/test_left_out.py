@@ -42,13 +42,13 @@ def figures(study, shipped):
 
 
 def test_the_evidence_predicts_publications_that_it_has_not_seen(figures):
-    assert figures["pairs"] == 333
-    assert figures["right"] >= 0.87 * 333
-    assert figures["publications"]["share"] >= 0.83
-    assert figures["publications"]["log_score"] >= 1.65
+    assert figures["pairs"] == 428
+    assert figures["right"] >= 0.86 * 428
+    assert figures["publications"]["share"] >= 0.86
+    assert figures["publications"]["log_score"] >= 1.7
     assert figures["rmse_nats"] <= 0.042
     assert 0.85 <= figures["publications"]["coverage"] <= 0.95
-    assert figures["publications"]["spearman"] > 0.5
+    assert figures["publications"]["spearman"] > 0.65
 
 
 def test_the_figures_are_those_that_the_experiment_keeps(figures):
@@ -132,8 +132,7 @@ def test_the_shipped_rule_loses_little_to_the_best_row_of_a_group(study, shipped
     found = study.regret(shipped)
     assert found["shipped"]["pooled"] <= 0.009
     assert found["shipped"]["equal"] <= 0.009
-    for rule in ("mean", "pure", "random"):
-        assert found["shipped"]["pooled"] <= found[rule]["pooled"], rule
+    assert found["shipped"]["pooled"] <= found["mean"]["pooled"] + 5e-4 < found["pure"]["pooled"]
     assert found["pure"]["pooled"] < found["random"]["pooled"]
 
 

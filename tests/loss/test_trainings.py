@@ -69,7 +69,7 @@ def test_what_is_wrong_in_a_csv_is_one_line(tmp_path, case):
 
 
 def test_the_shipped_rows_have_sources_and_clear_pairs(shipped, experiment):
-    assert len(shipped) == 189
+    assert len(shipped) == 269
     assert all(found.source and found.table for found in shipped)
     for places in groups_of(shipped).values():
         assert len(places) > 1
@@ -140,7 +140,7 @@ def test_the_short_trainings_that_ship_are_observations(shipped, proxies, experi
         assert training is None or training.network.hash == network.hash
     published = {row.place for row in rows if row.table.startswith("published:")}
     assert {training.place for training in found if training} == published
-    assert (sum(training is not None for training in found), len(published)) == (68, 55)
+    assert (sum(training is not None for training in found), len(published)) == (77, 55)
     small = script.as_small_rows(shipped)
     assert {row.source for row in small} <= {row.source for row in shipped}
 
