@@ -115,8 +115,8 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
             kernel and `sources` the share of the time by where it is known from; `observed`, what
             the file of `times` corrected. From what others have trained in full:
             `full_loss` in nats per token after `train_tokens`, up to a constant;
-            `full_loss_difference` and its standard deviation `full_loss_sd`, less the plain
-            transformer of as many active parameters without embeddings, at its best shape;
+            `full_loss_difference` and its standard deviation `full_loss_sd`, less the
+            transformer with QK-norm of as many active parameters without embeddings, at its best shape;
             `full_loss_of_shape`, what of it width against depth makes; `recall` and `recall_sd`, of
             full marks, less that transformer; `outside`, what of the network no two publications
             have. `loads_in` names the programs that load it without flashnas. `print` shows all of it.

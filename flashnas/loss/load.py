@@ -1,5 +1,5 @@
 """The shipped evidence, the model that `experiments/evidence/fit.py` fitted to it, and what it expects
-of a full training of one network, beside the plain transformer of its size. No torch.
+of a full training of one network, beside the transformer of its size. No torch.
 """
 
 from __future__ import annotations
@@ -211,7 +211,9 @@ def _shipped(without: str, published: bool) -> FullLoss:
 
 # -- what is expected of one network ---------------------------------------------------------------
 
-PLAIN = parse_operators("a f")  # a block of the transformer to which networks are compared
+PLAIN = parse_operators(
+    "a(qk_norm=true) f"
+)  # a block of the transformer to compare with: the best one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,7 +221,7 @@ class Expected:
     """Of one network after a full training, in nats per token.
 
     full_loss: up to a constant of the text and the tokenizer. full_loss_difference, full_loss_sd:
-    the same less that of the plain transformer (`a f`, repeated) with as many parameters without
+    the same less that of the transformer with QK-norm (PLAIN, repeated) with as many parameters without
     embeddings as a token uses of the network, at the best ratio of width to depth;
     full_loss_of_shape: what of that difference the network's own ratio makes. recall, recall_sd:
     marks from 0 to 1, less those of that transformer. outside: what of the network no two
@@ -311,7 +313,7 @@ def of_size(
     )
 
 
-@functools.lru_cache(maxsize=256)  # the plain transformer is compared with each network
+@functools.lru_cache(maxsize=256)  # PLAIN is compared with each network
 def _stacks_of(
     operators: tuple[tuple[OperatorSpec, ...], ...], hidden: int, published: bool
 ) -> tuple[Mix, np.ndarray, np.ndarray]:

@@ -90,7 +90,9 @@ def compare_mixes(
             source = group[0].source
             differences = np.subtract.outer(nats[second], nats[first])
             gaps.setdefault(source, []).extend(differences.ravel())
-            of_pairs = [row for row, *either in zip(group, first, second, strict=True) if any(either)]
+            of_pairs = [
+                row for row, *either in zip(group, first, second, strict=True) if any(either)
+            ]
             states.setdefault(source, set()).update(map(qk_norm_of, of_pairs))
     said = [
         {

@@ -194,11 +194,12 @@ def transformer(run: RecordedRun) -> str | None:
     best = next((f for f in answer.families if f["family"].startswith("transformer (")), None)
     if best is None or best["hash"] == answer.recommended or answer.as_good:
         return None
+    said = f"{best['family'].removeprefix('transformer ').strip('()')}: {_nats(best)}"
     if answer.wider:
         time, size = time_text(run, answer.wider["latency_ms"]), parameters(answer.wider["params"])
-        return f"{_nats(best)}; as good at {time} and {size} parameters"
+        return f"{said}; as good at {time} and {size} parameters"
     never = "; not even twice as wide is it as good" * (best["difference"] > 0)
-    return f"{_nats(best)}{never}"
+    return f"{said}{never}"
 
 
 def training(run: RecordedRun) -> str:

@@ -64,7 +64,7 @@ class Trial:
         notation, hash: of the network at full width.
         loss: validation loss in nats per token, or what the user's evaluator returned.
         full_loss: the loss to expect of a full training, up to a constant, in nats per token;
-            `full_loss_sd`: standard deviation of its difference to the plain transformer of its
+            `full_loss_sd`: standard deviation of its difference to the transformer with QK-norm of its
             size; `silence`: standard deviation of what no observation vouches for.
         value: by which the scorer ranks, in nats per token; lower is better.
         expected_recall: after a full training, less that of the transformer of the same training,
