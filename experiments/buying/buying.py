@@ -42,12 +42,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from cases import UNPUBLISHED, Case, all_cases
-from scipy.optimize import minimize_scalar
 from scipy.stats import multivariate_normal
 
 from flashnas.loss.composition import Rows
 from flashnas.loss.model import RELIABILITY_SD, FullLoss, contrasts
-from flashnas.loss.own import FURTHEST
+from flashnas.loss.own import RELIABILITIES
 from flashnas.study.acquisition import Joint, Prospects
 
 HERE = Path(__file__).parent
@@ -85,8 +84,10 @@ def reliability_of(model: FullLoss, own: Rows) -> float:
         density = multivariate_normal(cov=shared + np.exp(2 * log) * alone)
         return 0.5 * (log / RELIABILITY_SD) ** 2 - float(density.logpdf(gaps))
 
-    bounds = (0.0, FURTHEST * RELIABILITY_SD)
-    return float(np.exp(minimize_scalar(cost, bounds=bounds, method="bounded").x))
+    logs = RELIABILITY_SD * RELIABILITIES
+    costs = np.array([cost(log) for log in logs])
+    weights = np.exp(costs.min() - costs)
+    return float(np.exp(weights @ logs / weights.sum()))
 
 
 class Buyer:

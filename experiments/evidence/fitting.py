@@ -47,7 +47,6 @@ SPREAD_SD = 1.0
 # of the spreads of fidelity: that of a mix has, of 0.01, 0.015, 0.02, 0.025, 0.03 and 0.04, the best log
 # score on the short trainings of ladders.py; and the median of the prior of that of a shape
 OF_A_MIX, SHAPE_MEDIAN = 0.025, 0.02
-torch.set_default_dtype(torch.float64)
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,7 @@ def fit_spreads(rows: Rows, law: Law) -> Spreads:
     """
     names, publications = list(MEDIANS), sorted(set(rows.publication))
     centre = np.log([*MEDIANS.values(), *([1.0] * len(publications))])
-    sds = torch.tensor([SPREAD_SD] * len(names) + [RELIABILITY_SD] * len(publications))
+    sds = torch.from_numpy(np.r_[[SPREAD_SD] * len(names), [RELIABILITY_SD] * len(publications)])
     of_levels = contrasts(rows.level)
     basis = torch.tensor(of_levels)
     x = np.array(rows.x)
@@ -147,7 +146,9 @@ def fit_spreads(rows: Rows, law: Law) -> Spreads:
     gaps = basis @ torch.tensor(rows.nats - x[:, 0])
     columns = (basis @ torch.tensor(x)).T
     effects = columns[[FEATURES.index(name) for name in EFFECTS]]
-    silent = columns[len(FEATURES) :].T * torch.tensor([SILENT_SDS[name] for name in SILENT])
+    silent = columns[len(FEATURES) :].T * torch.from_numpy(
+        np.array([SILENT_SDS[name] for name in SILENT])
+    )
     shares = basis @ torch.tensor(rows.shares)
     alike = basis @ torch.tensor(kernel(rows, rows)) @ basis.T
     publication = rows.publication[np.abs(of_levels).argmax(axis=1)]

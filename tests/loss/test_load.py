@@ -168,9 +168,10 @@ def test_what_the_user_got_wrong_is_one_line(case, refused):
 # -- what is expected of one network ---------------------------------------------------------------
 
 
-def test_the_plain_transformer_is_as_good_as_its_kind_at_the_best_depth():
+def test_the_transformer_is_as_good_as_its_kind_at_the_best_depth():
     found = [
-        expected(Architecture.parse(f"2048: {depth}x(a f)"), 1e11) for depth in range(16, 80, 6)
+        expected(Architecture.parse(f"2048: {depth}x(a(qk_norm=true) f)"), 1e11)
+        for depth in range(16, 80, 6)
     ]
     differences = [each.full_loss_difference for each in found]
     assert (
@@ -180,7 +181,7 @@ def test_the_plain_transformer_is_as_good_as_its_kind_at_the_best_depth():
     assert best.full_loss_sd < 0.003
     assert abs(best.recall) < 0.01
     assert best.outside == ()
-    wide = expected(Architecture.parse("4096: 4x(a f)"), 1e11)
+    wide = expected(Architecture.parse("4096: 4x(a(qk_norm=true) f)"), 1e11)
     assert wide.full_loss_difference > 0.03
     assert wide.full_loss_of_shape == pytest.approx(wide.full_loss_difference, abs=0.01)
     assert abs(best.full_loss_of_shape) < 0.005

@@ -198,7 +198,7 @@ def test_parameters_and_vocabulary_bound_the_networks(served):
     assert len({space.hash for space in (served, small, fewer)}) == 3
     assert served.restricted(families=["granite", "lfm2"]).families == ("granite", "lfm2")
     message = one_line(SpaceError, served.restricted, (1e12, 1e13))
-    families = "granite, nemotron_h, qwen3_5, lfm2, llama, granite_moe, qwen3_moe"
+    families = "granite, nemotron_h, qwen3_5, lfm2, qwen3, granite_moe, qwen3_moe"
     assert message.endswith(f"no network of {families} has params 1T..10T, experts any")
 
 

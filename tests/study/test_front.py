@@ -46,11 +46,12 @@ def test_the_best_network_may_also_be_the_best_of_a_family(tmp_path):
     space = tmp_path / "space.yaml"
     space.write_text(
         "template: layerwise\nwidths: [2048, 2560, 3072]\nmodel: {vocab: 131072}\n"
-        "layers: {depth: [4, 20], choices: ['a(head_dim=128,kv_heads=4,rope_theta=500000) f']}\n"
+        "layers: {depth: [4, 20], choices:"
+        " ['a(head_dim=128,kv_heads=4,qk_norm=true,rope_theta=1000000) f']}\n"
     )
     run = fn.search(space=str(space), budgets={"latency_ms": 20_000}, out=tmp_path / "run")
     families = {family["family"]: family["hash"] for family in run.answer.families}
-    assert families["transformer (Llama)"] == run.recommended.hash
+    assert families["transformer (Qwen3)"] == run.recommended.hash
     assert "baseline" not in {trial.origin for trial in run.front}
 
 

@@ -72,7 +72,7 @@ def test_evolution_is_better_than_as_many_random_networks():
     evolved = search(problem)
     drawn = search(dataclasses.replace(problem, sampler="random"))
     assert len(drawn.proposed) >= 900, "quiet cycles do not end it before"
-    assert evolved.value[evolved.best] < drawn.value[drawn.best] - 0.005
+    assert evolved.value[evolved.best] < drawn.value[drawn.best] - 0.002
     operators = evolved.networks[evolved.best].operators
     assert operators == evenly_spread(operators), "evidence knows nothing of their order"
 
