@@ -1,13 +1,15 @@
 """The memory that networks need for a workload, and the largest batch that fits a device.
 
-Weights and caches are exact (a window caps its cache; recurrent states are float32). Activations
+`memory_gb` is what an engine allocates: weights; caches of all sequences after all tokens, in pages as
+vLLM has them; activations. Weights are exact. All pages of a network have one size: that of BLOCK tokens of
+an attention layer, or of more, until the largest recurrent state (float32) fits one, too. A layer of
+attention takes as many pages as hold its tokens (a window caps them), a recurrent one takes one. Activations
 are a rule, within a factor of 2 of what the torch models here allocate.
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +29,7 @@ from flashnas.operators import OperatorSpec
 
 # Share of the memory that a batch may fill; 0.9 is the default of vLLM and TensorRT-LLM.
 USABLE_SHARE = 0.9
+BLOCK = 16  # tokens, of which the tokens of a page are a multiple
 POWERS = 10 ** np.arange(19)
 
 # Engines read a long prompt, or the prompts of a large batch, in pieces of at most this many tokens
@@ -39,7 +42,7 @@ class MemorySizes:
     """Bytes of each network [N]."""
 
     weights: np.ndarray
-    per_sequence: np.ndarray  # caches and logits
+    per_sequence: np.ndarray  # pages of caches, and logits
     per_token: np.ndarray  # while it is processed
     tokens: int  # read at once per sequence
 
@@ -63,16 +66,36 @@ class MemorySizes:
 @functools.lru_cache(maxsize=65536)
 def _operator_sizes(
     spec: OperatorSpec, hidden: int, context: int, dtype_bytes: int, cache_type: str = ""
-) -> tuple[int, int, int]:
-    """-> cache bytes per sequence, bytes per token while the operator reads a prompt,
-    `matrix_numbers`."""
+) -> tuple[float, float, float, int, int]:
+    """-> bytes of a state, cache bytes of a token, tokens that are kept of a sequence, bytes per token
+    while the operator reads a prompt, `matrix_numbers`."""
     calls = [call for call in spec.kernels(hidden, "prefill") if not call.fusable]
     alive = sum(
         dtype_bytes * call.kind.written(call) + call.kind.workspace_bytes(call) for call in calls
     )
-    one, two = (spec.cache_bytes(hidden, context, size) for size in (1, 2))
-    cache = one + (CACHE_BYTES.get(cache_type, dtype_bytes) - 1) * (two - one)
-    return math.ceil(cache), alive, matrix_numbers(spec, hidden)
+
+    def cache(tokens: int) -> float:
+        one, two = (spec.cache_bytes(hidden, tokens, size) for size in (1, 2))
+        return one + (CACHE_BYTES.get(cache_type, dtype_bytes) - 1) * (two - one)
+
+    state = cache(0)
+    of_token = cache(1) - state
+    kept = (cache(context) - state) / of_token if of_token else 0.0
+    return state, of_token, kept, alive, matrix_numbers(spec, hidden)
+
+
+def paged_bytes(
+    networks: Networks, states: np.ndarray, of_token: np.ndarray, kept: np.ndarray
+) -> np.ndarray:
+    """Of the pages of one sequence [N]. Of each of `networks.pairs`: bytes of its state and of a token,
+    and tokens that it keeps."""
+    largest, widest = networks.largest_of(states), networks.largest_of(of_token)
+    block = BLOCK * np.ceil(largest / (BLOCK * np.maximum(widest, 1)))
+    block = np.maximum(block, BLOCK)
+    pages = networks.totals_of((states > 0) & (of_token == 0))
+    for tokens in np.unique(kept[kept > 0]):
+        pages += networks.totals_of(kept == tokens) * np.ceil(tokens / block)
+    return pages * np.where(widest > 0, block * widest, largest)
 
 
 def matrix_numbers(spec: OperatorSpec, hidden: int) -> int:
@@ -87,7 +110,7 @@ def matrix_numbers(spec: OperatorSpec, hidden: int) -> int:
 def memory_sizes(
     networks: Networks, workload: Workload, dtype: str, cache_type: str = ""
 ) -> MemorySizes:
-    """Of what takes memory of each network: weights, caches after all tokens, activations.
+    """Of what takes memory of each network: weights, pages after all tokens, activations.
 
     Args:
         cache_type: of keys and values, one of CACHE_BYTES ("": dtype).
@@ -102,13 +125,13 @@ def memory_sizes(
         _operator_sizes(spec, hidden, context, dtype_bytes, cache_type)
         for spec, hidden in networks.pairs
     ]
-    cache, alive, matrices = zip(*of_pairs, strict=True) if of_pairs else ((), (), ())
+    states, of_token, kept, alive, matrices = np.array(of_pairs, float).reshape(-1, 5).T
     others = WEIGHT_BYTES[OTHER_WEIGHTS.get(dtype, dtype)]
     narrower = others - WEIGHT_BYTES[dtype]
     in_matrices = networks.totals_of(matrices) if narrower else 0
     return MemorySizes(
         np.ceil(networks.params * others - in_matrices * narrower),
-        networks.totals_of(cache) + 4 * networks.vocab,
+        paged_bytes(networks, states, of_token, kept) + 4 * networks.vocab,
         networks.hidden * dtype_bytes + networks.largest_of(alive),
         max(workload.prompt_tokens + networks.meta_tokens, 1),
     )

@@ -11,7 +11,8 @@ latency_ms         the whole request: ttft_ms + generated_tokens x tpot_ms. The 
                    here (observations/read_times.py)
 throughput_tok_s   tokens that all sequences together generate per second while generating (batch /
                    tpot); if nothing is generated, prompt tokens read per second
-memory_gb          weights + caches at the end of the request + activations, in 10^9 bytes
+memory_gb          what an engine allocates, in 10^9 bytes: weights + pages of keys, values and states
+                   at the end of the request + activations (latency/memory.py)
 params             parameters, a tied head counted once
 active_params      the same without experts that one token does not pass
 """

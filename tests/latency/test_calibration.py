@@ -88,7 +88,9 @@ def test_the_time_of_networks_that_the_host_hides_is_the_same():
     model = LatencyModel("h100_sxm", "batch=1,generated=256")
     tiny = [Architecture.parse(f"{hidden}(vocab=8192): 2x(a f)") for hidden in (128, 256)]
     assert len(set(model.latencies(tiny).tolist())) == 1
-    assert model.latencies([Architecture.parse("2048: 12x(a f)")])[0] > 1.01 * model.latencies(tiny)[0]
+    assert (
+        model.latencies([Architecture.parse("2048: 12x(a f)")])[0] > 1.01 * model.latencies(tiny)[0]
+    )
 
 
 def test_the_host_is_of_one_program_and_of_several_as_wide_as_all():

@@ -83,12 +83,29 @@ def test_a_window_caps_the_cache_and_meta_tokens_stay_in_it():
     full, window = "64(vocab=64): a(head_dim=16)", "64(vocab=64): swa(head_dim=16,window=32)"
     assert bytes_after(window, 32) == bytes_after(full, 32)
     assert bytes_after(window, 999) == bytes_after(window, 32)
-    assert bytes_after(full, 33) - bytes_after(full, 32) == 8 * 2 * 16 * 2
+    assert bytes_after(full, 33) - bytes_after(full, 32) == 8 * 2 * 16 * 16 * 2, (
+        "a page of 16 tokens"
+    )
+    assert bytes_after(full, 48) == bytes_after(full, 33)
     assert bytes_after("64(vocab=64): d(head_dim=16)", 999) == bytes_after(
         "64(vocab=64): d(head_dim=16)", 32
     )
     with_meta = Architecture.parse("64(vocab=64,meta=8): a(head_dim=16)")
     assert with_meta.cache_bytes(32) == Architecture.parse(full).cache_bytes(40)
+
+
+def test_pages_of_a_hybrid_are_as_large_as_its_state():
+    """vLLM prints 528 tokens for Qwen3.5-9B: its states are 512 tokens of attention, and those of its
+    convolutions 12."""
+    a = Architecture.parse(
+        "4096(vocab=64): gd(k_heads=16,expand_v=2,head_dim=128) a(heads=16,kv_heads=4,head_dim=256)"
+    )
+    one, last, next_page = (
+        memory_bytes(a, Workload(batch=8, generated_tokens=tokens), 8, "bfloat16")
+        for tokens in (1, 528, 529)
+    )
+    assert one == last
+    assert next_page - last == 8 * 528 * 4096
 
 
 @given(

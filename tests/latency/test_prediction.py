@@ -107,7 +107,7 @@ def test_unfused_products_and_convolutions_are_as_large_as_the_fused_ones(text):
 
 def test_memory_by_hand(tiny_table):
     estimate = LatencyModel(tiny_table, WORKLOAD).estimate(A_F)
-    caches = 2 * A_F.cache_bytes(7)
+    caches = 2 * A_F.cache_bytes(16)  # a page of 16 tokens each
     # 8 tokens; the stream, and what the kernels of `f` write: norm, gate and up, 3/2 of silu's
     # width, down
     activations = 2 * 4 * (32 + 32 + 128 + 96 + 32) * 2
