@@ -12,8 +12,7 @@ from flashnas.base.text import (
     shortened,
 )
 from flashnas.operators import OPERATORS
-from flashnas.reporting.phrases import REASONS, chance
-from flashnas.reporting.words import render_text, shape_of
+from flashnas.reporting.words import REASONS, chance, render_text, shape_of
 
 Figures = Mapping[str, Any]  # JSON-ready, by name
 

@@ -21,12 +21,13 @@ from flashnas.base.text import (
 )
 from flashnas.families.programs import loading
 from flashnas.reporting.commands import TIME_IT, to_time, training_tokens
-from flashnas.reporting.phrases import chance, reasons_text
 from flashnas.reporting.words import (
     LEAST_SILENCE,
+    chance,
     counts_line,
     latency_unit,
     loads_in,
+    reasons_text,
     recommended,
     shape_of,
     time_text,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from markupsafe import Markup
 from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed, parsed
 from flashnas.base import text, text_table
-from flashnas.base.text import counted, is_number, names_text, number
+from flashnas.base.text import counted, is_number, names_text, number, signed
 from flashnas.families.family import PROGRAMS, family_of, interval_of
 from flashnas.families.programs import loading
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
@@ -24,6 +25,12 @@ from flashnas.trials.trial import RUN, Trial
 
 PUBLISHED = "published"  # label of a published model
 LEAST_SILENCE = 0.0005  # nats, from which on they are shown
+REASONS = {
+    "size": "size",
+    "shape": "width against depth",
+    "mix": "mix of operators",
+    "experts": "experts",
+}
 FEW_PLACES = 4  # of attention layers, up to which each is named
 
 # -- what a table shows ----------------------------------------------------------------------------
@@ -189,6 +196,22 @@ def place_words(run: RecordedRun) -> str:
     """`decode-8k on h100_sxm`: the workload and the device, as far as they are known."""
     device = run.entry("table", "device") or run.entry("table", "name")
     return " on ".join(str(part) for part in (run.entry("workload", "name"), device) if part)
+
+
+# -- parts of sentences ---------------------------------------------------------------------------
+
+
+def chance(probability: float) -> str:
+    """None is 0 or 1."""
+    return f"{min(max(probability, 0.01), 0.99):.2f}"
+
+
+def reasons_text(reasons: Mapping[str, float]) -> str:
+    """`by size +0.106, experts -0.137`: parts of a difference that are not 0."""
+    parts = [
+        f"{REASONS[n]} {signed(value)}" for n, value in reasons.items() if abs(value) >= 0.0005
+    ]
+    return f"by {', '.join(parts)}" if parts else ""
 
 
 # -- counts ----------------------------------------------------------------------------------------

@@ -19,10 +19,10 @@ from flashnas.run_folder.recorded_answer import (
     Wider,
 )
 from flashnas.space import OperatorSpace
+from flashnas.study.as_good import beside_model
 from flashnas.study.comparison import (
     at_one_latency,
     below_zero,
-    beside_model,
     differences_to,
     with_traits,
 )
@@ -60,6 +60,8 @@ def answer_of(
     """
     scorer, training = trials.scorer, problem.training
     assert scorer is not None
+    sparse = trials.columns["active_params"] < trials.columns["params"]
+    both = problem.model is not None and sparse.any() and not sparse.all()
     times = None
     if problem.model is not None and (observed := problem.model.observed):
         program, hashes, ratio = (observed[name] for name in ("program", "networks", "ratio"))
@@ -98,8 +100,8 @@ def answer_of(
         train_device=training.device,
         train_utilisation=training.utilisation,
         train_context=training.context,
-        dense_or_sparse=dense_or_sparse(problem, trials),
-        as_good=beside_model(problem, chosen.architecture),
+        dense_or_sparse=dense_or_sparse(problem, trials) if both else None,
+        as_good=None if problem.aim is None else beside_model(problem, chosen.architecture),
         times=times,
         limit=_limit(problem, trials, chosen),
         bought=tuple(bought),

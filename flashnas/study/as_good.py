@@ -8,16 +8,19 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.special import ndtr
 
+from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed
 from flashnas.architecture.networks import taken
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.latency.metrics import SIZES, Budget
+from flashnas.run_folder.recorded_answer import AsGood
 from flashnas.study.comparison import TOGETHER
 from flashnas.study.loop import search
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import ALIKE
+from flashnas.study.side_by_side import against
 
 COSTS = ("latency_ms", *SIZES)  # of which one can be minimised
 LIKELY = 0.9  # probability of the second network that is named
@@ -79,3 +82,17 @@ def aimed(problem: Problem) -> Problem:
         target=(trials.genotypes[found], trials.networks[found]),
         likely=[] if surer is None else [trials.networks[surer]],
     )
+
+
+def beside_model(problem: Problem, chosen: Architecture) -> AsGood:
+    """The recommended network beside the model."""
+    assert problem.aim is not None
+    assert problem.scorer is not None
+    networks = [problem.aim, chosen, *problem.likely]
+    model, beside, *likely = against(problem.costs, problem.scorer, problem.training, networks)
+    return {
+        "name": str(problem.config.as_good_as),
+        "model": model,
+        "chosen": beside,
+        "likely": likely[0] if likely else None,
+    }

@@ -3,22 +3,14 @@ milliseconds, the reasons for these, and what each costs."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.special import ndtr
 
 from flashnas.architecture import Architecture
-from flashnas.families.programs import loading
-from flashnas.latency.fitting import Costs
 from flashnas.loss.prediction import WITHIN_SDS, Prediction
-from flashnas.operators.feed_forward.spec import FeedForward
-from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
-from flashnas.run_folder.recorded_answer import Against, AsGood, Side
-from flashnas.study.full_training import FullTraining
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import Scorer
 from flashnas.study.trials import Trials
@@ -27,9 +19,6 @@ from flashnas.trials.pareto import non_dominated
 TOGETHER = 199  # networks that are compared with one at once
 SLOPE_FROM = 0.7  # of the latency of the recommended network, from which on the front counts
 TRAIT_SD = 0.01  # nats of what no publication compares and the evidence takes as equal
-
-
-# -- differences -----------------------------------------------------------------------------------
 
 
 def below_zero(mean: float, sd: float) -> float:
@@ -107,69 +96,3 @@ def with_traits(prediction: Prediction, networks: Sequence[Architecture]) -> Pre
     ]
     centred = np.array(traits) - 0.5  # neither side is surer of itself than the other
     return prediction.with_further(TRAIT_SD**2 * centred @ centred.T)
-
-
-# -- what each costs -------------------------------------------------------------------------------
-
-
-def side_of(costs: Costs, training: FullTraining, network: Architecture) -> Side:
-    """What a network costs."""
-    metrics = costs.metrics(network)
-    names = ("latency_ms", "lower_ms", "upper_ms", "memory_gb", "params", "active_params")
-    return {
-        "notation": network.notation,
-        **{name: metrics[name] for name in names},  # type: ignore[typeddict-item]
-        "train_hours": training.hours_of(network),
-    }
-
-
-def against(
-    costs: Costs, scorer: Scorer, training: FullTraining, networks: Sequence[Architecture]
-) -> list[Against]:
-    """Each network beside the first one."""
-    joint, dense = scorer.posterior(networks), [without_experts(network) for network in networks]
-    found = list[Against]()
-    for index, network in enumerate(networks):
-        # to decimals in which equal networks have no difference
-        difference, sd = (round(nats, 6) for nats in joint.difference(index, 0))
-        parts: Mapping[str, Any] = {**scorer.reasons([dense[index], dense[0]])}
-        figures = scorer.figures(network)
-        found.append(
-            {
-                **side_of(costs, training, network),
-                "throughput_tok_s": costs.metrics(network)["throughput_tok_s"],
-                "loads_in": list(loading(network)),
-                "difference": difference,
-                "sd": sd,
-                "probability": below_zero(difference, sd),
-                "reasons": {**parts, "experts": difference - sum(parts.values())},
-                "recall": figures["expected_recall"],
-                "recall_sd": figures["expected_recall_sd"],
-                "outside": figures["outside"],
-            }
-        )
-    return found
-
-
-def beside_model(problem: Problem, chosen: Architecture) -> AsGood | None:
-    """The recommended network beside the model; None where no model was named."""
-    if problem.aim is None or problem.scorer is None:
-        return None
-    networks = [problem.aim, chosen, *problem.likely]
-    model, beside, *likely = against(problem.costs, problem.scorer, problem.training, networks)
-    return {
-        "name": str(problem.config.as_good_as),
-        "model": model,
-        "chosen": beside,
-        "likely": likely[0] if likely else None,
-    }
-
-
-def without_experts(network: Architecture) -> Architecture:
-    """With feed-forward layers of the width that a token passes in place of experts."""
-    operators = list(network.operators)
-    for place, spec in enumerate(operators):
-        if isinstance(spec, MixtureOfExperts):
-            inner = spec.resolved(network.hidden).intermediate
-            operators[place] = FeedForward(intermediate=spec.active * inner + spec.shared)
-    return dataclasses.replace(network, operators=tuple(operators))

@@ -10,8 +10,9 @@ import numpy as np
 from flashnas.architecture.networks import taken
 from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.run_folder.recorded_answer import DenseOrSparse
-from flashnas.study.comparison import at_one_latency, side_of
+from flashnas.study.comparison import at_one_latency
 from flashnas.study.problem import Problem
+from flashnas.study.side_by_side import side_of
 from flashnas.study.trials import ALIKE_NATS, Trials
 
 MEMORIES_GB = (192, 128, 96, 80, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,11 @@ from flashnas.trials.trial import STATES, Trial
 
 @dataclass(frozen=True, kw_only=True)
 class Finished:
-    """What a search found: run.yaml, the trials in their order with the encoding of their genotypes,
-    the front with its numbers, and the answer. summary: the object of `search --json`."""
+    """What a search found: run.yaml, the front with its numbers, and the answer. summary: the object of
+    `search --json`."""
 
     path: Path
     config: dict[str, Any]
-    trials: list[Trial]
-    encode: Callable[[Any], Mapping[str, Any]]
     front: list[Trial]
     answer: Answer | None
     summary: dict[str, Any]
@@ -81,8 +78,6 @@ def finish(record: RunRecord, trials: Trials) -> Finished:
     return Finished(
         path=folder.path,
         config=folder.config,
-        trials=rows,
-        encode=problem.space.encode,
         front=written,
         answer=answer,
         summary=folder.summary(written, best, failures),

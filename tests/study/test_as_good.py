@@ -7,8 +7,8 @@ from problems import problem_of
 from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError
 from flashnas.study.as_good import LIKELY, aimed
-from flashnas.study.comparison import against, without_experts
 from flashnas.study.scorer import load_scorer
+from flashnas.study.side_by_side import against, without_experts
 
 DENSE, SPARSE = "1024: 12x(a f)", "1024: 12x(a moe(experts=64,active=8,shared=1024))"
 
