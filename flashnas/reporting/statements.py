@@ -67,9 +67,9 @@ def the_recommended(run: RecordedRun) -> str:
     bounds = " to ".join(fixed(end * factor, digits) for end in ends if is_number(end))
     active, memory_gb = (chosen.figures.get(name) for name in ("active_params", "memory_gb"))
     sparse = is_number(active) and active != chosen.params
-    behind, memory = _no_clear_lead_over(run), number(memory_gb, 3, "GB")
+    behind, memory = _may_be_better(run), number(memory_gb, 3, "GB")
     return (
-        f"{chosen.name}{f' (no clear lead over {behind})' if behind else ''},"
+        f"{chosen.name}{f' ({behind} may be better)' if behind else ''},"
         f" {shape_of(chosen.notation)}: {time_text(run, chosen.latency_ms)}"
         f"{f' ({bounds})' if bounds else ''}, {parameters(chosen.params)}"
         f"{f' ({parameters(active)} active)' if sparse else ''}"
@@ -77,7 +77,7 @@ def the_recommended(run: RecordedRun) -> str:
     )
 
 
-def _no_clear_lead_over(run: RecordedRun) -> str:
+def _may_be_better(run: RecordedRun) -> str:
     """The best network of the other sort, dense or sparse, or the likeliest other family, where it may
     be the better one with a probability of 0.05 or more: its 90 % interval reaches over 0."""
     answer, chosen = _answer(run), recommended(run)
@@ -173,9 +173,9 @@ def experts(run: RecordedRun) -> str | None:
     better = "sparse" if two["difference"] < 0 else "dense"
     lead = with_interval(abs(two["difference"]), two["sd"]).lstrip("+")
     parts = [
-        f"{better} is ahead by {lead} nats, from {two['from_gb']:.3g}"
+        f"{better} leads by {lead} nats, from {two['from_gb']:.3g}"
         f" to {number(two['memory_gb'], 3, 'GB')}"
-        + (f" and up to batch {two['to_batch']}" if two["to_batch"] else "")
+        + (f", up to batch {two['to_batch']}" if two["to_batch"] else "")
     ]
     for sort in ("dense", "sparse"):
         side = two[sort]
@@ -198,7 +198,7 @@ def transformer(run: RecordedRun) -> str | None:
     said = f"{best['family'].removeprefix('transformer ').strip('()')}: {_nats(best)}"
     if answer.wider:
         time, size = time_text(run, answer.wider["latency_ms"]), parameters(answer.wider["params"])
-        return f"{said}; as good at {time} and {size} parameters"
+        return f"{said}; as good at {time} and {size}"
     never = "; not even twice as wide is it as good" * (best["difference"] > 0)
     return f"{said}{never}"
 

@@ -106,14 +106,14 @@ def test_a_lead_within_its_interval_is_said_first(run, chances, two, words):
     other = dataclasses.replace(run, config={**run.config, "answer": entry})
     said = dict(statements(other))["recommended"]
     assert said.startswith(
-        f"{run.recommended.name}{f' (no clear lead over {words})' * bool(words)}, NemotronH"
+        f"{run.recommended.name}{f' ({words} may be better)' * bool(words)}, NemotronH"
     )
 
 
 def test_the_answer_says_which_family_is_how_likely_and_that_the_export_can_be_timed(run, table):
     said = dict(statements(run))
     assert said["recommended"].startswith(
-        f"{run.front[-1].name} (no clear lead over Qwen3.5), NemotronH, 2560 wide, 21 layers,"
+        f"{run.front[-1].name} (Qwen3.5 may be better), NemotronH, 2560 wide, 21 layers,"
         " attention at 3, 8, 13 and 18: "
     )
     assert said["loads in"] == (
