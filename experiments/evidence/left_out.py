@@ -28,12 +28,14 @@ from short_trainings import Short, short_trainings
 
 from flashnas.loss.load import loss_model, shipped_rows
 from flashnas.loss.model import CHARGE, FullLoss, silence_of
-from flashnas.loss.publications import WITHIN_SDS, Pair, as_new_publication, predicted_pairs
+from flashnas.loss.prediction import COVERED, WITHIN_SDS
+from flashnas.loss.publications import Pair, as_new_publication, predicted_pairs
 from flashnas.observations.losses import ObservedLoss
 from flashnas.observations.read_losses import groups_without_repeats, read_published
 
 MIN_RANKED = 3  # rows of a group of which a rank correlation can be taken
 MIN_CHOICES = 4  # rows of a group among which a rule chooses
+MEANS = ("square", "coverage", "log_score", "interval_score")  # over pairs
 RULES = ("shipped", "mean", "pure", "random")  # of a choice
 CHARGES = (0.0, 0.5, 1.0, 1.5, 2.0)  # among which publications choose
 
@@ -157,16 +159,19 @@ def summary(rows: Sequence[ObservedLoss], pairs: Sequence[Pair]) -> dict[str, An
     """Figures of pairs, JSON-ready; None where there is nothing to take a figure of.
 
     pairs, right, share: of clear ones. Of all pairs: rmse_nats of the differences, coverage of the
-    90 % intervals and half_width, their median one, log_score. publications: the same means with
-    equal weights of the publications, and of the groups within one.
+    90 % intervals and half_width, their median one, log_score, and interval_score: the width of an
+    interval, and 20 times by how much a difference lies outside (Gneiting and Raftery, 2007).
+    publications: the same means with equal weights of the publications, and of the groups within one.
     """
     if not pairs:
-        figures = dict.fromkeys(("share", "rmse_nats", "coverage", "log_score", "half_width"))
+        figures = dict.fromkeys(("share", "rmse_nats", *MEANS[1:], "half_width"))
         return {"pairs": 0, "right": 0, **figures, "publications": {}, "groups": []}
     table = pd.DataFrame(map(dataclasses.asdict, pairs))
     error, sd = table["published"] - table["predicted"], table["sd"].astype(float)
     table["right"] = [pair.right if pair.clear else math.nan for pair in pairs]
     table["square"], table["log_score"] = error**2, table["log_score"].astype(float)
+    outside = (error.abs() - WITHIN_SDS * sd).clip(lower=0)
+    table["interval_score"] = 2 * (WITHIN_SDS * sd + outside / (1 - COVERED))
     table["coverage"] = (error.abs() < WITHIN_SDS * sd).where(sd.notna()).astype(float)
     for name in ("source", "group"):
         table[name] = [getattr(rows[pair.one], name) for pair in pairs]
@@ -189,11 +194,11 @@ def summary(rows: Sequence[ObservedLoss], pairs: Sequence[Pair]) -> dict[str, An
     found = {
         **{name: pooled[name] for name in ("pairs", "right", "share")},
         "rmse_nats": math.sqrt(pooled["square"]),
-        **{name: pooled[name] for name in ("coverage", "log_score")},
+        **{name: pooled[name] for name in MEANS[1:]},
         "half_width": float(WITHIN_SDS * sd.median()),
         "groups": [{name: group[name] for name in ("group", "pairs", "right")} for group in groups],
         "publications": {
-            **{name: means[name] for name in ("share", "spearman", "coverage", "log_score")},
+            **{name: means[name] for name in ("share", "spearman", *MEANS[1:])},
             "rmse_nats": math.sqrt(means["square"]),
             "each": {
                 source: {
@@ -214,7 +219,7 @@ def _figures(table: pd.DataFrame) -> dict[str, Any]:
         "pairs": len(clear),
         "right": float(clear.sum()),
         "share": float(clear.mean()),
-        **{name: float(table[name].mean()) for name in ("square", "coverage", "log_score")},
+        **{name: float(table[name].mean()) for name in MEANS},
     }
 
 

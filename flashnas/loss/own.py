@@ -17,6 +17,7 @@ from flashnas.observations.read_losses import read_published
 
 OWN = "own trainings"  # the publication that a user's file is, whatever its column source says
 MAX_OWN_ROWS = 300
+NEAR = 1.0  # of `Table.far`: a factor of e in size and tokens together
 RELIABILITIES = np.linspace(-3.0, 4.0, 15)  # of its logarithm, in prior standard deviations
 
 
@@ -45,14 +46,15 @@ def with_own(shipped: FullLoss, own: Rows, reliability: float | None = None) -> 
 
     Args:
         reliability: of the own rows. None: the posterior of its logarithm counts, whose mean and
-            standard deviation are sums over RELIABILITIES.
+            standard deviation are sums over RELIABILITIES; trainings farther than NEAR from the sizes
+            of publications tell nothing of it.
     """
-    rows, spreads = Rows.joined(shipped.rows, own), shipped.spreads
+    spreads = shipped.spreads
 
-    def model(log: float, unseen: float) -> FullLoss:
+    def model(own: Rows, log: float, unseen: float) -> FullLoss:
         reliability = {**spreads.reliability, OWN: float(np.exp(log))}
         return FullLoss(
-            rows,
+            Rows.joined(shipped.rows, own),
             dataclasses.replace(spreads, reliability=reliability, unseen=unseen),
             shipped.law,
             publication=OWN,
@@ -60,10 +62,11 @@ def with_own(shipped: FullLoss, own: Rows, reliability: float | None = None) -> 
         )
 
     if reliability is not None:
-        return model(float(np.log(reliability)), spreads.unseen)
+        return model(own, float(np.log(reliability)), spreads.unseen)
+    near = own.take(np.flatnonzero(np.abs(own.far).sum(axis=1) <= NEAR))
     logs = RELIABILITY_SD * RELIABILITIES
-    costs = np.array([model(log, 0.0).cost for log in logs]) + 0.5 * RELIABILITIES**2
+    costs = np.array([model(near, log, 0.0).cost for log in logs]) + 0.5 * RELIABILITIES**2
     weights = np.exp(costs.min() - costs)
     weights /= weights.sum()
     mean = float(weights @ logs)
-    return model(mean, float(np.sqrt(weights @ (logs - mean) ** 2)))
+    return model(own, mean, float(np.sqrt(weights @ (logs - mean) ** 2)))
