@@ -217,7 +217,11 @@ def training(run: RecordedRun) -> str:
     if is_number(recall := figures.get("expected_recall")):
         sd = figures.get("expected_recall_sd") or 0.0
         parts.append(f"recall {with_interval(recall, sd, 2)} to a transformer")
-    parts.append(f"by {answer.ranked_by}")
+    alone = answer.ranked_by == "own trainings"
+    parts.append(
+        f"by {answer.ranked_by}"
+        + ", with the law of size and the spreads of published ones" * alone
+    )
     if answer.extrapolated and _by_trainings(answer):
         parts.append("no publication has this length")
     return "; ".join(parts)
