@@ -139,7 +139,7 @@ class Fitter(Generic[G]):
         within = self._within(sizes, columns)
         index = int(within.argmax()) if within.any() else -1
         small = all(
-            budget.holds(columns[budget.metric][index])
+            budget.holds(columns[budget.column][index])
             for budget in self.budgets
             if budget.metric in SIZES
         )
@@ -156,9 +156,9 @@ class Fitter(Generic[G]):
     def _within(self, networks: Sequence[Any], columns: Mapping[str, np.ndarray]) -> np.ndarray:
         within = np.ones(len(networks), bool)
         for budget in self.budgets:
-            if (unknown := np.isnan(columns[budget.metric])).any():  # of a cost function
+            if (unknown := np.isnan(columns[budget.column])).any():  # of a cost function
                 metric_of(budget.metric, self.costs.metrics(networks[int(unknown.argmax())]))
-            within &= budget.holds(columns[budget.metric])
+            within &= budget.holds(columns[budget.column])
         for rule in self.rules:
             (left,) = np.nonzero(within)
             if len(left):
@@ -167,7 +167,7 @@ class Fitter(Generic[G]):
 
     @property
     def _metrics(self) -> list[str]:
-        return [budget.metric for budget in self.budgets]
+        return [budget.column for budget in self.budgets]
 
     def feasible(self, seed: int) -> G:
         """A genotype of which a width meets the budgets and the rules.
@@ -217,7 +217,7 @@ class Fitter(Generic[G]):
         columns = self.costs.columns(networks, self._metrics)
         found = {rule.asked: rule.excess(networks) for rule in self.rules}
         for budget in self.budgets:
-            by = excess(columns[budget.metric], budget)
+            by = excess(columns[budget.column], budget)
             found[budget.metric] = np.where(np.isfinite(by), by, 1.0)
         return found
 
@@ -230,9 +230,9 @@ class Fitter(Generic[G]):
         columns = self.costs.columns([network], self._metrics)
         for budget in self.budgets:
             if (by := over.get(budget.metric)) is not None:
-                value = columns[budget.metric][0]
+                value = columns[budget.column][0]
                 missed.append(
-                    f"{budget.metric} {value:,.5g} where the budget is {budget.limit:,.6g}, by a"
+                    f"{budget.column} {value:,.5g} where the budget is {budget.limit:,.6g}, by a"
                     f" factor of {by:,.4g}"
                 )
         timed = any(b.metric in over and b.metric not in SIZES for b in self.budgets)

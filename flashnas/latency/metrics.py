@@ -47,7 +47,7 @@ LARGER_IS_BETTER = ("throughput_tok_s",)
 SIZES = ("memory_gb", "params", "active_params")  # no time is needed for them
 TIMES = ("latency_ms", "ttft_ms", "tpot_ms", "throughput_tok_s")  # that have an interval
 PREDICTED = (*METRICS, "lower_ms", "upper_ms")  # these bound latency_ms
-# ends of intervals: of which metric, 0 lower or 1 upper
+# ends of intervals: of which metric, 0 lower or 1 upper; those that are worse last
 ENDS = {
     "lower_ms": ("latency_ms", 0),
     "upper_ms": ("latency_ms", 1),
@@ -84,8 +84,9 @@ def of_times(
 
 @dataclass(frozen=True)
 class Budget:
-    """A limit on one metric: at most `limit` (throughput: at least). Raises BudgetError for an
-    unknown metric, or a limit that is not a positive number.
+    """A limit on one metric: at most `limit` (throughput: at least). worse: it holds for the end of its
+    interval that is worse. Raises BudgetError for an unknown metric, or a limit that is not a
+    positive number.
 
     Example:
         >>> import flashnas as fn
@@ -96,6 +97,7 @@ class Budget:
 
     metric: str
     limit: float
+    worse: bool = False
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
@@ -105,6 +107,12 @@ class Budget:
             raise BudgetError(
                 f"budget {self.metric} must be a positive number; got {shown(self.limit)}"
             )
+
+    @property
+    def column(self) -> str:
+        """What is held against it: the metric, or an end of its interval."""
+        worse = {metric: end for end, (metric, _) in ENDS.items()}
+        return worse.get(self.metric, self.metric) if self.worse else self.metric
 
     def holds(self, value: float | np.ndarray) -> bool | np.ndarray:
         """True if the value is within the budget; of values [N] each."""

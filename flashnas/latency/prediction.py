@@ -46,6 +46,8 @@ class Correction(Protocol):
     @property
     def observed(self) -> Mapping[str, Any]: ...
 
+    def latencies_of(self, workload: Workload) -> list[tuple[str, float, int]]: ...
+
     def figures(
         self, model: LatencyModel, networks: Networks, batch: int, request: Request
     ) -> dict[str, Any]: ...
@@ -108,8 +110,11 @@ class LatencyModel:
 
     @property
     def observed(self) -> Mapping[str, Any]:
-        """Of the correction."""
-        return {} if self.correction is None else self.correction.observed
+        """Of the correction; `timed`: hashes of the networks that were timed under this workload."""
+        if self.correction is None:
+            return {}
+        timed = sorted({key for key, *_ in self.correction.latencies_of(self.workload)})
+        return {**self.correction.observed, "timed": timed}
 
     # -- figures
 

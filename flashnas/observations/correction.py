@@ -38,6 +38,7 @@ from flashnas.latency.metrics import (
     source_shares,
 )
 from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.workload import Workload
 from flashnas.observations.read_times import read_times
 from flashnas.observations.times import REPEAT_SD, ObservedTime
 from flashnas.operators import OPERATORS
@@ -254,6 +255,26 @@ class TimesCorrection:
 
     # -- predictions
 
+    def latencies_of(self, workload: Workload) -> list[tuple[str, float, int]]:
+        """Of each time of a network under a workload: hash, latency_ms, and how many steps it lacks: a
+        program that ends with the last token drawn takes one less after a prompt."""
+        found = []
+        for time in self.times:
+            ms, steps = time.milliseconds, time.workload.generated_tokens
+            less = workload.generated_tokens - steps
+            same = dataclasses.replace(
+                time.workload, name=workload.name, generated_tokens=workload.generated_tokens
+            )
+            if "latency_ms" in ms:
+                latency_ms = ms["latency_ms"]
+            elif "tpot_ms" in ms and ("ttft_ms" in ms or not workload.prompt_tokens):
+                latency_ms = ms.get("ttft_ms", 0.0) + steps * ms["tpot_ms"]
+            else:
+                continue
+            if same == workload and 0 <= less <= bool(workload.prompt_tokens):
+                found.append((time.network.hash, latency_ms, less))
+        return found
+
     def estimate(
         self, model: LatencyModel, architecture: Architecture, before: Estimate
     ) -> Estimate:
@@ -279,11 +300,9 @@ class TimesCorrection:
         lower_ms, upper_ms = bounds["latency_ms"]
         table_ms = [before.latency_ms, before.lower_ms, before.upper_ms]
         observed_ms = [
-            time.milliseconds["latency_ms"]
-            for time in self.times
-            if time.network.hash == architecture.hash
-            and "latency_ms" in time.milliseconds
-            and dataclasses.replace(time.workload, name=w.name) == w
+            ms + less * values["tpot_ms"]
+            for key, ms, less in self.latencies_of(w)
+            if key == architecture.hash
         ]
         observed = {**self.observed, "table_ms": table_ms, "latency_ms": observed_ms}
         return dataclasses.replace(

@@ -127,6 +127,14 @@ class _Point:
     reach: float
     text: str
 
+    def ends(self, cost: str) -> tuple[float, float]:
+        """By how much a latency may be less, and more; NaN where that is not drawn."""
+        value, lower, upper = (self.figures.get(name) for name in (cost, "lower_ms", "upper_ms"))
+        drawn = cost == "latency_ms" and bool(self.text)
+        if not (drawn and _fits(value) and _fits(lower) and _fits(upper)):
+            return np.nan, np.nan
+        return max(value - lower, 0.0), max(upper - value, 0.0)
+
 
 def pareto_plot(run: RecordedRun) -> Plot:
     """All networks of a run in its objectives: what ranks over each cost, in a panel each. The front
@@ -233,7 +241,8 @@ def _draw(
         of_kind = [(x, point) for x, point in placed if point.kind == kind]
         xs, ys = [x for x, _ in of_kind], [point.y for _, point in of_kind]
         reach = [point.reach or np.nan for _, point in of_kind]
-        panel.errorbar(xs, ys, reach, linestyle="none", ecolor=SOFT, elinewidth=1, capsize=2)
+        wide = scale * np.array([point.ends(cost) for _, point in of_kind]).reshape(-1, 2).T
+        panel.errorbar(xs, ys, reach, wide, linestyle="none", ecolor=SOFT, elinewidth=1, capsize=2)
         colours = [
             SOFT if kind == "published model" else operator_colour(p.mixer) for _, p in of_kind
         ]

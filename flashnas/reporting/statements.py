@@ -25,6 +25,7 @@ from flashnas.reporting.words import (
     LEAST_SILENCE,
     chance,
     counts_line,
+    exceeds,
     latency_unit,
     loads_in,
     reasons_text,
@@ -70,7 +71,8 @@ def the_recommended(run: RecordedRun) -> str:
     behind, memory = _may_be_better(run), number(memory_gb, 3, "GB")
     return (
         f"{chosen.name}{f' ({behind} may be better)' if behind else ''},"
-        f" {shape_of(chosen.notation)}: {time_text(run, chosen.latency_ms)}"
+        f" {shape_of(chosen.notation)}:"
+        f" {'! ' * exceeds(run, chosen)}{time_text(run, chosen.latency_ms)}"
         f"{f' ({bounds})' if bounds else ''}, {parameters(chosen.params)}"
         f"{f' ({parameters(active)} active)' if sparse else ''}"
         f"{f', {memory}' if is_number(memory_gb) else ''}"

@@ -28,6 +28,7 @@ from flashnas.reporting.words import (
     LEAST_SILENCE,
     PUBLISHED,
     Shown,
+    exceeds,
     front_loads_in,
     head_of,
     latency_unit,
@@ -86,7 +87,7 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown], is_page: bool = True
         return fixed(value * factor if is_number(value) else None, 2)
 
     def latency(entry: Shown) -> str:
-        return "! " * _exceeds(run, entry) + time(entry, "latency_ms")
+        return "! " * exceeds(run, entry) + time(entry, "latency_ms")
 
     def bounds(entry: Shown) -> str:
         ends = [time(entry, name) for name in ("lower_ms", "upper_ms")]
@@ -144,8 +145,8 @@ def table_legend(run: RecordedRun, shown: Sequence[Shown], chosen: Iterable[Colu
     parts = [f"{front} of {len(run.front)} networks of the front{rest} (all: pareto/)"]
     parts = parts if front < len(run.front) or rest else []
     parts += [words for mark, words in MARKS.items() if mark in marks]
-    if any(_exceeds(run, entry) for entry in shown):
-        parts.append("! the 90 % interval of the latency reaches above the budget")
+    if any(exceeds(run, entry) for entry in shown):
+        parts.append("! the latency may be above the budget")
     if "full loss" in headings:
         parts.append("± 90 % intervals")
         parts.append("full loss: expected, less that of the recommended network")
@@ -188,12 +189,6 @@ def mark_of(run: RecordedRun, entry: Shown) -> str:
 
 def _number(entry: Shown) -> str:
     return entry.name if isinstance(entry, Trial) else ""
-
-
-def _exceeds(run: RecordedRun, entry: Shown) -> bool:
-    """Whether the upper end of the interval of its latency is above the budget."""
-    upper = entry.figures.get("upper_ms")
-    return run.budget_ms is not None and is_number(upper) and upper > run.budget_ms
 
 
 def _is_sparse(entry: Shown) -> bool:

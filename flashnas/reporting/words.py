@@ -192,6 +192,16 @@ def time_text(run: RecordedRun, latency_ms: float | None) -> str:
     return number(None if latency_ms is None else latency_ms * factor, 4, unit)
 
 
+def exceeds(run: RecordedRun, entry: Shown) -> bool:
+    """Whether its latency may be above the budget: that which was measured, else the time of one that
+    was timed, else the upper end of the interval."""
+    observed = run.entry("table", "observed")
+    timed = observed.get("timed") if isinstance(observed, dict) else None
+    names = ("measured_ms", "latency_ms" if entry.hash in (timed or ()) else "upper_ms")
+    values = [value for name in names if is_number(value := entry.figures.get(name))]
+    return run.budget_ms is not None and bool(values) and values[0] > run.budget_ms
+
+
 def place_words(run: RecordedRun) -> str:
     """`decode-8k on h100_sxm`: the workload and the device, as far as they are known."""
     device = run.entry("table", "device") or run.entry("table", "name")

@@ -152,7 +152,7 @@ def _limit(problem: Problem, trials: Trials, chosen: Trial) -> str:
     """What keeps the recommended network from being better; as of an Answer."""
     scorer, asked = trials.scorer, problem.config.params
     assert scorer is not None
-    limits = {budget.metric: budget.limit for budget in problem.fitter.budgets}
+    limits = {budget.column: budget.limit for budget in problem.fitter.budgets}
     own = range_of(asked) if asked else getattr(problem.space, "params", (0, math.inf))
     names = ("memory_gb", "params", "active_params")
     sizes = {name: limits.pop(name) for name in names if name in limits}

@@ -35,6 +35,7 @@ from flashnas.trials.objectives import DEFAULT, check_objectives
 TIMEOUT_S = 1800.0  # of a training, unless its recipe is longer (study/trainings.py)
 DEFAULT_SPACE = "served"
 TRAIN_TOKENS = "100B"  # of the full training, unless asked otherwise
+EXPECTED = "expected"  # of --budget-holds
 NO_EVIDENCE = "none"  # of --evidence: no publication is read
 # networks that a search trains where each proposal is trained, unless asked otherwise
 TRIALS = 24
@@ -107,6 +108,12 @@ class SearchConfig(Settings, where="search"):
         metavar="METRIC=LIMIT",
         keys=tuple(METRICS),
         above=0,
+    )
+    budget_holds: str = option(
+        EXPECTED,
+        "what of a latency the budgets are held against: its expected value, or the upper end of its 90 %"
+        " interval",
+        choices=(EXPECTED, "upper"),
     )
     as_good_as: str | None = option(
         None,
@@ -308,7 +315,8 @@ class SearchConfig(Settings, where="search"):
 
     @property
     def bounds(self) -> tuple[Budget, ...]:
-        return tuple(Budget(metric, limit) for metric, limit in self.budgets.items())
+        upper = self.budget_holds != EXPECTED
+        return tuple(Budget(metric, limit, upper) for metric, limit in self.budgets.items())
 
     @property
     def planned_tokens(self) -> float | None:

@@ -16,7 +16,7 @@ from flashnas.loss.prediction import Prediction, check_array
 from flashnas.run_folder.recorded_answer import Reasons
 from flashnas.samplers import Sampler
 from flashnas.space import SearchSpace
-from flashnas.study.config import SearchConfig
+from flashnas.study.config import EXPECTED, SearchConfig
 from flashnas.study.scorer import Scorer
 from flashnas.trials.trial import EXPECTED_FIGURES
 
@@ -128,6 +128,8 @@ def load_own_costs(
                 f"search.{name} needs a latency table; got {name} {value} and table=None or a"
                 " function"
             )
+    if config.budget_holds != EXPECTED:
+        config.wrong("budget_holds", "upper needs a latency table, which has intervals")
     if function is not None:
         return OwnCosts(function)
     if not evaluated:

@@ -234,6 +234,21 @@ def test_rows_of_other_devices_and_types_are_left_out_in_one_line(own):
     assert "did you mean 'h100_sxm'" in message
 
 
+def test_a_time_of_a_step_less_is_one_of_the_request():
+    """vLLM draws the first token from the prompt: of 256 tokens it times 255 steps."""
+    less = CHAT.at(f"batch=1,prompt={CHAT.workload.prompt_tokens},generated=255")
+    model = corrected_by(CHAT, [observed(HYBRID, model=less, latency_ms=0.2)])
+    assert model.observed["timed"] == [HYBRID.hash]
+    found = model.estimate(HYBRID)
+    (latency_ms,) = found.observed["latency_ms"]
+    assert latency_ms == pytest.approx(
+        less.estimate(HYBRID).latency_ms * math.exp(0.2) + found.tpot_ms
+    )
+    assert (
+        corrected_by(DECODE, [observed(HYBRID, model=less, latency_ms=0.2)]).observed["timed"] == []
+    )
+
+
 def test_what_the_table_cannot_predict_is_one_line(own):
     path = own("2048: 6x(m f),prefill-2k,p,,17,,")
     message = one_line(ConfigError, corrected, model_of("a100_sxm", WORKLOADS["decode-8k"]), path)

@@ -118,7 +118,13 @@ def test_intervals_and_labels_are_those_of_the_table(runs, name):
         (round(figures["full_loss_difference"], 5), round(figures["full_loss_difference_sd"], 5))
         for figures in (entry.figures for entry in shown)
     }
-    for (_, low), (_, high) in segments:
+    across = [segment for segment in segments if segment[0][1] == segment[1][1]]
+    ends = [[entry.figures.get(name) for name in ("lower_ms", "upper_ms")] for entry in shown]
+    latencies = np.array([both for both in ends if None not in both]) / 1000
+    for (left, _), (right, _) in across:
+        assert np.isclose(latencies, [left, right]).all(axis=1).any()
+    assert len(across) >= len(thinned(run.front, run.objectives))
+    for (_, low), (_, high) in (each for each in segments if each[0][1] != each[1][1]):
         sd = (high - low) / 2 / INTERVAL_90
         assert (round((low + high) / 2, 5), round(sd, 5)) in intervals
     (chosen,) = [text for text in labels(panel) if text.get_weight() == "bold"]

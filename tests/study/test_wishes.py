@@ -31,6 +31,22 @@ layers:
 """
 
 
+def test_a_budget_holds_for_the_upper_end_where_that_is_asked():
+    for budget in ({"latency_ms": 20_000}, {"tpot_ms": 2.4}, {"throughput_tok_s": 400}):
+        found = [
+            load_problem(SearchConfig(space="lfm2", budgets=budget, budget_holds=holds))
+            for holds in ("expected", "upper")
+        ]
+        networks, _ = found[0].space.networks([*found[0].space.enumerate()])
+        usual, safe = (networks.take(np.flatnonzero(f.fitter.within(networks))) for f in found)
+        assert 0 < len(safe) < len(usual)
+        ((metric, limit),) = budget.items()
+        for network in (*usual[::300], *safe[::300]):
+            lower, upper = found[0].model.estimate(network).bounds[metric]
+            holds = lower >= limit if metric.startswith("throughput") else upper <= limit
+            assert holds == (network.hash in {each.hash for each in safe})
+
+
 def search(tmp_path, **options):
     (tmp_path / "space.yaml").write_text(SPACE)
     return fn.search(
