@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pairs import predicted_pairs
 from scipy.optimize import least_squares
 
 from flashnas.loss.composition import Law
@@ -28,7 +29,6 @@ from flashnas.loss.load import loss_model
 from flashnas.loss.mix import body_sizes, stacks
 from flashnas.loss.model import FullLoss, contrasts
 from flashnas.loss.prediction import WITHIN_SDS
-from flashnas.loss.publications import predicted_pairs
 from flashnas.observations.losses import DATA, ObservedLoss
 from flashnas.observations.read_losses import read_experts
 

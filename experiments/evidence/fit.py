@@ -26,12 +26,12 @@ from fitting import (
     read_shapes,
 )
 from left_out import left_out_pairs, regret, summary
+from pairs import CLEAR_NATS
 
 from flashnas.base.system import write_atomic
 from flashnas.loss.composition import Rows
 from flashnas.loss.load import FITTED, digests, fitted, rows_of
 from flashnas.loss.model import FullLoss, Spreads
-from flashnas.loss.publications import CLEAR_NATS
 from flashnas.observations.losses import dense_twin
 from flashnas.observations.read_losses import read_experts, read_published, read_short_trainings
 

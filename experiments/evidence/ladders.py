@@ -25,12 +25,12 @@ from pathlib import Path
 
 import pandas as pd
 from left_out import summary
+from pairs import Pair, predicted_pairs
 from short_trainings import as_small_rows, short_trainings
 
 from flashnas.loss.load import loss_model, rows_of
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import as_own, with_own
-from flashnas.loss.publications import Pair, predicted_pairs
 from flashnas.observations.losses import ObservedLoss
 from flashnas.observations.read_losses import read_published
 

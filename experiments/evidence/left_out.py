@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pairs import Pair, as_new_publication, predicted_pairs
 from scipy.stats import spearmanr
 from short_trainings import Short, short_trainings
 
 from flashnas.loss.load import loss_model, shipped_rows
 from flashnas.loss.model import CHARGE, FullLoss, silence_of
 from flashnas.loss.prediction import COVERED, WITHIN_SDS
-from flashnas.loss.publications import Pair, as_new_publication, predicted_pairs
 from flashnas.observations.losses import ObservedLoss
 from flashnas.observations.read_losses import groups_without_repeats, read_published
 

@@ -20,11 +20,11 @@ from pathlib import Path
 import pandas as pd
 from fitting import ffn_rows, fit_law, fit_spreads, read_shapes
 from left_out import summary
+from pairs import Pair, predicted_pairs
 
 from flashnas.loss import mix, model
 from flashnas.loss.composition import Rows
 from flashnas.loss.load import rows_of
-from flashnas.loss.publications import Pair, predicted_pairs
 from flashnas.observations.losses import ObservedLoss, dense_twin
 from flashnas.observations.read_losses import read_published
 

@@ -32,7 +32,6 @@ class ComparedNetworks(Result):
     table: str
     workload: str
     train_tokens: float
-    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         from flashnas.reporting.results import comparison_text
@@ -79,7 +78,7 @@ def compare(options: CompareOptions) -> ComparedNetworks:
     tokens, evidence = found[0].asked
     model = found[0].context[1]
     training = FullTraining(tokens=tokens).on(model.table.device)
-    scorer = load_scorer(evidence, training, lambda _: None)
+    scorer = load_scorer(evidence, training)
     rows = against(TableCosts(model), scorer, training, [entry.context[0] for entry in found])
     named = [{"name": str(arch), **row} for arch, row in zip(options.arch, rows, strict=True)]
-    return ComparedNetworks(named, model.table.name, model.workload.name, tokens, found[0].warnings)
+    return ComparedNetworks(named, model.table.name, model.workload.name, tokens)

@@ -57,11 +57,9 @@ class ArchitectureEstimate(Estimate):
     """An Estimate that prints as the command line shows it, with what a full training is expected
     to give, which the evidence answers when it is first read.
 
-    train_tokens and what follows are those of flashnas.loss.load.Expected; warnings: one line
-    each.
+    train_tokens and what follows are those of flashnas.loss.load.Expected.
     """
 
-    warnings: tuple[str, ...] = ()
     asked: tuple[float, str | None] = field(repr=False)  # tokens, and a file of own trainings
     context: tuple[Any, ...] = field(repr=False, compare=False)  # architecture, model, workload
 
@@ -87,13 +85,12 @@ class ArchitectureEstimate(Estimate):
         return tuple(loading(self.context[0]))
 
     def to_dict(self) -> dict[str, Any]:
-        own = ("warnings", "asked", "context", "expected")
+        own = ("asked", "context", "expected")
         return {
             **{name: value for name, value in super().to_dict().items() if name not in own},
             **vars(self.expected),
             "outside": list(self.outside),
             "loads_in": list(self.loads_in),
-            "warnings": list(self.warnings),
         }
 
     def __str__(self) -> str:
@@ -151,14 +148,12 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
 
         model = corrected(model, *options.times)
     check_fits(architecture, workload, model.table.device, model.dtype, model.cache_type)
-    words = ""
     if options.evidence is not None:  # a wrong file is said now
-        from flashnas.loss.publications import contradiction_of_own
+        from flashnas.loss.own import own_rows
 
-        words = contradiction_of_own(options.evidence)
+        own_rows(options.evidence)
     return ArchitectureEstimate(
         **vars(model.estimate(architecture)),
-        warnings=(words,) if words else (),
         asked=(tokens_of(options.train_tokens), options.evidence),
         context=(architecture, model, workload),
     )

@@ -44,14 +44,12 @@ class EvidenceResult(Result):
     """What others have trained.
 
     publications: what they are. evidence: the file of own trainings. mixes: what they say of two
-    mixes, None where none were asked for. warnings: such as that own trainings contradict the
-    publications.
+    mixes, None where none were asked for.
     """
 
     publications: list[dict[str, Any]]
     evidence: str | None
     mixes: dict[str, Any] | None = None
-    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [
@@ -109,11 +107,7 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
     """
     from flashnas.loss.load import loss_model
     from flashnas.loss.own import own_rows
-    from flashnas.loss.publications import (
-        compare_mixes,
-        contradiction_of_own,
-        facts_of_publications,
-    )
+    from flashnas.loss.publications import compare_mixes, facts_of_publications
     from flashnas.observations.read_losses import read_experts, read_published
 
     model = loss_model(options.evidence)
@@ -122,10 +116,8 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
     if options.mixes:
         one, other = options.mixes
         mixes = compare_mixes(one, other, rows, model)
-    words = contradiction_of_own(options.evidence) if options.evidence is not None else ""
     return EvidenceResult(
         publications=facts_of_publications([*rows, *read_experts()], model),
         evidence=options.evidence,
         mixes=mixes,
-        warnings=(words,) if words else (),
     )

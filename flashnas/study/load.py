@@ -65,7 +65,7 @@ def load_problem(
         )
         notes += costs.notes()
         earlier = load_earlier(config, space)
-        scorer = load_what_ranks(config, space, costs, earlier, evaluator, scorer, notes.append)
+        scorer = load_what_ranks(config, space, costs, earlier, evaluator, scorer)
         sampler = config.sampler if sampler is None else sampler
         trained = evaluator is not None or config.evidence == NO_EVIDENCE
         train_each = evaluator is not None or (trained and sampler not in (None, BAYES))
@@ -181,7 +181,6 @@ def load_what_ranks(
     earlier: EarlierRuns | None,
     evaluator: Any,
     scorer: Scorer | None,
-    note: Note,
 ) -> Scorer | None:
     """The user's scorer; or publications and own trainings, or these alone; None where the losses
     of an evaluator rank."""
@@ -204,7 +203,7 @@ def load_what_ranks(
     known = () if earlier is None else earlier.observed()
     own = config.evidence if published else None
     training = planned(config, costs)
-    return load_scorer(own, training, note, published=published, known=known)
+    return load_scorer(own, training, published=published, known=known)
 
 
 def check_without_evidence(config: SearchConfig, why: str) -> None:

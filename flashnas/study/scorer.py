@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -52,7 +52,7 @@ class Scorer(Protocol):
     Example:
         >>> import flashnas as fn
         >>> from flashnas.study.scorer import load_scorer
-        >>> scorer: fn.Scorer = load_scorer(None, 1e11, print)      # of published trainings
+        >>> scorer: fn.Scorer = load_scorer(None, 1e11)      # of published trainings
         >>> scorer.values([fn.Architecture.parse("2048: 12x(a f)")]).shape
         (1,)
     """
@@ -243,7 +243,6 @@ def complexities(networks: Sequence[Architecture]) -> np.ndarray:
 def load_scorer(
     own: str | None,
     training: float | FullTraining,
-    note: Callable[[str], None],
     *,
     published: bool = True,
     known: Sequence[ObservedLoss] = (),
@@ -253,7 +252,6 @@ def load_scorer(
     Args:
         own: the file of the user's trainings.
         training: that is planned, or its tokens.
-        note: receives a line where own trainings contradict.
         published: whether publications are read.
         known: further trainings of the user's.
 
@@ -263,12 +261,8 @@ def load_scorer(
     source: dict[str, Any] = {"shipped": digests()} if published else {}
     rows = list(known)
     if own is not None:
-        from flashnas.loss.publications import contradiction_of_own
-
         rows = [*own_rows(own), *known]
         source["own"] = {"path": own, "sha256": digest(Path(own))}
-        if words := contradiction_of_own(own):
-            note(words)
     recall = load_recall() if published else None
     model = loss_model(rows or None, published=published)
     if not isinstance(training, FullTraining):

@@ -23,7 +23,6 @@ from flashnas.loss.model import (
     FullLoss,
     Spreads,
 )
-from flashnas.loss.publications import log_density
 from flashnas.operators.spec import OperatorSpec
 
 TOKENS = 1e11
@@ -60,7 +59,7 @@ def stacks(draw):
 # -- the posterior ---------------------------------------------------------------------------------
 
 
-def test_the_posterior_is_what_conditioning_by_hand_gives():
+def test_the_posterior_is_what_conditioning_by_hand_gives(experiment):
     """One prior over coefficients, residuals and noise, written out; a free level of each group is
     all but unknown."""
     rows = shipped_rows().take(np.arange(0, len(shipped_rows()), 7))
@@ -90,7 +89,7 @@ def test_the_posterior_is_what_conditioning_by_hand_gives():
     gain = covariance[known:, :known] @ np.linalg.inv(noisy + level)
     mean = x[known:, 0] + gain @ gaps
     posterior = covariance[known:, known:] - gain @ covariance[:known, known:]
-    found = fit.predict(new)
+    found, log_density = fit.predict(new), experiment("pairs").log_density
     # of a publication that nobody has seen, with its reliability drawn
     rng, draws = np.random.default_rng(0), 400_000
     drawn = np.exp(spreads.unseen * rng.standard_normal(draws))

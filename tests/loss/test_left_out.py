@@ -12,7 +12,6 @@ import pytest
 
 from flashnas.architecture import parse_operators
 from flashnas.loss.load import loss_model
-from flashnas.loss.publications import Pair, predicted_pairs
 from flashnas.observations.losses import ObservedLoss
 from flashnas.observations.read_losses import groups_without_repeats, read_published
 
@@ -65,10 +64,10 @@ def test_a_summary_by_hand(study):
         for operators, nats in zip(("a f", "d f", "m2 f"), values, strict=False)
     ]
     pairs = [
-        Pair(0, 1, 0.1, 0.05, 0.1),
-        Pair(0, 2, 0.11, -0.05, 0.1),
-        Pair(1, 2, 0.01, 0.05, 0.1),
-        Pair(3, 4, -0.1, 0.0, 0.05),
+        study.Pair(0, 1, 0.1, 0.05, 0.1),
+        study.Pair(0, 2, 0.11, -0.05, 0.1),
+        study.Pair(1, 2, 0.01, 0.05, 0.1),
+        study.Pair(3, 4, -0.1, 0.0, 0.05),
     ]
     found = study.summary(rows, pairs)
     assert (found["pairs"], found["right"], found["share"]) == (3, 1.5, 0.5)
@@ -122,7 +121,7 @@ def test_rows_of_a_file_are_predicted_by_all_other_publications(study, tmp_path)
     )
     rows = read_published(path)
     models = {"own": loss_model(), "2405.21060": loss_model(without="2405.21060")}
-    assert study.left_out_pairs(rows) == predicted_pairs(rows, models.__getitem__)
+    assert study.left_out_pairs(rows) == study.predicted_pairs(rows, models.__getitem__)
 
 
 # -- regret ----------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from flashnas.loss.load import FITTED, digests, expected, fitted, loss_model
 from flashnas.loss.own import OWN, own_rows
 from flashnas.loss.publications import (
     compare_mixes,
-    contradiction_of_own,
     facts_of_publications,
 )
 from flashnas.observations.read_losses import read_published
@@ -78,14 +77,6 @@ def test_own_groups_do_not_mix_with_published_ones_of_the_same_name(own):
     assert found[0].difference(1, 0) == pytest.approx(found[1].difference(1, 0))
 
 
-def test_a_contradiction_is_said_in_one_line_and_agreement_is_not(own):
-    assert contradiction_of_own(own(AS_PUBLISHED)) == ""
-    words = contradiction_of_own(own(AGAINST))
-    assert "own.csv: contradicts the publications: " in words
-    assert words.endswith("it is used all the same")
-    assert "\n" not in words
-
-
 def test_what_contradicts_counts_with_a_wide_spread(own):
     agreeing, against = (
         loss_model(own(losses)).spreads.reliability[OWN] for losses in (AS_PUBLISHED, AGAINST)
@@ -141,13 +132,11 @@ def test_the_command_lists_and_compares(own, capsys):
         "2604.03444",
         "2603.15569",
     ]
-    assert found["warnings"] == []
     assert main(["evidence", "a f", "m2 f", "--evidence", str(own(AGAINST))]) == 0
     out, err = capsys.readouterr()
     assert "own trainings" in out
     assert "'m2 f' less 'a f'" in out
-    assert err.count("\n") == 1
-    assert "contradicts the publications" in err
+    assert not err
     assert main(["evidence"]) == 0
     assert "nats per token at equal size" not in capsys.readouterr().out
 
@@ -216,7 +205,7 @@ def test_an_estimate_has_the_loss_to_expect(own, capsys, refused):
     out, err = capsys.readouterr()
     assert "nats per token after 100B tokens" in out
     assert "of it by width against depth" in out
-    assert "contradicts the publications" in err
+    assert not err
     for wrong in ("many", "0", "-5B", "1e30", "nan"):
         line = refused(["estimate", "2048: 12x(m2 f)", f"--train-tokens={wrong}"])
         assert "--train-tokens must be a number of tokens from 1 to 1000T, such as 100B;" in line

@@ -11,7 +11,6 @@ from one_line import one_line
 
 from flashnas.architecture import parse_operators
 from flashnas.base.errors import ConfigError
-from flashnas.loss.publications import Pair
 from flashnas.observations.losses import DEFAULT_TOKENS, ObservedLoss, full_width
 from flashnas.observations.read_losses import (
     composition,
@@ -89,7 +88,8 @@ def test_pairs_have_an_order_and_their_bounds(experiment):
         (0, 2, False, 0.0),
         (1, 2, True, 0.5),
     ]
-    assert Pair(0, 1, 0.05, 0.1).right == Pair(0, 1, -0.05, -0.1).right == 1.0
+    pair = experiment("left_out").Pair
+    assert pair(0, 1, 0.05, 0.1).right == pair(0, 1, -0.05, -0.1).right == 1.0
 
 
 @every(case=cases("loss", "compositions"))

@@ -45,7 +45,7 @@ TOY = 262_144  # tokens of a short training
 
 @functools.cache
 def scorer(*, published=True):
-    return load_scorer(None, TOKENS, print, published=published)
+    return load_scorer(None, TOKENS, published=published)
 
 
 def full(network):

@@ -100,7 +100,7 @@ def test_what_cannot_be_answered_is_one_line(model, more, says):
 
 
 def test_experts_are_a_reason_of_their_own():
-    scorer, costs = load_scorer(None, 1e11, print), problem("Llama-3.2-1B").costs
+    scorer, costs = load_scorer(None, 1e11), problem("Llama-3.2-1B").costs
     dense, sparse = map(Architecture.parse, (DENSE, SPARSE))
     first, entry = against(costs, scorer, scorer.training, [dense, sparse])
     assert first["reasons"] == pytest.approx(dict.fromkeys(("size", "shape", "mix", "experts"), 0))

@@ -124,7 +124,7 @@ def test_what_was_trained_moves_what_is_expected(scorer):
 
 def test_own_losses_stay_beside_those_that_are_bought(scorer):
     own, bought = observed([2.5, 2.52, 2.4], "before"), observed([3.5, 3.52, 3.4])
-    both = load_scorer(None, scorer.tokens, print, known=own).informed_by(bought)
+    both = load_scorer(None, scorer.tokens, known=own).informed_by(bought)
     assert (both.own, both.bought) == (tuple(own), tuple(bought))
     together = scorer.informed_by([*own, *bought])
     networks = [HYBRID, UNKNOWN]
@@ -132,7 +132,7 @@ def test_own_losses_stay_beside_those_that_are_bought(scorer):
 
 
 def test_without_publications_own_trainings_alone_rank():
-    scorer = load_scorer(None, 1e10, print, published=False)
+    scorer = load_scorer(None, 1e10, published=False)
     assert not scorer.published
     assert scorer.recalls([HYBRID, BARE]).tolist() == [0, 0]
     informed = scorer.informed_by(observed([2.5, 2.4, 2.6]))
