@@ -206,6 +206,18 @@ class Networks(Sequence[Architecture]):
         return total / length * body + 2 * self.hidden * self.vocab
 
 
+def identities(networks: Sequence[Any]) -> list[Any]:
+    """What tells the networks of one space apart, without a digest of each [N]."""
+    if isinstance(networks, Networks):
+        sizes = zip(networks.hidden.tolist(), networks.tied.tolist(), strict=True)
+        stacks = (networks.compositions[index] for index in networks.composition)
+        return [(stack, *size) for stack, size in zip(stacks, sizes, strict=True)]
+    return [
+        (each.operators, each.hidden, each.tied) if isinstance(each, Architecture) else each.hash
+        for each in networks
+    ]
+
+
 def taken(networks: Sequence[Any], indices: np.ndarray) -> Sequence[Any]:
     """Those at these indices; networks of a user's own class are a list."""
     if isinstance(networks, Networks):

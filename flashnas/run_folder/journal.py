@@ -23,6 +23,7 @@ from flashnas.base.foreign import read_parquet
 from flashnas.base.json_lines import append_synced, drop_torn_line, read_json_lines
 from flashnas.base.text import shown
 from flashnas.run_folder.layout import FORMAT, TRIALS
+from flashnas.trials.trial import RUN
 
 # fields of a Trial that a score has by the same name; its `seconds` become `train_seconds`
 SCORED = (
@@ -98,6 +99,12 @@ class RunJournal:
             raise RunError(f"{error}; restore the file, or choose another --out") from None
         if not lines:
             self._append(head)
+
+    @property
+    def trained(self) -> list[str]:
+        """Hashes of the decided networks that have a result of this run, failures among them."""
+        every = dict.fromkeys(key for decided in self.decisions for key in decided)
+        return [key for key in every if self.results.get(key, {"source": RUN}).get("source") != RUN]
 
     def decide(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Record the networks of the next trainings, before the first one begins. entries: of each

@@ -60,11 +60,12 @@ class Training:
 @dataclass(frozen=True)
 class Acquisition:
     """trainings: in the order in which they were chosen. gain_nats: what all of them jointly are
-    expected to gain. flops: of all of them."""
+    expected to gain. flops: of all of them. spare: what completes the set if more may be trained."""
 
     trainings: tuple[Training, ...]
     gain_nats: float
     flops: float
+    spare: tuple[Training, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,8 @@ def acquire(
     observed: Callable[[Training], ObservedLoss],
     flops: Callable[[Training], float],
     of_trained: bool = False,
+    best: float | None = None,
+    at_most: int = MOST,
 ) -> Acquisition:
     """The trainings of the highest joint expected gain, whatever that is.
 
@@ -241,12 +244,14 @@ def acquire(
         scorer: knows what was trained so far.
         candidates: of which one is recommended, those that were trained among them. More than MOST
             are cut to those of the lowest values.
-        count: how many are chosen; fewer where fewer candidates are left whose training was not
-            observed, and at most MOST.
-        offered: the training of a candidate; None: it cannot be trained.
+        count: how many are chosen; fewer where fewer candidates are left whose training this search
+            did not observe, and at most MOST.
+        offered: the training of a candidate; None: it cannot be trained, or is known.
         observed: what is observed of it; `nats` does not count.
         flops: what it costs.
-        of_trained: the objective is the loss that was trained, not that of the full training.
+        of_trained: the objective is the loss that was trained, not that of the full training. best:
+            the lowest one so far.
+        at_most: of those chosen, how many may be trained.
     """
     networks = sorted(
         {network.hash: network for network in candidates}.values(), key=lambda each: each.hash
@@ -259,7 +264,7 @@ def acquire(
         if training is not None:
             row = observed(training)
             offers.setdefault(_identity(row), (training, row))
-    done = {_identity(row): row.nats for row in scorer.rows}
+    done = set(map(_identity, scorer.bought))  # other seeds of a training do not repeat it
     left = [offer for identity, offer in offers.items() if identity not in done][:MOST]
     if not left or count < 1:
         return Acquisition((), 0.0, 0.0)
@@ -276,12 +281,15 @@ def acquire(
         joint,
         COMPLEXITY_NATS * complexities(networks),
         of_trained=of_trained,
-        best=min((done[identity] for identity in offers if identity in done), default=None),
+        best=best,
     )
     chosen = prospects.greedy(count)
     trainings = tuple(left[index][0] for index in chosen)
     return Acquisition(
-        trainings, prospects.gain(chosen, TOLD_DRAWS, TOLD_SEED), sum(map(flops, trainings))
+        trainings[:at_most],
+        prospects.gain(chosen[:at_most], TOLD_DRAWS, TOLD_SEED),
+        sum(map(flops, trainings[:at_most])),
+        trainings[at_most:],
     )
 
 

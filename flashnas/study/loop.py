@@ -10,7 +10,7 @@ proposal is trained (`Problem.train_each`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from flashnas.base.errors import BudgetError
 from flashnas.executors.base import Executor
 from flashnas.samplers import Sampler
 from flashnas.space import OperatorSpace
-from flashnas.study.acquisition import acquire
+from flashnas.study.acquisition import Acquisition, acquire
 from flashnas.study.order import evenly_spread
 from flashnas.study.problem import Problem
 from flashnas.study.record import Record
@@ -35,6 +35,7 @@ IDLE_CYCLES = 20  # in a row of which nothing can be trained: the space has no m
 EVENED = 100  # of the best trials, of which the even order is looked at, too
 BETTER = 1e-4  # nats per token by which a network counts as better
 CANDIDATES = 200  # of an acquisition
+Learn = Callable[[list[Trial]], None]  # how a sampler learns of what it proposed, or did not
 
 
 def search(
@@ -65,28 +66,27 @@ def search(
     add_target(problem, trials)
     sampler.start_from(learnt_before(problem, trials, record))
     while True:
-        batch: Sequence[Any] = ()
-        for batch in rounds(problem, sampler, trials, record):
-            new = trials.add(batch)
-            if problem.train_each and new:
-                break  # the sampler is told once they are trained
-            sampler.tell(trials.told(batch))
-            batch = ()
-        if executor is None:
+        chosen: list[int] = []
+        for batch, learn in rounds(problem, sampler, trials, record):
+            trials.add(batch)
+            if problem.train_each and (chosen := trials.untrained(batch)):
+                break  # the sampler learns once they are trained
+            learn(trials.told(batch))
+        if executor is None or not record.left:
             break
-        chosen = trials.widest(batch) if problem.train_each else acquired(problem, trials, record)
+        chosen = chosen or acquired(problem, trials, record)
         if not chosen:
+            record.note("the space has no more candidates within the budget")
             break
         chosen = record.decided(trials, chosen)
         for key, ended in executor.run(record.jobs(trials, chosen), on_wait=record.report):
             record.ended(key, ended)
-        for index in chosen:
-            trials.learn(index, record.results[trials.networks[index].hash])
+        record.indices |= learn_results(trials, record)
         if isinstance(trials.scorer, EvidenceScorer):
             trials.score(trials.scorer.informed_by(record.observed()))
         record.learnt(trials)
         if problem.train_each:
-            sampler.tell(trials.told(batch))
+            learn(trials.told(batch))
         else:  # its values are stale: a fresh one starts from all trials, the best ones last
             sampler = sampler_of(problem)
             sampler.start_from(trials.told(best_last(trials)))
@@ -102,9 +102,9 @@ def search(
 
 def rounds(
     problem: Problem, sampler: Sampler, trials: Trials, record: Record
-) -> Iterator[Sequence[Any]]:
-    """Proposals, batch by batch: until nothing better comes; where each is trained, until there is
-    something to train."""
+) -> Iterator[tuple[Sequence[Any], Learn]]:
+    """Proposals, batch by batch, and how the sampler learns of each: until nothing better comes;
+    where each is trained, until there is something to train."""
     if problem.train_each:
         yield from trainable(problem, sampler, trials, record)
         return
@@ -113,9 +113,9 @@ def rounds(
         level, before = trials.lowest, len(trials)
         if not (batch := sampler.ask()):
             break
-        yield batch
+        yield batch, sampler.tell
         if not len(trials) and sampler.until_quiet:  # what meets the budgets is rare
-            start_at_feasible(problem, sampler, trials)
+            yield [problem.fitter.feasible(problem.config.seed)], sampler.start_from
         enough = QUIET_CYCLES if len(trials) - before >= len(batch) / 4 else QUIET_WHEN_SPARSE
         quiet = 0 if trials.lowest < level - BETTER else quiet + 1
     if isinstance(problem.space, OperatorSpace) and sampler.until_quiet:
@@ -127,30 +127,19 @@ def add_target(problem: Problem, trials: Trials) -> None:
     if problem.target is not None:
         genotype, network = problem.target
         trials.add([genotype])
-        trials.target = next(
-            index for index in trials.proposed[genotype] if trials.networks[index] == network
-        )
+        trials.target = trials.find(network)
 
 
 def trainable(
     problem: Problem, sampler: Sampler, trials: Trials, record: Record
-) -> Iterator[Sequence[Any]]:
-    """Proposals until one brings a network that can be trained; none where enough were trained."""
+) -> Iterator[tuple[Sequence[Any], Learn]]:
+    """Whole cycles, whatever is left, until one brings a network that can be trained."""
     for _ in range(IDLE_CYCLES if record.left else 0):
-        if not (batch := sampler.ask(min(problem.config.cycle_size, record.left))):
+        if not (batch := sampler.ask()):
             break
-        yield batch
+        yield batch, sampler.tell
         if not len(trials):  # what meets the budgets is rare
-            start_at_feasible(problem, sampler, trials)
-    if record.left:
-        record.note("the space has no more candidates within the budget")
-
-
-def start_at_feasible(problem: Problem, sampler: Sampler, trials: Trials) -> None:
-    """Let a sampler go on from a genotype within the limits, which it did not find by itself."""
-    start = [problem.fitter.feasible(problem.config.seed)]
-    trials.add(start)
-    sampler.start_from(trials.told(start))
+            yield [problem.fitter.feasible(problem.config.seed)], sampler.start_from
 
 
 def even_orders(space: OperatorSpace[Any], trials: Trials) -> list[Any]:
@@ -169,25 +158,50 @@ def even_orders(space: OperatorSpace[Any], trials: Trials) -> list[Any]:
 
 
 def acquired(problem: Problem, trials: Trials, record: Record) -> list[int]:
-    """The trials that are trained next; none where enough were, or no further one can be."""
+    """The trials that are trained next, a cycle of them; none where no further one can be, or the
+    sampler alone says which."""
+    if problem.train_each:
+        return []
+    acquisition = next_trainings(problem, trials, record.left)
+    if acquisition.trainings:
+        record.acquires(trials, acquisition)
+    every = (*acquisition.trainings, *acquisition.spare)
+    found = (trials.find(training.network) for training in every)
+    return [index for index in found if index is not None]
+
+
+def next_trainings(problem: Problem, trials: Trials, at_most: int) -> Acquisition:
+    """A cycle of trainings that are expected to gain most, of which `at_most` are left."""
     trainings, scorer = problem.trainings, trials.scorer
     assert trainings is not None
     assert isinstance(scorer, EvidenceScorer)
-    at = {trials.networks[index].hash: index for index in trials.candidates(CANDIDATES)}
-    failed = {key for key in record.networks if record.results[key]["state"] == "failed"}
-    acquisition = acquire(
+    new = trials.candidates(CANDIDATES, evaluated=False)
+    every = dict.fromkeys([*trials.candidates(CANDIDATES), *new])
+    of_trained = trials.ranks_by != "value"
+    return acquire(
         scorer,
-        [trials.networks[index] for index in at.values()],
-        record.left,
-        offered=lambda network: None if network.hash in failed else trainings.of(network),
+        [trials.networks[index] for index in every],
+        problem.config.cycle_size,
+        offered=lambda network: (
+            None if trials.find(network) in trials.results else trainings.of(network)
+        ),
         observed=trainings.observed,
         flops=trainings.flops,
-        of_trained=not scorer.published,
+        of_trained=of_trained,
+        best=float(trials.value[trials.best]) if of_trained and len(trials.ranked) else None,
+        at_most=at_most,
     )
-    if acquisition.trainings:
-        record.acquires(trials, acquisition)
-    next_ones = acquisition.trainings[: problem.config.cycle_size]
-    return [at[training.network.hash] for training in next_ones]
+
+
+def learn_results(trials: Trials, record: Record) -> dict[str, int]:
+    """Let the trials learn what was evaluated, baselines that the search has come to among it;
+    returns their indices by hash."""
+    found = {}
+    for key, network in record.networks.items():
+        if (index := trials.find(network)) is not None:
+            trials.learn(index, record.results[key])
+            found[key] = index
+    return found
 
 
 def learnt_before(problem: Problem, trials: Trials, record: Record) -> list[Trial]:
@@ -197,12 +211,12 @@ def learnt_before(problem: Problem, trials: Trials, record: Record) -> list[Tria
     earlier = () if problem.earlier is None else problem.earlier.within(problem.space)
     for genotype, network, label in earlier:
         trials.add([genotype])
-        for index in trials.proposed[genotype]:
-            if trials.networks[index].hash == network.hash and record.knows(network, label):
-                trials.learn(index, record.results[network.hash])
-                record.indices[network.hash] = index
-                if index == trials.proposed[genotype][0]:
-                    widest[genotype] = None
+        index = trials.find(network)
+        if index is not None and record.knows(network, label):
+            trials.learn(index, record.results[network.hash])
+            record.indices[network.hash] = index
+            if index == trials.proposed[genotype][0]:
+                widest[genotype] = None
     return sorted(trials.told(widest), key=lambda trial: trial.point, reverse=True)
 
 

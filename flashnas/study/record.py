@@ -19,7 +19,7 @@ from flashnas.study.acquisition import Acquisition, acquisition_line
 from flashnas.study.problem import Problem
 from flashnas.study.progress import Pace, Progress, Snapshot
 from flashnas.study.trials import Trials
-from flashnas.trials.trial import RUN, Trial
+from flashnas.trials.trial import COLUMNS, RUN, Trial
 
 REPORT_SHARE = 20  # a report is not repeated before so many times the time that it took, ..
 QUICK_S = 0.002  # .. unless that was less than this
@@ -81,8 +81,17 @@ class Record:
         )
 
     def decided(self, trials: Trials, chosen: Sequence[int]) -> list[int]:
-        """The trials that are trained next; those that an earlier process decided."""
-        return list(chosen)
+        """The trials that are trained next: of the chosen ones, in their order, as many as are left;
+        what is known costs nothing."""
+        found: list[int] = []
+        for index in chosen:
+            network = trials.networks[index]
+            if network.hash not in self.networks and not self.knows(network):
+                if not self.left:
+                    break
+                self.left -= 1
+            found.append(index)
+        return found
 
     def jobs(self, trials: Trials, chosen: Sequence[int]) -> dict[str, Job]:
         """What has to run for the results of chosen trials, and of the baselines."""
@@ -92,14 +101,13 @@ class Record:
         networks = [trials.networks[index] for index in chosen]
         self.indices |= {each.hash: index for each, index in zip(networks, chosen, strict=True)}
         if self.acquisitions:
-            self.acquisitions[-1]["networks"] = [network.notation for network in networks]
+            flops = sum(trainings.flops(trainings.of(network)) for network in networks)
+            notations = [network.notation for network in networks]
+            self.acquisitions[-1] |= {"networks": notations, "flops": flops}
         cycle = 1 + max(self.cycles.values(), default=0)
         for network in networks:
             self.cycles.setdefault(network.hash, cycle)
         due = {network.hash: network for network in (*networks, *baselines)}
-        for network in networks:
-            known = network.hash in self.networks or self.knows(network)
-            self.left -= not known
         jobs = {}
         for key, network in due.items():
             if not self.knows(network) and key not in self.results:
@@ -144,13 +152,19 @@ class Record:
     def _checked(
         self, network: Any, score: Mapping[str, Any] | None, reason: str
     ) -> dict[str, Any]:
-        """The fields of a result. Raises ConfigError for a metric that is known without it."""
+        """The fields of a result. Raises ConfigError for a metric that is known without it, and a
+        score that has the name of a column."""
         costs = self.problem.costs
         known = costs.metrics(network) if costs.known else {}
         if twice := sorted({*(score or {}).get("metrics", {})} & {*known}):
             raise ConfigError(
                 f"the evaluator returned {twice[0]!r}, which the latency table or cost function"
                 " gives; leave it out, or search with table=None"
+            )
+        if taken := sorted({*(score or {}).get("scores", {})} & {*COLUMNS}):
+            raise ConfigError(
+                f"the evaluator returned {taken[0]!r}, which is a column of trials.parquet; give it"
+                " another name"
             )
         return result_fields(score, reason)
 
@@ -172,6 +186,11 @@ class RunRecord(Record):
         self.beside = {
             network.hash: (label, network) for label, network in problem.baselines if network
         }
+        if self.journal is not None:
+            trained = len({*self.journal.trained} - self.beside.keys())
+            if trained > self.left:
+                rule = f"must be at least {trained}, as many as {folder.path} has trained"
+                problem.config.wrong("trials", f"{rule}; got {self.left}")
         self._trials: dict[str, Trial] = {}  # as described by ..
         self._described_by: Any = None  # .. this scorer
         self._pace = None if problem.trainings is None else Pace(problem.trainings)
@@ -184,19 +203,19 @@ class RunRecord(Record):
             self.journal.decide(
                 [{"hash": network.hash, "notation": network.notation} for network in networks]
             )
-            return list(chosen)
+            return super().decided(trials, chosen)
         decided = self.journal.decisions[self._replayed]
         self._replayed += 1
         at = {network.hash: index for network, index in zip(networks, chosen, strict=True)}
         if at.keys() != set(decided):  # computed on another CPU, or by another version
             at = {network.hash: index for index, network in enumerate(trials.networks)}
-        try:
-            return [at[key] for key in decided]
-        except KeyError as error:
-            raise RunError(
-                f"{self.journal.path}: decided to train {error.args[0]}, which this search has not"
-                " proposed; continue it with the version that began it, or choose another --out"
-            ) from None
+        for key in decided:
+            if key not in at:
+                raise RunError(
+                    f"{self.journal.path}: decided to train {key}, which this search has not"
+                    " proposed; continue it with the version that began it, or choose another --out"
+                )
+        return super().decided(trials, [at[key] for key in decided])
 
     def _remember(self, network: Any, score: dict[str, Any] | None, reason: str) -> None:
         assert self.journal is not None
@@ -228,6 +247,7 @@ class RunRecord(Record):
         if self._described_by is not trials.scorer:
             self._trials, self._described_by = {}, trials.scorer
         self.indices |= {trials.networks[index].hash: index for index in self.shown}
+        baselines = {network.hash for _, network in self.problem.baselines if network}
         waiting = {} if self._pace is not None and not self.shown else self.beside
         for key in dict.fromkeys((*self.networks, *self.indices, *waiting)):
             result = self.results.get(key, {})
@@ -240,7 +260,7 @@ class RunRecord(Record):
             if key in self.indices:
                 index = self.indices[key]
                 network, proposal["genotype"] = trials.networks[index], trials.genotypes[index]
-            else:
+            if key not in self.indices or (key in baselines and key not in self.cycles):
                 label, network = self.beside[key]
                 proposal |= {"origin": "baseline", "label": label}
             if key in self.labels:

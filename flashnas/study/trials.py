@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.networks import joined, taken
+from flashnas.architecture.networks import identities, joined, taken
 from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import SIZES
 from flashnas.study.order import mixer_kinds, simplicity, unevenness
@@ -36,7 +36,7 @@ class Trials:
 
     Attributes:
         proposed: genotype -> indices of its trials, the widest first; empty where no width is within
-            the limits.
+            the limits. Genotypes that build one network share its trial.
         looked_at: networks of these genotypes, within the limits or not.
         networks, genotypes: of each trial [N].
         columns: names of fields of `Trial` -> values [N], NaN where there is none.
@@ -58,10 +58,11 @@ class Trials:
         self.ranks_by = ranking(self.objectives[0])
         expected = scorer is not None and not train_each
         self.guides = (FULL if expected else self.objectives[0], *self.objectives[1:])
-        self.proposed: dict[Any, range] = {}
+        self.proposed: dict[Any, Sequence[int]] = {}
         self.looked_at = 0
         self.networks: Sequence[Any] = []
         self.genotypes: list[Any] = []
+        self._places: dict[Any, int] = {}  # what tells a network apart -> its index
         self.results: dict[int, dict[str, Any]] = {}
         self.target: int | None = None
         names = (*map(ranking, objectives), "loss", "value", "latency_ms", *SIZES)
@@ -72,9 +73,13 @@ class Trials:
 
     # -- what is tried -----------------------------------------------------------------------------
 
-    def add(self, genotypes: Iterable[Any]) -> range:
+    def find(self, network: Any) -> int | None:
+        """The index of a network; None where it is no trial."""
+        return self._places.get(*identities([network]))
+
+    def add(self, genotypes: Iterable[Any]) -> None:
         """Add every width within the limits of the genotypes that were not proposed before, scored
-        where there is a scorer; returns the indices of the new trials."""
+        where there is a scorer."""
         new = [each for each in dict.fromkeys(genotypes) if each not in self.proposed]
         networks, owner = self.fitter.space.networks(new)
         self.looked_at += len(networks)
@@ -83,13 +88,17 @@ class Trials:
             index = np.flatnonzero(within)
             recalls = self.scorer.recalls(taken(networks, index))
             within[index] = recalls >= self.min_recall
-        networks, owner = taken(networks, np.flatnonzero(within)), owner[within]
-        start = len(self)
-        ends = start + np.searchsorted(owner, np.arange(len(new)), side="right")
-        begins = [start, *ends[:-1]] if len(new) else []
-        for genotype, begin, end in zip(new, begins, ends, strict=True):
-            self.proposed[genotype] = range(int(begin), int(end))
-        self.genotypes += [new[each] for each in owner]
+        index = np.flatnonzero(within)
+        start, first = len(self), []
+        indices: dict[Any, list[int]] = {genotype: [] for genotype in new}
+        for place, identity in zip(index.tolist(), identities(taken(networks, index)), strict=True):
+            genotype, number = new[owner[place]], self._places.setdefault(identity, len(self))
+            if number == len(self):
+                self.genotypes.append(genotype)
+                first.append(place)
+            indices[genotype].append(number)
+        self.proposed |= indices
+        networks = taken(networks, np.array(first, int))
         self.networks = joined(self.networks, networks) if start else networks
         found = self._known(networks)
         missing = np.full(len(networks), np.nan)
@@ -97,7 +106,6 @@ class Trials:
             rounded = np.round(found.get(name, missing), ALIKE)
             self.columns[name] = np.concatenate([column, rounded])
         self._forget()
-        return range(start, len(self))
 
     def _known(self, networks: Sequence[Any]) -> dict[str, np.ndarray]:
         """The columns that are known before any training."""
@@ -185,19 +193,24 @@ class Trials:
 
         return sorted(map(int, np.flatnonzero(pareto(self.columns, self.objectives))), key=place)
 
-    def candidates(self, count: int) -> list[int]:
+    def candidates(self, count: int, *, evaluated: bool = True) -> list[int]:
         """Trials of which one may be recommended once more is observed, at most `count`: that which is
-        now, the best one of each set of token mixers, and those with the lowest values, each of
-        another composition or size than those before."""
+        now, the best one of each set of token mixers, and those with the lowest values, those of
+        another composition or size than those before first. evaluated: or without a result alone;
+        where trained losses rank, another order of a trained composition is another network."""
         values = self.columns["value"]
+        known = {} if evaluated else self.results
+        ranked = list(map(int, _sorted(values)))
+        if self.ranks_by != "value":
+            ranked = [index for index in ranked if index not in known]
         distinct: dict[float, int] = {}
         of_mixers: dict[frozenset[str], int] = {}
-        for index in map(int, _sorted(values)[: DEEPEST + count]):
+        for index in ranked[: DEEPEST + count]:
             distinct.setdefault(float(values[index]), index)
             of_mixers.setdefault(mixer_kinds(self.networks[index]), index)
         recommended = [self.best] if len(self.ranked) else []
-        found = [*recommended, *of_mixers.values(), *distinct.values()]
-        return list(dict.fromkeys(found))[:count]
+        found = [*recommended, *of_mixers.values(), *distinct.values(), *ranked]
+        return list(dict.fromkeys(index for index in found if index not in known))[:count]
 
     def of_each(self, label: Callable[[Any], str]) -> dict[str, int]:
         """The best trial of each group of genotypes with one label, the best group first."""
@@ -206,9 +219,10 @@ class Trials:
             groups.setdefault(label(self.genotypes[index]), []).append(int(index))
         return {name: self.simplest(indices) for name, indices in groups.items()}
 
-    def widest(self, genotypes: Iterable[Any]) -> list[int]:
-        """Of each genotype with a trial the widest one."""
-        return [self.proposed[each][0] for each in genotypes if self.proposed[each]]
+    def untrained(self, genotypes: Iterable[Any]) -> list[int]:
+        """Of each genotype with a trial the widest one, unless that has a result."""
+        widest = dict.fromkeys(self.proposed[each][0] for each in genotypes if self.proposed[each])
+        return [index for index in widest if index not in self.results]
 
     def told(self, genotypes: Iterable[Any]) -> list[Trial]:
         """What a sampler learns of genotypes, one trial each: of the widths of one that which the
@@ -225,13 +239,14 @@ class Trials:
                 continue
             index = indices[0]
             if len(indices) > 1:
-                own = columns[indices.start : indices.stop]
+                own = columns[[*indices]]
                 dominating = (front[:, None] <= own).all(axis=2).sum(axis=0)
                 unknown = np.isnan(own).any(axis=1)
-                index += int(np.where(unknown, len(front) + 1, dominating).argmin())
+                index = indices[int(np.where(unknown, len(front) + 1, dominating).argmin())]
             values = tuple(points[index])
             if index in self.results:  # whole, for samplers that read more than the objectives
-                found.append(dataclasses.replace(self.trial(index), values=values))
+                trial = self.trial(index)
+                found.append(dataclasses.replace(trial, genotype=genotype, values=values))
             else:
                 found.append(Trial(genotype=genotype, state="expected", values=values))
         return found

@@ -170,7 +170,7 @@ def test_the_gain_of_a_trained_loss_is_the_expected_improvement(trained):
     gap, first = abs(np.diff(predicted.mean)[0]), int(np.argmin(predicted.mean))
     if trained:
         bare = bare.informed_by([observed(toy(pair[first]), 5.0)])
-    found = acquired(2, bare, pair, toy, of_trained=True)
+    found = acquired(2, bare, pair, toy, of_trained=True, best=5.0 if trained else None)
     assert [each.network for each in found.trainings] == [pair[first], pair[1 - first]][trained:]
     expected = sd * norm.pdf(gap / sd) - gap * norm.cdf(-gap / sd)
     assert found.gain_nats == pytest.approx(expected, rel=0.02)

@@ -2,12 +2,16 @@
 point, with failures.
 """
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
-from foreign_space import Gpt2Space, latency_ms, loss
+from foreign_space import Gpt2, Gpt2Space, latency_ms, loss
 from notes import Notes
+from one_line import one_line
 
+from flashnas.base.errors import ConfigError
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.samplers import SAMPLERS
 from flashnas.study.config import SearchConfig
@@ -30,7 +34,7 @@ def evaluator(calls, *, stop_after=None, failing=False):
     return evaluate
 
 
-def search(out, evaluate, *, sampler="random", resume=False, trials=TRIALS, **more):
+def search(out, evaluate, *, sampler="random", resume=False, trials=TRIALS, space=None, **more):
     options = {"bayes": {"initial": 4}}.get(sampler, {})
     config = SearchConfig(
         table=None,
@@ -48,7 +52,7 @@ def search(out, evaluate, *, sampler="random", resume=False, trials=TRIALS, **mo
         resume=resume,
         progress=progress,
         evaluator=evaluate,
-        space=Gpt2Space(),
+        space=space or Gpt2Space(),
         table=latency_ms,
     )
     return found.summary, progress
@@ -72,6 +76,84 @@ def test_every_sampler_finds_its_way_back_wherever_it_is_interrupted(sampler, tm
         search(out, evaluator(again, failing=True), sampler=sampler, resume=True)
         pd.testing.assert_frame_equal(trajectory(out), trajectory(tmp_path / "whole"))
         assert again == calls
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_a_run_that_goes_on_with_more_trials_is_that_which_had_them_at_once(sampler, tmp_path):
+    whole, more = [], []
+    search(tmp_path / "whole", evaluator(whole), sampler=sampler, trials=23)
+    for trials in (3, 12, 23):
+        search(tmp_path / "more", evaluator(more), sampler=sampler, trials=trials, resume=True)
+        assert len(more) == trials
+    assert more == whole
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "more"), trajectory(tmp_path / "whole"))
+
+
+def test_a_run_that_goes_on_trains_all_of_a_space_and_never_fewer_than_before(tmp_path):
+    calls = []
+    search(tmp_path / "run", evaluator(calls), trials=3)
+    search(tmp_path / "run", evaluator(calls), trials=100, resume=True)
+    assert len(calls) == len(set(calls)) == 72
+    message = one_line(
+        ConfigError, search, tmp_path / "run", evaluator(calls), trials=71, resume=True
+    )
+    assert message == (
+        f"search.trials must be at least 72, as many as {tmp_path / 'run'} has trained; got 71"
+    )
+
+
+class Hidden(Gpt2Space):
+    """Of more genotypes than a sampler lists, of which it draws none of the least width."""
+
+    def size(self):
+        return 10_000
+
+    def sample(self, rng):
+        return dataclasses.replace(super().sample(rng), width=128)
+
+    def mutate(self, genotype, rng):
+        return genotype
+
+
+@pytest.mark.parametrize("sampler", ["random", "aging-evolution", "bayes"])
+def test_what_is_within_the_budget_is_trained_although_the_sampler_does_not_find_it(
+    sampler, tmp_path
+):
+    calls, limit = [], latency_ms(Gpt2(64, 2, 2, 2))
+    summary, progress = search(
+        tmp_path / "run",
+        evaluator(calls),
+        sampler=sampler,
+        budgets={"latency_ms": limit},
+        space=Hidden(),
+    )
+    assert calls == [entry["hash"] for entry in summary["front"]] == ["64-2-2-2"]
+    assert "the space has no more candidates within the budget" in progress.lines
+
+
+class Folded(Gpt2Space):
+    """Genotypes of which three build one network each."""
+
+    def architectures(self, genotype):
+        return [dataclasses.replace(genotype, heads=2)]
+
+
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
+def test_a_network_that_several_genotypes_build_is_one(sampler, tmp_path):
+    calls = []
+    summary, _ = search(tmp_path / "run", evaluator(calls), sampler=sampler, space=Folded())
+    assert len(calls) == len(set(calls)) == TRIALS
+    front = [entry["hash"] for entry in summary["front"]]
+    assert len(front) == len(set(front))
+
+
+def test_a_score_is_not_named_as_a_column_is(tmp_path):
+    def evaluate(network):
+        return {"loss": loss(network), "hidden": 3.0}
+
+    message = one_line(ConfigError, search, tmp_path / "run", evaluate)
+    assert message.startswith("the evaluator returned 'hidden', which is a column of trials.par")
 
 
 def test_an_exhausted_space_ends_and_nothing_is_evaluated_twice(tmp_path):

@@ -17,14 +17,17 @@ from notes import Notes
 from one_line import one_line
 from problems import with_few_candidates
 
+from flashnas.architecture import Architecture
 from flashnas.base.errors import CandidateError, ConfigError, RunError
 from flashnas.cli.main import main
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.load import load_problem
+from flashnas.study.plan import plan
 from flashnas.study.run_search import run_search
 from flashnas.study.trials import ALIKE_NATS
+from flashnas.training.cost import training_flops
 from flashnas.trials.pareto import pareto
 
 TIMES = ["tokens_per_s", "train_seconds"]
@@ -107,7 +110,7 @@ def test_cycles_of_trainings_learn_from_those_before(config, tmp_path, monkeypat
     assert len(set(calls)) == len(calls) == 5
     assert (first["after"], second["after"]) == (second["before"], third["before"])
     lines = [line.partition(" on ")[0] for line in notes if line.startswith("training ")]
-    assert lines == ["training 5 networks", "training 3 networks", "training 1 network"]
+    assert lines == ["training 2 networks", "training 2 networks", "training 1 network"]
 
 
 def test_what_a_search_with_trainings_leaves(acquired):
@@ -219,6 +222,119 @@ def test_evidence_none_trains_24_networks_unless_asked_otherwise(
     assert bool(acquired) is (sampler is None)
 
 
+SIXTEEN = """
+template: layerwise
+widths: [1024, 1536]
+layers: {depth: [3, 3], choices: [m2 f, a f]}
+"""
+
+
+@pytest.fixture
+def sixteen(config, tmp_path):
+    """The options of a search of 16 networks by their trained losses."""
+    (tmp_path / "space.yaml").write_text(SIXTEEN)
+    return dataclasses.replace(
+        config, space=str(tmp_path / "space.yaml"), evidence="none", budgets={}, workload="chat"
+    )
+
+
+def by_order(network):
+    """The first operators count most."""
+    return 5.0 + sum(
+        2.0**-place for place, spec in enumerate(network.operators) if spec.kind == "a"
+    )
+
+
+def test_all_of_a_space_are_trained_other_orders_too_and_then_a_line_says_so(
+    sixteen, tmp_path, monkeypatch
+):
+    calls = make_up(monkeypatch, by_order)
+    for trials in (16, 40):
+        found, notes = search(sixteen, tmp_path / "run", trials=trials, resume=trials > 16)
+        assert len(calls) == len(set(calls)) == found.summary["trials"]["complete"] == 16
+        assert ("the space has no more candidates within the budget" in notes) is (trials > 16)
+    assert (
+        found.answer.recommended
+        == min(RecordedRun.load(found.path).trained.itertuples(), key=lambda row: row.loss).hash
+    )
+
+
+def test_acquisitions_go_on_as_if_all_trials_had_been_asked_for_at_once(
+    sixteen, tmp_path, monkeypatch
+):
+    whole, more = make_up(monkeypatch, by_order), []
+    found, _ = search(sixteen, tmp_path / "whole", trials=12, cycle_size=5)
+    for trials in (3, 7, 12):
+        calls = make_up(monkeypatch, by_order)
+        again, _ = search(
+            sixteen, tmp_path / "more", trials=trials, cycle_size=5, resume=trials > 3
+        )
+        more += calls
+        assert len(more) == trials
+    assert more == whole
+    pd.testing.assert_frame_equal(trajectory(tmp_path / "more"), trajectory(tmp_path / "whole"))
+    assert without_times(again.summary) == without_times(found.summary)
+
+
+def test_what_was_trained_costs_its_flops_once_as_its_plan_says(sixteen, tmp_path, monkeypatch):
+    make_up(monkeypatch, by_order)
+    asked = dataclasses.replace(sixteen, trials=12, cycle_size=12)
+    found, _ = search(asked, tmp_path / "run", cycle_size=5)
+    recipe = load_problem(asked).recipe
+    trained = [Architecture.parse(row) for row in RecordedRun.load(found.path).trained["notation"]]
+    flops = sum(training_flops(recipe.proxy_of(network), recipe) for network in trained)
+    assert sum(each["flops"] for each in found.answer.bought) == pytest.approx(flops)
+    assert [each["networks"] for each in found.answer.bought] == [
+        [network.notation for network in trained[start : start + 5]] for start in (0, 5, 10)
+    ]
+    (one,) = search(asked, tmp_path / "one")[0].answer.bought
+    assert one["flops"] == pytest.approx(plan(asked).flops)
+
+
+def test_what_another_seed_trained_can_be_trained_again(sixteen, tmp_path, monkeypatch):
+    make_up(monkeypatch, by_order)
+    earlier, _ = search(sixteen, tmp_path / "earlier", trials=16)
+    start = (str(earlier.path),)
+    calls = make_up(monkeypatch, by_order)
+    for seed, trained in ((sixteen.seed, 0), (7, 16)):
+        found, _ = search(sixteen, tmp_path / str(seed), seed=seed, start_from=start, trials=16)
+        assert len(calls) == trained
+        assert found.summary["trials"]["complete"] == 16
+        best = RecordedRun.load(found.path).trained["loss"].min()
+        assert found.summary["recommended"]["loss"] == best
+
+
+def test_a_trained_baseline_of_the_space_is_on_the_front_that_it_dominates(
+    config, tmp_path, monkeypatch
+):
+    def loss(network):
+        kinds = {spec.kind for spec in network.operators if spec.mixes_tokens}
+        return (4.0 if len(kinds) == 1 else 5.0) - network.hidden / 1e5
+
+    make_up(monkeypatch, loss)
+    (tmp_path / "space.yaml").write_text(SIXTEEN)
+    space = str(tmp_path / "space.yaml")
+    found, _ = search(
+        config,
+        tmp_path / "run",
+        space=space,
+        evidence="none",
+        trials=2,
+        cycle_size=1,
+        budgets={},
+        baselines=True,
+    )
+    run = RecordedRun.load(found.path)
+    assert sum(run.trained["origin"] == "search") == 2
+    inside = run.trained[
+        [load_space(space).contains(Architecture.parse(row)) for row in run.trained["notation"]]
+    ]
+    assert len(inside) == 4, "two of the baselines"
+    front = {entry["hash"] for entry in found.summary["front"]}
+    assert front == set(inside["hash"][pareto(inside, ("loss", "latency_ms"))])
+    assert front & set(run.baselines["hash"])
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -228,6 +344,10 @@ def test_evidence_none_trains_24_networks_unless_asked_otherwise(
         (
             {"evidence": "none", "objectives": ("loss", "latency_ms", "expected_recall")},
             "search.objectives has expected_recall, which needs publications; here evidence none",
+        ),
+        (
+            {"evidence": "none", "objectives": ("full_loss", "latency_ms")},
+            "search.objectives has full_loss, which needs publications; here evidence none",
         ),
     ],
 )
