@@ -11,8 +11,10 @@ from flashnas.base.registry import foreign_errors
 from flashnas.samplers import sampler_name
 from flashnas.study.config import SearchConfig
 from flashnas.study.load import load_problem
-from flashnas.study.problem import BAYES, Note
+from flashnas.study.loop import next_trainings, search
+from flashnas.study.problem import Note
 from flashnas.study.sampling import proposer
+from flashnas.study.trainings import flops_of
 from flashnas.study.workers import executor_of
 
 
@@ -22,12 +24,14 @@ class Plan:
 
     Attributes:
         baselines: label, and notation or None where no width meets the budgets.
-        sampler: what proposes them; `bayes`: the trainings that are expected to improve the
-            recommended network most.
+        sampler: what proposes networks.
+        chosen: whether those are trained, of what it proposes, that are expected to improve the
+            recommended network most; else each one is.
         trainings: of baselines and candidates at most, equal networks once, without those that
             earlier runs trained.
         tokens_each: training tokens; 0 where nothing is trained, or an evaluator scores.
-        flops_each, flops: of the longest training among those looked at, and of all on average.
+        flops_each, flops: of the longest training among those of the first cycle, or where a sampler
+            chooses among some that it may propose, and of all on average.
         time_limit_s: of one training.
     """
 
@@ -35,6 +39,7 @@ class Plan:
     budgets: dict[str, float]
     baselines: list[dict[str, str | None]]
     sampler: str
+    chosen: bool = False
     candidates: int = 0
     trainings: int = 0
     tokens_each: int = 0
@@ -51,6 +56,8 @@ class Plan:
         if not self.candidates:
             return "\n".join([*lines, "trained    nothing: published trainings answer"])
         rule = f"{self.candidates} candidates by {self.sampler}"
+        if self.chosen:
+            rule += " that are expected to gain most"
         if self.baselines:
             rule += ", and baselines that meet the budgets"
         lines.append(f"trained    {self.trainings} networks: {rule}")
@@ -78,7 +85,8 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
             {"label": label, "notation": None if network is None else network.notation}
             for label, network in problem.baselines
         ],
-        sampler=sampler_name(proposer(problem)) if problem.train_each else BAYES,
+        sampler=sampler_name(proposer(problem)),
+        chosen=trainings is not None and not problem.train_each,
     )
     for line in problem.notes:
         note(line)
@@ -89,8 +97,12 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
         # of a GPU that is elsewhere nothing can be checked
         if recipe is None or recipe.device == "cpu":
             executor_of(config, trainings, problem.space.any_network(), note)
+        flops = trainings.typical_flops
+        if found.chosen:
+            first = next_trainings(problem, search(problem), trainings.at_most)
+            flops = [trainings.flops(training) for training in first.trainings] or flops
     new = {
-        network.hash
+        network.hash: network
         for _, network in problem.baselines
         if network is not None and trainings.score(network, metrics=False) is None
     }
@@ -100,9 +112,10 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
     )
     if recipe is None:
         return found
+    beside = flops_of(recipe, new.values())
     return dataclasses.replace(
         found,
         tokens_each=recipe.steps * recipe.batch_tokens,
-        flops_each=max(trainings.typical_flops),
-        flops=count * fmean(trainings.typical_flops),
+        flops_each=max([*flops, *beside]),
+        flops=trainings.at_most * fmean(flops) + sum(beside),
     )

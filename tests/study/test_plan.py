@@ -68,5 +68,5 @@ def test_budgets_that_no_network_meets_are_refused_and_baselines_beyond_them_lef
 
 def test_as_many_trainings_are_planned_as_were_asked_for(config):
     found = plan(dataclasses.replace(config, evidence=None, sampler=None))
-    assert (found.sampler, found.candidates, found.trainings) == ("bayes", 5, 5)
-    assert "5 networks: 5 candidates by bayes" in str(found)
+    assert (found.sampler, found.candidates, found.trainings) == ("aging-evolution", 5, 5)
+    assert "5 networks: 5 candidates by aging-evolution that are expected to gain" in str(found)
