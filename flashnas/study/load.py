@@ -213,8 +213,9 @@ def check_without_evidence(config: SearchConfig, why: str) -> None:
             config.wrong(name, f"needs publications; here {why}")
     if config.evidence not in (None, NO_EVIDENCE):
         config.wrong("evidence", f"is of searches that publications rank; here {why}")
-    if RECALL in config.objectives:
-        config.wrong("objectives", f"has {RECALL}, which needs publications; here {why}")
+    for name in (RECALL, FULL):
+        if name in config.objectives:
+            config.wrong("objectives", f"has {name}, which needs publications; here {why}")
 
 
 def trials_of(config: SearchConfig, scorer: Scorer | None, *, trained: bool) -> int:

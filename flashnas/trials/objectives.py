@@ -36,8 +36,8 @@ def check_objectives(names: Sequence[str], refuse: Callable[[str], NoReturn]) ->
             f"must be 2 to {MAX_OBJECTIVES} names, such as loss,latency_ms; got"
             f" {','.join(names) or 'none'}"
         )
-    if not any(name in QUALITY for name in names):
-        refuse(f"needs a trained quality ({', '.join(QUALITY)}); got {','.join(names)}")
+    if sum(name in QUALITY for name in names) != 1:
+        refuse(f"needs one quality ({' or '.join(QUALITY)}); got {','.join(names)}")
     return tuple(sorted(names, key=lambda name: name not in QUALITY))
 
 
