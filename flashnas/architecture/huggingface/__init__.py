@@ -19,14 +19,12 @@ from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.text import one_of, warn_in_a_line
 
 READERS = (transformer, hybrid, bamba)  # with a function for each model type of defaults.yaml
-SIZES_ONLY = ("gpt_oss",)  # read for time and memory; its weights would compute something else
 # what every model of these types has and no operator of flashnas computes
 LACKING = {
     "falcon_mamba": "Mamba with normalised time steps, B and C",
     "hymba": "key/value caches that several layers share",
     "jamba": "Mamba with normalised time steps, B and C",
     "kimi_linear": "multi-head latent attention",
-    "olmo2": "norms after attention and after feed-forward networks",
     "olmo_hybrid": "norms after attention and after feed-forward networks",
     "zamba2": "a transformer block that layers share",
     "zamba": "Mamba of several heads and a transformer block that layers share",
@@ -55,7 +53,7 @@ def architecture_of_config(data: dict[str, Any], file: str, *, whole: bool = Fal
         raise ArchitectureError(f"{place}: {kind} has {LACKING[kind]}, which flashnas lacks")
     if kind not in list(defaults()):
         raise ArchitectureError(one_of(place, kind, defaults()))
-    if whole and kind in SIZES_ONLY:
+    if whole and kind in transformer.TAKEN:
         raise ArchitectureError(
             f"{place}: of {kind} the sizes alone are read: it can be estimated, not converted or exported"
         )

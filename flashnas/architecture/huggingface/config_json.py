@@ -78,7 +78,9 @@ class HfConfig:
         data = self.data.get(key)
         if not isinstance(data, dict | None):
             raise self.error(key, f"must be a mapping; got {data!r}")
-        return HfConfig(model_type, data or {}, self.path, f"{self.inside}{key}.")
+        inner = HfConfig(model_type, data or {}, self.path, f"{self.inside}{key}.")
+        inner.deviations = self.deviations
+        return inner
 
     def integer(self, key: str, *, least: int = 1) -> int:
         """A whole number of at least `least`."""

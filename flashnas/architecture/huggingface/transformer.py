@@ -1,5 +1,5 @@
-"""Transformers: Llama (SmolLM, SmolLM2), Mistral, Qwen2 and Qwen2.5, Qwen3, SmolLM3; Mixtral,
-Qwen2-MoE, Qwen3-MoE, OLMoE, gpt-oss."""
+"""Transformers: Llama (SmolLM, SmolLM2), Mistral, Ministral, Qwen2 and Qwen2.5, Qwen3, SmolLM3;
+Mixtral, Qwen2-MoE, Qwen3-MoE, OLMoE; and by their sizes alone those of `TAKEN`."""
 
 from __future__ import annotations
 
@@ -20,6 +20,19 @@ LINEAR = "linear_attention"
 OLD_NAMES = {"mamba": LINEAR, "attention": FULL}
 SHARED = "shared_expert_intermediate_size"
 ROPE_TYPES = ("default", "linear", "llama3")
+# model types that are read for time and memory, because their weights would compute something else,
+# and what of each is taken as something else
+TAKEN = {
+    "exaone4": "norms behind operators count as norms in front of them, and all layers have positions",
+    "gemma3_text": "four norms of a layer count as two, GELU as SiLU, and all layers have one base of"
+    " positions",
+    "gpt_oss": "attention sinks, biases and clamps of experts, YaRN positions and 4-bit weights are left"
+    " out",
+    "granite_swa": "attention sinks are left out, and all layers have one base of positions",
+    "olmo2": "norms behind operators count as norms in front of them, and those of queries and keys are of"
+    " each head and not of all heads together",
+}
+TAKEN |= {"gemma3": TAKEN["gemma3_text"], "olmo3": TAKEN["olmo2"]}
 
 
 def llama(config: HfConfig) -> Architecture:
@@ -34,6 +47,10 @@ def llama(config: HfConfig) -> Architecture:
 
 def mistral(config: HfConfig) -> Architecture:
     return alternating(config, _alike(config))
+
+
+def ministral(config: HfConfig) -> Architecture:
+    return alternating(config, _layers(config, attention_of(config), lambda _: True))
 
 
 def qwen2(config: HfConfig) -> Architecture:
@@ -96,14 +113,46 @@ def olmoe(config: HfConfig) -> Architecture:
 
 
 def gpt_oss(config: HfConfig) -> Architecture:
-    """Attention, with a window in every other layer, and experts; the sizes alone are those of the
-    model."""
-    mixer = attention_of(config, rope_share=1.0, rope_theta=config.number("rope_theta"))
-    mixers = _layers(config, mixer, lambda i: i % 2 == 0)
-    config.deviations.append(
-        "attention sinks, biases and clamps of experts, YaRN positions and 4-bit weights are left out"
-    )
-    return in_turn(config, mixers, [experts_of(config)] * len(mixers))
+    return _sized(config, lambda i: i % 2 == 0, experts_of(config))
+
+
+def exaone4(config: HfConfig) -> Architecture:
+    return _sized(config, lambda i: (i + 1) % 4 > 0, qk_norm=True)
+
+
+def gemma3(config: HfConfig) -> Architecture:
+    return gemma3_text(config.inner("text_config", "gemma3_text"))
+
+
+def gemma3_text(config: HfConfig) -> Architecture:
+    every = config.integer("sliding_window_pattern")
+    return _sized(config, lambda i: (i + 1) % every > 0, qk_norm=True)
+
+
+def granite_swa(config: HfConfig) -> Architecture:
+    return _sized(config, lambda i: i % 4 > 0)
+
+
+def olmo2(config: HfConfig) -> Architecture:
+    return _sized(config, lambda i: (i + 1) % 4 > 0, qk_norm=True)
+
+
+olmo3 = olmo2
+
+
+def _sized(
+    config: HfConfig,
+    slides: Callable[[int], bool],
+    network: OperatorSpec | None = None,
+    **options: Any,
+) -> Architecture:
+    """A model of TAKEN. slides: as of `_layers`; network: None: a feed-forward network; options: of
+    the attention."""
+    config.deviations.append(TAKEN[config.model_type])
+    attention = attention_of(config, rope_share=1.0, **options)
+    network = network or FeedForward(intermediate=config.integer("intermediate_size"))
+    mixers = _layers(config, attention, slides)
+    return in_turn(config, mixers, [network] * len(mixers))
 
 
 def feed_forwards(config: HfConfig) -> list[OperatorSpec]:
