@@ -21,6 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 WIDTH, MIXERS, VOCAB, EVERY = 256, 6, 4096, 3
 PROMPTS, GENERATED = (70, 33, 64, 7), 32  # tokens
+WINDOW = 24  # tokens, which most prompts and all texts exceed
 BF16_ONLY = ("qwen3_5", "qwen3_5-free")  # "CPU GDN attention requires BF16" of vLLM
 
 
@@ -95,6 +96,7 @@ def networks():
     for name, family in families().items():
         searched = family.search
         *others, attention = searched.sizes[0].mixers
+        others = [each.replace("swa(", f"swa(window={WINDOW},") for each in others]
         ffn = searched.ffn[0].spec(WIDTH)
         first = EVERY - 1 if searched.last else EVERY // 2
         places = range(MIXERS) if not others else range(first, MIXERS, EVERY)

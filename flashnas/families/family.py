@@ -90,8 +90,9 @@ class FfnChoice:
 class Searched:
     """The shapes of a family that a search looks at. layers: fewest and most token mixers, each
     with a feed-forward network; step: between these numbers. every: distances of attention layers.
-    last: attention is the last of each group of that many layers; else the middle one.
-    ffn: all layers of a network have one of these."""
+    last: attention is the last of each group of that many layers; else the middle one. windows: of
+    the other layers, in tokens, where these are attention, too. ffn: all layers of a network have
+    one of these."""
 
     tied: bool
     layers: list[int]
@@ -100,6 +101,7 @@ class Searched:
     ffn: list[FfnChoice]
     step: int = 1
     last: bool = False
+    windows: list[int] = field(default_factory=lambda: [0])
 
     @property
     def sparse(self) -> bool:

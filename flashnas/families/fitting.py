@@ -17,12 +17,13 @@ class Demands:
     """What a format demands of one kind of operator.
 
     fixed: options that have one value only, or one of a list. shared: options that are equal in all
-    operators of the kind. nonzero: options that must not be 0. full_width: heads x head_dim is the width
-    of the network.
+    operators of the kind. like: another kind, whose shared options have the same values. nonzero:
+    options that must not be 0. full_width: heads x head_dim is the width of the network.
     """
 
     fixed: Mapping[str, Any] = field(default_factory=dict)
     shared: Sequence[str] = ()
+    like: str = ""
     nonzero: Sequence[str] = ()
     full_width: bool = False
 
@@ -68,7 +69,7 @@ class Format:
         """The rules that an architecture breaks, one line each."""
         operators, meta = architecture.operators, architecture.meta_tokens
         foreign, fixed, shared = list[str](), list[str](), list[str]()
-        first: dict[str, OperatorSpec] = {}
+        first: dict[tuple[str, str], Any] = {}
         for n, spec in enumerate(operators):
             if (demands := self.demands.get(spec.kind)) is None:
                 foreign.append(f"operator {n} is {spec.kind!r}; it has {', '.join(self.demands)}")
@@ -76,13 +77,14 @@ class Format:
             full = spec.resolved(architecture.hidden)
             has = f"operator {n}, {spec.kind!r}, has"
             fixed += demands.problems(full, has, architecture.hidden)
-            earlier = first.setdefault(spec.kind, full)
             for name in demands.shared:
-                ours, theirs = getattr(full, name), getattr(earlier, name)
-                if ours != theirs:
+                both = demands.like and name in self.demands[demands.like].shared
+                ours, kind = getattr(full, name), demands.like if both else spec.kind
+                if ours != (theirs := first.setdefault((kind, name), ours)):
+                    alike = f"{kind!r} and {spec.kind!r}" if both else repr(kind)
                     shared.append(
                         f"{has} {name}={_shown(ours)} and an earlier one {_shown(theirs)}; one"
-                        f" value holds for all {spec.kind!r}"
+                        f" value holds for all {alike}"
                     )
                     break
         lines = [*foreign, *fixed, *shared]

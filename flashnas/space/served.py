@@ -36,6 +36,7 @@ NO, ANY, ONLY = EXPERTS = "none", "any", "only"  # which networks may have mixtu
 WIDTH_FACTOR = 32  # by which short trainings shrink networks, where the smallest stays ..
 LEAST_WIDTH = 16  # .. so wide, and where the largest need not be wider than ..
 USUAL_WIDTH = 64  # .. this
+OTHERS = "every", "ffn", "window"  # fields of a genotype beside family, width and depth
 NEAR_LAYERS = 4  # by which one mutation changes the depth at most
 
 
@@ -54,16 +55,18 @@ class ServedFile:
 @dataclass(frozen=True)
 class ServedGenotype:
     """One network: `layers` token mixers, of which attention is one in `every`. ffn: number of the
-    feed-forward part among those of the family."""
+    feed-forward part among those of the family. window: of the others, in tokens; 0: they have none."""
 
     family: str
     hidden: int
     layers: int
     every: int
     ffn: int = 0
+    window: int = 0
 
     def __str__(self) -> str:
         text = f"{self.family} {self.hidden}: {self.layers} layers, attention 1 in {self.every}"
+        text += f", windows of {self.window}" if self.window else ""
         search = families()[self.family].search
         return f"{text}, {search.ffn[self.ffn].operator}" if search.sparse else text
 
@@ -189,20 +192,17 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
                 for every in _distances(layers, tuple(search.every), search.last)
                 if low <= layers <= high
             ]
-            parts = range(len(search.ffn))
-            for hidden, ffn in itertools.product(_widths(families()[name]), parts):
-                specs = _specs(name, hidden, ffn)
+            for hidden, choice in itertools.product(_widths(families()[name]), _choices(name)):
+                specs = _specs(name, hidden, *choice)
                 *others, attention, part = (spec.params(hidden) for spec in specs)
-                mixer, outer = (
-                    [*others, attention][0],
-                    hidden * (1 + self.model.vocab * (2 - search.tied)),
-                )
+                mixer = [*others, attention][0]
+                outer = hidden * (1 + self.model.vocab * (2 - search.tied))
                 for layers, every, attending in shapes:
                     params = (
                         outer + attending * attention + (layers - attending) * mixer + layers * part
                     )
                     if self.params[0] <= params <= self.params[1]:
-                        found[ServedGenotype(name, hidden, layers, every, ffn)] = params
+                        found[ServedGenotype(name, hidden, layers, every, *choice)] = params
         return found
 
     @functools.cached_property
@@ -245,14 +245,14 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
             spec
             for name in self.families
             if hidden in _widths(families()[name])
-            for ffn in range(len(families()[name].search.ffn))
-            for spec in _specs(name, hidden, ffn)
+            for choice in _choices(name)
+            for spec in _specs(name, hidden, *choice)
         )
         return tuple(dict.fromkeys(specs))
 
     def probes(self) -> Iterator[Architecture]:
-        """Of each family one network at each width, with each of its feed-forward parts."""
-        first = {(g.family, g.hidden, g.ffn): g for g in self.genotypes}
+        """Of each family one network at each width, with each of its feed-forward parts and windows."""
+        first = {(g.family, g.hidden, g.ffn, g.window): g for g in self.genotypes}
         return (network for genotype in first.values() for network in self.architectures(genotype))
 
     def find(self, operators: Sequence[OperatorSpec]) -> ServedGenotype | None:
@@ -313,6 +313,7 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
                 abs(np.log(genotype.hidden / wished.hidden)),
                 abs(genotype.layers - wished.layers),
                 abs(genotype.every - wished.every),
+                abs(genotype.window - wished.window),
             ),
         )
 
@@ -320,24 +321,19 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
         from optuna.distributions import CategoricalDistribution, IntDistribution
 
         layers = [genotype.layers for genotype in self.genotypes]
-        every = sorted({genotype.every for genotype in self.genotypes})
+        others = {name: {vars(each)[name] for each in self.genotypes} for name in OTHERS}
         return {
             "family": CategoricalDistribution(self.families),
             "hidden": CategoricalDistribution(self.hidden_sizes),
             "layers": IntDistribution(min(layers), max(layers)),
-            "every": CategoricalDistribution(every),
-            "ffn": CategoricalDistribution(sorted({genotype.ffn for genotype in self.genotypes})),
+            **{name: CategoricalDistribution(sorted(found)) for name, found in others.items()},
         }
 
     def features(self, genotype: ServedGenotype) -> np.ndarray:
-        """The family, the feed-forward part, and the logarithms of width, depth and distance."""
-        return np.array(
-            [
-                *(float(genotype.family == name) for name in self.families),
-                genotype.ffn,
-                *np.log([genotype.hidden, genotype.layers, genotype.every]),
-            ]
-        )
+        """The family, the feed-forward part, and the logarithms of width, depth, distance, window."""
+        of_family = [float(genotype.family == name) for name in self.families]
+        sizes = [genotype.hidden, genotype.layers, genotype.every, genotype.window + 1]
+        return np.array([*of_family, genotype.ffn, *np.log(sizes)])
 
     def size(self) -> int:
         return len(self.genotypes)
@@ -368,7 +364,7 @@ def _distances(layers: int, distances: tuple[int, ...], last: bool) -> list[int]
 
 
 def _row(genotype: ServedGenotype) -> list[int]:
-    """The properties of a network as numbers: family, width, depth, distance, feed-forward part."""
+    """The properties of a network as numbers, the family first."""
     family, *numbers = dataclasses.astuple(genotype)
     return [list(families()).index(family), *numbers]
 
@@ -377,22 +373,28 @@ def _widths(family: Family) -> list[int]:
     return sorted(width for size in family.search.sizes for width in size.widths)
 
 
+def _choices(name: str) -> itertools.product[tuple[int, int]]:
+    """Feed-forward parts of a family, by number, with its windows."""
+    search = families()[name].search
+    return itertools.product(range(len(search.ffn)), search.windows)
+
+
 @functools.cache
-def _specs(name: str, hidden: int, ffn: int) -> tuple[OperatorSpec, ...]:
-    """The token mixers of a family at a width, attention last, and a feed-forward part."""
+def _specs(name: str, hidden: int, ffn: int, window: int) -> tuple[OperatorSpec, ...]:
+    """The token mixers of a family at a width, full attention last, and a feed-forward part."""
     search = families()[name].search
     size: Size = next(size for size in search.sizes if hidden in size.widths)
-    mixers = [spec for text in size.mixers for spec in parse_operators(text)]
+    texts = [text.replace("swa(", f"swa(window={window},") for text in size.mixers]
+    mixers = [spec for text in texts for spec in parse_operators(text)]
     return (*mixers, search.ffn[ffn].spec(hidden))
 
 
 @functools.lru_cache(maxsize=65_536)
-def _operators(genotype: ServedGenotype) -> tuple[OperatorSpec, ...]:
-    *others, attention, ffn = _specs(genotype.family, genotype.hidden, genotype.ffn)
-    search = families()[genotype.family].search
-    places = attention_places(genotype.layers, genotype.every, search.last)
+def _operators(of: ServedGenotype) -> tuple[OperatorSpec, ...]:
+    *others, attention, ffn = _specs(of.family, of.hidden, of.ffn, of.window)
+    places = attention_places(of.layers, of.every, families()[of.family].search.last)
     return tuple(
         spec
-        for number in range(1, genotype.layers + 1)
+        for number in range(1, of.layers + 1)
         for spec in (attention if number in places else others[0], ffn)
     )

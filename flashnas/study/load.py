@@ -15,7 +15,7 @@ from flashnas.latency.workload import Workload, load_workload
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.space.load import check_space
 from flashnas.space.served import ServedSpace
-from flashnas.study.config import NO_EVIDENCE, TRIALS, SearchConfig
+from flashnas.study.config import NO_EVIDENCE, TRIALS, WINDOW_RECALL, SearchConfig
 from flashnas.study.limits import bounds_of, limited, rules_of, vocab_of
 from flashnas.study.own_objects import check_networks, check_objects, check_scorer, load_own_costs
 from flashnas.study.problem import BAYES, PROPOSALS, Baselines, Note, Problem, planned
@@ -81,7 +81,7 @@ def load_problem(
             objectives=objectives,
             sampler=sampler,
             scorer=scorer,
-            min_recall=config.min_recall,
+            min_recall=floor_of(config, space, trained=trained),
             train_each=train_each,
             proposals=trials if train_each else PROPOSALS,
             trainings=None,
@@ -204,6 +204,14 @@ def load_what_ranks(
     own = config.evidence if published else None
     training = planned(config, costs)
     return load_scorer(own, training, published=published, known=known)
+
+
+def floor_of(config: SearchConfig, space: SearchSpace[Any], *, trained: bool) -> float | None:
+    """The least recall of a network: that is asked for; else, where publications rank and layers may
+    have windows, WINDOW_RECALL."""
+    if config.min_recall is None and not trained and isinstance(space, ServedSpace):
+        return WINDOW_RECALL if any(spec.window_tokens for spec in space.kinds()) else None
+    return config.min_recall
 
 
 def check_without_evidence(config: SearchConfig, why: str) -> None:

@@ -199,7 +199,7 @@ def test_a_type_that_costs_too_much_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*families()])
+@pytest.mark.parametrize("name", sorted(set(families()) - {"ministral"}))
 def test_what_a_search_of_a_family_looks_at_exports(name, tmp_path):
     family = families()[name]
     size = family.search.sizes[0]

@@ -24,6 +24,7 @@ from flashnas.families.programs import loading
 
 FFN = "f(intermediate=96)"
 A, ROTARY = "a(head_dim=16,kv_heads=2,rope_share=0)", "a(head_dim=16,kv_heads=2,rope_theta=500)"
+WINDOWED = "swa(head_dim=16,kv_heads=2,rope_theta=500,window=24)"
 NORMED = "a(heads=4,head_dim=16,kv_heads=2,qk_norm=true,rope_theta=5000)"
 GATED = "a(heads=2,head_dim=32,kv_heads=1,qk_norm=true,out_gate=true,rope_share=0.25)"
 EXPERTS = "moe(experts=4,active=2,intermediate=32)"
@@ -33,6 +34,7 @@ NETWORKS = {
     "granite_moe": f"64(vocab=300): m2(head_dim=16,state=16) {SHARED} {A} {SHARED}",
     "lfm2": f"64(vocab=300): conv {FFN} {NORMED} {FFN} conv {FFN}",
     "llama": f"64(vocab=300,tied=false): {ROTARY} {FFN} {ROTARY} {FFN}",
+    "ministral": f"64(vocab=300): 2x({WINDOWED} {FFN}) {ROTARY} {FFN} {WINDOWED} {FFN}",
     "nemotron_h": "64(vocab=300,tied=false): m2(head_dim=16,state=16,groups=2)"
     f" f(relu2=true,intermediate=80) {A} m2(head_dim=16,state=16,groups=2)",
     "qwen3": f"64(vocab=300): {NORMED} {FFN}",
@@ -202,6 +204,7 @@ def test_transformers_builds_the_network_of_the_configuration(name, tmp_path):
         model.model.layers
     )
     recurrent = {"m2": "linear_attention", "gd": "linear_attention", "conv": "conv", "f": "mlp"}
+    recurrent["swa"] = "sliding_attention"
     specs = [spec for spec in architecture.operators if spec.mixes_tokens or not family.pairs]
     assert types == [recurrent.get(spec.kind, "full_attention") for spec in specs]
 
@@ -284,6 +287,21 @@ def test_llama_cpp_loads_what_no_family_holds():
             "'m2', has dt_min=0.01; it has 0.0 or 0.001",
         ),
         (
+            f"{WINDOWED} f {ROTARY.replace('500', '900')} f",
+            "transformer with windows (Ministral)",
+            "'a', has rope_theta=900.0 and an earlier one 500.0; one value holds for all 'a'",
+        ),
+        (
+            f"{ROTARY} f {WINDOWED} f {WINDOWED.replace('24', '32')} f",
+            "transformer with windows (Ministral)",
+            "'swa', has window=32 and an earlier one 24; one value holds for all 'swa'",
+        ),
+        (
+            f"{ROTARY} f {WINDOWED.replace('kv_heads=2', 'kv_heads=4')} f",
+            "transformer with windows (Ministral)",
+            "'swa', has kv_heads=4 and an earlier one 2; one value holds for all 'a' and 'swa'",
+        ),
+        (
             f"conv f {NORMED.replace('heads=4', 'heads=6')} f",
             "LFM2",
             "'a', has heads x head_dim = 6 x 16; it needs the width, 64",
@@ -297,7 +315,9 @@ def test_llama_cpp_loads_what_no_family_holds():
 )
 def test_what_no_family_holds_is_named(case):
     notation, title, rule = case
-    line = rf"a plain checkpoint cannot hold this network as {title}: .*{re.escape(rule)}"
+    line = (
+        rf"a plain checkpoint cannot hold this network as {re.escape(title)}: .*{re.escape(rule)}"
+    )
     with pytest.raises(ExportError, match=line):
         needed_family(Architecture.parse(f"64: {notation}"), "a plain checkpoint")
 

@@ -146,7 +146,7 @@ def test_a_bad_file_gets_one_line(tmp_path, case):
             "nemotron-flash",
             "'nemotron-flash' is not a shipped search space (did you mean 'nemotron_flash'?), a"
             " family or a YAML file; shipped: free, layerwise, nemotron_flash, served, small, tiny;"
-            " families: granite, granite_moe, lfm2, llama, nemotron_h, qwen3, qwen3_5, qwen3_moe",
+            " families: granite, granite_moe, lfm2, llama, ministral, nemotron_h, qwen3, qwen3_5, qwen3_moe",
         ),
         ("granit", "'granit' is not a shipped search space (did you mean 'granite'?), a family"),
         ("hybrid", "search space 'hybrid' of 0.1.0 is now 'free'"),

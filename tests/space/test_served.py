@@ -10,7 +10,7 @@ from one_line import one_line
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import SpaceError
-from flashnas.families.family import families, interval_of
+from flashnas.families.family import PROGRAMS, families, interval_of
 from flashnas.families.programs import loading
 from flashnas.space import load_space
 from flashnas.space.served import NEAR_LAYERS, ServedGenotype, attention_places
@@ -78,8 +78,8 @@ def test_the_default_space_has_all_families_and_each_has_a_space_of_its_own(serv
 def test_every_network_is_one_of_its_family_and_all_programs_of_the_family_load_it(name, samples):
     family = families()[name]
     programs = set(family.programs)
-    assert programs >= {"vllm", "sglang", "llama.cpp", "mlx", "transformers"}
-    assert ("tensorrt-llm" in programs) is (name != "lfm2")
+    few = {"ministral": {"vllm", "mlx", "transformers"}, "lfm2": set(PROGRAMS) - {"tensorrt-llm"}}
+    assert programs == few.get(name, set(PROGRAMS))
     for number, (_, network) in enumerate(samples[name]):
         assert family.holds(network), family.format.problems(network)
         assert programs == set(family.loading(network))
@@ -111,7 +111,10 @@ def test_attention_stands_at_one_distance(name, samples):
     for genotype, network in samples[name]:
         distance, exact = interval_of(network.operators)
         attends = [n for n, spec in enumerate(mixers(network), 1) if spec.kind == "a"]
-        assert attends == list(attention_places(genotype.layers, genotype.every, name == "qwen3_5"))
+        last = name in ("ministral", "qwen3_5")
+        assert attends == list(attention_places(genotype.layers, genotype.every, last))
+        assert {spec.window_tokens for spec in mixers(network)} == {0, genotype.window}
+        assert genotype.window in families()[name].search.windows
         assert distance
         if len(attends) > 1:
             assert distance == genotype.every

@@ -17,7 +17,7 @@ from flashnas.base.errors import BudgetError, ConfigError
 from flashnas.executors import Executor
 from flashnas.samplers import Sampler
 from flashnas.study import loop, workers
-from flashnas.study.config import SearchConfig
+from flashnas.study.config import WINDOW_RECALL, SearchConfig
 from flashnas.study.load import load_problem
 from flashnas.study.loop import search
 from flashnas.study.order import evenly_spread
@@ -83,6 +83,17 @@ def test_a_higher_floor_leaves_networks_out_and_one_that_nothing_reaches_is_one_
     assert (scorer.recalls(found(min_recall=None).networks) < FLOOR).any()
     with pytest.raises(BudgetError, match=r"none of [\d,]+ networks .* recall of 0\.9 or more"):
         found(min_recall=0.9)
+
+
+def test_windows_that_forget_are_left_out_unless_asked_for():
+    config = SearchConfig(space="ministral", budgets={"latency_ms": 9000.0}, params="0.5B..1B")
+    usual, every = (
+        search(load_problem(dataclasses.replace(config, min_recall=floor))) for floor in (None, -1)
+    )
+    recalls = every.scorer.recalls(every.networks)
+    assert len(usual) == (recalls >= WINDOW_RECALL).sum() < len(every)
+    assert {each.window for each in every.genotypes} == {128, 512, 1024, 4096}
+    assert load_problem(dataclasses.replace(config, space="granite")).min_recall is None
 
 
 def test_a_small_space_is_listed_and_its_best_is_that_of_all(tmp_path):
