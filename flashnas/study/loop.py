@@ -74,7 +74,8 @@ def search(
             learn(trials.told(batch))
         if executor is None or not record.left:
             break
-        chosen = chosen or acquired(problem, trials, record)
+        if not problem.train_each:
+            chosen = acquired(problem, trials, record)
         if not chosen:
             record.note("the space has no more candidates within the budget")
             break
@@ -158,10 +159,7 @@ def even_orders(space: OperatorSpace[Any], trials: Trials) -> list[Any]:
 
 
 def acquired(problem: Problem, trials: Trials, record: Record) -> list[int]:
-    """The trials that are trained next, a cycle of them; none where no further one can be, or the
-    sampler alone says which."""
-    if problem.train_each:
-        return []
+    """The trials that are trained next, a cycle of them; none where no further one can be."""
     acquisition = next_trainings(problem, trials, record.left)
     if acquisition.trainings:
         record.acquires(trials, acquisition)
@@ -212,11 +210,10 @@ def learnt_before(problem: Problem, trials: Trials, record: Record) -> list[Tria
     for genotype, network, label in earlier:
         trials.add([genotype])
         index = trials.find(network)
-        if index is not None and record.knows(network, label):
-            trials.learn(index, record.results[network.hash])
-            record.indices[network.hash] = index
-            if index == trials.proposed[genotype][0]:
-                widest[genotype] = None
+        known = index is not None and record.knows(network, label)
+        if known and index == trials.proposed[genotype][0]:
+            widest[genotype] = None
+    record.indices |= learn_results(trials, record)
     return sorted(trials.told(widest), key=lambda trial: trial.point, reverse=True)
 
 

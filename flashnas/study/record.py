@@ -99,7 +99,6 @@ class Record:
         assert trainings is not None
         baselines = [network for _, network in self.problem.baselines if network is not None]
         networks = [trials.networks[index] for index in chosen]
-        self.indices |= {each.hash: index for each, index in zip(networks, chosen, strict=True)}
         if self.acquisitions:
             flops = sum(trainings.flops(trainings.of(network)) for network in networks)
             notations = [network.notation for network in networks]
