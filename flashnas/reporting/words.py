@@ -118,9 +118,10 @@ def described(network: Architecture, with_attention: bool = True) -> str:
         if isinstance(spec, MixtureOfExperts):
             title = title.replace("experts", f"{spec.experts} experts ({spec.active} active)")
             break
+        if spec.window_tokens:
+            title = title.replace("windows", f"windows of {spec.window_tokens:,}")
+            break
     words = f"{title}, {network.hidden} wide, {len(mixers)} layers"
-    if windows := {spec.window_tokens for spec in network.operators} - {0}:
-        words += f", windows of {max(windows):,} tokens"
     if not with_attention or len(places) == len(mixers):
         return words
     distance = interval_of(network.operators)[0]
