@@ -211,9 +211,8 @@ def _shipped(without: str, published: bool) -> FullLoss:
 
 # -- what is expected of one network ---------------------------------------------------------------
 
-PLAIN = parse_operators(
-    "a(qk_norm=true) f"
-)  # a block of the transformer to compare with: the best one
+# a block of the transformer to which networks are compared: the best one
+PLAIN = parse_operators("a(qk_norm=true) f")
 
 
 @dataclass(frozen=True, kw_only=True)
