@@ -23,14 +23,15 @@ ROPE_TYPES = ("default", "linear", "llama3")
 # model types that are read for time and memory, because their weights would compute something else,
 # and what of each is taken as something else
 TAKEN = {
-    "exaone4": "norms behind operators count as norms in front of them, and all layers have positions",
-    "gemma3_text": "four norms of a layer count as two, GELU as SiLU, and all layers have one base of"
-    " positions",
+    "exaone4": "norms behind operators count as norms in front of them, and all layers have plain positions",
+    "gemma3_text": "four norms of a layer count as two, GELU as SiLU, constant factors are left out, and all"
+    " layers have the same plain positions",
     "gpt_oss": "attention sinks, biases and clamps of experts, YaRN positions and 4-bit weights are left"
     " out",
-    "granite_swa": "attention sinks are left out, and all layers have one base of positions",
+    "granite_swa": "attention sinks and constant factors are left out, and all layers have the same plain"
+    " positions",
     "olmo2": "norms behind operators count as norms in front of them, and those of queries and keys are of"
-    " each head and not of all heads together",
+    " each head and not of all heads together; all layers have plain positions",
 }
 TAKEN |= {"gemma3": TAKEN["gemma3_text"], "olmo3": TAKEN["olmo2"]}
 
