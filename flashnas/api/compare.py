@@ -25,8 +25,8 @@ class CompareOptions(EstimateOptions, where="compare"):
 
 @dataclass(frozen=True)
 class ComparedNetworks(Result):
-    """Networks beside the first one. networks: for each, `name`, as it was given, and the keys of
-    `flashnas.run_folder.recorded_answer.Against`."""
+    """Networks beside the first one. networks: for each, `name`, as it was given, the keys of
+    `flashnas.run_folder.recorded_answer.Against`, and those of a server."""
 
     networks: list[dict[str, Any]]
     table: str
@@ -47,10 +47,10 @@ def compare(options: CompareOptions) -> ComparedNetworks:
     Returns:
         ComparedNetworks: `networks`, one mapping for each: `name`, `notation`, `latency_ms` with
             `lower_ms` and `upper_ms`, `throughput_tok_s`, `memory_gb`, `params`, `active_params`,
-            `recall` and `recall_sd`, `loads_in`, `train_hours` of a full training; `difference`, the
-            expected full loss less that of the first network, in nats per token, its standard
-            deviation `sd`, and the `probability` of a loss that is no higher; `reasons`, which add up
-            to the difference. `print` shows all of it.
+            `sequences`, `block_tokens`, `turn2_ttft_ms`, `recall` and `recall_sd`, `loads_in`,
+            `train_hours` of a full training; `difference`, the expected full loss less that of the
+            first network, in nats per token, its standard deviation `sd`, and the `probability` of a
+            loss that is no higher; `reasons`, which add up to the difference. `print` shows all of it.
 
     Raises:
         ConfigError: a network cannot be compared; with its name, and as of `estimate`.
@@ -80,5 +80,8 @@ def compare(options: CompareOptions) -> ComparedNetworks:
     training = FullTraining(tokens=tokens).on(model.table.device)
     scorer = load_scorer(evidence, training)
     rows = against(TableCosts(model), scorer, training, [entry.context[0] for entry in found])
-    named = [{"name": str(arch), **row} for arch, row in zip(options.arch, rows, strict=True)]
+    named = [
+        {"name": str(arch), **row, **entry.serving}
+        for arch, row, entry in zip(options.arch, rows, found, strict=True)
+    ]
     return ComparedNetworks(named, model.table.name, model.workload.name, tokens)

@@ -57,7 +57,8 @@ class ArchitectureEstimate(Estimate):
     """An Estimate that prints as the command line shows it, with what a full training is expected
     to give, which the evidence answers when it is first read.
 
-    train_tokens and what follows are those of flashnas.loss.load.Expected.
+    sequences, block_tokens and turn2_ttft_ms: of a server, by `serving`. train_tokens and what
+    follows are those of flashnas.loss.load.Expected.
     """
 
     asked: tuple[float, str | None] = field(repr=False)  # tokens, and a file of own trainings
@@ -69,6 +70,15 @@ class ArchitectureEstimate(Estimate):
 
         return expected(self.context[0], *self.asked)
 
+    @functools.cached_property
+    def serving(self) -> dict[str, float | None]:
+        """Of a server, by name: LatencyModel.serving."""
+        architecture, model, _ = self.context
+        return dict(model.serving(architecture))
+
+    sequences = property(lambda self: self.serving["sequences"])
+    block_tokens = property(lambda self: self.serving["block_tokens"])
+    turn2_ttft_ms = property(lambda self: self.serving["turn2_ttft_ms"])
     train_tokens = property(attrgetter("expected.train_tokens"))
     full_loss = property(attrgetter("expected.full_loss"))
     full_loss_difference = property(attrgetter("expected.full_loss_difference"))
@@ -85,9 +95,10 @@ class ArchitectureEstimate(Estimate):
         return tuple(loading(self.context[0]))
 
     def to_dict(self) -> dict[str, Any]:
-        own = ("asked", "context", "expected")
+        own = ("asked", "context", "expected", "serving")
         return {
             **{name: value for name, value in super().to_dict().items() if name not in own},
+            **self.serving,
             **vars(self.expected),
             "outside": list(self.outside),
             "loads_in": list(self.loads_in),
@@ -108,7 +119,9 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         An Estimate: `latency_ms`, `ttft_ms` and `tpot_ms` in milliseconds, `throughput_tok_s` in
             tokens per second, `memory_gb` in 10^9 bytes, `params` and `active_params`; `lower_ms` and
             `upper_ms` are the interval that holds `latency_ms` with a probability of 90 %;
-            `calibration` names whose whole models it is of; `breakdown` holds the time of each
+            `sequences`, requests that fit at once, `block_tokens`, tokens of a page, and
+            `turn2_ttft_ms`, of a second turn; `calibration` names whose whole models it is of;
+            `breakdown` holds the time of each
             kernel and `sources` the share of the time by where it is known from; `observed`, what
             the file of `times` corrected. From what others have trained in full:
             `full_loss` in nats per token after `train_tokens`, up to a constant;

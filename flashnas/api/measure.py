@@ -173,14 +173,14 @@ def profile(
     """
     out = None if options.out is None else writable_out(options)
 
-    from flashnas.latency.workload import load_workload
+    from flashnas.latency.workload import timed_workload
     from flashnas.profiling.profile import profile as measure
     from flashnas.space.load import load_operator_space
 
     space = load_operator_space(
         options.space, "flashnas profile", params=options.params, vocab=options.vocab
     )
-    workloads = [load_workload(text) for text in options.workload]
+    workloads = [timed_workload(text) for text in options.workload]
     target = RUNTIMES[options.runtime].of_options(options)
     folder = out or Path("latency_tables") / target.table_name()
     found = measure(space, workloads, folder, target, progress, note=note)

@@ -97,7 +97,7 @@ def validate(
     from flashnas.latency.table import LatencyTable
     from flashnas.latency.validation import store
     from flashnas.latency.validation import validate as compare
-    from flashnas.latency.workload import load_workload
+    from flashnas.latency.workload import timed_workload
     from flashnas.profiling.table_target import rows_of, target_like
     from flashnas.space.load import load_operator_space
 
@@ -105,7 +105,7 @@ def validate(
     space = load_operator_space(
         options.space, "flashnas validate", params=options.params, vocab=options.vocab
     )
-    workload = load_workload(options.workload)
+    workload = timed_workload(options.workload)
     mode = rows_of(table, options.runtime, options.mode)
     model = LatencyModel(table, workload, calibration=options.calibration, mode=mode)
     target = target_like(

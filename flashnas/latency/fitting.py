@@ -18,7 +18,14 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed
 from flashnas.architecture.networks import taken
 from flashnas.base.errors import BudgetError, ConfigError
-from flashnas.latency.metrics import LARGER_IS_BETTER, PREDICTED, SIZES, Budget, observed_line
+from flashnas.latency.metrics import (
+    LARGER_IS_BETTER,
+    SERVING,
+    STATED,
+    UNTIMED,
+    Budget,
+    observed_line,
+)
 from flashnas.latency.prediction import LatencyModel
 from flashnas.space.base import G, SearchSpace
 
@@ -33,7 +40,7 @@ CostFunction = Callable[[Any], "float | Mapping[str, float]"]
 
 
 class Costs(ABC):
-    """The metrics of a network, by name (metrics.PREDICTED)."""
+    """The metrics of a network, by name (latency/metrics.py)."""
 
     known = True  # before a network is evaluated
 
@@ -62,15 +69,19 @@ class Costs(ABC):
 
 
 class TableCosts(Costs):
-    """By a latency table."""
+    """By a latency table. asked: names, of which `metrics` states those of SERVING, too."""
 
-    def __init__(self, model: LatencyModel) -> None:
-        self.model = model
+    def __init__(self, model: LatencyModel, asked: Iterable[str] = ()) -> None:
+        self.model, self.serving = model, set(asked).intersection(SERVING)
         self._estimate = functools.lru_cache(maxsize=REMEMBERED)(model.estimate)
 
     def metrics(self, network: Architecture) -> dict[str, float]:
         estimate = self._estimate(network)
-        return {name: getattr(estimate, name) for name in PREDICTED}
+        stated = {name: getattr(estimate, name) for name in (*STATED, "lower_ms", "upper_ms")}
+        if not self.serving:
+            return stated
+        further = self.columns([network], self.serving)
+        return stated | {name: float(values[0]) for name, values in further.items()}
 
     def columns(
         self, networks: Sequence[Architecture], names: Iterable[str]
@@ -141,7 +152,7 @@ class Fitter(Generic[G]):
         small = all(
             budget.holds(columns[budget.column][index])
             for budget in self.budgets
-            if budget.metric in SIZES
+            if budget.metric in UNTIMED
         )
         latency_ms = float(columns["latency_ms"][index])
         return (
@@ -235,7 +246,7 @@ class Fitter(Generic[G]):
                     f"{budget.column} {value:,.5g} where the budget is {budget.limit:,.6g}, by a"
                     f" factor of {by:,.4g}"
                 )
-        timed = any(b.metric in over and b.metric not in SIZES for b in self.budgets)
+        timed = any(b.metric in over and b.metric not in UNTIMED for b in self.budgets)
         host = self.costs.host_words() if timed else ""
         return (
             f"none of {genotypes} of space {self.space.name!r} meets what is asked; the nearest one"

@@ -2,9 +2,10 @@
 
 `memory_gb` is what an engine allocates: weights; caches of all sequences after all tokens, in pages as
 vLLM has them; activations. Weights are exact. All pages of a network have one size: that of BLOCK tokens of
-an attention layer, or of more, until the largest recurrent state (float32) fits one, too. A layer of
-attention takes as many pages as hold its tokens (a window caps them), a recurrent one takes one. Activations
-are a rule, within a factor of 2 of what the torch models here allocate.
+an attention layer, or of more, until the largest recurrent state fits one, too. A layer of attention takes
+as many pages as hold its tokens (of a window those that it may reach into), a recurrent one takes one.
+Layers of one sort form groups of as many layers each; what a group lacks is allocated, too. Activations are
+a rule, within a factor of 2 of what the torch models here allocate.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from flashnas.architecture.networks import Networks
 from flashnas.base.errors import BudgetError
 from flashnas.latency.schema import Device
 from flashnas.latency.workload import (
+    AUTO,
     CACHE_BYTES,
     DTYPE_BYTES,
     OTHER_WEIGHTS,
@@ -26,10 +28,13 @@ from flashnas.latency.workload import (
     Workload,
 )
 from flashnas.operators import OperatorSpec
+from flashnas.operators.kernel_kinds import STATE_BYTES
 
 # Share of the memory that a batch may fill; 0.9 is the default of vLLM and TensorRT-LLM.
 USABLE_SHARE = 0.9
 BLOCK = 16  # tokens, of which the tokens of a page are a multiple
+# up to which multiple of the rarest sort the most frequent one sets the layers of a group
+ALIKE_LAYERS = 1.5
 POWERS = 10 ** np.arange(19)
 
 # Engines read a long prompt, or the prompts of a large batch, in pieces of at most this many tokens
@@ -45,6 +50,7 @@ class MemorySizes:
     per_sequence: np.ndarray  # pages of caches, and logits
     per_token: np.ndarray  # while it is processed
     tokens: int  # read at once per sequence
+    block_tokens: np.ndarray | int = BLOCK  # of a page; 0 of a network without attention
 
     def total(
         self, batch: int | np.ndarray, piece_tokens: int = PREFILL_PIECE_TOKENS
@@ -65,37 +71,38 @@ class MemorySizes:
 
 @functools.lru_cache(maxsize=65536)
 def _operator_sizes(
-    spec: OperatorSpec, hidden: int, context: int, dtype_bytes: int, cache_type: str = ""
-) -> tuple[float, float, float, int, int]:
-    """-> bytes of a state, cache bytes of a token, tokens that are kept of a sequence, bytes per token
-    while the operator reads a prompt, `matrix_numbers`."""
+    spec: OperatorSpec, hidden: int, dtype_bytes: int, cache_type: str, state_bytes: float
+) -> tuple[float, float, int, int, int]:
+    """-> bytes of a state, cache bytes of a token, tokens of its window (0: all), bytes per token while
+    the operator reads a prompt, `matrix_numbers`."""
     calls = [call for call in spec.kernels(hidden, "prefill") if not call.fusable]
     alive = sum(
         dtype_bytes * call.kind.written(call) + call.kind.workspace_bytes(call) for call in calls
     )
-
-    def cache(tokens: int) -> float:
-        one, two = (spec.cache_bytes(hidden, tokens, size) for size in (1, 2))
-        return one + (CACHE_BYTES.get(cache_type, dtype_bytes) - 1) * (two - one)
-
-    state = cache(0)
-    of_token = cache(1) - state
-    kept = (cache(context) - state) / of_token if of_token else 0.0
-    return state, of_token, kept, alive, matrix_numbers(spec, hidden)
+    empty, one = (spec.cache_bytes(hidden, tokens, 1) for tokens in (0, 1))
+    convolutions = spec.cache_bytes(hidden, 0, 2) - empty
+    state = convolutions * dtype_bytes + (empty - convolutions) * state_bytes / STATE_BYTES
+    of_token = (one - empty) * CACHE_BYTES.get(cache_type, dtype_bytes)
+    return state, of_token, spec.window_tokens, alive, matrix_numbers(spec, hidden)
 
 
-def paged_bytes(
-    networks: Networks, states: np.ndarray, of_token: np.ndarray, kept: np.ndarray
-) -> np.ndarray:
-    """Of the pages of one sequence [N]. Of each of `networks.pairs`: bytes of its state and of a token,
-    and tokens that it keeps."""
+def paged(
+    networks: Networks, states: np.ndarray, of_token: np.ndarray, windows: np.ndarray, context: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(tokens of a page, bytes of the pages of one sequence) of each network [N]. Of each of
+    `networks.pairs`: bytes of its state and of a token, and its window."""
     largest, widest = networks.largest_of(states), networks.largest_of(of_token)
-    block = BLOCK * np.ceil(largest / (BLOCK * np.maximum(widest, 1)))
-    block = np.maximum(block, BLOCK)
-    pages = networks.totals_of((states > 0) & (of_token == 0))
-    for tokens in np.unique(kept[kept > 0]):
-        pages += networks.totals_of(kept == tokens) * np.ceil(tokens / block)
-    return pages * np.where(widest > 0, block * widest, largest)
+    block = BLOCK * np.maximum(np.ceil(largest / (BLOCK * np.maximum(widest, 1))), 1)
+    whole = np.ceil(context / block)
+    layers, held = [networks.totals_of((states > 0) & (of_token == 0))], [np.ones(len(networks))]
+    for window in np.unique(windows[of_token > 0]):
+        layers.append(networks.totals_of((of_token > 0) & (windows == window)))
+        reached = np.ceil((window - 1) / block) + 1  # it need not begin with a page
+        held.append(np.minimum(whole, reached) if window else whole)
+    most, least = np.max(layers, axis=0), np.min(np.where(layers, layers, np.inf), axis=0)
+    group = np.maximum(np.where(most < ALIKE_LAYERS * least, most, least), 1)
+    pages = sum(group * np.ceil(n / group) * each for n, each in zip(layers, held, strict=True))
+    return np.where(widest > 0, block, 0), pages * np.where(widest > 0, block * widest, largest)
 
 
 def matrix_numbers(spec: OperatorSpec, hidden: int) -> int:
@@ -113,27 +120,31 @@ def memory_sizes(
     """Of what takes memory of each network: weights, pages after all tokens, activations.
 
     Args:
-        cache_type: of keys and values, one of CACHE_BYTES ("": dtype).
+        cache_type: of keys and values, one of CACHE_BYTES ("": dtype); the workload's comes first.
 
     Activations: for each token that is processed at once (a piece of the prompts, or one token of
     each sequence) the residual stream and what the kernels of that operator write that writes most,
     with the workspace of its chunked kernel; and float32 logits of one token per sequence.
     """
     dtype_bytes = DTYPE_BYTES[dtype]
-    context = workload.context + networks.meta_tokens
+    cache_type = cache_type if workload.kv_dtype == AUTO else workload.kv_dtype
+    of_states = DTYPE_BYTES.get(workload.state_dtype, STATE_BYTES)
     of_pairs = [
-        _operator_sizes(spec, hidden, context, dtype_bytes, cache_type)
+        _operator_sizes(spec, hidden, dtype_bytes, cache_type, of_states)
         for spec, hidden in networks.pairs
     ]
-    states, of_token, kept, alive, matrices = np.array(of_pairs, float).reshape(-1, 5).T
+    states, of_token, windows, alive, matrices = np.array(of_pairs, float).reshape(-1, 5).T
     others = WEIGHT_BYTES[OTHER_WEIGHTS.get(dtype, dtype)]
     narrower = others - WEIGHT_BYTES[dtype]
     in_matrices = networks.totals_of(matrices) if narrower else 0
+    context = workload.context + networks.meta_tokens
+    block_tokens, of_pages = paged(networks, states, of_token, windows, context)
     return MemorySizes(
         np.ceil(networks.params * others - in_matrices * narrower),
-        paged_bytes(networks, states, of_token, kept) + 4 * networks.vocab,
+        of_pages + 4 * networks.vocab,
         networks.hidden * dtype_bytes + networks.largest_of(alive),
         max(workload.prompt_tokens + networks.meta_tokens, 1),
+        block_tokens,
     )
 
 

@@ -15,6 +15,15 @@ memory_gb          what an engine allocates, in 10^9 bytes: weights + pages of k
                    at the end of the request + activations (latency/memory.py)
 params             parameters, a tied head counted once
 active_params      the same without experts that one token does not pass
+
+Of a server, computed where they are asked for:
+
+sequences          requests of the workload that fit beside the weights at once, each with all of its
+                   tokens; an engine's own limit (vLLM: max_num_seqs) may be lower
+block_tokens       tokens of a page of attention: a prompt that was read before is reused in whole ones;
+                   0 of a network without attention, of which nothing is reused
+turn2_ttft_ms      time to the first token of a second turn, of the whole batch: the tokens of the request
+                   and turn2_tokens new ones, where the pages that the request filled are reused
 """
 
 from __future__ import annotations
@@ -42,9 +51,15 @@ METRICS = {  # name -> unit
     "memory_gb": "GB",
     "params": "parameters",
     "active_params": "parameters",
+    "sequences": "at once",
+    "block_tokens": "tokens",
+    "turn2_ttft_ms": "ms",
 }
-LARGER_IS_BETTER = ("throughput_tok_s",)
-SIZES = ("memory_gb", "params", "active_params")  # no time is needed for them
+LARGER_IS_BETTER = ("throughput_tok_s", "sequences")
+SIZES = ("memory_gb", "params", "active_params")
+SERVING = ("sequences", "block_tokens", "turn2_ttft_ms")
+STATED = tuple(name for name in METRICS if name not in SERVING)  # by an Estimate
+UNTIMED = (*SIZES, "sequences", "block_tokens")  # no time is needed for them
 TIMES = ("latency_ms", "ttft_ms", "tpot_ms", "throughput_tok_s")  # that have an interval
 PREDICTED = (*METRICS, "lower_ms", "upper_ms")  # these bound latency_ms
 # ends of intervals: of which metric, 0 lower or 1 upper; those that are worse last
@@ -84,9 +99,9 @@ def of_times(
 
 @dataclass(frozen=True)
 class Budget:
-    """A limit on one metric: at most `limit` (throughput: at least). worse: it holds for the end of its
-    interval that is worse. Raises BudgetError for an unknown metric, or a limit that is not a
-    positive number.
+    """A limit on one metric: at most `limit` (throughput and sequences: at least). worse: it holds for
+    the end of its interval that is worse. Raises BudgetError for an unknown metric, or a limit that is
+    not a positive number.
 
     Example:
         >>> import flashnas as fn
@@ -302,8 +317,8 @@ class Estimate:
 
     def metric(self, name: str) -> float:
         """One metric by name; raises WorkloadError for one that does not exist."""
-        if name not in METRICS:
-            raise WorkloadError(one_of("metric", name, METRICS))
+        if name not in STATED:
+            raise WorkloadError(one_of("metric", name, STATED))
         return float(getattr(self, name))
 
     def operators_ms(self) -> dict[str, dict[str, float]]:

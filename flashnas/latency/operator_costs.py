@@ -4,7 +4,7 @@ operator if there is one, else its kernels, one by one."""
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,6 +70,12 @@ class OperatorCosts:
             f" recurrences are in {self.kernels.dtype}{corrected}"
         )
 
+    def note_on_caches(self) -> str | None:
+        if not (caches := self.workload.caches):
+            return None
+        named = ", ".join(f"{name} {value}" for name, value in caches.items())
+        return f"{named} counts in memory and pages; the milliseconds are those of the table's rows"
+
     def _phases(self, meta_tokens: int) -> list[tuple[Phase, np.ndarray, int]]:
         """(phase, tokens or contexts seen, how often it runs). Meta tokens are read with the prompt
         and stay in the cache."""
@@ -103,6 +109,21 @@ class OperatorCosts:
             )
             self._known[key] = Cost(tuple(parts), prefill_us, decode_us, self._widening(parts))
         return self._known[key]
+
+    def rest_us(
+        self, spec: OperatorSpec | str, hidden: int, vocab: int, batch: int, tokens: int, known: int
+    ) -> float:
+        """Of reading the last of `tokens` tokens, where the first `known` ones are in the caches: of each
+        kernel what it takes for all more than for those, and no less than for the others alone."""
+
+        def times(length: int) -> Iterable[float]:
+            timed = self._timed(spec, hidden, vocab, batch, "prefill", np.array([length]))
+            return [time.us for _, _, time in timed]
+
+        if not known:
+            return sum(times(tokens))
+        lengths = map(times, (tokens - known, tokens, known))
+        return sum(max(rest, all_ - first) for rest, all_, first in zip(*lengths, strict=True))
 
     def _widening(self, parts: Sequence[Part]) -> dict[tuple[Phase, str], np.ndarray]:
         found: dict[tuple[Phase, str], np.ndarray] = {}

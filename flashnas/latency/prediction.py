@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import dataclasses
 import functools
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,16 +15,18 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.networks import Networks
+from flashnas.base.errors import MissingRowsError
 from flashnas.latency.calibration import Calibration
-from flashnas.latency.memory import largest_batch, largest_batches, memory_sizes
+from flashnas.latency.memory import USABLE_SHARE, largest_batch, largest_batches, memory_sizes
 from flashnas.latency.metrics import (
     EMBEDDING,
     ENDS,
     HEAD,
     HOST,
-    METRICS,
-    SIZES,
+    SERVING,
+    STATED,
     TIMES,
+    UNTIMED,
     Cost,
     Estimate,
     Request,
@@ -147,6 +151,7 @@ class LatencyModel:
         notes = (
             self.calibration.note(batch) if w.generated_tokens else None,
             self.costs.note_on_weights(),
+            self.costs.note_on_caches(),
         )
         return Estimate(
             **values,
@@ -169,6 +174,14 @@ class LatencyModel:
             observed={},
         )
 
+    def serving(self, architecture: Architecture) -> dict[str, float | None]:
+        """SERVING of one network; None for the time where the table has no rows of such a prompt."""
+        found = dict[str, float | None].fromkeys(SERVING)
+        for name in SERVING:
+            with contextlib.suppress(MissingRowsError):
+                found[name] = float(self.columns([architecture], [name])[name][0])
+        return found
+
     def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """latency_ms of each, shape [N]."""
         return self.columns(architectures, ["latency_ms"])["latency_ms"]
@@ -176,11 +189,11 @@ class LatencyModel:
     # -- many networks
 
     def columns(
-        self, networks: Sequence[Architecture], names: Iterable[str] = METRICS
+        self, networks: Sequence[Architecture], names: Iterable[str] = STATED
     ) -> dict[str, np.ndarray]:
         """Metrics of each network by name, float64 [N], as `estimate` states them; NaN for other
         names. Where a batch "max" finds no room, times are infinite, and memory_gb is that of one
-        sequence."""
+        sequence. SERVING are stated here alone."""
         names = tuple(names)
         found = {name: np.full(len(networks), np.nan) for name in names}
         for indices, alike in _alike(networks):
@@ -189,17 +202,55 @@ class LatencyModel:
         return found
 
     def _columns(self, networks: Networks, names: Sequence[str]) -> dict[str, np.ndarray]:
-        found = {name: getattr(networks, name) for name in names if name in SIZES[1:]}
+        of_shape = ("params", "active_params")
+        found = {name: getattr(networks, name) for name in names if name in of_shape}
         batches = np.full(len(networks), self.workload.batch)
-        if "memory_gb" in names or self.workload.batch == "max":
+        if not {"memory_gb", *SERVING}.isdisjoint(names) or self.workload.batch == "max":
             sizes = memory_sizes(networks, self.workload, self.dtype, self.cache_type)
+            block = np.broadcast_to(sizes.block_tokens, len(networks)).astype(int)
             if self.workload.batch == "max":
                 batches = largest_batches(sizes, self.table.device)
             if "memory_gb" in names:
                 found["memory_gb"] = sizes.total(np.maximum(batches, 1)) / 1e9
-        if not set(names) <= set(SIZES):
+            if "sequences" in names:
+                usable = self.table.device.memory_bytes * USABLE_SHARE
+                found["sequences"] = sizes.most(usable).astype(float)
+            if "block_tokens" in names:
+                found["block_tokens"] = block.astype(float)
+            if "turn2_ttft_ms" in names:
+                found["turn2_ttft_ms"] = self._turn2_ttft_ms(networks, batches, block)
+        if not set(names) <= {*UNTIMED, *SERVING}:
             times = self._times(networks, batches, bounded=not ENDS.keys().isdisjoint(names))
             found |= {name: times[name] for name in names if name in times}
+        return found
+
+    def _turn2_ttft_ms(
+        self, networks: Networks, batches: np.ndarray, block: np.ndarray
+    ) -> np.ndarray:
+        """Of each network, [N]; infinite where there is no room. block: tokens of a page, 0: none."""
+        read = self.workload.context + networks.meta_tokens
+        tokens, known = read + self.workload.turn2_tokens, read // np.maximum(block, 1) * block
+        found = np.full(len(networks), np.inf)
+        for batch, first in set(zip(batches.tolist(), known.tolist(), strict=True)):
+            if not batch:
+                continue
+            alike = np.flatnonzero((batches == batch) & (known == first))
+            some = networks.take(alike)
+
+            def us(
+                spec: OperatorSpec | str, hidden: int, batch: int = batch, first: int = first
+            ) -> float:
+                return self.costs.rest_us(spec, hidden, networks.vocab, batch, tokens, first)
+
+            widths, width = np.unique(some.hidden, return_inverse=True)
+            outer = np.array([us(EMBEDDING, each) + us(HEAD, each) for each in widths.tolist()])
+            found[alike] = self.calibration.step_us(some.totals(us) + outer[width]) / 1000
+            if self.correction is not None:  # as it corrects the reading of as many tokens
+                new = {"prompt_tokens": tokens - first, "generated_tokens": 0, "batch": batch}
+                model = self.at(dataclasses.replace(self.workload, **new))
+                request = model.request(some, batch)
+                figures = self.correction.figures(model, some, batch, request)
+                found[alike] *= figures["ttft_ms"] / request.ttft_ms
         return found
 
     def _times(

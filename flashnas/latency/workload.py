@@ -32,8 +32,14 @@ WEIGHT_BYTES: dict[str, float] = {
     "q4_0": 18 / 32,
     "q4_k": 144 / 256,
 }
-# of keys and values, as llama.cpp names their types
-CACHE_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32}
+# of keys and values, as vLLM and as llama.cpp name their types
+CACHE_BYTES = {
+    **{"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "fp8": 1.0},
+    **{"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32},
+}
+AUTO = "auto"
+KV_DTYPES = (AUTO, "bfloat16", "float16", "float32", "fp8", "q8_0")
+STATE_DTYPES = (AUTO, "float32", "bfloat16", "float16")
 # A type that only the matrices of the operators have, as in serving engines; embedding, head,
 # norms, convolutions, attention and recurrences stay in the other one.
 MATRICES_ONLY = {"fp8": "bfloat16"}
@@ -50,7 +56,7 @@ MODE_GONE = "a table answers in its default mode; flashnas profile --mode makes 
 WEIGHTS_HELP = (
     "type of the operators' matrices on a GPU, bfloat16 or fp8; everything else stays in bfloat16"
 )
-DTYPES = ("auto", *DTYPE_BYTES)
+DTYPES = (AUTO, *DTYPE_BYTES)
 # of a sequence; far above any context, and small enough for arithmetic and memory
 MAX_TOKENS = 10**8
 MAX_BATCH = 10**6
@@ -66,6 +72,10 @@ class Workload:
         batch: "max": as many as fit the device's memory.
         dtype: of weights and activations (of weights alone: fp8, q8_0, q6_k, q4_0, q4_k);
             "auto": the table's.
+        kv_dtype: of keys and values in memory (bfloat16, float16, float32, fp8, q8_0); "auto": that of
+            activations. state_dtype: of recurrent states there (float32, bfloat16, float16); "auto":
+            float32. Both bound what fits; the milliseconds stay those of the table's rows.
+        turn2_tokens: new ones of a second turn, which follows the request.
 
     Raises:
         WorkloadError: names the field, the rule and the value.
@@ -80,13 +90,17 @@ class Workload:
     batch: int | Literal["max"] = 1
     prompt_tokens: int = 0
     generated_tokens: int = 0
-    dtype: str = "auto"
+    dtype: str = AUTO
+    kv_dtype: str = AUTO
+    state_dtype: str = AUTO
+    turn2_tokens: int = 128
 
     def __post_init__(self) -> None:
         for name, least, most, words in (
             ("batch", 1, MAX_BATCH, ", or max"),
             ("prompt_tokens", 0, MAX_TOKENS, ""),
             ("generated_tokens", 0, MAX_TOKENS, ""),
+            ("turn2_tokens", 1, MAX_TOKENS, ""),
         ):
             if (value := getattr(self, name)) == "max" and words:
                 continue
@@ -97,8 +111,13 @@ class Workload:
                 )
             if value > most:
                 raise WorkloadError(f"workload.{name} must be at most {most:,}; got {value!r}")
-        if self.dtype not in DTYPES:
-            raise WorkloadError(one_of("workload.dtype", self.dtype, DTYPES))
+        for name, types in (
+            ("dtype", DTYPES),
+            ("kv_dtype", KV_DTYPES),
+            ("state_dtype", STATE_DTYPES),
+        ):
+            if (value := getattr(self, name)) not in types:
+                raise WorkloadError(one_of(f"workload.{name}", value, types))
         if not self.prompt_tokens and not self.generated_tokens:
             raise WorkloadError("workload: prompt_tokens and generated_tokens must not both be 0")
 
@@ -117,8 +136,18 @@ class Workload:
             )
         return replace(self, dtype=weights)
 
+    @property
+    def caches(self) -> dict[str, str]:
+        """The types of caches that are asked for."""
+        names = ("kv_dtype", "state_dtype")
+        return {name: value for name in names if (value := getattr(self, name)) != AUTO}
+
     def to_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
+        """Its fields; those of a server where they are not the usual ones."""
+        usual = {
+            name: getattr(Workload, name) for name in ("kv_dtype", "state_dtype", "turn2_tokens")
+        }
+        return {name: value for name, value in vars(self).items() if value != usual.get(name)}
 
 
 WORKLOADS = {
@@ -152,6 +181,17 @@ def load_workload(source: str | Workload) -> Workload:
     )
 
 
+def timed_workload(source: str) -> Workload:
+    """One that a program is timed under, which has types of caches of its own; raises WorkloadError."""
+    workload = load_workload(source)
+    for name, value in workload.caches.items():
+        raise WorkloadError(
+            f"workload.{name} counts memory alone, and a program is timed with its own caches: leave it"
+            f" out; got {value!r}"
+        )
+    return workload
+
+
 def _from_yaml(data: LocatedDict) -> Workload:
     workload = convert(data, Workload, error=WorkloadError, name="workload", closed=True)
     return workload if "name" in data else replace(workload, name=Path(data.path).stem)
@@ -162,6 +202,9 @@ _SHORT = {
     "prompt": "prompt_tokens",
     "generated": "generated_tokens",
     "dtype": "dtype",
+    "kv_dtype": "kv_dtype",
+    "state_dtype": "state_dtype",
+    "turn2": "turn2_tokens",
 }
 _KEYS = {**_SHORT, **{field: field for field in _SHORT.values()}}
 

@@ -48,7 +48,7 @@ from flashnas.operators.kernel import (
 )
 from flashnas.operators.spec import TensorSpec
 
-STATE_BYTES = 4  # recurrent states are kept in float32 by every engine that we know of
+STATE_BYTES = 4  # recurrent states are kept in float32 by most engines
 # Chunked recurrent kernels (fla and ours) keep a state per chunk and a few square matrices per
 # chunk and head.
 CHUNK_TOKENS = 64

@@ -22,6 +22,7 @@ from flashnas.base.text import (
     signed,
     with_interval,
 )
+from flashnas.latency.metrics import SERVING
 from flashnas.reporting.commands import next_commands
 from flashnas.reporting.statements import statements
 from flashnas.reporting.words import (
@@ -98,7 +99,7 @@ def front_columns(run: RecordedRun, shown: Sequence[Shown], is_page: bool = True
     result = [Column("#", lambda entry: f"{_number(entry)} {mark_of(run, entry)}".strip(), True)]
     result += [
         Column(name, figure(name, lambda value: number(value, 3)))
-        for name in run.further_objectives
+        for name in dict.fromkeys((*run.further_objectives, *filter(any_has, SERVING)))
         if name not in OWN_COLUMN
     ]
     if not run.ranks_full:

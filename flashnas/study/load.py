@@ -284,5 +284,5 @@ def load_costs(
             from flashnas.observations.correction import corrected
 
             model = corrected(model, *config.times)
-        return TableCosts(model)
+        return TableCosts(model, (*config.budgets, *config.objectives))
     return load_own_costs(config, table, evaluated=evaluated)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
 
 from flashnas.architecture.architecture import compressed
+from flashnas.latency.metrics import SERVING
 
 RUN = "run"  # source of a score that an earlier run computed
 
@@ -35,7 +36,8 @@ EXPECTED_FIGURES = (
     "expected_recall",
     "expected_recall_sd",
 )
-FRONT_FIGURES = (  # which only trials of a front have
+FRONT_FIGURES = (  # which trials of a front have where they were asked for or timed
+    *SERVING,
     "measured_ms",
     "measured_ttft_ms",
     "measured_tpot_ms",
@@ -111,6 +113,9 @@ class Trial:
     upper_ms: float | None = None
     throughput_tok_s: float | None = None
     memory_gb: float | None = None
+    sequences: float | None = None
+    block_tokens: float | None = None
+    turn2_ttft_ms: float | None = None
     loss: float | None = None
     bits_per_byte: float | None = None
     value: float | None = None

@@ -84,3 +84,30 @@ def test_the_command_says_what_differs_why_and_what_would_settle_it(capsys):
 )
 def test_what_cannot_be_compared_is_one_line(words, says, refused):
     assert says in refused(["compare", *words])
+
+
+SERVED = "batch=8,prompt=4096,generated=512"
+
+
+def test_users_at_once_and_a_second_turn_are_printed_and_bound_a_search(tmp_path, capsys):
+    """Of a transformer fewer fit than of a hybrid of its size, and keys and values in fp8 make room."""
+    assert main(["compare", *BOTH, "--workload", SERVED]) == 0
+    said = capsys.readouterr().out
+    one, other = fn.compare(BOTH, workload=SERVED).networks
+    for place, row in enumerate((one, other), 1):
+        assert f"#{place} sequences {row['sequences']:,.0f}, block_tokens 16, turn2_ttft_ms" in said
+    assert one["sequences"] < other["sequences"]
+    narrow = fn.estimate(BOTH[0], workload=f"{SERVED},kv_dtype=fp8")
+    assert narrow.sequences == pytest.approx(2 * one["sequences"], rel=0.05)
+    assert "kv_dtype fp8 counts in memory and pages" in str(narrow)
+    asked = {"space": "qwen3_5", "params": "1B..3B", "workload": SERVED}
+    limits = {"sequences": 600, "turn2_ttft_ms": 30}
+    run = fn.search(**asked, budgets=limits, out=tmp_path / "run")
+    assert "turn2_ttft_ms" in str(run)
+    for trial in (*run.front, run.recommended):
+        assert trial.sequences >= 600
+        assert trial.turn2_ttft_ms <= 30
+        found = fn.estimate(trial.notation, workload=SERVED)
+        for name, value in found.serving.items():
+            if name in limits:
+                assert getattr(trial, name) == pytest.approx(value)

@@ -12,7 +12,7 @@ from flashnas.architecture import Architecture, parse_operators
 from flashnas.architecture.networks import Networks
 from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import Fitter, TableCosts
-from flashnas.latency.metrics import METRICS, SIZES, Budget
+from flashnas.latency.metrics import SIZES, STATED, Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.observations.correction import TimesCorrection
 from flashnas.observations.times import ObservedTime
@@ -76,7 +76,7 @@ NETWORKS = st.lists(
 def test_columns_are_what_each_estimate_says(name, networks):
     model = MODELS[name]
     columns = model.columns(networks)
-    assert list(columns) == list(METRICS)
+    assert list(columns) == list(STATED)
     for metric, column in columns.items():
         one_by_one = [model.estimate(network).metric(metric) for network in networks]
         np.testing.assert_allclose(column, one_by_one, rtol=1e-12)
@@ -127,3 +127,28 @@ def test_a_network_without_room_is_within_no_budget_on_time(tiny_table):
     budgets = [Budget("memory_gb", 1e-3), Budget("latency_ms", 1e9)]
     with pytest.raises(BudgetError, match=r"misses memory_gb [\d.]+ where .* factor of [\d.]+: "):
         Fitter(load_space("nemotron_flash"), costs, budgets).feasible(0)
+
+
+@pytest.mark.parametrize("name", ["decode", "chat", "max", "corrected"])
+def test_a_second_turn_reads_what_no_page_holds(name):
+    """No faster than the tokens that are left alone, no slower than all of them; and as fast as all where
+    the pages hold nothing."""
+    model = MODELS[name]
+    context, new = model.workload.context, model.workload.turn2_tokens
+    networks = [
+        Architecture.parse(f"2048: {text}") for text in ("6x(gd f) 2x(a f)", "8x(a f)", "8x(gd f)")
+    ]
+    names = ("turn2_ttft_ms", "block_tokens")
+    second, blocks = (model.columns(networks, names)[each] for each in names)
+    assert blocks[2] == 0 < blocks[1] == 16 < blocks[0]
+
+    def reading(network, tokens):
+        request = {"batch": model.batch(network), "prompt_tokens": tokens, "generated_tokens": 0}
+        whole = model.at(dataclasses.replace(model.workload, **request))
+        return whole.columns([network], ["ttft_ms"])["ttft_ms"][0]
+
+    for network, ms, block in zip(networks, second, blocks, strict=True):
+        held = context // block * block if block else 0
+        assert reading(network, context + new - int(held)) <= ms * (1 + 1e-9)
+        assert ms <= reading(network, context + new) * (1 + 1e-9)
+    assert second[2] == pytest.approx(reading(networks[2], context + new))
