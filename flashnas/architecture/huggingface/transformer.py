@@ -47,11 +47,10 @@ def llama(config: HfConfig) -> Architecture:
 
 
 def mistral(config: HfConfig) -> Architecture:
-    return alternating(config, _alike(config))
-
-
-def ministral(config: HfConfig) -> Architecture:
     return alternating(config, _layers(config, attention_of(config), lambda _: True))
+
+
+ministral = mistral  # as which transformers reads a Mistral with `layer_types`
 
 
 def qwen2(config: HfConfig) -> Architecture:
