@@ -255,6 +255,7 @@ class Fitter(Generic[G]):
 
 
 def excess(values: np.ndarray, budget: Budget) -> np.ndarray:
-    """How many times over the budget; below 1 within it."""
+    """How many times over the budget; below 1 within it. Of sequences none counts as half of one."""
+    values = np.maximum(values, 0.5) if budget.metric == "sequences" else values
     with np.errstate(divide="ignore"):
         return budget.limit / values if budget.metric in LARGER_IS_BETTER else values / budget.limit

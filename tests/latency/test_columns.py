@@ -11,7 +11,7 @@ from tiny_tables import TINY
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.architecture.networks import Networks
 from flashnas.base.errors import BudgetError
-from flashnas.latency.fitting import Fitter, TableCosts
+from flashnas.latency.fitting import Fitter, TableCosts, excess
 from flashnas.latency.metrics import SIZES, STATED, Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.observations.correction import TimesCorrection
@@ -152,3 +152,9 @@ def test_a_second_turn_reads_what_no_page_holds(name):
         assert reading(network, context + new - int(held)) <= ms * (1 + 1e-9)
         assert ms <= reading(network, context + new) * (1 + 1e-9)
     assert second[2] == pytest.approx(reading(networks[2], context + new))
+
+
+def test_a_budget_on_sequences_is_a_minimum_and_misses_by_a_finite_factor():
+    budget = Budget("sequences", 64)
+    assert budget.holds(np.array([63, 64, 65])).tolist() == [False, True, True]
+    assert excess(np.array([0, 32, 64, 128]), budget).tolist() == [128, 2, 1, 0.5]
