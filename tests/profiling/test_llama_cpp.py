@@ -160,10 +160,10 @@ def test_rows_of_other_settings_never_meet(narrow, clock, tmp_path):
         gigabytes[name] = (
             LatencyModel(str(folder), SHORT).estimate(Architecture.parse(SMALL)).memory_gb
         )
-    values = 2 * 32 * SHORT.context  # keys and values of the attention, and a few of a convolution
+    values = 2 * 32 * SHORT.context  # of the attention; and the pages of a convolution
     assert 1e9 * (gigabytes["f32"] - gigabytes["bf16"]) == pytest.approx(2 * values, rel=0.06)
     assert 1e9 * (gigabytes["bf16"] - gigabytes["q8_0"]) == pytest.approx(
-        (2 - 34 / 32) * values, rel=0.02
+        (2 - 34 / 32) * values, rel=0.06
     )
     meta = yaml.safe_load(text)
     meta["stacks"]["other"] = {**meta["stacks"][one.stack], "threads": 2}
