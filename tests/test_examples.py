@@ -2,6 +2,7 @@
 flashnas for it.
 """
 
+import json
 import runpy
 import tomllib
 from pathlib import Path
@@ -9,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 from fake_plugins import run_with, write_plugin
+
+import flashnas as fn
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted(path.parent for path in ROOT.glob("examples/*/pyproject.toml"))
@@ -175,3 +178,39 @@ def test_the_tracker_example_writes_a_search_and_a_training_to_tensorboard(tmp_p
     found = scalars(tmp_path / "steps")
     assert found["train/loss"] == [(1, 4.0), (2, 2.0)]
     assert found["train/validation"] == [(2, 3.5)]
+
+
+@pytest.mark.slow
+def test_an_exported_configuration_is_trained_by_hugging_face_trainer(tmp_path, monkeypatch):
+    """At a context above the one that the configuration states, and loaded again."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    transformers, tokenizers = map(pytest.importorskip, ("transformers", "tokenizers"))
+    for needed in ("accelerate", "datasets"):
+        pytest.importorskip(needed)
+    network = "64(vocab=300): m2(head_dim=32,state=16) f(intermediate=128) a(head_dim=32) f(intermediate=128)"
+    written = fn.export(network, to="hf", no_weights=True, out=tmp_path / "model")
+    config = tmp_path / "model/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "max_position_embeddings": 16}))
+    words = tokenizers.Tokenizer(tokenizers.models.BPE())
+    words.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    words.train_from_iterator(
+        ["a text"],
+        tokenizers.trainers.BpeTrainer(
+            special_tokens=["<end>"], initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<end>").save_pretrained(
+        tmp_path / "tokenizer"
+    )
+    (tmp_path / "texts.jsonl").write_text('{"text": "a text of words"}\n' * 64)
+    main = runpy.run_path(str(ROOT / "examples/train_exported.py"))["main"]
+    files = {"data": "texts.jsonl", "tokenizer": "tokenizer", "output_dir": "trained"}
+    options = [word for name, file in files.items() for word in (f"--{name}", str(tmp_path / file))]
+    options += ["--context", "32", "--max_steps", "2", "--report_to", "none", "--use_cpu"]
+    main(str(tmp_path / "model"), *options)
+    trained = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "trained")
+    assert sum(weight.numel() for weight in trained.parameters()) == written.params
+    assert trained.config.max_position_embeddings == 32
+    assert (tmp_path / "trained/tokenizer.json").exists()
