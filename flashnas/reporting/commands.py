@@ -14,6 +14,7 @@ REQUEST = ("batch", "prompt_tokens", "generated_tokens")  # of a workload
 LEAST_VOCAB = 10_000  # from which `vllm bench latency` draws its prompts
 LARGE_TOKENS = 1e9  # of a planned training, from which on the command names a GPU
 SMALL_PARAMS = 50e6  # of a network that a CPU trains in full
+TRAINER = "examples/train_exported.py"
 TOKENS_EACH = 20  # for each parameter: about the best use of FLOPs, arXiv 2203.15556
 
 
@@ -47,10 +48,12 @@ def timing_script(run: RecordedRun) -> str | None:
     batch, prompt, new = (workload[name] for name in REQUEST)
     return (
         "# Times networks of the front in vLLM, without weights; then search again with --times.\n"
+        "# VLLM=/path/to/vllm names one of another environment.\n"
         f"cd {shlex.quote(str(run.path.resolve()))} || exit\n"
         f"for n in {' '.join(names)}; do\n"
-        "  flashnas export pareto/$n.yaml --to hf --no-weights --out timed/$n &&\n"
-        "  vllm bench latency --model timed/$n --load-format dummy --skip-tokenizer-init \\\n"
+        "  test -d timed/$n ||\n"
+        "    flashnas export pareto/$n.yaml --to hf --no-weights --dtype bfloat16 --out timed/$n || exit\n"
+        "  ${VLLM:-vllm} bench latency --model timed/$n --load-format dummy --skip-tokenizer-init \\\n"
         f"    --batch-size {batch} --input-len {max(prompt, 1)} --output-len {max(new, 1)} \\\n"
         "    --num-iters-warmup 1 --num-iters 5 \\\n"
         f"    --output-json timed/$n/batch={batch},prompt={prompt},generated={new}.json || exit\n"
@@ -71,7 +74,8 @@ def training_tokens(run: RecordedRun) -> float:
 
 
 def next_commands(run: RecordedRun) -> list[str]:
-    """The commands that train the recommended network and export it; empty without an answer."""
+    """The commands that train the recommended network and export it; empty without an answer. A network
+    that programs load, and that takes more than a CPU, is exported for a trainer of its own."""
     if run.answer is None:
         return []
     entry, tokens = recommended(run), training_tokens(run)
@@ -81,6 +85,12 @@ def next_commands(run: RecordedRun) -> list[str]:
     to = formats.get(asked[0], "hf")
     config = front_path(run.path, entry)
     path, out = shlex.quote(str(config)), shlex.quote(str(run.path / TRAINED / config.stem))
+    if formats and (entry.figures.get("params") or 0.0) >= SMALL_PARAMS:
+        return [
+            f"flashnas export {path} --to hf --no-weights --out {out}",
+            f"accelerate launch {TRAINER} {out} --data YOUR_TEXT.jsonl --tokenizer YOURS"
+            f" --context {run.answer.train_context} --max_steps STEPS --output_dir {out}/trained",
+        ]
     return [
         f"flashnas train {path} --data YOUR_TEXT --tokens {tokens_text(tokens)}{gpu} --out {out}",
         f"flashnas export {out} --to {to} --out exported",

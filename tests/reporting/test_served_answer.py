@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import flashnas as fn
 from flashnas.families.family import PROGRAMS
 from flashnas.families.programs import loading
 from flashnas.latency.workload import WORKLOADS, load_workload
-from flashnas.reporting.commands import timing_script
+from flashnas.reporting.commands import next_commands, timing_script
 from flashnas.reporting.page import render_html
 from flashnas.reporting.statements import statements
 from flashnas.reporting.table import front_table
@@ -127,6 +128,16 @@ def test_the_answer_says_which_family_is_how_likely_and_that_the_export_can_be_t
     assert "train more" not in said
 
 
+def test_the_recommended_network_is_handed_to_a_trainer(run):
+    export, train = next_commands(run)
+    name = f"pareto/{len(run.front):02d}.yaml --to hf --no-weights --out "
+    assert export.startswith("flashnas export ")
+    assert name in export
+    out = shlex.split(export)[-1]
+    assert train.startswith(f"accelerate launch examples/train_exported.py {shlex.quote(out)} ")
+    assert "--context 4096" in train
+
+
 def test_a_script_times_networks_in_files_that_name_the_request(run, tmp_path):
     """Run with programs that write down what they are called with."""
     calls = tmp_path / "calls"
@@ -144,7 +155,7 @@ def test_a_script_times_networks_in_files_that_name_the_request(run, tmp_path):
     assert f"pareto/{len(run.front):02d}.yaml" in [export[2] for export in exports]
     for (_, _, network, *export), bench in zip(exports, benches, strict=True):
         out = f"timed/{Path(network).stem}"
-        assert export == ["--to", "hf", "--no-weights", "--out", out]
+        assert export == ["--to", "hf", "--no-weights", "--dtype", "bfloat16", "--out", out]
         assert bench[:5] == ["vllm", "bench", "latency", "--model", out]
         assert " --input-len 1 --output-len 8192 " in " ".join(bench), "a program needs a prompt"
         file = Path(bench[-1])
