@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 
 import pytest
@@ -38,6 +39,7 @@ from flashnas.profiling.platforms import Cpu
 from flashnas.profiling.profile import profile
 from flashnas.profiling.table_target import rows_of, target_like
 
+ATTENTION = "64(vocab=320): a(head_dim=32) f"
 SMALL = "64(vocab=320): m2(head_dim=32,state=16) f a(head_dim=32) f"
 
 
@@ -158,12 +160,12 @@ def test_rows_of_other_settings_never_meet(narrow, clock, tmp_path):
     for name in ("f32", "bf16", "q8_0"):
         (folder / "meta.yaml").write_text(text.replace("cache_type: f16", f"cache_type: {name}"))
         gigabytes[name] = (
-            LatencyModel(str(folder), SHORT).estimate(Architecture.parse(SMALL)).memory_gb
+            LatencyModel(str(folder), SHORT).estimate(Architecture.parse(ATTENTION)).memory_gb
         )
-    values = 2 * 32 * SHORT.context  # of the attention; and the pages of a convolution
-    assert 1e9 * (gigabytes["f32"] - gigabytes["bf16"]) == pytest.approx(2 * values, rel=0.06)
+    values = 2 * 32 * 16 * math.ceil(SHORT.context / 16)  # keys and values, in pages
+    assert 1e9 * (gigabytes["f32"] - gigabytes["bf16"]) == pytest.approx(2 * values, rel=1e-6)
     assert 1e9 * (gigabytes["bf16"] - gigabytes["q8_0"]) == pytest.approx(
-        (2 - 34 / 32) * values, rel=0.06
+        (2 - 34 / 32) * values, rel=1e-6
     )
     meta = yaml.safe_load(text)
     meta["stacks"]["other"] = {**meta["stacks"][one.stack], "threads": 2}
