@@ -25,14 +25,14 @@ from pathlib import Path
 
 import pandas as pd
 from left_out import summary
-from pairs import Pair, predicted_pairs
+from pairs import as_new_publication, predicted_pairs
 from short_trainings import as_small_rows, short_trainings
 
 from flashnas.loss.load import loss_model, rows_of
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import as_own, with_own
 from flashnas.observations.losses import ObservedLoss
-from flashnas.observations.read_losses import read_published
+from flashnas.observations.read_losses import groups_without_repeats, read_published
 
 HERE = Path(__file__).parent
 Selector = Callable[[ObservedLoss], bool]
@@ -101,17 +101,6 @@ def short_ladders(rows: Sequence[ObservedLoss], small: Sequence[ObservedLoss]) -
     ]
 
 
-def predicted(
-    ladder: Ladder, rows: Sequence[ObservedLoss], model: FullLoss, *, known: bool
-) -> list[Pair]:
-    """The pairs of the large rows, by a model that has not seen the publication. known: whether the
-    small rows are."""
-    own = [row for row in rows if row.source == ladder.source]
-    if known:
-        model = informed(model, [row for row in own if ladder.small(row)])
-    return predicted_pairs([row for row in own if ladder.large(row)], lambda _: model)
-
-
 def informed(model: FullLoss, small: Sequence[ObservedLoss]) -> FullLoss:
     """The model with small rows as those of one's own publication."""
     return with_own(model, rows_of(as_own(small), model.law))
@@ -121,30 +110,20 @@ def figures(ladder: Ladder, rows: Sequence[ObservedLoss]) -> dict[str, object]:
     """One line of the table."""
     own = [row for row in rows if row.source == ladder.source]
     small, large = ([row for row in own if pick(row)] for pick in (ladder.small, ladder.large))
-    model = loss_model(without=ladder.source)
-    found = [predicted(ladder, rows, model, known=known) for known in (False, True)]
-    return _line(ladder.source, ladder.name, small, large, *found)
 
-
-def _line(
-    source: str,
-    name: str,
-    small: Sequence[ObservedLoss],
-    large: Sequence[ObservedLoss],
-    alone: Sequence[Pair],
-    informed: Sequence[Pair],
-) -> dict[str, object]:
     def ratio(size: str) -> float:
         values = [statistics.median(getattr(row, size) for row in part) for part in (large, small)]
         return float(f"{values[0] / values[1]:.3g}")
 
     line: dict[str, object] = {
-        "publication": source,
-        "known": name,
+        "publication": ladder.source,
+        "known": ladder.name,
         "times the size": ratio("params"),
         "times the tokens": ratio("tokens"),
     }
-    for word, pairs in (("alone", alone), ("with them", informed)):
+    alone = loss_model(without=ladder.source)
+    for word, model in (("alone", alone), ("with them", informed(alone, small))):
+        pairs = predicted_pairs(large, lambda _, model=model: model)
         found = summary(large, pairs)
         line[f"right, {word}"] = f"{found['right']:g} of {found['pairs']}"
         line[f"RMSE, {word}"] = round(found["rmse_nats"], 4)
@@ -153,7 +132,18 @@ def _line(
         line[f"half-width, {word}"] = round(found["half_width"], 3)
         errors = [abs(pair.published - pair.predicted) for pair in pairs]
         line[f"error, {word}"] = round(statistics.median(errors), 4)
+        line[f"regret, {word}"] = round(regret(model, large), 4)
     return line
+
+
+def regret(model: FullLoss, rows: Sequence[ObservedLoss]) -> float:
+    """What the row with the lowest mean loses to the best of its group, the mean over groups."""
+    lost = []
+    for members in groups_without_repeats(rows).values():
+        group = [rows[index] for index in members]
+        mean = model.predict(as_new_publication(model, group)).mean
+        lost.append(group[int(mean.argmin())].nats - min(row.nats for row in group))
+    return statistics.fmean(lost)
 
 
 def gain_of(table: pd.DataFrame) -> str:
