@@ -46,7 +46,7 @@ from scipy.stats import multivariate_normal
 
 from flashnas.loss.composition import Rows
 from flashnas.loss.model import RELIABILITY_SD, FullLoss, contrasts
-from flashnas.loss.own import RELIABILITIES
+from flashnas.loss.own import NEAR, RELIABILITIES
 from flashnas.study.acquisition import Joint, Prospects
 
 HERE = Path(__file__).parent
@@ -70,8 +70,11 @@ class Step:
 
 
 def reliability_of(model: FullLoss, own: Rows) -> float:
-    """As `with_own` fits it. Only the own rows depend on it: their density, given the published ones,
+    """As `with_own` finds it. Only the own rows depend on it: their density, given the published ones,
     is that of all but for a constant."""
+    own = own.take(np.flatnonzero(np.abs(own.far).sum(axis=1) <= NEAR))
+    if not len(own):
+        return 1.0
     prediction, every = model.predict(own), np.arange(len(own))
     within = contrasts(own.level)
     gaps = within @ (own.nats - prediction.mean)
