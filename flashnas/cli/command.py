@@ -136,7 +136,7 @@ COMMANDS: Registry[Command] = Registry(
             "compare a table's predictions with timed models", "validate:validate", "models timed"
         ),
         "train": Command(
-            "train one architecture for longer, with checkpoints",
+            "train one architecture on one device, with checkpoints",
             "flashnas.api.train:TrainOptions",
             "flashnas.cli.run:train",
             resumable=True,
