@@ -73,6 +73,9 @@ def test_a_summary_by_hand(study):
     assert (found["pairs"], found["right"], found["share"]) == (3, 1.5, 0.5)
     assert found["rmse_nats"] == pytest.approx(np.sqrt((0.05**2 + 0.16**2 + 0.04**2 + 0.1**2) / 4))
     assert found["coverage"] == 0.75  # the last one lies outside 1.64 times 0.05, 0.16 inside 0.164
+    half = 1.6448536 * np.array([0.1, 0.1, 0.1, 0.05])
+    score = (2 * half.sum() + 20 * (0.1 - half[3])) / 4  # the last one alone pays for its miss
+    assert found["interval_score"] == pytest.approx(score)
     assert found["groups"] == [
         {"group": "g", "pairs": 2, "right": 1},
         {"group": "h", "pairs": 1, "right": 0.5},
