@@ -19,7 +19,7 @@ def test_version_and_licence_are_the_same_everywhere():
     assert {PROJECT["version"], citation["version"]} == {flashnas.__version__}
     assert {PROJECT["license"], citation["license"]} == {"Apache-2.0"}
     assert citation["authors"] == PROJECT["authors"]
-    assert f"version = {{{flashnas.__version__}}}" in (ROOT / "docs/cite.md").read_text().replace(
+    assert f"version = {{{flashnas.__version__}}}" in (ROOT / "docs/start.md").read_text().replace(
         "  ", " "
     )
     assert {"cff-version", "message", "title", "authors"} <= set(citation)

@@ -106,8 +106,7 @@ def members(cls: type) -> Iterator[list[str]]:
         if not value.__doc__:
             continue
         if isinstance(value, property | functools.cached_property):
-            getter = value.fget if isinstance(value, property) else value.func
-            yield [f"{name}: {annotation(inspect.signature(getter).return_annotation)}"]
+            yield [name]
         elif callable(getattr(cls, name)) and not inspect.isclass(value):
             yield signature(getattr(cls, name), name, "")
 
@@ -119,7 +118,8 @@ class Plain(str):
 
 
 def signature(thing: Any, name: str, before: str) -> list[str]:
-    """The lines of a signature; parameters are not broken. Defaults that are functions are `...`."""
+    """The lines of a signature without types, which the site has; parameters are not broken.
+    Defaults that are functions are `...`."""
     head = f"{before} {name}".strip()
     if inspect.isclass(thing) and (issubclass(thing, Exception | Enum) or is_protocol(thing)):
         return [head]
@@ -136,23 +136,14 @@ def signature(thing: Any, name: str, before: str) -> list[str]:
             default = Plain("...")
         elif isinstance(default, Path):
             default = str(default)
-        shown = parameter.replace(annotation=annotation(parameter.annotation), default=default)
+        shown = parameter.replace(annotation=parameter.empty, default=default)
         parts.append(str(shown))
-    returns = "" if inspect.isclass(thing) else annotation(found.return_annotation)
-    end = f" -> {returns}" if returns not in ("", "None", inspect.Parameter.empty) else ""
-    whole = f"{head}({', '.join(parts)}){end}"
+    whole = f"{head}({', '.join(parts)})"
     if len(whole) <= WIDTH:
         return [whole]
     together = ", ".join(part.replace(" ", "\0") for part in parts)
     packed = textwrap.wrap(together, WIDTH - 8, break_long_words=False, break_on_hyphens=False)
-    return [f"{head}(", *(f"    {line}".replace("\0", " ") for line in packed), f"){end}"]
-
-
-def annotation(value: Any) -> Any:
-    """An annotation as it was written."""
-    if value is inspect.Parameter.empty:
-        return value
-    return Plain(value if isinstance(value, str) else getattr(value, "__qualname__", value))
+    return [f"{head}(", *(f"    {line}".replace("\0", " ") for line in packed), ")"]
 
 
 def is_protocol(cls: type) -> bool:

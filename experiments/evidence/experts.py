@@ -7,7 +7,7 @@ publication, or without the size class of OLMoE3. Beside it: the active size alo
 of all and of active parameters, and two laws as published (published_expert_laws.csv), to which no
 constant is fitted. A tie counts half; "active size" has few ties, because routers are parameters.
 
-Expected: experts.csv and the tables of docs/evidence.md. The form and the noise were chosen with all
+Expected: experts.csv and the tables of docs/loss.md. The form and the noise were chosen with all
 rows in sight.
 """
 

@@ -8,7 +8,7 @@ the rows of a group would have cost.
 A pair is two rows of one group. It is clear if their published losses differ by more than
 CLEAR_NATS. A tie counts half.
 
-Expected of the shipped rows: the tables of docs/evidence.md.
+Expected of the shipped rows: the tables of docs/loss.md.
 """
 
 from __future__ import annotations

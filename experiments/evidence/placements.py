@@ -5,7 +5,7 @@
 Rows of one group that hold the same operators in another order, each less the mean of these
 rows, as published and as the model predicts it without the publication.
 
-Expected: placements.csv, the table of docs/evidence.md: seven rows of two publications.
+Expected: placements.csv, the table of docs/loss.md: seven rows of two publications.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How well the model of recall predicts publications that it has not seen, and which form they ask
 for.
 
-    python experiments/evidence/recall.py     # the figures of docs/evidence.md as JSON; seconds
+    python experiments/evidence/recall.py     # the figures of docs/loss.md as JSON; seconds
 
 pairs: clear ones; right: those in the published order, a tie counts half. Means over publications:
 share of right pairs, spearman, rmse of differences, coverage90 of their intervals, log_score of a

@@ -2,7 +2,7 @@
 
     python experiments/served_answer/dense_or_sparse.py      # a minute on one core
 
-Prints the table of docs/report.md. Nothing is trained.
+Prints the table of docs/search.md#the-answer. Nothing is trained.
 """
 
 from __future__ import annotations

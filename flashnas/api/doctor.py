@@ -121,7 +121,7 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
     if not MACHINES[device].available():
         options.wrong(
             "device",
-            "cuda is for machines with a CUDA device; take --device cpu, or see docs/install.md:"
+            "cuda is for machines with a CUDA device; take --device cpu, or see docs/devices.md:"
             f" {_no_device()[1]}",
         )
     loaded, problem = _no_device() if options.device == "auto" and device == "cpu" else (False, "")

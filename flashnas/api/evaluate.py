@@ -15,7 +15,7 @@ from flashnas.base.text import from_hub
 class EvalOptions(Settings, where="eval"):
     gone: ClassVar[dict[str, str]] = dict.fromkeys(
         ("tasks", "task_path"),
-        "export with --to hf, and run python -m flashnas.exporting.lm_eval (docs/own_text.md)",
+        "export with --to hf, and run python -m flashnas.exporting.lm_eval (docs/serving.md)",
     )
     model: str = option(
         REQUIRED,

@@ -1,4 +1,5 @@
-"""docs/json.md: its tables have the keys that a search prints, and its script answers."""
+"""docs/commands.md: its tables of JSON have the keys that a search prints; the script that it names
+answers."""
 
 import dataclasses
 import functools
@@ -7,19 +8,20 @@ from types import SimpleNamespace
 from typing import get_args, get_type_hints, is_typeddict
 
 import pytest
-from documents import TEXTS, blocks
+from documents import ROOT, TEXTS
 
 import flashnas as fn
 from flashnas.exporting.configuration import export_configuration
 from flashnas.run_folder.recorded_answer import Answer
 from flashnas.trials.trial import EXPECTED_FIGURES, FRONT_FIGURES, METRICS_ON_FRONT
 
+PAGE = TEXTS["docs/commands.md"].partition("## The JSON of a search")[2]
 QUESTION = {"space": "granite", "params": "20M..60M", "vocab": 16_000, "workload": "decode-1k"}
 
 
 def keys(heading):
     """Of the table below a heading."""
-    table = TEXTS["docs/json.md"].split(f"### {heading}\n", 1)[1].split("\n#", 1)[0]
+    table = PAGE.split(f"### {heading}\n", 1)[1].split("\n#", 1)[0]
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| `")]
     assert all(len(row) == 3 and all(map(str.strip, row)) for row in rows), "each has a unit"
     return {key for row in rows for key in re.findall(r"`(\w+)`", row[0])}
@@ -43,18 +45,16 @@ def test_each_key_of_the_json_has_a_row_and_a_unit(tmp_path):
     assert {*run.summary["recommended"]} <= keys("A network")
     assert keys("The answer") == {field.name for field in dataclasses.fields(Answer)}
     assert {*run.summary["answer"]} == keys("The answer")
-    text = TEXTS["docs/json.md"]
     hints = get_type_hints(Answer)
     inner = {name for kind in hints.values() for name in typed(kind)}
-    assert all(f"`{name}`" in text for name in inner)
-    named = {name for line in text.splitlines() for name in re.findall(r"`(\w+)`", line)}
+    assert all(f"`{name}`" in PAGE for name in inner)
+    named = {name for line in PAGE.splitlines() for name in re.findall(r"`(\w+)`", line)}
     assert keys("Compared") <= inner <= named
 
 
 def script():
-    (code,) = blocks("docs/json.md", "python")
     names = {"__name__": "worth_training"}
-    exec(compile(code, "docs/json.md", "exec"), names)
+    exec((ROOT / "examples" / "worth_training.py").read_text(), names)
     return names
 
 

@@ -3,6 +3,7 @@ nothing out.
 """
 
 import importlib
+import os
 import re
 
 import pytest
@@ -37,8 +38,8 @@ def test_links_lead_to_files_and_anchors():
     assert not wrong, "\n".join(wrong)
 
 
-def test_the_page_of_concepts_lists_every_operator():
-    table = TEXTS["docs/concepts.md"].partition("## Operators")[2].partition("\n## ")[0]
+def test_the_first_page_lists_every_operator():
+    table = TEXTS["docs/start.md"].partition("## Operators")[2].partition("\n## ")[0]
     assert re.findall(r"(?m)^\| `(\w+)` \|", table) == list(OPERATORS.shipped)
 
 
@@ -51,20 +52,6 @@ def test_notations_in_the_documents_parse():
                     Architecture.parse(notation)
                 except FlashnasError as error:
                     wrong.append(f"{name}: {error}")
-    assert not wrong, "\n".join(wrong)
-
-
-def test_the_faults_that_evidence_counts_are_those_of_tests():
-    files = {path.name: path for path in (ROOT / "tests").rglob("test_*.py")}
-    table = TEXTS["docs/evidence.md"].partition("| fault |")[2].partition("\n\n")[0]
-    named, wrong = 0, []
-    for part in table.replace("\n", ";").split(";"):
-        if match := re.search(r"`(test_\w+\.py)`:(.*)", part):
-            text = files[match[1]].read_text()
-            names = re.findall(r"`(test_\w+)`", match[2])
-            named += len(names)
-            wrong += [f"{match[1]} has no {name}" for name in names if f"\ndef {name}(" not in text]
-    assert named > 30
     assert not wrong, "\n".join(wrong)
 
 
@@ -86,7 +73,7 @@ def test_every_page_is_reached_from_the_readme_and_is_in_the_navigation():
 
 
 def test_the_gallery_has_every_experiment_and_picture():
-    page = TEXTS["docs/gallery.md"]
+    page = TEXTS["experiments/README.md"]
     things = [
         *ROOT.glob("experiments/*/README.md"),
         *ROOT.glob("experiments/*/*.png"),
@@ -95,6 +82,6 @@ def test_the_gallery_has_every_experiment_and_picture():
     missing = [
         str(path.relative_to(ROOT))
         for path in things
-        if f"(../{path.relative_to(ROOT)}" not in page
+        if f"({os.path.relpath(path, ROOT / 'experiments')}" not in page
     ]
     assert not missing, ", ".join(missing)

@@ -88,7 +88,7 @@ def test_the_operator_of_the_page_keeps_the_contract(tmp_path):
     files = {
         name: code
         for _, name, code in re.findall(
-            r"(?ms)^```(\w+)\n# (\S+)\n(.*?)^```", TEXTS["docs/own_operator.md"]
+            r"(?ms)^```(\w+)\n# (\S+)\n(.*?)^```", TEXTS["docs/extend.md"]
         )
     }
     points = tomllib.loads(files.pop("pyproject.toml"))["project"]["entry-points"]

@@ -1,4 +1,4 @@
-"""The front page: its commands run, and what it quotes is what they print, on any CPU. docs/report.md
+"""The front page: its commands run, and what it quotes is what they print, on any CPU. docs/search.md
 quotes the same answer."""
 
 import re
@@ -15,7 +15,7 @@ COMMANDS = re.findall(r"^    flashnas ((?:search|compare|estimate) .*)$", README
 FIGURE = re.compile(r"(?<![\w./-])\d+\.\d+(?![\w./])")
 QUOTED = {
     "README.md": r"```text\n(recommended.*?)```",
-    "docs/report.md": r"\n    (recommended  P.*?)\n\n",
+    "docs/search.md": r"\n    (recommended  P.*?)\n\n",
 }
 
 

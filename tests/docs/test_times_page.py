@@ -1,4 +1,4 @@
-"""docs/times.md: its commands write files that --times reads, and its examples are such files."""
+"""docs/devices.md: its commands write files that --times reads, and its examples are such files."""
 
 import json
 
@@ -8,7 +8,7 @@ from flashnas.architecture import Architecture
 from flashnas.exporting.configuration import export_configuration
 from flashnas.observations.read_times import COLUMNS, read_times
 
-PAGE = "docs/times.md"
+PAGE = "docs/devices.md"
 
 
 def test_the_examples_are_files_that_are_read(tmp_path):

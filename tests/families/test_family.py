@@ -330,7 +330,7 @@ def test_the_page_on_deployment_has_the_programs_of_each_family():
         words += ", every k-th" if program.interval else ""
         return words + (f", {program.beta}" if program.beta else "")
 
-    page = (Path(__file__).parents[2] / "docs/deploy.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs/serving.md").read_text(encoding="utf-8")
     for family in families().values():
         cells = [family.title, *(cell(family.programs.get(name)) for name in PROGRAMS)]
         assert f"| {' | '.join(cells)} |" in page

@@ -8,6 +8,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "experiments" / "README.md",
     *sorted(ROOT.glob("experiments/*/README.md")),
     *sorted(ROOT.glob("examples/*/README.md")),
     ROOT / "benchmarks" / "README.md",

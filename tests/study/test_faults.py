@@ -1,7 +1,5 @@
 """kill -9 at random moments: nothing finished is lost, no process is left, and the trajectory is
 the one of a run that nothing happened to.
-
-docs/evidence.md counts the faults here and in the other tests.
 """
 
 import json

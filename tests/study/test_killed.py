@@ -1,4 +1,4 @@
-"""What docs/killed.md promises of each command, with a folder that --out names: it outlives SIGHUP
+"""What docs/search.md promises of each command, with a folder that --out names: it outlives SIGHUP
 under nohup, says how it goes on when SIGTERM ends it, is the only writer of its folder, leaves no
 process behind, even when kill -9 ends it, and goes on."""
 
