@@ -25,10 +25,10 @@ vllm: $(VENV)/.served $(VLLM)/.done  ## families in vLLM on this CPU: tokens, a 
 
 ifdef VLLM_PYTHON
 gpu: $(VENV)/.core  ## with VLLM_PYTHON=PATH: tables of families by your vLLM, in flashnas_gpu.zip to attach to an issue
-	$(BIN)/python tools/gpu_bundle.py --vllm-python $(VLLM_PYTHON)
+	tools/gpu_bundle.sh vllm $(VLLM_PYTHON)
 else
 gpu: $(VENV)/.gpu  ## without: what flashnas' own CUDA code does on the GPU, in the same file; DEVICE=cpu tries it without
-	$(BIN)/python tools/gpu_bundle.py --device $(DEVICE)
+	tools/gpu_bundle.sh $(DEVICE)
 endif
 
 test: $(VENV)/.dev  ## the fast tests, on all cores
@@ -79,7 +79,7 @@ $(VENV)/.llama-cpp: $(VENV)/.core
 
 # in one step: without constraints pip takes the newest torch, which finds no device under an older driver
 $(VENV)/.gpu: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet $$($(BIN)/python tools/gpu_steps.py constraints) --editable '.[gpu]' \
+	$(BIN)/python -m pip install --quiet $$(tools/gpu_bundle.sh constraints) --editable '.[gpu]' \
 		'pytest>=8,<10' 'pytest-xdist>=3.6,<4'
 	@touch $(VENV)/.core $@
 

@@ -1,122 +1,85 @@
-"""tools/gpu_bundle.py keeps steps that fail, exceed their limit or are interrupted."""
+"""tools/gpu_bundle.sh keeps steps that fail or are interrupted, and what passed."""
 
-import json
 import os
 import signal
+import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
-import gpu_bundle
 import pytest
-from gpu_bundle import PYTHON, Step
 
 from flashnas.cli.main import main
 
-pytestmark = pytest.mark.usefixtures("signals_heard")
-
-
-def statuses(bundle):
-    """Of the steps that a bundle holds."""
-    with zipfile.ZipFile(bundle) as archive:
-        return {
-            step["name"]: step["status"] for step in json.loads(archive.read("steps.json"))["steps"]
-        }
+ROOT = Path(__file__).parents[1]
+SMALL = "template: served\nfamilies: [granite]\nvocab: 320\nparams: 1M..40M\nlayers: [4, 9]\n"
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    """Runs made-up steps: name -> Python, and a limit of 1 s for `slow`."""
+def start(tmp_path):
+    """Starts the script with a vLLM, or for a device."""
+    (tmp_path / "small.yaml").write_text(SMALL)
+    (tmp_path / "vllm").mkdir()
+    places = {"OUT": f"{tmp_path}/run", "BUNDLE": f"{tmp_path}/b.zip", "PYTHON": sys.executable}
+    asked = {"FAMILIES": f"{tmp_path}/small.yaml", "VALIDATED": "3"}
 
-    def call(*words, **programs):
-        monkeypatch.setattr(
-            gpu_bundle,
-            "steps",
-            lambda device, folder: [
-                Step(name, 1 if name == "slow" else 60, (PYTHON, "-S", "-c", program))
-                for name, program in programs.items()
-            ],
+    def begin(*words, **more):
+        return subprocess.Popen(
+            ["tools/gpu_bundle.sh", *words],
+            cwd=ROOT,
+            env={**os.environ, **places, **asked, **more},
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        asked = f"gpu_bundle.py --device cpu --out {tmp_path}/run --bundle {tmp_path}/b.zip"
-        monkeypatch.setattr(sys, "argv", [*asked.split(), *words])
-        return gpu_bundle.main(), tmp_path / "b.zip"
 
-    return call
+    return begin
 
 
-@pytest.mark.slow
-def test_what_fails_is_kept_and_run_again(run):
-    slow = "import time; time.sleep(60)"
-    code, bundle = run(good="print('fine')", slow=slow, bad=f"1 / 0  # {gpu_bundle.ROOT}/x")
-    assert code == 1
-    assert statuses(bundle) == {"good": "passed", "slow": "over its limit", "bad": "failed"}
-    code, bundle = run(good="raise SystemExit(3)", slow=slow, bad="print('mended')")
-    assert code == 1
-    assert statuses(bundle) == {"good": "passed", "slow": "over its limit", "bad": "passed"}
-    with zipfile.ZipFile(bundle) as archive:
-        assert archive.read("bad.log") == b"mended\n"
-        assert b"KeyboardInterrupt" in archive.read("slow.log")
+def steps_of(folder):
+    """The steps of the bundle in a folder, and what each came to."""
+    with zipfile.ZipFile(folder / "b.zip") as archive:
+        lines = archive.read("steps.txt").decode().splitlines()
+        assert str(ROOT).encode() not in b"".join(map(archive.read, archive.namelist()))
+    return {line.split()[0]: line.split()[1] for line in lines}
 
 
 @pytest.mark.slow
-def test_the_vllm_of_a_stranger_makes_a_table_that_a_bundle_holds(tmp_path, monkeypatch):
-    """By the stand-in for vLLM, on the CPU that it runs on."""
-    space = tmp_path / "small.yaml"
-    space.write_text(
-        "template: served\nfamilies: [granite]\nvocab: 320\nparams: 1M..40M\nlayers: [4, 9]\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", str(gpu_bundle.ROOT / "tests/helpers/fake_vllm"))
-    monkeypatch.setattr(gpu_bundle, "WORKLOADS", ("chat", "batch=1,prompt=16,generated=32"))
-    monkeypatch.setattr(gpu_bundle, "VALIDATED", 3)
-    words = f"gpu_bundle.py --vllm-python {sys.executable} --family {space} --out {tmp_path}/run"
-    monkeypatch.setattr(sys, "argv", [*words.split(), "--bundle", f"{tmp_path}/b.zip"])
-    assert gpu_bundle.main() == 0
-    assert statuses(tmp_path / "b.zip")["validate_small"] == "passed"
+def test_what_fails_is_kept_and_run_again_until_it_passes(start, tmp_path):
+    """In the end by the stand-in for vLLM, on the CPU that it runs on."""
+    failing = start("vllm", "/bin/false")
+    assert failing.wait() == 1
+    found = {"install": "passed", "profile_small": "failed", "validate_small": "failed"}
+    assert steps_of(tmp_path) == found
+    stand_in = f"{ROOT}/tests/helpers/fake_vllm"
+    again = start("vllm", sys.executable, PYTHONPATH=stand_in)
+    printed, _ = again.communicate()
+    assert again.returncode == 0, printed
+    assert "install passed before" in printed
+    assert set(steps_of(tmp_path).values()) == {"passed"}
     with zipfile.ZipFile(tmp_path / "b.zip") as archive:
         archive.extractall(tmp_path / "files")
     assert main(["table", "info", str(tmp_path / "files/small")]) == 0
 
 
-def test_ctrl_c_ends_a_step_and_the_next_call_continues(run):
-    parent = os.getpid()
-    code, bundle = run(
-        first=f"import os, time; os.kill({parent}, {int(signal.SIGINT)}); time.sleep(60)",
-        second="1",
-    )
-    assert code == 130
-    assert statuses(bundle) == {"first": "interrupted", "second": "not started"}
-    assert run(first="1", second="1")[0] == 0
+@pytest.mark.slow
+def test_ctrl_c_ends_a_step_and_leaves_the_file(start, tmp_path):
+    hanging = tmp_path / "hanging"
+    hanging.write_text("#!/bin/sh\nexec cat\n")
+    hanging.chmod(0o755)
+    run = start("vllm", str(hanging))
+    while not run.stdout.readline().startswith("profile_small"):
+        pass
+    os.kill(run.pid, signal.SIGINT)
+    assert run.wait() == 130
+    assert steps_of(tmp_path) == {"install": "passed", "profile_small": "interrupted"}
 
 
-def test_without_a_product_on_the_device_the_run_ends(run, capsys):
-    code, bundle = run(product="print('no device'); raise SystemExit(1)", second="1")
-    assert code == 1
-    assert "no device" in capsys.readouterr().out
-    assert statuses(bundle) == {"product": "failed", "second": "not started"}
-
-
-@pytest.mark.parametrize(("skipped", "status"), [(3, "failed"), (2, "passed")])
-def test_tests_that_are_skipped_are_not_passed(run, tmp_path, skipped, status):
-    suite = f'<testsuites><testsuite tests="3" failures="0" errors="0" skipped="{skipped}"/>'
-    report = f"{suite}</testsuites>"
-    code, bundle = run(tests=f"open({str(tmp_path / 'run/tests.xml')!r}, 'w').write({report!r})")
-    assert code == (status == "failed")
-    assert statuses(bundle) == {"tests": status}
-
-
-def test_a_folder_of_something_else_is_not_deleted(run, tmp_path):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/precious").touch()
-    with pytest.raises(SystemExit):
-        run(first="1")
-    assert (tmp_path / "run/precious").exists()
-
-
-def test_the_steps_name_what_exists():
-    """The commands of both devices: scripts that are there, and options that flashnas has."""
-    for device in gpu_bundle.NETWORK:
-        for step in gpu_bundle.steps(device, gpu_bundle.ROOT / "run"):
-            words = step.command[1:]
-            if words[:2] == gpu_bundle.FLASHNAS[1:]:
-                assert main([*words[2:3], "--help"]) == 0
-            elif words[0] != "-m":
-                assert (gpu_bundle.ROOT / words[0]).exists()
+def test_without_a_product_on_the_device_the_run_ends_and_nothing_else_is_touched(start, tmp_path):
+    broken = start("cuda", CUDA_VISIBLE_DEVICES="")
+    printed, _ = broken.communicate()
+    assert broken.returncode == 1
+    assert "install the torch of the driver: pip install" in printed
+    assert steps_of(tmp_path) == {"install": "passed", "product": "failed"}
+    other = start("cuda", OUT=str(tmp_path))
+    assert other.wait() == 2
+    assert (tmp_path / "small.yaml").exists()
