@@ -3,7 +3,8 @@ by plain loops on any device.
 
 Written from the documentation and argument checks of the versions that each file names. They hold
 what our adapters assume; that the libraries keep to it is for tests/gpu. Their parameters are those
-of the libraries: tests/operators/test_library_signatures.py compares them.
+of the libraries, in signatures.yaml: each call of a stand-in binds to them, and
+tests/operators/test_library_signatures.py compares them with fla's source.
 """
 
 import dataclasses
@@ -11,11 +12,9 @@ import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from fake_libraries import fla, flash_attn, mamba_ssm
+from fake_libraries import fla, flash_attn, mamba_ssm  # noqa: F401
+from fake_libraries.shared import MODULES
 from flashnas.operators.backends import core as backends
-
-MODULES = {**fla.MODULES, **mamba_ssm.MODULES, **flash_attn.MODULES}
-
 
 PACKAGES = ("fla", "mamba_ssm", "selective_scan_cuda", "flash_attn")
 

@@ -2,22 +2,11 @@
 
 import torch
 
-from fake_libraries.shared import HALF, same_dtype
+from fake_libraries.shared import HALF, same_dtype, stand_in
 
 
-def flash_attn_func(
-    q,
-    k,
-    v,
-    dropout_p=0.0,
-    softmax_scale=None,
-    causal=False,
-    window_size=(-1, -1),
-    softcap=0.0,
-    alibi_slopes=None,
-    deterministic=False,
-    return_attn_probs=False,
-):
+@stand_in("flash_attn")
+def flash_attn_func(q, k, v, softmax_scale, causal, window_size):
     """[B, T, H, K]; the mask ends in the bottom right corner, `window_size` counts tokens beside
     the query's.
     """
@@ -38,34 +27,14 @@ def flash_attn_func(
     return torch.einsum("bhqk,bkhd->bqhd", scores.softmax(-1), v).to(q.dtype)
 
 
-def flash_attn_with_kvcache(
-    q,
-    k_cache,
-    v_cache,
-    k=None,
-    v=None,
-    rotary_cos=None,
-    rotary_sin=None,
-    cache_seqlens=None,
-    cache_batch_idx=None,
-    cache_leftpad=None,
-    block_table=None,
-    softmax_scale=None,
-    causal=False,
-    window_size=(-1, -1),
-    softcap=0.0,
-    rotary_interleaved=True,
-    alibi_slopes=None,
-    num_splits=0,
-    return_softmax_lse=False,
-):
+@stand_in("flash_attn")
+def flash_attn_with_kvcache(q, k_cache, v_cache, cache_seqlens):
     """One token, to the first `cache_seqlens` slots. Checks as in csrc/flash_attn/flash_api.cpp,
     mha_fwd_kvcache; what they decide by are shapes alone."""
     assert not torch.is_grad_enabled(), "does not support backward pass"
     batch, room, groups, head_dim = k_cache.shape
     assert same_dtype(q, k_cache, v_cache) in HALF
     assert all(x.stride(-1) == 1 for x in (q, k_cache, v_cache))
-    assert k is v is rotary_cos is rotary_sin is None
     if cache_seqlens is None:
         return flash_attn_func(q, k_cache, v_cache)
     assert cache_seqlens.dtype == torch.int32
@@ -78,12 +47,3 @@ def flash_attn_with_kvcache(
     return torch.einsum(
         "bhqk,bkhd->bqhd", scores.masked_fill(unseen, -torch.inf).softmax(-1), v
     ).to(q.dtype)
-
-
-MODULES = {
-    "flash_attn": {
-        "__version__": "0.0-fake",
-        "flash_attn_func": flash_attn_func,
-        "flash_attn_with_kvcache": flash_attn_with_kvcache,
-    },
-}

@@ -3,35 +3,17 @@ ops/selective_scan_interface.py, csrc/selective_scan/selective_scan.cpp."""
 
 import torch
 
-from fake_libraries.shared import same_dtype, start
+from fake_libraries.shared import same_dtype, stand_in, start
 
 
-def mamba_chunk_scan_combined(
-    x,
-    dt,
-    A,
-    B,
-    C,
-    chunk_size,
-    D=None,
-    z=None,
-    dt_bias=None,
-    initial_states=None,
-    seq_idx=None,
-    cu_seqlens=None,
-    dt_softplus=False,
-    dt_limit=(0.0, float("inf")),
-    return_final_states=False,
-    return_varlen_states=False,
-):
+@stand_in("mamba_ssm.ops.triton.ssd_combined")
+def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, initial_states, return_final_states):
     batch, tokens, heads, head_dim = x.shape
     groups, state_size = B.shape[2:]
     same_dtype(x, B, C)
     assert dt.shape == (batch, tokens, heads)
     assert A.shape == (heads,)
     assert A.dtype == torch.float32
-    assert D is z is dt_bias is None
-    assert not dt_softplus
     assert C.shape == B.shape == (batch, tokens, groups, state_size)
     initial_states = start(initial_states, batch, heads, head_dim, state_size)
     assert initial_states.shape == (batch, heads, head_dim, state_size)
@@ -50,9 +32,8 @@ def mamba_chunk_scan_combined(
     return y.to(x.dtype), state.contiguous()  # as _state_passing_fwd allocates it
 
 
-def selective_state_update(
-    state, x, dt, A, B, C, D=None, z=None, dt_bias=None, dt_softplus=False, state_batch_indices=None
-):
+@stand_in("mamba_ssm.ops.triton.selective_state_update")
+def selective_state_update(state, x, dt, A, B, C, D, dt_bias):
     """Writes into `state`, of any strides. D and dt_bias may be None by the signature only: the
     library reads the strides of dt_bias, and unpacks 0 in place of those of D."""
     assert not torch.is_grad_enabled(), "no backward pass"
@@ -60,8 +41,6 @@ def selective_state_update(
     if D is None or dt_bias is None:
         raise TypeError("Value after * must be an iterable, not int")
     assert D.shape == dt_bias.shape == A.shape[:-1]
-    assert z is None
-    assert not dt_softplus
     full = state if has_heads else state.unsqueeze(1)
     if not has_heads:
         x, dt, A, B, C = (
@@ -88,18 +67,8 @@ def selective_state_update(
     return (out if has_heads else out.squeeze(1)).to(x.dtype)
 
 
-def selective_scan_fn(
-    u,
-    delta,
-    A,
-    B,
-    C,
-    D=None,
-    z=None,
-    delta_bias=None,
-    delta_softplus=False,
-    return_last_state=False,
-):
+@stand_in("mamba_ssm.ops.selective_scan_interface")
+def selective_scan_fn(u, delta, A, B, C, return_last_state):
     """Starts at zero; the gradient of the last state is not considered."""
     batch, channels, tokens = u.shape
     state_size = A.shape[1]
@@ -108,8 +77,6 @@ def selective_scan_fn(
     assert A.shape == (channels, state_size)
     assert A.dtype == torch.float32
     assert B.shape == C.shape == (batch, state_size, tokens)
-    assert D is z is delta_bias is None
-    assert not delta_softplus
     state, outputs = torch.zeros(batch, channels, state_size, device=u.device), []
     for t in range(tokens):
         inputs = torch.einsum("bd,bn->bdn", (delta.float() * u.float())[..., t], B[..., t].float())
@@ -117,14 +84,3 @@ def selective_scan_fn(
         outputs.append(torch.einsum("bdn,bn->bd", state, C[..., t].float()))
     y = torch.stack(outputs, -1).to(u.dtype)
     return (y, state.detach()) if return_last_state else y
-
-
-MODULES = {
-    "mamba_ssm": {"__version__": "0.0-fake"},
-    "mamba_ssm.ops.triton.ssd_combined": {"mamba_chunk_scan_combined": mamba_chunk_scan_combined},
-    "mamba_ssm.ops.triton.selective_state_update": {
-        "selective_state_update": selective_state_update
-    },
-    "mamba_ssm.ops.selective_scan_interface": {"selective_scan_fn": selective_scan_fn},
-    "selective_scan_cuda": {},
-}
