@@ -58,22 +58,6 @@ def test_an_example_is_one_folder_and_one_registration_line(example):
     assert all(value.startswith(f"{package}.") for value in names.values())
 
 
-def test_the_operator_example_has_a_spec_and_a_layer_and_flashnas_does_not_name_it():
-    example = ROOT / "examples/flashnas-short-conv"
-    files = sorted(path.name for path in (example / "flashnas_short_conv").glob("*.py"))
-    assert files == ["__init__.py", "layer.py", "spec.py"]
-    (kind,) = entry_points(example)["flashnas.operators"]
-    naming = [
-        path
-        for path in (ROOT / "flashnas").rglob("*.py")
-        if "GatedShortConvolution" in path.read_text()
-        or "flashnas_short_conv" in path.read_text().replace("flashnas_short_conv.spec:Gated", "")
-    ]
-    assert kind == "gsc"
-    # the registry's docstring quotes the line; `flashnas new` copies the example
-    assert {path.name for path in naming} <= {"registry.py", "new.py"}
-
-
 @pytest.fixture
 def plugged(tmp_path, example):
     """A folder with the example's package and its dist-info, as if it were installed."""
@@ -98,50 +82,6 @@ def test_an_example_is_found_by_name_and_loads(plugged, example):
     )
     (name,) = names
     assert found == f"{example.name} {name} {names[name].partition(':')[0]}"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "example", [ROOT / "examples/flashnas-short-conv"], ids=lambda path: path.name
-)
-def test_the_example_operator_is_estimated_trained_and_searched(plugged):
-    """Latency by shipped rows, optimizers by declared roles, and a search space that names it."""
-    lines = run_with(
-        plugged,
-        f"""if True:
-        import torch
-        from flashnas.architecture import Architecture
-        from flashnas.latency.prediction import LatencyModel
-        from flashnas.latency.table import LatencyTable
-        from flashnas.latency.workload import load_workload
-        from flashnas.network.model import HybridLM
-        from flashnas.space import load_space
-        from flashnas.training.optimizer import Optimizers, initialise
-        from flashnas.training.recipe import Recipe
-
-        torch.set_num_threads(1)
-        architecture = Architecture.parse("64(vocab=100): 2x(gsc f)")
-        model = LatencyModel(LatencyTable.load("h100_sxm"), load_workload("decode-8k"))
-        parts = model.estimate(Architecture.parse("1024: 4x(gsc f)")).to_dict()["breakdown"]
-        print(sorted({{part["operator"] for part in parts}}))
-
-        recipe = Recipe(width_factor=1, weight_norm=True, lr_multipliers={{"gsc": 0.5, "gsc.conv": 0.25}})
-        network = HybridLM(architecture)
-        initialise(network, recipe)
-        groups = [group for optimizer in Optimizers(network, recipe).optimizers
-                  for group in optimizer.param_groups]
-        print(sorted({{group["family"] for group in groups}}))
-        tokens = torch.randint(100, (2, 9))
-        network.loss(tokens[:, :-1], tokens[:, 1:]).backward()
-        print(network.generate(tokens, 3).shape[1])
-
-        space = load_space({str(ROOT / "examples/flashnas-short-conv/search_space.yaml")!r})
-        print([spec.kind for spec in space.mixers])
-    """,
-    ).splitlines()
-    assert lines[0] == "['embedding', 'engine', 'f', 'gsc', 'head']"
-    assert lines[1] == "['embedding', 'f', 'gsc', 'gsc.conv', 'norm']"
-    assert lines[3] == "['gsc', 'd', 'a']"
 
 
 def scalars(folder):

@@ -2,7 +2,6 @@
 with each other.
 """
 
-import re
 import tomllib
 from pathlib import Path
 
@@ -23,28 +22,3 @@ def test_version_and_licence_are_the_same_everywhere():
         "  ", " "
     )
     assert {"cff-version", "message", "title", "authors"} <= set(citation)
-
-
-def test_the_workflow_runs_what_is_here():
-    jobs = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]
-    lines = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
-    assert ".ci/run" in lines
-    targets = re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text())
-    assert not [
-        line for line in lines if line.startswith("make ") and line.split()[1] not in targets
-    ]
-
-
-def test_issue_templates_ask_for_the_report_of_doctor():
-    forms = [
-        path
-        for path in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")
-        if path.name != "config.yml"
-    ]
-    assert forms
-    assert not [
-        path.name
-        for path in forms
-        if "flashnas doctor --json" not in path.read_text()
-        or not {"name", "description", "body"} <= set(yaml.safe_load(path.read_text()))
-    ]

@@ -10,7 +10,7 @@ from offenders import every
 from one_line import one_line
 
 from flashnas.base.errors import ConfigError, PluginError
-from flashnas.base.registry import Registry, forget_plugins, installed_plugins, load_object
+from flashnas.base.registry import Registry, forget_plugins, load_object
 from flashnas.cli.main import main
 
 GROUP = "flashnas.test_things"
@@ -212,16 +212,6 @@ def test_a_broken_plugin_is_a_warning_for_commands_that_do_not_use_it(
     bad_name = "flashnas: operator '../x' of the package flashnas-bad: the name must be"
     assert any(line.startswith(bad_name) for line in lines)
     assert lines[-1] == f"flashnas estimate: {BROKEN}{reason}"
-
-
-def test_a_package_without_a_name_is_called_by_its_module(install, tmp_path, capsys):
-    install("nameless", {"zz": "their_module:Z"}, group="flashnas.operators")
-    (metadata,) = tmp_path.glob("nameless/*/METADATA")
-    metadata.write_text("Metadata-Version: 2.1\nVersion: 1.0\n")
-    forget_plugins()
-    assert main(["list", "plugins"]) == 0
-    assert "their_module  operators: zz" in capsys.readouterr().out
-    assert "their_module 1.0" in installed_plugins()
 
 
 def test_a_warning_of_a_plugin_does_not_reach_the_terminal_as_it_is(install):

@@ -89,12 +89,6 @@ def test_explicit_options_build_the_same_network(architecture):
     assert explicit.cache_bytes(77) == architecture.cache_bytes(77)
 
 
-@settings(max_examples=40, deadline=None)
-@given(architectures(), architectures())
-def test_hashes_are_equal_exactly_for_equal_networks(one, other):
-    assert (one.hash == other.hash) == (one.canonical() == other.canonical())
-
-
 @every(
     change=[
         "2048: d f m2 f a",

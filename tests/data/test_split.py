@@ -28,21 +28,6 @@ def test_the_parts_are_the_distinct_documents(texts):
         assert (part.size, len(part)) == (sum(map(len, encoded)), len(encoded))
 
 
-@given(st.integers(10, 60))
-def test_every_tenth_document_is_held_out(count):
-    texts = [f"document {i}" for i in range(count)]
-    assert list(split_documents(texts).validation) == texts[9::10]
-
-
-@given(st.text(alphabet="abcde \n", min_size=20, max_size=3000).filter(str.strip))
-def test_one_document_is_cut_once_at_its_tail(text):
-    split = split_documents([text])
-    joined = "".join([*split.train, *split.validation])
-    assert text.startswith("".join(split.train)) or not len(split.train)
-    assert joined in text
-    assert len(split.validation) <= 1
-
-
 def test_a_single_file_keeps_its_last_tenth_for_validation():
     text = " ".join(f"word{i}" for i in range(2000))
     split = split_documents([text])

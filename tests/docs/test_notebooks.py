@@ -65,13 +65,6 @@ def test_each_notebook_is_stored_with_the_outputs_of_one_clean_run():
     assert not broken, "; ".join(broken)
 
 
-def test_the_first_page_has_all_notebooks():
-    page = (ROOT / "docs" / "start.md").read_text()
-    assert not [
-        path.name for path in NOTEBOOKS if f"(../experiments/notebooks/{path.name})" not in page
-    ]
-
-
 def shortened(path):
     """The code of a notebook with the sizes above, and with one worker in each search."""
     text = nbformat.writes(nbformat.read(path, as_version=4))

@@ -6,7 +6,7 @@ from documents import blocks
 
 from flashnas.architecture import Architecture
 from flashnas.exporting.configuration import export_configuration
-from flashnas.observations.read_times import COLUMNS, read_times
+from flashnas.observations.read_times import read_times
 
 PAGE = "docs/devices.md"
 
@@ -22,8 +22,3 @@ def test_the_examples_are_files_that_are_read(tmp_path):
     assert [time.program for time in read] == ["vllm", "sglang", "llama.cpp 11549"]
     assert read[2].workload.dtype == "q8_0"
     assert read[0].network.hash == Architecture.parse("1024: 4x(a f)").hash
-
-
-def test_the_table_of_the_page_has_columns_that_are_read():
-    (table,) = blocks(PAGE, "csv")
-    assert {*table.splitlines()[0].split(",")} <= {*COLUMNS}

@@ -99,16 +99,6 @@ def test_sigterm_to_a_search_and_its_workers_ends_it_and_is_no_outcome(pool):
     pool.drop()
 
 
-@pytest.mark.parametrize(("do", "kept"), [("abort", True), ("memory", True), ("fail", False)])
-def test_what_may_be_bad_luck_is_tried_once_more(pool, tmp_path, do, kept):
-    file = tmp_path / "tries"
-    first = {"do": do, "once": True, "tries": str(file)}
-    found = outcomes(pool, {"a": first, "b": {"do": "return", "value": 1}})
-    assert found["b"]["value"] == 1
-    assert len(pool_jobs.tries(file)) == (2 if kept else 1)
-    assert found["a"] == ({"value": "second"} if kept else "loss became NaN at step 3")
-
-
 def test_what_lacked_memory_runs_again_alone_after_all_others(pool, tmp_path):
     log = tmp_path / "log"
     jobs = {

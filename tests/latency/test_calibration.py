@@ -9,8 +9,6 @@ from dataclasses import replace
 
 import pytest
 import yaml
-from engine_hosts import OVERLAP, TAKING_TURNS
-from engine_hosts import fit as fit_hosts
 from fit_engine import FITTED, fitted, speeds, variant_errors
 from offenders import every
 from tiny_tables import write_entry
@@ -254,24 +252,6 @@ def test_published_speeds_of_engines_lie_within_their_interval(published):
             large.append(abs(value / row.measured_ms - 1))
     assert sum(inside) >= 0.8 * len(inside)
     assert sum(large) / len(large) < 0.1  # the host decides the error of the others
-
-
-def test_the_hosts_of_a_table_are_those_of_the_fit(published):
-    found = fit_hosts(published)
-    for table in FITTED:
-        entry = LatencyTable.load(table).calibration["engine"]
-        assert entry["step_scale"] == pytest.approx(found.scale, abs=2e-3)
-        hosts = found.hosts(table)
-        assert entry["hosts"].keys() == hosts.keys()
-        for name, host in hosts.items():
-            assert entry["hosts"][name]["us"] == pytest.approx(host.us, rel=0.01)
-            assert entry["hosts"][name]["range_us"] == pytest.approx(host.range_us, rel=0.01)
-        fastest, slowest = hosts["other"].range_us
-        for row in published:
-            if row.table == table:
-                assert fastest < 1000 * math.exp(found.of_program[row.program][0]) < slowest
-    assert {row.overlap for row in published if row.program[:2] in TAKING_TURNS} == {1.0}
-    assert LatencyTable.load("h100_sxm").calibration["engine"]["overlap"] == OVERLAP
 
 
 @pytest.mark.slow

@@ -10,14 +10,12 @@ import pytest
 from tiny_tables import product_rows, tiny_kinds, write_table
 
 from flashnas.latency.lookup import KernelTimes, LookupFailure
-from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.operators.kernel import Asked, Chunks, FullAttention, Load
 from flashnas.operators.kernel_kinds import (
     ATTENTION,
     CONV,
     DELTA_RULE,
     GATED_DELTA_RULE,
-    GEMM,
     RWKV7,
     SSD,
 )
@@ -141,40 +139,3 @@ def test_what_is_missing_is_described_by_its_sizes(tiny_table, tmp_path):
         LookupFailure, match=r"^conv_decode channels=64, conv_size=4, batch=1 in bfloat16$"
     ):
         time(other, CONV.call("conv", channels=64, conv_size=4))
-
-
-# What was imported for the A100 cannot be: its decode attention reads keys and values up to 1.7
-# times as fast as the memory delivers them. The rows are those of the source; estimates of long
-# contexts on this device are too low.
-FASTER_THAN_MEMORY = {("a100_sxm", "attention_decode"): 1.7}
-
-
-@pytest.mark.parametrize("name", shipped_tables())
-def test_no_shipped_row_moves_its_bytes_faster_than_the_memory(name):
-    """Rows whose bytes exceed every cache; a unit or a column that is wrong would show here."""
-    table = LatencyTable.load(name)
-    for rows_name, kind, phase in (
-        ("gemm", GEMM, "prefill"),
-        ("attention_decode", ATTENTION, "decode"),
-    ):
-        for dtype, rows in table.frames[rows_name].groupby("dtype", observed=True):
-            shares = []
-            sampled = rows.sample(3000, random_state=0)
-            for row in sampled[sampled["latency_us"] > 50].to_dict("records"):
-                call = kind.call("row", **{column: int(row[column]) for column in kind.shape})
-                load = Load(
-                    phase,
-                    int(row.get("batch", 1)),
-                    int(row.get("m", 1)),
-                    float(row.get("context", 1)),
-                )
-                size = kind.bytes_moved(call, load, 2) - (
-                    kind.weights(call) if dtype == "fp8" else 0
-                )
-                if size > 5e8:
-                    shares.append(
-                        size / (row["latency_us"] * 1e-6) / table.device.bandwidth_bytes_s
-                    )
-            assert len(shares) > 50
-            limit = FASTER_THAN_MEMORY.get((name, rows_name), 1.0)
-            assert (0.7 if dtype == "fp8" else 0.8) < max(shares) < limit, (rows_name, dtype)

@@ -1,4 +1,3 @@
-import dataclasses
 import math
 import shutil
 
@@ -146,12 +145,3 @@ def test_a_later_validation_replaces_the_earlier_of_the_same_question(table):
         validated(table, count=count)
     entries = LatencyTable.load(table.path).meta["validations"]
     assert [entry["architectures"] for entry in entries] == [7]
-
-
-def test_validations_that_ran_at_once_are_both_kept(table):
-    shorter = dataclasses.replace(CHAT, name="shorter", generated_tokens=CHAT.generated_tokens // 2)
-    models = [LatencyModel(LatencyTable.load(table.path), work) for work in (CHAT, shorter)]
-    results = [validate(model, TINY, truth(table), count=5) for model in models]
-    for model, result in zip(models, results, strict=True):
-        store(result, model, TINY, seed=0)
-    assert len(LatencyTable.load(table.path).meta["validations"]) == 2
