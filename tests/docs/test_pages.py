@@ -15,7 +15,6 @@ from flashnas.base.errors import FlashnasError
 from flashnas.operators import OPERATORS
 
 NOTATION = re.compile(r"(?<![\w.])\d{2,5}(?:\([^)\n]*\))?: [^`'\"\n|]{3,80}(?=[`'])")
-LINK = re.compile(r"(?<!`)\]\(([^)#\s]*)(?:#([^)]*))?\)")
 
 
 def nav_pages(entries):

@@ -50,15 +50,3 @@ def words_of(line):
     return re.sub(
         r"^(?:[A-Z_]+=\S+\s+|nice(?: -n \d+)?\s+|export(?= [A-Z_]+=\S+ \S)\s+)*", "", line.strip()
     )
-
-
-def headings(text):
-    """The anchors of a page, as GitHub and mkdocs make them."""
-    titles = re.findall(r"(?m)^#+ (.*)$", FENCED.sub("", text))
-    return {
-        re.sub(r"[^\w\- ]", "", re.sub(r"\[(.*?)\]\(.*?\)|`", r"\1", title))
-        .strip()
-        .lower()
-        .replace(" ", "-")
-        for title in titles
-    }

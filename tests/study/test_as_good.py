@@ -73,15 +73,6 @@ def test_of_each_genotype_the_smallest_width_is_taken():
     assert values[1] <= values[0] < min([*values[2:], np.inf])
 
 
-@pytest.mark.parametrize("number", [0, 700])
-def test_a_network_of_the_space_is_no_faster_than_what_is_as_good(number):
-    """Also one that nobody's trainings cover."""
-    network = networks_of(problem_of("lfm2"))[number]
-    found = aimed(problem(network.notation, "lfm2"))
-    (limit,) = (b.limit for b in found.fitter.budgets if b.metric == "latency_ms")
-    assert limit <= found.costs.metrics(network)["latency_ms"] * (1 + 1e-6)
-
-
 @pytest.mark.parametrize(
     ("model", "more", "says"),
     [

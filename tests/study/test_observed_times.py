@@ -9,7 +9,7 @@ from notes import Notes
 from one_line import one_line
 
 import flashnas as fn
-from flashnas.base.errors import BudgetError, ConfigError, RunError
+from flashnas.base.errors import ConfigError, RunError
 from flashnas.exporting.configuration import export_configuration
 from flashnas.latency.prediction import LatencyModel, model_of
 from flashnas.latency.workload import WORKLOADS
@@ -123,19 +123,3 @@ def test_the_answer_says_what_times_changed(timed, tmp_path):
     assert said == "2 networks in vllm: 1.40 x the table (1.30 to 1.50)"
     assert not before.answer.times
     assert "times" not in dict(statements(before))
-
-
-def test_times_may_be_what_makes_a_budget_possible(timed, tmp_path):
-    before, times = timed
-    least = before.front[0].latency_ms
-    for number in (0, 1):
-        path = times / str(number) / "decode-1k.json"
-        seconds = json.loads(path.read_text())["latencies"][0]
-        out = tmp_path / "faster" / str(number)
-        out.mkdir(parents=True)
-        (out / "config.json").write_text((path.parent / "config.json").read_text())
-        (out / "decode-1k.json").write_text(json.dumps(as_vllm(seconds / 3)))
-    question = {**QUESTION, "budgets": {"latency_ms": least * 0.7}}
-    assert one_line(BudgetError, fn.search, **question, out=tmp_path / "c")
-    run = fn.search(**question, times=tmp_path / "faster", out=tmp_path / "d")
-    assert all(entry.latency_ms <= least * 0.7 for entry in run.front)

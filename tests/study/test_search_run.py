@@ -1,13 +1,7 @@
 import json
-import shlex
-import signal
-import subprocess
-import sys
-import time
 
 import pandas as pd
 import pytest
-import yaml
 from config_keys import with_keys
 
 from flashnas.base.registry import shipped_root
@@ -16,7 +10,6 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
 from flashnas.space import load_space
-from flashnas.trials.pareto import non_dominated
 
 TIMES = ["tokens_per_s", "train_seconds"]
 
@@ -48,10 +41,6 @@ def command(profiled_tiny_table, small_corpus, quick_recipe, budget_ms):
         return [*asked.split(), *with_keys(out.parent, **keys), *more]
 
     return build
-
-
-def trajectory(out):
-    return pd.read_parquet(out / "trials.parquet").drop(columns=TIMES)
 
 
 def test_a_search_leaves_a_front_that_holds_what_it_promises(
@@ -88,31 +77,6 @@ def test_a_search_leaves_a_front_that_holds_what_it_promises(
     assert str(shipped_root("search_spaces")) not in (tmp_path / "run" / "run.yaml").read_text()
 
 
-@pytest.mark.slow  # a process, which imports torch and starts workers
-def test_sigterm_ends_a_search_as_ctrl_c_does(command, tmp_path):
-    words = command(tmp_path / "run", "--trials", "9", "--workers", "1", baselines=False)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "flashnas", *words],
-        text=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    journal, deadline = tmp_path / "run" / "journal.jsonl", time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        if journal.exists() and journal.read_bytes().count(b'"ended"') >= 2:
-            break
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 130, error
-    assert error.strip().splitlines()[-1] == (
-        "flashnas search: interrupted; finished work is kept; continue with:"
-        f" {shlex.join(['flashnas', 'search', '--resume', str(tmp_path / 'run')])}"
-    )
-    lines = map(json.loads, journal.read_text().splitlines())
-    assert {line["reason"] for line in lines if "ended" in line} == {""}
-
-
 def test_failed_candidates_are_recorded_with_their_reason(command, tmp_path, capsys, quick_recipe):
     wild = tmp_path / "wild.yaml"
     wild.write_text(quick_recipe.read_text().replace("adamw_lr: 0.003", "adamw_lr: 1.0e+30"))
@@ -122,25 +86,6 @@ def test_failed_candidates_are_recorded_with_their_reason(command, tmp_path, cap
     trials = pd.read_parquet(tmp_path / "run" / "trials.parquet")
     assert set(trials["state"]) == {"failed"}
     assert (trials["reason"].str.len() > 0).all()
-
-
-@pytest.mark.slow
-def test_three_objectives_have_a_front(command, tmp_path):
-    objectives = ("--objectives", "loss,latency_ms,throughput_tok_s")
-    words = command(tmp_path / "run", *objectives, baselines=False)
-    assert main(words) == 0
-    trials = trajectory(tmp_path / "run")
-    points = [(row.loss, row.latency_ms, -row.throughput_tok_s) for row in trials.itertuples()]
-    best = {
-        row.hash
-        for row, keep in zip(trials.itertuples(), non_dominated(points), strict=True)
-        if keep
-    }
-    entries = [
-        yaml.safe_load(p.read_text()) for p in (tmp_path / "run" / "pareto").glob("[0-9]*.yaml")
-    ]
-    assert {entry["hash"] for entry in entries} == best
-    assert all("throughput_tok_s" in entry for entry in entries)
 
 
 def test_a_run_goes_on_from_another_folder(
