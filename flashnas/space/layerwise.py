@@ -264,33 +264,10 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
 
     # -- counting
 
-    @functools.cached_property
-    def _size(self) -> int:
-        """Of different operator lists. All lists are read side by side, operator by operator: what
-        matters of one are the required kinds that it has, and the ways to read it, each with its whole
-        layers and the rest of the layer that has begun."""
-        choices = tuple(self.choices.values())
-        states = {(frozenset[str](), frozenset({(0, ())})): 1}  # -> how many lists
-        total = 0
-        while states:
-            longer: Counter[Any] = Counter()
-            for (has, readings), count in states.items():
-                ended = any(not rest and layers >= self.depth[0] for layers, rest in readings)
-                total += count * (ended and has >= set(self.require))
-                begun = {
-                    (layers + (not rest), ahead)
-                    for layers, rest in readings
-                    if rest or layers < self.depth[1]
-                    for ahead in ([rest] if rest else choices)
-                }
-                for spec in {ahead[0] for _, ahead in begun}:
-                    after = frozenset((n, ahead[1:]) for n, ahead in begun if ahead[0] == spec)
-                    longer[has | ({spec.kind} & {*self.require}), after] += count
-            states = longer
-        return total
-
     def size(self) -> int:
-        return self._size
+        """Of choices; where lists can be read in several ways, or lack a required operator, there are
+        fewer."""
+        return sum(len(self.names) ** n for n in range(self.depth[0], self.depth[1] + 1))
 
     @functools.cached_property
     def _uniquely_read(self) -> bool:

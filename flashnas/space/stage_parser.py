@@ -8,13 +8,13 @@ letter per operator.
 from __future__ import annotations
 
 import functools
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from flashnas.operators import OperatorSpec
 from flashnas.space.stage import STAGES, Stage, StageRules, ThreeStageGenotype
+
+COUNTED = 200_000  # genotypes of a space up to which its different lists are built, and counted
 
 
 @dataclass(frozen=True)
@@ -116,106 +116,30 @@ class StageParser:
     # -- all lists
 
     @functools.cached_property
-    def automaton(self) -> ListAutomaton:
-        """Reads lists from left to right."""
-        return ListAutomaton([block.text for block in self.blocks], self.repeats, self.cap)
-
-    def genotypes(self) -> Iterator[ThreeStageGenotype]:
-        """The canonical genotype of every list, once."""
-        for text in self.automaton.texts():
-            parsed = self._parse_text(text)
-            assert parsed is not None, text
-            yield parsed
-
-
-class _State(NamedTuple):
-    """Where a list may stand after its last operator."""
-
-    stage: int
-    block: int
-    offset: int  # letters read of the current block, at least 1
-    before: int  # blocks of the stage that came before, as far as the limits need it
-
-
-States = frozenset[_State]
-
-
-class ListAutomaton:
-    """Counts and lists the different operator lists of a space without building every genotype.
-
-    The template is a nondeterministic automaton. Many genotypes can lead to one list, but each list
-    reaches exactly one set of states. Counting paths over these sets counts each list once.
-
-    Args:
-        blocks: one text per block type.
-        repeats: (low, high) of each stage.
-        cap: most letters of a list.
-    """
-
-    def __init__(self, blocks: Sequence[str], repeats: tuple[int, int], cap: int) -> None:
-        self.blocks = blocks
-        self.repeats = repeats
-        self.cap = cap
-        # as at the end of a stage in front of the first one
-        self._start: States = frozenset({_State(-1, 0, len(blocks[0]), repeats[1] - 1)})
-        self._after = functools.cache(self._by_letter)
-        self._step = functools.cache(lambda state: tuple(self._following(state)))
+    def texts(self) -> list[str]:
+        """Every list of a small space, once, in alphabetical order."""
+        low, high = self.repeats
+        stages = {block.text * n for block in self.blocks for n in range(low, high + 1)}
+        starts = {early + middle for early in stages for middle in stages}
+        return sorted(
+            {
+                (start + late)[: self.cap]
+                for start in starts
+                if len(start) < self.cap
+                for late in stages
+            }
+        )
 
     @functools.cached_property
     def count(self) -> int:
-        """Number of different lists."""
-        total = 0
-        paths = Counter({self._start: 1})  # lists of the current length by the states they reach
-        for length in range(self.cap + 1):
-            longer: Counter[States] = Counter()
-            for states, number in paths.items():
-                total += number * self._may_end(states, length)
-                for after in self._after(states).values():
-                    longer[after] += number
-            paths = longer
-        return total
+        """Number of different lists; where it is not small, of genotypes."""
+        low, high = self.repeats
+        genotypes = (len(self.blocks) * (high - low + 1)) ** len(STAGES)
+        return len(self.texts) if genotypes <= COUNTED else genotypes
 
-    def texts(self) -> Iterator[str]:
-        """Every list once, in depth-first order."""
-        stack = [("", self._start)]
-        while stack:
-            text, states = stack.pop()
-            if self._may_end(states, len(text)):
-                yield text
-            if len(text) < self.cap:
-                after = sorted(self._after(states).items(), reverse=True)
-                stack += [(text + letter, reached) for letter, reached in after]
-
-    def _may_end(self, states: States, length: int) -> bool:
-        """Whether a list may end: the late stage is complete, or the cap cuts it."""
-        late, fewest = len(STAGES) - 1, self.repeats[0]
-        return any(
-            state.stage == late
-            and (
-                length == self.cap
-                or (state.before + 1 >= fewest and state.offset == len(self.blocks[state.block]))
-            )
-            for state in states
-        )
-
-    def _by_letter(self, states: States) -> dict[str, States]:
-        """The states that each next letter leads to."""
-        found = defaultdict[str, set[_State]](set)
-        for state in states:
-            for after in self._step(state):
-                found[self.blocks[after.block][after.offset - 1]].add(after)
-        return {letter: frozenset(reached) for letter, reached in found.items()}
-
-    def _following(self, state: _State) -> Iterator[_State]:
-        length, (low, high) = len(self.blocks[state.block]), self.repeats
-        if state.offset < length:
-            yield state._replace(offset=state.offset + 1)
-            return
-        read = state.before + 1
-        if read < high:
-            # what no limit asks for is not counted, so that states stay few
-            before = read if high * length < self.cap else min(read, low - 1)
-            yield state._replace(offset=1, before=before)
-        if state.stage < len(STAGES) - 1 and read >= low:
-            for block in range(len(self.blocks)):
-                yield _State(state.stage + 1, block, 1, 0)
+    def genotypes(self) -> Iterator[ThreeStageGenotype]:
+        """The canonical genotype of every list, once."""
+        for text in self.texts:
+            parsed = self._parse_text(text)
+            assert parsed is not None, text
+            yield parsed

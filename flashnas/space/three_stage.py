@@ -254,7 +254,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
     # -- counting
 
     def size(self) -> int:
-        return self._parser.automaton.count
+        return self._parser.count
 
     def enumerate(self) -> Iterator[ThreeStageGenotype]:
         return self._parser.genotypes()
