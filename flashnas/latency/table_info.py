@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from flashnas.base.text import first_sentence, is_number
 from flashnas.latency.grid import HEADS_SPREAD, OUTSIDE_SPREAD, OUTSIDE_UPPER
 from flashnas.latency.schema import KINDS, TEXT_KEYS
 from flashnas.latency.table import LatencyTable, texts
@@ -11,23 +12,16 @@ from flashnas.operators.kernel_kinds import KERNEL_KINDS
 
 
 def rules() -> list[str]:
-    """One line per rule that makes a `derived` or `roofline` value."""
+    """One line per rule that makes a `derived` or `roofline` value, with its numbers."""
     by_text: dict[str, list[str]] = {}
     for name, kind in KERNEL_KINDS.items():
         for rule in kind.rules:
-            by_text.setdefault(rule.text(), []).append(name)
-    grow = "".join(
-        f" ({name}: smaller {kind.grow})"
-        for name, kind in KERNEL_KINDS.items()
-        if kind.grow != "batch"
-    )
+            numbers = ", ".join(f"{key} {n:g}" for key, n in vars(rule).items() if is_number(n))
+            text = first_sentence(type(rule).__doc__ or "") + f" ({numbers})" * bool(numbers)
+            by_text.setdefault(text, []).append(name)
     return [
-        f"every kind: beyond the largest measured size: along the line through it and half of it"
-        f" (-{OUTSIDE_SPREAD:.0%}; up to {OUTSIDE_UPPER:.0%} above proportion, or a steeper line)",
-        f"every kind: below the smallest measured size: the smallest (from {OUTSIDE_SPREAD:.0%}"
-        f" below proportion to +{OUTSIDE_UPPER:.0%})",
-        f"every kind: a cell that was not measured: the smaller batch{grow} in proportion (from"
-        f" {OUTSIDE_SPREAD:.0%} below the line through the two largest to +{OUTSIDE_UPPER:.0%})",
+        f"every kind: beyond the measured sizes along a line, or as the smallest one, and cells that"
+        f" were not measured in proportion (-{OUTSIDE_SPREAD:.0%}, +{OUTSIDE_UPPER:.0%})",
         *(
             f"{name}: {' and '.join(kind.between)} between measured ones: their mean in log space"
             f" (+-{HEADS_SPREAD:.0%})"

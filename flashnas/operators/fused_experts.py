@@ -37,14 +37,6 @@ class NearestExperts(Rule):
     spread: float = 0.15
     upper: float = 0.20
 
-    def text(self) -> str:
-        return (
-            "sizes that were not measured: the nearest measured hidden, experts and active, with as"
-            f" many weights in an expert, times the ratio of {self.start_us:g} us + bytes of the"
-            " expected distinct experts / bandwidth + operations / half of the peak"
-            f" (-{self.spread:.0%}, +{self.upper:.0%}); without rows that sum (-50%, +80%)"
-        )
-
     def apply(self, times: Times, asked: Asked) -> Any:
         call, columns = asked.call, asked.call.kind.matched
 

@@ -195,13 +195,8 @@ class Times(Protocol):
 
 @dataclass(frozen=True)
 class Rule:
-    """How a time that no row states follows from rows. The text and the arithmetic read the same
-    constants.
-    """
-
-    def text(self) -> str:
-        """One line for `flashnas table info`."""
-        raise NotImplementedError
+    """How a time that no row states follows from rows. `flashnas table info` prints the first sentence
+    of the docstring, and the numbers among the fields."""
 
     def apply(self, times: Times, asked: Asked) -> Any:
         """The time, or None where the rule does not apply."""
@@ -210,18 +205,12 @@ class Rule:
 
 @dataclass(frozen=True)
 class NextLarger(Rule):
-    """A matched size that was not measured. It takes at most as long as the next larger one, and at
-    least in proportion to the sizes."""
+    """A matched size that was not measured as the next larger one, and at least in proportion to the
+    sizes."""
 
     column: str
     spread: float = 0.25
     upper: float = 0.60
-
-    def text(self) -> str:
-        return (
-            f"a {self.column} that was not measured: the next larger one (from {self.spread:.0%}"
-            f" below proportion to +{self.upper:.0%})"
-        )
 
     def apply(self, times: Times, asked: Asked) -> Any:
         kind, size = asked.call.kind, asked.call[self.column]
@@ -236,22 +225,14 @@ class NextLarger(Rule):
 
 @dataclass(frozen=True)
 class FullAttention(Rule):
-    """A window that was not measured. A decode step: full attention over the tokens of the window;
-    a kernel that does not skip the others takes up to as long as over all. A prefill: full
-    attention over all tokens, times the share of the scores that is left, where each query has
-    `edge` keys more than the window: tiles that the window cuts, and what a query costs without any
-    keys."""
+    """A window that was not measured from full attention. A decode step: over the tokens of the
+    window; a kernel that does not skip the others takes up to as long as over all. A prefill: over
+    all tokens, times the share of the scores that is left, where each query has `edge` keys more
+    than the window: tiles that the window cuts, and what a query costs without any keys."""
 
     edge: int = 512
     spread: float = 0.60
     upper: float = 0.80
-
-    def text(self) -> str:
-        return (
-            "a window that was not measured: a decode step as full attention over min(context,"
-            " window) tokens (up to all of them), a prefill as full attention times the share of"
-            f" scores that window + {self.edge} keep (-{self.spread:.0%}, +{self.upper:.0%})"
-        )
 
     def apply(self, times: Times, asked: Asked) -> Any:
         window, tokens = asked.call["window"], asked.tokens
@@ -291,24 +272,6 @@ class SameState(Rule):
     chunk_upper: float = 1.50
     chunk_factor: float = 1.0
 
-    def text(self) -> str:
-        nearest = "as many heads of the nearest one as give the same bytes"
-        if self.of:
-            factor = (
-                f" (a prefill {self.chunk_factor:g} times as long)"
-                if self.chunk_factor != 1
-                else ""
-            )
-            others = ", else ".join(kind.name for kind in self.of)
-            nearest = (
-                f"the kind's own nearest one, else that of {others}"
-                f"{factor}, with as many heads as give the same bytes"
-            )
-        return (
-            f"a state that was not measured: {nearest} (step +-{self.step_spread:.0%}, prefill"
-            f" -{self.chunk_spread:.0%}, +{self.chunk_upper:.0%})"
-        )
-
     def apply(self, times: Times, asked: Asked) -> Any:
         call = asked.call
         size = call["key_dim"] * call["value_dim"]
@@ -339,14 +302,6 @@ class Chunks(Rule):
     upper: float = 1.5
     longest: float = math.inf
 
-    def text(self) -> str:
-        tokens = f", up to {self.longest} tokens" if self.longest < math.inf else ""
-        return (
-            f"no prefill measured{tokens}: a decode step for each begun chunk of {self.chunk}"
-            f" tokens, at least {self.least:g}, or the bytes of inputs, outputs and workspace at the"
-            f" bandwidth, if these take longer (-{self.spread:.0%}, +{self.upper:.0%})"
-        )
-
     def apply(self, times: Times, asked: Asked) -> Any:
         if asked.phase == "decode" or asked.tokens > self.longest:
             return None
@@ -364,12 +319,8 @@ class Chunks(Rule):
 class AsCall(Rule):
     """A decode step as that of another kernel."""
 
-    words: str
     other: Callable[[KernelCall], KernelCall]
     upper: float
-
-    def text(self) -> str:
-        return f"{self.words} (up to +{self.upper:.0%})"
 
     def apply(self, times: Times, asked: Asked) -> Any:
         if asked.phase == "prefill":
@@ -380,9 +331,6 @@ class AsCall(Rule):
 @dataclass(frozen=True)
 class Roofline(Rule):
     """The bytes that the kernel moves, at the bandwidth that pointwise kernels reach."""
-
-    def text(self) -> str:
-        return "launch_us + bytes / (bandwidth_share x bandwidth), source roofline"
 
     def apply(self, times: Times, asked: Asked) -> Any:
         load = Load(asked.phase, asked.batch, asked.tokens, float(asked.seen.mean()))

@@ -242,6 +242,8 @@ KDA = recurrent_kind("kda", 7, delta=True, of=_BASES)
 
 
 def _scan_step(call: KernelCall) -> KernelCall:
+    """The gated delta rule's step of the same state bytes; each entry of the state of a scan has a decay
+    of its own, which may take longer."""
     return GATED_DELTA_RULE.call(
         call.label, heads=1, key_dim=call["state"], value_dim=call["channels"], groups=1
     )
@@ -267,12 +269,7 @@ SELECTIVE_SCAN = KernelKind(
     prefill=("channels", "state", "batch", "tokens"),
     matched=("state",),
     rules=(
-        AsCall(
-            "decode: the gated delta rule's step of the same state bytes, and more for a decay of"
-            " each entry of the state",
-            _scan_step,
-            upper=0.50,
-        ),
+        AsCall(_scan_step, upper=0.50),
         Chunks(upper=4.0, longest=512),  # no scan was measured
     ),
     written=lambda call: call["channels"],
