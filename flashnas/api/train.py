@@ -182,7 +182,7 @@ def train(
 
 
 def _job(options: TrainOptions, command: str, progress: TrainProgress) -> TrainJob:
-    from flashnas.architecture.source import load_architecture, position_limit
+    from flashnas.architecture.source import load_architecture
     from flashnas.exporting.source import load_source, weights_folder
     from flashnas.training.job import TrainJob
     from flashnas.training.trainer import Start
@@ -194,7 +194,6 @@ def _job(options: TrainOptions, command: str, progress: TrainProgress) -> TrainJ
     recipe = _recipe(options, folder)
     start = None
     tokenizer = options.tokenizer
-    positions = None
     if folder is not None:
         source = load_source(options.arch, tokenizer=tokenizer)
         if source.tokenizer_file is None:
@@ -206,7 +205,6 @@ def _job(options: TrainOptions, command: str, progress: TrainProgress) -> TrainJ
         start, architecture = Start(source.network, source.sha256), source.architecture
     elif named:
         architecture = load_architecture(options.arch)
-        positions = position_limit(options.arch)
     else:
         architecture = options.arch  # type: ignore[assignment]
     every_s = (
@@ -214,7 +212,6 @@ def _job(options: TrainOptions, command: str, progress: TrainProgress) -> TrainJ
     )
     return TrainJob(
         architecture=architecture,
-        positions=positions,
         start=start,
         recipe=recipe,
         data=options.data,

@@ -128,14 +128,6 @@ class Architecture:
         counts = Counter(map(id, self.operators))
         return [(spec, counts[key]) for key, spec in objects.items()]
 
-    def decode_flops(self, context: int) -> float:
-        """FLOPs to generate one token that sees `context` tokens (itself and meta tokens included),
-        head included."""
-        return (
-            sum(spec.flops(self.hidden, context) for spec in self.operators)
-            + 2 * self.hidden * self.vocab
-        )
-
     def prefill_flops(self, tokens: int) -> float:
         """FLOPs to read a prompt of `tokens` tokens and predict the next one (the head runs
         once).

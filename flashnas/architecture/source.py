@@ -8,7 +8,6 @@ from pathlib import Path
 
 from flashnas.architecture import Architecture, is_notation
 from flashnas.architecture.huggingface import architecture_from_hf
-from flashnas.architecture.huggingface.config_json import read_json
 from flashnas.architecture.notation import preset_notations
 from flashnas.base.documents import read_yaml
 from flashnas.base.errors import ArchitectureError, OperatorError
@@ -71,21 +70,6 @@ def load_architecture(source: str | os.PathLike[str], *, whole: bool = False) ->
         f"{shown(source)} is not a preset{did_you_mean(source, preset_notations())}, not a YAML or JSON file"
         f" and not a notation such as '2048: d f m2 f'; presets: {', '.join(preset_notations())}"
     )
-
-
-def position_limit(source: str) -> int | None:
-    """`max_position_embeddings` of a Hugging Face configuration whose attention rotates positions,
-    in tokens; None for a source without such a limit."""
-    path = Path(source)
-    if is_notation(source) or source.lower() in {name.lower() for name in preset_notations()}:
-        return None
-    if path.suffix != ".json" and not os.path.isdir(source):
-        return None
-    data = read_json(path / "config.json" if path.is_dir() else path)
-    data = data["text_config"] if isinstance(data.get("text_config"), dict) else data
-    limit = data.get("max_position_embeddings")
-    rotates = any(getattr(spec, "rotary_dim", 0) for spec in architecture_from_hf(path).operators)
-    return limit if rotates and type(limit) is int else None
 
 
 def presets() -> dict[str, Architecture]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 import flashnas
 from flashnas.base.text import MISSING, is_number, number, printable
 from flashnas.run_folder.recorded_run import RecordedRun
@@ -15,8 +17,6 @@ from flashnas.training.folder import TrainingRecord
 from flashnas.trials.trial import Trial
 
 if TYPE_CHECKING:
-    from huggingface_hub import ModelCard
-
     from flashnas.exporting.source import Source
 
 NAMED = ("sotu", "stdlib")  # corpora that are not files of the user
@@ -30,21 +30,18 @@ def model_card(report: Mapping[str, Any], loading: str, library: str, source: So
         loading: Markdown on how to load it.
         library: what hubs call the program that loads it.
     """
-    from huggingface_hub import ModelCard, ModelCardData
-
     training = TrainingRecord() if source.folder is None else TrainingRecord.of(source.folder)
-    corpus = training.question.get("corpus", "")
-    data = ModelCardData(
-        library_name=library,
-        pipeline_tag="text-generation",
-        tags=["flashnas"],
-        datasets=[
-            part.removeprefix("hf:").partition(":")[0].partition("#")[0]
-            for part in corpus.split("+")
-            if part.startswith("hf:")
-        ]
-        or None,
-    )
+    datasets = [
+        part.removeprefix("hf:").partition(":")[0].partition("#")[0]
+        for part in training.question.get("corpus", "").split("+")
+        if part.startswith("hf:")
+    ]
+    head = {
+        "library_name": library,
+        "pipeline_tag": "text-generation",
+        "tags": ["flashnas"],
+        **({"datasets": datasets} if datasets else {}),
+    }
     rows = "".join(
         f"| {name} | {_cell(text)} |\n" for name, text in _rows(report, source, training)
     )
@@ -52,10 +49,10 @@ def model_card(report: Mapping[str, Any], loading: str, library: str, source: So
         f"- {key.replace('_', ' ')}: {value:.1e}\n" for key, value in report["parity"].items()
     )
     notes = "".join(f"- {note}\n" for note in report["notes"])
-    card = ModelCard(f"""\
+    evaluation = "" if source.folder is None else _evaluation(source.folder)
+    return f"""\
 ---
-{data.to_yaml()}
----
+{yaml.safe_dump(head, sort_keys=False)}---
 
 # {report["hash"]}
 
@@ -74,11 +71,7 @@ Written by flashnas {flashnas.__version__}.
 
 Largest differences from the original network with the weights as written, relative to its largest logit:
 
-{parity}{f"{chr(10)}## Notes{chr(10)}{chr(10)}{notes}" if notes else ""}""")
-    if source.folder is not None and (evaluation := ModelEvaluation.read(source.folder)):
-        card.data["model_name"] = report["hash"]
-        _add_evaluation(card, evaluation)
-    return str(card)
+{parity}{f"{chr(10)}## Notes{chr(10)}{chr(10)}{notes}" if notes else ""}{evaluation}"""
 
 
 def _rows(
@@ -137,26 +130,15 @@ def _cell(text: object) -> str:
     return printable(text).replace("|", "\\|").replace("<", "&lt;")
 
 
-def _add_evaluation(card: ModelCard, evaluation: ModelEvaluation) -> None:
-    """Put what `flashnas eval` found into a card."""
-    from huggingface_hub import EvalResult
-
-    figures = evaluation.figures()
-    card.data["eval_results"] = [
-        EvalResult(
-            task_type="text-generation",
-            dataset_type=on,
-            dataset_name=on,
-            metric_type=metric,
-            metric_value=value,
-        )
-        for on, metric, value, _ in figures
-    ]
+def _evaluation(folder: Path) -> str:
+    """What `flashnas eval` found of weights."""
+    if (found := ModelEvaluation.read(folder)) is None:
+        return ""
     rows = "".join(
         f"| {_cell(on)} | {_cell(metric)} | {value:.4f} | {_cell(how)} |\n"
-        for on, metric, value, how in figures
+        for on, metric, value, how in found.figures()
     )
-    card.text = (
-        f"{card.text.rstrip()}\n\n## Evaluation\n\nBy `flashnas eval`, computed in float32.\n\n"
+    return (
+        "\n## Evaluation\n\nBy `flashnas eval`, computed in float32.\n\n"
         f"| on | metric | value | how |\n|---|---|---|---|\n{rows}"
     )

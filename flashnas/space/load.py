@@ -30,12 +30,6 @@ from flashnas.space.operator_space import ModelOptions, OperatorSpace
 # operators or layers; no hybrid comes near, and a typing error in a cap must not block the search
 MAX_DEPTH = 256
 MAX_ENTRIES = 256  # of one list in the file
-RENAMED = {
-    "hybrid": "'free'",
-    "llama_cpp": "'granite', small with --params 20M..60M --vocab 8k",
-    "qwen35": "'qwen3_5', small with --params 20M..60M --vocab 8k",
-}
-
 
 TEMPLATES: Registry[type[SearchSpace[Any]]] = Registry(
     "search space template",
@@ -165,8 +159,6 @@ def _resolve(source: str) -> str:
         if not os.path.exists(source):
             raise SpaceError(f"{shown_path(source)}: no such file")
         return source
-    if source in RENAMED:
-        raise SpaceError(f"search space {source!r} of 0.1.0 is now {RENAMED[source]}")
     names = [*shipped, *families()]
     raise SpaceError(
         f"{shown(source)} is not a shipped search space{did_you_mean(source, names)}, a family or a"

@@ -36,7 +36,6 @@ from flashnas.training.trainer import (
     Step,
     Trainer,
     check_job,
-    check_positions,
 )
 
 
@@ -45,8 +44,7 @@ class TrainJob:
     """The settings of one training.
 
     architecture: trained at its widths divided by recipe.width_factor. tokenizer: path of a
-    tokenizer.json; None: one is trained on the corpus. positions: the longest sequence that the
-    architecture's source allows, with meta tokens; None: no limit. checkpoint_every_tokens: None:
+    tokenizer.json; None: one is trained on the corpus. checkpoint_every_tokens: None:
     `checkpoint_every_s` applies. start: None: weights are drawn, else the tokenizer is
     theirs. keep: the number of newest checkpoints that remain. command: the command line, for the
     record.
@@ -59,7 +57,6 @@ class TrainJob:
     tokenizer: str | None = None
     seed: int = 0
     resume: bool = False
-    positions: int | None = None
     checkpoint_every_tokens: int | None = None
     checkpoint_every_s: float = 300.0
     start: Start | None = None
@@ -74,13 +71,6 @@ class TrainJob:
             raise ConfigError(
                 f"tokens must be at least one batch ({recipe.batch_sequences} x"
                 f" {recipe.sequence_tokens} = {recipe.batch_tokens:,}); got {recipe.tokens:,}"
-            )
-        if self.positions is not None:
-            check_positions(
-                self.architecture,
-                recipe,
-                self.positions,
-                f"the configuration: max_position_embeddings is {self.positions:,}",
             )
         if self.start is not None and recipe.width_factor != 1:
             raise ConfigError(

@@ -96,26 +96,15 @@ def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> l
         )
     for spec in architecture.operators:
         if original := getattr(spec.resolved(architecture.hidden), "rope_original", 0):
-            limit = original * getattr(spec, "rope_factor", 1.0)
-            check_positions(
-                architecture,
-                recipe,
-                limit,
-                f"operator {str(spec)!r}: rope_original x rope_factor = {limit:,.0f} positions",
-            )
+            limit, meta = original * getattr(spec, "rope_factor", 1.0), architecture.meta_tokens
+            if meta + recipe.sequence_tokens > limit:
+                raise ConfigError(
+                    f"recipe.sequence_tokens {recipe.sequence_tokens}"
+                    f"{f' and {meta} meta tokens' if meta else ''} are beyond the rotary range of"
+                    f" operator {str(spec)!r}: rope_original x rope_factor = {limit:,.0f} positions"
+                )
     check_device(recipe)
     return check_kernels(dict.fromkeys(architecture.operators), architecture.hidden, recipe)
-
-
-def check_positions(architecture: Architecture, recipe: Recipe, limit: float, of: str) -> None:
-    """Raises ConfigError for sequences of more than `limit` positions, the rotary range `of` an
-    operator or a configuration."""
-    meta = architecture.meta_tokens
-    if meta + recipe.sequence_tokens > limit:
-        raise ConfigError(
-            f"recipe.sequence_tokens {recipe.sequence_tokens}"
-            f"{f' and {meta} meta tokens' if meta else ''} are beyond the rotary range of {of}"
-        )
 
 
 def check_device(recipe: Recipe) -> None:

@@ -85,7 +85,7 @@ def test_explicit_options_build_the_same_network(architecture):
     assert explicit.canonical() == explicit
     assert explicit.hash == architecture.hash == Architecture.parse(explicit.notation).hash
     assert explicit.params == architecture.params
-    assert explicit.decode_flops(77) == architecture.decode_flops(77)
+    assert explicit.flops_per_token(77) == architecture.flops_per_token(77)
     assert explicit.cache_bytes(77) == architecture.cache_bytes(77)
 
 
@@ -165,9 +165,6 @@ def test_sizes_are_the_sums_over_the_operators(architecture, context):
     tables = (1 if architecture.tied else 2) * vocab + meta + 1  # the last: the final norm
     specs = architecture.operators
     assert architecture.params == tables * hidden + sum(spec.params(hidden) for spec in specs)
-    assert architecture.decode_flops(context) == pytest.approx(
-        2 * hidden * vocab + sum(spec.flops(hidden, context) for spec in specs)
-    )
     # meta tokens are cached, too
     assert architecture.cache_bytes(context, 4) == sum(
         spec.cache_bytes(hidden, context + meta, 4) for spec in specs
@@ -179,8 +176,9 @@ def test_sizes_are_the_sums_over_the_operators(architecture, context):
 def test_prefill_is_the_sum_over_its_tokens_with_one_head(architecture, tokens):
     head = 2 * architecture.hidden * architecture.vocab
     total = tokens + architecture.meta_tokens
-    by_token = sum(architecture.decode_flops(t) - head for t in range(1, total + 1)) + head
-    assert architecture.prefill_flops(tokens) == pytest.approx(by_token, rel=1e-12)
+    seen, specs = range(1, total + 1), architecture.operators
+    by_token = sum(spec.flops(architecture.hidden, t) for t in seen for spec in specs)
+    assert architecture.prefill_flops(tokens) == pytest.approx(by_token + head, rel=1e-12)
 
 
 # -- proxies ---------------------------------------------------------------------------------------

@@ -56,7 +56,5 @@ def test_an_export_says_what_was_evaluated_before_it(training, tmp_path):
     (tmp_path / "text.txt").write_text("the state of the union is strong")
     found = fn.evaluate(str(training), text=str(tmp_path / "text.txt"))
     card = card_of(training, tmp_path / "tiny")
-    (result,) = card.data.eval_results
-    assert (result.dataset_name, result.metric_value) == ("text.txt", found.score["bits_per_byte"])
-    assert card.text.count("| text.txt | bits_per_byte |") == 1
-    assert card.data.to_dict()["model-index"][0]["name"]
+    figure = f"| text.txt | bits_per_byte | {found.score['bits_per_byte']:.4f} |"
+    assert card.text.count(figure) == 1

@@ -149,9 +149,6 @@ def test_a_bad_file_gets_one_line(tmp_path, case):
             " families: granite, granite_moe, lfm2, llama, ministral, nemotron_h, qwen3, qwen3_5, qwen3_moe",
         ),
         ("granit", "'granit' is not a shipped search space (did you mean 'granite'?), a family"),
-        ("hybrid", "search space 'hybrid' of 0.1.0 is now 'free'"),
-        ("llama_cpp", "search space 'llama_cpp' of 0.1.0 is now 'granite', small with --params "),
-        ("qwen35", "search space 'qwen35' of 0.1.0 is now 'qwen3_5', small with --params "),
         ("missing/x.yaml", "missing/x.yaml: no such file"),
         ("x" * 5000, "is not a shipped search space"),
     ]
