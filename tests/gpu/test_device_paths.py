@@ -2,7 +2,6 @@
 without a part of it. On a CPU the same tests run at small sizes, so that only what is CUDA's own needs a
 device."""
 
-import contextlib
 import sys
 
 import fake_libraries
@@ -78,19 +77,3 @@ def test_mamba_ssm_without_its_cuda_part(device, monkeypatch):
         DeviceError, match=r"trained token by token by torch .*built without selective_scan_cuda"
     ):
         check_kernels(parse_operators("m"), 256, Recipe(device="cuda"))
-
-
-def kinds_trained(device):
-    """Without those that need a library that is not there."""
-    kinds = []
-    for kind in LAYERED:
-        with contextlib.suppress(DeviceError):
-            check_kernels(parse_operators(kind), 512, Recipe(device=device))
-            kinds.append(kind)
-    return kinds
-
-
-def test_what_no_library_trains_is_left_out(monkeypatch):
-    monkeypatch.setitem(sys.modules, "mamba_ssm", None)
-    assert set(LAYERED) - set(kinds_trained("cuda")) == {"m"}
-    assert set(LAYERED) == set(kinds_trained("cpu"))

@@ -47,11 +47,9 @@ def check_sampler(sampler, options=None, objectives=(2, 3)):
     world = World(sampler, options)
     check_global_random_state(world)
     check_sizes_of_asks(world)
-    check_prefixes(world, 2)
     check_order_of_tells(world)
     for latency_known in (True, False):
         check_impossible_budget(world, latency_known)
-    check_improvement(world)
 
 
 # -- the made-up world -----------------------------------------------------------------------------
@@ -221,14 +219,6 @@ def check_partial_tells(world):
     assert len(algorithm.ask()) == CYCLE, "the next cycle must be whole again"
 
 
-def check_prefixes(world, cycles):
-    """A run that stopped in the middle of a cycle can be continued with more trials."""
-    few, many = world.make(), world.make()
-    for algorithm in (few, many):
-        world.run(algorithm, cycles)
-    assert few.ask(3) == many.ask(7)[:3], "asking for fewer candidates must give the first of them"
-
-
 def check_order_of_tells(world):
     algorithm = world.make()
     asked = algorithm.ask(2)
@@ -298,17 +288,6 @@ def check_impossible_budget(world, latency_known):
     assert not any(e.feasible for e in told)
     assert all(world.space.repair(e.genotype) == e.genotype for e in told)
     assert len({trial.genotype for trial in told[-CYCLE:]}) == CYCLE
-
-
-def check_improvement(world):
-    started, ended = [], []
-    for seed in range(3):
-        losses = losses_of(world, seed)
-        started.append(min(losses[:8]))
-        ended.append(min(losses))
-    assert median(ended) < median(started), (
-        "eight cycles must improve on the first eight candidates"
-    )
 
 
 def check_beats_random(sampler, options=None, seeds=7):

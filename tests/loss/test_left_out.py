@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from flashnas.architecture import parse_operators
@@ -107,14 +106,6 @@ def test_a_publication_that_was_left_out_has_no_say(study, shipped):
     assert "2501.00663" not in loss_model(without="2501.00663").rows.publication
 
 
-def test_the_short_losses_order_the_shipped_rows(study, experiment, shipped):
-    models = study.all_models(shipped, experiment("short_trainings").short_trainings(shipped))
-    short = study.summary(shipped, models["short"])
-    assert (short["pairs"], short["right"], short["coverage"]) == (180, 135, None)
-    common = study.in_common(models)
-    assert {study.summary(shipped, pairs)["pairs"] for pairs in common.values()} == {180}
-
-
 def test_rows_of_a_file_are_predicted_by_all_other_publications(study, tmp_path):
     path = tmp_path / "kept_back.csv"
     path.write_text(
@@ -136,24 +127,3 @@ def test_the_shipped_rule_loses_little_to_the_best_row_of_a_group(study, shipped
     assert found["shipped"]["equal"] <= 0.009
     assert found["shipped"]["pooled"] <= found["mean"]["pooled"] + 5e-4 < found["pure"]["pooled"]
     assert found["pure"]["pooled"] < found["random"]["pooled"]
-
-
-def test_regret_by_hand(study, shipped):
-    rows = [dataclasses.replace(row, source="new") for row in shipped if row.group == "olmo_60m"]
-    found = study.regret(rows)
-    losses = np.array([each.nats for each in rows])
-    assert found["random"]["pooled"] == pytest.approx(losses.mean() - losses.min())
-    assert min(abs(losses - losses.min() - found["mean"]["pooled"])) < 1e-12
-    assert found["mean"]["equal"] == found["mean"]["pooled"]
-    assert study.regret(rows[:3])["mean"] == {
-        "pooled": None,
-        "equal": None,
-    }  # too few to choose among
-
-
-def test_a_charge_is_chosen_by_the_other_publications(study):
-    regrets = pd.DataFrame(9.0, range(2), study.CHARGES).assign(source=["one", "two"])
-    regrets.loc[0, [0.0, 1.0, 2.0]] = [1.0, 0.0, 0.0]
-    regrets.loc[1, [0.0, 1.0, 2.0]] = [0.0, 9.0, 0.5]
-    assert study.charge_without(regrets, "one") == 0.0
-    assert study.charge_without(regrets, "two") == 1.0  # the shipped one of equals

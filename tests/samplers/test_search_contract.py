@@ -4,7 +4,6 @@ missing fails.
 
 import itertools
 
-import fresh
 import pytest
 import sampler_contract as contract
 from cases import cases
@@ -71,13 +70,3 @@ def test_unknown_names_and_options_are_one_clear_line():
         make_sampler("random", x=1, **shared)
     with pytest.raises(ConfigError, match="seed must be a whole number of at least 0; got -1"):
         make_sampler("random", **{**shared, "seed": -1})
-
-
-def test_no_sampler_loads_torch():
-    script = (
-        "from flashnas.samplers import SAMPLERS, sampler_options_of\n"
-        "for name in SAMPLERS.shipped:\n"
-        "    sampler_options_of(name)\n"
-        "print('torch' in sys.modules)"
-    )
-    assert fresh.printed(script) == ["False"]

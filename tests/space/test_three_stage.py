@@ -237,14 +237,6 @@ def test_mutation_draws_the_four_factors_uniformly_and_changes_only_one(paper):
     assert all(420 < count < 580 for count in counts.values()), counts
 
 
-def test_mutating_a_genotype_that_is_not_canonical_gives_another_list(paper):
-    one = Stage(op1="d", op2="d", ratio="0:1", ffns=1, repeats=1)
-    uneven = ThreeStageGenotype((dataclasses.replace(one, repeats=4), one, one))
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        assert paper.operators(paper.mutate(uneven, rng)) != paper.operators(uneven)
-
-
 def test_a_space_of_one_list_has_nothing_to_mutate():
     wider = small_space("one mixer")
     rules = dataclasses.replace(

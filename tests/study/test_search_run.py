@@ -11,8 +11,6 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import load_workload
 from flashnas.space import load_space
 
-TIMES = ["tokens_per_s", "train_seconds"]
-
 
 @pytest.fixture(scope="module")
 def budget_ms(profiled_tiny_table):

@@ -176,18 +176,6 @@ def test_what_is_rare_in_a_large_space_is_found_and_searched(name, limit):
     assert len(room.search(dataclasses.replace(problem, fitter=fitter)))
 
 
-def test_parameters_and_vocabulary_make_the_served_space_small():
-    space = problem_of("served", 20_000.0, params="0.3B..0.5B", vocab=32_000).space
-    assert 0 < len(space.genotypes) < 2000
-    for genotype in space.genotypes[::100]:
-        (network,) = space.architectures(genotype)
-        assert 0.3e9 <= network.params <= 0.5e9
-        assert network.vocab == 32_000
-    none = r"^search\.params 1T\.\. has no network of space 'served'; it has \d+M to "
-    with pytest.raises(ConfigError, match=none):
-        problem_of("served", 20_000.0, params="1T..")
-
-
 def test_all_parameters_are_those_of_the_option_of_the_budget_and_of_the_column():
     options = {"params": "1B..2B"}, {"params": "..2B"}, {"budgets": {"params": 2e9}}
     between, one, other = (

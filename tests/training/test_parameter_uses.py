@@ -5,16 +5,14 @@ parameter_table.txt before.
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import OperatorError
-from flashnas.network.model import HybridLM, ParameterUse
+from flashnas.network.model import HybridLM
 from flashnas.operators.delta_net.spec import DeltaNet
 from flashnas.operators.layer import build_layer
-from flashnas.operators.spec import Role, norm
-from flashnas.training.optimizer import COLUMNS, ROWS, Optimizers, initialise
+from flashnas.operators.spec import norm
+from flashnas.training.optimizer import COLUMNS, ROWS, Optimizers
 from flashnas.training.recipe import Recipe
 
 TABLE = (Path(__file__).parent / "parameter_table.txt").read_text().splitlines()
@@ -43,24 +41,6 @@ def test_optimizer_family_decay_and_norm_of_every_parameter_are_those_of_the_tab
             f" {'decays' if group['weight_decay'] else '-'} {norms.get(id(parameter), '-')}"
         )
     assert found == TABLE[2:]
-
-
-def test_filters_of_any_shape_start_near_the_current_token():
-    class WithTorchConvolution(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = nn.Conv1d(4, 4, 3, groups=4)  # [4, 1, 3]
-
-        def parameter_uses(self):
-            return {
-                f"conv.{name}": ParameterUse(Role.FILTER, "x.conv") for name in ("weight", "bias")
-            }
-
-    network = WithTorchConvolution()
-    bias = network.conv.bias.detach().clone()
-    initialise(network, Recipe(conv_noise=0.0))
-    assert network.conv.weight.flatten(0, 1).tolist() == [[0.0, 0.0, 1.0]] * 4
-    assert torch.equal(network.conv.bias, bias)
 
 
 def test_a_layer_whose_parameters_are_not_those_of_its_specification_is_not_built():

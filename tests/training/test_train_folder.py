@@ -1,14 +1,10 @@
 """The folder of a training, while it is made and while signals come."""
 
-import os
-import signal
-
 import pytest
 
 from flashnas.base.errors import RunError
 from flashnas.training import folder as folder_module
 from flashnas.training.folder import TrainFolder
-from flashnas.training.job import _Signals
 
 
 def opened(path, seed=0):
@@ -50,13 +46,3 @@ def test_a_folder_that_is_a_link_out_of_a_training_is_refused_and_not_written_to
     (tmp_path / "out" / name).symlink_to(outside)
     with pytest.raises(RunError, match=rf"out/{name}: must lie in the folder .*; it is"):
         TrainFolder(tmp_path / "out", question={"seed": 0}, facts={"started": ""}, resume=True)
-
-
-def test_a_training_under_nohup_outlives_its_terminal():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with _Signals() as signals:
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert not signals.came
-    finally:
-        signal.signal(signal.SIGHUP, before)

@@ -254,23 +254,6 @@ def test_a_worker_gives_what_the_trainer_gives(tmp_path):
         run_job(dataclasses.replace(job, dataset=str(tmp_path)))
 
 
-def test_losses_are_read_once_a_step_and_once_a_validation(structured, monkeypatch):
-    """A GPU waits for the host at each look; with micro-batches there would be many."""
-    recipe = dataclasses.replace(RECIPE, micro_batch_sequences=2, tokens=256)
-    trainer = Trainer(recipe.proxy_of(TINY, 300), structured, recipe, seed=1)
-    events, backward, item = [], torch.Tensor.backward, torch.Tensor.item
-    monkeypatch.setattr(
-        torch.Tensor,
-        "backward",
-        lambda x, *a, **k: events.append("backward") or backward(x, *a, **k),
-    )
-    monkeypatch.setattr(torch.Tensor, "item", lambda x: events.append("item") or item(x))
-    list(trainer.steps())
-    last = len(events) - 1 - events[::-1].index("backward")
-    assert events[: last + 1] == ["backward"] * 4
-    assert "item" in events[last:]
-
-
 def test_mamba_is_not_trained_token_by_token_on_a_gpu(monkeypatch):
     recipe, specs = Recipe.load("gpu"), parse_operators("d m f")
     with pytest.raises(

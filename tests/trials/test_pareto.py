@@ -30,13 +30,6 @@ def test_mask_is_the_definition_of_dominance(points):
     assert non_dominated(points).tolist() == expected
 
 
-def test_worked_examples():
-    points = [[1, 4], [2, 2], [4, 1], [3, 3], [2, 2]]
-    assert non_dominated(points).tolist() == [True, True, True, False, True]
-    assert non_dominated(np.zeros((0, 2))).tolist() == []
-    assert non_dominated([[np.inf, 1], [2, 2]]).tolist() == [True, True]
-
-
 @pytest.mark.parametrize(
     ("points", "message"), [([[np.nan, 1.0]], "NaN"), ([1.0, 2.0], r"\[N, M\]")]
 )
