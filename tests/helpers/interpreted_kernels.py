@@ -1,15 +1,11 @@
-"""Run by test_compiled_for_gpus with TRITON_INTERPRET=1: our layers and adapters around fla's own
-kernels, and mamba-ssm's state update, if its unpacked sources are named. On CPU tensors.
-"""
+"""Run by test_interpreted_kernels with TRITON_INTERPRET=1: our layers and adapters around fla's own
+kernels. On CPU tensors."""
 
-import contextlib
 import dataclasses
 import sys
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from compile_kernels import use_sources
 from triton.runtime.autotuner import Autotuner
 
 from flashnas.architecture import parse_operators
@@ -110,7 +106,3 @@ if __name__ == "__main__":
     delta_rule()
     for operator in ("d(head_dim=16)", "gd(head_dim=16)", "r7(head_dim=16)"):
         layer_by("fla", operator)
-    if len(sys.argv) > 1:
-        use_sources(Path(sys.argv[1]))
-        torch.cuda.device = lambda _: contextlib.nullcontext()  # type: ignore[assignment,misc]
-        layer_by("mamba-ssm", "m2(head_dim=16,state=16)")
