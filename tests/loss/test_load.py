@@ -209,18 +209,3 @@ def test_an_estimate_has_the_loss_to_expect(own, capsys, refused):
     for wrong in ("many", "0", "-5B", "1e30", "nan"):
         line = refused(["estimate", "2048: 12x(m2 f)", f"--train-tokens={wrong}"])
         assert "--train-tokens must be a number of tokens from 1 to 1000T, such as 100B;" in line
-
-
-def test_three_own_rows_of_one_seed_narrow_a_difference_as_their_noise_allows(tmp_path):
-    path = tmp_path / "own.csv"
-    path.write_text(
-        "group,source,operators,params,hidden,tokens,metric,value\n"
-        "mine,own,12x(a f),400M,1536,20B,val_loss,2.90\n"
-        "mine,own,12x(m2 f),400M,1536,20B,val_loss,2.87\n"
-        "mine,own,2x(5x(m2 f) a f),400M,1536,20B,val_loss,2.84\n"
-    )
-    pair = [Architecture.parse(f"2560: 10x({block})") for block in ("a f", "m2 f")]
-    before, after = (
-        loss_model(own).predict_networks(pair, 1e11).difference(0, 1)[1] for own in (None, path)
-    )
-    assert np.sqrt(2) * loss_model().spreads.noise * 0.8 < after < before

@@ -230,11 +230,6 @@ def test_what_the_full_training_costs(notation, rate):
     assert answer.train_hours == pytest.approx(flops / 0.4 / 989e12 / 3600 / rate)
 
 
-def test_what_was_bought_is_part_of_the_answer():
-    bought = {"networks": [FAST], "flops": 1.0, "gain": 1.0, "before": FAST, "after": HYBRID}
-    assert Answered([HYBRID], bought=[bought]).answer.bought == (bought,)
-
-
 def test_what_limits_the_answer():
     assert Answered([HYBRID], limit_ms=100.0).answer.limit == "budget"
     assert Answered([HYBRID], limit_ms=200.0).answer.limit == "space"

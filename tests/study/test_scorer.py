@@ -35,21 +35,6 @@ def scorer():
     return problem_of().scorer
 
 
-def test_figures_are_computed_once(scorer, monkeypatch):
-    counted = []
-    expected_of = room.expected_of
-
-    def counting(*arguments):
-        counted.append(arguments)
-        return expected_of(*arguments)
-
-    monkeypatch.setattr(room, "expected_of", counting)
-    first = scorer.figures(Architecture.parse("1280: 7x(m2 f a f)"))
-    assert first == scorer.figures(Architecture.parse("1280: 7x(m2 f a f)"))
-    assert len(counted) == 1
-    assert set(first) == {*EXPECTED_FIGURES, "outside"}
-
-
 def test_a_network_is_ranked_by_its_mean_and_what_nobody_vouches_for(scorer):
     networks = [HYBRID, STATES, BARE]
     silence = scorer.model.silence(scorer.table(networks))
@@ -161,15 +146,6 @@ def test_networks_of_several_vocabularies_are_scored_together(scorer):
     networks = [HYBRID, dataclasses.replace(HYBRID, vocab=1000, meta_tokens=16)]
     assert np.ptp(scorer.recalls(networks)) == np.ptp(scorer.posterior(networks).mean) == 0
     assert np.diff(scorer.values(networks)) == pytest.approx(0.002)
-
-
-def test_recall_does_not_depend_on_what_is_asked_together(scorer):
-    networks = [HYBRID, STATES, BARE, HYBRID, Architecture.parse("1024: 6x(a f)")]
-    together = scorer.recalls(networks)
-    assert together.tolist() == [scorer.recalls([network])[0] for network in networks]
-    np.testing.assert_allclose(
-        together, [scorer.figures(network)["expected_recall"] for network in networks], atol=1e-9
-    )
 
 
 def test_the_digest_changes_with_all_that_changes_the_figures(scorer, tmp_path):
