@@ -1,9 +1,8 @@
-"""Full trainings that exist, and smaller or shorter ones of the same mixes that could have been bought
-before them (buying.py)."""
+"""Full trainings that exist, and smaller or shorter ones of the same mixes that could have come before
+them (buying.py)."""
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import itertools
 import sys
@@ -15,89 +14,102 @@ from pathlib import Path
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from flashnas.architecture import Architecture
 from flashnas.loss import mix
 from flashnas.loss.composition import FEATURES, Rows
 from flashnas.loss.load import loss_model, rows_of
 from flashnas.loss.mix import KINDS
 from flashnas.loss.model import FullLoss
-from flashnas.loss.own import own_rows
+from flashnas.loss.own import OWN
 from flashnas.observations.losses import ObservedLoss
 from flashnas.observations.read_losses import groups_without_repeats, read_published
 
-HERE = Path(__file__).parent
-FULL = HERE.parent / "full_training"
-sys.path.append(str(HERE.parent / "evidence"))
-from short_trainings import short_trainings  # noqa: E402
+sys.path.append(str(Path(__file__).parent.parent / "evidence"))
+from short_trainings import short_trainings
 
 CHEAPER = 0.75  # of the FLOPs of a group: a smaller group costs at most so much
 ALIKE = 0.15  # sum of differences of shares below which one mix stands for the other
 LEAST_ROWS = 3  # of a group, that were trained smaller, too
-SHORT_TOKENS = 262_144
-LADDERS, UNPUBLISHED = "ladders", "unpublished operator"
-SHORT, TWELVE = "short trainings", "twelve networks"
+LATEST = "2609.24797"  # KDA, which no other publication has
+PUBLISHED, NOT_PUBLISHED, RECIPE = (
+    "all operators published",
+    "an operator that is not",
+    "another recipe",
+)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One small training of some candidates. rows [M]: with their losses. candidates [M]: indices.
+    shares [M]: of the FLOPs of the full training of one candidate, the median."""
+
+    name: str
+    rows: Rows
+    candidates: np.ndarray
+    shares: np.ndarray
 
 
 @dataclass(frozen=True)
 class Case:
-    """Candidates [N] with their full losses, and one training [N] of each that can be bought.
-
-    of_best: whether the best candidate has the operator that no publication has. bare: the model
-    without any publication. costs [N]: FLOPs of the trainings. full_flops: of the full training of
-    one candidate, the median.
-    """
+    """Candidates [N] with their full losses, and what could be trained before. kind: PUBLISHED,
+    NOT_PUBLISHED or RECIPE. params, tokens: of the full trainings, the median; without embeddings."""
 
     kind: str
     publication: str
     name: str
-    of_best: bool
     model: FullLoss
-    bare: FullLoss
     candidates: Rows
-    trainings: Rows
-    costs: np.ndarray
-    full_flops: float
+    params: float
+    tokens: float
+    offers: tuple[Offer, ...]
 
     @property
     def regrets(self) -> np.ndarray:
         return np.asarray(self.candidates.nats - self.candidates.nats.min())
 
 
-def rows_for(model: FullLoss, rows: Sequence[ObservedLoss]) -> Rows:
-    """Rows of the publication that the model predicts for."""
+def rows_for(publication: str, rows: Sequence[ObservedLoss], model: FullLoss) -> Rows:
     table = rows_of(rows, model.law)
-    return dataclasses.replace(table, publication=np.full(len(table), model.publication, object))
+    return dataclasses.replace(table, publication=np.full(len(table), publication, object))
+
+
+def flops_of(row: ObservedLoss) -> float:
+    return 6.0 * (row.active or row.params) * row.tokens
+
+
+Partners = Sequence[ObservedLoss | None]  # the small training of each large row
 
 
 def case_of(
     kind: str,
     name: str,
-    full: Sequence[ObservedLoss],
-    small: Sequence[ObservedLoss | None],
-    source: str,
+    large: Sequence[ObservedLoss],
+    small: dict[str, Partners],
     unpublished: str = "",
 ) -> Case:
-    """Of the rows that have a training. small: of each row, or None. unpublished: an operator that no
-    publication has."""
-    model = loss_model(without=source)
+    """unpublished: an operator that no publication has."""
+    model = loss_model(without=large[0].source)
     if unpublished:
         known = model.rows.shares[:, KINDS.index(unpublished)] == 0
         model = FullLoss(model.rows.take(np.flatnonzero(known)), model.spreads, model.law)
-    pairs = [(row, one) for row, one in zip(full, small, strict=True) if one is not None]
-    best = min(pairs, key=lambda pair: pair[0].nats)[0]
+    full = float(np.median([flops_of(row) for row in large]))
+    tokens = float(np.median([row.tokens for row in large]))
+    offers = []
     with as_unknown(unpublished):
-        candidates, trainings = (rows_for(model, part) for part in zip(*pairs, strict=True))
+        candidates = rows_for(model.publication, large, model)
+        for label, partners in small.items():
+            index = np.flatnonzero([partner is not None for partner in partners])
+            rows = [partner for partner in partners if partner is not None]
+            shares = np.array([flops_of(row) for row in rows]) / full
+            offers.append(Offer(label, rows_for(OWN, rows, model), index, shares))
     return Case(
         kind=kind,
-        publication=source or "flashnas",
+        publication=large[0].source,
         name=name,
-        of_best=any(spec.kind == unpublished for spec in best.specs),
         model=model,
-        bare=loss_model(without=source, published=False),
         candidates=candidates,
-        trainings=trainings,
-        costs=np.array([flops_of(one) for _, one in pairs]),
-        full_flops=float(np.median([flops_of(row) for row, _ in pairs])),
+        params=full / (6 * tokens),
+        tokens=tokens,
+        offers=tuple(offers),
     )
 
 
@@ -110,13 +122,7 @@ def as_unknown(kind: str) -> Iterator[None]:
     mix.KINDS = known
 
 
-def flops_of(row: ObservedLoss) -> float:
-    return 6.0 * row.params * row.tokens
-
-
-def matched(
-    full: Sequence[ObservedLoss], small: Sequence[ObservedLoss]
-) -> list[ObservedLoss | None]:
+def matched(full: Sequence[ObservedLoss], small: Sequence[ObservedLoss]) -> Partners:
     """The small row of the same mix of each full one."""
     law = loss_model().law
     one, other = (
@@ -131,68 +137,41 @@ def matched(
     return found
 
 
-Step = tuple[list[ObservedLoss], list[ObservedLoss], list[ObservedLoss | None]]
-
-
-def steps_of(rows: Sequence[ObservedLoss]) -> Iterator[Step]:
-    """A smaller and a larger group of one publication, and the small row of each large one."""
+def ladders(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
+    """Each large group, with all smaller ones; and without each operator that part of its rows have."""
     groups = [
         [rows[index] for index in members] for members in groups_without_repeats(rows).values()
     ]
-    for small, large in itertools.permutations(groups, 2):
+    offers: dict[int, dict[str, Partners]] = {}
+    for one, other in itertools.permutations(range(len(groups)), 2):
+        small, large = groups[one], groups[other]
         if small[0].source != large[0].source:
             continue
         costs = [np.median([flops_of(row) for row in group]) for group in (small, large)]
         partners = matched(large, small)
         if costs[0] < CHEAPER * costs[1] and sum(map(bool, partners)) >= LEAST_ROWS:
-            yield small, large, partners
-
-
-def ladders(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
-    for small, large, partners in steps_of(rows):
-        name = f"{small[0].group} -> {large[0].group}"
-        yield case_of(LADDERS, name, large, partners, large[0].source)
-
-
-def unpublished(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
-    """The cheapest step to each large group, with each operator that part of its rows have."""
-    cheapest: dict[str, Step] = {}
-    for step in sorted(steps_of(rows), key=lambda step: flops_of(step[0][0])):
-        cheapest.setdefault(step[1][0].group, step)
-    for small, large, partners in cheapest.values():
-        kinds = [
-            {spec.kind for spec in row.specs if spec.mixes_tokens}
-            for row, partner in zip(large, partners, strict=True)
-            if partner is not None
-        ]
+            offers.setdefault(other, {})[small[0].group] = partners
+    for index, small in offers.items():
+        large = groups[index]
+        name, source = large[0].group, large[0].source
+        yield case_of(NOT_PUBLISHED if source == LATEST else PUBLISHED, name, large, small)
+        if source == LATEST:
+            continue
+        kinds = [{spec.kind for spec in row.specs if spec.mixes_tokens} for row in large]
         for kind in sorted(set().union(*kinds) - set.intersection(*kinds)):
-            name = f"{small[0].group} -> {large[0].group} without {kind}"
-            yield case_of(UNPUBLISHED, name, large, partners, large[0].source, kind)
+            yield case_of(NOT_PUBLISHED, f"{name} without {kind}", large, small, kind)
 
 
-def short_cases(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
+def by_another_recipe(rows: Sequence[ObservedLoss]) -> Iterator[Case]:
+    """The same groups with short trainings by recipe `cpu`: 262,144 tokens at a thirty-second of the
+    width."""
     short = short_trainings(rows)
     for group, members in groups_without_repeats(rows).items():
-        trained = [short[index] for index in members]
-        if sum(map(bool, trained)) >= LEAST_ROWS:
-            full = [rows[index] for index in members]
-            yield case_of(SHORT, group, full, trained, full[0].source)
-
-
-def twelve() -> Case:
-    with (FULL / "short.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    full = own_rows(FULL / "own.csv")
-    networks = [Architecture.parse(line["notation"]) for line in lines]
-    short = {
-        str(network).split(": ", 1)[1]: ObservedLoss.of(
-            network, nats=float(line["loss"]), tokens=SHORT_TOKENS, group="short"
-        )
-        for network, line in zip(networks, lines, strict=True)
-    }
-    return case_of(TWELVE, "equal ms", full, [short[row.operators] for row in full], "")
+        partners = [short[index] for index in members]
+        if sum(map(bool, partners)) >= LEAST_ROWS:
+            yield case_of(RECIPE, group, [rows[index] for index in members], {"cpu": partners})
 
 
 def all_cases() -> list[Case]:
     rows = read_published()
-    return [*ladders(rows), *unpublished(rows), *short_cases(rows), twelve()]
+    return [*ladders(rows), *by_another_recipe(rows)]

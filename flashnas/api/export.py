@@ -7,10 +7,10 @@ from pathlib import Path
 
 from flashnas.api.calling import Result, takes, writable_out
 from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option
-from flashnas.base.text import one_of
+from flashnas.base.text import counted, one_of
 
 # options of all formats of an export
-EVERY_FORMAT = ("source", "to", "out", "dtype", "init_seed", "tokenizer", "no_weights")
+EVERY_FORMAT = ("source", "to", "out", "dtype", "init_seed", "tokenizer", "no_weights", "trainings")
 
 
 def targets() -> tuple[str, ...]:
@@ -25,7 +25,7 @@ class ExportOptions(Settings, where="export"):
     source: str = option(
         REQUIRED,
         "folder of trained weights, or with --init-seed or --no-weights a preset, pareto/NN.yaml,"
-        " config.json or notation",
+        " config.json or notation; with --trainings a run folder",
         positional=True,
     )
     to: str = option(
@@ -45,6 +45,11 @@ class ExportOptions(Settings, where="export"):
     no_weights: bool = option(
         False, "hf: the configuration alone, to time the network where it will be served"
     )
+    trainings: bool = option(
+        False,
+        "SOURCE is a run folder: the short trainings that its answer proposes, each a configuration,"
+        " and a table of their losses to fill in for --evidence",
+    )
     tokenizer: str | None = option(
         None, "tokenizer.json to include", metavar="FILE", shown="that of the trained weights"
     )
@@ -60,8 +65,9 @@ class ExportOptions(Settings, where="export"):
         super().__post_init__()
         if self.to not in targets():
             self.wrong("to", one_of("", self.to, targets()).strip())
-        if self.no_weights and (self.to != "hf" or self.init_seed is not None):
-            self.wrong("no_weights", "is for --to hf, without --init-seed")
+        for name in ("no_weights", "trainings"):
+            if getattr(self, name) and (self.to != "hf" or self.init_seed is not None):
+                self.wrong(name, "is for --to hf, without --init-seed")
         if self.out.suffix == ".gguf":
             self.wrong("out", f"must be a folder, which gets model.gguf; got '{self.out}'")
 
@@ -94,16 +100,35 @@ class ExportResult(Result):
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class TrainingsResult(Result):
+    """Short trainings that were written. table: of their losses, to fill in."""
+
+    out: str
+    networks: list[str]
+    table: str
+
+    def __str__(self) -> str:
+        count = counted(len(self.networks), "configuration")
+        return (
+            f"{self.out}: {count}; train each, fill in the losses, and search again with"
+            f" --evidence {self.table}"
+        )
+
+
 @takes(ExportOptions)
-def export(options: ExportOptions) -> ExportResult:
+def export(options: ExportOptions) -> ExportResult | TrainingsResult:
     """Write a network for another program: llama.cpp, transformers, vLLM, SGLang, MLX.
 
     llama.cpp or transformers computes the written network; the folder exists only if it agrees with
-    the original. With `no_weights` nothing is computed: the folder has config.json alone.
+    the original. With `no_weights` nothing is computed: the folder has config.json alone. With
+    `trainings` the source is a run folder, and what is written are the short trainings that its answer
+    proposes.
 
     Returns:
         An ExportResult: `out`, the folder, `to`, `notation`, `params`, `dtype`, `parity` (largest
-            difference from the original over its largest logit, by what was compared) and `notes`.
+            difference from the original over its largest logit, by what was compared) and `notes`;
+            with `trainings` a TrainingsResult: `out`, `networks` and `table`.
 
     Raises:
         ExportError: the target cannot hold the network, or the written network computes something
@@ -117,6 +142,14 @@ def export(options: ExportOptions) -> ExportResult:
         True
     """
     out = writable_out(options, empty=True)
+    if options.trainings:
+        from flashnas.exporting.trainings import TABLE, export_trainings
+
+        networks = export_trainings(
+            options.source, out, dtype=options.dtype, tokenizer=options.tokenizer
+        )
+        notations = [network.notation for network in networks]
+        return TrainingsResult(out=str(out), networks=notations, table=str(out / TABLE))
     if options.no_weights:
         from flashnas.exporting.configuration import export_configuration
 

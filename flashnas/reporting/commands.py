@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from flashnas.base.text import tokens_text
+from flashnas.architecture import Architecture
+from flashnas.base.text import counted, number, parameters, tokens_text
 from flashnas.reporting.words import described, recommended
 from flashnas.run_folder.layout import TRAINED, front_path
 from flashnas.run_folder.recorded_run import RecordedRun
@@ -60,6 +61,29 @@ def timing_script(run: RecordedRun) -> str | None:
         "done\n"
         "echo now search again with --times $PWD/timed\n"
     )
+
+
+def train_first(run: RecordedRun) -> str | None:
+    """Which short trainings are worth their hours before the full one."""
+    assert run.answer is not None
+    if not (found := run.answer.next_trainings):
+        return None
+    networks = list(map(Architecture.parse, found["networks"]))
+    sizes = sorted(network.params for network in networks)
+    ends = dict.fromkeys([parameters(sizes[0]), parameters(sizes[-1])])
+    what = (
+        f"{counted(len(networks), 'network')} of {' to '.join(ends)} on {tokens_text(found['tokens'])}"
+        f" tokens each, {number(found['hours'], 3)} hours ({100 * found['share']:.2g} %)"
+    )
+    worth = (
+        f"gain {found['gain']:.4f}, price {found['price']:.4f}"
+        f" ({' to '.join(f'{end:.4f}' for end in found['price_range'])}) nats"
+    )
+    if not found["pays"]:
+        return f"no short training pays; the best: {what}, {worth}"
+    out = shlex.quote(str(run.path / "trainings"))
+    command = f"flashnas export {shlex.quote(str(run.path))} --to hf --trainings --out {out}"
+    return f"{what}: {worth}; {command}"
 
 
 def training_tokens(run: RecordedRun) -> float:

@@ -20,7 +20,7 @@ from flashnas.base.text import (
     with_interval,
 )
 from flashnas.families.programs import loading
-from flashnas.reporting.commands import TIME_IT, to_time, training_tokens
+from flashnas.reporting.commands import TIME_IT, to_time, train_first, training_tokens
 from flashnas.reporting.words import (
     LEAST_SILENCE,
     chance,
@@ -232,10 +232,10 @@ def training(run: RecordedRun) -> str:
 def trained_here(run: RecordedRun) -> str | None:
     """What the search trained, and whether that changed the recommendation."""
     answer = _answer(run)
-    if not answer.bought:
+    if not answer.trained:
         return None
-    count = counted(sum(len(bought["networks"]) for bought in answer.bought), "network")
-    flops, before = sum(bought["flops"] for bought in answer.bought), answer.bought[0]["before"]
+    count = counted(sum(len(each["networks"]) for each in answer.trained), "network")
+    flops, before = sum(each["flops"] for each in answer.trained), answer.trained[0]["before"]
     changed = "they did not change the recommendation"
     if before != recommended(run).notation:
         changed = f"without them, {compressed(before)} would be recommended"
@@ -287,12 +287,14 @@ def time_first(run: RecordedRun) -> str | None:
     return f"sh {shlex.quote(str(run.path / TIME_IT))}"
 
 
-def train_more(run: RecordedRun) -> str | None:
-    """What makes the answer surer where timing does not."""
-    by_others = _answer(run).ranked_by == "published trainings" and not _answer(run).as_good
-    if to_time(run) or not by_others or run.entry("options", "trials"):
+def own_trainings(run: RecordedRun) -> str | None:
+    """What the trainings of `--evidence` changed."""
+    if not (before := _answer(run).without_own):
         return None
-    return "--trials N trains what is expected to improve the recommended network most"
+    if before["hash"] == _answer(run).recommended:
+        return "they do not change the recommendation"
+    lead = with_interval(before["difference"], before["sd"])
+    return f"without them, {_without_places(before['notation'])} would be recommended: {lead} nats"
 
 
 def lowest_loss(run: RecordedRun) -> str | None:
@@ -333,8 +335,9 @@ ANSWER: dict[str, Line] = {
     "limit": limit,
     "outside": outside,
     "trained here": trained_here,
+    "own trainings": own_trainings,
     "time first": time_first,
-    "train more": train_more,
+    "train first": train_first,
 }
 RESULT: dict[str, Line] = {
     "lowest loss": lowest_loss,

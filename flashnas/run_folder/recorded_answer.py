@@ -43,8 +43,8 @@ class PublishedModel(TypedDict):
     silence: float
 
 
-class Bought(TypedDict):
-    """A purchase of trainings: the networks, what they cost, the nats by which the recommendation
+class Acquired(TypedDict):
+    """Trainings of one decision: the networks, what they cost, the nats by which the recommendation
     was expected to become better, and what was recommended before and after it."""
 
     networks: list[str]
@@ -52,6 +52,34 @@ class Bought(TypedDict):
     gain: float
     before: str
     after: str
+
+
+class NextTrainings(TypedDict):
+    """The short trainings that are expected to gain most less their price: notations as they are
+    trained, hashes of the networks that they stand for, tokens of each, and hours of all and their
+    share of the full training. gain, price and the standard error of the gain, in nats per token;
+    price_range: by this law of tokens and published ones. pays: whether the gain exceeds the price by
+    twice its error."""
+
+    networks: list[str]
+    of: list[str]
+    tokens: float
+    hours: float
+    share: float
+    gain: float
+    error: float
+    price: float
+    price_range: list[float]
+    pays: bool
+
+
+class WithoutOwn(TypedDict):
+    """What published trainings alone recommend; difference, sd: as of a family."""
+
+    notation: str
+    hash: str
+    difference: float
+    sd: float
 
 
 class TimedNetworks(TypedDict):
@@ -143,8 +171,10 @@ class Answer:
     network from being better: `budget`, `memory_gb`, `params` or `active_params`, as asked for, the
     `space params` of its file, `support`, the `hours` of the training, the largest `width`, `depth` or
     `width and depth` of the space, or what else it holds, `space`.
-    bought: what the search trained. ranked_by: what the expected losses follow from, in words; a
-    user's scorer by its name. extrapolated: publications have longer or shorter trainings.
+    trained: what the search trained, decision by decision. next_trainings: those that would pay most
+    before the full one. without_own: what is recommended without the user's own trainings.
+    ranked_by: what the expected losses follow from, in words; a user's scorer by its name.
+    extrapolated: publications have longer or shorter trainings.
 
     Example:
         >>> import flashnas as fn
@@ -167,7 +197,9 @@ class Answer:
     as_good: AsGood | None = None
     times: TimedNetworks | None = None
     limit: str = ""
-    bought: tuple[Bought, ...] = ()
+    trained: tuple[Acquired, ...] = ()
+    next_trainings: NextTrainings | None = None
+    without_own: WithoutOwn | None = None
     ranked_by: str = ""
     train_tokens: float
     extrapolated: bool = False

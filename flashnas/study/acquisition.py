@@ -60,11 +60,15 @@ class Training:
 @dataclass(frozen=True)
 class Acquisition:
     """trainings: in the order in which they were chosen. gain_nats: what all of them jointly are
-    expected to gain. flops: of all of them. spare: what completes the set if more may be trained."""
+    expected to gain. flops: of all of them. price_nats: what these would bring as further tokens of
+    the full training. best: how many of the first ones gain most less their price; 0: none gains
+    more than it costs. spare: what completes the set if more may be trained."""
 
     trainings: tuple[Training, ...]
     gain_nats: float
     flops: float
+    price_nats: float = 0.0
+    best: int = 0
     spare: tuple[Training, ...] = ()
 
 
@@ -153,23 +157,29 @@ class Prospects:
         elif not joint.compared:
             self._first = 0
 
-    def gain(self, chosen: Sequence[int], draws: int = DRAWS, seed: int = SEED) -> float:
+    def gain(self, chosen: Sequence[int], draws: int = TOLD_DRAWS, seed: int = TOLD_SEED) -> float:
         """What these trainings jointly are expected to gain, in nats."""
+        return float(np.mean(self.gains(chosen, draws, seed)))
+
+    def gains(self, chosen: Sequence[int], draws: int = DRAWS, seed: int = SEED) -> np.ndarray:
+        """What these trainings jointly gain in each draw [D], in nats."""
         index = self._trained[np.array(chosen)]
         root = np.linalg.cholesky(self._covariance[np.ix_(index, index)])
         told = solve_triangular(root, self._covariance[index], lower=True)
         after = self.mean + _draws(len(index), draws, seed) @ told[:, self._decided]
         uncovered = self._uncovered - np.sum(told[:, : self._count] ** 2, axis=0)
-        return self._gain(after, uncovered, chosen)
+        return self._gains(after, uncovered, chosen)
 
-    def greedy(self, count: int) -> list[int]:
-        """The set of so many trainings to which each was added that gains most with those before;
-        where gains are equal, that which explains most of the differences to what is recommended."""
+    def greedy(self, count: int, prices: np.ndarray | float = 0.0) -> list[int]:
+        """The set of so many trainings to which each was added that gains most, less its price, with
+        those before; where these are equal, that which explains most of the differences to what is
+        recommended. prices: of each training [M], in nats."""
         # covariances with each training, of what those chosen so far leave open
         left = self._covariance[:, self._trained]
         after, uncovered = np.tile(self.mean, (DRAWS, 1)), self._uncovered
         chosen: list[int] = []
         available = np.arange(len(self._trained))
+        prices = np.broadcast_to(prices, len(available))
         for draws in _draws(min(count, len(available)), DRAWS, SEED).T:
             told = left[:, available] / np.sqrt(left[self._trained[available], available])
             moved, covered = told[self._decided], told[: self._count] ** 2
@@ -177,15 +187,15 @@ class Prospects:
                 at = self._first
             else:
                 gains = [
-                    self._gain(
+                    self._gains(
                         after + np.outer(draws, moved[:, at]),
                         uncovered - covered[:, at],
                         [*chosen, int(index)],
-                    )
+                    ).mean()
                     for at, index in enumerate(available)
                 ]
                 explained = np.sum((moved - moved[self.recommended]) ** 2, axis=0)
-                at = _highest(np.array(gains), explained)
+                at = _highest(np.array(gains) - prices[available], explained)
             after = after + np.outer(draws, moved[:, at])
             uncovered = uncovered - covered[:, at]
             left = left - np.outer(told[:, at], told[self._trained, at])
@@ -193,14 +203,14 @@ class Prospects:
             available = np.delete(available, at)
         return chosen
 
-    def _gain(self, after: np.ndarray, uncovered: np.ndarray, chosen: Sequence[int]) -> float:
-        """The mean over draws. after [D, N or M]: what is decided about, in each draw."""
+    def _gains(self, after: np.ndarray, uncovered: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
+        """Of each draw [D]. after [D, N or M]: what is decided about."""
         if self._of_trained:
             losses = after[:, chosen]
             before = losses[:, 0] if self._best is None else self._best
-            return float(np.mean(np.maximum(before - losses.min(axis=1), 0.0)))
+            return np.asarray(np.maximum(before - losses.min(axis=1), 0.0))
         best = np.argmin(after + self._charge(uncovered), axis=1)
-        return float(np.mean(after[:, self.recommended] - after[np.arange(len(after)), best]))
+        return np.asarray(after[:, self.recommended] - after[np.arange(len(after)), best])
 
     @staticmethod
     def _charge(variances: np.ndarray) -> np.ndarray:
@@ -231,6 +241,7 @@ def acquire(
     offered: Callable[[Architecture], Training | None],
     observed: Callable[[Training], ObservedLoss],
     flops: Callable[[Training], float],
+    price: Callable[[np.ndarray], np.ndarray] = np.zeros_like,
     of_trained: bool = False,
     best: float | None = None,
     at_most: int = MOST,
@@ -248,7 +259,7 @@ def acquire(
             did not observe, and at most MOST.
         offered: the training of a candidate; None: it cannot be trained, or is known.
         observed: what is observed of it; `nats` does not count.
-        flops: what it costs.
+        flops: what it costs. price: of so many FLOPs [..] in nats of the full training.
         of_trained: the objective is the loss that was trained, not that of the full training. best:
             the lowest one so far.
         at_most: of those chosen, how many may be trained.
@@ -263,18 +274,18 @@ def acquire(
     for training in map(offered, networks):
         if training is not None:
             row = observed(training)
-            offers.setdefault(_identity(row), (training, row))
-    done = set(map(_identity, scorer.bought))  # other seeds of a training do not repeat it
+            offers.setdefault(identity(row), (training, row))
+    done = set(map(identity, scorer.trained))  # other seeds of a training do not repeat it
     left = [offer for identity, offer in offers.items() if identity not in done][:MOST]
     if not left or count < 1:
         return Acquisition((), 0.0, 0.0)
     model, networks = scorer.publications, networks[:MOST]
     joint = Joint.of(
         model,
-        _as_rows(model, scorer.rows) if scorer.rows else None,
+        rows_of_model(model, scorer.rows) if scorer.rows else None,
         model.table(networks, scorer.tokens_of(networks)),
         # nats of their own, because a group that repeats another one does not count
-        _as_rows(model, [replace(row, nats=nats) for nats, (_, row) in enumerate(left)]),
+        rows_of_model(model, [replace(row, nats=nats) for nats, (_, row) in enumerate(left)]),
         scorer.reliability,
     )
     prospects = Prospects(
@@ -283,23 +294,30 @@ def acquire(
         of_trained=of_trained,
         best=best,
     )
-    chosen = prospects.greedy(count)
+    costs = np.array([flops(training) for training, _ in left])
+    chosen = prospects.greedy(count, price(costs))
     trainings = tuple(left[index][0] for index in chosen)
+    chosen = chosen[:at_most]
+    spent = costs[chosen].cumsum()
+    gains = np.array([prospects.gain(chosen[: n + 1]) for n in range(len(chosen))])
+    net = np.array([0.0, *gains - price(spent)])
     return Acquisition(
         trainings[:at_most],
-        prospects.gain(chosen[:at_most], TOLD_DRAWS, TOLD_SEED),
-        sum(map(flops, trainings[:at_most])),
-        trainings[at_most:],
+        gain_nats=float(gains[-1]),
+        flops=float(spent[-1]),
+        price_nats=float(price(spent)[-1]),
+        best=int(np.flatnonzero(net >= net.max() - LEAST_GAIN)[-1]),
+        spare=trainings[at_most:],
     )
 
 
-def _as_rows(model: FullLoss, trainings: Sequence[ObservedLoss]) -> Rows:
+def rows_of_model(model: FullLoss, trainings: Sequence[ObservedLoss]) -> Rows:
     """Trainings of the publication that a model predicts for."""
     rows = rows_of(trainings, model.law)
     return replace(rows, publication=np.full(len(rows), model.publication, object))
 
 
-def _identity(row: ObservedLoss) -> tuple[object, ...]:
+def identity(row: ObservedLoss) -> tuple[object, ...]:
     """Equal for trainings that would repeat each other."""
     return row.level or row.group, row.specs, row.hidden, row.tokens
 
@@ -315,6 +333,11 @@ def acquisition_line(acquisition: Acquisition, of_trained: bool) -> str:
         expected = f"the lowest trained loss is expected to fall by {gain:.3g} nats"
     else:
         expected = f"the recommended network is expected to be {gain:.3g} nats better for it"
+        if acquisition.price_nats >= LEAST_GAIN:
+            expected += f", at a price of {acquisition.price_nats:.3g}"
+    if not of_trained and gain >= LEAST_GAIN and acquisition.best < len(trainings):
+        fewer = f"the first {acquisition.best} alone" if acquisition.best else "no training"
+        expected += f"; {fewer} would pay more"
     names = [compressed(each.network.notation) for each in trainings[:LISTED]]
     names = names if len(trainings) <= LISTED else []
     return (

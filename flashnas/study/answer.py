@@ -7,26 +7,26 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.notation import preset_notations
 from flashnas.base.errors import FlashnasError
 from flashnas.base.text import range_of
 from flashnas.run_folder.recorded_answer import (
+    Acquired,
     Answer,
-    Bought,
     FamilyBest,
     PublishedModel,
     TimedNetworks,
     Wider,
 )
-from flashnas.space import OperatorSpace
 from flashnas.study.as_good import beside_model
 from flashnas.study.comparison import (
     at_one_latency,
     below_zero,
     differences_to,
+    published_models,
     with_traits,
 )
 from flashnas.study.dense_or_sparse import dense_or_sparse
+from flashnas.study.next_trainings import proposed, without_own
 from flashnas.study.problem import Problem
 from flashnas.study.rivals import FREE_MIX
 from flashnas.study.scorer import EvidenceScorer, Scorer
@@ -36,7 +36,6 @@ from flashnas.trials.trial import Trial
 DISTINCT = 0.8  # probability from which on a network counts as worse than another
 FULL_BUDGET = 0.97  # of a budget from which on it is what limits the network
 NEAR = 200  # networks near the recommended one, of which the mean of one may be lower
-PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
 WIDER = 2.0  # times its width up to which a stack is looked at that makes up for a difference
 WIDTH_STEP = 128
 
@@ -47,7 +46,7 @@ def answer_of(
     front: Sequence[Trial],
     chosen: Trial,
     rivals: Mapping[str, Trial],
-    bought: Sequence[Bought],
+    trained: Sequence[Acquired],
 ) -> Answer:
     """The answer that a front gives.
 
@@ -56,16 +55,12 @@ def answer_of(
         front: trials, fastest first, with their differences to the recommended one.
         chosen: that one, on the front or not.
         rivals: title of a family, or FREE_MIX -> trial of its best network.
-        bought: what the search trained.
+        trained: what the search trained, decision by decision.
     """
     scorer, training = trials.scorer, problem.training
     assert scorer is not None
     sparse = trials.columns["active_params"] < trials.columns["params"]
     both = problem.model is not None and sparse.any() and not sparse.all()
-    times = None
-    if problem.model is not None and (observed := problem.model.observed):
-        program, hashes, ratio = (observed[name] for name in ("program", "networks", "ratio"))
-        times = TimedNetworks(program=program, networks=hashes, ratio=ratio)
     best = {title: trial.architecture for title, trial in rivals.items()}
     compared = differences_to(scorer, chosen.architecture, list(best.values()))
     titles = [title for title in best if title != FREE_MIX]
@@ -102,14 +97,23 @@ def answer_of(
         train_context=training.context,
         dense_or_sparse=dense_or_sparse(problem, trials) if both else None,
         as_good=None if problem.aim is None else beside_model(problem, chosen.architecture),
-        times=times,
+        times=_times(problem),
         limit=_limit(problem, trials, chosen),
-        bought=tuple(bought),
+        trained=tuple(trained),
+        next_trainings=None if problem.aim else proposed(trials),
+        without_own=without_own(trials, chosen.architecture),
         ranked_by=scorer.ranked_by
         if isinstance(scorer, EvidenceScorer)
         else f"scorer {type(scorer).__name__}",
         extrapolated=scorer.extrapolated,
     )
+
+
+def _times(problem: Problem) -> TimedNetworks | None:
+    if problem.model is None or not (observed := problem.model.observed):
+        return None
+    program, hashes, ratio = (observed[name] for name in ("program", "networks", "ratio"))
+    return TimedNetworks(program=program, networks=hashes, ratio=ratio)
 
 
 def is_tied(trial: Trial) -> bool:
@@ -169,16 +173,6 @@ def _limit(problem: Problem, trials: Trials, chosen: Trial) -> str:
         return "support"
     ends = " and ".join(problem.space.largest_of(chosen.architecture))
     return ends or ("space" if problem.training.hours is None else "hours")
-
-
-def published_models(problem: Problem) -> dict[str, Architecture]:
-    """Published models with the vocabulary of the space, so that they can be compared."""
-    space, networks = problem.space, {}
-    model = space.model if isinstance(space, OperatorSpace) else space.any_network()
-    for name in PUBLISHED_MODELS:
-        network = Architecture.parse(preset_notations()[name])
-        networks[name] = dataclasses.replace(network, vocab=model.vocab, tied=model.tied)
-    return networks
 
 
 def _published(problem: Problem, scorer: Scorer, chosen: Trial) -> Iterator[PublishedModel]:

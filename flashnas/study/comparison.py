@@ -3,6 +3,7 @@ milliseconds, the reasons for these, and what each costs."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -10,12 +11,15 @@ import numpy as np
 from scipy.special import ndtr
 
 from flashnas.architecture import Architecture
+from flashnas.architecture.notation import preset_notations
 from flashnas.loss.prediction import WITHIN_SDS, Prediction
+from flashnas.space import OperatorSpace
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import Scorer
 from flashnas.study.trials import Trials
 from flashnas.trials.pareto import non_dominated
 
+PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
 TOGETHER = 199  # networks that are compared with one at once
 SLOPE_FROM = 0.7  # of the latency of the recommended network, from which on the front counts
 TRAIT_SD = 0.01  # nats of what no publication compares and the evidence takes as equal
@@ -96,3 +100,13 @@ def with_traits(prediction: Prediction, networks: Sequence[Architecture]) -> Pre
     ]
     centred = np.array(traits) - 0.5  # neither side is surer of itself than the other
     return prediction.with_further(TRAIT_SD**2 * centred @ centred.T)
+
+
+def published_models(problem: Problem) -> dict[str, Architecture]:
+    """Published models with the vocabulary of the space, so that they can be compared."""
+    space, networks = problem.space, {}
+    model = space.model if isinstance(space, OperatorSpace) else space.any_network()
+    for name in PUBLISHED_MODELS:
+        network = Architecture.parse(preset_notations()[name])
+        networks[name] = dataclasses.replace(network, vocab=model.vocab, tied=model.tied)
+    return networks

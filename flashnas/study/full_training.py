@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.networks import Networks
 from flashnas.latency.schema import Device
-from flashnas.training.cost import BACKWARD, H100_FLOPS
+from flashnas.training.cost import ASSUMED_UTILISATION, BACKWARD, H100_FLOPS
 
 # of the rate of a dense training with as many active parameters: 23,600 of 37,500 tokens/s on an H100
 # (arXiv 2409.02060, section 4.1)
@@ -62,6 +63,11 @@ class FullTraining:
         if self.tokens is None:
             return self.hours or 0.0
         return float(self.tokens / self._tokens_per_hour([network])[0])
+
+    def short_hours(self, flops: Any) -> Any:
+        """Of the device, for short trainings of so many FLOPs, an array or a number: they reach
+        ASSUMED_UTILISATION of its FLOP/s."""
+        return flops / (3600 * ASSUMED_UTILISATION * self.peak_flops)
 
     def _tokens_per_hour(self, networks: Sequence[Architecture]) -> np.ndarray:
         if isinstance(networks, Networks):

@@ -20,6 +20,7 @@ from flashnas.executors.base import Executor
 from flashnas.samplers import Sampler
 from flashnas.space import OperatorSpace
 from flashnas.study.acquisition import Acquisition, acquire
+from flashnas.study.next_trainings import price_of_flops
 from flashnas.study.order import evenly_spread
 from flashnas.study.problem import Problem
 from flashnas.study.record import Record
@@ -160,7 +161,7 @@ def even_orders(space: OperatorSpace[Any], trials: Trials) -> list[Any]:
 
 def acquired(problem: Problem, trials: Trials, record: Record) -> list[int]:
     """The trials that are trained next, a cycle of them; none where no further one can be."""
-    acquisition = next_trainings(problem, trials, record.left)
+    acquisition = next_cycle(problem, trials, record.left)
     if acquisition.trainings:
         record.acquires(trials, acquisition)
     every = (*acquisition.trainings, *acquisition.spare)
@@ -168,7 +169,7 @@ def acquired(problem: Problem, trials: Trials, record: Record) -> list[int]:
     return [index for index in found if index is not None]
 
 
-def next_trainings(problem: Problem, trials: Trials, at_most: int) -> Acquisition:
+def next_cycle(problem: Problem, trials: Trials, at_most: int) -> Acquisition:
     """A cycle of trainings that are expected to gain most, of which `at_most` are left."""
     trainings, scorer = problem.trainings, trials.scorer
     assert trainings is not None
@@ -176,6 +177,7 @@ def next_trainings(problem: Problem, trials: Trials, at_most: int) -> Acquisitio
     new = trials.candidates(CANDIDATES, evaluated=False)
     every = dict.fromkeys([*trials.candidates(CANDIDATES), *new])
     of_trained = trials.ranks_by != "value"
+    best = trials.networks[trials.best] if len(trials.ranked) else None
     return acquire(
         scorer,
         [trials.networks[index] for index in every],
@@ -185,8 +187,9 @@ def next_trainings(problem: Problem, trials: Trials, at_most: int) -> Acquisitio
         ),
         observed=trainings.observed,
         flops=trainings.flops,
+        price=np.zeros_like if of_trained or best is None else price_of_flops(scorer, best),
         of_trained=of_trained,
-        best=float(trials.value[trials.best]) if of_trained and len(trials.ranked) else None,
+        best=float(trials.value[trials.best]) if of_trained and best is not None else None,
         at_most=at_most,
     )
 

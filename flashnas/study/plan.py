@@ -11,7 +11,7 @@ from flashnas.base.registry import foreign_errors
 from flashnas.samplers import sampler_name
 from flashnas.study.config import SearchConfig
 from flashnas.study.load import load_problem
-from flashnas.study.loop import next_trainings, search
+from flashnas.study.loop import next_cycle, search
 from flashnas.study.problem import Note
 from flashnas.study.sampling import proposer
 from flashnas.study.trainings import flops_of
@@ -99,7 +99,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
             executor_of(config, trainings, problem.space.any_network(), note)
         flops = trainings.typical_flops
         if found.chosen:
-            first = next_trainings(problem, search(problem), trainings.at_most)
+            first = next_cycle(problem, search(problem), trainings.at_most)
             flops = [trainings.flops(training) for training in first.trainings] or flops
     new = {
         network.hash: network

@@ -14,7 +14,7 @@ from flashnas.executors.job import Job
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.folder import RunFolder
 from flashnas.run_folder.journal import result_fields
-from flashnas.run_folder.recorded_answer import Bought
+from flashnas.run_folder.recorded_answer import Acquired
 from flashnas.study.acquisition import Acquisition, acquisition_line
 from flashnas.study.problem import Problem
 from flashnas.study.progress import Pace, Progress, Snapshot
@@ -46,7 +46,7 @@ class Record:
         self.indices: dict[str, int] = {}
         self.cycles: dict[str, int] = {}
         self.labels: dict[str, str] = {}
-        self.acquisitions: list[Bought] = []
+        self.acquisitions: list[Acquired] = []
         self.left = 0 if problem.trainings is None else problem.trainings.at_most
 
     def note(self, text: str) -> None:

@@ -1,7 +1,7 @@
 """What ranks the networks of a search: a posterior of what is minimised.
 
 Samplers, the front, the answer and the report know the protocol `Scorer` alone. Observed losses are
-one scorer: those of publications, the user's own, and those of trainings that the search buys.
+one scorer: those of publications, the user's own, and those of trainings of the search.
 """
 
 from __future__ import annotations
@@ -89,9 +89,9 @@ class Scorer(Protocol):
 class EvidenceScorer:
     """Observed losses: the loss and the recall to expect of a full training.
 
-    model: rests on publications, on `own` losses of the user's, and on `bought` ones; recall: None
-    where publications are left out. training: that the user plans. source: what `model` rests on,
-    for the record.
+    model: rests on publications, on `own` losses of the user's, and on those that the search
+    `trained`; recall: None where publications are left out. training: that the user plans. source:
+    what `model` rests on, for the record.
     """
 
     model: FullLoss
@@ -99,7 +99,7 @@ class EvidenceScorer:
     training: FullTraining
     source: Mapping[str, Any]
     own: tuple[ObservedLoss, ...] = ()
-    bought: tuple[ObservedLoss, ...] = ()
+    trained: tuple[ObservedLoss, ...] = ()
 
     @property
     def digest(self) -> str:
@@ -128,7 +128,7 @@ class EvidenceScorer:
     @property
     def rows(self) -> list[ObservedLoss]:
         """All that the user trained."""
-        return [*self.own, *self.bought]
+        return [*self.own, *self.trained]
 
     @property
     def ranked_by(self) -> str:
@@ -136,11 +136,11 @@ class EvidenceScorer:
         names = ["published"] * self.published + ["own"] * bool(self.rows)
         return f"{' and '.join(names)} trainings"
 
-    def informed_by(self, bought: Sequence[ObservedLoss]) -> Self:
-        """The scorer that knows these losses, too, in place of those that it had bought before."""
-        rows = [*self.own, *bought]
+    def informed_by(self, trained: Sequence[ObservedLoss]) -> Self:
+        """The scorer that knows these losses, too, in place of those of before."""
+        rows = [*self.own, *trained]
         model = loss_model(rows or None, published=self.published)
-        return dataclasses.replace(self, model=model, bought=tuple(bought))
+        return dataclasses.replace(self, model=model, trained=tuple(trained))
 
     def tokens_of(self, networks: Sequence[Architecture]) -> np.ndarray:
         """Of the full training of each network [N]."""

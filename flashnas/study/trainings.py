@@ -1,4 +1,4 @@
-"""The trainings that a search may buy: their recipe and text, or the user's evaluator; what one
+"""The trainings of a search: their recipe and text, or the user's evaluator; what one
 costs, and which are there already. Imported by a search that trains something.
 """
 

@@ -64,7 +64,7 @@ def test_a_search_returns_what_its_folder_holds(kind, tmp_path, small_corpus, qu
     assert run.config == read.config
     assert run.answer == read.answer
     assert (run.answer is None) is (kind in ("evaluator", "foreign"))
-    assert bool(run.answer and run.answer.bought) is (kind in ("bought", "each"))
+    assert bool(run.answer and run.answer.trained) is (kind in ("bought", "each"))
     assert run.table() == read.table()
 
 

@@ -109,7 +109,7 @@ def write_answered_run(folder: Path, *, trained: bool = True) -> Path:
     config = yaml.safe_load((GOLDEN / "answer.yaml").read_text())
     trials = make_trials(expected=True)
     if not trained:
-        config["answer"] |= {"bought": [], "ranked_by": "published trainings"}
+        config["answer"] |= {"trained": [], "ranked_by": "published trainings"}
         trials = [untrained(trial, "expected") for trial in trials if trial.state == "complete"]
     beside = [*config["answer"]["families"], config["answer"]["free_mix"]]
     # in place of the baselines, which come first

@@ -16,10 +16,9 @@ from flashnas.observations.losses import ObservedLoss
 from flashnas.space import load_space
 from flashnas.study.answer import (
     DISTINCT,
-    PUBLISHED_MODELS,
     answer_of,
 )
-from flashnas.study.comparison import differences_to
+from flashnas.study.comparison import PUBLISHED_MODELS, differences_to
 from flashnas.study.rivals import FREE_MIX
 from flashnas.trials.trial import EXPECTED_FIGURES, Trial
 
@@ -52,7 +51,7 @@ class Answered:
         limit_ms=None,
         upper_ms=None,
         untrained=(),
-        bought=(),
+        trained=(),
     ):
         problem = problem or problem_of()
         scorer = scorer or problem.scorer
@@ -101,7 +100,7 @@ class Answered:
             self.front,
             next(trial for trial in self.trials.values() if trial.hash == chosen.hash),
             {FREE_MIX if text == mixed else text: self.trials[text] for text in beside},
-            bought,
+            trained,
         )
 
     def hash(self, text):
@@ -116,7 +115,7 @@ def test_the_lowest_charged_loss_is_recommended():
     answer = asked_for.answer
     assert answer.recommended == asked_for.hash(min((FAST, HYBRID, LARGE), key=asked_for.value))
     assert answer.train_tokens == 1e11
-    assert (answer.ranked_by, answer.bought) == ("published trainings", ())
+    assert (answer.ranked_by, answer.trained) == ("published trainings", ())
     assert not answer.extrapolated
 
 

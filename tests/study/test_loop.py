@@ -138,7 +138,7 @@ def test_a_search_needs_no_folder(monkeypatch, small_corpus, quick_recipe):
     trained = [trials.networks[index].hash for index in trials.results]
     assert (trained, len(calls)) == (calls, 3)
     assert {fields["state"] for fields in trials.results.values()} == {"complete"}
-    assert trials.scorer.bought
+    assert trials.scorer.trained
     assert problem.scorer.values(list(trials.networks[:3])).tolist() != trials.value[:3].tolist()
 
 

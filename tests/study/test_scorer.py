@@ -110,7 +110,7 @@ def test_what_was_trained_moves_what_is_expected(scorer):
 def test_own_losses_stay_beside_those_that_are_bought(scorer):
     own, bought = observed([2.5, 2.52, 2.4], "before"), observed([3.5, 3.52, 3.4])
     both = load_scorer(None, scorer.tokens, known=own).informed_by(bought)
-    assert (both.own, both.bought) == (tuple(own), tuple(bought))
+    assert (both.own, both.trained) == (tuple(own), tuple(bought))
     together = scorer.informed_by([*own, *bought])
     networks = [HYBRID, UNKNOWN]
     assert both.values(networks) == pytest.approx(together.values(networks), abs=1e-9)

@@ -91,7 +91,7 @@ def outcomes(out):
 
 def test_as_many_networks_are_trained_as_were_asked_for_and_a_line_says_what_for(acquired):
     found, notes, calls = acquired
-    (each,) = found.answer.bought
+    (each,) = found.answer.trained
     assert len(calls) == len(set(calls)) == len(each["networks"]) == 6
     assert each["gain"] > 0
     assert each["flops"] > 0
@@ -105,8 +105,8 @@ def test_as_many_networks_are_trained_as_were_asked_for_and_a_line_says_what_for
 def test_cycles_of_trainings_learn_from_those_before(config, tmp_path, monkeypatch):
     calls = make_up(monkeypatch, against_mixtures)
     found, notes = search(config, tmp_path / "run", trials=5, cycle_size=2)
-    first, second, third = found.answer.bought
-    assert [len(each["networks"]) for each in found.answer.bought] == [2, 2, 1]
+    first, second, third = found.answer.trained
+    assert [len(each["networks"]) for each in found.answer.trained] == [2, 2, 1]
     assert len(set(calls)) == len(calls) == 5
     assert (first["after"], second["after"]) == (second["before"], third["before"])
     lines = [line.partition(" on ")[0] for line in notes if line.startswith("training ")]
@@ -172,7 +172,7 @@ def test_killed_while_it_trains_and_continued_with_more_workers_it_is_the_same(c
         time.sleep(0.01)
     process.kill()
     process.join()
-    assert 0 < outcomes(cut) < len(found.answer.bought[0]["networks"])
+    assert 0 < outcomes(cut) < len(found.answer.trained[0]["networks"])
     again, _ = search(config, cut, resume=True, workers=2)
     pd.testing.assert_frame_equal(trajectory(cut), trajectory(whole))
     assert outcomes(cut) == outcomes(whole)
@@ -204,7 +204,7 @@ def test_without_publications_each_proposal_is_trained(config, tmp_path, monkeyp
     losses = trained[trained["origin"] == "search"].set_index("hash")["loss"]
     assert losses[answer.recommended] == losses.min(), "a baseline is no trial"
     assert answer.ranked_by == "own trainings"
-    assert answer.bought == ()
+    assert answer.trained == ()
     assert trained["expected_recall"].isna().all()
 
 
@@ -279,11 +279,11 @@ def test_what_was_trained_costs_its_flops_once_as_its_plan_says(sixteen, tmp_pat
     recipe = load_problem(asked).recipe
     trained = [Architecture.parse(row) for row in RecordedRun.load(found.path).trained["notation"]]
     flops = sum(training_flops(recipe.proxy_of(network), recipe) for network in trained)
-    assert sum(each["flops"] for each in found.answer.bought) == pytest.approx(flops)
-    assert [each["networks"] for each in found.answer.bought] == [
+    assert sum(each["flops"] for each in found.answer.trained) == pytest.approx(flops)
+    assert [each["networks"] for each in found.answer.trained] == [
         [network.notation for network in trained[start : start + 5]] for start in (0, 5, 10)
     ]
-    (one,) = search(asked, tmp_path / "one")[0].answer.bought
+    (one,) = search(asked, tmp_path / "one")[0].answer.trained
     assert one["flops"] == pytest.approx(plan(asked).flops)
 
 
@@ -367,7 +367,7 @@ def test_nothing_is_trained_and_the_answer_says_so(tmp_path, capsys):
     answer, front = summary["answer"], summary["front"]
     assert len(front) <= states["expected"] <= len(front) + 1 + len(answer["families"])
     assert summary["tokens"] == summary["known"] == 0
-    assert answer["bought"] == []
+    assert answer["trained"] == []
     assert answer["ranked_by"] == "published trainings"
     assert answer["recommended"] == summary["recommended"]["hash"]
     assert all(entry["loss"] is None and entry["latency_ms"] <= 1500 for entry in front)

@@ -17,7 +17,7 @@ def test_recipes_shrink_networks_by_their_factors():
     assert (proxy.hidden, proxy.vocab, proxy.meta_tokens) == (64, 2048, 8)
     assert [spec.kind for spec in proxy.operators] == ["d", "f", "m2", "f", "a", "f"]
     assert Recipe.load("gpu-paper").proxy_of(architecture) == architecture
-    assert Recipe.load("gpu").proxy_of(architecture).hidden == 1024
+    assert Recipe.load("gpu").proxy_of(architecture).hidden == 512
     assert Recipe().proxy_of(Architecture.parse("1024: d f"), vocab=777).vocab == 777
     for name in shipped_recipes():
         assert Recipe.load(name).name == name

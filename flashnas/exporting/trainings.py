@@ -1,0 +1,109 @@
+"""`--trainings`: the short trainings that the answer of a search proposes, for a trainer elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import flashnas
+from flashnas.architecture import Architecture
+from flashnas.base.errors import ExportError
+from flashnas.base.system import atomic_folder, disk_errors, write_synced
+from flashnas.base.text import tokens_text
+from flashnas.exporting.configuration import CARD, export_configuration
+from flashnas.families.family import family_of
+from flashnas.run_folder.layout import yaml_text
+from flashnas.run_folder.recorded_run import RecordedRun
+
+TABLE = "trainings.csv"
+STEP_TOKENS = 128 * 4096  # of the recipe `gpu`
+LEVEL = "next trainings"  # losses of one level compare
+COLUMNS = [
+    "group",
+    "level",
+    "source",
+    "operators",
+    "params",
+    "tokens",
+    "hidden",
+    "vocab",
+    "metric",
+    "value",
+]
+TEXT = """\
+# Short trainings
+
+Train each network alike: the same text, tokenizer and rates, {tokens} tokens each. Write the loss on
+held-out text, in nats per token, into the column `value` of {table}, and search again with
+`--evidence {table}`: the answer says what they change.
+
+{lines}
+
+A folder is a configuration for a trainer of yours, such as `examples/train_exported.py`; with the
+settings of the recipe `gpu` on one GPU, which takes 16 sequences at a time:
+
+    python examples/train_exported.py 01 --data YOUR_TEXT.jsonl --tokenizer YOURS --context 4096 \\
+        --max_steps {steps} --per_device_train_batch_size 16 --gradient_accumulation_steps 8 \\
+        --learning_rate 2e-3 --adam_beta2 0.95 --weight_decay 0.1 --warmup_ratio 0.05 \\
+        --lr_scheduler_type cosine_with_min_lr --lr_scheduler_kwargs '{{"min_lr_rate": 0.1}}' \\
+        --bf16 --output_dir 01/trained
+
+A .yaml, where no program loads the network, is for `flashnas train 01.yaml --recipe gpu
+--width-factor 1 --tokens {tokens}`. Written by flashnas {version}.
+"""
+
+
+def export_trainings(
+    run: str, out: Path, *, dtype: str, tokenizer: str | None
+) -> list[Architecture]:
+    """Write a configuration for each training, and a table to fill in for `--evidence`.
+
+    Args:
+        run: the folder of a run.
+        tokenizer: a tokenizer.json to include.
+
+    Returns:
+        The networks, as they are trained.
+
+    Raises:
+        RunError: it is no run.
+        ExportError: its answer proposes no trainings, or the disk is full.
+    """
+    answer = RecordedRun.load(run).answer
+    if answer is None or (found := answer.next_trainings) is None:
+        raise ExportError(f"{run}: its answer proposes no short trainings")
+    networks = [Architecture.parse(text) for text in found["networks"]]
+    table, lines = io.StringIO(), []
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    tokens = tokens_text(found["tokens"])
+    with (
+        disk_errors(f"--out {out}: cannot be written", ExportError),
+        atomic_folder(out, existing="refuse") as fresh,
+    ):
+        for number, network in enumerate(networks, 1):
+            name = f"{number:02}"
+            if family_of(network) is None:
+                name += ".yaml"
+                write_synced(fresh / name, yaml_text({"architecture": network.notation}))
+            else:
+                export_configuration(
+                    network.notation, fresh / name, dtype=dtype, tokenizer=tokenizer
+                )
+            group, operators = f"{network.hidden} wide", " ".join(map(str, network.operators))
+            sizes = network.params, int(found["tokens"]), network.hidden, network.vocab
+            writer.writerow(
+                [f"{group}, {tokens} tokens", LEVEL, "own", operators, *sizes, "val_loss", ""]
+            )
+            lines.append(f"- {name}: {network.notation}")
+        write_synced(fresh / TABLE, table.getvalue())
+        card = TEXT.format(
+            tokens=tokens,
+            steps=round(found["tokens"] / STEP_TOKENS),
+            table=TABLE,
+            lines="\n".join(lines),
+            version=flashnas.__version__,
+        )
+        write_synced(fresh / CARD, card)
+    return networks

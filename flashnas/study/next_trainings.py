@@ -1,0 +1,281 @@
+"""Which short trainings pay before the full one: those that gain more than they cost.
+
+Gain and price have one currency, nats of the full training. The gain of a set of trainings is by how
+much the recommended network is expected to be better for them (`Prospects`). Their price is what
+the same hours would bring as further tokens of its full training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from flashnas.architecture import Architecture
+from flashnas.base.errors import FlashnasError
+from flashnas.base.text import tokens_text
+from flashnas.loss.composition import RANGE
+from flashnas.loss.mix import bodies, body_sizes
+from flashnas.loss.model import FullLoss
+from flashnas.loss.own import as_own
+from flashnas.observations.losses import ObservedLoss
+from flashnas.run_folder.recorded_answer import NextTrainings, WithoutOwn
+from flashnas.study.acquisition import (
+    DRAWS,
+    LEAST_GAIN,
+    SEED,
+    TOLD_DRAWS,
+    TOLD_SEED,
+    Joint,
+    Prospects,
+    identity,
+    rows_of_model,
+)
+from flashnas.study.comparison import differences_to
+from flashnas.study.scorer import COMPLEXITY_NATS, EvidenceScorer, complexities
+from flashnas.study.trials import Trials
+from flashnas.training.cost import BACKWARD
+
+LEAST, MOST = 2, 6  # trainings of a set
+CANDIDATES = 24  # of which one may be recommended
+WIDTHS = (256, 512, 768, 1024, 1536, 2048)
+TOKENS_EACH = (20, 60, 200)  # for each parameter of the first network
+MOST_GAIN = 0.05  # nats; trainings of a higher price are not looked at
+SURE = 2.0  # times its error that a gain must exceed its price by
+LEVEL = "next trainings"
+# B and beta of B / D^beta of published laws: arXiv 2203.15556, and the same data in 2404.10102
+PUBLISHED_LAWS = ((410.7, 0.28), (2085.43, 0.3658))
+
+
+@dataclass(frozen=True)
+class Price:
+    """What hours before a full training cost it, in nats: L(D) - L(D (1 + share)).
+
+    model: whose law of size and tokens counts. params, tokens: of the full training, without
+    embeddings. Beyond the tokens of publications the law goes on with the exponent of 2404.10102.
+    """
+
+    model: FullLoss
+    params: float
+    tokens: float
+
+    def __call__(self, share: np.ndarray | float) -> np.ndarray:
+        """share: of the hours of the full training, or of all that are planned."""
+        return self._loss(np.asarray(self.tokens)) - self._loss(
+            self.tokens * (1 + np.asarray(share))
+        )
+
+    def range_of(self, share: float) -> tuple[float, float]:
+        """The lowest and the highest price by this law and by published ones."""
+        tokens = self.tokens * np.array([1, 1 + share])
+        prices = [float(-np.diff(b / tokens**beta)[0]) for b, beta in PUBLISHED_LAWS]
+        prices.append(float(self(share)))
+        return min(prices), max(prices)
+
+    def _loss(self, tokens: np.ndarray) -> np.ndarray:
+        """Up to a constant."""
+        law, most = self.model.law, RANGE[1]
+        slope = float(self.model.coefficients()["law"][0])
+        ends = law.by_size(np.full(2, self.params), most * np.array([1, 0.99]))
+        at_end = (ends[1] - ends[0]) / -math.log(0.99)  # for each factor of e
+        beta = PUBLISHED_LAWS[1][1]
+        beyond = at_end / beta * ((np.maximum(tokens, most) / most) ** -beta - 1)
+        return np.asarray(slope * (law.by_size(np.array(self.params), tokens) + beyond))
+
+
+def price_of_flops(scorer: EvidenceScorer, network: Architecture) -> Callable[[Any], np.ndarray]:
+    """What FLOPs of short trainings cost the full training of a network, in nats."""
+    training = scorer.training
+    tokens, hours = float(training.tokens_of([network])[0]), training.hours_of(network)
+    price = Price(scorer.publications, body_params(network), tokens)
+    return lambda flops: price(training.short_hours(flops) / hours)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A set of trainings. indices: of those on offer, in the order in which they were chosen. share:
+    of the hours of the full training. error_nats: standard error of the gain, by its draws."""
+
+    indices: tuple[int, ...]
+    share: float
+    gain_nats: float
+    price_nats: float
+    error_nats: float
+
+    @property
+    def net_nats(self) -> float:
+        return self.gain_nats - self.price_nats
+
+    @property
+    def pays(self) -> bool:
+        return self.net_nats > max(SURE * self.error_nats, LEAST_GAIN)
+
+
+def best_choice(prospects: Prospects, shares: np.ndarray, price: Price) -> Choice:
+    """Of two to six trainings the set of the largest gain minus price.
+
+    Args:
+        prospects: of the trainings on offer.
+        shares: what each of them costs [M], as of `Price`.
+    """
+    order = prospects.greedy(MOST, price(shares))
+    sets = [order[:count] for count in range(min(LEAST, len(order)), len(order) + 1)]
+    choices = [chosen_by(prospects, each, shares, price) for each in sets]
+    return max(choices, key=lambda choice: choice.net_nats)
+
+
+def chosen_by(
+    prospects: Prospects,
+    chosen: Sequence[int],
+    shares: np.ndarray,
+    price: Price,
+    draws: int = DRAWS,
+    seed: int = SEED,
+) -> Choice:
+    """A set with its gain, by so many draws."""
+    gains, share = prospects.gains(chosen, draws, seed), float(shares[list(chosen)].sum())
+    error = float(gains.std() / math.sqrt(len(gains)))
+    return Choice(tuple(chosen), share, float(gains.mean()), float(price(share)), error)
+
+
+def told(prospects: Prospects, choice: Choice, shares: np.ndarray, price: Price) -> Choice:
+    """The same set by fresh draws: the best of many looks too good by those that chose it."""
+    return chosen_by(prospects, choice.indices, shares, price, TOLD_DRAWS, TOLD_SEED)
+
+
+# -- what is on offer ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """The best set of short trainings, whether it pays or not.
+
+    trainings: as they would be observed, and `of`: the candidates that they stand for. hours: of all,
+    on the device of the full training. price_range_nats: the lowest and the highest price by this law
+    and by published ones.
+    """
+
+    choice: Choice
+    trainings: tuple[ObservedLoss, ...]
+    of: tuple[Architecture, ...]
+    hours: float
+    price_range_nats: tuple[float, float]
+
+
+def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Proposal | None:
+    """The short trainings that are expected to gain most less their price, of those on offer: two to
+    six candidates, that which is recommended among them, at one width and on equally many tokens.
+    None where nothing can be offered.
+
+    Args:
+        scorer: by which networks are ranked.
+        candidates: of which one is recommended; the first CANDIDATES count.
+    """
+    networks = sorted(candidates[:CANDIDATES], key=lambda network: network.hash)
+    order = np.argsort(scorer.values(networks), kind="stable")
+    networks = [networks[index] for index in order]
+    best, training, model = networks[0], scorer.training, scorer.publications
+    full_hours, tokens = training.hours_of(best), float(training.tokens_of([best])[0])
+    price = Price(model, body_params(best), tokens)
+    table = model.table(networks, scorer.tokens_of(networks))
+    own = rows_of_model(model, scorer.rows) if scorer.rows else None
+    done = set(map(identity, scorer.rows))
+    prices = COMPLEXITY_NATS * complexities(networks)
+    found: tuple[float, Choice, Prospects, np.ndarray, list[ObservedLoss], list[int]] | None = None
+    for small, length in offers(networks):
+        every = [(at, each) for at, each in enumerate(small) if each is not None]
+        rows = [observed(network, length, at) for at, network in every]
+        new = [n for n, row in enumerate(rows) if identity(row) not in done]
+        rows, every = [rows[n] for n in new], [every[n] for n in new]
+        forward = np.array([network.flops_per_token(training.context) for _, network in every])
+        shares = training.short_hours((1 + BACKWARD) * length * forward) / full_hours
+        if len(rows) < LEAST or price(np.sort(shares)[:LEAST].sum()) > MOST_GAIN:
+            continue
+        joint = Joint.of(model, own, table, rows_of_model(model, rows), scorer.reliability)
+        prospects = Prospects(joint, prices)
+        choice = best_choice(prospects, shares, price)
+        if found is None or choice.net_nats > found[0]:
+            found = choice.net_nats, choice, prospects, shares, rows, [at for at, _ in every]
+    if found is None:
+        return None
+    _, choice, prospects, shares, rows, of = found
+    choice = told(prospects, choice, shares, price)
+    return Proposal(
+        choice,
+        tuple(rows[index] for index in choice.indices),
+        tuple(networks[of[index]] for index in choice.indices),
+        choice.share * full_hours,
+        price.range_of(choice.share),
+    )
+
+
+def observed(network: Architecture, tokens: int, nats: float) -> ObservedLoss:
+    """What is observed of a short training; all of them are of one level. nats do not count, and are
+    different, because a group that repeats another one does not count, either."""
+    group = f"{network.hidden} wide, {tokens_text(tokens)} tokens"
+    row = ObservedLoss.of(network, nats=nats, tokens=float(tokens), group=group)
+    return as_own([replace(row, level=LEVEL)])[0]
+
+
+def offers(networks: Sequence[Architecture]) -> Iterator[tuple[list[Architecture | None], int]]:
+    """Each network at a width, None where its operators do not fit, and tokens; the first network
+    fits."""
+    for hidden in (*(width for width in WIDTHS if width < networks[0].hidden), networks[0].hidden):
+        small = [narrower(network, hidden) for network in networks]
+        if small[0] is not None:
+            for each in TOKENS_EACH:
+                yield small, int(float(f"{each * body_params(small[0]):.1g}"))
+
+
+def narrower(network: Architecture, hidden: int) -> Architecture | None:
+    """A network at another width, where its operators fit."""
+    try:
+        return replace(network, hidden=hidden)
+    except FlashnasError:
+        return None
+
+
+def body_params(network: Architecture) -> float:
+    """Active parameters without embeddings."""
+    return float(body_sizes(bodies([network]))[0][1])
+
+
+# -- for an answer ----------------------------------------------------------------------------------
+
+
+def proposed(trials: Trials) -> NextTrainings | None:
+    """Those that would pay most, where the loss of the full training is what ranks."""
+    scorer = trials.scorer
+    if trials.ranks_by != "value" or not isinstance(scorer, EvidenceScorer):
+        return None
+    candidates = [trials.networks[index] for index in trials.candidates(CANDIDATES)]
+    if (found := proposal(scorer, candidates)) is None:
+        return None
+    choice = found.choice
+    return {
+        "networks": [row.network.notation for row in found.trainings if row.network],
+        "of": [network.hash for network in found.of],
+        "tokens": found.trainings[0].tokens,
+        "hours": found.hours,
+        "share": choice.share,
+        "gain": choice.gain_nats,
+        "error": choice.error_nats,
+        "price": choice.price_nats,
+        "price_range": list(found.price_range_nats),
+        "pays": choice.pays,
+    }
+
+
+def without_own(trials: Trials, chosen: Architecture) -> WithoutOwn | None:
+    """What published trainings alone recommend, where there are own ones as well."""
+    scorer = trials.scorer
+    if not isinstance(scorer, EvidenceScorer) or not scorer.published or not scorer.own:
+        return None
+    bare = dataclasses.replace(scorer, model=scorer.publications, own=(), trained=())
+    best = trials.networks[int(np.nanargmin(bare.values(trials.networks)))]
+    difference, sd = differences_to(scorer, chosen, [best])[best.hash]
+    return {"notation": best.notation, "hash": best.hash, "difference": difference, "sd": sd}

@@ -1,0 +1,59 @@
+"""Short trainings that an answer proposes go out as configurations, and come back as evidence."""
+
+import csv
+import json
+
+import pytest
+
+import flashnas as fn
+from flashnas.architecture import Architecture
+from flashnas.exporting.trainings import COLUMNS
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return searched(tmp_path_factory.mktemp("runs") / "a")
+
+
+def searched(out, **more):
+    options = {"space": "granite", "budget_ms": "20k", "params": "0.5B..1B", **more}
+    return fn.search(**options, train_tokens="2T", out=out)
+
+
+def test_trainings_go_out_and_come_back(run, tmp_path):
+    proposed, out = run.answer.next_trainings, tmp_path / "trainings"
+    found = fn.export(str(run.path), to="hf", trainings=True, out=out)
+    assert found.networks == proposed["networks"]
+    with open(found.table, newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert list(lines[0]) == COLUMNS
+    for number, (line, notation) in enumerate(zip(lines, found.networks, strict=True), 1):
+        network = Architecture.parse(notation)
+        config = json.loads((out / f"{number:02}" / "config.json").read_text())
+        assert config["hidden_size"] == network.hidden == int(line["hidden"])
+        assert int(line["params"]) == network.params
+        line["value"] = f"{3 + 0.01 * number:.2f}"
+    with pytest.raises(fn.FlashnasError, match=r"trainings.csv:2: value must be a number above 0"):
+        searched(tmp_path / "b", evidence=found.table)
+    with open(found.table, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(lines)
+    again = searched(tmp_path / "c", evidence=found.table)
+    assert again.answer.without_own["hash"] == run.answer.recommended
+    further = again.answer.next_trainings
+    assert not {*further["networks"]} & {*found.networks} or further["tokens"] != proposed["tokens"]
+
+
+def test_a_network_that_no_program_loads_goes_out_for_flashnas_train(tmp_path):
+    run = searched(tmp_path / "free", space="nemotron_flash", budget_ms="12k", params=None)
+    found = fn.export(str(run.path), to="hf", trainings=True, out=tmp_path / "out")
+    assert fn.load_architecture(tmp_path / "out" / "01.yaml").notation == found.networks[0]
+
+
+@pytest.mark.parametrize("source", ["2048: 12x(a f)", "no_such_run"])
+def test_what_is_no_run_is_refused(source, tmp_path):
+    with pytest.raises(fn.FlashnasError, match=source.partition(":")[0]):
+        fn.export(source, to="hf", trainings=True, out=tmp_path / "out")
+    with pytest.raises(fn.FlashnasError, match="is for --to hf"):
+        fn.export(source, to="gguf", trainings=True, out=tmp_path / "out")

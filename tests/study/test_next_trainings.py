@@ -1,0 +1,125 @@
+"""What short trainings cost the full one, and which of them are proposed."""
+
+import functools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flashnas.architecture import Architecture
+from flashnas.loss.load import loss_model
+from flashnas.loss.own import as_own
+from flashnas.study import next_trainings
+from flashnas.study.full_training import FullTraining
+from flashnas.study.next_trainings import LEAST, MOST, Price, proposal
+from flashnas.study.scorer import load_scorer
+
+NETWORKS = [
+    Architecture.parse(f"2048: {text}")
+    for text in (
+        "24x(a(qk_norm=true) f)",
+        "24x(m2 f)",
+        "6x(m2 f m2 f m2 f a f)",
+        "6x(gd f gd f gd f a(qk_norm=true) f)",
+        "6x(kda f kda f kda f a(qk_norm=true) f)",
+        "6x(conv f conv f conv f a(qk_norm=true) f)",
+    )
+]
+TOKENS = 1e11
+
+
+@functools.cache
+def scorer(tokens=TOKENS):
+    return load_scorer(None, tokens)
+
+
+@functools.cache
+def found(tokens=TOKENS):
+    return proposal(scorer(tokens), NETWORKS)
+
+
+# -- the price -------------------------------------------------------------------------------------
+
+
+def test_the_price_of_a_share_is_what_as_many_tokens_more_bring():
+    model = loss_model()
+    networks = NETWORKS[:1] * 2
+    longer = model.predict_networks(networks, np.array([TOKENS, 1.1 * TOKENS])).mean
+    price = Price(model, next_trainings.body_params(NETWORKS[0]), TOKENS)
+    assert float(price(0.1)) == pytest.approx(longer[0] - longer[1], rel=0.02)
+
+
+@given(st.floats(7e9, 1e13), st.floats(1e-4, 1.0))
+@settings(max_examples=50, deadline=None)
+def test_a_price_is_less_than_in_proportion_and_falls_with_the_length(tokens, share):
+    price, longer = (Price(loss_model(), 1e9, number) for number in (tokens, 2 * tokens))
+    assert 0 == float(price(0.0)) < float(price(share)) <= 2 * float(price(share / 2)) + 1e-12
+    assert float(longer(share)) < float(price(share))
+    low, high = price.range_of(share)
+    assert low <= float(price(share)) <= high
+
+
+def test_published_laws_give_the_slopes_that_are_stated():
+    """For each e-fold of tokens: 0.116 nats at 50B and 0.033 at 4.5T by 2203.15556, 0.07 and 0.02 by
+    2404.10102 at 100B and 4.5T."""
+    share = np.expm1(1e-3)
+    _, high = Price(loss_model(), 1e9, 4.5e12).range_of(share)
+    assert high / 1e-3 == pytest.approx(0.033, abs=0.001)
+    hoffmann, besiroglu = (
+        [b * beta * tokens**-beta for tokens in (5e10, 1e11, 4.5e12)]
+        for b, beta in next_trainings.PUBLISHED_LAWS
+    )
+    assert hoffmann == pytest.approx([0.116, 0.096, 0.033], abs=0.001)
+    assert besiroglu[1:] == pytest.approx([0.07, 0.02], abs=0.003)
+
+
+# -- what is proposed ------------------------------------------------------------------------------
+
+
+def test_the_recommended_network_is_trained_narrower_beside_others():
+    best = NETWORKS[int(np.argmin(scorer().values(NETWORKS)))]
+    assert best in found().of
+    assert LEAST <= len(found().trainings) <= MOST
+    for row, network in zip(found().trainings, found().of, strict=True):
+        assert row.specs == network.operators
+        assert row.hidden < network.hidden
+    assert len({(row.hidden, row.tokens, row.level) for row in found().trainings}) == 1
+
+
+def test_what_is_paid_are_hours_at_the_utilisation_of_short_trainings():
+    training = FullTraining(tokens=TOKENS)
+    flops = sum(
+        3 * row.network.flops_per_token(training.context) * row.tokens for row in found().trainings
+    )
+    assert found().hours == pytest.approx(flops / (0.15 * 989e12) / 3600)
+    best = NETWORKS[int(np.argmin(scorer().values(NETWORKS)))]
+    assert found().choice.share == pytest.approx(found().hours / training.hours_of(best))
+    price = Price(loss_model(), next_trainings.body_params(best), TOKENS)
+    assert found().choice.price_nats == pytest.approx(float(price(found().choice.share)))
+
+
+def test_more_is_spent_before_a_longer_training():
+    assert found(5e9).choice.pays is False
+    assert found(2e12).choice.pays is True
+    assert found(2e12).hours > found(TOKENS).hours
+
+
+@given(st.permutations(NETWORKS))
+@settings(max_examples=3, deadline=None)
+def test_the_order_of_candidates_does_not_matter(networks):
+    assert proposal(scorer(), networks) == found()
+
+
+def test_what_was_trained_is_not_proposed_again():
+    rows = as_own([row for row in found().trainings])
+    again = proposal(scorer().informed_by(rows), NETWORKS)
+    done = {(row.specs, row.hidden, row.tokens) for row in rows}
+    assert done.isdisjoint((row.specs, row.hidden, row.tokens) for row in again.trainings)
+
+
+def test_what_does_not_fit_is_left_out():
+    wide = Architecture.parse("2048: 24x(a(kv_heads=4) f)")
+    assert next_trainings.narrower(wide, 256) is None
+    alone = [Architecture.parse("2048: 24x(a(heads=16,kv_heads=16) f)")]
+    assert proposal(scorer(), alone) is None, "one network says nothing"
