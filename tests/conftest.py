@@ -158,6 +158,28 @@ def small_corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def structured():
+    """A token is followed by one of two others: unigram entropy ln 64, conditional entropy ln 2."""
+    import numpy as np
+
+    from flashnas.data.dataset import Dataset
+
+    tokens = [0]
+    for bit in np.random.default_rng(0).integers(2, size=20_000):
+        tokens.append((5 * tokens[-1] + 1 + 17 * int(bit)) % 64)
+    train, validation = np.split(np.array(tokens, np.uint16), [len(tokens) * 9 // 10])
+    return Dataset(
+        folder=None,
+        source="made up",
+        vocab=300,
+        train=train,
+        validation=validation,
+        validation_bytes=2 * len(validation),
+        notes=(),
+    )
+
+
+@pytest.fixture(scope="session")
 def quick_recipe(tmp_path_factory):
     path = tmp_path_factory.mktemp("recipe") / "quick.yaml"
     path.write_text(RECIPE)

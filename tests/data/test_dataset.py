@@ -110,30 +110,6 @@ def test_a_damaged_cache_is_made_again(folder, prepare, tmp_path):
     assert np.array_equal(prepare().train, expected)
 
 
-def test_what_another_process_has_made_again_of_a_damaged_cache_stays(folder, prepare, monkeypatch):
-    """Both have found it damaged, and the other one is faster."""
-    data = prepare()
-    (data.folder / "train.npy").write_bytes(b"\x93NUMPY cut")
-    really, encode, seen = Dataset.open, dataset_module._encode, []
-
-    def opened(path):
-        try:
-            return really(path)
-        except CorpusError:
-            monkeypatch.setattr(Dataset, "open", really)
-            prepare()
-            monkeypatch.setattr(dataset_module, "_encode", watched)
-            raise
-
-    def watched(*words):
-        seen.append(len(really(data.folder).train))
-        return encode(*words)
-
-    monkeypatch.setattr(Dataset, "open", opened)
-    again = prepare()
-    assert {*seen} == {len(again.train)}
-
-
 def test_a_given_tokenizer_is_used(prepare, tmp_path):
     given = train_tokenizer(["abc abc"], 260)
     given.save(str(tmp_path / "tokenizer.json"))
@@ -265,13 +241,6 @@ def test_an_epoch_visits_disjoint_windows_once_in_an_order_of_its_seed():
     assert np.array_equal(windows[:, 1:], windows[:, :-1] + 1)
     assert np.array_equal(first(1, 10), first(1, 10))
     assert not np.array_equal(first(1, 10), first(2, 10))
-
-
-def test_the_shortest_allowed_text_makes_batches():
-    data = _numbered(train=33)
-    data.check_length(dataclasses.replace(RECIPE, short_text=True))
-    batches = data.batches(RECIPE, 0)
-    assert [next(batches).shape for _ in range(4)] == [(2, 17)] * 4
 
 
 def test_the_validation_slice_spreads_over_the_part():

@@ -3,7 +3,6 @@ an operator runs.
 """
 
 import ast
-import builtins
 import importlib
 import inspect
 import re
@@ -25,37 +24,17 @@ def resolved(dotted):
 
 
 def problems(code):
-    """What of a block does not exist: imports, names, attributes of fn, keywords of functions of
-    fn.
-    """
-    tree = ast.parse(code)
-    own = {*dir(builtins)} | {
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-    for node in ast.walk(tree):
+    """What of a block does not exist: imports, and keywords of functions of fn."""
+    for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 importlib.import_module(alias.name)
-                own.add(alias.asname or alias.name.split(".")[0])
-        elif isinstance(node, ast.ImportFrom):
-            if not node.module.startswith("flashnas_"):  # of the package that the page writes
-                module = importlib.import_module(node.module)
-                yield from (
-                    f"{node.module}.{alias.name}"
-                    for alias in node.names
-                    if not hasattr(module, alias.name)
-                )
-            own |= {alias.asname or alias.name for alias in node.names}
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            own.add(node.name)
-        elif isinstance(node, ast.arg):
-            own.add(node.arg)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id not in own:
-            yield node.id
-        if isinstance(node, ast.Call) and (name := ast.unparse(node.func)).startswith("fn."):
+        elif isinstance(node, ast.ImportFrom) and not node.module.startswith("flashnas_"):
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    yield f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.Call) and (name := ast.unparse(node.func)).startswith("fn."):
             inspect.signature(resolved(name)).bind(
                 *node.args, **{word.arg: word for word in node.keywords}
             )

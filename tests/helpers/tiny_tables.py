@@ -72,7 +72,7 @@ def write_entry(folder, key, value):
         meta[key] = value
 
 
-def write_table(folder, kinds, device=TINY, calibration=None):
+def write_table(folder, kinds, device=TINY):
     for kind, rows in kinds.items():
         write_rows(
             folder,
@@ -80,7 +80,4 @@ def write_table(folder, kinds, device=TINY, calibration=None):
             rows,
             RowContext(device=device, stacks=STACKS, origin={"package": "invented"}),
         )
-    if calibration:
-        with edited_meta(folder) as meta:
-            meta["calibration"] = calibration
     return LatencyTable.load(folder)

@@ -22,7 +22,6 @@ from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import check_kernels
 
 ALL = "a d gd gla m2 kda r7 m f"
-RECURRENT = ("d", "gd", "gla", "kda", "r7")
 AUTO = cases("operators", "auto")
 
 

@@ -3,7 +3,6 @@ and fla's plain implementations."""
 
 import runpy
 import sys
-from collections.abc import Callable
 from importlib.machinery import PathFinder
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import torch.nn.functional as F
 from cases import cases
 from layer_cases import assert_close
 from offenders import every
-from torch import Tensor
 
 from flashnas.operators import OPERATORS
 from flashnas.operators.recurrences import selective_scan
@@ -25,7 +23,6 @@ from flashnas.operators.recurrences.reference import token_by_token
 from flashnas.operators.recurrences.ssd import ssd_chunked
 from flashnas.testing.forms import make_inputs, make_layer
 
-Rule = Callable[..., tuple[Tensor, Tensor]]
 BATCH, HEADS = 2, 4
 # strongest decay of a token: RWKV7's, one that leaves a chunk of 32 near MAX_DECAY, and beyond it
 DECAYS = {"": 0.1, "wide": 0.1, "weak": 0.607, "near": 3.0, "strong": 40.0, "all": 1e4}

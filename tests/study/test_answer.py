@@ -11,7 +11,6 @@ from problems import problem_of, trials_of
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import presets
 from flashnas.latency.fitting import Fitter
-from flashnas.loss.prediction import Prediction
 from flashnas.observations.losses import ObservedLoss
 from flashnas.space import load_space
 from flashnas.study.answer import (
@@ -20,7 +19,7 @@ from flashnas.study.answer import (
 )
 from flashnas.study.comparison import PUBLISHED_MODELS, differences_to
 from flashnas.study.rivals import FREE_MIX
-from flashnas.trials.trial import EXPECTED_FIGURES, Trial
+from flashnas.trials.trial import Trial
 
 FAST = "1024: 4x(m2 f a f)"
 HYBRID = "1536: 4x(m2 f m2 f a f)"
@@ -179,27 +178,6 @@ def test_how_wide_a_transformer_has_to_be():
     assert Answered(["2560: 30x(m2 f)"], [ATTENTION]).answer.wider is None, "not even twice as wide"
     for alone in (Answered([HYBRID], [STATES]), Answered([ATTENTION], [ATTENTION])):
         assert alone.answer.wider is None
-
-
-class Made:
-    """A scorer that knows means and standard deviations of some networks by heart."""
-
-    tokens, extrapolated = 1e11, False
-
-    def __init__(self, losses):
-        self.losses = {Architecture.parse(text).hash: loss for text, loss in losses.items()}
-
-    def posterior(self, networks):
-        found = [self.losses.get(network.hash, (9.0, 1.0)) for network in networks]
-        mean, sd = np.array(found).T
-        return Prediction.of(mean, np.diag(sd**2))
-
-    def values(self, networks):
-        return self.posterior(networks).mean
-
-    def figures(self, network):
-        found = dict.fromkeys((*EXPECTED_FIGURES, "outside"), 0.0)
-        return found | {"value": self.values([network])[0]}
 
 
 # -- what else is said -----------------------------------------------------------------------------

@@ -17,8 +17,6 @@ def test_a_narrow_front_is_not_extrapolated(monkeypatch):
     assert np.sqrt(np.diag(further)).max() == pytest.approx(0.3)
 
 
-HYBRID = "1536: 4x(m2 f m2 f a f)"
-TWIN = "1536: 2x(m2 f m2 f a f m2 f a f m2 f)"  # the same operators in another order
 STATES, ATTENTION = "1536: 12x(m2 f)", "1280: 10x(a f)"
 
 
