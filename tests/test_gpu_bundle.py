@@ -11,6 +11,7 @@ import pytest
 
 from flashnas.cli.main import main
 
+pytestmark = pytest.mark.usefixtures("signals_heard")
 ROOT = Path(__file__).parents[1]
 SMALL = "template: served\nfamilies: [granite]\nvocab: 320\nparams: 1M..40M\nlayers: [4, 9]\n"
 
@@ -67,8 +68,7 @@ def test_ctrl_c_ends_a_step_and_leaves_the_file(start, tmp_path):
     hanging.write_text("#!/bin/sh\nexec cat\n")
     hanging.chmod(0o755)
     run = start("vllm", str(hanging))
-    while not run.stdout.readline().startswith("profile_small"):
-        pass
+    assert any(line.startswith("profile_small") for line in run.stdout)
     os.kill(run.pid, signal.SIGINT)
     assert run.wait() == 130
     assert steps_of(tmp_path) == {"install": "passed", "profile_small": "interrupted"}
