@@ -177,21 +177,17 @@ SEARCHES = {
     "start_from": EVALUATED,
     "as_good_as": {"space": "granite", "as_good_as": "Llama-3.2-1B", "budget_ms": 20_000},
     "workers": {**EVALUATED, "workers": 2},
-    "ray": {**EVALUATED, "executor": "ray"},
 }
-SLOW = ("workers", "ray")
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in SEARCHES]
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "workers")) for kind in SEARCHES]
 )
 @pytest.mark.usefixtures("importable_helpers")
 def test_every_search_passes_the_same_lines(
     kind, lines, tmp_path, small_corpus, quick_recipe, monkeypatch
 ):
     more = dict(SEARCHES[kind])
-    if kind == "ray":
-        pytest.importorskip("ray")
     if "tokens" in more:
         make_up(monkeypatch, foreign_space.of_architecture)
         more |= {"data": str(small_corpus), "recipe": str(quick_recipe)}
