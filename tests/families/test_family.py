@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cases import cases
 from offenders import every
 
 from flashnas.architecture import Architecture
@@ -41,116 +42,16 @@ NETWORKS = {
     "qwen3_moe": f"64(vocab=300,tied=false): {NORMED} {EXPERTS}",
     "qwen3_5": f"64(vocab=300): gd(head_dim=16,expand_v=2,k_heads=2) {FFN} {GATED} {FFN}",
 }
-PLACES = 3, 9, 15  # of attention in layers of the files that were checked by hand
-MIXERS = {n: ("mamba", "attention")[n in PLACES] for n in range(18)}
-COMMON = {"vocab_size": 128256, "hidden_size": 2560, "torch_dtype": "bfloat16"}
-GRANITE = {
-    **COMMON,
-    "architectures": ["GraniteMoeHybridForCausalLM"],
-    "model_type": "granitemoehybrid",
-    "num_hidden_layers": 18,
-    "layer_types": [*MIXERS.values()],
-    "tie_word_embeddings": True,
-    "num_attention_heads": 20,
-    "num_key_value_heads": 4,
-    "attention_bias": False,
-    "position_embedding_type": "nope",
-    "hidden_act": "silu",
-    "intermediate_size": 6912,
-    "shared_intermediate_size": 6912,
-    "num_local_experts": 0,
-    "num_experts_per_tok": 0,
-    "mamba_d_state": 128,
-    "mamba_n_heads": 80,
-    "mamba_d_head": 64,
-    "mamba_n_groups": 1,
-    "mamba_d_conv": 4,
-    "mamba_expand": 2,
-    "mamba_chunk_size": 256,
-    "mamba_conv_bias": True,
-    "mamba_proj_bias": False,
-    "embedding_multiplier": 1.0,
-    "attention_multiplier": 128**-0.5,
-    "logits_scaling": 1.0,
-    "residual_multiplier": 1.0,
-    "rms_norm_eps": 1e-05,
-    "time_step_limit": [0.0, 1000000.0],
-}
-NEMOTRON_H = {
-    **COMMON,
-    "architectures": ["NemotronHForCausalLM"],
-    "model_type": "nemotron_h",
-    "hybrid_override_pattern": "".join("*-" if n in PLACES else "M-" for n in range(18)),
-    "num_hidden_layers": 36,
-    "tie_word_embeddings": False,
-    "num_attention_heads": 20,
-    "num_key_value_heads": 4,
-    "head_dim": 128,
-    "attention_bias": False,
-    "intermediate_size": 10240,
-    "mlp_hidden_act": "relu2",
-    "mlp_bias": False,
-    "ssm_state_size": 128,
-    "mamba_num_heads": 80,
-    "mamba_head_dim": 64,
-    "n_groups": 8,
-    "conv_kernel": 4,
-    "chunk_size": 128,
-    "expand": 2,
-    "use_conv_bias": True,
-    "use_bias": False,
-    "mamba_proj_bias": False,
-    "mamba_hidden_act": "silu",
-    "layer_norm_epsilon": 1e-05,
-}
-QWEN3_5 = {
-    **COMMON,
-    "architectures": ["Qwen3_5ForCausalLM"],
-    "model_type": "qwen3_5_text",
-    "full_attention_interval": 4,
-    "tie_word_embeddings": True,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 4,
-    "head_dim": 256,
-    "attention_bias": False,
-    "attn_output_gate": True,
-    "hidden_act": "silu",
-    "intermediate_size": 6912,
-    "linear_num_key_heads": 16,
-    "linear_num_value_heads": 32,
-    "linear_key_head_dim": 128,
-    "linear_value_head_dim": 128,
-    "linear_conv_kernel_dim": 4,
-    "rope_parameters": {
-        "rope_type": "default",
-        "rope_theta": 10000000.0,
-        "partial_rotary_factor": 0.25,
-    },
-    "rms_norm_eps": 1e-06,
-    "mamba_ssm_dtype": "float32",
-}
 
 
-def qwen3_5(places, layers):
-    kinds = ["full_attention" if n in places else "linear_attention" for n in range(layers)]
-    return {**QWEN3_5, "layer_types": kinds, "num_hidden_layers": layers}
-
-
-@every(
-    case=[
-        ("granite", GRANITE, 1_934_340_880),
-        ("nemotron_h", NEMOTRON_H, 2_319_826_960),
-        ("qwen3_5", qwen3_5((3, 7, 11, 15, 19), 20), 2_205_724_480),
-        ("qwen3_5", qwen3_5(PLACES, 18), 2_026_144_576),
-    ]
-)
+@every(case=cases("families", "checked"))
 def test_files_that_were_checked_by_hand_are_read_and_written_alike(tmp_path, case):
-    name, config, params = case
+    config = case["config"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     architecture = load_architecture(tmp_path)
-    assert architecture.params == params
+    assert architecture.params == case["params"]
     family = family_of(architecture)
-    assert family is families()[name]
+    assert family is families()[case["family"]]
     written = family.configuration(architecture)
     # in free order the interval is not read
     free = {"torch_dtype", "full_attention_interval"}
@@ -272,47 +173,7 @@ def test_llama_cpp_loads_what_no_family_holds():
     assert loading(Architecture.parse(f"64: {A} f 3x({ROTARY} f)")) == {}
 
 
-@every(
-    case=[
-        ("m2(head_dim=16) f(relu2=true)", "NemotronH", "no operator 'a'; it needs at least one"),
-        (f"m2(head_dim=16) f {NORMED} f", "Granite hybrid", "'a', has qk_norm=true; it has false"),
-        (
-            "m2(head_dim=16) f a(head_dim=16,rope_share=0.5) f",
-            "Granite hybrid",
-            "'a', has rope_share=0.5; it has 0.0 or 1.0",
-        ),
-        (
-            "m2(head_dim=16,dt_min=0.01) f(relu2=true) a(head_dim=16,rope_share=0)",
-            "NemotronH",
-            "'m2', has dt_min=0.01; it has 0.0 or 0.001",
-        ),
-        (
-            f"{WINDOWED} f {ROTARY.replace('500', '900')} f",
-            "transformer with windows (Ministral)",
-            "'a', has rope_theta=900.0 and an earlier one 500.0; one value holds for all 'a'",
-        ),
-        (
-            f"{ROTARY} f {WINDOWED} f {WINDOWED.replace('24', '32')} f",
-            "transformer with windows (Ministral)",
-            "'swa', has window=32 and an earlier one 24; one value holds for all 'swa'",
-        ),
-        (
-            f"{ROTARY} f {WINDOWED.replace('kv_heads=2', 'kv_heads=4')} f",
-            "transformer with windows (Ministral)",
-            "'swa', has kv_heads=4 and an earlier one 2; one value holds for all 'a' and 'swa'",
-        ),
-        (
-            f"conv f {NORMED.replace('heads=4', 'heads=6')} f",
-            "LFM2",
-            "'a', has heads x head_dim = 6 x 16; it needs the width, 64",
-        ),
-        (
-            f"conv(conv_size=3) f conv(conv_size=4) f {NORMED} f",
-            "LFM2",
-            "'conv', has conv_size=4 and an earlier one 3; one value holds for all 'conv'",
-        ),
-    ]
-)
+@every(case=cases("families", "held_by_none"))
 def test_what_no_family_holds_is_named(case):
     notation, title, rule = case
     line = (

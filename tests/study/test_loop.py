@@ -181,7 +181,8 @@ SEARCHES = {
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "workers")) for kind in SEARCHES]
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "workers")) for kind in SEARCHES],
 )
 @pytest.mark.usefixtures("importable_helpers")
 def test_every_search_passes_the_same_lines(
