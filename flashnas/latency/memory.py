@@ -51,6 +51,7 @@ class MemorySizes:
     per_token: np.ndarray  # while it is processed
     tokens: int  # read at once per sequence
     block_tokens: np.ndarray | int = BLOCK  # of a page; 0 of a network without attention
+    reused_tokens: np.ndarray | int = 0  # which a second turn need not read
 
     def total(
         self, batch: int | np.ndarray, piece_tokens: int = PREFILL_PIECE_TOKENS
@@ -87,10 +88,19 @@ def _operator_sizes(
 
 
 def paged(
-    networks: Networks, states: np.ndarray, of_token: np.ndarray, windows: np.ndarray, context: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(tokens of a page, bytes of the pages of one sequence) of each network [N]. Of each of
-    `networks.pairs`: bytes of its state and of a token, and its window."""
+    networks: Networks,
+    states: np.ndarray,
+    of_token: np.ndarray,
+    windows: np.ndarray,
+    prompt: int,
+    context: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(tokens of a page, tokens that a second turn reuses, bytes of the pages of one sequence) of each
+    network [N]. Of each of `networks.pairs`: bytes of its state and of a token, and its window.
+
+    Whole pages are reused. States and windows are kept where the last whole page of the prompt ends, as
+    vLLM 0.32 does by default: nothing is reused of what was generated after it. Keys and values of full
+    attention are kept of all tokens but the last."""
     largest, widest = networks.largest_of(states), networks.largest_of(of_token)
     block = BLOCK * np.maximum(np.ceil(largest / (BLOCK * np.maximum(widest, 1))), 1)
     whole = np.ceil(context / block)
@@ -102,7 +112,10 @@ def paged(
     most, least = np.max(layers, axis=0), np.min(np.where(layers, layers, np.inf), axis=0)
     group = np.maximum(np.where(most < ALIKE_LAYERS * least, most, least), 1)
     pages = sum(group * np.ceil(n / group) * each for n, each in zip(layers, held, strict=True))
-    return np.where(widest > 0, block, 0), pages * np.where(widest > 0, block * widest, largest)
+    kept = np.where(networks.totals_of((states > 0) | (windows > 0)) > 0, prompt, context) - 1
+    reused = np.where(widest > 0, np.maximum(kept, 0) // block * block, 0)
+    bytes_each = np.where(widest > 0, block * widest, largest)
+    return np.where(widest > 0, block, 0), reused, pages * bytes_each
 
 
 def matrix_numbers(spec: OperatorSpec, hidden: int) -> int:
@@ -137,14 +150,17 @@ def memory_sizes(
     others = WEIGHT_BYTES[OTHER_WEIGHTS.get(dtype, dtype)]
     narrower = others - WEIGHT_BYTES[dtype]
     in_matrices = networks.totals_of(matrices) if narrower else 0
-    context = workload.context + networks.meta_tokens
-    block_tokens, of_pages = paged(networks, states, of_token, windows, context)
+    prompt, context = (
+        tokens + networks.meta_tokens for tokens in (workload.prompt_tokens, workload.context)
+    )
+    block, reused, of_pages = paged(networks, states, of_token, windows, prompt, context)
     return MemorySizes(
         np.ceil(networks.params * others - in_matrices * narrower),
         of_pages + 4 * networks.vocab,
         networks.hidden * dtype_bytes + networks.largest_of(alive),
-        max(workload.prompt_tokens + networks.meta_tokens, 1),
-        block_tokens,
+        max(prompt, 1),
+        block,
+        reused,
     )
 
 

@@ -20,10 +20,13 @@ Of a server, computed where they are asked for:
 
 sequences          requests of the workload that fit beside the weights at once, each with all of its
                    tokens; an engine's own limit (vLLM: max_num_seqs) may be lower
-block_tokens       tokens of a page of attention: a prompt that was read before is reused in whole ones;
-                   0 of a network without attention, of which nothing is reused
+block_tokens       tokens of a page of attention: what was read before is reused in whole ones; 0 of a
+                   network without attention, of which nothing is reused
 turn2_ttft_ms      time to the first token of a second turn, of the whole batch: the tokens of the request
-                   and turn2_tokens new ones, where the pages that the request filled are reused
+                   and turn2_tokens new ones, less those that are reused. Of a network of full attention
+                   these are all whole pages; with recurrent layers or windows those of the prompt alone,
+                   since vLLM 0.32 keeps their states where it ends (--prefix-cache-retention-interval
+                   keeps more)
 """
 
 from __future__ import annotations

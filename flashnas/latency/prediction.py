@@ -207,7 +207,6 @@ class LatencyModel:
         batches = np.full(len(networks), self.workload.batch)
         if not {"memory_gb", *SERVING}.isdisjoint(names) or self.workload.batch == "max":
             sizes = memory_sizes(networks, self.workload, self.dtype, self.cache_type)
-            block = np.broadcast_to(sizes.block_tokens, len(networks)).astype(int)
             if self.workload.batch == "max":
                 batches = largest_batches(sizes, self.table.device)
             if "memory_gb" in names:
@@ -216,20 +215,21 @@ class LatencyModel:
                 usable = self.table.device.memory_bytes * USABLE_SHARE
                 found["sequences"] = sizes.most(usable).astype(float)
             if "block_tokens" in names:
-                found["block_tokens"] = block.astype(float)
+                found["block_tokens"] = np.asarray(sizes.block_tokens, float)
             if "turn2_ttft_ms" in names:
-                found["turn2_ttft_ms"] = self._turn2_ttft_ms(networks, batches, block)
+                found["turn2_ttft_ms"] = self._turn2_ttft_ms(
+                    networks, batches, np.asarray(sizes.reused_tokens, int)
+                )
         if not set(names) <= {*UNTIMED, *SERVING}:
             times = self._times(networks, batches, bounded=not ENDS.keys().isdisjoint(names))
             found |= {name: times[name] for name in names if name in times}
         return found
 
     def _turn2_ttft_ms(
-        self, networks: Networks, batches: np.ndarray, block: np.ndarray
+        self, networks: Networks, batches: np.ndarray, known: np.ndarray
     ) -> np.ndarray:
-        """Of each network, [N]; infinite where there is no room. block: tokens of a page, 0: none."""
-        read = self.workload.context + networks.meta_tokens
-        tokens, known = read + self.workload.turn2_tokens, read // np.maximum(block, 1) * block
+        """Of each network, [N]; infinite where there is no room. known: tokens that are reused."""
+        tokens = self.workload.context + networks.meta_tokens + self.workload.turn2_tokens
         found = np.full(len(networks), np.inf)
         for batch, first in set(zip(batches.tolist(), known.tolist(), strict=True)):
             if not batch:

@@ -107,9 +107,9 @@ QWEN = f"4096: 24x(gd(k_heads=16,expand_v=2,head_dim=128) f) 8x({FULL.format(16,
 QWEN_27B = f"5120: 48x(gd(k_heads=16,expand_v=3,head_dim=128) f) 16x({FULL.format(24, 4, 256)} f)"
 NEMOTRON = f"4480: 27x(m2(heads=128,head_dim=80,groups=8) f) 4x({FULL.format(40, 8, 128)})"
 LFM2 = f"2048(vocab=64): 10x(conv f) 6x({FULL.format(32, 8, 64)} f)"
-# "Setting attention block size to N tokens", as vLLM logs it of Qwen3.5-9B, Qwen3.8-27B and
-# Nemotron-Nano-9B-v2 (vllm#24280). 864 to 2048 tokens are logged of the first under settings that are not
-# counted here, such as speculative tokens.
+# "Setting attention block size to N tokens", as vLLM logs it of Qwen3.5-9B, Qwen3.8-27B (the type of its
+# keys is not stated; 784 is half of it) and Nemotron-Nano-9B-v2 (vllm#24280). 864 to 2048 tokens are
+# logged of the first under settings that are not counted here, such as speculative tokens.
 BLOCKS = [
     (QWEN, {}, 528),
     (QWEN, {"kv_dtype": "fp8"}, 1056),
@@ -136,6 +136,25 @@ def test_blocks_are_those_that_vllm_prints(case):
         for count in (tokens, tokens + 1)
     )
     assert sizes.per_sequence == last < next_page
+
+
+WINDOWS = "2048: 2x(swa(window=128,heads=32,kv_heads=8,head_dim=64) f a(heads=32,kv_heads=8,head_dim=64) f)"
+# reused tokens of a second turn, as vLLM 0.32 gives them
+REUSED = [
+    (BLOCKS[-1][0], 640, 100, 736),  # of a prompt and an answer; the last token was not read
+    (WINDOWS, 640, 100, 624),  # of the prompt alone, one token of which is read again
+    (LFM2, 700, 100, 688),
+    (QWEN, 860, 300, 528),  # 1,159 tokens would be two blocks
+    (QWEN, 0, 8192, 0),
+    ("1024: 4x(m2 f)", 4096, 1, 0),
+]
+
+
+@every(case=REUSED)
+def test_a_second_turn_reuses_what_vllm_keeps(case):
+    notation, prompt, generated, reused = case
+    sizes = sizes_of(notation, prompt_tokens=prompt, generated_tokens=generated)
+    assert sizes.reused_tokens == reused
 
 
 def test_groups_of_layers_are_padded_as_vllm_warns():
