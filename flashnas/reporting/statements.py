@@ -21,6 +21,7 @@ from flashnas.base.text import (
 )
 from flashnas.families.programs import loading
 from flashnas.reporting.commands import TIME_IT, to_time, train_first, training_tokens
+from flashnas.reporting.serving import serving
 from flashnas.reporting.words import (
     LEAST_SILENCE,
     chance,
@@ -330,6 +331,7 @@ ANSWER: dict[str, Line] = {
     "families": families,
     "experts": experts,
     "transformer": transformer,
+    "serving": serving,
     "training": training,
     "searched": searched,
     "limit": limit,

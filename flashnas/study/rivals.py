@@ -11,11 +11,12 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError
 from flashnas.families.family import families
 from flashnas.latency.fitting import Fitter
+from flashnas.latency.metrics import SERVING
 from flashnas.space import OperatorSpace, load_space
 from flashnas.space.served import ServedSpace
 from flashnas.study.config import DEFAULT_SPACE
 from flashnas.study.limits import limited, rules_of
-from flashnas.study.load import answerable
+from flashnas.study.load import answerable, floor_of
 from flashnas.study.loop import search
 from flashnas.study.problem import Problem
 from flashnas.study.trials import Trials
@@ -23,12 +24,13 @@ from flashnas.study.trials import Trials
 FREE_MIX = "free mix"  # title of the best network of the free space, which is of no family
 FREE = "free"  # the space of mixes that no program loads, and ..
 FREE_PROPOSALS = 2_000  # .. of its genotypes that are looked at beside served ones
+WINDOWS = "ministral"  # the space of transformers with windows, which keep little of a text
 
 
 def rivals_of(problem: Problem, trials: Trials) -> dict[str, Architecture]:
     """What the recommended network is compared with, by title, the best one first: of each family
     that programs load the best network within the limits, and, where these are what is searched, the
-    best free mix."""
+    best free mix; where a metric of serving is asked for, the best with windows, last."""
     space = problem.space
     if not isinstance(space, OperatorSpace):
         return {}
@@ -38,9 +40,11 @@ def rivals_of(problem: Problem, trials: Trials) -> dict[str, Architecture]:
     beside = own and not problem.config.runtime
     if beside and (mixed := elsewhere(problem, trials, FREE)):
         found[FREE_MIX] = mixed.networks[mixed.best]
-    if served is not None:
-        for name, index in served.of_each(attrgetter("family")).items():
-            found[families()[name].title] = served.networks[index]
+    asked = {*problem.objectives, *(budget.metric for budget in problem.fitter.budgets)}
+    windows = elsewhere(problem, trials, WINDOWS) if asked & {*SERVING} else None
+    for some in filter(None, (served, windows)):
+        for name, index in some.of_each(attrgetter("family")).items():
+            found.setdefault(families()[name].title, some.networks[index])
     return found
 
 
@@ -69,6 +73,7 @@ def elsewhere(problem: Problem, trials: Trials, name: str) -> Trials | None:
             proposals=FREE_PROPOSALS,
             earlier=None,
             target=None,
+            min_recall=floor_of(config, space, trained=False),
         )
     except (BudgetError, ConfigError, MissingRowsError):
         return None

@@ -103,7 +103,12 @@ def test_users_at_once_and_a_second_turn_are_printed_and_bound_a_search(tmp_path
     asked = {"space": "qwen3_5", "params": "1B..3B", "workload": SERVED}
     limits = {"sequences": 600, "turn2_ttft_ms": 30}
     run = fn.search(**asked, budgets=limits, out=tmp_path / "run")
-    assert "turn2_ttft_ms" in str(run)
+    said = " ".join(str(run).split())
+    assert "turn2_ttft_ms" in said
+    assert f"serving users at once {run.recommended.sequences:,.0f}, second turn " in said
+    windows = said.partition("; transformer with windows")[2]
+    assert "users at once" in windows.partition("training")[0]
+    assert ", recall " in windows.partition("training")[0]
     for trial in (*run.front, run.recommended):
         assert trial.sequences >= 600
         assert trial.turn2_ttft_ms <= 30
