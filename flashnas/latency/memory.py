@@ -5,7 +5,8 @@ vLLM has them; activations. Weights are exact. All pages of a network have one s
 an attention layer, or of more, until the largest recurrent state fits one, too. A layer of attention takes
 as many pages as hold its tokens (of a window those that it may reach into), a recurrent one takes one.
 Layers of one sort form groups of as many layers each; what a group lacks is allocated, too. Activations are
-a rule, within a factor of 2 of what the torch models here allocate.
+a rule, within a factor of 2 of what the torch models here allocate. `experiments/serving` holds
+pages and reused tokens against vLLM.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 allocation.
 """
 
+import csv
+import runpy
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.architecture.networks import Networks
 from flashnas.base.errors import BudgetError
+from flashnas.latency import memory
 from flashnas.latency.memory import (
     MemorySizes,
     check_fits,
@@ -102,6 +107,7 @@ def test_a_window_caps_the_cache_and_meta_tokens_stay_in_it():
     assert with_meta.cache_bytes(32) == Architecture.parse(full).cache_bytes(40)
 
 
+SERVING = Path(__file__).parents[2] / "experiments/serving"
 FULL = "a(heads={},kv_heads={},head_dim={})"
 QWEN = f"4096: 24x(gd(k_heads=16,expand_v=2,head_dim=128) f) 8x({FULL.format(16, 4, 256)} f)"
 QWEN_27B = f"5120: 48x(gd(k_heads=16,expand_v=3,head_dim=128) f) 16x({FULL.format(24, 4, 256)} f)"
@@ -155,6 +161,19 @@ def test_a_second_turn_reuses_what_vllm_keeps(case):
     notation, prompt, generated, reused = case
     sizes = sizes_of(notation, prompt_tokens=prompt, generated_tokens=generated)
     assert sizes.reused_tokens == reused
+
+
+def test_pages_and_reused_tokens_are_those_of_a_running_vllm(monkeypatch):
+    """A window may begin within a page, so that up to a page more is counted of it."""
+    run = runpy.run_path(str(SERVING / "run.py"))
+    monkeypatch.setattr(memory, "BLOCK", run["PAGE"])
+    with (SERVING / "vllm.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 2 * len(run["FAMILIES"])
+    for row in table:
+        ours, *_ = run["counted"](row["network"])
+        other = {name for name in run["COLUMNS"] if str(ours[name]) != row[name]}
+        assert other == ({"pages", "concurrency"} if row["family"] == "ministral" else set())
 
 
 def test_groups_of_layers_are_padded_as_vllm_warns():
