@@ -27,6 +27,7 @@ from fitting import (
 )
 from left_out import left_out_pairs, regret, summary
 from pairs import CLEAR_NATS
+from recall import fit_recall, read_recall, shipped
 
 from flashnas.base.system import write_atomic
 from flashnas.loss.composition import Rows
@@ -68,6 +69,7 @@ def fit():
     return rounded(
         {
             "digests": digests(),
+            "recall": shipped(fit_recall(read_recall())),
             "law": dataclasses.asdict(law),
             **found,
             "coefficients": {

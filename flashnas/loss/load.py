@@ -24,8 +24,8 @@ from flashnas.loss.experts import log_granularity
 from flashnas.loss.mix import Mix, bodies, body_sizes, mix_of, stacks
 from flashnas.loss.model import FullLoss, Spreads
 from flashnas.loss.own import as_own, own_rows, with_own
+from flashnas.loss.recall import FORM, RecallModel
 from flashnas.loss.recall import SHIPPED as RECALL
-from flashnas.loss.recall import RecallModel, load_recall
 from flashnas.observations.losses import (
     DATA,
     ObservedLoss,
@@ -88,13 +88,30 @@ def digest(path: Path) -> str:
 
 def digests() -> dict[str, str]:
     """Of the shipped files that the model is fitted to."""
-    return {path.name: digest(path) for path in (SHIPPED, SHAPES, FFN_SHARES, EXPERTS)}
+    paths = (SHIPPED, SHAPES, FFN_SHARES, EXPERTS, RECALL)
+    return {path.name: digest(path) for path in paths}
 
 
 @functools.cache
 def fitted() -> dict[str, Any]:
     """The shipped constants."""
     return dict(json.loads(FITTED.read_text(encoding="utf-8")))
+
+
+@functools.cache
+def load_recall() -> RecallModel:
+    """The shipped model, which experiments/evidence/fit.py fitted."""
+    found = fitted()["recall"]
+    return RecallModel(
+        form=FORM,
+        kinds=frozenset(found["publications"]),
+        publications=found["publications"],
+        mixers=found["mixers"],
+        states=set(map(frozenset, found["states"])),
+        mean=np.array(found["mean"]),
+        covariance=np.array(found["covariance"]),
+        scale=found["scale"],
+    )
 
 
 def shipped_rows() -> Rows:

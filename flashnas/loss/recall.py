@@ -16,82 +16,32 @@ The placement of operators is left out.
 
 from __future__ import annotations
 
-import functools
-import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from flashnas.architecture.networks import Networks
-from flashnas.base.errors import ConfigError
-from flashnas.base.text import counted, plain_number
+from flashnas.base.text import counted
 from flashnas.loss.mathematics import ATTENTION, DELTA_RULE, MATHEMATICS
 from flashnas.loss.mix import stacks
 from flashnas.observations.losses import DATA
-from flashnas.observations.read_losses import read_rows, specs_of
 from flashnas.operators import OperatorSpec
 
 SHIPPED = DATA / "published_recall.csv"
-NEEDED = ("group", "source", "operators", "metric", "value")
-FULL_MARKS = {"recall_": 100.0, "ruler_": 1.0}  # of a value, by the start of its metric
 CONTEXT, REACH = 2048, 0.9  # a window of w tokens finds sqrt(w / CONTEXT), at most REACH
 FEW = 2.0  # n mixers do all but exp(-n / FEW) of what many do
 Form = tuple[float, float, bool]  # s; t, where 0 leaves `hybrid` out; whether `decay` is there
 FORM: Form = (0.1, 0.3, True)  # the shipped rows choose it: experiments/evidence/recall.py
-# Priors: standard deviations of b1 to b4, of the common value and between publications. The mean of
-# b1 is the negative level of transformers, because a network that answers nothing has no marks; of
-# the others it is 0.
-COMMON = np.array([0.1, 0.15, 0.05, 0.05])
-OWN = np.array([0.1, 0.05, 0.05, 0.05])
-NOISE, SCALE_ROWS = 0.04, 10  # of a training; a scale of 1 has the weight of so many rows
-LEVEL, LEVEL_SD = 0.4, 1.0  # of a group
+OWN = np.array([0.1, 0.05, 0.05, 0.05])  # standard deviations of b1 to b4 between publications
+NOISE = 0.04  # of a training
 # Standard deviations where publications are silent.
 KIND_SD = 0.06  # of a stack of one kind, divided by 1 + publications with that kind
 DEPTH_SD = 0.03  # per factor e below the mixers that publications have
 FFN_SD, MAX_FFN = 0.2, 0.55  # per unit of the share of FFNs above this
 STATES_SD = 0.04  # per unit of the share of the states that are not of the first kind
 WINDOW_SD, WINDOWS = 0.03, (64, 1024)  # per factor 2 outside these
-
-
-@dataclass(frozen=True)
-class RecallRow:
-    """One published network. operators: notation without a width; specs: parsed. value: marks, 0 to
-    1.
-    """
-
-    group: str
-    source: str
-    operators: str
-    specs: tuple[OperatorSpec, ...]
-    value: float
-
-
-def read_recall(path: str | Path | None = None) -> list[RecallRow]:
-    """The rows of a CSV; None: the shipped ones. Raises ConfigError with file, line, rule and
-    value.
-    """
-    return [_row(place, line) for place, line in read_rows(Path(path or SHIPPED), NEEDED)]
-
-
-def _row(place: str, line: dict[str, str]) -> RecallRow:
-    specs = specs_of(place, line["operators"])
-    metric = line["metric"]
-    full = next((marks for start, marks in FULL_MARKS.items() if metric.startswith(start)), None)
-    if full is None:
-        raise ConfigError(f"{place}: metric must start with recall_ or ruler_; got {metric!r}")
-    try:
-        value = plain_number(line["value"])
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= full:
-        raise ConfigError(
-            f"{place}: value must be a number from 0 to {full:g}; got {line['value']!r}"
-        )
-    return RecallRow(line["group"], line["source"], line["operators"], specs, value / full)
 
 
 class Mixture(NamedTuple):
@@ -153,7 +103,7 @@ def mixture_of(stacks: Networks, published: frozenset[str]) -> Mixture:
     )
 
 
-def _effects(stacks: Mixture, form: Form) -> np.ndarray:
+def effects_of(stacks: Mixture, form: Form) -> np.ndarray:
     """nothing, state, decay and hybrid [N, 4]."""
     missed = np.exp(-stacks.full / form[0])
     missed *= 1 - stacks.reach * (1 - np.exp(-stacks.windows / form[0]))
@@ -166,40 +116,27 @@ def _effects(stacks: Mixture, form: Form) -> np.ndarray:
     return deep[:, None] * effects + [1, 0, 0, 0]
 
 
+@dataclass(frozen=True)
 class RecallModel:
-    """The posterior of b1 to b4 after published rows."""
+    """The posterior of b1 to b4 after published rows.
 
-    def __init__(self, rows: Sequence[RecallRow], form: Form = FORM) -> None:
-        # a model without some publication still likens what that one alone has to its family
-        self.kinds = _shipped_kinds() | {spec.kind for row in rows for spec in row.specs}
-        mixture = mixture_of(stacks([row.specs for row in rows]), self.kinds)
-        value = np.array([row.value for row in rows])
-        self.form = form
-        self.mixers = int(mixture.mixers.min())
-        self.states = {_held(mixture, index) for index in range(len(rows))}
-        having = {(spec.kind, row.source) for row in rows for spec in row.specs}
-        self.publications = Counter(kind for kind, _ in having)
-        effects = _effects(mixture, form)
-        level = value[mixture.full > 0.999]
-        prior = np.array([-level.mean() if len(level) else -LEVEL, 0, 0, 0])
-        covariance = (
-            effects * COMMON**2 @ effects.T
-            + same(rows, "source") * (effects * OWN**2 @ effects.T)
-            + NOISE**2 * np.eye(len(rows))
-            + LEVEL_SD**2 * same(rows, "group")
-        )
-        gaps = value - LEVEL - effects @ prior
-        weights = np.linalg.solve(covariance, np.c_[gaps, effects])
-        freedom = SCALE_ROWS + len(rows) - len({row.group for row in rows})
-        self.scale = math.sqrt((SCALE_ROWS + gaps @ weights[:, 0]) / freedom)
-        self.mean = prior + COMMON**2 * (effects.T @ weights[:, 0])
-        self.covariance = np.diag(COMMON**2) - np.outer(COMMON, COMMON) ** 2 * (
-            effects.T @ weights[:, 1:]
-        )
+    kinds: that publications have; others find nothing again. publications: kind -> how many have it.
+    mixers: the fewest of a row. states: the sets of kinds of states of one row. mean [4] and covariance
+    [4, 4]: of the coefficients; scale: of all standard deviations.
+    """
+
+    form: Form
+    kinds: frozenset[str]
+    publications: Mapping[str, int]
+    mixers: int
+    states: Set[frozenset[str]]
+    mean: np.ndarray
+    covariance: np.ndarray
+    scale: float
 
     def expected(self, stacks: Networks) -> np.ndarray:
         """Mean [N] of the marks in a new publication, less those of its transformer."""
-        return _effects(mixture_of(stacks, self.kinds), self.form) @ self.mean
+        return effects_of(mixture_of(stacks, self.kinds), self.form) @ self.mean
 
     def predict(self, stacks: Networks) -> tuple[np.ndarray, np.ndarray]:
         """The same, and the covariance [N, N], with the noise of one training of each stack and of the
@@ -217,7 +154,7 @@ class RecallModel:
                 WINDOW_SD * columns.outside,
                 *(
                     KIND_SD
-                    / (1 + self.publications[kind])
+                    / (1 + self.publications.get(kind, 0))
                     * stacks.totals_of(kinds == kind)
                     / np.maximum(1.0, count)
                     for kind, count in among.items()
@@ -225,7 +162,7 @@ class RecallModel:
             ],
             axis=-1,
         )
-        effects = _effects(columns, self.form)
+        effects = effects_of(columns, self.form)
         noise = NOISE**2 * (1 + np.eye(len(stacks)))
         heard = effects @ (self.covariance + np.diag(OWN**2)) @ effects.T + noise
         return effects @ self.mean, self.scale**2 * heard + silent @ silent.T
@@ -235,8 +172,8 @@ class RecallModel:
         will do.
         """
         stack = mixture_of(stacks([specs]), self.kinds)
-        states = _held(stack, 0)
-        unknown = sorted({spec.kind for spec in specs if not self.publications[spec.kind]})
+        states = held_by(stack, 0)
+        unknown = sorted({spec.kind for spec in specs if spec.kind not in self.publications})
         words = []
         if unknown:
             words.append(f"no publication has {' or '.join(unknown)}")
@@ -256,23 +193,6 @@ class RecallModel:
         return "; ".join(words)
 
 
-def _held(stacks: Mixture, index: int) -> frozenset[str]:
+def held_by(stacks: Mixture, index: int) -> frozenset[str]:
     """The kinds of states of one stack."""
     return frozenset(kind for kind, share in stacks.states.items() if share[index])
-
-
-def same(rows: Sequence[RecallRow], name: str) -> np.ndarray:
-    return np.array(
-        [[getattr(row, name) == getattr(other, name) for other in rows] for row in rows]
-    )
-
-
-@functools.cache
-def _shipped_kinds() -> frozenset[str]:
-    return frozenset(spec.kind for row in read_recall() for spec in row.specs)
-
-
-@functools.cache
-def load_recall() -> RecallModel:
-    """The model after the shipped rows."""
-    return RecallModel(read_recall())

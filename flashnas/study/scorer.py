@@ -20,11 +20,11 @@ from flashnas.architecture.networks import Networks
 from flashnas.base.documents import fingerprint
 from flashnas.families.family import attends_to_all, interval_of
 from flashnas.loss.composition import RANGE, Table
-from flashnas.loss.load import digest, digests, expected_of, loss_model
+from flashnas.loss.load import digest, digests, expected_of, load_recall, loss_model
 from flashnas.loss.mix import bodies
 from flashnas.loss.model import CHARGE, FullLoss, Prediction
 from flashnas.loss.own import OWN, own_rows
-from flashnas.loss.recall import RecallModel, load_recall
+from flashnas.loss.recall import RecallModel
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.recorded_answer import Reasons
 from flashnas.study.full_training import FullTraining

@@ -11,16 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from offenders import every
-from one_line import one_line
 
 from flashnas.architecture.notation import parse_operators
-from flashnas.base.errors import ConfigError
 from flashnas.loss import recall
+from flashnas.loss.load import load_recall
 from flashnas.loss.mix import stacks as stacks_of
-from flashnas.loss.recall import load_recall, read_recall
 
-HEAD = "group,source,operators,metric,value\n"
-GOOD = HEAD + "g,1.2,12x(a f),recall_avg6,40\ng,1.2,24x(m2),recall_avg6,30.5\n"
 MIXERS = ("d", "a", "m2", "swa", "gd", "r7", "swa(window=64)")
 stacks = st.lists(st.sampled_from((*MIXERS, "f", "f")), min_size=1, max_size=30).map(
     lambda kinds: parse_operators(" ".join(kinds))
@@ -28,8 +24,8 @@ stacks = st.lists(st.sampled_from((*MIXERS, "f", "f")), min_size=1, max_size=30)
 
 
 @pytest.fixture(scope="module")
-def rows():
-    return read_recall()
+def rows(experiment):
+    return experiment("recall").read_recall()
 
 
 @pytest.fixture(scope="module")
@@ -65,58 +61,29 @@ def test_the_shipped_rows_are_marks_with_a_transformer_in_each_group(rows):
     assert {row.group for row in rows if is_transformer(row)} == {row.group for row in rows}
 
 
-def test_percents_become_marks_and_marks_stay(tmp_path):
-    path = tmp_path / "own.csv"
-    path.write_text(GOOD + "h,2,a f,ruler_avg,0.5\nh,2,d f,ruler_avg,1\n", encoding="utf-8-sig")
-    assert [row.value for row in read_recall(path)] == [0.4, 0.305, 0.5, 1.0]
-
-
-@every(
-    case=[
-        (
-            GOOD + "g,1.2,a f,loss,9\n",
-            "own.csv:4: metric must start with recall_ or ruler_; got 'loss'",
-        ),
-        (
-            GOOD + "g,1.2,a f,recall_x,101\n",
-            "own.csv:4: value must be a number from 0 to 100; got '101'",
-        ),
-        (
-            GOOD + "g,1.2,a f,ruler_x,40\n",
-            "own.csv:4: value must be a number from 0 to 1; got '40'",
-        ),
-        (GOOD + "k,1.2,a f,recall_x,40\n", "own.csv:4: group 'k' must have at least 2 rows"),
-    ]
-)
-def test_a_wrong_file_is_refused_in_one_line(tmp_path, case):
-    text, words = case
-    path = tmp_path / "own.csv"
-    path.write_text(text)
-    assert words in one_line(ConfigError, read_recall, path)
-
-
 # -- the posterior ---------------------------------------------------------------------------------
 
 
-def test_the_posterior_is_the_one_of_a_regression_on_all_coefficients(rows):
+def test_the_posterior_is_the_one_of_a_regression_on_all_coefficients(rows, experiment):
     """Common coefficients, those of each publication and levels of groups, each with its prior."""
     networks = stacks_of([row.specs for row in rows])
-    effects = recall._effects(recall.mixture_of(networks, recall._shipped_kinds()), recall.FORM)
+    fit, model = experiment("recall"), load_recall()
+    effects = recall.effects_of(recall.mixture_of(networks, model.kinds), recall.FORM)
     sources, groups = (
         pd.get_dummies([getattr(row, name) for row in rows]).to_numpy(float)
         for name in ("source", "group")
     )
     own = [effects * source[:, None] for source in sources.T]
-    sds = np.r_[recall.COMMON, np.tile(recall.OWN, len(own)), [recall.LEVEL_SD] * groups.shape[1]]
+    sds = np.r_[fit.COMMON, np.tile(recall.OWN, len(own)), [fit.LEVEL_SD] * groups.shape[1]]
     values = np.array([row.value for row in rows])
     level = values[[is_transformer(row) for row in rows]].mean()
-    prior = np.r_[-level, np.zeros(3 + 4 * len(own)), [recall.LEVEL] * groups.shape[1]]
+    prior = np.r_[-level, np.zeros(3 + 4 * len(own)), [fit.LEVEL] * groups.shape[1]]
     design = np.hstack([effects, *own, groups]) / recall.NOISE
     precision = np.diag(1 / sds**2) + design.T @ design
     coefficients = np.linalg.solve(precision, prior / sds**2 + design.T @ values / recall.NOISE)
-    np.testing.assert_allclose(load_recall().mean, coefficients[:4], atol=1e-8)
+    np.testing.assert_allclose(model.mean, coefficients[:4], atol=1e-8)
     covariance = np.linalg.inv(precision)[:4, :4]
-    np.testing.assert_allclose(load_recall().covariance, covariance, atol=1e-8)
+    np.testing.assert_allclose(model.covariance, covariance, atol=1e-8)
 
 
 def test_the_plain_transformer_differs_by_the_noise_of_two_trainings():
