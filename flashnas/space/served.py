@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 
 PARAMS = "0.1B..4B"  # in all, unless a file or a search asks for others
 NO, ANY, ONLY = EXPERTS = "none", "any", "only"  # which networks may have mixtures of experts
-WIDTH_FACTOR = 32  # by which short trainings shrink networks, where the smallest stays ..
-LEAST_WIDTH = 16  # .. so wide, and where the largest need not be wider than ..
-USUAL_WIDTH = 64  # .. this
+WIDTH_FACTOR = 32  # by which short trainings shrink networks, where the smallest stays at ..
+LEAST_WIDTH, USUAL_WIDTH = 16, 64  # .. the first, and the largest need not be above the second
 OTHERS = "every", "ffn", "window"  # fields of a genotype beside family, width and depth
 NEAR_LAYERS = 4  # by which one mutation changes the depth at most
 
@@ -112,7 +111,8 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
         self.hidden_sizes = tuple(sorted({genotype.hidden for genotype in self.genotypes}))
         self.max_operators = 2 * max(genotype.layers for genotype in self.genotypes)
         low, high = self.hidden_sizes[0], self.hidden_sizes[-1]
-        self.width_factor = min(WIDTH_FACTOR, low // LEAST_WIDTH, max(high // USUAL_WIDTH, 1))
+        factor = min(WIDTH_FACTOR, low // LEAST_WIDTH, max(high // USUAL_WIDTH, 1))
+        self.width_factor = 1 << (factor.bit_length() - 1)  # divides all widths
 
     @classmethod
     def of_family(cls, name: str) -> Self:

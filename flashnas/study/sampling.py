@@ -36,6 +36,11 @@ def sampler_of(problem: Problem) -> Sampler:
     name = sampler_name(sampler)
     with foreign_errors(*problem.foreign()):
         kind = sampler_class(sampler)
+        if name == BAYES and not problem.train_each:
+            raise ConfigError(
+                "search.sampler: bayes chooses what is trained or evaluated, and this search does"
+                f" neither; give --trials N, or take {EXHAUSTIVE}, {EVOLUTION}, nsga2 or random"
+            )
         proposals = min(problem.proposals, problem.space.size())
         if kind.max_proposals is not None and proposals > kind.max_proposals:
             raise ConfigError(

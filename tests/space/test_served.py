@@ -254,3 +254,10 @@ def test_a_bad_file_gets_one_line(tmp_path, case):
     old, new, message = case
     path = write(tmp_path, GOOD.replace(old, new, 1))
     assert one_line(SpaceError, load_space, path).startswith(f"{path}:{message}")
+
+
+@pytest.mark.parametrize("params", [(5e6, 4e7), (2e7, 3e8), (1e8, 4e9)])
+def test_short_trainings_shrink_all_widths(served, params):
+    space = served.with_vocab(8_000).restricted(params)
+    factor = space.width_factor
+    assert all(hidden % factor == 0 <= hidden / factor - 16 for hidden in space.hidden_sizes)

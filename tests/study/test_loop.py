@@ -120,9 +120,12 @@ def test_a_sampler_that_is_named_proposes(sampler):
 
 
 def test_samplers_that_cannot_serve_are_refused_in_one_line():
-    for name in ("tpe", "bayes"):
-        with pytest.raises(ConfigError, match=rf"{name} fits a model .* up to 500 proposals; this"):
-            sampler_of(dataclasses.replace(problem_of(), sampler=name, proposals=9_000))
+    with pytest.raises(ConfigError, match=r"tpe fits a model .* up to 500 proposals; this"):
+        sampler_of(dataclasses.replace(problem_of(), sampler="tpe", proposals=9_000))
+    for proposals in (100, 9_000):
+        problem = dataclasses.replace(problem_of("tiny", 1e6), sampler="bayes", proposals=proposals)
+        with pytest.raises(ConfigError, match=r"bayes chooses what is trained .* give --trials N"):
+            sampler_of(problem)
     with pytest.raises(
         ConfigError, match=r"exhaustive lists spaces of up to .*; space 'layerwise'"
     ):
