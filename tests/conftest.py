@@ -87,6 +87,14 @@ def seeds_without_tracebacks():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk():
+    """What was written outlives a killed process without it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def fixed_number_types():
     """Here, and in the processes that are forked."""
     import number_types
@@ -106,7 +114,7 @@ def forked_workers():
         yield
 
 
-QUICK = {"api", "cli", "docs", "executors", "network", "runs", "search", "study"}
+QUICK = {"api", "cli", "docs", "executors", "exporting", "network", "observations", "study"}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -11,7 +11,7 @@ import pytest
 
 from flashnas.cli.main import main
 
-pytestmark = pytest.mark.usefixtures("signals_heard")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("signals_heard")]
 ROOT = Path(__file__).parents[1]
 SMALL = "template: served\nfamilies: [granite]\nvocab: 320\nparams: 1M..40M\nlayers: [4, 9]\n"
 
@@ -44,7 +44,6 @@ def steps_of(folder):
     return {line.split()[0]: line.split()[1] for line in lines}
 
 
-@pytest.mark.slow
 def test_what_fails_is_kept_and_run_again_until_it_passes(start, tmp_path):
     """In the end by the stand-in for vLLM, on the CPU that it runs on."""
     failing = start("vllm", "/bin/false")
@@ -62,7 +61,6 @@ def test_what_fails_is_kept_and_run_again_until_it_passes(start, tmp_path):
     assert main(["table", "info", str(tmp_path / "files/small")]) == 0
 
 
-@pytest.mark.slow
 def test_ctrl_c_ends_a_step_and_leaves_the_file(start, tmp_path):
     hanging = tmp_path / "hanging"
     hanging.write_text("#!/bin/sh\nexec cat\n")

@@ -121,7 +121,7 @@ def test_a_tokenizer_that_drops_text_makes_a_warning(model, texts):
 
 
 def test_a_run_stands_for_its_chosen_network_once_that_is_trained(
-    build_run, tmp_path, texts, capsys
+    pages, build_run, tmp_path, texts, capsys
 ):
     run = build_run(count=8)
     for path in sorted((run / "pareto").glob("*.yaml"))[1:]:

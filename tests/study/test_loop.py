@@ -169,13 +169,11 @@ def lines(monkeypatch):
 
 
 ASKED = {"space": "tiny", "workload": "chat", "budget_ms": 450, "measure": False}
-TRAINED = {"trials": 2, "evidence": "none", "tokens": 64}
 EVALUATED = {"trials": 3, "evaluator": foreign_space.of_architecture, "workers": 1}
 SEARCHES = {
     "published": {},
     "trainings": {"trials": 2, "tokens": 64},
-    "none": TRAINED,
-    "none, named": {**TRAINED, "sampler": "aging-evolution"},
+    "none": {"trials": 2, "evidence": "none", "tokens": 64, "sampler": "aging-evolution"},
     "evaluator": EVALUATED,
     "start_from": EVALUATED,
     "as_good_as": {"space": "granite", "as_good_as": "Llama-3.2-1B", "budget_ms": 20_000},
