@@ -225,8 +225,6 @@ def training(run: RecordedRun) -> str:
         f"by {answer.ranked_by}"
         + ", with the law of size and the spreads of published ones" * alone
     )
-    if answer.extrapolated and _by_trainings(answer):
-        parts.append("no publication has this length")
     return "; ".join(parts)
 
 

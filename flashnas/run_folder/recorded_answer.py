@@ -174,7 +174,6 @@ class Answer:
     trained: what the search trained, decision by decision. next_trainings: those that would pay most
     before the full one. without_own: what is recommended without the user's own trainings.
     ranked_by: what the expected losses follow from, in words; a user's scorer by its name.
-    extrapolated: publications have longer or shorter trainings.
 
     Example:
         >>> import flashnas as fn
@@ -202,7 +201,6 @@ class Answer:
     without_own: WithoutOwn | None = None
     ranked_by: str = ""
     train_tokens: float
-    extrapolated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

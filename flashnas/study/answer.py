@@ -105,7 +105,6 @@ def answer_of(
         ranked_by=scorer.ranked_by
         if isinstance(scorer, EvidenceScorer)
         else f"scorer {type(scorer).__name__}",
-        extrapolated=scorer.extrapolated,
     )
 
 

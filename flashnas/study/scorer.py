@@ -19,7 +19,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.networks import Networks
 from flashnas.base.documents import fingerprint
 from flashnas.families.family import attends_to_all, interval_of
-from flashnas.loss.composition import RANGE, Table
+from flashnas.loss.composition import Table
 from flashnas.loss.load import digest, digests, expected_of, load_recall, loss_model
 from flashnas.loss.mix import bodies
 from flashnas.loss.model import CHARGE, FullLoss, Prediction
@@ -45,8 +45,7 @@ class Scorer(Protocol):
     of them as arrays, which builds an Architecture where it is indexed or iterated over.
 
     Attributes:
-        tokens: of the training that the user plans; None: each network has its own. extrapolated:
-            it is longer or shorter than all that the scorer rests on.
+        tokens: of the training that the user plans; None: each network has its own.
         digest: changes with all that changes a figure; a run is continued only under the same.
 
     Example:
@@ -59,9 +58,6 @@ class Scorer(Protocol):
 
     @property
     def tokens(self) -> float | None: ...
-
-    @property
-    def extrapolated(self) -> bool: ...
 
     @property
     def digest(self) -> str: ...
@@ -196,11 +192,6 @@ class EvidenceScorer:
         bends = self.model.law.c * (table.shape - self.model.law.r0) ** 2
         shape = float(self.model.coefficients()["law"][0] * (bends[0] - bends[1]))
         return {"size": parts["size"] - shape, "shape": shape, "mix": parts["mix"]}
-
-    @property
-    def extrapolated(self) -> bool:
-        """Beyond the lengths of publications; of lengths of their own `figures` say it of each."""
-        return self.tokens is not None and not RANGE[0] <= self.tokens <= RANGE[1]
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -115,7 +115,6 @@ def test_the_lowest_charged_loss_is_recommended():
     assert answer.recommended == asked_for.hash(min((FAST, HYBRID, LARGE), key=asked_for.value))
     assert answer.train_tokens == 1e11
     assert (answer.ranked_by, answer.trained) == ("published trainings", ())
-    assert not answer.extrapolated
 
 
 def test_networks_of_the_same_shares_are_tied():

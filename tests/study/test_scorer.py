@@ -167,10 +167,8 @@ def test_the_digest_changes_with_all_that_changes_the_figures(scorer, tmp_path):
     assert mine.to_dict()["source"]["own"]["path"] == str(own)
 
 
-def test_trainings_longer_than_those_of_publications_are_extrapolated():
-    assert not problem_of().scorer.extrapolated
+def test_trainings_longer_than_those_of_publications_lie_outside():
     long = problem_of(train_tokens="500T").scorer
-    assert long.extrapolated
     assert "training tokens" in long.figures(HYBRID)["outside"]
 
 
@@ -186,7 +184,7 @@ def test_the_shape_of_equal_networks_makes_no_difference(scorer):
 class Smallest:
     """Ranks by the number of parameters alone."""
 
-    tokens, extrapolated, digest = 1e9, False, "smallest"
+    tokens, digest = 1e9, "smallest"
 
     def posterior(self, networks):
         return Prediction.of(self.values(networks), 1e-4 * np.eye(len(networks)))
@@ -244,7 +242,7 @@ def predicting(covariance):
         (
             Lacking(),
             "search.scorer must have all of flashnas.study.scorer.Scorer; scorer Lacking has no"
-            " tokens, extrapolated, digest, recalls, figures, reasons, to_dict",
+            " tokens, digest, recalls, figures, reasons, to_dict",
         ),
         (
             broken(values=lambda self, networks: 1 / 0),
