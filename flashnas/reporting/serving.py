@@ -31,7 +31,8 @@ def serving(run: RecordedRun) -> str | None:
             return False
         return bool(theirs > own[name] if name in LARGER_IS_BETTER else theirs < own[name])
 
-    parts, found = [said(own)], {trial.hash: dict[str, Any](trial.figures) for trial in run.front}
+    parts = [f"{said(own)}, in pages as vLLM has them"]
+    found = {trial.hash: dict[str, Any](trial.figures) for trial in run.front}
     found |= {row.hash: row._asdict() for row in rows(run.baselines)}
     for family in answer.families:
         title, theirs = family["family"], found.get(family["hash"], {})
