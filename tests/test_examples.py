@@ -3,6 +3,7 @@ flashnas for it.
 """
 
 import json
+import re
 import runpy
 import tomllib
 from pathlib import Path
@@ -121,7 +122,9 @@ def test_the_tracker_example_writes_a_search_and_a_training_to_tensorboard(tmp_p
 
 
 @pytest.mark.slow
-def test_an_exported_configuration_is_trained_by_hugging_face_trainer(tmp_path, monkeypatch):
+def test_an_exported_configuration_is_trained_by_hugging_face_trainer(
+    tmp_path, monkeypatch, capsys
+):
     """At a context above the one that the configuration states, and loaded again."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
@@ -150,6 +153,7 @@ def test_an_exported_configuration_is_trained_by_hugging_face_trainer(tmp_path, 
     options = [word for name, file in files.items() for word in (f"--{name}", str(tmp_path / file))]
     options += ["--context", "32", "--max_steps", "2", "--report_to", "none", "--use_cpu"]
     main(str(tmp_path / "model"), *options)
+    assert re.fullmatch(r"held-out loss \d\.\d+", capsys.readouterr().out.splitlines()[-1])
     trained = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "trained")
     assert sum(weight.numel() for weight in trained.parameters()) == written.params
     assert trained.config.max_position_embeddings == 32

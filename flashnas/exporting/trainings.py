@@ -17,7 +17,7 @@ from flashnas.run_folder.layout import yaml_text
 from flashnas.run_folder.recorded_run import RecordedRun
 
 TABLE = "trainings.csv"
-STEP_TOKENS = 128 * 4096  # of the recipe `gpu`
+STEP_TOKENS, WARMUP = 128 * 4096, 0.05  # of the recipe `gpu`
 LEVEL = "next trainings"  # losses of one level compare
 COLUMNS = [
     "group",
@@ -45,7 +45,7 @@ settings of the recipe `gpu` on one GPU, which takes 16 sequences at a time:
 
     python examples/train_exported.py 01 --data YOUR_TEXT.jsonl --tokenizer YOURS --context 4096 \\
         --max_steps {steps} --per_device_train_batch_size 16 --gradient_accumulation_steps 8 \\
-        --learning_rate 2e-3 --adam_beta2 0.95 --weight_decay 0.1 --warmup_ratio 0.05 \\
+        --learning_rate 2e-3 --adam_beta2 0.95 --weight_decay 0.1 --warmup_steps {warmup} \\
         --lr_scheduler_type cosine_with_min_lr --lr_scheduler_kwargs '{{"min_lr_rate": 0.1}}' \\
         --bf16 --output_dir 01/trained
 
@@ -100,7 +100,8 @@ def export_trainings(
         write_synced(fresh / TABLE, table.getvalue())
         card = TEXT.format(
             tokens=tokens,
-            steps=round(found["tokens"] / STEP_TOKENS),
+            steps=(steps := round(found["tokens"] / STEP_TOKENS)),
+            warmup=round(WARMUP * steps),
             table=TABLE,
             lines="\n".join(lines),
             version=flashnas.__version__,
