@@ -185,13 +185,14 @@ def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Prop
     own = rows_of_model(model, scorer.rows) if scorer.rows else None
     done = set(map(identity, scorer.rows))
     prices = COMPLEXITY_NATS * complexities(networks)
-    found: tuple[float, Choice, Prospects, np.ndarray, list[ObservedLoss], list[int]] | None = None
+    found: (
+        tuple[float, Choice, Prospects, np.ndarray, list[ObservedLoss], list[Architecture]] | None
+    ) = None
     for small, length in offers(networks):
-        every = [(at, each) for at, each in enumerate(small) if each is not None]
-        rows = [observed(network, length, at) for at, network in every]
-        new = [n for n, row in enumerate(rows) if identity(row) not in done]
-        rows, every = [rows[n] for n in new], [every[n] for n in new]
-        forward = np.array([network.flops_per_token(training.context) for _, network in every])
+        rows = [observed(network, length, at) for network, at in small.items()]
+        rows = [row for row in rows if identity(row) not in done]
+        trained = [network for row in rows if (network := row.network)]
+        forward = np.array([network.flops_per_token(training.context) for network in trained])
         shares = training.short_hours((1 + BACKWARD) * length * forward) / full_hours
         if len(rows) < LEAST or price(np.sort(shares)[:LEAST].sum()) > MOST_GAIN:
             continue
@@ -199,7 +200,8 @@ def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Prop
         prospects = Prospects(joint, prices)
         choice = best_choice(prospects, shares, price)
         if found is None or choice.net_nats > found[0]:
-            found = choice.net_nats, choice, prospects, shares, rows, [at for at, _ in every]
+            of = [networks[small[network]] for network in trained]
+            found = choice.net_nats, choice, prospects, shares, rows, of
     if found is None:
         return None
     _, choice, prospects, shares, rows, of = found
@@ -207,7 +209,7 @@ def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Prop
     return Proposal(
         choice,
         tuple(rows[index] for index in choice.indices),
-        tuple(networks[of[index]] for index in choice.indices),
+        tuple(of[index] for index in choice.indices),
         choice.share * full_hours,
         price.range_of(choice.share),
     )
@@ -221,14 +223,18 @@ def observed(network: Architecture, tokens: int, nats: float) -> ObservedLoss:
     return as_own([replace(row, level=LEVEL)])[0]
 
 
-def offers(networks: Sequence[Architecture]) -> Iterator[tuple[list[Architecture | None], int]]:
-    """Each network at a width, None where its operators do not fit, and tokens; the first network
-    fits."""
+def offers(networks: Sequence[Architecture]) -> Iterator[tuple[dict[Architecture, int], int]]:
+    """Networks at a width, each with the index of the first one that it stands for, as far as their
+    operators fit, and tokens; the first network fits."""
     for hidden in (*(width for width in WIDTHS if width < networks[0].hidden), networks[0].hidden):
-        small = [narrower(network, hidden) for network in networks]
-        if small[0] is not None:
+        small: dict[Architecture, int] = {}
+        for index, network in enumerate(networks):
+            if (at_width := narrower(network, hidden)) is not None:
+                small.setdefault(at_width, index)  # one training stands for all widths
+        if 0 in small.values():
+            params = body_params(next(iter(small)))
             for each in TOKENS_EACH:
-                yield small, int(float(f"{each * body_params(small[0]):.1g}"))
+                yield small, int(float(f"{each * params:.1g}"))
 
 
 def narrower(network: Architecture, hidden: int) -> Architecture | None:

@@ -1,5 +1,6 @@
 """What short trainings cost the full one, and which of them are proposed."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -123,3 +124,10 @@ def test_what_does_not_fit_is_left_out():
     assert next_trainings.narrower(wide, 256) is None
     alone = [Architecture.parse("2048: 24x(a(heads=16,kv_heads=16) f)")]
     assert proposal(scorer(), alone) is None, "one network says nothing"
+
+
+def test_widths_of_one_composition_have_one_training():
+    wide = [dataclasses.replace(network, hidden=2304) for network in NETWORKS]
+    for small, _ in next_trainings.offers([*NETWORKS, *wide]):
+        assert len(small) == len({network.operators for network in small})
+    assert len({row.specs for row in proposal(scorer(), [*NETWORKS, *wide]).trainings}) > 1
