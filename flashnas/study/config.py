@@ -280,6 +280,8 @@ class SearchConfig(Settings, where="search"):
                 self.wrong("budget_ms", "and a budget on latency_ms are the same; give one of them")
             object.__setattr__(self, "budgets", {"latency_ms": self.budget_ms, **self.budgets})
             object.__setattr__(self, "budget_ms", None)
+        if self.budget_holds != EXPECTED and "turn2_ttft_ms" in self.budgets:
+            self.wrong("budget_holds", f"{self.budget_holds}: turn2_ttft_ms has no interval")
         object.__setattr__(
             self,
             "objectives",

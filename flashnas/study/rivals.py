@@ -24,13 +24,13 @@ from flashnas.study.trials import Trials
 FREE_MIX = "free mix"  # title of the best network of the free space, which is of no family
 FREE = "free"  # the space of mixes that no program loads, and ..
 FREE_PROPOSALS = 2_000  # .. of its genotypes that are looked at beside served ones
-WINDOWS = "ministral"  # the space of transformers with windows, which keep little of a text
+STATELESS = ("qwen3", "ministral")  # spaces of transformers without and with windows
 
 
 def rivals_of(problem: Problem, trials: Trials) -> dict[str, Architecture]:
     """What the recommended network is compared with, by title, the best one first: of each family
     that programs load the best network within the limits, and, where these are what is searched, the
-    best free mix; where a metric of serving is asked for, the best with windows, last."""
+    best free mix; where a metric of serving is asked for, transformers without and with windows."""
     space = problem.space
     if not isinstance(space, OperatorSpace):
         return {}
@@ -40,11 +40,14 @@ def rivals_of(problem: Problem, trials: Trials) -> dict[str, Architecture]:
     beside = own and not problem.config.runtime
     if beside and (mixed := elsewhere(problem, trials, FREE)):
         found[FREE_MIX] = mixed.networks[mixed.best]
+    if served is not None:
+        for name, index in served.of_each(attrgetter("family")).items():
+            found[families()[name].title] = served.networks[index]
     asked = {*problem.objectives, *(budget.metric for budget in problem.fitter.budgets)}
-    windows = elsewhere(problem, trials, WINDOWS) if asked & {*SERVING} else None
-    for some in filter(None, (served, windows)):
-        for name, index in some.of_each(attrgetter("family")).items():
-            found.setdefault(families()[name].title, some.networks[index])
+    for name in STATELESS if asked & {*SERVING} else ():
+        title = families()[name].title
+        if title not in found and (other := elsewhere(problem, trials, name)):
+            found[title] = other.networks[other.best]
     return found
 
 
