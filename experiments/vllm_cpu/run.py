@@ -3,60 +3,24 @@
     python experiments/vllm_cpu/run.py --vllm-python .venv-vllm/bin/python     # README.md
     python experiments/vllm_cpu/run.py --vllm-python .. --family granite --out runs/vllm    # `make vllm`
 
-Three networks of each family give the greedy tokens of transformers first. Each step is kept in
---out, and the same command continues.
+Each step is kept in --out, and the same command continues.
 """
 
 import argparse
-import importlib.util
 import json
-import tempfile
 import time
 from pathlib import Path
 
 import flashnas as fn
-from flashnas.families.family import families
 from flashnas.latency.workload import load_workload
 from flashnas.profiling.vllm.target import Vllm
 
 HERE = Path(__file__).resolve().parent
 SIZES = {"params": "10M..80M", "vocab": 8192}
 WORKLOAD = "batch=1,prompt=256,generated=128"
-SHAPES = (
-    (256, 4),
-    (256, 7),
-    (512, 6),
-)  # width and layers of the networks whose tokens are compared
 VALIDATED = 10
 # vLLM compiles for minutes on a CPU
 ENGINE = ["enforce_eager=true"]
-
-
-def served_check():
-    """experiments/served/check.py as a module."""
-    file = HERE.parent / "served" / "check.py"
-    spec = importlib.util.spec_from_file_location("served_check", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def tokens(name, python):
-    """Greedy tokens of networks with random weights in vLLM that are those of transformers."""
-    module = served_check()
-    family, found = families()[name], []
-    ffn = "f(relu2=true)" if name == "nemotron_h" else "f"
-    mixer, attention = family.search.sizes[0].mixers
-    for width, layers in SHAPES:
-        mixers = [attention if n % 4 == 1 else mixer for n in range(layers)]
-        tied = "" if family.search.tied else ",tied=false"
-        notation = f"{width}(vocab={module.VOCAB}{tied}): " + " ".join(f"{m} {ffn}" for m in mixers)
-        with tempfile.TemporaryDirectory() as out:
-            pythons, wanted = {"vllm": python}, ["vllm"]
-            *_, (_, compared) = module.check(name, family, notation, pythons, wanted, Path(out))
-        found.append({"notation": notation, **compared})
-        print(found[-1], flush=True)
-    return found
 
 
 def timed(name, python, out):
@@ -111,9 +75,6 @@ def main():
     results = json.loads(file.read_text()) if file.exists() else {}
     for name in arguments.family or ("granite", "nemotron_h"):
         done = results.setdefault(name, {})
-        if "tokens" not in done:
-            done["tokens"] = tokens(name, arguments.vllm_python)
-            file.write_text(json.dumps(results, indent=1) + "\n")
         if "front" not in done:
             done |= timed(name, arguments.vllm_python, arguments.out)
             file.write_text(json.dumps(results, indent=1) + "\n")
