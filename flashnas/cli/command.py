@@ -68,7 +68,7 @@ class Command:
         function: Any = loaded(self.run)
         if self.options is not None:
             return int(function(options, as_json) or 0)
-        with CountProgress(sys.stderr, self.counted) as line:
+        with CountProgress(sys.stderr, self.counted, self.summary) as line:
             takes = inspect.signature(function).parameters
             result = function(
                 options,

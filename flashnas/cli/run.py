@@ -43,7 +43,7 @@ def search(options: SearchCommandOptions, as_json: bool) -> int:
 
         show(plan(options, note=lambda text: print(text, file=sys.stderr)), as_json)
         return 0
-    with SearchProgress(sys.stderr) as progress:
+    with SearchProgress(sys.stderr, "searching") as progress:
         progress.hint("reading the table and the published trainings")
         result = api.search(options, progress=progress, command=command_line())
     if as_json:
@@ -65,7 +65,7 @@ def train(options: TrainOptions, as_json: bool) -> int:
     """`flashnas train`."""
     from flashnas.api import train as api
 
-    with TrainingProgress(sys.stderr) as progress:
+    with TrainingProgress(sys.stderr, "reading the text") as progress:
         try:
             result = api.train(options, progress=progress, command=command_line())
         except CandidateError as error:

@@ -209,12 +209,12 @@ def test_the_progress_line_says_what_is_known():
         known=2,
     )
     assert SearchProgress.line(snapshot, 61) == (
-        "[ 12 %] lowest loss 5.125 nats/token at 12,346 ms | 2 of 25 networks trained, 1 of them"
-        " failed, 2 known before"
-        " | 1 min 01 s gone, 2 min 10 s left"
+        "[ 12 %] 2 of 25 networks trained, 1 of them failed, 2 known before"
+        " | 1 min 01 s gone, 2 min 10 s left | lowest loss 5.125 nats/token at 12,346 ms"
     )
     stream = io.StringIO()
-    progress = SearchProgress(stream)
+    progress = SearchProgress(stream, "searching")
     for best in (5.125, 5.125, 5.25):  # another network is the best, by the expected full loss
         progress.update(dataclasses.replace(snapshot, best_loss=best))
-    assert [line.split()[5] for line in stream.getvalue().splitlines()] == ["5.125", "5.250"]
+    losses = [line.partition("loss ")[2][:5] for line in stream.getvalue().splitlines()]
+    assert losses == ["5.125", "5.250"]
