@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
 import math
 import statistics
@@ -53,6 +54,8 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     space, table, times = out / "space.yaml", out / "table", out / "times.csv"
     space.write_text(SPACE.format(**plan))
+    recipe = fn.Recipe.load(str(HERE / "recipe.yaml"))
+    recipe = dataclasses.replace(recipe, **plan.get("recipe", {}))
 
     step("1 profile", "whole networks with random weights in llama.cpp, one width after the other")
     print(
@@ -110,7 +113,7 @@ def main() -> None:
     step("4 train", f"{best.name}, {why}: {best.notation}")
     trained = fn.train(
         str(best.architecture),
-        recipe=str(HERE / "recipe.yaml"),
+        recipe=recipe,
         out=str(out / "training"),
         resume=True,
         threads=1,
@@ -129,7 +132,7 @@ def main() -> None:
     step("6 run in llama.cpp", str(file))
     found = {
         **predicted_times(best, table, times, plan),
-        **in_llama_cpp(file, Path(trained.final), plan),
+        **in_llama_cpp(file, Path(trained.final), recipe, plan),
     }
     found |= {
         "notation": best.notation,
@@ -169,7 +172,9 @@ def predicted_times(best: Any, table: Path, times: Path, plan: dict[str, Any]) -
     }
 
 
-def in_llama_cpp(file: Path, weights: Path, plan: dict[str, Any]) -> dict[str, Any]:
+def in_llama_cpp(
+    file: Path, weights: Path, recipe: fn.Recipe, plan: dict[str, Any]
+) -> dict[str, Any]:
     """The trained file in llama.cpp: its speed, its perplexity beside that of the trained network,
     and what it says.
     """
@@ -196,7 +201,6 @@ def in_llama_cpp(file: Path, weights: Path, plan: dict[str, Any]) -> dict[str, A
         )
         for _ in range(ROUNDS)
     ]
-    recipe = fn.Recipe.load(str(HERE / "recipe.yaml"))
     dataset = prepare_dataset(plan["training"]["data"], recipe)
     windows = dataset.validation_slice(recipe, plan["windows"] * recipe.sequence_tokens)[:, :WINDOW]
     words = vocabulary(source.tokenizer, vocab, source.architecture.meta_tokens)
