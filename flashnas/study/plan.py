@@ -9,7 +9,7 @@ from typing import Any
 
 from flashnas.base.registry import foreign_errors
 from flashnas.samplers import sampler_name
-from flashnas.study.config import SearchConfig
+from flashnas.study.config import NO_EVIDENCE, SearchConfig
 from flashnas.study.load import load_problem
 from flashnas.study.loop import next_cycle, search
 from flashnas.study.problem import Note
@@ -33,6 +33,8 @@ class Plan:
         flops_each, flops: of the longest training among those of the first cycle, or where a sampler
             chooses among some that it may propose, and of all on average.
         time_limit_s: of one training.
+        gain, price: of the first cycle, in nats of the full training, as of an `Acquisition`; None
+            where nothing is chosen by them.
     """
 
     space: str
@@ -46,6 +48,8 @@ class Plan:
     flops_each: float = 0.0
     flops: float = 0.0
     time_limit_s: float = 0.0
+    gain: float | None = None
+    price: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
@@ -67,6 +71,8 @@ class Plan:
                 f" about {self.flops:.1e} in all"
             )
             lines.append(f"limit      {self.time_limit_s:,.0f} s a training")
+        if self.gain is not None:
+            lines.append(f"expected   gain {self.gain:.4f}, price {self.price:.4f} nats")
         return "\n".join(lines)
 
 
@@ -101,6 +107,8 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
         if found.chosen:
             first = next_cycle(problem, search(problem), trainings.at_most)
             flops = [trainings.flops(training) for training in first.trainings] or flops
+            if config.evidence != NO_EVIDENCE:
+                found = dataclasses.replace(found, gain=first.gain_nats, price=first.price_nats)
     new = {
         network.hash: network
         for _, network in problem.baselines

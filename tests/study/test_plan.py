@@ -39,6 +39,12 @@ def test_a_plan_counts_networks_tokens_and_flops_and_writes_no_run(config, tmp_p
     assert " min" not in str(found)  # nothing was measured
 
 
+def test_a_plan_says_what_the_first_trainings_are_expected_to_gain(config):
+    found = plan(dataclasses.replace(config, evidence=None, baselines=False, train_tokens="1B"))
+    assert 0 == round(found.price, 4) <= found.gain
+    assert str(found).endswith(f"expected   gain {found.gain:.4f}, price {found.price:.4f} nats")
+
+
 def test_a_search_is_planned_where_its_device_is_not(config, quick_recipe, tmp_path, monkeypatch):
     import torch
 
