@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,15 +64,16 @@ def question(kind: KernelKind, phase: Phase, row: dict[str, int]) -> Asked:
     return Asked(call, phase, batch, seen, rows)
 
 
-def left_with(table: LatencyTable, rows_name: str, keep: np.ndarray) -> LatencyTable:
-    return replace(table, frames={**table.frames, rows_name: table.frames[rows_name][keep]})
+def taken(table: LatencyTable, rule: str, rows_name: str, axis: str, keep: pd.Series) -> Test:
+    """Of the rows of one name those that are kept, and the question for the others."""
+    frame = table.frames[rows_name]
+    left = replace(table, frames={**table.frames, rows_name: frame[keep]})
+    return Test(rule, rows_name, axis, left, frame[~keep])
 
 
 def without(table: LatencyTable, *rows_names: str) -> LatencyTable:
-    return replace(
-        table,
-        frames={name: frame for name, frame in table.frames.items() if name not in rows_names},
-    )
+    frames = {name: frame for name, frame in table.frames.items() if name not in rows_names}
+    return replace(table, frames=frames)
 
 
 def axes_of(rows_name: str) -> list[str]:
@@ -90,14 +91,7 @@ def beyond(table: LatencyTable, rows_name: str) -> Iterator[Test]:
         values = np.unique(frame[axis])
         kept = values[values <= values[-1] / 4]
         if len(kept) >= 2 and values[-1] / kept[-1] <= REACH.get(axis, OTHER_REACH):
-            keep = (frame[axis] <= kept[-1]).to_numpy()
-            yield Test(
-                "beyond the largest",
-                rows_name,
-                axis,
-                left_with(table, rows_name, keep),
-                frame[~keep],
-            )
+            yield taken(table, "beyond the largest", rows_name, axis, frame[axis] <= kept[-1])
 
 
 def below(table: LatencyTable, rows_name: str) -> Iterator[Test]:
@@ -107,14 +101,7 @@ def below(table: LatencyTable, rows_name: str) -> Iterator[Test]:
         values = np.unique(frame[axis])
         kept = values[values >= 2 * values[0]]
         if 2 <= len(kept) < len(values):
-            keep = (frame[axis] >= kept[0]).to_numpy()
-            yield Test(
-                "below the smallest",
-                rows_name,
-                axis,
-                left_with(table, rows_name, keep),
-                frame[~keep],
-            )
+            yield taken(table, "below the smallest", rows_name, axis, frame[axis] >= kept[0])
 
 
 def corner(table: LatencyTable, rows_name: str) -> Iterator[Test]:
@@ -122,21 +109,12 @@ def corner(table: LatencyTable, rows_name: str) -> Iterator[Test]:
     do not fit the device's memory; the smallest cell along the axis of growth is always left."""
     frame = table.frames[rows_name]
     kind, phase = kind_and_phase(rows_name)
-    columns = kind.columns(phase)
-    others = [column for column in columns if column != kind.grow]
+    others = [column for column in kind.columns(phase) if column != kind.grow]
     work = frame[list(set(axes_of(rows_name)))].astype(float).prod(axis=1)
-    limit = work.quantile(0.9)
-    keep = (
-        (work <= limit) | (frame[kind.grow] == frame.groupby(others)[kind.grow].transform("min"))
-    ).to_numpy()
-    if (~keep).any():
-        yield Test(
-            "a cell that was not measured",
-            rows_name,
-            kind.grow,
-            left_with(table, rows_name, keep),
-            frame[~keep],
-        )
+    smallest = frame[kind.grow] == frame.groupby(others)[kind.grow].transform("min")
+    keep = (work <= work.quantile(0.9)) | smallest
+    if not keep.all():
+        yield taken(table, "a cell that was not measured", rows_name, kind.grow, keep)
 
 
 def between(table: LatencyTable, rows_name: str) -> Iterator[Test]:
@@ -147,83 +125,55 @@ def between(table: LatencyTable, rows_name: str) -> Iterator[Test]:
     for axis in axes_of(rows_name):
         values = np.unique(frame[axis])
         if len(values) >= 5:
-            keep = frame[axis].isin([values[0], values[-1], *values[::2]]).to_numpy()
-            yield Test(
-                "interpolation (not a rule)",
-                rows_name,
-                axis,
-                left_with(table, rows_name, keep),
-                frame[~keep],
-            )
+            keep = frame[axis].isin([values[-1], *values[::2]])
+            yield taken(table, "interpolation (not a rule)", rows_name, axis, keep)
+
+
+def each_left_out(
+    table: LatencyTable, rule: str, rows_name: str, axis: str, columns: Sequence[str]
+) -> Iterator[Test]:
+    """The rows of one combination of values at a time, from all others."""
+    frame = table.frames[rows_name]
+    for _, rows in frame.groupby(list(columns)):
+        yield taken(table, rule, rows_name, axis, ~frame.index.isin(rows.index))
 
 
 def heads_between(table: LatencyTable, rows_name: str) -> Iterator[Test]:
     """Attention: one pair (heads, key/value heads) at a time, from the pairs around it."""
-    kind, _ = kind_and_phase(rows_name)
-    frame = table.frames[rows_name]
-    if not kind.between:
-        return
-    for pair, rows in frame.groupby(list(kind.between)):
-        keep = ~(frame[list(kind.between)].to_numpy() == pair).all(axis=1)
-        yield Test(
-            "heads between measured ones",
-            rows_name,
-            "heads, kv_heads",
-            left_with(table, rows_name, keep),
-            rows.sample(min(len(rows), 30), random_state=0),
-        )
+    if pair := kind_and_phase(rows_name)[0].between:
+        rule = "heads between measured ones"
+        for test in each_left_out(table, rule, rows_name, "heads, kv_heads", pair):
+            few = test.asked.sample(min(len(test.asked), 30), random_state=0)
+            yield replace(test, asked=few)
 
 
 def next_larger(table: LatencyTable, rows_name: str, column: str) -> Iterator[Test]:
     """Rows of one matched size, from those of the next larger one."""
-    frame = table.frames[rows_name]
-    for size in np.unique(frame[column])[:-1]:
-        keep = (frame[column] != size).to_numpy()
-        yield Test(
-            f"next larger {column}",
-            rows_name,
-            f"{column}={size}",
-            left_with(table, rows_name, keep),
-            frame[~keep],
-        )
+    sizes = table.frames[rows_name][column]
+    for size in np.unique(sizes)[:-1]:
+        yield taken(table, f"next larger {column}", rows_name, f"{column}={size}", sizes != size)
 
 
 def windows(table: LatencyTable, rows_name: str) -> Iterator[Test]:
     """Rows of windows, from full attention."""
     frame = table.frames[rows_name]
-    keep = (frame["window"] == 0).to_numpy()
-    tokens = frame["context" if "context" in frame else "tokens"]
+    test = taken(table, "full attention for a window", rows_name, "", frame["window"] == 0)
+    tokens = test.asked["context" if "context" in frame else "tokens"]
     for window in np.unique(frame["window"])[1:]:
-        asked = frame[(frame["window"] == window) & (tokens > window)]
+        asked = test.asked[(test.asked["window"] == window) & (tokens > window)]
         if len(asked):
-            yield Test(
-                "full attention for a window",
-                rows_name,
-                f"window={window}",
-                left_with(table, rows_name, keep),
-                asked,
-            )
+            yield replace(test, axis=f"window={window}", asked=asked)
 
 
 def other_kind(table: LatencyTable) -> Iterator[Test]:
     """Kimi delta attention, from rows of the gated delta rule."""
-    for rows_name in ("kda_decode", "kda_prefill"):
-        if rows_name in table.frames:
-            yield Test(
-                "same state of another kind",
-                rows_name,
-                "kind",
-                without(table, rows_name),
-                table.frames[rows_name],
-            )
-    if "gated_delta_rule_triton_prefill" in table.frames:  # the rule as it was, for comparison
-        yield Test(
-            "same state of another kind (the faster kernel)",
-            "kda_prefill",
-            "kind",
-            without(table, "kda_prefill", "gated_delta_rule_triton_prefill"),
-            table.frames["kda_prefill"],
-        )
+    rule, triton = "same state of another kind", "gated_delta_rule_triton_prefill"
+    for name in ("kda_decode", "kda_prefill"):
+        if name in table.frames:
+            yield Test(rule, name, "kind", without(table, name), table.frames[name])
+    if triton in table.frames:  # the rule as it was, for comparison
+        left, asked = without(table, "kda_prefill", triton), table.frames["kda_prefill"]
+        yield Test(f"{rule} (the faster kernel)", "kda_prefill", "kind", left, asked)
 
 
 def chunks(table: LatencyTable) -> Iterator[Test]:
@@ -246,14 +196,10 @@ def chunks(table: LatencyTable) -> Iterator[Test]:
 def other_experts(table: LatencyTable) -> Iterator[Test]:
     """Experts: one shape (hidden, experts, active, matrices) at a time, from the others; and one
     width of experts at a time, from the other widths of its shape."""
-    kind, frame = KERNEL_KINDS["experts"], table.frames["experts"]
-    for rule, columns in (
-        ("other experts", [*kind.matched]),
-        ("other width of experts (interpolation)", [*kind.matched, "inner"]),
-    ):
-        for values, rows in frame.groupby(columns):
-            keep = ~(frame[columns].to_numpy() == values).all(axis=1)
-            yield Test(rule, "experts", columns[-1], left_with(table, "experts", keep), rows)
+    shape = [*KERNEL_KINDS["experts"].matched]
+    yield from each_left_out(table, "other experts", "experts", shape[-1], shape)
+    rule = "other width of experts (interpolation)"
+    yield from each_left_out(table, rule, "experts", "inner", [*shape, "inner"])
 
 
 def tests(table: LatencyTable) -> Iterator[Test]:
