@@ -63,8 +63,8 @@ class SearchOptions(SearchConfig, where="search"):
 
     @classmethod
     def build(cls, **values: Any) -> Self:
-        """As of other options. A continued run has those that its folder holds below the ones
-        given.
+        """As of other options. A run that is continued, or asked again, has those that its folder
+        holds below the ones given.
         """
         from flashnas.base.option_files import over, read_options, refuse_connections
         from flashnas.run_folder.layout import missing_plugins_named, recorded_options
@@ -74,6 +74,7 @@ class SearchOptions(SearchConfig, where="search"):
         if run in (True, "") and alone:
             out = values.get("out")
             run = out if out and (Path(out) / "run.yaml").exists() else None
+        run = run or values.get("again")
         if not run or not isinstance(run, str | Path):
             # a value of another type is refused as that of any option
             return super().build(**values)

@@ -35,11 +35,17 @@ EVIDENCE_HELP = "CSV of your own full trainings, one publication more; predictio
 
 
 def did_you_mean(value: object, allowed: Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` for the closest allowed value, or an empty string."""
+    """`" (did you mean 'x'?)"` for the allowed value that is near, or of which this one is a part, or an
+    empty string. Case and the dashes of flags do not count."""
     if len(str(value)) > SHOWN_CHARACTERS:
         return ""
-    close = difflib.get_close_matches(str(value), list(allowed), n=1, cutoff=0.5)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    text, names = (
+        str(value).lower().strip("-"),
+        {str(name).lower().strip("-"): name for name in allowed},
+    )
+    close = difflib.get_close_matches(text, names, n=1, cutoff=0.65)
+    close = close or [name for name in names if text in name and len(text) > 2]
+    return f" (did you mean {names[close[0]]!r}?)" if close else ""
 
 
 def one_of(place: str, value: object, allowed: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 from flashnas.architecture import Architecture
@@ -13,6 +14,8 @@ from flashnas.run_folder.recorded_run import RecordedRun
 TIME_IT = "time_it.sh"  # in the run folder
 REQUEST = ("batch", "prompt_tokens", "generated_tokens")  # of a workload
 LEAST_VOCAB = 10_000  # from which `vllm bench latency` draws its prompts
+# a stack of flashnas profile --runtime llama.cpp: threads, weights, attention, type of the cache
+LLAMA_CPP = re.compile(r"llama\.cpp-.*-(\d+)t-(\w+)-(flash|plain)-attention-(\w+)-cache")
 LARGE_TOKENS = 1e9  # of a planned training, from which on the command names a GPU
 SMALL_PARAMS = 50e6  # of a network that a CPU trains in full
 TRAINER = "examples/train_exported.py"
@@ -20,18 +23,24 @@ TOKENS_EACH = 20  # for each parameter: about the best use of FLOPs, arXiv 2203.
 
 
 def to_time(run: RecordedRun) -> list[str]:
-    """Files of the front, without their suffix, of up to three networks that are worth timing in
-    vLLM: the recommended one, the best of other families, else the fastest. None where vLLM does not
-    load it or is not what the table is of, or where it was timed."""
+    """Files of the front, without their suffix, of up to three networks that are worth timing in the
+    program of the table: the recommended one, the best of other families, else the fastest. None
+    where that program does not load it or cannot time the request, or where it was timed."""
     assert run.answer is not None
     chosen = recommended(run)
-    loaded = [entry for entry in run.finalists.values() if "vllm" in (entry.runs_in or {})]
+    stack = str(run.entry("table", "stack"))
+    program = "llama.cpp" if "llama.cpp" in stack else "vllm"
+    loaded = [entry for entry in run.finalists.values() if program in (entry.runs_in or {})]
+    timed = (run.answer.times or {"networks": []})["networks"]
+    request = [run.entry("workload", name) for name in REQUEST]
     if (
         chosen not in loaded
-        or chosen.architecture.vocab < LEAST_VOCAB
-        or chosen.hash in (run.answer.times or {"networks": []})["networks"]
-        or "llama.cpp" in str(run.entry("table", "stack"))
-        or {type(run.entry("workload", name)) for name in REQUEST} != {int}
+        or chosen.hash in timed
+        or (program == "llama.cpp" and not LLAMA_CPP.fullmatch(stack))
+        or run.entry("options", "evidence") == "none"
+        or {*map(type, request)} != {int}
+        or program not in (run.entry("options", "runtime") or [program])
+        or (request[0] > 1 if program == "llama.cpp" else chosen.architecture.vocab < LEAST_VOCAB)
     ):
         return []
     best = {described(entry.architecture).partition(",")[0]: entry for entry in loaded}
@@ -42,24 +51,44 @@ def to_time(run: RecordedRun) -> list[str]:
 
 
 def timing_script(run: RecordedRun) -> str | None:
-    """The script TIME_IT of the run folder, which times networks of the front in vLLM."""
+    """The script TIME_IT of the run folder, which times networks of the front in the program of the
+    table, and asks the question again with these times."""
     if not (names := to_time(run)):
         return None
-    workload = run.entry("workload")
-    batch, prompt, new = (workload[name] for name in REQUEST)
+    batch, prompt, new = (run.entry("workload", name) for name in REQUEST)
+    export = "flashnas export pareto/$n.yaml --no-weights --dtype bfloat16 --to hf --out timed/$n"
+    if found := LLAMA_CPP.fullmatch(str(run.entry("table", "stack"))):
+        threads, weights, attention, cache = found.groups()
+        program, result = "LLAMA_BENCH", "llama.json"
+        time = (
+            "{ test -d timed/$n/gguf || flashnas export pareto/$n.yaml --to gguf"
+            f" --type {weights} --init-seed 0 --out timed/$n/gguf; }} &&\n"
+            "    ${LLAMA_BENCH:-llama-bench} -m timed/$n/gguf/model.gguf"
+            f" -t {threads} -fa {'on' if attention == 'flash' else 'off'} -ctk {cache} -ctv {cache} \\\n"
+            f"      -p 0 -n 0 -pg {prompt},{new} -r 3 -o json > timed/$n/part"
+        )
+    else:
+        program, result = "VLLM", f"batch={batch},prompt={prompt},generated={new}.json"
+        time = (
+            "${VLLM:-vllm} bench latency --model timed/$n --load-format dummy"
+            " --skip-tokenizer-init \\\n"
+            f"      --batch-size {batch} --input-len {max(prompt, 1)} --output-len {max(new, 1)} \\\n"
+            "      --num-iters-warmup 1 --num-iters 5 --output-json timed/$n/part"
+        )
+    known = "" if run.trained.empty else " --trials 0 --start-from $PWD"
+    times = "".join(f" --times {shlex.quote(path)}" for path in run.entry("options", "times") or ())
     return (
-        "# Times networks of the front in vLLM, without weights; then search again with --times.\n"
-        "# VLLM=/path/to/vllm names one of another environment.\n"
+        "# Times networks of the front, without trained weights, and answers again by these times.\n"
+        f"# {program}=PATH names a program of another environment. What was timed is not timed again.\n"
         f"cd {shlex.quote(str(run.path.resolve()))} || exit\n"
         f"for n in {' '.join(names)}; do\n"
-        "  test -d timed/$n ||\n"
-        "    flashnas export pareto/$n.yaml --to hf --no-weights --dtype bfloat16 --out timed/$n || exit\n"
-        "  ${VLLM:-vllm} bench latency --model timed/$n --load-format dummy --skip-tokenizer-init \\\n"
-        f"    --batch-size {batch} --input-len {max(prompt, 1)} --output-len {max(new, 1)} \\\n"
-        "    --num-iters-warmup 1 --num-iters 5 \\\n"
-        f"    --output-json timed/$n/batch={batch},prompt={prompt},generated={new}.json || exit\n"
+        f"  test -d timed/$n || {export} || exit\n"
+        f"  test -e timed/$n/{result} || {{\n"
+        f"    {time} &&\n"
+        f"      mv timed/$n/part timed/$n/{result}\n"
+        "  } || exit\n"
         "done\n"
-        "echo now search again with --times $PWD/timed\n"
+        f"flashnas search --again $PWD{known}{times} --times $PWD/timed --out again --resume\n"
     )
 
 

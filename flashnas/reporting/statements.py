@@ -84,10 +84,8 @@ def _may_be_better(run: RecordedRun) -> str:
     """The best network of the other sort, dense or sparse, or the likeliest other family, where it may
     be the better one with a probability of 0.05 or more: its 90 % interval reaches over 0."""
     answer, chosen = _answer(run), recommended(run)
-    two, others = (
-        answer.dense_or_sparse,
-        [family for family in answer.families if family["hash"] != chosen.hash],
-    )
+    two = answer.dense_or_sparse
+    others = [family for family in answer.families if family["hash"] != chosen.hash]
     if answer.as_good:  # which asks for no lead
         return ""
     if two and abs(two["difference"]) <= INTERVAL_90 * two["sd"]:
@@ -279,11 +277,24 @@ def times(run: RecordedRun) -> str | None:
     return f"{timed}: {mean:.2f} x the table ({lowest:.2f} to {highest:.2f})"
 
 
+def before(run: RecordedRun) -> str | None:
+    """What the run recommended that is asked again."""
+    if (found := _answer(run).before) is None:
+        return None
+    most = (run.entry("options", "budgets") or {}).get("latency_ms")
+    over = ", over the budget" * bool(found["now"] and most and found["now"] > most)
+    times = f"at {time_text(run, found['latency_ms'])}, now {time_text(run, found['now'])}{over}"
+    if found["notation"] == recommended(run).notation:
+        return f"the same network, {times}"
+    return f"{shape_of(found['notation'])}, {times}: {_nats(found)}"
+
+
 def time_first(run: RecordedRun) -> str | None:
     """What makes the answer surer in minutes."""
-    if not to_time(run):
+    if not (names := to_time(run)):
         return None
-    return f"sh {shlex.quote(str(run.path / TIME_IT))}"
+    what = f"times {counted(len(names), 'network')} without trained weights, and answers again"
+    return f"sh {shlex.quote(str(run.path / TIME_IT))}: {what}"
 
 
 def own_trainings(run: RecordedRun) -> str | None:
@@ -326,6 +337,7 @@ ANSWER: dict[str, Line] = {
     "beside it": beside_it,
     "more surely": more_surely,
     "times": times,
+    "before": before,
     "families": families,
     "experts": experts,
     "transformer": transformer,

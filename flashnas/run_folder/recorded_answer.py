@@ -91,6 +91,18 @@ class TimedNetworks(TypedDict):
     ratio: list[float]
 
 
+class Before(TypedDict):
+    """What the run recommended that is asked again: latency_ms as it said, and as it is `now`; None
+    where the table does not answer for it any more. difference, sd: its expected full loss less that
+    of the network that is recommended now."""
+
+    notation: str
+    latency_ms: float | None
+    now: float | None
+    difference: float
+    sd: float
+
+
 class Side(TypedDict):
     """A network without experts, or one with them; figures as of a trial. train_hours: of the planned
     training, as of an `Answer`."""
@@ -164,7 +176,8 @@ class Answer:
     free_mix: the best mix that no program loads. wider: what the transformer needs to be as good;
     None where it is the best one, or not even WIDER times its width suffices. dense_or_sparse:
     whether experts pay, and up to where that holds. as_good: the recommended network beside the model
-    of `as_good_as`. times: the observed ones. Each of these is None where there is nothing to say.
+    of `as_good_as`. times: the observed ones. before: of the run that is asked again. Each of these is
+    None where there is nothing to say.
     published: models of publications. train_tokens: of the planned training of the recommended
     network; train_hours: of one `train_device`, at `train_utilisation` of its FLOP/s and in texts of
     `train_context` tokens. limit: what keeps the recommended
@@ -195,6 +208,7 @@ class Answer:
     dense_or_sparse: DenseOrSparse | None = None
     as_good: AsGood | None = None
     times: TimedNetworks | None = None
+    before: Before | None = None
     limit: str = ""
     trained: tuple[Acquired, ...] = ()
     next_trainings: NextTrainings | None = None

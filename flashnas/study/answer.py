@@ -20,8 +20,10 @@ from flashnas.run_folder.recorded_answer import (
 from flashnas.study.as_good import beside_model
 from flashnas.study.comparison import (
     at_one_latency,
+    before_of,
     below_zero,
     differences_to,
+    latency_ms,
     published_models,
     with_traits,
 )
@@ -98,6 +100,7 @@ def answer_of(
         dense_or_sparse=dense_or_sparse(problem, trials) if both else None,
         as_good=None if problem.aim is None else beside_model(problem, chosen.architecture),
         times=_times(problem),
+        before=before_of(problem, scorer, chosen),
         limit=_limit(problem, trials, chosen),
         trained=tuple(trained),
         next_trainings=None if problem.aim else proposed(trials),
@@ -136,19 +139,10 @@ def _wider(
             network = dataclasses.replace(stack, hidden=hidden)
         except FlashnasError:  # the operators do not fit this width
             continue
-        latency_ms = _latency_ms(problem, network)
-        if latency_ms is not None and scorer.posterior([network]).mean[0] <= chosen.full_loss:
-            return {"latency_ms": latency_ms, "params": float(network.params)}
+        ms = latency_ms(problem, network)
+        if ms is not None and scorer.posterior([network]).mean[0] <= chosen.full_loss:
+            return {"latency_ms": ms, "params": float(network.params)}
     return None
-
-
-def _latency_ms(problem: Problem, network: Architecture) -> float | None:
-    """None where the table has no row for a network, or its device no room."""
-    try:
-        (latency_ms,) = problem.costs.columns([network], ["latency_ms"])["latency_ms"].tolist()
-    except FlashnasError:
-        return None
-    return latency_ms if math.isfinite(latency_ms) else None
 
 
 def _limit(problem: Problem, trials: Trials, chosen: Trial) -> str:
@@ -182,7 +176,7 @@ def _published(problem: Problem, scorer: Scorer, chosen: Trial) -> Iterator[Publ
         figures, (difference, sd) = scorer.figures(model), compared[model.hash]
         yield {
             "name": name,
-            "latency_ms": _latency_ms(problem, model),
+            "latency_ms": latency_ms(problem, model),
             "params": float(model.params),
             "difference": difference,
             "sd": sd,

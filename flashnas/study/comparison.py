@@ -12,12 +12,16 @@ from scipy.special import ndtr
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.notation import preset_notations
+from flashnas.base.errors import FlashnasError, RunError
 from flashnas.loss.prediction import WITHIN_SDS, Prediction
+from flashnas.run_folder.recorded_answer import Before
+from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.space import OperatorSpace
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import Scorer
 from flashnas.study.trials import Trials
 from flashnas.trials.pareto import non_dominated
+from flashnas.trials.trial import Trial
 
 PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
 TOGETHER = 199  # networks that are compared with one at once
@@ -110,3 +114,31 @@ def published_models(problem: Problem) -> dict[str, Architecture]:
         network = Architecture.parse(preset_notations()[name])
         networks[name] = dataclasses.replace(network, vocab=model.vocab, tied=model.tied)
     return networks
+
+
+def before_of(problem: Problem, scorer: Scorer, chosen: Trial) -> Before | None:
+    """What the run recommended that is asked again. Raises RunError where it recommends nothing."""
+    if problem.config.again is None:
+        return None
+    run = RecordedRun.load(problem.config.again)
+    trial = None if run.answer is None else run.finalists.get(run.answer.recommended)
+    if trial is None:
+        raise RunError(f"{run.path}: recommends no network, so that nothing can change")
+    network = Architecture.parse(trial.notation)
+    difference, sd = differences_to(scorer, chosen.architecture, [network])[network.hash]
+    return {
+        "notation": trial.notation,
+        "latency_ms": trial.latency_ms,
+        "now": latency_ms(problem, network),
+        "difference": difference,
+        "sd": sd,
+    }
+
+
+def latency_ms(problem: Problem, network: Architecture) -> float | None:
+    """None where the table has no row for a network, or its device no room."""
+    try:
+        (latency_ms,) = problem.costs.columns([network], ["latency_ms"])["latency_ms"].tolist()
+    except FlashnasError:
+        return None
+    return latency_ms if math.isfinite(latency_ms) else None

@@ -231,6 +231,13 @@ class SearchConfig(Settings, where="search"):
         metavar="RUN",
         identity=False,
     )
+    again: str | None = option(
+        None,
+        "run whose question is asked again, with what is given here in place of its options, such as"
+        " --times; the answer says what changed",
+        metavar="RUN",
+        identity=False,
+    )
     # keys of a configuration file, and keywords of Python
     weights: str | None = option(
         None,

@@ -32,6 +32,7 @@ FILES = (
     "evidence",
     "times",
     "start_from",
+    "again",
 )
 PACKAGES = ("torch", "optuna", "numpy", "pandas", "tokenizers")
 # of device.yaml, what estimates depend on

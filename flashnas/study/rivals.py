@@ -1,5 +1,5 @@
 """Searches beside a search: what the recommended network is compared with, the best one of each family
-that programs load and the best free mix; and what would be recommended without observed times."""
+that programs load and the best free mix."""
 
 from __future__ import annotations
 

@@ -7,10 +7,25 @@ import pytest
 from flashnas.base.text import did_you_mean, number, number_of, one_of, tokens_of, tokens_text
 
 
-def test_only_a_close_value_is_suggested():
-    assert did_you_mean("vocabs", ["vocab", "tied"]) == " (did you mean 'vocab'?)"
-    assert did_you_mean("zzz", ["vocab", "tied"]) == ""
-    assert did_you_mean(None, []) == ""
+@pytest.mark.parametrize(
+    ("given", "allowed", "meant"),
+    [
+        ("vocabs", ["vocab", "tied"], "vocab"),
+        ("zzz", ["vocab", "tied"], None),
+        ("", ["vocab"], None),
+        (None, [], None),
+        ("--dense", ["--evidence", "--seed"], None),
+        ("--fast", ["--data", "--table"], None),
+        ("--mode", ["--budget", "--table"], None),
+        ("--hours", ["--train-hours", "--tokens"], "--train-hours"),
+        ("--buget-ms", ["--budget", "--budget-ms"], "--budget-ms"),
+        ("vLLM", ["vllm", "sglang"], "vllm"),
+        ("serve", ["search", "new"], None),
+        ("h100", ["h100_sxm", "l40s"], "h100_sxm"),
+    ],
+)
+def test_only_a_near_value_is_suggested(given, allowed, meant):
+    assert did_you_mean(given, allowed) == (f" (did you mean {meant!r}?)" if meant else "")
 
 
 def test_numbers_of_tokens():

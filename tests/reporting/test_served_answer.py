@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -121,7 +120,9 @@ def test_the_answer_says_which_family_is_how_likely_and_that_the_export_can_be_t
         r"best with probability: (\w[\w. ]+ 0\.\d\d, ){4}others 0\.\d\d(; .*)?",
         said["families"],
     )
-    assert said["time first"] == "sh runs/a/time_it.sh"
+    assert said["time first"] == (
+        "sh runs/a/time_it.sh: times 3 networks without trained weights, and answers again"
+    )
     assert re.match(
         r"(no short training pays; the best: )?[2-6] networks of .* hours \(", said["train first"]
     )
@@ -137,38 +138,71 @@ def test_the_recommended_network_is_handed_to_a_trainer(run):
     assert "--context 4096" in train
 
 
-def test_a_script_times_networks_in_files_that_name_the_request(run, tmp_path):
-    """Run with programs that write down what they are called with."""
+def called(run, tmp_path, names):
+    """What the script calls, by programs that write down how."""
     calls = tmp_path / "calls"
-    for name in ("flashnas", "vllm"):
-        (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {calls}\n')
+    for name in names:
+        file = 'for f do :; done; touch "$f"\n' * (name == "vllm")
+        (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {calls}\n{file}')
         (tmp_path / name).chmod(0o755)
+    script = tmp_path / "time_it.sh"
+    script.write_text(timing_script(run))
     path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["sh", str(run.path / "time_it.sh")], env=path, capture_output=True, text=True, check=True
+    for name in front_names(run):
+        (run.path / "timed" / name).mkdir(parents=True, exist_ok=True)
+    subprocess.run(["sh", str(script)], env=path, check=True)
+    return calls.read_text().splitlines()
+
+
+def front_names(run):
+    return re.search("^for n in (.*); do$", timing_script(run), re.M)[1].split()
+
+
+def test_a_script_times_networks_and_asks_again(run, tmp_path):
+    assert (run.path / "time_it.sh").read_text() == timing_script(run)
+    names, folder = front_names(run), run.path.resolve()
+    assert f"{len(run.front):02d}" in names
+    assert 2 <= len(names) <= 3
+    *benches, again = called(run, tmp_path, ("flashnas", "vllm"))
+    for name, bench in zip(names, benches, strict=True):
+        assert bench.startswith(f"vllm bench latency --model timed/{name} --load-format dummy ")
+        assert " --input-len 1 --output-len 8192 " in bench, "a program needs a prompt"
+        (result,) = (run.path / "timed" / name).iterdir()
+        workload = dataclasses.replace(WORKLOADS["decode-8k"], name=result.stem)
+        assert load_workload(result.stem) == workload
+    assert again == (
+        f"flashnas search --again {folder} --times {folder}/timed --out again --resume"
     )
-    assert done.stdout.endswith(f"--times {(run.path / 'timed').resolve()}\n")
-    lines = [line.split() for line in calls.read_text().splitlines()]
-    exports, benches = lines[::2], lines[1::2]
-    assert 2 <= len(exports) == len(benches) <= 3
-    assert f"pareto/{len(run.front):02d}.yaml" in [export[2] for export in exports]
-    for (_, _, network, *export), bench in zip(exports, benches, strict=True):
-        out = f"timed/{Path(network).stem}"
-        assert export == ["--to", "hf", "--no-weights", "--dtype", "bfloat16", "--out", out]
-        assert bench[:5] == ["vllm", "bench", "latency", "--model", out]
-        assert " --input-len 1 --output-len 8192 " in " ".join(bench), "a program needs a prompt"
-        file = Path(bench[-1])
-        assert str(file.parent) == out
-        assert load_workload(file.stem) == dataclasses.replace(
-            WORKLOADS["decode-8k"], name=file.stem
-        )
+
+
+def test_a_table_of_llama_cpp_is_timed_by_llama_bench(run, tmp_path):
+    config = {
+        **run.config,
+        "table": {
+            **run.config["table"],
+            "stack": "llama.cpp-x-1-2t-q8_0-plain-attention-f16-cache",
+        },
+    }
+    other = dataclasses.replace(run, config=config)
+    lines = called(other, tmp_path, ("flashnas", "llama-bench"))
+    name = front_names(other)[0]
+    assert lines[0] == (
+        f"flashnas export pareto/{name}.yaml --to gguf --type q8_0 --init-seed 0"
+        f" --out timed/{name}/gguf"
+    )
+    assert lines[1] == (
+        f"llama-bench -m timed/{name}/gguf/model.gguf -t 2 -fa off -ctk f16 -ctv f16"
+        " -p 0 -n 0 -pg 0,8192 -r 3 -o json"
+    )
+    assert lines[-1].startswith("flashnas search --again ")
 
 
 def test_what_a_program_cannot_time_is_not_proposed(run):
     for section, change in (
         ("workload", {"batch": "max"}),
         ("workload", {"generated_tokens": "1; rm -r ~"}),
-        ("table", {"stack": "llama.cpp-1"}),
+        ("table", {"stack": "llama.cpp-1; rm -r ~"}),
+        ("options", {"runtime": ["sglang"]}),
     ):
         config = {**run.config, section: {**run.config[section], **change}}
         other = dataclasses.replace(run, config=config)

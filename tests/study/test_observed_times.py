@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import yaml
@@ -114,12 +115,25 @@ def timed(tmp_path_factory):
 
 def test_the_answer_says_what_times_changed(timed, tmp_path):
     before, times = timed
-    run = fn.search(**QUESTION, times=times, out=tmp_path / "b")
+    run = fn.search(again=before.path, times=times, out=tmp_path / "b")
+    assert {**run.config["options"], "times": 0, "again": 0} == {
+        **before.config["options"],
+        "times": 0,
+        "again": 0,
+    }, "the question is that of the run"
     found = run.answer.times
     assert found["networks"] == sorted(e.hash for e in (before.front[0], before.front[-1]))
     assert found["ratio"] == pytest.approx([math.sqrt(1.5 * 1.3), 1.3, 1.5])
     assert run.answer.recommended != before.answer.recommended, "it was too slow"
     said = dict(statements(run))["times"]
     assert said == "2 networks in vllm: 1.40 x the table (1.30 to 1.50)"
+    was = before.recommended
+    assert run.answer.before["now"] > 1_500 > was.latency_ms == run.answer.before["latency_ms"]
+    assert re.fullmatch(
+        r"Granite hybrid, .*, at 1,299 ms, now 1,\d+ ms, over the budget: [-+]0\.\d+ ± 0\.\d+ nats",
+        dict(statements(run))["before"],
+    )
+    same = fn.search(again=run.path, out=tmp_path / "c")
+    assert dict(statements(same))["before"].startswith("the same network, at ")
     assert not before.answer.times
     assert "times" not in dict(statements(before))
