@@ -3,7 +3,6 @@ the clock."""
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -445,18 +444,6 @@ def test_a_folder_that_is_no_table_is_refused_before_anything_is_measured(
     with pytest.raises(ConfigError, match=words):
         profiled(folder=name)
     assert not clock
-
-
-def test_two_processes_may_look_at_one_folder_at_once(clock, tmp_path, monkeypatch):
-    """The other one has removed the file by which both find out that they can write."""
-    really = Path.touch
-
-    def touched_and_removed(path, *words, **more):
-        really(path, *words, **more)
-        path.unlink()
-
-    monkeypatch.setattr(Path, "touch", touched_and_removed)
-    TableFolder(tmp_path / "table", Torch(), JOURNAL)
 
 
 def test_what_an_interrupted_first_write_left_is_continued(profiled, clock, tmp_path):

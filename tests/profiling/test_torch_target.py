@@ -210,19 +210,6 @@ def test_meta_tokens_are_read_without_states(monkeypatch):
 # -- steps and states ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["a", "swa"])
-def test_a_filled_state_has_the_context_that_is_timed(kind):
-    model = block_of(f"{kind}(head_dim=8{',window=20' if kind == 'swa' else ''})")
-    (state,) = filled_states(model, 2, 50)
-    with torch.inference_mode():
-        *_, after = model.blocks[0].step(torch.randn(2, 32), state)
-    assert after.seen == 50
-    assert after.kept == (20 if kind == "swa" else 50)
-    assert after.keys_BGTK.shape[2] == after.kept, (
-        "the cache must not grow, or copying it would be timed"
-    )
-
-
 def test_a_step_can_be_repeated_at_one_context():
     model = deployed(MODEL)
     with torch.inference_mode():
@@ -287,48 +274,7 @@ def test_a_timed_state_lies_in_memory_as_a_prompt_leaves_it(monkeypatch):
         assert model.blocks[0].mixer.init_state(2, torch.float32).matrix_BHKV.is_contiguous()
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["a(head_dim=8)", "m2(head_dim=8,state=16)", "f"],
-)
-def test_states_on_a_gpu_are_those_states_follow_a_prompt(text, monkeypatch):
-    model = block_of(text, "auto")
-    (usual,) = filled_states(model, 2, 9)
-    monkeypatch.setattr(torch_calls, "states_follow_a_prompt", lambda device: True)
-    with torch.inference_mode():
-        (state,) = filled_states(model, 2, 9)
-        assert type(state) is type(usual)
-        assert model.blocks[0].step(torch.randn(2, 32), state)[0].shape == (2, 32)
-    if text.startswith("a"):
-        assert (state.seen, state.keys_BGTK.shape) == (8, usual.keys_BGTK.shape)
-
-
 # -- weights -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("drawn", [1000, 100])
-def test_repeated_draws_give_every_weight_its_usual_spread_and_keep_what_is_not_drawn(
-    monkeypatch, drawn
-):
-    monkeypatch.setattr(torch_calls, "DRAWN", drawn)
-    torch.manual_seed(0)
-    usual = dict(HybridLM(MODEL).named_parameters())
-    torch.manual_seed(0)
-    repeated = dict(deployed(MODEL).named_parameters())
-    assert repeated.keys() == usual.keys()
-    larger = 0
-    for name, weight in repeated.items():
-        assert torch.isfinite(weight).all()
-        if weight.numel() > drawn and usual[name].std():
-            larger += 1
-            assert torch.equal(
-                weight.flatten()[drawn : 2 * drawn],
-                weight.flatten()[: weight.numel() - drawn][:drawn],
-            )
-            assert weight.std().item() == pytest.approx(usual[name].std().item(), rel=0.35), name
-        elif not usual[name].std():
-            assert torch.equal(weight, usual[name]), name
-    assert larger > 3
 
 
 def test_what_enters_decays_stays_wide_in_a_deployed_model():

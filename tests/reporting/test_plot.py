@@ -12,8 +12,7 @@ from matplotlib.text import Annotation
 from run_builder import only_failed
 
 from flashnas.base.text import INTERVAL_90
-from flashnas.operators import OPERATORS
-from flashnas.reporting.plot import curves_plot, operator_colour, pareto_plot
+from flashnas.reporting.plot import curves_plot, pareto_plot
 from flashnas.reporting.words import shown_networks
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.trials.pareto import thinned
@@ -65,12 +64,6 @@ def test_each_cost_has_a_panel_whose_axes_hold_the_whole_front(runs, name, objec
         assert names_shown(run) <= {text.get_text() for text in labels(panel)}
     better = [panel.get_xlabel().rpartition("; ")[2] for panel in plot.panels]
     assert ("higher is better" in better) == ("throughput_tok_s" in objectives)
-
-
-def test_a_network_without_a_cost_is_not_beyond_its_axis(runs):
-    run = asked(runs["trained"], ["loss", "memory_gb"])
-    assert run.answer.published, "of these no memory is recorded"
-    assert not [text for text in keys(pareto_plot(run)) if "beyond the axes" in text]
 
 
 def test_a_network_of_the_front_far_above_the_others_stretches_the_axes(runs):
@@ -157,12 +150,6 @@ def test_no_text_is_cut(runs, name):
             assert min(box.x0, box.y0) >= 0
             assert box.x1 <= plot.get_figwidth()
             assert box.y1 <= plot.get_figheight()
-
-
-def test_colours_are_those_of_the_most_frequent_mixers_and_in_the_legend(run):
-    mixers = {key.split()[1].rstrip(",") for key in keys(pareto_plot(run)) if "mostly" in key}
-    assert mixers == {"d", "a", "m2"}
-    assert all(operator_colour(kind) == OPERATORS[kind].colour for kind in mixers)
 
 
 def test_a_lone_network_and_none_have_a_plot(build_run, runs):

@@ -121,16 +121,6 @@ def test_numbers_of_strangers_that_cannot_be_drawn_are_left_out(build_run, chang
     assert "</footer>" in render_html(answered)
 
 
-def test_a_report_of_failures_alone_says_so(build_run):
-    trials = [
-        dataclasses.replace(trial, state="failed", loss=None, reason="width & factor", curve=[])
-        for trial in make_trials(3)
-    ]
-    own = render_html(RecordedRun.load(build_run(trials=trials)))
-    assert "3 of 3 trainings, most often: width &amp; factor" in own
-    assert "no front yet" in own
-
-
 CONTRADICTIONS = {  # of trials.parquet to the front
     "all failed": {"state": "failed"},
     "no latency": {"latency_ms": float("nan")},

@@ -210,15 +210,6 @@ def test_what_a_program_cannot_time_is_not_proposed(run):
         assert timing_script(other) is None
 
 
-def test_the_table_says_once_what_loads_the_whole_front(run, table):
-    assert "the front loads in" not in table[0], "it differs"
-    assert "loads in" in table[0].splitlines()[0]
-    everywhere = tuple(entry for entry in run.front if len(entry.runs_in) == len(PROGRAMS))
-    other = front_table(dataclasses.replace(run, front=everywhere), 120).splitlines()
-    assert "the front loads in all programs" in other
-    assert "loads in" not in other[0]
-
-
 def test_the_table_says_which_programs_load_each_network_where_they_differ(run):
     odd = dataclasses.replace(run.front[0], architecture=fn.Architecture.parse("256: d f"))
     other = dataclasses.replace(run, front=(odd, *run.front[1:]))

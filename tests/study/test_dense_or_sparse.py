@@ -158,12 +158,3 @@ def test_times_of_others_are_asked_of_what_fits_alone(problem, tmp_path):
     large = Architecture.parse("2048: 48x(a moe(experts=256,active=1,intermediate=2048))")
     assert fitter.within([dense])[0]
     assert not fitter.within([large])[0]
-
-
-def test_a_network_that_no_batch_fits_is_not_proposed():
-    asked = {"workload": "throughput-32k", "experts": "any", "params": "..128B"}
-    most = problem_of("served", budget_ms=1e9, calibration="engine", **asked)
-    large = Architecture.parse("4096: 48x(a moe(experts=256,active=1,intermediate=2048))")
-    assert not most.fitter.within([large])[0]
-    genotype = max(most.space.genotypes, key=lambda g: most.space.architectures(g)[0].params)
-    assert most.fitter.fit_width(genotype) == (None, None)
