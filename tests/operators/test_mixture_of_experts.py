@@ -1,4 +1,4 @@
-"""`moe` against transformers' blocks of five families; how tokens are routed."""
+"""`moe` against transformers' block; how tokens are routed."""
 
 import pytest
 import torch
@@ -13,90 +13,37 @@ from flashnas.operators.layer import build_layer
 HIDDEN, EXPERTS, ACTIVE, INNER, SHARED = 24, 6, 2, 20, 14
 
 
-def blocks(family):
-    """The operator in our notation and transformers' block."""
+def test_a_gated_shared_expert_equals_transformers_in_outputs_and_gradients():
+    """Other forms are held as whole networks: tests/exporting and tests/architecture."""
     transformers = pytest.importorskip("transformers")
-    sizes = {"hidden_size": HIDDEN, "num_experts_per_tok": ACTIVE, "num_hidden_layers": 1}
-    options = f"experts={EXPERTS},active={ACTIVE},intermediate={INNER}"
-    if family == "mixtral":
-        from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+    from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
 
-        config = transformers.MixtralConfig(
-            **sizes, num_local_experts=EXPERTS, intermediate_size=INNER
-        )
-        return f"moe({options})", MixtralSparseMoeBlock(config)
-    sizes |= {"num_experts": EXPERTS, "moe_intermediate_size": INNER}
-    if family == "lfm2_moe":
-        from transformers.models.lfm2_moe.modeling_lfm2_moe import Lfm2MoeSparseMoeBlock
-
-        config = transformers.Lfm2MoeConfig(**sizes, routed_scaling_factor=1.5)
-        return f"moe({options},sigmoid=true,scale=1.5)", Lfm2MoeSparseMoeBlock(config)
-    if family == "nemotron_h":
-        from transformers.models.nemotron_h.modeling_nemotron_h import NemotronHMoE
-
-        config = transformers.NemotronHConfig(
-            hidden_size=HIDDEN,
-            num_experts_per_tok=ACTIVE,
-            n_routed_experts=EXPERTS,
-            moe_intermediate_size=INNER,
-            moe_shared_expert_intermediate_size=SHARED,
-            routed_scaling_factor=2.5,
-            n_group=1,
-            topk_group=1,
-        )
-        written = f"moe({options},shared={SHARED},relu2=true,sigmoid=true,scale=2.5)"
-        return written, NemotronHMoE(config)
-    if family == "qwen2_moe":
-        from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
-
-        config = transformers.Qwen2MoeConfig(
-            **sizes, shared_expert_intermediate_size=SHARED, norm_topk_prob=False
-        )
-        return (
-            f"moe({options},shared={SHARED},shared_gate=true,normalise=false)",
-            Qwen2MoeSparseMoeBlock(config),
-        )
-    from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeSparseMoeBlock
-
-    normalise = family == "qwen3_moe"
-    config = transformers.Qwen3MoeConfig(**sizes, norm_topk_prob=normalise)
-    return f"moe({options},normalise={str(normalise).lower()})", Qwen3MoeSparseMoeBlock(config)
-
-
-@pytest.mark.parametrize(
-    "family",
-    ["qwen3_moe", "qwen3_moe as it is", "mixtral", "qwen2_moe", "lfm2_moe", "nemotron_h"],
-)
-def test_equals_transformers_in_outputs_and_gradients(family):
-    written, theirs = blocks(family)
+    config = transformers.Qwen2MoeConfig(
+        hidden_size=HIDDEN,
+        num_experts_per_tok=ACTIVE,
+        num_hidden_layers=1,
+        num_experts=EXPERTS,
+        moe_intermediate_size=INNER,
+        shared_expert_intermediate_size=SHARED,
+        norm_topk_prob=False,
+    )
+    theirs = Qwen2MoeSparseMoeBlock(config)
     torch.manual_seed(1)
     with torch.no_grad():
-        for tensor in (*theirs.parameters(), *theirs.buffers()):
+        for tensor in theirs.parameters():
             tensor.copy_(0.3 * torch.randn_like(tensor))
-    layer = build_layer(parse_operators(written)[0], HIDDEN)
-    weights = {"router.weight": theirs.gate.weight}
-    into = theirs.experts.up_proj if family == "nemotron_h" else theirs.experts.gate_up_proj
-    for e in range(EXPERTS):
-        weights |= {
-            f"in_proj.{e}.weight": into[e],
-            f"out_proj.{e}.weight": theirs.experts.down_proj[e],
-        }
-    if family == "qwen2_moe":
-        shared = theirs.shared_expert
-        weights |= {
-            f"in_proj.{EXPERTS}.weight": torch.cat(
-                [shared.gate_proj.weight, shared.up_proj.weight]
-            ),
-            f"out_proj.{EXPERTS}.weight": shared.down_proj.weight,
-            "gate_proj.weight": theirs.shared_expert_gate.weight,
-        }
-    if family == "lfm2_moe":
-        weights["router.bias"] = theirs.expert_bias
-    if family == "nemotron_h":
-        weights["router.bias"] = theirs.gate.e_score_correction_bias
-        shared = theirs.shared_experts
-        weights[f"in_proj.{EXPERTS}.weight"] = shared.up_proj.weight
-        weights[f"out_proj.{EXPERTS}.weight"] = shared.down_proj.weight
+    (spec,) = parse_operators(
+        f"moe(experts={EXPERTS},active={ACTIVE},intermediate={INNER},shared={SHARED},"
+        "shared_gate=true,normalise=false)"
+    )
+    layer, shared = build_layer(spec, HIDDEN), theirs.shared_expert
+    into = [*theirs.experts.gate_up_proj]
+    into.append(torch.cat([shared.gate_proj.weight, shared.up_proj.weight]))
+    out = [*theirs.experts.down_proj, shared.down_proj.weight]
+    weights = {f"in_proj.{e}.weight": tensor for e, tensor in enumerate(into)}
+    weights |= {f"out_proj.{e}.weight": tensor for e, tensor in enumerate(out)}
+    weights |= {"router.weight": theirs.gate.weight}
+    weights |= {"gate_proj.weight": theirs.shared_expert_gate.weight}
     layer.load_state_dict(weights)
     x = torch.randn(2, 50, HIDDEN, requires_grad=True)
     expected, (got, _) = theirs(x), layer(x)
