@@ -94,18 +94,6 @@ def test_a_parquet_without_the_column_lists_its_columns(tmp_path):
         texts(f"{tmp_path / 'a.parquet'}#id")
 
 
-def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
-    path = tmp_path / "a.txt"
-    path.write_text("x")
-
-    def refuse(*_args, **_options):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(type(path), "read_text", refuse)
-    with pytest.raises(CorpusError, match=r"a\.txt: cannot be read: Permission denied"):
-        texts(str(path))
-
-
 def test_a_folder_without_text_and_an_unknown_name(tmp_path):
     with pytest.raises(CorpusError, match=r"the folder holds no \.txt"):
         texts(str(tmp_path))

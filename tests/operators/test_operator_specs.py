@@ -108,10 +108,6 @@ def test_recorded_hashes_are_those_of_the_recorded_notations():
     assert {notation: Architecture.parse(notation).hash for notation in found} == found
 
 
-def test_younger_options_leave_published_hashes_as_they_were():
-    assert Architecture.parse("512: a swa m2 m2(groups=2) gla d gd f").hash == "8281fc91790aec87"
-
-
 @every(case=cases("operators", "equal_options"))
 def test_hashes_of_options_that_build_the_same_network_are_equal(case):
     one, other, same = case

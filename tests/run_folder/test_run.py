@@ -43,12 +43,6 @@ def test_a_run_comes_back_as_it_was_written(run, run_folder):
     )
 
 
-def test_repeated_networks_count_once(run):
-    assert len(run.trained) == 35
-    assert run.trained["hash"].is_unique
-    assert set(run.trained["state"]) == {"complete"}
-
-
 def test_a_run_that_is_still_going_can_be_read(build_run):
     run = RecordedRun.load(
         build_run(6, front=[], config={"finished": None, "seconds": None, "totals": None})

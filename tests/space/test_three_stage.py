@@ -2,7 +2,6 @@
 flashnas.
 """
 
-import dataclasses
 import itertools
 import re
 from collections import defaultdict
@@ -235,20 +234,6 @@ def test_mutation_draws_the_four_factors_uniformly_and_changes_only_one(paper):
         names |= {"op2"} if "op1" in names else set()
         counts[next(name for name in counts if name in names)] += 1
     assert all(420 < count < 580 for count in counts.values()), counts
-
-
-def test_a_space_of_one_list_has_nothing_to_mutate():
-    wider = small_space("one mixer")
-    rules = dataclasses.replace(
-        wider.rules, ratios=("0:1",), ffns=(1,), repeats=(1, 1), max_operators=6
-    )
-    space = ThreeStageSpace(
-        name="x", path="x.yaml", hidden_sizes=(64,), model=wider.model, rules=rules
-    )
-    rng = np.random.default_rng(0)
-    assert space.size() == 1
-    with pytest.raises(SpaceError, match="holds one operator list only"):
-        space.mutate(space.sample(rng), rng)
 
 
 @every(
