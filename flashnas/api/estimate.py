@@ -15,7 +15,7 @@ from flashnas.api.calling import (
     takes,
     workload_option,
 )
-from flashnas.architecture.source import load_architecture
+from flashnas.architecture.source import load_known
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.text import EVIDENCE_HELP, TIMES_HELP, TRAIN_TOKENS_HELP, tokens_of
 from flashnas.latency.metrics import Estimate
@@ -62,7 +62,8 @@ class ArchitectureEstimate(Estimate):
     """
 
     asked: tuple[float, str | None] = field(repr=False)  # tokens, and a file of own trainings
-    context: tuple[Any, ...] = field(repr=False, compare=False)  # architecture, model, workload
+    # architecture, model, workload, and whether more than its sizes was read
+    context: tuple[Any, ...] = field(repr=False, compare=False)
 
     @functools.cached_property
     def expected(self) -> Expected:
@@ -73,7 +74,7 @@ class ArchitectureEstimate(Estimate):
     @functools.cached_property
     def serving(self) -> dict[str, float | None]:
         """Of a server, by name: LatencyModel.serving."""
-        architecture, model, _ = self.context
+        architecture, model, *_ = self.context
         return dict(model.serving(architecture))
 
     sequences = property(lambda self: self.serving["sequences"])
@@ -149,8 +150,8 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
     from flashnas.latency.prediction import model_of
     from flashnas.latency.workload import load_workload
 
-    architecture = (
-        load_architecture(options.arch) if isinstance(options.arch, str) else options.arch
+    architecture, whole = (
+        load_known(options.arch) if isinstance(options.arch, str) else (options.arch, True)
     )
     workload = load_workload(options.workload).with_weights(options.weights)
     model = model_of(
@@ -168,5 +169,5 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
     return ArchitectureEstimate(
         **vars(model.estimate(architecture)),
         asked=(tokens_of(options.train_tokens), options.evidence),
-        context=(architecture, model, workload),
+        context=(architecture, model, workload, whole),
     )

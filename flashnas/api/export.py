@@ -152,6 +152,7 @@ def export(options: ExportOptions) -> ExportResult | TrainingsResult:
         return TrainingsResult(out=str(out), networks=notations, table=str(out / TABLE))
     if options.no_weights:
         from flashnas.exporting.configuration import export_configuration
+        from flashnas.families.family import needed_family
 
         network = export_configuration(
             options.source, out, dtype=options.dtype, tokenizer=options.tokenizer
@@ -165,7 +166,7 @@ def export(options: ExportOptions) -> ExportResult | TrainingsResult:
             dtype=options.dtype,
             source="without weights",
             parity={},
-            notes=[],
+            notes=needed_family(network, "a plain checkpoint").changes(network),
         )
 
     from flashnas.exporting.exporter import export_network

@@ -131,7 +131,8 @@ class TrainingResult(Result):
         return (
             f"loss {self.loss:.4f} nats/token, {self.bits_per_byte:.4f} bits/byte after"
             f" {self.tokens:,} tokens at {self.tokens_per_s:,.0f} tokens/s"
-            f" ({self.params:,} parameters)\nweights {self.final}/"
+            f" ({self.params:,} parameters)\nweights {self.final}/\nfor short trainings: in full, and on"
+            " several GPUs, examples/train_exported.py trains what export --to hf --no-weights writes"
         )
 
 

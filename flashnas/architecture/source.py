@@ -75,3 +75,11 @@ def load_architecture(source: str | os.PathLike[str], *, whole: bool = False) ->
 def presets() -> dict[str, Architecture]:
     """The public architectures by name."""
     return {name: Architecture.parse(text) for name, text in preset_notations().items()}
+
+
+def load_known(text: str) -> tuple[Architecture, bool]:
+    """`load_architecture`, and whether more than the sizes of a model were read."""
+    try:
+        return load_architecture(text, whole=True), True
+    except ArchitectureError:  # raised again, unless it is that
+        return load_architecture(text), False

@@ -71,7 +71,7 @@ class NativeExporter(Exporter):
         pieces = self.family.pieces(architecture)
         tensors = {name: tensor.to(dtype) for name, tensor in _tensors(network, pieces).items()}
         save_torch_state_dict(tensors, folder)
-        notes = []
+        notes = self.family.changes(architecture)
         if meta:
             puts = (
                 "each text needs in front"

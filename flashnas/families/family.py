@@ -221,6 +221,15 @@ class Family:
             values |= {f"{spec.kind}.{name}": value for name, value in own.items()}
         return values
 
+    def changes(self, architecture: Architecture) -> list[str]:
+        """What a file of the family changes of a network, a line each."""
+        if not (self.weights.untied and architecture.tied):
+            return []
+        more = architecture.vocab * architecture.hidden
+        return [
+            f"{self.title} ties no head: the embedding is written twice, {more:,} parameters more"
+        ]
+
     def pieces(self, architecture: Architecture) -> list[Piece]:
         """The tensors of a network that the family holds."""
         names, architecture = self.weights, architecture.canonical()

@@ -66,7 +66,7 @@ def the_recommended(run: RecordedRun) -> str:
     chosen, (factor, _) = recommended(run), latency_unit(run)
     ends = [chosen.figures.get(name) for name in ("lower_ms", "upper_ms")]
     digits = 1 if factor < 1 else 0
-    bounds = " to ".join(fixed(end * factor, digits) for end in ends if is_number(end))
+    bounds = " to ".join(f"{end * factor:,.{digits}f}" for end in ends if is_number(end))
     active, memory_gb = (chosen.figures.get(name) for name in ("active_params", "memory_gb"))
     sparse = is_number(active) and active != chosen.params
     behind, memory = _may_be_better(run), number(memory_gb, 3, "GB")
@@ -200,8 +200,7 @@ def transformer(run: RecordedRun) -> str | None:
     if answer.wider:
         time, size = time_text(run, answer.wider["latency_ms"]), parameters(answer.wider["params"])
         return f"{said}; as good at {time} and {size}"
-    never = "; not even twice as wide is it as good" * (best["difference"] > 0)
-    return f"{said}{never}"
+    return said + "; not even twice as wide is it as good" * (best["difference"] > 0)
 
 
 def training(run: RecordedRun) -> str:
@@ -253,9 +252,11 @@ def limit(run: RecordedRun) -> str | None:
     """What keeps the network from being better, where that is not a budget."""
     if _answer(run).as_good:
         return None
-    if (end := ENDS.get(_answer(run).limit)) is None:
-        return LIMITS.get(_answer(run).limit)
-    return f"the budget is not used up: {end}" if run.entry("options", "budgets") else end
+    budgets, name = run.entry("options", "budgets") or {}, _answer(run).limit
+    if (end := ENDS.get(name)) is None:
+        named = f"the budget on {name} is used up" if [*budgets] != ["latency_ms"] else None
+        return LIMITS.get(name, named)
+    return f"the budget is not used up: {end}" if budgets else end
 
 
 def outside(run: RecordedRun) -> str | None:

@@ -181,7 +181,7 @@ class Answer:
     published: models of publications. train_tokens: of the planned training of the recommended
     network; train_hours: of one `train_device`, at `train_utilisation` of its FLOP/s and in texts of
     `train_context` tokens. limit: what keeps the recommended
-    network from being better: `budget`, `memory_gb`, `params` or `active_params`, as asked for, the
+    network from being better: the metric whose budget binds, such as `ttft_ms` or `params`, the
     `space params` of its file, `support`, the `hours` of the training, the largest `width`, `depth` or
     `width and depth` of the space, or what else it holds, `space`.
     trained: what the search trained, decision by decision. next_trainings: those that would pay most

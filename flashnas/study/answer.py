@@ -149,7 +149,8 @@ def _limit(problem: Problem, trials: Trials, chosen: Trial) -> str:
     """What keeps the recommended network from being better; as of an Answer."""
     scorer, asked = trials.scorer, problem.config.params
     assert scorer is not None
-    limits = {budget.column: budget.limit for budget in problem.fitter.budgets}
+    budgets = {budget.column: budget for budget in problem.fitter.budgets}
+    limits = {name: budget.limit for name, budget in budgets.items()}
     own = range_of(asked) if asked else getattr(problem.space, "params", (0, math.inf))
     names = ("memory_gb", "params", "active_params")
     sizes = {name: limits.pop(name) for name in names if name in limits}
@@ -157,8 +158,10 @@ def _limit(problem: Problem, trials: Trials, chosen: Trial) -> str:
         sizes["params" if asked else "space params"] = own[1]
     for name, most in (limits | sizes).items():  # a time that binds keeps the sizes small
         value = getattr(chosen, name.removeprefix("space "), None)
+        if value is None and name in limits:
+            (value,) = problem.costs.columns([chosen.architecture], [name])[name]
         if value and FULL_BUDGET <= value / most <= 1 / FULL_BUDGET:
-            return name if name in sizes else "budget"
+            return budgets[name].metric if name in budgets else name
     near = [trials.networks[index] for index in trials.ranked[:NEAR]]
     means = scorer.posterior(near).mean
     lowest = scorer.values([near[int(means.argmin())]])[0]

@@ -11,6 +11,7 @@ from one_line import one_line
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.huggingface import architecture_from_hf
+from flashnas.architecture.huggingface.transformer import TAKEN
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ArchitectureError
 from flashnas.cli.main import main
@@ -62,6 +63,8 @@ def test_an_approximation_is_named_in_one_line(tmp_path, case, capsys):
     found = capsys.readouterr()
     assert found.err == f"flashnas: {line}\n"
     assert json.loads(found.out)["params"] == Architecture.parse(notation).params
+    assert main(["estimate", str(tmp_path)]) == 0
+    assert ("the sizes alone are read" in capsys.readouterr().out) == (kind in TAKEN)
 
 
 def test_a_factor_that_changes_nothing_is_no_deviation(tmp_path, recwarn):

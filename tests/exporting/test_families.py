@@ -163,6 +163,22 @@ def test_a_model_of_which_sizes_alone_are_read_is_not_exported(tmp_path, refused
         load_source(str(tmp_path))
 
 
+def test_a_head_that_a_family_does_not_tie_is_said(tmp_path):
+    for number, (tied, notes) in enumerate(
+        [
+            (
+                "",
+                ["NemotronH ties no head: the embedding is written twice, 76,800 parameters more"],
+            ),
+            ("tied=false,", []),
+        ]
+    ):
+        network = f"256({tied}vocab=300): m2(head_dim=64,groups=8) a(head_dim=64,rope_share=0)"
+        assert (
+            fn.export(network, to="hf", no_weights=True, out=tmp_path / str(number)).notes == notes
+        )
+
+
 def test_what_is_asked_wrongly_without_weights_is_one_line(tmp_path, refused):
     out = f"--out {tmp_path}/out"
     for words, line in (

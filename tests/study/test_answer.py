@@ -207,7 +207,7 @@ def test_what_the_full_training_costs(notation, rate):
 
 
 def test_what_limits_the_answer():
-    assert Answered([HYBRID], limit_ms=100.0).answer.limit == "budget"
+    assert Answered([HYBRID], limit_ms=100.0).answer.limit == "latency_ms"
     assert Answered([HYBRID], limit_ms=200.0).answer.limit == "space"
     deep = "1536: 15x(m2 f f f)"  # better by its mean, and charged
     assert Answered([LARGE], untrained=[LARGE, deep], limit_ms=200.0).answer.limit == "support"
