@@ -1,7 +1,7 @@
 """How much to search before a training? The short trainings that are proposed before full trainings
 of many lengths and sizes, and the price of the paper's search.
 
-    python experiments/buying/how_much.py      # how_much.csv and the table; five minutes of one core
+    python experiments/buying/how_much.py      # how_much.csv and the table; half a minute of one core
 
 Networks of the default space, at most as large as stated, by published trainings; an H100 at 40 % of its
 FLOP/s. The paper's search trains a hundred proposals on 10B tokens at full width; its price counts the

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import flashnas
@@ -92,7 +93,8 @@ def export_trainings(
                     network.notation, fresh / name, dtype=dtype, tokenizer=tokenizer
                 )
             group, operators = f"{network.hidden} wide", " ".join(map(str, network.operators))
-            sizes = network.params, int(found["tokens"]), network.hidden, network.vocab
+            params = replace(network, tied=True, meta_tokens=0).params  # with one embedding alone
+            sizes = params, int(found["tokens"]), network.hidden, network.vocab
             writer.writerow(
                 [f"{group}, {tokens} tokens", LEVEL, "own", operators, *sizes, "val_loss", ""]
             )

@@ -95,7 +95,8 @@ def timing_script(run: RecordedRun) -> str | None:
 def train_first(run: RecordedRun) -> str | None:
     """Which short trainings are worth their hours before the full one."""
     assert run.answer is not None
-    if not (found := run.answer.next_trainings):
+    shorter = training_tokens(run) < run.answer.train_tokens  # it has another price
+    if shorter or not (found := run.answer.next_trainings):
         return None
     networks = list(map(Architecture.parse, found["networks"]))
     sizes = sorted(network.params for network in networks)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import FlashnasError
+from flashnas.architecture.narrower import narrower
 from flashnas.base.text import tokens_text
-from flashnas.loss.composition import RANGE
+from flashnas.loss.composition import COUNTED
 from flashnas.loss.mix import bodies, body_sizes
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import as_own
@@ -56,7 +56,7 @@ class Price:
     """What hours before a full training cost it, in nats: L(D) - L(D (1 + share)).
 
     model: whose law of size and tokens counts. params, tokens: of the full training, without
-    embeddings. Beyond the tokens of publications the law goes on with the exponent of 2404.10102.
+    embeddings. Outside the tokens that the law counts it goes on with the exponent of 2404.10102.
     """
 
     model: FullLoss
@@ -78,13 +78,13 @@ class Price:
 
     def _loss(self, tokens: np.ndarray) -> np.ndarray:
         """Up to a constant."""
-        law, most = self.model.law, RANGE[1]
-        slope = float(self.model.coefficients()["law"][0])
-        ends = law.by_size(np.full(2, self.params), most * np.array([1, 0.99]))
-        at_end = (ends[1] - ends[0]) / -math.log(0.99)  # for each factor of e
-        beta = PUBLISHED_LAWS[1][1]
-        beyond = at_end / beta * ((np.maximum(tokens, most) / most) ** -beta - 1)
-        return np.asarray(slope * (law.by_size(np.array(self.params), tokens) + beyond))
+        by_size, params = self.model.law.by_size, np.array(self.params)
+        slope, beta = float(self.model.coefficients()["law"][0]), PUBLISHED_LAWS[1][1]
+        within = np.clip(tokens, *COUNTED)
+        step = np.where(tokens > within, 0.99, 1.01)  # to the inside
+        fall = (by_size(params, within) - by_size(params, within * step)) / np.log(step)
+        beyond = fall / beta * ((tokens / within) ** -beta - 1)
+        return np.asarray(slope * (by_size(params, within) + beyond))
 
 
 def price_of_flops(scorer: EvidenceScorer, network: Architecture) -> Callable[[Any], np.ndarray]:
@@ -173,12 +173,13 @@ def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Prop
 
     Args:
         scorer: by which networks are ranked.
-        candidates: of which one is recommended; the first CANDIDATES count.
+        candidates: the recommended one first; CANDIDATES of them count.
     """
-    networks = sorted(candidates[:CANDIDATES], key=lambda network: network.hash)
+    networks = sorted(set(candidates[:CANDIDATES]), key=lambda network: network.hash)
     order = np.argsort(scorer.values(networks), kind="stable")
-    networks = [networks[index] for index in order]
-    best, training, model = networks[0], scorer.training, scorer.publications
+    best = candidates[0]
+    networks = list(dict.fromkeys([best, *(networks[index] for index in order)]))
+    training, model = scorer.training, scorer.publications
     full_hours, tokens = training.hours_of(best), float(training.tokens_of([best])[0])
     price = Price(model, body_params(best), tokens)
     table = model.table(networks, scorer.tokens_of(networks))
@@ -235,14 +236,6 @@ def offers(networks: Sequence[Architecture]) -> Iterator[tuple[dict[Architecture
             params = body_params(next(iter(small)))
             for each in TOKENS_EACH:
                 yield small, int(float(f"{each * params:.1g}"))
-
-
-def narrower(network: Architecture, hidden: int) -> Architecture | None:
-    """A network at another width, where its operators fit."""
-    try:
-        return replace(network, hidden=hidden)
-    except FlashnasError:
-        return None
 
 
 def body_params(network: Architecture) -> float:

@@ -3,11 +3,15 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 import flashnas as fn
 from flashnas.architecture import Architecture
 from flashnas.exporting.trainings import COLUMNS
+from flashnas.loss.load import rows_of
+from flashnas.loss.own import own_rows
+from flashnas.study.next_trainings import observed
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +53,26 @@ def test_a_network_that_no_program_loads_goes_out_for_flashnas_train(tmp_path):
     run = searched(tmp_path / "free", space="nemotron_flash", budget_ms="12k", params=None)
     found = fn.export(str(run.path), to="hf", trainings=True, out=tmp_path / "out")
     assert fn.load_architecture(tmp_path / "out" / "01.yaml").notation == found.networks[0]
+
+
+@pytest.mark.parametrize("space", ["nemotron_h", "layerwise"])
+def test_what_comes_back_counts_as_the_networks_that_were_trained(space, tmp_path):
+    """NemotronH has two embedding matrices; in free mixes, key heads and windows are at their default."""
+    run = searched(tmp_path / "run", space=space, params=None)
+    found = fn.export(str(run.path), to="hf", trainings=True, out=tmp_path / "out")
+    with open(found.table, newline="") as file:
+        lines = list(csv.DictReader(file))
+    with open(found.table, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(line | {"value": f"{3 + n / 100}"} for n, line in enumerate(lines))
+    tokens, law = int(run.answer.next_trainings["tokens"]), fn.loss_model().law
+    proposed = [
+        observed(Architecture.parse(text), tokens, n) for n, text in enumerate(found.networks)
+    ]
+    read, expected = (rows_of(rows, law) for rows in (own_rows(found.table), proposed))
+    np.testing.assert_allclose(read.x, expected.x, atol=1e-9)
+    assert {*read.level} == {*expected.level}
 
 
 @pytest.mark.parametrize("source", ["2048: 12x(a f)", "no_such_run"])

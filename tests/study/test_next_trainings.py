@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashnas.architecture import Architecture
+from flashnas.architecture.narrower import narrower
 from flashnas.loss.load import loss_model
 from flashnas.loss.own import as_own
 from flashnas.study import next_trainings
@@ -37,7 +38,12 @@ def scorer(tokens=TOKENS):
 
 @functools.cache
 def found(tokens=TOKENS):
-    return proposal(scorer(tokens), NETWORKS)
+    return proposal(scorer(tokens), best_first(NETWORKS))
+
+
+def best_first(networks):
+    values = scorer().values(networks)
+    return [networks[int(np.argmin(values))], *networks]
 
 
 # -- the price -------------------------------------------------------------------------------------
@@ -59,6 +65,16 @@ def test_a_price_is_less_than_in_proportion_and_falls_with_the_length(tokens, sh
     assert float(longer(share)) < float(price(share))
     low, high = price.range_of(share)
     assert low <= float(price(share)) <= high
+
+
+def test_tokens_beside_those_that_the_law_counts_have_a_price():
+    """It counts 100M to 350B tokens; prices go on as powers there, without a step."""
+    price = functools.partial(Price, loss_model(), 1e6)
+    shorter = [float(price(tokens)(0.1)) for tokens in (2e7, 8e7, 1.2e8)]
+    assert shorter[0] > shorter[1] > shorter[2] > 0
+    for end in (1e8, 3.5e11):
+        below, above = (float(price(end * factor)(1e-3)) for factor in (0.998, 1.0))
+        assert below == pytest.approx(above, rel=0.02)
 
 
 def test_published_laws_give_the_slopes_that_are_stated():
@@ -109,7 +125,32 @@ def test_more_is_spent_before_a_longer_training():
 @given(st.permutations(NETWORKS))
 @settings(max_examples=3, deadline=None)
 def test_the_order_of_candidates_does_not_matter(networks):
-    assert proposal(scorer(), networks) == found()
+    assert proposal(scorer(), best_first(networks)) == found()
+
+
+@pytest.mark.parametrize("first", range(3))
+def test_of_networks_that_are_alike_the_recommended_one_is_trained(first):
+    orders = [
+        Architecture.parse(f"2048: {text}")
+        for text in ("6x(m2 f m2 f m2 f a f)", "6x(m2 f m2 f a f m2 f)", "6x(m2 f a f m2 f m2 f)")
+    ]
+    assert np.ptp(scorer().values(orders)) == 0
+    assert proposal(scorer(), [orders[first], *orders, *NETWORKS]).of[0] == orders[first]
+
+
+def test_sizes_that_a_network_states_follow_its_width():
+    """LFM2 and NemotronH state their feed-forward layers, Qwen3.5 its heads."""
+    for text, narrow in {
+        "2560: 8x(conv f(intermediate=10240))": "512: 8x(conv f(intermediate=2048))",
+        "3584: 8x(a(heads=16,kv_heads=4,head_dim=256) f)": "512: 8x(a(heads=2,kv_heads=1,head_dim=256) f)",
+        "1536: 8x(a moe(experts=72,active=10,intermediate=256,shared=576))": (
+            "512: 8x(a moe(experts=72,active=10,intermediate=80,shared=192))"
+        ),
+    }.items():
+        network = Architecture.parse(text)
+        small = Architecture.parse(narrow)
+        assert narrower(network, small.hidden) == small
+        assert narrower(network, network.hidden) == network
 
 
 def test_what_was_trained_is_not_proposed_again():
@@ -121,7 +162,7 @@ def test_what_was_trained_is_not_proposed_again():
 
 def test_what_does_not_fit_is_left_out():
     wide = Architecture.parse("2048: 24x(a(kv_heads=4) f)")
-    assert next_trainings.narrower(wide, 256) is None
+    assert narrower(wide, 256) is None
     alone = [Architecture.parse("2048: 24x(a(heads=16,kv_heads=16) f)")]
     assert proposal(scorer(), alone) is None, "one network says nothing"
 
