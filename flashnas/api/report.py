@@ -31,7 +31,7 @@ class Report:
         return {"run": str(self.run.path), "html": str(self.html), "png": str(self.png), **answer}
 
     def __str__(self) -> str:
-        return f"{self.run.table()}\nreport  {self.html}\npicture {self.png}"
+        return f"{self.run.table()}\nreport  {self.html}\nplot    {self.png}"
 
 
 @takes(ReportOptions)

@@ -134,7 +134,7 @@ class OperatorSpec:
     kind: ClassVar[str]
     name: ClassVar[str]  # in full, as in `sliding_window_attention`
     label: ClassVar[str]  # for readers, as in `Gated DeltaNet`
-    colour: ClassVar[str]  # in every picture, `#RRGGBB`; one that no other operator has
+    colour: ClassVar[str]  # in every plot, `#RRGGBB`; one that no other operator has
     family: ClassVar[str]  # for readers: operators of one kind of mathematics, as in `delta rule`
     layer: ClassVar[str] = ""  # "module:class" of the torch layer; empty: only estimated
     mixes_tokens: ClassVar[bool] = True

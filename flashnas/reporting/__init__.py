@@ -1,1 +1,1 @@
-"""A run folder as tables, pictures and one HTML page. Matplotlib loads when something is drawn."""
+"""A run folder as tables, plots and one HTML page. Matplotlib loads when something is drawn."""

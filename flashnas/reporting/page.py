@@ -33,11 +33,11 @@ from flashnas.trials.trial import Trial
 MAX_FAILURES = 200
 # the browser itself refuses every script and every request
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'"
-PICTURE = "pareto.png"  # the front, beside the page
+PLOT = "pareto.png"  # the front, beside the page
 
 
-def render_html(run: RecordedRun, picture: bytes | None = None) -> str:
-    """The whole page. picture: of the front, if it is drawn already.
+def render_html(run: RecordedRun, plot: bytes | None = None) -> str:
+    """The whole page. plot: of the front, if it is drawn already.
 
     Raises:
         RunError: a file of the run is damaged.
@@ -52,7 +52,7 @@ def render_html(run: RecordedRun, picture: bytes | None = None) -> str:
         style=Markup(Path(__file__).with_name("report.css").read_text(encoding="utf-8")),
         answer=statements(run),
         commands=next_commands(run),
-        front=_data_uri(picture or pareto_plot(run).png()),
+        front=_data_uri(plot or pareto_plot(run).png()),
         curves=None if curves is None else _data_uri(curves.png()),
         shown=shown,
         own=sum(isinstance(entry, Trial) for entry in shown),
@@ -90,14 +90,14 @@ def write_report(source: str | Path | RecordedRun) -> tuple[Path, Path]:
             f"the report section {printable(entry.name)} is left out: pages have no sections of"
             " packages any more; flashnas 0.2.0 has"
         )
-    page, picture = run.path / "report.html", run.path / PICTURE
+    page, plot = run.path / "report.html", run.path / PLOT
     with disk_errors(f"{run.path}: the report cannot be written", RunError):
         png = pareto_plot(run).png()
         write_atomic(page, render_html(run, png))
-        write_atomic(picture, png)
+        write_atomic(plot, png)
         if script := timing_script(run) if run.answer else None:
             write_atomic(run.path / TIME_IT, script)
-    return page, picture
+    return page, plot
 
 
 def _data_uri(png: bytes) -> str:

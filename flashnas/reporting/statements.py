@@ -232,10 +232,10 @@ def trained_here(run: RecordedRun) -> str | None:
         return None
     count = counted(sum(len(each["networks"]) for each in answer.trained), "network")
     flops, before = sum(each["flops"] for each in answer.trained), answer.trained[0]["before"]
-    changed = "they did not change the recommendation"
+    changed = "; they did not change the recommendation"
     if before != recommended(run).notation:
-        changed = f"without them, {compressed(before)} would be recommended"
-    return f"{count}, {flops:.1e} FLOPs; {changed}"
+        changed = f"; without them, {compressed(before)} would be recommended"
+    return f"{count}, {flops:.1e} FLOPs{changed * bool(before)}"  # nothing ranked before
 
 
 def searched(run: RecordedRun) -> str | None:

@@ -55,6 +55,7 @@ LESSER = (
     "active",
     "params",
     "bounds",
+    "loads in",
     "charge",
     "loss here",
     "recall",
@@ -265,10 +266,11 @@ def _width_of(column: Column, entries: Sequence[Shown]) -> int:
 def _fitting(
     run: RecordedRun, shown: Sequence[Column], entries: Sequence[Shown], width: int
 ) -> list[Column]:
-    """The columns that fit beside the notation, if leaving out those that matter less makes it
-    possible."""
+    """The columns that fit beside the notation of the front, if leaving out those that matter less
+    makes it possible."""
     *others, notation = shown
-    room = width - min(NOTATION, _width_of(notation, entries))
+    named = [entry for entry in entries if isinstance(entry, Trial)]
+    room = width - min(NOTATION, _width_of(notation, named or entries))
     for heading in lesser(run):
         if sum(2 + _width_of(column, entries) for column in others) > room:
             others = [column for column in others if column.heading != heading]

@@ -39,7 +39,7 @@ FEW_PLACES = 4  # of attention layers, up to which each is named
 @dataclass(frozen=True)
 class Beside:
     """The best of a family or a published model; its fields are those of a trial of the front. name:
-    in pictures, of a network its notation without the options of the network."""
+    in plots, of a network its notation without the options of the network."""
 
     name: str
     notation: str
@@ -229,7 +229,7 @@ def reasons_text(reasons: Mapping[str, float]) -> str:
 
 
 def counts_line(run: RecordedRun) -> str:
-    """`24 searched + 6 baselines trained · 90 from earlier runs · 2 failed`."""
+    """`24 networks + 6 baselines trained · 90 from earlier runs · 2 failed`."""
     counts, sources = run.counts(), run.trained["source"]
     own = run.scored if run.untrained else run.trained[sources != RUN]
     pure = int((own["origin"] == "baseline").sum())
@@ -241,7 +241,7 @@ def counts_line(run: RecordedRun) -> str:
         "failed": counts["failed"],
     }
     parts = [f"{count} {words}" for words, count in further.items() if count]
-    return " · ".join([f"{len(own) - pure} searched{baselines} trained", *parts])
+    return " · ".join([f"{counted(len(own) - pure, 'network')}{baselines} trained", *parts])
 
 
 def tokens_words(run: RecordedRun) -> str:

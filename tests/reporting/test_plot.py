@@ -85,7 +85,7 @@ def test_all_networks_are_drawn_once_and_the_budget_once(run):
     )
     assert [line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == "--"] == [14.0]
     assert panel.get_title(loc="right") == "dashed: budget of 14 s"
-    assert "31 searched + 4 baselines trained · 2 failed" in plot.get_suptitle()
+    assert "31 networks + 4 baselines trained · 2 failed" in plot.get_suptitle()
     assert "other network" in keys(plot)
     assert "90 % interval" not in keys(plot)
 

@@ -210,6 +210,15 @@ def test_what_a_program_cannot_time_is_not_proposed(run):
         assert timing_script(other) is None
 
 
+def test_at_80_columns_each_network_of_a_family_has_one_line(run):
+    lines = front_table(run, 80).splitlines()
+    head, *rows = lines[: next(n for n, line in enumerate(lines) if " of the front" in line)]
+    assert max(map(len, rows)) <= 80
+    named = [line for line in rows if line.startswith("P")]
+    assert len(named) == 12
+    assert all(" layers" in line[head.index("architecture") :] for line in named)
+
+
 def test_the_table_says_which_programs_load_each_network_where_they_differ(run):
     odd = dataclasses.replace(run.front[0], architecture=fn.Architecture.parse("256: d f"))
     other = dataclasses.replace(run, front=(odd, *run.front[1:]))
