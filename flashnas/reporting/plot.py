@@ -204,6 +204,9 @@ def _kind(run: RecordedRun, entry: Any, front: Collection[str]) -> str:
     return "other network"
 
 
+INTERVAL: dict[str, Any] = {"linestyle": "none", "ecolor": SOFT, "elinewidth": 1, "capsize": 2}
+
+
 def _draw(
     panel: Axes, run: RecordedRun, cost: str, points: Iterable[_Point]
 ) -> list[tuple[float, _Point]]:
@@ -242,7 +245,11 @@ def _draw(
         xs, ys = [x for x, _ in of_kind], [point.y for _, point in of_kind]
         reach = [point.reach or np.nan for _, point in of_kind]
         wide = scale * np.array([point.ends(cost) for _, point in of_kind]).reshape(-1, 2).T
-        panel.errorbar(xs, ys, reach, wide, linestyle="none", ecolor=SOFT, elinewidth=1, capsize=2)
+        beyond = (xs - wide[0] < left) & (xs + wide[1] > right)  # faint: would be taken for a grid
+        for bars, alpha in ((beyond, 0.2), (~beyond, 1.0)):
+            lengths = np.where(bars, wide, np.nan)
+            panel.errorbar(xs, ys, None, lengths, **INTERVAL, alpha=alpha)
+        panel.errorbar(xs, ys, reach, **INTERVAL)
         colours = [
             SOFT if kind == "published model" else operator_colour(p.mixer) for _, p in of_kind
         ]
