@@ -141,7 +141,7 @@ def more_surely(run: RecordedRun) -> str | None:
 def families(run: RecordedRun) -> str | None:
     """Of each family the probability that it is the best."""
     answer, chosen = _answer(run), recommended(run)
-    if not answer.families or answer.as_good:
+    if len(answer.families) < 1 + bool(chosen.runs_in) or answer.as_good:  # one alone is the best
         return None
     ordered = sorted(answer.families, key=lambda family: -family["best"])
     shares = [
