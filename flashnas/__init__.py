@@ -25,7 +25,7 @@ _PUBLIC = {
     "train": "flashnas.api.train",
     "export": "flashnas.api.export",
     "evaluate": "flashnas.api.evaluate",
-    "report": "flashnas.api.report",
+    "report": "flashnas.api.run",
     "evidence": "flashnas.api.evidence",
     "load_evidence": "flashnas.loss.load",
     "loss_model": "flashnas.loss.load",

@@ -8,9 +8,9 @@ from flashnas.api.evidence import evidence as evidence
 from flashnas.api.export import export as export
 from flashnas.api.listing import list_names as list_names
 from flashnas.api.measure import profile as profile
-from flashnas.api.report import report as report
 from flashnas.api.run import Run as Run
 from flashnas.api.run import load_run as load_run
+from flashnas.api.run import report as report
 from flashnas.api.search import search as search
 from flashnas.api.train import train as train
 from flashnas.api.validate import validate as validate

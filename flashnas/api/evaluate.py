@@ -105,7 +105,7 @@ def evaluate(
         load_trained,
         write_results,
     )
-    from flashnas.run_folder.trained import EVALUATION
+    from flashnas.run_folder.recorded_run import EVALUATION
 
     source = load_trained(options.model, options.device)
     window = options.window or source.sequence_tokens or DEFAULT_WINDOW

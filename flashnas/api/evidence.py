@@ -7,8 +7,7 @@ from typing import Any
 
 from flashnas.api.calling import Result, takes
 from flashnas.base.settings import Settings, option
-from flashnas.base.text import EVIDENCE_HELP, columns, signed, tokens_text, with_interval
-from flashnas.base.text_table import table
+from flashnas.base.text import EVIDENCE_HELP, columns, signed, table, tokens_text, with_interval
 
 COLUMNS = {
     "<publication": "{source}",

@@ -16,8 +16,7 @@ from typing import Any
 from flashnas.api.calling import Result, takes
 from flashnas.architecture.notation import preset_notations
 from flashnas.base.documents import read_yaml
-from flashnas.base.plugins import package_of
-from flashnas.base.registry import PACKAGE, load_object, shipped_names
+from flashnas.base.registry import PACKAGE, load_object, package_of, shipped_names
 from flashnas.base.settings import Settings, option
 from flashnas.base.text import first_sentence, one_of
 

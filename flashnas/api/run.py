@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flashnas.api.calling import takes
 from flashnas.base.errors import RunError
+from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.system import disk_errors, write_atomic
 from flashnas.run_folder.recorded_run import RecordedRun
 
@@ -113,3 +115,50 @@ def load_run(folder: str | Path) -> Run:
         True
     """
     return Run.load(folder)
+
+
+# -- the command that writes the report ------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(Settings, where="report"):
+    run: str = option(
+        REQUIRED, "run folder, such as experiments/runs/first_search", positional=True, yaml=False
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """The files of a report: html and png. run: what they show."""
+
+    run: Run = field(repr=False)
+    html: Path
+    png: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        answer = {} if self.run.answer is None else {"answer": self.run.answer.to_dict()}
+        return {"run": str(self.run.path), "html": str(self.html), "png": str(self.png), **answer}
+
+    def __str__(self) -> str:
+        return f"{self.run.table()}\nreport  {self.html}\nplot    {self.png}"
+
+
+@takes(ReportOptions)
+def report(options: ReportOptions) -> Report:
+    """Write report.html and pareto.png into a run folder. Nothing is trained or timed.
+
+    Returns:
+        A Report: `html` and `png`, the files, and `run`.
+
+    Raises:
+        RunError: the folder is not a run, is damaged, or cannot be written to.
+
+    Example:
+        >>> import flashnas as fn
+        >>> fn.report("my_run").html.name
+        'report.html'
+    """
+    from flashnas.reporting.page import write_report
+
+    run = Run.load(options.run)
+    return Report(run, *write_report(run))

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from flashnas.api.calling import Quiet, takes, writable_out
+from flashnas.api.calling import Quiet, silent, takes, writable_out
 from flashnas.base.settings import option, settings_of
 from flashnas.study.config import SearchConfig
 
 if TYPE_CHECKING:
     from flashnas.api.run import Run
+    from flashnas.study.plan import Plan
     from flashnas.study.progress import Progress
     from flashnas.study.progress import Snapshot as Snapshot
     from flashnas.study.scorer import Scorer
@@ -172,3 +173,30 @@ def default_out(options: SearchOptions, objects: Mapping[str, Any]) -> Path:
         for name in ("space", "workload")
     ]
     return Path("experiments/runs") / f"{'-'.join(names)}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+# -- the plan of a search --------------------------------------------------------------------------
+
+
+@takes(SearchOptions, objects=OBJECTS)
+def plan(
+    options: SearchOptions,
+    *,
+    objects: Mapping[str, Any],
+    note: Callable[[str], None] = silent,
+    evaluator: Callable[[Any], Any] | None = None,
+) -> Plan:
+    """What `search` with the same keywords would train. Nothing is written but the corpus' cache.
+
+    Further:
+        evaluator (Callable): as of `search`.
+
+    Returns:
+        Plan: networks, and tokens and FLOPs of each and of all. `print` shows them.
+    """
+    if options.out is not None:
+        writable_out(options)
+
+    from flashnas.study import plan as planning
+
+    return planning.plan(options, note=note, evaluator=evaluator, **objects)

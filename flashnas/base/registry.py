@@ -15,6 +15,7 @@ import functools
 import importlib
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -22,7 +23,6 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from flashnas.base.errors import FlashnasError, PluginError
-from flashnas.base.plugins import blamed, code_name, is_foreign, load_plugin, package_of
 from flashnas.base.text import first_line, first_sentence, one_of, shown, warn_in_a_line
 
 T = TypeVar("T")
@@ -238,3 +238,70 @@ def shipped_names(folder: str, marker: str) -> dict[str, Path]:
 def is_shipped(path: str | Path, folder: str) -> bool:
     """True for a file within `folder` as shipped with this version."""
     return Path(path).resolve().is_relative_to(shipped_root(folder).resolve())
+
+
+# -- objects of other packages ---------------------------------------------------------------------
+
+
+def load_plugin(entry: EntryPoint, noun: str, base: Any, attribute: str) -> Any:
+    """The object of an entry point. PluginError where it cannot be imported, is neither an instance
+    nor a subclass of `base`, or states another name in `attribute`."""
+    name = entry.name
+    place = f"{noun} {name!r} of the package {package_of(entry)}"
+    try:
+        loaded = entry.load()
+    except (Exception, SystemExit) as error:
+        # whatever a foreign module raises while it is imported
+        raise PluginError(
+            f"{place} cannot be loaded from {entry.value}: {type(error).__name__}:"
+            f" {first_line(error)}"
+        ) from error
+    if not (isinstance(loaded, base) or (isinstance(loaded, type) and issubclass(loaded, base))):
+        raise PluginError(f"{place}: {entry.value} must be a {base.__name__}; got {shown(loaded)}")
+    if attribute and getattr(loaded, attribute, None) != name:
+        raise PluginError(
+            f"{place}: {attribute} of {entry.value} must be {name!r}, the name of its"
+            f" entry point; got {getattr(loaded, attribute, None)!r}"
+        )
+    return loaded
+
+
+def is_foreign(thing: object) -> bool:
+    return class_of(thing).__module__.partition(".")[0] != "flashnas"
+
+
+def class_of(thing: object) -> Any:
+    return thing if hasattr(thing, "__qualname__") else type(thing)
+
+
+def code_name(thing: object) -> str:
+    """`module:name` of a class or function, or of the class of another object."""
+    named = class_of(thing)
+    return f"{named.__module__}:{named.__qualname__}"
+
+
+def package_of(entry: EntryPoint) -> str:
+    """Its name, or the module's where it states none."""
+    dist = entry.dist
+    return entry.module if dist is None or "Name" not in dist.metadata else dist.name
+
+
+def blamed(error: BaseException, things: tuple[tuple[str, object], ...]) -> str:
+    """`space pkg.module:Class.mutate`: the first function of the thing whose package was entered
+    last before the error."""
+    found = inside = ""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = str(frame.f_globals.get("__name__", ""))
+        noun = next(
+            (
+                noun
+                for noun, thing in things
+                if is_foreign(thing)
+                and module.partition(".")[0] == class_of(thing).__module__.partition(".")[0]
+            ),
+            "",
+        )
+        if noun and noun != inside:
+            found = f"{noun} {module}:{frame.f_code.co_qualname}"
+        inside = noun
+    return found

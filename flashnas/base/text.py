@@ -6,6 +6,7 @@ import difflib
 import math
 import os
 import re
+import string
 import warnings
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -329,3 +330,33 @@ def without_folders(source: str) -> str:
 def from_hub(source: str | None) -> bool:
     """True if `read_corpus` of this source connects to the Hugging Face hub."""
     return source is not None and any(part.startswith("hf:") for part in source.split("+"))
+
+
+# -- records under each other ----------------------------------------------------------------------
+
+
+class _TableFormatter(string.Formatter):
+    """Format strings in which None is a dash, with a conversion `n`."""
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        if value is None:
+            return MISSING
+        return number(value) if conversion == "n" else super().convert_field(value, conversion)
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        return value if value == MISSING else super().format_field(value, format_spec)
+
+
+def table(records: Iterable[Mapping[str, Any]], cells: Mapping[str, str]) -> str:
+    """Records under each other, one a line.
+
+    Args:
+        records: values by name.
+        cells: heading -> what a cell shows of a record, as a format string: `{loss:.3f}`, also
+            `{count!n}` (number). None is a dash. Headings that begin with `<` are of text; the
+            others of numbers.
+    """
+    write = _TableFormatter().vformat
+    lines = [[write(cell, (), record) for cell in cells.values()] for record in records]
+    left = [place for place, heading in enumerate(cells) if heading.startswith("<")]
+    return "\n".join(columns([[heading.removeprefix("<") for heading in cells], *lines], left))

@@ -147,7 +147,7 @@ COMMANDS: Registry[Command] = Registry(
             "evaluate:evaluate",
             "windows scored",
         ),
-        "report": _api("write report.html and pareto.png of a run", "report:report"),
+        "report": _api("write report.html and pareto.png of a run", "run:report"),
         "table": Command(
             "show and import latency tables",
             actions={

@@ -39,7 +39,7 @@ def search(options: SearchCommandOptions, as_json: bool) -> int:
     from flashnas.api import search as api
 
     if options.dry_run:
-        from flashnas.api.plan import plan
+        from flashnas.api.search import plan
 
         show(plan(options, note=lambda text: print(text, file=sys.stderr)), as_json)
         return 0

@@ -11,8 +11,7 @@ import yaml
 
 import flashnas
 from flashnas.base.text import MISSING, is_number, number, printable
-from flashnas.run_folder.recorded_run import RecordedRun
-from flashnas.run_folder.trained import ModelEvaluation, search_of
+from flashnas.run_folder.recorded_run import ModelEvaluation, RecordedRun, search_of
 from flashnas.training.folder import TrainingRecord
 from flashnas.trials.trial import Trial
 

@@ -16,7 +16,7 @@ from flashnas.base.system import disk_errors
 from flashnas.data.corpus import read_corpus
 from flashnas.data.tokenizer import front_ids, library_errors
 from flashnas.exporting.source import Source, load_source
-from flashnas.run_folder.trained import EVALUATION, ModelEvaluation, TextResult
+from flashnas.run_folder.recorded_run import EVALUATION, ModelEvaluation, TextResult
 
 DEFAULT_WINDOW = 1024  # tokens, where the length of the training's sequences is not recorded
 TOGETHER = 8  # windows in one pass

@@ -27,7 +27,7 @@ from flashnas.network.weights import (
     load_model,
     read_architecture,
 )
-from flashnas.run_folder.trained import chosen_weights
+from flashnas.run_folder.recorded_run import chosen_weights
 from flashnas.training.checkpoint import checkpoints
 from flashnas.training.folder import CHECKPOINTS, CONFIG, FINAL, TrainingRecord
 

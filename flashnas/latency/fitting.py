@@ -18,8 +18,11 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed
 from flashnas.architecture.networks import taken
 from flashnas.base.errors import BudgetError, ConfigError
+from flashnas.base.registry import foreign_errors
+from flashnas.base.text import one_of
 from flashnas.latency.metrics import (
     LARGER_IS_BETTER,
+    PREDICTED,
     SERVING,
     STATED,
     UNTIMED,
@@ -259,3 +262,52 @@ def excess(values: np.ndarray, budget: Budget) -> np.ndarray:
     values = np.maximum(values, 0.5) if budget.metric == "sequences" else values
     with np.errstate(divide="ignore"):
         return budget.limit / values if budget.metric in LARGER_IS_BETTER else values / budget.limit
+
+
+# -- costs of the user's own -----------------------------------------------------------------------
+
+
+class OwnCosts(Costs):
+    """By a function of the user's: network -> latency_ms, or a mapping of metrics."""
+
+    def __init__(self, function: CostFunction) -> None:
+        self.function = function
+        self._metrics: dict[str, dict[str, float]] = {}
+
+    def metrics(self, network: Any) -> dict[str, float]:
+        """Raises ConfigError for an unknown metric or a value that is not a finite number."""
+        if network.hash not in self._metrics:
+            with foreign_errors(("cost function", self.function)):
+                result = self.function(network)
+            values = dict(result) if isinstance(result, Mapping) else {"latency_ms": result}
+            self._metrics[network.hash] = {
+                **_params(network),
+                **{name: _checked(name, value) for name, value in values.items()},
+            }
+        return self._metrics[network.hash]
+
+
+class NoCosts(Costs):
+    """The evaluator returns the metrics together with the loss."""
+
+    known = False
+
+    def metrics(self, network: Any) -> dict[str, float]:
+        return _params(network)
+
+
+def _params(network: Any) -> dict[str, float]:
+    params = getattr(network, "params", None)
+    return {"params": params} if isinstance(params, int) else {}
+
+
+def _checked(name: str, value: Any) -> float:
+    if name not in PREDICTED:
+        raise ConfigError(one_of("metric of the cost function", name, PREDICTED))
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"the cost function must return finite numbers; got {name} = {value!r}")
+    return number

@@ -11,9 +11,8 @@ import numpy as np
 
 from flashnas.base.errors import MissingRowsError
 from flashnas.latency.calibration import OWN, BoundedTime, Calibration
-from flashnas.latency.lookup import KernelTimes, LookupFailure
+from flashnas.latency.lookup import KernelTimes, LookupFailure, OperatorTimes
 from flashnas.latency.metrics import EMBEDDING, HEAD, Cost, Part
-from flashnas.latency.operator_times import OperatorTimes
 from flashnas.latency.schema import OPERATOR_KINDS
 from flashnas.latency.table import LatencyTable, has_weights, shipped_tables
 from flashnas.latency.workload import DTYPE_BYTES, MATRICES_ONLY, Workload

@@ -25,8 +25,7 @@ from flashnas.reporting.words import (
     shown_networks,
     tokens_words,
 )
-from flashnas.run_folder.recorded_run import RecordedRun, rows
-from flashnas.run_folder.trained import ModelEvaluation
+from flashnas.run_folder.recorded_run import ModelEvaluation, RecordedRun, rows
 from flashnas.trials.objectives import title_of
 from flashnas.trials.trial import Trial
 
@@ -74,17 +73,16 @@ def render_html(run: RecordedRun, plot: bytes | None = None) -> str:
     return "\n".join(map(printable, page.split("\n")))
 
 
-def write_report(source: str | Path | RecordedRun) -> tuple[Path, Path]:
+def write_report(run: RecordedRun) -> tuple[Path, Path]:
     """Write report.html and pareto.png into a run folder, and the script that times networks of
-    it. source: the folder, or its run.
+    it.
 
     Returns:
         The paths of both.
 
     Raises:
-        RunError: the folder is not a run, is damaged, or cannot be written.
+        RunError: the folder is damaged, or cannot be written.
     """
-    run = source if isinstance(source, RecordedRun) else RecordedRun.load(source)
     for entry in entry_points(group="flashnas.report_sections"):
         warn_in_a_line(
             f"the report section {printable(entry.name)} is left out: pages have no sections of"

@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.architecture import compressed, parsed
-from flashnas.base import text, text_table
+from flashnas.base import text
 from flashnas.base.text import counted, is_number, names_text, number, signed
 from flashnas.families.family import PROGRAMS, family_of, interval_of
 from flashnas.families.programs import loading
@@ -289,5 +289,5 @@ def _environment() -> Environment:
         "signed": text.signed,
         "tokens": text.tokens_text,
     }
-    environment.globals |= {"table": text_table.table, "with_interval": text.with_interval}
+    environment.globals |= {"table": text.table, "with_interval": text.with_interval}
     return environment

@@ -11,7 +11,7 @@ from typing import Any, NotRequired, TypedDict
 from flashnas.architecture import Architecture
 from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import FlashnasError, RunError
-from flashnas.base.plugins import code_name
+from flashnas.base.registry import code_name
 from flashnas.base.system import atomic_folder, write_synced
 from flashnas.run_folder.layout import FRONT, RECOMMENDED, front_path, yaml_text
 from flashnas.trials.trial import EXPECTED_FIGURES, FRONT_FIGURES, METRICS_ON_FRONT, Trial

@@ -12,8 +12,7 @@ from typing import Any
 
 import flashnas
 from flashnas.base.documents import COMPACT, fingerprint
-from flashnas.base.plugins import code_name
-from flashnas.base.registry import installed_plugins, is_shipped, shipped_names
+from flashnas.base.registry import code_name, installed_plugins, is_shipped, shipped_names
 from flashnas.base.settings import settings_of
 from flashnas.latency.prediction import LatencyModel
 from flashnas.samplers import sampler_name

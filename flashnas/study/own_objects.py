@@ -9,8 +9,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
 from flashnas.base.text import is_number, shown
-from flashnas.latency.fitting import CostFunction, Costs
-from flashnas.latency.own_costs import NoCosts, OwnCosts
+from flashnas.latency.fitting import CostFunction, Costs, NoCosts, OwnCosts
 from flashnas.latency.table import LatencyTable
 from flashnas.loss.prediction import Prediction, check_array
 from flashnas.run_folder.recorded_answer import Reasons

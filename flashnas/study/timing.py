@@ -8,8 +8,10 @@ from typing import Any
 
 from flashnas.base.errors import TableError
 from flashnas.base.text import counted
-from flashnas.profiling.finalists import measure_finalists  # loads torch
-from flashnas.profiling.table_target import target_like
+from flashnas.profiling.table_target import (
+    measure_finalists,  # loads torch
+    target_like,
+)
 from flashnas.study.record import RunRecord
 from flashnas.trials.trial import Trial
 

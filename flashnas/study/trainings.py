@@ -14,7 +14,7 @@ from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, OperatorError
-from flashnas.base.plugins import code_name
+from flashnas.base.registry import code_name
 from flashnas.data.dataset import Dataset
 from flashnas.executors.job import Job, UserEvaluator
 from flashnas.observations.losses import ObservedLoss

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from flashnas.base.plugins import code_name
+from flashnas.base.registry import code_name
 from flashnas.base.settings import SettingError
 from flashnas.executors import EXECUTORS, Executor, Work
 from flashnas.executors.job import Job, run_job

@@ -12,7 +12,7 @@ from foreign_space import WidthFittedGpt2Space
 from one_line import one_line
 
 import flashnas as fn
-from flashnas.api.plan import plan
+from flashnas.api.search import plan
 from flashnas.base.errors import ConfigError, PluginError
 from flashnas.cli.main import one_line as as_printed
 from flashnas.executors.job import Job

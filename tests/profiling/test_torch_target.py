@@ -18,7 +18,7 @@ from flashnas.latency.validation import measure_in_rounds
 from flashnas.latency.workload import Workload
 from flashnas.network.cache import HybridCache
 from flashnas.network.model import HybridLM
-from flashnas.profiling import finalists, platforms, torch_calls, torch_target
+from flashnas.profiling import platforms, table_target, torch_calls, torch_target
 from flashnas.profiling.platforms import PLATFORMS, Cpu
 from flashnas.profiling.target import Measured, Timings, decode_contexts
 from flashnas.profiling.timing import NotCapturable
@@ -341,7 +341,7 @@ def test_finalists_that_do_not_fit_have_a_note(monkeypatch):
 
     monkeypatch.setattr(Torch, "time_request", request)
     small, large, notes = MODEL, Architecture.parse("32(vocab=64): 9x(f)"), []
-    found = finalists.measure_finalists([small, large], Model(), Torch(), notes.append)
+    found = table_target.measure_finalists([small, large], Model(), Torch(), notes.append)
     assert set(found) == {small.hash}
     assert sorted(notes) == sorted(
         [

@@ -26,7 +26,7 @@ ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>"
 
 @pytest.fixture(scope="module")
 def page(run_folder):
-    html_path, png_path = write_report(run_folder)
+    html_path, png_path = write_report(RecordedRun.load(run_folder))
     assert html_path == run_folder / "report.html"
     assert png_path == run_folder / "pareto.png"
     return html_path.read_text(encoding="utf-8")
@@ -82,12 +82,14 @@ def test_no_control_character_of_a_name_reaches_the_terminal(build_run, capfd):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         write_report(
-            build_run(
-                2,
-                config={
-                    "table": {"name": "a", "device": "h100\x1b[31m"},
-                    "workload": {"name": "chat\x07"},
-                },
+            RecordedRun.load(
+                build_run(
+                    2,
+                    config={
+                        "table": {"name": "a", "device": "h100\x1b[31m"},
+                        "workload": {"name": "chat\x07"},
+                    },
+                )
             )
         )
     said = "".join((*(str(warning.message) for warning in caught), *capfd.readouterr()))
@@ -96,7 +98,7 @@ def test_no_control_character_of_a_name_reaches_the_terminal(build_run, capfd):
 
 @pytest.mark.parametrize("case", THIN_RUNS)
 def test_a_thin_run_gets_its_report(build_run, case):
-    html_path, png_path = write_report(build_run(**THIN_RUNS[case]))
+    html_path, png_path = write_report(RecordedRun.load(build_run(**THIN_RUNS[case])))
     own = html_path.read_text()
     assert "None" not in own
     assert png_path.stat().st_size > 5_000
@@ -135,7 +137,7 @@ def test_trials_that_contradict_the_front_get_their_report(case, build_run):
     run = build_run(8)
     trials = pd.read_parquet(run / "trials.parquet")
     trials.assign(**CONTRADICTIONS[case]).to_parquet(run / "trials.parquet")
-    html, png = write_report(run)
+    html, png = write_report(RecordedRun.load(run))
     assert "P1" in html.read_text()
     assert png.stat().st_size > 1000
 
@@ -168,5 +170,7 @@ def test_entries_of_run_yaml_of_another_type_do_not_break_the_page(build_run):
 def test_a_folder_that_cannot_be_written_gives_one_line(build_run):
     folder = build_run(1)
     (folder / "report.html").mkdir()
-    assert "demo: the report cannot be written: " in one_line(RunError, write_report, folder)
+    assert "demo: the report cannot be written: " in one_line(
+        RunError, write_report, RecordedRun.load(folder)
+    )
     assert not [path for path in folder.iterdir() if path.name.endswith(".part")]

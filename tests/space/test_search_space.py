@@ -15,7 +15,7 @@ from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.registry import shipped_names
 from flashnas.space import load_space
-from flashnas.space.features import list_features
+from flashnas.space.operator_space import list_features
 
 SHIPPED = (
     "nemotron_flash",

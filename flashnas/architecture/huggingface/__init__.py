@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.huggingface import bamba, hybrid, transformer
+from flashnas.architecture.huggingface import hybrid, transformer
 from flashnas.architecture.huggingface.config_json import HfConfig, defaults, read_json
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.text import one_of, warn_in_a_line
 
-READERS = (transformer, hybrid, bamba)  # with a function for each model type of defaults.yaml
+READERS = (transformer, hybrid)  # with a function for each model type of defaults.yaml
 # what every model of these types has and no operator of flashnas computes
 LACKING = {
     "falcon_mamba": "Mamba with normalised time steps, B and C",
