@@ -161,7 +161,7 @@ def families(run: RecordedRun) -> str | None:
         parts.append(f"{names_text(wide)} by wide intervals")
     networks = ((family, parsed(family["notation"])) for family in answer.families)
     loaded = next((family for family, network in networks if network and loading(network)), None)
-    if loaded is not None and not chosen.runs_in:
+    if loaded and not chosen.runs_in:
         parts.append(f"the best one that programs load: {_nats(loaded)}")
     return "; ".join(parts)
 
@@ -254,8 +254,8 @@ def limit(run: RecordedRun) -> str | None:
         return None
     budgets, name = run.entry("options", "budgets") or {}, _answer(run).limit
     if (end := ENDS.get(name)) is None:
-        named = f"the budget on {name} is used up" if [*budgets] != ["latency_ms"] else None
-        return LIMITS.get(name, named)
+        used = f"the budget on {name} is used up: {number(recommended(run).figures.get(name))}"
+        return LIMITS.get(name, None if [*budgets] == ["latency_ms"] else used)
     return f"the budget is not used up: {end}" if budgets else end
 
 
