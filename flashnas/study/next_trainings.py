@@ -18,7 +18,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.architecture.narrower import narrower
 from flashnas.base.text import tokens_text
-from flashnas.loss.composition import COUNTED
+from flashnas.loss.composition import RANGE
 from flashnas.loss.mix import bodies, body_sizes
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import as_own
@@ -56,7 +56,7 @@ class Price:
     """What hours before a full training cost it, in nats: L(D) - L(D (1 + share)).
 
     model: whose law of size and tokens counts. params, tokens: of the full training, without
-    embeddings. Outside the tokens that the law counts it goes on with the exponent of 2404.10102.
+    embeddings. Outside the tokens of publications the law goes on with the exponent of 2404.10102.
     """
 
     model: FullLoss
@@ -80,7 +80,7 @@ class Price:
         """Up to a constant."""
         by_size, params = self.model.law.by_size, np.array(self.params)
         slope, beta = float(self.model.coefficients()["law"][0]), PUBLISHED_LAWS[1][1]
-        within = np.clip(tokens, *COUNTED)
+        within = np.clip(tokens, *RANGE)
         step = np.where(tokens > within, 0.99, 1.01)  # to the inside
         fall = (by_size(params, within) - by_size(params, within * step)) / np.log(step)
         beyond = fall / beta * ((tokens / within) ** -beta - 1)

@@ -67,12 +67,14 @@ def test_a_price_is_less_than_in_proportion_and_falls_with_the_length(tokens, sh
     assert low <= float(price(share)) <= high
 
 
-def test_tokens_beside_those_that_the_law_counts_have_a_price():
-    """It counts 100M to 350B tokens; prices go on as powers there, without a step."""
+def test_tokens_beside_those_of_publications_have_a_price():
+    """They have 7B to 350B tokens; prices go on as powers there, without a step, and stay near those of
+    published laws."""
     price = functools.partial(Price, loss_model(), 1e6)
     shorter = [float(price(tokens)(0.1)) for tokens in (2e7, 8e7, 1.2e8)]
+    assert price(1e8)(0.1) < 2 * price(1e8).range_of(0.1)[0]
     assert shorter[0] > shorter[1] > shorter[2] > 0
-    for end in (1e8, 3.5e11):
+    for end in (7e9, 3.5e11):
         below, above = (float(price(end * factor)(1e-3)) for factor in (0.998, 1.0))
         assert below == pytest.approx(above, rel=0.02)
 
