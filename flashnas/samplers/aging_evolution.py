@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flashnas.samplers.sampler import Genotype, Sampler, check_whole
-from flashnas.trials.pareto import standings
+from flashnas.trials.pareto import crowded_ranks
 from flashnas.trials.trial import Trial
 
 
@@ -56,7 +56,7 @@ class AgingEvolution(Sampler):
         points = [member.point for member in self.population]
         if self.goals is None:
             return [point[0] for point in points]
-        return standings(points).tolist() if points else []
+        return crowded_ranks(points).tolist() if points else []
 
     def _learn_unasked(self, trial: Trial) -> None:
         self._drawn += 1  # it takes the place of a random member of the first population

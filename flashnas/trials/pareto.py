@@ -51,7 +51,7 @@ def non_dominated(points: Points) -> npt.NDArray[np.bool_]:
     return mask[inverse.reshape(-1)]
 
 
-def standings(points: Points) -> npt.NDArray[np.int_]:
+def crowded_ranks(points: Points) -> npt.NDArray[np.int_]:
     """Place of each point, 0 the best, int [N]: by front (the first is non-dominated, the next once
     that is taken away, ..), within a front by room to its neighbours, which favours its ends
     (NSGA-II, Deb et al. 2002)."""

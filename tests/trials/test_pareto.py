@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from flashnas.trials.pareto import non_dominated, standings
+from flashnas.trials.pareto import crowded_ranks, non_dominated
 
 # few different values, so that ties and duplicates are common
 coordinates = st.integers(-4, 5).map(float)
@@ -38,7 +38,7 @@ def test_bad_input_is_refused(points, message):
         non_dominated(points)
 
 
-def test_standings_put_fronts_first_and_the_ends_of_a_front_before_its_crowded_middle():
+def test_crowded_ranks_put_fronts_first_and_the_ends_of_a_front_before_its_crowded_middle():
     points = [
         [3, 3],
         [0, 4],
@@ -47,7 +47,7 @@ def test_standings_put_fronts_first_and_the_ends_of_a_front_before_its_crowded_m
         [2, 2],
         [5, 5],
     ]  # the middle pair is crowded, [3, 3] is behind it
-    places = standings(points)
+    places = crowded_ranks(points)
     assert sorted(places.tolist()) == list(range(6))
     assert set(places[[1, 2]]) == {0, 1}
     assert set(places[[3, 4]]) == {2, 3}
