@@ -14,8 +14,7 @@ from flashnas.base.documents import COMPACT, fingerprint
 from flashnas.base.errors import ArchitectureError, FlashnasError
 from flashnas.base.text import did_you_mean, shown
 from flashnas.operators import OperatorSpec
-from flashnas.operators.narrowing import PROXY_HEAD_DIM
-from flashnas.operators.spec import mean_context
+from flashnas.operators.spec import PROXY_HEAD_DIM, mean_context
 
 DEFAULT_VOCAB = 131072
 MAX_HIDDEN = 2**20  # no published network comes near these limits; beyond them is a typing error

@@ -7,7 +7,7 @@ from dataclasses import replace
 from flashnas.architecture.architecture import Architecture
 from flashnas.base.errors import FlashnasError
 from flashnas.operators import OperatorSpec
-from flashnas.operators.narrowing import largest_divisor
+from flashnas.operators.spec import largest_divisor
 
 SIZES = {"heads": 1, "k_heads": 1, "intermediate": 16, "shared": 16}  # that follow it, in steps
 

@@ -40,12 +40,12 @@ from flashnas.space.stage import (
     RATIOS,
     STAGES,
     Stage,
+    StageParser,
     StageRules,
     ThreeStageGenotype,
     moves,
     ratio_counts,
 )
-from flashnas.space.stage_parser import StageParser
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

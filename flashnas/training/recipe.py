@@ -20,8 +20,7 @@ from flashnas.base.settings import Settings, option, settings_of
 from flashnas.base.text import did_you_mean, shown
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends import BACKENDS
-from flashnas.operators.narrowing import PROXY_HEAD_DIM
-from flashnas.operators.spec import FULL_WIDTH, OWN_RATES
+from flashnas.operators.spec import FULL_WIDTH, OWN_RATES, PROXY_HEAD_DIM
 
 RECIPES = Path(__file__).parent / "recipes"
 UNNAMED = "custom"

@@ -15,9 +15,8 @@ from package_sources import trees
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.operators import OPERATORS
-from flashnas.operators.narrowing import largest_divisor, scaled_dim
 from flashnas.operators.parts import Rotary
-from flashnas.operators.spec import mean_context
+from flashnas.operators.spec import largest_divisor, mean_context, scaled_dim
 
 HIDDEN = 2048
 ROOT = Path(__file__).parents[2]

@@ -13,8 +13,15 @@ from typing import ClassVar, Self
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import ATTENTION, gemm, pointwise, pre_norm
-from flashnas.operators.narrowing import largest_divisor, scaled_dim
-from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, linear, norm
+from flashnas.operators.spec import (
+    OperatorSpec,
+    Role,
+    TensorSpec,
+    largest_divisor,
+    linear,
+    norm,
+    scaled_dim,
+)
 
 DEFAULT_THETA = 10000.0
 

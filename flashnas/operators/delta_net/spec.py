@@ -9,7 +9,6 @@ from typing import Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import DELTA_RULE, conv, gemm, pointwise, pre_norm
-from flashnas.operators.narrowing import scaled_head_dim
 from flashnas.operators.spec import (
     OUTPUT_NORM_EPS,
     OperatorSpec,
@@ -18,6 +17,7 @@ from flashnas.operators.spec import (
     convolution,
     linear,
     norm,
+    scaled_head_dim,
 )
 
 

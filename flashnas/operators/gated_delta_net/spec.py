@@ -11,8 +11,15 @@ from typing import Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import GATED_DELTA_RULE, conv, gemm, pointwise, pre_norm
-from flashnas.operators.narrowing import scaled_dim
-from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, convolution, linear, norm
+from flashnas.operators.spec import (
+    OperatorSpec,
+    Role,
+    TensorSpec,
+    convolution,
+    linear,
+    norm,
+    scaled_dim,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,15 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import GLA, gemm, pointwise, pre_norm
-from flashnas.operators.narrowing import largest_divisor, scaled_head_dim
-from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, linear, norm
+from flashnas.operators.spec import (
+    OperatorSpec,
+    Role,
+    TensorSpec,
+    largest_divisor,
+    linear,
+    norm,
+    scaled_head_dim,
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,6 @@ from typing import Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import KDA, conv, gemm, pointwise, pre_norm
-from flashnas.operators.narrowing import scaled_dim
 from flashnas.operators.spec import (
     OUTPUT_NORM_EPS,
     OperatorSpec,
@@ -20,6 +19,7 @@ from flashnas.operators.spec import (
     convolution,
     linear,
     norm,
+    scaled_dim,
 )
 
 

@@ -9,8 +9,7 @@ from typing import Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import SELECTIVE_SCAN, conv, gemm, pointwise, pre_norm
-from flashnas.operators.narrowing import scaled_dim
-from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, convolution, linear
+from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, convolution, linear, scaled_dim
 
 
 @dataclass(frozen=True, kw_only=True)

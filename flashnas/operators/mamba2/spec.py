@@ -10,15 +10,18 @@ from typing import Self
 from flashnas.base.errors import OperatorError
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import SSD, conv, gemm, pointwise, pre_norm
-from flashnas.operators.narrowing import largest_divisor, scaled_dim, scaled_head_dim, scaled_state
 from flashnas.operators.spec import (
     OUTPUT_NORM_EPS,
     OperatorSpec,
     Role,
     TensorSpec,
     convolution,
+    largest_divisor,
     linear,
     norm,
+    scaled_dim,
+    scaled_head_dim,
+    scaled_state,
 )
 
 

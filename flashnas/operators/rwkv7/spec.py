@@ -9,8 +9,15 @@ from typing import ClassVar, Self
 
 from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import RWKV7, gemm, pointwise, pre_norm
-from flashnas.operators.narrowing import scaled_dim, scaled_head_dim
-from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, linear, norm
+from flashnas.operators.spec import (
+    OperatorSpec,
+    Role,
+    TensorSpec,
+    linear,
+    norm,
+    scaled_dim,
+    scaled_head_dim,
+)
 
 MIN_RANK = 8  # of a scaled-down low-rank map
 MIXES = 6  # of a token with the one before it: one each for r, k, v, decay, rate and gate
