@@ -7,7 +7,8 @@ Full trainings that exist are the truth, smaller or shorter ones of the same mix
 before: all groups of a publication that cost at most 75 % of a large one, and trainings by recipe
 `cpu`. No publication is known to the model that predicts its rows; an operator is taken out of all of
 them in turn, too. Regret is the loss of the recommended row less the lowest one of its group. The
-price of trainings is what their FLOPs would bring as further tokens of the full training. Rules:
+price of trainings is what their hours would bring as further tokens of the full training; a FLOP of a
+short training takes 2.7 times as long, as in the product. Rules:
 
 - nothing; everything that is on offer;
 - most per FLOP: the set that gains most per FLOP and 0.0005 nats or more, as in 0.2.0, once;
@@ -50,7 +51,7 @@ class Before:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.price = Price(case.model, case.params, case.tokens)
+        self.price = Price(case.params, case.tokens)
         self.prospects = {offer.name: self._prospects(offer) for offer in case.offers}
         self.choices = {
             offer.name: best_choice(self.prospects[offer.name], offer.shares, self.price)

@@ -22,10 +22,13 @@ from flashnas.loss.model import FullLoss
 from flashnas.loss.own import OWN
 from flashnas.observations.losses import ObservedLoss
 from flashnas.observations.read_losses import groups_without_repeats, read_published
+from flashnas.study.full_training import FullTraining
+from flashnas.training.cost import ASSUMED_UTILISATION
 
 sys.path.append(str(Path(__file__).parent.parent / "evidence"))
 from short_trainings import short_trainings
 
+SLOWER = FullTraining().utilisation / ASSUMED_UTILISATION  # hours of a FLOP of a short training
 CHEAPER = 0.75  # of the FLOPs of a group: a smaller group costs at most so much
 ALIKE = 0.15  # sum of differences of shares below which one mix stands for the other
 LEAST_ROWS = 3  # of a group, that were trained smaller, too
@@ -40,7 +43,7 @@ PUBLISHED, NOT_PUBLISHED, RECIPE = (
 @dataclass(frozen=True)
 class Offer:
     """One small training of some candidates. rows [M]: with their losses. candidates [M]: indices.
-    shares [M]: of the FLOPs of the full training of one candidate, the median."""
+    shares [M]: of the hours of the full training of one candidate, the median."""
 
     name: str
     rows: Rows
@@ -99,7 +102,7 @@ def case_of(
         for label, partners in small.items():
             index = np.flatnonzero([partner is not None for partner in partners])
             rows = [partner for partner in partners if partner is not None]
-            shares = np.array([flops_of(row) for row in rows]) / full
+            shares = SLOWER * np.array([flops_of(row) for row in rows]) / full
             offers.append(Offer(label, rows_for(OWN, rows, model), index, shares))
     return Case(
         kind=kind,

@@ -36,7 +36,7 @@ def line_of(params: str, tokens: str) -> dict[str, object]:
     best, found = trials.networks[trials.best], proposed(trials)
     assert found is not None
     length = float(problem.training.tokens_of([best])[0])
-    price = Price(trials.scorer.publications, body_params(best), length)
+    price = Price(body_params(best), length)
     sizes = [Architecture.parse(text).params for text in found["networks"]]
     return {
         "params": params,

@@ -64,10 +64,11 @@ class FullTraining:
             return self.hours or 0.0
         return float(self.tokens / self._tokens_per_hour([network])[0])
 
-    def short_hours(self, flops: Any) -> Any:
+    def short_hours(self, flops: Any, *, sparse: bool = False) -> Any:
         """Of the device, for short trainings of so many FLOPs, an array or a number: they reach
-        ASSUMED_UTILISATION of its FLOP/s."""
-        return flops / (3600 * ASSUMED_UTILISATION * self.peak_flops)
+        ASSUMED_UTILISATION of its FLOP/s, and with experts SPARSE_RATE of that."""
+        rate = ASSUMED_UTILISATION * (SPARSE_RATE if sparse else 1.0)
+        return flops / (3600 * rate * self.peak_flops)
 
     def _tokens_per_hour(self, networks: Sequence[Architecture]) -> np.ndarray:
         if isinstance(networks, Networks):

@@ -18,9 +18,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.architecture.narrower import narrower
 from flashnas.base.text import tokens_text
-from flashnas.loss.composition import RANGE
 from flashnas.loss.mix import bodies, body_sizes
-from flashnas.loss.model import FullLoss
 from flashnas.loss.own import as_own
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.recorded_answer import NextTrainings, WithoutOwn
@@ -44,30 +42,37 @@ LEAST, MOST = 2, 6  # trainings of a set
 CANDIDATES = 24  # of which one may be recommended
 WIDTHS = (256, 512, 768, 1024, 1536, 2048)
 TOKENS_EACH = (20, 60, 200)  # for each parameter of the first network
-MOST_GAIN = 0.05  # nats; trainings of a higher price are not looked at
+MOST_GAIN = 0.05  # nats; trainings of a higher price are looked at where nothing else is on offer
 SURE = 2.0  # times its error that a gain must exceed its price by
 LEVEL = "next trainings"
+# What more tokens bring: slope, for each factor of e at 1e9 parameters and 1e11 tokens, in nats; exponents
+# of tokens and of parameters. Fitted to 220 published pairs of lengths (experiments/evidence/lengths.py).
+LENGTHS = (0.0652, 0.2895, 0.1609)
 # B and beta of B / D^beta of published laws: arXiv 2203.15556, and the same data in 2404.10102
 PUBLISHED_LAWS = ((410.7, 0.28), (2085.43, 0.3658))
+
+
+def falls(params: Any, tokens: Any, share: Any, law: tuple[float, ...] = LENGTHS) -> np.ndarray:
+    """By how much a loss falls with so large a share of tokens more, in nats; arrays or numbers.
+    params: active ones without embeddings."""
+    slope, beta, size = law
+    at = slope * (np.asarray(params) / 1e9) ** size * (np.asarray(tokens) / 1e11) ** -beta
+    return np.asarray(at * (1 - (1 + np.asarray(share)) ** -beta) / beta)
 
 
 @dataclass(frozen=True)
 class Price:
     """What hours before a full training cost it, in nats: L(D) - L(D (1 + share)).
 
-    model: whose law of size and tokens counts. params, tokens: of the full training, without
-    embeddings. Outside the tokens of publications the law goes on with the exponent of 2404.10102.
+    params, tokens: of the full training; params: active ones without embeddings.
     """
 
-    model: FullLoss
     params: float
     tokens: float
 
     def __call__(self, share: np.ndarray | float) -> np.ndarray:
         """share: of the hours of the full training, or of all that are planned."""
-        return self._loss(np.asarray(self.tokens)) - self._loss(
-            self.tokens * (1 + np.asarray(share))
-        )
+        return falls(self.params, self.tokens, share)
 
     def range_of(self, share: float) -> tuple[float, float]:
         """The lowest and the highest price by this law and by published ones."""
@@ -76,23 +81,14 @@ class Price:
         prices.append(float(self(share)))
         return min(prices), max(prices)
 
-    def _loss(self, tokens: np.ndarray) -> np.ndarray:
-        """Up to a constant."""
-        by_size, params = self.model.law.by_size, np.array(self.params)
-        slope, beta = float(self.model.coefficients()["law"][0]), PUBLISHED_LAWS[1][1]
-        within = np.clip(tokens, *RANGE)
-        step = np.where(tokens > within, 0.99, 1.01)  # to the inside
-        fall = (by_size(params, within) - by_size(params, within * step)) / np.log(step)
-        beyond = fall / beta * ((tokens / within) ** -beta - 1)
-        return np.asarray(slope * (by_size(params, within) + beyond))
-
 
 def price_of_flops(scorer: EvidenceScorer, network: Architecture) -> Callable[[Any], np.ndarray]:
     """What FLOPs of short trainings cost the full training of a network, in nats."""
     training = scorer.training
     tokens, hours = float(training.tokens_of([network])[0]), training.hours_of(network)
-    price = Price(scorer.publications, body_params(network), tokens)
-    return lambda flops: price(training.short_hours(flops) / hours)
+    price = Price(body_params(network), tokens)
+    sparse = network.active_params < network.params
+    return lambda flops: price(training.short_hours(flops, sparse=sparse) / hours)
 
 
 @dataclass(frozen=True)
@@ -181,7 +177,7 @@ def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Prop
     networks = list(dict.fromkeys([best, *(networks[index] for index in order)]))
     training, model = scorer.training, scorer.publications
     full_hours, tokens = training.hours_of(best), float(training.tokens_of([best])[0])
-    price = Price(model, body_params(best), tokens)
+    price = Price(body_params(best), tokens)
     table = model.table(networks, scorer.tokens_of(networks))
     own = rows_of_model(model, scorer.rows) if scorer.rows else None
     done = set(map(identity, scorer.rows))
@@ -193,9 +189,16 @@ def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Prop
         rows = [observed(network, length, at) for network, at in small.items()]
         rows = [row for row in rows if identity(row) not in done]
         trained = [network for row in rows if (network := row.network)]
-        forward = np.array([network.flops_per_token(training.context) for network in trained])
-        shares = training.short_hours((1 + BACKWARD) * length * forward) / full_hours
-        if len(rows) < LEAST or price(np.sort(shares)[:LEAST].sum()) > MOST_GAIN:
+        hours = [
+            training.short_hours(
+                (1 + BACKWARD) * length * network.flops_per_token(training.context),
+                sparse=network.active_params < network.params,
+            )
+            for network in trained
+        ]
+        shares = np.array(hours) / full_hours
+        dear = price(np.sort(shares)[:LEAST].sum()) > MOST_GAIN
+        if len(rows) < LEAST or (found is not None and dear):
             continue
         joint = Joint.of(model, own, table, rows_of_model(model, rows), scorer.reliability)
         prospects = Prospects(joint, prices)
