@@ -105,15 +105,12 @@ def train_first(run: RecordedRun) -> str | None:
         f"{counted(len(networks), 'network')} of {' to '.join(ends)} on {tokens_text(found['tokens'])}"
         f" tokens each, {number(found['hours'], 3)} hours ({100 * found['share']:.2g} %)"
     )
-    worth = (
-        f"gain {found['gain']:.4f}, price {found['price']:.4f}"
-        f" ({' to '.join(f'{end:.4f}' for end in found['price_range'])}) nats"
-    )
+    low, high = found["price_range"]
+    other = high if high > found["price"] else low
+    worth = f"gain {found['gain']:.4f}, price {found['price']:.4f} nats ({other:.4f} by other laws)"
     if not found["pays"]:
         return f"no short training pays; the best: {what}, {worth}"
-    out = shlex.quote(str(run.path / "trainings"))
-    command = f"flashnas export {shlex.quote(str(run.path))} --to hf --trainings --out {out}"
-    return f"{what}: {worth}; {command}"
+    return f"{what}: {worth}; export --trainings writes them"
 
 
 def training_tokens(run: RecordedRun) -> float:

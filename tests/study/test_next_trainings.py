@@ -50,7 +50,7 @@ def best_first(networks):
 
 
 @pytest.mark.parametrize(
-    "size, lengths", [("47m", (30, 50)), ("302m", (12, 20)), ("1.7b", (30, 50))]
+    ("size", "lengths"), [("47m", (30, 50)), ("302m", (12, 20)), ("1.7b", (30, 50))]
 )
 def test_the_price_of_a_share_is_what_as_many_tokens_more_brought(size, lengths):
     """In published trainings of one network on two numbers of tokens."""

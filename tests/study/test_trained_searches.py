@@ -127,7 +127,8 @@ def test_what_a_search_with_trainings_leaves(acquired):
     front = [entry["hash"] for entry in found.summary["front"]]
     values = frame.set_index("hash")["value"]
     assert values[found.answer.recommended] <= values.min() + ALIKE_NATS
-    assert set(front) <= set(frame["hash"][pareto(frame, ("full_loss", "latency_ms"))])
+    alike = frame.round({"value": 9, "latency_ms": 9})  # as trials compare
+    assert set(front) <= set(frame["hash"][pareto(alike, ("full_loss", "latency_ms"))])
 
 
 def test_a_finished_run_goes_on_and_another_question_does_not(acquired, config, monkeypatch):
