@@ -236,7 +236,6 @@ class SearchConfig(Settings, where="search"):
         "run whose question is asked again, with what is given here in place of its options, such as"
         " --times; the answer says what changed",
         metavar="RUN",
-        yaml=False,
         identity=False,
     )
     # keys of a configuration file, and keywords of Python
