@@ -1,7 +1,7 @@
 """Is the wheel complete? Installs it into a new environment outside the repository and works with
 it there.
 
-    python tools/check_dist.py dist/flashnas-0.2.0-py3-none-any.whl    # 2 minutes; no network
+    python tools/check_dist.py dist/flashnas-0.3.0-py3-none-any.whl    # 2 minutes; no network
 
 The new environment has the packages of the one that runs this script, but for flashnas itself. A
 Python process in it that opens or lists something in the repository ends with an error, so that
