@@ -18,7 +18,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.architecture.narrower import narrower
 from flashnas.base.text import tokens_text
-from flashnas.loss.mix import bodies, body_sizes
+from flashnas.loss.mix import bodies, body_sizes, mix_of
 from flashnas.loss.own import as_own
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.recorded_answer import NextTrainings, WithoutOwn
@@ -268,6 +268,7 @@ def proposed(trials: Trials) -> NextTrainings | None:
         "error": choice.error_nats,
         "price": choice.price_nats,
         "price_range": list(found.price_range_nats),
+        "published": not mix_of(bodies(candidates)).rare.any(),
         "pays": choice.pays,
     }
 
