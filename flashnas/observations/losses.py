@@ -17,7 +17,6 @@ from typing import Self
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.architecture import fold
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.observations.observation import Observation
 from flashnas.operators import OperatorSpec
@@ -88,7 +87,7 @@ class ObservedLoss(Observation):
             noise: standard deviation between seeds, in nats; None: the usual one.
         """
         return cls(
-            operators=fold(tuple(map(str, network.operators))),
+            operators=" ".join(map(str, network.operators)),
             specs=network.operators,
             params=network.params,
             nats=nats,
