@@ -150,6 +150,14 @@ class SearchConfig(Settings, where="search"):
     train_context: int = option(
         4096, "tokens of a text of the full training", min=1, max=MAX_TOKENS, identity=False
     )
+    full_trainings: int = option(
+        1,
+        "full trainings of the recommended mix, such as at several sizes, which share the hours of"
+        " short ones",
+        min=1,
+        max=1000,
+        identity=False,
+    )
     evidence: str | None = option(
         None,
         "CSV of one's own trainings, which then count as the publication that is predicted; none:"

@@ -29,6 +29,7 @@ class FullTraining:
         utilisation: share of these that the trainer reaches; 0.4 of a tuned one. Networks with
             experts train at SPARSE_RATE of it.
         context: tokens of a text, which attention sees.
+        count: full trainings of the mix, which share the hours of short ones.
 
     Example:
         >>> import flashnas as fn
@@ -44,6 +45,7 @@ class FullTraining:
     peak_flops: float = H100_FLOPS
     utilisation: float = 0.4
     context: int = 4096
+    count: int = 1
 
     def on(self, device: Device) -> FullTraining:
         """The same on the device of a latency table; on an H100, unless that is a GPU."""
@@ -63,6 +65,10 @@ class FullTraining:
         if self.tokens is None:
             return self.hours or 0.0
         return float(self.tokens / self._tokens_per_hour([network])[0])
+
+    def share_of(self, network: Architecture, hours: Any) -> Any:
+        """Hours of short trainings as a share of those of all full ones; an array or a number."""
+        return hours / (self.count * self.hours_of(network))
 
     def short_hours(self, flops: Any, *, sparse: bool = False) -> Any:
         """Of the device, for short trainings of so many FLOPs, an array or a number: they reach

@@ -85,10 +85,11 @@ class Price:
 def price_of_flops(scorer: EvidenceScorer, network: Architecture) -> Callable[[Any], np.ndarray]:
     """What FLOPs of short trainings cost the full training of a network, in nats."""
     training = scorer.training
-    tokens, hours = float(training.tokens_of([network])[0]), training.hours_of(network)
-    price = Price(body_params(network), tokens)
+    price = Price(body_params(network), float(training.tokens_of([network])[0]))
     sparse = network.active_params < network.params
-    return lambda flops: price(training.short_hours(flops, sparse=sparse) / hours)
+    return lambda flops: price(
+        training.share_of(network, training.short_hours(flops, sparse=sparse))
+    )
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,7 @@ def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Prop
     best = candidates[0]
     networks = list(dict.fromkeys([best, *(networks[index] for index in order)]))
     training, model = scorer.training, scorer.publications
-    full_hours, tokens = training.hours_of(best), float(training.tokens_of([best])[0])
-    price = Price(body_params(best), tokens)
+    price = Price(body_params(best), float(training.tokens_of([best])[0]))
     table = model.table(networks, scorer.tokens_of(networks))
     own = rows_of_model(model, scorer.rows) if scorer.rows else None
     done = set(map(identity, scorer.rows))
@@ -196,7 +196,7 @@ def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Prop
             )
             for network in trained
         ]
-        shares = np.array(hours) / full_hours
+        shares = training.share_of(best, np.array(hours))
         dear = price(np.sort(shares)[:LEAST].sum()) > MOST_GAIN
         if len(rows) < LEAST or (found is not None and dear):
             continue
@@ -214,7 +214,7 @@ def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Prop
         choice,
         tuple(rows[index] for index in choice.indices),
         tuple(of[index] for index in choice.indices),
-        choice.share * full_hours,
+        choice.share * training.count * training.hours_of(best),
         price.range_of(choice.share),
     )
 

@@ -28,6 +28,7 @@ def planned(config: SearchConfig, costs: Costs, tokens: float | None = None) -> 
         hours=config.train_hours,
         utilisation=config.train_utilisation,
         context=config.train_context,
+        count=config.full_trainings,
     )
     return training.on(costs.model.table.device) if isinstance(costs, TableCosts) else training
 

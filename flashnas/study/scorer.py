@@ -99,7 +99,7 @@ class EvidenceScorer:
 
     @property
     def digest(self) -> str:
-        training = self.tokens or vars(self.training)
+        training = self.tokens or vars(dataclasses.replace(self.training, count=1))
         return fingerprint([dict(self.source), training, CHARGE, COMPLEXITY_NATS])
 
     @property

@@ -167,3 +167,11 @@ def test_widths_of_one_composition_have_one_training():
     for small, _ in next_trainings.offers([*NETWORKS, *wide]):
         assert len(small) == len({network.operators for network in small})
     assert len({row.specs for row in proposal(scorer(), [*NETWORKS, *wide]).trainings}) > 1
+
+
+def test_full_trainings_share_the_hours_of_short_ones():
+    several = load_scorer(None, FullTraining(tokens=TOKENS, count=5))
+    shared = proposal(several, best_first(NETWORKS))
+    of_one = FullTraining(tokens=TOKENS).hours_of(best_first(NETWORKS)[0])
+    assert shared.choice.share == pytest.approx(shared.hours / (5 * of_one))
+    assert shared.choice.net_nats > found().choice.net_nats
