@@ -16,10 +16,11 @@ from flashnas.exporting.configuration import CARD, export_configuration
 from flashnas.families.family import family_of
 from flashnas.run_folder.layout import yaml_text
 from flashnas.run_folder.recorded_run import RecordedRun
+from flashnas.study.next_trainings import LEVEL, group_of
+from flashnas.training.recipe import Recipe
 
 TABLE = "trainings.csv"
-STEP_TOKENS, WARMUP = 128 * 4096, 0.05  # of the recipe `gpu`
-LEVEL = "next trainings"  # losses of one level compare
+TRAINED_AS = "gpu"  # the recipe whose settings the trainer gets
 COLUMNS = [
     "group",
     "level",
@@ -42,15 +43,18 @@ held-out text, in nats per token, into the column `value` of {table}, and search
 {lines}
 
 A folder is a configuration for a trainer of yours, such as `examples/train_exported.py`; with the
-settings of the recipe `gpu` on one GPU, which takes 16 sequences at a time:
+settings of the recipe `{recipe.name}` on one GPU, which takes {together} sequences at a time:
 
-    python examples/train_exported.py 01 --data YOUR_TEXT.jsonl --tokenizer YOURS --context 4096 \\
-        --max_steps {steps} --per_device_train_batch_size 16 --gradient_accumulation_steps 8 \\
-        --learning_rate 2e-3 --adam_beta2 0.95 --weight_decay 0.1 --warmup_steps {warmup} \\
-        --lr_scheduler_type cosine_with_min_lr --lr_scheduler_kwargs '{{"min_lr_rate": 0.1}}' \\
-        --bf16 --output_dir 01/trained
+    python examples/train_exported.py 01 --data YOUR_TEXT.jsonl --tokenizer YOURS \\
+        --context {recipe.sequence_tokens} --max_steps {recipe.steps} \\
+        --per_device_train_batch_size {together} --gradient_accumulation_steps {passes} \\
+        --learning_rate {recipe.adamw_lr} --adam_beta1 {recipe.adamw_beta1} \\
+        --adam_beta2 {recipe.adamw_beta2} \\
+        --weight_decay {recipe.weight_decay} --max_grad_norm {recipe.clip} --warmup_steps {warmup} \\
+        --lr_scheduler_type cosine_with_min_lr \\
+        --lr_scheduler_kwargs '{{"min_lr_rate": {recipe.final_lr_fraction}}}' --bf16 --output_dir 01/trained
 
-A .yaml, where no program loads the network, is for `flashnas train 01.yaml --recipe gpu
+A .yaml, where no program loads the network, is for `flashnas train 01.yaml --recipe {recipe.name}
 --width-factor 1 --tokens {tokens}`. Written by flashnas {version}.
 """
 
@@ -92,18 +96,21 @@ def export_trainings(
                 export_configuration(
                     network.notation, fresh / name, dtype=dtype, tokenizer=tokenizer
                 )
-            group, operators = f"{network.hidden} wide", " ".join(map(str, network.operators))
+            operators = " ".join(map(str, network.operators))
             params = replace(network, tied=True, meta_tokens=0).params  # with one embedding alone
             sizes = params, int(found["tokens"]), network.hidden, network.vocab
-            writer.writerow(
-                [f"{group}, {tokens} tokens", LEVEL, "own", operators, *sizes, "val_loss", ""]
-            )
+            group = group_of(network, found["tokens"])
+            writer.writerow([group, LEVEL, "own", operators, *sizes, "val_loss", ""])
             lines.append(f"- {name}: {network.notation}")
         write_synced(fresh / TABLE, table.getvalue())
+        recipe = replace(Recipe.load(TRAINED_AS), tokens=int(found["tokens"]))
+        together = 4 * (recipe.micro_batch_sequences or 1)
         card = TEXT.format(
             tokens=tokens,
-            steps=(steps := round(found["tokens"] / STEP_TOKENS)),
-            warmup=round(WARMUP * steps),
+            recipe=recipe,
+            together=together,
+            passes=recipe.batch_sequences // together,
+            warmup=round(recipe.warmup_fraction * recipe.steps),
             table=TABLE,
             lines="\n".join(lines),
             version=flashnas.__version__,

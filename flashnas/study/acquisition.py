@@ -37,7 +37,7 @@ from flashnas.study.scorer import ALIKE, COMPLEXITY_NATS, EvidenceScorer, comple
 
 MOST = 200  # networks of which one may be recommended, and of which some are trained
 DRAWS, SEED = 512, 0  # by which sets are chosen; ..
-TOLD_DRAWS, TOLD_SEED = 4096, 1  # .. fresh ones, by which the gain of the chosen one is told
+FRESH_DRAWS, FRESH_SEED = 4096, 1  # .. fresh ones, by which that of the chosen one is estimated
 LEVEL_SD = 10.0  # nats; of the level of trainings, of which all but nothing is known
 TIED = 1e-9  # nats up to which gains are equal, on any CPU
 LEAST_GAIN = 5e-4  # nats; a smaller gain is said to be none
@@ -157,7 +157,9 @@ class Prospects:
         elif not joint.compared:
             self._first = 0
 
-    def gain(self, chosen: Sequence[int], draws: int = TOLD_DRAWS, seed: int = TOLD_SEED) -> float:
+    def gain(
+        self, chosen: Sequence[int], draws: int = FRESH_DRAWS, seed: int = FRESH_SEED
+    ) -> float:
         """What these trainings jointly are expected to gain, in nats."""
         return float(np.mean(self.gains(chosen, draws, seed)))
 

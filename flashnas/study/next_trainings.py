@@ -24,10 +24,10 @@ from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.recorded_answer import NextTrainings, WithoutOwn
 from flashnas.study.acquisition import (
     DRAWS,
+    FRESH_DRAWS,
+    FRESH_SEED,
     LEAST_GAIN,
     SEED,
-    TOLD_DRAWS,
-    TOLD_SEED,
     Joint,
     Prospects,
     identity,
@@ -44,7 +44,7 @@ WIDTHS = (256, 512, 768, 1024, 1536, 2048)
 TOKENS_EACH = (20, 60, 200)  # for each parameter of the first network
 MOST_GAIN = 0.05  # nats; trainings of a higher price are looked at where nothing else is on offer
 SURE = 2.0  # times its error that a gain must exceed its price by
-LEVEL = "next trainings"
+LEVEL = "next trainings"  # whose losses compare
 # What more tokens bring: slope, for each factor of e at 1e9 parameters and 1e11 tokens, in nats; exponents
 # of tokens and of parameters. Fitted to 220 published pairs of lengths (experiments/evidence/lengths.py).
 LENGTHS = (0.0652, 0.2895, 0.1609)
@@ -139,9 +139,11 @@ def chosen_by(
     return Choice(tuple(chosen), share, float(gains.mean()), float(price(share)), error)
 
 
-def told(prospects: Prospects, choice: Choice, shares: np.ndarray, price: Price) -> Choice:
+def estimated_again(
+    prospects: Prospects, choice: Choice, shares: np.ndarray, price: Price
+) -> Choice:
     """The same set by fresh draws: the best of many looks too good by those that chose it."""
-    return chosen_by(prospects, choice.indices, shares, price, TOLD_DRAWS, TOLD_SEED)
+    return chosen_by(prospects, choice.indices, shares, price, FRESH_DRAWS, FRESH_SEED)
 
 
 # -- what is on offer ------------------------------------------------------------------------------
@@ -209,7 +211,7 @@ def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Prop
     if found is None:
         return None
     _, choice, prospects, shares, rows, of = found
-    choice = told(prospects, choice, shares, price)
+    choice = estimated_again(prospects, choice, shares, price)
     return Proposal(
         choice,
         tuple(rows[index] for index in choice.indices),
@@ -222,9 +224,14 @@ def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Prop
 def observed(network: Architecture, tokens: int, nats: float) -> ObservedLoss:
     """What is observed of a short training; all of them are of one level. nats do not count, and are
     different, because a group that repeats another one does not count, either."""
-    group = f"{network.hidden} wide, {tokens_text(tokens)} tokens"
+    group = group_of(network, tokens)
     row = ObservedLoss.of(network, nats=nats, tokens=float(tokens), group=group)
     return as_own([replace(row, level=LEVEL)])[0]
+
+
+def group_of(network: Architecture, tokens: float) -> str:
+    """Of the trainings that are alike, also in the table that is filled in."""
+    return f"{network.hidden} wide, {tokens_text(tokens)} tokens"
 
 
 def offers(networks: Sequence[Architecture]) -> Iterator[tuple[dict[Architecture, int], int]]:
