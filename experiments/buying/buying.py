@@ -37,13 +37,13 @@ from flashnas.loss.composition import Rows
 from flashnas.loss.model import CHARGE
 from flashnas.loss.own import with_own
 from flashnas.study.acquisition import Joint, Prospects
-from flashnas.study.next_trainings import LEAST, MOST, Choice, Price, best_choice, told
+from flashnas.study.next_trainings import LEAST, MOST, Choice, Price, best_choice, estimated_again
 
 HERE = Path(__file__).parent
 CAPS = (0.005, 0.01, 0.02, 0.05, 0.2)
 DRAWS = 20
 LEAST_GAIN = 5e-4  # nats, of the rule of 0.2.0
-Bought = Sequence[tuple[Offer, Sequence[int]]]
+Chosen = Sequence[tuple[Offer, Sequence[int]]]
 
 
 class Before:
@@ -63,9 +63,9 @@ class Before:
         rows = as_of(offer.rows, model.publication)
         return Prospects(Joint.of(model, None, self.case.candidates, rows))
 
-    def regret(self, bought: Bought) -> float:
+    def regret(self, taken: Chosen) -> float:
         """After trainings."""
-        parts = [offer.rows.take(np.array(chosen)) for offer, chosen in bought if len(chosen)]
+        parts = [offer.rows.take(np.array(chosen)) for offer, chosen in taken if len(chosen)]
         model, candidates = self.case.model, self.case.candidates
         if parts:
             model = with_own(model, Rows.joined(*parts))
@@ -75,21 +75,21 @@ class Before:
 
     # -- rules: what is trained --------------------------------------------------------------------
 
-    def by_net(self, cap: float = np.inf) -> Bought:
+    def by_net(self, cap: float = np.inf) -> Chosen:
         """Gain minus price; nothing where that does not pay."""
         every = [(self.choices[offer.name], offer) for offer in self.case.offers]
         found = [(choice, offer) for choice, offer in every if choice.share <= cap]
         if not found:
             return []
         choice, offer = max(found, key=lambda pair: pair[0].net_nats)
-        return [(offer, choice.indices)] if self.told(offer).pays else []
+        return [(offer, choice.indices)] if self.estimated_again(offer).pays else []
 
-    def told(self, offer: Offer) -> Choice:
+    def estimated_again(self, offer: Offer) -> Choice:
         prospects, choice = self.prospects[offer.name], self.choices[offer.name]
-        return told(prospects, choice, offer.shares, self.price)
+        return estimated_again(prospects, choice, offer.shares, self.price)
 
-    def per_flop(self) -> Bought:
-        found: tuple[float, Bought] = (0.0, [])
+    def per_flop(self) -> Chosen:
+        found: tuple[float, Chosen] = (0.0, [])
         for offer in self.case.offers:
             prospects = self.prospects[offer.name]
             order = prospects.greedy(MOST)
@@ -112,8 +112,8 @@ def as_of(rows: Rows, publication: str) -> Rows:
     return type(rows)(**{**vars(rows), "publication": np.full(len(rows), publication, object)})
 
 
-def share_of(bought: Bought) -> float:
-    return sum(float(offer.shares[list(chosen)].sum()) for offer, chosen in bought)
+def share_of(taken: Chosen) -> float:
+    return sum(float(offer.shares[list(chosen)].sum()) for offer, chosen in taken)
 
 
 def lines_of(case: Case) -> Iterator[dict[str, object]]:
@@ -132,13 +132,13 @@ def lines_of(case: Case) -> Iterator[dict[str, object]]:
         }
 
     every = [(offer, range(len(offer.shares))) for offer in case.offers]
-    rules: dict[str, Bought] = {"nothing": [], "most per FLOP": before.per_flop()}
+    rules: dict[str, Chosen] = {"nothing": [], "most per FLOP": before.per_flop()}
     rules["gain minus price"] = chosen = before.by_net()
     rules |= {f"at most {cap:.1%}": before.by_net(cap) for cap in CAPS}
     rules["everything"] = every
-    for rule, bought in rules.items():
-        count = sum(len(part) for _, part in bought)
-        yield line(rule, before.regret(bought), share_of(bought), count)
+    for rule, taken in rules.items():
+        count = sum(len(part) for _, part in taken)
+        yield line(rule, before.regret(taken), share_of(taken), count)
     generator, regrets, shares = np.random.default_rng(0), [], []
     for _ in range(DRAWS):
         drawn = [
@@ -155,7 +155,7 @@ def gains_of(case: Case) -> Iterator[dict[str, object]]:
     """Of the best set of each offer, whether it pays or not: what it was expected to gain, and did."""
     before = Before(case)
     for offer in case.offers:
-        choice = before.told(offer)
+        choice = before.estimated_again(offer)
         yield {
             "kind": case.kind,
             "publication": case.publication,
