@@ -17,7 +17,6 @@ import numpy as np
 
 from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import SpaceError
-from flashnas.base.text import one_of
 from flashnas.operators import OperatorSpec
 from flashnas.space.base import Value
 from flashnas.space.load import (
@@ -166,9 +165,6 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
     def repair(self, genotype: LayerwiseGenotype) -> LayerwiseGenotype:
         """Drop surplus layers, repeat the last one if there are too few, put required operators in
         the place of the last ones."""
-        for i, layer in enumerate(genotype.layers):
-            if layer not in self.choices:
-                raise SpaceError(one_of(f"{self.path}: layer {i}", layer, self.names))
         layers = genotype.layers[: self.depth[1]] or self.names[:1]
         layers += layers[-1:] * (self.depth[0] - len(layers))
         layers = self._complete(list(layers))
@@ -281,9 +277,7 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         for depth in range(self.depth[0], self.depth[1] + 1):
             for layers in itertools.product(self.names, repeat=depth):
                 genotype = LayerwiseGenotype(layers)
-                if self.require and self._complete(list(layers)) != layers:
-                    continue
-                if self._uniquely_read or self.find(self.operators(genotype)) == genotype:
+                if self.repair(genotype) == genotype:
                     yield genotype
 
 

@@ -9,16 +9,17 @@ obeys the rules and has the same operators of each kind.
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import SpaceError
-from flashnas.base.text import one_of, shown
+from flashnas.base.text import shown
 from flashnas.operators import OperatorSpec
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.base import Value
@@ -37,20 +38,19 @@ from flashnas.space.load import (
 from flashnas.space.operator_space import OperatorSpace
 from flashnas.space.stage import (
     ALONE,
+    FFN,
     RATIOS,
     STAGES,
     Stage,
-    StageParser,
-    StageRules,
     ThreeStageGenotype,
     moves,
-    ratio_counts,
 )
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 FREE = "free"  # repeats limited by max_operators alone
+COUNTED = 200_000  # genotypes of a space up to which its different lists are built, and counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +76,36 @@ class StagesBlock:
 
 
 class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
-    """Genotypes are three stages within `rules`."""
+    """Genotypes are three stages.
+
+    Args:
+        mixers: in the order of its file.
+        repeats: fewest and most blocks of a stage.
+        max_operators: of the operator list; the late stage is cut to it.
+    """
 
     template = "three_stage"
 
-    def __init__(self, *, rules: StageRules, **shared: Any) -> None:
+    def __init__(
+        self,
+        *,
+        mixers: tuple[OperatorSpec, ...],
+        ffn: FeedForward,
+        ratios: tuple[str, ...],
+        ffns: tuple[int, ...],
+        repeats: tuple[int, int],
+        max_operators: int,
+        **shared: Any,
+    ) -> None:
         super().__init__(**shared)
-        self.rules = rules
-        self.max_operators = rules.max_operators
-        self._parser = StageParser(rules)
+        self.mixer_specs, self.ffn = mixers, ffn
+        self.ratios, self.ffns, self.repeats = ratios, ffns, repeats
+        self.max_operators = max_operators
+        self.names = tuple(map(str, mixers))
+        self._specs = dict(zip((*self.names, FFN), (*mixers, ffn), strict=True))
+        # an operator list as text, for quick look-up
+        self._letters = {name: chr(ord("A") + i) for i, name in enumerate(self._specs)}
+        self._letter_of = {self._specs[name]: letter for name, letter in self._letters.items()}
 
     # -- reading
 
@@ -95,96 +116,141 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         blocks = data["blocks"]
         convert(blocks, StagesBlock, error=SpaceError, name="blocks", closed=True)
         model, widths = read_model(data), read_widths(data)
-        mixers = _read_mixers(blocks, widths)
-        ffn = _read_ffn(blocks, widths)
-        ratios = _read_ratios(blocks, mixers)
+        items = entries(blocks, "mixers", "blocks")
+        mixers = tuple(_one_operator(*item, widths) for item in items)
+        check_unique(items, [*mixers])
+        check_distinct(blocks.place("mixers"), "blocks.mixers", mixers, widths)
+        place = blocks.place("ffn")
+        ffn = _one_operator(place, "blocks.ffn", blocks.get("ffn", "f"), widths, mixer=False)
+        ratios = read_choices(blocks, "ratios", "blocks", list(RATIOS))
+        if len(mixers) == 1 and ALONE not in ratios:
+            raise SpaceError(
+                f"{blocks.place('mixers')}: blocks.mixers needs two operators for the ratio"
+                f" {ratios[0]}; got one"
+            )
         ffns = read_choices(blocks, "ffns_per_mixer", "blocks", (0, 1, 2))
-        cap = whole_number(
-            data.place("max_operators"),
-            "max_operators",
-            data["max_operators"],
-            1,
-            MAX_DEPTH,
-        )
-        repeats = _read_repeats(data, cap)
+        place = data.place("max_operators")
+        cap = whole_number(place, "max_operators", data["max_operators"], 1, MAX_DEPTH)
+        repeats = 1, max(1, cap - 2)  # the other stages keep an operator each
+        if data.get("repeats", FREE) != FREE:
+            repeats = read_range(data, "repeats", "")
         mixed = ratios if len(mixers) > 1 else (ALONE,)
-        longest = max(sum(ratio_counts(ratio)) for ratio in mixed) * (1 + max(ffns))
+        longest = max(sum(RATIOS[ratio]) for ratio in mixed) * (1 + max(ffns))
         needed = 2 * longest * repeats[0] + 1
         if cap < needed:
             raise SpaceError(
-                f"{data.place('max_operators')}: max_operators must be at least {needed}, so"
+                f"{place}: max_operators must be at least {needed}, so"
                 " that early and middle leave room for late even with the longest blocks"
                 f" ({longest}); got {cap}"
             )
-        rules = StageRules(
-            mixers=mixers, ffn=ffn, ratios=ratios, ffns=ffns, repeats=repeats, max_operators=cap
+        return cls(
+            name=name,
+            path=data.path,
+            hidden_sizes=widths,
+            model=model,
+            mixers=mixers,
+            ffn=ffn,
+            ratios=ratios,
+            ffns=ffns,
+            repeats=repeats,
+            max_operators=cap,
         )
-        return cls(name=name, path=data.path, hidden_sizes=widths, model=model, rules=rules)
 
     def kinds(self) -> tuple[OperatorSpec, ...]:
-        return (*self.rules.mixers, *[self.rules.ffn] * (max(self.rules.ffns) > 0))
+        return (*self.mixer_specs, *[self.ffn] * (max(self.ffns) > 0))
 
     def own_settings(self) -> dict[str, Any]:
-        rules = self.rules
         return {
             "blocks": {
-                "mixers": list(rules.names),
-                "ffn": str(rules.ffn),
-                "ratios": list(rules.ratios),
-                "ffns_per_mixer": list(rules.ffns),
+                "mixers": list(self.names),
+                "ffn": str(self.ffn),
+                "ratios": list(self.ratios),
+                "ffns_per_mixer": list(self.ffns),
             },
-            "repeats": {stage: list(rules.repeats) for stage in STAGES},
-            "max_operators": rules.max_operators,
+            "repeats": {stage: list(self.repeats) for stage in STAGES},
+            "max_operators": self.max_operators,
         }
 
     # -- genotype <-> operators
 
     def operators(self, genotype: ThreeStageGenotype) -> tuple[OperatorSpec, ...]:
-        return self.rules.operators(genotype)
+        names = [name for stage in genotype.stages for name in stage.block * stage.repeats]
+        return tuple(self._specs[name] for name in names[: self.max_operators])
+
+    @functools.cached_property
+    def blocks(self) -> list[Stage]:
+        """Every block type once, as a stage of one block, in a fixed order."""
+        return [
+            Stage(op1=op1, op2=op2, ratio=ratio, ffns=ffns, repeats=1)
+            for ratio, op2, op1, ffns in itertools.product(
+                self.ratios, self.names, self.names, self.ffns
+            )
+            if (op1 == op2) == (ratio == ALONE)
+        ]
+
+    @functools.cached_property
+    def _stages(self) -> tuple[dict[str, tuple[int, Stage]], dict[str, tuple[int, Stage]]]:
+        """The stages by the text of their operators, whole ones and those that are cut at their end:
+        the number of the first block type that gives it, with the fewest repeats."""
+        whole: dict[str, tuple[int, Stage]] = {}
+        cut: dict[str, tuple[int, Stage]] = {}
+        low, high = self.repeats
+        for rank, block in enumerate(self.blocks):
+            text = "".join(self._letters[name] for name in block.block)
+            for repeats in range(low, high + 1):
+                stage = rank, replace(block, repeats=repeats)
+                whole.setdefault(text * repeats, stage)
+                for length in range(1, min(len(text) * repeats, self.max_operators) + 1):
+                    cut.setdefault((text * repeats)[:length], stage)
+        return whole, cut
 
     def find(self, operators: Sequence[OperatorSpec]) -> ThreeStageGenotype | None:
         """Of all genotypes that build the list, the one with the most even stages."""
-        return self._parser.parse(operators)
+        letters = [self._letter_of.get(spec, "") for spec in operators]
+        return self._parsed("".join(letters)) if all(letters) else None
+
+    def _parsed(self, text: str) -> ThreeStageGenotype | None:
+        whole, cut = self._stages
+        length = len(text)
+        late_stages = cut if length == self.max_operators else whole
+        best: tuple[tuple[int, ...], ThreeStageGenotype] | None = None
+        for start in range(1, length - 1):
+            if length > self.max_operators or text[:start] not in whole:
+                continue
+            for end in range(start + 1, length):
+                if text[start:end] in whole and text[end:] in late_stages:
+                    found = whole[text[:start]], whole[text[start:end]], late_stages[text[end:]]
+                    sizes = start, end - start, length - end
+                    key = (max(sizes), -min(sizes), start, *(rank for rank, _ in found))
+                    if best is None or key < best[0]:
+                        best = key, ThreeStageGenotype(tuple(stage for _, stage in found))
+        return None if best is None else best[1]
 
     def repair(self, genotype: ThreeStageGenotype) -> ThreeStageGenotype:
         """Keep the operator list where the limits allow; else shorten the longer of early and
         middle.
         """
-        early, middle, late = (
-            self._repair_stage(i, stage) for i, stage in enumerate(genotype.stages)
-        )
+        early, middle, late = map(self._repair_stage, genotype.stages)
         while early.length + middle.length >= self.max_operators:
-            can_early, can_middle = (
-                stage.repeats > self.rules.repeats[0] for stage in (early, middle)
-            )
+            can_early, can_middle = (stage.repeats > self.repeats[0] for stage in (early, middle))
             if can_early and (early.length > middle.length or not can_middle):
-                early = dataclasses.replace(early, repeats=early.repeats - 1)
+                early = replace(early, repeats=early.repeats - 1)
             else:
-                middle = dataclasses.replace(middle, repeats=middle.repeats - 1)
+                middle = replace(middle, repeats=middle.repeats - 1)
         repaired = self.find(self.operators(ThreeStageGenotype((early, middle, late))))
         assert repaired is not None, genotype  # every repaired genotype is inside the rules
         return repaired
 
-    def _repair_stage(self, index: int, stage: Stage) -> Stage:
-        place = f"{self.path}: {STAGES[index]}"
-        rules = self.rules
-        allowed: dict[str, Sequence[Any]] = {"op1": rules.names, "op2": rules.names}
-        allowed |= {"ratio": rules.ratios, "ffns": rules.ffns}
-        for name, values in allowed.items():
-            if (value := getattr(stage, name)) not in values:
-                raise SpaceError(one_of(f"{place}.{name}", value, map(str, values)))
-        op1 = stage.op1
-        ratio = stage.ratio
-        repeats = stage.repeats
+    def _repair_stage(self, stage: Stage) -> Stage:
+        op1, ratio, repeats = stage.op1, stage.ratio, stage.repeats
         if ratio == ALONE:
             op1 = stage.op2
-        elif op1 == stage.op2 and ALONE in rules.ratios:
-            ratio, repeats = ALONE, repeats * sum(ratio_counts(ratio))
+        elif op1 == stage.op2 and ALONE in self.ratios:
+            ratio, repeats = ALONE, repeats * len(stage.mixers)
         elif op1 == stage.op2:
-            op1 = rules.names[(rules.names.index(op1) + 1) % len(rules.names)]
-        low, high = rules.repeats
-        repeats = min(max(repeats, low), high)
-        return dataclasses.replace(stage, op1=op1, ratio=ratio, repeats=repeats)
+            op1 = self.names[(self.names.index(op1) + 1) % len(self.names)]
+        low, high = self.repeats
+        return replace(stage, op1=op1, ratio=ratio, repeats=min(max(repeats, low), high))
 
     # -- drawing
 
@@ -196,31 +262,26 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         depth = rng.integers(min(len(STAGES), self.max_operators), self.max_operators + 1)
         shares = rng.dirichlet(np.ones(len(STAGES)))
         stages = (
-            dataclasses.replace(block, repeats=max(1, round(depth * share / block.block_length)))
+            replace(block, repeats=max(1, round(depth * share / block.length)))
             for block, share in zip(blocks, shares, strict=True)
         )
         return self.repair(ThreeStageGenotype(tuple(stages)))
 
     def _sample_block(self, rng: np.random.Generator) -> Stage:
-        ratios = self.rules.ratios if len(self.rules.names) > 1 else (ALONE,)
+        ratios = self.ratios if len(self.names) > 1 else (ALONE,)
         ratio = ratios[rng.integers(len(ratios))]
-        op2 = self.rules.names[rng.integers(len(self.rules.names))]
-        others = [name for name in self.rules.names if name != op2]
+        op2 = self.names[rng.integers(len(self.names))]
+        others = [name for name in self.names if name != op2]
         op1 = op2 if ratio == ALONE else others[rng.integers(len(others))]
-        return Stage(
-            op1=op1,
-            op2=op2,
-            ratio=ratio,
-            ffns=self.rules.ffns[rng.integers(len(self.rules.ffns))],
-            repeats=1,
-        )
+        ffns = self.ffns[rng.integers(len(self.ffns))]
+        return Stage(op1=op1, op2=op2, ratio=ratio, ffns=ffns, repeats=1)
 
     def mutate(self, genotype: ThreeStageGenotype, rng: np.random.Generator) -> ThreeStageGenotype:
         """Change one factor, drawn uniformly; where it gives no other operator list, the next
         one.
         """
         genotype = self.repair(genotype)
-        return self.first_other(genotype, moves(self.rules, genotype, rng))
+        return self.first_other(genotype, moves(self, genotype, rng))
 
     # -- Optuna
 
@@ -228,13 +289,13 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         return {
             f"{name}_{field}": value
             for name, stage in zip(STAGES, genotype.stages, strict=True)
-            for field, value in dataclasses.asdict(stage).items()
+            for field, value in asdict(stage).items()
         }
 
     def decode(self, params: Mapping[str, Any]) -> ThreeStageGenotype:
-        fields = [field.name for field in dataclasses.fields(Stage)]
         stages = (
-            Stage(**{field: params[f"{stage}_{field}"] for field in fields}) for stage in STAGES
+            Stage(**{field.name: params[f"{stage}_{field.name}"] for field in fields(Stage)})
+            for stage in STAGES
         )
         return self.repair(ThreeStageGenotype(tuple(stages)))
 
@@ -242,67 +303,44 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         """Repeats are logarithmic: one block more matters less in a long stage."""
         from optuna.distributions import CategoricalDistribution, IntDistribution
 
-        fields: dict[str, BaseDistribution] = {
-            "op1": CategoricalDistribution(self.rules.names),
-            "op2": CategoricalDistribution(self.rules.names),
-            "ratio": CategoricalDistribution(self.rules.ratios),
-            "ffns": CategoricalDistribution(self.rules.ffns),
-            "repeats": IntDistribution(*self.rules.repeats, log=True),
+        of_stage: dict[str, BaseDistribution] = {
+            "op1": CategoricalDistribution(self.names),
+            "op2": CategoricalDistribution(self.names),
+            "ratio": CategoricalDistribution(self.ratios),
+            "ffns": CategoricalDistribution(self.ffns),
+            "repeats": IntDistribution(*self.repeats, log=True),
         }
-        return {f"{stage}_{name}": value for stage in STAGES for name, value in fields.items()}
+        return {f"{stage}_{name}": value for stage in STAGES for name, value in of_stage.items()}
 
     # -- counting
 
+    @functools.cached_property
+    def _texts(self) -> list[str]:
+        """Every list of a small space, once, in alphabetical order."""
+        whole = self._stages[0]
+        starts = {early + middle for early in whole for middle in whole}
+        short = [start for start in starts if len(start) < self.max_operators]
+        return sorted({(start + late)[: self.max_operators] for start in short for late in whole})
+
     def size(self) -> int:
-        return self._parser.count
+        """Number of different lists; where it is not small, of genotypes."""
+        genotypes = len(self._stages[0]) ** len(STAGES)
+        return len(self._texts) if genotypes <= COUNTED else genotypes
 
     def enumerate(self) -> Iterator[ThreeStageGenotype]:
-        return self._parser.genotypes()
+        for text in self._texts:
+            parsed = self._parsed(text)
+            assert parsed is not None, text
+            yield parsed
 
 
-def _read_ratios(blocks: LocatedDict, mixers: tuple[OperatorSpec, ...]) -> tuple[str, ...]:
-    ratios = read_choices(blocks, "ratios", "blocks", RATIOS)
-    if len(mixers) == 1 and ALONE not in ratios:
-        raise SpaceError(
-            f"{blocks.place('mixers')}: blocks.mixers needs two operators for the ratio"
-            f" {ratios[0]}; got one"
-        )
-    return ratios
-
-
-def _read_repeats(data: LocatedDict, cap: int) -> tuple[int, int]:
-    value = data.get("repeats", FREE)
-    if value == FREE:
-        return 1, max(1, cap - 2)  # the other stages keep an operator each
-    if isinstance(value, str):
-        raise SpaceError(
-            f"{data.place('repeats')}: repeats must be {FREE}, a number or [low, high];"
-            f" got {value!r}"
-        )
-    return read_range(data, "repeats", "")
-
-
-def _read_mixers(blocks: LocatedDict, widths: tuple[int, ...]) -> tuple[OperatorSpec, ...]:
-    """A list of different token mixers."""
-    items = entries(blocks, "mixers", "blocks")
-    mixers = []
-    for place, name, value in items:
-        operators = read_operators(place, name, value, widths)
-        if len(operators) != 1 or not operators[0].mixes_tokens:
-            raise SpaceError(f"{place}: {name} must be one token mixer; got {shown(value)}")
-        mixers.append(operators[0])
-    check_unique(items, mixers)
-    check_distinct(blocks.place("mixers"), "blocks.mixers", mixers, widths)
-    return tuple(mixers)
-
-
-def _read_ffn(blocks: LocatedDict, widths: tuple[int, ...]) -> FeedForward:
-    """One feed-forward network; `f` if the key is missing."""
-    place = blocks.place("ffn")
-    operators = read_operators(place, "blocks.ffn", blocks.get("ffn", "f"), widths)
-    if len(operators) != 1 or not isinstance(operators[0], FeedForward):
-        raise SpaceError(
-            f"{place}: blocks.ffn must be a feed-forward network such as f(intermediate=4096); got"
-            f" {shown(blocks['ffn'])}"
-        )
-    return operators[0]
+def _one_operator(
+    place: str, name: str, value: Any, widths: tuple[int, ...], mixer: bool = True
+) -> Any:
+    """The token mixer, or feed-forward network, that a setting names."""
+    spec, *more = read_operators(place, name, value, widths)
+    if more or not (spec.mixes_tokens if mixer else isinstance(spec, FeedForward)):
+        other = "a feed-forward network such as f(intermediate=4096)"
+        what = "one token mixer" if mixer else other
+        raise SpaceError(f"{place}: {name} must be {what}; got {shown(value)}")
+    return spec

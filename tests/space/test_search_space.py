@@ -115,11 +115,11 @@ def write(folder, text):
 
 
 def test_the_good_files_load(tmp_path):
-    assert load_space(write(tmp_path, GOOD)).rules.ratios == ("0:1", "1:1")
+    assert load_space(write(tmp_path, GOOD)).ratios == ("0:1", "1:1")
     assert load_space(write(tmp_path, LAYERWISE)).depth == (2, 4)
     for written, repeats in (("repeats: 1", (1, 1)), ("repeats: [1, 2]", (1, 2)), ("", (1, 10))):
         path = write(tmp_path, GOOD.replace("repeats: [1, 4]", written))
-        assert load_space(path).rules.repeats == repeats
+        assert load_space(path).repeats == repeats
 
 
 MANY = ", ".join(f"d(head_dim={n})" for n in range(1, 1000))
