@@ -1,13 +1,12 @@
-"""The cache of `generate`: the states of HybridLM, with rows of equal length together.
+"""The cache of `generate`: the states of HybridLM.
 
-A recurrent state, and meta tokens in front of a sequence, allow no padding. Rows of a padded batch
-are therefore read in groups of equal length; each row gives exactly the result that it gives alone.
+A recurrent state, and meta tokens in front of a sequence, allow no padding: the rows of a batch have
+equally many tokens.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,14 +16,6 @@ from transformers.cache_utils import Cache
 from flashnas.network.cache import HybridCache, mapped
 
 
-@dataclass
-class Group:
-    """Rows of the batch that have read equally many tokens."""
-
-    rows: list[int]
-    states: HybridCache
-
-
 class FlashnasCache(Cache):
     """Filled by the first forward pass and changed by each further one. A copy does not share its
     states.
@@ -32,8 +23,11 @@ class FlashnasCache(Cache):
 
     def __init__(self) -> None:
         super().__init__(layers=[])
-        self.groups: list[Group] = []
-        self.columns = 0  # tokens read per row, padding included, meta tokens not
+        self.reset()
+
+    def reset(self) -> None:
+        self.states: HybridCache | None = None
+        self.rows = self.columns = 0  # of the tokens read, without meta tokens
 
     # -- what generate() reads
 
@@ -45,11 +39,11 @@ class FlashnasCache(Cache):
 
     @property
     def batch_size(self) -> int:
-        return sum(len(group.rows) for group in self.groups) or -1
+        return self.rows or -1
 
     @property
     def is_initialized(self) -> bool:
-        return bool(self.groups)
+        return self.states is not None
 
     @property
     def is_croppable(self) -> bool:
@@ -60,32 +54,23 @@ class FlashnasCache(Cache):
         return [False]  # "not all linear": inputs that the cache has read are cut off
 
     def __len__(self) -> int:
-        return len(self.groups[0].states.states) if self.groups else 0
+        return len(self.states.states) if self.states else 0
 
     # -- rows
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Row n becomes the former row indices[n]."""
-        picked = indices.tolist()
-        groups = []
-        for group in self.groups:
-            place = {row: n for n, row in enumerate(group.rows)}
-            rows = [n for n, row in enumerate(picked) if row in place]
-            if rows:
-                chosen = torch.tensor([place[picked[n]] for n in rows], device=indices.device)
-                states = tuple(select_rows(state, chosen) for state in group.states.states)
-                groups.append(Group(rows, HybridCache(states)))
-        self.groups = groups
+        if self.states is not None:
+            self.rows = len(indices)
+            self.states = HybridCache(
+                tuple(select_rows(state, indices) for state in self.states.states)
+            )
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.batch_select_indices(beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        self.batch_select_indices(torch.arange(max(self.batch_size, 0)).repeat_interleave(repeats))
-
-    def reset(self) -> None:
-        self.groups = []
-        self.columns = 0
+        self.batch_select_indices(torch.arange(self.rows).repeat_interleave(repeats))
 
     def crop(self, tokens_to_remove: int) -> None:
         if tokens_to_remove:
@@ -109,73 +94,23 @@ def select_rows(state: Any, rows: Tensor) -> Any:
     return mapped(state, of)
 
 
-# -- where the tokens of a padded batch begin ------------------------------------------------------
-
-
-def first_tokens(
+def check_rows(
     tokens_BT: Tensor, mask: Tensor | None, positions: Tensor | None, cache: FlashnasCache | None
-) -> list[int] | None:
-    """The column of the first token of each row; None if no row begins with padding. ValueError for
-    a mask or positions that a sequence from its first token on cannot have."""
-    batch, columns = tokens_BT.shape
-    if cache is not None and cache.groups:
-        if cache.batch_size != batch:
-            raise ValueError(
-                f"input_ids must have the {cache.batch_size} rows of the cache; got {batch}"
-            )
-        if columns > 1 and mask is not None and not bool(mask[:, -columns:].all()):
-            raise ValueError("attention_mask must be 1 for all tokens that follow a cache")
-        return None
-    if mask is None:
-        return None
-    if mask.shape != tokens_BT.shape:
+) -> None:
+    """ValueError for what a row of tokens from its first one on cannot have."""
+    rows, columns = tokens_BT.shape
+    read = 0
+    if cache is not None and cache.rows:
+        read = cache.columns
+        if cache.rows != rows:
+            raise ValueError(f"input_ids must have the {cache.rows} rows of the cache; got {rows}")
+    if mask is not None and not bool(mask.all()):
         raise ValueError(
-            f"attention_mask must have the shape {tuple(tokens_BT.shape)} of input_ids;"
-            f" got {tuple(mask.shape)}"
+            "attention_mask must be 1 for all tokens: a flashnas model takes no padding; give rows"
+            " of equal length, or one row at a time"
         )
-    real = mask.bool()
-    starts = real.int().argmax(1).tolist()
-    lengths = real.sum(1).tolist()
-    ends = (columns - real.flip(1).int().argmax(1)).tolist()
-    for row, (start, length, end) in enumerate(zip(starts, lengths, ends, strict=True)):
-        if length == 0 or end - start != length:
-            raise ValueError(
-                f"attention_mask[{row}] must be one run of ones; got {mask[row].tolist()}"
-            )
-        if cache is not None and end < columns:
-            raise ValueError(
-                "a padded batch can be continued only with its padding on the left;"
-                " set tokenizer.padding_side = 'left'"
-            )
-    _check_positions(positions, real)
-    return starts if any(starts) else None
-
-
-def _check_positions(positions: Tensor | None, real: Tensor) -> None:
-    if positions is None:
-        return
-    expected = real.long().cumsum(1) - 1
-    if positions.shape[-1] != real.shape[1] or bool(
-        (positions.expand_as(expected) != expected)[real].any()
-    ):
+    if positions is not None and bool((positions[..., -1] != read + columns - 1).any()):
         raise ValueError(
             "position_ids must count each row's tokens from 0: several sequences in one row"
             " are not supported"
         )
-
-
-def rows_by_start(starts: list[int]) -> list[tuple[int, list[int]]]:
-    """Rows that begin at the same column, together."""
-    groups: dict[int, list[int]] = {}
-    for row, start in enumerate(starts):
-        groups.setdefault(start, []).append(row)
-    return sorted(groups.items())
-
-
-def in_order(outputs: list[Tensor], rows: list[list[int]]) -> Tensor:
-    """Outputs of groups of rows as one batch in its own order."""
-    if len(outputs) == 1:
-        return outputs[0]
-    order = [row for group in rows for row in group]
-    inverse = torch.tensor(order, device=outputs[0].device).argsort()
-    return torch.cat(outputs)[inverse]

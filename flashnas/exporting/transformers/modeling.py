@@ -16,13 +16,7 @@ from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, Pr
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from flashnas.architecture import DEFAULT_VOCAB, Architecture
-from flashnas.exporting.transformers.cache import (
-    FlashnasCache,
-    Group,
-    first_tokens,
-    in_order,
-    rows_by_start,
-)
+from flashnas.exporting.transformers.cache import FlashnasCache, check_rows
 from flashnas.network.cache import HybridCache
 from flashnas.network.model import HybridLM
 
@@ -82,11 +76,7 @@ class FlashnasConfig(PreTrainedConfig):
 
 
 class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
-    """A causal language model that computes HybridLM.
-
-    With a cache, padding must be on the left. A row of a padded batch gives the result that it
-    gives alone. Logits of padding are zero on the left and undefined on the right.
-    """
+    """A causal language model that computes HybridLM, on rows of equal length without padding."""
 
     config_class = FlashnasConfig
     base_model_prefix = "model"
@@ -141,21 +131,17 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: token ids [B, T].
-            attention_mask: 1 for tokens, 0 for padding [B, T]; None: no padding.
-            position_ids: checked against the attention mask, from which they follow.
+            attention_mask: 1 for all tokens [B, T], or None.
+            position_ids: checked, for they follow from the tokens.
             cache: continue after the tokens that it has read.
             labels: token ids [B, T]; -100 for positions without a loss.
             logits_to_keep: the number of last tokens with logits, 0 for all, or their indices.
         """
         if use_cache and cache is None:
             cache = FlashnasCache()
-        starts = first_tokens(input_ids, attention_mask, position_ids, cache)
+        check_rows(input_ids, attention_mask, position_ids, cache)
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        if cache is not None and cache.groups:
-            logits = self._continued(input_ids, cache)[:, kept]
-        else:
-            hidden_BTD = self._read(input_ids, starts or [0] * len(input_ids), cache)
-            logits = F.linear(hidden_BTD[:, kept], self.model.head_weight)
+        logits = self._logits(input_ids, cache, kept)
         loss = None
         if labels is not None:
             loss = self.loss_function(
@@ -163,44 +149,26 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
             )
         return CausalLMOutputWithPast(loss=loss, logits=logits, cache=cache)
 
-    def _read(self, tokens_BT: Tensor, starts: list[int], cache: FlashnasCache | None) -> Tensor:
-        """Normalised outputs [B, T, D] of sequences from their first token on; fills the empty
-        cache.
-        """
-        outputs = []
-        groups = rows_by_start(starts)
-        for start, rows in groups:
-            tokens = tokens_BT if len(groups) == 1 and not start else tokens_BT[rows, start:]
-            if cache is None:
-                outputs.append(self.model.hidden_states(tokens))
-                continue
-            x_BTD, states = self.model.run_layers(
-                self.model.embed(tokens), [None] * len(self.model.layers)
-            )
-            outputs.append(self.model.final_norm(x_BTD[:, self.config.meta_tokens :]))
-            cache.groups.append(Group(rows, HybridCache(states)))
-        if cache is not None:
-            cache.columns = tokens_BT.shape[1]
-        padded = [
-            F.pad(output, (0, 0, start, 0))
-            for (start, _), output in zip(groups, outputs, strict=True)
-        ]
-        return in_order(padded, [rows for _, rows in groups])
-
-    def _continued(self, tokens_BT: Tensor, cache: FlashnasCache) -> Tensor:
-        """Logits [B, T, V] of tokens that follow those of the cache."""
-        outputs = []
-        for group in cache.groups:
-            tokens = tokens_BT if len(cache.groups) == 1 else tokens_BT[group.rows]
-            if tokens.shape[1] == 1 and not torch.is_grad_enabled():
-                logits_BV, group.states = self.model.decode_step(tokens[:, 0], group.states)
-                outputs.append(logits_BV.unsqueeze(1))
-                continue
-            x_BTD, states = self.model.run_layers(self.model.embedding(tokens), group.states.states)
-            outputs.append(F.linear(self.model.final_norm(x_BTD), self.model.head_weight))
-            group.states = HybridCache(states)
+    def _logits(
+        self, tokens_BT: Tensor, cache: FlashnasCache | None, kept: slice | Tensor
+    ) -> Tensor:
+        """Logits [B, kept, V]; the cache goes on by the tokens."""
+        model, meta = self.model, self.config.meta_tokens
+        if cache is None:
+            return F.linear(model.hidden_states(tokens_BT)[:, kept], model.head_weight)
+        before = cache.states
+        cache.rows = len(tokens_BT)
         cache.columns += tokens_BT.shape[1]
-        return in_order(outputs, [group.rows for group in cache.groups])
+        if before is None:
+            x_BTD, states = model.run_layers(model.embed(tokens_BT), [None] * len(model.layers))
+            x_BTD = x_BTD[:, meta:]
+        elif tokens_BT.shape[1] == 1 and not torch.is_grad_enabled():
+            logits_BV, cache.states = model.decode_step(tokens_BT[:, 0], before)
+            return logits_BV.unsqueeze(1)
+        else:
+            x_BTD, states = model.run_layers(model.embedding(tokens_BT), before.states)
+        cache.states = HybridCache(states)
+        return F.linear(model.final_norm(x_BTD[:, kept]), model.head_weight)
 
     def _prepare_cache_for_generation(  # the base class returns None too
         self, generation_config: GenerationConfig, model_kwargs: dict[str, Any], *args: Any
