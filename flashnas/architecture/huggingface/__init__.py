@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.huggingface import hybrid, transformer
 from flashnas.architecture.huggingface.config_json import HfConfig, defaults, read_json
+from flashnas.architecture.huggingface.hybrid import READERS
+from flashnas.architecture.huggingface.transformer import TAKEN, transformer
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.base.text import one_of, warn_in_a_line
 
-READERS = (transformer, hybrid)  # with a function for each model type of defaults.yaml
+INSIDE = ("gemma3", "qwen3_5", "qwen3_5_moe")  # of which text_config is the language model
 # what every model of these types has and no operator of flashnas computes
 LACKING = {
+    "falcon_h1": "attention and Mamba2 side by side",
     "falcon_mamba": "Mamba with normalised time steps, B and C",
     "hymba": "key/value caches that several layers share",
     "jamba": "Mamba with normalised time steps, B and C",
@@ -48,23 +50,28 @@ def architecture_of_config(data: dict[str, Any], file: str, *, whole: bool = Fal
             f"{file}: a Hugging Face config needs the key 'model_type'"
             f" (one of {', '.join(defaults())})"
         )
-    kind, place = data["model_type"], f"{file}:model_type"
+    kind = stated = data["model_type"]
+    place = f"{file}:model_type"
     if kind in list(LACKING):  # a list accepts any value, also one that is not hashable
         raise ArchitectureError(f"{place}: {kind} has {LACKING[kind]}, which flashnas lacks")
     if kind not in list(defaults()):
         raise ArchitectureError(one_of(place, kind, defaults()))
-    if whole and kind in transformer.TAKEN:
+    if whole and kind in TAKEN:
         raise ArchitectureError(
             f"{place}: of {kind} the sizes alone are read: it can be estimated, not converted or exported"
         )
-    reader = next(getattr(module, kind) for module in READERS if hasattr(module, kind))
-    config = HfConfig(kind, data, file)
+    inside = ""
+    if kind in INSIDE:
+        data, inside, kind = data.get("text_config") or {}, "text_config.", f"{kind}_text"
+        if not isinstance(data, dict):
+            raise ArchitectureError(f"{file}:text_config: must be a mapping; got {data!r}")
+    config = HfConfig(kind, data, file, inside)
     try:
-        architecture: Architecture = reader(config)
+        architecture = READERS.get(kind, transformer)(config)
     except OperatorError as error:
         raise ArchitectureError(f"{file}: {error}") from None
     if config.deviations:
         warn_in_a_line(
-            f"{place}: {kind} is read as an approximation: {'; '.join(config.deviations)}"
+            f"{place}: {stated} is read as an approximation: {'; '.join(config.deviations)}"
         )
     return architecture

@@ -34,6 +34,25 @@ def defaults() -> dict[str, dict[str, Any]]:
     return types
 
 
+# keys with two names, as transformers reads them: model type -> other name -> name
+RENAMED = {
+    "granitemoehybrid": {"layers_block_type": "layer_types"},
+    "lfm2": {"block_ff_dim": "intermediate_size", "tie_embedding": "tie_word_embeddings"},
+    "lfm2_moe": {"tie_embedding": "tie_word_embeddings"},
+    "mixtral": {"num_experts": "num_local_experts"},
+    "nemotron_h": {
+        "mamba_n_groups": "n_groups",
+        "mamba_d_conv": "conv_kernel",
+        "mamba_conv_bias": "use_conv_bias",
+        "mamba_dt_min": "time_step_min",
+    },
+    **{
+        kind: {"num_local_experts": "num_experts"}
+        for kind in ("qwen2_moe", "qwen3_moe", "qwen3_next", "qwen3_5_moe_text")
+    },
+}
+
+
 class HfConfig:
     """The configuration of one model type. Absent keys have transformers' default.
 
@@ -43,7 +62,8 @@ class HfConfig:
 
     def __init__(self, model_type: str, data: dict[str, Any], path: str, inside: str = "") -> None:
         self.model_type = model_type
-        self.data = data
+        names = RENAMED.get(model_type, {})
+        self.data = data | {names[key]: data[key] for key in data if key in names}
         self.path = path
         self.inside = inside
         self.defaults = defaults()[model_type]
@@ -57,13 +77,6 @@ class HfConfig:
         """The error for a part that flashnas does not have."""
         return self.error(key, f"flashnas lacks {part}")
 
-    def rename(self, other: str, key: str) -> None:
-        """Read the value of `other` as that of `key`, as transformers does for some keys with two
-        names.
-        """
-        if other in self.data:
-            self.data[key] = self.data[other]
-
     def first(self, *keys: str) -> str:
         """The first of these keys that the model type has, an empty text where it has none."""
         return next((key for key in keys if key in self.defaults), "")
@@ -71,16 +84,6 @@ class HfConfig:
     def get(self, key: str) -> Any:
         """The value of a key, or transformers' default."""
         return self.data.get(key, self.defaults[key])
-
-    def inner(self, key: str, model_type: str) -> HfConfig:
-        """The configuration within this one, such as that of the language model in a model that
-        also reads images."""
-        data = self.data.get(key)
-        if not isinstance(data, dict | None):
-            raise self.error(key, f"must be a mapping; got {data!r}")
-        inner = HfConfig(model_type, data or {}, self.path, f"{self.inside}{key}.")
-        inner.deviations = self.deviations
-        return inner
 
     def integer(self, key: str, *, least: int = 1) -> int:
         """A whole number of at least `least`."""
@@ -112,22 +115,6 @@ class HfConfig:
         """
         if self.get(key) != value:
             raise self.lacking(key, f"{part} {shown(self.get(key))}; it has {shown(value)}")
-
-    def leave_out_factors(self, **neutral: Any) -> None:
-        """Note as a deviation the constant factors that no layer of flashnas has.
-
-        Args:
-            neutral: the value of each key with which it changes nothing.
-        """
-        found = [
-            f"{key} {shown(value)}"
-            for key in neutral
-            if (value := self.get(key)) not in (None, neutral[key])
-        ]
-        if found:
-            self.deviations.append(
-                f"constant factors, which cost no time, are left out ({', '.join(found)})"
-            )
 
     def layers(self) -> int:
         """`num_hidden_layers`, within what an Architecture holds."""

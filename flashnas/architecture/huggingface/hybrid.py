@@ -4,7 +4,7 @@ LFM2."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 from flashnas.architecture.architecture import Architecture
@@ -13,18 +13,16 @@ from flashnas.architecture.huggingface.transformer import (
     FULL,
     LINEAR,
     OLD_NAMES,
-    alternating,
     assembled,
     attention_of,
     experts_of,
-    feed_forward_of,
-    feed_forwards,
     in_turn,
     kinds_of,
+    networks_of,
 )
 from flashnas.architecture.notation import MAX_OPERATORS
+from flashnas.base.text import shown
 from flashnas.operators import OperatorSpec
-from flashnas.operators.attention.spec import Attention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
@@ -51,17 +49,7 @@ def mamba(config: HfConfig) -> Architecture:
 
 def mamba2(config: HfConfig) -> Architecture:
     config.require("hidden_act", "silu", "Mamba2 with the activation")
-    heads = config.integer("num_heads")
-    head_dim = config.integer("head_dim")
-    inner = config.integer("expand") * config.integer("hidden_size")
-    if heads * head_dim != inner:
-        raise config.error(
-            "num_heads",
-            f"num_heads x head_dim must be expand x hidden_size = {inner};"
-            f" got {heads} x {head_dim}",
-        )
-    mixer = mamba2_of(config, heads, head_dim, smallest_step(config))
-    return assembled(config, [mixer] * config.layers())
+    return assembled(config, [mamba2_of(config, smallest_step(config))] * config.layers())
 
 
 def nemotron_h(config: HfConfig) -> Architecture:
@@ -71,19 +59,8 @@ def nemotron_h(config: HfConfig) -> Architecture:
     operators: dict[str, OperatorSpec] = {}
     if LINEAR in kinds:
         config.require("mamba_hidden_act", "silu", "Mamba2 with the activation")
-        for old, new in (
-            ("mamba_n_groups", "n_groups"),
-            ("mamba_d_conv", "conv_kernel"),
-            ("mamba_conv_bias", "use_conv_bias"),
-            ("mamba_dt_min", "time_step_min"),
-        ):
-            config.rename(old, new)
-        operators[LINEAR] = mamba2_of(
-            config,
-            config.integer("mamba_num_heads"),
-            config.integer("mamba_head_dim"),
-            smallest if (smallest := config.number("time_step_min")) > NO_STEP else 0.0,
-        )
+        smallest = config.number("time_step_min")
+        operators[LINEAR] = mamba2_of(config, smallest if smallest > NO_STEP else 0.0)
     if FULL in kinds:
         operators[FULL] = attention_of(config, rope_share=0.0)
     if "mlp" in kinds:
@@ -128,47 +105,19 @@ def _nemotron_kinds(config: HfConfig) -> list[str]:
     return kinds
 
 
-def qwen3_next(config: HfConfig) -> Architecture:
-    return _delta_hybrid(config, feed_forwards(config))
-
-
-def qwen3_5(config: HfConfig) -> Architecture:
-    """The language model; its configuration is an entry of that of the model that also reads
-    images.
-    """
-    return qwen3_5_text(config.inner("text_config", "qwen3_5_text"))
-
-
-def qwen3_5_text(config: HfConfig) -> Architecture:
-    return _delta_hybrid(config, [feed_forward_of(config)] * config.layers())
-
-
-def qwen3_5_moe(config: HfConfig) -> Architecture:
-    """As `qwen3_5`."""
-    return qwen3_5_moe_text(config.inner("text_config", "qwen3_5_moe_text"))
-
-
-def qwen3_5_moe_text(config: HfConfig) -> Architecture:
-    config.rename("num_local_experts", "num_experts")
-    return _delta_hybrid(config, [experts_of(config)] * config.layers())
-
-
-def _delta_hybrid(config: HfConfig, networks: Sequence[OperatorSpec]) -> Architecture:
+def delta_hybrid(config: HfConfig) -> Architecture:
     """Gated DeltaNet and attention with gated output, each followed by its layer's network or
     experts.
     """
     interval = config.integer("full_attention_interval")
-    kinds = kinds_of(
-        config,
-        [LINEAR if (i + 1) % interval else FULL for i in range(len(networks))],
-        (LINEAR, FULL),
-    )
+    usual = [LINEAR if (i + 1) % interval else FULL for i in range(config.layers())]
+    kinds = kinds_of(config, usual, (LINEAR, FULL))
     mixers: dict[str, OperatorSpec] = {}
     if LINEAR in kinds:
         mixers[LINEAR] = _gated_delta_net(config)
     if FULL in kinds:
         mixers[FULL] = attention_of(config, qk_norm=True, out_gate=True)
-    return in_turn(config, [mixers[kind] for kind in kinds], networks)
+    return in_turn(config, [mixers[kind] for kind in kinds], networks_of(config))
 
 
 def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
@@ -194,9 +143,21 @@ def _gated_delta_net(config: HfConfig) -> GatedDeltaNet:
     )
 
 
-def mamba2_of(config: HfConfig, heads: int, head_dim: int, dt_min: float) -> Mamba2:
+def mamba2_of(config: HfConfig, dt_min: float) -> Mamba2:
     """The Mamba2 of a configuration. `expand` stands in place of the number of heads where both are
     equivalent. dt_min: the smallest time step."""
+    hidden = config.integer("hidden_size")
+    heads_key = config.first("num_heads", "mamba_num_heads", "mamba_n_heads")
+    dim_key = config.first("mamba_head_dim", "mamba_d_head", "head_dim")
+    heads = config.integer(heads_key)
+    expand = config.first("expand", "mamba_expand")
+    inner = config.integer(expand) * hidden if expand else None
+    divided = inner is not None and config.get(dim_key) == "auto"
+    head_dim = inner // heads if inner and divided else config.integer(dim_key)
+    if inner and heads * head_dim != inner:
+        raise config.error(
+            heads_key, f"heads of {head_dim} channels must make up {inner}; got {heads}"
+        )
     groups = config.first("n_groups", "mamba_n_groups")
     if heads % config.integer(groups):
         raise config.error(groups, f"must divide the {heads} heads; got {config.get(groups)}")
@@ -210,7 +171,7 @@ def mamba2_of(config: HfConfig, heads: int, head_dim: int, dt_min: float) -> Mam
         bias=config.flag(config.first("use_bias", "mamba_proj_bias")),
         conv_bias=config.flag(config.first("use_conv_bias", "mamba_conv_bias")),
     )
-    return mixer.resolved(config.integer("hidden_size"))
+    return mixer.resolved(hidden)
 
 
 LARGEST_STEP = 1e5  # largest time step from which on none is ever cut off; MLX wants a finite one
@@ -240,9 +201,8 @@ def smallest_step(config: HfConfig) -> float:
 
 def lfm2(config: HfConfig) -> Architecture:
     """Gated convolutions and attention, each followed by a feed-forward network of an adjusted
-    size.
+    size, or in all layers but the first ones by experts.
     """
-    config.rename("block_ff_dim", "intermediate_size")
     inner = config.integer("intermediate_size")
     if config.flag("block_auto_adjust_ff_dim"):
         inner = int(2 * inner / 3)
@@ -252,120 +212,60 @@ def lfm2(config: HfConfig) -> Architecture:
                 -(-int(config.number("block_ffn_dim_multiplier") * inner) // multiple) * multiple
             )
     attending = config.listed("full_attn_idxs", int)
-    kinds = kinds_of(
-        config,
-        [FULL if attending is None or i in attending else "conv" for i in range(config.layers())],
-        ("conv", FULL),
-    )
-    return _lfm2(config, kinds, [FeedForward(intermediate=inner)] * len(kinds))
-
-
-def lfm2_moe(config: HfConfig) -> Architecture:
-    """As `lfm2`, with experts in all layers but the first ones."""
-    kinds = kinds_of(config, [""] * config.layers(), ("conv", FULL))
-    experts = experts_of(config)
-    network = FeedForward(intermediate=config.integer("intermediate_size"))
-    dense = config.integer("num_dense_layers", least=0)
-    return _lfm2(config, kinds, [experts if n >= dense else network for n in range(len(kinds))])
-
-
-def _lfm2(config: HfConfig, kinds: Sequence[str], networks: Sequence[OperatorSpec]) -> Architecture:
-    config.require("conv_bias", False, "gated convolutions with conv_bias")
-    config.rename("tie_embedding", "tie_word_embeddings")
-    taps = config.integer("conv_L_cache", least=2)
-    attention = attention_of(config, qk_norm=True) if FULL in kinds else None
-    mixers = [
-        GatedConvolution(conv_size=taps) if kind == "conv" or attention is None else attention
-        for kind in kinds
+    usual = [
+        FULL if attending is None or i in attending else "conv" for i in range(config.layers())
     ]
-    return in_turn(config, mixers, networks)
-
-
-# -- hybrids with the Mamba2 of Bamba --------------------------------------------------------------
-
-
-def bamba(config: HfConfig) -> Architecture:
-    """Mamba2, or in listed layers attention, each followed by a feed-forward network."""
-    attending = config.listed("attn_layer_indices", int) or []
-    kinds = [FULL if i in attending else LINEAR for i in range(config.layers())]
-    return alternating(config, _mixers(config, kinds))
-
-
-def granitemoehybrid(config: HfConfig) -> Architecture:
-    """Mamba2 or attention, each followed by a feed-forward network or by experts, one of which
-    reads every token without a gate. Positions are rotated only where the configuration says so."""
-    config.rename("layers_block_type", "layer_types")
-    kinds = kinds_of(config, [LINEAR] * config.layers(), (LINEAR, FULL))
-    rotates = config.get("position_embedding_type") == "rope"
-    mixers = _mixers(config, kinds, **({} if rotates else {"rope_share": 0.0}))
-    attention = next((spec for spec in mixers if isinstance(spec, Attention)), None)
-    scale = config.get("attention_multiplier") if attention is None else attention.head_dim**-0.5
-    network: OperatorSpec
-    if config.integer("num_local_experts", least=0):
-        network = experts_of(config)
-    else:
-        network = feed_forward_of(config, "shared_intermediate_size")
-    config.leave_out_factors(
-        embedding_multiplier=1,
-        residual_multiplier=1,
-        logits_scaling=1,
-        attention_multiplier=scale,
-    )
-    return in_turn(config, mixers, [network] * len(kinds))
-
-
-def falcon_h1(config: HfConfig) -> Architecture:
-    """Attention and Mamba2 side by side, each followed by a feed-forward network; both are read as
-    layers one after the other, which need a norm each."""
-    layers = config.layers()
-    hidden = config.integer("hidden_size")
-    inner = config.integer_or_none("mamba_d_ssm") or config.integer("mamba_expand") * hidden
-    if config.flag("mamba_proj_bias") != config.flag("projectors_bias"):
-        raise config.lacking("projectors_bias", "Mamba2 with a bias of one projection alone")
-    block = (
-        _mamba2(config, inner),
-        attention_of(config),
-        feed_forward_of(config),
-    )
-    added = hidden if config.flag("mamba_rms_norm") else hidden + inner
-    config.deviations.append(
-        "Mamba2 and attention are taken one after the other and not side by side, with norms of"
-        f" {layers * added:,} parameters more"
-    )
-    if config.flag("mamba_rms_norm") and config.flag("mamba_norm_before_gate"):
-        config.deviations.append("Mamba2 is normalised behind its gate and not before it")
-    config.leave_out_factors(
-        embedding_multiplier=1,
-        lm_head_multiplier=1,
-        key_multiplier=1,
-        attention_in_multiplier=1,
-        attention_out_multiplier=1,
-        ssm_in_multiplier=1,
-        ssm_out_multiplier=1,
-        mlp_multipliers=[1] * 2,
-        ssm_multipliers=[1] * 5,
-    )
-    return assembled(config, list(block) * layers)
-
-
-def _mixers(config: HfConfig, kinds: list[str], **options: float) -> list[OperatorSpec]:
-    """The mixer of each layer; options: of the attention."""
-    specs: dict[str, OperatorSpec] = {}
-    if LINEAR in kinds:
-        inner = config.integer("mamba_expand") * config.integer("hidden_size")
-        specs[LINEAR] = _mamba2(config, inner)
+    if config.model_type == "lfm2_moe":
+        usual = [""] * len(usual)  # they must be listed
+    kinds = kinds_of(config, usual, ("conv", FULL))
+    config.require("conv_bias", False, "gated convolutions with conv_bias")
+    mixers: dict[str, OperatorSpec] = {
+        "conv": GatedConvolution(conv_size=config.integer("conv_L_cache", least=2))
+    }
     if FULL in kinds:
-        specs[FULL] = attention_of(config, **options)
-    return [specs[kind] for kind in kinds]
+        mixers[FULL] = attention_of(config, qk_norm=True)
+    networks = networks_of(config, FeedForward(intermediate=inner))
+    return in_turn(config, [mixers[kind] for kind in kinds], networks)
 
 
-def _mamba2(config: HfConfig, inner: int) -> Mamba2:
-    """inner: channels of all heads together."""
-    heads = config.integer("mamba_n_heads")
-    divided = config.get("mamba_d_head") == "auto"
-    head_dim = inner // heads if divided else config.integer("mamba_d_head")
-    if heads * head_dim != inner:
-        raise config.error(
-            "mamba_n_heads", f"heads of {head_dim} channels must make up {inner}; got {heads}"
+def mamba2_hybrid(config: HfConfig) -> Architecture:
+    """Bamba and Granite 4: Mamba2, or in listed layers attention, each followed by a feed-forward
+    network or by experts, one of which reads every token without a gate. Granite rotates positions
+    only where its configuration says so."""
+    attending = config.listed("attn_layer_indices", int) or []
+    usual = [FULL if i in attending else LINEAR for i in range(config.layers())]
+    kinds = kinds_of(config, usual, (LINEAR, FULL))
+    mixers: dict[str, OperatorSpec] = {}
+    neutral: dict[str, float] = {}  # constant factors with which nothing changes
+    options: dict[str, float] = {}
+    if config.model_type == "granitemoehybrid":
+        neutral = dict.fromkeys(
+            ("embedding_multiplier", "residual_multiplier", "logits_scaling"), 1
         )
-    return mamba2_of(config, heads, head_dim, smallest_step(config))
+        if config.get("position_embedding_type") != "rope":
+            options = {"rope_share": 0.0}
+    if LINEAR in kinds:
+        mixers[LINEAR] = mamba2_of(config, smallest_step(config))
+    if FULL in kinds:
+        mixers[FULL] = attention = attention_of(config, **options)
+        if neutral:
+            neutral["attention_multiplier"] = attention.head_dim**-0.5
+    if factors := [
+        f"{key} {shown(value)}"
+        for key in neutral
+        if (value := config.get(key)) not in (None, neutral[key])
+    ]:
+        config.deviations.append(
+            f"constant factors, which cost no time, are left out ({', '.join(factors)})"
+        )
+    return in_turn(config, [mixers[kind] for kind in kinds], networks_of(config))
+
+
+READERS: dict[str, Callable[[HfConfig], Architecture]] = {
+    "mamba": mamba,
+    "mamba2": mamba2,
+    "nemotron_h": nemotron_h,
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), delta_hybrid),
+    **dict.fromkeys(("lfm2", "lfm2_moe"), lfm2),
+    **dict.fromkeys(("bamba", "granitemoehybrid"), mamba2_hybrid),
+}

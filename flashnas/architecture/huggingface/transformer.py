@@ -34,137 +34,76 @@ TAKEN = {
     " each head and not of all heads together; all layers have plain positions",
 }
 TAKEN |= {"gemma3": TAKEN["gemma3_text"], "olmo3": TAKEN["olmo2"]}
+QKV_BIAS = ("qwen2",)
+QK_NORM = ("qwen3", "qwen3_moe", "olmoe", "exaone4", "gemma3_text", "olmo2", "olmo3")
+# layers with a window where `layer_types` does not say; of other types all layers, if there is one
+SLIDES: dict[str, Callable[[HfConfig, int], bool]] = {
+    **dict.fromkeys(("qwen2", "qwen3"), lambda config, i: i >= config.get("max_window_layers")),
+    "qwen2_moe": lambda config, i: i % 2 == 0 and i < config.get("max_window_layers"),
+    "gpt_oss": lambda config, i: i % 2 == 0,
+    **dict.fromkeys(("exaone4", "olmo2", "olmo3"), lambda config, i: (i + 1) % 4 > 0),
+    "gemma3_text": lambda config, i: (i + 1) % config.get("sliding_window_pattern") > 0,
+    "granite_swa": lambda config, i: i % 4 > 0,
+    "smollm3": lambda config, i: not rotated(config)[i],
+}
 
 
-def llama(config: HfConfig) -> Architecture:
-    heads = config.integer("num_attention_heads")
-    hidden = config.integer("hidden_size")
-    if hidden % heads:
-        raise config.error(
-            "num_attention_heads", f"must divide the hidden size {hidden}; got {heads}"
+def transformer(config: HfConfig) -> Architecture:
+    """Attention, in some layers with a window, each followed by a feed-forward network or experts."""
+    kind = config.model_type
+    for key, least in (("max_window_layers", 0), ("sliding_window_pattern", 1)):
+        if config.first(key):
+            config.integer(key, least=least)
+    options: dict[str, Any] = {"qk_norm": kind in QK_NORM}
+    if kind in QKV_BIAS or config.first("qkv_bias"):
+        options["qkv_bias"] = kind in QKV_BIAS or config.flag("qkv_bias")
+    if kind in TAKEN:
+        config.deviations.append(TAKEN[kind])
+        options["rope_share"] = 1.0
+    if kind == "olmoe":
+        config.require("clip_qkv", None, "attention with clip_qkv")
+        config.deviations.append(
+            "queries and keys are normalised in each head and not over all heads together"
         )
-    return alternating(config, _alike(config))
+    mixers = _attention_layers(config, attention_of(config, **options))
+    if kind == "smollm3":
+        still = _attention_layers(config, attention_of(config, rope_share=0.0, **options))
+        turned = rotated(config)
+        mixers = [one if turned[i] else still[i] for i, one in enumerate(mixers)]
+    return in_turn(config, mixers, networks_of(config))
 
 
-def mistral(config: HfConfig) -> Architecture:
-    return alternating(config, _layers(config, attention_of(config), lambda _: True))
-
-
-ministral = mistral  # as which transformers reads a Mistral with `layer_types`
-
-
-def qwen2(config: HfConfig) -> Architecture:
-    first = config.integer("max_window_layers", least=0)
-    return alternating(
-        config, _layers(config, attention_of(config, qkv_bias=True), lambda i: i >= first)
-    )
-
-
-def qwen3(config: HfConfig) -> Architecture:
-    first = config.integer("max_window_layers", least=0)
-    return alternating(
-        config, _layers(config, attention_of(config, qk_norm=True), lambda i: i >= first)
-    )
-
-
-def smollm3(config: HfConfig) -> Architecture:
-    layers = config.layers()
-    interval = config.integer("no_rope_layer_interval")
-    # 1 where positions are rotated, despite the name
-    rotated = config.listed("no_rope_layers", int)
-    rotated = [int((i + 1) % interval != 0) for i in range(layers)] if rotated is None else rotated
-    if len(rotated) < layers:
+def rotated(config: HfConfig) -> list[int]:
+    """1 for each layer of SmolLM3 where positions are rotated, despite the name of the key."""
+    layers, interval = config.layers(), config.integer("no_rope_layer_interval")
+    listed = config.listed("no_rope_layers", int)
+    if listed is not None and len(listed) < layers:
         raise config.error(
             "no_rope_layers",
-            f"must have an entry for each of the {layers} layers; got {len(rotated)}",
+            f"must have an entry for each of the {layers} layers; got {len(listed)}",
         )
-    turned, still = (
-        _layers(config, attention_of(config, **options), lambda i: not rotated[i])
-        for options in ({}, {"rope_share": 0.0})
-    )
-    mixers = [turned[i] if rotated[i] else still[i] for i in range(layers)]
-    return alternating(config, mixers)
+    return listed or [int((i + 1) % interval != 0) for i in range(layers)]
 
 
-def mixtral(config: HfConfig) -> Architecture:
-    config.rename("num_experts", "num_local_experts")
-    return in_turn(config, _alike(config), [experts_of(config)] * config.layers())
-
-
-def qwen2_moe(config: HfConfig) -> Architecture:
-    first = config.integer("max_window_layers", least=0)
-    attention = attention_of(config, qkv_bias=config.flag("qkv_bias"))
-    mixers = _layers(config, attention, lambda i: i % 2 == 0 and i < first)
-    return in_turn(config, mixers, feed_forwards(config))
-
-
-def qwen3_moe(config: HfConfig) -> Architecture:
-    return in_turn(config, _alike(config, qk_norm=True), feed_forwards(config))
-
-
-def olmoe(config: HfConfig) -> Architecture:
-    """Experts in all layers; norms of queries and keys are read as those of Qwen3."""
-    config.require("clip_qkv", None, "attention with clip_qkv")
-    config.deviations.append(
-        "queries and keys are normalised in each head and not over all heads together"
-    )
-    mixers = _alike(config, qk_norm=True)
-    return in_turn(config, mixers, [experts_of(config)] * len(mixers))
-
-
-def gpt_oss(config: HfConfig) -> Architecture:
-    return _sized(config, lambda i: i % 2 == 0, experts_of(config))
-
-
-def exaone4(config: HfConfig) -> Architecture:
-    return _sized(config, lambda i: (i + 1) % 4 > 0, qk_norm=True)
-
-
-def gemma3(config: HfConfig) -> Architecture:
-    return gemma3_text(config.inner("text_config", "gemma3_text"))
-
-
-def gemma3_text(config: HfConfig) -> Architecture:
-    every = config.integer("sliding_window_pattern")
-    return _sized(config, lambda i: (i + 1) % every > 0, qk_norm=True)
-
-
-def granite_swa(config: HfConfig) -> Architecture:
-    return _sized(config, lambda i: i % 4 > 0)
-
-
-def olmo2(config: HfConfig) -> Architecture:
-    return _sized(config, lambda i: (i + 1) % 4 > 0, qk_norm=True)
-
-
-olmo3 = olmo2
-
-
-def _sized(
-    config: HfConfig,
-    slides: Callable[[int], bool],
-    network: OperatorSpec | None = None,
-    **options: Any,
-) -> Architecture:
-    """A model of TAKEN. slides: as of `_layers`; network: None: a feed-forward network; options: of
-    the attention."""
-    config.deviations.append(TAKEN[config.model_type])
-    attention = attention_of(config, rope_share=1.0, **options)
-    network = network or FeedForward(intermediate=config.integer("intermediate_size"))
-    mixers = _layers(config, attention, slides)
-    return in_turn(config, mixers, [network] * len(mixers))
-
-
-def feed_forwards(config: HfConfig) -> list[OperatorSpec]:
-    """One per layer: experts in every `decoder_sparse_step`-th one that `mlp_only_layers` does not
-    name."""
-    dense = set(config.listed("mlp_only_layers", int) or [])
-    step = config.integer("decoder_sparse_step")
-    config.rename("num_local_experts", "num_experts")
-    count = config.integer("num_experts", least=0)
-    sparse = [i not in dense and count > 0 and (i + 1) % step == 0 for i in range(config.layers())]
+def networks_of(config: HfConfig, network: FeedForward | None = None) -> list[OperatorSpec]:
+    """What stands behind the mixer of each layer: experts, if the model type has them, but where
+    `mlp_only_layers`, `decoder_sparse_step` or `num_dense_layers` say otherwise. network: the
+    feed-forward network; None: that of the configuration."""
+    layers = config.layers()
+    sparse = [False] * layers
+    if count := config.first("num_experts", "num_local_experts"):
+        dense = set(config.listed("mlp_only_layers", int) or [])
+        some = config.integer(count, least=0) > 0
+        step = config.integer("decoder_sparse_step") if config.first("decoder_sparse_step") else 1
+        first = (
+            config.integer("num_dense_layers", least=0) if config.first("num_dense_layers") else 0
+        )
+        sparse = [
+            some and i >= first and i not in dense and (i + 1) % step == 0 for i in range(layers)
+        ]
     experts = experts_of(config) if any(sparse) else None
-    network = None if all(sparse) else feed_forward_of(config)
+    if not all(sparse):
+        network = network or feed_forward_of(config)
     return [part for is_sparse in sparse if (part := experts if is_sparse else network) is not None]
 
 
@@ -212,7 +151,13 @@ def attention_of(config: HfConfig, **options: Any) -> Attention:
         raise config.error(
             "num_key_value_heads", f"must divide the {heads} attention heads; got {kv_heads}"
         )
-    head_dim = config.integer_or_none("head_dim") or hidden // heads
+    head_dim = config.integer_or_none("head_dim")
+    if head_dim is None:
+        head_dim = hidden // heads
+        if hidden % heads:
+            raise config.error(
+                "num_attention_heads", f"must divide the hidden size {hidden}; got {heads}"
+            )
     if head_dim < 2 or head_dim % 2:
         key = "head_dim" if "head_dim" in config.data else "num_attention_heads"
         raise config.lacking(key, f"heads of an odd number of channels ({head_dim})")
@@ -282,9 +227,12 @@ def rope_options(config: HfConfig) -> dict[str, Any]:
     return options
 
 
-def feed_forward_of(config: HfConfig, size_key: str = "intermediate_size") -> FeedForward:
-    config.require("hidden_act", "silu", "feed-forward networks with the activation")
-    return FeedForward(intermediate=config.integer(size_key), bias=config.flag("mlp_bias"))
+def feed_forward_of(config: HfConfig) -> FeedForward:
+    """The feed-forward network of a configuration."""
+    if config.first("hidden_act") and config.model_type not in TAKEN:
+        config.require("hidden_act", "silu", "feed-forward networks with the activation")
+    size = config.first("shared_intermediate_size", "intermediate_size")
+    return FeedForward(intermediate=config.integer(size), bias=config.flag("mlp_bias"))
 
 
 def assembled(
@@ -316,37 +264,19 @@ def kinds_of(config: HfConfig, usual: list[str], allowed: Container[str]) -> lis
     return kinds
 
 
-def alternating(config: HfConfig, mixers: Sequence[OperatorSpec]) -> Architecture:
-    """Each token mixer with the same feed-forward network behind it."""
-    return in_turn(config, mixers, [feed_forward_of(config)] * len(mixers))
-
-
-def _window(config: HfConfig) -> int | None:
+def _attention_layers(config: HfConfig, attention: Attention) -> list[Attention]:
+    """The attention of each layer, with a window or without."""
+    window = config.integer_or_none("sliding_window") if config.first("sliding_window") else None
     if config.first("use_sliding_window") and not config.flag("use_sliding_window"):
-        return None
-    return config.integer_or_none("sliding_window") if config.first("sliding_window") else None
-
-
-def _alike(config: HfConfig, **options: Any) -> list[Attention]:
-    """The attention of each layer, where all are the same; options: as of `attention_of`."""
-    return [_windowed(attention_of(config, **options), _window(config))] * config.layers()
-
-
-def _windowed(attention: Attention, window: int | None) -> Attention:
-    return SlidingWindowAttention(**vars(attention), window=window) if window else attention
-
-
-def _layers(
-    config: HfConfig, attention: Attention, slides: Callable[[int], bool]
-) -> list[Attention]:
-    """The attention of each layer. slides: the layers with a window, where `layer_types` does not
-    say.
-    """
-    window = _window(config)
-    usual = [SLIDING if window is not None and slides(i) else FULL for i in range(config.layers())]
+        window = None
+    slides = SLIDES.get(config.model_type, lambda config, i: True)
+    usual = [SLIDING if window and slides(config, i) else FULL for i in range(config.layers())]
     kinds = kinds_of(config, usual, (SLIDING, FULL))
-    if window is None and SLIDING in kinds:
+    if SLIDING not in kinds:
+        return [attention] * len(kinds)
+    if window is None:
         raise config.error(
             "layer_types", f"{SLIDING!r} needs use_sliding_window and sliding_window"
         )
-    return [_windowed(attention, window if kind == SLIDING else None) for kind in kinds]
+    windowed = SlidingWindowAttention(**vars(attention), window=window)
+    return [windowed if kind == SLIDING else attention for kind in kinds]
