@@ -22,7 +22,7 @@ from flashnas.loss.model import FullLoss
 from flashnas.loss.own import OWN
 from flashnas.observations.losses import ObservedLoss
 from flashnas.observations.read_losses import groups_without_repeats, read_published
-from flashnas.study.full_training import FullTraining
+from flashnas.study.scorer import FullTraining
 from flashnas.training.cost import ASSUMED_UTILISATION
 
 sys.path.append(str(Path(__file__).parent.parent / "evidence"))

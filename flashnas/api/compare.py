@@ -63,9 +63,8 @@ def compare(options: CompareOptions) -> ComparedNetworks:
         (0.0, True, True)
     """
     from flashnas.latency.fitting import TableCosts
-    from flashnas.study.full_training import FullTraining
-    from flashnas.study.scorer import load_scorer
-    from flashnas.study.side_by_side import against
+    from flashnas.study.comparison import against
+    from flashnas.study.scorer import FullTraining, load_scorer
 
     if len(options.arch) < 2:
         options.wrong("arch", f"must be two or more; got {len(options.arch)}")

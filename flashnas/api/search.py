@@ -15,8 +15,8 @@ from flashnas.study.config import SearchConfig
 if TYPE_CHECKING:
     from flashnas.api.run import Run
     from flashnas.study.plan import Plan
-    from flashnas.study.progress import Progress
-    from flashnas.study.progress import Snapshot as Snapshot
+    from flashnas.study.record import Progress
+    from flashnas.study.record import Snapshot as Snapshot
     from flashnas.study.scorer import Scorer
 
 

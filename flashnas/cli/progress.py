@@ -138,10 +138,8 @@ class SearchProgress(LiveLine):
                 if count
             ),
         ]
-        return (
-            f"[{math.floor(100 * snapshot.share_done):3d} %] {', '.join(counts)} | {time_left} |"
-            f" {best}"
-        )
+        share = (over - known) / max(1, snapshot.total - known)
+        return f"[{math.floor(100 * share):3d} %] {', '.join(counts)} | {time_left} | {best}"
 
 
 class CountProgress(LiveLine):

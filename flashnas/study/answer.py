@@ -6,33 +6,41 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from flashnas.architecture import Architecture
-from flashnas.base.errors import FlashnasError
+from flashnas.architecture.networks import taken
+from flashnas.architecture.notation import preset_notations
+from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.text import range_of
+from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.run_folder.recorded_answer import (
     Acquired,
     Answer,
+    AsGood,
+    Before,
+    DenseOrSparse,
     FamilyBest,
     PublishedModel,
     TimedNetworks,
     Wider,
 )
-from flashnas.study.as_good import beside_model
+from flashnas.run_folder.recorded_run import RecordedRun
+from flashnas.space import OperatorSpace
 from flashnas.study.comparison import (
+    against,
     at_one_latency,
-    before_of,
     below_zero,
     differences_to,
     latency_ms,
-    published_models,
+    side_of,
     with_traits,
 )
-from flashnas.study.dense_or_sparse import dense_or_sparse
 from flashnas.study.next_trainings import proposed, without_own
 from flashnas.study.problem import Problem
-from flashnas.study.rivals import FREE_MIX
 from flashnas.study.scorer import EvidenceScorer, Scorer
-from flashnas.study.trials import Trials
+from flashnas.study.second_searches import FREE_MIX
+from flashnas.study.trials import ALIKE_NATS, Trials
 from flashnas.trials.trial import Trial
 
 DISTINCT = 0.8  # probability from which on a network counts as worse than another
@@ -40,6 +48,10 @@ FULL_BUDGET = 0.97  # of a budget from which on it is what limits the network
 NEAR = 200  # networks near the recommended one, of which the mean of one may be lower
 WIDER = 2.0  # times its width up to which a stack is looked at that makes up for a difference
 WIDTH_STEP = 128
+PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
+MEMORIES_GB = (192, 128, 96, 80, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+AT_ONCE = 32  # trials that are looked at together for other numbers of sequences
 
 
 def answer_of(
@@ -186,3 +198,118 @@ def _published(problem: Problem, scorer: Scorer, chosen: Trial) -> Iterator[Publ
             "recall": figures["expected_recall"],
             "silence": figures["silence"],
         }
+
+
+def published_models(problem: Problem) -> dict[str, Architecture]:
+    """Published models with the vocabulary of the space, so that they can be compared."""
+    space, networks = problem.space, {}
+    model = space.model if isinstance(space, OperatorSpace) else space.any_network()
+    for name in PUBLISHED_MODELS:
+        network = Architecture.parse(preset_notations()[name])
+        networks[name] = dataclasses.replace(network, vocab=model.vocab, tied=model.tied)
+    return networks
+
+
+def before_of(problem: Problem, scorer: Scorer, chosen: Trial) -> Before | None:
+    """What the run recommended that is asked again. Raises RunError where it recommends nothing."""
+    if problem.config.again is None:
+        return None
+    run = RecordedRun.load(problem.config.again)
+    trial = None if run.answer is None else run.finalists.get(run.answer.recommended)
+    if trial is None:
+        raise RunError(f"{run.path}: recommends no network, so that nothing can change")
+    network = Architecture.parse(trial.notation)
+    difference, sd = differences_to(scorer, chosen.architecture, [network])[network.hash]
+    return {
+        "notation": trial.notation,
+        "latency_ms": trial.latency_ms,
+        "now": latency_ms(problem, network),
+        "difference": difference,
+        "sd": sd,
+    }
+
+
+def beside_model(problem: Problem, chosen: Architecture) -> AsGood:
+    """The recommended network beside the model."""
+    assert problem.aim is not None
+    assert problem.scorer is not None
+    networks = [problem.aim, chosen, *problem.likely]
+    model, beside, *likely = against(problem.costs, problem.scorer, problem.training, networks)
+    return {
+        "name": str(problem.config.as_good_as),
+        "model": model,
+        "chosen": beside,
+        "likely": likely[0] if likely else None,
+    }
+
+
+# -- dense or sparse -------------------------------------------------------------------------------
+
+
+def dense_or_sparse(problem: Problem, trials: Trials) -> DenseOrSparse | None:
+    """Both options within the limits of a search; None where its networks are all of one sort."""
+    scorer, columns = trials.scorer, trials.columns
+    limit_gb = next((b.limit for b in problem.fitter.budgets if b.metric == "memory_gb"), None)
+    if problem.model is None or trials.ranks_by != "value" or limit_gb is None or scorer is None:
+        return None
+    sparse = columns["active_params"] < columns["params"]
+    known = ~np.isnan(trials.value)
+
+    def best(within: np.ndarray) -> list[int]:
+        """The best dense and the best sparse one of these, of the sorts that are there."""
+        sorts = (np.flatnonzero(known & within & of_sort) for of_sort in (~sparse, sparse))
+        return [trials.simplest(indices) for indices in sorts if len(indices)]
+
+    pair = [trials.networks[index] for index in best(np.ones(len(sparse), bool))]
+    if len(pair) < 2:
+        return None
+    difference, sd = at_one_latency(problem, trials, pair).difference(1, 0)
+
+    def holds(within: np.ndarray) -> bool:
+        """Whether the same sort is better of these."""
+        if len(two := best(within)) < 2:
+            return False
+        means = scorer.posterior([trials.networks[index] for index in two]).mean
+        return bool((means[1] < means[0]) == (difference < 0))
+
+    from_gb, to_batch = limit_gb, None
+    for memory_gb in (gb for gb in MEMORIES_GB if gb < limit_gb):
+        if not holds(columns["memory_gb"] <= memory_gb):
+            break
+        from_gb = float(memory_gb)
+    batch = problem.model.workload.batch
+    if batch != "max":
+        to_batch = batch
+        for larger in (size for size in BATCHES if size > batch):
+            if not holds(within_at(problem, trials, larger, sparse)):
+                break
+            to_batch = larger
+    dense_side, sparse_side = (side_of(problem.costs, problem.training, each) for each in pair)
+    return {
+        "dense": dense_side,
+        "sparse": sparse_side,
+        "difference": difference,
+        "sd": sd,
+        "memory_gb": limit_gb,
+        "from_gb": from_gb,
+        "to_batch": to_batch,
+    }
+
+
+def within_at(problem: Problem, trials: Trials, batch: int, sparse: np.ndarray) -> np.ndarray:
+    """Which trials are within the same limits at another batch, as far as the best one of both sorts
+    is among them. What fits more sequences at once fits fewer, too, so that all of it was tried."""
+    model = problem.model
+    assert model is not None
+    workload = dataclasses.replace(model.workload, batch=batch)
+    fitter = Fitter(problem.space, TableCosts(model.at(workload)), problem.fitter.budgets)
+    within = np.zeros(len(trials), bool)
+    for start in range(0, len(trials.ranked), AT_ONCE):
+        part = trials.ranked[start : start + AT_ONCE]
+        within[part] = fitter.within(taken(trials.networks, part))
+        sorts = [trials.value[within & sort] for sort in (sparse, ~sparse)]
+        # all that are alike with the best one of both sorts are among those so far
+        worst = max(values.min(initial=np.inf) for values in sorts)
+        if trials.value[part[-1]] > worst + ALIKE_NATS:
+            break
+    return within

@@ -5,25 +5,25 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.notation import preset_notations
-from flashnas.base.errors import FlashnasError, RunError
+from flashnas.base.errors import FlashnasError
+from flashnas.families.programs import loading
+from flashnas.latency.fitting import Costs
 from flashnas.loss.prediction import WITHIN_SDS, Prediction
-from flashnas.run_folder.recorded_answer import Before
-from flashnas.run_folder.recorded_run import RecordedRun
-from flashnas.space import OperatorSpace
+from flashnas.operators.feed_forward.spec import FeedForward
+from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
+from flashnas.run_folder.recorded_answer import Against, Side
 from flashnas.study.problem import Problem
-from flashnas.study.scorer import Scorer
+from flashnas.study.scorer import FullTraining, Scorer
 from flashnas.study.trials import Trials
 from flashnas.trials.pareto import non_dominated
-from flashnas.trials.trial import Trial
 
-PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
 TOGETHER = 199  # networks that are compared with one at once
 SLOPE_FROM = 0.7  # of the latency of the recommended network, from which on the front counts
 TRAIT_SD = 0.01  # nats of what no publication compares and the evidence takes as equal
@@ -106,35 +106,6 @@ def with_traits(prediction: Prediction, networks: Sequence[Architecture]) -> Pre
     return prediction.with_further(TRAIT_SD**2 * centred @ centred.T)
 
 
-def published_models(problem: Problem) -> dict[str, Architecture]:
-    """Published models with the vocabulary of the space, so that they can be compared."""
-    space, networks = problem.space, {}
-    model = space.model if isinstance(space, OperatorSpace) else space.any_network()
-    for name in PUBLISHED_MODELS:
-        network = Architecture.parse(preset_notations()[name])
-        networks[name] = dataclasses.replace(network, vocab=model.vocab, tied=model.tied)
-    return networks
-
-
-def before_of(problem: Problem, scorer: Scorer, chosen: Trial) -> Before | None:
-    """What the run recommended that is asked again. Raises RunError where it recommends nothing."""
-    if problem.config.again is None:
-        return None
-    run = RecordedRun.load(problem.config.again)
-    trial = None if run.answer is None else run.finalists.get(run.answer.recommended)
-    if trial is None:
-        raise RunError(f"{run.path}: recommends no network, so that nothing can change")
-    network = Architecture.parse(trial.notation)
-    difference, sd = differences_to(scorer, chosen.architecture, [network])[network.hash]
-    return {
-        "notation": trial.notation,
-        "latency_ms": trial.latency_ms,
-        "now": latency_ms(problem, network),
-        "difference": difference,
-        "sd": sd,
-    }
-
-
 def latency_ms(problem: Problem, network: Architecture) -> float | None:
     """None where the table has no row for a network, or its device no room."""
     try:
@@ -142,3 +113,52 @@ def latency_ms(problem: Problem, network: Architecture) -> float | None:
     except FlashnasError:
         return None
     return latency_ms if math.isfinite(latency_ms) else None
+
+
+def side_of(costs: Costs, training: FullTraining, network: Architecture) -> Side:
+    """What a network costs."""
+    metrics = costs.metrics(network)
+    names = ("latency_ms", "lower_ms", "upper_ms", "memory_gb", "params", "active_params")
+    return {
+        "notation": network.notation,
+        **{name: metrics[name] for name in names},  # type: ignore[typeddict-item]
+        "train_hours": training.hours_of(network),
+    }
+
+
+def against(
+    costs: Costs, scorer: Scorer, training: FullTraining, networks: Sequence[Architecture]
+) -> list[Against]:
+    """Each network beside the first one."""
+    joint, dense = scorer.posterior(networks), [without_experts(network) for network in networks]
+    found = list[Against]()
+    for index, network in enumerate(networks):
+        # to decimals in which equal networks have no difference
+        difference, sd = (round(nats, 6) for nats in joint.difference(index, 0))
+        parts: Mapping[str, Any] = {**scorer.reasons([dense[index], dense[0]])}
+        figures = scorer.figures(network)
+        found.append(
+            {
+                **side_of(costs, training, network),
+                "throughput_tok_s": costs.metrics(network)["throughput_tok_s"],
+                "loads_in": list(loading(network)),
+                "difference": difference,
+                "sd": sd,
+                "probability": below_zero(difference, sd),
+                "reasons": {**parts, "experts": difference - sum(parts.values())},
+                "recall": figures["expected_recall"],
+                "recall_sd": figures["expected_recall_sd"],
+                "outside": figures["outside"],
+            }
+        )
+    return found
+
+
+def without_experts(network: Architecture) -> Architecture:
+    """With feed-forward layers of the width that a token passes in place of experts."""
+    operators = list(network.operators)
+    for place, spec in enumerate(operators):
+        if isinstance(spec, MixtureOfExperts):
+            inner = spec.resolved(network.hidden).intermediate
+            operators[place] = FeedForward(intermediate=spec.active * inner + spec.shared)
+    return dataclasses.replace(network, operators=tuple(operators))

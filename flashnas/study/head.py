@@ -17,8 +17,7 @@ from flashnas.base.settings import settings_of
 from flashnas.latency.prediction import LatencyModel
 from flashnas.samplers import sampler_name
 from flashnas.study.config import SearchConfig
-from flashnas.study.problem import Problem
-from flashnas.study.sampling import proposer
+from flashnas.study.problem import Problem, proposer
 
 # options that name files
 FILES = (
@@ -45,7 +44,9 @@ def run_head(problem: Problem, out: Path, command: str) -> dict[str, Any]:
     space, model, trainings = problem.space, problem.model, problem.trainings
     costs = getattr(problem.costs, "function", None)  # of the user's
     table = None if costs is None else {"name": code_name(costs)}
-    evaluator = None if trainings is None else trainings.evaluator
+    evaluator, recipe = (
+        (None, None) if trainings is None else (trainings.evaluator, trainings.recipe)
+    )
     scorer, earlier = problem.scorer, problem.earlier
     dataset = None if trainings is None else trainings.dataset
     return {
@@ -68,7 +69,7 @@ def run_head(problem: Problem, out: Path, command: str) -> dict[str, Any]:
         "start_from": None if earlier is None else earlier.to_dict(),
         "sampler": sampler_name(proposer(problem)),
         "evaluator": None if evaluator is None else code_name(evaluator),
-        "recipe": None if problem.recipe is None else problem.recipe.to_dict(),
+        "recipe": None if recipe is None else recipe.to_dict(),
         "corpus": None
         if dataset is None
         else {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,15 @@ from flashnas.space.served import ServedSpace
 from flashnas.study.config import NO_EVIDENCE, TRIALS, WINDOW_RECALL, SearchConfig
 from flashnas.study.limits import bounds_of, limited, rules_of, vocab_of
 from flashnas.study.own_objects import check_networks, check_objects, check_scorer, load_own_costs
-from flashnas.study.problem import BAYES, PROPOSALS, Baselines, Note, Problem, planned
-from flashnas.study.sampling import sampler_of
+from flashnas.study.problem import (
+    BAYES,
+    PROPOSALS,
+    Baselines,
+    Note,
+    Problem,
+    planned,
+    sampler_of,
+)
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
 from flashnas.trials.objectives import FULL, QUALITY, RECALL
 
@@ -91,10 +97,9 @@ def load_problem(
             started=started,
         )
         if trials:
-            from flashnas.study.trainable import load_trainings
+            from flashnas.study.trainings import with_trainings
 
-            trainings = load_trainings(problem, trials, evaluator, recipe, dtype=dtype, plan=plan)
-            problem = dataclasses.replace(problem, trainings=trainings)
+            problem = with_trainings(problem, trials, evaluator, recipe, dtype=dtype, plan=plan)
         else:
             note_unused(config, notes.append)
     sampler_of(problem)  # its options are checked before anything is written

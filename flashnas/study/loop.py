@@ -21,12 +21,10 @@ from flashnas.samplers import Sampler
 from flashnas.space import OperatorSpace
 from flashnas.study.acquisition import Acquisition, acquire
 from flashnas.study.next_trainings import price_of_flops
-from flashnas.study.order import evenly_spread
-from flashnas.study.problem import Problem
+from flashnas.study.problem import Problem, sampler_of
 from flashnas.study.record import Record
-from flashnas.study.sampling import sampler_of
 from flashnas.study.scorer import EvidenceScorer
-from flashnas.study.trials import Trials
+from flashnas.study.trials import Trials, evenly_spread
 from flashnas.trials.pareto import pareto
 from flashnas.trials.trial import Trial
 
@@ -68,6 +66,7 @@ def search(
     sampler.start_from(learnt_before(problem, trials, record))
     while True:
         chosen: list[int] = []
+        acquisition = None
         for batch, learn in rounds(problem, sampler, trials, record):
             trials.add(batch)
             if problem.train_each and (chosen := trials.untrained(batch)):
@@ -76,14 +75,17 @@ def search(
         if executor is None or not record.left:
             break
         if not problem.train_each:
-            chosen = acquired(problem, trials, record)
+            acquisition = next_cycle(problem, trials, record.left)
+            every = (*acquisition.trainings, *acquisition.spare)
+            found = (trials.find(training.network) for training in every)
+            chosen = [index for index in found if index is not None]
         if not chosen:
             record.note("the space has no more candidates within the budget")
             break
-        chosen = record.decided(trials, chosen)
-        for key, ended in executor.run(record.jobs(trials, chosen), on_wait=record.report):
+        jobs = record.decided(trials, chosen, acquisition)
+        for key, ended in executor.run(jobs, on_wait=record.report):
             record.ended(key, ended)
-        record.indices |= learn_results(trials, record)
+        learn_results(trials, record)
         if isinstance(trials.scorer, EvidenceScorer):
             trials.score(trials.scorer.informed_by(record.observed()))
         record.learnt(trials)
@@ -159,16 +161,6 @@ def even_orders(space: OperatorSpace[Any], trials: Trials) -> list[Any]:
     return [genotype for genotype in dict.fromkeys(evened) if genotype is not None]
 
 
-def acquired(problem: Problem, trials: Trials, record: Record) -> list[int]:
-    """The trials that are trained next, a cycle of them; none where no further one can be."""
-    acquisition = next_cycle(problem, trials, record.left)
-    if acquisition.trainings:
-        record.acquires(trials, acquisition)
-    every = (*acquisition.trainings, *acquisition.spare)
-    found = (trials.find(training.network) for training in every)
-    return [index for index in found if index is not None]
-
-
 def next_cycle(problem: Problem, trials: Trials, at_most: int) -> Acquisition:
     """A cycle of trainings that are expected to gain most, of which `at_most` are left."""
     trainings, scorer = problem.trainings, trials.scorer
@@ -194,15 +186,11 @@ def next_cycle(problem: Problem, trials: Trials, at_most: int) -> Acquisition:
     )
 
 
-def learn_results(trials: Trials, record: Record) -> dict[str, int]:
-    """Let the trials learn what was evaluated, baselines that the search has come to among it;
-    returns their indices by hash."""
-    found = {}
+def learn_results(trials: Trials, record: Record) -> None:
+    """Let the trials learn what was evaluated, baselines that the search has come to among it."""
     for key, network in record.networks.items():
         if (index := trials.find(network)) is not None:
             trials.learn(index, record.results[key])
-            found[key] = index
-    return found
 
 
 def learnt_before(problem: Problem, trials: Trials, record: Record) -> list[Trial]:
@@ -216,7 +204,7 @@ def learnt_before(problem: Problem, trials: Trials, record: Record) -> list[Tria
         known = index is not None and record.knows(network, label)
         if known and index == trials.proposed[genotype][0]:
             widest[genotype] = None
-    record.indices |= learn_results(trials, record)
+    learn_results(trials, record)
     return sorted(trials.told(widest), key=lambda trial: trial.point, reverse=True)
 
 

@@ -12,10 +12,8 @@ from flashnas.samplers import sampler_name
 from flashnas.study.config import NO_EVIDENCE, SearchConfig
 from flashnas.study.load import load_problem
 from flashnas.study.loop import next_cycle, search
-from flashnas.study.problem import Note
-from flashnas.study.sampling import proposer
-from flashnas.study.trainings import flops_of
-from flashnas.study.workers import executor_of
+from flashnas.study.problem import Note, proposer
+from flashnas.study.trainings import executor_of, flops_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +100,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
     with foreign_errors(*problem.foreign(), direct=False):
         # of a GPU that is elsewhere nothing can be checked
         if recipe is None or recipe.device == "cpu":
-            executor_of(config, trainings, problem.space.any_network(), note)
+            executor_of(problem, note)
         flops = trainings.typical_flops
         if found.chosen:
             first = next_cycle(problem, search(problem), trainings.at_most)
@@ -112,7 +110,8 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
     new = {
         network.hash: network
         for _, network in problem.baselines
-        if network is not None and trainings.score(network, metrics=False) is None
+        if network is not None
+        and (problem.earlier is None or problem.earlier.score(network, metrics=False) is None)
     }
     count = trainings.at_most + len(new)
     found = dataclasses.replace(

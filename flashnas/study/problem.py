@@ -1,5 +1,5 @@
-"""The problem of a search: what is searched, for what, within which limits, and what is known of it.
-Nothing of it changes once it is loaded (study/load.py)."""
+"""The problem of a search: what is searched, for what, within which limits, what is known of it, and
+which sampler proposes. Nothing of it changes once it is loaded (study/load.py)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flashnas.latency.fitting import Costs, Fitter, TableCosts
+from flashnas.base.errors import ConfigError
+from flashnas.base.registry import foreign_errors
+from flashnas.latency.fitting import Costs, Fitter, TableCosts, metric_of
 from flashnas.latency.prediction import LatencyModel
-from flashnas.samplers import SAMPLERS, Sampler, sampler_class
+from flashnas.samplers import (
+    SAMPLERS,
+    Goals,
+    Sampler,
+    make_sampler,
+    sampler_class,
+    sampler_name,
+)
 from flashnas.space import SearchSpace
 from flashnas.study.config import SearchConfig
-from flashnas.study.full_training import FullTraining
-from flashnas.study.scorer import EvidenceScorer, Scorer
+from flashnas.study.scorer import EvidenceScorer, FullTraining, Scorer
+from flashnas.trials.objectives import QUALITY, minimised
 
 if TYPE_CHECKING:
     from flashnas.run_folder.earlier_runs import EarlierRuns
     from flashnas.study.trainings import Trainings
-    from flashnas.training.recipe import Recipe
 
 
 def planned(config: SearchConfig, costs: Costs, tokens: float | None = None) -> FullTraining:
@@ -37,6 +45,11 @@ Note = Callable[[str], None]
 Baselines = list[tuple[str, Any | None]]
 BAYES = "bayes"  # the acquisition, where networks of flashnas are trained
 PROPOSALS = 9_000  # genotypes of a scored search, of a space that is not listed
+LISTED = 20_000  # networks up to which `exhaustive` is the default of a scored search
+CYCLE = 200  # genotypes of a scored search that are proposed together
+EXHAUSTIVE, EVOLUTION = "exhaustive", "aging-evolution"
+# options where thousands are scored
+SCORED = {EVOLUTION: {"population": 300, "tournament": 30}, "nsga2": {"population": 100}}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,13 +99,85 @@ class Problem:
         tokens = None if self.scorer is None else self.scorer.tokens
         return planned(self.config, self.costs, tokens)
 
-    @property
-    def recipe(self) -> Recipe | None:
-        return None if self.trainings is None else self.trainings.recipe
-
     def foreign(self) -> tuple[tuple[str, object], ...]:
         """What may be code of another package, for `foreign_errors`."""
         things = ("space", self.space), ("scorer", self.scorer)
         if self.sampler is None or self.sampler in SAMPLERS.shipped:
             return things
         return ("sampler", sampler_class(self.sampler)), *things
+
+
+# -- what proposes its networks ---------------------------------------------------------------------
+
+
+def proposer(problem: Problem) -> str | type[Sampler]:
+    """What proposes networks: the sampler that is named, or the default. Where networks of flashnas
+    are trained, `bayes` is the acquisition, which chooses among what the default proposes."""
+    named = problem.sampler
+    if problem.train_each:
+        return BAYES if named is None else named
+    if named is None or (named == BAYES and problem.trainings is not None):
+        return EXHAUSTIVE if problem.space.count_networks() <= LISTED else EVOLUTION
+    return named
+
+
+def sampler_of(problem: Problem) -> Sampler:
+    """A fresh sampler. Raises ConfigError for an unknown one or option, or one that cannot serve the
+    search."""
+    sampler, config = proposer(problem), problem.config
+    name = sampler_name(sampler)
+    with foreign_errors(*problem.foreign()):
+        kind = sampler_class(sampler)
+        if name == BAYES and not problem.train_each:
+            raise ConfigError(
+                "search.sampler: bayes chooses what is trained or evaluated, and this search does"
+                f" neither; give --trials N, or take {EXHAUSTIVE}, {EVOLUTION}, nsga2 or random"
+            )
+        proposals = min(problem.proposals, problem.space.size())
+        if kind.max_proposals is not None and proposals > kind.max_proposals:
+            raise ConfigError(
+                f"search.sampler: {name} fits a model to all that it proposed and serves up to"
+                f" {kind.max_proposals:,} proposals; this search makes up to {proposals:,.0f}; take"
+                f" {EXHAUSTIVE}, {EVOLUTION}, nsga2 or random"
+            )
+        options = dict(config.sampler_options)
+        if problem.train_each:
+            cycle, fit_width = config.cycle_size, problem.fitter.fit_width
+        else:  # what is not within the limits is found for a whole cycle at once
+            cycle, fit_width = CYCLE, _within
+            options = {**SCORED.get(name, {}), **options}
+        if name == EXHAUSTIVE and not problem.train_each:
+            cycle = LISTED
+        return make_sampler(
+            sampler,
+            space=problem.space,
+            seed=config.seed,
+            fit_width=fit_width,
+            cycle_size=cycle,
+            goals=goals_of(problem),
+            **options,
+        )
+
+
+def _within(genotype: Any) -> tuple[Any, None]:
+    return genotype, None
+
+
+def goals_of(problem: Problem) -> Goals | None:
+    """None for one trained quality against a latency_ms that is known."""
+    names, costs = problem.objectives, problem.costs
+    if not problem.train_each:
+        return Goals((True,) * len(names), _not_asked)
+    if costs.known and names[1] == "latency_ms" and len(names) == 2:
+        return None
+    exact = [name for name in names if name not in QUALITY] if costs.known else []
+
+    def exact_of(network: Any) -> tuple[float, ...]:
+        metrics = costs.metrics(network)
+        return tuple(minimised(name, metric_of(name, metrics)) for name in exact)
+
+    return Goals(tuple(name in exact for name in names), exact_of)
+
+
+def _not_asked(network: Any) -> tuple[float, ...]:
+    raise AssertionError("all objectives of a scored network are told with it")

@@ -1,11 +1,12 @@
-"""What listens to a search: `Record` keeps it for the process, `RunRecord` in a run folder, so that
-a continued search takes what an earlier process decided and trained."""
+"""What listens to a search: its decisions and results, in a run folder where there is one, so that a
+continued search takes what an earlier process decided and trained; and where it is, for its user."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from flashnas.architecture.architecture import compressed
 from flashnas.base.errors import ConfigError, RunError
@@ -17,110 +18,191 @@ from flashnas.run_folder.journal import result_fields
 from flashnas.run_folder.recorded_answer import Acquired
 from flashnas.study.acquisition import Acquisition, acquisition_line
 from flashnas.study.problem import Problem
-from flashnas.study.progress import Pace, Progress, Snapshot
 from flashnas.study.trials import Trials
 from flashnas.trials.trial import COLUMNS, RUN, Trial
 
-REPORT_SHARE = 20  # a report is not repeated before so many times the time that it took, ..
-QUICK_S = 0.002  # .. unless that was less than this
+REPORT_EVERY_S = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Where a run is.
+
+    done, failed: evaluated networks of this run, baselines included, and of them those that failed.
+    known: of `done`, networks whose score an earlier run had. total: networks that the run will
+    evaluate, with baselines and known ones. best_loss, best_latency_ms: of the network with the
+    lowest loss. remaining_s: of the trainings, at the pace so far; None before there is one.
+    """
+
+    done: int
+    failed: int
+    total: int
+    best_loss: float | None
+    best_latency_ms: float | None
+    remaining_s: float | None
+    known: int = 0
+
+
+class Progress(Protocol):
+    """Shows a run to its user."""
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Where the run is now; called about once a second."""
 
 
 class Record:
-    """What a search tells.
+    """What a search decided, and what came of it.
+
+    Args:
+        folder: each decision and each result is in its journal the moment it is made; None: they are
+            kept for the process alone.
+        progress: shows the search.
 
     Attributes:
         networks: hash -> network, of all that were evaluated or known before, in the order of the
             trajectory; baselines, too.
         results: hash -> the fields of a Trial that its evaluation fills.
-        indices: hash -> index of its trial.
-        cycles: hash -> in which decision it was chosen, from 1; 0 for baselines.
-        labels: hash -> the earlier run that trained it.
+        proposals: hash -> the decision (`cycle`, from 1) or the earlier run that it comes from, as
+            fields of a Trial.
         acquisitions: what was trained because it was expected to improve the recommended network.
         left: networks that may still be trained.
     """
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+    def __init__(
+        self, problem: Problem, folder: RunFolder | None = None, progress: Progress | None = None
+    ) -> None:
+        self.problem, self.progress = problem, progress
+        trainings = problem.trainings
         self.networks: dict[str, Any] = {}
-        self.results: dict[str, dict[str, Any]] = {}
-        self.indices: dict[str, int] = {}
-        self.cycles: dict[str, int] = {}
-        self.labels: dict[str, str] = {}
+        self.proposals: dict[str, dict[str, Any]] = {}
         self.acquisitions: list[Acquired] = []
-        self.left = 0 if problem.trainings is None else problem.trainings.at_most
+        self.left = 0 if trainings is None else trainings.at_most
+        self.baselines = {network.hash: each for each in problem.baselines if (network := each[1])}
+        self.journal = None if folder is None or trainings is None else folder.open_journal()
+        self.results = {} if self.journal is None else self.journal.results
+        self._write = None if folder is None else folder.write_trials
+        self._decisions = 0
+        self._begun_s: float | None = None  # when the first training began here, ..
+        self._here = 0  # .. and how many have ended since
+        self._next_report = 0.0
+        if self.journal is not None:
+            trained = len({*self.journal.trained} - self.baselines.keys())
+            if trained > self.left:
+                rule = (
+                    f"must be at least {trained}, as many as {self.journal.path.parent} has trained"
+                )
+                problem.config.wrong("trials", f"{rule}; got {self.left}")
 
     def note(self, text: str) -> None:
         """A line for the user."""
+        if self.progress is not None:
+            self.progress.note(text)
 
     def knows(self, network: Any, label: str = "") -> bool:
         """Whether an earlier run has the result of a network, which then is one here, too."""
-        trainings = self.problem.trainings
-        known = not self.problem.costs.known
-        score = None if trainings is None else trainings.score(network, metrics=known)
+        earlier = None if self.problem.trainings is None else self.problem.earlier
+        metrics = not self.problem.costs.known
+        score = None if earlier is None else earlier.score(network, metrics=metrics)
         if score is None:
             return False
         self.networks[network.hash] = network
         if label:
-            self.labels[network.hash] = label
+            self.proposals[network.hash] = {"origin": "run", "label": label}
         if network.hash not in self.results:
-            self._remember(network, score, "")
+            self._remember(network, score)
         return True
 
-    def acquires(self, trials: Trials, acquisition: Acquisition) -> None:
-        """Trainings were chosen because of what they are expected to gain."""
-        self.note(acquisition_line(acquisition, trials.ranks_by != "value"))
-        before = trials.networks[trials.best].notation if len(trials.ranked) else ""
-        self.acquisitions.append(
-            {
-                "networks": [],
-                "flops": acquisition.flops,
-                "gain": acquisition.gain_nats,
-                "before": before,
-                "after": before,
-            }
-        )
-
-    def decided(self, trials: Trials, chosen: Sequence[int]) -> list[int]:
-        """The trials that are trained next: of the chosen ones, in their order, as many as are left;
-        what is known costs nothing."""
-        found: list[int] = []
-        for index in chosen:
-            network = trials.networks[index]
+    def decided(
+        self, trials: Trials, chosen: Sequence[int], acquisition: Acquisition | None
+    ) -> dict[str, Job]:
+        """Decide to train the chosen ones, in their order, as many as are left, and the baselines;
+        what is known costs nothing. acquisition: that chose them. Returns what has to run for it."""
+        trainings = self.problem.trainings
+        assert trainings is not None
+        if acquisition is not None:
+            self.note(acquisition_line(acquisition, trials.ranks_by != "value"))
+        self._decisions += 1
+        networks = []
+        for network in self._as_before(trials, chosen):
             if network.hash not in self.networks and not self.knows(network):
                 if not self.left:
                     break
                 self.left -= 1
-            found.append(index)
-        return found
-
-    def jobs(self, trials: Trials, chosen: Sequence[int]) -> dict[str, Job]:
-        """What has to run for the results of chosen trials, and of the baselines."""
-        trainings = self.problem.trainings
-        assert trainings is not None
-        baselines = [network for _, network in self.problem.baselines if network is not None]
-        networks = [trials.networks[index] for index in chosen]
-        if self.acquisitions:
-            flops = sum(trainings.flops(trainings.of(network)) for network in networks)
-            notations = [network.notation for network in networks]
-            self.acquisitions[-1] |= {"networks": notations, "flops": flops}
-        cycle = 1 + max(self.cycles.values(), default=0)
-        for network in networks:
-            self.cycles.setdefault(network.hash, cycle)
-        due = {network.hash: network for network in (*networks, *baselines)}
+            self.proposals.setdefault(network.hash, {}).setdefault("cycle", self._decisions)
+            networks.append(network)
+        if acquisition is not None:
+            before = trials.networks[trials.best].notation if len(trials.ranked) else ""
+            self.acquisitions.append(
+                {
+                    "networks": [network.notation for network in networks],
+                    "flops": sum(trainings.flops(trainings.of(network)) for network in networks),
+                    "gain": acquisition.gain_nats,
+                    "before": before,
+                    "after": before,
+                }
+            )
         jobs = {}
-        for key, network in due.items():
-            if not self.knows(network) and key not in self.results:
-                jobs[key] = trainings.job(network)
-            self.networks.setdefault(key, network)
+        for network in (*networks, *(network for _, network in self.baselines.values())):
+            if not self.knows(network) and network.hash not in self.results:
+                jobs[network.hash] = trainings.job(network)
+            self.networks.setdefault(network.hash, network)
+        self._begun_s = self._begun_s or time.monotonic()
         return jobs
+
+    def _as_before(self, trials: Trials, chosen: Sequence[int]) -> list[Any]:
+        """The chosen networks, which the journal has before the first job; or those that an earlier
+        process decided to train in their place."""
+        networks = [trials.networks[index] for index in chosen]
+        if self.journal is None:
+            return networks
+        if self._decisions > len(self.journal.decisions):
+            self.journal.decide(
+                [{"hash": network.hash, "notation": network.notation} for network in networks]
+            )
+            return networks
+        decided = self.journal.decisions[self._decisions - 1]
+        at = {network.hash: network for network in networks}
+        if at.keys() != set(decided):  # computed on another CPU, or by another version
+            at = {network.hash: network for network in trials.networks}
+        for key in decided:
+            if key not in at:
+                raise RunError(
+                    f"{self.journal.path}: decided to train {key}, which this search has not"
+                    " proposed; continue it with the version that began it, or choose another --out"
+                )
+        return [at[key] for key in decided]
 
     def ended(self, key: str, ended: Ended) -> None:
         """How an evaluation ended."""
+        self._here += 1
         self._remember(self.networks[key], ended.result, ended.reason)
         self.report()
 
-    def report(self) -> None:
-        """Show where the search is."""
+    def _remember(self, network: Any, score: dict[str, Any] | None, reason: str = "") -> None:
+        """Keep a result. Raises ConfigError for a metric that is known without it, and a score that
+        has the name of a column."""
+        costs, found = self.problem.costs, score or {}
+        known = costs.metrics(network) if costs.known else {}
+        for taken, rule in (
+            (
+                {*found.get("metrics", {})} & {*known},
+                "which the latency table or cost function gives; leave it out, or search with"
+                " table=None",
+            ),
+            (
+                {*found.get("scores", {})} & {*COLUMNS},
+                "which is a column of trials.parquet; give it another name",
+            ),
+        ):
+            if taken:
+                raise ConfigError(f"the evaluator returned {min(taken)!r}, {rule}")
+        if self.journal is None:
+            self.results[network.hash] = result_fields(score, reason)
+        else:
+            self.journal.remember(network.hash, network.notation, score, reason)
 
     def learnt(self, trials: Trials) -> None:
         """Results were learnt, and the trials scored anew."""
@@ -131,6 +213,8 @@ class Record:
                 if last["before"] == last["after"]
                 else f"it changes the recommendation to {compressed(last['after'])}"
             )
+        self.write(trials)
+        self.report()
 
     def observed(self) -> list[ObservedLoss]:
         """The losses of the trainings of this search; those of earlier runs count already."""
@@ -145,160 +229,58 @@ class Record:
                 found.append(trainings.observed(training, float(result["loss"])))
         return found
 
-    def _remember(self, network: Any, score: dict[str, Any] | None, reason: str) -> None:
-        self.results[network.hash] = self._checked(network, score, reason)
-
-    def _checked(
-        self, network: Any, score: Mapping[str, Any] | None, reason: str
-    ) -> dict[str, Any]:
-        """The fields of a result. Raises ConfigError for a metric that is known without it, and a
-        score that has the name of a column."""
-        costs = self.problem.costs
-        known = costs.metrics(network) if costs.known else {}
-        if twice := sorted({*(score or {}).get("metrics", {})} & {*known}):
-            raise ConfigError(
-                f"the evaluator returned {twice[0]!r}, which the latency table or cost function"
-                " gives; leave it out, or search with table=None"
-            )
-        if taken := sorted({*(score or {}).get("scores", {})} & {*COLUMNS}):
-            raise ConfigError(
-                f"the evaluator returned {taken[0]!r}, which is a column of trials.parquet; give it"
-                " another name"
-            )
-        return result_fields(score, reason)
-
-
-class RunRecord(Record):
-    """A search in a run folder, shown to its user: each decision and each result is in the journal
-    the moment it is made."""
-
-    def __init__(self, problem: Problem, folder: RunFolder, progress: Progress) -> None:
-        super().__init__(problem)
-        self.folder, self.progress = folder, progress
-        self.note = progress.note  # type: ignore[method-assign]
-        self.journal = None if problem.trainings is None else folder.open_journal()
-        if self.journal is not None:
-            self.results = self.journal.results
-        self._replayed = 0  # decisions of earlier processes that were made again
-        self.shown: list[int] = []
-        # baselines and what else the recommended network is compared with
-        self.beside = {
-            network.hash: (label, network) for label, network in problem.baselines if network
-        }
-        if self.journal is not None:
-            trained = len({*self.journal.trained} - self.beside.keys())
-            if trained > self.left:
-                rule = f"must be at least {trained}, as many as {folder.path} has trained"
-                problem.config.wrong("trials", f"{rule}; got {self.left}")
-        self._trials: dict[str, Trial] = {}  # as described by ..
-        self._described_by: Any = None  # .. this scorer
-        self._pace = None if problem.trainings is None else Pace(problem.trainings)
-        self._next_report = 0.0
-
-    def decided(self, trials: Trials, chosen: Sequence[int]) -> list[int]:
-        assert self.journal is not None
-        networks = [trials.networks[index] for index in chosen]
-        if self._replayed == len(self.journal.decisions):
-            self.journal.decide(
-                [{"hash": network.hash, "notation": network.notation} for network in networks]
-            )
-            return super().decided(trials, chosen)
-        decided = self.journal.decisions[self._replayed]
-        self._replayed += 1
-        at = {network.hash: index for network, index in zip(networks, chosen, strict=True)}
-        if at.keys() != set(decided):  # computed on another CPU, or by another version
-            at = {network.hash: index for index, network in enumerate(trials.networks)}
-        for key in decided:
-            if key not in at:
-                raise RunError(
-                    f"{self.journal.path}: decided to train {key}, which this search has not"
-                    " proposed; continue it with the version that began it, or choose another --out"
-                )
-        return super().decided(trials, [at[key] for key in decided])
-
-    def _remember(self, network: Any, score: dict[str, Any] | None, reason: str) -> None:
-        assert self.journal is not None
-        self._checked(network, score, reason)
-        self.journal.remember(network.hash, network.notation, score, reason)
-
-    # -- the table of trials -----------------------------------------------------------------------
-
-    def jobs(self, trials: Trials, chosen: Sequence[int]) -> dict[str, Job]:
-        jobs = super().jobs(trials, chosen)
-        if self._pace is not None:
-            self._pace.begin(self.results)
-        return jobs
-
-    def learnt(self, trials: Trials) -> None:
-        super().learnt(trials)
-        self.write(trials)
-        self.report()
-
-    def write(self, trials: Trials) -> list[Trial]:
-        """Write the table, and return it."""
-        rows = self.table(trials)
-        self.folder.write_trials(rows)
+    def write(
+        self,
+        trials: Trials,
+        shown: Sequence[int] = (),
+        beside: Mapping[str, tuple[str, Any]] | None = None,
+    ) -> list[Trial]:
+        """Write the table: trials that were evaluated, in the order of the trajectory, then those that
+        are shown, and what is beside them, by hash with a label; and return it."""
+        beside = {**self.baselines, **(beside or {})}
+        tried = self.networks | {(network := trials.networks[at]).hash: network for at in shown}
+        networks = {**tried, **{key: network for key, (_, network) in beside.items()}}
+        rows = []
+        for number, (key, network) in enumerate(networks.items()):
+            proposal = {"number": number, "cycle": 0, **self.proposals.get(key, {})}
+            index = trials.find(network) if key in tried else None
+            if index is not None:
+                proposal["genotype"] = trials.genotypes[index]
+            if index is None or (key in self.baselines and not proposal["cycle"]):
+                proposal = {"origin": "baseline", "label": beside[key][0], **proposal}
+            rows.append(trials.described(network, self.results.get(key, {}), **proposal))
+        if self._write is not None:
+            self._write(rows)
         return rows
 
-    def table(self, trials: Trials) -> list[Trial]:
-        """The trials that were evaluated, in the order of the trajectory, those that are shown, and
-        what is beside them."""
-        if self._described_by is not trials.scorer:
-            self._trials, self._described_by = {}, trials.scorer
-        self.indices |= {trials.networks[index].hash: index for index in self.shown}
-        baselines = {network.hash for _, network in self.problem.baselines if network}
-        waiting = {} if self._pace is not None and not self.shown else self.beside
-        for key in dict.fromkeys((*self.networks, *self.indices, *waiting)):
-            result = self.results.get(key, {})
-            if key in self._trials and self._trials[key].state == result.get("state", "expected"):
-                continue
-            proposal: dict[str, Any] = {
-                "number": len(self._trials),
-                "cycle": self.cycles.get(key, 0),
-            }
-            if key in self.indices:
-                index = self.indices[key]
-                network, proposal["genotype"] = trials.networks[index], trials.genotypes[index]
-            if key not in self.indices or (key in baselines and key not in self.cycles):
-                label, network = self.beside[key]
-                proposal |= {"origin": "baseline", "label": label}
-            if key in self.labels:
-                proposal |= {"origin": "run", "label": self.labels[key]}
-            self._trials[key] = trials.described(network, result, **proposal)
-        return list(self._trials.values())
-
-    # -- where the search is -----------------------------------------------------------------------
-
-    def report(self, *, ended: bool = False) -> None:
-        """Show where the search is; rarely where there is much to count. ended: it is over."""
-        started = time.monotonic()
-        if self._pace is not None and (ended or started >= self._next_report):
-            self.progress.update(self._snapshot(ended))
-            shown = time.monotonic()
-            took_s = shown - started
-            self._next_report = shown + REPORT_SHARE * took_s if took_s > QUICK_S else 0.0
-
-    def _snapshot(self, over: bool) -> Snapshot:
-        assert self._pace is not None
+    def report(self, *, over: bool = False) -> None:
+        """Show where the search is. over: it has ended."""
+        now = time.monotonic()
+        if self.progress is None or self.problem.trainings is None:
+            return
+        if not over and now < self._next_report:
+            return
+        self._next_report = now + REPORT_EVERY_S
         ended = {key: self.results[key] for key in self.networks if key in self.results}
         scored = {key: result for key, result in ended.items() if result["state"] == "complete"}
-        known = sum(result.get("source") == RUN for result in ended.values())
         total = len(self.networks) + (0 if over else self.left)
-        share_done, remaining_s = self._pace.of(
-            self.networks, self.results, total - len(self.networks)
-        )
+        left, remaining_s = total - len(ended), None
+        if not left:
+            remaining_s = 0.0
+        elif self._begun_s is not None and self._here:
+            remaining_s = (now - self._begun_s) * left / self._here
         best = min(scored, key=lambda key: scored[key]["loss"], default=None)
-        latency_ms = None
+        metrics: dict[str, Any] = {}
         if best is not None:
             metrics = {**self.problem.costs.metrics(self.networks[best]), **scored[best]}
-            latency_ms = metrics.get("latency_ms")
-        return Snapshot(
-            done=len(scored),
-            failed=len(ended) - len(scored),
-            total=total,
-            known=known,
-            best_loss=None if best is None else scored[best]["loss"],
-            best_latency_ms=latency_ms,
-            remaining_s=remaining_s,
-            share_done=share_done,
+        self.progress.update(
+            Snapshot(
+                done=len(scored),
+                failed=len(ended) - len(scored),
+                total=total,
+                known=sum(result.get("source") == RUN for result in ended.values()),
+                best_loss=metrics.get("loss"),
+                best_latency_ms=metrics.get("latency_ms"),
+                remaining_s=remaining_s,
+            )
         )

@@ -19,7 +19,7 @@ from flashnas.api.estimate import EstimateOptions
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import main
 from flashnas.cli.progress import SearchProgress
-from flashnas.study.progress import Snapshot
+from flashnas.study.record import Snapshot
 
 ESTIMATE, SEARCH = "flashnas.api.estimate.estimate", "search --out run"
 
@@ -205,11 +205,10 @@ def test_the_progress_line_says_what_is_known():
         best_loss=5.125,
         best_latency_ms=12345.6,
         remaining_s=130,
-        share_done=0.129,
         known=2,
     )
     assert SearchProgress.line(snapshot, 61) == (
-        "[ 12 %] 2 of 25 networks trained, 1 of them failed, 2 known before"
+        "[  8 %] 2 of 25 networks trained, 1 of them failed, 2 known before"
         " | 1 min 01 s gone, 2 min 10 s left | lowest loss 5.125 nats/token at 12,346 ms"
     )
     stream = io.StringIO()

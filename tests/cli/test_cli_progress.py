@@ -8,7 +8,7 @@ from cases import cases
 
 from flashnas.cli import progress as lines
 from flashnas.cli.progress import CountProgress, SearchProgress
-from flashnas.study.progress import Snapshot
+from flashnas.study.record import Snapshot
 
 
 @pytest.mark.parametrize(("calls", "left"), cases("cli", "time_left"))

@@ -17,7 +17,7 @@ from flashnas.reporting.commands import next_commands, timing_script
 from flashnas.reporting.statements import statements
 from flashnas.reporting.table import front_table
 from flashnas.reporting.words import loads_short, recommended
-from flashnas.study.rivals import FREE_MIX
+from flashnas.study.second_searches import FREE_MIX
 from flashnas.trials.pareto import thinned
 
 FIGURES = (
@@ -37,7 +37,7 @@ NUMBER = re.compile(r"(?<![\w.-])[+-]?\d+\.\d+")
 def run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("served"))
-        patch.setattr("flashnas.study.rivals.FREE_PROPOSALS", 200)
+        patch.setattr("flashnas.study.second_searches.FREE_PROPOSALS", 200)
         yield fn.search(budgets={"latency_ms": 20_000}, out="runs/a")
 
 

@@ -13,12 +13,9 @@ from flashnas.architecture.source import presets
 from flashnas.latency.fitting import Fitter
 from flashnas.observations.losses import ObservedLoss
 from flashnas.space import load_space
-from flashnas.study.answer import (
-    DISTINCT,
-    answer_of,
-)
-from flashnas.study.comparison import PUBLISHED_MODELS, differences_to
-from flashnas.study.rivals import FREE_MIX
+from flashnas.study.answer import DISTINCT, PUBLISHED_MODELS, answer_of
+from flashnas.study.comparison import differences_to
+from flashnas.study.second_searches import FREE_MIX
 from flashnas.trials.trial import Trial
 
 FAST = "1024: 4x(m2 f a f)"

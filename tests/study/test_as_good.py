@@ -6,9 +6,9 @@ from problems import problem_of
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import FlashnasError
-from flashnas.study.as_good import LIKELY, aimed
+from flashnas.study.comparison import against, without_experts
 from flashnas.study.scorer import load_scorer
-from flashnas.study.side_by_side import against, without_experts
+from flashnas.study.second_searches import LIKELY, aimed
 
 DENSE, SPARSE = "1024: 12x(a f)", "1024: 12x(a moe(experts=64,active=8,shared=1024))"
 

@@ -10,14 +10,14 @@ from flashnas.architecture import Architecture
 from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.latency.metrics import Budget
 from flashnas.observations.correction import corrected
-from flashnas.study.dense_or_sparse import (
+from flashnas.study.answer import (
     BATCHES,
     MEMORIES_GB,
     dense_or_sparse,
     within_at,
 )
-from flashnas.study.full_training import SPARSE_RATE
 from flashnas.study.limits import bounds_of
+from flashnas.study.scorer import SPARSE_RATE
 
 DENSE = ["1024: 8x(a f)", "2048: 12x(a f)", "2560: 16x(a f)"]
 SPARSE = [

@@ -34,7 +34,7 @@ def timed(monkeypatch):
             for a in architectures
         }
 
-    monkeypatch.setattr("flashnas.study.timing.measure_finalists", measure)
+    monkeypatch.setattr("flashnas.profiling.table_target.measure_finalists", measure)
     return state
 
 

@@ -9,7 +9,7 @@ from problems import problem_of
 
 import flashnas as fn
 from flashnas.architecture import Architecture
-from flashnas.study.comparison import PUBLISHED_MODELS, published_models
+from flashnas.study.answer import PUBLISHED_MODELS, published_models
 from flashnas.study.loop import search
 
 OBJECTIVES = [

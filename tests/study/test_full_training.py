@@ -14,8 +14,8 @@ from flashnas.latency.table import LatencyTable
 from flashnas.loss.load import SHAPES, loss_model, rows_of
 from flashnas.observations.read_losses import read_experts
 from flashnas.study import loop as room
-from flashnas.study.full_training import SPARSE_RATE, FullTraining
 from flashnas.study.load import load_problem
+from flashnas.study.scorer import SPARSE_RATE, FullTraining
 
 DENSE, WIDE = "1024: 12x(a f)", "2048(meta=16): 4x(swa f m2 f d f)"
 SPARSE = "1024: 12x(a moe(experts=64,active=8))"

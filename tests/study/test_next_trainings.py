@@ -13,9 +13,8 @@ from flashnas.architecture.narrower import narrower
 from flashnas.loss.own import as_own
 from flashnas.observations.read_losses import read_published
 from flashnas.study import next_trainings
-from flashnas.study.full_training import FullTraining
 from flashnas.study.next_trainings import LEAST, MOST, Price, proposal
-from flashnas.study.scorer import load_scorer
+from flashnas.study.scorer import FullTraining, load_scorer
 
 NETWORKS = [
     Architecture.parse(f"2048: {text}")

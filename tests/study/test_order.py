@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashnas.architecture import parse_operators
-from flashnas.study.order import evenly_spread, unevenness
+from flashnas.study.trials import evenly_spread, unevenness
 
 
 def even(text):

@@ -277,7 +277,7 @@ def test_what_was_trained_costs_its_flops_once_as_its_plan_says(sixteen, tmp_pat
     make_up(monkeypatch, by_order)
     asked = dataclasses.replace(sixteen, trials=12, cycle_size=12)
     found, _ = search(asked, tmp_path / "run", cycle_size=5)
-    recipe = load_problem(asked).recipe
+    recipe = load_problem(asked).trainings.recipe
     trained = [Architecture.parse(row) for row in RecordedRun.load(found.path).trained["notation"]]
     flops = sum(training_flops(recipe.proxy_of(network), recipe) for network in trained)
     assert sum(each["flops"] for each in found.answer.trained) == pytest.approx(flops)

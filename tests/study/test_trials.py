@@ -8,8 +8,7 @@ from flashnas.architecture import Architecture, parse_operators
 from flashnas.architecture.networks import Networks
 from flashnas.families.programs import loading
 from flashnas.study.loop import search
-from flashnas.study.order import mixer_kinds
-from flashnas.study.trials import ALIKE_NATS
+from flashnas.study.trials import ALIKE_NATS, mixer_kinds
 from flashnas.trials.objectives import FULL
 
 
