@@ -11,8 +11,8 @@ MAX_LINES = 400  # of a file
 MAX_FUNCTION = 60  # lines of a function, without its docstring
 MAX_WIDTH = 110  # characters of a line
 FRONT_DOORS = ("__init__.py",)  # of the package: it names the public API
-IN_STUDY = 14  # the room that puts the others together
-ENTRIES = {"study/load.py": 20, "study/run_search.py": 22}  # where a search is put together
+IN_STUDY = 18  # the room that puts the others together
+ENTRIES = {"study/load.py": 20, "study/run_search.py": 23}  # where a search is put together
 
 
 def imported(tree, names):

@@ -97,7 +97,7 @@ def load_problem(
             started=started,
         )
         if trials:
-            from flashnas.study.trainings import with_trainings
+            from flashnas.study.trainable import with_trainings
 
             problem = with_trainings(problem, trials, evaluator, recipe, dtype=dtype, plan=plan)
         else:

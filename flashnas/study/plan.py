@@ -13,7 +13,8 @@ from flashnas.study.config import NO_EVIDENCE, SearchConfig
 from flashnas.study.load import load_problem
 from flashnas.study.loop import next_cycle, search
 from flashnas.study.problem import Note, proposer
-from flashnas.study.trainings import executor_of, flops_of
+from flashnas.study.trainable import executor_of
+from flashnas.study.trainings import flops_of
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,7 +80,7 @@ def run_search(
         ):
             executor = None
             if problem.trainings is not None:  # checked before anything is written
-                from flashnas.study.trainings import executor_of
+                from flashnas.study.trainable import executor_of
 
                 executor = executor_of(problem, progress.note)
             with RunFolder(

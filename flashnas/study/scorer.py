@@ -1,8 +1,9 @@
 """What ranks the networks of a search: a posterior of what is minimised.
 
 It is of the full training that is planned: of so many tokens, or of as many as some hours of a device
-bring each network. Samplers, the front, the answer and the report know the protocol `Scorer` alone. Observed losses are
-one scorer: those of publications, the user's own, and those of trainings of the search.
+bring each network. Samplers, the front, the answer and the report know the protocol `Scorer` alone.
+Observed losses are one scorer: those of publications, the user's own, and those of trainings of the
+search.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def make_up(patch: Any, loss: Callable[[Architecture], float]) -> list[str]:
         return {"loss": loss(job.architecture), "seconds": 0.1, "tokens": 512, "seed": job.seed}
 
     patch.setattr(
-        "flashnas.study.trainings.executor_of",
+        "flashnas.study.trainable.executor_of",
         lambda *_: InProcess(Work(function=trained, timeout_s=9.0), None),
     )
     return calls

@@ -13,7 +13,7 @@ import flashnas as fn
 from flashnas.base.errors import BudgetError, ConfigError
 from flashnas.executors import Executor
 from flashnas.samplers import Sampler
-from flashnas.study import trainings
+from flashnas.study import trainable
 from flashnas.study.config import WINDOW_RECALL, SearchConfig
 from flashnas.study.load import load_problem
 from flashnas.study.loop import search
@@ -136,7 +136,7 @@ def test_a_search_needs_no_folder(monkeypatch, small_corpus, quick_recipe):
     asked = {"trials": 3, "cycle_size": 2, "recipe": str(quick_recipe), "data": str(small_corpus)}
     problem = load_problem(SearchConfig(space="tiny", workload="chat", **asked, workers=1))
     calls = make_up(monkeypatch, foreign_space.of_architecture)
-    executor = trainings.executor_of()
+    executor = trainable.executor_of()
     trials = search(problem, executor)
     trained = [trials.networks[index].hash for index in trials.results]
     assert (trained, len(calls)) == (calls, 3)

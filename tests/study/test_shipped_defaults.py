@@ -10,7 +10,7 @@ from flashnas.base.registry import shipped_names
 from flashnas.space import OperatorSpace, load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.load import load_problem
-from flashnas.study.trainings import check_scalable
+from flashnas.study.trainable import check_scalable
 from flashnas.training.recipe import Recipe
 
 
