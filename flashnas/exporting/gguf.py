@@ -27,7 +27,7 @@ from flashnas.exporting.exporter import (
     take_over,
 )
 from flashnas.exporting.source import Source
-from flashnas.families.gguf.families import family_of, with_output_gates
+from flashnas.families.gguf.families import architecture_name
 from flashnas.families.gguf.file import BLOCK, TYPES, write_file
 from flashnas.families.gguf.vocabulary import META_TOKEN, Vocabulary, vocabulary
 from flashnas.network.model import HybridLM
@@ -95,7 +95,7 @@ class GgufExporter(Exporter):
     ) -> Written:
         """See Exporter. The source's network gets the weights as they were written, in float32."""
         name = str(options.get("type", DEFAULT_TYPE))
-        network = _with_output_gates(source.network.float())
+        network = source.network.float()
         architecture = network.architecture
         words = vocabulary(
             source.tokenizer, architecture.vocab, architecture.meta_tokens, source.special
@@ -114,7 +114,7 @@ class GgufExporter(Exporter):
             os.fsync(stream.fileno())
         answer, equal = check_parity(file, network, words, source.tokenizer, name)
         notes = [
-            f"llama.cpp runs it as {family_of(architecture).format.name}; {equal} of {GENERATED}"
+            f"llama.cpp runs it as {architecture_name(architecture)}; {equal} of {GENERATED}"
             f" greedy tokens are equal (xllamacpp {version('xllamacpp')})",
         ]
         if drawn is not None:
@@ -230,29 +230,6 @@ def check_loss(
             f" {MARGINS[type_name]} is allowed ({words}); take a type of more bits"
         )
     return words
-
-
-def _with_output_gates(network: HybridLM) -> HybridLM:
-    """The network itself, or one that computes the same in the form of `with_output_gates`."""
-    architecture = with_output_gates(network.architecture)
-    if architecture == network.architecture:
-        return network
-    state = network.state_dict()
-    pairs = zip(network.architecture.operators, architecture.operators, strict=True)
-    for n, (own, gated) in enumerate(pairs):
-        if own == gated:
-            continue
-        # sigmoid(0) = 1/2
-        state[f"layers.{n}.mixer.out_proj.weight"] = 2 * state[f"layers.{n}.mixer.out_proj.weight"]
-        for name in ("in_proj.weight", "in_proj.bias"):
-            if (key := f"layers.{n}.mixer.{name}") in state:
-                tensor = gated.named_tensors(architecture.hidden)[name]
-                zeros = state[key].new_zeros(*tensor.rows("gate"), *tensor.shape[1:])
-                state[key] = torch.cat([state[key], zeros])
-    with torch.random.fork_rng(devices=[]):
-        other = HybridLM(architecture, network.backend)
-    other.load_state_dict(state)
-    return other.eval()
 
 
 def _drawn(network: HybridLM) -> tuple[list[int], Tensor]:

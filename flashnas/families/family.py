@@ -15,7 +15,7 @@ from typing import Any
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.documents import convert, read_yaml
 from flashnas.families.fitting import Demands, Format, choose
-from flashnas.families.pieces import Piece, network_pieces, norm_eps, with_channels
+from flashnas.families.pieces import Parts, Piece, network_pieces, norm_eps, with_channels
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
@@ -182,6 +182,20 @@ class Family:
             max_meta_tokens=None if self.meta_tokens else 0,
         )
 
+    @functools.cached_property
+    def gguf_format(self) -> Format:
+        """The rules by which llama.cpp loads it."""
+        assert self.gguf is not None
+        needs = self.needs if self.gguf.needs is None else self.gguf.needs
+        return Format(
+            self.gguf.name,
+            {**self.demands, **self.gguf.demands},
+            needs=tuple(needs),
+            pairs=self.pairs,
+            max_meta_tokens=1,
+            apart=tuple(self.gguf.apart),
+        )
+
     def holds(self, architecture: Architecture) -> bool:
         """Whether the network is one of the family."""
         return self.format.holds(architecture)
@@ -230,9 +244,11 @@ class Family:
             f"{self.title} ties no head: the embedding is written twice, {more:,} parameters more"
         ]
 
-    def pieces(self, architecture: Architecture) -> list[Piece]:
-        """The tensors of a network that the family holds."""
-        names, architecture = self.weights, architecture.canonical()
+    def pieces(
+        self, architecture: Architecture, weights: Weights | None = None, parts: Parts | None = None
+    ) -> list[Piece]:
+        """The tensors of a network that the family holds. weights, parts: of another kind of file."""
+        names, architecture = weights or self.weights, architecture.canonical()
         layers = layers_of(architecture.operators, self.pairs)
         layer_of = [n for n, layer in enumerate(layers) for _ in layer]
 
@@ -244,7 +260,7 @@ class Family:
 
         embedding, norm, head = names.top
         pieces = network_pieces(
-            architecture, (embedding, norm, head), names.names, place, parts=_parts
+            architecture, (embedding, norm, head), names.names, place, parts=parts or _parts
         )
         if names.untied and architecture.tied:
             pieces.insert(2, replace(pieces[0], name=f"{head}.weight"))
@@ -259,21 +275,19 @@ def _derived(spec: OperatorSpec, hidden: int) -> dict[str, Any]:
     """Values of an operator that are not its options."""
     match spec:
         case Attention():
-            scaled: dict[str, Any] = {"rope_type": "linear", "factor": spec.rope_factor}
-            if spec.rope_original:
-                scaled |= {
+            derived: dict[str, Any] = {}
+            if spec.rope_factor > 1 and not spec.rope_original:
+                derived["linear_factor"] = spec.rope_factor
+                derived["rope_scaling"] = {"rope_type": "linear", "factor": spec.rope_factor}
+            elif spec.rope_factor > 1:
+                derived["rope_scaling"] = {
                     "rope_type": "llama3",
+                    "factor": spec.rope_factor,
                     "low_freq_factor": 1.0,
                     "high_freq_factor": 4.0,
                     "original_max_position_embeddings": spec.rope_original,
                 }
-            return {
-                **({"rope_scaling": scaled} if spec.rope_factor > 1 else {}),
-                **(
-                    {"linear_factor": spec.rope_factor}
-                    if spec.rope_factor > 1 > spec.rope_original
-                    else {}
-                ),
+            return derived | {
                 "scale": spec.head_dim**-0.5,
                 "positions": "rope" if spec.rotary_dim else "nope",
                 "rope": {
@@ -377,8 +391,7 @@ def family_of(architecture: Architecture) -> Family | None:
 def needed_family(architecture: Architecture, target: str) -> Family:
     """As `family_of`; raises ExportError as `choose`."""
     formats = {name: family.format for name, family in families().items()}
-    chosen = choose(architecture, formats.values(), target)
-    return families()[next(name for name in formats if formats[name] is chosen)]
+    return families()[choose(architecture, formats, target)]
 
 
 def writer_of(config: Mapping[str, Any], architecture: Architecture) -> Family | None:

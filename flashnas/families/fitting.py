@@ -3,7 +3,7 @@ which programs run it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,18 +117,21 @@ class Format:
             )
 
 
-def choose(architecture: Architecture, formats: Iterable[Format], target: str) -> Format:
-    """The first format that holds the architecture; else ExportError with the closest one, rather one
+def choose(architecture: Architecture, formats: Mapping[str, Format], target: str) -> str:
+    """The name of the first format that holds the architecture; else ExportError with the closest one, rather one
     that has all its operators, and the first rule broken."""
     kinds = {spec.kind for spec in architecture.operators}
-    closest, problems = min(
-        ((form, form.problems(architecture)) for form in formats),
-        key=lambda pair: (len(pair[1]), not kinds <= pair[0].demands.keys()),
+    broken = {name: form.problems(architecture) for name, form in formats.items()}
+    closest = min(
+        formats,
+        key=lambda name: (len(broken[name]), not kinds <= formats[name].demands.keys()),
     )
-    if not problems:
+    if not (problems := broken[closest]):
         return closest
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    raise ExportError(f"{target} cannot hold this network as {closest.name}: {problems[0]}{more}")
+    raise ExportError(
+        f"{target} cannot hold this network as {formats[closest].name}: {problems[0]}{more}"
+    )
 
 
 def _shown(value: Any) -> str:

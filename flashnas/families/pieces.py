@@ -21,6 +21,10 @@ if TYPE_CHECKING:  # torch loads when a tensor is written
     from torch import Tensor
 
 
+# operator with every option explicit, width, names of the format -> tensors, without its norm
+Parts = Callable[["OperatorSpec", int, Mapping[str, str]], "list[Piece]"]
+
+
 def norm_eps(architecture: Architecture) -> float:
     """The epsilon of all norms in a file of the network."""
     return max(spec.norm_eps for spec in architecture.operators)
@@ -132,7 +136,7 @@ def network_pieces(
     names: Mapping[str, Mapping[str, str]],
     place: Callable[[int, OperatorSpec], tuple[str, str]],
     *,
-    parts: Callable[[OperatorSpec, int, Mapping[str, str]], list[Piece]] = with_channels,
+    parts: Parts,
 ) -> list[Piece]:
     """The tensors of a network under a format's names; a tied head has none of its own. The file has
     `norm_eps` in all norms: what writes to the residual stream is scaled, and queries and keys that

@@ -6,7 +6,6 @@ import functools
 
 from flashnas.architecture import Architecture
 from flashnas.families.family import PROGRAMS, families
-from flashnas.families.gguf.families import FAMILIES
 
 
 @functools.lru_cache(maxsize=4096)
@@ -17,6 +16,6 @@ def loading(architecture: Architecture) -> dict[str, str]:
     for family in families().values():
         if family.holds(architecture):
             found |= set(family.loading(architecture))
-    if any(family.format.holds(architecture) for family in FAMILIES.values()):
-        found.add("llama.cpp")
+        if family.gguf is not None and family.gguf_format.holds(architecture):
+            found.add("llama.cpp")
     return {name: "gguf" if name == "llama.cpp" else "hf" for name in PROGRAMS if name in found}

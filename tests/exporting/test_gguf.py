@@ -6,7 +6,6 @@ import importlib.util
 import json
 import re
 import shlex
-from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -34,7 +33,7 @@ from flashnas.exporting.exporter import export_network
 from flashnas.exporting.source import Source
 from flashnas.families.family import families
 from flashnas.families.gguf import file
-from flashnas.families.gguf.families import FAMILIES, NAMES, family_of
+from flashnas.families.gguf.families import NAMES, architecture_name
 from flashnas.families.gguf.vocabulary import META_TOKEN, vocabulary
 from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask
 
@@ -153,17 +152,6 @@ def test_types_with_blocks_of_256(tmp_path):
     )
 
 
-def test_attention_without_a_gate_gets_one_beside_gated_delta_net(tmp_path):
-    attention = "a(head_dim=16,qk_norm=true)"
-    report, reader = exported(f"64(vocab=300): {GD} f {attention} f", tmp_path / "out")
-    assert value_of(reader, "general.architecture") == "qwen35"
-    assert max(report["parity"].values()) < 2e-5
-    network = make_source(f"64(vocab=300): {GD} f {attention} f").network.float()
-    tokens = torch.randint(300, (1, 50))
-    gated = write._with_output_gates(network)
-    torch.testing.assert_close(gated(tokens), network(tokens), rtol=1e-5, atol=1e-6)
-
-
 @pytest.mark.slow  # whole exports of networks that are 256 wide
 @pytest.mark.parametrize("type_", ["q6_k", "q4_k"])
 @pytest.mark.parametrize("family", ["granitehybrid", "nemotron_h", "qwen35", "lfm2"])
@@ -240,7 +228,7 @@ def test_a_tokenizer_without_merges_or_end_gets_what_llama_cpp_needs():
 @every(case=cases("exporting", "not_in_llama_cpp"))
 def test_what_llama_cpp_lacks_is_named(case):
     notation, rule = case
-    message = one_line(ExportError, family_of, Architecture.parse(notation))
+    message = one_line(ExportError, architecture_name, Architecture.parse(notation))
     assert re.search(rf"llama\.cpp cannot hold this network as .*: {rule}", message), message
 
 
@@ -255,13 +243,11 @@ def test_a_gate_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
-    """Without attention llama.cpp aborts its process at the first token; the rule that refuses it
+    """Without Mamba2 llama.cpp aborts its process at the first token; the rule that refuses it
     is taken away.
     """
-    family = FAMILIES["nemotron_h"]
-    loose = replace(family, facts=replace(family.facts, needs=[]))
     for module in (write, file):
-        monkeypatch.setattr(module, "family_of", lambda architecture: loose)
+        monkeypatch.setattr(module, "architecture_name", lambda architecture: "nemotron_h")
     notation = "64(vocab=300): a(head_dim=16,rope_share=0) f(relu2=true)"
     message = one_line(ExportError, exported, notation, tmp_path / "out")
     assert re.match(

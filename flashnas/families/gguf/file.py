@@ -18,7 +18,7 @@ from torch import Tensor
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ExportError
-from flashnas.families.gguf.families import family_of, with_output_gates
+from flashnas.families.gguf.families import architecture_name, file_pieces, write_keys
 from flashnas.families.gguf.vocabulary import Vocabulary, vocabulary
 from flashnas.families.pieces import Piece
 from flashnas.network.model import Block
@@ -67,19 +67,19 @@ def write_file(
             rows.
         OSError: the file cannot be written; with the system's reason.
     """
-    family = family_of(architecture)
+    name = architecture_name(architecture)
     check_rows(architecture, type_name)
-    writer = gguf.GGUFWriter(file, family.format.name)
+    writer = gguf.GGUFWriter(file, name)
     writer.add_name(architecture.hash)
     writer.add_description(f"flashnas {architecture.notation}")
     writer.add_file_type(TYPES[type_name][2])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    family.write_keys(writer, architecture)
+    write_keys(writer, name, architecture)
     words.write_keys(writer)
     tensors = _with_added_rows(tensors, words)
     wide = 0
     converted: dict[tuple[int, str], np.ndarray] = {}
-    for piece in family.pieces(architecture):
+    for piece in file_pieces(name, architecture):
         type_ = _type_of(piece, tensors, type_name)
         wide += type_ is Type.F16 and type_name.startswith("q")
         key = id(tensors.get((piece.sources or [""])[0])), piece.name.split(".", 2)[-1]
@@ -114,7 +114,7 @@ def write_random_file(file: Path, architecture: Architecture, type_name: str) ->
     """A file with random weights, for timings; equal operators share theirs. Raises as `write_file`
     does.
     """
-    architecture = with_output_gates(architecture.canonical())
+    architecture = architecture.canonical()
     shape = architecture.vocab, architecture.hidden
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -107,10 +107,10 @@ class LlamaCpp(Target, where="llama_cpp"):
         return "_".join([*parts, f"{self.threads}t"] if self.threads > 1 else parts)
 
     def check_holds(self, architecture: Architecture) -> None:
-        from flashnas.families.gguf.families import family_of, with_output_gates
+        from flashnas.families.gguf.families import architecture_name
         from flashnas.families.gguf.file import check_rows
 
-        family_of(with_output_gates(architecture))
+        architecture_name(architecture)
         check_rows(architecture, self.weights)
         for number, spec in enumerate(architecture.operators if self.cache_type == "q8_0" else ()):
             if isinstance(spec, Attention) and spec.head_dim % CACHE_BLOCK:
