@@ -33,12 +33,13 @@ class Written:
 
     parity: largest difference from the original in float32 over its largest logit, by what was
     compared. notes: what the user should know, one line each. dtype: type of the weights; "": the
-    one that was asked for.
+    one that was asked for. loading: in place of the exporter's.
     """
 
     parity: Mapping[str, float]
     notes: tuple[str, ...] = ()
     dtype: str = ""
+    loading: str = ""
 
 
 class Exporter(ABC):
@@ -60,16 +61,12 @@ class Exporter(ABC):
     written.
     """
 
-    loading: ClassVar[str]
+    loading: ClassVar[str] = ""
     options: ClassVar[Mapping[str, str]] = MappingProxyType({})
     dtypes: ClassVar[tuple[str, ...]] = tuple(TYPES)
     library: ClassVar[str] = "transformers"
     packages: ClassVar[tuple[str, ...]] = ()
     own_tokenizer: ClassVar[bool] = False
-
-    def of(self, architecture: Architecture) -> Exporter:
-        """The exporter that writes a network: this one, or another that it leaves it to."""
-        return self
 
     @abstractmethod
     def write(
@@ -117,7 +114,7 @@ def export_network(
     """
     out, architecture = Path(out), source.architecture
     try:
-        exporter: Exporter = EXPORTS[target].of(architecture)
+        exporter: Exporter = EXPORTS[target]
     except ModuleNotFoundError as error:
         raise _needs(target, [error.name or ""]) from None
     packages = (*exporter.packages, *(() if exporter.own_tokenizer else ("transformers",)))
@@ -152,7 +149,7 @@ def export_network(
             "parity": dict(written.parity),
             "notes": notes,
         }
-        loading = exporter.loading.replace("{name}", out.name)
+        loading = (written.loading or exporter.loading).replace("{name}", out.name)
         write_synced(fresh / CARD, model_card(report, loading, exporter.library, source))
     return report
 

@@ -118,8 +118,8 @@ class Format:
 
 
 def choose(architecture: Architecture, formats: Mapping[str, Format], target: str) -> str:
-    """The name of the first format that holds the architecture; else ExportError with the closest one, rather one
-    that has all its operators, and the first rule broken."""
+    """The name of the first format that holds the architecture; else ExportError with the closest one,
+    rather one that has all its operators, and the first rule broken."""
     kinds = {spec.kind for spec in architecture.operators}
     broken = {name: form.problems(architecture) for name, form in formats.items()}
     closest = min(

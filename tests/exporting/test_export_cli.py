@@ -32,7 +32,7 @@ def test_trained_weights_and_their_tokenizer_load_and_generate(trained, tmp_path
     report = json.loads(capsys.readouterr().out)
     assert report["source"].startswith("trained weights, sha256 ")
     assert report["notes"][0].startswith("vLLM, SGLang, TensorRT-LLM or MLX cannot hold this")
-    assert sorted(report["parity"]) == ["cached_decode", "logits"]
+    assert sorted(report["parity"]) == ["greedy_logits", "prefill_logits"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "README.md",
         "config.json",
