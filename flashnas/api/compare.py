@@ -47,7 +47,8 @@ def compare(options: CompareOptions) -> ComparedNetworks:
     Returns:
         ComparedNetworks: `networks`, one mapping for each: `name`, `notation`, `latency_ms` with
             `lower_ms` and `upper_ms`, `throughput_tok_s`, `memory_gb`, `params`, `active_params`,
-            `sequences`, `block_tokens`, `turn2_ttft_ms`, `recall` and `recall_sd`, `loads_in`,
+            `sequences`, `block_tokens`, `turn2_ttft_ms`, `recall` and `recall_sd`, `loads_in` (None
+            where a config.json is read for its sizes alone),
             `train_hours` of a full training; `difference`, the expected full loss less that of the
             first network, in nats per token, its standard deviation `sd`, and the `probability` of a
             loss that is no higher; `reasons`, which add up to the difference. `print` shows all of it.
@@ -80,7 +81,7 @@ def compare(options: CompareOptions) -> ComparedNetworks:
     scorer = load_scorer(evidence, training)
     rows = against(TableCosts(model), scorer, training, [entry.context[0] for entry in found])
     named = [
-        {"name": str(arch), **row, **entry.serving}
+        {"name": str(arch), **row, "loads_in": entry.loads_in, **entry.serving}
         for arch, row, entry in zip(options.arch, rows, found, strict=True)
     ]
     return ComparedNetworks(named, model.table.name, model.workload.name, tokens)

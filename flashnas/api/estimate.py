@@ -90,10 +90,11 @@ class ArchitectureEstimate(Estimate):
     outside = property(attrgetter("expected.outside"))
 
     @property
-    def loads_in(self) -> tuple[str, ...]:
+    def loads_in(self) -> tuple[str, ...] | None:
         from flashnas.families.programs import loading
 
-        return tuple(loading(self.context[0]))
+        architecture, *_, whole = self.context
+        return tuple(loading(architecture)) if whole else None
 
     def to_dict(self) -> dict[str, Any]:
         own = ("asked", "context", "expected", "serving")
@@ -102,7 +103,7 @@ class ArchitectureEstimate(Estimate):
             **self.serving,
             **vars(self.expected),
             "outside": list(self.outside),
-            "loads_in": list(self.loads_in),
+            "loads_in": self.loads_in,
         }
 
     def __str__(self) -> str:
@@ -130,7 +131,8 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
             transformer with QK-norm of as many active parameters without embeddings, at its best shape;
             `full_loss_of_shape`, what of it width against depth makes; `recall` and `recall_sd`, of
             full marks, less that transformer; `outside`, what of the network no two publications
-            have. `loads_in` names the programs that load it without flashnas. `print` shows all of it.
+            have. `loads_in` names the programs that load it without flashnas; None of a
+            config.json of which the sizes alone are read. `print` shows all of it.
 
     Raises:
         ArchitectureError: for text that does not describe an architecture.

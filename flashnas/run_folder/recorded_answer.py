@@ -137,7 +137,7 @@ class DenseOrSparse(TypedDict):
 class Against(Side):
     """A network beside another one. difference, sd: its expected full loss less that of the other one;
     probability: of being no higher; reasons: parts that add up to it. recall, outside: as of a trial.
-    loads_in: names of programs."""
+    loads_in: names of programs; None of a model that is read for its sizes alone."""
 
     difference: float
     sd: float
@@ -146,7 +146,7 @@ class Against(Side):
     recall: float | None
     recall_sd: float | None
     outside: str
-    loads_in: list[str]
+    loads_in: list[str] | None
     throughput_tok_s: float
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from flashnas.architecture import Architecture
+from flashnas.architecture.source import load_known
 from flashnas.architecture.networks import taken
 from flashnas.architecture.notation import preset_notations
 from flashnas.base.errors import FlashnasError, RunError
@@ -235,8 +236,11 @@ def beside_model(problem: Problem, chosen: Architecture) -> AsGood:
     assert problem.scorer is not None
     networks = [problem.aim, chosen, *problem.likely]
     model, beside, *likely = against(problem.costs, problem.scorer, problem.training, networks)
+    name = str(problem.config.as_good_as)
+    if not load_known(name)[1]:
+        model["loads_in"] = None
     return {
-        "name": str(problem.config.as_good_as),
+        "name": name,
         "model": model,
         "chosen": beside,
         "likely": likely[0] if likely else None,

@@ -47,7 +47,23 @@ def test_a_network_is_equal_to_itself_however_it_is_written(tmp_path):
     alone = fn.estimate(NOTATION, workload="decode-1k")
     for figure in ("latency_ms", "lower_ms", "memory_gb", "active_params"):
         assert first[figure] == getattr(alone, figure)
-    assert first["loads_in"] == list(alone.loads_in)
+    assert first["loads_in"] == alone.loads_in
+
+
+def test_what_loads_a_model_is_not_claimed_where_its_sizes_alone_are_read(tmp_path, capsys):
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**CONFIG, "model_type": "olmo2", "architectures": []}))
+    assert fn.estimate(config).to_dict()["loads_in"] is None
+    assert main(["compare", NOTATION, str(config), "--json"]) == 0
+    known, sizes = json.loads(capsys.readouterr().out)["networks"]
+    assert "vllm" in known["loads_in"]
+    assert sizes["loads_in"] is None
+    said = str(fn.compare([NOTATION, config]))
+    assert "#2 loads in what its model card says: the sizes alone are read\n" in said
+    asked = {"as_good_as": str(config), "workload": "decode-1k", "out": tmp_path / "run"}
+    good = fn.search(**asked).answer.as_good
+    assert good["model"]["loads_in"] is None
+    assert good["chosen"]["loads_in"]
 
 
 def test_the_command_says_what_differs_why_and_what_would_settle_it(capsys):
