@@ -186,6 +186,8 @@ class Calibration:
                 f"no {' or '.join(unknown)} of today was timed on this device: intervals of all"
                 " programs"
             )
+            if "llama.cpp" in unknown:  # which most people run on another machine
+                program += "; a table of yours: flashnas profile --runtime llama.cpp"
         else:
             program = f"host of {' and '.join(host.program for host in found)}"
         least, most = zip(*(host.range_us for host in found), strict=True)

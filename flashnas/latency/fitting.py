@@ -241,6 +241,7 @@ class Fitter(Generic[G]):
         excesses = {name: float(by[0]) for name, by in self._excesses([network]).items()}
         over = {name: by for name, by in excesses.items() if by > 1}
         missed = [rule.asked for rule in self.rules if rule.asked in over]
+        options = [f"another --{asked.partition(' ')[0]}" for asked in missed]
         columns = self.costs.columns([network], self._metrics)
         for budget in self.budgets:
             if (by := over.get(budget.metric)) is not None:
@@ -249,12 +250,20 @@ class Fitter(Generic[G]):
                     f"{budget.column} {value:,.5g} where the budget is {budget.limit:,.6g}, by a"
                     f" factor of {by:,.4g}"
                 )
+                options.append(f"--budget {budget.metric}={_admitting(budget, value):.12g}")
         timed = any(b.metric in over and b.metric not in UNTIMED for b in self.budgets)
         host = self.costs.host_words() if timed else ""
         return (
             f"none of {genotypes} of space {self.space.name!r} meets what is asked; the nearest one"
-            f" misses {' and '.join(missed)}: {compressed(network.notation)}{host}"
+            f" misses {' and '.join(missed)}: {compressed(network.notation)};"
+            f" {' and '.join(options)} would admit it{host}"
         )
+
+
+def _admitting(budget: Budget, value: float) -> float:
+    """The tightest limit of four digits that a value meets."""
+    step = 10.0 ** (math.floor(math.log10(max(value, 1e-9))) - 3)
+    return step * (math.floor if budget.metric in LARGER_IS_BETTER else math.ceil)(value / step)
 
 
 def excess(values: np.ndarray, budget: Budget) -> np.ndarray:

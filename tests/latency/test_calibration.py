@@ -104,7 +104,10 @@ def test_the_host_is_of_one_program_and_of_several_as_wide_as_all():
     assert both[:2] == (vllm[0], (vllm[1][0], sglang[1][1]))
     assert both == host("sglang", "vllm")
     unknown = "was timed on this device: intervals of all programs"
-    assert other[2] == f"calibration engine, no llama.cpp of today {unknown}"
+    assert other[2] == (
+        f"calibration engine, no llama.cpp of today {unknown}; a table of yours: flashnas profile"
+        " --runtime llama.cpp"
+    )
     assert host(table="a100_sxm")[2] == f"calibration engine, no vllm of today {unknown}"
 
 
@@ -126,6 +129,16 @@ def test_a_budget_below_the_host_says_what_hosts_take_and_one_on_memory_does_not
     )
     assert message.endswith("measure yours: flashnas profile --runtime vllm --vllm-python PATH")
     assert "host" not in refused("decode-1k", Budget("memory_gb", 0.01))
+
+
+def test_a_refusal_names_the_budgets_that_admit_the_nearest_network():
+    budgets = [Budget("memory_gb", 0.01), Budget("tpot_ms", 0.01), Budget("throughput_tok_s", 1e7)]
+    found = re.findall(r"--budget (\w+)=([\d.]+)", message := refused("decode-1k", *budgets))
+    assert [name for name, _ in found] == ["memory_gb", "tpot_ms", "throughput_tok_s"]
+    assert " would admit it" in message
+    admitted = [Budget(name, float(limit)) for name, limit in found]
+    costs = TableCosts(LatencyModel("h100_sxm", "decode-1k"))
+    assert Fitter(load_space("served"), costs, admitted).feasible(0)
 
 
 def test_what_the_engine_adds_is_a_part_of_its_own(folder):
