@@ -26,6 +26,7 @@ from flashnas.latency.metrics import (
     SERVING,
     STATED,
     UNTIMED,
+    UPPER_END,
     Budget,
     observed_line,
 )
@@ -72,19 +73,24 @@ class Costs(ABC):
 
 
 class TableCosts(Costs):
-    """By a latency table. asked: names, of which `metrics` states those of SERVING, too."""
+    """By a latency table. asked: names, of which `metrics` states those of SERVING, too, and the upper
+    ends of times."""
 
     def __init__(self, model: LatencyModel, asked: Iterable[str] = ()) -> None:
-        self.model, self.serving = model, set(asked).intersection(SERVING)
+        self.model = model
+        self.further = {UPPER_END.get(name, name) for name in asked} & {
+            *UPPER_END.values(),
+            *SERVING,
+        }
         self._estimate = functools.lru_cache(maxsize=REMEMBERED)(model.estimate)
 
     def metrics(self, network: Architecture) -> dict[str, float]:
         estimate = self._estimate(network)
         stated = {name: getattr(estimate, name) for name in (*STATED, "lower_ms", "upper_ms")}
-        if not self.serving:
+        if self.further <= stated.keys():
             return stated
-        further = self.columns([network], self.serving)
-        return stated | {name: float(values[0]) for name, values in further.items()}
+        further = self.columns([network], self.further)
+        return {name: float(values[0]) for name, values in further.items()} | stated
 
     def columns(
         self, networks: Sequence[Architecture], names: Iterable[str]

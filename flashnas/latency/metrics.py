@@ -73,6 +73,7 @@ ENDS = {
     "tpot_upper_ms": ("tpot_ms", 1),
     "throughput_lower_tok_s": ("throughput_tok_s", 0),
 }
+UPPER_END = {metric: name for name, (metric, end) in ENDS.items() if end}
 
 Amount = TypeVar("Amount", float, np.ndarray)  # of one network, or of many [N]
 

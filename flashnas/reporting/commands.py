@@ -137,11 +137,12 @@ def next_commands(run: RecordedRun) -> list[str]:
     to = formats.get(asked[0], "hf")
     config = front_path(run.path, entry)
     path, out = shlex.quote(str(config)), shlex.quote(str(run.path / TRAINED / config.stem))
-    if formats and (entry.figures.get("params") or 0.0) >= SMALL_PARAMS:
+    if formats and (entry.params or 0.0) >= SMALL_PARAMS:
         return [
             f"flashnas export {path} --to hf --no-weights --out {out}",
             f"accelerate launch {TRAINER} {out} --data YOUR_TEXT.jsonl --tokenizer YOURS"
             f" --context {run.answer.train_context} --max_steps STEPS --output_dir {out}/trained",
+            *[f"flashnas export {out}/trained --to {to} --out {out}/{to}"] * (to != "hf"),
         ]
     return [
         f"flashnas train {path} --data YOUR_TEXT --tokens {tokens_text(tokens)}{gpu} --out {out}",

@@ -18,7 +18,7 @@ from flashnas.base.text import duration, flat, is_number, printable, tokens_text
 from flashnas.reporting.commands import REQUEST, TIME_IT, next_commands, timing_script
 from flashnas.reporting.plot import curves_plot, pareto_plot
 from flashnas.reporting.statements import statements
-from flashnas.reporting.table import front_columns, lesser, sources_text, table_legend
+from flashnas.reporting.table import TEXT, front_cells, lesser, table_legend
 from flashnas.reporting.words import (
     counts_line,
     render,
@@ -27,7 +27,6 @@ from flashnas.reporting.words import (
 )
 from flashnas.run_folder.recorded_run import ModelEvaluation, RecordedRun, rows
 from flashnas.trials.objectives import title_of
-from flashnas.trials.trial import Trial
 
 MAX_FAILURES = 200
 # the browser itself refuses every script and every request
@@ -41,9 +40,9 @@ def render_html(run: RecordedRun, plot: bytes | None = None) -> str:
     Raises:
         RunError: a file of the run is damaged.
     """
-    shown, curves, failed = shown_networks(run), curves_plot(run), run.failed
-    number, *others, architecture = front_columns(run, shown)
-    columns = [number, architecture, *others]
+    (own, beside), curves, failed = shown_networks(run), curves_plot(run), run.failed
+    cells = front_cells(run, own, beside)
+    columns = {"#": cells.pop("#"), "architecture": cells.pop("architecture"), **cells}
     page = render(
         "page.html",
         run=run,
@@ -53,12 +52,12 @@ def render_html(run: RecordedRun, plot: bytes | None = None) -> str:
         commands=next_commands(run),
         front=_data_uri(plot or pareto_plot(run).png()),
         curves=None if curves is None else _data_uri(curves.png()),
-        shown=shown,
-        own=sum(isinstance(entry, Trial) for entry in shown),
+        shown=[*own, *beside],
+        own=len(own),
         columns=columns,
+        text=TEXT,
         lesser=lesser(run),
-        sources=sources_text,
-        legend=table_legend(run, shown, columns),
+        legend=table_legend(run, own, beside, columns),
         evaluated=list(_evaluated(run)),
         failures=list(failed["reason"].value_counts().items()),
         failed=list(rows(failed.head(MAX_FAILURES))),
@@ -123,9 +122,7 @@ def _facts(run: RecordedRun) -> Iterator[tuple[str, str]]:
     device = entry("table", "device") or entry("table", "name")
     yield "device", joined(device, *(entry("table", n) for n in ("stack", "mode", "calibration")))
     yield "workload", joined(entry("workload", "name"), *numbers("workload", REQUEST))
-    budgets = entry("options", "budgets")
-    budgets = budgets if isinstance(budgets, dict) else {}
-    limits = [f"{name} {value:,g}" for name, value in budgets.items() if is_number(value)]
+    limits = [f"{name} {value:,g}" for name, value in run.budgets.items()]
     yield "limits", joined(*limits) or "none"
     yield "objectives", joined(*map(title_of, run.objectives))
     if is_number(planned := entry("scorer", "train_tokens")):

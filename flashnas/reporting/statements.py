@@ -20,6 +20,7 @@ from flashnas.base.text import (
     with_interval,
 )
 from flashnas.families.programs import loading
+from flashnas.latency.metrics import UPPER_END
 from flashnas.reporting.commands import TIME_IT, to_time, train_first, training_tokens
 from flashnas.reporting.serving import serving
 from flashnas.reporting.words import (
@@ -34,8 +35,9 @@ from flashnas.reporting.words import (
     shape_of,
     time_text,
 )
-from flashnas.run_folder.recorded_answer import Against, Answer, Side
+from flashnas.run_folder.recorded_answer import Answer, Side
 from flashnas.run_folder.recorded_run import RecordedRun, rows
+from flashnas.trials.trial import Trial
 
 LIMITS = {
     "memory_gb": "the memory is used up: more would allow a better network",
@@ -57,145 +59,150 @@ NOTABLE = 0.2  # probability from which on it is said that a family is hardly kn
 
 def statements(run: RecordedRun) -> list[tuple[str, str]]:
     """What a search says: a word or two, and a sentence or two about that."""
-    lines = RESULT if run.answer is None else ANSWER
-    return [(about, words) for about, line in lines.items() if (words := line(run))]
+    said = _result(run) if run.answer is None else _said(run, run.answer, recommended(run))
+    return [(about, words) for about, words in said.items() if words]
 
 
-def the_recommended(run: RecordedRun) -> str:
+def _said(run: RecordedRun, answer: Answer, chosen: Trial) -> dict[str, str]:
+    """The lines of an answer, in their order; empty where there is nothing to say."""
+    lines = {"recommended": the_recommended(run, answer, chosen)}
+    lines["loads in"] = loads_in(chosen.architecture)
+    if answer.as_good:
+        lines |= as_good(run, answer.as_good)
+    lines |= {"times": times(answer), "before": before(run, answer, chosen)}
+    if not answer.as_good:
+        lines |= {
+            "families": families(answer, chosen),
+            "experts": experts(run, answer, chosen),
+            "transformer": transformer(run, answer),
+            "serving": serving(run, answer, chosen),
+        }
+    lines |= {"training": training(run, answer, chosen), "searched": searched(run)}
+    if not answer.as_good:
+        lines["limit"] = limit(run, answer, chosen)
+    return lines | {
+        "outside": outside(run, answer),
+        "trained here": trained_here(answer, chosen),
+        "own trainings": own_trainings(answer),
+        "time first": time_first(run),
+        "train first": train_first(run) or "",
+    }
+
+
+def the_recommended(run: RecordedRun, answer: Answer, chosen: Trial) -> str:
     """The network, with what it does not clearly lead; what it takes and holds."""
-    chosen, (factor, _) = recommended(run), latency_unit(run)
-    ends = [chosen.figures.get(name) for name in ("lower_ms", "upper_ms")]
-    digits = 1 if factor < 1 else 0
-    bounds = " to ".join(f"{end * factor:,.{digits}f}" for end in ends if is_number(end))
-    active, memory_gb = (chosen.figures.get(name) for name in ("active_params", "memory_gb"))
-    sparse = is_number(active) and active != chosen.params
-    behind, memory = _may_be_better(run), number(memory_gb, 3, "GB")
-    return (
-        f"{chosen.name}{f' ({behind} may be better)' if behind else ''},"
-        f" {shape_of(chosen.notation)}:"
-        f" {'! ' * exceeds(run, chosen)}{time_text(run, chosen.latency_ms)}"
-        f"{f' ({bounds})' if bounds else ''}, {parameters(chosen.params)}"
-        f"{f' ({parameters(active)} active)' if sparse else ''}"
-        f"{f', {memory}' if is_number(memory_gb) else ''}"
-    )
+    factor, _ = latency_unit(run)
+    ends = [end for end in (chosen.lower_ms, chosen.upper_ms) if is_number(end)]
+    bounds = " to ".join(f"{end * factor:,.{int(factor < 1)}f}" for end in ends)
+    behind = "" if answer.as_good else _may_be_better(answer, chosen)
+    parts = [f"{'! ' * exceeds(run, chosen)}{time_text(run, chosen.latency_ms)}"]
+    parts[0] += f" ({bounds})" * bool(bounds)
+    for name in run.budgets:
+        if name in UPPER_END and name != "latency_ms":
+            time = number(getattr(chosen, name), unit="ms")
+            parts.append(f"{name.removesuffix('_ms')} {'! ' * exceeds(run, chosen, name)}{time}")
+    parts.append(parameters(chosen.params))
+    if is_number(chosen.active_params) and chosen.active_params != chosen.params:
+        parts[-1] += f" ({parameters(chosen.active_params)} active)"
+    if is_number(chosen.memory_gb):
+        parts.append(number(chosen.memory_gb, 3, "GB"))
+    lead = f" ({behind} may be better)" * bool(behind)
+    return f"{chosen.name}{lead}, {shape_of(chosen.notation)}: {', '.join(parts)}"
 
 
-def _may_be_better(run: RecordedRun) -> str:
+def _may_be_better(answer: Answer, chosen: Trial) -> str:
     """The best network of the other sort, dense or sparse, or the likeliest other family, where it may
     be the better one with a probability of 0.05 or more: its 90 % interval reaches over 0."""
-    answer, chosen = _answer(run), recommended(run)
     two = answer.dense_or_sparse
-    others = [family for family in answer.families if family["hash"] != chosen.hash]
-    if answer.as_good:  # which asks for no lead
-        return ""
     if two and abs(two["difference"]) <= INTERVAL_90 * two["sd"]:
         return "dense networks" if chosen.notation == two["sparse"]["notation"] else "experts"
+    others = [family for family in answer.families if family["hash"] != chosen.hash]
     likeliest = max(others, key=lambda family: family["best"], default=None)
-    if likeliest is None or likeliest["best"] < LIKELY:
-        return ""
-    return _short(likeliest["family"])
+    return _short(likeliest["family"]) if likeliest and likeliest["best"] >= LIKELY else ""
 
 
-def as_good_as(run: RecordedRun) -> str | None:
-    good = _answer(run).as_good
-    if not good:
-        return None
-    model = good["model"]
-    figures = f"{time_text(run, model['latency_ms'])}, {number(model['memory_gb'], 3, 'GB')}"
-    outside = f"; outside what publications have trained: {model['outside']}"
-    return (
-        f"{shape_of(good['name'])}: {figures}, {parameters(model['params'])}"
-        f"{outside if model['outside'] else ''}"
-    )
-
-
-def beside_it(run: RecordedRun) -> str | None:
-    good = _answer(run).as_good
-    if not good:
-        return None
-    model, own = good["model"], good["chosen"]
-    slower = own["latency_ms"] > model["latency_ms"] and "latency_ms" in run.objectives
-    parts = [
-        "no network that is as good is as fast; the nearest: " * slower + _changes(run, model, own),
+def as_good(run: RecordedRun, good: Any) -> dict[str, str]:
+    """The model, the recommended network beside it, and one that is more surely as good."""
+    model, own, likely = good["model"], good["chosen"], good["likely"]
+    metrics = time_text(run, model["latency_ms"]), number(model["memory_gb"], 3, "GB")
+    of_model = [f"{', '.join(metrics)}, {parameters(model['params'])}"]
+    if model["outside"]:
+        of_model.append(f"outside what publications have trained: {model['outside']}")
+    beside = [
+        _changes(run, model, own),
         f"loss no higher with probability {chance(own['probability'])}: {_nats(own)}",
         reasons_text(own["reasons"]),
     ]
-    return "; ".join(filter(None, parts))
-
-
-def more_surely(run: RecordedRun) -> str | None:
-    good = _answer(run).as_good
-    if not good:
-        return None
-    likely = good["likely"]
+    if own["latency_ms"] > model["latency_ms"] and "latency_ms" in run.objectives:
+        beside[0] = f"no network that is as good is as fast; the nearest: {beside[0]}"
     if likely is None:
-        return "with probability 0.9: no network of the space within the limits"
-    if likely["notation"] == good["chosen"]["notation"]:
-        return "the same network"
-    names = [entry.name for entry in run.front if entry.notation == likely["notation"]]
-    what = ", ".join([*names[:1], shape_of(likely["notation"])])
-    changes = _changes(run, good["model"], likely)
-    return f"with probability {chance(likely['probability'])}: {what}: {changes}; {_nats(likely)}"
+        surely = "with probability 0.9: no network of the space within the limits"
+    elif likely["notation"] == own["notation"]:
+        surely = "the same network"
+    else:
+        names = [entry.name for entry in run.front if entry.notation == likely["notation"]]
+        what = ", ".join([*names[:1], shape_of(likely["notation"])])
+        surely = (
+            f"with probability {chance(likely['probability'])}: {what}:"
+            f" {_changes(run, model, likely)}; {_nats(likely)}"
+        )
+    return {
+        "as good as": f"{shape_of(good['name'])}: {'; '.join(of_model)}",
+        "beside it": "; ".join(filter(None, beside)),
+        "more surely": surely,
+    }
 
 
-def families(run: RecordedRun) -> str | None:
+def families(answer: Answer, chosen: Trial) -> str:
     """Of each family the probability that it is the best."""
-    answer, chosen = _answer(run), recommended(run)
-    if len(answer.families) < 1 + bool(chosen.runs_in) or answer.as_good:  # one alone is the best
-        return None
+    if len(answer.families) < 1 + bool(chosen.runs_in):  # one alone is the best
+        return ""
     ordered = sorted(answer.families, key=lambda family: -family["best"])
-    shares = [
-        f"{_short(family['family'])} {chance(family['best'])}"
-        for family in ordered
-        if family["best"] >= LIKELY
-    ]
-    if rest := ordered[len(shares) :]:
+    likely = [family for family in ordered if family["best"] >= LIKELY]
+    shares = [f"{_short(family['family'])} {chance(family['best'])}" for family in likely]
+    if rest := ordered[len(likely) :]:
         shares.append(f"others {chance(sum(family['best'] for family in rest))}")
-    parts = [f"best with probability: {', '.join(shares)}"]
+    said = f"best with probability: {', '.join(shares)}"
     wide = [
         _short(family["family"])
         for family in answer.families
         if family["silence"] >= LEAST_SILENCE and family["best"] >= NOTABLE
     ]
-    if wide:
-        parts.append(f"{names_text(wide)} by wide intervals")
+    said += f"; {names_text(wide)} by wide intervals" * bool(wide)
     networks = ((family, parsed(family["notation"])) for family in answer.families)
     loaded = next((family for family, network in networks if network and loading(network)), None)
     if loaded and not chosen.runs_in:
-        parts.append(f"the best one that programs load: {_nats(loaded)}")
-    return "; ".join(parts)
+        said += f"; the best one that programs load: {_nats(loaded)}"
+    return said
 
 
-def experts(run: RecordedRun) -> str | None:
+def experts(run: RecordedRun, answer: Answer, chosen: Trial) -> str:
     """Whether a network with experts is better within the limits, from where on, and the other one."""
-    two, chosen = _answer(run).dense_or_sparse, recommended(run)
-    if not two or _answer(run).as_good:
-        return None
+    if not (two := answer.dense_or_sparse):
+        return ""
     better = "sparse" if two["difference"] < 0 else "dense"
     lead = with_interval(abs(two["difference"]), two["sd"]).lstrip("+")
-    parts = [
+    said = (
         f"{better} leads by {lead} nats, from {two['from_gb']:.3g}"
         f" to {number(two['memory_gb'], 3, 'GB')}"
-        + (f", up to batch {two['to_batch']}" if two["to_batch"] else "")
-    ]
-    for sort in ("dense", "sparse"):
-        side = two[sort]
+    )
+    said += f", up to batch {two['to_batch']}" * bool(two["to_batch"])
+    for sort, side in (("dense", two["dense"]), ("sparse", two["sparse"])):
         if side["notation"] != chosen.notation:
             active = f" ({parameters(side['active_params'])} active)" * (sort == "sparse")
-            parts.append(
-                f"{sort}: {_without_places(side['notation'])}, {time_text(run, side['latency_ms'])},"
-                f" {parameters(side['params'])}{active}, {number(side['memory_gb'], 3, 'GB')},"
-                f" {number(side['train_hours'], 3)} hours"
+            said += (
+                f"; {sort}: {_without_places(side['notation'])},"
+                f" {time_text(run, side['latency_ms'])}, {parameters(side['params'])}{active},"
+                f" {number(side['memory_gb'], 3, 'GB')}, {number(side['train_hours'], 3)} hours"
             )
-    return "; ".join(parts)
+    return said
 
 
-def transformer(run: RecordedRun) -> str | None:
+def transformer(run: RecordedRun, answer: Answer) -> str:
     """What the best stack of attention loses, why, and where a wider one makes up for it."""
-    answer = _answer(run)
     best = next((f for f in answer.families if f["family"].startswith("transformer (")), None)
-    if best is None or best["hash"] == answer.recommended or answer.as_good:
-        return None
+    if best is None or best["hash"] == answer.recommended:
+        return ""
     said = f"{best['family'].removeprefix('transformer ').strip('()')}: {_nats(best)}"
     if answer.wider:
         time, size = time_text(run, answer.wider["latency_ms"]), parameters(answer.wider["params"])
@@ -203,174 +210,128 @@ def transformer(run: RecordedRun) -> str | None:
     return said + "; not even twice as wide is it as good" * (best["difference"] > 0)
 
 
-def training(run: RecordedRun) -> str:
+def training(run: RecordedRun, answer: Answer, chosen: Trial) -> str:
     """What the planned training costs, the recall to expect, and what both follow from."""
-    answer, figures, parts = _answer(run), recommended(run).figures, []
+    parts = []
     if answer.train_hours is not None:
         tokens = training_tokens(run)
         hours = number(answer.train_hours * tokens / answer.train_tokens, 3)
-        vocab = f" with {recommended(run).architecture.vocab:,} words" * bool(answer.as_good)
+        vocab = f" with {chosen.architecture.vocab:,} words" * bool(answer.as_good)
         rate = f"{100 * answer.train_utilisation:.3g} % of its FLOP/s, texts of {answer.train_context:,}"
         parts.append(
             f"{tokens_text(tokens)} tokens{vocab}, {hours} hours of {answer.train_device} ({rate})"
         )
-    if is_number(recall := figures.get("expected_recall")):
-        sd = figures.get("expected_recall_sd") or 0.0
-        parts.append(f"recall {with_interval(recall, sd, 2)} to a transformer")
-    alone = answer.ranked_by == "own trainings"
-    parts.append(
-        f"by {answer.ranked_by}"
-        + ", with the law of size and the spreads of published ones" * alone
-    )
+    if is_number(recall := chosen.expected_recall):
+        interval = with_interval(recall, chosen.expected_recall_sd or 0.0, 2)
+        parts.append(f"recall {interval} to a transformer")
+    further = ", with the law of size and the spreads of published ones"
+    parts.append(f"by {answer.ranked_by}{further * (answer.ranked_by == 'own trainings')}")
     return "; ".join(parts)
 
 
-def trained_here(run: RecordedRun) -> str | None:
+def trained_here(answer: Answer, chosen: Trial) -> str:
     """What the search trained, and whether that changed the recommendation."""
-    answer = _answer(run)
     if not answer.trained:
-        return None
+        return ""
     count = counted(sum(len(each["networks"]) for each in answer.trained), "network")
     flops, before = sum(each["flops"] for each in answer.trained), answer.trained[0]["before"]
     changed = "; they did not change the recommendation"
-    if before != recommended(run).notation:
+    if before != chosen.notation:
         changed = f"; without them, {compressed(before)} would be recommended"
     return f"{count}, {flops:.1e} FLOPs{changed * bool(before)}"  # nothing ranked before
 
 
-def searched(run: RecordedRun) -> str | None:
+def searched(run: RecordedRun) -> str:
     """Which sampler proposed how many networks."""
     if not (found := run.entry("proposed")):
-        return None
+        return ""
     return (
         f"{found['sampler']} proposed {found['networks']:,} networks,"
         f" {found['within']:,} within the limits"
     )
 
 
-def limit(run: RecordedRun) -> str | None:
+def limit(run: RecordedRun, answer: Answer, chosen: Trial) -> str:
     """What keeps the network from being better, where that is not a budget."""
-    if _answer(run).as_good:
-        return None
-    budgets, name = run.entry("options", "budgets") or {}, _answer(run).limit
-    if (end := ENDS.get(name)) is None:
-        used = f"the budget on {name} is used up: {number(recommended(run).figures.get(name))}"
-        return LIMITS.get(name, None if [*budgets] == ["latency_ms"] else used)
-    return f"the budget is not used up: {end}" if budgets else end
+    name = answer.limit
+    if end := ENDS.get(name):
+        return f"the budget is not used up: {end}" if run.budgets else end
+    if name in LIMITS or [*run.budgets] == ["latency_ms"]:
+        return LIMITS.get(name, "")
+    return f"the budget on {name} is used up: {number(chosen.figures.get(name))}"
 
 
-def outside(run: RecordedRun) -> str | None:
-    chosen = _answer(run).recommended
-    words = next((str(r.outside) for r in rows(run.trials) if r.hash == chosen and r.outside), "")
-    if not words:
-        return None
-    what = "what two or more publications have trained"
-    return f"{what if _by_trainings(_answer(run)) else 'the range of its scorer'}: {words}"
+def outside(run: RecordedRun, answer: Answer) -> str:
+    trials = (row.outside for row in rows(run.trials) if row.hash == answer.recommended)
+    if not (words := next(filter(None, trials), "")):
+        return ""
+    trained = answer.ranked_by.endswith("trainings")
+    what = "what two or more publications have trained" if trained else "the range of its scorer"
+    return f"{what}: {words}"
 
 
-def times(run: RecordedRun) -> str | None:
+def times(answer: Answer) -> str:
     """How far observed times are from the table."""
-    found = _answer(run).times
-    if not found:
-        return None
+    if not (found := answer.times):
+        return ""
     mean, lowest, highest = found["ratio"]
     timed = f"{counted(len(found['networks']), 'network')} in {found['program']}"
     return f"{timed}: {mean:.2f} x the table ({lowest:.2f} to {highest:.2f})"
 
 
-def before(run: RecordedRun) -> str | None:
+def before(run: RecordedRun, answer: Answer, chosen: Trial) -> str:
     """What the run recommended that is asked again."""
-    if (found := _answer(run).before) is None:
-        return None
-    most = (run.entry("options", "budgets") or {}).get("latency_ms")
-    over = ", over the budget" * bool(found["now"] and most and found["now"] > most)
-    times = f"at {time_text(run, found['latency_ms'])}, now {time_text(run, found['now'])}{over}"
-    if found["notation"] == recommended(run).notation:
+    if not (found := answer.before):
+        return ""
+    now = found["now"]
+    over = ", over the budget" * bool(now and now > run.budgets.get("latency_ms", now))
+    times = f"at {time_text(run, found['latency_ms'])}, now {time_text(run, now)}{over}"
+    if found["notation"] == chosen.notation:
         return f"the same network, {times}"
     return f"{shape_of(found['notation'])}, {times}: {_nats(found)}"
 
 
-def time_first(run: RecordedRun) -> str | None:
+def time_first(run: RecordedRun) -> str:
     """What makes the answer surer in minutes."""
     if not (names := to_time(run)):
-        return None
+        return ""
     what = f"times {counted(len(names), 'network')} without trained weights, and answers again"
     return f"sh {shlex.quote(str(run.path / TIME_IT))}: {what}"
 
 
-def own_trainings(run: RecordedRun) -> str | None:
+def own_trainings(answer: Answer) -> str:
     """What the trainings of `--evidence` changed."""
-    if not (before := _answer(run).without_own):
-        return None
-    if before["hash"] == _answer(run).recommended:
+    if not (before := answer.without_own):
+        return ""
+    if before["hash"] == answer.recommended:
         return "they do not change the recommendation"
-    lead = with_interval(before["difference"], before["sd"])
-    return f"without them, {_without_places(before['notation'])} would be recommended: {lead} nats"
+    return (
+        f"without them, {_without_places(before['notation'])} would be recommended: {_nats(before)}"
+    )
 
 
-def lowest_loss(run: RecordedRun) -> str | None:
-    scored = [entry for entry in run.front if is_number(entry.loss)]
-    if not scored:
-        return None
-    best = min(scored, key=lambda entry: entry.loss or 0.0)
-    return f"{best.name}, loss {fixed(best.loss)} at {time_text(run, best.latency_ms)}"
+def _result(run: RecordedRun) -> dict[str, str]:
+    """The lines of a search without an answer."""
 
+    def reached(name: str, entry: Any) -> str:
+        return f"{name}, loss {fixed(entry.loss)} at {time_text(run, entry.latency_ms)}"
 
-def best_baseline(run: RecordedRun) -> str | None:
-    if run.ranks_full or run.baselines.empty:
-        return None
-    best = min(rows(run.baselines), key=lambda row: row.loss)
-    return f"{printable(best.label)}, loss {fixed(best.loss)} at {time_text(run, best.latency_ms)}"
-
-
-def failures(run: RecordedRun) -> str | None:
-    if run.failed.empty:
-        return None
-    count = f"{len(run.failed)} of {len(run.failed) + len(run.trained)} trainings"
-    return f"{count}, most often: {str(run.failed['reason'].mode().iloc[0]).rstrip('.') or '?'}"
-
-
-Line = Callable[[RecordedRun], str | None]
-ANSWER: dict[str, Line] = {
-    "recommended": the_recommended,
-    "loads in": lambda run: loads_in(recommended(run).architecture),
-    "as good as": as_good_as,
-    "beside it": beside_it,
-    "more surely": more_surely,
-    "times": times,
-    "before": before,
-    "families": families,
-    "experts": experts,
-    "transformer": transformer,
-    "serving": serving,
-    "training": training,
-    "searched": searched,
-    "limit": limit,
-    "outside": outside,
-    "trained here": trained_here,
-    "own trainings": own_trainings,
-    "time first": time_first,
-    "train first": train_first,
-}
-RESULT: dict[str, Line] = {
-    "lowest loss": lowest_loss,
-    "best baseline": best_baseline,
-    "networks": counts_line,
-    "searched": searched,
-    "failed": failures,
-}
+    lines = {}
+    if scored := [entry for entry in run.front if is_number(entry.loss)]:
+        best = min(scored, key=lambda entry: entry.loss or 0.0)
+        lines["lowest loss"] = reached(best.name, best)
+    if not run.ranks_full and not run.baselines.empty:
+        baseline = min(rows(run.baselines), key=lambda row: row.loss)
+        lines["best baseline"] = reached(printable(baseline.label), baseline)
+    lines |= {"networks": counts_line(run), "searched": searched(run)}
+    if not run.failed.empty:
+        count = f"{len(run.failed)} of {len(run.failed) + len(run.trained)} trainings"
+        reason = str(run.failed["reason"].mode().iloc[0]).rstrip(".") or "?"
+        lines["failed"] = f"{count}, most often: {reason}"
+    return lines
 
 
 # -- parts of sentences ----------------------------------------------------------------------------
-
-
-def _answer(run: RecordedRun) -> Answer:
-    assert run.answer is not None
-    return run.answer
-
-
-def _by_trainings(answer: Answer) -> bool:
-    return answer.ranked_by.endswith("trainings")
 
 
 def _nats(found: Any) -> str:
@@ -382,19 +343,17 @@ def _short(family: str) -> str:
 
 
 def _without_places(notation: str) -> str:
-    return shape_of(notation).partition(", attention")[0]
+    return shape_of(notation, with_attention=False)
 
 
-def _changes(run: RecordedRun, model: Side, side: Against) -> str:
+def _changes(run: RecordedRun, model: Side, side: Side) -> str:
     """`3.641 s less, 3.93 GB more, 2.083 B parameters more`."""
-
-    def gap(text: Callable[[float], str], value: float) -> str:
-        return f"{text(abs(value))} {'less' if value < 0 else 'more'}"
-
+    texts: dict[str, Callable[[float], str]] = {
+        "latency_ms": lambda ms: time_text(run, ms),
+        "memory_gb": lambda gb: number(gb, 3, "GB"),
+        "params": lambda count: f"{parameters(count)} parameters",
+    }
+    gaps = {name: side[name] - model[name] for name in texts}  # type: ignore[literal-required]
     return ", ".join(
-        (
-            gap(lambda ms: time_text(run, ms), side["latency_ms"] - model["latency_ms"]),
-            gap(lambda gb: number(gb, 3, "GB"), side["memory_gb"] - model["memory_gb"]),
-            gap(lambda n: f"{parameters(n)} parameters", side["params"] - model["params"]),
-        )
+        f"{texts[name](abs(gap))} {'less' if gap < 0 else 'more'}" for name, gap in gaps.items()
     )

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -18,10 +18,11 @@ from flashnas.base import text
 from flashnas.base.text import counted, is_number, names_text, number, signed
 from flashnas.families.family import PROGRAMS, family_of, interval_of
 from flashnas.families.programs import loading
+from flashnas.latency.metrics import UPPER_END
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 from flashnas.run_folder.recorded_run import RecordedRun, rows
 from flashnas.trials.pareto import thinned
-from flashnas.trials.trial import RUN, Trial
+from flashnas.trials.trial import COLUMNS, RUN, Trial
 
 PUBLISHED = "published"  # label of a published model
 LEAST_SILENCE = 0.0005  # nats, from which on they are shown
@@ -36,58 +37,41 @@ FEW_PLACES = 4  # of attention layers, up to which each is named
 # -- what a table shows ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Beside:
-    """The best of a family or a published model; its fields are those of a trial of the front. name:
-    in plots, of a network its notation without the options of the network."""
-
-    name: str
-    notation: str
-    label: str
-    figures: dict[str, Any]
-    hash: str = ""
-    missed: tuple[str, ...] = ()
-    number: int | None = None
-    front_number: int | None = None
-
-    @property
-    def architecture(self) -> Architecture | None:
-        return parsed(self.notation)
-
-
-Shown = Trial | Beside
-
-
-def shown_networks(run: RecordedRun) -> list[Shown]:
-    """Networks that stand for the front, fastest first; with an answer, the recommended one among
-    them, and below them the best of each other family, and the published models."""
-    chosen = [] if run.recommended is None else [run.recommended]
-    shown: list[Shown] = [
-        *thinned(run.front, run.objectives, keep=[entry.hash for entry in chosen])
-    ]
-    shown += [entry for entry in chosen if entry not in run.front]
+def shown_networks(run: RecordedRun) -> tuple[list[Trial], list[Trial]]:
+    """Networks that stand for the front, fastest first, the recommended one among them; and what an
+    answer compares it with: the best of each other family, and published models by their names."""
     if run.answer is None:
-        return shown
-    trials = {row.hash: row for row in rows(run.baselines)}
-    further = [run.answer.free_mix] if run.answer.free_mix else []
-    for family in (*run.answer.families, *further):
-        trial = trials.get(family["hash"])
-        if trial is not None and family["hash"] not in run.finalists:
-            figures = {
-                **trial._asdict(),
-                "full_loss_difference": family["difference"],
-                "full_loss_difference_sd": family["sd"],
-            }
-            shown.append(Beside(family["family"], trial.notation, trial.label, figures, trial.hash))
-    for model in run.answer.published:
-        figures = {
-            **model,
-            "expected_recall": model["recall"],
-            "full_loss_difference": model["difference"],
-            "full_loss_difference_sd": model["sd"],
+        return thinned(run.front, run.objectives), []
+    answer, chosen = run.answer, recommended(run)
+    own = thinned(run.front, run.objectives, keep=[chosen.hash])
+    own += [chosen] * (chosen not in run.front)
+    recorded = {row.hash: row for row in rows(run.baselines)}
+    beside = [
+        replace(
+            Trial(**{name: getattr(row, name) for name in COLUMNS}),
+            label=family["family"],
+            architecture=parsed(row.notation),
+            full_loss_difference=family["difference"],
+            full_loss_difference_sd=family["sd"],
+        )
+        for family in (*answer.families, *filter(None, [answer.free_mix]))
+        if (row := recorded.get(family["hash"])) and row.hash not in run.finalists
+    ]
+    for model in answer.published:
+        figures: dict[str, Any] = {
+            name: model[name] for name in ("latency_ms", "params", "silence")
         }
-        shown.append(Beside(model["name"], model["name"], PUBLISHED, figures))
-    return shown
+        beside.append(
+            Trial(
+                **figures,
+                notation=model["name"],
+                label=PUBLISHED,
+                expected_recall=model["recall"],
+                full_loss_difference=model["difference"],
+                full_loss_difference_sd=model["sd"],
+            )
+        )
+    return own, beside
 
 
 def recommended(run: RecordedRun) -> Trial:
@@ -97,12 +81,6 @@ def recommended(run: RecordedRun) -> Trial:
 
 
 # -- names and units -------------------------------------------------------------------------------
-
-
-def head_of(notation: str) -> tuple[str, str]:
-    """(`2560`, `(meta=256)`): the width of a network and its options."""
-    width, bracket, options = notation.partition(":")[0].partition("(")
-    return width, bracket + options
 
 
 def described(network: Architecture, with_attention: bool = True) -> str:
@@ -124,8 +102,7 @@ def described(network: Architecture, with_attention: bool = True) -> str:
     words = f"{title}, {network.hidden} wide, {len(mixers)} layers"
     if not with_attention or len(places) == len(mixers):
         return words
-    distance = interval_of(network.operators)[0]
-    if len(places) > FEW_PLACES and distance:
+    if len(places) > FEW_PLACES and interval_of(network.operators)[0]:
         return f"{words}, attention at {places[0]}, {places[1]} .. {places[-1]}"
     return f"{words}, attention at {names_text(list(map(str, places)))}"
 
@@ -136,25 +113,25 @@ def shape_of(notation: str, with_attention: bool = True) -> str:
     return compressed(notation) if network is None else described(network, with_attention)
 
 
+def _loading(network: Any) -> dict[str, str]:
+    return loading(network) if isinstance(network, Architecture) else {}
+
+
 def loads_in(network: Any) -> str:
     """The programs that load a network, in words: those in which one of its family was run by the
     authors, and those whose source was read."""
-    programs = loading(network) if isinstance(network, Architecture) else {}
-    if not programs:
-        return "no program without flashnas (transformers with it: export --to hf)"
-    family = family_of(network)
+    family = family_of(network) if isinstance(network, Architecture) else None
     known = {} if family is None else family.programs
     groups: dict[str, list[str]] = {"run here": [], "only read": []}
-    for name in programs:
-        program = known.get(name)
-        how = ""
-        if program is not None and program.beta:
-            how = f" by {program.beta}, beta"
-        elif program is not None and program.model_type:
-            how = f" as {program.model_type}"
-        run = program is None or program.run
+    for name in _loading(network):
+        how, run = "", True  # of a network of llama.cpp alone
+        if program := known.get(name):
+            how = f" as {program.model_type}" if program.model_type else ""
+            how = f" by {program.beta}, beta" if program.beta else how
+            run = program.run
         groups["run here" if run else "only read"].append(f"{PROGRAMS[name]}{how}")
-    return "; ".join(f"{how}: {', '.join(names)}" for how, names in groups.items() if names)
+    said = "; ".join(f"{how}: {', '.join(names)}" for how, names in groups.items() if names)
+    return said or "no program without flashnas (transformers with it: export --to hf)"
 
 
 def front_loads_in(run: RecordedRun) -> str:
@@ -162,24 +139,18 @@ def front_loads_in(run: RecordedRun) -> str:
     found = {loads_short(entry.architecture) for entry in run.front}
     if len(found) != 1:
         return ""
-    (programs,) = found
-    return f"the front loads in {'no program without flashnas' if programs == 'none' else programs}"
+    return f"the front loads in {found.pop().replace('none', 'no program without flashnas')}"
 
 
 def loads_short(network: Any) -> str:
     """The same in a column: `all programs`, some names, or `none`."""
-    programs = loading(network) if isinstance(network, Architecture) else {}
-    if len(programs) == len(PROGRAMS):
+    programs = _loading(network)
+    missing = [title for name, title in PROGRAMS.items() if name not in programs]
+    if not missing:
         return "all programs"
-    missing = [PROGRAMS[name] for name in PROGRAMS if name not in programs]
-    if programs and len(missing) < len(programs):
+    if len(missing) < len(programs):
         return f"all but {', '.join(missing)}"
     return ", ".join(PROGRAMS[name] for name in programs) or "none"
-
-
-def numbered(entry: Any) -> str:
-    """`trial 17`; `network 17` of one that was not trained."""
-    return f"{'network' if entry.state == 'expected' else 'trial'} {entry.number}"
 
 
 def latency_unit(run: RecordedRun) -> tuple[float, str]:
@@ -193,14 +164,14 @@ def time_text(run: RecordedRun, latency_ms: float | None) -> str:
     return number(None if latency_ms is None else latency_ms * factor, 4, unit)
 
 
-def exceeds(run: RecordedRun, entry: Shown) -> bool:
-    """Whether its latency may be above the budget: that which was measured, else the time of one that
-    was timed, else the upper end of the interval."""
-    observed = run.entry("table", "observed")
-    timed = observed.get("timed") if isinstance(observed, dict) else None
-    names = ("measured_ms", "latency_ms" if entry.hash in (timed or ()) else "upper_ms")
-    values = [value for name in names if is_number(value := entry.figures.get(name))]
-    return run.budget_ms is not None and bool(values) and values[0] > run.budget_ms
+def exceeds(run: RecordedRun, entry: Trial, metric: str = "latency_ms") -> bool:
+    """Whether a time of a network may be above the budget on it: that which was measured, else that of
+    one that was timed, else the upper end of the interval."""
+    limit, timed = run.budgets.get(metric), run.entry("table", "observed", "timed") or ()
+    predicted = metric if entry.hash in timed else UPPER_END.get(metric, metric)
+    names = (f"measured_{metric.removeprefix('latency_')}", predicted)
+    values = [value for name in names if is_number(value := getattr(entry, name, None))]
+    return limit is not None and bool(values) and values[0] > limit
 
 
 def place_words(run: RecordedRun) -> str:
@@ -219,9 +190,7 @@ def chance(probability: float) -> str:
 
 def reasons_text(reasons: Mapping[str, float]) -> str:
     """`by size +0.106, experts -0.137`: parts of a difference that are not 0."""
-    parts = [
-        f"{REASONS[n]} {signed(value)}" for n, value in reasons.items() if abs(value) >= 0.0005
-    ]
+    parts = [f"{REASONS[n]} {signed(nats)}" for n, nats in reasons.items() if abs(nats) >= 0.0005]
     return f"by {', '.join(parts)}" if parts else ""
 
 
@@ -230,16 +199,13 @@ def reasons_text(reasons: Mapping[str, float]) -> str:
 
 def counts_line(run: RecordedRun) -> str:
     """`24 networks + 6 baselines trained · 90 from earlier runs · 2 failed`."""
-    counts, sources = run.counts(), run.trained["source"]
-    own = run.scored if run.untrained else run.trained[sources != RUN]
+    earlier = run.trained["source"] == RUN
+    own = run.scored if run.untrained else run.trained[~earlier]
     pure = int((own["origin"] == "baseline").sum())
     baselines = f" + {counted(pure, 'baseline')}" * bool(pure)
     if run.untrained:
         return f"{len(own) - pure} found{baselines} · nothing was trained"
-    further = {
-        "from earlier runs": int((sources == RUN).sum()),
-        "failed": counts["failed"],
-    }
+    further = {"from earlier runs": int(earlier.sum()), "failed": len(run.failed)}
     parts = [f"{count} {words}" for words, count in further.items() if count]
     return " · ".join([f"{counted(len(own) - pure, 'network')}{baselines} trained", *parts])
 
@@ -250,13 +216,7 @@ def tokens_words(run: RecordedRun) -> str:
     return f"trained {tokens:,.0f} tokens" if is_number(tokens) and tokens else ""
 
 
-def misses(run: RecordedRun) -> list[str]:
-    """One line that names the finalists that miss a budget as measured."""
-    over = [f"{entry.name} ({', '.join(entry.missed)})" for entry in run.front if entry.missed]
-    words = f"over the budget as measured: {', '.join(over)}"
-    if run.answer is not None and recommended(run).missed:
-        words += f"; {recommended(run).name} is recommended by its predicted times"
-    return [words] if over else []
+# -- templates -------------------------------------------------------------------------------------
 
 
 def render(template: str, **values: Any) -> Markup:

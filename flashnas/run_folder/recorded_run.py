@@ -35,7 +35,7 @@ from flashnas.run_folder.layout import (
     read_trials,
 )
 from flashnas.run_folder.recorded_answer import Answer
-from flashnas.trials.objectives import DEFAULT, FULL, OBJECTIVES, QUALITY
+from flashnas.trials.objectives import DEFAULT, FULL, OBJECTIVES
 from flashnas.trials.trial import STATES, Trial
 
 COMPARED = ("complete", "expected")  # states of networks that were compared
@@ -91,20 +91,15 @@ class RecordedRun:
         return str(self.entry("name") or self.path.resolve().name)
 
     @property
-    def budget_ms(self) -> float | None:
-        """On the latency of the whole request, if one was set."""
-        return self.entry("options", "budgets", "latency_ms")
+    def budgets(self) -> dict[str, float]:
+        """By the names of metrics."""
+        return self.entry("options", "budgets") or {}
 
     @property
     def objectives(self) -> tuple[str, ...]:
         """What the front is drawn for."""
         valid = tuple(name for name in self.entry("objectives") or () if name in OBJECTIVES)
         return valid if len(valid) > 1 else DEFAULT
-
-    @property
-    def further_objectives(self) -> tuple[str, ...]:
-        """Those besides the loss and latency_ms."""
-        return tuple(name for name in self.objectives if name not in (*QUALITY, "latency_ms"))
 
     @property
     def quality(self) -> str:

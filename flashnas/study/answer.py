@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.source import load_known
 from flashnas.architecture.networks import taken
 from flashnas.architecture.notation import preset_notations
+from flashnas.architecture.source import load_known
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.text import range_of
 from flashnas.latency.fitting import Fitter, TableCosts

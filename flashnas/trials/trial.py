@@ -38,6 +38,8 @@ EXPECTED_FIGURES = (
 )
 FRONT_FIGURES = (  # which trials of a front have where they were asked for or timed
     *SERVING,
+    "ttft_upper_ms",
+    "tpot_upper_ms",
     "measured_ms",
     "measured_ttft_ms",
     "measured_tpot_ms",
@@ -111,6 +113,8 @@ class Trial:
     latency_ms: float | None = None
     lower_ms: float | None = None
     upper_ms: float | None = None
+    ttft_upper_ms: float | None = None
+    tpot_upper_ms: float | None = None
     throughput_tok_s: float | None = None
     memory_gb: float | None = None
     sequences: float | None = None

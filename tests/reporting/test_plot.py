@@ -95,10 +95,14 @@ def test_intervals_and_labels_are_those_of_the_table(runs, name):
     run = runs[name]
     plot = pareto_plot(run)
     (panel,) = plot.panels
-    shown = [entry for entry in shown_networks(run) if entry.figures["latency_ms"] is not None]
-    assert {text.get_text() for text in labels(panel)} <= {
-        entry.name.partition(" (")[0] for entry in shown
+    own, beside = shown_networks(run)
+    names = {entry.name for entry in own} | {
+        entry.label if entry.hash else entry.notation for entry in beside
     }
+    assert {text.get_text() for text in labels(panel)} <= {
+        name.partition(" (")[0] for name in names
+    }
+    shown = [entry for entry in (*own, *beside) if entry.latency_ms is not None]
     segments = [
         segment
         for lines in panel.collections
@@ -108,11 +112,11 @@ def test_intervals_and_labels_are_those_of_the_table(runs, name):
     ]
     assert len(segments) >= len(thinned(run.front, run.objectives)) - 1
     intervals = {
-        (round(figures["full_loss_difference"], 5), round(figures["full_loss_difference_sd"], 5))
-        for figures in (entry.figures for entry in shown)
+        (round(entry.full_loss_difference, 5), round(entry.full_loss_difference_sd, 5))
+        for entry in shown
     }
     across = [segment for segment in segments if segment[0][1] == segment[1][1]]
-    ends = [[entry.figures.get(name) for name in ("lower_ms", "upper_ms")] for entry in shown]
+    ends = [[entry.lower_ms, entry.upper_ms] for entry in shown]
     latencies = np.array([both for both in ends if None not in both]) / 1000
     for (left, _), (right, _) in across:
         assert np.isclose(latencies, [left, right]).all(axis=1).any()

@@ -7,12 +7,13 @@ import pytest
 import yaml
 from golden import GOLDEN, check_golden, text_of_page
 
+import flashnas as fn
 from flashnas.architecture import Architecture
 from flashnas.reporting.commands import next_commands
 from flashnas.reporting.page import render_html
-from flashnas.reporting.statements import families, statements
+from flashnas.reporting.statements import statements
 from flashnas.reporting.table import front_table
-from flashnas.reporting.words import exceeds, latency_unit
+from flashnas.reporting.words import exceeds, latency_unit, shown_networks
 from flashnas.trials.pareto import thinned
 
 
@@ -89,8 +90,8 @@ def test_a_charge_has_a_column_only_where_some_network_has_one(runs):
 
 def test_the_best_family_that_programs_load_is_one_that_they_load(runs):
     loads_nowhere = {0: {"notation": "2048: 4x(d f)", "difference": -0.9}}
-    said = families(otherwise(runs["untrained"], answer={"families": loads_nowhere}))
-    assert "the best one that programs load: +0.127 ± " in said
+    said = dict(statements(otherwise(runs["untrained"], answer={"families": loads_nowhere})))
+    assert "the best one that programs load: +0.127 ± " in said["families"]
 
 
 def test_text_of_an_answer_cannot_become_markup(runs):
@@ -109,23 +110,55 @@ def test_an_interval_above_the_budget_has_a_mark_in_a_column_that_stays(runs):
         lines = front_table(run, width).splitlines()
         for entry in thinned(run.front, run.objectives):
             (line,) = [line for line in lines if line.startswith(f"{entry.name} ")]
-            assert (" ! " in line) == (entry.upper_ms > run.budget_ms)
+            assert (" ! " in line) == (entry.upper_ms > run.budgets["latency_ms"])
         assert "! the latency may be above the budget" in " ".join(lines)
     config = {**run.config, "options": {"budgets": {"latency_ms": 1e6}}}
     assert "!" not in front_table(dataclasses.replace(run, config=config), 200)
 
 
+def test_a_budget_on_another_time_has_a_column_and_a_mark_at_any_width(tmp_path):
+    """And the answer has both, too."""
+    question = {"space": "granite", "params": "0.5B..0.6B", "workload": "chat"}
+    run = fn.search(**question, budgets={"ttft_ms": 4.6, "tpot_ms": 1.9}, out=tmp_path / "run")
+    own, _ = shown_networks(run)
+    ends = [entry.ttft_upper_ms > 4.6 for entry in own]
+    assert any(ends)
+    assert not all(ends)
+    for width in (80, 200):
+        head, *lines = front_table(run, width).splitlines()
+        place = head.index("ttft_ms") + len("ttft_ms")
+        for entry, above in zip(own, ends, strict=True):
+            (line,) = [line for line in lines if line.startswith(f"{entry.name} ")]
+            assert line[:place].endswith(f"  {'! ' * above}{entry.ttft_ms:.3g}")
+        assert "per token" in head
+        assert "! the latency may be above the budget" in " ".join(" ".join(lines).split())
+    chosen = run.recommended
+    marked = [
+        f"{name} {'! ' * (upper > limit)}{value:.4g} ms"
+        for name, value, upper, limit in (
+            ("ttft", chosen.ttft_ms, chosen.ttft_upper_ms, 4.6),
+            ("tpot", chosen.tpot_ms, chosen.tpot_upper_ms, 1.9),
+        )
+    ]
+    assert ", ".join(marked) in dict(statements(run))["recommended"]
+    assert {"ttft_upper_ms", "tpot_upper_ms"} <= {*run.summary["recommended"]}
+
+
 def test_what_was_measured_decides_whether_a_latency_has_a_mark(runs):
     run = runs["trained"]
-    chosen = next(entry for entry in run.front if entry.upper_ms > run.budget_ms > entry.latency_ms)
+    chosen = next(
+        entry
+        for entry in run.front
+        if entry.upper_ms > run.budgets["latency_ms"] > entry.latency_ms
+    )
     assert exceeds(run, chosen)
-    for measured_ms in (0.9 * run.budget_ms, 1.1 * run.budget_ms):
+    for measured_ms in (0.9 * run.budgets["latency_ms"], 1.1 * run.budgets["latency_ms"]):
         entry = dataclasses.replace(chosen, measured_ms=measured_ms)
-        assert exceeds(run, entry) == (measured_ms > run.budget_ms)
+        assert exceeds(run, entry) == (measured_ms > run.budgets["latency_ms"])
     table = {**run.config.get("table", {}), "observed": {"timed": [chosen.hash]}}
     timed = dataclasses.replace(run, config={**run.config, "table": table})
     assert not exceeds(timed, chosen)
-    slow = dataclasses.replace(chosen, latency_ms=1.01 * run.budget_ms)
+    slow = dataclasses.replace(chosen, latency_ms=1.01 * run.budgets["latency_ms"])
     assert exceeds(timed, slow)
 
 

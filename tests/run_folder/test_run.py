@@ -26,7 +26,7 @@ def error_of(folder):
 
 def test_a_run_comes_back_as_it_was_written(run, run_folder):
     assert run.name == "demo"
-    assert run.budget_ms == 14000.0
+    assert run.budgets == {"latency_ms": 14000.0}
     assert run.entry("recipe", "width_factor") == 16
     assert run.entry("recipe", "width_factor", "deeper") is None
     assert list(run.trials["number"]) == list(range(37))
@@ -107,7 +107,6 @@ def test_the_answer_comes_back_as_it_was_written(tmp_path, trained):
     assert run.answer.tied == (run.front[-2].hash,)
     assert run.quality == "full_loss"
     assert run.ranks_full
-    assert run.further_objectives == ()
     assert run.untrained is not trained
     assert len(run.trained) == (35 if trained else 0)
     assert len(run.scored) == 35
