@@ -54,10 +54,6 @@ class Program:
     model_type: str = ""
     on_cpu: list[str] | None = None
 
-    def loads(self, architecture: Architecture) -> bool:
-        """Whether a network that the family holds meets its own demands."""
-        return not self.interval or interval_of(architecture.canonical().operators)[1]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
@@ -202,11 +198,9 @@ class Family:
 
     def loading(self, architecture: Architecture) -> dict[str, Program]:
         """The programs that load a network which the family holds, in the order of PROGRAMS."""
-        return {
-            name: self.programs[name]
-            for name in PROGRAMS
-            if name in self.programs and self.programs[name].loads(architecture)
-        }
+        even = interval_of(architecture.canonical().operators)[1]
+        programs = {name: self.programs[name] for name in PROGRAMS if name in self.programs}
+        return {name: each for name, each in programs.items() if even or not each.interval}
 
     def configuration(self, architecture: Architecture) -> dict[str, Any]:
         """config.json of a network that the family holds, without number type and tokens."""
@@ -226,10 +220,9 @@ class Family:
             "layer_count": len(layers),
             "layers": names,
             "layer_letters": "".join(names),
-            "interval": interval_of(operators)[0],
         }
-        if not values["interval"]:
-            del values["interval"]
+        if interval := interval_of(operators)[0]:
+            values["interval"] = interval
         for spec in reversed(operators):
             own = {**vars(spec), **_derived(spec, hidden)}
             values |= {f"{spec.kind}.{name}": value for name, value in own.items()}
@@ -311,15 +304,13 @@ def _derived(spec: OperatorSpec, hidden: int) -> dict[str, Any]:
 def filled(entries: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Entries of a file with the values of a network in place of `=name`, without those of a kind of
     operator that it lacks."""
-    return {
-        key: values[value[1:]] if _is_name(value) else value
-        for key, value in entries.items()
-        if not _is_name(value) or value[1:] in values
-    }
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith("=")
+    result = {}
+    for key, value in entries.items():
+        if not (isinstance(value, str) and value.startswith("=")):
+            result[key] = value
+        elif (name := value[1:]) in values:
+            result[key] = values[name]
+    return result
 
 
 def _parts(spec: OperatorSpec, hidden: int, names: Mapping[str, str]) -> list[Piece]:
