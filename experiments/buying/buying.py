@@ -25,6 +25,7 @@ before its price. A cap of 1 % is as good as none.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,8 +37,8 @@ from cases import NOT_PUBLISHED, PUBLISHED, Case, Offer, all_cases
 from flashnas.loss.composition import Rows
 from flashnas.loss.model import CHARGE
 from flashnas.loss.own import with_own
-from flashnas.study.acquisition import Joint, Prospects
-from flashnas.study.next_trainings import LEAST, MOST, Choice, Price, best_choice, estimated_again
+from flashnas.study.acquisition import FRESH_DRAWS, FRESH_SEED, Joint, Prospects
+from flashnas.study.next_trainings import LEAST, MOST, Choice, best_choice, chosen_by, falls
 
 HERE = Path(__file__).parent
 CAPS = (0.005, 0.01, 0.02, 0.05, 0.2)
@@ -51,7 +52,7 @@ class Before:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.price = Price(case.params, case.tokens)
+        self.price = functools.partial(falls, case.params, case.tokens)
         self.prospects = {offer.name: self._prospects(offer) for offer in case.offers}
         self.choices = {
             offer.name: best_choice(self.prospects[offer.name], offer.shares, self.price)
@@ -86,7 +87,8 @@ class Before:
 
     def estimated_again(self, offer: Offer) -> Choice:
         prospects, choice = self.prospects[offer.name], self.choices[offer.name]
-        return estimated_again(prospects, choice, offer.shares, self.price)
+        fresh = FRESH_DRAWS, FRESH_SEED
+        return chosen_by(prospects, choice.indices, offer.shares, self.price, *fresh)
 
     def per_flop(self) -> Chosen:
         found: tuple[float, Chosen] = (0.0, [])

@@ -22,7 +22,7 @@ from flashnas.api.search import SearchOptions
 from flashnas.architecture import Architecture
 from flashnas.study.load import load_problem
 from flashnas.study.loop import search
-from flashnas.study.next_trainings import Price, body_params, proposed
+from flashnas.study.next_trainings import body_params, falls, proposed
 
 OUT = Path(__file__).with_suffix(".csv")
 PARAMS = ("0.3B", "1B", "2B", "4B")
@@ -36,7 +36,6 @@ def line_of(params: str, tokens: str) -> dict[str, object]:
     best, found = trials.networks[trials.best], proposed(trials)
     assert found is not None
     length = float(problem.training.tokens_of([best])[0])
-    price = Price(body_params(best), length)
     sizes = [Architecture.parse(text).params for text in found["networks"]]
     return {
         "params": params,
@@ -51,7 +50,7 @@ def line_of(params: str, tokens: str) -> dict[str, object]:
         "price": round(found["price"], 4),
         "pays": found["pays"],
         "paper: share": f"{PAPER / length:.0%}",
-        "paper: price": round(float(price(PAPER / length)), 4),
+        "paper: price": round(float(falls(body_params(best), length, PAPER / length)), 4),
     }
 
 

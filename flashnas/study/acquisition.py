@@ -61,14 +61,12 @@ class Training:
 class Acquisition:
     """trainings: in the order in which they were chosen. gain_nats: what all of them jointly are
     expected to gain. flops: of all of them. price_nats: what these would bring as further tokens of
-    the full training. best: how many of the first ones gain most less their price; 0: none gains
-    more than it costs. spare: what completes the set if more may be trained."""
+    the full training. spare: what completes the set if more may be trained."""
 
     trainings: tuple[Training, ...]
     gain_nats: float
     flops: float
     price_nats: float = 0.0
-    best: int = 0
     spare: tuple[Training, ...] = ()
 
 
@@ -266,11 +264,7 @@ def acquire(
             the lowest one so far.
         at_most: of those chosen, how many may be trained.
     """
-    networks = sorted(
-        {network.hash: network for network in candidates}.values(), key=lambda each: each.hash
-    )
-    order = np.argsort(scorer.values(networks), kind="stable")
-    networks = [networks[index] for index in order]
+    networks = by_value(scorer, candidates)
     # one for each observation, from the lowest value of a network
     offers: dict[tuple[object, ...], tuple[Training, ObservedLoss]] = {}
     for training in map(offered, networks):
@@ -281,36 +275,48 @@ def acquire(
     left = [offer for identity, offer in offers.items() if identity not in done][:MOST]
     if not left or count < 1:
         return Acquisition((), 0.0, 0.0)
-    model, networks = scorer.publications, networks[:MOST]
-    joint = Joint.of(
-        model,
-        rows_of_model(model, scorer.rows) if scorer.rows else None,
-        model.table(networks, scorer.tokens_of(networks)),
-        # nats of their own, because a group that repeats another one does not count
-        rows_of_model(model, [replace(row, nats=nats) for nats, (_, row) in enumerate(left)]),
-        scorer.reliability,
-    )
-    prospects = Prospects(
-        joint,
-        COMPLEXITY_NATS * complexities(networks),
-        of_trained=of_trained,
-        best=best,
-    )
+    # nats of their own, because a group that repeats another one does not count
+    rows = [replace(row, nats=nats) for nats, (_, row) in enumerate(left)]
+    prospects = prospects_of(scorer, networks[:MOST], rows, of_trained=of_trained, best=best)
     costs = np.array([flops(training) for training, _ in left])
     chosen = prospects.greedy(count, price(costs))
     trainings = tuple(left[index][0] for index in chosen)
-    chosen = chosen[:at_most]
-    spent = costs[chosen].cumsum()
-    gains = np.array([prospects.gain(chosen[: n + 1]) for n in range(len(chosen))])
-    net = np.array([0.0, *gains - price(spent)])
+    spent = costs[chosen[:at_most]].sum()
     return Acquisition(
         trainings[:at_most],
-        gain_nats=float(gains[-1]),
-        flops=float(spent[-1]),
-        price_nats=float(price(spent)[-1]),
-        best=int(np.flatnonzero(net >= net.max() - LEAST_GAIN)[-1]),
+        gain_nats=prospects.gain(chosen[:at_most]),
+        flops=float(spent),
+        price_nats=float(price(spent)),
         spare=trainings[at_most:],
     )
+
+
+def by_value(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> list[Architecture]:
+    """The distinct ones, the lowest value first, in an order that does not depend on theirs."""
+    distinct = {network.hash: network for network in candidates}
+    networks = [distinct[key] for key in sorted(distinct)]
+    return [networks[index] for index in np.argsort(scorer.values(networks), kind="stable")]
+
+
+def prospects_of(
+    scorer: EvidenceScorer,
+    candidates: Sequence[Architecture],
+    trainings: Sequence[ObservedLoss],
+    *,
+    of_trained: bool = False,
+    best: float | None = None,
+) -> Prospects:
+    """What trainings would change of the choice among candidates, after all that the user trained."""
+    model = scorer.publications
+    joint = Joint.of(
+        model,
+        rows_of_model(model, scorer.rows) if scorer.rows else None,
+        model.table(candidates, scorer.tokens_of(candidates)),
+        rows_of_model(model, trainings),
+        scorer.reliability,
+    )
+    prices = COMPLEXITY_NATS * complexities(candidates)
+    return Prospects(joint, prices, of_trained=of_trained, best=best)
 
 
 def rows_of_model(model: FullLoss, trainings: Sequence[ObservedLoss]) -> Rows:
@@ -337,9 +343,6 @@ def acquisition_line(acquisition: Acquisition, of_trained: bool) -> str:
         expected = f"the recommended network is expected to be {gain:.3g} nats better for it"
         if acquisition.price_nats >= LEAST_GAIN:
             expected += f", at a price of {acquisition.price_nats:.3g}"
-    if not of_trained and gain >= LEAST_GAIN and acquisition.best < len(trainings):
-        fewer = f"the first {acquisition.best} alone" if acquisition.best else "no training"
-        expected += f"; {fewer} would pay more"
     names = [compressed(each.network.notation) for each in trainings[:LISTED]]
     names = names if len(trainings) <= LISTED else []
     return (

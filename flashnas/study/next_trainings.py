@@ -8,6 +8,7 @@ the same hours would bring as further tokens of its full training.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,13 +29,13 @@ from flashnas.study.acquisition import (
     FRESH_SEED,
     LEAST_GAIN,
     SEED,
-    Joint,
     Prospects,
+    by_value,
     identity,
-    rows_of_model,
+    prospects_of,
 )
 from flashnas.study.comparison import differences_to
-from flashnas.study.scorer import COMPLEXITY_NATS, EvidenceScorer, complexities
+from flashnas.study.scorer import EvidenceScorer, FullTraining
 from flashnas.study.trials import Trials
 from flashnas.training.cost import BACKWARD
 
@@ -44,6 +45,7 @@ WIDTHS = (256, 512, 768, 1024, 1536, 2048)
 TOKENS_EACH = (20, 60, 200)  # for each parameter of the first network
 MOST_GAIN = 0.05  # nats; trainings of a higher price are looked at where nothing else is on offer
 SURE = 2.0  # times its error that a gain must exceed its price by
+Price = Callable[[Any], np.ndarray]  # of shares, as of `price_of`
 LEVEL = "next trainings"  # whose losses compare
 # What more tokens bring: slope, for each factor of e at 1e9 parameters and 1e11 tokens, in nats; exponents
 # of tokens and of parameters. Fitted to 220 published pairs of lengths (experiments/evidence/lengths.py).
@@ -60,36 +62,29 @@ def falls(params: Any, tokens: Any, share: Any, law: tuple[float, ...] = LENGTHS
     return np.asarray(at * (1 - (1 + np.asarray(share)) ** -beta) / beta)
 
 
-@dataclass(frozen=True)
-class Price:
-    """What hours before a full training cost it, in nats: L(D) - L(D (1 + share)).
-
-    params, tokens: of the full training; params: active ones without embeddings.
-    """
-
-    params: float
-    tokens: float
-
-    def __call__(self, share: np.ndarray | float) -> np.ndarray:
-        """share: of the hours of the full training, or of all that are planned."""
-        return falls(self.params, self.tokens, share)
-
-    def range_of(self, share: float) -> tuple[float, float]:
-        """The lowest and the highest price by this law and by published ones."""
-        tokens = self.tokens * np.array([1, 1 + share])
-        prices = [float(-np.diff(b / tokens**beta)[0]) for b, beta in PUBLISHED_LAWS]
-        prices.append(float(self(share)))
-        return min(prices), max(prices)
+def price_of(scorer: EvidenceScorer, network: Architecture) -> Price:
+    """What a share of the hours of all full trainings that are planned costs that of a network, in nats:
+    L(D) - L(D (1 + share))."""
+    tokens = float(scorer.training.tokens_of([network])[0])
+    return functools.partial(falls, body_params(network), tokens)
 
 
-def price_of_flops(scorer: EvidenceScorer, network: Architecture) -> Callable[[Any], np.ndarray]:
-    """What FLOPs of short trainings cost the full training of a network, in nats."""
-    training = scorer.training
-    price = Price(body_params(network), float(training.tokens_of([network])[0]))
+def price_of_flops(scorer: EvidenceScorer, network: Architecture) -> Price:
+    """The same of so many FLOPs of short trainings."""
+    training, price = scorer.training, price_of(scorer, network)
     sparse = network.active_params < network.params
     return lambda flops: price(
         training.share_of(network, training.short_hours(flops, sparse=sparse))
     )
+
+
+def price_range(params: float, tokens: float, share: float) -> tuple[float, float]:
+    """The lowest and the highest price by this law and by published ones. params: active ones without
+    embeddings."""
+    ends = tokens * np.array([1, 1 + share])
+    prices = [float(-np.diff(b / ends**beta)[0]) for b, beta in PUBLISHED_LAWS]
+    prices.append(float(falls(params, tokens, share)))
+    return min(prices), max(prices)
 
 
 @dataclass(frozen=True)
@@ -117,11 +112,11 @@ def best_choice(prospects: Prospects, shares: np.ndarray, price: Price) -> Choic
 
     Args:
         prospects: of the trainings on offer.
-        shares: what each of them costs [M], as of `Price`.
+        shares: what each of them costs [M], as of `price_of`.
     """
     order = prospects.greedy(MOST, price(shares))
-    sets = [order[:count] for count in range(min(LEAST, len(order)), len(order) + 1)]
-    choices = [chosen_by(prospects, each, shares, price) for each in sets]
+    counts = range(min(LEAST, len(order)), len(order) + 1)
+    choices = [chosen_by(prospects, order[:count], shares, price) for count in counts]
     return max(choices, key=lambda choice: choice.net_nats)
 
 
@@ -133,17 +128,10 @@ def chosen_by(
     draws: int = DRAWS,
     seed: int = SEED,
 ) -> Choice:
-    """A set with its gain, by so many draws."""
+    """A set with its gain, by so many draws. The best of many looks too good by those that chose it."""
     gains, share = prospects.gains(chosen, draws, seed), float(shares[list(chosen)].sum())
     error = float(gains.std() / math.sqrt(len(gains)))
     return Choice(tuple(chosen), share, float(gains.mean()), float(price(share)), error)
-
-
-def estimated_again(
-    prospects: Prospects, choice: Choice, shares: np.ndarray, price: Price
-) -> Choice:
-    """The same set by fresh draws: the best of many looks too good by those that chose it."""
-    return chosen_by(prospects, choice.indices, shares, price, FRESH_DRAWS, FRESH_SEED)
 
 
 # -- what is on offer ------------------------------------------------------------------------------
@@ -154,15 +142,13 @@ class Proposal:
     """The best set of short trainings, whether it pays or not.
 
     trainings: as they would be observed, and `of`: the candidates that they stand for. hours: of all,
-    on the device of the full training. price_range_nats: the lowest and the highest price by this law
-    and by published ones.
+    on the device of the full training.
     """
 
     choice: Choice
     trainings: tuple[ObservedLoss, ...]
     of: tuple[Architecture, ...]
     hours: float
-    price_range_nats: tuple[float, float]
 
 
 def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Proposal | None:
@@ -174,50 +160,40 @@ def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Prop
         scorer: by which networks are ranked.
         candidates: the recommended one first; CANDIDATES of them count.
     """
-    networks = sorted(set(candidates[:CANDIDATES]), key=lambda network: network.hash)
-    order = np.argsort(scorer.values(networks), kind="stable")
-    best = candidates[0]
-    networks = list(dict.fromkeys([best, *(networks[index] for index in order)]))
-    training, model = scorer.training, scorer.publications
-    price = Price(body_params(best), float(training.tokens_of([best])[0]))
-    table = model.table(networks, scorer.tokens_of(networks))
-    own = rows_of_model(model, scorer.rows) if scorer.rows else None
-    done = set(map(identity, scorer.rows))
-    prices = COMPLEXITY_NATS * complexities(networks)
-    found: (
-        tuple[float, Choice, Prospects, np.ndarray, list[ObservedLoss], list[Architecture]] | None
-    ) = None
+    best, training = candidates[0], scorer.training
+    networks = list(dict.fromkeys([best, *by_value(scorer, candidates[:CANDIDATES])]))
+    price, done = price_of(scorer, best), set(map(identity, scorer.rows))
+    found: Any = None
     for small, length in offers(networks):
         rows = [observed(network, length, at) for network, at in small.items()]
         rows = [row for row in rows if identity(row) not in done]
-        trained = [network for row in rows if (network := row.network)]
-        hours = [
-            training.short_hours(
-                (1 + BACKWARD) * length * network.flops_per_token(training.context),
-                sparse=network.active_params < network.params,
-            )
-            for network in trained
-        ]
+        hours = [short_hours(training, row) for row in rows]
         shares = training.share_of(best, np.array(hours))
         dear = price(np.sort(shares)[:LEAST].sum()) > MOST_GAIN
         if len(rows) < LEAST or (found is not None and dear):
             continue
-        joint = Joint.of(model, own, table, rows_of_model(model, rows), scorer.reliability)
-        prospects = Prospects(joint, prices)
+        prospects = prospects_of(scorer, networks, rows)
         choice = best_choice(prospects, shares, price)
-        if found is None or choice.net_nats > found[0]:
-            of = [networks[small[network]] for network in trained]
-            found = choice.net_nats, choice, prospects, shares, rows, of
+        if found is None or choice.net_nats > found[0].net_nats:
+            found = choice, prospects, shares, rows, small
     if found is None:
         return None
-    _, choice, prospects, shares, rows, of = found
-    choice = estimated_again(prospects, choice, shares, price)
-    return Proposal(
-        choice,
-        tuple(rows[index] for index in choice.indices),
-        tuple(of[index] for index in choice.indices),
-        choice.share * training.count * training.hours_of(best),
-        price.range_of(choice.share),
+    choice, prospects, shares, rows, small = found
+    choice = chosen_by(prospects, choice.indices, shares, price, FRESH_DRAWS, FRESH_SEED)
+    trainings = tuple(rows[index] for index in choice.indices)
+    of = tuple(networks[small[row.network]] for row in trainings)
+    return Proposal(choice, trainings, of, choice.share * training.count * training.hours_of(best))
+
+
+def short_hours(training: FullTraining, row: ObservedLoss) -> float:
+    """Of the device of the full training, for a short one."""
+    network = row.network
+    assert network is not None
+    return float(
+        training.short_hours(
+            (1 + BACKWARD) * row.tokens * network.flops_per_token(training.context),
+            sparse=network.active_params < network.params,
+        )
     )
 
 
@@ -264,7 +240,8 @@ def proposed(trials: Trials) -> NextTrainings | None:
     candidates = [trials.networks[index] for index in trials.candidates(CANDIDATES)]
     if (found := proposal(scorer, candidates)) is None:
         return None
-    choice = found.choice
+    choice, best = found.choice, candidates[0]
+    tokens = float(scorer.training.tokens_of([best])[0])
     return {
         "networks": [row.network.notation for row in found.trainings if row.network],
         "of": [network.hash for network in found.of],
@@ -274,7 +251,7 @@ def proposed(trials: Trials) -> NextTrainings | None:
         "gain": choice.gain_nats,
         "error": choice.error_nats,
         "price": choice.price_nats,
-        "price_range": list(found.price_range_nats),
+        "price_range": list(price_range(body_params(best), tokens, choice.share)),
         "published": not mix_of(bodies(candidates)).rare.any(),
         "pays": choice.pays,
     }

@@ -13,7 +13,7 @@ from flashnas.architecture.narrower import narrower
 from flashnas.loss.own import as_own
 from flashnas.observations.read_losses import read_published
 from flashnas.study import next_trainings
-from flashnas.study.next_trainings import LEAST, MOST, Price, proposal
+from flashnas.study.next_trainings import LEAST, MOST, falls, price_range, proposal
 from flashnas.study.scorer import FullTraining, load_scorer
 
 NETWORKS = [
@@ -57,17 +57,17 @@ def test_the_price_of_a_share_is_what_as_many_tokens_more_brought(size, lengths)
     short, long = ([row for row in rows if row.group.endswith(f"_{n}b")] for n in lengths)
     fell = np.mean([row.nats for row in short]) - np.mean([row.nats for row in long])
     embedding = short[0].vocab * short[0].hidden
-    price = Price(short[0].params - embedding, lengths[0] * 1e9)
-    assert float(price(lengths[1] / lengths[0] - 1)) == pytest.approx(fell, rel=0.25)
+    price = falls(short[0].params - embedding, lengths[0] * 1e9, lengths[1] / lengths[0] - 1)
+    assert float(price) == pytest.approx(fell, rel=0.25)
 
 
 @given(st.floats(7e9, 1e13), st.floats(1e-4, 1.0))
 @settings(max_examples=50, deadline=None)
 def test_a_price_is_less_than_in_proportion_and_falls_with_the_length(tokens, share):
-    price, longer = (Price(1e9, number) for number in (tokens, 2 * tokens))
+    price, longer = (functools.partial(falls, 1e9, number) for number in (tokens, 2 * tokens))
     assert 0 == float(price(0.0)) < float(price(share)) <= 2 * float(price(share / 2)) + 1e-12
     assert float(longer(share)) < float(price(share))
-    low, high = price.range_of(share)
+    low, high = price_range(1e9, tokens, share)
     assert low <= float(price(share)) <= high
 
 
@@ -75,7 +75,7 @@ def test_published_laws_give_the_slopes_that_are_stated():
     """For each e-fold of tokens: 0.116 nats at 50B and 0.033 at 4.5T by 2203.15556, 0.07 and 0.02 by
     2404.10102 at 100B and 4.5T."""
     share = np.expm1(1e-3)
-    _, high = Price(1e9, 4.5e12).range_of(share)
+    _, high = price_range(1e9, 4.5e12, share)
     assert high / 1e-3 == pytest.approx(0.033, abs=0.001)
     hoffmann, besiroglu = (
         [b * beta * tokens**-beta for tokens in (5e10, 1e11, 4.5e12)]
@@ -106,8 +106,8 @@ def test_what_is_paid_are_hours_at_the_utilisation_of_short_trainings():
     assert found().hours == pytest.approx(flops / (0.15 * 989e12) / 3600)
     best = NETWORKS[int(np.argmin(scorer().values(NETWORKS)))]
     assert found().choice.share == pytest.approx(found().hours / training.hours_of(best))
-    price = Price(next_trainings.body_params(best), TOKENS)
-    assert found().choice.price_nats == pytest.approx(float(price(found().choice.share)))
+    price = falls(next_trainings.body_params(best), TOKENS, found().choice.share)
+    assert found().choice.price_nats == pytest.approx(float(price))
 
 
 def test_more_is_spent_before_a_longer_training():
