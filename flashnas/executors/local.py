@@ -33,6 +33,8 @@ NO_LIMIT_ON_GPUS = (
 SESSION_ENDS_S = 0.5  # within which SIGTERM comes to all processes of a session that ends
 START_S = 60.0  # of a process, which its first job does not pay
 
+Order = tuple[str, bytes]  # the key of a job on its way to a process, and (function, job), pickled
+
 
 @dataclass(frozen=True, kw_only=True)
 class LocalOptions(Settings, where="executor"):
@@ -66,7 +68,7 @@ class LocalExecutor(Executor):
             _Slot(devices[number % len(devices)], work.timeout_s, self.options.worker_memory_gb)
             for number in range(min(count, MAX_THREADS))
         ]
-        self._queue: deque[_Order] = deque()
+        self._queue: deque[Order] = deque()
         self._ended: list[tuple[str, Ended]] = []
         self._closes_itself = False
 
@@ -84,7 +86,7 @@ class LocalExecutor(Executor):
 
     def submit_pickled(self, key: str, data: bytes) -> None:
         """Accept a job as the pickle of (function, job)."""
-        self._queue.append(_Order(key, data))
+        self._queue.append((key, data))
 
     def finished(self, wait_s: float) -> list[tuple[str, Ended]]:
         self._fill()
@@ -98,7 +100,7 @@ class LocalExecutor(Executor):
         for slot in busy:
             order = slot.order
             if order and (ended := slot.ended()):
-                self._ended.append((order.key, ended))
+                self._ended.append((order[0], ended))
         self._fill()
         results, self._ended = self._ended, []
         return results
@@ -126,14 +128,6 @@ class LocalExecutor(Executor):
         self._closes_itself = False
 
 
-@dataclass(frozen=True)
-class _Order:
-    """A job on its way to a process. data: function and job, pickled."""
-
-    key: str
-    data: bytes
-
-
 class _Slot:
     """A place for one process at a time, with its device."""
 
@@ -141,7 +135,7 @@ class _Slot:
         self.device = device
         self.timeout_s = timeout_s
         self.memory_gb = memory_gb
-        self.order: _Order | None = None
+        self.order: Order | None = None
         self.deadline = 0.0
         self._process: Any = None  # a process and its pipe, or None and None
         self._pipe: Any = None
@@ -153,7 +147,7 @@ class _Slot:
         """What `multiprocessing.connection.wait` watches."""
         return [self._pipe, self._process.sentinel] if self._process else []
 
-    def start(self, order: _Order) -> None:
+    def start(self, order: Order) -> None:
         if self._process is None or not self._process.is_alive():
             self.stop()
             context = multiprocessing.get_context("spawn")
@@ -168,7 +162,7 @@ class _Slot:
         self.order = order
         self._start_clock()
         with contextlib.suppress(OSError):  # it died meanwhile: `ended` finds that
-            self._pipe.send_bytes(order.data)
+            self._pipe.send_bytes(order[1])
 
     def ended(self) -> Ended | None:
         order: Any = self.order
@@ -198,7 +192,7 @@ class _Slot:
             return Ended(kind="failed", reason=f"time limit of {self.timeout_s:g} s exceeded")
         return None
 
-    def _died(self, order: _Order) -> Ended | None:
+    def _died(self, order: Order) -> Ended | None:
         code, ready = self._process.exitcode, self._ready
         with contextlib.suppress(OSError):  # what it has started
             os.killpg(self._process.pid, signal.SIGKILL)

@@ -14,7 +14,6 @@ import pickle
 import signal
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,15 +30,9 @@ from flashnas.executors.attempt import classify_error
 from flashnas.executors.base import Ended, Executor, Work
 from flashnas.executors.local import MIN_MEMORY_GB, NO_LIMIT_ON_GPUS, LocalExecutor, LocalOptions
 
-ANSWER_S = 5.0  # until a machine must have accepted a connection, and have answered
-# the first bytes of an HTTP/2 client, with an empty frame of settings, which the server answers by
-# its own; Ray speaks gRPC, which is HTTP/2
-HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
-SETTINGS_FRAME = 4
-FRAME_HEADER_BYTES = 9
+ANSWER_S = 5.0  # until a machine must have accepted a connection
 CLIENT_PORT = 10001  # of ray://HOST
 LOCAL_STARTS = 3  # of a Ray here, which gives up after 30 s, and a busy machine needs longer
-CROWDED_S = 30.0  # without a place for a candidate, until the user is told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +91,6 @@ class RayExecutor(Executor):
         self._waiting: deque[tuple[str, bytes]] = deque()  # jobs beyond `--workers`
         # reference to the prepared text; in a list, Ray does not resolve it
         self._text: list[Any] = []
-        self._moved = time.monotonic()
-        self._noted = False
 
     @property
     def gpus(self) -> float:
@@ -179,7 +170,12 @@ class RayExecutor(Executor):
                     }
                 )
             ]
-        self._moved = time.monotonic()
+        have = ray.cluster_resources().get("GPU", 0.0)
+        if have < self.gpus:
+            self.work.note(
+                f"the Ray cluster has {have:g} GPUs, and a candidate needs {self.gpus:g}; waiting"
+                " for more"
+            )
 
     def submit(self, key: str, job: Any) -> None:
         from ray import cloudpickle
@@ -208,10 +204,6 @@ class RayExecutor(Executor):
         ready, _ = self._ray.wait(refs, num_returns=1, timeout=wait_s)
         if ready:
             ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0)
-            self._moved = time.monotonic()
-            self._noted = False
-        elif time.monotonic() - self._moved > CROWDED_S and not self._noted:
-            self._note_lack_of_room()
         outcomes = [(self._refs.pop(ref), self._outcome(ref)) for ref in refs if ref in set(ready)]
         self._fill()
         return outcomes
@@ -229,16 +221,6 @@ class RayExecutor(Executor):
             return Ended(kind="broken", reason=first_line(error))
         except errors.RayError as error:  # the worker process, the machine, or the object on it
             return Ended(kind="died", reason=f"machine or worker lost ({type(error).__name__})")
-
-    def _note_lack_of_room(self) -> None:
-        self._noted = True
-        free_cpus = self._ray.available_resources().get("CPU", 0.0)
-        have = self._ray.cluster_resources().get("GPU", 0.0)
-        if free_cpus >= self.options.cpus and have < self.gpus:
-            self.work.note(
-                f"the Ray cluster has {have:g} GPUs, and a candidate needs {self.gpus:g}; waiting"
-                " for more"
-            )
 
     def drop(self) -> None:
         self._waiting.clear()
@@ -262,7 +244,7 @@ class RayExecutor(Executor):
 
 
 def check_address(address: str) -> None:
-    """Raise ConfigError if no Ray answers at HOST:PORT or ray://HOST:PORT within ANSWER_S; other
+    """Raise ConfigError if nothing answers at HOST:PORT or ray://HOST:PORT within ANSWER_S; other
     addresses are not checked. Ray itself tries for many minutes, without a word."""
     kind, _, place = address.rpartition("://")
     if address == "auto" or kind not in ("", "ray"):
@@ -279,18 +261,10 @@ def check_address(address: str) -> None:
             f" {address!r}"
         )
     try:
-        with socket.create_connection((host, port), timeout=ANSWER_S) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") == "1":
-                return
-            connection.sendall(HTTP2_HELLO)
-            answer = connection.makefile("rb").read(FRAME_HEADER_BYTES)
+        socket.create_connection((host, port), timeout=ANSWER_S).close()
     except (OSError, UnicodeError) as error:
         reason = f"within {ANSWER_S:g} s" if isinstance(error, TimeoutError) else first_line(error)
         raise ConfigError(f"executor ray: address {address} does not answer: {reason}") from None
-    if len(answer) < FRAME_HEADER_BYTES or answer[3] != SETTINGS_FRAME:
-        raise ConfigError(
-            f"executor ray: address {address} is not that of a Ray: it does not speak gRPC"
-        )
 
 
 # -- on the machine of a task ----------------------------------------------------------------------

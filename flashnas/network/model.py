@@ -6,7 +6,6 @@ Shapes: B batch, T time, D hidden, V vocabulary.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -103,7 +102,6 @@ class HybridLM(nn.Module):
                 f"out of memory: the network has {architecture.params:,} parameters"
             ) from None
         self.choose_backend(backend)
-        self._by_columns = False
         self.reset_weights()
 
     def choose_backend(self, backend: str) -> None:
@@ -155,24 +153,6 @@ class HybridLM(nn.Module):
         kinds = (spec.kind for spec in self.architecture.operators)
         return running(zip(kinds, self.blocks, strict=True), weight.device.type, weight.dtype)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> HybridLM:
-        self._lay_out(by_columns=False)
-        return super()._apply(fn, recurse)
-
-    def _lay_out(self, by_columns: bool) -> None:
-        """Lay wide matrices on a CPU out by columns, where a product with a single token takes up
-        to half the time less, or by rows again, as training and other devices want them."""
-        if by_columns == self._by_columns:
-            return
-        self._by_columns = by_columns
-        linears = [module for module in self.modules() if isinstance(module, nn.Linear)]
-        for weight in (self.head_weight, *(linear.weight for linear in linears)):
-            rows, columns = weight.shape
-            if rows > columns and weight.is_cpu and weight.dtype == torch.float32:
-                with torch.inference_mode(weight.is_inference()):
-                    data = weight.data
-                    weight.data = data.T.contiguous().T if by_columns else data.contiguous()
-
     @property
     def blocks(self) -> list[Block]:
         return cast("list[Block]", list(self.layers))
@@ -199,8 +179,6 @@ class HybridLM(nn.Module):
 
     def hidden_states(self, tokens_BT: Tensor) -> Tensor:
         """[B, T, D] after the final norm, before the head."""
-        if torch.is_grad_enabled():
-            self._lay_out(by_columns=False)
         x, _ = self.run_layers(self.embed(tokens_BT), [None] * len(self.layers))
         return self.final_norm(x[:, self.architecture.meta_tokens :])
 
@@ -258,7 +236,6 @@ class HybridLM(nn.Module):
     @torch.no_grad()
     def decode_step(self, tokens_B: Tensor, cache: HybridCache) -> tuple[Tensor, HybridCache]:
         """Read one token per sequence: (logits [B, V] of the next, cache)."""
-        self._lay_out(by_columns=True)
         x, states = self.embedding(tokens_B), []
         for block, state in zip(self.blocks, cache.states, strict=True):
             x, state = block.step(x, state)

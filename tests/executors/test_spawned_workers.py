@@ -2,6 +2,8 @@
 needs.
 """
 
+from dataclasses import replace
+
 import pool_jobs
 import pytest
 from executor_contract import check_executor
@@ -18,20 +20,13 @@ def test_the_local_executor_keeps_the_contract():
 
 
 def test_each_worker_owns_a_device_before_torch_loads():
-    jobs = {str(n): {"do": "device"} for n in range(8)}
-    jobs |= {f"die{n}": {"do": "exit"} for n in range(2)}
-    with LocalExecutor(
-        Work(function=pool_jobs.act, timeout_s=60, devices=("GPU-a", "3"), gpu=True)
-    ) as pool:
+    work = Work(function=pool_jobs.act, timeout_s=60, devices=("GPU-a", "3"), gpu=True)
+    jobs = {n: {"do": "exit" if n < 2 else "device"} for n in range(10)}
+    with LocalExecutor(work) as pool:
         assert pool.workers == 2
-        found, again = ({key: ended.result for key, ended in pool.run(jobs)} for _ in range(2))
-    owners = {}
-    for one in [found[str(n)] for n in range(8)] + [again[str(n)] for n in range(8)]:
-        assert one["torch"] is False
-        owners.setdefault(one["pid"], set()).add(one["device"])
-    assert all(len(devices) == 1 for devices in owners.values())
-    assert set.union(*owners.values()) == {"GPU-a", "3"}
-    shared = LocalExecutor(
-        Work(function=pool_jobs.act, timeout_s=60, devices=("0",), workers=3, gpu=True)
-    )
-    assert shared.workers == 3
+        found = [ended.result for _ in range(2) for _, ended in pool.run(jobs) if ended.result]
+    owners = {(one["pid"], one["device"]) for one in found}
+    assert len({pid for pid, _ in owners}) == len(owners)
+    assert {device for _, device in owners} == {"GPU-a", "3"}
+    assert not any(one["torch"] for one in found)
+    assert LocalExecutor(replace(work, devices=("0",), workers=3)).workers == 3

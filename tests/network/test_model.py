@@ -2,8 +2,6 @@
 forward.
 """
 
-import copy
-
 import fake_libraries
 import pytest
 import torch
@@ -137,67 +135,6 @@ def test_tables_made_in_inference_mode_serve_training():
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-# -- decoding from weights that have changed -------------------------------------------------------
-
-WIDE = "64(vocab=300,tied=false,meta=2): d(head_dim=16) f a(head_dim=16) f gla(head_dim=16)"
-
-
-def assert_decoding_follows_the_weights(model):
-    """Greedy tokens and logits of single steps equal those of the parallel form, for one
-    sequence.
-    """
-    tokens = torch.arange(3).unsqueeze(0) + 5
-    generated = model.generate(tokens, 4)
-    whole = torch.cat([tokens, generated], 1)
-    with torch.no_grad():
-        expected = model(whole)
-    assert torch.equal(generated, expected[:, 2:6].argmax(-1))
-    for prompt in (1, 3):
-        logits, cache = model.prefill(whole[:, :prompt])
-        for t in range(prompt, 7):
-            torch.testing.assert_close(logits, expected[:, t - 1], rtol=1e-4, atol=1e-4)
-            logits, cache = model.decode_step(whole[:, t], cache)
-        torch.testing.assert_close(logits, expected[:, 6], rtol=1e-4, atol=1e-4)
-
-
-def trained(model, optimizer):
-    for seed in range(3):
-        torch.manual_seed(seed)
-        tokens = torch.randint(300, (4, 9))
-        model.loss(tokens[:, :-1], tokens[:, 1:]).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-def test_decoding_uses_the_weights_of_further_training():
-    model = make_model(WIDE, torch.float32)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.02, fused=True)
-    for _ in range(2):
-        trained(model, optimizer)
-        assert_decoding_follows_the_weights(model)
-
-
-@pytest.mark.parametrize("tied", ["true", "false"])
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda model: model(torch.zeros(1, 3, dtype=torch.long)),
-        lambda model: model.bfloat16().float(),
-    ],
-    ids=["training", "a conversion"],
-)
-def test_wide_weights_lie_by_columns_while_single_tokens_are_decoded(change, tied):
-    model = make_model(WIDE.replace("tied=false", f"tied={tied}"), torch.float32)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.generate(torch.zeros(1, 3, dtype=torch.long), 3)
-    feed_forward = model.layers[1].mixer
-    assert model.head_weight.stride(0) == feed_forward.in_proj.weight.stride(0) == 1
-    assert feed_forward.out_proj.weight.is_contiguous(), "it has fewer rows than columns"
-    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
-    change(model)
-    assert all(parameter.is_contiguous() for parameter in model.parameters())
-
-
 # -- the residual stream of a GPU ------------------------------------------------------------------
 
 EVERY = (
@@ -210,43 +147,29 @@ EVERY = (
 
 @pytest.mark.parametrize("backend", ["torch", "fla", "mamba-ssm"])
 def test_the_stream_of_a_gpu_has_the_dtype_of_autocast(backend, monkeypatch):
-    """Weights and their gradients stay in float32; loss and gradients are as near to float64 as
-    with a wide stream, in the mean of some texts: of one text the errors of gradients differ by a
-    factor of two."""
+    """Weights and their gradients stay in float32; loss and gradients are near those in float64."""
     fake_libraries.install(monkeypatch, devices=("cpu",))
     narrow = HybridLM(Architecture.parse(EVERY), backend)
     narrow.load_state_dict(make_model(EVERY, torch.float32).state_dict())
-    texts = [
-        torch.randint(101, (2, 20), generator=torch.Generator().manual_seed(seed))
-        for seed in range(3)
-    ]
-    seen = []
-    for block in narrow.blocks:
-        block.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].dtype))
-    exact = copy.deepcopy(narrow).double()
-    for block in exact.blocks:
-        block._forward_pre_hooks.clear()
+    exact = make_model(EVERY)
+    exact.load_state_dict(narrow.state_dict())
     choose_backend(exact, "torch")
-
-    def gradients(model, tokens, autocast):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+    monkeypatch.setattr(model_module, "_streams_low", lambda x: torch.is_autocast_enabled("cpu"))
+    seen = set()
+    for block in narrow.blocks:
+        block.register_forward_pre_hook(lambda _, arguments: seen.add(arguments[0].dtype))
+    tokens = make_tokens(narrow, 2, 20)
+    found = []
+    for model in (narrow, exact):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=model is narrow):
             loss = model.loss(tokens[:, :-1], tokens[:, 1:])
-        found = torch.autograd.grad(loss, list(model.parameters()))
-        assert {gradient.dtype for gradient in found} == {model.embedding.weight.dtype}
-        return loss.item(), torch.cat([gradient.flatten() for gradient in found]).double()
-
-    expected = [gradients(exact, tokens, False) for tokens in texts]
-    errors = {}
-    for low in (False, True):
-        monkeypatch.setattr(model_module, "_streams_low", lambda x, low=low: low)
-        seen.clear()
-        errors[low] = 0.0
-        for tokens, (exact_loss, right) in zip(texts, expected, strict=True):
-            loss, got = gradients(narrow, tokens, True)
-            errors[low] += ((got - right).norm() / right.norm()).item() / len(texts)
-            assert abs(loss - exact_loss) < 0.01
-        assert set(seen) == {torch.bfloat16 if low else torch.float32}
-    assert errors[True] < max(2 * errors[False], 0.03)
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        assert {gradient.dtype for gradient in gradients} == {model.embedding.weight.dtype}
+        found.append((loss.item(), torch.cat([gradient.flatten() for gradient in gradients])))
+    assert seen == {torch.bfloat16}
+    (loss, got), (exact_loss, right) = found
+    assert abs(loss - exact_loss) < 0.01
+    assert (got - right).norm() < 0.2 * right.norm(), "0.11 where it is right"
 
 
 def test_a_network_that_no_memory_holds_is_one_line():

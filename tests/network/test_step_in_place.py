@@ -1,9 +1,6 @@
 """The step that `profile` captures as a CUDA graph, at a position on the device, equals that of
 decoding."""
 
-import sys
-from unittest.mock import Mock
-
 import fake_libraries
 import pytest
 import torch
@@ -69,23 +66,3 @@ def test_one_step_serves_every_position(case, monkeypatch):
             assert (found - expected).norm() < tolerance * expected.norm(), t
             position.seen_1 += 1
             position.seen_B += 1
-
-
-@pytest.mark.parametrize(("backend", "name"), [("torch", "sdpa"), ("flash-attn", "flash-attn")])
-def test_records_name_what_a_step_in_place_calls(monkeypatch, backend, name):
-    fake_libraries.install(monkeypatch, "flash_attn", devices=("cpu",))
-    functions = {}
-    for called, place, attribute in (
-        ("sdpa", torch.nn.functional, "scaled_dot_product_attention"),
-        ("flash-attn", sys.modules["flash_attn"], "flash_attn_with_kvcache"),
-    ):
-        functions[called] = Mock(wraps=getattr(place, attribute))
-        monkeypatch.setattr(place, attribute, functions[called])
-    model = HybridLM(Architecture.parse("64(vocab=300): a(head_dim=16)"), backend)
-    model, tokens = model.to(torch.bfloat16).eval(), torch.arange(10).view(2, 5)
-    fixed = placed(model.prefill(tokens)[1], Position(5, 9, 2, "cpu"), 9)
-    for function in functions.values():
-        function.reset_mock()
-    model.step_in_place(tokens[:, 0], fixed)
-    assert model.backends()["a"].partition(" ")[0] == name
-    assert [called for called, function in functions.items() if function.called] == [name]

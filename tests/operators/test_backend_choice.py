@@ -17,9 +17,6 @@ from flashnas.operators.backends import fla, library
 from flashnas.operators.backends.core import LIBRARIES, Core, choose_backend
 from flashnas.profiling.torch_target import Torch
 from flashnas.testing.forms import make_layer
-from flashnas.testing.self_test import choices_of
-from flashnas.training.recipe import Recipe
-from flashnas.training.trainer import check_kernels
 
 ALL = "a d gd gla m2 kda r7 m f"
 AUTO = cases("operators", "auto")
@@ -180,20 +177,6 @@ def test_a_chosen_library_that_cannot_run_here_says_why(monkeypatch):
         on_cuda(model, torch.float64)
 
 
-def test_records_tell_the_library_of_timings_from_that_of_gradients(monkeypatch):
-    """A table of prompts and steps is that of the library, a training that of torch."""
-    fake_libraries.install(monkeypatch, "fla")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(fla, "_hopper", lambda: "it is wrong here")
-    specs = parse_operators("gd(head_dim=16)")
-    assert Torch(device="cuda").facts(specs, 64) == {"backends": {"gd": "fla 0.0-fake"}}
-    (line,) = check_kernels(specs, 64, Recipe(device="cuda", dtype="bfloat16"))
-    assert line.endswith("(fla: it is wrong here)")
-    (low,) = (choice for choice in choices_of("gd", "cuda") if choice["dtype"] == "bfloat16")
-    assert low["takes"] == "fla 0.0-fake, gradients by torch"
-    assert low["passes_over"]["fla"] == "it is wrong here"
-
-
 @pytest.mark.parametrize("named", ["auto", "fla"])
 def test_the_choice_follows_whether_gradients_are_on(named, monkeypatch):
     fake_libraries.install(monkeypatch, "fla", devices=("cpu",))
@@ -247,12 +230,9 @@ def test_a_job_names_the_libraries_in_its_stack(monkeypatch):
 
 
 def test_a_core_that_no_library_has_is_torch():
-    """As that of an operator of another package; a chosen library does not concern it."""
+    """As that of an operator of another package."""
     core = Core("fft_conv", "own", (torch.add, torch.mul))
-    for backend in ("auto", "torch"):
-        core.choose(backend)
-        assert core.of(torch.zeros(1)).name == "torch"
-        assert core.kernels("cuda", torch.bfloat16).forward is torch.add
+    assert core.of(torch.zeros(1)).name == "torch"
     assert core.rejected("cuda", torch.bfloat16) == {}
 
 

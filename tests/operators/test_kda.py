@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from layer_cases import HIDDEN, SPECS, check_against_fla
 from torch import nn
 
-from flashnas.operators import OPERATORS
 from flashnas.operators.parts import l2_normalise
 
 NAME = "kda(heads=3,head_dim=16,conv_size=2,gate_rank=5)"
@@ -98,12 +97,3 @@ def fla_layer(monkeypatch, layer):
 @pytest.mark.slow
 def test_the_layer_equals_flas(monkeypatch):
     check_against_fla(NAME, fla_layer, monkeypatch)
-
-
-@pytest.mark.slow  # fla takes seconds to import
-def test_gate_rank_is_the_head_by_default_and_sizes_are_flas():
-    module = pytest.importorskip("fla.layers.kda")
-    spec = OPERATORS["kda"](heads=4, head_dim=32)
-    theirs = module.KimiDeltaAttention(hidden_size=64, head_dim=32, num_heads=4)
-    assert spec.resolved(64).gate_rank == 32
-    assert spec.params(64) == 64 + sum(p.numel() for p in theirs.parameters())

@@ -56,20 +56,6 @@ def test_a_gated_shared_expert_equals_transformers_in_outputs_and_gradients():
     assert_close(steps, expected, 2e-5, "steps")
 
 
-def test_no_token_is_dropped_when_all_go_to_the_same_expert():
-    layer = build_layer(OPERATORS["moe"](experts=4, active=1, intermediate=8), HIDDEN)
-    x = torch.rand(1, 40, HIDDEN) + 0.1
-    with torch.no_grad():
-        layer.router.weight.zero_()[2] = 1.0
-        y, _ = layer(x)
-        alone, _ = layer.reference(x[:, :1])
-    assert (y.abs().amax(-1) > 0).all()
-    assert_close(y[:, :1], alone, 1e-5, "a token among others and alone")
-    layer(x)[0].sum().backward()
-    used = [bool(layer.in_proj[e].weight.grad.any()) for e in range(4)]
-    assert used == [False, False, True, False]
-
-
 def test_a_router_learns_with_one_active_expert_too_and_output_projections_start_small():
     layer = build_layer(OPERATORS["moe"](experts=3, active=1, intermediate=8), HIDDEN)
     layer(torch.randn(1, 30, HIDDEN))[0].sum().backward()

@@ -10,10 +10,7 @@ from layer_cases import LAYERED
 from flashnas.architecture import Architecture
 from flashnas.network.cache import HybridCache
 from flashnas.network.model import HybridLM
-from flashnas.operators import OPERATORS
 from flashnas.operators.attention.cache import Position
-from flashnas.operators.backends.core import choose_backend
-from flashnas.operators.layer import build_layer
 from flashnas.profiling.torch_calls import filled_states
 
 HIDDEN = 256
@@ -26,31 +23,7 @@ def no_autocast(monkeypatch):
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
 
 
-def layer_on_meta(kind):
-    with torch.device("meta"):
-        layer = build_layer(OPERATORS[kind](), HIDDEN)
-        choose_backend(layer, "torch")
-    return layer
-
-
 KINDS = [kind for kind in LAYERED if kind != "moe"]  # whose experts the host sorts tokens for
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_step_looks_at_a_value(kind):
-    layer = layer_on_meta(kind)
-    with torch.inference_mode():
-        y, _ = layer.step(
-            torch.empty(2, HIDDEN, device="meta"), layer.init_state(2, torch.float32, "meta")
-        )
-    assert y.shape == (2, HIDDEN)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_prompt_looks_at_a_value(kind):
-    with torch.inference_mode():
-        y, _ = layer_on_meta(kind)(torch.empty(2, 37, HIDDEN, device="meta"))
-    assert y.shape == (2, 37, HIDDEN)
 
 
 def test_no_model_looks_at_a_value_or_takes_a_tensor_of_another_device():

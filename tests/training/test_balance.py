@@ -7,8 +7,6 @@ import pytest
 import torch
 
 from flashnas.architecture import Architecture
-from flashnas.network.model import HybridLM
-from flashnas.training.balance import ExpertBalance
 from flashnas.training.checkpoint import load_checkpoint, save_checkpoint
 from flashnas.training.recipe import Recipe
 from flashnas.training.trainer import Trainer
@@ -80,17 +78,3 @@ def test_micro_batches_change_rounding_only_and_a_training_continues_to_the_bit(
     biases = [trainer.network.layers[3].mixer.router.bias for trainer in (whole, parts, second)]
     assert all(torch.equal(bias, biases[0]) for bias in biases)
     assert 0 < biases[0].abs().max() < 0.0061
-
-
-def test_biases_move_by_the_tokens_of_all_micro_batches():
-    network = HybridLM(Architecture.parse("32: moe(experts=3,active=1,sigmoid=true)"))
-    balance = ExpertBalance(network, RECIPE)
-    (layer,) = balance.layers
-    layer.routed = [
-        (None, torch.tensor([[0]] * 6 + [[1]] * 3)),
-        (None, torch.tensor([[0]] * 3 + [[1]] * 3 + [[2]] * 3)),
-    ]
-    balance.update()
-    assert balance.loads == [[1.5, 1.0, 0.5]]
-    assert layer.router.bias.tolist() == pytest.approx([-0.001, 0, 0.001])
-    assert layer.routed is None

@@ -8,7 +8,7 @@ from one_line import one_line
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
-from flashnas.training.recipe import FAMILIES, Recipe, shipped_recipes
+from flashnas.training.recipe import Recipe, shipped_recipes
 
 
 def test_recipes_shrink_networks_by_their_factors():
@@ -71,15 +71,3 @@ def test_schedule_warms_up_to_the_peak_and_falls_to_its_floor():
     assert 0.98 < max(factors) <= 1
     assert 0.2 <= factors[-1] < 0.21
     assert min(factors) > 0
-
-
-def test_families_not_named_have_multiplier_one():
-    recipe = Recipe(lr_multipliers={"gd": 2})
-    changed = {
-        family: recipe.multiplier(family) for family in FAMILIES if recipe.multiplier(family) != 1
-    }
-    assert changed == {"gd": 2, "gd.conv": 2}  # a convolution follows its operator ..
-    assert (
-        Recipe(lr_multipliers={"gd": 2, "gd.conv": 0.5}).multiplier("gd.conv") == 0.5
-    )  # .. unless it is named
-    assert Recipe(lr_multipliers={"moe": 2}).multiplier("moe.router") == 2

@@ -220,22 +220,16 @@ def test_muons_rate_falls_with_the_root_of_the_depth():
 
 
 def test_multipliers_scale_the_rate_of_their_family_alone():
-    network = HybridLM(RECIPE.proxy_of(ALL))
-    factors = {"gd": 2.0, "gd.conv": 0.1, "embedding": 0.5}
-    recipe = dataclasses.replace(RECIPE, lr_multipliers=factors)
-    optimizers = Optimizers(network, recipe)
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    for parameter in network.parameters():
-        parameter.grad = torch.ones_like(parameter)
+    """A convolution follows its operator unless it is named."""
+    recipe = dataclasses.replace(
+        RECIPE, lr_multipliers={"gd": 2.0, "d": 3.0, "d.conv": 0.1, "embedding": 0.5}
+    )
+    optimizers = Optimizers(HybridLM(recipe.proxy_of(ALL)), recipe)
     optimizers.step(7)
-    for optimizer, peak in zip(
-        optimizers.optimizers, (recipe.muon_lr, recipe.adamw_lr), strict=True
-    ):
+    for optimizer, peak in zip(optimizers.optimizers, (0.005, 0.02), strict=True):
         for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                family = network.parameter_uses()[names[id(parameter)]].family
-                expected = peak * factors.get(family, 1.0) * recipe.lr_factor(7)
-                assert group["lr"] == pytest.approx(expected)
+            factor = {"gd.conv": 2.0, **recipe.lr_multipliers}.get(group["family"], 1.0)
+            assert group["lr"] == pytest.approx(peak * factor * recipe.lr_factor(7))
 
 
 # -- worker ----------------------------------------------------------------------------------------

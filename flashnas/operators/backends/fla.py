@@ -21,7 +21,6 @@ from flashnas.operators.backends.library import (
     Library,
     Pair,
     Sizes,
-    importable,
     older_than,
 )
 
@@ -29,8 +28,6 @@ HOPPER, BAD_TRITON = 9, ("3.4", "3.7.1")  # major compute capability; releases f
 DECAYS = ("gated_delta_rule", "ssd")
 # of keys and values: one tile of tl.dot, and what the chunk kernels keep in registers
 MIN_DIM, MAX_DIM = 16, 256
-# fla takes kernels of these packages where they are installed, unless the variable is 0
-FURTHER = {"tilelang": "FLA_TILELANG", "flash_kda": "FLA_FLASH_KDA", "flash_qla": "FLA_FLASH_QLA"}
 
 
 def _ops(name: str) -> Any:
@@ -187,16 +184,6 @@ def _hopper() -> str:
     )
 
 
-def further() -> str:
-    """The packages of FURTHER that fla may take here, such as `tilelang`."""
-    off = {"FLA_TILELANG": "0"}  # by `_ops`
-    return ".".join(
-        name
-        for name, variable in FURTHER.items()
-        if os.environ.get(variable, off.get(variable, "1")) != "0" and importable(name)
-    )
-
-
 LIBRARY = Library(
     name="fla",
     package="fla",
@@ -213,5 +200,4 @@ LIBRARY = Library(
     },
     rounds=frozenset({"delta_rule", "gated_delta_rule", "gla", "ssd", "kda", "dplr"}),
     least="0.6",
-    build=further,
 )

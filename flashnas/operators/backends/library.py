@@ -34,8 +34,7 @@ class Library:
     or an empty string. gradients: likewise why it does not compute its gradients, though it runs
     without them. rounds: cores whose parallel form multiplies float32 in TensorFloat-32 (10
     bits), which nothing but an explicit choice should do. least: the oldest release whose functions
-    we call as they are and whose results are right. build: what makes two builds of a release
-    differ, for records.
+    we call as they are and whose results are right.
     """
 
     name: str
@@ -47,7 +46,6 @@ class Library:
     rounds: frozenset[str] = frozenset()
     devices: tuple[str, ...] = ("cuda",)
     least: str = "0"
-    build: Callable[[], str] = str
 
     def missing(self) -> str:
         """Why it cannot be used at all, or an empty string."""
@@ -64,9 +62,8 @@ class Library:
         return ""
 
     def version(self) -> str:
-        """The release, and after a + its `build`."""
-        release = _release(self.distribution, sys.modules.get(self.package))
-        return "+".join(filter(None, (release, self.build())))
+        """The release."""
+        return _release(self.distribution, sys.modules.get(self.package))
 
     def reason(
         self, core: str, device: str, dtype: torch.dtype, sizes: Sizes, gradients: bool
