@@ -75,12 +75,7 @@ def measure(
     seconds = [step.seconds for step in trainer.steps()]
     first, rest = seconds[: max(1, steps // 10)], seconds[max(1, steps // 10) :] or seconds
     tokens_per_s = recipe.batch_tokens / statistics.median(rest)
-    head = 2 * architecture.hidden * architecture.vocab
-    flops = 3 * (
-        architecture.prefill_flops(sequence_tokens) / sequence_tokens
-        + head
-        - head / sequence_tokens
-    )
+    flops = 3 * architecture.flops_per_token(sequence_tokens)
     memory = (
         torch.cuda.max_memory_allocated()
         if device == "cuda"

@@ -127,21 +127,14 @@ class Architecture:
         counts = Counter(map(id, self.operators))
         return [(spec, counts[key]) for key, spec in objects.items()]
 
-    def prefill_flops(self, tokens: int) -> float:
-        """FLOPs to read a prompt of `tokens` tokens and predict the next one (the head runs
-        once).
-        """
-        total = tokens + self.meta_tokens
+    def flops_per_token(self, length: int) -> float:
+        """FLOPs of a forward pass over texts of `length` tokens, for each of them, with the head."""
+        total = length + self.meta_tokens
         body = sum(
             spec.flops(self.hidden, mean_context(total, spec.window_tokens))
             for spec in self.operators
         )
-        return total * body + 2 * self.hidden * self.vocab
-
-    def flops_per_token(self, length: int) -> float:
-        """FLOPs of a forward pass over texts of `length` tokens, for each of them, with the head."""
-        head = 2 * self.hidden * self.vocab  # prefill_flops has it once
-        return float((self.prefill_flops(length) + (length - 1) * head) / length)
+        return total / length * body + 2 * self.hidden * self.vocab
 
     def cache_bytes(self, context: int, dtype_bytes: int = 2) -> int:
         """Bytes of caches and states per sequence after `context` tokens (meta tokens come on
@@ -288,12 +281,6 @@ def parsed(notation: str) -> Architecture | None:
         return Architecture.parse(notation)
     except FlashnasError:
         return None
-
-
-def kinds(notation: str) -> tuple[str, ...]:
-    """The short names of the operators in order; empty for unreadable text."""
-    architecture = parsed(notation)
-    return tuple(spec.kind for spec in architecture.operators) if architecture else ()
 
 
 @functools.lru_cache(maxsize=16_384)

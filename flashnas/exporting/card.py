@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import flashnas
-from flashnas.base.text import MISSING, is_number, number, printable
-from flashnas.run_folder.recorded_run import ModelEvaluation, RecordedRun, search_of
+from flashnas.base.text import MISSING, printable
+from flashnas.run_folder.recorded_run import ModelEvaluation
 from flashnas.training.folder import TrainingRecord
-from flashnas.trials.trial import Trial
 
 if TYPE_CHECKING:
     from flashnas.exporting.source import Source
@@ -87,8 +86,6 @@ def _rows(
         f"width {network.hidden:,}; operators {operators}; vocabulary {network.vocab:,},"
         f" {'tied' if network.tied else 'untied'} embedding; {network.meta_tokens} meta tokens",
     )
-    if source.folder is not None and (searched := search_of(source.folder)):
-        yield "Latency", _latency(*searched, network.vocab)
     if score is not None:
         yield (
             "Validation loss",
@@ -107,21 +104,6 @@ def _rows(
             f"sequences of {source.sequence_tokens or MISSING} tokens, seed"
             f" {question.get('seed', MISSING)}",
         )
-
-
-def _latency(run: RecordedRun, entry: Trial, vocab: int) -> str:
-    figures, workload = entry.figures, run.entry("workload") or {}
-    text = f"{number(figures.get('latency_ms'))} ms for {workload.get('name') or 'the workload'}"
-    if table := run.entry("table"):
-        text += (
-            f", predicted by the table {table.get('name', MISSING)}, 90 % interval"
-            f" {number(figures.get('lower_ms'))} to {number(figures.get('upper_ms'))} ms"
-        )
-    if is_number(figures.get("measured_ms")):
-        text += f"; measured on the device: {number(figures['measured_ms'])} ms"
-    if vocab != (searched := getattr(entry.architecture, "vocab", vocab)):
-        text += f"; with a vocabulary of {searched:,}"
-    return text
 
 
 def _cell(text: object) -> str:

@@ -232,16 +232,6 @@ def chosen_weights(folder: Path) -> Path:
     )
 
 
-def search_of(weights: Path) -> tuple[RecordedRun, Trial] | None:
-    """The run in whose folder the weights are, with their network of its front; None for others."""
-    weights = weights.absolute()
-    folder = weights.parent.parent.parent
-    if weights.parent.parent != folder / TRAINED or not (folder / CONFIG).is_file():
-        return None
-    run = RecordedRun.load(folder)
-    return next(((run, entry) for entry, own in run.trained_models() if own == weights), None)
-
-
 @dataclass(frozen=True, kw_only=True)
 class TextResult:
     """Of a text. lossy: documents that the tokenizer does not give back as they are."""

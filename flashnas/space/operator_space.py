@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
@@ -73,11 +74,11 @@ class OperatorSpace(SearchSpace[G]):
     def operators(self, genotype: G) -> tuple[OperatorSpec, ...]:
         """The operator list that the genotype builds."""
 
-    @abstractmethod
     def find(self, operators: Sequence[OperatorSpec]) -> G | None:
         """The canonical genotype that builds this operator list, or None if the space does not hold
-        it.
+        it. Only `locate` needs it.
         """
+        raise NotImplementedError
 
     # -- what follows from it
 
@@ -87,11 +88,6 @@ class OperatorSpace(SearchSpace[G]):
         other.model = replace(self.model, vocab=vocab)
         other.__dict__.pop("hash", None)  # of the space as it was
         return other
-
-    @property
-    def mixers(self) -> tuple[OperatorSpec, ...]:
-        """The token mixers that the space uses."""
-        return tuple(spec for spec in self.kinds() if spec.mixes_tokens)
 
     def count_networks(self) -> float:
         """Genotypes at all their widths."""
@@ -117,10 +113,6 @@ class OperatorSpace(SearchSpace[G]):
     def build(self, operators: tuple[OperatorSpec, ...], hidden: int) -> Architecture:
         """An operator list with the space's vocabulary, head and meta tokens."""
         return Architecture(hidden=hidden, operators=operators, **vars(self.model))
-
-    def widths_of(self, operators: tuple[OperatorSpec, ...]) -> list[Architecture]:
-        """An operator list at every width, the widest first."""
-        return [self.build(operators, hidden) for hidden in reversed(self.hidden_sizes)]
 
     def contains(self, architecture: Architecture) -> bool:
         """True if some genotype at some width of the space builds this network."""
@@ -149,20 +141,23 @@ class OperatorSpace(SearchSpace[G]):
         return self.find(specs) if len(specs) == len(operators) else None
 
     def baselines(self) -> list[tuple[str, list[Architecture]]]:
-        return [(label, self.widths_of(operators)) for label, operators in self.pure_models()]
+        """The pure models, each at every width."""
+        return [
+            (label, [self.build(operators, hidden) for hidden in reversed(self.hidden_sizes)])
+            for label, operators in self.pure_models()
+        ]
 
     def pure_models(self) -> list[tuple[str, tuple[OperatorSpec, ...]]]:
         """`mixer f` repeated, and without `f` a mixer that stands alone, at full, half and quarter
         depth (arXiv 2511.18890, section 2.2): within a latency budget a shallow wide model may beat
         a deep narrow one."""
         ffn = next((spec for spec in self.kinds() if isinstance(spec, FeedForward)), FeedForward())
-        kinds = [spec.kind for spec in self.mixers]
-        names = {
-            spec: spec.kind if kinds.count(spec.kind) == 1 else str(spec) for spec in self.mixers
-        }
+        mixers = [spec for spec in self.kinds() if spec.mixes_tokens]
+        counts = Counter(spec.kind for spec in mixers)
+        names = {spec: spec.kind if counts[spec.kind] == 1 else str(spec) for spec in mixers}
         blocks: list[tuple[str, tuple[OperatorSpec, ...]]] = [
-            *((f"{names[spec]} f", (spec, ffn)) for spec in self.mixers),
-            *((names[spec], (spec,)) for spec in self.mixers if spec.stands_alone),
+            *((f"{names[spec]} f", (spec, ffn)) for spec in mixers),
+            *((names[spec], (spec,)) for spec in mixers if spec.stands_alone),
         ]
         result: dict[str, tuple[OperatorSpec, ...]] = {}
         for text, block in blocks:

@@ -255,9 +255,6 @@ class ServedSpace(OperatorSpace[ServedGenotype]):
         first = {(g.family, g.hidden, g.ffn, g.window): g for g in self.genotypes}
         return (network for genotype in first.values() for network in self.architectures(genotype))
 
-    def find(self, operators: Sequence[OperatorSpec]) -> ServedGenotype | None:
-        return next((g for g in self.genotypes if _operators(g) == tuple(operators)), None)
-
     def locate(self, architecture: Architecture) -> ServedGenotype | None:
         layers = sum(spec.mixes_tokens for spec in architecture.operators)
         operators = architecture.canonical().operators

@@ -98,7 +98,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         **shared: Any,
     ) -> None:
         super().__init__(**shared)
-        self.mixer_specs, self.ffn = mixers, ffn
+        self.mixers, self.ffn = mixers, ffn
         self.ratios, self.ffns, self.repeats = ratios, ffns, repeats
         self.max_operators = max_operators
         self.names = tuple(map(str, mixers))
@@ -157,7 +157,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         )
 
     def kinds(self) -> tuple[OperatorSpec, ...]:
-        return (*self.mixer_specs, *[self.ffn] * (max(self.ffns) > 0))
+        return (*self.mixers, *[self.ffn] * (max(self.ffns) > 0))
 
     def own_settings(self) -> dict[str, Any]:
         return {

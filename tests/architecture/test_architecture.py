@@ -173,12 +173,13 @@ def test_sizes_are_the_sums_over_the_operators(architecture, context):
 
 @settings(max_examples=40, deadline=None)
 @given(architectures(), st.integers(1, 40))
-def test_prefill_is_the_sum_over_its_tokens_with_one_head(architecture, tokens):
+def test_flops_are_the_sum_over_the_tokens_of_a_text(architecture, tokens):
     head = 2 * architecture.hidden * architecture.vocab
     total = tokens + architecture.meta_tokens
     seen, specs = range(1, total + 1), architecture.operators
     by_token = sum(spec.flops(architecture.hidden, t) for t in seen for spec in specs)
-    assert architecture.prefill_flops(tokens) == pytest.approx(by_token + head, rel=1e-12)
+    found = architecture.flops_per_token(tokens)
+    assert found == pytest.approx(by_token / tokens + head, rel=1e-12)
 
 
 # -- proxies ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from offenders import every
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.architecture import compressed, fold, kinds, mixers_by_use
+from flashnas.architecture.architecture import compressed, fold, mixers_by_use
 
 
 @every(
@@ -35,7 +35,7 @@ def test_very_deep_and_unreadable_notations_come_back():
     deep = "1024: " + " ".join(["d"] * 300)
     assert compressed(deep) == deep
     assert compressed("<script>") == "<script>"
-    assert kinds("2048: nope") == ()
+    assert mixers_by_use("2048: nope") == ()
 
 
 def test_mixers_by_use_leaves_out_feed_forward_and_counts():
