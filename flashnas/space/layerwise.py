@@ -20,14 +20,12 @@ from flashnas.base.errors import SpaceError
 from flashnas.operators import OperatorSpec
 from flashnas.space.base import Value
 from flashnas.space.load import (
-    check_distinct,
     check_unique,
     entries,
     read_choices,
-    read_model,
     read_operators,
     read_range,
-    read_widths,
+    read_shared,
 )
 from flashnas.space.operator_space import OperatorSpace
 
@@ -40,7 +38,7 @@ class LayerwiseFile:
     """What a file of this template holds."""
 
     template: str
-    widths: list[Any]
+    widths: list[int]
     layers: dict[str, Any]
     model: dict[str, Any] = field(default_factory=dict)
 
@@ -50,8 +48,8 @@ class LayersBlock:
     """The block `layers` of such a file."""
 
     depth: int | list[Any]
-    choices: list[Any]
-    require: list[Any] = field(default_factory=list)
+    choices: list[str]
+    require: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -96,23 +94,27 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         convert(data, LayerwiseFile, error=SpaceError, name="search space", closed=True)
         layers = data["layers"]
         convert(layers, LayersBlock, error=SpaceError, name="layers", closed=True)
-        model, widths = read_model(data), read_widths(data)
         depth = read_range(layers, "depth", "layers")
         items = entries(layers, "choices", "layers")
-        choices = [read_operators(*item, widths) for item in items]
-        check_unique(items, [" ".join(map(str, choice)) for choice in choices])
+        choices = [read_operators(*item) for item in items]
+        texts = [" ".join(map(str, choice)) for choice in choices]
+        check_unique(items, texts)
         specs = list(dict.fromkeys(spec for choice in choices for spec in choice))
-        check_distinct(layers.place("choices"), "layers.choices", specs, widths)
         if not any(spec.mixes_tokens for spec in specs):
             raise SpaceError(f"{layers.place('choices')}: layers.choices needs a token mixer")
+        require: tuple[str, ...] = ()
+        if "require" in layers:
+            require = read_choices(layers, "require", "layers", [spec.kind for spec in specs])
+        if len(require) > depth[0]:
+            raise SpaceError(
+                f"{layers.place('require')}: layers.require must have at most as many entries as the"
+                f" fewest layers, {depth[0]}; got {len(require)}"
+            )
         return cls(
-            name=name,
-            path=data.path,
-            hidden_sizes=widths,
-            model=model,
+            choices=dict(zip(texts, choices, strict=True)),
             depth=depth,
-            require=_read_require(layers, [spec.kind for spec in specs], depth[0]),
-            choices={" ".join(map(str, choice)): choice for choice in choices},
+            require=require,
+            **read_shared(data, name, specs),
         )
 
     def kinds(self) -> tuple[OperatorSpec, ...]:
@@ -279,15 +281,3 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
                 genotype = LayerwiseGenotype(layers)
                 if self.repair(genotype) == genotype:
                     yield genotype
-
-
-def _read_require(layers: LocatedDict, kinds: Sequence[str], fewest: int) -> tuple[str, ...]:
-    if "require" not in layers:
-        return ()
-    required = read_choices(layers, "require", "layers", kinds)
-    if len(required) > fewest:
-        raise SpaceError(
-            f"{layers.place('require')}: layers.require must have at most as many entries as the"
-            f" fewest layers, {fewest}; got {len(required)}"
-        )
-    return required

@@ -12,12 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from flashnas.architecture import (
-    MAX_HIDDEN,
-    MAX_META_TOKENS,
-    MAX_VOCAB,
-    parse_operators,
-)
+from flashnas.architecture import MAX_META_TOKENS, MAX_VOCAB, Architecture, parse_operators
 from flashnas.base.documents import LocatedDict, LocatedList, convert, read_yaml
 from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError, SpaceError
 from flashnas.base.registry import Registry, foreign_errors, shipped_names
@@ -216,79 +211,49 @@ def whole_number(place: str, name: str, value: object, least: int, most: int) ->
 
 def read_range(data: LocatedDict, key: str, where: str) -> tuple[int, int]:
     """`[low, high]`, or one number for both; from 1 to MAX_DEPTH."""
-    value, place = data[key], data.place(key)
-    name = f"{where}.{key}" if where else key
-    if type(value) is int:
-        value = [value, value]
-    if not isinstance(value, list) or len(value) != 2 or any(type(v) is not int for v in value):
+    value = data[key]
+    ends = value if isinstance(value, list) else [value, value]
+    whole = len(ends) == 2 and all(type(end) is int for end in ends)
+    if not whole or not 1 <= ends[0] <= ends[1] <= MAX_DEPTH:
+        name = f"{where}.{key}" if where else key
         raise SpaceError(
-            f"{place}: {name} must be a whole number or [low, high]; got {shown(value)}"
+            f"{data.place(key)}: {name} must be a whole number or [low, high], from 1 to"
+            f" {MAX_DEPTH}; got {shown(value)}"
         )
-    low, high = value
-    if not 1 <= low <= high <= MAX_DEPTH:
-        raise SpaceError(
-            f"{place}: {name} must have 1 <= low <= high <= {MAX_DEPTH}; got [{low}, {high}]"
-        )
-    return low, high
+    return ends[0], ends[1]
 
 
-def read_model(data: LocatedDict) -> ModelOptions:
-    """The optional block `model`: vocab, tied, meta_tokens."""
-    block = data.get("model", LocatedDict())
-    model = convert(block, ModelOptions, error=SpaceError, name="model", closed=True)
-    for name, least, most in (("vocab", 2, MAX_VOCAB), ("meta_tokens", 0, MAX_META_TOKENS)):
-        whole_number(block.place(name), f"model.{name}", getattr(model, name), least, most)
-    return model
-
-
-def read_widths(data: LocatedDict) -> tuple[int, ...]:
-    """The list `widths`: hidden sizes in ascending order."""
-    items = entries(data, "widths", "")
-    widths = [whole_number(place, name, value, 1, MAX_HIDDEN) for place, name, value in items]
-    for i in range(1, len(widths)):
-        if widths[i] <= widths[i - 1]:
-            raise SpaceError(
-                f"{items[i][0]}: widths must ascend; got {widths[i]} after {widths[i - 1]}"
-            )
-    return tuple(widths)
-
-
-def read_operators(
-    place: str, name: str, text: object, widths: tuple[int, ...]
-) -> tuple[OperatorSpec, ...]:
-    """Operators in notation; raises SpaceError unless they fit every width."""
-    if not isinstance(text, str) or not text.strip():
-        raise SpaceError(
-            f"{place}: {name} must be an operator such as d or a(kv_heads=4); got {shown(text)}"
-        )
+def read_operators(place: str, name: str, text: str) -> tuple[OperatorSpec, ...]:
+    """Operators in notation."""
     try:
         operators = parse_operators(text)
     except (ArchitectureError, OperatorError) as error:
         raise SpaceError(f"{place}: {name}: {error}") from None
     if not operators:
-        raise SpaceError(f"{place}: {name} must not be empty; got {shown(text)}")
-    for hidden in widths:
-        for spec in operators:
-            try:
-                spec.resolved(hidden)
-            except OperatorError as error:
-                raise SpaceError(
-                    f"{place}: {name} {str(spec)!r} does not fit width {hidden}: {error}"
-                ) from None
+        raise SpaceError(f"{place}: {name} must be an operator such as d or a(kv_heads=4)")
     return operators
 
 
-def check_distinct(
-    place: str, name: str, specs: Sequence[OperatorSpec], widths: tuple[int, ...]
-) -> None:
-    """Raise SpaceError for two different operators that are the same at some width: equal networks
-    must have equal genotypes."""
+def read_shared(data: LocatedDict, name: str, specs: Sequence[OperatorSpec]) -> dict[str, Any]:
+    """What every space of operators is made with, of `widths` and the optional block `model`. The
+    operators must fit all widths, and differ there: equal networks must have equal genotypes."""
+    block = data.get("model", LocatedDict())
+    model = convert(block, ModelOptions, error=SpaceError, name="model", closed=True)
+    for key, least, most in (("vocab", 2, MAX_VOCAB), ("meta_tokens", 0, MAX_META_TOKENS)):
+        whole_number(block.place(key), f"model.{key}", getattr(model, key), least, most)
+    widths, place = [value for _, _, value in entries(data, "widths", "")], data.place("widths")
+    if widths != sorted({*widths}):
+        raise SpaceError(f"{place}: widths must ascend; got {shown(widths)}")
     for hidden in widths:
-        seen: dict[OperatorSpec, OperatorSpec] = {}
-        for spec in specs:
-            other = seen.setdefault(spec.resolved(hidden), spec)
-            if other != spec:
+        try:
+            full = Architecture(hidden=hidden, operators=tuple(specs)).canonical().operators
+        except (ArchitectureError, OperatorError) as error:
+            raise SpaceError(f"{place}: at width {hidden}: {error}") from None
+        first: dict[OperatorSpec, OperatorSpec] = {}
+        for spec, resolved in zip(specs, full, strict=True):
+            if (other := first.setdefault(resolved, spec)) != spec:
                 raise SpaceError(
-                    f"{place}: {name} must differ at every width; {str(other)!r} and"
-                    f" {str(spec)!r} are the same operator at width {hidden}"
+                    f"{place}: operators must differ at every width; {str(other)!r} and"
+                    f" {str(spec)!r} are the same at width {hidden}"
                 )
+    return {"name": name, "path": data.path, "hidden_sizes": tuple(widths), "model": model}

@@ -48,7 +48,7 @@ class ServedFile:
     vocab: int = DEFAULT_VOCAB
     params: str = PARAMS
     experts: str = ANY
-    layers: Any = None
+    layers: int | list[int] | None = None
 
 
 @dataclass(frozen=True)

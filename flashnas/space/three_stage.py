@@ -25,14 +25,12 @@ from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.base import Value
 from flashnas.space.load import (
     MAX_DEPTH,
-    check_distinct,
     check_unique,
     entries,
     read_choices,
-    read_model,
     read_operators,
     read_range,
-    read_widths,
+    read_shared,
     whole_number,
 )
 from flashnas.space.operator_space import OperatorSpace
@@ -58,10 +56,10 @@ class ThreeStageFile:
     """What a file of this template holds."""
 
     template: str
-    widths: list[Any]
+    widths: list[int]
     blocks: dict[str, Any]
     max_operators: int
-    repeats: int | list[Any] | str = FREE
+    repeats: int | list[int] | str = FREE
     model: dict[str, Any] = field(default_factory=dict)
 
 
@@ -69,9 +67,9 @@ class ThreeStageFile:
 class StagesBlock:
     """The block `blocks` of such a file."""
 
-    mixers: list[Any]
-    ratios: list[Any]
-    ffns_per_mixer: list[Any]
+    mixers: list[str]
+    ratios: list[str]
+    ffns_per_mixer: list[int]
     ffn: str = "f"
 
 
@@ -115,13 +113,11 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         convert(data, ThreeStageFile, error=SpaceError, name="search space", closed=True)
         blocks = data["blocks"]
         convert(blocks, StagesBlock, error=SpaceError, name="blocks", closed=True)
-        model, widths = read_model(data), read_widths(data)
         items = entries(blocks, "mixers", "blocks")
-        mixers = tuple(_one_operator(*item, widths) for item in items)
+        mixers = tuple(_one_operator(*item) for item in items)
         check_unique(items, [*mixers])
-        check_distinct(blocks.place("mixers"), "blocks.mixers", mixers, widths)
         place = blocks.place("ffn")
-        ffn = _one_operator(place, "blocks.ffn", blocks.get("ffn", "f"), widths, mixer=False)
+        ffn = _one_operator(place, "blocks.ffn", blocks.get("ffn", "f"), mixer=False)
         ratios = read_choices(blocks, "ratios", "blocks", list(RATIOS))
         if len(mixers) == 1 and ALONE not in ratios:
             raise SpaceError(
@@ -144,16 +140,13 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
                 f" ({longest}); got {cap}"
             )
         return cls(
-            name=name,
-            path=data.path,
-            hidden_sizes=widths,
-            model=model,
             mixers=mixers,
             ffn=ffn,
             ratios=ratios,
             ffns=ffns,
             repeats=repeats,
             max_operators=cap,
+            **read_shared(data, name, (*mixers, ffn)),
         )
 
     def kinds(self) -> tuple[OperatorSpec, ...]:
@@ -334,11 +327,9 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
             yield parsed
 
 
-def _one_operator(
-    place: str, name: str, value: Any, widths: tuple[int, ...], mixer: bool = True
-) -> Any:
+def _one_operator(place: str, name: str, value: str, mixer: bool = True) -> Any:
     """The token mixer, or feed-forward network, that a setting names."""
-    spec, *more = read_operators(place, name, value, widths)
+    spec, *more = read_operators(place, name, value)
     if more or not (spec.mixes_tokens if mixer else isinstance(spec, FeedForward)):
         other = "a feed-forward network such as f(intermediate=4096)"
         what = "one token mixer" if mixer else other
