@@ -203,7 +203,7 @@ def in_llama_cpp(
     ]
     dataset = prepare_dataset(plan["training"]["data"], recipe)
     windows = dataset.validation_slice(recipe, plan["windows"] * recipe.sequence_tokens)[:, :WINDOW]
-    words = vocabulary(source.tokenizer, vocab, source.architecture.meta_tokens)
+    words = vocabulary(source.tokenizer, vocab)
     theirs = read_texts(
         file,
         windows=windows.tolist(),

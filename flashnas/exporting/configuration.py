@@ -36,11 +36,6 @@ TIMING = """\
 """
 
 
-def meta_ids(architecture: Architecture) -> list[int]:
-    """The ids of the meta tokens, which are the last ones of the vocabulary."""
-    return [architecture.vocab + n for n in range(architecture.meta_tokens)]
-
-
 def write_configuration(
     folder: Path,
     family: Family,
@@ -57,10 +52,8 @@ def write_configuration(
         more: further entries of config.json.
 
     """
-    meta, ids = meta_ids(architecture), special.keys(tokenizer)
+    ids = special.keys(tokenizer)
     generation: dict[str, Any] = {**(special.generation or {"_from_model_config": True}), **ids}
-    if meta:
-        generation["suppress_tokens"], more["meta_tokens"] = meta, len(meta)
     config = {**family.configuration(architecture), "torch_dtype": dtype, **ids, **more}
     for name, content in (("config", config), ("generation_config", generation)):
         write_synced(folder / f"{name}.json", json.dumps(content, indent=2) + "\n")
@@ -122,7 +115,7 @@ that will serve it. Written by flashnas {flashnas.__version__}.
             from flashnas.exporting.source import read_tokenizer, write_tokenizer
 
             words = read_tokenizer(tokenizer, architecture.vocab)
-            write_tokenizer(fresh, words, meta_ids(architecture), special)
+            write_tokenizer(fresh, words, special)
         write_configuration(fresh, family, architecture, dtype, words, special)
         write_synced(fresh / CARD, card)
     return architecture

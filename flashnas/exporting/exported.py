@@ -30,11 +30,6 @@ def read_export(folder: Path) -> tuple[HybridLM, int | None]:
     recorded = config.get("sequence_tokens")
     tokens = recorded if type(recorded) is int and recorded > 0 else None
     if config.get("model_type") != "flashnas":
-        if "meta_tokens" in config:
-            raise WeightsError(
-                f"{folder}: has its meta tokens in the vocabulary; name the folder that it was"
-                " exported from"
-            )
         architecture = architecture_of_config(config, str(file), whole=True)
         family = writer_of(config, architecture)
         if family is None:

@@ -137,7 +137,7 @@ def export_network(
         if source.tokenizer is None:
             notes.append("no tokenizer written: the source has none; --tokenizer FILE adds one")
         elif not exporter.own_tokenizer:
-            write_tokenizer(fresh, source.tokenizer, [], source.special)
+            write_tokenizer(fresh, source.tokenizer, source.special)
         report = {
             "out": str(out),
             "to": target,
@@ -211,10 +211,5 @@ def take_over(network: HybridLM, piece: Piece, written: torch.Tensor) -> None:
     """
     tensors = network.state_dict()
     if piece.source in ("embedding.weight", "head.weight"):
-        rows = len(tensors[piece.source])
-        if piece.source == "embedding.weight" and network.meta_tokens is not None:
-            tensors["meta_tokens"].copy_(
-                written[rows : rows + len(network.meta_tokens)] / piece.scale
-            )
-        written = written[:rows]
+        written = written[: len(tensors[piece.source])]
     piece.back(written, tensors)

@@ -29,7 +29,7 @@ from flashnas.exporting.exporter import (
 from flashnas.exporting.source import Source
 from flashnas.families.gguf.families import architecture_name
 from flashnas.families.gguf.file import BLOCK, TYPES, write_file
-from flashnas.families.gguf.vocabulary import META_TOKEN, Vocabulary, vocabulary
+from flashnas.families.gguf.vocabulary import Vocabulary, vocabulary
 from flashnas.network.model import HybridLM
 from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask, read_texts
 
@@ -97,9 +97,7 @@ class GgufExporter(Exporter):
         name = str(options.get("type", DEFAULT_TYPE))
         network = source.network.float()
         architecture = network.architecture
-        words = vocabulary(
-            source.tokenizer, architecture.vocab, architecture.meta_tokens, source.special
-        )
+        words = vocabulary(source.tokenizer, architecture.vocab, source.special)
         file = folder / "model.gguf"
         drawn = _drawn(network) if name in MARGINS else None
         wide = write_file(
@@ -122,10 +120,6 @@ class GgufExporter(Exporter):
         if wide:
             notes.append(
                 f"{wide} matrices are in f16, because their rows are not multiples of {BLOCK}"
-            )
-        if words.front:
-            notes.append(
-                f"the meta token is {META_TOKEN!r}, which llama.cpp puts in front of a text"
             )
         return Written(answer, tuple(notes), dtype=name)
 
@@ -163,7 +157,7 @@ def check_parity(
     try:
         answer = ask(
             file,
-            prompts=[vocabulary.front + prompt for prompt in prompts],
+            prompts=prompts,
             generate=GENERATED,
             never=list(vocabulary.never),
             texts=texts,
@@ -209,7 +203,7 @@ def check_loss(
     """
     answer = read_texts(
         file,
-        windows=[vocabulary.front + tokens],
+        windows=[tokens],
         texts=[],
         generate=0,
         vocab=len(vocabulary.tokens),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
@@ -181,41 +180,8 @@ def fast_tokenizer(tokenizer: Tokenizer, special: SpecialTokens) -> PreTrainedTo
     )
 
 
-def write_tokenizer(
-    folder: Path, tokenizer: Tokenizer, meta: list[int], special: SpecialTokens
-) -> None:
-    """Write its files into a folder, those that are known as they are; meta: ids of the meta tokens,
-    which it puts in front of a text.
-    """
-    fast_tokenizer(_with_meta_tokens(tokenizer, meta), special).save_pretrained(folder)
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, special: SpecialTokens) -> None:
+    """Write its files into a folder, those that are known as they are."""
+    fast_tokenizer(tokenizer, special).save_pretrained(folder)
     for name, text in special.files.items():
         (folder / name).write_text(text, encoding="utf-8")
-
-
-def _with_meta_tokens(tokenizer: Tokenizer, meta: list[int]) -> Tokenizer:
-    """The tokenizer with tokens of these ids, which it puts in front of a text."""
-    if not meta:
-        return tokenizer
-    described = json.loads(tokenizer.to_str())
-    names = [f"<|meta_{n}|>" for n in range(len(meta))]
-    for name, token in zip(names, meta, strict=True):
-        described["model"]["vocab"][name] = token
-        described["added_tokens"].append(
-            {
-                **dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False),
-                "id": token,
-                "content": name,
-                "special": True,
-            }
-        )
-    extended = Tokenizer.from_str(json.dumps(described))
-    template = processors.TemplateProcessing(
-        single=f"{names[0]} $A",
-        pair=f"{names[0]} $A $B",
-        special_tokens=[{"id": names[0], "ids": meta, "tokens": names}],
-    )
-    before = extended.post_processor
-    extended.post_processor = (
-        template if before is None else processors.Sequence([before, template])
-    )
-    return extended

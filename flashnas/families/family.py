@@ -146,8 +146,8 @@ class Family:
 
     title: for people. vocab: of published models. layers: kind of operator -> its name in
     config.json. pairs: each token mixer has one feed-forward network behind it, with which it is
-    one layer. needs: kinds of which there is at least one. meta_tokens: they
-    may be tokens of the vocabulary. seen: day on which the versions of the programs were seen.
+    one layer. needs: kinds of which there is at least one. seen: day on which the versions of the
+    programs were seen.
     config: entries of config.json; `=name` is a value of the network (`values_of`). gguf: None:
     another family's file says how llama.cpp runs it.
     """
@@ -165,18 +165,11 @@ class Family:
     weights: Weights
     gguf: Gguf | None = None
     pairs: bool = False
-    meta_tokens: bool = False
 
     @functools.cached_property
     def format(self) -> Format:
         """The networks that the family holds."""
-        return Format(
-            self.title,
-            self.demands,
-            needs=tuple(self.needs),
-            pairs=self.pairs,
-            max_meta_tokens=None if self.meta_tokens else 0,
-        )
+        return Format(self.title, self.demands, needs=tuple(self.needs), pairs=self.pairs)
 
     @functools.cached_property
     def gguf_format(self) -> Format:
@@ -188,7 +181,6 @@ class Family:
             {**self.demands, **self.gguf.demands},
             needs=tuple(needs),
             pairs=self.pairs,
-            max_meta_tokens=1,
             apart=tuple(self.gguf.apart),
         )
 
@@ -213,7 +205,7 @@ class Family:
         names = [self.layers.get(first.kind, "") for first, *_ in layers]
         values: dict[str, Any] = {
             "hidden": hidden,
-            "vocab": architecture.vocab + architecture.meta_tokens,
+            "vocab": architecture.vocab,
             "tied": architecture.tied,
             "eps": norm_eps(architecture),
             "context": CONTEXT_TOKENS,
@@ -386,7 +378,7 @@ def needed_family(architecture: Architecture, target: str) -> Family:
 
 
 def writer_of(config: Mapping[str, Any], architecture: Architecture) -> Family | None:
-    """The family as which an export wrote the config.json of a network without meta tokens."""
+    """The family as which an export wrote a config.json; not one of 0.2.0 with meta tokens."""
     for family in families().values():
         if family.model_type == config.get("model_type") and family.holds(architecture):
             entries = family.configuration(architecture)

@@ -50,14 +50,12 @@ class Format:
 
     demands: rules by kind of operator. pairs: each token mixer has one feed-forward network behind
     it. needs: kinds of which there must be one. apart: kinds of which there may be one only.
-    max_meta_tokens: None: any number.
     """
 
     name: str
     demands: Mapping[str, Demands]
     needs: tuple[str, ...]
     pairs: bool = False
-    max_meta_tokens: int | None = None
     apart: tuple[str, ...] = ()
 
     def holds(self, architecture: Architecture) -> bool:
@@ -67,7 +65,7 @@ class Format:
 
     def problems(self, architecture: Architecture) -> list[str]:
         """The rules that an architecture breaks, one line each."""
-        operators, meta = architecture.operators, architecture.meta_tokens
+        operators = architecture.operators
         foreign, fixed, shared = list[str](), list[str](), list[str]()
         first: dict[tuple[str, str], Any] = {}
         for n, spec in enumerate(operators):
@@ -98,8 +96,8 @@ class Format:
         ]
         if len(found := [kind for kind in self.apart if kind in kinds]) > 1:
             lines.append(f"operators {' and '.join(map(repr, found))}; it has one of them")
-        if self.max_meta_tokens is not None and meta > self.max_meta_tokens:
-            lines.append(f"{meta} meta tokens; it has at most {self.max_meta_tokens}")
+        if architecture.meta_tokens:
+            lines.append(f"{architecture.meta_tokens} meta tokens; it has none")
         return lines
 
     def _unpaired(self, operators: tuple[OperatorSpec, ...]) -> Iterator[str]:

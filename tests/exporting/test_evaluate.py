@@ -149,13 +149,7 @@ def test_a_run_stands_for_its_chosen_network_once_that_is_trained(
     assert "<code>flashnas eval</code> found them" in page
     assert '<td class="text">texts</td>' in page
     assert main(shlex.split(f"export {run} --to hf --out {tmp_path}/out")) == 0
-    card = (tmp_path / "out/README.md").read_text()
-    for words in (
-        "ms for decode-8k, predicted by the table h100_sxm, 90 % interval",
-        "with a vocabulary of 999",
-        "| texts | bits_per_byte",
-    ):
-        assert words in card
+    assert "| texts | bits_per_byte" in (tmp_path / "out/README.md").read_text()
 
 
 def test_what_cannot_be_evaluated_is_one_line(model, texts, tmp_path):

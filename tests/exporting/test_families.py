@@ -1,5 +1,5 @@
-"""Folders that stock transformers loads as a model of a family: numbers, names, tokenizer, meta
-tokens; and those without weights.
+"""Folders that stock transformers loads as a model of a family: numbers, names, tokenizer; and those
+without weights.
 """
 
 import json
@@ -8,7 +8,6 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 pytest.importorskip("transformers")
 
@@ -20,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import flashnas as fn
 from flashnas.architecture import Architecture
 from flashnas.architecture.source import load_architecture
-from flashnas.base.errors import ArchitectureError, WeightsError
+from flashnas.base.errors import ArchitectureError
 from flashnas.exporting.exporter import export_network
 from flashnas.exporting.source import Source, load_source
 from flashnas.network.weights import save_model
@@ -28,7 +27,7 @@ from flashnas.network.weights import save_model
 M2, A, F = "m2(head_dim=16,state=16)", "a(head_dim=16,rope_share=0)", "f(relu2=true)"
 GATED = "a(head_dim=32,heads=2,kv_heads=1,qk_norm=true,out_gate=true,rope_share=0.25)"
 NORMED = "a(heads=4,head_dim=16,kv_heads=2,qk_norm=true)"
-META = f"64(vocab=300,meta=3): {M2} {A} {F}"
+HYBRID = f"64(vocab=300): {M2} {A} {F}"
 
 
 def check_export(title, notation, out):
@@ -65,8 +64,11 @@ def test_kernels_that_need_a_gpu_are_not_used(tmp_path):
 
 
 def test_a_network_of_no_family_has_the_class_of_flashnas(tmp_path):
-    export_network(make_source(f"64(vocab=300): d(head_dim=16) {F} {A}"), "hf", tmp_path / "out")
-    assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "flashnas"
+    for number, text in enumerate(
+        (f"64(vocab=300): d(head_dim=16) {F} {A}", f"64(meta=3): {A} {F}")
+    ):
+        export_network(make_source(text), "hf", out := tmp_path / str(number))
+        assert json.loads((out / "config.json").read_text())["model_type"] == "flashnas"
 
 
 def test_what_no_program_loads_is_said(tmp_path):
@@ -78,12 +80,8 @@ def test_what_no_program_loads_is_said(tmp_path):
 
 def test_a_text_continues_as_in_flashnas_by_classes_of_transformers_alone(tmp_path):
     tokenizer = Tokenizer.from_file(str(write_tokenizer_json(tmp_path / "tokenizer.json")))
-    source = Source(make_network(META), tokenizer, "made for a test")
-    report = export_network(source, "hf", tmp_path / "out")
-    assert (
-        "the meta tokens are the ids 300 to 302, which the tokenizer puts in front of a text"
-        in report["notes"]
-    )
+    source = Source(make_network(HYBRID), tokenizer, "made for a test")
+    export_network(source, "hf", tmp_path / "out")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="float32")
     loaded = AutoTokenizer.from_pretrained(tmp_path / "out")
     for made in (model, model.config, loaded):
@@ -93,26 +91,11 @@ def test_a_text_continues_as_in_flashnas_by_classes_of_transformers_alone(tmp_pa
     read = tokens["input_ids"][0].tolist()
     continued = model.generate(**tokens, max_new_tokens=6, do_sample=False)[0].tolist()
     ids = tokenizer.encode(TEXT[0]).ids
-    assert read == [300, 301, 302, *ids]
-    network = make_network(META)
+    assert read == ids
+    network = make_network(HYBRID)
     assert continued[len(read) :] == network.generate(torch.tensor([ids]), 6)[0].tolist()
     assert loaded.decode(read, skip_special_tokens=True) == TEXT[0]
     assert loaded(TEXT[0], add_special_tokens=False)["input_ids"] == ids
-
-
-def test_meta_tokens_are_as_unlikely_as_the_least_likely_token(tmp_path):
-    export_network(make_source(META), "hf", tmp_path / "out")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
-    assert model.generation_config.suppress_tokens == [300, 301, 302]
-    with torch.no_grad():
-        likely = model(torch.arange(100, 200)[None]).logits.softmax(-1)
-    assert float(likely[..., 300:].mean()) < float(likely[..., :300].mean(1).quantile(0.1))
-    head = load_file(tmp_path / "out" / "model.safetensors")["lm_head.weight"]
-    assert all(
-        any(torch.equal(head[row], other) for other in head[:300]) for row in (300, 301, 302)
-    )
-    with pytest.raises(WeightsError, match="has its meta tokens in the vocabulary"):
-        load_source(str(tmp_path / "out"))  # a text has no meta tokens in front there
 
 
 # -- without weights -------------------------------------------------------------------------------
@@ -142,12 +125,13 @@ def test_no_network_is_built_without_weights(tmp_path):
 
 def test_weights_and_a_tokenizer_give_a_folder_without_weights(tmp_path):
     words = write_tokenizer_json(tmp_path / "tokenizer.json")
-    weights = save_model(tmp_path / "weights", make_network(META))
+    weights = save_model(tmp_path / "weights", make_network(HYBRID))
     found = fn.export(weights, to="hf", no_weights=True, tokenizer=str(words), out=tmp_path / "out")
-    assert found.notation == Architecture.parse(META).notation
+    assert found.notation == Architecture.parse(HYBRID).notation
     config = AutoConfig.from_pretrained(tmp_path / "out")
-    assert (config.vocab_size, config.eos_token_id) == (303, 0)
-    assert AutoTokenizer.from_pretrained(tmp_path / "out")(TEXT[0])["input_ids"][:1] == [300]
+    assert (config.vocab_size, config.eos_token_id) == (300, 0)
+    ids = Tokenizer.from_file(str(words)).encode(TEXT[0]).ids
+    assert AutoTokenizer.from_pretrained(tmp_path / "out")(TEXT[0])["input_ids"] == ids
 
 
 def test_a_model_of_which_sizes_alone_are_read_is_not_exported(tmp_path, refused):

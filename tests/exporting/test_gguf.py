@@ -34,7 +34,7 @@ from flashnas.exporting.source import Source
 from flashnas.families.family import families
 from flashnas.families.gguf import file
 from flashnas.families.gguf.families import NAMES, architecture_name
-from flashnas.families.gguf.vocabulary import META_TOKEN, vocabulary
+from flashnas.families.gguf.vocabulary import vocabulary
 from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask
 
 M2, GD, GATED = (
@@ -175,7 +175,7 @@ def test_a_type_that_costs_too_much_is_refused(tmp_path):
         tmp_path / "q.gguf",
         [1, 2, 3],
         torch.zeros(2),
-        vocabulary(None, 300, 0),
+        vocabulary(None, 300),
         "q4_0",
     )
     assert re.match(
@@ -195,34 +195,27 @@ def test_what_a_search_of_a_family_looks_at_exports(name, tmp_path):
     assert max(report["parity"].values()) < 2e-5
 
 
-def test_texts_become_the_same_tokens_and_the_meta_token_stands_in_front(tmp_path):
+def test_texts_become_the_same_tokens(tmp_path):
     tokenizer = Tokenizer.from_file(str(write_tokenizer_json(tmp_path / "tokenizer.json")))
-    notation = f"64(vocab=300,meta=1): {M2} f a(head_dim=16) f"
-    report, reader = exported(
-        "", tmp_path / "out", source=Source(make_network(notation), tokenizer, "test")
+    _, reader = exported(
+        "", tmp_path / "out", source=Source(make_network(SMALL), tokenizer, "test")
     )
-    assert (
-        f"the meta token is '{META_TOKEN}', which llama.cpp puts in front of a text"
-        in report["notes"]
-    )
-    assert value_of(reader, "tokenizer.ggml.bos_token_id") == 300
-    assert value_of(reader, "tokenizer.ggml.add_bos_token") is True
-    assert value_of(reader, "tokenizer.ggml.suppress_tokens") == [300]
+    assert value_of(reader, "tokenizer.ggml.add_bos_token") is False
     assert value_of(reader, "tokenizer.ggml.eos_token_id") == 0
     texts = [*TEXT, "A <|endoftext|> in a text", "\u00e9\u4f60 \t\n x"]
-    found = asked(tmp_path / "out" / "model.gguf", prompts=[[300, 5, 6]], texts=texts, vocab=301)
+    found = asked(tmp_path / "out" / "model.gguf", prompts=[[5, 6]], texts=texts, vocab=300)
     assert found["texts"] == [tokenizer.encode(text).ids for text in texts]
 
 
 def test_a_tokenizer_without_merges_or_end_gets_what_llama_cpp_needs():
     tokenizer = Tokenizer(models.BPE(vocab={"!": 0, "a": 1, "b": 2}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words = vocabulary(tokenizer, 5, 0)
+    words = vocabulary(tokenizer, 5)
     assert words.tokens == ("!", "a", "b", "[unused 3]", "[unused 4]", "<|end|>")
     assert (words.merges, words.added, words.first, words.ends) == (("! !",), 1, None, (5,))
     ends = SpecialTokens(generation={"eos_token_id": [0, 1, 2]})
     with pytest.raises(ExportError, match="needs a token of whole characters that does not end"):
-        _ = vocabulary(tokenizer, 3, 0, ends).plain
+        _ = vocabulary(tokenizer, 3, ends).plain
 
 
 @every(case=cases("exporting", "not_in_llama_cpp"))

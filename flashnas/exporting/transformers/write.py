@@ -13,13 +13,11 @@ from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from flashnas.base.errors import ExportError
 from flashnas.exporting.configuration import (
     LOADING,
-    meta_ids,
     programs_text,
     write_configuration,
 )
@@ -29,7 +27,6 @@ from flashnas.exporting.exporter import (
     check_differences,
     difference,
     has_experts,
-    take_over,
 )
 from flashnas.exporting.source import Source, quiet_transformers, write_tokenizer
 from flashnas.exporting.transformers import FlashnasConfig, FlashnasForCausalLM
@@ -66,10 +63,9 @@ class TransformersExporter(Exporter):
         """See Exporter. The source's network gets the weights as they were written, in float32."""
         network, architecture = source.network, source.architecture
         family = family_of(architecture)
-        meta = [] if family is None else meta_ids(architecture)
         more = {} if source.sequence_tokens is None else {"sequence_tokens": source.sequence_tokens}
         if source.tokenizer is not None:
-            write_tokenizer(folder, source.tokenizer, meta, source.special)
+            write_tokenizer(folder, source.tokenizer, source.special)
         if family is None:
             with quiet_transformers():
                 as_transformers(source, dtype, **more).save_pretrained(folder)
@@ -79,17 +75,13 @@ class TransformersExporter(Exporter):
                 folder, family, architecture, name, source.tokenizer, source.special, **more
             )
             _write_weights(folder, network.float(), family.pieces(architecture), dtype)
-        differences, equal = check_parity(folder, network.float().eval(), meta)
+        differences, equal = check_parity(folder, network.float().eval())
         if family is None:
             return Written(differences, (_without_programs(source),), loading=LOADING_WITH_FLASHNAS)
         line = f"transformers runs it as {family.title}; {equal} of {GENERATED} greedy tokens"
-        notes = [f"{line} are equal", *family.changes(architecture)]
-        if meta:
-            puts = "the tokenizer puts in front of a text"
-            puts = puts if source.tokenizer is not None else "each text needs in front"
-            notes.append(f"the meta tokens are the ids {meta[0]} to {meta[-1]}, which {puts}")
+        notes = f"{line} are equal", *family.changes(architecture)
         loading = LOADING + programs_text(family, architecture)
-        return Written(differences, tuple(notes), loading=loading)
+        return Written(differences, notes, loading=loading)
 
 
 EXPORTER = TransformersExporter()
@@ -118,33 +110,17 @@ def as_transformers(source: Source, dtype: torch.dtype, **more: Any) -> Flashnas
 def _write_weights(
     folder: Path, network: HybridLM, pieces: Sequence[Piece], dtype: torch.dtype
 ) -> None:
-    """Under the names of a family. Rows for the meta tokens are behind the embedding and the head."""
+    """Under the names of a family; the network gets them as they were written."""
     state = network.state_dict()
-    tensors = {piece.name: piece.of(state) for piece in pieces}
-    if network.meta_tokens is not None:
-        embedding, head = pieces[0].name, "lm_head.weight"
-        tensors[embedding] = torch.cat([tensors[embedding], network.meta_tokens * pieces[0].scale])
-        # the row of a token that is nowhere likely after random ones takes next to nothing of the
-        # probability
-        least_likely = int(network(_prompt(network))[0].log_softmax(-1).amax(0).argmin())
-        unlikely = tensors[head][least_likely].expand_as(network.meta_tokens)
-        tensors[head] = torch.cat([tensors[head], unlikely])
-    tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+    tensors = {piece.name: piece.of(state).to(dtype) for piece in pieces}
     save_torch_state_dict(tensors, folder)
-    for piece in reversed(pieces):
-        # the embedding last: rows after a tied head are not meta tokens
-        take_over(network, piece, tensors[piece.name].float())
+    for piece in pieces:
+        piece.back(tensors[piece.name].float(), state)
 
 
-def _prompt(network: HybridLM) -> Tensor:
-    """Random tokens [1, PROMPT]."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(network.architecture.vocab, (1, PROMPT), generator=generator)
-
-
-def check_parity(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict[str, float], int]:
+def check_parity(folder: Path, network: HybridLM) -> tuple[dict[str, float], int]:
     """Compare logits of transformers in parallel and step by step along 64 greedy tokens with those
-    of the original as its weights were rounded; meta: ids in front of a text.
+    of the original as its weights were rounded.
 
     Returns the largest differences over the largest logit, by what was compared, and how many tokens
     are the network's; ExportError above TOLERANCE.
@@ -156,18 +132,16 @@ def check_parity(folder: Path, network: HybridLM, meta: list[int]) -> tuple[dict
     kernels = {name: each for name, each in names.items() if hasattr(each, "__wrapped__")}
     names.update({name: inspect.unwrap(each) for name, each in kernels.items()})
     try:
-        vocab = network.architecture.vocab
-        tokens = _prompt(network)
-        output = loaded(
-            torch.cat([torch.tensor([meta], dtype=torch.long), tokens], 1), use_cache=True
-        )
-        theirs = [output.logits[:, len(meta) :, :vocab]]
+        generator = torch.Generator().manual_seed(0)
+        tokens = torch.randint(network.architecture.vocab, (1, PROMPT), generator=generator)
+        output = loaded(tokens, use_cache=True)
+        theirs = [output.logits]
         for n in range(GENERATED):
             token = theirs[-1][:, -1].argmax(-1, keepdim=True)
             tokens = torch.cat([tokens, token], 1)
             if n + 1 < GENERATED:
                 output = loaded(token, cache=output.cache, use_cache=True)
-                theirs.append(output.logits[..., :vocab])
+                theirs.append(output.logits)
     finally:
         names.update(kernels)
     ours = network(tokens[:, :-1])

@@ -133,12 +133,10 @@ def write_random_file(file: Path, architecture: Architecture, type_name: str) ->
         }
         if not architecture.tied:
             tensors["head.weight"] = SCALE * torch.randn(shape)
-        if architecture.meta_tokens:
-            tensors["meta_tokens"] = SCALE * torch.randn(architecture.meta_tokens, shape[1])
     write_file(
         file,
         architecture,
-        vocabulary(None, architecture.vocab, architecture.meta_tokens),
+        vocabulary(None, architecture.vocab),
         type_name,
         tensors,
     )
@@ -160,17 +158,12 @@ def _write(writer: gguf.GGUFWriter, file: Path) -> None:
 
 
 def _with_added_rows(tensors: Mapping[str, Tensor], words: Vocabulary) -> dict[str, Tensor]:
-    """The tensors with rows for added tokens: the meta token's, and zeros."""
+    """The tensors with rows of zeros for added tokens."""
     extended = dict(tensors)
     for name in ("embedding.weight", "head.weight") if words.added else ():
         if (matrix := tensors.get(name)) is not None:
             rows = torch.cat([matrix, matrix.new_zeros(words.added, matrix.shape[1])])
             extended[name] = rows
-    if "meta_tokens" in tensors:
-        embedding = extended["embedding.weight"]
-        meta = tensors["meta_tokens"]
-        start = len(tensors["embedding.weight"])
-        embedding[start : start + len(meta)] = meta
     return extended
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # llama.cpp's types of tokens
-META_TOKEN, END_TOKEN = "<|meta|>", "<|end|>"
+END_TOKEN = "<|end|>"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 LLAMA = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -56,11 +56,6 @@ class Vocabulary:
     pre: str = "gpt-2"
     special: Mapping[str, int] = field(default_factory=dict)
     chat_template: str = ""
-
-    @property
-    def front(self) -> list[int]:
-        """The added token in front of a text, which stands for what the network has there."""
-        return [token for token in self.added_ids if token == self.first]
 
     @property
     def added_ids(self) -> range:
@@ -103,13 +98,12 @@ class Vocabulary:
 def vocabulary(
     tokenizer: Tokenizer | None,
     vocab: int,
-    meta_tokens: int,
     said: SpecialTokens = SpecialTokens(),  # noqa: B008 - it is frozen
 ) -> Vocabulary:
     """The tokens of a network with `vocab` rows in its embedding; ExportError if llama.cpp would
     cut a text otherwise.
 
-    A meta token becomes a token after the vocabulary, which is put before every text. A tokenizer
+    A tokenizer
     without a token that ends a document gets one. Without a tokenizer the tokens have names that no
     text contains.
     """
@@ -136,9 +130,6 @@ def vocabulary(
             )
         ends, front = said.ids(tokenizer, "eos"), front_ids(tokenizer)
         special = {kind: ids[0] for kind in ("bos", "pad") if (ids := said.ids(tokenizer, kind))}
-    if meta_tokens:
-        front.insert(0, len(tokens))
-        tokens.append(META_TOKEN)
     if len(front) > 1:
         raise ExportError(f"llama.cpp puts at most one token in front of a text; got {len(front)}")
     if not ends:
