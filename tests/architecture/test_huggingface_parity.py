@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import sys
 import warnings
 from pathlib import Path
 
@@ -41,10 +40,10 @@ def written(folder, data):
 
 
 @pytest.fixture(autouse=True)
-def without_fla(monkeypatch):
-    """fla takes seconds to import and puts its own Mamba2 in the place of transformers'."""
-    if "fla" not in sys.modules:
-        monkeypatch.setitem(sys.modules, "fla", None)
+def classes_of_transformers(monkeypatch):
+    """fla, once it was imported, has its own classes in the place of those of Mamba."""
+    for mapping in (transformers.CONFIG_MAPPING, transformers.AutoModelForCausalLM._model_mapping):
+        monkeypatch.setattr(mapping, "_extra_content", {})
 
 
 def count_of_transformers(path, kind):
