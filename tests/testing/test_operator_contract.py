@@ -126,14 +126,8 @@ def test_a_good_operator_passes_as_class_and_as_instance():
     case=[
         ({"kind": "AVG"}, "operator 'AVG': kind must be a lower-case word such as gd; got 'AVG'"),
         ({"kind": "d"}, "operator 'd': the registry has another class of that kind"),
-        (
-            {"name": "decaying average"},
-            "name must be lower-case words such as gated_delta_net; got 'decaying average'",
-        ),
         ({"name": "delta_net"}, "name 'delta_net' is that of operator d"),
-        ({"label": None}, "label must be a name for readers such as Gated DeltaNet; got None"),
         ({"colour": "red"}, "colour must be a colour such as #56B4E9; got 'red'"),
-        ({"colour": "#56B4E9"}, "colour '#56B4E9' is that of operator gd"),
         ({"__doc__": ""}, "operator 'avg': the spec needs a docstring"),
         (
             {"tensors": tensors_of("in_proj", Role.READS)},
@@ -172,10 +166,6 @@ def test_a_good_operator_passes_as_class_and_as_instance():
             {"kernels": lambda self, hidden, phase: (SCAN.call("scan", n=1),)},
             "kernel 'scan' has the kind KernelKind('avg_scan'), which is not registered; add an"
             " entry point of that name",
-        ),
-        (
-            {"kernels": lambda self, hidden, phase: (KernelCall("conv", (("n", 1),), "scan"),)},
-            "kernel 'scan' has the kind 'conv', which is not registered",
         ),
         (
             {"kernels": lambda self, hidden, phase: (KernelCall(GEMM, (("n", 1),), "in"),)},
@@ -287,10 +277,6 @@ def forward_of(change):
         (
             {"forward": forward_of(lambda self, x, y, state: (y.detach() + 0 * y, state))},
             "torch.float64: gradient of x",
-        ),
-        (
-            {"forward": forward_of(lambda self, x, y, state: (y + 1e-5 * (x.shape[1] > 1), state))},
-            "3 tokens, torch.float64: output",
         ),
         (
             {"step": lambda self, x, state: (AverageLayer.step(self, x, state)[0], state)},

@@ -55,77 +55,51 @@ def _linear(q, k, v, g, scale, state):
     )
 
 
-@stand_in("fla.ops.delta_rule")
-def chunk_delta_rule(q, k, v, beta, scale, initial_state, output_final_state):
-    assert same_dtype(q, k, v) in HALF, "ChunkDeltaRuleFunction does not support float32"
+@stand_in("fla.ops.delta_rule", "chunk_delta_rule", "fused_recurrent_delta_rule")
+def delta_rule(q, k, v, beta, scale, initial_state, output_final_state):
+    dtype = same_dtype(q, k, v)
+    assert dtype in HALF or q.shape[1] == 1, "ChunkDeltaRuleFunction does not support float32"
     assert output_final_state
     return _delta(q, k, v, beta, None, scale, initial_state)
 
 
-@stand_in("fla.ops.delta_rule")
-def fused_recurrent_delta_rule(q, k, v, beta, scale, initial_state, output_final_state):
-    assert output_final_state
-    return _delta(q, k, v, beta, None, scale, initial_state)
-
-
-@stand_in("fla.ops.gated_delta_rule")
-def chunk_gated_delta_rule(q, k, v, g, beta, scale, initial_state, output_final_state):
+@stand_in("fla.ops.gated_delta_rule", "chunk_gated_delta_rule", "fused_recurrent_gated_delta_rule")
+def gated_delta_rule(q, k, v, g, beta, scale, initial_state, output_final_state):
     same_dtype(q, k, v)
     assert output_final_state
     assert g.shape == beta.shape
     return _delta(q, k, v, beta, g, scale, initial_state)
 
 
-@stand_in("fla.ops.gated_delta_rule")
-def fused_recurrent_gated_delta_rule(q, k, v, g, beta, scale, initial_state, output_final_state):
-    assert not torch.is_grad_enabled(), "backward pass is not implemented"
-    assert output_final_state
-    return _delta(q, k, v, beta, g, scale, initial_state)
-
-
-@stand_in("fla.ops.gla")
-def chunk_gla(q, k, v, g, scale, initial_state, output_final_state):
+@stand_in("fla.ops.gla", "chunk_gla")
+def gla(q, k, v, g, scale, initial_state, output_final_state):
     assert output_final_state
     assert q.shape == g.shape
     return _linear(q, k, v, g, scale, initial_state)
 
 
-@stand_in("fla.ops.gla")
-def fused_recurrent_gla(q, k, v, gk, scale, initial_state, output_final_state):
-    assert output_final_state
-    return _linear(q, k, v, gk, scale, initial_state)
+@stand_in("fla.ops.gla", "fused_recurrent_gla")
+def gla_step(q, k, v, gk, scale, initial_state, output_final_state):
+    return gla(q, k, v, gk, scale, initial_state, output_final_state)
 
 
-@stand_in("fla.ops.simple_gla")
-def chunk_simple_gla(q, k, v, g, scale, initial_state, output_final_state):
+@stand_in("fla.ops.simple_gla", "chunk_simple_gla", "fused_recurrent_simple_gla")
+def simple_gla(q, k, v, g, scale, initial_state, output_final_state):
     assert output_final_state
     assert g.shape == q.shape[:3]
     return _linear(q, k, v, g, scale, initial_state)
 
 
-@stand_in("fla.ops.simple_gla")
-def fused_recurrent_simple_gla(q, k, v, g, scale, initial_state, output_final_state):
-    assert output_final_state
-    return _linear(q, k, v, g, scale, initial_state)
-
-
-@stand_in("fla.ops.kda")
-def chunk_kda(q, k, v, g, beta, scale, initial_state, output_final_state):
+@stand_in("fla.ops.kda", "chunk_kda", "fused_recurrent_kda")
+def kda(q, k, v, g, beta, scale, initial_state, output_final_state):
     same_dtype(q, k, v)
     assert output_final_state
     assert g.shape == (*v.shape[:3], q.shape[3])
     return _delta(q, k, v, beta, g, scale, initial_state)
 
 
-@stand_in("fla.ops.kda")
-def fused_recurrent_kda(q, k, v, g, beta, scale, initial_state, output_final_state):
-    assert not torch.is_grad_enabled(), "forward only"
-    assert output_final_state
-    return _delta(q, k, v, beta, g, scale, initial_state)
-
-
-@stand_in("fla.ops.rwkv7")
-def chunk_rwkv7(r, w, k, v, a, b, scale, initial_state, output_final_state):
+@stand_in("fla.ops.rwkv7", "chunk_rwkv7", "fused_recurrent_rwkv7")
+def rwkv7(r, w, k, v, a, b, scale, initial_state, output_final_state):
     """w: log decay; a reads the state before it decays (generalized_delta_rule/dplr/naive.py)."""
     same_dtype(r, k, v, a, b)
     assert output_final_state
@@ -142,9 +116,3 @@ def chunk_rwkv7(r, w, k, v, a, b, scale, initial_state, output_final_state):
         )
         outputs.append(torch.einsum("bhk,bhkv->bhv", r[:, t].float() * scale, state))
     return torch.stack(outputs, 1).to(v.dtype), state
-
-
-@stand_in("fla.ops.rwkv7")
-def fused_recurrent_rwkv7(r, w, k, v, a, b, scale, initial_state, output_final_state):
-    assert not torch.is_grad_enabled(), "forward only"
-    return chunk_rwkv7(r, w, k, v, a, b, scale, initial_state, output_final_state)

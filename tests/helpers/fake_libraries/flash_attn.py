@@ -36,7 +36,7 @@ def flash_attn_with_kvcache(q, k_cache, v_cache, cache_seqlens):
     assert same_dtype(q, k_cache, v_cache) in HALF
     assert all(x.stride(-1) == 1 for x in (q, k_cache, v_cache))
     if cache_seqlens is None:
-        return flash_attn_func(q, k_cache, v_cache)
+        return flash_attn_func(q, k_cache, v_cache, None, False, (-1, -1))
     assert cache_seqlens.dtype == torch.int32
     assert cache_seqlens.shape == (batch,)
     assert cache_seqlens.is_contiguous()

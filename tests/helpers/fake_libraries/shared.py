@@ -1,6 +1,5 @@
 """What the stand-ins demand of all libraries' arguments."""
 
-import functools
 import inspect
 from pathlib import Path
 
@@ -20,24 +19,30 @@ MODULES = {
 }
 
 
-def stand_in(module):
-    """Puts a function into the module of a library, with the parameters that it has there. Those
-    that the stand-in does not compute must be left out."""
+def stand_in(module, *names):
+    """Puts a function into the module of a library, under its name or these, with the parameters that
+    it has there. Those that the stand-in does not compute must be left out. Recurrent kernels have
+    no backward pass."""
 
     def placed(function):
-        signature = SIGNATURES[f"{module}.{function.__name__}"]
         own = inspect.signature(function).parameters
 
-        @functools.wraps(function)
-        def call(*arguments, **named):
-            bound = signature.bind(*arguments, **named)
-            for name in bound.arguments.keys() - own.keys():
-                assert bound.arguments[name] == signature.parameters[name].default, name
-            bound.apply_defaults()
-            return function(**{name: bound.arguments[name] for name in own})
+        def called_as(name):
+            signature = SIGNATURES[f"{module}.{name}"]
 
-        MODULES[module] = {**MODULES.get(module, {}), function.__name__: call}
-        return call
+            def call(*arguments, **named):
+                assert "recurrent" not in name or not torch.is_grad_enabled(), "no backward pass"
+                bound = signature.bind(*arguments, **named)
+                for other in bound.arguments.keys() - own.keys():
+                    assert bound.arguments[other] == signature.parameters[other].default, other
+                bound.apply_defaults()
+                return function(**{name: bound.arguments[name] for name in own})
+
+            return call
+
+        for name in names or (function.__name__,):
+            MODULES.setdefault(module, {})[name] = called_as(name)
+        return function
 
     return placed
 
