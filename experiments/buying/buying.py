@@ -35,6 +35,7 @@ import pandas as pd
 from cases import NOT_PUBLISHED, PUBLISHED, Case, Offer, all_cases
 
 from flashnas.loss.composition import Rows
+from flashnas.loss.load import loss_model
 from flashnas.loss.model import CHARGE
 from flashnas.loss.own import with_own
 from flashnas.study.acquisition import FRESH_DRAWS, FRESH_SEED, Joint, Prospects
@@ -52,7 +53,7 @@ class Before:
 
     def __init__(self, case: Case) -> None:
         self.case = case
-        self.price = functools.partial(falls, case.params, case.tokens)
+        self.price = functools.partial(falls, loss_model().law, case.params, case.tokens)
         self.prospects = {offer.name: self._prospects(offer) for offer in case.offers}
         self.choices = {
             offer.name: best_choice(self.prospects[offer.name], offer.shares, self.price)

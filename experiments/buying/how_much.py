@@ -50,7 +50,9 @@ def line_of(params: str, tokens: str) -> dict[str, object]:
         "price": round(found["price"], 4),
         "pays": found["pays"],
         "paper: share": f"{PAPER / length:.0%}",
-        "paper: price": round(float(falls(body_params(best), length, PAPER / length)), 4),
+        "paper: price": round(
+            float(falls(problem.scorer.model.law, body_params(best), length, PAPER / length)), 4
+        ),
     }
 
 

@@ -60,11 +60,12 @@ def sizes_of(rows: Sequence[ObservedLoss]) -> np.ndarray:
     return np.array([params, active, log_granularity(networks), tokens, networks.hidden])
 
 
-def law_losses(law: Law, sizes: np.ndarray) -> np.ndarray:
-    """By the law with experts [N]; sizes: of `sizes_of`."""
+def law_losses(law: Law, slope: float, sizes: np.ndarray) -> np.ndarray:
+    """By the law with experts [N]; slope: of its size; sizes: of `sizes_of`."""
     params, active, log_fine, tokens, width = sizes
-    gain, *_ = gain_of_experts(law, params, active, log_fine, tokens)
-    return law.loss(active, tokens, width) - gain
+    counted, *_ = gain_of_experts(law, params, active, log_fine, tokens)
+    shape = law.by_shape(active, width) - law.by_size(active)
+    return slope * (shape + law.by_size(counted)) + law.by_tokens(counted, tokens)
 
 
 def with_experts(
@@ -86,7 +87,7 @@ def with_experts(
         for own, source in zip(x[2:].reshape(-1, 3), dict.fromkeys(sources), strict=True):
             log_gamma, g, scale = (*x[:2], 1.0) + own * BETWEEN
             whole = dataclasses.replace(law, gamma=math.exp(log_gamma), g=g)
-            losses += (sources == source) * slope * scale * law_losses(whole, sizes)
+            losses += (sources == source) * law_losses(whole, slope * scale, sizes)
         return np.concatenate([levels @ (nats - losses), x[2:]])
 
     found = least_squares(residuals, [*START, *[0.0] * 3 * len(set(sources))])
@@ -123,8 +124,8 @@ def other_laws(shipped: FullLoss, rows: Sequence[ObservedLoss]) -> pd.DataFrame:
     slope = shipped.coefficients()["law"][0]
     return pd.DataFrame(
         {
-            "active size": slope * law_losses(dataclasses.replace(law, gamma=0.0), sizes),
-            "geometric mean": slope * law_losses(dataclasses.replace(law, gamma=0.5), sizes),
+            "active size": law_losses(dataclasses.replace(law, gamma=0.0), slope, sizes),
+            "geometric mean": law_losses(dataclasses.replace(law, gamma=0.5), slope, sizes),
             "Joint": by_size + by_tokens,
             "Krajewski": np.where(params > active, sparse, dense),
         }

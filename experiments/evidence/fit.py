@@ -26,6 +26,7 @@ from fitting import (
     read_shapes,
 )
 from left_out import left_out_pairs, regret, summary
+from lengths import fit_lengths, pairs
 from pairs import CLEAR_NATS
 from recall import fit_recall, read_recall, shipped
 
@@ -56,7 +57,8 @@ def without(rows, source: str):
 
 def fit():
     """The constants, and what they were fitted to."""
-    law = fit_law(read_shapes())
+    lengths, _ = fit_lengths(pairs())
+    law = fit_law(read_shapes(), lengths)
     # networks of a group have the same experts, which are a part of its level
     twins = [dense_twin(row) for row in read_published()]
     rows = Rows.joined(rows_of(twins, law), ffn_rows(law))
@@ -105,9 +107,10 @@ def shapes_left_out(rows: list[ShapeRow]):
     """The law fitted without a size class orders the shapes of that class: clear pairs of equal
     tokens, and those in the published order."""
     found = {}
+    lengths, _ = fit_lengths(pairs())
     for size in SIZE_CLASSES:
-        law = fit_law([row for row in rows if not row.group.startswith(f"{size}_")])
-        pairs = right = 0
+        law = fit_law([row for row in rows if not row.group.startswith(f"{size}_")], lengths)
+        count = right = 0
         for group in dict.fromkeys(row.group for row in rows if row.group.startswith(f"{size}_")):
             members = [row for row in rows if row.group == group]
             losses = law.loss(
@@ -119,8 +122,8 @@ def shapes_left_out(rows: list[ShapeRow]):
             for one, other in itertools.combinations(range(len(members)), 2):
                 gap = members[one].loss - members[other].loss
                 if abs(gap) > CLEAR_NATS:
-                    pairs, right = pairs + 1, right + (gap * (losses[one] - losses[other]) > 0)
-        found[size] = {"pairs": pairs, "right": int(right)}
+                    count, right = count + 1, right + (gap * (losses[one] - losses[other]) > 0)
+        found[size] = {"pairs": count, "right": int(right)}
     total = {name: sum(counts[name] for counts in found.values()) for name in ("pairs", "right")}
     return {**total, "share": total["right"] / total["pairs"], "classes": found}
 

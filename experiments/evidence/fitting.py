@@ -19,13 +19,14 @@ import torch
 from scipy.optimize import least_squares, minimize, minimize_scalar
 
 from flashnas.architecture.notation import parse_operators
-from flashnas.loss.composition import FEATURES, RANGE, SILENT, TOKENS, Law, Rows, Table, aspect
-from flashnas.loss.experts import PARAMETERS
+from flashnas.loss.composition import FEATURES, SILENT, Law, Rows, Table
 from flashnas.loss.load import FFN_SHARES, SHAPES
 from flashnas.loss.mix import mix_of, stacks
 from flashnas.loss.model import (
+    BETWEEN_SDS,
     EFFECTS,
     LAW_NATS,
+    PRIOR_SDS,
     RELIABILITY_SD,
     SILENT_SDS,
     FullLoss,
@@ -34,14 +35,14 @@ from flashnas.loss.model import (
     kernel,
 )
 
-START = (1.8, 0.74, 0.17, 0.37, 0.4, 3.6, 0.013)  # of the law: where the fit begins
+START = (1.0, 1.2, 0.12, 3.6, 0.013, 1.0)  # of size and shape: where the fit begins
 COOLED, METRIC = (
     "_cool_",
     "dolma_val_loss",
 )  # groups whose learning rate was annealed: what a user will do
 OUTLIER_NATS = 0.01  # beyond which a shape pulls less (soft L1)
 # medians of the log-normal priors of the spreads, and the standard deviation of their logarithms
-MEDIANS = {"law": 0.15, "effect": 0.06, "kind": 0.02, "residual": 0.02, "noise": 0.012}
+MEDIANS = {"effect": 0.06, "kind": 0.02, "residual": 0.02, "noise": 0.012}
 FURTHEST = 4.0  # from there
 SPREAD_SD = 1.0
 # of the spreads of fidelity: that of a mix has, of 0.01, 0.015, 0.02, 0.025, 0.03 and 0.04, the best log
@@ -81,27 +82,27 @@ def read_shapes(path: Path = SHAPES) -> list[ShapeRow]:
         ]
 
 
-def fit_law(rows: Sequence[ShapeRow]) -> Law:
-    """The law of trainings by robust least squares. a and b enter by their logarithms, and their
-    terms are added as logarithms, too: on the way to the fit neither a nor b may be a finite
-    number."""
+def fit_law(rows: Sequence[ShapeRow], lengths: tuple[float, float, float]) -> Law:
+    """The law of trainings: of size and shape by robust least squares.
+
+    Args:
+        rows: of one publication, whose slope over tokens is a factor of its own.
+        lengths: slope, beta and rise of `fit_lengths`.
+    """
     params, tokens, width, loss = (
         np.array([getattr(row, name) for row in rows], float)
         for name in ("params", "tokens", "width", "loss")
     )
-    log_n, log_d = np.log(params / PARAMETERS), np.log(np.clip(tokens, *RANGE) / TOKENS)
+    slope, beta, rise = lengths
+
+    def law_of(x: np.ndarray) -> Law:
+        return Law(*map(float, x[:5]), b=slope / beta, beta=beta, rise=rise)
 
     def residuals(x: np.ndarray) -> np.ndarray:
-        e, log_a, alpha, log_b, delta, r0, c = x
-        by_size = np.exp(
-            delta * np.logaddexp((log_a - alpha * log_n) / delta, log_b / delta - log_d)
-        )
-        return e + by_size + c * (aspect(params, width) - r0) ** 2 - loss
+        law = law_of(x)
+        return law.by_shape(params, width) + x[5] * law.by_tokens(params, tokens) - loss
 
-    start = np.array(START)
-    start[[1, 3]] = START[4] * np.log([START[1], START[3]])
-    x = least_squares(residuals, start, loss="soft_l1", f_scale=OUTLIER_NATS).x
-    return Law(*map(float, (x[0], np.exp(x[1] / x[4]), x[2], np.exp(x[3] / x[4]), *x[4:])))
+    return law_of(least_squares(residuals, START, loss="soft_l1", f_scale=OUTLIER_NATS).x)
 
 
 def ffn_rows(law: Law) -> Rows:
@@ -143,11 +144,14 @@ def fit_spreads(rows: Rows, law: Law) -> Spreads:
     basis = torch.tensor(of_levels)
     x = np.array(rows.x)
     x[:, 0] -= LAW_NATS
-    gaps = basis @ torch.tensor(rows.nats - x[:, 0])
+    gaps = basis @ torch.tensor(rows.nats - x[:, 0] - x[:, 1])
     columns = (basis @ torch.tensor(x)).T
     effects = columns[[FEATURES.index(name) for name in EFFECTS]]
     silent = columns[len(FEATURES) :].T * torch.from_numpy(
         np.array([SILENT_SDS[name] for name in SILENT])
+    )
+    between = basis @ torch.tensor(
+        x[:, : len(FEATURES)] * [BETWEEN_SDS.get(name, 0.0) for name in FEATURES]
     )
     shares = basis @ torch.tensor(rows.shares)
     alike = basis @ torch.tensor(kernel(rows, rows)) @ basis.T
@@ -157,12 +161,13 @@ def fit_spreads(rows: Rows, law: Law) -> Spreads:
 
     def cost(logs: torch.Tensor) -> torch.Tensor:
         value = dict(zip(names, torch.exp(logs), strict=False))
-        law_effect = columns[:1] * value["law"]
+        law_effect = columns[:1] * PRIOR_SDS["law"]
         common = law_effect.T @ law_effect + value["effect"] ** 2 * effects.T @ effects
         own = silent @ silent.T + value["kind"] ** 2 * shares @ shares.T
         scale = torch.exp(logs[len(names) :])[member]
         noise = torch.diag((value["noise"] * scale) ** 2)
-        prior = common + value["residual"] ** 2 * alike + torch.outer(scale, scale) * same * own
+        prior = common + value["residual"] ** 2 * alike + same * (between @ between.T)
+        prior = prior + torch.outer(scale, scale) * same * own
         root = torch.linalg.cholesky(prior + noise)
         weights = torch.linalg.solve_triangular(root, gaps[:, None], upper=False)
         penalty = 0.5 * (((logs - torch.tensor(centre)) / sds) ** 2).sum()
@@ -178,7 +183,7 @@ def fit_spreads(rows: Rows, law: Law) -> Spreads:
     logs = minimize(with_gradient, centre, jac=True, method="L-BFGS-B", bounds=bounds).x
     value = dict(zip(names, map(float, np.exp(logs)), strict=False))
     return Spreads(
-        common={"law": value["law"], **dict.fromkeys(EFFECTS, value["effect"])},
+        common=dict.fromkeys(EFFECTS, value["effect"]),
         kind=value["kind"],
         residual=value["residual"],
         noise=value["noise"],

@@ -22,7 +22,7 @@ from flashnas.loss.mix import MIN_FFN_SHARE, Mix, bodies, body_sizes, mix_of
 
 TOKENS = 1e11  # unit of D
 RANGE = (7e9, 3.5e11)  # tokens of published trainings
-COUNTED = (1e8, RANGE[1])  # tokens: to the law, fewer or more count as these
+LEAST_TOKENS = 1e8  # to the law, fewer count as these
 
 
 def aspect(params: np.ndarray, width: np.ndarray) -> np.ndarray:
@@ -34,41 +34,64 @@ def aspect(params: np.ndarray, width: np.ndarray) -> np.ndarray:
 class Law:
     """The loss of a transformer in nats per token.
 
-        loss = E + (a N^(-alpha / delta) + b / D)^delta + c (r - r0)^2
+        loss = E + a N^-alpha + c (r - r0)^2 + b N^rise D^-beta
         ln N = ln(active parameters) + gamma ln(parameters / active ones) + g ln(granularity)
 
-    N: without embeddings, in 1e9; of a dense network the number of its parameters. D: training
-    tokens, in 1e11. r: ln(width / depth), where the depth is active parameters / (12 width^2): the
-    blocks of attention and feed-forward that so many parameters make. The shipped constants come
-    from 19 shapes of arXiv 2502.06857 (Gemstones), 48M to 1B parameters, 11 to 350 billion tokens;
-    gamma and g from published trainings of experts.
+    N: without embeddings, in 1e9; of a dense network the number of its parameters. D: training tokens,
+    in 1e11. r: ln(width / depth), where the depth is active parameters / (12 width^2): the blocks of
+    attention and feed-forward that so many parameters make. What size brings and what tokens bring are
+    terms of their own, because publications agree on the first where they differ by a third in the
+    second. The shipped constants: of size and shape from 19 shapes of arXiv 2502.06857 (Gemstones), 48M
+    to 1B parameters; of tokens from 288 pairs of lengths of four publications; gamma and g from
+    published trainings of experts.
     """
 
     e: float
     a: float
     alpha: float
-    b: float
-    delta: float
     r0: float
     c: float
+    b: float
+    beta: float
+    rise: float
     gamma: float = 0.0
     g: float = 0.0
 
     def loss(self, params: np.ndarray, tokens: np.ndarray | float, width: np.ndarray) -> np.ndarray:
         """Args: params [N] without embeddings, tokens [N] of the training, width [N]. Returns: nats
         per token [N]."""
-        by_shape = self.c * (aspect(params, width) - self.r0) ** 2
-        return self.e + self.by_size(np.asarray(params, float), tokens) + by_shape
+        return self.by_shape(params, width) + self.by_tokens(params, tokens)
 
-    def by_size(self, params: np.ndarray, tokens: np.ndarray | float) -> np.ndarray:
-        n = params / experts.PARAMETERS
-        d = np.clip(np.asarray(tokens, float), *COUNTED) / TOKENS
-        return (self.a * n ** (-self.alpha / self.delta) + self.b / d) ** self.delta
+    def by_shape(self, params: np.ndarray, width: np.ndarray) -> np.ndarray:
+        """The part of size and shape [N], with E."""
+        bent = self.c * (aspect(params, width) - self.r0) ** 2
+        return self.e + self.by_size(np.asarray(params, float)) + bent
+
+    def by_size(self, params: np.ndarray) -> np.ndarray:
+        return np.asarray(self.a * (params / experts.PARAMETERS) ** -self.alpha)
+
+    def by_tokens(self, params: Any, tokens: Any) -> np.ndarray:
+        """What infinitely many tokens more would bring [N]. Below the lengths that publications have,
+        fewer tokens cost networks of all sizes alike."""
+        length, known = (
+            (np.maximum(np.asarray(tokens, float), least) / TOKENS) ** -self.beta
+            for least in (LEAST_TOKENS, RANGE[0])
+        )
+        rise = (np.asarray(params, float) / experts.PARAMETERS) ** self.rise
+        return np.asarray(self.b * (rise * known + length - known))
+
+    def fall(self, params: Any, tokens: Any) -> np.ndarray:
+        """By how much the loss falls for each factor of e of parameters [N]."""
+        short = np.maximum(np.asarray(tokens, float), RANGE[0])
+        return np.asarray(
+            self.alpha * self.by_size(params) - self.rise * self.by_tokens(params, short)
+        )
 
 
 FFN_PARAMS = 0.3  # share of the parameters from which that of the feed-forward layers is counted
 FEATURES = (
     "law",
+    "tokens",
     "mixed",
     "qk_norm",
     "ffn",
@@ -85,7 +108,7 @@ SILENT = (
     "qk_norm_own",
     "aspect",
     "size",
-    "tokens",
+    "long",
     "small",
     "brief",
     *experts.EXPERT_SILENT_SDS,
@@ -207,10 +230,12 @@ class Table:
         params, active, ffn = np.asarray(sizes_N3).T
         widths, tokens = np.asarray(widths, float), np.asarray(tokens, float)
         shape = aspect(active, widths)
-        gain = experts.gain_of_experts(law, params, active, np.asarray(log_fine, float), tokens)
+        fine = np.asarray(log_fine, float)
+        counted, *gain = experts.gain_of_experts(law, params, active, fine, tokens)
         untried = gain[0] * np.sqrt(mix.shares[:, 2:].sum(axis=1))
         columns = (
-            law.loss(active, tokens, widths) - gain[0],
+            law.by_shape(active, widths) - law.by_size(active) + law.by_size(counted),
+            law.by_tokens(counted, tokens),
             mix.mixed,
             mix.qk_norm,
             (ffn - FFN_PARAMS) ** 2,

@@ -46,15 +46,15 @@ def log_granularity(networks: Networks) -> np.ndarray:
 
 def gain_of_experts(
     law: Any, params: np.ndarray, active: np.ndarray, log_fine: np.ndarray, tokens: Any
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What experts lower the loss by [N], and the derivatives of that by ln(gamma) and by g; 0 of dense
-    networks. law: a `Law`. log_fine [N]: `log_granularity`."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The parameters that a network counts as [N]; and what experts lower the loss by, with the
+    derivatives of that by ln(gamma) and by g, 0 of dense networks. law: a `Law`. log_fine [N]:
+    `log_granularity`."""
     by_count = law.gamma * np.log(params / active)
     counted = active * np.exp(by_count + law.g * log_fine)
-    after = law.by_size(counted, tokens)
-    power = law.a * (counted / PARAMETERS) ** (-law.alpha / law.delta)
-    slope = law.alpha * power * after ** (1 - 1 / law.delta)  # -d(loss) / d(ln N)
-    return law.by_size(active, tokens) - after, slope * by_count, slope * log_fine
+    before, after = (law.by_size(n) + law.by_tokens(n, tokens) for n in (active, counted))
+    slope = law.fall(counted, tokens)
+    return counted, before - after, slope * by_count, slope * log_fine
 
 
 def silent_columns(

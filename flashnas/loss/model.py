@@ -1,8 +1,8 @@
 """The loss to expect of a full training, up to a constant: from what others have trained in full.
 
-    loss = level of the group + lambda law + beta . features + residual of the composition + noise
+    loss = level of the group + lambda size + tokens + beta . features + residual of the mix + noise
 
-Each kind of mixer has an effect of its own in each publication. A prediction is for a new
+Each kind of mixer, and more tokens, have an effect of their own in each publication. A prediction is for a new
 publication, or the user's own. The residual is a Gaussian process over the composition, as uncertain
 as its prior where nobody trained anything alike. A training of another size or length than
 published ones is a row like any other: what its mix has of its own there, and not in full, is the
@@ -36,12 +36,16 @@ SHARE_SCALE = 0.5  # of the residual process: of the shares of mixers
 FFN_SCALE = 0.2  # of the residual process: of the share of feed-forward layers
 RELIABILITY_SD = 0.7  # of the logarithm of a publication's reliability, before anything was seen
 EFFECTS = ("mixed", "qk_norm", "ffn", "window", "edge")  # features of a mix, which have one spread
-# standard deviations before anything was seen, in nats for a full effect. law: of its coefficient
+# standard deviations before anything was seen, in nats for a full effect. law: of its coefficient,
+# about 1, by the slopes of six publications (experiments/evidence/lengths.py)
 PRIOR_SDS = {
-    "law": 0.3,
+    "law": 0.1,
+    "tokens": 0.0,
     **dict.fromkeys(EFFECTS, 0.05),
     **EXPERT_SDS,
 }
+# of the same between publications: how far the slopes of lengths.py are apart
+BETWEEN_SDS = {"law": 0.2, "tokens": 0.3}
 # of what publications do not vouch for. Each publication has effects of its own there: the one row
 # that somebody trained teaches nothing about the next publication.
 SILENT_SDS = {
@@ -53,7 +57,7 @@ SILENT_SDS = {
     "qk_norm_own": 0.015,
     "aspect": 0.2,
     "size": 0.05,
-    "tokens": 0.02,
+    "long": 0.02,
     "small": 0.05,
     "brief": 0.02,
     **EXPERT_SILENT_SDS,
@@ -62,9 +66,9 @@ SILENT_SDS = {
 CHARGE = 1.0
 # columns of size and shape, and of these of the law
 OF_MIX = ("ffn_share", "bare", "rare", "new_mix", "qk_norm_unknown", "qk_norm_own")
-OF_LAW = ("law", *EXPERT_SDS)
+OF_LAW = ("law", "tokens", *EXPERT_SDS)
 OF_SIZE = (*OF_LAW, *(name for name in SILENT_SDS if name not in OF_MIX))
-_LAW, _WINDOW = FEATURES.index("law"), FEATURES.index("window")
+_LAW, _TOKENS, _WINDOW = (FEATURES.index(name) for name in ("law", "tokens", "window"))
 FIDELITY = ("mix", "shape")
 # silent columns of operators: how far they hold at another size is the discrepancy of the mix; all
 # others are of sizes and shapes, and say less the farther two trainings are apart
@@ -115,6 +119,7 @@ class FullLoss:
         self._common = np.square([*common, *[0.0] * len(SILENT)])
         silent = [SILENT_SDS[name] for name in SILENT]
         self._own = np.square([*[0.0] * len(FEATURES), *silent])
+        self._between = np.square([BETWEEN_SDS.get(name, 0.0) for name in (*FEATURES, *SILENT)])
         self.contrasts = contrasts(rows.level)
         gaps = self.contrasts @ (rows.nats - self._known(rows))
         usual = spreads.noise * self._reliability(rows.publication)
@@ -230,7 +235,7 @@ class FullLoss:
         """Of each feature: mean, and standard deviation of the mean."""
         gain = self._common[:, None] * self._x(self.rows).T @ self._of_rows()
         means = gain @ self._weights
-        means[_LAW] += self._law_mean
+        means[[_LAW, _TOKENS]] += self._law_mean, 1.0
         sds = np.sqrt(np.maximum(self._common - np.sum(gain**2, axis=1), 0.0))
         return {name: (float(means[i]), float(sds[i])) for i, name in enumerate(FEATURES)}
 
@@ -241,6 +246,7 @@ class FullLoss:
         learnt, same = self._x(self.rows), self.rows.publication == self.publication
         own = np.square(self._reliability(self.rows.publication)) * same
         cross = (of_size * self._common) @ learnt.T + (of_size * self._own) @ learnt.T * own
+        cross += (of_size * self._between) @ learnt.T * same
         size, difference = -np.diff([self._mean(both, cross), self.mean(both)])[:, 0]
         return {"size": float(size), "mix": float(difference - size)}
 
@@ -254,7 +260,7 @@ class FullLoss:
 
     def _known(self, table: Table) -> np.ndarray:
         """The part of the mean that no row teaches."""
-        return self._law_mean * self._x(table)[:, _LAW]
+        return self._law_mean * self._x(table)[:, _LAW] + table.x[:, _TOKENS]
 
     @property
     def _law_mean(self) -> float:
@@ -271,7 +277,8 @@ class FullLoss:
         if len(own):
             part = other.take(own)
             scales = np.outer(*(self._reliability(table.publication) for table in (one, part)))
-            prior[:, own] += scales * self._own_prior(one, part) + self._discrepancy(one, part)
+            prior[:, own] += scales * self._own_prior(one, part)
+            prior[:, own] += self._slopes(one, part) + self._discrepancy(one, part)
         return prior
 
     def _common_prior(self, one: Table, other: Table) -> np.ndarray:
@@ -284,6 +291,11 @@ class FullLoss:
         same = np.equal.outer(one.publication, other.publication)
         kinds = self.spreads.kind**2 * one.shares @ other.shares.T
         return same * (self.silent_prior(one, other) + kinds)
+
+    def _slopes(self, one: Table, other: Table) -> np.ndarray:
+        """Of what size and tokens bring in a publication, which no reliability scales [N, M]."""
+        same = np.equal.outer(one.publication, other.publication)
+        return same * ((self._x(one) * self._between) @ self._x(other).T)
 
     def silent_prior(self, one: Table, other: Table) -> np.ndarray:
         """Of what no publication vouches for, in one publication at a reliability of 1 [N, M]. What
@@ -313,12 +325,13 @@ class FullLoss:
 
     def _shared_prior(self, one: Table, other: Table) -> np.ndarray:
         """Of all that no reliability scales [N, M]."""
-        return self._common_prior(one, other) + self._discrepancy(one, other)
+        slopes = self._slopes(one, other)
+        return self._common_prior(one, other) + slopes + self._discrepancy(one, other)
 
     def _prior_variances(self, table: Table) -> tuple[np.ndarray, np.ndarray]:
         """The diagonals of `_shared_prior(table, table)` and of `_own_prior(table, table)`."""
         square, shares = self._x(table) ** 2, np.sum(table.shares**2, axis=1)
-        shared = square @ self._common + self.spreads.residual**2
+        shared = square @ (self._common + self._between) + self.spreads.residual**2
         own = square @ self._own + self.spreads.kind**2 * shares
         mix, shape = (self.spreads.fidelity.get(name, 0.0) ** 2 for name in FIDELITY)
         alone = mix * (1 + table.x[:, _WINDOW] ** 2) + shape * table.shape**2

@@ -72,7 +72,8 @@ def compare_mixes(
     states: dict[str, set[str]] = {}
     for members in groups_without_repeats(rows).values():
         group = [rows[index] for index in members]
-        nats = np.array([row.nats for row in group]) - slope * rows_of(group, model.law).x[:, 0]
+        x = rows_of(group, model.law).x
+        nats = np.array([row.nats for row in group]) - slope * x[:, 0] - x[:, 1]
         mixes = [composition(row.specs, traits=traits) for row in group]
         first, second = ([mix == kind for mix in mixes] for kind in kinds)
         if any(first) and any(second) and kinds[0] != kinds[1]:

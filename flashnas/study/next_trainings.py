@@ -19,6 +19,7 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.architecture.narrower import narrower
 from flashnas.base.text import tokens_text
+from flashnas.loss.composition import Law
 from flashnas.loss.mix import bodies, body_sizes, mix_of
 from flashnas.loss.own import as_own
 from flashnas.observations.losses import ObservedLoss
@@ -47,26 +48,22 @@ MOST_GAIN = 0.05  # nats; trainings of a higher price are looked at where nothin
 SURE = 2.0  # times its error that a gain must exceed its price by
 Price = Callable[[Any], np.ndarray]  # of shares, as of `price_of`
 LEVEL = "next trainings"  # whose losses compare
-# What more tokens bring: slope, for each factor of e at 1e9 parameters and 1e11 tokens, in nats; exponents
-# of tokens and of parameters. Fitted to 220 published pairs of lengths (experiments/evidence/lengths.py).
-LENGTHS = (0.0652, 0.2895, 0.1609)
 # B and beta of B / D^beta of published laws: arXiv 2203.15556, and the same data in 2404.10102
 PUBLISHED_LAWS = ((410.7, 0.28), (2085.43, 0.3658))
 
 
-def falls(params: Any, tokens: Any, share: Any, law: tuple[float, ...] = LENGTHS) -> np.ndarray:
-    """By how much a loss falls with so large a share of tokens more, in nats; arrays or numbers.
+def falls(law: Law, params: float, tokens: float, share: Any) -> np.ndarray:
+    """By how much a loss falls with so large a share of tokens more, an array or a number, in nats.
     params: active ones without embeddings."""
-    slope, beta, size = law
-    at = slope * (np.asarray(params) / 1e9) ** size * (np.asarray(tokens) / 1e11) ** -beta
-    return np.asarray(at * (1 - (1 + np.asarray(share)) ** -beta) / beta)
+    longer = tokens * (1 + np.asarray(share))
+    return np.asarray(law.by_tokens(params, tokens) - law.by_tokens(params, longer))
 
 
 def price_of(scorer: EvidenceScorer, network: Architecture) -> Price:
     """What a share of the hours of all full trainings that are planned costs that of a network, in nats:
     L(D) - L(D (1 + share))."""
     tokens = float(scorer.training.tokens_of([network])[0])
-    return functools.partial(falls, body_params(network), tokens)
+    return functools.partial(falls, scorer.model.law, body_params(network), tokens)
 
 
 def price_of_flops(scorer: EvidenceScorer, network: Architecture) -> Price:
@@ -78,12 +75,12 @@ def price_of_flops(scorer: EvidenceScorer, network: Architecture) -> Price:
     )
 
 
-def price_range(params: float, tokens: float, share: float) -> tuple[float, float]:
+def price_range(law: Law, params: float, tokens: float, share: float) -> tuple[float, float]:
     """The lowest and the highest price by this law and by published ones. params: active ones without
     embeddings."""
     ends = tokens * np.array([1, 1 + share])
     prices = [float(-np.diff(b / ends**beta)[0]) for b, beta in PUBLISHED_LAWS]
-    prices.append(float(falls(params, tokens, share)))
+    prices.append(float(falls(law, params, tokens, share)))
     return min(prices), max(prices)
 
 
@@ -251,7 +248,7 @@ def proposed(trials: Trials) -> NextTrainings | None:
         "gain": choice.gain_nats,
         "error": choice.error_nats,
         "price": choice.price_nats,
-        "price_range": list(price_range(body_params(best), tokens, choice.share)),
+        "price_range": list(price_range(scorer.model.law, body_params(best), tokens, choice.share)),
         "published": not mix_of(bodies(candidates)).rare.any(),
         "pays": choice.pays,
     }

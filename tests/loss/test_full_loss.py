@@ -17,6 +17,7 @@ from flashnas.base.errors import ConfigError
 from flashnas.loss.composition import FEATURES, SILENT, Law, Table
 from flashnas.loss.load import fitted, loss_model, shipped_rows
 from flashnas.loss.model import (
+    BETWEEN_SDS,
     LAW_NATS,
     PRIOR_SDS,
     SILENT_SDS,
@@ -81,13 +82,16 @@ def test_the_posterior_is_what_conditioning_by_hand_gives(experiment):
     covariance = x * np.square(common) @ x.T + spreads.residual**2 * alike
     kinds = spreads.kind**2 * table.shares @ table.shares.T
     own = same * (x * np.square(own) @ x.T + kinds)
+    between = [BETWEEN_SDS.get(name, 0.0) for name in (*FEATURES, *SILENT)]
+    covariance += same * (x * np.square(between) @ x.T)
     covariance += np.outer(reliability, reliability) * own
     known = len(rows)
     noisy = covariance[:known, :known] + np.diag((spreads.noise * reliability[:known]) ** 2)
     level = 1e4 * np.equal.outer(rows.level, rows.level)  # the level of each group, nearly unknown
-    gaps = rows.nats - x[:known, 0]
+    by_law = x[:, 0] + x[:, 1]
+    gaps = rows.nats - by_law[:known]
     gain = covariance[known:, :known] @ np.linalg.inv(noisy + level)
-    mean = x[known:, 0] + gain @ gaps
+    mean = by_law[known:] + gain @ gaps
     posterior = covariance[known:, known:] - gain @ covariance[:known, known:]
     found, log_density = fit.predict(new), experiment("pairs").log_density
     # of a publication that nobody has seen, with its reliability drawn

@@ -1,25 +1,19 @@
 """The full training that is planned: of so many tokens, or of as many as some hours bring."""
 
 import dataclasses
-import itertools
 
-import numpy as np
-import pandas as pd
 import pytest
 from problems import problem_of
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.networks import Networks
 from flashnas.latency.table import LatencyTable
-from flashnas.loss.load import SHAPES, loss_model, rows_of
-from flashnas.observations.read_losses import read_experts
 from flashnas.study import loop as room
 from flashnas.study.load import load_problem
 from flashnas.study.scorer import SPARSE_RATE, FullTraining
 
 DENSE, WIDE = "1024: 12x(a f)", "2048(meta=16): 4x(swa f m2 f d f)"
 SPARSE = "1024: 12x(a moe(experts=64,active=8))"
-OLMO = "allenai/OLMo-core"
 
 
 def test_hours_bring_each_network_its_own_tokens():
@@ -61,41 +55,6 @@ def test_size_is_traded_against_tokens():
         sizes.append(trials.networks[trials.best].params)
     largest = trials.columns["params"].max()
     assert sizes[0] < 0.6 * sizes[1] < 0.6 * sizes[2] <= 0.6 * largest
-
-
-def alike(sizes, flops):
-    """Pairs of trainings with the same FLOPs to a tenth, of sizes a third or more apart."""
-    pairs = itertools.combinations(range(len(sizes)), 2)
-    apart = np.array(list(pairs)).T
-    far = np.abs(np.diff(np.log(sizes)[apart], axis=0)[0]) > np.log(4 / 3)
-    return apart[:, far & (np.abs(np.diff(np.log(flops)[apart], axis=0)[0]) < np.log(1.1))]
-
-
-def ordered(expected, seen, pairs, clear=0.02):
-    """Number of pairs that differ clearly, and share of them in which the better one is expected."""
-    (one, other), gap = pairs, np.diff(seen[pairs], axis=0)[0]
-    right = (expected[other] - expected[one]) * gap > 0
-    return int(np.sum(np.abs(gap) >= clear)), float(np.mean(right[np.abs(gap) >= clear]))
-
-
-def test_the_better_of_two_published_trainings_of_equal_flops_is_expected():
-    """Gemstones, which the law of size and tokens was fitted to; and a ladder of transformers with
-    experts, which the model has not seen."""
-    model = loss_model()
-    gems = pd.read_csv(SHAPES).query("metric == 'dolma_val_loss'")
-    n, tokens, width = (gems[name].to_numpy(float) for name in ("params_nonemb", "tokens", "width"))
-    seen, pairs = gems.value.to_numpy(float), alike(n, n * tokens)
-    count, share = ordered(model.law.loss(n, tokens, width), seen, pairs)
-    assert count > 200
-    assert share > 0.94
-    model = loss_model(without=OLMO)
-    trainings = [row for row in read_experts() if row.source == OLMO]
-    rows = rows_of(trainings, model.law)
-    active = np.array([row.active or row.params for row in trainings])
-    pairs = alike(active, active * [row.tokens for row in trainings])
-    count, share = ordered(model.mean(rows), rows.nats, pairs)
-    assert count > 200
-    assert share > 0.9
 
 
 def test_a_length_of_hours_needs_losses_that_are_expected():

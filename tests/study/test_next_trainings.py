@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.narrower import narrower
+from flashnas.loss.load import loss_model
 from flashnas.loss.own import as_own
 from flashnas.observations.read_losses import read_published
 from flashnas.study import next_trainings
@@ -28,6 +29,7 @@ NETWORKS = [
     )
 ]
 TOKENS = 1e11
+LAW = loss_model().law
 
 
 @functools.cache
@@ -52,22 +54,23 @@ def best_first(networks):
     ("size", "lengths"), [("47m", (30, 50)), ("302m", (12, 20)), ("1.7b", (30, 50))]
 )
 def test_the_price_of_a_share_is_what_as_many_tokens_more_brought(size, lengths):
-    """In published trainings of one network on two numbers of tokens."""
+    """In published trainings of one network on two numbers of tokens, to the factor by which what
+    tokens bring differs between publications."""
     rows = [row for row in read_published() if f"_{size}_" in row.group]
     short, long = ([row for row in rows if row.group.endswith(f"_{n}b")] for n in lengths)
     fell = np.mean([row.nats for row in short]) - np.mean([row.nats for row in long])
     embedding = short[0].vocab * short[0].hidden
-    price = falls(short[0].params - embedding, lengths[0] * 1e9, lengths[1] / lengths[0] - 1)
-    assert float(price) == pytest.approx(fell, rel=0.25)
+    price = falls(LAW, short[0].params - embedding, lengths[0] * 1e9, lengths[1] / lengths[0] - 1)
+    assert abs(np.log(float(price) / fell)) < 0.4
 
 
 @given(st.floats(7e9, 1e13), st.floats(1e-4, 1.0))
 @settings(max_examples=50, deadline=None)
 def test_a_price_is_less_than_in_proportion_and_falls_with_the_length(tokens, share):
-    price, longer = (functools.partial(falls, 1e9, number) for number in (tokens, 2 * tokens))
+    price, longer = (functools.partial(falls, LAW, 1e9, number) for number in (tokens, 2 * tokens))
     assert 0 == float(price(0.0)) < float(price(share)) <= 2 * float(price(share / 2)) + 1e-12
     assert float(longer(share)) < float(price(share))
-    low, high = price_range(1e9, tokens, share)
+    low, high = price_range(LAW, 1e9, tokens, share)
     assert low <= float(price(share)) <= high
 
 
@@ -75,7 +78,7 @@ def test_published_laws_give_the_slopes_that_are_stated():
     """For each e-fold of tokens: 0.116 nats at 50B and 0.033 at 4.5T by 2203.15556, 0.07 and 0.02 by
     2404.10102 at 100B and 4.5T."""
     share = np.expm1(1e-3)
-    _, high = price_range(1e9, 4.5e12, share)
+    _, high = price_range(LAW, 1e9, 4.5e12, share)
     assert high / 1e-3 == pytest.approx(0.033, abs=0.001)
     hoffmann, besiroglu = (
         [b * beta * tokens**-beta for tokens in (5e10, 1e11, 4.5e12)]
@@ -106,7 +109,7 @@ def test_what_is_paid_are_hours_at_the_utilisation_of_short_trainings():
     assert found().hours == pytest.approx(flops / (0.15 * 989e12) / 3600)
     best = NETWORKS[int(np.argmin(scorer().values(NETWORKS)))]
     assert found().choice.share == pytest.approx(found().hours / training.hours_of(best))
-    price = falls(next_trainings.body_params(best), TOKENS, found().choice.share)
+    price = falls(LAW, next_trainings.body_params(best), TOKENS, found().choice.share)
     assert found().choice.price_nats == pytest.approx(float(price))
 
 
