@@ -18,13 +18,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
-from fitting import ffn_rows, fit_law, fit_spreads, read_shapes
+from fitting import ffn_rows, fit_spreads
 from left_out import summary
 from pairs import Pair, predicted_pairs
 
 from flashnas.loss import mix, model
 from flashnas.loss.composition import Rows
-from flashnas.loss.load import rows_of
+from flashnas.loss.load import loss_model, rows_of
 from flashnas.observations.losses import ObservedLoss, dense_twin
 from flashnas.observations.read_losses import read_published
 
@@ -53,7 +53,7 @@ def taken_for_unknown(kind: str, sd: float) -> Iterator[None]:
 def pairs_of(kind: str, source: str, rows: Sequence[ObservedLoss], sd: float) -> list[Pair]:
     """The pairs of a publication that differ in their share of an operator that nobody has trained."""
     with taken_for_unknown(kind, sd):
-        law = fit_law(read_shapes())
+        law = loss_model().law
         others = [
             dense_twin(row) for row in rows if row.source != source and not share_of(kind, row)
         ]

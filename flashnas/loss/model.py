@@ -2,14 +2,15 @@
 
     loss = level of the group + lambda size + tokens + beta . features + residual of the mix + noise
 
-Each kind of mixer, and more tokens, have an effect of their own in each publication. A prediction is for a new
-publication, or the user's own. The residual is a Gaussian process over the composition, as uncertain
-as its prior where nobody trained anything alike. A training of another size or length than
-published ones is a row like any other: what its mix has of its own there, and not in full, is the
-discrepancy, which all trainings of that mix near that size and length share, so that repeating one
-does not average it out. Publications have a reliability each, a robust likelihood; that of a
-publication that nobody has seen is integrated over, so that its intervals have long tails. All else
-is a Gaussian posterior, which is exact. Differences alone have a meaning. No torch.
+Each kind of mixer has an effect of its own in each publication, and so have size and tokens. A
+prediction is for a new publication, or the user's own. The residual is a Gaussian process over the
+composition, as uncertain as its prior where nobody trained anything alike. A training of another
+size or length than published ones is a row like any other: what its mix has of its own there, and
+not in full, is the discrepancy, which all trainings of that mix near that size and length share, so
+that repeating one does not average it out. Publications have a reliability each, a robust
+likelihood; that of a publication that nobody has seen is integrated over, so that its intervals
+have long tails. All else is a Gaussian posterior, which is exact. Differences alone have a meaning.
+No torch.
 """
 
 from __future__ import annotations

@@ -58,9 +58,8 @@ class NextTrainings(TypedDict):
     """The short trainings that are expected to gain most less their price: notations as they are
     trained, hashes of the networks that they stand for, tokens of each, and hours of all and their
     share of the full training. gain, price and the standard error of the gain, in nats per token;
-    price_range: by this law of tokens and published ones. published: whether two or more publications
-    have all operators of the candidates. pays: whether the gain exceeds the price by
-    twice its error."""
+    price_range: by this law of tokens and published ones. pays: whether the gain exceeds the
+    price by twice its error."""
 
     networks: list[str]
     of: list[str]
@@ -71,7 +70,6 @@ class NextTrainings(TypedDict):
     error: float
     price: float
     price_range: list[float]
-    published: bool
     pays: bool
 
 

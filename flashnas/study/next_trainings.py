@@ -20,7 +20,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.narrower import narrower
 from flashnas.base.text import tokens_text
 from flashnas.loss.composition import Law
-from flashnas.loss.mix import bodies, body_sizes, mix_of
+from flashnas.loss.mix import bodies, body_sizes
 from flashnas.loss.own import as_own
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.recorded_answer import NextTrainings, WithoutOwn
@@ -249,7 +249,6 @@ def proposed(trials: Trials) -> NextTrainings | None:
         "error": choice.error_nats,
         "price": choice.price_nats,
         "price_range": list(price_range(scorer.model.law, body_params(best), tokens, choice.share)),
-        "published": not mix_of(bodies(candidates)).rare.any(),
         "pays": choice.pays,
     }
 
