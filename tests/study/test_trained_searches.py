@@ -250,10 +250,8 @@ def test_all_of_a_space_are_trained_other_orders_too_and_then_a_line_says_so(
         found, notes = search(sixteen, tmp_path / "run", trials=trials, resume=trials > 16)
         assert len(calls) == len(set(calls)) == found.summary["trials"]["complete"] == 16
         assert ("the space has no more candidates within the budget" in notes) is (trials > 16)
-    assert (
-        found.answer.recommended
-        == min(RecordedRun.load(found.path).trained.itertuples(), key=lambda row: row.loss).hash
-    )
+    losses = RecordedRun.load(found.path).trained.set_index("hash")["loss"]
+    assert losses[found.answer.recommended] == losses.min()
 
 
 def test_acquisitions_go_on_as_if_all_trials_had_been_asked_for_at_once(
@@ -316,17 +314,17 @@ def test_a_trained_baseline_of_the_space_is_on_the_front_that_it_dominates(
         tmp_path / "run",
         space=space,
         evidence="none",
-        trials=2,
+        trials=1,
         cycle_size=1,
         budgets={},
         baselines=True,
     )
     run = RecordedRun.load(found.path)
-    assert sum(run.trained["origin"] == "search") == 2
+    assert sum(run.trained["origin"] == "search") == 1
     inside = run.trained[
         [load_space(space).contains(Architecture.parse(row)) for row in run.trained["notation"]]
     ]
-    assert len(inside) == 4, "two of the baselines"
+    assert len(inside) > 1, "baselines, too"
     front = {entry["hash"] for entry in found.summary["front"]}
     assert front == set(inside["hash"][pareto(inside, ("loss", "latency_ms"))])
     assert front & set(run.baselines["hash"])
