@@ -328,9 +328,9 @@ class LatencyModel:
         pairs, widths, width = self._costs(networks, batch)
         none = np.zeros(3)
         found = {}
-        for key in {
+        for key in dict.fromkeys(
             key for cost in (*pairs, *itertools.chain(*widths.values())) for key in cost.widening
-        }:
+        ):  # in the same order, and so the same bits, in each process
             of_pairs = np.array([cost.widening.get(key, none) for cost in pairs]).reshape(-1, 3)
             total = np.stack([networks.totals_of(column) for column in of_pairs.T])
             for costs in widths.values():
