@@ -77,13 +77,11 @@ class Speed:
     def predicted(self, constants: Calibration) -> tuple[float, float, float]:
         """The metric with its interval."""
         steps = self.workload.generated_tokens
-        request = Request(constants, self.workload, self.prefill_us, steps * self.step_us)
+        prefill_us, decode_us = np.array([self.prefill_us]), np.array([steps * self.step_us])
         batch = int(self.workload.batch)
-        value, (lower, upper) = (
-            request.figures(batch)[self.metric],
-            request.bounds(batch)[self.metric],
-        )
-        return float(value), float(lower), float(upper)
+        request = Request(constants, self.workload, batch, prefill_us, decode_us)
+        value, (lower, upper) = request.figures()[self.metric], request.bounds()[self.metric]
+        return float(value[0]), float(lower[0]), float(upper[0])
 
 
 @dataclass(frozen=True)

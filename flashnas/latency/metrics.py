@@ -166,58 +166,57 @@ class Cost:
     widening: Mapping[tuple[Phase, str], np.ndarray]
 
 
-Named = tuple[str, int, Part]  # operator, its index or -1
-
-
 @dataclass(slots=True)
 class Request:
-    """The times of one request to a network, or to each of many [N]: what its parts add up to under
-    a calibration. widening: of them all, [3, ...] each."""
+    """The times of one request to each of many networks [N]: what their parts add up to under a
+    calibration. widening: of them all, [3, N] each. factors: of prompt and step of each, [N, 2], by
+    observed times."""
 
     calibration: Calibration
     workload: Workload
+    batch: int
     prefill_us: Any
     decode_us: Any
     widening: Mapping[tuple[Phase, str], Any] = field(default_factory=dict)
+    factors: Any = 1.0
 
     @property
     def ttft_ms(self) -> Any:
-        """What the host adds is of a step, and the same in one that reads a prompt."""
+        """By the table. What the host adds is of a step, and the same in one that reads a prompt."""
         return self.calibration.step_us(self.prefill_us) / 1000
 
     @property
     def tpot_ms(self) -> Any:
+        """By the table."""
         steps = max(self.workload.generated_tokens, 1)  # decode_us is 0 where there are none
         return self.calibration.step_us(self.decode_us / steps) / 1000
 
-    def of(self, index: int) -> Request:
-        """To one of the networks."""
-        widening = {key: parts[:, index] for key, parts in self.widening.items()}
-        prefill_us, decode_us = float(self.prefill_us[index]), float(self.decode_us[index])
-        return Request(self.calibration, self.workload, prefill_us, decode_us, widening)
-
     def host(self) -> list[Part]:
-        """What the calibration adds to the steps of a whole model."""
+        """What the calibration adds to the steps of a whole model, of the first network."""
         if not self.calibration.host_us and self.calibration.step_scale == 1:
             return []
         totals = (self.ttft_ms, self.tpot_ms * self.workload.generated_tokens)
         rows = (self.prefill_us, self.decode_us)
         return [
-            Part(phase, "calibration", "host and gaps", around(1000 * ms - us, 0.0))
+            Part(phase, "calibration", "host and gaps", around(float(1000 * ms[0] - us[0]), 0.0))
             for phase, ms, us in zip(PHASES, totals, rows, strict=True)
-            if us
+            if us[0]
         ]
 
-    def figures(self, batch: int) -> dict[str, Any]:
-        """The metrics that are times and rates."""
+    def rates(self, ttft_ms: Any, tpot_ms: Any) -> dict[str, Any]:
+        """The metrics that are times and rates, from these times."""
         w = self.workload
-        return of_times(self.ttft_ms, self.tpot_ms, batch, w.prompt_tokens, w.generated_tokens)
+        return of_times(ttft_ms, tpot_ms, self.batch, w.prompt_tokens, w.generated_tokens)
 
-    def bounds(self, batch: int) -> dict[str, tuple[Any, Any]]:
-        """The interval of each of these."""
-        w, calibration = self.workload, self.calibration
-        steps = max(w.generated_tokens, 1)
-        width = calibration.half_width_of(self.tpot_ms, batch)
+    def figures(self) -> dict[str, Any]:
+        """The metrics that are times and rates, as observed times correct them."""
+        by_prompt, by_step = np.broadcast_to(self.factors, (len(self.prefill_us), 2)).T
+        return self.rates(self.ttft_ms * by_prompt, self.tpot_ms * by_step)
+
+    def bounds(self) -> dict[str, tuple[Any, Any]]:
+        """The interval of each of these by the table."""
+        calibration, steps = self.calibration, max(self.workload.generated_tokens, 1)
+        width = calibration.half_width_of(self.tpot_ms, self.batch)
         phases = zip(
             PHASES,
             (1, steps),
@@ -231,31 +230,11 @@ class Request:
             by_hosts = calibration.by_hosts(us / runs)
             interval = calibration.interval(phase, 1000 * ms * runs, parts, width, by_hosts)
             intervals.append([bound_us / 1000 / runs for bound_us in interval])
-        low, high = (
-            of_times(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens)
-            for ttft_ms, tpot_ms in zip(*intervals, strict=True)
-        )
+        low, high = (self.rates(*times) for times in zip(*intervals, strict=True))
         return {
             name: (np.minimum(low[name], high[name]), np.maximum(low[name], high[name]))
             for name in low
         }
-
-
-def breakdown(named: Iterable[Named], latency_ms: float) -> list[dict[str, Any]]:
-    """One entry for each part, as Estimate states them."""
-    return [
-        {
-            "operator": name,
-            "index": index,
-            "phase": part.phase,
-            "kernel": part.kernel,
-            "label": part.label,
-            "source": part.total.source,
-            "ms": part.total.us / 1000,
-            "share": part.total.us / 1000 / latency_ms,
-        }
-        for name, index, part in named
-    ]
 
 
 def source_shares(entries: Iterable[Mapping[str, Any]]) -> dict[str, float]:

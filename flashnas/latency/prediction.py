@@ -30,7 +30,7 @@ from flashnas.latency.metrics import (
     Cost,
     Estimate,
     Request,
-    breakdown,
+    observed_line,
     source_shares,
 )
 from flashnas.latency.operator_costs import OperatorCosts
@@ -41,6 +41,7 @@ from flashnas.latency.workload import (
     load_workload,
 )
 from flashnas.operators import OperatorSpec, Phase
+from flashnas.operators.kernel import PHASES
 
 
 class Correction(Protocol):
@@ -52,15 +53,11 @@ class Correction(Protocol):
 
     def latencies_of(self, workload: Workload) -> list[tuple[str, float, int]]: ...
 
-    def figures(
-        self, model: LatencyModel, networks: Networks, batch: int, request: Request
-    ) -> dict[str, Any]: ...
+    def factors(self, model: LatencyModel, networks: Networks, request: Request) -> np.ndarray: ...
 
     def bounds(
-        self, model: LatencyModel, networks: Networks, batch: int, request: Request
+        self, model: LatencyModel, networks: Networks, request: Request
     ) -> dict[str, tuple[Any, Any]]: ...
-
-    def estimate(self, model: LatencyModel, a: Architecture, before: Estimate) -> Estimate: ...
 
 
 class LatencyModel:
@@ -125,34 +122,64 @@ class LatencyModel:
     def estimate(self, architecture: Architecture) -> Estimate:
         """All figures with breakdown; raises MissingRowsError if the table cannot answer,
         BudgetError if batch "max" finds no room."""
-        by_table = self._by_table(architecture)
-        if self.correction is None:
-            return by_table
-        return self.correction.estimate(self, architecture, by_table)
-
-    def _by_table(self, architecture: Architecture) -> Estimate:
         a, w, batch = architecture, self.workload, self.batch(architecture)
-        request = self.request(Networks.of([a]), batch, bounded=True).of(0)
-        values = {name: float(value) for name, value in request.figures(batch).items()}
-        bounds = {name: [*map(float, ends)] for name, ends in request.bounds(batch).items()}
+        networks = Networks.of([a])
+        request = self.request(networks, batch, bounded=True)
+        values = {name: float(found[0]) for name, found in request.figures().items()}
+        bounds = {
+            name: [float(low[0]), float(high[0])]
+            for name, (low, high) in self.bounds(networks, request).items()
+        }
+        latency_ms = values["latency_ms"]
+        by_phase = dict(
+            zip(PHASES, np.broadcast_to(request.factors, (1, 2))[0].tolist(), strict=True)
+        )
         places: list[tuple[str, int, OperatorSpec | str]] = [
             (EMBEDDING, -1, EMBEDDING),
             *((spec.kind, index, spec) for index, spec in enumerate(a.operators)),
             (HEAD, -1, HEAD),
         ]
-        named = [
+        parts = [
             (name, index, part)
             for name, index, spec in places
             for part in self.costs.of(spec, a.hidden, a.vocab, a.meta_tokens, batch).parts
         ]
-        named += [(HOST, -1, part) for part in request.host()]
-        latency_ms = values["latency_ms"]
-        entries = breakdown(named, latency_ms)
-        notes = (
+        entries = []
+        for name, index, part in (*parts, *((HOST, -1, part) for part in request.host())):
+            ms = part.total.us / 1000 * by_phase[part.phase]
+            entries.append(
+                {
+                    "operator": name,
+                    "index": index,
+                    "phase": part.phase,
+                    "kernel": part.kernel,
+                    "label": part.label,
+                    "source": part.total.source,
+                    "ms": ms,
+                    "share": ms / latency_ms,
+                }
+            )
+        notes = [
             self.calibration.note(batch) if w.generated_tokens else None,
             self.costs.note_on_weights(),
             self.costs.note_on_caches(),
-        )
+        ]
+        observed: dict[str, Any] = {}
+        if self.correction is not None:
+            by_table = dataclasses.replace(request, factors=1.0)
+            observed = {
+                **self.correction.observed,
+                "table_ms": [
+                    float(by_table.figures()["latency_ms"][0]),
+                    *(float(end[0]) for end in by_table.bounds()["latency_ms"]),
+                ],
+                "latency_ms": [
+                    ms + less * values["tpot_ms"]
+                    for key, ms, less in self.correction.latencies_of(w)
+                    if key == a.hash
+                ],
+            }
+            notes.append(observed_line(observed))
         return Estimate(
             **values,
             notation=a.notation,
@@ -171,7 +198,7 @@ class LatencyModel:
             breakdown=tuple(entries),
             sources=source_shares(entries),
             notes=tuple(note for note in notes if note),
-            observed={},
+            observed=observed,
         )
 
     def serving(self, architecture: Architecture) -> dict[str, float | None]:
@@ -248,9 +275,7 @@ class LatencyModel:
             if self.correction is not None:  # as it corrects the reading of as many tokens
                 new = {"prompt_tokens": tokens - first, "generated_tokens": 0, "batch": batch}
                 model = self.at(dataclasses.replace(self.workload, **new))
-                request = model.request(some, batch)
-                figures = self.correction.figures(model, some, batch, request)
-                found[alike] *= figures["ttft_ms"] / request.ttft_ms
+                found[alike] *= model.request(some, batch).factors[:, 0]
         return found
 
     def _times(
@@ -267,31 +292,32 @@ class LatencyModel:
             of_batch = batches == batch
             some = networks if of_batch.all() else networks.take(np.flatnonzero(of_batch))
             request = self.request(some, batch, bounded=bounded)
-            figures = (
-                request.figures(batch)
-                if self.correction is None
-                else self.correction.figures(self, some, batch, request)
-            )
+            figures = request.figures()
             if bounded:
-                bounds = (
-                    request.bounds(batch)
-                    if self.correction is None
-                    else self.correction.bounds(self, some, batch, request)
-                )
+                bounds = self.bounds(some, request)
                 figures |= {name: bounds[metric][end] for name, (metric, end) in ENDS.items()}
             for name, values in figures.items():
                 found[name][of_batch] = values
         return found
 
     def request(self, networks: Networks, batch: int, *, bounded: bool = False) -> Request:
-        """To each network [N], by the table. bounded: with what its bounds need."""
+        """To each network [N]. bounded: with what its bounds need."""
         pairs, embedding, head = self.parts_us(networks, batch)
         prefill_us, decode_us = (
             networks.totals_of(of_pairs) + outer
             for of_pairs, outer in zip(pairs.T, (embedding + head).T, strict=True)
         )
         widening = self._widening(networks, batch) if bounded else {}
-        return Request(self.calibration, self.workload, prefill_us, decode_us, widening)
+        request = Request(self.calibration, self.workload, batch, prefill_us, decode_us, widening)
+        if self.correction is not None:
+            request.factors = self.correction.factors(self, networks, request)
+        return request
+
+    def bounds(self, networks: Networks, request: Request) -> dict[str, tuple[Any, Any]]:
+        """The interval of each of the figures of a request, which is `bounded`."""
+        if self.correction is None:
+            return request.bounds()
+        return self.correction.bounds(self, networks, request)
 
     def parts_us(self, networks: Networks, batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Microseconds over the whole request in both phases: of each of `networks.pairs`, [P, 2],

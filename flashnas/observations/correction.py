@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from flashnas.architecture import Architecture
 from flashnas.architecture.networks import Networks
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.text import INTERVAL_90, did_you_mean, printable, warn_in_a_line
@@ -31,18 +30,13 @@ from flashnas.latency.metrics import (
     EMBEDDING,
     HEAD,
     HOST,
-    Estimate,
     Request,
-    observed_line,
-    of_times,
-    source_shares,
 )
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.workload import Workload
 from flashnas.observations.read_times import read_times
 from flashnas.observations.times import REPEAT_SD, ObservedTime
 from flashnas.operators import OPERATORS
-from flashnas.operators.kernel import PHASES
 
 # chosen on published speeds of engines, and on tables of other devices (experiments/observed_times)
 COMMON = 0.1
@@ -133,7 +127,8 @@ class TimesCorrection:
             except FlashnasError as error:
                 raise ConfigError(f"{time.place}: {error}") from None
             networks = Networks.of([time.network])
-            milliseconds, coordinates = self._coordinates(model, networks, estimate.batch)
+            request = model.request(networks, estimate.batch)
+            milliseconds, coordinates = self._coordinates(model, networks, request)
             points.append(coordinates[0])
             widths.append(half_width(estimate.bounds["latency_ms"]))
             for name, observed in time.milliseconds.items():
@@ -152,15 +147,14 @@ class TimesCorrection:
         self._sd = float(np.sqrt(np.mean(np.square(widths)))) / INTERVAL_90
 
     def _coordinates(
-        self, model: LatencyModel, networks: Networks, batch: int
+        self, model: LatencyModel, networks: Networks, request: Request
     ) -> tuple[np.ndarray, np.ndarray]:
         """Milliseconds by phase over the whole request, shape [N, 2]; and in each phase the shares
         of the operators, ln(width) and ln(layers), in units of their scales, [N, 2, coordinates].
         """
-        request = model.request(networks, batch)
         steps = model.workload.generated_tokens
         total = np.stack([request.ttft_ms, request.tpot_ms * steps], axis=-1)
-        pairs, embedding, head = model.parts_us(networks, batch)
+        pairs, embedding, head = model.parts_us(networks, request.batch)
         shares = np.zeros((len(networks), 2, len(self._columns)))
         shares[..., self._columns[EMBEDDING]] = embedding
         shares[..., self._columns[HEAD]] = head
@@ -215,36 +209,29 @@ class TimesCorrection:
         common = max(COMMON * self._sd**2, float(mean**2 - more * of_mean))
         return common, more * deviation
 
-    def _factors(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of each phase, shape [N, 2]; and covariances with the observed numbers, [2 N, numbers]."""
-        covariances = self._common + self._deviation * (alike(points, self._points) @ self._pull.T)
-        return np.exp(covariances @ self._pulled).reshape(-1, 2), covariances
+    # -- predictions
 
-    def figures(
-        self, model: LatencyModel, networks: Networks, batch: int, request: Request
-    ) -> dict[str, Any]:
-        """The metrics of networks [N] that are times and rates. request: by the table."""
-        _, points = self._coordinates(model, networks, batch)
-        return self._corrected(request, self._factors(points)[0], batch)
+    def factors(self, model: LatencyModel, networks: Networks, request: Request) -> np.ndarray:
+        """By which the phases of a request to each network are longer than by the table, [N, 2]."""
+        _, points = self._coordinates(model, networks, request)
+        return np.exp(self._covariances(points) @ self._pulled).reshape(-1, 2)
 
-    def _corrected(self, request: Request, factors: np.ndarray, batch: int) -> dict[str, Any]:
-        w = request.workload
-        ttft_ms, tpot_ms = request.ttft_ms * factors[:, 0], request.tpot_ms * factors[:, 1]
-        return of_times(ttft_ms, tpot_ms, batch, w.prompt_tokens, w.generated_tokens)
+    def _covariances(self, points: np.ndarray) -> np.ndarray:
+        """With the observed numbers, [2 N, numbers]."""
+        return self._common + self._deviation * (alike(points, self._points) @ self._pull.T)
 
     def bounds(
-        self, model: LatencyModel, networks: Networks, batch: int, request: Request
+        self, model: LatencyModel, networks: Networks, request: Request
     ) -> dict[str, tuple[Any, Any]]:
-        """The interval of each of these."""
-        milliseconds, points = self._coordinates(model, networks, batch)
-        factors, covariances = self._factors(points)
-        covariances = covariances.reshape(len(networks), 2, -1)
+        """The interval of each metric that is a time or a rate."""
+        milliseconds, points = self._coordinates(model, networks, request)
+        covariances = self._covariances(points).reshape(len(networks), 2, -1)
         left = self._common + self._deviation * np.eye(2)
         left = left - covariances @ self._inverse @ covariances.transpose(0, 2, 1)
         rate = "tpot_ms" if request.workload.generated_tokens else "ttft_ms"
-        table, bounds = request.bounds(batch), {}
-        for name, values in self._corrected(request, factors, batch).items():
-            shares = milliseconds * factors * IN_PHASES.get(name, IN_PHASES[rate])
+        table, bounds = request.bounds(), {}
+        for name, values in request.figures().items():
+            shares = milliseconds * request.factors * IN_PHASES.get(name, IN_PHASES[rate])
             shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-300)
             variance = np.einsum("na,nab,nb->n", shares, left, shares)
             # wider where the table's own interval is, and never below what a repeat changes
@@ -253,8 +240,6 @@ class TimesCorrection:
             bounds[name] = values * np.exp(-INTERVAL_90 * sd), values * np.exp(INTERVAL_90 * sd)
         return bounds
 
-    # -- predictions
-
     def latencies_of(self, workload: Workload) -> list[tuple[str, float, int]]:
         """Of each time of a network under a workload: hash, latency_ms, and how many steps it lacks: a
         program that ends with the last token drawn takes one less after a prompt."""
@@ -262,60 +247,17 @@ class TimesCorrection:
         for time in self.times:
             ms, steps = time.milliseconds, time.workload.generated_tokens
             less = workload.generated_tokens - steps
-            same = dataclasses.replace(
-                time.workload, name=workload.name, generated_tokens=workload.generated_tokens
-            )
+            others = {"name": workload.name, "generated_tokens": workload.generated_tokens}
             if "latency_ms" in ms:
                 latency_ms = ms["latency_ms"]
             elif "tpot_ms" in ms and ("ttft_ms" in ms or not workload.prompt_tokens):
                 latency_ms = ms.get("ttft_ms", 0.0) + steps * ms["tpot_ms"]
             else:
                 continue
-            if same == workload and 0 <= less <= bool(workload.prompt_tokens):
+            same = {**vars(time.workload), **others} == vars(workload)
+            if same and 0 <= less <= bool(workload.prompt_tokens):
                 found.append((time.network.hash, latency_ms, less))
         return found
-
-    def estimate(
-        self, model: LatencyModel, architecture: Architecture, before: Estimate
-    ) -> Estimate:
-        """before: by the table. `observed` says what the times were corrected by, `table_ms` and the
-        observed latency_ms; parts of the breakdown have the factor of their phase."""
-        w = model.workload
-        networks = Networks.of([architecture])
-        _, points = self._coordinates(model, networks, before.batch)
-        phases = dict(zip(PHASES, self._factors(points)[0][0].tolist(), strict=True))
-        request = model.request(networks, before.batch, bounded=True)
-        asked = model, networks, before.batch, request
-        values: dict[str, Any] = {
-            name: float(found[0]) for name, found in self.figures(*asked).items()
-        }
-        bounds = {
-            name: [float(end[0]) for end in ends] for name, ends in self.bounds(*asked).items()
-        }
-        breakdown = tuple(
-            {**part, "ms": ms, "share": ms / values["latency_ms"]}
-            for part in before.breakdown
-            for ms in [part["ms"] * phases[part["phase"]]]
-        )
-        lower_ms, upper_ms = bounds["latency_ms"]
-        table_ms = [before.latency_ms, before.lower_ms, before.upper_ms]
-        observed_ms = [
-            ms + less * values["tpot_ms"]
-            for key, ms, less in self.latencies_of(w)
-            if key == architecture.hash
-        ]
-        observed = {**self.observed, "table_ms": table_ms, "latency_ms": observed_ms}
-        return dataclasses.replace(
-            before,
-            **values,
-            lower_ms=lower_ms,
-            upper_ms=upper_ms,
-            bounds=bounds,
-            breakdown=breakdown,
-            sources=source_shares(breakdown),
-            notes=(*before.notes, observed_line(observed)),
-            observed=observed,
-        )
 
 
 def half_width(bounds: Sequence[Any]) -> Any:

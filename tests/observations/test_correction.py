@@ -276,3 +276,9 @@ def test_the_calibration_s_own_constants_may_be_given():
     assert factor([observed(HYBRID, 0.0, model, latency_ms=0.2)], HYBRID, model) == pytest.approx(
         math.exp(0.2), rel=1e-3
     )
+
+
+def test_a_time_of_steps_corrects_a_request_without_steps():
+    prompts = LatencyModel(TABLE, "prefill-2k")
+    model = corrected_by(prompts, [observed(HYBRID, latency_ms=0.2)])
+    assert (model.observed["timed"], model.estimate(HYBRID).observed["latency_ms"]) == ([], [])
