@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from flashnas.api.calling import (
     SPACE,
@@ -19,7 +19,7 @@ from flashnas.api.calling import (
 )
 from flashnas.base.process import usable_cores
 from flashnas.base.settings import Settings, option
-from flashnas.latency.schema import MODES, PLATFORMS, RUNTIMES
+from flashnas.latency.schema import PLATFORMS, RUNTIMES
 from flashnas.study.config import params_option, vocab_option
 
 SHARED = (
@@ -35,6 +35,8 @@ SHARED = (
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileOptions(Settings, where="profile"):
+    gone: ClassVar[dict[str, str]] = {"mode": "steps run eagerly on cpu, as a CUDA graph on cuda"}
+
     runtime: str = option(
         "torch",
         "the program that is timed: torch, or llama.cpp or vllm in a process of its own, with"
@@ -59,12 +61,6 @@ class ProfileOptions(Settings, where="profile"):
         "float32 or bfloat16",
         shown="the one that multiplies matrices faster; in vLLM bfloat16, and float32 on a CPU",
         choices=("auto", "float32", "bfloat16"),
-    )
-    mode: str = option(
-        "auto",
-        "eager or cuda_graph; each is a row of its own",
-        shown="eager on cpu, cuda_graph on cuda",
-        choices=("auto", *MODES),
     )
     backend: str = option(
         "auto",
@@ -152,7 +148,7 @@ def profile(
 ) -> Measurements:
     """Measure on this device what a search space needs for some workloads and its table lacks.
 
-    What the table has already, from the same stack, mode and dtype, is kept. An interrupted
+    What the table has already, from the same stack and dtype, is kept. An interrupted
     measurement continues where it stopped.
 
     Returns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from flashnas.api.calling import (
     SPACE,
@@ -17,12 +17,16 @@ from flashnas.api.calling import (
     workload_option,
 )
 from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option
-from flashnas.latency.schema import RUNTIMES
 from flashnas.study.config import params_option, vocab_option
 
 
 @dataclass(frozen=True, kw_only=True)
 class ValidateOptions(Settings, where="validate"):
+    gone: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(("runtime", "mode", "backend"), "it is that of the table"),
+        "allow_other_stack": "profile this machine into a table of its own",
+    }
+
     table: str = option(
         REQUIRED, "latency table that was measured on this machine", objects=(TABLE,), yaml=False
     )
@@ -36,19 +40,8 @@ class ValidateOptions(Settings, where="validate"):
     count: int = option(20, "architectures", flag="-n --count", min=1, max=100_000)
     workload: str = workload_option("decode-1k")
     seed: int = option(0, "fixes the architectures", min=0, max=MAX_SEED)
-    runtime: str | None = option(
-        None,
-        "the program that the table was measured in: torch, llama.cpp or vllm",
-        shown="the table's",
-        choices=RUNTIMES,
-    )
-    mode: str | None = option(None, "eager or cuda_graph", shown="the table's")
-    backend: str | None = option(None, "libraries that compute the operators", shown="the table's")
     vllm_python: str | None = vllm_python_option()
     calibration: str = calibration_option()
-    allow_other_stack: bool = option(
-        False, "compare even if the table is of another device or stack; nothing is written"
-    )
 
 
 @dataclass(frozen=True)
@@ -84,7 +77,7 @@ def validate(
             bias and rank correlation).
 
     Raises:
-        TableError: the table is of another device, stack or runtime.
+        TableError: the table is of another device, or stack.
         SpaceError: the space has too few architectures.
 
     Example:
@@ -98,7 +91,7 @@ def validate(
     from flashnas.latency.validation import store
     from flashnas.latency.validation import validate as compare
     from flashnas.latency.workload import timed_workload
-    from flashnas.profiling.table_target import rows_of, target_like
+    from flashnas.profiling.table_target import target_like
     from flashnas.space.load import load_operator_space
 
     table = LatencyTable.load(options.table)
@@ -106,17 +99,8 @@ def validate(
         options.space, "flashnas validate", params=options.params, vocab=options.vocab
     )
     workload = timed_workload(options.workload)
-    mode = rows_of(table, options.runtime, options.mode)
-    model = LatencyModel(table, workload, calibration=options.calibration, mode=mode)
-    target = target_like(
-        table,
-        dtype=model.dtype,
-        mode=mode,
-        backend=options.backend,
-        vllm_python=options.vllm_python,
-        any_stack=options.allow_other_stack,
-        hint="--allow-other-stack compares all the same",
-    )
+    model = LatencyModel(table, workload, calibration=options.calibration)
+    target = target_like(table, dtype=model.dtype, vllm_python=options.vllm_python)
     for hidden in space.hidden_sizes:
         model.estimate(
             space.build(space.kinds_at(hidden), hidden)
@@ -131,6 +115,6 @@ def validate(
         progress=progress,
     )
     found = ValidationResult(**result)
-    if not options.allow_other_stack and found.kept:
+    if found.kept:
         store(result, model, space, seed=options.seed)
     return found

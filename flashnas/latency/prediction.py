@@ -70,7 +70,6 @@ class LatencyModel:
             a table without one of that name answers by its rows. A Calibration of one's own, such
             as `Calibration(stack="unfused")`, has constants that the table does not state.
         programs: whose host the steps have, by the names of `--runtime`; none: the latest vLLM.
-        mode: of a table with rows in several modes; None: the table's default.
         correction: of all times, by observed ones.
 
     Raises:
@@ -85,10 +84,9 @@ class LatencyModel:
         *,
         calibration: str | Calibration = ENGINE,
         programs: Collection[str] = (),
-        mode: str | None = None,
         correction: Correction | None = None,
     ) -> None:
-        self.table = LatencyTable.load(table).only(mode)
+        self.table = LatencyTable.load(table)
         self.correction = correction
         self.workload = load_workload(workload)
         if isinstance(calibration, str):

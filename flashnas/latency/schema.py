@@ -25,7 +25,8 @@ OPERATOR_KINDS = OPERATOR_DECODE, OPERATOR_PREFILL = "operator_decode", "operato
 
 
 class _RowKinds(Mapping[str, tuple[str, ...]]):
-    """Kind of rows -> key columns. No two rows of a kind have the same key and the same VARIANT.
+    """Kind of rows -> key columns. No two rows of a kind have the same key in the same dtype;
+    a row of another stack (other versions, driver or threads) is stale, and the newer one replaces it.
 
     The kinds of kernels (operators/kernel_kinds.py) have rows `<kind>_decode`: one step of all
     `batch` sequences, where attention sees `context` tokens, itself included; and `<kind>_prefill`:
@@ -65,11 +66,6 @@ class _RowKinds(Mapping[str, tuple[str, ...]]):
 
 KINDS = _RowKinds()
 TEXT_KEYS = ("operator",)
-# One device runs the same call in several modes and dtypes; each is a row of its own. A row of
-# another stack (other versions, driver or threads) is not: it is stale, and the newer one replaces
-# it.
-VARIANT = ("mode", "dtype")
-MODES = ("eager", "cuda_graph")
 # What can be timed: a Target each. The name of one that runs whole networks only is the mode of its
 # rows.
 RUNTIMES: Registry[Any] = Registry(
@@ -84,7 +80,7 @@ RUNTIMES: Registry[Any] = Registry(
     attribute="name",
     base="flashnas.profiling.target:Target",
 )
-# platform -> the mode that is measured by default
+# platform -> the mode in which torch is timed
 PLATFORMS = {"cpu": "eager", "cuda": "cuda_graph"}
 # Row columns after the key. NUMBERS are null where the source does not state them.
 NUMBERS = ("p10_us", "p90_us", "repeats")

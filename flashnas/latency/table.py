@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Collection, Container, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,6 @@ from flashnas.latency.schema import (
     SOURCES,
     TEXT_KEYS,
     VALUE_COLUMNS,
-    VARIANT,
     Device,
     load_meta,
 )
@@ -100,11 +99,11 @@ class LatencyTable:
     def calibrated(self, name: str, programs: Collection[str] = ()) -> Calibration:
         """The calibration of that name, with the host of some programs. Without constants of it, that
         of the table's own rows, with the interval that holds nine of ten latencies of the networks
-        that were validated in the mode of the rows, if enough were. Raises ConfigError for an
+        that were validated, if enough were. Raises ConfigError for an
         unknown name, TableError for a damaged entry of a validation."""
         if name not in CALIBRATIONS:
             raise ConfigError(one_of("calibration", name, CALIBRATIONS))
-        mode, entry = self.default_mode, self.calibration.get(name)
+        entry = self.calibration.get(name)
         if entry is not None:
             return convert({**entry, "name": name}, Calibration).of_programs(programs)
         validated = self.meta.get(VALIDATIONS) or ()
@@ -113,7 +112,7 @@ class LatencyTable:
             ratios = [
                 abs(float(ratio))
                 for found in validated
-                if (found.get("mode"), found.get("basis")) == (mode, basis)
+                if (found.get("mode"), found.get("basis")) == (self.mode, basis)
                 for ratio in found["metrics"].get("latency_ms", {}).get("log_ratios", ())
             ]
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -139,28 +138,9 @@ class LatencyTable:
         return ", ".join(sorted(self.meta["stacks"])) or "unknown"
 
     @property
-    def modes(self) -> tuple[str, ...]:
-        return tuple(texts(self, "mode"))
-
-    @property
-    def default_mode(self) -> str:
-        """The only mode; of several, the one that `flashnas profile` measures by default on this
-        platform.
-        """
-        usual = PLATFORMS[self.device.platform]
-        return usual if usual in self.modes or not self.modes else self.modes[0]
-
-    def only(self, mode: str | None) -> LatencyTable:
-        """The table with the rows of one mode (None: the default); raises TableError if it has
-        none.
-        """
-        mode = mode or self.default_mode
-        if self.frames and mode not in self.modes:
-            raise TableError(f"{self.path}: {one_of('mode', mode, self.modes)}")
-        if self.modes in ((mode,), ()):
-            return self
-        frames = {kind: frame[frame["mode"] == mode] for kind, frame in self.frames.items()}
-        return replace(self, frames={kind: frame for kind, frame in frames.items() if len(frame)})
+    def mode(self) -> str:
+        """How all of its rows ran, such as cuda_graph."""
+        return next(iter(texts(self, "mode")), PLATFORMS[self.device.platform])
 
     @property
     def dtypes(self) -> tuple[str, ...]:
@@ -175,8 +155,7 @@ class LatencyTable:
             values = sorted({str(stack[setting]) for stack in stacks if setting in stack})
             if len(values) > 1:
                 raise TableError(
-                    f"{self.path}: rows of {setting.replace('_', ' ')} {' and '.join(values)} do"
-                    " not mix; profile each into a folder of its own (--out)"
+                    f"{self.path}: rows of {setting.replace('_', ' ')} {_do_not_mix(values)}"
                 )
             settings.update((setting, value) for value in values)
         return settings
@@ -246,7 +225,16 @@ def _read(
     if meta.get("calibration") is not None:
         check_calibrations(meta["calibration"])
     rows = {kind: _load_rows(path, kind, entry) for kind, entry in meta["kinds"].items()}
+    modes = {str(mode) for frame in rows.values() for mode in frame["mode"].unique()}
+    if len(modes) > 1:
+        raise TableError(f"{path}: rows of mode {_do_not_mix(modes)}")
     return device, meta, rows
+
+
+def _do_not_mix(values: Iterable[str]) -> str:
+    return (
+        f"{' and '.join(sorted(values))} do not mix; profile each into a folder of its own (--out)"
+    )
 
 
 def _find(source: str) -> Path:
@@ -329,5 +317,5 @@ def _check_values(file: Path, kind: str, frame: pd.DataFrame) -> None:
         raise TableError(
             f"{file}: source must be one of {', '.join(SOURCES)}; got {sorted(unknown)[0]!r}"
         )
-    if frame.duplicated([*KINDS[kind], *VARIANT]).any():
+    if frame.duplicated([*KINDS[kind], "dtype"]).any():
         raise TableError(f"{file}: two rows of the same {', '.join(KINDS[kind])}")

@@ -22,7 +22,6 @@ from flashnas.latency.schema import (
     TEXT_KEYS,
     UNITS,
     VALUE_COLUMNS,
-    VARIANT,
     Device,
     read_table_yaml,
 )
@@ -49,8 +48,7 @@ def write_rows(
 
     Args:
         rows: with the columns of schema.py, NUMBERS optionally.
-        append: keep the rows that are there; a new row replaces the one of the same key, mode and
-            dtype.
+        append: keep the rows that are there; a new row replaces the one of the same key and dtype.
 
     Raises:
         TableError: unknown kind, missing columns, a folder of another device, a full disk.
@@ -77,7 +75,7 @@ def write_rows(
             rows = pd.concat(
                 [LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True
             )
-        identity = [*KINDS[kind], *VARIANT]
+        identity = [*KINDS[kind], "dtype"]
         rows = rows.drop_duplicates(identity, keep="last").sort_values(identity, ignore_index=True)
         if not (folder / "device.yaml").exists():
             _write_yaml(folder / "device.yaml", vars(context.device))

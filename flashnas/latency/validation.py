@@ -85,7 +85,7 @@ def validate(
         )
     return {
         "table": str(model.table.path),
-        "mode": model.table.default_mode,
+        "mode": model.table.mode,
         "architectures": entries,
         "metrics": [summary(name, entries) for name in names],
         "left_out": [[a.notation, reason] for a, reason in left_out.items()],
@@ -200,7 +200,7 @@ def store(
     same workload, whatever its name, space and mode."""
     table, workload = model.table, model.workload.to_dict()
     requests = {name: value for name, value in workload.items() if name != "name"}
-    same = {"space_hash": space.hash, "workload": requests, "mode": table.default_mode}
+    same = {"space_hash": space.hash, "workload": requests, "mode": table.mode}
     metrics = {}
     for facts in result["metrics"]:
         errors = [entry["error"][facts["metric"]] for entry in result["architectures"]]

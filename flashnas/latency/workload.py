@@ -52,7 +52,7 @@ CALIBRATION_HELP = (
     "whose whole models the latency is of: engine (vLLM, SGLang, TensorRT-LLM) or paper (PyTorch in"
     " one CUDA graph, arXiv 2511.18890); no effect on a table that flashnas profiled"
 )
-MODE_GONE = "a table answers in its default mode; flashnas profile --mode makes one of another"
+MODE_GONE = "a table has rows of one mode"
 WEIGHTS_HELP = (
     "type of the operators' matrices on a GPU, bfloat16 or fp8; everything else stays in bfloat16"
 )

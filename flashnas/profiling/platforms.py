@@ -17,7 +17,6 @@ import torch
 
 from flashnas.base.process import keep_memory, usable_cores
 from flashnas.base.text import first_line
-from flashnas.latency.schema import PLATFORMS as USUAL_MODES
 from flashnas.latency.schema import Device
 from flashnas.network.precision import fast_dtype
 from flashnas.profiling.timing import Call, median_ms, once_on_cpu, once_on_cuda
@@ -32,7 +31,6 @@ class Platform(ABC):
 
     Attributes:
         name: as in `flashnas.latency.schema.PLATFORMS`, and torch's name of the device.
-        modes: in which a network can be timed.
         once_ms: the clock around one call.
         steady_ms: of the repeats of a call, before which clocks and power are not those of steady
             work.
@@ -41,7 +39,6 @@ class Platform(ABC):
     """
 
     name: str
-    modes: tuple[str, ...]
     once_ms: Callable[[Call], float]
     steady_ms: float = 0.0
     piece_tokens: int = 2**62
@@ -51,11 +48,6 @@ class Platform(ABC):
     def dtype(self) -> str:
         """That is timed by default."""
         return fast_dtype(self.name)
-
-    @property
-    def mode(self) -> str:
-        """That is timed by default."""
-        return USUAL_MODES[self.name]
 
     @abstractmethod
     def available(self) -> bool:
@@ -127,7 +119,6 @@ class Cpu(Platform):
     """The processor, with torch's own threads."""
 
     name = "cpu"
-    modes = ("eager",)
     once_ms = staticmethod(once_on_cpu)
     product_size = 1536
 
@@ -165,7 +156,6 @@ class Cuda(Platform):
     """The first CUDA device."""
 
     name = "cuda"
-    modes = ("eager", "cuda_graph")
     once_ms = staticmethod(once_on_cuda)
     steady_ms = 200.0  # in the 8 ms that 15 steps take, a GPU is not yet in a steady state
     # below 2**31 numbers in the widest activation of any shipped operator, and 2 to 4 GB

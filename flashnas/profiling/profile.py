@@ -57,8 +57,8 @@ def profile(
     Returns:
         The numbers of rows that were measured and already known, and a record that is also kept
         under `jobs` in meta.yaml: relative errors of the fitted times (`regression`), networks
-        whose timings differ though repeated, the `source` of the rows, which library computed which
-        kind of operator, and `notes` on what was left out or timed in another mode.
+        whose timings differ though repeated, the `source` of the rows,
+        and `notes` on what was left out or timed in another mode.
 
     Raises:
         ConfigError: the program does not take a workload, or as of `TableFolder`.
@@ -71,7 +71,6 @@ def profile(
     for workload in workloads:
         target.check_workload(workload)
     requests = plan(space, workloads)
-    facts = target.facts(space.kinds(), max(space.hidden_sizes))  # an error here costs nothing yet
     chosen = _chosen(space, workloads, target)
     table = TableFolder(folder, target, JOURNAL)
     with table.held():
@@ -111,7 +110,6 @@ def profile(
             "disturbed_networks": len(disturbed),
             "source": source,
             "regression": summary(errors),
-            **facts,
             **({"notes": list(notes)} if notes else {}),
         }
         measured = len(answered.intersection(missing))

@@ -64,6 +64,11 @@ class TableFolder:
                 if stacks.get(stack, {}).get("framework") == here["framework"]
             ]
             self.table.settings(same, here)
+            if self.table.mode != target.mode_name:
+                raise TableError(
+                    f"--out {path}: the table is of {self.table.mode}; got {target.mode_name}: take"
+                    " another folder"
+                )
             target.check_build(f"--out {path}: the table", stacks.get(target.stack, {}))
         self.device = self._device()
 
@@ -85,16 +90,12 @@ class TableFolder:
         return hold_lock(self.path / f".{self.journal}.lock", busy)
 
     def missing(self, requests: Sequence[RowRequest]) -> list[RowRequest]:
-        """The requests that no row of the target's stack, mode and dtype answers."""
+        """The requests that no row of the target's stack and dtype answers."""
         target, answered = self.target, set[tuple[Any, ...]]()
         frames = {} if self.table is None else self.table.frames
         for kind in frames.keys() & OPERATOR_KINDS:
             rows = frames[kind]
-            own = (
-                (rows["stack"] == target.stack)
-                & (rows["mode"] == target.mode_name)
-                & (rows["dtype"] == target.dtype_name)
-            )
+            own = (rows["stack"] == target.stack) & (rows["dtype"] == target.dtype_name)
             keys = rows.loc[own, list(KINDS[kind])]
             answered.update((kind, *row) for row in keys.itertuples(index=False))
         return [item for item in requests if (item.kind, *item.key().values()) not in answered]

@@ -21,7 +21,6 @@ from flashnas.base.settings import MAX_THREADS, Settings, option
 from flashnas.latency.memory import PREFILL_PIECE_TOKENS, memory_bytes
 from flashnas.latency.metrics import latency_ms
 from flashnas.latency.schema import Device
-from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
 from flashnas.profiling.platforms import PLATFORMS, Platform
@@ -104,17 +103,15 @@ class Target(Settings, ABC):
     @abstractmethod
     def of_rows(
         cls,
-        rows: LatencyTable,
         described: Mapping[str, Any],
         *,
+        device: str,
         dtype: str,
-        backend: str | None,
         vllm_python: str | None,
     ) -> Self:
-        """The target as rows of one mode were measured, or the closest one that this machine has.
-        described: the entry of their stack in meta.yaml; KeyError if it lacks something. backend:
-        libraries that compute the operators (None: those of the rows). vllm_python: interpreter
-        that has vLLM."""
+        """The target as rows were measured; ConfigError if this machine has none. described: the
+        entry of their stack in meta.yaml; KeyError if it lacks something. device: platform of the
+        table. vllm_python: interpreter that has vLLM."""
 
     def table_name(self) -> str:
         """Name of the folder that a table gets by default, such as `cpu_epyc_7b13`."""
@@ -169,10 +166,6 @@ class Target(Settings, ABC):
             (range(context, context + 1), share)
             for context, share in decode_contexts(workload, meta_tokens)
         ]
-
-    def facts(self, specs: Sequence[OperatorSpec], hidden: int) -> dict[str, Any]:
-        """What the record of a measurement says of the operators beside their times."""
-        return {}
 
     # -- what follows from it
 
@@ -257,16 +250,16 @@ class Target(Settings, ABC):
         """True if an option of `flashnas profile` is one of the target's."""
         return name in {field.name for field in fields(cls)}
 
-    def check_build(self, where: str, described: Mapping[str, Any], end: str = "") -> None:
-        """Raises TableError if rows are of another build of the same release. where, end: of the
-        message. described: the table's entry of `stack`."""
+    def check_build(self, where: str, described: Mapping[str, Any]) -> None:
+        """Raises TableError if rows are of another build of the same release. where: of the message.
+        described: the table's entry of `stack`."""
         here = self.describe_stack() if self.build_facts else {}
         for name in self.build_facts:
             if described.get(name) not in (None, here[name]):
                 raise TableError(
                     f"{where} was measured with another build of {self.name}: its {name} is"
                     f" {described[name]}, that of this machine {here[name]}; measure it anew in"
-                    f" another folder{end}"
+                    " another folder"
                 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,10 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashnas.architecture import Architecture
 from flashnas.network.cache import HybridCache, mapped
-from flashnas.network.model import Block, HybridLM
-from flashnas.operators import OperatorSpec
+from flashnas.network.model import HybridLM
 from flashnas.operators.attention.cache import KeyValueCache, Position
-from flashnas.operators.backends.core import choose_backend, running
 from flashnas.profiling.platforms import Platform
 from flashnas.profiling.timing import Call, NotCapturable, captured, median_ms
 
@@ -40,17 +37,6 @@ def deployed(
         if name.rpartition(".")[2] not in WIDE:
             parameter.data = parameter.data.to(dtype)
     return model
-
-
-def computed_by(
-    specs: Sequence[OperatorSpec], hidden: int, backend: str, device: str, dtype: torch.dtype
-) -> dict[str, str]:
-    """Which library computes each kind of operator."""
-    with torch.device("meta"):  # nothing is allocated
-        blocks = [(spec.kind, Block(spec, hidden)) for spec in specs]
-    for _, block in blocks:
-        choose_backend(block, backend)
-    return running(blocks, device, dtype)
 
 
 def prompt(model: HybridLM, batch: int, tokens: int, piece_tokens: int) -> Call:

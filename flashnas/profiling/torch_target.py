@@ -13,15 +13,13 @@ import torch
 from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceMemoryError, ExportError, OperatorError
 from flashnas.base.settings import option
+from flashnas.latency.schema import PLATFORMS as MODES
 from flashnas.latency.schema import Device
-from flashnas.latency.table import LatencyTable
-from flashnas.operators import OperatorSpec
 from flashnas.operators.backends import BACKENDS
 from flashnas.operators.backends.core import installed
-from flashnas.profiling.platforms import PLATFORMS, Cuda, driver
+from flashnas.profiling.platforms import PLATFORMS, driver
 from flashnas.profiling.target import Steps, Target, Timings
 from flashnas.profiling.torch_calls import (
-    computed_by,
     deployed,
     prompt,
     step,
@@ -42,7 +40,6 @@ class Torch(Target, where="torch"):
 
     device: str = option("cpu", "platform", choices=tuple(PLATFORMS))  # type: ignore[misc]
     dtype: str = option("auto", "auto: that of the platform", choices=("auto", *DTYPES))
-    mode: str = option("auto", "auto: that of the platform", choices=("auto", *Cuda.modes))
     backend: str = option("auto", "libraries that compute the operators", choices=BACKENDS)
     seconds: float = option(0.3, "limit of the repeats of one call", above=0, max=MAX_SECONDS)
 
@@ -53,9 +50,6 @@ class Torch(Target, where="torch"):
                 "device",
                 f"{self.device}: torch {torch.__version__} sees no {self.device.upper()} device",
             )
-        if self.mode_name not in self.platform.modes:
-            able = next(name for name, platform in PLATFORMS.items() if self.mode in platform.modes)
-            self.wrong("mode", f"{self.mode} needs --device {able}; got --device {self.device}")
 
     def check_holds(self, network: Architecture) -> None:
         try:
@@ -76,7 +70,7 @@ class Torch(Target, where="torch"):
 
     @property
     def mode_name(self) -> str:
-        return self.platform.mode if self.mode == "auto" else self.mode
+        return MODES[self.device]
 
     @property
     def stack(self) -> str:
@@ -113,33 +107,17 @@ class Torch(Target, where="torch"):
         return facts if self._ordinary else {**facts, "backend": self.backend}
 
     @classmethod
-    def of_rows(
-        cls,
-        rows: LatencyTable,
-        described: Mapping[str, Any],
-        *,
-        dtype: str,
-        backend: str | None,
-        **_: Any,
-    ) -> Self:
-        """A dtype that torch cannot run here is replaced by the platform's own."""
-        here = PLATFORMS[rows.device.platform].available()
+    def of_rows(cls, described: Mapping[str, Any], *, device: str, dtype: str, **_: Any) -> Self:
         return cls(
-            device=rows.device.platform if here else "cpu",
-            dtype=dtype if dtype in DTYPES else "auto",
-            threads=int(described.get("threads", 1)),
-            mode=rows.default_mode if here else "auto",
-            backend=backend or (str(described.get("backend", "auto")) if here else "auto"),
+            device=device,
+            dtype=dtype,
+            threads=described.get("threads", 1),
+            backend=described.get("backend", "auto"),
         )
 
     def describe_device(self, name: str) -> Device:
         with self.running():
             return super().describe_device(name)
-
-    def facts(self, specs: Sequence[OperatorSpec], hidden: int) -> dict[str, Any]:
-        """Which library computes each kind of operator."""
-        backends = computed_by(specs, hidden, self.backend, self.device, self.torch_dtype)
-        return {"backends": backends}
 
     # -- timing
 

@@ -134,7 +134,7 @@ def table_facts(model: LatencyModel) -> dict[str, Any]:
         "name": table.name,
         "device": table.device.label or table.name,
         "stack": table.stack,
-        "mode": table.default_mode,
+        "mode": table.mode,
         "weights": model.dtype,
         "calibration": model.calibration.name,
         "program": model.calibration.program,

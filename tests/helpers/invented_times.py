@@ -59,18 +59,10 @@ def _invented(platform, name):
     )
 
 
-def write_invented_table(folder, monkeypatch, modes=("eager",)):
-    """The times of the second mode are twice those of the first."""
+def write_invented_table(folder, monkeypatch):
     invent_device(monkeypatch)
-    monkeypatch.setattr(Cpu, "modes", modes)
-    for number, mode in enumerate(modes, 1):
-
-        def times(*question, number=number):
-            prompts, steps, *_ = invented_times(*question)
-            return Timings([number * ms for ms in prompts], [number * ms for ms in steps])
-
-        monkeypatch.setattr(Torch, "times", times)
-        profile(load_space("tiny"), [CHAT], folder, Torch(mode=mode), rounds=1)
+    monkeypatch.setattr(Torch, "times", invented_times)
+    profile(load_space("tiny"), [CHAT], folder, Torch(), rounds=1)
     return LatencyTable.load(folder)
 
 

@@ -216,7 +216,7 @@ def test_steps_far_from_those_of_the_models_widen_it():
 def test_networks_that_were_validated_set_the_interval_of_ones_own_table(folder):
     def ratio(ratios):
         table = LatencyTable.load(folder)
-        entry = {"mode": table.default_mode, "basis": table.basis}
+        entry = {"mode": table.mode, "basis": table.basis}
         entry["metrics"] = {"latency_ms": {"log_ratios": ratios}}
         write_entry(folder, "validations", [entry])
         estimate = LatencyModel(folder, "generated=1").estimate(SMALL)
@@ -230,7 +230,7 @@ def test_networks_that_were_validated_set_the_interval_of_ones_own_table(folder)
 @pytest.mark.parametrize("found", [{}, {"metrics": {"latency_ms": {"log_ratios": ["x"]}}}])
 def test_a_damaged_validation_is_one_line(folder, found):
     table = LatencyTable.load(folder)
-    entry = {"mode": table.default_mode, "basis": table.basis, **found}
+    entry = {"mode": table.mode, "basis": table.basis, **found}
     write_entry(folder, "validations", [entry])
     with pytest.raises(TableError, match=r"the entry in validations of meta\.yaml is damaged"):
         LatencyModel(folder, "generated=1")

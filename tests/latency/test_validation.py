@@ -116,16 +116,6 @@ def test_too_few_networks_are_one_line(table):
         validated(table, count=4)
 
 
-def test_rows_of_two_modes_answer_apart(tmp_path, monkeypatch):
-    table = write_invented_table(tmp_path / "t", monkeypatch, modes=("eager", "cuda_graph"))
-    network = TINY.architecture(next(TINY.enumerate()), 64)
-    one, two = (
-        LatencyModel(table, CHAT, mode=mode).estimate(network).tpot_ms
-        for mode in ("eager", "cuda_graph")
-    )
-    assert two == pytest.approx(2 * one, rel=1e-3)
-
-
 # -- residuals -------------------------------------------------------------------------------------
 
 

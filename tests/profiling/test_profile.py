@@ -21,8 +21,10 @@ from flashnas.base.errors import (
     TableError,
 )
 from flashnas.base.system import hold_lock
+from flashnas.latency import schema
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
+from flashnas.latency.table_writer import RowContext, write_rows
 from flashnas.latency.validation import sample
 from flashnas.latency.workload import WORKLOADS, Workload
 from flashnas.operators import OPERATORS
@@ -222,7 +224,7 @@ def test_a_table_predicts_networks_that_were_not_timed(space, clock, tmp_path):
     assert record["disturbed_networks"] == 0
     assert "notes" not in record
     table = LatencyTable.load(folder)
-    assert (table.modes, table.dtypes) == (("eager",), ("float32",))
+    assert (table.mode, table.dtypes) == ("eager", ("float32",))
     (job,) = table.meta["jobs"]
     assert job.items() <= record.items()
     model, timed = LatencyModel(table, SHORT), {network.hash for network, _ in clock}
@@ -253,18 +255,16 @@ def test_only_what_is_missing_is_measured_and_rows_of_other_settings_never_meet(
         profiled(Torch(threads=2))
 
 
-def test_modes_are_rows_of_their_own(profiled, tmp_path, monkeypatch):
-    monkeypatch.setattr(Cpu, "modes", ("eager", "cuda_graph"))
-    for mode in ("eager", "cuda_graph"):
-        assert profiled(Torch(mode=mode))["known"] == 0
+def test_modes_never_meet(profiled, tmp_path, monkeypatch):
+    profiled()
+    monkeypatch.setitem(schema.PLATFORMS, "cpu", "cuda_graph")
+    with pytest.raises(TableError, match="table: the table is of eager; got cuda_graph: take"):
+        profiled()
     table = LatencyTable.load(tmp_path / "table")
-    assert (table.modes, table.default_mode) == (("cuda_graph", "eager"), "eager")
-    frames = [table.only(mode).frames["operator_decode"] for mode in (None, "cuda_graph")]
-    assert len(frames[0]) == len(frames[1])
-    with pytest.raises(
-        TableError, match=r"mode must be one of cuda_graph, eager; got 'eagre' \(did you mean"
-    ):
-        LatencyModel(table, SHORT, mode="eagre")
+    rows = table.rows("operator_decode").assign(mode="cuda_graph")
+    write_rows(tmp_path / "table", "operator_decode", rows, RowContext(device=table.device))
+    with pytest.raises(TableError, match="rows of mode cuda_graph and eager do not mix; profile"):
+        LatencyTable.load(tmp_path / "table")
 
 
 def in_space(clock, space):

@@ -57,8 +57,6 @@ def test_every_platform_of_a_table_can_be_timed():
     assert list(PLATFORMS) == list(schema.PLATFORMS)
     for name, platform in PLATFORMS.items():
         assert platform.name == name
-        assert platform.mode in platform.modes
-        assert set(platform.modes) <= set(schema.MODES)
         assert platform.dtype in DTYPES
 
 
@@ -157,8 +155,8 @@ def test_what_no_graph_can_hold_is_timed_eagerly_and_says_so(monkeypatch):
         raise NotCapturable("it makes the host wait for the device")
 
     monkeypatch.setattr(torch_calls, "captured", refuse)
-    monkeypatch.setattr(Cpu, "modes", ("eager", "cuda_graph"))
-    measured = Torch(mode="cuda_graph", backend="torch", seconds=1e-9).time_request(MODEL, REQUEST)
+    monkeypatch.setitem(schema.PLATFORMS, "cpu", "cuda_graph")
+    measured = Torch(backend="torch", seconds=1e-9).time_request(MODEL, REQUEST)
     assert measured.latency_ms > 0
     assert measured.note == (
         "timed in the mode eager, because no CUDA graph can hold it: it makes the host wait for"

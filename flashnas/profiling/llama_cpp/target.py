@@ -98,7 +98,7 @@ class LlamaCpp(Target, where="llama_cpp"):
         }
 
     @classmethod
-    def of_rows(cls, rows: Any, described: Mapping[str, Any], **_: Any) -> Self:
+    def of_rows(cls, described: Mapping[str, Any], **_: Any) -> Self:
         return cls(**{field.name: described[field.name] for field in fields(cls)})
 
     def table_name(self) -> str:

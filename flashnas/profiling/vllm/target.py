@@ -131,7 +131,6 @@ class Vllm(Target, where="vllm"):
     @classmethod
     def of_rows(
         cls,
-        rows: Any,
         described: Mapping[str, Any],
         *,
         dtype: str,
