@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -29,6 +29,7 @@ DISTURBED, AGAIN = 0.15, 3
 MOST_DISTURBED = 0.1  # of the networks; with more, nothing is kept as measured
 Measure = Callable[[Architecture], Mapping[str, float]]  # -> metrics of TIMES
 Progress = Callable[[int, int], None]  # (timings that are done, all timings)
+T = TypeVar("T")
 
 
 def validate(
@@ -148,6 +149,23 @@ def spread(timings: Sequence[float]) -> float:
     return float(np.ptp(timings) / (np.median(timings) or 1.0))
 
 
+def in_rounds(
+    order: Sequence[T], disturbed: Callable[[], Sequence[T]], progress: Progress, known: int = 0
+) -> Iterator[T]:
+    """What is to be timed, one after the other: `order`, and then, up to AGAIN times, what is
+    `disturbed`. known: of all timings, those that an earlier process has made."""
+    done, total = known, known + len(order)
+    for turn in range(1 + AGAIN):
+        part = disturbed() if turn else order
+        total = max(total, done + len(part))
+        for item in part:
+            progress(done, total)
+            yield item
+            done += 1
+    if total:
+        progress(total, total)
+
+
 def measure_in_rounds(
     architectures: Sequence[Architecture],
     measure: Measure,
@@ -161,36 +179,28 @@ def measure_in_rounds(
     and those that stayed disturbed."""
     timings: dict[Architecture, list[Mapping[str, float]]] = {a: [] for a in architectures}
     left_out: dict[Architecture, str] = {}
-    disturbed, done = set[Architecture](), 0
 
     def counted(a: Architecture) -> dict[str, list[float]]:
         return {name: shortest([ms[name] for ms in timings[a]], rounds) for name in TIMES}
 
-    for turn in range(rounds + AGAIN):
-        order = [architectures[int(i)] for i in rng.permutation(len(architectures))]
-        if turn >= rounds:
-            order = [a for a in order if a in disturbed]
-        for n, architecture in enumerate(order):
-            progress(done, max(rounds * len(architectures), done - n + len(order)))
-            done += 1
-            if architecture in left_out:
-                continue
-            try:
-                timings[architecture].append(measure(architecture))
-            except (DeviceMemoryError, DeviceError) as error:
-                left_out[architecture] = str(error)
-        disturbed = {
-            a
-            for a in timings
-            if a not in left_out and max(map(spread, counted(a).values())) > DISTURBED
-        }
-    progress(done, done)
+    def disturbed() -> list[Architecture]:
+        timed = (a for a in timings if a not in left_out)
+        return [a for a in timed if max(map(spread, counted(a).values())) > DISTURBED]
+
+    order = [architectures[i] for _ in range(rounds) for i in rng.permutation(len(architectures))]
+    for architecture in in_rounds(order, disturbed, progress):
+        if architecture in left_out:
+            continue
+        try:
+            timings[architecture].append(measure(architecture))
+        except (DeviceMemoryError, DeviceError) as error:
+            left_out[architecture] = str(error)
     medians = {
         a: {name: float(np.median(ms)) for name, ms in counted(a).items()}
         for a in architectures
         if a not in left_out
     }
-    return medians, left_out, disturbed
+    return medians, left_out, set(disturbed())
 
 
 def store(

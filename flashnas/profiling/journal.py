@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.documents import convert
 from flashnas.base.errors import TableError
 from flashnas.base.json_lines import append_synced, drop_torn_line, read_json_lines
 from flashnas.base.system import disk_errors
-from flashnas.latency.validation import AGAIN, shortest, spread
+from flashnas.latency.validation import shortest, spread
 from flashnas.profiling.regression import Terms
 from flashnas.profiling.row_requests import RowRequest
 from flashnas.profiling.target import Steps, Target
@@ -52,7 +50,7 @@ class Series:
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkTiming:
-    """A line: one round of a network. prompts: length -> milliseconds; steps: context of the last
+    """A line: a network, timed once. prompts: length -> milliseconds; steps: context of the last
     step -> milliseconds of the mean step."""
 
     stack: str
@@ -61,7 +59,6 @@ class NetworkTiming:
     hash: str
     notation: str
     batch: int
-    round: int
     prompts: dict[str, float]
     steps: dict[str, float]
 
@@ -80,8 +77,8 @@ class Journal:
     def __init__(self, path: Path, target: Target, rounds: int) -> None:
         self.path, self.target, self.rounds = path, target, rounds
         self._rows = {"stack": target.stack, "mode": target.mode_name, "dtype": target.dtype_name}
-        # by hash, batch, round, prompts or steps, length
-        self._ms: dict[tuple[str, int, int, str, int], float] = {}
+        # all timings, by hash, batch, prompts or steps, length
+        self._ms: dict[tuple[str, int, str, int], list[float]] = defaultdict(list)
         lines = read_json_lines(path, TableError) if path.exists() else []
         for number, line in enumerate(lines, 1):
             timing = convert(line, NetworkTiming, f"{path}:{number}", TableError, name="timing")
@@ -92,46 +89,39 @@ class Journal:
     def _add(self, timing: NetworkTiming) -> None:
         for part in ("prompts", "steps"):
             for length, ms in getattr(timing, part).items():
-                self._ms[timing.hash, timing.batch, timing.round, part, int(length)] = ms
+                self._ms[timing.hash, timing.batch, part, int(length)].append(ms)
 
-    def has(self, turn: int, series: Series, network: Architecture) -> bool:
-        """Whether this round of a network is timed."""
-        return all((network.hash, series.batch, turn, *part) in self._ms for part in series.parts)
+    def ms(self, series: Series, network: Architecture, part: str, length: int) -> list[float]:
+        """The shortest timings, as many as there are rounds. part: prompts or steps."""
+        return shortest(self._ms[network.hash, series.batch, part, length], self.rounds)
 
-    def time(self, turn: int, series: Series, network: Architecture) -> str:
+    def count(self, series: Series, network: Architecture) -> int:
+        """How many rounds of a network are timed."""
+        return min(len(self.ms(series, network, *part)) for part in series.parts)
+
+    def spread(self, series: Series, network: Architecture) -> float:
+        """The largest range of the rounds relative to their median."""
+        return max(spread(self.ms(series, network, *part)) for part in series.parts)
+
+    def time(self, series: Series, network: Architecture) -> str:
         """Time a network; returns the note of the times."""
         steps = list(series.steps.values())
         times = self.target.times(network, series.batch, series.prompts, steps)
-        contexts = [part[-1] for part in steps]
+        ms = [round(each, 5) for each in (*times.prompts, *times.steps)]
+        timed = list(zip(series.parts, ms, strict=True))
+        prompts, last_steps = (
+            {str(length): ms for (its, length), ms in timed if its == part}
+            for part in ("prompts", "steps")
+        )
         timing = NetworkTiming(
             **self._rows,
             hash=network.hash,
             notation=str(network),
             batch=series.batch,
-            round=turn,
-            prompts=_rounded(series.prompts, times.prompts),
-            steps=_rounded(contexts, times.steps),
+            prompts=prompts,
+            steps=last_steps,
         )
         with disk_errors(f"{self.path}: cannot be written", TableError):
             append_synced(self.path, json.dumps(vars(timing)))
         self._add(timing)
         return times.note
-
-    def _rounds_ms(self, network: Architecture, batch: int, part: str, length: int) -> list[float]:
-        """The shortest of all its timings, as many as there are rounds."""
-        keys = [(network.hash, batch, turn, part, length) for turn in range(self.rounds + AGAIN)]
-        return shortest([self._ms[key] for key in keys if key in self._ms], self.rounds)
-
-    def median_us(self, network: Architecture, batch: int, part: str, length: int) -> float:
-        """The median of the rounds; part: prompts or steps."""
-        return 1000 * float(np.median(self._rounds_ms(network, batch, part, length)))
-
-    def spread(self, network: Architecture, series: Series) -> float:
-        """The largest range of the rounds relative to their median."""
-        rounds = [self._rounds_ms(network, series.batch, *part) for part in series.parts]
-        return max(map(spread, rounds))
-
-
-def _rounded(lengths: Sequence[int], times_ms: Sequence[float]) -> dict[str, float]:
-    pairs = zip(lengths, times_ms, strict=True)
-    return {str(length): round(ms, 5) for length, ms in pairs}

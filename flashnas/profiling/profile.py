@@ -21,7 +21,7 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceError, DeviceMemoryError
-from flashnas.latency.validation import AGAIN, DISTURBED, MOST_DISTURBED
+from flashnas.latency.validation import DISTURBED, MOST_DISTURBED, in_rounds
 from flashnas.latency.workload import Workload
 from flashnas.profiling.journal import Journal, Series
 from flashnas.profiling.regression import WIDTHS_ALONE, Terms, choose_networks
@@ -33,6 +33,7 @@ from flashnas.space.operator_space import OperatorSpace
 
 JOURNAL = "networks.jsonl"
 MAX_FAILED = 3  # networks, of which none was timed
+Timing = tuple[int, Series, Architecture]  # round, series, network
 Progress = Callable[[int, int], None]  # timings that are done, and all of them
 
 
@@ -91,14 +92,11 @@ def profile(
             note(_said_first(target, len(order)))
         _time(series, journal, order, progress, notes)
         series = [part for part in series if not part.left_out]
-        for turn in range(rounds, rounds + AGAIN):
-            if again := [(turn, *timing) for timing in _disturbed(series, journal)]:
-                _time(series, journal, again, progress, notes)
         if not series:
             reason = next(iter(notes)).removeprefix(LEFT_OUT)
             raise DeviceMemoryError(f"{reason}; take smaller widths or a shorter workload")
         errors: dict[str, list[float]] = defaultdict(list)
-        disturbed = {network.hash for _, network in _disturbed(series, journal)}
+        disturbed = {network.hash for _, _, network in _disturbed(series, journal)}
         timed = {network.hash for part in series for network in part.networks}
         source = "derived" if len(disturbed) > MOST_DISTURBED * len(timed) else "measured"
         for part in series:
@@ -116,12 +114,12 @@ def profile(
         return {"measured": measured, "known": known, **table.finish(timed, record)}
 
 
-def _disturbed(series: Sequence[Series], journal: Journal) -> list[tuple[Series, Architecture]]:
+def _disturbed(series: Sequence[Series], journal: Journal) -> list[Timing]:
     return [
-        (part, network)
+        (journal.rounds, part, network)
         for part in series
         for network in part.networks
-        if journal.spread(network, part) > DISTURBED
+        if not part.left_out and journal.spread(part, network) > DISTURBED
     ]
 
 
@@ -159,9 +157,6 @@ def _check(target: Target, workloads: Sequence[Workload], network: Architecture)
         target.check_memory(network, max(batches(workload)), [read], [range(total, total + 1)])
 
 
-Timing = tuple[int, Series, Architecture]  # round, series, network
-
-
 def _order(series: Sequence[Series], journal: Journal) -> list[Timing]:
     """What is to be timed: one round after the other, so that a slow minute affects all networks
     alike, and in a round all widths and batches in turn, so that the pace is soon that of the rest.
@@ -173,7 +168,7 @@ def _order(series: Sequence[Series], journal: Journal) -> list[Timing]:
         for index in range(most)
         for part in series
         for network in part.networks[index : index + 1]
-        if not journal.has(turn, part, network)
+        if journal.count(part, network) <= turn
     ]
 
 
@@ -186,16 +181,15 @@ def _time(
 ) -> None:
     """Fill the journal. A network that ends the program is left out of its series, with a note; if
     nothing but that happens, or the others do not tell the operators apart, it raises DeviceError."""
-    total = max(journal.rounds * sum(len(part.networks) for part in series), len(order))
-    known, failed, timed = total - len(order), 0, 0
-    for number, (turn, part, network) in enumerate(order):
-        progress(known + number, total)
-        # it may be there twice
-        if part.left_out or network not in part.networks or journal.has(turn, part, network):
+    known = journal.rounds * sum(len(part.networks) for part in series) - len(order)
+    failed, timed = 0, False
+    again = functools.partial(_disturbed, series, journal)
+    for _, part, network in in_rounds(order, again, progress, known):
+        if part.left_out or network not in part.networks:
             continue
         try:
-            note = journal.time(turn, part, network)
-            timed += 1
+            note = journal.time(part, network)
+            timed = True
         except DeviceMemoryError as error:
             note = f"{LEFT_OUT}width {network.hidden} with batch {part.batch}: {error}"
             part.left_out = note
@@ -207,5 +201,3 @@ def _time(
                 raise DeviceError(f"{failed} networks failed: {error}") from None
         if note:
             notes[note] = None
-    if total:
-        progress(total, total)

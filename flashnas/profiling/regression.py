@@ -153,7 +153,7 @@ def choose_networks(
             with_copies(first, spec, n) for spec in space.kinds_at(first.hidden) for n in COPIES
         ]
         with contextlib.suppress(ExportError, DeviceMemoryError):
-            networks += _runnable(copies, check)
+            networks = list(dict.fromkeys([*networks, *_runnable(copies, check)]))
     if not enough():
         raise SpaceError(
             f"space {space.name!r}: the times of its operators at width"
