@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,7 +36,6 @@ class KernelTimes:
         self.weight_bytes = WEIGHT_BYTES[weights or dtype]
         # of the object, so that they end with it
         self._keys = functools.cache(self._find_keys)
-        self._rows = functools.cache(self._find_rows)
         self._groups = functools.cache(self._find_groups)
         self._grid = functools.cache(self._find_grid)
 
@@ -159,27 +157,22 @@ class KernelTimes:
     def _dtype(self, kind: KernelKind) -> str:
         return self.weights if self.weights and kind.weights else self.dtype
 
-    def _find_rows(self, kind: KernelKind, name: str) -> pd.DataFrame:
-        rows = self.table.frames[name]
-        same = (rows["dtype"] == self._dtype(kind)).to_numpy()
-        return rows if same.all() else rows[same]
-
-    def _find_groups(self, kind: KernelKind, name: str) -> dict[tuple[int, ...], np.ndarray]:
-        """Positions in `_rows` by the values of the matched columns."""
-        if name not in self.table.frames:
+    def _find_groups(self, kind: KernelKind, name: str) -> dict[tuple[int, ...], pd.DataFrame]:
+        """Rows in the dtype by the values of the matched columns, ascending."""
+        rows = self.table.frames.get(name)
+        if rows is None:
             return {}
-        rows = self._rows(kind, name)
-        if not kind.matched or not len(rows):
-            return {(): np.arange(len(rows))} if len(rows) else {}
-        keys = rows[list(kind.matched)].to_numpy(np.int64)
-        # one number sorts faster than a row
-        codes = np.ravel_multi_index(tuple(keys.T), tuple(keys.max(axis=0) + 1))
-        order = np.argsort(codes, kind="stable")
-        parts = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
-        return {tuple(map(int, keys[part[0]])): part for part in parts}
+        rows = rows[rows["dtype"] == self._dtype(kind)]
+        if not kind.matched:
+            return {(): rows} if len(rows) else {}
+        positions: dict[tuple[int, ...], list[int]] = {}
+        columns = (rows[column].tolist() for column in kind.matched)
+        for position, key in enumerate(zip(*columns, strict=True)):
+            positions.setdefault(key, []).append(position)
+        return {key: rows.iloc[positions[key]] for key in sorted(positions)}
 
     def _find_grid(self, kind: KernelKind, name: str, key: tuple[int, ...]) -> LogGrid:
-        rows = self._rows(kind, name).iloc[self._groups(kind, name)[key]]
+        rows = self._groups(kind, name)[key]
         columns = kind.decode if kind.rows_name("decode") == name else kind.prefill
         axes = [column for column in columns if column not in kind.matched]
         power = kind.tokens_power(dict(zip(kind.matched, key, strict=True)))
@@ -222,17 +215,19 @@ class OperatorTimes:
     """Answers by the rows in `dtype`. settings: of their stack."""
 
     def __init__(self, table: LatencyTable, dtype: str) -> None:
-        self._frames: dict[str, dict[Any, pd.DataFrame]] = {}
-        for kind in table.frames.keys() & OPERATOR_KINDS:
-            rows = table.frames[kind]
-            groups = rows[rows["dtype"] == dtype].groupby(KEYS, observed=True)
-            self._frames[kind] = dict(iter(groups))
+        self._rows = {
+            (kind, *key): rows
+            for kind in table.frames.keys() & OPERATOR_KINDS
+            for key, rows in table.frames[kind][table.frames[kind]["dtype"] == dtype].groupby(
+                KEYS, observed=True
+            )
+        }
         self.settings = table.settings(texts(table, "stack", OPERATOR_KINDS, dtype))
         self._grid = functools.cache(self._find_grid)  # of the object, so that it ends with it
 
     def has(self, operator: str, hidden: int, vocab: int = 0) -> bool:
         """True if the operator was measured in any phase; then kernels are not composed for it."""
-        return any((operator, hidden, vocab) in groups for groups in self._frames.values())
+        return any((kind, operator, hidden, vocab) in self._rows for kind in OPERATOR_KINDS)
 
     def answer(
         self, operator: str, hidden: int, phase: Phase, batch: int, seen: np.ndarray, vocab: int = 0
@@ -255,7 +250,7 @@ class OperatorTimes:
         return answer.derived(OUTSIDE_SPREAD) if seen.min() < axis.values[0] else answer
 
     def _find_grid(self, kind: str, operator: str, hidden: int, vocab: int) -> LogGrid | None:
-        rows = self._frames.get(kind, {}).get((operator, hidden, vocab))
+        rows = self._rows.get((kind, operator, hidden, vocab))
         if rows is None:
             return None
         length = "context" if kind == OPERATOR_DECODE else "tokens"

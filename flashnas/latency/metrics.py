@@ -156,13 +156,12 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """An operator, the embedding or the head: microseconds over the whole request. widening: phase and
-    kernel -> time of the parts whose bounds count beside those of whole models, and by how much it
-    may be less, and more."""
+    """An operator, the embedding or the head: microseconds over the whole request, of its prompt and
+    its steps. widening: phase and kernel -> time of the parts whose bounds count beside those of
+    whole models, and by how much it may be less, and more."""
 
     parts: tuple[Part, ...]
-    prefill_us: float
-    decode_us: float
+    us: tuple[float, float]
     widening: Mapping[tuple[Phase, str], np.ndarray]
 
 

@@ -14,11 +14,11 @@ from flashnas.latency.calibration import OWN, BoundedTime, Calibration
 from flashnas.latency.lookup import KernelTimes, LookupFailure, OperatorTimes
 from flashnas.latency.metrics import EMBEDDING, HEAD, Cost, Part
 from flashnas.latency.schema import OPERATOR_KINDS
-from flashnas.latency.table import LatencyTable, has_weights, shipped_tables
+from flashnas.latency.table import LatencyTable, texts
 from flashnas.latency.workload import DTYPE_BYTES, MATRICES_ONLY, Workload
 from flashnas.operators import KernelCall, OperatorSpec, Phase
 from flashnas.operators.kernel import PHASES, Load
-from flashnas.operators.kernel_kinds import GEMM, pointwise
+from flashnas.operators.kernel_kinds import GEMM, KERNEL_KINDS, pointwise
 
 # contexts over which a generation step is averaged; all of them up to this many tokens
 CONTEXT_POINTS = 4096
@@ -106,7 +106,7 @@ class OperatorCosts:
             prefill_us, decode_us = (
                 sum(part.total.us for part in parts if part.phase == phase) for phase in PHASES
             )
-            self._known[key] = Cost(tuple(parts), prefill_us, decode_us, self._widening(parts))
+            self._known[key] = Cost(tuple(parts), (prefill_us, decode_us), self._widening(parts))
         return self._known[key]
 
     def rest_us(
@@ -208,15 +208,15 @@ class OperatorCosts:
     # -- errors
 
     def _check_matrices(self) -> None:
-        if not has_weights(self.table, self.dtype):
-            others = [
-                name
-                for name in shipped_tables()
-                if has_weights(LatencyTable.load(name), self.dtype)
-            ]
+        products = [
+            kind.rows_name(phase)
+            for kind in KERNEL_KINDS.values()
+            if kind.weights
+            for phase in PHASES
+        ]
+        if self.dtype not in texts(self.table, "dtype", products):
             raise MissingRowsError(
-                f"table {self.table.name} has no matrix products with weights in"
-                f" {self.dtype}; shipped tables with them: {', '.join(others) or 'none'}"
+                f"table {self.table.name} has no matrix products with weights in {self.dtype}"
             )
 
     def _missing(self, operator: str, hidden: int, rows: str) -> MissingRowsError:

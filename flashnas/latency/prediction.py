@@ -6,7 +6,6 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,11 +34,7 @@ from flashnas.latency.metrics import (
 )
 from flashnas.latency.operator_costs import OperatorCosts
 from flashnas.latency.table import LatencyTable, table_state
-from flashnas.latency.workload import (
-    ENGINE,
-    Workload,
-    load_workload,
-)
+from flashnas.latency.workload import ENGINE, Workload, load_workload
 from flashnas.operators import OperatorSpec, Phase
 from flashnas.operators.kernel import PHASES
 
@@ -115,8 +110,6 @@ class LatencyModel:
         timed = sorted({key for key, *_ in self.correction.latencies_of(self.workload)})
         return {**self.correction.observed, "timed": timed}
 
-    # -- figures
-
     def estimate(self, architecture: Architecture) -> Estimate:
         """All figures with breakdown; raises MissingRowsError if the table cannot answer,
         BudgetError if batch "max" finds no room."""
@@ -129,34 +122,7 @@ class LatencyModel:
             for name, (low, high) in self.bounds(networks, request).items()
         }
         latency_ms = values["latency_ms"]
-        by_phase = dict(
-            zip(PHASES, np.broadcast_to(request.factors, (1, 2))[0].tolist(), strict=True)
-        )
-        places: list[tuple[str, int, OperatorSpec | str]] = [
-            (EMBEDDING, -1, EMBEDDING),
-            *((spec.kind, index, spec) for index, spec in enumerate(a.operators)),
-            (HEAD, -1, HEAD),
-        ]
-        parts = [
-            (name, index, part)
-            for name, index, spec in places
-            for part in self.costs.of(spec, a.hidden, a.vocab, a.meta_tokens, batch).parts
-        ]
-        entries = []
-        for name, index, part in (*parts, *((HOST, -1, part) for part in request.host())):
-            ms = part.total.us / 1000 * by_phase[part.phase]
-            entries.append(
-                {
-                    "operator": name,
-                    "index": index,
-                    "phase": part.phase,
-                    "kernel": part.kernel,
-                    "label": part.label,
-                    "source": part.total.source,
-                    "ms": ms,
-                    "share": ms / latency_ms,
-                }
-            )
+        entries = self._breakdown(a, request, latency_ms)
         notes = [
             self.calibration.note(batch) if w.generated_tokens else None,
             self.costs.note_on_weights(),
@@ -164,19 +130,7 @@ class LatencyModel:
         ]
         observed: dict[str, Any] = {}
         if self.correction is not None:
-            by_table = dataclasses.replace(request, factors=1.0)
-            observed = {
-                **self.correction.observed,
-                "table_ms": [
-                    float(by_table.figures()["latency_ms"][0]),
-                    *(float(end[0]) for end in by_table.bounds()["latency_ms"]),
-                ],
-                "latency_ms": [
-                    ms + less * values["tpot_ms"]
-                    for key, ms, less in self.correction.latencies_of(w)
-                    if key == a.hash
-                ],
-            }
+            observed = {**self.correction.observed, **self._beside(a, request, values["tpot_ms"])}
             notes.append(observed_line(observed))
         return Estimate(
             **values,
@@ -199,6 +153,50 @@ class LatencyModel:
             observed=observed,
         )
 
+    def _breakdown(
+        self, a: Architecture, request: Request, latency_ms: float
+    ) -> list[dict[str, Any]]:
+        """As of an Estimate."""
+        factors = np.broadcast_to(request.factors, (1, 2))[0].tolist()
+        by_phase = dict(zip(PHASES, factors, strict=True))
+        named: list[tuple[str, int, OperatorSpec | str]] = [
+            (EMBEDDING, -1, EMBEDDING),
+            *((spec.kind, index, spec) for index, spec in enumerate(a.operators)),
+            (HEAD, -1, HEAD),
+        ]
+        parts = [
+            (name, index, part)
+            for name, index, spec in named
+            for part in self.costs.of(spec, a.hidden, a.vocab, a.meta_tokens, request.batch).parts
+        ]
+        entries = []
+        for name, index, part in (*parts, *((HOST, -1, part) for part in request.host())):
+            ms = part.total.us / 1000 * by_phase[part.phase]
+            entries.append(
+                {
+                    "operator": name,
+                    "index": index,
+                    "phase": part.phase,
+                    "kernel": part.kernel,
+                    "label": part.label,
+                    "source": part.total.source,
+                    "ms": ms,
+                    "share": ms / latency_ms,
+                }
+            )
+        return entries
+
+    def _beside(self, a: Architecture, request: Request, tpot_ms: float) -> dict[str, list[float]]:
+        """latency_ms by the table alone, with its interval; and observed ones of the network."""
+        assert self.correction is not None
+        by_table = dataclasses.replace(request, factors=1.0)
+        ends = (by_table.figures()["latency_ms"], *by_table.bounds()["latency_ms"])
+        own = (found for found in self.correction.latencies_of(self.workload) if found[0] == a.hash)
+        return {
+            "table_ms": [float(end[0]) for end in ends],
+            "latency_ms": [ms + less * tpot_ms for _, ms, less in own],
+        }
+
     def serving(self, architecture: Architecture) -> dict[str, float | None]:
         """SERVING of one network; None for the time where the table has no rows of such a prompt."""
         found = dict[str, float | None].fromkeys(SERVING)
@@ -210,8 +208,6 @@ class LatencyModel:
     def latencies(self, architectures: Sequence[Architecture]) -> np.ndarray:
         """latency_ms of each, shape [N]."""
         return self.columns(architectures, ["latency_ms"])["latency_ms"]
-
-    # -- many networks
 
     def columns(
         self, networks: Sequence[Architecture], names: Iterable[str] = STATED
@@ -261,12 +257,9 @@ class LatencyModel:
                 continue
             alike = np.flatnonzero((batches == batch) & (known == first))
             some = networks.take(alike)
-
-            def us(
-                spec: OperatorSpec | str, hidden: int, batch: int = batch, first: int = first
-            ) -> float:
-                return self.costs.rest_us(spec, hidden, networks.vocab, batch, tokens, first)
-
+            us = functools.partial(
+                self.costs.rest_us, vocab=networks.vocab, batch=batch, tokens=tokens, known=first
+            )
             widths, width = np.unique(some.hidden, return_inverse=True)
             outer = np.array([us(EMBEDDING, each) + us(HEAD, each) for each in widths.tolist()])
             found[alike] = self.calibration.step_us(some.totals(us) + outer[width]) / 1000
@@ -321,45 +314,44 @@ class LatencyModel:
         """Microseconds over the whole request in both phases: of each of `networks.pairs`, [P, 2],
         and of the embedding and of the head of each network, [N, 2]."""
 
-        pairs, widths, width = self._costs(networks, batch)
-
-        def us(costs: Iterable[Cost]) -> np.ndarray:
-            times = [(cost.prefill_us, cost.decode_us) for cost in costs]
-            return np.array(times, float).reshape(-1, 2)
-
-        return us(pairs), us(widths[EMBEDDING])[width], us(widths[HEAD])[width]
+        *costs, width = self._costs(networks, batch)
+        pairs, embedding, head = (
+            np.array([cost.us for cost in each], float).reshape(-1, 2) for each in costs
+        )
+        return pairs, embedding[width], head[width]
 
     def _costs(
         self, networks: Networks, batch: int
-    ) -> tuple[list[Cost], dict[str, list[Cost]], np.ndarray]:
+    ) -> tuple[list[Cost], list[Cost], list[Cost], np.ndarray]:
         """Of each of `networks.pairs`; of embedding and head at each width; which width a network has
         [N]."""
 
-        def costs(pairs: Iterable[tuple[OperatorSpec | str, int]]) -> list[Cost]:
-            return [
-                self.costs.of(spec, hidden, networks.vocab, networks.meta_tokens, batch)
-                for spec, hidden in pairs
-            ]
+        def cost(spec: OperatorSpec | str, hidden: int) -> Cost:
+            return self.costs.of(spec, hidden, networks.vocab, networks.meta_tokens, batch)
 
         widths, width = np.unique(networks.hidden, return_inverse=True)
-        outer = {
-            name: costs((name, hidden) for hidden in widths.tolist()) for name in (EMBEDDING, HEAD)
-        }
-        return costs(networks.pairs), outer, width
+        return (
+            [cost(spec, hidden) for spec, hidden in networks.pairs],
+            [cost(EMBEDDING, hidden) for hidden in widths.tolist()],
+            [cost(HEAD, hidden) for hidden in widths.tolist()],
+            width,
+        )
 
     def _widening(self, networks: Networks, batch: int) -> dict[tuple[Phase, str], np.ndarray]:
         """Of each network, as of `Cost`, [3, N] each."""
-        pairs, widths, width = self._costs(networks, batch)
-        none = np.zeros(3)
-        found = {}
-        for key in dict.fromkeys(
-            key for cost in (*pairs, *itertools.chain(*widths.values())) for key in cost.widening
-        ):  # in the same order, and so the same bits, in each process
-            of_pairs = np.array([cost.widening.get(key, none) for cost in pairs]).reshape(-1, 3)
-            total = np.stack([networks.totals_of(column) for column in of_pairs.T])
-            for costs in widths.values():
-                total += np.array([cost.widening.get(key, none) for cost in costs]).T[:, width]
-            found[key] = total
+        *costs, width = self._costs(networks, batch)
+        none, found = np.zeros(3), {}
+        # in the same order, and so the same bits, in each process
+        for key in dict.fromkeys(key for each in costs for cost in each for key in cost.widening):
+            pairs, embedding, head = (
+                np.array([cost.widening.get(key, none) for cost in each]).reshape(-1, 3).T
+                for each in costs
+            )
+            found[key] = (
+                np.stack(list(map(networks.totals_of, pairs)))
+                + embedding[:, width]
+                + head[:, width]
+            )
         return found
 
     def batch(self, architecture: Architecture) -> int:

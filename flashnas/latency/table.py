@@ -38,8 +38,6 @@ from flashnas.latency.schema import (
     load_meta,
 )
 from flashnas.latency.workload import CALIBRATIONS
-from flashnas.operators.kernel import PHASES
-from flashnas.operators.kernel_kinds import KERNEL_KINDS
 
 # Of a stack: rows that differ in one of these are never added up, because the sum is not a
 # network's time.
@@ -186,20 +184,6 @@ def texts(
             for frame in frames
             for value in (frame[frame["dtype"] == dtype] if dtype else frame)[column].unique()
         }
-    )
-
-
-def has_weights(table: LatencyTable, dtype: str) -> bool:
-    """Whether a table has rows of products with weights of that type."""
-    return dtype in texts(
-        table,
-        "dtype",
-        {
-            kind.rows_name(phase)
-            for kind in KERNEL_KINDS.values()
-            if kind.weights
-            for phase in PHASES
-        },
     )
 
 

@@ -220,11 +220,6 @@ def test_a_job_names_the_libraries_in_its_stack(monkeypatch):
     assert none.stack.endswith("-by-torch")
     assert only.describe_stack()["libraries"] == {"fla": "0.0-fake"}
     assert only.describe_stack()["backend"] == "fla"
-    specs = parse_operators("a(head_dim=16) d(head_dim=16) f")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
-    assert auto.facts(specs, 64) == {
-        "backends": {"a": "flash-attn 0.0-fake", "d": "fla 0.0-fake", "f": "torch"}
-    }
     with pytest.raises(ConfigError, match=r"^torch\.backend must be one of auto, torch, fla"):
         Torch(backend="triton")
 
