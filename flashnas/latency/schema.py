@@ -40,13 +40,8 @@ class _RowKinds(Mapping[str, tuple[str, ...]]):
 
     def __getitem__(self, name: str) -> tuple[str, ...]:
         if name in OPERATOR_KINDS:
-            return (
-                "operator",
-                "hidden",
-                "vocab",
-                "batch",
-                "context" if name == OPERATOR_DECODE else "tokens",
-            )
+            length = "context" if name == OPERATOR_DECODE else "tokens"
+            return ("operator", "hidden", "vocab", "batch", length)
         kind = kind_of_rows(name)
         columns = kind[0].columns(kind[1] or "decode") if kind else ()
         if not columns:
@@ -146,7 +141,7 @@ class RowsEntry:
 
     rows: int
     sha256: str
-    constants: Mapping[str, Any]
+    constants: Mapping[str, str | float | None]
     origin: Any = None
 
 
@@ -186,31 +181,14 @@ def load_meta(path: Path, device: Device) -> LocatedDict:
             )
         convert(entry, RowsEntry, meta["kinds"].place(kind), TableError, name=f"kinds.{kind}")
         _check_constants(kind, entry["constants"])
-    for name, stack in meta["stacks"].items():
-        threads = stack.get("threads", 1)
-        if type(threads) is not int or threads < 1:
-            raise TableError(
-                f"{stack.place('threads')}: stacks.{name}.threads must be a whole number of at"
-                f" least 1; got {threads!r}"
-            )
     return meta
 
 
 def _check_constants(kind: str, constants: LocatedDict) -> None:
-    allowed = VALUE_COLUMNS[1:]
     for name, value in constants.items():
         place = f"{constants.place(name)}: kinds.{kind}.constants"
-        if name not in allowed:
-            raise TableError(
-                f"{place} has no key {name!r}{did_you_mean(name, allowed)}; allowed:"
-                f" {', '.join(allowed)}"
-            )
-        if (
-            name in NUMBERS
-            and value is not None
-            and (type(value) not in (int, float) or value <= 0)
-        ):
-            raise TableError(f"{place}.{name} must be a positive number or null; got {value!r}")
+        if name not in VALUE_COLUMNS[1:]:
+            raise TableError(one_of(f"{place}: columns", name, VALUE_COLUMNS[1:]))
         if name not in NUMBERS and not isinstance(value, str):
             raise TableError(f"{place}.{name} must be text; got {value!r}")
 

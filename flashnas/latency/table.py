@@ -276,26 +276,20 @@ def _load_rows(path: Path, kind: str, entry: dict[str, Any]) -> pd.DataFrame:
 
 
 def _check_values(file: Path, kind: str, frame: pd.DataFrame) -> None:
-    for column in frame.columns.drop(["operator"], errors="ignore"):
-        if column in (*NUMBERS, "latency_us", *KINDS[kind]):
-            known = frame[column].dropna().infer_objects()
-            if len(known) and not pd.api.types.is_numeric_dtype(known):
-                raise TableError(f"{file}: column {column} must hold numbers")
-    for column, rule in (
-        ("latency_us", "a positive number"),
-        ("p10_us", "positive or null"),
-        ("p90_us", "positive or null"),
-    ):
+    keys = [column for column in KINDS[kind] if column not in TEXT_KEYS]
+    for column in (*keys, "latency_us", *NUMBERS):
+        known = frame[column].dropna().infer_objects()
+        if len(known) and not pd.api.types.is_numeric_dtype(known):
+            raise TableError(f"{file}: column {column} must hold numbers")
         values = frame[column].astype(float).to_numpy()
-        wrong = ~(np.isfinite(values) & (values > 0)) & ~(
-            np.isnan(values) & (column != "latency_us")
-        )
+        wrong = ~np.isfinite(values) if column in keys else ~(np.isfinite(values) & (values > 0))
+        if column in NUMBERS:
+            wrong &= ~np.isnan(values)
         if wrong.any():
+            rule = "a number" if column in keys else "a positive number"
+            null = " or null" * (column in NUMBERS)
             row = int(wrong.argmax())
-            raise TableError(f"{file}: row {row}: {column} must be {rule}; got {values[row]}")
-    for column in KINDS[kind]:
-        if column not in TEXT_KEYS and frame[column].isna().any():
-            raise TableError(f"{file}: column {column} must not be null")
+            raise TableError(f"{file}: row {row}: {column} must be {rule}{null}; got {values[row]}")
     unknown = set(frame["source"].astype(str)) - set(SOURCES)
     if unknown:
         raise TableError(

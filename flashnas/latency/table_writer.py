@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +29,23 @@ from flashnas.latency.table import LatencyTable, rows_file, sha256_of, unnamed
 MAX_WAIT_S = 60.0  # for another process that writes the table
 
 
-@dataclass(frozen=True, kw_only=True)
-class RowContext:
-    """What is true of rows that are written together. stacks: describes each value of the column
-    `stack`. origin: where the rows are from (package, version, licence, ..)."""
-
-    device: Device
-    stacks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    origin: Mapping[str, Any] | None = None
-
-
 def write_rows(
-    folder: str | Path, kind: str, rows: pd.DataFrame, context: RowContext, *, append: bool = False
+    folder: str | Path,
+    kind: str,
+    rows: pd.DataFrame,
+    device: Device,
+    *,
+    stacks: Mapping[str, Any] | None = None,
+    origin: Mapping[str, Any] | None = None,
+    append: bool = False,
 ) -> None:
     """Write all rows of one kind and update meta.yaml; the folder is created. A kill leaves the old
     table or the new one.
 
     Args:
         rows: with the columns of schema.py, NUMBERS optionally.
+        stacks: describes each value of the column `stack`.
+        origin: where the rows are from (package, version, licence, ..).
         append: keep the rows that are there; a new row replaces the one of the same key and dtype.
 
     Raises:
@@ -63,10 +61,9 @@ def write_rows(
         raise TableError(f"{folder}: rows of kind {kind} need the columns {', '.join(lacking)}")
     rows = rows[columns]
     with _writing(folder) as meta:
-        if meta and meta["device"] != context.device.name:
+        if meta and meta["device"] != device.name:
             raise TableError(
-                f"{folder}: the table is of device {meta['device']}; got rows of"
-                f" {context.device.name}"
+                f"{folder}: the table is of device {meta['device']}; got rows of {device.name}"
             )
         entry, file = meta.get("kinds", {}).get(kind), folder / f"{kind}.parquet"
         if entry and (left := rows_file(file, entry["sha256"])) != file:
@@ -78,8 +75,14 @@ def write_rows(
         identity = [*KINDS[kind], "dtype"]
         rows = rows.drop_duplicates(identity, keep="last").sort_values(identity, ignore_index=True)
         if not (folder / "device.yaml").exists():
-            _write_yaml(folder / "device.yaml", vars(context.device))
-        _update(meta, kind, _write_parquet(unnamed(file), kind, rows), context)
+            _write_yaml(folder / "device.yaml", vars(device))
+        for key, value in (("format", FORMAT), ("device", device.name), ("units", UNITS)):
+            meta.setdefault(key, value)
+        meta["stacks"] = {**meta.get("stacks", {}), **(stacks or {})}
+        made = _write_parquet(unnamed(file), kind, rows)
+        if origin := _origin((entry or {}).get("origin"), origin):
+            made["origin"] = origin
+        meta.setdefault("kinds", {})[kind] = made
         _write_yaml(folder / "meta.yaml", meta)
         os.replace(unnamed(file), file)
 
@@ -115,16 +118,12 @@ def _write_yaml(file: Path, data: Mapping[str, Any]) -> None:
     write_atomic(file, str(yaml.safe_dump(plain(data), sort_keys=False, width=118)))
 
 
-def _update(meta: dict[str, Any], kind: str, entry: dict[str, Any], context: RowContext) -> None:
-    for key, value in (("format", FORMAT), ("device", context.device.name), ("units", UNITS)):
-        meta.setdefault(key, value)
-    meta["stacks"] = {**meta.get("stacks", {}), **context.stacks}
-    kinds = meta.setdefault("kinds", {})
-    before, origin = kinds.get(kind, {}).get("origin"), context.origin
-    if origin and before and before != origin:
-        several = before.get("several") if isinstance(before, dict) else None
-        origin = {"several": [*(several if isinstance(several, list) else [before]), origin]}
-    kinds[kind] = {**entry, **({"origin": origin or before} if origin or before else {})}
+def _origin(before: Any, origin: Any) -> Any:
+    """Of the rows that were there and of those that are added."""
+    if not origin or not before or before == origin:
+        return origin or before
+    several = before.get("several") if isinstance(before, dict) else None
+    return {"several": [*(several if isinstance(several, list) else [before]), origin]}
 
 
 def _write_parquet(path: Path, kind: str, rows: pd.DataFrame) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.system import disk_errors, hold_lock
 from flashnas.latency.schema import KINDS, OPERATOR_KINDS, Device
 from flashnas.latency.table import LatencyTable, texts
-from flashnas.latency.table_writer import RowContext, edited_meta, write_rows
+from flashnas.latency.table_writer import edited_meta, write_rows
 from flashnas.latency.validation import TIMED
 from flashnas.profiling.regression import Times
 from flashnas.profiling.row_requests import RowRequest
@@ -103,11 +103,6 @@ class TableFolder:
     def write(self, rows: Mapping[RowRequest, Times], repeats: int, source: str) -> None:
         """Add rows; repeats: the number of timings behind each."""
         target = self.target
-        context = RowContext(
-            device=self.device,
-            stacks={target.stack: target.describe_stack()},
-            origin={"measured_by": f"flashnas profile --runtime {target.name}, {target.stack}"},
-        )
         for kind in OPERATOR_KINDS:
             part = [
                 {
@@ -125,7 +120,17 @@ class TableFolder:
                     stack=target.stack,
                     source=source,
                 )
-                write_rows(self.path, kind, frame, context, append=True)
+                write_rows(
+                    self.path,
+                    kind,
+                    frame,
+                    self.device,
+                    stacks={target.stack: target.describe_stack()},
+                    origin={
+                        "measured_by": f"flashnas profile --runtime {target.name}, {target.stack}"
+                    },
+                    append=True,
+                )
 
     def finish(self, timed: Iterable[str], facts: Mapping[str, Any]) -> dict[str, Any]:
         """Keep in meta.yaml the hashes of the networks that were timed, and the record of a

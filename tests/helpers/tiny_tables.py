@@ -6,7 +6,7 @@ import pandas as pd
 
 from flashnas.latency.schema import Device
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import RowContext, edited_meta, write_rows
+from flashnas.latency.table_writer import edited_meta, write_rows
 
 # 1 byte/us x 1e6: pointwise kernels take 2 us + elements x 2 bytes / (0.5 x 4000 bytes/us) = 2 us +
 # elements / 1000
@@ -78,6 +78,8 @@ def write_table(folder, kinds, device=TINY):
             folder,
             kind,
             rows,
-            RowContext(device=device, stacks=STACKS, origin={"package": "invented"}),
+            device,
+            stacks=STACKS,
+            origin={"package": "invented"},
         )
     return LatencyTable.load(folder)

@@ -123,7 +123,9 @@ def test_an_interrupted_import_begins_anew(package, tmp_path, monkeypatch):
     call = {"system": "fake", "out": tmp_path / "table"}
     writes = iter([aiconfigurator.write_rows])
     with monkeypatch.context() as patch:
-        patch.setattr(aiconfigurator, "write_rows", lambda *rows: next(writes)(*rows))
+        patch.setattr(
+            aiconfigurator, "write_rows", lambda *rows, **more: next(writes)(*rows, **more)
+        )
         with pytest.raises(StopIteration):
             import_table("aiconfigurator", **call)
     check(import_table("aiconfigurator", **call).path)

@@ -22,7 +22,7 @@ from flashnas.latency import table_writer
 from flashnas.latency.schema import KINDS, VALUE_COLUMNS
 from flashnas.latency.table import LatencyTable, shipped_tables
 from flashnas.latency.table_info import facts_of
-from flashnas.latency.table_writer import RowContext, write_rows
+from flashnas.latency.table_writer import write_rows
 
 HUGE = dataclasses.replace(TINY, name="huge")
 
@@ -85,8 +85,8 @@ def test_append_replaces_rows_of_the_same_key(tmp_path):
     first = product_rows(lambda **_: 1, m=[1, 2], n=[1], k=[1])
     second = product_rows(lambda **_: 5, m=[2, 3], n=[1], k=[1]).assign(stack="other-2")
     write_table(tmp_path / "t", {"gemm": first})
-    context = RowContext(device=TINY, stacks={"other-2": {"framework": "other"}})
-    write_rows(tmp_path / "t", "gemm", second, context, append=True)
+    stacks = {"other-2": {"framework": "other"}}
+    write_rows(tmp_path / "t", "gemm", second, TINY, stacks=stacks, append=True)
     table = LatencyTable.load(tmp_path / "t")
     assert table.rows("gemm")["latency_us"].tolist() == [1, 5, 5]
     assert table.stack == "invented-1, other-2"
@@ -152,7 +152,7 @@ DAMAGE = [
     (rows(lambda frame: frame.assign(m=[[1]] * len(frame))), "must hold a number or a text in"),
     (rows(lambda frame: frame.assign(n="many")), "gemm.parquet: column n must hold numbers"),
     (rows(lambda frame: frame.assign(latency_us="1")), "column latency_us must hold numbers"),
-    (negative_percentile, "p10_us must be positive or null; got -2.0"),
+    (negative_percentile, "p10_us must be a positive number or null; got -2.0"),
     (rows(lambda frame: pd.concat([frame, frame.head(1)])), "two rows of the same m, n, k"),
 ]
 
@@ -183,17 +183,17 @@ def test_a_table_or_kind_that_does_not_exist_names_the_others(tiny_table):
 def test_writing_refuses_what_is_no_row(tmp_path):
     rows = one_row(1.0)
     with pytest.raises(TableError, match="unknown kind of rows 'gem'"):
-        write_rows(tmp_path, "gem", rows, RowContext(device=TINY))
+        write_rows(tmp_path, "gem", rows, TINY)
     with pytest.raises(TableError, match="need the columns k"):
-        write_rows(tmp_path, "gemm", rows.drop(columns="k"), RowContext(device=TINY))
-    write_rows(tmp_path, "gemm", rows, RowContext(device=TINY, stacks=STACKS))
+        write_rows(tmp_path, "gemm", rows.drop(columns="k"), TINY)
+    write_rows(tmp_path, "gemm", rows, TINY, stacks=STACKS)
     with pytest.raises(TableError, match="is of device tiny; got rows of huge"):
-        write_rows(tmp_path, "gemm", rows, RowContext(device=HUGE))
+        write_rows(tmp_path, "gemm", rows, HUGE)
 
 
 def test_a_kill_within_a_write_leaves_a_whole_table(tmp_path, monkeypatch):
     """The old or the new one; also a kill within the write after it."""
-    really, context = os.replace, RowContext(device=TINY, stacks=STACKS)
+    really = os.replace
 
     def write(folder, latency_us, calls=99):
         """It is killed before this call of os.replace."""
@@ -206,7 +206,7 @@ def test_a_kill_within_a_write_leaves_a_whole_table(tmp_path, monkeypatch):
 
         monkeypatch.setattr(os, "replace", replace)
         with contextlib.suppress(KeyboardInterrupt):
-            write_rows(folder, "gemm", one_row(latency_us), context, append=True)
+            write_rows(folder, "gemm", one_row(latency_us), TINY, stacks=STACKS, append=True)
         monkeypatch.setattr(os, "replace", really)
         return LatencyTable.load(folder).rows("gemm")["latency_us"].tolist()[0]
 
@@ -223,7 +223,7 @@ def test_a_kill_within_a_write_leaves_a_whole_table(tmp_path, monkeypatch):
 
 def test_two_processes_that_write_one_table_lose_nothing(tmp_path, monkeypatch):
     """The second one writes between the reading and the writing of the first."""
-    folder, context = tmp_path / "t", RowContext(device=TINY, stacks=STACKS)
+    folder = tmp_path / "t"
     write_table(folder, {"gemm": one_row(1.0)})
     really, other = table_writer._write_parquet, []
 
@@ -232,8 +232,8 @@ def test_two_processes_that_write_one_table_lose_nothing(tmp_path, monkeypatch):
         other.append(
             threading.Thread(
                 target=write_rows,
-                args=(folder, "gemm", one_row(1.0, 2), context),
-                kwargs={"append": True},
+                args=(folder, "gemm", one_row(1.0, 2), TINY),
+                kwargs={"stacks": STACKS, "append": True},
             )
         )
         other[0].start()
@@ -241,7 +241,7 @@ def test_two_processes_that_write_one_table_lose_nothing(tmp_path, monkeypatch):
         return really(*words)
 
     monkeypatch.setattr(table_writer, "_write_parquet", slowly)
-    write_rows(folder, "gemm", one_row(1.0, 3), context, append=True)
+    write_rows(folder, "gemm", one_row(1.0, 3), TINY, append=True)
     other[0].join()
     assert LatencyTable.load(folder).rows("gemm")["m"].tolist() == [1, 2, 3]
 

@@ -78,16 +78,10 @@ def test_memory_counts_one_byte_for_each_number_of_a_matrix(text):
     assert saved == matrices
 
 
-def test_a_table_without_such_rows_says_which_have_them(tables):
-    assert one_line(
-        MissingRowsError,
-        LatencyModel,
-        tables["a100_sxm"],
-        load_workload("decode-1k").with_weights("fp8"),
-    ) == (
-        "table a100_sxm has no matrix products with weights in fp8; shipped tables with them:"
-        " h100_sxm, h200_sxm, l40s"
-    )
+def test_a_table_without_such_rows_says_so(tables):
+    workload = load_workload("decode-1k").with_weights("fp8")
+    line = one_line(MissingRowsError, LatencyModel, tables["a100_sxm"], workload)
+    assert line == "table a100_sxm has no matrix products with weights in fp8"
 
 
 def test_the_type_is_that_of_the_workload():

@@ -25,7 +25,7 @@ from flashnas.base.system import hold_lock
 from flashnas.latency import schema
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_writer import RowContext, write_rows
+from flashnas.latency.table_writer import write_rows
 from flashnas.latency.validation import sample
 from flashnas.latency.workload import WORKLOADS, Workload
 from flashnas.operators import OPERATORS
@@ -263,7 +263,7 @@ def test_modes_never_meet(profiled, tmp_path, monkeypatch):
         profiled()
     table = LatencyTable.load(tmp_path / "table")
     rows = table.rows("operator_decode").assign(mode="cuda_graph")
-    write_rows(tmp_path / "table", "operator_decode", rows, RowContext(device=table.device))
+    write_rows(tmp_path / "table", "operator_decode", rows, table.device)
     with pytest.raises(TableError, match="rows of mode cuda_graph and eager do not mix; profile"):
         LatencyTable.load(tmp_path / "table")
 

@@ -22,7 +22,7 @@ from flashnas.base.foreign import read_parquet
 from flashnas.base.system import atomic_folder, disk_errors
 from flashnas.base.text import first_line, one_of, printable
 from flashnas.latency.schema import Device
-from flashnas.latency.table_writer import RowContext, write_rows
+from flashnas.latency.table_writer import write_rows
 from flashnas.latency.workload import WEIGHT_BYTES
 from flashnas.operators.fused_experts import experts_hit
 
@@ -154,7 +154,9 @@ def import_system(system: str, out_dir: str | Path) -> Path:
                 fresh,
                 kind,
                 rows.assign(mode=MODE, source="imported"),
-                RowContext(device=device, stacks=stacks, origin=origin),
+                device,
+                stacks=stacks,
+                origin=origin,
             )
     return out
 
