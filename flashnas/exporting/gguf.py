@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from flashnas.base.errors import ExportError
+from flashnas.base.errors import DeviceError, ExportError
 from flashnas.data.tokenizer import library_errors
 from flashnas.exporting.exporter import (
     Exporter,
@@ -31,7 +31,7 @@ from flashnas.families.gguf.families import architecture_name
 from flashnas.families.gguf.file import BLOCK, TYPES, write_file
 from flashnas.families.gguf.vocabulary import Vocabulary, vocabulary
 from flashnas.network.model import HybridLM
-from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask, read_texts
+from flashnas.profiling.llama_cpp.child import ask, read_texts
 
 DEFAULT_TYPE = "f16"
 # Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them
@@ -166,7 +166,7 @@ def check_parity(
             ends=vocabulary.ends,
             chat=CHAT if vocabulary.chat_template else [],
         )
-    except RuntimeFailure as error:
+    except DeviceError as error:
         raise ExportError(f"{network.architecture}: {error}; nothing was written") from None
     if tokenizer is not None:
         _check_texts(tokenizer, [*texts, answer.get("chat", "")], answer, vocabulary)

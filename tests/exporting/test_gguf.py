@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from flashnas.api.export import ExportOptions
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ExportError
+from flashnas.base.errors import DeviceError, ExportError
 from flashnas.cli.main import main
 from flashnas.data.tokenizer import SpecialTokens
 from flashnas.exporting import gguf as write
@@ -35,7 +35,7 @@ from flashnas.families.family import families
 from flashnas.families.gguf import file
 from flashnas.families.gguf.families import NAMES, architecture_name
 from flashnas.families.gguf.vocabulary import vocabulary
-from flashnas.profiling.llama_cpp.child import RuntimeFailure, ask
+from flashnas.profiling.llama_cpp.child import ask
 
 M2, GD, GATED = (
     "m2(head_dim=16,state=16)",
@@ -253,7 +253,7 @@ def test_a_file_that_ends_llama_cpp_is_one_line(tmp_path, monkeypatch):
 
 def test_a_damaged_file_names_what_llama_cpp_says(tmp_path):
     (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(40))
-    with pytest.raises(RuntimeFailure, match=r"llama\.cpp ended with exit code 1: "):
+    with pytest.raises(DeviceError, match=r"llama\.cpp ended with exit code 1: "):
         asked(tmp_path / "model.gguf")
 
 
@@ -265,7 +265,7 @@ def test_an_architecture_that_llama_cpp_does_not_know_names_the_release(tmp_path
         r" architecture qwen99;"
         r" a newer one may: pip install --upgrade xllamacpp$"
     )
-    with pytest.raises(RuntimeFailure, match=line):
+    with pytest.raises(DeviceError, match=line):
         asked(tmp_path / "model.gguf")
 
 

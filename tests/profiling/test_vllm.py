@@ -16,8 +16,8 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import validate
 from flashnas.latency.workload import Workload
 from flashnas.profiling import regression
-from flashnas.profiling.failures import reason_of
 from flashnas.profiling.profile import JOURNAL, profile
+from flashnas.profiling.session import reason_of
 from flashnas.profiling.table_target import target_like
 from flashnas.profiling.vllm import session, target
 from flashnas.profiling.vllm.target import VARIABLE, Vllm

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import re
-import subprocess
 import sys
 import time
 import urllib.request
@@ -22,13 +21,8 @@ from typing import Any, ParamSpec, TypeVar
 
 TOP = 10  # tokens whose probabilities are read after each generated one
 MARGIN_TOKENS = 8  # of a context beyond what is asked for
-TIMEOUT_S = 3600.0
 # of keys and values, by their numbers in ggml
 CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8}
-
-
-class RuntimeFailure(Exception):
-    """The child ended without an answer; the message is one line."""
 
 
 P = ParamSpec("P")
@@ -36,43 +30,27 @@ Answer = TypeVar("Answer")
 
 
 def in_child(work: Callable[P, Answer]) -> Callable[P, Answer]:
-    """A function that runs in a child process and raises RuntimeFailure if that fails. Arguments
-    and answer travel as JSON."""
+    """A function that runs in a child process and raises DeviceError if that fails. Arguments and
+    answer travel as JSON."""
 
     @functools.wraps(work)
     def call(*arguments: P.args, **keywords: P.kwargs) -> Answer:
-        from flashnas.profiling.failures import how_it_ended, reason_of  # not in the child
+        from flashnas.base.errors import DeviceError  # not in the child
+        from flashnas.profiling.session import Session
 
         # -P: modules beside this file are not importable by their bare names
-        command = [sys.executable, "-P", __file__, work.__name__]
+        session = Session("llama.cpp", [sys.executable, "-P", __file__, work.__name__])
         try:
-            child = subprocess.run(
-                command,
-                input=json.dumps([arguments, keywords], default=str),
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=TIMEOUT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise RuntimeFailure(f"llama.cpp did not answer within {TIMEOUT_S:.0f} s") from None
-        except OSError as error:
-            raise RuntimeFailure(
-                f"llama.cpp could not be started: {command[0]}: {error.strerror}"
-            ) from None
-        reason = reason_of(child.stderr)
-        if child.returncode:
-            if unknown := re.search("unknown model architecture: ?'?([^']*)", reason):
-                raise RuntimeFailure(
+            answer: Answer = session.ask([arguments, keywords])
+        except DeviceError as error:
+            if unknown := re.search("unknown model architecture: ?'?([^']*)", str(error)):
+                raise DeviceError(
                     f"the installed llama.cpp (xllamacpp {version('xllamacpp')}) does not know the"
                     f" architecture {unknown[1]}; a newer one may: pip install --upgrade xllamacpp"
-                )
-            raise RuntimeFailure(f"llama.cpp {how_it_ended(child.returncode)}: {reason}")
-        try:
-            answer: Answer = json.loads(child.stdout)
-        except ValueError:
-            raise RuntimeFailure(f"llama.cpp gave no answer: {reason}") from None
+                ) from None
+            raise
+        finally:
+            session.end()
         return answer
 
     return call
@@ -339,7 +317,7 @@ def describe() -> dict[str, str]:
 def _main(work: str) -> None:
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what llama.cpp prints is not part of the answer
-    arguments, keywords = json.load(sys.stdin)
+    arguments, keywords = json.loads(sys.stdin.readline())
     json.dump(globals()[work].__wrapped__(*arguments, **keywords), out)
     out.flush()
     os._exit(0)  # without the program's own ending, which can wait for connections

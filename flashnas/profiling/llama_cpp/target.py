@@ -22,7 +22,7 @@ from flashnas.base.settings import option
 from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
-from flashnas.profiling.llama_cpp.child import CACHE_TYPES, RuntimeFailure, describe, time_requests
+from flashnas.profiling.llama_cpp.child import CACHE_TYPES, describe, time_requests
 from flashnas.profiling.target import STEPS, Steps, Target, Timings, step_ranges
 
 PIECE_TOKENS = 256  # attention is computed over the next multiple of this many tokens
@@ -157,7 +157,7 @@ class LlamaCpp(Target, where="llama_cpp"):
                     flash_attention=self.flash_attention,
                     cache_type=self.cache_type,
                 )
-        except RuntimeFailure as error:
+        except DeviceError as error:
             raise DeviceError(f"{network}: {error}") from None
         clock = "cpu_ms" if self.threads == 1 else "wall_ms"
         prompts_ms, steps_ms = (
@@ -185,7 +185,4 @@ class LlamaCpp(Target, where="llama_cpp"):
 
 @functools.cache
 def _build() -> dict[str, str]:
-    try:
-        return describe()
-    except RuntimeFailure as error:
-        raise DeviceError(str(error)) from None
+    return describe()

@@ -20,6 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from flashnas.architecture import Architecture
+from flashnas.base.documents import convert
 from flashnas.base.errors import ConfigError, DeviceError, ExportError
 from flashnas.base.foreign import parse_json
 from flashnas.base.settings import option
@@ -30,7 +31,7 @@ from flashnas.latency.validation import DISTURBED, spread
 from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
 from flashnas.profiling.target import STEPS, Steps, Target, Timings, step_ranges
-from flashnas.profiling.vllm.session import Described, TimedRepeats, describe, running
+from flashnas.profiling.vllm.session import ANSWER, Described, TimedRepeats, describe, running
 
 VARIABLE = "FLASHNAS_VLLM_PYTHON"
 TOKENS_AT_ONCE = 8192  # of vLLM's server
@@ -201,18 +202,18 @@ class Vllm(Target, where="vllm"):
         with tempfile.TemporaryDirectory(prefix="flashnas-") as folder:
             Path(folder, "config.json").write_text(json.dumps(config))
             session = running(interpreter(self.vllm_python), self.device, self.threads)
-            answer = session.ask(
-                TimedRepeats,
-                folder=folder,
-                options=self.options,
-                vocab=network.vocab,
-                batch=batch,
-                prompts=list(prompts),
+            question = {
+                "folder": folder,
+                "options": self.options,
+                "vocab": network.vocab,
+                "batch": batch,
+                "prompts": list(prompts),
                 # the first step of each follows at least one token
-                steps=[[max(part[0], 2), max(part[-1], 2)] for part in steps],
-                repeats=self.repeats,
-                cpu=self.device == "cpu" and self.threads == 1,
-            )
+                "steps": [[max(part[0], 2), max(part[-1], 2)] for part in steps],
+                "repeats": self.repeats,
+                "cpu": self.device == "cpu" and self.threads == 1,
+            }
+            answer = convert(session.ask(question), TimedRepeats, error=DeviceError, name=ANSWER)
         if (len(answer.prompts), len(answer.steps)) != (len(prompts), len(steps)):
             raise DeviceError("vLLM answered other times than those that were asked for")
         prompts_ms, steps_ms = (
