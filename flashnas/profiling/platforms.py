@@ -63,22 +63,12 @@ class Platform(ABC):
         run.
         """
 
-    def limits(self) -> str:
-        """What bounds its speed and may be set otherwise on the next machine, for `cite` in
-        device.yaml.
-        """
-        return ""
-
     @abstractmethod
     def memory_bytes(self) -> int: ...
 
     @abstractmethod
     def free_bytes(self) -> int:
         """What can still be allocated."""
-
-    def nominal_bandwidth(self) -> float:
-        """Bytes per second as the device states it; 0 where it does not."""
-        return 0.0
 
     def prepare(self) -> None:  # noqa: B027  (the defaults of these do nothing)
         """Settings of this process that timing needs."""
@@ -93,9 +83,9 @@ class Platform(ABC):
             platform=self.name,
             label=self.label(),
             peak_flops=self.product_flops(),
-            bandwidth_bytes_s=self.nominal_bandwidth() or self.copy_bandwidth(),
+            bandwidth_bytes_s=self.copy_bandwidth(),
             memory_bytes=self.memory_bytes(),
-            cite=f"measured by flashnas profile with torch {torch.__version__}{self.limits()}",
+            cite=f"measured by flashnas profile with torch {torch.__version__}",
         )
 
     def _seconds(self, call: Call) -> float:
@@ -143,9 +133,6 @@ class Cpu(Platform):
         """As the system estimates it; all memory where it does not."""
         kilobytes = value_in(MEMORY, "MemAvailable")
         return 1024 * int(kilobytes.split()[0]) if kilobytes else self.memory_bytes()
-
-    def limits(self) -> str:
-        return f" on {torch.get_num_threads()} threads"
 
     def prepare(self) -> None:
         """Keep freed memory with the process, as a server does."""
@@ -207,21 +194,13 @@ class Cuda(Platform):
         gc.collect()
         torch.cuda.empty_cache()
 
-    def nominal_bandwidth(self) -> float:
-        properties = torch.cuda.get_device_properties(0)
-        clock_hz = getattr(properties, "memory_clock_rate", 0) * 1000
-        return 2 * clock_hz * getattr(properties, "memory_bus_width", 0) / 8
-
 
 def value_in(file: Path, name: str) -> str:
     """The first value of a name in a file of lines `name: value`; an empty text if there is
     none.
     """
-    found = (
-        re.search(rf"^{name}\s*:\s*(.*?)\s*$", file.read_text(), re.MULTILINE)
-        if file.exists()
-        else None
-    )
+    text = file.read_text() if file.exists() else ""
+    found = re.search(rf"^{name}\s*:\s*(.*?)\s*$", text, re.MULTILINE)
     return found[1] if found else ""
 
 

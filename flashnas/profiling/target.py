@@ -66,6 +66,7 @@ class Target(Settings, ABC):
         build_facts: entries of `describe_stack` that differ between builds of one release.
         device: a platform of `flashnas.profiling.platforms`.
         cache_type: of keys and values; "": the dtype.
+        piece_tokens: the most tokens of the prompts of a batch that are read together.
         rounds: timings of a network, spread over a measurement; their median counts.
         start_s: of one network, about, where that is what a measurement takes.
     """
@@ -74,6 +75,7 @@ class Target(Settings, ABC):
     build_facts: ClassVar[tuple[str, ...]] = ()
     device: ClassVar[str] = "cpu"
     cache_type: ClassVar[str] = ""
+    piece_tokens: ClassVar[int] = PREFILL_PIECE_TOKENS
     rounds: ClassVar[int] = 3
     start_s: ClassVar[float] = 0.0
     threads: int = option(1, "threads on a CPU", min=1, max=MAX_THREADS)
@@ -141,14 +143,6 @@ class Target(Settings, ABC):
 
     def check_workload(self, workload: Workload) -> None:
         """Raises ConfigError for requests that the program does not take."""
-
-    def making_bytes(self, network: Architecture) -> int:
-        """Memory that this process needs before the program runs."""
-        return 0
-
-    def tokens_at_once(self, tokens: int) -> int:
-        """How many tokens of the prompts of a batch are read together."""
-        return min(tokens, PREFILL_PIECE_TOKENS)
 
     def timed_steps(
         self, specs: Sequence[tuple[OperatorSpec, int]], first: int, last: int
@@ -219,10 +213,8 @@ class Target(Settings, ABC):
         prompt = max(0, read - network.meta_tokens)
         generated = max(0, tokens - network.meta_tokens - prompt)
         request = Workload(prompt_tokens=prompt, generated_tokens=generated or int(not prompt))
-        at_once = self.tokens_at_once(batch * max(read, 1))
-        needed = max(
-            self.making_bytes(network),
-            memory_bytes(network, request, batch, self.dtype_name, at_once, self.cache_type),
+        needed = memory_bytes(
+            network, request, batch, self.dtype_name, self.piece_tokens, self.cache_type
         )
         free = self.free_bytes()
         if needed > free:

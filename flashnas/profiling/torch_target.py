@@ -121,8 +121,9 @@ class Torch(Target, where="torch"):
 
     # -- timing
 
-    def tokens_at_once(self, tokens: int) -> int:
-        return min(tokens, self.platform.piece_tokens)
+    @property
+    def piece_tokens(self) -> int:  # type: ignore[override]
+        return self.platform.piece_tokens
 
     def times(
         self, network: Architecture, batch: int, prompts: Sequence[int], steps: Sequence[Steps]
@@ -131,7 +132,7 @@ class Torch(Target, where="torch"):
         and each step. Prompts are read eagerly, as `HybridLM.generate` does in each mode. Raises
         DeviceMemoryError also where the device runs out of memory."""
         notes: dict[str, None] = {}
-        piece, mode = self.platform.piece_tokens, self.mode_name
+        piece, mode = self.piece_tokens, self.mode_name
         ms = functools.partial(timed_ms, platform=self.platform, seconds=self.seconds, notes=notes)
         try:
             with self.running():

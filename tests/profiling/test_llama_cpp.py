@@ -203,11 +203,6 @@ def test_memory_counts_the_type_of_keys_and_values_and_the_making_of_the_file(mo
     assert "needs" in one_line(
         DeviceMemoryError, LlamaCpp(cache_type="f32").time_request, network, long
     )
-    paired = Architecture.parse(
-        "64(vocab=320,tied=false): 9x(m2(head_dim=32,state=16) f) a(head_dim=32) f"
-    )
-    once = sum(spec.params(64) for spec in set(paired.canonical().operators))
-    assert LlamaCpp().making_bytes(paired) == 4 * (4 * 320 * 64 + once)
 
 
 def test_networks_that_llama_cpp_cannot_hold_are_told_apart():

@@ -120,15 +120,6 @@ class LlamaCpp(Target, where="llama_cpp"):
                     " take --cache-type f16"
                 )
 
-    def making_bytes(self, architecture: Architecture) -> int:
-        """In float32: the embedding as it is drawn and with the rows of added tokens, and each
-        operator that differs from the others once."""
-        tables = architecture.vocab * architecture.hidden * (1 if architecture.tied else 2)
-        operators = sum(
-            spec.params(architecture.hidden) for spec in set(architecture.canonical().operators)
-        )
-        return 4 * (2 * tables + operators)
-
     def check_workload(self, workload: Workload) -> None:
         if workload.batch != 1:
             raise ConfigError(
