@@ -1,10 +1,10 @@
-"""What a user asks of networks: parameters, and programs that load them; checked before
-anything is trained."""
+"""What a user asks of networks: parameters, experts, budgets, recall, and programs that load them; checked
+before anything is trained."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,16 +12,62 @@ import numpy as np
 from flashnas.architecture import Architecture
 from flashnas.architecture.networks import Networks
 from flashnas.architecture.source import load_architecture
-from flashnas.base.errors import SpaceError
+from flashnas.base.errors import MissingRowsError, SpaceError
 from flashnas.base.text import names_text, range_of, tokens_text
 from flashnas.families.family import families
 from flashnas.families.programs import loading
-from flashnas.latency.fitting import Costs, Requirement, TableCosts
+from flashnas.latency.fitting import Costs, Fitter, Requirement, TableCosts
 from flashnas.latency.memory import USABLE_SHARE
 from flashnas.latency.metrics import Budget
-from flashnas.space import SearchSpace
+from flashnas.latency.prediction import LatencyModel
+from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.space.served import NO, ONLY, ServedSpace
-from flashnas.study.config import SearchConfig
+from flashnas.study.config import WINDOW_RECALL, SearchConfig
+
+
+def fitter_of(
+    config: SearchConfig,
+    space: SearchSpace[Any],
+    costs: Costs,
+    budgets: Sequence[Budget],
+    note: Callable[[str], None],
+) -> Fitter[Any]:
+    """Fits widths to the budgets and to what else is asked, in the space without families that the
+    table does not answer for, unless that is all. Raises MissingRowsError where it lacks others."""
+    if isinstance(space, ServedSpace):
+        space = limited(config, space)
+    if isinstance(costs, TableCosts) and isinstance(space, OperatorSpace):
+        if isinstance(space, ServedSpace):
+            lacking = {}
+            for name in space.families:
+                try:
+                    check_answerable(space.restricted(families=[name]), costs.model)
+                except MissingRowsError as error:
+                    lacking[name] = f"family {name} is left out: {error}"
+            if left := [name for name in space.families if name not in lacking]:
+                space = space.restricted(families=left) if lacking else space
+                for line in lacking.values():
+                    note(line)
+        check_answerable(space, costs.model)
+    return Fitter(space, costs, budgets, rules_of(config, space))
+
+
+def check_answerable(space: OperatorSpace[Any], model: LatencyModel) -> None:
+    """Raise MissingRowsError when the table lacks what the space needs."""
+    try:
+        model.columns(list(space.probes()), ("latency_ms",))
+    except MissingRowsError as error:
+        raise MissingRowsError(
+            f"table {model.table.name!r} does not cover space {space.name!r}: {error}"
+        ) from None
+
+
+def floor_of(config: SearchConfig, space: SearchSpace[Any]) -> float | None:
+    """The least recall of a network that publications rank: that is asked for; else WINDOW_RECALL where
+    layers may have windows."""
+    if config.min_recall is None and isinstance(space, ServedSpace):
+        return WINDOW_RECALL if any(spec.window_tokens for spec in space.kinds()) else None
+    return config.min_recall
 
 
 def bounds_of(config: SearchConfig, costs: Costs) -> tuple[Budget, ...]:
@@ -73,40 +119,39 @@ def limited(config: SearchConfig, space: ServedSpace) -> ServedSpace:
 def rules_of(config: SearchConfig, space: SearchSpace[Any]) -> list[Requirement]:
     """That a network has the parameters and experts that are asked for, and that all programs that are
     asked for load it; none for a ServedSpace, which is limited already."""
-    wanted, experts, rules = set(config.runtime), config.experts, list[Requirement]()
     if isinstance(space, ServedSpace):
-        return rules
-    if config.params is not None:
-        least, most = range_of(config.params)
-        rules.append(
-            Requirement(
-                f"params {config.params}",
-                lambda networks: np.maximum(
-                    least / (params := Networks.of(networks).params), params / most
-                ),
-            )
-        )
-    if experts in (NO, ONLY):
+        return []
+    wanted = set(config.runtime)
+    least, most = (0.0, math.inf) if config.params is None else range_of(config.params)
 
-        def missed(networks: Sequence[Any]) -> np.ndarray:
-            of = Networks.of(networks)
-            return 1.0 + ((of.active_params < of.params) != (experts == ONLY))
+    def off_params(networks: Sequence[Any]) -> np.ndarray:
+        params = Networks.of(networks).params
+        return np.maximum(least / params, params / most)
 
-        rules.append(Requirement(f"experts {experts}", missed))
-    if wanted:
-        rules.append(
-            Requirement(
-                f"runtime {names_text(config.runtime)} ({_families_for(config)})",
-                lambda networks: np.array(
-                    [1 + len(wanted - set(loading(network))) for network in networks]
-                ),
+    def off_experts(networks: Sequence[Any]) -> np.ndarray:
+        of = Networks.of(networks)
+        return 1.0 + ((of.active_params < of.params) != (config.experts == ONLY))
+
+    def off_runtime(networks: Sequence[Any]) -> np.ndarray:
+        return np.array([1 + len(wanted - set(loading(network))) for network in networks])
+
+    asked = {
+        "params": (config.params is not None, off_params, f"{config.params}"),
+        "experts": (config.experts in (NO, ONLY), off_experts, f"{config.experts}"),
+        "runtime": (
+            bool(wanted),
+            off_runtime,
+            f"{names_text(config.runtime)} ({_families_for(config)})",
+        ),
+    }
+    rules = []
+    for name, (given, off, words) in asked.items():
+        if given and not isinstance(space.any_network(), Architecture):
+            config.wrong(
+                name, f"needs networks of flashnas' operators, unlike space {space.name!r}"
             )
-        )
-    if rules and not isinstance(space.any_network(), Architecture):
-        config.wrong(
-            next(name for name in ("params", "experts", "runtime") if getattr(config, name)),
-            f"needs networks of flashnas' operators, unlike space {space.name!r}",
-        )
+        if given:
+            rules.append(Requirement(f"{name} {words}", off))
     return rules
 
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from flashnas.base.errors import ConfigError, MissingRowsError
+from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
 from flashnas.latency.fitting import CostFunction, Costs, Fitter, TableCosts
-from flashnas.latency.prediction import LatencyModel, model_of
+from flashnas.latency.prediction import model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.space.load import check_space
-from flashnas.space.served import ServedSpace
-from flashnas.study.config import NO_EVIDENCE, TRIALS, WINDOW_RECALL, SearchConfig
-from flashnas.study.limits import bounds_of, limited, rules_of, vocab_of
-from flashnas.study.own_objects import check_networks, check_objects, check_scorer, load_own_costs
+from flashnas.study.config import NO_EVIDENCE, TRIALS, SearchConfig
+from flashnas.study.limits import bounds_of, fitter_of, floor_of, vocab_of
 from flashnas.study.problem import (
     BAYES,
     PROPOSALS,
     Baselines,
-    Note,
     Problem,
     planned,
     sampler_of,
@@ -62,37 +59,46 @@ def load_problem(
         FlashnasError: in one line, for whatever cannot work.
     """
     started = time.monotonic()
-    check_objects(space, sampler, evaluator, table)
+    if any(given is not None for given in (space, sampler, evaluator, table)):
+        from flashnas.study.own_objects import check_objects
+
+        check_objects(space, sampler, evaluator, table)
     space = load_space(config.space) if space is None else space
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):
         notes = list[str]()
-        space, costs = load_searched(
-            config, space, table or config.table, workload, evaluator, notes.append
-        )
+        check_space(space)
+        space = with_vocab(config, space)
+        costs = load_costs(config, table or config.table, workload, evaluated=evaluator is not None)
+        if not isinstance(space, OperatorSpace):
+            from flashnas.study.own_objects import check_networks
+
+            timed = isinstance(costs, TableCosts)
+            check_networks(space, trained=evaluator is None, timed=timed)
+        fitter = fitter_of(config, space, costs, bounds_of(config, costs), notes.append)
+        space, earlier = fitter.space, load_earlier(config, fitter.space)
         notes += costs.notes()
-        earlier = load_earlier(config, space)
         scorer = load_what_ranks(config, space, costs, earlier, evaluator, scorer)
         sampler = config.sampler if sampler is None else sampler
         trained = evaluator is not None or config.evidence == NO_EVIDENCE
         train_each = evaluator is not None or (trained and sampler not in (None, BAYES))
         trials = trials_of(config, scorer, trained=trained)
-        fitter = load_fitter(config, space, costs)
+        if fitter.budgets or fitter.rules:
+            fitter.feasible(config.seed)
         quality = "loss" if trained else FULL
-        objectives = tuple(quality if name in QUALITY else name for name in config.objectives)
         problem = Problem(
             config=config,
             space=space,
             costs=costs,
             fitter=fitter,
-            objectives=objectives,
+            objectives=tuple(quality if name in QUALITY else name for name in config.objectives),
             sampler=sampler,
             scorer=scorer,
-            min_recall=floor_of(config, space, trained=trained),
+            min_recall=config.min_recall if trained else floor_of(config, space),
             train_each=train_each,
             proposals=trials if train_each else PROPOSALS,
             trainings=None,
             earlier=earlier,
-            baselines=load_baselines(config, space, fitter, trained=trained),
+            baselines=load_baselines(config, fitter, trained=trained),
             notes=notes,
             started=started,
         )
@@ -100,74 +106,19 @@ def load_problem(
             from flashnas.study.trainable import with_trainings
 
             problem = with_trainings(problem, trials, evaluator, recipe, dtype=dtype, plan=plan)
-        else:
-            note_unused(config, notes.append)
+        elif unused := [name for name in OF_TRAININGS if changed(config, name)]:
+            notes.append(f"nothing is trained without --trials N: {unused[0]} changes nothing")
     sampler_of(problem)  # its options are checked before anything is written
     return problem
 
 
-def note_unused(config: SearchConfig, note: Note) -> None:
-    """A line where an option says how is trained and nothing is."""
-    unused = [name for name in OF_TRAININGS if changed(config, name)]
-    if config.recipe is not None:
-        from flashnas.training.recipe import Recipe
-
-        Recipe.load(config.recipe)  # a wrong name is said all the same
-    if unused:
-        note(f"nothing is trained without --trials N: {unused[0]} changes nothing")
-
-
-def load_searched(
-    config: SearchConfig,
-    space: SearchSpace[Any],
-    table: Any,
-    workload: Any,
-    evaluator: Any,
-    note: Note,
-) -> tuple[SearchSpace[Any], Costs]:
-    """The space with the vocabulary that is asked for, limited to what is asked, and what its
-    networks cost."""
-    check_space(space)
-    if (vocab := vocab_of(config)) is not None:
-        if not isinstance(space, OperatorSpace):
-            config.wrong("vocab", f"needs a space of flashnas' operators; got {space.name!r}")
-        space = space.with_vocab(vocab)
-    if isinstance(space, ServedSpace):
-        space = limited(config, space)
-    table = config.table if table is None else table
-    costs = load_costs(config, table, workload, evaluated=evaluator is not None)
-    timed = isinstance(costs, TableCosts)
-    if not isinstance(space, OperatorSpace):
-        check_networks(space, trained=evaluator is None, timed=timed)
-    elif isinstance(costs, TableCosts):
-        if isinstance(space, ServedSpace):
-            space = answerable(space, costs.model, note)
-        check_answerable(space, costs.model)
-    return space, costs
-
-
-def answerable(space: ServedSpace, model: LatencyModel, note: Note) -> ServedSpace:
-    """The space without families that the table does not answer for, unless that is all."""
-    lacking: dict[str, str] = {}
-    for name in space.families:
-        try:
-            check_answerable(space.restricted(families=[name]), model)
-        except MissingRowsError as error:
-            lacking[name] = str(error)
-    if not lacking or len(lacking) == len(space.families):
+def with_vocab(config: SearchConfig, space: SearchSpace[Any]) -> SearchSpace[Any]:
+    """The space with the vocabulary that is asked for."""
+    if (vocab := vocab_of(config)) is None:
         return space
-    for name, reason in lacking.items():
-        note(f"family {name} is left out: {reason}")
-    return space.restricted(families=[name for name in space.families if name not in lacking])
-
-
-def load_fitter(config: SearchConfig, space: SearchSpace[Any], costs: Costs) -> Fitter[Any]:
-    """Fits widths to the budgets. Raises BudgetError where no network of the space meets them
-    (`Fitter.feasible`)."""
-    fitter = Fitter(space, costs, bounds_of(config, costs), rules_of(config, space))
-    if fitter.budgets or fitter.rules:
-        fitter.feasible(config.seed)
-    return fitter
+    if not isinstance(space, OperatorSpace):
+        config.wrong("vocab", f"needs a space of flashnas' operators; got {space.name!r}")
+    return space.with_vocab(vocab)
 
 
 def load_earlier(config: SearchConfig, space: SearchSpace[Any]) -> EarlierRuns | None:
@@ -192,31 +143,24 @@ def load_what_ranks(
     if config.train_hours is not None and (scorer is not None or evaluator is not None):
         config.wrong("train_hours", "needs the losses to expect of observed trainings to rank")
     if scorer is not None:
+        from flashnas.study.own_objects import check_scorer
+
         check_scorer(scorer, space.any_network(), evaluator)
         return scorer
     if evaluator is not None:
         check_without_evidence(config, "an evaluator scores the networks")
         return None
     published = config.evidence != NO_EVIDENCE
-    if published and not isinstance(space, OperatorSpace):
+    if not published:
+        check_without_evidence(config, "evidence none leaves publications out")
+    elif not isinstance(space, OperatorSpace):
         raise ConfigError(
             f"space {space.name!r}: publications rank networks of flashnas' operators; train those"
             " of this space with --evidence none, or give an evaluator"
         )
-    if not published:
-        check_without_evidence(config, "evidence none leaves publications out")
     known = () if earlier is None else earlier.observed()
     own = config.evidence if published else None
-    training = planned(config, costs)
-    return load_scorer(own, training, published=published, known=known)
-
-
-def floor_of(config: SearchConfig, space: SearchSpace[Any], *, trained: bool) -> float | None:
-    """The least recall of a network: that is asked for; else, where publications rank and layers may
-    have windows, WINDOW_RECALL."""
-    if config.min_recall is None and not trained and isinstance(space, ServedSpace):
-        return WINDOW_RECALL if any(spec.window_tokens for spec in space.kinds()) else None
-    return config.min_recall
+    return load_scorer(own, planned(config, costs), published=published, known=known)
 
 
 def check_without_evidence(config: SearchConfig, why: str) -> None:
@@ -251,25 +195,13 @@ def changed(config: SearchConfig, name: str) -> bool:
     return bool(getattr(config, name) != config.setting(name).default)
 
 
-def load_baselines(
-    config: SearchConfig, space: SearchSpace[Any], fitter: Fitter[Any], *, trained: bool
-) -> Baselines:
+def load_baselines(config: SearchConfig, fitter: Fitter[Any], *, trained: bool) -> Baselines:
     """The layouts of the space that are trained beside its networks."""
     if not config.baselines:
         return []
     if not trained:
         config.wrong("baselines", "are trained where nothing else ranks: with --evidence none")
-    return [(label, fitter.largest(sizes)[0]) for label, sizes in space.baselines()]
-
-
-def check_answerable(space: OperatorSpace[Any], model: LatencyModel) -> None:
-    """Raise MissingRowsError when the table lacks what the space needs."""
-    try:
-        model.columns(list(space.probes()), ("latency_ms",))
-    except MissingRowsError as error:
-        raise MissingRowsError(
-            f"table {model.table.name!r} does not cover space {space.name!r}: {error}"
-        ) from None
+    return [(label, fitter.largest(sizes)[0]) for label, sizes in fitter.space.baselines()]
 
 
 def load_costs(
@@ -281,13 +213,15 @@ def load_costs(
 ) -> Costs:
     """The costs by a latency table, by the user's function, or none. evaluated: by a user's
     function. Raises ConfigError for what only a latency table can answer."""
-    if isinstance(table, str | LatencyTable):
-        workload = load_workload(config.workload if workload is None else workload)
-        workload = workload.with_weights(config.weights)
-        model = model_of(table, workload, calibration=config.calibration, programs=config.runtime)
-        if config.times:
-            from flashnas.observations.correction import corrected
+    if not isinstance(table, str | LatencyTable):
+        from flashnas.study.own_objects import load_own_costs
 
-            model = corrected(model, *config.times)
-        return TableCosts(model, (*config.budgets, *config.objectives))
-    return load_own_costs(config, table, evaluated=evaluated)
+        return load_own_costs(config, table, evaluated=evaluated)
+    workload = load_workload(config.workload if workload is None else workload)
+    workload = workload.with_weights(config.weights)
+    model = model_of(table, workload, calibration=config.calibration, programs=config.runtime)
+    if config.times:
+        from flashnas.observations.correction import corrected
+
+        model = corrected(model, *config.times)
+    return TableCosts(model, (*config.budgets, *config.objectives))

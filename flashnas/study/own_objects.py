@@ -25,26 +25,18 @@ ARRAYS = "values", "recalls"  # methods that return a number for each network
 
 def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
     """Raise ConfigError for an object of another type; None: there is none."""
+    own_sampler = isinstance(sampler, type) and issubclass(sampler, Sampler)
+    own_table = callable(table) or isinstance(table, LatencyTable)
     for name, given, right, rule in (
         ("space", space, isinstance(space, SearchSpace), "a name, a YAML file or a SearchSpace"),
-        (
-            "sampler",
-            sampler,
-            isinstance(sampler, type) and issubclass(sampler, Sampler),
-            "a name or a Sampler class",
-        ),
+        ("sampler", sampler, own_sampler, "a name or a Sampler class"),
         (
             "evaluator",
             evaluator,
             callable(evaluator),
             "a function network -> loss, or a mapping with it",
         ),
-        (
-            "table",
-            table,
-            callable(table) or isinstance(table, LatencyTable),
-            "a name, a folder, a LatencyTable or a function",
-        ),
+        ("table", table, own_table, "a name, a folder, a LatencyTable or a function"),
     ):
         if given is not None and not right:
             raise ConfigError(f"search.{name} must be {rule}; got {given!r:.60}")
@@ -103,17 +95,13 @@ def check_networks(space: SearchSpace[Any], *, trained: bool, timed: bool) -> No
             )
     if isinstance(network, Architecture):
         return
-    for needed, rule in (
-        (trained, "flashnas cannot train; give an evaluator"),
-        (
-            timed,
-            "a latency table cannot answer; give table=None or a function network -> latency_ms",
-        ),
-    ):
-        if needed:
-            raise ConfigError(
-                f"space {space.name!r} builds {type(network).__name__} objects, which {rule}"
-            )
+    own = f"space {space.name!r} builds {type(network).__name__} objects, which"
+    if trained:
+        raise ConfigError(f"{own} flashnas cannot train; give an evaluator")
+    if timed:
+        raise ConfigError(
+            f"{own} a latency table cannot answer; give table=None or a function network -> latency_ms"
+        )
 
 
 def load_own_costs(

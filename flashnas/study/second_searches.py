@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import Any
 
 import numpy as np
 from scipy.special import ndtr
@@ -24,8 +23,7 @@ from flashnas.space import OperatorSpace, load_space
 from flashnas.space.served import ServedSpace
 from flashnas.study.comparison import TOGETHER
 from flashnas.study.config import DEFAULT_SPACE
-from flashnas.study.limits import limited, rules_of
-from flashnas.study.load import answerable, floor_of
+from flashnas.study.limits import fitter_of, floor_of
 from flashnas.study.loop import search
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import ALIKE
@@ -134,26 +132,20 @@ def elsewhere(problem: Problem, trials: Trials, name: str) -> Trials | None:
     if min(network.params for network in space.probes()) > largest:
         return None
     try:
-        if isinstance(space, ServedSpace):
-            space = limited(config, space)
-            if problem.model is not None:
-                space = answerable(space, problem.model, lambda _: None)
-        return scored(
-            problem,
-            trials,
-            space=space,
-            fitter=Fitter(space, problem.costs, problem.fitter.budgets, rules_of(config, space)),
-            sampler=None,
-            proposals=FREE_PROPOSALS,
-            earlier=None,
-            target=None,
-            min_recall=floor_of(config, space, trained=False),
+        fitter = fitter_of(config, space, problem.costs, problem.fitter.budgets, lambda _: None)
+        return search(
+            dataclasses.replace(
+                problem,
+                space=fitter.space,
+                fitter=fitter,
+                scorer=trials.scorer,
+                trainings=None,
+                sampler=None,
+                proposals=FREE_PROPOSALS,
+                earlier=None,
+                target=None,
+                min_recall=floor_of(config, space),
+            )
         )
     except (BudgetError, ConfigError, MissingRowsError):
         return None
-
-
-def scored(problem: Problem, trials: Trials, **changes: Any) -> Trials:
-    """Another search by what ranks these trials, which trains nothing."""
-    changes |= {"scorer": trials.scorer, "trainings": None}
-    return search(dataclasses.replace(problem, **changes))
