@@ -59,10 +59,7 @@ def load_problem(
         FlashnasError: in one line, for whatever cannot work.
     """
     started = time.monotonic()
-    if any(given is not None for given in (space, sampler, evaluator, table)):
-        from flashnas.study.own_objects import check_objects
-
-        check_objects(space, sampler, evaluator, table)
+    check_given(space=space, sampler=sampler, evaluator=evaluator, table=table)
     space = load_space(config.space) if space is None else space
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):
         notes = list[str]()
@@ -72,8 +69,7 @@ def load_problem(
         if not isinstance(space, OperatorSpace):
             from flashnas.study.own_objects import check_networks
 
-            timed = isinstance(costs, TableCosts)
-            check_networks(space, trained=evaluator is None, timed=timed)
+            check_networks(space, trained=evaluator is None, timed=isinstance(costs, TableCosts))
         fitter = fitter_of(config, space, costs, bounds_of(config, costs), notes.append)
         space, earlier = fitter.space, load_earlier(config, fitter.space)
         notes += costs.notes()
@@ -110,6 +106,14 @@ def load_problem(
             notes.append(f"nothing is trained without --trials N: {unused[0]} changes nothing")
     sampler_of(problem)  # its options are checked before anything is written
     return problem
+
+
+def check_given(**objects: Any) -> None:
+    """Raise ConfigError for an object of the user's that has another type."""
+    if any(given is not None for given in objects.values()):
+        from flashnas.study.own_objects import check_objects
+
+        check_objects(**objects)
 
 
 def with_vocab(config: SearchConfig, space: SearchSpace[Any]) -> SearchSpace[Any]:
