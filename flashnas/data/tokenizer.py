@@ -13,7 +13,6 @@ import json
 import math
 import os
 import re
-import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +31,6 @@ END_OF_DOCUMENT = "<|endoftext|>"
 MAX_ID = 2**24  # far above any vocabulary; an embedding needs a row for each id
 # of text that a tokenizer is trained on; more of it would hardly change 100,000 words
 MAX_BYTES = 2**30
-STDERR = 2  # the file descriptor
 FILES = ("tokenizer_config.json", "generation_config.json")  # beside tokenizer.json
 RUNS_CODE = ("auto_map", "custom_generate")  # keys of these that name files of Python
 KINDS = ("bos", "eos", "pad")  # of special tokens
@@ -199,34 +197,15 @@ def library_errors(problem: str) -> Iterator[None]:
     """A context for calls of the library: what it raises is a CorpusError of one line after
     `problem`.
 
-    The library raises bare Exception, and for a panic of its Rust code a BaseException, after a
-    report of many lines on the standard error, which is left out.
+    The library raises bare Exception, and for a panic of its Rust code, which it also reports on the
+    standard error, a BaseException.
     """
     try:
-        with _without_stderr():
-            yield
+        yield
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise CorpusError(f"{problem}: {shortened(first_line(error), 500)}") from None
-
-
-@contextlib.contextmanager
-def _without_stderr() -> Iterator[None]:
-    try:
-        kept = os.dup(STDERR)
-    except OSError:  # it is closed
-        yield
-        return
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        sys.stderr.flush()
-    try:
-        with open(os.devnull, "w", encoding="utf-8") as nothing:
-            os.dup2(nothing.fileno(), STDERR)
-        yield
-    finally:
-        os.dup2(kept, STDERR)
-        os.close(kept)
 
 
 def _largest_id(content: Any) -> int:

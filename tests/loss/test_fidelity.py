@@ -13,7 +13,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
 from flashnas.loss.composition import RANGE, SIZES
 from flashnas.loss.load import loss_model, rows_of, shipped_rows
-from flashnas.loss.model import NEW, contrasts, silence_of
+from flashnas.loss.model import NEW, silence_of
 from flashnas.loss.own import as_own, with_own
 from flashnas.observations.losses import ObservedLoss
 from flashnas.observations.read_losses import read_published
@@ -145,15 +145,6 @@ def test_the_dependence_on_size_at_few_tokens_is_between_none_and_that_at_many(l
         for tokens in (10.0**digits, 1e30)
     ]
     assert 0 < gaps[0] <= gaps[1] + 1e-12
-
-
-def test_contrasts_are_orthonormal_and_free_of_levels():
-    levels = np.array(list("abacbad"), object)
-    found = contrasts(levels)
-    assert found.shape == (3, 7)
-    assert found @ found.T == pytest.approx(np.eye(3))
-    for level in "abcd":
-        assert found @ (levels == level).astype(float) == pytest.approx(np.zeros(3))
 
 
 # -- without publications --------------------------------------------------------------------------

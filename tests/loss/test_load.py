@@ -15,11 +15,6 @@ from flashnas.base.errors import ConfigError
 from flashnas.cli.main import main
 from flashnas.loss.load import FITTED, digests, expected, fitted, loss_model
 from flashnas.loss.own import OWN, own_rows
-from flashnas.loss.publications import (
-    compare_mixes,
-    facts_of_publications,
-)
-from flashnas.observations.read_losses import read_published
 
 AS_PUBLISHED = {
     "12x(a f)": 2.60,
@@ -99,27 +94,6 @@ def test_what_is_wrong_in_own_trainings_is_one_line(own, line, words, command, r
 
 
 # -- what publications say -------------------------------------------------------------------------
-
-
-def test_the_publications_and_what_they_say_of_two_mixes():
-    rows, model = read_published(), loss_model()
-    found = facts_of_publications(rows, model)
-    counts = [publication["rows"] for publication in found]
-    assert (sum(counts), counts) == (269, sorted(counts, reverse=True))
-    widest = max(found, key=lambda publication: publication["spread"])
-    # gaps that nobody else finds: of gated linear attention, and before it of Titans
-    assert widest["source"] == "HassanJbara/lin-attn-bench"
-    both, back = (
-        compare_mixes("a f", "gd f", rows, model),
-        compare_mixes("gd f", "a f", rows, model),
-    )
-    assert [both["mean"], both["sd"]] == pytest.approx([-back["mean"], back["sd"]])
-    means = {claim["source"]: claim["mean"] for claim in both["said"]}
-    assert len(means) >= 4
-    assert means == pytest.approx({claim["source"]: -claim["mean"] for claim in back["said"]})
-    same = compare_mixes("a f", "a f", rows, model)
-    assert (same["said"], same["mean"]) == ([], 0.0)
-    assert same["sd"] == pytest.approx(0, abs=1e-6)
 
 
 def test_the_command_lists_and_compares(own, capsys):
