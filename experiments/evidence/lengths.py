@@ -38,6 +38,7 @@ from flashnas.architecture.notation import parse_operators
 from flashnas.loss.composition import Table
 from flashnas.loss.load import loss_model, rows_of
 from flashnas.loss.mix import mix_of, stacks
+from flashnas.loss.model import FullLoss
 from flashnas.loss.prediction import WITHIN_SDS
 from flashnas.observations.losses import dense_twin
 from flashnas.observations.read_losses import (
@@ -133,18 +134,34 @@ def lengths_table(found: Pairs, slopes: dict[str, float]) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Ladder:
-    """Trainings of one publication, [N] each. counted: parameters, with what experts count as. size,
-    length: the terms of the law. mean, covariance: by the model without the publication."""
+    """Trainings of one publication, [N] each. active: parameters without embeddings, and counted, with
+    what experts count as. mean, covariance: by the model without the publication."""
 
     mix: np.ndarray
     active: np.ndarray
     counted: np.ndarray
     tokens: np.ndarray
-    size: np.ndarray
-    length: np.ndarray
+    table: Table
     nats: np.ndarray
     mean: np.ndarray
     covariance: np.ndarray
+
+    @classmethod
+    def of(cls, model: FullLoss, table: Table, nats: np.ndarray, sizes: np.ndarray) -> Ladder:
+        """sizes: active parameters, all over active ones, granularity, tokens [4, N]."""
+        active, times, fine, tokens = sizes
+        mixes = np.c_[table.shares, table.x[:, 3:5], times / 30, fine / 5].round(1)
+        prediction, every = model.predict(table), np.arange(len(nats))
+        return cls(
+            mix=np.unique(mixes, axis=0, return_inverse=True)[1].ravel(),
+            active=active,
+            counted=active * times**model.law.gamma * np.exp(model.law.g * fine),
+            tokens=tokens,
+            table=table,
+            nats=nats,
+            mean=prediction.mean,
+            covariance=prediction.covariance(every) + prediction.noise**2 * np.eye(len(nats)),
+        )
 
 
 def ladder(source: str) -> Ladder:
@@ -154,65 +171,33 @@ def ladder(source: str) -> Ladder:
     sparse = [row for row in read_experts() if row.source == source]
     model = loss_model(without=source)
     rows = rows_of([*dense, *sparse], model.law)
-    active = np.array([row.params - (row.vocab > 2) * row.vocab * row.hidden for row in dense])
-    times, fine, tokens = np.ones(len(rows)), np.zeros(len(rows)), [row.tokens for row in dense]
+    sizes = [(r.params - (r.vocab > 2) * r.vocab * r.hidden, 1, 0, r.tokens) for r in dense]
     if sparse:
-        params, used, log_fine, lengths, _ = sizes_of(sparse)
-        times[len(dense) :], fine[len(dense) :] = params / used, log_fine
-        active, tokens = np.r_[active, used], [*tokens, *lengths]
-    prediction = model.predict(rows)
-    mixes = np.c_[rows.shares, rows.x[:, 3:5], times / 30, fine / 5]
-    return Ladder(
-        mix=np.unique(mixes.round(1), axis=0, return_inverse=True)[1].ravel(),
-        active=active,
-        counted=active * times**model.law.gamma * np.exp(model.law.g * fine),
-        tokens=np.array(tokens),
-        size=rows.x[:, 0],
-        length=rows.x[:, 1],
-        nats=rows.nats,
-        mean=prediction.mean,
-        covariance=prediction.covariance(np.arange(len(rows)))
-        + prediction.noise**2 * np.eye(len(rows)),
-    )
+        params, used, log_fine, tokens, _ = sizes_of(sparse)
+        sizes.extend(zip(used, params / used, log_fine, tokens, strict=True))
+    return Ladder.of(model, rows, rows.nats, np.array(sizes).T)
 
 
 def gemstones() -> Ladder:
-    rows, model = read_shapes(), loss_model()
-    params, tokens, width, nats = (
-        np.array([getattr(row, name) for row in rows], float)
-        for name in ("params", "tokens", "width", "loss")
-    )
-    table = Table.of(
-        model.law,
-        mix_of(stacks([parse_operators("a f")] * len(rows))),
-        np.c_[params, params, np.full(len(rows), 2 / 3)],
-        width,
-        tokens,
-        SHAPES_SOURCE,
-    )
-    prediction = model.predict(table)
-    return Ladder(
-        mix=np.zeros(len(rows), int),
-        active=params,
-        counted=params,
-        tokens=tokens,
-        size=table.x[:, 0],
-        length=table.x[:, 1],
-        nats=nats,
-        mean=prediction.mean,
-        covariance=prediction.covariance(np.arange(len(rows)))
-        + prediction.noise**2 * np.eye(len(rows)),
-    )
+    model = loss_model()
+    params, tokens, width, nats = np.array(
+        [(row.params, row.tokens, row.width, row.loss) for row in read_shapes()]
+    ).T
+    mix = mix_of(stacks([parse_operators("a f")] * len(params)))
+    sizes = np.c_[params, params, np.full(len(params), 2 / 3)]
+    table = Table.of(model.law, mix, sizes, width, tokens, SHAPES_SOURCE)
+    ones = np.ones(len(params))
+    return Ladder.of(model, table, nats, np.array([params, ones, 0 * ones, tokens]))
 
 
 def slope_of_size(found: Ladder, factor: float) -> tuple[int, float]:
     """Number of networks, and the slope. factor: of the term of tokens, in the publication."""
     size, nats = [], []
     for mix in np.unique(found.mix):
-        own = found.mix == mix
-        if np.ptp(found.size[own]) >= LEAST_RANGE:
-            rest = found.nats[own] - factor * found.length[own]
-            size.extend(found.size[own] - found.size[own].mean())
+        of_size, of_tokens = found.table.x[found.mix == mix, :2].T
+        if np.ptp(of_size) >= LEAST_RANGE:
+            rest = found.nats[found.mix == mix] - factor * of_tokens
+            size.extend(of_size - of_size.mean())
             nats.extend(rest - rest.mean())
     return len(size), float(np.dot(size, nats) / np.dot(size, size))
 

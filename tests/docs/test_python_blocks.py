@@ -83,8 +83,8 @@ def test_the_operator_of_the_page_keeps_the_contract(tmp_path):
         test_shift()
         words = ["1024: 6x(shift f shift f a f)", "--workload", "decode-8k"]
         assert main(["estimate", *words]) == 0
-        print([spec.kind for spec in load_space({str(tmp_path / "space.yaml")!r}).mixers])
+        print([spec.kind for spec in load_space({str(tmp_path / "space.yaml")!r}).kinds()])
     """
     said = run_with(folder, f"{files['tests/test_shift.py']}\n{script}")
     assert "latency_ms" in said
-    assert said.splitlines()[-1] == "['shift', 'd', 'a']"
+    assert said.splitlines()[-1] == "['shift', 'f', 'd', 'a']"
