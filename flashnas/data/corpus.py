@@ -154,7 +154,7 @@ def _guarded(path: Path, documents: Iterator[str]) -> Iterator[str]:
         yield from documents
     except UnicodeDecodeError as error:
         raise CorpusError(
-            f"{path}: not UTF-8 text (byte {error.start} is 0x{error.object[error.start]:02x})"
+            f"{path}: not UTF-8 text; got the byte 0x{error.object[error.start]:02x}"
         ) from None
     except OSError as error:
         raise CorpusError(
@@ -167,35 +167,22 @@ def _text(path: Path, _column: str) -> Iterator[str]:
 
 
 def _jsonl(path: Path, column: str) -> Iterator[str]:
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        row = parse_json(line, f"{path}:{number}", CorpusError)
-        if not isinstance(row, dict) or column not in row:
-            keys = list(row) if isinstance(row, dict) else []
-            raise CorpusError(
-                f"{path}:{number}: no key {column!r}{did_you_mean(column, keys)};"
-                f" keys: {', '.join(keys) or 'none'}"
-            )
-        if not isinstance(row[column], str):
-            raise CorpusError(f"{path}:{number}: {column!r} must be text; got {row[column]!r:.60}")
-        yield row[column]
-
-
-def _lines(path: Path) -> Iterator[str]:
-    """As Python reads a text, where every kind of newline ends a line, and nothing else does."""
-    seen = 0
-    with path.open("rb") as file:
-        for raw in file:
-            try:
-                text = raw.decode("utf-8")
-            except UnicodeDecodeError as error:
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            row = parse_json(line, f"{path}:{number}", CorpusError)
+            if not isinstance(row, dict) or column not in row:
+                keys = list(row) if isinstance(row, dict) else []
                 raise CorpusError(
-                    f"{path}: not UTF-8 text (byte {seen + error.start} is"
-                    f" 0x{raw[error.start]:02x})"
-                ) from None
-            seen += len(raw)
-            yield from text.removesuffix("\n").removesuffix("\r").split("\r")
+                    f"{path}:{number}: no key {column!r}{did_you_mean(column, keys)};"
+                    f" keys: {', '.join(keys) or 'none'}"
+                )
+            if not isinstance(row[column], str):
+                raise CorpusError(
+                    f"{path}:{number}: {column!r} must be text; got {row[column]!r:.60}"
+                )
+            yield row[column]
 
 
 def _parquet(path: Path, column: str) -> Iterator[str]:

@@ -157,16 +157,11 @@ class Dataset:
         if recipe.short_text:
             return
         short = []
-        fewer = ""
-        most = MAX_EPOCHS * len(self.train)
-        if recipe.tokens > most:
+        if recipe.tokens > MAX_EPOCHS * len(self.train):
             short.append(
                 f"its {recipe.tokens:,} training tokens are {recipe.tokens / len(self.train):.1f}"
                 f" epochs of {len(self.train):,}, and beyond {MAX_EPOCHS} a network learns the text"
                 " by heart"
-            )
-            fewer = f", at most {most:,} tokens" * (
-                recipe.validation_tokens <= len(self.validation)
             )
         if recipe.validation_tokens > len(self.validation):
             short.append(
@@ -176,7 +171,7 @@ class Dataset:
         if short:
             raise CorpusError(
                 f"corpus {self.source!r} is too short for recipe {recipe.name!r}:"
-                f" {'; '.join(short)}; take more text, such as --data hf:NAME{fewer}, or"
+                f" {'; '.join(short)}; take more text, such as --data hf:NAME, or"
                 " short_text: true in the recipe (--short-text of flashnas train)"
             )
 
