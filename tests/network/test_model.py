@@ -51,17 +51,14 @@ def test_parameters_are_exact():
         assert sum(p.numel() for p in model.parameters()) == architecture.params
 
 
-@every(text=ARCHITECTURES, context=(1, 40))
-def test_cache_bytes_are_exact(text, context):
-    for dtype in (torch.float32, torch.bfloat16):
-        model = make_model(text, dtype)
+@every(text=ARCHITECTURES, dtype=(torch.float32, torch.bfloat16))
+def test_cache_bytes_are_exact(text, dtype):
+    model = make_model(text, dtype)
+    cache = model.start_cache(2)
+    for context in range(6):
         expected = 2 * model.architecture.cache_bytes(context, dtype.itemsize)
-        tokens = make_tokens(model, 2, context)
-        assert state_bytes(model.prefill(tokens)[1].states) == expected
-        cache = model.start_cache(2)
-        for t in range(context if dtype == torch.float32 else 1):
-            _, cache = model.decode_step(tokens[:, t], cache)
-        assert dtype != torch.float32 or state_bytes(cache.states) == expected
+        assert state_bytes(cache.states) == expected
+        _, cache = model.decode_step(make_tokens(model, 2), cache)
 
 
 @every(text=ARCHITECTURES)
@@ -114,10 +111,6 @@ def test_generate_is_greedy_decoding():
             expected = model(torch.cat([tokens, generated[:, :n]], 1))[:, -1].argmax(-1)
         assert torch.equal(generated[:, n], expected)
     assert model.generate(tokens, 0).shape == (2, 0)
-    same = make_model(HYBRID)
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True)
-    )
     torch.manual_seed(0)
     drawn = model.generate(tokens, 30, greedy=False)
     assert len(drawn.unique()) > 10

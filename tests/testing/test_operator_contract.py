@@ -12,76 +12,27 @@ from one_line import one_line
 
 from flashnas.base.errors import OperatorError
 from flashnas.operators import OPERATORS
+from flashnas.operators.gated_convolution.layer import GatedConvolutionLayer
+from flashnas.operators.gated_convolution.spec import GatedConvolution
 from flashnas.operators.kernel import KernelCall, KernelKind, Roofline
 from flashnas.operators.kernel_kinds import CONV, GEMM, gemm, pointwise
-from flashnas.operators.layer import Layer
 from flashnas.operators.parts import RMSNorm
-from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, linear, norm
+from flashnas.operators.spec import Role, linear, norm
 from flashnas.testing import check_operator
 from flashnas.testing.operator import check_idle_parameters
 from flashnas.testing.operator_spec import check_tensors
 
 
-class AverageLayer(Layer):
-    """out(decaying sum of in(x))."""
-
-    def __init__(self, spec, hidden):
-        super().__init__(spec, hidden)
-        self.in_proj = self.linear("in_proj")
-        self.out_proj = self.linear("out_proj")
-
-    def init_state(self, batch, dtype, device="cpu"):
-        return torch.zeros(
-            batch, self.in_proj.weight.shape[0], dtype=torch.promote_types(dtype, torch.float32)
-        )
-
-    def reference(self, x_BTD, state=None):
-        total_BD = (self.init_state(len(x_BTD), torch.float64) if state is None else state).double()
-        outputs = []
-        for x_BD in x_BTD.double().unbind(1):
-            total_BD = 0.9 * total_BD + x_BD @ self.in_proj.weight.double().T
-            outputs.append(total_BD @ self.out_proj.weight.double().T)
-        return torch.stack(outputs, 1), total_BD
-
-    def forward(self, x_BTD, state=None):
-        outputs = []
-        total_BD = self.init_state(len(x_BTD), x_BTD.dtype) if state is None else state
-        for u_BD in self.in_proj(x_BTD).unbind(1):
-            total_BD = 0.9 * total_BD + u_BD
-            outputs.append(total_BD)
-        y_BTD = torch.stack(outputs, 1)
-        return self.out_proj(y_BTD.to(self.in_proj(x_BTD[:, :1]).dtype)), total_BD
-
-    def step(self, x_BD, state):
-        state = 0.9 * state + self.in_proj(x_BD)
-        return self.out_proj(state.to(self.in_proj(x_BD).dtype)), state
-
-
 @dataclass(frozen=True, kw_only=True)
-class Average(OperatorSpec):
-    """A decaying average."""
+class Own(GatedConvolution):
+    """A gated convolution under names of its own."""
 
-    kind = "avg"
-    name = "decaying_average"
-    label = "Decaying average"
+    kind, name, label, family = "own", "own_convolution", "Own convolution", "own"
     colour = "#123456"
-    family = "averages"
-    layer = "test_operator_contract:AverageLayer"
-
-    def tensors(self, hidden):
-        yield from linear("in_proj", hidden, hidden, Role.READS)
-        yield from linear("out_proj", hidden, hidden, Role.WRITES)
-
-    def cache_bytes(self, hidden, context, dtype_bytes=2):
-        return 4 * hidden
-
-    def kernels(self, hidden, phase):
-        into, out = self.tensors(hidden)
-        return pointwise("rms_norm", 2 * hidden), gemm("in", into), gemm("out", out)
 
 
 SCAN = KernelKind(
-    name="avg_scan",
+    name="own_scan",
     shape=("n",),
     rules=(Roofline(),),
     written=lambda call: 1,
@@ -97,53 +48,52 @@ def layers_by_name(monkeypatch):
 
 def broken_spec(**attributes):
     return dataclass(frozen=True, kw_only=True)(
-        type("Broken", (Average,), {"__doc__": "Broken.", **attributes})
+        type("Broken", (Own,), {"__doc__": "Broken.", **attributes})
     )
 
 
 def broken_layer(**attributes):
-    sys.modules[__name__].BrokenLayer = type("BrokenLayer", (AverageLayer,), attributes)
+    sys.modules[__name__].BrokenLayer = type("BrokenLayer", (GatedConvolutionLayer,), attributes)
     return broken_spec(layer="test_operator_contract:BrokenLayer")
 
 
-def tensors_of(name, role, parts=()):
-    """The input projection of Average, and another tensor if `name` is not the same."""
+def tensors_of(name, **changes):
+    """Those of Own, of which one is changed."""
 
     def tensors(self, hidden):
-        first = [TensorSpec("in_proj.weight", (hidden, hidden), Role.READS)]
-        changed = TensorSpec(f"{name}.weight", (hidden, hidden), role, parts)
-        return first if name == "in_proj" else [*first, changed]
+        for tensor in GatedConvolution.tensors(self, hidden):
+            yield replace(tensor, **changes) if tensor.name == f"{name}.weight" else tensor
 
     return tensors
 
 
 def test_a_good_operator_passes_as_class_and_as_instance():
-    check_operator(Average, lengths=(1, 5))
-    check_operator(Average(), hidden=16, lengths=(3,))
+    check_operator(Own, lengths=(1, 5))
+    check_operator(Own(), hidden=16, lengths=(3,))
 
 
 @every(
     case=[
-        ({"kind": "AVG"}, "operator 'AVG': kind must be a lower-case word such as gd; got 'AVG'"),
+        ({"kind": "OWN"}, "operator 'OWN': kind must be a lower-case word such as gd; got 'OWN'"),
         ({"kind": "d"}, "operator 'd': the registry has another class of that kind"),
         ({"name": "delta_net"}, "name 'delta_net' is that of operator d"),
         ({"colour": "red"}, "colour must be a colour such as #56B4E9; got 'red'"),
-        ({"__doc__": ""}, "operator 'avg': the spec needs a docstring"),
+        ({"__doc__": ""}, "operator 'own': the spec needs a docstring"),
         (
-            {"tensors": tensors_of("in_proj", Role.READS)},
+            {"tensors": lambda self, hidden: [*GatedConvolution.tensors(self, hidden)][:2]},
             "its layer builds the parameter 'out_proj.weight', which its tensors do not state",
         ),
         (
-            {"tensors": tensors_of("out_proj", Role.NORM)},
+            {"tensors": tensors_of("out_proj", role=Role.NORM)},
             "parameter 'out_proj.weight' has the role NORM (the weight of a norm); got the shape"
             " (32, 32)",
         ),
         (
-            {"tensors": tensors_of("out_proj", Role.INNER)},
+            {"tensors": tensors_of("out_proj", role=Role.INNER)},
             "one parameter must have the role WRITES",
         ),
         (
-            {"tensors": tensors_of("out_proj", Role.WRITES, parts=(("x", 3), ("y", 4)))},
+            {"tensors": tensors_of("out_proj", parts=(("x", 3), ("y", 4)))},
             "the parts of 'out_proj.weight' must have its 32 rows; got 7",
         ),
         (
@@ -160,11 +110,11 @@ def test_a_good_operator_passes_as_class_and_as_instance():
                     gemm("in", next(iter(self.tensors(hidden)))),
                 )
             },
-            "its products have 1024 weights, its tensors 2048",
+            "its products have 3072 weights, its tensors 4096",
         ),
         (
             {"kernels": lambda self, hidden, phase: (SCAN.call("scan", n=1),)},
-            "kernel 'scan' has the kind KernelKind('avg_scan'), which is not registered; add an"
+            "kernel 'scan' has the kind KernelKind('own_scan'), which is not registered; add an"
             " entry point of that name",
         ),
         (
@@ -192,8 +142,8 @@ def test_a_broken_spec_is_refused(case):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sized(Average):
-    """An average with an option."""
+class Sized(Own):
+    """With an option."""
 
     size: int = 1
 
@@ -239,16 +189,16 @@ class ForgetsItsDefault(Sized):
 
 @every(
     case=[
-        (GrowsWhenResolved, "operator avg: resolved(32) must be its own resolved form"),
-        (GrowsWhenScaled, "operator avg: scaled by 1 it must stay as it is; got avg(size=2)"),
+        (GrowsWhenResolved, "operator own: resolved(32) must be its own resolved form"),
+        (GrowsWhenScaled, "operator own: scaled by 1 it must stay as it is; got own(size=2)"),
         (
             FitsNoLargeHead,
-            "operator avg: scaled(2048, 2, 64) must fit the width 1024: size must be at most 16",
+            "operator own: scaled(2048, 2, 64) must fit the width 1024: size must be at most 16",
         ),
         (
             ForgetsItsDefault,
-            "operator avg: scaled(2048, 2) must be that of its resolved form avg(size=2048); got"
-            " avg(size=1024) and avg(size=16)",
+            "operator own: scaled(2048, 2) must be that of its resolved form own(size=2048); got"
+            " own(size=1024) and own(size=16)",
         ),
     ]
 )
@@ -259,7 +209,7 @@ def test_resolution_and_scaling_are_held(case):
 
 def forward_of(change):
     def forward(self, x_BTD, state=None):
-        return change(self, x_BTD, *AverageLayer.forward(self, x_BTD, state))
+        return change(self, x_BTD, *GatedConvolutionLayer.forward(self, x_BTD, state))
 
     return forward
 
@@ -279,13 +229,13 @@ def forward_of(change):
             "torch.float64: gradient of x",
         ),
         (
-            {"step": lambda self, x, state: (AverageLayer.step(self, x, state)[0], state)},
+            {"step": lambda self, x, state: (GatedConvolutionLayer.step(self, x, state)[0], state)},
             "steps against reference, 1 tokens, torch.float64: final state",
         ),
         (
             {
                 "step": lambda self, x, state: tuple(
-                    t.detach() + 0 * t for t in AverageLayer.step(self, x, state)
+                    t.detach() + 0 * t for t in GatedConvolutionLayer.step(self, x, state)
                 )
             },
             "steps against reference, 1 tokens, torch.float64: gradient of",
@@ -296,7 +246,7 @@ def forward_of(change):
                     lambda self, x, y, state: (y.float() if x.dtype == torch.bfloat16 else y, state)
                 )
             },
-            "operator avg, torch.bfloat16, forward: the output of a prompt must be torch.bfloat16; got",
+            "operator own, torch.bfloat16, forward: the output of a prompt must be torch.bfloat16; got",
         ),
         (
             {"init_state": lambda self, batch, dtype, device="cpu": [1]},
@@ -319,7 +269,7 @@ def test_a_layer_that_looks_ahead_is_refused():
         check_causality(broken_layer(forward=look)())
 
 
-class WithMore(Average):
+class WithMore(Own):
     """With a norm, and a projection that the layer has no use for."""
 
     layer = "test_operator_contract:WithMoreLayer"
@@ -330,7 +280,7 @@ class WithMore(Average):
         yield norm("norm", hidden)
 
 
-class WithMoreLayer(AverageLayer):
+class WithMoreLayer(GatedConvolutionLayer):
     def __init__(self, spec, hidden):
         super().__init__(spec, hidden)
         self.more = self.linear("more")
