@@ -4,8 +4,6 @@ is.
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -54,7 +52,7 @@ class TableFolder:
                 raise ConfigError(
                     f"--out {path}: must be a new folder or a latency table; it has {min(others)}"
                 )
-            os.rmdir(tempfile.mkdtemp(dir=path, prefix=".writable-"))
+            (path / f".{journal}.lock").touch()
         self.table = LatencyTable.load(path) if (path / "meta.yaml").exists() else None
         if self.table is not None:
             here, stacks = target.describe_stack(), self.table.meta["stacks"]

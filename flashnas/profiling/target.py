@@ -67,6 +67,7 @@ class Target(Settings, ABC):
         device: a platform of `flashnas.profiling.platforms`.
         cache_type: of keys and values; "": the dtype.
         piece_tokens: the most tokens of the prompts of a batch that are read together.
+        steps_at_once: how many steps of a request are timed together.
         rounds: timings of a network, spread over a measurement; their median counts.
         start_s: of one network, about, where that is what a measurement takes.
     """
@@ -76,6 +77,7 @@ class Target(Settings, ABC):
     device: ClassVar[str] = "cpu"
     cache_type: ClassVar[str] = ""
     piece_tokens: ClassVar[int] = PREFILL_PIECE_TOKENS
+    steps_at_once: ClassVar[int] = 1
     rounds: ClassVar[int] = 3
     start_s: ClassVar[float] = 0.0
     threads: int = option(1, "threads on a CPU", min=1, max=MAX_THREADS)
@@ -154,10 +156,13 @@ class Target(Settings, ABC):
 
     def request_steps(self, workload: Workload, meta_tokens: int) -> list[tuple[Steps, float]]:
         """(steps, weight) whose weighted mean is that of all steps of the workload; the weights sum
-        to 1.
-        """
+        to 1. Where several are timed at once, all steps of a request of at most
+        MAX_WHOLE_REQUEST_STEPS."""
+        first, generated = meta_tokens + workload.prompt_tokens + 1, workload.generated_tokens
+        if self.steps_at_once > 1 and 0 < generated <= MAX_WHOLE_REQUEST_STEPS:
+            return [(range(first, first + generated), 1.0)]
         return [
-            (range(context, context + 1), share)
+            (range(context + 1 - self.steps_at_once, context + 1), share)
             for context, share in decode_contexts(workload, meta_tokens)
         ]
 
@@ -265,16 +270,3 @@ def decode_contexts(workload: Workload, meta_tokens: int) -> list[tuple[int, flo
     nodes, weights = np.polynomial.legendre.leggauss(CONTEXTS)
     points = np.round(first + (nodes + 1) / 2 * (workload.generated_tokens - 1)).astype(int)
     return [(int(point), float(weights[points == point].sum() / 2)) for point in np.unique(points)]
-
-
-def step_ranges(workload: Workload, meta_tokens: int) -> list[tuple[Steps, float]]:
-    """As `Target.request_steps`, for programs that time several steps at once: all steps of a
-    request that generates at most MAX_WHOLE_REQUEST_STEPS tokens, else STEPS at each of the
-    contexts of `decode_contexts`."""
-    first, generated = meta_tokens + workload.prompt_tokens + 1, workload.generated_tokens
-    if generated <= MAX_WHOLE_REQUEST_STEPS:
-        return [(range(first, first + generated), 1.0)] if generated else []
-    return [
-        (range(context + 1 - STEPS, context + 1), share)
-        for context, share in decode_contexts(workload, meta_tokens)
-    ]

@@ -48,13 +48,12 @@ CONV = {"channels": "channels", "conv_size": "d_conv", "batch": "batch_size"}
 TRITON = "gated_delta_rule_triton_prefill"
 TRITON_KERNELS = ("chunk_gated_delta_rule", "chunk_gated_delta_rule_triton")
 GDN, KDA = ("linear_attention", "gdn_perf"), ("kda", "kda_perf")
-# kind of rows -> family and file, phase, frameworks, kernels, key columns. The kernels of KDA are
+# kind of rows -> family and file, phase, kernels, key columns. The kernels of KDA are
 # those without the short convolution, which is a launch of its own here.
 RECURRENT = {
     "gated_delta_rule_decode": (
         GDN,
         "generation",
-        FRAMEWORKS,
         (
             "fused_recurrent_gated_delta_rule_packed_decode",
             "fused_recurrent_gated_delta_rule",
@@ -64,24 +63,21 @@ RECURRENT = {
     "gated_delta_rule_prefill": (
         GDN,
         "context",
-        FRAMEWORKS,
         ("chunk_gated_delta_rule_flashinfer", "chunk_gated_delta_rule"),
         PROMPT,
     ),
-    "conv_decode": (GDN, "generation", FRAMEWORKS, ("causal_conv1d_update",), CONV),
+    "conv_decode": (GDN, "generation", ("causal_conv1d_update",), CONV),
     "conv_prefill": (
         GDN,
         "context",
-        FRAMEWORKS,
         ("causal_conv1d_fn",),
         {**CONV, "tokens": "seq_len"},
     ),
-    TRITON: (GDN, "context", ("sglang", "vllm"), TRITON_KERNELS, PROMPT),
-    "kda_decode": (KDA, "generation", FRAMEWORKS, ("fused_recurrent_kda_packed_decode",), HEADS),
+    TRITON: (GDN, "context", TRITON_KERNELS, PROMPT),
+    "kda_decode": (KDA, "generation", ("fused_recurrent_kda_packed_decode",), HEADS),
     "kda_prefill": (
         KDA,
         "context",
-        FRAMEWORKS,
         ("flashkda_fwd", "chunk_kda", "chunk_kda_with_fused_gate"),
         PROMPT,
     ),
@@ -103,6 +99,7 @@ EXPERTS = {
     "m": "num_tokens",
     "dtype": "dtype",
 }
+Rows = tuple[str, pd.DataFrame]  # their kind, and the rows
 
 
 def import_system(system: str, out_dir: str | Path) -> Path:
@@ -132,32 +129,23 @@ def import_system(system: str, out_dir: str | Path) -> Path:
         _damaged(data),
         atomic_folder(out, existing="refuse") as fresh,
     ):
-        tables = {
-            **_gemm(data),
-            **_attention(data),
-            **_recurrent(data),
-            **_experts(data, device.bandwidth_bytes_s),
-        }
+        tables = [
+            *_gemm(data),
+            *_attention(data),
+            *_recurrent(data),
+            *_experts(data, device.bandwidth_bytes_s),
+        ]
         if not tables:
             raise TableError(f"{data}: {system} has no bfloat16 measurements")
-        for kind, rows in tables.items():
-            stacks = {
-                name: {
-                    **dict(zip(("framework", "version"), name.split("-", 1), strict=True)),
-                    "mode": MODE,
-                    "measured_on": rows.attrs["measured_on"],
-                }
-                for name in sorted(rows["stack"].unique())
-            }
+        for kind, rows in tables:
+            measured_on = {"mode": MODE, "measured_on": rows.attrs["measured_on"]}
+            stacks = {}
+            for name in sorted(rows["stack"].unique()):
+                framework, version = name.split("-", 1)
+                stacks[name] = {"framework": framework, "version": version, **measured_on}
             rows = rows if "dtype" in rows else rows.assign(dtype=DTYPE)
-            write_rows(
-                fresh,
-                kind,
-                rows.assign(mode=MODE, source="imported"),
-                device,
-                stacks=stacks,
-                origin=origin,
-            )
+            rows = rows.assign(mode=MODE, source="imported")
+            write_rows(fresh, kind, rows, device, stacks=stacks, origin=origin)
     return out
 
 
@@ -211,19 +199,18 @@ def _table(rows: pd.DataFrame, keys: dict[str, str]) -> pd.DataFrame:
     return result
 
 
-def _gemm(data: Path) -> dict[str, pd.DataFrame]:
+def _gemm(data: Path) -> Iterator[Rows]:
     """fp8: weights in fp8 with one scale; the time includes the conversion of the activations,
     token by token."""
     for rows in _all(data, "gemm", FRAMEWORKS, "gemm_perf"):
         if (rows["gemm_dtype"] == DTYPE).any():
             rows = rows[rows["gemm_dtype"].isin((DTYPE, FP8))]
-            return {"gemm": _table(rows, {"m": "m", "n": "n", "k": "k", "dtype": "gemm_dtype"})}
-    return {}
+            yield "gemm", _table(rows, {"m": "m", "n": "n", "k": "k", "dtype": "gemm_dtype"})
+            return
 
 
-def _attention(data: Path) -> dict[str, pd.DataFrame]:
+def _attention(data: Path) -> Iterator[Rows]:
     """Each (head_dim, window) comes from the first framework that measured it."""
-    result = {}
     for kind, name, length in (
         ("attention_decode", "generation_attention_perf", "context"),
         ("attention_prefill", "context_attention_perf", "tokens"),
@@ -242,7 +229,7 @@ def _attention(data: Path) -> dict[str, pd.DataFrame]:
         rows = pd.concat(parts)
         first = rows.groupby(["head_dim", "window_size"])["stack"].transform("first")
         rows = rows[rows["stack"] == first]
-        result[kind] = _table(
+        table = _table(
             rows.assign(length=rows["step"] + 1 if length == "context" else rows["isl"]),
             {
                 "heads": "num_heads",
@@ -253,18 +240,18 @@ def _attention(data: Path) -> dict[str, pd.DataFrame]:
                 length: "length",
             },
         )
-    return result
+        yield kind, table
 
 
-def _recurrent(data: Path) -> dict[str, pd.DataFrame]:
+def _recurrent(data: Path) -> Iterator[Rows]:
     """In these frameworks the number of key heads changes the kernels' times by a few per cent:
     rows of one number of value heads are taken together. The convolution runs over q, k and v at
     once."""
-    result: dict[str, pd.DataFrame] = {}
     own = set(TRITON_KERNELS)  # of the chunk rows that are taken
-    for kind, ((family, name), phase, frameworks, kernels, columns) in RECURRENT.items():
+    for kind, ((family, name), phase, kernels, columns) in RECURRENT.items():
         if kind == TRITON and own <= set(TRITON_KERNELS):
             continue
+        frameworks = ("sglang", "vllm") if kind == TRITON else FRAMEWORKS
         for rows in _all(data, family, frameworks, name):
             rows = rows[(rows["phase"] == phase) & rows["kernel_source"].isin(kernels)]
             if rows.empty:
@@ -274,9 +261,8 @@ def _recurrent(data: Path) -> dict[str, pd.DataFrame]:
             if "channels" in columns:
                 keys = 2 * rows["num_k_heads"] * rows["head_k_dim"]
                 rows = rows.assign(channels=keys + rows["num_v_heads"] * rows["head_v_dim"])
-            result[kind] = _table(_undisturbed(rows) if kind == TRITON else rows, columns)
+            yield kind, _table(_undisturbed(rows) if kind == TRITON else rows, columns)
             break
-    return result
 
 
 def _undisturbed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -292,13 +278,13 @@ def _undisturbed(rows: pd.DataFrame) -> pd.DataFrame:
     return times[(each <= SLACK * least.stack().reindex(each.index)) | (batch == 1)].reset_index()
 
 
-def _experts(data: Path, bandwidth_bytes_s: float) -> dict[str, pd.DataFrame]:
+def _experts(data: Path, bandwidth_bytes_s: float) -> Iterator[Rows]:
     """Tensor parallelism makes experts narrower. Left out are rows that read their weights faster
     than the memory delivers them: the measurement repeats one choice of experts, which a large
     cache holds."""
     rows = next(_all(data, "moe", ("vllm",), "moe_perf"), None)
     if rows is None:
-        return {}
+        return
     inner, dtype = rows["inter_size"] // rows["moe_tp_size"], rows["moe_dtype"].map(TYPES)
     experts, active = rows["num_experts"], rows["topk"]
     nemotron_3 = active.eq(22) | (active.eq(6) & experts.eq(128))
@@ -315,4 +301,5 @@ def _experts(data: Path, bandwidth_bytes_s: float) -> dict[str, pd.DataFrame]:
     ]
     shortest_us = rows.groupby("dtype")["latency_us"].transform("min")
     rows = rows[rows["latency_us"] >= shortest_us / 2 + rows["read_us"]]
-    return {} if rows.empty else {"experts": _table(rows, EXPERTS)}
+    if not rows.empty:
+        yield "experts", _table(rows, EXPERTS)

@@ -23,7 +23,7 @@ from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.profiling.llama_cpp.child import CACHE_TYPES, describe, time_requests
-from flashnas.profiling.target import STEPS, Steps, Target, Timings, step_ranges
+from flashnas.profiling.target import STEPS, Steps, Target, Timings
 
 PIECE_TOKENS = 256  # attention is computed over the next multiple of this many tokens
 MARGIN = 8  # tokens between the last step that is timed in a piece and the piece's end
@@ -46,6 +46,7 @@ class LlamaCpp(Target, where="llama_cpp"):
 
     name = "llama.cpp"
     build_facts = ("build", "system")
+    steps_at_once = STEPS
 
     weights: str = option("q8_0", "type of the weights", choices=WEIGHTS)
     flash_attention: bool = option(False, "compute attention in one pass")
@@ -169,9 +170,6 @@ class LlamaCpp(Target, where="llama_cpp"):
             if piece >= last:
                 return steps
             piece = min(2 * piece, last)
-
-    def request_steps(self, workload: Workload, meta_tokens: int) -> list[tuple[Steps, float]]:
-        return step_ranges(workload, meta_tokens)
 
 
 @functools.cache

@@ -28,9 +28,8 @@ from flashnas.base.text import shown
 from flashnas.families.family import needed_family
 from flashnas.latency.schema import Device
 from flashnas.latency.validation import DISTURBED, spread
-from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
-from flashnas.profiling.target import STEPS, Steps, Target, Timings, step_ranges
+from flashnas.profiling.target import STEPS, Steps, Target, Timings
 from flashnas.profiling.vllm.session import ANSWER, Described, TimedRepeats, describe, running
 
 VARIABLE = "FLASHNAS_VLLM_PYTHON"
@@ -51,6 +50,7 @@ class Vllm(Target, where="vllm"):
     """vLLM; its name is the mode of its rows. Raises ConfigError if the interpreter has no vLLM."""
 
     name = "vllm"
+    steps_at_once = STEPS
 
     vllm_python: str = option("", "interpreter in which vLLM is installed")
     engine_option: tuple[str, ...] = option((), "NAME=VALUE of vllm.LLM")
@@ -229,9 +229,6 @@ class Vllm(Target, where="vllm"):
         contexts = super().timed_steps(specs, first, last)
         starts = {context: max(context - STEPS // 2, 2) for context in contexts}
         return {context: range(start, start + STEPS) for context, start in starts.items()}
-
-    def request_steps(self, workload: Workload, meta_tokens: int) -> list[tuple[Steps, float]]:
-        return step_ranges(workload, meta_tokens)
 
 
 def interpreter(given: str) -> str:
