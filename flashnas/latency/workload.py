@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -198,13 +198,9 @@ def _from_yaml(data: LocatedDict) -> Workload:
 
 
 _SHORT = {
-    "batch": "batch",
-    "prompt": "prompt_tokens",
-    "generated": "generated_tokens",
-    "dtype": "dtype",
-    "kv_dtype": "kv_dtype",
-    "state_dtype": "state_dtype",
-    "turn2": "turn2_tokens",
+    field.name.removesuffix("_tokens"): field.name
+    for field in fields(Workload)
+    if field.name != "name"
 }
 _KEYS = {**_SHORT, **{field: field for field in _SHORT.values()}}
 

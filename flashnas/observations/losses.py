@@ -33,9 +33,9 @@ DEFAULT_TOKENS = 1e11  # of a training whose length is not stated
 class ObservedLoss(Observation):
     """The loss of one training.
 
-    group: rows of one group were trained alike, and compare. specs: the operators, parsed. params:
-    with those of one embedding matrix of `vocab` words; a vocab of 0: counted without it. active: of
-    them those that a token uses, where the publication states it; the width then follows from it, by
+    operators: of the network, in the notation, without a width. specs: these, parsed. group: rows
+    of one group were trained alike, and compare. params: with those of one embedding matrix of
+    `vocab` words; a vocab of 0: counted without it. active: of them those that a token uses, where the publication states it; the width then follows from it, by
     the `dense_twin`. hidden: 0 where it is not known. nats: loss per token, up to a constant of the
     group. tokens: of the training. level: groups of one level were trained alike but for their size,
     and compare, too. network: where it is known in full, as of one's own searches. qk_norm: `unknown`
@@ -52,6 +52,7 @@ class ObservedLoss(Observation):
         True
     """
 
+    operators: str
     group: str
     specs: tuple[OperatorSpec, ...]
     params: float

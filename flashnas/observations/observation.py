@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Observation:
     """What an observed loss (`losses.py`) and an observed time (`times.py`) share.
 
-    operators: of the network, in the notation, without a width. source: an arXiv number, the name
+    source: an arXiv number, the name
     of a run, or `own`. noise: standard deviation that another seed, or another repeat, has; None:
     the usual one of its source. place: file and line, where it was read from a file.
 
@@ -19,7 +19,6 @@ class Observation:
         (True, True)
     """
 
-    operators: str
     source: str = ""
     noise: float | None = None
     place: str = ""

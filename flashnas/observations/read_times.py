@@ -126,7 +126,6 @@ def _of_line(cells: Mapping[str, str], file: Path) -> ObservedTime:
     if not times:
         raise ConfigError(f"one of {', '.join(MILLISECONDS)} must not be empty")
     return ObservedTime(
-        operators=network.notation.partition(": ")[2],
         network=network,
         workload=load_workload(written),
         program=line["program"],
@@ -186,7 +185,6 @@ def _of_entry(entry: Any, file: Path) -> ObservedTime | None:
         return None
     network = load_architecture(file.parent)
     return ObservedTime(
-        operators=network.notation.partition(": ")[2],
         network=network,
         workload=workload,
         program=printable(program),

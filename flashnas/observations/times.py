@@ -28,7 +28,7 @@ class ObservedTime(Observation):
         >>> import flashnas as fn
         >>> from flashnas.latency.workload import load_workload
         >>> network = fn.Architecture.parse("2048: 12x(a f)")
-        >>> time = fn.ObservedTime(operators="12x(a f)", network=network, workload=load_workload("decode-8k"),
+        >>> time = fn.ObservedTime(network=network, workload=load_workload("decode-8k"),
         ...                        program="vllm 0.32", milliseconds={"latency_ms": 14_200.0})
         >>> time.milliseconds["latency_ms"]
         14200.0

@@ -43,7 +43,6 @@ MODELS["corrected"] = MODELS["chat"].corrected_by(
         MODELS["chat"],
         [
             ObservedTime(
-                operators="",
                 network=network,
                 workload=MODELS["chat"].workload,
                 program="program",

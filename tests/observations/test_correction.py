@@ -34,7 +34,6 @@ def observed(network, noise=None, model=DECODE, **ratios):
     """The time of a network at these logarithms of observed / predicted."""
     found = model.estimate(network)
     return ObservedTime(
-        operators="",
         network=network,
         workload=model.workload,
         program="program",

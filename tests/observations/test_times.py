@@ -29,7 +29,7 @@ def test_a_row_is_an_observation(tmp_path):
     )
     first, second = read_times(path)
     assert first.network == Architecture.parse("1024(vocab=500): 2x(d f)")
-    assert (first.operators, first.workload) == ("d f d f", WORKLOADS["chat"])
+    assert first.workload == WORKLOADS["chat"]
     assert first.milliseconds == {"latency_ms": 90, "tpot_ms": 0.3}
     assert first.noise == pytest.approx(math.log(93 / 88) / (2 * 1.2816), rel=1e-3)
     assert (first.place, first.source) == (f"{path}:2", "mine")
