@@ -35,11 +35,12 @@ class ObservedLoss(Observation):
 
     operators: of the network, in the notation, without a width. specs: these, parsed. group: rows
     of one group were trained alike, and compare. params: with those of one embedding matrix of
-    `vocab` words; a vocab of 0: counted without it. active: of them those that a token uses, where the publication states it; the width then follows from it, by
-    the `dense_twin`. hidden: 0 where it is not known. nats: loss per token, up to a constant of the
-    group. tokens: of the training. level: groups of one level were trained alike but for their size,
-    and compare, too. network: where it is known in full, as of one's own searches. qk_norm: `unknown`
-    where the publication does not say whether its attention normalises queries and keys.
+    `vocab` words; a vocab of 0: counted without it. active: of them those that a token uses,
+    where the publication states it; the width then follows from it, by the `dense_twin`. hidden:
+    0 where it is not known. nats: loss per token, up to a constant of the group. tokens: of the
+    training. level: groups of one level were trained alike but for their size, and compare, too.
+    network: where it is known in full, as of one's own searches. qk_norm: `unknown` where the
+    publication does not say whether its attention normalises queries and keys.
 
     Example:
         >>> import flashnas as fn
