@@ -26,6 +26,7 @@ from flashnas.base.foreign import parse_json
 from flashnas.base.settings import option
 from flashnas.base.text import shown
 from flashnas.families.family import needed_family
+from flashnas.latency.memory import USABLE_SHARE
 from flashnas.latency.schema import Device
 from flashnas.latency.validation import DISTURBED, spread
 from flashnas.operators import OperatorSpec
@@ -35,14 +36,8 @@ from flashnas.profiling.vllm.session import ANSWER, Described, TimedRepeats, des
 VARIABLE = "FLASHNAS_VLLM_PYTHON"
 TOKENS_AT_ONCE = 8192  # of vLLM's server
 OWN = ("model", "load_format", "max_model_len", "max_num_seqs", "seed")  # not the user's
-# type and largest value of arguments. A table may name these alone: others name classes, whose code
-# runs
-NUMBERS: dict[str, tuple[type, int]] = {
-    "gpu_memory_utilization": (float, 1),
-    "max_num_batched_tokens": (int, 2**24),
-    "block_size": (int, 2**16),
-    "enforce_eager": (bool, 1),
-}
+# the arguments that a table may name: others name classes, whose code runs
+OF_TABLES = ("gpu_memory_utilization", "max_num_batched_tokens", "block_size", "enforce_eager")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +61,6 @@ class Vllm(Target, where="vllm"):
                     f"must be NAME=VALUE, an argument of vllm.LLM other than {', '.join(OWN)}, with"
                     f' its value in JSON, such as quantization="fp8"; got {shown(text)}',
                 )
-            kind, most = NUMBERS.get(name, (object, 0))
-            low = 0 if kind is bool else 1e-9
-            if most and not (type(value) in (kind, int) and low <= value <= most):
-                words = "true or false" if kind is bool else f"above 0 and at most {most:,}"
-                self.wrong("engine_option", f"{name} must be {words}; got {shown(text)}")
         self._described()
 
     # -- what it states
@@ -145,9 +135,9 @@ class Vllm(Target, where="vllm"):
             vllm_python=vllm_python or "",
         )
         for name, _ in map(_argument, target.engine_option):
-            if name not in NUMBERS:
+            if name not in OF_TABLES:
                 raise ConfigError(
-                    f"engine_option of a table may set {', '.join(NUMBERS)}; got {shown(name)}"
+                    f"engine_option of a table may set {', '.join(OF_TABLES)}; got {shown(name)}"
                 )
         return target
 
@@ -162,7 +152,7 @@ class Vllm(Target, where="vllm"):
     def free_bytes(self) -> int:
         if self.device == "cpu":
             return super().free_bytes()
-        return int(self.memory_bytes() * self.options.get("gpu_memory_utilization", 0.9))
+        return int(self.memory_bytes() * USABLE_SHARE)
 
     def describe_device(self, name: str) -> Device:
         facts = self._described()
