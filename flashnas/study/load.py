@@ -92,7 +92,6 @@ def load_problem(
             min_recall=config.min_recall if trained else floor_of(config, space),
             train_each=train_each,
             proposals=trials if train_each else PROPOSALS,
-            trainings=None,
             earlier=earlier,
             baselines=load_baselines(config, fitter, trained=trained),
             notes=notes,

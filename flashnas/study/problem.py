@@ -78,7 +78,7 @@ class Problem:
     min_recall: float | None
     train_each: bool
     proposals: int
-    trainings: Trainings | None
+    trainings: Trainings | None = None
     earlier: EarlierRuns | None
     baselines: Baselines
     notes: list[str]
