@@ -26,20 +26,6 @@ RECIPES = Path(__file__).parent / "recipes"
 UNNAMED = "custom"
 
 
-def own_rates(kind: str) -> list[str]:
-    """`m2.conv`: the parts of an operator that learn at a rate of their own."""
-    roles = {tensor.role for tensor in OPERATORS[kind]().tensors(FULL_WIDTH)}
-    return [f"{kind}.{part}" for role, part in OWN_RATES.items() if role in roles]
-
-
-# of parameters with a learning rate of their own. embedding: also the head and meta tokens; norm:
-# the final norm
-FAMILIES = (
-    *OPERATORS.shipped,
-    *(name for kind in OPERATORS.shipped for name in own_rates(kind)),
-    "embedding",
-    "norm",
-)
 # fields on which the loss of a given network does not depend: it shows what it is
 NOT_OF_A_NETWORK = ("name", "width_factor", "least_head_dim", "short_text")
 # fields of weights that are drawn
@@ -52,16 +38,15 @@ ROUNDING = {"micro_batch_sequences": 0, "dtype": "bfloat16"}
 
 
 def families() -> tuple[str, ...]:
-    """FAMILIES, and those of operators of other packages, which are loaded for it."""
-    return (
-        *FAMILIES,
-        *(
-            name
-            for kind, _ in OPERATORS.items()
-            if kind not in OPERATORS.shipped
-            for name in (kind, *own_rates(kind))
-        ),
-    )
+    """Of parameters with a learning rate of their own: `m2`, and `m2.conv` where a part of the
+    operator has one. embedding: also the head and meta tokens; norm: the final norm.
+    """
+    names = []
+    for kind, operator in OPERATORS.items():
+        roles = {tensor.role for tensor in operator().tensors(FULL_WIDTH)}
+        parts = [f"{kind}.{part}" for role, part in OWN_RATES.items() if role in roles]
+        names += [kind, *parts]
+    return (*names, "embedding", "norm")
 
 
 @dataclass(frozen=True, kw_only=True)
