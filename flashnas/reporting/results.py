@@ -65,44 +65,33 @@ LONGEST = 60  # letters of a notation
 def doctor_text(found: Figures) -> str:
     packages = []
     for package in found["packages"]:
-        state = package["version"] or "not installed"
-        words = package["purpose"]
+        state, purpose = package["version"] or "not installed", package["purpose"]
         if package["version"] and (problem := package.get("problem")):
-            state, words = "cannot be used", f"{words}; {problem}"
-        packages.append({"name": package["name"], "state": state, "words": words})
+            state, purpose = "cannot be used", f"{purpose}; {problem}"
+        packages.append({"name": package["name"], "state": state, "purpose": purpose})
     choices: dict[tuple[str, str, str], list[str]] = {}  # dtypes that agree are one line
     for choice in found["choices"]:
         reasons = choice["passes_over"].items()
         why = "; ".join(f"not {library}: {reason}" for library, reason in reasons)
         choices.setdefault((choice["operator"], choice["takes"], why), []).append(choice["dtype"])
-    tests = found["tests"]
-    forms = [form for form in FORMS if any(form in test["errors"] for test in tests)]
+    forms = [form for form in FORMS if any(form in test["errors"] for test in found["tests"])]
+    tests = [
+        {**dict.fromkeys(forms), **test["errors"], **test, "by": test["runs"] or test["backend"]}
+        for test in found["tests"]
+    ]
     return render_text(
         "doctor.txt",
         machine=found["machine"],
         packages=packages,
         choices=[
             {
-                "operator": operator,
-                "label": OPERATORS[operator].label,
-                "takes": takes,
-                "dtypes": ", ".join(dtypes),
-                "why": why,
+                "operator": f"{operator:<4} {OPERATORS[operator].label}",
+                **{"takes": takes, "dtypes": ", ".join(dtypes), "why": why},
             }
             for (operator, takes, why), dtypes in choices.items()
         ],
-        tests=[
-            {
-                **test,
-                "by": test["runs"] or test["backend"],
-                **{
-                    form: f"{test['errors'][form]:.0e}" if form in test["errors"] else "-"
-                    for form in forms
-                },
-            }
-            for test in tests
-        ],
-        forms={f"<{form}": f"{{{form}}}" for form in forms},
+        tests=tests,
+        forms={f"<{form}": f"{{{form}:.0e}}" for form in forms},
     )
 
 

@@ -20,7 +20,6 @@ from flashnas.base.text import (
     number,
     parameters,
     printable,
-    shortened,
     signed,
     with_interval,
 )
@@ -53,14 +52,13 @@ OWN_COLUMN = {
     "memory_gb": "memory",
     "expected_recall": "recall",
 }
-TEXT = ("#", "from", "loads in", "architecture")  # columns that begin at the left
+TEXT = ("#", "loads in", "architecture")  # columns that begin at the left
 WIDTH, NOTEBOOK_WIDTH = 120, 200  # of lines where there is no terminal
 NOTATION = 70  # letters of the last column, for which others are left out
 # columns that are left out where there is no room, in this order
 LESSER = (
     "per token",
     "memory",
-    "from",
     "active",
     "params",
     "bounds",
@@ -109,14 +107,22 @@ def front_cells(
         add("loss", fixed, "loss")
         add("bits/byte", fixed, "bits_per_byte")
     if run.ranks_full or run.answer is not None:
-        add("full loss", partial(_full_loss, run))
+        chosen = run.recommended and run.recommended.hash
+        add(
+            "full loss",
+            lambda e: (
+                "0"
+                if e.hash == chosen
+                else _interval(e.full_loss_difference, e.full_loss_difference_sd)
+            ),
+        )
     if run.ranks_full:
         if any((entry.silence or 0.0) >= LEAST_SILENCE for entry in shown):
             add("charge", fixed, "silence")
         if not run.untrained:
             add("loss here", fixed, "loss")
         if any_has("expected_recall"):
-            add("recall", _recall)
+            add("recall", lambda e: _interval(e.expected_recall, e.expected_recall_sd, 2))
     add("latency", lambda entry: "! " * exceeds(run, entry) + time(entry, "latency_ms"))
     add("bounds", bounds)
     if any_has("measured_ms"):
@@ -126,7 +132,6 @@ def front_cells(
     if any((entry.active_params or np.nan) < (entry.params or 0) for entry in shown):
         add("active", parameters, "active_params")
     add("memory", partial(number, digits=3, unit="GB"), "memory_gb")
-    add("from", _origin)
     if not front_loads_in(run):
         add("loads in", _loads_in)
     add("architecture", partial(shape_of, with_attention=is_page), "notation")
@@ -185,34 +190,16 @@ def mark_of(run: RecordedRun, entry: Trial) -> str:
     return "~" if entry.hash in run.answer.tied else ""
 
 
-def _full_loss(run: RecordedRun, entry: Trial) -> str:
-    """`+0.026 ± 0.079`, to the recommended network; without an answer, to the lowest of the
-    front.
-    """
-    difference, sd = entry.full_loss_difference, entry.full_loss_difference_sd
-    if is_number(difference) and is_number(sd):
-        return "0" if mark_of(run, entry) == "*" else with_interval(difference, sd)
-    values = [each.full_loss for each in run.front if is_number(each.full_loss)]
-    return signed(entry.full_loss - min(values)) if is_number(entry.full_loss) else MISSING
-
-
-def _recall(entry: Trial) -> str:
-    recall, sd = entry.expected_recall, entry.expected_recall_sd
-    if not is_number(recall):
+def _interval(value: Any, sd: Any, digits: int = 3) -> str:
+    """`+0.026 ± 0.079`."""
+    if not is_number(value):
         return MISSING
-    return with_interval(recall, sd, 2) if is_number(sd) else signed(recall, 2)
+    return with_interval(value, sd, digits) if is_number(sd) else signed(value, digits)
 
 
 def _loads_in(entry: Trial) -> str:
     """Of a published model nothing, since only its shape is compared."""
     return MISSING if entry.label == PUBLISHED else loads_short(entry.architecture)
-
-
-def _origin(entry: Trial) -> str:
-    """`pure d` for a baseline, else `trial 17`, or `network 17` of one that was not trained. At most 22
-    letters."""
-    what = "network" if entry.state == "expected" else "trial"
-    return shortened(entry.label or f"{what} {entry.number}", 22)
 
 
 # -- as text ---------------------------------------------------------------------------------------
