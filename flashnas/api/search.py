@@ -68,7 +68,7 @@ class SearchOptions(SearchConfig, where="search"):
         holds below the ones given.
         """
         from flashnas.base.option_files import over, read_options, refuse_connections
-        from flashnas.run_folder.layout import missing_plugins_named, recorded_options
+        from flashnas.run_folder.layout import recorded_options
 
         run, values = values.get("resume"), cls.expand_shorthands(values)
         alone = not any(setting.name in values for setting in settings_of(cls) if setting.yaml)
@@ -80,12 +80,11 @@ class SearchOptions(SearchConfig, where="search"):
             # a value of another type is refused as that of any option
             return super().build(**values)
         recorded = recorded_options(Path(run))
-        with missing_plugins_named(Path(run)):
-            before = read_options(cls, recorded)
-            executor = before.get("executor", cls.setting("executor").default)
-            if values.get("executor", executor) != executor:
-                before.pop("executor_options", None)  # of another executor
-            options = super().build(**over(before, values))
+        before = read_options(cls, recorded)
+        executor = before.get("executor", cls.setting("executor").default)
+        if values.get("executor", executor) != executor:
+            before.pop("executor_options", None)  # of another executor
+        options = super().build(**over(before, values))
         refuse_connections(options, recorded, values)
         return options
 
@@ -143,24 +142,23 @@ def search(
 
     from flashnas.api.run import Run
     from flashnas.reporting.page import write_report
-    from flashnas.run_folder.layout import TRIALS, missing_plugins_named, read_trials
+    from flashnas.run_folder.layout import TRIALS, read_trials
     from flashnas.study.run_search import run_search
 
     progress = progress or Quiet()
-    with missing_plugins_named(out):
-        found = run_search(
-            options,
-            out,
-            resume=options.resume is not None,
-            progress=progress,
-            command=command,
-            evaluator=evaluator,
-            scorer=scorer,
-            **objects,
-        )
-        trials = read_trials(out / TRIALS)
-        run = Run(out, found.config, trials, tuple(found.front), summary=found.summary)
-        write_report(run)
+    found = run_search(
+        options,
+        out,
+        resume=options.resume is not None,
+        progress=progress,
+        command=command,
+        evaluator=evaluator,
+        scorer=scorer,
+        **objects,
+    )
+    trials = read_trials(out / TRIALS)
+    run = Run(out, found.config, trials, tuple(found.front), summary=found.summary)
+    write_report(run)
     return run
 
 

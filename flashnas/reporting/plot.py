@@ -143,8 +143,9 @@ def _points(run: RecordedRun, costs: list[str]) -> pd.DataFrame:
     if run.ranks_full:
         base = run.scored[FULL].min() if chosen is None else chosen.full_loss or 0.0
     found = []
-    others = [row for row in (*rows(run.scored), *run.front) if row.hash not in known]
-    for entry in (*others, *own, *beside):
+    others = {entry.hash: entry for entry in (*rows(run.scored), *run.front)}
+    unnamed = [entry for key, entry in others.items() if key not in known]
+    for entry in (*unnamed, *own, *beside):
         kind, text = "other network", ""
         if entry.hash in known:
             title = entry.label if entry.hash else entry.notation

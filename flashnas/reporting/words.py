@@ -20,9 +20,9 @@ from flashnas.families.family import PROGRAMS, family_of, interval_of
 from flashnas.families.programs import loading
 from flashnas.latency.metrics import UPPER_END
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
-from flashnas.run_folder.recorded_run import RecordedRun, rows
+from flashnas.run_folder.recorded_run import RecordedRun, rows, trial_of
 from flashnas.trials.pareto import thinned
-from flashnas.trials.trial import COLUMNS, RUN, Trial
+from flashnas.trials.trial import RUN, Trial
 
 PUBLISHED = "published"  # label of a published model
 LEAST_SILENCE = 0.0005  # nats, from which on they are shown
@@ -48,7 +48,7 @@ def shown_networks(run: RecordedRun) -> tuple[list[Trial], list[Trial]]:
     recorded = {row.hash: row for row in rows(run.baselines)}
     beside = [
         replace(
-            Trial(**{name: getattr(row, name) for name in COLUMNS}),
+            trial_of(row),
             label=family["family"],
             architecture=parsed(row.notation),
             full_loss_difference=family["difference"],

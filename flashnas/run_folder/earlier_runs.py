@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.architecture import Architecture
+from flashnas.architecture.architecture import parsed
 from flashnas.base.documents import fingerprint
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.registry import foreign_errors
@@ -18,107 +19,83 @@ from flashnas.base.text import shown
 from flashnas.latency.metrics import METRICS
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.journal import SCORED
-from flashnas.run_folder.recorded_run import RecordedRun, rows
+from flashnas.run_folder.recorded_run import RecordedRun, rows, trial_of
 from flashnas.space import OperatorSpace, SearchSpace
 from flashnas.training.recipe import Recipe
-from flashnas.trials.trial import RUN
+from flashnas.trials.trial import RUN, Trial
 
 # of a score: field of a trial -> its name there
 SCORE = {**{name: name for name in SCORED if name != "source"}, "train_seconds": "seconds"}
-WHOLE = ("tokens", "proxy_params", "seed")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A network with a score. facts: what its loss depends on. row: its trial in the run. network:
-    None where its class is not at hand. genotype: of a foreign space, if that is the space of the
-    search."""
-
-    run: RecordedRun
-    facts: Mapping[str, Any] = field(repr=False)
-    row: Any = field(repr=False)
-    network: Any | None
-    genotype: Any | None
-
-    @property
-    def score(self) -> dict[str, Any]:
-        """The score as `executors.job.run_job` returns it, without metrics of the evaluator's."""
-        score = {
-            name: value for own, name in SCORE.items() if (value := getattr(self.row, own)) == value
-        }
-        score |= {name: int(score[name]) for name in WHOLE if name in score}
-        return {**score, "source": RUN}
-
-    def metrics(self) -> dict[str, float]:
-        return {
-            name: value
-            for name in (*METRICS, "lower_ms", "upper_ms")
-            if (value := float(getattr(self.row, name))) == value
-        }
 
 
 @dataclass(frozen=True)
 class EarlierRuns:
     """The networks that one or several runs trained.
 
-    facts: what the losses of `by_hash` depend on. by_hash: networks with a score of that training.
+    trained: of each run; a network is None where its class is not at hand, its genotype that of a foreign
+    space, if that is the space of the search. facts: what the losses of `by_hash` depend on. by_hash:
+    networks with a score of that training, and their runs.
     """
 
     runs: tuple[RecordedRun, ...]
-    trained: tuple[Trained, ...] = field(repr=False)
+    trained: tuple[tuple[Trial, ...], ...] = field(repr=False)
     facts: Mapping[str, Any] = field(repr=False)
 
     @functools.cached_property
-    def by_hash(self) -> dict[str, Trained]:
-        found: dict[str, Trained] = {}
-        for trained in self.trained:
-            if trained.facts == self.facts:
-                found.setdefault(trained.row.hash, trained)
+    def by_hash(self) -> dict[str, tuple[RecordedRun, Trial]]:
+        found: dict[str, tuple[RecordedRun, Trial]] = {}
+        for run, trials in zip(self.runs, self.trained, strict=True):
+            for trial in trials if training_of(run) == self.facts else ():
+                found.setdefault(trial.hash, (run, trial))
         return found
 
     def with_facts(self, facts: Mapping[str, Any], *, strict: bool) -> EarlierRuns:
         """The same for a search whose losses depend on these facts. strict: raise RunError where
         those of a run do not compare."""
         for run in self.runs if strict else ():
-            if reason := difference(training_of(run), facts, "in the run", "in this search"):
+            if reason := difference(training_of(run), facts):
                 raise RunError(f"{run.path}: a search cannot start from its networks: {reason}")
         return dataclasses.replace(self, facts=facts)
 
     def score(self, network: Any, *, metrics: bool) -> dict[str, Any] | None:
-        """The score of a network, or None. metrics: also what the evaluator returned besides the
-        loss.
-        """
-        trained = self.by_hash.get(network.hash)
-        if trained is None:
+        """The score of a network as `executors.job.run_job` returns it, or None. metrics: also what the
+        evaluator returned besides the loss."""
+        if network.hash not in self.by_hash:
             return None
-        return {**trained.score, **({"metrics": trained.metrics()} if metrics else {})}
+        _, trial = self.by_hash[network.hash]
+
+        def known(names: Mapping[str, str]) -> dict[str, Any]:
+            found = {name: getattr(trial, own) for own, name in names.items()}
+            return {name: value for name, value in found.items() if value is not None}
+
+        further = {name: name for name in (*METRICS, "lower_ms", "upper_ms")}
+        return {**known(SCORE), "source": RUN, **({"metrics": known(further)} if metrics else {})}
 
     def within(self, space: SearchSpace[Any]) -> Iterator[tuple[Any, Any, str]]:
         """Genotype, network and source of those that are networks of a space."""
-        for trained in self.by_hash.values():
-            genotype, network = trained.genotype, trained.network
+        for run, trial in self.by_hash.values():
+            genotype, network = trial.genotype, trial.architecture
             if isinstance(space, OperatorSpace):
                 if not isinstance(network, Architecture) or not space.contains(network):
                     continue
                 genotype = space.locate(network)
             if genotype is not None:
-                yield genotype, network, f"run {trained.run.name}"
+                yield genotype, network, f"run {run.name}"
 
     def observed(self) -> list[ObservedLoss]:
         """Every training of the runs as an observation, in one group with those of its recipe and
         text; none of networks that an evaluator of the user's scored."""
         found = {}
-        for trained in self.trained:
-            recipe, group = recipe_of_run(trained.run), group_of(trained.facts)
-            if recipe is None or not isinstance(trained.network, Architecture):
-                continue
-            vocab = trained.run.entry("corpus", "vocabulary")
-            found[trained.row.hash, group] = ObservedLoss.of(
-                recipe.proxy_of(trained.network, vocab),
-                nats=float(trained.row.loss),
-                tokens=float(recipe.steps * recipe.batch_tokens),
-                group=group,
-            )
+        for run, trials in zip(self.runs, self.trained, strict=True):
+            recipe, group = recipe_of_run(run), group_of(training_of(run))
+            for trial in trials if recipe else ():
+                if recipe and isinstance(trial.architecture, Architecture):
+                    found[trial.hash, group] = ObservedLoss.of(
+                        recipe.proxy_of(trial.architecture, run.entry("corpus", "vocabulary")),
+                        nats=float(trial.loss or 0.0),
+                        tokens=float(recipe.steps * recipe.batch_tokens),
+                        group=group,
+                    )
         return list(found.values())
 
     @property
@@ -126,18 +103,13 @@ class EarlierRuns:
         """Of the first run; None where an evaluator of the user's scored the networks."""
         return recipe_of_run(self.runs[0])
 
-    @property
-    def digest(self) -> str:
-        """16 hex digits of all networks and their scores."""
-        return fingerprint(
-            [[trained.row.hash, trained.row.loss, trained.row.scores] for trained in self.trained]
-        )
-
     def to_dict(self) -> dict[str, Any]:
+        """digest: 16 hex digits of all networks and their scores."""
+        networks = [trial for trials in self.trained for trial in trials]
         return {
             "runs": [str(run.path) for run in self.runs],
-            "digest": self.digest,
-            "networks": len({trained.row.hash for trained in self.trained}),
+            "digest": fingerprint([[each.hash, each.loss, each.scores] for each in networks]),
+            "networks": len({trial.hash for trial in networks}),
         }
 
 
@@ -147,7 +119,6 @@ def earlier_runs(folders: Sequence[str | Path], space: SearchSpace[Any]) -> Earl
     runs = tuple(map(RecordedRun.load, folders))
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RunError(f"{runs[-1].path}: a run is named twice")
-    trained: list[Trained] = []
     for run in runs:
         if run.trained.empty:
             raise RunError(
@@ -156,9 +127,9 @@ def earlier_runs(folders: Sequence[str | Path], space: SearchSpace[Any]) -> Earl
                 if run.untrained and run.entry("finished")
                 else f"{run.path}: has no trained network yet"
             )
-        with foreign_errors(("space", space), direct=False):
-            trained += _networks(run, space)
-    return EarlierRuns(runs, tuple(trained), training_of(runs[0]))
+    with foreign_errors(("space", space), direct=False):
+        trained = tuple(tuple(_networks(run, space)) for run in runs)
+    return EarlierRuns(runs, trained, training_of(runs[0]))
 
 
 # -- what a loss depends on ------------------------------------------------------------------------
@@ -206,35 +177,24 @@ def training(
     }
 
 
-def difference(
-    first: Mapping[str, Any], second: Mapping[str, Any], here: str, there: str
-) -> str | None:
+def difference(run: Mapping[str, Any], search: Mapping[str, Any]) -> str | None:
     """In what two trainings differ first, in words; None if nothing does."""
-    for name in dict.fromkeys([*first, *second]):
-        if first.get(name) != second.get(name):
-            ours, theirs = shown(first.get(name)), shown(second.get(name))
-            return f"{name} is {ours} {here} and {theirs} {there}"
+    for name in dict.fromkeys([*run, *search]):
+        if run.get(name) != search.get(name):
+            ours, theirs = shown(run.get(name)), shown(search.get(name))
+            return f"{name} is {ours} in the run and {theirs} in this search"
     return None
 
 
 # -- networks and their genotypes ------------------------------------------------------------------
 
 
-def _networks(run: RecordedRun, space: SearchSpace[Any]) -> Iterator[Trained]:
-    facts = training_of(run)
+def _networks(run: RecordedRun, space: SearchSpace[Any]) -> Iterator[Trial]:
     foreign = not isinstance(space, OperatorSpace) and run.entry("space", "hash") == space.hash
-    for row in rows(run.trained):
-        genotype: Any = space.decode(row.genotype) if foreign and row.genotype else None
-        network: Any = _parsed(row)
-        if network is None and genotype is not None:
-            sizes = space.architectures(genotype)
-            network = next((sized for sized in sizes if sized.hash == row.hash), None)
-        yield Trained(run=run, facts=facts, row=row, network=network, genotype=genotype)
-
-
-def _parsed(row: Any) -> Architecture | None:
-    try:
-        network = Architecture.parse(row.notation)
-    except FlashnasError:
-        return None
-    return network if network.hash == row.hash else None
+    for trial in map(trial_of, rows(run.trained)):
+        genotype: Any = space.decode(trial.genotype) if foreign and trial.genotype else None
+        networks: list[Any] = [parsed(trial.notation)]
+        if genotype is not None:
+            networks += space.architectures(genotype)
+        network = next((each for each in networks if each and each.hash == trial.hash), None)
+        yield dataclasses.replace(trial, architecture=network, genotype=genotype)

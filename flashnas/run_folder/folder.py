@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from flashnas.base.documents import fingerprint
 from flashnas.base.errors import RunError
 from flashnas.base.system import (
     hold_lock,
@@ -29,9 +30,10 @@ from flashnas.run_folder.layout import (
     JOURNAL,
     LOCK,
     TRIALS,
-    Identity,
     as_recorded,
+    check_same,
     front_path,
+    identity_of,
     read_config,
     write_trials,
     yaml_text,
@@ -111,9 +113,10 @@ class RunFolder:
         try:
             check_can_begin(path, resume=resume)
             recorded = read_config(path) if (path / CONFIG).exists() else None
-            self.identity = Identity(facts, asked)
+            identity = identity_of(facts, asked)
             if recorded is not None:
-                self.identity.check_same(Identity(recorded, asked), path / CONFIG)
+                check_same(identity, identity_of(recorded, asked), path / CONFIG)
+            self.identity = fingerprint(identity)  # in the first line of the journal
             recover_folder(path / FRONT)
             before: dict[str, Any] = recorded or {}
             kept = {name: before[name] for name in ("started", "seconds") if before.get(name)}
@@ -128,7 +131,7 @@ class RunFolder:
 
     def open_journal(self) -> RunJournal:
         """Of the evaluations. Raises RunError where it is damaged or has lost some."""
-        journal = RunJournal(self.path / JOURNAL, identity=self.identity.hash)
+        journal = RunJournal(self.path / JOURNAL, identity=self.identity)
         journal.check_complete(self.path / TRIALS)
         return journal
 

@@ -42,23 +42,15 @@ SCORED = (
 
 class _Network(TypedDict):
     hash: str
-    notation: str
 
 
-class _Decided(TypedDict):
-    decided: list[_Network]
-
-
-class _Ended(TypedDict):
+class _Line(TypedDict, total=False):
     """score: as `executors.job.run_job` returns it."""
 
+    decided: list[_Network]
     ended: str
-    notation: str
     score: dict[str, Any] | None
     reason: str
-
-
-class _Timed(TypedDict):
     timed: dict[str, dict[str, float]]
 
 
@@ -147,18 +139,16 @@ class RunJournal:
         append_synced(self.path, json.dumps(line))
 
     def _read(self, line: Any, place: str) -> None:
-        if isinstance(line, dict) and "decided" in line:
-            decided = convert(line, _Decided, place, RunError)["decided"]
-            self.decisions.append([network["hash"] for network in decided])
-            return
-        if isinstance(line, dict) and "timed" in line:
-            self.times |= convert(line, _Timed, place, RunError)["timed"]
-            return
-        ended = convert(line, _Ended, place, RunError, finite=False)
-        try:
-            self.results[ended["ended"]] = result_fields(ended["score"], ended["reason"])
-        except ValueError as error:
-            raise RunError(f"{place}: {error}") from None
+        entry = convert(line, _Line, place, RunError, finite=False)
+        if "decided" in entry:
+            self.decisions.append([network["hash"] for network in entry["decided"]])
+        self.times |= entry.get("timed", {})
+        if "ended" in entry:
+            try:
+                result = result_fields(entry.get("score"), entry.get("reason", ""))
+            except ValueError as error:
+                raise RunError(f"{place}: {error}") from None
+            self.results[entry["ended"]] = result
 
 
 def result_fields(score: Mapping[str, Any] | None, reason: str = "") -> dict[str, Any]:

@@ -3,11 +3,9 @@ question in run.yaml by which a run is continued."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import json
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -15,10 +13,9 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
-from flashnas.base.documents import LocatedDict, convert, fingerprint, read_yaml
-from flashnas.base.errors import FlashnasError, RunError
+from flashnas.base.documents import LocatedDict, convert, read_yaml
+from flashnas.base.errors import RunError
 from flashnas.base.foreign import parse_json_cells, read_parquet
-from flashnas.base.registry import installed_plugins
 from flashnas.base.system import atomic_file
 from flashnas.base.text import first_line, one_of, printable, shown, without_folders
 from flashnas.training.recipe import ROUNDING
@@ -46,14 +43,6 @@ DIGESTS = {  # entries of run.yaml, and what of them changes with their content
     "start_from": ("digest",),
     "scorer": ("digest",),
 }
-HINTS = {  # what a difference to the record of a run means
-    **dict.fromkeys(
-        ("space", "space.name", "space.hash"), "the run folder belongs to another space"
-    ),
-    "table.limits": "device.yaml of the table has changed",
-    "start_from.digest": "the runs hold other networks than then",
-}
-
 # columns of trials.parquet by their types
 _TYPES = {name: kind for name, kind in typing.get_type_hints(Trial).items() if name in COLUMNS} | {
     "genotype": dict[str, Any]
@@ -137,28 +126,6 @@ def recorded_options(folder: Path) -> LocatedDict:
     return options
 
 
-@contextlib.contextmanager
-def missing_plugins_named(folder: Path) -> Iterator[None]:
-    """Within the block, an error over a name that a package added when the run in `folder` was
-    made, and that is not installed here, is a RunError with the run and the package."""
-    try:
-        yield
-    except FlashnasError as error:
-        plugins: dict[str, list[str]] = {}
-        with contextlib.suppress(FlashnasError):
-            plugins = convert(read_yaml(folder / CONFIG).get("plugins", {}), dict[str, list[str]])
-        here = {package.partition(" ")[0] for package in installed_plugins()}
-        for package, names in plugins.items():
-            name, _, version = printable(package).partition(" ")
-            used = next((repr(entry) for entry in names if repr(entry) in str(error)), None)
-            if used is not None and name not in here:
-                raise RunError(
-                    f"{folder}: needs {used} of the package {name} {version}, which is not"
-                    f" installed here; pip install {name}=={version}, or its folder"
-                ) from None
-        raise
-
-
 def read_trials(path: Path) -> pd.DataFrame:
     """trials.parquet in the order of the trajectory, with a further column for each score; raises
     RunError in one line if it is missing, empty or damaged."""
@@ -209,49 +176,38 @@ def as_recorded(data: Any) -> Any:
 # -- what fixes a run ---------------------------------------------------------------------------
 
 
-class Identity:
-    """What fixes the trajectory of a run, from its run.yaml: options by their values, what they
-    name by digests. How it is computed (workers, time limits, number of trainings) is not part of
-    it.
+def identity_of(config: Mapping[str, Any], asked: Sequence[str]) -> dict[str, Any]:
+    """What fixes the trajectory of a run, from its run.yaml: options by their values, what they name by
+    digests. How it is computed (workers, time limits, number of trainings) is not part of it.
 
     Args:
         config: run.yaml.
         asked: names of the options that fix the trajectory.
     """
+    options, recipe = config.get("options") or {}, config.get("recipe")
+    values = {name: options.get(name) for name in asked}
+    values |= {
+        name: config.get(name) for name in ("workload", "evaluator", "objectives", "sampler")
+    }
+    for name, keys in DIGESTS.items():
+        entry = config.get(name) or {}
+        values |= {f"{name}.{key}": entry.get(key) for key in keys}
+    values["times"] = ((config.get("table") or {}).get("observed") or {}).get("digest")
+    values["recipe"] = {**recipe, **ROUNDING} if recipe else None
+    for key in NAMED_FILES:
+        if isinstance(value := values.get(key), str):
+            values[key] = without_folders(value)
+    return dict(as_recorded(values))
 
-    def __init__(self, config: Mapping[str, Any], asked: Sequence[str]) -> None:
-        options = config.get("options") or {}
-        named = {
-            name: config.get(name) for name in ("workload", "evaluator", "objectives", "sampler")
-        }
-        self.values: dict[str, Any] = as_recorded(
-            {name: options.get(name) for name in asked} | named
-        )
-        for name, keys in DIGESTS.items():
-            entry = config.get(name) or {}
-            self.values |= {f"{name}.{key}": entry.get(key) for key in keys}
-        times = (config.get("table") or {}).get("observed") or {}
-        self.values["times"] = times.get("digest")
-        recipe = config.get("recipe")
-        self.values["recipe"] = as_recorded({**recipe, **ROUNDING}) if recipe else None
-        for key in NAMED_FILES:
-            if isinstance(value := self.values.get(key), str):
-                self.values[key] = without_folders(value)
 
-    @functools.cached_property
-    def hash(self) -> str:
-        """16 hex digits; in the first line of the journal."""
-        return fingerprint(self.values)
-
-    def check_same(self, before: Identity, path: Path) -> None:
-        """Raise RunError naming the first field in which the record of a run differs."""
-        for key, now in self.values.items():
-            if now != (then := before.values.get(key)):
-                hint = f"; {HINTS[key]}" if key in HINTS else ""
-                raise RunError(
-                    f"{path}: {key} is {shown(then)}, but this search asks {shown(now)}{hint};"
-                    " choose another --out or the same question"
-                )
+def check_same(now: Mapping[str, Any], before: Mapping[str, Any], path: Path) -> None:
+    """Raise RunError naming the first field in which the record of a run differs."""
+    for key, value in now.items():
+        if value != (then := before.get(key)):
+            raise RunError(
+                f"{path}: {key} is {shown(then)}, but this search asks {shown(value)};"
+                " choose another --out or the same question"
+            )
 
 
 def front_path(run: Path, trial: Trial) -> Path:

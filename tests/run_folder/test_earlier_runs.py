@@ -67,7 +67,7 @@ def run(tmp_path_factory):
 )
 def test_scores_are_taken_only_of_the_same_evaluation(run, change, words):
     known = earlier_runs([run.path], SPACE)
-    network = known.trained[0].network
+    network = known.trained[0][0].architecture
     assert known.score(network, metrics=False)["loss"] == loss(network)
     facts = {"recipe": None, "corpus": None, "seed": 1, "evaluator": run.entry("evaluator")}
     other = training(**{**facts, **change})
@@ -84,7 +84,7 @@ def test_losses_of_other_proxies_do_not_compare(change):
         for recipe in (Recipe(), dataclasses.replace(Recipe(), **change))
     )
     (name,) = change
-    assert str(difference(one, other, "here", "there")).startswith(f"recipe.{name} is ")
+    assert str(difference(one, other)).startswith(f"recipe.{name} is ")
 
 
 def test_trainings_are_observed_in_a_group_for_each_recipe_whatever_the_seed(
@@ -122,13 +122,14 @@ def changed(folder, out, **entries):
 
 def test_the_digest_of_runs_changes_with_networks_and_scores(run):
     known = earlier_runs([run.path], SPACE)
-    first, *rest = known.trained
-    other = dataclasses.replace(first, row=first.row._replace(loss=first.row.loss + 0.01))
-    less, more = (
-        dataclasses.replace(known, trained=tuple(networks)) for networks in (rest, [other, *rest])
-    )
-    assert len({known.digest, less.digest, more.digest}) == 3
-    assert earlier_runs([run.path], SPACE).digest == known.digest
+    (first, *rest) = known.trained[0]
+    other = dataclasses.replace(first, loss=first.loss + 0.01)
+    digests = {
+        dataclasses.replace(known, trained=(tuple(networks),)).to_dict()["digest"]
+        for networks in (known.trained[0], rest, [other, *rest])
+    }
+    assert len(digests) == 3
+    assert earlier_runs([run.path], SPACE).to_dict()["digest"] in digests
 
 
 def test_a_search_without_trainings_is_to_be_asked_anew(tmp_path):
@@ -158,8 +159,8 @@ def foreign(tmp_path_factory):
 
 def test_a_foreign_network_is_built_again_by_its_space_as_it_was(foreign):
     known, other = (
-        earlier_runs([foreign.path], space).trained[-1]
+        earlier_runs([foreign.path], space).trained[0][-1]
         for space in (WidthFittedGpt2Space(), Gpt2Space())
     )
-    assert isinstance(known.network, Gpt2)
+    assert isinstance(known.architecture, Gpt2)
     assert other.genotype is None  # not the space as it was

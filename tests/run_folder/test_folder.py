@@ -210,13 +210,13 @@ ELSEWHERE = {"data": "/a/texts+/b/notes.txt", "table": "/c/mine", "tokenizer": "
         (
             {},
             {"space": {"name": "other", "hash": "1"}},
-            "space.name is 'tiny', but this search asks 'other'; the run folder belongs to",
+            "space.name is 'tiny', but this search asks 'other'; choose another --out",
         ),
         (
             {"table": LIMITS},
             {"table": {"limits": {"launch_us": 4.0}}},
             "table.limits is {'launch_us': 3.0}, but this search asks {'launch_us': 4.0};"
-            " device.yaml of the table has changed; choose another --out or the same question",
+            " choose another --out or the same question",
         ),
         ({"recipe": BATCH}, {"recipe": {**BATCH, "tokens": 9}}, "recipe is"),
         ({"recipe": BATCH}, {"recipe": {**BATCH, "micro_batch_sequences": 2}}, None),
