@@ -14,14 +14,13 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from flashnas.base.errors import WeightsError
 from flashnas.base.foreign import check_regular, read_json
@@ -57,9 +56,17 @@ def save_checkpoint(
     files: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write a checkpoint of a training between two steps, with files beside the tokenizer, then
-    remove all but the `keep` newest ones of the folder. Only the first process calls this."""
-    parameters = dict(trainer.network.named_parameters())
-    tensors, scalars = optimizer_state(parameters, trainer.optimizers.optimizers)
+    remove all but the `keep` newest ones of the folder."""
+    names: dict[Tensor, str] = {
+        parameter: name for name, parameter in trainer.network.named_parameters()
+    }
+    tensors: dict[str, Tensor] = {}
+    scalars: dict[str, Any] = {}
+    for optimizer in trainer.optimizers.optimizers:
+        for parameter, state in optimizer.state.items():
+            for key, value in state.items():
+                kept = tensors if isinstance(value, Tensor) else scalars
+                kept[f"{names[parameter]}/{key}"] = value
     path = folder / f"step-{trainer.done:08d}"
     tensors[_CPU_RANDOM] = torch.get_rng_state()
     if trainer.device.type == "cuda":
@@ -113,58 +120,27 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
     cuda_random = tensors.pop(_CUDA_RANDOM, None)
     if cuda_random is not None and trainer.device.type == "cuda":
         torch.cuda.set_rng_state(cuda_random, trainer.device)
-    parameters = dict(trainer.network.named_parameters())
-    values = {**tensors, **content["optimizer"]}
-    fill_optimizers(parameters, trainer.optimizers.optimizers, values, path / OPTIMIZER)
-    trainer.restore(content["trainer"])
-
-
-# -- the state of optimizers -----------------------------------------------------------------------
-
-
-def optimizer_state(
-    parameters: Mapping[str, Tensor], optimizers: Iterable[Optimizer]
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """(tensors, other values) by `<parameter>/<key>`; every parameter belongs to one optimizer."""
-    names = {parameter: name for name, parameter in parameters.items()}
-    tensors: dict[str, Tensor] = {}
-    scalars: dict[str, Any] = {}
-    for optimizer in optimizers:
-        for parameter, state in optimizer.state.items():
-            for key, value in state.items():
-                (tensors if isinstance(value, Tensor) else scalars)[f"{names[parameter]}/{key}"] = (
-                    value
-                )
-    return tensors, scalars
-
-
-def fill_optimizers(
-    parameters: Mapping[str, Tensor],
-    optimizers: Iterable[Optimizer],
-    values: Mapping[str, Any],
-    path: Path,
-) -> None:
-    """Set optimizers to what `optimizer_state` has of them; WeightsError naming the file where it
-    is that of other parameters."""
     owners = {
         parameter: optimizer
-        for optimizer in optimizers
+        for optimizer in trainer.optimizers.optimizers
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
-    for entry, value in values.items():
+    parameters = dict(trainer.network.named_parameters())
+    for entry, value in {**tensors, **content["optimizer"]}.items():
         name, _, key = entry.rpartition("/")
         parameter = parameters.get(name)
         if parameter is None or (
             isinstance(value, Tensor) and value.shape not in (parameter.shape, torch.Size([]))
         ):
             raise WeightsError(
-                f"{path}: holds the optimizer state of another architecture: {entry}"
+                f"{path / OPTIMIZER}: holds the optimizer state of another architecture: {entry}"
                 f" {list(getattr(value, 'shape', []))} has no place in this one"
             )
         owners[parameter].state[parameter][key] = (
             value.to(parameter.device) if isinstance(value, Tensor) else value
         )
+    trainer.restore(content["trainer"])
 
 
 def _content(path: Path) -> dict[str, Any]:

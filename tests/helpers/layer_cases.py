@@ -55,6 +55,16 @@ def make_layer(name, dtype=torch.float64):
     return forms.make_layer(SPECS[name], HIDDEN, dtype)
 
 
+@torch.no_grad()
+def check_steps(layer, x_BTD, expected_BTD):
+    """Both forms give these outputs; the state after the steps."""
+    assert_close(layer(x_BTD)[0], expected_BTD, 2e-5, "forward")
+    start = layer.init_state(len(x_BTD), x_BTD.dtype)
+    y_BTD, state = forms.steps_of(layer, x_BTD, start)
+    assert_close(y_BTD, expected_BTD, 2e-5, "steps")
+    return state
+
+
 def check_against_fla(name, fla_layer, monkeypatch):
     """Both forms equal fla's layer with the same weights."""
     layer, x = make_layer(name, torch.float32), make_inputs(65).float()
