@@ -107,15 +107,7 @@ def front_cells(
         add("loss", fixed, "loss")
         add("bits/byte", fixed, "bits_per_byte")
     if run.ranks_full or run.answer is not None:
-        chosen = run.recommended and run.recommended.hash
-        add(
-            "full loss",
-            lambda e: (
-                "0"
-                if e.hash == chosen
-                else _interval(e.full_loss_difference, e.full_loss_difference_sd)
-            ),
-        )
+        add("full loss", partial(_full_loss, run))
     if run.ranks_full:
         if any((entry.silence or 0.0) >= LEAST_SILENCE for entry in shown):
             add("charge", fixed, "silence")
@@ -188,6 +180,12 @@ def mark_of(run: RecordedRun, entry: Trial) -> str:
     if entry.hash == run.answer.recommended:
         return "*"
     return "~" if entry.hash in run.answer.tied else ""
+
+
+def _full_loss(run: RecordedRun, entry: Trial) -> str:
+    if mark_of(run, entry) == "*":
+        return "0"
+    return _interval(entry.full_loss_difference, entry.full_loss_difference_sd)
 
 
 def _interval(value: Any, sd: Any, digits: int = 3) -> str:
