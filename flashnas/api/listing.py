@@ -119,7 +119,7 @@ def _operators() -> dict[str, str]:
 
 def _objectives() -> dict[str, str]:
     from flashnas.latency.metrics import METRICS
-    from flashnas.trials.objectives import FULL, OBJECTIVES, RECALL, larger_is_better
+    from flashnas.trials.pareto import FULL, OBJECTIVES, RECALL, larger_is_better
 
     own = {
         "loss": "validation loss in nats per token, trained",

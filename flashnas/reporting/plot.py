@@ -35,7 +35,7 @@ from flashnas.reporting.words import (
     shown_networks,
 )
 from flashnas.run_folder.recorded_run import RecordedRun, rows
-from flashnas.trials.objectives import FULL, larger_is_better, title_of
+from flashnas.trials.pareto import FULL, larger_is_better, title_of
 
 INK, MUTED, SOFT, FAINT, RULE = "#1B1F24", "#667085", "#98A2B3", "#D0D5DD", "#E4E7EC"
 BUDGET = "#B42318"

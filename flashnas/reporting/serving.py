@@ -7,7 +7,7 @@ from typing import Any
 from flashnas.base.text import is_number, number, with_interval
 from flashnas.run_folder.recorded_answer import Answer
 from flashnas.run_folder.recorded_run import RecordedRun, rows
-from flashnas.trials.objectives import minimised
+from flashnas.trials.pareto import minimised
 from flashnas.trials.trial import Trial
 
 SERVES = {"sequences": "users at once", "turn2_ttft_ms": "second turn"}

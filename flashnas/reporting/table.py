@@ -39,7 +39,7 @@ from flashnas.reporting.words import (
     shown_networks,
 )
 from flashnas.run_folder.recorded_run import RecordedRun
-from flashnas.trials.objectives import QUALITY
+from flashnas.trials.pareto import QUALITY
 from flashnas.trials.trial import Trial
 
 Cells = dict[str, list[str]]  # heading -> cells, a network each

@@ -35,7 +35,7 @@ from flashnas.run_folder.layout import (
     read_trials,
 )
 from flashnas.run_folder.recorded_answer import Answer
-from flashnas.trials.objectives import DEFAULT, FULL, OBJECTIVES
+from flashnas.trials.pareto import DEFAULT, FULL, OBJECTIVES
 from flashnas.trials.trial import COLUMNS, Trial
 
 COMPARED = ("complete", "expected")  # states of networks that were compared

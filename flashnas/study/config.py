@@ -30,7 +30,7 @@ from flashnas.latency.workload import (
 )
 from flashnas.samplers import SAMPLERS, SHARED_OPTIONS
 from flashnas.space.served import EXPERTS
-from flashnas.trials.objectives import DEFAULT, check_objectives
+from flashnas.trials.pareto import DEFAULT, check_objectives
 
 TIMEOUT_S = 1800.0  # of a training, unless its recipe is longer (study/trainings.py)
 DEFAULT_SPACE = "served"

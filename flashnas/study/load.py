@@ -24,7 +24,7 @@ from flashnas.study.problem import (
     sampler_of,
 )
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
-from flashnas.trials.objectives import FULL, QUALITY, RECALL
+from flashnas.trials.pareto import FULL, QUALITY, RECALL
 
 if TYPE_CHECKING:
     from flashnas.run_folder.earlier_runs import EarlierRuns

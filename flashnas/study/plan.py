@@ -83,47 +83,48 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
     """
     problem = load_problem(config, plan=True, **objects)
     trainings = problem.trainings
-    found = Plan(
-        space=problem.space.name,
-        budgets=dict(config.budgets),
-        baselines=[
+    for line in problem.notes:
+        note(line)
+    asked: dict[str, Any] = {
+        "space": problem.space.name,
+        "budgets": dict(config.budgets),
+        "baselines": [
             {"label": label, "notation": None if network is None else network.notation}
             for label, network in problem.baselines
         ],
-        sampler=sampler_name(proposer(problem)),
-        chosen=trainings is not None and not problem.train_each,
-    )
-    for line in problem.notes:
-        note(line)
+        "sampler": sampler_name(proposer(problem)),
+    }
     if trainings is None:
-        return found
-    recipe = trainings.recipe
+        return Plan(**asked)
+    recipe, chosen = trainings.recipe, not problem.train_each
     with foreign_errors(*problem.foreign(), direct=False):
         # of a GPU that is elsewhere nothing can be checked
         if recipe is None or recipe.device == "cpu":
             executor_of(problem, note)
         flops = trainings.typical_flops
-        if found.chosen:
+        if chosen:
             first = next_cycle(problem, search(problem), trainings.at_most)
             flops = [trainings.flops(training) for training in first.trainings] or flops
             if config.evidence != NO_EVIDENCE:
-                found = dataclasses.replace(found, gain=first.gain_nats, price=first.price_nats)
+                asked |= {"gain": first.gain_nats, "price": first.price_nats}
+    earlier = problem.earlier
     new = {
         network.hash: network
         for _, network in problem.baselines
         if network is not None
-        and (problem.earlier is None or problem.earlier.score(network, metrics=False) is None)
+        and (earlier is None or earlier.score(network, metrics=False) is None)
     }
-    count = trainings.at_most + len(new)
-    found = dataclasses.replace(
-        found, candidates=trainings.at_most, trainings=count, time_limit_s=trainings.timeout_s
-    )
-    if recipe is None:
-        return found
-    beside = flops_of(recipe, new.values())
-    return dataclasses.replace(
-        found,
-        tokens_each=recipe.steps * recipe.batch_tokens,
-        flops_each=max([*flops, *beside]),
-        flops=trainings.at_most * fmean(flops) + sum(beside),
+    if recipe is not None:
+        beside = flops_of(recipe, new.values())
+        asked |= {
+            "tokens_each": recipe.steps * recipe.batch_tokens,
+            "flops_each": max([*flops, *beside]),
+            "flops": trainings.at_most * fmean(flops) + sum(beside),
+        }
+    return Plan(
+        **asked,
+        chosen=chosen,
+        candidates=trainings.at_most,
+        trainings=trainings.at_most + len(new),
+        time_limit_s=trainings.timeout_s,
     )

@@ -22,7 +22,7 @@ from flashnas.samplers import (
 from flashnas.space import SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.scorer import EvidenceScorer, FullTraining, Scorer
-from flashnas.trials.objectives import QUALITY, minimised
+from flashnas.trials.pareto import QUALITY, minimised
 
 if TYPE_CHECKING:
     from flashnas.run_folder.earlier_runs import EarlierRuns

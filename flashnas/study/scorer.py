@@ -248,9 +248,8 @@ class EvidenceScorer:
         table, recall = self.table([network]), self.recall or load_recall()
         found = expected_of(network, tokens, self.model, recall, table)
         silence = float(self.model.silence(table)[0])
-        price = COMPLEXITY_NATS * complexity(network)
         return {
-            "value": round(found.full_loss + CHARGE * silence + price, ALIKE),
+            "value": float(self.values([network])[0]),
             "full_loss": found.full_loss,
             "full_loss_sd": found.full_loss_sd,
             "silence": silence,
@@ -275,11 +274,6 @@ class EvidenceScorer:
             "complexity": COMPLEXITY_NATS,
             "source": dict(self.source),
         }
-
-
-def complexity(network: Architecture) -> int:
-    """`complexities` of one network."""
-    return int(complexities([network])[0])
 
 
 def complexities(networks: Sequence[Architecture]) -> np.ndarray:

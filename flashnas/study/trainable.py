@@ -24,7 +24,7 @@ from flashnas.study.problem import Note, Problem
 from flashnas.study.scorer import EvidenceScorer
 from flashnas.study.trainings import Trainings, flops_of, time_limit
 from flashnas.training.recipe import Recipe
-from flashnas.trials.objectives import QUALITY
+from flashnas.trials.pareto import QUALITY
 
 DEFAULT_RECIPE = "cpu"
 MIN_PROXY_WIDTH = 16  # a narrower network would say nothing

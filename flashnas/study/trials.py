@@ -16,9 +16,8 @@ from flashnas.families.programs import loading
 from flashnas.latency.fitting import Fitter
 from flashnas.latency.metrics import SIZES
 from flashnas.operators import OperatorSpec
-from flashnas.study.scorer import ALIKE, Scorer, complexity
-from flashnas.trials.objectives import FULL, QUALITY, RECALL, minimised, point, ranking
-from flashnas.trials.pareto import pareto
+from flashnas.study.scorer import ALIKE, Scorer, complexities
+from flashnas.trials.pareto import FULL, QUALITY, RECALL, minimised, pareto, point, ranking
 from flashnas.trials.trial import Trial
 
 ALIKE_NATS = 5e-4  # up to which above the lowest value the simplest network is recommended
@@ -284,7 +283,7 @@ def simplicity(network: Any) -> tuple[Any, ...]:
         return (network.notation,)
     return (
         -len(loading(network)),
-        complexity(network),
+        int(complexities([network])[0]),
         len(network.operators),
         network.hidden,
         round(unevenness(network.operators), ALIKE),

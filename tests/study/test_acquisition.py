@@ -23,7 +23,7 @@ from flashnas.study.acquisition import (
     acquire,
     acquisition_line,
 )
-from flashnas.study.scorer import COMPLEXITY_NATS, complexities, complexity, load_scorer
+from flashnas.study.scorer import COMPLEXITY_NATS, complexities, load_scorer
 
 TOKENS = 1e11
 STACKS = (
@@ -221,10 +221,10 @@ def test_the_first_of_a_group_is_the_recommended_network():
 
 def test_what_is_complex_is_recommended_and_trained_later(monkeypatch):
     before = acquired(3)
-    assert complexity(before.trainings[0].network), "a mixture of recurrences"
+    assert complexities([before.trainings[0].network])[0], "a mixture of recurrences"
     for module in ("acquisition", "scorer"):
         monkeypatch.setattr(f"flashnas.study.{module}.COMPLEXITY_NATS", 0.5)
-    assert not any(complexity(each.network) for each in acquired(3).trainings)
+    assert not complexities([each.network for each in acquired(3).trainings]).any()
 
 
 def test_as_many_are_trained_as_are_asked_for():

@@ -19,7 +19,7 @@ from flashnas.loss.model import CHARGE, Prediction
 from flashnas.observations.losses import ObservedLoss
 from flashnas.reporting.statements import statements
 from flashnas.study import scorer as room
-from flashnas.study.scorer import complexities, complexity, load_scorer
+from flashnas.study.scorer import complexities, load_scorer
 from flashnas.trials.trial import EXPECTED_FIGURES
 
 HYBRID = Architecture.parse("1536: 4x(m2 f m2 f a f)")
@@ -73,7 +73,7 @@ def test_a_network_is_ranked_by_its_mean_and_what_nobody_vouches_for(scorer):
 )
 def test_complexity_has_a_price(scorer, notation, expected):
     network = Architecture.parse(notation)
-    assert complexity(network) == expected
+    assert complexities([network])[0] == expected
     silence = scorer.model.silence(scorer.table([network]))
     model = scorer.posterior([network]).mean[0] + CHARGE * silence[0]
     value = scorer.values([network])[0]

@@ -9,7 +9,7 @@ from flashnas.architecture.networks import Networks
 from flashnas.families.programs import loading
 from flashnas.study.loop import search
 from flashnas.study.trials import ALIKE_NATS, mixer_kinds
-from flashnas.trials.objectives import FULL
+from flashnas.trials.pareto import FULL
 
 
 def made_up(values, latencies, operators=None, objectives=(FULL, "latency_ms")):
