@@ -156,7 +156,7 @@ class Fitter(Generic[G]):
     def largest(self, sizes: Sequence[Any]) -> tuple[Any | None, float | None]:
         """`fit_width` of some networks of the same operators, the largest first."""
         columns = self.costs.columns(sizes, {*self._metrics, "latency_ms"})
-        within = self._within(sizes, columns)
+        within = self.within(sizes, columns)
         index = int(within.argmax()) if within.any() else -1
         small = all(
             budget.holds(columns[budget.column][index])
@@ -169,11 +169,11 @@ class Fitter(Generic[G]):
             latency_ms if small and math.isfinite(latency_ms) else None,
         )
 
-    def within(self, networks: Sequence[Any]) -> np.ndarray:
-        """Which of some networks meet all budgets and rules, bool [N]."""
-        return self._within(networks, self.costs.columns(networks, self._metrics))
-
-    def _within(self, networks: Sequence[Any], columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    def within(
+        self, networks: Sequence[Any], columns: Mapping[str, np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Which of some networks meet all budgets and rules, bool [N]. columns: their metrics."""
+        columns = columns or self.costs.columns(networks, self._metrics)
         within = np.ones(len(networks), bool)
         for budget in self.budgets:
             if (unknown := np.isnan(columns[budget.column])).any():  # of a cost function

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
-import json
 import math
 from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from flashnas.base.documents import convert
+from flashnas.base.documents import convert, fingerprint
 from flashnas.base.errors import ConfigError, TableError
 from flashnas.base.foreign import MAX_JOURNAL_MB, check_inside, read_bytes, read_parquet
 from flashnas.base.registry import shipped_names
@@ -126,9 +125,7 @@ class LatencyTable:
     def basis(self) -> str:
         """A hash of the calibrations and of the stacks of the rows; when it changes, what a
         validation found is stale."""
-        parts = [texts(self, "stack"), self.calibration]
-        text = json.dumps(parts, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint([texts(self, "stack"), self.calibration])
 
     @property
     def stack(self) -> str:

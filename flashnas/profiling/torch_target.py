@@ -80,7 +80,7 @@ class Torch(Target, where="torch"):
         elif driver():
             parts.append(f"driver-{driver()}")
         parts += [f"{name}-{version}" for name, version in self.libraries.items()]
-        if not self._ordinary:
+        if self.backend != "auto":
             parts.append(f"by-{self.backend}")
         return "-".join(parts)
 
@@ -88,13 +88,6 @@ class Torch(Target, where="torch"):
     def libraries(self) -> dict[str, str]:
         """Versions of the libraries that operators may be computed by."""
         return installed(self.backend, self.device)
-
-    @property
-    def _ordinary(self) -> bool:
-        """True if the backend is what `auto` would choose."""
-        return self.backend == "auto" or (
-            self.device == "cpu" and self.backend == "torch" and not installed("auto", "cpu")
-        )
 
     def describe_stack(self) -> dict[str, Any]:
         facts: dict[str, Any] = {"framework": "torch", "version": str(torch.__version__)}
@@ -104,7 +97,7 @@ class Torch(Target, where="torch"):
             facts |= {"cuda": torch.version.cuda, "driver": driver()}
         if self.libraries or self.device != "cpu":
             facts["libraries"] = self.libraries
-        return facts if self._ordinary else {**facts, "backend": self.backend}
+        return facts if self.backend == "auto" else {**facts, "backend": self.backend}
 
     @classmethod
     def of_rows(cls, described: Mapping[str, Any], *, device: str, dtype: str, **_: Any) -> Self:

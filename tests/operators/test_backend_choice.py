@@ -211,7 +211,7 @@ def test_steps_with_gradients_are_torch(monkeypatch):
 def test_a_job_names_the_libraries_in_its_stack(monkeypatch):
     fake_libraries.install(monkeypatch, "fla", "flash_attn")
     plain = f"torch-{torch.__version__}-1t"
-    assert [Torch(backend=name).stack for name in ("auto", "torch")] == [plain, plain]
+    assert [Torch(backend=name).stack for name in ("auto", "torch")] == [plain, f"{plain}-by-torch"]
     assert "backend" not in Torch().describe_stack()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     auto, only, none = (Torch(device="cuda", backend=name) for name in ("auto", "fla", "torch"))
