@@ -2,7 +2,7 @@
 be exported, with
 
     optimizer.safetensors    `<parameter>/<key>`, and torch's random numbers
-    checkpoint.json          scalars, and the sha256 of the other files and of itself
+    checkpoint.json          `Trainer.state`, and the sha256 of the other files and of itself
 
 A folder gets its name when all its files are on the disk. It is then complete unless the disk
 damaged it.
@@ -60,13 +60,12 @@ def save_checkpoint(
     names: dict[Tensor, str] = {
         parameter: name for name, parameter in trainer.network.named_parameters()
     }
-    tensors: dict[str, Tensor] = {}
-    scalars: dict[str, Any] = {}
-    for optimizer in trainer.optimizers.optimizers:
-        for parameter, state in optimizer.state.items():
-            for key, value in state.items():
-                kept = tensors if isinstance(value, Tensor) else scalars
-                kept[f"{names[parameter]}/{key}"] = value
+    tensors = {
+        f"{names[parameter]}/{key}": value
+        for optimizer in trainer.optimizers.optimizers
+        for parameter, state in optimizer.state.items()
+        for key, value in state.items()
+    }
     path = folder / f"step-{trainer.done:08d}"
     tensors[_CPU_RANDOM] = torch.get_rng_state()
     if trainer.device.type == "cuda":
@@ -76,7 +75,6 @@ def save_checkpoint(
         write_tensors(fresh / OPTIMIZER, tensors)
         content = {
             "trainer": trainer.state(),
-            "optimizer": scalars,
             "sha256": {file.name: digest_of(file) for file in sorted(fresh.iterdir())},
         }
         write_synced(fresh / SCALARS, json.dumps({**content, "self": _digest(content)}, indent=1))
@@ -127,19 +125,15 @@ def load_checkpoint(path: Path, trainer: Trainer) -> None:
         for parameter in group["params"]
     }
     parameters = dict(trainer.network.named_parameters())
-    for entry, value in {**tensors, **content["optimizer"]}.items():
+    for entry, value in tensors.items():
         name, _, key = entry.rpartition("/")
         parameter = parameters.get(name)
-        if parameter is None or (
-            isinstance(value, Tensor) and value.shape not in (parameter.shape, torch.Size([]))
-        ):
+        if parameter is None or value.shape not in (parameter.shape, torch.Size([])):
             raise WeightsError(
                 f"{path / OPTIMIZER}: holds the optimizer state of another architecture: {entry}"
-                f" {list(getattr(value, 'shape', []))} has no place in this one"
+                f" {list(value.shape)} has no place in this one"
             )
-        owners[parameter].state[parameter][key] = (
-            value.to(parameter.device) if isinstance(value, Tensor) else value
-        )
+        owners[parameter].state[parameter][key] = value.to(parameter.device)
     trainer.restore(content["trainer"])
 
 
