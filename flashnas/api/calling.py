@@ -3,22 +3,19 @@ option is stated once; options that several have; what they return; the folder t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
 import os
+import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flashnas.api.signature import documented, signature_of
 from flashnas.base.errors import ConfigError
-from flashnas.base.settings import (
-    Settings,
-    option,
-    settings_of,
-)
+from flashnas.base.settings import REQUIRED, Setting, Settings, option, settings_of
 from flashnas.base.text import shown
 from flashnas.families.family import PROGRAMS
 from flashnas.latency.workload import CALIBRATION_HELP, CALIBRATIONS, ENGINE, WORKLOAD_HELP
@@ -30,17 +27,23 @@ ARCHITECTURE = "flashnas.architecture.architecture:Architecture"
 TABLE, SPACE = "flashnas.latency.table:LatencyTable", "flashnas.space.base:SearchSpace"
 
 PLAIN = (str, bytes, int, float, list, tuple, dict, set, os.PathLike, type(None))
-
-
-def silent(*_: Any) -> None:
-    """Progress and notes that nobody wants."""
+# keywords that several functions have beside their options
+MORE = {
+    "progress": "(Callable): called with what is done and with all that is to do",
+    "note": "(Callable): called with lines for the user",
+    "command": "(str): what the folder records as the command that made it",
+}
 
 
 class Quiet:
-    """A progress object that shows nothing."""
+    """Progress and notes that nobody wants, as an object or a function."""
 
-    def note(self, text: str) -> None: ...
-    def update(self, *_: Any) -> None: ...
+    def __call__(self, *_: Any, **__: Any) -> None: ...
+
+    note = update = __call__
+
+
+silent = Quiet()
 
 
 def takes(
@@ -57,10 +60,15 @@ def takes(
 
     Args:
         cls: the options.
-        objects: option name -> type in words, for options in whose place any object may be given.
-            The function takes these as its keyword `objects`, a mapping.
+        objects: option name -> type in words, for options in whose place any object may be given,
+            but a class only where the words say so. The function takes these as its keyword
+            `objects`, a mapping.
     """
     kinds = objects or {}
+
+    def is_object(name: str, value: Any) -> bool:
+        plain = PLAIN if kinds[name].startswith("type[") else (*PLAIN, type)
+        return not isinstance(value, plain)
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
         own = {
@@ -68,10 +76,6 @@ def takes(
             for name, parameter in inspect.signature(function).parameters.items()
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "objects"
         }
-        for name, parameter in own.items():
-            if parameter.default is silent:
-                annotation = f"{parameter.annotation} | None"
-                own[name] = parameter.replace(default=None, annotation=annotation)
         settings = sorted(settings_of(cls), key=lambda setting: not setting.positional)
         positional = [setting.name for setting in settings if setting.positional]
         signature = signature_of(settings, own, kinds)
@@ -81,25 +85,15 @@ def takes(
             more = {name: value for name in own if (value := keywords.pop(name, None)) is not None}
             for name in {"progress", "note"} & {*more}:
                 if not callable(more[name]) and not hasattr(more[name], "update"):
-                    raise ConfigError(
-                        f"{cls.where}.{name} must be a function, or an object with the method"
-                        f" update; got {shown(more[name])}"
-                    )
-            for name, kind in kinds.items():
-                if isinstance(keywords.get(name), type) and not kind.startswith("type["):
-                    raise ConfigError(
-                        f"{cls.where}.{name} must be text or an object ({kind}); got the class"
-                        f" {keywords[name].__name__}"
-                    )
+                    rule = "must be a function, or an object with the method update"
+                    raise ConfigError(f"{cls.where}.{name} {rule}; got {shown(more[name])}")
             if kinds:
-                more["objects"] = {
-                    name: keywords.pop(name)
-                    for name in kinds
-                    if not isinstance(keywords.get(name), PLAIN)
-                }
+                given = {*kinds} & {*keywords}
+                apart = [name for name in given if is_object(name, keywords[name])]
+                more["objects"] = {name: keywords.pop(name) for name in apart}
             if len(words) == 1 and isinstance(words[0], cls) and not keywords:
                 return function(words[0], **more)
-            if len(words) > len(positional) or set(positional[: len(words)]) & set(keywords):
+            if len(words) > len(positional) or {*positional[: len(words)]} & {*keywords}:
                 signature.bind(*words, **keywords)  # raises TypeError in Python's words
             keywords.update(zip(positional, words, strict=False))
             return function(cls.build(**keywords), **more)
@@ -110,6 +104,60 @@ def takes(
         return call
 
     return decorate
+
+
+def signature_of(
+    settings: Sequence[Setting], own: Mapping[str, inspect.Parameter], objects: Mapping[str, str]
+) -> inspect.Signature:
+    parameters = [
+        inspect.Parameter(
+            setting.name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD
+            if setting.positional
+            else inspect.Parameter.KEYWORD_ONLY,
+            annotation=type_in_words(setting, objects),
+            default=inspect.Parameter.empty
+            if setting.default is REQUIRED
+            else None
+            if callable(setting.default)
+            else setting.default,
+        )
+        for setting in settings
+    ]
+    more = [each.replace(default=None) if each.default is silent else each for each in own.values()]
+    return inspect.Signature([*parameters, *more])
+
+
+def type_in_words(setting: Setting, objects: Mapping[str, str]) -> str:
+    """`str | Recipe | None`."""
+    classes = [name.partition(":")[2] for name in setting.objects]
+    words = [inspect.formatannotation(setting.type), objects.get(setting.name), *classes]
+    return " | ".join(filter(None, words))
+
+
+def documented(
+    doc: str, settings: Sequence[Setting], objects: Mapping[str, str], own: Iterable[str]
+) -> str:
+    """The docstring with `Args:` in front of `Returns:`."""
+    lines = []
+    for setting in settings:
+        limits = [f"{words} {limit:,}" for words, limit, _ in setting.bounds]
+        if setting.shown:  # other defaults are in the signature
+            limits.append(f"default: {setting.shown}")
+        more = f" ({', '.join(limits)})" if limits else ""
+        lines.append(
+            f"    {setting.name} ({type_in_words(setting, objects)}): {setting.doc}{more}."
+        )
+    head, further, rest = re.fullmatch(  # type: ignore[union-attr]  # always
+        r"(.*?)(?:\n\nFurther:\n(.*?))?(\n\nReturns:.*)?", doc, re.DOTALL
+    ).groups("")
+    lines += [further]
+    lines += [
+        f"    {name} {MORE[name]}."
+        for name in own
+        if name in {*MORE} - {*re.findall(r"(\w+) \(", further)}
+    ]
+    return "\n".join(filter(None, [f"{head}\n\nArgs:", *lines])) + rest
 
 
 # -- options of several commands -------------------------------------------------------------------
@@ -164,36 +212,18 @@ def writable_out(options: Settings, *, empty: bool = False) -> Path:
         empty: it must not exist, or be empty.
 
     Raises:
-        SettingError: it is a file, lies below one, cannot be made, cannot be written to, or must be
-            empty.
+        SettingError: it is no folder, cannot be written to, or must be empty.
     """
     out = Path(options.out)  # type: ignore[attr-defined]
-
-    def refuse(reason: str) -> Any:
-        options.wrong("out", f"{out}: {reason}")
-
-    for at, part in enumerate(out.parts):
-        if part == ".." and not os.path.exists(Path(*out.parts[:at])):
-            refuse(
-                f"there is no {Path(*out.parts[:at])}, so that its .. leads nowhere; choose another"
-                " folder"
-            )
     try:
+        with contextlib.suppress(FileNotFoundError):
+            out.lstat()  # also says whether a name is too long, or a part a file
         existing = next((path for path in (out, *out.parents) if os.path.lexists(path)), Path("."))
         if not existing.is_dir():
-            kind = (
-                "a link to nothing" if existing.is_symlink() and not existing.exists() else "a file"
-            )
-            refuse(
-                f"is {kind}; choose another folder"
-                if existing == out
-                else f"{existing} is {kind}, not a folder"
-            )
+            options.wrong("out", f"{out}: {existing} is no folder; choose another")
         if empty and existing == out and any(out.iterdir()):
-            refuse("exists and is not empty; choose another folder")
-        if (longest := max((len(os.fsencode(part)) for part in out.parts), default=0)) > 255:
-            refuse(f"a name of {longest} bytes is too long; at most 255 are possible")
+            options.wrong("out", f"{out}: exists and is not empty; choose another folder")
         os.rmdir(tempfile.mkdtemp(dir=existing, prefix=".flashnas-"))
     except OSError as error:
-        refuse(f"cannot be written: {error.strerror or error}")
+        options.wrong("out", f"{out}: cannot be written: {error.strerror or error}")
     return out

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from flashnas.api.calling import Quiet, silent, takes, writable_out
+from flashnas.api.calling import silent, takes, writable_out
 from flashnas.base.settings import option, settings_of
 from flashnas.study.config import SearchConfig
 
@@ -63,30 +64,27 @@ class SearchOptions(SearchConfig, where="search"):
             object.__setattr__(self, "out", Path(self.resume))
 
     @classmethod
-    def build(cls, **values: Any) -> Self:
+    def build(cls, *files: Mapping[str, Any], **given: Any) -> Self:
         """As of other options. A run that is continued, or asked again, has those that its folder
         holds below the ones given.
         """
-        from flashnas.base.option_files import over, read_options, refuse_connections
         from flashnas.run_folder.layout import recorded_options
 
-        run, values = values.get("resume"), cls.expand_shorthands(values)
-        alone = not any(setting.name in values for setting in settings_of(cls) if setting.yaml)
+        asked = dict(ChainMap(given, *map(dict, files)))
+        run = asked.get("resume")
+        alone = not any(setting.name in asked for setting in settings_of(cls) if setting.yaml)
         if run in (True, "") and alone:
-            out = values.get("out")
+            out = asked.get("out")
             run = out if out and (Path(out) / "run.yaml").exists() else None
-        run = run or values.get("again")
+        run = run or asked.get("again")
         if not run or not isinstance(run, str | Path):
             # a value of another type is refused as that of any option
-            return super().build(**values)
+            return super().build(*files, **given)
         recorded = recorded_options(Path(run))
-        before = read_options(cls, recorded)
-        executor = before.get("executor", cls.setting("executor").default)
-        if values.get("executor", executor) != executor:
-            before.pop("executor_options", None)  # of another executor
-        options = super().build(**over(before, values))
-        refuse_connections(options, recorded, values)
-        return options
+        executor = recorded.get("executor", cls.setting("executor").default)
+        if asked.get("executor", executor) != executor:
+            recorded.pop("executor_options", None)  # of another executor
+        return super().build(recorded, *files, **given)
 
 
 @takes(SearchOptions, objects=OBJECTS)
@@ -94,7 +92,7 @@ def search(
     options: SearchOptions,
     *,
     objects: Mapping[str, Any],
-    progress: Progress | None = None,
+    progress: Progress = silent,
     evaluator: Callable[[Any], Any] | None = None,
     scorer: Scorer | None = None,
     command: str = "flashnas.search",
@@ -145,7 +143,6 @@ def search(
     from flashnas.run_folder.layout import TRIALS, read_trials
     from flashnas.study.run_search import run_search
 
-    progress = progress or Quiet()
     found = run_search(
         options,
         out,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flashnas.api.calling import ARCHITECTURE, Quiet, Result, takes, writable_out
+from flashnas.api.calling import ARCHITECTURE, Result, silent, takes, writable_out
 from flashnas.base.errors import ConfigError
 from flashnas.base.process import keep_memory, limit_threads
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
@@ -77,7 +77,7 @@ class TrainOptions(Settings, where="train"):
         metavar="S",
         shown=f"{CHECKPOINT_EVERY_S:g}",
         min=0,
-        max=1e9,
+        max=1_000_000_000,
     )
     keep: int = option(2, "checkpoints that stay, the newest ones", min=1, max=1_000_000)
     threads: int | None = option(
@@ -138,7 +138,7 @@ class TrainingResult(Result):
 
 @takes(TrainOptions)
 def train(
-    options: TrainOptions, *, progress: TrainProgress | None = None, command: str = "flashnas.train"
+    options: TrainOptions, *, progress: TrainProgress = silent, command: str = "flashnas.train"
 ) -> TrainingResult:
     """Train one architecture, with checkpoints. The weights of a folder that `train` or `export --to
     hf` wrote are trained further, by the recipe `further` and with their tokenizer.
@@ -178,7 +178,6 @@ def train(
 
     from flashnas.training.job import run_training
 
-    progress = progress or Quiet()
     return TrainingResult(**run_training(_job(options, command, progress), progress))
 
 

@@ -7,8 +7,7 @@ Values of YAML are read as in its version 1.2, where only `true` and `false` are
 
     log.jsonl:1: header.vocab must be a whole number; got 'many'
 
-A value must have the type of its field: true is not a number, and 1.0 is not a whole number; a
-whole number is a float, too. Types are those that msgspec converts. Rules between fields belong
+What the types of fields ask for is said in typed.py. Rules between fields belong
 into `__post_init__`, which raises ValueError with the rule. Keys that the dataclass does not have
 are ignored, so that a newer version's file can be read, unless `closed=True`. Options that a user
 sets, and recipes, are `settings.Settings`.
@@ -17,9 +16,9 @@ sets, and recipes, are `settings.Settings`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,8 +27,8 @@ import yaml
 
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.foreign import MAX_YAML_MB, TOO_DEEP, check_count, check_depth, read_text
-from flashnas.base.misfits import entry_place, field_name, misfit_line, walk
-from flashnas.base.text import did_you_mean, printable, shown
+from flashnas.base.text import has_no, printable, shown
+from flashnas.base.typed import Misfit, place_of, scalar, typed
 
 
 class LocatedDict(dict[str, Any]):
@@ -243,38 +242,17 @@ def convert(
     Raises:
         FlashnasError: of the class `error`, in one line with place, rule and value.
     """
-    import msgspec  # 28 ms, which only commands that read files pay
-
     if closed and isinstance(data, dict) and dataclasses.is_dataclass(kind):
         allowed = [field.name for field in dataclasses.fields(kind)]
         for key in data:
             if key not in allowed:
                 raise error(
-                    f"{entry_place(data, key, place)}: {name or 'it'} has no key {key!r}"
-                    f"{did_you_mean(key, allowed)}; allowed: {', '.join(allowed)}"
+                    f"{place_of(data, [key], place)}: {has_no(name or 'it', 'key', key, allowed)}"
                 )
     try:
-        made = msgspec.convert(data, kind)
-    except msgspec.ValidationError as caught:
-        raise error(misfit_line(str(caught), data, kind, place, name)) from None
-    except FlashnasError as caught:  # of a __post_init__
-        raise error(f"{entry_place(data, None, place)}: {caught}") from None
-    if finite and (where := _infinite(data)) is not None:
-        value, at, path = walk(data, where, place)
-        raise error(f"{at}: {field_name(name, path)} must be a finite number; got {shown(value)}")
-    return made
-
-
-def _infinite(data: Any) -> list[Any] | None:
-    """The steps to the first number that is not finite; None if all are."""
-    if isinstance(data, float):
-        return None if math.isfinite(data) else []
-    if not isinstance(data, dict | list | tuple):
-        return None
-    for key, value in data.items() if isinstance(data, dict) else enumerate(data):
-        if (rest := _infinite(value)) is not None:
-            return [key, *rest]
-    return None
+        return typed(data, kind, functools.partial(scalar, finite=finite))
+    except Misfit as caught:
+        raise error(f"{place_of(data, caught.steps, place)}: {caught.line(name)}") from None
 
 
 def fingerprint(data: Any, separators: tuple[str, str] | None = None) -> str:

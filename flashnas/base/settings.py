@@ -1,6 +1,6 @@
 """Options as documented fields of frozen dataclasses: the one statement of what a user may set.
 Flags, keys of YAML, help text and keywords in Python follow from the fields of one class, and one
-check gives the same message for all:
+check (typed.py) gives the same message for all:
 
     @dataclass(frozen=True, kw_only=True)
     class ReportOptions(Settings, where="report"):
@@ -9,9 +9,9 @@ check gives the same message for all:
 
     ReportOptions(run="a", width=3)            report.width must be at least 100; got 3
     flashnas report a --width 3                flashnas report: --width must be at least 100; got 3
+    ReportOptions.build(read_yaml(file))       settings.yaml:2: report.width must be at least 100; got 3
 
-Files of options: option_files.py. What a program writes and reads back is a plain dataclass: see
-documents.py.
+What a program writes and reads back is a plain dataclass: see documents.py.
 """
 
 from __future__ import annotations
@@ -19,31 +19,29 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import numbers
 import operator
 import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
-from pathlib import Path
 from typing import Any, ClassVar, NoReturn, Self
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.text import MAX_TOKENS as MAX_TOKENS
-from flashnas.base.text import did_you_mean, meant, number_of, one_of, shown
+from flashnas.base.text import has_no, meant, number_of, one_of, plain_number, shown
+from flashnas.base.typed import WORDS, Misfit, place_of, scalar, typed
 
 REQUIRED = MISSING  # the default of an option that must be given
 MAX_SEED = 2**32 - 1  # what NumPy's older generators accept, which Optuna's samplers use
 MAX_THREADS = 1024  # of one process, and processes of one machine
-_KINDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    Path: "a path",
+BOUNDS = {
+    "min": ("at least", operator.ge),
+    "above": ("above", operator.gt),
+    "max": ("at most", operator.le),
+    "below": ("below", operator.lt),
 }
-
+GIVE_IT = "which no file may ask for; give it as a flag or a keyword"
 
 Choices = Iterable[str] | Callable[[], Iterable[str]]
 
@@ -52,8 +50,8 @@ Choices = Iterable[str] | Callable[[], Iterable[str]]
 class Setting:
     """One option, as `option` declares it.
 
-    name, container (tuple, dict or None), kind (of each value; Any: any) and optional follow from
-    the field. A default that is a function makes a fresh value; REQUIRED: a value must be given.
+    name, where (its class in messages) and type follow from the field. A default that is a function
+    makes a fresh value; REQUIRED: a value must be given.
     """
 
     default: Any
@@ -67,6 +65,7 @@ class Setting:
     above: float | None = None
     below: float | None = None
     objects: Sequence[str] = ()  # "module:Class", whose instances Python may give for a name
+    separator: str | None = None  # of a tuple in one text; None: the flag is repeated
     # on the command line
     flag: str = ""  # where it is not the name with dashes: `-n --count`; messages use the first one
     metavar: str | None = None  # in the help; in brackets: the value may be left out, ..
@@ -74,7 +73,6 @@ class Setting:
     positional: bool = False  # without a flag
     heading: str = ""  # of the group in the help that begins here
     off: str | None = None  # of what is true by default: what `--no-<name>` does
-    separator: str | None = None  # of a tuple in one flag; None: the flag is repeated
     flagged: bool = True  # False: a key of the file of --config alone
     # in files. False for what starts a program or names a class, names files to write, or belongs
     # to one call
@@ -82,90 +80,84 @@ class Setting:
     connects: Callable[[Any], bool] = lambda _: False  # to another machine: not taken from a file
     identity: bool = True  # of a search: a run is continued only with the same value
     name: str = ""
-    container: type | None = None
-    kind: Any = str
-    optional: bool = False
+    where: str = ""
+    type: Any = str
+
+    @property
+    def without_none(self) -> Any:
+        """The type of a value that is given."""
+        parts = typing.get_args(self.type)
+        return parts[0] if types.NoneType in parts else self.type
+
+    @property
+    def container(self) -> Any:
+        """tuple, dict or None."""
+        return typing.get_origin(self.without_none)
+
+    @property
+    def kind(self) -> Any:
+        """Of each value; Any: any."""
+        parts = typing.get_args(self.without_none)
+        return parts[self.container is dict] if parts else self.without_none
 
     @property
     def is_switch(self) -> bool:
         """True for an option that its flag alone sets."""
-        return self.kind is bool and self.container is None
+        return self.without_none is bool
+
+    @property
+    def bounds(self) -> Iterator[tuple[str, float, Callable[[Any, Any], bool]]]:
+        """`at least`, the number, and the comparison that holds."""
+        for name, (words, holds) in BOUNDS.items():
+            if (limit := getattr(self, name)) is not None:
+                yield words, limit, holds
 
     def is_object(self, value: Any) -> bool:
         """True for an instance of one of `objects`."""
         classes = {f"{cls.__module__}:{cls.__qualname__}" for cls in type(value).__mro__}
         return not classes.isdisjoint(self.objects)
 
-    def checked(self, value: Any, where: str) -> Any:
+    def checked(self, value: Any) -> Any:
         """The value in its type. Raises SettingError with the rule that it breaks."""
-        if value is None and self.optional:
-            return None
-        if self.container is None:
-            return self._entry(value, where)
-        if self.container is dict:
-            if not isinstance(value, Mapping):
-                raise SettingError(where, self, f"must be a mapping; got {shown(value)}")
-            self._check_keys(value, where)
-            return {key: self._entry(item, where, key) for key, item in value.items()}
-        is_path = isinstance(value, str | os.PathLike) or self.is_object(value)
-        if (is_path and self.separator is None) or (
-            self.kind is Any and (is_path or not isinstance(value, Sequence))
+        if self.container is tuple and (
+            isinstance(value, str | os.PathLike) or self.is_object(value)
         ):
-            # one of a flag that may be repeated, or one value in place of a list of any values
-            value = (value,)
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise SettingError(where, self, f"must be a list; got {shown(value)}")
-        return tuple(self._entry(item, where, place) for place, item in enumerate(value))
+            listed = isinstance(value, str) and self.separator is not None
+            value = [text.strip() for text in value.split(self.separator)] if listed else [value]
+        try:
+            return typed(value, self.type, self._entry)
+        except Misfit as error:
+            raise SettingError(self, error.rule, *error.steps[:1]) from None
 
-    def _check_keys(self, keys: Iterable[Any], where: str) -> None:
-        allowed = _listed(self.keys)
-        for key in keys:
-            if not isinstance(key, str):
-                raise SettingError(where, self, f"must have names as keys; got {shown(key)}")
-            if allowed and key not in allowed:
-                rule = f"is not one of {', '.join(allowed)}{did_you_mean(key, allowed)}"
-                raise SettingError(where, self, rule, key)
-
-    def _entry(self, value: Any, where: str, key: str | int | None = None) -> Any:
+    def _entry(self, value: Any, kind: Any, key: str | int | None) -> Any:
         """A value, or one of a tuple or mapping, in its type."""
         if self.is_object(value):
             return value
-        try:
-            if isinstance(value, str) and self.kind in (int, float):
-                value = self._number(value, str(key or self.name))
-            value = _typed(value, self.kind)
-            if value == "" and "" not in (self.default, self.bare):
-                raise ValueError("must not be empty; got ''")
-            allowed = _listed(self.choices)
-            if allowed and value not in allowed:
-                raise ValueError(one_of("", value, allowed).strip())
-            if self.kind in (int, float):
-                self._check_bounds(value)
-        except ValueError as error:
-            raise SettingError(where, self, str(error), key) from None
+        if isinstance(value, str) and kind in (int, float):
+            value = self._number(value, str(key or self.name))
+        value = scalar(value, kind)
+        if value == "" and "" not in (self.default, self.bare):
+            raise Misfit("must not be empty; got ''")
+        for word, choices in ((key, self.keys), (value, self.choices)):
+            allowed = list(choices() if callable(choices) else choices)
+            if allowed and word not in allowed:
+                raise Misfit(one_of("", word, allowed).strip())
+        for words, limit, holds in self.bounds:
+            if not holds(value, limit):
+                raise Misfit(f"must be {words} {limit:,}; got {shown(value)}")
         return value
 
     def _number(self, text: str, name: str) -> float:
         """The number that a text is, such as 1e6 or 64k; `name` ends with the unit, if it has one."""
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                return plain_number(text, kind)
         number = number_of(text)
         if math.isnan(number):
-            raise ValueError(
-                f"must be {_KINDS[self.kind]}; got {shown(text)}"
-                f"{meant(text, name, share=1 in (self.max, self.below))}"
-            )
-        return int(number) if self.kind is int and number.is_integer() else number
-
-    def _check_bounds(self, value: float) -> None:
-        for limit, words, holds in (
-            (self.min, "at least", operator.ge),
-            (self.above, "above", operator.gt),
-            (self.max, "at most", operator.le),
-            (self.below, "below", operator.lt),
-        ):
-            if limit is not None and not holds(value, limit):
-                whole = float(limit).is_integer() and abs(limit) <= 1e15
-                number = f"{limit:,.0f}" if whole else f"{limit:g}"
-                raise ValueError(f"must be {words} {number}; got {shown(value)}")
+            share = 1 in (self.max, self.below)
+            hint = meant(text, name, share=share)
+            raise Misfit(f"must be {WORDS[self.kind]}; got {shown(text)}{hint}")
+        return int(number) if number.is_integer() else number
 
 
 def option(default: Any, doc: str, **facts: Any) -> Any:
@@ -187,19 +179,19 @@ class SettingError(ConfigError):
 
     def __init__(
         self,
-        where: str,
         setting: Setting,
         rule: str,
         key: str | int | None = None,
         others: Sequence[Setting] = (),
     ) -> None:
-        self.setting = setting
-        self.rule = rule
-        self.key = key
-        self.others = others
-        names = " and ".join(part.name for part in (setting, *others))
-        entry = f".{key}" if isinstance(key, str) else ""
-        super().__init__(f"{where}.{names}{entry} {rule}")
+        self.setting, self.rule, self.key, self.others = setting, rule, key, others
+        super().__init__(f"{setting.where}.{self.line(lambda each: each.name, '.')}")
+
+    def line(self, name_of: Callable[[Setting], str], separator: str) -> str:
+        """The message with the options called as `name_of` does."""
+        names = " and ".join(map(name_of, (self.setting, *self.others)))
+        entry = f"{separator}{self.key}" if isinstance(self.key, str) else ""
+        return f"{names}{entry} {self.rule}"
 
 
 class Settings:
@@ -219,44 +211,57 @@ class Settings:
 
     def __post_init__(self) -> None:
         for setting in settings_of(type(self)):
-            value = setting.checked(getattr(self, setting.name), self.where)
-            object.__setattr__(self, setting.name, value)
-
-    @classmethod
-    def check_gone(cls, name: str) -> None:
-        """ConfigError for an option that went."""
-        if name in cls.gone:
-            raise ConfigError(f"{cls.where}.{name} of 0.2.0 is gone; {cls.gone[name]}")
+            object.__setattr__(self, setting.name, setting.checked(getattr(self, setting.name)))
 
     @classmethod
     def setting(cls, name: str) -> Setting:
         """The option of that name. ConfigError for an unknown one, with the closest name."""
-        cls.check_gone(name)
+        if name in cls.gone:
+            raise ConfigError(f"{cls.where}.{name} of 0.2.0 is gone; {cls.gone[name]}")
         by_name = {setting.name: setting for setting in settings_of(cls)}
         if name not in by_name:
-            raise ConfigError(
-                f"{cls.where} has no option {name!r}{did_you_mean(name, by_name)};"
-                f" allowed: {', '.join(by_name)}"
-            )
+            raise ConfigError(has_no(cls.where, "option", name, by_name))
         return by_name[name]
 
     def wrong(self, name: str, rule: str) -> NoReturn:
         """Raise SettingError for a rule of several fields: `must be below seeds (4); got 5`."""
-        raise SettingError(self.where, self.setting(name), rule)
+        raise SettingError(self.setting(name), rule)
 
     @classmethod
-    def build(cls, **values: Any) -> Self:
-        """The options with these keywords. Raises ConfigError for an unknown one and SettingError
-        for a wrong value or one that must be given."""
-        for name in values:
-            cls.setting(name)
+    def build(cls, *files: Mapping[str, Any], **given: Any) -> Self:
+        """The options of mappings that files hold (`read_yaml`) and of keywords. Each source overrides
+        those before it, entries of mappings one by one.
+
+        Raises:
+            ConfigError: for an unknown option, a wrong value, or one that must be given; of a file
+                with its line.
+        """
+        sources, values = [*files, given], dict[str, Any]()
+        for source in sources:
+            for name in source:
+                try:
+                    setting = cls.setting(name)
+                    if hasattr(source, "place") and not setting.yaml:
+                        raise ConfigError(f"{cls.where}.{name} is of one call, {GIVE_IT}")
+                except ConfigError as error:
+                    raise _located(error, [source], name) from None
+            values = cls.over(values, source)
         required = [setting for setting in settings_of(cls) if setting.default is REQUIRED]
         missing = [setting for setting in required if setting.name not in values]
         if missing:
             rule = "are required" if missing[1:] else "is required"
             rule += f": {'; '.join(setting.doc for setting in missing)}"
-            raise SettingError(cls.where, missing[0], rule, others=missing[1:])
-        return cls(**values)
+            raise SettingError(missing[0], rule, others=missing[1:])
+        try:
+            options = cls(**values)
+        except SettingError as error:
+            raise _located(error, sources, error.setting.name, error.key) from None
+        for name, key in options.connections():
+            whole = f"{cls.where}.{name}" + f".{key}" * (key is not None)
+            refused = ConfigError(f"{whole} connects to another machine, {GIVE_IT}")
+            if (located := _located(refused, sources, name, key)) is not refused:
+                raise located
+        return options
 
     def connections(self) -> Iterator[tuple[str, str | None]]:
         """The options, and entries of mappings, that make flashnas connect to another machine."""
@@ -265,9 +270,28 @@ class Settings:
                 yield setting.name, None
 
     @classmethod
-    def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The values of one source without shorthands; see SearchConfig.budget_ms."""
+    def over(cls, below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of two sources; the second one overrides, entries of mappings one by one."""
+        values = {**below, **above}
+        for name, value in above.items():
+            if isinstance(value, Mapping) and isinstance(below.get(name), Mapping):
+                values[name] = {**below[name], **value}
         return values
+
+
+def _located(
+    error: ConfigError,
+    sources: Sequence[Mapping[str, Any]],
+    name: str,
+    key: str | int | None = None,
+) -> ConfigError:
+    """The error behind `file.yaml:3: `, where the last source with this option, or entry, is a file."""
+    for source in reversed(sources):
+        entry = source.get(name, ())
+        if name in source and (not isinstance(key, str) or key in entry):
+            place = place_of(source, (name,) if key is None else (name, key))
+            return ConfigError(f"{place}: {error}") if place else error
+    return error
 
 
 _SETTINGS: dict[type, tuple[Setting, ...]] = {}
@@ -279,55 +303,9 @@ def settings_of(cls: type[Settings]) -> tuple[Setting, ...]:
         hints = typing.get_type_hints(cls)
         _SETTINGS[cls] = tuple(
             dataclasses.replace(
-                field.metadata["setting"], name=field.name, **_kind_of(hints[field.name])
+                field.metadata["setting"], name=field.name, where=cls.where, type=hints[field.name]
             )
             for field in dataclasses.fields(cls)  # type: ignore[arg-type]  # every subclass is one
             if "setting" in field.metadata
         )
     return _SETTINGS[cls]
-
-
-def _kind_of(hint: Any) -> dict[str, Any]:
-    """container, kind and optional of a Setting."""
-    optional = False
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        parts = typing.get_args(hint)
-        optional = types.NoneType in parts
-        hint = next(part for part in parts if part is not types.NoneType)
-    container = typing.get_origin(hint)
-    if container in (tuple, dict):
-        hint = typing.get_args(hint)[1 if container is dict else 0]
-    return {"container": container, "kind": hint, "optional": optional}
-
-
-def _typed(value: Any, kind: Any) -> Any:
-    """The value as one of that kind; ValueError with the rule that it breaks."""
-    is_bool = isinstance(value, bool)
-    if kind is Any or (kind is bool and is_bool):
-        return value
-    if kind is int and isinstance(value, numbers.Integral) and not is_bool:
-        return int(value)
-    if kind is float and isinstance(value, numbers.Real) and not is_bool:
-        with contextlib.suppress(OverflowError):
-            if math.isfinite(number := float(value)):
-                return number
-        raise ValueError(f"must be a finite number; got {shown(value)}")
-    if kind in (str, Path) and isinstance(value, str | os.PathLike):
-        text = os.fspath(value)
-        if isinstance(text, str):
-            return kind(_checked_text(text))
-    raise ValueError(f"must be {_KINDS[kind]}; got {shown(value)}")
-
-
-def _checked_text(text: str) -> str:
-    if "\0" in text:
-        raise ValueError(f"must not hold a zero byte; got {shown(text)}")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"must be UTF-8 text; got {shown(text)}") from None
-    return text
-
-
-def _listed(choices: Choices) -> list[str]:
-    return list(choices() if callable(choices) else choices)

@@ -55,6 +55,13 @@ def one_of(place: str, value: object, allowed: Iterable[str]) -> str:
     return f"{place} must be one of {', '.join(allowed)}; got {shown(value)}{did_you_mean(value, allowed)}"
 
 
+def has_no(owner: str, noun: str, name: object, allowed: Iterable[str]) -> str:
+    """The one line for a name that does not exist: `recipe has no option 'token' (did you mean ..`."""
+    allowed = list(allowed)
+    listed = ", ".join(allowed) or "none"
+    return f"{owner} has no {noun} {shown(name)}{did_you_mean(name, allowed)}; allowed: {listed}"
+
+
 def shown(value: Any) -> str:
     """A wrong value in a message: as Python writes it, cut where it is long."""
     if isinstance(value, os.PathLike):

@@ -13,73 +13,37 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import flashnas
 from flashnas.base.errors import FlashnasError
 from flashnas.base.settings import Settings
 from flashnas.base.system import NO_ROOM, terminate_as_interrupt
-from flashnas.base.text import LineWarning, did_you_mean, printable
+from flashnas.base.text import LineWarning, has_no, printable
 from flashnas.cli.command import COMMANDS, Command, command_line
-from flashnas.cli.options import (
-    OneLineParser,
-    add_options,
-    check_known,
-    message_of,
-    options_of,
-    spelling_of,
-)
+from flashnas.cli.options import message_of, options_of, parser_of, refuse_unknown
 
+SUMMARY = "latency-aware search for hybrid small language models"
 LONGEST_MESSAGE = 1000  # characters: nobody reads more
 
 
-def build_parser(
-    words: Sequence[str],
-) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, Command]:
-    """The parser, the part of it that reads the options of the command in `words`, and that
-    command.
-
-    Only that command gets its options, so that nothing is imported for the others.
-    """
-    parser = OneLineParser(
-        prog="flashnas",
-        help_column=18,
-        description="Latency-aware search for hybrid small language models.",
-    )
-    parser.add_argument("--version", action="version", version=f"flashnas {flashnas.__version__}")
-    # of another package only the command that is used, so that a broken or slow one is no matter
-    # for others
-    names = (
-        words[:1]
-        if words and words[0] in COMMANDS
-        else [name for name in COMMANDS if name in words[:1] or COMMANDS.usable(name)]
-    )
-    commands = Command("", actions={name: COMMANDS[name] for name in names})
-    return parser, *_fill(parser, "command", commands, words)
+def find_command(words: Sequence[str]) -> tuple[str, Command, list[str]]:
+    """`flashnas table info`, the command, and the words behind its name; with what stands before a
+    command and is none."""
+    prog, command = "flashnas", Command(SUMMARY, actions=COMMANDS)
+    while words and command.actions and words[0] in command.actions:
+        command = command.actions[words[0]]
+        prog, words = f"{prog} {words[0]}", words[1:]
+    return prog, command, list(words)
 
 
-def _fill(
-    parser: argparse.ArgumentParser,
-    dest: str,
-    command: Command,
-    words: Sequence[str],
-) -> tuple[argparse.ArgumentParser, Command]:
-    """Add the options of a command, or its actions and the options of the one in `words`."""
-    if not command.actions:
-        add_options(parser, command.options_class)
-        return parser, command
-    children = parser.add_subparsers(
-        dest=dest, metavar=dest.upper(), required=True, parser_class=OneLineParser
-    )
-    chosen = parser, command
+def help_of_actions(prog: str, command: Command) -> str:
+    """The commands, or the actions of one, with a line about each. A plug-in that cannot be used is
+    left out."""
+    lines = [f"usage: {prog} COMMAND ..\n", command.description, "", "commands:"]
     for name, action in command.actions.items():
-        child = children.add_parser(
-            name, help=action.summary, description=action.description, allow_abbrev=False
-        )
-        if words[:1] == [name]:
-            chosen = _fill(child, "action", action, words[1:])
-    return chosen
+        lines.append(f"  {name:<9} {action.summary}")
+    return "\n".join([*lines, "", f"{prog} COMMAND --help shows the options of one"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -123,34 +87,41 @@ def _show_warning(
         otherwise(category(printable(message)), category, *where, **more)
 
 
-def _main(arguments: list[str]) -> int:
-    words = [word for word in arguments if not word.startswith("-")]
-    name = words[0] if words else None
+def _main(words: list[str]) -> int:
+    prog = "flashnas"
     try:
-        if "--print-completion" in arguments:
-            return _fail("flashnas", "--print-completion of 0.2.0 is gone; --help lists the flags")
-        if name in flashnas.GONE:
-            return _fail("flashnas", f"the command {name} of 0.2.0 is gone; {flashnas.GONE[name]}")
-        if name is not None and name not in COMMANDS:
-            return _fail(
-                "flashnas",
-                f"no command {name!r}{did_you_mean(name, COMMANDS)};"
-                f" commands: {', '.join(COMMANDS)}",
-            )
-        parser, chosen, command = build_parser(words)
-        namespace, unknown = parser.parse_known_args(arguments)
-        check_known(chosen, unknown, command.options_class)
+        prog, command, words = find_command(words)
+        if command.actions:
+            return _without_command(prog, command, words)
+        parser = parser_of(prog, command.description, command.options_class)
+        namespace, unknown = parser.parse_known_args(words)
+        refuse_unknown(parser, unknown, command.options_class)
     except SystemExit as stop:
         return int(stop.code or 0)
     except FlashnasError as error:
-        return _fail("flashnas", str(error))
-    return _run(f"flashnas {name}", command, namespace, arguments)
+        return _fail(prog, str(error))
+    return _run(prog, command, namespace, words)
+
+
+def _without_command(prog: str, command: Command, words: Sequence[str]) -> int:
+    """What is printed where no command is named, or one that does not exist."""
+    name = words[0] if words else "--help"
+    if name == "--version":
+        print(f"flashnas {flashnas.__version__}")
+    elif name in ("--help", "-h"):
+        print(help_of_actions(prog, command))
+    elif name in flashnas.GONE:
+        return _fail(prog, f"the command {name} of 0.2.0 is gone; {flashnas.GONE[name]}")
+    else:
+        return _fail(prog, has_no("", "command", name, command.actions).strip())
+    return 0
 
 
 def _run(prog: str, command: Command, namespace: argparse.Namespace, words: Sequence[str]) -> int:
-    options = None
+    again = ""
     try:
         options = options_of(command.options_class, namespace)
+        again = continuing([*prog.split()[1:], *words], options) if command.resumable else ""
         return command.call(options, namespace.json)
     except FlashnasError as error:
         return _fail(prog, message_of(error))
@@ -160,40 +131,21 @@ def _run(prog: str, command: Command, namespace: argparse.Namespace, words: Sequ
         if error.filename is None and error.errno not in NO_ROOM:
             raise
         where = f": {error.filename}" if error.filename else ""
-        more = ""
-        if error.errno in NO_ROOM and command.resumable and options is not None:
-            more = f"; free room; {continuing(words, options)}"
+        more = f"; free room; {again}" if again and error.errno in NO_ROOM else ""
         return _fail(prog, f"{error.strerror}{where}{more}")
     except KeyboardInterrupt:
-        again = continuing(words, options) if command.resumable and options is not None else ""
         return _interrupted(prog, again)
 
 
 def continuing(words: Sequence[str], options: Settings) -> str:
     """The command that continues what `words` began, in words."""
-    out = getattr(options, "out", None)
-    if words[0] == "search" and (Path(str(out)) / "run.yaml").exists():
-        # which holds the other options
-        again = ["search", "--resume", str(out), *_connecting(options)]
-    else:
-        again = [
-            *words,
-            *(["--out", str(out)] if out is not None and "--out" not in " ".join(words) else []),
-            *(["--resume"] if hasattr(options, "resume") and "--resume" not in words else []),
-        ]
+    out, flags = getattr(options, "out", None), {word.partition("=")[0] for word in words}
+    again = [
+        *words,
+        *(["--out", str(out)] if out is not None and "--out" not in flags else []),
+        *(["--resume"] if hasattr(options, "resume") and "--resume" not in flags else []),
+    ]
     return f"finished work is kept; continue with: {command_line(again)}"
-
-
-def _connecting(options: Settings) -> list[str]:
-    """The words for what connects to another machine, which is not taken from a run folder."""
-    words = []
-    for name, key in options.connections():
-        value = getattr(options, name)
-        words += [
-            spelling_of(options.setting(name)),
-            str(value) if key is None else f"{key}={value[key]}",
-        ]
-    return words
 
 
 def _interrupted(prog: str, after: str) -> int:

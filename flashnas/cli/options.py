@@ -23,33 +23,25 @@ KEYS_HELP = (
 PLACEHOLDERS: dict[Any, str] = {dict: "KEY=VALUE", int: "N", Path: "DIR"}
 
 
-class _Formatter(argparse.HelpFormatter):
-    """argparse's own, which forgets that the names of commands are indented."""
-
-    def add_argument(self, action: argparse.Action) -> None:
-        super().add_argument(action)
-        if isinstance(action.choices, dict):
-            self._action_max_length += self._indent_increment
-
-
 class OneLineParser(argparse.ArgumentParser):
-    """argparse with one line per error, and one per command in the help."""
-
-    def __init__(self, *, help_column: int = 26, **more: Any) -> None:
-        super().__init__(
-            formatter_class=lambda prog: _Formatter(prog, max_help_position=help_column), **more
-        )
+    """argparse with one line per error."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
-def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
+def parser_of(prog: str, description: str, cls: type[Settings]) -> OneLineParser:
     """One flag per option. A flag that is not given leaves no entry in the namespace, so that YAML
     and defaults count.
 
-    Values stay text here: `options_of` converts them and names the flag where that fails.
+    Values stay text here: `options_of` has them checked and names the flag where that fails.
     """
+    parser = OneLineParser(
+        prog=prog,
+        description=description,
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26),
+    )
     settings = settings_of(cls)
     if any(setting.yaml and not setting.positional for setting in settings):
         flagged = all(setting.flagged for setting in settings)
@@ -64,25 +56,22 @@ def add_options(parser: argparse.ArgumentParser, cls: type[Settings]) -> None:
             "help": help_of(setting).replace("%", "%%"),
             "default": argparse.SUPPRESS,
         }
+        placeholder = placeholder_of(setting)
         if setting.is_switch:
             words |= {"action": "store_const", "const": setting.default is not True}
         else:
-            words["metavar"] = placeholder_of(setting).strip("[]")
-            if placeholder_of(setting).startswith("["):
+            words["metavar"] = placeholder.strip("[]")
+            if placeholder.startswith("["):
                 words |= {"nargs": "?", "const": setting.bare}
-            if (
-                setting.container is not None
-                and setting.separator is None
-                and not setting.positional
-            ):
-                words["action"] = "append"
         if setting.positional:
-            group.add_argument(
-                setting.name, nargs="?" if setting.container is None else "*", **words
-            )
-        else:
-            group.add_argument(*flags_of(setting), dest=setting.name, **words)
+            nargs = "?" if setting.container is None else "*"
+            group.add_argument(setting.name, nargs=nargs, **words)
+            continue
+        if setting.container is not None and setting.separator is None:
+            words["action"] = "append"
+        group.add_argument(*flags_of(setting), dest=setting.name, **words)
     parser.add_argument("--json", action="store_true", help=JSON_HELP)
+    return parser
 
 
 def flags_of(setting: Setting) -> list[str]:
@@ -119,17 +108,6 @@ def help_of(setting: Setting) -> str:
     return f"{text} (default: {words})" if words else text
 
 
-def read_value(setting: Setting, text: str) -> Any:
-    """One value from the text of a flag, not checked yet: the text itself where it is not of the
-    option's kind."""
-    if text in ("true", "false") and setting.kind in (bool, Any):
-        return text == "true"
-    for kind in {int: (int,), float: (float,), Any: (int, float)}.get(setting.kind, ()):
-        with contextlib.suppress(ValueError):
-            return plain_number(text, kind)
-    return text
-
-
 def options_of(cls: type[Settings], namespace: argparse.Namespace) -> Settings:
     """The checked options of a command.
 
@@ -138,66 +116,57 @@ def options_of(cls: type[Settings], namespace: argparse.Namespace) -> Settings:
         ConfigError: a pair is not written KEY=VALUE, or the file of --config is wrong, by file and
             line.
     """
-    from flashnas.base.option_files import load_options  # loads YAML, which the help does not need
+    files = []
+    if path := getattr(namespace, "config", None):
+        from flashnas.base.documents import read_yaml  # loads YAML, which the help does not need
 
-    given = {
-        setting.name: _value(setting, getattr(namespace, setting.name))
-        for setting in settings_of(cls)
-        if hasattr(namespace, setting.name)
-    }
-    return load_options(cls, getattr(namespace, "config", None), given)
+        files = [read_yaml(path)]
+    given = {}
+    for setting in settings_of(cls):
+        if hasattr(namespace, setting.name):
+            value = getattr(namespace, setting.name)
+            pairs = setting.container is dict
+            given[setting.name] = _mapping(setting, value) if pairs else value
+    return cls.build(*files, **given)
 
 
 def message_of(error: Exception) -> str:
     """An error as the command line says it: options by their flags."""
-    if not isinstance(error, SettingError):
-        return str(error)
-    names = " and ".join(map(spelling_of, (error.setting, *error.others)))
-    entry = f" {error.key}" if isinstance(error.key, str) else ""
-    return f"{names}{entry} {error.rule}"
+    return error.line(spelling_of, " ") if isinstance(error, SettingError) else str(error)
 
 
-def check_known(
-    parser: argparse.ArgumentParser, unknown: Sequence[str], cls: type[Settings]
-) -> None:
+def refuse_unknown(parser: OneLineParser, words: Sequence[str], cls: type[Settings]) -> None:
     """SystemExit with the closest flag, or the key of a --config file, if a word was not
     understood.
     """
-    if not unknown:
+    if not words:
         return
-    flag = unknown[0].partition("=")[0]
+    flag = words[0].partition("=")[0]
     key = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
     if any(setting.name == key and not setting.flagged for setting in settings_of(cls)):
-        parser.error(f"does not know {unknown[0]!r}: {key} is a key of a file for --config")
+        parser.error(f"does not know {words[0]!r}: {key} is a key of a file for --config")
     if key in cls.gone:
         parser.error(f"{flag} of 0.2.0 is gone; {cls.gone[key]}")
-    names = [text for action in parser._actions for text in action.option_strings]
-    parser.error(f"does not know {unknown[0]!r}{did_you_mean(flag, names)}")
+    known = [text for action in parser._actions for text in action.option_strings]
+    parser.error(f"does not know {words[0]!r}{did_you_mean(flag, known)}")
 
 
-def _value(setting: Setting, raw: Any) -> Any:
-    if setting.is_switch:
-        return raw
-    if setting.container is dict:
-        pairs = [_pair(setting, text) for text in raw]
-        for key, _ in pairs:
-            if [name for name, _ in pairs].count(key) > 1:
-                raise ConfigError(f"{spelling_of(setting)} gives {key!r} twice")
-        return {key: read_value(setting, text) for key, text in pairs}
-    if setting.container is tuple:
-        words = (
-            raw
-            if setting.separator is None
-            else [part.strip() for part in raw.split(setting.separator)]
-        )
-        return tuple(read_value(setting, text) for text in words)
-    return read_value(setting, raw)
+def _mapping(setting: Setting, texts: Sequence[str]) -> dict[str, Any]:
+    values = dict[str, Any]()
+    for text in texts:
+        key, _, value = (part.strip() for part in text.partition("="))
+        if not key or not value:
+            rule = f"must read {placeholder_of(setting)}; got {text!r}"
+            raise ConfigError(f"{spelling_of(setting)} {rule}")
+        if key in values:
+            raise ConfigError(f"{spelling_of(setting)} gives {key!r} twice")
+        values[key] = free_value(value) if setting.kind is Any else value
+    return values
 
 
-def _pair(setting: Setting, text: str) -> tuple[str, str]:
-    key, equals, value = (part.strip() for part in text.partition("="))
-    if not equals or not key or not value:
-        raise ConfigError(
-            f"{spelling_of(setting)} must read {placeholder_of(setting)}; got {text!r}"
-        )
-    return key, value
+def free_value(text: str) -> Any:
+    """The text of a value of any type: a number or a boolean where it reads as one."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return plain_number(text, kind)
+    return {"true": True, "false": False}.get(text, text)

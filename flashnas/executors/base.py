@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
-from flashnas.base.errors import ConfigError, WorkerError
-from flashnas.base.settings import Setting, Settings, settings_of
-from flashnas.base.text import did_you_mean
+from flashnas.base.errors import WorkerError
+from flashnas.base.settings import Settings
 
 Result = dict[str, Any]
 Kind = Literal["done", "failed", "error", "memory", "killed", "died", "broken"]
@@ -77,22 +76,6 @@ class Executor(ABC):
     def __init__(self, work: Work, options: Any) -> None:
         self.work = work
         self.options = options
-
-    @classmethod
-    def read_options(cls, values: Mapping[str, Any]) -> Any:
-        """The checked options; raises ConfigError for an unknown option, or a SettingError with the
-        option's name as key for a wrong value."""
-        settings: dict[str, Setting] = {
-            setting.name: setting for setting in settings_of(cls.Options)
-        }
-        for key in values:
-            if key not in settings:
-                allowed = ", ".join(settings) or "none"
-                raise ConfigError(
-                    f"executor {cls.name} has no option {key!r}{did_you_mean(key, settings)};"
-                    f" allowed: {allowed}"
-                )
-        return cls.Options.build(**values)
 
     # -- what a subclass defines -------------------------------------------------------------------
 

@@ -43,7 +43,7 @@ class LocalOptions(Settings, where="executor"):
         "memory of one worker process; a candidate that needs more fails",
         metavar="GB",
         min=MIN_MEMORY_GB,
-        max=1e6,
+        max=1_000_000,
     )
 
 

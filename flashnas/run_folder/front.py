@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.base.documents import convert, read_yaml
@@ -25,11 +25,12 @@ HELD = (
 UNKNOWN = Trial()
 
 
-class _File(TypedDict):
+@dataclass(frozen=True)
+class _File:
     """What a file has besides fields of a trial. made_by: of a network of a foreign space."""
 
     architecture: dict[str, Any]
-    made_by: NotRequired[str]
+    made_by: str = ""
 
 
 def write_front(
@@ -79,11 +80,11 @@ def read_trial(path: Path) -> Trial:
     trial = convert(data, Trial, error=RunError, finite=False)
     file = convert(data, _File, error=RunError)
     network: Architecture | ForeignNetwork
-    if (made_by := file.get("made_by")) is not None:
-        network = ForeignNetwork(made_by, trial.notation, trial.hash, file["architecture"])
+    if file.made_by:
+        network = ForeignNetwork(file.made_by, trial.notation, trial.hash, file.architecture)
     else:
         try:
-            network = Architecture.from_dict(file["architecture"])
+            network = Architecture.from_dict(file.architecture)
         except (FlashnasError, TypeError) as error:
             raise RunError(f"{data.place('architecture')}: {error}") from None
     number = int(path.stem) if path.stem.isdigit() else None

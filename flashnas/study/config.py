@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -275,7 +275,7 @@ class SearchConfig(Settings, where="search"):
         None,
         "time limit of one training, in seconds",
         min=1,
-        max=1e7,
+        max=10_000_000,
         shown="1800, or four times what the recipe is expected to take",
         identity=False,
         flagged=False,
@@ -318,11 +318,10 @@ class SearchConfig(Settings, where="search"):
 
     def _check_executor_options(self) -> None:
         try:
-            EXECUTORS[self.executor].read_options(self.executor_options)
+            EXECUTORS[self.executor].Options.build(**self.executor_options)
         except SettingError as error:
-            raise SettingError(
-                self.where, self.setting("executor_options"), error.rule, error.setting.name
-            ) from None
+            setting = self.setting("executor_options")
+            raise SettingError(setting, error.rule, error.setting.name) from None
 
     def connections(self) -> Iterator[tuple[str, str | None]]:
         yield from super().connections()
@@ -342,14 +341,13 @@ class SearchConfig(Settings, where="search"):
         return None if self.train_hours else tokens_of(self.train_tokens or TRAIN_TOKENS)
 
     @classmethod
-    def expand_shorthands(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """`budget_ms` as the budget on latency_ms, so that a flag overrides either form in the
-        file; and `runtime` as one text, such as vllm,sglang.
-        """
-        if isinstance(values.get("runtime"), str):
-            names = [name.strip() for name in values["runtime"].split(",")]
-            values = {**values, "runtime": names}
-        if values.get("budget_ms") is None or "latency_ms" in values.get("budgets", {}):
-            return values
-        rest = {name: value for name, value in values.items() if name != "budget_ms"}
-        return {**rest, "budgets": {"latency_ms": values["budget_ms"], **rest.get("budgets", {})}}
+    def over(cls, below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+        """`budget_ms` and the budget on latency_ms override each other."""
+        below, budgets = dict(below), above.get("budgets")
+        if "budget_ms" in above and isinstance(below.get("budgets"), Mapping):
+            below["budgets"] = {
+                name: limit for name, limit in below["budgets"].items() if name != "latency_ms"
+            }
+        elif isinstance(budgets, Mapping) and "latency_ms" in budgets:
+            below.pop("budget_ms", None)
+        return super().over(below, above)

@@ -13,9 +13,8 @@ from typing import Any, Self
 import yaml
 
 from flashnas.architecture import Architecture
-from flashnas.base.documents import fingerprint
+from flashnas.base.documents import fingerprint, read_yaml
 from flashnas.base.errors import ConfigError
-from flashnas.base.option_files import load_options
 from flashnas.base.settings import Settings, option, settings_of
 from flashnas.base.text import did_you_mean, shown
 from flashnas.operators import OPERATORS
@@ -199,12 +198,7 @@ class Recipe(Settings, where="recipe"):
     )
 
     def __post_init__(self) -> None:
-        for setting in settings_of(Recipe):
-            value = getattr(self, setting.name)
-            checked = setting.checked(value, self.where)
-            # a whole number stays one, for the digest's sake
-            if not isinstance(value, int | float | Mapping):
-                object.__setattr__(self, setting.name, checked)
+        super().__post_init__()
         for name in ("validation_tokens", "curve_tokens"):
             if getattr(self, name) < self.sequence_tokens:
                 self.wrong(
@@ -342,7 +336,7 @@ class Recipe(Settings, where="recipe"):
                 f"recipe {str(source)!r} is neither a shipped recipe{did_you_mean(source, shipped)}"
                 f" nor a YAML file; shipped: {', '.join(shipped)}"
             )
-        recipe = load_options(cls, path, {})
+        recipe = cls.build(read_yaml(path))
         return replace(recipe, name=path.stem) if recipe.name == UNNAMED else recipe
 
     def save(self, path: str | Path) -> None:

@@ -104,10 +104,10 @@ def test_every_keyword_of_the_search_is_an_option_or_its_own():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda folder: (folder / "out").write_text("mine"), "is a file; choose another folder"),
+        (lambda folder: (folder / "out").write_text("mine"), "is no folder; choose another"),
         (
             lambda folder: (folder / "out").symlink_to("nowhere"),
-            "is a link to nothing; choose another folder",
+            "is no folder; choose another",
         ),
         (
             lambda folder: (folder / "out").mkdir() or (folder / "out" / "x").write_text("mine"),

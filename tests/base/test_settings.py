@@ -13,8 +13,8 @@ from cases import cases
 from offenders import every
 from one_line import one_line
 
+from flashnas.base.documents import read_yaml
 from flashnas.base.errors import ConfigError
-from flashnas.base.option_files import load_options
 from flashnas.base.settings import SettingError, Settings, option
 
 
@@ -79,12 +79,12 @@ def test_an_object_stands_in_for_a_name_where_the_field_says_so():
 def test_a_wrong_entry_of_a_file_names_its_line(tmp_path, case):
     text, line, words = case
     path = write(tmp_path, text)
-    assert one_line(ConfigError, load_options, Bake, path, {}).startswith(f"{path}:{line}: {words}")
+    assert one_line(ConfigError, Bake.build, read_yaml(path)).startswith(f"{path}:{line}: {words}")
 
 
 def test_what_is_given_overrides_the_file_and_mappings_are_merged(tmp_path):
     path = write(tmp_path, "flour: rye\ngrams: 5\nlimits: {hot: 1, cold: 2}\n")
-    bake = load_options(Bake, path, {"grams": 7, "limits": {"hot": 3}, "heat": None})
+    bake = Bake.build(read_yaml(path), grams=7, limits={"hot": 3})
     assert (bake.flour, bake.grams, bake.heat, bake.limits) == (
         "rye",
         7,
@@ -92,12 +92,12 @@ def test_what_is_given_overrides_the_file_and_mappings_are_merged(tmp_path):
         {"hot": 3.0, "cold": 2.0},
     )
     with pytest.raises(SettingError, match=r"^bake\.grams must"):
-        load_options(Bake, path, {"grams": 0})
+        Bake.build(read_yaml(path), grams=0)
 
 
 def test_what_must_be_given_and_what_does_not_exist():
     with pytest.raises(SettingError, match=r"^bake\.flour is required: what to take$"):
-        load_options(Bake, None, {})
+        Bake.build()
     with pytest.raises(
         ConfigError, match=r"bake has no option 'gram' \(did you mean 'grams'\?\); allowed: flour, "
     ):

@@ -30,7 +30,7 @@ ESTIMATE, SEARCH = "flashnas.api.estimate.estimate", "search --out run"
 @pytest.mark.parametrize(
     ("place", "command", "words"),
     [
-        ("flashnas.cli.main.build_parser", SEARCH, "flashnas: interrupted"),
+        ("flashnas.cli.main.find_command", SEARCH, "flashnas: interrupted"),
         (
             "flashnas.study.run_search.load_problem",
             SEARCH,

@@ -14,11 +14,11 @@ import yaml
 
 from flashnas.api.evaluate import EvalOptions
 from flashnas.api.search import SearchOptions
+from flashnas.base.documents import read_yaml
 from flashnas.base.errors import ConfigError
-from flashnas.base.option_files import load_options
 from flashnas.base.settings import settings_of
 from flashnas.cli.command import COMMANDS
-from flashnas.cli.main import continuing, main
+from flashnas.cli.main import main
 
 TABLE = yaml.safe_load(Path(__file__).with_name("hostile_config.yaml").read_text())
 
@@ -169,16 +169,16 @@ def test_what_the_user_gives_counts_over_the_file(tmp_path):
         },
     )
     mine = {"data": "hf:mine", "executor_options": {"address": "10.0.0.2:1"}}
-    options = load_options(SearchOptions, path, mine)
+    options = SearchOptions.build(read_yaml(path), **mine)
     assert (options.data, options.executor_options) == (
         "hf:mine",
         {"address": "10.0.0.2:1", "cpus": 2},
     )
-    assert load_options(EvalOptions, None, {"model": "a", "text": "hf:mine"}).text == "hf:mine"
+    assert EvalOptions.build(model="a", text="hf:mine").text == "hf:mine"
     for name in mine:
         with pytest.raises(ConfigError, match="connects to another machine"):
-            load_options(
-                SearchOptions, path, {key: value for key, value in mine.items() if key != name}
+            SearchOptions.build(
+                read_yaml(path), **{key: value for key, value in mine.items() if key != name}
             )
 
 
@@ -262,10 +262,5 @@ def test_the_flag_repeats_what_a_run_folder_may_not_ask_for(hostile_run, watch):
     )
     options = SearchOptions.build(resume=str(run), executor_options={"address": address})
     assert options.executor_options == {"address": address}
-    assert continuing(["search"], options) == (
-        f"finished work is kept; continue with: flashnas search --resume {run} --executor-option"
-        f" address={address}"
-    )
     options = SearchOptions.build(resume=str(run), executor="local", data="hf:mine/text")
     assert (options.executor, options.executor_options) == ("local", {})
-    assert continuing(["search"], options).endswith(f"--resume {run} --data hf:mine/text")

@@ -12,8 +12,8 @@ from documents import ROOT, TEXTS, shell_lines, spans, words_of
 
 from flashnas.base.errors import FlashnasError
 from flashnas.cli.command import COMMANDS
-from flashnas.cli.main import build_parser, main
-from flashnas.cli.options import check_known, options_of
+from flashnas.cli.main import find_command, main
+from flashnas.cli.options import options_of, parser_of, refuse_unknown
 from flashnas.run_folder import layout
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -39,14 +39,15 @@ def refused(words, mentioned=False):
     mentions: of its flags.
     """
     try:
-        parser, chosen, command = build_parser([word for word in words if not word.startswith("-")])
+        prog, command, words = find_command(words)
+        parser = parser_of(prog, "", command.options_class)
         if mentioned or {*PLUGINS} & {part for word in words for part in re.split(r"[,\s(]", word)}:
             flags = {word.partition("=")[0] for word in words if word.startswith("--")}
             return " ".join(
-                flags - {flag for action in chosen._actions for flag in action.option_strings}
+                flags - {flag for action in parser._actions for flag in action.option_strings}
             )
         namespace, unknown = parser.parse_known_args(words)
-        check_known(chosen, unknown, command.options_class)
+        refuse_unknown(parser, unknown, command.options_class)
         options_of(command.options_class, namespace)
     except FlashnasError as error:
         return str(error)

@@ -2,8 +2,8 @@ import pytest
 from cases import cases
 from one_line import one_line
 
+from flashnas.base.documents import read_yaml
 from flashnas.base.errors import ConfigError
-from flashnas.base.option_files import load_options
 from flashnas.study.config import SearchConfig
 from flashnas.study.head import ASKED, options_given
 
@@ -28,8 +28,8 @@ def test_budget_ms_is_the_budget_on_latency(tmp_path):
         SearchConfig(budget_ms=1, budgets={"latency_ms": 1})
     for text in ("budgets: {latency_ms: 10}\n", "budget_ms: 10\n"):
         path = write(tmp_path, text)
-        assert load_options(SearchConfig, path, {"budget_ms": 5}).budgets == {"latency_ms": 5}
-        assert load_options(SearchConfig, path, {"budgets": {"latency_ms": 5}}).budgets == {
+        assert SearchConfig.build(read_yaml(path), budget_ms=5).budgets == {"latency_ms": 5}
+        assert SearchConfig.build(read_yaml(path), budgets={"latency_ms": 5}).budgets == {
             "latency_ms": 5
         }
 
@@ -49,9 +49,9 @@ def test_tokens_of_the_planned_training_are_a_number(text):
 def test_objectives_are_put_in_order(tmp_path):
     assert SearchConfig(objectives=("latency_ms", "loss")) == SearchConfig()
     path = write(tmp_path, "objectives: [latency_ms, expected_recall, loss]\n")
-    config = load_options(SearchConfig, path, {})
+    config = SearchConfig.build(read_yaml(path))
     assert config.objectives == ("loss", "latency_ms", "expected_recall")
-    assert load_options(SearchConfig, path, {"objectives": ("loss", "memory_gb")}).objectives == (
+    assert SearchConfig.build(read_yaml(path), objectives=("loss", "memory_gb")).objectives == (
         "loss",
         "memory_gb",
     )

@@ -86,7 +86,7 @@ def test_ctrl_c_ends_a_search_and_all_its_processes(
         _, said = search.communicate(timeout=60)
         assert search.returncode == 130, said
         assert "Traceback" not in said
-        again = shlex.join(["flashnas", "search", "--resume", str(out)])
+        again = shlex.join(["flashnas", *words, "--resume"])
         assert said.splitlines()[-1] == (
             f"flashnas search: interrupted; finished work is kept; continue with: {again}"
         )
