@@ -4,10 +4,7 @@ it.
 
 from __future__ import annotations
 
-import os
 import platform
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -32,11 +29,6 @@ PACKAGES = {
     "aiconfigurator-core": "import of public GPU measurements",
     "datasets": "corpora of the Hugging Face hub",
 }
-WSL_PROGRAMS = "/usr/lib/wsl/lib"  # where Windows puts nvidia-smi, also off the PATH of sudo
-AARCH64 = (
-    "; for aarch64 PyPI has no CUDA build of torch before 2.11: `pip uninstall torch`, then install"
-    " it from https://download.pytorch.org/whl/cu128, or a driver from 580 on and a newer torch"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +98,7 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
         (True, {'passed'})
     """
     from flashnas.operators import OPERATORS
+    from flashnas.profiling.platforms import CUDA, driver
     from flashnas.profiling.platforms import PLATFORMS as MACHINES
     from flashnas.testing.self_test import choices_of, self_test
 
@@ -122,9 +115,9 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
         options.wrong(
             "device",
             "cuda is for machines with a CUDA device; take --device cpu, or see docs/devices.md:"
-            f" {_no_device()[1]}",
+            f" {CUDA.problem()}",
         )
-    loaded, problem = _no_device() if options.device == "auto" and device == "cpu" else (False, "")
+    loaded = options.device == "auto" and device == "cpu" and driver() != ""
     done = set[str]()
 
     def count(result: Any) -> None:
@@ -143,39 +136,13 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
             "device": device,
             **MACHINES[device].facts(),
             "dtype": MACHINES[device].dtype,
-            **({"problem": problem} if loaded else {}),
+            **({"problem": CUDA.problem()} if loaded else {}),
         },
         packages=[_package(name) for name in PACKAGES],
         choices=[choice for kind in kinds for choice in choices_of(kind, device)],
         tests=[asdict(test) for test in results],
         healthy=not loaded and all(test.status in ("passed", "refused") for test in results),
     )
-
-
-def _no_device() -> tuple[bool, str]:
-    """Whether a driver of NVIDIA is loaded, and why torch finds no CUDA device, as far as the
-    machine says so."""
-    from flashnas.profiling.platforms import CUDA, driver
-
-    problem, loaded = CUDA.problem(), driver() != ""
-    if not loaded and (version := _driver_of_nvidia_smi()):
-        problem += f"; nvidia-smi reports driver {version}, as under WSL, where Windows loads it"
-        loaded = True
-    if "built for CUDA (none)" in problem and platform.machine() == "aarch64":
-        problem += AARCH64
-    return loaded, problem
-
-
-def _driver_of_nvidia_smi() -> str:
-    """WSL has no /proc/driver/nvidia. An empty text where the program is missing or fails."""
-    paths = os.pathsep.join((os.environ.get("PATH", os.defpath), WSL_PROGRAMS))
-    program = shutil.which("nvidia-smi", path=paths) or "nvidia-smi"
-    words = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        found = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return found.stdout.partition("\n")[0]
 
 
 def _package(name: str) -> dict[str, str]:

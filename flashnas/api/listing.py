@@ -5,22 +5,22 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import itertools
-from collections import defaultdict
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from pathlib import Path
-from typing import Any
 
 from flashnas.api.calling import Result, takes
 from flashnas.architecture.notation import preset_notations
 from flashnas.base.documents import read_yaml
-from flashnas.base.registry import PACKAGE, load_object, package_of, shipped_names
+from flashnas.base.registry import (
+    PACKAGE,
+    installed_plugins,
+    load_object,
+    shipped_names,
+    shipped_root,
+)
 from flashnas.base.settings import Settings, option
 from flashnas.base.text import first_sentence, one_of
-
-PREFIX = "flashnas."  # of the groups of entry points in which packages add names
 
 
 def list_names(kind: str) -> dict[str, str]:
@@ -55,27 +55,24 @@ def _tables() -> dict[str, str]:
     return tables
 
 
-def _texts(kind: str) -> dict[str, Path]:
+FOLDERS = {
+    "spaces": shipped_root("search_spaces"),
+    "families": PACKAGE / "families",
+    "recipes": PACKAGE / "training/recipes",
+}
+
+
+def _texts(kind: str) -> dict[str, str]:
     """The shipped YAML files of spaces, families or recipes, by name."""
-    if kind == "spaces":
-        return shipped_names("search_spaces", ".yaml")
-    if kind == "families":
-        return {path.stem: path for path in sorted((PACKAGE / "families").glob("*.yaml"))}
-    return {path.stem: path for path in sorted((PACKAGE / "training/recipes").glob("*.yaml"))}
+    paths = sorted(FOLDERS[kind].glob("*.yaml"))
+    return {path.stem: path.read_text(encoding="utf-8").rstrip() for path in paths}
 
 
 def _commented(kind: str) -> dict[str, str]:
     """Each with the first sentence of the comment at its top."""
     return {
-        name: first_sentence(
-            " ".join(
-                line.lstrip("# ")
-                for line in itertools.takewhile(
-                    lambda line: line.startswith("#"), path.read_text(encoding="utf-8").splitlines()
-                )
-            )
-        )
-        for name, path in _texts(kind).items()
+        name: first_sentence(re.sub(r"\n[^#](.|\n)*", "", text).replace("#", ""))
+        for name, text in _texts(kind).items()
     }
 
 
@@ -134,16 +131,7 @@ def _objectives() -> dict[str, str]:
 
 
 def _plugins() -> dict[str, str]:
-    added: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for group in entry_points().groups:
-        for entry in entry_points(group=group) if group.startswith(PREFIX) else ():
-            added[package_of(entry)][group.removeprefix(PREFIX)].append(entry.name)
-    return {
-        package: "; ".join(
-            f"{group}: {', '.join(sorted(names))}" for group, names in sorted(groups.items())
-        )
-        for package, groups in sorted(added.items())
-    }
+    return {package: ", ".join(names) for package, names in installed_plugins().items()}
 
 
 # kind -> what it is, and its names with a line about each: a function, or the registry at
@@ -202,10 +190,6 @@ class NamesResult(Result):
     names: dict[str, str]
     shown: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        values = super().to_dict()
-        return values if self.shown is not None else {"kind": self.kind, "names": self.names}
-
     def __str__(self) -> str:
         if self.shown is not None:
             return self.shown
@@ -232,7 +216,7 @@ def names(options: ListOptions) -> NamesResult:
     text = (
         _operator_text(options.show)
         if options.kind == "operators"
-        else _texts(options.kind)[options.show].read_text(encoding="utf-8").rstrip()
+        else _texts(options.kind)[options.show]
     )
     return NamesResult(options.kind, {options.show: choices[options.show]}, text)
 

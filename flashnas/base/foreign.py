@@ -26,7 +26,7 @@ import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +47,8 @@ MAX_CSV_CELLS = 1_000_000
 MAX_DEPTH = 64  # of lists and mappings inside one another
 TOO_DEEP = f"must be nested at most {MAX_DEPTH} levels deep; got more"
 
-_KINDS = (
-    (stat.S_ISLNK, "a link"),
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a FIFO"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
+# by the letter that `ls -l` shows
+_KINDS = {"l": "a link", "d": "a folder", "p": "a FIFO", "s": "a socket"}
 
 
 def check_regular(
@@ -78,7 +72,7 @@ def check_regular(
             f"{place}: cannot be read: {getattr(caught, 'strerror', None) or caught}"
         ) from None
     if not stat.S_ISREG(status.st_mode):
-        kind = next((name for holds, name in _KINDS if holds(status.st_mode)), "something else")
+        kind = _KINDS.get(stat.filemode(status.st_mode)[0], "a device")
         raise error(f"{place}: must be a regular file; got {kind}")
     if status.st_size > max_mb * 1e6:
         raise error(f"{place}: must be at most {max_mb:g} MB; got {status.st_size / 1e6:,.0f} MB")
@@ -160,25 +154,6 @@ def read_json(path: str | Path, error: type[FlashnasError]) -> Any:
 def _twice(names: Iterable[str]) -> str:
     """The first name that stands twice, or an empty text."""
     return next((printable(name) for name, count in Counter(names).items() if count > 1), "")
-
-
-def parse_json_cells(
-    cells: Sequence[Any],
-    place: str,
-    error: type[FlashnasError],
-    empty: Callable[[], Any] | None = None,
-) -> list[Any]:
-    """The value of each JSON text of a column; `empty()` for a cell without a text, where that is
-    allowed.
-    """
-    texts = [cell for cell in cells if isinstance(cell, str)]
-    if empty is None and len(texts) < len(cells):
-        raise error(f"{printable(place)}: must hold a JSON text in each row")
-    check_count("\n".join(texts), place, error)
-    return [
-        parse_json(cell, place, error) if isinstance(cell, str) else empty and empty()
-        for cell in cells
-    ]
 
 
 def read_csv(

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,6 @@ from flashnas.base.text import first_line, first_sentence, one_of, shown, warn_i
 
 T = TypeVar("T")
 NOTHING: Mapping[str, str] = MappingProxyType({})
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -112,17 +110,10 @@ class Registry(Mapping[str, T], Generic[T]):
     def plugins(self) -> Mapping[str, EntryPoint]:
         """The entry points of installed packages in this group, by name, in alphabetical order.
 
-        PluginError if two packages, or a package and flashnas, define one name; a warning for a
-        name that is not a word.
+        PluginError if two packages, or a package and flashnas, define one name.
         """
         entries: dict[str, EntryPoint] = {}
         for entry in _entry_points(self.group):
-            if not NAME.fullmatch(entry.name):
-                warn_in_a_line(
-                    f"{self.noun} {shown(entry.name)} of the package {package_of(entry)}: the name"
-                    " must be a word of letters, digits, '_', '.' and '-'; it is left out"
-                )
-                continue
             other = entries.get(entry.name)
             if entry.name in self.shipped or (other is not None and other.value != entry.value):
                 owner = f"the package {package_of(other)}" if other else "flashnas itself"
@@ -287,21 +278,16 @@ def package_of(entry: EntryPoint) -> str:
 
 
 def blamed(error: BaseException, things: tuple[tuple[str, object], ...]) -> str:
-    """`space pkg.module:Class.mutate`: the first function of the thing whose package was entered
-    last before the error."""
-    found = inside = ""
+    """`space pkg.module:Class.mutate`: the innermost function of a thing's package on the way to the
+    error."""
+    nouns = {
+        class_of(thing).__module__.partition(".")[0]: noun
+        for noun, thing in things
+        if is_foreign(thing)
+    }
+    found = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__", ""))
-        noun = next(
-            (
-                noun
-                for noun, thing in things
-                if is_foreign(thing)
-                and module.partition(".")[0] == class_of(thing).__module__.partition(".")[0]
-            ),
-            "",
-        )
-        if noun and noun != inside:
+        if noun := nouns.get(module.partition(".")[0]):
             found = f"{noun} {module}:{frame.f_code.co_qualname}"
-        inside = noun
     return found

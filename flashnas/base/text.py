@@ -75,12 +75,6 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}.."
 
 
-def shown_path(path: str | os.PathLike[str]) -> str:
-    """A path in a message: as it is, or as `shown` where that is not one short line."""
-    text = os.fspath(path)
-    return text if text.isprintable() and len(text) <= SHOWN_CHARACTERS else shown(text)
-
-
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its class where it says nothing."""
     return printable((str(error).strip().splitlines() or [type(error).__name__])[0])
@@ -294,22 +288,16 @@ def columns(lines: Sequence[Sequence[str]], left: Container[int] = ()) -> list[s
         lines: the header and the rows.
         left: columns of text; the others hold numbers and end under each other.
     """
-    lines = [[printable(cell) for cell in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:-1]
-    return [
-        "  ".join(
-            [
-                *(
-                    cell.ljust(width)
-                    if column in left or column - len(widths) - 1 in left
-                    else cell.rjust(width)
-                    for column, (cell, width) in enumerate(zip(line, widths, strict=False))
-                ),
-                line[-1],
-            ]
-        ).rstrip()
-        for line in lines
-    ]
+    padded: list[Sequence[str]] = []
+    last = len(lines[0]) - 1
+    for place, column in enumerate(zip(*lines, strict=True)):
+        cells = [printable(cell) for cell in column]
+        width = max(map(len, cells))
+        if place != last:
+            is_text = place in left or place - last - 1 in left
+            cells = [cell.ljust(width) if is_text else cell.rjust(width) for cell in cells]
+        padded.append(cells)
+    return ["  ".join(line).rstrip() for line in zip(*padded, strict=True)]
 
 
 def names_text(names: Sequence[str]) -> str:

@@ -4,7 +4,6 @@ left.
 
 from __future__ import annotations
 
-import functools
 import math
 import shutil
 import threading
@@ -18,9 +17,9 @@ if TYPE_CHECKING:
     from flashnas.api.search import Snapshot
     from flashnas.api.train import Step
 
-REDRAW_S = 0.5
 TICK_S = 1.0
 PLAIN_S = 15.0
+REDRAW = "\r\x1b[K"  # to the begin of the line, and clear it
 
 
 def left_words(remaining_s: float | None) -> str:
@@ -29,19 +28,17 @@ def left_words(remaining_s: float | None) -> str:
 
 
 class LiveLine:
-    """On a terminal one line redrawn in place, at least every second; elsewhere a line every 15
-    seconds and whenever something matters."""
+    """On a terminal one line that is redrawn in place every second; elsewhere a line every 15 seconds
+    and whenever something matters."""
 
     def __init__(self, stream: TextIO, doing: str) -> None:
         """doing: what the line says where nothing else is known."""
         self._stream = stream
         self._live = stream.isatty()
-        self._last = 0.0
-        self._width = 0
-        self._started = time.monotonic()
-        self._doing = self._usually = doing
+        self._started = self._last = time.monotonic()
         self._line: Callable[[float], str] | None = None  # of the seconds since the start
-        self._lock = threading.RLock()
+        self._doing = doing
+        self._lock = threading.Lock()
         self._ended = threading.Event()
 
     def __enter__(self) -> Self:
@@ -51,95 +48,66 @@ class LiveLine:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        with self._lock:
-            if self._live and self._width and self._line is not None:
-                self._stream.write("\n")
-            else:
-                self._clear()
+        if self._live:
+            self._write(f"{self._drawn()}\n" if self._line else REDRAW)
 
     def note(self, text: str) -> None:
         """A line that stays."""
-        with self._lock:
-            self._clear()
-            self._stream.write(printable(text) + "\n")
-            self._stream.flush()
-            self._doing = self._usually
-
-    def hint(self, text: str) -> None:
-        """What is done until the next line, on a terminal alone."""
-        with self._lock:
-            self._doing, self._line = text, None
-            if self._live:
-                self._write(text)
+        self._write(REDRAW * self._live + printable(text) + "\n")
 
     def draw(self, line: Callable[[float], str], matters: bool) -> None:
         """line: of the seconds since the start. matters: now, and not only at the next redrawing."""
-        with self._lock:
-            self._line = line
-            now = time.monotonic()
-            if matters or now - self._last >= (REDRAW_S if self._live else PLAIN_S):
-                self._write(line(now - self._started))
+        first, self._line = self._line is None, line
+        now = time.monotonic()
+        if not self._live and (first or matters or now - self._last >= PLAIN_S):
+            self._last = now
+            self._write(f"{line(now - self._started)}\n")
 
     def _tick(self) -> None:
         while not self._ended.wait(TICK_S):
-            with self._lock:
-                if time.monotonic() - self._last >= TICK_S and not self._ended.is_set():
-                    gone_s = time.monotonic() - self._started
-                    gone = f"{self._doing} | {duration(gone_s)} gone"
-                    self._write(self._line(gone_s) if self._line else gone)
+            self._write(self._drawn())
+
+    def _drawn(self) -> str:
+        gone_s = time.monotonic() - self._started
+        line = self._line(gone_s) if self._line else f"{self._doing} | {duration(gone_s)} gone"
+        return REDRAW + shortened(line, shutil.get_terminal_size().columns - 1)
 
     def _write(self, text: str) -> None:
-        self._last = time.monotonic()
-        self._clear()
-        if self._live:
-            text = shortened(text, shutil.get_terminal_size().columns - 1)
-            self._width = len(text)
-        self._stream.write(text if self._live else text + "\n")
-        self._stream.flush()
-
-    def _clear(self) -> None:
-        if self._live and self._width:
-            self._stream.write("\r" + " " * self._width + "\r")
-            self._width = 0
+        with self._lock:
+            self._stream.write(text)
+            self._stream.flush()
 
 
 class SearchProgress(LiveLine):
     """Share done, the lowest loss, networks by what came of them, and the time left at the pace so
     far."""
 
-    _best: float | None = None
-    _done = False
+    _shown: tuple[float | None, bool] = (None, False)
 
     def update(self, snapshot: Snapshot) -> None:
-        improved = snapshot.best_loss != self._best
-        self._best = snapshot.best_loss
-        done = snapshot.done + snapshot.failed == snapshot.total
-        ended, self._done = done and not self._done, done
-        self.draw(functools.partial(self.line, snapshot), improved or ended)
+        state = snapshot.best_loss, snapshot.done + snapshot.failed == snapshot.total
+        changed, self._shown = state != self._shown, state
+        self.draw(lambda gone_s: self.line(snapshot, gone_s), changed)
 
     @staticmethod
     def line(snapshot: Snapshot, elapsed_s: float) -> str:
+        gone = f"{duration(elapsed_s)} gone"
+        if not snapshot.total:
+            return f"networks scored, the answer follows | {gone}"
         best = "no loss yet"
         if snapshot.best_loss is not None:
             at_ms = snapshot.best_latency_ms or 0
             best = f"lowest loss {snapshot.best_loss:.3f} nats/token at {at_ms:,.0f} ms"
-        if not snapshot.total:
-            return f"networks scored, the answer follows | {duration(elapsed_s)} gone"
-        over = snapshot.done + snapshot.failed
+        over, known = snapshot.done + snapshot.failed, snapshot.known
         ended = over == snapshot.total
         left = "the answer follows" if ended else left_words(snapshot.remaining_s)
-        time_left = f"{duration(elapsed_s)} gone, {left}"
-        known = snapshot.known
-        counts = [
-            f"{over - known} of {snapshot.total - known} networks trained",
-            *(
-                f"{count} {what}"
-                for count, what in ((snapshot.failed, "of them failed"), (known, "known before"))
-                if count
-            ),
-        ]
-        share = (over - known) / max(1, snapshot.total - known)
-        return f"[{math.floor(100 * share):3d} %] {', '.join(counts)} | {time_left} | {best}"
+        counts = [f"{over - known} of {snapshot.total - known} networks trained"]
+        if snapshot.failed:
+            counts.append(f"{snapshot.failed} of them failed")
+        if known:
+            counts.append(f"{known} known before")
+        share = math.floor(100 * (over - known) / max(1, snapshot.total - known))
+        return f"[{share:3d} %] {', '.join(counts)} | {gone}, {left} | {best}"
 
 
 class CountProgress(LiveLine):
@@ -156,10 +124,8 @@ class CountProgress(LiveLine):
     def update(self, done: int, total: int) -> None:
         now = time.monotonic()
         at, since = self._first = self._first or (done, now)
-        left_s = None
-        if done > at:
-            left_s = (now - since) * (total - done) / (done - at)
-        head, left = f"[{done}/{total}] {self._noun}", left_words(left_s)
+        left = left_words((now - since) * (total - done) / (done - at) if done > at else None)
+        head = f"[{done}/{total}] {self._noun}"
         self.draw(lambda gone_s: f"{head} | {duration(gone_s)} gone, {left}", done == total)
 
 
@@ -170,14 +136,12 @@ class TrainingProgress(LiveLine):
 
     def update(self, step: Step, of_steps: int) -> None:
         self._validation = step.validation or self._validation
-        matters = step.validation is not None or step.number == of_steps
-        self.draw(functools.partial(self.line, step, of_steps), matters)
-
-    def line(self, step: Step, of_steps: int, gone_s: float) -> str:
-        tokens_per_s = step.tokens / step.number / step.seconds
         validation = "" if self._validation is None else f", validation {self._validation:.3f}"
-        return (
+        tokens_per_s = step.tokens / step.number / step.seconds
+        head = (
             f"[{step.number:,}/{of_steps:,}] loss {step.loss:.3f}{validation} nats/token |"
-            f" {tokens_per_s:,.0f} tokens/s | {duration(gone_s)} gone,"
-            f" {left_words(step.remaining_s)}"
+            f" {tokens_per_s:,.0f} tokens/s"
         )
+        left = left_words(step.remaining_s)
+        matters = step.validation is not None or step.number == of_steps
+        self.draw(lambda gone_s: f"{head} | {duration(gone_s)} gone, {left}", matters)

@@ -44,7 +44,6 @@ def search(options: SearchCommandOptions, as_json: bool) -> int:
         show(plan(options, note=lambda text: print(text, file=sys.stderr)), as_json)
         return 0
     with SearchProgress(sys.stderr, "searching") as progress:
-        progress.hint("reading the table and the published trainings")
         result = api.search(options, progress=progress, command=command_line())
     if as_json:
         print(json.dumps(result.summary))

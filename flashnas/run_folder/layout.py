@@ -15,7 +15,7 @@ import yaml
 
 from flashnas.base.documents import LocatedDict, convert, read_yaml
 from flashnas.base.errors import RunError
-from flashnas.base.foreign import parse_json_cells, read_parquet
+from flashnas.base.foreign import check_count, parse_json, read_parquet
 from flashnas.base.system import atomic_file
 from flashnas.base.text import first_line, one_of, printable, shown, without_folders
 from flashnas.training.recipe import ROUNDING
@@ -154,10 +154,15 @@ def read_trials(path: Path) -> pd.DataFrame:
     for name, kind in JSON_COLUMNS.items():
         place = f"{path}: damaged: column {name!r}"
         cells = list(frame[name])
-        frame[name] = parse_json_cells(cells, place, RunError, typing.get_origin(kind))
-        for cell, value in zip(cells, frame[name], strict=True):
-            if isinstance(cell, str):
-                convert(value, kind, place, RunError, finite=name == "scores")
+        check_count("\n".join(cell for cell in cells if isinstance(cell, str)), place, RunError)
+        frame[name] = [
+            convert(
+                parse_json(cell, place, RunError), kind, place, RunError, finite=name == "scores"
+            )
+            if isinstance(cell, str)
+            else typing.get_origin(kind)()
+            for cell in cells
+        ]
     for name in sorted({name for scores in frame["scores"] for name in scores}):
         frame[name] = [float(scores.get(name, "nan")) for scores in frame["scores"]]
     return frame

@@ -186,7 +186,7 @@ def executor_of(problem: Problem, note: Note) -> Executor:
     if kind.runs_here and not job.portable():
         _check_without_workers(config, job)
         return InProcess(work, None)
-    executor = kind(work, kind.read_options(config.executor_options))
+    executor = kind(work, kind.Options.build(**config.executor_options))
     executor.check(job)
     return executor
 

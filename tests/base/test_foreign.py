@@ -25,7 +25,6 @@ from flashnas.base.errors import (
 from flashnas.base.foreign import (
     check_regular,
     parse_json,
-    parse_json_cells,
     read_json,
     read_parquet,
     read_text,
@@ -172,19 +171,6 @@ def test_a_key_or_a_column_that_stands_twice_is_refused(tmp_path):
     (tmp_path / "x").write_text("a,b,a\n1,2,3\n")
     assert one_line(ConfigError, foreign.read_csv, tmp_path / "x", ConfigError, ["a"]).endswith(
         "x: column 'a' stands twice"
-    )
-
-
-def test_cells_of_json_are_counted_together(monkeypatch):
-    monkeypatch.setattr(
-        foreign.check_count, "__kwdefaults__", {**foreign.check_count.__kwdefaults__, "most": 4}
-    )
-    assert parse_json_cells(["[1]", None, "[2, 3]"], "x", ConfigError, list) == [[1], [], [2, 3]]
-    assert "x: must hold at most 4 values; got 5" in one_line(
-        ConfigError, parse_json_cells, ["[1]", "[2, 3]", "[4, 5]"], "x", ConfigError
-    )
-    assert "x: must hold a JSON text in each row" in one_line(
-        ConfigError, parse_json_cells, ["1", 2], "x", ConfigError
     )
 
 

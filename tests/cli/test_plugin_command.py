@@ -52,4 +52,4 @@ def test_it_is_in_the_help_and_runs(hello, capsys, refused):
     assert refused("hello you --times 0") == line
     assert "did you mean 'hello'?" in refused("helo")
     assert main(["list", "plugins"]) == 0
-    assert "flashnas-hello  commands: hello" in capsys.readouterr().out
+    assert "flashnas-hello 1.0  hello" in capsys.readouterr().out

@@ -13,6 +13,7 @@ from run_builder import write_answered_run
 
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import RunError
+from flashnas.base.foreign import check_count
 from flashnas.run_folder.front import read_front, write_front
 from flashnas.run_folder.layout import as_recorded, front_path
 from flashnas.run_folder.recorded_run import RecordedRun
@@ -95,6 +96,12 @@ def test_damaged_trials_name_the_column_and_the_rule(build_run):
 
 
 @pytest.mark.parametrize("trained", [True, False])
+def test_the_values_in_cells_of_trials_are_counted_together(build_run, monkeypatch):
+    limits = {**check_count.__kwdefaults__, "most": 300}
+    monkeypatch.setattr(check_count, "__kwdefaults__", limits)
+    assert "must hold at most 300 values" in error_of(build_run())
+
+
 def test_the_answer_comes_back_as_it_was_written(tmp_path, trained):
     run = RecordedRun.load(write_answered_run(tmp_path / "demo", trained=trained))
     answer = yaml.safe_load((run.path / "run.yaml").read_text())["answer"]
