@@ -20,7 +20,9 @@ import functools
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import yaml
@@ -31,33 +33,27 @@ from flashnas.base.text import has_no, printable, shown
 from flashnas.base.typed import Misfit, place_of, scalar, typed
 
 
-class LocatedDict(dict[str, Any]):
-    """A mapping with the file and the line (from 1) of each key."""
+class Located:
+    """A mapping or list with its file, its line (from 1), and that of each entry."""
 
     path: str = "<memory>"
     line: int = 0
-    lines: dict[str, int]
+    lines: Mapping[Any, int] = MappingProxyType({})
 
-    def place(self, key: str | None = None) -> str:
-        """`file.yaml:12` for the key, or for the mapping itself."""
-        lines = getattr(self, "lines", {})
-        return f"{self.path}:{lines.get(key, self.line) if key is not None else self.line}"
-
-
-class LocatedList(list[Any]):
-    """A list with the file and the line (from 1) of each entry."""
-
-    path: str = "<memory>"
-    line: int = 0
-    lines: list[int]
-
-    def place(self, index: int | None = None) -> str:
-        """`file.yaml:12` for the entry, or for the list itself."""
-        lines = getattr(self, "lines", [])
-        at_entry = index is not None and index < len(lines)
-        return f"{self.path}:{lines[index] if at_entry else self.line}"  # type: ignore[index]
+    def place(self, entry: str | int | None = None) -> str:
+        """`file.yaml:12` for the entry, or for the whole."""
+        return f"{self.path}:{self.lines.get(entry, self.line)}"
 
 
+class LocatedDict(Located, dict[str, Any]):
+    """A mapping of a YAML file."""
+
+
+class LocatedList(Located, list[Any]):
+    """A list of a YAML file."""
+
+
+L = TypeVar("L", bound=Located)
 # Nodes that a document has when each alias is replaced by what it refers to; nine levels of nine
 # have 10^9.
 MAX_EXPANDED_NODES = 100_000
@@ -72,11 +68,7 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> LocatedDict:
     """Keys are text and unique; those of the mapping override those that `<<` merges into it."""
     own = {id(key_node) for key_node, _ in node.value}
     loader.flatten_mapping(node)  # puts the merged keys first
-    result = LocatedDict()
-    result.path = loader.path
-    result.line = node.start_mark.line + 1
-    result.lines = {}
-    written = set()
+    result, lines, written = LocatedDict(), dict[str, int](), set[str]()
     for key_node, value_node in node.value:
         key = _value(loader, key_node)
         line = key_node.start_mark.line + 1
@@ -84,13 +76,18 @@ def _mapping(loader: Any, node: yaml.MappingNode) -> LocatedDict:
             raise ConfigError(f"{loader.path}:{line}: keys must be text; got {key!r}")
         if key in written:
             raise ConfigError(
-                f"{loader.path}:{line}: duplicate key {key!r} (first on line {result.lines[key]})"
+                f"{loader.path}:{line}: duplicate key {key!r} (first on line {lines[key]})"
             )
         if id(key_node) in own:
             written.add(key)
-        result.lines[key] = line
+        lines[key] = line
         result[key] = _value(loader, value_node)
-    return result
+    return _located(result, loader, node, lines)
+
+
+def _located(made: L, loader: Any, node: yaml.Node, lines: Mapping[Any, int]) -> L:
+    made.path, made.line, made.lines = loader.path, node.start_mark.line + 1, lines
+    return made
 
 
 def _value(loader: Any, node: yaml.Node) -> Any:
@@ -102,10 +99,7 @@ def _value(loader: Any, node: yaml.Node) -> Any:
     try:
         return loader.construct_object(node, deep=True)
     except (LookupError, AttributeError, TypeError):
-        if isinstance(node, yaml.ScalarNode):
-            value = shown(node.value)
-        else:
-            value = "a sequence" if isinstance(node, yaml.SequenceNode) else "a mapping"
+        value = shown(node.value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
         raise ConfigError(
             f"{loader.path}:{node.start_mark.line + 1}: not valid YAML: {value} is not of"
             f" the type {printable(node.tag.rpartition(':')[2])!r}"
@@ -114,10 +108,8 @@ def _value(loader: Any, node: yaml.Node) -> Any:
 
 def _sequence(loader: Any, node: yaml.SequenceNode) -> LocatedList:
     result = LocatedList(_value(loader, child) for child in node.value)
-    result.path = loader.path
-    result.line = node.start_mark.line + 1
-    result.lines = [child.start_mark.line + 1 for child in node.value]
-    return result
+    lines = {number: child.start_mark.line + 1 for number, child in enumerate(node.value)}
+    return _located(result, loader, node, lines)
 
 
 def _check_aliases(path: str, root: yaml.Node) -> None:

@@ -174,24 +174,16 @@ class SettingError(ConfigError):
     Args:
         rule: the rest of the line: `must be at least 1; got 0`.
         key: of an entry in a mapping or tuple.
-        others: further options that break the rule.
     """
 
-    def __init__(
-        self,
-        setting: Setting,
-        rule: str,
-        key: str | int | None = None,
-        others: Sequence[Setting] = (),
-    ) -> None:
-        self.setting, self.rule, self.key, self.others = setting, rule, key, others
-        super().__init__(f"{setting.where}.{self.line(lambda each: each.name, '.')}")
+    def __init__(self, setting: Setting, rule: str, key: str | int | None = None) -> None:
+        self.setting, self.rule, self.key = setting, rule, key
+        super().__init__(f"{setting.where}.{self.line(setting.name, '.')}")
 
-    def line(self, name_of: Callable[[Setting], str], separator: str) -> str:
-        """The message with the options called as `name_of` does."""
-        names = " and ".join(map(name_of, (self.setting, *self.others)))
+    def line(self, name: str, separator: str) -> str:
+        """The message with the option called so."""
         entry = f"{separator}{self.key}" if isinstance(self.key, str) else ""
-        return f"{names}{entry} {self.rule}"
+        return f"{name}{entry} {self.rule}"
 
 
 class Settings:
@@ -246,12 +238,9 @@ class Settings:
                 except ConfigError as error:
                     raise _located(error, [source], name) from None
             values = cls.over(values, source)
-        required = [setting for setting in settings_of(cls) if setting.default is REQUIRED]
-        missing = [setting for setting in required if setting.name not in values]
-        if missing:
-            rule = "are required" if missing[1:] else "is required"
-            rule += f": {'; '.join(setting.doc for setting in missing)}"
-            raise SettingError(missing[0], rule, others=missing[1:])
+        for setting in settings_of(cls):
+            if setting.default is REQUIRED and setting.name not in values:
+                raise SettingError(setting, f"is required: {setting.doc}")
         try:
             options = cls(**values)
         except SettingError as error:

@@ -114,13 +114,9 @@ def duration(seconds: Any, decimals: int = 0) -> str:
     )
 
 
-class LineWarning(UserWarning):
-    """What needs no place in the code: the command line shows its line alone."""
-
-
 def warn_in_a_line(text: str) -> None:
     """Warn of what is left out, read otherwise or slow; the same line once in a process."""
-    warnings.warn_explicit(text, LineWarning, "flashnas", 0, registry=_SAID)
+    warnings.warn_explicit(text, UserWarning, "flashnas", 0, registry=_SAID)
 
 
 _SAID: dict[Any, Any] = {}

@@ -70,20 +70,20 @@ def scalar(value: Any, kind: Any, _: Any = None, *, finite: bool = True) -> Any:
     if kind is int and number and isinstance(value, numbers.Integral):
         return int(value)
     if kind in (str, Path) and isinstance(value, str | os.PathLike):
-        return kind(_utf8(os.fspath(value)))
+        text = os.fspath(value)
+        if isinstance(text, bytes) or not _is_text(text):
+            raise Misfit(f"must be UTF-8 text without zero bytes; got {shown(value)}")
+        return kind(text)
     if kind is Any or (kind is bool and isinstance(value, bool)):
         return value
     raise Misfit(f"must be {WORDS[kind]}; got {shown(value)}")
 
 
-def _utf8(text: Any) -> str:
-    if "\0" in str(text):
-        raise Misfit(f"must not hold a zero byte; got {shown(text)}")
+def _is_text(text: str) -> bool:
     try:
-        str(text).encode()
+        return b"\0" not in text.encode()
     except UnicodeEncodeError:
-        raise Misfit(f"must be UTF-8 text; got {shown(text)}") from None
-    return str(text)
+        return False
 
 
 def typed(value: Any, kind: Any, leaf: Leaf = scalar, step: Any = None) -> Any:

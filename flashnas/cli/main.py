@@ -7,19 +7,18 @@ Ctrl-C, SIGTERM and SIGHUP.
 from __future__ import annotations
 
 import argparse
-import functools
 import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flashnas
 from flashnas.base.errors import FlashnasError
 from flashnas.base.settings import Settings
 from flashnas.base.system import NO_ROOM, terminate_as_interrupt
-from flashnas.base.text import LineWarning, has_no, printable
+from flashnas.base.text import has_no, printable
 from flashnas.cli.command import COMMANDS, Command, command_line
 from flashnas.cli.options import message_of, options_of, parser_of, refuse_unknown
 
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. A traceback appears for our own bugs only."""
     prepare_streams()
     with terminate_as_interrupt(), warnings.catch_warnings():
-        warnings.showwarning = functools.partial(_show_warning, warnings.showwarning)
+        warnings.showwarning = _show_warning
         code = 0
         try:
             code = _main(list(sys.argv[1:] if argv is None else argv) or ["--help"])
@@ -73,18 +72,8 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _show_warning(
-    otherwise: Callable[..., None],
-    message: Warning,
-    category: type[Warning],
-    *where: Any,
-    **more: Any,
-) -> None:
-    if issubclass(category, LineWarning):
-        print(f"flashnas: {one_line(str(message))}", file=sys.stderr)
-    else:
-        # a plug-in's text without what a terminal obeys
-        otherwise(category(printable(message)), category, *where, **more)
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"flashnas: {one_line(str(message))}", file=sys.stderr)
 
 
 def _main(words: list[str]) -> int:

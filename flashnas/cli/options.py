@@ -15,10 +15,7 @@ from flashnas.base.settings import REQUIRED, Setting, SettingError, Settings, se
 from flashnas.base.text import did_you_mean, plain_number
 
 JSON_HELP = "one JSON object on stdout, nothing else"
-CONFIG_HELP = "YAML with any of these options; flags override it"
-KEYS_HELP = (
-    "YAML with any of these options, and with further keys (docs/commands.md); flags override it"
-)
+CONFIG_HELP = "YAML with these options, and further keys of docs/commands.md; flags override it"
 # what stands for a value of this type in the help; else the name of the option
 PLACEHOLDERS: dict[Any, str] = {dict: "KEY=VALUE", int: "N", Path: "DIR"}
 
@@ -44,8 +41,7 @@ def parser_of(prog: str, description: str, cls: type[Settings]) -> OneLineParser
     )
     settings = settings_of(cls)
     if any(setting.yaml and not setting.positional for setting in settings):
-        flagged = all(setting.flagged for setting in settings)
-        parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP if flagged else KEYS_HELP)
+        parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP)
     group: Any = parser
     for setting in settings:
         if not setting.flagged:
@@ -132,7 +128,9 @@ def options_of(cls: type[Settings], namespace: argparse.Namespace) -> Settings:
 
 def message_of(error: Exception) -> str:
     """An error as the command line says it: options by their flags."""
-    return error.line(spelling_of, " ") if isinstance(error, SettingError) else str(error)
+    if not isinstance(error, SettingError):
+        return str(error)
+    return error.line(spelling_of(error.setting), " ")
 
 
 def refuse_unknown(parser: OneLineParser, words: Sequence[str], cls: type[Settings]) -> None:

@@ -10,7 +10,6 @@ from one_line import one_line
 from flashnas.api.estimate import estimate
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
-from flashnas.base.text import LineWarning
 from flashnas.cli.main import main
 from flashnas.latency.calibration import Calibration
 from flashnas.latency.prediction import LatencyModel, model_of
@@ -223,7 +222,7 @@ def test_rows_of_other_devices_and_types_are_left_out_in_one_line(own):
         f"{HYBRID.notation},decode-8k,p,a100_sxm,28000,,",
         f'{HYBRID.notation},"batch=1,generated=64,dtype=fp8",p,,128,,',
     )
-    with pytest.warns(LineWarning, match=r"2 of a100_sxm, 1 of fp8") as caught:
+    with pytest.warns(UserWarning, match=r"2 of a100_sxm, 1 of fp8") as caught:
         found = estimate(HYBRID, times=path)
     assert len(caught) == 1
     assert found.observed["times"] == 1

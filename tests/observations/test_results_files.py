@@ -10,7 +10,6 @@ from one_line import one_line
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
-from flashnas.base.text import LineWarning
 from flashnas.exporting.configuration import export_configuration
 from flashnas.latency.prediction import model_of
 from flashnas.latency.workload import WORKLOADS
@@ -178,7 +177,7 @@ def test_float16_counts_as_bfloat16_and_other_types_are_left_out(write):
     model = model_of("h100_sxm", WORKLOADS["decode-8k"])
     half = write("f16.json", [llama_bench(0, 48, 0)])
     quantized = write("q8.json", [llama_bench(0, 48, 0, "llama 1B Q8_0")])
-    with pytest.warns(LineWarning, match="left out, because not on h100_sxm: 1 of q8_0"):
+    with pytest.warns(UserWarning, match="left out, because not on h100_sxm: 1 of q8_0"):
         assert corrected(model, half, quantized).observed["times"] == 1
     message = one_line(ConfigError, corrected, model, quantized)
     assert "must have a time on h100_sxm in bfloat16; got 1 of q8_0" in message
