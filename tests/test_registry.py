@@ -195,25 +195,23 @@ def test_a_broken_plugin_is_a_warning_for_commands_that_do_not_use_it(
 ):
     install(
         "flashnas-bad",
-        {"zz": "bad_operator:Z", "../x": "os:sep"},
+        {"zz": "bad_operator:Z"},
         group="flashnas.operators",
         bad_operator=source,
     )
     assert (main(["list", "operators"]), main(["estimate", "2048: zz f"])) == (0, 2)
     lines = capsys.readouterr().err.splitlines()
     assert f"flashnas: {BROKEN}{reason}; it is left out" in lines
-    bad_name = "flashnas: operator '../x' of the package flashnas-bad: the name must be"
-    assert any(line.startswith(bad_name) for line in lines)
     assert lines[-1] == f"flashnas estimate: {BROKEN}{reason}"
 
 
-def test_a_warning_of_a_plugin_does_not_reach_the_terminal_as_it_is(install):
+def test_a_warning_of_a_plugin_does_not_reach_the_terminal_as_it_is(install, capsys):
     source = "import warnings\nwarnings.warn('\\x1b]0;PWN\\x07')\nZ = 5\n"
     install(
         "flashnas-bad", {"zz": "their_warning:Z"}, group="flashnas.operators", their_warning=source
     )
-    with pytest.warns(UserWarning, match=r"^\\x1b]0;PWN\\x07$"):
-        main(["list", "operators"])
+    main(["list", "operators"])
+    assert "flashnas: \\x1b]0;PWN\\x07" in capsys.readouterr().err.splitlines()
 
 
 @pytest.mark.parametrize(

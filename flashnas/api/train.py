@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from flashnas.training.recipe import Recipe
     from flashnas.training.trainer import Step as Step
 
-CHECKPOINT_EVERY_S = 300.0
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Settings, where="train"):
@@ -69,15 +67,10 @@ class TrainOptions(Settings, where="train"):
     )
     seed: int = option(0, "fixes the start and the order of the text", min=0, max=MAX_SEED)
     checkpoint_every_tokens: int | None = option(
-        None, "training tokens between checkpoints", min=1, max=MAX_TOKENS
+        None, "at most so many training tokens between checkpoints", min=1, max=MAX_TOKENS
     )
-    checkpoint_every_s: float | None = option(
-        None,
-        "seconds between checkpoints; not with --checkpoint-every-tokens",
-        metavar="S",
-        shown=f"{CHECKPOINT_EVERY_S:g}",
-        min=0,
-        max=1_000_000_000,
+    checkpoint_every_s: float = option(
+        300.0, "at most so many seconds between checkpoints", metavar="S", min=0, max=10**9
     )
     keep: int = option(2, "checkpoints that stay, the newest ones", min=1, max=1_000_000)
     threads: int | None = option(
@@ -97,11 +90,6 @@ class TrainOptions(Settings, where="train"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.checkpoint_every_tokens is not None and self.checkpoint_every_s is not None:
-            self.wrong(
-                "checkpoint_every_s",
-                "and --checkpoint-every-tokens exclude each other; give one of them",
-            )
         if self.resume and self.out is None:
             self.wrong("resume", "needs --out, the folder of the training to continue")
 
@@ -207,9 +195,6 @@ def _job(options: TrainOptions, command: str, progress: TrainProgress) -> TrainJ
         architecture = load_architecture(options.arch)
     else:
         architecture = options.arch  # type: ignore[assignment]
-    every_s = (
-        CHECKPOINT_EVERY_S if options.checkpoint_every_s is None else options.checkpoint_every_s
-    )
     return TrainJob(
         architecture=architecture,
         start=start,
@@ -221,7 +206,7 @@ def _job(options: TrainOptions, command: str, progress: TrainProgress) -> TrainJ
         keep=options.keep,
         out=out,
         checkpoint_every_tokens=options.checkpoint_every_tokens,
-        checkpoint_every_s=every_s,
+        checkpoint_every_s=options.checkpoint_every_s,
         command=command,
     )
 

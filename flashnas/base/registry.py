@@ -278,16 +278,21 @@ def package_of(entry: EntryPoint) -> str:
 
 
 def blamed(error: BaseException, things: tuple[tuple[str, object], ...]) -> str:
-    """`space pkg.module:Class.mutate`: the innermost function of a thing's package on the way to the
-    error."""
-    nouns = {
-        class_of(thing).__module__.partition(".")[0]: noun
-        for noun, thing in things
-        if is_foreign(thing)
-    }
-    found = ""
+    """`space pkg.module:Class.mutate`: the first function of the thing whose package was entered
+    last before the error."""
+    found = inside = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__", ""))
-        if noun := nouns.get(module.partition(".")[0]):
+        noun = next(
+            (
+                noun
+                for noun, thing in things
+                if is_foreign(thing)
+                and module.partition(".")[0] == class_of(thing).__module__.partition(".")[0]
+            ),
+            "",
+        )
+        if noun and noun != inside:
             found = f"{noun} {module}:{frame.f_code.co_qualname}"
+        inside = noun
     return found

@@ -16,7 +16,7 @@ from flashnas.architecture import MAX_META_TOKENS, MAX_VOCAB, Architecture, pars
 from flashnas.base.documents import LocatedDict, LocatedList, convert, read_yaml
 from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError, SpaceError
 from flashnas.base.registry import Registry, foreign_errors, shipped_names
-from flashnas.base.text import did_you_mean, one_of, range_of, shown
+from flashnas.base.text import did_you_mean, one_of, printable, range_of, shown
 from flashnas.families.family import families
 from flashnas.operators import OperatorSpec
 from flashnas.space.base import SearchSpace
@@ -152,7 +152,7 @@ def _resolve(source: str) -> str:
         return str(shipped[source]) if relative.startswith("..") else relative
     if Path(source).suffix in (".yaml", ".yml") or os.path.exists(source):
         if not os.path.exists(source):
-            raise SpaceError(f"{shown(source)}: no such file")
+            raise SpaceError(f"{printable(source)}: no such file")
         return source
     names = [*shipped, *families()]
     raise SpaceError(

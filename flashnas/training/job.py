@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import signal
@@ -44,9 +45,9 @@ class TrainJob:
     """The settings of one training.
 
     architecture: trained at its widths divided by recipe.width_factor. tokenizer: path of a
-    tokenizer.json; None: one is trained on the corpus. checkpoint_every_tokens: None:
-    `checkpoint_every_s` applies. start: None: weights are drawn, else the tokenizer is
-    theirs. keep: the number of newest checkpoints that remain. command: the command line, for the
+    tokenizer.json; None: one is trained on the corpus. A checkpoint is due after
+    `checkpoint_every_tokens` or `checkpoint_every_s`, what comes first. start: None: weights are
+    drawn, else the tokenizer is theirs. keep: the number of newest checkpoints that remain. command: the command line, for the
     record.
     """
 
@@ -239,8 +240,7 @@ def _train(job: TrainJob, trainer: Trainer, folder: TrainFolder, progress: Train
                     folder.write_config(micro_batch_sequences=micro_batch)
                 due = (
                     time.monotonic() - last_s >= job.checkpoint_every_s
-                    if job.checkpoint_every_tokens is None
-                    else step.tokens - last_tokens >= job.checkpoint_every_tokens
+                    or step.tokens - last_tokens >= (job.checkpoint_every_tokens or math.inf)
                 )
                 came = signals.came
                 log.add(step, recipe.batch_tokens)

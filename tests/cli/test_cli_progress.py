@@ -45,7 +45,7 @@ def test_a_terminal_is_never_silent_and_its_line_is_never_wrapped(monkeypatch):
         progress.update(1, 4)
         before = stream.getvalue()
         time.sleep(0.1)
-    drawn = [part for part in before.split("\r") if part.strip()]
+    drawn = [part for part in before.split("\r\x1b[K") if part.strip()]
     assert drawn[0] == "compare a table with whole m…"
     assert stream.getvalue().count("[1/4] models timed") > before.count("[1/4] models timed")
     assert max(map(len, drawn)) < 30
