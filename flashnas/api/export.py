@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flashnas.api.calling import Result, takes, writable_out
 from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option
-from flashnas.base.text import counted, one_of
+from flashnas.base.text import counted
 
 # options of all formats of an export
 EVERY_FORMAT = ("source", "to", "out", "dtype", "init_seed", "tokenizer", "no_weights", "trainings")
@@ -33,6 +33,7 @@ class ExportOptions(Settings, where="export"):
         "gguf (llama.cpp) or hf (transformers, vLLM, SGLang, MLX; a network that no family of theirs"
         " holds: transformers with flashnas installed)",
         metavar="TARGET",
+        choices=targets,
     )
     out: Path = option(REQUIRED, "folder to write; must not hold anything yet", yaml=False)
     dtype: str = option("float32", "float32 or bfloat16", choices=("float32", "bfloat16"))
@@ -63,8 +64,6 @@ class ExportOptions(Settings, where="export"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.to not in targets():
-            self.wrong("to", one_of("", self.to, targets()).strip())
         for name in ("no_weights", "trainings"):
             if getattr(self, name) and (self.to != "hf" or self.init_seed is not None):
                 self.wrong(name, "is for --to hf, without --init-seed")

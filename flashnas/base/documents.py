@@ -99,7 +99,7 @@ def _value(loader: Any, node: yaml.Node) -> Any:
     try:
         return loader.construct_object(node, deep=True)
     except (LookupError, AttributeError, TypeError):
-        value = shown(node.value) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"  # type: ignore[attr-defined]
+        value = shown(node.value) if isinstance(node, yaml.ScalarNode) else "a collection"
         raise ConfigError(
             f"{loader.path}:{node.start_mark.line + 1}: not valid YAML: {value} is not of"
             f" the type {printable(node.tag.rpartition(':')[2])!r}"

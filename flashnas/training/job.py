@@ -47,8 +47,8 @@ class TrainJob:
     architecture: trained at its widths divided by recipe.width_factor. tokenizer: path of a
     tokenizer.json; None: one is trained on the corpus. A checkpoint is due after
     `checkpoint_every_tokens` or `checkpoint_every_s`, what comes first. start: None: weights are
-    drawn, else the tokenizer is theirs. keep: the number of newest checkpoints that remain. command: the command line, for the
-    record.
+    drawn, else the tokenizer is theirs. keep: the number of newest checkpoints that remain.
+    command: the command line, for the record.
     """
 
     architecture: Architecture
