@@ -39,7 +39,7 @@ def find_command(words: Sequence[str]) -> tuple[str, Command, list[str]]:
 def help_of_actions(prog: str, command: Command) -> str:
     """The commands, or the actions of one, with a line about each. A plug-in that cannot be used is
     left out."""
-    lines = [f"usage: {prog} COMMAND ..\n", command.description, "", "commands:"]
+    lines = [f"usage: {prog} COMMAND .. (or --version)\n", command.description, "", "commands:"]
     for name, action in command.actions.items():
         lines.append(f"  {name:<9} {action.summary}")
     return "\n".join([*lines, "", f"{prog} COMMAND --help shows the options of one"])

@@ -181,6 +181,7 @@ class Record:
     curve: Sequence[tuple[float, float]] = ()
     points: list[Point] = field(default_factory=list)
     kind: Literal["a", "b"] = "a"
+    size: int | Literal["max"] = 1
     more: Any = None
 
 

@@ -35,6 +35,7 @@ def test_values_come_out_in_the_types_of_the_fields():
     assert isinstance(bake.heat, float)
     assert Bake(flour=Path("rye")).flour == "rye"
     assert Bake(flour="rye", grams="2.3k").grams == 2300
+    assert Bake(flour="rye", seeds="poppy, sesame").seeds == ("poppy", "sesame")
 
 
 @every(
