@@ -90,12 +90,9 @@ def kept(printed: dict[str, Any]) -> dict[str, Any]:
             network["notation"] = compressed(network["notation"])
         return rounded({key: value for key, value in printed.items() if key != "hash"})
     answer = printed.get("answer") or {}
-    recommended = [
-        entry for entry in printed["front"] if entry["hash"] == answer.get("recommended")
-    ]
     return rounded(
         {
-            "recommended": [figures(entry) for entry in recommended],
+            "recommended": [figures(entry) for entry in [printed.get("recommended")] if entry],
             "front": [figures(entry) for entry in printed["front"]],
             "trials": printed["trials"],
             "limit": answer.get("limit"),
