@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from flashnas.base.errors import ConfigError, CorpusError, DeviceError, WeightsError
 from flashnas.base.system import disk_errors
@@ -94,17 +95,11 @@ def bits_per_byte(
     progress(0, len(pieces))
     for begin in range(0, len(pieces), TOGETHER):
         part = pieces[begin : begin + TOGETHER]
-        longest = max(len(ids) for ids, _ in part)
-        padded_BT = torch.tensor(
-            [[*ids] + [0] * (longest - len(ids)) for ids, _ in part], device=device
-        )
-        targets_BT = torch.tensor(
-            [
-                [-100] * first + [*ids[first:]] + [-100] * (longest - len(ids))
-                for ids, first in part
-            ],
-            device=device,
-        )
+        read = [torch.tensor(ids, device=device) for ids, _ in part]
+        padded_BT = pad_sequence(read, batch_first=True)
+        targets_BT = pad_sequence(read, batch_first=True, padding_value=-100)
+        for row, (_, first) in enumerate(part):
+            targets_BT[row, :first] = -100
         predicted = sum(len(ids) - first for ids, first in part)
         nats += float(network.loss(padded_BT[:, :-1], targets_BT[:, 1:])) * predicted
         progress(begin + len(part), len(pieces))

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.huggingface import architecture_of_config
+from flashnas.architecture.huggingface.config_json import read_json
 from flashnas.base.errors import WeightsError
-from flashnas.base.foreign import read_json
 from flashnas.base.text import first_line
 from flashnas.families.family import Family, writer_of
 from flashnas.network.model import HybridLM
@@ -24,9 +24,7 @@ def read_export(folder: Path) -> tuple[HybridLM, int | None]:
     """The network of a folder of `--to hf`, in float32, and the length of the sequences of its
     training, where that is recorded."""
     file = folder / MODEL_CONFIG
-    config = read_json(file, WeightsError)
-    if not isinstance(config, dict):
-        raise WeightsError(f"{file}: must be a mapping; got {type(config).__name__}")
+    config = read_json(file)
     recorded = config.get("sequence_tokens")
     tokens = recorded if type(recorded) is int and recorded > 0 else None
     if config.get("model_type") != "flashnas":

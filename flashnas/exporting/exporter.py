@@ -16,7 +16,6 @@ import torch
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ExportError
 from flashnas.base.system import atomic_folder, disk_errors, write_synced
-from flashnas.base.text import one_of
 from flashnas.exporting import EXPORTS
 from flashnas.exporting.card import model_card
 from flashnas.exporting.configuration import CARD
@@ -159,12 +158,8 @@ def _chosen(options: Mapping[str, bool | str | None], target: str) -> dict[str, 
     chosen = {name: value for name, value in options.items() if value not in (False, None)}
     for name in chosen:
         if name not in EXPORTS[target].options:
-            having = [other for other in EXPORTS if name in EXPORTS[other].options]
-            raise ExportError(
-                f"--{name.replace('_', '-')} is for --to {' or '.join(having)}"
-                if having
-                else one_of(f"an option of --to {target}", name, EXPORTS[target].options)
-            )
+            having = [other for other in EXPORTS if name in EXPORTS[other].options] or ["none"]
+            raise ExportError(f"--{name.replace('_', '-')} is for --to {' or '.join(having)}")
     return chosen
 
 

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from tokenizers import Tokenizer
@@ -29,9 +28,6 @@ from flashnas.network.weights import (
 from flashnas.run_folder.recorded_run import chosen_weights
 from flashnas.training.checkpoint import checkpoints
 from flashnas.training.folder import CHECKPOINTS, CONFIG, FINAL, TrainingRecord
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True)
@@ -166,8 +162,9 @@ def quiet_transformers() -> Iterator[None]:
         logging.enable_progress_bar()
 
 
-def fast_tokenizer(tokenizer: Tokenizer, special: SpecialTokens) -> PreTrainedTokenizerFast:
-    """That of transformers; padding on the left, as generation needs it."""
+def write_tokenizer(folder: Path, tokenizer: Tokenizer, special: SpecialTokens) -> None:
+    """Write the files of transformers into a folder, those that are known as they are; padding on the
+    left, as generation needs it."""
     from transformers import PreTrainedTokenizerFast
 
     names = {
@@ -175,13 +172,8 @@ def fast_tokenizer(tokenizer: Tokenizer, special: SpecialTokens) -> PreTrainedTo
         for kind in KINDS
         if (ids := special.ids(tokenizer, kind))
     }
-    return PreTrainedTokenizerFast(
+    PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, padding_side="left", clean_up_tokenization_spaces=False, **names
-    )
-
-
-def write_tokenizer(folder: Path, tokenizer: Tokenizer, special: SpecialTokens) -> None:
-    """Write its files into a folder, those that are known as they are."""
-    fast_tokenizer(tokenizer, special).save_pretrained(folder)
+    ).save_pretrained(folder)
     for name, text in special.files.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -41,6 +41,7 @@ RENAMED = {
     "lfm2_moe": {"tie_embedding": "tie_word_embeddings"},
     "mixtral": {"num_experts": "num_local_experts"},
     "nemotron_h": {
+        "layers_block_type": "layer_types",
         "mamba_n_groups": "n_groups",
         "mamba_d_conv": "conv_kernel",
         "mamba_conv_bias": "use_conv_bias",

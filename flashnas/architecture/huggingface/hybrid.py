@@ -5,19 +5,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from flashnas.architecture.architecture import Architecture
 from flashnas.architecture.huggingface.config_json import HfConfig
 from flashnas.architecture.huggingface.transformer import (
     FULL,
     LINEAR,
-    OLD_NAMES,
     assembled,
     attention_of,
     experts_of,
     in_turn,
     kinds_of,
+    known_kinds,
     networks_of,
 )
 from flashnas.architecture.notation import MAX_OPERATORS
@@ -81,7 +80,7 @@ def nemotron_h(config: HfConfig) -> Architecture:
 
 
 def _nemotron_kinds(config: HfConfig) -> list[str]:
-    kinds = config.listed("layers_block_type", str) or config.listed("layer_types", str)
+    kinds = config.listed("layer_types", str)
     pattern = config.data.get("hybrid_override_pattern")
     if kinds is None and pattern is not None:
         if not isinstance(pattern, str) or not pattern or set(pattern) - set(NEMOTRON_PATTERN):
@@ -90,12 +89,9 @@ def _nemotron_kinds(config: HfConfig) -> list[str]:
                 f"must be letters of {' '.join(NEMOTRON_PATTERN)}; got {pattern!r}",
             )
         kinds = [NEMOTRON_PATTERN[letter] for letter in pattern]
-    kinds = [OLD_NAMES.get(kind, kind) for kind in kinds or [LINEAR, "moe", FULL, "mlp"]]
-    for kind in kinds:
-        if kind not in NEMOTRON_PATTERN.values():
-            raise config.lacking("layers_block_type", f"the layer type {kind!r} in nemotron_h")
+    kinds = known_kinds(config, kinds or [LINEAR, "moe", FULL, "mlp"], NEMOTRON_PATTERN.values())
     if len(kinds) > MAX_OPERATORS:
-        raise config.error("layers_block_type", f"at most {MAX_OPERATORS} layers; got {len(kinds)}")
+        raise config.error("layer_types", f"at most {MAX_OPERATORS} layers; got {len(kinds)}")
     if config.data.get("num_hidden_layers") not in (None, len(kinds)):
         raise config.error(
             "num_hidden_layers",
@@ -181,13 +177,11 @@ def smallest_step(config: HfConfig) -> float:
     """The lower end of `time_step_limit`; transformers writes infinity as Infinity or as
     {"__float__": "Infinity"}."""
 
-    def plain(value: Any) -> Any:
-        return math.inf if value == {"__float__": "Infinity"} else value
-
     limit = config.data.get("time_step_limit")
     if limit is None:
         return 0.0
-    ends = [plain(end) for end in limit] if isinstance(limit, list) else []
+    listed = limit if isinstance(limit, list) else []
+    ends = [math.inf if end == {"__float__": "Infinity"} else end for end in listed]
     if (
         len(ends) != 2
         or any(type(end) not in (int, float) for end in ends)

@@ -8,6 +8,7 @@ from typing import Any
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.huggingface.config_json import HfConfig
+from flashnas.base.text import shown
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.feed_forward.spec import FeedForward
@@ -190,7 +191,7 @@ def rope_options(config: HfConfig) -> dict[str, Any]:
             raise config.error(place, f"must be a number of at least {least:g}; got {value!r}")
         return float(value)
 
-    options = {"rope_theta": number("rope_theta", config.get("rope_theta"))}
+    options: dict[str, Any] = {"rope_theta": number("rope_theta", config.get("rope_theta"))}
     kind = positions.get("rope_type", positions.get("type", "default"))
     if kind not in ROPE_TYPES:
         raise config.lacking(
@@ -207,23 +208,14 @@ def rope_options(config: HfConfig) -> dict[str, Any]:
     if kind != "default":
         options["rope_factor"] = number("factor", None)
     if kind == "llama3":
-        for name, value in (("low_freq_factor", 1.0), ("high_freq_factor", 4.0)):
-            if number(name, None, least=0.0) != value:
+        for name, needed in (("low_freq_factor", 1.0), ("high_freq_factor", 4.0)):
+            if (value := positions.get(name)) != needed:
                 raise config.lacking(
-                    f"{key}.{name}", f"llama3 positions with {positions[name]}; it has {value:g}"
+                    f"{key}.{name}", f"llama3 positions with {shown(value)}; it has {needed:g}"
                 )
-        original = config.data.get(
-            "original_max_position_embeddings",
-            positions.get(
-                "original_max_position_embeddings", config.get("max_position_embeddings")
-            ),
-        )
-        if type(original) is not int or not 1 <= original <= MAX_VALUE:
-            raise config.error(
-                f"{key}.original_max_position_embeddings",
-                f"must be a whole number of at least 1; got {original!r}",
-            )
-        options["rope_original"] = original
+        name = "original_max_position_embeddings"
+        usual = config.data.get(name, config.get("max_position_embeddings"))
+        options["rope_original"] = int(number(name, usual))
     return options
 
 
@@ -256,7 +248,11 @@ def in_turn(
 
 def kinds_of(config: HfConfig, usual: list[str], allowed: Container[str]) -> list[str]:
     """The `layer_types`, or the usual ones where the key is absent."""
-    listed = config.listed("layer_types", str, len(usual)) or usual
+    return known_kinds(config, config.listed("layer_types", str, len(usual)) or usual, allowed)
+
+
+def known_kinds(config: HfConfig, listed: list[str], allowed: Container[str]) -> list[str]:
+    """The listed ones by their present names."""
     kinds = [OLD_NAMES.get(kind, kind) for kind in listed]
     for kind in kinds:
         if kind not in allowed:
