@@ -15,7 +15,15 @@ from typing import Any
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.documents import convert, read_yaml
 from flashnas.families.fitting import Demands, Format, choose
-from flashnas.families.pieces import Parts, Piece, network_pieces, norm_eps, with_channels
+from flashnas.families.pieces import (
+    Parts,
+    Piece,
+    network_pieces,
+    norm_eps,
+    rows_of,
+    with_channels,
+    with_gated_queries,
+)
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
@@ -311,18 +319,15 @@ def _parts(spec: OperatorSpec, hidden: int, names: Mapping[str, str]) -> list[Pi
     import torch
 
     pieces = {piece.name: piece for piece in with_channels(spec, hidden, names)}
-    rows = torch.arange(sum(tensor.shape[0] for tensor in spec.tensors(hidden)))
     for name in names:
         parts = [f"{part}.weight" for part in name.split("+")]
         if len(parts) > 1:
             taken = [pieces.pop(part) for part in parts]
-            joined = torch.cat([rows[piece.rows] for piece in taken])
+            joined = torch.cat([rows_of(piece) for piece in taken])
             pieces[f"{name}.weight"] = replace(taken[0], name=f"{name}.weight", rows=joined)
-    if isinstance(spec, Attention) and spec.out_gate:
-        gate, queries = pieces.pop("gate.weight"), pieces["q.weight"]
-        heads = [rows[piece.rows].unflatten(0, (spec.heads, -1)) for piece in (queries, gate)]
-        pieces["q.weight"] = replace(queries, rows=torch.cat(heads, 1).flatten())
-    return list(pieces.values())
+    found = list(pieces.values())
+    gated = isinstance(spec, Attention) and spec.out_gate
+    return with_gated_queries(spec, found) if gated else found
 
 
 def layers_of(operators: Sequence[OperatorSpec], pairs: bool) -> list[list[OperatorSpec]]:

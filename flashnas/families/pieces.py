@@ -130,6 +130,24 @@ def with_channels(spec: OperatorSpec, hidden: int, names: Container[str]) -> lis
     ]
 
 
+def rows_of(piece: Piece) -> Tensor:
+    """The rows of a part of a tensor, one by one."""
+    import torch
+
+    return torch.arange(piece.rows.start, piece.rows.stop)
+
+
+def with_gated_queries(spec: Any, parts: list[Piece]) -> list[Piece]:
+    """The tensors of attention, in which each head's queries stand before its output gate."""
+    import torch
+
+    pieces = {piece.name: piece for piece in parts}
+    gate, queries = pieces.pop("gate.weight"), pieces["q.weight"]
+    heads = [rows_of(piece).unflatten(0, (spec.heads, -1)) for piece in (queries, gate)]
+    pieces["q.weight"] = replace(queries, rows=torch.cat(heads, 1).flatten())
+    return list(pieces.values())
+
+
 def network_pieces(
     architecture: Architecture,
     top: tuple[str, str, str],

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -61,53 +60,6 @@ def test_files_that_were_checked_by_hand_are_read_and_written_alike(tmp_path, ca
     assert architecture_of_config({**written}, "written").hash == architecture.hash
     assert writer_of(written, architecture) is family
     assert writer_of({**written, "max_position_embeddings": 8192}, architecture) is None
-
-
-@every(name=[*NETWORKS])
-def test_transformers_builds_the_network_of_the_configuration(name, tmp_path):
-    transformers = pytest.importorskip("transformers")
-    import torch
-    from safetensors.torch import load_file
-
-    from flashnas.network.weights import tensor_shapes
-
-    architecture, family = Architecture.parse(NETWORKS[name]), families()[name]
-    assert family_of(architecture) is family
-    config = family.configuration(architecture)
-    fla = sys.modules.get("fla")
-    sys.modules["fla"] = None  # which takes seconds to load
-    try:
-        with torch.device("cpu" if "moe" in name else "meta"):
-            model = transformers.AutoModelForCausalLM.from_config(
-                transformers.AutoConfig.for_model(**config)
-            )
-    finally:
-        sys.modules.pop("fla")
-        if fla is not None:
-            sys.modules["fla"] = fla
-    assert type(model).__name__ in config["architectures"]
-    if "moe" in name:  # whose tensors have other names in a file
-        model.save_pretrained(tmp_path)
-        written = load_file(tmp_path / "model.safetensors")
-        shapes = {key: list(tensor.shape) for key, tensor in written.items()}
-        shapes |= {"lm_head.weight": []} if architecture.tied else {}
-    else:
-        shapes = {key: list(tensor.shape) for key, tensor in model.state_dict().items()}
-    if architecture.tied:
-        del shapes["lm_head.weight"]
-    tensors = {key: torch.empty(shape, device="meta") for key, shape in tensor_shapes(architecture)}
-    assert shapes == {
-        piece.name.replace("backbone.", "model."): list(piece.of(tensors).shape)  # as released
-        for piece in family.pieces(architecture)
-    }
-    assert sum(parameter.numel() for parameter in model.parameters()) == architecture.params
-    types = getattr(model.config, "layer_types", None) or ["full_attention"] * len(
-        model.model.layers
-    )
-    recurrent = {"m2": "linear_attention", "gd": "linear_attention", "conv": "conv", "f": "mlp"}
-    recurrent["swa"] = "sliding_attention"
-    specs = [spec for spec in architecture.operators if spec.mixes_tokens or not family.pairs]
-    assert types == [recurrent.get(spec.kind, "full_attention") for spec in specs]
 
 
 def test_what_config_json_states_once_is_one_value_of_all_layers():

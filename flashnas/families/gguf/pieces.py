@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flashnas.families import pieces
-from flashnas.families.pieces import Piece
+from flashnas.families.pieces import Piece, rows_of, with_gated_queries
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.mamba2.spec import Mamba2
 
 if TYPE_CHECKING:  # as in families/pieces.py
-    from torch import Tensor
+    pass
 
 ROUTER = "router.weight"
 ROPE = "rope_freqs.weight"
@@ -38,7 +38,8 @@ def operator_pieces(
         return _gated_delta_net(spec, hidden)
     parts = pieces.operator_pieces(spec, hidden, names)
     if isinstance(spec, Attention):
-        return _attention(spec, parts, interleaved)
+        parts = _interleaved(spec, parts) if interleaved else parts
+        return with_gated_queries(spec, parts) if spec.out_gate else parts
     if not isinstance(spec, Mamba2):  # scores of experts are not rounded
         return [replace(part, matrix=part.matrix and part.source != ROUTER) for part in parts]
     heads, groups = spec.head_count(hidden), spec.groups
@@ -56,33 +57,18 @@ def operator_pieces(
     return parts
 
 
-def _attention(spec: Attention, parts: list[Piece], interleaved: bool) -> list[Piece]:
-    """Rows in the order of llama.cpp, and each head's queries before its gate."""
+def _interleaved(spec: Attention, parts: list[Piece]) -> list[Piece]:
+    """Rows of queries and keys whose rotary positions turn neighbouring channels of a head."""
     import torch
 
-    dim, half = spec.head_dim, spec.rotary_dim // 2
-    order = torch.arange(dim)
-    if interleaved:
-        order[: 2 * half] = torch.stack(
-            [torch.arange(half), torch.arange(half) + half], 1
-        ).flatten()
-    all_rows = torch.arange((2 * spec.heads + 2 * spec.kv_heads) * dim)
-
-    def rows(piece: Piece) -> Tensor:
-        return all_rows[piece.rows].unflatten(0, (-1, dim))
-
-    gate = next((rows(piece) for piece in parts if piece.name == "gate.weight"), None)
-    kept = []
-    for piece in parts:
-        part = piece.name.split(".")[0]
-        if part in ("q", "k"):
-            turned = rows(piece)[:, order]
-            if gate is not None and part == "q":
-                turned = torch.stack([turned, gate], 1)
-            piece = replace(piece, rows=turned.flatten())
-        if part != "gate":
-            kept.append(piece)
-    return kept
+    turned, order = spec.rotary_dim, torch.arange(spec.head_dim)
+    order[:turned] = order[:turned].unflatten(0, (2, -1)).T.flatten()
+    return [
+        replace(part, rows=rows_of(part).unflatten(0, (-1, spec.head_dim))[:, order].flatten())
+        if part.name.split(".")[0] in ("q", "k")
+        else part
+        for part in parts
+    ]
 
 
 def _gated_delta_net(spec: GatedDeltaNet, hidden: int) -> list[Piece]:
