@@ -182,10 +182,9 @@ def experts(run: RecordedRun, answer: Answer, chosen: Trial) -> str:
         return ""
     better = "sparse" if two["difference"] < 0 else "dense"
     lead = with_interval(abs(two["difference"]), two["sd"]).lstrip("+")
-    said = (
-        f"{better} leads by {lead} nats, from {two['from_gb']:.3g}"
-        f" to {number(two['memory_gb'], 3, 'GB')}"
-    )
+    least, most = (number(two[name], 3, "GB") for name in ("from_gb", "memory_gb"))
+    within = f"at {most}" if least == most else f"from {least} to {most}"
+    said = f"{better} leads by {lead} nats, {within}"
     said += f", up to batch {two['to_batch']}" * bool(two["to_batch"])
     for sort, side in (("dense", two["dense"]), ("sparse", two["sparse"])):
         if side["notation"] != chosen.notation:
