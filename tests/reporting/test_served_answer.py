@@ -104,8 +104,9 @@ def test_a_lead_within_its_interval_is_said_first(run, chances, two, words):
     said = dict(statements(other))["recommended"]
     if two:
         assert "nats, from 2 GB to 77.3 GB" in dict(statements(other))["experts"]
-        entry["dense_or_sparse"]["from_gb"] = 77.3
-        assert "nats, at 77.3 GB" in dict(statements(other))["experts"]
+        alone = {**entry, "dense_or_sparse": {**entry["dense_or_sparse"], "from_gb": 77.3}}
+        there = dataclasses.replace(run, config={**run.config, "answer": alone})
+        assert "nats, at 77.3 GB" in dict(statements(there))["experts"]
     assert said.startswith(
         f"{run.recommended.name}{f' ({words} may be better)' * bool(words)}, NemotronH"
     )
