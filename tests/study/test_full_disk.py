@@ -81,7 +81,7 @@ def test_the_command_says_so_in_one_line(disk, small_corpus, quick_recipe, capsy
     assert lines[-1].startswith("flashnas search: No space left on device")
     assert f"{disk.folder / 'run'}" in lines[-1]
     assert "; free room; finished work is kept; continue with: flashnas search" in lines[-1]
-    assert lines[-1].endswith(f" --resume {disk.folder / 'run'}")
+    assert lines[-1].endswith(" --resume")
     assert sum(line.startswith("flashnas search:") for line in lines) == 1
     kept = recorded(disk.folder / "run")
     assert kept
