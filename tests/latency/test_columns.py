@@ -12,7 +12,7 @@ from flashnas.architecture import Architecture, parse_operators
 from flashnas.architecture.networks import Networks
 from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import Fitter, TableCosts, excess
-from flashnas.latency.metrics import SIZES, STATED, Budget
+from flashnas.latency.metrics import ENDS, SIZES, STATED, Budget
 from flashnas.latency.prediction import LatencyModel
 from flashnas.observations.correction import TimesCorrection
 from flashnas.observations.times import ObservedTime
@@ -81,6 +81,10 @@ def test_columns_are_what_each_estimate_says(name, networks):
         np.testing.assert_allclose(column, one_by_one, rtol=1e-12)
         np.testing.assert_array_equal(model.columns(networks, [metric])[metric], column)
         assert model.columns([])[metric].shape == (0,)
+    bounds = [model.estimate(network).bounds for network in networks]
+    for name, column in model.columns(networks, ENDS).items():
+        metric, end = ENDS[name]
+        np.testing.assert_allclose(column, [each[metric][end] for each in bounds])
 
 
 def test_all_widths_of_a_space_are_looked_at_at_once():

@@ -70,12 +70,6 @@ def test_words_of_an_operator_that_nobody_has_trained_change_nothing():
     assert said[0] == said[1]
 
 
-def test_order_away_from_the_edges_says_nothing():
-    one = mix("m2 f m2 f a f m2 f d f m2 f a f m2 f m2 f")
-    other = mix("m2 f m2 f m2 f a f d f a f m2 f m2 f m2 f")
-    np.testing.assert_equal(vars(one), vars(other))
-
-
 def test_the_share_of_feed_forward_layers_is_that_of_a_token():
     lists = [parse_operators("12x(a moe)"), parse_operators("12x(a f)")]
     (total, active, ffn), plain = body_sizes(stacks(lists, 1024))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flashnas.loss.composition import LEAST_TOKENS, Law, aspect
+from flashnas.loss.composition import LEAST_TOKENS, Law
 from flashnas.loss.load import fitted
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -92,9 +92,3 @@ def test_size_against_length_is_as_sure_as_publications_agree(experiment):
     found = lengths.at_equal_flops(lengths.gemstones())
     assert found["pairs"] > 60
     assert 0.8 < found["inside"] < 0.95
-
-
-def test_the_aspect_of_a_block_of_twelve_squared_widths_is_width_over_depth():
-    assert aspect(np.array([12 * 24 * 1024**2]), np.array([1024])) == pytest.approx(
-        np.log(1024 / 24)
-    )

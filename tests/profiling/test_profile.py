@@ -34,7 +34,7 @@ from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.profiling import regression
 from flashnas.profiling.platforms import PLATFORMS, Cpu
 from flashnas.profiling.profile import JOURNAL, profile
-from flashnas.profiling.regression import Terms, choose_networks, with_half_ffns
+from flashnas.profiling.regression import Terms, choose_networks
 from flashnas.profiling.row_requests import contexts, plan
 from flashnas.profiling.table_folder import TableFolder
 from flashnas.profiling.target import Timings
@@ -129,19 +129,12 @@ def lacking(space, folder, target=None):
 # -- what is asked for -----------------------------------------------------------------------------
 
 
-def test_the_plan_names_every_operator_width_and_phase_once():
+def test_the_plan_counts_meta_tokens_and_names_no_row_twice():
+    """4 of them, 512 tokens in and 256 out."""
     items = plan(TINY, [CHAT, CHAT])
     assert len(items) == len(set(items))
-    decode_a = [
-        i for i in items if i.phase == "decode" and i.operator.startswith("a(") and i.hidden == 64
-    ]
-    assert [i.length for i in decode_a] == [517, 772]  # 4 meta tokens, 512 in, 256 out
-    assert {i.length for i in items if i.operator.startswith("d(") and i.phase == "decode"} == {0}
-    assert {i.length for i in items if i.phase == "prefill"} == {516}
-    for phase in ("decode", "prefill"):
-        names = {(i.operator.split("(")[0], i.hidden) for i in items if i.phase == phase}
-        expected = {"d", "a", "m2", "f", "embedding"} | ({"head"} if phase == "decode" else set())
-        assert names == {(kind, hidden) for kind in expected for hidden in (64, 96, 128)}
+    lengths = {(item.phase, item.length) for item in items if item.operator[:2] == "a("}
+    assert lengths == {("decode", 517), ("decode", 772), ("prefill", 516)}
 
 
 def test_contexts_span_the_workload_and_meet_the_window():
@@ -162,18 +155,6 @@ def test_what_looks_back_follows_from_kernels_and_not_from_words():
 
 
 # -- regression ------------------------------------------------------------------------------------
-
-
-def test_networks_tell_paired_operators_apart(space):
-    terms = Terms(space, [64])
-    networks = choose_networks(terms, np.random.default_rng(0), Torch().check_holds)
-    # two for each unknown and two more
-    assert len({network.hash for network in networks}) == len(networks) == 2 * 4 + 2
-    assert np.linalg.matrix_rank(terms.matrix(networks)) == len(terms.names) == 4
-    wide = next(network for network in networks if space.contains(network))
-    thin = with_half_ffns(wide)
-    ffn = "f", 1.0
-    assert terms.of_network(thin)[ffn] == pytest.approx(0.5 * terms.of_network(wide)[ffn], rel=0.2)
 
 
 def test_few_networks_are_joined_by_others_or_refused(tmp_path):

@@ -294,20 +294,6 @@ def test_what_enters_decays_stays_wide_in_a_deployed_model():
 # -- rounds and finalists ------------------------------------------------------------------------------------
 
 
-def test_what_does_not_fit_is_left_out_of_the_rounds_once():
-    small, large = (Architecture.parse(f"32(vocab=64): {n}x(f)") for n in (1, 9))
-
-    def measure(architecture):
-        if architecture is large:
-            raise DeviceMemoryError("it needs 9 GB")
-        return {"ttft_ms": 1.0, "tpot_ms": 1.0, "latency_ms": 2.0}
-
-    found, reasons, disturbed = measure_in_rounds([small, large], measure, np.random.default_rng(0))
-    assert set(found) == {small}
-    assert reasons == {large: "it needs 9 GB"}
-    assert not disturbed
-
-
 @pytest.mark.parametrize(("busy", "timed", "ms"), [(2, 5, 1.0), (9, 6, 1.9)])
 def test_what_another_process_slows_down_is_timed_again(busy, timed, ms):
     """The first `busy` timings of one network take 1.3, 1.6, 1.9, .. ms in place of 1."""
