@@ -10,7 +10,7 @@ import yaml
 
 pytest.importorskip("transformers")
 
-from networks import MIXED, TEXT, make_network, write_tokenizer_json
+from networks import TEXT, make_network, write_tokenizer_json
 from one_line import one_line
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -23,13 +23,6 @@ from flashnas.cli.main import main
 from flashnas.data.tokenizer import train_tokenizer
 from flashnas.exporting.evaluate import windows
 from flashnas.network.weights import save_model
-
-
-@pytest.fixture
-def model(tmp_path):
-    """Trained weights, as the folder of a finished training holds them."""
-    text = write_tokenizer_json(tmp_path / "tokenizer.json").read_text()
-    return save_model(tmp_path / "final", make_network(MIXED), tokenizer_json=text)
 
 
 @pytest.fixture
@@ -63,61 +56,63 @@ def by_transformers(folder, texts, window, stride, prefix):
 @pytest.mark.parametrize(
     ("separated", "window", "stride"), [(True, 16, 6), (True, 500, 500), (False, 7, 7)]
 )
-def test_bits_per_byte_are_those_of_transformers(model, texts, tmp_path, separated, window, stride):
+def test_bits_per_byte_are_those_of_transformers(
+    trained, texts, tmp_path, separated, window, stride
+):
     if not separated:
-        described = json.loads((model / "tokenizer.json").read_text())
+        described = json.loads((trained / "tokenizer.json").read_text())
         described["added_tokens"][0]["content"] = "<other>"
         described["model"]["vocab"]["<other>"] = described["model"]["vocab"].pop("<|endoftext|>")
-        (model / "tokenizer.json").write_text(json.dumps(described))
-    fn.export(str(model), to="hf", out=tmp_path / "out")
+        (trained / "tokenizer.json").write_text(json.dumps(described))
+    fn.export(str(trained), to="hf", out=tmp_path / "out")
     expected = by_transformers(tmp_path / "out", texts, window, stride, [0] if separated else [])
-    for folder in (model, tmp_path / "out"):
+    for folder in (trained, tmp_path / "out"):
         found = fn.evaluate(str(folder), text=str(texts), window=window, stride=stride)
         assert found.score["bits_per_byte"] == pytest.approx(expected, rel=1e-5)
         assert (found.score["documents"], found.score["lossy"], found.warnings) == (3, 0, ())
 
 
-def test_results_of_the_same_weights_add_up_and_those_of_others_go(model, texts):
+def test_results_of_the_same_weights_add_up_and_those_of_others_go(trained, texts):
     for name in ("0.txt", "1.txt"):
-        fn.evaluate(str(model), text=str(texts / name))
-    written = json.loads((model / "eval.json").read_text())
+        fn.evaluate(str(trained), text=str(texts / name))
+    written = json.loads((trained / "eval.json").read_text())
     assert [text["name"] for text in written["texts"].values()] == ["0.txt", "1.txt"]
-    (model / "eval.json").write_text(json.dumps({**written, "weights_sha256": "of others"}))
-    fn.evaluate(str(model), text=str(texts / "0.txt"))
-    (text,) = json.loads((model / "eval.json").read_text())["texts"].values()
+    (trained / "eval.json").write_text(json.dumps({**written, "weights_sha256": "of others"}))
+    fn.evaluate(str(trained), text=str(texts / "0.txt"))
+    (text,) = json.loads((trained / "eval.json").read_text())["texts"].values()
     assert text["name"] == "0.txt"
 
 
-def test_truncation_of_a_tokenizer_does_not_cut_the_text(model, texts, tmp_path):
-    whole = fn.evaluate(str(model), text=str(texts))
-    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+def test_truncation_of_a_tokenizer_does_not_cut_the_text(trained, texts, tmp_path):
+    whole = fn.evaluate(str(trained), text=str(texts))
+    tokenizer = Tokenizer.from_file(str(trained / "tokenizer.json"))
     tokenizer.enable_truncation(4)
     tokenizer.enable_padding(length=10**10)
-    tokenizer.save(str(model / "tokenizer.json"))
-    assert fn.evaluate(str(model), text=str(texts)).score == whole.score
-    fn.export(str(model), to="hf", out=tmp_path / "out")
+    tokenizer.save(str(trained / "tokenizer.json"))
+    assert fn.evaluate(str(trained), text=str(texts)).score == whole.score
+    fn.export(str(trained), to="hf", out=tmp_path / "out")
     written = json.loads((tmp_path / "out/tokenizer.json").read_text())
     assert (written["truncation"], written["padding"]) == (None, None)
 
 
-def test_a_tokenizer_that_cannot_encode_the_text_is_one_line(model, texts, capfd):
+def test_a_tokenizer_that_cannot_encode_the_text_is_one_line(trained, texts, capfd):
     words = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
-    described = json.loads((model / "tokenizer.json").read_text())
+    described = json.loads((trained / "tokenizer.json").read_text())
     described |= {"added_tokens": [], "model": words}
-    (model / "tokenizer.json").write_text(json.dumps(described))
-    assert main(shlex.split(f"eval {model} --text {texts}")) == 2
+    (trained / "tokenizer.json").write_text(json.dumps(described))
+    assert main(shlex.split(f"eval {trained} --text {texts}")) == 2
     error = capfd.readouterr().err
     assert error.startswith(f"flashnas eval: the tokenizer cannot encode {str(texts)!r}: ")
     assert "Missing [UNK] token" in error
     assert error.count("\n") == 1
 
 
-def test_a_tokenizer_that_drops_text_makes_a_warning(model, texts):
-    described = json.loads((model / "tokenizer.json").read_text())
+def test_a_tokenizer_that_drops_text_makes_a_warning(trained, texts):
+    described = json.loads((trained / "tokenizer.json").read_text())
     described["normalizer"] = {"type": "Lowercase"}
-    (model / "tokenizer.json").write_text(json.dumps(described))
+    (trained / "tokenizer.json").write_text(json.dumps(described))
     (texts / "0.txt").write_text("UNION")
-    assert "text of 1 of 3 documents" in fn.evaluate(str(model), text=str(texts)).warnings[0]
+    assert "text of 1 of 3 documents" in fn.evaluate(str(trained), text=str(texts)).warnings[0]
 
 
 def test_a_run_stands_for_its_chosen_network_once_that_is_trained(
@@ -152,7 +147,7 @@ def test_a_run_stands_for_its_chosen_network_once_that_is_trained(
     assert "| texts | bits_per_byte" in (tmp_path / "out/README.md").read_text()
 
 
-def test_what_cannot_be_evaluated_is_one_line(model, texts, tmp_path):
+def test_what_cannot_be_evaluated_is_one_line(trained, texts, tmp_path):
     bare = save_model(tmp_path / "bare", make_network("32(vocab=300): f"))
     fn.export(str(bare), to="hf", out=tmp_path / "out")
     config = json.loads((tmp_path / "out/config.json").read_text())
@@ -166,23 +161,23 @@ def test_what_cannot_be_evaluated_is_one_line(model, texts, tmp_path):
     )
     (damaged / "eval.json").write_text('{"weights_sha256": "0", "texts": {"a": {"name": 3}}}')
     (linked := tmp_path / "linked").mkdir()
-    (linked / "final").symlink_to(model)
+    (linked / "final").symlink_to(trained)
     text = {"text": str(texts)}
     cases = [
         (linked, text, "linked/final: must lie in the folder"),
         ("nowhere", text, "nowhere: no such folder"),
-        (model, {}, "eval.text is required"),
-        (model, {"text": "nowhere.txt"}, "corpus 'nowhere.txt': no such file"),
+        (trained, {}, "eval.text is required"),
+        (trained, {"text": "nowhere.txt"}, "corpus 'nowhere.txt': no such file"),
         (
-            model,
+            trained,
             {**text, "window": 4, "stride": 5},
             "eval.stride must be at most window (4); got 5",
         ),
-        (model, {**text, "stride": 5000}, "eval.stride must be at most window (1024); got 5000"),
+        (trained, {**text, "stride": 5000}, "eval.stride must be at most window (1024); got 5000"),
         (bare, text, "bare: has no tokenizer"),
         (tmp_path / "out", text, "not the configuration of an export"),
         (other, text, "other"),
-        (model, {"tasks": ["a"]}, "eval.tasks of 0.2.0 is gone; export with --to hf"),
+        (trained, {"tasks": ["a"]}, "eval.tasks of 0.2.0 is gone; export with --to hf"),
         (damaged, text, "damaged/eval.json: texts"),
     ]
     for folder, options, expected in cases:

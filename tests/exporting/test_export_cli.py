@@ -10,7 +10,7 @@ import torch
 pytest.importorskip("transformers")
 
 from fake_plugins import write_plugin
-from networks import MIXED, TEXT, make_network, make_source, write_tokenizer_json
+from networks import MIXED, TEXT, make_network, make_source
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flashnas.base.errors import ExportError
@@ -18,13 +18,6 @@ from flashnas.base.registry import forget_plugins
 from flashnas.cli.main import main
 from flashnas.exporting.exporter import EXPORTS, export_network
 from flashnas.exporting.transformers import write
-from flashnas.network.weights import save_model
-
-
-@pytest.fixture
-def trained(tmp_path):
-    text = write_tokenizer_json(tmp_path / "tokenizer.json").read_text()
-    return save_model(tmp_path / "final", make_network(MIXED), tokenizer_json=text)
 
 
 def test_trained_weights_and_their_tokenizer_load_and_generate(trained, tmp_path, capsys):

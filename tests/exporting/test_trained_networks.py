@@ -24,25 +24,34 @@ def searched(out, **more):
     return fn.search(**options, train_tokens="2T", out=out)
 
 
+def lines_of(table):
+    with open(table, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_losses(table):
+    """Into the table of an export."""
+    lines = lines_of(table)
+    with open(table, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(line | {"value": f"{3 + n / 100}"} for n, line in enumerate(lines))
+
+
 def test_trainings_go_out_and_come_back(run, tmp_path):
     proposed, out = run.answer.next_trainings, tmp_path / "trainings"
     found = fn.export(str(run.path), to="hf", trainings=True, out=out)
     assert found.networks == proposed["networks"]
-    with open(found.table, newline="") as file:
-        lines = list(csv.DictReader(file))
+    lines = lines_of(found.table)
     assert list(lines[0]) == COLUMNS
     for number, (line, notation) in enumerate(zip(lines, found.networks, strict=True), 1):
         network = Architecture.parse(notation)
         config = json.loads((out / f"{number:02}" / "config.json").read_text())
         assert config["hidden_size"] == network.hidden == int(line["hidden"])
         assert int(line["params"]) == network.params
-        line["value"] = f"{3 + 0.01 * number:.2f}"
     with pytest.raises(fn.FlashnasError, match=r"trainings.csv:2: value must be a number above 0"):
         searched(tmp_path / "b", evidence=found.table)
-    with open(found.table, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(lines)
+    write_losses(found.table)
     again = searched(tmp_path / "c", evidence=found.table)
     assert again.answer.without_own["hash"] == run.answer.recommended
     further = again.answer.next_trainings
@@ -60,12 +69,7 @@ def test_what_comes_back_counts_as_the_networks_that_were_trained(space, tmp_pat
     """NemotronH has two embedding matrices; in free mixes, key heads and windows are at their default."""
     run = searched(tmp_path / "run", space=space, params=None)
     found = fn.export(str(run.path), to="hf", trainings=True, out=tmp_path / "out")
-    with open(found.table, newline="") as file:
-        lines = list(csv.DictReader(file))
-    with open(found.table, "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(line | {"value": f"{3 + n / 100}"} for n, line in enumerate(lines))
+    write_losses(found.table)
     tokens, law = int(run.answer.next_trainings["tokens"]), fn.loss_model().law
     proposed = [
         observed(Architecture.parse(text), tokens, n) for n, text in enumerate(found.networks)

@@ -17,20 +17,10 @@ FREE = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def model(tmp_path_factory):
     out = tmp_path_factory.mktemp("mixed") / "model"
     export_network(make_source(MIXED), "hf", out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return AutoModelForCausalLM.from_pretrained(folder).eval()
-
-
-@pytest.fixture(scope="module")
-def network():
-    return make_network(MIXED)
+    return AutoModelForCausalLM.from_pretrained(out).eval()
 
 
 def test_every_operator_computes_and_generates_the_same(tmp_path):

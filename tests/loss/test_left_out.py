@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_trainings import published
 
-from flashnas.architecture import parse_operators
 from flashnas.loss.load import loss_model
-from flashnas.observations.losses import ObservedLoss
 from flashnas.observations.read_losses import groups_without_repeats, read_published
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "evidence"
@@ -21,17 +20,6 @@ RESULTS = Path(__file__).parents[2] / "experiments" / "evidence"
 def study(experiment):
     """The script that leaves out each publication."""
     return experiment("left_out")
-
-
-def row(operators, nats, group="g"):
-    return ObservedLoss(
-        group=group,
-        operators=operators,
-        specs=parse_operators(operators),
-        params=350e6,
-        nats=nats,
-        source="s",
-    )
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +46,7 @@ def test_the_figures_are_those_that_the_experiment_keeps(figures):
 def test_a_summary_by_hand(study):
     losses = {"g": (1.0, 0.9, 0.89), "h": (2.0, 2.1)}
     rows = [
-        row(operators, nats, group)
+        published(operators, nats, group)
         for group, values in losses.items()
         for operators, nats in zip(("a f", "d f", "m2 f"), values, strict=False)
     ]
@@ -89,9 +77,9 @@ def test_a_group_that_repeats_smaller_ones_is_counted_once(shipped):
     groups = groups_without_repeats(shipped)
     assert "mesa_sizes_15b" not in groups
     assert {"mesa_145m_15b", "mesa_400m_15b", "mesa_1b_15b"} <= set(groups)
-    smaller = [row("a f", 1.0), row("d f", 0.9)]
+    smaller = [published("a f", 1.0), published("d f", 0.9)]
     larger = [dataclasses.replace(each, group="all") for each in smaller]
-    assert list(groups_without_repeats([*smaller, *larger, row("m2 f", 0.8, "all")])) == ["g"]
+    assert list(groups_without_repeats([*smaller, *larger, published("m2 f", 0.8, "all")])) == ["g"]
 
 
 def test_a_publication_that_was_left_out_has_no_say(study, shipped):

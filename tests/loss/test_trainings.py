@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 from cases import cases
+from made_up_trainings import published
 from offenders import every
 from one_line import one_line
 
 from flashnas.architecture import parse_operators
 from flashnas.base.errors import ConfigError
-from flashnas.observations.losses import DEFAULT_TOKENS, ObservedLoss, full_width
+from flashnas.observations.losses import DEFAULT_TOKENS, full_width
 from flashnas.observations.read_losses import (
     composition,
     groups_of,
@@ -28,17 +29,6 @@ def proxies(experiment):
 
 
 GOOD = HEAD + "g,s,12x(a f),350M,pile_val_ppl,8.6\ng,s,24x(m2),0.35B,pile_val_ppl,8.5\n"
-
-
-def row(operators, nats, group="g", params=350e6, source=""):
-    return ObservedLoss(
-        group=group,
-        operators=operators,
-        specs=parse_operators(operators),
-        params=params,
-        nats=nats,
-        source=source,
-    )
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -97,7 +87,7 @@ def test_a_composition_is_the_mixers_in_quarters(case):
     ],
 )
 def test_full_widths_are_those_of_known_networks(operators, params, hidden):
-    assert full_width(row(operators, 1.0, params=params)) == pytest.approx(hidden, rel=0.05)
+    assert full_width(published(operators, 1.0, params=params)) == pytest.approx(hidden, rel=0.05)
 
 
 def test_the_short_trainings_that_ship_are_observations(shipped, proxies, experiment):

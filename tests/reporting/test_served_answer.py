@@ -41,13 +41,6 @@ def run(tmp_path_factory):
         yield fn.search(budgets={"latency_ms": 20_000}, out="runs/a")
 
 
-@pytest.fixture(scope="module")
-def table(run):
-    """(the table, the answer below it)"""
-    table, _, answer = front_table(run, 120).partition("\n\n")
-    return table, answer
-
-
 def test_the_answer_is_one_that_programs_load(run):
     chosen, answer = recommended(run), run.answer
     assert set(chosen.runs_in) == set(loading(chosen.architecture)) == set(PROGRAMS)
@@ -109,27 +102,6 @@ def test_a_lead_within_its_interval_is_said_first(run, chances, two, words):
         assert "nats, at 77.3 GB" in dict(statements(there))["experts"]
     assert said.startswith(
         f"{run.recommended.name}{f' ({words} may be better)' * bool(words)}, NemotronH"
-    )
-
-
-def test_the_answer_says_which_family_is_how_likely_and_that_the_export_can_be_timed(run, table):
-    said = dict(statements(run))
-    assert said["recommended"].startswith(
-        f"{run.front[-1].name} (Qwen3.5 may be better), NemotronH, 2560 wide, 21 layers,"
-        " attention at 3, 8, 13 and 18: "
-    )
-    assert said["loads in"] == (
-        "run here: vLLM, llama.cpp, MLX, transformers; only read: SGLang, TensorRT-LLM"
-    )
-    assert re.fullmatch(
-        r"best with probability: (\w[\w. ]+ 0\.\d\d, ){4}others 0\.\d\d(; .*)?",
-        said["families"],
-    )
-    assert said["time first"] == (
-        "sh runs/a/time_it.sh: times 3 networks without trained weights, and answers again"
-    )
-    assert re.match(
-        r"(no short training pays; the best: )?[2-6] networks of .* hours \(", said["train first"]
     )
 
 
