@@ -82,6 +82,14 @@ def test_unfused_adds_residuals_and_splits_what_is_fused(tiny_table):
     ]
 
 
+def parts(table, notation, workload, label):
+    """Those of one label, by phase."""
+    estimate = LatencyModel(table, workload).estimate(
+        Architecture.parse(f"32(vocab=64): {notation}")
+    )
+    return {entry["phase"]: entry for entry in estimate.breakdown if entry["label"] == label}
+
+
 def test_gated_delta_net_by_hand(tiny_table):
     a = Architecture.parse("32(vocab=64): gd(head_dim=16)")
     estimate = LatencyModel(tiny_table, "generated=2").estimate(a)
@@ -96,9 +104,7 @@ def test_gated_delta_net_by_hand(tiny_table):
 @every(case=cases("latency", "borrowed_recurrences"))
 def test_recurrent_operators_borrow_the_gated_delta_rule_by_state_size(tiny_table, case):
     operator, label, heads, times = case
-    a = Architecture.parse(f"32(vocab=64): {operator}")
-    estimate = LatencyModel(tiny_table, "prompt=8,generated=2").estimate(a)
-    core = {entry["phase"]: entry for entry in estimate.breakdown if entry["label"] == label}
+    core = parts(tiny_table, operator, "prompt=8,generated=2", label)
     assert core["decode"]["ms"] == pytest.approx(2 * 10 * heads / 1000, rel=1e-6)
     assert core["prefill"]["ms"] == pytest.approx(times * 8 * heads / 1000, rel=1e-6)
     assert {entry["source"] for entry in core.values()} == {"derived"}
@@ -112,17 +118,16 @@ def test_without_a_chunk_kernel_a_prefill_counts_steps_of_chunks_or_bytes(tmp_pa
         lambda **_: 1, channels=[96], conv_size=[4], batch=[1], tokens=[1, 1024]
     )
     table = write_table(tmp_path / "t", kinds)
-    a = Architecture.parse("32(vocab=64): d(head_dim=16)")
 
     def core(tokens):
-        breakdown = LatencyModel(table, f"prompt={tokens}").estimate(a).breakdown
-        found = next(entry for entry in breakdown if entry["label"] == "delta_net")
+        found = parts(table, "d(head_dim=16)", f"prompt={tokens}", "delta_net")["prefill"]
         assert found["source"] == "derived"
         return found["ms"]
 
     # a step of 2 heads takes 20 us; the bytes of 512 tokens take longer than their 8 steps
     assert core(20) == pytest.approx(4.5 * 20 / 1000)
     assert core(1024) == pytest.approx(2 * core(512), rel=0.02)
+    a = Architecture.parse("32(vocab=64): d(head_dim=16)")
     estimate = LatencyModel(table, "prompt=20").estimate(a)
     assert estimate.lower_ms < estimate.latency_ms - 0.64 * core(20)
 
@@ -151,22 +156,14 @@ def test_meta_tokens_are_read_once_and_stay_in_the_cache(tiny_table):
 
 
 def test_a_window_counts_as_full_attention_over_so_many_tokens(tiny_table):
-    a = Architecture.parse("32(vocab=64): swa(heads=2,kv_heads=1,head_dim=16,window=4)")
-    entries = LatencyModel(tiny_table, "prompt=8,generated=2").estimate(a).breakdown
-    core = {
-        entry["phase"]: entry for entry in entries if entry["label"] == "sliding_window_attention"
-    }
+    text, label = "swa(heads=2,kv_heads=1,head_dim=16,window=4)", "sliding_window_attention"
+    core = parts(tiny_table, text, "prompt=8,generated=2", label)
     assert core["decode"]["ms"] == pytest.approx(2 * 4 / 1000, rel=1e-6)
-    assert core["prefill"]["ms"] == pytest.approx(
-        2 * 64 / 100 / 1000, rel=1e-6
-    )  # few tokens: all scores
+    # few tokens: all scores
+    assert core["prefill"]["ms"] == pytest.approx(2 * 64 / 100 / 1000, rel=1e-6)
     assert {entry["source"] for entry in core.values()} == {"derived"}
-    inside = (
-        LatencyModel(tiny_table, "generated=4").estimate(a).breakdown
-    )  # contexts 1..4 never reach the window
-    assert (
-        next(e for e in inside if e["label"] == "sliding_window_attention")["source"] == "imported"
-    )
+    inside = parts(tiny_table, text, "generated=4", label)
+    assert inside["decode"]["source"] == "imported", "contexts 1..4 never reach the window"
 
 
 def test_heads_between_measured_ones(tiny_table):
@@ -268,49 +265,30 @@ def test_dtype_that_the_table_lacks(tiny_table):
 # -- whole operators, calibration ------------------------------------------------------------------
 
 
-def operator_rows(latency_us, **axes):
-    return product_rows(latency_us, **axes).assign(source="measured")
+def measured_table(folder):
+    """A_F's attention, its embedding and its head, beside the kernels."""
+    attention = str(A_F.operators[0].resolved(32))
 
+    def rows(us, operator, batch=(2,), **axes):
+        vocab = [0 if operator == attention else 64]
+        axes |= {"operator": [operator], "hidden": [32], "vocab": vocab, "batch": batch}
+        return product_rows(us, **axes).assign(source="measured")
 
-def measured_table(folder, **more):
-    a = str(A_F.operators[0].resolved(32))
     decode = [
-        operator_rows(
-            lambda context, batch, **_: context * batch,
-            operator=[a],
-            hidden=[32],
-            vocab=[0],
-            batch=[1, 4],
-            context=[4, 16],
-        ),
-        operator_rows(
-            lambda **_: 11, operator=["embedding"], hidden=[32], vocab=[64], batch=[2], context=[0]
-        ),
-        operator_rows(
-            lambda **_: 13, operator=["head"], hidden=[32], vocab=[64], batch=[2], context=[0]
-        ),
+        rows(lambda context, batch, **_: context * batch, attention, [1, 4], context=[4, 16]),
+        rows(lambda **_: 11, "embedding", context=[0]),
+        rows(lambda **_: 13, "head", context=[0]),
     ]
     prefill = [
-        operator_rows(
-            lambda tokens, **_: tokens,
-            operator=[a],
-            hidden=[32],
-            vocab=[0],
-            batch=[1, 4],
-            tokens=[2, 8],
-        ),
-        operator_rows(
-            lambda **_: 17, operator=["embedding"], hidden=[32], vocab=[64], batch=[2], tokens=[4]
-        ),
+        rows(lambda tokens, **_: tokens, attention, [1, 4], tokens=[2, 8]),
+        rows(lambda **_: 17, "embedding", tokens=[4]),
     ]
-    return write_table(
-        folder,
-        {"operator_decode": pd.concat(decode), "operator_prefill": pd.concat(prefill), **more},
-    )
+    whole = {"operator_decode": pd.concat(decode), "operator_prefill": pd.concat(prefill)}
+    return write_table(folder, {**whole, **tiny_kinds()})
 
 
 def test_whole_operators_by_hand_before_kernels(tmp_path):
-    table = measured_table(tmp_path / "t", **tiny_kinds())
+    table = measured_table(tmp_path / "t")
     estimate = LatencyModel(table, WORKLOAD).estimate(A_F)
     step_f = pw(2 * 64) + 2 * 128 * 32 / 1000 + pw(2 * 192) + 2 * 32 * 64 / 1000
     prefill_f = pw(8 * 64) + 8 * 128 * 32 / 1000 + pw(8 * 192) + 8 * 32 * 64 / 1000
@@ -321,7 +299,7 @@ def test_whole_operators_by_hand_before_kernels(tmp_path):
 
 def test_whole_operators_beyond_what_was_measured_are_missing(tmp_path):
     table, a = (
-        measured_table(tmp_path / "t", **tiny_kinds()),
+        measured_table(tmp_path / "t"),
         Architecture.parse(f"32(vocab=65): {A_F.operators[0]}"),
     )
     for workload, words in (
@@ -333,7 +311,7 @@ def test_whole_operators_beyond_what_was_measured_are_missing(tmp_path):
 
 
 def test_shorter_contexts_than_measured_count_as_the_shortest(tmp_path):
-    table = measured_table(tmp_path / "t", **tiny_kinds())
+    table = measured_table(tmp_path / "t")
     a = Architecture.parse("32(vocab=64): a(heads=2,kv_heads=1,head_dim=16)")
     core = LatencyModel(table, "batch=2,generated=6").estimate(a).breakdown[1]
     assert core["ms"] == pytest.approx(
