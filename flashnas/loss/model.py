@@ -240,6 +240,12 @@ class FullLoss:
         sds = np.sqrt(np.maximum(self._common - np.sum(gain**2, axis=1), 0.0))
         return {name: (float(means[i]), float(sds[i])) for i, name in enumerate(FEATURES)}
 
+    def share_of_tokens(self) -> float:
+        """What tokens bring in the publication that is predicted for, over what they do by the law."""
+        same = self.rows.publication == self.publication
+        cross = self._between[_TOKENS] * self._x(self.rows)[:, _TOKENS] * same
+        return 1.0 + float(cross @ self._row_weights())
+
     def parts_of(self, table: Table, one: int, other: int) -> dict[str, float]:
         """The difference of two networks by its reasons, in nats: size and shape, and mix."""
         both = table.take(np.array([one, other]))

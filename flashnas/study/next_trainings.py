@@ -8,7 +8,6 @@ the same hours would bring as further tokens of its full training.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.narrower import narrower
 from flashnas.base.text import tokens_text
 from flashnas.loss.composition import Law
+from flashnas.loss.experts import log_granularity
 from flashnas.loss.mix import bodies, body_sizes
 from flashnas.loss.own import as_own
 from flashnas.observations.losses import ObservedLoss
@@ -53,17 +53,19 @@ PUBLISHED_LAWS = ((410.7, 0.28), (2085.43, 0.3658))
 
 
 def falls(law: Law, params: float, tokens: float, share: Any) -> np.ndarray:
-    """By how much a loss falls with so large a share of tokens more, an array or a number, in nats.
-    params: active ones without embeddings."""
+    """By how much a loss falls by a law with so large a share of tokens more, an array or a number, in
+    nats. params: what a network counts as, without embeddings."""
     longer = tokens * (1 + np.asarray(share))
     return np.asarray(law.by_tokens(params, tokens) - law.by_tokens(params, longer))
 
 
 def price_of(scorer: EvidenceScorer, network: Architecture) -> Price:
     """What a share of the hours of all full trainings that are planned costs that of a network, in nats:
-    L(D) - L(D (1 + share))."""
+    L(D) - L(D (1 + share)); with own trainings, what tokens bring in these."""
     tokens = float(scorer.training.tokens_of([network])[0])
-    return functools.partial(falls, scorer.model.law, body_params(network), tokens)
+    law, brought = scorer.model.law, max(scorer.model.share_of_tokens(), 0.0)
+    params = counted_params(law, network)
+    return lambda share: brought * falls(law, params, tokens, share)
 
 
 def price_of_flops(scorer: EvidenceScorer, network: Architecture) -> Price:
@@ -75,13 +77,11 @@ def price_of_flops(scorer: EvidenceScorer, network: Architecture) -> Price:
     )
 
 
-def price_range(law: Law, params: float, tokens: float, share: float) -> tuple[float, float]:
-    """The lowest and the highest price by this law and by published ones. params: active ones without
-    embeddings."""
+def price_range(price: float, tokens: float, share: float) -> tuple[float, float]:
+    """The lowest and the highest of this price and of those by published laws."""
     ends = tokens * np.array([1, 1 + share])
     prices = [float(-np.diff(b / ends**beta)[0]) for b, beta in PUBLISHED_LAWS]
-    prices.append(float(falls(law, params, tokens, share)))
-    return min(prices), max(prices)
+    return min(price, *prices), max(price, *prices)
 
 
 @dataclass(frozen=True)
@@ -226,6 +226,14 @@ def body_params(network: Architecture) -> float:
     return float(body_sizes(bodies([network]))[0][1])
 
 
+def counted_params(law: Law, network: Architecture) -> float:
+    """The same, with experts as many as the law counts."""
+    body = bodies([network])
+    params, active, _ = body_sizes(body).T
+    by_count = law.gamma * np.log(params / active) + law.g * log_granularity(body)
+    return float((active * np.exp(by_count))[0])
+
+
 # -- for an answer ----------------------------------------------------------------------------------
 
 
@@ -248,7 +256,7 @@ def proposed(trials: Trials) -> NextTrainings | None:
         "gain": choice.gain_nats,
         "error": choice.error_nats,
         "price": choice.price_nats,
-        "price_range": list(price_range(scorer.model.law, body_params(best), tokens, choice.share)),
+        "price_range": list(price_range(choice.price_nats, tokens, choice.share)),
         "pays": choice.pays,
     }
 

@@ -12,6 +12,7 @@ from flashnas.architecture import Architecture
 from flashnas.architecture.narrower import narrower
 from flashnas.loss.load import loss_model
 from flashnas.loss.own import as_own
+from flashnas.observations.losses import ObservedLoss
 from flashnas.observations.read_losses import read_published
 from flashnas.study import next_trainings
 from flashnas.study.next_trainings import LEAST, MOST, falls, price_range, proposal
@@ -70,7 +71,7 @@ def test_a_price_is_less_than_in_proportion_and_falls_with_the_length(tokens, sh
     price, longer = (functools.partial(falls, LAW, 1e9, number) for number in (tokens, 2 * tokens))
     assert 0 == float(price(0.0)) < float(price(share)) <= 2 * float(price(share / 2)) + 1e-12
     assert float(longer(share)) < float(price(share))
-    low, high = price_range(LAW, 1e9, tokens, share)
+    low, high = price_range(float(price(share)), tokens, share)
     assert low <= float(price(share)) <= high
 
 
@@ -78,7 +79,7 @@ def test_published_laws_give_the_slopes_that_are_stated():
     """For each e-fold of tokens: 0.116 nats at 50B and 0.033 at 4.5T by 2203.15556, 0.07 and 0.02 by
     2404.10102 at 100B and 4.5T."""
     share = np.expm1(1e-3)
-    _, high = price_range(LAW, 1e9, 4.5e12, share)
+    _, high = price_range(0.0, 4.5e12, share)
     assert high / 1e-3 == pytest.approx(0.033, abs=0.001)
     hoffmann, besiroglu = (
         [b * beta * tokens**-beta for tokens in (5e10, 1e11, 4.5e12)]
@@ -86,6 +87,31 @@ def test_published_laws_give_the_slopes_that_are_stated():
     )
     assert hoffmann == pytest.approx([0.116, 0.096, 0.033], abs=0.001)
     assert besiroglu[1:] == pytest.approx([0.07, 0.02], abs=0.003)
+
+
+@pytest.mark.parametrize("times", [None, 1.8])
+@pytest.mark.parametrize("network", [NETWORKS[0], Architecture.parse("1024: 12x(a moe)")])
+def test_the_price_is_what_the_model_expects_of_as_many_tokens_more(network, times):
+    """Also of experts, and where own trainings say that tokens bring another amount."""
+    rows = ()
+    if times:
+        lengths = (1e10, 2e10, 5e10)
+        rows = as_own(
+            [
+                ObservedLoss.of(
+                    Architecture.parse("1024: 12x(a f)"),
+                    nats=3 + times * float(LAW.by_tokens(151e6, tokens)),
+                    tokens=tokens,
+                    group="ladder",
+                )
+                for tokens in lengths
+            ]
+        )
+    of_own = load_scorer(None, TOKENS, known=rows)
+    means = of_own.model.mean(of_own.model.table([network] * 2, np.array([TOKENS, 1.1 * TOKENS])))
+    price = float(next_trainings.price_of(of_own, network)(0.1))
+    assert price == pytest.approx(means[0] - means[1], rel=1e-6)
+    assert (of_own.model.share_of_tokens() > 1.5) == bool(times)
 
 
 # -- what is proposed ------------------------------------------------------------------------------
