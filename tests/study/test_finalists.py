@@ -68,7 +68,7 @@ def test_the_report_shows_predicted_and_measured(pages, command, timed, tmp_path
 
 
 def test_a_miss_is_shown_as_one(command, timed, tmp_path, capsys):
-    timed["factor"] = 2.0
+    timed["factor"] = 1e3  # over the budget, however the table of this machine splits its time
     assert main(command()) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "over the budget as measured: P1 (latency_ms)" in out
