@@ -93,7 +93,7 @@ def step_bytes(model: LatencyModel, a: Architecture) -> float:
     load = Load("decode", batch, 1, float(seen.mean()))
     calls = [GEMM.call("head", n=a.vocab, k=a.hidden)]
     for spec in a.operators:
-        calls += model.costs.launched(spec, a.hidden, "decode")
+        calls += spec.kernels(a.hidden, "decode")
     return sum(
         call.kind.bytes_moved(call, load, model.costs.dtype_bytes)
         for call in calls
@@ -169,7 +169,6 @@ def engine_of(
     ]
     kinds = sorted({kind for row in rows for kind in row.derived})
     return {
-        "stack": "fused",
         "step_scale": round(hosts.scale, 3),
         "hosts": {
             name: {"us": host.us, "range_us": [*host.range_us], "program": host.program}
@@ -209,14 +208,11 @@ def paper_of(table: LatencyTable) -> tuple[dict[str, Any], str]:
     steps = 1000 * known["latency_s"][~found.rates] / 8192
     kinds: dict[str, float] = {}
     for name in known["model"][~found.rates]:
-        model = LatencyModel(
-            table, "decode-8k", calibration=Calibration(stack=found.correction.stack)
-        )
+        model = LatencyModel(table, "decode-8k", calibration=Calibration())
         shares = derived_shares(model.estimate(load_architecture(name)))
         kinds = {kind: max(share, kinds.get(kind, 0.0)) for kind, share in shares.items()}
     relative = np.abs(found.left_out[~found.rates])
     return {
-        "stack": found.correction.stack,
         **found.to_dict(),
         "attention_blocks": round(found.correction.attention_blocks),
         "half_width": widths["latency_s"],

@@ -30,7 +30,6 @@ ROUNDS = 4  # of blocks of threads; a rate with more of them tells attention_fil
 WHOLE_MODELS = "whole_models.csv"  # in the table's folder: model, workload, latency_s
 WHOLE_THROUGHPUT = "whole_throughput.csv"  # model, workload, throughput_tok_s
 START = Calibration(
-    stack="unfused",
     scale=1.1,
     gap_us=1.0,
     attention_us=10.0,
@@ -102,7 +101,7 @@ class Features:
 
 def features(table: LatencyTable, model: str, workload: str) -> Features:
     """Of one model under one workload."""
-    bare = LatencyModel(table, workload, calibration=Calibration(stack=START.stack))
+    bare = LatencyModel(table, workload, calibration=Calibration())
     architecture = load_architecture(model)
     estimate = bare.estimate(architecture)
     generated, batch = bare.workload.generated_tokens, estimate.batch
@@ -120,7 +119,7 @@ def features(table: LatencyTable, model: str, workload: str) -> Features:
     attention = Counter[tuple[float, float, int]]()
     for phase, seen, _ in bare.costs.phases(architecture.meta_tokens):
         for spec in architecture.operators if phase == "decode" else ():
-            for call in bare.costs.launched(spec, architecture.hidden, phase):
+            for call in spec.kernels(architecture.hidden, phase):
                 if call.kind.correction == "attention":
                     time = bare.costs.kernels.time(call, phase, batch, seen)
                     attention[

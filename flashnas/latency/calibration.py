@@ -2,8 +2,8 @@
 interval that measured models justify. A table's meta.yaml holds the calibrations by name:
 
     calibration:
-      engine: {stack: fused, step_scale: 1.07, host_us: 1020.0, ...}      a Calibration
-      paper: {stack: unfused, scale: 1.16, gap_us: 0.8, ...}
+      engine: {step_scale: 1.07, overlap: 3.0, ...}      a Calibration
+      paper: {scale: 1.18, gap_us: 3.7, ...}
 
 `engine`: the rows as vLLM, SGLang and TensorRT-LLM run them. The host prepares the next step while
 the device computes, so that the longer of the two decides; they overlap in part:
@@ -16,7 +16,8 @@ timed has the host of any (OTHER), with the interval of all. Kernels that take s
 the host hides them count as HIDDEN of it, so that networks are not ranked by them.
 
 `paper`: PyTorch in one CUDA graph, as in table 6 of arXiv 2511.18890. A kernel in a hot loop finds
-part of its weights in the cache and has no gap before it, and PyTorch has another attention kernel:
+part of its weights in the cache and has no gap before it, PyTorch runs more small kernels, which the
+gap stands for, and it has another attention kernel:
 
     decode step = scale x (products, recurrent kernels, convolutions) + attention + pointwise kernels
                   + gap_us x (number of kernels)
@@ -43,7 +44,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -117,9 +118,6 @@ class Calibration:
     """The constants of one name, as stated above; their defaults change nothing.
 
     Args:
-        stack: the kernels that serve an operator. `fused`: what an optimised engine launches (one
-            product for q, k and v, one kernel for silu and product, residual additions inside the
-            norms). `unfused`: what a framework launches inside a CUDA graph.
         host_range_us: the 90 % interval of host_us; zeros: not known.
         hosts: of each program that was timed, and of OTHER.
         program: whose host this is, in words.
@@ -131,7 +129,6 @@ class Calibration:
         left_out_mean_error, left_out_max_error: relative, of the models, each left out in turn.
     """
 
-    stack: Literal["fused", "unfused"] = "fused"
     scale: float = 1.0
     gap_us: float = 0.0
     attention_us: float = 0.0

@@ -77,9 +77,9 @@ def _operator_sizes(
 ) -> tuple[float, float, int, int, int]:
     """-> bytes of a state, cache bytes of a token, tokens of its window (0: all), bytes per token while
     the operator reads a prompt, `matrix_numbers`."""
-    calls = [call for call in spec.kernels(hidden, "prefill") if not call.fusable]
     alive = sum(
-        dtype_bytes * call.kind.written(call) + call.kind.workspace_bytes(call) for call in calls
+        dtype_bytes * call.kind.written(call) + call.kind.workspace_bytes(call)
+        for call in spec.kernels(hidden, "prefill")
     )
     empty, one = (spec.cache_bytes(hidden, tokens, 1) for tokens in (0, 1))
     convolutions = spec.cache_bytes(hidden, 0, 2) - empty

@@ -160,7 +160,7 @@ class OperatorCosts:
         if isinstance(spec, str):
             kernels, calls = self.kernels, _fixed_kernels(spec, hidden, vocab)
         else:
-            kernels, calls = self.operator_kernels, self.launched(spec, hidden, phase)
+            kernels, calls = self.operator_kernels, spec.kernels(hidden, phase)
         try:
             launches = [self._launch(kernels, call, phase, batch, seen) for call in calls]
         except LookupFailure as failure:
@@ -186,15 +186,6 @@ class OperatorCosts:
         if key not in self._launches:
             self._launches[key] = kernels.time(call, phase, batch, seen)
         return self._launches[key]
-
-    def launched(self, spec: OperatorSpec, hidden: int, phase: Phase) -> list[KernelCall]:
-        """The kernels that serve an operator in the calibration's stack."""
-        calls = spec.kernels(hidden, phase)
-        return (
-            [call for call in calls if not call.fusable]
-            if self.calibration.stack == "fused"
-            else [part for call in calls for part in call.split()]
-        )
 
     def bytes_us(self, call: KernelCall, batch: int, seen: np.ndarray) -> float:
         """Of the bytes of a kernel in a decode step at the device's bandwidth."""
@@ -232,12 +223,12 @@ class OperatorCosts:
         )
 
 
-def _fixed_kernels(name: str, hidden: int, vocab: int) -> list[KernelCall]:
+def _fixed_kernels(name: str, hidden: int, vocab: int) -> tuple[KernelCall, ...]:
     """Of EMBEDDING, or of HEAD with the final norm and the choice of the token."""
     if name == EMBEDDING:
-        return [pointwise("lookup", 2 * hidden)]
-    return [
+        return (pointwise("lookup", 2 * hidden),)
+    return (
         pointwise("final_norm", 2 * hidden),
         GEMM.call("head", n=vocab, k=hidden),
         pointwise("sampling", vocab),
-    ]
+    )

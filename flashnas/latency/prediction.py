@@ -62,8 +62,8 @@ class LatencyModel:
 
     Args:
         calibration: whose whole models the estimates are of, "engine" or "paper" (calibration.py);
-            a table without one of that name answers by its rows. A Calibration of one's own, such
-            as `Calibration(stack="unfused")`, has constants that the table does not state.
+            a table without one of that name answers by its rows. A Calibration of one's own has
+            constants that the table does not state; `Calibration()` has none.
         programs: whose host the steps have, by the names of `--runtime`; none: the latest vLLM.
         correction: of all times, by observed ones.
 

@@ -94,18 +94,14 @@ class KernelKind:
         """Of the kind's rows in a table, and of a kernel in a breakdown: `conv_decode`, `gemm`."""
         return self.name if self.decode == self.prefill else f"{self.name}_{phase}"
 
-    def call(
-        self, label: str, *, fusable: bool = False, unfused: tuple[int, ...] = (), **shape: int
-    ) -> KernelCall:
+    def call(self, label: str, **shape: int) -> KernelCall:
         """One launch of this kind; raises OperatorError if the sizes are not those of `shape`."""
         if set(shape) != set(self.shape):
             raise OperatorError(
                 f"kernel {label!r} of kind {self.name} needs the sizes"
                 f" {', '.join(self.shape)}; got {', '.join(shape) or 'none'}"
             )
-        return KernelCall(
-            self, tuple((name, shape[name]) for name in self.shape), label, fusable, unfused
-        )
+        return KernelCall(self, tuple((name, shape[name]) for name in self.shape), label)
 
     def __repr__(self) -> str:
         return f"KernelKind({self.name!r})"
@@ -113,28 +109,12 @@ class KernelKind:
 
 @dataclass(frozen=True, slots=True)
 class KernelCall:
-    """One kernel that an operator launches, by its static shape; batch, tokens and context come
-    from the workload.
-
-    `fusable` marks a pointwise kernel that an optimised engine folds into a neighbour. `unfused`:
-    the first size (n, channels, elements) of each kernel that a framework without fusion launches
-    instead; empty: this one.
-    """
+    """One kernel that an operator launches in an optimised engine, by its static shape; batch,
+    tokens and context come from the workload."""
 
     kind: KernelKind
     shape: tuple[tuple[str, Any], ...]
     label: str
-    fusable: bool = False
-    unfused: tuple[int, ...] = ()
-
-    def split(self) -> tuple[KernelCall, ...]:
-        """The kernels of a framework without fusion."""
-        if not self.unfused:
-            return (self,)
-        (name, _), *others = self.shape
-        return tuple(
-            KernelCall(self.kind, ((name, size), *others), self.label) for size in self.unfused
-        )
 
     def resized(self, **sizes: float) -> KernelCall:
         """The same call with other sizes."""

@@ -324,25 +324,23 @@ def kind_of_rows(name: str) -> tuple[KernelKind, Phase | None] | None:
     return None
 
 
-def gemm(label: str, weight: TensorSpec, *parts: str, unfused: tuple[int, ...] = ()) -> KernelCall:
+def gemm(label: str, weight: TensorSpec, *parts: str) -> KernelCall:
     """A matrix product of all rows (batch x tokens) with a weight, or with some of its parts."""
     n = sum(weight.rows(*parts)) if parts else weight.shape[0]
-    return GEMM.call(label, n=n, k=weight.shape[1], unfused=unfused)
+    return GEMM.call(label, n=n, k=weight.shape[1])
 
 
-def conv(taps: TensorSpec, unfused: tuple[int, ...] = ()) -> KernelCall:
+def conv(taps: TensorSpec) -> KernelCall:
     """A causal depthwise convolution with these taps [channels, size]."""
     channels, *_, size = taps.shape
-    return CONV.call("conv", channels=channels, conv_size=size, unfused=unfused)
+    return CONV.call("conv", channels=channels, conv_size=size)
 
 
-def pointwise(
-    label: str, elements: int, *, fusable: bool = False, unfused: tuple[int, ...] = ()
-) -> KernelCall:
+def pointwise(label: str, elements: int) -> KernelCall:
     """A kernel that the bandwidth limits; `elements`: values read plus written per token."""
-    return POINTWISE.call(label, elements=elements, fusable=fusable, unfused=unfused)
+    return POINTWISE.call(label, elements=elements)
 
 
-def pre_norm(hidden: int) -> tuple[KernelCall, KernelCall]:
-    """What runs before every operator: the addition of the last update, and the norm."""
-    return pointwise("residual_add", 3 * hidden, fusable=True), pointwise("rms_norm", 2 * hidden)
+def pre_norm(hidden: int) -> KernelCall:
+    """What runs before every operator: the norm, which also adds the last update."""
+    return pointwise("rms_norm", 2 * hidden)

@@ -55,7 +55,7 @@ def measured(table):
 def test_fit_recovers_the_constants_that_made_the_times_and_rates(tmp_path):
     """Prompts are read too: no constant touches their time."""
     write_table(tmp_path / "t", tiny_kinds(), device=SLOW)
-    write_entry(tmp_path / "t", "calibration", {"paper": {"stack": "unfused", **CONSTANTS}})
+    write_entry(tmp_path / "t", "calibration", {"paper": CONSTANTS})
     result = fit(str(tmp_path / "t"), measured(tmp_path / "t"))
     for name, value in CONSTANTS.items():
         assert getattr(result.correction, name) == pytest.approx(value, rel=1e-4), name

@@ -54,34 +54,6 @@ def test_attention_and_feed_forward_by_hand(tiny_table):
         estimate.metric("latency")
 
 
-def test_unfused_adds_residuals_and_splits_what_is_fused(tiny_table):
-    estimate = LatencyModel(
-        tiny_table, WORKLOAD, calibration=Calibration(stack="unfused")
-    ).estimate(A_F)
-    # products of equal shape sum to the fused one; rotary of q and k, writes of k and v, silu and
-    # product
-    more = pw(2 * 96) + pw(2 * 32) + 2 * pw(2 * 32) + pw(2 * 128)
-    assert estimate.tpot_ms == pytest.approx((STEP_US + more) / 1000, rel=1e-6)
-    labels = [
-        entry["label"]
-        for entry in estimate.breakdown
-        if entry["index"] == 0 and entry["phase"] == "decode"
-    ]
-    assert labels == [
-        "residual_add",
-        "rms_norm",
-        "qkv",
-        "qkv",
-        "qkv",
-        "rotary",
-        "rotary",
-        "cache_write",
-        "cache_write",
-        "attention",
-        "out",
-    ]
-
-
 def parts(table, notation, workload, label):
     """Those of one label, by phase."""
     estimate = LatencyModel(table, workload).estimate(

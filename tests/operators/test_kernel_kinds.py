@@ -73,9 +73,8 @@ def test_a_kind_is_complete(name):
 
 
 def test_a_call_states_the_sizes_of_its_kind():
-    call = CONV.call("conv", conv_size=4, channels=96, unfused=(32, 64))
+    call = CONV.call("conv", conv_size=4, channels=96)
     assert call.shape == (("channels", 96), ("conv_size", 4))
-    assert [part["channels"] for part in call.split()] == [32, 64]
     assert call.resized(conv_size=8).shape == (("channels", 96), ("conv_size", 8))
     with pytest.raises(
         OperatorError,

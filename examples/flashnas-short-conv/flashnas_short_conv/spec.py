@@ -35,11 +35,8 @@ class GatedShortConvolution(OperatorSpec):
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         into, taps, out = self.tensors(hidden)
         return (
-            pointwise("residual_add", 3 * hidden, fusable=True),
             pointwise("rms_norm", 2 * hidden),
             gemm("bcx", into),
-            pointwise("gate_in", 3 * hidden, fusable=True),
             conv(taps),
-            pointwise("gate_out", 3 * hidden, fusable=True),
             gemm("out", out),
         )

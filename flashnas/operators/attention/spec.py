@@ -151,23 +151,17 @@ class Attention(OperatorSpec):
         s = self.resolved(hidden)
         tensors = self.named_tensors(hidden)
         into = tensors["in_proj.weight"]
-        q, kv, _, *gate = into.rows()
-        turned_q = s.heads * s.rotary_dim
-        turned_kv = s.kv_heads * s.rotary_dim
+        q, kv, *_ = into.rows()
         return (
-            *pre_norm(hidden),
-            gemm("qkv", into, unfused=(q + sum(gate), kv, kv)),
-            *([pointwise("qk_norm", 2 * (q + kv), unfused=(2 * q, 2 * kv))] if s.qk_norm else []),
+            pre_norm(hidden),
+            gemm("qkv", into),
+            *([pointwise("qk_norm", 2 * (q + kv))] if s.qk_norm else []),
             *(
-                [
-                    pointwise(
-                        "rotary", 2 * (turned_q + turned_kv), unfused=(2 * turned_q, 2 * turned_kv)
-                    )
-                ]
+                [pointwise("rotary", 2 * (s.heads + s.kv_heads) * s.rotary_dim)]
                 if s.rotary_dim
                 else []
             ),
-            pointwise("cache_write", 4 * kv, unfused=(2 * kv, 2 * kv)),
+            pointwise("cache_write", 4 * kv),
             ATTENTION.call(
                 self.name,
                 heads=s.heads,
@@ -175,7 +169,7 @@ class Attention(OperatorSpec):
                 head_dim=s.head_dim,
                 window=s.window_tokens,
             ),
-            *([pointwise("out_gate", 3 * q, unfused=(2 * q, 3 * q))] if s.out_gate else []),
+            *([pointwise("out_gate", 3 * q)] if s.out_gate else []),
             gemm("out", tensors["out_proj.weight"]),
         )
 

@@ -59,12 +59,10 @@ class DeltaNet(OperatorSpec):
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         heads = self.heads(hidden)
         tensors = self.named_tensors(hidden)
-        into = tensors["in_proj.weight"]
         return (
-            *pre_norm(hidden),
-            gemm("qkv_beta", into, unfused=into.rows()),
-            pointwise("beta_sigmoid", 2 * heads, fusable=True),
-            conv(tensors["conv.weight"], unfused=into.rows("q", "k", "v")),
+            pre_norm(hidden),
+            gemm("qkv_beta", tensors["in_proj.weight"]),
+            conv(tensors["conv.weight"]),
             DELTA_RULE.call(
                 self.name, heads=heads, key_dim=self.head_dim, value_dim=self.head_dim, groups=heads
             ),

@@ -54,8 +54,8 @@ class FeedForward(OperatorSpec):
         inner = out.shape[1]
         if self.relu2:
             widen = gemm("up", into)
-            activation = pointwise("relu2", 2 * inner, unfused=(2 * inner, 2 * inner))
+            activation = pointwise("relu2", 2 * inner)
         else:
-            widen = gemm("gate_up", into, unfused=into.rows())
-            activation = pointwise("silu_mul", 3 * inner, unfused=(2 * inner, 3 * inner))
-        return *pre_norm(hidden), widen, activation, gemm("down", out)
+            widen = gemm("gate_up", into)
+            activation = pointwise("silu_mul", 3 * inner)
+        return pre_norm(hidden), widen, activation, gemm("down", out)

@@ -35,7 +35,7 @@ class GatedConvolution(OperatorSpec):
     def kernels(self, hidden: int, phase: Phase) -> tuple[KernelCall, ...]:
         tensors = self.named_tensors(hidden)
         return (
-            *pre_norm(hidden),
+            pre_norm(hidden),
             gemm("bcx", tensors["in_proj.weight"]),
             pointwise("gate_in", 3 * hidden),
             conv(tensors["conv.weight"]),

@@ -71,10 +71,9 @@ class GatedDeltaNet(OperatorSpec):
         tensors = self.named_tensors(hidden)
         into = tensors["in_proj.weight"]
         return (
-            *pre_norm(hidden),
+            pre_norm(hidden),
             gemm("qkvz", into, "q", "k", "v", "z"),
             gemm("beta_decay", into, "beta", "a"),
-            pointwise("beta_decay_gates", 4 * heads, fusable=True, unfused=(2 * heads, 2 * heads)),
             conv(tensors["conv.weight"]),
             GATED_DELTA_RULE.call(
                 self.name,
@@ -83,6 +82,6 @@ class GatedDeltaNet(OperatorSpec):
                 value_dim=self.head_dim,
                 groups=key // self.head_dim,
             ),
-            pointwise("gated_norm", 3 * value, unfused=(2 * value, 3 * value)),
+            pointwise("gated_norm", 3 * value),
             gemm("out", tensors["out_proj.weight"]),
         )

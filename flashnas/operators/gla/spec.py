@@ -68,16 +68,14 @@ class GatedLinearAttention(OperatorSpec):
         heads = self.heads(hidden)
         tensors = self.named_tensors(hidden)
         into = tensors["in_proj.weight"]
-        wide = ("q", "k", "v", "gate")
         return (
-            *pre_norm(hidden),
-            gemm("qkvg", into, *wide, unfused=into.rows(*wide)),
+            pre_norm(hidden),
+            gemm("qkvg", into, "q", "k", "v", "gate"),
             gemm("gate_low", into, "gate_low"),
             gemm("gate_high", tensors["gate_proj.weight"]),
-            pointwise("log_sigmoid", 2 * heads * self.key_dim, fusable=True),
             GLA.call(
                 self.name, heads=heads, key_dim=self.key_dim, value_dim=self.head_dim, groups=heads
             ),
-            pointwise("gated_norm", 3 * hidden, unfused=(2 * hidden, 3 * hidden)),
+            pointwise("gated_norm", 3 * hidden),
             gemm("out", tensors["out_proj.weight"]),
         )

@@ -78,25 +78,17 @@ class KimiDeltaAttention(OperatorSpec):
         inner = self.inner(hidden)
         tensors = self.named_tensors(hidden)
         into = tensors["in_proj.weight"]
-        low = tensors["gates_low.weight"]
-        qkv = ("q", "k", "v")
         return (
-            *pre_norm(hidden),
-            gemm("qkv", into, *qkv, unfused=into.rows(*qkv)),
+            pre_norm(hidden),
+            gemm("qkv", into, "q", "k", "v"),
             gemm("beta", into, "beta"),
-            gemm("gates_low", low, unfused=low.rows()),
+            gemm("gates_low", tensors["gates_low.weight"]),
             gemm("decay_high", tensors["decay_gate.weight"]),
             gemm("gate_high", tensors["output_gate.weight"]),
-            pointwise(
-                "beta_decay_gates",
-                2 * inner + 2 * s.heads,
-                fusable=True,
-                unfused=(2 * inner, 2 * s.heads),
-            ),
             conv(tensors["conv.weight"]),
             KDA.call(
                 self.name, heads=s.heads, key_dim=s.head_dim, value_dim=s.head_dim, groups=s.heads
             ),
-            pointwise("gated_norm", 3 * inner, unfused=(2 * inner, 3 * inner)),
+            pointwise("gated_norm", 3 * inner),
             gemm("out", tensors["out_proj.weight"]),
         )

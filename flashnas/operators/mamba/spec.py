@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from flashnas.operators.kernel import KernelCall, Phase
-from flashnas.operators.kernel_kinds import SELECTIVE_SCAN, conv, gemm, pointwise, pre_norm
+from flashnas.operators.kernel_kinds import SELECTIVE_SCAN, conv, gemm, pre_norm
 from flashnas.operators.spec import OperatorSpec, Role, TensorSpec, convolution, linear, scaled_dim
 
 
@@ -67,13 +67,12 @@ class Mamba(OperatorSpec):
         inner = self.inner(hidden)
         tensors = self.named_tensors(hidden)
         return (
-            *pre_norm(hidden),
+            pre_norm(hidden),
             gemm("in", tensors["in_proj.weight"]),
             conv(tensors["conv.weight"]),
             gemm("x_proj", tensors["x_proj.weight"]),
             gemm("dt_proj", tensors["dt_proj.weight"]),
             SELECTIVE_SCAN.call(self.name, channels=inner, state=self.state),
-            pointwise("gate", 3 * inner, fusable=True, unfused=(2 * inner, 3 * inner)),
             gemm("out", tensors["out_proj.weight"]),
         )
 

@@ -112,7 +112,7 @@ class Mamba2(OperatorSpec):
         inner = self.inner(hidden)
         tensors = self.named_tensors(hidden)
         return (
-            *pre_norm(hidden),
+            pre_norm(hidden),
             gemm("in", tensors["in_proj.weight"]),
             conv(tensors["conv.weight"]),
             SSD.call(
@@ -122,6 +122,6 @@ class Mamba2(OperatorSpec):
                 value_dim=self.head_dim,
                 groups=self.groups,
             ),
-            pointwise("gated_norm", 3 * inner, unfused=(2 * inner, 3 * inner)),
+            pointwise("gated_norm", 3 * inner),
             gemm("out", tensors["out_proj.weight"]),
         )

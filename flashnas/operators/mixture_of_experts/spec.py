@@ -114,15 +114,15 @@ class MixtureOfExperts(OperatorSpec):
         if shared:
             into = tensors[f"in_proj.{self.experts}.weight"]
             always = [
-                gemm("shared_gate_up", into, unfused=into.rows()),
-                pointwise("activation", matrices * shared, unfused=(2 * shared, matrices * shared)),
+                gemm("shared_gate_up", into),
+                pointwise("activation", matrices * shared),
                 gemm("shared_down", tensors[f"out_proj.{self.experts}.weight"]),
                 pointwise("combine", 3 * hidden),
             ]
         if self.gated:
             always.append(gemm("shared_gate", tensors["gate_proj.weight"]))
         return (
-            *pre_norm(hidden),
+            pre_norm(hidden),
             gemm("router", tensors["router.weight"]),
             EXPERTS.call(
                 "experts",

@@ -96,20 +96,15 @@ class Rwkv7(OperatorSpec):
         into = tensors["in_proj.weight"]
         gates = {"decay": "decay_gate", "rate": "rate_gate", "gate": "output_gate"}
         return (
-            *pre_norm(hidden),
-            pointwise(
-                "token_shift", (2 + MIXES) * hidden, unfused=(3 * hidden, *(3 * hidden,) * MIXES)
-            ),
+            pre_norm(hidden),
+            pointwise("token_shift", (2 + MIXES) * hidden),
             gemm("receptance", into, "r"),
             gemm("key", into, "k"),
             gemm("value", into, "v"),
             *(gemm(f"{name}_low", tensors[f"{gate}.down"]) for name, gate in gates.items()),
             *(gemm(f"{name}_high", tensors[f"{gate}.up"]) for name, gate in gates.items()),
-            pointwise(
-                "decay_rate_gates", 4 * hidden, fusable=True, unfused=(2 * hidden, 2 * hidden)
-            ),
             # k, rate -> kk, k, b
-            pointwise("key_norm", 5 * hidden, unfused=(2 * hidden, 3 * hidden, 3 * hidden)),
+            pointwise("key_norm", 5 * hidden),
             RWKV7.call(
                 self.name,
                 heads=self.heads(hidden),
@@ -117,10 +112,7 @@ class Rwkv7(OperatorSpec):
                 value_dim=self.head_dim,
                 groups=self.heads(hidden),
             ),
-            pointwise("group_norm", 2 * hidden, fusable=True),
-            pointwise(
-                "bonus_gate", 6 * hidden, unfused=(5 * hidden, 3 * hidden)
-            ),  # o, r, k, v, gate -> o
+            pointwise("bonus_gate", 6 * hidden),  # o, r, k, v, gate -> o
             gemm("out", tensors["out_proj.weight"]),
         )
 
