@@ -53,7 +53,7 @@ def timed(name, python, out):
     engine = Vllm(vllm_python=python, engine_option=tuple(ENGINE))
     front = {}
     for trial in run.front:  # a search has chosen them, which the validated networks are not
-        measured = engine.time_request(trial.architecture, load_workload(WORKLOAD)).latency_ms
+        measured = engine.time_request(trial.architecture, load_workload(WORKLOAD))["latency_ms"]
         front[str(trial.architecture)] = [trial.latency_ms, measured]
         print(f"{trial.latency_ms:8.0f} ms predicted, {measured:8.0f} measured: {trial.notation}")
     print(f"recommended within {budget:.0f} ms: {best.architecture}", flush=True)

@@ -108,7 +108,7 @@ def validate(
     result = compare(
         model,
         space,
-        lambda a: target.time_request(a, workload, model.batch(a)).to_dict(),
+        lambda a: target.time_request(a, workload, model.batch(a)),
         count=options.count,
         seed=options.seed,
         rounds=target.rounds,

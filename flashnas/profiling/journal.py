@@ -103,8 +103,8 @@ class Journal:
         """The largest range of the rounds relative to their median."""
         return max(spread(self.ms(series, network, *part)) for part in series.parts)
 
-    def time(self, series: Series, network: Architecture) -> str:
-        """Time a network; returns the note of the times."""
+    def time(self, series: Series, network: Architecture) -> None:
+        """Time a network."""
         steps = list(series.steps.values())
         times = self.target.times(network, series.batch, series.prompts, steps)
         ms = [round(each, 5) for each in (*times.prompts, *times.steps)]
@@ -124,4 +124,3 @@ class Journal:
         with disk_errors(f"{self.path}: cannot be written", TableError):
             append_synced(self.path, json.dumps(vars(timing)))
         self._add(timing)
-        return times.note

@@ -59,7 +59,7 @@ def profile(
         The numbers of rows that were measured and already known, and a record that is also kept
         under `jobs` in meta.yaml: relative errors of the fitted times (`regression`), networks
         whose timings differ though repeated, the `source` of the rows,
-        and `notes` on what was left out or timed in another mode.
+        and `notes` on what was left out.
 
     Raises:
         ConfigError: the program does not take a workload, or as of `TableFolder`.
@@ -188,16 +188,14 @@ def _time(
         if part.left_out or network not in part.networks:
             continue
         try:
-            note = journal.time(part, network)
+            journal.time(part, network)
             timed = True
         except DeviceMemoryError as error:
-            note = f"{LEFT_OUT}width {network.hidden} with batch {part.batch}: {error}"
-            part.left_out = note
+            part.left_out = f"{LEFT_OUT}width {network.hidden} with batch {part.batch}: {error}"
+            notes[part.left_out] = None
         except DeviceError as error:
-            note = f"{LEFT_OUT}{network.notation}: {error}"
+            notes[f"{LEFT_OUT}{network.notation}: {error}"] = None
             part.networks.remove(network)
             failed += 1
             if (failed >= MAX_FAILED and not timed) or not part.terms.separable(part.networks):
                 raise DeviceError(f"{failed} networks failed: {error}") from None
-        if note:
-            notes[note] = None

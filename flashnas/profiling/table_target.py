@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -70,18 +70,12 @@ def measure_finalists(
     """Hash -> metrics as timed (metrics.of_times). A network that the target's program cannot hold
     is left out, and with a note one that the device's memory cannot."""
     workload = model.workload
-    noted: set[str] = set()
-
-    def measure(a: Architecture) -> Mapping[str, float]:
-        measured = target.time_request(a, workload, model.batch(a))
-        if measured.note and a.hash not in noted:
-            noted.add(a.hash)
-            note(f"finalist {a.notation}: {measured.note}")
-        return measured.to_dict()
-
     held = [a for a in architectures if target.holds(a)]
     timed, left_out, disturbed = measure_in_rounds(
-        held, measure, np.random.default_rng(0), rounds=target.rounds
+        held,
+        lambda a: target.time_request(a, workload, model.batch(a)),
+        np.random.default_rng(0),
+        rounds=target.rounds,
     )
     for a, reason in left_out.items():
         note(f"finalist {a.notation}: not timed: {reason}")

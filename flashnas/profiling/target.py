@@ -19,7 +19,7 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceMemoryError, ExportError, TableError
 from flashnas.base.settings import MAX_THREADS, Settings, option
 from flashnas.latency.memory import PREFILL_PIECE_TOKENS, memory_bytes
-from flashnas.latency.metrics import latency_ms
+from flashnas.latency.metrics import of_times
 from flashnas.latency.schema import Device
 from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
@@ -35,25 +35,10 @@ Steps = range  # of a decode: the numbers of tokens that its steps see, themselv
 
 
 class Timings(NamedTuple):
-    """Milliseconds of each prompt, and of the mean step of each `Steps`. note: what a reader must
-    know of them."""
+    """Milliseconds of each prompt, and of the mean step of each `Steps`."""
 
     prompts: list[float]
     steps: list[float]
-    note: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """Figures of one request as timed (`flashnas.latency.metrics`). note: as of `Timings`."""
-
-    ttft_ms: float
-    tpot_ms: float
-    latency_ms: float
-    note: str = ""
-
-    def to_dict(self) -> dict[str, float]:
-        return {name: value for name, value in vars(self).items() if name != "note"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,8 +169,10 @@ class Target(Settings, ABC):
         """The facts of the device at hand; what it does not state is measured."""
         return self.platform.describe(name)
 
-    def time_request(self, network: Architecture, workload: Workload, batch: int = 1) -> Measured:
-        """Time a request to a network with random weights.
+    def time_request(
+        self, network: Architecture, workload: Workload, batch: int = 1
+    ) -> dict[str, float]:
+        """Time a request to a network with random weights; returns metrics, as `of_times`.
 
         Raises:
             ConfigError: the program does not take the workload.
@@ -199,13 +186,13 @@ class Target(Settings, ABC):
         prompts, steps = [read] if read else [], [part for part, _ in parts]
         self.check_memory(network, batch, prompts, steps)
         times = self.times(network, batch, prompts, steps)
-        ttft_ms = sum(times.prompts)
         tpot_ms = sum(share * ms for (_, share), ms in zip(parts, times.steps, strict=True))
-        return Measured(
-            ttft_ms=ttft_ms,
-            tpot_ms=tpot_ms,
-            latency_ms=latency_ms(ttft_ms, tpot_ms, workload.generated_tokens),
-            note=times.note,
+        return of_times(
+            float(sum(times.prompts)),
+            float(tpot_ms),
+            batch,
+            workload.prompt_tokens,
+            workload.generated_tokens,
         )
 
     def check_memory(

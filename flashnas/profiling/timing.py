@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
+from flashnas.base.errors import DeviceError
 from flashnas.base.text import first_line
 
 CONFIDENCE = 1.96  # two-sided 95 %
@@ -66,44 +67,29 @@ def once_on_cuda(call: Call) -> float:
     return float(start.elapsed_time(end))
 
 
-class NotCapturable(Exception):
-    """Work that a CUDA graph cannot hold, with the reason in one line."""
-
-
 def captured(call: Call) -> Call:
-    """The replay of a call as a CUDA graph.
-
-    Raises:
-        NotCapturable: what waits for the host is found before the capture, since a capture that
-            fails leaves torch's allocator in a state of its own.
-    """
+    """The replay of a call as a CUDA graph. Raises DeviceError for what no graph can hold."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):  # autotuning and allocations happen outside the graph
             call()
-        _check_waits(call)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     try:
+        # what waits for the host is found before the capture, since a capture that fails leaves
+        # torch's allocator in a state of its own
+        torch.cuda.set_sync_debug_mode("error")
+        with torch.cuda.stream(side):
+            call()
+        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.current_stream().wait_stream(side)
         with torch.cuda.graph(graph):
             call()
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # torch.AcceleratorError is one
-        raise NotCapturable(first_line(error)) from error
-    return graph.replay
-
-
-def _check_waits(call: Call) -> None:
-    """Raise NotCapturable if the call makes the host wait for the device."""
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        call()
-    except RuntimeError as error:
-        if "synchronizing CUDA operation" not in str(error):
-            raise
-        raise NotCapturable("it makes the host wait for the device") from error
+        raise DeviceError(f"no CUDA graph can hold it: {first_line(error)}") from error
     finally:
-        torch.cuda.set_sync_debug_mode(before)
+        torch.cuda.set_sync_debug_mode("default")
+    return graph.replay

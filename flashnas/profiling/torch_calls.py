@@ -14,7 +14,7 @@ from flashnas.network.cache import HybridCache, mapped
 from flashnas.network.model import HybridLM
 from flashnas.operators.attention.cache import KeyValueCache, Position
 from flashnas.profiling.platforms import Platform
-from flashnas.profiling.timing import Call, NotCapturable, captured, median_ms
+from flashnas.profiling.timing import Call, captured, median_ms
 
 WIDE = ("A_log", "D", "dt_bias")  # what enters decays stays in float32, as in engines
 PROMPT_TOKENS = 16  # after which a recurrent state has the layout that it keeps
@@ -66,15 +66,11 @@ def step(model: HybridLM, batch: int, context: int, mode: str) -> Call:
     return lambda: model.step_in_place(next(tokens), fixed).argmax(-1)
 
 
-def timed_ms(
-    call: Call, platform: Platform, mode: str, seconds: float, notes: dict[str, None]
-) -> float:
-    """The median time of a call, as a CUDA graph in that mode; a note where none can hold it."""
+def timed_ms(call: Call, platform: Platform, mode: str, seconds: float) -> float:
+    """The median time of a call, as a CUDA graph in that mode; raises DeviceError where none can
+    hold it."""
     if mode == "cuda_graph":
-        try:
-            call = captured(call)
-        except NotCapturable as error:
-            notes[f"timed in the mode eager, because no CUDA graph can hold it: {error}"] = None
+        call = captured(call)
     call()  # does not count
     return median_ms(lambda: platform.once_ms(call), seconds, platform.steady_ms)
 
@@ -99,8 +95,8 @@ def filled_states(
     random.
 
     A step writes the new token into the last slot of the key/value cache, so that the states can be
-    used repeatedly. On a GPU a recurrent state lies in memory as the block's own library leaves it
-    after a prompt, which decides how fast a step reads it.
+    used repeatedly. A recurrent state lies in memory as the block's own library leaves it after a
+    prompt, which decides how fast a step reads it.
 
     Args:
         position: that of states which a step continues in place.
@@ -116,17 +112,8 @@ def filled_states(
         keys, values = (torch.randn(shape, **kind) for _ in range(2))
         return KeyValueCache(keys, values, context - 1, state.window, owned=True, position=position)
 
-    if not states_follow_a_prompt(weight_VD.device):
-        return tuple(
-            mapped(block.mixer.init_state(batch, **kind), filled) for block in model.blocks
-        )
     x_BTD = torch.randn(batch, PROMPT_TOKENS, weight_VD.shape[1], **kind)
     return tuple(mapped(block(x_BTD)[1], filled) for block in model.blocks)
-
-
-def states_follow_a_prompt(device: torch.device) -> bool:
-    """Whether states are taken from a prompt that was read."""
-    return device.type == "cuda"
 
 
 class _RepeatedDraws(TorchDispatchMode):

@@ -123,17 +123,16 @@ class Torch(Target, where="torch"):
     ) -> Timings:
         """A step at the last of its contexts stands for `Steps`; `seconds` limits each prompt
         and each step. Prompts are read eagerly, as `HybridLM.generate` does in each mode. Raises
-        DeviceMemoryError also where the device runs out of memory."""
-        notes: dict[str, None] = {}
+        DeviceMemoryError also where the device runs out of memory, and DeviceError for a step that
+        no CUDA graph can hold."""
         piece, mode = self.piece_tokens, self.mode_name
-        ms = functools.partial(timed_ms, platform=self.platform, seconds=self.seconds, notes=notes)
+        ms = functools.partial(timed_ms, platform=self.platform, seconds=self.seconds)
         try:
             with self.running():
                 model = deployed(network, self.backend, self.device, self.torch_dtype)
                 return Timings(
                     [ms(prompt(model, batch, tokens, piece), mode="eager") for tokens in prompts],
                     [ms(step(model, batch, part[-1], mode), mode=mode) for part in steps],
-                    "; ".join(notes),
                 )
         except torch.OutOfMemoryError:
             pass

@@ -20,6 +20,7 @@ from flashnas.network.cache import mapped
 from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import choose_backend
 from flashnas.operators.layer import Layer, build_layer
+from flashnas.profiling.timing import captured
 from flashnas.testing.operator_spec import require, state_tensors
 
 HIDDEN, BATCH = 32, 2
@@ -160,20 +161,11 @@ FORMS: dict[str, Callable[[Layer, Tensor, Any], tuple[Tensor, Any]]] = {
 
 
 def replayed(call: Callable[[], Tensor]) -> Tensor:
-    """What the call returns when it is replayed from a CUDA graph; one call before it tunes the
-    kernels.
-    """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        call()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = call()
-    graph.replay()
+    """What the call, the sixth one, returns when it is replayed from a CUDA graph."""
+    outputs: list[Tensor] = []
+    captured(lambda: outputs.append(call()))()
     torch.cuda.synchronize()
-    return captured.clone()
+    return outputs[-1].clone()
 
 
 @torch.inference_mode()
@@ -185,7 +177,7 @@ def decoded(layer: Layer, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor | None]
         layer(x_BTD[:, :-1])
         if tokens > 1
         else (x_BTD[:, :0], layer.init_state(batch, x_BTD.dtype, x_BTD.device))
-        for _ in range(3)
+        for _ in range(6)
     ]
     states = iter([state for _, state in prompts])
 
@@ -236,11 +228,11 @@ def compare(
             return run_form(module, module.forward, x_BTD, None, through_state=False)
 
     got, usual = trained(layer), dict[str, Tensor]()
-    prompt, step, captured = decoded(copy.deepcopy(layer).to(dtype), x_BTD.to(dtype))
+    prompt, step, again = decoded(copy.deepcopy(layer).to(dtype), x_BTD.to(dtype))
     for what, output, right in (
         ("output of a prompt", prompt, expected["output"][:, :-1]),
         ("step", step, expected["output"][:, -1]),
-        ("graph", captured, step),
+        ("graph", again, step),
     ):
         if output is not None:
             got[what], expected[what] = output, right

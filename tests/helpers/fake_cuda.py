@@ -80,7 +80,6 @@ class FakeCuda:
             "CUDAGraph": CUDAGraph,
             "graph": graph,
             "synchronize": lambda: None,
-            "get_sync_debug_mode": lambda: device.debug,
             "set_sync_debug_mode": lambda mode: setattr(device, "debug", mode),
         }.items():
             monkeypatch.setattr(torch.cuda, name, value)

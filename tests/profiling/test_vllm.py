@@ -110,9 +110,7 @@ def test_the_table_of_a_family_predicts_networks_that_were_not_timed(gpu, space,
     assert table.mode == "vllm"
     model, timing = LatencyModel(table, SHORT), target_like(table, dtype="bfloat16")
     assert timing == Vllm(dtype="bfloat16")
-    found = validate(
-        model, space, lambda a: timing.time_request(a, SHORT).to_dict(), count=5, rounds=1
-    )
+    found = validate(model, space, lambda a: timing.time_request(a, SHORT), count=5, rounds=1)
     for compared in found["architectures"]:
         times = truth_ms(Architecture.parse(compared["notation"]))
         measured = [compared["measured"][name] for name in ("ttft_ms", "tpot_ms")]

@@ -24,7 +24,7 @@ from flashnas.base.documents import convert
 from flashnas.base.errors import ConfigError, DeviceError, ExportError
 from flashnas.base.foreign import parse_json
 from flashnas.base.settings import option
-from flashnas.base.text import shown
+from flashnas.base.text import shown, warn_in_a_line
 from flashnas.families.family import needed_family
 from flashnas.latency.memory import USABLE_SHARE
 from flashnas.latency.schema import Device
@@ -210,7 +210,12 @@ class Vllm(Target, where="vllm"):
             [float(np.median(repeats)) for repeats in part]
             for part in (answer.prompts, answer.steps)
         )
-        return Timings(prompts_ms, steps_ms, _note(answer))
+        if max(map(spread, (*answer.prompts, *answer.steps)), default=0.0) > DISTURBED:
+            warn_in_a_line(
+                f"repeats of a time in one start of vLLM differ by more than {DISTURBED:.0%}; measure in"
+                " another folder when nothing else runs"
+            )
+        return Timings(prompts_ms, steps_ms)
 
     def timed_steps(
         self, specs: Sequence[tuple[OperatorSpec, int]], first: int, last: int
@@ -241,12 +246,3 @@ def _argument(text: str) -> tuple[str, Any]:
         return name, parse_json(value, name, ConfigError, parse_constant=int)  # NaN is none
     except ConfigError:
         return name, None
-
-
-def _note(answer: TimedRepeats) -> str:
-    if max(map(spread, (*answer.prompts, *answer.steps)), default=0.0) <= DISTURBED:
-        return ""
-    return (
-        f"repeats of a time in one start differ by more than {DISTURBED:.0%}; profile in another"
-        " folder when nothing else runs"
-    )
