@@ -92,55 +92,25 @@ def scan(
     return _Scan.apply(factor, update, state, matrix)
 
 
-class _SolveUnitLower(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, lower: Tensor, right: Tensor) -> Tensor:
-        eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
-        inverse = torch.linalg.solve_triangular(
-            lower, eye.expand_as(lower), upper=False, unitriangular=True
-        ).to(right.dtype)
-        solved = inverse @ right
-        ctx.save_for_backward(inverse, solved)
-        return solved
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        inverse, solved = ctx.saved_tensors
-        grad_right = inverse.mT @ grad
-        return -(grad_right @ solved.mT).tril_(-1), grad_right
-
-
 def solve_unit_lower(lower: Tensor, right: Tensor) -> Tensor:
     """(I + lower)^-1 right for strictly lower triangular matrices [..., C, C] and [..., C, X]; the
     product is in the dtype of `right`."""
-    return _SolveUnitLower.apply(lower, right)
-
-
-class _Decayed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, total_MRC: Tensor, *scores_MCC: Tensor) -> tuple[Tensor, ...]:
-        difference = total_MRC.unsqueeze(-1) - total_MRC.unsqueeze(-2)
-        # exp2 takes a third of the time of exp on a CPU, and a tenth where exp is given -inf
-        decay_MRCC = difference.mul_(LOG2_E).clamp_(max=0).exp2_()
-        decay_MRCC.mul_(lower_ones(total_MRC.shape[-1], 0, decay_MRCC.dtype, decay_MRCC.device))
-        ctx.save_for_backward(decay_MRCC, *scores_MCC)
-        return tuple((scores.unsqueeze(1) * decay_MRCC).to(scores.dtype) for scores in scores_MCC)
-
-    @staticmethod
-    def backward(ctx: Any, *grads_MRCC: Tensor) -> tuple[Tensor, ...]:
-        decay_MRCC, *scores_MCC = ctx.saved_tensors
-        inside_MRCC, grads_MCC = torch.zeros_like(decay_MRCC), []
-        for scores, grad_MRCC in zip(scores_MCC, grads_MRCC, strict=True):
-            weighted_MRCC = grad_MRCC * decay_MRCC
-            grads_MCC.append(weighted_MRCC.sum(1).to(scores.dtype))
-            inside_MRCC.addcmul_(weighted_MRCC, scores.unsqueeze(1))
-        return inside_MRCC.sum(-1) - inside_MRCC.sum(-2), *grads_MCC
+    eye = torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
+    inverse = torch.linalg.solve_triangular(
+        lower, eye.expand_as(lower), upper=False, unitriangular=True
+    )
+    return inverse.to(right.dtype) @ right
 
 
 def decayed(total_MRC: Tensor, *scores_MCC: Tensor) -> tuple[Tensor, ...]:
     """scores x exp(total_i - total_j) for j <= i, else 0: [M, R, C, C] of each. M is a batch, R
     heads that share scores; no exponent is positive where log decays are negative."""
-    return _Decayed.apply(total_MRC, *scores_MCC)
+    difference_MRCC = total_MRC.unsqueeze(-1) - total_MRC.unsqueeze(-2)
+    # exp2 takes a third of the time of exp on a CPU, and a tenth where exp is given -inf
+    decay_MRCC = (difference_MRCC * LOG2_E).clamp(max=0).exp2()
+    ones_CC = lower_ones(total_MRC.shape[-1], 0, total_MRC.dtype, total_MRC.device)
+    decay_MRCC = decay_MRCC * ones_CC
+    return tuple((scores.unsqueeze(1) * decay_MRCC).to(scores.dtype) for scores in scores_MCC)
 
 
 def steep(total: Tensor) -> bool:

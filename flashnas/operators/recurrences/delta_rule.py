@@ -12,8 +12,6 @@ Only u and S' run chunk by chunk; everything else is one batch over all chunks.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -69,7 +67,7 @@ def delta_rule_chunked(
     q_MCK, k_MCK, v_MCV = (x.flatten(0, 1) for x in (q_NPCK, k_NPCK, v_NPCV))
     beta_MC1 = to_chunks(beta_BTH.unsqueeze(-1), chunk).flatten(0, 1)
     k_wide_MCK = k_MCK.to(wide)
-    similar_MCC = _Gram.apply(k_wide_MCK)
+    similar_MCC = torch.bmm(k_wide_MCK, k_wide_MCK.mT)
     attention_MCC = torch.bmm(q_MCK, k_MCK.mT)
     if g_BTH is None:
         attention_MCC = attention_MCC * lower_ones(chunk, 0, low, q_MCK.device)
@@ -91,71 +89,17 @@ def delta_rule_chunked(
     lower_MCC = similar_MCC * lower_ones(chunk, -1, wide, q_MCK.device) * beta_MC1
     right_MCX = torch.cat([k_wide_MCK * side_MC1, v_MCV * beta_MC1], -1).to(low)
     solved_MCX = solve_unit_lower(lower_MCC, right_MCX)
-    values_NPCV, starts_NPKV, state_PKV = _Chunks.apply(
-        *(x.unflatten(0, sizes) for x in solved_MCX.split([key_dim, v_MCV.shape[-1]], -1)),
-        k_out_MCK.unflatten(0, sizes),
-        lasts_NP11,
-        state_BHKV.flatten(0, 1),
-    )
-    inside_MCV = torch.bmm(attention_MCC, values_NPCV.flatten(0, 1))
-    o_MCV = torch.baddbmm(inside_MCV, q_in_MCK, starts_NPKV.flatten(0, 1))
+    w_MCK, u_MCV = solved_MCX.split([key_dim, v_MCV.shape[-1]], -1)
+    state_PKV = state_BHKV.flatten(0, 1)
+    values, starts = [], []
+    for w_PCK, u_PCV, k_PCK, last_P11 in zip(
+        *(x.unflatten(0, sizes) for x in (w_MCK, u_MCV, k_out_MCK)), lasts_NP11, strict=True
+    ):
+        starts.append(state_PKV.to(low))
+        values.append(torch.baddbmm(u_PCV, w_PCK, starts[-1], alpha=-1))
+        update_PKV = torch.bmm(k_PCK.mT, values[-1]).to(wide)
+        state_PKV = torch.addcmul(update_PKV, state_PKV, last_P11)
+    inside_MCV = torch.bmm(attention_MCC, torch.cat(values))
+    o_MCV = torch.baddbmm(inside_MCV, q_in_MCK, torch.cat(starts))
     o_BTHV = from_chunks(o_MCV.unflatten(0, sizes), batch, tokens)
     return o_BTHV.to(wide), state_PKV.view_as(state_BHKV)
-
-
-class _Gram(torch.autograd.Function):
-    """k [M, C, K] -> k k^T, whose gradient is one product in place of two."""
-
-    @staticmethod
-    def forward(ctx: Any, k_MCK: Tensor) -> Tensor:
-        ctx.save_for_backward(k_MCK)
-        return torch.bmm(k_MCK, k_MCK.mT)
-
-    @staticmethod
-    def backward(ctx: Any, grad_MCC: Tensor) -> Tensor:
-        (k_MCK,) = ctx.saved_tensors
-        return torch.bmm(grad_MCC + grad_MCC.mT, k_MCK)
-
-
-class _Chunks(torch.autograd.Function):
-    """One chunk after the other: values u - w S, and S <- last S + k^T values; returns the values, the
-    states before each chunk in the dtype of w, and the final state."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, w_NPCK: Tensor, u_NPCV: Tensor, k_NPCK: Tensor, last_NP11: Tensor, state: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        values_NPCV = torch.empty_like(u_NPCV)
-        starts_NPKV = w_NPCK.new_empty(len(w_NPCK), *state.shape)
-        for n in range(len(w_NPCK)):
-            starts_NPKV[n] = state
-            torch.baddbmm(u_NPCV[n], w_NPCK[n], starts_NPKV[n], alpha=-1, out=values_NPCV[n])
-            update_PKV = torch.bmm(k_NPCK[n].mT, values_NPCV[n]).to(state.dtype)
-            state = torch.addcmul(update_PKV, state, last_NP11[n])
-        ctx.save_for_backward(w_NPCK, k_NPCK, last_NP11, values_NPCV, starts_NPKV)
-        return values_NPCV, starts_NPKV, state
-
-    @staticmethod
-    def backward(ctx: Any, *output_grads: Tensor) -> tuple[Tensor | None, ...]:
-        w_NPCK, k_NPCK, last_NP11, values_NPCV, starts_NPKV = ctx.saved_tensors
-        grad_values_NPCV, grad_starts_NPKV, grad_state = output_grads
-        grad_values_NPCV = grad_values_NPCV.clone()
-        after_NPKV = torch.empty_like(starts_NPKV)
-        for n in range(len(w_NPCK) - 1, -1, -1):
-            after_NPKV[n] = grad_state
-            grad_values_NPCV[n].baddbmm_(k_NPCK[n], after_NPKV[n])
-            grad_state = torch.addcmul(
-                grad_starts_NPKV[n].to(grad_state.dtype), grad_state, last_NP11[n]
-            ).sub_(torch.bmm(w_NPCK[n].mT, grad_values_NPCV[n]))
-        grad_last_NP11 = None
-        if ctx.needs_input_grad[3]:
-            moved_NPKV = starts_NPKV.to(grad_state.dtype) * after_NPKV
-            grad_last_NP11 = moved_NPKV.sum((-2, -1), keepdim=True)
-        grad_w_NPCK = -(grad_values_NPCV @ starts_NPKV.mT)
-        return (
-            grad_w_NPCK,
-            grad_values_NPCV,
-            values_NPCV @ after_NPKV.mT,
-            grad_last_NP11,
-            grad_state,
-        )
