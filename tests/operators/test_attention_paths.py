@@ -66,10 +66,10 @@ def test_a_step_does_not_write_into_the_cache_of_a_prompt():
     assert given.all()
 
 
-def test_windows_are_taken_side_by_side_where_a_mask_would_be_large(monkeypatch):
+def test_windows_are_taken_block_by_block_where_a_mask_would_be_large(monkeypatch):
     q, k = torch.empty(1, 4, 5000, 8, device="meta"), torch.empty(1, 2, 5000, 8, device="meta")
     masks, original = [], attention.causal_mask
     monkeypatch.setattr(attention, "causal_mask", lambda *a: masks.append(a[:2]) or original(*a))
     with torch.inference_mode():
         assert attention.attend(q, k, k, 512).shape == q.shape
-    assert masks == [(512, 1023)]
+    assert masks == [(512, 1023)] * 8 + [(392, 903)]

@@ -33,8 +33,17 @@ def attend(q_BHTK: Tensor, k_BGTK: Tensor, v_BGTK: Tensor, window: int) -> Tenso
     """Causal attention of the last tokens to all keys, H query heads on G key heads; returns [B, H,
     T, K]. By torch's scaled_dot_product_attention, whose scores are in float32 in every dtype."""
     tokens, keys = q_BHTK.shape[2], k_BGTK.shape[2]
-    if window and tokens > 2 * _window_block(window):
-        return attend_in_windows(q_BHTK, k_BGTK, v_BGTK, window)
+    block = max(window, MIN_WINDOW_BLOCK)
+    if window and tokens > 2 * block:
+        # a mask of all would take 1 GB at 33,000 tokens, and most of what is computed be hidden
+        parts = []
+        for start in range(0, tokens, block):
+            end = start + block
+            seen = slice(max(0, keys - tokens + start + 1 - window), keys - tokens + end)
+            parts.append(
+                attend(q_BHTK[:, :, start:end], k_BGTK[:, :, seen], v_BGTK[:, :, seen], window)
+            )
+        return torch.cat(parts, 2)
     gqa = q_BHTK.shape[1] != k_BGTK.shape[1]
     if tokens == keys and not (window and tokens > window):
         return F.scaled_dot_product_attention(
@@ -67,47 +76,6 @@ def _attend_masked(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask_TS: Tens
     return F.scaled_dot_product_attention(
         q_BHTK, k_BGSK, v_BGSK, attn_mask=mask_TS, enable_gqa=repeats > 1
     )
-
-
-def _window_block(window: int) -> int:
-    return max(window, MIN_WINDOW_BLOCK)
-
-
-def attend_in_windows(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, window: int) -> Tensor:
-    """`attend`, blocks of queries side by side in the batch of the kernel, each against the keys
-    that it can see.
-
-    A mask of all queries and keys would take 1 GB at 33,000 tokens, and the kernel would compute
-    what it hides. S keys, C queries of a block, L keys of a block, N blocks after the first.
-    """
-    batch, _, tokens, head_dim = q_BHTK.shape
-    groups, keys = k_BGSK.shape[1:3]
-    block, before = _window_block(window), keys - tokens
-    first_key = max(0, before + 1 - window)
-    first_BHCK = attend(
-        q_BHTK[:, :, :block],
-        k_BGSK[:, :, first_key : before + block],
-        v_BGSK[:, :, first_key : before + block],
-        window,
-    )
-    count = -(-(tokens - block) // block)
-    missing = (count + 1) * block - tokens  # queries of the last block that do not exist
-    length = block + window - 1
-    q_BHNCK = F.pad(q_BHTK[:, :, block:], (0, 0, 0, missing)).unflatten(2, (count, block))
-    q_XHCK = q_BHNCK.transpose(1, 2).flatten(0, 1)
-
-    def cut(x_BGSK: Tensor) -> Tensor:
-        x_BGSK = F.pad(x_BGSK[:, :, before + block + 1 - window :], (0, 0, 0, missing))
-        return (
-            x_BGSK.unfold(2, length, block)
-            .permute(0, 2, 1, 4, 3)
-            .reshape(-1, groups, length, head_dim)
-        )
-
-    mask_CL = causal_mask(block, length, window, q_BHTK.device)
-    rest_XHCK = _attend_masked(q_XHCK, cut(k_BGSK), cut(v_BGSK), mask_CL)
-    rest_BHTK = rest_XHCK.unflatten(0, (batch, count)).transpose(1, 2).flatten(2, 3)
-    return torch.cat([first_BHCK, rest_BHTK[:, :, : tokens - block]], 2)
 
 
 def attend_step(
