@@ -180,45 +180,33 @@ class Rotary(NamedTuple):
         return kept * frequency + (1 - kept) * frequency / self.factor
 
 
-@cached_table
-def _rotary_table(tokens: int, rotary: Rotary, dtype: torch.dtype, device: torch.device) -> Tensor:
-    angle = torch.outer(torch.arange(tokens, dtype=torch.float64), rotary.frequencies())
-    return torch.stack([angle.cos(), angle.sin()]).to(dtype).to(device)  # [2, T, dim / 2]
-
-
-def rotate(x_BTHK: Tensor, first_position: int, rotary: Rotary) -> Tensor:
-    """Rotary positions in the rotate-half form (Llama, Qwen3), from `first_position` on; arXiv
-    2104.09864.
-    """
-    if not rotary.dim:
-        return x_BTHK
-    tokens = x_BTHK.shape[1]
-    length = 1 << max(8, (first_position + tokens - 1).bit_length())  # few distinct tables
-    table = _rotary_table(length, rotary, state_dtype(x_BTHK.dtype), x_BTHK.device)
-    cos, sin = table[:, first_position : first_position + tokens, None, :].to(x_BTHK.dtype)
-    a, b = x_BTHK[..., : rotary.dim].chunk(2, dim=-1)
-    rest = [x_BTHK[..., rotary.dim :]] if rotary.dim < x_BTHK.shape[3] else []
-    return torch.cat([a * cos - b * sin, b * cos + a * sin, *rest], -1)
-
-
-def rotate_one(x_BHK: Tensor, position: int | Tensor, room: int, rotary: Rotary) -> Tensor:
-    """`rotate` of one token at a position below `room`, which may lie on the device, [1]."""
-    if not rotary.dim:
-        return x_BHK
-    length = 1 << max(8, (room - 1).bit_length())
-    table = _rotary_rows(length, rotary, x_BHK.dtype, x_BHK.device)
-    row = table[position] if isinstance(position, int) else table.index_select(0, position)[0]
-    cos, sin = row.unbind(0)
-    turning = x_BHK[..., : rotary.dim]
-    a, b = turning.chunk(2, -1)
-    turned = torch.addcmul(turning * cos, torch.cat([b, a], -1), sin)
-    rest = [x_BHK[..., rotary.dim :]] if rotary.dim < x_BHK.shape[-1] else []
-    return torch.cat([turned, *rest], -1) if rest else turned
-
-
 # all are kept: a CUDA graph reads them where they lie, and there are few
 @functools.partial(cached_table, limit=None)
-def _rotary_rows(tokens: int, rotary: Rotary, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[T, 2, dim]: cosines twice, and sines with the sign that they have in each half."""
-    cos, sin = _rotary_table(tokens, rotary, dtype, device)
-    return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)], 1)
+def _rotary_table(tokens: int, rotary: Rotary, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[2, T, dim]: cosines twice, and sines with the sign that they have in each half."""
+    angle = torch.outer(torch.arange(tokens, dtype=torch.float64), rotary.frequencies())
+    cos, sin = angle.cos(), angle.sin()
+    rows = torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)])
+    return rows.to(dtype).to(device)
+
+
+def rotate(x: Tensor, place: slice | int | Tensor, room: int, rotary: Rotary) -> Tensor:
+    """Rotary positions in the rotate-half form (Llama, Qwen3); arXiv 2104.09864.
+
+    Args:
+        x: [B, T, H, K], or of one token [B, H, K].
+        place: positions of the T tokens, or of the one token, which may lie on the device, [1].
+        room: what all positions stay below.
+    """
+    if not rotary.dim:
+        return x
+    length = 1 << max(8, (room - 1).bit_length())  # few distinct tables
+    table = _rotary_table(length, rotary, x.dtype, x.device)
+    if isinstance(place, Tensor):
+        cos, sin = table.index_select(1, place)[:, 0]
+    else:
+        cos, sin = table[:, place, None]
+    turning, still = x.tensor_split([rotary.dim], -1)
+    a, b = turning.chunk(2, -1)
+    turned = torch.addcmul(turning * cos, torch.cat([b, a], -1), sin)
+    return torch.cat([turned, still], -1) if still.shape[-1] else turned

@@ -3,8 +3,6 @@ windowed (`swa`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,7 +11,7 @@ from flashnas.operators.attention.cache import KeyValueCache
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Layer
-from flashnas.operators.parts import Rotary, cached_table, linear_reference, rotate, rotate_one
+from flashnas.operators.parts import Rotary, cached_table, linear_reference, rotate
 
 MIN_WINDOW_BLOCK = 128  # queries
 
@@ -131,8 +129,8 @@ class AttentionLayer(Layer):
         q, k, v, gate = heads.split([self.heads, self.kv_heads, self.kv_heads, self.gates], 2)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm.reference(q), self.k_norm.reference(k)
-        q = rotate(q, state.seen, self.rotary)
-        k = rotate(k, state.seen, self.rotary)
+        after = state.seen + x.shape[1]
+        q, k = (rotate(part, slice(state.seen, after), after, self.rotary) for part in (q, k))
         old_keys, old_values = (past.double().transpose(1, 2) for past in state.in_order())
         keys = torch.cat([old_keys, k], 1)
         values = torch.cat([old_values, v], 1)
@@ -149,37 +147,39 @@ class AttentionLayer(Layer):
             )
         o = torch.stack(outputs, 1)
         y = linear_reference(self.out_proj, o * torch.sigmoid(gate.flatten(2)) if self.gates else o)
-        return y, self._cache(keys.transpose(1, 2), values.transpose(1, 2), state.seen + x.shape[1])
+        return y, self._cache(keys.transpose(1, 2), values.transpose(1, 2), after)
 
     def forward(
         self, x_BTD: Tensor, state: KeyValueCache | None = None
     ) -> tuple[Tensor, KeyValueCache]:
         before = state.seen if state else 0
-        *qkv, gate = self._project(x_BTD, lambda x: rotate(x, before, self.rotary))
+        after = before + x_BTD.shape[1]
+        *qkv, gate = self._project(x_BTD, slice(before, after), after)
         q, k, v = (part.transpose(1, 2) for part in qkv)
         if state is not None and before:
             old_keys, old_values = state.in_order()
             k = torch.cat([old_keys.to(k.dtype), k], 2)
             v = torch.cat([old_values.to(v.dtype), v], 2)
         o = self.core.of(q).forward(q, k, v, self.window)
-        return self._output(o.transpose(1, 2), gate), self._cache(k, v, before + x_BTD.shape[1])
+        return self._output(o.transpose(1, 2), gate), self._cache(k, v, after)
 
     def step(self, x_BD: Tensor, state: KeyValueCache) -> tuple[Tensor, KeyValueCache]:
-        q, k, v, gate = self._project(x_BD, lambda x: rotate_one(x, *state.next, self.rotary))
+        q, k, v, gate = self._project(x_BD, *state.next)
         state = state.appended(k, v)
         o = self.core.of(q).step(q, *state.slots())
         return self._output(o, gate), state
 
     def _project(
-        self, x: Tensor, turn: Callable[[Tensor], Tensor]
+        self, x: Tensor, place: slice | int | Tensor, room: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Normalised and rotated queries and keys, values and gate, [.., H, K]."""
+        """Normalised and rotated queries and keys, values and gate, [.., H, K]. place, room: as of
+        `rotate`."""
         heads = self.in_proj(x).unflatten(-1, (-1, self.head_dim))
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k, v, gate = heads.split([self.heads, self.kv_heads, self.kv_heads, self.gates], -2)
-            return turn(self.q_norm(q)), turn(self.k_norm(k)), v, gate
         qk, v, gate = heads.split([self.heads + self.kv_heads, self.kv_heads, self.gates], -2)
-        q, k = turn(qk).split([self.heads, self.kv_heads], -2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = qk.split([self.heads, self.kv_heads], -2)
+            qk = torch.cat([self.q_norm(q), self.k_norm(k)], -2)
+        q, k = rotate(qk, place, room, self.rotary).split([self.heads, self.kv_heads], -2)
         return q, k, v, gate
 
     def _output(self, o: Tensor, gate: Tensor) -> Tensor:
