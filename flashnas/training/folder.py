@@ -8,11 +8,9 @@ final/          weights, architecture, tokenizer and recipe of the finished trai
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self, TypedDict
@@ -22,7 +20,7 @@ import yaml
 from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import RunError, WeightsError
 from flashnas.base.foreign import MAX_JOURNAL_MB, check_inside, check_regular, read_text
-from flashnas.base.json_lines import complete_lines, drop_torn_line
+from flashnas.base.json_lines import complete_lines
 from flashnas.base.system import hold_lock, write_atomic
 from flashnas.base.text import flat
 from flashnas.network.model import HybridLM
@@ -182,28 +180,23 @@ class StepLog:
     def __init__(self, path: Path, done: int) -> None:
         """Continue after `done` steps, without later rows and a torn last one. RunError with the
         line of a damaged row."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(row for row in _rows(path) if int(row["step"]) <= done)
-        write_atomic(path, text.getvalue())
-        self._file = open(path, "a", newline="", encoding="utf-8")  # noqa: SIM115 - closed by close()
-        self._writer = csv.writer(self._file, lineterminator="\n")
+        lines = [",".join(COLUMNS)]
+        lines += [line for line in _rows(path) if int(line.partition(",")[0]) <= done]
+        write_atomic(path, "".join(f"{line}\n" for line in lines))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
     def add(self, step: Step, batch_tokens: int) -> None:
         """Write the row of a step of `batch_tokens` tokens."""
-        validation = "" if step.validation is None else repr(step.validation)
-        self._writer.writerow(
-            [
-                step.number,
-                step.tokens,
-                repr(step.loss),
-                validation,
-                repr(step.gradient_norm),
-                f"{step.lr_factor:.6g}",
-                f"{batch_tokens / step.seconds:.1f}",
-            ]
+        values = (
+            step.number,
+            step.tokens,
+            step.loss,
+            "" if step.validation is None else step.validation,
+            step.gradient_norm,
+            f"{step.lr_factor:.6g}",
+            f"{batch_tokens / step.seconds:.1f}",
         )
+        self._file.write(",".join(map(str, values)) + "\n")
         self._file.flush()
 
     def sync(self) -> None:
@@ -216,30 +209,27 @@ class StepLog:
         self._file.close()
 
 
-def _rows(path: Path) -> Iterator[dict[str, str]]:
+def _rows(path: Path) -> list[str]:
     """The rows of a log; none without a file. RunError for what a killed process cannot have
     left.
     """
     try:
         if not check_regular(path, RunError, max_mb=MAX_JOURNAL_MB, write=True).exists():
-            return
+            return []
         text = read_text(path, RunError, max_mb=MAX_JOURNAL_MB)
     except RunError as error:
         raise _damaged(path, str(error).removeprefix(f"{path}: ")) from None
-    if text and "\n" not in text:
-        raise _damaged(path, "it has no whole line")
-    drop_torn_line(path)
-    lines = complete_lines(text).splitlines()
-    if lines and lines[0] != ",".join(COLUMNS):
-        raise _damaged(path, f"line 1 must be {','.join(COLUMNS)!r}; got {lines[0]!r:.80}")
-    for number, line in enumerate(lines[1:], start=2):
-        values = line.split(",")
-        if len(values) != len(COLUMNS) or not values[0].isascii() or not values[0].isdigit():
+    header, *rows = complete_lines(text).splitlines() or [""]
+    if header != ",".join(COLUMNS):
+        raise _damaged(path, f"line 1 must be {','.join(COLUMNS)!r}; got {header!r:.80}")
+    for number, row in enumerate(rows, start=2):
+        step, *others = row.split(",")
+        if len(others) != len(COLUMNS) - 1 or not step.isdecimal():
             raise _damaged(
                 path,
-                f"line {number} must hold the {len(COLUMNS)} values of one step; got {line!r:.80}",
+                f"line {number} must hold the {len(COLUMNS)} values of one step; got {row!r:.80}",
             )
-        yield dict(zip(COLUMNS, values, strict=True))
+    return rows
 
 
 def _recorded(path: Path, question: Mapping[str, Any], resume: bool) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from flashnas.families import pieces
 from flashnas.families.pieces import Piece, rows_of, with_gated_queries
@@ -12,9 +11,6 @@ from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
 from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.mamba2.spec import Mamba2
-
-if TYPE_CHECKING:  # as in families/pieces.py
-    pass
 
 ROUTER = "router.weight"
 ROPE = "rope_freqs.weight"

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from flashnas.operators.backends.library import Library, Pair, Sizes, importable
+from flashnas.operators.recurrences import selective_scan as recurrence
 
 CHUNK = 256
 MAX_STATE = 256
-NO_TIME = 2.0**-60  # a time step in which nothing decays: exp(-rate NO_TIME) is 1
 
 
 def ssd(dtype: torch.dtype) -> Pair:
@@ -62,11 +62,8 @@ def ssd(dtype: torch.dtype) -> Pair:
 
 def selective_scan(dtype: torch.dtype) -> Pair:
     """`selective_scan` and `scan_step`; [B, C, T] here. The state that the parallel form
-    returns has no gradient. The step writes into the state.
-
-    The kernel starts at zero. A given state is therefore read as N tokens in front: token n has B =
-    e_n, a time step NO_TIME in which nothing decays, and an input with dt x = S[n]. That is exact
-    in float32, which these calls take."""
+    returns has no gradient; from a given one torch goes on, for the kernel starts at zero. The step
+    writes into the state."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     from mamba_ssm.ops.triton.selective_state_update import selective_state_update
 
@@ -78,25 +75,12 @@ def selective_scan(dtype: torch.dtype) -> Pair:
         c_BTN: Tensor,
         state_BNC: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        parts, states = [x_BTC, dt_BTC, b_BTN, c_BTN], 0
         if state_BNC is not None:
-            states, dtype_now = len(a_NC), a_NC.dtype
-            unit_BNN = torch.eye(states, device=a_NC.device, dtype=dtype_now).expand(
-                len(x_BTC), -1, -1
-            )
-            front = (
-                state_BNC / NO_TIME,
-                torch.full_like(state_BNC, NO_TIME),
-                unit_BNN,
-                torch.zeros_like(unit_BNN),
-            )
-            parts = [
-                torch.cat([first, part.to(dtype_now)], 1)
-                for first, part in zip(front, parts, strict=True)
-            ]
-        x, dt, b, c = (part.to(a_NC.dtype if states else dtype).mT.contiguous() for part in parts)
+            return recurrence.selective_scan(x_BTC, dt_BTC, a_NC, b_BTN, c_BTN, state_BNC)
+        parts = (x_BTC, dt_BTC, b_BTN, c_BTN)
+        x, dt, b, c = (part.to(dtype).mT.contiguous() for part in parts)
         y, state = selective_scan_fn(x, dt, a_NC.mT.contiguous(), b, c, return_last_state=True)
-        return y.mT[:, states:].to(a_NC.dtype), state.mT.to(a_NC.dtype)
+        return y.mT.to(a_NC.dtype), state.mT.to(a_NC.dtype)
 
     def step(
         x_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Tensor, state_BNC: Tensor
