@@ -94,22 +94,6 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
     def init_weights(self) -> None:
         """Does nothing: HybridLM has drawn its weights."""
 
-    @torch.no_grad()
-    def initialize_weights(self) -> None:
-        """Draw the weights that a checkpoint lacks; transformers calls this after loading."""
-        tensors = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        lacking = [
-            name
-            for name, tensor in tensors.items()
-            if not getattr(tensor, "_is_hf_initialized", False)
-        ]
-        if not lacking:
-            return
-        fresh = HybridLM(self.config.to_architecture())
-        drawn = {**dict(fresh.named_parameters()), **dict(fresh.named_buffers())}
-        for name in lacking:
-            tensors[name].copy_(drawn[name])
-
     def get_output_embeddings(self) -> nn.Module | None:
         return self.model.head
 
