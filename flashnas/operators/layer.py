@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -136,6 +136,7 @@ class RecurrentLayer(Layer):
     core: Core  # the recurrence
     out_proj: nn.Linear
     state_sizes: tuple[int, int, int]  # heads, key dim, value dim
+    takes_start: ClassVar[bool] = True  # else `recur` is given None in place of an empty matrix
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
         """What is linear in the input.
@@ -208,7 +209,8 @@ class RecurrentLayer(Layer):
         if self.conv is not None:
             mixed_BTC, conv_BTC = self.conv(mixed_BTC, conv_BTC)
         rule = self.core.of(mixed_BTC).forward
-        y_BTC, matrix_BHKV = self.recur((mixed_BTC, *rest), matrix_BHKV, rule)
+        start: Any = matrix_BHKV if state or self.takes_start else None
+        y_BTC, matrix_BHKV = self.recur((mixed_BTC, *rest), start, rule)
         return self.out_proj(y_BTC.to(dtype)), RecurrentState(conv_BTC, matrix_BHKV)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:

@@ -16,7 +16,7 @@ from flashnas.base.errors import FlashnasError
 from flashnas.base.process import limit_threads
 from flashnas.base.text import first_line
 from flashnas.operators import OPERATORS
-from flashnas.operators.backends.core import BACKENDS, choose_backend, cores_of
+from flashnas.operators.backends.core import BACKENDS, choose_backend, cores_of, running
 from flashnas.operators.layer import Layer, build_layer
 from flashnas.testing.forms import (
     BATCH,
@@ -78,14 +78,9 @@ def layer_cases(kind: str, device: str) -> list[tuple[str, str]]:
 def _names(layer: Layer, device: str, dtype: str) -> str:
     """What computes a layer, such as `fla 0.6.0`, or `fla 0.6.0, gradients by torch`."""
     used, trained = (
-        " + ".join(
-            dict.fromkeys(
-                core.kernels(device, DTYPES[dtype], gradients).name for core in cores_of(layer)
-            )
-        )
-        for gradients in (False, True)
+        running([("", layer)], device, DTYPES[dtype], gradients)[""] for gradients in (False, True)
     )
-    return (used if used == trained else f"{used}, gradients by {trained}") or "torch"
+    return used if used == trained else f"{used}, gradients by {trained}"
 
 
 def choices_of(kind: str, device: str) -> list[dict[str, Any]]:

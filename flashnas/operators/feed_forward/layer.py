@@ -4,7 +4,6 @@ down(relu(up(x))^2).
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,9 +12,11 @@ from flashnas.operators.layer import Layer
 from flashnas.operators.parts import linear_reference
 
 
-def swiglu(gate_up: Tensor) -> Tensor:
-    """silu(gate) * up for the two halves of the last dimension."""
-    gate, up = gate_up.chunk(2, -1)
+def activated(wide: Tensor, relu2: bool) -> Tensor:
+    """silu(gate) * up for the two halves of the last dimension, or relu(up)^2."""
+    if relu2:
+        return F.relu(wide).square()
+    gate, up = wide.chunk(2, -1)
     return F.silu(gate) * up
 
 
@@ -30,11 +31,7 @@ class FeedForwardLayer(Layer):
 
     def reference(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:
         wide = linear_reference(self.in_proj, x_BTD.double())
-        if self.relu2:
-            return linear_reference(self.out_proj, (wide * (wide > 0)) ** 2), None
-        gate, up = wide.chunk(2, -1)
-        return linear_reference(self.out_proj, gate * torch.sigmoid(gate) * up), None
+        return linear_reference(self.out_proj, activated(wide, self.relu2)), None
 
     def forward(self, x_BTD: Tensor, state: None = None) -> tuple[Tensor, None]:
-        wide = self.in_proj(x_BTD)
-        return self.out_proj(F.relu(wide).square() if self.relu2 else swiglu(wide)), None
+        return self.out_proj(activated(self.in_proj(x_BTD), self.relu2)), None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from flashnas.operators.gated_convolution.spec import GatedConvolution
-from flashnas.operators.layer import Layer
+from flashnas.operators.layer import Apply, Layer
 from flashnas.operators.parts import linear_reference
 
 
@@ -25,22 +28,23 @@ class GatedConvolutionLayer(Layer):
         return self.conv.init_state(batch, dtype, device)
 
     def reference(self, x_BTD: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        b_BTD, c_BTD, u_BTD = linear_reference(self.in_proj, x_BTD.double()).chunk(3, -1)
-        before = (
-            self.init_state(len(x_BTD), b_BTD.dtype, x_BTD.device)
-            if state is None
-            else state.double()
-        )
-        y_BTD, after = self.conv.reference(b_BTD * u_BTD, before)
-        return linear_reference(self.out_proj, c_BTD * y_BTD), after
+        return self._run(x_BTD.double(), state, linear_reference, self.conv.reference)
 
     def forward(self, x_BTD: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        b_BTD, c_BTD, u_BTD = self.in_proj(x_BTD).chunk(3, -1)
-        before = self.init_state(len(x_BTD), b_BTD.dtype, x_BTD.device) if state is None else state
-        y_BTD, after = self.conv(b_BTD * u_BTD, before)
-        return self.out_proj(c_BTD * y_BTD), after
+        return self._run(x_BTD, state, operator.call, self.conv)
 
     def step(self, x_BD: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        b_BD, c_BD, u_BD = self.in_proj(x_BD).chunk(3, -1)
-        y_BD, after = self.conv.step(b_BD * u_BD, state)
-        return self.out_proj(c_BD * y_BD), after
+        return self._run(x_BD, state, operator.call, self.conv.step)
+
+    def _run(
+        self,
+        x: Tensor,
+        state: Tensor | None,
+        apply: Apply,
+        conv: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, Tensor]:
+        b, c, u = apply(self.in_proj, x).chunk(3, -1)
+        if state is None:
+            state = self.init_state(len(x), b.dtype, x.device)
+        y, after = conv(b * u, state.to(b.dtype))
+        return apply(self.out_proj, c * y), after

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
-from flashnas.operators.layer import Apply, RecurrentLayer, RecurrentState, Rule
+from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.mamba.spec import Mamba
 from flashnas.operators.parts import (
-    ShortConvolution,
     inverse_softplus_of_log_uniform,
     linear_reference,
     state_dtype,
@@ -36,7 +35,7 @@ class MambaLayer(RecurrentLayer):
     The state's matrix is [B, 1, N, inner]: one head whose values are the channels.
     """
 
-    conv: ShortConvolution
+    takes_start = False  # which the kernel of mamba-ssm cannot take
 
     def __init__(self, spec: Mamba, hidden: int) -> None:
         super().__init__(spec, hidden)
@@ -57,21 +56,19 @@ class MambaLayer(RecurrentLayer):
         return apply(self.in_proj, x).chunk(2, -1)
 
     def recur(
-        self, parts: Sequence[Tensor], matrix_BHKV: Tensor, rule: Rule
+        self, parts: Sequence[Tensor], matrix_BHKV: Tensor | None, rule: Rule
     ) -> tuple[Tensor, Tensor]:
-        return self._recur(parts, matrix_BHKV.squeeze(1), rule)
-
-    def forward(
-        self, x_BTD: Tensor, state: RecurrentState | None = None
-    ) -> tuple[Tensor, RecurrentState]:
-        if state is not None:
-            return super().forward(x_BTD, state)
-        # from the start of a sequence the scan is given no state: the kernel of mamba-ssm cannot
-        # take one
-        x, z = self.in_proj(x_BTD).chunk(2, -1)
-        x, conv_BTC = self.conv(x, self.conv.init_state(len(x), x.dtype, x.device))
-        y, matrix_BHKV = self._recur((x, z), None, self.core.of(x).forward)
-        return self.out_proj(y.to(z.dtype)), RecurrentState(conv_BTC, matrix_BHKV)
+        x, z = parts
+        low, b, c = self.x_proj(x).split(self.parts, -1)
+        dt = self.dt_proj(low)
+        with torch.autocast(x.device.type, enabled=False):
+            dtype = state_dtype(x.dtype)
+            b, c = b.to(dtype), c.to(dtype)
+            dt = F.softplus(dt.to(dtype) + self.dt_bias.to(dtype))
+            start = None if matrix_BHKV is None else matrix_BHKV.squeeze(1)
+            y, state_BNC = rule(x, dt, -self.A_log.to(dtype).exp().T, b, c, start)
+            y = torch.addcmul(y, x, self.D.to(dtype)) * F.silu(z).to(dtype)
+            return y, state_BNC.unsqueeze(1)
 
     def recur_reference(
         self, parts: Sequence[Tensor], matrix_BHKV: Tensor
@@ -82,18 +79,3 @@ class MambaLayer(RecurrentLayer):
         a_NC = -self.A_log.double().exp().T
         y, state_BNC = scan_reference(x, dt, a_NC, b, c, matrix_BHKV.squeeze(1))
         return (y + x * self.D.double()) * z * torch.sigmoid(z), state_BNC.unsqueeze(1)
-
-    def _recur(
-        self, parts: Sequence[Tensor], state_BNC: Tensor | None, rule: Rule
-    ) -> tuple[Tensor, Tensor]:
-        x, z = parts
-        low, b, c = self.x_proj(x).split(self.parts, -1)
-        dt = self.dt_proj(low)
-        with torch.autocast(x.device.type, enabled=False):
-            dtype = state_dtype(x.dtype) if state_BNC is None else state_BNC.dtype
-            b, c = b.to(dtype), c.to(dtype)
-            dt = F.softplus(dt.to(dtype) + self.dt_bias.to(dtype))
-            y, state_BNC = rule(x, dt, -self.A_log.to(dtype).exp().T, b, c, state_BNC)
-            return torch.addcmul(y, x, self.D.to(dtype)) * F.silu(z).to(dtype), state_BNC.unsqueeze(
-                1
-            )

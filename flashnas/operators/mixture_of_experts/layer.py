@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.base.errors import OperatorError
-from flashnas.operators.feed_forward.layer import swiglu
+from flashnas.operators.feed_forward.layer import activated
 from flashnas.operators.layer import Layer
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 from flashnas.operators.parts import linear_reference, state_dtype
@@ -54,12 +53,7 @@ class MixtureOfExpertsLayer(Layer):
         y = torch.zeros_like(x)
         for e, (into, out_of) in enumerate(zip(self.in_proj, self.out_proj, strict=True)):
             wide = linear_reference(into, x)  # type: ignore[arg-type]
-            if self.relu2:
-                inner = (wide * (wide > 0)) ** 2
-            else:
-                gate, up = wide.chunk(2, -1)
-                inner = gate * torch.sigmoid(gate) * up
-            out = linear_reference(out_of, inner)  # type: ignore[arg-type]
+            out = linear_reference(out_of, activated(wide, self.relu2))  # type: ignore[arg-type]
             if e < self.experts:
                 share = (p * (chosen == e)).sum(-1, keepdim=True)
             elif self.gate_proj is not None:
@@ -86,8 +80,7 @@ class MixtureOfExpertsLayer(Layer):
         return y.view(x_BTD.shape), None
 
     def _expert(self, e: int, x: Tensor) -> Tensor:
-        wide = self.in_proj[e](x)
-        return self.out_proj[e](F.relu(wide).square() if self.relu2 else swiglu(wide))
+        return self.out_proj[e](activated(self.in_proj[e](x), self.relu2))
 
     def _route(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Scores of all experts; weights and numbers of the chosen ones [.., active]."""

@@ -33,9 +33,7 @@ class LowRank(nn.Module):
     other parameters.
     """
 
-    def __init__(
-        self, shape: tuple[int, ...], activation: Activation | None = None, bias: bool = True
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], activation: Activation, bias: bool = True) -> None:
         super().__init__()
         rank, hidden = shape
         self.down = nn.Parameter(torch.zeros(rank, hidden))
@@ -49,18 +47,9 @@ class LowRank(nn.Module):
         return self.down * self.down.shape[1] ** -0.5, self.up / self.up.shape[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        down, up = self.factors()
-        low = F.linear(x, down)
-        return F.linear(low if self.activation is None else self.activation(low), up, self.bias)
-
-    def reference(self, x: Tensor) -> Tensor:
-        low = x @ self.down.double().T * self.down.shape[1] ** -0.5
-        y = (
-            (low if self.activation is None else self.activation(low))
-            @ self.up.double().T
-            / self.up.shape[1]
-        )
-        return y if self.bias is None else y + self.bias.double()
+        down, up = (factor.to(x.dtype) for factor in self.factors())
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.linear(self.activation(F.linear(x, down)), up, bias)
 
 
 class Rwkv7Layer(RecurrentLayer):
@@ -80,7 +69,7 @@ class Rwkv7Layer(RecurrentLayer):
         self.mix = nn.Parameter(torch.empty(MIXES * hidden))
         self.in_proj = self.linear("in_proj")
         self.decay_gate = LowRank(self.shape("decay_gate.down"), torch.tanh)
-        self.rate_gate = LowRank(self.shape("rate_gate.down"))
+        self.rate_gate = LowRank(self.shape("rate_gate.down"), nn.Identity())
         self.output_gate = LowRank(self.shape("output_gate.down"), torch.sigmoid, bias=False)
         self.k_k = nn.Parameter(torch.empty(hidden))
         self.k_a = nn.Parameter(torch.full((hidden,), 1.02))
@@ -127,9 +116,9 @@ class Rwkv7Layer(RecurrentLayer):
             y @ weight.double().T
             for y, weight in zip(mixed, self.in_proj.weight.chunk(3), strict=False)
         )
-        w = self.decay_gate.reference(mixed[3])
-        gate = self.output_gate.reference(mixed[5])
-        rate = torch.sigmoid(self.rate_gate.reference(mixed[4]))
+        w = self.decay_gate(mixed[3])
+        gate = self.output_gate(mixed[5])
+        rate = torch.sigmoid(self.rate_gate(mixed[4]))
         g = STRONGEST_LOG_DECAY * torch.sigmoid(w)
         kk = k * self.k_k.double()
         k = k * (1 + (rate - 1) * self.k_a.double())
