@@ -113,22 +113,11 @@ class Hosts:
     def of(self, row: Speed, half_width: float = 0.0) -> Calibration:
         """For a row whose program is known."""
         host = self.host(row.table, row.program)
-        return self.calibration(host, row.overlap, half_width)
-
-    def before(self, table: str, half_width: float = 0.0) -> Calibration:
-        """As in 0.2.0: the host of vLLM, and an interval that ends with the slowest host of all
-        programs."""
-        other = self.host(table)
-        vllm = self.host(table, LATEST[table].get("vllm"))
-        host = Host(vllm.us, (vllm.range_us[0], other.range_us[1]))
-        return self.calibration(host, OVERLAP, half_width)
-
-    def calibration(self, host: Host, overlap: float, half_width: float) -> Calibration:
         return Calibration(
             step_scale=self.scale,
             host_us=host.us,
             host_range_us=host.range_us,
-            overlap=overlap,
+            overlap=row.overlap,
             half_width=half_width,
         )
 

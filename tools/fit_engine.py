@@ -1,5 +1,5 @@
 """Fits the calibration `engine` of the shipped tables to what engines publish of whole models
-(latency_tables/*/engine_speeds.csv), and the intervals of both calibrations.
+(latency_tables/*/engine_speeds.csv), and its interval.
 
     python tools/fit_engine.py            prints the constants, and the error of each row left out
     python tools/fit_engine.py --write    writes them into meta.yaml of the tables, too
@@ -26,8 +26,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from engine_hosts import OVERLAP, Hosts, Speed, fit
-from fit_kernels import fit as fit_paper
-from fit_kernels import whole_models
 from scipy.stats import t as student
 
 from flashnas.architecture import Architecture
@@ -35,6 +33,7 @@ from flashnas.architecture.source import load_architecture
 from flashnas.latency.calibration import INTERVAL, Calibration, conformal_margin
 from flashnas.latency.metrics import Estimate
 from flashnas.latency.prediction import LatencyModel
+from flashnas.latency.schema import KINDS
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_writer import edited_meta
 from flashnas.operators.kernel import Load
@@ -123,24 +122,15 @@ def width_of(rows: Sequence[Speed], fits: Mapping[str, Hosts]) -> float:
     return conformal_margin([beyond(row, fits[row.network]) for row in rows])
 
 
-def half_width(models: Sequence[str], errors: np.ndarray) -> float:
-    """Of the 90 % interval of a further model, from the errors of models that were left out: of
-    Student's distribution, with as many degrees of freedom as there are models but one."""
-    square = pd.Series(errors**2).groupby(list(models)).mean()
-    return float(student.ppf((1 + INTERVAL) / 2, len(square) - 1) * np.sqrt(square.mean()))
-
-
 def variant_errors() -> dict[str, float]:
     """Mean error of the rule for a variant: rows of h100_sxm from those of h200_sxm."""
     fast, slow = LatencyTable.load("h200_sxm"), LatencyTable.load("h100_sxm")
     gap = 1e6 / slow.device.bandwidth_bytes_s - 1e6 / fast.device.bandwidth_bytes_s
     errors = {}
     for kind in ("gemm", "attention_decode"):
-        keys = [name for name in fast.frames[kind] if name in ("m", "n", "k", "dtype", "heads")]
-        keys += [n for n in fast.frames[kind] if n in ("kv_heads", "head_dim", "batch", "context")]
-        keys += [n for n in fast.frames[kind] if n in ("window", "stack")]
+        keys = [*KINDS[kind], "dtype", "stack"]
         both = fast.frames[kind].merge(slow.frames[kind], on=keys, suffixes=("_fast", "_slow"))
-        both = both[both["dtype"].astype(str) == "bfloat16"] if "dtype" in both else both
+        both = both[both["dtype"] == "bfloat16"]
         if kind == "gemm":
             both = both[both["m"] <= 32]
             moved = 2 * (both["n"] * both["k"] + both["m"] * (both["n"] + both["k"]))
@@ -187,78 +177,28 @@ def engine_of(
     }
 
 
-def paper_of(table: LatencyTable) -> tuple[dict[str, Any], str]:
-    """The entry of h100_sxm, whose models table 6 of the paper has, and the errors of these."""
-    known = whole_models(table)
-    found = fit_paper(table, known)
-    errors, lines = np.log1p(found.left_out), []
-    widths = {}
-    for metric, chosen in (("latency_s", ~found.rates), ("throughput_tok_s", found.rates)):
-        width = half_width(list(known["model"][chosen]), errors[chosen])
-        widths[metric] = round(width, 3)
-        inside = np.abs(errors[chosen]) <= width
-        relative = np.abs(found.left_out[chosen])
-        lines.append(f"paper, {metric}: 90 % interval x/ {np.exp(width):.2f}")
-        for model, error, held in zip(known["model"][chosen], errors[chosen], inside, strict=True):
-            lines.append(f"  {model:<20}{np.expm1(error):>+8.1%}{' ' if held else '*'}")
-        lines.append(
-            f"  mean error {relative.mean():.1%}, largest {relative.max():.1%};"
-            f" {inside.sum()} of {len(inside)} inside, half-width {np.sinh(width):.1%}"
-        )
-    steps = 1000 * known["latency_s"][~found.rates] / 8192
-    kinds: dict[str, float] = {}
-    for name in known["model"][~found.rates]:
-        model = LatencyModel(table, "decode-8k", calibration=Calibration())
-        shares = derived_shares(model.estimate(load_architecture(name)))
-        kinds = {kind: max(share, kinds.get(kind, 0.0)) for kind, share in shares.items()}
-    relative = np.abs(found.left_out[~found.rates])
-    return {
-        **found.to_dict(),
-        "attention_blocks": round(found.correction.attention_blocks),
-        "half_width": widths["latency_s"],
-        "batched_half_width": widths["throughput_tok_s"],
-        "step_ms": [round(float(steps.min()), 2), round(float(steps.max()), 2)],
-        "kinds": {kind: round(share, 3) for kind, share in sorted(kinds.items())},
-        "left_out_mean_error": round(float(relative.mean()), 3),
-        "left_out_max_error": round(float(relative.max()), 3),
-        "fitted_on": "whole_models.csv and whole_throughput.csv (arXiv 2511.18890, table 6)",
-        "reproduce": REPRODUCE,
-    }, "\n".join(lines)
-
-
-def borrowed(entry: dict[str, Any], width: float, **own: Any) -> dict[str, Any]:
-    """The entry of a table without rows: the constants of LENDER, and `own`."""
-    kept = {
-        key: value
-        for key, value in entry.items()
-        if key not in ("left_out_mean_error", "left_out_max_error", "batched_half_width")
-    }
+def borrowed(entry: dict[str, Any], width: float) -> dict[str, Any]:
+    """The entry of a table without rows: the constants of LENDER."""
+    kept = {key: value for key, value in entry.items() if not key.startswith("left_out")}
     return {
         **kept,
-        **own,
         "half_width": round(width, 3),
         "borrowed": LENDER,
         "fitted_on": f"no whole model on this device: the constants of {LENDER}",
     }
 
 
-def borrowed_widths(rows: Sequence[Speed], hosts: Hosts, width: float) -> dict[str, float]:
-    """Half-widths of a table without rows, by calibration. engine: what the scale of a further GPU
-    may differ by, Student's of those of FITTED, beside `width`. paper, which knows no host: with it
-    nine of ten rows of other GPUs lie around the prediction with the host of the tables."""
+def borrowed_width(rows: Sequence[Speed], hosts: Hosts, width: float) -> float:
+    """Half-width of a table without rows: what the scale of a further GPU may differ by, Student's of
+    those of FITTED, beside `width`."""
     scales = [fit([row for row in rows if row.table == name], hosts).scale for name in FITTED]
     count = len(scales)
     further = student.ppf((1 + INTERVAL) / 2, count - 1) * np.sqrt(1 + 1 / count)
-    errors = [error_of(row, hosts.before(row.table)) for row in rows if row.table != LENDER]
-    return {
-        "engine": width + float(further * np.log(scales).std(ddof=1)),
-        "paper": float(conformal_margin(list(np.abs(np.log1p(errors))))),
-    }
+    return width + float(further * np.log(scales).std(ddof=1))
 
 
-def fitted() -> tuple[dict[str, dict[str, Any]], dict[str, float], str]:
-    """The entries `engine` of FITTED, the half-widths of tables that borrow, by calibration, and
-    the report."""
+def fitted() -> tuple[dict[str, dict[str, Any]], float, str]:
+    """The entries `engine` of FITTED, the half-width of tables that borrow, and the report."""
     by_table = {name: speeds(LatencyTable.load(name)) for name in FITTED}
     rows = [row for listed in by_table.values() for row in listed]
     hosts = fit(rows)
@@ -278,31 +218,23 @@ def fitted() -> tuple[dict[str, dict[str, Any]], dict[str, float], str]:
         name: engine_of(listed, hosts, errors[[row.table == name for row in rows]], width)
         for name, listed in by_table.items()
     }
-    lent = borrowed_widths(rows, hosts, width)
-    lines.append(f"borrowed: half-widths {lent}")
+    lent = borrowed_width(rows, hosts, width)
+    lines.append(f"borrowed: half-width {lent}")
     return entries, lent, "\n".join(lines)
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print the fits, and with --write keep them."""
-    tables = {name: LatencyTable.load(name) for name in (*FITTED, "h200_sxm", "l40s")}
-    engine, lent, engine_report = fitted()
-    paper, paper_report = paper_of(tables[LENDER])
+    engine, lent, report = fitted()
     for kind, error in variant_errors().items():
         print(f"rule for a variant, {kind}: mean error {error:.1%}")
-    print(f"{paper_report}\n{engine_report}")
-    for name, table in tables.items():
-        blocks = table.calibrated("paper").attention_blocks
-        entries = {
-            "engine": engine.get(name) or borrowed(engine[LENDER], lent["engine"]),
-            "paper": paper
-            if name == LENDER
-            else borrowed(paper, lent["paper"], attention_blocks=int(blocks)),
-        }
-        print(f"{name}: {entries}")
+    print(report)
+    for name in (*FITTED, "h200_sxm", "l40s"):
+        entry = engine.get(name) or borrowed(engine[LENDER], lent)
+        print(f"{name}: {entry}")
         if "--write" in arguments:
-            with edited_meta(table.path) as meta:
-                meta["calibration"] = entries
+            with edited_meta(LatencyTable.load(name).path) as meta:
+                meta["calibration"]["engine"] = entry
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ python experiments/engine_speeds/run.py
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from engine_hosts import Hosts, Speed
 from fit_engine import FITTED, networks_of, speeds, width_of, without
 
 from flashnas.base.text import columns
-from flashnas.latency.calibration import Calibration
 from flashnas.latency.table import LatencyTable
 
 SHORT = 1.0, 4.0  # ms of a step, on the H100
@@ -29,9 +28,7 @@ def step_ms(row: Speed) -> float:
     return row.measured_ms / (row.workload.generated_tokens if row.metric == "latency_ms" else 1)
 
 
-def left_out(
-    rows: Sequence[Speed], fits: Fits, of: Callable[[Hosts, Speed, float], Calibration]
-) -> np.ndarray:
+def left_out(rows: Sequence[Speed], fits: Fits) -> np.ndarray:
     """Of each row: relative error, whether the interval holds it, and its half-width, shape [rows, 3].
     Neither the hosts nor the half_width know the network of the row: half_width comes from the rows
     of other networks, each by a fit without both."""
@@ -45,7 +42,7 @@ def left_out(
     found = []
     for row in rows:
         hosts = fits[frozenset((row.network,))]
-        value, lower, upper = row.predicted(of(hosts, row, widths[row.network]))
+        value, lower, upper = row.predicted(hosts.of(row, widths[row.network]))
         inside = lower <= row.measured_ms <= upper
         found.append((value / row.measured_ms - 1, inside, (upper - lower) / value / 2))
     return np.array(found)
@@ -64,14 +61,10 @@ def main() -> None:
     sxm = np.array([row.table == "h100_sxm" for row in rows])
     short = sxm & np.array([SHORT[0] <= step_ms(row) <= SHORT[1] for row in rows])
     lines = [("left out", "rows", "inside", "half-width", "mean error")]
-    for words, of in (
-        ("host of all programs", lambda hosts, row, width: hosts.before(row.table, width)),
-        ("host of its program", lambda hosts, row, width: hosts.of(row, width)),
-    ):
-        found = left_out(rows, fits, of)
-        lines.append(line(f"{words}: all", found))
-        lines.append(line(f"{words}: H100", found[sxm]))
-        lines.append(line(f"{words}: H100, steps of 1 to 4 ms", found[short]))
+    found = left_out(rows, fits)
+    lines.append(line("all", found))
+    lines.append(line("H100", found[sxm]))
+    lines.append(line("H100, steps of 1 to 4 ms", found[short]))
     print("\n".join(columns(lines, (0,))))
     for row, (error, inside, width) in zip(rows, found, strict=True):
         text = f"{row.table} {row.model} {' '.join(row.program)} {row.workload.name}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -165,11 +166,8 @@ class KernelTimes:
         rows = rows[rows["dtype"] == self._dtype(kind)]
         if not kind.matched:
             return {(): rows} if len(rows) else {}
-        positions: dict[tuple[int, ...], list[int]] = {}
-        columns = (rows[column].tolist() for column in kind.matched)
-        for position, key in enumerate(zip(*columns, strict=True)):
-            positions.setdefault(key, []).append(position)
-        return {key: rows.iloc[positions[key]] for key in sorted(positions)}
+        groups: Any = rows.groupby([*kind.matched])
+        return {key: group for key, group in groups}
 
     def _find_grid(self, kind: KernelKind, name: str, key: tuple[int, ...]) -> LogGrid:
         rows = self._groups(kind, name)[key]

@@ -135,13 +135,13 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class RowsEntry:
-    """The rows of one kind. constants: columns with one value for all rows, which the file leaves
-    out.
+    """The rows of one kind. constants: columns with one value for all rows, which files of 0.2.0
+    leave out.
     """
 
     rows: int
     sha256: str
-    constants: Mapping[str, str | float | None]
+    constants: Mapping[str, str | float | None] | None = None
     origin: Any = None
 
 
@@ -180,17 +180,7 @@ def load_meta(path: Path, device: Device) -> LocatedDict:
                 f" {kind!r}{did_you_mean(kind, KINDS)}"
             )
         convert(entry, RowsEntry, meta["kinds"].place(kind), TableError, name=f"kinds.{kind}")
-        _check_constants(kind, entry["constants"])
     return meta
-
-
-def _check_constants(kind: str, constants: LocatedDict) -> None:
-    for name, value in constants.items():
-        place = f"{constants.place(name)}: kinds.{kind}.constants"
-        if name not in VALUE_COLUMNS[1:]:
-            raise TableError(one_of(f"{place}: columns", name, VALUE_COLUMNS[1:]))
-        if name not in NUMBERS and not isinstance(value, str):
-            raise TableError(f"{place}.{name} must be text; got {value!r}")
 
 
 def read_table_yaml(path: Path) -> LocatedDict:

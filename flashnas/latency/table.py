@@ -255,7 +255,8 @@ def _load_rows(path: Path, kind: str, entry: dict[str, Any]) -> pd.DataFrame:
         raise TableError(
             f"{file}: the checksum differs from meta.yaml; the table is damaged or was edited"
         )
-    frame = read_parquet(file, TableError, data=data).assign(**entry["constants"])
+    frame = read_parquet(file, TableError, data=data)
+    frame = frame.assign(**(entry.get("constants") or {}))
     expected = [*KINDS[kind], *VALUE_COLUMNS]
     if set(frame.columns) != set(expected):
         lacking, extra = (

@@ -127,24 +127,15 @@ def _origin(before: Any, origin: Any) -> Any:
 
 
 def _write_parquet(path: Path, kind: str, rows: pd.DataFrame) -> dict[str, Any]:
-    """Columns that never change go into the returned entry of meta.yaml."""
-    constants: dict[str, Any] = {}
-    for column in VALUE_COLUMNS[1:]:
-        values = rows[column].unique()
-        if rows[column].isna().all():
-            constants[column] = None
-        elif len(values) == 1 and column not in ("p10_us", "p90_us"):
-            constants[column] = values[0] if isinstance(values[0], str) else int(values[0])
+    """Returns the entry of meta.yaml."""
     types = {
+        **dict.fromkeys(VALUE_COLUMNS, "category"),
         **dict.fromkeys(KINDS[kind], "int32"),
         **dict.fromkeys(("latency_us", *NUMBERS), "float32"),
         **dict.fromkeys(TEXT_KEYS, "category"),
     }
-    varying = rows.drop(columns=list(constants))
-    varying = varying.astype(
-        {column: types.get(column, "category") for column in map(str, varying)}
-    )
+    rows = rows.astype({column: types[column] for column in map(str, rows)})
     with atomic_file(path) as part:
-        varying.to_parquet(part.absolute(), index=False, compression="zstd", compression_level=19)
+        rows.to_parquet(part.absolute(), index=False, compression="zstd", compression_level=19)
         digest = sha256_of(part)
-    return {"rows": len(rows), "sha256": digest, "constants": constants}
+    return {"rows": len(rows), "sha256": digest}

@@ -67,7 +67,6 @@ class TableFolder:
                     f"--out {path}: the table is of {self.table.mode}; got {target.mode_name}: take"
                     " another folder"
                 )
-            target.check_build(f"--out {path}: the table", stacks.get(target.stack, {}))
         self.device = self._device()
 
     def _device(self) -> Device:

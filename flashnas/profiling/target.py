@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import DeviceMemoryError, ExportError, TableError
+from flashnas.base.errors import DeviceMemoryError, ExportError
 from flashnas.base.settings import MAX_THREADS, Settings, option
 from flashnas.latency.memory import PREFILL_PIECE_TOKENS, memory_bytes
 from flashnas.latency.metrics import of_times
@@ -48,7 +48,6 @@ class Target(Settings, ABC):
 
     Attributes:
         name: of the runtime, as in `flashnas.latency.schema.RUNTIMES`.
-        build_facts: entries of `describe_stack` that differ between builds of one release.
         device: a platform of `flashnas.profiling.platforms`.
         cache_type: of keys and values; "": the dtype.
         piece_tokens: the most tokens of the prompts of a batch that are read together.
@@ -58,7 +57,6 @@ class Target(Settings, ABC):
     """
 
     name: ClassVar[str]
-    build_facts: ClassVar[tuple[str, ...]] = ()
     device: ClassVar[str] = "cpu"
     cache_type: ClassVar[str] = ""
     piece_tokens: ClassVar[int] = PREFILL_PIECE_TOKENS
@@ -233,18 +231,6 @@ class Target(Settings, ABC):
     def has_option(cls, name: str) -> bool:
         """True if an option of `flashnas profile` is one of the target's."""
         return name in {field.name for field in fields(cls)}
-
-    def check_build(self, where: str, described: Mapping[str, Any]) -> None:
-        """Raises TableError if rows are of another build of the same release. where: of the message.
-        described: the table's entry of `stack`."""
-        here = self.describe_stack() if self.build_facts else {}
-        for name in self.build_facts:
-            if described.get(name) not in (None, here[name]):
-                raise TableError(
-                    f"{where} was measured with another build of {self.name}: its {name} is"
-                    f" {described[name]}, that of this machine {here[name]}; measure it anew in"
-                    " another folder"
-                )
 
 
 def decode_contexts(workload: Workload, meta_tokens: int) -> list[tuple[int, float]]:

@@ -146,6 +146,15 @@ def test_what_the_engine_adds_is_a_part_of_its_own(folder):
     assert (estimate.calibration, estimate.interval) == ("engine", 0.9)
 
 
+def test_many_blocks_of_threads_fill_the_device():
+    correction = Calibration(attention_slowdown=4.0, attention_filled=2.0, attention_blocks=100)
+    times = [
+        correction.attention(1, bytes_us=20, head_dim=128, pairs=pairs)
+        for pairs in (8, 100, 200, 10**6)
+    ]
+    assert times == [4 * 20, 4 * 20, 3 * 20, pytest.approx(2 * 20, rel=1e-3)]
+
+
 # -- intervals -------------------------------------------------------------------------------------
 
 
@@ -238,7 +247,7 @@ def test_left_out_networks_give_the_shipped_constants():
     engine, lent, _ = fitted()
     for table in FITTED:
         assert engine[table] == LatencyTable.load(table).calibration["engine"]
-    assert LatencyTable.load("l40s").calibration["engine"]["half_width"] == round(lent["engine"], 3)
+    assert LatencyTable.load("l40s").calibration["engine"]["half_width"] == round(lent, 3)
 
 
 def test_rows_of_one_chip_with_two_memories_justify_the_rule_for_a_variant():

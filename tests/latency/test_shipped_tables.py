@@ -72,3 +72,20 @@ def test_whole_models_lie_within_the_bounds_and_in_order(tables):
         assert estimate.lower_ms < 1000 * seconds < estimate.upper_ms
         assert estimate.latency_ms == pytest.approx(1000 * seconds, rel=0.04)
     assert [e.latency_ms for e in estimates] == sorted(e.latency_ms for e in estimates)
+
+
+def test_throughput_at_32k_is_met_within_its_interval(tables):
+    """The one bound of attention holds for grouped and other heads, for one sequence and for
+    many.
+    """
+    table = tables["h100_sxm"]
+    measured = pd.read_csv(table.path / "whole_throughput.csv", comment="#")
+    model = LatencyModel(table, "throughput-32k", calibration="paper")
+    estimates = [model.estimate(presets()[name]) for name in measured["model"]]
+    for estimate, seen in zip(estimates, measured["throughput_tok_s"], strict=True):
+        assert estimate.throughput_tok_s == pytest.approx(seen, rel=0.13)
+        lower, upper = estimate.bounds["throughput_tok_s"]
+        assert lower < seen < upper
+        assert "take throughput as a ranking" in estimate.notes[0]
+    told = pd.Series([estimate.throughput_tok_s for estimate in estimates])
+    assert told.corr(measured["throughput_tok_s"], "spearman") > 0.95

@@ -45,7 +45,6 @@ class LlamaCpp(Target, where="llama_cpp"):
     can double the time of an attention layer on a CPU; here it is an option."""
 
     name = "llama.cpp"
-    build_facts = ("build", "system")
     steps_at_once = STEPS
 
     weights: str = option("q8_0", "type of the weights", choices=WEIGHTS)

@@ -146,13 +146,10 @@ class Vllm(Target, where="vllm"):
     def label(self) -> str:
         return self._described().label or super().label()
 
-    def memory_bytes(self) -> int:
-        return int(self._described().memory_bytes)
-
     def free_bytes(self) -> int:
         if self.device == "cpu":
             return super().free_bytes()
-        return int(self.memory_bytes() * USABLE_SHARE)
+        return int(self._described().memory_bytes * USABLE_SHARE)
 
     def describe_device(self, name: str) -> Device:
         facts = self._described()
@@ -162,7 +159,7 @@ class Vllm(Target, where="vllm"):
             label=self.label(),
             peak_flops=facts.peak_flops,
             bandwidth_bytes_s=facts.bandwidth_bytes_s,
-            memory_bytes=self.memory_bytes(),
+            memory_bytes=facts.memory_bytes,
             cite=f"measured by flashnas profile in vllm {facts.version}",
         )
 
