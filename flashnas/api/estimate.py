@@ -19,7 +19,7 @@ from flashnas.architecture.source import load_known
 from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.text import EVIDENCE_HELP, TIMES_HELP, TRAIN_TOKENS_HELP, tokens_of
 from flashnas.latency.metrics import Estimate
-from flashnas.latency.workload import MODE_GONE, WEIGHTS, WEIGHTS_HELP
+from flashnas.latency.workload import MODE_GONE, WEIGHTS_GONE
 
 if TYPE_CHECKING:
     from flashnas.loss.load import Expected
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class EstimateOptions(Settings, where="estimate"):
-    gone: ClassVar[dict[str, str]] = {"mode": MODE_GONE}
+    gone: ClassVar[dict[str, str]] = {"mode": MODE_GONE, "weights": WEIGHTS_GONE}
 
     arch: str = option(
         REQUIRED,
@@ -37,7 +37,6 @@ class EstimateOptions(Settings, where="estimate"):
     )
     table: str = option("h100_sxm", "shipped latency table or folder", objects=(TABLE,))
     workload: str = workload_option("decode-8k")
-    weights: str | None = option(None, WEIGHTS_HELP, choices=WEIGHTS, shown="that of the workload")
     calibration: str = calibration_option()
     runtime: tuple[str, ...] = runtime_option()
     train_tokens: str = option("100B", TRAIN_TOKENS_HELP, metavar="TOKENS")
@@ -155,7 +154,7 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
     architecture, whole = (
         load_known(options.arch) if isinstance(options.arch, str) else (options.arch, True)
     )
-    workload = load_workload(options.workload).with_weights(options.weights)
+    workload = load_workload(options.workload)
     model = model_of(
         options.table, workload, calibration=options.calibration, programs=options.runtime
     )

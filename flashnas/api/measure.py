@@ -141,10 +141,7 @@ class Measurements(Result):
 
 @takes(ProfileOptions)
 def profile(
-    options: ProfileOptions,
-    *,
-    progress: Callable[[int, int], None] = silent,
-    note: Callable[[str], None] = silent,
+    options: ProfileOptions, *, progress: Callable[[int, int], None] = silent
 ) -> Measurements:
     """Measure on this device what a search space needs for some workloads and its table lacks.
 
@@ -179,7 +176,7 @@ def profile(
     workloads = [timed_workload(text) for text in options.workload]
     target = RUNTIMES[options.runtime].of_options(options)
     folder = out or Path("latency_tables") / target.table_name()
-    found = measure(space, workloads, folder, target, progress, note=note)
+    found = measure(space, workloads, folder, target, progress)
     measured, known = found.pop("measured"), found.pop("known")
     return Measurements(str(folder), measured, known, found, doubts(found))
 

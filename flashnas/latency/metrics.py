@@ -78,10 +78,6 @@ UPPER_END = {metric: name for name, (metric, end) in ENDS.items() if end}
 Amount = TypeVar("Amount", float, np.ndarray)  # of one network, or of many [N]
 
 
-def latency_ms(ttft_ms: Amount, tpot_ms: Amount, generated_tokens: int) -> Amount:
-    return ttft_ms + generated_tokens * tpot_ms
-
-
 def of_times(
     ttft_ms: Amount,
     tpot_ms: Amount,
@@ -96,7 +92,7 @@ def of_times(
     return {
         "ttft_ms": ttft_ms,
         "tpot_ms": tpot_ms,
-        "latency_ms": latency_ms(ttft_ms, tpot_ms, generated_tokens),
+        "latency_ms": ttft_ms + generated_tokens * tpot_ms,
         "throughput_tok_s": 1000 * tokens * passes / (per_ms + (1 - passes)),
     }
 

@@ -45,7 +45,6 @@ STATE_DTYPES = (AUTO, "float32", "bfloat16", "float16")
 MATRICES_ONLY = {"fp8": "bfloat16"}
 # of everything but the matrices of the operators, where it is not the type of the matrices
 OTHER_WEIGHTS = {**MATRICES_ONLY, "q4_0": "q8_0", "q4_k": "q6_k"}
-WEIGHTS = ("bfloat16", "fp8")  # for a table of kernels
 ENGINE, PAPER = "engine", "paper"
 CALIBRATIONS = (ENGINE, PAPER)  # latency/calibration.py
 CALIBRATION_HELP = (
@@ -53,14 +52,15 @@ CALIBRATION_HELP = (
     " one CUDA graph, arXiv 2511.18890); no effect on a table that flashnas profiled"
 )
 MODE_GONE = "a table has rows of one mode"
-WEIGHTS_HELP = (
-    "type of the operators' matrices on a GPU, bfloat16 or fp8; everything else stays in bfloat16"
-)
+WEIGHTS_GONE = "a workload states it, as in --workload decode-8k,dtype=fp8"
 DTYPES = (AUTO, *DTYPE_BYTES)
 # of a sequence; far above any context, and small enough for arithmetic and memory
 MAX_TOKENS = 10**8
 MAX_BATCH = 10**6
-WORKLOAD_HELP = "named workload, YAML file or batch=..,prompt=..,generated=.."
+WORKLOAD_HELP = (
+    "named workload, with changes such as decode-8k,dtype=fp8; YAML file; or"
+    " batch=..,prompt=..,generated=.."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,16 +126,6 @@ class Workload:
         """Tokens of one sequence at the end of the request, meta tokens not counted."""
         return self.prompt_tokens + self.generated_tokens
 
-    def with_weights(self, weights: str | None) -> Workload:
-        """The same requests to a model whose matrices have that type; raises WorkloadError."""
-        if weights is None or weights == self.dtype:
-            return self
-        if self.dtype not in ("auto", "bfloat16"):
-            raise WorkloadError(
-                f"--weights {weights} needs a workload in bfloat16; workload.dtype is {self.dtype}"
-            )
-        return replace(self, dtype=weights)
-
     @property
     def caches(self) -> dict[str, str]:
         """The types of caches that are asked for."""
@@ -166,7 +156,8 @@ WORKLOADS = {
 
 
 def load_workload(source: str | Workload) -> Workload:
-    """By name, from `batch=1,prompt=0,generated=1024` or from a YAML file; raises WorkloadError."""
+    """By name, from `batch=1,prompt=0,generated=1024`, from a name with changes such as
+    `decode-8k,dtype=fp8` or from a YAML file; raises WorkloadError."""
     if isinstance(source, Workload):
         return source
     if source in WORKLOADS:
@@ -206,9 +197,11 @@ _KEYS = {**_SHORT, **{field: field for field in _SHORT.values()}}
 
 
 def _of_text(text: str) -> Workload:
-    """From `batch=1,prompt=0,generated=1024`; WorkloadError for a text that does not read so."""
+    """WorkloadError for a text that does not read as `load_workload` says."""
     fields: dict[str, Any] = {}
-    for part in text.split(","):
+    first, *others = text.split(",")
+    named = WORKLOADS.get(first)
+    for part in others if named else (first, *others):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise WorkloadError(f"workload: parts must read key=value; got {part.strip()!r}")
@@ -223,4 +216,5 @@ def _of_text(text: str) -> Workload:
         count = number_of(value)  # NaN for 0, for less and for words
         plain = re.fullmatch(r"-?[0-9]+", value)
         fields[field] = int(value if plain else count) if plain or count.is_integer() else value
-    return Workload(name=text.replace(" ", ""), **fields)
+    name = text.replace(" ", "")
+    return replace(named, name=name, **fields) if named else Workload(name=name, **fields)

@@ -45,7 +45,6 @@ def profile(
     progress: Progress = lambda *_: None,
     *,
     rounds: int | None = None,
-    note: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Measure what a table lacks.
 
@@ -53,7 +52,6 @@ def profile(
         space: whose operators are measured, at all its widths.
         folder: of the table; a new or empty folder, or a table of this device that is continued.
         rounds: timings of each network; None: those of the target.
-        note: receives how long it will take, where that is known before.
 
     Returns:
         The numbers of rows that were measured and already known, and a record that is also kept
@@ -88,8 +86,6 @@ def profile(
         ]
         journal = Journal(folder / JOURNAL, target, rounds)
         order = _order(series, journal)
-        if target.start_s and order:
-            note(_said_first(target, len(order)))
         _time(series, journal, order, progress, notes)
         series = [part for part in series if not part.left_out]
         if not series:
@@ -137,14 +133,6 @@ def _chosen(
         terms = Terms(space, group)
         chosen.append((terms, choose_networks(terms, np.random.default_rng(group[0]), check)))
     return chosen
-
-
-def _said_first(target: Target, count: int) -> str:
-    minutes = count * target.start_s / 60
-    return (
-        f"{count} starts of {target.name}, one for each network and batch: about {minutes:.0f} min"
-        f" at {target.start_s:.0f} s a start, and what the times take"
-    )
 
 
 def _check(target: Target, workloads: Sequence[Workload], network: Architecture) -> None:

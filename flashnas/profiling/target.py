@@ -53,7 +53,6 @@ class Target(Settings, ABC):
         piece_tokens: the most tokens of the prompts of a batch that are read together.
         steps_at_once: how many steps of a request are timed together.
         rounds: timings of a network, spread over a measurement; their median counts.
-        start_s: of one network, about, where that is what a measurement takes.
     """
 
     name: ClassVar[str]
@@ -62,7 +61,6 @@ class Target(Settings, ABC):
     piece_tokens: ClassVar[int] = PREFILL_PIECE_TOKENS
     steps_at_once: ClassVar[int] = 1
     rounds: ClassVar[int] = 3
-    start_s: ClassVar[float] = 0.0
     threads: int = option(1, "threads on a CPU", min=1, max=MAX_THREADS)
 
     # -- what a program states

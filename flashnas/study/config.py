@@ -24,8 +24,7 @@ from flashnas.latency.workload import (
     CALIBRATIONS,
     ENGINE,
     MODE_GONE,
-    WEIGHTS,
-    WEIGHTS_HELP,
+    WEIGHTS_GONE,
     WORKLOAD_HELP,
 )
 from flashnas.samplers import SAMPLERS, SHARED_OPTIONS
@@ -67,6 +66,7 @@ class SearchConfig(Settings, where="search"):
         "min_layers": "a space of your own says which depths it has",
         "mode": MODE_GONE,
         "short_text": "short_text: true in a recipe takes a short text",
+        "weights": WEIGHTS_GONE,
     }
 
     space: str = option(
@@ -247,14 +247,6 @@ class SearchConfig(Settings, where="search"):
         identity=False,
     )
     # keys of a configuration file, and keywords of Python
-    weights: str | None = option(
-        None,
-        WEIGHTS_HELP,
-        choices=WEIGHTS,
-        shown="that of the workload",
-        identity=False,
-        flagged=False,
-    )
     measure: bool = option(
         True,
         "time the finalists where the table's device is at hand",

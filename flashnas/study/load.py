@@ -221,7 +221,6 @@ def load_costs(
 
         return load_own_costs(config, table, evaluated=evaluated)
     workload = load_workload(config.workload if workload is None else workload)
-    workload = workload.with_weights(config.weights)
     model = model_of(table, workload, calibration=config.calibration, programs=config.runtime)
     if config.times:
         from flashnas.observations.correction import corrected

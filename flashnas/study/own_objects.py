@@ -109,12 +109,10 @@ def load_own_costs(
 ) -> Costs:
     """The costs by the user's function, or none. Raises ConfigError for what only a latency table
     can answer."""
-    for name in ("weights", "times"):
-        if value := getattr(config, name):
-            raise ConfigError(
-                f"search.{name} needs a latency table; got {name} {value} and table=None or a"
-                " function"
-            )
+    if config.times:
+        raise ConfigError(
+            f"search.times needs a latency table; got times {config.times} and table=None or a function"
+        )
     if config.budget_holds != EXPECTED:
         config.wrong("budget_holds", "upper needs a latency table, which has intervals")
     if function is not None:

@@ -2,12 +2,14 @@
 bfloat16.
 """
 
+import dataclasses
+
 import numpy as np
 import pytest
 from one_line import one_line
 
 from flashnas.architecture.source import load_architecture
-from flashnas.base.errors import MissingRowsError, WorkloadError
+from flashnas.base.errors import MissingRowsError
 from flashnas.latency.calibration import Calibration
 from flashnas.latency.lookup import KernelTimes
 from flashnas.latency.memory import matrix_numbers, memory_bytes
@@ -56,7 +58,9 @@ def test_an_estimate_differs_in_the_products_of_the_operators_alone(
     for text, faster in ((NARROW, False), (WIDE, True)):
         a = load_architecture(text)
         plain, fp8 = (
-            LatencyModel(table, workload.with_weights(name), calibration=Calibration()).estimate(a)
+            LatencyModel(
+                table, dataclasses.replace(workload, dtype=name), calibration=Calibration()
+            ).estimate(a)
             for name in ("bfloat16", "fp8")
         )
         assert len(plain.breakdown) == len(fp8.breakdown)
@@ -79,19 +83,6 @@ def test_memory_counts_one_byte_for_each_number_of_a_matrix(text):
 
 
 def test_a_table_without_such_rows_says_so(tables):
-    workload = load_workload("decode-1k").with_weights("fp8")
+    workload = load_workload("decode-1k,dtype=fp8")
     line = one_line(MissingRowsError, LatencyModel, tables["a100_sxm"], workload)
     assert line == "table a100_sxm has no matrix products with weights in fp8"
-
-
-def test_the_type_is_that_of_the_workload():
-    assert load_workload("batch=1,generated=8,dtype=fp8") == load_workload(
-        "batch=1,generated=8,dtype=fp8"
-    ).with_weights("fp8")
-    assert load_workload("decode-8k").with_weights(None).dtype == "auto"
-    assert load_workload("decode-8k").with_weights("fp8").to_dict()["dtype"] == "fp8"
-    with pytest.raises(
-        WorkloadError,
-        match=r"^--weights fp8 needs a workload in bfloat16; workload.dtype is float32$",
-    ):
-        Workload(generated_tokens=1, dtype="float32").with_weights("fp8")

@@ -18,6 +18,9 @@ def test_text_form():
     assert (workload.batch, workload.prompt_tokens, workload.generated_tokens) == (2, 16, 4)
     assert (workload.dtype, workload.context) == ("float32", 20)
     assert load_workload("batch=max,prompt=1").batch == "max"
+    named = load_workload("decode-8k,dtype=fp8,batch=2")
+    assert (named.name, named.generated_tokens) == ("decode-8k,dtype=fp8,batch=2", 8192)
+    assert (named.dtype, named.batch) == ("fp8", 2)
 
 
 def test_yaml_form(tmp_path):

@@ -18,7 +18,6 @@ from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ConfigError, RunError
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.workload import load_workload
 from flashnas.reporting.page import write_report
 from flashnas.reporting.table import front_table
 from flashnas.run_folder.front import ForeignNetwork
@@ -276,9 +275,9 @@ def size_alone(network):
 def test_a_search_for_weights_in_fp8_says_so_in_its_record(tmp_path):
     """The budget is met by the rows of that type; a run is not continued for another one."""
 
-    def asked(resume=False, **more):
+    def asked(fp8=False, resume=False):
         config = SearchConfig(
-            workload="decode-1k",
+            workload="decode-1k,dtype=fp8" if fp8 else "decode-1k",
             calibration="paper",
             budgets={"latency_ms": 1500},
             sampler="random",
@@ -286,16 +285,13 @@ def test_a_search_for_weights_in_fp8_says_so_in_its_record(tmp_path):
             cycle_size=2,
             workers=1,
             baselines=False,
-            **more,
         )
         run_search(config, tmp_path / "run", resume=resume, progress=Notes(), evaluator=size_alone)
 
-    asked(weights="fp8")
+    asked(fp8=True)
     run = RecordedRun.load(tmp_path / "run")
     assert run.entry("table", "weights") == run.entry("workload", "dtype") == "fp8"
-    model = LatencyModel(
-        "h100_sxm", load_workload("decode-1k").with_weights("fp8"), calibration="paper"
-    )
+    model = LatencyModel("h100_sxm", "decode-1k,dtype=fp8", calibration="paper")
     done = run.trials[run.trials["state"] == "complete"]
     assert len(done) == 2
     for row in done.itertuples():
@@ -303,10 +299,6 @@ def test_a_search_for_weights_in_fp8_says_so_in_its_record(tmp_path):
         assert row.latency_ms == pytest.approx(model.estimate(network).latency_ms)
     with pytest.raises(RunError, match="choose another --out or the same question"):
         asked(resume=True)
-    with pytest.raises(
-        ConfigError, match=r"^search\.weights needs a latency table; got weights fp8 and table=None"
-    ):
-        search(tmp_path / "other", weights="fp8")
 
 
 def test_another_sampler_of_ones_own_does_not_continue_a_run(tmp_path):

@@ -84,10 +84,6 @@ class Vllm(Target, where="vllm"):
         return 1 if self.device == "cpu" else 3
 
     @property
-    def start_s(self) -> float:  # type: ignore[override]
-        return 10.0 if self.device == "cpu" else 30.0
-
-    @property
     def options(self) -> dict[str, Any]:
         """Arguments of vllm.LLM."""
         given = dict(map(_argument, self.engine_option))
