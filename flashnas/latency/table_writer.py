@@ -37,16 +37,14 @@ def write_rows(
     *,
     stacks: Mapping[str, Any] | None = None,
     origin: Mapping[str, Any] | None = None,
-    append: bool = False,
 ) -> None:
-    """Write all rows of one kind and update meta.yaml; the folder is created. A kill leaves the old
-    table or the new one.
+    """Add rows of one kind and update meta.yaml; the folder is created. A new row replaces the one of
+    the same key and dtype. A kill leaves the old table or the new one.
 
     Args:
         rows: with the columns of schema.py, NUMBERS optionally.
         stacks: describes each value of the column `stack`.
         origin: where the rows are from (package, version, licence, ..).
-        append: keep the rows that are there; a new row replaces the one of the same key and dtype.
 
     Raises:
         TableError: unknown kind, missing columns, a folder of another device, a full disk.
@@ -66,12 +64,13 @@ def write_rows(
                 f"{folder}: the table is of device {meta['device']}; got rows of {device.name}"
             )
         entry, file = meta.get("kinds", {}).get(kind), folder / f"{kind}.parquet"
-        if entry and (left := rows_file(file, entry["sha256"])) != file:
-            os.replace(left, file)
-        if append and entry:
+        if entry:
+            if (left := rows_file(file, entry["sha256"])) != file:
+                os.replace(left, file)
             rows = pd.concat(
                 [LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True
             )
+            origin = origin or entry.get("origin")
         identity = [*KINDS[kind], "dtype"]
         rows = rows.drop_duplicates(identity, keep="last").sort_values(identity, ignore_index=True)
         if not (folder / "device.yaml").exists():
@@ -80,9 +79,7 @@ def write_rows(
             meta.setdefault(key, value)
         meta["stacks"] = {**meta.get("stacks", {}), **(stacks or {})}
         made = _write_parquet(unnamed(file), kind, rows)
-        if origin := _origin((entry or {}).get("origin"), origin):
-            made["origin"] = origin
-        meta.setdefault("kinds", {})[kind] = made
+        meta.setdefault("kinds", {})[kind] = {**made, "origin": origin}
         _write_yaml(folder / "meta.yaml", meta)
         os.replace(unnamed(file), file)
 
@@ -116,14 +113,6 @@ def _write_yaml(file: Path, data: Mapping[str, Any]) -> None:
         return [plain(entry) for entry in value] if isinstance(value, list | tuple) else value
 
     write_atomic(file, str(yaml.safe_dump(plain(data), sort_keys=False, width=118)))
-
-
-def _origin(before: Any, origin: Any) -> Any:
-    """Of the rows that were there and of those that are added."""
-    if not origin or not before or before == origin:
-        return origin or before
-    several = before.get("several") if isinstance(before, dict) else None
-    return {"several": [*(several if isinstance(several, list) else [before]), origin]}
 
 
 def _write_parquet(path: Path, kind: str, rows: pd.DataFrame) -> dict[str, Any]:

@@ -126,7 +126,6 @@ class TableFolder:
                     origin={
                         "measured_by": f"flashnas profile --runtime {target.name}, {target.stack}"
                     },
-                    append=True,
                 )
 
     def finish(self, timed: Iterable[str], facts: Mapping[str, Any]) -> dict[str, Any]:

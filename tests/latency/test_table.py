@@ -78,7 +78,7 @@ def test_append_replaces_rows_of_the_same_key(tmp_path):
     second = product_rows(lambda **_: 5, m=[2, 3], n=[1], k=[1]).assign(stack="other-2")
     write_table(tmp_path / "t", {"gemm": first})
     stacks = {"other-2": {"framework": "other"}}
-    write_rows(tmp_path / "t", "gemm", second, TINY, stacks=stacks, append=True)
+    write_rows(tmp_path / "t", "gemm", second, TINY, stacks=stacks)
     table = LatencyTable.load(tmp_path / "t")
     assert table.rows("gemm")["latency_us"].tolist() == [1, 5, 5]
     assert table.stack == "invented-1, other-2"
@@ -196,7 +196,7 @@ def test_a_kill_within_a_write_leaves_a_whole_table(tmp_path, monkeypatch):
 
         monkeypatch.setattr(os, "replace", replace)
         with contextlib.suppress(KeyboardInterrupt):
-            write_rows(folder, "gemm", one_row(latency_us), TINY, stacks=STACKS, append=True)
+            write_rows(folder, "gemm", one_row(latency_us), TINY, stacks=STACKS)
         monkeypatch.setattr(os, "replace", really)
         return LatencyTable.load(folder).rows("gemm")["latency_us"].tolist()[0]
 
@@ -223,7 +223,7 @@ def test_two_processes_that_write_one_table_lose_nothing(tmp_path, monkeypatch):
             threading.Thread(
                 target=write_rows,
                 args=(folder, "gemm", one_row(1.0, 2), TINY),
-                kwargs={"stacks": STACKS, "append": True},
+                kwargs={"stacks": STACKS},
             )
         )
         other[0].start()
@@ -231,7 +231,7 @@ def test_two_processes_that_write_one_table_lose_nothing(tmp_path, monkeypatch):
         return really(*words)
 
     monkeypatch.setattr(table_writer, "_write_parquet", slowly)
-    write_rows(folder, "gemm", one_row(1.0, 3), TINY, append=True)
+    write_rows(folder, "gemm", one_row(1.0, 3), TINY)
     other[0].join()
     assert LatencyTable.load(folder).rows("gemm")["m"].tolist() == [1, 2, 3]
 
