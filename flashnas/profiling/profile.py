@@ -27,11 +27,10 @@ from flashnas.profiling.journal import Journal, Series
 from flashnas.profiling.regression import WIDTHS_ALONE, Terms, choose_networks
 from flashnas.profiling.row_requests import batches, plan
 from flashnas.profiling.series import LEFT_OUT, fitted_rows, series_of, summary
-from flashnas.profiling.table_folder import TableFolder
+from flashnas.profiling.table_folder import JOURNAL, TableFolder
 from flashnas.profiling.target import Target
 from flashnas.space.operator_space import OperatorSpace
 
-JOURNAL = "networks.jsonl"
 MAX_FAILED = 3  # networks, of which none was timed
 Timing = tuple[int, Series, Architecture]  # round, series, network
 Progress = Callable[[int, int], None]  # timings that are done, and all of them
@@ -71,7 +70,7 @@ def profile(
         target.check_workload(workload)
     requests = plan(space, workloads)
     chosen = _chosen(space, workloads, target)
-    table = TableFolder(folder, target, JOURNAL)
+    table = TableFolder(folder, target)
     with table.held():
         missing = table.missing(requests)
         known = len(requests) - len(missing)

@@ -24,14 +24,18 @@ from flashnas.profiling.target import Target
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-OWN_FILES = ("device.yaml", "meta.yaml", "operator_decode.parquet", "operator_prefill.parquet")
+JOURNAL = "networks.jsonl"
+OWN_FILES = (
+    "device.yaml",
+    "meta.yaml",
+    "operator_decode.parquet",
+    "operator_prefill.parquet",
+    JOURNAL,
+)
 
 
 class TableFolder:
     """A table's folder, which is created, so that nothing is measured that could not be written.
-
-    Args:
-        journal: a file that it may have beside those of a table.
 
     Raises:
         ConfigError: the folder is in use for something else or cannot be created.
@@ -39,20 +43,20 @@ class TableFolder:
             rows of the same software that were timed with other settings.
     """
 
-    def __init__(self, path: Path, target: Target, journal: str) -> None:
-        self.path, self.target, self.journal = path, target, journal
+    def __init__(self, path: Path, target: Target) -> None:
+        self.path, self.target = path, target
         with disk_errors(f"--out {path}: the table cannot be written", ConfigError):
             path.mkdir(parents=True, exist_ok=True)
             others = [
                 file.name
                 for file in path.iterdir()
-                if not file.name.removeprefix(".").startswith((*OWN_FILES, journal))
+                if not file.name.removeprefix(".").startswith(OWN_FILES)
             ]
             if others and not (path / "meta.yaml").exists():
                 raise ConfigError(
                     f"--out {path}: must be a new folder or a latency table; it has {min(others)}"
                 )
-            (path / f".{journal}.lock").touch()
+            (path / f".{JOURNAL}.lock").touch()
         self.table = LatencyTable.load(path) if (path / "meta.yaml").exists() else None
         if self.table is not None:
             here, stacks = target.describe_stack(), self.table.meta["stacks"]
@@ -84,7 +88,7 @@ class TableFolder:
     def held(self) -> BaseFileLock:
         """As a context: this process alone measures; TableError if another one does."""
         busy = TableError(f"{self.path}: another process is measuring this table")
-        return hold_lock(self.path / f".{self.journal}.lock", busy)
+        return hold_lock(self.path / f".{JOURNAL}.lock", busy)
 
     def missing(self, requests: Sequence[RowRequest]) -> list[RowRequest]:
         """The requests that no row of the target's stack and dtype answers."""

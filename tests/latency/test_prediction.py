@@ -4,14 +4,12 @@ There, pointwise kernels take 2 + values / 1000 us (values = elements x rows), a
 1000 us.
 """
 
-import dataclasses
-
 import pandas as pd
 import pytest
 from cases import cases
 from offenders import every
 from one_line import one_line
-from tiny_tables import TINY, product_rows, tiny_kinds, write_entry, write_table
+from tiny_tables import product_rows, tiny_kinds, write_entry, write_table
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import MissingRowsError, WorkloadError
@@ -194,20 +192,7 @@ def test_bounds_add_up_linearly_by_source(tiny_table):
     assert 1000 * estimate.lower_ms == pytest.approx(0.9 * imported + 0.5 * roofline)
 
 
-# -- the largest batch -----------------------------------------------------------------------------
-
-
-def with_memory(table, memory_bytes):
-    return dataclasses.replace(table, device=dataclasses.replace(TINY, memory_bytes=memory_bytes))
-
-
-def test_batch_max_fills_the_memory(tiny_table):
-    model = LatencyModel(with_memory(tiny_table, 8 * 10**6), "batch=max,prompt=240,generated=16")
-    estimate = model.estimate(A_F)
-    assert estimate.batch == model.batch(A_F) > 100
-    assert estimate.batch % 10 == 0  # two digits
-    usable, per_sequence = 0.9 * 0.008, (A_F.cache_bytes(256) + 4 * 64) / 1e9
-    assert usable - 10 * per_sequence < estimate.memory_gb <= usable
+# -- what a table lacks ----------------------------------------------------------------------------
 
 
 def test_a_gap_names_what_is_missing_and_what_measures_it(tiny_table):

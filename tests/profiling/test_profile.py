@@ -33,10 +33,10 @@ from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.profiling import regression
 from flashnas.profiling.platforms import PLATFORMS, Cpu
-from flashnas.profiling.profile import JOURNAL, profile
+from flashnas.profiling.profile import profile
 from flashnas.profiling.regression import Terms, choose_networks
 from flashnas.profiling.row_requests import contexts, plan
-from flashnas.profiling.table_folder import TableFolder
+from flashnas.profiling.table_folder import JOURNAL, TableFolder
 from flashnas.profiling.target import Timings
 from flashnas.profiling.torch_target import Torch
 from flashnas.space import load_space
@@ -123,7 +123,7 @@ def profiled(clock, narrow, tmp_path):
 
 
 def lacking(space, folder, target=None):
-    return TableFolder(folder, target or Torch(), JOURNAL).missing(plan(space, [SHORT]))
+    return TableFolder(folder, target or Torch()).missing(plan(space, [SHORT]))
 
 
 # -- what is asked for -----------------------------------------------------------------------------

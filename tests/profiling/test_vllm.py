@@ -16,7 +16,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import validate
 from flashnas.latency.workload import Workload
 from flashnas.profiling import regression
-from flashnas.profiling.profile import JOURNAL, profile
+from flashnas.profiling.profile import profile
 from flashnas.profiling.session import reason_of
 from flashnas.profiling.table_target import target_like
 from flashnas.profiling.vllm import session, target
@@ -133,19 +133,6 @@ def test_a_vllm_that_never_answers_ends_the_profile(gpu, space, tmp_path):
     with pytest.raises(DeviceError, match="3 networks failed: vLLM ended with exit code 1: Type"):
         profile(space, [SHORT], tmp_path / "table", wrong)
     assert not (tmp_path / "table" / "meta.yaml").exists()
-
-
-def test_a_killed_profile_continues_with_the_same_command(gpu, space, tmp_path):
-    def kill(done, total):
-        if done == 4:
-            raise KeyboardInterrupt
-
-    folder = tmp_path / "table"
-    with pytest.raises(KeyboardInterrupt):
-        profile(space, [SHORT], folder, Vllm(), kill)
-    assert len((folder / JOURNAL).read_text().splitlines()) == len(gpu()) == 4
-    record = profile(space, [SHORT], folder, Vllm())
-    assert len(gpu()) == record["networks"]
 
 
 # -- the clock -------------------------------------------------------------------------------------
