@@ -167,14 +167,6 @@ class Networks(Sequence[Architecture]):
         weights = count * np.fromiter(values, float)[pair]
         return np.bincount(network, weights=weights, minlength=len(self))
 
-    def columns_of(self, values_PQ: np.ndarray) -> np.ndarray:
-        """`totals_of` of Q columns of values at once [Q, N]."""
-        network, pair, count, _ = self._terms
-        first = np.flatnonzero(np.diff(network, prepend=-1))
-        totals = np.zeros((len(self), values_PQ.shape[1]))
-        totals[network[first]] = np.add.reduceat(values_PQ[pair] * count[:, None], first, axis=0)
-        return totals.T
-
     def largest_of(self, values: Iterable[float]) -> np.ndarray:
         """The largest value of the operators of each network [N]; values: of each of `pairs`."""
         network, pair, _, _ = self._terms

@@ -97,7 +97,7 @@ def mix_of(networks: Networks, *, published: Any = False, unknown: Any = False) 
     columns = 6 + len(FAMILIES) + len(KINDS)
     values = np.array([_counted(spec) for spec, _ in each.pairs], float).reshape(-1, columns)
     # sums of whole numbers are exact: what is equal is equal in all bits
-    operators, mixers, rare, normed, window, stated, *kinds = each.columns_of(values)
+    operators, mixers, rare, normed, window, stated, *kinds = map(each.totals_of, values.T)
     total, ffn_share = np.maximum(mixers, 1.0), 1 - mixers / operators
     families = np.array(kinds[: len(FAMILIES)])
     minor = (families.sum(axis=0) - families.max(axis=0)) / total

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,14 +11,9 @@ from torch import Tensor
 from flashnas.base.errors import OperatorError
 from flashnas.operators.attention.cache import KeyValueCache
 
-
-@dataclass(frozen=True)
-class HybridCache:
-    """One state per operator; continue a cache only once (key/value caches are written in
-    place).
-    """
-
-    states: tuple[Any, ...]
+# the cache of a network: one state per operator; continue it only once (key/value caches are written
+# in place)
+HybridCache = tuple[Any, ...]
 
 
 def state_bytes(state: Any) -> int:

@@ -205,18 +205,12 @@ class HybridLM(nn.Module):
         """The cache of an empty prompt: meta tokens read, nothing else."""
         weight = self.embedding.weight
         if self.meta_tokens is None:
-            return HybridCache(
-                tuple(
-                    block.mixer.init_state(batch, weight.dtype, weight.device)
-                    for block in self.blocks
-                )
+            return tuple(
+                block.mixer.init_state(batch, weight.dtype, weight.device) for block in self.blocks
             )
         # without states: a library may read a whole prompt only from its beginning
         # (backends/mamba_ssm.py)
-        _, states = self.run_layers(
-            self.meta_tokens.expand(batch, -1, -1), [None] * len(self.layers)
-        )
-        return HybridCache(states)
+        return self.run_layers(self.meta_tokens.expand(batch, -1, -1), [None] * len(self.layers))[1]
 
     @torch.no_grad()
     def prefill(
@@ -230,24 +224,24 @@ class HybridLM(nn.Module):
         if cache is None:
             x, states = self.run_layers(self.embed(tokens_BT), [None] * len(self.layers))
         else:
-            x, states = self.run_layers(self.embedding(tokens_BT), cache.states)
-        return self._next_logits(x[:, -1]), HybridCache(states)
+            x, states = self.run_layers(self.embedding(tokens_BT), cache)
+        return self._next_logits(x[:, -1]), states
 
     @torch.no_grad()
     def decode_step(self, tokens_B: Tensor, cache: HybridCache) -> tuple[Tensor, HybridCache]:
         """Read one token per sequence: (logits [B, V] of the next, cache)."""
         x, states = self.embedding(tokens_B), []
-        for block, state in zip(self.blocks, cache.states, strict=True):
+        for block, state in zip(self.blocks, cache, strict=True):
             x, state = block.step(x, state)
             states.append(state)
-        return self._next_logits(x), HybridCache(tuple(states))
+        return self._next_logits(x), tuple(states)
 
     @torch.no_grad()
     def step_in_place(self, tokens_B: Tensor, cache: HybridCache) -> Tensor:
         """`decode_step` whose states after lie where those before lay: logits [B, V]. With key/value
         caches at a `Position` no kernel depends on a number of the host: a CUDA graph can hold it."""
         logits_BV, after = self.decode_step(tokens_B, cache)
-        write_over(cache.states, after.states)
+        write_over(cache, after)
         return logits_BV
 
     def _next_logits(self, x_BD: Tensor) -> Tensor:

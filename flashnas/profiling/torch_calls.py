@@ -59,10 +59,10 @@ def step(model: HybridLM, batch: int, context: int, mode: str) -> Call:
     tokens_SB = torch.randint(vocab, (DRAWN_STEPS, batch), generator=seeded).to(device)
     tokens = itertools.cycle(tokens_SB)
     if mode != "cuda_graph":
-        cache = HybridCache(filled_states(model, batch, context))
+        cache = filled_states(model, batch, context)
         return lambda: model.decode_step(next(tokens), cache)[0].argmax(-1)
     position = Position(context - 1, context, batch, device)
-    fixed = HybridCache(filled_states(model, batch, context, position))
+    fixed = filled_states(model, batch, context, position)
     return lambda: model.step_in_place(next(tokens), fixed).argmax(-1)
 
 

@@ -9,7 +9,7 @@ import torch
 from layer_cases import LAYERED
 
 from flashnas.architecture import Architecture
-from flashnas.network.cache import HybridCache, _tensors
+from flashnas.network.cache import _tensors
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
 from flashnas.operators.attention.cache import Position
@@ -80,14 +80,14 @@ def test_a_replayed_step_equals_a_step(dtype):
     model = HybridLM(Architecture.parse(f"256(vocab=512,meta=3): {text}")).to("cuda", dtype).eval()
     token = torch.full((2,), 11, device="cuda")
     with torch.inference_mode():
-        fixed = HybridCache(filled_states(model, 2, 60, Position(59, 60, 2, "cuda")))
-        before = [tensor.clone() for tensor in _tensors(fixed.states)]
+        fixed = filled_states(model, 2, 60, Position(59, 60, 2, "cuda"))
+        before = [tensor.clone() for tensor in _tensors(fixed)]
         logits = torch.empty(2, 512, device="cuda", dtype=dtype)
         replay = captured(lambda: logits.copy_(model.step_in_place(token, fixed)))
-        for tensor, value in zip(_tensors(fixed.states), before, strict=True):
+        for tensor, value in zip(_tensors(fixed), before, strict=True):
             tensor.copy_(value)
         expected, _ = model.decode_step(token, fixed)
-        for tensor, value in zip(_tensors(fixed.states), before, strict=True):
+        for tensor, value in zip(_tensors(fixed), before, strict=True):
             tensor.copy_(value)
         replay()
     assert difference(logits, expected) < TOLERANCE[dtype]

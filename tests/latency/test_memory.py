@@ -73,14 +73,14 @@ def test_a_prompt_and_a_step_take_what_is_told_within_a_factor(notation):
     weights = sum(parameter.untyped_storage().nbytes() for parameter in model.parameters())
     told = memory_bytes(a, Workload(batch=3, prompt_tokens=96), 3, "float32")
     assert weights == 4 * a.params
-    assert state_bytes(cache.states) == 3 * a.cache_bytes(96, 4)
-    assert told >= weights + state_bytes(cache.states)
+    assert state_bytes(cache) == 3 * a.cache_bytes(96, 4)
+    assert told >= weights + state_bytes(cache)
     assert (weights + most) / FACTOR < told < FACTOR * (weights + most)
     _, cache = model.decode_step(token, model.start_cache(3))
     (_, cache), most = peak_bytes(lambda: model.decode_step(token, cache))
     told = memory_bytes(a, Workload(batch=3, generated_tokens=2), 3, "float32")
-    assert state_bytes(cache.states) == 3 * a.cache_bytes(2, 4)
-    assert weights + state_bytes(cache.states) <= told
+    assert state_bytes(cache) == 3 * a.cache_bytes(2, 4)
+    assert weights + state_bytes(cache) <= told
     assert (
         weights + most < FACTOR * told
     )  # `most` holds the new states and the temporaries of one layer

@@ -57,7 +57,7 @@ def test_cache_bytes_are_exact(text, dtype):
     cache = model.start_cache(2)
     for context in range(6):
         expected = 2 * model.architecture.cache_bytes(context, dtype.itemsize)
-        assert state_bytes(cache.states) == expected
+        assert state_bytes(cache) == expected
         _, cache = model.decode_step(make_tokens(model, 2), cache)
 
 

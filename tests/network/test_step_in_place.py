@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flashnas.architecture import Architecture
-from flashnas.network.cache import HybridCache, mapped
+from flashnas.network.cache import mapped
 from flashnas.network.model import HybridLM
 from flashnas.operators.attention.cache import KeyValueCache, Position
 
@@ -41,7 +41,7 @@ def placed(cache, position, room):
         )
         return KeyValueCache(keys, values, part.seen, part.window, owned=True, position=position)
 
-    return HybridCache(tuple(mapped(state, fixed) for state in cache.states))
+    return tuple(mapped(state, fixed) for state in cache)
 
 
 @pytest.mark.parametrize("case", CASES)

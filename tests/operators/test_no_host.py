@@ -8,7 +8,6 @@ import torch
 from layer_cases import LAYERED
 
 from flashnas.architecture import Architecture
-from flashnas.network.cache import HybridCache
 from flashnas.network.model import HybridLM
 from flashnas.operators.attention.cache import Position
 from flashnas.profiling.torch_calls import filled_states
@@ -35,7 +34,7 @@ def test_no_model_looks_at_a_value_or_takes_a_tensor_of_another_device():
         logits_BV, cache = model.prefill(tokens_BT[:, :30])
         logits_BV, cache = model.decode_step(tokens_BT[:, 0], cache)
         logits_BV, cache = model.prefill(tokens_BT, cache)
-        fixed = HybridCache(filled_states(model, 2, 400, Position(334, 400, 2, "meta")))
+        fixed = filled_states(model, 2, 400, Position(334, 400, 2, "meta"))
         found = [logits_BV, model.step_in_place(tokens_BT[:, 0], fixed)]
     found += [parameter.grad for parameter in model.parameters()]
     assert {tensor.device.type for tensor in found} == {"meta"}

@@ -16,7 +16,6 @@ from flashnas.base.errors import ConfigError, DeviceMemoryError
 from flashnas.latency import schema
 from flashnas.latency.validation import measure_in_rounds
 from flashnas.latency.workload import Workload
-from flashnas.network.cache import HybridCache
 from flashnas.network.model import HybridLM
 from flashnas.profiling import platforms, table_target, torch_calls, torch_target
 from flashnas.profiling.platforms import PLATFORMS, Cpu
@@ -175,7 +174,7 @@ def test_meta_tokens_are_read_without_states(monkeypatch):
     )
     cache = prompt(model, 2, 3, 2**62)()
     assert seen == [None, None, None]
-    assert cache.states[0].seen == 3
+    assert cache[0].seen == 3
 
 
 # -- steps and states ----------------------------------------------------------------------------------------
@@ -187,9 +186,9 @@ def test_a_step_can_be_repeated_at_one_context():
         states = filled_states(model, 2, 50)
         keys, before = states[0].keys_BGTK, states[0].keys_BGTK.clone()
         for _ in range(3):
-            _, after = model.decode_step(torch.zeros(2, dtype=torch.long), HybridCache(states))
-            assert after.states[0].seen == 50
-    assert after.states[0].keys_BGTK.data_ptr() == keys.data_ptr(), "no copy of the cache is timed"
+            _, after = model.decode_step(torch.zeros(2, dtype=torch.long), states)
+            assert after[0].seen == 50
+    assert after[0].keys_BGTK.data_ptr() == keys.data_ptr(), "no copy of the cache is timed"
     assert torch.equal(keys[:, :, :49], before[:, :, :49])
 
 

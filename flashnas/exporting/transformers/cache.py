@@ -54,7 +54,7 @@ class FlashnasCache(Cache):
         return [False]  # "not all linear": inputs that the cache has read are cut off
 
     def __len__(self) -> int:
-        return len(self.states.states) if self.states else 0
+        return len(self.states or ())
 
     # -- rows
 
@@ -62,9 +62,7 @@ class FlashnasCache(Cache):
         """Row n becomes the former row indices[n]."""
         if self.states is not None:
             self.rows = len(indices)
-            self.states = HybridCache(
-                tuple(select_rows(state, indices) for state in self.states.states)
-            )
+            self.states = tuple(select_rows(state, indices) for state in self.states)
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         self.batch_select_indices(beam_idx)

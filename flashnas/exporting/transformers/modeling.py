@@ -17,7 +17,6 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from flashnas.architecture import DEFAULT_VOCAB, Architecture
 from flashnas.exporting.transformers.cache import FlashnasCache, check_rows
-from flashnas.network.cache import HybridCache
 from flashnas.network.model import HybridLM
 
 
@@ -150,8 +149,8 @@ class FlashnasForCausalLM(PreTrainedModel, GenerationMixin):
             logits_BV, cache.states = model.decode_step(tokens_BT[:, 0], before)
             return logits_BV.unsqueeze(1)
         else:
-            x_BTD, states = model.run_layers(model.embedding(tokens_BT), before.states)
-        cache.states = HybridCache(states)
+            x_BTD, states = model.run_layers(model.embedding(tokens_BT), before)
+        cache.states = states
         return F.linear(model.final_norm(x_BTD[:, kept]), model.head_weight)
 
     def _prepare_cache_for_generation(  # the base class returns None too
