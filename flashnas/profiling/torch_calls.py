@@ -110,7 +110,7 @@ def filled_states(
         room = min(context, state.window) if state.window else context
         shape = (batch, state.keys_BGTK.shape[1], room, state.keys_BGTK.shape[3])
         keys, values = (torch.randn(shape, **kind) for _ in range(2))
-        return KeyValueCache(keys, values, context - 1, state.window, owned=True, position=position)
+        return KeyValueCache(keys, values, context - 1, state.window, position=position)
 
     x_BTD = torch.randn(batch, PROMPT_TOKENS, weight_VD.shape[1], **kind)
     return tuple(mapped(block(x_BTD)[1], filled) for block in model.blocks)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashnas.architecture import Architecture, parse_operators
+from flashnas.architecture import parse_operators
 from flashnas.base.errors import OperatorError
 from flashnas.network.cache import mapped, state_bytes
 from flashnas.operators import OPERATORS, KernelCall, KernelKind, OperatorSpec
@@ -89,24 +89,17 @@ def check_names(spec: OperatorSpec) -> None:
 
 
 def check_resolution(spec: OperatorSpec, hidden: int) -> None:
-    """`resolved` is a fixed point that builds the same network, with the same hash."""
+    """`resolved` is a fixed point that builds the same network."""
     full = spec.resolved(hidden)
     require(
         full.resolved(hidden) == full,
         f"operator {spec}: resolved({hidden}) must be its own resolved form",
     )
-    names = "params", "cache_bytes", "kernels", "flops", "the hash"
     figures = [
-        (
-            form.params(hidden),
-            form.cache_bytes(hidden, 100),
-            form.kernels(hidden, "decode"),
-            form.flops(hidden, 100),
-            Architecture(hidden=hidden, operators=(form,), vocab=512).hash,
-        )
+        (form.params(hidden), form.cache_bytes(hidden, 100), form.kernels(hidden, "decode"))
         for form in (spec, full)
     ]
-    for what, one, other in zip(names, *figures, strict=True):
+    for what, one, other in zip(("params", "cache_bytes", "kernels"), *figures, strict=True):
         require(
             one == other,
             f"operator {spec}: {what} must equal that of its resolved form {full}; got {one} and"
@@ -116,11 +109,7 @@ def check_resolution(spec: OperatorSpec, hidden: int) -> None:
 
 def check_scaling(spec: OperatorSpec) -> None:
     """The scaled operator fits the narrower network, whether its options are written or follow from
-    the width; the factor 1 changes nothing."""
-    require(
-        spec.scaled(FULL_WIDTH, 1) == spec,
-        f"operator {spec}: scaled by 1 it must stay as it is; got {spec.scaled(FULL_WIDTH, 1)}",
-    )
+    the width."""
     last, full = None, spec.resolved(FULL_WIDTH)
     for factor in FACTORS:
         sizes, width = [], FULL_WIDTH // factor
@@ -152,10 +141,6 @@ def check_kernels(spec: OperatorSpec, hidden: int) -> None:
     the layer."""
     prefill, decode = (spec.kernels(hidden, phase) for phase in ("prefill", "decode"))
     for call in (*prefill, *decode):
-        require(
-            isinstance(call, KernelCall),
-            f"operator {spec}: kernels must be KernelCalls; got {call!r}",
-        )
         check_kernel(call, f"operator {spec}: kernel {call.label!r}")
     stated = [
         [(call.label, call.kind, call.shape) for call in calls] for calls in (prefill, decode)
@@ -180,14 +165,6 @@ def check_kernel(call: KernelCall, place: str) -> None:
         isinstance(kind, KernelKind) and KERNEL_KINDS.get(kind.name) is kind,
         f"{place} has the kind {kind!r}, which"
         " is not registered; add an entry point of that name in the group flashnas.kernel_kinds",
-    )
-    require(
-        [name for name, _ in call.shape] == list(kind.shape),
-        f"{place} must state the sizes {', '.join(kind.shape)}; got {call.shape}",
-    )
-    require(
-        all(value >= 0 for _, value in call.shape),
-        f"{place} has a size that is negative: {call.shape}",
     )
     require(
         bool(kind.rules or kind.columns("decode")),

@@ -94,15 +94,6 @@ def check_job(architecture: Architecture, dataset: Dataset, recipe: Recipe) -> l
             f"architecture: vocab must be at least the tokenizer's {dataset.vocab};"
             f" got {architecture.vocab}"
         )
-    for spec in architecture.operators:
-        if original := getattr(spec.resolved(architecture.hidden), "rope_original", 0):
-            limit, meta = original * getattr(spec, "rope_factor", 1.0), architecture.meta_tokens
-            if meta + recipe.sequence_tokens > limit:
-                raise ConfigError(
-                    f"recipe.sequence_tokens {recipe.sequence_tokens}"
-                    f"{f' and {meta} meta tokens' if meta else ''} are beyond the rotary range of"
-                    f" operator {str(spec)!r}: rope_original x rope_factor = {limit:,.0f} positions"
-                )
     check_device(recipe)
     return check_kernels(dict.fromkeys(architecture.operators), architecture.hidden, recipe)
 

@@ -39,7 +39,7 @@ def placed(cache, position, room):
             ]
             for kept in (x[:, :, : part.kept] for x in (part.keys_BGTK, part.values_BGTK))
         )
-        return KeyValueCache(keys, values, part.seen, part.window, owned=True, position=position)
+        return KeyValueCache(keys, values, part.seen, part.window, position=position)
 
     return tuple(mapped(state, fixed) for state in cache)
 

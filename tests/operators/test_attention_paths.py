@@ -7,8 +7,9 @@ from layer_cases import assert_close
 from offenders import every
 
 from flashnas.operators.attention import layer as attention
-from flashnas.operators.attention.cache import KeyValueCache
 from flashnas.operators.attention.layer import attend, attend_step
+from flashnas.operators.attention.spec import SlidingWindowAttention
+from flashnas.operators.layer import build_layer
 
 
 def plain(q, k, v, window):
@@ -60,10 +61,12 @@ def test_scores_stay_in_float32_in_bfloat16(kv_heads, window):
 
 
 @torch.no_grad()
-def test_a_step_does_not_write_into_the_cache_of_a_prompt():
-    given, new = torch.ones(1, 1, 3, 1), torch.zeros(1, 1, 1)
-    KeyValueCache(given, given, 3, window=3).appended(new, new)
-    assert given.all()
+def test_a_step_does_not_write_into_the_activations_of_a_prompt():
+    layer = build_layer(SlidingWindowAttention(head_dim=4, window=3), 8)
+    for tokens in (2, 3, 5, 6):
+        given, new = torch.ones(1, 2, tokens, 4), torch.zeros(1, 2, 4)
+        layer._cache(given, given, tokens).appended(new, new)
+        assert given.all()
 
 
 def test_windows_are_taken_block_by_block_where_a_mask_would_be_large(monkeypatch):

@@ -378,18 +378,6 @@ def test_folders_that_exist_are_not_overwritten(copied, asked, tmp_path, capsys)
         )
 
 
-def test_lengths_beyond_the_rotary_range_name_it(asked, tmp_path, capsys):
-    arch = "64(meta=8): a(head_dim=16,rope_factor=2.0,rope_original=16)"
-    line = refused([arch, *asked[1:], "--out", tmp_path / "run"], capsys)
-    assert (
-        "recipe.sequence_tokens 32 and 8 meta tokens are beyond the rotary range of operator"
-        " 'a(head_dim=16,rope_factor=2.0,rope_original=16)': rope_original x rope_factor = 32"
-        " positions"
-    ) in line
-    arch = arch.replace("(meta=8)", "")
-    train(arch, *asked[1:], "--tokens", 128, "--out", tmp_path / "run")
-
-
 def test_a_tokenizer_that_does_not_fit_names_both_numbers(asked, whole, tmp_path, capsys):
     tokenizer = str(whole / "final" / "tokenizer.json")
     line = refused(

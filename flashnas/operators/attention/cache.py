@@ -27,9 +27,8 @@ class KeyValueCache:
     lies in slot p mod window.
 
     Args:
-        seen: the tokens read so far. The cache grows with them.
-        owned: a step may write in place; the tensors of a parallel forward are views of
-            activations, which the first step copies.
+        seen: the tokens read so far. The cache grows with them. A step writes in place where there is
+            room.
         position: takes the place of `seen` where one step is recorded and replayed. No kernel then
             depends on a number of the host, and the cache has its size from the start.
     """
@@ -38,7 +37,6 @@ class KeyValueCache:
     values_BGTK: Tensor
     seen: int
     window: int
-    owned: bool = False
     position: Position | None = None
 
     @property
@@ -83,11 +81,11 @@ class KeyValueCache:
             room = slot + max(GROW_TOKENS, slot // 2)
             more = (min(room, self.window) if self.window else room) - keys.shape[2]
             keys, values = (F.pad(x, (0, 0, 0, more)) for x in (keys, values))
-        elif not self.owned or torch.is_grad_enabled():  # autograd may still need the old contents
+        elif torch.is_grad_enabled():  # autograd may still need the old contents
             keys, values = keys.clone(), values.clone()
         keys.select(2, slot).copy_(key_BGK)
         values.select(2, slot).copy_(value_BGK)
-        return KeyValueCache(keys, values, self.seen + 1, self.window, owned=True)
+        return KeyValueCache(keys, values, self.seen + 1, self.window)
 
     def slots(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """After `appended`: keys, values, and how many of the slots hold tokens, for each sequence;

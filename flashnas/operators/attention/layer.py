@@ -187,10 +187,9 @@ class AttentionLayer(Layer):
         return self.out_proj((o * torch.sigmoid(gate) if self.gates else o).flatten(-2))
 
     def _cache(self, keys: Tensor, values: Tensor, seen: int) -> KeyValueCache:
-        if self.window and seen >= self.window:  # position p goes to slot p mod window
-            keys = keys[:, :, -self.window :]
-            values = values[:, :, -self.window :]
-            if seen % self.window:
-                keys = keys.roll(seen % self.window, 2)
-                values = values.roll(seen % self.window, 2)
+        if self.window and seen >= self.window:
+            # position p goes to slot p mod window, of a copy, into which steps write
+            keys, values = (
+                x[:, :, -self.window :].roll(seen % self.window, 2) for x in (keys, values)
+            )
         return KeyValueCache(keys, values, seen, self.window)
