@@ -1,7 +1,5 @@
 """A network at another width."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from flashnas.architecture.architecture import Architecture

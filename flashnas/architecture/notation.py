@@ -4,8 +4,6 @@ Repeats are written `2048: 3x(d f m2 f)`, options of an operator `a(heads=32,kv_
 of the header `2048(vocab=32000,tied=false,meta=256): ...`.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from typing import Any

@@ -1,8 +1,6 @@
 """Text by name or path: the shipped default, the Python standard library, local files, the Hugging
 Face hub."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import platform

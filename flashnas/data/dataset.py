@@ -2,8 +2,6 @@
 worker.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import itertools

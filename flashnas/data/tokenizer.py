@@ -3,8 +3,6 @@ tokenizer.json with what stands beside it; and the folder of tokenizers and toke
 several processes may fill at once.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import hashlib

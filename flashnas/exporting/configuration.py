@@ -2,8 +2,6 @@
 which torch is not loaded.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a trained network is worth: bits per byte of a text."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

@@ -1,7 +1,5 @@
 """The weights of a folder that `flashnas export --to hf` wrote."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,8 +1,6 @@
 """Write a network for another tool: beside the target folder, checked against the original, then
 moved into place."""
 
-from __future__ import annotations
-
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,6 @@
 """`--to gguf`: one file for llama.cpp, which must compute what the network computes with its
 weights as written."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Mapping, Sequence

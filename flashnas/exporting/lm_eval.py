@@ -1,8 +1,6 @@
 """lm-evaluation-harness with exported networks registered: `python -m flashnas.exporting.lm_eval
 ARGUMENTS OF LM-EVAL`. The harness cannot import a package before it loads a model."""
 
-from __future__ import annotations
-
 import sys
 
 

@@ -1,7 +1,5 @@
 """The network to export and its tokenizer."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`--trainings`: the short trainings that the answer of a search proposes, for a trainer elsewhere."""
 
-from __future__ import annotations
-
 import csv
 import io
 from dataclasses import replace

@@ -4,8 +4,6 @@ A file states the layers of a family and their limits, the shapes that a search 
 programs that load it, the fields of its config.json and the names of its weights.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

@@ -1,8 +1,6 @@
 """What the format of another program can hold, as data, and the check of a network against it:
 which programs run it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

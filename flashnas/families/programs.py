@@ -1,7 +1,5 @@
 """Which programs load a network without flashnas, by its family and by what GGUF files hold."""
 
-from __future__ import annotations
-
 import functools
 
 from flashnas.architecture import Architecture

@@ -1,7 +1,5 @@
 """What a network remembers of the sequences that it has read."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Losses of a language model without its logits: a linear head and the loss as one autograd node."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

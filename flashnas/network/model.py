@@ -3,8 +3,6 @@
 Shapes: B batch, T time, D hidden, V vocabulary.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any, cast

@@ -1,8 +1,6 @@
 """The type in which a device multiplies matrices faster: bfloat16, or float32 where bfloat16 is
 emulated, as on CPUs without AVX-512."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import time

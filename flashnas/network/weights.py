@@ -5,8 +5,6 @@
 `HybridLM.state_dict()`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence

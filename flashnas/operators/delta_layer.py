@@ -1,7 +1,5 @@
 """The layers of `d`, `gd` and `kda`: the delta rule between a convolution and a norm per head."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 

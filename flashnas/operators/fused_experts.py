@@ -1,7 +1,5 @@
 """The experts of a mixture as one fused call: routing, products, activation and combination."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

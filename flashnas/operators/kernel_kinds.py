@@ -27,8 +27,6 @@ so that tables may hold rows of the kind:
 subclass `Rule`.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from flashnas.base.errors import TableError

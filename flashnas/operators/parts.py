@@ -1,8 +1,6 @@
 """Parts that several layers share: number types, initial values, norms, short convolutions, rotary
 positions."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable

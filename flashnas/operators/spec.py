@@ -9,8 +9,6 @@ Counting rules, used everywhere:
   recurrent states in float32.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import itertools

@@ -5,8 +5,6 @@ A trained layer computes in float32, or in bfloat16 by autocast. A deployed one 
 decodes with weights of that dtype, on CUDA also by a captured graph.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import replace

@@ -5,8 +5,6 @@ gradients, at lengths that do not divide a chunk and with neighbours that differ
 keys are nearly parallel.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import partial
 

@@ -4,8 +4,6 @@ A check fails by `require`. States of layers are trees of tensors: None, a tenso
 or a (named) tuple of such.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

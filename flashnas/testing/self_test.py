@@ -1,8 +1,6 @@
 """Every operator by every backend on one device against the float64 reference, for `flashnas
 doctor` and tests/gpu: each case is `compare` of forms.py."""
 
-from __future__ import annotations
-
 import multiprocessing
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor

@@ -8,8 +8,6 @@ Experts chosen by sigmoids: after each step their bias moves by balance_rate, up
 fewer tokens than the mean, down where it got more (arXiv 2408.15664).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -8,8 +8,6 @@ A folder gets its name when all its files are on the disk. It is then complete u
 damaged it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -5,8 +5,6 @@ The rates are round figures. That of a CPU is slower than nine tenths of the 408
 training in eager torch is taken to reach 15 % of it.
 """
 
-from __future__ import annotations
-
 from flashnas.architecture import Architecture
 from flashnas.training.recipe import Recipe
 

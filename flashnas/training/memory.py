@@ -1,7 +1,5 @@
 """Lack of memory in a training: how errors say it, and the reason of a training that it ends."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 from collections.abc import Iterator

@@ -8,8 +8,6 @@ Output projections that start at 0 (`Recipe.output_scale`) get norm 1 in the fir
 Further dimensions are stacks of matrices.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """Recipe: all that a training depends on besides the architecture, the data and the seed."""
 
-from __future__ import annotations
-
 import math
 import os
 import textwrap

@@ -1,7 +1,5 @@
 """Training one network: an architecture, a dataset, a recipe and a seed give a ProxyScore."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import os

@@ -7,8 +7,6 @@ absent keys. Of a model that also reads images only the language model is read. 
 lacks is an error that names it, or, where it hardly changes time and size, a warning that does.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

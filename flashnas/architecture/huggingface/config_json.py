@@ -1,8 +1,6 @@
 """Reading of a `config.json`: typed look-up with transformers' defaults, and errors that name file
 and key."""
 
-from __future__ import annotations
-
 import functools
 from pathlib import Path
 from typing import Any

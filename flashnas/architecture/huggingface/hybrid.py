@@ -1,8 +1,6 @@
 """State-space and delta-rule models and hybrids: Mamba, Mamba2, Nemotron-H, Qwen3-Next, Qwen3.5,
 LFM2."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

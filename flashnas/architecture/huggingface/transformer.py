@@ -1,8 +1,6 @@
 """Transformers: Llama (SmolLM, SmolLM2), Mistral, Ministral, Qwen2 and Qwen2.5, Qwen3, SmolLM3;
 Mixtral, Qwen2-MoE, Qwen3-MoE, OLMoE; and by their sizes alone those of `TAKEN`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Container, Sequence
 from typing import Any
 

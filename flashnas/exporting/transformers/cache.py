@@ -4,8 +4,6 @@ A recurrent state, and meta tokens in front of a sequence, allow no padding: the
 equally many tokens.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

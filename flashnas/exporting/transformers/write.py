@@ -3,8 +3,6 @@ serve the family load without flashnas, or that of flashnas.exporting.transforme
 holds the network.
 """
 
-from __future__ import annotations
-
 import inspect
 import sys
 from collections.abc import Sequence

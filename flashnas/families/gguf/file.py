@@ -1,7 +1,5 @@
 """A network's tensors as a GGUF file, of trained or of random weights."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import functools

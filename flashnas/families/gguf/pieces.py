@@ -1,7 +1,5 @@
 """The tensors of a GGUF file, in the order and under the names of llama.cpp."""
 
-from __future__ import annotations
-
 from collections.abc import Container
 from dataclasses import replace
 

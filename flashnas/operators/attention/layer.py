@@ -1,8 +1,6 @@
 """Grouped-query softmax attention with rotary positions as in Llama and Qwen3, full (`a`) or
 windowed (`swa`)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -2,8 +2,6 @@
 (`swa`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Iterable

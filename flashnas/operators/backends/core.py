@@ -13,8 +13,6 @@ if none does or if it would round float32. A name takes that library wherever it
 and torch elsewhere; what it covers but cannot run is an error. `core.of(x).name` is what runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 

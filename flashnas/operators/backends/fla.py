@@ -5,8 +5,6 @@ so `scale` is 1. Parallel forms run in the dtype of the activations, with log de
 float32; steps in float32.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import os

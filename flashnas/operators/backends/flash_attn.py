@@ -5,8 +5,6 @@ window (left, right) counts the tokens before and after the query's own. Source:
 flash_attn/flash_attn_interface.py, github.com/Dao-AILab/flash-attention.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,8 +1,6 @@
 """Library: what a backend module states about itself; Sizes: what of an operator decides whether a
 library takes it."""
 
-from __future__ import annotations
-
 import functools
 import importlib.metadata
 import importlib.util

@@ -5,8 +5,6 @@ Source: the docstrings of mamba_ssm/ops/triton/{ssd_combined,selective_state_upd
 github.com/state-spaces/mamba.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """DeltaNet with a short convolution (`d`); arXiv 2406.06484, as used by Nemotron-Flash."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass

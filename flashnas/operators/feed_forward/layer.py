@@ -2,8 +2,6 @@
 down(relu(up(x))^2).
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """SwiGLU feed-forward network (`f`); with relu2 that of Nemotron-H: no gate, relu squared."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass

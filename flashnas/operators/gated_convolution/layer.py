@@ -1,7 +1,5 @@
 """LFM2's gated short convolution (`conv`), arXiv 2511.23404."""
 
-from __future__ import annotations
-
 import operator
 from collections.abc import Callable
 

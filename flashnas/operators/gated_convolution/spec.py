@@ -1,7 +1,5 @@
 """LFM2's gated short convolution (`conv`); arXiv 2511.23404, as `Lfm2ShortConv` of transformers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Gated linear attention (`gla`), as fla's layer; arXiv 2312.06635."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

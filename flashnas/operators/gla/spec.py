@@ -1,7 +1,5 @@
 """Gated linear attention (`gla`); arXiv 2312.06635."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ Per channel c with state n, dt = softplus(dt_proj(low) + dt_bias) and A = -exp(A
 S <- exp(dt A) S + B dt x;  y = sum_n C S + D x;  the output is out_proj(y silu(z)).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Mamba, the selective state space of the first version (`m`); arXiv 2312.00752."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass

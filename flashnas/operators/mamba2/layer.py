@@ -4,8 +4,6 @@ Per head, with dt = softplus(dt_raw + dt_bias) and g = -exp(A_log) dt:
 S <- exp(g) S + B (dt x)^T;  y = S^T C + D x.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """Mamba2, the state-space dual layer (`m2`); arXiv 2405.21060."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ y = scale x sum over the chosen experts e of p_e expert_e(x), p the softmax or t
 router's logits, in float32 at least.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

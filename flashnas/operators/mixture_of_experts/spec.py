@@ -1,8 +1,6 @@
 """Mixture of experts (`moe`): each token passes the few that a router picks; arXiv 2101.03961,
 2401.04088."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass

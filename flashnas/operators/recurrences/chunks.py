@@ -6,8 +6,6 @@ contiguous batch of matrices, and all chunks together are one batch too. In the 
 is B and H together.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

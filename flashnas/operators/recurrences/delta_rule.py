@@ -10,8 +10,6 @@ A chunk that starts at state S gives, with G_i the cumulated log decay, D_ij = e
 Only u and S' run chunk by chunk; everything else is one batch over all chunks.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -17,8 +17,6 @@ Only `transition S + update` runs chunk by chunk. Where the decay is `steep`, sc
 taken by halves (`scores_by_halves`).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

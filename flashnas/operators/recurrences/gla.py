@@ -5,8 +5,6 @@ Scores inside a chunk are sum_k q_ik k_jk exp(G_ik - G_jk), with G the cumulated
 of exp(G) q and exp(-G) k, or `scores_by_halves` where `steep` decay does not allow them.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from flashnas.operators.recurrences.chunks import (

@@ -2,8 +2,6 @@
 that ship, of which it calls none.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -8,8 +8,6 @@ Shapes: B batch, T time, N state, C channels, K chunks, L tokens of a chunk. A i
 not, therefore nothing grows.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

@@ -4,8 +4,6 @@ of heads.
 S <- exp(g) S + k v^T;    o = S^T q           (C is q, B is k, dt x is v; arXiv 2405.21060)
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -4,8 +4,6 @@ Values are not mixed with those of an earlier layer, because an operator sees on
 is therefore the first layer of the paper, also in its initial values.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

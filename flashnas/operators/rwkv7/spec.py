@@ -1,7 +1,5 @@
 """RWKV7 time mixing (`r7`); arXiv 2503.14456, sized as fla's layer."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
