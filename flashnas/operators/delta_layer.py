@@ -13,7 +13,6 @@ from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.parts import (
     inverse_softplus_of_log_uniform,
     l2_norm,
-    l2_normalise,
     log_of_uniform,
 )
 from flashnas.operators.recurrences.delta_rule import delta_rule_chunked, delta_rule_step
@@ -100,10 +99,10 @@ class DeltaLayer(RecurrentLayer):
             steps = torch.log1p((others[0] + self.dt_bias.double()).exp())
             rates = -self.A_log.double().exp().unsqueeze(-1)
             g = rates * steps.unflatten(-1, (self.v_heads, -1))
-        q, k = l2_normalise(q) * self.scale, l2_normalise(k)
+        q, k = l2_norm(q) * self.scale, l2_norm(k)
         writes = k * torch.sigmoid(beta).unsqueeze(-1)
         o, matrix_BHKV = token_by_token(q, writes, v, g, matrix_BHKV, -k, writes)
-        o = self.norm.reference(o).flatten(-2)
+        o = self.norm(o).flatten(-2)
         return o * GATES[self.gate](others[1]) if self.gate else o, matrix_BHKV
 
 

@@ -60,12 +60,6 @@ def log_of_uniform(size: int) -> Tensor:
 L2_EPS = 1e-6
 
 
-def rms_normalise(x: Tensor, eps: float = NORM_EPS) -> Tensor:
-    """x / rms(x) over the last dimension, computed in float32 at least, returned in x's dtype."""
-    wide = x.to(state_dtype(x.dtype))
-    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).to(x.dtype)
-
-
 def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """torch's norm, in x's dtype also under autocast; it computes in float32 at least."""
     with torch.autocast(x.device.type, enabled=False):
@@ -83,10 +77,6 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.weight, self.eps)
 
-    def reference(self, x: Tensor) -> Tensor:
-        """The norm of a float64 tensor, in float64."""
-        return rms_normalise(x, self.eps) * self.weight.double()
-
     def of_gated(self, x: Tensor, gate: Tensor, groups: int) -> Tensor:
         """The norm of x silu(gate), computed in x's dtype, returned in gate's; each of the groups
         of the last dimension is normalised alone."""
@@ -96,16 +86,9 @@ class RMSNorm(nn.Module):
         )
 
 
-def l2_normalise(x: Tensor, eps: float = L2_EPS) -> Tensor:
-    """x / sqrt(|x|^2 + eps) over the last dimension, as fla and Qwen3-Next normalise queries and
-    keys.
-    """
-    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + eps)
-
-
 def l2_norm(x: Tensor, eps: float = L2_EPS) -> Tensor:
-    """`l2_normalise` by torch's norm: |x| = sqrt(dim) rms(x); computed in float32 at least, in x's
-    dtype.
+    """x / sqrt(|x|^2 + eps) over the last dimension, as fla and Qwen3-Next normalise queries and
+    keys, by torch's norm: |x| = sqrt(dim) rms(x); computed in float32 at least, in x's dtype.
     """
     dim = x.shape[-1]
     return rms_norm(x, None, eps / dim) * dim**-0.5

@@ -42,12 +42,6 @@ def scaled_head_dim(dim: int, factor: int, least_dim: int, size: int) -> int:
     )
 
 
-def scaled_state(state: int, factor: int, least_dim: int = PROXY_HEAD_DIM) -> int:
-    """As `scaled_dim`, for the keys of Mamba2: they may fall to half of `least_dim`, because all
-    heads share them and their projections would otherwise outgrow the layer."""
-    return scaled_dim(state, factor, max(PROXY_HEAD_DIM, least_dim // 2))
-
-
 def largest_divisor(size: int, most: int) -> int:
     """The largest divisor of `size` that is at most `most`; 1 if `most` is smaller."""
     small = [d for d in range(1, math.isqrt(size) + 1) if size % d == 0]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from layer_cases import HIDDEN, SPECS, check_against_fla
 from torch import nn
 
-from flashnas.operators.parts import l2_normalise
+from flashnas.operators.parts import l2_norm
 
 NAME = "kda(heads=3,head_dim=16,conv_size=2,gate_rank=5)"
 
@@ -28,8 +28,8 @@ def fla_layer(monkeypatch, layer):
         **_,
     ):
         o, _ = naive.naive_recurrent_kda(
-            l2_normalise(q),
-            l2_normalise(k),
+            l2_norm(q),
+            l2_norm(k),
             v,
             gate.naive_kda_gate(g, A_log, dt_bias),
             beta.sigmoid(),

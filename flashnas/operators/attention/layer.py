@@ -126,7 +126,7 @@ class AttentionLayer(Layer):
         heads = linear_reference(self.in_proj, x).unflatten(-1, (-1, self.head_dim))
         q, k, v, gate = heads.split([self.heads, self.kv_heads, self.kv_heads, self.gates], 2)
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm.reference(q), self.k_norm.reference(k)
+            q, k = self.q_norm(q), self.k_norm(k)
         after = state.seen + x.shape[1]
         q, k = (rotate(part, slice(state.seen, after), after, self.rotary) for part in (q, k))
         old_keys, old_values = (past.double().transpose(1, 2) for past in state.in_order())

@@ -57,4 +57,4 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         q, k, v, g = (part.unflatten(-1, (self.heads, -1)) for part in (*qkv, decay))
         g = -torch.log1p((-g).exp()) / GATE_NORMALISER
         o, matrix_BHKV = token_by_token(q * self.scale, k, v, g, matrix_BHKV)
-        return self.norm.reference(o).flatten(-2) * gate * torch.sigmoid(gate), matrix_BHKV
+        return self.norm(o).flatten(-2) * gate * torch.sigmoid(gate), matrix_BHKV

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.mamba2.spec import Mamba2
-from flashnas.operators.parts import inverse_softplus_of_log_uniform, log_of_uniform, rms_normalise
+from flashnas.operators.parts import inverse_softplus_of_log_uniform, log_of_uniform, rms_norm
 from flashnas.operators.recurrences.reference import token_by_token
 from flashnas.operators.recurrences.ssd import ssd_scan, ssd_scan_step
 
@@ -69,7 +69,7 @@ class Mamba2Layer(RecurrentLayer):
         b, c = (part.repeat_interleave(self.heads // self.groups, -2) for part in (b, c))
         y, matrix_BHKV = token_by_token(c, b, x * dt.unsqueeze(-1), g.unsqueeze(-1), matrix_BHKV)
         y = (y + x * self.D.double().unsqueeze(-1)).flatten(-2) * z * torch.sigmoid(z)
-        y = rms_normalise(y.unflatten(-1, (self.groups, -1)), self.norm_eps).flatten(-2)
+        y = rms_norm(y.unflatten(-1, (self.groups, -1)), None, self.norm_eps).flatten(-2)
         return y * self.norm.weight.double(), matrix_BHKV
 
     def _split(self, xbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:

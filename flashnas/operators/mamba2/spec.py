@@ -10,6 +10,7 @@ from flashnas.operators.kernel import KernelCall, Phase
 from flashnas.operators.kernel_kinds import SSD, conv, gemm, pointwise, pre_norm
 from flashnas.operators.spec import (
     OUTPUT_NORM_EPS,
+    PROXY_HEAD_DIM,
     OperatorSpec,
     Role,
     TensorSpec,
@@ -19,7 +20,6 @@ from flashnas.operators.spec import (
     norm,
     scaled_dim,
     scaled_head_dim,
-    scaled_state,
 )
 
 
@@ -84,13 +84,15 @@ class Mamba2(OperatorSpec):
             head_dim = scaled_head_dim(
                 full.head_dim, factor, least_dim, full.inner(hidden) // factor
             )
+        # all heads share the keys, whose projections would otherwise outgrow the layer
+        least_state = max(PROXY_HEAD_DIM, least_dim // 2)
         count = heads or full.inner(hidden) // factor // head_dim
         return dataclasses.replace(
             full,
             head_dim=head_dim,
             heads=heads,
             groups=largest_divisor(count, self.groups),
-            state=scaled_state(self.state, factor, least_dim),
+            state=scaled_dim(self.state, factor, least_state),
         )
 
     def tensors(self, hidden: int) -> Iterable[TensorSpec]:

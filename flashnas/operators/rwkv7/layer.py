@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
 from flashnas.operators.layer import RecurrentLayer, RecurrentState, Rule
-from flashnas.operators.parts import l2_norm, l2_normalise, linear_reference
+from flashnas.operators.parts import l2_norm, linear_reference
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_step
 from flashnas.operators.recurrences.reference import token_by_token
 from flashnas.operators.rwkv7.spec import MIXES, Rwkv7
@@ -123,15 +123,12 @@ class Rwkv7Layer(RecurrentLayer):
         r, k, v, g, kk, rate, r_k = (
             y.unflatten(-1, (self.heads, -1)) for y in (r, k, v, g, kk, rate, self.r_k.double())
         )
-        kk = l2_normalise(kk, KEY_NORM_EPS)
+        kk = l2_norm(kk, KEY_NORM_EPS)
         # a reads the state before its decay
         o, matrix = token_by_token(
             r, k, v, g, state.matrix_BHKV.double(), -kk * (-g).exp(), kk * rate
         )
-        centred = o - o.mean(-1, keepdim=True)
-        o = (
-            centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.norm.eps)
-        ).flatten(-2)
+        o = F.layer_norm(o, [self.head_dim], eps=self.norm.eps).flatten(-2)
         o = o * self.norm.weight.double() + self.norm.bias.double()
         o = (o + ((r * k * r_k).sum(-1, keepdim=True) * v).flatten(-2)) * gate
         return linear_reference(self.out_proj, o), RecurrentState(x[:, -1:], matrix)
