@@ -23,10 +23,9 @@ from flashnas.base.foreign import MAX_JOURNAL_MB, check_inside, check_regular, r
 from flashnas.base.json_lines import complete_lines
 from flashnas.base.system import hold_lock, write_atomic
 from flashnas.base.text import flat
-from flashnas.network.model import HybridLM
-from flashnas.network.weights import ARCHITECTURE, save_model
+from flashnas.network.weights import ARCHITECTURE
 from flashnas.training.checkpoint import check_checkpoint, checkpoints, remove_unfinished
-from flashnas.training.recipe import ROUNDING, Recipe
+from flashnas.training.recipe import ROUNDING
 from flashnas.training.trainer import Step
 
 CONFIG, LOG, CHECKPOINTS, FINAL, LOCK = "train.yaml", "log.csv", "checkpoints", "final", ".lock"
@@ -135,23 +134,6 @@ class TrainFolder:
         self.config.update(updates)
         text = yaml.safe_dump(json.loads(json.dumps(self.config)), sort_keys=False, width=120)
         write_atomic(self.path / CONFIG, text)
-
-    def finish(
-        self,
-        network: HybridLM,
-        tokenizer_json: str | None,
-        files: Mapping[str, str],
-        recipe: Recipe,
-        **updates: Any,
-    ) -> None:
-        """Write the weights, with files beside the tokenizer, then these entries of train.yaml."""
-        save_model(
-            self.path / FINAL,
-            network,
-            tokenizer_json=tokenizer_json,
-            files={**files, "recipe.yaml": yaml.safe_dump(recipe.to_dict(), sort_keys=False)},
-        )
-        self.write_config(**updates)
 
     def newest_checkpoint(self) -> tuple[Path | None, list[str]]:
         """The newest undamaged checkpoint, and notes on newer damaged ones; WeightsError if all are

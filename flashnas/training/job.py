@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 import torch
+import yaml
 
 import flashnas
 from flashnas.architecture import Architecture
@@ -21,6 +22,7 @@ from flashnas.base.errors import CandidateError, ConfigError
 from flashnas.base.system import ENDING
 from flashnas.data.dataset import Dataset, prepare_dataset
 from flashnas.data.tokenizer import SpecialTokens, load_tokenizer, vocab_size
+from flashnas.network.weights import save_model
 from flashnas.training.checkpoint import checkpoints, load_checkpoint, save_checkpoint
 from flashnas.training.folder import (
     CHECKPOINTS,
@@ -124,14 +126,14 @@ def run_training(job: TrainJob, progress: TrainProgress) -> dict[str, Any]:
             **score.to_dict(),
             "resumed_at_step": resumed,
         }
-        folder.finish(
+        recipe_text = yaml.safe_dump(job.recipe.to_dict(), sort_keys=False)
+        save_model(
+            job.out / FINAL,
             trainer.network,
-            dataset.tokenizer_json,
-            SpecialTokens.beside(job.tokenizer).files,
-            job.recipe,
-            finished=_now(),
-            score=score.to_dict(),
+            tokenizer_json=dataset.tokenizer_json,
+            files={**SpecialTokens.beside(job.tokenizer).files, "recipe.yaml": recipe_text},
         )
+        folder.write_config(finished=_now(), score=score.to_dict())
         return summary
 
 

@@ -168,7 +168,7 @@ def test_both_ways_to_the_scores_of_dplr_meet():
         assert_close(other[1], one[1], 1e-5, "the sequence that did not change")
 
 
-def test_the_solution_survives_parallel_keys_and_has_its_gradient():
+def test_the_solution_survives_parallel_keys():
     # the worst case: all keys equal, beta 0.99; powers of the matrix reach 1e6 and more, its
     # inverse stays below 1
     for size in (16, 64):
@@ -177,10 +177,6 @@ def test_the_solution_survives_parallel_keys_and_has_its_gradient():
         exact = torch.linalg.inv(eye + lower)
         assert_close(solve_unit_lower(lower, eye), exact, 1e-12, "float64")
         assert_close(solve_unit_lower(lower.float(), eye.float()), exact, 1e-5, "float32")
-    torch.manual_seed(0)
-    lower = (0.5 * torch.randn(2, 16, 16, dtype=torch.float64)).tril(-1).requires_grad_()
-    right = torch.randn(2, 16, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, y: solve_unit_lower(x.tril(-1), y), (lower, right))
 
 
 @pytest.mark.parametrize("name", ["delta_rule", "gla"])
