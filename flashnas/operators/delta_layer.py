@@ -23,6 +23,21 @@ from flashnas.operators.spec import OperatorSpec
 GATES: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "sigmoid": torch.sigmoid}
 
 
+def delta_reference(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    beta_BTH: Tensor,
+    g: Tensor | None,
+    state_BHKV: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """The delta rule token by token, with a log decay per head [B, T, H] or channel [B, T, H, K]."""
+    writes_BTHK = k_BTHK * beta_BTH.unsqueeze(-1)
+    if g is not None and g.ndim == beta_BTH.ndim:
+        g = g.unsqueeze(-1)
+    return token_by_token(q_BTHK, writes_BTHK, v_BTHV, g, state_BHKV, -k_BTHK, writes_BTHK)
+
+
 class DeltaLayer(RecurrentLayer):
     """q, k, v pass a convolution and silu; q and k are L2-normalised, beta = sigmoid. Value head h
     reads key head h // (v_heads / k_heads). Log decay -exp(A_log) softplus(a + dt_bias), where
@@ -57,6 +72,7 @@ class DeltaLayer(RecurrentLayer):
         self.core = Core(
             self.core_kind, spec.name, self.rules, key_dim=head_dim, value_dim=head_dim
         )
+        self.plain = delta_reference
         self.state_sizes = self.v_heads, head_dim, head_dim
 
     def build_gates(self) -> None:
@@ -86,24 +102,6 @@ class DeltaLayer(RecurrentLayer):
             )
             y = self.norm(o).flatten(-2)
             return y * GATES[self.gate](others[1].to(dtype)) if self.gate else y, matrix_BHKV
-
-    def recur_reference(
-        self, parts: Sequence[Tensor], matrix_BHKV: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        qkv, beta, *others = parts
-        heads = [self.k_heads, self.k_heads, self.v_heads]
-        q, k, v = qkv.unflatten(-1, (-1, self.head_dim)).split(heads, -2)
-        q, k = (part.repeat_interleave(self.v_heads // self.k_heads, -2) for part in (q, k))
-        g = None
-        if self.decays:
-            steps = torch.log1p((others[0] + self.dt_bias.double()).exp())
-            rates = -self.A_log.double().exp().unsqueeze(-1)
-            g = rates * steps.unflatten(-1, (self.v_heads, -1))
-        q, k = l2_norm(q) * self.scale, l2_norm(k)
-        writes = k * torch.sigmoid(beta).unsqueeze(-1)
-        o, matrix_BHKV = token_by_token(q, writes, v, g, matrix_BHKV, -k, writes)
-        o = self.norm(o).flatten(-2)
-        return o * GATES[self.gate](others[1]) if self.gate else o, matrix_BHKV
 
 
 class DeltaNetLayer(DeltaLayer):

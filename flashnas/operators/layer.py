@@ -129,11 +129,12 @@ class RecurrentLayer(Layer):
     """A layer that remembers matrices [heads, key dim, value dim]: project, convolve, recur,
     project back.
 
-    A subclass sets the attributes below and defines `project`, `recur` and `recur_reference`.
+    A subclass sets the attributes below and defines `project` and `recur`.
     """
 
     conv: ShortConvolution | None
     core: Core  # the recurrence
+    plain: Rule  # the same token by token, as its formula says
     out_proj: nn.Linear
     state_sizes: tuple[int, int, int]  # heads, key dim, value dim
     takes_start: ClassVar[bool] = True  # else `recur` is given None in place of an empty matrix
@@ -159,18 +160,12 @@ class RecurrentLayer(Layer):
         Args:
             parts: as `project` returned them, the first one after the convolution.
             matrix_BHKV: the state before.
-            rule: the recurrence of `core`: for all tokens, or for one token without a time
-                dimension.
+            rule: `plain`, in float64, or the recurrence of `core`: for all tokens, or for one token
+                without a time dimension.
 
         Returns:
             The input of `out_proj` [.., C] and the state after.
         """
-        raise NotImplementedError
-
-    def recur_reference(
-        self, parts: Sequence[Tensor], matrix_BHKV: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """`recur` for all tokens by plain formulas in float64."""
         raise NotImplementedError
 
     @property
@@ -197,7 +192,7 @@ class RecurrentLayer(Layer):
         mixed_BTC, *rest = self.project(x_BTD, linear_reference)
         if self.conv is not None:
             mixed_BTC, conv_BTC = self.conv.reference(mixed_BTC, conv_BTC.double())
-        y_BTC, matrix_BHKV = self.recur_reference((mixed_BTC, *rest), matrix_BHKV.double())
+        y_BTC, matrix_BHKV = self.recur((mixed_BTC, *rest), matrix_BHKV.double(), self.plain)
         return linear_reference(self.out_proj, y_BTC), RecurrentState(conv_BTC, matrix_BHKV)
 
     def forward(

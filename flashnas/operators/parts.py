@@ -77,14 +77,6 @@ class RMSNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.weight, self.eps)
 
-    def of_gated(self, x: Tensor, gate: Tensor, groups: int) -> Tensor:
-        """The norm of x silu(gate), computed in x's dtype, returned in gate's; each of the groups
-        of the last dimension is normalised alone."""
-        gated = (x * F.silu(gate.to(x.dtype))).unflatten(-1, (groups, -1))
-        return (rms_norm(gated, None, self.eps).flatten(-2) * self.weight.to(x.dtype)).to(
-            gate.dtype
-        )
-
 
 def l2_norm(x: Tensor, eps: float = L2_EPS) -> Tensor:
     """x / sqrt(|x|^2 + eps) over the last dimension, as fla and Qwen3-Next normalise queries and
@@ -108,10 +100,6 @@ class ShortConvolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
         bound = 1 / math.sqrt(size)
         nn.init.uniform_(self.weight, -bound, bound)
-
-    def init_state(self, batch: int, dtype: torch.dtype, device: torch.device | str) -> Tensor:
-        channels, size = self.weight.shape
-        return torch.zeros(batch, size - 1, channels, dtype=dtype, device=device)
 
     def reference(self, x_BTC: Tensor, state_BTC: Tensor) -> tuple[Tensor, Tensor]:
         weight, size = self.weight.double(), self.weight.shape[1]

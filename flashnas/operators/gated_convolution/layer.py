@@ -23,7 +23,8 @@ class GatedConvolutionLayer(Layer):
     def init_state(
         self, batch: int, dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> Tensor:
-        return self.conv.init_state(batch, dtype, device)
+        channels, taps = self.shape("conv.weight")
+        return torch.zeros(batch, taps - 1, channels, dtype=dtype, device=device)
 
     def reference(self, x_BTD: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._run(x_BTD.double(), state, linear_reference, self.conv.reference)

@@ -30,6 +30,7 @@ class GatedLinearAttentionLayer(RecurrentLayer):
         self.core = Core(
             "gla", spec.name, (gla_chunked, gla_step), key_dim=self.key_dim, value_dim=spec.head_dim
         )
+        self.plain = token_by_token
         self.state_sizes = (self.heads, self.key_dim, spec.head_dim)
         self.conv = None
 
@@ -49,12 +50,3 @@ class GatedLinearAttentionLayer(RecurrentLayer):
                 q * self.scale, k, v, F.logsigmoid(g) / GATE_NORMALISER, matrix_BHKV
             )
             return self.norm(o).flatten(-2) * F.silu(gate.to(dtype)), matrix_BHKV
-
-    def recur_reference(
-        self, parts: Sequence[Tensor], matrix_BHKV: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        *qkv, gate, decay = parts
-        q, k, v, g = (part.unflatten(-1, (self.heads, -1)) for part in (*qkv, decay))
-        g = -torch.log1p((-g).exp()) / GATE_NORMALISER
-        o, matrix_BHKV = token_by_token(q * self.scale, k, v, g, matrix_BHKV)
-        return self.norm(o).flatten(-2) * gate * torch.sigmoid(gate), matrix_BHKV

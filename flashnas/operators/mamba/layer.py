@@ -16,7 +16,6 @@ from flashnas.operators.layer import Apply, RecurrentLayer, Rule
 from flashnas.operators.mamba.spec import Mamba
 from flashnas.operators.parts import (
     inverse_softplus_of_log_uniform,
-    linear_reference,
     state_dtype,
 )
 from flashnas.operators.recurrences.selective_scan import (
@@ -48,6 +47,7 @@ class MambaLayer(RecurrentLayer):
         self.D = nn.Parameter(torch.ones(inner))
         self.out_proj = self.linear("out_proj")
         self.core = Core("selective_scan", spec.name, (selective_scan, scan_step), key_dim=state)
+        self.plain = scan_reference
         self.state_sizes = 1, state, inner
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
@@ -57,8 +57,8 @@ class MambaLayer(RecurrentLayer):
         self, parts: Sequence[Tensor], matrix_BHKV: Tensor | None, rule: Rule
     ) -> tuple[Tensor, Tensor]:
         x, z = parts
-        low, b, c = self.x_proj(x).split(self.parts, -1)
-        dt = self.dt_proj(low)
+        low, b, c = F.linear(x, self.x_proj.weight.to(x.dtype)).split(self.parts, -1)
+        dt = F.linear(low, self.dt_proj.weight.to(low.dtype))
         with torch.autocast(x.device.type, enabled=False):
             dtype = state_dtype(x.dtype)
             b, c = b.to(dtype), c.to(dtype)
@@ -67,13 +67,3 @@ class MambaLayer(RecurrentLayer):
             y, state_BNC = rule(x, dt, -self.A_log.to(dtype).exp().T, b, c, start)
             y = torch.addcmul(y, x, self.D.to(dtype)) * F.silu(z).to(dtype)
             return y, state_BNC.unsqueeze(1)
-
-    def recur_reference(
-        self, parts: Sequence[Tensor], matrix_BHKV: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        x, z = parts
-        low, b, c = linear_reference(self.x_proj, x).split(self.parts, -1)
-        dt = torch.log1p((linear_reference(self.dt_proj, low) + self.dt_bias.double()).exp())
-        a_NC = -self.A_log.double().exp().T
-        y, state_BNC = scan_reference(x, dt, a_NC, b, c, matrix_BHKV.squeeze(1))
-        return (y + x * self.D.double()) * z * torch.sigmoid(z), state_BNC.unsqueeze(1)

@@ -18,6 +18,16 @@ from flashnas.operators.recurrences.reference import token_by_token
 from flashnas.operators.recurrences.ssd import ssd_scan, ssd_scan_step
 
 
+def ssd_reference(
+    q_BTGK: Tensor, k_BTGK: Tensor, x_BTHV: Tensor, dt_BTH: Tensor, rate_H: Tensor, state: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`ssd_scan` token by token."""
+    repeats = x_BTHV.shape[2] // k_BTGK.shape[2]
+    q_BTHK, k_BTHK = (part.repeat_interleave(repeats, 2) for part in (q_BTGK, k_BTGK))
+    v_BTHV, g_BTH1 = x_BTHV * dt_BTH.unsqueeze(-1), (-dt_BTH * rate_H).unsqueeze(-1)
+    return token_by_token(q_BTHK, k_BTHK, v_BTHV, g_BTH1, state)
+
+
 class Mamba2Layer(RecurrentLayer):
     """in_proj gives z, x, B, C, dt; x, B, C pass a convolution and silu; y is normalised after the
     gate.
@@ -39,6 +49,7 @@ class Mamba2Layer(RecurrentLayer):
         self.core = Core(
             "ssd", spec.name, (ssd_scan, ssd_scan_step), key_dim=spec.state, value_dim=spec.head_dim
         )
+        self.plain = ssd_reference
         self.state_sizes = self.heads, spec.state, spec.head_dim
 
     def project(self, x: Tensor, apply: Apply) -> Sequence[Tensor]:
@@ -57,20 +68,9 @@ class Mamba2Layer(RecurrentLayer):
                 dt = dt.clamp(min=self.dt_min)
             y, matrix_BHKV = rule(c, b, x, dt, self.A_log.to(dtype).exp(), matrix_BHKV)
             y = torch.addcmul(y, x, self.D.to(dtype).unsqueeze(-1)).flatten(-2)
-            return self.norm.of_gated(y, z, self.groups), matrix_BHKV
-
-    def recur_reference(
-        self, parts: Sequence[Tensor], matrix_BHKV: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        xbc, z, dt = parts
-        x, b, c = self._split(xbc)
-        dt = torch.log1p((dt + self.dt_bias.double()).exp()).clamp(min=self.dt_min)
-        g = -dt * self.A_log.double().exp()
-        b, c = (part.repeat_interleave(self.heads // self.groups, -2) for part in (b, c))
-        y, matrix_BHKV = token_by_token(c, b, x * dt.unsqueeze(-1), g.unsqueeze(-1), matrix_BHKV)
-        y = (y + x * self.D.double().unsqueeze(-1)).flatten(-2) * z * torch.sigmoid(z)
-        y = rms_norm(y.unflatten(-1, (self.groups, -1)), None, self.norm_eps).flatten(-2)
-        return y * self.norm.weight.double(), matrix_BHKV
+            gated = (y * F.silu(z.to(dtype))).unflatten(-1, (self.groups, -1))
+            normed = rms_norm(gated, None, self.norm.eps).flatten(-2) * self.norm.weight.to(dtype)
+            return normed, matrix_BHKV
 
     def _split(self, xbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x [.., H, V], B and C [.., G, K] of the channels that the convolution gave."""

@@ -5,6 +5,7 @@ is therefore the first layer of the paper, also in its initial values.
 """
 
 import math
+import operator
 from collections.abc import Callable
 
 import torch
@@ -12,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flashnas.operators.backends.core import Core
-from flashnas.operators.layer import RecurrentLayer, RecurrentState, Rule
-from flashnas.operators.parts import l2_norm, linear_reference
+from flashnas.operators.layer import Apply, RecurrentLayer, RecurrentState, Rule
+from flashnas.operators.parts import l2_norm, linear_reference, state_dtype
 from flashnas.operators.recurrences.dplr import dplr_chunked, dplr_step
 from flashnas.operators.recurrences.reference import token_by_token
 from flashnas.operators.rwkv7.spec import MIXES, Rwkv7
@@ -106,52 +107,43 @@ class Rwkv7Layer(RecurrentLayer):
     def reference(
         self, x_BTD: Tensor, state: RecurrentState | None = None
     ) -> tuple[Tensor, RecurrentState]:
-        x = x_BTD.double()
-        state = state or self.init_state(len(x), x.dtype, x.device)
-        before = torch.cat([state.conv_BTC.double(), x[:, :-1]], 1)
-        mixed = [x + (before - x) * mix for mix in self.mix.double().chunk(MIXES)]
-        r, k, v = (
-            y @ weight.double().T
-            for y, weight in zip(mixed, self.in_proj.weight.chunk(3), strict=False)
-        )
-        w = self.decay_gate(mixed[3])
-        gate = self.output_gate(mixed[5])
-        rate = torch.sigmoid(self.rate_gate(mixed[4]))
-        g = STRONGEST_LOG_DECAY * torch.sigmoid(w)
-        kk = k * self.k_k.double()
-        k = k * (1 + (rate - 1) * self.k_a.double())
-        r, k, v, g, kk, rate, r_k = (
-            y.unflatten(-1, (self.heads, -1)) for y in (r, k, v, g, kk, rate, self.r_k.double())
-        )
-        kk = l2_norm(kk, KEY_NORM_EPS)
-        # a reads the state before its decay
-        o, matrix = token_by_token(
-            r, k, v, g, state.matrix_BHKV.double(), -kk * (-g).exp(), kk * rate
-        )
-        o = F.layer_norm(o, [self.head_dim], eps=self.norm.eps).flatten(-2)
-        o = o * self.norm.weight.double() + self.norm.bias.double()
-        o = (o + ((r * k * r_k).sum(-1, keepdim=True) * v).flatten(-2)) * gate
-        return linear_reference(self.out_proj, o), RecurrentState(x[:, -1:], matrix)
+        def plain(
+            r: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, g: Tensor, state: Tensor
+        ) -> tuple[Tensor, Tensor]:
+            return token_by_token(r, k, v, g, state, a, b)
+
+        return self._sequence(x_BTD.double(), state, plain, linear_reference)
 
     def forward(
         self, x_BTD: Tensor, state: RecurrentState | None = None
     ) -> tuple[Tensor, RecurrentState]:
+        return self._sequence(x_BTD, state, self.core.of(x_BTD).forward, operator.call)
+
+    def _sequence(
+        self, x_BTD: Tensor, state: RecurrentState | None, rule: Rule, apply: Apply
+    ) -> tuple[Tensor, RecurrentState]:
         state = state or self.init_state(len(x_BTD), x_BTD.dtype, x_BTD.device)
         before = torch.cat([state.conv_BTC.to(x_BTD.dtype), x_BTD[:, :-1]], 1)
-        y, matrix = self._run(x_BTD, before, state.matrix_BHKV, self.core.of(x_BTD).forward)
+        matrix = state.matrix_BHKV.to(state_dtype(x_BTD.dtype))
+        y, matrix = self._run(x_BTD, before, matrix, rule, apply)
         return y, RecurrentState(x_BTD[:, -1:], matrix)
 
     def step(self, x_BD: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         before = state.conv_BTC[:, 0].to(x_BD.dtype)
-        y, matrix = self._run(x_BD, before, state.matrix_BHKV, self.core.of(x_BD).step)
+        y, matrix = self._run(
+            x_BD, before, state.matrix_BHKV, self.core.of(x_BD).step, operator.call
+        )
         return y, RecurrentState(x_BD.unsqueeze(1), matrix)
 
-    def _run(self, x: Tensor, before: Tensor, matrix: Tensor, rule: Rule) -> tuple[Tensor, Tensor]:
+    def _run(
+        self, x: Tensor, before: Tensor, matrix: Tensor, rule: Rule, apply: Apply
+    ) -> tuple[Tensor, Tensor]:
         """before: of the shape of x, the token in front of each."""
         mixes = self.mix.to(x.dtype).view(MIXES, *[1] * (x.ndim - 1), self.hidden)
         mixed = torch.addcmul(x, before - x, mixes)
         # r, k, v of the first three mixes by one batched product
-        rkv = mixed[:3].flatten(1, -2) @ self.in_proj.weight.view(3, self.hidden, self.hidden).mT
+        weight = self.in_proj.weight.to(x.dtype).view(3, self.hidden, self.hidden)
+        rkv = mixed[:3].flatten(1, -2) @ weight.mT
         r, k, v = rkv.view(3, *x.shape).unbind()
         w = self.decay_gate(mixed[3])
         rate = self.rate_gate(mixed[4])
@@ -172,4 +164,4 @@ class Rwkv7Layer(RecurrentLayer):
             o = F.layer_norm(o, [self.head_dim], eps=self.norm.eps).flatten(-2)
             o = torch.addcmul(self.norm.bias.to(dtype), o, self.norm.weight.to(dtype))
             o = o + ((r * k * r_k).sum(-1, keepdim=True) * v).flatten(-2)
-        return self.out_proj(o.to(gate.dtype) * gate), matrix
+        return apply(self.out_proj, o.to(gate.dtype) * gate), matrix
