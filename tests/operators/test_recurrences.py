@@ -217,3 +217,17 @@ def test_a_reference_calls_nothing_that_it_is_the_oracle_of(kind):
     finally:
         sys.setprofile(None)
     assert called <= {"token_by_token", "scan_reference"}
+
+
+def test_gla_is_its_formula():
+    """No other implementation holds its layer; heads of 4 key and 8 value channels."""
+    layer, x = make_layer(OPERATORS["gla"](head_dim=8), 32), make_inputs(5, 32)
+    sizes = layer.tensor("in_proj.weight").rows()
+    *qkv, gate, low = (x @ layer.in_proj.weight.T).split(sizes, -1)
+    decay = low @ layer.gate_proj.weight.T + layer.gate_proj.bias
+    q, k, v, g = (part.unflatten(-1, (4, -1)) for part in (*qkv, decay))
+    g = -torch.log1p((-g).exp()) / 16
+    o, _ = token_by_token(q / 2, k, v, g, torch.zeros(2, 4, 4, 8, dtype=x.dtype))
+    o = o / (o.square().mean(-1, keepdim=True) + layer.norm_eps).sqrt() * layer.norm.weight
+    expected = (o.flatten(-2) * gate * torch.sigmoid(gate)) @ layer.out_proj.weight.T
+    assert_close(layer(x)[0], expected, 1e-8, "output")
