@@ -80,12 +80,17 @@ class Law:
         rise = (np.asarray(params, float) / experts.PARAMETERS) ** self.rise
         return np.asarray(self.b * (rise * known + length - known))
 
+    def beyond(self, params: Any, tokens: Any) -> np.ndarray:
+        """What of `by_tokens` is promised beyond the lengths that publications have, as a distance [N]."""
+        known = np.clip(np.asarray(tokens, float), *RANGE)
+        return np.abs(self.by_tokens(params, known) - self.by_tokens(params, tokens))
+
     def fall(self, params: Any, tokens: Any) -> np.ndarray:
-        """By how much the loss falls for each factor of e of parameters [N]."""
+        """By how much the loss falls for each factor of e of parameters [N]; 0 where the tokens are so
+        few that more parameters would raise it."""
         short = np.maximum(np.asarray(tokens, float), RANGE[0])
-        return np.asarray(
-            self.alpha * self.by_size(params) - self.rise * self.by_tokens(params, short)
-        )
+        of_size = self.alpha * self.by_size(params)
+        return np.maximum(of_size - self.rise * self.by_tokens(params, short), 0.0)
 
 
 FFN_PARAMS = 0.3  # share of the parameters from which that of the feed-forward layers is counted
@@ -108,9 +113,8 @@ SILENT = (
     "qk_norm_own",
     "aspect",
     "size",
-    "long",
     "small",
-    "brief",
+    "length",
     *experts.EXPERT_SILENT_SDS,
 )
 # limits of what publications have trained; each row is (axis, lowest, highest)
@@ -184,7 +188,7 @@ class Table:
     x [N, F]: of FEATURES and SILENT. shares [N, K]: of KINDS. ffn [N]: share of feed-forward layers
     among the operators. publication [N]: in which each is trained. far [N, 2]: by how much the logarithms
     of the parameters that a token uses, and of the training tokens, lie above (or, negative, below)
-    what publications have. shape [N]: ln(width / depth).
+    what publications have. shape [N]: ln(width / depth), less the best by the law.
     """
 
     x: np.ndarray
@@ -242,7 +246,8 @@ class Table:
             mix.window,
             mix.edge,
             *gain,
-            *_silent(mix, active, tokens, shape),
+            *_silent(mix, active, shape),
+            law.beyond(counted, tokens),
             *experts.silent_columns(params, active, untried),
         )
         far = np.broadcast_arrays(_beyond(active, SIZES), _beyond(tokens, RANGE), shape)
@@ -252,16 +257,13 @@ class Table:
             mix.ffn_share,
             np.broadcast_to(np.array(publication, object), len(active)),
             np.stack(far[:2], axis=-1),
-            far[2],
+            far[2] - law.r0,
         )
 
 
-def _silent(
-    mix: Mix, params: np.ndarray, tokens: np.ndarray, shape: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """The columns of SILENT but for those of experts."""
-    far_size, far_tokens = _beyond(params, SIZES), _beyond(tokens, RANGE)
-    per_size = np.log(params / 1e9)
+def _silent(mix: Mix, params: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The columns of SILENT but for those of length and of experts."""
+    far_size = _beyond(params, SIZES)
     return (
         np.sqrt(np.maximum(0.0, mix.ffn_share - MAX_FFN_SHARE) / 0.15),
         np.sqrt(mix.bare),
@@ -271,9 +273,7 @@ def _silent(
         np.sqrt(mix.qk_norm * ~(mix.qk_norm_unknown > 0)),
         np.sqrt(np.abs(shape - np.clip(shape, *ASPECTS))),
         np.maximum(far_size, 0.0),
-        np.maximum(far_tokens, 0.0) * per_size,
         np.maximum(-far_size, 0.0),
-        np.maximum(-far_tokens, 0.0) * per_size,
     )
 
 

@@ -58,9 +58,8 @@ SILENT_SDS = {
     "qk_norm_own": 0.015,
     "aspect": 0.2,
     "size": 0.05,
-    "long": 0.02,
     "small": 0.05,
-    "brief": 0.02,
+    "length": BETWEEN_SDS["tokens"],  # of what the law promises there
     **EXPERT_SILENT_SDS,
 }
 # standard deviations of `silence` that are added to the mean where networks are ranked
@@ -240,20 +239,22 @@ class FullLoss:
         sds = np.sqrt(np.maximum(self._common - np.sum(gain**2, axis=1), 0.0))
         return {name: (float(means[i]), float(sds[i])) for i, name in enumerate(FEATURES)}
 
-    def share_of_tokens(self) -> float:
-        """What tokens bring in the publication that is predicted for, over what they do by the law."""
+    def slope_of(self, name: str) -> float:
+        """The coefficient of `law` or `tokens` in the publication that is predicted for."""
+        column = FEATURES.index(name)
         same = self.rows.publication == self.publication
-        cross = self._between[_TOKENS] * self._x(self.rows)[:, _TOKENS] * same
-        return 1.0 + float(cross @ self._row_weights())
+        prior = self._common[column] + self._between[column] * same
+        before = {"law": self._law_mean, "tokens": 1.0}[name]
+        return before + float(prior * self._x(self.rows)[:, column] @ self._row_weights())
 
     def parts_of(self, table: Table, one: int, other: int) -> dict[str, float]:
         """The difference of two networks by its reasons, in nats: size and shape, and mix."""
         both = table.take(np.array([one, other]))
-        of_size = self._x(both) * np.isin(_NAMES, OF_SIZE)
-        learnt, same = self._x(self.rows), self.rows.publication == self.publication
+        masked = dataclasses.replace(both, x=both.x * np.isin(_NAMES, OF_SIZE))
+        same = np.equal.outer(both.publication, self.rows.publication)
         own = np.square(self._reliability(self.rows.publication)) * same
-        cross = (of_size * self._common) @ learnt.T + (of_size * self._own) @ learnt.T * own
-        cross += (of_size * self._between) @ learnt.T * same
+        cross = (self._x(masked) * self._common) @ self._x(self.rows).T
+        cross += own * self.silent_prior(masked, self.rows) + self._slopes(masked, self.rows)
         size, difference = -np.diff([self._mean(both, cross), self.mean(both)])[:, 0]
         return {"size": float(size), "mix": float(difference - size)}
 

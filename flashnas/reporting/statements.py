@@ -133,9 +133,15 @@ def as_good(run: RecordedRun, good: Any) -> dict[str, str]:
         f"loss no higher with probability {chance(own['probability'])}: {_nats(own)}",
         reasons_text(own["reasons"]),
     ]
-    if own["latency_ms"] > model["latency_ms"] and "latency_ms" in run.objectives:
+
+    def slower(side: Side) -> bool:
+        return "latency_ms" in run.objectives and side["latency_ms"] > model["latency_ms"]
+
+    if slower(own):
         beside[0] = f"no network that is as good is as fast; the nearest: {beside[0]}"
-    if likely is None:
+    if likely is not None and slower(likely):
+        surely = "with probability 0.9: no network that is as fast"
+    elif likely is None:
         surely = "with probability 0.9: no network of the space within the limits"
     elif likely["notation"] == own["notation"]:
         surely = "the same network"

@@ -85,14 +85,15 @@ def test_a_stack_that_publications_have_has_no_silent_column():
 
     assert not any(silent("2048: 2x(5x(m2 f) a f)", 1e11).values())
     far = silent("16384: 4x(r7 f f f)", 1e13)
-    small, experts = {"small", "brief"}, {*EXPERT_SILENT_SDS}
+    experts = {*EXPERT_SILENT_SDS}
     normed = {"qk_norm_unknown", "qk_norm_own"}
     assert {name for name, value in far.items() if value} == {*SILENT} - {
         "bare",
         "new_mix",
-    } - normed - small - experts
+        "small",
+    } - normed - experts
     toy = silent("256: 4x(a(heads=2) f)", 1e6)
-    assert {name for name, value in toy.items() if value} == small
+    assert {name for name, value in toy.items() if value} == {"small", "length"}
     few = silent("2048: 3x(3x(gd f) a(qk_norm=true) f)", 1e11)
     assert {name for name, value in few.items() if value} == {"qk_norm_own"}
 

@@ -7,8 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flashnas.architecture import Architecture
 from flashnas.loss.composition import LEAST_TOKENS, Law
-from flashnas.loss.load import fitted
+from flashnas.loss.load import fitted, loss_model
+from flashnas.loss.model import BETWEEN_SDS
+from flashnas.study.next_trainings import counted_params
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -92,3 +95,18 @@ def test_size_against_length_is_as_sure_as_publications_agree(experiment):
     found = lengths.at_equal_flops(lengths.gemstones())
     assert found["pairs"] > 60
     assert 0.8 < found["inside"] < 0.95
+
+
+def test_beyond_published_lengths_a_share_of_what_the_law_promises_is_uncertain(law):
+    network, known = [Architecture.parse("2048: 24x(a f)")], loss_model()
+    for tokens, promised in ((1e9, True), (1e11, False), (1.5e13, True)):
+        beyond = float(law.beyond(counted_params(law, network[0]), tokens))
+        assert (beyond > 0) == promised
+        silence = known.silence(known.table(network, tokens))[0]
+        assert silence == pytest.approx(BETWEEN_SDS["tokens"] * beyond)
+
+
+def test_more_parameters_never_raise_the_loss(law):
+    """Also of a size at which the tokens are too few to fill it: there they bring nothing."""
+    assert float(law.fall(1e9, 1e11)) > 0
+    assert law.fall(np.array([1e12, 1e14]), 7e9).min() == 0
