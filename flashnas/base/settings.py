@@ -152,7 +152,7 @@ class Setting:
         for kind in (int, float):
             with contextlib.suppress(ValueError):
                 return plain_number(text, kind)
-        number = number_of(text)
+        number = math.nan if name.endswith("_gb") else number_of(text)  # 4000M is no 4e9 GB
         if math.isnan(number):
             share = 1 in (self.max, self.below)
             hint = meant(text, name, share=share)

@@ -20,7 +20,7 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 # units of time and of memory that people write behind a number
 MEASURES = (
     {"ms": 1e-3, "s": 1.0, "seconds": 1.0, "min": 60.0},
-    {"mb": 1e6, "gb": 1e9, "gib": 2.0**30},
+    {"m": 1e6, "mb": 1e6, "g": 1e9, "gb": 1e9, "gib": 2.0**30},
 )
 MAX_TOKENS = 10**15  # whole numbers up to here are exact as floats, too
 # of two options that several commands have

@@ -24,7 +24,7 @@ from flashnas.base.text import (
     with_interval,
 )
 from flashnas.latency.metrics import SERVING, UPPER_END
-from flashnas.reporting.commands import next_commands
+from flashnas.reporting.commands import TRAINER, next_commands
 from flashnas.reporting.statements import statements
 from flashnas.reporting.words import (
     LEAST_SILENCE,
@@ -260,4 +260,6 @@ def _answer(run: RecordedRun, width: int) -> Iterable[str]:
         yield from textwrap.wrap(
             f"{about:<{wide}}{words}", width, subsequent_indent=" " * wide, **WHOLE_WORDS
         )
-    yield from (f"{'next':<{wide}}{command}" for command in next_commands(run)[::2])
+    for command in next_commands(run):
+        start, trainer, _ = command.partition(TRAINER)
+        yield f"{'next':<{wide}}{start}{trainer}{', whole in report.html' * bool(trainer)}"

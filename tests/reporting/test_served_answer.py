@@ -113,6 +113,7 @@ def test_the_recommended_network_is_handed_to_a_trainer(run):
     out = shlex.split(export)[-1]
     assert train.startswith(f"accelerate launch examples/train_exported.py {shlex.quote(out)} ")
     assert "--context 4096" in train
+    assert "launch examples/train_exported.py, whole in report.html" in front_table(run, 80)
 
 
 def called(run, tmp_path, names):
