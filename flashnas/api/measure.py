@@ -185,7 +185,7 @@ def doubts(values: dict[str, Any]) -> tuple[str, ...]:
     """What makes measured rows doubtful, one line each."""
     lines = list(values.get("notes", ()))
     if count := values.get("disturbed_networks"):
-        rows = " and the rows count as derived" if values.get("source") == "derived" else ""
+        rows = ", and the rows count as derived" if values.get("source") == "derived" else ""
         lines.append(
             f"the timings of {count} networks differ by more than 15 %, though repeated{rows}; delete"
             " the folder and profile again when nothing else runs"

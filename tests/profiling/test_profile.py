@@ -343,7 +343,7 @@ def test_networks_whose_timings_differ_are_timed_again(
     else:
         (line,) = doubts(record)
         assert line.endswith(
-            "differ by more than 15 %, though repeated and the rows count as derived; delete the"
+            "differ by more than 15 %, though repeated, and the rows count as derived; delete the"
             " folder and profile again when nothing else runs"
         )
 
