@@ -38,7 +38,7 @@ from flashnas.loss.composition import Rows
 from flashnas.loss.load import loss_model
 from flashnas.loss.model import CHARGE
 from flashnas.loss.own import with_own
-from flashnas.study.acquisition import FRESH_DRAWS, FRESH_SEED, Joint, Prospects
+from flashnas.study.acquisition import FRESH_DRAWS, FRESH_SEED, Prospects, joint_of
 from flashnas.study.next_trainings import LEAST, MOST, Choice, best_choice, chosen_by, falls
 
 HERE = Path(__file__).parent
@@ -63,7 +63,7 @@ class Before:
     def _prospects(self, offer: Offer) -> Prospects:
         model = self.case.model
         rows = as_of(offer.rows, model.publication)
-        return Prospects(Joint.of(model, None, self.case.candidates, rows))
+        return Prospects(*joint_of(model, None, self.case.candidates, rows))
 
     def regret(self, taken: Chosen) -> float:
         """After trainings."""

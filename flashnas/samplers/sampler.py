@@ -1,5 +1,5 @@
 """What every search algorithm shares: ask/tell, its memory, and drawing candidates that waste no
-training; and the algorithm that has nothing more, random search.
+training; and the algorithms that learn nothing, which draw from a space or list it.
 
 All draws come from one seeded generator. The same seed and the same results therefore give the same
 candidates, and a search is continued by building the algorithm again and replaying what was
@@ -9,6 +9,7 @@ recorded.
 from __future__ import annotations
 
 import functools
+import itertools
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -31,6 +32,7 @@ measure of the distance to the budget."""
 DRAWS = 64  # tries for one fresh candidate; then a repeated or infeasible one is accepted
 ENUMERABLE = 2048  # spaces of up to so many genotypes are searched to the last one
 REMEMBERED = 16_384  # genotypes whose fitted networks are kept
+MOST_LISTED = 1_000_000  # genotypes of a space that the exhaustive one lists
 FAR = 1e12  # milliseconds: from a budget, of a genotype whose latency is not known
 
 
@@ -53,7 +55,7 @@ class Sampler(ABC):
 
     Args:
         fit_width: genotype -> fitted network and latency_ms; cheap, since it may be called
-            thousands of times a cycle.
+            thousands of times a cycle. `fitted` is the same, remembered.
         cycle_size: candidates that are drawn together, for any number of workers.
         goals: None for one trained quality against `latency_ms`.
     """
@@ -82,7 +84,7 @@ class Sampler(ABC):
         self.rng = np.random.default_rng(self.seed)
         self.history: list[Trial] = []
         self.pending: deque[Genotype] = deque()  # asked, not yet told
-        self._fitted = functools.lru_cache(maxsize=REMEMBERED)(fit_width)
+        self.fitted: FitWidth = functools.lru_cache(maxsize=REMEMBERED)(fit_width)
         self._proposed: set[Genotype] = set()  # all that was ever asked
         self._remaining: list[Genotype] | None = None  # of an enumerable space, once it is needed
 
@@ -135,10 +137,6 @@ class Sampler(ABC):
     def complete(self) -> list[Trial]:
         """In the order told."""
         return [trial for trial in self.history if trial.complete]
-
-    def fitted(self, genotype: Genotype) -> tuple[Any | None, float | None]:
-        """`fit_width`, remembered."""
-        return self._fitted(genotype)
 
     def feasible(self, genotype: Genotype) -> bool:
         return self.fitted(genotype)[0] is not None
@@ -201,6 +199,30 @@ class Random(Sampler):
     def _propose(self, count: int) -> Iterator[Genotype]:
         for _ in range(count):
             yield self.draw_fresh(lambda: self.space.sample(self.rng))
+
+    def _learn(self, trial: Trial) -> None:
+        pass
+
+
+class Exhaustive(Sampler):
+    """Lists the space: every genotype once, in its order; the default where networks are scored and
+    the space is small."""
+
+    name = "exhaustive"
+    until_quiet = False
+
+    def __init__(self, **shared: Any) -> None:
+        super().__init__(**shared)
+        if self.space.size() > MOST_LISTED:
+            raise ConfigError(
+                f"search.sampler: exhaustive lists spaces of up to {MOST_LISTED:,} genotypes; space"
+                f" {self.space.name!r} has {self.space.size():.3g}"
+            )
+        self._left = self.space.enumerate()
+
+    def _propose(self, count: int) -> Iterator[Genotype]:
+        fresh = (genotype for genotype in self._left if genotype not in self._proposed)
+        return itertools.islice(fresh, count)
 
     def _learn(self, trial: Trial) -> None:
         pass

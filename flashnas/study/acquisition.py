@@ -18,9 +18,8 @@ A set grows by one at a time, and the same draws serve all sets. No torch.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 from scipy.linalg import solve_triangular
@@ -45,106 +44,86 @@ LISTED = 4  # networks that a line names
 
 
 @dataclass(frozen=True)
-class Training:
-    """What is acquired; the recipe does not fix it.
-
-    network: as it is searched, at full width. width: of the network that is trained. tokens: of the
-    training.
-    """
-
-    network: Architecture
-    width: int
-    tokens: int
-
-
-@dataclass(frozen=True)
 class Acquisition:
-    """trainings: in the order in which they were chosen. gain_nats: what all of them jointly are
-    expected to gain. flops: of all of them. price_nats: what these would bring as further tokens of
-    the full training. spare: what completes the set if more may be trained."""
+    """networks: that are trained, in the order in which they were chosen. gain_nats: what all of them
+    jointly are expected to gain. flops: of all of them. price_nats: what these would bring as further
+    tokens of the full training. spare: what completes the set if more may be trained."""
 
-    trainings: tuple[Training, ...]
+    networks: tuple[Architecture, ...]
     gain_nats: float
     flops: float
     price_nats: float = 0.0
-    spare: tuple[Training, ...] = ()
+    spare: tuple[Architecture, ...] = ()
 
 
-@dataclass(frozen=True)
-class Joint:
+def joint_of(
+    publications: FullLoss,
+    own: Rows | None,
+    candidates: Table,
+    trainings: Rows,
+    reliability: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray, bool]:
     """What is known of N candidates and of M trainings of the same publication.
 
-    mean [N + M]: of the full losses, and of those of the trainings. covariance [2N + M, 2N + M]: of
-    what no observation covers of each candidate, at a reliability of 1, and of these. compared:
-    whether a loss was observed to which those of the trainings compare.
-    """
-
-    mean: np.ndarray
-    covariance: np.ndarray
-    compared: bool
-
-    @classmethod
-    def of(
-        cls,
-        publications: FullLoss,
-        own: Rows | None,
-        candidates: Table,
-        trainings: Rows,
-        reliability: float = 1.0,
-    ) -> Self:
-        """Args:
+    Args:
         publications: the model without own rows.
         own: what was trained so far, as the model sees it; None: nothing.
         candidates: their full trainings.
         trainings: whose losses do not count.
         reliability: of the user's own publication.
-        """
-        rows = trainings if own is None else Rows.joined(trainings, own)
-        table = Table.joined(candidates, rows)
-        count, first = len(candidates), 2 * len(candidates) + len(trainings)
-        predicted, every = publications.predict(table), np.arange(len(table))
-        full = predicted.shared.covariance(every) + reliability**2 * predicted.own.covariance(every)
-        full[count:, count:] += LEVEL_SD**2 * np.equal.outer(rows.level, rows.level)
-        noise = np.where(np.isnan(rows.noise), reliability * predicted.noise, rows.noise)
-        full[count:, count:] += np.diag(noise**2)
-        alike = publications.silent_prior(candidates, table)
-        covariance = np.block(
-            [[alike[:, :count], reliability * alike], [reliability * alike.T, full]]
-        )
-        mean = predicted.mean
-        if own is None:
-            return cls(mean, covariance, compared=False)
-        learnt = np.linalg.solve(covariance[first:, first:], covariance[first:])
-        mean = mean + learnt[:, count:].T @ (own.nats - mean[first - count :])
-        covariance = covariance - covariance[:, first:] @ learnt
-        compared = not {*trainings.level}.isdisjoint(own.level)
-        return cls(mean[: first - count], covariance[:first, :first], compared)
+
+    Returns:
+        mean [N + M]: of the full losses, and of those of the trainings. covariance [2N + M, 2N + M]:
+        of what no observation covers of each candidate, at a reliability of 1, and of these. compared:
+        whether a loss was observed to which those of the trainings compare.
+    """
+    rows = trainings if own is None else Rows.joined(trainings, own)
+    table = Table.joined(candidates, rows)
+    count, first = len(candidates), 2 * len(candidates) + len(trainings)
+    predicted, every = publications.predict(table), np.arange(len(table))
+    full = predicted.shared.covariance(every) + reliability**2 * predicted.own.covariance(every)
+    full[count:, count:] += LEVEL_SD**2 * np.equal.outer(rows.level, rows.level)
+    noise = np.where(np.isnan(rows.noise), reliability * predicted.noise, rows.noise)
+    full[count:, count:] += np.diag(noise**2)
+    alike = publications.silent_prior(candidates, table)
+    covariance = np.block([[alike[:, :count], reliability * alike], [reliability * alike.T, full]])
+    mean = predicted.mean
+    if own is None:
+        return mean, covariance, False
+    learnt = np.linalg.solve(covariance[first:, first:], covariance[first:])
+    mean = mean + learnt[:, count:].T @ (own.nats - mean[first - count :])
+    covariance = covariance - covariance[:, first:] @ learnt
+    compared = not {*trainings.level}.isdisjoint(own.level)
+    return mean[: first - count], covariance[:first, :first], compared
 
 
 class Prospects:
     """What further trainings would change.
 
     Args:
-        joint: of candidates and trainings; these by preference where all else is equal.
+        mean, covariance, compared: of candidates and trainings, as of `joint_of`; these by preference
+            where all else is equal.
         prices: of the complexity of each candidate [N], in nats.
         of_trained: whether gains are of the loss that was trained. best: the lowest of these so far.
     """
 
     def __init__(
         self,
-        joint: Joint,
+        mean: np.ndarray,
+        covariance: np.ndarray,
+        compared: bool,
         prices: np.ndarray | float = 0.0,
         *,
         of_trained: bool = False,
         best: float | None = None,
     ) -> None:
-        self._covariance, self._of_trained, self._best = joint.covariance, of_trained, best
-        self._count = count = len(joint.covariance) - len(joint.mean)
-        self._uncovered = np.diag(joint.covariance)[:count]
-        self._trained = np.arange(2 * count, len(joint.covariance))
+        self._covariance, self._of_trained, self._best = covariance, of_trained, best
+        self._count = count = len(covariance) - len(mean)
+        self._uncovered = np.diag(covariance)[:count]
+        self._trained = np.arange(2 * count, len(covariance))
         # what is decided about: the loss of each training, or the full loss of each candidate
         self._decided = self._trained if of_trained else np.arange(count, 2 * count)
-        self.mean = joint.mean[self._decided - count] + (0.0 if of_trained else prices)
+        self.mean = mean[self._decided - count] + (0.0 if of_trained else prices)
         charge = 0.0 if of_trained else self._charge(self._uncovered)
         self.values = np.round(self.mean + charge, ALIKE)
         self.recommended = int(np.argmin(self.values))
@@ -152,7 +131,7 @@ class Prospects:
         self._first: int | None = None
         if of_trained and best is None:
             self._first = self.recommended
-        elif not joint.compared:
+        elif not compared:
             self._first = 0
 
     def gain(
@@ -238,9 +217,9 @@ def acquire(
     candidates: Sequence[Architecture],
     count: int,
     *,
-    offered: Callable[[Architecture], Training | None],
-    observed: Callable[[Training], ObservedLoss],
-    flops: Callable[[Training], float],
+    observed: Callable[[Architecture], ObservedLoss],
+    flops: Callable[[Architecture], float],
+    known: Collection[Architecture] = (),
     price: Callable[[np.ndarray], np.ndarray] = np.zeros_like,
     of_trained: bool = False,
     best: float | None = None,
@@ -257,20 +236,20 @@ def acquire(
             are cut to those of the lowest values.
         count: how many are chosen; fewer where fewer candidates are left whose training this search
             did not observe, and at most MOST.
-        offered: the training of a candidate; None: it cannot be trained, or is known.
-        observed: what is observed of it; `nats` does not count.
-        flops: what it costs. price: of so many FLOPs [..] in nats of the full training.
+        observed: what is observed of the training of a candidate; `nats` does not count.
+        flops: what it costs. known: candidates that are not trained, or not again.
+        price: of so many FLOPs [..] in nats of the full training.
         of_trained: the objective is the loss that was trained, not that of the full training. best:
             the lowest one so far.
         at_most: of those chosen, how many may be trained.
     """
     networks = by_value(scorer, candidates)
     # one for each observation, from the lowest value of a network
-    offers: dict[tuple[object, ...], tuple[Training, ObservedLoss]] = {}
-    for training in map(offered, networks):
-        if training is not None:
-            row = observed(training)
-            offers.setdefault(identity(row), (training, row))
+    offers: dict[tuple[object, ...], tuple[Architecture, ObservedLoss]] = {}
+    for network in networks:
+        if network not in known:
+            row = observed(network)
+            offers.setdefault(identity(row), (network, row))
     done = set(map(identity, scorer.trained))  # other seeds of a training do not repeat it
     left = [offer for identity, offer in offers.items() if identity not in done][:MOST]
     if not left or count < 1:
@@ -278,16 +257,16 @@ def acquire(
     # nats of their own, because a group that repeats another one does not count
     rows = [replace(row, nats=nats) for nats, (_, row) in enumerate(left)]
     prospects = prospects_of(scorer, networks[:MOST], rows, of_trained=of_trained, best=best)
-    costs = np.array([flops(training) for training, _ in left])
+    costs = np.array([flops(network) for network, _ in left])
     chosen = prospects.greedy(count, price(costs))
-    trainings = tuple(left[index][0] for index in chosen)
+    trained = tuple(left[index][0] for index in chosen)
     spent = costs[chosen[:at_most]].sum()
     return Acquisition(
-        trainings[:at_most],
+        trained[:at_most],
         gain_nats=prospects.gain(chosen[:at_most]),
         flops=float(spent),
         price_nats=float(price(spent)),
-        spare=trainings[at_most:],
+        spare=trained[at_most:],
     )
 
 
@@ -308,7 +287,7 @@ def prospects_of(
 ) -> Prospects:
     """What trainings would change of the choice among candidates, after all that the user trained."""
     model = scorer.publications
-    joint = Joint.of(
+    joint = joint_of(
         model,
         rows_of_model(model, scorer.rows) if scorer.rows else None,
         model.table(candidates, scorer.tokens_of(candidates)),
@@ -316,7 +295,7 @@ def prospects_of(
         scorer.reliability,
     )
     prices = COMPLEXITY_NATS * complexities(candidates)
-    return Prospects(joint, prices, of_trained=of_trained, best=best)
+    return Prospects(*joint, prices, of_trained=of_trained, best=best)
 
 
 def rows_of_model(model: FullLoss, trainings: Sequence[ObservedLoss]) -> Rows:
@@ -330,11 +309,9 @@ def identity(row: ObservedLoss) -> tuple[object, ...]:
     return row.level or row.group, row.specs, row.hidden, row.tokens
 
 
-def acquisition_line(acquisition: Acquisition, of_trained: bool) -> str:
-    """What trainings cost and are expected to gain."""
-    trainings, gain = acquisition.trainings, acquisition.gain_nats
-    tokens = sorted({training.tokens for training in trainings})
-    text = " to ".join(f"{number:,}" for number in (*tokens[:1], *tokens[1:][-1:]))
+def acquisition_line(acquisition: Acquisition, tokens: int, of_trained: bool) -> str:
+    """What trainings on so many tokens cost and are expected to gain."""
+    networks, gain = acquisition.networks, acquisition.gain_nats
     if gain < LEAST_GAIN:
         expected = "no gain is expected"
     elif of_trained:
@@ -343,9 +320,8 @@ def acquisition_line(acquisition: Acquisition, of_trained: bool) -> str:
         expected = f"the recommended network is expected to be {gain:.3g} nats better for it"
         if acquisition.price_nats >= LEAST_GAIN:
             expected += f", at a price of {acquisition.price_nats:.3g}"
-    names = [compressed(each.network.notation) for each in trainings[:LISTED]]
-    names = names if len(trainings) <= LISTED else []
+    names = [compressed(network.notation) for network in networks if len(networks) <= LISTED]
     return (
-        f"training {counted(len(trainings), 'network')} on {text} tokens each,"
+        f"training {counted(len(networks), 'network')} on {tokens:,} tokens each,"
         f" {acquisition.flops:.1e} FLOPs in all: {expected}{': ' * bool(names)}{names_text(names)}"
     )

@@ -27,7 +27,7 @@ from flashnas.latency.workload import (
     WEIGHTS_GONE,
     WORKLOAD_HELP,
 )
-from flashnas.samplers import SAMPLERS, SHARED_OPTIONS
+from flashnas.samplers import SAMPLERS
 from flashnas.space.served import EXPERTS
 from flashnas.trials.pareto import DEFAULT, check_objectives
 
@@ -300,11 +300,6 @@ class SearchConfig(Settings, where="search"):
             self.planned_tokens  # noqa: B018 - raises for what is not a number of tokens
         except ValueError as error:
             self.wrong("train_tokens", str(error))
-        for name in SHARED_OPTIONS:
-            if name in self.sampler_options:
-                self.wrong(
-                    "sampler_options", f"must not hold {name!r}, which the search itself sets"
-                )
         if self.executor_options:
             self._check_executor_options()
 

@@ -15,7 +15,6 @@ from flashnas.base.documents import COMPACT, fingerprint
 from flashnas.base.registry import code_name, installed_plugins, is_shipped, shipped_names
 from flashnas.base.settings import settings_of
 from flashnas.latency.prediction import LatencyModel
-from flashnas.samplers import sampler_name
 from flashnas.study.config import SearchConfig
 from flashnas.study.problem import Problem, proposer
 
@@ -67,7 +66,7 @@ def run_head(problem: Problem, out: Path, command: str) -> dict[str, Any]:
         "objectives": list(problem.objectives),
         "scorer": None if scorer is None else {**scorer.to_dict(), "digest": scorer.digest},
         "start_from": None if earlier is None else earlier.to_dict(),
-        "sampler": sampler_name(proposer(problem)),
+        "sampler": proposer(problem).name,
         "evaluator": None if evaluator is None else code_name(evaluator),
         "recipe": None if recipe is None else recipe.to_dict(),
         "corpus": None

@@ -11,6 +11,7 @@ from flashnas.latency.fitting import CostFunction, Costs, Fitter, TableCosts
 from flashnas.latency.prediction import model_of
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload, load_workload
+from flashnas.samplers import SAMPLERS
 from flashnas.space import OperatorSpace, SearchSpace, load_space
 from flashnas.space.load import check_space
 from flashnas.study.config import NO_EVIDENCE, TRIALS, SearchConfig
@@ -74,12 +75,12 @@ def load_problem(
         space, earlier = fitter.space, load_earlier(config, fitter.space)
         notes += costs.notes()
         scorer = load_what_ranks(config, space, costs, earlier, evaluator, scorer)
-        sampler = config.sampler if sampler is None else sampler
+        sampler = sampler or (config.sampler and SAMPLERS[config.sampler])
         trained = evaluator is not None or config.evidence == NO_EVIDENCE
-        train_each = evaluator is not None or (trained and sampler not in (None, BAYES))
+        name = BAYES if sampler is None else sampler.name
+        train_each = evaluator is not None or (trained and name != BAYES)
         trials = trials_of(config, scorer, trained=trained)
-        if fitter.budgets or fitter.rules:
-            fitter.feasible(config.seed)
+        fitter.feasible(config.seed)
         quality = "loss" if trained else FULL
         problem = Problem(
             config=config,

@@ -76,8 +76,7 @@ def search(
             break
         if not problem.train_each:
             acquisition = next_cycle(problem, trials, record.left)
-            every = (*acquisition.trainings, *acquisition.spare)
-            found = (trials.find(training.network) for training in every)
+            found = map(trials.find, (*acquisition.networks, *acquisition.spare))
             chosen = [index for index in found if index is not None]
         if not chosen:
             record.note("the space has no more candidates within the budget")
@@ -174,11 +173,9 @@ def next_cycle(problem: Problem, trials: Trials, at_most: int) -> Acquisition:
         scorer,
         [trials.networks[index] for index in every],
         problem.config.cycle_size,
-        offered=lambda network: (
-            None if trials.find(network) in trials.results else trainings.of(network)
-        ),
         observed=trainings.observed,
         flops=trainings.flops,
+        known=[trials.networks[index] for index in every if index in trials.results],
         price=np.zeros_like if of_trained or best is None else price_of_flops(scorer, best),
         of_trained=of_trained,
         best=float(trials.value[trials.best]) if of_trained and best is not None else None,

@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any
 
 from flashnas.base.registry import foreign_errors
-from flashnas.samplers import sampler_name
 from flashnas.study.config import NO_EVIDENCE, SearchConfig
 from flashnas.study.load import load_problem
 from flashnas.study.loop import next_cycle, search
@@ -92,7 +91,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
             {"label": label, "notation": None if network is None else network.notation}
             for label, network in problem.baselines
         ],
-        "sampler": sampler_name(proposer(problem)),
+        "sampler": proposer(problem).name,
     }
     if trainings is None:
         return Plan(**asked)
@@ -104,7 +103,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
         flops = trainings.typical_flops
         if chosen:
             first = next_cycle(problem, search(problem), trainings.at_most)
-            flops = [trainings.flops(training) for training in first.trainings] or flops
+            flops = list(map(trainings.flops, first.networks)) or flops
             if config.evidence != NO_EVIDENCE:
                 asked |= {"gain": first.gain_nats, "price": first.price_nats}
     earlier = problem.earlier
@@ -117,7 +116,7 @@ def plan(config: SearchConfig, *, note: Note = lambda _: None, **objects: Any) -
     if recipe is not None:
         beside = flops_of(recipe, new.values())
         asked |= {
-            "tokens_each": recipe.steps * recipe.batch_tokens,
+            "tokens_each": trainings.tokens,
             "flops_each": max([*flops, *beside]),
             "flops": trainings.at_most * fmean(flops) + sum(beside),
         }

@@ -9,16 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
+from flashnas.base.text import did_you_mean
 from flashnas.latency.fitting import Costs, Fitter, TableCosts, metric_of
 from flashnas.latency.prediction import LatencyModel
-from flashnas.samplers import (
-    SAMPLERS,
-    Goals,
-    Sampler,
-    make_sampler,
-    sampler_class,
-    sampler_name,
-)
+from flashnas.samplers import SAMPLERS, Goals, Sampler, options_of
 from flashnas.space import SearchSpace
 from flashnas.study.config import SearchConfig
 from flashnas.study.scorer import EvidenceScorer, FullTraining, Scorer
@@ -73,7 +67,7 @@ class Problem:
     costs: Costs
     fitter: Fitter[Any]
     objectives: tuple[str, ...]
-    sampler: str | type[Sampler] | None
+    sampler: type[Sampler] | None
     scorer: Scorer | None
     min_recall: float | None
     train_each: bool
@@ -102,32 +96,34 @@ class Problem:
     def foreign(self) -> tuple[tuple[str, object], ...]:
         """What may be code of another package, for `foreign_errors`."""
         things = ("space", self.space), ("scorer", self.scorer)
-        if self.sampler is None or self.sampler in SAMPLERS.shipped:
-            return things
-        return ("sampler", sampler_class(self.sampler)), *things
+        return things if self.sampler is None else (("sampler", self.sampler), *things)
 
 
 # -- what proposes its networks ---------------------------------------------------------------------
 
 
-def proposer(problem: Problem) -> str | type[Sampler]:
+def proposer(problem: Problem) -> type[Sampler]:
     """What proposes networks: the sampler that is named, or the default. Where networks of flashnas
     are trained, `bayes` is the acquisition, which chooses among what the default proposes."""
     named = problem.sampler
     if problem.train_each:
-        return BAYES if named is None else named
-    if named is None or (named == BAYES and problem.trainings is not None):
-        return EXHAUSTIVE if problem.space.count_networks() <= LISTED else EVOLUTION
+        return SAMPLERS[BAYES] if named is None else named
+    if named is None or (named.name == BAYES and problem.trainings is not None):
+        return SAMPLERS[EXHAUSTIVE if problem.space.count_networks() <= LISTED else EVOLUTION]
     return named
 
 
 def sampler_of(problem: Problem) -> Sampler:
     """A fresh sampler. Raises ConfigError for an unknown one or option, or one that cannot serve the
     search."""
-    sampler, config = proposer(problem), problem.config
-    name = sampler_name(sampler)
+    kind, config = proposer(problem), problem.config
+    name, allowed = kind.name, options_of(kind)
+    for key in config.sampler_options:
+        if key not in allowed:
+            near = did_you_mean(key, allowed)
+            rule = f"must be of {name}: {', '.join(allowed) or 'it has none'}; got {key!r}{near}"
+            config.wrong("sampler_options", rule)
     with foreign_errors(*problem.foreign()):
-        kind = sampler_class(sampler)
         if name == BAYES and not problem.train_each:
             raise ConfigError(
                 "search.sampler: bayes chooses what is trained or evaluated, and this search does"
@@ -144,12 +140,11 @@ def sampler_of(problem: Problem) -> Sampler:
         if problem.train_each:
             cycle, fit_width = config.cycle_size, problem.fitter.fit_width
         else:  # what is not within the limits is found for a whole cycle at once
-            cycle, fit_width = CYCLE, _within
+            cycle, fit_width = CYCLE, lambda genotype: (genotype, None)
             options = {**SCORED.get(name, {}), **options}
         if name == EXHAUSTIVE and not problem.train_each:
             cycle = LISTED
-        return make_sampler(
-            sampler,
+        return kind(
             space=problem.space,
             seed=config.seed,
             fit_width=fit_width,
@@ -159,25 +154,15 @@ def sampler_of(problem: Problem) -> Sampler:
         )
 
 
-def _within(genotype: Any) -> tuple[Any, None]:
-    return genotype, None
-
-
 def goals_of(problem: Problem) -> Goals | None:
     """None for one trained quality against a latency_ms that is known."""
-    names, costs = problem.objectives, problem.costs
-    if not problem.train_each:
-        return Goals((True,) * len(names), _not_asked)
-    if costs.known and names[1] == "latency_ms" and len(names) == 2:
+    names, costs, scored = problem.objectives, problem.costs, not problem.train_each
+    if not scored and costs.known and names[1:] == ("latency_ms",):
         return None
-    exact = [name for name in names if name not in QUALITY] if costs.known else []
+    exact = [name for name in names if scored or (costs.known and name not in QUALITY)]
 
     def exact_of(network: Any) -> tuple[float, ...]:
         metrics = costs.metrics(network)
         return tuple(minimised(name, metric_of(name, metrics)) for name in exact)
 
     return Goals(tuple(name in exact for name in names), exact_of)
-
-
-def _not_asked(network: Any) -> tuple[float, ...]:
-    raise AssertionError("all objectives of a scored network are told with it")

@@ -123,7 +123,7 @@ class Record:
         trainings = self.problem.trainings
         assert trainings is not None
         if acquisition is not None:
-            self.note(acquisition_line(acquisition, trials.ranks_by != "value"))
+            self.note(acquisition_line(acquisition, trainings.tokens, trials.ranks_by != "value"))
         self._decisions += 1
         networks = []
         for network in self._as_before(trials, chosen):
@@ -138,7 +138,7 @@ class Record:
             self.acquisitions.append(
                 {
                     "networks": [network.notation for network in networks],
-                    "flops": sum(trainings.flops(trainings.of(network)) for network in networks),
+                    "flops": sum(map(trainings.flops, networks)),
                     "gain": acquisition.gain_nats,
                     "before": before,
                     "after": before,
@@ -224,9 +224,7 @@ class Record:
         for key, network in self.networks.items():
             result = self.results[key]
             if result["state"] == "complete" and result.get("source") != RUN:
-                training = trainings.of(network)
-                assert training is not None, "an evaluator's losses are none of a training"
-                found.append(trainings.observed(training, float(result["loss"])))
+                found.append(trainings.observed(network, float(result["loss"])))
         return found
 
     def write(

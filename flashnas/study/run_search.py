@@ -21,7 +21,6 @@ from flashnas.base.text import counted
 from flashnas.families.programs import loading
 from flashnas.run_folder.folder import RunFolder, check_can_begin, recorded_dtype
 from flashnas.run_folder.recorded_answer import Answer
-from flashnas.samplers import sampler_name
 from flashnas.study.answer import answer_of
 from flashnas.study.comparison import differences_to
 from flashnas.study.config import SearchConfig
@@ -149,7 +148,7 @@ def finish(problem: Problem, folder: RunFolder, record: Record, trials: Trials) 
         folder.write_config(answer=answer.to_dict())
     folder.write_config(
         proposed={
-            "sampler": sampler_name(proposer(problem)),
+            "sampler": proposer(problem).name,
             "networks": trials.looked_at,
             "within": len(trials),
         }

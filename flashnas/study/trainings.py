@@ -4,7 +4,6 @@ Imported by a search that trains something."""
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Sequence
@@ -18,7 +17,6 @@ from flashnas.data.dataset import Dataset
 from flashnas.executors.job import Job, UserEvaluator
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.earlier_runs import group_of, training
-from flashnas.study.acquisition import Training
 from flashnas.study.config import TIMEOUT_S
 from flashnas.training.cost import ASSUMED_RATES, training_flops
 from flashnas.training.recipe import Recipe
@@ -50,23 +48,14 @@ class Trainings:
         evaluator = None if self.evaluator is None else code_name(self.evaluator)
         return training(self.recipe, corpus, self.seed, evaluator)
 
-    def of(self, network: Any) -> Training | None:
-        """The training of a network by the recipe; None where an evaluator scores it."""
-        if self.recipe is None:
-            return None
-        tokens = self.recipe.steps * self.recipe.batch_tokens
-        return Training(network, network.hidden // self.recipe.width_factor, tokens)
-
-    def recipe_of(self, training: Training) -> Recipe:
-        """The recipe of one training, which has its own width and length."""
-        assert self.recipe is not None
-        factor = training.network.hidden // training.width
-        return dataclasses.replace(self.recipe, width_factor=factor, tokens=training.tokens)
+    @property
+    def tokens(self) -> int:
+        """Of each training; 0 where an evaluator scores."""
+        return 0 if self.recipe is None else self.recipe.steps * self.recipe.batch_tokens
 
     def job(self, network: Any) -> Job:
         """The evaluation of a network."""
-        training = self.of(network)
-        if training is None or self.dataset is None:
+        if self.recipe is None or self.dataset is None:
             return Job(
                 architecture=network,
                 evaluator=self.evaluator,
@@ -76,25 +65,24 @@ class Trainings:
         return Job(
             architecture=network,
             dataset=str(self.dataset.folder),
-            recipe=self.recipe_of(training).to_dict(),
+            recipe=self.recipe.to_dict(),
             seed=self.seed,
         )
 
-    def flops(self, training: Training | None) -> float:
-        """What a training costs; an evaluation by the user counts as 1."""
-        if training is None:
-            return 1.0
-        recipe = self.recipe_of(training)
-        return training_flops(recipe.proxy_of(training.network), recipe)
+    def flops(self, network: Architecture) -> float:
+        """What a training costs."""
+        assert self.recipe is not None
+        return training_flops(self.recipe.proxy_of(network), self.recipe)
 
-    def observed(self, training: Training, nats: float = 0.0) -> ObservedLoss:
+    def observed(self, network: Architecture, nats: float = 0.0) -> ObservedLoss:
         """The loss of a training as an observation, in one group with all of this recipe and
         text."""
+        assert self.recipe is not None
         assert self.dataset is not None
         return ObservedLoss.of(
-            self.recipe_of(training).proxy_of(training.network, self.dataset.vocab),
+            self.recipe.proxy_of(network, self.dataset.vocab),
             nats=nats,
-            tokens=float(training.tokens),
+            tokens=float(self.tokens),
             group=group_of(self.facts),
         )
 

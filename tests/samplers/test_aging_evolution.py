@@ -2,13 +2,12 @@
 
 from bit_space import Bits, BitSpace
 
-from flashnas.samplers import Trial, make_sampler
+from flashnas.samplers import SAMPLERS, Trial
 
 
 def make(space, **options):
     fit_width = options.pop("fit_width", space.fit_width)
-    return make_sampler(
-        "aging-evolution",
+    return SAMPLERS["aging-evolution"](
         space=space,
         seed=options.pop("seed", 0),
         fit_width=fit_width,

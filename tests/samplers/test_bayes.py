@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 from bit_space import BitSpace
 
-from flashnas.samplers import Trial, bayes, make_sampler
+from flashnas.samplers import Trial, bayes
 from flashnas.samplers.bayes import Belief, Process, without_outliers
 
 FEATURES = np.random.default_rng(0).random((30, 4))
@@ -13,8 +13,8 @@ FEATURES = np.random.default_rng(0).random((30, 4))
 
 def make(space, **options):
     fit_width = options.pop("fit_width", space.fit_width)
-    return make_sampler(
-        "bayes", space=space, seed=0, fit_width=fit_width, **{"initial": 6, "pool": 64, **options}
+    return bayes.Bayes(
+        space=space, seed=0, fit_width=fit_width, **{"initial": 6, "pool": 64, **options}
     )
 
 

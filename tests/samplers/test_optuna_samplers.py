@@ -4,7 +4,7 @@ import pytest
 from bit_space import BitSpace
 from optuna.trial import TrialState
 
-from flashnas.samplers import Trial, make_sampler
+from flashnas.samplers import SAMPLERS, Trial
 
 NAMES = ("nsga2", "tpe")
 FROM_THE_SPACE = {"nsga2": "population", "tpe": "startup"}
@@ -21,7 +21,7 @@ def capped(space, most):
 @pytest.mark.parametrize("name", NAMES)
 def test_results_reach_the_study(name):
     space = BitSpace(12)
-    algorithm = make_sampler(name, space=space, seed=1, fit_width=space.fit_width)
+    algorithm = SAMPLERS[name](space=space, seed=1, fit_width=space.fit_width)
     asked = algorithm.ask(4)
     algorithm.tell(
         [
@@ -48,7 +48,7 @@ def test_results_reach_the_study(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_sampler_learns_the_distance_to_a_budget_that_nothing_meets(name):
     space = BitSpace(12)
-    algorithm = make_sampler(name, space=space, seed=1, fit_width=capped(space, -1))
+    algorithm = SAMPLERS[name](space=space, seed=1, fit_width=capped(space, -1))
     asked = algorithm.ask(6)
     algorithm.tell([Trial(genotype=g, state="infeasible") for g in asked])
     told = [trial for trial in algorithm.study.trials if trial.state == TrialState.COMPLETE]
@@ -64,8 +64,8 @@ def test_the_first_candidates_are_drawn_from_the_space(name):
     drawn = []
     sample = space.sample
     space.sample = lambda rng: drawn.append(sample(rng)) or drawn[-1]
-    algorithm = make_sampler(
-        name, space=space, seed=1, fit_width=space.fit_width, **{FROM_THE_SPACE[name]: 5}
+    algorithm = SAMPLERS[name](
+        space=space, seed=1, fit_width=space.fit_width, **{FROM_THE_SPACE[name]: 5}
     )
     asked = algorithm.ask(4)
     assert asked == drawn

@@ -7,11 +7,8 @@ import itertools
 import pytest
 import sampler_contract as contract
 from cases import cases
-from one_line import one_line
-from sampler_contract import World
 
-from flashnas.base.errors import ConfigError
-from flashnas.samplers import SAMPLERS, make_sampler, sampler_options_of
+from flashnas.samplers import SAMPLERS, options_of
 from flashnas.space import load_space
 from flashnas.trials.trial import Trial
 
@@ -23,7 +20,7 @@ LEARNS = {"aging-evolution": 25, "bayes": 5}
 def test_the_settings_name_registered_algorithms_and_their_options():
     assert set(SAMPLERS.shipped) - {"exhaustive"} <= set(SETTINGS) <= set(SAMPLERS)
     for algorithm, options in SETTINGS.items():
-        assert set(options) <= set(sampler_options_of(algorithm))
+        assert set(options) <= set(options_of(SAMPLERS[algorithm]))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +38,7 @@ def test_learning_beats_random(learner, seeds):
 
 def test_the_exhaustive_one_lists_the_space_once_whatever_it_is_told():
     space = load_space("tiny")
-    sampler = make_sampler("exhaustive", space=space, seed=0, fit_width=lambda _: (None, None))
+    sampler = SAMPLERS["exhaustive"](space=space, seed=0, fit_width=lambda _: (None, None))
     (known, *others) = itertools.islice(space.enumerate(), 25)
     sampler.start_from([Trial(genotype=known, state="complete", values=(1.0, 1.0))])
     asked = []
@@ -50,23 +47,3 @@ def test_the_exhaustive_one_lists_the_space_once_whatever_it_is_told():
         sampler.tell(Trial(genotype=genotype, state="infeasible") for genotype in batch)
     assert asked[:24] == others
     assert not sampler.until_quiet
-
-
-# -- the registry ----------------------------------------------------------------------------------
-
-
-def test_unknown_names_and_options_are_one_clear_line():
-    world = World("random")
-    shared = {"space": world.space, "seed": 0, "fit_width": world.fit_width}
-    assert one_line(ConfigError, make_sampler, "aging", **shared) == (
-        f"sampler must be one of {', '.join(SAMPLERS)}; got 'aging'"
-        " (did you mean 'aging-evolution'?)"
-    )
-    assert one_line(ConfigError, make_sampler, "aging-evolution", populations=3, **shared) == (
-        "sampler aging-evolution has no option 'populations' (did you mean 'population'?);"
-        " allowed: population, tournament"
-    )
-    with pytest.raises(ConfigError, match="sampler random has no option 'x'; allowed: none"):
-        make_sampler("random", x=1, **shared)
-    with pytest.raises(ConfigError, match="seed must be a whole number of at least 0; got -1"):
-        make_sampler("random", **{**shared, "seed": -1})

@@ -17,11 +17,10 @@ from flashnas.observations.losses import ObservedLoss
 from flashnas.study import acquisition
 from flashnas.study.acquisition import (
     Acquisition,
-    Joint,
     Prospects,
-    Training,
     acquire,
     acquisition_line,
+    joint_of,
 )
 from flashnas.study.scorer import COMPLEXITY_NATS, complexities, load_scorer
 
@@ -48,27 +47,20 @@ def scorer(*, published=True):
     return load_scorer(None, TOKENS, published=published)
 
 
-def full(network):
-    return Training(network, network.hidden, int(TOKENS))
+def full(network, nats=0.0, factor=1, tokens=TOKENS):
+    return ObservedLoss.of(network.scaled(factor), nats=nats, tokens=tokens, group="mine")
 
 
-def toy(network):
-    return Training(network, network.hidden // 16, TOY)
+def toy(network, nats=0.0):
+    return full(network, nats, factor=16, tokens=TOY)
 
 
-def observed(training, nats=0.0):
-    network = training.network.scaled(training.network.hidden // training.width)
-    return ObservedLoss.of(network, nats=nats, tokens=float(training.tokens), group="mine")
+def flops(network):
+    return 3 * network.flops_per_token(4096) * TOKENS
 
 
-def flops(training):
-    return 3 * training.network.flops_per_token(4096) * training.tokens
-
-
-def acquired(count, model=None, networks=NETWORKS, offered=full, **more):
-    return acquire(
-        model or scorer(), networks, count, offered=offered, observed=observed, flops=flops, **more
-    )
+def acquired(count, model=None, networks=NETWORKS, observed=full, **more):
+    return acquire(model or scorer(), networks, count, observed=observed, flops=flops, **more)
 
 
 def rows_of_model(model, trainings):
@@ -80,23 +72,23 @@ def best_first():
     return [NETWORKS[index] for index in np.argsort(scorer().values(NETWORKS))]
 
 
-def prospects(offered=full, own=(), reliability=1.0, **more):
+def prospects(observed=full, own=(), reliability=1.0, **more):
     model, networks = loss_model(), best_first()
-    joint = Joint.of(
+    joint = joint_of(
         model,
         rows_of_model(model, own) if own else None,
         model.table(networks, TOKENS),
-        rows_of_model(model, [observed(offered(network)) for network in networks]),
+        rows_of_model(model, list(map(observed, networks))),
         reliability,
     )
-    return Prospects(joint, **more)
+    return Prospects(*joint, **more)
 
 
 # -- the gain --------------------------------------------------------------------------------------
 
 
 def test_the_posterior_is_that_of_the_model_with_own_rows():
-    own = [observed(full(network), 2.5 + 0.02 * k) for k, network in enumerate(NETWORKS[:4])]
+    own = [full(network, 2.5 + 0.02 * k) for k, network in enumerate(NETWORKS[:4])]
     fitted = with_own(loss_model(), rows_of(as_own(own), loss_model().law), reliability=1.7)
     found, expected = (
         prospects(own=own, reliability=1.7),
@@ -116,10 +108,10 @@ NEAR = [
 ]
 
 
-def simulated(networks, offered, count):
+def simulated(networks, observed, count):
     """Draws of the full losses of networks [D, N], and of those of their trainings [D, N]."""
     model = scorer(published=False).publications
-    rows = rows_of_model(model, [observed(offered(network)) for network in networks])
+    rows = rows_of_model(model, list(map(observed, networks)))
     predicted = model.predict(Table.joined(model.table(networks, TOKENS), rows))
     every = np.arange(2 * len(networks))
     covariance = predicted.shared.covariance(every) + predicted.own.covariance(every)
@@ -137,16 +129,13 @@ def test_the_gain_is_what_simulated_trainings_bring(monkeypatch):
     prices = COMPLEXITY_NATS * complexities(NEAR)
     expected, gains, bare = [], [], scorer(published=False)
 
-    def offered(network):
-        return Training(network, network.hidden // 4, 6 * 10**9)
-
-    for truth, losses in simulated(NEAR, offered, 200):
+    short = functools.partial(full, factor=4, tokens=6e9)
+    for truth, losses in simulated(NEAR, short, 200):
         rows, found, now = [], [], bare
         for _ in range(2):
-            found.append(acquired(2, now, NEAR, offered))
+            found.append(acquired(2, now, NEAR, short))
             rows += [
-                observed(training, 3 + losses[NEAR.index(training.network)])
-                for training in found[-1].trainings
+                short(network, 3 + losses[NEAR.index(network)]) for network in found[-1].networks
             ]
             now = now.informed_by(rows)
         before, after = (int(np.argmin(each.values(NEAR))) for each in (bare, now))
@@ -162,16 +151,16 @@ def test_the_gain_of_a_trained_loss_is_the_expected_improvement(trained):
     """Of one training beside another, observed or not: s phi(g / s) - g Phi(-g / s), for the gap g of
     the expected losses and the standard deviation s of their difference."""
     bare, pair = scorer(published=False), NETWORKS[3:5]
-    rows = rows_of_model(bare.publications, [observed(toy(network)) for network in pair])
+    rows = rows_of_model(bare.publications, list(map(toy, pair)))
     predicted = bare.publications.predict(rows)
     parts = (predicted.shared, predicted.own)
     covariance = sum(part.covariance(np.arange(2)) for part in parts)
     sd = np.sqrt(np.array([1, -1]) @ covariance @ np.array([1, -1]) + 2 * predicted.noise**2)
     gap, first = abs(np.diff(predicted.mean)[0]), int(np.argmin(predicted.mean))
     if trained:
-        bare = bare.informed_by([observed(toy(pair[first]), 5.0)])
+        bare = bare.informed_by([toy(pair[first], 5.0)])
     found = acquired(2, bare, pair, toy, of_trained=True, best=5.0 if trained else None)
-    assert [each.network for each in found.trainings] == [pair[first], pair[1 - first]][trained:]
+    assert list(found.networks) == [pair[first], pair[1 - first]][trained:]
     expected = sd * norm.pdf(gap / sd) - gap * norm.cdf(-gap / sd)
     assert found.gain_nats == pytest.approx(expected, rel=0.02)
 
@@ -206,55 +195,51 @@ def test_what_costs_more_than_it_gains_is_chosen_last():
     priced = acquired(10, price=lambda flops: 1e3 * flops / flops_of_all)
     assert free.gain_nats > 0
     assert free.price_nats == 0 < priced.price_nats
-    costs = [flops(training) for training in priced.trainings[1:]]
+    costs = list(map(flops, priced.networks[1:]))
     assert costs == sorted(costs)
 
 
-flops_of_all = sum(flops(full(network)) for network in NETWORKS)
+flops_of_all = sum(map(flops, NETWORKS))
 
 
 def test_the_first_of_a_group_is_the_recommended_network():
     found = acquired(1)
-    assert found.trainings[0].network == best_first()[0]
+    assert found.networks[0] == best_first()[0]
     assert abs(found.gain_nats) < 1e-4, "alone it says nothing"
 
 
 def test_what_is_complex_is_recommended_and_trained_later(monkeypatch):
     before = acquired(3)
-    assert complexities([before.trainings[0].network])[0], "a mixture of recurrences"
+    assert complexities(before.networks[:1])[0], "a mixture of recurrences"
     for module in ("acquisition", "scorer"):
         monkeypatch.setattr(f"flashnas.study.{module}.COMPLEXITY_NATS", 0.5)
-    assert not complexities([each.network for each in acquired(3).trainings]).any()
+    assert not complexities(acquired(3).networks).any()
 
 
 def test_as_many_are_trained_as_are_asked_for():
     networks = [*SMALL, NETWORKS[5]]
     found = acquired(3, networks=networks)
-    assert {each.network for each in found.trainings} == set(networks)
+    assert set(found.networks) == set(networks)
     assert abs(found.gain_nats) < 1e-6, "neither small one can become the best"
-    assert found.flops == sum(map(flops, found.trainings))
-    assert "FLOPs in all: no gain is expected: " in acquisition_line(found, False)
+    assert found.flops == sum(map(flops, found.networks))
+    assert "FLOPs in all: no gain is expected: " in acquisition_line(found, TOY, False)
 
 
 def test_all_count_where_the_mixes_of_one_group_are_those_of_another():
     networks = [*NETWORKS, Architecture.parse("2048: 12x(a f)")]
 
-    def grouped(training):
-        return dataclasses.replace(observed(training), group=f"width {training.width}")
+    def grouped(network):
+        return dataclasses.replace(full(network), group=f"width {network.hidden}")
 
-    found = acquire(scorer(), networks, 20, offered=full, observed=grouped, flops=flops)
-    assert {each.network for each in found.trainings} == set(networks)
+    found = acquired(20, networks=networks, observed=grouped)
+    assert set(found.networks) == set(networks)
 
 
 def test_none_is_trained_twice_and_none_that_failed():
-    own = [observed(full(network), 2.5) for network in NETWORKS[:4]]
-    found = acquired(
-        20,
-        scorer().informed_by(own),
-        offered=lambda network: None if network == NETWORKS[4] else full(network),
-    )
-    assert {each.network for each in found.trainings} == set(NETWORKS[5:])
-    everything = [observed(full(network), 2.5) for network in NETWORKS]
+    own = [full(network, 2.5) for network in NETWORKS[:4]]
+    found = acquired(20, scorer().informed_by(own), known=[NETWORKS[4]])
+    assert set(found.networks) == set(NETWORKS[5:])
+    everything = [full(network, 2.5) for network in NETWORKS]
     nothing = acquired(4, scorer().informed_by(everything))
     assert nothing == Acquisition((), 0.0, 0.0)
 
@@ -267,19 +252,18 @@ def test_the_order_of_candidates_does_not_matter(networks):
 
 @pytest.mark.parametrize("of_trained", [False, True])
 def test_a_line_says_what_is_trained_at_what_cost_for_what(of_trained):
-    trainings = tuple(Training(network, 64, 10**6) for network in NETWORKS)
-    line = acquisition_line(Acquisition(trainings, 0.01234, 2.5e13), of_trained)
+    networks = tuple(NETWORKS)
+    line = acquisition_line(Acquisition(networks, 0.01234, 2.5e13), 10**6, of_trained)
     gain = (
         "the lowest trained loss is expected to fall by 0.0123 nats"
         if of_trained
         else "the recommended network is expected to be 0.0123 nats better for it"
     )
     assert line == f"training 10 networks on 1,000,000 tokens each, 2.5e+13 FLOPs in all: {gain}"
-    priced = acquisition_line(Acquisition(trainings, 0.01234, 2.5e13, 0.011), of_trained)
+    priced = acquisition_line(Acquisition(networks, 0.01234, 2.5e13, 0.011), 10**6, of_trained)
     more = ", at a price of 0.011"
     assert priced == line + ("" if of_trained else more)
-    mixed = (trainings[0], dataclasses.replace(trainings[1], tokens=2 * 10**6))
-    assert acquisition_line(Acquisition(mixed, 0.0, 1e13), of_trained) == (
-        "training 2 networks on 1,000,000 to 2,000,000 tokens each, 1.0e+13 FLOPs in all:"
+    assert acquisition_line(Acquisition(networks[:2], 0.0, 1e13), 10**6, of_trained) == (
+        "training 2 networks on 1,000,000 tokens each, 1.0e+13 FLOPs in all:"
         " no gain is expected: 1536: 12x(a f) and 1536: 12x(m2 f)"
     )

@@ -12,7 +12,7 @@ from problems import problem_of
 import flashnas as fn
 from flashnas.base.errors import BudgetError, ConfigError
 from flashnas.executors import Executor
-from flashnas.samplers import Sampler
+from flashnas.samplers import SAMPLERS, Sampler
 from flashnas.study import trainable
 from flashnas.study.config import WINDOW_RECALL, SearchConfig
 from flashnas.study.load import load_problem
@@ -64,9 +64,9 @@ def test_all_is_within_the_limits_and_every_width_that_is_was_scored(expected):
 
 def test_evolution_is_better_than_as_many_random_networks():
     problem = dataclasses.replace(problem_of("layerwise", 2000.0), proposals=900)
-    assert proposer(problem) == EVOLUTION
+    assert proposer(problem).name == EVOLUTION
     evolved = search(problem)
-    drawn = search(dataclasses.replace(problem, sampler="random"))
+    drawn = search(dataclasses.replace(problem, sampler=SAMPLERS["random"]))
     assert len(drawn.proposed) >= 900, "quiet cycles do not end it before"
     assert evolved.value[evolved.best] < drawn.value[drawn.best] - 0.002
     operators = evolved.networks[evolved.best].operators
@@ -99,7 +99,7 @@ def test_a_small_space_is_listed_and_its_best_is_that_of_all(tmp_path):
         "layers: {depth: [2, 6], choices: [m2 f, a f, d f]}\n"
     )
     problem = problem_of(str(path), 700.0)
-    assert proposer(problem) == EXHAUSTIVE
+    assert proposer(problem).name == EXHAUSTIVE
     trials = search(problem)
     genotypes = list(problem.space.enumerate())
     assert list(trials.proposed) == genotypes
@@ -113,7 +113,7 @@ def test_a_small_space_is_listed_and_its_best_is_that_of_all(tmp_path):
 
 @pytest.mark.parametrize("sampler", ["random", "nsga2", "aging-evolution"])
 def test_a_sampler_that_is_named_proposes(sampler):
-    problem = dataclasses.replace(problem_of("tiny", 1e6), sampler=sampler, proposals=200)
+    problem = dataclasses.replace(problem_of("tiny", 1e6), sampler=SAMPLERS[sampler], proposals=200)
     trials = search(problem)
     assert sampler_of(problem).name == sampler
     assert 200 <= len(trials.proposed) < 450
@@ -121,15 +121,17 @@ def test_a_sampler_that_is_named_proposes(sampler):
 
 def test_samplers_that_cannot_serve_are_refused_in_one_line():
     with pytest.raises(ConfigError, match=r"tpe fits a model .* up to 500 proposals; this"):
-        sampler_of(dataclasses.replace(problem_of(), sampler="tpe", proposals=9_000))
+        sampler_of(dataclasses.replace(problem_of(), sampler=SAMPLERS["tpe"], proposals=9_000))
     for proposals in (100, 9_000):
-        problem = dataclasses.replace(problem_of("tiny", 1e6), sampler="bayes", proposals=proposals)
+        problem = dataclasses.replace(
+            problem_of("tiny", 1e6), sampler=SAMPLERS["bayes"], proposals=proposals
+        )
         with pytest.raises(ConfigError, match=r"bayes chooses what is trained .* give --trials N"):
             sampler_of(problem)
     with pytest.raises(
         ConfigError, match=r"exhaustive lists spaces of up to .*; space 'layerwise'"
     ):
-        sampler_of(dataclasses.replace(problem_of("layerwise"), sampler="exhaustive"))
+        sampler_of(dataclasses.replace(problem_of("layerwise"), sampler=SAMPLERS["exhaustive"]))
 
 
 def test_a_search_needs_no_folder(monkeypatch, small_corpus, quick_recipe):

@@ -5,7 +5,7 @@ from flashnas_sampler.annealing import Annealing
 
 import flashnas as fn
 from flashnas.base.errors import ConfigError
-from flashnas.samplers import SAMPLERS, make_sampler
+from flashnas.samplers import SAMPLERS
 from flashnas.space import load_space
 
 
@@ -33,13 +33,11 @@ def test_a_search_takes_it_by_its_name(tmp_path):
         {"temperature": float("nan")},
         {"cooling": 1.5},
         {"initial": 0},
-        {"heat": 3},
     ],
 )
 def test_wrong_options_are_one_line(options):
     with pytest.raises(ConfigError, match=f"annealing.*{next(iter(options))}"):
-        make_sampler(
-            "annealing",
+        Annealing(
             space=load_space("tiny"),
             seed=0,
             fit_width=lambda genotype: (None, None),
