@@ -21,7 +21,6 @@ import numpy as np
 import optuna
 from optuna.trial import TrialState
 
-from flashnas.base.settings import MAX_SEED
 from flashnas.samplers.sampler import Genotype, Sampler, check_whole
 from flashnas.trials.trial import Trial
 
@@ -114,6 +113,4 @@ class Tpe(OptunaSampler):
 
 def _sampler_seed(seed: int) -> int:
     """32 bits for Optuna's samplers, of another stream than `self.rng`."""
-    return int(
-        np.random.SeedSequence([check_whole("seed", seed, 0, MAX_SEED), 1]).generate_state(1)[0]
-    )
+    return int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])

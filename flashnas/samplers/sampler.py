@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.settings import MAX_SEED
 from flashnas.space import SearchSpace
 from flashnas.trials.trial import Trial
 
@@ -32,7 +31,7 @@ measure of the distance to the budget."""
 DRAWS = 64  # tries for one fresh candidate; then a repeated or infeasible one is accepted
 ENUMERABLE = 2048  # spaces of up to so many genotypes are searched to the last one
 REMEMBERED = 16_384  # genotypes whose fitted networks are kept
-MOST_LISTED = 1_000_000  # genotypes of a space that the exhaustive one lists
+MOST = 1_000_000  # genotypes of a space that the exhaustive one lists; any option
 FAR = 1e12  # milliseconds: from a budget, of a genotype whose latency is not known
 
 
@@ -79,9 +78,8 @@ class Sampler(ABC):
         self.goals = goals
         # before a training
         self._exact_objectives = (False, True) if goals is None else goals.exact
-        self.seed = check_whole("seed", seed, 0, MAX_SEED)
-        self.cycle_size = check_whole("cycle_size", cycle_size, 1)
-        self.rng = np.random.default_rng(self.seed)
+        self.cycle_size = cycle_size
+        self.rng = np.random.default_rng(seed)
         self.history: list[Trial] = []
         self.pending: deque[Genotype] = deque()  # asked, not yet told
         self.fitted: FitWidth = functools.lru_cache(maxsize=REMEMBERED)(fit_width)
@@ -93,7 +91,7 @@ class Sampler(ABC):
     def ask(self, n: int | None = None) -> list[Genotype]:
         """The next `n` (default: a cycle of) candidates: distinct, new and within the budget where
         the space allows."""
-        count = self.cycle_size if n is None else check_whole("ask: n", n, 1)
+        count = self.cycle_size if n is None else n
         batch: list[Genotype] = []
         for genotype in self._propose(count):
             batch.append(genotype)
@@ -213,9 +211,9 @@ class Exhaustive(Sampler):
 
     def __init__(self, **shared: Any) -> None:
         super().__init__(**shared)
-        if self.space.size() > MOST_LISTED:
+        if self.space.size() > MOST:
             raise ConfigError(
-                f"search.sampler: exhaustive lists spaces of up to {MOST_LISTED:,} genotypes; space"
+                f"search.sampler: exhaustive lists spaces of up to {MOST:,} genotypes; space"
                 f" {self.space.name!r} has {self.space.size():.3g}"
             )
         self._left = self.space.enumerate()
@@ -228,10 +226,10 @@ class Exhaustive(Sampler):
         pass
 
 
-def check_whole(name: str, value: Any, least: int, most: int = 10**6) -> int:
-    """A whole number from `least` to `most`, or a ConfigError that names it."""
+def check_whole(name: str, value: Any, least: int) -> int:
+    """A whole number from `least` to MOST, or a ConfigError that names it."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ConfigError(f"{name} must be a whole number of at least {least}; got {value!r}")
-    if value > most:
-        raise ConfigError(f"{name} must be at most {most:,}; got {value!r}")
+    if value > MOST:
+        raise ConfigError(f"{name} must be at most {MOST:,}; got {value!r}")
     return int(value)

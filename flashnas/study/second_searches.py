@@ -19,7 +19,7 @@ from flashnas.base.errors import BudgetError, ConfigError, MissingRowsError
 from flashnas.families.family import families
 from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.latency.metrics import SERVING, SIZES, Budget
-from flashnas.space import OperatorSpace, load_space
+from flashnas.space import OperatorSpace, load_operator_space
 from flashnas.space.served import ServedSpace
 from flashnas.study.comparison import TOGETHER
 from flashnas.study.config import DEFAULT_SPACE
@@ -125,9 +125,7 @@ def elsewhere(problem: Problem, trials: Trials, name: str) -> Trials | None:
     network, or where the networks of the search are smaller."""
     own, config = problem.space, problem.config
     assert isinstance(own, OperatorSpace)
-    space = load_space(name)
-    assert isinstance(space, OperatorSpace)
-    space = space.with_vocab(own.model.vocab)
+    space = load_operator_space(name, "a comparison", vocab=own.model.vocab)
     largest = max(network.params for network in own.probes())
     if min(network.params for network in space.probes()) > largest:
         return None

@@ -4,15 +4,13 @@ trains them."""
 from __future__ import annotations
 
 import dataclasses
-import sys
-import warnings
-from types import FrameType
 from typing import Any
 
 import numpy as np
 
 from flashnas.base.errors import ArchitectureError, ConfigError, DeviceError, OperatorError
 from flashnas.base.registry import code_name
+from flashnas.base.text import warn_in_a_line
 from flashnas.data.dataset import prepare_dataset
 from flashnas.executors import EXECUTORS, Executor, Work
 from flashnas.executors.job import Job, UserEvaluator, run_job
@@ -208,13 +206,7 @@ def _check_without_workers(config: SearchConfig, job: Job) -> None:
     for name, unusable in given.items():
         if unusable:
             config.wrong(name, f"needs worker processes: {why}; {fix}")
-    # at the line of the user's own code that called flashnas
-    frame: FrameType | None = sys._getframe(1)
-    level = 2
-    while frame is not None and str(frame.f_globals.get("__name__")).startswith("flashnas."):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(
+    warn_in_a_line(
         f"{why}: the evaluator scores one network after another in this process, without limits of"
-        f" time and memory; {fix}",
-        stacklevel=level,
+        f" time and memory; {fix}"
     )

@@ -101,9 +101,8 @@ def pareto(trials: Mapping[str, npt.ArrayLike], objectives: Sequence[str]) -> np
 
 def non_dominated(points: Points) -> npt.NDArray[np.bool_]:
     """Mask of the points that no other point dominates, bool [N]: none is nowhere worse and
-    somewhere better. Of equal points all are kept. Raises ValueError for NaN or a wrong shape."""
-    values = _checked(points)
-    unique, inverse = np.unique(values, axis=0, return_inverse=True)
+    somewhere better. Of equal points all are kept. None is NaN."""
+    unique, inverse = np.unique(np.asarray(points, float), axis=0, return_inverse=True)
     # in lexicographic order a point is on the front if it has the lowest second value so far
     if unique.shape[1] == 2:
         mask = np.ones(len(unique), dtype=bool)
@@ -124,7 +123,7 @@ def crowded_ranks(points: Points) -> npt.NDArray[np.int_]:
     """Place of each point, 0 the best, int [N]: by front (the first is non-dominated, the next once
     that is taken away, ..), within a front by room to its neighbours, which favours its ends
     (NSGA-II, Deb et al. 2002)."""
-    values = _checked(points)
+    values = np.asarray(points, float)
     front = np.zeros(len(values), dtype=int)
     room = np.zeros(len(values))
     left, number = np.arange(len(values)), 0
@@ -177,12 +176,3 @@ def _room(front: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         if len(front) > 2 and span > 0:
             total[order[1:-1]] += (column[order[2:]] - column[order[:-2]]) / span
     return total
-
-
-def _checked(points: Points) -> npt.NDArray[np.float64]:
-    values = np.asarray(points, dtype=np.float64)
-    if values.ndim != 2 or not values.shape[1]:
-        raise ValueError(f"points must have the shape [N, M]; got {list(values.shape)}")
-    if np.isnan(values).any():
-        raise ValueError("points must not be NaN")
-    return values

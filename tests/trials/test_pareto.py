@@ -1,7 +1,6 @@
 """Dominance: its definition, and worked examples."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -28,14 +27,6 @@ def dominates(a, b):
 def test_mask_is_the_definition_of_dominance(points):
     expected = [not any(dominates(other, point) for other in points) for point in points]
     assert non_dominated(points).tolist() == expected
-
-
-@pytest.mark.parametrize(
-    ("points", "message"), [([[np.nan, 1.0]], "NaN"), ([1.0, 2.0], r"\[N, M\]")]
-)
-def test_bad_input_is_refused(points, message):
-    with pytest.raises(ValueError, match=message):
-        non_dominated(points)
 
 
 def test_crowded_ranks_put_fronts_first_and_the_ends_of_a_front_before_its_crowded_middle():
