@@ -135,23 +135,17 @@ def rules_of(config: SearchConfig, space: SearchSpace[Any]) -> list[Requirement]
     def off_runtime(networks: Sequence[Any]) -> np.ndarray:
         return np.array([1 + len(wanted - set(loading(network))) for network in networks])
 
-    asked = {
-        "params": (config.params is not None, off_params, f"{config.params}"),
-        "experts": (config.experts in (NO, ONLY), off_experts, f"{config.experts}"),
-        "runtime": (
-            bool(wanted),
-            off_runtime,
-            f"{names_text(config.runtime)} ({_families_for(config)})",
-        ),
-    }
     rules = []
-    for name, (given, off, words) in asked.items():
-        if given and not isinstance(space.any_network(), Architecture):
-            config.wrong(
-                name, f"needs networks of flashnas' operators, unlike space {space.name!r}"
-            )
-        if given:
-            rules.append(Requirement(f"{name} {words}", off))
+    if config.params is not None:
+        rules.append(Requirement(f"params {config.params}", off_params))
+    if config.experts in (NO, ONLY):
+        rules.append(Requirement(f"experts {config.experts}", off_experts))
+    if wanted:
+        words = f"runtime {names_text(config.runtime)} ({_families_for(config)})"
+        rules.append(Requirement(words, off_runtime))
+    if rules and not isinstance(space.any_network(), Architecture):
+        name = rules[0].asked.partition(" ")[0]
+        config.wrong(name, f"needs networks of flashnas' operators, unlike space {space.name!r}")
     return rules
 
 

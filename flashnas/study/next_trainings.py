@@ -134,21 +134,7 @@ def chosen_by(
 # -- what is on offer ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """The best set of short trainings, whether it pays or not.
-
-    trainings: as they would be observed, and `of`: the candidates that they stand for. hours: of all,
-    on the device of the full training.
-    """
-
-    choice: Choice
-    trainings: tuple[ObservedLoss, ...]
-    of: tuple[Architecture, ...]
-    hours: float
-
-
-def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Proposal | None:
+def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> NextTrainings | None:
     """The short trainings that are expected to gain most less their price, of those on offer: two to
     six candidates, that which is recommended among them, at one width and on equally many tokens.
     None where nothing can be offered.
@@ -177,9 +163,20 @@ def proposal(scorer: EvidenceScorer, candidates: Sequence[Architecture]) -> Prop
         return None
     choice, prospects, shares, rows, small = found
     choice = chosen_by(prospects, choice.indices, shares, price, FRESH_DRAWS, FRESH_SEED)
-    trainings = tuple(rows[index] for index in choice.indices)
-    of = tuple(networks[small[row.network]] for row in trainings)
-    return Proposal(choice, trainings, of, choice.share * training.count * training.hours_of(best))
+    trainings = [rows[index] for index in choice.indices]
+    tokens = float(training.tokens_of([best])[0])
+    return {
+        "networks": [row.network.notation for row in trainings],
+        "of": [networks[small[row.network]].hash for row in trainings],
+        "tokens": trainings[0].tokens,
+        "hours": choice.share * training.count * training.hours_of(best),
+        "share": choice.share,
+        "gain": choice.gain_nats,
+        "error": choice.error_nats,
+        "price": choice.price_nats,
+        "price_range": list(price_range(choice.price_nats, tokens, choice.share)),
+        "pays": choice.pays,
+    }
 
 
 def short_hours(training: FullTraining, row: ObservedLoss) -> float:
@@ -242,23 +239,7 @@ def proposed(trials: Trials) -> NextTrainings | None:
     scorer = trials.scorer
     if trials.ranks_by != "value" or not isinstance(scorer, EvidenceScorer):
         return None
-    candidates = [trials.networks[index] for index in trials.candidates(CANDIDATES)]
-    if (found := proposal(scorer, candidates)) is None:
-        return None
-    choice, best = found.choice, candidates[0]
-    tokens = float(scorer.training.tokens_of([best])[0])
-    return {
-        "networks": [row.network.notation for row in found.trainings if row.network],
-        "of": [network.hash for network in found.of],
-        "tokens": found.trainings[0].tokens,
-        "hours": found.hours,
-        "share": choice.share,
-        "gain": choice.gain_nats,
-        "error": choice.error_nats,
-        "price": choice.price_nats,
-        "price_range": list(price_range(choice.price_nats, tokens, choice.share)),
-        "pays": choice.pays,
-    }
+    return proposal(scorer, [trials.networks[index] for index in trials.candidates(CANDIDATES)])
 
 
 def without_own(trials: Trials, chosen: Architecture) -> WithoutOwn | None:

@@ -7,6 +7,7 @@ their negative. Fronts are found here and not by moocore, whose fronts are wrong
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -25,7 +26,6 @@ RECALL = "expected_recall"  # after a full training; known without any
 QUALITY = ("loss", FULL)
 OBJECTIVES = (*QUALITY, RECALL, *METRICS)
 MAX_OBJECTIVES = 4  # with more, nearly every network is on the front
-_MAXIMISED = (RECALL, *LARGER_IS_BETTER)
 SHOWN = 12  # networks of a front that a table has
 Points = npt.ArrayLike  # [number of points, number of objectives]
 
@@ -51,15 +51,13 @@ def check_objectives(names: Sequence[str], refuse: Callable[[str], NoReturn]) ->
 def title_of(name: str) -> str:
     """`expected recall`, `memory (GB)`: an objective in a heading."""
     if name in METRICS:
-        words = (
-            name.removesuffix("_ms").removesuffix("_gb").removesuffix("_tok_s").replace("_", " ")
-        )
+        words = re.sub("_(ms|gb|tok_s)$", "", name).replace("_", " ")
         return words if name.endswith("params") else f"{words} ({METRICS[name]})"
     return name.replace("_", " ")
 
 
 def larger_is_better(name: str) -> bool:
-    return name in _MAXIMISED
+    return name in (RECALL, *LARGER_IS_BETTER)
 
 
 def minimised(name: str, value: Any) -> Any:

@@ -119,30 +119,36 @@ def test_the_price_is_what_the_model_expects_of_as_many_tokens_more(network, tim
 
 def test_the_recommended_network_is_trained_narrower_beside_others():
     best = NETWORKS[int(np.argmin(scorer().values(NETWORKS)))]
-    assert best in found().of
-    assert LEAST <= len(found().trainings) <= MOST
-    for row, network in zip(found().trainings, found().of, strict=True):
-        assert row.specs == network.operators
-        assert row.hidden < network.hidden
-    assert len({(row.hidden, row.tokens, row.level) for row in found().trainings}) == 1
+    assert best.hash in found()["of"]
+    assert LEAST <= len(found()["networks"]) <= MOST
+    of = {network.hash: network for network in NETWORKS}
+    for network, key in zip(trained(found()), found()["of"], strict=True):
+        assert network.operators == of[key].operators
+        assert network.hidden < of[key].hidden
+    assert len({network.hidden for network in trained(found())}) == 1
+
+
+def trained(found):
+    return list(map(Architecture.parse, found["networks"]))
 
 
 def test_what_is_paid_are_hours_at_the_utilisation_of_short_trainings():
     training = FullTraining(tokens=TOKENS)
     flops = sum(
-        3 * row.network.flops_per_token(training.context) * row.tokens for row in found().trainings
+        3 * network.flops_per_token(training.context) * found()["tokens"]
+        for network in trained(found())
     )
-    assert found().hours == pytest.approx(flops / (0.15 * 989e12) / 3600)
+    assert found()["hours"] == pytest.approx(flops / (0.15 * 989e12) / 3600)
     best = NETWORKS[int(np.argmin(scorer().values(NETWORKS)))]
-    assert found().choice.share == pytest.approx(found().hours / training.hours_of(best))
-    price = falls(LAW, next_trainings.body_params(best), TOKENS, found().choice.share)
-    assert found().choice.price_nats == pytest.approx(float(price))
+    assert found()["share"] == pytest.approx(found()["hours"] / training.hours_of(best))
+    price = falls(LAW, next_trainings.body_params(best), TOKENS, found()["share"])
+    assert found()["price"] == pytest.approx(float(price))
 
 
 def test_more_is_spent_before_a_longer_training():
-    assert found(1e9).choice.pays is False
-    assert found(2e12).choice.pays is True
-    assert found(2e12).hours > found(TOKENS).hours
+    assert found(1e9)["pays"] is False
+    assert found(2e12)["pays"] is True
+    assert found(2e12)["hours"] > found(TOKENS)["hours"]
 
 
 @given(st.permutations(NETWORKS))
@@ -158,7 +164,7 @@ def test_of_networks_that_are_alike_the_recommended_one_is_trained(first):
         for text in ("6x(m2 f m2 f m2 f a f)", "6x(m2 f m2 f a f m2 f)", "6x(m2 f a f m2 f m2 f)")
     ]
     assert np.ptp(scorer().values(orders)) == 0
-    assert proposal(scorer(), [orders[first], *orders, *NETWORKS]).of[0] == orders[first]
+    assert proposal(scorer(), [orders[first], *orders, *NETWORKS])["of"][0] == orders[first].hash
 
 
 def test_sizes_that_a_network_states_follow_its_width():
@@ -177,10 +183,10 @@ def test_sizes_that_a_network_states_follow_its_width():
 
 
 def test_what_was_trained_is_not_proposed_again():
-    rows = as_own([row for row in found().trainings])
+    done, tokens = trained(found()), int(found()["tokens"])
+    rows = [next_trainings.observed(network, tokens, 3.0) for network in done]
     again = proposal(scorer().informed_by(rows), NETWORKS)
-    done = {(row.specs, row.hidden, row.tokens) for row in rows}
-    assert done.isdisjoint((row.specs, row.hidden, row.tokens) for row in again.trainings)
+    assert again["tokens"] != tokens or set(done).isdisjoint(trained(again))
 
 
 def test_what_does_not_fit_is_left_out():
@@ -194,12 +200,12 @@ def test_widths_of_one_composition_have_one_training():
     wide = [dataclasses.replace(network, hidden=2304) for network in NETWORKS]
     for small, _ in next_trainings.offers([*NETWORKS, *wide]):
         assert len(small) == len({network.operators for network in small})
-    assert len({row.specs for row in proposal(scorer(), [*NETWORKS, *wide]).trainings}) > 1
+    assert len({each.operators for each in trained(proposal(scorer(), [*NETWORKS, *wide]))}) > 1
 
 
 def test_full_trainings_share_the_hours_of_short_ones():
     several = load_scorer(None, FullTraining(tokens=TOKENS, count=5))
     shared = proposal(several, best_first(NETWORKS))
     of_one = FullTraining(tokens=TOKENS).hours_of(best_first(NETWORKS)[0])
-    assert shared.choice.share == pytest.approx(shared.hours / (5 * of_one))
-    assert shared.choice.net_nats > found().choice.net_nats
+    assert shared["share"] == pytest.approx(shared["hours"] / (5 * of_one))
+    assert shared["gain"] - shared["price"] > found()["gain"] - found()["price"]
