@@ -1,7 +1,5 @@
 """The search algorithms by name. One is imported when it is made: optuna only with its own."""
 
-from __future__ import annotations
-
 import inspect
 
 from flashnas.base.errors import ConfigError

@@ -1,8 +1,6 @@
 """Aging evolution with a latency budget: algorithm 1 of Nemotron-Flash (arXiv 2511.18890), after
 Real et al. 2019."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any

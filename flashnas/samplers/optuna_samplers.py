@@ -10,8 +10,6 @@ the budget, or one that was seen before, costs nothing: it is dropped (FAIL) and
 such draws would fill NSGA-II's generations and TPE's start.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections import deque
 from collections.abc import Iterator

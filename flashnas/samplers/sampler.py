@@ -6,8 +6,6 @@ candidates, and a search is continued by building the algorithm again and replay
 recorded.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from abc import ABC, abstractmethod

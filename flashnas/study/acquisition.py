@@ -15,8 +15,6 @@ of the set, which has the lowest predicted loss, stands in its place.
 A set grows by one at a time, and the same draws serve all sets. No torch.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The answer of a search: which network to train, how sure that is, and what it is compared with."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,8 +1,6 @@
 """Networks beside each other: the differences of their losses, which are uncertain together with their
 milliseconds, the reasons for these, and what each costs."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence

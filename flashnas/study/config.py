@@ -1,7 +1,5 @@
 """Everything that a search is asked to do, checked when it is built."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

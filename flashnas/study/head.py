@@ -1,7 +1,5 @@
 """The head of run.yaml: what was asked, what the options named, and all versions."""
 
-from __future__ import annotations
-
 import os
 import platform
 import time

@@ -1,8 +1,6 @@
 """What a user asks of networks: parameters, experts, budgets, recall, and programs that load them; checked
 before anything is trained."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from typing import Any

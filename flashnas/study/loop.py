@@ -7,8 +7,6 @@ go on from there. Where an evaluator scores, or a sampler is named and no public
 proposal is trained (`Problem.train_each`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

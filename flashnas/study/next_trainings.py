@@ -5,8 +5,6 @@ much the recommended network is expected to be better for them (`Prospects`). Th
 the same hours would bring as further tokens of its full training.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """The objects that a user passes to `fn.search`: checked before anything rests on them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

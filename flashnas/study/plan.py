@@ -1,7 +1,5 @@
 """What a search would train, without doing it: `flashnas search --dry-run`."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass
 from statistics import fmean

@@ -1,8 +1,6 @@
 """What listens to a search: its decisions and results, in a run folder where there is one, so that a
 continued search takes what an earlier process decided and trained; and where it is, for its user."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

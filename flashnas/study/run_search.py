@@ -1,8 +1,6 @@
 """A search from its options to its answer: load the problem, search, and leave a run folder with the
 front, the answer and the totals."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import os

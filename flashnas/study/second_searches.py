@@ -2,8 +2,6 @@
 then searched; and for what the recommended network is compared with, the best one of each family that
 programs load and the best free mix."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from operator import attrgetter

@@ -1,8 +1,6 @@
 """Whether the networks of a space can be trained here, checked before anything is, and which executor
 trains them."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

@@ -1,8 +1,6 @@
 """The trainings of a search: their recipe and text, or the user's evaluator, and what one costs.
 Imported by a search that trains something."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import math

@@ -1,8 +1,6 @@
 """The trials of a search as columns. A `Trial` or an `Architecture` is built for what is shown, trained,
 or asked for by a user's own code."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence

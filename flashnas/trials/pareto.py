@@ -5,8 +5,6 @@ All code that compares minimises. Recall and throughput are maximised, and are t
 their negative. Fronts are found here and not by moocore, whose fronts are wrong for infinite values.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn

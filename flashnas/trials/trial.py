@@ -1,7 +1,5 @@
 """Trial: one candidate of a search, from its proposal to its entry on the front."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Self
