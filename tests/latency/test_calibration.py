@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import yaml
 from fit_engine import FITTED, fitted, speeds, variant_errors
@@ -170,6 +171,13 @@ def test_derived_rows_kinds_that_no_model_has_and_prompts_widen_it():
         lower, upper = calibration.interval(phase, 20.0, parts, 0.1)
         return upper - lower
 
+    us = np.array([20.0, 1.0])
+    for scale, half in ((1.0, 0.1), (2.0, 0.1), (1.0, 0.0)):
+        of = Calibration(step_scale=scale, half_width=half)
+        lower, upper = of.interval("decode", us, {"scan": (us, 2.0, 3.0)}, half)
+        add = np.hypot if half else np.add
+        assert us - lower == pytest.approx(np.minimum(us, add(-np.expm1(-half) * us, 2 * scale)))
+        assert upper - us == pytest.approx(add(np.expm1(half) * us, 3 * scale))
     usual = width("gemm", "imported")
     assert usual == pytest.approx(20 * 2 * math.sinh(0.1))
     assert width("gemm") > usual

@@ -23,10 +23,12 @@ from flashnas.operators.kernel import PHASES, Correction, Load
 from flashnas.operators.kernel_kinds import (
     ATTENTION,
     CONV,
+    EXPERTS,
     GEMM,
     KERNEL_KINDS,
     SSD,
     kind_of_rows,
+    pointwise,
 )
 from flashnas.operators.spec import Role
 
@@ -98,6 +100,10 @@ def test_bytes_of_a_kernel_by_hand():
     )
     state = SSD.call("x", heads=2, key_dim=16, value_dim=8, groups=1)
     assert SSD.bytes_moved(state, Load("decode", 1, 1, 9), 2) == 2 * (2 * 2 * 24 + 2 * 16 * 8 * 4)
+    experts = EXPERTS.call("x", hidden=7, inner=5, experts=4, active=2, matrices=3)
+    conv, norm = CONV.call("x", channels=96, conv_size=4), pointwise("x", 8)
+    calls = (GEMM.call("x", n=5, k=3), call, state, experts, conv, norm)
+    assert [each.kind.written(each) for each in calls] == [5, 64, 16, 44, 96, 4]
     assert experts_hit(8, 2, 1) == 2
     assert 7.9 < experts_hit(8, 2, 20) < 8
 

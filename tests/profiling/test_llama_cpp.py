@@ -11,9 +11,8 @@ import yaml
 pytest.importorskip("xllamacpp")
 pytest.importorskip("gguf")
 
-from invented_times import invent_device
 from one_line import one_line
-from test_profile import SHORT, make_space, prompt_ms, step_ms
+from test_profile import SHORT, few_networks, make_space, narrow, prompt_ms, step_ms  # noqa: F401
 
 from flashnas.api.measure import ProfileOptions
 from flashnas.architecture import Architecture
@@ -31,7 +30,7 @@ from flashnas.latency.memory import memory_bytes
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
-from flashnas.profiling import regression, table_target
+from flashnas.profiling import table_target
 from flashnas.profiling.llama_cpp import child
 from flashnas.profiling.llama_cpp import target as llama_cpp
 from flashnas.profiling.llama_cpp.target import LlamaCpp
@@ -48,7 +47,7 @@ def piece_of(context):
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def clock(monkeypatch, few_networks):
     """A stand-in for llama.cpp: known times, attention in whole pieces of 256 tokens; wall times are useless, as on a
     busy machine."""
     seen = []
@@ -63,19 +62,10 @@ def clock(monkeypatch):
             "contexts": [{"cpu_ms": ms, **useless} for ms in steps_ms],
         }
 
-    monkeypatch.setattr(regression, "POOL", 8)  # of a space with few networks
-    monkeypatch.setattr(regression, "BOOTSTRAPS", 20)
     monkeypatch.setattr(llama_cpp, "time_requests", times)
     monkeypatch.setattr(file, "write_random_file", lambda path, network, _: seen.append(network))
     monkeypatch.setattr(llama_cpp, "_build", lambda: {"build": "test", "system": "test"})
-    invent_device(monkeypatch)
     return seen
-
-
-@pytest.fixture
-def narrow(tmp_path):
-    """Of one width, without meta tokens."""
-    return make_space(tmp_path / "narrow.yaml", 0, (64,))
 
 
 def test_rows_are_for_the_middles_of_pieces(narrow, clock, tmp_path):

@@ -92,7 +92,15 @@ def prompt_ms(network, tokens):
 
 
 @pytest.fixture
-def clock(monkeypatch):
+def few_networks(monkeypatch):
+    """Tables of few networks, on a machine that is made up."""
+    monkeypatch.setattr(regression, "POOL", 8)
+    monkeypatch.setattr(regression, "BOOTSTRAPS", 20)
+    invent_device(monkeypatch)
+
+
+@pytest.fixture
+def clock(monkeypatch, few_networks):
     """A stand-in for torch: known times, and what was timed."""
     seen = []
 
@@ -103,10 +111,7 @@ def clock(monkeypatch):
             [batch * np.mean([step_ms(network, n) for n in part]) for part in steps],
         )
 
-    monkeypatch.setattr(regression, "POOL", 8)  # of a space with few networks
-    monkeypatch.setattr(regression, "BOOTSTRAPS", 20)
     monkeypatch.setattr(Torch, "times", times)
-    invent_device(monkeypatch)
     return seen
 
 

@@ -268,16 +268,20 @@ def test_what_enters_decays_stays_wide_in_a_deployed_model():
 @pytest.mark.parametrize(("busy", "timed", "ms"), [(2, 5, 1.0), (9, 6, 1.9)])
 def test_what_another_process_slows_down_is_timed_again(busy, timed, ms):
     """The first `busy` timings of one network take 1.3, 1.6, 1.9, .. ms in place of 1."""
-    steady, slow = (Architecture.parse(f"32(vocab=64): {n}x(f)") for n in (1, 9))
-    seen = {steady: 0, slow: 0}
+    steady, slow, large = (Architecture.parse(f"32(vocab=64): {n}x(f)") for n in (1, 9, 99))
+    seen = {steady: 0, slow: 0, large: 0}
 
     def measure(architecture):
         n = seen[architecture] = seen[architecture] + 1
+        if architecture is large:
+            raise DeviceMemoryError("it needs 9 GB")
         taken = 1 + 0.3 * n * (n <= busy and architecture is slow)
         return {"ttft_ms": taken, "tpot_ms": 0.0, "latency_ms": taken}
 
-    found, _, disturbed = measure_in_rounds([steady, slow], measure, np.random.default_rng(0))
-    assert seen == {steady: 3, slow: timed}
+    found, left_out, disturbed = measure_in_rounds([*seen], measure, np.random.default_rng(0))
+    assert seen == {steady: 3, slow: timed, large: 1}
+    assert left_out == {large: "it needs 9 GB"}
+    assert found.keys() == {steady, slow}
     assert found[slow]["latency_ms"] == pytest.approx({1.0: 1.0, 1.9: 1.6}[ms])
     assert disturbed == ({slow} if busy == 9 else set())
 

@@ -7,35 +7,16 @@ import errno
 import pandas as pd
 import pytest
 from config_keys import with_keys
-from foreign_space import Gpt2Space, latency_ms
-from notes import Notes
-from test_cycles import evaluator
+from test_cycles import TRIALS, evaluator, search, trajectory
 from test_faults import recorded
 
 from flashnas.cli.main import main
 from flashnas.run_folder.recorded_run import RecordedRun
-from flashnas.study.config import SearchConfig
-from flashnas.study.run_search import run_search
-
-TRIALS = 20
-
-
-def search(out, calls, *, resume=False):
-    config = SearchConfig(table=None, trials=TRIALS, cycle_size=5, seed=1, sampler="random")
-    return run_search(
-        config,
-        out,
-        resume=resume,
-        progress=Notes(),
-        evaluator=evaluator(calls),
-        space=Gpt2Space(),
-        table=latency_ms,
-    )
 
 
 def test_a_search_ends_when_the_disk_is_full_and_goes_on_when_there_is_room(disk, tmp_path):
     whole: list = []
-    search(tmp_path / "whole", whole)
+    search(tmp_path / "whole", evaluator(whole))
     reached = []
     for room_kb in (0, 8, 16, 28, 40):
         out, calls = disk.folder / f"run{room_kb}", []
@@ -43,22 +24,18 @@ def test_a_search_ends_when_the_disk_is_full_and_goes_on_when_there_is_room(disk
         with pytest.raises(
             OSError, match=r"^\[Errno 28\] No space left on device: '.*/run\d+.*'$"
         ) as caught:
-            search(out, calls)
+            search(out, evaluator(calls))
         assert caught.value.errno == errno.ENOSPC
         reached.append(len(calls))
         disk.free()
         kept = recorded(out)
         before = len(calls)
         assert len(set(calls[:-1]) - kept) == 0  # the last one may be what could not be recorded
-        summary = search(out, calls, resume=True).summary
+        summary, _ = search(out, evaluator(calls), resume=True)
         repeated = set(calls[:before]) & set(calls[before:])
         assert len(repeated) <= 1
         assert sum(summary["trials"][state] for state in ("complete", "failed")) == TRIALS
-        frames = [
-            pd.read_parquet(place / "trials.parquet").drop(columns="train_seconds")
-            for place in (out, tmp_path / "whole")
-        ]
-        pd.testing.assert_frame_equal(*frames)
+        pd.testing.assert_frame_equal(trajectory(out), trajectory(tmp_path / "whole"))
     assert reached == sorted(reached)
     assert reached[0] == 0
     assert reached[-1] > 5
