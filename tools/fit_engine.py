@@ -49,9 +49,12 @@ FITTED_ON = f"{SPEEDS} of {' and '.join(FITTED)}"
 def speeds(table: LatencyTable) -> list[Speed]:
     """The rows of a table's list."""
     listed = pd.read_csv(table.path / SPEEDS, comment="#")
+    models = {
+        load: LatencyModel(table, load, calibration=Calibration()) for load in {*listed["workload"]}
+    }
     found = []
     for row in listed.itertuples():
-        model = LatencyModel(table, row.workload, calibration=Calibration())
+        model = models[row.workload]
         architecture = load_architecture(row.architecture)
         estimate = model.estimate(architecture)
         step_us = 1000 * estimate.tpot_ms

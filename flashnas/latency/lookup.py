@@ -9,10 +9,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from flashnas.latency.calibration import SOURCE_SPREAD, BoundedTime, around
 from flashnas.latency.grid import HEADS_SPREAD, OUTSIDE_SPREAD, LogGrid, bracket
@@ -158,19 +156,20 @@ class KernelTimes:
     def _dtype(self, kind: KernelKind) -> str:
         return self.weights if self.weights and kind.weights else self.dtype
 
-    def _find_groups(self, kind: KernelKind, name: str) -> dict[tuple[int, ...], pd.DataFrame]:
-        """Rows in the dtype by the values of the matched columns, ascending."""
+    def _find_groups(self, kind: KernelKind, name: str) -> dict[tuple[int, ...], list[int]]:
+        """Places of the rows in the dtype by the values of the matched columns, ascending."""
         rows = self.table.frames.get(name)
         if rows is None:
             return {}
-        rows = rows[rows["dtype"] == self._dtype(kind)]
-        if not kind.matched:
-            return {(): rows} if len(rows) else {}
-        groups: Any = rows.groupby([*kind.matched])
-        return {key: group for key, group in groups}
+        places: dict[tuple[int, ...], list[int]] = {}
+        columns = (rows[column].tolist() for column in ("dtype", *kind.matched))
+        for place, (dtype, *key) in enumerate(zip(*columns, strict=True)):
+            if dtype == self._dtype(kind):
+                places.setdefault(tuple(key), []).append(place)
+        return {key: places[key] for key in sorted(places)}
 
     def _find_grid(self, kind: KernelKind, name: str, key: tuple[int, ...]) -> LogGrid:
-        rows = self._groups(kind, name)[key]
+        rows = self.table.frames[name].iloc[self._groups(kind, name)[key]]
         columns = kind.decode if kind.rows_name("decode") == name else kind.prefill
         axes = [column for column in columns if column not in kind.matched]
         power = kind.tokens_power(dict(zip(kind.matched, key, strict=True)))

@@ -58,18 +58,14 @@ def test_trainings_go_out_and_come_back(run, tmp_path):
     assert not {*further["networks"]} & {*found.networks} or further["tokens"] != proposed["tokens"]
 
 
-def test_a_network_that_no_program_loads_goes_out_for_flashnas_train(tmp_path):
-    run = searched(tmp_path / "free", space="nemotron_flash", budget_ms="12k", params=None)
-    found = fn.export(str(run.path), to="hf", trainings=True, out=tmp_path / "out")
-    assert fn.load_architecture(tmp_path / "out" / "01.yaml").notation == found.networks[0]
-
-
 @pytest.mark.parametrize("space", ["nemotron_h", "layerwise"])
 def test_what_comes_back_counts_as_the_networks_that_were_trained(space, tmp_path):
     """NemotronH has two embedding matrices; in free mixes, key heads and windows are at their default."""
     run = searched(tmp_path / "run", space=space, params=None)
     found = fn.export(str(run.path), to="hf", trainings=True, out=tmp_path / "out")
     write_losses(found.table)
+    if space == "layerwise":  # no program loads it: it goes out for flashnas train
+        assert fn.load_architecture(tmp_path / "out/01.yaml").notation == found.networks[0]
     tokens, law = int(run.answer.next_trainings["tokens"]), fn.loss_model().law
     proposed = [
         observed(Architecture.parse(text), tokens, n) for n, text in enumerate(found.networks)
