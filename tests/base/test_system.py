@@ -47,16 +47,6 @@ def folder_with(path, content):
     return path
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "run.yaml"
-    write_atomic(path, "old")
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        write_atomic(path, "new")
-    assert path.read_text() == "old"
-    assert names(tmp_path) == ["run.yaml"]
-
-
 def test_text_is_written_as_utf8_and_bytes_as_they_are(tmp_path):
     write_atomic(tmp_path / "text", "é\n")
     write_atomic(tmp_path / "bytes", b"\xff\r\n")
@@ -188,11 +178,6 @@ def test_a_torn_last_line_is_dropped(tmp_path, before, after):
     path.write_text(before)
     drop_torn_line(path)
     assert path.read_text() == complete_lines(before) == after
-
-
-def test_a_missing_file_has_no_torn_line(tmp_path):
-    drop_torn_line(tmp_path / "missing")
-    assert names(tmp_path) == []
 
 
 def test_errors_of_the_disk_become_one_line():

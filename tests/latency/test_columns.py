@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from tiny_tables import TINY
 
 from flashnas.architecture import Architecture, parse_operators
-from flashnas.architecture.networks import Networks
 from flashnas.base.errors import BudgetError
 from flashnas.latency.fitting import Fitter, TableCosts, excess
 from flashnas.latency.metrics import ENDS, SIZES, STATED, Budget
@@ -85,29 +84,6 @@ def test_columns_are_what_each_estimate_says(name, networks):
     for name, column in model.columns(networks, ENDS).items():
         metric, end = ENDS[name]
         np.testing.assert_allclose(column, [each[metric][end] for each in bounds])
-
-
-def test_all_widths_of_a_space_are_looked_at_at_once():
-    space, model = load_space("nemotron_flash"), MODELS["decode"]
-    rng = np.random.default_rng(0)
-    genotypes = [space.sample(rng) for _ in range(5)]
-    networks, genotype = space.networks(genotypes)
-    assert isinstance(networks, Networks)
-    columns = model.columns(networks)
-    for metric, column in columns.items():
-        of_some = model.columns(list(networks), [metric])[metric]
-        np.testing.assert_allclose(column, of_some, rtol=1e-12)
-    limit = float(np.median(columns["latency_ms"]))
-    fitter = Fitter(space, TableCosts(model), [Budget("latency_ms", limit)])
-    within = fitter.within(networks)
-    np.testing.assert_array_equal(within, columns["latency_ms"] <= limit)
-    for index, each in enumerate(genotypes):
-        of_each = np.flatnonzero(genotype == index)
-        fitting = of_each[within[of_each]]
-        network, latency_ms = fitter.fit_width(each)
-        assert network == (networks[fitting[0]] if len(fitting) else None)
-        shown = fitting[0] if len(fitting) else of_each[-1]
-        assert latency_ms == pytest.approx(columns["latency_ms"][shown], rel=1e-12)
 
 
 def test_a_network_without_room_is_within_no_budget_on_time(tiny_table):

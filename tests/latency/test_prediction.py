@@ -80,28 +80,6 @@ def test_recurrent_operators_borrow_the_gated_delta_rule_by_state_size(tiny_tabl
     assert {entry["source"] for entry in core.values()} == {"derived"}
 
 
-def test_without_a_chunk_kernel_a_prefill_counts_steps_of_chunks_or_bytes(tmp_path):
-    kinds = {
-        kind: rows for kind, rows in tiny_kinds().items() if kind != "gated_delta_rule_prefill"
-    }
-    kinds["conv_prefill"] = product_rows(
-        lambda **_: 1, channels=[96], conv_size=[4], batch=[1], tokens=[1, 1024]
-    )
-    table = write_table(tmp_path / "t", kinds)
-
-    def core(tokens):
-        found = parts(table, "d(head_dim=16)", f"prompt={tokens}", "delta_net")["prefill"]
-        assert found["source"] == "derived"
-        return found["ms"]
-
-    # a step of 2 heads takes 20 us; the bytes of 512 tokens take longer than their 8 steps
-    assert core(20) == pytest.approx(4.5 * 20 / 1000)
-    assert core(1024) == pytest.approx(2 * core(512), rel=0.02)
-    a = Architecture.parse("32(vocab=64): d(head_dim=16)")
-    estimate = LatencyModel(table, "prompt=20").estimate(a)
-    assert estimate.lower_ms < estimate.latency_ms - 0.64 * core(20)
-
-
 def test_meta_tokens_are_read_once_and_stay_in_the_cache(tiny_table):
     def figures(meta):
         a = Architecture.parse(f"32(vocab=64,meta={meta}): a(heads=2,kv_heads=1,head_dim=16)")

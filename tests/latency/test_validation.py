@@ -13,7 +13,6 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.validation import (
     POOL,
-    ROUNDS,
     TIMED,
     sample,
     store,
@@ -85,22 +84,6 @@ def test_architectures_are_spread_over_latency_and_never_those_of_rows(table):
         TINY, LatencyModel(LatencyTable.load(table.path), CHAT), 10, np.random.default_rng(0)
     )
     assert not {a.hash for a in again} & {a.hash for a in chosen}
-
-
-def test_each_architecture_is_timed_in_every_round_and_the_median_counts(table):
-    calls, measure = [], truth(table)
-
-    def slow_once(architecture):
-        calls.append(architecture)
-        factor = 1.1 if len(calls) <= 5 else 1.0  # the first round
-        return {name: factor * value for name, value in measure(architecture).items()}
-
-    told = []
-    result = validated(table, slow_once, count=5, progress=lambda *done: told.append(done))
-    assert told == [(done, 5 * ROUNDS) for done in range(5 * ROUNDS + 1)]
-    hashes = [called.hash for called in calls]
-    assert all(hashes.count(found["hash"]) == ROUNDS for found in result["architectures"])
-    assert max(summary["max_error"] for summary in result["metrics"]) == 0
 
 
 def test_too_few_networks_are_one_line(table):

@@ -3,7 +3,6 @@ the clock."""
 
 import dataclasses
 import json
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -290,23 +289,6 @@ def test_prompts_alone_and_steps_alone_are_measured(profiled, clock, narrow, tmp
         assert estimate.latency_ms == pytest.approx(
             prompt_ms(network, 20) if name == "p" else steps, rel=0.01
         )
-
-
-def test_an_interrupted_measurement_continues(profiled, clock, tmp_path):
-    def stop(number, everything):
-        if number == 20:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        profiled(rounds=3, progress=stop)
-    journal = tmp_path / "table" / JOURNAL
-    with open(journal, "a") as file:
-        file.write('{"hash": "torn')
-    profiled(rounds=3)
-    assert len(clock) == 3 * 10
-    lines = list(map(json.loads, journal.read_text().splitlines()))
-    assert set(Counter(line["hash"] for line in lines).values()) == {3}
-    assert len(lines) == len(clock)
 
 
 @pytest.mark.usefixtures("clock", "narrow")

@@ -336,12 +336,6 @@ def test_a_crash_while_the_front_is_replaced_leaves_the_old_or_the_new_one(
     )
 
 
-def test_a_front_that_a_crash_left_aside_comes_back(run):
-    (run / ".pareto.old").mkdir()
-    opened(run, resume=True).close()
-    assert (run / "pareto").is_dir()
-
-
 @pytest.mark.parametrize("written", [None, 3, 5, "4", [4]])
 def test_a_run_of_another_format_is_refused_in_one_line(run, written):
     config = yaml.safe_load((run / "run.yaml").read_text())

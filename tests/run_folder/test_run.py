@@ -25,21 +25,6 @@ def error_of(folder):
     return message
 
 
-def test_a_run_comes_back_as_it_was_written(run, run_folder):
-    assert run.name == "demo"
-    assert run.budgets == {"latency_ms": 14000.0}
-    assert run.entry("recipe", "width_factor") == 16
-    assert run.entry("recipe", "width_factor", "deeper") is None
-    assert list(run.trials["number"]) == list(range(37))
-    assert run.trials["state"].value_counts().to_dict() == {"complete": 35, "failed": 2}
-    assert list(run.baselines["label"]) == ["pure d", "pure a", "pure m2", "pure m2 without f"]
-    first = run.trials.iloc[0]
-    assert first["curve"][-1] == pytest.approx([150_016, first["loss"]])
-    assert [front_path(run.path, f).name for f in run.front] == sorted(
-        p.name for p in (run_folder / "pareto").iterdir()
-    )
-
-
 def test_a_run_that_is_still_going_can_be_read(build_run):
     run = RecordedRun.load(
         build_run(6, front=[], config={"finished": None, "seconds": None, "totals": None})
