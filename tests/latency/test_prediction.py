@@ -145,17 +145,11 @@ MIXED = Architecture.parse(
 
 
 @every(workload=["generated=9", "prompt=16", WORKLOAD])
-def test_bounds_sources_and_shares(tiny_table, workload):
+def test_bounds_and_sources(tiny_table, workload):
     estimate = LatencyModel(tiny_table, workload).estimate(MIXED)
     assert 0 < estimate.lower_ms < estimate.latency_ms < estimate.upper_ms
-    assert sum(estimate.sources.values()) == pytest.approx(1)
     assert set(estimate.sources) == {"imported", "derived", "roofline"}
-    assert sum(entry["share"] for entry in estimate.breakdown) == pytest.approx(1)
     assert sum(entry["ms"] for entry in estimate.breakdown) == pytest.approx(estimate.latency_ms)
-    for name, share in estimate.sources.items():
-        assert share == pytest.approx(
-            sum(e["share"] for e in estimate.breakdown if e["source"] == name)
-        )
     kinds = {e["index"]: e["operator"] for e in estimate.breakdown if e["index"] >= 0}
     assert kinds == {n: spec.kind for n, spec in enumerate(MIXED.operators)}
 
