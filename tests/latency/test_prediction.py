@@ -4,7 +4,6 @@ There, pointwise kernels take 2 + values / 1000 us (values = elements x rows), a
 1000 us.
 """
 
-import pandas as pd
 import pytest
 from cases import cases
 from offenders import every
@@ -195,35 +194,17 @@ def test_dtype_that_the_table_lacks(tiny_table):
 
 
 def measured_table(folder):
-    """A_F's attention, its embedding and its head, beside the kernels."""
-    attention = str(A_F.operators[0].resolved(32))
-
-    def rows(us, operator, batch=(2,), **axes):
-        vocab = [0 if operator == attention else 64]
-        axes |= {"operator": [operator], "hidden": [32], "vocab": vocab, "batch": batch}
-        return product_rows(us, **axes).assign(source="measured")
-
-    decode = [
-        rows(lambda context, batch, **_: context * batch, attention, [1, 4], context=[4, 16]),
-        rows(lambda **_: 11, "embedding", context=[0]),
-        rows(lambda **_: 13, "head", context=[0]),
-    ]
-    prefill = [
-        rows(lambda tokens, **_: tokens, attention, [1, 4], tokens=[2, 8]),
-        rows(lambda **_: 17, "embedding", tokens=[4]),
-    ]
-    whole = {"operator_decode": pd.concat(decode), "operator_prefill": pd.concat(prefill)}
+    """A_F's attention, beside the kernels."""
+    axes = {"operator": [str(A_F.operators[0].resolved(32))], "hidden": [32], "vocab": [0]}
+    axes |= {"batch": [1, 4]}
+    rows = {
+        "operator_decode": product_rows(
+            lambda context, batch, **_: context * batch, context=[4, 16], **axes
+        ),
+        "operator_prefill": product_rows(lambda tokens, **_: tokens, tokens=[2, 8], **axes),
+    }
+    whole = {name: each.assign(source="measured") for name, each in rows.items()}
     return write_table(folder, {**whole, **tiny_kinds()})
-
-
-def test_whole_operators_by_hand_before_kernels(tmp_path):
-    table = measured_table(tmp_path / "t")
-    estimate = LatencyModel(table, WORKLOAD).estimate(A_F)
-    step_f = pw(2 * 64) + 2 * 128 * 32 / 1000 + pw(2 * 192) + 2 * 32 * 64 / 1000
-    prefill_f = pw(8 * 64) + 8 * 128 * 32 / 1000 + pw(8 * 192) + 8 * 32 * 64 / 1000
-    assert estimate.tpot_ms == pytest.approx((11 + 2 * 6 + step_f + 13) / 1000, rel=1e-6)
-    assert estimate.ttft_ms == pytest.approx((17 + 4 + prefill_f + 13) / 1000, rel=1e-6)
-    assert "measured" in estimate.sources
 
 
 def test_whole_operators_beyond_what_was_measured_are_missing(tmp_path):
