@@ -12,7 +12,6 @@ pytest.importorskip("transformers")
 
 from networks import TEXT, make_network, write_tokenizer_json
 from one_line import one_line
-from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import flashnas as fn
@@ -81,18 +80,6 @@ def test_results_of_the_same_weights_add_up_and_those_of_others_go(trained, text
     fn.evaluate(str(trained), text=str(texts / "0.txt"))
     (text,) = json.loads((trained / "eval.json").read_text())["texts"].values()
     assert text["name"] == "0.txt"
-
-
-def test_truncation_of_a_tokenizer_does_not_cut_the_text(trained, texts, tmp_path):
-    whole = fn.evaluate(str(trained), text=str(texts))
-    tokenizer = Tokenizer.from_file(str(trained / "tokenizer.json"))
-    tokenizer.enable_truncation(4)
-    tokenizer.enable_padding(length=10**10)
-    tokenizer.save(str(trained / "tokenizer.json"))
-    assert fn.evaluate(str(trained), text=str(texts)).score == whole.score
-    fn.export(str(trained), to="hf", out=tmp_path / "out")
-    written = json.loads((tmp_path / "out/tokenizer.json").read_text())
-    assert (written["truncation"], written["padding"]) == (None, None)
 
 
 def test_a_tokenizer_that_cannot_encode_the_text_is_one_line(trained, texts, capfd):

@@ -102,18 +102,13 @@ def test_loss_equals_cross_entropy_of_the_logits(tied, kept, monkeypatch):
         torch.testing.assert_close(model.loss(tokens, targets), expected, rtol=1e-10, atol=1e-10)
 
 
-def test_generate_is_greedy_decoding():
+def test_tokens_are_drawn_where_that_is_asked():
+    """Greedy ones are those of transformers: tests/exporting/test_families.py."""
     model = make_model(HYBRID)
     tokens = make_tokens(model, 2, 6)
-    generated = model.generate(tokens, 5)
-    for n in range(5):
-        with torch.no_grad():
-            expected = model(torch.cat([tokens, generated[:, :n]], 1))[:, -1].argmax(-1)
-        assert torch.equal(generated[:, n], expected)
     assert model.generate(tokens, 0).shape == (2, 0)
     torch.manual_seed(0)
-    drawn = model.generate(tokens, 30, greedy=False)
-    assert len(drawn.unique()) > 10
+    assert len(model.generate(tokens, 30, greedy=False).unique()) > 10
 
 
 def test_tables_made_in_inference_mode_serve_training():
