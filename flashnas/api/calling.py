@@ -130,8 +130,8 @@ def signature_of(
 
 def type_in_words(setting: Setting, objects: Mapping[str, str]) -> str:
     """`str | Recipe | None`."""
-    classes = [name.partition(":")[2] for name in setting.objects]
-    words = [inspect.formatannotation(setting.type), objects.get(setting.name), *classes]
+    instance = setting.instance.partition(":")[2]
+    words = [inspect.formatannotation(setting.type), objects.get(setting.name), instance]
     return " | ".join(filter(None, words))
 
 
@@ -164,7 +164,7 @@ def documented(
 
 
 def workload_option(default: Any, more: str = "") -> Any:
-    return option(default, WORKLOAD_HELP + more, objects=("flashnas.latency.workload:Workload",))
+    return option(default, WORKLOAD_HELP + more, instance="flashnas.latency.workload:Workload")
 
 
 def calibration_option() -> Any:

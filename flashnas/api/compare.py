@@ -19,7 +19,7 @@ class CompareOptions(EstimateOptions, where="compare"):
         " first one",
         metavar="ARCH",
         positional=True,
-        objects=(ARCHITECTURE,),
+        instance=ARCHITECTURE,
     )
 
 

@@ -33,9 +33,9 @@ class EstimateOptions(Settings, where="estimate"):
         REQUIRED,
         "preset, pareto/NN.yaml, Hugging Face config.json or notation such as '2048: 3x(d f m2 f)'",
         positional=True,
-        objects=(ARCHITECTURE,),
+        instance=ARCHITECTURE,
     )
-    table: str = option("h100_sxm", "shipped latency table or folder", objects=(TABLE,))
+    table: str = option("h100_sxm", "shipped latency table or folder", instance=TABLE)
     workload: str = workload_option("decode-8k")
     calibration: str = calibration_option()
     runtime: tuple[str, ...] = runtime_option()

@@ -45,7 +45,7 @@ class ProfileOptions(Settings, where="profile"):
     )
     device: str = option("cpu", " or ".join(PLATFORMS), choices=tuple(PLATFORMS))
     space: str = option(
-        "nemotron_flash", "family, shipped search space or YAML file", objects=(SPACE,)
+        "nemotron_flash", "family, shipped search space or YAML file", instance=SPACE
     )
     params: str | None = params_option()
     vocab: int | None = vocab_option()

@@ -12,7 +12,7 @@ from flashnas.base.settings import REQUIRED, Settings, option
 
 @dataclass(frozen=True, kw_only=True)
 class TableInfoOptions(Settings, where="table_info"):
-    table: str = option(REQUIRED, "shipped table or folder", positional=True, objects=(TABLE,))
+    table: str = option(REQUIRED, "shipped table or folder", positional=True, instance=TABLE)
 
 
 @dataclass(frozen=True, kw_only=True)

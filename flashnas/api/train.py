@@ -30,7 +30,7 @@ class TrainOptions(Settings, where="train"):
         "preset, pareto/NN.yaml, config.json or notation such as '256: 3x(d f m2 f)'; or a folder"
         " of a training or of an export --to hf, whose weights are trained further",
         positional=True,
-        objects=(ARCHITECTURE,),
+        instance=ARCHITECTURE,
     )
     data: str = option("sotu", "sotu, stdlib, a file or folder, or hf:NAME", connects=from_hub)
     tokens: int | None = option(
@@ -45,7 +45,7 @@ class TrainOptions(Settings, where="train"):
         None,
         "shipped training recipe or YAML file",
         shown="train; further for weights that are trained further",
-        objects=("flashnas.training.recipe:Recipe",),
+        instance="flashnas.training.recipe:Recipe",
     )
     width_factor: int | None = option(
         None,

@@ -28,12 +28,12 @@ class ValidateOptions(Settings, where="validate"):
     }
 
     table: str = option(
-        REQUIRED, "latency table that was measured on this machine", objects=(TABLE,), yaml=False
+        REQUIRED, "latency table that was measured on this machine", instance=TABLE, yaml=False
     )
     space: str = option(
         REQUIRED,
         "shipped search space or YAML file whose architectures are built and timed",
-        objects=(SPACE,),
+        instance=SPACE,
     )
     params: str | None = params_option()
     vocab: int | None = vocab_option()

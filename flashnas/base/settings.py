@@ -24,15 +24,15 @@ import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, Self
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.text import MAX_TOKENS as MAX_TOKENS
-from flashnas.base.text import has_no, meant, number_of, one_of, plain_number, shown
-from flashnas.base.typed import WORDS, Misfit, place_of, scalar, typed
+from flashnas.base.text import has_no, number_of, one_of, plain_number, shown
+from flashnas.base.typed import Misfit, place_of, scalar, typed
 
-REQUIRED = MISSING  # the default of an option that must be given
+REQUIRED: Any = object()  # the default of an option that must be given
 MAX_SEED = 2**32 - 1  # what NumPy's older generators accept, which Optuna's samplers use
 MAX_THREADS = 1024  # of one process, and processes of one machine
 BOUNDS = {
@@ -64,7 +64,7 @@ class Setting:
     max: float | None = None
     above: float | None = None
     below: float | None = None
-    objects: Sequence[str] = ()  # "module:Class", whose instances Python may give for a name
+    instance: str = ""  # of this "module:Class" may be given for a name, in Python
     separator: str | None = None  # of a tuple in one text; None: the flag is repeated
     # on the command line
     flag: str = ""  # where it is not the name with dashes: `-n --count`; messages use the first one
@@ -113,12 +113,14 @@ class Setting:
                 yield words, limit, holds
 
     def is_object(self, value: Any) -> bool:
-        """True for an instance of one of `objects`."""
-        classes = {f"{cls.__module__}:{cls.__qualname__}" for cls in type(value).__mro__}
-        return not classes.isdisjoint(self.objects)
+        """True for an `instance`."""
+        classes = type(value).__mro__
+        return self.instance in [f"{cls.__module__}:{cls.__qualname__}" for cls in classes]
 
     def checked(self, value: Any) -> Any:
         """The value in its type. Raises SettingError with the rule that it breaks."""
+        if value is REQUIRED:
+            raise SettingError(self, f"is required: {self.doc}")
         if self.container is tuple and (
             isinstance(value, str | os.PathLike) or self.is_object(value)
         ):
@@ -129,41 +131,41 @@ class Setting:
         except Misfit as error:
             raise SettingError(self, error.rule, *error.steps[:1]) from None
 
-    def _entry(self, value: Any, kind: Any, key: str | int | None) -> Any:
+    def _entry(self, value: Any, kind: Any, steps: tuple[Any, ...]) -> Any:
         """A value, or one of a tuple or mapping, in its type."""
         if self.is_object(value):
             return value
         if isinstance(value, str) and kind in (int, float):
-            value = self._number(value, str(key or self.name))
-        value = scalar(value, kind)
+            value = _number(value, steps[-1] if steps else self.name)
+        value = scalar(value, kind, steps)
         if value == "" and "" not in (self.default, self.bare):
-            raise Misfit("must not be empty; got ''")
-        for word, choices in ((key, self.keys), (value, self.choices)):
+            raise Misfit("must not be empty; got ''", steps)
+        for words, choices in ((steps, self.keys), ([value], self.choices)):
             allowed = list(choices() if callable(choices) else choices)
-            if allowed and word not in allowed:
-                raise Misfit(one_of("", word, allowed).strip())
-        for words, limit, holds in self.bounds:
+            for word in words:
+                if allowed and word not in allowed:
+                    raise Misfit(one_of("", word, allowed).strip(), steps)
+        for rule, limit, holds in self.bounds:
             if not holds(value, limit):
-                raise Misfit(f"must be {words} {limit:,}; got {shown(value)}")
+                raise Misfit(f"must be {rule} {limit:,}; got {shown(value)}", steps)
         return value
 
-    def _number(self, text: str, name: str) -> float:
-        """The number that a text is, such as 1e6 or 64k; `name` ends with the unit, if it has one."""
-        for kind in (int, float):
-            with contextlib.suppress(ValueError):
-                return plain_number(text, kind)
-        number = math.nan if name.endswith("_gb") else number_of(text)  # 4000M is no 4e9 GB
-        if math.isnan(number):
-            share = 1 in (self.max, self.below)
-            hint = meant(text, name, share=share)
-            raise Misfit(f"must be {WORDS[self.kind]}; got {shown(text)}{hint}")
-        return int(number) if number.is_integer() else number
+
+def _number(text: str, name: Any) -> str | float:
+    """The number that a text is, such as 1e6 or 64k; else the text. 4000M of `memory_gb` is none."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return plain_number(text, kind)
+    number = number_of(text)
+    if math.isnan(number) or str(name).endswith("_gb"):
+        return text
+    return int(number) if number.is_integer() else number
 
 
 def option(default: Any, doc: str, **facts: Any) -> Any:
     """A dataclass field that a user may set; `facts` are further fields of `Setting`."""
     metadata = {"setting": Setting(default=default, doc=doc, **facts)}
-    if callable(default) and default is not REQUIRED:
+    if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -234,20 +236,18 @@ class Settings:
                 try:
                     setting = cls.setting(name)
                     if hasattr(source, "place") and not setting.yaml:
-                        raise ConfigError(f"{cls.where}.{name} is of one call, {GIVE_IT}")
+                        raise SettingError(setting, f"is of one call, {GIVE_IT}")
                 except ConfigError as error:
                     raise _located(error, [source], name) from None
             values = cls.over(values, source)
-        for setting in settings_of(cls):
-            if setting.default is REQUIRED and setting.name not in values:
-                raise SettingError(setting, f"is required: {setting.doc}")
         try:
             options = cls(**values)
         except SettingError as error:
             raise _located(error, sources, error.setting.name, error.key) from None
         for name, key in options.connections():
-            whole = f"{cls.where}.{name}" + f".{key}" * (key is not None)
-            refused = ConfigError(f"{whole} connects to another machine, {GIVE_IT}")
+            refused = SettingError(
+                cls.setting(name), f"connects to another machine, {GIVE_IT}", key
+            )
             if (located := _located(refused, sources, name, key)) is not refused:
                 raise located
         return options

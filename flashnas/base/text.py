@@ -17,11 +17,6 @@ SHOWN_CHARACTERS = 120  # of a wrong value in a message
 INTERVAL_90 = 1.645  # standard deviations on each side
 MISSING = "–"  # noqa: RUF001 - an en dash for a number that is not known
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
-# units of time and of memory that people write behind a number
-MEASURES = (
-    {"ms": 1e-3, "s": 1.0, "seconds": 1.0, "min": 60.0},
-    {"m": 1e6, "mb": 1e6, "g": 1e9, "gb": 1e9, "gib": 2.0**30},
-)
 MAX_TOKENS = 10**15  # whole numbers up to here are exact as floats, too
 # of two options that several commands have
 TRAIN_TOKENS_HELP = "tokens of the full training that you plan, such as 100B"
@@ -150,23 +145,6 @@ def number_of(text: str, units: Mapping[str, float] = UNITS) -> float:
     return float(f"{number:.15g}") if 0 < number < math.inf else math.nan
 
 
-def meant(text: str, name: str = "", *, share: bool = False) -> str:
-    """`" (did you mean 5000, in ms?)"` for 5s where the name of an option ends with its unit, such
-    as budget_ms; 64K for 64kb; 0.9 for 90% of a share; an empty string for any other text."""
-    found = re.fullmatch(r"(\d+(?:,\d{3})*(?:\.\d+)?) *([a-z]*|%)", text.strip().lower())
-    if found is None:
-        return ""
-    number, unit, own = float(found[1].replace(",", "")), found[2], name.rpartition("_")[2]
-    words = ""
-    if units := next((units for units in MEASURES if {unit, own} <= {*units}), None):
-        words = f"{number * units[unit] / units[own]:.6g}, in {own}"
-    elif share and unit in ("%", "percent"):
-        words = f"{number / 100:g}"
-    elif unit[:1].upper() in UNITS and unit not in MEASURES[0]:
-        words = f"{number:.15g}{unit[:1].upper()}"
-    return f" (did you mean {words}?)" if words else ""
-
-
 def range_of(text: str) -> tuple[float, float]:
     """The limits that a text such as 0.3B..3B, 0.3B.. or ..3B names.
 
@@ -198,10 +176,7 @@ def tokens_of(value: str | float) -> float:
     """
     tokens = number_of(value) if isinstance(value, str) else float(value)
     if not 1 <= tokens <= MAX_TOKENS:
-        raise ValueError(
-            f"must be a number of tokens from 1 to 1000T, such as 100B; got {value!r}"
-            f"{meant(str(value))}"
-        )
+        raise ValueError(f"must be a number of tokens from 1 to 1000T, such as 100B; got {value!r}")
     return tokens
 
 

@@ -33,8 +33,7 @@ WORDS = {
     list: "a list",
     dict: "a mapping",
 }
-UNIONS = (typing.Union, types.UnionType)
-Leaf = Callable[[Any, Any, Any], Any]
+Leaf = Callable[[Any, Any, tuple[Any, ...]], Any]
 
 
 class Misfit(ValueError):
@@ -44,7 +43,7 @@ class Misfit(ValueError):
     keys and numbers of entries that lead to the value.
     """
 
-    def __init__(self, rule: str, *steps: Any, sentence: bool = False) -> None:
+    def __init__(self, rule: str, steps: tuple[Any, ...], *, sentence: bool = False) -> None:
         super().__init__(rule)
         self.rule, self.steps, self.sentence = rule, steps, sentence
 
@@ -57,101 +56,81 @@ class Misfit(ValueError):
         return f"{where or 'the content'} {self.rule}"
 
 
-def scalar(value: Any, kind: Any, _: Any = None, *, finite: bool = True) -> Any:
+def scalar(value: Any, kind: Any, steps: tuple[Any, ...] = (), *, finite: bool = True) -> Any:
     """A single value as one of `int`, `float`, `bool`, `str`, `Path` or, as it is, `Any`: true is no
     number, 1.0 no whole number, and a whole number is a number, too."""
+    if kind in (str, Path) and isinstance(value, str | os.PathLike):
+        with contextlib.suppress(UnicodeEncodeError, TypeError):  # TypeError: a path of bytes
+            text = os.fspath(value)
+            if b"\0" not in text.encode():
+                return kind(text)
+        raise Misfit(f"must be UTF-8 text without zero bytes; got {shown(value)}", steps)
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if number and (kind is float or (kind is Any and isinstance(value, float))):
         with contextlib.suppress(OverflowError):
             made = float(value)
             if math.isfinite(made) or not finite:
                 return made
-        raise Misfit(f"must be a finite number; got {shown(value)}")
+        raise Misfit(f"must be a finite number; got {shown(value)}", steps)
     if kind is int and number and isinstance(value, numbers.Integral):
         return int(value)
-    if kind in (str, Path) and isinstance(value, str | os.PathLike):
-        text = os.fspath(value)
-        if isinstance(text, bytes) or not _is_text(text):
-            raise Misfit(f"must be UTF-8 text without zero bytes; got {shown(value)}")
-        return kind(text)
     if kind is Any or (kind is bool and isinstance(value, bool)):
         return value
-    raise Misfit(f"must be {WORDS[kind]}; got {shown(value)}")
+    raise Misfit(f"must be {WORDS[kind]}; got {shown(value)}", steps)
 
 
-def _is_text(text: str) -> bool:
-    try:
-        return b"\0" not in text.encode()
-    except UnicodeEncodeError:
-        return False
-
-
-def typed(value: Any, kind: Any, leaf: Leaf = scalar, step: Any = None) -> Any:
+def typed(value: Any, kind: Any, leaf: Leaf = scalar, steps: tuple[Any, ...] = ()) -> Any:
     """The value as one of the type `kind`: a dataclass or TypedDict (further keys are ignored), a list,
-    tuple, mapping, union or literal of others, or what `leaf(value, kind, step)` takes.
+    tuple, mapping, union or literal of others, or what `leaf(value, kind, steps)` takes.
 
-    step: the key or number of the entry that the value is.
+    steps: to the value, from the whole.
 
     Raises:
         Misfit: with the rule that it breaks.
     """
     origin, parts = typing.get_origin(kind) or kind, typing.get_args(kind)
-    if origin in UNIONS:
-        return _of_union(value, parts, leaf, step)
+    if origin in (typing.Union, types.UnionType):
+        return _of_union(value, parts, leaf, steps)
     if origin is typing.Literal:
         if value not in parts:
-            raise Misfit(one_of("", value, map(str, parts)).strip())
+            raise Misfit(one_of("", value, map(str, parts)).strip(), steps)
         return value
-    if dataclasses.is_dataclass(kind) or typing.is_typeddict(kind):
-        return _record(value, kind, leaf)
-    if origin in (dict, Mapping):
-        made = _mapping(value)
-        if not_text := [key for key in made if not isinstance(key, str)]:
-            raise Misfit(f"must have names as keys; got {shown(not_text[0])}")
-        return {key: _entry(item, parts[1], leaf, key) for key, item in made.items()}
+    is_record = dataclasses.is_dataclass(kind) or typing.is_typeddict(kind)
+    if is_record or origin in (dict, Mapping):
+        if not isinstance(value, Mapping):
+            raise Misfit(f"must be a mapping; got {shown(value)}", steps)
+        if is_record:
+            return _record(value, kind, leaf, steps)
+        for key in value:
+            if not isinstance(key, str):
+                raise Misfit(f"must have names as keys; got {shown(key)}", steps)
+        return {key: typed(item, parts[1], leaf, (*steps, key)) for key, item in value.items()}
     if origin in (list, tuple, Sequence):
         if isinstance(value, str) or not isinstance(value, Sequence):
-            raise Misfit(f"must be a list; got {shown(value)}")
+            raise Misfit(f"must be a list; got {shown(value)}", steps)
         kinds = parts if origin is tuple and ... not in parts else parts[:1] * len(value)
         if len(kinds) != len(value):
-            raise Misfit(f"must be a list of length {len(kinds)}; got {shown(value)}")
-        entries = [
-            _entry(item, part, leaf, number)
-            for number, (item, part) in enumerate(zip(value, kinds, strict=True))
-        ]
+            raise Misfit(f"must be a list of length {len(kinds)}; got {shown(value)}", steps)
+        entries = [typed(each, kinds[n], leaf, (*steps, n)) for n, each in enumerate(value)]
         return tuple(entries) if origin is tuple else entries
     if kind is Any and isinstance(value, dict | list):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            _entry(item, Any, leaf, key)
+            typed(item, Any, leaf, (*steps, key))
         return value
-    return leaf(value, kind, step)
+    return leaf(value, kind, steps)
 
 
-def _entry(value: Any, kind: Any, leaf: Leaf, step: Any) -> Any:
-    try:
-        return typed(value, kind, leaf, step)
-    except Misfit as error:
-        raise Misfit(error.rule, step, *error.steps, sentence=error.sentence) from None
-
-
-def _mapping(value: Any) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise Misfit(f"must be a mapping; got {shown(value)}")
-    return value
-
-
-def _of_union(value: Any, parts: Sequence[Any], leaf: Leaf, step: Any) -> Any:
+def _of_union(value: Any, parts: Sequence[Any], leaf: Leaf, steps: tuple[Any, ...]) -> Any:
     kinds = [part for part in parts if part is not types.NoneType]
     if value is None and len(kinds) < len(parts):
         return None
+    if len(kinds) == 1:
+        return typed(value, kinds[0], leaf, steps)
     for kind in kinds:
-        try:
-            return typed(value, kind, leaf, step)
-        except Misfit:
-            if len(kinds) == 1:
-                raise
+        with contextlib.suppress(Misfit):
+            return typed(value, kind, leaf, steps)
     words = [WORDS.get(typing.get_origin(kind) or kind) or repr(*kind.__args__) for kind in kinds]
-    raise Misfit(f"must be {' or '.join(words)}; got {shown(value)}")
+    raise Misfit(f"must be {' or '.join(words)}; got {shown(value)}", steps)
 
 
 @functools.cache
@@ -170,19 +149,17 @@ def _fields(kind: Any) -> dict[str, tuple[Any, bool]]:
     }
 
 
-def _record(value: Any, kind: Any, leaf: Leaf) -> Any:
-    data, made = _mapping(value), {}
+def _record(data: Mapping[str, Any], kind: Any, leaf: Leaf, steps: tuple[Any, ...]) -> Any:
+    made = {}
     for name, (hint, needed) in _fields(kind).items():
         if name in data:
-            made[name] = _entry(data[name], hint, leaf, name)
+            made[name] = typed(data[name], hint, leaf, (*steps, name))
         elif needed:
-            raise Misfit(f"needs the key {name!r}")
+            raise Misfit(f"needs the key {name!r}", steps)
     try:
         return kind(**made)
-    except Misfit:
-        raise
     except (ValueError, FlashnasError) as error:
-        raise Misfit(str(error), sentence=True) from None
+        raise Misfit(str(error), steps, sentence=True) from None
 
 
 def place_of(data: Any, steps: Sequence[Any], place: str | Path = "") -> str:

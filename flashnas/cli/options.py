@@ -5,14 +5,13 @@ flashnas.base.settings.
 from __future__ import annotations
 
 import argparse
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.settings import REQUIRED, Setting, SettingError, Settings, settings_of
-from flashnas.base.text import did_you_mean, plain_number
+from flashnas.base.settings import Setting, SettingError, Settings, settings_of
+from flashnas.base.text import did_you_mean
 
 JSON_HELP = "one JSON object on stdout, nothing else"
 CONFIG_HELP = "YAML with these options, and further keys of docs/commands.md; flags override it"
@@ -37,6 +36,7 @@ def parser_of(prog: str, description: str, cls: type[Settings]) -> OneLineParser
         prog=prog,
         description=description,
         allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=26),
     )
     settings = settings_of(cls)
@@ -44,29 +44,24 @@ def parser_of(prog: str, description: str, cls: type[Settings]) -> OneLineParser
         parser.add_argument("--config", metavar="FILE", help=CONFIG_HELP)
     group: Any = parser
     for setting in settings:
-        if not setting.flagged:
-            continue
         if setting.heading:
             group = parser.add_argument_group(setting.heading)
-        words: dict[str, Any] = {
-            "help": help_of(setting).replace("%", "%%"),
-            "default": argparse.SUPPRESS,
-        }
+        words: dict[str, Any] = {"help": help_of(setting).replace("%", "%%")}
         placeholder = placeholder_of(setting)
         if setting.is_switch:
             words |= {"action": "store_const", "const": setting.default is not True}
         else:
             words["metavar"] = placeholder.strip("[]")
-            if placeholder.startswith("["):
-                words |= {"nargs": "?", "const": setting.bare}
+        if placeholder.startswith("["):
+            words |= {"nargs": "?", "const": setting.bare}
         if setting.positional:
-            nargs = "?" if setting.container is None else "*"
-            group.add_argument(setting.name, nargs=nargs, **words)
-            continue
-        if setting.container is not None and setting.separator is None:
-            words["action"] = "append"
-        group.add_argument(*flags_of(setting), dest=setting.name, **words)
-    parser.add_argument("--json", action="store_true", help=JSON_HELP)
+            words["nargs"] = "?" if setting.container is None else "*"
+            group.add_argument(setting.name, **words)
+        elif setting.flagged:
+            if setting.container is not None and setting.separator is None:
+                words["action"] = "append"
+            group.add_argument(*flags_of(setting), dest=setting.name, **words)
+    parser.add_argument("--json", action="store_true", default=False, help=JSON_HELP)
     return parser
 
 
@@ -93,15 +88,12 @@ def spelling_of(setting: Setting) -> str:
 
 def help_of(setting: Setting) -> str:
     """The line of the help, with the default."""
-    text = setting.off or setting.doc
-    default = setting.default
-    words = setting.shown
-    if words is None and default not in (None, (), REQUIRED) and not setting.is_switch:
-        if setting.container is tuple:
-            words = (setting.separator or " ").join(map(str, default))
-        elif not callable(default):
-            words = f"{default:g}" if isinstance(default, float) else str(default)
-    return f"{text} (default: {words})" if words else text
+    words, default = setting.shown, setting.default
+    if isinstance(default, tuple):
+        default = (setting.separator or " ").join(map(str, default))
+    if words is None and isinstance(default, str | int | float | Path) and not setting.is_switch:
+        words = f"{default:g}" if isinstance(default, float) else str(default)
+    return (setting.off or setting.doc) + f" (default: {words})" * bool(words)
 
 
 def options_of(cls: type[Settings], namespace: argparse.Namespace) -> Settings:
@@ -117,12 +109,11 @@ def options_of(cls: type[Settings], namespace: argparse.Namespace) -> Settings:
         from flashnas.base.documents import read_yaml  # loads YAML, which the help does not need
 
         files = [read_yaml(path)]
-    given = {}
-    for setting in settings_of(cls):
-        if hasattr(namespace, setting.name):
-            value = getattr(namespace, setting.name)
-            pairs = setting.container is dict
-            given[setting.name] = _mapping(setting, value) if pairs else value
+    given = {
+        setting.name: _mapping(setting, value) if setting.container is dict else value
+        for setting in settings_of(cls)
+        if (value := getattr(namespace, setting.name, None)) is not None
+    }
     return cls.build(*files, **given)
 
 
@@ -150,6 +141,8 @@ def refuse_unknown(parser: OneLineParser, words: Sequence[str], cls: type[Settin
 
 
 def _mapping(setting: Setting, texts: Sequence[str]) -> dict[str, Any]:
+    from flashnas.base.documents import parse_yaml
+
     values = dict[str, Any]()
     for text in texts:
         key, _, value = (part.strip() for part in text.partition("="))
@@ -158,13 +151,5 @@ def _mapping(setting: Setting, texts: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"{spelling_of(setting)} {rule}")
         if key in values:
             raise ConfigError(f"{spelling_of(setting)} gives {key!r} twice")
-        values[key] = free_value(value) if setting.kind is Any else value
+        values[key] = parse_yaml(value) if setting.kind is Any else value
     return values
-
-
-def free_value(text: str) -> Any:
-    """The text of a value of any type: a number or a boolean where it reads as one."""
-    for kind in (int, float):
-        with contextlib.suppress(ValueError):
-            return plain_number(text, kind)
-    return {"true": True, "false": False}.get(text, text)

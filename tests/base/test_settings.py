@@ -63,7 +63,7 @@ class Spelt(Flour):
 
 @dataclass(frozen=True, kw_only=True)
 class Knead(Settings, where="knead"):
-    flour: str = option("rye", "what to take", choices=("rye",), objects=(f"{__name__}:Flour",))
+    flour: str = option("rye", "what to take", choices=("rye",), instance=f"{__name__}:Flour")
 
 
 def test_an_object_stands_in_for_a_name_where_the_field_says_so():
