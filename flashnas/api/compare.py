@@ -64,6 +64,7 @@ def compare(options: CompareOptions) -> ComparedNetworks:
         (0.0, True, True)
     """
     from flashnas.latency.fitting import TableCosts
+    from flashnas.latency.metrics import SERVING
     from flashnas.study.comparison import against
     from flashnas.study.scorer import FullTraining, load_scorer
 
@@ -75,13 +76,15 @@ def compare(options: CompareOptions) -> ComparedNetworks:
             found.append(estimate(EstimateOptions(**{**vars(options), "arch": arch})))
         except FlashnasError as error:
             raise ConfigError(f"network {number}: {error}") from None
-    tokens, evidence = found[0].asked
     model = found[0].context[1]
-    training = FullTraining(tokens=tokens).on(model.table.device)
-    scorer = load_scorer(evidence, training)
+    training = FullTraining(tokens=found[0].train_tokens).on(model.table.device)
+    scorer = load_scorer(options.evidence, training)
     rows = against(TableCosts(model), scorer, training, [entry.context[0] for entry in found])
     named = [
-        {"name": str(arch), **row, "loads_in": entry.loads_in, **entry.serving}
+        {
+            **{"name": str(arch), **row, "loads_in": entry.loads_in},
+            **{name: getattr(entry, name) for name in SERVING},
+        }
         for arch, row, entry in zip(options.arch, rows, found, strict=True)
     ]
-    return ComparedNetworks(named, model.table.name, model.workload.name, tokens)
+    return ComparedNetworks(named, model.table.name, model.workload.name, found[0].train_tokens)

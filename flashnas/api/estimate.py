@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from flashnas.api.calling import (
     ARCHITECTURE,
@@ -20,9 +18,6 @@ from flashnas.base.settings import REQUIRED, Settings, option
 from flashnas.base.text import EVIDENCE_HELP, TIMES_HELP, TRAIN_TOKENS_HELP, tokens_of
 from flashnas.latency.metrics import Estimate
 from flashnas.latency.workload import MODE_GONE, WEIGHTS_GONE
-
-if TYPE_CHECKING:
-    from flashnas.loss.load import Expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,56 +49,31 @@ class EstimateOptions(Settings, where="estimate"):
 @dataclass(frozen=True, kw_only=True)
 class ArchitectureEstimate(Estimate):
     """An Estimate that prints as the command line shows it, with what a full training is expected
-    to give, which the evidence answers when it is first read.
+    to give.
 
-    sequences, block_tokens and turn2_ttft_ms: of a server, by `serving`. train_tokens and what
-    follows are those of flashnas.loss.load.Expected.
+    sequences, block_tokens and turn2_ttft_ms: of a server, as LatencyModel.serving has them.
+    train_tokens and what follows are those of flashnas.loss.load.Expected. loads_in: programs; None
+    where the sizes alone were read.
     """
 
-    asked: tuple[float, str | None] = field(repr=False)  # tokens, and a file of own trainings
-    # architecture, model, workload, and whether more than its sizes was read
-    context: tuple[Any, ...] = field(repr=False, compare=False)
-
-    @functools.cached_property
-    def expected(self) -> Expected:
-        from flashnas.loss.load import expected
-
-        return expected(self.context[0], *self.asked)
-
-    @functools.cached_property
-    def serving(self) -> dict[str, float | None]:
-        """Of a server, by name: LatencyModel.serving."""
-        architecture, model, *_ = self.context
-        return dict(model.serving(architecture))
-
-    sequences = property(lambda self: self.serving["sequences"])
-    block_tokens = property(lambda self: self.serving["block_tokens"])
-    turn2_ttft_ms = property(lambda self: self.serving["turn2_ttft_ms"])
-    train_tokens = property(attrgetter("expected.train_tokens"))
-    full_loss = property(attrgetter("expected.full_loss"))
-    full_loss_difference = property(attrgetter("expected.full_loss_difference"))
-    full_loss_sd = property(attrgetter("expected.full_loss_sd"))
-    full_loss_of_shape = property(attrgetter("expected.full_loss_of_shape"))
-    recall = property(attrgetter("expected.recall"))
-    recall_sd = property(attrgetter("expected.recall_sd"))
-    outside = property(attrgetter("expected.outside"))
-
-    @property
-    def loads_in(self) -> tuple[str, ...] | None:
-        from flashnas.families.programs import loading
-
-        architecture, *_, whole = self.context
-        return tuple(loading(architecture)) if whole else None
+    sequences: float | None
+    block_tokens: float | None
+    turn2_ttft_ms: float | None
+    train_tokens: float
+    full_loss: float
+    full_loss_difference: float
+    full_loss_sd: float
+    full_loss_of_shape: float
+    recall: float
+    recall_sd: float
+    outside: tuple[str, ...]
+    loads_in: tuple[str, ...] | None
+    context: tuple[Any, ...] = field(repr=False, compare=False)  # architecture, model, workload
 
     def to_dict(self) -> dict[str, Any]:
-        own = ("asked", "context", "expected", "serving")
-        return {
-            **{name: value for name, value in super().to_dict().items() if name not in own},
-            **self.serving,
-            **vars(self.expected),
-            "outside": list(self.outside),
-            "loads_in": self.loads_in,
-        }
+        values = {**super().to_dict(), "outside": list(self.outside)}
+        del values["context"]
+        return values
 
     def __str__(self) -> str:
         from flashnas.reporting.results import estimate_text
@@ -147,9 +117,11 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         >>> found.full_loss_difference < found.full_loss_sd < 0.2
         True
     """
+    from flashnas.families.programs import loading
     from flashnas.latency.memory import check_fits
     from flashnas.latency.prediction import model_of
     from flashnas.latency.workload import load_workload
+    from flashnas.loss.load import expected
 
     architecture, whole = (
         load_known(options.arch) if isinstance(options.arch, str) else (options.arch, True)
@@ -163,12 +135,13 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
 
         model = corrected(model, *options.times)
     check_fits(architecture, workload, model.table.device, model.dtype, model.cache_type)
-    if options.evidence is not None:  # a wrong file is said now
-        from flashnas.loss.own import own_rows
-
-        own_rows(options.evidence)
-    return ArchitectureEstimate(
+    figures: dict[str, Any] = {
         **vars(model.estimate(architecture)),
-        asked=(tokens_of(options.train_tokens), options.evidence),
-        context=(architecture, model, workload, whole),
+        **model.serving(architecture),
+        **vars(expected(architecture, tokens_of(options.train_tokens), options.evidence)),
+    }
+    return ArchitectureEstimate(
+        **figures,
+        loads_in=tuple(loading(architecture)) if whole else None,
+        context=(architecture, model, workload),
     )

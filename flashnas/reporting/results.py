@@ -19,9 +19,9 @@ Figures = Mapping[str, Any]  # JSON-ready, by name
 # -- estimate --------------------------------------------------------------------------------------
 
 
-def estimate_text(estimate: Any, architecture: Any, model: Any, workload: Any, whole: bool) -> str:
+def estimate_text(estimate: Any, architecture: Any, model: Any, workload: Any) -> str:
     """What was estimated, the metrics with their bounds, what a full training is expected to give,
-    and the time by operator and source. whole: more than sizes were read."""
+    and the time by operator and source."""
     parts = [
         {"operator": name, "source": source, "ms": ms, "share": ms / estimate.latency_ms}
         for name, by_source in estimate.operators_ms().items()
@@ -33,7 +33,6 @@ def estimate_text(estimate: Any, architecture: Any, model: Any, workload: Any, w
         architecture=architecture,
         model=model,
         workload=workload,
-        whole=whole,
         interval=INTERVAL_90,
         parts=sorted(parts, key=lambda part: -part["ms"]),
         sources=[f"{name} {share:.1%}" for name, share in estimate.sources.items()],
