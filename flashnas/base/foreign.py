@@ -161,34 +161,27 @@ def read_csv(
     error: type[FlashnasError],
     needed: Sequence[str],
 ) -> list[tuple[str, dict[str, str]]]:
-    """The rows of a CSV file with a header, each with the place where it begins, `file.csv:3`;
+    """The rows of a CSV file with a header, each with the place where it ends, `file.csv:3`;
     columns that are `needed` are there. Cells that a row lacks at its end are empty."""
     text = read_text(path, error).removeprefix("\ufeff")
     check_count(text, path, error, most=MAX_CSV_CELLS, separators=",\n")
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    columns: list[str] = []
-    rows = []
-    while True:
-        place = f"{printable(path)}:{reader.line_num + 1}"
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as caught:
-            raise error(f"{place}: not valid CSV: in the row that begins here, {caught}") from None
-        if not cells:  # an empty line
-            continue
-        if not columns:
-            columns = cells
-            _check_columns(path, columns, needed, error)
-        elif len(cells) > len(columns):
-            raise error(
-                f"{place}: must have at most {len(columns)} cells, as the header; got {len(cells)}"
-            )
-        else:
-            rows.append((place, dict(zip(columns, cells + [""] * len(columns), strict=False))))
-    if not columns:
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="", strict=True)
+    rows, before = [], 0
+    try:
+        columns, before = list(reader.fieldnames or ()), reader.line_num
         _check_columns(path, columns, needed, error)
+        for row in reader:
+            place, before = f"{printable(path)}:{reader.line_num}", reader.line_num
+            if more := row.pop(None, ()):
+                raise error(
+                    f"{place}: must have at most {len(columns)} cells, as the header; got"
+                    f" {len(columns) + len(more)}"
+                )
+            rows.append((place, row))
+    except csv.Error as caught:
+        raise error(
+            f"{printable(path)}:{before + 1}: not valid CSV: in the row that begins here, {caught}"
+        ) from None
     return rows
 
 

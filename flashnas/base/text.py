@@ -302,15 +302,10 @@ def from_hub(source: str | None) -> bool:
 
 
 class _TableFormatter(string.Formatter):
-    """Format strings in which None is a dash, with a conversion `n`."""
-
-    def convert_field(self, value: Any, conversion: Any) -> Any:
-        if value is None:
-            return MISSING
-        return number(value) if conversion == "n" else super().convert_field(value, conversion)
+    """Format strings in which None is a dash."""
 
     def format_field(self, value: Any, format_spec: str) -> Any:
-        return value if value == MISSING else super().format_field(value, format_spec)
+        return MISSING if value is None else super().format_field(value, format_spec)
 
 
 def table(records: Iterable[Mapping[str, Any]], cells: Mapping[str, str]) -> str:
@@ -318,8 +313,8 @@ def table(records: Iterable[Mapping[str, Any]], cells: Mapping[str, str]) -> str
 
     Args:
         records: values by name.
-        cells: heading -> what a cell shows of a record, as a format string: `{loss:.3f}`, also
-            `{count!n}` (number). None is a dash. Headings that begin with `<` are of text; the
+        cells: heading -> what a cell shows of a record, as a format string: `{loss:.3f}`.
+            None is a dash. Headings that begin with `<` are of text; the
             others of numbers.
     """
     write = _TableFormatter().vformat
