@@ -17,8 +17,8 @@ from flashnas.api.calling import (
     workload_option,
     writable_out,
 )
-from flashnas.base.process import usable_cores
 from flashnas.base.settings import Settings, option
+from flashnas.base.system import usable_cores
 from flashnas.latency.schema import PLATFORMS, RUNTIMES
 from flashnas.study.config import params_option, vocab_option
 

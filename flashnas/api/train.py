@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from flashnas.api.calling import ARCHITECTURE, Result, silent, takes, writable_out
 from flashnas.base.errors import ConfigError
-from flashnas.base.process import keep_memory, limit_threads
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
+from flashnas.base.system import keep_memory, limit_threads
 from flashnas.base.text import MAX_TOKENS, from_hub, printable
 
 if TYPE_CHECKING:

@@ -272,17 +272,8 @@ def columns(lines: Sequence[Sequence[str]], left: Container[int] = ()) -> list[s
 
 
 def names_text(names: Sequence[str]) -> str:
-    """`P1`, `P1 and P3`, `P1, P3 to P6 and P9`: names with numbers that follow each other are
-    joined.
-    """
-    runs: list[list[str]] = []
-    for name in names:
-        if runs and name[1:].isdigit() and runs[-1][-1][1:] == str(int(name[1:]) - 1):
-            runs[-1].append(name)
-        else:
-            runs.append([name])
-    parts = [part for run in runs for part in ([f"{run[0]} to {run[-1]}"] if len(run) > 2 else run)]
-    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else ""
+    """`P1`, `P1 and P3`, `P1, P3 and P4`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 # -- sources of texts -------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from flashnas.base.errors import (
     FlashnasError,
     PluginError,
 )
-from flashnas.base.process import THREAD_VARIABLES, memory_limit_gb
+from flashnas.base.system import THREAD_VARIABLES, memory_limit_gb
 from flashnas.executors.base import Ended, Result
 
 # what no architecture causes: an installation or a disk that is broken, or an error in the code

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flashnas.base.errors import CandidateError
-from flashnas.base.process import keep_memory, limit_threads
+from flashnas.base.system import keep_memory, limit_threads
 from flashnas.latency.metrics import METRICS
 
 UserEvaluator = Callable[..., "float | Mapping[str, float]"]  # as `flashnas.search` describes it

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.process import die_with_parent, limit_memory, limit_threads, usable_cores
 from flashnas.base.settings import MAX_THREADS, Settings, option
+from flashnas.base.system import die_with_parent, limit_memory, limit_threads, usable_cores
 from flashnas.executors.attempt import attempt, classify_error, reason_of
 from flashnas.executors.base import Ended, Executor, Work
 

@@ -23,8 +23,8 @@ from urllib.parse import urlsplit
 
 import flashnas
 from flashnas.base.errors import ConfigError, CorpusError, WorkerError
-from flashnas.base.process import usable_cores
 from flashnas.base.settings import Settings, option
+from flashnas.base.system import usable_cores
 from flashnas.base.text import first_line
 from flashnas.executors.attempt import classify_error
 from flashnas.executors.base import Ended, Executor, Work

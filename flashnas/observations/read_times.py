@@ -19,8 +19,7 @@ import numpy as np
 
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ConfigError, FlashnasError
-from flashnas.base.foreign import check_inside, read_csv, read_json
-from flashnas.base.json_lines import read_json_lines
+from flashnas.base.foreign import check_inside, read_csv, read_json, read_json_lines
 from flashnas.base.text import number_of, one_of, printable, shown
 from flashnas.latency.workload import Workload, load_workload
 from flashnas.observations.times import MAX_MS, MIN_MS, REPEAT_SD, ObservedTime

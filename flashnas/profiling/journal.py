@@ -11,7 +11,7 @@ from pathlib import Path
 from flashnas.architecture import Architecture
 from flashnas.base.documents import convert
 from flashnas.base.errors import TableError
-from flashnas.base.json_lines import append_synced, drop_torn_line, read_json_lines
+from flashnas.base.foreign import append_synced, drop_torn_line, read_json_lines
 from flashnas.base.system import disk_errors
 from flashnas.latency.validation import shortest, spread
 from flashnas.profiling.regression import Terms

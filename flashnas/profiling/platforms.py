@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from flashnas.base.process import keep_memory, usable_cores
+from flashnas.base.system import keep_memory, usable_cores
 from flashnas.base.text import first_line
 from flashnas.latency.schema import Device
 from flashnas.network.precision import fast_dtype

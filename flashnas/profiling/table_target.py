@@ -8,7 +8,7 @@ import numpy as np
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, TableError
-from flashnas.base.process import usable_cores
+from flashnas.base.system import usable_cores
 from flashnas.latency import metrics
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.schema import OPERATOR_KINDS, RUNTIMES

@@ -21,7 +21,6 @@ from flashnas.base.system import (
     write_atomic,
 )
 from flashnas.base.text import shown
-from flashnas.run_folder.front import write_front
 from flashnas.run_folder.journal import RunJournal
 from flashnas.run_folder.layout import (
     CONFIG,
@@ -35,6 +34,7 @@ from flashnas.run_folder.layout import (
     front_path,
     identity_of,
     read_config,
+    write_front,
     write_trials,
     yaml_text,
 )

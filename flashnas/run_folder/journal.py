@@ -19,8 +19,7 @@ from typing import Any, TypedDict
 
 from flashnas.base.documents import convert
 from flashnas.base.errors import RunError
-from flashnas.base.foreign import read_parquet
-from flashnas.base.json_lines import append_synced, drop_torn_line, read_json_lines
+from flashnas.base.foreign import append_synced, drop_torn_line, read_json_lines, read_parquet
 from flashnas.base.text import shown
 from flashnas.run_folder.layout import FORMAT, TRIALS
 from flashnas.trials.trial import RUN

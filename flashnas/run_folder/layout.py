@@ -1,11 +1,13 @@
-"""The files of a run folder: their names, the format of trials.parquet in both directions, and the
+"""The files of a run folder: their names, trials.parquet and the front in both directions, and the
 question in run.yaml by which a run is continued."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -13,13 +15,22 @@ import pandas as pd
 import pyarrow as pa
 import yaml
 
+from flashnas.architecture import Architecture
 from flashnas.base.documents import LocatedDict, convert, read_yaml
-from flashnas.base.errors import RunError
+from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import check_count, parse_json, read_parquet
-from flashnas.base.system import atomic_file
+from flashnas.base.registry import code_name
+from flashnas.base.system import atomic_file, atomic_folder, write_synced
 from flashnas.base.text import first_line, one_of, printable, shown, without_folders
 from flashnas.training.recipe import ROUNDING
-from flashnas.trials.trial import COLUMNS, STATES, Trial
+from flashnas.trials.trial import (
+    COLUMNS,
+    EXPECTED_FIGURES,
+    FRONT_FIGURES,
+    METRICS_ON_FRONT,
+    STATES,
+    Trial,
+)
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fast
 
@@ -219,3 +230,95 @@ def front_path(run: Path, trial: Trial) -> Path:
     """The file of a trial of the front of a run folder, or of the recommended one."""
     number = trial.front_number
     return run / FRONT / (RECOMMENDED if number is None else f"{number:02d}.yaml")
+
+
+# -- the front: a file for each network ------------------------------------------------------------
+
+# fields of a trial that its file holds where they are known, besides the network
+HELD = (
+    *("notation", "hash", "hidden", *METRICS_ON_FRONT, *EXPECTED_FIGURES, *FRONT_FIGURES),
+    *("scores", "sources", "operators_ms", "missed", "runs_in"),
+    *("number", "label", "origin", "state"),
+)
+UNKNOWN = Trial()
+
+
+@dataclass(frozen=True)
+class _File:
+    """What a file has besides fields of a trial. made_by: of a network of a foreign space."""
+
+    architecture: dict[str, Any]
+    made_by: str = ""
+
+
+def write_front(
+    folder: Path, trials: Sequence[Trial], recommended: Trial | None = None
+) -> list[Trial]:
+    """Replace the folder of a front; returns the trials as `read_front` does. recommended: has a
+    file of its own, too."""
+    numbered = [_held(trial, number) for number, trial in enumerate(trials, start=1)]
+    beside = [] if recommended is None else [_held(recommended, None)]
+    with atomic_folder(folder) as fresh:
+        for trial in (*numbered, *beside):
+            network = trial.architecture
+            held = {name: getattr(trial, name) for name in HELD}
+            entry = {key: value for key, value in held.items() if value != getattr(UNKNOWN, key)}
+            if isinstance(network, ForeignNetwork):
+                entry["made_by"] = network.made_by
+            entry["architecture"] = network.to_dict()
+            write_synced(fresh / front_path(folder, trial).name, yaml_text(entry))
+    return numbered
+
+
+def _held(trial: Trial, number: int | None) -> Trial:
+    """What a file holds of a trial; a network of a foreign space as data."""
+    network = trial.architecture
+    if not isinstance(network, Architecture | ForeignNetwork):
+        made_by = code_name(type(network))
+        network = ForeignNetwork(made_by, network.notation, network.hash, network.to_dict())
+    held = {name: getattr(trial, name) for name in HELD}
+    return Trial(architecture=network, front_number=number, **held)
+
+
+def read_front(run: Path) -> tuple[Trial, ...]:
+    """The front in a run folder, fastest first.
+
+    Raises:
+        RunError, ConfigError: a file is damaged; with file, line, rule and value.
+    """
+    files = [path for path in (run / FRONT).glob("*.yaml") if path.name != RECOMMENDED]
+    if others := [path for path in files if not path.stem.isdigit()]:
+        raise RunError(f"{others[0]}: files of the front have numbers as names, such as 01.yaml")
+    return tuple(read_trial(path) for path in sorted(files, key=lambda path: int(path.stem)))
+
+
+def read_trial(path: Path) -> Trial:
+    """A network in the folder of a front."""
+    data = read_yaml(path)
+    trial = convert(data, Trial, error=RunError, finite=False)
+    file = convert(data, _File, error=RunError)
+    network: Architecture | ForeignNetwork
+    if file.made_by:
+        network = ForeignNetwork(file.made_by, trial.notation, trial.hash, file.architecture)
+    else:
+        try:
+            network = Architecture.from_dict(file.architecture)
+        except (FlashnasError, TypeError) as error:
+            raise RunError(f"{data.place('architecture')}: {error}") from None
+    number = int(path.stem) if path.stem.isdigit() else None
+    return dataclasses.replace(trial, architecture=network, front_number=number)
+
+
+@dataclass(frozen=True)
+class ForeignNetwork:
+    """A network of a foreign space as a run records it: data without its class, which reading does
+    not import."""
+
+    made_by: str  # "module:class"
+    notation: str
+    hash: str
+    data: Mapping[str, Any] = field(hash=False)
+    operators: tuple[Any, ...] = ()  # it has none that flashnas knows
+
+    def to_dict(self) -> dict[str, Any]:
+        return dict(self.data)

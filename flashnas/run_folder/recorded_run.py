@@ -21,7 +21,6 @@ from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.foreign import check_inside, read_json
 from flashnas.base.system import write_atomic
 from flashnas.base.text import shown
-from flashnas.run_folder.front import read_front, read_trial
 from flashnas.run_folder.layout import (
     CONFIG,
     FRONT,
@@ -32,6 +31,8 @@ from flashnas.run_folder.layout import (
     WHOLE,
     front_path,
     read_config,
+    read_front,
+    read_trial,
     read_trials,
 )
 from flashnas.run_folder.recorded_answer import Answer

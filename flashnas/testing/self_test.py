@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from flashnas.base.errors import FlashnasError
-from flashnas.base.process import limit_threads
+from flashnas.base.system import limit_threads
 from flashnas.base.text import first_line
 from flashnas.operators import OPERATORS
 from flashnas.operators.backends.core import BACKENDS, choose_backend, cores_of, running

@@ -19,8 +19,13 @@ import yaml
 
 from flashnas.base.documents import convert, read_yaml
 from flashnas.base.errors import RunError, WeightsError
-from flashnas.base.foreign import MAX_JOURNAL_MB, check_inside, check_regular, read_text
-from flashnas.base.json_lines import complete_lines
+from flashnas.base.foreign import (
+    MAX_JOURNAL_MB,
+    check_inside,
+    check_regular,
+    complete_lines,
+    read_text,
+)
 from flashnas.base.system import hold_lock, write_atomic
 from flashnas.base.text import flat
 from flashnas.network.weights import ARCHITECTURE

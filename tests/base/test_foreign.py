@@ -23,13 +23,15 @@ from flashnas.base.errors import (
     TableError,
 )
 from flashnas.base.foreign import (
+    append_synced,
     check_regular,
+    drop_torn_line,
     parse_json,
     read_json,
+    read_json_lines,
     read_parquet,
     read_text,
 )
-from flashnas.base.json_lines import append_synced, drop_torn_line, read_json_lines
 from flashnas.base.text import printable
 from flashnas.data.corpus import read_corpus
 from flashnas.latency.table import LatencyTable

@@ -13,17 +13,19 @@ import pytest
 
 from flashnas.base import system as files
 from flashnas.base.errors import RunError
-from flashnas.base.json_lines import complete_lines, drop_torn_line
-from flashnas.base.process import THREAD_VARIABLES, limit_threads, usable_cores
+from flashnas.base.foreign import complete_lines, drop_torn_line
 from flashnas.base.system import (
+    THREAD_VARIABLES,
     atomic_file,
     atomic_folder,
     disk_errors,
     hold_lock,
+    limit_threads,
     recover_folder,
     replace_folder,
     system_error,
     terminate_as_interrupt,
+    usable_cores,
     write_atomic,
 )
 

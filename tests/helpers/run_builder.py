@@ -14,8 +14,7 @@ from typing import Any
 import yaml
 
 from flashnas.architecture import Architecture
-from flashnas.run_folder.front import write_front
-from flashnas.run_folder.layout import FORMAT, write_trials, yaml_text
+from flashnas.run_folder.layout import FORMAT, write_front, write_trials, yaml_text
 from flashnas.trials.pareto import non_dominated
 from flashnas.trials.trial import STATES, Trial
 

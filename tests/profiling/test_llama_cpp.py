@@ -23,7 +23,7 @@ from flashnas.base.errors import (
     ExportError,
     TableError,
 )
-from flashnas.base.process import usable_cores
+from flashnas.base.system import usable_cores
 from flashnas.cli.main import main
 from flashnas.families.gguf import file
 from flashnas.latency.memory import memory_bytes

@@ -14,8 +14,7 @@ from run_builder import write_answered_run
 from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import RunError
 from flashnas.base.foreign import check_count
-from flashnas.run_folder.front import read_front, write_front
-from flashnas.run_folder.layout import as_recorded, front_path
+from flashnas.run_folder.layout import as_recorded, front_path, read_front, write_front
 from flashnas.run_folder.recorded_run import RecordedRun
 
 

@@ -20,7 +20,7 @@ from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.reporting.page import write_report
 from flashnas.reporting.table import front_table
-from flashnas.run_folder.front import ForeignNetwork
+from flashnas.run_folder.layout import ForeignNetwork
 from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.samplers import SAMPLERS
 from flashnas.study.config import SearchConfig
