@@ -46,7 +46,7 @@ def list_names(kind: str) -> dict[str, str]:
 
 def _tables() -> dict[str, str]:
     tables = {}
-    for name, folder in shipped_names("latency_tables", "meta.yaml").items():
+    for name, folder in shipped_names("latency_tables").items():
         device, meta = read_yaml(folder / "device.yaml"), read_yaml(folder / "meta.yaml")
         stacks = meta.get("stacks") or {}
         measured = {str(stack.get("measured_on", name)) for stack in stacks.values()}

@@ -214,16 +214,11 @@ def shipped_root(folder: str) -> Path:
     return installed if installed.is_dir() else PACKAGE.parent / folder
 
 
-def shipped_names(folder: str, marker: str) -> dict[str, Path]:
-    """Shipped entries of `folder`: files with the suffix `marker`, or folders that hold the file
-    `marker`.
-    """
+def shipped_names(folder: str) -> dict[str, Path]:
+    """Shipped spaces or tables by name: YAML files of a folder, and folders with a meta.yaml."""
     root = shipped_root(folder)
-    if not root.is_dir():
-        return {}
-    if marker.startswith("."):
-        return {path.stem: path for path in sorted(root.glob(f"*{marker}"))}
-    return {path.parent.name: path.parent for path in sorted(root.glob(f"*/{marker}"))}
+    found = [*root.glob("*.yaml"), *(path.parent for path in root.glob("*/meta.yaml"))]
+    return {path.stem: path for path in sorted(found)}
 
 
 def is_shipped(path: str | Path, folder: str) -> bool:

@@ -70,7 +70,7 @@ class LocalExecutor(Executor):
         ]
         self._queue: deque[Order] = deque()
         self._ended: list[tuple[str, Ended]] = []
-        self._closes_itself = False
+        atexit.register(self.close)  # before multiprocessing waits for its processes
 
     @property
     def workers(self) -> int:
@@ -106,9 +106,6 @@ class LocalExecutor(Executor):
         return results
 
     def _fill(self) -> None:
-        if self._queue and not self._closes_itself:
-            atexit.register(self.close)  # before multiprocessing waits for its processes
-            self._closes_itself = True
         for slot in self._slots:
             if self._queue and not slot.order:
                 slot.start(self._queue.popleft())
@@ -125,7 +122,6 @@ class LocalExecutor(Executor):
         for slot in self._slots:
             slot.stop()
         atexit.unregister(self.close)
-        self._closes_itself = False
 
 
 class _Slot:

@@ -45,7 +45,7 @@ SETTINGS = ("threads", "flash_attention", "cache_type", "engine_option")
 
 def shipped_tables() -> dict[str, Path]:
     """Name -> folder of the tables that come with this version."""
-    return shipped_names("latency_tables", "meta.yaml")
+    return shipped_names("latency_tables")
 
 
 @dataclass

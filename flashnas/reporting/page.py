@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from markupsafe import Markup
 
 from flashnas.base.errors import RunError
 from flashnas.base.system import disk_errors, write_atomic
-from flashnas.base.text import flat, printable, warn_in_a_line
+from flashnas.base.text import flat, printable
 from flashnas.reporting.commands import TIME_IT, next_commands, timing_script
 from flashnas.reporting.plot import curves_plot, pareto_plot
 from flashnas.reporting.statements import statements
@@ -88,11 +87,6 @@ def write_report(run: RecordedRun) -> tuple[Path, Path]:
     Raises:
         RunError: the folder is damaged, or cannot be written.
     """
-    for entry in entry_points(group="flashnas.report_sections"):
-        warn_in_a_line(
-            f"the report section {printable(entry.name)} is left out: pages have no sections of"
-            " packages any more; flashnas 0.2.0 has"
-        )
     page, plot = run.path / "report.html", run.path / PLOT
     with disk_errors(f"{run.path}: the report cannot be written", RunError):
         png = pareto_plot(run).png()

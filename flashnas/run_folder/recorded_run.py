@@ -269,10 +269,7 @@ class ModelEvaluation:
         path = folder / EVALUATION
         if not path.exists():
             return None
-        data = read_json(path, RunError)
-        if isinstance(data, dict):
-            data.pop("tasks", None)  # of 0.2.0
-        return convert(data, cls, path, RunError)
+        return convert(read_json(path, RunError), cls, path, RunError)
 
     def write(self, folder: Path) -> None:
         write_atomic(folder / EVALUATION, json.dumps(dataclasses.asdict(self), indent=1) + "\n")

@@ -146,7 +146,7 @@ def check_space(space: SearchSpace[Any]) -> None:
 
 
 def _resolve(source: str) -> str:
-    shipped = shipped_names("search_spaces", ".yaml")
+    shipped = shipped_names("search_spaces")
     if source in shipped:
         relative = os.path.relpath(shipped[source])  # short in messages
         return str(shipped[source]) if relative.startswith("..") else relative

@@ -117,8 +117,8 @@ def _absolute(name: str, text: str) -> str:
     names: Mapping[str, Collection[str]] = {
         "data": NAMED,
         "recipe": shipped_recipes(),
-        "space": shipped_names("search_spaces", ".yaml"),
-        "table": shipped_names("latency_tables", "meta.yaml"),
+        "space": shipped_names("search_spaces"),
+        "table": shipped_names("latency_tables"),
     }
     return text if text in names.get(name, ()) else os.path.abspath(path) + mark + column
 

@@ -33,7 +33,7 @@ def space(request):
 
 
 def test_all_shipped_spaces_are_tested():
-    assert sorted(shipped_names("search_spaces", ".yaml")) == sorted(SHIPPED)
+    assert sorted(shipped_names("search_spaces")) == sorted(SHIPPED)
 
 
 def test_every_sample_builds_at_every_width_and_is_contained(space):

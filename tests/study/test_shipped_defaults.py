@@ -14,7 +14,7 @@ from flashnas.study.trainable import check_scalable
 from flashnas.training.recipe import Recipe
 
 
-@pytest.mark.parametrize("name", list(shipped_names("search_spaces", ".yaml")))
+@pytest.mark.parametrize("name", list(shipped_names("search_spaces")))
 def test_every_operator_of_a_shipped_space_shrinks_under_the_defaults_at_every_width(name):
     space = load_space(name)
     assert isinstance(space, OperatorSpace)

@@ -14,7 +14,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples/flashnas-gpt2-space"
 
 @pytest.mark.parametrize(
     "space",
-    [*shipped_names("search_spaces", ".yaml"), Gpt2Space()],
+    [*shipped_names("search_spaces"), Gpt2Space()],
     ids=lambda space: space if isinstance(space, str) else "foreign",
 )
 def test_spaces_keep_the_contract(space):
@@ -22,7 +22,7 @@ def test_spaces_keep_the_contract(space):
 
 
 def test_every_template_has_a_shipped_space():
-    spaces = map(load_space, shipped_names("search_spaces", ".yaml"))
+    spaces = map(load_space, shipped_names("search_spaces"))
     assert {space.template for space in spaces} == set(TEMPLATES.shipped)
 
 
