@@ -27,7 +27,7 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.registry import Registry, load_object
 from flashnas.base.settings import Settings
 from flashnas.base.text import printable
-from flashnas.cli.progress import CountProgress
+from flashnas.cli.progress import CountProgress, LiveLine, TrainingProgress
 
 T = TypeVar("T")
 
@@ -44,7 +44,8 @@ class Command:
         and is called with them; its result is shown.
     actions: name -> command, for a command that has its own, such as `flashnas table info`.
     resumable: the same command continues what was interrupted, with --resume if it has that option.
-    counted: what the progress line of a function of the API counts, such as `models timed`.
+    counted: what the progress line of a function of the API counts, such as `models timed`. progress:
+        that line.
     """
 
     summary: str
@@ -53,6 +54,7 @@ class Command:
     actions: Mapping[str, Command] = field(default_factory=dict)
     resumable: bool = False
     counted: str = ""
+    progress: type[LiveLine] = CountProgress
 
     @property
     def description(self) -> str:
@@ -68,20 +70,10 @@ class Command:
         function: Any = loaded(self.run)
         if self.options is not None:
             return int(function(options, as_json) or 0)
-        with CountProgress(sys.stderr, self.counted, self.summary) as line:
-            takes = inspect.signature(function).parameters
-            result = function(
-                options,
-                **{
-                    name: value
-                    for name, value in (
-                        ("progress", line.update),
-                        ("note", line.note),
-                        ("command", command_line()),
-                    )
-                    if name in takes
-                },
-            )
+        with self.progress(sys.stderr, self.summary, self.counted) as line:
+            more = {"progress": line, "note": line.note, "command": command_line()}
+            takes = {*inspect.signature(function).parameters}
+            result = function(options, **{name: more[name] for name in {*more} & takes})
         show(result, as_json)
         for warning in getattr(result, "warnings", ()):
             print(printable(warning), file=sys.stderr)
@@ -135,10 +127,10 @@ COMMANDS: Registry[Command] = Registry(
         "validate": _api(
             "compare a table's predictions with timed models", "validate:validate", "models timed"
         ),
-        "train": Command(
+        "train": _api(
             "train one architecture on one device, with checkpoints",
-            "flashnas.api.train:TrainOptions",
-            "flashnas.cli.run:train",
+            "train:train",
+            progress=TrainingProgress,
             resumable=True,
         ),
         "export": _api("write a network as GGUF or for transformers", "export:export"),

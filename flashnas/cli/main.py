@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import flashnas
-from flashnas.base.errors import FlashnasError
+from flashnas.base.errors import CandidateError, FlashnasError
 from flashnas.base.settings import Settings
 from flashnas.base.system import NO_ROOM, terminate_as_interrupt
 from flashnas.base.text import has_no, printable
@@ -23,6 +23,7 @@ from flashnas.cli.command import COMMANDS, Command, command_line
 from flashnas.cli.options import message_of, options_of, parser_of, refuse_unknown
 
 SUMMARY = "latency-aware search for hybrid small language models"
+DIVERGED = 4  # of a training that ended with NaN, divergence or without memory
 LONGEST_MESSAGE = 1000  # characters: nobody reads more
 
 
@@ -113,7 +114,7 @@ def _run(prog: str, command: Command, namespace: argparse.Namespace, words: Sequ
         again = continuing([*prog.split()[1:], *words], options) if command.resumable else ""
         return command.call(options, namespace.json)
     except FlashnasError as error:
-        return _fail(prog, message_of(error))
+        return _fail(prog, message_of(error), DIVERGED if isinstance(error, CandidateError) else 2)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -142,9 +143,9 @@ def _interrupted(prog: str, after: str) -> int:
     return 130
 
 
-def _fail(prog: str, message: str) -> int:
+def _fail(prog: str, message: str, code: int = 2) -> int:
     print(f"{prog}: {one_line(message)}", file=sys.stderr)
-    return 2
+    return code
 
 
 def one_line(message: str) -> str:

@@ -31,13 +31,14 @@ class LiveLine:
     """On a terminal one line that is redrawn in place every second; elsewhere a line every 15 seconds
     and whenever something matters."""
 
-    def __init__(self, stream: TextIO, doing: str) -> None:
-        """doing: what the line says where nothing else is known."""
+    def __init__(self, stream: TextIO, doing: str, noun: str = "") -> None:
+        """doing: what the line says where nothing else is known. noun: what is counted, such as
+        `models timed`."""
         self._stream = stream
         self._live = stream.isatty()
         self._started = self._last = time.monotonic()
         self._line: Callable[[float], str] | None = None  # of the seconds since the start
-        self._doing = doing
+        self._doing, self._noun = doing, noun
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
@@ -116,17 +117,14 @@ class CountProgress(LiveLine):
 
     _first: tuple[int, float] | None = None
 
-    def __init__(self, stream: TextIO, noun: str, doing: str = "") -> None:
-        """noun: what is counted, such as `models timed`."""
-        super().__init__(stream, doing)
-        self._noun = noun
-
     def update(self, done: int, total: int) -> None:
         now = time.monotonic()
         at, since = self._first = self._first or (done, now)
         left = left_words((now - since) * (total - done) / (done - at) if done > at else None)
         head = f"[{done}/{total}] {self._noun}"
         self.draw(lambda gone_s: f"{head} | {duration(gone_s)} gone, {left}", done == total)
+
+    __call__ = update
 
 
 class TrainingProgress(LiveLine):

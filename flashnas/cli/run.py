@@ -1,6 +1,4 @@
-"""The commands that are more than a function of the API: `search`, with --dry-run its plan, and
-`train`.
-"""
+"""The command that is more than a function of the API: `search`, with --dry-run its plan."""
 
 from __future__ import annotations
 
@@ -9,13 +7,9 @@ import sys
 from dataclasses import dataclass
 
 from flashnas.api.search import SearchOptions, default_out
-from flashnas.api.train import TrainOptions
-from flashnas.base.errors import CandidateError
 from flashnas.base.settings import option
 from flashnas.cli.command import command_line, show
-from flashnas.cli.progress import SearchProgress, TrainingProgress
-
-DIVERGED = 4  # of a training that ended with NaN, divergence or without memory
+from flashnas.cli.progress import SearchProgress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +37,8 @@ def search(options: SearchCommandOptions, as_json: bool) -> int:
 
         show(plan(options, note=lambda text: print(text, file=sys.stderr)), as_json)
         return 0
+    from flashnas.reporting.words import tokens_words
+
     with SearchProgress(sys.stderr, "searching") as progress:
         result = api.search(options, progress=progress, command=command_line())
     if as_json:
@@ -51,24 +47,10 @@ def search(options: SearchCommandOptions, as_json: bool) -> int:
         show(
             "\n".join(
                 [
-                    *filter(None, (str(result), result.effort())),
+                    *filter(None, (str(result), tokens_words(result))),
                     f"report  {result.path / 'report.html'}; beside it pareto.png and pareto/",
                 ]
             ),
             as_json,
         )
-    return 0
-
-
-def train(options: TrainOptions, as_json: bool) -> int:
-    """`flashnas train`."""
-    from flashnas.api import train as api
-
-    with TrainingProgress(sys.stderr, "reading the text") as progress:
-        try:
-            result = api.train(options, progress=progress, command=command_line())
-        except CandidateError as error:
-            print(f"flashnas train: {error}", file=sys.stderr)
-            return DIVERGED
-    show(result, as_json)
     return 0

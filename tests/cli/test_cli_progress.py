@@ -15,7 +15,7 @@ from flashnas.study.record import Snapshot
 def test_the_time_left_is_said_at_the_pace_so_far(calls, left, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    progress = CountProgress(stream := io.StringIO(), "windows scored")
+    progress = CountProgress(stream := io.StringIO(), "", "windows scored")
     for done, total, now[0] in calls:
         progress.update(done, total)
     done, total, gone_s = calls[-1]
@@ -40,7 +40,7 @@ def test_a_terminal_is_never_silent_and_its_line_is_never_wrapped(monkeypatch):
     monkeypatch.setattr(lines, "TICK_S", 0.01)
     monkeypatch.setenv("COLUMNS", "30")
     stream = Terminal()
-    with CountProgress(stream, "models timed", "compare a table with whole models") as progress:
+    with CountProgress(stream, "compare a table with whole models", "models timed") as progress:
         time.sleep(0.1)
         progress.update(1, 4)
         before = stream.getvalue()
