@@ -10,7 +10,7 @@ import inspect
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,12 +27,6 @@ ARCHITECTURE = "flashnas.architecture.architecture:Architecture"
 TABLE, SPACE = "flashnas.latency.table:LatencyTable", "flashnas.space.base:SearchSpace"
 
 PLAIN = (str, bytes, int, float, list, tuple, dict, set, os.PathLike, type(None))
-# keywords that several functions have beside their options
-MORE = {
-    "progress": "(Callable): called with what is done and with all that is to do",
-    "note": "(Callable): called with lines for the user",
-    "command": "(str): what the folder records as the command that made it",
-}
 
 
 class Quiet:
@@ -55,8 +49,8 @@ def takes(
 
     Options without a flag may be given by position. An instance of `cls` alone is taken as it is.
     The signature and the section `Args` of the docstring are made from the fields; a docstring
-    states the keywords of its own under `Further:`, which becomes the end of `Args`, but for those
-    in MORE. One that is None has its default.
+    states the keywords of its own under `Further:`, which becomes the end of `Args`. One that is
+    None has its default.
 
     Args:
         cls: the options.
@@ -88,8 +82,7 @@ def takes(
                     rule = "must be a function, or an object with the method update"
                     raise ConfigError(f"{cls.where}.{name} {rule}; got {shown(more[name])}")
             if kinds:
-                given = {*kinds} & {*keywords}
-                apart = [name for name in given if is_object(name, keywords[name])]
+                apart = [name for name in {*kinds} & {*keywords} if is_object(name, keywords[name])]
                 more["objects"] = {name: keywords.pop(name) for name in apart}
             if len(words) == 1 and isinstance(words[0], cls) and not keywords:
                 return function(words[0], **more)
@@ -100,7 +93,7 @@ def takes(
 
         call.__signature__ = signature  # type: ignore[attr-defined]
         call.options = cls  # type: ignore[attr-defined]
-        call.__doc__ = documented(inspect.getdoc(function) or "", settings, kinds, own)
+        call.__doc__ = documented(inspect.getdoc(function) or "", settings, kinds)
         return call
 
     return decorate
@@ -135,9 +128,7 @@ def type_in_words(setting: Setting, objects: Mapping[str, str]) -> str:
     return " | ".join(filter(None, words))
 
 
-def documented(
-    doc: str, settings: Sequence[Setting], objects: Mapping[str, str], own: Iterable[str]
-) -> str:
+def documented(doc: str, settings: Sequence[Setting], objects: Mapping[str, str]) -> str:
     """The docstring with `Args:` in front of `Returns:`."""
     lines = []
     for setting in settings:
@@ -151,13 +142,7 @@ def documented(
     head, further, rest = re.fullmatch(  # type: ignore[union-attr]  # always
         r"(.*?)(?:\n\nFurther:\n(.*?))?(\n\nReturns:.*)?", doc, re.DOTALL
     ).groups("")
-    lines += [further]
-    lines += [
-        f"    {name} {MORE[name]}."
-        for name in own
-        if name in {*MORE} - {*re.findall(r"(\w+) \(", further)}
-    ]
-    return "\n".join(filter(None, [f"{head}\n\nArgs:", *lines])) + rest
+    return "\n".join(filter(None, [f"{head}\n\nArgs:", *lines, further])) + rest
 
 
 # -- options of several commands -------------------------------------------------------------------

@@ -85,6 +85,9 @@ def doctor(options: DoctorOptions, *, progress: Callable[..., None] = silent) ->
     a captured graph, with the float64 reference, in float32 and bfloat16. On a CPU it takes half
     a minute; on CUDA the first one may take 15 to 40, in which Triton compiles.
 
+    Further:
+        progress (Callable): called with what is done and with all that is to do.
+
     Returns:
         An Examination: `machine`, `packages`, `choices`, `tests` and `healthy`.
 

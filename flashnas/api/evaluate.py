@@ -81,6 +81,9 @@ def evaluate(
     The results are written to eval.json beside the weights. The report of a run shows those of
     networks in its folder `trained`.
 
+    Further:
+        progress (Callable): called with what is done and with all that is to do.
+
     Returns:
         An EvaluationResult: `score` of the text, and `file`.
 

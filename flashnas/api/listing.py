@@ -99,11 +99,6 @@ def _workloads() -> dict[str, str]:
     }
 
 
-def _presets() -> dict[str, str]:
-    texts = preset_notations()
-    return {name: str(text) for name, text in texts.items()}
-
-
 def _operators() -> dict[str, str]:
     from flashnas.operators import OPERATORS
 
@@ -153,7 +148,7 @@ KINDS: dict[str, tuple[str, Callable[[], dict[str, str]] | str]] = {
         "of --recipe: how networks are trained; --show NAME prints the YAML text",
         functools.partial(_commented, "recipes"),
     ),
-    "presets": ("architectures by name, for estimate, train and export", _presets),
+    "presets": ("architectures by name, for estimate, train and export", preset_notations),
     "operators": ("of the notation and of spaces; --show NAME prints the options", _operators),
     "objectives": ("of --objectives", _objectives),
     "exports": ("of export --to", "flashnas.exporting.exporter:EXPORTS"),

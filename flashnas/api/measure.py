@@ -148,6 +148,10 @@ def profile(
     What the table has already, from the same stack and dtype, is kept. An interrupted
     measurement continues where it stopped.
 
+    Further:
+        progress (Callable): called with what is done and with all that is to do.
+        note (Callable): called with lines for the user.
+
     Returns:
         Measurements: `table`, the folder; rows that were `measured` now and `known` before; the
             `record` of the measurement; `warnings`, what makes the rows doubtful.

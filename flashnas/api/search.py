@@ -114,6 +114,7 @@ def search(
         scorer (Scorer): ranks the networks in place of published trainings; an object with the
             methods of `flashnas.study.scorer.Scorer`.
         progress (Progress): an object with `note(text)` and `update(snapshot)`.
+        command (str): what the folder records as the command that made it.
 
     Returns:
         The Run: `run.front`, the finalists; `run.trials`, a DataFrame; `run.plot_front()`;
@@ -184,6 +185,7 @@ def plan(
     """What `search` with the same keywords would train. Nothing is written but the corpus' cache.
 
     Further:
+        note (Callable): called with lines for the user.
         evaluator (Callable): as of `search`.
 
     Returns:

@@ -133,6 +133,7 @@ def train(
 
     Further:
         progress (TrainProgress): an object with `note(text)` and `update(step, of_steps)`.
+        command (str): what the folder records as the command that made it.
 
     Returns:
         A TrainingResult: `loss` in nats per token and `bits_per_byte`, both of the validation slice;

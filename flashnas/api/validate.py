@@ -72,6 +72,9 @@ def validate(
     The residuals are kept in the table, whose 90 % interval follows from them, unless more than a
     tenth of the architectures were disturbed by something else that ran.
 
+    Further:
+        progress (Callable): called with what is done and with all that is to do.
+
     Returns:
         A ValidationResult: `architectures`, each predicted and measured, and `metrics` (errors,
             bias and rank correlation).
