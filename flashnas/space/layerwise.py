@@ -20,9 +20,8 @@ from flashnas.base.errors import SpaceError
 from flashnas.operators import OperatorSpec
 from flashnas.space.base import Value
 from flashnas.space.load import (
-    check_unique,
-    entries,
     read_choices,
+    read_list,
     read_operators,
     read_range,
     read_shared,
@@ -95,10 +94,7 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
         layers = data["layers"]
         convert(layers, LayersBlock, error=SpaceError, name="layers", closed=True)
         depth = read_range(layers, "depth", "layers")
-        items = entries(layers, "choices", "layers")
-        choices = [read_operators(*item) for item in items]
-        texts = [" ".join(map(str, choice)) for choice in choices]
-        check_unique(items, texts)
+        choices = read_list(layers, "choices", "layers", read_operators)
         specs = list(dict.fromkeys(spec for choice in choices for spec in choice))
         if not any(spec.mixes_tokens for spec in specs):
             raise SpaceError(f"{layers.place('choices')}: layers.choices needs a token mixer")
@@ -111,7 +107,7 @@ class LayerwiseSpace(OperatorSpace[LayerwiseGenotype]):
                 f" fewest layers, {depth[0]}; got {len(require)}"
             )
         return cls(
-            choices=dict(zip(texts, choices, strict=True)),
+            choices={" ".join(map(str, choice)): choice for choice in choices},
             depth=depth,
             require=require,
             **read_shared(data, name, specs),

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from flashnas.operators import OperatorSpec
 from flashnas.space.base import SearchSpace
 from flashnas.space.operator_space import ModelOptions, OperatorSpace
 
+T = TypeVar("T")
 # operators or layers; no hybrid comes near, and a typing error in a cap must not block the search
 MAX_DEPTH = 256
 MAX_ENTRIES = 256  # of one list in the file
@@ -164,9 +165,10 @@ def _resolve(source: str) -> str:
 # -- settings that all templates share ------------------------------------------------------------
 
 
-def entries(data: LocatedDict, key: str, where: str) -> list[tuple[str, str, Any]]:
-    """(line, name, value) of each entry of a list; raises SpaceError unless it has 1 to MAX_ENTRIES
-    entries."""
+def read_list(
+    data: LocatedDict, key: str, where: str, read: Callable[[str, str, Any], T]
+) -> tuple[T, ...]:
+    """Different values, 1 to MAX_ENTRIES of them, each as `read(line, name, value)` gives it."""
     values: LocatedList = data[key]
     name = f"{where}.{key}" if where else key
     if not values:
@@ -175,27 +177,26 @@ def entries(data: LocatedDict, key: str, where: str) -> list[tuple[str, str, Any
         raise SpaceError(
             f"{data.place(key)}: {name} must have at most {MAX_ENTRIES} entries; got {len(values)}"
         )
-    return [(values.place(i), f"{name}[{i}]", value) for i, value in enumerate(values)]
-
-
-def check_unique(items: list[tuple[str, str, Any]], values: list[Any]) -> None:
-    """Raise SpaceError for a duplicate value."""
-    for i, (place, name, _) in enumerate(items):
-        if values[i] in values[:i]:
-            raise SpaceError(f"{place}: {name} is a duplicate; got {str(values[i])!r}")
+    found: list[T] = []
+    for i, value in enumerate(values):
+        made = read(values.place(i), f"{name}[{i}]", value)
+        if made in found:
+            raise SpaceError(f"{values.place(i)}: {name}[{i}] is a duplicate; got {shown(value)}")
+        found.append(made)
+    return tuple(found)
 
 
 def read_choices(
     data: LocatedDict, key: str, where: str, allowed: Sequence[Any]
 ) -> tuple[Any, ...]:
     """A list of different values, each of those allowed and of their type."""
-    items = entries(data, key, where)
-    values = [value for _, _, value in items]
-    for place, name, value in items:
+
+    def choice(place: str, name: str, value: Any) -> Any:
         if type(value) is not type(allowed[0]) or value not in allowed:
             raise SpaceError(one_of(f"{place}: {name}", value, dict.fromkeys(map(str, allowed))))
-    check_unique(items, values)
-    return tuple(values)
+        return value
+
+    return read_list(data, key, where, choice)
 
 
 def whole_number(place: str, name: str, value: object, least: int, most: int) -> int:
@@ -241,9 +242,9 @@ def read_shared(data: LocatedDict, name: str, specs: Sequence[OperatorSpec]) -> 
     model = convert(block, ModelOptions, error=SpaceError, name="model", closed=True)
     for key, least, most in (("vocab", 2, MAX_VOCAB), ("meta_tokens", 0, MAX_META_TOKENS)):
         whole_number(block.place(key), f"model.{key}", getattr(model, key), least, most)
-    widths, place = [value for _, _, value in entries(data, "widths", "")], data.place("widths")
-    if widths != sorted({*widths}):
-        raise SpaceError(f"{place}: widths must ascend; got {shown(widths)}")
+    widths, place = read_list(data, "widths", "", lambda _, __, value: value), data.place("widths")
+    if [*widths] != sorted(widths):
+        raise SpaceError(f"{place}: widths must ascend; got {shown([*widths])}")
     for hidden in widths:
         try:
             full = Architecture(hidden=hidden, operators=tuple(specs)).canonical().operators
@@ -256,4 +257,4 @@ def read_shared(data: LocatedDict, name: str, specs: Sequence[OperatorSpec]) -> 
                     f"{place}: operators must differ at every width; {str(other)!r} and"
                     f" {str(spec)!r} are the same at width {hidden}"
                 )
-    return {"name": name, "path": data.path, "hidden_sizes": tuple(widths), "model": model}
+    return {"name": name, "path": data.path, "hidden_sizes": widths, "model": model}

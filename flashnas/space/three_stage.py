@@ -25,9 +25,8 @@ from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.space.base import Value
 from flashnas.space.load import (
     MAX_DEPTH,
-    check_unique,
-    entries,
     read_choices,
+    read_list,
     read_operators,
     read_range,
     read_shared,
@@ -113,9 +112,7 @@ class ThreeStageSpace(OperatorSpace[ThreeStageGenotype]):
         convert(data, ThreeStageFile, error=SpaceError, name="search space", closed=True)
         blocks = data["blocks"]
         convert(blocks, StagesBlock, error=SpaceError, name="blocks", closed=True)
-        items = entries(blocks, "mixers", "blocks")
-        mixers = tuple(_one_operator(*item) for item in items)
-        check_unique(items, [*mixers])
+        mixers = read_list(blocks, "mixers", "blocks", _one_operator)
         place = blocks.place("ffn")
         ffn = _one_operator(place, "blocks.ffn", blocks.get("ffn", "f"), mixer=False)
         ratios = read_choices(blocks, "ratios", "blocks", list(RATIOS))
