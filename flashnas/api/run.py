@@ -77,6 +77,12 @@ class Run(RecordedRun):
 
         return front_table(self)
 
+    def effort(self) -> str:
+        """What the search cost, in words: the tokens of its trainings."""
+        from flashnas.reporting.words import tokens_words
+
+        return tokens_words(self)
+
     def __str__(self) -> str:
         return self.table()
 

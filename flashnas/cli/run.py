@@ -37,8 +37,6 @@ def search(options: SearchCommandOptions, as_json: bool) -> int:
 
         show(plan(options, note=lambda text: print(text, file=sys.stderr)), as_json)
         return 0
-    from flashnas.reporting.words import tokens_words
-
     with SearchProgress(sys.stderr, "searching") as progress:
         result = api.search(options, progress=progress, command=command_line())
     if as_json:
@@ -47,7 +45,7 @@ def search(options: SearchCommandOptions, as_json: bool) -> int:
         show(
             "\n".join(
                 [
-                    *filter(None, (str(result), tokens_words(result))),
+                    *filter(None, (str(result), result.effort())),
                     f"report  {result.path / 'report.html'}; beside it pareto.png and pareto/",
                 ]
             ),
