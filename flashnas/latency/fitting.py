@@ -37,6 +37,8 @@ REMEMBERED = 1024  # networks whose estimates are kept
 # before budgets are said to be out of reach: genotypes that are drawn first; those up to which all of
 # a space are looked at; of a larger one those that are tried, and the share of them that is drawn anew
 DRAWN, LISTED, CLIMBED, AFRESH = 64, 20_000, 2_000, 0.1
+# share of the others that differ by one mutation; where all do, the climb ends too early
+ONE_CHANGE = 0.5
 AT_ONCE = 256  # genotypes of a list: few arrays, and few calls of a cost function
 MEASURE_HOST = "measure yours: flashnas profile --runtime vllm --vllm-python PATH"
 
@@ -225,8 +227,9 @@ class Fitter(Generic[G]):
                 if (found := first_of(some)) is not None:
                     return found
         while not listed and tried < CLIMBED:
-            far = rng.random() < AFRESH
-            other = self.space.sample(rng) if far else self.space.mutate(best[1], rng)
+            other = self.space.sample(rng) if rng.random() < AFRESH else best[1]
+            for _ in range(rng.geometric(ONE_CHANGE)):
+                other = self.space.mutate(other, rng)
             if (found := first_of([other])) is not None:
                 return found
         raise BudgetError(self._refusal(best[2], tried, listed))
