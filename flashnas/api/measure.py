@@ -150,7 +150,6 @@ def profile(
 
     Further:
         progress (Callable): called with what is done and with all that is to do.
-        note (Callable): called with lines for the user.
 
     Returns:
         Measurements: `table`, the folder; rows that were `measured` now and `known` before; the
