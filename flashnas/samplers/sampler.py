@@ -76,7 +76,7 @@ class Sampler(ABC):
         self.goals = goals
         # before a training
         self._exact_objectives = (False, True) if goals is None else goals.exact
-        self.cycle_size = cycle_size
+        self.cycle_size = check_whole("cycle_size", cycle_size, 1)
         self.rng = np.random.default_rng(seed)
         self.history: list[Trial] = []
         self.pending: deque[Genotype] = deque()  # asked, not yet told
@@ -89,7 +89,7 @@ class Sampler(ABC):
     def ask(self, n: int | None = None) -> list[Genotype]:
         """The next `n` (default: a cycle of) candidates: distinct, new and within the budget where
         the space allows."""
-        count = self.cycle_size if n is None else n
+        count = self.cycle_size if n is None else check_whole("ask: n", n, 1)
         batch: list[Genotype] = []
         for genotype in self._propose(count):
             batch.append(genotype)

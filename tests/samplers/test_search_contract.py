@@ -8,6 +8,7 @@ import pytest
 import sampler_contract as contract
 from cases import cases
 
+from flashnas.base.errors import ConfigError
 from flashnas.samplers import SAMPLERS, options_of
 from flashnas.space import load_space
 from flashnas.trials.trial import Trial
@@ -47,3 +48,16 @@ def test_the_exhaustive_one_lists_the_space_once_whatever_it_is_told():
         sampler.tell(Trial(genotype=genotype, state="infeasible") for genotype in batch)
     assert asked[:24] == others
     assert not sampler.until_quiet
+
+
+def test_cycles_of_no_candidate_are_refused():
+    def made(**options):
+        space = load_space("tiny")
+        return SAMPLERS["random"](space=space, seed=0, fit_width=lambda _: (None, None), **options)
+
+    with pytest.raises(
+        ConfigError, match="^cycle_size must be a whole number of at least 1; got 0$"
+    ):
+        made(cycle_size=0)
+    with pytest.raises(ConfigError, match="^ask: n must be a whole number of at least 1; got 0$"):
+        made().ask(0)
