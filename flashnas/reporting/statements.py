@@ -240,10 +240,10 @@ def trained_here(answer: Answer, chosen: Trial) -> str:
         return ""
     count = counted(sum(len(each["networks"]) for each in answer.trained), "network")
     flops, before = sum(each["flops"] for each in answer.trained), answer.trained[0]["before"]
-    changed = "; they did not change the recommendation"
+    changed = "; the recommendation stays"
     if before != chosen.notation:
         changed = f"; without them, {compressed(before)} would be recommended"
-    return f"{count}, {flops:.1e} FLOPs{changed * bool(before)}"  # nothing ranked before
+    return f"{count} by bayes, {flops:.1e} FLOPs{changed * bool(before)}"  # nothing ranked before
 
 
 def searched(run: RecordedRun) -> str:

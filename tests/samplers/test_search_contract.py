@@ -55,9 +55,7 @@ def test_cycles_of_no_candidate_are_refused():
         space = load_space("tiny")
         return SAMPLERS["random"](space=space, seed=0, fit_width=lambda _: (None, None), **options)
 
-    with pytest.raises(
-        ConfigError, match="^cycle_size must be a whole number of at least 1; got 0$"
-    ):
+    with pytest.raises(ConfigError, match="cycle_size must be a whole number of at least 1; got 0"):
         made(cycle_size=0)
-    with pytest.raises(ConfigError, match="^ask: n must be a whole number of at least 1; got 0$"):
+    with pytest.raises(ConfigError, match="ask: n must be a whole number of at least 1; got 0"):
         made().ask(0)
