@@ -10,6 +10,7 @@ import inspect
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -188,6 +189,11 @@ class Result:
         """JSON-ready."""
         fields = dataclasses.fields(self)  # type: ignore[arg-type]  # every subclass is one
         return {field.name: getattr(self, field.name) for field in fields if field.repr}
+
+
+def default_out(command: str) -> Path:
+    """A folder by the time, for a command whose option `out` is not given."""
+    return Path(f"experiments/runs/{command}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def writable_out(options: Settings, *, empty: bool = False) -> Path:

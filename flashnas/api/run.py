@@ -77,14 +77,15 @@ class Run(RecordedRun):
 
         return front_table(self)
 
-    def effort(self) -> str:
-        """What the search cost, in words: the tokens of its trainings."""
-        from flashnas.reporting.words import tokens_words
-
-        return tokens_words(self)
+    def to_dict(self) -> dict[str, Any]:
+        """The object of `search --json`; empty where the run was not just searched."""
+        return self.summary
 
     def __str__(self) -> str:
-        return self.table()
+        from flashnas.reporting.words import tokens_words
+
+        files = f"report  {self.path / 'report.html'}; beside it pareto.png and pareto/"
+        return "\n".join(filter(None, [self.table(), tokens_words(self), files]))
 
     def _repr_html_(self) -> str:
         from flashnas.reporting.table import front_html

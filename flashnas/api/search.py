@@ -1,21 +1,19 @@
-"""The search itself, and the plan of a search."""
+"""The search itself."""
 
 from __future__ import annotations
 
-import time
 from collections import ChainMap
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from flashnas.api.calling import silent, takes, writable_out
+from flashnas.api.calling import default_out, silent, takes, writable_out
 from flashnas.base.settings import option, settings_of
 from flashnas.study.config import SearchConfig
 
 if TYPE_CHECKING:
     from flashnas.api.run import Run
-    from flashnas.study.plan import Plan
     from flashnas.study.record import Progress
     from flashnas.study.record import Snapshot as Snapshot
     from flashnas.study.scorer import Scorer
@@ -35,7 +33,7 @@ class SearchOptions(SearchConfig, where="search"):
     out: Path | None = option(
         None,
         "run folder",
-        shown="experiments/runs/<space>-<workload>-<time>",
+        shown="experiments/runs/search-<time>",
         yaml=False,
         heading="the run folder",
     )
@@ -62,6 +60,8 @@ class SearchOptions(SearchConfig, where="search"):
                     "resume", f"and --out name two folders: {self.resume} and {self.out}; give one"
                 )
             object.__setattr__(self, "out", Path(self.resume))
+        if self.out is None:
+            object.__setattr__(self, "out", default_out("search"))
 
     @classmethod
     def build(cls, *files: Mapping[str, Any], **given: Any) -> Self:
@@ -137,7 +137,7 @@ def search(
         >>> set(run.trials["state"]) <= {"complete"}
         True
     """
-    out = writable_out(replace(options, out=options.out or default_out(options, objects)))
+    out = writable_out(options)
 
     from flashnas.api.run import Run
     from flashnas.reporting.page import write_report
@@ -158,42 +158,3 @@ def search(
     run = Run(out, found.config, trials, tuple(found.front), summary=found.summary)
     write_report(run)
     return run
-
-
-def default_out(options: SearchOptions, objects: Mapping[str, Any]) -> Path:
-    """Names of space and workload, and the time."""
-    names = [
-        str(getattr(objects.get(name), "name", "own"))
-        if name in objects
-        else Path(getattr(options, name)).stem
-        for name in ("space", "workload")
-    ]
-    return Path("experiments/runs") / f"{'-'.join(names)}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-# -- the plan of a search --------------------------------------------------------------------------
-
-
-@takes(SearchOptions, objects=OBJECTS)
-def plan(
-    options: SearchOptions,
-    *,
-    objects: Mapping[str, Any],
-    note: Callable[[str], None] = silent,
-    evaluator: Callable[[Any], Any] | None = None,
-) -> Plan:
-    """What `search` with the same keywords would train. Nothing is written but the corpus' cache.
-
-    Further:
-        note (Callable): called with lines for the user.
-        evaluator (Callable): as of `search`.
-
-    Returns:
-        Plan: networks, and tokens and FLOPs of each and of all. `print` shows them.
-    """
-    if options.out is not None:
-        writable_out(options)
-
-    from flashnas.study import plan as planning
-
-    return planning.plan(options, note=note, evaluator=evaluator, **objects)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flashnas.api.calling import ARCHITECTURE, Result, silent, takes, writable_out
+from flashnas.api.calling import ARCHITECTURE, Result, default_out, silent, takes, writable_out
 from flashnas.base.errors import ConfigError
 from flashnas.base.settings import MAX_SEED, MAX_THREADS, REQUIRED, Settings, option
 from flashnas.base.system import keep_memory, limit_threads
@@ -92,6 +91,8 @@ class TrainOptions(Settings, where="train"):
         super().__post_init__()
         if self.resume and self.out is None:
             self.wrong("resume", "needs --out, the folder of the training to continue")
+        if self.out is None:
+            object.__setattr__(self, "out", default_out("train"))
 
 
 @dataclass(frozen=True)
@@ -176,8 +177,7 @@ def _job(options: TrainOptions, command: str, progress: TrainProgress) -> TrainJ
     from flashnas.training.job import TrainJob
     from flashnas.training.trainer import Start
 
-    now = time.strftime("%Y%m%d-%H%M%S")
-    out = Path(f"experiments/runs/train-{now}") if options.out is None else writable_out(options)
+    out = writable_out(options)
     named = isinstance(options.arch, str)
     folder = weights_folder(options.arch) if named else None
     recipe = _recipe(options, folder)

@@ -27,7 +27,7 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.registry import Registry, load_object
 from flashnas.base.settings import Settings
 from flashnas.base.text import printable
-from flashnas.cli.progress import CountProgress, LiveLine, TrainingProgress
+from flashnas.cli.progress import CountProgress, LiveLine, SearchProgress, TrainingProgress
 
 T = TypeVar("T")
 
@@ -105,10 +105,10 @@ COMMANDS: Registry[Command] = Registry(
     "command",
     "flashnas.commands",
     {
-        "search": Command(
+        "search": _api(
             "find Pareto-optimal architectures within latency budgets",
-            "flashnas.cli.run:SearchCommandOptions",
-            "flashnas.cli.run:search",
+            "search:search",
+            progress=SearchProgress,
             resumable=True,
         ),
         "estimate": _api("latency, memory and size of one architecture", "estimate:estimate"),

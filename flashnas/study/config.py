@@ -61,6 +61,7 @@ class SearchConfig(Settings, where="search"):
     """
 
     gone: ClassVar[dict[str, str]] = {
+        "dry_run": "the line before the first training says what is expected to come of it",
         "min_layers": "a space of your own says which depths it has",
         "mode": MODE_GONE,
         "short_text": "short_text: true in a recipe takes a short text",

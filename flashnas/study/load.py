@@ -45,7 +45,6 @@ def load_problem(
     sampler: Any = None,
     scorer: Scorer | None = None,
     dtype: str | None = None,
-    plan: bool = False,
 ) -> Problem:
     """Load and check all parts of a search.
 
@@ -54,7 +53,6 @@ def load_problem(
             the names in `config`, and of published trainings, as `fn.search` describes them. A space
             whose networks are not `flashnas.Architecture` needs an evaluator, and no latency table.
         dtype: in which the run that is continued multiplies matrices.
-        plan: the device of the trainings may be elsewhere.
 
     Raises:
         FlashnasError: in one line, for whatever cannot work.
@@ -101,7 +99,7 @@ def load_problem(
         if trials:
             from flashnas.study.trainable import with_trainings
 
-            problem = with_trainings(problem, trials, evaluator, recipe, dtype=dtype, plan=plan)
+            problem = with_trainings(problem, trials, evaluator, recipe, dtype=dtype)
         elif unused := [name for name in OF_TRAININGS if changed(config, name)]:
             notes.append(f"nothing is trained without --trials N: {unused[0]} changes nothing")
     sampler_of(problem)  # its options are checked before anything is written

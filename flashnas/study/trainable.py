@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flashnas.base.errors import ArchitectureError, ConfigError, DeviceError, OperatorError
+from flashnas.base.errors import ArchitectureError, ConfigError, OperatorError
 from flashnas.base.registry import code_name
 from flashnas.base.text import warn_in_a_line
 from flashnas.data.dataset import prepare_dataset
@@ -34,7 +34,6 @@ def with_trainings(
     recipe: Recipe | None,
     *,
     dtype: str | None,
-    plan: bool,
 ) -> Problem:
     """The problem with its trainings: prepare the text, and check that the recipe suits the space and
     this machine.
@@ -45,7 +44,6 @@ def with_trainings(
         evaluator, recipe: the user's own.
         dtype: in which the run that is continued multiplies matrices; None: the one that the device
             multiplies faster.
-        plan: the device may be elsewhere.
 
     Raises:
         ConfigError, DeviceError, OperatorError: what is asked for cannot be trained here.
@@ -66,7 +64,7 @@ def with_trainings(
         if recipe is None and config.recipe is None and earlier is not None:
             recipe = earlier.recipe
         recipe = recipe_of(config, space, recipe)
-        problem.notes.extend(check_trainable(config, space, recipe, plan=plan))
+        problem.notes.extend(check_trainable(space, recipe))
         dataset = prepare_dataset(config.data, recipe, config.tokenizer)
         problem.notes.extend(dataset.notes)
         rng = np.random.default_rng(config.seed)
@@ -104,12 +102,9 @@ def recipe_of(config: SearchConfig, space: SearchSpace[Any], given: Recipe | Non
     return dataclasses.replace(recipe, tokens=config.tokens or recipe.tokens)
 
 
-def check_trainable(
-    config: SearchConfig, space: SearchSpace[Any], recipe: Recipe, *, plan: bool
-) -> list[str]:
+def check_trainable(space: SearchSpace[Any], recipe: Recipe) -> list[str]:
     """Raise ConfigError where an operator has no layer, this machine cannot train by the recipe, or
-    its width factor does not suit; return a line for each operator that it trains slowly. plan: the
-    device may be elsewhere."""
+    its width factor does not suit; return a line for each operator that it trains slowly."""
     # loads torch, which a user's evaluator may not need
     from flashnas.training.trainer import check_device, check_kernels
 
@@ -118,17 +113,11 @@ def check_trainable(
             spec.check_layer()
     except OperatorError as error:
         raise ConfigError(f"space {space.name!r}: {error}; search it without --trials") from None
-    here = True
-    try:
-        check_device(recipe)
-    except DeviceError:
-        if not plan:
-            raise
-        here = False
+    check_device(recipe)
     if not isinstance(space, OperatorSpace):
         return []
     check_scalable(space, recipe)
-    if here and recipe.device == "cuda":
+    if recipe.device == "cuda":
         smallest = min(space.hidden_sizes)
         trained = recipe.proxy_of(space.build(space.kinds_at(smallest), smallest))
         return check_kernels(dict.fromkeys(trained.operators), trained.hidden, recipe)

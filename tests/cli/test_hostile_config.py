@@ -233,7 +233,7 @@ def test_no_run_folder_connects_or_writes_outside(command, hostile_run, watch, c
 @pytest.mark.parametrize("case", TABLE["continued"], ids=str)
 def test_a_continued_run_takes_no_address_from_its_folder(case, hostile_run, watch, refused):
     run = hostile_run(**yaml.safe_load(watch.filled(yaml.safe_dump(case["options"]))))
-    for more in ("", " --dry-run", " --trials 2"):
+    for more in ("", " --trials 2"):
         line = refused(f"search --resume {run}{more}")
         assert line.startswith(f"flashnas search: {run}/run.yaml:")
         assert case["says"] in line

@@ -2,9 +2,9 @@
 
 from cases import cases
 
+from flashnas.api.search import SearchOptions
 from flashnas.base.settings import settings_of
 from flashnas.cli.options import flags_of
-from flashnas.cli.run import SearchCommandOptions
 
 
 def test_the_command_has_these_flags_alone():
@@ -13,7 +13,7 @@ def test_the_command_has_these_flags_alone():
         "json",
         *(
             flag.removeprefix("--")
-            for setting in settings_of(SearchCommandOptions)
+            for setting in settings_of(SearchOptions)
             for flag in flags_of(setting)
         ),
     }

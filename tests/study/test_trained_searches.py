@@ -24,7 +24,6 @@ from flashnas.run_folder.recorded_run import RecordedRun
 from flashnas.space import load_space
 from flashnas.study.config import SearchConfig
 from flashnas.study.load import load_problem
-from flashnas.study.plan import plan
 from flashnas.study.run_search import run_search
 from flashnas.study.trials import ALIKE_NATS
 from flashnas.training.cost import training_flops
@@ -271,7 +270,7 @@ def test_acquisitions_go_on_as_if_all_trials_had_been_asked_for_at_once(
     assert without_times(again.summary) == without_times(found.summary)
 
 
-def test_what_was_trained_costs_its_flops_once_as_its_plan_says(sixteen, tmp_path, monkeypatch):
+def test_what_was_trained_costs_its_flops_once(sixteen, tmp_path, monkeypatch):
     make_up(monkeypatch, by_order)
     asked = dataclasses.replace(sixteen, trials=12, cycle_size=12)
     found, _ = search(asked, tmp_path / "run", cycle_size=5)
@@ -282,8 +281,6 @@ def test_what_was_trained_costs_its_flops_once_as_its_plan_says(sixteen, tmp_pat
     assert [each["networks"] for each in found.answer.trained] == [
         [network.notation for network in trained[start : start + 5]] for start in (0, 5, 10)
     ]
-    (one,) = search(asked, tmp_path / "one")[0].answer.trained
-    assert one["flops"] == pytest.approx(plan(asked).flops)
 
 
 def test_what_another_seed_trained_can_be_trained_again(sixteen, tmp_path, monkeypatch):

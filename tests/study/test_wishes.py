@@ -210,7 +210,7 @@ def test_numbers_take_units_and_programs_a_comma(tmp_path):
     assert config.budgets == {"latency_ms": 14_000, "params": 1.5e9}
     assert config.vocab == 32_000
     assert (config.space, config.runtime, config.min_recall) == ("served", (), None)
-    words = "search --runtime vllm,sglang --budget-ms 20k --json --dry-run"
+    words = "search --space granite --runtime vllm,sglang --budget-ms 20k --json"
     assert main([*words.split(), "--out", str(tmp_path / "run")]) == 0
     with pytest.raises(ConfigError, match=r"budget_ms must be a number; got '14 kilo'"):
         SearchConfig(budget_ms="14 kilo")
