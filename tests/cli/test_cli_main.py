@@ -16,6 +16,7 @@ import yaml
 from flashnas import __main__ as entry
 from flashnas.api.calling import takes
 from flashnas.api.estimate import EstimateOptions
+from flashnas.api.search import SearchOptions
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import main
 from flashnas.cli.progress import SearchProgress
@@ -149,7 +150,7 @@ def test_what_is_said_of_a_disk_fits_the_error(refused, monkeypatch):
         def failing(*_, number=number, where=where, **__):
             raise OSError(number, os.strerror(number), *where)
 
-        monkeypatch.setattr("flashnas.cli.run.search", failing)
+        monkeypatch.setattr("flashnas.study.run_search.run_search", failing)
         error = refused("search")
         assert words in error
         assert ("free room" in error) == (number in full)
@@ -157,7 +158,7 @@ def test_what_is_said_of_a_disk_fits_the_error(refused, monkeypatch):
 
 def test_budgets_and_options_are_read_from_pairs(monkeypatch, refused):
     seen = []
-    monkeypatch.setattr("flashnas.cli.run.search", lambda options, json: seen.append(options))
+    monkeypatch.setattr("flashnas.api.search.search", takes(SearchOptions)(seen.append))
     assert (
         main(
             shlex.split(
