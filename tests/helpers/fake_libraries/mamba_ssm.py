@@ -4,6 +4,8 @@ ops/selective_scan_interface.py, csrc/selective_scan/selective_scan.cpp."""
 import torch
 
 from fake_libraries.shared import same_dtype, stand_in, start
+from flashnas.operators.recurrences.reference import token_by_token
+from flashnas.operators.recurrences.selective_scan import scan_reference
 
 
 @stand_in("mamba_ssm.ops.triton.ssd_combined")
@@ -20,16 +22,10 @@ def mamba_chunk_scan_combined(x, dt, A, B, C, chunk_size, initial_states, return
     assert initial_states.is_contiguous()  # the library rearranges it
     assert return_final_states
     assert chunk_size & (chunk_size - 1) == 0
-    state, outputs = initial_states.float(), []
     B, C = (part.float().repeat_interleave(heads // groups, 2) for part in (B, C))
-    for t in range(tokens):
-        inputs = torch.einsum(
-            "bhp,bhn->bhpn", x[:, t].float() * dt[:, t].float().unsqueeze(-1), B[:, t]
-        )
-        state = state * (dt[:, t].float() * A)[..., None, None].exp() + inputs
-        outputs.append(torch.einsum("bhpn,bhn->bhp", state, C[:, t]))
-    y = torch.stack(outputs, 1)
-    return y.to(x.dtype), state.contiguous()  # as _state_passing_fwd allocates it
+    dt = dt.float().unsqueeze(-1)
+    y, state = token_by_token(C, dt * B, x.float(), dt * A.unsqueeze(-1), initial_states.mT.float())
+    return y.to(x.dtype), state.mT.contiguous()  # as _state_passing_fwd allocates it
 
 
 @stand_in("mamba_ssm.ops.triton.selective_state_update")
@@ -43,13 +39,8 @@ def selective_state_update(state, x, dt, A, B, C, D, dt_bias):
     assert D.shape == dt_bias.shape == A.shape[:-1]
     full = state if has_heads else state.unsqueeze(1)
     if not has_heads:
-        x, dt, A, B, C = (
-            x.unsqueeze(1),
-            dt.unsqueeze(1),
-            A.unsqueeze(0),
-            B.unsqueeze(1),
-            C.unsqueeze(1),
-        )
+        A = A.unsqueeze(0)
+        x, dt, B, C = (part.unsqueeze(1) for part in (x, dt, B, C))
     batch, heads, dim, state_size = full.shape
     assert x.shape == dt.shape == (batch, heads, dim)
     assert A.shape == (heads, dim, state_size)
@@ -77,10 +68,7 @@ def selective_scan_fn(u, delta, A, B, C, return_last_state):
     assert A.shape == (channels, state_size)
     assert A.dtype == torch.float32
     assert B.shape == C.shape == (batch, state_size, tokens)
-    state, outputs = torch.zeros(batch, channels, state_size, device=u.device), []
-    for t in range(tokens):
-        inputs = torch.einsum("bd,bn->bdn", (delta.float() * u.float())[..., t], B[..., t].float())
-        state = state * torch.einsum("bd,dn->bdn", delta[..., t].float(), A).exp() + inputs
-        outputs.append(torch.einsum("bdn,bn->bd", state, C[..., t].float()))
-    y = torch.stack(outputs, -1).to(u.dtype)
-    return (y, state.detach()) if return_last_state else y
+    wide = (part.mT.float() for part in (u, delta, A, B, C))
+    y, state = scan_reference(*wide, torch.zeros(batch, state_size, channels))
+    y = y.mT.to(u.dtype)
+    return (y, state.mT.detach()) if return_last_state else y
