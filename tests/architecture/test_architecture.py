@@ -20,37 +20,11 @@ from flashnas.architecture.source import presets
 from flashnas.base.errors import FlashnasError
 from flashnas.operators import OPERATORS
 
-HEADS = {"head_dim": st.sampled_from([32, 64]), "heads": st.sampled_from([0, 4])}
-ATTENTION = {**HEADS, "kv_heads": st.sampled_from([0, 1, 4]), "qk_norm": st.booleans()}
-OPTIONS = {  # values that fit every multiple of 128; of an operator without, its layer cases
-    "a": {**ATTENTION, "rope_theta": st.sampled_from([1e4, 500000.0, 1e7, 1234.5])},
-    "swa": {**ATTENTION, "window": st.integers(1, 4096)},
-    "m2": {"expand": st.sampled_from([1, 2]), "state": st.integers(1, 200)},
-    "gla": {"gate_rank": st.integers(1, 32)},
-    "d": {"conv_size": st.integers(1, 5)},
-    "gd": {"k_heads": st.integers(0, 5), "expand_v": st.integers(1, 3)},
-    "r7": {"gate_rank": st.integers(0, 99), "decay_rank": st.just(8)},
-    "kda": {**HEADS, "gate_rank": st.integers(0, 50)},
-    "m": {"state": st.integers(1, 50), "dt_rank": st.integers(0, 20), "bias": st.booleans()},
-    "conv": {"conv_size": st.integers(2, 5)},
-    "f": {"intermediate": st.integers(0, 10000)},
-    "moe": {
-        "experts": st.integers(3, 9),
-        "shared": st.integers(0, 500),
-        "shared_gate": st.booleans(),
-    },
-}
-
-
-@st.composite
-def operators(draw):
-    kind = draw(st.sampled_from(sorted(OPERATORS)))
-    if kind not in OPTIONS:
-        return draw(st.sampled_from([spec for spec in SPECS.values() if spec.kind == kind]))
-    options = draw(st.fixed_dictionaries({}, optional=OPTIONS[kind]))
-    if options.get("heads") == 0 or "heads" not in options:
-        options.pop("kv_heads", None)  # need not divide hidden / head_dim
-    return OPERATORS[kind].from_options(options)
+OPERATORS_OF = [
+    *SPECS.values(),
+    *(cls() for cls in OPERATORS.values()),
+    *parse_operators("a(rope_theta=1234.5) a(rope_theta=1e7) swa(window=4096) m2(state=200)"),
+]
 
 
 @st.composite
@@ -58,7 +32,7 @@ def architectures(draw):
     return Architecture(
         hidden=128 * draw(st.integers(1, 8)),
         vocab=draw(st.sampled_from([131072, 512, 2])),
-        operators=tuple(draw(st.lists(operators(), min_size=1, max_size=6))),
+        operators=tuple(draw(st.lists(st.sampled_from(OPERATORS_OF), min_size=1, max_size=6))),
         tied=draw(st.booleans()),
         meta_tokens=draw(st.sampled_from([0, 1, 256])),
     )

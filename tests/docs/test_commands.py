@@ -2,7 +2,6 @@
 takes the options.
 """
 
-import importlib.util
 import re
 import shlex
 import tomllib
@@ -19,7 +18,6 @@ from flashnas.run_folder import layout
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 TARGETS = re.findall(r"(?m)^([a-z]+):", (ROOT / "Makefile").read_text())
-MADE = ("flashnas-shift",)  # folders that a page tells the reader to make
 QUICK = ("estimate", "evidence", "list", "table info")
 PLUGINS = ("annealing", "shift", "gsc")  # names of the example packages, not installed here
 OWN = (
@@ -56,55 +54,19 @@ def refused(words, mentioned=False):
     return ""
 
 
-SERVING = ("sglang",)  # programs that are not installed here
+PROGRAMS = ("flashnas", "python", "pip", "make", "jupyter", "pytest")
+FOLDERS = ("benchmarks/", "constraints/", "examples/", "experiments/", "tests/", "tools/")
 
 
-def python_problem(words):
-    if words[:1] == ["-m"]:
-        if words[1].partition(".")[0] in SERVING:
-            return ""
-        return "" if importlib.util.find_spec(words[1]) else f"there is no module {words[1]}"
-    if words[:1] == ["-c"]:
-        compile(words[1], "-c", "exec")
-        return ""
-    return "" if (ROOT / words[0]).exists() else f"there is no {words[0]}"
-
-
-def pip_problem(words):
-    names = [word for word in words if not word.startswith("-")][1:]
-    for name in names:
-        path, _, extras = name.rstrip("]").partition("[")
-        if path in (".", "flashnas"):
-            if missing := {extra for extra in extras.split(",") if extra} - {*EXTRAS}:
-                return f"there is no extra {', '.join(missing)}"
-            if path == "." and extras and "constraints/" not in " ".join(words):
-                return "an extra as only a clone knows it; 'flashnas[..]' works everywhere"
-        elif path.startswith("./") and not (ROOT / path).exists():
-            return f"there is no {path}"
-    return ""
-
-
-VLLM_PYTHONS = {f"VLLM_PYTHON={path}" for path in ("~/vllm/bin/python", "PATH")}
-CHECKS = {
-    "flashnas": refused,
-    "python": python_problem,
-    "pip": pip_problem,
-    "make": lambda words: (
-        ""
-        if {*words} <= {*TARGETS, "DEVICE=cpu", "PYTHON=python3.11", *VLLM_PYTHONS}
-        else f"the Makefile has no {' '.join(words)}"
-    ),
-    "jupyter": lambda words: "" if (ROOT / words[-1]).exists() else f"there is no {words[-1]}",
-    "pytest": lambda words: next(
-        (
-            f"there is no {word}"
-            for word in words
-            if "/" in word or word in MADE
-            if not (ROOT / word).exists() and word not in MADE
-        ),
-        "",
-    ),
-}
+def missing(program, words):
+    """What of a command of another program does not exist: files of a clone, extras, targets."""
+    files = [word.removeprefix("./") for word in words if "NAME" not in word]
+    lost = [file for file in files if file.startswith(FOLDERS) and not (ROOT / file).exists()]
+    extras = re.findall(r"(?:flashnas|\.)\[([\w,-]+)\]", " ".join(words))
+    lost += {extra for each in extras for extra in each.split(",")} - {*EXTRAS}
+    if program == "make":
+        lost += {word for word in words if "=" not in word} - {*TARGETS}
+    return lost and f"there is no {', '.join(lost)}"
 
 
 def commands(lines):
@@ -113,7 +75,7 @@ def commands(lines):
         text = words_of(line)
         for part in (text, *re.findall(r"(?:--wrap \"|-m )(flashnas [^\"]*)", text)):
             program = part.split(" ")[0]
-            if program in CHECKS and ".." not in part and " for " not in part and "$" not in part:
+            if program in PROGRAMS and ".." not in part and " for " not in part and "$" not in part:
                 words = shlex.split(part, comments=True)[1:]
                 if words and (program != "flashnas" or words[0] in COMMANDS):
                     yield name, program, words
@@ -124,18 +86,18 @@ def test_every_command_in_the_documents_is_one(monkeypatch):
     monkeypatch.setattr(
         layout, "recorded_options", lambda run: {}
     )  # of runs that a reader has made
-    shown = list(commands(shell_lines()))
+    mentions = ((name, span) for name, text in TEXTS.items() for span in spans(text) if " " in span)
+    shown, mentioned = (list(commands(lines)) for lines in (shell_lines(), mentions))
     assert len(shown) > 120
     wrong = {
         f"{name}: {program} {shlex.join(words)}: {problem}"
-        for name, program, words in shown
-        if (problem := CHECKS[program](words))
-    }
-    mentions = [(name, span) for name, text in TEXTS.items() for span in spans(text) if " " in span]
-    wrong |= {
-        f"{name}: {program} {shlex.join(words)}: {problem}"
-        for name, program, words in commands(mentions)
-        if (problem := refused(words, True) if program == "flashnas" else CHECKS[program](words))
+        for found in (shown, mentioned)
+        for name, program, words in found
+        if (
+            problem := refused(words, found is mentioned)
+            if program == "flashnas"
+            else missing(program, words)
+        )
     }
     assert not wrong, "\n".join(sorted(wrong))
 

@@ -11,7 +11,7 @@ from cases import cases
 from offenders import every
 from package_sources import trees
 
-from flashnas.architecture import Architecture
+from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ArchitectureError, OperatorError
 from flashnas.operators import OPERATORS
 from flashnas.operators.parts import Rotary
@@ -19,21 +19,17 @@ from flashnas.operators.spec import largest_divisor, mean_context, scaled_dim
 
 HIDDEN = 2048
 ROOT = Path(__file__).parents[2]
-VARIANTS = [cls() for cls in OPERATORS.values()] + [
-    OPERATORS["a"](heads=32, kv_heads=8, head_dim=64, qk_norm=True, qkv_bias=True),
-    OPERATORS["swa"](window=7),
-    OPERATORS["m"](expand=1, state=8, dt_rank=7, bias=True, conv_bias=False),
-    OPERATORS["m2"](expand=1, groups=2, state=64),
-    OPERATORS["gd"](k_heads=4, expand_v=2),
-    OPERATORS["r7"](head_dim=128, gate_rank=7),
-    OPERATORS["kda"](heads=32, gate_rank=64),
-    OPERATORS["moe"](experts=64, active=8, intermediate=128, shared=50, shared_gate=True),
-    OPERATORS["f"](intermediate=100),
-    OPERATORS["f"](relu2=True, bias=True),
-    OPERATORS["a"](out_gate=True, out_bias=True, qkv_bias=True, rope_share=0.25),
-    OPERATORS["a"](rope_share=0),
-    OPERATORS["m2"](heads=10, head_dim=80, groups=2, bias=True, conv_bias=False, dt_min=0.001),
-]
+VARIANTS = [cls() for cls in OPERATORS.values()] + list(
+    parse_operators(
+        "a(heads=32,kv_heads=8,head_dim=64,qk_norm=true,qkv_bias=true) swa(window=7)"
+        " m(expand=1,state=8,dt_rank=7,bias=true,conv_bias=false) m2(expand=1,groups=2,state=64)"
+        " gd(k_heads=4,expand_v=2) r7(head_dim=128,gate_rank=7) kda(heads=32,gate_rank=64)"
+        " moe(experts=64,active=8,intermediate=128,shared=50,shared_gate=true)"
+        " f(intermediate=100) f(relu2=true,bias=true)"
+        " a(out_gate=true,out_bias=true,qkv_bias=true,rope_share=0.25) a(rope_share=0)"
+        " m2(heads=10,head_dim=80,groups=2,bias=true,conv_bias=false,dt_min=0.001)"
+    )
+)
 
 
 def test_short_names_and_modules_are_unique():
