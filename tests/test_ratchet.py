@@ -3,7 +3,7 @@
 import ast
 from collections import defaultdict
 
-from package_sources import texts, trees
+from package_sources import imports, texts, trees
 
 MAX_IMPORTS = 13  # other flashnas modules that a file imports
 MAX_ARGUMENTS = 7  # of a constructor, without self; fields of dataclasses are not counted
@@ -15,26 +15,10 @@ IN_STUDY = 18  # the room that puts the others together
 ENTRIES = {"study/load.py": 20, "study/run_search.py": 23}  # where a search is put together
 
 
-def imported(tree, names):
-    """Modules of flashnas that a file imports, deferred imports too."""
-    modules = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "flashnas":
-            modules |= {
-                module if (module := f"{node.module}.{alias.name}") in names else node.module
-                for alias in node.names
-            }
-    return modules
-
-
 def test_a_file_imports_few_modules():
-    names = {
-        ".".join(("flashnas", *path.with_suffix("").parts)).removesuffix(".__init__")
-        for path in trees()
-    }
     counts = {
-        str(path): len(imported(tree, names))
-        for path, tree in trees().items()
+        str(path): sum(name.startswith("flashnas") for name in names)
+        for path, names in imports().items()
         if str(path) not in FRONT_DOORS
     }
     most = {

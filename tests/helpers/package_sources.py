@@ -20,3 +20,28 @@ def texts():
 @functools.cache
 def trees():
     return {path: ast.parse(text) for path, text in texts().items()}
+
+
+@functools.cache
+def modules():
+    """Module of each file -> path."""
+    return {
+        ".".join(("flashnas", *path.with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in trees()
+    }
+
+
+@functools.cache
+def imports():
+    """Path -> what the file imports, deferred imports too: modules, and names of `flashnas` itself."""
+    found = {path: set() for path in trees()}
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found[path] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    name = f"{node.module}.{alias.name}"
+                    inside = name in modules() or node.module == "flashnas"
+                    found[path].add(name if inside else node.module)
+    return found
