@@ -58,24 +58,23 @@ def test_it_learns_structure_that_unigrams_do_not_have(score, structured):
     assert min(score.tokens_per_s, score.seconds) > 0
 
 
-def test_same_seed_same_loss_to_the_bit_and_another_seed_differs(structured, score):
-    again = train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=1)
-    other = train(RECIPE.proxy_of(TINY, 300), structured, RECIPE, seed=2)
-    assert again.curve == score.curve
-    assert other.loss != score.loss
+def test_same_seed_same_loss_to_the_bit_and_another_seed_differs(structured):
+    recipe = dataclasses.replace(RECIPE, tokens=4 * 256)
+    one, again, other = (
+        train(recipe.proxy_of(TINY, 300), structured, recipe, seed=seed).curve for seed in (1, 1, 2)
+    )
+    assert one == again != other
 
 
-def test_every_operator_learns_in_bfloat16_with_both_optimizers(structured):
-    for optimizer in ("muon", "adamw"):
-        recipe = dataclasses.replace(RECIPE, dtype="bfloat16", optimizer=optimizer, tokens=12 * 256)
-        assert train(recipe.proxy_of(ALL, 300), structured, recipe, seed=0).loss < math.log(300)
+def test_every_operator_learns_in_bfloat16(structured):
+    recipe = dataclasses.replace(RECIPE, dtype="bfloat16", tokens=8 * 256)
+    assert train(recipe.proxy_of(ALL, 300), structured, recipe, seed=0).loss < math.log(300)
 
 
 def test_lack_of_memory_makes_micro_batches_smaller_which_changes_rounding_only(
     structured, monkeypatch
 ):
-    """Also in the middle of a step, of which some gradients are there; a continued training keeps
-    it."""
+    """Also in the middle of a step, of which some gradients are there."""
     recipe = dataclasses.replace(RECIPE, tokens=4 * 384, batch_sequences=12, optimizer="adamw")
     network, right, calls = recipe.proxy_of(TINY, 300), HybridLM.loss, []
 
@@ -91,11 +90,6 @@ def test_lack_of_memory_makes_micro_batches_smaller_which_changes_rounding_only(
     trainer = Trainer(network, structured, recipe, 0)
     assert [step.loss for step in trainer.steps()] == pytest.approx(whole, rel=1e-5)
     assert calls == [12, 6, 6, 6, 6, *[3] * 12], "two steps of four begin anew"
-    for asked, kept in ((0, 3), (2, 2)):
-        recipe = dataclasses.replace(recipe, micro_batch_sequences=asked)
-        later = Trainer(network, structured, recipe, 0)
-        later.restore(trainer.state())
-        assert later.micro_batch == kept
 
 
 @pytest.mark.parametrize(("changes", "words"), cases("training", "high_rates"))
@@ -145,25 +139,9 @@ def test_the_time_that_is_left_counts_steps_and_validations(structured, monkeypa
     assert [sum(both) for both in later] == pytest.approx([total_s] * 7)
 
 
-@pytest.mark.parametrize(
-    ("vocab", "changes", "error", "words"),
-    [
-        (299, {}, ConfigError, "vocab must be at least the tokenizer's 300; got 299"),
-        (300, {"batch_sequences": 10_000}, CorpusError, "too short"),
-        pytest.param(
-            300,
-            {"device": "cuda"},
-            DeviceError,
-            "torch finds no CUDA device; take the recipe 'cpu'",
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU"),
-        ),
-    ],
-)
-def test_wrong_jobs_are_the_users_error(structured, vocab, changes, error, words):
-    with pytest.raises(error, match=words):
-        train(
-            RECIPE.proxy_of(TINY, vocab), structured, dataclasses.replace(RECIPE, **changes), seed=0
-        )
+def test_a_vocabulary_below_the_tokenizers_is_the_users_error(structured):
+    with pytest.raises(ConfigError, match="vocab must be at least the tokenizer's 300; got 299"):
+        train(RECIPE.proxy_of(TINY, 299), structured, RECIPE, seed=0)
 
 
 def test_the_score_is_the_loss_of_the_trained_network(structured):

@@ -19,7 +19,10 @@ from flashnas.base.errors import RunError
 from flashnas.cli.main import main
 from flashnas.network.model import HybridLM
 from flashnas.network.weights import load_model, read_tensors, write_tensors
+from flashnas.operators.backends.core import cores_of
 from flashnas.training.checkpoint import checkpoints
+from flashnas.training.recipe import Recipe
+from flashnas.training.trainer import Start, Trainer
 
 ARCH = "64: d(head_dim=16) f a(head_dim=16)"
 
@@ -394,8 +397,6 @@ def test_a_tokenizer_that_does_not_fit_names_both_numbers(asked, whole, tmp_path
 def test_divergence_ends_with_its_reason_and_the_last_checkpoint_stays(
     asked, tmp_path, capsys, monkeypatch
 ):
-    from flashnas.training.trainer import Trainer
-
     real = Trainer._update
     monkeypatch.setattr(
         Trainer,
@@ -475,43 +476,34 @@ def test_a_training_its_weights_and_its_export_go_on_alike(
     train(export, *further, "--out", tmp_path / "1", "--resume")  # which has finished
 
 
-def test_weights_without_their_tokenizer_are_not_trained(whole, further, tmp_path, capsys):
+def test_weights_that_cannot_be_trained_are_one_line(whole, export, further, tmp_path, capsys):
     weights = Path(shutil.copytree(whole / "final", tmp_path / "weights"))
     (weights / "tokenizer.json").unlink()
-    line = refused([weights, *further, "--out", tmp_path / "run"], capsys)
-    assert "--tokenizer must name the tokenizer.json of the weights" in line
-    assert not (tmp_path / "run").exists()
-
-
-def test_how_weights_are_drawn_is_not_asked_of_weights(whole, further, tmp_path, capsys):
     recipe = tmp_path / "own.yaml"
     recipe.write_text(Path(further[3]).read_text().replace("}", ", embedding_std: 0.5}"))
-    words = [whole, *further[:3], recipe, "--out", tmp_path / "run"]
-    assert "recipe 'own': embedding_std is of weights that are drawn" in refused(words, capsys)
-
-
-def test_the_library_of_a_recipe_computes_weights_that_are_there(
-    whole, further, tmp_path, monkeypatch
-):
-    seen, own = [], HybridLM.choose_backend
-    monkeypatch.setattr(
-        HybridLM, "choose_backend", lambda self, name: (seen.append(name), own(self, name))
-    )
-    recipe = tmp_path / "own.yaml"
-    recipe.write_text(Path(further[3]).read_text().replace("}", ", backend: torch}"))
-    train(whole, *further[:3], recipe, "--out", tmp_path / "run")
-    assert seen[-1] == "torch"
-
-
-def test_weights_of_others_are_refused_in_one_line(export, further, tmp_path, capsys):
     others = Path(shutil.copytree(export, tmp_path / "others"))
     config = others / "config.json"
     said = {**json.loads(config.read_text()), "model_type": "llama"}
     said |= {"num_attention_heads": 2, "intermediate_size": 64, "num_hidden_layers": 1}
     said.pop("meta_tokens", None)
     config.write_text(json.dumps({**said, "hidden_size": 32, "vocab_size": 300}))
-    line = refused([others, *further, "--out", tmp_path / "run"], capsys)
-    assert "flashnas did not write these weights, and reads its own alone" in line
-    file = tmp_path / "model.gguf"
-    file.touch()
-    assert "GGUF files are written and not read" in refused([file, *further], capsys)
+    (tmp_path / "model.gguf").touch()
+    for source, options, line in (
+        (weights, further, "--tokenizer must name the tokenizer.json of the weights"),
+        (
+            whole,
+            [*further[:3], recipe],
+            "recipe 'own': embedding_std is of weights that are drawn",
+        ),
+        (others, further, "flashnas did not write these weights, and reads its own alone"),
+        (tmp_path / "model.gguf", further, "GGUF files are written and not read"),
+    ):
+        assert line in refused([source, *options, "--out", tmp_path / "run"], capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_library_of_a_recipe_computes_weights_that_are_there(structured):
+    network = HybridLM(Architecture.parse("64(vocab=300): d(head_dim=16)"))
+    recipe = Recipe(backend="torch", sequence_tokens=32)
+    Trainer(network.architecture, structured, recipe, 0, Start(network, ""))
+    assert [core.backend for core in cores_of(network)] == ["torch"]
