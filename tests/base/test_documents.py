@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -51,43 +50,14 @@ def test_entries_know_their_lines():
     assert data.place("not there") == "f.yaml:1"
 
 
-def test_numbers_are_those_of_yaml_1_2():
-    data = parse_yaml(
-        "[1:2, 1e-3, 2.5E+3, 1.5e2, .5, -3, 1_000, 0x1F, 017, 12e4567890123456, 1., -.inf, 0:1,"
-        " 190:20:30]"
+def test_numbers_and_booleans_are_those_of_yaml_1_2():
+    numbers = "[1:2, 1e-3, 2.5E+3, .5, -3, 1_000, 0x1F, 017, 12e4567890123456, 1., -.inf, .nan, 190:20:30]"
+    assert repr(parse_yaml(numbers)) == (
+        "['1:2', 0.001, 2500.0, 0.5, -3, 1000, 31, '017', '12e4567890123456', 1.0, -inf, nan,"
+        " '190:20:30']"
     )
-    assert data == [
-        "1:2",
-        0.001,
-        2500.0,
-        150.0,
-        0.5,
-        -3,
-        1000,
-        31,
-        "017",
-        "12e4567890123456",
-        1.0,
-        -math.inf,
-        "0:1",
-        "190:20:30",
-    ]
-    assert [type(value) for value in data[4:7]] == [float, int, int]
-    assert math.isnan(parse_yaml(".nan"))
-
-
-def test_booleans_are_those_of_yaml_1_2():
-    assert parse_yaml("[true, False, TRUE, on, Off, yes, NO, y, n]") == [
-        True,
-        False,
-        True,
-        "on",
-        "Off",
-        "yes",
-        "NO",
-        "y",
-        "n",
-    ]
+    booleans = "[true, False, TRUE, on, Off, yes, NO, y, n]"
+    assert repr(parse_yaml(booleans)) == ("[True, False, True, 'on', 'Off', 'yes', 'NO', 'y', 'n']")
     assert parse_yaml("{on: 1, no: 2}") == {"on": 1, "no": 2}
 
 

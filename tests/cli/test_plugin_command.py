@@ -6,6 +6,7 @@ import shlex
 import sys
 
 import pytest
+from fake_plugins import write_plugin
 
 from flashnas.base.registry import forget_plugins
 from flashnas.cli.main import main
@@ -29,12 +30,9 @@ HELLO = Command("greet somebody", HelloOptions, run)
 
 @pytest.fixture
 def hello(tmp_path, monkeypatch):
-    (tmp_path / "hello_command.py").write_text(CODE)
-    info = tmp_path / "flashnas_hello-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: flashnas-hello\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[flashnas.commands]\nhello = hello_command:HELLO\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    points = {"flashnas.commands": {"hello": "hello_command:HELLO"}}
+    write_plugin(tmp_path, "flashnas-hello", points, {"hello_command.py": CODE})
+    monkeypatch.syspath_prepend(tmp_path)
     forget_plugins()
     yield
     sys.modules.pop("hello_command", None)

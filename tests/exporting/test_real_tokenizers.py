@@ -25,7 +25,7 @@ from flashnas.exporting.gguf import CHAT, TEXTS
 from flashnas.exporting.source import Source
 from flashnas.families.gguf import vocabulary
 
-PRE = {"smollm2": "smollm", "qwen2.5": "qwen2", "qwen3": "qwen2", "smollm3": "smaug-bpe"}
+PRE = {"smollm2": "smollm", "qwen3": "qwen2", "smollm3": "smaug-bpe"}
 NOTATION = "64(vocab=350): 2x(a(head_dim=16,kv_heads=2) f)"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from cases import cases
 from offenders import every
+from searched import searched
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.huggingface import architecture_of_config
@@ -22,25 +23,8 @@ from flashnas.families.family import (
 )
 from flashnas.families.programs import loading
 
-FFN = "f(intermediate=96)"
 A, ROTARY = "a(head_dim=16,kv_heads=2,rope_share=0)", "a(head_dim=16,kv_heads=2,rope_theta=500)"
-WINDOWED = "swa(head_dim=16,kv_heads=2,rope_theta=500,window=24)"
-NORMED = "a(heads=4,head_dim=16,kv_heads=2,qk_norm=true,rope_theta=5000)"
 GATED = "a(heads=2,head_dim=32,kv_heads=1,qk_norm=true,out_gate=true,rope_share=0.25)"
-EXPERTS = "moe(experts=4,active=2,intermediate=32)"
-SHARED = EXPERTS.replace(")", ",shared=48)")
-NETWORKS = {
-    "granite": f"64(vocab=300): m2(head_dim=16,state=16) {FFN} {A} {FFN}",
-    "granite_moe": f"64(vocab=300): m2(head_dim=16,state=16) {SHARED} {A} {SHARED}",
-    "lfm2": f"64(vocab=300): conv {FFN} {NORMED} {FFN} conv {FFN}",
-    "llama": f"64(vocab=300,tied=false): {ROTARY} {FFN} {ROTARY} {FFN}",
-    "ministral": f"64(vocab=300): 2x({WINDOWED} {FFN}) {ROTARY} {FFN} {WINDOWED} {FFN}",
-    "nemotron_h": "64(vocab=300,tied=false): m2(head_dim=16,state=16,groups=2)"
-    f" f(relu2=true,intermediate=80) {A} m2(head_dim=16,state=16,groups=2)",
-    "qwen3": f"64(vocab=300): {NORMED} {FFN}",
-    "qwen3_moe": f"64(vocab=300,tied=false): {NORMED} {EXPERTS}",
-    "qwen3_5": f"64(vocab=300): gd(head_dim=16,expand_v=2,k_heads=2) {FFN} {GATED} {FFN}",
-}
 
 
 @every(case=cases("families", "checked"))
@@ -75,10 +59,12 @@ def test_what_config_json_states_once_is_one_value_of_all_layers():
     ]
 
 
-@every(name=[*NETWORKS])
+@every(name=families())
 def test_names_that_some_program_refuses_are_not_written(name):
     """transformers' own of today stop SGLang and MLX, and keys of experts make a mixture of it."""
-    config = families()[name].configuration(Architecture.parse(NETWORKS[name]))
+    family = families()[name]
+    size = family.search.sizes[0]
+    config = family.configuration(searched(family, size, size.widths[0]))
     assert "layers_block_type" not in config
     if name == "nemotron_h":
         assert "layer_types" not in config

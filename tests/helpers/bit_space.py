@@ -1,16 +1,13 @@
-"""A search space of bit strings with the interface of flashnas.space: small, enumerable, its
-optimum known.
-"""
+"""A search space of bit strings: small, its optimum known."""
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
-import numpy as np
 import optuna
 
 from flashnas.architecture import Architecture, parse_operators
+from flashnas.space import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -18,10 +15,10 @@ class Bits:
     bits: tuple[int, ...]
 
 
-class BitSpace:
+class BitSpace(SearchSpace[Bits]):
     """`length` bits; a 1 is attention, a 0 is DeltaNet; one hidden size."""
 
-    hidden_sizes = (256,)
+    name = "bits"
 
     def __init__(self, length):
         self.length = length
@@ -48,16 +45,9 @@ class BitSpace:
     def operators(self, genotype):
         return parse_operators(" ".join("da"[bit] for bit in genotype.bits))
 
-    def features(self, genotype):
-        return np.array(genotype.bits, dtype=float)
-
-    def size(self):
-        return 2**self.length
-
-    def enumerate(self):
-        return (Bits(bits) for bits in itertools.product((0, 1), repeat=self.length))
+    def architectures(self, genotype):
+        return [Architecture(hidden=256, operators=self.operators(genotype), vocab=512)]
 
     def fit_width(self, genotype):
         """1 ms a layer plus 0.1 ms an attention; everything fits."""
-        architecture = Architecture(hidden=256, operators=self.operators(genotype), vocab=512)
-        return architecture, self.length + 0.1 * sum(genotype.bits)
+        return self.architectures(genotype)[0], self.length + 0.1 * sum(genotype.bits)

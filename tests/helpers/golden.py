@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-REWRITE = "REWRITE_GOLDEN=1 python -m pytest tests/reporting"
 
 
 def check_golden(name: str, text: str) -> None:
@@ -14,7 +13,7 @@ def check_golden(name: str, text: str) -> None:
     if os.environ.get("REWRITE_GOLDEN"):
         path.write_text(text, encoding="utf-8")
     golden = path.read_text(encoding="utf-8")
-    assert text == golden, f"{path}: if the new words are meant, `{REWRITE}` rewrites it"
+    assert text == golden, f"{path}: if the new words are meant, run this test with REWRITE_GOLDEN=1"
 
 
 def text_of_page(page: str) -> str:

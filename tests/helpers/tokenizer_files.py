@@ -27,7 +27,6 @@ HEADERS = (
 # the tokens that end one (the first by tokenizer_config.json) and the chat template
 KINDS = {
     "smollm2": (("<|endoftext|>", *TURNS), "digits", None, ["<|im_end|>"], CHATML),
-    "qwen2.5": (("<|endoftext|>", *TURNS), QWEN, None, ["<|im_end|>", "<|endoftext|>"], CHATML),
     "qwen3": (("<|endoftext|>", *TURNS), QWEN, None, ["<|im_end|>", "<|endoftext|>"], CHATML),
     "smollm3": (("<|end_of_text|>", *TURNS), LLAMA, None, ["<|im_end|>"], CHATML),
     "lfm2": (

@@ -1,10 +1,12 @@
 """Import of a small fake package in the layout of aiconfigurator-core."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from golden import check_golden
 from one_line import one_line
 
 from flashnas.api.tables import import_table
@@ -53,66 +55,18 @@ def package(tmp_path, monkeypatch):
 
 
 def check(folder):
+    """Of each kernel of several versions the newest one, by number; of measurements of other key
+    heads the median; no kernels that include a convolution; experts of two devices at half of their
+    width, without a gate, and with a scale for each block."""
     table = LatencyTable.load(folder)
-    gemm = table.rows("gemm")
-    assert gemm[["m", "n", "k", "dtype"]].to_numpy().tolist() == [
-        [1, 32, 64, "bfloat16"],
-        [1, 32, 64, "fp8"],
-        [2, 32, 64, "bfloat16"],
+    columns = ["p10_us", "p90_us", "repeats"]
+    rows = [
+        f"== {kind}\n{rows.drop(columns=columns).to_csv(index=False, float_format='%.6g')}"
+        for kind, rows in table.frames.items()
     ]
-    assert gemm["latency_us"].tolist() == pytest.approx([2.0, 1.0, 3.0])
-    assert set(gemm["stack"]) == {"vllm-0.10.0"}  # the newest version, by number and not by letter
-    decode = table.rows("attention_decode")
-    assert decode[["head_dim", "window", "context"]].to_numpy().tolist() == [
-        [128, 0, 8],
-        [128, 128, 8],
-    ]
-    assert decode["latency_us"].tolist() == pytest.approx([4.0, 5.0])
-    assert decode["stack"].tolist() == ["trtllm-1.0", "vllm-0.10.0"]
-    step = table.rows("gated_delta_rule_decode")
-    assert step[["heads", "key_dim", "value_dim", "batch"]].to_numpy().tolist() == [
-        [4, 128, 128, 1]
-    ]
-    assert step["latency_us"].tolist() == pytest.approx([7.0])  # the median over key heads
-    assert table.rows("gated_delta_rule_prefill")["tokens"].tolist() == [64]
-    assert (
-        "gated_delta_rule_triton_prefill" not in table.frames
-    )  # the rows of the gated delta rule are of that kernel
-    for kind, us in (
-        ("kda_prefill", 20),
-        ("kda_decode", 4),
-    ):  # without kernels that include the convolution
-        assert table.rows(kind)[["heads", "latency_us"]].to_numpy().tolist() == [
-            [12, pytest.approx(us)]
-        ]
-        assert set(table.rows(kind)["stack"]) == {"vllm-0.11"}
-    experts = table.rows("experts").sort_values(["active", "inner", "m"])
-    assert experts[["active", "inner", "matrices", "m", "dtype"]].to_numpy().tolist() == [
-        [6, 48, 2, 1, "bfloat16"],  # experts without a gate
-        [6, 48, 3, 2, "bfloat16"],
-        [8, 32, 3, 4, "bfloat16"],  # half of the width on each of two devices
-        [8, 64, 3, 1, "bfloat16"],
-        [8, 64, 3, 1, "fp8"],  # with a scale for each block
-        [8, 1600, 3, 1, "bfloat16"],
-    ]
-    assert table.rows("conv_decode")["channels"].tolist() == [2 * 2 * 128 + 4 * 128]
-    assert set(gemm["source"]) == {"imported"}
-    origin = facts_of(table)["kinds"]["gemm"]["origin"]
-    assert (origin["package"], origin["version"], origin["licence"]) == (
-        "aiconfigurator-core",
-        "9.9",
-        "Apache-2.0",
-    )
-    assert "NVIDIA" in origin["copyright"]
-    assert table.meta["stacks"]["vllm-0.10.0"] == {
-        "framework": "vllm",
-        "version": "0.10.0",
-        "mode": "cuda_graph",
-        "measured_on": "NVIDIA Fake",
-    }
-    assert table.device.bandwidth_bytes_s == 1e12
-    assert table.device.launch_us == pytest.approx(3.0)
-    assert "9.9" in table.device.cite
+    facts = facts_of(table)
+    said = [facts["device"], facts["stacks"], facts["kinds"]["gemm"]["origin"]]
+    check_golden("imported.txt", "\n".join([*rows, json.dumps(said, indent=1)]) + "\n")
 
 
 def test_from_the_installed_package(package, tmp_path):

@@ -12,6 +12,7 @@ from flashnas.operators import OPERATORS
 from flashnas.operators.layer import build_layer
 
 NAME = "r7(head_dim=16,decay_rank=3,rate_rank=5,gate_rank=40)"
+MIXES = ("x_r", "x_k", "x_v", "x_w", "x_a", "x_g")
 
 
 def fla_layer(monkeypatch, layer):
@@ -49,18 +50,6 @@ def fla_layer(monkeypatch, layer):
             num_hidden_layers=2,
         )
     weights = {
-        **dict(
-            zip(
-                ("x_r", "x_k", "x_v", "x_w", "x_a", "x_g"), layer.mix.view(6, 1, 1, -1), strict=True
-            )
-        ),
-        **dict(
-            zip(
-                ("r_proj.weight", "k_proj.weight", "v_proj.weight"),
-                layer.in_proj.weight.chunk(3),
-                strict=True,
-            )
-        ),
         "k_k": layer.k_k,
         "k_a": layer.k_a,
         "r_k": layer.r_k.view(-1, spec.head_dim),
@@ -68,13 +57,16 @@ def fla_layer(monkeypatch, layer):
         "g_norm.bias": layer.norm.bias,
         "o_proj.weight": layer.out_proj.weight,
     }
+    weights |= zip(MIXES, layer.mix.view(6, 1, 1, -1), strict=True)
+    projections = [f"{name}_proj.weight" for name in "rkv"]
+    weights |= zip(projections, layer.in_proj.weight.chunk(3), strict=True)
     for name, gate in (
         ("w_lora", layer.decay_gate),
         ("a_lora", layer.rate_gate),
         ("g_lora", layer.output_gate),
     ):
-        weights |= dict(
-            zip((f"{name}.lora.0.weight", f"{name}.lora.2.weight"), gate.factors(), strict=True)
+        weights |= zip(
+            (f"{name}.lora.0.weight", f"{name}.lora.2.weight"), gate.factors(), strict=True
         )
         if gate.bias is not None:
             weights[f"{name}.lora.2.bias"] = gate.bias
@@ -95,9 +87,7 @@ def test_initial_values_are_those_of_flas_first_layer(monkeypatch):
         theirs = module.RWKV7Attention(
             hidden_size=HIDDEN, head_dim=16, layer_idx=0, num_hidden_layers=1 + 1
         )
-    expected = [
-        getattr(theirs, name).flatten() for name in ("x_r", "x_k", "x_v", "x_w", "x_a", "x_g")
-    ]
+    expected = [getattr(theirs, name).flatten() for name in MIXES]
     assert_close(ours.mix, torch.cat(expected), 1e-6, "mix")
     for name in ("k_k", "k_a", "r_k"):
         assert_close(getattr(ours, name), getattr(theirs, name).flatten(), 1e-6, name)

@@ -14,9 +14,7 @@ from foreign_space import Counting, Gpt2, Gpt2Space, WidthFittedGpt2Space
 from notes import Notes
 from one_line import one_line
 
-from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ConfigError, RunError
-from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.reporting.page import write_report
 from flashnas.reporting.table import front_table
@@ -263,39 +261,6 @@ def test_a_wrong_answer_is_the_reason_of_a_failure(tmp_path):
 def test_what_cannot_work_is_one_line_before_anything_is_evaluated(tmp_path, more, words):
     assert words in one_line(ConfigError, search, tmp_path / "run", **more)
     assert not (tmp_path / "run").exists()
-
-
-def size_alone(network):
-    return {"loss": 10 / network.params**0.1}
-
-
-def test_a_search_for_weights_in_fp8_says_so_in_its_record(tmp_path):
-    """The budget is met by the rows of that type; a run is not continued for another one."""
-
-    def asked(fp8=False, resume=False):
-        config = SearchConfig(
-            workload="decode-1k,dtype=fp8" if fp8 else "decode-1k",
-            calibration="paper",
-            budgets={"latency_ms": 1500},
-            sampler="random",
-            trials=2,
-            cycle_size=2,
-            workers=1,
-            baselines=False,
-        )
-        run_search(config, tmp_path / "run", resume=resume, progress=Notes(), evaluator=size_alone)
-
-    asked(fp8=True)
-    run = RecordedRun.load(tmp_path / "run")
-    assert run.entry("table", "weights") == run.entry("workload", "dtype") == "fp8"
-    model = LatencyModel("h100_sxm", "decode-1k,dtype=fp8", calibration="paper")
-    done = run.trials[run.trials["state"] == "complete"]
-    assert len(done) == 2
-    for row in done.itertuples():
-        network = load_architecture(row.notation)
-        assert row.latency_ms == pytest.approx(model.estimate(network).latency_ms)
-    with pytest.raises(RunError, match="choose another --out or the same question"):
-        asked(resume=True)
 
 
 def test_another_sampler_of_ones_own_does_not_continue_a_run(tmp_path):

@@ -43,7 +43,7 @@ def shares_of_the_last_steps(trainer):
 @pytest.mark.parametrize("moe", [MOE, SIGMOID], ids=["softmax", "sigmoid"])
 def test_all_experts_are_in_use_after_120_steps_which_they_are_not_by_themselves(structured, moe):
     """Ten times the default of both, so that the two differ by far more than rounding does: over
-    six seeds the deviations were 0.02 to 0.15, and 0.73 to 1.57 without."""
+    four seeds the deviations were 0.10 to 0.20, and 0.93 to 1.26 without."""
     balanced, alone = (
         shares_of_the_last_steps(
             trainer_of(structured, moe, balance_loss=10 * factor, balance_rate=factor)
