@@ -198,7 +198,7 @@ def quick_recipe(tmp_path_factory):
 def profiled_tiny_table(tmp_path_factory):
     """The tiny space profiled on this CPU for the chat workload, with little effort."""
     from flashnas.latency.workload import load_workload
-    from flashnas.profiling import timing
+    from flashnas.profiling import platforms, timing
     from flashnas.profiling.profile import profile
     from flashnas.profiling.torch_target import Torch
     from flashnas.space import load_space
@@ -206,6 +206,8 @@ def profiled_tiny_table(tmp_path_factory):
     folder = tmp_path_factory.mktemp("table") / "tiny_cpu"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "LEAST", 1)
+        patch.setattr(platforms, "COPIED_BYTES", 2**20)
+        patch.setattr(platforms.Cpu, "product_size", 64)
         patch.setattr("flashnas.profiling.regression.BOOTSTRAPS", 20)
         target = Torch(seconds=0.02)
         profile(load_space("tiny"), [load_workload("chat")], folder, target, rounds=1)

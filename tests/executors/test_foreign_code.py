@@ -12,7 +12,6 @@ from foreign_space import WidthFittedGpt2Space
 from one_line import one_line
 
 import flashnas as fn
-from flashnas.api.search import plan
 from flashnas.base.errors import ConfigError, PluginError
 from flashnas.cli.main import one_line as as_printed
 from flashnas.executors.job import Job
@@ -203,9 +202,8 @@ def test_a_network_that_raises_is_named(tmp_path):
     ],
 )
 def test_what_cannot_be_called_is_refused_before_the_search(tmp_path, more, error, words):
-    for call in (fn.search, plan):
-        assert one_line(error, call, **asked(tmp_path / "run", **more)).startswith(words)
-        assert not (tmp_path / "run").exists()
+    assert one_line(error, fn.search, **asked(tmp_path / "run", **more)).startswith(words)
+    assert not (tmp_path / "run").exists()
 
 
 class WithoutGoals(AgingEvolution):

@@ -58,7 +58,7 @@ def test_trainings_go_out_and_come_back(run, tmp_path):
     assert not {*further["networks"]} & {*found.networks} or further["tokens"] != proposed["tokens"]
 
 
-@pytest.mark.parametrize("space", ["nemotron_h", "layerwise"])
+@pytest.mark.parametrize("space", ["nemotron_h", pytest.param("layerwise", marks=pytest.mark.slow)])
 def test_what_comes_back_counts_as_the_networks_that_were_trained(space, tmp_path):
     """NemotronH has two embedding matrices; in free mixes, key heads and windows are at their default."""
     run = searched(tmp_path / "run", space=space, params=None)

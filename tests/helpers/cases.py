@@ -1,5 +1,6 @@
 """Cases of tests that are data."""
 
+import functools
 from pathlib import Path
 
 import yaml
@@ -7,5 +8,11 @@ import yaml
 
 def cases(room, name):
     """Those of this name in `cases.yaml` of a room of the tests."""
-    path = Path(__file__).parents[1] / room / "cases.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))[name]
+    return _read(Path(__file__).parents[1] / room / "cases.yaml")[name]
+
+
+@functools.cache
+def _read(path):
+    return yaml.load(
+        path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    )

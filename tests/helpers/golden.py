@@ -13,7 +13,9 @@ def check_golden(name: str, text: str) -> None:
     if os.environ.get("REWRITE_GOLDEN"):
         path.write_text(text, encoding="utf-8")
     golden = path.read_text(encoding="utf-8")
-    assert text == golden, f"{path}: if the new words are meant, run this test with REWRITE_GOLDEN=1"
+    assert text == golden, (
+        f"{path}: if the new words are meant, run this test with REWRITE_GOLDEN=1"
+    )
 
 
 def text_of_page(page: str) -> str:

@@ -8,7 +8,7 @@ from tiny_tables import tiny_kinds, write_table
 from flashnas.latency.table import LatencyTable
 
 SCRIPT = Path(__file__).parents[2] / "experiments/rule_coverage/run.py"
-SAMPLE = 60  # rows of each test
+SAMPLE = 40  # rows of each test
 
 
 @pytest.fixture(scope="session")

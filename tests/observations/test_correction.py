@@ -69,7 +69,7 @@ TIMES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 @given(TIMES, st.sampled_from((CHAT, DECODE)), st.randoms())
 def test_a_correction_is_positive_consistent_and_the_same_in_any_order(times, model, random):
     corrected = corrected_by(model, times)
@@ -89,7 +89,7 @@ def test_a_correction_is_positive_consistent_and_the_same_in_any_order(times, mo
         assert sum(found.sources.values()) == pytest.approx(1)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 @given(RATIOS, SPREADS)
 def test_one_time_shrinks_and_networks_like_it_follow_it_more(r, noise):
     times = [observed(HYBRID, noise, latency_ms=r)]

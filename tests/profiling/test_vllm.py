@@ -156,8 +156,6 @@ def test_one_thread_of_a_cpu_is_timed_by_its_processor(interpreter):
     assert (found.device, found.dtype_name) == ("cpu", "float32")
     assert found.stack == "vllm-0.32.0-1t"
     assert found.label() == found.platform.label()
-    device = found.describe_device("here")
-    assert min(device.peak_flops, device.bandwidth_bytes_s, device.memory_bytes) > 1e9
     times = found.times(Architecture.parse(SMALL), 2, [40], [range(50, 98)])
     assert 0 < times.steps[0] < times.prompts[0] < 100, "the stand-in only counts"
 

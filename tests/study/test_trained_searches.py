@@ -387,6 +387,7 @@ def test_nothing_is_trained_and_the_answer_says_so(tmp_path, capsys):
     } <= set(yaml.safe_load(files[0].read_text()))
 
 
+@pytest.mark.slow  # a new interpreter
 def test_a_search_without_trainings_loads_neither_workers_nor_the_trainer(tmp_path):
     script = (
         "from pathlib import Path; from flashnas.study import load; load.PROPOSALS = 50;"
