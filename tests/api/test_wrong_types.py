@@ -1,16 +1,15 @@
 """A value of the wrong type, given to a public function, is one FlashnasError."""
 
 from operator import attrgetter
-from pathlib import Path
 
 import pytest
-import yaml
+from cases import data_of
 from one_line import one_line
 
 import flashnas as fn
 
 NETWORK = fn.Architecture.parse("2048: 6x(m2 f)")
-ROWS = yaml.safe_load(Path(__file__).with_name("wrong_types.yaml").read_text())
+ROWS = data_of("api/wrong_types")
 
 
 def predicted(networks, tokens=1e11):

@@ -4,11 +4,10 @@ out by hand.
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import yaml
-from cases import cases
+from cases import cases, data_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from layer_cases import SPECS
@@ -91,7 +90,7 @@ def test_repeats_nest_and_spaces_do_not_matter():
     )
 
 
-BAD = yaml.safe_load(Path(__file__).with_name("bad.yaml").read_text())
+BAD = data_of("architecture/bad")
 
 
 LONG = ["9" * 5000 + ": d", "architecture must read 'WIDTH: OPERATORS'"]

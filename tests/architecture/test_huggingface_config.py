@@ -2,10 +2,9 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
-import yaml
+from cases import data_of
 from offenders import every
 from one_line import one_line
 
@@ -16,7 +15,7 @@ from flashnas.architecture.source import load_architecture
 from flashnas.base.errors import ArchitectureError
 from flashnas.cli.main import main
 
-TABLE = yaml.safe_load(Path(__file__).with_name("huggingface.yaml").read_text())
+TABLE = data_of("architecture/huggingface")
 TINY = TABLE["tiny"]
 
 

@@ -4,11 +4,10 @@ import dataclasses
 import json
 import re
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
+from cases import data_of
 from offenders import every
 
 from flashnas.architecture.huggingface import LACKING, architecture_from_hf
@@ -20,7 +19,7 @@ from flashnas.network.model import HybridLM
 transformers = pytest.importorskip("transformers")
 torch.set_num_threads(1)
 
-TABLE = yaml.safe_load(Path(__file__).with_name("huggingface.yaml").read_text())
+TABLE = data_of("architecture/huggingface")
 CASES = TABLE["parity"]
 LEFT_OUT = {
     "gpt_oss": ("sinks", "router.bias", "gate_up_proj_bias", "down_proj_bias"),

@@ -42,6 +42,7 @@ def test_values_come_out_in_the_types_of_the_fields():
     case=[
         *cases("base", "wrong_values_of_options"),
         ({"heat": 10**400}, "bake.heat must be a finite number; got 1000"),
+        ({"out": "\udcff"}, "bake.out must be UTF-8 text without zero bytes; got '\\udcff'"),
         (
             {"flour": "x" * 500, "grams": "y" * 500},
             f"bake.grams must be a whole number; got {'y' * 119!r}"[:-1] + "..",

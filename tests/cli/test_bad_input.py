@@ -19,13 +19,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from cases import data_of
 from damage import damage
 from invented_times import invent_device, invented_times
 
 from flashnas.cli.main import main
 from flashnas.profiling.torch_target import Torch
 
-TABLE = yaml.safe_load(Path(__file__).with_name("bad_input.yaml").read_text())
+TABLE = data_of("cli/bad_input")
 PRECIOUS = "precious.txt"  # must outlive every case
 LIMIT_S = float(os.environ.get("BAD_INPUT_LIMIT_S", "60"))  # of one case
 LONGEST_LINE = 2000  # characters: nobody reads more

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cases import data_of
 
 from flashnas.api.evaluate import EvalOptions
 from flashnas.api.search import SearchOptions
@@ -20,7 +21,7 @@ from flashnas.base.settings import settings_of
 from flashnas.cli.command import COMMANDS
 from flashnas.cli.main import main
 
-TABLE = yaml.safe_load(Path(__file__).with_name("hostile_config.yaml").read_text())
+TABLE = data_of("cli/hostile_config")
 
 
 def leaves(commands, before=""):

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import yaml
 
-
-def cases(room, name):
-    """Those of this name in `cases.yaml` of a room of the tests."""
-    return _read(Path(__file__).parents[1] / room / "cases.yaml")[name]
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @functools.cache
-def _read(path):
-    return yaml.load(
-        path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    )
+def data_of(name):
+    """What a YAML file of the tests holds, such as cli/bad_input."""
+    path = Path(__file__).parents[1] / f"{name}.yaml"
+    return yaml.load(path.read_text(encoding="utf-8"), LOADER)
+
+
+def cases(room, name):
+    """Those of this name in `cases.yaml` of a room of the tests."""
+    return data_of(f"{room}/cases")[name]

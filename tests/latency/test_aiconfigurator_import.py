@@ -1,11 +1,10 @@
 """Import of a small fake package in the layout of aiconfigurator-core."""
 
 import json
-from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
+from cases import data_of
 from golden import check_golden
 from one_line import one_line
 
@@ -48,7 +47,7 @@ def package(tmp_path, monkeypatch):
     (systems.parent / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(root))
     (systems / "fake.yaml").write_text(SYSTEM)
-    files = yaml.safe_load(Path(__file__).with_name("aiconfigurator.yaml").read_text())
+    files = data_of("latency/aiconfigurator")
     for name, content in files.items():
         parquet(root, name, content["rows"], **content["common"])
     return root

@@ -6,12 +6,12 @@ import json
 import os
 import shutil
 import threading
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from cases import data_of
 from damage import check_damage
 from offenders import every
 from one_line import one_line
@@ -146,9 +146,8 @@ DAMAGE = [
 
 
 def test_a_wrong_entry_is_one_line_with_its_place(tiny_folder, tmp_path):
-    table = yaml.safe_load(Path(__file__).with_name("damage.yaml").read_text())
     folder = shutil.copytree(tiny_folder, tmp_path / "tiny")
-    check_damage(folder, table, TableError, LatencyTable.load)
+    check_damage(folder, data_of("latency/damage"), TableError, LatencyTable.load)
 
 
 @every(case=DAMAGE)

@@ -1,12 +1,11 @@
 """Reading a run folder: what is right comes back as written, what is wrong gets one clear line."""
 
 import dataclasses
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from cases import cases
+from cases import cases, data_of
 from damage import check_damage
 from one_line import one_line
 from run_builder import write_answered_run
@@ -96,9 +95,13 @@ def test_the_answer_comes_back_as_it_was_written(tmp_path, trained):
 
 
 def test_damage_names_line_rule_and_value(tmp_path):
-    table = yaml.safe_load(Path(__file__).with_name("damage.yaml").read_text())
     folder = write_answered_run(tmp_path / "demo")
-    check_damage(folder, table, RunError, lambda folder: RecordedRun.load(folder).recommended)
+    check_damage(
+        folder,
+        data_of("run_folder/damage"),
+        RunError,
+        lambda folder: RecordedRun.load(folder).recommended,
+    )
 
 
 def test_the_values_in_cells_of_trials_are_counted_together(build_run, monkeypatch):

@@ -2,11 +2,10 @@
 
 import itertools
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from cases import data_of
 from space_contract import check_space
 
 from flashnas.architecture import parse_operators
@@ -14,7 +13,7 @@ from flashnas.base.documents import parse_yaml
 from flashnas.space import load_space
 from flashnas.space.layerwise import LayerwiseGenotype, LayerwiseSpace
 
-SMALL = yaml.safe_load(Path(__file__).with_name("small.yaml").read_text())["layerwise"]
+SMALL = data_of("space/small")["layerwise"]
 
 
 @pytest.fixture(params=list(SMALL))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from cases import data_of
 from offenders import every
 from one_line import one_line
 
@@ -85,7 +85,7 @@ def test_hash_follows_the_settings_and_not_the_place(tmp_path):
 
 # -- what a user can get wrong ---------------------------------------------------------------------
 
-BAD = yaml.safe_load(Path(__file__).with_name("bad.yaml").read_text())
+BAD = data_of("space/bad")
 GOOD = """\
 template: three_stage
 widths: [1024, 2048]

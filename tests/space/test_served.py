@@ -2,11 +2,10 @@
 
 import dataclasses
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from cases import data_of
 from offenders import every
 from one_line import one_line
 
@@ -221,7 +220,7 @@ def test_a_mutant_differs_in_one_property(served):
 
 # -- files -----------------------------------------------------------------------------------------
 
-BAD = yaml.safe_load(Path(__file__).with_name("bad.yaml").read_text())["served"]
+BAD = data_of("space/bad")["served"]
 GOOD = """\
 template: served
 families: [granite, qwen3_5]

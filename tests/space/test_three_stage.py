@@ -4,11 +4,10 @@ flashnas.
 
 import itertools
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from cases import data_of
 from offenders import every
 from space_contract import check_space
 
@@ -27,7 +26,7 @@ from flashnas.space.stage import (
 )
 from flashnas.space.three_stage import ThreeStageSpace
 
-SMALL = yaml.safe_load(Path(__file__).with_name("small.yaml").read_text())["three_stage"]
+SMALL = data_of("space/small")["three_stage"]
 TEXT = """\
 template: three_stage
 model: {{vocab: 512, meta_tokens: 2}}
