@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import forks
 import pytest
+from fresh import python_path
 from full_disk import disk  # noqa: F401  (a fixture)
 from problems import with_few_candidates
 from run_builder import make_trials, write_run
@@ -59,13 +60,9 @@ dtype: float32
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory):
     """Keeps the user's cache out of the tests; workers inherit it."""
-    before = os.environ.get("FLASHNAS_CACHE")
-    os.environ["FLASHNAS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    yield
-    if before is None:
-        del os.environ["FLASHNAS_CACHE"]
-    else:
-        os.environ["FLASHNAS_CACHE"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLASHNAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -282,9 +279,4 @@ def signals_heard():
 @pytest.fixture
 def importable_helpers(monkeypatch):
     """Processes that a test starts can import the helpers."""
-    monkeypatch.setenv(
-        "PYTHONPATH",
-        os.pathsep.join(
-            filter(None, (str(Path(forks.__file__).parent), os.environ.get("PYTHONPATH")))
-        ),
-    )
+    monkeypatch.setenv("PYTHONPATH", python_path(Path(forks.__file__).parent))

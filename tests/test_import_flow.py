@@ -5,8 +5,7 @@ an exception.
 import re
 from pathlib import Path
 
-import fresh
-import pytest
+from fresh import printed
 from package_sources import imports, modules, trees
 
 # in the order in which the data flows: a room may import itself and the rooms before it
@@ -102,32 +101,22 @@ def test_torch_is_imported_only_where_networks_are_computed():
     assert not wrong
 
 
-def test_torch_is_not_loaded_by_these():
-    modules = (
-        "flashnas",
-        "flashnas.operators",
-        "flashnas.study.run_search",
-        "flashnas.families.programs",
-        "flashnas.latency.prediction",
-        "flashnas.space.load",
+STEPS = {  # of one process, and what it has not loaded after each
+    "import flashnas as fn": "yaml numpy pandas optuna scipy matplotlib torch",
+    "from flashnas.cli.main import main; main(['--help'])": "numpy pandas optuna scipy matplotlib",
+    "main(['list', 'samplers']); main(['list', 'spaces'])": "pandas optuna scipy torch",
+    "fn.export('LFM2-2.6B', to='hf', no_weights=True, out='out')": "pandas transformers torch",
+    "import flashnas.study.run_search, flashnas.families.programs, flashnas.space.load": "torch",
+    "import flashnas.network.model, flashnas.operators.attention.layer": "torch._dynamo",
+}
+
+
+def test_heavy_libraries_are_loaded_by_what_needs_them(tmp_path, monkeypatch):
+    """torch's compiler takes as long as torch."""
+    monkeypatch.chdir(tmp_path)
+    script = "; ".join(
+        f"{step}; print('loaded', sorted({{*{names.split()}}} & {{*sys.modules}}))"
+        for step, names in STEPS.items()
     )
-    script = f"import importlib; [importlib.import_module(name) for name in {modules}];"
-    assert fresh.printed(f"{script} print('torch' in sys.modules)") == ["False"]
-
-
-def test_the_help_loads_no_heavy_library():
-    said = fresh.printed(
-        "from flashnas.cli.main import main; code = main(['--help']);"
-        "heavy = {'torch', 'pandas', 'optuna', 'matplotlib', 'scipy', 'numpy'} & set(sys.modules);"
-        "print(code, sorted(heavy))"
-    )
-    assert said[-1] == "0 []"
-    assert any("search" in line for line in said)
-
-
-@pytest.mark.slow  # a process that loads torch
-def test_layers_load_no_compiler():
-    """torch's takes as long as torch."""
-    modules = "flashnas.network.model, flashnas.operators.attention.layer"
-    said = fresh.printed(f"import {modules}; print('torch._dynamo' in sys.modules)")
-    assert said == ["False"]
+    loaded = [line for line in printed(script) if line.startswith("loaded")]
+    assert dict(zip(STEPS, loaded, strict=True)) == dict.fromkeys(STEPS, "loaded []")

@@ -4,7 +4,6 @@ it.
 
 import dataclasses
 
-import fresh
 import pytest
 from cases import cases
 
@@ -57,11 +56,3 @@ def test_a_wrong_kind_is_one_line():
         ConfigError, match=r"^list\.kind must be one of tables, .*did you mean 'samplers'"
     ):
         fn.list_names("sampler")
-
-
-def test_nothing_heavy_is_imported():
-    script = (
-        "from flashnas.cli.main import main; main(['list', 'samplers']); main(['list', 'spaces']);"
-        "print(sorted({'torch', 'optuna', 'pandas', 'scipy'} & set(sys.modules)))"
-    )
-    assert fresh.printed(script)[-1] == "[]"

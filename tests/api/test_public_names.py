@@ -6,7 +6,6 @@ import inspect
 import shutil
 from pathlib import Path
 
-import fresh
 import pytest
 
 import flashnas as fn
@@ -15,14 +14,6 @@ from flashnas.testing.self_test import LayerTest
 
 NAMES = [name for name in fn.__all__ if name != "__version__"]
 FUNCTIONS = [name for name in NAMES if inspect.isfunction(getattr(fn, name))]
-
-
-def test_the_import_loads_nothing_heavy():
-    script = (
-        "import flashnas; heavy = {'torch', 'pandas', 'optuna', 'numpy', 'matplotlib', 'yaml'};"
-        "print(sorted(heavy & set(sys.modules)), 'search' in dir(flashnas))"
-    )
-    assert fresh.printed(script) == ["[] True"]
 
 
 def test_the_names_of_type_checkers_are_those_of_python():

@@ -10,6 +10,7 @@ import pool_jobs
 import pytest
 from cases import cases
 from fault_driver import alive, wait_for
+from fresh import python_path
 from one_line import one_line
 
 from flashnas.base.errors import ConfigError, WorkerError
@@ -25,10 +26,9 @@ HELPERS = str(Path(pool_jobs.__file__).parent)
 
 @pytest.fixture(scope="module", autouse=True)
 def importable_in_workers():
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (HELPERS, before)))
-    yield
-    os.environ["PYTHONPATH"] = before
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", python_path(HELPERS))
+        yield
 
 
 @pytest.fixture(scope="module")

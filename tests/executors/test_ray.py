@@ -15,9 +15,10 @@ import pool_jobs
 import pytest
 import slow_space
 from executor_contract import check_executor
-from fault_driver import alive, none_left, run, start_driver, trajectory, wait_for
+from fault_driver import alive, none_left, run, start_driver, wait_for
 from foreign_space import Gpt2Space, latency_ms
-from notes import Notes
+from fresh import python_path
+from notes import Notes, trajectory
 
 from flashnas.base.errors import ConfigError
 from flashnas.data.dataset import prepare_dataset
@@ -34,7 +35,7 @@ pytestmark = [
     pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed"),
 ]
 TRIALS = 12
-MODULES = os.pathsep.join(map(str, (Path(pool_jobs.__file__).parent, Path(__file__).parents[2])))
+MODULES = python_path(Path(pool_jobs.__file__).parent, Path(__file__).parents[2])
 
 
 @pytest.fixture(scope="session")
@@ -268,11 +269,6 @@ def test_ray_gives_the_same_trajectory_for_an_evaluator_of_this_script(
             space=Gpt2Space(),
             table=latency_ms,
         ).summary
-        found.append(
-            (
-                pd.read_parquet(tmp_path / name / "trials.parquet").drop(columns="train_seconds"),
-                summary["trials"],
-            )
-        )
+        found.append((trajectory(tmp_path / name), summary["trials"]))
     pd.testing.assert_frame_equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]

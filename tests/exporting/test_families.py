@@ -115,14 +115,6 @@ def test_a_folder_without_weights_has_its_configuration_alone(tmp_path):
     assert "vllm bench latency --model out --load-format dummy" in card
 
 
-def test_no_network_is_built_without_weights(tmp_path):
-    program = (
-        "import sys, flashnas as fn; fn.export('LFM2-2.6B', to='hf', no_weights=True, out='out');"
-        "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
-
-
 def test_weights_and_a_tokenizer_give_a_folder_without_weights(tmp_path):
     words = write_tokenizer_json(tmp_path / "tokenizer.json")
     weights = save_model(tmp_path / "weights", make_network(HYBRID))

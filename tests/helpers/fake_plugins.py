@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 
+from fresh import python_path
+
 
 def write_plugin(
     folder,
@@ -40,13 +42,12 @@ def run_with(folder, statement):
     """What another process prints that finds the packages in `folder`, as if they were
     installed.
     """
-    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(
         [sys.executable, "-c", statement],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": python_path(folder)},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import forks
-import pandas as pd
 from foreign_space import Gpt2Space
 from slow_space import calls, loss_and_latency
 
@@ -55,10 +54,6 @@ def run(out, workers, address=None, trials=16):
 def start_driver(log, out, *asked):
     """A search in a process of its own, which writes to `log`; `asked`: as of `run`."""
     return forks.start(_apart, str(log), out, *asked)
-
-
-def trajectory(out):
-    return pd.read_parquet(out / "trials.parquet").drop(columns=["train_seconds"])
 
 
 def alive(pid):

@@ -16,6 +16,8 @@ from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from types import SimpleNamespace
 
+from fresh import python_path
+
 FORKS = multiprocessing.get_context("forkserver" if sys.platform == "linux" else "spawn")
 if sys.platform == "linux":
     FORKS.set_forkserver_preload(["preloaded"])
@@ -40,7 +42,7 @@ def ready():
         server.ensure_running = resource_tracker.ensure_running
         return
     before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(Path(__file__).parent), before)))
+    os.environ["PYTHONPATH"] = python_path(Path(__file__).parent)
     forkserver.ensure_running()
     if before is None:
         del os.environ["PYTHONPATH"]

@@ -1,5 +1,6 @@
 """A new interpreter, in which nothing is loaded."""
 
+import os
 import subprocess
 import sys
 
@@ -10,3 +11,9 @@ def printed(script):
         [sys.executable, "-c", f"import sys; {script}"], capture_output=True, text=True, check=True
     )
     return child.stdout.splitlines()
+
+
+def python_path(*folders):
+    """PYTHONPATH with these folders in front."""
+    before = os.environ.get("PYTHONPATH")
+    return os.pathsep.join(map(str, [*folders, *([before] if before else [])]))

@@ -1,3 +1,8 @@
+"""What a search said, and what it left."""
+
+import pandas as pd
+
+
 class Notes:
     """A progress object that keeps what it is told."""
 
@@ -13,3 +18,9 @@ class Notes:
     @property
     def last(self):
         return self.snapshots[-1]
+
+
+def trajectory(out):
+    """The trials of a run, without times."""
+    trials = pd.read_parquet(out / "trials.parquet")
+    return trials.drop(columns=["train_seconds", "tokens_per_s"], errors="ignore")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from foreign_space import Gpt2, Gpt2Space, latency_ms, loss
-from notes import Notes
+from notes import Notes, trajectory
 from one_line import one_line
 
 from flashnas.base.errors import ConfigError
@@ -56,10 +56,6 @@ def search(out, evaluate, *, sampler="random", resume=False, trials=TRIALS, spac
         table=latency_ms,
     )
     return found.summary, progress
-
-
-def trajectory(out):
-    return pd.read_parquet(out / "trials.parquet").drop(columns=["train_seconds"])
 
 
 @pytest.mark.slow

@@ -12,19 +12,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import slow_space
-from fault_driver import alive, none_left, run, start_driver, trajectory, wait_for
+from fault_driver import alive, none_left, run, start_driver, wait_for
 from foreign_space import Gpt2
+from fresh import python_path
+from notes import trajectory
 
-MODULES = os.pathsep.join(
-    filter(
-        None,
-        (
-            str(Path(slow_space.__file__).parent),
-            str(Path(__file__).parents[2]),
-            os.environ.get("PYTHONPATH"),
-        ),
-    )
-)
+MODULES = python_path(Path(slow_space.__file__).parent, Path(__file__).parents[2])
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from config_keys import with_keys
+from fresh import python_path
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,12 +26,7 @@ def mark(monkeypatch):
     """In the environment of all that is started here."""
     mark = uuid.uuid4().hex
     monkeypatch.setenv("FLASHNAS_TEST_MARK", mark)
-    monkeypatch.setenv(
-        "PYTHONPATH",
-        os.pathsep.join(
-            filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")))
-        ),
-    )
+    monkeypatch.setenv("PYTHONPATH", python_path(Path(__file__).parents[2]))
     return mark
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from fresh import printed
 from made_up_trainings import make_up
-from notes import Notes
+from notes import Notes, trajectory
 from one_line import one_line
 from problems import with_few_candidates
 
@@ -29,7 +29,6 @@ from flashnas.study.trials import ALIKE_NATS
 from flashnas.training.cost import training_flops
 from flashnas.trials.pareto import pareto
 
-TIMES = ["tokens_per_s", "train_seconds"]
 pytestmark = pytest.mark.usefixtures("importable_helpers")
 
 
@@ -77,10 +76,6 @@ OF_A_RUN = ("run", "seconds", "front", "recommended")  # places and times
 
 def without_times(summary):
     return {name: summary[name] for name in summary if name not in OF_A_RUN}
-
-
-def trajectory(out):
-    return pd.read_parquet(out / "trials.parquet").drop(columns=TIMES)
 
 
 def outcomes(out):

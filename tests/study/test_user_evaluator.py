@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from cases import cases
 from foreign_space import Counting, Gpt2, Gpt2Space, WidthFittedGpt2Space
-from notes import Notes
+from notes import Notes, trajectory
 from one_line import one_line
 
 from flashnas.base.errors import ConfigError, RunError
@@ -57,10 +57,6 @@ def search(
         table=table,
         sampler=sampler,
     ).summary
-
-
-def trajectory(out):
-    return pd.read_parquet(out / "trials.parquet").drop(columns=["train_seconds"])
 
 
 def test_a_foreign_space_is_searched_with_figures_of_the_evaluator(tmp_path):
