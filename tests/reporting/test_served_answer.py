@@ -20,16 +20,6 @@ from flashnas.reporting.words import loads_short, recommended
 from flashnas.study.second_searches import FREE_MIX
 from flashnas.trials.pareto import thinned
 
-FIGURES = (
-    "latency_ms",
-    "lower_ms",
-    "upper_ms",
-    "memory_gb",
-    "params",
-    "active_params",
-    "train_hours",
-)
-AGAINST = dict.fromkeys(FIGURES, 1.0)
 NUMBER = re.compile(r"(?<![\w.-])[+-]?\d+\.\d+")
 
 
@@ -68,41 +58,6 @@ def test_the_answer_fits_twenty_lines_and_says_each_number_once(run, width):
     numbers = NUMBER.findall(said)
     assert len(numbers) > 8
     assert len(set(numbers)) == len(numbers)
-
-
-@pytest.mark.parametrize(
-    ("chances", "two", "words"),
-    [
-        ((0.97, 0.02), None, ""),
-        ((0.9, 0.06), None, "Qwen3.5"),
-        ((0.4, 0.5), None, "Qwen3.5"),
-        ((0.97, 0.02), (0.1, 0.05), ""),
-        ((0.97, 0.02), (0.002, 0.09), "experts"),
-        ((0.97, 0.02), (-0.002, 0.09), "experts"),
-    ],
-)
-def test_a_lead_within_its_interval_is_said_first(run, chances, two, words):
-    entry = {**run.config["answer"]}
-    chosen, *others = entry["families"]
-    likeliest = next(family for family in others if family["family"] == "Qwen3.5")
-    entry["families"] = [{**chosen, "best": chances[0]}, {**likeliest, "best": chances[1]}]
-    if two:
-        side = {**AGAINST, "notation": "1024: 2x(m2 f)"}
-        own = {**side, "notation": chosen["notation"]}
-        entry["dense_or_sparse"] = {
-            **{"dense": own, "sparse": side, "difference": two[0], "sd": two[1]},
-            **{"memory_gb": 77.3, "from_gb": 2.0, "to_batch": None},
-        }
-    other = dataclasses.replace(run, config={**run.config, "answer": entry})
-    said = dict(statements(other))["recommended"]
-    if two:
-        assert "nats, from 2 GB to 77.3 GB" in dict(statements(other))["experts"]
-        alone = {**entry, "dense_or_sparse": {**entry["dense_or_sparse"], "from_gb": 77.3}}
-        there = dataclasses.replace(run, config={**run.config, "answer": alone})
-        assert "nats, at 77.3 GB" in dict(statements(there))["experts"]
-    assert said.startswith(
-        f"{run.recommended.name}{f' ({words} may be better)' * bool(words)}, NemotronH"
-    )
 
 
 def test_the_recommended_network_is_handed_to_a_trainer(run):
