@@ -124,12 +124,9 @@ def test_users_at_once_and_a_second_turn_are_printed_and_bound_a_search(tmp_path
     assert "turn2_ttft_ms" in said
     assert f"serving users at once {run.recommended.sequences:,.0f}, second turn " in said
     assert re.search(r", in pages as vLLM has them; transformer(?! with)", said)
-    windows = said.partition("; transformer with windows")[2]
-    assert "users at once" in windows.partition("training")[0]
-    assert ", recall " in windows.partition("training")[0]
     for trial in (*run.front, run.recommended):
         assert trial.sequences >= 600
         assert trial.turn2_ttft_ms <= 30
         found = fn.estimate(trial.notation, workload=SERVED)
-        for name in {*limits} & {"sequences", "block_tokens", "turn2_ttft_ms"}:
+        for name in limits:
             assert getattr(trial, name) == pytest.approx(getattr(found, name))

@@ -13,7 +13,6 @@ from one_line import one_line
 import flashnas as fn
 from flashnas.api.measure import doubts
 from flashnas.base.errors import (
-    ConfigError,
     DeviceMemoryError,
     ExportError,
     MissingRowsError,
@@ -31,7 +30,7 @@ from flashnas.operators import OPERATORS
 from flashnas.operators.attention.spec import Attention, SlidingWindowAttention
 from flashnas.operators.feed_forward.spec import FeedForward
 from flashnas.profiling import regression
-from flashnas.profiling.platforms import PLATFORMS, Cpu
+from flashnas.profiling.platforms import PLATFORMS
 from flashnas.profiling.profile import profile
 from flashnas.profiling.regression import Terms, choose_networks
 from flashnas.profiling.row_requests import contexts, plan
@@ -379,41 +378,7 @@ def test_what_runs_out_of_memory_is_left_out_and_not_the_rest(space, clock, tmp_
     assert len(clock) == 3 * 10, "it is tried once"
 
 
-def test_what_is_larger_than_the_memory_is_refused_before_a_network_is_built(
-    profiled, clock, monkeypatch
-):
-    monkeypatch.setattr(Cpu, "free_bytes", lambda self: 400_000)
-    line = (
-        r"^a network of width 64 with \d+ operators needs 0\.0 GB with batch 1 and \d+"
-        r" tokens, and 0\.0 GB are free; take smaller widths or a shorter workload$"
-    )
-    with pytest.raises(DeviceMemoryError, match=line):
-        profiled()
-    assert clock == []
-
-
 # -- the folder ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "make", "words"),
-    [
-        ("table", lambda path: path.write_text("x"), "the table cannot be written: File exists"),
-        (
-            "table",
-            lambda path: (path.mkdir(), (path / "thesis.tex").touch()),
-            "must be a new folder or a latency table; it has thesis.tex",
-        ),
-        ("x" * 300, lambda path: None, "the table cannot be written: File name too long"),
-    ],
-)
-def test_a_folder_that_is_no_table_is_refused_before_anything_is_measured(
-    profiled, clock, tmp_path, name, make, words
-):
-    make(tmp_path / name)
-    with pytest.raises(ConfigError, match=words):
-        profiled(folder=name)
-    assert not clock
 
 
 def test_what_an_interrupted_first_write_left_is_continued(profiled, clock, tmp_path):
