@@ -151,7 +151,8 @@ class Ladder:
         """sizes: active parameters, all over active ones, granularity, tokens [4, N]."""
         active, times, fine, tokens = sizes
         mixes = np.c_[table.shares, table.x[:, 3:5], times / 30, fine / 5].round(1)
-        prediction, every = model.predict(table), np.arange(len(nats))
+        prediction = model.predict(table)
+        covariance = prediction.shared + np.exp(2 * prediction.unseen**2) * prediction.own
         return cls(
             mix=np.unique(mixes, axis=0, return_inverse=True)[1].ravel(),
             active=active,
@@ -160,7 +161,7 @@ class Ladder:
             table=table,
             nats=nats,
             mean=prediction.mean,
-            covariance=prediction.covariance(every) + prediction.noise**2 * np.eye(len(nats)),
+            covariance=covariance + prediction.noise**2 * np.eye(len(nats)),
         )
 
 

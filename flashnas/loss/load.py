@@ -4,6 +4,7 @@ of a full training of one network, beside the transformer of its size. No torch.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import json
@@ -219,11 +220,11 @@ def _shipped(without: str, published: bool) -> FullLoss:
     law = Law(**constants["law"])
     if without:
         rows = rows.take(np.flatnonzero(rows.publication != without))
-    model = FullLoss(rows, spreads, law)
     if published:
-        return model
-    mean, sd = model.coefficients()["law"]
-    return FullLoss(rows.take(np.arange(0)), spreads, law, slope=(mean, sd))
+        return FullLoss(rows, spreads, law)
+    slope = fitted()["coefficients"]["law"]
+    spreads = dataclasses.replace(spreads, common={**spreads.common, "law": slope["sd"]})
+    return FullLoss(rows.take(np.arange(0)), spreads, law, slope=slope["mean"])
 
 
 # -- what is expected of one network ---------------------------------------------------------------

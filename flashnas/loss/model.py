@@ -29,7 +29,7 @@ from flashnas.base.text import shown, tokens_of
 from flashnas.loss.composition import FEATURES, SILENT, Law, Rows, Table
 from flashnas.loss.experts import EXPERT_SDS, EXPERT_SILENT_SDS, log_granularity
 from flashnas.loss.mix import bodies, body_sizes, mix_of
-from flashnas.loss.prediction import PosteriorPart, Prediction
+from flashnas.loss.prediction import Prediction
 
 NEW = "a new publication"
 LAW_NATS = 2.5  # the law's value at which its coefficient turns
@@ -99,7 +99,7 @@ class FullLoss:
     Args:
         spreads: the standard deviations (experiments/evidence/fitting.py).
         publication: predictions are for this one; NEW for one without rows.
-        slope: mean and standard deviation of the coefficient of the law before any row was seen.
+        slope: mean of the coefficient of the law before any row was seen.
     """
 
     def __init__(
@@ -109,30 +109,32 @@ class FullLoss:
         law: Law,
         *,
         publication: str = NEW,
-        slope: tuple[float, float] | None = None,
+        slope: float = 1.0,
     ) -> None:
         self.rows, self.law, self.slope = rows, law, slope
         self.publication, self.spreads = publication, spreads
-        common = [{**PRIOR_SDS, **spreads.common}[name] for name in FEATURES]
-        if slope is not None:
-            common[_LAW] = slope[1]
-        self._common = np.square([*common, *[0.0] * len(SILENT)])
-        silent = [SILENT_SDS[name] for name in SILENT]
-        self._own = np.square([*[0.0] * len(FEATURES), *silent])
-        self._between = np.square([BETWEEN_SDS.get(name, 0.0) for name in (*FEATURES, *SILENT)])
+        common = {**PRIOR_SDS, **spreads.common}
+        self._common, self._own, self._between = (
+            np.square([sds.get(name, 0.0) for name in _NAMES])
+            for sds in (common, SILENT_SDS, BETWEEN_SDS)
+        )
         self.contrasts = contrasts(rows.level)
         gaps = self.contrasts @ (rows.nats - self._known(rows))
         usual = spreads.noise * self._reliability(rows.publication)
         noise = np.square(np.where(np.isnan(rows.noise), usual, rows.noise))
-        full = self.contrasts @ (self._prior(rows, rows) + np.diag(noise)) @ self.contrasts.T
-        root = np.linalg.cholesky(full)
-        self._weights = solve_triangular(root, gaps, lower=True)
-        self.cost = float(0.5 * self._weights @ self._weights + np.log(np.diag(root)).sum())
-        # factored out, because a search asks for thousands of gains
-        self._of_rows = functools.cache(
-            lambda: solve_triangular(root, self.contrasts, lower=True).T
-        )
-        self._row_weights = functools.cache(lambda: self._of_rows() @ self._weights)
+        prior = sum(self._prior(rows, rows)) + np.diag(noise)
+        self._root = np.linalg.cholesky(self.contrasts @ prior @ self.contrasts.T)
+        self._weights = solve_triangular(self._root, gaps, lower=True)
+        self.cost = float(0.5 * self._weights @ self._weights + np.log(np.diag(self._root)).sum())
+
+    @functools.cached_property
+    def _of_rows(self) -> np.ndarray:
+        """Factored out, because a search asks for thousands of gains."""
+        return solve_triangular(self._root, self.contrasts, lower=True).T
+
+    @functools.cached_property
+    def _row_weights(self) -> np.ndarray:
+        return self._of_rows @ self._weights
 
     # -- what a network looks like -----------------------------------------------------------------
 
@@ -153,59 +155,34 @@ class FullLoss:
 
     def mean(self, table: Table) -> np.ndarray:
         """The mean of `predict` alone [N]."""
-        return self._mean(table, self._prior(table, self.rows))
-
-    def _mean(self, table: Table, cross: np.ndarray) -> np.ndarray:
-        """cross: prior covariance of networks and rows [N, rows]."""
-        return LAW_NATS + self._known(table) + cross @ self._row_weights()
+        learnt = sum(prior @ self._row_weights for prior in self._prior(table, self.rows))
+        return LAW_NATS + self._known(table) + learnt
 
     def silence(self, table: Table) -> np.ndarray:
         """Standard deviation [N], in nats per token, of what no publication vouches for:
         `silence_of` the networks, less what rows of the same publication reveal."""
-        before, own = silence_of(table), self._rows_of(table)
+        before, own = silence_of(table), _columns_of(self.rows, table)
         if not len(own) or not before.any():
             return before
-        scale = self._reliability(np.array([self.publication], object))[0]
+        scale = self._reliability(table.publication)[:, None]
         cross = scale * self.silent_prior(table, self.rows.take(own))
-        revealed = np.sum((cross @ self._of_rows()[own]) ** 2, axis=1)
+        revealed = np.sum((cross @ self._of_rows[own]) ** 2, axis=1)
         return np.sqrt(np.maximum(before**2 - revealed, 0.0))
 
     def predict(self, table: Table) -> Prediction:
         """Mean of each network, up to one constant, and the covariance of all; the networks of a
         table are of one publication."""
-        cross = self._prior(table, self.rows)
-        gain = cross @ self._of_rows()
-        rows = self._rows_of(table)
+        shared, own = (prior @ self._of_rows for prior in self._prior(table, self.rows))
+        both = shared + own
+        of_shared, of_own = self._prior(table, table)
         scale = float(np.max(self._reliability(table.publication), initial=0.0))
-        # of what the publication has of its own, which its reliability scales
-        own = np.zeros((len(table), 1))
-        if len(rows):
-            of_own = scale**2 * self._own_prior(table, self.rows.take(rows))
-            own = of_own @ self._of_rows()[rows]
-        variances = self._prior_variances(table)
-        revealed = np.sum(gain**2, axis=1) - np.sum(own**2, axis=1)
         return Prediction(
-            mean=self._mean(table, cross),
-            shared=PosteriorPart(
-                lambda one, other: (
-                    self._shared_prior(table.take(one), table.take(other)) + own[one] @ own[other].T
-                ),
-                gain,
-                variances[0] - revealed,
-            ),
-            own=PosteriorPart(
-                lambda one, other: scale**2 * self._own_prior(table.take(one), table.take(other)),
-                own,
-                scale**2 * variances[1] - np.sum(own**2, axis=1),
-            ),
+            mean=LAW_NATS + self._known(table) + both @ self._weights,
+            shared=of_shared - both @ both.T + own @ own.T,
+            own=of_own - own @ own.T,
             noise=self.spreads.noise * scale,
             unseen=self.spreads.unseen,
         )
-
-    def _rows_of(self, table: Table) -> np.ndarray:
-        """Indices of the rows of the publication of a table."""
-        names = set(table.publication)
-        return np.flatnonzero([name in names for name in self.rows.publication])
 
     def predict_networks(
         self,
@@ -232,31 +209,28 @@ class FullLoss:
         return self.predict(self.table(networks, tokens_N))
 
     def coefficients(self) -> dict[str, tuple[float, float]]:
-        """Of each feature: mean, and standard deviation of the mean."""
-        gain = self._common[:, None] * self._x(self.rows).T @ self._of_rows()
-        means = gain @ self._weights
-        means[[_LAW, _TOKENS]] += self._law_mean, 1.0
-        sds = np.sqrt(np.maximum(self._common - np.sum(gain**2, axis=1), 0.0))
-        return {name: (float(means[i]), float(sds[i])) for i, name in enumerate(FEATURES)}
-
-    def slope_of(self, name: str) -> float:
-        """The coefficient of `law` or `tokens` in the publication that is predicted for."""
-        column = FEATURES.index(name)
+        """Of each feature, in the publication that is predicted for: mean, and standard deviation of the
+        mean."""
         same = self.rows.publication == self.publication
-        prior = self._common[column] + self._between[column] * same
-        before = {"law": self._law_mean, "tokens": 1.0}[name]
-        return before + float(prior * self._x(self.rows)[:, column] @ self._row_weights())
+        prior = self._common[:, None] + np.outer(self._between, same)
+        gain = prior * self._x(self.rows).T @ self._of_rows
+        means = gain @ self._weights
+        means[[_LAW, _TOKENS]] += self.slope, 1.0
+        before = self._common + self._between * same.any()
+        sds = np.sqrt(np.maximum(before - np.sum(gain**2, axis=1), 0.0))
+        return {name: (float(means[i]), float(sds[i])) for i, name in enumerate(FEATURES)}
 
     def parts_of(self, table: Table, one: int, other: int) -> dict[str, float]:
         """The difference of two networks by its reasons, in nats: size and shape, and mix."""
         both = table.take(np.array([one, other]))
-        masked = dataclasses.replace(both, x=both.x * np.isin(_NAMES, OF_SIZE))
-        same = np.equal.outer(both.publication, self.rows.publication)
-        own = np.square(self._reliability(self.rows.publication)) * same
-        cross = (self._x(masked) * self._common) @ self._x(self.rows).T
-        cross += own * self.silent_prior(masked, self.rows) + self._slopes(masked, self.rows)
-        size, difference = -np.diff([self._mean(both, cross), self.mean(both)])[:, 0]
-        return {"size": float(size), "mix": float(difference - size)}
+        alike = dataclasses.replace(
+            both,
+            x=both.x * np.isin(_NAMES, OF_SIZE),
+            shares=both.shares[[0, 0]],
+            ffn=both.ffn[[0, 0]],
+        )
+        size, difference = (float(-np.diff(self.mean(each))[0]) for each in (alike, both))
+        return {"size": size, "mix": difference - size}
 
     # -- the prior ---------------------------------------------------------------------------------
 
@@ -268,42 +242,26 @@ class FullLoss:
 
     def _known(self, table: Table) -> np.ndarray:
         """The part of the mean that no row teaches."""
-        return self._law_mean * self._x(table)[:, _LAW] + table.x[:, _TOKENS]
-
-    @property
-    def _law_mean(self) -> float:
-        """Of the coefficient of the law, before any row was seen."""
-        return 1.0 if self.slope is None else self.slope[0]
+        return self.slope * self._x(table)[:, _LAW] + table.x[:, _TOKENS]
 
     def _reliability(self, publications: np.ndarray) -> np.ndarray:
         return np.array([self.spreads.reliability.get(name, 1.0) for name in publications])
 
-    def _prior(self, one: Table, other: Table) -> np.ndarray:
-        """Covariance of two tables before anything was seen [N, M]."""
-        prior, names = self._common_prior(one, other), set(one.publication)
-        own = np.flatnonzero([name in names for name in other.publication])
-        if len(own):
-            part = other.take(own)
+    def _prior(self, one: Table, other: Table) -> tuple[np.ndarray, np.ndarray]:
+        """Covariance of two tables before anything was seen [N, M]: of all that no reliability scales,
+        and of what a publication has of its own."""
+        x, y = self._x(one), self._x(other)
+        shared = (x * self._common) @ y.T + self.spreads.residual**2 * kernel(one, other)
+        own, at = np.zeros_like(shared), _columns_of(other, one)
+        if len(at):
+            part = other.take(at)
+            same = np.equal.outer(one.publication, part.publication)
+            slopes = (x * self._between) @ y[at].T
+            shared[:, at] += same * (slopes + self._discrepancy(one, part))
             scales = np.outer(*(self._reliability(table.publication) for table in (one, part)))
-            prior[:, own] += scales * self._own_prior(one, part)
-            prior[:, own] += self._slopes(one, part) + self._discrepancy(one, part)
-        return prior
-
-    def _common_prior(self, one: Table, other: Table) -> np.ndarray:
-        """Of what all publications share [N, M]."""
-        linear = (self._x(one) * self._common) @ self._x(other).T
-        return linear + self.spreads.residual**2 * kernel(one, other)
-
-    def _own_prior(self, one: Table, other: Table) -> np.ndarray:
-        """Of what a publication has of its own, at a reliability of 1 [N, M]."""
-        same = np.equal.outer(one.publication, other.publication)
-        kinds = self.spreads.kind**2 * one.shares @ other.shares.T
-        return same * (self.silent_prior(one, other) + kinds)
-
-    def _slopes(self, one: Table, other: Table) -> np.ndarray:
-        """Of what size and tokens bring in a publication, which no reliability scales [N, M]."""
-        same = np.equal.outer(one.publication, other.publication)
-        return same * ((self._x(one) * self._between) @ self._x(other).T)
+            kinds = self.spreads.kind**2 * one.shares @ part.shares.T
+            own[:, at] = same * scales * (kinds + self.silent_prior(one, part))
+        return shared, own
 
     def silent_prior(self, one: Table, other: Table) -> np.ndarray:
         """Of what no publication vouches for, in one publication at a reliability of 1 [N, M]. What
@@ -328,22 +286,13 @@ class FullLoss:
         mix, shape = (self.spreads.fidelity.get(name, 0.0) ** 2 for name in FIDELITY)
         windows = np.multiply.outer(one.x[:, _WINDOW], other.x[:, _WINDOW])
         shapes = np.multiply.outer(one.shape, other.shape)
-        same = np.equal.outer(one.publication, other.publication)
-        return same * shared * (mix * (kernel(one, other) + windows) + shape * shapes)
+        return shared * (mix * (kernel(one, other) + windows) + shape * shapes)
 
-    def _shared_prior(self, one: Table, other: Table) -> np.ndarray:
-        """Of all that no reliability scales [N, M]."""
-        slopes = self._slopes(one, other)
-        return self._common_prior(one, other) + slopes + self._discrepancy(one, other)
 
-    def _prior_variances(self, table: Table) -> tuple[np.ndarray, np.ndarray]:
-        """The diagonals of `_shared_prior(table, table)` and of `_own_prior(table, table)`."""
-        square, shares = self._x(table) ** 2, np.sum(table.shares**2, axis=1)
-        shared = square @ (self._common + self._between) + self.spreads.residual**2
-        own = square @ self._own + self.spreads.kind**2 * shares
-        mix, shape = (self.spreads.fidelity.get(name, 0.0) ** 2 for name in FIDELITY)
-        alone = mix * (1 + table.x[:, _WINDOW] ** 2) + shape * table.shape**2
-        return shared + np.abs(table.far).sum(axis=1) * alone, own
+def _columns_of(table: Table, other: Table) -> np.ndarray:
+    """Indices of the rows of a table that are of the publications of another one."""
+    names = set(other.publication)
+    return np.flatnonzero([name in names for name in table.publication])
 
 
 def kernel(one: Table, other: Table) -> np.ndarray:

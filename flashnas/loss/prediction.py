@@ -3,9 +3,8 @@ torch."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,41 +24,14 @@ WIDEST = 20.0
 
 
 @dataclass(frozen=True)
-class PosteriorPart:
-    """Covariance of N quantities after rows were seen. prior: (rows, columns) -> the one before.
-    gain [N, C]: the posterior covariance is the prior's less gain gain^T. variance [N]."""
-
-    prior: Callable[[np.ndarray, np.ndarray], np.ndarray]
-    gain: np.ndarray
-    variance: np.ndarray
-
-    @classmethod
-    def nothing(cls, count: int) -> Self:
-        """Of quantities that do not vary."""
-        zeros = np.zeros((count, 1))
-        return cls(lambda rows, columns: zeros[rows] @ zeros[columns].T, zeros, zeros[:, 0])
-
-    def covariance(self, index: np.ndarray) -> np.ndarray:
-        """Of the quantities at these indices."""
-        return self.prior(index, index) - self.gain[index] @ self.gain[index].T
-
-    def variances_to(self, reference: int) -> np.ndarray:
-        """Of the differences to one quantity [N]."""
-        at = np.array([reference])
-        cross = self.prior(np.arange(len(self.variance)), at)[:, 0]
-        cross = cross - self.gain @ self.gain[reference]
-        return np.maximum(self.variance + self.variance[reference] - 2 * cross, 0.0)
-
-
-@dataclass(frozen=True)
 class Prediction:
     """Of N networks: the mean of the loss [N] in nats per token, up to one constant, and what the
     covariances of differences follow from. Given the reliability of the publication, losses are
     normal. Raises ConfigError for an array of another shape, or with a number that is not finite.
 
-    shared: what is common to publications. own: what a publication has of its own, at a reliability
-    of 1. unseen: standard deviation of the logarithm of the reliability; 0: it is known. noise: of
-    one training at a reliability of 1; it is not part of a difference.
+    shared [N, N]: covariance of what is common to publications. own [N, N]: of what a publication has
+    of its own. unseen: standard deviation of the logarithm of the reliability that scales it; 0: it is
+    known. noise: of one training; it is not part of a difference.
 
     Example:
         >>> import flashnas as fn
@@ -70,56 +42,24 @@ class Prediction:
     """
 
     mean: np.ndarray
-    shared: PosteriorPart
-    own: PosteriorPart
+    shared: np.ndarray
+    own: np.ndarray
     noise: float
     unseen: float
 
     def __post_init__(self) -> None:
-        check_array("Prediction.mean", self.mean, (np.size(self.mean),))
-        for name in ("shared", "own"):
-            part = getattr(self, name)
-            if not isinstance(part, PosteriorPart):
-                raise ConfigError(f"Prediction.{name} must be a PosteriorPart; got {shown(part)}")
-            check_array(f"Prediction.{name}", part.variance, self.mean.shape)
+        count = np.size(self.mean)
+        for name, shape in (("mean", (count,)), ("shared", (count,) * 2), ("own", (count,) * 2)):
+            check_array(f"Prediction.{name}", getattr(self, name), shape)
 
     @classmethod
     def of(cls, mean: np.ndarray, covariance: np.ndarray, noise: float = 0.0) -> Self:
         """From a mean [N] and a covariance [N, N]."""
-        check_array("Prediction: covariance", covariance, (np.size(mean),) * 2)
-        shared = PosteriorPart(
-            lambda rows, columns: covariance[np.ix_(rows, columns)],
-            np.zeros((len(mean), 1)),
-            np.diag(covariance),
-        )
-        return cls(mean, shared, PosteriorPart.nothing(len(mean)), noise, 0.0)
-
-    def with_further(self, covariance: np.ndarray) -> Prediction:
-        """The same with a covariance [N, N] more, of what is not a loss."""
-        check_array("Prediction: covariance", covariance, (len(self.mean),) * 2)
-        part = self.shared
-
-        def prior(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-            return part.prior(rows, columns) + covariance[np.ix_(rows, columns)]
-
-        shared = PosteriorPart(prior, part.gain, part.variance + np.diag(covariance))
-        return dataclasses.replace(self, shared=shared)
-
-    def covariance(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Posterior covariance of these networks, over all reliabilities."""
-        index = np.asarray(indices)
-        scale = float(np.exp(2 * self.unseen**2))
-        return self.shared.covariance(index) + scale * self.own.covariance(index)
+        return cls(mean, covariance, np.zeros((np.size(mean),) * 2), noise, 0.0)
 
     def difference(self, one: int, other: int) -> tuple[float, float]:
         """Loss of network `one` less that of network `other`: mean and standard deviation, in nats
-        per token. Raises ConfigError for an index without a network."""
-        for index in (one, other):
-            if not isinstance(index, int | np.integer) or not 0 <= index < len(self.mean):
-                raise ConfigError(
-                    f"difference: an index must be from 0 to {len(self.mean) - 1};"
-                    f" got {shown(index)}"
-                )
+        per token."""
         return float(self.mean[one] - self.mean[other]), float(self.sd_to(other)[one])
 
     def sd_to(self, reference: int, trainings: int = 0) -> np.ndarray:
@@ -138,7 +78,7 @@ class Prediction:
         generator = np.random.default_rng(seed)
         shared, own = (
             generator.multivariate_normal(
-                np.zeros(len(index)), part.covariance(index), draws, "ignore", method="eigh"
+                np.zeros(len(index)), part[np.ix_(index, index)], draws, "ignore", method="eigh"
             )
             for part in (self.shared, self.own)
         )
@@ -148,8 +88,11 @@ class Prediction:
 
     def variances_to(self, reference: int, trainings: int) -> tuple[np.ndarray, np.ndarray]:
         """Of the differences to one network [N]: of what is common, and of the publication's own."""
-        noise = trainings * self.noise**2
-        return self.shared.variances_to(reference), self.own.variances_to(reference) + noise
+        shared, own = (
+            np.maximum(np.diag(part) + part[reference, reference] - 2 * part[reference], 0.0)
+            for part in (self.shared, self.own)
+        )
+        return shared, own + trainings * self.noise**2
 
 
 def check_array(name: str, value: Any, shape: tuple[int, ...]) -> None:

@@ -78,8 +78,8 @@ def joint_of(
     rows = trainings if own is None else Rows.joined(trainings, own)
     table = Table.joined(candidates, rows)
     count, first = len(candidates), 2 * len(candidates) + len(trainings)
-    predicted, every = publications.predict(table), np.arange(len(table))
-    full = predicted.shared.covariance(every) + reliability**2 * predicted.own.covariance(every)
+    predicted = publications.predict(table)
+    full = predicted.shared + reliability**2 * predicted.own
     full[count:, count:] += LEVEL_SD**2 * np.equal.outer(rows.level, rows.level)
     noise = np.where(np.isnan(rows.noise), reliability * predicted.noise, rows.noise)
     full[count:, count:] += np.diag(noise**2)

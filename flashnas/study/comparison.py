@@ -73,7 +73,7 @@ def at_one_latency(
     # a narrow front says nothing of networks far beyond it
     worth = np.minimum(np.array(sds) * slope, known)
     scaled = shares / np.linalg.norm(shares, axis=1)[:, None] * worth[:, None]
-    return prediction.with_further(scaled @ scaled.T)
+    return dataclasses.replace(prediction, shared=prediction.shared + scaled @ scaled.T)
 
 
 def nats_per_efold(trials: Trials) -> tuple[float, float]:
@@ -101,7 +101,8 @@ def with_traits(prediction: Prediction, networks: Sequence[Architecture]) -> Pre
         for network in networks
     ]
     centred = np.array(traits) - 0.5  # neither side is surer of itself than the other
-    return prediction.with_further(TRAIT_SD**2 * centred @ centred.T)
+    further = TRAIT_SD**2 * centred @ centred.T
+    return dataclasses.replace(prediction, shared=prediction.shared + further)
 
 
 def latency_ms(problem: Problem, network: Architecture) -> float | None:

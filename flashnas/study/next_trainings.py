@@ -61,7 +61,7 @@ def price_of(scorer: EvidenceScorer, network: Architecture) -> Price:
     """What a share of the hours of all full trainings that are planned costs that of a network, in nats:
     L(D) - L(D (1 + share)); with own trainings, what tokens bring in these."""
     tokens = float(scorer.training.tokens_of([network])[0])
-    law, brought = scorer.model.law, max(scorer.model.slope_of("tokens"), 0.0)
+    law, brought = scorer.model.law, max(scorer.model.coefficients()["tokens"][0], 0.0)
     params = counted_params(law, network)
     return lambda share: brought * falls(law, params, tokens, share)
 

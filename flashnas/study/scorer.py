@@ -263,7 +263,7 @@ class EvidenceScorer:
         parts = self.model.parts_of(table, 0, 1)
         # of the size, what the ratio of width to depth makes
         bends = self.model.law.c * table.shape**2
-        shape = float(self.model.slope_of("law") * (bends[0] - bends[1]))
+        shape = float(self.model.coefficients()["law"][0] * (bends[0] - bends[1]))
         return {"size": parts["size"] - shape, "shape": shape, "mix": parts["mix"]}
 
     def to_dict(self) -> dict[str, Any]:

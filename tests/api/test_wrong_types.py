@@ -42,9 +42,6 @@ def test_it_is_one_line(name, arguments):
         lambda: predicted([NETWORK], "many"),
         lambda: predicted([NETWORK], float("nan")),
         lambda: predicted([NETWORK], None),
-        lambda: predicted([NETWORK]).difference(0, 5),
-        lambda: predicted([NETWORK]).difference(0, -1),
-        lambda: predicted([NETWORK]).difference("x", 0),
     ],
 )
 def test_of_an_object_it_is_one_line(call):

@@ -76,11 +76,9 @@ def test_the_prior_is_a_covariance_at_any_size_and_length(trainings):
         ],
         shipped().law,
     )
-    prior = shipped()._prior(rows, rows)
+    prior = sum(shipped()._prior(rows, rows))
     assert prior == pytest.approx(prior.T)
     assert np.linalg.eigvalsh(prior).min() > -1e-9 * np.trace(prior)
-    common, own = shipped()._prior_variances(rows)
-    assert np.diag(prior) == pytest.approx(common + own)
 
 
 def test_a_full_training_says_more_than_a_toy_of_the_same_mix():
@@ -104,8 +102,9 @@ def test_the_noise_of_a_row_is_its_own():
 def test_a_given_reliability_is_not_fitted_and_losses_do_not_change_what_is_learnt():
     models = [informed(FULL, nats=nats, reliability=1.5) for nats in ((2.6, 2.2), (0.0, 0.0))]
     assert {model.spreads.reliability["own trainings"] for model in models} == {1.5}
-    first, second = (m.predict_networks(PAIR, TOKENS).covariance([0, 1]) for m in models)
-    assert first == pytest.approx(second)
+    first, second = (m.predict_networks(PAIR, TOKENS) for m in models)
+    assert first.shared == pytest.approx(second.shared)
+    assert first.own == pytest.approx(second.own)
 
 
 def test_silence_falls_with_a_full_training_and_hardly_with_a_toy():

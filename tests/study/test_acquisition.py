@@ -114,7 +114,7 @@ def simulated(networks, observed, count):
     rows = rows_of_model(model, list(map(observed, networks)))
     predicted = model.predict(Table.joined(model.table(networks, TOKENS), rows))
     every = np.arange(2 * len(networks))
-    covariance = predicted.shared.covariance(every) + predicted.own.covariance(every)
+    covariance = predicted.shared + predicted.own
     noise = np.diag(np.where(every < len(networks), 0, predicted.noise**2))
     drawn = np.random.default_rng(2).multivariate_normal(
         predicted.mean, covariance + noise, count, "ignore", method="eigh"
@@ -153,8 +153,7 @@ def test_the_gain_of_a_trained_loss_is_the_expected_improvement(trained):
     bare, pair = scorer(published=False), NETWORKS[3:5]
     rows = rows_of_model(bare.publications, list(map(toy, pair)))
     predicted = bare.publications.predict(rows)
-    parts = (predicted.shared, predicted.own)
-    covariance = sum(part.covariance(np.arange(2)) for part in parts)
+    covariance = predicted.shared + predicted.own
     sd = np.sqrt(np.array([1, -1]) @ covariance @ np.array([1, -1]) + 2 * predicted.noise**2)
     gap, first = abs(np.diff(predicted.mean)[0]), int(np.argmin(predicted.mean))
     if trained:

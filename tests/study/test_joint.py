@@ -13,7 +13,7 @@ def test_a_narrow_front_is_not_extrapolated(monkeypatch):
     """Networks of 50.0 to 50.5 ms differ by 0.3 nats; no error of a latency is worth more."""
     monkeypatch.setattr("flashnas.study.comparison.nats_per_efold", lambda trials: (30.0, 0.3))
     losses, both = joint(STATES, ATTENTION)
-    further = both.covariance([0, 1]) - losses.covariance([0, 1])
+    further = both.shared - losses.shared
     assert np.sqrt(np.diag(further)).max() == pytest.approx(0.3)
 
 
@@ -44,7 +44,7 @@ def test_those_of_others_widen_the_difference_by_what_latency_is_worth(sloped):
         ms = np.array([sum(parts.get(kind, {}).values()) for kind in ("a", "m2", "f", "head")])
         assert ms.sum() > 0.9 * metrics["latency_ms"]
         shares.append(ms / np.linalg.norm(ms))
-    further = both.covariance([0, 1]) - losses.covariance([0, 1])
+    further = both.shared - losses.shared
     assert np.sqrt(np.diag(further)) == pytest.approx(0.5 * np.array(sds))
     cosine = further[0, 1] / np.sqrt(further[0, 0] * further[1, 1])
     assert cosine == pytest.approx(shares[0] @ shares[1], abs=0.02)
@@ -64,7 +64,7 @@ def test_what_latency_is_worth_is_the_slope_of_the_front():
         of(networks[:2])
         for of in (problem.scorer.posterior, lambda found: at_one_latency(problem, few, found))
     )
-    assert (both.covariance([0, 1]) == losses.covariance([0, 1])).all()
+    assert (both.shared == losses.shared).all()
 
 
 def test_what_the_evidence_takes_as_equal_widens_a_difference():
@@ -72,7 +72,7 @@ def test_what_the_evidence_takes_as_equal_widens_a_difference():
     networks = [Architecture.parse(text) for text in (tied, untied, tied)]
     losses = problem_of().scorer.posterior(networks)
     wider = with_traits(losses, networks)
-    further = wider.covariance([0, 1, 2]) - losses.covariance([0, 1, 2])
+    further = wider.shared - losses.shared
     assert wider.mean is losses.mean
     assert further[0, 0] == pytest.approx(further[1, 1]), "none is surer of itself"
     for other, traits in ((1, 2), (2, 0)):

@@ -111,7 +111,7 @@ def test_the_price_is_what_the_model_expects_of_as_many_tokens_more(network, tim
     means = of_own.model.mean(of_own.model.table([network] * 2, np.array([TOKENS, 1.1 * TOKENS])))
     price = float(next_trainings.price_of(of_own, network)(0.1))
     assert price == pytest.approx(means[0] - means[1], rel=1e-6)
-    assert (of_own.model.slope_of("tokens") > 1.5) == bool(times)
+    assert (of_own.model.coefficients()["tokens"][0] > 1.5) == bool(times)
 
 
 # -- what is proposed ------------------------------------------------------------------------------

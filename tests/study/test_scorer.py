@@ -259,11 +259,11 @@ def predicting(covariance):
         ),
         (
             predicting(np.full((1, 1), np.nan)),
-            "Prediction: covariance must be an array [3, 3] of finite numbers; got array([[nan]])",
+            "Prediction.shared must be an array [3, 3] of finite numbers; got array([[nan]])",
         ),
         (
             broken(posterior=lambda self, *_: Prediction(ONES, None, None, 0.0, 0.0)),
-            "Prediction.shared must be a PosteriorPart; got None",
+            "Prediction.shared must be an array [3, 3] of finite numbers; got None",
         ),
         (
             broken(values=lambda self, networks: sys.exit(0)),
