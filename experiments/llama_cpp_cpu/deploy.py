@@ -184,7 +184,7 @@ def in_llama_cpp(
     from flashnas.exporting.source import load_source
     from flashnas.families.gguf.vocabulary import vocabulary
     from flashnas.latency.workload import load_workload
-    from flashnas.profiling.llama_cpp.child import read_texts, time_requests
+    from flashnas.profiling.llama_cpp.child import Server, time_requests
 
     how = {"threads": 1, "flash_attention": False, "cache_type": "f16"}
     workload = load_workload(plan["workload"])
@@ -204,22 +204,28 @@ def in_llama_cpp(
     dataset = prepare_dataset(plan["training"]["data"], recipe)
     windows = dataset.validation_slice(recipe, plan["windows"] * recipe.sequence_tokens)[:, :WINDOW]
     words = vocabulary(source.tokenizer, vocab)
-    theirs = read_texts(
-        file,
-        windows=windows.tolist(),
-        texts=list(PROMPTS),
-        generate=GENERATED,
-        vocab=len(words.tokens),
-        plain=words.plain,
-        **how,
-    )
+    server = Server(file, max(WINDOW, *map(len, PROMPTS)) + GENERATED, **how)
+    values = [
+        next(
+            entry["logprob"]
+            for entry in server.after(window[:end], len(words.tokens), words.plain)
+            if entry["id"] == window[end]
+        )
+        for window in windows.tolist()
+        for end in range(1, len(window))
+    ]
+    texts = {
+        prompt: server.post(
+            "completion", prompt=prompt, n_predict=GENERATED, temperature=0.0, cache_prompt=False
+        )["content"]
+        for prompt in PROMPTS
+    }
     with torch.no_grad():
         tokens_BT = torch.as_tensor(windows)
         logits_BTV = source.network.float()(tokens_BT)
         loss = torch.nn.functional.cross_entropy(
             logits_BTV[:, :-1].flatten(0, 1), tokens_BT[:, 1:].flatten()
         )
-    values = [value for window in theirs["logprobs"] for value in window]
     trained_ms, prompt_ms = (
         statistics.median(times[what][0]["cpu_ms"] for times in rounds)
         for what in ("contexts", "prompts")
@@ -230,7 +236,7 @@ def in_llama_cpp(
         "perplexity": math.exp(float(loss)),
         "llama_cpp_perplexity": math.exp(-sum(values) / len(values)),
         "perplexity_tokens": len(values),
-        "texts": dict(zip(PROMPTS, theirs["texts"], strict=True)),
+        "texts": texts,
     }
 
 

@@ -134,7 +134,7 @@ def estimate(options: EstimateOptions) -> ArchitectureEstimate:
         from flashnas.observations.correction import corrected
 
         model = corrected(model, *options.times)
-    check_fits(architecture, workload, model.table.device, model.dtype, model.cache_type)
+    check_fits(architecture, workload, model.table.device, model.dtype)
     figures: dict[str, Any] = {
         **vars(model.estimate(architecture)),
         **model.serving(architecture),

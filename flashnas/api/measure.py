@@ -35,7 +35,10 @@ SHARED = (
 
 @dataclass(frozen=True, kw_only=True)
 class ProfileOptions(Settings, where="profile"):
-    gone: ClassVar[dict[str, str]] = {"mode": "steps run eagerly on cpu, as a CUDA graph on cuda"}
+    gone: ClassVar[dict[str, str]] = {
+        "mode": "steps run eagerly on cpu, as a CUDA graph on cuda",
+        "cache_type": "llama.cpp keeps keys and values in f16",
+    }
 
     runtime: str = option(
         "torch",
@@ -85,9 +88,6 @@ class ProfileOptions(Settings, where="profile"):
         False,
         "let llama.cpp compute attention in one pass, as it does by itself; on a CPU this is often"
         " slower",
-    )
-    cache_type: str | None = option(
-        None, "type of keys and values in llama.cpp: f32, f16, bf16 or q8_0", shown="f16"
     )
     vllm_python: str | None = vllm_python_option()
     engine_option: tuple[str, ...] = option(

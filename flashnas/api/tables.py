@@ -34,7 +34,6 @@ class TableInfo(Result):
     dtypes: tuple[str, ...]
     stacks: dict[str, Any]
     kinds: dict[str, Any]
-    rules: list[str]
     calibration: dict[str, Any] | None
 
     def __str__(self) -> str:

@@ -29,7 +29,7 @@ from flashnas.families.gguf.families import architecture_name
 from flashnas.families.gguf.file import BLOCK, TYPES, write_file
 from flashnas.families.gguf.vocabulary import Vocabulary, vocabulary
 from flashnas.network.model import HybridLM
-from flashnas.profiling.llama_cpp.child import ask, read_texts
+from flashnas.profiling.llama_cpp.child import ask
 
 DEFAULT_TYPE = "f16"
 # Of the largest logit. Where weights are not in float32, llama.cpp rounds what it multiplies them
@@ -42,7 +42,7 @@ TOLERANCES = {
     **dict.fromkeys(("q8_0", "q6_k", "q4_0", "q4_k"), 0.15),
 }
 ROUTED = 0.3  # .. in their place where such a type rounds what chooses experts: near ties turn
-# Nats a token that the rounding of weights may cost, in llama.cpp against the network as it was
+# Nats a token that the rounding of weights may cost the network, which llama.cpp is held against
 MARGINS = {"q8_0": 0.05, "q6_k": 0.1, "q4_0": 0.4, "q4_k": 0.3}
 PROMPTS = 70, 7  # tokens; llama.cpp reads 64 at a time in parallel
 GENERATED = 64
@@ -97,7 +97,8 @@ class GgufExporter(Exporter):
         architecture = network.architecture
         words = vocabulary(source.tokenizer, architecture.vocab, source.special)
         file = folder / "model.gguf"
-        drawn = _drawn(network) if name in MARGINS else None
+        drawn = _drawn(network)
+        before = _logprob(network, drawn)
         wide = write_file(
             file,
             architecture,
@@ -113,8 +114,8 @@ class GgufExporter(Exporter):
             f"llama.cpp runs it as {architecture_name(architecture)}; {equal} of {GENERATED}"
             f" greedy tokens are equal (xllamacpp {version('xllamacpp')})",
         ]
-        if drawn is not None:
-            notes.append(check_loss(file, *drawn, words, name))
+        if name in MARGINS:
+            notes.append(check_loss(before, _logprob(network, drawn), name))
         if wide:
             notes.append(
                 f"{wide} matrices are in f16, because their rows are not multiples of {BLOCK}"
@@ -187,51 +188,33 @@ def check_parity(
     return differences, equal
 
 
-def check_loss(
-    file: Path, tokens: list[int], logprobs: Tensor, vocabulary: Vocabulary, type_name: str
-) -> str:
-    """The perplexity in llama.cpp beside the network's own before its weights were rounded, in
-    words.
-
-    Args:
-        tokens, logprobs: as `_drawn` gives them.
-
-    Raises:
-        ExportError: the weights of that type cost more than its margin.
+def check_loss(before: float, after: float, type_name: str) -> str:
+    """The perplexity of the network beside that of before its weights were rounded, in words. Its mean
+    log-probabilities of the tokens of `_drawn`. ExportError: the type costs more than its margin.
     """
-    answer = read_texts(
-        file,
-        windows=[tokens],
-        texts=[],
-        generate=0,
-        vocab=len(vocabulary.tokens),
-        plain=vocabulary.plain,
-        threads=1,
-        flash_attention=False,
-        cache_type="f32",
-    )
-    theirs = float(torch.tensor(answer["logprobs"][0][-len(logprobs) :]).mean())
-    ours = float(logprobs.mean())
     words = (
-        f"perplexity {math.exp(-theirs):.2f} in {type_name} and {math.exp(-ours):.2f} before, over"
-        f" {len(logprobs)} tokens that the network wrote"
+        f"perplexity {math.exp(-after):.2f} in {type_name} and {math.exp(-before):.2f} before, over"
+        f" {GENERATED} tokens that the network wrote"
     )
-    if not ours - theirs <= MARGINS[type_name]:
+    if not before - after <= MARGINS[type_name]:
         raise ExportError(
-            f"{type_name} costs this network {ours - theirs:.2f} nats a token; at most"
+            f"{type_name} costs this network {before - after:.2f} nats a token; at most"
             f" {MARGINS[type_name]} is allowed ({words}); take a type of more bits"
         )
     return words
 
 
-def _drawn(network: HybridLM) -> tuple[list[int], Tensor]:
-    """Tokens that the network draws, and the log-probability of each but the first."""
+def _drawn(network: HybridLM) -> Tensor:
+    """Tokens that the network draws [1, T]."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         start = torch.randint(network.architecture.vocab, (1, 1))
-        tokens = torch.cat([start, network.generate(start, GENERATED, greedy=False)], 1)
-    logprobs = network(tokens)[0, :-1].log_softmax(-1)
-    return tokens[0].tolist(), logprobs.gather(1, tokens[0, 1:, None])[:, 0]
+        return torch.cat([start, network.generate(start, GENERATED, greedy=False)], 1)
+
+
+def _logprob(network: HybridLM, tokens_BT: Tensor) -> float:
+    """The mean log-probability of tokens but the first."""
+    return -float(network.loss(tokens_BT[:, :-1], tokens_BT[:, 1:]))
 
 
 def _compare_generated(

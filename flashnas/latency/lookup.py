@@ -209,7 +209,7 @@ KEYS = ["operator", "hidden", "vocab"]
 
 
 class OperatorTimes:
-    """Answers by the rows in `dtype`. settings: of their stack."""
+    """Answers by the rows in `dtype`."""
 
     def __init__(self, table: LatencyTable, dtype: str) -> None:
         self._rows = {
@@ -219,7 +219,7 @@ class OperatorTimes:
                 KEYS, observed=True
             )
         }
-        self.settings = table.settings(texts(table, "stack", OPERATOR_KINDS, dtype))
+        table.settings(texts(table, "stack", OPERATOR_KINDS, dtype))
         self._grid = functools.cache(self._find_grid)  # of the object, so that it ends with it
 
     def has(self, operator: str, hidden: int, vocab: int = 0) -> bool:

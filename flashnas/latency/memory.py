@@ -21,7 +21,6 @@ from flashnas.architecture.networks import Networks
 from flashnas.base.errors import BudgetError
 from flashnas.latency.schema import Device
 from flashnas.latency.workload import (
-    AUTO,
     CACHE_BYTES,
     DTYPE_BYTES,
     OTHER_WEIGHTS,
@@ -73,7 +72,7 @@ class MemorySizes:
 
 @functools.lru_cache(maxsize=65536)
 def _operator_sizes(
-    spec: OperatorSpec, hidden: int, dtype_bytes: int, cache_type: str, state_bytes: float
+    spec: OperatorSpec, hidden: int, dtype_bytes: int, kv_dtype: str, state_bytes: float
 ) -> tuple[float, float, int, int, int]:
     """-> bytes of a state, cache bytes of a token, tokens of its window (0: all), bytes per token while
     the operator reads a prompt, `matrix_numbers`."""
@@ -84,7 +83,7 @@ def _operator_sizes(
     empty, one = (spec.cache_bytes(hidden, tokens, 1) for tokens in (0, 1))
     convolutions = spec.cache_bytes(hidden, 0, 2) - empty
     state = convolutions * dtype_bytes + (empty - convolutions) * state_bytes / STATE_BYTES
-    of_token = (one - empty) * CACHE_BYTES.get(cache_type, dtype_bytes)
+    of_token = (one - empty) * CACHE_BYTES.get(kv_dtype, dtype_bytes)
     return state, of_token, spec.window_tokens, alive, matrix_numbers(spec, hidden)
 
 
@@ -128,23 +127,17 @@ def matrix_numbers(spec: OperatorSpec, hidden: int) -> int:
     )
 
 
-def memory_sizes(
-    networks: Networks, workload: Workload, dtype: str, cache_type: str = ""
-) -> MemorySizes:
+def memory_sizes(networks: Networks, workload: Workload, dtype: str) -> MemorySizes:
     """Of what takes memory of each network: weights, pages after all tokens, activations.
-
-    Args:
-        cache_type: of keys and values, one of CACHE_BYTES ("": dtype); the workload's comes first.
 
     Activations: for each token that is processed at once (a piece of the prompts, or one token of
     each sequence) the residual stream and what the kernels of that operator write that writes most,
     with the workspace of its chunked kernel; and float32 logits of one token per sequence.
     """
     dtype_bytes = DTYPE_BYTES[dtype]
-    cache_type = cache_type if workload.kv_dtype == AUTO else workload.kv_dtype
     of_states = DTYPE_BYTES.get(workload.state_dtype, STATE_BYTES)
     of_pairs = [
-        _operator_sizes(spec, hidden, dtype_bytes, cache_type, of_states)
+        _operator_sizes(spec, hidden, dtype_bytes, workload.kv_dtype, of_states)
         for spec, hidden in networks.pairs
     ]
     states, of_token, windows, alive, matrices = np.array(of_pairs, float).reshape(-1, 5).T
@@ -171,22 +164,19 @@ def memory_bytes(
     batch: int,
     dtype: str,
     piece_tokens: int = PREFILL_PIECE_TOKENS,
-    cache_type: str = "",
 ) -> int:
     """Of one network. piece_tokens: of the prompts that are processed at once, at most."""
-    sizes = memory_sizes(Networks.of([architecture]), workload, dtype, cache_type)
+    sizes = memory_sizes(Networks.of([architecture]), workload, dtype)
     return int(sizes.total(batch, piece_tokens)[0])
 
 
-def check_fits(
-    architecture: Architecture, workload: Workload, device: Device, dtype: str, cache_type: str = ""
-) -> None:
+def check_fits(architecture: Architecture, workload: Workload, device: Device, dtype: str) -> None:
     """Raise BudgetError if the batch of the workload needs more than USABLE_SHARE of the memory."""
     if workload.batch == "max":
         return
-    needed = memory_bytes(architecture, workload, workload.batch, dtype, cache_type=cache_type)
+    needed = memory_bytes(architecture, workload, workload.batch, dtype)
     if needed > device.memory_bytes * USABLE_SHARE:
-        largest = largest_batch(architecture, workload, device, dtype, cache_type)
+        largest = largest_batch(architecture, workload, device, dtype)
         raise BudgetError(
             f"memory_gb {needed / 1e9:.1f} of batch {workload.batch} of {workload.name} is more"
             f" than {USABLE_SHARE:.0%} of the {device.memory_bytes / 1e9:.1f} GB of {device.name};"
@@ -195,10 +185,10 @@ def check_fits(
 
 
 def largest_batch(
-    architecture: Architecture, workload: Workload, device: Device, dtype: str, cache_type: str = ""
+    architecture: Architecture, workload: Workload, device: Device, dtype: str
 ) -> int:
     """Of one network; raises BudgetError if not even 1 fits."""
-    sizes = memory_sizes(Networks.of([architecture]), workload, dtype, cache_type)
+    sizes = memory_sizes(Networks.of([architecture]), workload, dtype)
     if batch := int(largest_batches(sizes, device)[0]):
         return batch
     usable = device.memory_bytes * USABLE_SHARE

@@ -47,10 +47,9 @@ class OperatorCosts:
         self.operator_kernels = (
             self.kernels if rows == self.dtype else KernelTimes(self.table, rows, self.dtype)
         )
-        self.operators, self.cache_type = None, ""
+        self.operators = None
         if self.table.frames.keys() & OPERATOR_KINDS:
             self.operators = OperatorTimes(self.table, self.dtype)
-            self.cache_type = self.operators.settings.get("cache_type", "")
         self.phases = functools.cache(self._phases)  # of the object, so that it ends with it
         self._known: dict[tuple[OperatorSpec | str, int, int, int, int], Cost] = {}
         self._launches: dict[tuple[Any, ...], BoundedTime] = {}

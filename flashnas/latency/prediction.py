@@ -88,7 +88,7 @@ class LatencyModel:
             calibration = self.table.calibrated(calibration, programs)
         self.calibration = calibration
         self.costs = OperatorCosts(self.table, self.workload, calibration)
-        self.dtype, self.cache_type = self.costs.dtype, self.costs.cache_type
+        self.dtype = self.costs.dtype
 
     def at(self, workload: Workload | str) -> LatencyModel:
         """The same table, calibration and correction under another workload."""
@@ -227,7 +227,7 @@ class LatencyModel:
         found = {name: getattr(networks, name) for name in names if name in of_shape}
         batches = np.full(len(networks), self.workload.batch)
         if not {"memory_gb", *SERVING}.isdisjoint(names) or self.workload.batch == "max":
-            sizes = memory_sizes(networks, self.workload, self.dtype, self.cache_type)
+            sizes = memory_sizes(networks, self.workload, self.dtype)
             if self.workload.batch == "max":
                 batches = largest_batches(sizes, self.table.device)
             if "memory_gb" in names:
@@ -358,9 +358,7 @@ class LatencyModel:
         """The workload's batch; for "max" the largest that fits the device's memory."""
         if self.workload.batch != "max":
             return self.workload.batch
-        return largest_batch(
-            architecture, self.workload, self.table.device, self.dtype, self.cache_type
-        )
+        return largest_batch(architecture, self.workload, self.table.device, self.dtype)
 
 
 def _alike(networks: Sequence[Architecture]) -> Iterable[tuple[Any, Networks]]:

@@ -32,11 +32,8 @@ WEIGHT_BYTES: dict[str, float] = {
     "q4_0": 18 / 32,
     "q4_k": 144 / 256,
 }
-# of keys and values, as vLLM and as llama.cpp name their types
-CACHE_BYTES = {
-    **{"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "fp8": 1.0},
-    **{"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32},
-}
+# of keys and values
+CACHE_BYTES = {"float32": 4.0, "float16": 2.0, "bfloat16": 2.0, "fp8": 1.0, "q8_0": 34 / 32}
 AUTO = "auto"
 KV_DTYPES = (AUTO, "bfloat16", "float16", "float32", "fp8", "q8_0")
 STATE_DTYPES = (AUTO, "float32", "bfloat16", "float16")

@@ -49,7 +49,6 @@ class Target(Settings, ABC):
     Attributes:
         name: of the runtime, as in `flashnas.latency.schema.RUNTIMES`.
         device: a platform of `flashnas.profiling.platforms`.
-        cache_type: of keys and values; "": the dtype.
         piece_tokens: the most tokens of the prompts of a batch that are read together.
         steps_at_once: how many steps of a request are timed together.
         rounds: timings of a network, spread over a measurement; their median counts.
@@ -57,7 +56,6 @@ class Target(Settings, ABC):
 
     name: ClassVar[str]
     device: ClassVar[str] = "cpu"
-    cache_type: ClassVar[str] = ""
     piece_tokens: ClassVar[int] = PREFILL_PIECE_TOKENS
     steps_at_once: ClassVar[int] = 1
     rounds: ClassVar[int] = 3
@@ -201,9 +199,7 @@ class Target(Settings, ABC):
         prompt = max(0, read - network.meta_tokens)
         generated = max(0, tokens - network.meta_tokens - prompt)
         request = Workload(prompt_tokens=prompt, generated_tokens=generated or int(not prompt))
-        needed = memory_bytes(
-            network, request, batch, self.dtype_name, self.piece_tokens, self.cache_type
-        )
+        needed = memory_bytes(network, request, batch, self.dtype_name, self.piece_tokens)
         free = self.free_bytes()
         if needed > free:
             raise DeviceMemoryError(

@@ -9,7 +9,7 @@ from flashnas.api.tables import table_info
 from flashnas.architecture.source import presets
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
-from flashnas.latency.table_info import facts_of, rules
+from flashnas.latency.table_info import facts_of
 from flashnas.latency.workload import WORKLOADS
 from flashnas.space import load_space
 
@@ -31,9 +31,7 @@ def test_every_row_names_its_source(tables, device):
         assert entry["origin"]["licence"] == "Apache-2.0"
         for stack in entry["stacks"]:
             assert {"framework", "version", "measured_on"} <= set(table.meta["stacks"][stack])
-    assert "rules" not in table.meta
-    text = str(table_info(str(table.path)))
-    assert all(f"- {rule}" in text for rule in rules())
+    assert "rules answer, with wider bounds" in str(table_info(str(table.path)))
 
 
 @pytest.mark.parametrize("workload", WORKLOADS)

@@ -18,14 +18,12 @@ from flashnas.architecture import Architecture
 from flashnas.base.errors import (
     ConfigError,
     DeviceError,
-    DeviceMemoryError,
     ExportError,
     TableError,
 )
 from flashnas.base.system import usable_cores
 from flashnas.cli.main import main
 from flashnas.families.gguf import file
-from flashnas.latency.memory import memory_bytes
 from flashnas.latency.prediction import LatencyModel
 from flashnas.latency.table import LatencyTable
 from flashnas.latency.workload import Workload
@@ -33,7 +31,6 @@ from flashnas.profiling import table_target
 from flashnas.profiling.llama_cpp import child
 from flashnas.profiling.llama_cpp import target as llama_cpp
 from flashnas.profiling.llama_cpp.target import LlamaCpp
-from flashnas.profiling.platforms import Cpu
 from flashnas.profiling.profile import profile
 from flashnas.profiling.table_target import target_like
 
@@ -107,13 +104,12 @@ def test_a_table_of_another_llama_cpp_is_refused(narrow, clock, tmp_path, monkey
 
 
 def test_rows_of_other_settings_never_meet(narrow, clock, tmp_path):
-    """A table has one number of threads, kind of attention and type of caches."""
+    """A table has one number of threads and kind of attention."""
     one, folder = LlamaCpp(), tmp_path / "table"
     profile(narrow, [SHORT], folder, one, rounds=1)
     for name, value, there in (
         ("threads", 2, 1),
         ("flash_attention", True, False),
-        ("cache_type", "f32", "f16"),
     ):
         other = dataclasses.replace(one, **{name: value})
         with pytest.raises(
@@ -148,42 +144,11 @@ def test_what_is_timed_has_at_most_a_thread_for_each_usable_core(
     )
 
 
-def test_memory_counts_the_type_of_keys_and_values_and_the_making_of_the_file(monkeypatch):
-    """What is refused before it is timed needs less with keys and values of 8 bits than of 32."""
-    network = Architecture.parse(
-        "512(vocab=64): m2(head_dim=32,state=16) f 20x(a(head_dim=32,kv_heads=16) f)"
-    )
-    long = dataclasses.replace(SHORT, prompt_tokens=200_000)
-    needed = [
-        memory_bytes(network, long, 1, "q8_0", cache_type=name) for name in ("q8_0", "f16", "f32")
-    ]
-    assert needed == sorted(needed)
-    monkeypatch.setattr(Cpu, "free_bytes", lambda self: needed[1])
-    monkeypatch.setattr(LlamaCpp, "times", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        LlamaCpp(cache_type="q8_0", flash_attention=True).time_request(network, long)
-    assert "needs" in one_line(
-        DeviceMemoryError, LlamaCpp(cache_type="f32").time_request, network, long
-    )
-
-
 def test_networks_that_llama_cpp_cannot_hold_are_told_apart():
     assert LlamaCpp().holds(Architecture.parse(SMALL))
     assert not LlamaCpp().holds(Architecture.parse("64(vocab=320): m2(head_dim=32,state=16) f"))
     message = one_line(ExportError, LlamaCpp(weights="q4_k").check_holds, Architecture.parse(SMALL))
     assert "have 64; take sizes" in message
-    cache = LlamaCpp(cache_type="q8_0", flash_attention=True)
-    cache.check_holds(Architecture.parse(SMALL))
-    message = one_line(
-        ExportError,
-        cache.check_holds,
-        Architecture.parse(SMALL.replace("a(head_dim=32)", "a(head_dim=16)")),
-    )
-    assert message.endswith("the heads of operator 2, 'a', have 16; take --cache-type f16")
-    message = one_line(ConfigError, LlamaCpp, cache_type="q4_0", flash_attention=True)
-    assert (
-        "must be one of f32, f16, bf16, q8_0; got 'q4_0'; types of fewer bits gave NaN" in message
-    )
 
 
 # -- llama.cpp itself ----------------------------------------------------------------------------------------

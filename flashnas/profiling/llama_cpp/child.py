@@ -22,7 +22,7 @@ from typing import Any, ParamSpec, TypeVar
 TOP = 10  # tokens whose probabilities are read after each generated one
 MARGIN_TOKENS = 8  # of a context beyond what is asked for
 # of keys and values, by their numbers in ggml
-CACHE_TYPES = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8}
+CACHE_TYPES = {"f32": 0, "f16": 1}
 
 
 P = ParamSpec("P")
@@ -56,7 +56,7 @@ def in_child(work: Callable[P, Answer]) -> Callable[P, Answer]:
     return call
 
 
-class _Server:
+class Server:
     """llama.cpp's server in this process."""
 
     def __init__(
@@ -139,7 +139,7 @@ def ask(
     """
     # one thread: two that wait for each other in a loop take up to 100 times as long on a busy
     # machine
-    server = _Server(
+    server = Server(
         file,
         max(map(len, prompts)) + generate,
         threads=1,
@@ -204,7 +204,7 @@ def time_requests(
         of the whole prompt, or of one step; of contexts also how many different tokens were
         generated.
     """
-    server, draw = _Server(file, max([*prompts, *contexts]), **options), random.Random(0)
+    server, draw = Server(file, max([*prompts, *contexts]), **options), random.Random(0)
     answer: dict[str, list[dict[str, float]]] = {"prompts": [], "contexts": []}
 
     def tokens(count: int) -> list[int]:
@@ -255,52 +255,6 @@ def time_requests(
         )
         sequence += reply["tokens"]
     return answer
-
-
-@in_child
-def read_texts(
-    file: Path,
-    *,
-    windows: list[list[int]],
-    texts: list[str],
-    generate: int,
-    vocab: int,
-    plain: int,
-    **options: Any,
-) -> dict[str, Any]:
-    """Score and continue texts.
-
-    Args:
-        windows: token ids; each window is read by itself.
-        texts: to be continued with the `generate` most likely tokens.
-        vocab, plain: as of `ask`.
-        options: as of `time_requests`.
-
-    Returns:
-        "logprobs": for each window the natural logarithm of the probability of each token but the
-        first. "texts": the continuations.
-    """
-    longest = max([*map(len, windows), *(len(text.encode()) + generate for text in texts)])
-    server = _Server(file, longest, **options)
-    return {
-        "logprobs": [
-            [
-                next(
-                    entry["logprob"]
-                    for entry in server.after(window[:end], vocab, plain)
-                    if entry["id"] == window[end]
-                )
-                for end in range(1, len(window))
-            ]
-            for window in windows
-        ],
-        "texts": [
-            server.post(
-                "completion", prompt=text, n_predict=generate, temperature=0.0, cache_prompt=False
-            )["content"]
-            for text in texts
-        ],
-    }
 
 
 @in_child

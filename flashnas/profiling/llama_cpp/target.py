@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from flashnas.architecture import Architecture
-from flashnas.base.errors import ConfigError, DeviceError, ExportError
+from flashnas.base.errors import ConfigError, DeviceError
 from flashnas.base.settings import option
 from flashnas.latency.workload import Workload
 from flashnas.operators import OperatorSpec
-from flashnas.operators.attention.spec import Attention
-from flashnas.profiling.llama_cpp.child import CACHE_TYPES, describe, time_requests
+from flashnas.profiling.llama_cpp.child import describe, time_requests
 from flashnas.profiling.target import STEPS, Steps, Target, Timings
 
 PIECE_TOKENS = 256  # attention is computed over the next multiple of this many tokens
@@ -36,7 +35,7 @@ WEIGHTS = {
     **{name: name for name in ("q8_0", "q6_k", "q4_0", "q4_k")},
 }
 LIBRARIES = ("xllamacpp", "gguf")
-CACHE_BLOCK = 32  # of a key or value that q8_0 holds together
+CACHE_TYPE = "f16"  # of keys and values, as in llama.cpp by itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,21 +48,9 @@ class LlamaCpp(Target, where="llama_cpp"):
 
     weights: str = option("q8_0", "type of the weights", choices=WEIGHTS)
     flash_attention: bool = option(False, "compute attention in one pass")
-    cache_type: str = option("f16", "type of keys and values")  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.cache_type not in CACHE_TYPES:
-            self.wrong(
-                "cache_type",
-                f"must be one of {', '.join(CACHE_TYPES)}; got {self.cache_type!r}; types of fewer"
-                " bits gave NaN in released hybrids (github.com/ikawrakow/ik_llama.cpp/pull/1548)",
-            )
-        if self.cache_type == "q8_0" and not self.flash_attention:
-            self.wrong(
-                "cache_type",
-                "q8_0 needs --flash-attention: llama.cpp keeps values in 8 bits for it only",
-            )
         lacking = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
         if lacking:
             raise ConfigError(
@@ -85,13 +72,14 @@ class LlamaCpp(Target, where="llama_cpp"):
         attention = "flash" if self.flash_attention else "plain"
         return (
             f"llama.cpp-xllamacpp-{version('xllamacpp')}-{self.threads}t-{self.weights}"
-            f"-{attention}-attention-{self.cache_type}-cache"
+            f"-{attention}-attention-{CACHE_TYPE}-cache"
         )
 
     def describe_stack(self) -> dict[str, Any]:
         return {
             "framework": self.name,
             **vars(self),
+            "cache_type": CACHE_TYPE,
             "time": "of the processor" if self.threads == 1 else "of the clock",
             "version": version("xllamacpp"),
             **_build(),
@@ -112,13 +100,6 @@ class LlamaCpp(Target, where="llama_cpp"):
 
         architecture_name(architecture)
         check_rows(architecture, self.weights)
-        for number, spec in enumerate(architecture.operators if self.cache_type == "q8_0" else ()):
-            if isinstance(spec, Attention) and spec.head_dim % CACHE_BLOCK:
-                raise ExportError(
-                    f"llama.cpp keeps keys and values in q8_0 in blocks of {CACHE_BLOCK}, but"
-                    f" the heads of operator {number}, {spec.kind!r}, have {spec.head_dim};"
-                    " take --cache-type f16"
-                )
 
     def check_workload(self, workload: Workload) -> None:
         if workload.batch != 1:
@@ -146,7 +127,7 @@ class LlamaCpp(Target, where="llama_cpp"):
                     vocab=network.vocab,
                     threads=self.threads,
                     flash_attention=self.flash_attention,
-                    cache_type=self.cache_type,
+                    cache_type=CACHE_TYPE,
                 )
         except DeviceError as error:
             raise DeviceError(f"{network}: {error}") from None

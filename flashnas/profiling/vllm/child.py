@@ -10,7 +10,6 @@ process, because an engine that failed may keep its memory; the next one starts 
 
 import gc
 import importlib.metadata
-import itertools
 import json
 import os
 import random
@@ -19,7 +18,6 @@ import time
 
 MARGIN_TOKENS = 8  # of a context beyond what is asked for
 COPIED_BYTES, PRODUCT = 2**28, {"cpu": 1536, "cuda": 8192}
-NUMBERS = itertools.count()
 
 
 def describe():
@@ -61,8 +59,7 @@ def time_network(question):
 
     question: "folder" of config.json; "options" of vllm.LLM; "vocab", of which random tokens are;
     "batch"; "prompts", lengths; "steps", pairs of the numbers of tokens that the first and the last
-    step see, themselves included; "repeats"; "cpu": times of the processor, where the engine runs
-    in this process.
+    step see, themselves included; "repeats".
 
     Returns "prompts" and "steps": for each the milliseconds of each repeat, of the whole prompt or
     of one step.
@@ -93,8 +90,6 @@ def time_network(question):
             {"prompt_token_ids": [draw.randrange(question["vocab"]) for _ in range(tokens)]}
             for _ in range(batch)
         ]
-        if question["cpu"]:
-            return by_processor(llm.llm_engine, texts, generated)
         return by_clock(llm, texts, generated, lead)
 
     def repeated(tokens, generated, lead=0):
@@ -112,57 +107,29 @@ def time_network(question):
     return answer
 
 
-def sampling(generated):
+def by_clock(llm, texts, generated, lead):
+    """Milliseconds of the prompts and of one step, as the engine records them: from the start of the
+    first prompt to the last one's token, and from there until the first sequence ends, which is
+    `lead` steps ahead."""
     from vllm import SamplingParams
 
-    return SamplingParams(
+    sampling = SamplingParams(
         temperature=0.0,
         ignore_eos=True,
         min_tokens=generated,
         max_tokens=generated,
         detokenize=False,
     )
-
-
-def by_clock(llm, texts, generated, lead):
-    """Milliseconds of the prompts and of one step, as the engine records them: from the start of the
-    first prompt to the last one's token, and from there until the first sequence ends, which is
-    `lead` steps ahead."""
-    outputs = llm.generate(texts, sampling(generated), use_tqdm=False)
-    check(outputs, generated)
+    outputs = llm.generate(texts, sampling, use_tqdm=False)
+    for output in outputs:
+        made = len(output.outputs[0].token_ids)
+        if made != generated:
+            raise RuntimeError(f"{made} of {generated} tokens were generated")
     metrics = [output.metrics for output in outputs]
     first = max(each.first_token_ts for each in metrics)
     prefill_s = first - min(each.scheduled_ts for each in metrics)
     steps_s = min(each.last_token_ts for each in metrics) - first
     return 1000 * prefill_s, 1000 * steps_s / max(generated - 1 - lead, 1)
-
-
-def by_processor(engine, texts, generated):
-    """The same by the time that the processor spends for this process, in which the engine runs:
-    other programs change it less."""
-    for text in texts:
-        engine.add_request(f"request-{next(NUMBERS)}", text, sampling(generated))
-    outputs, prefill_s, steps_s = [], 0.0, []
-    begun: set[str] = set()
-    while engine.has_unfinished_requests():
-        begin = time.process_time()
-        new = engine.step()
-        took_s = time.process_time() - begin
-        if len(begun) < len(texts):
-            prefill_s += took_s
-        else:
-            steps_s.append(took_s)
-        begun.update(output.request_id for output in new)
-        outputs += [output for output in new if output.finished]
-    check(outputs, generated)
-    return 1000 * prefill_s, 1000 * sum(steps_s) / max(len(steps_s), 1)
-
-
-def check(outputs, generated):
-    for output in outputs:
-        made = len(output.outputs[0].token_ids)
-        if made != generated:
-            raise RuntimeError(f"{made} of {generated} tokens were generated")
 
 
 def end(llm):

@@ -13,7 +13,7 @@ from flashnas.profiling.session import Session
 
 ANSWER = "the answer of vLLM"
 CHILD = Path(__file__).with_name("child.py")
-# of an engine on a CPU: in the process that times it, so that its processor time is known
+# of an engine on a CPU: in the process that times it, with cores that others may use as well
 ON_CPU = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",

@@ -1,8 +1,7 @@
 """vLLM: networks from a config.json with random weights, in the interpreter that has vLLM.
 
-Any device that vLLM runs on can be timed so; what flashnas is installed with does not matter. On a
-CPU with one thread, times are those that the processor spent; else they are those of the engine's
-clock.
+Any device that vLLM runs on can be timed so; what flashnas is installed with does not matter. Times are
+those of the engine's clock.
 """
 
 from __future__ import annotations
@@ -194,7 +193,6 @@ class Vllm(Target, where="vllm"):
                 # the first step of each follows at least one token
                 "steps": [[max(part[0], 2), max(part[-1], 2)] for part in steps],
                 "repeats": self.repeats,
-                "cpu": self.device == "cpu" and self.threads == 1,
             }
             answer = convert(session.ask(question), TimedRepeats, error=DeviceError, name=ANSWER)
         if (len(answer.prompts), len(answer.steps)) != (len(prompts), len(steps)):
