@@ -58,10 +58,22 @@ dtype: float32
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory):
-    """Keeps the user's cache out of the tests; workers inherit it."""
+def surroundings(tmp_path_factory):
+    """A cache of their own, which workers inherit; number types that do not depend on the machine, also
+    in processes that are forked; and searches fork their workers, which then need not import torch:
+    see `spawned_workers`."""
+    import number_types
+    import torch
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FLASHNAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # torch keeps the stack of each `manual_seed` for a GPU that is not there: milliseconds each
+        for module in (torch.cuda, torch.xpu, torch.mtia):
+            patch.setattr(module, "traceback", SimpleNamespace(format_stack=list), raising=False)
+        # what was written outlives a killed process without it
+        patch.setattr(os, "fsync", lambda handle: None)
+        number_types.fix(patch)
+        forks.fork_workers(patch)
         yield
 
 
@@ -70,45 +82,6 @@ def without_fla(request, monkeypatch):
     """Its import takes seconds: only the slow tests and those on a GPU have it."""
     if not {"slow", "gpu"} & {mark.name for mark in request.node.iter_markers()}:
         monkeypatch.setitem(sys.modules, "fla", None)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def seeds_without_tracebacks():
-    """torch keeps the stack of each `manual_seed` for a GPU that is not there: milliseconds each."""
-    import torch
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (torch.cuda, torch.xpu, torch.mtia):
-            patch.setattr(module, "traceback", SimpleNamespace(format_stack=list), raising=False)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def nothing_waits_for_the_disk():
-    """What was written outlives a killed process without it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", lambda handle: None)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def fixed_number_types():
-    """Here, and in the processes that are forked."""
-    import number_types
-
-    with pytest.MonkeyPatch.context() as patch:
-        number_types.fix(patch)
-        yield
-
-
-@pytest.fixture(scope="session", autouse=True)
-def forked_workers():
-    """Searches fork their worker processes, which then need not import torch; see
-    `spawned_workers`.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        forks.fork_workers(patch)
-        yield
 
 
 QUICK = {"api", "cli", "docs", "executors", "exporting", "network", "observations", "study"}

@@ -7,7 +7,7 @@ import optuna
 
 from flashnas.space import SearchSpace, load_space
 
-SAMPLES = 40
+SAMPLES = 25
 ENUMERABLE = 2048  # spaces of up to so many genotypes are enumerated, as search algorithms do
 
 

@@ -28,7 +28,7 @@ def test_the_settings_name_registered_algorithms_and_their_options():
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "tpe")) for name in SETTINGS]
 )
 def test_contract(name):
-    objectives = {"nsga2": (3,), "bayes": (2, 3)}.get(name, (2,))
+    objectives = {"nsga2": (3,), "bayes": (3,)}.get(name, (2,))
     contract.check_sampler(name, SETTINGS[name], objectives)
 
 
