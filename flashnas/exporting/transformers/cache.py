@@ -4,20 +4,16 @@ A recurrent state, and meta tokens in front of a sequence, allow no padding: the
 equally many tokens.
 """
 
-import dataclasses
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from flashnas.network.cache import HybridCache, mapped
+from flashnas.network.cache import HybridCache
 
 
 class FlashnasCache(Cache):
-    """Filled by the first forward pass and changed by each further one. A copy does not share its
-    states.
-    """
+    """Filled by the first forward pass and changed by each further one."""
 
     def __init__(self) -> None:
         super().__init__(layers=[])
@@ -56,38 +52,16 @@ class FlashnasCache(Cache):
 
     # -- rows
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Row n becomes the former row indices[n]."""
-        if self.states is not None:
-            self.rows = len(indices)
-            self.states = tuple(select_rows(state, indices) for state in self.states)
+    def batch_select_indices(self, *_: Any, **__: Any) -> None:
+        raise ValueError("a flashnas cache keeps its rows: search by beams with use_cache=False")
 
-    def reorder_cache(self, beam_idx: Tensor) -> None:
-        self.batch_select_indices(beam_idx)
-
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        self.batch_select_indices(torch.arange(self.rows).repeat_interleave(repeats))
+    reorder_cache = batch_repeat_interleave = batch_select_indices
 
     def crop(self, tokens_to_remove: int) -> None:
         if tokens_to_remove:
             raise ValueError(
                 "a flashnas cache cannot drop tokens: a recurrent state does not keep earlier ones"
             )
-
-
-def select_rows(state: Any, rows: Tensor) -> Any:
-    """The states of these rows of the batch, which is the first dimension of every tensor;
-    copies.
-    """
-
-    def of(part: Any) -> Any:
-        if isinstance(part, Tensor):
-            return part.index_select(0, rows.to(part.device))
-        return dataclasses.replace(
-            part, keys_BGTK=of(part.keys_BGTK), values_BGTK=of(part.values_BGTK)
-        )
-
-    return mapped(state, of)
 
 
 def check_rows(
