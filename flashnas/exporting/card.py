@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from flashnas.exporting.source import Source
 
 TRAINED = """
-Validation loss: {loss:.4f} nats per token, {bits_per_byte:.4f} bits per byte, after {tokens:,} training tokens.
+Validation loss: {loss:.4f} nats per token, {bits_per_byte:.4f} bits per byte, after
+{tokens:,} training tokens.
 """
 
 

@@ -33,7 +33,7 @@ def test_an_export_says_what_its_training_recorded(training, tmp_path):
         "tags": ["flashnas"],
     }
     for text in (
-        "3.2500 nats per token, 1.5000 bits per byte, after 1,000,000 training tokens",
+        "3.2500 nats per token, 1.5000 bits per byte, after\n1,000,000 training tokens",
         'from_pretrained("tiny")',
     ):
         assert text in card.text
