@@ -183,15 +183,12 @@ def families(answer: Answer, chosen: Trial) -> str:
 
 
 def experts(run: RecordedRun, answer: Answer, chosen: Trial) -> str:
-    """Whether a network with experts is better within the limits, from where on, and the other one."""
+    """Whether a network with experts is better within the limits, and the other one."""
     if not (two := answer.dense_or_sparse):
         return ""
     better = "sparse" if two["difference"] < 0 else "dense"
     lead = with_interval(abs(two["difference"]), two["sd"]).lstrip("+")
-    least, most = (number(two[name], 3, "GB") for name in ("from_gb", "memory_gb"))
-    within = f"at {most}" if least == most else f"from {least} to {most}"
-    said = f"{better} leads by {lead} nats, {within}"
-    said += f", up to batch {two['to_batch']}" * bool(two["to_batch"])
+    said = f"{better} leads by {lead} nats"
     for sort, side in (("dense", two["dense"]), ("sparse", two["sparse"])):
         if side["notation"] != chosen.notation:
             active = f" ({parameters(side['active_params'])} active)" * (sort == "sparse")

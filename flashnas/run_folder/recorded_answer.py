@@ -118,18 +118,13 @@ class Side(TypedDict):
 
 
 class DenseOrSparse(TypedDict):
-    """The best network without experts and the best one with them within the limits, of which one is
-    on memory; difference, sd: sparse less dense, in nats per token, at one latency. from_gb, to_batch:
-    the least memory and the most sequences at once at which the same sort is better; to_batch is None
-    where the workload names no number of sequences."""
+    """The best network without experts and the best one with them within the limits;
+    difference, sd: sparse less dense, in nats per token, at one latency."""
 
     dense: Side
     sparse: Side
     difference: float
     sd: float
-    memory_gb: float
-    from_gb: float
-    to_batch: int | None
 
 
 class Against(Side):

@@ -7,12 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from flashnas.architecture import Architecture
-from flashnas.architecture.networks import taken
 from flashnas.architecture.notation import preset_notations
 from flashnas.architecture.source import load_known
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.text import range_of
-from flashnas.latency.fitting import Fitter, TableCosts
 from flashnas.run_folder.recorded_answer import (
     Acquired,
     Answer,
@@ -39,7 +37,7 @@ from flashnas.study.next_trainings import proposed, without_own
 from flashnas.study.problem import Problem
 from flashnas.study.scorer import EvidenceScorer, Scorer
 from flashnas.study.second_searches import FREE_MIX
-from flashnas.study.trials import ALIKE_NATS, Trials
+from flashnas.study.trials import Trials
 from flashnas.trials.trial import Trial
 
 DISTINCT = 0.8  # probability from which on a network counts as worse than another
@@ -48,9 +46,6 @@ NEAR = 200  # networks near the recommended one, of which the mean of one may be
 WIDER = 2.0  # times its width up to which a stack is looked at that makes up for a difference
 WIDTH_STEP = 128
 PUBLISHED_MODELS = ("Nemotron-Flash-1B", "Llama-3.2-1B", "LFM2-1.2B", "Qwen3-0.6B", "Qwen3-1.7B")
-MEMORIES_GB = (192, 128, 96, 80, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2)
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
-AT_ONCE = 32  # trials that are looked at together for other numbers of sequences
 
 
 def answer_of(
@@ -72,8 +67,6 @@ def answer_of(
     """
     scorer, training = trials.scorer, problem.training
     assert scorer is not None
-    sparse = trials.columns["active_params"] < trials.columns["params"]
-    both = problem.model is not None and sparse.any() and not sparse.all()
     best = {title: trial.architecture for title, trial in rivals.items()}
     compared = differences_to(scorer, chosen.architecture, list(best.values()))
     titles = [title for title in best if title != FREE_MIX]
@@ -108,7 +101,7 @@ def answer_of(
         train_device=training.device,
         train_utilisation=training.utilisation,
         train_context=training.context,
-        dense_or_sparse=dense_or_sparse(problem, trials) if both else None,
+        dense_or_sparse=dense_or_sparse(problem, trials),
         as_good=None if problem.aim is None else beside_model(problem, chosen.architecture),
         times=_times(problem),
         before=before_of(problem, scorer, chosen),
@@ -249,69 +242,16 @@ def beside_model(problem: Problem, chosen: Architecture) -> AsGood:
 
 
 def dense_or_sparse(problem: Problem, trials: Trials) -> DenseOrSparse | None:
-    """Both options within the limits of a search; None where its networks are all of one sort."""
-    scorer, columns = trials.scorer, trials.columns
-    limit_gb = next((b.limit for b in problem.fitter.budgets if b.metric == "memory_gb"), None)
-    if problem.model is None or trials.ranks_by != "value" or limit_gb is None or scorer is None:
+    """Both options within the limits of a search; None where its networks are all of one sort, or a
+    trained loss ranks them."""
+    if problem.model is None or trials.ranks_by != "value":
         return None
-    sparse = columns["active_params"] < columns["params"]
+    sparse = trials.columns["active_params"] < trials.columns["params"]
     known = ~np.isnan(trials.value)
-
-    def best(within: np.ndarray) -> list[int]:
-        """The best dense and the best sparse one of these, of the sorts that are there."""
-        sorts = (np.flatnonzero(known & within & of_sort) for of_sort in (~sparse, sparse))
-        return [trials.simplest(indices) for indices in sorts if len(indices)]
-
-    pair = [trials.networks[index] for index in best(np.ones(len(sparse), bool))]
-    if len(pair) < 2:
+    sorts = [np.flatnonzero(known & of_sort) for of_sort in (~sparse, sparse)]
+    if not all(map(len, sorts)):
         return None
+    pair = [trials.networks[trials.simplest(indices)] for indices in sorts]
     difference, sd = at_one_latency(problem, trials, pair).difference(1, 0)
-
-    def holds(within: np.ndarray) -> bool:
-        """Whether the same sort is better of these."""
-        if len(two := best(within)) < 2:
-            return False
-        means = scorer.posterior([trials.networks[index] for index in two]).mean
-        return bool((means[1] < means[0]) == (difference < 0))
-
-    from_gb, to_batch = limit_gb, None
-    for memory_gb in (gb for gb in MEMORIES_GB if gb < limit_gb):
-        if not holds(columns["memory_gb"] <= memory_gb):
-            break
-        from_gb = float(memory_gb)
-    batch = problem.model.workload.batch
-    if batch != "max":
-        to_batch = batch
-        for larger in (size for size in BATCHES if size > batch):
-            if not holds(within_at(problem, trials, larger, sparse)):
-                break
-            to_batch = larger
-    dense_side, sparse_side = (side_of(problem.costs, problem.training, each) for each in pair)
-    return {
-        "dense": dense_side,
-        "sparse": sparse_side,
-        "difference": difference,
-        "sd": sd,
-        "memory_gb": limit_gb,
-        "from_gb": from_gb,
-        "to_batch": to_batch,
-    }
-
-
-def within_at(problem: Problem, trials: Trials, batch: int, sparse: np.ndarray) -> np.ndarray:
-    """Which trials are within the same limits at another batch, as far as the best one of both sorts
-    is among them. What fits more sequences at once fits fewer, too, so that all of it was tried."""
-    model = problem.model
-    assert model is not None
-    workload = dataclasses.replace(model.workload, batch=batch)
-    fitter = Fitter(problem.space, TableCosts(model.at(workload)), problem.fitter.budgets)
-    within = np.zeros(len(trials), bool)
-    for start in range(0, len(trials.ranked), AT_ONCE):
-        part = trials.ranked[start : start + AT_ONCE]
-        within[part] = fitter.within(taken(trials.networks, part))
-        sorts = [trials.value[within & sort] for sort in (sparse, ~sparse)]
-        # all that are alike with the best one of both sorts are among those so far
-        worst = max(values.min(initial=np.inf) for values in sorts)
-        if trials.value[part[-1]] > worst + ALIKE_NATS:
-            break
-    return within
+    dense, sparse_side = (side_of(problem.costs, problem.training, each) for each in pair)
+    return {"dense": dense, "sparse": sparse_side, "difference": difference, "sd": sd}

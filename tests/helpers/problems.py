@@ -9,21 +9,15 @@ from typing import Any
 import numpy as np
 
 import flashnas.study.load as load_module
-from flashnas.study import answer, second_searches
 from flashnas.study import problem as problem_module
+from flashnas.study import second_searches
 from flashnas.study.config import SearchConfig
 from flashnas.study.load import load_problem
 from flashnas.study.problem import Problem
 from flashnas.study.trials import Trials
 
 FEW, TOGETHER = 300, 40
-BATCHES = answer.BATCHES
 MANY = load_module.PROPOSALS, problem_module.CYCLE, problem_module.SCORED
-
-
-def with_all_batches(patch: Any) -> None:
-    """Searches compare networks with and without experts at as many batches as those of users."""
-    patch.setattr(answer, "BATCHES", BATCHES)
 
 
 def with_many_candidates(patch: Any) -> None:
@@ -35,7 +29,6 @@ def with_few_candidates(patch: Any) -> None:
     """Searches by published trainings try few candidates, until `patch` is undone."""
     _patch(patch, FEW, TOGETHER, {"aging-evolution": {"population": 40, "tournament": 8}})
     patch.setattr(second_searches, "FREE_PROPOSALS", FEW)
-    patch.setattr(answer, "BATCHES", BATCHES[-1:])
 
 
 def _patch(patch: Any, proposals: int, cycle: int, scored: dict[str, Any]) -> None:
