@@ -72,10 +72,10 @@ class TrainOptions(Settings, where="train"):
         300.0, "at most so many seconds between checkpoints", metavar="S", min=0, max=10**9
     )
     keep: int = option(2, "checkpoints that stay, the newest ones", min=1, max=1_000_000)
-    threads: int | None = option(
-        None,
-        "torch threads; 1 makes a resumed training the same to the bit",
-        shown="torch's own choice",
+    threads: int = option(
+        1,
+        "torch threads; more than 1 suit wide networks on idle cores, and a resumed training is no longer"
+        " the same to the bit",
         min=1,
         max=MAX_THREADS,
     )
@@ -162,8 +162,7 @@ def train(
             " torchrun, or train what `flashnas export --to hf` writes with a trainer for several"
             " GPUs (flashnas 0.2.0 still has processes)"
         )
-    if options.threads is not None:
-        limit_threads(options.threads)
+    limit_threads(options.threads)
     keep_memory()
 
     from flashnas.training.job import run_training
