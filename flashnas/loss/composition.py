@@ -142,39 +142,29 @@ def outside_support(network: Architecture, tokens: float | None = None) -> list[
     mix = mix_of(body).take(0)
     params, active, _ = body_sizes(body)[0]
     shape = float(aspect(np.array(active), np.array(network.hidden)))
-    words = []
-    if mix.ffn_share > SUPPORTED_FFN_SHARE:
-        words.append(
-            f"{mix.ffn_share:.0%} of its operators are feed-forward layers; publications have about"
-            f" half"
-        )
-    if mix.bare > SUPPORTED_BARE:
-        words.append(
-            f"{mix.ffn_share:.0%} of its operators are feed-forward layers; with these mixers"
-            f" publications have at least {MIN_FFN_SHARE:.0%}"
-        )
-    if mix.rare > SUPPORTED_RARE:
-        words.append(
-            f"{mix.rare:.0%} of its mixers are of kinds that at most one publication has trained"
-        )
-    if mix.new_mix > SUPPORTED_NEW_MIX:
-        words.append(
-            "its second family of mixers has a share at which publications have not tried it"
-        )
-    if not ASPECTS[0] <= shape <= ASPECTS[1]:
-        words.append(
-            f"its width is {np.exp(shape):.0f} times its depth; publications have"
-            f" {np.exp(ASPECTS[0]):.0f} to {np.exp(ASPECTS[1]):.0f}"
-        )
-    for value, (low, high), what in (
-        (active, SIZES, "parameters without embeddings"),
-        (tokens, RANGE, "training tokens"),
-    ):
-        if value is not None and not low <= value <= high:
-            words.append(
-                f"{tokens_text(value)} {what}; publications have {tokens_text(low)} to"
-                f" {tokens_text(high)}"
-            )
+    found = {
+        f"{mix.ffn_share:.0%} of its operators are feed-forward layers; publications have about"
+        " half": mix.ffn_share > SUPPORTED_FFN_SHARE,
+        f"{mix.ffn_share:.0%} of its operators are feed-forward layers; with these mixers"
+        f" publications have at least {MIN_FFN_SHARE:.0%}": mix.bare > SUPPORTED_BARE,
+        f"{mix.rare:.0%} of its mixers are of kinds that at most one publication has trained": (
+            mix.rare > SUPPORTED_RARE
+        ),
+        "its second family of mixers has a share at which publications have not tried it": (
+            mix.new_mix > SUPPORTED_NEW_MIX
+        ),
+        f"its width is {np.exp(shape):.0f} times its depth; publications have"
+        f" {np.exp(ASPECTS[0]):.0f} to {np.exp(ASPECTS[1]):.0f}": (
+            not ASPECTS[0] <= shape <= ASPECTS[1]
+        ),
+    }
+    sizes = {"parameters without embeddings": (active, SIZES)}
+    if tokens is not None:
+        sizes["training tokens"] = (tokens, RANGE)
+    for what, (value, (low, high)) in sizes.items():
+        range_ = f"{tokens_text(low)} to {tokens_text(high)}"
+        found[f"{tokens_text(value)} {what}; publications have {range_}"] = not low <= value <= high
+    words = [text for text, outside in found.items() if outside]
     return words + experts.outside_of_experts(network, params, active)
 
 

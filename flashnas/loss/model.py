@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import solve_triangular
+from scipy.linalg import helmert, solve_triangular
+from scipy.spatial.distance import cdist
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError
@@ -192,12 +193,12 @@ class FullLoss:
         """`predict` of `table`. tokens: of each network [N], or of all, also as a text such as 100B.
         Raises ConfigError for other arguments.
         """
-        for network in [networks] if isinstance(networks, Architecture) else networks:
-            if network is networks or not isinstance(network, Architecture):
-                raise ConfigError(
-                    "predict_networks: networks must be a list of Architectures;"
-                    f" got {shown(network)}"
-                )
+        if isinstance(networks, Architecture) or {type(network) for network in networks} - {
+            Architecture
+        }:
+            raise ConfigError(
+                f"predict_networks: networks must be a list of Architectures; got {shown(networks)}"
+            )
         try:
             each = tokens.tolist() if isinstance(tokens, np.ndarray) else [tokens]
             tokens_N = np.broadcast_to([tokens_of(number) for number in each], len(networks))
@@ -251,13 +252,14 @@ class FullLoss:
         """Covariance of two tables before anything was seen [N, M]: of all that no reliability scales,
         and of what a publication has of its own."""
         x, y = self._x(one), self._x(other)
-        shared = (x * self._common) @ y.T + self.spreads.residual**2 * kernel(one, other)
+        alike = kernel(one, other)
+        shared = (x * self._common) @ y.T + self.spreads.residual**2 * alike
         own, at = np.zeros_like(shared), _columns_of(other, one)
         if len(at):
             part = other.take(at)
             same = np.equal.outer(one.publication, part.publication)
             slopes = (x * self._between) @ y[at].T
-            shared[:, at] += same * (slopes + self._discrepancy(one, part))
+            shared[:, at] += same * (slopes + self._discrepancy(one, part, alike[:, at]))
             scales = np.outer(*(self._reliability(table.publication) for table in (one, part)))
             kinds = self.spreads.kind**2 * one.shares @ part.shares.T
             own[:, at] = same * scales * (kinds + self.silent_prior(one, part))
@@ -272,21 +274,19 @@ class FullLoss:
         steady = (x * _OF_OPERATORS) @ y.T
         return steady + np.exp(-apart) * ((x * ~_OF_OPERATORS) @ y.T)
 
-    def _discrepancy(self, one: Table, other: Table) -> np.ndarray:
+    def _discrepancy(self, one: Table, other: Table, alike: np.ndarray) -> np.ndarray:
         """Of what a mix and a shape have of their own in trainings that are smaller or shorter, larger
         or longer than those of publications [N, M]: Brownian motions over the logarithms of size and
-        tokens, which start where publications end, in each publication anew."""
-        shared = np.zeros((len(one), len(other)))
-        for u, v in zip(one.far.T, other.far.T, strict=True):
-            if u.any() and v.any():
-                same_side = np.multiply.outer(u, v) > 0
-                shared += same_side * np.minimum.outer(np.abs(u), np.abs(v))
-        if not shared.any():
-            return shared
+        tokens, which start where publications end, in each publication anew. alike: `kernel`."""
+        above, below = (
+            np.minimum(*(np.maximum(sign * far, 0) for far in (one.far[:, None], other.far)))
+            for sign in (1, -1)
+        )
         mix, shape = (self.spreads.fidelity.get(name, 0.0) ** 2 for name in FIDELITY)
         windows = np.multiply.outer(one.x[:, _WINDOW], other.x[:, _WINDOW])
         shapes = np.multiply.outer(one.shape, other.shape)
-        return shared * (mix * (kernel(one, other) + windows) + shape * shapes)
+        shared = (above + below).sum(axis=-1)
+        return np.asarray(shared * (mix * (alike + windows) + shape * shapes))
 
 
 def _columns_of(table: Table, other: Table) -> np.ndarray:
@@ -297,13 +297,11 @@ def _columns_of(table: Table, other: Table) -> np.ndarray:
 
 def kernel(one: Table, other: Table) -> np.ndarray:
     """Correlation of the residuals of two compositions, [N, M]."""
-    a = np.c_[one.shares / SHARE_SCALE, one.ffn / FFN_SCALE]
+    a, b = (np.c_[table.shares / SHARE_SCALE, table.ffn / FFN_SCALE] for table in (one, other))
     # the widths of a composition, which stand side by side, have one residual
     new = np.r_[True, (a[1:] != a[:-1]).any(axis=1)][: len(a)]
-    a = a[new]
-    b = np.c_[other.shares / SHARE_SCALE, other.ffn / FFN_SCALE]
-    square = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
-    return np.exp(-0.5 * np.maximum(square, 0.0))[np.cumsum(new) - 1]
+    alike = np.exp(-0.5 * cdist(a[new], b, "sqeuclidean"))
+    return np.asarray(alike[np.cumsum(new) - 1])
 
 
 def silence_of(table: Table) -> np.ndarray:
@@ -317,11 +315,10 @@ def contrasts(levels: np.ndarray) -> np.ndarray:
     """Rows [C, N] that take the level of each group out of a column of losses: orthonormal, within
     levels (Helmert's).
     """
-    found = []
+    found = [np.zeros((0, len(levels)))]
     for level in dict.fromkeys(levels.tolist()):
         members = np.flatnonzero(levels == level)
-        for count in range(1, len(members)):
-            row = np.zeros(len(levels))
-            row[members[:count]], row[members[count]] = 1.0, -count
-            found.append(row / np.sqrt(count * (count + 1)))
-    return np.array(found).reshape(len(found), len(levels))
+        rows = np.zeros((len(members) - 1, len(levels)))
+        rows[:, members] = helmert(len(members))
+        found.append(rows)
+    return np.concatenate(found)

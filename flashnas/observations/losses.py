@@ -182,31 +182,20 @@ def full_width(row: ObservedLoss) -> float:
     """
     if row.hidden:
         return float(row.hidden)
-    row = dense_twin(row)
-    networks = _full_networks(row)
-    params = [
-        network.params - (0 if row.vocab else network.vocab * network.hidden)
-        for network in networks
-    ]
+    row, sizes, reason = dense_twin(row), dict[int, float](), ""
+    for width in _WIDTHS:
+        try:
+            network = full_network(row, width)
+        except FlashnasError as error:
+            reason = reason or str(error)
+        else:
+            sizes[width] = network.params - (0 if row.vocab else network.vocab * width)
+    widths, params = list(sizes), list(sizes.values())
+    if not widths:
+        raise ConfigError(f"{row.named} fits no width from {_WIDTHS[0]} to {_WIDTHS[-1]}: {reason}")
     if not params[0] <= row.params <= params[-1]:
         raise ConfigError(
             f"{row.named}: params must be from {params[0]:,} to {params[-1]:,}, which it has"
-            f" at widths {networks[0].hidden} to {networks[-1].hidden}; got {row.params:,.0f}"
+            f" at widths {widths[0]} to {widths[-1]}; got {row.params:,.0f}"
         )
-    widths = [network.hidden for network in networks]
     return float(np.exp(np.interp(np.log(row.params), np.log(params), np.log(widths))))
-
-
-def _full_networks(row: ObservedLoss) -> list[Architecture]:
-    """The full-size networks of the row's operators at those of _WIDTHS that fit; ConfigError if
-    none does.
-    """
-    built, reason = [], ""
-    for width in _WIDTHS:
-        try:
-            built.append(full_network(row, width))
-        except FlashnasError as error:
-            reason = reason or str(error)
-    if not built:
-        raise ConfigError(f"{row.named} fits no width from {_WIDTHS[0]} to {_WIDTHS[-1]}: {reason}")
-    return built
