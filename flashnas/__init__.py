@@ -27,7 +27,6 @@ _PUBLIC = {
     "evaluate": "flashnas.api.evaluate",
     "report": "flashnas.api.run",
     "evidence": "flashnas.api.evidence",
-    "load_evidence": "flashnas.loss.load",
     "loss_model": "flashnas.loss.load",
     "load_run": "flashnas.api.run",
     "load_architecture": "flashnas.architecture.source",
@@ -56,6 +55,7 @@ _PUBLIC = {
 GONE = {
     "convert": "it cost too much of a model to be worth its time, and tools with GPUs do this; 0.2.0"
     " keeps it",
+    "load_evidence": "its tables are the CSV files of flashnas/observations/data",
     "runs": "`flashnas report RUN` writes the page of one run",
 }
 
@@ -85,7 +85,6 @@ __all__ = [
     "export",
     "list_names",
     "load_architecture",
-    "load_evidence",
     "load_run",
     "load_space",
     "loss_model",
@@ -102,8 +101,6 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_PUBLIC[name]), name)
         globals()[name] = value
         return value
-    if name == "evidence":  # a room that readers use by its name: fn.load_evidence()
-        return importlib.import_module("flashnas.loss")
     if name in GONE:
         raise AttributeError(f"flashnas.{name} of 0.2.0 is gone; {GONE[name]}")
     raise AttributeError(f"module 'flashnas' has no attribute {name!r}")

@@ -20,7 +20,6 @@ from flashnas.base.errors import FlashnasError as FlashnasError
 from flashnas.latency.metrics import Budget as Budget
 from flashnas.latency.table import LatencyTable as LatencyTable
 from flashnas.latency.workload import Workload as Workload
-from flashnas.loss.load import load_evidence as load_evidence
 from flashnas.loss.load import loss_model as loss_model
 from flashnas.loss.prediction import Prediction as Prediction
 from flashnas.network.model import HybridLM as HybridLM

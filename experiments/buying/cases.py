@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 
 from flashnas.loss import mix
 from flashnas.loss.composition import FEATURES, Rows
-from flashnas.loss.load import loss_model, rows_of
+from flashnas.loss.load import loss_model, rows_of, shipped_model
 from flashnas.loss.mix import KINDS
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import OWN
@@ -90,7 +90,7 @@ def case_of(
     unpublished: str = "",
 ) -> Case:
     """unpublished: an operator that no publication has."""
-    model = loss_model(without=large[0].source)
+    model = shipped_model(large[0].source)
     if unpublished:
         known = model.rows.shares[:, KINDS.index(unpublished)] == 0
         model = FullLoss(model.rows.take(np.flatnonzero(known)), model.spreads, model.law)

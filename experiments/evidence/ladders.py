@@ -28,7 +28,7 @@ from left_out import summary
 from pairs import as_new_publication, predicted_pairs
 from short_trainings import as_small_rows, short_trainings
 
-from flashnas.loss.load import loss_model, rows_of
+from flashnas.loss.load import rows_of, shipped_model
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import as_own, with_own
 from flashnas.observations.losses import ObservedLoss
@@ -121,7 +121,7 @@ def figures(ladder: Ladder, rows: Sequence[ObservedLoss]) -> dict[str, object]:
         "times the size": ratio("params"),
         "times the tokens": ratio("tokens"),
     }
-    alone = loss_model(without=ladder.source)
+    alone = shipped_model(ladder.source)
     for word, model in (("alone", alone), ("with them", informed(alone, small))):
         pairs = predicted_pairs(large, lambda _, model=model: model)
         found = summary(large, pairs)

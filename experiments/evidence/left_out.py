@@ -27,7 +27,7 @@ from pairs import Pair, as_new_publication, predicted_pairs
 from scipy.stats import spearmanr
 from short_trainings import Short, short_trainings
 
-from flashnas.loss.load import loss_model, shipped_rows
+from flashnas.loss.load import shipped_model, shipped_rows
 from flashnas.loss.model import CHARGE, FullLoss, silence_of
 from flashnas.loss.prediction import COVERED, WITHIN_SDS
 from flashnas.observations.losses import ObservedLoss
@@ -58,7 +58,7 @@ def left_out_pairs(rows: Sequence[ObservedLoss]) -> list[Pair]:
 def without(source: str) -> FullLoss:
     """The shipped model that has not seen a publication."""
     shipped = set(shipped_rows().publication)
-    return loss_model(without=source if source in shipped else "")
+    return shipped_model(source if source in shipped else "")
 
 
 def all_models(rows: Sequence[ObservedLoss], short: Short) -> dict[str, list[Pair]]:

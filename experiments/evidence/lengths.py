@@ -36,7 +36,7 @@ from scipy.optimize import least_squares
 
 from flashnas.architecture.notation import parse_operators
 from flashnas.loss.composition import Table
-from flashnas.loss.load import loss_model, rows_of
+from flashnas.loss.load import loss_model, rows_of, shipped_model
 from flashnas.loss.mix import mix_of, stacks
 from flashnas.loss.model import FullLoss
 from flashnas.loss.prediction import WITHIN_SDS
@@ -170,7 +170,7 @@ def ladder(source: str) -> Ladder:
     smaller = {small for small, _ in pairs_of_nested_groups(published)}
     dense = [dense_twin(row) for row in published if row.group not in smaller]
     sparse = [row for row in read_experts() if row.source == source]
-    model = loss_model(without=source)
+    model = shipped_model(source)
     rows = rows_of([*dense, *sparse], model.law)
     sizes = [(r.params - (r.vocab > 2) * r.vocab * r.hidden, 1, 0, r.tokens) for r in dense]
     if sparse:

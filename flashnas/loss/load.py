@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ConfigError
-from flashnas.base.text import one_of, shown
+from flashnas.base.text import shown
 from flashnas.loss.composition import Law, Rows, Table, outside_support
 from flashnas.loss.experts import log_granularity
 from flashnas.loss.mix import Mix, bodies, body_sizes, mix_of, stacks
@@ -41,45 +40,6 @@ from flashnas.operators import OperatorSpec
 SHAPES = DATA / "published_shapes.csv"
 FFN_SHARES = DATA / "published_ffn_share.csv"
 FITTED = Path(__file__).parent / "data" / "fitted.json"
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The published rows that ship, each with its `source` (an arXiv number) and table.
-
-    trainings: full trainings of mixes. shapes: transformers of many depths and widths. ffn_shares:
-    with more or less of their parameters in feed-forward layers. experts: transformers, dense and
-    with mixtures of experts. recall: what networks find again
-    in their context.
-    """
-
-    trainings: pd.DataFrame
-    shapes: pd.DataFrame
-    ffn_shares: pd.DataFrame
-    recall: pd.DataFrame
-    experts: pd.DataFrame
-
-
-def load_evidence() -> Evidence:
-    """All published rows that ship.
-
-    Returns:
-        Evidence: `trainings`, `shapes`, `ffn_shares`, `recall` and `experts`, each a DataFrame.
-
-    Example:
-        >>> import flashnas as fn
-        >>> evidence = fn.load_evidence()
-        >>> len(evidence.trainings) >= 269, (evidence.trainings.source != "").all().item()
-        (True, True)
-    """
-    return Evidence(
-        *(
-            pd.read_csv(
-                path, dtype={"source": str, "level": str, "note": str}, keep_default_na=True
-            )
-            for path in (SHIPPED, SHAPES, FFN_SHARES, RECALL, EXPERTS)
-        )
-    )
 
 
 def digest(path: Path) -> str:
@@ -168,7 +128,6 @@ def rows_of(trainings: Sequence[ObservedLoss], law: Law) -> Rows:
 def loss_model(
     own: str | Path | Sequence[ObservedLoss] | None = None,
     *,
-    without: str = "",
     published: bool = True,
 ) -> FullLoss:
     """The model of the loss after a full training.
@@ -176,7 +135,6 @@ def loss_model(
     Args:
         own: a CSV of the user's own trainings (`read_published`), or the trainings themselves;
             predictions are then for the user's publication.
-        without: a publication, by its source, that the model has not seen.
         published: False: no published row counts. The spreads and the law of size and shape stay as
             they were fitted, so that there are intervals.
 
@@ -203,10 +161,7 @@ def loss_model(
             "loss_model.own must be the path of a CSV file, or a list of ObservedLoss;"
             f" got {shown(own)}"
         )
-    publications = sorted(set(shipped_rows().publication.tolist()))
-    if without != "" and without not in publications:
-        raise ConfigError(one_of("loss_model.without", without, publications))
-    shipped = _shipped(without, published)
+    shipped = shipped_model(published=published)
     if own is None:
         return shipped
     rows = own_rows(own) if isinstance(own, str | Path) else as_own(own)
@@ -214,7 +169,8 @@ def loss_model(
 
 
 @functools.cache
-def _shipped(without: str, published: bool) -> FullLoss:
+def shipped_model(without: str = "", *, published: bool = True) -> FullLoss:
+    """The model of shipped rows alone. without: a publication, by its source, that it has not seen."""
     constants, rows = fitted(), shipped_rows()
     spreads = Spreads(**constants["folds"].get(without, constants["spreads"]))
     law = Law(**constants["law"])

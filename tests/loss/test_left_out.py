@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from made_up_trainings import published
 
-from flashnas.loss.load import loss_model
+from flashnas.loss.load import loss_model, shipped_model
 from flashnas.observations.read_losses import groups_without_repeats, read_published
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "evidence"
@@ -91,7 +91,7 @@ def test_a_publication_that_was_left_out_has_no_say(study, shipped):
         for rows in (titans, moved)
     )
     assert before == after
-    assert "2501.00663" not in loss_model(without="2501.00663").rows.publication
+    assert "2501.00663" not in shipped_model("2501.00663").rows.publication
 
 
 def test_rows_of_a_file_are_predicted_by_all_other_publications(study, tmp_path):
@@ -102,7 +102,7 @@ def test_rows_of_a_file_are_predicted_by_all_other_publications(study, tmp_path)
         "h,2405.21060,24x(m2),350M,x_loss,2.95\nh,2405.21060,6x(m2 f a f),350M,x_loss,2.93\n"
     )
     rows = read_published(path)
-    models = {"own": loss_model(), "2405.21060": loss_model(without="2405.21060")}
+    models = {"own": loss_model(), "2405.21060": shipped_model("2405.21060")}
     assert study.left_out_pairs(rows) == study.predicted_pairs(rows, models.__getitem__)
 
 
