@@ -1,7 +1,7 @@
 """Observed times read from files: tables of one's own, and results files as programs write them.
 
-A results file lies in the folder of its network, beside config.json, and states its requests. Those of
-vLLM do not: their names are their workloads, such as `decode-8k.json` or
+A results file lies in the folder of its network, beside config.json. That of llama-bench states its
+requests; those of vLLM do not: their names are their workloads, such as `decode-8k.json` or
 `batch=1,prompt=1024,generated=128.json`.
 """
 
@@ -27,7 +27,7 @@ from flashnas.observations.times import MAX_MS, MIN_MS, REPEAT_SD, ObservedTime
 MILLISECONDS = ("latency_ms", "ttft_ms", "tpot_ms")
 REQUEST = ("batch", "prompt_tokens", "generated_tokens")
 NEEDED = ("network", "program", "device")
-SPREAD = ("p10_ms", "p90_ms", "sd_ms")
+SPREAD = ("p10_ms", "p90_ms")
 COLUMNS = (*NEEDED, "workload", *REQUEST, *MILLISECONDS, *SPREAD, "source", "note")
 MAX_TIMES = 200
 P10_TO_P90 = 2.563  # standard deviations
@@ -45,7 +45,7 @@ def read_times(*paths: str | Path) -> list[ObservedTime]:
     0.11`), device (of the table; empty: the same), a workload (a name or
     `batch=..,prompt=..,generated=..`, or the columns batch, prompt_tokens and
     generated_tokens), and at least one of latency_ms, ttft_ms and tpot_ms, each a median. Optional:
-    p10_ms and p90_ms, or sd_ms, of the first of these; source, note.
+    p10_ms and p90_ms of the first of these; source, note.
 
     Raises:
         ConfigError: with file, line, rule and value; also where the programs differ.
@@ -130,24 +130,22 @@ def _of_line(cells: Mapping[str, str], file: Path) -> ObservedTime:
         program=line["program"],
         device=line["device"],
         milliseconds=times,
-        noise=_noise(spread, next(iter(times.values()))),
+        noise=_noise(spread),
         source=line.get("source", ""),
     )
 
 
-def _noise(given: Mapping[str, float], milliseconds: float) -> float | None:
+def _noise(given: Mapping[str, float]) -> float | None:
     """The standard deviation of the logarithm that a row states, or None."""
-    match sorted(given):
-        case []:
-            return None
-        case ["sd_ms"]:
-            return given["sd_ms"] / milliseconds
-        case ["p10_ms", "p90_ms"] if given["p10_ms"] <= given["p90_ms"]:
-            return math.log(given["p90_ms"] / given["p10_ms"]) / P10_TO_P90
-    raise ConfigError(
-        "the spread must be sd_ms alone, or p10_ms and p90_ms in this order; got"
-        f" {', '.join(f'{name} {value:g}' for name, value in given.items())}"
-    )
+    if not given:
+        return None
+    low, high = given.get("p10_ms", math.inf), given.get("p90_ms", 0.0)
+    if low > high:
+        raise ConfigError(
+            "the spread must be p10_ms and p90_ms in this order; got"
+            f" {', '.join(f'{name} {value:g}' for name, value in given.items())}"
+        )
+    return math.log(high / low) / P10_TO_P90
 
 
 def _milliseconds(name: str, value: Any, number: float, unit: float = 1.0) -> float:
@@ -169,26 +167,21 @@ def _of_entry(entry: Any, file: Path) -> ObservedTime | None:
             "must lie beside the config.json of its network, which flashnas export --to hf"
             " --no-weights writes"
         )
-    program, workload, timed = _found(entry, file.stem)
+    program, workload, metric, samples, unit = _found(entry, file.stem)
+    if not metric:
+        return None
     if workload.batch == "max":
         raise ConfigError("the number of sequences must be stated; got max")
-    times = {
-        name: [
-            _milliseconds(name, value, value if type(value) in (int, float) else math.nan, unit)
-            for value in (given if isinstance(given, list) and given else [given])
-        ]
-        for name, (given, unit) in timed.items()
-        if given is not None
-    }
-    if not times:
-        return None
-    network = load_architecture(file.parent)
+    times = [
+        _milliseconds(metric, value, value if type(value) in (int, float) else math.nan, unit)
+        for value in (samples if isinstance(samples, list) and samples else [samples])
+    ]
     return ObservedTime(
-        network=network,
+        network=load_architecture(file.parent),
         workload=workload,
-        program=printable(program),
-        milliseconds={name: float(np.median(values)) for name, values in times.items()},
-        noise=max(REPEAT_SD, float(np.std(np.log(next(iter(times.values())))))),
+        program=program,
+        milliseconds={metric: float(np.median(times))},
+        noise=max(REPEAT_SD, float(np.std(np.log(times)))),
     )
 
 
@@ -200,24 +193,12 @@ def _in_steps(workload: Workload) -> Workload:
     return dataclasses.replace(workload, generated_tokens=workload.generated_tokens - 1)
 
 
-def _found(entry: Any, stem: str) -> tuple[str, Workload, dict[str, tuple[Any, float]]]:
-    """Program, request, and by metric what was timed, with its unit in milliseconds; None for what
-    is not of a request."""
+def _found(entry: Any, stem: str) -> tuple[str, Workload, str, Any, float]:
+    """Program, request, what was timed (empty: nothing of a request), in repeats, and their unit in
+    milliseconds."""
     match entry:
         case {"avg_latency": _, "latencies": seconds}:  # vllm bench latency
-            return "vllm", _in_steps(load_workload(stem)), {"latency_ms": (seconds, 1e3)}
-        case {"median_ttft_ms": ttft, "median_tpot_ms": tpot, "max_concurrency": 1}:
-            program = f"{entry.get('backend')} server"  # vllm bench serve
-            return program, load_workload(stem), {"ttft_ms": (ttft, 1), "tpot_ms": (tpot, 1)}
-        case {
-            "prefill_latency": ttft,
-            "batch_size": batch,
-            "input_len": read,
-            "output_len": written,
-        }:
-            workload = Workload(batch=batch, prompt_tokens=read, generated_tokens=written)
-            tpot = entry.get("median_decode_latency")  # None of one token
-            return "sglang", workload, {"ttft_ms": (ttft, 1e3), "tpot_ms": (tpot, 1e3)}
+            return "vllm", _in_steps(load_workload(stem)), "latency_ms", seconds, 1e3
         case {
             "build_number": build,
             "model_type": kind,
@@ -233,14 +214,10 @@ def _found(entry: Any, stem: str) -> tuple[str, Workload, dict[str, tuple[Any, f
                 dtype=re.sub(r"f(?=\d)", "float", kind),
             )
             metric = "tpot_ms" if not read else "latency_ms" if written else "ttft_ms"
+            if read and depth:  # a prompt behind another one is no request
+                metric = ""
             unit = 1e-6 if read else 1e-6 / (written or 1)
-            # a prompt behind another one is no request
-            return (
-                f"llama.cpp {build}",
-                workload,
-                {metric: (None if read and depth else samples, unit)},
-            )
+            return f"llama.cpp {build}", workload, metric, samples, unit
     raise ConfigError(
-        "must be written by vllm bench latency, vllm bench serve --max-concurrency 1,"
-        " sglang.benchmark.one_batch or llama-bench"
+        "must be written by vllm bench latency or llama-bench; times of other programs are rows of a CSV"
     )

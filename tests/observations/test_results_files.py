@@ -31,40 +31,6 @@ VLLM = {
     ],
     "percentiles": {"10": 0.9375880590014276, "50": 1.3182222629984608},
 }
-# vllm bench serve --max-concurrency 1 --save-result
-SERVE = {
-    "date": "20261130-183442",
-    "endpoint_type": "openai",
-    "backend": "openai",
-    "model_id": "srv",
-    "num_prompts": 5,
-    "request_rate": "inf",
-    "max_concurrency": 1,
-    "completed": 5,
-    "total_input_tokens": 320,
-    "total_output_tokens": 160,
-    "latencies": [
-        0.7266698950043065,
-        0.7263338149932679,
-        0.6793454159997054,
-        0.6095766329963226,
-        0.6292559900030028,
-    ],
-    "mean_ttft_ms": 75.4583422021824,
-    "median_ttft_ms": 71.06754100095714,
-    "std_ttft_ms": 9.08256601907414,
-    "mean_tpot_ms": 19.3154195999077,
-    "median_tpot_ms": 19.63441493529488,
-}
-SGLANG = {
-    "run_name": "default",
-    "batch_size": 4,
-    "input_len": 1024,
-    "output_len": 64,
-    "prefill_latency": 0.021,
-    "median_decode_latency": 0.0031,
-    "total_latency": 0.2163,
-}
 
 
 def llama_bench(read, written, depth, kind="llama 1B F16", nanoseconds=(5_000_000, 5_100_000)):
@@ -115,30 +81,6 @@ def test_vllm_bench_latency_is_of_the_request_that_its_name_states(write):
 def test_repeats_in_one_process_are_rarely_as_near_as_they_say(write):
     (time,) = read_times(write("decode-8k.json", {**VLLM, "latencies": [14.0, 14.0, 14.01]}))
     assert (time.workload, time.noise) == (WORKLOADS["decode-8k"], REPEAT_SD)
-
-
-def test_vllm_bench_serve_has_two_times_of_one_request_after_another(write):
-    (time,) = read_times(write("batch=1,prompt=64,generated=32.json", SERVE))
-    assert time.program == "openai server", "it contains HTTP"
-    assert time.milliseconds == {
-        "ttft_ms": SERVE["median_ttft_ms"],
-        "tpot_ms": SERVE["median_tpot_ms"],
-    }
-    assert (time.workload.prompt_tokens, time.workload.generated_tokens) == (64, 32)
-
-
-def test_times_of_a_server_with_several_requests_at_once_are_refused(write):
-    path = write("batch=8,prompt=64,generated=32.json", {**SERVE, "max_concurrency": 8})
-    assert "vllm bench serve --max-concurrency 1" in one_line(ConfigError, read_times, path)
-
-
-def test_sglang_writes_a_line_for_each_request(write):
-    one = {name: value for name, value in SGLANG.items() if name != "median_decode_latency"}
-    first, second = read_times(write("any.jsonl", SGLANG, {**one, "output_len": 1}))
-    assert (first.program, first.workload.batch, first.workload.context) == ("sglang", 4, 1088)
-    assert first.milliseconds == {"ttft_ms": pytest.approx(21), "tpot_ms": pytest.approx(3.1)}
-    assert list(second.milliseconds) == ["ttft_ms"], "one token has no step"
-    assert second.place.endswith("any.jsonl:2")
 
 
 def test_llama_bench_reads_generates_behind_a_depth_or_both(write):
@@ -206,8 +148,8 @@ def test_a_folder_without_times_and_a_link_out_of_it_are_one_line(write, tmp_pat
 
 
 def test_two_programs_are_two_searches(write):
-    paths = write("chat.json", VLLM), write("any.jsonl", SGLANG)
-    assert "program must be the same in all times, 'vllm'; got 'sglang'" in one_line(
+    paths = write("chat.json", VLLM), write("any.jsonl", llama_bench(0, 48, 0))
+    assert "program must be the same in all times, 'vllm'; got 'llama.cpp 11549'" in one_line(
         ConfigError, read_times, *paths
     )
 
@@ -237,8 +179,6 @@ def test_numbers_that_no_program_writes_are_one_line(write):
     for number in entries:
         for entry in (
             {**VLLM, "latencies": [1.0, number]},
-            {**SERVE, "median_ttft_ms": number},
-            {**SGLANG, "prefill_latency": number},
             {**llama_bench(0, 48, 0), "samples_ns": number},
         ):
             message = one_line(ConfigError, read_times, write("chat.json", entry))
@@ -248,8 +188,6 @@ def test_numbers_that_no_program_writes_are_one_line(write):
 def test_requests_that_no_program_writes_are_one_line(write):
     for value in (math.nan, -1, 0.5, 10**400, "1", [1], None):
         for entry in (
-            {**SGLANG, "input_len": value},
-            {**SGLANG, "batch_size": value},
             {**llama_bench(0, 48, 0), "n_gen": value},
             {**llama_bench(0, 48, 0), "n_depth": value or -1},
         ):

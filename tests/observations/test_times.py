@@ -37,11 +37,6 @@ def test_a_row_is_an_observation(tmp_path):
     assert (second.noise, second.sd) == (None, REPEAT_SD)
 
 
-def test_a_standard_deviation_is_relative_to_the_time(tmp_path):
-    path = written(tmp_path, f"{HEADER},sd_ms", "1024: d,chat,p,,90,4.5")
-    assert read_times(path)[0].noise == pytest.approx(0.05)
-
-
 def test_a_network_is_what_estimate_takes(tmp_path):
     (tmp_path / "01.yaml").write_text("architecture: '128: a f'\n")
     path = written(tmp_path, HEADER, f"{tmp_path / '01.yaml'},chat,p,,9")
