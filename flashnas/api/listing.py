@@ -48,10 +48,10 @@ def _tables() -> dict[str, str]:
     tables = {}
     for name, folder in shipped_names("latency_tables").items():
         device, meta = read_yaml(folder / "device.yaml"), read_yaml(folder / "meta.yaml")
-        stacks = meta.get("stacks") or {}
-        measured = {str(stack.get("measured_on", name)) for stack in stacks.values()}
-        label = device.get("label") or ", ".join(sorted(measured))
-        tables[name] = f"{label}, {device.get('platform')}; {', '.join(sorted(stacks))}"
+        stacks = meta["stacks"]
+        machines = {stack["measured_on"] for stack in stacks.values()}
+        label = device["label"] or ", ".join(sorted(machines))
+        tables[name] = f"{label}, {device['platform']}; {', '.join(sorted(stacks))}"
     return tables
 
 
@@ -217,22 +217,10 @@ def names(options: ListOptions) -> NamesResult:
 
 
 def _operator_text(name: str) -> str:
-    """The docstring of an operator, and its options with their defaults."""
+    """The notation of an operator with all its options and their defaults, and its docstring."""
     from flashnas.operators import OPERATORS
 
     spec = OPERATORS[name]
-    lines = [
-        f"{name}  {spec.label}, {spec.family}",
-        "",
-        inspect.getdoc(spec) or "",
-        "",
-        f"options, as in {name}(NAME=VALUE):",
-    ]
-    fields = [(field, spec.least(field)) for field in dataclasses.fields(spec)]
-    width = max((len(field.name) for field, _ in fields), default=0)
-    lines += [
-        f"  {field.name:<{width}}  default {str(field.default).lower()}"
-        + (f", at least {least}" if least else "")
-        for field, least in fields
-    ]
-    return "\n".join(lines if fields else lines[:-1])
+    fields = dataclasses.fields(spec)
+    options = ", ".join(f"{field.name}={str(field.default).lower()}" for field in fields)
+    return f"{name}({options})  {spec.label}, {spec.family}\n\n{inspect.getdoc(spec) or ''}"

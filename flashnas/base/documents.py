@@ -29,7 +29,7 @@ import yaml
 
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.foreign import MAX_YAML_MB, TOO_DEEP, check_count, check_depth, read_text
-from flashnas.base.text import has_no, printable, shown
+from flashnas.base.text import first_line, has_no
 from flashnas.base.typed import Misfit, place_of, scalar, typed
 
 
@@ -91,19 +91,10 @@ def _located(made: L, loader: Any, node: yaml.Node, lines: Mapping[Any, int]) ->
 
 
 def _value(loader: Any, node: yaml.Node) -> Any:
-    """Most nodes are text, which needs no constructor. Of a value that does not fit the tag that is
-    written before it, such as `!!bool maybe`, PyYAML raises what its own code happens to run
-    into."""
+    """Most nodes are text, which needs no constructor."""
     if node.tag == _TEXT and isinstance(node, yaml.ScalarNode):
         return node.value
-    try:
-        return loader.construct_object(node, deep=True)
-    except (LookupError, AttributeError, TypeError):
-        value = shown(node.value) if isinstance(node, yaml.ScalarNode) else "a collection"
-        raise ConfigError(
-            f"{loader.path}:{node.start_mark.line + 1}: not valid YAML: {value} is not of"
-            f" the type {printable(node.tag.rpartition(':')[2])!r}"
-        ) from None
+    return loader.construct_object(node, deep=True)
 
 
 def _sequence(loader: Any, node: yaml.SequenceNode) -> LocatedList:
@@ -181,16 +172,12 @@ def parse_yaml(text: str, path: str = "<memory>") -> Any:
         if "&" in text:  # an alias needs an anchor
             _check_aliases(path, root)
         value = _value(loader, root)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 0
-        raise ConfigError(
-            f"{path}:{line}: not valid YAML: {error.problem or error.context}"
-        ) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {str(error).splitlines()[0]}") from None
-    except ValueError as error:  # a date or number that does not exist
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError) as error:
+        # a value that does not fit the tag before it, as `!!bool maybe`, raises what PyYAML runs into
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else path
+        words = getattr(error, "problem", None) or getattr(error, "context", None)
+        raise ConfigError(f"{place}: not valid YAML: {words or first_line(error)}") from None
     except RecursionError:
         raise ConfigError(f"{path}: {TOO_DEEP}") from None
     check_depth(value, path, ConfigError)

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashnas.base.errors import FlashnasError
 from flashnas.base.system import sync_path
-from flashnas.base.text import did_you_mean, first_line, printable
+from flashnas.base.text import did_you_mean, first_line, printable, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -191,16 +191,11 @@ def _check_columns(
 ) -> None:
     if twice := _twice(columns):
         raise error(f"{printable(path)}: column {twice!r} stands twice")
-    lacking = [column for column in needed if column not in columns]
-    if not lacking:
-        return
-    for separator in (";", "\t"):
-        if any(separator in column for column in columns):
-            raise error(f"{printable(path)}: cells must be separated by commas; got {separator!r}")
-    raise error(
-        f"{printable(path)}: column {lacking[0]!r} is missing{did_you_mean(lacking[0], columns)};"
-        f" needed: {', '.join(needed)}"
-    )
+    if lacking := [column for column in needed if column not in columns]:
+        raise error(
+            f"{printable(path)}: column {lacking[0]!r} is missing{did_you_mean(lacking[0], columns)};"
+            f" needed, with commas between: {', '.join(needed)}; got {shown(list(columns))}"
+        )
 
 
 def read_parquet(

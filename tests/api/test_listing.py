@@ -34,7 +34,7 @@ def test_a_space_a_recipe_and_the_options_of_every_operator_are_shown(capsys, tm
         missing += [
             f"{kind}.{field.name}"
             for field in dataclasses.fields(spec)
-            if f"  {field.name} " not in text or f"default {str(field.default).lower()}" not in text
+            if f"{field.name}={str(field.default).lower()}" not in text
         ]
     assert not missing
 
