@@ -104,6 +104,8 @@ def _score(result: Any, needed: tuple[str, ...]) -> dict[str, Any]:
 
 def _number(name: str, value: Any) -> float:
     try:
+        if isinstance(value, str):
+            raise TypeError
         number = float(value)
     except (TypeError, ValueError):
         raise CandidateError(

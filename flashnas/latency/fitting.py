@@ -246,7 +246,7 @@ class Fitter(Generic[G]):
 
     def _refusal(self, network: Any, tried: int, listed: bool) -> str:
         """In one line. network: the nearest one."""
-        genotypes = f"the {tried:,} genotypes" if listed else f"{tried:,} genotypes tried"
+        compositions = f"the {tried:,} compositions" if listed else f"{tried:,} compositions tried"
         excesses = {name: float(by[0]) for name, by in self._excesses([network]).items()}
         over = {name: by for name, by in excesses.items() if by > 1}
         missed = [rule.asked for rule in self.rules if rule.asked in over]
@@ -263,7 +263,7 @@ class Fitter(Generic[G]):
         timed = any(b.metric in over and b.metric not in UNTIMED for b in self.budgets)
         host = self.costs.host_words() if timed else ""
         return (
-            f"none of {genotypes} of space {self.space.name!r} meets what is asked; the nearest one"
+            f"none of {compositions} of space {self.space.name!r} meets what is asked; the nearest one"
             f" misses {' and '.join(missed)}: {compressed(network.notation)};"
             f" {' and '.join(options)} would admit it{host}"
         )

@@ -211,7 +211,7 @@ class Exhaustive(Sampler):
         super().__init__(**shared)
         if self.space.size() > MOST:
             raise ConfigError(
-                f"search.sampler: exhaustive lists spaces of up to {MOST:,} genotypes; space"
+                f"search.sampler: exhaustive lists spaces of up to {MOST:,} compositions; space"
                 f" {self.space.name!r} has {self.space.size():.3g}"
             )
         self._left = self.space.enumerate()

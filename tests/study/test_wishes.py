@@ -84,7 +84,7 @@ def test_a_program_that_loads_no_network_of_the_space_is_one_line(tmp_path):
     )
     with pytest.raises(
         BudgetError,
-        match=r"^none of the 25 genotypes of space 'deltas' .* misses runtime tensorrt-llm and vllm"
+        match=r"^none of the 25 compositions of space 'deltas' .* misses runtime tensorrt-llm and vllm"
         r" \(families that do: granite, granite_moe, llama, nemotron_h, qwen3, qwen3_5, qwen3_moe\):",
     ):
         problem_of(str(path), runtime=("tensorrt-llm", "vllm"))
@@ -161,7 +161,7 @@ def test_a_space_that_can_be_listed_is_looked_at_before_it_is_refused():
     with pytest.raises(BudgetError) as caught:
         none.feasible(0)
     assert (
-        "none of the 9,460 genotypes of space 'served' meets what is asked; the nearest one misses"
+        "none of the 9,460 compositions of space 'served' meets what is asked; the nearest one misses"
         f" latency_ms {fastest[0]:,.5g} where the budget is {none.budgets[0].limit:,.6g}, by a"
         " factor of 1.01: "
     ) in str(caught.value)
