@@ -41,6 +41,7 @@ def cpu_s(tree: Path, search: list[str], scratch: Path) -> float:
         "OMP_NUM_THREADS": "1",
         "FLASHNAS_CACHE": str(scratch / "cache" / tree.name),
     }
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users compile a module once
     out = tempfile.mkdtemp(dir=scratch)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
