@@ -55,6 +55,7 @@ ENDS = {
 }
 LIKELY = 0.05  # probability up to which families are named together
 NOTABLE = 0.2  # probability from which on it is said that a family is hardly known
+LEAST_HOURS = 0.01  # of a full training, below which its hours are not counted
 
 
 def statements(run: RecordedRun) -> list[tuple[str, str]]:
@@ -217,11 +218,12 @@ def training(run: RecordedRun, answer: Answer, chosen: Trial) -> str:
     parts = []
     if answer.train_hours is not None:
         tokens = training_tokens(run)
-        hours = number(answer.train_hours * tokens / answer.train_tokens, 3)
+        hours = answer.train_hours * tokens / answer.train_tokens
+        said = number(hours, 3) if hours >= LEAST_HOURS else f"under {LEAST_HOURS}"
         vocab = f" with {chosen.architecture.vocab:,} words" * bool(answer.as_good)
         rate = f"{100 * answer.train_utilisation:.3g} % of its FLOP/s, texts of {answer.train_context:,}"
         parts.append(
-            f"{tokens_text(tokens)} tokens{vocab}, {hours} hours of {answer.train_device} ({rate})"
+            f"{tokens_text(tokens)} tokens{vocab}, {said} hours of {answer.train_device} ({rate})"
         )
     if is_number(recall := chosen.expected_recall):
         interval = with_interval(recall, chosen.expected_recall_sd or 0.0, 2)
