@@ -17,7 +17,7 @@ from flashnas.latency import schema
 from flashnas.latency.validation import measure_in_rounds
 from flashnas.latency.workload import Workload
 from flashnas.network.model import HybridLM
-from flashnas.profiling import platforms, table_target, torch_target
+from flashnas.profiling import platforms, table_target, torch_calls, torch_target
 from flashnas.profiling.platforms import PLATFORMS, Cpu
 from flashnas.profiling.target import Timings, decode_contexts
 from flashnas.profiling.torch_calls import (
@@ -207,6 +207,29 @@ def test_the_sequences_of_a_step_pass_as_many_experts_as_random_tokens_do(mode):
             call()
         passed = [len(chosen.unique()) for _, chosen in layer.routed]
         assert sum(passed) / 8 == pytest.approx(32 * (1 - (1 - 4 / 32) ** 32), rel=0.06)
+
+
+def test_a_step_that_is_timed_in_a_graph_stays_at_its_position(monkeypatch):
+    """The last slot of its cache is written again and again."""
+    monkeypatch.setattr(torch_calls, "DRAWN_STEPS", 1)  # one token for all steps
+    for text in (
+        "a(head_dim=16)",
+        "swa(head_dim=16,window=5)",
+        "f",
+    ):
+        model, logits = block_of(text, width=64), []
+        whole = model.step_in_place
+        monkeypatch.setattr(
+            model,
+            "step_in_place",
+            lambda *question, whole=whole, logits=logits: (
+                logits.append(whole(*question)) or logits[-1]
+            ),
+        )
+        with torch.inference_mode():
+            again = step(model, 2, 9, "cuda_graph")
+            assert again().shape == again().shape == (2,)
+        torch.testing.assert_close(logits[0], logits[1], rtol=1e-5, atol=1e-5)
 
 
 def test_a_timed_state_lies_in_memory_as_a_prompt_leaves_it(monkeypatch):
