@@ -2,6 +2,7 @@
 an exception.
 """
 
+import ast
 import re
 from pathlib import Path
 
@@ -88,6 +89,18 @@ def test_no_import_circles():
 
     for name in sorted(modules()):
         visit(name)
+
+
+def test_private_names_stay_in_their_room():
+    wrong = [
+        f"{path} imports {alias.name} of {node.module}"
+        for path, tree in trees().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("flashnas.")
+        for alias in node.names
+        if re.match("_[^_]", alias.name) and node.module.split(".")[1] != room_of(path)
+    ]
+    assert not wrong
 
 
 def test_torch_is_imported_only_where_networks_are_computed():

@@ -19,7 +19,7 @@ from flashnas.latency.table import LatencyTable
 from flashnas.space import load_space
 from flashnas.study import loop as room
 from flashnas.study.config import SearchConfig
-from flashnas.study.load import load_problem
+from flashnas.study.load import load_baselines, load_problem
 
 SPACE = """\
 template: layerwise
@@ -214,3 +214,17 @@ def test_numbers_take_units_and_programs_a_comma(tmp_path):
     assert main([*words.split(), "--out", str(tmp_path / "run")]) == 0
     with pytest.raises(ConfigError, match=r"budget_ms must be a number; got '14 kilo'"):
         SearchConfig(budget_ms="14 kilo")
+
+
+def test_baselines_that_no_width_brings_within_the_budgets_are_none():
+    def baselines(budget_ms):
+        problem = problem_of("tiny", budget_ms)
+        config = dataclasses.replace(problem.config, baselines=True)
+        return problem, [each for _, each in load_baselines(config, problem.fitter, trained=True)]
+
+    problem, every = baselines(1e6)
+    limit = sorted(problem.model.latencies(every))[len(every) // 2]
+    _, found = baselines(limit)
+    assert None not in every
+    assert None in found
+    assert all(problem.model.latencies([each])[0] <= limit for each in found if each)
