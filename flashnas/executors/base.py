@@ -84,11 +84,6 @@ class Executor(ABC):
     def workers(self) -> int:
         """Jobs that run side by side, as far as that is known."""
 
-    @property
-    def shown_workers(self) -> int | str:
-        """`workers` for run.yaml, before anything has started; in words where that is not known."""
-        return self.workers
-
     @abstractmethod
     def submit(self, key: str, job: Any) -> None:
         """Accept a job. Keys are unique among those that have not ended."""

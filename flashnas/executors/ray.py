@@ -109,11 +109,6 @@ class RayExecutor(Executor):
         return min(count, self.work.workers or count)
 
     @property
-    def shown_workers(self) -> int | str:
-        unknown = self.address and not self.work.workers
-        return "as many as the cluster has room for" if unknown else self.workers
-
-    @property
     def address(self) -> str | None:
         """Of the cluster; None: a Ray of this machine's own."""
         named = self.options.address or os.environ.get("RAY_ADDRESS")
