@@ -1,4 +1,4 @@
-"""`fn.search` with objects in place of names, and `flashnas search --dry-run`."""
+"""`fn.search` with objects in place of names."""
 
 import pytest
 import yaml
