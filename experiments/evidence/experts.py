@@ -30,7 +30,7 @@ from flashnas.loss.mix import body_sizes, stacks
 from flashnas.loss.model import FullLoss, contrasts
 from flashnas.loss.prediction import WITHIN_SDS
 from flashnas.observations.losses import DATA, ObservedLoss
-from flashnas.observations.read_losses import read_experts
+from flashnas.observations.read_losses import EXPERTS, read_published
 
 LAWS = DATA / "published_expert_laws.csv"
 # between publications, by their laws: of ln(gamma), of g, and of the slope of the law, relative
@@ -146,7 +146,7 @@ def fold_of(row: ObservedLoss) -> str:
 
 def study() -> pd.DataFrame:
     """One line for each pair."""
-    rows, shipped = read_experts(), loss_model()
+    rows, shipped = read_published(EXPERTS), loss_model()
     others, lines = other_laws(shipped, rows), []
     for fold in dict.fromkeys(map(fold_of, rows)):
         model = model_of(shipped, [row for row in rows if fold_of(row) != fold])

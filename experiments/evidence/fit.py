@@ -35,7 +35,7 @@ from flashnas.loss.composition import Rows
 from flashnas.loss.load import FITTED, digests, fitted, rows_of
 from flashnas.loss.model import FullLoss, Spreads
 from flashnas.observations.losses import dense_twin
-from flashnas.observations.read_losses import read_experts, read_published, read_short_trainings
+from flashnas.observations.read_losses import EXPERTS, SHORT_TRAININGS, read_published
 
 HERE = Path(__file__).parent
 DIGITS = 8
@@ -64,7 +64,7 @@ def fit():
     rows = Rows.joined(rows_of(twins, law), ffn_rows(law))
     found = _fitted_spreads(rows, law)
     slope = FullLoss(rows, Spreads(**found["spreads"]), law).coefficients()["law"][0]
-    law, sds = with_experts(law, slope, read_experts())
+    law, sds = with_experts(law, slope, read_published(EXPERTS))
     for part in (found["spreads"], *found["folds"].values()):
         part["common"] |= sds
     model = FullLoss(rows, Spreads(**found["spreads"]), law)
@@ -94,7 +94,7 @@ def fit():
 
 def _fitted_spreads(rows, law):
     """Of all publications, and of all but each."""
-    short = rows_of(read_short_trainings(), law)
+    short = rows_of(read_published(SHORT_TRAININGS), law)
 
     def of(part):
         return dataclasses.asdict(fit_fidelity(part, short, fit_spreads(part, law), law))
@@ -113,12 +113,11 @@ def shapes_left_out(rows: list[ShapeRow]):
         count = right = 0
         for group in dict.fromkeys(row.group for row in rows if row.group.startswith(f"{size}_")):
             members = [row for row in rows if row.group == group]
-            losses = law.loss(
-                *(
-                    np.array([getattr(row, name) for row in members])
-                    for name in ("params", "tokens", "width")
-                )
+            params, tokens, width = (
+                np.array([getattr(row, name) for row in members])
+                for name in ("params", "tokens", "width")
             )
+            losses = law.by_shape(params, width) + law.by_tokens(params, tokens)
             for one, other in itertools.combinations(range(len(members)), 2):
                 gap = members[one].loss - members[other].loss
                 if abs(gap) > CLEAR_NATS:

@@ -42,8 +42,8 @@ from flashnas.loss.model import FullLoss
 from flashnas.loss.prediction import WITHIN_SDS
 from flashnas.observations.losses import dense_twin
 from flashnas.observations.read_losses import (
+    EXPERTS,
     pairs_of_nested_groups,
-    read_experts,
     read_published,
 )
 
@@ -63,7 +63,7 @@ COUPLED = (1.42, 0.78099161, 0.15478093, 0.12891229, 0.42030743)
 def pairs() -> Pairs:
     """Neighbouring lengths of one network in one publication."""
     networks = defaultdict(dict)
-    experts = read_experts()
+    experts = read_published(EXPERTS)
     params, active, *_ = sizes_of(experts)
     for row, size in zip(experts, active * (params / active) ** GAMMA, strict=True):
         key = row.source, row.operators, row.hidden
@@ -169,7 +169,7 @@ def ladder(source: str) -> Ladder:
     published = [row for row in read_published() if row.source == source]
     smaller = {small for small, _ in pairs_of_nested_groups(published)}
     dense = [dense_twin(row) for row in published if row.group not in smaller]
-    sparse = [row for row in read_experts() if row.source == source]
+    sparse = [row for row in read_published(EXPERTS) if row.source == source]
     model = shipped_model(source)
     rows = rows_of([*dense, *sparse], model.law)
     sizes = [(r.params - (r.vocab > 2) * r.vocab * r.hidden, 1, 0, r.tokens) for r in dense]

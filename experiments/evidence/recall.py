@@ -29,7 +29,6 @@ from flashnas.loss.recall import (
     Form,
     RecallModel,
     effects_of,
-    held_by,
     mixture_of,
 )
 from flashnas.observations.read_losses import read_rows, specs_of
@@ -98,7 +97,10 @@ def fit_recall(rows: Sequence[RecallRow], form: Form = FORM) -> RecallModel:
         kinds=kinds,
         publications=dict(sorted(Counter(kind for kind, _ in having).items())),
         mixers=int(mixture.mixers.min()),
-        states={held_by(mixture, index) for index in range(len(rows))},
+        states={
+            frozenset(kind for kind, share in mixture.states.items() if share[index])
+            for index in range(len(rows))
+        },
         mean=prior + COMMON**2 * (effects.T @ weights[:, 0]),
         covariance=np.diag(COMMON**2) - explained,
         scale=math.sqrt((SCALE_ROWS + gaps @ weights[:, 0]) / freedom),

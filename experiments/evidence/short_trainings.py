@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.observations.losses import ObservedLoss, full_network, full_width
-from flashnas.observations.read_losses import groups_of, read_short_trainings
+from flashnas.observations.read_losses import SHORT_TRAININGS, groups_of, read_published
 from flashnas.training.recipe import Recipe
 
 FULL_WIDTH = 2048  # that the median network of a group has before it is shrunk
@@ -62,7 +62,7 @@ def proxy_near(row: ObservedLoss, target: float, recipe: Recipe) -> Architecture
 
 def short_trainings(rows: Sequence[ObservedLoss]) -> list[ObservedLoss | None]:
     """The shipped short training of the proxy of each row; None where there is none."""
-    shipped = {row.network.hash: row for row in read_short_trainings()}
+    shipped = {row.network.hash: row for row in read_published(SHORT_TRAININGS)}
     return [shipped.get(network.hash) for network in proxies(rows, Recipe.load("cpu"))]
 
 

@@ -107,7 +107,7 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
     from flashnas.loss.load import loss_model
     from flashnas.loss.own import own_rows
     from flashnas.loss.publications import compare_mixes, facts_of_publications
-    from flashnas.observations.read_losses import read_experts, read_published
+    from flashnas.observations.read_losses import EXPERTS, read_published
 
     model = loss_model(options.evidence)
     rows = read_published() + ([] if options.evidence is None else own_rows(options.evidence))
@@ -116,7 +116,7 @@ def evidence(options: EvidenceOptions) -> EvidenceResult:
         one, other = options.mixes
         mixes = compare_mixes(one, other, rows, model)
     return EvidenceResult(
-        publications=facts_of_publications([*rows, *read_experts()], model),
+        publications=facts_of_publications([*rows, *read_published(EXPERTS)], model),
         evidence=options.evidence,
         mixes=mixes,
     )

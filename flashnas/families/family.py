@@ -369,6 +369,7 @@ def families() -> Mapping[str, Family]:
     }
 
 
+@functools.lru_cache(maxsize=4096)
 def family_of(architecture: Architecture) -> Family | None:
     """The family that holds a network."""
     return next((each for each in families().values() if each.holds(architecture)), None)

@@ -66,11 +66,12 @@ class Format:
         operators = architecture.operators
         foreign, fixed, shared = list[str](), list[str](), list[str]()
         first: dict[tuple[str, str], Any] = {}
+        resolved = {spec: spec.resolved(architecture.hidden) for spec in set(operators)}
         for n, spec in enumerate(operators):
             if (demands := self.demands.get(spec.kind)) is None:
                 foreign.append(f"operator {n} is {spec.kind!r}; it has {', '.join(self.demands)}")
                 continue
-            full = spec.resolved(architecture.hidden)
+            full = resolved[spec]
             has = f"operator {n}, {spec.kind!r}, has"
             fixed += demands.problems(full, has, architecture.hidden)
             for name in demands.shared:

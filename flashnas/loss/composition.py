@@ -57,13 +57,8 @@ class Law:
     gamma: float = 0.0
     g: float = 0.0
 
-    def loss(self, params: np.ndarray, tokens: np.ndarray | float, width: np.ndarray) -> np.ndarray:
-        """Args: params [N] without embeddings, tokens [N] of the training, width [N]. Returns: nats
-        per token [N]."""
-        return self.by_shape(params, width) + self.by_tokens(params, tokens)
-
     def by_shape(self, params: np.ndarray, width: np.ndarray) -> np.ndarray:
-        """The part of size and shape [N], with E."""
+        """The part of size and shape [N], with E, in nats per token. params: without embeddings."""
         bent = self.c * (aspect(params, width) - self.r0) ** 2
         return self.e + self.by_size(np.asarray(params, float)) + bent
 

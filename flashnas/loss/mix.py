@@ -62,11 +62,12 @@ class Mix:
     """The compositions of N stacks, without their sizes; each column is of shape [N].
 
     shares [N, K]: of the token mixers by KINDS. ffn_share: of the operators. mixed: how far a second
-    family is there, of kinds that publications have mixed. gated_delta: share of the mixers. rare:
-    share of the mixers of kinds that at most one publication has trained. window: share that sees a
-    short window, weighted by how short. edge: 1 where the few attention layers stand at one end.
-    new_mix: `mixed` as far as no publication had such a pair at such a share. bare: share of
-    recurrent mixers without a channel mixer, where feed-forward layers are few.
+    family is there, of kinds that publications have mixed. rare: share of the mixers of kinds that at
+    most one publication has trained. qk_norm: share of the mixers that is attention with it;
+    qk_norm_unknown: that may have it. window: share that sees a short window, weighted by how short.
+    edge: 1 where the few attention layers stand at one end. new_mix: `mixed` as far as no publication
+    had such a pair at such a share. bare: share of recurrent mixers without a channel mixer, where
+    feed-forward layers are few.
     """
 
     shares: np.ndarray

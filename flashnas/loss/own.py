@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flashnas.architecture import Architecture
-from flashnas.base.errors import ConfigError, FlashnasError
+from flashnas.base.errors import ConfigError
 from flashnas.base.text import printable
 from flashnas.loss.composition import Rows
 from flashnas.loss.model import RELIABILITY_SD, FullLoss
@@ -26,19 +25,7 @@ def own_rows(path: str | Path) -> list[ObservedLoss]:
     """A user's trainings as one publication, OWN, with groups of its own; ConfigError for a wrong
     file.
     """
-    return as_own(list(map(_in_full, read_published(path))), printable(path))
-
-
-def _in_full(row: ObservedLoss) -> ObservedLoss:
-    """A row with its network, where its operators have the parameters that are stated as they are:
-    then nothing of them is left open, as publications leave windows and key heads."""
-    if not row.hidden or not row.vocab:
-        return row
-    try:
-        network = Architecture(hidden=row.hidden, operators=row.specs, vocab=row.vocab)
-    except FlashnasError:
-        return row
-    return dataclasses.replace(row, network=network) if network.params == row.params else row
+    return as_own(read_published(path), printable(path))
 
 
 def as_own(rows: Sequence[ObservedLoss], place: str = "own trainings") -> list[ObservedLoss]:

@@ -172,7 +172,7 @@ class RecallModel:
         will do.
         """
         stack = mixture_of(stacks([specs]), self.kinds)
-        states = held_by(stack, 0)
+        states = frozenset(kind for kind, share in stack.states.items() if share[0])
         unknown = sorted({spec.kind for spec in specs if spec.kind not in self.publications})
         words = []
         if unknown:
@@ -191,8 +191,3 @@ class RecallModel:
         if stack.outside:
             words.append(f"a window outside {WINDOWS[0]} to {WINDOWS[1]} tokens")
         return "; ".join(words)
-
-
-def held_by(stacks: Mixture, index: int) -> frozenset[str]:
-    """The kinds of states of one stack."""
-    return frozenset(kind for kind, share in stacks.states.items() if share[index])

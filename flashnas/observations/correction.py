@@ -15,7 +15,6 @@ of a table says nothing of programs that it was not fitted to.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from flashnas.architecture.networks import Networks
+from flashnas.base.documents import fingerprint
 from flashnas.base.errors import ConfigError, FlashnasError
 from flashnas.base.text import INTERVAL_90, did_you_mean, printable, warn_in_a_line
 from flashnas.latency.metrics import (
@@ -100,7 +100,6 @@ class TimesCorrection:
         self._columns = {name: i for i, name in enumerate((EMBEDDING, HEAD, *OPERATORS, HOST))}
         self._ask(model)
         self._fit()
-        digest = hashlib.sha256(repr([time.facts for time in self.times]).encode())
         mean, sd = self._common * self._pulled.sum(), self._common_sd
         factor = np.exp([mean, mean - INTERVAL_90 * sd, mean + INTERVAL_90 * sd])
         self.observed = {
@@ -110,7 +109,7 @@ class TimesCorrection:
             "networks": sorted(self._networks),
             "ratio": np.exp([f(self._ratios) for f in (np.mean, np.min, np.max)]).tolist(),
             "factor": factor.tolist(),
-            "digest": digest.hexdigest()[:16],
+            "digest": fingerprint([time.facts for time in self.times]),
         }
 
     # -- what was observed

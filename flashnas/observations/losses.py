@@ -103,16 +103,6 @@ class ObservedLoss(Observation):
         )
 
     @property
-    def flops(self) -> float:
-        """What the training costs: 6 for each token and each parameter that a token uses."""
-        hidden = self.hidden or round(full_width(self))
-        operators = self.network.operators if self.network else self.specs
-        # rows of publications name one block; `params` is of the whole network
-        total = sum(spec.params(hidden) for spec in operators)
-        active = sum(spec.active_params(hidden) for spec in operators)
-        return 6.0 * self.params * (active / total) * self.tokens
-
-    @property
     def named(self) -> str:
         """The row in a message: its place, or its group where it was not read from a file."""
         return f"{self.place or f'group {self.group!r}'}: {self.operators!r}"

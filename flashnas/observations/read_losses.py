@@ -6,8 +6,8 @@ import dataclasses
 import itertools
 import math
 import re
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flashnas.architecture import Architecture
@@ -40,15 +40,15 @@ QK_NORM = ("", "yes", "no", "unknown")  # of the attention of a row; empty: as i
 NO_FFN = "no ffn"  # of a composition
 
 
-def read_rows(path: Path, needed: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
+def read_rows(path: Path, needed: Sequence[str]) -> Sequence[tuple[str, Mapping[str, str]]]:
     """The lines of a CSV of published rows: place (`file:3`), and column -> text without spaces at
-    its ends.
+    its ends, empty where there is no such column.
 
     Raises ConfigError for a column that is missing, an empty group or source, and a group of one
     row.
     """
     lines = [
-        (place, {str(name): str(text).strip() for name, text in line.items()})
+        (place, defaultdict(str, {name: text.strip() for name, text in line.items()}))
         for place, line in read_csv(path, ConfigError, needed)
     ]
     if not lines:
@@ -79,7 +79,7 @@ def specs_of(place: str, operators: str) -> tuple[OperatorSpec, ...]:
 
 
 def read_published(path: str | Path | None = None) -> list[ObservedLoss]:
-    """The rows of a CSV, in its order; None: the shipped ones.
+    """The rows of a CSV, in its order; None: the shipped ones of mixes of operators.
 
     Columns: group, source (an arXiv number; `own` for one's own trainings), operators (notation
     without a width), params (such as 438M), metric (`*_ppl` is a perplexity, `*_loss` is in nats
@@ -91,7 +91,7 @@ def read_published(path: str | Path | None = None) -> list[ObservedLoss]:
     Raises:
         ConfigError: with file, line, rule and value.
     """
-    rows = [_row(place, line) for place, line in read_rows(Path(path or SHIPPED), NEEDED)]
+    rows = [_in_full(_row(place, line)) for place, line in read_rows(Path(path or SHIPPED), NEEDED)]
     smallest: dict[str, float] = {}
     for row in rows:
         smallest[row.group] = min(row.params, smallest.get(row.group, math.inf))
@@ -103,26 +103,21 @@ def read_published(path: str | Path | None = None) -> list[ObservedLoss]:
     ]
 
 
-def read_short_trainings() -> list[ObservedLoss]:
-    """The short trainings that ship, in the order of their file: of small networks by the recipe
-    `cpu`, each with its network. nats is the mean over the seeds."""
-    return [_in_full(row) for row in read_published(SHORT_TRAININGS)]
-
-
-def read_experts() -> list[ObservedLoss]:
-    """The trainings of transformers with experts, and of dense ones beside them, that ship, each with
-    its network."""
-    return [_in_full(row) for row in read_published(EXPERTS)]
-
-
 def _in_full(row: ObservedLoss) -> ObservedLoss:
-    """A row of which width and operators are those of the network that was trained."""
-    network = Architecture(hidden=row.hidden, operators=row.specs, vocab=max(2, row.vocab))
-    return dataclasses.replace(row, network=network)
+    """A row with its network, where its operators have the parameters that are stated as they are:
+    then nothing of them is left open, as publications leave windows and key heads."""
+    if not row.hidden:
+        return row
+    try:
+        network = Architecture(hidden=row.hidden, operators=row.specs, vocab=max(2, row.vocab))
+    except FlashnasError:
+        return row
+    params = network.params - (0 if row.vocab else network.vocab * row.hidden)
+    return dataclasses.replace(row, network=network) if params == row.params else row
 
 
-def _row(place: str, line: dict[str, str]) -> ObservedLoss:
-    specs, qk_norm = specs_of(place, line["operators"]), line.get("qk_norm", "")
+def _row(place: str, line: Mapping[str, str]) -> ObservedLoss:
+    specs, qk_norm = specs_of(place, line["operators"]), line["qk_norm"]
     if qk_norm not in QK_NORM:
         raise ConfigError(one_of(f"{place}: qk_norm", qk_norm, QK_NORM[1:]))
     if qk_norm == "yes":
@@ -151,17 +146,17 @@ def _row(place: str, line: dict[str, str]) -> ObservedLoss:
         nats=nats,
         place=place,
         params=_number(place, "params", line["params"]),
-        active=_number(place, "active", active) if (active := line.get("active", "")) else 0.0,
-        tokens=_tokens(place, line.get("tokens", "")),
-        hidden=_whole(place, "hidden", line.get("hidden", ""), 0),
-        vocab=_whole(place, "vocab", line.get("vocab", ""), DEFAULT_VOCAB),
+        active=_number(place, "active", active) if (active := line["active"]) else 0.0,
+        tokens=_tokens(place, line["tokens"]),
+        hidden=_whole(place, "hidden", line["hidden"], 0),
+        vocab=_whole(place, "vocab", line["vocab"], DEFAULT_VOCAB),
         source=line["source"],
-        level=line.get("level", ""),
+        level=line["level"],
         qk_norm=qk_norm,
-        table=line.get("table", ""),
-        note=line.get("note", ""),
+        table=line["table"],
+        note=line["note"],
         noise=_number(place, "noise", noise, MAX_NATS, {"": 1})
-        if (noise := line.get("noise", ""))
+        if (noise := line["noise"])
         else None,
     )
     _check_sizes(row)

@@ -225,23 +225,23 @@ class Trials:
     def told(self, genotypes: Iterable[Any]) -> list[Trial]:
         """What a sampler learns of genotypes, one trial each: of the widths of one that which the
         fewest trials dominate, and of these the widest."""
+        genotypes = list(genotypes)
         columns = np.column_stack(
             [minimised(name, self.columns[ranking(name)]) for name in self.guides]
         )
         front = columns[pareto(self.columns, self.guides)]
-        points = columns.tolist()
+        indices = [index for genotype in genotypes for index in self.proposed[genotype]]
+        own = columns[indices]
+        dominating = (front[:, None] <= own).all(axis=2).sum(axis=0)
+        dominating[np.isnan(own).any(axis=1)] = len(front) + 1  # what is unknown comes last
+        rank = dict(zip(indices, dominating.tolist(), strict=True))
         found = []
         for genotype in genotypes:
-            if not (indices := self.proposed[genotype]):
+            if not self.proposed[genotype]:
                 found.append(Trial.of(None, genotype=genotype))
                 continue
-            index = indices[0]
-            if len(indices) > 1:
-                own = columns[[*indices]]
-                dominating = (front[:, None] <= own).all(axis=2).sum(axis=0)
-                unknown = np.isnan(own).any(axis=1)
-                index = indices[int(np.where(unknown, len(front) + 1, dominating).argmin())]
-            values = tuple(points[index])
+            index = min(self.proposed[genotype], key=rank.__getitem__)
+            values = tuple(columns[index].tolist())
             if index in self.results:  # whole, for samplers that read more than the objectives
                 trial = self.trial(index)
                 found.append(dataclasses.replace(trial, genotype=genotype, values=values))

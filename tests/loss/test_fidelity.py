@@ -138,9 +138,9 @@ def test_the_dependence_on_size_at_few_tokens_is_between_none_and_that_at_many(l
     """Of two networks of one shape: the larger one is never expected to be worse."""
     small, large = (np.array(value) for value in (1e8, 1e9))
     law = shipped().law
+    of_small, of_large = (law.by_shape(size, (size / 12) ** (1 / 3)) for size in (small, large))
     gaps = [
-        float(law.loss(small, tokens, (small / 12) ** (1 / 3)))
-        - float(law.loss(large, tokens, (large / 12) ** (1 / 3)))
+        float(of_small - of_large + law.by_tokens(small, tokens) - law.by_tokens(large, tokens))
         for tokens in (10.0**digits, 1e30)
     ]
     assert 0 < gaps[0] <= gaps[1] + 1e-12
@@ -184,12 +184,3 @@ def test_own_trainings_come_as_rows_or_as_a_file(tmp_path):
     path.write_text(path.read_text().replace("0.01", "-1"))
     with pytest.raises(ConfigError, match=r"own.csv:2: noise must be a number above 0"):
         loss_model(path)
-
-
-def test_the_cost_of_a_training_is_six_flops_for_each_parameter_that_a_token_uses():
-    dense, experts = (
-        ObservedLoss.of(Architecture.parse(f"1024: {text}"), nats=2.0, tokens=1e9, group="mine")
-        for text in ("12x(a f)", "12x(a moe)")
-    )
-    assert dense.flops == pytest.approx(6 * dense.params * 1e9)
-    assert experts.flops < 0.7 * 6 * experts.params * 1e9

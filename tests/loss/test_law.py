@@ -39,7 +39,7 @@ def test_the_law_fits_the_trainings_that_it_was_fitted_to(law, experiment):
     )
     for length in set(tokens.round(-9)):
         alike = tokens.round(-9) == length
-        errors = (law.loss(params, tokens, width) - loss)[alike]
+        errors = (law.by_shape(params, width) + law.by_tokens(params, tokens) - loss)[alike]
         assert errors.std() < 0.04
     found = experiment("lengths").pairs()
     fell = law.by_tokens(found["params"], found["tokens"])
@@ -65,9 +65,8 @@ def test_more_parameters_and_more_tokens_lower_the_loss_and_the_best_shape_is_th
     law = Law(**fitted()["law"])
 
     def at(params, tokens, shape):
-        return float(
-            law.loss(np.array(params), tokens, np.array((params * np.exp(shape) / 12) ** (1 / 3)))
-        )
+        width = np.array((params * np.exp(shape) / 12) ** (1 / 3))
+        return float(law.by_shape(params, width) + law.by_tokens(params, tokens))
 
     assert at(1.1 * params, tokens, shape) < at(params, tokens, shape)
     assert at(params, 1.1 * tokens, shape) < at(params, tokens, shape)

@@ -14,7 +14,7 @@ from flashnas.loss.load import expected, fitted, loss_model, rows_of
 from flashnas.loss.mix import body_sizes, stacks
 from flashnas.loss.model import CHARGE
 from flashnas.observations.losses import dense_twin
-from flashnas.observations.read_losses import read_experts, read_published
+from flashnas.observations.read_losses import EXPERTS, read_published
 
 TOKENS = 1e11
 SPARSE = "1536: 12x(a moe(experts={},active=8))"
@@ -33,7 +33,7 @@ def test_the_granularity_by_hand(case):
 
 def test_the_numbers_of_experts_are_fitted_to_the_rows_that_ship(experiment):
     law, slope = Law(**fitted()["law"]), loss_model().coefficients()["law"][0]
-    found, sds = experiment("experts").with_experts(law, slope, read_experts())
+    found, sds = experiment("experts").with_experts(law, slope, read_published(EXPERTS))
     assert (found.gamma, found.g) == pytest.approx((law.gamma, law.g), rel=1e-3)
     common = fitted()["spreads"]["common"]
     assert sds == pytest.approx({name: common[name] for name in sds}, rel=1e-3)
@@ -78,7 +78,7 @@ def test_an_interval_is_as_wide_as_publications_disagree():
 
 
 def test_the_limits_are_those_of_the_rows():
-    rows = read_experts()
+    rows = read_published(EXPERTS)
     sizes = body_sizes(stacks([row.specs for row in rows], [row.hidden for row in rows]))
     sparse = sizes[sizes[:, 0] > sizes[:, 1]]
     limits = (sparse[:, 1].min(), sparse[:, 1].max(), (sparse[:, 0] / sparse[:, 1]).max())

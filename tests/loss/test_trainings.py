@@ -13,10 +13,10 @@ from flashnas.architecture import parse_operators
 from flashnas.base.errors import ConfigError
 from flashnas.observations.losses import DEFAULT_TOKENS, full_width
 from flashnas.observations.read_losses import (
+    SHORT_TRAININGS,
     composition,
     groups_of,
     read_published,
-    read_short_trainings,
 )
 from flashnas.training.recipe import Recipe
 
@@ -91,12 +91,11 @@ def test_full_widths_are_those_of_known_networks(operators, params, hidden):
 
 
 def test_the_short_trainings_that_ship_are_observations(shipped, proxies, experiment):
-    rows = read_short_trainings()
+    rows = read_published(SHORT_TRAININGS)
     assert len(rows) == 281
     assert {row.source for row in rows} == {"flashnas short trainings"}
     assert all(row.network.params == row.params for row in rows)
     assert all(0.004 < row.noise < 0.01 for row in rows)
-    assert all(1e11 < row.flops < 3e13 for row in rows)
     script = experiment("short_trainings")
     found = script.short_trainings(shipped)
     for network, training in zip(proxies(shipped, Recipe.load("cpu")), found, strict=True):
