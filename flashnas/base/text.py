@@ -21,7 +21,7 @@ MAX_TOKENS = 10**15  # whole numbers up to here are exact as floats, too
 # of two options that several commands have
 TRAIN_TOKENS_HELP = "tokens of the full training that you plan, such as 100B"
 TIMES_HELP = (
-    "times of one program, which correct the milliseconds: a results file of vLLM, SGLang or"
+    "times of one program, which correct the milliseconds: a results file of vLLM or"
     " llama-bench, a CSV, or a folder of these; may be repeated"
 )
 EVIDENCE_HELP = "CSV of your own full trainings, one publication more; predictions are then for it"
