@@ -20,8 +20,8 @@ from flashnas.loss.load import loss_model, rows_of, shipped_model
 from flashnas.loss.mix import KINDS
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import OWN
-from flashnas.observations.losses import ObservedLoss
-from flashnas.observations.read_losses import groups_without_repeats, read_published
+from flashnas.observations.losses import ObservedLoss, groups_without_repeats
+from flashnas.observations.read_losses import read_published
 from flashnas.study.scorer import FullTraining
 from flashnas.training.cost import ASSUMED_UTILISATION
 

@@ -31,8 +31,8 @@ from short_trainings import as_small_rows, short_trainings
 from flashnas.loss.load import rows_of, shipped_model
 from flashnas.loss.model import FullLoss
 from flashnas.loss.own import as_own, with_own
-from flashnas.observations.losses import ObservedLoss
-from flashnas.observations.read_losses import groups_without_repeats, read_published
+from flashnas.observations.losses import ObservedLoss, groups_without_repeats
+from flashnas.observations.read_losses import read_published
 
 HERE = Path(__file__).parent
 Selector = Callable[[ObservedLoss], bool]

@@ -30,8 +30,8 @@ from short_trainings import Short, short_trainings
 from flashnas.loss.load import shipped_model, shipped_rows
 from flashnas.loss.model import CHARGE, FullLoss, silence_of
 from flashnas.loss.prediction import COVERED, WITHIN_SDS
-from flashnas.observations.losses import ObservedLoss
-from flashnas.observations.read_losses import groups_without_repeats, read_published
+from flashnas.observations.losses import ObservedLoss, groups_without_repeats
+from flashnas.observations.read_losses import read_published
 
 MIN_RANKED = 3  # rows of a group of which a rank correlation can be taken
 MIN_CHOICES = 4  # rows of a group among which a rule chooses

@@ -40,12 +40,8 @@ from flashnas.loss.load import loss_model, rows_of, shipped_model
 from flashnas.loss.mix import mix_of, stacks
 from flashnas.loss.model import FullLoss
 from flashnas.loss.prediction import WITHIN_SDS
-from flashnas.observations.losses import dense_twin
-from flashnas.observations.read_losses import (
-    EXPERTS,
-    pairs_of_nested_groups,
-    read_published,
-)
+from flashnas.observations.losses import dense_twin, pairs_of_nested_groups
+from flashnas.observations.read_losses import EXPERTS, read_published
 
 Pairs = dict[str, np.ndarray]  # source, params, tokens, longer, nats
 SHAPES_SOURCE = "2502.06857"

@@ -13,8 +13,7 @@ from flashnas.loss.composition import Table
 from flashnas.loss.load import rows_of
 from flashnas.loss.model import FullLoss
 from flashnas.loss.prediction import Prediction, reliabilities
-from flashnas.observations.losses import ObservedLoss
-from flashnas.observations.read_losses import groups_without_repeats
+from flashnas.observations.losses import ObservedLoss, groups_without_repeats
 
 CLEAR_NATS = 0.02  # a pair with a larger published gap is clear
 

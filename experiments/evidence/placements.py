@@ -18,7 +18,8 @@ import pandas as pd
 from left_out import left_out_pairs
 
 from flashnas.architecture.architecture import fold
-from flashnas.observations.read_losses import groups_without_repeats, read_published
+from flashnas.observations.losses import groups_without_repeats
+from flashnas.observations.read_losses import read_published
 
 
 def study() -> pd.DataFrame:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ConfigError, FlashnasError
-from flashnas.observations.losses import ObservedLoss, full_network, full_width
-from flashnas.observations.read_losses import SHORT_TRAININGS, groups_of, read_published
+from flashnas.observations.losses import ObservedLoss, full_network, full_width, groups_of
+from flashnas.observations.read_losses import SHORT_TRAININGS, read_published
 from flashnas.training.recipe import Recipe
 
 FULL_WIDTH = 2048  # that the median network of a group has before it is shrunk

@@ -33,8 +33,9 @@ from flashnas.observations.losses import (
     full_network,
     full_width,
     nearest_width,
+    pairs_of_nested_groups,
 )
-from flashnas.observations.read_losses import EXPERTS, SHIPPED, pairs_of_nested_groups
+from flashnas.observations.read_losses import EXPERTS, SHIPPED
 from flashnas.operators import OperatorSpec
 
 SHAPES = DATA / "published_shapes.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,10 +12,15 @@ from flashnas.architecture.notation import parse_operators
 from flashnas.base.errors import ArchitectureError
 from flashnas.loss.load import of_size, rows_of
 from flashnas.loss.model import FullLoss
-from flashnas.observations.losses import ObservedLoss, normed, qk_norm_of
-from flashnas.observations.read_losses import composition, groups_without_repeats
+from flashnas.observations.losses import (
+    ObservedLoss,
+    groups_without_repeats,
+    normed,
+    qk_norm_of,
+)
 from flashnas.operators import OperatorSpec
 
+NO_FFN = "no ffn"  # of a composition
 MIN_OPERATORS = 24  # a pattern is repeated to a stack of at least so many
 # without embeddings, and of a training: for which the model states a difference
 PARAMS, TOKENS = 1e9, 1e11
@@ -96,6 +102,25 @@ def compare_mixes(
     table = of_size(model, stacks, PARAMS, TOKENS, published=True)
     mean, sd = model.predict(table).difference(1, 0)
     return {"one": one, "other": other, "said": said, "mean": mean, "sd": sd}
+
+
+def composition(
+    specs: Sequence[OperatorSpec], *, traits: bool = False
+) -> tuple[tuple[str, float], ...]:
+    """The share of each token mixer in rounded quarters, and whether a stack has FFNs.
+
+    Two publications share a pair where both have a row of the one and of the other composition.
+    traits: attention with QK-norm is a mixer of its own.
+    """
+    mixers = Counter(
+        spec.kind + " with QK-norm" * (traits and normed(spec))
+        for spec in specs
+        if spec.mixes_tokens
+    )
+    total = mixers.total()
+    shares = {kind: round(4 * count / total) / 4 for kind, count in mixers.items()} if total else {}
+    without = [] if any(not spec.mixes_tokens for spec in specs) else [(NO_FFN, 1.0)]
+    return (*sorted(shares.items()), *without)
 
 
 def _stack(text: str) -> tuple[OperatorSpec, ...]:

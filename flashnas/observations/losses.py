@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,6 +107,36 @@ class ObservedLoss(Observation):
     def named(self) -> str:
         """The row in a message: its place, or its group where it was not read from a file."""
         return f"{self.place or f'group {self.group!r}'}: {self.operators!r}"
+
+
+# -- groups ----------------------------------------------------------------------------------------
+
+
+def groups_of(rows: Sequence[ObservedLoss]) -> dict[str, list[int]]:
+    """The indices of the rows of each group, groups in the order of their first row."""
+    by_group: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        by_group.setdefault(row.group, []).append(index)
+    return by_group
+
+
+def pairs_of_nested_groups(rows: Sequence[ObservedLoss]) -> list[tuple[str, str]]:
+    """(smaller, larger) for each two groups of which the larger repeats all rows of the smaller."""
+    contents = {
+        group: {(rows[index].source, rows[index].operators, rows[index].nats) for index in members}
+        for group, members in groups_of(rows).items()
+    }
+    return [
+        (small, large)
+        for small, large in itertools.permutations(contents, 2)
+        if contents[small] < contents[large]
+    ]
+
+
+def groups_without_repeats(rows: Sequence[ObservedLoss]) -> dict[str, list[int]]:
+    """`groups_of`, without the larger ones of nested groups."""
+    larger = {large for _, large in pairs_of_nested_groups(rows)}
+    return {name: members for name, members in groups_of(rows).items() if name not in larger}
 
 
 # -- the networks of rows --------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import re
 from collections import Counter, defaultdict
@@ -22,7 +21,6 @@ from flashnas.observations.losses import (
     ObservedLoss,
     as_published,
     nearest_width,
-    normed,
 )
 from flashnas.operators import OperatorSpec
 from flashnas.operators.attention.spec import Attention
@@ -37,7 +35,6 @@ MAX_NATS = 15.0  # of a loss; of random guesses among a million tokens it is 14
 MIN_NOISE = 1e-4  # nats: what two trainings differ by is more
 MAX_COUNT = 1e18  # of parameters or tokens
 QK_NORM = ("", "yes", "no", "unknown")  # of the attention of a row; empty: as its operators say
-NO_FFN = "no ffn"  # of a composition
 
 
 def read_rows(path: Path, needed: Sequence[str]) -> Sequence[tuple[str, Mapping[str, str]]]:
@@ -238,49 +235,3 @@ def _number(
     if number > most:
         raise ConfigError(f"{place}: {name} must be at most {most:g}; got {text!r}")
     return number
-
-
-def groups_of(rows: Sequence[ObservedLoss]) -> dict[str, list[int]]:
-    """The indices of the rows of each group, groups in the order of their first row."""
-    by_group: dict[str, list[int]] = {}
-    for index, row in enumerate(rows):
-        by_group.setdefault(row.group, []).append(index)
-    return by_group
-
-
-def pairs_of_nested_groups(rows: Sequence[ObservedLoss]) -> list[tuple[str, str]]:
-    """(smaller, larger) for each two groups of which the larger repeats all rows of the smaller."""
-    contents = {
-        group: {(rows[index].source, rows[index].operators, rows[index].nats) for index in members}
-        for group, members in groups_of(rows).items()
-    }
-    return [
-        (small, large)
-        for small, large in itertools.permutations(contents, 2)
-        if contents[small] < contents[large]
-    ]
-
-
-def groups_without_repeats(rows: Sequence[ObservedLoss]) -> dict[str, list[int]]:
-    """`groups_of`, without the larger ones of nested groups."""
-    larger = {large for _, large in pairs_of_nested_groups(rows)}
-    return {name: members for name, members in groups_of(rows).items() if name not in larger}
-
-
-def composition(
-    specs: Sequence[OperatorSpec], *, traits: bool = False
-) -> tuple[tuple[str, float], ...]:
-    """The share of each token mixer in rounded quarters, and whether a stack has FFNs.
-
-    Two publications share a pair where both have a row of the one and of the other composition.
-    traits: attention with QK-norm is a mixer of its own.
-    """
-    mixers = Counter(
-        spec.kind + " with QK-norm" * (traits and normed(spec))
-        for spec in specs
-        if spec.mixes_tokens
-    )
-    total = mixers.total()
-    shares = {kind: round(4 * count / total) / 4 for kind, count in mixers.items()} if total else {}
-    without = [] if any(not spec.mixes_tokens for spec in specs) else [(NO_FFN, 1.0)]
-    return (*sorted(shares.items()), *without)

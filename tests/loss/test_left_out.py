@@ -11,7 +11,8 @@ import pytest
 from made_up_trainings import published
 
 from flashnas.loss.load import loss_model, shipped_model
-from flashnas.observations.read_losses import groups_without_repeats, read_published
+from flashnas.observations.losses import groups_without_repeats
+from flashnas.observations.read_losses import read_published
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "evidence"
 

@@ -11,13 +11,9 @@ from one_line import one_line
 
 from flashnas.architecture import parse_operators
 from flashnas.base.errors import ConfigError
-from flashnas.observations.losses import DEFAULT_TOKENS, full_width
-from flashnas.observations.read_losses import (
-    SHORT_TRAININGS,
-    composition,
-    groups_of,
-    read_published,
-)
+from flashnas.loss.publications import composition
+from flashnas.observations.losses import DEFAULT_TOKENS, full_width, groups_of
+from flashnas.observations.read_losses import SHORT_TRAININGS, read_published
 from flashnas.training.recipe import Recipe
 
 HEAD = "group,source,operators,params,metric,value\n"
