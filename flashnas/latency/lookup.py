@@ -162,10 +162,10 @@ class KernelTimes:
         if rows is None:
             return {}
         places: dict[tuple[int, ...], list[int]] = {}
-        columns = (rows[column].tolist() for column in ("dtype", *kind.matched))
-        for place, (dtype, *key) in enumerate(zip(*columns, strict=True)):
-            if dtype == self._dtype(kind):
-                places.setdefault(tuple(key), []).append(place)
+        own = np.flatnonzero(rows["dtype"] == self._dtype(kind))
+        matched = (rows[column].to_numpy()[own].tolist() for column in kind.matched)
+        for place, *key in zip(own.tolist(), *matched, strict=True):
+            places.setdefault(tuple(key), []).append(place)
         return {key: places[key] for key in sorted(places)}
 
     def _find_grid(self, kind: KernelKind, name: str, key: tuple[int, ...]) -> LogGrid:

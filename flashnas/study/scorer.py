@@ -226,11 +226,11 @@ class EvidenceScorer:
     def values(self, networks: Sequence[Architecture]) -> np.ndarray:
         """Mean, charge for what no observation tells, and price of complexity."""
         starts = range(0, len(networks), TOGETHER)
-        parts = [self._values(networks[start : start + TOGETHER]) for start in starts]
+        together = [networks[start : start + TOGETHER] for start in starts]
+        parts = [self._values(each, self.table(each)) for each in together]
         return np.concatenate(parts) if parts else np.zeros(0)
 
-    def _values(self, networks: Sequence[Architecture]) -> np.ndarray:
-        table = self.table(networks)
+    def _values(self, networks: Sequence[Architecture], table: Table) -> np.ndarray:
         charge = CHARGE * self.model.silence(table)
         price = COMPLEXITY_NATS * complexities(networks)
         return np.round(self.model.mean(table) + charge + price, ALIKE)
@@ -249,7 +249,7 @@ class EvidenceScorer:
         found = expected_of(network, tokens, self.model, recall, table)
         silence = float(self.model.silence(table)[0])
         return {
-            "value": float(self.values([network])[0]),
+            "value": float(self._values([network], table)[0]),
             "full_loss": found.full_loss,
             "full_loss_sd": found.full_loss_sd,
             "silence": silence,
