@@ -179,6 +179,7 @@ def profiled_tiny_table(tmp_path_factory):
         patch.setattr(platforms, "COPIED_BYTES", 2**20)
         patch.setattr(platforms.Cpu, "product_size", 64)
         patch.setattr("flashnas.profiling.regression.BOOTSTRAPS", 20)
+        patch.setattr("flashnas.profiling.regression.POOL", 8)
         target = Torch(seconds=0.02)
         profile(load_space("tiny"), [load_workload("chat")], folder, target, rounds=1)
     return folder

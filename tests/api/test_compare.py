@@ -117,7 +117,7 @@ def test_users_at_once_and_a_second_turn_are_printed_and_bound_a_search(tmp_path
     narrow = fn.estimate(BOTH[0], workload=f"{SERVED},kv_dtype=fp8")
     assert narrow.sequences == pytest.approx(2 * one["sequences"], rel=0.05)
     assert "kv_dtype fp8 counts in memory and pages" in str(narrow)
-    asked = {"space": "qwen3_5", "params": "1B..3B", "workload": SERVED}
+    asked = {"space": "qwen3_5", "params": "1B..1.2B", "workload": SERVED}
     limits = {"sequences": 600, "turn2_ttft_ms": 30}
     run = fn.search(**asked, budgets=limits, out=tmp_path / "run")
     said = " ".join(str(run).split())

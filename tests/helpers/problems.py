@@ -28,7 +28,7 @@ def with_many_candidates(patch: Any) -> None:
 def with_few_candidates(patch: Any) -> None:
     """Searches by published trainings try few candidates, until `patch` is undone."""
     _patch(patch, FEW, TOGETHER, {"aging-evolution": {"population": 40, "tournament": 8}})
-    patch.setattr(second_searches, "FREE_PROPOSALS", FEW)
+    patch.setattr(second_searches, "FREE_PROPOSALS", 100)
 
 
 def _patch(patch: Any, proposals: int, cycle: int, scored: dict[str, Any]) -> None:
