@@ -18,7 +18,7 @@ from flashnas.base import text
 from flashnas.base.text import counted, is_number, names_text, number, signed
 from flashnas.families.family import PROGRAMS, family_of, interval_of
 from flashnas.families.programs import loading
-from flashnas.latency.metrics import UPPER_END
+from flashnas.latency.metrics import UPPER_END, Budget
 from flashnas.operators.mixture_of_experts.spec import MixtureOfExperts
 from flashnas.run_folder.recorded_run import RecordedRun, rows, trial_of
 from flashnas.trials.pareto import thinned
@@ -165,13 +165,13 @@ def time_text(run: RecordedRun, latency_ms: float | None) -> str:
 
 
 def exceeds(run: RecordedRun, entry: Trial, metric: str = "latency_ms") -> bool:
-    """Whether a time of a network may be above the budget on it: that which was measured, else that of
-    one that was timed, else the upper end of the interval."""
+    """Whether a metric of a network may miss the budget on it: that which was measured, else that of
+    one that was timed, else the upper end of the interval of a time."""
     limit, timed = run.budgets.get(metric), run.entry("table", "observed", "timed") or ()
     predicted = metric if entry.hash in timed else UPPER_END.get(metric, metric)
     names = (f"measured_{metric.removeprefix('latency_')}", predicted)
     values = [value for name in names if is_number(value := getattr(entry, name, None))]
-    return limit is not None and bool(values) and values[0] > limit
+    return limit is not None and bool(values) and not Budget(metric, limit).holds(values[0])
 
 
 def place_words(run: RecordedRun) -> str:

@@ -162,6 +162,15 @@ def test_what_was_measured_decides_whether_a_latency_has_a_mark(runs):
     assert exceeds(timed, slow)
 
 
+@pytest.mark.parametrize(("metric", "least"), [("throughput_tok_s", 600), ("sequences", 64)])
+def test_a_minimum_that_is_met_has_no_mark(runs, metric, least):
+    run = runs["trained"]
+    run = dataclasses.replace(run, config={**run.config, "options": {"budgets": {metric: least}}})
+    for value in (0.9 * least, least, 10 * least):
+        entry = dataclasses.replace(run.recommended, **{metric: value})
+        assert exceeds(run, entry, metric) == (value < least)
+
+
 def test_a_column_of_an_objective_stays_at_any_width(runs):
     asked = ["full_loss", "latency_ms", "memory_gb", "throughput_tok_s"]
     run = dataclasses.replace(
