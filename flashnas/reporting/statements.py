@@ -262,7 +262,9 @@ def limit(run: RecordedRun, answer: Answer, chosen: Trial) -> str:
         return f"the budget is not used up: {end}" if run.budgets else end
     if name in LIMITS or [*run.budgets] == ["latency_ms"]:
         return LIMITS.get(name, "")
-    return f"the budget on {name} is used up: {number(chosen.figures.get(name))}"
+    used = f"the budget on {name} is used up: {number(chosen.figures.get(name))}"
+    end = UPPER_END.get(name) if run.entry("options", "budget_holds") == "upper" else None
+    return f"{used}, at the upper end {number(getattr(chosen, end))}" if end else used
 
 
 def outside(run: RecordedRun, answer: Answer) -> str:
@@ -309,9 +311,7 @@ def own_trainings(answer: Answer) -> str:
         return ""
     if before["hash"] == answer.recommended:
         return "they do not change the recommendation"
-    return (
-        f"without them, {_without_places(before['notation'])} would be recommended: {_nats(before)}"
-    )
+    return f"without them, {shape_of(before['notation'])} would be recommended: {_nats(before)}"
 
 
 def _result(run: RecordedRun) -> dict[str, str]:
