@@ -108,7 +108,7 @@ def answer_of(
         limit=_limit(problem, trials, chosen),
         trained=tuple(trained),
         next_trainings=None if problem.aim else proposed(trials),
-        without_own=without_own(trials, chosen.architecture),
+        without_own=without_own(problem, trials, chosen.architecture),
         ranked_by=scorer.ranked_by
         if isinstance(scorer, EvidenceScorer)
         else f"scorer {type(scorer).__name__}",

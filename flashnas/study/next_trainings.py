@@ -34,7 +34,8 @@ from flashnas.study.acquisition import (
     prospects_of,
 )
 from flashnas.study.comparison import differences_to
-from flashnas.study.scorer import EvidenceScorer, FullTraining
+from flashnas.study.problem import Problem
+from flashnas.study.scorer import EvidenceScorer, FullTraining, Scorer
 from flashnas.study.trials import Trials
 from flashnas.training.cost import BACKWARD
 
@@ -240,12 +241,20 @@ def proposed(trials: Trials) -> NextTrainings | None:
     return proposal(scorer, [trials.networks[index] for index in trials.candidates(CANDIDATES)])
 
 
-def without_own(trials: Trials, chosen: Architecture) -> WithoutOwn | None:
-    """What published trainings alone recommend, where there are own ones as well."""
-    scorer = trials.scorer
+def published_alone(scorer: Scorer) -> EvidenceScorer | None:
+    """The scorer without one's own trainings; None where there are none, or nothing else."""
     if not isinstance(scorer, EvidenceScorer) or not scorer.published or not scorer.own:
         return None
-    bare = dataclasses.replace(scorer, model=scorer.publications, own=(), trained=())
-    best = trials.networks[int(np.nanargmin(bare.values(trials.networks)))]
-    difference, sd = differences_to(scorer, chosen, [best])[best.hash]
+    return dataclasses.replace(scorer, model=scorer.publications, own=(), trained=())
+
+
+def without_own(problem: Problem, trials: Trials, chosen: Architecture) -> WithoutOwn | None:
+    """What published trainings alone recommend, by the same rule, where there are own ones as well."""
+    assert trials.scorer is not None
+    best = problem.without_own
+    if problem.aim is None and (bare := published_alone(trials.scorer)):
+        best = trials.networks[trials.simplest(trials.ranked, bare.values(trials.networks))]
+    if best is None:
+        return None
+    difference, sd = differences_to(trials.scorer, chosen, [best])[best.hash]
     return {"notation": best.notation, "hash": best.hash, "difference": difference, "sd": sd}

@@ -59,7 +59,8 @@ class Problem:
     trained beside the trials: label, and network or None where no width meets the budgets. notes:
     lines on how networks are ranked. started: by time.monotonic. aim: the model of `as_good_as`,
     with the vocabulary of the space. target: genotype and network of the cheapest one that is as
-    good. likely: the cheapest one that is so with a high probability; empty if none is.
+    good. likely: the cheapest one that is so with a high probability; empty if none is. without_own:
+    the cheapest one by published trainings alone, where there are own ones as well.
     """
 
     config: SearchConfig
@@ -80,6 +81,7 @@ class Problem:
     aim: Any = None
     target: tuple[Any, Any] | None = None
     likely: Sequence[Any] = ()
+    without_own: Any = None
 
     @property
     def model(self) -> LatencyModel | None:

@@ -23,8 +23,9 @@ from flashnas.study.comparison import TOGETHER
 from flashnas.study.config import DEFAULT_SPACE
 from flashnas.study.limits import fitter_of, floor_of
 from flashnas.study.loop import search
+from flashnas.study.next_trainings import published_alone
 from flashnas.study.problem import Problem
-from flashnas.study.scorer import ALIKE
+from flashnas.study.scorer import ALIKE, Scorer
 from flashnas.study.trials import Trials
 
 COSTS = ("latency_ms", *SIZES)  # of which one can be minimised
@@ -55,28 +56,31 @@ def aimed(problem: Problem) -> Problem:
     model = load_architecture(str(config.as_good_as))
     model = dataclasses.replace(model, vocab=problem.space.any_network().vocab)
 
-    value = scorer.values([model])[0]
     trials = search(dataclasses.replace(problem, trainings=None))
     cost = trials.columns[metric]
 
-    def by_cost() -> Iterator[tuple[int, float]]:
+    def by_cost(by: Scorer, values: np.ndarray) -> Iterator[tuple[int, float]]:
         """Of the trials that rank no lower than the model, also with what it is charged, from the one
-        that costs least, with the probability that the loss is no higher."""
-        candidates = trials.ranked[trials.value[trials.ranked] <= value]
+        that costs least, with the probability that the loss is no higher. values: of all trials [N]."""
+        candidates = trials.ranked[values[trials.ranked] <= by.values([model])[0]]
         candidates = candidates[np.argsort(cost[candidates], kind="stable")]
         for start in range(0, len(candidates), TOGETHER):
             part = candidates[start : start + TOGETHER]
-            joint = scorer.posterior([model, *taken(trials.networks, part)])
+            joint = by.posterior([model, *taken(trials.networks, part)])
             mean = np.round(joint.mean - joint.mean[0], ALIKE)
             sd = np.maximum(joint.sd_to(0), ROUNDING)
             yield from zip(part.tolist(), ndtr(-mean / sd)[1:].tolist(), strict=True)
 
-    found, surer = (
-        next((index for index, probability in by_cost() if probability >= least), None)
-        for least in (0.5, LIKELY)
-    )
+    def cheapest(by: Scorer, values: np.ndarray, least: float = 0.5) -> int | None:
+        found = (index for index, probability in by_cost(by, values) if probability >= least)
+        return next(found, None)
+
+    found, surer = (cheapest(scorer, trials.value, least) for least in (0.5, LIKELY))
+    without_own = None
+    if bare := published_alone(scorer):
+        without_own = cheapest(bare, bare.values(trials.networks))
     if found is None:
-        best = trials.best
+        best, value = trials.best, scorer.values([model])[0]
         raise BudgetError(
             f"no network of space {problem.space.name!r} within the limits is expected to be as"
             f" good as {config.as_good_as}; the nearest one ranks"
@@ -91,6 +95,7 @@ def aimed(problem: Problem) -> Problem:
         aim=model,
         target=(trials.genotypes[found], trials.networks[found]),
         likely=[] if surer is None else [trials.networks[surer]],
+        without_own=None if without_own is None else trials.networks[without_own],
     )
 
 

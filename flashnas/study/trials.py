@@ -169,14 +169,18 @@ class Trials:
         """Index of the network that is recommended."""
         return self.simplest(self.ranked)
 
-    def simplest(self, indices: Sequence[int] | np.ndarray) -> int:
+    def simplest(
+        self, indices: Sequence[int] | np.ndarray, values: np.ndarray | None = None
+    ) -> int:
         """Of the trials at these indices the target, or the simplest one whose value lies within
-        ALIKE_NATS of the lowest; of trained losses the lowest one."""
+        ALIKE_NATS of the lowest; of trained losses the lowest one. values: of all trials [N], in place
+        of their own."""
         index = np.asarray(indices)
         if self.target is not None and self.target in index:
             return self.target
         tolerance = ALIKE_NATS if self.ranks_by == "value" else 0.0
-        low = index[self.value[index] <= self.value[index].min() + tolerance]
+        value = self.value if values is None else values
+        low = index[value[index] <= value[index].min() + tolerance]
         return min(map(int, low), key=lambda each: simplicity(self.networks[each]))
 
     @functools.cached_property

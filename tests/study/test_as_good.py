@@ -102,3 +102,15 @@ def test_experts_are_a_reason_of_their_own():
     assert gain < -0.05
     routers = sparse.active_params - without_experts(sparse).active_params
     assert routers == 12 * 64 * 1024
+
+
+def test_own_trainings_are_held_against_what_is_as_good_without_them(tmp_path):
+    rows = (
+        "mine,my runs,12x(a f),400M,50B,val_loss,2.5",
+        "mine,my runs,12x(m2 f),400M,50B,val_loss,2.7",
+    )
+    own = tmp_path / "own.csv"
+    own.write_text("\n".join(["group,source,operators,params,tokens,metric,value", *rows]))
+    found = aimed(problem("Llama-3.2-1B", params="1B..1.5B", evidence=str(own)))
+    (_, alone) = aimed(problem("Llama-3.2-1B", params="1B..1.5B")).target
+    assert found.without_own.hash == alone.hash != found.target[1].hash

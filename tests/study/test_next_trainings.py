@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from problems import problem_of
 
 from flashnas.architecture import Architecture
 from flashnas.architecture.narrower import narrower
@@ -15,7 +16,8 @@ from flashnas.loss.own import as_own
 from flashnas.observations.losses import ObservedLoss
 from flashnas.observations.read_losses import read_published
 from flashnas.study import next_trainings
-from flashnas.study.next_trainings import LEAST, MOST, falls, price_range, proposal
+from flashnas.study.loop import search
+from flashnas.study.next_trainings import LEAST, MOST, falls, price_range, proposal, without_own
 from flashnas.study.scorer import FullTraining, load_scorer
 
 NETWORKS = [
@@ -209,3 +211,16 @@ def test_full_trainings_share_the_hours_of_short_ones():
     of_one = FullTraining(tokens=TOKENS).hours_of(best_first(NETWORKS)[0])
     assert shared["share"] == pytest.approx(shared["hours"] / (5 * of_one))
     assert shared["gain"] - shared["price"] > found()["gain"] - found()["price"]
+
+
+def test_without_own_trainings_the_same_rule_recommends(tmp_path):
+    """The simplest of those that are alike, which has not the lowest value of all."""
+    rows = "mine,runs,12x(a f),400M,50B,val_loss,2.6", "mine,runs,12x(m2 f),400M,50B,val_loss,2.58"
+    own = tmp_path / "own.csv"
+    own.write_text("\n".join(["group,source,operators,params,tokens,metric,value", *rows]))
+    asked = {"workload": "chat", "calibration": "engine", "params": "20M..60M", "vocab": 8192}
+    alone = search(problem_of("granite", **asked))
+    problem = problem_of("granite", evidence=str(own), **asked)
+    found = without_own(problem, trials := search(problem), trials.networks[trials.best])
+    assert found["hash"] == alone.networks[alone.best].hash
+    assert alone.best != alone.ranked[0]
