@@ -8,7 +8,7 @@ import functools
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -201,38 +201,34 @@ class Fitter(Generic[G]):
             BudgetError: none of these does; with the one that misses by the least.
         """
         rng, tried = np.random.default_rng(seed), 0
-        best: tuple[float, Any, Any] = math.inf, None, None
+        listed = self.space.size() <= LISTED
+        nearest: tuple[float, Any, Any] = math.inf, None, None  # the most that it misses by
 
-        def first_of(genotypes: Sequence[G]) -> G | None:
-            """The first that fits; None, and the nearest one in `best`, if none does."""
-            nonlocal tried, best
+        def proposed() -> Iterator[Sequence[G]]:
+            yield from ([self.space.sample(rng)] for _ in range(DRAWN))
+            genotypes = iter(self.space.enumerate()) if listed else iter(())
+            while some := list(itertools.islice(genotypes, AT_ONCE)):
+                yield some
+            for _ in range(0 if listed else CLIMBED - DRAWN):
+                other = self.space.sample(rng) if rng.random() < AFRESH else nearest[1]
+                for _ in range(rng.geometric(ONE_CHANGE)):
+                    other = self.space.mutate(other, rng)
+                yield [other]
+
+        for genotypes in proposed():
             tried += len(genotypes)
             networks, genotype = self.space.networks(genotypes)
             within = self.within(networks)
             if within.any():
                 return genotypes[genotype[within.argmax()]]
             most = np.max(list(self._excesses(networks).values()), axis=0)
-            nearest = int(most.argmin())
-            if best[1] is None or most[nearest] < best[0]:
-                best = float(most[nearest]), genotypes[genotype[nearest]], networks[nearest]
-            return None
-
-        for _ in range(DRAWN):
-            if (found := first_of([self.space.sample(rng)])) is not None:
-                return found
-        if listed := self.space.size() <= LISTED:
-            tried = 0
-            genotypes = iter(self.space.enumerate())
-            while some := list(itertools.islice(genotypes, AT_ONCE)):
-                if (found := first_of(some)) is not None:
-                    return found
-        while not listed and tried < CLIMBED:
-            other = self.space.sample(rng) if rng.random() < AFRESH else best[1]
-            for _ in range(rng.geometric(ONE_CHANGE)):
-                other = self.space.mutate(other, rng)
-            if (found := first_of([other])) is not None:
-                return found
-        raise BudgetError(self._refusal(best[2], tried, listed))
+            n = int(most.argmin())
+            if nearest[1] is None or most[n] < nearest[0]:
+                nearest = float(most[n]), genotypes[genotype[n]], networks[n]
+        compositions = f"{tried:,} compositions tried"
+        if listed:
+            compositions = f"the {tried - DRAWN:,} compositions"
+        raise BudgetError(self._refusal(nearest[2], compositions))
 
     def _excesses(self, networks: Sequence[Any]) -> dict[str, np.ndarray]:
         """How many times over each budget and rule the networks are, [N]; up to 1 within it, and
@@ -244,9 +240,8 @@ class Fitter(Generic[G]):
             found[budget.metric] = np.where(np.isfinite(by), by, 1.0)
         return found
 
-    def _refusal(self, network: Any, tried: int, listed: bool) -> str:
+    def _refusal(self, network: Any, compositions: str) -> str:
         """In one line. network: the nearest one."""
-        compositions = f"the {tried:,} compositions" if listed else f"{tried:,} compositions tried"
         excesses = {name: float(by[0]) for name, by in self._excesses([network]).items()}
         over = {name: by for name, by in excesses.items() if by > 1}
         missed = [rule.asked for rule in self.rules if rule.asked in over]
