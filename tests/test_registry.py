@@ -3,6 +3,7 @@ line.
 """
 
 import sys
+from pkgutil import resolve_name
 
 import pytest
 from fake_plugins import run_with, write_plugin
@@ -10,7 +11,7 @@ from offenders import every
 from one_line import one_line
 
 from flashnas.base.errors import ConfigError, PluginError
-from flashnas.base.registry import Registry, forget_plugins, load_object
+from flashnas.base.registry import Registry, forget_plugins
 from flashnas.cli.main import main
 
 GROUP = "flashnas.test_things"
@@ -228,7 +229,7 @@ def test_a_warning_of_a_plugin_does_not_reach_the_terminal_as_it_is(install, cap
     ],
 )
 def test_a_plugin_of_another_type_is_one_line(install, place):
-    things = load_object(place)
+    things = resolve_name(place)
     install(
         "test-plugin-b",
         {"function": "os:getcwd", "class": "decimal:Decimal", "number": "math:pi"},

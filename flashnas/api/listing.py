@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pkgutil import resolve_name
 
 from flashnas.api.calling import Result, takes
 from flashnas.architecture.notation import preset_notations
@@ -15,7 +16,6 @@ from flashnas.base.documents import read_yaml
 from flashnas.base.registry import (
     PACKAGE,
     installed_plugins,
-    load_object,
     shipped_names,
     shipped_root,
 )
@@ -203,7 +203,7 @@ def names(options: ListOptions) -> NamesResult:
     if options.kind is None:
         return NamesResult(None, {kind: words for kind, (words, _) in KINDS.items()})
     listed = KINDS[options.kind][1]
-    choices = load_object(listed).described() if isinstance(listed, str) else listed()
+    choices = resolve_name(listed).described() if isinstance(listed, str) else listed()
     if options.show is None:
         return NamesResult(options.kind, choices)
     if options.show not in choices:

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
-import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from pkgutil import resolve_name
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
@@ -69,9 +68,10 @@ class Registry(Mapping[str, T], Generic[T]):
         name."""
         self._check(name)
         if name in self.shipped:
-            shipped = self.shipped[name]
-            return load_object(shipped) if isinstance(shipped, str) else shipped
-        base = load_object(self.base) if self.base else object
+            if isinstance(self.shipped[name], str):  # found once: parsing looks up each operator
+                self.shipped[name] = resolve_name(self.shipped[name])
+            return self.shipped[name]
+        base = resolve_name(self.base) if self.base else object
         return load_plugin(self.plugins()[name], self.noun, base, self.attribute)
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -186,21 +186,11 @@ def foreign_errors(*things: tuple[str, object], direct: bool = True) -> Iterator
     except (Exception, SystemExit) as error:
         noun, first = things[0]
         place = blamed(error, things) or (
-            f"{noun} {code_name(first)}" if direct and is_foreign(first) else ""
+            f"{noun} {code_name(first)}" if direct and top_package(first) != "flashnas" else ""
         )
         if not place:
             raise
         raise PluginError(f"{place} raised {type(error).__name__}: {first_line(error)}") from error
-
-
-def load_object(place: str) -> Any:
-    """The object at "module:object"."""
-    module, _, attribute = place.partition(":")
-    # import_module takes as long as parsing an operator, which needs the object
-    loaded = sys.modules.get(module)
-    if loaded is None or getattr(getattr(loaded, "__spec__", None), "_initializing", False):
-        loaded = importlib.import_module(module)
-    return getattr(loaded, attribute)
 
 
 # -- shipped data: beside the package in a checkout, inside it (`flashnas/_shipped`) in an installed wheel --
@@ -252,8 +242,8 @@ def load_plugin(entry: EntryPoint, noun: str, base: Any, attribute: str) -> Any:
     return loaded
 
 
-def is_foreign(thing: object) -> bool:
-    return class_of(thing).__module__.partition(".")[0] != "flashnas"
+def top_package(thing: object) -> str:
+    return class_of(thing).__module__.partition(".")[0]
 
 
 def class_of(thing: object) -> Any:
@@ -275,18 +265,11 @@ def package_of(entry: EntryPoint) -> str:
 def blamed(error: BaseException, things: tuple[tuple[str, object], ...]) -> str:
     """`space pkg.module:Class.mutate`: the first function of the thing whose package was entered
     last before the error."""
+    nouns = {top_package(thing): noun for noun, thing in reversed(things)} | {"flashnas": ""}
     found = inside = ""
     for frame, _ in traceback.walk_tb(error.__traceback__):
         module = str(frame.f_globals.get("__name__", ""))
-        noun = next(
-            (
-                noun
-                for noun, thing in things
-                if is_foreign(thing)
-                and module.partition(".")[0] == class_of(thing).__module__.partition(".")[0]
-            ),
-            "",
-        )
+        noun = nouns.get(module.partition(".")[0], "")
         if noun and noun != inside:
             found = f"{noun} {module}:{frame.f_code.co_qualname}"
         inside = noun

@@ -21,10 +21,11 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 from flashnas.base.errors import ConfigError
-from flashnas.base.registry import Registry, load_object
+from flashnas.base.registry import Registry
 from flashnas.base.settings import Settings
 from flashnas.base.text import printable
 from flashnas.cli.progress import CountProgress, LiveLine, SearchProgress, TrainingProgress
@@ -81,7 +82,7 @@ class Command:
 
 
 def loaded(value: T | str) -> T:
-    return load_object(value) if isinstance(value, str) else value
+    return resolve_name(value) if isinstance(value, str) else value
 
 
 def show(result: Any, as_json: bool) -> None:

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from flashnas.base.errors import OperatorError
-from flashnas.base.registry import load_object
 from flashnas.operators.backends.core import Core
 from flashnas.operators.parts import RMSNorm, ShortConvolution, linear_reference, state_dtype
 from flashnas.operators.spec import Role
@@ -41,7 +41,7 @@ def build_layer(spec: OperatorSpec, hidden: int) -> Layer:
     states.
     """
     spec.check_layer()
-    layer: Layer = load_object(spec.layer)(spec, hidden)
+    layer: Layer = resolve_name(spec.layer)(spec, hidden)
     built = {name: tuple(parameter.shape) for name, parameter in layer.named_parameters()}
     stated = {name: tensor.shape for name, tensor in spec.named_tensors(hidden).items()}
     if different := sorted(built.items() ^ stated.items()):

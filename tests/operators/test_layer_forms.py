@@ -3,13 +3,13 @@ and gradients."""
 
 import importlib
 import inspect
+from pkgutil import resolve_name
 
 import pytest
 import torch
 from layer_cases import HIDDEN, LAYERED, SPECS
 from offenders import every
 
-from flashnas.base.registry import load_object
 from flashnas.operators import OPERATORS
 from flashnas.testing import operator as contract
 from flashnas.testing import operator_spec
@@ -38,7 +38,7 @@ CHECKS = (
 @every(kind=OPERATORS)
 def test_an_operator_is_documented(kind):
     operator = OPERATORS[kind]
-    for documented in (operator, *([load_object(operator.layer)] if operator.layer else [])):
+    for documented in (operator, *([resolve_name(operator.layer)] if operator.layer else [])):
         assert len(inspect.cleandoc(vars(documented)["__doc__"])) > 20
         assert importlib.import_module(documented.__module__).__doc__
     assert f"`{kind}`" in (operator.__doc__ or "")
