@@ -27,8 +27,6 @@ T = TypeVar("T")
 ARCHITECTURE = "flashnas.architecture.architecture:Architecture"
 TABLE, SPACE = "flashnas.latency.table:LatencyTable", "flashnas.space.base:SearchSpace"
 
-PLAIN = (str, bytes, int, float, list, tuple, dict, set, os.PathLike, type(None))
-
 
 class Quiet:
     """Progress and notes that nobody wants, as an object or a function."""
@@ -41,39 +39,26 @@ class Quiet:
 silent = Quiet()
 
 
-def takes(
-    cls: type[Settings],
-    *,
-    objects: Mapping[str, str] | None = None,
-) -> Callable[[Callable[..., T]], Callable[..., T]]:
+def takes(cls: type[Settings]) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Turn `function(options, *, more)` into one that takes the fields of `cls` as keywords.
 
     Options without a flag may be given by position. An instance of `cls` alone is taken as it is.
     The signature and the section `Args` of the docstring are made from the fields; a docstring
     states the keywords of its own under `Further:`, which becomes the end of `Args`. One that is
-    None has its default.
-
-    Args:
-        cls: the options.
-        objects: option name -> type in words, for options in whose place any object may be given,
-            but a class only where the words say so. The function takes these as its keyword
-            `objects`, a mapping.
+    None has its default. Objects that are given in place of names are the values of their options; a
+    function with the keyword `objects` has them there instead, by the names of the options.
     """
-    kinds = objects or {}
-
-    def is_object(name: str, value: Any) -> bool:
-        plain = PLAIN if kinds[name].startswith("type[") else (*PLAIN, type)
-        return not isinstance(value, plain)
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
         own = {
             name: parameter
             for name, parameter in inspect.signature(function).parameters.items()
-            if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name != "objects"
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
+        apart = own.pop("objects", None) is not None
         settings = sorted(settings_of(cls), key=lambda setting: not setting.positional)
         positional = [setting.name for setting in settings if setting.positional]
-        signature = signature_of(settings, own, kinds)
+        signature = signature_of(settings, own)
 
         @functools.wraps(function)
         def call(*words: Any, **keywords: Any) -> T:
@@ -82,9 +67,12 @@ def takes(
                 if not callable(more[name]) and not hasattr(more[name], "update"):
                     rule = "must be a function, or an object with the method update"
                     raise ConfigError(f"{cls.where}.{name} {rule}; got {shown(more[name])}")
-            if kinds:
-                apart = [name for name in {*kinds} & {*keywords} if is_object(name, keywords[name])]
-                more["objects"] = {name: keywords.pop(name) for name in apart}
+            if apart:
+                more["objects"] = {
+                    setting.name: keywords.pop(setting.name)
+                    for setting in settings
+                    if setting.is_object(keywords.get(setting.name))
+                }
             if len(words) == 1 and isinstance(words[0], cls) and not keywords:
                 return function(words[0], **more)
             if len(words) > len(positional) or {*positional[: len(words)]} & {*keywords}:
@@ -94,14 +82,14 @@ def takes(
 
         call.__signature__ = signature  # type: ignore[attr-defined]
         call.options = cls  # type: ignore[attr-defined]
-        call.__doc__ = documented(inspect.getdoc(function) or "", settings, kinds)
+        call.__doc__ = documented(inspect.getdoc(function) or "", settings)
         return call
 
     return decorate
 
 
 def signature_of(
-    settings: Sequence[Setting], own: Mapping[str, inspect.Parameter], objects: Mapping[str, str]
+    settings: Sequence[Setting], own: Mapping[str, inspect.Parameter]
 ) -> inspect.Signature:
     parameters = [
         inspect.Parameter(
@@ -109,7 +97,7 @@ def signature_of(
             inspect.Parameter.POSITIONAL_OR_KEYWORD
             if setting.positional
             else inspect.Parameter.KEYWORD_ONLY,
-            annotation=type_in_words(setting, objects),
+            annotation=type_in_words(setting),
             default=inspect.Parameter.empty
             if setting.default is REQUIRED
             else None
@@ -122,14 +110,13 @@ def signature_of(
     return inspect.Signature([*parameters, *more])
 
 
-def type_in_words(setting: Setting, objects: Mapping[str, str]) -> str:
-    """`str | Recipe | None`."""
-    instance = setting.instance.partition(":")[2]
-    words = [inspect.formatannotation(setting.type), objects.get(setting.name), instance]
+def type_in_words(setting: Setting) -> str:
+    """`str | None | Recipe`."""
+    words = [inspect.formatannotation(setting.type), setting.instance_words]
     return " | ".join(filter(None, words))
 
 
-def documented(doc: str, settings: Sequence[Setting], objects: Mapping[str, str]) -> str:
+def documented(doc: str, settings: Sequence[Setting]) -> str:
     """The docstring with `Args:` in front of `Returns:`."""
     lines = []
     for setting in settings:
@@ -137,9 +124,7 @@ def documented(doc: str, settings: Sequence[Setting], objects: Mapping[str, str]
         if setting.shown:  # other defaults are in the signature
             limits.append(f"default: {setting.shown}")
         more = f" ({', '.join(limits)})" if limits else ""
-        lines.append(
-            f"    {setting.name} ({type_in_words(setting, objects)}): {setting.doc}{more}."
-        )
+        lines.append(f"    {setting.name} ({type_in_words(setting)}): {setting.doc}{more}.")
     head, further, rest = re.fullmatch(  # type: ignore[union-attr]  # always
         r"(.*?)(?:\n\nFurther:\n(.*?))?(\n\nReturns:.*)?", doc, re.DOTALL
     ).groups("")

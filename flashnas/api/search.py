@@ -19,15 +19,6 @@ if TYPE_CHECKING:
     from flashnas.study.scorer import Scorer
 
 
-OBJECTS = {
-    "space": "SearchSpace",
-    "table": "LatencyTable | Callable",
-    "workload": "Workload",
-    "recipe": "Recipe",
-    "sampler": "type[Sampler]",
-}
-
-
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions(SearchConfig, where="search"):
     out: Path | None = option(
@@ -87,7 +78,7 @@ class SearchOptions(SearchConfig, where="search"):
         return super().build(recorded, *files, **given)
 
 
-@takes(SearchOptions, objects=OBJECTS)
+@takes(SearchOptions)
 def search(
     options: SearchOptions,
     *,

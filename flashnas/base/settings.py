@@ -21,6 +21,7 @@ import dataclasses
 import math
 import operator
 import os
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -64,7 +65,9 @@ class Setting:
     max: float | None = None
     above: float | None = None
     below: float | None = None
-    instance: str = ""  # of this "module:Class" may be given for a name, in Python
+    # of this "module:Class", "type[module:Class]" or "Callable", or one of several with " | " between
+    # them, an object may be given for a name, in Python
+    instance: str = ""
     separator: str | None = None  # of a tuple in one text; None: the flag is repeated
     # on the command line
     flag: str = ""  # where it is not the name with dashes: `-n --count`; messages use the first one
@@ -112,10 +115,19 @@ class Setting:
             if (limit := getattr(self, name)) is not None:
                 yield words, limit, holds
 
+    @property
+    def instance_words(self) -> str:
+        """`LatencyTable | Callable`."""
+        return re.sub(r"[\w.]+:", "", self.instance)
+
     def is_object(self, value: Any) -> bool:
         """True for an `instance`."""
-        classes = type(value).__mro__
-        return self.instance in [f"{cls.__module__}:{cls.__qualname__}" for cls in classes]
+        is_class, allowed = isinstance(value, type), self.instance.split(" | ")
+        classes = (value if is_class else type(value)).__mro__
+        names = [f"{cls.__module__}:{cls.__qualname__}" for cls in classes]
+        names = [f"type[{name}]" for name in names] if is_class else names
+        is_function = callable(value) and not is_class and "Callable" in allowed
+        return is_function or not {*names}.isdisjoint(allowed)
 
     def checked(self, value: Any) -> Any:
         """The value in its type. Raises SettingError with the rule that it breaks."""
@@ -137,6 +149,8 @@ class Setting:
             return value
         if isinstance(value, str) and kind in (int, float):
             value = _number(value, steps[-1] if steps else self.name)
+        if self.instance and not isinstance(value, str | os.PathLike):
+            raise Misfit(f"must be text or {self.instance_words}; got {shown(value)}", steps)
         value = scalar(value, kind, steps)
         if value == "" and "" not in (self.default, self.bare):
             raise Misfit("must not be empty; got ''", steps)

@@ -72,10 +72,17 @@ class SearchConfig(Settings, where="search"):
         DEFAULT_SPACE,
         "served: what serving programs load; a family such as granite; free: any order of mixers;"
         " another shipped search space or YAML file",
+        instance="flashnas.space.base:SearchSpace",
         heading="what is searched, and for which device",
     )
-    table: str | None = option("h100_sxm", "shipped latency table or folder")
-    workload: str = option("decode-8k", WORKLOAD_HELP)
+    table: str | None = option(
+        "h100_sxm",
+        "shipped latency table or folder",
+        instance="flashnas.latency.table:LatencyTable | Callable",
+    )
+    workload: str = option(
+        "decode-8k", WORKLOAD_HELP, instance="flashnas.latency.workload:Workload"
+    )
     calibration: str = option(ENGINE, CALIBRATION_HELP, choices=CALIBRATIONS)
     runtime: tuple[str, ...] = option(
         (),
@@ -178,6 +185,7 @@ class SearchConfig(Settings, where="search"):
         None,
         "what proposes networks; flashnas list samplers",
         choices=SAMPLERS,
+        instance="type[flashnas.samplers.sampler:Sampler]",
         shown="exhaustive of up to 20,000 networks that are scored, else aging-evolution; bayes where"
         " nothing but trainings or an evaluator ranks",
         heading="the search",
@@ -196,6 +204,7 @@ class SearchConfig(Settings, where="search"):
     recipe: str | None = option(
         None,
         "shipped training recipe or YAML file",
+        instance="flashnas.training.recipe:Recipe",
         heading="the trainings that a search buys",
         shown="that of the runs of --start-from, else cpu, at"
         " the width factor of the space where that names one",

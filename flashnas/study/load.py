@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
+from flashnas.base.text import shown
 from flashnas.latency.fitting import CostFunction, Costs, Fitter, TableCosts
 from flashnas.latency.prediction import model_of
 from flashnas.latency.table import LatencyTable
@@ -58,7 +59,9 @@ def load_problem(
         FlashnasError: in one line, for whatever cannot work.
     """
     started = time.monotonic()
-    check_given(space=space, sampler=sampler, evaluator=evaluator, table=table)
+    if evaluator is not None and not callable(evaluator):
+        rule = "must be a function network -> loss, or a mapping with it"
+        raise ConfigError(f"search.evaluator {rule}; got {shown(evaluator)}")
     space = load_space(config.space) if space is None else space
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):
         notes = list[str]()
@@ -104,14 +107,6 @@ def load_problem(
             notes.append(f"nothing is trained without --trials N: {unused[0]} changes nothing")
     sampler_of(problem)  # its options are checked before anything is written
     return problem
-
-
-def check_given(**objects: Any) -> None:
-    """Raise ConfigError for an object of the user's that has another type."""
-    if any(given is not None for given in objects.values()):
-        from flashnas.study.own_objects import check_objects
-
-        check_objects(**objects)
 
 
 def with_vocab(config: SearchConfig, space: SearchSpace[Any]) -> SearchSpace[Any]:

@@ -8,10 +8,8 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.registry import foreign_errors
 from flashnas.base.text import is_number, shown
 from flashnas.latency.fitting import CostFunction, Costs, NoCosts, OwnCosts
-from flashnas.latency.table import LatencyTable
 from flashnas.loss.prediction import Prediction, check_array
 from flashnas.run_folder.recorded_answer import Reasons
-from flashnas.samplers import Sampler
 from flashnas.space import SearchSpace
 from flashnas.study.config import EXPECTED, SearchConfig
 from flashnas.study.scorer import Scorer
@@ -19,25 +17,6 @@ from flashnas.trials.trial import EXPECTED_FIGURES
 
 MEMBERS = tuple(name for name in vars(Scorer) if not name.startswith("_"))
 ARRAYS = "values", "recalls"  # methods that return a number for each network
-
-
-def check_objects(space: Any, sampler: Any, evaluator: Any, table: Any) -> None:
-    """Raise ConfigError for an object of another type; None: there is none."""
-    own_sampler = isinstance(sampler, type) and issubclass(sampler, Sampler)
-    own_table = callable(table) or isinstance(table, LatencyTable)
-    for name, given, right, rule in (
-        ("space", space, isinstance(space, SearchSpace), "a name, a YAML file or a SearchSpace"),
-        ("sampler", sampler, own_sampler, "a name or a Sampler class"),
-        (
-            "evaluator",
-            evaluator,
-            callable(evaluator),
-            "a function network -> loss, or a mapping with it",
-        ),
-        ("table", table, own_table, "a name, a folder, a LatencyTable or a function"),
-    ):
-        if given is not None and not right:
-            raise ConfigError(f"search.{name} must be {rule}; got {given!r:.60}")
 
 
 def check_scorer(scorer: Any, network: Any, evaluator: Any) -> None:

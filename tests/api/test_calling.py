@@ -15,14 +15,20 @@ from flashnas.base.errors import ConfigError
 from flashnas.base.settings import REQUIRED, SettingError, Settings, option
 
 
+class Flour:
+    pass
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bake(Settings, where="bake"):
-    flour: str = option(REQUIRED, "what to take", positional=True)
+    flour: str = option(
+        REQUIRED, "what to take", positional=True, instance=f"{__name__}:Flour | Callable"
+    )
     grams: int = option(500, "how much", min=1)
     out: str | None = option(None, "folder", metavar="DIR")
 
 
-@takes(Bake, objects={"flour": "Flour"})
+@takes(Bake)
 def bake(options, *, objects, stir=None):
     """Bake.
 
@@ -54,21 +60,26 @@ def test_options_come_as_keywords_or_whole():
 def test_objects_come_apart_from_the_options():
     @dataclass(frozen=True, kw_only=True)
     class Mix(Settings, where="mix"):
-        flour: str = option("rye", "what to take")
+        flour: str = option("rye", "what to take", instance=f"{__name__}:Flour | Callable")
+        mill: str = option("stone", "what grinds", instance=f"type[{__name__}:Flour]")
 
-    mix = takes(Mix, objects={"flour": "Flour"})(
-        lambda options, *, objects: (options.flour, objects)
-    )
-    flour = object()
-    assert mix(flour=flour) == ("rye", {"flour": flour})
+    mix = takes(Mix)(lambda options, *, objects: (options.flour, objects))
+    flour = Flour()
+    assert mix(flour=flour, mill=Flour) == ("rye", {"flour": flour, "mill": Flour})
+    assert mix(flour=print) == ("rye", {"flour": print})
     assert mix(flour="wheat") == ("wheat", {})
-    with pytest.raises(SettingError, match=r"^mix\.flour must be text; got 3"):
-        mix(flour=3)
+    for wrong in (3, Flour):
+        with pytest.raises(
+            SettingError, match=r"^mix\.flour must be text or Flour \| Callable; got"
+        ):
+            mix(flour=wrong)
+    with pytest.raises(SettingError, match=r"^mix\.mill must be text or type\[Flour\]; got"):
+        mix(mill=flour)
 
 
 def test_signature_and_docstring_are_made_from_the_options():
     assert str(inspect.signature(bake)) == (
-        "(flour: 'str | Flour', *, grams: 'int' = 500, out: 'str | None' = None, stir=None)"
+        "(flour: 'str | Flour | Callable', *, grams: 'int' = 500, out: 'str | None' = None, stir=None)"
     )
     assert (
         inspect.getdoc(bake)
@@ -76,7 +87,7 @@ def test_signature_and_docstring_are_made_from_the_options():
 Bake.
 
 Args:
-    flour (str | Flour): what to take.
+    flour (str | Flour | Callable): what to take.
     grams (int): how much (at least 1).
     out (str | None): folder.
     stir (Callable): how.

@@ -71,7 +71,7 @@ def test_an_object_stands_in_for_a_name_where_the_field_says_so():
     flour = Spelt()
     assert Knead(flour=flour).flour is flour
     for wrong in (object(), Spelt):
-        with pytest.raises(SettingError, match=r"^knead\.flour must be text; got <"):
+        with pytest.raises(SettingError, match=r"^knead\.flour must be text or Flour; got <"):
             Knead(flour=wrong)
     with pytest.raises(SettingError, match=r"^bake\.flour must be text; got <"):
         Bake(flour=flour)

@@ -191,12 +191,12 @@ def test_a_network_that_raises_is_named(tmp_path):
         (
             {"sampler": SimpleNamespace()},
             ConfigError,
-            "search.sampler must be a name or a Sampler class; got",
+            "search.sampler must be text or type[Sampler]; got",
         ),
         (
             {"table": SimpleNamespace()},
             ConfigError,
-            "search.table must be a name, a folder, a LatencyTable or a function",
+            "search.table must be text or LatencyTable | Callable; got",
         ),
         ({"table": len}, PluginError, "cost function builtins:len raised TypeError: "),
     ],
