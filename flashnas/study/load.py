@@ -60,11 +60,11 @@ def load_problem(
     """
     started = time.monotonic()
     if evaluator is not None and not callable(evaluator):
-        rule = "must be a function network -> loss, or a mapping with it"
-        raise ConfigError(f"search.evaluator {rule}; got {shown(evaluator)}")
+        rule = f"a function network -> loss, or a mapping with it; got {shown(evaluator)}"
+        raise ConfigError(f"search.evaluator must be {rule}")
     space = load_space(config.space) if space is None else space
+    notes = list[str]()
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):
-        notes = list[str]()
         check_space(space)
         space = with_vocab(config, space)
         costs = load_costs(config, table or config.table, workload, evaluated=evaluator is not None)
@@ -82,13 +82,12 @@ def load_problem(
         train_each = evaluator is not None or (trained and name != BAYES)
         trials = trials_of(config, scorer, trained=trained)
         fitter.feasible(config.seed)
-        quality = "loss" if trained else FULL
         problem = Problem(
             config=config,
             space=space,
             costs=costs,
             fitter=fitter,
-            objectives=tuple(quality if name in QUALITY else name for name in config.objectives),
+            objectives=objectives_of(config, trained=trained),
             sampler=sampler,
             scorer=scorer,
             min_recall=config.min_recall if trained else floor_of(config, space),
@@ -107,6 +106,12 @@ def load_problem(
             notes.append(f"nothing is trained without --trials N: {unused[0]} changes nothing")
     sampler_of(problem)  # its options are checked before anything is written
     return problem
+
+
+def objectives_of(config: SearchConfig, *, trained: bool) -> tuple[str, ...]:
+    """Those that are asked for, with the loss that ranks."""
+    quality = "loss" if trained else FULL
+    return tuple(quality if name in QUALITY else name for name in config.objectives)
 
 
 def with_vocab(config: SearchConfig, space: SearchSpace[Any]) -> SearchSpace[Any]:
