@@ -13,10 +13,13 @@ from flashnas.base.text import from_hub
 
 @dataclass(frozen=True, kw_only=True)
 class EvalOptions(Settings, where="eval"):
-    gone: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("tasks", "task_path"),
-        "export with --to hf, and run python -m flashnas.exporting.lm_eval (docs/serving.md)",
-    )
+    gone: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(
+            ("tasks", "task_path"),
+            "export with --to hf, and run python -m flashnas.exporting.lm_eval (docs/serving.md)",
+        ),
+        "stride": "a window moves by half of its tokens",
+    }
     model: str = option(
         REQUIRED,
         "folder of flashnas train or of flashnas export --to hf, or a run whose chosen network was"
@@ -36,13 +39,6 @@ class EvalOptions(Settings, where="eval"):
         min=1,
         max=1 << 24,
     )
-    stride: int | None = option(
-        None,
-        "tokens by which a window moves, at most --window",
-        shown="half of the window",
-        min=1,
-        max=1 << 24,
-    )
     device: str = option("cpu", "cpu or cuda", choices=("cpu", "cuda"))
 
 
@@ -50,18 +46,20 @@ class EvalOptions(Settings, where="eval"):
 class EvaluationResult(Result):
     """What a model is worth.
 
-    score: of the text (bits_per_byte, nats_per_token, tokens, bytes, window, stride).
+    score: of the text (name, bits_per_byte, nats_per_token, tokens, bytes, window).
     file: the written eval.json.
     """
 
     score: dict[str, Any]
     file: str
-    figures: list[tuple[str, str, float, str]] = field(repr=False)
     warnings: tuple[str, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
-        lines = [f"{on}: {metric} {value:.4f} ({how})" for on, metric, value, how in self.figures]
-        return "\n".join([*lines, f"results {self.file}"])
+        of = f"{self.score['bytes']:,} bytes, windows of {self.score['window']:,} tokens"
+        return (
+            f"{self.score['name']}: bits_per_byte {self.score['bits_per_byte']:.4f} ({of})\n"
+            f"results {self.file}"
+        )
 
 
 @takes(EvalOptions)
@@ -73,7 +71,7 @@ def evaluate(
     They are -sum log2 p(token | tokens before it) / UTF-8 bytes of the text, in float32.
     Each document is scored on its own, behind the token that
     separates documents. Every token is predicted once: the first `window` tokens from all before
-    them, then `stride` tokens at a time, each from at least `window - stride` tokens before it. Not
+    them, then half as many at a time, each from at least the other half before it. Not
     counted: the end of a document, and where no token separates documents, the first token of each
     with its bytes. Meta tokens precede each window. The text of a special token, such as
     <|endoftext|>, counts as that token.
@@ -112,10 +110,8 @@ def evaluate(
 
     source = load_trained(options.model, options.device)
     window = options.window or source.sequence_tokens or DEFAULT_WINDOW
-    stride = options.stride or max(1, window // 2)
-    if stride > window:
-        options.wrong("stride", f"must be at most window ({window}); got {stride}")
-    text = bits_per_byte(source, options.text, window, stride, progress)
+    text = bits_per_byte(source, options.text, window, progress)
+    write_results(source, text)
     warning = (
         f"the tokenizer changes or drops text of {text.lossy} of {text.documents} documents: the"
         " figure is of what it keeps"
@@ -123,6 +119,5 @@ def evaluate(
     return EvaluationResult(
         score=asdict(text),
         file=f"{source.folder}/{EVALUATION}",
-        figures=write_results(source, text).figures(),
         warnings=(warning,) if text.lossy else (),
     )

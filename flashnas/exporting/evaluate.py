@@ -41,9 +41,8 @@ def load_trained(model: str, device: str) -> Source:
     return source
 
 
-def write_results(source: Source, text: TextResult) -> ModelEvaluation:
-    """Add a result to eval.json beside the weights, and drop those of other weights; returns the
-    new one."""
+def write_results(source: Source, text: TextResult) -> None:
+    """Add a result to eval.json beside the weights, and drop those of other weights."""
     assert source.folder is not None  # of load_trained
     new = ModelEvaluation(weights_sha256=source.sha256, texts={text.sha256: text})
     before = ModelEvaluation.read(source.folder)
@@ -51,19 +50,17 @@ def write_results(source: Source, text: TextResult) -> ModelEvaluation:
         before = new
     with disk_errors(f"{source.folder / EVALUATION}: the results cannot be written", WeightsError):
         replace(before, texts={**before.texts, **new.texts}).write(source.folder)
-    return new
 
 
 @torch.no_grad()
 def bits_per_byte(
-    source: Source, corpus: str, window: int, stride: int, progress: Callable[[int, int], None]
+    source: Source, corpus: str, window: int, progress: Callable[[int, int], None]
 ) -> TextResult:
     """Score a text as `flashnas.evaluate` describes it, with the network and tokenizer of
     `load_trained`.
 
     Args:
         window: tokens that the network sees at once.
-        stride: tokens by which a window moves, at most `window`.
         progress: called with windows done and all.
     """
     network, tokenizer = source.network, source.tokenizer
@@ -81,7 +78,7 @@ def bits_per_byte(
         ids = [*front, *encoding.ids]
         unpredicted = 0 if front or not ids else encoding.offsets[0][1]  # its first token
         given = len(front) or 1
-        pieces += windows(ids, window, stride, given)
+        pieces += windows(ids, window, given)
         tokens += max(0, len(ids) - given)
         size += len(text[unpredicted:].encode())
         documents += 1
@@ -105,7 +102,6 @@ def bits_per_byte(
         name=Path(corpus).name,
         sha256=digest.hexdigest(),
         window=window,
-        stride=stride,
         bits_per_byte=nats / (size * math.log(2)),
         nats_per_token=nats / tokens,
         bytes=size,
@@ -115,12 +111,10 @@ def bits_per_byte(
     )
 
 
-def windows(
-    ids: Sequence[int], window: int, stride: int, given: int = 1
-) -> Iterator[tuple[Sequence[int], int]]:
-    """(tokens, place of the first that is predicted) of each window: each token but the first
-    `given` ones is predicted once."""
-    done = given
+def windows(ids: Sequence[int], window: int, given: int = 1) -> Iterator[tuple[Sequence[int], int]]:
+    """(tokens, place of the first that is predicted) of each window, which moves by half of its tokens:
+    each token but the first `given` ones is predicted once."""
+    done, stride = given, max(1, window // 2)
     while done < len(ids):
         end = min(len(ids), max(window + 1, done + 1) if done == given else done + stride)
         first = max(0, end - 1 - window)

@@ -105,4 +105,5 @@ def _evaluated(run: RecordedRun) -> Iterator[tuple[Any, ...]]:
     """Bits per byte of the networks in `RUN/trained`."""
     for entry, folder in run.trained_models():
         if evaluated := ModelEvaluation.read(folder):
-            yield from ((entry.name, folder.parent.name, *each) for each in evaluated.figures())
+            for text in evaluated.texts.values():
+                yield entry.name, folder.parent.name, text

@@ -250,10 +250,6 @@ class TextResult:
     documents: int
     lossy: int
     window: int
-    stride: int
-
-    def __str__(self) -> str:
-        return f"{self.bytes:,} bytes, windows of {self.window:,} tokens, stride {self.stride:,}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,10 +269,3 @@ class ModelEvaluation:
 
     def write(self, folder: Path) -> None:
         write_atomic(folder / EVALUATION, json.dumps(dataclasses.asdict(self), indent=1) + "\n")
-
-    def figures(self) -> list[tuple[str, str, float, str]]:
-        """(text, metric, value, what it depends on)."""
-        return [
-            (text.name, "bits_per_byte", text.bits_per_byte, str(text))
-            for text in self.texts.values()
-        ]
