@@ -12,7 +12,7 @@ from typing import Any
 from flashnas.architecture.notation import MAX_OPERATORS, parse_operators, split_notation
 from flashnas.base.documents import COMPACT, fingerprint
 from flashnas.base.errors import ArchitectureError, FlashnasError
-from flashnas.base.text import did_you_mean, shown
+from flashnas.base.text import has_no, shown
 from flashnas.operators import OperatorSpec
 from flashnas.operators.spec import PROXY_HEAD_DIM, mean_context
 
@@ -199,10 +199,7 @@ class Architecture:
         allowed = [field.name for field in fields(cls)]
         for key in (*data, "hidden", "operators"):
             if key not in allowed:
-                raise ArchitectureError(
-                    f"architecture has no key {key!r}{did_you_mean(key, allowed)};"
-                    f" allowed: {', '.join(allowed)}"
-                )
+                raise ArchitectureError(has_no("architecture", "key", key, allowed))
             if key not in data:
                 raise ArchitectureError(f"architecture needs the key {key!r}")
         if not isinstance(data["operators"], list | tuple) or not all(
@@ -227,10 +224,7 @@ class Architecture:
         names = {"vocab": "vocab", "tied": "tied", "meta": "meta_tokens"}
         for key in header:
             if key not in names:
-                raise ArchitectureError(
-                    f"header has no option {key!r}{did_you_mean(key, names)};"
-                    f" allowed: {', '.join(names)}"
-                )
+                raise ArchitectureError(has_no("header", "option", key, names))
         return cls(
             hidden=hidden,
             operators=parse_operators(operators),

@@ -70,6 +70,14 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}.."
 
 
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """`seed is 1, but 0 is asked`: the first entry in which two records differ; empty where none does."""
+    for name in dict.fromkeys([*now, *before]):
+        if before.get(name) != now.get(name):
+            return f"{name} is {shown(before.get(name))}, but {shown(now.get(name))} is asked"
+    return ""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, or its class where it says nothing."""
     return printable((str(error).strip().splitlines() or [type(error).__name__])[0])
@@ -94,13 +102,12 @@ def printable(text: object) -> str:
     )
 
 
-def duration(seconds: Any, decimals: int = 0) -> str:
-    """`45 s`, `3 min 20 s`, `2 h 05 min`; `decimals` of the seconds are shown below a minute. An en
-    dash for a number that is not known."""
+def duration(seconds: Any) -> str:
+    """`45 s`, `3 min 20 s`, `2 h 05 min`. An en dash for a number that is not known."""
     if not is_number(seconds):
         return MISSING
-    if round(seconds, decimals) < 60:
-        return f"{seconds:.{decimals}f} s"
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
     return (
         f"{minutes} min {rest:02d} s"

@@ -23,12 +23,12 @@ from urllib.parse import urlsplit
 
 import flashnas
 from flashnas.base.errors import ConfigError, CorpusError, WorkerError
-from flashnas.base.settings import Settings, option
+from flashnas.base.settings import option
 from flashnas.base.system import usable_cores
 from flashnas.base.text import first_line
 from flashnas.executors.attempt import classify_error
 from flashnas.executors.base import Ended, Executor, Work
-from flashnas.executors.local import MIN_MEMORY_GB, NO_LIMIT_ON_GPUS, LocalExecutor, LocalOptions
+from flashnas.executors.local import NO_LIMIT_ON_GPUS, LocalExecutor, LocalOptions
 
 ANSWER_S = 5.0  # until a machine must have accepted a connection
 CLIENT_PORT = 10001  # of ray://HOST
@@ -36,7 +36,7 @@ LOCAL_STARTS = 3  # of a Ray here, which gives up after 30 s, and a busy machine
 
 
 @dataclass(frozen=True, kw_only=True)
-class RayOptions(Settings, where="executor"):
+class RayOptions(LocalOptions, where="executor"):
     address: str | None = option(
         None,
         "of the cluster: HOST:PORT, ray://HOST:PORT, auto or local",
@@ -55,13 +55,6 @@ class RayOptions(Settings, where="executor"):
         above=0,
         max=1,
         shown="1 for a recipe on cuda",
-    )
-    worker_memory_gb: float | None = option(
-        None,
-        "memory of one candidate; one that needs more fails",
-        metavar="GB",
-        min=MIN_MEMORY_GB,
-        max=1e6,
     )
 
 

@@ -50,7 +50,7 @@ import numpy as np
 
 from flashnas.base.documents import LocatedDict, convert
 from flashnas.base.errors import TableError
-from flashnas.base.text import did_you_mean
+from flashnas.base.text import has_no
 from flashnas.latency.workload import CALIBRATIONS
 from flashnas.operators import KernelCall, Phase
 
@@ -318,12 +318,10 @@ def conformal_margin(log_ratios: Sequence[float]) -> float:
 def check_calibrations(calibrations: LocatedDict) -> None:
     """Raise TableError, with file, line and rule, for a wrong key or value under `calibration`."""
     for name, constants in calibrations.items():
+        place = calibrations.place(name)
         if name not in CALIBRATIONS:
-            raise TableError(
-                f"{calibrations.place(name)}: calibration has no key {name!r}"
-                f"{did_you_mean(name, CALIBRATIONS)}; allowed: {', '.join(CALIBRATIONS)}"
-            )
-        title, place = f"calibration.{name}", calibrations.place(name)
+            raise TableError(f"{place}: {has_no('calibration', 'key', name, CALIBRATIONS)}")
+        title = f"calibration.{name}"
         convert(constants, Calibration, place, TableError, name=title, closed=True)
         for constant, value in constants.items():
             # widths and powers are exponents

@@ -308,11 +308,4 @@ class Estimate:
         return times
 
     def to_dict(self) -> dict[str, Any]:
-        return {
-            "notation": self.notation,
-            "hash": self.hash,
-            **vars(self),
-            "breakdown": list(self.breakdown),
-            "notes": list(self.notes),
-            "observed": dict(self.observed),
-        }
+        return {"notation": self.notation, "hash": self.hash, **vars(self)}

@@ -19,7 +19,7 @@ from enum import Enum
 from typing import Any, ClassVar, Self
 
 from flashnas.base.errors import OperatorError
-from flashnas.base.text import did_you_mean
+from flashnas.base.text import has_no
 from flashnas.operators.kernel import KernelCall, Phase
 
 # smallest head of a scaled-down operator by default: a state of 8 x 8 would hold too little
@@ -196,10 +196,7 @@ class OperatorSpec:
         fields = [field.name for field in dataclasses.fields(cls)]
         for key in options:
             if key not in fields:
-                raise OperatorError(
-                    f"operator {cls.kind!r} has no option {key!r}{did_you_mean(key, fields)};"
-                    f" allowed: {', '.join(fields) or 'none'}"
-                )
+                raise OperatorError(has_no(f"operator {cls.kind!r}", "option", key, fields))
         return cls(**options)
 
     def options(self) -> dict[str, int | float | bool]:

@@ -15,7 +15,7 @@ from flashnas.architecture.architecture import parsed
 from flashnas.base.documents import fingerprint
 from flashnas.base.errors import FlashnasError, RunError
 from flashnas.base.registry import foreign_errors
-from flashnas.base.text import shown
+from flashnas.base.text import difference
 from flashnas.latency.metrics import METRICS
 from flashnas.observations.losses import ObservedLoss
 from flashnas.run_folder.journal import SCORED
@@ -175,15 +175,6 @@ def training(
         "the digest of text and vocabulary": corpus,
         "seed": seed,
     }
-
-
-def difference(run: Mapping[str, Any], search: Mapping[str, Any]) -> str | None:
-    """In what two trainings differ first, in words; None if nothing does."""
-    for name in dict.fromkeys([*run, *search]):
-        if run.get(name) != search.get(name):
-            ours, theirs = shown(run.get(name)), shown(search.get(name))
-            return f"{name} is {ours} in the run and {theirs} in this search"
-    return None
 
 
 # -- networks and their genotypes ------------------------------------------------------------------

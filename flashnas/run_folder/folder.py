@@ -20,7 +20,7 @@ from flashnas.base.system import (
     recover_folder,
     write_atomic,
 )
-from flashnas.base.text import shown
+from flashnas.base.text import difference, shown
 from flashnas.run_folder.journal import RunJournal
 from flashnas.run_folder.layout import (
     CONFIG,
@@ -30,7 +30,6 @@ from flashnas.run_folder.layout import (
     LOCK,
     TRIALS,
     as_recorded,
-    check_same,
     front_path,
     identity_of,
     read_config,
@@ -114,11 +113,13 @@ class RunFolder:
             check_can_begin(path, resume=resume)
             recorded = read_config(path) if (path / CONFIG).exists() else None
             identity = identity_of(facts, asked)
-            if recorded is not None:
-                check_same(identity, identity_of(recorded, asked), path / CONFIG)
+            before: dict[str, Any] = recorded or {}
+            if before and (other := difference(identity_of(before, asked), identity)):
+                raise RunError(
+                    f"{path / CONFIG}: {other}; choose another --out or the same question"
+                )
             self.identity = fingerprint(identity)  # in the first line of the journal
             recover_folder(path / FRONT)
-            before: dict[str, Any] = recorded or {}
             kept = {name: before[name] for name in ("started", "seconds") if before.get(name)}
             self.config: dict[str, Any] = as_recorded({"format": FORMAT, **facts, **kept})
             self.seconds_before = kept.get("seconds", 0.0)

@@ -216,16 +216,6 @@ def identity_of(config: Mapping[str, Any], asked: Sequence[str]) -> dict[str, An
     return dict(as_recorded(values))
 
 
-def check_same(now: Mapping[str, Any], before: Mapping[str, Any], path: Path) -> None:
-    """Raise RunError naming the first field in which the record of a run differs."""
-    for key, value in now.items():
-        if value != (then := before.get(key)):
-            raise RunError(
-                f"{path}: {key} is {shown(then)}, but this search asks {shown(value)};"
-                " choose another --out or the same question"
-            )
-
-
 def front_path(run: Path, trial: Trial) -> Path:
     """The file of a trial of the front of a run folder, or of the recommended one."""
     number = trial.front_number

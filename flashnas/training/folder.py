@@ -27,7 +27,7 @@ from flashnas.base.foreign import (
     read_text,
 )
 from flashnas.base.system import hold_lock, write_atomic
-from flashnas.base.text import flat
+from flashnas.base.text import difference, flat
 from flashnas.network.weights import ARCHITECTURE
 from flashnas.training.checkpoint import check_checkpoint, checkpoints, remove_unfinished
 from flashnas.training.recipe import ROUNDING
@@ -239,7 +239,8 @@ def _recorded(path: Path, question: Mapping[str, Any], resume: bool) -> dict[str
     recorded = entries.get("question") or {}
     if not isinstance(recorded, dict):
         raise RunError(f"{config}: question must be a mapping; got {recorded!r:.80}")
-    _check_same(config, recorded, question)
+    if other := difference(_settled(recorded), _settled(question)):
+        raise RunError(f"{config}: {other}; choose another --out or the same question")
     if not resume:
         raise RunError(
             f"{path}: holds a training already; continue it with --resume or choose another --out"
@@ -253,11 +254,7 @@ def _damaged(path: Path, reason: str) -> RunError:
     )
 
 
-def _check_same(path: Path, recorded: Mapping[str, Any], question: Mapping[str, Any]) -> None:
-    before, now = (dict(flat(json.loads(json.dumps(values)))) for values in (recorded, question))
-    for key in [*now, *(key for key in before if key not in now)]:
-        if before.get(key) != now.get(key) and key.removeprefix("recipe.") not in ROUNDING:
-            raise RunError(
-                f"{path}: question.{key} is {before.get(key)!r}, but this training asks"
-                f" {now.get(key)!r}; choose another --out or the same question"
-            )
+def _settled(question: Mapping[str, Any]) -> dict[str, Any]:
+    """By names with dots, without what changes rounding alone."""
+    values = flat(json.loads(json.dumps(question)), "question")
+    return {name: value for name, value in values if name.rpartition(".")[2] not in ROUNDING}

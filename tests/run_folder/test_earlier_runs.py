@@ -57,11 +57,11 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"seed": 5}, "seed is 1 in the run and 5 in this search"),
-        ({"evaluator": "other:f"}, "and 'other:f' in this search"),
+        ({"seed": 5}, "seed is 1, but 5 is asked"),
+        ({"evaluator": "other:f"}, "but 'other:f' is asked"),
         (
             {"corpus": "0123"},
-            "the digest of text and vocabulary is None in the run and '0123' in this search",
+            "the digest of text and vocabulary is None, but '0123' is asked",
         ),
     ],
 )

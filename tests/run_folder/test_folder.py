@@ -188,7 +188,7 @@ def test_a_journal_that_is_no_text_or_no_file_is_one_line(run):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("name: run\nformat: 4\n", "space is None, but this search asks 'tiny'"),
+        ("name: run\nformat: 4\n", "space is None, but 'tiny' is asked"),
         ("- a\n", "the top level must be a mapping"),
     ],
 )
@@ -206,16 +206,16 @@ ELSEWHERE = {"data": "/a/texts+/b/notes.txt", "table": "/c/mine", "tokenizer": "
 @pytest.mark.parametrize(
     ("first", "second", "words"),
     [
-        ({}, {"seed": 1}, "run.yaml: seed is None, but this search asks 1; choose another --out"),
+        ({}, {"seed": 1}, "run.yaml: seed is None, but 1 is asked; choose another --out"),
         (
             {},
             {"space": {"name": "other", "hash": "1"}},
-            "space.name is 'tiny', but this search asks 'other'; choose another --out",
+            "space.name is 'tiny', but 'other' is asked; choose another --out",
         ),
         (
             {"table": LIMITS},
             {"table": {"limits": {"launch_us": 4.0}}},
-            "table.limits is {'launch_us': 3.0}, but this search asks {'launch_us': 4.0};"
+            "table.limits is {'launch_us': 3.0}, but {'launch_us': 4.0} is asked;"
             " choose another --out or the same question",
         ),
         ({"recipe": BATCH}, {"recipe": {**BATCH, "tokens": 9}}, "recipe is"),

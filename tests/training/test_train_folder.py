@@ -24,7 +24,7 @@ def test_a_training_that_another_process_made_in_the_same_moment_is_not_overwrit
         return really(*words)
 
     monkeypatch.setattr(folder_module, "hold_lock", late)
-    with pytest.raises(RunError, match=r"question\.seed is 1, but this training asks 0"):
+    with pytest.raises(RunError, match=r"question\.seed is 1, but 0 is asked"):
         opened(tmp_path / "out")
 
 

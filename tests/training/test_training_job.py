@@ -347,8 +347,8 @@ def test_another_question_than_recorded_is_refused_with_both_values(
         dataset, "read_corpus", lambda _: real(asked[2])
     )  # the small corpus, under any name
     for change, message in (
-        (["--tokens", "4096"], "question.recipe.tokens is 3072, but this training asks 4096"),
-        (["--seed", "5"], "question.seed is 0, but this training asks 5"),
+        (["--tokens", "4096"], "question.recipe.tokens is 3072, but 4096 is asked"),
+        (["--seed", "5"], "question.seed is 0, but 5 is asked"),
         (["--data", "stdlib"], "question.corpus is"),
     ):
         line = refused([*asked, "--out", copied, "--resume", *change], capsys)
@@ -357,7 +357,7 @@ def test_another_question_than_recorded_is_refused_with_both_values(
     line = refused(["64: f f", *asked[1:], "--out", copied, "--resume"], capsys)
     assert (
         "question.architecture is '64(vocab=300): d(head_dim=16) f a(head_dim=16)',"
-        " but this training asks '64(vocab=300): f f'"
+        " but '64(vocab=300): f f' is asked"
     ) in line
 
 
