@@ -15,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from flashnas.base.registry import shipped_names
 from flashnas.latency.grid import OTHER_REACH, REACH
 from flashnas.latency.lookup import KernelTimes, LookupFailure
-from flashnas.latency.table import LatencyTable, shipped_tables
+from flashnas.latency.table import LatencyTable
 from flashnas.operators.kernel import Asked, KernelKind, Phase
 from flashnas.operators.kernel_kinds import KERNEL_KINDS, kind_of_rows
 
@@ -280,7 +281,7 @@ def main() -> None:
     parser.add_argument(
         "--tables",
         nargs="+",
-        default=sorted(shipped_tables()),
+        default=sorted(shipped_names("latency_tables")),
         help="tables (default: all shipped)",
     )
     parser.add_argument("--out", type=Path, default=HERE / "results.csv")

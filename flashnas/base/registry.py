@@ -24,7 +24,6 @@ from flashnas.base.errors import FlashnasError, PluginError
 from flashnas.base.text import first_line, first_sentence, one_of, shown, warn_in_a_line
 
 T = TypeVar("T")
-NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -52,7 +51,7 @@ class Registry(Mapping[str, T], Generic[T]):
         attribute: str = "",
         *,
         base: str = "",
-        summaries: Mapping[str, str] = NOTHING,
+        summaries: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.noun = noun
         self.group = group
@@ -71,8 +70,32 @@ class Registry(Mapping[str, T], Generic[T]):
             if isinstance(self.shipped[name], str):  # found once: parsing looks up each operator
                 self.shipped[name] = resolve_name(self.shipped[name])
             return self.shipped[name]
-        base = resolve_name(self.base) if self.base else object
-        return load_plugin(self.plugins()[name], self.noun, base, self.attribute)
+        return self._plugin(self.plugins()[name])
+
+    def _plugin(self, entry: EntryPoint) -> T:
+        name = entry.name
+        base: Any = resolve_name(self.base) if self.base else object
+        place = f"{self.noun} {name!r} of the package {package_of(entry)}"
+        try:
+            loaded: Any = entry.load()
+        except (Exception, SystemExit) as error:
+            # whatever a foreign module raises while it is imported
+            raise PluginError(
+                f"{place} cannot be loaded from {entry.value}: {type(error).__name__}:"
+                f" {first_line(error)}"
+            ) from error
+        if not isinstance(loaded, base) and not (
+            isinstance(loaded, type) and issubclass(loaded, base)
+        ):
+            raise PluginError(
+                f"{place}: {entry.value} must be a {base.__name__}; got {shown(loaded)}"
+            )
+        if self.attribute and (stated := getattr(loaded, self.attribute, None)) != name:
+            raise PluginError(
+                f"{place}: {self.attribute} of {entry.value} must be {name!r}, the name of its"
+                f" entry point; got {stated!r}"
+            )
+        return loaded
 
     def get(self, name: str, default: Any = None) -> Any:
         """The object of that name, or `default` for an unknown name."""
@@ -217,29 +240,6 @@ def is_shipped(path: str | Path, folder: str) -> bool:
 
 
 # -- objects of other packages ---------------------------------------------------------------------
-
-
-def load_plugin(entry: EntryPoint, noun: str, base: Any, attribute: str) -> Any:
-    """The object of an entry point. PluginError where it cannot be imported, is neither an instance
-    nor a subclass of `base`, or states another name in `attribute`."""
-    name = entry.name
-    place = f"{noun} {name!r} of the package {package_of(entry)}"
-    try:
-        loaded = entry.load()
-    except (Exception, SystemExit) as error:
-        # whatever a foreign module raises while it is imported
-        raise PluginError(
-            f"{place} cannot be loaded from {entry.value}: {type(error).__name__}:"
-            f" {first_line(error)}"
-        ) from error
-    if not (isinstance(loaded, base) or (isinstance(loaded, type) and issubclass(loaded, base))):
-        raise PluginError(f"{place}: {entry.value} must be a {base.__name__}; got {shown(loaded)}")
-    if attribute and getattr(loaded, attribute, None) != name:
-        raise PluginError(
-            f"{place}: {attribute} of {entry.value} must be {name!r}, the name of its"
-            f" entry point; got {getattr(loaded, attribute, None)!r}"
-        )
-    return loaded
 
 
 def top_package(thing: object) -> str:

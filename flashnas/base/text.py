@@ -92,13 +92,9 @@ def printable(text: object) -> str:
     """Foreign text for one line of a terminal: control characters, line ends included, as Python
     escapes them."""
     text = os.fspath(text) if isinstance(text, os.PathLike) else str(text)
-    return (
-        text
-        if text.isprintable()
-        else "".join(
-            letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-            for letter in text
-        )
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
     )
 
 

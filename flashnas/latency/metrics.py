@@ -82,17 +82,17 @@ def of_times(
     ttft_ms: Amount,
     tpot_ms: Amount,
     batch: int | np.ndarray,
-    prompt_tokens: int,
-    generated_tokens: int,
+    workload: Workload,
 ) -> dict[str, Amount]:
-    """The metrics that are times and rates, by name, from the times and tokens of each of `batch`
-    sequences; no throughput if no time passes."""
-    tokens, per_ms = (batch, tpot_ms) if generated_tokens else (batch * prompt_tokens, ttft_ms)
+    """The metrics that are times and rates, by name, from the times of a workload, of which each of
+    `batch` sequences is; no throughput if no time passes."""
+    generated = workload.generated_tokens
+    tokens, per_ms = (batch, tpot_ms) if generated else (batch * workload.prompt_tokens, ttft_ms)
     passes: Any = per_ms != 0
     return {
         "ttft_ms": ttft_ms,
         "tpot_ms": tpot_ms,
-        "latency_ms": ttft_ms + generated_tokens * tpot_ms,
+        "latency_ms": ttft_ms + generated * tpot_ms,
         "throughput_tok_s": 1000 * tokens * passes / (per_ms + (1 - passes)),
     }
 
@@ -200,8 +200,7 @@ class Request:
 
     def rates(self, ttft_ms: Any, tpot_ms: Any) -> dict[str, Any]:
         """The metrics that are times and rates, from these times."""
-        w = self.workload
-        return of_times(ttft_ms, tpot_ms, self.batch, w.prompt_tokens, w.generated_tokens)
+        return of_times(ttft_ms, tpot_ms, self.batch, self.workload)
 
     def figures(self) -> dict[str, Any]:
         """The metrics that are times and rates, as observed times correct them."""

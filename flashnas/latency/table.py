@@ -43,11 +43,6 @@ from flashnas.latency.workload import CALIBRATIONS
 SETTINGS = ("threads", "flash_attention", "cache_type", "engine_option")
 
 
-def shipped_tables() -> dict[str, Path]:
-    """Name -> folder of the tables that come with this version."""
-    return shipped_names("latency_tables")
-
-
 @dataclass
 class LatencyTable:
     """The rows of one device.
@@ -155,17 +150,6 @@ class LatencyTable:
             settings.update((setting, value) for value in values)
         return settings
 
-    def rows(self, kind: str) -> pd.DataFrame:
-        """All rows of a kind with the name of the device; raises TableError if the table has
-        none.
-        """
-        if kind not in self.frames:
-            raise TableError(
-                f"{self.path}: table {self.name} has no rows of kind {kind!r}"
-                f"{did_you_mean(kind, self.frames)}; it has: {', '.join(self.frames)}"
-            )
-        return self.frames[kind].assign(device=self.name)
-
 
 def texts(
     table: LatencyTable,
@@ -219,7 +203,7 @@ def _do_not_mix(values: Iterable[str]) -> str:
 
 
 def _find(source: str) -> Path:
-    shipped = shipped_tables()
+    shipped = shipped_names("latency_tables")
     path = shipped.get(source, Path(source))
     if not (path / "device.yaml").exists():
         missing = "the folder has no device.yaml" if path.is_dir() else "no such folder"

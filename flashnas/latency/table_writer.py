@@ -68,7 +68,7 @@ def write_rows(
             if (left := rows_file(file, entry["sha256"])) != file:
                 os.replace(left, file)
             rows = pd.concat(
-                [LatencyTable.load(folder).rows(kind)[columns], rows], ignore_index=True
+                [LatencyTable.load(folder).frames[kind][columns], rows], ignore_index=True
             )
             origin = origin or entry.get("origin")
         identity = [*KINDS[kind], "dtype"]

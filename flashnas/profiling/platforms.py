@@ -4,7 +4,6 @@ hand.
 
 from __future__ import annotations
 
-import gc
 import os
 import platform as host
 import re
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from flashnas.base.system import keep_memory, usable_cores
+from flashnas.base.system import usable_cores
 from flashnas.base.text import first_line
 from flashnas.latency.schema import Device
 from flashnas.network.precision import fast_dtype
@@ -69,12 +68,6 @@ class Platform(ABC):
     @abstractmethod
     def free_bytes(self) -> int:
         """What can still be allocated."""
-
-    def prepare(self) -> None:  # noqa: B027  (the defaults of these do nothing)
-        """Settings of this process that timing needs."""
-
-    def forget(self) -> None:  # noqa: B027
-        """Give memory back that torch keeps."""
 
     def describe(self, name: str) -> Device:
         """The facts of the device at hand; what it does not state is measured."""
@@ -134,10 +127,6 @@ class Cpu(Platform):
         kilobytes = value_in(MEMORY, "MemAvailable")
         return 1024 * int(kilobytes.split()[0]) if kilobytes else self.memory_bytes()
 
-    def prepare(self) -> None:
-        """Keep freed memory with the process, as a server does."""
-        keep_memory()
-
 
 class Cuda(Platform):
     """The first CUDA device."""
@@ -189,10 +178,6 @@ class Cuda(Platform):
             # CUDA does not count the page cache of the memory that both share, which Linux gives up
             return PLATFORMS["cpu"].free_bytes() + kept
         return int(torch.cuda.mem_get_info()[0]) + kept
-
-    def forget(self) -> None:
-        gc.collect()
-        torch.cuda.empty_cache()
 
 
 def value_in(file: Path, name: str) -> str:

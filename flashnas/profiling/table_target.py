@@ -83,12 +83,6 @@ def measure_finalists(
             note(f"finalist {a.notation}: its timings differ by more than {DISTURBED:.0%}")
     # from the two medians, so that all metrics agree with each other
     return {
-        a.hash: metrics.of_times(
-            times["ttft_ms"],
-            times["tpot_ms"],
-            model.batch(a),
-            workload.prompt_tokens,
-            workload.generated_tokens,
-        )
+        a.hash: metrics.of_times(times["ttft_ms"], times["tpot_ms"], model.batch(a), workload)
         for a, times in timed.items()
     }

@@ -181,13 +181,7 @@ class Target(Settings, ABC):
         self.check_memory(network, batch, prompts, steps)
         times = self.times(network, batch, prompts, steps)
         tpot_ms = sum(share * ms for (_, share), ms in zip(parts, times.steps, strict=True))
-        return of_times(
-            float(sum(times.prompts)),
-            float(tpot_ms),
-            batch,
-            workload.prompt_tokens,
-            workload.generated_tokens,
-        )
+        return of_times(float(sum(times.prompts)), float(tpot_ms), batch, workload)
 
     def check_memory(
         self, network: Architecture, batch: int, prompts: Sequence[int], steps: Sequence[Steps]

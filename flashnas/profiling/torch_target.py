@@ -13,6 +13,7 @@ import torch
 from flashnas.architecture import Architecture
 from flashnas.base.errors import DeviceMemoryError, ExportError, OperatorError
 from flashnas.base.settings import option
+from flashnas.base.system import keep_memory
 from flashnas.latency.schema import PLATFORMS as MODES
 from flashnas.latency.schema import Device
 from flashnas.operators.backends import BACKENDS
@@ -25,6 +26,7 @@ from flashnas.profiling.torch_calls import (
     step,
     timed_ms,
 )
+from flashnas.training.memory import free_memory
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 MAX_SECONDS = 3600  # of the repeats of one call; beyond it is a typing error
@@ -136,13 +138,14 @@ class Torch(Target, where="torch"):
                 )
         except torch.OutOfMemoryError:
             pass
-        self.platform.forget()  # here, because the error keeps what was allocated
+        free_memory()  # here, because the error keeps what was allocated
         raise DeviceMemoryError("the device ran out of memory")
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """Inference mode with the target's threads; both are restored at the end."""
-        self.platform.prepare()
+        if self.device == "cpu":
+            keep_memory()  # freed memory stays with the process, as with a server
         before = torch.get_num_threads()
         torch.set_num_threads(self.threads)
         try:

@@ -23,7 +23,7 @@ def test_a_space_is_profiled_and_answered(tmp_path):
     target = Torch(device="cuda", seconds=0.1)
     profile(space, [chat], tmp_path / "table", target)
     table = LatencyTable.load(tmp_path / "table")
-    assert set(table.rows("operator_decode")["mode"].astype(str)) == {"cuda_graph"}
+    assert set(table.frames["operator_decode"]["mode"].astype(str)) == {"cuda_graph"}
     (job,) = table.meta["jobs"]
     assert set(job["backends"]) >= {spec.kind for spec in space.kinds()}
     assert job["stack"] == target.stack

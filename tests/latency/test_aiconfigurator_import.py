@@ -152,8 +152,8 @@ def test_rows_of_the_triton_kernel_beside_those_of_a_faster_one(package, tmp_pat
         **gdn,
     )
     table = LatencyTable.load(import_system("fake", tmp_path / "out"))
-    assert table.rows("gated_delta_rule_prefill")["latency_us"].tolist() == pytest.approx([10])
-    found = table.rows("gated_delta_rule_triton_prefill").sort_values(["batch", "tokens"])
+    assert table.frames["gated_delta_rule_prefill"]["latency_us"].tolist() == pytest.approx([10])
+    found = table.frames["gated_delta_rule_triton_prefill"].sort_values(["batch", "tokens"])
     assert found[["batch", "tokens"]].to_numpy().tolist() == [[1, 64], [1, 128], [2, 64], [4, 64]]
     assert found["latency_us"].tolist() == pytest.approx(
         [20, 200, 41, 81]

@@ -3,14 +3,18 @@ from one_line import one_line
 
 from flashnas.base.errors import BudgetError
 from flashnas.latency.metrics import METRICS, Budget, of_times
+from flashnas.latency.workload import Workload
 
 
 def test_throughput_counts_what_the_workload_is_about():
-    assert (
-        of_times(99.0, 2.0, 4, 100, 10)["throughput_tok_s"] == 2000.0
-    )  # generated tokens of all sequences
-    assert of_times(50.0, 0.0, 4, 100, 0)["throughput_tok_s"] == 8000.0  # only reading
-    assert of_times(0.0, 0.0, 4, 0, 0)["throughput_tok_s"] == 0.0
+    steps = Workload(prompt_tokens=100, generated_tokens=10)
+    reading = Workload(prompt_tokens=100, generated_tokens=0)
+    for ttft_ms, tpot_ms, workload, expected in (
+        (99.0, 2.0, steps, 2000.0),  # generated tokens of all sequences
+        (50.0, 0.0, reading, 8000.0),
+        (0.0, 0.0, reading, 0.0),
+    ):
+        assert of_times(ttft_ms, tpot_ms, 4, workload)["throughput_tok_s"] == expected
 
 
 def test_a_budget_holds_up_to_its_limit_and_throughput_down_to_it():

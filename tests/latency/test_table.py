@@ -18,9 +18,10 @@ from one_line import one_line
 from tiny_tables import STACKS, TINY, product_rows, tiny_kinds, write_table
 
 from flashnas.base.errors import TableError
+from flashnas.base.registry import shipped_names
 from flashnas.latency import table_writer
 from flashnas.latency.schema import KINDS, VALUE_COLUMNS
-from flashnas.latency.table import LatencyTable, shipped_tables
+from flashnas.latency.table import LatencyTable
 from flashnas.latency.table_info import facts_of
 from flashnas.latency.table_writer import write_rows
 
@@ -48,11 +49,10 @@ def replace_rows(folder, kind, change):
 def test_rows_come_back_as_written_with_every_column(tiny_table):
     assert tiny_table.frames.keys() == {*tiny_kinds()}
     for kind, written in tiny_kinds().items():
-        rows = tiny_table.rows(kind)
-        assert list(rows.columns) == [*KINDS[kind], *VALUE_COLUMNS, "device"]
+        rows = tiny_table.frames[kind]
+        assert list(rows.columns) == [*KINDS[kind], *VALUE_COLUMNS]
         expected = written.sort_values(list(KINDS[kind]), ignore_index=True)
         np.testing.assert_allclose(rows["latency_us"], expected["latency_us"], rtol=1e-6)
-        assert (rows["device"] == "tiny").all()
         assert (rows["dtype"] == "bfloat16").all()
         assert rows["p10_us"].isna().all()
     assert (tiny_table.name, tiny_table.stack, tiny_table.dtypes) == (
@@ -69,7 +69,7 @@ def test_percentiles_and_sources_per_row_survive(tmp_path):
     table = write_table(tmp_path / "t", {"gemm": rows})
     names = ["p10_us", "p90_us", "repeats", "source"]
     pd.testing.assert_frame_equal(
-        table.rows("gemm")[names], rows[names], check_dtype=False, check_categorical=False
+        table.frames["gemm"][names], rows[names], check_dtype=False, check_categorical=False
     )
 
 
@@ -80,9 +80,9 @@ def test_append_replaces_rows_of_the_same_key(tmp_path):
     stacks = {"other-2": {"framework": "other"}}
     write_rows(tmp_path / "t", "gemm", second, TINY, stacks=stacks)
     table = LatencyTable.load(tmp_path / "t")
-    assert table.rows("gemm")["latency_us"].tolist() == [1, 5, 5]
+    assert table.frames["gemm"]["latency_us"].tolist() == [1, 5, 5]
     assert table.stack == "invented-1, other-2"
-    assert table.rows("gemm")["stack"].tolist() == ["invented-1", "other-2", "other-2"]
+    assert table.frames["gemm"]["stack"].tolist() == ["invented-1", "other-2", "other-2"]
 
 
 def test_info_is_json_and_names_what_a_table_can_answer(tiny_table):
@@ -152,11 +152,11 @@ def test_damage_is_one_line_with_its_place(tiny_folder, tmp_path, case):
     assert str(folder) in message
 
 
-def test_a_table_or_kind_that_does_not_exist_names_the_others(tiny_table):
+def test_a_table_that_does_not_exist_names_the_others():
     message = one_line(TableError, LatencyTable.load, "h100_sx")
-    assert all(name in message for name in ("did you mean 'h100_sxm'", *shipped_tables()))
-    with pytest.raises(TableError, match=r"no rows of kind 'gem'.*did you mean 'gemm'"):
-        tiny_table.rows("gem")
+    assert all(
+        name in message for name in ("did you mean 'h100_sxm'", *shipped_names("latency_tables"))
+    )
 
 
 def test_writing_refuses_what_is_no_row(tmp_path):
@@ -187,7 +187,7 @@ def test_a_kill_within_a_write_leaves_a_whole_table(tmp_path, monkeypatch):
         with contextlib.suppress(KeyboardInterrupt):
             write_rows(folder, "gemm", one_row(latency_us), TINY, stacks=STACKS)
         monkeypatch.setattr(os, "replace", really)
-        return LatencyTable.load(folder).rows("gemm")["latency_us"].tolist()[0]
+        return LatencyTable.load(folder).frames["gemm"]["latency_us"].tolist()[0]
 
     for first, second in itertools.product(range(4), repeat=2):
         folder = tmp_path / f"{first}{second}"
@@ -222,21 +222,21 @@ def test_two_processes_that_write_one_table_lose_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(table_writer, "_write_parquet", slowly)
     write_rows(folder, "gemm", one_row(1.0, 3), TINY)
     other[0].join()
-    assert LatencyTable.load(folder).rows("gemm")["m"].tolist() == [1, 2, 3]
+    assert LatencyTable.load(folder).frames["gemm"]["m"].tolist() == [1, 2, 3]
 
 
 def test_a_table_is_as_its_files_are_whatever_was_done_to_one_that_was_loaded(tmp_path):
     """A folder is read and checked once in a process, until one of its files has changed."""
     kinds = {"conv_decode": tiny_kinds()["conv_decode"]}
     table = write_table(tmp_path / "table", kinds)
-    before = table.rows("conv_decode")["latency_us"].tolist()
+    before = table.frames["conv_decode"]["latency_us"].tolist()
     table.frames["conv_decode"].loc[:, "latency_us"] = 1.0
     table.frames["more"], table.meta["stacks"]["mine"] = None, {}
     again = LatencyTable.load(tmp_path / "table")
-    assert again.rows("conv_decode")["latency_us"].tolist() == before
+    assert again.frames["conv_decode"]["latency_us"].tolist() == before
     assert ([*again.frames], again.stack) == (["conv_decode"], "invented-1")
     write_table(tmp_path / "table", {"conv_decode": kinds["conv_decode"].assign(latency_us=7.0)})
-    assert set(LatencyTable.load(tmp_path / "table").rows("conv_decode")["latency_us"]) == {7.0}
+    assert set(LatencyTable.load(tmp_path / "table").frames["conv_decode"]["latency_us"]) == {7.0}
     file = tmp_path / "table" / "conv_decode.parquet"
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(TableError, match="checksum"):

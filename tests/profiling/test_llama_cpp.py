@@ -72,7 +72,7 @@ def test_rows_are_for_the_middles_of_pieces(narrow, clock, tmp_path):
     assert record["regression"]["decode"]["max_error"] < 1e-3
     table = LatencyTable.load(folder)
     assert (table.mode, table.dtypes) == ("llama.cpp", ("q8_0",))
-    attention = table.rows("operator_decode")
+    attention = table.frames["operator_decode"]
     attention = attention[attention["operator"].astype(str).str.startswith("a(")].set_index(
         "context"
     )["latency_us"]

@@ -246,7 +246,7 @@ def test_modes_never_meet(profiled, tmp_path, monkeypatch):
     with pytest.raises(TableError, match="table: the table is of eager; got cuda_graph: take"):
         profiled()
     table = LatencyTable.load(tmp_path / "table")
-    rows = table.rows("operator_decode").assign(mode="cuda_graph")
+    rows = table.frames["operator_decode"].assign(mode="cuda_graph")
     write_rows(tmp_path / "table", "operator_decode", rows, table.device)
     with pytest.raises(TableError, match="rows of mode cuda_graph and eager do not mix; profile"):
         LatencyTable.load(tmp_path / "table")

@@ -104,7 +104,7 @@ def test_torch_itself_is_timed_and_its_threads_are_set_back():
 
 def test_a_network_without_memory_is_not_built_or_is_told(monkeypatch):
     forgotten = []
-    monkeypatch.setattr(Cpu, "forget", lambda self: forgotten.append(1))
+    monkeypatch.setattr(torch_target, "free_memory", lambda: forgotten.append(1))
 
     def hungry(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
