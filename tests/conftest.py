@@ -18,6 +18,7 @@ from fresh import python_path
 from full_disk import disk  # noqa: F401  (a fixture)
 from problems import with_few_candidates
 from run_builder import make_trials, write_run
+from short_profiles import with_short_profiles
 
 from flashnas.run_folder.recorded_run import RecordedRun
 
@@ -168,20 +169,14 @@ def quick_recipe(tmp_path_factory):
 def profiled_tiny_table(tmp_path_factory):
     """The tiny space profiled on this CPU for the chat workload, with little effort."""
     from flashnas.latency.workload import load_workload
-    from flashnas.profiling import platforms, timing
-    from flashnas.profiling.profile import profile
     from flashnas.profiling.torch_target import Torch
     from flashnas.space import load_space
 
     folder = tmp_path_factory.mktemp("table") / "tiny_cpu"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing, "LEAST", 1)
-        patch.setattr(platforms, "COPIED_BYTES", 2**20)
-        patch.setattr(platforms.Cpu, "product_size", 64)
-        patch.setattr("flashnas.profiling.regression.BOOTSTRAPS", 20)
-        patch.setattr("flashnas.profiling.regression.POOL", 8)
-        target = Torch(seconds=0.02)
-        profile(load_space("tiny"), [load_workload("chat")], folder, target, rounds=1)
+        with_short_profiles(patch)
+        profile = importlib.import_module("flashnas.profiling.profile").profile
+        profile(load_space("tiny"), [load_workload("chat")], folder, Torch(seconds=0.02))
     return folder
 
 

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from short_profiles import with_short_profiles
 
 import flashnas as fn
-from flashnas.profiling import timing
 from flashnas.testing.self_test import LayerTest
 
 NAMES = [name for name in fn.__all__ if name != "__version__"]
@@ -51,8 +51,7 @@ def test_every_name_is_documented(name):
 def test_the_example_runs(name, searched, small_corpus, profiled_tiny_table, tmp_path, monkeypatch):
     """In a folder with `my_run`, `my_texts`, `my_table` and `my_model`, which the examples name."""
     monkeypatch.chdir(tmp_path)
-    for limit in ("LEAST", "MOST"):
-        monkeypatch.setattr(timing, limit, 1)
+    with_short_profiles(monkeypatch)
     if name == "doctor":  # test_doctor.py runs it
         passed = LayerTest(operator="f", backend="torch", dtype="float32", status="passed")
         monkeypatch.setattr(

@@ -74,14 +74,14 @@ NETWORKS = st.lists(
 @given(networks=NETWORKS)
 def test_columns_are_what_each_estimate_says(name, networks):
     model = MODELS[name]
-    columns = model.columns(networks)
+    columns, estimates = model.columns(networks), [model.estimate(each) for each in networks]
     assert list(columns) == list(STATED)
     for metric, column in columns.items():
-        one_by_one = [model.estimate(network).metric(metric) for network in networks]
+        one_by_one = [estimate.metric(metric) for estimate in estimates]
         np.testing.assert_allclose(column, one_by_one, rtol=1e-12)
         np.testing.assert_array_equal(model.columns(networks, [metric])[metric], column)
         assert model.columns([])[metric].shape == (0,)
-    bounds = [model.estimate(network).bounds for network in networks]
+    bounds = [estimate.bounds for estimate in estimates]
     for name, column in model.columns(networks, ENDS).items():
         metric, end = ENDS[name]
         np.testing.assert_allclose(column, [each[metric][end] for each in bounds])

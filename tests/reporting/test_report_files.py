@@ -17,11 +17,18 @@ from one_line import one_line
 from run_builder import THIN_RUNS, make_trials
 
 from flashnas.base.errors import RunError
+from flashnas.reporting import plot
 from flashnas.reporting.page import render_html, write_report
 from flashnas.reporting.table import front_table
 from flashnas.run_folder.recorded_run import RecordedRun
 
 ATTACK = "<script>alert('x')</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(autouse=True)
+def coarse_pictures(monkeypatch):
+    """Of few pixels, but for those of `page`."""
+    monkeypatch.setattr(plot, "DPI", 50)
 
 
 @pytest.fixture(scope="module")

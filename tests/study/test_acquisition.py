@@ -130,7 +130,7 @@ def test_the_gain_is_what_simulated_trainings_bring(monkeypatch):
     expected, gains, bare = [], [], scorer(published=False)
 
     short = functools.partial(full, factor=4, tokens=6e9)
-    for truth, losses in simulated(NEAR, short, 50):
+    for truth, losses in simulated(NEAR, short, 100):
         rows, found, now = [], [], bare
         for _ in range(2):
             found.append(acquired(2, now, NEAR, short))

@@ -14,6 +14,7 @@ from config_keys import with_keys
 from test_interrupt import LIMIT_S, mark, marked  # noqa: F401  (a fixture)
 
 from flashnas.cli.main import main
+from flashnas.profiling import regression, timing
 
 # command -> its words, the file that grows as it goes on, the words that continue it, who is there
 COMMANDS = cases("study", "commands")
@@ -22,7 +23,15 @@ COMMANDS = cases("study", "commands")
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_killed_command_goes_on(name, tmp_path, small_corpus, quick_recipe, mark, capsys):  # noqa: F811
+def test_a_killed_command_goes_on(
+    name,
+    tmp_path,
+    small_corpus,
+    quick_recipe,
+    mark,  # noqa: F811
+    capsys,
+    monkeypatch,
+):
     text, file, resume, busy = COMMANDS[name]
     keys = with_keys(tmp_path, cycle_size=4, baselines=False, measure=False, evidence="none")[1]
     words = text.format(texts=small_corpus, recipe=quick_recipe, keys=keys)
@@ -67,4 +76,6 @@ def test_a_killed_command_goes_on(name, tmp_path, small_corpus, quick_recipe, ma
     assert main([*words, *resume]) == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith(busy)
     ended(process, signal.SIGKILL)
+    monkeypatch.setattr(timing, "MOST", timing.LEAST)
+    monkeypatch.setattr(regression, "BOOTSTRAPS", 20)
     assert main([*words, *resume]) == 0
