@@ -250,6 +250,19 @@ def usable_cores() -> int:
     return int(cpu_count())
 
 
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch, which is loaded, within a block. On busy cores threads that wait for each
+    other take many times as long."""
+    torch = sys.modules["torch"]
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
+
+
 def limit_threads(count: int, *, keep: bool = False) -> None:
     """Set the threads of the numerical libraries that this process, and processes that it starts,
     load from now on, and those of torch where it is loaded.

@@ -7,6 +7,8 @@ import time
 
 import torch
 
+from flashnas.base.system import one_thread
+
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _SHAPE = (256, 512, 512)  # of the product: that of a small training step
 _REPEATS = 3
@@ -25,7 +27,8 @@ def fast_dtype(device: str) -> str:
     """
     if device == "cuda" and not torch.cuda.is_available():
         return "bfloat16"
-    return min(TYPES, key=lambda name: product_s(device, TYPES[name]))
+    with one_thread():  # as trainings run: on busy cores two would wait for each other
+        return min(TYPES, key=lambda name: product_s(device, TYPES[name]))
 
 
 def autocast(dtype: str, device: torch.device) -> contextlib.AbstractContextManager[object]:

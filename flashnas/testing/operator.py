@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from flashnas.architecture import parse_operators
+from flashnas.base.system import one_thread
 from flashnas.operators import OPERATORS, OperatorSpec
 from flashnas.testing.forms import (
     FORMS,
@@ -38,6 +39,7 @@ LENGTHS = (1, 63, 64, 65, 1000)
 ROUNDING = 1e-12  # float64: what a sum over another number of tokens may change
 
 
+@one_thread()
 def check_operator(
     operator: type[OperatorSpec] | OperatorSpec | str,
     *,
@@ -45,7 +47,7 @@ def check_operator(
     lengths: Iterable[int] = LENGTHS,
 ) -> None:
     """Check that an operator keeps its contract. Of one without a layer its specification is checked
-    alone.
+    alone. It runs on one thread.
 
     Args:
         operator: a spec; its class or short name, which is checked with its defaults as a proxy

@@ -37,6 +37,20 @@ def test_the_faster_type_is_taken_wherever_none_is_given(name, faster):
         assert loaded.with_dtype().digest == loaded.digest, "it changes rounding alone"
 
 
+def test_a_type_is_timed_on_one_thread_because_two_on_busy_cores_wait_for_each_other(monkeypatch):
+    counts = []
+    monkeypatch.setattr(
+        precision, "product_s", lambda *_: counts.append(torch.get_num_threads()) or 1.0
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        precision.fast_dtype.__wrapped__("cpu")
+        assert (counts, torch.get_num_threads()) == ([1, 1], 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_a_type_that_is_given_or_recorded_stays(faster):
     faster("float32")
     assert Recipe(dtype="bfloat16").with_dtype().dtype == "bfloat16"

@@ -282,3 +282,19 @@ def test_only_experts_may_be_idle():
     with pytest.raises(AssertionError, match=r"one of the role ROUTER; got \['more.weight'"):
         check_idle_parameters(WithMore())
     check_idle_parameters(OPERATORS["moe"](intermediate=16))
+
+
+def test_a_check_runs_on_one_thread_because_two_on_busy_cores_wait_for_each_other():
+    counts = set()
+
+    def forward(self, x, state=None):
+        counts.add(torch.get_num_threads())
+        return GatedConvolutionLayer.forward(self, x, state)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        check_operator(broken_layer(forward=forward)(), lengths=(1,))
+        assert (counts, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)
