@@ -130,9 +130,10 @@ def sample(
         if architecture.hash not in used:
             pool.setdefault(architecture.hash, architecture)
     if len(pool) < count:
+        fewer = f"; give --count {len(pool)}" * bool(pool)
         raise SpaceError(
             f"space {space.name!r} gave only {len(pool)} architectures that no rows were fitted"
-            f" to; asked for {count}"
+            f" to; asked for {count}{fewer}"
         )
     drawn = list(pool.values())
     order = np.argsort(model.latencies(drawn), kind="stable")

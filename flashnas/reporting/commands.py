@@ -114,12 +114,13 @@ def train_first(run: RecordedRun) -> str | None:
 
 
 def training_tokens(run: RecordedRun) -> float:
-    """Of the full training that is proposed: as many as are planned, and no more than suit a network
-    that a CPU trains in full."""
+    """Of the full training that is proposed: as many as are planned. Where nobody stated that, no more
+    than suit a network that a CPU trains in full."""
     assert run.answer is not None
     tokens = run.answer.train_tokens
     params = recommended(run).figures.get("params") or SMALL_PARAMS
-    if params < SMALL_PARAMS:
+    stated = run.entry("options", "train_tokens") or run.entry("options", "train_hours")
+    if params < SMALL_PARAMS and not stated:
         tokens = min(tokens, float(f"{TOKENS_EACH * params:.1g}"))
     return tokens
 

@@ -221,6 +221,8 @@ def training(run: RecordedRun, answer: Answer, chosen: Trial) -> str:
         hours = answer.train_hours * tokens / answer.train_tokens
         said = number(hours, 3) if hours >= LEAST_HOURS else f"under {LEAST_HOURS}"
         vocab = f" with {chosen.architecture.vocab:,} words" * bool(answer.as_good)
+        few = f" (losses are those of {tokens_text(answer.train_tokens)})"
+        vocab += few * (tokens < answer.train_tokens)
         rate = f"{100 * answer.train_utilisation:.3g} % of its FLOP/s, texts of {answer.train_context:,}"
         parts.append(
             f"{tokens_text(tokens)} tokens{vocab}, {said} hours of {answer.train_device} ({rate})"

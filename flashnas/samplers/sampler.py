@@ -122,7 +122,8 @@ class Sampler(ABC):
 
     @abstractmethod
     def _learn(self, trial: Trial) -> None:
-        """Take in one result; `history` holds it already."""
+        """Take in one result; `history` holds it already. `trial.point` of a complete one has the
+        values of the objectives, which are minimised."""
 
     def _learn_unasked(self, trial: Trial) -> None:
         """Take in a trial of `start_from`, which this algorithm did not ask for."""
