@@ -105,7 +105,8 @@ def front_cells(
             add(name, partial(marked, name=name))
     if not run.ranks_full:
         add("loss", fixed, "loss")
-        add("bits/byte", fixed, "bits_per_byte")
+        if any_has("bits_per_byte"):
+            add("bits/byte", fixed, "bits_per_byte")
     if run.ranks_full or run.answer is not None:
         add("full loss", partial(_full_loss, run))
     if run.ranks_full:

@@ -88,6 +88,13 @@ def test_a_charge_has_a_column_only_where_some_network_has_one(runs):
     assert "charge" not in front_table(free, 200)
 
 
+def test_bits_per_byte_have_a_column_only_where_some_network_has_them(run):
+    """The losses of an evaluator of one's own have none."""
+    assert "bits/byte" in front_table(run, 200)
+    none = tuple(dataclasses.replace(entry, bits_per_byte=None) for entry in run.front)
+    assert "bits/byte" not in front_table(dataclasses.replace(run, front=none), 200)
+
+
 def test_the_best_family_that_programs_load_is_one_that_they_load(runs):
     loads_nowhere = {0: {"notation": "2048: 4x(d f)", "difference": -0.9}}
     said = dict(statements(otherwise(runs["untrained"], answer={"families": loads_nowhere})))
