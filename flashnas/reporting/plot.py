@@ -118,14 +118,17 @@ def pareto_plot(run: RecordedRun) -> Plot:
     points = _points(run, costs)
     with matplotlib.rc_context(STYLE):
         plot = Plot(f"{title} {' and '.join(words)}", f"{run.name}: {counts_line(run)}", len(costs))
-        places = [
+        placed = [
             _draw(panel, run, cost, points) for panel, cost in zip(plot.panels, costs, strict=True)
         ]
-        drawn = points.index.isin(np.concatenate(places))
+        drawn = points.index.isin(np.concatenate([part.index for part in placed]))
         keys = list(_keys(points[drawn]))
         if beyond := int((points[costs].notna().all(axis=1) & ~drawn).sum()):
             keys.append(key(f"beyond the axes: {counted(beyond, 'network')}", "none"))
         plot.legend(handles=keys, loc="outside lower left", ncols=3, fontsize=9)
+        plot.draw_without_rendering()  # places the panels, from which follow the places of labels
+        for panel, part in zip(plot.panels, placed, strict=True):
+            _label(panel, part)
     return plot
 
 
@@ -178,9 +181,9 @@ def _points(run: RecordedRun, costs: list[str]) -> pd.DataFrame:
     return frame[frame["y"].notna() & frame["reach"].notna()]
 
 
-def _draw(panel: Axes, run: RecordedRun, cost: str, points: pd.DataFrame) -> pd.Index:
+def _draw(panel: Axes, run: RecordedRun, cost: str, points: pd.DataFrame) -> pd.DataFrame:
     """Draw networks over one cost, on axes that hold all of the front and what it is compared with,
-    and others as far as they are near. Returns the index of those within."""
+    and others as far as they are near. Returns those within, with their cost as x."""
     scale, unit = latency_unit(run) if cost == "latency_ms" else (1.0, "")
     place = place_words(run)
     better = "higher" if larger_is_better(cost) else "lower"
@@ -193,7 +196,7 @@ def _draw(panel: Axes, run: RecordedRun, cost: str, points: pd.DataFrame) -> pd.
     placed = points.assign(x=points[cost] * scale).dropna(subset="x")
     if placed.empty:
         panel.text(0.5, 0.5, "no network has a score yet", transform=panel.transAxes, ha="center")
-        return placed.index
+        return placed
     compared = placed[placed["kind"].isin(COMPARED)]
     compared = placed if compared.empty else compared
     budget = [run.budgets[cost] * scale] if cost in run.budgets else []
@@ -218,9 +221,7 @@ def _draw(panel: Axes, run: RecordedRun, cost: str, points: pd.DataFrame) -> pd.
         panel.scatter(
             xs, ys, sizes, colours, marker=marker, edgecolors=edge, linewidths=0.7, zorder=4 + order
         )
-    within = placed[placed["x"].between(left, right) & placed["y"].between(low, high)]
-    _label(panel, within)
-    return within.index
+    return placed[placed["x"].between(left, right) & placed["y"].between(low, high)]
 
 
 def _range(compared: Iterable[float], others: Iterable[float]) -> tuple[float, float]:
@@ -247,31 +248,42 @@ def _keys(points: pd.DataFrame) -> Iterator[Line2D]:
         yield key(f"mostly {kind}, {OPERATORS[kind].label}", operator_colour(kind), "o")
 
 
-STEP = 0.055  # of the height of a panel, between names that stand below each other
+# where the name of a point may be: distances in points, and directions, those that are liked best first
+DISTANCES = np.repeat([5, 14, 26, 40, 60], 8)[:, None]
+ANGLES = np.deg2rad(np.tile([90, 0, 180, 270, 45, 135, 315, 225], 5))
+DIRECTIONS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], axis=1)
 
 
 def _label(panel: Axes, points: pd.DataFrame) -> None:
-    """Names in a column beside the panel, in the order of their points, as near to them as there is
-    room; that of the recommended network is bold."""
-    named = points[points["text"] != ""].sort_values("y")
-    low, high = panel.get_ylim()
-    steps = min(STEP, 1 / max(1, len(named))) * np.arange(len(named))
-    least = np.maximum.accumulate((named["y"] - low) / (high - low) - steps) + steps
-    places = np.minimum(least, 1 - steps[::-1])
-    for place, x, y, text, kind in zip(
-        places, named["x"], named["y"], named["text"], named["kind"], strict=True
-    ):
+    """Names beside their points, greedily where they cover least; that of the recommended one first."""
+    pixels, frame = DPI / 72, panel.get_window_extent().padded(-1)
+    at = panel.transData.transform(points[["x", "y"]].to_numpy(float))
+    boxes = [(point, np.array([3.0, 3.0])) for point in at]  # centres, and half of their sizes
+    named = [n for n, text in enumerate(points["text"]) if text][::-1]
+    for n in sorted(named, key=lambda n: points["kind"].iat[n] != "recommended"):
+        text, chosen = str(points["text"].iat[n]), points["kind"].iat[n] == "recommended"
+        half = np.array([0.3 * 8 * len(text) + 2, 6]) * pixels
+        centres = at[n] + DIRECTIONS * (half + DISTANCES * pixels)
+        gaps, halves = (np.array(part) for part in zip(*boxes, strict=True))
+        meets = (np.abs(centres[:, None] - gaps) < half + halves).all(axis=2)
+        covered, crossed = meets[:, : len(at)].sum(axis=1), meets[:, len(at) :].sum(axis=1)
+        outside = ((centres - half < frame.min) | (centres + half > frame.max)).any(axis=1)
+        worse = 20 * np.minimum(covered, 3) + 200 * crossed + 1000 * outside
+        best = centres[int((DISTANCES[:, 0] + worse).argmin())]
+        boxes.append((best, half))
         panel.annotate(
             printable(text),
-            (x, y),
-            (1.03, place),
-            textcoords="axes fraction",
+            at[n],
+            xytext=(best[0], best[1]),
+            xycoords="figure pixels",
+            textcoords="figure pixels",
+            ha="center",
             va="center",
             fontsize=8,
-            weight="bold" if kind == "recommended" else "normal",
-            arrowprops={"arrowstyle": "-", "color": FAINT, "shrinkB": 3, "relpos": (0, 0.5)},
-            zorder=1,
-        )
+            weight="bold" if chosen else "normal",
+            zorder=20,
+            arrowprops={"arrowstyle": "-", "color": SOFT, "shrinkA": 0, "shrinkB": 3},
+        ).set_in_layout(False)
 
 
 # -- trainings -------------------------------------------------------------------------------------
