@@ -177,7 +177,7 @@ def _points(run: RecordedRun, costs: list[str]) -> pd.DataFrame:
     names = ["kind", "text", "mixer", "y", "reach", "lower_ms", "upper_ms", *costs]
     frame = pd.DataFrame(found, columns=list(dict.fromkeys(names)))
     numbers = frame.iloc[:, 3:].astype(float)
-    frame.iloc[:, 3:] = numbers.where(numbers.abs() < LARGEST)
+    frame[numbers.columns] = numbers.where(numbers.abs() < LARGEST)
     return frame[frame["y"].notna() & frame["reach"].notna()]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.text import Annotation
-from run_builder import only_failed
+from run_builder import best_of, make_trials, only_failed, write_run
 
 from flashnas.base.text import INTERVAL_90
 from flashnas.reporting.plot import curves_plot, pareto_plot
@@ -49,6 +49,12 @@ def names_shown(run):
 def keys(plot):
     (legend,) = plot.legends
     return [text.get_text() for text in legend.get_texts()]
+
+
+def test_parameters_are_drawn_where_all_networks_are_on_the_front(tmp_path):
+    run = RecordedRun.load(write_run(tmp_path, best_of(make_trials())))
+    (panel,) = pareto_plot(asked(run, ["loss", "params"])).panels
+    assert {entry.params for entry in run.front} <= {x for x, _ in points(panel)}
 
 
 @pytest.mark.parametrize("name", ["plain", "trained", "untrained"])
