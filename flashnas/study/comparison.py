@@ -147,7 +147,7 @@ def against(
                 "reasons": {**parts, "experts": difference - sum(parts.values())},
                 "recall": figures["expected_recall"],
                 "recall_sd": figures["expected_recall_sd"],
-                "outside": figures["outside"],
+                "outside": figures.get("outside", ""),
             }
         )
     return found

@@ -9,6 +9,7 @@ from flashnas.base.errors import FlashnasError
 from flashnas.study.comparison import against, without_experts
 from flashnas.study.scorer import load_scorer
 from flashnas.study.second_searches import LIKELY, aimed
+from flashnas.trials.trial import EXPECTED_FIGURES
 
 DENSE, SPARSE = "1024: 12x(a f)", "1024: 12x(a moe(experts=64,active=8,shared=1024))"
 
@@ -114,3 +115,22 @@ def test_own_trainings_are_held_against_what_is_as_good_without_them(tmp_path):
     found = aimed(problem("Llama-3.2-1B", params="1B..1.5B", evidence=str(own)))
     (_, alone) = aimed(problem("Llama-3.2-1B", params="1B..1.5B")).target
     assert found.without_own.hash == alone.hash != found.target[1].hash
+
+
+def test_a_scorer_need_not_say_what_is_outside():
+    found = problem("Llama-3.2-1B")
+
+    class Own:
+        """A scorer that has what `fn.search` asks of one of the user's, and no more."""
+
+        def __getattr__(self, name):
+            return getattr(found.scorer, name)
+
+        def figures(self, network):
+            return {name: found.scorer.figures(network)[name] for name in EXPECTED_FIGURES}
+
+    networks = [Architecture.parse("1024: 12x(m2 f)"), Architecture.parse("1024: 12x(a f)")]
+    assert [side["outside"] for side in against(found.costs, Own(), found.training, networks)] == [
+        "",
+        "",
+    ]
