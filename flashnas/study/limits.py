@@ -37,12 +37,13 @@ def fitter_of(
     if isinstance(costs, TableCosts) and isinstance(space, OperatorSpace):
         if isinstance(space, ServedSpace):
             lacking = {}
-            for name in space.families:
+            within = dict.fromkeys(genotype.family for genotype in space.genotypes)
+            for name in within:
                 try:
                     check_answerable(space.restricted(families=[name]), costs.model)
                 except MissingRowsError as error:
                     lacking[name] = f"family {name} is left out: {error}"
-            if left := [name for name in space.families if name not in lacking]:
+            if left := [name for name in within if name not in lacking]:
                 space = space.restricted(families=left) if lacking else space
                 for line in lacking.values():
                     note(line)

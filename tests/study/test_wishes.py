@@ -113,6 +113,11 @@ def test_families_that_a_program_does_not_load_are_left_out():
     assert message.endswith("got 'vlm' (did you mean 'vllm'?)")
 
 
+def test_families_of_other_sizes_do_not_end_a_search():
+    space = problem_of("served", 60_000.0, params="100M..102M").space
+    assert {"lfm2"} <= {genotype.family for genotype in space.genotypes} < {*space.families}
+
+
 def test_a_family_that_the_table_does_not_answer_for_is_left_out_with_a_note():
     table = LatencyTable.load("h100_sxm")
     # from which those of Mamba2 follow
