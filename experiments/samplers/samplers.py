@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from flashnas.api.search import SearchOptions
+from flashnas.samplers import SAMPLERS
 from flashnas.study import loop
 from flashnas.study.load import load_problem
 
@@ -46,7 +47,9 @@ def searched(space: str, sampler: str, proposals: int, seed: int) -> dict[str, o
     options = SearchOptions.build(
         space=space, budget_ms=SPACES[space], seed=seed, workload="decode-8k"
     )
-    problem = dataclasses.replace(load_problem(options), sampler=sampler, proposals=proposals)
+    problem = dataclasses.replace(
+        load_problem(options), sampler=SAMPLERS[sampler], proposals=proposals
+    )
     started = time.process_time()
     trials = loop.search(problem)
     front = np.column_stack([trials.columns["value"], trials.latency_ms])[trials.front]
