@@ -73,7 +73,9 @@ def test_what_a_state_cannot_do_is_refused_in_one_line(model):
         2,
         8,
     )
-    with pytest.raises(ValueError, match="assisted generation is not supported"):
+    # the second from transformers 5.25 on
+    refused = "assisted generation is not supported|requires a cache that can be cropped"
+    with pytest.raises(ValueError, match=refused):
         model.generate(tokens[:1], max_new_tokens=2, prompt_lookup_num_tokens=2, **FREE)
     with pytest.raises(OperatorError, match="nonesuch"):
         FlashnasConfig(operators=["nonesuch"])

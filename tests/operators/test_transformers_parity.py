@@ -72,7 +72,8 @@ def test_mamba2_equals_transformers():
         layer_norm_epsilon=1e-5,
         chunk_size=32,
         use_bias=True,
-        time_step_min=0.5,
+        time_step_min=0.5,  # the smallest time step before transformers 5.25
+        time_step_limit=(0.5, float("inf")),
         layers_block_type=["linear_attention"],
     )
     torch.manual_seed(1)
