@@ -202,7 +202,8 @@ class Fitter(Generic[G]):
         """
         rng, tried = np.random.default_rng(seed), 0
         listed = self.space.size() <= LISTED
-        nearest: tuple[float, Any, Any] = math.inf, None, None  # the most that it misses by
+        # by how much it misses what it misses most, its genotype, itself
+        nearest: tuple[float, Any, Any] = math.inf, None, None
 
         def proposed() -> Iterator[Sequence[G]]:
             yield from ([self.space.sample(rng)] for _ in range(DRAWN))

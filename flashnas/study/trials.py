@@ -236,7 +236,9 @@ class Trials:
         front = columns[pareto(self.columns, self.guides)]
         indices = [index for genotype in genotypes for index in self.proposed[genotype]]
         own = columns[indices]
-        dominating = (front[:, None] <= own).all(axis=2).sum(axis=0)
+        dominating = np.zeros(len(own))
+        for member in front:  # one after another: a front and a batch may have thousands each
+            dominating += (member <= own).all(axis=1)
         dominating[np.isnan(own).any(axis=1)] = len(front) + 1  # what is unknown comes last
         rank = dict(zip(indices, dominating.tolist(), strict=True))
         found = []

@@ -113,7 +113,7 @@ def test_own_trainings_are_held_against_what_is_as_good_without_them(tmp_path):
     own = tmp_path / "own.csv"
     own.write_text("\n".join(["group,source,operators,params,tokens,metric,value", *rows]))
     found = aimed(problem("Llama-3.2-1B", params="1B..1.5B", evidence=str(own)))
-    (_, alone) = aimed(problem("Llama-3.2-1B", params="1B..1.5B")).target
+    _, alone = aimed(problem("Llama-3.2-1B", params="1B..1.5B")).target
     assert found.without_own.hash == alone.hash != found.target[1].hash
 
 

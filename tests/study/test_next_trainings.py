@@ -214,7 +214,7 @@ def test_full_trainings_share_the_hours_of_short_ones():
 
 
 def test_without_own_trainings_the_same_rule_recommends(tmp_path):
-    """The simplest of those that are alike, which has not the lowest value of all."""
+    """The simplest of those that are alike, although another one has a lower value."""
     rows = "mine,runs,12x(a f),400M,50B,val_loss,2.6", "mine,runs,12x(m2 f),400M,50B,val_loss,2.58"
     own = tmp_path / "own.csv"
     own.write_text("\n".join(["group,source,operators,params,tokens,metric,value", *rows]))
