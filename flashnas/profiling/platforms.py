@@ -18,7 +18,7 @@ from flashnas.base.system import usable_cores
 from flashnas.base.text import first_line
 from flashnas.latency.schema import Device
 from flashnas.network.precision import fast_dtype
-from flashnas.profiling.timing import Call, median_ms, once_on_cpu, once_on_cuda
+from flashnas.profiling.timing import Call, once_on_cpu, once_on_cuda, repeated
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 MEMORY = Path("/proc/meminfo")
@@ -83,7 +83,7 @@ class Platform(ABC):
 
     def _seconds(self, call: Call) -> float:
         self.once_ms(call)  # does not count
-        return median_ms(lambda: self.once_ms(call), seconds=2.0) / 1000
+        return repeated(lambda: self.once_ms(call), seconds=2.0).ms / 1000
 
     def copy_bandwidth(self) -> float:
         """Bytes per second, read plus written, of a copy that no cache holds."""

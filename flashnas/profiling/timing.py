@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,15 +13,32 @@ import torch
 from flashnas.base.errors import DeviceError
 from flashnas.base.text import first_line
 
-CONFIDENCE = 1.96  # two-sided 95 %
+ERROR = 0.05  # probability that the interval at the end of a timing misses the median
 LEAST, MOST = 3, 200  # repeats of a call
-WIDTH = 0.03  # of the 95 % interval of a median that is exact enough, as a share of it
+FIRST, MORE = 7, 1.5  # repeats before the first look at the interval, and factor from look to look
+# what the first and each later interval may miss, so that all together miss with ERROR; how many
+# samples are below the median is a random walk, of which this is exact
+FIRST_ERROR, LATER_ERROR = 2.0 ** (1 - FIRST), 0.011
+WIDTH = 0.03  # of the interval of a median that is exact enough, as a share of the median
 Call = Callable[[], object]
 
 
-def median_ms(once_ms: Callable[[], float], seconds: float, steady_ms: float = 0.0) -> float:
-    """The median of a timed call, which is repeated until the interval of the median is narrower
-    than WIDTH, within LEAST and MOST.
+class Median(NamedTuple):
+    """Milliseconds: the median of the repeats, and the interval that holds the median of all
+    possible ones with a probability of 1 - ERROR, whatever their distribution: from 0 to infinity
+    where there are too few repeats to say more."""
+
+    ms: float
+    low_ms: float
+    high_ms: float
+
+
+def repeated(once_ms: Callable[[], float], seconds: float, steady_ms: float = 0.0) -> Median:
+    """Repeat a timed call until the interval of its median is narrower than WIDTH, within LEAST and
+    MOST.
+
+    The interval is looked at after 7, 11, 17, .. repeats, and each look spends a part of ERROR, so
+    that it holds though the repeats stop where it is narrow.
 
     Args:
         once_ms: makes the call and returns its milliseconds.
@@ -27,23 +46,35 @@ def median_ms(once_ms: Callable[[], float], seconds: float, steady_ms: float = 0
         steady_ms: of all repeats together, before which it does not end within `seconds`.
     """
     samples: list[float] = []
-    end = time.perf_counter() + seconds
+    total_ms, end = 0.0, time.perf_counter() + seconds
+    look, error = FIRST, FIRST_ERROR
     while True:
         samples.append(once_ms())
-        certain = len(samples) >= MOST or median_interval(samples) < WIDTH
-        over = time.perf_counter() > end or (certain and sum(samples) >= steady_ms)
-        if over and len(samples) >= LEAST:
-            return float(np.median(samples))
+        total_ms += samples[-1]
+        count = len(samples)
+        over = count >= LEAST and time.perf_counter() > end
+        if not over and (total_ms < steady_ms or count < min(look, MOST)):
+            continue
+        median = float(np.median(samples))
+        low, high = median_interval(samples, error)
+        if over or count >= MOST or high - low < WIDTH * median:
+            return Median(median, low, high)
+        look, error = math.ceil(MORE * count), LATER_ERROR
 
 
-def median_interval(samples: Sequence[float]) -> float:
-    """Relative width of the median's 95 % confidence interval by order statistics (binomial, normal
-    approximation)."""
-    ordered, count = np.sort(samples), len(samples)
-    half = CONFIDENCE * np.sqrt(count) / 2
-    low = max(int(np.floor(count / 2 - half)), 0)
-    high = min(int(np.ceil(count / 2 + half)), count - 1)
-    return float((ordered[high] - ordered[low]) / np.median(ordered))
+def median_interval(samples: Sequence[float], error: float = ERROR) -> tuple[float, float]:
+    """The narrowest interval between order statistics that misses the median with a probability of
+    at most `error`: how many of the samples are below the median is binomial. From 0 to infinity
+    where even the smallest and the largest are too near, as of less than 6 for 5 %."""
+    count, rank, below = len(samples), 0, 0.0
+    log_share = -count * math.log(2)  # of `rank` of them below the median
+    while 2 * (below := below + math.exp(log_share)) <= error * (1 + 1e-9):
+        log_share += math.log((count - rank) / (rank + 1))
+        rank += 1
+    if not rank:
+        return 0.0, math.inf
+    ordered = np.sort(samples)
+    return float(ordered[rank - 1]), float(ordered[-rank])
 
 
 def once_on_cpu(call: Call) -> float:

@@ -14,7 +14,7 @@ from flashnas.network.cache import HybridCache, mapped
 from flashnas.network.model import HybridLM
 from flashnas.operators.attention.cache import KeyValueCache, Position
 from flashnas.profiling.platforms import Platform
-from flashnas.profiling.timing import Call, captured, median_ms
+from flashnas.profiling.timing import Call, captured, repeated
 
 WIDE = ("A_log", "D", "dt_bias")  # what enters decays stays in float32, as in engines
 PROMPT_TOKENS = 16  # after which a recurrent state has the layout that it keeps
@@ -72,7 +72,7 @@ def timed_ms(call: Call, platform: Platform, mode: str, seconds: float) -> float
     if mode == "cuda_graph":
         call = captured(call)
     call()  # does not count
-    return median_ms(lambda: platform.once_ms(call), seconds, platform.steady_ms)
+    return repeated(lambda: platform.once_ms(call), seconds, platform.steady_ms).ms
 
 
 def first_tokens(model: HybridLM, tokens_BT: torch.Tensor, piece_tokens: int) -> torch.Tensor:
