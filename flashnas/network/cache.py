@@ -1,16 +1,14 @@
 """What a network remembers of the sequences that it has read."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from flashnas.base.errors import OperatorError
 from flashnas.operators.attention.cache import KeyValueCache
 
-# the cache of a network: one state per operator; continue it only once (key/value caches are written
-# in place)
+# the cache of a network: one state per operator; continue it only once (steps write into it)
 HybridCache = tuple[Any, ...]
 
 
@@ -41,22 +39,3 @@ def mapped(state: Any, function: Callable[[Any], Any]) -> Any:
         )
     parts = [mapped(part, function) for part in state]
     return type(state)(*parts) if hasattr(state, "_fields") else tuple(parts)
-
-
-def write_over(before: tuple[Any, ...], after: tuple[Any, ...]) -> None:
-    """Copy the states after a step over those before, but for what a kernel wrote in place."""
-    pairs = [
-        (old, new)
-        for old, new in zip(_tensors(before), _tensors(after), strict=True)
-        if old.data_ptr() != new.data_ptr()
-    ]
-    if pairs:
-        torch._foreach_copy_([old for old, _ in pairs], [new for _, new in pairs])
-
-
-def _tensors(state: Any) -> Iterator[Tensor]:
-    if isinstance(state, Tensor):
-        yield state
-    elif isinstance(state, tuple):
-        for part in state:
-            yield from _tensors(part)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from flashnas.architecture import Architecture
 from flashnas.base.errors import ArchitectureError, CandidateMemoryError
 from flashnas.base.text import shown
-from flashnas.network.cache import HybridCache, write_over
+from flashnas.network.cache import HybridCache
 from flashnas.network.loss import linear_cross_entropy
 from flashnas.operators import OperatorSpec
 from flashnas.operators.backends.core import choose_backend, running
@@ -227,20 +227,13 @@ class HybridLM(nn.Module):
 
     @torch.no_grad()
     def decode_step(self, tokens_B: Tensor, cache: HybridCache) -> tuple[Tensor, HybridCache]:
-        """Read one token per sequence: (logits [B, V] of the next, cache)."""
+        """Read one token per sequence: (logits [B, V] of the next, cache). With key/value caches at a
+        `Position` no kernel depends on a number of the host: a CUDA graph can hold it."""
         x, states = self.embedding(tokens_B), []
         for block, state in zip(self.blocks, cache, strict=True):
             x, state = block.step(x, state)
             states.append(state)
         return self._next_logits(x), tuple(states)
-
-    @torch.no_grad()
-    def step_in_place(self, tokens_B: Tensor, cache: HybridCache) -> Tensor:
-        """`decode_step` whose states after lie where those before lay: logits [B, V]. With key/value
-        caches at a `Position` no kernel depends on a number of the host: a CUDA graph can hold it."""
-        logits_BV, after = self.decode_step(tokens_B, cache)
-        write_over(cache, after)
-        return logits_BV
 
     def _next_logits(self, x_BD: Tensor) -> Tensor:
         return F.linear(self.final_norm(x_BD), self.head_weight)

@@ -53,17 +53,16 @@ def prompt(model: HybridLM, batch: int, tokens: int, piece_tokens: int) -> Call:
 def step(model: HybridLM, batch: int, context: int, mode: str) -> Call:
     """A decode step that can be repeated at one context. Sequences have random tokens, which differ
     from step to step unless a graph holds them, so that a router chooses as many experts as it does
-    in use."""
+    in use. Key/value caches and the states of recurrences are written in place; what a library
+    returns elsewhere, and the last inputs of a convolution, stay there, as no engine copies them."""
     device, vocab = model.embedding.weight.device, model.architecture.vocab
     seeded = torch.Generator().manual_seed(0)
     tokens_SB = torch.randint(vocab, (DRAWN_STEPS, batch), generator=seeded).to(device)
     tokens = itertools.cycle(tokens_SB)
-    if mode != "cuda_graph":
-        cache = filled_states(model, batch, context)
-        return lambda: model.decode_step(next(tokens), cache)[0].argmax(-1)
-    position = Position(context - 1, context, batch, device)
-    fixed = filled_states(model, batch, context, position)
-    return lambda: model.step_in_place(next(tokens), fixed).argmax(-1)
+    graph = mode == "cuda_graph"
+    position = Position(context - 1, context, batch, device) if graph else None
+    cache = filled_states(model, batch, context, position)
+    return lambda: model.decode_step(next(tokens), cache)[0].argmax(-1)
 
 
 def timed_ms(call: Call, platform: Platform, mode: str, seconds: float) -> float:
@@ -99,7 +98,7 @@ def filled_states(
     prompt, which decides how fast a step reads it.
 
     Args:
-        position: that of states which a step continues in place.
+        position: that of the caches of attention which a CUDA graph can hold.
     """
     weight_VD = model.embedding.weight
     kind: dict[str, Any] = {"dtype": weight_VD.dtype, "device": weight_VD.device}

@@ -35,6 +35,6 @@ def test_no_model_looks_at_a_value_or_takes_a_tensor_of_another_device():
         logits_BV, cache = model.decode_step(tokens_BT[:, 0], cache)
         logits_BV, cache = model.prefill(tokens_BT, cache)
         fixed = filled_states(model, 2, 400, Position(334, 400, 2, "meta"))
-        found = [logits_BV, model.step_in_place(tokens_BT[:, 0], fixed)]
+        found = [logits_BV, model.decode_step(tokens_BT[:, 0], fixed)[0]]
     found += [parameter.grad for parameter in model.parameters()]
     assert {tensor.device.type for tensor in found} == {"meta"}

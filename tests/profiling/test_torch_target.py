@@ -10,6 +10,8 @@ from cases import cases
 from fake_libraries import install
 from offenders import every
 from one_line import one_line
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from flashnas.architecture import Architecture, parse_operators
 from flashnas.base.errors import ConfigError, DeviceMemoryError
@@ -218,18 +220,62 @@ def test_a_step_that_is_timed_in_a_graph_stays_at_its_position(monkeypatch):
         "f",
     ):
         model, logits = block_of(text, width=64), []
-        whole = model.step_in_place
-        monkeypatch.setattr(
-            model,
-            "step_in_place",
-            lambda *question, whole=whole, logits=logits: (
-                logits.append(whole(*question)) or logits[-1]
-            ),
-        )
+        whole = model.decode_step
+
+        def seen(*question, whole=whole, logits=logits):
+            answer = whole(*question)
+            logits.append(answer[0])
+            return answer
+
+        monkeypatch.setattr(model, "decode_step", seen)
         with torch.inference_mode():
             again = step(model, 2, 9, "cuda_graph")
             assert again().shape == again().shape == (2,)
         torch.testing.assert_close(logits[0], logits[1], rtol=1e-5, atol=1e-5)
+
+
+class Copies(TorchDispatchMode):
+    """Counts the bytes that copies read of some tensors or write into them."""
+
+    def __init__(self, tensors):
+        super().__init__()
+        self.bytes, self.places = 0, {tensor.untyped_storage().data_ptr() for tensor in tensors}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.overloadpacket.__name__ in ("copy_", "_foreach_copy_", "clone"):
+            for tensor in pytree.tree_leaves(args):
+                held = isinstance(tensor, torch.Tensor)
+                if held and tensor.untyped_storage().data_ptr() in self.places:
+                    self.bytes += tensor.nbytes
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mode", ["eager", "cuda_graph"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(f"{name}(head_dim=16)" for name in ("d", "gd", "kda", "r7")),
+        "gla(head_dim=32)",
+        "m2(head_dim=16,state=16)",
+        "m(state=8)",
+        "conv",
+    ],
+)
+def test_a_timed_step_copies_no_states_and_writes_over_the_matrices(mode, text, monkeypatch):
+    model = block_of(text, width=64)
+    states, whole = [], torch_calls.filled_states
+    monkeypatch.setattr(
+        torch_calls, "filled_states", lambda *given: states.append(whole(*given)) or states[0]
+    )
+    with torch.inference_mode():
+        call = step(model, 2, 9, mode)
+        tensors = pytree.tree_leaves(states)
+        before = [tensor.clone() for tensor in tensors]
+        with Copies(tensors) as copies:
+            call()
+    assert copies.bytes == 0
+    if text != "conv":
+        assert not torch.equal(tensors[-1], before[-1]), "the matrix state is that after the step"
 
 
 def test_a_timed_state_lies_in_memory_as_a_prompt_leaves_it(monkeypatch):

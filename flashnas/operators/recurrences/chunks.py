@@ -19,6 +19,20 @@ from flashnas.operators.parts import LOG2_E, cached_table
 MAX_DECAY = 64.0
 
 
+def faded(state_BHKV: Tensor, factor: Tensor) -> Tensor:
+    """A state times what is kept of it. Without gradients it is written over, as by the kernels of
+    libraries, so that a step moves no more than it must."""
+    return state_BHKV * factor if torch.is_grad_enabled() else state_BHKV.mul_(factor)
+
+
+def with_outer(state_BHKV: Tensor, k_BHK: Tensor, v_BHV: Tensor) -> Tensor:
+    """S + k v^T, in place as `faded`."""
+    k_BHK1, v_BH1V = k_BHK.unsqueeze(-1), v_BHV.unsqueeze(-2)
+    if torch.is_grad_enabled():
+        return torch.addcmul(state_BHKV, k_BHK1, v_BH1V)
+    return state_BHKV.addcmul_(k_BHK1, v_BH1V)
+
+
 def chunk_length(key_dim: int, most: int = 64) -> int:
     """The power of two near the key dimension, where products inside and between chunks cost alike;
     at least 16."""

@@ -16,10 +16,12 @@ from torch import Tensor
 from flashnas.operators.recurrences.chunks import (
     chunk_length,
     decayed,
+    faded,
     from_chunks,
     lower_ones,
     solve_unit_lower,
     to_chunks,
+    with_outer,
 )
 
 
@@ -34,11 +36,9 @@ def delta_rule_step(
     """One token: (o_BHV, next state)."""
     q_BHK, k_BHK, v_BHV = (x.to(state_BHKV.dtype) for x in (q_BHK, k_BHK, v_BHV))
     if g_BH is not None:
-        state_BHKV = state_BHKV * g_BH.exp()[..., None, None]
+        state_BHKV = faded(state_BHKV, g_BH.exp()[..., None, None])
     error_BHV = v_BHV - (k_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2)
-    state_BHKV = torch.addcmul(
-        state_BHKV, k_BHK.unsqueeze(-1), (beta_BH.unsqueeze(-1) * error_BHV).unsqueeze(-2)
-    )
+    state_BHKV = with_outer(state_BHKV, k_BHK, beta_BH.unsqueeze(-1) * error_BHV)
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 
 

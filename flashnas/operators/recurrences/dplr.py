@@ -23,11 +23,13 @@ from torch import Tensor
 from flashnas.operators.recurrences.chunks import (
     chunk_length,
     decayed_products,
+    faded,
     from_chunks,
     lower_ones,
     scan,
     solve_unit_lower,
     to_chunks,
+    with_outer,
 )
 
 MAX_CHUNK = 32
@@ -43,13 +45,12 @@ def dplr_step(
     state_BHKV: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """One token: (o_BHV, next state)."""
-    state_BHKV = state_BHKV * g_BHK.exp().unsqueeze(-1)
-    read_BH1V = a_BHK.unsqueeze(-2) @ state_BHKV
-    value_BH1V = v_BHV.unsqueeze(-2)
+    state_BHKV = faded(state_BHKV, g_BHK.exp().unsqueeze(-1))
+    read_BHV = (a_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2)
     if b_BHK is None:
-        state_BHKV = state_BHKV + k_BHK.unsqueeze(-1) * (value_BH1V + read_BH1V)
+        state_BHKV = with_outer(state_BHKV, k_BHK, v_BHV + read_BHV)
     else:
-        state_BHKV = state_BHKV + b_BHK.unsqueeze(-1) * read_BH1V + k_BHK.unsqueeze(-1) * value_BH1V
+        state_BHKV = with_outer(with_outer(state_BHKV, b_BHK, read_BHV), k_BHK, v_BHV)
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 
 

@@ -10,10 +10,12 @@ from torch import Tensor
 from flashnas.operators.recurrences.chunks import (
     chunk_length,
     decayed_products,
+    faded,
     from_chunks,
     lower_ones,
     scan,
     to_chunks,
+    with_outer,
 )
 
 
@@ -21,7 +23,7 @@ def gla_step(
     q_BHK: Tensor, k_BHK: Tensor, v_BHV: Tensor, g_BHK: Tensor, state_BHKV: Tensor
 ) -> tuple[Tensor, Tensor]:
     """One token: (o_BHV, next state)."""
-    state_BHKV = state_BHKV * g_BHK.exp().unsqueeze(-1) + k_BHK.unsqueeze(-1) * v_BHV.unsqueeze(-2)
+    state_BHKV = with_outer(faded(state_BHKV, g_BHK.exp().unsqueeze(-1)), k_BHK, v_BHV)
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 
 

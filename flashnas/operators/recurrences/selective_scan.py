@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from flashnas.operators.parts import LOG2_E
-from flashnas.operators.recurrences.chunks import scan
+from flashnas.operators.recurrences.chunks import faded, scan, with_outer
 
 CHUNK_ENTRIES = 1 << 18  # of all states of a chunk: 1 MB in float32
 
@@ -37,8 +37,8 @@ def scan_step(
     x_BC: Tensor, dt_BC: Tensor, a_NC: Tensor, b_BN: Tensor, c_BN: Tensor, state_BNC: Tensor
 ) -> tuple[Tensor, Tensor]:
     """One token: (y_BC, next state)."""
-    update_BNC = b_BN.unsqueeze(-1) * (dt_BC * x_BC).unsqueeze(-2)
-    state_BNC = torch.addcmul(update_BNC, (dt_BC.unsqueeze(-2) * a_NC).exp(), state_BNC)
+    state_BNC = faded(state_BNC, (dt_BC.unsqueeze(-2) * a_NC).exp())
+    state_BNC = with_outer(state_BNC, b_BN, dt_BC * x_BC)
     return (c_BN.unsqueeze(-2) @ state_BNC).squeeze(-2), state_BNC
 
 

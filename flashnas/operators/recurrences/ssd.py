@@ -11,7 +11,9 @@ from torch import Tensor
 from flashnas.operators.recurrences.chunks import (
     chunk_length,
     decayed,
+    faded,
     scan,
+    with_outer,
 )
 
 
@@ -26,9 +28,8 @@ def ssd_scan_step(
         q_BHK, k_BHK = (x.expand(-1, heads, -1) for x in (q_BGK, k_BGK))
     else:
         q_BHK, k_BHK = (x.repeat_interleave(heads // groups, 1) for x in (q_BGK, k_BGK))
-    decayed_BHKV = state_BHKV * (-dt_BH * rate_H).exp()[..., None, None]
-    v_BH1V = (x_BHV * dt_BH.unsqueeze(-1)).unsqueeze(-2)
-    state_BHKV = decayed_BHKV.addcmul_(k_BHK.unsqueeze(-1), v_BH1V)
+    state_BHKV = faded(state_BHKV, (-dt_BH * rate_H).exp()[..., None, None])
+    state_BHKV = with_outer(state_BHKV, k_BHK, x_BHV * dt_BH.unsqueeze(-1))
     return (q_BHK.unsqueeze(-2) @ state_BHKV).squeeze(-2), state_BHKV
 
 
