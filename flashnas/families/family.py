@@ -291,7 +291,6 @@ def _derived(spec: OperatorSpec, hidden: int) -> dict[str, Any]:
             return {
                 "head_count": spec.head_count(hidden),
                 "inner": spec.inner(hidden),
-                "least_step": spec.dt_min or 1e-30,
             }
         case GatedDeltaNet():
             _, inner, heads = spec.sizes(hidden)

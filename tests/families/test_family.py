@@ -50,12 +50,12 @@ def test_what_config_json_states_once_is_one_value_of_all_layers():
     network = "64(vocab=300,tied=false): m2 f(relu2=true) m2{} a(head_dim=16,rope_share=0)"
     one, two = (
         Architecture.parse(network.format(option).replace(" m2 ", f" m2{first} "))
-        for first, option in (("(dt_min=0.001)", "(dt_min=0.001)"), ("", "(dt_min=0.001)"))
+        for first, option in (("(conv_bias=false)", "(conv_bias=false)"), ("", "(conv_bias=false)"))
     )
     family = families()["nemotron_h"]
     assert family.holds(one)
     assert family.format.problems(two) == [
-        "operator 2, 'm2', has dt_min=0.001 and an earlier one 0.0; one value holds for all 'm2'"
+        "operator 2, 'm2', has conv_bias=false and an earlier one true; one value holds for all 'm2'"
     ]
 
 

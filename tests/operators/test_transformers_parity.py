@@ -59,7 +59,9 @@ def test_mamba_equals_transformers(written):
 
 
 @torch.no_grad()
-def test_mamba2_equals_transformers():
+@pytest.mark.parametrize("smallest", [0.5, 0.0])
+def test_mamba2_equals_transformers(smallest):
+    """`time_step_limit` clamps; `time_step_min` is of the initialisation alone."""
     from transformers.models.nemotron_h import modeling_nemotron_h as modeling
 
     config = transformers.NemotronHConfig(
@@ -72,14 +74,16 @@ def test_mamba2_equals_transformers():
         layer_norm_epsilon=1e-5,
         chunk_size=32,
         use_bias=True,
-        time_step_min=0.5,  # the smallest time step before transformers 5.25
-        time_step_limit=(0.5, float("inf")),
+        time_step_min=0.7,
+        time_step_limit=(smallest, float("inf")),
         layers_block_type=["linear_attention"],
     )
     torch.manual_seed(1)
     mixer = modeling.NemotronHMamba2Mixer(config, 0).eval()
     for parameter in mixer.parameters():
         parameter.copy_(0.3 * torch.randn_like(parameter) + (1 if parameter.ndim == 1 else 0))
-    (spec,) = parse_operators("m2(heads=6,head_dim=20,state=24,groups=2,bias=true,dt_min=0.5)")
+    (spec,) = parse_operators(
+        f"m2(heads=6,head_dim=20,state=24,groups=2,bias=true,dt_min={smallest})"
+    )
     x = torch.randn(2, 70, 64)
     check_steps(layer_of(spec, 64, mixer), x, mixer(x))

@@ -43,7 +43,7 @@ RENAMED = {
         "mamba_n_groups": "n_groups",
         "mamba_d_conv": "conv_kernel",
         "mamba_conv_bias": "use_conv_bias",
-        "mamba_dt_min": "time_step_min",
+        "mamba_dt_limit": "time_step_limit",
     },
     **{
         kind: {"num_local_experts": "num_experts"}

@@ -26,7 +26,6 @@ from flashnas.operators.gated_delta_net.spec import GatedDeltaNet
 from flashnas.operators.mamba.spec import Mamba
 from flashnas.operators.mamba2.spec import Mamba2
 
-NO_STEP = 1e-30  # smallest time step of an export of a network without one: it has a logarithm
 NEMOTRON_PATTERN = {"M": LINEAR, "*": FULL, "-": "mlp", "E": "moe"}
 
 
@@ -56,8 +55,7 @@ def nemotron_h(config: HfConfig) -> Architecture:
     operators: dict[str, OperatorSpec] = {}
     if LINEAR in kinds:
         config.require("mamba_hidden_act", "silu", "Mamba2 with the activation")
-        smallest = config.number("time_step_min")
-        operators[LINEAR] = mamba2_of(config, smallest if smallest > NO_STEP else 0.0)
+        operators[LINEAR] = mamba2_of(config, smallest_step(config))
     if FULL in kinds:
         operators[FULL] = attention_of(config, rope_share=0.0)
     if "mlp" in kinds:
