@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
+from short_trainings import short_trainings
 
 from flashnas.loss import mix
 from flashnas.loss.composition import FEATURES, Rows
@@ -24,8 +23,6 @@ from flashnas.observations.losses import ObservedLoss, groups_without_repeats
 from flashnas.observations.read_losses import read_published
 from flashnas.study.scorer import FullTraining
 from flashnas.training.cost import ASSUMED_UTILISATION
-
-from short_trainings import short_trainings
 
 SLOWER = FullTraining().utilisation / ASSUMED_UTILISATION  # hours of a FLOP of a short training
 CHEAPER = 0.75  # of the FLOPs of a group: a smaller group costs at most so much
