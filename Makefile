@@ -17,11 +17,11 @@ search: $(VENV)/.core  ## the main job on shipped defaults; running it again con
 	@echo "to call flashnas in this shell: . $(BIN)/activate && flashnas --help"
 
 deploy: $(VENV)/.llama-cpp  ## profile, search, train, export and run a small network in llama.cpp
-	$(BIN)/python experiments/llama_cpp_cpu/deploy.py --size small
+	$(BIN)/python experiments/llama_cpp/deploy.py --size small
 
 vllm: $(VENV)/.served $(VLLM)/.done  ## families in vLLM on this CPU: tokens, a table, a search; running it again continues
-	$(BIN)/python experiments/served/check.py --python-vllm $(VLLM)/bin/python --results experiments/runs/served.json
-	$(BIN)/python experiments/vllm_cpu/run.py --vllm-python $(VLLM)/bin/python --family granite
+	$(BIN)/python experiments/serving/programs.py --python-vllm $(VLLM)/bin/python --results experiments/runs/served.json
+	$(BIN)/python experiments/serving/vllm_cpu.py --vllm-python $(VLLM)/bin/python --family granite
 
 ifdef VLLM_PYTHON
 gpu: $(VENV)/.core  ## with VLLM_PYTHON=PATH: tables of families by your vLLM, in flashnas_gpu.zip to attach to an issue

@@ -9,7 +9,7 @@ The tables hold the host of the latest program of each engine, and that of any o
 left out with all its rows, on both GPUs and under the names of all models of its shape. half_width
 is the least that holds nine of ten left-out rows, each with the host of its program as far as other
 networks tell it. A table without rows borrows the constants of h100_sxm, with a half-width for the
-scale of another GPU beside it. What this is worth: experiments/engine_speeds.
+scale of another GPU beside it. What this is worth: experiments/serving/engine_speeds.py.
 
 A row of a variant of a GPU without a table (H100 PCIe) takes the kernels of the table plus
 bytes x (1 / bandwidth of the variant - 1 / bandwidth of the table): time grows in proportion to the

@@ -29,7 +29,7 @@ gap stands for, and it has another attention kernel:
 A block of threads reads one head of one sequence, and the device runs `attention_blocks` of them at
 once: the last round is partly empty, which costs up to one round more. Which constant scales a
 kernel is a field of its kind (`correction`). tools/fit_engine.py finds the constants of `engine` from
-whole models that others measured, and what these leave open; experiments/table6_h100 has `paper`.
+whole models that others measured, and what these leave open.
 
 **Interval.** Every interval of a latency is a 90 % interval (INTERVAL). A step may be as far off as
 half_width says, and as the fastest and the slowest host of host_range_us make it. A network whose

@@ -33,7 +33,7 @@ OTHER_REACH = 4
 
 
 # Widths of the rules, set so that at least nine of ten rows that a rule did not use lie inside its
-# bounds on each of the shipped tables (experiments/rule_coverage): a point outside the grid, or a
+# bounds on each of the shipped tables (experiments/serving/rule_coverage.py): a point outside the grid, or a
 # cell that was not measured, on top of what the grid says:
 OUTSIDE_SPREAD = 0.25
 OUTSIDE_UPPER = 0.60  # further up, because a kernel that leaves a cache grows faster than its work

@@ -38,7 +38,7 @@ from flashnas.observations.read_times import read_times
 from flashnas.observations.times import REPEAT_SD, ObservedTime
 from flashnas.operators import OPERATORS
 
-# chosen on published speeds of engines, and on tables of other devices (experiments/observed_times)
+# chosen on published speeds of engines, and on tables of other devices
 COMMON = 0.1
 # differences at which the correlation of two deviations is exp(-1/2): of the share of an operator,
 # and of ln(width) and ln(layers)

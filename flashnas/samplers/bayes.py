@@ -2,7 +2,7 @@
 hypervolume improvement.
 
 Latency and parameters are known before anything is evaluated, and so is what is gained along them.
-Optuna's GPSampler models them too: experiments/bench/README.md has what that costs.
+Optuna's GPSampler models them too: it costs more for each proposal.
 """
 
 from __future__ import annotations

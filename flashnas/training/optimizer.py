@@ -36,8 +36,7 @@ def initialise(network: HybridLM, recipe: Recipe) -> None:
     """Move a freshly drawn network to the recipe's starting point.
 
     With few steps the start decides much: random updates of 24 operators bury an embedding of std
-    0.02, most of all those of operators that normalise their output (see
-    experiments/pure_operators).
+    0.02, most of all those of operators that normalise their output.
     """
     uses = network.parameter_uses()
     for name, parameter in network.named_parameters():

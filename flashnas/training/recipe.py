@@ -165,7 +165,7 @@ class Recipe(Settings, where="recipe"):
         "set the matrices that read or write the residual stream to unit norm at the start and after"
         " each step; matrices inside an operator keep their size. With `output_scale: 0` output"
         " projections are 0 until the first step and have norm 1 from then on. It needs rates of its"
-        " own (experiments/weight_norm)",
+        " own",
     )
     balance_loss: float = option(
         0.01,

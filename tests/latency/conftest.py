@@ -7,7 +7,7 @@ from tiny_tables import tiny_kinds, write_table
 
 from flashnas.latency.table import LatencyTable
 
-SCRIPT = Path(__file__).parents[2] / "experiments/rule_coverage/run.py"
+SCRIPT = Path(__file__).parents[2] / "experiments/serving/rule_coverage.py"
 SAMPLE = 40  # rows of each test
 
 

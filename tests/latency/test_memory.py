@@ -163,7 +163,7 @@ def test_a_second_turn_reuses_what_vllm_keeps(case):
 
 def test_pages_and_reused_tokens_are_those_of_a_running_vllm(monkeypatch):
     """A window may begin within a page, so that up to a page more is counted of it."""
-    run = runpy.run_path(str(SERVING / "run.py"))
+    run = runpy.run_path(str(SERVING / "users.py"))
     monkeypatch.setattr(memory, "BLOCK", run["PAGE"])
     with (SERVING / "vllm.csv").open() as file:
         table = list(csv.DictReader(file))

@@ -1,5 +1,5 @@
 """The bounds of the rules hold on measured rows that the rules did not use: a sample of
-experiments/rule_coverage.
+experiments/serving/rule_coverage.py.
 """
 
 import dataclasses

@@ -96,7 +96,7 @@ def test_mean_context_is_the_mean():
 
 
 def test_recorded_hashes_are_those_of_the_recorded_notations():
-    with open(ROOT / "experiments" / "proxy_trust" / "results.csv", newline="") as file:
+    with open(ROOT / "tests" / "data" / "recorded_hashes.csv", newline="") as file:
         found = {row["notation"]: row["hash"] for row in csv.DictReader(file)}
     assert len(found) == 24
     assert {notation: Architecture.parse(notation).hash for notation in found} == found
