@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 
 from flashnas.architecture import Architecture
 from flashnas.base.text import counted, number, parameters, tokens_text
@@ -52,43 +53,48 @@ def to_time(run: RecordedRun) -> list[str]:
 
 def timing_script(run: RecordedRun) -> str | None:
     """The script TIME_IT of the run folder, which times networks of the front in the program of the
-    table, and asks the question again with these times."""
+    table, and asks the question again with these times. It is called from any folder, and asks in the
+    one where it was written, from which run.yaml names its files."""
     if not (names := to_time(run)):
         return None
     batch, prompt, new = (run.entry("workload", name) for name in REQUEST)
-    export = "flashnas export pareto/$n.yaml --no-weights --dtype bfloat16 --to hf --out timed/$n"
+    export = 'flashnas export "$run/pareto/$n.yaml"'
     if found := LLAMA_CPP.fullmatch(str(run.entry("table", "stack"))):
         threads, weights, attention, cache = found.groups()
         program, result = "LLAMA_BENCH", "llama.json"
         time = (
-            "{ test -d timed/$n/gguf || flashnas export pareto/$n.yaml --to gguf"
-            f" --type {weights} --init-seed 0 --out timed/$n/gguf; }} &&\n"
-            "    ${LLAMA_BENCH:-llama-bench} -m timed/$n/gguf/model.gguf"
+            f'{{ test -d "$out/gguf" || {export} --to gguf'
+            f' --type {weights} --init-seed 0 --out "$out/gguf"; }} &&\n'
+            '    "${LLAMA_BENCH:-llama-bench}" -m "$out/gguf/model.gguf"'
             f" -t {threads} -fa {'on' if attention == 'flash' else 'off'} -ctk {cache} -ctv {cache} \\\n"
-            f"      -p 0 -n 0 -pg {prompt},{new} -r 3 -o json > timed/$n/part"
+            f'      -p 0 -n 0 -pg {prompt},{new} -r 3 -o json > "$out/part"'
         )
     else:
         program, result = "VLLM", f"batch={batch},prompt={prompt},generated={new}.json"
         time = (
-            "${VLLM:-vllm} bench latency --model timed/$n --load-format dummy"
+            '"${VLLM:-vllm}" bench latency --model "$out" --load-format dummy'
             " --skip-tokenizer-init \\\n"
             f"      --batch-size {batch} --input-len {max(prompt, 1)} --output-len {max(new, 1)} \\\n"
-            "      --num-iters-warmup 1 --num-iters 5 --output-json timed/$n/part"
+            '      --num-iters-warmup 1 --num-iters 5 --output-json "$out/part"'
         )
-    known = "" if run.trained.empty else " --trials 0 --start-from $PWD"
+    known = "" if run.trained.empty else ' --trials 0 --start-from "$run"'
     times = "".join(f" --times {shlex.quote(path)}" for path in run.entry("options", "times") or ())
     return (
+        "#!/bin/sh\n"
         "# Times networks of the front, without trained weights, and answers again by these times.\n"
         f"# {program}=PATH names a program of another environment. What was timed is not timed again.\n"
-        f"cd {shlex.quote(str(run.path.resolve()))} || exit\n"
-        f"for n in {' '.join(names)}; do\n"
-        f"  test -d timed/$n || {export} || exit\n"
-        f"  test -e timed/$n/{result} || {{\n"
+        f"run={shlex.quote(str(run.path.resolve()))}\n"
+        f"set -- {' '.join(names)}\n"
+        "for n do\n"
+        '  out="$run/timed/$n"\n'
+        f'  test -d "$out" || {export} --no-weights --dtype bfloat16 --to hf --out "$out" || exit\n'
+        f'  test -e "$out/{result}" || {{\n'
         f"    {time} &&\n"
-        f"      mv timed/$n/part timed/$n/{result}\n"
+        f'      mv "$out/part" "$out/{result}"\n'
         "  } || exit\n"
         "done\n"
-        f"flashnas search --again $PWD{known}{times} --times $PWD/timed --out again --resume\n"
+        f"cd {shlex.quote(str(Path.cwd()))} || exit\n"
+        f'flashnas search --again "$run"{known}{times} --times "$run/timed" --out "$run/again" --resume\n'
     )
 
 

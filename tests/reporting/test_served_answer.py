@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import subprocess
 
 import pytest
@@ -72,40 +73,52 @@ def test_the_recommended_network_is_handed_to_a_trainer(run):
 
 
 def called(run, tmp_path, names):
-    """What the script calls, by programs that write down how."""
-    calls = tmp_path / "calls"
+    """What the script of a run in a folder of a hostile name calls from another folder, by programs
+    that write down how; with the folder as RUN."""
+    calls, folder = tmp_path / "calls", tmp_path / 'it\'s "a" $(touch hit) run'
     for name in names:
         file = 'for f do :; done; touch "$f"\n' * (name == "vllm")
-        (tmp_path / name).write_text(f'#!/bin/sh\necho {name} "$@" >> {calls}\n{file}')
+        (tmp_path / name).write_text(
+            f'#!/bin/sh\nfor f in {name} "$@"; do printf \'%s|\' "$f"; done >> {calls}\n'
+            f"echo >> {calls}\n{file}"
+        )
         (tmp_path / name).chmod(0o755)
-    script = tmp_path / "time_it.sh"
-    script.write_text(timing_script(run))
+    script = folder / "time_it.sh"
+    script.parent.mkdir()
+    moved = dataclasses.replace(run, path=folder)
+    script.write_text(timing_script(moved))
+    if checker := shutil.which("shellcheck"):
+        subprocess.run([checker, "-e", "SC2016", str(script)], check=True)  # `$(` of the name
     path = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     for name in front_names(run):
-        (run.path / "timed" / name).mkdir(parents=True, exist_ok=True)
-    subprocess.run(["sh", str(script)], env=path, check=True)
-    return calls.read_text().splitlines()
+        (folder / "timed" / name).mkdir(parents=True)
+    (line,) = [words for about, words in statements(moved) if about == "time first"]
+    command = line.rpartition(": times ")[0]
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    subprocess.run(command, shell=True, cwd=elsewhere, env=path, check=True)
+    assert not list(tmp_path.rglob("hit"))
+    found = calls.read_text().replace(str(folder), "RUN")
+    return [line.removesuffix("|").replace("|", " ") for line in found.splitlines()]
 
 
 def front_names(run):
-    return re.search("^for n in (.*); do$", timing_script(run), re.M)[1].split()
+    return re.search("^set -- (.*)$", timing_script(run), re.M)[1].split()
 
 
 def test_a_script_times_networks_and_asks_again(run, tmp_path):
     assert (run.path / "time_it.sh").read_text() == timing_script(run)
-    names, folder = front_names(run), run.path.resolve()
+    names = front_names(run)
     assert f"{len(run.front):02d}" in names
     assert 2 <= len(names) <= 3
     *benches, again = called(run, tmp_path, ("flashnas", "vllm"))
     for name, bench in zip(names, benches, strict=True):
-        assert bench.startswith(f"vllm bench latency --model timed/{name} --load-format dummy ")
+        assert bench.startswith(f"vllm bench latency --model RUN/timed/{name} --load-format dummy ")
         assert " --input-len 1 --output-len 8192 " in bench, "a program needs a prompt"
-        (result,) = (run.path / "timed" / name).iterdir()
+        (result,) = next(tmp_path.glob("it*")).glob(f"timed/{name}/*")
         workload = dataclasses.replace(WORKLOADS["decode-8k"], name=result.stem)
         assert load_workload(result.stem) == workload
-    assert again == (
-        f"flashnas search --again {folder} --times {folder}/timed --out again --resume"
-    )
+    assert again == "flashnas search --again RUN --times RUN/timed --out RUN/again --resume"
 
 
 def test_a_table_of_llama_cpp_is_timed_by_llama_bench(run, tmp_path):
@@ -120,11 +133,11 @@ def test_a_table_of_llama_cpp_is_timed_by_llama_bench(run, tmp_path):
     lines = called(other, tmp_path, ("flashnas", "llama-bench"))
     name = front_names(other)[0]
     assert lines[0] == (
-        f"flashnas export pareto/{name}.yaml --to gguf --type q8_0 --init-seed 0"
-        f" --out timed/{name}/gguf"
+        f"flashnas export RUN/pareto/{name}.yaml --to gguf --type q8_0 --init-seed 0"
+        f" --out RUN/timed/{name}/gguf"
     )
     assert lines[1] == (
-        f"llama-bench -m timed/{name}/gguf/model.gguf -t 2 -fa off -ctk f16 -ctv f16"
+        f"llama-bench -m RUN/timed/{name}/gguf/model.gguf -t 2 -fa off -ctk f16 -ctv f16"
         " -p 0 -n 0 -pg 0,8192 -r 3 -o json"
     )
     assert lines[-1].startswith("flashnas search --again ")
