@@ -9,7 +9,6 @@ import torch
 from layer_cases import LAYERED
 
 from flashnas.architecture import Architecture
-from flashnas.network.cache import _tensors
 from flashnas.network.model import HybridLM
 from flashnas.operators import OPERATORS
 from flashnas.operators.attention.cache import Position
@@ -25,6 +24,14 @@ pytestmark = [
 HIDDEN = 256
 TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2}
 DENSE = [kind for kind in LAYERED if kind != "moe"]  # in bfloat16 a token may choose other experts
+
+
+def tensors_of(state):
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, tuple):
+        for part in state:
+            yield from tensors_of(part)
 
 
 def inputs(tokens, dtype):
@@ -81,13 +88,13 @@ def test_a_replayed_step_equals_a_step(dtype):
     token = torch.full((2,), 11, device="cuda")
     with torch.inference_mode():
         fixed = filled_states(model, 2, 60, Position(59, 60, 2, "cuda"))
-        before = [tensor.clone() for tensor in _tensors(fixed)]
+        before = [tensor.clone() for tensor in tensors_of(fixed)]
         logits = torch.empty(2, 512, device="cuda", dtype=dtype)
         replay = captured(lambda: logits.copy_(model.decode_step(token, fixed)[0]))
-        for tensor, value in zip(_tensors(fixed), before, strict=True):
+        for tensor, value in zip(tensors_of(fixed), before, strict=True):
             tensor.copy_(value)
         expected, _ = model.decode_step(token, fixed)
-        for tensor, value in zip(_tensors(fixed), before, strict=True):
+        for tensor, value in zip(tensors_of(fixed), before, strict=True):
             tensor.copy_(value)
         replay()
     assert difference(logits, expected) < TOLERANCE[dtype]
