@@ -60,10 +60,8 @@ dtype: float32
 
 @pytest.fixture(scope="session", autouse=True)
 def surroundings(tmp_path_factory):
-    """A cache of their own, which workers inherit; number types that do not depend on the machine, also
-    in processes that are forked; and searches fork their workers, which then need not import torch:
+    """A cache of their own, which workers inherit; and searches fork their workers, which then need not import torch:
     see `spawned_workers`."""
-    import number_types
     import torch
 
     with pytest.MonkeyPatch.context() as patch:
@@ -73,7 +71,6 @@ def surroundings(tmp_path_factory):
             patch.setattr(module, "traceback", SimpleNamespace(format_stack=list), raising=False)
         # what was written outlives a killed process without it
         patch.setattr(os, "fsync", lambda handle: None)
-        number_types.fix(patch)
         forks.fork_workers(patch)
         yield
 

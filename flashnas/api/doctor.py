@@ -52,7 +52,7 @@ class DoctorOptions(Settings, where="doctor"):
 class Examination(Result):
     """What `doctor` found.
 
-    machine: device, its facts and versions, the `dtype` in which it multiplies matrices faster, and
+    machine: device, its facts and versions, the default `dtype`, and
     `problem` where a driver of NVIDIA is loaded and torch finds no CUDA device, though nobody asked
     for the CPU. packages: each with name, version,
     purpose, and `problem` where it cannot be used. choices: for each operator and dtype what the

@@ -62,7 +62,7 @@ class ProfileOptions(Settings, where="profile"):
     dtype: str = option(
         "auto",
         "float32 or bfloat16",
-        shown="the one that multiplies matrices faster; in vLLM bfloat16, and float32 on a CPU",
+        shown="bfloat16, on a CPU float32",
         choices=("auto", "float32", "bfloat16"),
     )
     backend: str = option(

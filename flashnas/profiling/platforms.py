@@ -17,7 +17,7 @@ import torch
 from flashnas.base.system import usable_cores
 from flashnas.base.text import first_line
 from flashnas.latency.schema import Device
-from flashnas.network.precision import fast_dtype
+from flashnas.network.precision import DEFAULT_DTYPE
 from flashnas.profiling.timing import Call, once_on_cpu, once_on_cuda, repeated
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
@@ -46,7 +46,7 @@ class Platform(ABC):
     @property
     def dtype(self) -> str:
         """That is timed by default."""
-        return fast_dtype(self.name)
+        return DEFAULT_DTYPE[self.name]
 
     @abstractmethod
     def available(self) -> bool:

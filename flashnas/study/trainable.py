@@ -42,8 +42,8 @@ def with_trainings(
         problem: its `notes` are added to.
         at_most: trainings.
         evaluator, recipe: the user's own.
-        dtype: in which the run that is continued multiplies matrices; None: the one that the device
-            multiplies faster.
+        dtype: in which the run that is continued multiplies matrices; None: the default of the
+            device.
 
     Raises:
         ConfigError, DeviceError, OperatorError: what is asked for cannot be trained here.

@@ -294,13 +294,13 @@ class Recipe(Settings, where="recipe"):
         return replace(smaller, vocab=vocab or self.vocab)
 
     def with_dtype(self, recorded: str | None = None) -> Self:
-        """With a type in place of `auto`: `recorded`, of a training that is continued, else the one
-        that the device multiplies faster."""
+        """With a type in place of `auto`: `recorded`, of a training that is continued, else bfloat16
+        on CUDA and float32 on a CPU."""
         if self.dtype != "auto":
             return self
-        from flashnas.network.precision import fast_dtype  # loads torch
+        from flashnas.network.precision import DEFAULT_DTYPE  # loads torch
 
-        return replace(self, dtype=recorded or fast_dtype(self.device))
+        return replace(self, dtype=recorded or DEFAULT_DTYPE[self.device])
 
     # -- files -------------------------------------------------------------------------------------
 
