@@ -67,7 +67,7 @@ def test_an_installed_library_that_is_broken_or_too_old_is_a_reason(tmp_path, mo
     """A library built for another torch raises when it is imported; `auto` takes the next one."""
     for package, code in (
         ("mamba_ssm", "raise ImportError('selective_scan_cuda.so: undefined symbol')"),
-        ("fla", ""),
+        ("fla", "raise ImportError('a name that others no longer have')"),
     ):
         (tmp_path / package).mkdir()
         (tmp_path / package / "__init__.py").write_text(code + "\n")

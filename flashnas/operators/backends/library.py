@@ -49,15 +49,19 @@ class Library:
         """Why it cannot be used at all, or an empty string."""
         if not importable(self.package):
             return f"the package {self.distribution} is not installed"
+        # before the import as well, which fails where an old release needs others' old names
+        if self._too_old():
+            return self._too_old()
         if reason := self._failure(importlib.import_module, self.package):
             return f"the package {self.distribution} {self.version()} cannot be imported: {reason}"
         if self.version() == UNKNOWN:  # flash-attn 4 has the package of flash-attn 2 as a namespace
             return f"the package {self.package} here is not that of {self.distribution}"
-        if older_than(self.version(), self.least):
-            return (
-                f"{self.distribution} {self.version()} is too old; {self.least} or later is needed"
-            )
-        return ""
+        return self._too_old()
+
+    def _too_old(self) -> str:
+        if self.version() == UNKNOWN or not older_than(self.version(), self.least):
+            return ""
+        return f"{self.distribution} {self.version()} is too old; {self.least} or later is needed"
 
     def version(self) -> str:
         """The release."""
