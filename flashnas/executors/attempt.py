@@ -43,6 +43,7 @@ DRIVER_WORDS = (
 )
 MEMORY_WORDS = (
     "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
     "CUDA out of memory",
     "allocate memory",
     "CUDA error: out of memory",
@@ -97,7 +98,9 @@ def classify_error(
         return Ended(kind="failed", reason=reason_of(error))
     if isinstance(error, SystemExit):
         return Ended(kind="failed", reason=f"ended its process (exit code {error.code})")
-    broken = (isinstance(error, BROKEN) and not isinstance(error, TimeoutError)) or (
+    # one with a number is of a file system or a connection, others are of an evaluator's patience
+    impatient = isinstance(error, TimeoutError) and error.errno is None
+    broken = (isinstance(error, BROKEN) and not impatient) or (
         isinstance(error, RuntimeError) and any(words in text for words in DRIVER_WORDS)
     )
     python = type(error).__module__.partition(".")[0] in ("builtins", *sys.stdlib_module_names)

@@ -8,8 +8,13 @@ import torch
 
 from flashnas.base.errors import CandidateMemoryError
 
-# of bare RuntimeErrors: the allocator of a CPU, the drivers of GPUs, and cuBLAS
-MEMORY_WORDS = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+# of bare RuntimeErrors: the allocator of a CPU, the drivers of GPUs, cuBLAS and cuDNN
+MEMORY_WORDS = (
+    "allocate memory",
+    "out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 def lacks_memory(error: RuntimeError) -> bool:

@@ -2,6 +2,7 @@
 The texts are those of fla 0.6.0, Triton 3.6, torch 2.13, causal-conv1d 1.7.0 and TileLang
 0.1.10."""
 
+import errno
 import subprocess
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from flashnas.base.errors import CandidateError, OperatorError
 from flashnas.executors.attempt import attempt
+from flashnas.training.memory import lacks_memory
 
 OF_THE_MACHINE = [
     RuntimeError(
@@ -24,6 +26,7 @@ OF_THE_MACHINE = [
         1, ["/usr/bin/gcc", "/tmp/tmpq/cuda_utils.c", "-O3", "-shared"]
     ),  # without Python.h
     KeyError("sm_121"),
+    TimeoutError(errno.ETIMEDOUT, "Connection timed out", "/mnt/corpus/tokens.bin"),
 ]
 OutOfResources = type("OutOfResources", (Exception,), {"__module__": "triton.runtime.errors"})
 OF_THE_CANDIDATE = [
@@ -34,6 +37,7 @@ OF_THE_CANDIDATE = [
         (RuntimeError(text), "memory")
         for text in (
             "cuBLAS: CUBLAS_STATUS_ALLOC_FAILED",
+            "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
             "CUDA error: out of memory",
             "Triton Error [CUDA]: out of memory",
         )
@@ -56,6 +60,20 @@ def kind(error, job):
 
 def test_on_cuda_an_error_of_any_class_but_those_of_a_candidate_is_the_machines():
     assert not [error for error in OF_THE_MACHINE if kind(error, Job("cuda")) != "broken"]
+
+
+@pytest.mark.parametrize("evaluator", [None, len])
+def test_a_file_system_that_is_late_is_the_environments_and_an_impatient_evaluator_is_not(
+    evaluator,
+):
+    late = TimeoutError(errno.ETIMEDOUT, "Connection timed out", "/mnt/corpus/tokens.bin")
+    assert kind(late, Job("cpu", evaluator)) == "broken"
+    assert kind(TimeoutError("no score within 60 s"), Job("cpu", evaluator)) == "error"
+
+
+@pytest.mark.parametrize("words", ["CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED"])
+def test_a_library_that_cannot_allocate_lacks_memory(words):
+    assert lacks_memory(RuntimeError(f"cuDNN error: {words}"))
 
 
 @pytest.mark.parametrize(("error", "expected"), OF_THE_CANDIDATE, ids=lambda value: str(value)[:20])
