@@ -67,6 +67,8 @@ class ExportOptions(Settings, where="export"):
         for name in ("no_weights", "trainings"):
             if getattr(self, name) and (self.to != "hf" or self.init_seed is not None):
                 self.wrong(name, "is for --to hf, without --init-seed")
+        if self.no_weights and self.type is not None:
+            self.wrong("type", "is of weights, and --no-weights writes none")
         if self.out.suffix == ".gguf":
             self.wrong("out", f"must be a folder, which gets model.gguf; got '{self.out}'")
 

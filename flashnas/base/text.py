@@ -123,8 +123,9 @@ _SAID: dict[Any, Any] = {}
 
 
 def plain_number(text: str, kind: type[int] | type[float] = float) -> Any:
-    """`kind(text)` of ASCII digits without underscores; ValueError for any other text."""
-    if not text.isascii() or "_" in text:
+    """`kind(text)` of ASCII digits without underscores, spaces, a plus sign or an open point; ValueError
+    for any other text."""
+    if not text.isascii() or re.search(r"[_\s]|^\+|\.$", text):
         raise ValueError(f"must be a number; got {shown(text)}")
     return kind(text)
 

@@ -165,6 +165,8 @@ def _record(data: Mapping[str, Any], kind: Any, leaf: Leaf, steps: tuple[Any, ..
 def place_of(data: Any, steps: Sequence[Any], place: str | Path = "") -> str:
     """Of the last entry on the way that knows its line in a file, else `place`."""
     for step in (None, *steps):
+        if isinstance(data, str):  # of a list in one text
+            break
         if hasattr(data, "place"):
             place = data.place(step)
         data = data if step is None else data[step]

@@ -105,15 +105,20 @@ def options_of(cls: type[Settings], namespace: argparse.Namespace) -> Settings:
             line.
     """
     files = []
-    if path := getattr(namespace, "config", None):
+    if (path := getattr(namespace, "config", None)) is not None:
+        if not path:
+            raise ConfigError("--config must be a file; got nothing")
         from flashnas.base.documents import read_yaml  # loads YAML, which the help does not need
 
         files = [read_yaml(path)]
-    given = {
-        setting.name: _mapping(setting, value) if setting.container is dict else value
-        for setting in settings_of(cls)
-        if (value := getattr(namespace, setting.name, None)) is not None
-    }
+    given = dict[str, Any]()
+    for setting in settings_of(cls):
+        if (value := getattr(namespace, setting.name, None)) is None:
+            continue
+        dropped = value == [] or (isinstance(value, list) and [] in value)  # argparse drops `--`
+        if dropped and not setting.positional:
+            raise SettingError(setting, "must be a value; got '--'")
+        given[setting.name] = _mapping(setting, value) if setting.container is dict else value
     return cls.build(*files, **given)
 
 

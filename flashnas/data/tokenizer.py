@@ -248,12 +248,13 @@ class SpecialTokens:
         """Read what stands beside a tokenizer.json, without keys that run code; CorpusError for a
         damaged file."""
         contents: list[dict[str, Any]] = []
-        for path in [Path(tokenizer).with_name(name) for name in FILES] if tokenizer else []:
+        folder = Path(tokenizer or "").parent
+        for path in [folder / name for name in FILES] if tokenizer else []:
             content = read_json(path, CorpusError) if path.exists() else {}
             if not isinstance(content, dict):
                 raise CorpusError(f"{path}: must be a mapping; got {type(content).__name__}")
             contents.append({key: content[key] for key in content if key not in RUNS_CODE})
-        if tokenizer and (template := Path(tokenizer).with_name("chat_template.jinja")).exists():
+        if tokenizer and (template := folder / "chat_template.jinja").exists():
             contents[0]["chat_template"] = read_text(template, CorpusError)
         return cls(*contents)
 

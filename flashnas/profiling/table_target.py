@@ -29,6 +29,8 @@ def target_like(table: LatencyTable, *, dtype: str, vllm_python: str | None = No
         texts(table, "stack", OPERATOR_KINDS, dtype),
         f"{table.path}: table {table.name}",
     )
+    if vllm_python and cls.name != "vllm":
+        raise TableError(f"{where} is of {cls.name}, and --vllm-python is for one of vLLM")
     described = table.meta["stacks"].get(stacks[-1], {}) if stacks else {}
     try:
         target: Target = cls.of_rows(

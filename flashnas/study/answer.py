@@ -202,15 +202,19 @@ def published_models(problem: Problem) -> dict[str, Architecture]:
     return networks
 
 
+def recommended_before(folder: str) -> tuple[Trial, Architecture]:
+    """What a run recommends. Raises RunError where that is nothing, or the folder is damaged."""
+    run = RecordedRun.load(folder)
+    if run.recommended is None:
+        raise RunError(f"{run.path}: recommends no network, so that nothing can change")
+    return run.recommended, Architecture.parse(run.recommended.notation)
+
+
 def before_of(problem: Problem, scorer: Scorer, chosen: Trial) -> Before | None:
-    """What the run recommended that is asked again. Raises RunError where it recommends nothing."""
+    """What the run recommended that is asked again."""
     if problem.config.again is None:
         return None
-    run = RecordedRun.load(problem.config.again)
-    trial = None if run.answer is None else run.finalists.get(run.answer.recommended)
-    if trial is None:
-        raise RunError(f"{run.path}: recommends no network, so that nothing can change")
-    network = Architecture.parse(trial.notation)
+    trial, network = recommended_before(problem.config.again)
     difference, sd = differences_to(scorer, chosen.architecture, [network])[network.hash]
     return {
         "notation": trial.notation,

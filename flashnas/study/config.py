@@ -42,7 +42,7 @@ TRIALS = 24
 def params_option() -> Any:
     return option(
         None,
-        "keep to networks with so many parameters in all, such as 1B..2B",
+        "keep to networks with so many parameters in all, such as 1B..2B, 1B.. or ..2B",
         metavar="A..B",
         shown="the space's; 0.1B..4B of families",
     )
@@ -105,7 +105,8 @@ class SearchConfig(Settings, where="search"):
         None,
         "largest latency_ms of the workload, such as 14k",
         metavar="MS",
-        above=0,
+        min=1e-6,
+        max=10**12,
         identity=False,
     )
     budgets: dict[str, float] = option(
@@ -114,7 +115,8 @@ class SearchConfig(Settings, where="search"):
         flag="--budget",
         metavar="METRIC=LIMIT",
         keys=tuple(METRICS),
-        above=0,
+        min=1e-6,
+        max=10**18,
     )
     budget_holds: str = option(
         EXPECTED,
@@ -143,13 +145,14 @@ class SearchConfig(Settings, where="search"):
         "in place of tokens: hours of one GPU, that of the table, else an H100; each network is trained"
         " on as many tokens as they bring it, so that size and length are traded",
         metavar="HOURS",
-        above=0,
+        min=0.001,
+        max=10**9,
         identity=False,
     )
     train_utilisation: float = option(
         0.4,
         "share of the FLOP/s of the GPU that the full training reaches",
-        above=0,
+        min=0.001,
         max=1,
         identity=False,
     )

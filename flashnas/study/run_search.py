@@ -19,7 +19,7 @@ from flashnas.base.text import counted
 from flashnas.families.programs import loading
 from flashnas.run_folder.folder import RunFolder, check_can_begin, recorded_dtype
 from flashnas.run_folder.recorded_answer import Answer
-from flashnas.study.answer import answer_of
+from flashnas.study.answer import answer_of, recommended_before
 from flashnas.study.comparison import differences_to
 from flashnas.study.config import SearchConfig
 from flashnas.study.head import ASKED, run_head
@@ -67,6 +67,8 @@ def run_search(
         FlashnasError: in one line, for whatever the user can change.
     """
     check_can_begin(out, resume=resume, evaluated=objects.get("evaluator") is not None)
+    if config.again is not None:
+        recommended_before(config.again)  # damage is said before the networks are scored
     with terminate_as_interrupt():
         problem = load_problem(config, dtype=recorded_dtype(out) if resume else None, **objects)
         if config.as_good_as is not None:
