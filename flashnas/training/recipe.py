@@ -118,9 +118,8 @@ class Recipe(Settings, where="recipe"):
         "peak, reached after `warmup_fraction` of the steps. A cosine then falls to"
         " `final_lr_fraction`",
         above=0,
-        max=1000,
     )
-    adamw_lr: float = option(0.06, "likewise", above=0, max=1000)
+    adamw_lr: float = option(0.06, "likewise", above=0)
     lr_multipliers: dict[str, float] = option(
         dict,
         "factors on the rate of one family of parameters each: an operator's short name, that name"
@@ -128,7 +127,6 @@ class Recipe(Settings, where="recipe"):
         " families have the factor 1",
         keys=families,
         above=0,
-        max=1_000_000,
     )
     lr_depth: int = option(
         0,
@@ -142,21 +140,18 @@ class Recipe(Settings, where="recipe"):
     muon_steps: int = option(3, "Newton-Schulz iterations of Muon", min=1, max=100)
     adamw_beta1: float = option(0.9, "decay of AdamW's mean of gradients", min=0, below=1)
     adamw_beta2: float = option(0.95, "decay of AdamW's mean of squared gradients", min=0, below=1)
-    weight_decay: float = option(0.1, "of all matrices, gates and token tables", min=0, max=1000)
+    weight_decay: float = option(0.1, "of all matrices, gates and token tables", min=0)
     warmup_fraction: float = option(0.1, "share of the steps in which the rate rises", min=0, max=1)
     final_lr_fraction: float = option(0.1, "share of the peak rate at the end", min=0, max=1)
-    clip: float = option(
-        1.0, "largest gradient norm; 0: gradients are not clipped", min=0, max=10**9
-    )
+    clip: float = option(1.0, "largest gradient norm; 0: gradients are not clipped", min=0)
     embedding_std: float = option(
-        0.2, "standard deviation of embedding, meta tokens and head at the start", above=0, max=1000
+        0.2, "standard deviation of embedding, meta tokens and head at the start", above=0
     )
     output_scale: float = option(
         0.0,
         "factor on the drawn output projections of the operators; 0: every operator"
         " starts as the identity",
         min=0,
-        max=1000,
     )
     conv_noise: float = option(
         0.2,
@@ -177,13 +172,9 @@ class Recipe(Settings, where="recipe"):
         "factor on the loss of each layer that balances experts chosen by a softmax; as the Switch"
         " Transformer",
         min=0,
-        max=1000,
     )
     balance_rate: float = option(
-        0.001,
-        "step of the biases that balance experts chosen by sigmoids; as DeepSeek-V3",
-        min=0,
-        max=1000,
+        0.001, "step of the biases that balance experts chosen by sigmoids; as DeepSeek-V3", min=0
     )
     dtype: str = option(
         "auto",
