@@ -244,13 +244,20 @@ def trained_here(answer: Answer, chosen: Trial) -> str:
     changed = "; the recommendation stays"
     if before != chosen.notation:
         changed = f"; without them, {compressed(before)} would be recommended"
-    return f"{count} by bayes, {flops:.1e} FLOPs{changed * bool(before)}"  # nothing ranked before
+    return f"{count} by expected gain, {flops:.1e} FLOPs{changed * bool(before)}"  # nothing ranked before
 
 
 def searched(run: RecordedRun) -> str:
-    """Which sampler proposed how many networks."""
+    """Which sampler proposed how many networks; where each was to be trained, how many of them it drew
+    at random, and how many were trained."""
     if not (found := run.entry("proposed")):
         return ""
+    if "at_random" in found:
+        chosen, own = found["by_sampler"], run.trials["origin"] == "search"
+        by_sampler = f", {chosen:,} by {found['sampler']}" * bool(chosen)
+        trained = int((own & (run.trials["state"] == "complete")).sum())
+        at_random = counted(found["at_random"], "network")
+        return f"{at_random} proposed at random{by_sampler}; {trained:,} trained"
     return (
         f"{found['sampler']} proposed {found['networks']:,} networks,"
         f" {found['within']:,} within the limits"

@@ -33,6 +33,7 @@ from flashnas.run_folder.layout import (
     front_path,
     identity_of,
     read_config,
+    unrecorded_schedule,
     write_front,
     write_trials,
     yaml_text,
@@ -40,11 +41,16 @@ from flashnas.run_folder.layout import (
 from flashnas.trials.trial import STATES, Trial
 
 
-def recorded_dtype(path: Path) -> str | None:
-    """In which the trainings of a run multiply matrices; None where none is recorded."""
+def started_with(path: Path) -> dict[str, Any]:
+    """What a run was started with and goes on with, for `load_problem`: in which type its trainings
+    multiply matrices, and its schedule; None where nothing was to be trained."""
     if not (path / CONFIG).exists():
-        return None
-    return (read_config(path).get("recipe") or {}).get("dtype")
+        return {}
+    recorded = read_config(path)
+    return {
+        "dtype": (recorded.get("recipe") or {}).get("dtype"),
+        "schedule": recorded.get("schedule", unrecorded_schedule(recorded)),
+    }
 
 
 def check_can_begin(path: Path, *, resume: bool, evaluated: bool = True) -> None:
