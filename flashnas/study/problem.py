@@ -52,17 +52,18 @@ SCORED = {EVOLUTION: {"population": 300, "tournament": 30}, "nsga2": {"populatio
 class Problem:
     """One search, with everything loaded and checked.
 
-    fitter: fits widths to the budgets. objectives: all minimised as `point` does (trials/trial.py), the
-    one that ranks first. scorer: ranks the networks; None where an evaluator's loss does.
+    fitter: fits widths to the budgets. objectives: all minimised as `point` does (trials/trial.py),
+    the one that ranks first. scorer: ranks the networks; None where an evaluator's loss does.
     min_recall: networks of which less is expected are left out. sampler: that is named; None: the
     default. train_each: whether every network that the sampler proposes is trained, because nothing
     else ranks, or the user named it. schedule: of what is trained (`schedule_of`). proposals:
     genotypes that are proposed at most. trainings: None where nothing is trained. earlier: runs that
     the search starts from. baselines: that are trained beside the trials: label, and network or None
-    where no width meets the budgets. notes: lines on how networks are ranked. started: by time.monotonic. aim: the model of `as_good_as`,
-    with the vocabulary of the space. target: genotype and network of the cheapest one that is as
-    good. likely: the cheapest one that is so with a high probability; empty if none is. without_own:
-    the cheapest one by published trainings alone, where there are own ones as well.
+    where no width meets the budgets. notes: lines on how networks are ranked. started: by
+    time.monotonic. aim: the model of `as_good_as`, with the vocabulary of the space. target: genotype
+    and network of the cheapest one that is as good. likely: the cheapest one that is so with a high
+    probability; empty if none is. without_own: the cheapest one by published trainings alone, where
+    there are own ones as well.
     """
 
     config: SearchConfig
