@@ -244,7 +244,7 @@ def trained_here(answer: Answer, chosen: Trial) -> str:
     changed = "; the recommendation stays"
     if before != chosen.notation:
         changed = f"; without them, {compressed(before)} would be recommended"
-    return f"{count} by expected gain, {flops:.1e} FLOPs{changed * bool(before)}"  # nothing ranked before
+    return f"{count}, {flops:.1e} FLOPs{changed * bool(before)}"  # nothing ranked before
 
 
 def searched(run: RecordedRun) -> str:

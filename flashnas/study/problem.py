@@ -128,17 +128,14 @@ def schedule_of(trials: int) -> dict[str, int]:
     return {"start": start, "cycle_size": min(start, (trials - start) // LEARNING_CYCLES)}
 
 
-def start_options(name: str, start: int, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options by which a sampler of flashnas draws so many networks before it learns, with those
-    that are given in their place."""
-    options: dict[str, Any] = {
+def start_options(name: str, start: int) -> dict[str, int]:
+    """The options by which a sampler of flashnas draws so many networks before it learns."""
+    return {
+        EVOLUTION: {"population": start, "tournament": max(2, start // 2)},
         "nsga2": {"population": start},
         "tpe": {"startup": start},
         BAYES: {"initial": min(5, start)},
     }.get(name, {})
-    if name == EVOLUTION and "population" not in given:  # half of them enter a tournament
-        options = {"population": start, "tournament": max(2, start // 2)}
-    return {**options, **given}
 
 
 def sampler_of(problem: Problem) -> Sampler:
@@ -167,7 +164,7 @@ def sampler_of(problem: Problem) -> Sampler:
         options = dict(config.sampler_options)
         if problem.train_each:
             cycle, fit_width = problem.schedule["cycle_size"], problem.fitter.fit_width
-            options = start_options(name, problem.schedule["start"], options)
+            options = {**start_options(name, problem.schedule["start"]), **options}
         else:  # what is not within the limits is found for a whole cycle at once
             cycle, fit_width = CYCLE, lambda genotype: (genotype, None)
             options = {**SCORED.get(name, {}), **options}
