@@ -253,11 +253,11 @@ def searched(run: RecordedRun) -> str:
     if not (found := run.entry("proposed")):
         return ""
     if "at_random" in found:
-        chosen, own = found["by_sampler"], run.trials["origin"] == "search"
-        by_sampler = f", {chosen:,} by {found['sampler']}" * bool(chosen)
+        own = run.trials["origin"] == "search"
         trained = int((own & (run.trials["state"] == "complete")).sum())
-        at_random = counted(found["at_random"], "network")
-        return f"{at_random} proposed at random{by_sampler}; {trained:,} trained"
+        ways = {"at random": found["at_random"], f"by {found['sampler']}": found["by_sampler"]}
+        parts = ", ".join(f"{count:,} {way}" for way, count in ways.items() if count)
+        return f"{counted(sum(ways.values()), 'network')} proposed, {parts}; {trained:,} trained"
     return (
         f"{found['sampler']} proposed {found['networks']:,} networks,"
         f" {found['within']:,} within the limits"

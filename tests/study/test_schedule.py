@@ -100,8 +100,8 @@ def test_a_run_that_records_none_goes_on_with_ten_and_ten(tmp_path):
 @pytest.mark.parametrize(
     ("sampler", "words"),
     [
-        ("random", "6 networks proposed at random; 6 trained"),
-        ("nsga2", "2 networks proposed at random, 4 by nsga2; 6 trained"),
+        ("random", "6 networks proposed, 6 at random; 6 trained"),
+        ("nsga2", "6 networks proposed, 2 at random, 4 by nsga2; 6 trained"),
     ],
 )
 def test_the_answer_says_what_was_drawn_at_random_and_what_was_trained(sampler, words, tmp_path):
