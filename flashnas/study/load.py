@@ -95,7 +95,7 @@ def load_problem(
             scorer=scorer,
             min_recall=config.min_recall if trained else floor_of(config, space),
             train_each=train_each,
-            schedule=load_schedule(config, trials, schedule),
+            schedule=load_schedule(config, schedule_of(trials if trained else None), schedule),
             proposals=trials if train_each else PROPOSALS,
             earlier=earlier,
             baselines=load_baselines(config, fitter, trained=trained),
@@ -197,13 +197,13 @@ def trials_of(config: SearchConfig, scorer: Scorer | None, *, trained: bool) -> 
 
 
 def load_schedule(
-    config: SearchConfig, trials: int, before: Mapping[str, int] | None
+    config: SearchConfig, derived: Mapping[str, int], before: Mapping[str, int] | None
 ) -> Mapping[str, int]:
-    """That of the run that is continued, or of so many trials. Raises SettingError for another cycle
-    than that of the run."""
+    """That of the run that is continued, or the derived one with the cycle that is asked for. Raises
+    SettingError for another cycle than that of the run."""
     cycle = config.cycle_size
     if before is None:
-        return schedule_of(trials) | ({} if cycle is None else {"cycle_size": cycle})
+        return {**derived, "cycle_size": cycle or derived["cycle_size"]}
     if cycle not in (None, before["cycle_size"]):
         rule = f"must be {before['cycle_size']}, as this run was started with"
         config.wrong("cycle_size", f"{rule}; got {cycle}")

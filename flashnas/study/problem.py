@@ -119,9 +119,12 @@ def proposer(problem: Problem) -> type[Sampler]:
     return named
 
 
-def schedule_of(trials: int) -> dict[str, int]:
-    """How a search of so many trainings learns. start: networks that are drawn at random before a
-    sampler learns. cycle_size: networks that are proposed together."""
+def schedule_of(trials: int | None) -> dict[str, int]:
+    """How a search of so many trainings learns; None: publications rank, and trainings are chosen for
+    what they bring together. start: networks that are drawn at random before a sampler learns.
+    cycle_size: networks that are proposed together."""
+    if trials is None:
+        return {"start": MOST_RANDOM, "cycle_size": MOST_RANDOM}
     start = max(2, min(MOST_RANDOM, trials // 3))
     if trials < LEARNING_CYCLES + 2:
         return {"start": start, "cycle_size": start}
