@@ -24,6 +24,7 @@ from flashnas.base.text import difference, shown
 from flashnas.run_folder.journal import RunJournal
 from flashnas.run_folder.layout import (
     CONFIG,
+    CYCLE_SIZE,
     FORMAT,
     FRONT,
     JOURNAL,
@@ -33,7 +34,6 @@ from flashnas.run_folder.layout import (
     front_path,
     identity_of,
     read_config,
-    unrecorded_schedule,
     write_front,
     write_trials,
     yaml_text,
@@ -43,13 +43,14 @@ from flashnas.trials.trial import STATES, Trial
 
 def started_with(path: Path) -> dict[str, Any]:
     """What a run was started with and goes on with, for `load_problem`: in which type its trainings
-    multiply matrices, and its schedule; None where nothing was to be trained."""
+    multiply matrices, and its schedule, which 0.3.0 did not record; None where nothing was trained."""
     if not (path / CONFIG).exists():
         return {}
     recorded = read_config(path)
+    cycle = (recorded.get("options") or {}).get("cycle_size", CYCLE_SIZE)
     return {
         "dtype": (recorded.get("recipe") or {}).get("dtype"),
-        "schedule": recorded.get("schedule", unrecorded_schedule(recorded)),
+        "schedule": recorded.get("schedule", {"start": CYCLE_SIZE, "cycle_size": cycle}),
     }
 
 

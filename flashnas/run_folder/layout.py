@@ -38,7 +38,7 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fa
 FORMAT = 4
 CONFIG = "run.yaml"  # what was asked, versions, totals
 JOURNAL = "journal.jsonl"  # what was decided, and every evaluation and timing when it ends
-CYCLE_SIZE = 10  # of networks that are proposed together, by default in 0.3.0
+CYCLE_SIZE = 10  # of 0.3.0, by default; its samplers drew as many before they learnt
 TRIALS = "trials.parquet"  # the trajectory, in order
 FRONT = "pareto"  # folder: NN.yaml, one file for each architecture of the front, fastest first
 # in it, the recommended network, also where it is not on the front
@@ -212,7 +212,7 @@ def identity_of(config: Mapping[str, Any], asked: Sequence[str]) -> dict[str, An
     values |= {
         name: config.get(name) for name in ("workload", "evaluator", "objectives", "sampler")
     }
-    if "cycle_size" in values:  # the schedule holds that of a run, and 10 was the default of 0.3.0
+    if "cycle_size" in values:  # None: that of the schedule
         values["cycle_size"] = values["cycle_size"] or CYCLE_SIZE
     for name, keys in DIGESTS.items():
         entry = config.get(name) or {}
@@ -223,14 +223,6 @@ def identity_of(config: Mapping[str, Any], asked: Sequence[str]) -> dict[str, An
         if isinstance(value := values.get(key), str):
             values[key] = without_folders(value)
     return dict(as_recorded(values))
-
-
-def unrecorded_schedule(config: Mapping[str, Any]) -> dict[str, int] | None:
-    """Of a run.yaml of 0.3.0; None where nothing was to be trained."""
-    options = config.get("options") or {}
-    if not config.get("recipe") and not config.get("evaluator"):
-        return None
-    return {"start": 10, "cycle_size": options.get("cycle_size", CYCLE_SIZE)}
 
 
 def front_path(run: Path, trial: Trial) -> Path:
