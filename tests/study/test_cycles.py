@@ -19,7 +19,7 @@ from flashnas.study.run_search import run_search
 
 TRIALS = 20
 STARTS = {  # whatever the number of trials
-    "aging-evolution": {"population": 7},
+    "aging-evolution": {"population": 7, "tournament": 3},
     "nsga2": {"population": 7},
     "tpe": {"startup": 7},
     "bayes": {"initial": 4},
