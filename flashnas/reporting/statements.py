@@ -244,13 +244,20 @@ def trained_here(answer: Answer, chosen: Trial) -> str:
     changed = "; the recommendation stays"
     if before != chosen.notation:
         changed = f"; without them, {compressed(before)} would be recommended"
-    return f"{count} by bayes, {flops:.1e} FLOPs{changed * bool(before)}"  # nothing ranked before
+    return f"{count}, {flops:.1e} FLOPs{changed * bool(before)}"  # nothing ranked before
 
 
 def searched(run: RecordedRun) -> str:
-    """Which sampler proposed how many networks."""
+    """Which sampler proposed how many networks; where each was to be trained, how many of them it drew
+    at random, and how many were trained."""
     if not (found := run.entry("proposed")):
         return ""
+    if "at_random" in found:
+        own = run.trials["origin"] == "search"
+        trained = int((own & (run.trials["state"] == "complete")).sum())
+        ways = {"at random": found["at_random"], f"by {found['sampler']}": found["by_sampler"]}
+        parts = ", ".join(f"{count:,} {way}" for way, count in ways.items() if count)
+        return f"{counted(sum(ways.values()), 'network')} proposed, {parts}; {trained:,} trained"
     return (
         f"{found['sampler']} proposed {found['networks']:,} networks,"
         f" {found['within']:,} within the limits"

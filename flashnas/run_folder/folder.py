@@ -24,6 +24,7 @@ from flashnas.base.text import difference, shown
 from flashnas.run_folder.journal import RunJournal
 from flashnas.run_folder.layout import (
     CONFIG,
+    CYCLE_SIZE,
     FORMAT,
     FRONT,
     JOURNAL,
@@ -40,11 +41,17 @@ from flashnas.run_folder.layout import (
 from flashnas.trials.trial import STATES, Trial
 
 
-def recorded_dtype(path: Path) -> str | None:
-    """In which the trainings of a run multiply matrices; None where none is recorded."""
+def started_with(path: Path) -> dict[str, Any]:
+    """What a run was started with and goes on with, for `load_problem`: in which type its trainings
+    multiply matrices, and its schedule, which 0.3.0 did not record; None where nothing was trained."""
     if not (path / CONFIG).exists():
-        return None
-    return (read_config(path).get("recipe") or {}).get("dtype")
+        return {}
+    recorded = read_config(path)
+    cycle = (recorded.get("options") or {}).get("cycle_size", CYCLE_SIZE)
+    return {
+        "dtype": (recorded.get("recipe") or {}).get("dtype"),
+        "schedule": recorded.get("schedule", {"start": CYCLE_SIZE, "cycle_size": cycle}),
+    }
 
 
 def check_can_begin(path: Path, *, resume: bool, evaluated: bool = True) -> None:

@@ -38,6 +38,7 @@ _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C: ten times as fa
 FORMAT = 4
 CONFIG = "run.yaml"  # what was asked, versions, totals
 JOURNAL = "journal.jsonl"  # what was decided, and every evaluation and timing when it ends
+CYCLE_SIZE = 10  # of 0.3.0, by default; its samplers drew as many before they learnt
 TRIALS = "trials.parquet"  # the trajectory, in order
 FRONT = "pareto"  # folder: NN.yaml, one file for each architecture of the front, fastest first
 # in it, the recommended network, also where it is not on the front
@@ -73,6 +74,11 @@ class _Options(TypedDict, total=False):
     budgets: dict[str, float]
 
 
+class _Schedule(TypedDict):
+    start: int
+    cycle_size: int
+
+
 class _Config(TypedDict, total=False):
     """What run.yaml holds where the entries are there, besides plain values that are only shown."""
 
@@ -88,6 +94,7 @@ class _Config(TypedDict, total=False):
     answer: _Section
     scorer: _Section
     seconds: float | None
+    schedule: _Schedule | None
 
 
 def write_trials(
@@ -205,6 +212,8 @@ def identity_of(config: Mapping[str, Any], asked: Sequence[str]) -> dict[str, An
     values |= {
         name: config.get(name) for name in ("workload", "evaluator", "objectives", "sampler")
     }
+    if "cycle_size" in values:  # None: that of the schedule
+        values["cycle_size"] = values["cycle_size"] or CYCLE_SIZE
     for name, keys in DIGESTS.items():
         entry = config.get(name) or {}
         values |= {f"{name}.{key}": entry.get(key) for key in keys}

@@ -39,7 +39,7 @@ class AgingEvolution(Sampler):
             initial = self._drawn < self.population_size
             self._drawn += 1
             if initial or not self.population:
-                yield self.draw_fresh(lambda: self.space.sample(self.rng))
+                yield self.draw_random()
             else:
                 yield self._offspring(fitness)
 

@@ -78,8 +78,9 @@ class Bayes(Sampler):
             ]
         genotype = self._design.pop(0) if self._design else None
         if genotype is not None and self.fresh(genotype):
+            self.drawn_at_random += 1
             return genotype
-        return self.draw_fresh(lambda: self.space.sample(self.rng))
+        return self.draw_random()
 
     # -- choosing a batch --------------------------------------------------------------------------
 
@@ -105,7 +106,7 @@ class Bayes(Sampler):
             points = belief.observe_mean(index, points)
             yield pool[index]
         for _ in range(count - len(pool)):
-            yield self.draw_fresh(lambda: self.space.sample(self.rng))
+            yield self.draw_random()
 
     def _pool(self, points: np.ndarray) -> tuple[list[Genotype], list[Genotype]]:
         """Random networks, and mutants of the front and of the best."""

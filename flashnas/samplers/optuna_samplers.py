@@ -47,7 +47,7 @@ class OptunaSampler(Sampler):
 
     def _draw(self) -> tuple[Genotype, optuna.Trial]:
         if len(self.history) + len(self.pending) < self.first:
-            return self._as_trial(self.draw_fresh(lambda: self.space.sample(self.rng)))
+            return self._as_trial(self.draw_random())
         for _ in range(REDRAWS):
             trial = self.study.ask(self._distributions)
             genotype = self.space.decode(trial.params)

@@ -80,6 +80,8 @@ class Sampler(ABC):
         self.rng = np.random.default_rng(seed)
         self.history: list[Trial] = []
         self.pending: deque[Genotype] = deque()  # asked, not yet told
+        self.asked = 0  # candidates in all, and of them ..
+        self.drawn_at_random = 0  # .. those that nothing was learnt for
         self.fitted: FitWidth = functools.lru_cache(maxsize=REMEMBERED)(fit_width)
         self._proposed: set[Genotype] = set()  # all that was ever asked
         self._remaining: list[Genotype] | None = None  # of an enumerable space, once it is needed
@@ -93,6 +95,7 @@ class Sampler(ABC):
         batch: list[Genotype] = []
         for genotype in self._propose(count):
             batch.append(genotype)
+            self.asked += 1
             self._proposed.add(genotype)
             self.pending.append(genotype)
         return batch
@@ -180,6 +183,11 @@ class Sampler(ABC):
         assert best is not None
         return best
 
+    def draw_random(self) -> Genotype:
+        """A fresh candidate that nothing has been learnt for."""
+        self.drawn_at_random += 1
+        return self.draw_fresh(lambda: self.space.sample(self.rng))
+
     def _excess(self, genotype: Genotype) -> float:
         """0 within the budget; else the latency of the smallest width, or FAR without one."""
         architecture, latency_ms = self.fitted(genotype)
@@ -195,7 +203,7 @@ class Random(Sampler):
 
     def _propose(self, count: int) -> Iterator[Genotype]:
         for _ in range(count):
-            yield self.draw_fresh(lambda: self.space.sample(self.rng))
+            yield self.draw_random()
 
     def _learn(self, trial: Trial) -> None:
         pass

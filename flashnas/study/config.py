@@ -265,7 +265,14 @@ class SearchConfig(Settings, where="search"):
         flagged=False,
     )
     sampler_options: dict[str, Any] = option(dict, "options of the sampler", flagged=False)
-    cycle_size: int = option(10, "candidates drawn together", min=1, max=10_000, flagged=False)
+    cycle_size: int | None = option(
+        None,
+        "candidates drawn together",
+        shown="by the number of trials, 10 at most",
+        min=1,
+        max=10_000,
+        flagged=False,
+    )
     baselines: bool = option(
         False,
         "also train the layouts of the space that the paper compares, where nothing but trainings"

@@ -65,6 +65,7 @@ def run_head(problem: Problem, out: Path, command: str) -> dict[str, Any]:
         "scorer": None if scorer is None else {**scorer.to_dict(), "digest": scorer.digest},
         "start_from": None if earlier is None else earlier.to_dict(),
         "sampler": proposer(problem).name,
+        "schedule": None if trainings is None else dict(problem.schedule),
         "evaluator": None if evaluator is None else code_name(evaluator),
         "recipe": None if recipe is None else recipe.to_dict(),
         "corpus": None

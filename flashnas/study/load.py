@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flashnas.base.errors import ConfigError
@@ -24,6 +25,7 @@ from flashnas.study.problem import (
     Problem,
     planned,
     sampler_of,
+    schedule_of,
 )
 from flashnas.study.scorer import EvidenceScorer, Scorer, load_scorer
 from flashnas.trials.pareto import FULL, QUALITY, RECALL
@@ -46,6 +48,7 @@ def load_problem(
     sampler: Any = None,
     scorer: Scorer | None = None,
     dtype: str | None = None,
+    schedule: Mapping[str, int] | None = None,
 ) -> Problem:
     """Load and check all parts of a search.
 
@@ -53,7 +56,7 @@ def load_problem(
         evaluator, space, table, workload, recipe, sampler, scorer: objects that take the place of
             the names in `config`, and of published trainings, as `fn.search` describes them. A space
             whose networks are not `flashnas.Architecture` needs an evaluator, and no latency table.
-        dtype: in which the run that is continued multiplies matrices.
+        dtype: in which the run that is continued multiplies matrices. schedule: that it has.
 
     Raises:
         FlashnasError: in one line, for whatever cannot work.
@@ -92,6 +95,7 @@ def load_problem(
             scorer=scorer,
             min_recall=config.min_recall if trained else floor_of(config, space),
             train_each=train_each,
+            schedule=load_schedule(config, schedule_of(trials if trained else None), schedule),
             proposals=trials if train_each else PROPOSALS,
             earlier=earlier,
             baselines=load_baselines(config, fitter, trained=trained),
@@ -190,6 +194,20 @@ def trials_of(config: SearchConfig, scorer: Scorer | None, *, trained: bool) -> 
     if trained and not trials:
         config.wrong("trials", "must be at least 1 where nothing but trainings ranks; got 0")
     return trials
+
+
+def load_schedule(
+    config: SearchConfig, derived: Mapping[str, int], before: Mapping[str, int] | None
+) -> Mapping[str, int]:
+    """That of the run that is continued, or the derived one with the cycle that is asked for. Raises
+    SettingError for another cycle than that of the run."""
+    cycle = config.cycle_size
+    if before is None:
+        return {**derived, "cycle_size": cycle or derived["cycle_size"]}
+    if cycle not in (None, before["cycle_size"]):
+        rule = f"must be {before['cycle_size']}, as this run was started with"
+        config.wrong("cycle_size", f"{rule}; got {cycle}")
+    return before
 
 
 def changed(config: SearchConfig, name: str) -> bool:

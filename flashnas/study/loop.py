@@ -88,6 +88,8 @@ def search(
         record.learnt(trials)
         if problem.train_each:
             learn(trials.told(batch))
+            drawn = sampler.drawn_at_random
+            record.drawn = {"at_random": drawn, "by_sampler": sampler.asked - drawn}
         else:  # its values are stale: a fresh one starts from all trials, the best ones last
             sampler = sampler_of(problem)
             sampler.start_from(trials.told(best_last(trials)))
@@ -170,7 +172,7 @@ def next_cycle(problem: Problem, trials: Trials, at_most: int) -> Acquisition:
     return acquire(
         scorer,
         [trials.networks[index] for index in every],
-        problem.config.cycle_size,
+        problem.schedule["cycle_size"],
         observed=trainings.observed,
         flops=trainings.flops,
         known=[trials.networks[index] for index in every if index in trials.results],

@@ -3,7 +3,7 @@ which sampler proposes. Nothing of it changes once it is loaded (study/load.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,8 @@ PROPOSALS = 9_000  # genotypes of a scored search, of a space that is not listed
 LISTED = 20_000  # networks up to which `exhaustive` is the default of a scored search
 CYCLE = 200  # genotypes of a scored search that are proposed together
 EXHAUSTIVE, EVOLUTION = "exhaustive", "aging-evolution"
+MOST_RANDOM = 10  # networks that are drawn before a sampler learns, and that are drawn together
+LEARNING_CYCLES = 4  # that follow them at least, where six networks or more are trained
 # options where thousands are scored
 SCORED = {EVOLUTION: {"population": 300, "tournament": 30}, "nsga2": {"population": 100}}
 
@@ -50,17 +52,18 @@ SCORED = {EVOLUTION: {"population": 300, "tournament": 30}, "nsga2": {"populatio
 class Problem:
     """One search, with everything loaded and checked.
 
-    fitter: fits widths to the budgets. objectives: all minimised as `point` does (trials/trial.py), the
-    one that ranks first. scorer: ranks the networks; None where an evaluator's loss does.
+    fitter: fits widths to the budgets. objectives: all minimised as `point` does (trials/trial.py),
+    the one that ranks first. scorer: ranks the networks; None where an evaluator's loss does.
     min_recall: networks of which less is expected are left out. sampler: that is named; None: the
     default. train_each: whether every network that the sampler proposes is trained, because nothing
-    else ranks, or the user named it. proposals: genotypes that are proposed at most. trainings:
-    None where nothing is trained. earlier: runs that the search starts from. baselines: that are
-    trained beside the trials: label, and network or None where no width meets the budgets. notes:
-    lines on how networks are ranked. started: by time.monotonic. aim: the model of `as_good_as`,
-    with the vocabulary of the space. target: genotype and network of the cheapest one that is as
-    good. likely: the cheapest one that is so with a high probability; empty if none is. without_own:
-    the cheapest one by published trainings alone, where there are own ones as well.
+    else ranks, or the user named it. schedule: of what is trained (`schedule_of`). proposals:
+    genotypes that are proposed at most. trainings: None where nothing is trained. earlier: runs that
+    the search starts from. baselines: that are trained beside the trials: label, and network or None
+    where no width meets the budgets. notes: lines on how networks are ranked. started: by
+    time.monotonic. aim: the model of `as_good_as`, with the vocabulary of the space. target: genotype
+    and network of the cheapest one that is as good. likely: the cheapest one that is so with a high
+    probability; empty if none is. without_own: the cheapest one by published trainings alone, where
+    there are own ones as well.
     """
 
     config: SearchConfig
@@ -72,6 +75,7 @@ class Problem:
     scorer: Scorer | None
     min_recall: float | None
     train_each: bool
+    schedule: Mapping[str, int]
     proposals: int
     trainings: Trainings | None = None
     earlier: EarlierRuns | None
@@ -115,6 +119,28 @@ def proposer(problem: Problem) -> type[Sampler]:
     return named
 
 
+def schedule_of(trials: int | None) -> dict[str, int]:
+    """How a search of so many trainings learns; None: publications rank, and trainings are chosen for
+    what they bring together. start: networks that are drawn at random before a sampler learns.
+    cycle_size: networks that are proposed together."""
+    if trials is None:
+        return {"start": MOST_RANDOM, "cycle_size": MOST_RANDOM}
+    start = max(2, min(MOST_RANDOM, trials // 3))
+    if trials < LEARNING_CYCLES + 2:
+        return {"start": start, "cycle_size": start}
+    return {"start": start, "cycle_size": min(start, (trials - start) // LEARNING_CYCLES)}
+
+
+def start_options(name: str, start: int) -> dict[str, int]:
+    """The options by which a sampler of flashnas draws so many networks before it learns."""
+    return {
+        EVOLUTION: {"population": start, "tournament": max(2, start // 2)},
+        "nsga2": {"population": start},
+        "tpe": {"startup": start},
+        BAYES: {"initial": min(5, start)},
+    }.get(name, {})
+
+
 def sampler_of(problem: Problem) -> Sampler:
     """A fresh sampler. Raises ConfigError for an unknown one or option, or one that cannot serve the
     search."""
@@ -140,7 +166,8 @@ def sampler_of(problem: Problem) -> Sampler:
             )
         options = dict(config.sampler_options)
         if problem.train_each:
-            cycle, fit_width = config.cycle_size, problem.fitter.fit_width
+            cycle, fit_width = problem.schedule["cycle_size"], problem.fitter.fit_width
+            options = {**start_options(name, problem.schedule["start"]), **options}
         else:  # what is not within the limits is found for a whole cycle at once
             cycle, fit_width = CYCLE, lambda genotype: (genotype, None)
             options = {**SCORED.get(name, {}), **options}

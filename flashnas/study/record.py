@@ -67,6 +67,8 @@ class Record:
             fields of a Trial.
         acquisitions: what was trained because it was expected to improve the recommended network.
         left: networks that may still be trained.
+        drawn: where each network that is proposed is trained, how many were drawn at random, and how
+            many the sampler chose.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Record:
         self.networks: dict[str, Any] = {}
         self.proposals: dict[str, dict[str, Any]] = {}
         self.acquisitions: list[Acquired] = []
+        self.drawn: dict[str, int] = {}
         self.left = 0 if trainings is None else trainings.at_most
         self.baselines = {network.hash: each for each in problem.baselines if (network := each[1])}
         self.journal = None if folder is None or trainings is None else folder.open_journal()

@@ -17,7 +17,7 @@ from flashnas.base.registry import foreign_errors
 from flashnas.base.system import NO_ROOM, terminate_as_interrupt
 from flashnas.base.text import counted
 from flashnas.families.programs import loading
-from flashnas.run_folder.folder import RunFolder, check_can_begin, recorded_dtype
+from flashnas.run_folder.folder import RunFolder, check_can_begin, started_with
 from flashnas.run_folder.recorded_answer import Answer
 from flashnas.study.answer import answer_of, recommended_before
 from flashnas.study.comparison import differences_to
@@ -70,7 +70,7 @@ def run_search(
     if config.again is not None:
         recommended_before(config.again)  # damage is said before the networks are scored
     with terminate_as_interrupt():
-        problem = load_problem(config, dtype=recorded_dtype(out) if resume else None, **objects)
+        problem = load_problem(config, **(started_with(out) if resume else {}), **objects)
         if config.as_good_as is not None:
             problem = aimed(problem)
         with (
@@ -151,6 +151,7 @@ def finish(problem: Problem, folder: RunFolder, record: Record, trials: Trials) 
             "sampler": proposer(problem).name,
             "networks": trials.looked_at,
             "within": len(trials),
+            **record.drawn,
         }
     )
     done = [row for row in table if row.state == "complete"]

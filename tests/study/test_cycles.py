@@ -18,6 +18,12 @@ from flashnas.study.config import SearchConfig
 from flashnas.study.run_search import run_search
 
 TRIALS = 20
+STARTS = {  # whatever the number of trials
+    "aging-evolution": {"population": 7, "tournament": 3},
+    "nsga2": {"population": 7},
+    "tpe": {"startup": 7},
+    "bayes": {"initial": 4},
+}
 
 
 def evaluator(calls, *, stop_after=None, failing=False):
@@ -35,7 +41,7 @@ def evaluator(calls, *, stop_after=None, failing=False):
 
 
 def search(out, evaluate, *, sampler="random", resume=False, trials=TRIALS, space=None, **more):
-    options = {"bayes": {"initial": 4}}.get(sampler, {})
+    options = STARTS.get(sampler, {})
     config = SearchConfig(
         table=None,
         trials=trials,

@@ -26,6 +26,7 @@ ASKED = SearchConfig(
     budgets={"latency_ms": BUDGET_MS},
     cycle_size=2,
     sampler="aging-evolution",
+    sampler_options={"population": 10, "tournament": 5},
     workers=1,
     baselines=False,
     measure=False,
