@@ -7,10 +7,9 @@ from pathlib import Path
 
 from flashnas.api.calling import Result, takes, writable_out
 from flashnas.base.settings import MAX_SEED, REQUIRED, Settings, option
-from flashnas.base.text import counted
 
 # options of all formats of an export
-EVERY_FORMAT = ("source", "to", "out", "dtype", "init_seed", "tokenizer", "no_weights", "trainings")
+EVERY_FORMAT = ("source", "to", "out", "dtype", "init_seed", "tokenizer", "no_weights")
 
 
 def targets() -> tuple[str, ...]:
@@ -25,7 +24,7 @@ class ExportOptions(Settings, where="export"):
     source: str = option(
         REQUIRED,
         "folder of trained weights, or with --init-seed or --no-weights a preset, pareto/NN.yaml,"
-        " config.json or notation; with --trainings a run folder",
+        " config.json or notation",
         positional=True,
     )
     to: str = option(
@@ -46,11 +45,6 @@ class ExportOptions(Settings, where="export"):
     no_weights: bool = option(
         False, "hf: the configuration alone, to time the network where it will be served"
     )
-    trainings: bool = option(
-        False,
-        "SOURCE is a run folder: the short trainings that its answer proposes, each a configuration,"
-        " and a table of their losses to fill in for --evidence",
-    )
     tokenizer: str | None = option(
         None, "tokenizer.json to include", metavar="FILE", shown="that of the trained weights"
     )
@@ -64,9 +58,8 @@ class ExportOptions(Settings, where="export"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("no_weights", "trainings"):
-            if getattr(self, name) and (self.to != "hf" or self.init_seed is not None):
-                self.wrong(name, "is for --to hf, without --init-seed")
+        if self.no_weights and (self.to != "hf" or self.init_seed is not None):
+            self.wrong("no_weights", "is for --to hf, without --init-seed")
         if self.no_weights and self.type is not None:
             self.wrong("type", "is of weights, and --no-weights writes none")
         if self.out.suffix == ".gguf":
@@ -101,35 +94,16 @@ class ExportResult(Result):
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class TrainingsResult(Result):
-    """Short trainings that were written. table: of their losses, to fill in."""
-
-    out: str
-    networks: list[str]
-    table: str
-
-    def __str__(self) -> str:
-        count = counted(len(self.networks), "configuration")
-        return (
-            f"{self.out}: {count}; train each, fill in the losses, and search again with"
-            f" --evidence {self.table}"
-        )
-
-
 @takes(ExportOptions)
-def export(options: ExportOptions) -> ExportResult | TrainingsResult:
+def export(options: ExportOptions) -> ExportResult:
     """Write a network for another program: llama.cpp, transformers, vLLM, SGLang, MLX.
 
     llama.cpp or transformers computes the written network; the folder exists only if it agrees with
-    the original. With `no_weights` nothing is computed: the folder has config.json alone. With
-    `trainings` the source is a run folder, and what is written are the short trainings that its answer
-    proposes.
+    the original. With `no_weights` nothing is computed: the folder has config.json alone.
 
     Returns:
         An ExportResult: `out`, the folder, `to`, `notation`, `params`, `dtype`, `parity` (largest
-            difference from the original over its largest logit, by what was compared) and `notes`;
-            with `trainings` a TrainingsResult: `out`, `networks` and `table`.
+            difference from the original over its largest logit, by what was compared) and `notes`.
 
     Raises:
         ExportError: the target cannot hold the network, or the written network computes something
@@ -143,14 +117,6 @@ def export(options: ExportOptions) -> ExportResult | TrainingsResult:
         True
     """
     out = writable_out(options, empty=True)
-    if options.trainings:
-        from flashnas.exporting.trainings import TABLE, export_trainings
-
-        networks = export_trainings(
-            options.source, out, dtype=options.dtype, tokenizer=options.tokenizer
-        )
-        notations = [network.notation for network in networks]
-        return TrainingsResult(out=str(out), networks=notations, table=str(out / TABLE))
     if options.no_weights:
         from flashnas.exporting.configuration import export_configuration
         from flashnas.families.family import needed_family

@@ -116,7 +116,7 @@ def train_first(run: RecordedRun) -> str | None:
     worth = f"gain {found['gain']:.4f}, price {found['price']:.4f} nats ({other:.4f} by other laws)"
     if not found["pays"]:
         return f"no short training pays; the best: {what}, {worth}"
-    return f"{what}: {worth}; export --trainings writes them"
+    return f"{what}: {worth}"
 
 
 def training_tokens(run: RecordedRun) -> float:

@@ -37,6 +37,13 @@ if TYPE_CHECKING:
 OF_TRAININGS = ("recipe", "data", "tokens", "tokenizer", "candidate_timeout_s")
 
 
+def check_evaluator(evaluator: Any) -> None:
+    """Raises ConfigError for what cannot be called."""
+    if evaluator is not None and not callable(evaluator):
+        rule = f"a function network -> loss, or a mapping with it; got {shown(evaluator)}"
+        raise ConfigError(f"search.evaluator must be {rule}")
+
+
 def load_problem(
     config: SearchConfig,
     *,
@@ -62,9 +69,7 @@ def load_problem(
         FlashnasError: in one line, for whatever cannot work.
     """
     started = time.monotonic()
-    if evaluator is not None and not callable(evaluator):
-        rule = f"a function network -> loss, or a mapping with it; got {shown(evaluator)}"
-        raise ConfigError(f"search.evaluator must be {rule}")
+    check_evaluator(evaluator)
     space = load_space(config.space) if space is None else space
     notes = list[str]()
     with foreign_errors(("space", space), ("scorer", scorer), direct=False):

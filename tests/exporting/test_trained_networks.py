@@ -2,16 +2,19 @@
 
 import csv
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import flashnas as fn
-from flashnas.architecture import Architecture
-from flashnas.exporting.trainings import COLUMNS
 from flashnas.loss.load import rows_of
 from flashnas.loss.own import own_rows
 from flashnas.study.next_trainings import observed
+
+EXAMPLE = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "short_trainings.py"))
+COLUMNS, export_trainings = EXAMPLE["COLUMNS"], EXAMPLE["export_trainings"]
 
 
 @pytest.fixture(scope="module")
@@ -40,37 +43,40 @@ def write_losses(table):
 
 def test_trainings_go_out_and_come_back(run, tmp_path):
     proposed, out = run.answer.next_trainings, tmp_path / "trainings"
-    found = fn.export(str(run.path), to="hf", trainings=True, out=out)
-    assert found.networks == proposed["networks"]
-    lines = lines_of(found.table)
+    networks, table = export_trainings(str(run.path), out), str(out / "trainings.csv")
+    assert [network.notation for network in networks] == proposed["networks"]
+    lines = lines_of(table)
     assert list(lines[0]) == COLUMNS
-    for number, (line, notation) in enumerate(zip(lines, found.networks, strict=True), 1):
-        network = Architecture.parse(notation)
+    for number, (line, network) in enumerate(zip(lines, networks, strict=True), 1):
         config = json.loads((out / f"{number:02}" / "config.json").read_text())
         assert config["hidden_size"] == network.hidden == int(line["hidden"])
         assert int(line["params"]) == network.params
     with pytest.raises(fn.FlashnasError, match=r"trainings.csv:2: value must be a number above 0"):
-        searched(tmp_path / "b", evidence=found.table)
-    write_losses(found.table)
-    again = searched(tmp_path / "c", evidence=found.table)
+        searched(tmp_path / "b", evidence=table)
+    write_losses(table)
+    again = searched(tmp_path / "c", evidence=table)
     assert again.answer.without_own["hash"] == run.answer.recommended
     further = again.answer.next_trainings
-    assert not {*further["networks"]} & {*found.networks} or further["tokens"] != proposed["tokens"]
+    assert (
+        not {*further["networks"]} & {*proposed["networks"]}
+        or further["tokens"] != proposed["tokens"]
+    )
 
 
 @pytest.mark.parametrize("space", ["nemotron_h", pytest.param("layerwise", marks=pytest.mark.slow)])
 def test_what_comes_back_counts_as_the_networks_that_were_trained(space, tmp_path):
     """NemotronH has two embedding matrices; in free mixes, key heads and windows are at their default."""
     run = searched(tmp_path / "run", space=space, params="1B..1.2B")
-    found = fn.export(str(run.path), to="hf", trainings=True, out=tmp_path / "out")
-    write_losses(found.table)
+    networks, table = (
+        export_trainings(str(run.path), tmp_path / "out"),
+        tmp_path / "out/trainings.csv",
+    )
+    write_losses(table)
     if space == "layerwise":  # no program loads it: it goes out for flashnas train
-        assert fn.load_architecture(tmp_path / "out/01.yaml").notation == found.networks[0]
+        assert fn.load_architecture(tmp_path / "out/01.yaml").notation == networks[0].notation
     tokens, law = int(run.answer.next_trainings["tokens"]), fn.loss_model().law
-    proposed = [
-        observed(Architecture.parse(text), tokens, n) for n, text in enumerate(found.networks)
-    ]
-    read, expected = (rows_of(rows, law) for rows in (own_rows(found.table), proposed))
+    proposed = [observed(network, tokens, n) for n, network in enumerate(networks)]
+    read, expected = (rows_of(rows, law) for rows in (own_rows(str(table)), proposed))
     np.testing.assert_allclose(read.x, expected.x, atol=1e-9)
     assert {*read.level} == {*expected.level}
 
@@ -78,6 +84,4 @@ def test_what_comes_back_counts_as_the_networks_that_were_trained(space, tmp_pat
 @pytest.mark.parametrize("source", ["2048: 12x(a f)", "no_such_run"])
 def test_what_is_no_run_is_refused(source, tmp_path):
     with pytest.raises(fn.FlashnasError, match=source.partition(":")[0]):
-        fn.export(source, to="hf", trainings=True, out=tmp_path / "out")
-    with pytest.raises(fn.FlashnasError, match="is for --to hf"):
-        fn.export(source, to="gguf", trainings=True, out=tmp_path / "out")
+        export_trainings(source, tmp_path / "out")

@@ -1,7 +1,13 @@
-"""`--trainings`: the short trainings that the answer of a search proposes, for a trainer elsewhere."""
+"""Write the short trainings that the answer of a search proposes, for a trainer elsewhere.
+
+    python examples/short_trainings.py RUN OUT
+
+OUT gets a configuration for each training, and a table of their losses to fill in for `--evidence`.
+"""
 
 import csv
 import io
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,22 +63,9 @@ A .yaml, where no program loads the network, is for `flashnas train 01.yaml --re
 """
 
 
-def export_trainings(
-    run: str, out: Path, *, dtype: str, tokenizer: str | None
-) -> list[Architecture]:
-    """Write a configuration for each training, and a table to fill in for `--evidence`.
-
-    Args:
-        run: the folder of a run.
-        tokenizer: a tokenizer.json to include.
-
-    Returns:
-        The networks, as they are trained.
-
-    Raises:
-        RunError: it is no run.
-        ExportError: its answer proposes no trainings, or the disk is full.
-    """
+def export_trainings(run: str, out: Path) -> list[Architecture]:
+    """Returns the networks, as they are trained. Raises RunError for what is no run, and ExportError
+    where its answer proposes no trainings, or the disk is full."""
     answer = RecordedRun.load(run).answer
     if answer is None or (found := answer.next_trainings) is None:
         raise ExportError(f"{run}: its answer proposes no short trainings")
@@ -82,7 +75,7 @@ def export_trainings(
     writer.writerow(COLUMNS)
     tokens = tokens_text(found["tokens"])
     with (
-        disk_errors(f"--out {out}: cannot be written", ExportError),
+        disk_errors(f"{out}: cannot be written", ExportError),
         atomic_folder(out, existing="refuse") as fresh,
     ):
         for number, network in enumerate(networks, 1):
@@ -92,7 +85,7 @@ def export_trainings(
                 write_synced(fresh / name, yaml_text({"architecture": network.notation}))
             else:
                 export_configuration(
-                    network.notation, fresh / name, dtype=dtype, tokenizer=tokenizer
+                    network.notation, fresh / name, dtype="float32", tokenizer=None
                 )
             operators = " ".join(map(str, network.operators))
             params = replace(network, tied=True, meta_tokens=0).params  # with one embedding alone
@@ -115,3 +108,13 @@ def export_trainings(
         )
         write_synced(fresh / CARD, card)
     return networks
+
+
+if __name__ == "__main__":
+    try:
+        for trained in export_trainings(sys.argv[1], Path(sys.argv[2])):
+            print(trained.notation)
+    except IndexError:
+        sys.exit("usage: short_trainings.py RUN OUT")
+    except flashnas.FlashnasError as error:
+        sys.exit(str(error))
